@@ -1,0 +1,7 @@
+//! Things that have never heard of HTTP: sets of backends, chance with a seed, time as ticks.
+//!
+//! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
+
+pub(crate) mod backend_set;
+pub(crate) mod ids;
+pub(crate) mod rng;

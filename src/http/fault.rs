@@ -1,0 +1,181 @@
+//! Why an exchange did not go as asked: whose fault, what happened.
+//!
+//! The list is closed and one table turns a cause into a status, a code, the `Proxy-Status` error
+//! (RFC 9209) and the sentence for people. A fault is small and copied freely; it holds no text of
+//! any peer.
+
+/// Whose fault it is, and so whose statistics suffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Proxy,
+    Backend,
+}
+
+/// Whether the same request may be asked again after this (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryClass {
+    /// Asking again cannot help, or could repeat an effect.
+    Never,
+    /// Nothing of the request was sent: any method may be asked again.
+    NothingSent,
+    /// The request may have been acted on: only an idempotent method may be asked again.
+    IfIdempotent,
+}
+
+/// What happened. The codes are the closed list that users see; several causes may share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Cause {
+    /// Breaks a rule of RFC 9110 or 9112, or is ambiguous.
+    BadRequest,
+    Denied,
+    NoRoute,
+    /// TRACE or CONNECT.
+    MethodRefused,
+    /// The head or the next piece of the body did not come in time.
+    RequestTimeout,
+    LengthRequired,
+    BodyTooLarge,
+    UriTooLong,
+    ExpectationFailed,
+    Misdirected,
+    Limited,
+    HeadTooLarge,
+    Internal,
+    NotImplemented,
+    Loop,
+    /// Refused, unreachable, reset while connecting.
+    ConnectFailed,
+    NameNotResolved,
+    BackendTls,
+    /// The connection ended before a whole response head.
+    BackendReset,
+    /// The connection ended before a whole response head, on a connection used before, and no byte
+    /// of a response had come: the race of RFC 9112 §9.3.1.
+    BackendStale,
+    /// The response broke the protocol.
+    BackendProtocol,
+    ResponseHeadTooLarge,
+    NoBackend,
+    QueueFull,
+    QueueTimeout,
+    Overloaded,
+    ShuttingDown,
+    ConnectTimeout,
+    ResponseTimeout,
+    Deadline,
+    VersionRefused,
+    /// The client left.
+    ClientAbort,
+    /// The client stopped reading its answer.
+    ClientTimeout,
+    /// The answer was cut after its head had gone out.
+    ResponseIncomplete,
+}
+
+/// Why an exchange did not go as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) side: Side,
+    pub(crate) cause: Cause,
+}
+
+/// One row of the table of faults.
+pub(crate) struct Row {
+    pub(crate) side: Side,
+    /// 0 where no answer can be given any more.
+    pub(crate) status: u16,
+    /// The stable token: error body, access log, metric.
+    pub(crate) code: &'static str,
+    /// The error type of RFC 9209 §2.3.
+    pub(crate) proxy_status: &'static str,
+    /// The sentence for people.
+    pub(crate) sentence: &'static str,
+    pub(crate) retry: RetryClass,
+}
+
+impl Fault {
+    /// The fault of a cause; its side stands in the table.
+    #[inline]
+    #[must_use]
+    pub(crate) fn new(cause: Cause) -> Fault {
+        Fault { side: cause.row().side, cause }
+    }
+
+    /// The status of the answer; 0 where none can be given any more.
+    #[must_use]
+    pub(crate) fn status(self) -> u16 {
+        self.cause.row().status
+    }
+
+    /// The stable token for logs, metrics and the error body.
+    #[must_use]
+    pub(crate) fn code(self) -> &'static str {
+        self.cause.row().code
+    }
+
+    /// Whether the request may be asked again.
+    #[must_use]
+    pub(crate) fn retry(self) -> RetryClass {
+        self.cause.row().retry
+    }
+}
+
+impl From<Cause> for Fault {
+    #[inline]
+    fn from(cause: Cause) -> Fault {
+        Fault::new(cause)
+    }
+}
+
+impl Cause {
+    /// Its row of the table.
+    #[rustfmt::skip]
+    #[must_use]
+    pub(crate) fn row(self) -> &'static Row {
+        use RetryClass::{IfIdempotent, Never, NothingSent};
+        use Side::{Backend, Client, Proxy};
+        macro_rules! row {
+            ($side:ident, $status:literal, $code:literal, $proxy:literal, $retry:ident, $text:literal) => {
+                &Row { side: $side, status: $status, code: $code, proxy_status: $proxy, sentence: $text, retry: $retry }
+            };
+        }
+        match self {
+            Cause::BadRequest => row!(Client, 400, "bad_request", "http_request_error", Never, "The request breaks HTTP's rules"),
+            Cause::Denied => row!(Proxy, 403, "denied", "http_request_denied", Never, "Denied"),
+            Cause::NoRoute => row!(Proxy, 404, "no_route", "destination_not_found", Never, "No route for this request"),
+            Cause::MethodRefused => row!(Client, 405, "method_refused", "http_request_denied", Never, "This method is not allowed here"),
+            Cause::RequestTimeout => row!(Client, 408, "request_timeout", "http_request_error", Never, "The request did not arrive in time"),
+            Cause::LengthRequired => row!(Client, 411, "length_required", "http_request_error", Never, "The request needs a length"),
+            Cause::BodyTooLarge => row!(Client, 413, "body_too_large", "http_request_error", Never, "The request body is too large"),
+            Cause::UriTooLong => row!(Client, 414, "uri_too_long", "http_request_error", Never, "The request target is too long"),
+            Cause::ExpectationFailed => row!(Client, 417, "expectation_failed", "http_request_error", Never, "The expectation cannot be met"),
+            Cause::Misdirected => row!(Client, 421, "misdirected", "http_request_error", Never, "This connection does not serve that host"),
+            Cause::Limited => row!(Client, 429, "limited", "http_request_denied", Never, "Too many requests"),
+            Cause::HeadTooLarge => row!(Client, 431, "head_too_large", "http_request_error", Never, "The request head is too large"),
+            Cause::Internal => row!(Proxy, 500, "internal", "proxy_internal_error", Never, "Internal error"),
+            Cause::NotImplemented => row!(Client, 501, "not_implemented", "http_request_error", Never, "Not implemented"),
+            Cause::Loop => row!(Proxy, 502, "loop", "proxy_loop_detected", Never, "The request came back to this proxy"),
+            Cause::ConnectFailed => row!(Backend, 502, "connect_failed", "connection_refused", NothingSent, "The backend refused the connection"),
+            Cause::NameNotResolved => row!(Backend, 502, "name_not_resolved", "dns_error", NothingSent, "The backend's name could not be resolved"),
+            Cause::BackendTls => row!(Backend, 502, "backend_tls", "tls_protocol_error", NothingSent, "TLS to the backend failed"),
+            Cause::BackendReset => row!(Backend, 502, "backend_reset", "connection_terminated", IfIdempotent, "The backend closed the connection before answering"),
+            Cause::BackendStale => row!(Backend, 502, "backend_reset", "connection_terminated", IfIdempotent, "The backend closed the connection before answering"),
+            Cause::BackendProtocol => row!(Backend, 502, "backend_protocol", "http_protocol_error", Never, "The backend's answer breaks HTTP's rules"),
+            Cause::ResponseHeadTooLarge => row!(Backend, 502, "response_head_too_large", "http_response_header_section_size", Never, "The backend's answer has too large a head"),
+            Cause::NoBackend => row!(Backend, 503, "no_backend", "destination_unavailable", Never, "No healthy backends available"),
+            Cause::QueueFull => row!(Proxy, 503, "queue_full", "connection_limit_reached", Never, "The queue is full"),
+            Cause::QueueTimeout => row!(Proxy, 503, "queue_timeout", "connection_limit_reached", Never, "No backend became free in time"),
+            Cause::Overloaded => row!(Proxy, 503, "overloaded", "connection_limit_reached", Never, "Too many connections"),
+            Cause::ShuttingDown => row!(Proxy, 503, "shutting_down", "proxy_internal_response", Never, "Shutting down"),
+            Cause::ConnectTimeout => row!(Backend, 504, "connect_timeout", "connection_timeout", NothingSent, "Gateway Timeout"),
+            Cause::ResponseTimeout => row!(Backend, 504, "response_timeout", "http_response_timeout", IfIdempotent, "Gateway Timeout"),
+            Cause::Deadline => row!(Backend, 504, "deadline", "http_response_timeout", Never, "Gateway Timeout"),
+            Cause::VersionRefused => row!(Client, 505, "version_refused", "http_request_error", Never, "This version of HTTP is not spoken here"),
+            Cause::ClientAbort => row!(Client, 0, "client_abort", "http_request_error", Never, "The client left"),
+            Cause::ClientTimeout => row!(Client, 0, "client_timeout", "http_request_error", Never, "The client stopped reading"),
+            Cause::ResponseIncomplete => row!(Backend, 0, "response_incomplete", "http_response_incomplete", Never, "The backend's answer ended early"),
+        }
+    }
+}

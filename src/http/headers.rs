@@ -1,0 +1,126 @@
+//! Ordered fields as ranges of one buffer.
+//!
+//! A head owns its bytes: the parser copies them in once, edits append to the same buffer and mark
+//! what they replace as removed, so nothing moves and nothing is allocated once the buffers of a
+//! recycled head have grown. Order is kept; lines of one name are never joined (RFC 9110 §5.3).
+
+use super::names::Name;
+
+/// A range of a head's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+impl Span {
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // heads are bounded by `head_bytes_max`
+    pub(crate) fn new(start: usize, end: usize) -> Span {
+        Span { start: start as u32, len: end.saturating_sub(start) as u32 }
+    }
+
+    #[inline]
+    pub(crate) fn end(self) -> usize {
+        self.start as usize + self.len as usize
+    }
+
+    /// The bytes of this range; empty where the range is not one of `bytes`.
+    #[inline]
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(self.start as usize..self.end()).unwrap_or(&[])
+    }
+}
+
+/// One header line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    pub(crate) known: Name,
+    /// Whether an edit took it out.
+    pub(crate) removed: bool,
+    /// Whether it stands in the buffer exactly as `name: value CRLF`, so that a run of such lines
+    /// can be written in one copy.
+    pub(crate) canonical: bool,
+    pub(crate) name: Span,
+    pub(crate) value: Span,
+}
+
+/// The fields of a head, in order, and the bytes they stand in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Headers {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fields: Vec<Field>,
+}
+
+impl Headers {
+    /// Forgets everything but keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    /// The fields that no edit took out, in order.
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(|field| !field.removed)
+    }
+
+    #[inline]
+    pub(crate) fn name(&self, field: &Field) -> &[u8] {
+        field.name.of(&self.bytes)
+    }
+
+    #[inline]
+    pub(crate) fn value(&self, field: &Field) -> &[u8] {
+        field.value.of(&self.bytes)
+    }
+
+    /// The values of a known name, in order.
+    #[inline]
+    pub(crate) fn all(&self, known: Name) -> impl Iterator<Item = &[u8]> {
+        self.iter().filter(move |field| field.known == known).map(|field| self.value(field))
+    }
+
+    /// The first value of a known name.
+    #[inline]
+    pub(crate) fn first(&self, known: Name) -> Option<&[u8]> {
+        self.all(known).next()
+    }
+
+    #[inline]
+    pub(crate) fn contains(&self, known: Name) -> bool {
+        self.iter().any(|field| field.known == known)
+    }
+
+    /// Takes out every line of a known name.
+    pub(crate) fn remove(&mut self, known: Name) {
+        for field in &mut self.fields {
+            if field.known == known {
+                field.removed = true;
+            }
+        }
+    }
+
+    /// Appends a line, whatever stands there already.
+    pub(crate) fn push(&mut self, known: Name, name: &[u8], value: &[u8]) {
+        self.push_with(known, name, |bytes| bytes.extend_from_slice(value));
+    }
+
+    /// Appends a line whose value is written straight into the buffer.
+    pub(crate) fn push_with(&mut self, known: Name, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(b": ");
+        let value = self.bytes.len();
+        write(&mut self.bytes);
+        let end = self.bytes.len();
+        self.bytes.extend_from_slice(b"\r\n");
+        self.fields.push(Field {
+            known,
+            removed: false,
+            canonical: true,
+            name: Span::new(start, value - 2),
+            value: Span::new(value, end),
+        });
+    }
+}

@@ -1,0 +1,11 @@
+//! What an HTTP message is; bytes in, bytes out.
+//!
+//! Floor 1: pure. No function here can panic on any input, keeps more than its limits allow, or
+//! knows where bytes come from. Read in the order of the modules.
+
+#![deny(clippy::indexing_slicing)]
+
+pub(crate) mod fault;
+pub(crate) mod head;
+pub(crate) mod headers;
+pub(crate) mod names;

@@ -1,0 +1,9 @@
+//! Ringway: a load balancer and reverse proxy for Linux, one pinned thread and one io_uring per
+//! core.
+//!
+//! The modules in reading order, from the ground up; a module uses only those above it in this
+//! list, and its own folder.
+
+mod base;
+mod http;
+pub mod plan;

@@ -1,0 +1,3 @@
+//! The binary: turns the result of the command line into an exit code.
+
+fn main() {}

@@ -1,0 +1,101 @@
+//! What concerns the whole process: cores, driver, log, stop.
+
+use std::time::Duration;
+
+/// What concerns the whole process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Which cores serve.
+    pub cores: Cores,
+    /// Whether each serving thread is pinned to its core.
+    pub pin: bool,
+    /// What the threads wait on.
+    pub driver: Driver,
+    /// The name of this process in logs, metrics and status; never sent to a peer.
+    pub instance: String,
+    /// How the process ends when it is told to.
+    pub shutdown: Shutdown,
+    /// How much the operational log says.
+    pub log_level: LogLevel,
+    /// How the operational log is written.
+    pub log_format: LogFormat,
+}
+
+impl Default for Global {
+    fn default() -> Global {
+        Global {
+            cores: Cores::Auto,
+            pin: true,
+            driver: Driver::Auto,
+            instance: String::new(),
+            shutdown: Shutdown::default(),
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// Which cores serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cores {
+    /// Every core of the affinity mask, bounded by the cgroup's CPU limit.
+    #[default]
+    Auto,
+    /// That many of the affinity mask.
+    Count(u16),
+    /// Exactly these.
+    List(Vec<u16>),
+}
+
+/// What a serving thread waits on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring where the kernel allows it, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or refuse to start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// How the process ends when it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long readiness says no while traffic is still served, before the drain.
+    pub lameduck: Duration,
+    /// How long exchanges under way may take to finish.
+    pub drain: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Shutdown {
+        Shutdown { lameduck: Duration::ZERO, drain: Duration::from_secs(30) }
+    }
+}
+
+/// How much the operational log says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Only what needs a person.
+    Error,
+    /// And what may need one.
+    Warn,
+    /// And what changed.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// And everything.
+    Trace,
+}
+
+/// How the operational log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}

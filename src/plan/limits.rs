@@ -1,0 +1,32 @@
+//! The limits of the whole process, each with the reason for its number.
+
+/// The limits of the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections, exact for the process. 100,000: about 100 MiB of idle connections.
+    pub connections: u32,
+    /// Bytes of a request head (431), also of a response head (502). 32 KiB: four times what
+    /// browsers with many cookies send, half of a read.
+    pub head_bytes_max: u32,
+    /// Bytes of a request line (414). 16 KiB: RFC 9112 §3 wants at least 8,000.
+    pub line_bytes_max: u32,
+    /// Fields of a head (431). 100, as most servers.
+    pub fields_max: u16,
+    /// Slowest body accepted, in bytes per second after 5 s; 0 = only the gaps count.
+    pub body_rate_min: u64,
+    /// Bytes of a request body (413); 0 = no limit.
+    pub body_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 100_000,
+            head_bytes_max: 32 << 10,
+            line_bytes_max: 16 << 10,
+            fields_max: 100,
+            body_rate_min: 0,
+            body_bytes_max: 0,
+        }
+    }
+}

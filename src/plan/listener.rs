@@ -1,0 +1,80 @@
+//! Where connections arrive, and how they are spoken to.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use super::PoolId;
+
+/// An address (or several) on which connections arrive, and how they are spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The addresses it is bound to; port 0 takes a free one.
+    pub bind: Vec<SocketAddr>,
+    /// What answers where no route does; none: 404.
+    pub pool: Option<PoolId>,
+    /// Whose X-Forwarded-* and Forwarded are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Client connections of this listener, exact for the process; 0 = only the global limit.
+    pub connections_max: u32,
+    /// Where each exchange is written to, if anywhere.
+    pub access_log: Option<AccessLog>,
+    /// How long each wait for the client may take.
+    pub timeouts: ListenerTimeouts,
+    /// Connections the kernel holds for each core until they are accepted. 4,096: a burst of a
+    /// tenth of a second at 40,000 connections a second.
+    pub backlog: u32,
+}
+
+/// How long each wait for the client may take; zero = no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// From the first byte of a request (or accept) to the whole head: 408.
+    pub client_header: Duration,
+    /// Between two pieces of a request body: 408.
+    pub client_body: Duration,
+    /// For a client to take any of what it is sent.
+    pub client_write: Duration,
+    /// For a keep-alive connection without a request.
+    pub idle: Duration,
+    /// For the handshake of TLS.
+    pub tls_handshake: Duration,
+    /// Without a byte in either direction of a tunnel.
+    pub tunnel: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> ListenerTimeouts {
+        ListenerTimeouts {
+            client_header: Duration::from_secs(10),
+            client_body: Duration::from_secs(30),
+            client_write: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            tls_handshake: Duration::from_secs(10),
+            tunnel: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Where each exchange is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The file; none = standard output.
+    pub path: Option<PathBuf>,
+    /// The shape of a line.
+    pub format: AccessLogFormat,
+}
+
+/// The shape of a line of the access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One flat object a line.
+    #[default]
+    Json,
+    /// As Apache and nginx call it.
+    Combined,
+    /// `combined` without referer and user agent.
+    Common,
+}

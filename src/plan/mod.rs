@@ -1,0 +1,56 @@
+//! The checked configuration: immutable data, ids instead of names.
+//!
+//! Floor 2. What stands here has been checked (`config` does it) and nobody checks it again. It
+//! holds no logic beyond its defaults; every limit carries the reason for its number.
+
+mod global;
+mod limits;
+mod listener;
+mod pool;
+mod route;
+
+pub use self::{
+    global::{Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
+    limits::Limits,
+    listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts},
+    pool::{
+        Address, Algorithm, Backend, Connections, HostHeader, Pool, PoolTimeouts, Retry, RetryOn,
+    },
+    route::{HostPattern, PathPattern, Route},
+};
+pub use crate::base::ids::{BackendId, ListenerId, PoolId, RouteId};
+
+/// Everything the threads need to know to serve, as one value.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// What concerns the whole process.
+    pub global: Global,
+    /// The limits of the whole process.
+    pub limits: Limits,
+    /// Where connections arrive.
+    pub listeners: Vec<Listener>,
+    /// Which requests go where; in no order that matters.
+    pub routes: Vec<Route>,
+    /// Who answers.
+    pub pools: Vec<Pool>,
+}
+
+impl Plan {
+    /// The listener of an id of this plan.
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> &Listener {
+        &self.listeners[id.index()]
+    }
+
+    /// The pool of an id of this plan.
+    #[must_use]
+    pub fn pool(&self, id: PoolId) -> &Pool {
+        &self.pools[id.index()]
+    }
+
+    /// The route of an id of this plan.
+    #[must_use]
+    pub fn route(&self, id: RouteId) -> &Route {
+        &self.routes[id.index()]
+    }
+}
