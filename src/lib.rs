@@ -7,3 +7,4 @@
 mod base;
 mod http;
 pub mod plan;
+mod policy;

@@ -68,6 +68,27 @@ impl BackendSet {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// The first backend at `start` or after it, else the first of all: the next in turn.
+    #[inline]
+    pub(crate) fn next_from(&self, start: usize) -> Option<BackendId> {
+        let (first, bit) = ((start / 64) % WORDS, start % 64);
+        let above = u64::MAX << bit;
+        // The word of `start` is looked at twice: its upper part first, its lower part last.
+        for step in 0..=WORDS {
+            let place = (first + step) % WORDS;
+            let word = match step {
+                0 => self.0[place] & above,
+                WORDS => self.0[place] & !above,
+                _ => self.0[place],
+            };
+            if word != 0 {
+                #[allow(clippy::cast_possible_truncation)] // below `BACKENDS_MAX`
+                return Some(BackendId((place * 64) as u16 + word.trailing_zeros() as u16));
+            }
+        }
+        None
+    }
+
     /// The backends of the set, lowest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = BackendId> + '_ {
         self.0.iter().enumerate().flat_map(|(place, word)| {
@@ -136,6 +157,20 @@ mod tests {
         assert!(set.contains(BackendId(63)) && !set.contains(BackendId(62)));
         set.remove(BackendId(63));
         assert_eq!(set.len(), 3);
+    }
+
+    #[test]
+    fn goes_round_from_any_start() {
+        let mut set = BackendSet::EMPTY;
+        assert_eq!(set.next_from(5), None);
+        for id in [3, 70, 1023] {
+            set.insert(BackendId(id));
+        }
+        for (start, next) in [(0, 3), (3, 3), (4, 70), (70, 70), (71, 1023), (1024, 3)] {
+            assert_eq!(set.next_from(start), Some(BackendId(next)), "from {start}");
+        }
+        set.remove(BackendId(3));
+        assert_eq!(set.next_from(1024), Some(BackendId(70)));
     }
 
     #[test]

@@ -1,0 +1,169 @@
+//! Smooth weighted round robin, as nginx has it: in turn, by weight, the turns of a heavy backend
+//! spread out instead of in a row.
+//!
+//! Each backend holds a credit. A pick pays every candidate its weight, takes the one with the
+//! most credit (the first of equals) and charges it all that was paid out: 5/1/1 gives
+//! a a b a c a a. Credits only ever move between backends, so their sum stays zero, and one that
+//! is not usable for a while keeps its credit and its share. Where all weigh the same that comes
+//! down to taking turns, and a cursor does it without touching a credit.
+//!
+//! Every core counts for itself and begins elsewhere in the turn. On one core a backend is never
+//! more than one request from its exact share; over all cores, never more than one request for
+//! each core (the simulation below holds it for 1 to 64 cores, whichever get the requests).
+
+use super::{Candidates, Weights};
+use crate::base::{backend_set::BackendSet, ids::BackendId};
+
+/// Picks made ahead so that cores begin apart, at most: a bound on the cost of a new plan.
+const AHEAD_MAX: usize = 1024;
+
+/// Whose turn it is, on one core.
+#[derive(Clone, Debug)]
+pub(crate) struct RoundRobin {
+    /// Where the next search begins, while all weigh the same.
+    next: usize,
+    /// What each backend is owed, while they do not: its sum is zero.
+    credits: Vec<i32>,
+}
+
+impl RoundRobin {
+    pub(crate) fn new(weights: &Weights, core_index: usize, cores: usize) -> RoundRobin {
+        let mut turn = RoundRobin { next: 0, credits: vec![0; weights.each().len()] };
+        let sum: usize = weights.each().iter().copied().map(usize::from).sum();
+        let round = if weights.equal() { weights.taking().len() } else { sum.min(AHEAD_MAX) };
+        let all = Candidates { usable: *weights.taking(), weights };
+        for _ in 0..core_index * round / cores.max(1) {
+            turn.pick(&all);
+        }
+        turn
+    }
+
+    /// The next in turn; every candidate weighs more than 0.
+    #[inline]
+    pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
+        if candidates.weights.equal() {
+            let picked = candidates.usable.next_from(self.next)?;
+            self.next = picked.index() + 1;
+            return Some(picked);
+        }
+        self.pick_by_weight(&candidates.usable, candidates.weights.each())
+    }
+
+    fn pick_by_weight(&mut self, usable: &BackendSet, weights: &[u16]) -> Option<BackendId> {
+        let mut paid = 0;
+        let mut best: Option<(BackendId, i32)> = None;
+        for id in usable.iter() {
+            let (Some(credit), Some(weight)) =
+                (self.credits.get_mut(id.index()), weights.get(id.index()))
+            else {
+                break;
+            };
+            *credit += i32::from(*weight);
+            paid += i32::from(*weight);
+            if best.is_none_or(|(_, most)| *credit > most) {
+                best = Some((id, *credit));
+            }
+        }
+        let (picked, _) = best?;
+        if let Some(credit) = self.credits.get_mut(picked.index()) {
+            *credit -= paid;
+        }
+        debug_assert_eq!(self.credits.iter().sum::<i32>(), 0, "a pick only moves credit");
+        Some(picked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    /// Picks once for each letter of `expected` with the backends of `weights`, all usable.
+    fn check(weights: &[u16], expected: &str) {
+        let weights = Weights::new(weights.to_vec());
+        let mut turn = RoundRobin::new(&weights, 0, 1);
+        let all = Candidates { usable: *weights.taking(), weights: &weights };
+        let picked: String =
+            expected.bytes().map(|_| letter(turn.pick(&all).expect("one is usable"))).collect();
+        assert_eq!(picked, expected, "{weights:?}");
+    }
+
+    fn letter(id: BackendId) -> char {
+        char::from(b'a' + u8::try_from(id.0).expect("few backends"))
+    }
+
+    #[test]
+    fn takes_turns_by_weight_and_smoothly() {
+        check(&[5, 1, 1], "aabacaaaabacaa");
+        check(&[3, 2, 1], "abacbaabacba");
+        check(&[4, 2], "abaaba");
+        check(&[1, 1, 1], "abcabc");
+        check(&[2, 2], "abab");
+        check(&[9], "aaa");
+    }
+
+    #[test]
+    fn steps_over_unusable_backends_without_disturbing_shares() {
+        for weights in [vec![1, 1, 1, 1], vec![4, 3, 2, 1]] {
+            let weights = Weights::new(weights);
+            let mut turn = RoundRobin::new(&weights, 0, 1);
+            let mut usable = *weights.taking();
+            usable.remove(BackendId(1));
+            let round: u16 = usable.iter().map(|id| weights.each()[id.index()]).sum();
+            let mut counts = [0; 4];
+            for _ in 0..round * 100 {
+                let picked = turn.pick(&Candidates { usable, weights: &weights });
+                counts[picked.expect("one is usable").index()] += 1;
+            }
+            let shares: Vec<_> = weights.each().iter().map(|weight| weight * 100).collect();
+            assert_eq!(counts, [shares[0], 0, shares[2], shares[3]]);
+        }
+    }
+
+    #[test]
+    fn cores_begin_apart() {
+        for weights in [vec![1; 8], vec![8, 7, 6, 5, 4, 3, 2, 1]] {
+            let weights = Weights::new(weights);
+            let all = Candidates { usable: *weights.taking(), weights: &weights };
+            let firsts: std::collections::HashSet<_> =
+                (0..8).filter_map(|core| RoundRobin::new(&weights, core, 8).pick(&all)).collect();
+            assert!(firsts.len() >= 4, "{weights:?}: {firsts:?}");
+        }
+    }
+
+    /// The largest distance of any backend from its share, over the picks of all cores, at any
+    /// moment of `picks` requests that arrive on cores by chance.
+    fn spread(weights: &Weights, cores: usize, picks: u32, rng: &mut Rng) -> f64 {
+        let all = Candidates { usable: *weights.taking(), weights };
+        let sum: u32 = weights.each().iter().copied().map(u32::from).sum();
+        let mut turns: Vec<_> =
+            (0..cores).map(|core| RoundRobin::new(weights, core, cores)).collect();
+        let mut counts = vec![0_u32; weights.each().len()];
+        let mut worst = 0_f64;
+        for done in 1..=picks {
+            let core = rng.below(u32::try_from(cores).expect("few cores")) as usize;
+            counts[turns[core].pick(&all).expect("one is usable").index()] += 1;
+            for (count, weight) in counts.iter().zip(weights.each()) {
+                let share = f64::from(done) * f64::from(*weight) / f64::from(sum);
+                worst = worst.max((f64::from(*count) - share).abs());
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn spread_over_all_cores_is_bounded_by_their_number() {
+        for seed in 0..64 {
+            let mut rng = Rng::seeded(seed);
+            let cores = 1 + seed as usize;
+            let backends = 2 + rng.below(30);
+            let equal = Weights::new(vec![3; backends as usize]);
+            let drawn = (0..backends).map(|_| 1 + u16::try_from(rng.below(20)).expect("small"));
+            let unequal = Weights::new(drawn.collect());
+            for weights in [&equal, &unequal] {
+                let worst = spread(weights, cores, 2_000, &mut rng);
+                assert!(worst <= cores as f64, "seed {seed}: {cores} cores, {weights:?}: {worst}");
+            }
+        }
+    }
+}

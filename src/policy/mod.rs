@@ -1,0 +1,7 @@
+//! Every decision, a file each: values in, a verdict out.
+//!
+//! Floor 3: pure. Nothing here reads a clock, draws by chance of its own, touches a socket or
+//! learns why a backend is not usable; it sees only which are.
+
+pub(crate) mod balance;
+pub(crate) mod retry;

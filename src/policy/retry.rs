@@ -1,0 +1,406 @@
+//! May the same request be asked again? One table, no I/O.
+//!
+//! What RFC 9110 §9.2.2 and RFC 9112 §9.3.1 forbid is refused whatever the configuration says:
+//! nothing is repeated that may have had an effect, and nothing once the client has seen a byte
+//! of an answer. What they allow is done where the pool's `retry` names it. One thing is done
+//! always, once, and counts as no try: a kept connection that the backend was just closing says
+//! nothing about the backend, and the client must not see it.
+
+use crate::{
+    http::{
+        fault::{Cause, Fault},
+        head::Method,
+    },
+    plan::Retry,
+};
+
+/// How one try ended, and what it left behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) method: Method,
+    pub(crate) outcome: Outcome,
+    /// The tries so far, this one among them; those that met a stale connection do not count.
+    pub(crate) tries: u8,
+    /// Whether an earlier try of this request met a stale connection.
+    pub(crate) stale_before: bool,
+    /// Whether any byte of the request was handed to the kernel in this try.
+    pub(crate) request_sent: bool,
+    /// Whether a byte of the body was sent that we no longer hold.
+    pub(crate) body_gone: bool,
+    /// Whether the client was sent any byte of an answer, an interim one included.
+    pub(crate) answered: bool,
+}
+
+/// How one try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// With an answer of this status, of which nothing was relayed yet.
+    Status(u16),
+    Fault(Fault),
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Nothing to ask again about: the outcome stands.
+    Keep,
+    /// Ask another backend; it counts as a try.
+    Another,
+    /// Ask on a new connection, of another backend or, where there is none, of the same; it
+    /// counts as no try.
+    Fresh,
+    /// There was reason to ask again, but it may not be: the outcome stands.
+    Refused(Refusal),
+}
+
+/// Why a request is not asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refusal {
+    /// The client has seen a part of the answer.
+    Answered,
+    /// A part of the body is gone.
+    BodyGone,
+    /// It might do twice what must be done once.
+    NotIdempotent,
+    /// `retry.on` does not name what happened.
+    NotNamed,
+    /// All of `retry.attempts` are used up.
+    TriesUsed,
+    /// No backend is left that was not asked yet. Said by the caller, who picks.
+    NoneLeft,
+}
+
+impl Refusal {
+    /// The stable token for logs and metrics.
+    #[must_use]
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Refusal::Answered => "answered",
+            Refusal::BodyGone => "body_gone",
+            Refusal::NotIdempotent => "not_idempotent",
+            Refusal::NotNamed => "not_named",
+            Refusal::TriesUsed => "tries_used",
+            Refusal::NoneLeft => "none_left",
+        }
+    }
+}
+
+/// The reasons to ask again, as far as they differ in what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trigger {
+    /// No connection was made.
+    Connect,
+    /// A kept connection ended just when it was used again.
+    Stale,
+    /// A connection ended before any byte of an answer.
+    Reset,
+    /// No answer began in time.
+    Timeout,
+    /// An answer of one of the statuses that can be named.
+    Status(u16),
+}
+
+/// Whether the request may be asked again after this try, and how.
+#[must_use]
+pub(crate) fn again(retry: &Retry, attempt: &Attempt) -> Decision {
+    let Some(trigger) = trigger(attempt.outcome) else {
+        return Decision::Keep;
+    };
+    if let Err(refusal) = allowed(trigger, attempt) {
+        return Decision::Refused(refusal);
+    }
+    if trigger == Trigger::Stale && !attempt.stale_before {
+        return Decision::Fresh;
+    }
+    if !named(trigger, retry) {
+        return Decision::Refused(Refusal::NotNamed);
+    }
+    if attempt.tries >= retry.attempts {
+        return Decision::Refused(Refusal::TriesUsed);
+    }
+    Decision::Another
+}
+
+/// The reason to ask again that lies in an outcome, if there is any.
+fn trigger(outcome: Outcome) -> Option<Trigger> {
+    let cause = match outcome {
+        Outcome::Status(status @ 502..=504) => return Some(Trigger::Status(status)),
+        Outcome::Status(_) => return None,
+        Outcome::Fault(fault) => fault.cause,
+    };
+    match cause {
+        Cause::ConnectFailed
+        | Cause::ConnectTimeout
+        | Cause::NameNotResolved
+        | Cause::BackendTls => Some(Trigger::Connect),
+        Cause::BackendStale => Some(Trigger::Stale),
+        Cause::BackendReset => Some(Trigger::Reset),
+        Cause::ResponseTimeout => Some(Trigger::Timeout),
+        Cause::BadRequest
+        | Cause::Denied
+        | Cause::NoRoute
+        | Cause::MethodRefused
+        | Cause::RequestTimeout
+        | Cause::LengthRequired
+        | Cause::BodyTooLarge
+        | Cause::UriTooLong
+        | Cause::ExpectationFailed
+        | Cause::Misdirected
+        | Cause::Limited
+        | Cause::HeadTooLarge
+        | Cause::Internal
+        | Cause::NotImplemented
+        | Cause::Loop
+        | Cause::BackendProtocol
+        | Cause::ResponseHeadTooLarge
+        | Cause::NoBackend
+        | Cause::QueueFull
+        | Cause::QueueTimeout
+        | Cause::Overloaded
+        | Cause::ShuttingDown
+        | Cause::Deadline
+        | Cause::VersionRefused
+        | Cause::ClientAbort
+        | Cause::ClientTimeout
+        | Cause::ResponseIncomplete => None,
+    }
+}
+
+/// What the standard forbids, whatever the configuration says.
+fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), Refusal> {
+    if attempt.answered {
+        return Err(Refusal::Answered);
+    }
+    if attempt.body_gone {
+        return Err(Refusal::BodyGone);
+    }
+    // Without a connection nothing was sent; what was never sent had no effect (RFC 9110 §9.2.2).
+    let sent = attempt.request_sent && trigger != Trigger::Connect;
+    if sent && !attempt.method.is_idempotent() {
+        return Err(Refusal::NotIdempotent);
+    }
+    Ok(())
+}
+
+/// Whether the pool asks again after this. A stale connection that was met before is one that
+/// ended before an answer, like any other.
+fn named(trigger: Trigger, retry: &Retry) -> bool {
+    let on = &retry.on;
+    match trigger {
+        Trigger::Connect => on.connect_failure,
+        Trigger::Stale | Trigger::Reset => on.reset_before_response,
+        Trigger::Timeout => on.timeout,
+        Trigger::Status(502) => on.status_502,
+        Trigger::Status(503) => on.status_503,
+        Trigger::Status(_) => on.status_504,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::RetryOn;
+
+    use Decision::{Another, Fresh, Keep, Refused};
+    use Refusal::{Answered, BodyGone, NotIdempotent, NotNamed, TriesUsed};
+
+    fn everything() -> Retry {
+        let on = RetryOn {
+            connect_failure: true,
+            reset_before_response: true,
+            status_502: true,
+            status_503: true,
+            status_504: true,
+            timeout: true,
+        };
+        Retry { attempts: 2, on }
+    }
+
+    fn nothing() -> Retry {
+        Retry { on: RetryOn::default(), ..everything() }
+    }
+
+    /// A first GET without a body, all sent.
+    fn get(outcome: impl Into<Outcome>) -> Attempt {
+        Attempt {
+            method: Method::Get,
+            outcome: outcome.into(),
+            tries: 1,
+            stale_before: false,
+            request_sent: true,
+            body_gone: false,
+            answered: false,
+        }
+    }
+
+    fn post(outcome: impl Into<Outcome>) -> Attempt {
+        Attempt { method: Method::Post, ..get(outcome) }
+    }
+
+    impl From<Cause> for Outcome {
+        fn from(cause: Cause) -> Outcome {
+            Outcome::Fault(cause.into())
+        }
+    }
+
+    impl From<u16> for Outcome {
+        fn from(status: u16) -> Outcome {
+            Outcome::Status(status)
+        }
+    }
+
+    #[track_caller]
+    fn check(retry: Retry, attempt: Attempt, expected: Decision) {
+        assert_eq!(again(&retry, &attempt), expected, "{retry:?}, {attempt:?}");
+    }
+
+    const CONNECT: [Cause; 4] =
+        [Cause::ConnectFailed, Cause::ConnectTimeout, Cause::NameNotResolved, Cause::BackendTls];
+
+    #[test]
+    fn a_failed_connect_is_tried_elsewhere_with_any_method() {
+        for cause in CONNECT {
+            check(everything(), get(cause), Another);
+            check(everything(), post(cause), Another);
+            check(everything(), Attempt { request_sent: false, ..post(cause) }, Another);
+            check(Retry::default(), post(cause), Another);
+            check(nothing(), get(cause), Refused(NotNamed));
+        }
+    }
+
+    /// RFC 9112 §9.3.1.
+    #[test]
+    fn a_stale_connection_is_retried_once_and_counts_as_no_try() {
+        let stale = Cause::BackendStale;
+        check(nothing(), get(stale), Fresh);
+        check(Retry { attempts: 1, ..nothing() }, get(stale), Fresh);
+        check(everything(), Attempt { tries: 2, ..get(stale) }, Fresh);
+        check(everything(), post(stale), Refused(NotIdempotent));
+        check(everything(), Attempt { request_sent: false, ..post(stale) }, Fresh);
+        check(everything(), Attempt { body_gone: true, ..get(stale) }, Refused(BodyGone));
+        // Met again it is a reset like any other.
+        let again = Attempt { stale_before: true, ..get(stale) };
+        check(everything(), again, Another);
+        check(nothing(), again, Refused(NotNamed));
+        check(everything(), Attempt { tries: 2, ..again }, Refused(TriesUsed));
+    }
+
+    /// RFC 9110 §9.2.2.
+    #[test]
+    fn what_may_have_had_an_effect_is_repeated_only_if_idempotent() {
+        let outcomes: [Outcome; 5] = [
+            Cause::BackendReset.into(),
+            Cause::ResponseTimeout.into(),
+            502.into(),
+            503.into(),
+            504.into(),
+        ];
+        for outcome in outcomes {
+            for method in [Method::Get, Method::Head, Method::Put, Method::Delete, Method::Options]
+            {
+                check(everything(), Attempt { method, ..get(outcome) }, Another);
+            }
+            for method in [Method::Post, Method::Patch, Method::Other] {
+                let refused = Refused(NotIdempotent);
+                check(everything(), Attempt { method, ..get(outcome) }, refused);
+            }
+            check(nothing(), get(outcome), Refused(NotNamed));
+        }
+        check(everything(), Attempt { request_sent: false, ..post(Cause::BackendReset) }, Another);
+    }
+
+    #[test]
+    fn each_word_of_the_configuration_stands_for_itself() {
+        let off = nothing().on;
+        for (on, outcome) in [
+            (RetryOn { connect_failure: true, ..off }, Cause::ConnectFailed.into()),
+            (RetryOn { reset_before_response: true, ..off }, Cause::BackendReset.into()),
+            (RetryOn { timeout: true, ..off }, Cause::ResponseTimeout.into()),
+            (RetryOn { status_502: true, ..off }, Outcome::Status(502)),
+            (RetryOn { status_503: true, ..off }, Outcome::Status(503)),
+            (RetryOn { status_504: true, ..off }, Outcome::Status(504)),
+        ] {
+            check(Retry { on, ..nothing() }, get(outcome), Another);
+            let others: [Outcome; 6] = [
+                Cause::ConnectFailed.into(),
+                Cause::BackendReset.into(),
+                Cause::ResponseTimeout.into(),
+                502.into(),
+                503.into(),
+                504.into(),
+            ];
+            for other in others.into_iter().filter(|other| *other != outcome) {
+                check(Retry { on, ..nothing() }, get(other), Refused(NotNamed));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_repeated_once_the_client_has_seen_a_byte_or_the_body_is_gone() {
+        let outcomes: [Outcome; 4] = [
+            Cause::BackendReset.into(),
+            Cause::BackendStale.into(),
+            Cause::ResponseTimeout.into(),
+            503.into(),
+        ];
+        for outcome in outcomes {
+            for attempt in [get(outcome), post(outcome)] {
+                check(everything(), Attempt { answered: true, ..attempt }, Refused(Answered));
+                check(everything(), Attempt { body_gone: true, ..attempt }, Refused(BodyGone));
+            }
+        }
+    }
+
+    #[test]
+    fn tries_end_at_the_bound() {
+        for (attempts, tries, expected) in [
+            (1, 1, Refused(TriesUsed)),
+            (2, 1, Another),
+            (2, 2, Refused(TriesUsed)),
+            (3, 2, Another),
+            (255, 255, Refused(TriesUsed)),
+        ] {
+            let retry = Retry { attempts, ..everything() };
+            check(retry, Attempt { tries, ..get(Cause::ConnectFailed) }, expected);
+        }
+    }
+
+    #[test]
+    fn answers_and_faults_that_are_nobodys_to_repeat_stand() {
+        for status in [200, 204, 304, 404, 408, 421, 429, 500, 501, 505] {
+            check(everything(), get(status), Keep);
+        }
+        for cause in [
+            Cause::BackendProtocol,
+            Cause::ResponseHeadTooLarge,
+            Cause::ResponseIncomplete,
+            Cause::NoBackend,
+            Cause::Deadline,
+            Cause::ClientAbort,
+            Cause::ClientTimeout,
+            Cause::RequestTimeout,
+            Cause::BodyTooLarge,
+            Cause::ShuttingDown,
+        ] {
+            check(everything(), get(cause), Keep);
+        }
+    }
+
+    /// The table of faults says the same for everybody else.
+    #[test]
+    fn agrees_with_the_class_that_the_table_of_faults_gives() {
+        use crate::http::fault::RetryClass;
+        for (cause, class) in [
+            (Cause::ConnectFailed, RetryClass::NothingSent),
+            (Cause::BackendReset, RetryClass::IfIdempotent),
+            (Cause::BackendStale, RetryClass::IfIdempotent),
+            (Cause::ResponseTimeout, RetryClass::IfIdempotent),
+            (Cause::BackendProtocol, RetryClass::Never),
+            (Cause::Deadline, RetryClass::Never),
+        ] {
+            assert_eq!(Fault::new(cause).retry(), class);
+            let may = again(&everything(), &get(cause)) != Keep;
+            assert_eq!(may, class != RetryClass::Never, "{cause:?}");
+        }
+    }
+}
