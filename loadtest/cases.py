@@ -1,0 +1,73 @@
+"""What is measured and what must come out: the cases and the figures, as two tables.
+
+A figure is the largest allowed value of `ours / theirs` (or an absolute value in bytes), taken from
+the issue that asks for the spine. `cpu` is the CPU time of the proxy's process per request, `busy`
+the busy time of its whole pinned core per request (for 1 MiB: per GB moved, because splice(2)
+leaves a tenth of its work to the core and not to the process).
+"""
+
+from dataclasses import dataclass
+
+BODIES = {"128b": 128, "16k": 16 * 1024, "1m": 1024 * 1024}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    says: str
+    body: str
+    connections: int
+    close: bool = False
+    per_gigabyte: bool = False  # cost is given per GB, not per request
+
+    @property
+    def path(self):
+        return f"/{self.body}"
+
+    @property
+    def unit(self):
+        return "ms/GB" if self.per_gigabyte else "µs/req"
+
+
+CASES = [
+    Case("128b-8", "128 B, 8 connections", "128b", 8),
+    Case("128b-64", "128 B, 64 connections", "128b", 64),
+    Case("128b-512", "128 B, 512 connections", "128b", 512),
+    Case("16k-64", "16 KiB, 64 connections", "16k", 64),
+    Case("1m-16", "1 MiB, 16 connections", "1m", 16, per_gigabyte=True),
+    Case("close-64", "128 B, a connection per request, 64 at a time", "128b", 64, close=True),
+]
+
+# The other two measurements, by the names `--only` takes.
+IDLE = "idle-memory"
+STEADY = "steady-p99"
+NAMES = [case.name for case in CASES] + [IDLE, STEADY]
+
+
+@dataclass(frozen=True)
+class Figure:
+    case: str
+    metric: str  # cpu | busy | p99 | idle | burst
+    rival: str  # a rival's name, "best" (the better of the rivals) or "" (an absolute value)
+    limit: float
+
+
+FIGURES = [
+    Figure("128b-64", "cpu", "haproxy", 0.80),
+    Figure("128b-64", "cpu", "nginx", 0.95),
+    Figure("128b-512", "cpu", "haproxy", 0.75),
+    Figure("128b-512", "cpu", "nginx", 0.82),
+    Figure("16k-64", "cpu", "haproxy", 0.80),
+    Figure("16k-64", "cpu", "nginx", 0.92),
+    Figure("1m-16", "busy", "haproxy", 0.60),
+    Figure("1m-16", "busy", "nginx", 0.60),
+    Figure("close-64", "cpu", "haproxy", 0.85),
+    Figure("close-64", "cpu", "nginx", 0.92),
+    Figure(STEADY, "p99", "best", 1.10),
+    Figure(IDLE, "idle", "", 1024),
+    Figure(IDLE, "burst", "", 4096),
+]
+
+
+def figures(case):
+    return [figure for figure in FIGURES if figure.case == case]

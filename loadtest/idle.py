@@ -1,0 +1,124 @@
+"""What an idle connection costs in memory.
+
+Each proxy is started anew and alone. Thousands of keep-alive connections are opened by this
+program itself. `idle`: each makes one request, one after the other; 3 s later the growth of the
+resident memory is divided by their number. `burst`: all are open first, then all make their request
+at the same moment (the proxy is paused while the requests are written, so that it finds them all),
+and 3 s after the last answer the same is read. No connection may have been closed meanwhile.
+"""
+
+import resource
+import signal
+import socket
+import time
+
+from cases import BODIES
+
+REST = 3.0  # seconds of idleness before memory is read
+
+
+class Crowd:
+    """Many keep-alive connections to one port, driven by hand."""
+
+    def __init__(self, port):
+        self.port, self.streams = port, []
+        host = f"Host: 127.0.0.1:{port}\r\n"
+        self.ask = f"GET /128b HTTP/1.1\r\n{host}User-Agent: crowd\r\n\r\n".encode()
+
+    def open(self):
+        stream = socket.create_connection(("127.0.0.1", self.port), 10)
+        stream.settimeout(10)
+        self.streams.append(stream)
+        return stream
+
+    def request(self, stream):
+        stream.sendall(self.ask)
+
+    def answer(self, stream):
+        got = b""
+        while b"\r\n\r\n" not in got or len(got.partition(b"\r\n\r\n")[2]) < BODIES["128b"]:
+            chunk = stream.recv(4096)
+            if not chunk:
+                raise RuntimeError(f"the proxy closed a connection before its answer: {got!r}")
+            got += chunk
+        if not got.startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError(f"not 200: {got[:60]!r}")
+
+    def gone(self):
+        """How many connections the other side has closed."""
+        count = 0
+        for stream in self.streams:
+            stream.setblocking(False)
+            try:
+                count += stream.recv(1, socket.MSG_PEEK) == b""
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                count += 1
+        return count
+
+    def close(self):
+        for stream in self.streams:
+            stream.close()
+        self.streams = []
+
+
+def affordable(wanted):
+    """How many connections the descriptor limit allows (a proxy needs two for each)."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(wanted, (soft - 300) // 2 * 9 // 10)
+
+
+def measure(proxy, origin, wanted):
+    """{'idle': bytes, 'burst': bytes, …} per connection of one proxy."""
+    count = affordable(wanted)
+    result = {"connections": count}
+    for shape in ("idle", "burst"):
+        proxy.start(origin)
+        warm(proxy)
+        base = proxy.child.rss_bytes()
+        crowd = Crowd(proxy.port)
+        try:
+            (one_after_the_other if shape == "idle" else all_at_once)(crowd, proxy, count)
+            time.sleep(REST)
+            grown = proxy.child.rss_bytes() - base
+            if gone := crowd.gone():
+                raise RuntimeError(f"{proxy.name} closed {gone} of {count} idle connections")
+        finally:
+            crowd.close()
+            proxy.stop()
+        result[shape] = grown / count
+        result[f"{shape}_base"] = base
+    return result
+
+
+def warm(proxy):
+    """A few requests on one connection, so that what is made once is there; then it closes."""
+    crowd = Crowd(proxy.port)
+    stream = crowd.open()
+    for _ in range(10):
+        crowd.request(stream)
+        crowd.answer(stream)
+    crowd.close()
+    time.sleep(0.5)
+
+
+def one_after_the_other(crowd, _proxy, count):
+    for _ in range(count):
+        stream = crowd.open()
+        crowd.request(stream)
+        crowd.answer(stream)
+
+
+def all_at_once(crowd, proxy, count):
+    for _ in range(count):
+        crowd.open()
+    time.sleep(0.5)
+    proxy.child.signal(signal.SIGSTOP)
+    try:
+        for stream in crowd.streams:
+            crowd.request(stream)
+    finally:
+        proxy.child.signal(signal.SIGCONT)
+    for stream in crowd.streams:
+        crowd.answer(stream)

@@ -1,0 +1,285 @@
+"""The programs of a run: how each is configured and started.
+
+One nginx is the origin (three listeners = three backends, static bodies, keep-alive without bound)
+on the load core; every proxy is alone on its own free loopback port on the proxy core. The work is
+made equal: each proxy adds X-Forwarded-For, hands on the client's Host, keeps connections to the
+backends and logs nothing. Ringway runs with its shipped defaults and the smallest file there is.
+"""
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+
+from cases import BODIES
+from children import Child
+
+BACKENDS = 3
+_ports = random.Random()
+
+ORIGIN = """\
+daemon off; worker_processes 1; pid {dir}/origin.pid; error_log stderr warn; {user}
+events {{ worker_connections {connections}; }}
+http {{
+  access_log off; default_type application/octet-stream; tcp_nopush on;
+  keepalive_timeout 1h; keepalive_requests 1000000000;
+  open_file_cache max=16 inactive=1h; open_file_cache_valid 1h;
+  client_body_temp_path {dir}/o1; proxy_temp_path {dir}/o2; fastcgi_temp_path {dir}/o3;
+  uwsgi_temp_path {dir}/o4; scgi_temp_path {dir}/o5;
+  server {{
+    {listens}
+    root {dir}/bodies; output_buffers 1 64k;
+    location = /1m {{ sendfile on; }}
+    location = /seen {{
+      return 200 "$server_port|$http_x_forwarded_for|$http_connection|$http_host";
+    }}
+    location = /accepted {{ stub_status; }}
+  }}
+}}
+"""
+
+NGINX = """\
+daemon off; worker_processes 1; pid {dir}/{name}.pid; error_log stderr warn; {user}
+events {{ worker_connections {connections}; }}
+http {{
+  access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {dir}/n1; proxy_temp_path {dir}/n2; fastcgi_temp_path {dir}/n3;
+  uwsgi_temp_path {dir}/n4; scgi_temp_path {dir}/n5;
+  upstream app {{
+    {servers}
+    keepalive 256; keepalive_requests 1000000000;
+  }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://app; proxy_http_version 1.1; proxy_max_temp_file_size 0;
+      proxy_set_header Connection ""; proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+  }}
+}}
+"""
+
+HAPROXY = """\
+global
+  nbthread 1
+  maxconn {haproxy_connections}
+defaults
+  mode http
+  http-reuse always
+  option forwardfor
+  option http-keep-alive
+  timeout client 60s
+  timeout server 60s
+  timeout connect 3s
+frontend web
+  bind 127.0.0.1:{port} backlog 4096
+  default_backend app
+backend app
+  balance roundrobin
+  {servers}
+"""
+
+RINGWAY = """\
+[listener.web]
+bind = "127.0.0.1:{port}"
+pool = "app"
+
+[pool.app]
+backends = [{servers}]
+"""
+
+
+def free_port():
+    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        first = int(file.read().split()[0])
+    for _ in range(1000):
+        port = _ports.randrange(10_000, max(first, 20_000))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise RuntimeError("no free port on loopback")
+
+
+class Program:
+    """One program that can be started anew at will, each time on new ports."""
+
+    def __init__(self, name, kind, directory, core, descriptors):
+        self.name, self.kind, self.directory, self.core = name, kind, directory, core
+        self.connections = min(16_384, descriptors)
+        self.haproxy_connections = min(9_000, (descriptors - 200) // 2)
+        self.child = self.port = None
+        self.text = ""  # the configuration as it was last written
+
+    def write(self, template, **values):
+        user = "user root;" if os.geteuid() == 0 else ""
+        self.text = template.format(
+            dir=self.directory, name=self.name, port=self.port, user=user,
+            connections=self.connections, haproxy_connections=self.haproxy_connections, **values,
+        )
+        path = os.path.join(self.directory, f"{self.name}.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.text)
+        return path
+
+    def start(self, *arguments):
+        """Starts, and waits until the port answers; a port lost to a race is drawn again."""
+        self.stop()
+        for attempt in range(3):
+            command = self.command(*arguments)
+            self.child = Child(self.name, command, self.core, self.directory)
+            until = time.monotonic() + 10
+            while time.monotonic() < until and not self.child.ended():
+                if self._answers():
+                    return
+                time.sleep(0.02)
+            words = self.child.last_words()
+            self.stop()
+            if attempt == 2 or "in use" not in words:
+                raise RuntimeError(f"{self.name} did not start ({' '.join(command)}):\n{words}")
+
+    def _answers(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+        except OSError:
+            return False
+
+    def stop(self):
+        if self.child:
+            self.child.stop()
+            self.child = None
+
+
+class Origin(Program):
+    def __init__(self, directory, core, descriptors):
+        super().__init__("origin", "origin", directory, core, descriptors)
+        bodies = os.path.join(directory, "bodies")
+        os.mkdir(bodies)
+        for name, size in BODIES.items():
+            with open(os.path.join(bodies, name), "wb") as file:
+                file.write(body(size))
+
+    def command(self):
+        self.ports = [free_port() for _ in range(BACKENDS)]
+        self.port = self.ports[0]
+        listens = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
+        return [tool("nginx"), "-e", "stderr", "-c", self.write(ORIGIN, listens=listens)]
+
+    def accepted(self):
+        """Connections that all backends together have accepted so far (one of them is ours)."""
+        page = get(self.port, "/accepted")[1].decode()
+        return int(page.splitlines()[2].split()[0])
+
+
+class Nginx(Program):
+    def command(self, origin):
+        self.port = free_port()
+        servers = " ".join(f"server 127.0.0.1:{port};" for port in origin.ports)
+        return [tool("nginx"), "-e", "stderr", "-c", self.write(NGINX, servers=servers)]
+
+
+class Haproxy(Program):
+    def command(self, origin):
+        self.port = free_port()
+        servers = "\n  ".join(
+            f"server s{number} 127.0.0.1:{port}" for number, port in enumerate(origin.ports)
+        )
+        return [tool("haproxy"), "-db", "-f", self.write(HAPROXY, servers=servers)]
+
+
+class Ringway(Program):
+    def __init__(self, name, directory, core, descriptors, binary, driver=None):
+        super().__init__(name, "ringway", directory, core, descriptors)
+        self.binary, self.driver = binary, driver
+        # Several may run at once: where the flag exists, each gets an admin port of its own.
+        self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
+
+    def command(self, origin):
+        self.port = free_port()
+        servers = ", ".join(f'"127.0.0.1:{port}"' for port in origin.ports)
+        path = self.write(RINGWAY, servers=servers)
+        words = [self.binary, "run", "-c", path, "--cores", str(self.core)]
+        if self.has_admin:
+            words += ["--admin", f"127.0.0.1:{free_port()}"]
+        return words + (["--driver", self.driver] if self.driver else [])
+
+
+class Fleet:
+    """The origin and all proxies of a run."""
+
+    def __init__(self, origin, proxies):
+        self.origin, self.proxies = origin, proxies
+
+    def restart(self):
+        for proxy in self.proxies:
+            proxy.stop()
+        for proxy in self.proxies:
+            proxy.start(self.origin)
+
+    def programs(self):
+        return [program for program in (self.origin, *self.proxies) if program.child]
+
+    def pids(self):
+        return [pid for program in self.programs() for pid in program.child.pids()]
+
+    def unequal(self):
+        """Sentences about work that a proxy does not do as the others do; wrong bodies raise."""
+        found = []
+        for proxy in self.proxies:
+            for name, size in BODIES.items():
+                status, content = get(proxy.port, f"/{name}")
+                if status != 200 or content != body(size):
+                    raise RuntimeError(f"{proxy.name}: wrong answer to /{name}: {status}")
+            pages = [get(proxy.port, "/seen")[1].decode().split("|") for _ in range(12)]
+            if len({page[0] for page in pages}) != BACKENDS:
+                found.append(f"{proxy.name} does not go round all {BACKENDS} backends")
+            if any(page[1] != "127.0.0.1" for page in pages):
+                found.append(f"{proxy.name} does not set X-Forwarded-For")
+            if any(page[2].lower() == "close" for page in pages):
+                found.append(f"{proxy.name} does not keep connections to the backends")
+            if any(page[3] != f"127.0.0.1:{proxy.port}" for page in pages):
+                found.append(f"{proxy.name} does not hand on the client's Host")
+        return found
+
+
+def body(size):
+    return (b"0123456789abcdef" * (size // 16 + 1))[: size - 1] + b"\n"
+
+
+def get(port, path):
+    """One GET on a connection of its own: (status, body)."""
+    with socket.create_connection(("127.0.0.1", port), 5) as stream:
+        stream.settimeout(5)
+        ask = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        stream.sendall(ask.encode())
+        answer = b""
+        while chunk := stream.recv(1 << 20):
+            answer += chunk
+    head, _, content = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 "):
+        raise RuntimeError(f"no HTTP answer on port {port}: {answer[:80]!r}")
+    return int(head.split()[1]), content
+
+
+def tool(name):
+    """Path of a program; Debian keeps two of them where a plain user's PATH does not look."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+def output(command):
+    """What a short command prints, both streams, whatever its exit status."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=10, check=False,
+        )
+        return done.stdout.decode("utf-8", "replace").strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,33 @@
+"""Latency at a constant rate: half of what the slower rival can do.
+
+The capacity comes from the case of 64 connections of this run, or from a few slices of it made
+here. Then slices of the constant rate go round the proxies like all others; see `openloop.py` for
+the loader and why it is not h2load.
+"""
+
+import os
+import sys
+
+from cases import BODIES, CASES, STEADY
+from slices import wrk
+
+CONNECTIONS = 128
+LOADER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openloop.py")
+
+
+def capacity(bench, table, rivals, renew):
+    """Requests per second of the slowest of `rivals`, the median of its slices."""
+    if table is None or not table.rounds:
+        case = next(case for case in CASES if case.name == "128b-64")
+        bench.say("  capacity first: 128b-64")
+        table = bench.table(case.name, 3, 1, renew, lambda p, s: wrk(case, p.port, s))
+    return min(table.median(rival, lambda one: one.rps) for rival in rivals)
+
+
+def measure(bench, rate, rounds, seconds, renew):
+    def command(proxy, seconds):
+        words = [proxy.port, "/128b", BODIES["128b"], int(rate), seconds, CONNECTIONS]
+        seed = bench.rng.randrange(1 << 30)
+        return [sys.executable, LOADER, *map(str, words), str(seed)]
+
+    return bench.table(STEADY, rounds, seconds, renew, command)
