@@ -1,0 +1,20 @@
+//! The plays: the whole proxy on loopback, between scripted clients and scripted backends.
+//!
+//! Every play of the wire runs on both drivers. A play reads like what a user would see: it sets a
+//! stage (`stage.rs`), speaks raw bytes through a client of its own (`client.rs`) and looks at what
+//! the backends received (`backend.rs`). Nothing here shares code with the crate, so that a mistake
+//! in it cannot excuse itself; only the library's one door is used (`door.rs`).
+//!
+//! Every socket has a deadline, so a hang is a failure with a sentence; nothing sleeps for luck.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a play that cannot go on has failed")]
+
+mod backend;
+mod client;
+mod door;
+mod scripts;
+#[macro_use]
+mod stage;
+mod wire;
+
+mod rehearsal;

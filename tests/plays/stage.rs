@@ -1,0 +1,302 @@
+//! The stage: a running proxy between a play's clients and its scripted backends.
+//!
+//! A stage has one listener on a free port of loopback, one pool and one core unless the play says
+//! otherwise. When it is struck (dropped) the proxy is stopped at once and every thread joined; a
+//! play also fails there if a backend was sent something that is not canonical, or if the proxy
+//! still counts a connection or a request after all clients have left.
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    backend::{Backend, Request, Script},
+    client::{Client, Response},
+    door::{self, Handle, Stop},
+};
+
+/// What the serving threads wait on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// The kernel's ring.
+    IoUring,
+    /// The older way.
+    Epoll,
+}
+
+/// Makes two tests of each play, one for each driver.
+macro_rules! on_both_drivers {
+    ($($play:ident),+ $(,)?) => {
+        mod io_uring {
+            $(#[test] fn $play() { $crate::stage::on_io_uring(super::$play); })+
+        }
+        mod epoll {
+            $(#[test] fn $play() { super::$play($crate::stage::Driver::Epoll); })+
+        }
+    };
+}
+
+/// Runs a play on io_uring. Where the kernel forbids it this says so; in CI that is a failure.
+pub(crate) fn on_io_uring(play: fn(Driver)) {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    let allowed = *ALLOWED.get_or_init(|| {
+        let text = Text { driver: Some(Driver::IoUring), ..Text::default() }.toml(&[]);
+        let plan = door::parse("play.toml", &text).expect("the smallest plan").plan;
+        door::start(plan).map(|handle| handle.stop(Stop::Now)).is_ok()
+    });
+    if allowed {
+        play(Driver::IoUring);
+    } else {
+        assert!(std::env::var("CI").is_err(), "io_uring is forbidden here");
+        eprintln!("skipped: io_uring is forbidden here");
+    }
+}
+
+/// The configuration of a stage, section by section.
+#[derive(Clone, Debug, Default)]
+struct Text {
+    driver: Option<Driver>,
+    cores: Option<u16>,
+    bind: Option<SocketAddr>,
+    global: String,
+    limits: String,
+    listener: String,
+    pool: String,
+    rest: String,
+}
+
+impl Text {
+    fn toml(&self, backends: &[(SocketAddr, u16)]) -> String {
+        let driver = match self.driver {
+            Some(Driver::IoUring) => "io_uring",
+            Some(Driver::Epoll) => "epoll",
+            None => "auto",
+        };
+        let cores = self.cores.unwrap_or(1);
+        let bind = self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut list = String::new();
+        for (address, weight) in backends {
+            write!(list, "{{ address = \"{address}\", weight = {weight} }}, ").unwrap();
+        }
+        if backends.is_empty() {
+            list.push_str("\"127.0.0.1:9\"");
+        }
+        let Text { global, limits, listener, pool, rest, .. } = self;
+        format!(
+            "[global]\ncores = {cores}\npin = false\ndriver = \"{driver}\"\n{global}\n\
+             [global.limits]\n{limits}\n\
+             [listener.web]\nbind = \"{bind}\"\npool = \"app\"\n{listener}\n\
+             [pool.app]\nbackends = [{list}]\n{pool}\n{rest}\n"
+        )
+    }
+}
+
+/// A stage that is being set.
+pub(crate) struct Setting {
+    text: Text,
+    scripts: Vec<(Script, u16)>,
+}
+
+impl Setting {
+    /// A line of `[global]`.
+    pub(crate) fn global(mut self, line: &str) -> Setting {
+        append(&mut self.text.global, line);
+        self
+    }
+
+    /// A line of `[global.limits]`.
+    pub(crate) fn limits(mut self, line: &str) -> Setting {
+        append(&mut self.text.limits, line);
+        self
+    }
+
+    /// A line of the listener.
+    pub(crate) fn listener(mut self, line: &str) -> Setting {
+        append(&mut self.text.listener, line);
+        self
+    }
+
+    /// A line of the pool.
+    pub(crate) fn pool(mut self, line: &str) -> Setting {
+        append(&mut self.text.pool, line);
+        self
+    }
+
+    /// Further sections.
+    pub(crate) fn sections(mut self, lines: &str) -> Setting {
+        append(&mut self.text.rest, lines);
+        self
+    }
+
+    /// That many cores.
+    pub(crate) fn cores(mut self, count: u16) -> Setting {
+        self.text.cores = Some(count);
+        self
+    }
+
+    /// Binds to this address.
+    pub(crate) fn bind(mut self, address: SocketAddr) -> Setting {
+        self.text.bind = Some(address);
+        self
+    }
+
+    /// A backend with this script.
+    pub(crate) fn backend(self, script: Script) -> Setting {
+        self.weighted(script, 1)
+    }
+
+    /// A backend with this script and weight.
+    pub(crate) fn weighted(mut self, script: Script, weight: u16) -> Setting {
+        self.scripts.push((script, weight));
+        self
+    }
+
+    /// Opens the backends and starts the proxy.
+    #[track_caller]
+    pub(crate) fn start(self) -> Stage {
+        self.try_start().unwrap_or_else(|error| panic!("the proxy does not start: {error}"))
+    }
+
+    /// Opens the backends and starts the proxy, or says why it does not start.
+    pub(crate) fn try_start(self) -> Result<Stage, String> {
+        let backends: Vec<(Backend, u16)> = self
+            .scripts
+            .into_iter()
+            .map(|(script, weight)| (Backend::open(script), weight))
+            .collect();
+        let addresses: Vec<(SocketAddr, u16)> =
+            backends.iter().map(|(backend, weight)| (backend.address(), *weight)).collect();
+        let text = self.text.toml(&addresses);
+        let loaded = door::parse("play.toml", &text)
+            .unwrap_or_else(|problems| panic!("{problems:#?} in\n{text}"));
+        let handle = door::start(loaded.plan).map_err(|error| format!("{error}"))?;
+        let address = handle.addresses()[0].1;
+        let backends = backends.into_iter().map(|(backend, _)| backend).collect();
+        Ok(Stage { handle: Some(handle), address, backends })
+    }
+}
+
+fn append(section: &mut String, line: &str) {
+    section.push_str(line);
+    section.push('\n');
+}
+
+/// A running proxy between clients and scripted backends.
+pub(crate) struct Stage {
+    handle: Option<Handle>,
+    address: SocketAddr,
+    backends: Vec<Backend>,
+}
+
+impl Stage {
+    /// Begins a stage on this driver.
+    pub(crate) fn on(driver: Driver) -> Setting {
+        let text = Text { driver: Some(driver), ..Text::default() };
+        Setting { text, scripts: Vec::new() }
+    }
+
+    /// Where the proxy listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client with a new connection.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Asks on a connection of its own and checks that it ends cleanly after the answer.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        let mut client = self.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: play.test\r\nConnection: close\r\n\r\n"));
+        let response = client.response();
+        client.expect_end();
+        response
+    }
+
+    /// One of the backends, in the order in which they were named.
+    pub(crate) fn backend(&self, index: usize) -> &Backend {
+        &self.backends[index]
+    }
+
+    /// The last whole request that the first backend received.
+    #[track_caller]
+    pub(crate) fn last_request(&self) -> Request {
+        self.backends[0].requests().pop().expect("no request has arrived")
+    }
+
+    /// A counter or gauge, summed over the cores.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.handle.as_ref().expect("the proxy was stopped").count(name)
+    }
+
+    /// Waits until a counter or gauge has that value.
+    #[track_caller]
+    pub(crate) fn expect_count(&self, name: &str, expected: u64) {
+        eventually(
+            &format!("{name} = {expected}"),
+            || self.count(name),
+            |count| *count == expected,
+        );
+    }
+
+    /// Takes the handle away: the play stops the proxy itself.
+    pub(crate) fn handle(&mut self) -> Handle {
+        self.handle.take().expect("the proxy was stopped")
+    }
+
+    /// Stops the proxy from another thread, which ends when it has stopped.
+    pub(crate) fn stop_beside(&mut self, how: Stop) -> std::thread::JoinHandle<Duration> {
+        let handle = self.handle();
+        std::thread::spawn(move || {
+            let since = Instant::now();
+            assert!(handle.stop(how).is_ok(), "the proxy did not stop well");
+            since.elapsed()
+        })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let playing = !std::thread::panicking();
+        if playing && self.handle.is_some() {
+            for gauge in GAUGES {
+                self.expect_count(gauge, 0);
+            }
+        }
+        let stopped = self.handle.take().map(|handle| handle.stop(Stop::Now).is_ok());
+        if playing {
+            assert_ne!(stopped, Some(false), "the proxy did not stop well");
+            for (number, backend) in self.backends.iter().enumerate() {
+                let complaints = backend.complaints();
+                assert!(complaints.is_empty(), "backend {number} was sent {complaints:#?}");
+            }
+        }
+    }
+}
+
+/// What must be zero when every client has left.
+const GAUGES: [&str; 2] = ["connections", "requests_in_flight"];
+
+/// Looks until what is seen is as it should be; fails with what was seen last.
+#[track_caller]
+pub(crate) fn eventually<T: std::fmt::Debug>(
+    what: &str,
+    mut look: impl FnMut() -> T,
+    as_it_should: impl Fn(&T) -> bool,
+) -> T {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let seen = look();
+        if as_it_should(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < end, "{what} never came true; at last {seen:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
