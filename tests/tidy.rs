@@ -170,10 +170,13 @@ fn imports(source: &Source, say: &mut Vec<String>) {
                 None if FREE.contains(&used) => say.push(format!(
                     "{place}: `{used}` is for tests; what the product needs lives on a floor"
                 )),
+                None if used.is_empty() => say.push(format!(
+                    "{place}: write one `use crate::<module>::…;` for each module, not one for all"
+                )),
                 None if own >= DOOR => {}
                 None => say.push(format!(
-                    "{place}: `crate::{used}` is no module with a floor; write one \
-                     `use crate::<module>::…` for each"
+                    "{place}: `crate::{used}` is no module with a floor; name the module where it \
+                     lives"
                 )),
             }
             let before = line[..at].trim();
@@ -349,7 +352,7 @@ fn imports_go_down() {
 fn each_module_is_imported_once() {
     let twice = "use crate::base::ids::PoolId;\nuse crate::base::rng::Rng;";
     check("src/http/parse.rs", twice, "join this with the `use crate::base` of line 2");
-    check("src/net/io.rs", "use crate::{http::head, base::rng};", "write one `use crate::");
+    check("src/net/io.rs", "use crate::{http::head, base::rng};", "not one for all");
     check("src/net/io.rs", "use crate::start;", "no module with a floor");
     check("src/cli.rs", "use crate::start;\nuse crate::demo::run;", "");
 }

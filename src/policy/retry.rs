@@ -6,13 +6,11 @@
 //! always, once, and counts as no try: a kept connection that the backend was just closing says
 //! nothing about the backend, and the client must not see it.
 
-use crate::{
-    http::{
-        fault::{Cause, Fault},
-        head::Method,
-    },
-    plan::Retry,
+use crate::http::{
+    fault::{Cause, Fault},
+    head::Method,
 };
+use crate::plan::Retry;
 
 /// How one try ended, and what it left behind.
 #[derive(Clone, Copy, Debug)]

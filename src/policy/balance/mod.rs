@@ -10,10 +10,8 @@ mod weights;
 
 use self::round_robin::RoundRobin;
 pub(crate) use self::weights::Weights;
-use crate::{
-    base::{backend_set::BackendSet, ids::BackendId},
-    plan::{self, Pool},
-};
+use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::plan::{self, Pool};
 
 /// What an algorithm may look at.
 #[derive(Clone, Copy, Debug)]

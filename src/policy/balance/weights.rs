@@ -2,10 +2,8 @@
 //!
 //! Worked out when a weight changes, so that no pick has to look through them all.
 
-use crate::{
-    base::{backend_set::BackendSet, ids::BackendId},
-    plan::Backend,
-};
+use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::plan::Backend;
 
 /// The shares of a pool's backends.
 #[derive(Clone, Debug, Default)]
