@@ -6,6 +6,12 @@
 #![deny(clippy::indexing_slicing)]
 
 pub(crate) mod fault;
+pub(crate) mod forward;
+pub(crate) mod framing;
+pub(crate) mod grammar;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod names;
+pub(crate) mod parse;
+pub(crate) mod target;
+pub(crate) mod write;

@@ -1,0 +1,456 @@
+//! Request targets, hosts, and the path that routes are compared with.
+//!
+//! Three questions: which of the four shapes has a target and where do its parts begin
+//! (RFC 9112 §3.2), is this a host that we serve (RFC 9110 §4.2, §7.2), and under which path does
+//! a route see it. What is sent on is never changed here.
+//!
+//! # The rule for paths
+//!
+//! A path goes to the backend byte for byte as it came. Routes are compared with a copy in which
+//! what all servers hold for equal is equal: percent-encoded unreserved characters are decoded
+//! (RFC 3986 §6.2.2.2), other encodings are in capitals, `%2F` is a slash, and runs of slashes are
+//! one. What servers do not agree on would let a request past a route, and is refused with 400:
+//! a dot segment in any spelling (`..`, `%2e.`, `..;x`, between `/`, `\`, `%2F` or `%5C`), and
+//! `%00`. Clients resolve dot segments themselves before they ask (RFC 3986 §5.2.4).
+
+use super::{
+    fault::{Cause, Fault},
+    head::{Method, TargetForm},
+};
+use std::{net::Ipv6Addr, ops::Range};
+
+/// Where the parts of a target stand in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) form: TargetForm,
+    /// Empty unless the form is absolute or authority.
+    pub(crate) authority: Range<usize>,
+    /// Empty where an absolute target has none.
+    pub(crate) path: Range<usize>,
+    /// Without its question mark.
+    pub(crate) query: Range<usize>,
+}
+
+/// Reads a target; which shapes are allowed depends on the method (RFC 9112 §3.2).
+pub(crate) fn read(method: Method, target: &[u8]) -> Result<Target, Fault> {
+    // Not the grammar of RFC 3986, which many clients break harmlessly (`|`, `{`, `"`), but no
+    // fragment, which never belongs in a target, no controls and nothing beyond ASCII.
+    let clean = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b'#';
+    if target.is_empty() || !target.iter().fold(true, |all, byte| all & clean(*byte)) {
+        return Err(Cause::BadRequest.into());
+    }
+    if method == Method::Connect {
+        return authority_form(target);
+    }
+    if target.first() == Some(&b'/') {
+        let (path, query) = path_and_query(target, 0);
+        return Ok(Target { form: TargetForm::Origin, authority: 0..0, path, query });
+    }
+    if target == b"*" && method == Method::Options {
+        return Ok(Target { form: TargetForm::Asterisk, authority: 0..0, path: 0..1, query: 1..1 });
+    }
+    absolute_form(target)
+}
+
+/// `host:port`, for CONNECT only (RFC 9112 §3.2.3): the port must be there.
+fn authority_form(target: &[u8]) -> Result<Target, Fault> {
+    let end = target.len();
+    match parts(target) {
+        Some((_, Some(port))) if !port.is_empty() => Ok(Target {
+            form: TargetForm::Authority,
+            authority: 0..end,
+            path: end..end,
+            query: end..end,
+        }),
+        _ => Err(Cause::BadRequest.into()),
+    }
+}
+
+/// `http://host/path` (RFC 9112 §3.2.2). User information is refused (RFC 9110 §4.2.4).
+fn absolute_form(target: &[u8]) -> Result<Target, Fault> {
+    let scheme = |name: &[u8]| {
+        target
+            .get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
+            .then_some(name.len())
+    };
+    let start = scheme(b"http://").or_else(|| scheme(b"https://")).ok_or(Cause::BadRequest)?;
+    let rest = target.get(start..).unwrap_or_default();
+    let end = start + memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    if !is_authority(target.get(start..end).unwrap_or_default()) {
+        return Err(Cause::BadRequest.into());
+    }
+    let (path, query) = path_and_query(target, end);
+    Ok(Target { form: TargetForm::Absolute, authority: start..end, path, query })
+}
+
+/// Parts what starts at `start` at its first question mark.
+fn path_and_query(target: &[u8], start: usize) -> (Range<usize>, Range<usize>) {
+    let end = target.len();
+    match memchr::memchr(b'?', target.get(start..).unwrap_or_default()) {
+        Some(mark) => (start..start + mark, start + mark + 1..end),
+        None => (start..end, end..end),
+    }
+}
+
+/// Whether this is a host, with or without a port, that a request may be for.
+///
+/// Stricter than the grammar of RFC 3986 §3.2.2 in four points, each a host that no one is served
+/// under: the empty host, which http forbids (RFC 9110 §4.2.1); percent-encoding, which some decode
+/// and some do not; a comma, which makes a list of a field that lists are made from; zones and
+/// future versions of addresses in brackets.
+pub(crate) fn is_authority(authority: &[u8]) -> bool {
+    parts(authority).is_some()
+}
+
+/// Host and port of a valid authority.
+fn parts(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let (host, port) = if authority.first() == Some(&b'[') {
+        let (host, rest) = authority.split_at_checked(memchr::memchr(b']', authority)? + 1)?;
+        let address = host.get(1..host.len() - 1)?;
+        str::from_utf8(address).ok()?.parse::<Ipv6Addr>().ok()?;
+        match rest {
+            [] => (host, None),
+            [b':', port @ ..] => (host, Some(port)),
+            _ => return None,
+        }
+    } else {
+        let (host, port) = match memchr::memchr(b':', authority) {
+            Some(at) => (authority.get(..at)?, authority.get(at + 1..)),
+            None => (authority, None),
+        };
+        if host.is_empty() || !host.iter().all(|byte| is_host_byte(*byte)) {
+            return None;
+        }
+        (host, port)
+    };
+    port.is_none_or(is_port).then_some((host, port))
+}
+
+/// Unreserved characters and sub-delims of RFC 3986, less the comma.
+const fn is_host_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!'
+        | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+}
+
+/// Digits that fit in 16 bits; the grammar allows none at all.
+fn is_port(port: &[u8]) -> bool {
+    port.is_empty() || super::grammar::digits(port).is_some_and(|port| port <= 0xffff)
+}
+
+/// Writes the host that routes are compared with: lower case, without port and one trailing dot.
+/// `authority` is a valid one; of any other the result means nothing.
+pub(crate) fn normalise_host(authority: &[u8], host: &mut Vec<u8>) {
+    host.clear();
+    let end = match authority.first() {
+        Some(b'[') => memchr::memchr(b']', authority).map(|at| at + 1),
+        _ => memchr::memchr(b':', authority),
+    };
+    let name = authority.get(..end.unwrap_or(authority.len())).unwrap_or_default();
+    let name = match name {
+        [name @ .., b'.'] if !name.is_empty() => name,
+        _ => name,
+    };
+    host.extend(name.iter().map(u8::to_ascii_lowercase));
+}
+
+/// The path that routes are compared with, by the rule at the head of this file: the path itself
+/// where nothing in it needs the rule, else written to `copy`.
+pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
+    if is_plain(path) {
+        return Ok(path);
+    }
+    copy.clear();
+    // Dot segments are looked for where every spelling of a separator counts; the copy keeps
+    // backslashes, which are ordinary characters to most.
+    let mut segment = Segment::Empty;
+    let mut rest = path;
+    while let Some((byte, encoded, after)) = next_byte(rest) {
+        rest = after;
+        if encoded && byte == 0 {
+            return Err(Cause::BadRequest.into());
+        }
+        segment = match segment.then(byte) {
+            Some(segment) => segment,
+            None => return Err(Cause::BadRequest.into()),
+        };
+        push_normalised(byte, encoded, copy);
+    }
+    if segment.is_dots() { Err(Cause::BadRequest.into()) } else { Ok(copy) }
+}
+
+/// Whether a path is its own normalised copy at first sight.
+fn is_plain(path: &[u8]) -> bool {
+    memchr::memchr2(b'%', b'\\', path).is_none()
+        && path.windows(2).fold(true, |plain, pair| plain & !matches!(pair, [b'/', b'/' | b'.']))
+}
+
+/// What has been seen of the segment at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Segment {
+    Empty,
+    Dot,
+    DotDot,
+    Name,
+}
+
+impl Segment {
+    fn is_dots(self) -> bool {
+        self == Segment::Dot || self == Segment::DotDot
+    }
+
+    /// The segment one byte on; `None` where a dot segment has ended. A semicolon ends one too:
+    /// there are servers that cut it off with all that follows.
+    fn then(self, byte: u8) -> Option<Segment> {
+        match (byte, self) {
+            (b'/' | b'\\' | b';', Segment::Dot | Segment::DotDot) => None,
+            (b'/' | b'\\', _) => Some(Segment::Empty),
+            (b'.', Segment::Empty) => Some(Segment::Dot),
+            (b'.', Segment::Dot) => Some(Segment::DotDot),
+            _ => Some(Segment::Name),
+        }
+    }
+}
+
+/// The first byte, decoded if it is a well-formed percent-encoding, and what follows it. A percent
+/// sign that encodes nothing stands for itself.
+fn next_byte(path: &[u8]) -> Option<(u8, bool, &[u8])> {
+    let hex = |byte: &u8| char::from(*byte).to_digit(16);
+    if let [b'%', high, low, rest @ ..] = path
+        && let (Some(high), Some(low)) = (hex(high), hex(low))
+    {
+        return Some(((high * 16 + low) as u8, true, rest));
+    }
+    path.split_first().map(|(byte, rest)| (*byte, false, rest))
+}
+
+/// Appends one byte of the copy: decoded where that changes no meaning, else encoded in capitals.
+fn push_normalised(byte: u8, encoded: bool, copy: &mut Vec<u8>) {
+    let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    if byte == b'/' {
+        if copy.last() != Some(&b'/') {
+            copy.push(b'/');
+        }
+    } else if encoded && !unreserved {
+        let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0') as u8;
+        copy.extend([b'%', digit(byte >> 4), digit(byte & 15)].map(|b| b.to_ascii_uppercase()));
+    } else {
+        copy.push(byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[track_caller]
+    fn reads(method: Method, target: &str, expected: (TargetForm, &str, &str, &str)) {
+        let read = read(method, target.as_bytes()).unwrap();
+        let parts = (read.form, &target[read.authority], &target[read.path], &target[read.query]);
+        assert_eq!(parts, expected, "{target}");
+    }
+
+    #[track_caller]
+    fn refuses(method: Method, target: &str) {
+        assert_eq!(read(method, target.as_bytes()), Err(Cause::BadRequest.into()), "{target}");
+    }
+
+    #[test]
+    fn a_target_has_one_of_four_shapes() {
+        use TargetForm::{Absolute, Asterisk, Authority, Origin};
+        reads(Method::Get, "/", (Origin, "", "/", ""));
+        reads(Method::Get, "/a/b?c=/d?e", (Origin, "", "/a/b", "c=/d?e"));
+        reads(Method::Get, "/?", (Origin, "", "/", ""));
+        reads(Method::Get, "//a/b", (Origin, "", "//a/b", ""));
+        reads(Method::Get, "/a|b{\"c\"}^`", (Origin, "", "/a|b{\"c\"}^`", ""));
+        reads(Method::Options, "*", (Asterisk, "", "*", ""));
+        reads(Method::Options, "/x", (Origin, "", "/x", ""));
+        reads(Method::Get, "http://a.example/x?y", (Absolute, "a.example", "/x", "y"));
+        reads(Method::Get, "HTTPS://a:8443?y", (Absolute, "a:8443", "", "y"));
+        reads(Method::Get, "http://[::1]:80", (Absolute, "[::1]:80", "", ""));
+        reads(Method::Options, "http://a", (Absolute, "a", "", ""));
+        reads(Method::Connect, "a.example:443", (Authority, "a.example:443", "", ""));
+    }
+
+    #[test]
+    fn a_target_of_no_shape_is_refused() {
+        for target in [
+            "",
+            "*",
+            "**",
+            "a",
+            "?x",
+            "a.example:443",
+            "/a#b",
+            "/#",
+            "http:/a",
+            "http://",
+            "http:///a",
+            "http://?a",
+            "ftp://a/",
+            "http://u@a/",
+            "http://u:p@a/",
+            "http://a b/",
+            "http://a:b/",
+            "http://a:99999/",
+            "/a b",
+            "/a\tb",
+            "/a\u{7f}",
+            "/a\0",
+            "/é",
+            "http://a\\b/",
+            "javascript:alert(1)",
+        ] {
+            refuses(Method::Get, target);
+        }
+        for target in ["/", "*", "a.example", "a.example:", "http://a:80", "a:b", ":443"] {
+            refuses(Method::Connect, target);
+        }
+        refuses(Method::Options, "*?x");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in [
+            "a",
+            "A.Example",
+            "a.example.",
+            "a_b.example",
+            "xn--bcher-kva.example",
+            "a:80",
+            "a:",
+            "a:0",
+            "a:65535",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:443",
+            "[::1]:",
+            "[2001:DB8::1]",
+            "[::ffff:1.2.3.4]",
+            "a~b!c$d&e'f(g)h*i+j;k=l",
+        ] {
+            assert!(is_authority(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "",
+            ":",
+            ":80",
+            "a:b",
+            "a:80:80",
+            "a:65536",
+            "a:-1",
+            "a:+1",
+            "a b",
+            "a,b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a@b",
+            "a\\b",
+            "a%41",
+            "[::1",
+            "::1",
+            "[::1]a",
+            "[::1]:x",
+            "[]",
+            "[fe80::1%25eth0]",
+            "[v1.x]",
+            "[1.2.3.4]",
+            "é",
+            "a\0",
+            "a\t",
+            "<a>",
+            "\"a\"",
+            "a|b",
+        ] {
+            assert!(!is_authority(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
+    fn routes_see_hosts_in_lower_case_without_port_and_last_dot() {
+        #[track_caller]
+        fn check(host: &str, expected: &str) {
+            let mut copy = b"left over".to_vec();
+            normalise_host(host.as_bytes(), &mut copy);
+            assert_eq!(text(&copy), expected);
+        }
+        check("a.example", "a.example");
+        check("A.Example.:8080", "a.example");
+        check("a.example..", "a.example.");
+        check("a:", "a");
+        check("[::A]:80", "[::a]");
+        check("[::1]", "[::1]");
+        check("", "");
+        check(".", ".");
+    }
+
+    #[test]
+    fn routes_see_equal_paths_as_equal() {
+        #[track_caller]
+        fn check(path: &str, expected: &str) {
+            let mut copy = b"left over".to_vec();
+            let seen = normalise_path(path.as_bytes(), &mut copy).unwrap().to_vec();
+            assert_eq!(text(&seen), expected);
+            let mut again = Vec::new();
+            assert_eq!(normalise_path(&seen, &mut again), Ok(&seen[..]), "not a fixed point");
+        }
+        check("/", "/");
+        check("/a/b;c=1/d+e", "/a/b;c=1/d+e");
+        check("/%61dmin", "/admin");
+        check("/%41%7e%2D", "/A~-");
+        check("/a%2fb%2Fc", "/a/b/c");
+        check("//a///b//", "/a/b/");
+        check("/a%2f/b", "/a/b");
+        check("/%c3%a9", "/%C3%A9");
+        check("/a%20b%3fc", "/a%20b%3Fc");
+        check("/100%", "/100%");
+        check("/%zz%4", "/%zz%4");
+        check("/a\\b", "/a\\b");
+        check("/a%5cb", "/a%5Cb");
+        check("/.well-known/x", "/.well-known/x");
+        check("/...", "/...");
+        check("/a/..b", "/a/..b");
+        check("/a./b../c", "/a./b../c");
+        check("/%2e%2e%2e", "/...");
+        check("*", "*");
+    }
+
+    #[test]
+    fn a_dot_segment_in_any_spelling_never_leads_past_a_route() {
+        for path in [
+            "/.",
+            "/..",
+            "/./",
+            "/../",
+            "/a/./b",
+            "/a/../b",
+            "/a/..",
+            "/%2e",
+            "/%2E%2e/",
+            "/.%2e/a",
+            "/a%2f..%2fb",
+            "/a%2F.",
+            "/a\\..\\b",
+            "/a%5c..%5Cb",
+            "/..\\a",
+            "/..;/a",
+            "/.;x=1/a",
+            "/..%3b/a",
+            "/%2e;",
+            "/a/%00",
+            "/%00.txt",
+            "/a//..//b",
+            "/a/..%2f",
+        ] {
+            let mut copy = Vec::new();
+            let seen = normalise_path(path.as_bytes(), &mut copy);
+            assert_eq!(seen, Err(Cause::BadRequest.into()), "{path}");
+        }
+    }
+}
