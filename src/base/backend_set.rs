@@ -91,17 +91,16 @@ impl BackendSet {
 
     /// The backends of the set, lowest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = BackendId> + '_ {
-        self.0.iter().enumerate().flat_map(|(place, word)| {
-            let mut rest = *word;
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                #[allow(clippy::cast_possible_truncation)]
-                Some(BackendId((place * 64 + bit) as u16))
-            })
+        let (mut place, mut rest) = (0, self.0[0]);
+        std::iter::from_fn(move || {
+            while rest == 0 {
+                place += 1;
+                rest = *self.0.get(place)?;
+            }
+            let bit = rest.trailing_zeros();
+            rest &= rest - 1;
+            #[allow(clippy::cast_possible_truncation)] // below `BACKENDS_MAX`
+            Some(BackendId(place as u16 * 64 + bit as u16))
         })
     }
 }

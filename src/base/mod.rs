@@ -4,4 +4,5 @@
 
 pub(crate) mod backend_set;
 pub(crate) mod ids;
+pub(crate) mod quick_hash;
 pub(crate) mod rng;

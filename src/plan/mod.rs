@@ -16,7 +16,7 @@ pub use self::{
     pool::{
         Address, Algorithm, Backend, Connections, HostHeader, Pool, PoolTimeouts, Retry, RetryOn,
     },
-    route::{HostPattern, PathPattern, Route},
+    route::{HostPattern, PathPattern, Route, Specificity, path_regex},
 };
 pub use crate::base::ids::{BackendId, ListenerId, PoolId, RouteId};
 

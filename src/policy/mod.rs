@@ -5,3 +5,4 @@
 
 pub(crate) mod balance;
 pub(crate) mod retry;
+pub(crate) mod route;

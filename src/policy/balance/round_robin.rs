@@ -43,28 +43,26 @@ impl RoundRobin {
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         if candidates.weights.equal() {
             let picked = candidates.usable.next_from(self.next)?;
-            self.next = picked.index() + 1;
+            // Round at the last one, so that no search runs past the end of a small pool.
+            let next = picked.index() + 1;
+            self.next = if next < self.credits.len() { next } else { 0 };
             return Some(picked);
         }
         self.pick_by_weight(&candidates.usable, candidates.weights.each())
     }
 
     fn pick_by_weight(&mut self, usable: &BackendSet, weights: &[u16]) -> Option<BackendId> {
-        let mut paid = 0;
-        let mut best: Option<(BackendId, i32)> = None;
+        let (mut paid, mut most, mut picked) = (0, i32::MIN, None);
         for id in usable.iter() {
-            let (Some(credit), Some(weight)) =
-                (self.credits.get_mut(id.index()), weights.get(id.index()))
-            else {
-                break;
-            };
-            *credit += i32::from(*weight);
-            paid += i32::from(*weight);
-            if best.is_none_or(|(_, most)| *credit > most) {
-                best = Some((id, *credit));
+            let credit = self.credits.get_mut(id.index())?;
+            let weight = i32::from(*weights.get(id.index())?);
+            *credit += weight;
+            paid += weight;
+            if *credit > most {
+                (most, picked) = (*credit, Some(id));
             }
         }
-        let (picked, _) = best?;
+        let picked = picked?;
         if let Some(credit) = self.credits.get_mut(picked.index()) {
             *credit -= paid;
         }

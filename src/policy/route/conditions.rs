@@ -1,0 +1,45 @@
+//! What a route asks of a request besides its host and its path.
+//!
+//! All of it must hold. A method is compared by its bytes, as methods are case-sensitive
+//! (RFC 9110 §9.1); of a field one line must have exactly the value.
+
+use super::Asked;
+use crate::plan::{ListenerId, Route};
+
+/// What a route asks of a request besides its host and its path.
+#[derive(Clone, Debug)]
+pub(super) struct Conditions {
+    listener: Option<ListenerId>,
+    methods: Box<[Box<[u8]>]>,
+    headers: Box<[(Box<[u8]>, Box<[u8]>)]>,
+}
+
+impl Conditions {
+    pub(super) fn of(route: &Route) -> Conditions {
+        let bytes = |text: &String| Box::from(text.as_bytes());
+        Conditions {
+            listener: route.listener,
+            methods: route.methods.iter().map(bytes).collect(),
+            headers: route
+                .headers
+                .iter()
+                .map(|(name, value)| (bytes(name), bytes(value)))
+                .collect(),
+        }
+    }
+
+    /// Whether all of it holds.
+    pub(super) fn hold(&self, asked: &Asked<'_>) -> bool {
+        let method = || asked.head.bytes(asked.head.method_span);
+        self.listener.is_none_or(|listener| listener == asked.listener)
+            && (self.methods.is_empty() || self.methods.iter().any(|one| **one == *method()))
+            && self.headers.iter().all(|(name, value)| has_field(asked, name, value))
+    }
+}
+
+fn has_field(asked: &Asked<'_>, name: &[u8], value: &[u8]) -> bool {
+    let headers = &asked.head.headers;
+    headers.iter().any(|field| {
+        headers.name(field).eq_ignore_ascii_case(name) && headers.value(field) == value
+    })
+}

@@ -1,0 +1,125 @@
+//! Which route takes a request.
+//!
+//! What the configuration lists in any order is compiled into one table for each host that stands
+//! in it: by name, by suffix, and one for all others. The order is that of the most specific: host
+//! (by name, by the longest suffix, any), path (exact, the longest prefix, expression, any), the
+//! number of conditions, priority. A host whose routes do not take a request hands it on to the
+//! next less specific one.
+//!
+//! Hosts and paths are compared in the spelling of `http::target`, which also says which paths
+//! are refused because servers would disagree about them. A request costs a few lookups whatever
+//! the number of routes, except for expressions, which are tried one after the other.
+
+mod conditions;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use std::{cell::RefCell, cmp::Reverse};
+
+use self::paths::Paths;
+use crate::base::quick_hash::QuickMap;
+use crate::http::{fault::Fault, head::RequestHead, target};
+use crate::plan::{HostPattern, ListenerId, PathPattern, Route, RouteId};
+
+/// All routes of a plan, compiled. Each core has a clone of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    named: QuickMap<Box<[u8]>, Paths>,
+    /// By suffix, which begins with a dot.
+    suffixes: QuickMap<Box<[u8]>, Paths>,
+    any: Paths,
+    /// Room for the copies that are compared; kept so that no request allocates.
+    room: RefCell<Room>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Room {
+    host: Vec<u8>,
+    path: Vec<u8>,
+}
+
+/// What of a request is compared.
+struct Asked<'a> {
+    listener: ListenerId,
+    head: &'a RequestHead,
+    path: &'a [u8],
+}
+
+impl Router {
+    /// Compiles the routes of a plan; a `RouteId` is a place in that list.
+    ///
+    /// # Errors
+    /// Where an expression does not compile. The configuration has tried it before.
+    pub(crate) fn compile(routes: &[Route]) -> Result<Router, regex::Error> {
+        let mut router = Router {
+            named: QuickMap::default(),
+            suffixes: QuickMap::default(),
+            any: Paths::default(),
+            room: RefCell::default(),
+        };
+        // The most specific first, so that in every list of every table the first that takes a
+        // request is the one.
+        let mut sorted: Vec<(RouteId, &Route)> = (0..).map(RouteId).zip(routes).collect();
+        sorted.sort_by_cached_key(|(_, route)| rank(route));
+        for (id, route) in sorted {
+            if route.hosts.is_empty() {
+                router.any.add(id, route)?;
+            }
+            for host in &route.hosts {
+                let (table, text) = match host {
+                    HostPattern::Exact(name) => (&mut router.named, name),
+                    HostPattern::Suffix(suffix) => (&mut router.suffixes, suffix),
+                };
+                table.entry(text.as_bytes().into()).or_default().add(id, route)?;
+            }
+        }
+        Ok(router)
+    }
+
+    /// The route that takes a request, if one does.
+    ///
+    /// # Errors
+    /// 400 where the path is one about which servers would disagree.
+    pub(crate) fn find(
+        &self,
+        listener: ListenerId,
+        head: &RequestHead,
+    ) -> Result<Option<RouteId>, Fault> {
+        let mut room = self.room.borrow_mut();
+        let Room { host, path } = &mut *room;
+        let path = target::normalise_path(head.bytes(head.path), path)?;
+        target::normalise_host(head.bytes(head.authority), host);
+        Ok(self.find_for(host, &Asked { listener, head, path }))
+    }
+
+    fn find_for(&self, host: &[u8], asked: &Asked<'_>) -> Option<RouteId> {
+        let by_name = self.named.get(host).and_then(|paths| paths.find(asked));
+        by_name.or_else(|| self.find_by_suffix(host, asked)).or_else(|| self.any.find(asked))
+    }
+
+    /// The longest suffix first; what stands before it is never empty.
+    fn find_by_suffix(&self, host: &[u8], asked: &Asked<'_>) -> Option<RouteId> {
+        if self.suffixes.is_empty() {
+            return None;
+        }
+        let dots = memchr::memchr_iter(b'.', host).filter(|dot| *dot > 0).take(LABELS_MAX);
+        dots.filter_map(|dot| host.get(dot..))
+            .find_map(|suffix| self.suffixes.get(suffix)?.find(asked))
+    }
+}
+
+/// Labels of a host that are looked at: a name of 253 bytes (RFC 1035 §2.3.4) has no more.
+const LABELS_MAX: usize = 127;
+
+/// The more specific is the less. Where two routes are equally specific and yet no tie, as with
+/// two expressions or two hosts in one of their lists, their texts and names decide: anything but
+/// their order.
+fn rank(route: &Route) -> impl Ord + use<> {
+    let expression = match &route.path {
+        PathPattern::Regex(expression) => expression.clone(),
+        PathPattern::Any | PathPattern::Exact(_) | PathPattern::Prefix(_) => String::new(),
+    };
+    let specificity = Reverse(route.specificity());
+    (specificity, Reverse(expression.len()), expression, route.name.clone())
+}
