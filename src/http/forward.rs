@@ -11,7 +11,7 @@ use super::{
     grammar,
     head::{Method, RequestHead, ResponseHead, Version},
     headers::{Field, Headers, Span},
-    names::{Name, NameSet},
+    names::{self, Name, NameSet},
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -53,19 +53,9 @@ const HOP_BY_HOP: NameSet = NameSet::of(&[
     Name::TransferEncoding,
 ]);
 
-/// What only a trusted peer may say about the client.
-const ABOUT_CLIENT: NameSet = NameSet::of(&[
-    Name::Forwarded,
-    Name::XForwardedFor,
-    Name::XForwardedHost,
-    Name::XForwardedPort,
-    Name::XForwardedProto,
-    Name::XRealIp,
-]);
-
 /// What no `Connection` can have us drop: fields that someone behind us trusts, and those that the
 /// rules below decide about (`Connection: X-Forwarded-For` is a known attack).
-const PROTECTED: NameSet = ABOUT_CLIENT.union(NameSet::of(&[
+const PROTECTED: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
     Name::Authorization,
     Name::Connection,
     Name::ContentLength,
@@ -112,9 +102,11 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
         dropped = dropped.with(Name::Expect);
     }
     if !from.trusted {
-        dropped = dropped.union(ABOUT_CLIENT);
+        dropped = dropped.union(names::ABOUT_CLIENT);
     }
-    drop_set(&mut head.headers, dropped, |name| is_pretender(name, from.trusted));
+    drop_set(&mut head.headers, dropped, |name| {
+        (!from.trusted && names::claims_client(name)) || name.eq_ignore_ascii_case(b"proxy")
+    });
     if takes_trailers {
         head.headers.push(Name::Te, b"te", b"trailers");
     }
@@ -133,7 +125,8 @@ fn present(headers: &Headers) -> NameSet {
     headers.iter().fold(NameSet::default(), |set, field| set.with(field.known))
 }
 
-/// Takes out a set of names, and of the unknown ones those that `also` says.
+/// Takes out a set of names, and of the unknown ones those that `also` says. (`Proxy` is among
+/// them because it is `HTTP_PROXY` to CGI and its heirs.)
 fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> bool) {
     let Headers { bytes, fields } = headers;
     for field in fields {
@@ -142,26 +135,6 @@ fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> boo
         } else {
             field.removed |= dropped.contains(field.known);
         }
-    }
-}
-
-/// Whether a field would be taken for one that it is not by what stands behind us: other
-/// `X-Forwarded-…`, the spellings with underscores, which are the same variables to CGI and its
-/// heirs, and `Proxy`, which is `HTTP_PROXY` to them.
-fn is_pretender(name: &[u8], trusted: bool) -> bool {
-    match name.first() {
-        Some(b'x' | b'X') if !trusted => {
-            let starts = |wanted: &[u8]| {
-                name.len() >= wanted.len()
-                    && name.iter().zip(wanted).all(|(byte, wanted)| match byte {
-                        b'_' => *wanted == b'-',
-                        _ => byte.eq_ignore_ascii_case(wanted),
-                    })
-            };
-            starts(b"x-forwarded-") || (name.len() == 9 && starts(b"x-real-ip"))
-        }
-        Some(b'p' | b'P') => name.eq_ignore_ascii_case(b"proxy"),
-        _ => false,
     }
 }
 

@@ -23,11 +23,18 @@ pub(crate) const fn is_value_byte(byte: u8) -> bool {
 /// Without the optional whitespace around it (RFC 9110 §5.6.3). Not `trim_ascii`, which takes line
 /// ends and form feeds too.
 #[inline]
-pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = bytes {
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
+    while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
-    while let [rest @ .., b' ' | b'\t'] = bytes {
+    bytes
+}
+
+/// Without the optional whitespace before it.
+#[inline]
+pub(crate) fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
     bytes

@@ -5,6 +5,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub(crate) mod chunks;
 pub(crate) mod fault;
 pub(crate) mod forward;
 pub(crate) mod framing;

@@ -186,6 +186,30 @@ impl NameSet {
     }
 }
 
+/// What a message says about the client it came from; only trusted peers are believed.
+pub(crate) const ABOUT_CLIENT: NameSet = NameSet::of(&[
+    Name::Forwarded,
+    Name::XForwardedFor,
+    Name::XForwardedHost,
+    Name::XForwardedPort,
+    Name::XForwardedProto,
+    Name::XRealIp,
+]);
+
+/// Whether a name that is not one of `ABOUT_CLIENT` would be taken for one by what stands behind
+/// us: the rest of `X-Forwarded-…`, and the spellings with underscores, which are the same
+/// variables to CGI and its heirs.
+pub(crate) fn claims_client(name: &[u8]) -> bool {
+    let starts = |wanted: &[u8]| {
+        name.len() >= wanted.len()
+            && name.iter().zip(wanted).all(|(byte, wanted)| match byte {
+                b'_' => *wanted == b'-',
+                byte => byte.eq_ignore_ascii_case(wanted),
+            })
+    };
+    starts(b"x-forwarded-") || (name.len() == 9 && starts(b"x-real-ip"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +281,16 @@ mod tests {
             }
         }
         assert_eq!(Name::of(b""), Name::Other);
+    }
+
+    #[test]
+    fn a_name_that_would_be_taken_for_one_about_the_client_is_known_by_its_start() {
+        for name in ["X-Forwarded-Server", "x_forwarded_for", "X-Forwarded_Proto", "X_REAL_IP"] {
+            assert!(claims_client(name.as_bytes()), "{name}");
+        }
+        for name in ["X-Forward", "X-Forwarded", "X-Real-IPs", "X-Request-Id", "Forwarded", ""] {
+            assert!(!claims_client(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]
