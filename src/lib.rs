@@ -5,6 +5,10 @@
 //! list, and its own folder.
 
 mod base;
+
 mod http;
+
 pub mod plan;
+
+pub mod config;
 mod policy;

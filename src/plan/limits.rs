@@ -5,6 +5,9 @@
 pub struct Limits {
     /// Client connections, exact for the process. 100,000: about 100 MiB of idle connections.
     pub connections: u32,
+    /// Whether `connections` was written down: then a descriptor limit that is too small for it
+    /// keeps the process from starting, else it is lowered to what fits.
+    pub connections_written: bool,
     /// Bytes of a request head (431), also of a response head (502). 32 KiB: four times what
     /// browsers with many cookies send, half of a read.
     pub head_bytes_max: u32,
@@ -22,6 +25,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 100_000,
+            connections_written: false,
             head_bytes_max: 32 << 10,
             line_bytes_max: 16 << 10,
             fields_max: 100,

@@ -1,0 +1,179 @@
+//! Addresses: where to listen, and where backends are.
+//!
+//! Names of backends stay names here: looking them up is the process's work.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::units::Refusal;
+use crate::plan::Address;
+
+/// `0.0.0.0:80`, `[::]:80`: where to listen.
+pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let refusal =
+        |label: &str| Refusal::new(format!("`{text}` is not an address to listen on"), label);
+    if text.starts_with("unix:") {
+        return Err(refusal("unix sockets are not built yet")
+            .help("`unix:` arrives with TLS, HTTP/2 and TCP; write an IP address and a port"));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        let with_port =
+            if text.contains(':') { format!("[{text}]:80") } else { format!("{text}:80") };
+        return Err(refusal("no port").help(format!("write for example \"{with_port}\"")));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port = port_number(port).map_err(&refusal)?;
+    match host {
+        "" | "*" => Err(refusal("no IP address").help(format!(
+            "write \"0.0.0.0:{port}\" for all of IPv4, \"[::]:{port}\" for all of IPv6"
+        ))),
+        "localhost" => Err(refusal("expected an IP address, not a name")
+            .help(format!("write \"127.0.0.1:{port}\""))),
+        host if host.parse::<IpAddr>().is_ok() => {
+            Err(refusal("an IPv6 address stands in brackets")
+                .help(format!("write \"[{host}]:{port}\"")))
+        }
+        _ => Err(refusal("expected an IP address and a port")
+            .help(format!("write for example \"0.0.0.0:{port}\""))),
+    }
+}
+
+/// `10.0.0.1:3000`, `[::1]:3000`, `app.internal:8080`: where a backend is.
+pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
+    let refusal =
+        |label: &str| Refusal::new(format!("`{text}` is not the address of a backend"), label);
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.port() {
+            0 => Err(refusal("no backend has port 0")),
+            _ => Ok(Address::Socket(address)),
+        };
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        let with_port =
+            if text.contains(':') { format!("[{text}]:80") } else { format!("{text}:80") };
+        return Err(refusal("no port").help(format!("write for example \"{with_port}\"")));
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let port = if scheme == "https" { 443 } else { 80 };
+        let meant = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
+        return Err(
+            refusal("a backend is a host and a port, not a URL").help(format!("write \"{meant}\""))
+        );
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+        return Err(if digits {
+            refusal("no host").help(format!("write for example \"localhost:{text}\""))
+        } else {
+            refusal("no port").help(format!("write for example \"{text}:80\""))
+        });
+    };
+    if let Some((port, _)) = port.split_once('/') {
+        return Err(refusal("a backend is a host and a port, without a path")
+            .help(format!("write \"{host}:{port}\"")));
+    }
+    let number = port_number(port).map_err(&refusal)?;
+    if number == 0 {
+        return Err(refusal("no backend has port 0"));
+    }
+    if host.is_empty() {
+        return Err(refusal("no host").help(format!("write for example \"localhost:{port}\"")));
+    }
+    if host.contains(':') {
+        return Err(refusal("an IPv6 address stands in brackets")
+            .help(format!("write \"[{host}]:{port}\"")));
+    }
+    if !is_host_name(host) {
+        return Err(refusal("expected an IP address or a host name, and a port"));
+    }
+    Ok(Address::Name { host: host.to_ascii_lowercase(), port: number, found: Vec::new() })
+}
+
+fn port_number(text: &str) -> Result<u16, &'static str> {
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_digit()) {
+        return Err("expected a port number after the last `:`");
+    }
+    text.parse().map_err(|_| "port out of range: 1 to 65535")
+}
+
+/// Letters, digits, `-`, `_` in labels of 1 to 63, at most 253 in all (RFC 1123 §2.1; `_` is
+/// forbidden there and found everywhere). All digits is a mistyped IP address.
+pub(crate) fn is_host_name(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    host.len() <= 253
+        && host.split('.').all(label)
+        && !host.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_addresses_to_listen_on() {
+        for text in ["0.0.0.0:80", "[::]:80", "127.0.0.1:0"] {
+            assert!(bind(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_other_addresses_to_listen_on() {
+        for (text, label) in [
+            (":80", "no IP address"),
+            ("8080", "no IP address"),
+            ("*:80", "no IP address"),
+            ("0.0.0.0", "no port"),
+            ("::1", "no port"),
+            ("0.0.0.0:70000", "port out of range: 1 to 65535"),
+            ("0.0.0.0:http", "expected a port number after the last `:`"),
+            ("localhost:80", "expected an IP address, not a name"),
+            ("300.0.0.1:80", "expected an IP address and a port"),
+            ("unix:/run/x.sock", "unix sockets are not built yet"),
+        ] {
+            assert_eq!(bind(text).unwrap_err().label, label, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_addresses_of_backends() {
+        let name = |host: &str, port| Address::Name { host: host.to_owned(), port, found: vec![] };
+        for (text, address) in [
+            ("10.0.0.1:3000", Address::Socket("10.0.0.1:3000".parse().unwrap())),
+            ("[::1]:3000", Address::Socket("[::1]:3000".parse().unwrap())),
+            ("localhost:3001", name("localhost", 3001)),
+            ("App.Internal:80", name("app.internal", 80)),
+            ("my_service:80", name("my_service", 80)),
+        ] {
+            assert_eq!(backend(text), Ok(address));
+        }
+    }
+
+    #[test]
+    fn refuses_other_addresses_of_backends() {
+        for (text, label) in [
+            ("10.0.0.1", "no port"),
+            ("app", "no port"),
+            ("3000", "no host"),
+            (":3000", "no host"),
+            ("10.0.0.1:0", "no backend has port 0"),
+            ("app:0", "no backend has port 0"),
+            ("10.0.0.1:70000", "port out of range: 1 to 65535"),
+            ("http://app:3000/x", "a backend is a host and a port, not a URL"),
+            ("app:3000/x", "a backend is a host and a port, without a path"),
+            ("300.0.0.1:80", "expected an IP address or a host name, and a port"),
+            ("a b:80", "expected an IP address or a host name, and a port"),
+            ("", "no port"),
+        ] {
+            assert_eq!(backend(text).unwrap_err().label, label, "{text}");
+        }
+    }
+}

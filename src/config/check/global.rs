@@ -1,0 +1,142 @@
+//! `[global]` and `[global.limits]`.
+
+use super::{Check, both, section, spelled};
+use crate::config::{
+    file,
+    units::Refusal,
+    written::{Scalar, Written},
+};
+use crate::plan::{Cores, Driver, Global, Limits, LogFormat, LogLevel};
+
+pub(crate) const DRIVERS: &[(&str, Driver)] =
+    &[("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
+
+pub(crate) const LOG_LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] =
+    &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Most cores that can be named: what Linux knows on one machine, rounded up.
+const CORES_MAX: u16 = 8192;
+
+impl Check<'_> {
+    pub(super) fn global(&mut self, written: Option<&Written<file::Global>>) -> (Global, Limits) {
+        let mut global = Global::default();
+        let Some(written) = section(written) else {
+            return (global, Limits::default());
+        };
+        if let Some((place, file::CoresText(text))) = both(written.cores.as_ref()) {
+            match cores(text) {
+                Ok(cores) => global.cores = cores,
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        if let Some((_, pin)) = both(written.pin.as_ref()) {
+            global.pin = *pin;
+        }
+        self.word("driver", written.driver.as_ref(), DRIVERS, &mut global.driver);
+        if let Some((_, instance)) = both(written.instance.as_ref()) {
+            global.instance.clone_from(instance);
+        }
+        if let Some(shutdown) = section(written.shutdown.as_ref()) {
+            self.duration(shutdown.lameduck.as_ref(), &mut global.shutdown.lameduck);
+            self.duration(shutdown.drain.as_ref(), &mut global.shutdown.drain);
+        }
+        if let Some(log) = section(written.log.as_ref()) {
+            self.word("log level", log.level.as_ref(), LOG_LEVELS, &mut global.log_level);
+            self.word("log format", log.format.as_ref(), LOG_FORMATS, &mut global.log_format);
+        }
+        (global, self.limits(section(written.limits.as_ref())))
+    }
+
+    fn limits(&mut self, written: Option<&file::Limits>) -> Limits {
+        let mut limits = Limits::default();
+        let Some(written) = written else {
+            return limits;
+        };
+        let connections = written.connections.as_ref();
+        self.whole_number(connections, 1..=10_000_000, &mut limits.connections);
+        limits.connections_written = connections.is_some();
+        if let Some(bytes) = self.size(written.header_size.as_ref(), 1 << 10..=1 << 20) {
+            limits.head_bytes_max = u32::try_from(bytes).unwrap_or(limits.head_bytes_max);
+        }
+        self.whole_number(written.headers.as_ref(), 1..=1000, &mut limits.fields_max);
+        if let Some(rate) = self.size(written.body_rate.as_ref(), 0..=1 << 40) {
+            limits.body_rate_min = rate;
+        }
+        if let Some(bytes) = self.size(written.body_size.as_ref(), 0..=1 << 50) {
+            limits.body_bytes_max = bytes;
+        }
+        limits
+    }
+}
+
+/// `4`, `"4"`, `"0-3,8"`, `"auto"`.
+fn cores(written: &Scalar) -> Result<Cores, Refusal> {
+    let text = spelled(written);
+    if text == "auto" {
+        return Ok(Cores::Auto);
+    }
+    let expected = "expected a number of cores, a list such as \"0-3,8\", or \"auto\"";
+    let refuse = || Refusal::new(format!("`{text}` does not say which cores"), expected);
+    if let Ok(count) = text.parse::<u16>() {
+        return match count {
+            0 => Err(Refusal::new("no cores at all", "at least one core has to serve")),
+            1..=CORES_MAX => Ok(Cores::Count(count)),
+            _ => Err(Refusal::new("too many cores", format!("at most {CORES_MAX}"))),
+        };
+    }
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let bounds = first.trim().parse::<u16>().ok().zip(last.trim().parse::<u16>().ok());
+        let (first, last) = bounds.ok_or_else(refuse)?;
+        if first > last || last >= CORES_MAX {
+            return Err(refuse());
+        }
+        for core in first..=last {
+            if list.contains(&core) {
+                let title = format!("core {core} is named twice");
+                return Err(Refusal::new(title, "each core serves once"));
+            }
+            list.push(core);
+        }
+    }
+    Ok(Cores::List(list))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(written: &str, expected: Result<Cores, &str>) {
+        let read = cores(&Scalar::Text(written.to_owned()));
+        assert_eq!(read.map_err(|refusal| refusal.title), expected.map_err(ToOwned::to_owned));
+    }
+
+    #[test]
+    fn reads_counts_lists_and_auto() {
+        check("auto", Ok(Cores::Auto));
+        check("4", Ok(Cores::Count(4)));
+        check("0-3,8", Ok(Cores::List(vec![0, 1, 2, 3, 8])));
+        check("2-2", Ok(Cores::List(vec![2])));
+        assert_eq!(cores(&Scalar::Whole(4)), Ok(Cores::Count(4)));
+    }
+
+    #[test]
+    fn refuses_what_names_no_cores() {
+        check("0", Err("no cores at all"));
+        check("all", Err("`all` does not say which cores"));
+        check("3-1", Err("`3-1` does not say which cores"));
+        check("0-1,1", Err("core 1 is named twice"));
+        check("9000", Err("too many cores"));
+        check("", Err("`` does not say which cores"));
+        check("-1", Err("`-1` does not say which cores"));
+    }
+}

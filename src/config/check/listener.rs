@@ -1,0 +1,136 @@
+//! `[listener.NAME]`.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::{Check, Names, bind_address, both, section};
+use crate::config::{
+    file,
+    problem::Problem,
+    source::Place,
+    written::{Tables, Written},
+};
+use crate::plan::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts};
+
+pub(crate) const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] = &[
+    ("json", AccessLogFormat::Json),
+    ("combined", AccessLogFormat::Combined),
+    ("common", AccessLogFormat::Common),
+];
+
+impl Check<'_> {
+    pub(super) fn listeners(
+        &mut self,
+        written: &Tables<file::Listener>,
+        names: &Names,
+    ) -> Vec<Listener> {
+        let mut listeners = Vec::new();
+        for (key, listener) in &written.0 {
+            let name = key.value.clone().unwrap_or_default();
+            self.name("listener", key.place, &name);
+            let absent = file::Listener::default();
+            let (listener, sound) = match &listener.value {
+                Some(listener) => (listener, true),
+                None => (&absent, false),
+            };
+            if sound && listener.bind.0.is_empty() {
+                self.note(
+                    Problem::error(format!("listener \"{name}\" listens nowhere"))
+                        .at(key.place, "has no `bind`")
+                        .help("add for example: bind = \"0.0.0.0:8080\""),
+                );
+            }
+            listeners.push(self.listener(name, listener, names));
+        }
+        listeners
+    }
+
+    fn listener(&mut self, name: String, written: &file::Listener, names: &Names) -> Listener {
+        let who = format!("listener \"{name}\"");
+        let mut listener = Listener {
+            name,
+            bind: Vec::new(),
+            pool: None,
+            trusted_proxies: Vec::new(),
+            connections_max: 0,
+            access_log: None,
+            timeouts: ListenerTimeouts::default(),
+            backlog: 4096,
+        };
+        for (place, text) in written.bind.0.iter().filter_map(|item| both(Some(item))) {
+            match bind_address(text) {
+                Ok(address) => listener.bind.push(address),
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        self.word("mode", written.mode.as_ref(), &[("http", ())], &mut ());
+        for (place, text) in written.protocols.0.iter().filter_map(|item| both(Some(item))) {
+            self.choose("protocol", place, text, &[("h1", ())]);
+        }
+        if let Some(pool) = &written.pool {
+            listener.pool = self.pool_named(&who, pool, names);
+        }
+        for (place, text) in written.trusted_proxies.0.iter().filter_map(|item| both(Some(item))) {
+            listener.trusted_proxies.extend(self.network(place, text));
+        }
+        let most = i64::from(u32::MAX);
+        self.whole_number(
+            written.max_connections.as_ref(),
+            0..=most,
+            &mut listener.connections_max,
+        );
+        listener.access_log = self.access_log(written.access_log.as_ref());
+        self.whole_number(written.backlog.as_ref(), 1..=1 << 20, &mut listener.backlog);
+        if let Some(timeouts) = section(written.timeouts.as_ref()) {
+            self.listener_timeouts(timeouts, &mut listener.timeouts);
+        }
+        listener
+    }
+
+    fn listener_timeouts(&mut self, written: &file::ListenerTimeouts, into: &mut ListenerTimeouts) {
+        self.duration(written.client_header.as_ref(), &mut into.client_header);
+        self.duration(written.client_body.as_ref(), &mut into.client_body);
+        self.duration(written.client_write.as_ref(), &mut into.client_write);
+        self.duration(written.idle.as_ref(), &mut into.idle);
+        self.duration(written.tls_handshake.as_ref(), &mut into.tls_handshake);
+        self.duration(written.tunnel.as_ref(), &mut into.tunnel);
+    }
+
+    /// `10.0.0.0/8`, or one address.
+    fn network(&mut self, place: Place, text: &str) -> Option<IpNet> {
+        if let Ok(address) = text.parse::<std::net::IpAddr>() {
+            return Some(IpNet::from(address));
+        }
+        let problem = Problem::error(format!("`{text}` is not a network"));
+        match text.parse::<IpNet>() {
+            Ok(network) if network == network.trunc() => return Some(network),
+            Ok(network) => {
+                let help = format!("write \"{}\"", network.trunc());
+                self.note(problem.at(place, "there are bits set beyond its length").help(help));
+            }
+            Err(_) => {
+                let help = "write for example \"10.0.0.0/8\", \"fd00::/8\" or \"10.0.0.1\"";
+                self.note(problem.at(place, "expected an address and a length").help(help));
+            }
+        }
+        None
+    }
+
+    fn access_log(&mut self, written: Option<&Written<file::AccessLog>>) -> Option<AccessLog> {
+        let key = written?;
+        let written = key.value.as_ref()?;
+        let mut format = AccessLogFormat::default();
+        self.word("format", written.format.as_ref(), ACCESS_LOG_FORMATS, &mut format);
+        let Some(path) = &written.path else {
+            self.note(
+                Problem::error("access log without a path")
+                    .at(key.place, "has no `path`")
+                    .help("add a file, or path = \"-\" for standard output"),
+            );
+            return None;
+        };
+        let path = path.value.as_deref()?;
+        Some(AccessLog { path: (path != "-").then(|| PathBuf::from(path)), format })
+    }
+}

@@ -1,0 +1,205 @@
+//! From what was written to a plan, section by section; every problem is collected.
+//!
+//! The second of two stages: units, names, ranges, and everything that concerns more than one key.
+//! A value that is refused is noted and its default taken, so that the rest is still checked; a
+//! plan made so is thrown away at the end. Nothing here opens a file or looks up a name.
+
+mod address;
+mod global;
+mod listener;
+mod pool;
+mod route;
+mod route_text;
+mod ties;
+mod whole;
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::{
+    file::{DurationText, File, SizeText},
+    foreign,
+    problem::Problem,
+    source::{Place, Sources},
+    units::{self, Refusal},
+    written::{Scalar, Written},
+};
+use crate::plan::{Plan, PoolId};
+
+use self::address::{backend as backend_address, bind as bind_address};
+pub(crate) use self::whole::SMALLEST;
+
+/// What the file means, if nothing was added to `problems`.
+pub(super) fn plan(file: &File, sources: &Sources, problems: &mut Vec<Problem>) -> Plan {
+    let mut check = Check { sources, problems };
+    let (global, limits) = check.global(file.global.as_ref());
+    let pools = check.pools(&file.pool);
+    let names = Names { pools: &file.pool, listeners: &file.listener };
+    let listeners = check.listeners(&file.listener, &names);
+    let routes = check.routes(&file.route, &names);
+    let plan = Plan { global, limits, listeners, routes, pools };
+    check.whole(file, &plan);
+    plan
+}
+
+/// The problems so far, and what is needed to say where they are.
+struct Check<'a> {
+    sources: &'a Sources,
+    problems: &'a mut Vec<Problem>,
+}
+
+/// What a name in one section may point to in another.
+struct Names<'a> {
+    pools: &'a super::written::Tables<super::file::Pool>,
+    listeners: &'a super::written::Tables<super::file::Listener>,
+}
+
+impl Check<'_> {
+    fn note(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn refuse(&mut self, place: Place, refusal: Refusal) {
+        let problem = Problem::error(refusal.title).at(place, refusal.label);
+        self.note(problem.help_if(refusal.help));
+    }
+
+    /// A duration, if the key is there and right.
+    fn duration(&mut self, key: Option<&Written<DurationText>>, into: &mut Duration) {
+        if let Some((place, DurationText(written))) = both(key) {
+            match units::duration(written) {
+                Ok(duration) => *into = duration,
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+    }
+
+    /// A size in a range, if the key is there and right.
+    fn size(&mut self, key: Option<&Written<SizeText>>, range: RangeInclusive<u64>) -> Option<u64> {
+        let (place, SizeText(written)) = both(key)?;
+        match units::size(written) {
+            Ok(bytes) if range.contains(&bytes) => Some(bytes),
+            Ok(_) => {
+                let (least, most) = range.into_inner();
+                let (least, most) = (units::write_size(least), units::write_size(most));
+                let label = format!("expected {least} to {most}");
+                self.refuse(place, Refusal::new("size out of range", label));
+                None
+            }
+            Err(refusal) => {
+                self.refuse(place, refusal);
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range, if the key is there and right.
+    fn whole_number<T: TryFrom<i64>>(
+        &mut self,
+        key: Option<&Written<i64>>,
+        range: RangeInclusive<i64>,
+        into: &mut T,
+    ) {
+        let Some((place, number)) = both(key) else { return };
+        match T::try_from(*number) {
+            Ok(number_in_range) if range.contains(number) => *into = number_in_range,
+            _ => {
+                let label = format!("expected {} to {}", range.start(), range.end());
+                self.note(Problem::error("number out of range").at(place, label));
+            }
+        }
+    }
+
+    /// One of a few words, if the key is there and right.
+    fn word<T: Copy>(
+        &mut self,
+        what: &str,
+        key: Option<&Written<String>>,
+        words: &[(&str, T)],
+        into: &mut T,
+    ) {
+        let Some((place, word)) = both(key) else { return };
+        if let Some(found) = self.choose(what, place, word, words) {
+            *into = found;
+        }
+    }
+
+    /// The meaning of one of a few words.
+    fn choose<T: Copy>(
+        &mut self,
+        what: &str,
+        place: Place,
+        word: &str,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        if let Some((_, meaning)) = words.iter().find(|(name, _)| *name == word) {
+            return Some(*meaning);
+        }
+        let known: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let help = foreign::unknown_word(what, word, &known);
+        self.note(
+            Problem::error(format!("unknown {what} \"{word}\""))
+                .at(place, format!("expected {}", one_of(&known)))
+                .help_if(help),
+        );
+        None
+    }
+
+    /// The pool of a name.
+    fn pool_named(&mut self, who: &str, key: &Written<String>, names: &Names) -> Option<PoolId> {
+        let name = key.value.as_deref()?;
+        let known = || names.pools.0.iter().filter_map(|(key, _)| key.value.as_deref());
+        if let Some(index) = known().position(|pool| pool == name) {
+            return u16::try_from(index).ok().map(PoolId);
+        }
+        let help = foreign::nearest(name, known())
+            .map(|near| format!("did you mean `{near}`?"))
+            .or_else(|| Some(format!("add a [pool.{name}] with its `backends`")));
+        self.note(
+            Problem::error(format!("{who} sends to pool \"{name}\", which is not defined"))
+                .at(key.place, "no pool has this name")
+                .help_if(help),
+        );
+        None
+    }
+
+    /// Whether a table's name can be a label in metrics and a part of a URL.
+    fn name(&mut self, what: &str, place: Place, name: &str) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            self.note(
+                Problem::error(format!("name of a {what} that cannot be used"))
+                    .at(place, "expected 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"),
+            );
+        }
+    }
+}
+
+/// Place and value of a key that is there and was not refused before.
+fn both<T>(key: Option<&Written<T>>) -> Option<(Place, &T)> {
+    key.and_then(|key| Some((key.place, key.value.as_ref()?)))
+}
+
+/// The value of a section that is there.
+fn section<T>(key: Option<&Written<T>>) -> Option<&T> {
+    key.and_then(|key| key.value.as_ref())
+}
+
+/// The text of a scalar, for messages.
+fn spelled(scalar: &Scalar) -> String {
+    match scalar {
+        Scalar::Text(text) => text.clone(),
+        Scalar::Whole(number) => number.to_string(),
+        Scalar::Number(number) => number.to_string(),
+        Scalar::Flag(flag) => flag.to_string(),
+    }
+}
+
+/// `"a"`, `"a" or "b"`, `"a", "b" or "c"`.
+fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
+    }
+}

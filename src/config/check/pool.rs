@@ -1,0 +1,192 @@
+//! `[pool.NAME]` and its backends.
+
+use super::{Check, backend_address, both, section};
+use crate::base::backend_set::BACKENDS_MAX;
+use crate::config::{
+    file,
+    problem::Problem,
+    source::Place,
+    written::{List, Tables, Written},
+};
+use crate::plan::{
+    Algorithm, Backend, Connections, HostHeader, Pool, PoolTimeouts, Retry, RetryOn,
+};
+
+pub(crate) const ALGORITHMS: &[(&str, Algorithm)] =
+    &[("round-robin", Algorithm::RoundRobin), ("weighted", Algorithm::RoundRobin)];
+
+/// What a request may be tried again after: the word, and its switch.
+type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
+
+pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
+    ("connect-failure", |on| &mut on.connect_failure),
+    ("reset-before-response", |on| &mut on.reset_before_response),
+    ("timeout", |on| &mut on.timeout),
+    ("502", |on| &mut on.status_502),
+    ("503", |on| &mut on.status_503),
+    ("504", |on| &mut on.status_504),
+];
+
+impl Check<'_> {
+    pub(super) fn pools(&mut self, written: &Tables<file::Pool>) -> Vec<Pool> {
+        let mut pools = Vec::new();
+        for (key, pool) in &written.0 {
+            let name = key.value.clone().unwrap_or_default();
+            self.name("pool", key.place, &name);
+            if let Some(pool) = &pool.value {
+                self.backends_present(&name, key.place, &pool.backends);
+            }
+            pools.push(self.pool(name, section(Some(pool)).unwrap_or(&file::Pool::default())));
+        }
+        pools
+    }
+
+    fn backends_present(&mut self, name: &str, place: Place, backends: &List<file::Backend>) {
+        if backends.0.is_empty() {
+            self.note(
+                Problem::error(format!("pool \"{name}\" has no backends"))
+                    .at(place, "nobody would answer")
+                    .help("add for example: backends = [\"10.0.0.1:3000\"]"),
+            );
+        }
+        if let Some(surplus) = backends.0.get(BACKENDS_MAX) {
+            self.note(
+                Problem::error(format!("pool \"{name}\" has too many backends"))
+                    .at(surplus.place, format!("a pool holds at most {BACKENDS_MAX}")),
+            );
+        }
+    }
+
+    fn pool(&mut self, name: String, written: &file::Pool) -> Pool {
+        let mut pool = Pool {
+            backends: self.backends(&name, &written.backends),
+            name,
+            resolve: std::time::Duration::from_secs(10),
+            algorithm: Algorithm::default(),
+            host: HostHeader::default(),
+            retry: Retry::default(),
+            connections: Connections::default(),
+            timeouts: PoolTimeouts::default(),
+        };
+        self.duration(written.resolve.as_ref(), &mut pool.resolve);
+        if let Some((place, _)) = both(written.resolve.as_ref())
+            && pool.resolve < std::time::Duration::from_millis(100)
+        {
+            self.note(
+                Problem::error("names looked up too often").at(place, "expected \"100ms\" or more"),
+            );
+        }
+        self.word("way to balance", written.balance.as_ref(), ALGORITHMS, &mut pool.algorithm);
+        self.word("protocol", written.protocol.as_ref(), &[("h1", ())], &mut ());
+        if let Some((place, host)) = both(written.host.as_ref()) {
+            pool.host = self.host_header(place, host);
+        }
+        self.retry(section(written.retry.as_ref()), &mut pool.retry);
+        if let Some(connections) = section(written.connections.as_ref()) {
+            let into = &mut pool.connections;
+            self.whole_number(connections.max_idle.as_ref(), 0..=65_535, &mut into.idle_max);
+            self.duration(connections.idle_timeout.as_ref(), &mut into.idle_timeout);
+            let most = i64::from(u32::MAX);
+            self.whole_number(connections.max_requests.as_ref(), 0..=most, &mut into.requests_max);
+        }
+        if let Some(timeouts) = section(written.timeouts.as_ref()) {
+            let into = &mut pool.timeouts;
+            self.duration(timeouts.connect.as_ref(), &mut into.connect);
+            self.duration(timeouts.write.as_ref(), &mut into.write);
+            self.duration(timeouts.response.as_ref(), &mut into.response);
+            self.duration(timeouts.body.as_ref(), &mut into.body);
+            self.duration(timeouts.request.as_ref(), &mut into.request);
+        }
+        pool
+    }
+
+    fn host_header(&mut self, place: Place, host: &str) -> HostHeader {
+        match host {
+            "client" => HostHeader::Client,
+            "backend" => HostHeader::Backend,
+            literal => {
+                let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+                if literal.is_empty() || !literal.chars().all(fits) {
+                    self.note(
+                        Problem::error(format!("`{literal}` is not a host"))
+                            .at(place, "expected \"client\", \"backend\" or a host"),
+                    );
+                }
+                HostHeader::Literal(literal.to_owned())
+            }
+        }
+    }
+
+    fn retry(&mut self, written: Option<&file::Retry>, into: &mut Retry) {
+        let Some(written) = written else { return };
+        self.whole_number(written.attempts.as_ref(), 1..=16, &mut into.attempts);
+        let Some(on) = &written.on else { return };
+        into.on = RetryOn::default();
+        for (place, word) in on.0.iter().filter_map(|item| both(Some(item))) {
+            if let Some(switch) = self.choose("reason to retry", place, word, RETRY_ON) {
+                *switch(&mut into.on) = true;
+            }
+        }
+    }
+
+    fn backends(&mut self, pool: &str, written: &List<file::Backend>) -> Vec<Backend> {
+        let mut backends: Vec<Backend> = Vec::new();
+        let mut places: Vec<(Place, Place)> = Vec::new();
+        for item in &written.0 {
+            let Some(table) = &item.value else { continue };
+            let Some(key) = &table.address else {
+                self.note(
+                    Problem::error(format!("a backend of pool \"{pool}\" has no address"))
+                        .at(item.place, "has no `address`")
+                        .help("add for example: address = \"10.0.0.1:3000\""),
+                );
+                continue;
+            };
+            let Some(backend) = self.backend(key, table) else { continue };
+            let name = table.name.as_ref().map_or(key.place, |name| name.place);
+            for (before, (address_before, name_before)) in backends.iter().zip(&places) {
+                if before.address == backend.address {
+                    let title = format!("pool \"{pool}\" has {} twice", backend.name);
+                    self.note(
+                        Problem::error(title)
+                            .at(key.place, "the same address again")
+                            .at(*address_before, "first here")
+                            .help("for a larger share write { address = …, weight = 2 }"),
+                    );
+                } else if before.name == backend.name {
+                    let title =
+                        format!("two backends of pool \"{pool}\" are called \"{}\"", backend.name);
+                    self.note(
+                        Problem::error(title)
+                            .at(name, "the same name again")
+                            .at(*name_before, "first here"),
+                    );
+                }
+            }
+            backends.push(backend);
+            places.push((key.place, name));
+        }
+        backends
+    }
+
+    fn backend(&mut self, key: &Written<String>, table: &file::Backend) -> Option<Backend> {
+        let text = key.value.as_deref()?;
+        let address = match backend_address(text) {
+            Ok(address) => address,
+            Err(refusal) => {
+                self.refuse(key.place, refusal);
+                return None;
+            }
+        };
+        let mut backend = Backend { name: text.to_owned(), address, weight: 1, backup: false };
+        if let Some((place, name)) = both(table.name.as_ref()) {
+            self.name("backend", place, name);
+            backend.name.clone_from(name);
+        }
+        self.whole_number(table.weight.as_ref(), 0..=256, &mut backend.weight);
+        if let Some((_, backup)) = both(table.backup.as_ref()) {
+            backend.backup = *backup;
+        }
+        Some(backend)
+    }
+}

@@ -1,0 +1,181 @@
+//! `[[route]]`.
+
+use super::{
+    Check, Names, both,
+    route_text::{self, Complaint},
+};
+use crate::config::{
+    file, foreign,
+    problem::Problem,
+    source::Place,
+    written::{List, Written},
+};
+use crate::plan::{ListenerId, PathPattern, PoolId, Route};
+
+impl Check<'_> {
+    pub(super) fn routes(&mut self, written: &List<file::Route>, names: &Names) -> Vec<Route> {
+        let mut routes = Vec::new();
+        let mut places = Vec::new();
+        for item in &written.0 {
+            let Some(route) = &item.value else { continue };
+            let errors = self.problems.len();
+            let (place, name) = self.route_name(item.place, route, &routes, &places);
+            let read = self.route(place, name, route, names);
+            if self.problems.len() == errors {
+                self.ties(&read, place, &routes, &places);
+            }
+            routes.push(read);
+            places.push(place);
+        }
+        routes
+    }
+
+    fn route_name(
+        &mut self,
+        header: Place,
+        route: &file::Route,
+        before: &[Route],
+        places: &[Place],
+    ) -> (Place, String) {
+        let Some(key) = &route.name else {
+            self.note(
+                Problem::error("route without a name")
+                    .at(header, "has no `name`")
+                    .help("add for example: name = \"api\" (logs and metrics call it so)"),
+            );
+            return (header, String::new());
+        };
+        let name = key.value.clone().unwrap_or_default();
+        if key.value.is_some() {
+            self.name("route", key.place, &name);
+        }
+        if let Some(first) = before.iter().position(|other| !name.is_empty() && other.name == name)
+        {
+            self.note(
+                Problem::error(format!("two routes are called \"{name}\""))
+                    .at(key.place, "the same name again")
+                    .at(places.get(first).copied().unwrap_or_default(), "first here"),
+            );
+        }
+        (key.place, name)
+    }
+
+    fn route(&mut self, place: Place, name: String, written: &file::Route, names: &Names) -> Route {
+        let who = format!("route \"{name}\"");
+        let mut route = Route {
+            listener: self.listener_named(&who, written.listener.as_ref(), names),
+            hosts: Vec::new(),
+            path: self.path(&who, written),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            priority: 0,
+            pool: PoolId(0),
+            name,
+        };
+        for (place, text) in written.host.0.iter().filter_map(|item| both(Some(item))) {
+            match route_text::host(text) {
+                Ok(host) => route.hosts.push(host),
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        for (place, text) in written.method.0.iter().filter_map(|item| both(Some(item))) {
+            match route_text::method(text) {
+                Ok(()) => route.methods.push(text.clone()),
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        self.headers(written, &mut route);
+        let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
+        self.whole_number(written.priority.as_ref(), least..=most, &mut route.priority);
+        match &written.pool {
+            Some(pool) => route.pool = self.pool_named(&who, pool, names).unwrap_or(PoolId(0)),
+            None => self.note(
+                Problem::error(format!("{who} sends to no pool"))
+                    .at(place, "has no `pool`")
+                    .help("add for example: pool = \"app\""),
+            ),
+        }
+        route
+    }
+
+    fn listener_named(
+        &mut self,
+        who: &str,
+        key: Option<&Written<String>>,
+        names: &Names,
+    ) -> Option<ListenerId> {
+        let (place, name) = both(key)?;
+        let known = || names.listeners.0.iter().filter_map(|(key, _)| key.value.as_deref());
+        if let Some(index) = known().position(|listener| listener == name) {
+            return u16::try_from(index).ok().map(ListenerId);
+        }
+        let near = foreign::nearest(name, known()).map(|near| format!("did you mean `{near}`?"));
+        self.note(
+            Problem::error(format!("{who} is for listener \"{name}\", which is not defined"))
+                .at(place, "no listener has this name")
+                .help_if(near),
+        );
+        None
+    }
+
+    fn path(&mut self, who: &str, written: &file::Route) -> PathPattern {
+        let mut given = [&written.path, &written.path_exact, &written.path_regex]
+            .into_iter()
+            .filter_map(Option::as_ref);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            self.note(
+                Problem::error(format!("{who} has two paths"))
+                    .at(second.place, "a second one")
+                    .at(first.place, "and this one")
+                    .help("keep one of `path`, `path-exact` and `path-regex`, or write two routes"),
+            );
+        }
+        if let Some((place, text)) = both(written.path_exact.as_ref()) {
+            return self.judged(place, text, route_text::exact(text));
+        }
+        if let Some((place, text)) = both(written.path.as_ref()) {
+            return self.judged(place, text, route_text::prefix(text));
+        }
+        if let Some((place, text)) = both(written.path_regex.as_ref()) {
+            return self.judged(place, text, route_text::regex(text));
+        }
+        PathPattern::Any
+    }
+
+    fn judged(
+        &mut self,
+        place: Place,
+        text: &str,
+        judged: Result<PathPattern, Complaint>,
+    ) -> PathPattern {
+        match judged {
+            Ok(path) => path,
+            Err(Complaint { part, refusal }) => {
+                let place = part.map_or(place, |part| self.sources.within(place, text, part));
+                self.refuse(place, refusal);
+                PathPattern::Any
+            }
+        }
+    }
+
+    fn headers(&mut self, written: &file::Route, route: &mut Route) {
+        for (key, value) in &written.header.0 {
+            let Some(name) = key.value.as_deref() else { continue };
+            if let Err(refusal) = route_text::field_name(name) {
+                self.refuse(key.place, refusal);
+            }
+            let Some((place, value)) = both(Some(value)) else { continue };
+            if let Err(refusal) = route_text::field_value(value) {
+                self.refuse(place, refusal);
+            }
+            let name = name.to_ascii_lowercase();
+            if route.headers.iter().any(|(other, _)| *other == name) {
+                self.note(
+                    Problem::error(format!("`{name}` is asked for twice"))
+                        .at(key.place, "field names do not tell upper from lower case"),
+                );
+            }
+            route.headers.push((name, value.clone()));
+        }
+    }
+}

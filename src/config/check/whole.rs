@@ -1,0 +1,89 @@
+//! What concerns the whole configuration: something to listen on, addresses used once, pools that
+//! somebody uses, counts that fit.
+
+use std::net::SocketAddr;
+
+use super::{Check, both};
+use crate::config::{file::File, problem::Problem, source::Place};
+use crate::plan::Plan;
+
+impl Check<'_> {
+    pub(super) fn whole(&mut self, file: &File, plan: &Plan) {
+        if file.listener.0.is_empty() {
+            self.note(Problem::error("there is nothing to listen on").help(SMALLEST));
+        }
+        self.addresses(file);
+        self.unused_pools(file, plan);
+        let most = usize::from(u16::MAX);
+        for (what, count) in [
+            ("listeners", plan.listeners.len()),
+            ("routes", plan.routes.len()),
+            ("pools", plan.pools.len()),
+        ] {
+            if count > most {
+                self.note(Problem::error(format!("{count} {what}: at most {most} are possible")));
+            }
+        }
+    }
+
+    /// Two listeners on one address would each get a part of its connections.
+    fn addresses(&mut self, file: &File) {
+        let mut seen: Vec<(SocketAddr, Place, &str)> = Vec::new();
+        for (key, listener) in &file.listener.0 {
+            let (Some(name), Some(listener)) = (key.value.as_deref(), &listener.value) else {
+                continue;
+            };
+            for (place, text) in listener.bind.0.iter().filter_map(|item| both(Some(item))) {
+                let Ok(address) = text.parse::<SocketAddr>() else { continue };
+                let taken =
+                    seen.iter().find(|(other, ..)| *other == address && address.port() != 0);
+                if let Some((_, first, owner)) = taken {
+                    let title = if *owner == name {
+                        format!("listener \"{name}\" listens on {address} twice")
+                    } else {
+                        format!("listeners \"{owner}\" and \"{name}\" both listen on {address}")
+                    };
+                    self.note(
+                        Problem::error(title)
+                            .at(place, "the same address again")
+                            .at(*first, "first here"),
+                    );
+                }
+                seen.push((address, place, name));
+            }
+        }
+    }
+
+    fn unused_pools(&mut self, file: &File, plan: &Plan) {
+        let mut named: Vec<&str> = file
+            .listener
+            .0
+            .iter()
+            .filter_map(|(_, listener)| listener.value.as_ref()?.pool.as_ref()?.value.as_deref())
+            .collect();
+        named.extend(
+            file.route
+                .0
+                .iter()
+                .filter_map(|route| route.value.as_ref()?.pool.as_ref()?.value.as_deref()),
+        );
+        for (key, pool) in file.pool.0.iter().zip(&plan.pools).map(|((key, _), pool)| (key, pool)) {
+            if !named.contains(&pool.name.as_str()) {
+                self.note(
+                    Problem::warning(format!("pool \"{}\" is used by nobody", pool.name))
+                        .at(key.place, "no listener and no route names it"),
+                );
+            }
+        }
+    }
+}
+
+/// Shown to who starts with nothing.
+pub(crate) const SMALLEST: &str = "the smallest file is:
+
+[listener.web]
+bind = \"0.0.0.0:8080\"
+pool = \"app\"
+
+[pool.app]
+backends = [\"10.0.0.11:3000\", \"10.0.0.12:3000\"]";

@@ -1,0 +1,120 @@
+//! `${VAR}` and `${file:/path}` inside strings.
+//!
+//! Expanded after parsing, so that no value can break out of its string, and once: what is put in
+//! is not looked at again. `$${` stands for `${`.
+
+use std::ops::Range;
+
+use super::{
+    problem::Problem,
+    source::{Place, Sources},
+    tree::{Node, Value},
+};
+
+/// Where variables and files come from.
+pub(crate) trait Lookup {
+    /// The value of a variable of the environment.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The text of a file, or why it cannot be had.
+    fn file(&self, path: &str) -> Result<String, String>;
+}
+
+/// Longest name of a variable or path of a file.
+const REFERENCE_BYTES_MAX: usize = 4096;
+
+/// Expands every string of a tree.
+pub(crate) fn tree(
+    node: &mut Node,
+    sources: &Sources,
+    lookup: &dyn Lookup,
+    problems: &mut Vec<Problem>,
+) {
+    match &mut node.value {
+        Value::Text(written) => {
+            if written.contains("${") {
+                *written = text(written, node.place, sources, lookup, problems);
+            }
+        }
+        Value::List(list) => {
+            for item in list {
+                tree(item, sources, lookup, problems);
+            }
+        }
+        Value::Table(entries) => {
+            for entry in entries {
+                tree(&mut entry.node, sources, lookup, problems);
+            }
+        }
+        Value::Whole(_) | Value::Number(_) | Value::Flag(_) | Value::Moment => {}
+    }
+}
+
+fn text(
+    written: &str,
+    place: Place,
+    sources: &Sources,
+    lookup: &dyn Lookup,
+    problems: &mut Vec<Problem>,
+) -> String {
+    let mut expanded = String::new();
+    let mut rest = 0;
+    while let Some(at) = written[rest..].find("${").map(|at| rest + at) {
+        if written[..at].ends_with('$') {
+            // `$${`: the first `$` has been copied with what stood before, the second goes.
+            expanded.push_str(&written[rest..at]);
+            expanded.push('{');
+            rest = at + 2;
+            continue;
+        }
+        expanded.push_str(&written[rest..at]);
+        let Some(end) = written[at..].find('}').map(|end| at + end) else {
+            problems.push(
+                Problem::error("`${` without its `}`")
+                    .at(sources.within(place, written, at..written.len()), "never closed")
+                    .help("write `$${` where `${` itself is meant"),
+            );
+            return expanded;
+        };
+        match reference(&written[at + 2..end], lookup) {
+            Ok(value) => expanded.push_str(&value),
+            Err(problem) => {
+                let part: Range<usize> = at..end + 1;
+                let (title, label) = *problem;
+                problems
+                    .push(Problem::error(title).at(sources.within(place, written, part), label));
+            }
+        }
+        rest = end + 1;
+    }
+    expanded.push_str(&written[rest..]);
+    expanded
+}
+
+/// The value of what stands between `${` and `}`; else title and label of a problem.
+fn reference(name: &str, lookup: &dyn Lookup) -> Result<String, Box<(String, String)>> {
+    let problem = |title: String, label: String| Err(Box::new((title, label)));
+    if name.len() > REFERENCE_BYTES_MAX {
+        return problem("`${…}` is too long".to_owned(), String::new());
+    }
+    if let Some(path) = name.strip_prefix("file:") {
+        return match lookup.file(path) {
+            // A file ends in a newline that nobody meant to write into a secret.
+            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(why) => problem(format!("`{path}` cannot be read"), why),
+        };
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(fits) {
+        return problem(
+            format!("`{name}` is not the name of a variable"),
+            "expected ${NAME} or ${file:/path}".to_owned(),
+        );
+    }
+    match lookup.variable(name) {
+        Some(value) => Ok(value),
+        None => problem(
+            format!("the variable `{name}` is not set"),
+            "not in the environment of this process".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,250 @@
+//! Exactly what may be written in a configuration file.
+//!
+//! The first of two stages: what stands here has the right kind (string, number, list, table) and
+//! nothing more. What values mean, and what they are when absent, is decided in `check`. The name
+//! of a struct is what `foreign` knows its section by; its doc comments are the JSON Schema's and
+//! the reference page's text.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::written::{List, Scalar, Tables, Written};
+
+/// The configuration of Ringway.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "file", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct File {
+    /// What concerns the whole process.
+    pub(crate) global: Option<Written<Global>>,
+    /// Addresses on which connections arrive, by name.
+    pub(crate) listener: Tables<Listener>,
+    /// Which requests go where. Their order never matters: what is more specific wins.
+    pub(crate) route: List<Route>,
+    /// Sets of backends that can stand in for each other, by name.
+    pub(crate) pool: Tables<Pool>,
+}
+
+/// What concerns the whole process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "global", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Global {
+    /// Which cores serve: a number of them, a list such as "0-3,8", or "auto" for the affinity
+    /// mask bounded by the cgroup's CPU limit.
+    pub(crate) cores: Option<Written<CoresText>>,
+    /// Whether each serving thread is pinned to its core.
+    pub(crate) pin: Option<Written<bool>>,
+    /// What the threads wait on: "auto", "io_uring" or "epoll". "auto" takes epoll where the
+    /// kernel forbids io_uring; "io_uring" then refuses to start.
+    pub(crate) driver: Option<Written<String>>,
+    /// The name of this process in logs, metrics and status; never sent to clients or backends.
+    /// Absent: the name of the machine.
+    pub(crate) instance: Option<Written<String>>,
+    /// How the process ends when it is told to.
+    pub(crate) shutdown: Option<Written<Shutdown>>,
+    /// The operational log.
+    pub(crate) log: Option<Written<Log>>,
+    /// The limits of the whole process.
+    pub(crate) limits: Option<Written<Limits>>,
+}
+
+/// How the process ends when it is told to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "shutdown", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    /// How long readiness says no while traffic is still served, before the drain.
+    pub(crate) lameduck: Option<Written<DurationText>>,
+    /// How long requests under way may take to finish.
+    pub(crate) drain: Option<Written<DurationText>>,
+}
+
+/// The operational log, on standard error.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "log", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// How much it says: "error", "warn", "info", "debug" or "trace".
+    pub(crate) level: Option<Written<String>>,
+    /// How it is written: "text" or "json".
+    pub(crate) format: Option<Written<String>>,
+}
+
+/// The limits of the whole process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "limits", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Client connections, exact for the process. The default is lowered to what the descriptor
+    /// limit allows; a value that is written down and does not fit is an error.
+    pub(crate) connections: Option<Written<i64>>,
+    /// Bytes of a request head; more is answered with 431.
+    pub(crate) header_size: Option<Written<SizeText>>,
+    /// Fields of a request head; more is answered with 431.
+    pub(crate) headers: Option<Written<i64>>,
+    /// The slowest body accepted, in bytes per second and after 5 s, in either direction; "0B" =
+    /// only the gaps between its pieces count.
+    pub(crate) body_rate: Option<Written<SizeText>>,
+    /// Bytes of a request body; more is answered with 413; "0B" = no limit.
+    pub(crate) body_size: Option<Written<SizeText>>,
+}
+
+/// An address (or several) on which connections arrive, and how they are spoken to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "listener", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// The addresses to listen on, each an IP address and a port. Port 0 takes a free one.
+    pub(crate) bind: List<String>,
+    /// What is spoken: "http".
+    pub(crate) mode: Option<Written<String>>,
+    /// The pool that answers what no route takes; absent: 404.
+    pub(crate) pool: Option<Written<String>>,
+    /// The versions of HTTP that clients may speak: "h1".
+    pub(crate) protocols: List<String>,
+    /// The networks of proxies whose X-Forwarded-* and Forwarded are believed.
+    pub(crate) trusted_proxies: List<String>,
+    /// Client connections of this listener, exact for the process; 0 = only the global limit.
+    pub(crate) max_connections: Option<Written<i64>>,
+    /// Where each request is written to; absent: nowhere.
+    pub(crate) access_log: Option<Written<AccessLog>>,
+    /// How long each wait for a client may take; "0s" = no bound.
+    pub(crate) timeouts: Option<Written<ListenerTimeouts>>,
+    /// Connections that the kernel holds for each core until they are accepted.
+    pub(crate) backlog: Option<Written<i64>>,
+}
+
+/// Where each request is written to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "access-log", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct AccessLog {
+    /// The file; "-" = standard output.
+    pub(crate) path: Option<Written<String>>,
+    /// The shape of a line: "json", "combined" or "common".
+    pub(crate) format: Option<Written<String>>,
+}
+
+/// How long each wait for a client may take; "0s" = no bound.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "listener-timeouts", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct ListenerTimeouts {
+    /// From the first byte of a request to its whole head: 408.
+    pub(crate) client_header: Option<Written<DurationText>>,
+    /// Between two pieces of a request body: 408.
+    pub(crate) client_body: Option<Written<DurationText>>,
+    /// For a client to take any of what it is sent.
+    pub(crate) client_write: Option<Written<DurationText>>,
+    /// For a keep-alive connection without a request.
+    pub(crate) idle: Option<Written<DurationText>>,
+    /// For the handshake of TLS.
+    pub(crate) tls_handshake: Option<Written<DurationText>>,
+    /// Without a byte in either direction of a tunnel (WebSocket).
+    pub(crate) tunnel: Option<Written<DurationText>>,
+}
+
+/// Which requests, and which pool answers them.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "route", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Route {
+    /// Its name in logs and metrics.
+    pub(crate) name: Option<Written<String>>,
+    /// The listener it is for; absent: every one.
+    pub(crate) listener: Option<Written<String>>,
+    /// The hosts it is for, each exact or a wildcard such as "*.example.com"; absent: any.
+    pub(crate) host: List<String>,
+    /// The path it is for and all below it, on segment borders.
+    pub(crate) path: Option<Written<String>>,
+    /// The one path it is for.
+    pub(crate) path_exact: Option<Written<String>>,
+    /// An expression for the paths it is for; it need not match from the beginning.
+    pub(crate) path_regex: Option<Written<String>>,
+    /// The methods it is for; absent: any.
+    pub(crate) method: List<String>,
+    /// Header fields that must be there with exactly these values.
+    pub(crate) header: Tables<String>,
+    /// Which of two routes that are otherwise equally specific is first: the higher.
+    pub(crate) priority: Option<Written<i64>>,
+    /// The pool that answers.
+    pub(crate) pool: Option<Written<String>>,
+}
+
+/// A set of backends that can stand in for each other, with one policy.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "pool", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Pool {
+    /// Its backends: each an address, or a table when there is more to say.
+    pub(crate) backends: List<Backend>,
+    /// How often names of backends are looked up again.
+    pub(crate) resolve: Option<Written<DurationText>>,
+    /// How a backend is picked: "round-robin" (it honours weights) or "weighted" (the same).
+    pub(crate) balance: Option<Written<String>>,
+    /// What is spoken to backends: "h1".
+    pub(crate) protocol: Option<Written<String>>,
+    /// The Host that backends are sent: "client" (as it came), "backend" (its address as written)
+    /// or a host of your choice.
+    pub(crate) host: Option<Written<String>>,
+    /// When a request is tried again.
+    pub(crate) retry: Option<Written<Retry>>,
+    /// The idle connections that each core keeps to each backend.
+    pub(crate) connections: Option<Written<Connections>>,
+    /// How long each wait for a backend may take; "0s" = no bound.
+    pub(crate) timeouts: Option<Written<PoolTimeouts>>,
+}
+
+/// One server of a pool.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename = "backend", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Backend {
+    pub(crate) address: Option<Written<String>>,
+    pub(crate) weight: Option<Written<i64>>,
+    pub(crate) name: Option<Written<String>>,
+    pub(crate) backup: Option<Written<bool>>,
+}
+
+/// When a request is tried again.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "retry", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Retry {
+    /// All tries of a request, the first among them; 1 = no retries.
+    pub(crate) attempts: Option<Written<i64>>,
+    /// After what: "connect-failure", "reset-before-response", "timeout", "502", "503", "504".
+    pub(crate) on: Option<List<String>>,
+}
+
+/// The idle connections that each core keeps to each backend.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "connections", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Connections {
+    /// Idle connections kept.
+    pub(crate) max_idle: Option<Written<i64>>,
+    /// How long one may be idle.
+    pub(crate) idle_timeout: Option<Written<DurationText>>,
+    /// Requests on one connection; 0 = no bound.
+    pub(crate) max_requests: Option<Written<i64>>,
+}
+
+/// How long each wait for a backend may take; "0s" = no bound.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "pool-timeouts", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct PoolTimeouts {
+    /// For a connection to be made: 504.
+    pub(crate) connect: Option<Written<DurationText>>,
+    /// For a backend to take any of what it is sent: 504.
+    pub(crate) write: Option<Written<DurationText>>,
+    /// From the request sent to the whole head of the answer: 504.
+    pub(crate) response: Option<Written<DurationText>>,
+    /// Between two pieces of the answer's body.
+    pub(crate) body: Option<Written<DurationText>>,
+    /// For the whole exchange: 504.
+    pub(crate) request: Option<Written<DurationText>>,
+}
+
+/// A duration with its unit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct DurationText(pub(crate) Scalar);
+
+/// A size with its unit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct SizeText(pub(crate) Scalar);
+
+/// Which cores serve.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct CoresText(pub(crate) Scalar);

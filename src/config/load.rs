@@ -1,0 +1,113 @@
+//! Reads files, directories and what they name; the only file access below floor 4.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _},
+    path::{Path, PathBuf},
+};
+
+use super::{expand::Lookup, problem::Problem, source::Sources};
+
+/// Most bytes of one file: a hundred thousand routes, and no accident with a log file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Most bytes of a file named by `${file:…}`.
+const NAMED_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// The environment and the files of this machine.
+pub(crate) struct Machine;
+
+impl Lookup for Machine {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        let bytes = bytes(Path::new(path), NAMED_FILE_BYTES_MAX)?;
+        String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+    }
+}
+
+/// Reads each file, and each `*.toml` of each directory in the order of their names.
+pub(super) fn files(paths: &[PathBuf], sources: &mut Sources, problems: &mut Vec<Problem>) {
+    for path in paths {
+        if !path.is_dir() {
+            file(path, sources, problems);
+            continue;
+        }
+        match directory(path) {
+            Ok(found) if found.is_empty() => problems.push(
+                Problem::error(format!("{} holds no configuration", path.display()))
+                    .help("a directory means its files that end in .toml"),
+            ),
+            Ok(found) => found.iter().for_each(|path| file(path, sources, problems)),
+            Err(why) => {
+                problems.push(Problem::error(format!("{} cannot be read: {why}", path.display())))
+            }
+        }
+    }
+}
+
+fn directory(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(|error| said(&error))? {
+        let path = entry.map_err(|error| said(&error))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.extension().is_some_and(|extension| extension == "toml") && !hidden {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
+    let name = path.display().to_string();
+    let bytes = match bytes(path, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            problems.push(Problem::error(format!("{name} cannot be read: {why}")));
+            return;
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) if text.trim().is_empty() => {
+            sources.add(&name, text);
+            problems.push(Problem::error(format!("{name} is empty")).help(super::check::SMALLEST));
+        }
+        Ok(text) => {
+            sources.add(&name, text);
+        }
+        Err(error) => {
+            // The line is still shown, with what is not text replaced.
+            let sound = error.utf8_error().valid_up_to();
+            let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let source = sources.add(&name, shown);
+            let place = sources.place(source, sound..sound + '\u{FFFD}'.len_utf8());
+            problems.push(
+                Problem::error(format!("{name} is not UTF-8"))
+                    .at(place, "this byte belongs to another encoding")
+                    .help("save the file as UTF-8"),
+            );
+        }
+    }
+}
+
+fn bytes(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let open = fs::File::open(path).map_err(|error| said(&error))?;
+    let mut bytes = Vec::new();
+    open.take(most + 1).read_to_end(&mut bytes).map_err(|error| said(&error))?;
+    if bytes.len() as u64 > most {
+        return Err(format!("it is larger than {}", super::units::write_size(most)));
+    }
+    Ok(bytes)
+}
+
+fn said(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,137 @@
+//! From files a person wrote to a plan, or to pictures of everything that is wrong.
+//!
+//! Floor 3. Two stages: what was written (`file.rs`, read from a tree in which every value knows
+//! its place) and what it means (`check`). Several files become one tree first, and flags and
+//! variables of the environment are laid over it, so that one path leads to a plan. `load` is the
+//! only file access below floor 4. Names of backends are not looked up here.
+
+mod check;
+mod expand;
+mod file;
+mod foreign;
+mod load;
+mod problem;
+mod read;
+mod schema;
+mod source;
+mod tree;
+mod units;
+mod written;
+
+use std::{path::PathBuf, sync::Arc};
+
+pub use self::problem::{Problem, Problems, Severity};
+use self::{
+    expand::Lookup,
+    source::{Place, Sources},
+    tree::{Node, Value},
+};
+use crate::plan::Plan;
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub plan: Plan,
+    /// What someone should look at.
+    pub warnings: Problems,
+}
+
+/// Values from flags and the environment, which beat those of files.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    list: Vec<Override>,
+}
+
+#[derive(Clone, Debug)]
+struct Override {
+    key: &'static str,
+    text: String,
+    switch: Option<bool>,
+    from: String,
+}
+
+impl Overrides {
+    /// Sets a key (`global.cores`) to a text; `from` is what people are told where it came from
+    /// (`--cores`, `RINGWAY_CORES`).
+    pub fn text(&mut self, key: &'static str, text: &str, from: &str) {
+        let (text, from) = (text.to_owned(), from.to_owned());
+        self.list.push(Override { key, text, switch: None, from });
+    }
+
+    /// Sets a key to true or false.
+    pub fn switch(&mut self, key: &'static str, on: bool, from: &str) {
+        let (text, from) = (on.to_string(), from.to_owned());
+        self.list.push(Override { key, text, switch: Some(on), from });
+    }
+}
+
+/// Loads files and directories as one configuration, with overrides on top.
+///
+/// # Errors
+///
+/// Everything that is wrong with them.
+pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Problems> {
+    let mut sources = Sources::default();
+    let mut problems = Vec::new();
+    load::files(paths, &mut sources, &mut problems);
+    assemble(sources, problems, overrides, &load::Machine)
+}
+
+/// Checks a text as if it stood in a file of that name.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
+    parse_with(name, text, &Overrides::default())
+}
+
+/// As `parse`, with overrides on top.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn parse_with(name: &str, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
+    let mut sources = Sources::default();
+    sources.add(name, text.to_owned());
+    assemble(sources, Vec::new(), overrides, &load::Machine)
+}
+
+/// The one path from texts to a plan.
+fn assemble(
+    mut sources: Sources,
+    mut problems: Vec<Problem>,
+    overrides: &Overrides,
+    lookup: &dyn Lookup,
+) -> Result<Loaded, Problems> {
+    let mut root = Node::empty();
+    let mut sound = problems.is_empty();
+    for source in 0..sources.count() {
+        let (tree, readable) = tree::parse(source, &sources, &mut problems);
+        sound &= readable;
+        tree::merge(&mut root, tree, "", &mut problems);
+    }
+    if !sound {
+        // What is not TOML, or not there, leaves a tree full of holes: what would be said about
+        // the rest is a guess.
+        return Err(Problems::new(problems, Arc::new(sources)));
+    }
+    expand::tree(&mut root, &sources, lookup, &mut problems);
+    for setting in &overrides.list {
+        let source = sources.add(&setting.from, setting.text.clone());
+        let place = Place { source, ..sources.place(source, 0..setting.text.len()) };
+        let value = match setting.switch {
+            Some(on) => Value::Flag(on),
+            None => Value::Text(setting.text.clone()),
+        };
+        tree::put(&mut root, setting.key, Node { place, value });
+    }
+    let file: file::File = read::read(&root, &mut problems);
+    let plan = check::plan(&file, &sources, &mut problems);
+    let problems = Problems::new(problems, Arc::new(sources));
+    if problems.errors() > 0 {
+        return Err(problems);
+    }
+    Ok(Loaded { plan, warnings: problems })
+}

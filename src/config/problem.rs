@@ -1,0 +1,179 @@
+//! What is wrong with a configuration: what, where, and what to write instead.
+//!
+//! Problems are collected, never thrown: a person gets all of them at once, each as a picture of
+//! the line with a caret under the spot. Drawing is left to annotate-snippets, which this file
+//! wraps alone.
+
+use std::{fmt, sync::Arc};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
+
+use super::source::{Place, Sources};
+
+/// Whether a problem keeps the configuration from being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It does.
+    Error,
+    /// It does not, but someone should look.
+    Warning,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    severity: Severity,
+    title: String,
+    marks: Vec<Mark>,
+    help: Vec<String>,
+}
+
+/// A spot and what is said about it; the first mark of a problem is the one with the carets.
+#[derive(Clone, Debug)]
+struct Mark {
+    place: Place,
+    label: String,
+}
+
+impl Problem {
+    pub(crate) fn error(title: impl Into<String>) -> Problem {
+        let severity = Severity::Error;
+        Problem { severity, title: title.into(), marks: Vec::new(), help: Vec::new() }
+    }
+
+    pub(crate) fn warning(title: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Warning, ..Problem::error(title) }
+    }
+
+    /// Adds a spot; the first one is where it is wrong, others are what it collides with.
+    #[must_use]
+    pub(crate) fn at(mut self, place: Place, label: impl Into<String>) -> Problem {
+        self.marks.push(Mark { place, label: label.into() });
+        self
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Problem {
+        self.help.push(text.into());
+        self
+    }
+
+    /// Adds what to do about it, if that is known.
+    #[must_use]
+    pub(crate) fn help_if(self, text: Option<String>) -> Problem {
+        match text {
+            Some(text) => self.help(text),
+            None => self,
+        }
+    }
+
+    /// Whether it keeps the configuration from being used.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// What is wrong, in one line.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.marks.first().map(|mark| mark.place)
+    }
+
+    fn draw(&self, sources: &Sources, renderer: &Renderer) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut main = Group::with_title(level.primary_title(self.title.as_str()));
+        let mut shown: Vec<u16> = Vec::new();
+        for mark in &self.marks {
+            let Some(source) = sources.of(mark.place) else { continue };
+            if shown.contains(&mark.place.source) {
+                continue;
+            }
+            shown.push(mark.place.source);
+            main = main.element(
+                Snippet::source(source.text.as_str())
+                    .path(source.name.as_str())
+                    .annotations(self.annotations(mark.place.source)),
+            );
+        }
+        let mut report = vec![main];
+        for help in &self.help {
+            let text = normalize_untrusted_str(help);
+            report.push(Group::with_title(Level::HELP.secondary_title(text)));
+        }
+        renderer.render(&report)
+    }
+
+    fn annotations(&self, source: u16) -> Vec<annotate_snippets::Annotation<'_>> {
+        let mut annotations = Vec::new();
+        for (place, mark) in self.marks.iter().enumerate() {
+            if mark.place.source != source {
+                continue;
+            }
+            let kind = if place == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+            annotations.push(kind.span(mark.place.range()).label(mark.label.as_str()));
+        }
+        annotations
+    }
+}
+
+/// Everything that is wrong with one configuration, in the order of its lines.
+#[derive(Clone, Debug, Default)]
+pub struct Problems {
+    list: Vec<Problem>,
+    sources: Arc<Sources>,
+}
+
+impl Problems {
+    pub(crate) fn new(mut list: Vec<Problem>, sources: Arc<Sources>) -> Problems {
+        list.sort_by_key(Problem::place);
+        Problems { list, sources }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Each problem.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter()
+    }
+
+    /// How many keep the configuration from being used.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.list.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    /// How many do not.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.list.len() - self.errors()
+    }
+
+    /// All of them as pictures, an empty line between two, each line ended.
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let drawn: Vec<String> =
+            self.list.iter().map(|problem| problem.draw(&self.sources, &renderer) + "\n").collect();
+        drawn.join("\n")
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Problems {}

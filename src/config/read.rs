@@ -1,0 +1,329 @@
+//! Reads a tree into the structs of `file.rs`, without stopping at what is wrong.
+//!
+//! A serde deserializer over `tree::Node`. It differs from others in three things: a `Written`
+//! gets its place and swallows the refusal of its value (which is noted as a problem first), a key
+//! that a struct does not have is noted and passed over, and a list may be given as one value.
+
+use std::{cell::RefCell, fmt};
+
+use serde::{
+    de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor},
+    forward_to_deserialize_any,
+};
+
+use super::{
+    foreign,
+    problem::Problem,
+    tree::{Entry, Node, Value},
+    written::{WRITTEN, WRITTEN_FIELDS},
+};
+
+/// Reads the whole tree; what is refused is noted in `problems`.
+pub(crate) fn read<T: de::DeserializeOwned + Default>(
+    root: &Node,
+    problems: &mut Vec<Problem>,
+) -> T {
+    let noted = RefCell::new(Vec::new());
+    let trail = Trail { above: None, key: "", node: root };
+    let read = T::deserialize(Reader { node: root, trail: &trail, noted: &noted });
+    problems.append(&mut noted.into_inner());
+    read.unwrap_or_default()
+}
+
+/// The way from the root to a value, for telling people where they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Trail<'a> {
+    above: Option<&'a Trail<'a>>,
+    /// The key it stands under; empty for the elements of a list.
+    key: &'a str,
+    node: &'a Node,
+}
+
+impl Trail<'_> {
+    /// `pool "api"`, or `timeouts of pool "api"`; empty at the top level.
+    pub(crate) fn describe(&self) -> String {
+        let mut keys = Vec::new();
+        let mut step = self;
+        while let Some(above) = step.above {
+            keys.push(step);
+            step = above;
+        }
+        keys.reverse();
+        let (owner, rest) = match keys.as_slice() {
+            [] => return String::new(),
+            [section, route, rest @ ..] if section.key == "route" => {
+                (describe_route(route.node), rest)
+            }
+            [section, named, rest @ ..] if section.key == "pool" || section.key == "listener" => {
+                (format!("{} {:?}", section.key, named.key), rest)
+            }
+            [section, rest @ ..] => (format!("`{}`", section.key), rest),
+        };
+        let path: Vec<&str> =
+            rest.iter().map(|step| step.key).filter(|key| !key.is_empty()).collect();
+        match path.as_slice() {
+            [] => owner,
+            path => format!("`{}` of {owner}", path.join(".")),
+        }
+    }
+}
+
+fn describe_route(route: &Node) -> String {
+    match route.key("name").map(|name| &name.value) {
+        Some(Value::Text(name)) => format!("route {name:?}"),
+        _ => "a route without a name".to_owned(),
+    }
+}
+
+/// Why a value was refused: what stands under the caret.
+#[derive(Debug)]
+pub(crate) struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl de::Error for Refused {
+    fn custom<T: fmt::Display>(text: T) -> Refused {
+        Refused(text.to_string())
+    }
+
+    fn invalid_type(_: de::Unexpected, expected: &dyn de::Expected) -> Refused {
+        Refused(match expected.to_string().as_str() {
+            "i64" => "a whole number".to_owned(),
+            "a boolean" => "true or false".to_owned(),
+            "a sequence" => "a list".to_owned(),
+            other if other.starts_with("struct ") => "a table".to_owned(),
+            other => other.to_owned(),
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    node: &'a Node,
+    trail: &'a Trail<'a>,
+    noted: &'a RefCell<Vec<Problem>>,
+}
+
+impl<'a> Reader<'a> {
+    fn note(&self, problem: Problem) {
+        self.noted.borrow_mut().push(problem);
+    }
+
+    /// The entries that a struct has a field for; the others are noted.
+    fn known<'e>(
+        &self,
+        section: &str,
+        fields: &[&'static str],
+        entries: &'e [Entry],
+    ) -> Vec<&'e Entry> {
+        let (known, unknown): (Vec<&Entry>, Vec<&Entry>) =
+            entries.iter().partition(|entry| fields.contains(&entry.name()));
+        for entry in unknown {
+            self.note(foreign::unknown_key(entry, section, fields, self.trail));
+        }
+        known
+    }
+}
+
+impl<'de> Deserializer<'de> for Reader<'_> {
+    type Error = Refused;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        match &self.node.value {
+            Value::Text(text) => visitor.visit_str(text),
+            Value::Whole(number) => visitor.visit_i64(*number),
+            Value::Number(number) => visitor.visit_f64(*number),
+            Value::Flag(flag) => visitor.visit_bool(*flag),
+            Value::Moment => {
+                Err(de::Error::invalid_type(de::Unexpected::Other("a date"), &visitor))
+            }
+            Value::List(list) => visitor.visit_seq(Items { rest: list.iter(), reader: self }),
+            Value::Table(entries) => {
+                visitor.visit_map(Entries { rest: entries.iter().collect(), next: 0, reader: self })
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        visitor.visit_some(self)
+    }
+
+    /// A list, or one value in its place.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let items = match &self.node.value {
+            Value::List(list) => list.as_slice(),
+            _ => std::slice::from_ref(self.node),
+        };
+        visitor.visit_seq(Items { rest: items.iter(), reader: self })
+    }
+
+    /// A table of names; what is something else is noted and read as an empty one.
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let rest = if let Value::Table(entries) = &self.node.value {
+            entries.iter().collect()
+        } else {
+            self.note(wrong_kind(self, &Refused("a table".to_owned())));
+            Vec::new()
+        };
+        visitor.visit_map(Entries { rest, next: 0, reader: self })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refused> {
+        match &self.node.value {
+            _ if name == WRITTEN => visitor.visit_map(InPlace { reader: self, step: 0 }),
+            Value::Table(entries) => {
+                let rest = self.known(name, fields, entries);
+                visitor.visit_map(Entries { rest, next: 0, reader: self })
+            }
+            Value::Text(_) if name == "backend" => {
+                visitor.visit_map(Shorthand { key: Some("address"), reader: self })
+            }
+            _ => Err(Refused("a table".to_owned())),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refused> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit unit_struct tuple tuple_struct enum identifier ignored_any
+    }
+}
+
+/// The elements of a list.
+struct Items<'a> {
+    rest: std::slice::Iter<'a, Node>,
+    reader: Reader<'a>,
+}
+
+impl<'de> SeqAccess<'de> for Items<'_> {
+    type Error = Refused;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Refused> {
+        let Some(node) = self.rest.next() else {
+            return Ok(None);
+        };
+        let trail = Trail { above: Some(self.reader.trail), key: "", node };
+        seed.deserialize(Reader { node, trail: &trail, ..self.reader }).map(Some)
+    }
+}
+
+/// The entries of a table.
+struct Entries<'a> {
+    rest: Vec<&'a Entry>,
+    next: usize,
+    reader: Reader<'a>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Refused;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Refused> {
+        let Some(entry) = self.rest.get(self.next) else {
+            return Ok(None);
+        };
+        seed.deserialize(Reader { node: &entry.key, ..self.reader }).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
+        let Some(entry) = self.rest.get(self.next) else {
+            return Err(Refused(String::new()));
+        };
+        self.next += 1;
+        let node = &entry.node;
+        let trail = Trail { above: Some(self.reader.trail), key: entry.name(), node };
+        seed.deserialize(Reader { node, trail: &trail, ..self.reader })
+    }
+}
+
+/// A string where a table with one important key is meant.
+struct Shorthand<'a> {
+    key: Option<&'static str>,
+    reader: Reader<'a>,
+}
+
+impl<'de> MapAccess<'de> for Shorthand<'_> {
+    type Error = Refused;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Refused> {
+        self.key.take().map(|key| seed.deserialize(key.into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
+        seed.deserialize(self.reader)
+    }
+}
+
+/// A value with its place, for `Written`.
+struct InPlace<'a> {
+    reader: Reader<'a>,
+    step: usize,
+}
+
+impl<'de> MapAccess<'de> for InPlace<'_> {
+    type Error = Refused;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Refused> {
+        let Some(field) = WRITTEN_FIELDS.get(self.step) else {
+            return Ok(None);
+        };
+        self.step += 1;
+        seed.deserialize(field.into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
+        let place = self.reader.node.place;
+        match self.step {
+            1 => seed.deserialize(u32::from(place.source).into_deserializer()),
+            2 => seed.deserialize(place.start.into_deserializer()),
+            3 => seed.deserialize(place.end.into_deserializer()),
+            _ => seed.deserialize(self.reader).inspect_err(|refused| {
+                self.reader.note(wrong_kind(self.reader, refused));
+            }),
+        }
+    }
+}
+
+fn wrong_kind(reader: Reader, Refused(expected): &Refused) -> Problem {
+    let (node, trail) = (reader.node, reader.trail);
+    let problem = Problem::error(format!("wrong kind of value for {}", trail.describe()))
+        .at(node.place, format!("expected {expected}, found {}", node.kind()));
+    match &node.value {
+        Value::Text(text) if expected == "a whole number" && text.parse::<i64>().is_ok() => {
+            problem.help(format!("write {text}, without quotes"))
+        }
+        Value::Whole(number) if expected == "a string" => {
+            problem.help(format!("write \"{number}\", in quotes"))
+        }
+        _ => problem,
+    }
+}

@@ -1,0 +1,69 @@
+//! The JSON Schema of the configuration, which editors use.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::file::{Backend, CoresText, DurationText, SizeText};
+
+macro_rules! schema_of {
+    ($type:ty, $name:literal, $schema:tt) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+schema_of!(DurationText, "duration", {
+    "type": "string",
+    "description": "A number and a unit: \"500ms\", \"2s\", \"1m\", \"1h\", \"1d\".",
+    "pattern": "^[0-9]+ ?(ms|s|m|h|d)$|\\$\\{"
+});
+
+schema_of!(SizeText, "size", {
+    "type": "string",
+    "description": "A number and a unit: \"512B\", \"64KiB\", \"10MB\".",
+    "pattern": "^[0-9]+ ?(B|KB|KiB|MB|MiB|GB|GiB)$|\\$\\{"
+});
+
+schema_of!(CoresText, "cores", {
+    "anyOf": [
+        { "type": "integer", "minimum": 1 },
+        { "type": "string", "pattern": "^(auto|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$|\\$\\{" }
+    ]
+});
+
+schema_of!(Backend, "backend", {
+    "anyOf": [
+        {
+            "type": "string",
+            "description": "\"10.0.0.1:3000\", \"[::1]:3000\", \"app.internal:8080\""
+        },
+        {
+            "type": "object",
+            "properties": {
+                "address": { "type": "string", "description": "A host and a port." },
+                "weight": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "maximum": 256,
+                    "description": "Its share; 0 = no new traffic."
+                },
+                "name": {
+                    "type": "string",
+                    "description": "What logs and metrics call it; absent: its address."
+                },
+                "backup": {
+                    "type": "boolean",
+                    "description": "Whether it serves only when no other can."
+                }
+            },
+            "required": ["address"],
+            "additionalProperties": false
+        }
+    ]
+});

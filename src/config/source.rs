@@ -1,0 +1,87 @@
+//! The texts a configuration came from, and places in them.
+//!
+//! A source is a file, or what stood behind a flag or in a variable of the environment: an override
+//! is shown in the same pictures as a line of a file. A place is a range of bytes of one source.
+
+use std::ops::Range;
+
+/// A range of bytes of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) source: u16,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Place {
+    /// The bytes of its source.
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// One text, and what people call it.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// All texts of one configuration, in the order they were read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    list: Vec<Source>,
+}
+
+impl Sources {
+    /// Adds a text and gives its number.
+    pub(crate) fn add(&mut self, name: &str, text: String) -> u16 {
+        self.list.push(Source { name: name.to_owned(), text });
+        u16::try_from(self.list.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u16 {
+        u16::try_from(self.list.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The source of a place.
+    pub(crate) fn of(&self, place: Place) -> Option<&Source> {
+        self.list.get(usize::from(place.source))
+    }
+
+    /// The text at a place, as it was written.
+    pub(crate) fn text(&self, place: Place) -> &str {
+        self.of(place).and_then(|source| source.text.get(place.range())).unwrap_or_default()
+    }
+
+    /// The place of a range of bytes of one source.
+    pub(crate) fn place(&self, source: u16, range: Range<usize>) -> Place {
+        let length = self.list.get(usize::from(source)).map_or(0, |source| source.text.len());
+        let narrow = |at: usize| u32::try_from(at.min(length)).unwrap_or(u32::MAX);
+        Place { source, start: narrow(range.start), end: narrow(range.end) }
+    }
+
+    /// The place of a part of a string whose value is `value`; the whole string where escapes or
+    /// expansions moved things.
+    pub(crate) fn within(&self, string: Place, value: &str, part: Range<usize>) -> Place {
+        let written = self.text(string);
+        let Some(shift) = written.find(value).filter(|_| !value.is_empty()) else {
+            return string;
+        };
+        let start = string.range().start + shift;
+        self.place(string.source, start + part.start..start + part.end)
+    }
+
+    /// `ringway.toml:12`, or the name alone for what is not a file.
+    pub(crate) fn name_and_line(&self, place: Place) -> String {
+        let Some(source) = self.of(place) else {
+            return String::new();
+        };
+        if source.name.starts_with("--") || source.name.starts_with("RINGWAY_") {
+            return source.name.clone();
+        }
+        let before = source.text.get(..place.range().start).unwrap_or_default();
+        format!("{}:{}", source.name, before.matches('\n').count() + 1)
+    }
+}

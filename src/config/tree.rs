@@ -1,0 +1,193 @@
+//! What was written, as a tree in which every key and value knows its place.
+//!
+//! TOML becomes a tree here, several files become one, and flags and variables of the environment
+//! are laid over it. What the keys mean is not known here.
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    problem::Problem,
+    source::{Place, Sources},
+};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) value: Value,
+}
+
+/// A value as TOML knows it.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Text(String),
+    Whole(i64),
+    Number(f64),
+    Flag(bool),
+    /// A date or a time; no key takes one.
+    Moment,
+    List(Vec<Node>),
+    /// In the order of the file.
+    Table(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// The key; its value is always `Value::Text`.
+    pub(crate) key: Node,
+    pub(crate) node: Node,
+}
+
+impl Entry {
+    /// The key's text.
+    pub(crate) fn name(&self) -> &str {
+        match &self.key.value {
+            Value::Text(name) => name,
+            _ => "",
+        }
+    }
+}
+
+impl Node {
+    /// An empty table.
+    pub(crate) fn empty() -> Node {
+        Node { place: Place::default(), value: Value::Table(Vec::new()) }
+    }
+
+    /// The entry of a key, if this is a table that has it.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Table(entries) => entries.iter().find(|entry| entry.name() == name),
+            _ => None,
+        }
+    }
+
+    /// The value of a key, if this is a table that has it.
+    pub(crate) fn key(&self, name: &str) -> Option<&Node> {
+        self.entry(name).map(|entry| &entry.node)
+    }
+
+    /// What people call this kind of value.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Text(_) => "a string",
+            Value::Whole(_) | Value::Number(_) => "a number",
+            Value::Flag(_) => "true or false",
+            Value::Moment => "a date",
+            Value::List(_) => "a list",
+            Value::Table(_) => "a table",
+        }
+    }
+}
+
+/// Reads one source. `false` = it is not TOML, and what the tree says is a guess.
+pub(crate) fn parse(source: u16, sources: &Sources, problems: &mut Vec<Problem>) -> (Node, bool) {
+    let place = Place { source, start: 0, end: u32::MAX };
+    let text = sources.of(place).map_or("", |source| source.text.as_str());
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut sound = true;
+    for error in errors {
+        let duplicate = error.message().contains("duplicate key");
+        sound &= duplicate;
+        let at = sources.place(source, error.span().unwrap_or(text.len()..text.len()));
+        problems.push(if duplicate {
+            second_of_a_key(at, sources)
+        } else {
+            Problem::error("this is not TOML").at(at, error.message())
+        });
+    }
+    (table_node(sources, source, table.span(), table.get_ref()), sound)
+}
+
+fn second_of_a_key(at: Place, sources: &Sources) -> Problem {
+    Problem::error(format!("`{}` is set twice", sources.text(at).trim_matches('"')))
+        .at(at, "already set in this table")
+}
+
+fn node(sources: &Sources, source: u16, span: std::ops::Range<usize>, value: &DeValue) -> Node {
+    let place = sources.place(source, span.clone());
+    let value = match value {
+        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Value::Number(f64::INFINITY), Value::Whole),
+        DeValue::Float(number) => Value::Number(number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Datetime(_) => Value::Moment,
+        DeValue::Array(list) => Value::List(
+            list.iter().map(|item| node(sources, source, item.span(), item.get_ref())).collect(),
+        ),
+        DeValue::Table(table) => return table_node(sources, source, span, table),
+    };
+    Node { place, value }
+}
+
+fn table_node(
+    sources: &Sources,
+    source: u16,
+    span: std::ops::Range<usize>,
+    table: &DeTable,
+) -> Node {
+    let mut entries: Vec<Entry> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            key: Node {
+                place: sources.place(source, key.span()),
+                value: Value::Text(key.get_ref().clone().into_owned()),
+            },
+            node: node(sources, source, value.span(), value.get_ref()),
+        })
+        .collect();
+    // The parser sorts by name; people wrote them in an order of their own.
+    entries.sort_by_key(|entry| entry.key.place);
+    Node { place: sources.place(source, span), value: Value::Table(entries) }
+}
+
+/// Lays a file over those read before it: tables join, routes add up, anything else that is set
+/// in both is a problem that shows both.
+pub(crate) fn merge(into: &mut Node, from: Node, path: &str, problems: &mut Vec<Problem>) {
+    let (Value::Table(have), Value::Table(more)) = (&mut into.value, from.value) else {
+        return;
+    };
+    for entry in more {
+        let name = entry.name().to_owned();
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let Some(first) = have.iter_mut().find(|first| first.name() == name) else {
+            have.push(entry);
+            continue;
+        };
+        match (&mut first.node.value, entry.node.value) {
+            (Value::Table(_), value @ Value::Table(_)) => {
+                let from = Node { place: entry.node.place, value };
+                merge(&mut first.node, from, &path, problems);
+            }
+            (Value::List(routes), Value::List(more)) if path == "route" => routes.extend(more),
+            _ => problems.push(
+                Problem::error(format!("`{path}` is set twice"))
+                    .at(entry.key.place, "set again here")
+                    .at(first.key.place, "first set here")
+                    .help("keep one of them: the order of files decides nothing"),
+            ),
+        }
+    }
+}
+
+/// Puts a value over whatever is there, making tables on the way.
+pub(crate) fn put(into: &mut Node, path: &str, node: Node) {
+    let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+    let Value::Table(entries) = &mut into.value else {
+        return;
+    };
+    let at = entries.iter().position(|entry| entry.name() == name).unwrap_or_else(|| {
+        let key = Node { place: node.place, value: Value::Text(name.to_owned()) };
+        entries.push(Entry { key, node: Node { place: node.place, ..Node::empty() } });
+        entries.len() - 1
+    });
+    if let Some(entry) = entries.get_mut(at) {
+        if rest.is_empty() {
+            entry.node = node;
+        } else {
+            put(&mut entry.node, rest, node);
+        }
+    }
+}
