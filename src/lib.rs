@@ -12,3 +12,5 @@ pub mod plan;
 
 pub mod config;
 mod policy;
+
+mod demo;

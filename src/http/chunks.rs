@@ -443,7 +443,8 @@ mod tests {
         Ok(chunks.is_done().then_some(decoded))
     }
 
-    /// Decodes a message whole, in two pieces cut anywhere, byte by byte and in place: all the same.
+    /// Decodes a message whole, in two pieces cut anywhere, byte by byte and in place: all the
+    /// same.
     #[track_caller]
     fn decoded(input: &[u8]) -> Result<Option<Decoded>, Fault> {
         let new = || Chunks::of_request(LIMITS);

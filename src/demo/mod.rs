@@ -1,0 +1,118 @@
+//! The demo: three built-in origins on loopback and the balancer in front of them.
+//!
+//! It goes the way anybody goes: a text becomes a plan, the plan becomes a running balancer by the
+//! public door. The text is shown, so that what runs is no secret. It holds no HTTP of its own
+//! beyond the origins, and nothing of the product depends on it.
+
+mod answer;
+mod connection;
+mod origins;
+
+use std::{error::Error, fmt::Write as _, io, net::SocketAddr};
+
+use signal_hook::{
+    consts::{SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals,
+};
+
+pub(crate) use self::origins::Origins;
+use crate::config::{Overrides, parse_with};
+use crate::plan::Plan;
+
+/// As many origins as it takes to see a round robin go round.
+const ORIGINS: usize = 3;
+
+/// Runs the demo on `listen` until Ctrl-C.
+///
+/// # Errors
+///
+/// What keeps origins or balancer from starting, in words for people.
+pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<dyn Error>> {
+    // Before anything starts, so that no early Ctrl-C leaves half of it behind.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
+    let origins = Origins::start(ORIGINS)?;
+    let text = configuration(listen, origins.addresses());
+    let balancer = start(parse_with("demo", &text, overrides)?.plan)?;
+    let listening = balancer.addresses().first().map_or(listen, |(_, address)| *address);
+    io::Write::write_all(&mut io::stdout(), introduction(listening, &text).as_bytes())?;
+    signals.forever().next();
+    // First the balancer: it finishes what its clients still wait for.
+    balancer.stop();
+    drop(origins);
+    Ok(())
+}
+
+/// Stands where `crate::server::{Handle, start}` will stand (the lead writes them): to switch,
+/// import those and take this and `Handle` out.
+fn start(_plan: Plan) -> Result<Handle, Box<dyn Error>> {
+    Err("the balancer cannot be started yet".into())
+}
+
+/// See `start`.
+struct Handle;
+
+impl Handle {
+    fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        Vec::new()
+    }
+
+    fn stop(self) {}
+}
+
+/// The configuration that the demo runs.
+fn configuration(listen: SocketAddr, origins: &[SocketAddr]) -> String {
+    let mut text = "[global]\nshutdown = { drain = \"1s\" }\n\n".to_owned();
+    let _ = write!(text, "[listener.demo]\nbind = \"{listen}\"\npool = \"origins\"\n\n");
+    text.push_str("[pool.origins]\nbackends = [\n");
+    for (place, address) in origins.iter().enumerate() {
+        let name = Origins::name(place);
+        let _ = writeln!(text, "  {{ name = \"{name}\", address = \"{address}\" }},");
+    }
+    text + "]\n"
+}
+
+/// What the demo says: what runs, and what to try.
+fn introduction(listening: SocketAddr, configuration: &str) -> String {
+    let mut text =
+        "Three origins and a balancer in front of them, from this configuration:\n\n".to_owned();
+    for line in configuration.lines() {
+        let _ = writeln!(text, "{}", format!("    {line}").trim_end());
+    }
+    text.push_str("\nTry in another terminal:\n\n");
+    for (options, path, seen) in [
+        ("", "/", "who answered, and what came: a, then b, then c"),
+        ("-i ", "/health", "X-Origin says who, too"),
+        ("-d hello ", "/echo", "what you send comes back"),
+        ("", "/delay/1500", "after a second and a half"),
+        ("-i ", "/status/503", "an origin's own answer is passed on"),
+        ("-so /dev/null -w '%{size_download}\\n' ", "/bytes/1000000000", "a gigabyte, counted"),
+    ] {
+        let command = format!("curl {options}http://{listening}{path}");
+        let _ = writeln!(text, "    {command:<62} # {seen}");
+    }
+    text + "\nCtrl-C stops it all.\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_configuration_is_one() {
+        let addresses = ["127.0.0.1:1001", "127.0.0.1:1002"].map(|text| text.parse().unwrap());
+        let text = configuration("[::1]:8080".parse().unwrap(), &addresses);
+        let loaded = parse_with("demo", &text, &Overrides::default()).unwrap();
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        let names: Vec<_> = loaded.plan.pools[0].backends.iter().map(|b| b.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(loaded.plan.listeners[0].bind, ["[::1]:8080".parse().unwrap()]);
+    }
+
+    #[test]
+    fn every_line_to_try_names_where_it_listens() {
+        let text = introduction("127.0.0.1:8080".parse().unwrap(), "[listener.demo]\n");
+        assert_eq!(text.matches("curl ").count(), 6);
+        assert_eq!(text.matches("http://127.0.0.1:8080/").count(), 6);
+        assert!(text.contains("\n    [listener.demo]\n"));
+    }
+}
