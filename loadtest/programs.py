@@ -1,7 +1,7 @@
 """The programs of a run: how each is configured and started.
 
-One nginx is the origin (three listeners = three backends, static bodies, keep-alive without bound)
-on the load core; every proxy is alone on its own free loopback port on the proxy core. The work is
+One nginx is the origin (three listeners = three backends, static bodies, the smallest from memory
+so that the load core has room, keep-alive without bound) on the load core; every proxy is alone on its own free loopback port on the proxy core. The work is
 made equal: each proxy adds X-Forwarded-For, hands on the client's Host, keeps connections to the
 backends and logs nothing. Ringway runs with its shipped defaults and the smallest file there is.
 """
@@ -31,6 +31,7 @@ http {{
   server {{
     {listens}
     root {dir}/bodies; output_buffers 1 64k;
+    location = /128b {{ return 200 "{small}"; }}
     location = /1m {{ sendfile on; }}
     location = /seen {{
       return 200 "$server_port|$http_x_forwarded_for|$http_connection|$http_host";
@@ -162,6 +163,7 @@ class Origin(Program):
         super().__init__("origin", "origin", directory, core, descriptors)
         bodies = os.path.join(directory, "bodies")
         os.mkdir(bodies)
+        self.small = body(BODIES["128b"]).decode().replace("\n", "\\n")
         for name, size in BODIES.items():
             with open(os.path.join(bodies, name), "wb") as file:
                 file.write(body(size))
@@ -170,7 +172,8 @@ class Origin(Program):
         self.ports = [free_port() for _ in range(BACKENDS)]
         self.port = self.ports[0]
         listens = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
-        return [tool("nginx"), "-e", "stderr", "-c", self.write(ORIGIN, listens=listens)]
+        path = self.write(ORIGIN, listens=listens, small=self.small)
+        return [tool("nginx"), "-e", "stderr", "-c", path]
 
     def accepted(self):
         """Connections that all backends together have accepted so far (one of them is ours)."""

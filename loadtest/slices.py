@@ -21,6 +21,8 @@ from programs import tool
 SETTLE = 0.03  # seconds after the loader's end in which a proxy closes its connections
 FOREIGN = 0.03  # share of a slice's time that other processes may use, both cores together
 STEAL = 0.02  # share that the hypervisor may take
+PATIENCE = 5.0  # seconds to wait for a quiet moment before a slice is repeated
+REPEATS = 4
 UNEXPLAINED = 0.10  # busy share of the two cores that no visible process answers for
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrk_report.lua")
 
@@ -49,9 +51,9 @@ class Slice:
     disturbed: bool = False  # kept although others used the CPU
     late_p99: float = 0.0  # constant rate only: how late the loader itself sent, in µs
 
-    def quiet(self):
+    def quiet(self, foreign):
         return (
-            self.foreign <= FOREIGN and self.steal <= STEAL and self.unexplained <= UNEXPLAINED
+            self.foreign <= foreign and self.steal <= STEAL and self.unexplained <= UNEXPLAINED
         )
 
     def noise(self):
@@ -143,12 +145,23 @@ class Bench:
             late_p99=seen.get("late_p99", 0.0),
         )
 
-    def undisturbed(self, proxy, command, seconds, table, repeats):
+    def await_quiet(self):
+        """Waits, but not for long, until others leave the CPU alone for a third of a second."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            _, before = clocks.everyone_else({os.getpid(), *self.fleet.pids()})
+            time.sleep(0.3)
+            _, after = clocks.everyone_else({os.getpid(), *self.fleet.pids()})
+            used = sum(ns for _, ns in after.values()) - sum(ns for _, ns in before.values())
+            if used <= clocks.TICK_NS:
+                return
+
+    def undisturbed(self, proxy, command, seconds, table, foreign):
         """A slice that nobody disturbed, or the least disturbed of a few, marked as such."""
         best = None
-        for attempt in range(repeats + 1):
+        for attempt in range(REPEATS + 1):
             one = self.slice(proxy, command, seconds)
-            if one.quiet():
+            if one.quiet(foreign):
                 return one
             self.say(
                 f"  {proxy.name}: disturbed by {one.culprit or 'someone'} ({one.foreign:.0%} foreign,"
@@ -156,27 +169,27 @@ class Bench:
             )
             if best is None or one.noise() < best.noise():
                 best = one
-            if attempt < repeats:
+            if attempt < REPEATS:
                 table.repeated += 1
-                time.sleep(0.2 * attempt)
+                self.await_quiet()
         best.disturbed = True
         table.kept_disturbed += 1
         return best
 
-    def table(self, name, rounds, seconds, renew, command, warm=True, repeats=4):
+    def table(self, name, rounds, seconds, renew, command, foreign=FOREIGN):
         """`rounds` rounds over all proxies; `command(proxy, seconds)` is the loader to run."""
         table = Table(name)
         for number in range(rounds):
             if number % renew == 0:
                 self.fleet.restart()
-                for proxy in self.fleet.proxies if warm else []:
+                for proxy in self.fleet.proxies:
                     self.slice(proxy, command(proxy, 1), 1)
             order = list(self.fleet.proxies)
             self.rng.shuffle(order)
             done = {}
             for proxy in order:
                 words = command(proxy, seconds)
-                done[proxy.name] = self.undisturbed(proxy, words, seconds, table, repeats)
+                done[proxy.name] = self.undisturbed(proxy, words, seconds, table, foreign)
             table.rounds.append(done)
             shown = "  ".join(f"{p.name} {done[p.name].rps:,.0f}/s" for p in self.fleet.proxies)
             self.say(f"  round {number + 1}/{rounds}: {shown}")

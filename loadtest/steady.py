@@ -1,18 +1,19 @@
 """Latency at a constant rate: half of what the slower rival can do.
 
 The capacity comes from the case of 64 connections of this run, or from a few slices of it made
-here. Then slices of the constant rate go round the proxies like all others; see `openloop.py` for
+here. Then slices of the constant rate go round the proxies like all others; see `openloop.lua` for
 the loader and why it is not h2load.
 """
 
 import os
-import sys
 
 from cases import BODIES, CASES, STEADY
+from programs import tool
 from slices import wrk
 
 CONNECTIONS = 128
-LOADER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openloop.py")
+FOREIGN = 0.01  # share of a slice that others may use: a 99th percentile shows even that
+LOADER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openloop.lua")
 
 
 def capacity(bench, table, rivals, renew):
@@ -26,8 +27,8 @@ def capacity(bench, table, rivals, renew):
 
 def measure(bench, rate, rounds, seconds, renew):
     def command(proxy, seconds):
-        words = [proxy.port, "/128b", BODIES["128b"], int(rate), seconds, CONNECTIONS]
-        seed = bench.rng.randrange(1 << 30)
-        return [sys.executable, LOADER, *map(str, words), str(seed)]
+        words = [BODIES["128b"], int(rate), seconds, CONNECTIONS, bench.rng.randrange(1 << 30)]
+        url = f"http://127.0.0.1:{proxy.port}/128b"
+        return [tool("wrk"), "-t1", "-c1", "-d1s", "-s", LOADER, url, "--", *map(str, words)]
 
-    return bench.table(STEADY, rounds, seconds, renew, command)
+    return bench.table(STEADY, rounds, seconds, renew, command, FOREIGN)
