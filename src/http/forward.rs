@@ -378,3 +378,408 @@ fn reply(body: BodyLength, to: &ToClient<'_>) -> Reply {
         (BodyLength::None | BodyLength::Fixed(_), _) => Reply { body, keep_alive: to.keep_alive },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{
+        framing,
+        parse::{self, HeadLimits, Parse},
+        write,
+    };
+
+    const LIMITS: HeadLimits =
+        HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 4096, fields_max: 100 };
+
+    const FROM: ForwardedFor<'_> = ForwardedFor {
+        peer: b"192.0.2.1",
+        trusted: false,
+        scheme: b"http",
+        port: b"8080",
+        pseudonym: b"ringway-0badcafe",
+    };
+
+    /// What we say about the client of a request for host `a`.
+    const TOLD: &str = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\n\
+        x-forwarded-host: a\r\nx-forwarded-port: 8080\r\nvia: 1.1 ringway-0badcafe\r\n";
+
+    fn parsed(input: &str) -> RequestHead {
+        let mut head = RequestHead::default();
+        let parsed = parse::request(input.as_bytes(), &LIMITS, &mut head);
+        assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
+        head
+    }
+
+    /// What a backend gets of a request of these lines.
+    #[track_caller]
+    fn forwarded(line: &str, fields: &str, from: &ForwardedFor<'_>) -> Result<String, Fault> {
+        let mut head = parsed(&format!("{line}\r\n{fields}\r\n"));
+        let body = framing::request(&head).unwrap();
+        assert_eq!(request(&mut head, from)?, Forward::Send);
+        let mut out = Vec::new();
+        write::request(&head, None, body, &mut out);
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    /// `expected` stands before what we say about the client.
+    #[track_caller]
+    fn check(fields: &str, expected: &str) {
+        let out = forwarded("GET / HTTP/1.1", &format!("Host: a\r\n{fields}"), &FROM);
+        let expected = format!("GET / HTTP/1.1\r\nHost: a\r\n{expected}{TOLD}\r\n");
+        assert_eq!(out.unwrap(), expected, "{fields}");
+    }
+
+    #[test]
+    fn what_is_end_to_end_passes_in_its_order() {
+        check("", "");
+        check("B: 1\r\na: 2\r\nB: 3\r\nb:4\r\n", "B: 1\r\na: 2\r\nB: 3\r\nb: 4\r\n");
+        let kept = "Accept: */*\r\nAuthorization: x\r\nCookie: a\r\nCookie: b\r\nVia: 1.0 x\r\n\
+            Trailer: x\r\nTraceparent: y\r\nProxy-Status: z\r\nX-Request-Id: 1\r\n";
+        check(kept, kept);
+    }
+
+    /// RFC 9110 §7.6.1.
+    #[test]
+    fn what_was_said_to_us_alone_goes_no_further() {
+        check("Connection: close\r\n", "");
+        check("Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n", "");
+        check("Proxy-Connection: keep-alive\r\nB: 1\r\nProxy-Authorization: x\r\n", "B: 1\r\n");
+        check("Upgrade: websocket\r\n", "");
+        check("TE: gzip\r\n", "");
+        check("Connection: x-a, X-B\r\nX-A: 1\r\nX-C: 2\r\nx-b: 3\r\nX-A: 4\r\n", "X-C: 2\r\n");
+        check("X-A: 1\r\nConnection:\r\nConnection: close ,\tx-a\r\nconnection: y\r\n", "");
+        check("Connection: cache-control\r\nCache-Control: no-cache\r\n", "");
+        check("Proxy: http://evil/\r\n", "");
+    }
+
+    #[test]
+    fn connection_cannot_drop_what_someone_behind_us_trusts() {
+        for field in [
+            "Authorization: x",
+            "Cookie: x",
+            "Content-Type: x",
+            "Traceparent: x",
+            "X-Request-Id: x",
+            "Via: 1.1 x",
+        ] {
+            let name = field.split(':').next().unwrap();
+            check(&format!("Connection: {name}\r\n{field}\r\n"), &format!("{field}\r\n"));
+        }
+        check("Connection: host, x-forwarded-for, forwarded, via\r\n", "");
+        let trusted = ForwardedFor { trusted: true, ..FROM };
+        let fields = "Host: a\r\nConnection: X-Forwarded-For\r\nX-Forwarded-For: 10.0.0.1\r\n";
+        let out = forwarded("GET / HTTP/1.1", fields, &trusted).unwrap();
+        assert!(out.contains("\r\nx-forwarded-for: 10.0.0.1, 192.0.2.1\r\n"), "{out}");
+        let fields = "Host: a\r\nConnection: content-length\r\nContent-Length: 5\r\n";
+        let out = forwarded("POST / HTTP/1.1", fields, &FROM).unwrap();
+        assert!(out.ends_with("\r\ncontent-length: 5\r\n\r\n"), "{out}");
+    }
+
+    #[test]
+    fn a_connection_of_endless_options_is_refused() {
+        let fields =
+            |options: usize| format!("Host: a\r\nConnection: {}\r\n", "x,".repeat(options));
+        assert!(forwarded("GET / HTTP/1.1", &fields(OPTIONS_MAX), &FROM).is_ok());
+        let refused = forwarded("GET / HTTP/1.1", &fields(OPTIONS_MAX + 1), &FROM);
+        assert_eq!(refused, Err(Cause::BadRequest.into()));
+    }
+
+    /// RFC 9110 §10.1.4.
+    #[test]
+    fn te_goes_on_for_trailers_only() {
+        let te = "te: trailers\r\nconnection: te\r\n";
+        check("TE: trailers\r\n", te);
+        check("Connection: TE\r\nTE: gzip, Trailers\r\n", te);
+        check("TE: gzip\r\nTE: trailers;q=0.5\r\n", "");
+        let out = forwarded("GET / HTTP/1.0", "TE: trailers\r\n", &FROM).unwrap();
+        assert!(!out.contains("te: trailers"), "{out}");
+    }
+
+    /// RFC 9110 §7.8.
+    #[test]
+    fn an_upgrade_goes_on_with_its_own_connection_line() {
+        let upgrade = "Upgrade: websocket\r\n";
+        let asked = "Connection: keep-alive, Upgrade\r\n";
+        check(&format!("{asked}{upgrade}"), &format!("{upgrade}connection: upgrade\r\n"));
+        let both = "te: trailers\r\nconnection: upgrade, te\r\n";
+        check(&format!("{asked}{upgrade}TE: trailers\r\n"), &format!("{upgrade}{both}"));
+        check(&format!("{asked}Upgrade: h2c\r\nHTTP2-Settings: x\r\n"), "HTTP2-Settings: x\r\n");
+    }
+
+    #[test]
+    fn framing_is_ours_to_write() {
+        #[track_caller]
+        fn check(fields: &str, expected: &str) {
+            let fields = format!("Host: a\r\n{fields}B: 1\r\n");
+            let out = forwarded("POST / HTTP/1.1", &fields, &FROM).unwrap();
+            let start = "POST / HTTP/1.1\r\nHost: a\r\nB: 1\r\n";
+            assert_eq!(out, format!("{start}{TOLD}{expected}\r\n"));
+        }
+        check("", "");
+        check("Content-Length:0\r\n", "content-length: 0\r\n");
+        check("Content-Length: 007\r\n", "content-length: 7\r\n");
+        check("Transfer-Encoding:  CHUNKED\r\n", "transfer-encoding: chunked\r\n");
+    }
+
+    /// RFC 9110 §10.1.1.
+    #[test]
+    fn an_expectation_goes_on_where_it_counts() {
+        let fields = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n";
+        let out = forwarded("PUT / HTTP/1.1", fields, &FROM).unwrap();
+        assert!(out.contains("\r\nExpect: 100-continue\r\n"), "{out}");
+        let out = forwarded("PUT / HTTP/1.0", fields, &FROM).unwrap();
+        assert!(!out.contains("Expect"), "{out}");
+        check("Expect: 100-continue\r\n", "");
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_about_the_client_is_not_believed() {
+        check(
+            "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n\
+             X-Forwarded-Port: 1\r\nForwarded: for=b\r\nX-Real-IP: b\r\nX-Forwarded-Server: b\r\n\
+             X_Forwarded_For: b\r\nX-REAL_IP: b\r\nX-Forward: kept\r\n",
+            "X-Forward: kept\r\n",
+        );
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_about_the_client_stays() {
+        let trusted = ForwardedFor { trusted: true, ..FROM };
+        let check = |fields: &str, expected: &str| {
+            let out = forwarded("GET / HTTP/1.1", &format!("Host: a\r\n{fields}"), &trusted);
+            let via = "via: 1.1 ringway-0badcafe\r\n";
+            let expected = format!("GET / HTTP/1.1\r\nHost: a\r\n{expected}{via}\r\n");
+            assert_eq!(out.unwrap(), expected);
+        };
+        let rest = "x-forwarded-proto: http\r\nx-forwarded-host: a\r\nx-forwarded-port: 8080\r\n";
+        check("", &format!("x-forwarded-for: 192.0.2.1\r\n{rest}"));
+        check("X-Forwarded-For: b, c\r\n", &format!("x-forwarded-for: b, c, 192.0.2.1\r\n{rest}"));
+        check(
+            "X-Forwarded-For: b\r\nx-forwarded-for:\r\nX-FORWARDED-FOR: c,d\r\n",
+            &format!("x-forwarded-for: b, c,d, 192.0.2.1\r\n{rest}"),
+        );
+        let kept = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-Port: 443\r\n\
+            Forwarded: for=b\r\nX-Real-IP: c\r\nX-Forwarded-Prefix: /d\r\n";
+        check(kept, &format!("{kept}x-forwarded-for: 192.0.2.1\r\n"));
+    }
+
+    #[test]
+    fn a_client_of_http_1_0_is_named_in_via_and_may_have_no_host() {
+        let out = forwarded("GET / HTTP/1.0", "", &FROM).unwrap();
+        let expected = "GET / HTTP/1.1\r\nhost: \r\nx-forwarded-for: 192.0.2.1\r\n\
+            x-forwarded-proto: http\r\nx-forwarded-port: 8080\r\nvia: 1.0 ringway-0badcafe\r\n\r\n";
+        assert_eq!(out, expected);
+    }
+
+    /// RFC 9112 §3.2.2.
+    #[test]
+    fn an_absolute_target_becomes_a_path_and_its_authority_the_host() {
+        let out = forwarded("GET http://a/b?c HTTP/1.1", "A: 1\r\nHost: d\r\n", &FROM).unwrap();
+        assert_eq!(out, format!("GET /b?c HTTP/1.1\r\nhost: a\r\nA: 1\r\n{TOLD}\r\n"));
+    }
+
+    /// RFC 9110 §7.6.3 and interface.md: five times is a circle.
+    #[test]
+    fn a_request_that_goes_in_circles_is_refused() {
+        let via = |times: usize| "Via: 1.1 ringway-0badcafe\r\n".repeat(times);
+        check(&via(4), &via(4));
+        let refused = |fields: &str| {
+            let outcome = forwarded("GET / HTTP/1.1", &format!("Host: a\r\n{fields}"), &FROM);
+            assert_eq!(outcome, Err(Cause::Loop.into()), "{fields}");
+        };
+        refused(&via(5));
+        refused(&format!(
+            "Via: 1.1 x, {}1.0\tringway-0badcafe (c)\r\n",
+            "HTTP/1.1  ringway-0badcafe , ".repeat(4)
+        ));
+        check(
+            &"Via: 1.1 ringway-0badcafes\r\n".repeat(9),
+            &"Via: 1.1 ringway-0badcafes\r\n".repeat(9),
+        );
+    }
+
+    /// RFC 9110 §7.6.2.
+    #[test]
+    fn max_forwards_counts_down_for_options() {
+        let forwards = |line: &str, fields: &str| {
+            let mut head = parsed(&format!("{line}\r\nHost: a\r\n{fields}\r\n"));
+            let outcome = request(&mut head, &FROM);
+            let value = head.headers.first(Name::MaxForwards);
+            (outcome, value.map(|value| String::from_utf8(value.to_vec()).unwrap()))
+        };
+        let sent = |left: &str| (Ok(Forward::Send), Some(left.to_owned()));
+        let line = "OPTIONS * HTTP/1.1";
+        assert_eq!(forwards(line, "Max-Forwards: 10\r\n"), sent("9"));
+        assert_eq!(forwards(line, "Max-Forwards: 1\r\n"), sent("0"));
+        assert_eq!(
+            forwards(line, "Max-Forwards: 99999999999999999999\r\n"),
+            sent("18446744073709551614")
+        );
+        assert_eq!(forwards(line, ""), (Ok(Forward::Send), None));
+        assert_eq!(forwards("GET / HTTP/1.1", "Max-Forwards: 0\r\n"), sent("0"));
+        assert_eq!(forwards(line, "Max-Forwards: 0\r\n").0, Ok(Forward::AnswerOptions));
+        assert_eq!(forwards(line, "Max-Forwards: 00\r\n").0, Ok(Forward::AnswerOptions));
+        for bad in [
+            "Max-Forwards:",
+            "Max-Forwards: -1",
+            "Max-Forwards: x",
+            "Max-Forwards: 1, 2",
+            "Max-Forwards: 1\r\nMax-Forwards: 1",
+        ] {
+            let outcome = forwards(line, &format!("{bad}\r\n")).0;
+            assert_eq!(outcome, Err(Cause::BadRequest.into()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_first_from_the_right_that_is_not_trusted() {
+        #[track_caller]
+        fn check(peer: &str, fields: &str, expected: &str) {
+            let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
+            let head = parsed(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            let client = client_address(&head, peer.parse().unwrap(), &trusted);
+            assert_eq!(client.to_string(), expected, "{peer} {fields}");
+        }
+        let xff = |value: &str| format!("X-Forwarded-For: {value}\r\n");
+        // An untrusted peer is the client, whatever it says.
+        check("192.0.2.1", "", "192.0.2.1");
+        check("192.0.2.1", &xff("10.0.0.1"), "192.0.2.1");
+        // A trusted peer speaks for the one before it, and so on.
+        check("10.0.0.1", "", "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7"), "192.0.2.7");
+        check("10.0.0.1", &xff("198.51.100.1, 192.0.2.7"), "192.0.2.7");
+        check("10.0.0.1", &xff("198.51.100.1, 192.0.2.7, 10.0.0.2,10.0.0.3"), "192.0.2.7");
+        check("10.0.0.1", &xff("10.0.0.3, 10.0.0.2"), "10.0.0.3");
+        // Several lines are one list.
+        let lines = format!("{}{}", xff("198.51.100.1, 192.0.2.7"), xff("10.0.0.2"));
+        check("10.0.0.1", &lines, "192.0.2.7");
+        check("10.0.0.1", &format!("{}{}", xff("192.0.2.7"), xff("")), "192.0.2.7");
+        // It stops at the first entry that cannot be read.
+        check("10.0.0.1", &xff("192.0.2.7, unknown, 10.0.0.2"), "10.0.0.2");
+        check("10.0.0.1", &xff("192.0.2.7, unknown"), "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7, 192.0.2.0/24"), "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7, 1.2.3.4:x"), "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7, [1.2.3.4]"), "10.0.0.1");
+        // With ports, brackets, and addresses of one family in the clothes of the other.
+        check("10.0.0.1", &xff("192.0.2.7:1234"), "192.0.2.7");
+        check("10.0.0.1", &xff("2001:db8::1"), "2001:db8::1");
+        check("10.0.0.1", &xff("[2001:db8::1]"), "2001:db8::1");
+        check("10.0.0.1", &xff("192.0.2.7, [fd00::1]:80"), "192.0.2.7");
+        check("::ffff:10.0.0.1", &xff("::ffff:192.0.2.7"), "192.0.2.7");
+        check("::ffff:192.0.2.1", "", "192.0.2.1");
+        // A chain longer than any is not walked to its end.
+        let chain = format!("192.0.2.7{}", ", 10.0.0.9".repeat(CHAIN_MAX));
+        check("10.0.0.1", &xff(&chain), "10.0.0.9");
+    }
+
+    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    /// To a GET of HTTP/1.1 on a connection that stays.
+    const TO: ToClient<'_> =
+        ToClient { method: Method::Get, version: Version::Http11, keep_alive: true, date: DATE };
+
+    /// What a client gets of a response of these lines, and whether its connection stays.
+    #[track_caller]
+    fn answered(line: &str, fields: &str, to: &ToClient<'_>) -> (String, Reply) {
+        let input = format!("{line}\r\n{fields}\r\n");
+        let mut head = ResponseHead::default();
+        let parsed = parse::response(input.as_bytes(), &LIMITS, &mut head);
+        assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
+        let body = framing::response(to.method, &head).unwrap();
+        let reply = response(&mut head, body, to).unwrap();
+        let mut out = Vec::new();
+        write::response(&head, reply.body, &mut out);
+        (String::from_utf8(out).unwrap(), reply)
+    }
+
+    #[track_caller]
+    fn check_answer(line: &str, fields: &str, to: &ToClient<'_>, expected: &str) {
+        let (out, _) = answered(line, fields, to);
+        assert_eq!(out, format!("{line}\r\n{expected}\r\n"), "{line} {fields}");
+    }
+
+    #[test]
+    fn a_response_loses_what_was_said_to_us_alone() {
+        check_answer(
+            "HTTP/1.1 200 OK",
+            "Date: x\r\nConnection: close, x-a\r\nX-A: 1\r\nKeep-Alive: timeout=5\r\nServer: s\r\n\
+             Upgrade: h2\r\nSet-Cookie: a\r\nTransfer-Encoding: chunked\r\nSet-Cookie:b\r\n\
+             Proxy-Connection: x\r\nTE: x\r\nProxy-Authenticate: x\r\nTrailer: t\r\n",
+            &TO,
+            "Date: x\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTrailer: t\r\n\
+             transfer-encoding: chunked\r\n",
+        );
+        let fields = "Date: x\r\nConnection: set-cookie, content-length\r\nSet-Cookie: a\r\n\
+            Content-Length: 5\r\n";
+        let expected = "Date: x\r\nSet-Cookie: a\r\ncontent-length: 5\r\n";
+        check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
+        let mut head = ResponseHead::default();
+        head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
+        let refused = response(&mut head, BodyLength::None, &TO);
+        assert_eq!(refused, Err(Cause::BackendProtocol.into()));
+    }
+
+    /// RFC 9110 §6.6.1.
+    #[test]
+    fn a_final_response_without_a_date_gets_one() {
+        let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+        let length = "content-length: 5\r\n";
+        check_answer("HTTP/1.1 404 No", length, &TO, &format!("{date}{length}"));
+        check_answer("HTTP/1.1 103 Early Hints", "Link: x\r\n", &TO, "Link: x\r\n");
+    }
+
+    #[test]
+    fn the_length_is_written_anew_for_whom_it_goes_to() {
+        let to_10 = ToClient { version: Version::Http10, ..TO };
+        let check = |to: &ToClient<'_>, fields: &str, expected: &str, reply: Reply| {
+            let fields = format!("Date: x\r\n{fields}");
+            let (out, sent) = answered("HTTP/1.1 200 OK", &fields, to);
+            assert_eq!(out, format!("HTTP/1.1 200 OK\r\nDate: x\r\n{expected}\r\n"));
+            assert_eq!(sent, reply);
+        };
+        let (chunked, close) = ("transfer-encoding: chunked\r\n", "connection: close\r\n");
+        let kept = |body| Reply { body, keep_alive: true };
+        let closed = Reply { body: BodyLength::UntilClose, keep_alive: false };
+        check(&TO, "Content-Length:07\r\n", "content-length: 7\r\n", kept(BodyLength::Fixed(7)));
+        check(&TO, "", chunked, kept(BodyLength::Chunked));
+        check(&TO, "Transfer-Encoding: Chunked\r\n", chunked, kept(BodyLength::Chunked));
+        check(&to_10, "", close, closed);
+        check(&to_10, "Transfer-Encoding: chunked\r\n", close, closed);
+        let stays = "connection: keep-alive\r\ncontent-length: 7\r\n";
+        check(&to_10, "Content-Length: 7\r\n", stays, kept(BodyLength::Fixed(7)));
+        let leaves = ToClient { keep_alive: false, ..TO };
+        let sent = Reply { body: BodyLength::Chunked, keep_alive: false };
+        check(&leaves, "", "connection: close\r\ntransfer-encoding: chunked\r\n", sent);
+    }
+
+    /// RFC 9110 §8.6, RFC 9112 §6.1.
+    #[test]
+    fn a_length_is_spoken_of_where_it_may_be_and_dropped_where_it_must_not() {
+        let length = "Date: x\r\nContent-Length: 5\r\n";
+        let coding = "Date: x\r\nTransfer-Encoding: chunked\r\n";
+        let to_head = ToClient { method: Method::Head, ..TO };
+        check_answer("HTTP/1.1 200 OK", length, &to_head, length);
+        check_answer("HTTP/1.1 200 OK", coding, &to_head, "Date: x\r\n");
+        check_answer("HTTP/1.1 304 Not Modified", length, &TO, length);
+        check_answer("HTTP/1.1 304 Not Modified", coding, &TO, "Date: x\r\n");
+        check_answer("HTTP/1.1 204 No Content", length, &TO, "Date: x\r\n");
+        check_answer("HTTP/1.1 204 No Content", coding, &TO, "Date: x\r\n");
+        check_answer("HTTP/1.1 204 No Content", length, &to_head, "Date: x\r\n");
+        check_answer("HTTP/1.1 100 Continue", length, &to_head, "Date: x\r\n");
+    }
+
+    #[test]
+    fn an_interim_response_says_nothing_about_the_connection() {
+        let leaves = ToClient { keep_alive: false, ..TO };
+        check_answer("HTTP/1.1 100 Continue", "Connection: close\r\n", &leaves, "");
+        let fields = "Upgrade: websocket\r\nConnection: upgrade\r\nA: 1\r\n";
+        let expected = "Upgrade: websocket\r\nA: 1\r\nconnection: upgrade\r\n";
+        check_answer("HTTP/1.1 101 Switching Protocols", fields, &leaves, expected);
+        check_answer(
+            "HTTP/1.1 426 Upgrade Required",
+            &format!("Date: x\r\n{fields}"),
+            &leaves,
+            "Date: x\r\nA: 1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n",
+        );
+    }
+}

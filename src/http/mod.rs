@@ -5,6 +5,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub(crate) mod answer;
 pub(crate) mod chunks;
 pub(crate) mod fault;
 pub(crate) mod forward;
@@ -15,4 +16,5 @@ pub(crate) mod headers;
 pub(crate) mod names;
 pub(crate) mod parse;
 pub(crate) mod target;
+pub(crate) mod upgrade;
 pub(crate) mod write;

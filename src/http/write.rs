@@ -99,3 +99,136 @@ fn line(start: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{
+        framing,
+        parse::{self, HeadLimits, Parse},
+    };
+    use proptest::prelude::*;
+
+    const LIMITS: HeadLimits =
+        HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 4096, fields_max: 100 };
+
+    fn parsed(input: &[u8]) -> Option<(RequestHead, BodyLength)> {
+        let mut head = RequestHead::default();
+        match parse::request(input, &LIMITS, &mut head) {
+            Ok(Parse::Done { .. }) => framing::request(&head).ok().map(|body| (head, body)),
+            _ => None,
+        }
+    }
+
+    fn written(head: &RequestHead, host: Option<&str>, body: BodyLength) -> String {
+        let mut out = Vec::new();
+        request(head, host.map(str::as_bytes), body, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[track_caller]
+    fn check(input: &str, host: Option<&str>, expected: &str) {
+        let (head, _) = parsed(input.as_bytes()).unwrap();
+        assert_eq!(written(&head, host, BodyLength::None), expected, "{input}");
+    }
+
+    #[test]
+    fn a_canonical_head_is_written_as_it_came() {
+        let input = "GET /a?b HTTP/1.1\r\nHost: a\r\nB: \r\nC: d\r\n\r\n";
+        check(input, None, input);
+        let input = "FOO /%2F//x;y HTTP/1.1\r\nB: \r\nHost: a\r\n\r\n";
+        check(input, None, input);
+    }
+
+    #[test]
+    fn other_spaces_become_ours_and_the_rest_keeps_its_order() {
+        check(
+            "\r\nGET / HTTP/1.1\r\nA:1\r\nHost: a\r\nB:  2 \r\nC: 3\r\nD:\r\nE: 5\r\n\r\n",
+            None,
+            "GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\nB: 2\r\nC: 3\r\nD: \r\nE: 5\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn host_comes_first_where_it_is_not_the_one_that_came() {
+        let input = "GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\nB: 2\r\n\r\n";
+        check(input, Some("b"), "GET / HTTP/1.1\r\nhost: b\r\nA: 1\r\nB: 2\r\n\r\n");
+        let input = "GET http://c:1?d HTTP/1.1\r\nA: 1\r\nHost: a\r\n\r\n";
+        check(input, None, "GET /?d HTTP/1.1\r\nhost: c:1\r\nA: 1\r\n\r\n");
+        check(input, Some("b"), "GET /?d HTTP/1.1\r\nhost: b\r\nA: 1\r\n\r\n");
+        let input = "GET / HTTP/1.0\r\nA: 1\r\n\r\n";
+        check(input, None, "GET / HTTP/1.1\r\nhost: \r\nA: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn removed_lines_leave_no_trace_and_added_ones_stand_last() {
+        let (mut head, _) =
+            parsed(b"GET / HTTP/1.1\r\nVia: 1\r\nHost: a\r\nTE: x\r\nTE: y\r\nB: 2\r\n\r\n")
+                .unwrap();
+        head.headers.remove(Name::Via);
+        head.headers.remove(Name::Te);
+        head.headers.push(Name::Other, b"c", b"3");
+        head.headers.push(Name::Other, b"d", b"4");
+        let expected = "GET / HTTP/1.1\r\nHost: a\r\nB: 2\r\nc: 3\r\nd: 4\r\n\
+            transfer-encoding: chunked\r\n\r\n";
+        assert_eq!(written(&head, None, BodyLength::Chunked), expected);
+    }
+
+    #[test]
+    fn a_response_is_of_1_1_and_keeps_its_reason() {
+        let mut head = ResponseHead::default();
+        for (input, expected) in [
+            (
+                &b"HTTP/1.0 404 Nicht\xe9 da\r\nA:1\r\n\r\n"[..],
+                &b"HTTP/1.1 404 Nicht\xe9 da\r\nA: 1\r\n"[..],
+            ),
+            (b"HTTP/1.1 200\r\n\r\n", b"HTTP/1.1 200 \r\n"),
+        ] {
+            parse::response(input, &LIMITS, &mut head).unwrap();
+            let mut out = Vec::new();
+            response(&head, BodyLength::Fixed(12), &mut out);
+            assert_eq!(out, [expected, b"content-length: 12\r\n\r\n"].concat());
+        }
+    }
+
+    proptest! {
+        /// What we write, we read back as the same request, and write again byte for byte.
+        #[test]
+        fn what_is_written_reads_back_the_same(
+            line in proptest::sample::select(vec![
+                "GET / HTTP/1.1", "POST /a?b=c HTTP/1.0", "OPTIONS * HTTP/1.1",
+                "GET http://b:80 HTTP/1.1", "X-Y /%zz//.. HTTP/1.2",
+            ]),
+            fields in proptest::collection::vec(
+                ("[a-zA-Z!#$%&'*+.^_`|~-]{1,12}", "[ \t]{0,2}", "[ -~\u{e9}]{0,20}"), 0..12),
+        ) {
+            let mut input = format!("{line}\r\nHost: a\r\n");
+            for (name, spaces, value) in &fields {
+                input.push_str(&format!("{name}:{spaces}{value}\r\n"));
+            }
+            input.push_str("\r\n");
+            if let Some((mut head, body)) = parsed(input.as_bytes()) {
+                head.headers.remove(Name::ContentLength);
+                head.headers.remove(Name::TransferEncoding);
+                let once = written(&head, None, body);
+                let (mut again, body_again) = parsed(once.as_bytes()).unwrap();
+                prop_assert_eq!(body, body_again);
+                prop_assert_eq!(head.method, again.method);
+                prop_assert_eq!(head.bytes(head.path), again.bytes(again.path));
+                prop_assert_eq!(head.bytes(head.authority), again.bytes(again.authority));
+                again.headers.remove(Name::ContentLength);
+                again.headers.remove(Name::TransferEncoding);
+                prop_assert_eq!(&written(&again, None, body), &once);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_parsers_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parsed(&input);
+            let mut head = ResponseHead::default();
+            let _ = parse::response(&input, &LIMITS, &mut head);
+            let line = [b"HTTP/1.1 200 ", &input[..]].concat();
+            let _ = parse::response(&line, &LIMITS, &mut head);
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The answers we give ourselves to a request that did not go as asked.
+//!
+//! One fault, one answer: status, code and sentence come from the table in `fault`, the shape of
+//! the body from Accept. No byte of a peer is in it but the request id, which is escaped; no
+//! address of a backend ever is. Whether the connection may stay is for the caller to say.
+
+use super::{
+    fault::Fault,
+    grammar,
+    head::{Method, Version},
+};
+
+/// The shape of a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyKind {
+    #[default]
+    Json,
+    Text,
+    Html,
+}
+
+/// What an answer says beside its fault.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FaultAnswer<'a> {
+    pub(crate) kind: BodyKind,
+    /// Of the request, where it was read as far as that: HEAD gets no body.
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    /// Whether the client's connection stays open.
+    pub(crate) keep_alive: bool,
+    /// The value of Date.
+    pub(crate) date: &'a [u8],
+    pub(crate) request_id: Option<&'a [u8]>,
+    /// Seconds.
+    pub(crate) retry_after: Option<u32>,
+}
+
+/// The shape that a client prefers (RFC 9110 §12.5.1): JSON unless text or HTML has the greater
+/// weight, or the same weight and is named more exactly.
+pub(crate) fn body_kind(accept: Option<&[u8]>) -> BodyKind {
+    let Some(accept) = accept else { return BodyKind::Json };
+    let weight = |types: [&[u8]; 2]| types.iter().map(|name| weight(accept, name)).max();
+    [
+        (BodyKind::Text, [&b"text/plain"[..], b"text/plain"]),
+        (BodyKind::Html, [b"text/html", b"application/xhtml+xml"]),
+    ]
+    .into_iter()
+    .fold(
+        (BodyKind::Json, weight([b"application/json", b"application/problem+json"])),
+        |best, (kind, types)| {
+            let weight = weight(types);
+            if weight > best.1 { (kind, weight) } else { best }
+        },
+    )
+    .0
+}
+
+/// How much a media type is wanted, in thousandths, and how exactly it was named: by itself, by
+/// `type/*`, by `*/*`, or not at all.
+fn weight(accept: &[u8], name: &[u8]) -> (u16, u8) {
+    let kind = name.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let mut best: (u8, u16) = (0, 0);
+    for member in grammar::list(accept) {
+        let mut parts = member.split(|byte| *byte == b';').map(grammar::trim);
+        let range = parts.next().unwrap_or_default();
+        let exact = match range.strip_suffix(b"/*") {
+            _ if range.eq_ignore_ascii_case(name) => 3,
+            Some(start) if start.eq_ignore_ascii_case(kind) => 2,
+            Some(b"*") => 1,
+            Some(_) | None => continue,
+        };
+        // The most exact range decides, and not the one with the greatest weight.
+        if exact > best.0 {
+            best = (exact, parts.find_map(quality).unwrap_or(1000));
+        }
+    }
+    match best {
+        (_, 0) => (0, 0),
+        (exact, quality) => (quality, exact),
+    }
+}
+
+/// The weight of a parameter `q=0.123` in thousandths (RFC 9110 §12.4.2); one that cannot be read
+/// counts as the least.
+fn quality(parameter: &[u8]) -> Option<u16> {
+    let (b'q' | b'Q', value) = parameter.split_first()? else { return None };
+    Some(match value.strip_prefix(b"=")? {
+        [b'0', b'.', places @ ..] if places.len() <= 3 => {
+            let thousandths = [100, 10, 1].into_iter().zip(places);
+            thousandths.map(|(unit, place)| unit * u16::from(place.wrapping_sub(b'0').min(9))).sum()
+        }
+        [b'1', ..] => 1000,
+        _ => 0,
+    })
+}
+
+/// Appends the whole answer to a fault, head and body. Of one that has no status any more it
+/// appends nothing.
+pub(crate) fn write_fault(fault: Fault, answer: &FaultAnswer<'_>, out: &mut Vec<u8>) {
+    let row = fault.cause.row();
+    if row.status == 0 {
+        return;
+    }
+    let title = title(row.status);
+    // The only part of the body whose length is not known from the table is the request id.
+    let mut body = Vec::with_capacity(256 + answer.request_id.map_or(0, <[u8]>::len));
+    match answer.kind {
+        BodyKind::Json => json(fault, title, answer.request_id, &mut body),
+        BodyKind::Text => text(fault, title, answer.request_id, &mut body),
+        BodyKind::Html => html(fault, title, answer.request_id, &mut body),
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    grammar::push_decimal(u64::from(row.status), out);
+    push(out, &[b" ", title.as_bytes(), b"\r\ncontent-type: ", content_type(answer.kind)]);
+    out.extend_from_slice(b"\r\ncontent-length: ");
+    grammar::push_decimal(body.len() as u64, out);
+    push(out, &[b"\r\ndate: ", answer.date, b"\r\ncache-control: no-store"]);
+    push(out, &[b"\r\nproxy-status: ringway; error=", row.proxy_status.as_bytes()]);
+    if row.status == 405 {
+        // RFC 9110 §15.5.6; that is all but CONNECT and TRACE, as far as we are concerned.
+        out.extend_from_slice(b"\r\nallow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+    }
+    if let Some(seconds) = answer.retry_after {
+        out.extend_from_slice(b"\r\nretry-after: ");
+        grammar::push_decimal(u64::from(seconds), out);
+    }
+    if let Some(id) = answer.request_id.filter(|id| is_field_value(id)) {
+        push(out, &[b"\r\nx-request-id: ", id]);
+    }
+    match (answer.keep_alive, answer.version) {
+        (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
+        (true, Version::Http10) => out.extend_from_slice(b"\r\nconnection: keep-alive"),
+        (true, Version::Http11) => {}
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+    if answer.method != Method::Head {
+        out.extend_from_slice(&body);
+    }
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+fn is_field_value(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| grammar::is_value_byte(*byte))
+}
+
+fn content_type(kind: BodyKind) -> &'static [u8] {
+    match kind {
+        BodyKind::Json => b"application/problem+json",
+        BodyKind::Text => b"text/plain; charset=utf-8",
+        BodyKind::Html => b"text/html; charset=utf-8",
+    }
+}
+
+fn json(fault: Fault, title: &str, request_id: Option<&[u8]>, body: &mut Vec<u8>) {
+    let row = fault.cause.row();
+    push(body, &[b"{\"error\":\"", row.sentence.as_bytes(), b"\",\"code\":\""]);
+    push(body, &[row.code.as_bytes(), b"\",\"status\":"]);
+    grammar::push_decimal(u64::from(row.status), body);
+    push(body, &[b",\"title\":\"", title.as_bytes(), b"\""]);
+    if let Some(id) = request_id {
+        body.extend_from_slice(b",\"request_id\":\"");
+        escape(id, json_escape, body);
+        body.extend_from_slice(b"\"");
+    }
+    body.extend_from_slice(b"}\n");
+}
+
+fn text(fault: Fault, title: &str, request_id: Option<&[u8]>, body: &mut Vec<u8>) {
+    let row = fault.cause.row();
+    grammar::push_decimal(u64::from(row.status), body);
+    push(body, &[b" ", title.as_bytes(), b"\n", row.sentence.as_bytes(), b" ("]);
+    push(body, &[row.code.as_bytes(), b")\n"]);
+    if let Some(id) = request_id {
+        body.extend_from_slice(b"request id: ");
+        escape(id, |_| None, body);
+        body.extend_from_slice(b"\n");
+    }
+}
+
+fn html(fault: Fault, title: &str, request_id: Option<&[u8]>, body: &mut Vec<u8>) {
+    let row = fault.cause.row();
+    let mut status = Vec::with_capacity(3);
+    grammar::push_decimal(u64::from(row.status), &mut status);
+    let title = [&status, &b" "[..], title.as_bytes()];
+    push(body, &[b"<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>"]);
+    push(body, &title);
+    push(body, &[b"</title>\n<h1>"]);
+    push(body, &title);
+    push(body, &[b"</h1>\n<p>", row.sentence.as_bytes(), b" (<code>", row.code.as_bytes()]);
+    push(body, &[b"</code>)</p>\n"]);
+    if let Some(id) = request_id {
+        body.extend_from_slice(b"<p>request id: <code>");
+        escape(id, html_escape, body);
+        body.extend_from_slice(b"</code></p>\n");
+    }
+    body.extend_from_slice(b"</html>\n");
+}
+
+/// Appends bytes that came from a peer: what is not visible ASCII as a question mark, what `special`
+/// names as it says.
+fn escape(bytes: &[u8], special: fn(u8) -> Option<&'static [u8]>, out: &mut Vec<u8>) {
+    for byte in bytes {
+        match special(*byte) {
+            Some(escaped) => out.extend_from_slice(escaped),
+            None if matches!(byte, b' '..=0x7e) => out.push(*byte),
+            None => out.push(b'?'),
+        }
+    }
+}
+
+fn json_escape(byte: u8) -> Option<&'static [u8]> {
+    match byte {
+        b'"' => Some(b"\\\""),
+        b'\\' => Some(b"\\\\"),
+        _ => None,
+    }
+}
+
+fn html_escape(byte: u8) -> Option<&'static [u8]> {
+    match byte {
+        b'&' => Some(b"&amp;"),
+        b'<' => Some(b"&lt;"),
+        b'>' => Some(b"&gt;"),
+        _ => None,
+    }
+}
+
+/// The reason phrase of a status that the table of faults has.
+fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{
+        fault::Cause,
+        framing::{self, BodyLength},
+        head::ResponseHead,
+        names::Name,
+        parse::{self, HeadLimits, Parse},
+    };
+
+    #[test]
+    fn json_it_is_unless_text_or_html_is_preferred() {
+        #[track_caller]
+        fn check(accept: &str, expected: BodyKind) {
+            assert_eq!(body_kind(Some(accept.as_bytes())), expected, "{accept}");
+        }
+        use BodyKind::{Html, Json, Text};
+        assert_eq!(body_kind(None), Json);
+        check("", Json);
+        check("*/*", Json);
+        check("application/json", Json);
+        check("application/problem+json, text/html;q=0.9", Json);
+        check("application/*", Json);
+        check("text/html", Html);
+        check("TEXT/HTML", Html);
+        check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Html);
+        check("text/html, */*", Html);
+        check("text/plain", Text);
+        check("text/*", Text);
+        check("text/plain, text/html", Text);
+        check("text/plain;q=0.5, text/html", Html);
+        check("text/html;q=0.5, application/json", Json);
+        check("text/html;q=0.5, application/json;q=0.25", Html);
+        check("text/html;q=0.5;x=y, */*;q=0.1", Html);
+        check("text/html;q=0, */*;q=0.1", Json);
+        check("text/html;q=0", Json);
+        check("text/html;level=1;q=0.123, text/plain;q=0.124", Text);
+        check("text/html;q=x", Json);
+        check("text/html;q=0.1234", Json);
+        check("image/png", Json);
+        check("a/b/*, /, ;, text", Json);
+    }
+
+    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn written(cause: Cause, answer: &FaultAnswer<'_>) -> String {
+        let mut out = Vec::new();
+        write_fault(cause.into(), answer, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_what_the_interface_shows() {
+        let answer = FaultAnswer { date: DATE, request_id: Some(b"01J"), ..FaultAnswer::default() };
+        let expected = "HTTP/1.1 503 Service Unavailable\r\n\
+            content-type: application/problem+json\r\n\
+            content-length: 124\r\n\
+            date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+            cache-control: no-store\r\n\
+            proxy-status: ringway; error=destination_unavailable\r\n\
+            x-request-id: 01J\r\n\
+            connection: close\r\n\
+            \r\n\
+            {\"error\":\"No healthy backends available\",\"code\":\"no_backend\",\"status\":503,\
+            \"title\":\"Service Unavailable\",\"request_id\":\"01J\"}\n";
+        assert_eq!(written(Cause::NoBackend, &answer), expected);
+    }
+
+    #[test]
+    fn text_and_html_say_the_same() {
+        let answer =
+            FaultAnswer { kind: BodyKind::Text, request_id: Some(b"<&"), ..Default::default() };
+        let body = written(Cause::NoRoute, &answer);
+        let (_, body) = body.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "404 Not Found\nNo route for this request (no_route)\nrequest id: <&\n");
+        let answer = FaultAnswer { kind: BodyKind::Html, ..answer };
+        let body = written(Cause::NoRoute, &answer);
+        assert!(body.contains(
+            "<h1>404 Not Found</h1>\n<p>No route for this request (<code>no_route</code>)</p>"
+        ));
+        assert!(body.contains("request id: <code>&lt;&amp;</code>"));
+    }
+
+    #[test]
+    fn a_request_id_cannot_break_out() {
+        let id = b"\"\\\r\nset-cookie: a\0";
+        let answer = FaultAnswer { request_id: Some(id), ..FaultAnswer::default() };
+        let out = written(Cause::Internal, &answer);
+        assert!(!out.contains("\r\nset-cookie") && !out.contains("\r\nx-request-id"), "{out}");
+        assert!(out.ends_with("\"request_id\":\"\\\"\\\\??set-cookie: a?\"}\n"), "{out}");
+    }
+
+    #[test]
+    fn the_lines_that_some_answers_have_are_on_those_only() {
+        #[track_caller]
+        fn check(cause: Cause, answer: FaultAnswer<'_>, line: &str, expected: bool) {
+            let out = written(cause, &answer);
+            assert_eq!(out.contains(&format!("\r\n{line}\r\n")), expected, "{line}: {out}");
+        }
+        let plain = FaultAnswer::default();
+        let kept = FaultAnswer { keep_alive: true, ..plain };
+        let kept_10 = FaultAnswer { version: Version::Http10, ..kept };
+        check(Cause::NoRoute, plain, "connection: close", true);
+        check(Cause::NoRoute, kept, "connection: close", false);
+        check(Cause::NoRoute, kept, "connection: keep-alive", false);
+        check(Cause::NoRoute, kept_10, "connection: keep-alive", true);
+        let later = FaultAnswer { retry_after: Some(120), ..plain };
+        check(Cause::QueueFull, later, "retry-after: 120", true);
+        let allow = "allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+        check(Cause::MethodRefused, plain, allow, true);
+        check(Cause::NoRoute, plain, allow, false);
+    }
+
+    /// Every cause with a status is a whole response of our own parser's liking, and HEAD's is the
+    /// same without the body (RFC 9110 §9.3.2).
+    #[test]
+    fn every_answer_is_whole() {
+        const CAUSES: [Cause; 31] = [
+            Cause::BadRequest,
+            Cause::Denied,
+            Cause::NoRoute,
+            Cause::MethodRefused,
+            Cause::RequestTimeout,
+            Cause::LengthRequired,
+            Cause::BodyTooLarge,
+            Cause::UriTooLong,
+            Cause::ExpectationFailed,
+            Cause::Misdirected,
+            Cause::Limited,
+            Cause::HeadTooLarge,
+            Cause::Internal,
+            Cause::NotImplemented,
+            Cause::Loop,
+            Cause::ConnectFailed,
+            Cause::NameNotResolved,
+            Cause::BackendTls,
+            Cause::BackendReset,
+            Cause::BackendStale,
+            Cause::BackendProtocol,
+            Cause::ResponseHeadTooLarge,
+            Cause::NoBackend,
+            Cause::QueueFull,
+            Cause::QueueTimeout,
+            Cause::Overloaded,
+            Cause::ShuttingDown,
+            Cause::ConnectTimeout,
+            Cause::ResponseTimeout,
+            Cause::Deadline,
+            Cause::VersionRefused,
+        ];
+        let limits = HeadLimits { head_bytes_max: 4096, line_bytes_max: 4096, fields_max: 20 };
+        for cause in CAUSES {
+            for kind in [BodyKind::Json, BodyKind::Text, BodyKind::Html] {
+                let answer = FaultAnswer { kind, date: DATE, ..FaultAnswer::default() };
+                let out = written(cause, &answer);
+                let mut head = ResponseHead::default();
+                let parsed = parse::response(out.as_bytes(), &limits, &mut head);
+                let Ok(Parse::Done { used }) = parsed else { panic!("{cause:?}: {parsed:?}") };
+                assert_eq!(head.status, Fault::new(cause).status());
+                assert_ne!(title(head.status), "Error", "{cause:?}");
+                let length = framing::response(Method::Get, &head);
+                assert_eq!(length, Ok(BodyLength::Fixed((out.len() - used) as u64)), "{cause:?}");
+                let line = head.headers.first(Name::ContentType).unwrap();
+                assert_eq!(line, content_type(kind));
+                let head_only = FaultAnswer { method: Method::Head, ..answer };
+                assert_eq!(written(cause, &head_only), out[..used], "{cause:?}");
+            }
+        }
+        for cause in [Cause::ClientAbort, Cause::ClientTimeout, Cause::ResponseIncomplete] {
+            assert_eq!(written(cause, &FaultAnswer::default()), "");
+        }
+    }
+}
