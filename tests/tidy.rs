@@ -8,7 +8,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+};
 
 /// A module may use floors below its own, and its own folder. Never upward, never sideways.
 const FLOORS: [(&str, u8); 20] = [
@@ -283,6 +287,23 @@ fn counters(sources: &[Source], say: &mut Vec<String>) {
     }
 }
 
+/// Each key that may be written (`config/file.rs`) stands in `config/reference.toml`.
+fn keys(file: &Source, reference: &str, say: &mut Vec<String>) {
+    let is_key = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    let known: HashSet<&str> = reference.split(|letter| !is_key(letter)).collect();
+    for (number, line) in &file.code {
+        let field = line.trim().strip_prefix("pub(crate) ").and_then(|rest| rest.split_once(": "));
+        let key = field.map_or(String::new(), |(name, _)| name.replace('_', "-"));
+        if !key.is_empty() && key.chars().all(is_key) && !known.contains(&key[..]) {
+            say.push(format!(
+                "{}:{number}: `{key}` is missing from config/reference.toml; add it there with its \
+                 default and a sentence",
+                file.path
+            ));
+        }
+    }
+}
+
 fn complaints(sources: &[Source]) -> Vec<String> {
     let mut say = Vec::new();
     for source in sources {
@@ -317,7 +338,11 @@ fn the_tree_keeps_the_rules() {
         read(&root.join(folder), root, &mut sources);
     }
     assert!(sources.len() > 10, "tidy found almost no files in {}", root.display());
-    let say = complaints(&sources);
+    let mut say = complaints(&sources);
+    if let Ok(reference) = fs::read_to_string(root.join("config/reference.toml")) {
+        let file = sources.iter().find(|source| source.path == "src/config/file.rs");
+        keys(file.expect("the keys stand in src/config/file.rs"), &reference, &mut say);
+    }
     assert!(say.is_empty(), "{} offences:\n{}", say.len(), say.join("\n"));
 }
 
@@ -415,4 +440,16 @@ fn counters_are_counted() {
     assert_eq!(say.len(), 1, "{say:?}");
     assert!(say[0].contains("`Counter::Retry` is never counted"), "{say:?}");
     check("src/shared/counters.rs", "counters! {\n}", "found no row");
+}
+
+#[test]
+fn keys_stand_in_the_reference() {
+    let code =
+        "pub(crate) struct Log {\n    pub(crate) level: u8,\n    pub(crate) max_idle: u8,\n}";
+    let file = Source::new("src/config/file.rs", code);
+    let mut say = Vec::new();
+    keys(&file, "log = { level = \"info\", max-idle = 64 }", &mut say);
+    assert!(say.is_empty(), "{say:?}");
+    keys(&file, "log = { level = \"info\" }", &mut say);
+    assert!(say.len() == 1 && say[0].contains("`max-idle` is missing"), "{say:?}");
 }

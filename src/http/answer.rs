@@ -199,8 +199,8 @@ fn html(fault: Fault, title: &str, request_id: Option<&[u8]>, body: &mut Vec<u8>
     body.extend_from_slice(b"</html>\n");
 }
 
-/// Appends bytes that came from a peer: what is not visible ASCII as a question mark, what `special`
-/// names as it says.
+/// Appends bytes that came from a peer: what is not visible ASCII as a question mark, what
+/// `special` names as it says.
 fn escape(bytes: &[u8], special: fn(u8) -> Option<&'static [u8]>, out: &mut Vec<u8>) {
     for byte in bytes {
         match special(*byte) {

@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_parsers_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn no_bytes_panic_the_parsers(input in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parsed(&input);
             let mut head = ResponseHead::default();
             let _ = parse::response(&input, &LIMITS, &mut head);
