@@ -13,4 +13,6 @@ pub mod plan;
 pub mod config;
 mod policy;
 
+mod observe;
+
 mod demo;

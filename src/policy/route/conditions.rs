@@ -6,17 +6,20 @@
 use super::Asked;
 use crate::plan::{ListenerId, Route};
 
+type Bytes = Box<[u8]>;
+
 /// What a route asks of a request besides its host and its path.
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     listener: Option<ListenerId>,
-    methods: Box<[Box<[u8]>]>,
-    headers: Box<[(Box<[u8]>, Box<[u8]>)]>,
+    methods: Box<[Bytes]>,
+    /// Names in lower case, and values.
+    headers: Box<[(Bytes, Bytes)]>,
 }
 
 impl Conditions {
     pub(super) fn of(route: &Route) -> Conditions {
-        let bytes = |text: &String| Box::from(text.as_bytes());
+        let bytes = |text: &String| Bytes::from(text.as_bytes());
         Conditions {
             listener: route.listener,
             methods: route.methods.iter().map(bytes).collect(),

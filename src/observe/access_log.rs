@@ -1,0 +1,500 @@
+//! One exchange as one line of the access log.
+//!
+//! Three formats: a flat JSON object, and the two text formats that Apache gave their names. What
+//! strangers sent is escaped and bounded (`text.rs`), so that whatever they send, a line is one
+//! line and says what it says.
+
+use super::dates::Dates;
+use super::record::Record;
+use super::text::{
+    push_address, push_hex_escaped, push_json, push_millis, push_number, push_socket,
+};
+use crate::http::{
+    head::{RequestHead, Version},
+    names::Name,
+};
+use crate::plan::{AccessLogFormat, Plan};
+
+/// Path and query: more than most servers take as a whole request line.
+const TARGET_BYTES_MAX: usize = 4 << 10;
+/// User agent and referer: longer ones are attacks or mistakes.
+const FIELD_BYTES_MAX: usize = 1 << 10;
+/// Host: a name of DNS has 253. Method: none that is registered has more than 17. Names of ours.
+const SHORT_BYTES_MAX: usize = 256;
+
+/// The keys of a JSON line, in their order, and what each says.
+#[rustfmt::skip]
+pub(crate) const KEYS: [(&str, &str); 29] = [
+    ("time", "when it ended; RFC 3339 with milliseconds, UTC"),
+    ("request_id", "as in our own error answers"),
+    ("listener", "where it came in"),
+    ("client", "who asked: the peer, or whom a trusted proxy asked for"),
+    ("peer", "the other end of the connection, with its port"),
+    ("method", "as received; null where no head could be read"),
+    ("scheme", "http or https"),
+    ("host", "as received, with any port; null where there was none"),
+    ("path", "as received; null where no head could be read"),
+    ("query", "without its question mark"),
+    ("protocol", "HTTP/1.0 or HTTP/1.1; null where no head could be read"),
+    ("status", "what the client was answered; null where nothing was"),
+    ("request_bytes", "read from the client, head and framing too"),
+    ("response_bytes", "written to the client, head and framing too"),
+    ("route", "which route took it; null where none did"),
+    ("pool", "which pool was to answer"),
+    ("backend", "who of the pool was asked last"),
+    ("reused", "whether the connection to that backend had been used before"),
+    ("attempts", "how often backends were asked"),
+    ("t_queue", "ms spent waiting for a backend to become free; null where there was no queue"),
+    ("t_connect", "ms until the connection to that backend was made; null where none was made"),
+    ("t_first_byte", "ms from the whole request head to the first byte of the backend's answer"),
+    ("t_total", "ms from accept, or the first byte of a later request, to the end"),
+    ("t_self", "ms of these that were spent here, waiting for neither peer"),
+    ("term", "how it ended: ok or an error code"),
+    ("sticky", "what became of the session cookie; null where there is none"),
+    ("tls", "version of TLS on the client's side; null where there is none"),
+    ("user_agent", "as received; null where there was none"),
+    ("referer", "as received; null where there was none"),
+];
+
+/// All that a line is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line<'a> {
+    /// When the exchange ended, in milliseconds since 1970.
+    pub(crate) unix_ms: u64,
+    pub(crate) record: &'a Record,
+    /// The request's head; one without any bytes where none could be read.
+    pub(crate) head: &'a RequestHead,
+    /// The plan that the exchange ran under, for the names.
+    pub(crate) plan: &'a Plan,
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format(pub(crate) AccessLogFormat);
+
+impl Format {
+    /// Appends one line, its newline included.
+    pub(crate) fn write(self, line: &Line<'_>, dates: &mut Dates, buffer: &mut Vec<u8>) {
+        match self.0 {
+            AccessLogFormat::Json => json(line, dates, buffer),
+            AccessLogFormat::Common => common(line, dates, buffer),
+            AccessLogFormat::Combined => {
+                common(line, dates, buffer);
+                for name in [Name::Referer, Name::UserAgent] {
+                    buffer.extend_from_slice(b" \"");
+                    let value = line.head.headers.first(name).unwrap_or(b"-");
+                    push_hex_escaped(value, FIELD_BYTES_MAX, buffer);
+                    buffer.push(b'"');
+                }
+            }
+        }
+        buffer.push(b'\n');
+    }
+}
+
+fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
+    let Line { record, head, plan, .. } = *line;
+    to.extend_from_slice(b"{\"time\":\"");
+    to.extend_from_slice(dates.rfc3339(line.unix_ms));
+    to.extend_from_slice(b"\",\"request_id\":\"");
+    to.extend_from_slice(&record.request_id.text());
+    to.extend_from_slice(b"\",\"listener\":");
+    let listener = plan.listeners.get(record.listener.index());
+    push_name(listener.map(|listener| &listener.name), to);
+    to.extend_from_slice(b",\"client\":\"");
+    push_address(record.client, to);
+    to.extend_from_slice(b"\",\"peer\":\"");
+    push_socket(record.peer, to);
+    to.push(b'"');
+    json_of_head(record.secure, head, to);
+    to.extend_from_slice(b",\"status\":");
+    push_known((record.status > 0).then_some(record.status), to, |status, to| {
+        push_number(u64::from(status), to);
+    });
+    to.extend_from_slice(b",\"request_bytes\":");
+    push_number(record.request_bytes, to);
+    to.extend_from_slice(b",\"response_bytes\":");
+    push_number(record.response_bytes, to);
+    json_of_answerer(line, to);
+    json_of_times(record, to);
+    to.extend_from_slice(b",\"term\":\"");
+    to.extend_from_slice(record.term.code().as_bytes());
+    // Neither is there yet; the keys are, so that readers need not change.
+    to.extend_from_slice(b"\",\"sticky\":null,\"tls\":null,\"user_agent\":");
+    push_text(head.headers.first(Name::UserAgent), FIELD_BYTES_MAX, to);
+    to.extend_from_slice(b",\"referer\":");
+    push_text(head.headers.first(Name::Referer), FIELD_BYTES_MAX, to);
+    to.push(b'}');
+}
+
+fn json_of_head(secure: bool, head: &RequestHead, to: &mut Vec<u8>) {
+    let method = known(head.bytes(head.method_span));
+    to.extend_from_slice(b",\"method\":");
+    push_text(method, SHORT_BYTES_MAX, to);
+    to.extend_from_slice(if secure { b",\"scheme\":\"https\"" } else { b",\"scheme\":\"http\"" });
+    to.extend_from_slice(b",\"host\":");
+    push_text(known(head.bytes(head.authority)), SHORT_BYTES_MAX, to);
+    to.extend_from_slice(b",\"path\":");
+    push_text(known(head.bytes(head.path)), TARGET_BYTES_MAX, to);
+    to.extend_from_slice(b",\"query\":");
+    push_json(head.bytes(head.query), TARGET_BYTES_MAX, to);
+    to.extend_from_slice(b",\"protocol\":");
+    push_text(method.map(|_| protocol(head.version)), SHORT_BYTES_MAX, to);
+}
+
+fn json_of_answerer(line: &Line<'_>, to: &mut Vec<u8>) {
+    let Line { record, plan, .. } = *line;
+    let route = record.route.and_then(|id| plan.routes.get(id.index()));
+    to.extend_from_slice(b",\"route\":");
+    push_name(route.map(|route| &route.name), to);
+    let pool = record.pool.and_then(|id| plan.pools.get(id.index()));
+    to.extend_from_slice(b",\"pool\":");
+    push_name(pool.map(|pool| &pool.name), to);
+    let backend = record.backend.and_then(|id| pool?.backends.get(id.index()));
+    to.extend_from_slice(b",\"backend\":");
+    push_name(backend.map(|backend| &backend.name), to);
+    to.extend_from_slice(match (backend, record.reused) {
+        (None, _) => b",\"reused\":null",
+        (Some(_), true) => b",\"reused\":true",
+        (Some(_), false) => b",\"reused\":false",
+    });
+    to.extend_from_slice(b",\"attempts\":");
+    push_number(u64::from(record.attempts), to);
+}
+
+fn json_of_times(record: &Record, to: &mut Vec<u8>) {
+    let times = record.times;
+    for (key, micros) in [
+        (&b",\"t_queue\":"[..], times.queue),
+        (b",\"t_connect\":", times.connect),
+        (b",\"t_first_byte\":", times.first_byte),
+        (b",\"t_total\":", Some(times.total)),
+        (b",\"t_self\":", Some(times.own)),
+    ] {
+        to.extend_from_slice(key);
+        push_known(micros, to, push_millis);
+    }
+}
+
+/// `client - - [date] "method target protocol" status bytes`, as Apache and nginx write it; bytes
+/// are all that were sent.
+fn common(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
+    let Line { record, head, .. } = *line;
+    push_address(record.client, to);
+    to.extend_from_slice(b" - - [");
+    to.extend_from_slice(dates.common(line.unix_ms));
+    to.extend_from_slice(b"] \"");
+    match known(head.bytes(head.method_span)) {
+        None => to.push(b'-'),
+        Some(method) => {
+            push_hex_escaped(method, SHORT_BYTES_MAX, to);
+            to.push(b' ');
+            push_hex_escaped(head.bytes(head.target), TARGET_BYTES_MAX, to);
+            to.push(b' ');
+            to.extend_from_slice(protocol(head.version));
+        }
+    }
+    to.extend_from_slice(b"\" ");
+    match record.status {
+        0 => to.push(b'-'),
+        status => push_number(u64::from(status), to),
+    }
+    to.push(b' ');
+    push_number(record.response_bytes, to);
+}
+
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::Http10 => b"HTTP/1.0",
+        Version::Http11 => b"HTTP/1.1",
+    }
+}
+
+/// What can only be empty where it is not known.
+fn known(bytes: &[u8]) -> Option<&[u8]> {
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+fn push_text(bytes: Option<&[u8]>, bytes_max: usize, to: &mut Vec<u8>) {
+    push_known(bytes, to, |bytes, to| push_json(bytes, bytes_max, to));
+}
+
+/// A name of the configuration, which may hold what JSON escapes.
+fn push_name(name: Option<&String>, to: &mut Vec<u8>) {
+    push_text(name.map(String::as_bytes), SHORT_BYTES_MAX, to);
+}
+
+fn push_known<T>(value: Option<T>, to: &mut Vec<u8>, push: impl FnOnce(T, &mut Vec<u8>)) {
+    match value {
+        Some(value) => push(value, to),
+        None => to.extend_from_slice(b"null"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::base::rng::Rng;
+    use crate::http::{
+        fault::Cause,
+        head::Method,
+        headers::{Headers, Span},
+    };
+    use crate::observe::{record::Term, request_id::RequestId};
+    use crate::plan::{
+        Address, Algorithm, Backend, BackendId, Connections, HostHeader, Listener, ListenerId,
+        ListenerTimeouts, PathPattern, Pool, PoolId, PoolTimeouts, Retry, Route, RouteId,
+    };
+
+    fn plan() -> Plan {
+        let listener = Listener {
+            name: "web".into(),
+            bind: Vec::new(),
+            pool: None,
+            trusted_proxies: Vec::new(),
+            connections_max: 0,
+            access_log: None,
+            timeouts: ListenerTimeouts::default(),
+            backlog: 0,
+        };
+        let route = Route {
+            name: "a \"route\"".into(),
+            listener: None,
+            hosts: Vec::new(),
+            path: PathPattern::Any,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            priority: 0,
+            pool: PoolId(0),
+        };
+        let address: SocketAddr = ([10, 0, 0, 1], 3000).into();
+        let backend = Backend {
+            name: address.to_string(),
+            address: Address::Socket(address),
+            weight: 1,
+            backup: false,
+        };
+        let pool = Pool {
+            name: "app".into(),
+            backends: vec![backend],
+            resolve: std::time::Duration::ZERO,
+            algorithm: Algorithm::default(),
+            host: HostHeader::default(),
+            retry: Retry::default(),
+            connections: Connections::default(),
+            timeouts: PoolTimeouts::default(),
+        };
+        Plan {
+            listeners: vec![listener],
+            routes: vec![route],
+            pools: vec![pool],
+            ..Plan::default()
+        }
+    }
+
+    /// A head whose parts hold these bytes, whatever a parser would say to them.
+    fn head(parts: &[&[u8]; 4], user_agent: &[u8], referer: &[u8]) -> RequestHead {
+        let mut headers = Headers::default();
+        let mut add = |bytes: &[u8]| {
+            let start = headers.bytes.len();
+            headers.bytes.extend_from_slice(bytes);
+            Span::new(start, headers.bytes.len())
+        };
+        let [method_span, authority, path, query] = parts.map(&mut add);
+        let target = Span::new(path.start as usize, query.end());
+        headers.push(Name::UserAgent, b"User-Agent", user_agent);
+        headers.push(Name::Referer, b"Referer", referer);
+        let method = Method::Get;
+        RequestHead {
+            headers,
+            method,
+            method_span,
+            authority,
+            path,
+            query,
+            target,
+            ..Default::default()
+        }
+    }
+
+    fn record() -> Record {
+        let mut record =
+            Record::new(RequestId::default(), ListenerId(0), "192.0.2.7:5123".parse().unwrap());
+        record.client = "2001:db8::1".parse().unwrap();
+        record
+    }
+
+    fn write(format: AccessLogFormat, record: &Record, head: &RequestHead) -> Vec<u8> {
+        let line = Line { unix_ms: 1_791_203_696_789, record, head, plan: &plan() };
+        let mut buffer = b"line before\n".to_vec();
+        Format(format).write(&line, &mut Dates::default(), &mut buffer);
+        buffer.split_off(12)
+    }
+
+    /// The one object that a line of JSON is.
+    #[track_caller]
+    fn parse(line: &[u8]) -> Map<String, Value> {
+        assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+        serde_json::from_slice(line).unwrap_or_else(|error| {
+            panic!("{error}: {}", String::from_utf8_lossy(line));
+        })
+    }
+
+    /// The keys of a line in the order in which they stand in it.
+    fn keys(line: &[u8]) -> Vec<String> {
+        let text = String::from_utf8(line.to_vec()).unwrap();
+        let ends = text.match_indices("\":").map(|(end, _)| end);
+        ends.map(|end| text[..end].rsplit('"').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_line_of_json_says_all_that_is_known_in_the_published_order() {
+        let head = head(&[b"GET", b"a.example:80", b"/x y", b"q=1"], b"curl/8", b"http://b/");
+        let mut record = record();
+        record.status = 200;
+        record.request_bytes = 78;
+        record.response_bytes = 1234;
+        record.route = Some(RouteId(0));
+        record.pool = Some(PoolId(0));
+        record.backend = Some(BackendId(0));
+        record.attempts = 2;
+        record.times.connect = Some(250);
+        record.times.first_byte = Some(1_050);
+        record.times.total = 12_345_678;
+        record.times.own = 42;
+        let line = write(AccessLogFormat::Json, &record, &head);
+        assert_eq!(keys(&line), KEYS.map(|(key, _)| key.to_owned()));
+        let expected = json!({
+            "time": "2026-10-05T12:34:56.789Z", "request_id": "00000000000000000000000000",
+            "listener": "web", "client": "2001:db8::1", "peer": "192.0.2.7:5123",
+            "method": "GET", "scheme": "http", "host": "a.example:80", "path": "/x y",
+            "query": "q=1", "protocol": "HTTP/1.1", "status": 200, "request_bytes": 78,
+            "response_bytes": 1234, "route": "a \"route\"", "pool": "app",
+            "backend": "10.0.0.1:3000", "reused": false, "attempts": 2, "t_queue": null,
+            "t_connect": 0.25, "t_first_byte": 1.05, "t_total": 12345.678, "t_self": 0.042,
+            "term": "ok", "sticky": null, "tls": null, "user_agent": "curl/8",
+            "referer": "http://b/",
+        });
+        assert_eq!(Value::Object(parse(&line)), expected);
+        assert!(String::from_utf8(line).unwrap().contains("\"t_connect\":0.250,"));
+    }
+
+    #[test]
+    fn a_request_that_was_refused_before_it_was_known_has_its_line() {
+        let mut record = record();
+        record.status = 400;
+        record.term = Term::Fault(Cause::BadRequest);
+        let head = RequestHead::default();
+        let line = write(AccessLogFormat::Json, &record, &head);
+        assert_eq!(keys(&line), KEYS.map(|(key, _)| key.to_owned()));
+        let object = parse(&line);
+        for key in ["method", "host", "path", "protocol", "route", "pool", "backend", "reused"] {
+            assert_eq!(object[key], Value::Null, "{key}");
+        }
+        assert_eq!(object["term"], "bad_request");
+        record.status = 0;
+        assert_eq!(parse(&write(AccessLogFormat::Json, &record, &head))["status"], Value::Null);
+        let line = write(AccessLogFormat::Combined, &record, &head);
+        let expected = "2001:db8::1 - - [05/Oct/2026:12:34:56 +0000] \"-\" - 0 \"-\" \"-\"\n";
+        assert_eq!(str::from_utf8(&line), Ok(expected));
+    }
+
+    #[test]
+    fn text_formats_are_those_of_apache_and_nginx() {
+        let head = head(&[b"GET", b"a", b"/x", b"?q=\""], b"curl/8 \"\n", b"http://b/");
+        let mut record = record();
+        record.client = [192, 0, 2, 1].into();
+        record.status = 404;
+        record.response_bytes = 5;
+        let common = r#"192.0.2.1 - - [05/Oct/2026:12:34:56 +0000] "GET /x?q=\x22 HTTP/1.1" 404 5"#;
+        let line = write(AccessLogFormat::Common, &record, &head);
+        assert_eq!(String::from_utf8(line).unwrap(), format!("{common}\n"));
+        let line = write(AccessLogFormat::Combined, &record, &head);
+        let combined = format!("{common} \"http://b/\" \"curl/8 \\x22\\x0a\"\n");
+        assert_eq!(String::from_utf8(line).unwrap(), combined);
+    }
+
+    #[test]
+    fn every_way_to_end_has_a_code() {
+        for (term, code) in [
+            (Term::Ok, "ok"),
+            (Term::Fault(Cause::ConnectTimeout), "connect_timeout"),
+            (Term::TunnelClosed, "tunnel_closed"),
+            (Term::TunnelIdle, "tunnel_idle"),
+        ] {
+            let record = Record { term, ..record() };
+            let line = write(AccessLogFormat::Json, &record, &RequestHead::default());
+            assert_eq!(parse(&line)["term"], code);
+        }
+    }
+
+    /// Bytes that end strings, lines and fields somewhere, in any order.
+    fn hostile(rng: &mut Rng, length_max: u32) -> Vec<u8> {
+        const PIECES: [&[u8]; 14] = [
+            b"\"",
+            b"\\",
+            b"\n",
+            b"\r\n",
+            b"\0",
+            b"\x1b[2K",
+            b"\xff",
+            b"\xc3",
+            b"\xe2\x80\xa8",
+            b"\xc2\x85",
+            b"\",\"status\":200,\"x\":\"",
+            b"} {",
+            b"\" 200 1 \"",
+            b"a",
+        ];
+        let mut bytes = Vec::new();
+        for _ in 0..rng.below(length_max) {
+            match rng.below(4) {
+                0 => bytes.push(rng.next() as u8),
+                _ => bytes.extend(PIECES[rng.below(PIECES.len() as u32) as usize]),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn no_peer_can_forge_a_line() {
+        for seed in 0..512 {
+            let rng = &mut Rng::seeded(seed);
+            let [method, host, path, query] = [(); 4].map(|()| hostile(rng, 12));
+            let (agent, referer) = (hostile(rng, 12), hostile(rng, 12));
+            let head = head(&[&method, &host, &path, &query], &agent, &referer);
+            let mut record = record();
+            record.status = 403;
+            let line = write(AccessLogFormat::Json, &record, &head);
+            let object = parse(&line);
+            assert_eq!(object.len(), KEYS.len(), "seed {seed}: {object:?}");
+            assert_eq!(object["status"], 403, "seed {seed}");
+            assert_eq!(object["path"].as_str().unwrap_or(""), String::from_utf8_lossy(&path));
+            assert_eq!(object["user_agent"].as_str().unwrap(), String::from_utf8_lossy(&agent));
+            let printable = |text: &str| !text.chars().any(char::is_control);
+            assert!(printable(str::from_utf8(&line[..line.len() - 1]).unwrap()), "seed {seed}");
+
+            let line = write(AccessLogFormat::Combined, &record, &head);
+            let (text, end) = line.split_at(line.len() - 1);
+            assert_eq!(end, b"\n");
+            assert!(text.iter().all(|byte| (b' '..=b'~').contains(byte)), "seed {seed}");
+            let quotes = text.iter().filter(|byte| **byte == b'"').count();
+            assert_eq!(quotes, 6, "seed {seed}: {}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn a_line_has_a_bound_whatever_a_peer_sends() {
+        let most = vec![b'\x01'; 100_000];
+        let head = head(&[&most, &most, &most, &most], &most, &most);
+        for format in [AccessLogFormat::Json, AccessLogFormat::Combined] {
+            let line = write(format, &record(), &head);
+            assert!(line.len() < 64 << 10, "{} bytes", line.len());
+        }
+        parse(&write(AccessLogFormat::Json, &record(), &head));
+    }
+}

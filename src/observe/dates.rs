@@ -1,0 +1,127 @@
+//! The date of a line, in the two spellings that logs have, without a look at any calendar per
+//! line: worked out once a second, the milliseconds put in afterwards. UTC always.
+
+/// The date that was asked for last, spelled out.
+#[derive(Clone, Debug)]
+pub(crate) struct Dates {
+    second: u64,
+    rfc3339: [u8; 24],
+    common: [u8; 26],
+}
+
+impl Default for Dates {
+    fn default() -> Dates {
+        let (rfc3339, common) = (*b"1970-01-01T00:00:00.000Z", *b"01/Jan/1970:00:00:00 +0000");
+        Dates { second: 0, rfc3339, common }
+    }
+}
+
+impl Dates {
+    /// As RFC 3339 has it, with milliseconds: `2026-10-05T12:34:56.789Z`.
+    #[inline]
+    pub(crate) fn rfc3339(&mut self, unix_ms: u64) -> &[u8; 24] {
+        self.renew(unix_ms / 1000);
+        put(&mut self.rfc3339, 20, 3, unix_ms % 1000);
+        &self.rfc3339
+    }
+
+    /// As the common log format has it: `05/Oct/2026:12:34:56 +0000`.
+    #[inline]
+    pub(crate) fn common(&mut self, unix_ms: u64) -> &[u8; 26] {
+        self.renew(unix_ms / 1000);
+        &self.common
+    }
+
+    #[inline]
+    fn renew(&mut self, second: u64) {
+        if second != self.second {
+            self.spell(second);
+        }
+    }
+
+    #[cold]
+    fn spell(&mut self, second: u64) {
+        const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+        self.second = second;
+        let (year, month, day) = civil(second / 86_400);
+        for (place, value) in [(0, year), (5, month), (8, day)] {
+            put(&mut self.rfc3339, place, if place == 0 { 4 } else { 2 }, value);
+        }
+        put(&mut self.common, 0, 2, day);
+        put(&mut self.common, 7, 4, year);
+        let name = (month as usize - 1) * 3;
+        self.common[3..6].copy_from_slice(&MONTHS[name..name + 3]);
+        let of_day = [second / 3600 % 24, second / 60 % 60, second % 60];
+        for (index, value) in of_day.into_iter().enumerate() {
+            put(&mut self.rfc3339, 11 + index * 3, 2, value);
+            put(&mut self.common, 12 + index * 3, 2, value);
+        }
+    }
+}
+
+/// Writes the last `digits` digits of a number.
+fn put(text: &mut [u8], start: usize, digits: usize, mut value: u64) {
+    for place in text[start..start + digits].iter_mut().rev() {
+        *place = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: Hinnant's
+/// `civil_from_days`, whose years begin in March so that the leap day is their last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // since 0000-03-01
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spells_dates_with_milliseconds() {
+        let mut dates = Dates::default();
+        // Each against `date -u -d @SECONDS`, and in this order, so that each second is new.
+        for (unix_ms, rfc3339, common) in [
+            (0, "1970-01-01T00:00:00.000Z", "01/Jan/1970:00:00:00 +0000"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z", "29/Feb/2000:00:00:00 +0000"),
+            (951_868_799_999, "2000-02-29T23:59:59.999Z", "29/Feb/2000:23:59:59 +0000"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z", "01/Mar/2000:00:00:00 +0000"),
+            (1_709_164_800_050, "2024-02-29T00:00:00.050Z", "29/Feb/2024:00:00:00 +0000"),
+            (1_791_203_696_789, "2026-10-05T12:34:56.789Z", "05/Oct/2026:12:34:56 +0000"),
+            (1_798_761_599_000, "2026-12-31T23:59:59.000Z", "31/Dec/2026:23:59:59 +0000"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z", "01/Mar/2100:00:00:00 +0000"),
+        ] {
+            assert_eq!(str::from_utf8(dates.rfc3339(unix_ms)), Ok(rfc3339));
+            assert_eq!(str::from_utf8(dates.common(unix_ms)), Ok(common));
+            assert_eq!(str::from_utf8(dates.rfc3339(unix_ms)), Ok(rfc3339), "asked again");
+        }
+    }
+
+    #[test]
+    fn counts_every_day_of_eight_hundred_years() {
+        let mut expected = (1970, 1, 1);
+        for days in 0..292_194 {
+            assert_eq!(civil(days), expected);
+            let (year, month, day) = expected;
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let last = match month {
+                2 => 28 + u64::from(leap),
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            expected = match (month, day == last) {
+                (12, true) => (year + 1, 1, 1),
+                (_, true) => (year, month + 1, 1),
+                (_, false) => (year, month, day + 1),
+            };
+        }
+    }
+}
