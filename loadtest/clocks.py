@@ -12,6 +12,8 @@ import time
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: sum_exec_runtime of the thread group
 _KTHREADD = 2
+# Kernel threads that may be at work for our sockets; others (memory, disks) are strangers like any.
+_OURS = ("ksoftirqd", "kworker", "rcu", "iou-", "irq/", "napi/")
 
 
 def cpu_ns(pid):
@@ -66,7 +68,7 @@ def core_ns(core):
 
 
 def everyone_else(own):
-    """(kernel threads' ns, {pid: (name, ns with reaped children)}) of all processes but `own`.
+    """(ns of kernel threads that serve us, {pid: (name, ns with reaped children)}) of all processes but `own`.
 
     A process that ends within a slice is not lost: its time moves to whoever reaped it, so the sum
     over all of them is kept.
@@ -79,7 +81,7 @@ def everyone_else(own):
         if stat is None:
             continue
         name, fields = stat
-        if int(fields[1]) == _KTHREADD or int(entry) == _KTHREADD:
+        if int(fields[1]) == _KTHREADD and name.startswith(_OURS):
             kernel += cpu_ns(int(entry))
         else:
             foreign[int(entry)] = (name, sum(map(int, fields[11:15])) * TICK_NS)

@@ -44,8 +44,8 @@ def commit():
 def versions(fleet):
     """{program: version}; of each Ringway also its binary's digest and the first line it says."""
     found = {
-        "wrk": (output([tool("wrk"), "-v"]) or "?").splitlines()[0],
-        "nginx (origin)": output([tool("nginx"), "-v"]),
+        "wrk": _version("wrk"),
+        "origin": _version("nginx"),
         "python": platform.python_version(),
     }
     for proxy in fleet.proxies:
@@ -55,8 +55,14 @@ def versions(fleet):
             said = proxy.child.last_words(1000).splitlines() if proxy.child else []
             found[proxy.name] = f"{said[0] if said else '?'} (binary sha256 {digest})"
         else:
-            found[proxy.name] = output([tool(proxy.kind), "-v"]).splitlines()[0]
+            found[proxy.name] = _version(proxy.kind)
     return found
+
+
+def _version(name):
+    """The first line that `name -v` prints, without its copyright or address."""
+    line = (output([tool(name), "-v"]).splitlines() or ["?"])[0]
+    return line.split(" Copyright")[0].split(" - http")[0]
 
 
 def _line(path, key):

@@ -1,9 +1,10 @@
 """The programs of a run: how each is configured and started.
 
-One nginx is the origin (three listeners = three backends, static bodies, the smallest from memory
-so that the load core has room, keep-alive without bound) on the load core; every proxy is alone on its own free loopback port on the proxy core. The work is
-made equal: each proxy adds X-Forwarded-For, hands on the client's Host, keeps connections to the
-backends and logs nothing. Ringway runs with its shipped defaults and the smallest file there is.
+One nginx is the origin on the load core: three listeners = three backends, static bodies (the
+smallest from memory, so that the core has room), keep-alive without bound. Every proxy is alone on
+its own free loopback port on the proxy core. The work is made equal: each proxy adds
+X-Forwarded-For, hands on the client's Host, keeps connections to the backends and logs nothing.
+Ringway runs with its shipped defaults and the smallest file there is.
 """
 
 import os

@@ -113,10 +113,11 @@ class Report:
             return "No figure was judged (that needs Ringway and a rival)."
         rows = [["proxy", "case", "what", "against", "measured", "at most", ""]]
         for one in self.figures:
-            show = (lambda v: f"{v:,.0f} B") if one["metric"] in ("idle", "burst") else "{:.2f}".format
+            show = "{:.2f}" if one["rival"] else "{:,.0f} B"
+            against = {"best": "the better rival"}.get(one["rival"], one["rival"])
             rows.append([
-                one["proxy"], one["case"], one["metric"], one["rival"], show(one["value"]),
-                show(one["limit"]), one["verdict"],
+                one["proxy"], one["case"], one["metric"], against,
+                show.format(one["value"]), show.format(one["limit"]), one["verdict"],
             ])
         return f"### Figures\n\n{grid(rows)}"
 

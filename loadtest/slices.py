@@ -82,7 +82,9 @@ class Table:
 
     def ratios(self, proxy, rivals, value):
         """`value` of proxy over the least of the rivals', round by round."""
-        return [value(one[proxy]) / min(value(one[rival]) for rival in rivals) for one in self.rounds]
+        return [
+            value(one[proxy]) / min(value(one[rival]) for rival in rivals) for one in self.rounds
+        ]
 
     def as_json(self):
         rounds = [{name: asdict(slice_) for name, slice_ in one.items()} for one in self.rounds]
@@ -125,8 +127,8 @@ class Bench:
         time.sleep(SETTLE)
         after = clocks.Snapshot(cores, own)
         seen = read_result(out)
-        if proxy.child.ended():
-            raise Refused(f"{proxy.name} died:\n{proxy.child.last_words()}")
+        if proxy.child.ended() or not set(own) >= set(proxy.child.pids()):
+            raise Refused(f"{proxy.name} or its worker died:\n{proxy.child.last_words()}")
         if any(seen["errors"].values()) or not seen["requests"]:
             raise Refused(f"{proxy.name}: {seen['requests']} requests, errors {seen['errors']}")
         between = clocks.Between(before, after, loader_ns)
@@ -177,7 +179,7 @@ class Bench:
         return best
 
     def table(self, name, rounds, seconds, renew, command, foreign=FOREIGN):
-        """`rounds` rounds over all proxies; `command(proxy, seconds)` is the loader to run."""
+        """`rounds` rounds over all proxies; `command(proxy, seconds)` is the loader."""
         table = Table(name)
         for number in range(rounds):
             if number % renew == 0:
