@@ -1,0 +1,122 @@
+//! The table of metrics and one slab of them per worker.
+//!
+//! Written by its worker alone with plain loads and stores, read by anyone, summed on reading. A
+//! sum taken while workers count may miss what happens meanwhile, never more.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// What a metric does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// One row of the table.
+pub(crate) struct Row {
+    /// Its name without the prefix `ringway_`, with labels where a family is counted apart.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) help: &'static str,
+}
+
+macro_rules! counters {
+    ($($variant:ident, $kind:ident, $name:literal, $help:literal;)*) => {
+        /// A metric of the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub(crate) enum Counter { $(#[doc = $help] $variant,)* }
+
+        /// The table of metrics, in the order of `Counter`.
+        pub(crate) const TABLE: &[Row] = &[
+            $(Row { name: $name, kind: Kind::$kind, help: $help },)*
+        ];
+    };
+}
+
+counters! {
+    Accepted, Counter, "connections_accepted_total", "Client connections accepted";
+    RejectedOverloaded, Counter, "connections_rejected_total{reason=\"overloaded\"}", "Client connections refused because a limit was reached";
+    RejectedDescriptors, Counter, "connections_rejected_total{reason=\"descriptors\"}", "Client connections refused because no descriptor was left";
+    IdleEvicted, Counter, "connections_idle_evicted_total", "Idle client connections closed to make room";
+    Connections, Gauge, "connections", "Client connections open";
+    Requests, Counter, "requests_total", "Requests whose head was read whole, and those refused before";
+    InFlight, Gauge, "requests_in_flight", "Exchanges under way";
+    RequestBytes, Counter, "request_bytes_total", "Bytes of request bodies taken from clients";
+    ResponseBytes, Counter, "response_bytes_total", "Bytes of response bodies handed to clients";
+    Refused, Counter, "refused_total", "Exchanges answered with a fault of the closed list";
+    ClientAborts, Counter, "client_aborts_total", "Clients that left before their answer was whole";
+    ClientTimeouts, Counter, "client_timeouts_total", "Clients cut because they stopped reading";
+    Incomplete, Counter, "responses_incomplete_total", "Answers cut after their head had gone out";
+    Retries, Counter, "retries_total", "Requests asked again";
+    BackendOpened, Counter, "backend_connections_opened_total", "Connections opened to backends";
+    BackendReuse, Counter, "backend_connection_reuse_total", "Requests sent on a connection used before";
+    BackendConnectFailures, Counter, "backend_connect_failures_total", "Connections to backends that could not be made";
+    BackendClosedIdle, Counter, "backend_connections_closed_total{reason=\"closed\"}", "Idle backend connections that the backend closed";
+    BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because bytes came that nobody asked for";
+    BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
+    BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
+    BackendInFlight, Gauge, "backend_in_flight", "Requests under way at backends";
+    BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
+    Tunnels, Gauge, "tunnels", "Upgraded connections under way";
+    Panics, Counter, "panics_total", "Connections ended by a panic: each is a bug";
+}
+
+/// The metrics of one worker.
+#[repr(align(128))]
+pub(crate) struct Slab([AtomicU64; TABLE.len()]);
+
+impl Slab {
+    pub(crate) fn new() -> Arc<Slab> {
+        Arc::new(Slab([const { AtomicU64::new(0) }; TABLE.len()]))
+    }
+
+    /// Adds to a metric. Only the slab's worker may call it.
+    #[inline]
+    pub(crate) fn add(&self, counter: Counter, amount: u64) {
+        let cell = &self.0[counter as usize];
+        cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Takes from a gauge. Only the slab's worker may call it.
+    #[inline]
+    pub(crate) fn sub(&self, counter: Counter, amount: u64) {
+        self.add(counter, amount.wrapping_neg());
+    }
+
+    /// A metric as it stands.
+    pub(crate) fn read(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Relaxed)
+    }
+
+    /// A metric by its place in the table.
+    pub(crate) fn read_at(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, |cell| cell.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_returns_to_nought_and_names_are_unique() {
+        let slab = Slab::new();
+        slab.add(Counter::InFlight, 2);
+        slab.sub(Counter::InFlight, 2);
+        assert_eq!(slab.read(Counter::InFlight), 0);
+        let mut names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+        for row in TABLE {
+            assert!(row.kind == Kind::Gauge || row.name.contains("_total"), "{}", row.name);
+            assert!(!row.help.is_empty());
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Everything that two threads can both see: the only atomics in the house.
+//!
+//! Floor 3. Each has one writer, named in its comment, except the permits, which are the named
+//! exception: one counter on its own cache line, touched only where a limit is set.
+
+pub(crate) mod counters;
+pub(crate) mod inbox;
+pub(crate) mod permits;

@@ -1,0 +1,97 @@
+//! A limit that is exact for the whole process: one counter on its own cache line.
+//!
+//! The named exception to single writers: every worker takes and gives back, but only where the
+//! limit is set, and once per connection, not per request.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+#[repr(align(128))]
+struct Taken(AtomicU32);
+
+/// Permits of one limit, shared by all workers.
+#[derive(Clone)]
+pub(crate) struct Permits {
+    taken: Arc<Taken>,
+    max: u32,
+}
+
+/// A permit; given back when it is dropped.
+pub(crate) struct Permit(Option<Arc<Taken>>);
+
+impl Permits {
+    /// `max` permits; 0 = no limit, and nothing shared is touched.
+    pub(crate) fn new(max: u32) -> Permits {
+        Permits { taken: Arc::new(Taken(AtomicU32::new(0))), max }
+    }
+
+    /// A permit, if one is left.
+    pub(crate) fn take(&self) -> Option<Permit> {
+        if self.max == 0 {
+            return Some(Permit(None));
+        }
+        if self.taken.0.fetch_add(1, Relaxed) < self.max {
+            return Some(Permit(Some(Arc::clone(&self.taken))));
+        }
+        self.taken.0.fetch_sub(1, Relaxed);
+        None
+    }
+}
+
+impl Permits {
+    /// The permit of a holder that will `hand_over` its own.
+    pub(crate) fn take_over(&self) -> Permit {
+        Permit((self.max != 0).then(|| Arc::clone(&self.taken)))
+    }
+}
+
+impl Permit {
+    /// Leaves it to the one that took it over.
+    pub(crate) fn hand_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(taken) = &self.0 {
+            taken.0.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_out_exactly_as_many_as_there_are() {
+        let permits = Permits::new(2);
+        let (first, _second) = (permits.take().unwrap(), permits.take().unwrap());
+        assert!(permits.take().is_none());
+        drop(first);
+        assert!(permits.take().is_some());
+    }
+
+    #[test]
+    fn many_threads_never_hold_more_than_the_limit() {
+        let permits = Permits::new(3);
+        let (held, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if let Some(_permit) = permits.take() {
+                            most.fetch_max(held.fetch_add(1, Relaxed) + 1, Relaxed);
+                            held.fetch_sub(1, Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.load(Relaxed)));
+        assert_eq!(permits.taken.0.load(Relaxed), 0);
+    }
+}
