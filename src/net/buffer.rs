@@ -1,0 +1,293 @@
+//! The worker's buffers: anonymous mappings of one size, kept warm in last-in-first-out order.
+//!
+//! A buffer has room for a whole 64 KiB read (a smaller first read costs a quarter of the machine
+//! time of a 16 KiB answer), with free room before and behind it, so that a head or the frame of a
+//! chunk can be written around a body that is already there and both leave in one write. Mappings
+//! instead of the allocator's memory: only touched pages cost, and what is given back after a peak
+//! is really given back. This is one of the two files with `unsafe`.
+
+#![allow(unsafe_code)]
+
+use std::{cell::RefCell, io, ptr::NonNull, rc::Rc, slice};
+
+use monoio::buf::{IoBuf, IoBufMut};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// Most bytes that one read takes.
+pub(crate) const READ_BYTES: usize = 64 << 10;
+
+/// Room kept free before what is read.
+const ROOM_BEFORE: usize = 1 << 10;
+
+/// Room kept free behind what is read: the end of a chunk and a last chunk.
+const ROOM_BEHIND: usize = 64;
+
+const PAGE: usize = 4 << 10;
+const MAPPING_BYTES: usize = (ROOM_BEFORE + READ_BYTES + ROOM_BEHIND).div_ceil(PAGE) * PAGE;
+
+/// A buffer: the bytes in it lie between `start` and `end`.
+pub(crate) struct Buffer {
+    mapping: NonNull<u8>,
+    start: u32,
+    end: u32,
+}
+
+impl Buffer {
+    fn map() -> io::Result<Buffer> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new anonymous private mapping aliases nothing.
+        let mapping = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                MAPPING_BYTES,
+                access,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        // A huge page would make each touched buffer cost 2 MiB. Advice: its failure changes
+        // nothing that we promise.
+        // SAFETY: the range is the mapping just made.
+        let _ = unsafe { rustix::mm::madvise(mapping, MAPPING_BYTES, Advice::LinuxNoHugepage) };
+        let mapping = NonNull::new(mapping.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Buffer { mapping, start: ROOM_BEFORE as u32, end: ROOM_BEFORE as u32 })
+    }
+
+    /// Forgets what is in it.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.start = ROOM_BEFORE as u32;
+        self.end = ROOM_BEFORE as u32;
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The bytes in it.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: start <= end <= MAPPING_BYTES, and every byte of an anonymous mapping is
+        // initialised (zero at first).
+        unsafe { slice::from_raw_parts(self.mapping.as_ptr().add(self.start as usize), self.len()) }
+    }
+
+    /// The bytes in it, to change in place.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as `bytes`; `&mut self` makes the borrow unique.
+        unsafe {
+            slice::from_raw_parts_mut(self.mapping.as_ptr().add(self.start as usize), self.len())
+        }
+    }
+
+    /// Free room behind the bytes that a read may fill.
+    #[inline]
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        let room = self.room_len();
+        // SAFETY: end + room <= ROOM_BEFORE + READ_BYTES < MAPPING_BYTES.
+        unsafe { slice::from_raw_parts_mut(self.mapping.as_ptr().add(self.end as usize), room) }
+    }
+
+    #[inline]
+    pub(crate) fn room_len(&self) -> usize {
+        (ROOM_BEFORE + READ_BYTES).saturating_sub(self.end as usize)
+    }
+
+    /// Says that the first `count` bytes of `room` were filled.
+    #[inline]
+    pub(crate) fn filled(&mut self, count: usize) {
+        debug_assert!(count <= self.room_len());
+        self.end += count.min(self.room_len()) as u32;
+    }
+
+    /// Drops `count` bytes from the front. An empty buffer starts over, with all its room.
+    #[inline]
+    pub(crate) fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += count.min(self.len()) as u32;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Keeps only the first `count` bytes.
+    #[inline]
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.end = self.start + count.min(self.len()) as u32;
+    }
+
+    /// Moves the bytes to where an empty buffer would have them, so that all room is behind them.
+    pub(crate) fn rewind(&mut self) {
+        let (from, len) = (self.start as usize, self.len());
+        if from == ROOM_BEFORE {
+            return;
+        }
+        // SAFETY: both ranges lie in the mapping; `copy` allows them to overlap.
+        unsafe {
+            let base = self.mapping.as_ptr();
+            std::ptr::copy(base.add(from), base.add(ROOM_BEFORE), len);
+        }
+        self.start = ROOM_BEFORE as u32;
+        self.end = (ROOM_BEFORE + len) as u32;
+    }
+
+    /// Writes `bytes` right before what is there; false, and nothing done, where the room is too
+    /// small.
+    #[inline]
+    pub(crate) fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = (self.start as usize).checked_sub(bytes.len()) else {
+            return false;
+        };
+        self.start = start as u32;
+        self.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        true
+    }
+
+    /// Writes `bytes` at `at`, over what is there and, where that ends, behind it; false, and
+    /// nothing done, where the room is too small. Unlike a read it may use the room kept for the
+    /// end of a chunk.
+    #[inline]
+    pub(crate) fn overwrite(&mut self, at: usize, bytes: &[u8]) -> bool {
+        let end = self.start as usize + at + bytes.len();
+        if at > self.len() || end > MAPPING_BYTES {
+            return false;
+        }
+        self.end = self.end.max(end as u32);
+        self.bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+        true
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers to it any more. Where the kernel cannot
+        // split its list of mappings the pages are given back all the same.
+        unsafe {
+            let base = self.mapping.as_ptr().cast();
+            if rustix::mm::munmap(base, MAPPING_BYTES).is_err() {
+                let _ = rustix::mm::madvise(base, MAPPING_BYTES, Advice::LinuxDontNeed);
+            }
+        }
+    }
+}
+
+/// A buffer that the kernel is filling.
+pub(crate) struct Filling(pub(crate) Buffer);
+
+// SAFETY: the pointer stays valid and in place while the buffer is owned by the operation, and
+// `bytes_total` bytes behind it lie in the mapping.
+unsafe impl IoBufMut for Filling {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.0.room().as_mut_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.0.room_len()
+    }
+
+    unsafe fn set_init(&mut self, count: usize) {
+        self.0.filled(count);
+    }
+}
+
+// SAFETY: as above; what can be read is what is in the buffer.
+unsafe impl IoBuf for Filling {
+    fn read_ptr(&self) -> *const u8 {
+        self.0.bytes().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The buffers of one worker.
+pub(crate) struct Buffers {
+    free: RefCell<Vec<Buffer>>,
+    kept_max: usize,
+}
+
+impl Buffers {
+    /// Buffers of which at most `kept_max` are kept while nobody uses them.
+    pub(crate) fn new(kept_max: usize) -> Rc<Buffers> {
+        Rc::new(Buffers { free: RefCell::new(Vec::with_capacity(kept_max)), kept_max })
+    }
+
+    /// An empty buffer; the warmest there is, else a new one.
+    ///
+    /// # Errors
+    /// The kernel's, where it gives no more memory.
+    #[inline]
+    pub(crate) fn take(&self) -> io::Result<Buffer> {
+        match self.free.borrow_mut().pop() {
+            Some(buffer) => Ok(buffer),
+            None => Buffer::map(),
+        }
+    }
+
+    /// Takes a buffer back; a surplus one is unmapped.
+    #[inline]
+    pub(crate) fn give(&self, mut buffer: Buffer) {
+        let mut free = self.free.borrow_mut();
+        if free.len() < self.kept_max {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+
+    /// Unmaps all but the `count` warmest of the buffers that nobody uses.
+    pub(crate) fn shrink(&self, count: usize) {
+        let mut free = self.free.borrow_mut();
+        let surplus = free.len().saturating_sub(count);
+        free.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_around_what_is_there() {
+        let mut buffer = Buffer::map().unwrap();
+        buffer.room()[..4].copy_from_slice(b"body");
+        buffer.filled(4);
+        assert!(buffer.prepend(b"4\r\n") && buffer.overwrite(7, b"\r\n"));
+        assert_eq!(buffer.bytes(), b"4\r\nbody\r\n");
+        buffer.consume(3);
+        buffer.truncate(4);
+        assert_eq!(buffer.bytes(), b"body");
+        buffer.rewind();
+        assert_eq!(buffer.bytes(), b"body");
+        buffer.consume(4);
+        assert!(buffer.is_empty() && buffer.room_len() == READ_BYTES);
+    }
+
+    #[test]
+    fn a_full_buffer_still_takes_the_end_of_a_chunk_but_never_more_than_the_mapping() {
+        let mut buffer = Buffer::map().unwrap();
+        buffer.room().fill(b'x');
+        buffer.filled(READ_BYTES);
+        assert_eq!(buffer.room_len(), 0);
+        assert!(buffer.overwrite(READ_BYTES, b"\r\n0\r\n\r\n"));
+        assert!(!buffer.overwrite(READ_BYTES, &[0; PAGE]));
+        assert!(!buffer.prepend(&[0; ROOM_BEFORE + 1]));
+        assert!(buffer.prepend(&[b'h'; ROOM_BEFORE]));
+    }
+
+    #[test]
+    fn keeps_no_more_than_it_may() {
+        let buffers = Buffers::new(2);
+        let three: Vec<Buffer> = (0..3).map(|_| buffers.take().unwrap()).collect();
+        three.into_iter().for_each(|buffer| buffers.give(buffer));
+        assert_eq!(buffers.free.borrow().len(), 2);
+        buffers.shrink(1);
+        assert_eq!(buffers.free.borrow().len(), 1);
+    }
+}

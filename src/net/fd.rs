@@ -1,0 +1,251 @@
+//! What the kernel offers and monoio does not, by descriptor: non-blocking reads and writes,
+//! shutdown, readiness of a client, splice, filters. Through rustix, and libc where rustix has no
+//! call. One of the two files with `unsafe`: a raw descriptor is trusted to be open, which its
+//! callers owe to the streams they hold.
+
+#![allow(unsafe_code)]
+
+use std::{
+    cell::UnsafeCell,
+    future::Future,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    pin::Pin,
+    rc::Rc,
+};
+
+use monoio::{
+    io::{AsyncReadRent, Split},
+    net::TcpStream,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+    net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags},
+    pipe::SpliceFlags,
+};
+
+use super::buffer::{Buffer, Filling};
+
+/// Which half of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Reading,
+    Writing,
+    Both,
+}
+
+/// What a receive gives back when it ends: how much came, and the buffer it came into.
+pub(crate) type Received = (io::Result<usize>, Buffer);
+
+/// A receive in flight. It owns a share of its stream and its buffer, and is never dropped before
+/// it has ended (`stream.rs` sees to that).
+pub(crate) type Receiving = Pin<Box<dyn Future<Output = Received>>>;
+
+/// A TCP stream that one receive and any number of readiness polls may use at once.
+pub(crate) struct Shared(Rc<UnsafeCell<TcpStream>>);
+
+impl Shared {
+    pub(crate) fn new(stream: TcpStream) -> Shared {
+        fn can_be_used_from_both_sides<T: Split>(_: &T) {}
+        can_be_used_from_both_sides(&stream);
+        Shared(Rc::new(UnsafeCell::new(stream)))
+    }
+
+    #[inline]
+    fn stream(&self) -> &TcpStream {
+        // SAFETY: `TcpStream` is `Split`: its reading and writing operations are independent, and
+        // none of them keeps a `&mut` across a suspension (monoio clones the descriptor instead).
+        unsafe { &*self.0.get() }
+    }
+
+    #[inline]
+    pub(crate) fn raw(&self) -> RawFd {
+        self.stream().as_raw_fd()
+    }
+
+    #[inline]
+    pub(crate) fn borrowed(&self) -> BorrowedFd<'_> {
+        borrow(self.raw())
+    }
+
+    /// Until there is something to read, an end or an error. May be dropped at will.
+    #[inline]
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.stream().readable(false).await
+    }
+
+    /// Until there is room to write, or an error. May be dropped at will.
+    #[inline]
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.stream().writable(false).await
+    }
+
+    /// A receive that takes what comes next into a buffer. Nothing happens before the first poll.
+    pub(crate) fn receive(&self, buffer: Buffer) -> Receiving {
+        let share = Rc::clone(&self.0);
+        Box::pin(async move {
+            // SAFETY: as `stream`; this is the only receive, and monoio's future does not touch
+            // the stream after it has been made.
+            let stream = unsafe { &mut *share.get() };
+            let (result, Filling(buffer)) = stream.read(Filling(buffer)).await;
+            (result, buffer)
+        })
+    }
+
+    /// The stream itself, where nothing else has a share of it.
+    pub(crate) fn into_stream(self) -> Option<TcpStream> {
+        Rc::try_unwrap(self.0).ok().map(UnsafeCell::into_inner)
+    }
+}
+
+#[inline]
+fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: callers hold the stream (or the guard of its watch) while they name its descriptor.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Reads what is there. `WouldBlock` where there is nothing.
+#[inline]
+pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<usize> {
+    let (_, count) = rustix::net::recv(fd, buffer.room(), RecvFlags::DONTWAIT)?;
+    buffer.filled(count);
+    Ok(count)
+}
+
+/// Reads what is there and forgets it.
+pub(crate) fn discard(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::net::recv(fd, room, RecvFlags::DONTWAIT)?.1)
+}
+
+/// Writes what fits. `more` tells the kernel that the rest follows at once.
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    if more {
+        flags |= SendFlags::MORE;
+    }
+    Ok(rustix::net::send(fd, bytes, flags)?)
+}
+
+/// Writes what fits of two pieces, in order, in one call.
+#[inline]
+pub(crate) fn send_both(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    let parts = [IoSlice::new(first), IoSlice::new(second)];
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::net::sendmsg(fd, &parts, &mut SendAncillaryBuffer::default(), flags)?)
+}
+
+/// Ends one half of a connection, or both; what waits for it wakes up.
+pub(crate) fn shut_down(fd: RawFd, half: Half) {
+    let how = match half {
+        Half::Reading => Shutdown::Read,
+        Half::Writing => Shutdown::Write,
+        Half::Both => Shutdown::Both,
+    };
+    // An error says that the peer was faster.
+    let _ = rustix::net::shutdown(borrow(fd), how);
+}
+
+/// Whether a client has left for good: a reset, or both halves closed. A half-close after a whole
+/// request is not leaving.
+pub(crate) fn has_left(fd: RawFd) -> bool {
+    let owner = borrow(fd);
+    let mut poll = [PollFd::new(&owner, PollFlags::empty())];
+    let gone = PollFlags::HUP | PollFlags::ERR;
+    match rustix::event::poll(&mut poll, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(count) => count > 0 && poll[0].revents().intersects(gone),
+        Err(_) => false,
+    }
+}
+
+/// Makes the close of a connection a reset, so that a cut answer cannot look complete.
+pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
+    let _ = rustix::net::sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO));
+}
+
+/// Closes a stream by close(2), which is cheaper than by the ring. A stream that something in
+/// flight still holds is left to monoio.
+pub(crate) fn close(stream: Shared, something_in_flight: bool) {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    if something_in_flight {
+        return;
+    }
+    if let Some(stream) = stream.into_stream() {
+        // SAFETY: `into_raw_fd` hands the descriptor over to us.
+        drop(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) });
+    }
+}
+
+/// Takes a connection from a listening socket; close-on-exec and non-blocking.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (fd, address) = rustix::net::acceptfrom_with(listener, flags)?;
+    Ok((fd, address.and_then(|address| SocketAddr::try_from(address).ok())))
+}
+
+/// Moves up to `count` bytes from one descriptor to another, one of them a pipe, without copying.
+#[inline]
+pub(crate) fn splice(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    count: usize,
+    more: bool,
+) -> io::Result<usize> {
+    let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    if more {
+        flags |= SpliceFlags::MORE;
+    }
+    loop {
+        match rustix::pipe::splice(from, None, to, None, count, flags) {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Makes a listening socket drop new connections: those in its queue are still accepted, and the
+/// clients whose SYN is dropped try again (and find whoever listens then).
+pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
+    // `ret #0`: the classic filter that keeps nothing of a packet.
+    let mut program = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program before the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(&filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives memory that the allocator keeps after a peak back to the kernel.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` may be called at any time.
+    unsafe {
+        libc::malloc_trim(128 << 10);
+    }
+}
+
+/// Room for `discard` on the stack.
+pub(crate) fn scratch<const N: usize>(room: &mut MaybeUninit<[u8; N]>) -> &mut [u8; N] {
+    room.write([0; N])
+}
+
+/// A descriptor's number, for watches and logs.
+#[inline]
+pub(crate) fn raw(fd: &impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}
+
+/// Lends a descriptor that the caller knows to be open.
+pub(crate) fn with_borrowed<T>(fd: RawFd, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    act(borrow(fd))
+}

@@ -1,0 +1,77 @@
+//! Connecting, sleeping and spawning; the only place that cancels an operation.
+//!
+//! Reads and writes with their deadlines are methods of `Stream`. A connect has no descriptor that
+//! the sweep could shut down, because monoio makes the socket inside: so it alone is under a timer
+//! that drops it (tried: no descriptor leaks).
+
+use std::{cell::Cell, future::Future, io, net::SocketAddr, os::fd::AsFd, time::Duration};
+
+use monoio::net::TcpStream;
+use rustix::net::sockopt;
+
+/// How long sent data may go without an acknowledgement before the peer counts as dead, in
+/// milliseconds.
+pub(crate) const USER_TIMEOUT_MS: u32 = 30_000;
+
+thread_local! {
+    /// Tasks that were spawned to end something and have not ended.
+    static ENDING: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread's runtime runs.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether this thread's runtime runs; what is dropped outside it cannot be waited for.
+pub(crate) fn set_running(running: bool) {
+    RUNNING.set(running);
+}
+
+/// How many tasks of `spawn` have not ended.
+pub(crate) fn ending() -> usize {
+    ENDING.get()
+}
+
+/// Runs a future to its end beside everything else; it must not panic.
+pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
+    if !RUNNING.get() {
+        // The runtime is gone and with it the ring: nothing is in flight any more.
+        std::mem::forget(future);
+        return;
+    }
+    ENDING.set(ENDING.get() + 1);
+    monoio::spawn(async move {
+        future.await;
+        ENDING.set(ENDING.get() - 1);
+    });
+}
+
+/// Sleeps; rounded up to whole milliseconds.
+pub(crate) async fn sleep(time: Duration) {
+    monoio::time::sleep(time).await;
+}
+
+/// Connects until a time is over; zero = for as long as the kernel tries.
+///
+/// # Errors
+/// `TimedOut` when the time was over, else what the kernel said.
+pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<TcpStream> {
+    let connecting = TcpStream::connect_addr(address);
+    let stream = if time.is_zero() {
+        connecting.await?
+    } else {
+        monoio::time::timeout(time, connecting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+    };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
+    super::fd::with_borrowed(fd, |fd| set_peer_options(&fd))?;
+    Ok(stream)
+}
+
+/// What every connection gets: no Nagle (a rival without it stalls 44 ms on every 16 KiB answer),
+/// keep-alive probes, and an end to silence.
+pub(crate) fn set_peer_options(fd: &impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT_MS)?;
+    Ok(())
+}

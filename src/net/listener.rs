@@ -1,0 +1,126 @@
+//! Listening sockets: one for each worker and address, joined by SO_REUSEPORT.
+//!
+//! SO_REUSEPORT alone would let a second Ringway join unseen. So the first socket is bound without
+//! it, which is an atomic probe, then gets the option, and the others join. All are bound before
+//! any worker starts, so a refused start has changed nothing.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use monoio::net::TcpStream;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use super::{fd, io::set_peer_options};
+
+/// The sockets of one address, one for each worker.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// The address really bound: port 0 has become a number.
+    pub(crate) address: SocketAddr,
+    pub(crate) sockets: Vec<OwnedFd>,
+}
+
+/// Binds an address for `count` workers; nobody listens there before `listen`.
+///
+/// # Errors
+/// The kernel's; `AddrInUse` where another process (or we) has it.
+pub(crate) fn bind(address: SocketAddr, count: usize, v6_only: bool) -> io::Result<Bound> {
+    let first = socket(address, v6_only)?;
+    rustix::net::bind(&first, &address)?;
+    sockopt::set_socket_reuseport(&first, true)?;
+    let bound = SocketAddr::try_from(rustix::net::getsockname(&first)?)
+        .map_err(|_| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        let next = socket(bound, v6_only)?;
+        sockopt::set_socket_reuseport(&next, true)?;
+        rustix::net::bind(&next, &bound)?;
+        sockets.push(next);
+    }
+    Ok(Bound { address: bound, sockets })
+}
+
+/// Begins to listen, on all sockets of all addresses.
+pub(crate) fn listen(bound: &Bound, backlog: u32) -> io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    bound.sockets.iter().try_for_each(|socket| Ok(rustix::net::listen(socket, backlog)?))
+}
+
+fn socket(address: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, v6_only)?;
+    }
+    // Accepted connections inherit these: one call for all of them.
+    set_peer_options(&socket)?;
+    Ok(socket)
+}
+
+/// A worker's own socket of an address, in its runtime.
+pub(crate) struct Listener {
+    /// monoio's listener has no readiness poll; its stream has, and the kernel does not mind.
+    polled: TcpStream,
+    socket: OwnedFd,
+}
+
+impl Listener {
+    /// Takes a socket into the runtime of this thread.
+    pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Listener> {
+        let copy = socket.try_clone()?;
+        let polled = TcpStream::from_std(std::net::TcpStream::from(copy))?;
+        Ok(Listener { polled, socket })
+    }
+
+    /// Until there may be a connection to take.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.polled.readable(false).await
+    }
+
+    /// Takes a connection that waits; `WouldBlock` where none does.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+        fd::accept(self.socket.as_fd())
+    }
+
+    /// Lets no new connection into the queue; those in it can still be taken.
+    pub(crate) fn refuse_new(&self) -> io::Result<()> {
+        fd::refuse_new(self.socket.as_fd())
+    }
+
+    /// The socket, for the next process.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_bind_of_the_same_address_is_refused_while_our_own_workers_join() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let bound = bind(any, 4, true).unwrap();
+        assert_eq!(bound.sockets.len(), 4);
+        listen(&bound, 16).unwrap();
+        let again = bind(bound.address, 1, true).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_listener_that_refuses_new_connections_still_gives_those_in_its_queue() {
+        let bound = bind("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
+        listen(&bound, 16).unwrap();
+        let queued = std::net::TcpStream::connect(bound.address).unwrap();
+        let socket = bound.sockets[0].as_fd();
+        fd::refuse_new(socket).unwrap();
+        assert_eq!(fd::accept(socket).unwrap().1, Some(queued.local_addr().unwrap()));
+        let wait = std::time::Duration::from_millis(100);
+        assert!(std::net::TcpStream::connect_timeout(&bound.address, wait).is_err());
+    }
+}

@@ -1,0 +1,14 @@
+//! Sockets and buffers: the only floor that calls monoio's input and output.
+//!
+//! Floor 4. What leaves here are bytes, ends and deadlines; nothing here knows what HTTP is.
+
+pub(crate) mod buffer;
+pub(crate) mod clock;
+pub(crate) mod deadlines;
+pub(crate) mod fd;
+pub(crate) mod io;
+pub(crate) mod listener;
+pub(crate) mod relay;
+pub(crate) mod signal;
+pub(crate) mod stream;
+pub(crate) mod wake;

@@ -1,0 +1,333 @@
+//! A connection to a peer, whoever it is: reads, writes and waits, each until a deadline.
+//!
+//! Two ways of waiting, no third. Readiness: a poll on the ring (or epoll), then a direct
+//! non-blocking call; such a wait may be dropped at will, nothing can be lost. A posted receive:
+//! for the first bytes of a backend's answer; it is in flight while the connection is idle, sees
+//! a close or unasked bytes at once, and is never dropped before it has ended.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    io,
+    os::fd::{OwnedFd, RawFd},
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use monoio::net::TcpStream;
+
+use super::{
+    buffer::{Buffer, Buffers},
+    deadlines::{Ended, Watched},
+    fd::{self, Half, Receiving, Shared},
+    io::spawn,
+};
+
+/// A connection, watched by the sweep of deadlines.
+pub(crate) struct Stream {
+    /// Dropped before the stream, as its head demands.
+    watched: Option<Watched>,
+    shared: Option<Shared>,
+    fd: RawFd,
+    receiving: Cell<Option<Receiving>>,
+    /// Whether a poll was dropped before it ended: monoio then still holds the descriptor.
+    poll_dropped: Cell<bool>,
+}
+
+/// What a posted receive has to say while nobody asked for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// Nothing came.
+    Yes,
+    /// The peer closed, or the connection broke.
+    Closed,
+    /// Bytes came that nobody asked for.
+    Unasked,
+}
+
+impl Stream {
+    /// Takes a descriptor (non-blocking, see `listener.rs`) into the runtime of this thread.
+    pub(crate) fn adopt(fd: OwnedFd, watch: impl FnOnce(RawFd) -> Watched) -> io::Result<Stream> {
+        Ok(Stream::new(TcpStream::from_std(std::net::TcpStream::from(fd))?, watch))
+    }
+
+    /// Wraps a connected stream.
+    pub(crate) fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
+        let shared = Shared::new(stream);
+        let fd = shared.raw();
+        Stream {
+            watched: Some(watch(fd)),
+            shared: Some(shared),
+            fd,
+            receiving: Cell::new(None),
+            poll_dropped: Cell::new(false),
+        }
+    }
+
+    #[inline]
+    #[allow(clippy::expect_used)] // both are there until drop
+    pub(crate) fn watched(&self) -> &Watched {
+        self.watched.as_ref().expect("watched until dropped")
+    }
+
+    #[inline]
+    #[allow(clippy::expect_used)]
+    fn shared(&self) -> &Shared {
+        self.shared.as_ref().expect("open until dropped")
+    }
+
+    /// The number of its descriptor; valid while the stream lives.
+    #[inline]
+    pub(crate) fn raw(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Whether, and why, we ended its last wait.
+    #[inline]
+    pub(crate) fn ended(&self) -> Ended {
+        self.watched().ended()
+    }
+
+    /// Reads what is there into the buffer's room, without waiting.
+    #[inline]
+    pub(crate) fn recv_now(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        fd::recv(self.shared().borrowed(), buffer)
+    }
+
+    /// Waits until there is something to read; whoever calls has set a deadline.
+    #[inline]
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        let guard = PollGuard(&self.poll_dropped, false);
+        let result = self.shared().readable().await;
+        guard.ended();
+        result
+    }
+
+    /// Waits until there is room to write; whoever calls has set a deadline.
+    #[inline]
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        let guard = PollGuard(&self.poll_dropped, false);
+        let result = self.shared().writable().await;
+        guard.ended();
+        result
+    }
+
+    /// Reads at least one byte, or finds the end (0), until `deadline`.
+    pub(crate) async fn recv(&self, buffer: &mut Buffer, deadline: u64) -> io::Result<usize> {
+        loop {
+            match self.recv_now(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            self.watched().read_by(deadline);
+            let result = self.readable().await;
+            self.watched().read_by(0);
+            result?;
+        }
+    }
+
+    /// As `recv`, on behalf of a client: when that has left, the wait ends with 0.
+    pub(crate) async fn recv_for(
+        &self,
+        buffer: &mut Buffer,
+        deadline: u64,
+        client: RawFd,
+    ) -> io::Result<usize> {
+        loop {
+            match self.recv_now(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            self.watched().read_for(deadline, client);
+            let result = self.readable().await;
+            self.watched().read_for(0, -1);
+            result?;
+        }
+    }
+
+    /// Writes everything; each time the peer takes none of it, it has until `deadline()`.
+    #[inline]
+    pub(crate) async fn send_all(
+        &self,
+        bytes: &[u8],
+        more: bool,
+        deadline: impl Fn() -> u64,
+    ) -> io::Result<()> {
+        self.send_parts(bytes, &[], more, deadline).await
+    }
+
+    /// As `send_all`, of two pieces that leave in one write.
+    pub(crate) async fn send_parts(
+        &self,
+        mut first: &[u8],
+        mut second: &[u8],
+        more: bool,
+        deadline: impl Fn() -> u64,
+    ) -> io::Result<()> {
+        loop {
+            let fd = self.shared().borrowed();
+            let result = match (first.is_empty(), second.is_empty()) {
+                (true, true) => return Ok(()),
+                (false, true) => fd::send(fd, first, more),
+                (true, false) => fd::send(fd, second, more),
+                (false, false) => fd::send_both(fd, first, second),
+            };
+            match result {
+                Ok(count) => {
+                    let of_first = count.min(first.len());
+                    first = first.get(of_first..).unwrap_or(&[]);
+                    second = second.get(count - of_first..).unwrap_or(&[]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_writable(deadline()).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    #[cold]
+    async fn wait_writable(&self, deadline: u64) -> io::Result<()> {
+        self.watched().write_by(deadline);
+        let result = self.writable().await;
+        self.watched().write_by(0);
+        result
+    }
+
+    /// Posts a receive: the kernel takes what comes next into `buffer`.
+    pub(crate) fn post_receive(&self, buffer: Buffer) {
+        debug_assert!(self.receiving.take().is_none(), "one receive at a time");
+        self.receiving.set(Some(self.shared().receive(buffer)));
+        // The first poll is what hands it to the kernel.
+        if let Some(received) = self.poll_receive(&mut Context::from_waker(Waker::noop())) {
+            self.receiving.set(Some(Box::pin(std::future::ready(received))));
+        }
+    }
+
+    fn poll_receive(&self, cx: &mut Context<'_>) -> Option<fd::Received> {
+        let mut receiving = self.receiving.take()?;
+        match receiving.as_mut().poll(cx) {
+            Poll::Ready(received) => Some(received),
+            Poll::Pending => {
+                self.receiving.set(Some(receiving));
+                None
+            }
+        }
+    }
+
+    /// Whether a receive is posted.
+    pub(crate) fn is_receiving(&self) -> bool {
+        let receiving = self.receiving.take();
+        let posted = receiving.is_some();
+        self.receiving.set(receiving);
+        posted
+    }
+
+    /// Waits for the posted receive.
+    #[inline]
+    pub(crate) async fn received(&self) -> fd::Received {
+        poll_fn(|cx| match self.poll_receive(cx) {
+            Some(received) => Poll::Ready(received),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses
+    /// the connection only if it was quiet.
+    pub(crate) fn quiet(&self, buffers: &Buffers) -> Quiet {
+        match self.poll_receive(&mut Context::from_waker(Waker::noop())) {
+            None => Quiet::Yes,
+            Some((result, buffer)) => {
+                buffers.give(buffer);
+                match result {
+                    Ok(count) if count > 0 => Quiet::Unasked,
+                    _ => Quiet::Closed,
+                }
+            }
+        }
+    }
+
+    /// Ends one half, or both; waits on it end too.
+    pub(crate) fn shut_down(&self, half: Half) {
+        fd::shut_down(self.fd, half);
+    }
+
+    /// Makes its close a reset.
+    pub(crate) fn reset_on_close(&self) {
+        fd::reset_on_close(self.shared().borrowed());
+    }
+
+    /// Reads and forgets what is there; the count, 0 at the end.
+    pub(crate) fn discard_now(&self, room: &mut [u8]) -> io::Result<usize> {
+        fd::discard(self.shared().borrowed(), room)
+    }
+
+    /// Moves bytes from this stream into a pipe.
+    #[inline]
+    pub(crate) fn splice_into(&self, pipe: &OwnedFd, count: usize) -> io::Result<usize> {
+        use std::os::fd::AsFd;
+        fd::splice(self.shared().borrowed(), pipe.as_fd(), count, false)
+    }
+
+    /// Moves bytes from a pipe into this stream.
+    #[inline]
+    pub(crate) fn splice_from(
+        &self,
+        pipe: &OwnedFd,
+        count: usize,
+        more: bool,
+    ) -> io::Result<usize> {
+        use std::os::fd::AsFd;
+        fd::splice(pipe.as_fd(), self.shared().borrowed(), count, more)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.watched = None;
+        let Some(shared) = self.shared.take() else { return };
+        let Some(receiving) = self.receiving.take() else {
+            fd::close(shared, self.poll_dropped.get());
+            return;
+        };
+        // A receive in flight is ended and waited for, never dropped.
+        fd::shut_down(self.fd, Half::Both);
+        spawn(async move {
+            drop(receiving.await);
+            drop(shared);
+        });
+    }
+}
+
+/// Notes that a poll was dropped before it ended.
+struct PollGuard<'a>(&'a Cell<bool>, bool);
+
+impl PollGuard<'_> {
+    #[inline]
+    fn ended(mut self) {
+        self.1 = true;
+    }
+}
+
+impl Drop for PollGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.set(true);
+        }
+    }
+}
+
+/// Polls `also` (until it has ended) whenever `first` is polled, and ends with `first`.
+pub(crate) async fn beside<T>(
+    first: impl Future<Output = T>,
+    mut also: impl FnMut(&mut Context<'_>),
+) -> T {
+    let mut first = pin!(first);
+    poll_fn(|cx| {
+        also(cx);
+        first.as_mut().poll(cx)
+    })
+    .await
+}
