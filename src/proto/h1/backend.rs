@@ -1,0 +1,102 @@
+//! A connection to a backend: the head of its answer, and whether it may be used again.
+
+use std::{os::fd::RawFd, rc::Rc};
+
+use crate::{
+    http::{
+        fault::{Cause, Fault},
+        head::ResponseHead,
+        parse::{self, HeadLimits, Parse},
+    },
+    net::{
+        buffer::{Buffer, Buffers},
+        deadlines::Ended,
+        stream::Stream,
+    },
+};
+
+/// A connection to a backend.
+pub(crate) struct Backend {
+    pub(crate) stream: Rc<Stream>,
+    /// Requests sent on it, the one under way among them.
+    pub(crate) requests: u32,
+    /// How long the backend says it keeps an idle connection, in seconds (`Keep-Alive: timeout`).
+    pub(crate) keeps_idle: Option<u32>,
+    /// When it last became idle, in coarse milliseconds; 0 = it is fresh.
+    pub(crate) idle_since: u64,
+}
+
+impl Backend {
+    pub(crate) fn new(stream: Stream) -> Backend {
+        Backend { stream: Rc::new(stream), requests: 0, keeps_idle: None, idle_since: 0 }
+    }
+
+    /// Whether it has carried a request before the one under way.
+    #[inline]
+    pub(crate) fn is_reused(&self) -> bool {
+        self.requests > 1
+    }
+
+    /// Reads the next head into `head`, from `buffer` and then from the connection; how many of
+    /// the buffered bytes it takes. `answer_begun` tells whether any byte of an answer has come.
+    ///
+    /// # Errors
+    /// Where none comes, or none that is one.
+    pub(crate) async fn read_head(
+        &self,
+        buffer: &mut Option<Buffer>,
+        head: &mut ResponseHead,
+        limits: &HeadLimits,
+        answer_begun: &mut bool,
+        (deadline, client): (u64, RawFd),
+    ) -> Result<usize, Fault> {
+        loop {
+            if let Some(bytes) = buffer.as_ref().filter(|buffer| !buffer.is_empty()) {
+                *answer_begun = true;
+                if let Parse::Done { used } = parse::response(bytes.bytes(), limits, head)? {
+                    return Ok(used);
+                }
+            }
+            let read = match buffer {
+                None => {
+                    self.stream.watched().read_for(deadline, client);
+                    let (read, received) = self.stream.received().await;
+                    self.stream.watched().read_for(0, -1);
+                    *buffer = Some(received);
+                    read
+                }
+                Some(buffer) => {
+                    if buffer.room_len() == 0 {
+                        buffer.rewind();
+                    }
+                    self.stream.recv_for(buffer, deadline, client).await
+                }
+            };
+            if !matches!(read, Ok(count) if count > 0) {
+                return Err(self.read_fault(*answer_begun));
+            }
+        }
+    }
+
+    /// Why the wait for its head ended without one.
+    pub(crate) fn read_fault(&self, answer_begun: bool) -> Fault {
+        match self.stream.ended() {
+            Ended::Overdue => Cause::ResponseTimeout.into(),
+            Ended::ClientLeft => Cause::ClientAbort.into(),
+            Ended::Closed => Cause::ShuttingDown.into(),
+            // A head that was cut is no answer, but it is the sign of one.
+            Ended::No if answer_begun => Cause::BackendProtocol.into(),
+            Ended::No if self.is_reused() => Cause::BackendStale.into(),
+            Ended::No => Cause::BackendReset.into(),
+        }
+    }
+
+    /// Posts the receive that waits while it is idle and takes the next answer.
+    ///
+    /// # Errors
+    /// Where there is no memory for a buffer.
+    pub(crate) fn post_receive(&self, buffers: &Buffers) -> std::io::Result<()> {
+        self.stream.post_receive(buffers.take()?);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! A client's connection while it is served: reading heads and bodies, sending answers.
+
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
+
+use crate::{
+    http::{
+        fault::{Cause, Fault},
+        framing::BodyLength,
+        head::RequestHead,
+        headers::Headers,
+        parse::{self, HeadLimits, Parse},
+    },
+    net::{buffer::Buffer, deadlines::Ended, stream::Stream},
+    plan::ListenerId,
+};
+
+use super::Incoming;
+
+/// What is known of a client for as long as its connection lasts.
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) listener: ListenerId,
+    /// Whether it is one of the listener's trusted proxies.
+    pub(crate) trusted: bool,
+    /// Its address as text, formatted once.
+    text: [u8; TEXT_BYTES],
+    text_len: u8,
+    /// The port it came to, as text.
+    port: [u8; 5],
+    port_len: u8,
+}
+
+/// The longest IPv6 address, with an embedded IPv4 one.
+const TEXT_BYTES: usize = 45;
+
+impl Peer {
+    pub(crate) fn new(
+        address: SocketAddr,
+        local_port: u16,
+        listener: ListenerId,
+        trusted: bool,
+    ) -> Peer {
+        use io::Write;
+        let mut text = [0; TEXT_BYTES];
+        let mut rest = &mut text[..];
+        let written = write!(rest, "{}", address.ip().to_canonical()).is_ok();
+        let text_len = if written { TEXT_BYTES - rest.len() } else { 0 } as u8;
+        let mut port = [0; 5];
+        let mut rest = &mut port[..];
+        let written = write!(rest, "{local_port}").is_ok();
+        let port_len = if written { 5 - rest.len() } else { 0 } as u8;
+        Peer { address, listener, trusted, text, text_len, port, port_len }
+    }
+
+    /// The port it came to, as text.
+    #[inline]
+    pub(crate) fn port_text(&self) -> &[u8] {
+        self.port.get(..usize::from(self.port_len)).unwrap_or(&[])
+    }
+
+    /// Its address as text.
+    #[inline]
+    pub(crate) fn text(&self) -> &[u8] {
+        self.text.get(..usize::from(self.text_len)).unwrap_or(&[])
+    }
+}
+
+/// Where the bytes of requests are read, and what of the current body is still to come.
+pub(crate) struct Reader {
+    pub(crate) buffer: Buffer,
+    pub(crate) body: Incoming,
+}
+
+/// A client's connection while it is served.
+pub(crate) struct Client {
+    pub(crate) stream: Rc<Stream>,
+    pub(crate) peer: Rc<Peer>,
+    /// Not here while an upload has it.
+    pub(crate) reader: Option<Reader>,
+    /// Whether the head of the final answer has gone out.
+    pub(crate) head_sent: Cell<bool>,
+}
+
+/// What a look at the buffered bytes gave.
+pub(crate) enum HeadRead {
+    /// A head; the bytes behind it are in the reader's buffer.
+    Head,
+    /// Not all of it is there.
+    Partial,
+    /// What is there is no request.
+    Refused(Fault),
+}
+
+impl Client {
+    /// Parses a head from what is buffered. `scanned` bytes of it are known to hold no end.
+    pub(crate) fn take_head(
+        &mut self,
+        head: &mut RequestHead,
+        limits: &HeadLimits,
+        scanned: usize,
+    ) -> HeadRead {
+        let Some(reader) = &mut self.reader else { return HeadRead::Partial };
+        let bytes = reader.buffer.bytes();
+        let ready = parse::complete(bytes, scanned).is_some();
+        if !ready && bytes.len() <= limits.line_bytes_max.min(limits.head_bytes_max) {
+            return HeadRead::Partial;
+        }
+        match parse::request(bytes, limits, head) {
+            Ok(Parse::Done { used }) => {
+                reader.buffer.consume(used);
+                HeadRead::Head
+            }
+            Ok(Parse::More) => HeadRead::Partial,
+            Err(fault) => HeadRead::Refused(fault),
+        }
+    }
+
+    /// Says how long the body is that follows the head just taken.
+    pub(crate) fn expect_body(&mut self, length: BodyLength, limits: HeadLimits) {
+        if let Some(reader) = &mut self.reader {
+            reader.body = Incoming::of_request(length, limits);
+        }
+    }
+
+    /// The body, where all of it is buffered and its length is known: it can be sent again.
+    pub(crate) fn held_body(&self) -> Option<&[u8]> {
+        let reader = self.reader.as_ref()?;
+        let count = usize::try_from(reader.body.left()?).ok()?;
+        reader.buffer.bytes().get(..count)
+    }
+
+    /// Takes the rest of a small body that is buffered already, so that the connection can be
+    /// kept; whether the whole request has been read now.
+    pub(crate) fn skip_buffered_body(&mut self) -> bool {
+        let Some(Reader { buffer, body }) = &mut self.reader else { return false };
+        let mut trailers = Headers::default();
+        while !body.has_ended() {
+            match body.next(buffer, &mut trailers) {
+                Ok(piece) if piece.consumed > 0 => buffer.consume(piece.consumed),
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Sends bytes of an answer; each time the client takes none, it has until `deadline()`.
+    ///
+    /// # Errors
+    /// The client's fault: it left, or stopped reading.
+    #[inline]
+    pub(crate) async fn send(
+        &self,
+        bytes: &[u8],
+        more: bool,
+        deadline: impl Fn() -> u64,
+    ) -> Result<(), Fault> {
+        self.stream.send_all(bytes, more, deadline).await.map_err(|_| self.write_fault())
+    }
+
+    /// Why a write to it failed.
+    pub(crate) fn write_fault(&self) -> Fault {
+        match self.stream.ended() {
+            Ended::Overdue => Cause::ClientTimeout.into(),
+            Ended::Closed => Cause::ShuttingDown.into(),
+            Ended::No | Ended::ClientLeft => Cause::ClientAbort.into(),
+        }
+    }
+
+    /// Why a read of its body found an end.
+    pub(crate) fn read_fault(stream: &Stream) -> Fault {
+        match stream.ended() {
+            Ended::Overdue => Cause::RequestTimeout.into(),
+            Ended::Closed => Cause::ShuttingDown.into(),
+            Ended::No | Ended::ClientLeft => Cause::ClientAbort.into(),
+        }
+    }
+}

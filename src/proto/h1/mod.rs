@@ -1,0 +1,11 @@
+//! HTTP/1 over a stream.
+
+mod backend;
+mod body;
+mod client;
+
+pub(crate) use self::{
+    backend::Backend,
+    body::{Framed, Incoming, Outgoing},
+    client::{Client, HeadRead, Peer, Reader},
+};
