@@ -1,0 +1,235 @@
+//! What one core owns: the plan in force, its view of each pool, buffers, counters, clock.
+//!
+//! Floor 7. No loop and no thread: `server` runs them. Everything here belongs to one thread, so
+//! it is plain cells; what others may read or send stands in `shared`.
+
+mod admission;
+mod date;
+mod pool;
+mod scratch;
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+pub(crate) use self::{
+    admission::Admitted,
+    pool::{InFlight, PoolView},
+    scratch::Scratch,
+};
+use crate::{
+    base::ids::PoolId,
+    http::parse::HeadLimits,
+    net::{buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal},
+    plan::Plan,
+    policy::route::Router,
+    shared::{
+        counters::{Counter, Slab},
+        permits::Permits,
+    },
+};
+
+/// Buffers kept warm per worker while nobody uses them: 256 of 68 KiB at most.
+const BUFFERS_KEPT: usize = 256;
+
+/// Of these, how many stay after a quiet while.
+const BUFFERS_QUIET: usize = 16;
+
+/// Recycled heads kept per worker.
+const SCRATCHES_KEPT: usize = 256;
+
+/// Rounds of the sweep without much to do before memory is given back.
+const QUIET_ROUNDS: u32 = 4;
+
+/// A plan and what this worker made of it. Exchanges keep the one they began under.
+pub(crate) struct InForce {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) router: Router,
+    pub(crate) pools: Vec<PoolView>,
+}
+
+/// What one core owns.
+pub(crate) struct Worker {
+    pub(crate) core_index: usize,
+    pub(crate) cores: usize,
+    in_force: RefCell<Rc<InForce>>,
+    pub(crate) clock: Rc<Clock>,
+    pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) pipes: Pipes,
+    pub(crate) counters: Arc<Slab>,
+    pub(crate) head_limits: HeadLimits,
+    /// `ringway-` and eight hex digits, drawn once per process.
+    pub(crate) pseudonym: Arc<str>,
+    /// Client connections of the process.
+    pub(crate) connections: Permits,
+    /// Client connections of each listener.
+    pub(crate) listener_connections: Arc<[Permits]>,
+    scratches: RefCell<Vec<Box<Scratch>>>,
+    /// Client connections of this worker.
+    open: Cell<u32>,
+    /// Permits of connections that were closed to make room: the next to be given back are
+    /// already in use by those that came instead.
+    owed: Cell<u32>,
+    owed_by_listener: Vec<Cell<u32>>,
+    draining: Signal,
+    /// Up when this worker drains and its last client connection has ended.
+    pub(crate) drained: Signal,
+    quiet_rounds: Cell<u32>,
+    requests_seen: Cell<u64>,
+    busiest: Cell<usize>,
+    date: date::Date,
+}
+
+/// What all workers of a process are given.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) cores: usize,
+    pub(crate) pseudonym: Arc<str>,
+    pub(crate) connections: Permits,
+    pub(crate) listener_connections: Arc<[Permits]>,
+}
+
+impl Worker {
+    pub(crate) fn new(common: Common, core_index: usize, counters: Arc<Slab>) -> Rc<Worker> {
+        let Common { plan, cores, pseudonym, connections, listener_connections } = common;
+        let clock = Rc::new(Clock::new());
+        let limits = plan.limits;
+        let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
+        Rc::new(Worker {
+            core_index,
+            cores,
+            in_force: RefCell::new(Rc::new(InForce::new(plan, core_index, cores))),
+            deadlines: Deadlines::new(Rc::clone(&clock)),
+            clock,
+            buffers: Buffers::new(BUFFERS_KEPT),
+            pipes: Pipes::default(),
+            counters,
+            head_limits: HeadLimits {
+                head_bytes_max: limits.head_bytes_max as usize,
+                line_bytes_max: limits.line_bytes_max as usize,
+                fields_max: usize::from(limits.fields_max),
+            },
+            pseudonym,
+            connections,
+            listener_connections,
+            scratches: RefCell::default(),
+            open: Cell::new(0),
+            owed: Cell::new(0),
+            owed_by_listener,
+            draining: Signal::default(),
+            drained: Signal::default(),
+            quiet_rounds: Cell::new(0),
+            requests_seen: Cell::new(0),
+            busiest: Cell::new(0),
+            date: date::Date::default(),
+        })
+    }
+
+    /// The plan in force, and what this worker made of it.
+    #[inline]
+    pub(crate) fn in_force(&self) -> Rc<InForce> {
+        Rc::clone(&self.in_force.borrow())
+    }
+
+    /// Whether this worker takes no more connections and finishes those it has.
+    #[inline]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_raised()
+    }
+
+    /// Up when this worker takes no more connections.
+    #[inline]
+    pub(crate) fn draining(&self) -> &Signal {
+        &self.draining
+    }
+
+    /// Begins to drain.
+    pub(crate) fn drain(&self) {
+        self.draining.raise();
+        if self.open.get() == 0 {
+            self.drained.raise();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, counter: Counter) {
+        self.counters.add(counter, 1);
+    }
+
+    /// Recycled room for one exchange, empty.
+    pub(crate) fn scratch(&self) -> Box<Scratch> {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes the room of an exchange back.
+    pub(crate) fn recycle(&self, mut scratch: Box<Scratch>) {
+        let mut kept = self.scratches.borrow_mut();
+        if kept.len() < SCRATCHES_KEPT && scratch.is_small() {
+            scratch.clear();
+            kept.push(scratch);
+        }
+    }
+
+    /// The date for a `Date` field, formatted once a second.
+    pub(crate) fn http_date(&self) -> [u8; 29] {
+        self.date.at(self.clock.now())
+    }
+
+    /// What is due once in a while: called by the sweep after each round.
+    pub(crate) fn turn(&self) {
+        let now = self.clock.now();
+        let in_force = self.in_force();
+        for pool in &in_force.pools {
+            pool.expire(now, &self.buffers, &self.counters);
+        }
+        if self.is_draining() {
+            self.deadlines.close_idle_since(now.saturating_sub(1_000));
+        }
+        self.give_memory_back();
+    }
+
+    /// After a peak: what the pools of buffers and the allocator keep goes back to the kernel once
+    /// fewer than a tenth of the peak's requests came for a second.
+    fn give_memory_back(&self) {
+        let busy = self.counters.read(Counter::Requests);
+        let since = usize::try_from(busy - self.requests_seen.replace(busy)).unwrap_or(usize::MAX);
+        self.busiest.set(self.busiest.get().max(since));
+        if since > self.busiest.get() / 10 {
+            self.quiet_rounds.set(0);
+            return;
+        }
+        self.quiet_rounds.set(self.quiet_rounds.get() + 1);
+        if self.quiet_rounds.get() == QUIET_ROUNDS {
+            self.busiest.set(0);
+            self.buffers.shrink(BUFFERS_QUIET);
+            self.scratches.borrow_mut().truncate(BUFFERS_QUIET);
+            crate::net::fd::trim_heap();
+        }
+    }
+
+    /// Closes what is idle towards backends: the worker ends.
+    pub(crate) fn close_conns(&self) {
+        for pool in &self.in_force().pools {
+            pool.clear(&self.counters);
+        }
+    }
+}
+
+impl InForce {
+    fn new(plan: Arc<Plan>, core_index: usize, cores: usize) -> InForce {
+        let pools = plan.pools.iter().map(|pool| PoolView::new(pool, core_index, cores)).collect();
+        // `config` has compiled every expression once: none can fail here.
+        let router = Router::compile(&plan.routes).unwrap_or_default();
+        InForce { plan, router, pools }
+    }
+
+    /// This worker's view of a pool.
+    #[inline]
+    pub(crate) fn pool(&self, id: PoolId) -> &PoolView {
+        &self.pools[id.index()]
+    }
+}

@@ -1,0 +1,139 @@
+//! This core's view of a pool: who can be asked, the algorithm, the connection pools.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::InForce;
+use crate::{
+    base::{
+        backend_set::BackendSet,
+        ids::{BackendId, PoolId},
+    },
+    conns::{self, Conns},
+    http::fault::Fault,
+    net::{buffer::Buffers, deadlines::Deadlines},
+    plan::{self, Pool},
+    policy::balance::{Balancer, Candidates, Weights},
+    proto::h1::Backend,
+    shared::counters::Slab,
+};
+
+/// This core's view of a pool.
+pub(crate) struct PoolView {
+    /// Who stands in the plan. Health, enablement and admission will be sets beside it.
+    members: BackendSet,
+    weights: Weights,
+    balancer: RefCell<Balancer>,
+    conns: Vec<RefCell<Conns>>,
+    in_flight: Vec<Cell<u32>>,
+    /// What Host is, where the pool sends the backend's own.
+    authorities: Vec<String>,
+}
+
+impl PoolView {
+    pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize) -> PoolView {
+        PoolView {
+            members: BackendSet::first(pool.backends.len()),
+            weights: Weights::of(&pool.backends),
+            balancer: RefCell::new(Balancer::new(pool, core_index, cores)),
+            conns: pool
+                .backends
+                .iter()
+                .map(|_| RefCell::new(Conns::new(pool.connections)))
+                .collect(),
+            in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
+            authorities: pool.backends.iter().map(plan::Backend::authority).collect(),
+        }
+    }
+
+    /// A backend to ask that is not among those `tried`.
+    #[inline]
+    pub(crate) fn pick(&self, tried: &BackendSet) -> Option<BackendId> {
+        let usable = self.members & !*tried;
+        let candidates = Candidates { usable, weights: &self.weights };
+        self.balancer.borrow_mut().pick(&candidates)
+    }
+
+    /// A backend's address as Host has it.
+    pub(crate) fn authority(&self, id: BackendId) -> &[u8] {
+        self.authorities[id.index()].as_bytes()
+    }
+
+    /// A warm connection to a backend, if there is a good one.
+    #[inline]
+    pub(crate) fn take(
+        &self,
+        id: BackendId,
+        now: u64,
+        careful: bool,
+        buffers: &Buffers,
+        counters: &Slab,
+    ) -> Option<Backend> {
+        self.conns[id.index()].borrow_mut().take(now, careful, buffers, counters)
+    }
+
+    /// Keeps a connection, if it may be kept.
+    #[inline]
+    pub(crate) fn give(
+        &self,
+        id: BackendId,
+        backend: Backend,
+        now: u64,
+        buffers: &Buffers,
+        counters: &Slab,
+    ) {
+        self.conns[id.index()].borrow_mut().give(backend, now, buffers, counters);
+    }
+
+    /// Opens a connection to a backend.
+    ///
+    /// # Errors
+    /// As `conns::open`.
+    pub(crate) async fn open(
+        pool: &Pool,
+        id: BackendId,
+        time: Duration,
+        deadlines: &Rc<Deadlines>,
+    ) -> Result<Backend, Fault> {
+        conns::open(pool.backends[id.index()].address.sockets(), time, deadlines).await
+    }
+
+    /// Closes idle connections whose time is over.
+    pub(crate) fn expire(&self, now: u64, buffers: &Buffers, counters: &Slab) {
+        for conns in &self.conns {
+            conns.borrow_mut().expire(now, buffers, counters);
+        }
+    }
+
+    /// Closes all idle connections.
+    pub(crate) fn clear(&self, counters: &Slab) {
+        for conns in &self.conns {
+            conns.borrow_mut().clear(counters);
+        }
+    }
+}
+
+/// One request under way at a backend; taken back when it is dropped, whichever way it ended.
+pub(crate) struct InFlight {
+    in_force: Rc<InForce>,
+    pool: PoolId,
+    backend: BackendId,
+}
+
+impl InFlight {
+    pub(crate) fn begin(in_force: &Rc<InForce>, pool: PoolId, backend: BackendId) -> InFlight {
+        let cell = &in_force.pool(pool).in_flight[backend.index()];
+        cell.set(cell.get() + 1);
+        InFlight { in_force: Rc::clone(in_force), pool, backend }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let cell = &self.in_force.pool(self.pool).in_flight[self.backend.index()];
+        cell.set(cell.get() - 1);
+    }
+}
