@@ -1,0 +1,338 @@
+//! One try against one backend: connect, send, wait for a head.
+//!
+//! Whatever goes wrong here leaves the client untouched (interim answers apart), so `fetch` may
+//! try again; a connection that did not finish its answer is closed, by being dropped.
+
+use std::rc::Rc;
+
+use super::{
+    Answer, Exchange, Fetched,
+    body::{self, Upload},
+};
+use crate::{
+    base::ids::BackendId,
+    http::{
+        fault::{Cause, Fault},
+        forward::{self, ToClient},
+        framing::{self, BodyLength},
+        head::Version,
+        names::Name,
+        parse::HeadLimits,
+        upgrade, write,
+    },
+    net::{buffer::Buffer, clock, deadlines::Ended, stream::beside},
+    plan::HostHeader,
+    proto::h1::{Backend, Client, Incoming, Outgoing},
+    shared::counters::Counter,
+    worker::{InFlight, PoolView, Worker},
+};
+
+/// More interim answers than any honest backend sends before its answer.
+const INTERIM_MAX: u32 = 32;
+
+/// Asks one backend once.
+pub(super) async fn once(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    id: BackendId,
+) -> Result<Answer, Fault> {
+    exchange.record.backend = Some(id);
+    exchange.request_sent = false;
+    let mut backend = connection(worker, exchange, id).await?;
+    backend.requests += 1;
+    exchange.record.reused = backend.is_reused();
+    let in_flight = InFlight::begin(&exchange.in_force, exchange.pool, id);
+    let upload = send(worker, client, exchange, &backend, id).await?;
+    let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None };
+    let read = waiting.final_head(client, exchange).await;
+    let Waiting { upload, buffer, .. } = waiting;
+    if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
+        restore(client, upload);
+        return Err(fault);
+    }
+    let (Ok(()), Some(buffer)) = (read, buffer) else {
+        exchange.body_gone |= upload.is_some();
+        restore(client, upload);
+        return Err(read.err().unwrap_or(Cause::Internal.into()));
+    };
+    fetched(
+        worker.head_limits,
+        client,
+        exchange,
+        Fetching { id, backend, buffer, upload, in_flight },
+    )
+}
+
+/// A warm connection, or a new one.
+async fn connection(worker: &Worker, exchange: &Exchange, id: BackendId) -> Result<Backend, Fault> {
+    let pool = exchange.in_force.pool(exchange.pool);
+    // What cannot be sent again goes on a connection that was in use a moment ago.
+    let careful = !exchange.scratch.request.method.is_idempotent();
+    if !exchange.stale_before {
+        let now = worker.clock.now();
+        if let Some(warm) = pool.take(id, now, careful, &worker.buffers, &worker.counters) {
+            worker.count(Counter::BackendReuse);
+            return Ok(warm);
+        }
+    }
+    let mut time = exchange.plan().timeouts.connect;
+    if exchange.deadline != 0 {
+        let left = exchange.deadline.saturating_sub(worker.clock.now()).max(1);
+        let left = std::time::Duration::from_millis(left);
+        time = if time.is_zero() { left } else { time.min(left) };
+    }
+    let opened = PoolView::open(exchange.plan(), id, time, &worker.deadlines).await;
+    worker.clock.renew();
+    match opened {
+        Ok(backend) => {
+            worker.count(Counter::BackendOpened);
+            Ok(backend)
+        }
+        Err(fault) => {
+            worker.count(Counter::BackendConnectFailures);
+            Err(late(worker, exchange, fault))
+        }
+    }
+}
+
+/// Sends the head, with all of a body that can be sent again or with the first of one that
+/// cannot; the rest of that is an upload.
+async fn send(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    backend: &Backend,
+    id: BackendId,
+) -> Result<Option<Upload>, Fault> {
+    compose(exchange, id);
+    let write = exchange.plan().timeouts.write;
+    let deadline = exchange.deadline;
+    let by = || clock::earlier(deadline, worker.clock.after(write));
+    let out = &exchange.scratch.out;
+    exchange.request_sent = true;
+    let held = client.held_body();
+    let begun = client.reader.as_ref().is_some_and(|reader| !reader.buffer.is_empty());
+    let sent = match held {
+        Some(body) => backend.stream.send_parts(out, body, false, by).await,
+        None => backend.stream.send_all(out, begun, by).await,
+    };
+    // A backend that does not take the request may have answered it all the same: only being
+    // late is final here.
+    if sent.is_err() && backend.stream.ended() == Ended::Overdue {
+        return Err(late(worker, exchange, Cause::ResponseTimeout.into()));
+    }
+    if held.is_some() {
+        return Ok(None);
+    }
+    let Some(reader) = client.reader.take() else { return Ok(None) };
+    exchange.body_gone = true;
+    let outgoing = match exchange.length {
+        BodyLength::Chunked => Outgoing::Chunked,
+        BodyLength::None | BodyLength::Fixed(_) | BodyLength::UntilClose => Outgoing::Plain,
+    };
+    let route = body::Route {
+        worker: Rc::clone(worker),
+        client: Rc::clone(&client.stream),
+        backend: Rc::clone(&backend.stream),
+        in_force: Rc::clone(&exchange.in_force),
+        listener: client.peer.listener,
+        pool: exchange.pool,
+        deadline: exchange.deadline,
+    };
+    Ok(Some(Upload::begin(route, reader, outgoing)))
+}
+
+/// Writes the request as this backend gets it.
+fn compose(exchange: &mut Exchange, id: BackendId) {
+    let in_force = Rc::clone(&exchange.in_force);
+    let pool = in_force.plan.pool(exchange.pool);
+    let host = match &pool.host {
+        HostHeader::Client => None,
+        HostHeader::Backend => Some(in_force.pool(exchange.pool).authority(id)),
+        HostHeader::Literal(host) => Some(host.as_bytes()),
+    };
+    let scratch = &mut *exchange.scratch;
+    scratch.out.clear();
+    write::request(&scratch.request, host, exchange.length, &mut scratch.out);
+}
+
+/// A request that was sent, at least in part.
+struct Waiting<'a> {
+    worker: &'a Rc<Worker>,
+    backend: &'a Backend,
+    upload: Option<Upload>,
+    buffer: Option<Buffer>,
+}
+
+impl Waiting<'_> {
+    /// Reads heads until the final one, relaying the interim ones.
+    async fn final_head(
+        &mut self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) -> Result<(), Fault> {
+        let mut begun = false;
+        if !self.backend.stream.is_receiving() {
+            let posted = self.backend.post_receive(&self.worker.buffers);
+            posted.map_err(|_| Cause::Overloaded)?;
+        }
+        for _ in 0..INTERIM_MAX {
+            let used = self.head(client, exchange, &mut begun).await?;
+            if let Some(buffer) = &mut self.buffer {
+                buffer.consume(used);
+            }
+            match exchange.scratch.response.status {
+                101 => return Ok(()),
+                100..=199 => self.relay_interim(client, exchange).await?,
+                _ => return Ok(()),
+            }
+        }
+        Err(Cause::BackendProtocol.into())
+    }
+
+    /// Reads the next head while the upload goes on. The time for an answer begins when the
+    /// request has been sent.
+    async fn head(
+        &mut self,
+        client: &Client,
+        exchange: &mut Exchange,
+        begun: &mut bool,
+    ) -> Result<usize, Fault> {
+        let (worker, backend) = (self.worker, self.backend);
+        let limit = exchange.plan().timeouts.response;
+        let deadline = exchange.deadline;
+        let by = || clock::earlier(deadline, worker.clock.after(limit));
+        let first = if self.upload.is_some() { deadline } else { by() };
+        let for_client = (first, client.stream.raw());
+        let scratch = &mut *exchange.scratch;
+        let read = backend.read_head(
+            &mut self.buffer,
+            &mut scratch.response,
+            &worker.head_limits,
+            begun,
+            for_client,
+        );
+        let result = match &mut self.upload {
+            None => read.await,
+            Some(upload) => {
+                beside(read, |cx| {
+                    if upload.poll(cx) {
+                        backend.stream.watched().read_by(by());
+                    }
+                })
+                .await
+            }
+        };
+        result.map_err(|fault| late(worker, exchange, fault))
+    }
+
+    /// Relays an interim answer to a client that may have it (RFC 9110 §15.2): never to
+    /// HTTP/1.0, and 100 only where the client asked for it.
+    async fn relay_interim(
+        &mut self,
+        client: &Client,
+        exchange: &mut Exchange,
+    ) -> Result<(), Fault> {
+        let plan = exchange.in_force.plan.listener(client.peer.listener);
+        let wait = plan.timeouts.client_write;
+        let scratch = &mut *exchange.scratch;
+        let request = &scratch.request;
+        let unwanted = scratch.response.status == 100 && !request.expects_continue;
+        if request.version == Version::Http10 || unwanted {
+            return Ok(());
+        }
+        let to = ToClient {
+            method: request.method,
+            version: request.version,
+            keep_alive: exchange.keep_alive,
+            date: b"",
+        };
+        forward::response(&mut scratch.response, BodyLength::None, &to)?;
+        scratch.out.clear();
+        write::response(&scratch.response, BodyLength::None, &mut scratch.out);
+        exchange.interim_sent = true;
+        let worker = self.worker;
+        let send = client.send(&scratch.out, false, || worker.clock.after(wait));
+        match &mut self.upload {
+            None => send.await,
+            Some(upload) => beside(send, |cx| drop(upload.poll(cx))).await,
+        }
+    }
+}
+
+/// What is left of a try whose final head has come.
+struct Fetching {
+    id: BackendId,
+    backend: Backend,
+    buffer: Buffer,
+    upload: Option<Upload>,
+    in_flight: InFlight,
+}
+
+/// Makes the answer of a final head.
+fn fetched(
+    limits: HeadLimits,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    fetching: Fetching,
+) -> Result<Answer, Fault> {
+    let Fetching { id, mut backend, buffer, upload, in_flight } = fetching;
+    let scratch = &*exchange.scratch;
+    let head = &scratch.response;
+    let switched = head.status == 101;
+    if switched {
+        upgrade::allowed(&scratch.request, head)?;
+    }
+    let length = framing::response(scratch.request.method, head)?;
+    backend.keeps_idle = head.headers.first(Name::KeepAlive).and_then(keep_alive_seconds);
+    let held = client.held_body().map(<[u8]>::len);
+    if let (Some(count), Some(reader)) = (held, &mut client.reader) {
+        exchange.record.request_bytes = count as u64;
+        reader.buffer.consume(count);
+        reader.body = Incoming::Ended;
+    }
+    let body = Incoming::of_response(length, limits);
+    let fetched = Box::new(Fetched { id, backend, buffer, body, length, upload, in_flight });
+    Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
+}
+
+/// Gives the client its reader back, if the upload has ended.
+fn restore(client: &mut Client, upload: Option<Upload>) {
+    if let Some(upload) = upload {
+        client.reader = upload.into_reader();
+    }
+}
+
+/// A wait that ended because all of the exchange is late says so.
+fn late(worker: &Worker, exchange: &Exchange, fault: Fault) -> Fault {
+    let timed_out = matches!(fault.cause, Cause::ResponseTimeout | Cause::ConnectTimeout);
+    let over = exchange.deadline != 0 && worker.clock.now() >= exchange.deadline;
+    if timed_out && over { Cause::Deadline.into() } else { fault }
+}
+
+/// N of `Keep-Alive: timeout=N` (RFC 9112 appendix C.2.2).
+fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
+    value
+        .split(|byte| *byte == b',')
+        .filter_map(|part| part.trim_ascii().strip_prefix(b"timeout="))
+        .find_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_how_long_a_backend_keeps_an_idle_connection() {
+        for (value, expected) in [
+            (&b"timeout=5"[..], Some(5)),
+            (b"max=100, timeout=5", Some(5)),
+            (b"timeout=x", None),
+            (b"timeout=99999999999", None),
+            (b"", None),
+        ] {
+            assert_eq!(keep_alive_seconds(value), expected);
+        }
+    }
+}

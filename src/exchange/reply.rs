@@ -1,0 +1,185 @@
+//! Sending an answer, and refusing with a fault.
+
+use std::rc::Rc;
+
+use super::{Answer, Exchange, Fetched, Reuse, body, tunnel};
+use crate::{
+    http::{
+        answer::{self, FaultAnswer},
+        fault::{Cause, Fault},
+        forward::{self, Reply, ToClient},
+        framing::BodyLength,
+        names::Name,
+        write,
+    },
+    net::stream::beside,
+    proto::h1::{Client, Outgoing},
+    shared::counters::Counter,
+    worker::Worker,
+};
+
+/// Sends an answer; what becomes of the client's connection then.
+pub(super) async fn send(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    answer: Answer,
+) -> Reuse {
+    let result = match answer {
+        Answer::Own { status } => {
+            exchange.record.status = status;
+            own(worker, client, exchange).await
+        }
+        Answer::Fetched(fetched) => backends(worker, client, exchange, fetched).await,
+        Answer::Switched(fetched) => {
+            exchange.record.status = 101;
+            return Box::pin(tunnel::run(worker, client, exchange, fetched)).await;
+        }
+    };
+    match result {
+        Ok(()) => after(client, exchange),
+        Err(fault) if !client.head_sent.get() => refuse(worker, client, exchange, fault).await,
+        Err(fault) => {
+            exchange.record.fault = Some(fault);
+            // A body that only ends with the connection must not end like a whole one.
+            if exchange.ends_by_close { Reuse::Reset } else { Reuse::Close }
+        }
+    }
+}
+
+/// What becomes of the client's connection after a whole answer.
+fn after(client: &mut Client, exchange: &Exchange) -> Reuse {
+    if !client.skip_buffered_body() {
+        Reuse::Linger
+    } else if exchange.keep_alive {
+        Reuse::Keep
+    } else {
+        Reuse::Close
+    }
+}
+
+/// Sends what stands in the scratch.
+async fn own(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<(), Fault> {
+    let in_force = &exchange.in_force;
+    let wait = in_force.plan.listener(client.peer.listener).timeouts.client_write;
+    client.head_sent.set(true);
+    client.send(&exchange.scratch.out, false, || worker.clock.after(wait)).await
+}
+
+/// Sends a backend's answer while the rest of the request goes on, and keeps the connection to
+/// the backend if both are whole.
+async fn backends(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    mut fetched: Box<Fetched>,
+) -> Result<(), Fault> {
+    let kept = fetched.backend_keeps(exchange);
+    let outgoing = compose(worker, exchange, fetched.length)?;
+    let mut upload = fetched.upload.take();
+    let sending = body::download(worker, client, exchange, &mut fetched, outgoing);
+    let result = match &mut upload {
+        None => sending.await,
+        Some(upload) => beside(sending, |cx| drop(upload.poll(cx))).await,
+    };
+    let whole = upload.as_ref().is_none_or(|upload| upload.is_whole());
+    if let Some(upload) = upload {
+        exchange.record.request_bytes = upload.bytes();
+        client.reader = upload.into_reader();
+    }
+    let Fetched { id, backend, buffer, body, .. } = *fetched;
+    let unasked = body.has_ended() && !buffer.is_empty();
+    worker.buffers.give(buffer);
+    if unasked {
+        worker.count(Counter::BackendUnasked);
+    }
+    if result.is_ok() && kept && whole && !unasked {
+        let now = worker.clock.now();
+        let pool = exchange.in_force.pool(exchange.pool);
+        pool.give(id, backend, now, &worker.buffers, &worker.counters);
+    }
+    result
+}
+
+/// Writes the head of a backend's answer as the client gets it.
+fn compose(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    length: BodyLength,
+) -> Result<Outgoing, Fault> {
+    let scratch = &mut *exchange.scratch;
+    let date = worker.http_date();
+    let to = ToClient {
+        method: scratch.request.method,
+        version: scratch.request.version,
+        keep_alive: exchange.keep_alive && !worker.is_draining(),
+        date: &date,
+    };
+    let Reply { body, keep_alive } = forward::response(&mut scratch.response, length, &to)?;
+    exchange.keep_alive = keep_alive;
+    exchange.ends_by_close = body == BodyLength::UntilClose;
+    exchange.record.status = scratch.response.status;
+    scratch.out.clear();
+    write::response(&scratch.response, body, &mut scratch.out);
+    Ok(if body == BodyLength::Chunked { Outgoing::Chunked } else { Outgoing::Plain })
+}
+
+/// Answers with a fault, if anything can be answered any more.
+pub(super) async fn refuse(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    fault: Fault,
+) -> Reuse {
+    exchange.record.fault = Some(fault);
+    exchange.record.status = fault.status();
+    if fault.status() == 0 {
+        return Reuse::Reset;
+    }
+    let read_whole = client.skip_buffered_body();
+    let keep_alive =
+        exchange.keep_alive && read_whole && fault.leaves_framing_sound() && !worker.is_draining();
+    let scratch = &mut *exchange.scratch;
+    let date = worker.http_date();
+    let about = FaultAnswer {
+        kind: answer::body_kind(scratch.request.headers.first(Name::Accept)),
+        method: scratch.request.method,
+        version: scratch.request.version,
+        keep_alive,
+        date: &date,
+        request_id: None,
+        retry_after: None,
+    };
+    scratch.out.clear();
+    answer::write_fault(fault, &about, &mut scratch.out);
+    match own(worker, client, exchange).await {
+        Err(fault) => {
+            exchange.record.fault = Some(fault);
+            Reuse::Reset
+        }
+        Ok(()) if keep_alive => Reuse::Keep,
+        Ok(()) if read_whole && fault.cause != Cause::BadRequest => Reuse::Close,
+        Ok(()) => Reuse::Linger,
+    }
+}
+
+/// The answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).
+pub(super) fn options(exchange: &mut Exchange) -> Answer {
+    let out = &mut exchange.scratch.out;
+    out.clear();
+    out.extend_from_slice(b"HTTP/1.1 204 No Content\r\n");
+    out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+    if !exchange.keep_alive {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Answer::Own { status: 204 }
+}
+
+impl Fetched {
+    /// Whether the backend lets its connection be used again after this answer, and the answer
+    /// shows where it ends.
+    fn backend_keeps(&self, exchange: &Exchange) -> bool {
+        exchange.scratch.response.keep_alive && self.length != BodyLength::UntilClose
+    }
+}

@@ -1,0 +1,143 @@
+//! The whole path of a request, by name. Read this first.
+//!
+//! No final head has been sent to the client before `reply`, so `fetch` may ask several backends;
+//! and no exchange ends but through `finish`.
+
+use std::rc::Rc;
+
+use super::{Answer, Exchange, Reuse, attempt, finish, reply};
+use crate::{
+    base::ids::{BackendId, PoolId},
+    http::{
+        fault::{Cause, Fault},
+        forward::{self, Forward, ForwardedFor},
+        framing::{self, BodyLength},
+        head::Method,
+    },
+    policy::retry::{self, Decision, Outcome},
+    proto::h1::Client,
+    shared::counters::Counter,
+    worker::{Scratch, Worker},
+};
+
+/// Runs one exchange, from a parsed head to its line in the log.
+pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
+    let length = framing::request(&scratch.request);
+    let mut exchange = Exchange::begin(worker, scratch, length.unwrap_or(BodyLength::None));
+    let answered = match length {
+        Ok(length) => answer(worker, client, &mut exchange, length).await,
+        Err(fault) => Err(fault),
+    };
+    let sent = match answered {
+        Ok(answer) => reply::send(worker, client, &mut exchange, answer).await,
+        Err(fault) => reply::refuse(worker, client, &mut exchange, fault).await,
+    };
+    finish::record(worker, client, exchange, sent)
+}
+
+/// Answers bytes that are no request, or a client that may not have one.
+pub(crate) async fn refuse(worker: &Rc<Worker>, client: &mut Client, fault: Fault) -> Reuse {
+    let mut exchange = Exchange::begin(worker, worker.scratch(), BodyLength::None);
+    exchange.keep_alive = false;
+    let sent = reply::refuse(worker, client, &mut exchange, fault).await;
+    finish::record(worker, client, exchange, sent)
+}
+
+/// Decides what the client gets: a reply of our own or a backend's.
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    length: BodyLength,
+) -> Result<Answer, Fault> {
+    admit(exchange, length)?;
+    client.expect_body(length, worker.head_limits);
+    exchange.pool = route(client, exchange)?;
+    exchange.deadline = worker.clock.after(exchange.plan().timeouts.request);
+    match forward(worker, client, exchange)? {
+        Forward::Send => fetch(worker, client, exchange).await,
+        Forward::AnswerOptions => Ok(reply::options(exchange)),
+    }
+}
+
+/// What this proxy does not do for anybody.
+fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
+    let most = exchange.in_force.plan.limits.body_bytes_max;
+    match exchange.scratch.request.method {
+        Method::Connect | Method::Trace => return Err(Cause::MethodRefused.into()),
+        Method::Get
+        | Method::Head
+        | Method::Post
+        | Method::Put
+        | Method::Delete
+        | Method::Options
+        | Method::Patch
+        | Method::Other => {}
+    }
+    match length {
+        BodyLength::Fixed(bytes) if most != 0 && bytes > most => Err(Cause::BodyTooLarge.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Which pool answers: the route's, else the listener's.
+fn route(client: &Client, exchange: &Exchange) -> Result<PoolId, Fault> {
+    let in_force = &exchange.in_force;
+    let listener = client.peer.listener;
+    match in_force.router.find(listener, &exchange.scratch.request)? {
+        Some(route) => Ok(in_force.plan.route(route).pool),
+        None => in_force.plan.listener(listener).pool.ok_or(Cause::NoRoute.into()),
+    }
+}
+
+/// Makes the client's request the one that backends get.
+fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
+    let peer = &client.peer;
+    let Exchange { in_force, scratch, record, .. } = exchange;
+    let trusted = &in_force.plan.listener(peer.listener).trusted_proxies;
+    record.client = Some(forward::client_address(&scratch.request, peer.address.ip(), trusted));
+    let from = ForwardedFor {
+        peer: peer.text(),
+        trusted: peer.trusted,
+        scheme: b"http",
+        port: peer.port_text(),
+        pseudonym: worker.pseudonym.as_bytes(),
+    };
+    forward::request(&mut scratch.request, &from)
+}
+
+/// Asks backends until one answers or asking again is no longer allowed.
+async fn fetch(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+) -> Result<Answer, Fault> {
+    let mut backend = choose(exchange).ok_or(Cause::NoBackend)?;
+    loop {
+        exchange.scratch.tried.insert(backend);
+        exchange.tries += 1;
+        let result = attempt::once(worker, client, exchange, backend).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Status(exchange.scratch.response.status),
+            Err(fault) => Outcome::Fault(*fault),
+        };
+        match retry::again(&exchange.plan().retry, &exchange.attempt(outcome)) {
+            Decision::Keep | Decision::Refused(_) => return result,
+            Decision::Fresh => {
+                exchange.stale_before = true;
+                exchange.tries -= 1;
+                backend = choose(exchange).unwrap_or(backend);
+            }
+            Decision::Another => match choose(exchange) {
+                Some(next) => backend = next,
+                None => return result,
+            },
+        }
+        worker.count(Counter::Retries);
+    }
+}
+
+/// Every concern about a backend is one set; the algorithm sees only their intersection.
+fn choose(exchange: &Exchange) -> Option<BackendId> {
+    exchange.in_force.pool(exchange.pool).pick(&exchange.scratch.tried)
+}

@@ -1,0 +1,138 @@
+//! Upgraded connections: bytes both ways until both sides have ended, or nobody says anything.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use super::{Exchange, Fetched, Reuse};
+use crate::{
+    http::{
+        fault::{Cause, Fault},
+        forward::{self, ToClient},
+        framing::BodyLength,
+        write,
+    },
+    net::{buffer::Buffer, fd::Half, stream::Stream},
+    proto::h1::{Client, Reader},
+    shared::counters::Counter,
+    worker::Worker,
+};
+
+/// Tells the client that the protocol is switched and relays until the end.
+pub(super) async fn run(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    fetched: Box<Fetched>,
+) -> Reuse {
+    worker.counters.add(Counter::Tunnels, 1);
+    let result = switch(worker, client, exchange, *fetched).await;
+    worker.counters.sub(Counter::Tunnels, 1);
+    exchange.record.fault = result.err();
+    Reuse::Close
+}
+
+async fn switch(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    fetched: Fetched,
+) -> Result<(), Fault> {
+    let timeouts = exchange.in_force.plan.listener(client.peer.listener).timeouts;
+    let scratch = &mut *exchange.scratch;
+    let to = ToClient {
+        method: scratch.request.method,
+        version: scratch.request.version,
+        keep_alive: true,
+        date: b"",
+    };
+    forward::response(&mut scratch.response, BodyLength::None, &to)?;
+    scratch.out.clear();
+    write::response(&scratch.response, BodyLength::None, &mut scratch.out);
+    client.head_sent.set(true);
+    client.send(&scratch.out, false, || worker.clock.after(timeouts.client_write)).await?;
+    let Some(Reader { buffer: early, .. }) = client.reader.take() else { return Ok(()) };
+    let Fetched { backend, buffer, in_flight, .. } = fetched;
+    let (near, far) = (&*client.stream, &*backend.stream);
+    let idle = || worker.clock.after(timeouts.tunnel);
+    let mut up = pin!(pump(worker, near, far, early, &idle));
+    let mut down = pin!(pump(worker, far, near, buffer, &idle));
+    let (mut up_bytes, mut down_bytes) = (None, None);
+    poll_fn(|cx| {
+        if up_bytes.is_none()
+            && let Poll::Ready(bytes) = up.as_mut().poll(cx)
+        {
+            up_bytes = Some(bytes);
+        }
+        if down_bytes.is_none()
+            && let Poll::Ready(bytes) = down.as_mut().poll(cx)
+        {
+            down_bytes = Some(bytes);
+        }
+        if up_bytes.is_some() && down_bytes.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    exchange.record.request_bytes = up_bytes.unwrap_or(0);
+    exchange.record.response_bytes = down_bytes.unwrap_or(0);
+    drop(in_flight);
+    Ok(())
+}
+
+/// Relays one direction until its end, which is handed on as a half-close. A buffer is held only
+/// while there is something in it: a silent tunnel costs none.
+async fn pump(
+    worker: &Worker,
+    from: &Stream,
+    to: &Stream,
+    first: Buffer,
+    idle: &impl Fn() -> u64,
+) -> u64 {
+    let mut bytes = 0;
+    let ended = relay(worker, from, to, first, idle, &mut bytes).await;
+    // After an error nothing can follow in either direction.
+    let half = if ended.is_ok() { Half::Writing } else { Half::Both };
+    to.shut_down(half);
+    if ended.is_err() {
+        from.shut_down(Half::Both);
+    }
+    bytes
+}
+
+async fn relay(
+    worker: &Worker,
+    from: &Stream,
+    to: &Stream,
+    first: Buffer,
+    idle: &impl Fn() -> u64,
+    bytes: &mut u64,
+) -> Result<(), Fault> {
+    let gone = |_| Fault::new(Cause::ClientAbort);
+    let mut held = Some(first);
+    loop {
+        if let Some(mut buffer) = held.take() {
+            if !buffer.is_empty() {
+                *bytes += buffer.len() as u64;
+                to.send_all(buffer.bytes(), false, idle).await.map_err(gone)?;
+                buffer.clear();
+            }
+            worker.buffers.give(buffer);
+        }
+        from.watched().read_by(idle());
+        from.readable().await.map_err(gone)?;
+        // Traffic in one direction keeps the other one open too.
+        to.watched().read_by(idle());
+        let mut buffer = worker.buffers.take().map_err(gone)?;
+        match from.recv_now(&mut buffer) {
+            Ok(0) => {
+                worker.buffers.give(buffer);
+                return Ok(());
+            }
+            Ok(_) => held = Some(buffer),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => held = Some(buffer),
+            Err(_) => return Err(Cause::ClientAbort.into()),
+        }
+    }
+}
