@@ -1,0 +1,133 @@
+//! The accept loop of one listener on one worker: how many connections are let in.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::Duration,
+};
+
+use super::connection;
+use crate::{
+    http::{
+        answer::{self, FaultAnswer},
+        fault::Cause,
+    },
+    net::{deadlines::Ends, io::sleep, listener::Listener, stream::Stream},
+    plan::ListenerId,
+    proto::h1::Peer,
+    shared::counters::Counter,
+    worker::{Admitted, Worker},
+};
+
+/// Connections taken before others have their turn.
+const BATCH: usize = 128;
+
+/// The first and the longest pause when the process has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Takes connections until the worker drains; then those that wait, and no more.
+pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, port: u16) {
+    let mut accepting = Accepting { worker, listener, id, port, spare: spare(), pause: PAUSE };
+    loop {
+        let ready = accepting.worker.draining().or(accepting.listener.readable()).await;
+        match ready {
+            None => break,
+            Some(Ok(())) => accepting.batch(BATCH).await,
+            Some(Err(_)) => sleep(PAUSE).await,
+        }
+    }
+    // Clients in the queue are served; new ones find nobody and try again elsewhere.
+    if accepting.listener.refuse_new().is_ok() {
+        accepting.batch(usize::MAX).await;
+    }
+}
+
+struct Accepting {
+    worker: Rc<Worker>,
+    listener: Listener,
+    id: ListenerId,
+    port: u16,
+    /// A descriptor to give up when there is no other: to accept with, and close.
+    spare: Option<File>,
+    pause: Duration,
+}
+
+impl Accepting {
+    async fn batch(&mut self, most: usize) {
+        for _ in 0..most {
+            match self.listener.accept() {
+                Ok((fd, address)) => {
+                    self.pause = PAUSE;
+                    self.admit(fd, address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if out_of_descriptors(&error) => {
+                    self.turn_one_away();
+                    sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(PAUSE_MAX);
+                    return;
+                }
+                // The client was gone before we came (ECONNABORTED and its like).
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Begins to serve a connection, or says that there is no room.
+    fn admit(&self, fd: OwnedFd, address: Option<SocketAddr>) {
+        let worker = &self.worker;
+        let Some(admitted) = Admitted::enter(worker, self.id) else {
+            worker.count(Counter::RejectedOverloaded);
+            refuse(&fd, &worker.http_date());
+            return;
+        };
+        let address = address.unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0).into());
+        let plan = worker.in_force();
+        let trusted = &plan.plan.listener(self.id).trusted_proxies;
+        let trusted = trusted.iter().any(|net| net.contains(&address.ip().to_canonical()));
+        let deadlines = &worker.deadlines;
+        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Ends::Reading, self.id.0));
+        let Ok(stream) = stream else { return };
+        let peer = Peer::new(address, self.port, self.id, trusted);
+        connection::spawn(Rc::clone(worker), stream, peer, admitted);
+    }
+
+    /// Accepts with the spare descriptor and closes: better a clear end than a queue that nobody
+    /// serves.
+    fn turn_one_away(&mut self) {
+        self.worker.count(Counter::RejectedDescriptors);
+        self.spare = None;
+        drop(self.listener.accept());
+        self.spare = spare();
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|full| errno == Some(full.raw_os_error()))
+}
+
+/// Answers 503 without reading and closes.
+fn refuse(fd: &OwnedFd, date: &[u8]) {
+    let mut out = Vec::new();
+    let about = FaultAnswer { date, ..FaultAnswer::default() };
+    answer::write_fault(Cause::Overloaded.into(), &about, &mut out);
+    let _ = rustix::net::send(fd, &out, rustix::net::SendFlags::NOSIGNAL);
+    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
+    // What the client has sent is read, so that the close is no reset that destroys the answer.
+    let mut room = [0; 4096];
+    while matches!(rustix::net::recv(fd, &mut room[..], rustix::net::RecvFlags::DONTWAIT), Ok((_, n)) if n > 0)
+    {
+    }
+}

@@ -1,0 +1,226 @@
+//! One client connection, from accept to close: exchange after exchange.
+//!
+//! Thousands of these are idle at any moment, so what a task keeps while it waits is small: the
+//! stream, who the client is, and nothing else. Everything a request needs lives in one boxed
+//! future per burst of requests, and the buffer is taken when there is something to read.
+
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use crate::{
+    exchange::{Reuse, run},
+    http::fault::{Cause, Fault},
+    net::{buffer::Buffer, deadlines::Ended, fd::Half, stream::Stream},
+    proto::h1::{Client, HeadRead, Incoming, Peer, Reader},
+    shared::counters::Counter,
+    worker::{Admitted, Worker},
+};
+
+/// A lingering close reads and forgets so much, for so long, that the client sees its answer.
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER_MS: u64 = 1_000;
+
+/// Serves a connection in a task of its own.
+pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
+    let connection = Connection {
+        worker: Rc::clone(&worker),
+        stream: Rc::new(stream),
+        peer: Rc::new(peer),
+        partial: Vec::new(),
+        _admitted: admitted,
+    };
+    // A net: a panic ends this connection and no other, and is counted as the bug it is.
+    monoio::spawn(async move {
+        let mut serving = pin!(connection.serve());
+        let ended = poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx)));
+            polled.map_or(Poll::Ready(false), |poll| poll.map(|()| true))
+        });
+        if !ended.await {
+            worker.count(Counter::Panics);
+        }
+    });
+}
+
+/// A client connection while nobody asks anything.
+struct Connection {
+    worker: Rc<Worker>,
+    stream: Rc<Stream>,
+    peer: Rc<Peer>,
+    /// The first bytes of a head that has not come whole.
+    partial: Vec<u8>,
+    _admitted: Admitted,
+}
+
+/// What a burst of requests left behind.
+enum After {
+    /// Nothing: the next request may come.
+    Idle,
+    /// The first bytes of a head; `new` where they came in this burst.
+    Partial { new: bool },
+    /// The connection is to be closed.
+    Close(Reuse),
+}
+
+impl Connection {
+    async fn serve(mut self) {
+        let timeouts = self.timeouts();
+        let clock = &self.worker.clock;
+        self.stream.watched().read_by(clock.after(timeouts.client_header));
+        loop {
+            if self.stream.readable().await.is_err() {
+                return;
+            }
+            match Box::pin(self.burst()).await {
+                After::Idle => {
+                    let clock = &self.worker.clock;
+                    self.stream.watched().idle(clock.now(), clock.after(timeouts.idle));
+                }
+                After::Partial { new: true } => {
+                    let by = self.worker.clock.after(timeouts.client_header);
+                    self.stream.watched().read_by(by);
+                }
+                After::Partial { new: false } => {}
+                After::Close(Reuse::Linger) => return Box::pin(self.linger()).await,
+                After::Close(Reuse::Reset) => return self.stream.reset_on_close(),
+                After::Close(Reuse::Keep | Reuse::Close) => return,
+            }
+        }
+    }
+
+    fn timeouts(&self) -> crate::plan::ListenerTimeouts {
+        self.worker.in_force().plan.listener(self.peer.listener).timeouts
+    }
+
+    /// Reads what has come and serves the requests in it.
+    async fn burst(&mut self) -> After {
+        let worker = Rc::clone(&self.worker);
+        let Ok(mut buffer) = worker.buffers.take() else { return After::Close(Reuse::Reset) };
+        let scanned = self.partial.len();
+        let new = scanned == 0;
+        restore(&mut buffer, &mut self.partial);
+        match self.stream.recv_now(&mut buffer) {
+            Ok(count) if count > 0 => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                let idle = buffer.is_empty();
+                self.keep(buffer);
+                return if idle { After::Idle } else { After::Partial { new: false } };
+            }
+            Ok(_) | Err(_) => return self.ended(buffer).await,
+        }
+        self.stream.watched().busy();
+        let mut client = self.client(buffer);
+        let after = requests(&worker, &mut client, scanned).await;
+        if let Some(Reader { buffer, .. }) = client.reader {
+            if let After::Partial { new: served } = after {
+                self.keep(buffer);
+                return After::Partial { new: new || served };
+            }
+            worker.buffers.give(buffer);
+        }
+        after
+    }
+
+    fn client(&self, buffer: Buffer) -> Client {
+        Client {
+            stream: Rc::clone(&self.stream),
+            peer: Rc::clone(&self.peer),
+            reader: Some(Reader { buffer, body: Incoming::Ended }),
+            head_sent: false.into(),
+        }
+    }
+
+    /// Keeps what has come of a head, in no more room than it needs.
+    fn keep(&mut self, buffer: Buffer) {
+        self.partial.extend_from_slice(buffer.bytes());
+        self.worker.buffers.give(buffer);
+    }
+
+    /// The client sends nothing more, or not in time.
+    async fn ended(&mut self, buffer: Buffer) -> After {
+        let begun = !buffer.is_empty();
+        let fault: Fault = match self.stream.ended() {
+            Ended::Overdue if begun => Cause::RequestTimeout.into(),
+            Ended::No if begun => Cause::ClientAbort.into(),
+            Ended::No | Ended::Overdue | Ended::ClientLeft | Ended::Closed => {
+                self.worker.buffers.give(buffer);
+                return After::Close(Reuse::Close);
+            }
+        };
+        let worker = Rc::clone(&self.worker);
+        let mut client = self.client(buffer);
+        let reuse = run::refuse(&worker, &mut client, fault).await;
+        if let Some(Reader { buffer, .. }) = client.reader {
+            worker.buffers.give(buffer);
+        }
+        After::Close(reuse)
+    }
+
+    /// Closes so that the client sees its answer and not a reset: we say that we are done, read
+    /// what it still sends for a while, and close.
+    async fn linger(&mut self) {
+        self.stream.shut_down(Half::Writing);
+        self.worker.clock.renew();
+        self.stream.watched().read_by(self.worker.clock.now() + LINGER_MS);
+        let mut room = vec![0; 16 << 10];
+        let mut left = LINGER_BYTES;
+        while left > 0 && self.stream.ended() == Ended::No {
+            match self.stream.discard_now(&mut room) {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if self.stream.readable().await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Serves the requests that are buffered, one after the other.
+async fn requests(worker: &Rc<Worker>, client: &mut Client, mut scanned: usize) -> After {
+    let mut served = false;
+    loop {
+        let mut scratch = worker.scratch();
+        let reuse = match client.take_head(&mut scratch.request, &worker.head_limits, scanned) {
+            HeadRead::Head => {
+                client.stream.watched().read_by(0);
+                run::run(worker, client, scratch).await
+            }
+            HeadRead::Refused(fault) => {
+                worker.recycle(scratch);
+                run::refuse(worker, client, fault).await
+            }
+            HeadRead::Partial => {
+                worker.recycle(scratch);
+                return After::Partial { new: served };
+            }
+        };
+        scanned = 0;
+        served = true;
+        match (reuse, &client.reader) {
+            (Reuse::Keep, Some(reader)) if reader.buffer.is_empty() => return After::Idle,
+            (Reuse::Keep, Some(_)) => {}
+            (reuse, _) => return After::Close(reuse),
+        }
+    }
+}
+
+/// Puts the bytes of a partial head where a read goes on behind them.
+fn restore(buffer: &mut Buffer, partial: &mut Vec<u8>) {
+    if partial.is_empty() {
+        return;
+    }
+    let count = partial.len().min(buffer.room_len());
+    if let (Some(room), Some(bytes)) = (buffer.room().get_mut(..count), partial.get(..count)) {
+        room.copy_from_slice(bytes);
+    }
+    buffer.filled(count);
+    *partial = Vec::new();
+}

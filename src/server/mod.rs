@@ -1,0 +1,20 @@
+//! Starts the threads and stops them: the one door, plan in, handle out.
+//!
+//! Floor 10. Everything that can fail is done before the first worker serves: cores are chosen,
+//! names looked up, addresses bound. So a refused start has changed nothing.
+
+mod accept;
+mod connection;
+mod cores;
+mod names;
+mod run;
+mod spawn;
+mod start;
+
+pub use self::process::run as main;
+pub use self::{
+    spawn::DriverInUse,
+    start::{Handle, StartError, Stop, start},
+};
+
+mod process;

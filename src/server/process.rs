@@ -1,0 +1,88 @@
+//! The process around the balancer: its first line, its signals, its end.
+
+use std::time::Duration;
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::Signals,
+};
+
+use super::{Handle, StartError, Stop, start};
+use crate::plan::Plan;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// Where it cannot start.
+pub fn run(plan: Plan) -> Result<(), StartError> {
+    let shutdown = plan.global.shutdown;
+    let (routes, pools) = (plan.routes.len(), plan.pools.len());
+    let backends: usize = plan.pools.iter().map(|pool| pool.backends.len()).sum();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
+        .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
+    let handle = start(plan)?;
+    for note in handle.notes() {
+        eprintln!("ringway: {note}");
+    }
+    eprintln!("{}", first_line(&handle, routes, pools, backends));
+    for (name, address) in handle.addresses() {
+        eprintln!("ringway: listener \"{name}\" on {address}");
+    }
+    let lameduck = match first_end(&mut signals) {
+        SIGINT => Duration::ZERO,
+        _ => shutdown.lameduck,
+    };
+    stop(handle, lameduck, shutdown.drain, signals);
+    Ok(())
+}
+
+/// What people see first.
+fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> String {
+    let many =
+        |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let names: std::collections::HashSet<_> =
+        handle.addresses().into_iter().map(|(name, _)| name).collect();
+    format!(
+        "ringway {}: {}, {} ({}), {}, {}, {} ({backends}/{backends} backends up), admin off",
+        env!("CARGO_PKG_VERSION"),
+        handle.driver(),
+        many(handle.core_count(), "core"),
+        handle.cores(),
+        many(names.len(), "listener"),
+        many(routes, "route"),
+        many(pools, "pool"),
+    )
+}
+
+/// Waits for a signal that ends the process; the others are answered as far as they can be.
+fn first_end(signals: &mut Signals) -> i32 {
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => eprintln!("ringway: HUP: reload has not landed yet; nothing was changed"),
+            SIGUSR1 => eprintln!("ringway: USR1: there is no log to reopen"),
+            SIGUSR2 => eprintln!("ringway: USR2: upgrade has not landed yet; nothing was changed"),
+            end => return end,
+        }
+    }
+    SIGTERM
+}
+
+/// Lameduck, drain, end; a second signal ends at once.
+fn stop(handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
+    std::thread::spawn(move || {
+        let again = signals.forever().find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal));
+        if again.is_some() {
+            eprintln!("ringway: told twice: ending at once");
+            std::process::exit(0);
+        }
+    });
+    if !lameduck.is_zero() {
+        eprintln!("ringway: lameduck for {lameduck:?}");
+        std::thread::sleep(lameduck);
+    }
+    eprintln!("ringway: draining for at most {drain:?}");
+    let open = handle.count("connections");
+    let finished = handle.stop(Stop::Graceful);
+    let how = if finished { "all finished" } else { "the rest were cut" };
+    eprintln!("ringway: stopped; {open} connections were open when the drain began, {how}");
+}

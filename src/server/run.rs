@@ -1,0 +1,86 @@
+//! What a worker's thread runs: its listeners, its sweep, its inbox; until it is told to end.
+
+use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+
+use super::accept;
+use crate::{
+    net::{
+        io::{ending, sleep},
+        listener::Listener,
+        wake::Bell,
+    },
+    plan::ListenerId,
+    shared::{
+        counters::Slab,
+        inbox::{Inbox, Message},
+    },
+    worker::{Common, Worker},
+};
+
+/// One worker's sockets: of which listener, on which port.
+pub(super) type Sockets = Vec<(ListenerId, u16, OwnedFd)>;
+
+/// How long the end waits for tasks to notice it, in steps.
+const END_STEP: Duration = Duration::from_millis(5);
+const END_STEPS: u32 = 200;
+
+/// Serves until told to stop, or until drained; says through `ready` when it begins.
+pub(super) async fn serve(
+    common: Common,
+    core_index: usize,
+    sockets: Sockets,
+    inbox: Inbox,
+    counters: Arc<Slab>,
+    ready: impl FnOnce(Result<(), String>),
+) {
+    let worker = Worker::new(common, core_index, counters);
+    let begun = begin(&worker, sockets).and_then(|()| Bell::adopt(inbox.bell()));
+    let bell = match begun {
+        Ok(bell) => bell,
+        Err(error) => return ready(Err(format!("core {core_index}: {error}"))),
+    };
+    ready(Ok(()));
+    listen(&worker, &inbox, &bell).await;
+    end(&worker).await;
+}
+
+/// Starts the tasks that live as long as the worker.
+fn begin(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
+    for (id, port, socket) in sockets {
+        let listener = Listener::adopt(socket)?;
+        monoio::spawn(accept::run(Rc::clone(worker), listener, id, port));
+    }
+    let sweeper = Rc::clone(worker);
+    monoio::spawn(async move { sweeper.deadlines.sweep(|| sweeper.turn()).await });
+    Ok(())
+}
+
+/// Does what the inbox says, until the end.
+async fn listen(worker: &Rc<Worker>, inbox: &Inbox, bell: &Bell) {
+    loop {
+        match worker.drained.or(bell.rung()).await {
+            None | Some(Err(_)) => return,
+            Some(Ok(())) => {}
+        }
+        while let Some(message) = inbox.next() {
+            match message {
+                Message::Drain => worker.drain(),
+                Message::Stop => return,
+            }
+        }
+    }
+}
+
+/// Closes everything and waits until nothing is in flight.
+async fn end(worker: &Rc<Worker>) {
+    worker.drain();
+    worker.close_conns();
+    for _ in 0..END_STEPS {
+        worker.deadlines.close_all();
+        sleep(END_STEP).await;
+        worker.close_conns();
+        if worker.deadlines.is_empty() && ending() == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! From a plan to running threads, and what whoever started them holds.
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher, Hasher},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::{
+    cores, names,
+    run::Sockets,
+    spawn::{self, DriverInUse, Job, Ready},
+};
+use crate::{
+    net::listener::{self, Bound},
+    plan::{ListenerId, Plan},
+    shared::{
+        counters::{Slab, TABLE},
+        inbox::{Message, Outbox, mailbox},
+        permits::Permits,
+    },
+    worker::Common,
+};
+
+/// Why nothing was started: one sentence for people.
+#[derive(Debug)]
+pub struct StartError(pub(super) String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Take no new connections, finish what runs, and end; at the latest after the plan's
+    /// `shutdown.drain`.
+    Graceful,
+    /// Close everything.
+    Now,
+}
+
+/// A running balancer. Dropping it stops everything at once.
+pub struct Handle {
+    addresses: Vec<(String, SocketAddr)>,
+    drain: Duration,
+    driver: DriverInUse,
+    cores: String,
+    notes: Vec<String>,
+    counters: Vec<Arc<Slab>>,
+    workers: Vec<(Outbox, JoinHandle<()>)>,
+    /// Closed when the last worker has ended.
+    ended: Receiver<()>,
+}
+
+/// Starts the balancer that a plan describes.
+///
+/// # Errors
+/// One sentence, and nothing is left running: an address is taken, the cores are not ours,
+/// io_uring was insisted on and is not permitted, descriptors are too few.
+pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
+    let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
+    let mut notes = names::resolve(&mut plan);
+    let bound = bind_all(&plan, chosen.len())?;
+    let common = Common {
+        cores: chosen.len(),
+        pseudonym: pseudonym(),
+        connections: Permits::new(plan.limits.connections),
+        listener_connections: plan
+            .listeners
+            .iter()
+            .map(|listener| Permits::new(listener.connections_max))
+            .collect(),
+        plan: Arc::new(plan),
+    };
+    let plan = Arc::clone(&common.plan);
+    let addresses =
+        bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
+    for (id, bound) in &bound {
+        let backlog = plan.listener(*id).backlog;
+        listener::listen(bound, backlog).map_err(|error| refusal(bound.address, &error))?;
+    }
+    let mut sockets = share_out(bound, chosen.len());
+    let (ready, readiness) = bounded::<Ready>(chosen.len());
+    let (alive, ended) = bounded::<()>(0);
+    let mut handle = Handle {
+        addresses,
+        drain: plan.global.shutdown.drain,
+        driver: DriverInUse::IoUring,
+        cores: cores::names(&chosen),
+        notes: Vec::new(),
+        counters: Vec::new(),
+        workers: Vec::new(),
+        ended,
+    };
+    for (core_index, core) in chosen.iter().enumerate() {
+        let failed =
+            |error: io::Error| StartError(format!("cannot start core {core_index}: {error}"));
+        let (outbox, inbox) = mailbox().map_err(failed)?;
+        let counters = Slab::new();
+        handle.counters.push(Arc::clone(&counters));
+        let job = Job {
+            common: common.clone(),
+            core_index,
+            core: plan.global.pin.then_some(*core),
+            driver: plan.global.driver,
+            sockets: std::mem::take(&mut sockets[core_index]),
+            inbox,
+            counters,
+            ready: ready.clone(),
+            alive: alive.clone(),
+        };
+        handle.workers.push((outbox, spawn::spawn(job).map_err(failed)?));
+    }
+    drop((ready, alive));
+    for _ in 0..chosen.len() {
+        let said = readiness.recv().map_err(|_| StartError("a core ended at its start".into()))?;
+        let (driver, why) = said.map_err(StartError)?;
+        handle.driver = driver;
+        notes.extend(why);
+    }
+    notes.dedup();
+    handle.notes = notes;
+    Ok(handle)
+}
+
+/// Binds every address of every listener, for every core.
+fn bind_all(plan: &Plan, cores: usize) -> Result<Vec<(ListenerId, Bound)>, StartError> {
+    let all: Vec<SocketAddr> = plan.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
+    let mut bound = Vec::new();
+    for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
+        for address in &listener.bind {
+            // `[::]` takes IPv4 too, unless `0.0.0.0` of the same port is bound by itself.
+            let v6_only = !address.ip().is_unspecified()
+                || all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+            let sockets = listener::bind(*address, cores, v6_only)
+                .map_err(|error| refusal(*address, &error))?;
+            bound.push((id, sockets));
+        }
+    }
+    Ok(bound)
+}
+
+/// Each core's own sockets.
+fn share_out(bound: Vec<(ListenerId, Bound)>, cores: usize) -> Vec<Sockets> {
+    let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
+    for (id, Bound { address, sockets }) in bound {
+        for (share, socket) in shares.iter_mut().zip(sockets) {
+            share.push((id, address.port(), socket));
+        }
+    }
+    shares
+}
+
+/// Why an address cannot be bound, in one sentence.
+fn refusal(address: SocketAddr, error: &io::Error) -> StartError {
+    let reason = match error.kind() {
+        io::ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
+        io::ErrorKind::PermissionDenied => format!(
+            "permission denied: a port below 1024 wants a right: run under the systemd unit \
+             (AmbientCapabilities=CAP_NET_BIND_SERVICE), or {}",
+            "setcap cap_net_bind_service=+ep the binary"
+        ),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        _ => error.to_string(),
+    };
+    StartError(format!("cannot listen on {address}: {reason}"))
+}
+
+/// `ringway-` and eight hex digits, for Via. The standard library's hasher keys are the
+/// process's own chance.
+fn pseudonym() -> Arc<str> {
+    let drawn = RandomState::new().build_hasher().finish();
+    format!("ringway-{:08x}", drawn as u32).into()
+}
+
+impl Handle {
+    /// The addresses really bound, by listener.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.addresses.clone()
+    }
+
+    /// What the cores wait on.
+    #[must_use]
+    pub fn driver(&self) -> DriverInUse {
+        self.driver
+    }
+
+    /// The cores that serve, as people write them.
+    #[must_use]
+    pub fn cores(&self) -> &str {
+        &self.cores
+    }
+
+    /// How many cores serve.
+    #[must_use]
+    pub fn core_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// What the operator should know about this start.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 where
+    /// there is none of this name.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        let Some(index) = TABLE.iter().position(|row| row.name == name) else { return 0 };
+        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read_at(index)))
+    }
+
+    /// All metrics: name and sum.
+    pub fn statistics(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        TABLE.iter().map(|row| (row.name, self.count(row.name)))
+    }
+
+    /// Begins to drain and returns at once; `stop` or `wait` end it.
+    pub fn drain(&self) {
+        for (outbox, _) in &self.workers {
+            outbox.send(Message::Drain);
+        }
+    }
+
+    /// Waits until every core has ended, but no longer than `time`; whether they have.
+    #[must_use]
+    pub fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        // Nobody ever sends: the channel closes when the last worker ends.
+        matches!(
+            self.ended.recv_deadline(until),
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+        )
+    }
+
+    /// Stops and waits for all threads; true where everything had finished by itself.
+    pub fn stop(mut self, stop: Stop) -> bool {
+        let finished = match stop {
+            Stop::Now => false,
+            Stop::Graceful => {
+                self.drain();
+                self.wait(self.drain)
+            }
+        };
+        self.end();
+        finished
+    }
+
+    fn end(&mut self) {
+        for (outbox, thread) in self.workers.drain(..) {
+            outbox.send(Message::Stop);
+            // A worker that panicked has ended the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        for (outbox, _) in &self.workers {
+            outbox.send(Message::Stop);
+        }
+        self.end();
+    }
+}
