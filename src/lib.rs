@@ -12,7 +12,21 @@ pub mod plan;
 
 pub mod config;
 mod policy;
+mod shared;
+
+mod net;
+
+mod proto;
+
+mod conns;
+
+mod worker;
+
+mod exchange;
+
+pub mod server;
 
 mod observe;
 
 mod demo;
+pub use server::{Handle, StartError, Stop, start};

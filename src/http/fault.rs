@@ -115,6 +115,47 @@ impl Fault {
         self.cause.row().code
     }
 
+    /// Whether we still know where the client's next request begins.
+    #[must_use]
+    pub(crate) fn leaves_framing_sound(self) -> bool {
+        match self.cause {
+            Cause::BadRequest
+            | Cause::RequestTimeout
+            | Cause::UriTooLong
+            | Cause::HeadTooLarge
+            | Cause::NotImplemented
+            | Cause::VersionRefused
+            | Cause::ShuttingDown
+            | Cause::ClientAbort
+            | Cause::ClientTimeout
+            | Cause::ResponseIncomplete => false,
+            Cause::Denied
+            | Cause::NoRoute
+            | Cause::MethodRefused
+            | Cause::LengthRequired
+            | Cause::BodyTooLarge
+            | Cause::ExpectationFailed
+            | Cause::Misdirected
+            | Cause::Limited
+            | Cause::Internal
+            | Cause::Loop
+            | Cause::ConnectFailed
+            | Cause::NameNotResolved
+            | Cause::BackendTls
+            | Cause::BackendReset
+            | Cause::BackendStale
+            | Cause::BackendProtocol
+            | Cause::ResponseHeadTooLarge
+            | Cause::NoBackend
+            | Cause::QueueFull
+            | Cause::QueueTimeout
+            | Cause::Overloaded
+            | Cause::ConnectTimeout
+            | Cause::ResponseTimeout
+            | Cause::Deadline => true,
+        }
+    }
+
     /// Whether the request may be asked again.
     #[must_use]
     pub(crate) fn retry(self) -> RetryClass {

@@ -53,6 +53,17 @@ pub enum Address {
     },
 }
 
+impl Backend {
+    /// Its address as a Host field has it (RFC 9110 §7.2).
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match &self.address {
+            Address::Socket(address) => address.to_string(),
+            Address::Name { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+}
+
 impl Address {
     /// The addresses to connect to, in the order to try them.
     #[must_use]

@@ -23,7 +23,7 @@ use crate::http::{fault::Fault, head::RequestHead, target};
 use crate::plan::{HostPattern, ListenerId, PathPattern, Route, RouteId};
 
 /// All routes of a plan, compiled. Each core has a clone of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Router {
     named: QuickMap<Box<[u8]>, Paths>,
     /// By suffix, which begins with a dot.
