@@ -4,5 +4,6 @@
 //! learns why a backend is not usable; it sees only which are.
 
 pub(crate) mod balance;
+pub(crate) mod resolve;
 pub(crate) mod retry;
 pub(crate) mod route;
