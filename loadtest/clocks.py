@@ -68,10 +68,10 @@ def core_ns(core):
 
 
 def everyone_else(own):
-    """(ns of kernel threads that serve us, {pid: (name, ns with reaped children)}) of all processes but `own`.
+    """(ns of the kernel threads that serve us, {pid: (name, ns with reaped children)}).
 
-    A process that ends within a slice is not lost: its time moves to whoever reaped it, so the sum
-    over all of them is kept.
+    Of all processes but `own`. One that ends within a slice is not lost: its time moves to whoever
+    reaped it, so the sum over all of them is kept.
     """
     kernel, foreign = 0, {}
     for entry in os.listdir("/proc"):
@@ -100,7 +100,7 @@ class Snapshot:
 
 
 class Between:
-    """What happened between two snapshots; `loader_ns` is the CPU of a loader that came and went."""
+    """What happened between two snapshots; `loader_ns` is the CPU of a loader that has ended."""
 
     def __init__(self, before, after, loader_ns):
         self.wall = after.wall - before.wall

@@ -1,8 +1,8 @@
 """Slices of load and the rounds they make.
 
 The machine drifts by half within minutes, so nothing is measured once: all proxies run at the same
-time, idle but one; a slice of one second of wrk goes to each in shuffled order, and that is a round.
-A slice in which others used the CPU is thrown away and repeated. Ratios are taken within a round,
+time, idle but one; a slice of one second of wrk goes to each in shuffled order: that is a round. A
+slice in which others used the CPU is thrown away and repeated. Ratios are taken within a round,
 where both sides met the same machine, and their median counts. Every few rounds all proxies are
 started anew: one of them may be fast or slow by the luck of its start until it ends.
 """
@@ -166,8 +166,8 @@ class Bench:
             if one.quiet(foreign):
                 return one
             self.say(
-                f"  {proxy.name}: disturbed by {one.culprit or 'someone'} ({one.foreign:.0%} foreign,"
-                f" {one.steal:.0%} stolen, {one.unexplained:.0%} unexplained)"
+                f"  {proxy.name}: disturbed by {one.culprit or 'someone'} ({one.foreign:.0%} foreign"
+                f", {one.steal:.0%} stolen, {one.unexplained:.0%} unexplained)"
             )
             if best is None or one.noise() < best.noise():
                 best = one
