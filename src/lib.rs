@@ -29,4 +29,8 @@ pub mod server;
 mod observe;
 
 mod demo;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
+
 pub use server::{Handle, StartError, Stop, start};

@@ -1,0 +1,213 @@
+//! A door for `benches/` and `fuzz/`, which stand outside the crate, to the pure floors.
+//!
+//! Behind the feature `bench`, hidden from the documentation, and no interface: it may change with
+//! every commit. Each function is thin; those for fuzzing hold what must hold of any bytes, and
+//! panic where it does not.
+
+use crate::http::{
+    chunks::{Chunks, Step},
+    forward::{self, Forward, ForwardedFor},
+    framing::{self, BodyLength},
+    head::{Method, RequestHead, ResponseHead},
+    headers::Headers,
+    parse::{self, HeadLimits, Parse},
+    target, write,
+};
+
+const LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 16 << 10, fields_max: 100 };
+
+const FROM: ForwardedFor<'_> = ForwardedFor {
+    peer: b"192.0.2.44",
+    trusted: false,
+    scheme: b"http",
+    port: b"8080",
+    pseudonym: b"ringway-0badcafe",
+};
+
+/// The recycled parts of a connection to a client.
+#[derive(Default)]
+pub struct Connection {
+    head: RequestHead,
+    response: ResponseHead,
+    out: Vec<u8>,
+}
+
+impl Connection {
+    /// Parses a request's head; whether it was whole and well-formed.
+    pub fn parse(&mut self, input: &[u8]) -> bool {
+        matches!(parse::request(input, &LIMITS, &mut self.head), Ok(Parse::Done { .. }))
+    }
+
+    /// Parses a response's head; whether it was whole and well-formed.
+    pub fn parse_response(&mut self, input: &[u8]) -> bool {
+        matches!(parse::response(input, &LIMITS, &mut self.response), Ok(Parse::Done { .. }))
+    }
+
+    /// Reads the body's length from the parsed request.
+    pub fn framing(&self) -> bool {
+        framing::request(&self.head).is_ok()
+    }
+
+    /// Reads the body's length from the parsed response.
+    pub fn framing_response(&self) -> bool {
+        framing::response(Method::Get, &self.response).is_ok()
+    }
+
+    /// Parses, edits and writes a request, as on its way to a backend; what is then sent.
+    pub fn relay(&mut self, input: &[u8]) -> &[u8] {
+        self.out.clear();
+        if self.parse(input)
+            && let Ok(body) = framing::request(&self.head)
+            && forward::request(&mut self.head, &FROM) == Ok(Forward::Send)
+        {
+            write::request(&self.head, None, body, &mut self.out);
+        }
+        &self.out
+    }
+
+    /// Parses, edits and writes a response, as on its way to a client; what is then sent.
+    pub fn relay_response(&mut self, input: &[u8]) -> &[u8] {
+        self.out.clear();
+        let to = forward::ToClient {
+            method: self.head.method,
+            version: self.head.version,
+            keep_alive: true,
+            date: b"Sun, 06 Nov 1994 08:49:37 GMT",
+        };
+        if self.parse_response(input)
+            && let Ok(body) = framing::response(to.method, &self.response)
+            && let Ok(reply) = forward::response(&mut self.response, body, &to)
+        {
+            write::response(&self.response, reply.body, &mut self.out);
+        }
+        &self.out
+    }
+}
+
+/// Any bytes as a request's head: cut anywhere it is the same, and what we would send of it we take
+/// for the same request.
+pub fn fuzz_request_head(input: &[u8]) {
+    let mut head = RequestHead::default();
+    let whole = parse::request(input, &LIMITS, &mut head);
+    let mut again = RequestHead::default();
+    let cut = cut_of(input);
+    match parse::request(input.get(..cut).unwrap_or_default(), &LIMITS, &mut again) {
+        Ok(Parse::More) => {}
+        earlier => assert_eq!(earlier, whole, "cut at {cut}"),
+    }
+    let Ok(Parse::Done { used }) = whole else { return };
+    assert!(used <= input.len());
+    assert_eq!(parse::complete(input, 0), Some(used));
+    let Ok(body) = framing::request(&head) else { return };
+    if forward::request(&mut head, &FROM) != Ok(Forward::Send) {
+        return;
+    }
+    let mut out = Vec::new();
+    write::request(&head, Some(b"backend"), body, &mut out);
+    let limits = HeadLimits { head_bytes_max: 64 << 10, fields_max: 200, ..LIMITS };
+    let sent = parse::request(&out, &limits, &mut again);
+    assert_eq!(sent, Ok(Parse::Done { used: out.len() }));
+    assert_eq!(framing::request(&again), Ok(body));
+    assert_eq!(again.bytes(again.target), head.bytes(head.target));
+}
+
+/// Any bytes as a response's head.
+pub fn fuzz_response_head(input: &[u8]) {
+    let mut head = ResponseHead::default();
+    let whole = parse::response(input, &LIMITS, &mut head);
+    let mut again = ResponseHead::default();
+    let cut = cut_of(input);
+    match parse::response(input.get(..cut).unwrap_or_default(), &LIMITS, &mut again) {
+        Ok(Parse::More) => {}
+        earlier => assert_eq!(earlier, whole, "cut at {cut}"),
+    }
+    let Ok(Parse::Done { used }) = whole else { return };
+    assert!(used <= input.len());
+    let Ok(body) = framing::response(Method::Get, &head) else { return };
+    let to = forward::ToClient {
+        method: Method::Get,
+        version: Default::default(),
+        keep_alive: true,
+        date: b"x",
+    };
+    let Ok(reply) = forward::response(&mut head, body, &to) else { return };
+    let mut out = Vec::new();
+    write::response(&head, reply.body, &mut out);
+    let limits = HeadLimits { head_bytes_max: 64 << 10, fields_max: 200, ..LIMITS };
+    let sent = parse::response(&out, &limits, &mut again);
+    assert_eq!(sent, Ok(Parse::Done { used: out.len() }));
+    if reply.body != BodyLength::None {
+        assert_eq!(framing::response(Method::Get, &again), Ok(reply.body));
+    }
+}
+
+/// Any bytes as a chunked body: in one read, in two, and in place it is the same.
+pub fn fuzz_chunked(input: &[u8]) {
+    let whole = decoded(&[input]);
+    let (first, second) = input.split_at(cut_of(input));
+    assert_eq!(decoded(&[first, second]), whole);
+    let mut bytes = input.to_vec();
+    let compacted = Chunks::of_request(LIMITS).compact(&mut bytes, &mut Headers::default());
+    match (compacted, whole) {
+        (Ok(compacted), Some((body, used, ended))) => {
+            assert_eq!(bytes.get(compacted.body), Some(&body[..]));
+            assert_eq!((compacted.consumed, compacted.ended), (used, ended));
+        }
+        (compacted, whole) => assert_eq!(compacted.is_ok(), whole.is_some()),
+    }
+}
+
+/// The body of a message in these pieces, how many bytes it took, and whether it is over.
+fn decoded(pieces: &[&[u8]]) -> Option<(Vec<u8>, usize, bool)> {
+    let mut chunks = Chunks::of_request(LIMITS);
+    let mut trailers = Headers::default();
+    let (mut body, mut used) = (Vec::new(), 0);
+    for piece in pieces {
+        let mut rest = *piece;
+        loop {
+            let step = chunks.step(rest, &mut trailers).ok()?;
+            let here = match step {
+                Step::More => rest.len(),
+                Step::Skip(here) | Step::Body(here) | Step::End(here) => here,
+            };
+            let (taken, left) = rest.split_at(here);
+            if matches!(step, Step::Body(_)) {
+                body.extend_from_slice(taken);
+            }
+            used += here;
+            rest = left;
+            if matches!(step, Step::More | Step::End(_)) {
+                break;
+            }
+        }
+    }
+    Some((body, used, chunks.is_done()))
+}
+
+/// Any bytes as a target, a host and a path: a path that routes see is its own normalised form and
+/// has no dot segment.
+pub fn fuzz_target(input: &[u8]) {
+    for method in [Method::Get, Method::Options, Method::Connect] {
+        if let Ok(read) = target::read(method, input) {
+            assert!(read.path.end <= input.len() && read.query.end <= input.len());
+            let authority = input.get(read.authority).unwrap_or_default();
+            assert!(authority.is_empty() || target::is_authority(authority));
+        }
+    }
+    let mut host = Vec::new();
+    target::normalise_host(input, &mut host);
+    let (mut copy, mut again) = (Vec::new(), Vec::new());
+    if let Ok(path) = target::normalise_path(input, &mut copy) {
+        let dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+        assert!(!path.split(|byte| *byte == b'/').any(dots));
+        assert_eq!(target::normalise_path(path, &mut again), Ok(path));
+    }
+}
+
+/// A place to cut the input at that the input itself chooses.
+fn cut_of(input: &[u8]) -> usize {
+    let sum =
+        input.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+    sum % (input.len() + 1)
+}
