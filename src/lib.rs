@@ -34,3 +34,5 @@ mod demo;
 pub mod bench;
 
 pub use server::{Handle, StartError, Stop, start};
+
+pub mod cli;

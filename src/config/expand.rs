@@ -32,7 +32,11 @@ pub(crate) fn tree(
     match &mut node.value {
         Value::Text(written) => {
             if written.contains("${") {
+                let errors = problems.len();
                 *written = text(written, node.place, sources, lookup, problems);
+                if problems.len() > errors {
+                    node.value = Value::Refused;
+                }
             }
         }
         Value::List(list) => {
@@ -45,7 +49,7 @@ pub(crate) fn tree(
                 tree(&mut entry.node, sources, lookup, problems);
             }
         }
-        Value::Whole(_) | Value::Number(_) | Value::Flag(_) | Value::Moment => {}
+        Value::Whole(_) | Value::Number(_) | Value::Flag(_) | Value::Moment | Value::Refused => {}
     }
 }
 

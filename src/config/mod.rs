@@ -6,6 +6,7 @@
 //! only file access below floor 4. Names of backends are not looked up here.
 
 mod check;
+mod effective;
 mod expand;
 mod file;
 mod foreign;
@@ -35,6 +36,16 @@ pub struct Loaded {
     pub plan: Plan,
     /// What someone should look at.
     pub warnings: Problems,
+    written: Node,
+    sources: Arc<Sources>,
+}
+
+impl Loaded {
+    /// The configuration in force as TOML, with where each value came from.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        effective::text(&effective::sections(&self.plan, &self.written, &self.sources))
+    }
 }
 
 /// Values from flags and the environment, which beat those of files.
@@ -52,7 +63,7 @@ struct Override {
 }
 
 impl Overrides {
-    /// Sets a key (`global.cores`) to a text; `from` is what people are told where it came from
+    /// Sets a key of `[global]` (`global.cores`) to a text; `from` is what people are told where it came from
     /// (`--cores`, `RINGWAY_CORES`).
     pub fn text(&mut self, key: &'static str, text: &str, from: &str) {
         let (text, from) = (text.to_owned(), from.to_owned());
@@ -63,6 +74,21 @@ impl Overrides {
     pub fn switch(&mut self, key: &'static str, on: bool, from: &str) {
         let (text, from) = (on.to_string(), from.to_owned());
         self.list.push(Override { key, text, switch: Some(on), from });
+    }
+
+    /// The same values as they would stand in a file.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for setting in &self.list {
+            let key = setting.key.strip_prefix("global.").unwrap_or(setting.key);
+            let value = match setting.switch {
+                Some(on) => on.to_string(),
+                None => toml::Value::String(setting.text.clone()).to_string(),
+            };
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+        if text.is_empty() { text } else { format!("[global]\n{text}\n") }
     }
 }
 
@@ -98,6 +124,12 @@ pub fn parse_with(name: &str, text: &str, overrides: &Overrides) -> Result<Loade
     assemble(sources, Vec::new(), overrides, &load::Machine)
 }
 
+/// The JSON Schema of the configuration.
+#[must_use]
+pub fn schema() -> String {
+    schema::text()
+}
+
 /// The one path from texts to a plan.
 fn assemble(
     mut sources: Sources,
@@ -129,9 +161,10 @@ fn assemble(
     }
     let file: file::File = read::read(&root, &mut problems);
     let plan = check::plan(&file, &sources, &mut problems);
-    let problems = Problems::new(problems, Arc::new(sources));
+    let sources = Arc::new(sources);
+    let problems = Problems::new(problems, Arc::clone(&sources));
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Loaded { plan, warnings: problems })
+    Ok(Loaded { plan, warnings: problems, written: root, sources })
 }

@@ -133,7 +133,8 @@ pub struct Problems {
 
 impl Problems {
     pub(crate) fn new(mut list: Vec<Problem>, sources: Arc<Sources>) -> Problems {
-        list.sort_by_key(Problem::place);
+        // What has no place concerns the whole and is said last.
+        list.sort_by_key(|problem| (problem.place().is_none(), problem.place()));
         Problems { list, sources }
     }
 

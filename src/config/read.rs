@@ -57,7 +57,10 @@ impl Trail<'_> {
             [section, named, rest @ ..] if section.key == "pool" || section.key == "listener" => {
                 (format!("{} {:?}", section.key, named.key), rest)
             }
-            [section, rest @ ..] => (format!("`{}`", section.key), rest),
+            [global, limits, rest @ ..] if global.key == "global" && limits.key == "limits" => {
+                ("[global.limits]".to_owned(), rest)
+            }
+            [section, rest @ ..] => (format!("[{}]", section.key), rest),
         };
         let path: Vec<&str> =
             rest.iter().map(|step| step.key).filter(|key| !key.is_empty()).collect();
@@ -143,6 +146,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Value::Moment => {
                 Err(de::Error::invalid_type(de::Unexpected::Other("a date"), &visitor))
             }
+            Value::Refused => Err(Refused(String::new())),
             Value::List(list) => visitor.visit_seq(Items { rest: list.iter(), reader: self }),
             Value::Table(entries) => {
                 visitor.visit_map(Entries { rest: entries.iter().collect(), next: 0, reader: self })
@@ -181,7 +185,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Refused> {
         match &self.node.value {
-            _ if name == WRITTEN => visitor.visit_map(InPlace { reader: self, step: 0 }),
+            _ if name == WRITTEN => {
+                let noted_before = self.noted.borrow().len();
+                visitor.visit_map(InPlace { reader: self, step: 0, noted_before })
+            }
             Value::Table(entries) => {
                 let rest = self.known(name, fields, entries);
                 visitor.visit_map(Entries { rest, next: 0, reader: self })
@@ -284,6 +291,7 @@ impl<'de> MapAccess<'de> for Shorthand<'_> {
 struct InPlace<'a> {
     reader: Reader<'a>,
     step: usize,
+    noted_before: usize,
 }
 
 impl<'de> MapAccess<'de> for InPlace<'_> {
@@ -306,6 +314,11 @@ impl<'de> MapAccess<'de> for InPlace<'_> {
             1 => seed.deserialize(u32::from(place.source).into_deserializer()),
             2 => seed.deserialize(place.start.into_deserializer()),
             3 => seed.deserialize(place.end.into_deserializer()),
+            4 if matches!(self.reader.node.value, Value::Refused) => Err(Refused(String::new())),
+            5 => {
+                let count = self.reader.noted.borrow().len();
+                seed.deserialize((count > self.noted_before).into_deserializer())
+            }
             _ => seed.deserialize(self.reader).inspect_err(|refused| {
                 self.reader.note(wrong_kind(self.reader, refused));
             }),

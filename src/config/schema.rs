@@ -2,7 +2,47 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::file::{Backend, CoresText, DurationText, SizeText};
+use super::file::{Backend, CoresText, DurationText, File, SizeText};
+
+/// The schema, as JSON.
+pub(super) fn text() -> String {
+    let settings = schemars::generate::SchemaSettings::draft07();
+    let schema = settings.into_generator().into_root_schema_for::<File>();
+    let mut value = schema.to_value();
+    without_null(&mut value);
+    format!("{value:#}\n")
+}
+
+/// TOML has no null: a key that may be absent is one that is not required.
+fn without_null(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Object(object) => {
+            for word in ["anyOf", "type"] {
+                let Some(Value::Array(kinds)) = object.get_mut(word) else { continue };
+                kinds.retain(|kind| *kind != "null" && kind["type"] != "null");
+                let only = (kinds.len() == 1).then(|| kinds.remove(0));
+                match only {
+                    Some(Value::Object(only)) => {
+                        object.remove(word);
+                        object.extend(only);
+                    }
+                    Some(only) => {
+                        object.insert(word.to_owned(), only);
+                    }
+                    None => {}
+                }
+            }
+            // An integer of TOML is checked against what the key takes, not what Rust holds.
+            if object.get("format").is_some_and(Value::is_string) {
+                object.remove("format");
+            }
+            object.values_mut().for_each(without_null);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
 
 macro_rules! schema_of {
     ($type:ty, $name:literal, $schema:tt) => {

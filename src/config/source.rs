@@ -73,6 +73,47 @@ impl Sources {
         self.place(string.source, start + part.start..start + part.end)
     }
 
+    /// Where the line of a place begins.
+    pub(crate) fn line_start(&self, place: Place) -> Place {
+        let text = self.of(place).map_or("", |source| source.text.as_str());
+        let before = text.get(..place.range().start).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        self.place(place.source, start..start)
+    }
+
+    /// The place that stands in an equal line before, as this one does in its line.
+    pub(crate) fn same_line_before(&self, place: Place) -> Option<Place> {
+        let text = self.of(place).map_or("", |source| source.text.as_str());
+        let start = self.line_start(place).range().start;
+        let (before, rest) = (text.get(..start)?, text.get(start..)?);
+        let line = rest.lines().next()?;
+        let code = |line: &'_ str| line.split('#').next().unwrap_or_default().trim().to_owned();
+        let mut at = 0;
+        for earlier in before.split_inclusive('\n') {
+            if code(earlier) == code(line) {
+                let name = self.text(place);
+                let shift = earlier.rfind(name)?;
+                return Some(self.place(place.source, at + shift..at + shift + name.len()));
+            }
+            at += earlier.len();
+        }
+        None
+    }
+
+    /// Where the header of the table begins that a place is in.
+    pub(crate) fn header_before(&self, place: Place) -> Option<u32> {
+        let text = self.of(place).map_or("", |source| source.text.as_str());
+        let before = text.get(..place.range().start).unwrap_or_default();
+        let mut start = before.len();
+        for line in before.split_inclusive('\n').rev() {
+            start -= line.len();
+            if line.trim_start().starts_with('[') {
+                return u32::try_from(start).ok();
+            }
+        }
+        None
+    }
+
     /// `ringway.toml:12`, or the name alone for what is not a file.
     pub(crate) fn name_and_line(&self, place: Place) -> String {
         let Some(source) = self.of(place) else {

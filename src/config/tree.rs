@@ -26,6 +26,8 @@ pub(crate) enum Value {
     Flag(bool),
     /// A date or a time; no key takes one.
     Moment,
+    /// A string whose expansion was refused; nothing more is said about it.
+    Refused,
     List(Vec<Node>),
     /// In the order of the file.
     Table(Vec<Entry>),
@@ -68,10 +70,34 @@ impl Node {
         self.entry(name).map(|entry| &entry.node)
     }
 
+    /// The nearest place before another where a key of this name stands.
+    fn last_key_before(&self, name: &str, before: Place, found: &mut Option<Place>) {
+        match &self.value {
+            Value::Table(entries) => {
+                for entry in entries {
+                    let place = entry.key.place;
+                    if entry.name() == name && place < before && found.is_none_or(|at| at < place) {
+                        *found = Some(place);
+                    }
+                    entry.node.last_key_before(name, before, found);
+                }
+            }
+            Value::List(list) => {
+                list.iter().for_each(|item| item.last_key_before(name, before, found));
+            }
+            Value::Text(_)
+            | Value::Whole(_)
+            | Value::Number(_)
+            | Value::Flag(_)
+            | Value::Moment
+            | Value::Refused => {}
+        }
+    }
+
     /// What people call this kind of value.
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {
-            Value::Text(_) => "a string",
+            Value::Text(_) | Value::Refused => "a string",
             Value::Whole(_) | Value::Number(_) => "a number",
             Value::Flag(_) => "true or false",
             Value::Moment => "a date",
@@ -87,22 +113,64 @@ pub(crate) fn parse(source: u16, sources: &Sources, problems: &mut Vec<Problem>)
     let text = sources.of(place).map_or("", |source| source.text.as_str());
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut sound = true;
+    let mut twice = Vec::new();
     for error in errors {
-        let duplicate = error.message().contains("duplicate key");
-        sound &= duplicate;
         let at = sources.place(source, error.span().unwrap_or(text.len()..text.len()));
-        problems.push(if duplicate {
-            second_of_a_key(at, sources)
+        if error.message().contains("duplicate key") {
+            twice.push(at);
         } else {
-            Problem::error("this is not TOML").at(at, error.message())
-        });
+            sound = false;
+            syntax(error.message(), at, sources, problems);
+        }
     }
-    (table_node(sources, source, table.span(), table.get_ref()), sound)
+    let root = table_node(sources, source, table.span(), table.get_ref());
+    duplicates(&twice, &root, sources, problems);
+    (root, sound)
 }
 
-fn second_of_a_key(at: Place, sources: &Sources) -> Problem {
-    Problem::error(format!("`{}` is set twice", sources.text(at).trim_matches('"')))
-        .at(at, "already set in this table")
+/// Notes what is not TOML; what follows on the same line follows from it.
+fn syntax(message: &str, at: Place, sources: &Sources, problems: &mut Vec<Problem>) {
+    let line = sources.name_and_line(at);
+    let noted = |problem: &Problem| {
+        problem.place().is_some_and(|place| sources.name_and_line(place) == line)
+    };
+    if problems.iter().any(noted) {
+        return;
+    }
+    let label = message.strip_suffix(", expected nothing").unwrap_or(message);
+    let problem = Problem::error("this is not TOML").at(at, label);
+    let value = label.starts_with("invalid") || label.starts_with("string values must be quoted");
+    problems.push(match value {
+        true => problem.help("strings, addresses and durations stand in quotes: \"0.0.0.0:80\""),
+        false => problem,
+    });
+}
+
+/// Notes each key that is set twice in one file, with its first place.
+fn duplicates(twice: &[Place], root: &Node, sources: &Sources, problems: &mut Vec<Problem>) {
+    let mut header: Option<u32> = None;
+    for at in twice {
+        let before = sources.line_start(*at);
+        let in_header =
+            sources.text(Place { end: at.start, ..before }).trim_start().starts_with('[');
+        // The keys below a table that is there twice collide too; the table says it all.
+        if !in_header && header == sources.header_before(*at) && header.is_some() {
+            continue;
+        }
+        header = in_header.then_some(before.start);
+        let name = sources.text(*at).trim_matches(['"', '\'']).to_owned();
+        let problem = Problem::error(format!("`{name}` is set twice")).at(*at, "set again here");
+        let mut first = None;
+        if in_header {
+            first = sources.same_line_before(*at);
+        } else {
+            root.last_key_before(&name, *at, &mut first);
+        }
+        problems.push(match first {
+            Some(first) => problem.at(first, "first set here"),
+            None => problem,
+        });
+    }
 }
 
 fn node(sources: &Sources, source: u16, span: std::ops::Range<usize>, value: &DeValue) -> Node {

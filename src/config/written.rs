@@ -16,13 +16,15 @@ use super::source::Place;
 /// The name by which `Written` asks `read` for a value and its place.
 pub(crate) const WRITTEN: &str = "$written";
 /// The fields `read` then gives, in this order.
-pub(crate) const WRITTEN_FIELDS: &[&str] = &["source", "start", "end", "value"];
+pub(crate) const WRITTEN_FIELDS: &[&str] = &["source", "start", "end", "value", "holes"];
 
 /// A value and where it stands; no value where it was refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Written<T> {
     pub(crate) place: Place,
     pub(crate) value: Option<T>,
+    /// Whether something in it was refused: what is missing may be what was misspelt.
+    pub(crate) holes: bool,
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
@@ -50,7 +52,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for WrittenVisitor<T> {
         let (start, end) = (number(&mut map)?, number(&mut map)?);
         map.next_key::<String>()?;
         let value = map.next_value::<T>().ok();
-        Ok(Written { place: Place { source, start, end }, value })
+        map.next_key::<String>()?;
+        let holes = map.next_value()?;
+        Ok(Written { place: Place { source, start, end }, value, holes })
     }
 }
 

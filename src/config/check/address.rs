@@ -55,6 +55,13 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
             if text.contains(':') { format!("[{text}]:80") } else { format!("{text}:80") };
         return Err(refusal("no port").help(format!("write for example \"{with_port}\"")));
     }
+    if let Some((address, options)) = text.split_once(' ') {
+        let weight = options.split_once("weight=").map(|(_, rest)| rest);
+        let weight: Option<u16> = weight.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let weight = weight.map_or("…".to_owned(), |weight| weight.to_string());
+        return Err(refusal("an address and nothing else")
+            .help(format!("write {{ address = \"{address}\", weight = {weight} }}")));
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or_default();
         let port = if scheme == "https" { 443 } else { 80 };
@@ -89,7 +96,7 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
     if !is_host_name(host) {
         return Err(refusal("expected an IP address or a host name, and a port"));
     }
-    Ok(Address::Name { host: host.to_ascii_lowercase(), port: number, found: Vec::new() })
+    Ok(Address::Name { host: host.to_owned(), port: number, found: Vec::new() })
 }
 
 fn port_number(text: &str) -> Result<u16, &'static str> {
@@ -150,7 +157,7 @@ mod tests {
             ("10.0.0.1:3000", Address::Socket("10.0.0.1:3000".parse().unwrap())),
             ("[::1]:3000", Address::Socket("[::1]:3000".parse().unwrap())),
             ("localhost:3001", name("localhost", 3001)),
-            ("App.Internal:80", name("app.internal", 80)),
+            ("App.Internal:80", name("App.Internal", 80)),
             ("my_service:80", name("my_service", 80)),
         ] {
             assert_eq!(backend(text), Ok(address));
@@ -170,7 +177,8 @@ mod tests {
             ("http://app:3000/x", "a backend is a host and a port, not a URL"),
             ("app:3000/x", "a backend is a host and a port, without a path"),
             ("300.0.0.1:80", "expected an IP address or a host name, and a port"),
-            ("a b:80", "expected an IP address or a host name, and a port"),
+            ("a b:80", "an address and nothing else"),
+            ("a&b:80", "expected an IP address or a host name, and a port"),
             ("", "no port"),
         ] {
             assert_eq!(backend(text).unwrap_err().label, label, "{text}");

@@ -30,11 +30,10 @@ impl Check<'_> {
             let name = key.value.clone().unwrap_or_default();
             self.name("listener", key.place, &name);
             let absent = file::Listener::default();
-            let (listener, sound) = match &listener.value {
-                Some(listener) => (listener, true),
-                None => (&absent, false),
-            };
-            if sound && listener.bind.0.is_empty() {
+            self.loose_ends |= listener.holes;
+            let is_whole = listener.value.is_some() && !listener.holes;
+            let listener = section(Some(listener)).unwrap_or(&absent);
+            if is_whole && listener.bind.0.is_empty() {
                 self.note(
                     Problem::error(format!("listener \"{name}\" listens nowhere"))
                         .at(key.place, "has no `bind`")

@@ -26,11 +26,14 @@ use super::{
 use crate::plan::{Plan, PoolId};
 
 use self::address::{backend as backend_address, bind as bind_address};
+pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
+pub(crate) use self::listener::ACCESS_LOG_FORMATS;
+pub(crate) use self::pool::{ALGORITHMS, RETRY_ON};
 pub(crate) use self::whole::SMALLEST;
 
 /// What the file means, if nothing was added to `problems`.
 pub(super) fn plan(file: &File, sources: &Sources, problems: &mut Vec<Problem>) -> Plan {
-    let mut check = Check { sources, problems };
+    let mut check = Check { sources, problems, loose_ends: false };
     let (global, limits) = check.global(file.global.as_ref());
     let pools = check.pools(&file.pool);
     let names = Names { pools: &file.pool, listeners: &file.listener };
@@ -45,6 +48,8 @@ pub(super) fn plan(file: &File, sources: &Sources, problems: &mut Vec<Problem>) 
 struct Check<'a> {
     sources: &'a Sources,
     problems: &'a mut Vec<Problem>,
+    /// Whether somebody names a pool in a way that was not understood.
+    loose_ends: bool,
 }
 
 /// What a name in one section may point to in another.
@@ -151,6 +156,7 @@ impl Check<'_> {
         if let Some(index) = known().position(|pool| pool == name) {
             return u16::try_from(index).ok().map(PoolId);
         }
+        self.loose_ends = true;
         let help = foreign::nearest(name, known())
             .map(|near| format!("did you mean `{near}`?"))
             .or_else(|| Some(format!("add a [pool.{name}] with its `backends`")));
@@ -164,11 +170,13 @@ impl Check<'_> {
 
     /// Whether a table's name can be a label in metrics and a part of a URL.
     fn name(&mut self, what: &str, place: Place, name: &str) {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        // Backends without a name are called by their address, so its signs are among theirs.
+        let signs = if what == "backend" { "-_.:[]" } else { "-_." };
+        let fits = |c: char| c.is_ascii_alphanumeric() || signs.contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            let label = format!("expected 1 to 64 letters, digits and {}", one_of_signs(signs));
             self.note(
-                Problem::error(format!("name of a {what} that cannot be used"))
-                    .at(place, "expected 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"),
+                Problem::error(format!("name of a {what} that cannot be used")).at(place, label),
             );
         }
     }
@@ -192,6 +200,12 @@ fn spelled(scalar: &Scalar) -> String {
         Scalar::Number(number) => number.to_string(),
         Scalar::Flag(flag) => flag.to_string(),
     }
+}
+
+/// The signs of a text in words.
+fn one_of_signs(signs: &str) -> String {
+    let signs: Vec<String> = signs.chars().map(|sign| format!("`{sign}`")).collect();
+    signs.join(" ")
 }
 
 /// `"a"`, `"a" or "b"`, `"a", "b" or "c"`.

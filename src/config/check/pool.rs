@@ -16,7 +16,7 @@ pub(crate) const ALGORITHMS: &[(&str, Algorithm)] =
     &[("round-robin", Algorithm::RoundRobin), ("weighted", Algorithm::RoundRobin)];
 
 /// What a request may be tried again after: the word, and its switch.
-type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
+pub(crate) type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
 
 pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
     ("connect-failure", |on| &mut on.connect_failure),
@@ -33,8 +33,8 @@ impl Check<'_> {
         for (key, pool) in &written.0 {
             let name = key.value.clone().unwrap_or_default();
             self.name("pool", key.place, &name);
-            if let Some(pool) = &pool.value {
-                self.backends_present(&name, key.place, &pool.backends);
+            if let Some(table) = pool.value.as_ref().filter(|_| !pool.holes) {
+                self.backends_present(&name, key.place, &table.backends);
             }
             pools.push(self.pool(name, section(Some(pool)).unwrap_or(&file::Pool::default())));
         }
@@ -135,6 +135,9 @@ impl Check<'_> {
         for item in &written.0 {
             let Some(table) = &item.value else { continue };
             let Some(key) = &table.address else {
+                if item.holes {
+                    continue;
+                }
                 self.note(
                     Problem::error(format!("a backend of pool \"{pool}\" has no address"))
                         .at(item.place, "has no `address`")

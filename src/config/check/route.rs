@@ -19,8 +19,16 @@ impl Check<'_> {
         for item in &written.0 {
             let Some(route) = &item.value else { continue };
             let errors = self.problems.len();
-            let (place, name) = self.route_name(item.place, route, &routes, &places);
-            let read = self.route(place, name, route, names);
+            self.loose_ends |= item.holes;
+            let (place, name) = self.route_name(item, route, &routes, &places);
+            let read = self.route(name, route, names);
+            if route.pool.is_none() && !item.holes && !read.name.is_empty() {
+                self.note(
+                    Problem::error(format!("route \"{}\" sends to no pool", read.name))
+                        .at(place, "has no `pool`")
+                        .help("add for example: pool = \"app\""),
+                );
+            }
             if self.problems.len() == errors {
                 self.ties(&read, place, &routes, &places);
             }
@@ -32,12 +40,16 @@ impl Check<'_> {
 
     fn route_name(
         &mut self,
-        header: Place,
+        item: &Written<file::Route>,
         route: &file::Route,
         before: &[Route],
         places: &[Place],
     ) -> (Place, String) {
+        let header = item.place;
         let Some(key) = &route.name else {
+            if item.holes {
+                return (header, String::new());
+            }
             self.note(
                 Problem::error("route without a name")
                     .at(header, "has no `name`")
@@ -60,8 +72,11 @@ impl Check<'_> {
         (key.place, name)
     }
 
-    fn route(&mut self, place: Place, name: String, written: &file::Route, names: &Names) -> Route {
-        let who = format!("route \"{name}\"");
+    fn route(&mut self, name: String, written: &file::Route, names: &Names) -> Route {
+        let who = match name.as_str() {
+            "" => "a route without a name".to_owned(),
+            name => format!("route \"{name}\""),
+        };
         let mut route = Route {
             listener: self.listener_named(&who, written.listener.as_ref(), names),
             hosts: Vec::new(),
@@ -87,13 +102,8 @@ impl Check<'_> {
         self.headers(written, &mut route);
         let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
         self.whole_number(written.priority.as_ref(), least..=most, &mut route.priority);
-        match &written.pool {
-            Some(pool) => route.pool = self.pool_named(&who, pool, names).unwrap_or(PoolId(0)),
-            None => self.note(
-                Problem::error(format!("{who} sends to no pool"))
-                    .at(place, "has no `pool`")
-                    .help("add for example: pool = \"app\""),
-            ),
+        if let Some(pool) = &written.pool {
+            route.pool = self.pool_named(&who, pool, names).unwrap_or(PoolId(0));
         }
         route
     }

@@ -9,11 +9,14 @@ use crate::plan::Plan;
 
 impl Check<'_> {
     pub(super) fn whole(&mut self, file: &File, plan: &Plan) {
-        if file.listener.0.is_empty() {
+        // A section that was misspelt has been noted: there may be something to listen on after all.
+        if file.listener.0.is_empty() && self.problems.is_empty() {
             self.note(Problem::error("there is nothing to listen on").help(SMALLEST));
         }
         self.addresses(file);
-        self.unused_pools(file, plan);
+        if !self.loose_ends {
+            self.unused_pools(file, plan);
+        }
         let most = usize::from(u16::MAX);
         for (what, count) in [
             ("listeners", plan.listeners.len()),

@@ -1,0 +1,213 @@
+//! Commands and flags, and the texts of `--help`.
+//!
+//! Flags that say the same as a key of the configuration become overrides of it, so that they take
+//! the same way through the same checks, and a mistake in one is drawn as one in a file.
+
+use std::path::PathBuf;
+
+use clap::{
+    ArgMatches, Parser, Subcommand,
+    builder::{BoolishValueParser, PossibleValuesParser},
+    parser::ValueSource,
+};
+
+use crate::config::Overrides;
+
+/// Where the demo listens unless told otherwise.
+pub(super) const DEMO_LISTEN: &str = "127.0.0.1:8080";
+
+/// A load balancer and reverse proxy: one pinned thread and one io_uring per core
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringway",
+    version,
+    disable_help_subcommand = true,
+    subcommand_value_name = "COMMAND",
+    next_help_heading = "Global flags",
+    after_help = EXAMPLES,
+    max_term_width = 100
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) flags: Flags,
+    /// What to do; without one: run if a file is given or found, else the demo.
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ringway                                            the demo, if there is no file
+  ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000    a proxy without a file
+  ringway check -c ringway.toml                      all mistakes at once
+  ringway run -c ringway.toml                        serve
+
+Without -c the file is ./ringway.toml, then /etc/ringway/ringway.toml.
+Flags beat the environment, which beats files, which beat defaults.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no running instance.";
+
+/// Flags of every command; each can stand in the environment too.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Flags {
+    /// A configuration file, or a directory for its *.toml in order; may be repeated
+    #[arg(short, long, global = true, value_name = "FILE", env = "RINGWAY_CONFIG")]
+    pub(super) config: Vec<PathBuf>,
+
+    /// Cores to serve on: a number, a list such as 0-3,8, or auto
+    #[arg(long, global = true, value_name = "N|LIST|auto", alias = "threads")]
+    #[arg(env = "RINGWAY_CORES")]
+    cores: Option<String>,
+
+    /// Do not pin each serving thread to its core
+    #[arg(long, global = true, env = "RINGWAY_NO_PIN", value_parser = BoolishValueParser::new())]
+    no_pin: bool,
+
+    /// What the threads wait on; auto falls back to epoll where io_uring is forbidden
+    #[arg(long, global = true, value_name = "DRIVER", env = "RINGWAY_DRIVER")]
+    #[arg(value_parser = PossibleValuesParser::new(["auto", "io_uring", "epoll"]))]
+    driver: Option<String>,
+
+    /// How much the log on stderr says
+    #[arg(long, global = true, value_name = "LEVEL", env = "RINGWAY_LOG_LEVEL")]
+    #[arg(value_parser = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]))]
+    log_level: Option<String>,
+
+    /// How the log on stderr is written
+    #[arg(long, global = true, value_name = "FORMAT", env = "RINGWAY_LOG_FORMAT")]
+    #[arg(value_parser = PossibleValuesParser::new(["text", "json"]))]
+    log_format: Option<String>,
+}
+
+impl Flags {
+    /// What was given, each with whether it was a flag or a variable.
+    pub(super) fn overrides(&self, matches: &ArgMatches) -> Overrides {
+        let mut overrides = Overrides::default();
+        for (key, id, value) in [
+            ("global.cores", "cores", &self.cores),
+            ("global.driver", "driver", &self.driver),
+            ("global.log.level", "log_level", &self.log_level),
+            ("global.log.format", "log_format", &self.log_format),
+        ] {
+            if let Some(value) = value {
+                overrides.text(key, value, &origin(matches, id));
+            }
+        }
+        if self.no_pin {
+            overrides.switch("global.pin", false, &origin(matches, "no_pin"));
+        }
+        overrides
+    }
+}
+
+/// `--cores` or `RINGWAY_CORES`.
+fn origin(matches: &ArgMatches, id: &str) -> String {
+    let mut level = Some(matches);
+    while let Some(matches) = level {
+        if matches.value_source(id) == Some(ValueSource::CommandLine) {
+            return format!("--{}", id.replace('_', "-"));
+        }
+        level = matches.subcommand().map(|(_, matches)| matches);
+    }
+    format!("RINGWAY_{}", id.to_uppercase())
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Three built-in backends with a balancer in front, to look at
+    #[command(next_help_heading = None)]
+    Demo {
+        /// Where to listen
+        #[arg(default_value = DEMO_LISTEN)]
+        listen: String,
+    },
+    /// A proxy without a file
+    Proxy(Proxy),
+    /// Serve in the foreground until told to stop
+    #[command(after_help = RUN_HELP)]
+    Run,
+    /// Show everything that is wrong with the configuration, or that nothing is
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Show the configuration in force, with where each value came from
+        #[arg(long, help_heading = None)]
+        print: bool,
+    },
+    /// Show the version
+    Version {
+        /// As JSON
+        #[arg(long, help_heading = None)]
+        json: bool,
+    },
+    /// Write completions for a shell
+    #[command(after_help = "Example:\n  ringway completions bash > \
+        /usr/share/bash-completion/completions/ringway")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page
+    #[command(after_help = "Example:\n  ringway man | man -l -")]
+    Man,
+    /// Write the JSON Schema of the configuration, for editors
+    #[command(after_help = "Example:\n  ringway schema > ringway.schema.json\n\
+        and in the first line of ringway.toml:\n  #:schema ./ringway.schema.json")]
+    Schema,
+}
+
+const RUN_HELP: &str = "\
+Signals:
+  TERM, QUIT   not ready, lameduck, drain, exit 0; a second TERM or INT exits at once
+  INT          drain without lameduck; a second one exits at once
+  USR1         reopen logs
+
+Examples:
+  ringway run
+  ringway run -c /etc/ringway/conf.d --cores 0-3
+  RINGWAY_LOG_FORMAT=json ringway run";
+
+const CHECK_HELP: &str = "\
+Examples:
+  ringway check
+  ringway check -c new.toml --print";
+
+/// A proxy without a file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = PROXY_HELP, override_usage = "ringway proxy [OPTIONS] [LISTEN] TO...")]
+pub(super) struct Proxy {
+    /// Where to listen, then the backends; with only one address it is the backend, and
+    /// 127.0.0.1:8080 listens
+    #[arg(required = true, value_name = "ADDRESS", help_heading = None)]
+    pub(super) addresses: Vec<String>,
+
+    /// How a backend is picked
+    #[arg(long, value_name = "NAME", help_heading = None)]
+    pub(super) balance: Option<String>,
+
+    /// Write each request to a file; - is stdout
+    #[arg(long, value_name = "FILE", help_heading = None)]
+    pub(super) access_log: Option<String>,
+
+    /// Write the configuration that this stands for, and end
+    #[arg(long, help_heading = None)]
+    pub(super) print_config: bool,
+
+    // Decided but not built: they get a sentence of their own instead of "unexpected argument".
+    #[arg(long, hide = true)]
+    pub(super) health: Option<String>,
+    #[arg(long, hide = true)]
+    pub(super) cert: Option<String>,
+    #[arg(long, hide = true)]
+    pub(super) key: Option<String>,
+}
+
+const PROXY_HELP: &str = "\
+Addresses:
+  :8080               to listen on: every IPv4 address; as a backend: localhost
+  10.0.0.1:3000       an IP address and a port
+  app.internal:3000   a backend by name
+
+Examples:
+  ringway proxy localhost:3000
+  ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000
+  ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --print-config > ringway.toml";

@@ -1,0 +1,89 @@
+//! `run`, `check` and `demo`: from files and flags to a plan, and on to the server.
+
+use std::path::{Path, PathBuf};
+
+use super::{Exit, say};
+use crate::config::{self, Loaded, Overrides};
+use crate::plan::Plan;
+
+/// Where a configuration is looked for when none is named.
+pub(super) const FILES: [&str; 2] = ["ringway.toml", "/etc/ringway/ringway.toml"];
+
+/// The first file that is there.
+pub(super) fn found() -> Option<PathBuf> {
+    FILES.iter().map(Path::new).find(|path| path.exists()).map(Path::to_path_buf)
+}
+
+/// Serves until told to stop.
+pub(super) fn run(files: &[PathBuf], overrides: &Overrides) -> Exit {
+    match load(files, overrides) {
+        Ok(loaded) => serve(loaded.plan),
+        Err(exit) => exit,
+    }
+}
+
+/// Says what is wrong, or that nothing is.
+pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Exit {
+    let loaded = match load(files, overrides) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if print {
+        return say::data(&loaded.effective());
+    }
+    say::talk(&format!("ringway: the configuration is good: {}", summary(&loaded.plan)));
+    Exit::Done
+}
+
+/// Three built-in backends and a balancer in front.
+pub(super) fn demo(_listen: &str, _overrides: &Overrides) -> Exit {
+    say::failed("the demo is not built yet")
+}
+
+/// Serves a plan; what is wrong with starting is said in one sentence.
+pub(super) fn serve(_plan: Plan) -> Exit {
+    say::failed("serving is not built yet")
+}
+
+/// The configuration of these files, or of the one that is found.
+fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Exit> {
+    let paths = match files {
+        [] => vec![found().ok_or_else(no_file)?],
+        files => files.to_vec(),
+    };
+    match config::load(&paths, overrides) {
+        Ok(loaded) => {
+            say::problems(&loaded.warnings);
+            Ok(loaded)
+        }
+        Err(problems) => {
+            say::problems(&problems);
+            Err(Exit::Failed)
+        }
+    }
+}
+
+fn no_file() -> Exit {
+    say::failed(&format!(
+        "there is no configuration: neither {} nor {} is there, and no -c FILE was given\n\
+         \n  ringway demo                         shows what it does\n  \
+         ringway proxy :8080 10.0.0.1:3000    is a proxy without a file",
+        FILES[0], FILES[1]
+    ))
+}
+
+/// `1 listener, 2 routes, 1 pool (3 backends)`.
+fn summary(plan: &Plan) -> String {
+    let some = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let backends = plan.pools.iter().map(|pool| pool.backends.len()).sum();
+    format!(
+        "{}, {}, {} ({})",
+        some(plan.listeners.len(), "listener"),
+        some(plan.routes.len(), "route"),
+        some(plan.pools.len(), "pool"),
+        some(backends, "backend")
+    )
+}

@@ -1,0 +1,84 @@
+//! The command line: what was asked for, done, and said.
+//!
+//! Data goes to stdout and talk to stderr, in colour only on a terminal. Each command ends in one
+//! of four exit codes. Nothing here serves a request: what a command line stands for becomes a
+//! plan, and the plan is handed on.
+
+mod about;
+mod args;
+mod launch;
+mod proxy;
+mod say;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use self::args::{Args, Command};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// What was asked for was done.
+    Done,
+    /// It was not: a bad configuration, an address in use.
+    Failed,
+    /// The command line itself makes no sense.
+    Usage,
+}
+
+/// Exit codes, as manual and documents show them.
+pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "done"),
+    (1, "failed: bad configuration, address refused, reload refused, not ready"),
+    (2, "the command line makes no sense"),
+    (3, "there is no running instance to talk to"),
+];
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+        })
+    }
+}
+
+/// Does what a command line says; the first argument is the program's own name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    say::panics_in_one_line();
+    let matches = match Args::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Nobody is left to be told where this fails.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    match Args::from_arg_matches(&matches) {
+        Ok(args) => dispatch(&args, &args.flags.overrides(&matches)).into(),
+        Err(error) => {
+            let _ = error.print();
+            Exit::Usage.into()
+        }
+    }
+}
+
+fn dispatch(args: &Args, overrides: &crate::config::Overrides) -> Exit {
+    let files = &args.flags.config;
+    match &args.command {
+        None if files.is_empty() && launch::found().is_none() => {
+            launch::demo(args::DEMO_LISTEN, overrides)
+        }
+        None | Some(Command::Run) => launch::run(files, overrides),
+        Some(Command::Demo { listen }) => launch::demo(listen, overrides),
+        Some(Command::Proxy(proxy)) => proxy::main(proxy, overrides),
+        Some(Command::Check { print }) => launch::check(files, overrides, *print),
+        Some(Command::Version { json }) => about::version(*json),
+        Some(Command::Completions { shell }) => about::completions(*shell),
+        Some(Command::Man) => about::man(),
+        Some(Command::Schema) => about::schema(),
+    }
+}

@@ -1,0 +1,115 @@
+//! `ringway proxy`: a command line that stands for a configuration.
+//!
+//! It is written as TOML and loaded like any file, so that `--print-config` shows exactly what
+//! runs, and a mistake is drawn in the line it became.
+
+use super::{Exit, args::Proxy, launch, say};
+use crate::config::{self, Overrides};
+
+/// What the text is called in pictures of mistakes.
+const NAME: &str = "the configuration this stands for";
+
+const LISTEN: &str = "127.0.0.1:8080";
+
+/// Serves what the command line stands for, or shows it.
+pub(super) fn main(proxy: &Proxy, overrides: &Overrides) -> Exit {
+    if let Some(refusal) = not_built(proxy) {
+        say::talk(&format!("ringway: {refusal}"));
+        return Exit::Usage;
+    }
+    let text = match write(proxy, overrides) {
+        Ok(text) => text,
+        Err(refusal) => {
+            say::talk(&format!("ringway: {refusal}"));
+            return Exit::Usage;
+        }
+    };
+    match config::parse(NAME, &text) {
+        Err(problems) => {
+            say::problems(&problems);
+            Exit::Failed
+        }
+        Ok(_) if proxy.print_config => say::data(&text),
+        Ok(loaded) => launch::serve(loaded.plan),
+    }
+}
+
+fn not_built(proxy: &Proxy) -> Option<&'static str> {
+    if proxy.health.is_some() {
+        return Some("--health is not built yet: active health checks come with a later version");
+    }
+    if proxy.cert.is_some() || proxy.key.is_some() {
+        return Some("--cert and --key are not built yet: TLS comes with a later version");
+    }
+    None
+}
+
+/// The TOML that a command line stands for.
+fn write(proxy: &Proxy, overrides: &Overrides) -> Result<String, String> {
+    let (listen, backends) = match proxy.addresses.as_slice() {
+        [listen, backends @ ..] if !backends.is_empty() => (listen.as_str(), backends),
+        backends => (LISTEN, backends),
+    };
+    let mut text = overrides.to_toml();
+    text.push_str("[listener.web]\n");
+    text.push_str(&format!("bind = {}\npool = \"app\"\n", quoted(&bind(listen)?)));
+    if let Some(path) = &proxy.access_log {
+        text.push_str(&format!("access-log = {{ path = {}, format = \"json\" }}\n", quoted(path)));
+    }
+    text.push_str("\n[pool.app]\nbackends = [\n");
+    for backend in backends {
+        text.push_str(&format!("    {},\n", quoted(&address(backend)?)));
+    }
+    text.push_str("]\n");
+    if let Some(name) = &proxy.balance {
+        text.push_str(&format!("balance = {}\n", quoted(name)));
+    }
+    Ok(text)
+}
+
+/// `:8080` and `8080` listen on every IPv4 address, `localhost:8080` on loopback.
+fn bind(text: &str) -> Result<String, String> {
+    let port = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")).unwrap_or(text);
+    if is_port(port) {
+        return Ok(format!("0.0.0.0:{port}"));
+    }
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Ok(format!("127.0.0.1:{port}"));
+    }
+    if text.parse::<std::net::SocketAddr>().is_ok() || text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is not an address to listen on; the first of several addresses listens, the \
+         others are backends:\n\n  ringway proxy :8080 {text} …"
+    ))
+}
+
+/// `:3000` and `3000` are on this machine, `http://` may stand in front.
+fn address(text: &str) -> Result<String, String> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if is_port(port) {
+        return Ok(format!("localhost:{port}"));
+    }
+    if text.starts_with("https://") {
+        return Err("https:// to backends is not built yet: TLS comes with a later version".into());
+    }
+    let Some(rest) = text.strip_prefix("http://") else {
+        return Ok(text.to_owned());
+    };
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    if host.contains('/') {
+        return Err(format!("`{text}`: a backend is a host and a port, without a path"));
+    }
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| is_port(port));
+    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
+}
+
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

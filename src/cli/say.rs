@@ -1,0 +1,75 @@
+//! How the command line speaks: data on stdout, talk on stderr, colour only where it is seen.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use super::Exit;
+use crate::config::Problems;
+
+/// Writes data to stdout. A reader that has gone away (`| head`) has what it wanted.
+pub(super) fn data(text: &str) -> Exit {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Exit::Done,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => failed(&format!("stdout: {error}")),
+    }
+}
+
+/// Says something to whoever started us.
+pub(super) fn talk(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // Nobody is left to be told where this fails.
+    let _ = writeln!(stderr, "{}", text.trim_end());
+}
+
+/// Says why it was not done.
+pub(super) fn failed(why: &str) -> Exit {
+    talk(&format!("ringway: {why}"));
+    Exit::Failed
+}
+
+/// Shows problems as pictures, and how many there are.
+pub(super) fn problems(problems: &Problems) {
+    if problems.is_empty() {
+        return;
+    }
+    talk(&problems.render(is_colored()));
+    talk(&format!("\nringway: {}", count(problems)));
+}
+
+fn count(problems: &Problems) -> String {
+    let some = |count: usize, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{count} {what}s")),
+    };
+    let counts = [some(problems.errors(), "error"), some(problems.warnings(), "warning")];
+    counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// On a terminal that can, unless <https://no-color.org> says no.
+fn is_colored() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::stderr().is_terminal()
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// A bug is one line that asks to be reported; the backtrace is for who asks for it.
+pub(super) fn panics_in_one_line() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            return usual(panic);
+        }
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        talk(&format!(
+            "ringway: a bug, please report it: {} ({place}, version {})",
+            text.unwrap_or("no reason given"),
+            env!("CARGO_PKG_VERSION")
+        ));
+    }));
+}

@@ -1,0 +1,289 @@
+//! The configuration in force, as TOML, with where each value came from.
+//!
+//! Written from the plan and not from the files, so that it shows what was understood; the tree of
+//! what was written only answers where. What it writes loads to the same plan.
+
+use super::{
+    check::{ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON},
+    source::Sources,
+    tree::{Node, Value},
+    units::{write_duration, write_size},
+};
+use crate::plan::{
+    Backend, Cores, HostHeader, HostPattern, Listener, PathPattern, Plan, Pool, RetryOn, Route,
+};
+
+/// One table of the configuration.
+pub(super) struct Section {
+    /// `[pool.app]`.
+    pub(super) header: String,
+    pub(super) lines: Vec<Line>,
+}
+
+/// One key, what it is, and where that was said.
+pub(super) struct Line {
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) origin: String,
+}
+
+/// The sections of a plan that was read from a tree.
+pub(super) fn sections(plan: &Plan, root: &Node, sources: &Sources) -> Vec<Section> {
+    let nowhere = Node::empty();
+    let named = |table: &str, name: &str| root.key(table).and_then(|table| table.key(name));
+    let mut sections = Vec::new();
+    let mut add = |header: String, node: Option<&Node>, fill: &dyn Fn(&mut Lines)| {
+        let mut lines = Lines { list: Vec::new(), node: node.unwrap_or(&nowhere), sources };
+        fill(&mut lines);
+        sections.push(Section { header, lines: lines.list });
+    };
+    let global = root.key("global");
+    add("[global]".to_owned(), global, &|lines| lines.global(plan));
+    let limits = global.and_then(|global| global.key("limits"));
+    add("[global.limits]".to_owned(), limits, &|lines| lines.limits(plan));
+    for listener in &plan.listeners {
+        let header = format!("[listener.{}]", bare_or_quoted(&listener.name));
+        let node = named("listener", &listener.name);
+        add(header, node, &|lines| lines.listener(listener, plan));
+    }
+    for (index, route) in plan.routes.iter().enumerate() {
+        let node = match root.key("route").map(|node| &node.value) {
+            Some(Value::List(routes)) => routes.get(index),
+            _ => root.key("route"),
+        };
+        add("[[route]]".to_owned(), node, &|lines| lines.route(route, plan));
+    }
+    for pool in &plan.pools {
+        let header = format!("[pool.{}]", bare_or_quoted(&pool.name));
+        add(header, named("pool", &pool.name), &|lines| lines.pool(pool));
+    }
+    sections
+}
+
+/// The sections as a file whose comments say where each value came from.
+pub(super) fn text(sections: &[Section]) -> String {
+    let mut text = String::new();
+    for section in sections {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&format!("{}\n", section.header));
+        let setting = |line: &Line| format!("{} = {}", line.key, line.value);
+        let last =
+            |line: &Line| setting(line).lines().last().map_or(0, |line| line.chars().count());
+        // A column of comments, unless a few long lines would push it out of sight.
+        let column = section.lines.iter().map(last).filter(|width| *width <= 60).max().unwrap_or(0);
+        for line in &section.lines {
+            if line.value.contains('\n') {
+                // Its elements have said it, line by line.
+                text.push_str(&format!("{}\n", setting(line)));
+                continue;
+            }
+            let gap = " ".repeat(column.saturating_sub(last(line)) + 2);
+            text.push_str(&format!("{}{gap}# {}\n", setting(line), line.origin));
+        }
+    }
+    text
+}
+
+/// The lines of one section, while they are collected.
+struct Lines<'a> {
+    list: Vec<Line>,
+    node: &'a Node,
+    sources: &'a Sources,
+}
+
+impl Lines<'_> {
+    fn add(&mut self, key: &str, value: String) {
+        let written = key.split('.').try_fold(self.node, |node, part| node.key(part));
+        let origin = written
+            .map_or_else(|| "default".to_owned(), |node| self.sources.name_and_line(node.place));
+        self.list.push(Line { key: key.to_owned(), value, origin });
+    }
+
+    fn durations<const N: usize>(&mut self, keys: [(&str, std::time::Duration); N]) {
+        for (key, duration) in keys {
+            self.add(key, quoted(&write_duration(duration)));
+        }
+    }
+
+    fn global(&mut self, plan: &Plan) {
+        let global = &plan.global;
+        self.add("cores", cores(&global.cores));
+        self.add("pin", global.pin.to_string());
+        self.add("driver", word(DRIVERS, global.driver));
+        if !global.instance.is_empty() {
+            self.add("instance", quoted(&global.instance));
+        }
+        self.durations([
+            ("shutdown.lameduck", global.shutdown.lameduck),
+            ("shutdown.drain", global.shutdown.drain),
+        ]);
+        self.add("log.level", word(LOG_LEVELS, global.log_level));
+        self.add("log.format", word(LOG_FORMATS, global.log_format));
+    }
+
+    fn limits(&mut self, plan: &Plan) {
+        let limits = &plan.limits;
+        self.add("connections", limits.connections.to_string());
+        self.add("header-size", quoted(&write_size(limits.head_bytes_max.into())));
+        self.add("headers", limits.fields_max.to_string());
+        self.add("body-rate", quoted(&write_size(limits.body_rate_min)));
+        self.add("body-size", quoted(&write_size(limits.body_bytes_max)));
+    }
+
+    fn listener(&mut self, listener: &Listener, plan: &Plan) {
+        self.add("bind", list(listener.bind.iter().map(|address| quoted(&address.to_string()))));
+        self.add("mode", quoted("http"));
+        if let Some(pool) = listener.pool {
+            self.add("pool", quoted(&plan.pool(pool).name));
+        }
+        self.add("protocols", list([quoted("h1")]));
+        let networks = listener.trusted_proxies.iter();
+        self.add("trusted-proxies", list(networks.map(|network| quoted(&network.to_string()))));
+        self.add("max-connections", listener.connections_max.to_string());
+        if let Some(log) = &listener.access_log {
+            let path = log.path.as_ref().map_or("-".into(), |path| path.to_string_lossy());
+            self.add("access-log.path", quoted(&path));
+            self.add("access-log.format", word(ACCESS_LOG_FORMATS, log.format));
+        }
+        let timeouts = &listener.timeouts;
+        self.durations([
+            ("timeouts.client-header", timeouts.client_header),
+            ("timeouts.client-body", timeouts.client_body),
+            ("timeouts.client-write", timeouts.client_write),
+            ("timeouts.idle", timeouts.idle),
+            ("timeouts.tls-handshake", timeouts.tls_handshake),
+            ("timeouts.tunnel", timeouts.tunnel),
+        ]);
+        self.add("backlog", listener.backlog.to_string());
+    }
+
+    fn route(&mut self, route: &Route, plan: &Plan) {
+        self.add("name", quoted(&route.name));
+        if let Some(listener) = route.listener {
+            self.add("listener", quoted(&plan.listener(listener).name));
+        }
+        if !route.hosts.is_empty() {
+            self.add("host", list(route.hosts.iter().map(host)));
+        }
+        match &route.path {
+            PathPattern::Any => {}
+            PathPattern::Exact(path) => self.add("path-exact", quoted(path)),
+            PathPattern::Prefix(path) => self.add("path", quoted(path)),
+            PathPattern::Regex(expression) => self.add("path-regex", quoted(expression)),
+        }
+        if !route.methods.is_empty() {
+            self.add("method", list(route.methods.iter().map(|method| quoted(method))));
+        }
+        for (name, value) in &route.headers {
+            self.add(&format!("header.{}", bare_or_quoted(name)), quoted(value));
+        }
+        self.add("priority", route.priority.to_string());
+        self.add("pool", quoted(&plan.pool(route.pool).name));
+    }
+
+    fn pool(&mut self, pool: &Pool) {
+        self.backends(&pool.backends);
+        self.durations([("resolve", pool.resolve)]);
+        self.add("balance", word(ALGORITHMS, pool.algorithm));
+        self.add("protocol", quoted("h1"));
+        self.add(
+            "host",
+            quoted(match &pool.host {
+                HostHeader::Client => "client",
+                HostHeader::Backend => "backend",
+                HostHeader::Literal(host) => host,
+            }),
+        );
+        self.add("retry.attempts", pool.retry.attempts.to_string());
+        self.add("retry.on", list(retry_on(pool.retry.on)));
+        let connections = &pool.connections;
+        self.add("connections.max-idle", connections.idle_max.to_string());
+        self.durations([("connections.idle-timeout", connections.idle_timeout)]);
+        self.add("connections.max-requests", connections.requests_max.to_string());
+        let timeouts = &pool.timeouts;
+        self.durations([
+            ("timeouts.connect", timeouts.connect),
+            ("timeouts.write", timeouts.write),
+            ("timeouts.response", timeouts.response),
+            ("timeouts.body", timeouts.body),
+            ("timeouts.request", timeouts.request),
+        ]);
+    }
+
+    /// One backend a line, each with its own origin.
+    fn backends(&mut self, backends: &[Backend]) {
+        let key = self.node.key("backends");
+        let mut text = String::from("[\n");
+        for (index, shown) in backends.iter().enumerate() {
+            let node = match key.map(|node| &node.value) {
+                Some(Value::List(list)) => list.get(index),
+                _ => key,
+            };
+            let origin = node.map(|node| self.sources.name_and_line(node.place));
+            let origin = origin.unwrap_or_else(|| "default".to_owned());
+            text.push_str(&format!("    {},  # {origin}\n", backend(shown)));
+        }
+        text.push(']');
+        self.add("backends", text);
+    }
+}
+
+fn backend(backend: &Backend) -> String {
+    let address = match &backend.address {
+        crate::plan::Address::Socket(address) => address.to_string(),
+        crate::plan::Address::Name { host, port, .. } => format!("{host}:{port}"),
+    };
+    let mut text = format!("{{ address = {}, weight = {}", quoted(&address), backend.weight);
+    if backend.name != address {
+        text.push_str(&format!(", name = {}", quoted(&backend.name)));
+    }
+    if backend.backup {
+        text.push_str(", backup = true");
+    }
+    text + " }"
+}
+
+fn cores(cores: &Cores) -> String {
+    match cores {
+        Cores::Auto => quoted("auto"),
+        Cores::Count(count) => count.to_string(),
+        // A range of one: a bare number would be a count.
+        Cores::List(list) => quoted(&match list.as_slice() {
+            [only] => format!("{only}-{only}"),
+            list => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        }),
+    }
+}
+
+fn host(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(host) => quoted(host),
+        HostPattern::Suffix(suffix) => quoted(&format!("*{suffix}")),
+    }
+}
+
+fn retry_on(on: RetryOn) -> Vec<String> {
+    let is_on = |(_, switch): &&(&str, fn(&mut RetryOn) -> &mut bool)| *switch(&mut on.clone());
+    RETRY_ON.iter().filter(is_on).map(|(word, _)| quoted(word)).collect()
+}
+
+/// The first word of a meaning.
+fn word<T: PartialEq>(words: &[(&str, T)], meaning: T) -> String {
+    let found = words.iter().find(|(_, other)| *other == meaning);
+    quoted(found.map_or("", |(word, _)| word))
+}
+
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn bare_or_quoted(key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !key.is_empty() && key.chars().all(is_bare) { key.to_owned() } else { quoted(key) }
+}

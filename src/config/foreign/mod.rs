@@ -1,0 +1,178 @@
+//! Keys that are not ours: what was probably meant.
+//!
+//! People bring spellings from nginx, HAProxy, Traefik, Caddy and Envoy; a table of their own says
+//! what we call it. Another table names the keys that are decided but not built yet, so that nobody
+//! hunts for a spelling mistake. What is in neither is compared with the keys that are there.
+
+mod table;
+
+use self::table::{FOREIGN, FOREIGN_WORDS, KEYS, Meant, NOT_BUILT, WORDS_NOT_BUILT};
+use super::{
+    problem::Problem,
+    read::Trail,
+    tree::{Entry, Node, Value},
+};
+
+/// What an unknown key of a section is told.
+pub(crate) fn unknown_key(
+    entry: &Entry,
+    section: &str,
+    fields: &[&'static str],
+    trail: &Trail,
+) -> Problem {
+    let name = entry.name();
+    let owner = trail.describe();
+    let title = if owner.is_empty() {
+        format!("unknown key `{name}`")
+    } else {
+        format!("unknown key `{name}` in {owner}")
+    };
+    Problem::error(title)
+        .at(entry.key.place, format!("not a key of {}", what_it_is(section)))
+        .help_if(help(name, section, fields, &entry.node))
+}
+
+/// A section as one calls it in a sentence.
+fn what_it_is(section: &str) -> &'static str {
+    match section {
+        "global" => "[global]",
+        "limits" => "[global.limits]",
+        "shutdown" => "`shutdown`",
+        "log" => "`log`",
+        "listener" => "a listener",
+        "access-log" => "`access-log`",
+        "listener-timeouts" => "the timeouts of a listener",
+        "route" => "a route",
+        "pool" => "a pool",
+        "backend" => "a backend",
+        "retry" => "`retry`",
+        "connections" => "`connections`",
+        "pool-timeouts" => "the timeouts of a pool",
+        _ => "the file",
+    }
+}
+
+/// What to do about an unknown key, from the surest guess to the boldest.
+fn help(name: &str, section: &str, fields: &[&'static str], node: &Node) -> Option<String> {
+    if section == "route" && matches!(node.value, Value::Table(_)) {
+        return Some(format!("routes are a list: write [[route]], and name = \"{name}\" below it"));
+    }
+    if let Some(meant) = unbuilt(NOT_BUILT, section, name) {
+        return Some(meant);
+    }
+    if let Some(meant) = elsewhere(FOREIGN, section, name) {
+        return Some(meant);
+    }
+    if let Some((owner, _)) = KEYS.iter().find(|(_, keys)| keys.contains(&name)) {
+        return Some(format!("`{name}` is a key of {}", what_it_is(owner)));
+    }
+    // A misspelling may be one of a word from elsewhere, too.
+    let others = FOREIGN.iter().filter(|row| row.0 == section).map(|row| row.1);
+    let coming = NOT_BUILT.iter().filter(|row| row.0 == section).map(|row| row.1);
+    let near = nearest(name, fields.iter().copied().chain(others).chain(coming))?;
+    unbuilt(NOT_BUILT, section, near)
+        .or_else(|| elsewhere(FOREIGN, section, near))
+        .or_else(|| Some(format!("did you mean `{near}`?")))
+}
+
+/// What an unknown word of a closed list is told.
+pub(crate) fn unknown_word(what: &str, word: &str, known: &[&str]) -> Option<String> {
+    if let Some(meant) = unbuilt(WORDS_NOT_BUILT, what, word) {
+        return Some(meant);
+    }
+    if let Some(meant) = elsewhere(FOREIGN_WORDS, what, word) {
+        return Some(meant);
+    }
+    if word.chars().all(|c| c.is_ascii_digit()) {
+        // Between two numbers no spelling is nearer than another.
+        return None;
+    }
+    let coming = WORDS_NOT_BUILT.iter().filter(|row| row.0 == what).map(|row| row.1);
+    let near = nearest(word, known.iter().copied().chain(coming))?;
+    unbuilt(WORDS_NOT_BUILT, what, near).or_else(|| Some(format!("did you mean \"{near}\"?")))
+}
+
+/// What is said about a key or word that is decided but not built.
+fn unbuilt(table: &[(&str, &str, &str)], place: &str, name: &str) -> Option<String> {
+    let row = table.iter().find(|row| row.0 == place && row.1 == name)?;
+    Some(format!("`{name}` is not built yet: it comes with {}", row.2))
+}
+
+/// What is said about a spelling from elsewhere.
+fn elsewhere(table: &[(&str, &str, Meant)], place: &str, spelling: &str) -> Option<String> {
+    let plain = spelling.replace('_', "-").to_lowercase();
+    let row = table.iter().find(|row| row.0 == place && row.1 == plain)?;
+    match row.2 {
+        Meant::Say(text) => Some(text.to_owned()),
+        Meant::Unbuilt(name) => {
+            let mut tables = NOT_BUILT.iter().chain(WORDS_NOT_BUILT);
+            let (owner, ..) = tables.find(|row| row.1 == name)?;
+            unbuilt(NOT_BUILT, owner, name).or_else(|| unbuilt(WORDS_NOT_BUILT, owner, name))
+        }
+    }
+}
+
+/// The candidate that is spelled most like a word, if any is near enough to be meant.
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let reach = word.chars().count().max(3) / 3;
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= reach)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys of a section, as the JSON Schema has them.
+    fn keys_of(section: &str) -> Vec<String> {
+        let schema: serde_json::Value =
+            serde_json::from_str(&super::super::schema::text()).unwrap();
+        let owner = if section == "file" { &schema } else { &schema["definitions"][section] };
+        let owner = if section == "backend" { &owner["anyOf"][1] } else { owner };
+        owner["properties"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn keys_of_other_sections_are_where_it_says() {
+        for (section, keys) in KEYS {
+            for key in *keys {
+                assert!(keys_of(section).iter().any(|known| known == key), "{section} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_row_stands_for_a_key_that_is_there() {
+        let foreign = FOREIGN.iter().map(|row| (row.0, row.1));
+        for (section, key) in foreign.chain(NOT_BUILT.iter().map(|row| (row.0, row.1))) {
+            assert!(!keys_of(section).iter().any(|known| known == key), "{section} {key}");
+        }
+    }
+
+    #[test]
+    fn every_row_says_something() {
+        for (section, spelling, _) in FOREIGN {
+            assert!(elsewhere(FOREIGN, section, spelling).is_some(), "{section} {spelling}");
+        }
+        for (list, spelling, _) in FOREIGN_WORDS {
+            assert!(elsewhere(FOREIGN_WORDS, list, spelling).is_some(), "{list} {spelling}");
+        }
+    }
+
+    #[test]
+    fn only_near_spellings_are_suggested() {
+        for (word, near) in
+            [("conect", Some("connect")), ("wbe", Some("web")), ("zebra", None), ("", None)]
+        {
+            assert_eq!(nearest(word, ["connect", "web", "response"]), near, "{word}");
+        }
+    }
+}
