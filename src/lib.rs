@@ -29,10 +29,11 @@ pub mod server;
 mod observe;
 
 mod demo;
+
+pub mod cli;
+
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 
 pub use server::{Handle, StartError, Stop, start};
-
-pub mod cli;

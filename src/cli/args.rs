@@ -50,30 +50,41 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 no running instance.";
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
     /// A configuration file, or a directory for its *.toml in order; may be repeated
-    #[arg(short, long, global = true, value_name = "FILE", env = "RINGWAY_CONFIG")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "RINGWAY_CONFIG",
+        hide_env_values = true
+    )]
     pub(super) config: Vec<PathBuf>,
 
     /// Cores to serve on: a number, a list such as 0-3,8, or auto
     #[arg(long, global = true, value_name = "N|LIST|auto", alias = "threads")]
-    #[arg(env = "RINGWAY_CORES")]
+    #[arg(env = "RINGWAY_CORES", hide_env_values = true)]
     cores: Option<String>,
 
     /// Do not pin each serving thread to its core
-    #[arg(long, global = true, env = "RINGWAY_NO_PIN", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true, env = "RINGWAY_NO_PIN", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
     no_pin: bool,
 
     /// What the threads wait on; auto falls back to epoll where io_uring is forbidden
     #[arg(long, global = true, value_name = "DRIVER", env = "RINGWAY_DRIVER")]
+    #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["auto", "io_uring", "epoll"]))]
     driver: Option<String>,
 
     /// How much the log on stderr says
     #[arg(long, global = true, value_name = "LEVEL", env = "RINGWAY_LOG_LEVEL")]
+    #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]))]
     log_level: Option<String>,
 
     /// How the log on stderr is written
     #[arg(long, global = true, value_name = "FORMAT", env = "RINGWAY_LOG_FORMAT")]
+    #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["text", "json"]))]
     log_format: Option<String>,
 }

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Exit, say};
+use super::{Exit, proxy, say};
 use crate::config::{self, Loaded, Overrides};
+use crate::demo;
 use crate::plan::Plan;
+use crate::server;
 
 /// Where a configuration is looked for when none is named.
 pub(super) const FILES: [&str; 2] = ["ringway.toml", "/etc/ringway/ringway.toml"];
@@ -36,13 +38,26 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
 }
 
 /// Three built-in backends and a balancer in front.
-pub(super) fn demo(_listen: &str, _overrides: &Overrides) -> Exit {
-    say::failed("the demo is not built yet")
+pub(super) fn demo(listen: &str, overrides: &Overrides) -> Exit {
+    let address = match proxy::bind(listen) {
+        Ok(address) => address,
+        Err(refusal) => return say::usage(&refusal),
+    };
+    let Ok(address) = address.parse() else {
+        return say::usage(&format!("`{listen}` is not an address to listen on"));
+    };
+    match demo::run(address, overrides) {
+        Ok(()) => Exit::Done,
+        Err(why) => say::failed(&why.to_string()),
+    }
 }
 
-/// Serves a plan; what is wrong with starting is said in one sentence.
-pub(super) fn serve(_plan: Plan) -> Exit {
-    say::failed("serving is not built yet")
+/// Serves a plan until told to stop; what is wrong with starting is said in one sentence.
+pub(super) fn serve(plan: Plan) -> Exit {
+    match server::main(plan) {
+        Ok(()) => Exit::Done,
+        Err(why) => say::failed(&why.to_string()),
+    }
 }
 
 /// The configuration of these files, or of the one that is found.

@@ -14,15 +14,11 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// Serves what the command line stands for, or shows it.
 pub(super) fn main(proxy: &Proxy, overrides: &Overrides) -> Exit {
     if let Some(refusal) = not_built(proxy) {
-        say::talk(&format!("ringway: {refusal}"));
-        return Exit::Usage;
+        return say::usage(refusal);
     }
     let text = match write(proxy, overrides) {
         Ok(text) => text,
-        Err(refusal) => {
-            say::talk(&format!("ringway: {refusal}"));
-            return Exit::Usage;
-        }
+        Err(refusal) => return say::usage(&refusal),
     };
     match config::parse(NAME, &text) {
         Err(problems) => {
@@ -68,7 +64,7 @@ fn write(proxy: &Proxy, overrides: &Overrides) -> Result<String, String> {
 }
 
 /// `:8080` and `8080` listen on every IPv4 address, `localhost:8080` on loopback.
-fn bind(text: &str) -> Result<String, String> {
+pub(super) fn bind(text: &str) -> Result<String, String> {
     let port = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")).unwrap_or(text);
     if is_port(port) {
         return Ok(format!("0.0.0.0:{port}"));

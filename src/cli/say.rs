@@ -28,6 +28,12 @@ pub(super) fn failed(why: &str) -> Exit {
     Exit::Failed
 }
 
+/// Says why the command line makes no sense.
+pub(super) fn usage(why: &str) -> Exit {
+    talk(&format!("ringway: {why}\n\nFor more information, try '--help'."));
+    Exit::Usage
+}
+
 /// Shows problems as pictures, and how many there are.
 pub(super) fn problems(problems: &Problems) {
     if problems.is_empty() {

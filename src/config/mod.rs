@@ -63,8 +63,8 @@ struct Override {
 }
 
 impl Overrides {
-    /// Sets a key of `[global]` (`global.cores`) to a text; `from` is what people are told where it came from
-    /// (`--cores`, `RINGWAY_CORES`).
+    /// Sets a key of `[global]` (`global.cores`) to a text; `from` is what people are told where it
+    /// came from (`--cores`, `RINGWAY_CORES`).
     pub fn text(&mut self, key: &'static str, text: &str, from: &str) {
         let (text, from) = (text.to_owned(), from.to_owned());
         self.list.push(Override { key, text, switch: None, from });

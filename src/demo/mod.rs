@@ -17,7 +17,7 @@ use signal_hook::{
 
 pub(crate) use self::origins::Origins;
 use crate::config::{Overrides, parse_with};
-use crate::plan::Plan;
+use crate::server::{Stop, start};
 
 /// As many origins as it takes to see a round robin go round.
 const ORIGINS: usize = 3;
@@ -37,26 +37,9 @@ pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<d
     io::Write::write_all(&mut io::stdout(), introduction(listening, &text).as_bytes())?;
     signals.forever().next();
     // First the balancer: it finishes what its clients still wait for.
-    balancer.stop();
+    balancer.stop(Stop::Graceful);
     drop(origins);
     Ok(())
-}
-
-/// Stands where `crate::server::{Handle, start}` will stand (the lead writes them): to switch,
-/// import those and take this and `Handle` out.
-fn start(_plan: Plan) -> Result<Handle, Box<dyn Error>> {
-    Err("the balancer cannot be started yet".into())
-}
-
-/// See `start`.
-struct Handle;
-
-impl Handle {
-    fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        Vec::new()
-    }
-
-    fn stop(self) {}
 }
 
 /// The configuration that the demo runs.

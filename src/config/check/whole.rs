@@ -9,7 +9,7 @@ use crate::plan::Plan;
 
 impl Check<'_> {
     pub(super) fn whole(&mut self, file: &File, plan: &Plan) {
-        // A section that was misspelt has been noted: there may be something to listen on after all.
+        // A section that was misspelt has been noted: there may be a listener after all.
         if file.listener.0.is_empty() && self.problems.is_empty() {
             self.note(Problem::error("there is nothing to listen on").help(SMALLEST));
         }

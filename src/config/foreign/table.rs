@@ -1,4 +1,7 @@
 //! The tables behind `foreign`: spellings from elsewhere, and keys that are not built yet.
+//!
+//! No logic, and nothing that `file.rs` has: a capability that lands takes its rows out of
+//! `NOT_BUILT` (a test insists). What is said is one sentence that names what to write.
 
 use self::Meant::{Say, Unbuilt};
 
