@@ -13,6 +13,11 @@ use crate::http::{
     parse::{self, HeadLimits, Parse},
     target, write,
 };
+use crate::plan::{ListenerId, Pool, Route};
+use crate::policy::{
+    balance::{Balancer, Candidates, Weights},
+    route::Router,
+};
 
 const LIMITS: HeadLimits =
     HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 16 << 10, fields_max: 100 };
@@ -82,6 +87,49 @@ impl Connection {
             write::response(&self.response, reply.body, &mut self.out);
         }
         &self.out
+    }
+}
+
+/// Routes, compiled, and a request that asks for one.
+pub struct Routes {
+    router: Router,
+    head: RequestHead,
+}
+
+impl Routes {
+    /// Compiles them; none of them where an expression does not compile.
+    pub fn compile(routes: &[Route]) -> Routes {
+        let router = Router::compile(routes).unwrap_or_default();
+        Routes { router, head: RequestHead::default() }
+    }
+
+    /// Parses the request; whether it was whole and well-formed.
+    pub fn ask(&mut self, request: &[u8]) -> bool {
+        matches!(parse::request(request, &LIMITS, &mut self.head), Ok(Parse::Done { .. }))
+    }
+
+    /// Looks for the request's route; whether there is one.
+    pub fn find(&self) -> bool {
+        matches!(self.router.find(ListenerId(0), &self.head), Ok(Some(_)))
+    }
+}
+
+/// Backends to pick among, all usable.
+pub struct Picks {
+    weights: Weights,
+    balancer: Balancer,
+}
+
+impl Picks {
+    /// For the backends of a pool.
+    pub fn new(pool: &Pool) -> Picks {
+        Picks { weights: Weights::of(&pool.backends), balancer: Balancer::new(pool, 0, 1) }
+    }
+
+    /// Picks one; whether there is one.
+    pub fn pick(&mut self) -> bool {
+        let usable = *self.weights.taking();
+        self.balancer.pick(&Candidates { usable, weights: &self.weights }).is_some()
     }
 }
 
