@@ -3,7 +3,7 @@
 -- Arrivals are drawn once from a seeded Poisson process and never wait for answers: each takes a
 -- free connection, and one that finds none free waits for one while its clock runs. A latency runs
 -- from the sending of the request to the moment at which the kernel received the answer
--- (SO_TIMESTAMPNS), so a loader that is busy does not add to it; how late it sent is printed beside.
+-- (SO_TIMESTAMPNS), so a loader that is busy does not add to it; how late it sent is printed too.
 -- wrk only lends its LuaJIT: everything happens in init(), before wrk's own threads start. The loop
 -- spins, at the scheduling class SCHED_IDLE: the origin, on the same core, always goes first (as
 -- equals they made each other wait for milliseconds).

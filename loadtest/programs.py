@@ -206,10 +206,11 @@ class Ringway(Program):
         self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
 
     def command(self, origin):
+        """The core is written as a range: `--cores 2` would mean any two."""
         self.port = free_port()
         servers = ", ".join(f'"127.0.0.1:{port}"' for port in origin.ports)
         path = self.write(RINGWAY, servers=servers)
-        words = [self.binary, "run", "-c", path, "--cores", str(self.core)]
+        words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
             words += ["--admin", f"127.0.0.1:{free_port()}"]
         return words + (["--driver", self.driver] if self.driver else [])

@@ -98,14 +98,16 @@ class Report:
                 metric: statistics.median(table.ratios(name, rivals, value))
                 for metric, value in values.items()
             }
-            self._add(name, figure, found[figure.metric], found)
+            self._add(name, figure, found[figure.metric], found, table.kept_disturbed)
 
-    def _add(self, name, figure, value, found):
+    def _add(self, name, figure, value, found, disturbed=0):
         """`reached` asks for the figure's own metric; where the core disagrees it is said."""
         verdict = "reached" if value <= figure.limit else "missed"
         busy = found.get("busy", 0)
         if verdict == "reached" and busy > figure.limit:
             verdict = f"reached (by cpu; core busy {busy:.2f})"
+        if disturbed:
+            verdict += ", but disturbed"
         self.figures.append({"proxy": name, **asdict(figure), "value": value, "verdict": verdict})
 
     def summary(self):

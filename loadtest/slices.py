@@ -22,7 +22,6 @@ SETTLE = 0.03  # seconds after the loader's end in which a proxy closes its conn
 FOREIGN = 0.03  # share of a slice's time that other processes may use, both cores together
 STEAL = 0.02  # share that the hypervisor may take
 PATIENCE = 5.0  # seconds to wait for a quiet moment before a slice is repeated
-REPEATS = 4
 UNEXPLAINED = 0.10  # busy share of the two cores that no visible process answers for
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrk_report.lua")
 
@@ -69,6 +68,7 @@ class Table:
     """All slices of one case: rounds of {proxy: Slice}, and what had to be repeated."""
 
     name: str
+    may_repeat: int  # how many more slices may be thrown away; as many as there are, at first
     rounds: list = field(default_factory=list)
     repeated: int = 0
     kept_disturbed: int = 0
@@ -112,9 +112,9 @@ def read_result(out):
 class Bench:
     """The fleet and the cores it runs on; runs slices and makes tables of them."""
 
-    def __init__(self, fleet, proxy_core, load_core, seed, say):
+    def __init__(self, fleet, proxy_core, load_core, seed, repeat, say):
         self.fleet, self.proxy_core, self.load_core = fleet, proxy_core, load_core
-        self.rng, self.say = random.Random(seed), say
+        self.rng, self.repeat, self.say = random.Random(seed), repeat, say
 
     def slice(self, proxy, command, seconds):
         """Runs one loader against one proxy and accounts for both cores meanwhile."""
@@ -161,26 +161,27 @@ class Bench:
     def undisturbed(self, proxy, command, seconds, table, foreign):
         """A slice that nobody disturbed, or the least disturbed of a few, marked as such."""
         best = None
-        for attempt in range(REPEATS + 1):
+        while True:
             one = self.slice(proxy, command, seconds)
             if one.quiet(foreign):
                 return one
             self.say(
-                f"  {proxy.name}: disturbed by {one.culprit or 'someone'} ({one.foreign:.0%} foreign"
-                f", {one.steal:.0%} stolen, {one.unexplained:.0%} unexplained)"
+                f"  {proxy.name}: disturbed by {one.culprit or 'someone'}: {one.foreign:.0%} foreign,"
+                f" {one.steal:.0%} stolen, {one.unexplained:.0%} unexplained"
             )
             if best is None or one.noise() < best.noise():
                 best = one
-            if attempt < REPEATS:
-                table.repeated += 1
-                self.await_quiet()
-        best.disturbed = True
-        table.kept_disturbed += 1
-        return best
+            if table.may_repeat <= 0:
+                best.disturbed = True
+                table.kept_disturbed += 1
+                return best
+            table.may_repeat -= 1
+            table.repeated += 1
+            self.await_quiet()
 
     def table(self, name, rounds, seconds, renew, command, foreign=FOREIGN):
         """`rounds` rounds over all proxies; `command(proxy, seconds)` is the loader."""
-        table = Table(name)
+        table = Table(name, may_repeat=rounds * len(self.fleet.proxies) if self.repeat else 0)
         for number in range(rounds):
             if number % renew == 0:
                 self.fleet.restart()
