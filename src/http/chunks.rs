@@ -243,7 +243,7 @@ impl Chunks {
         if is_forbidden(field.known, field.name.of(&trailers.bytes)) {
             trailers.bytes.truncate(start);
         } else {
-            trailers.fields.push(field);
+            trailers.push_field(field);
         }
         self.state = State::Trailer { start: trailers.bytes.len() };
         Ok(piece.len())

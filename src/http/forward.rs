@@ -80,20 +80,17 @@ const OPTIONS_MAX: usize = 64;
 
 /// Turns a client's request into the one a backend gets.
 pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result<Forward, Fault> {
-    let present = present(&head.headers);
-    if present.contains(Name::Via) && visits(&head.headers, from.pseudonym) >= VISITS_MAX {
+    if visits(&head.headers, from.pseudonym) >= VISITS_MAX {
         return Err(Cause::Loop.into());
     }
-    if present.contains(Name::MaxForwards) && head.method == Method::Options {
+    if head.method == Method::Options && head.headers.contains(Name::MaxForwards) {
         match forwards_left(&mut head.headers)? {
             Forward::Send => {}
             Forward::AnswerOptions => return Ok(Forward::AnswerOptions),
         }
     }
-    if present.contains(Name::Connection) {
-        drop_listed(&mut head.headers, Cause::BadRequest)?;
-    }
-    let takes_trailers = present.contains(Name::Te) && takes_trailers(head);
+    drop_listed(&mut head.headers, Cause::BadRequest)?;
+    let takes_trailers = takes_trailers(head);
     let mut dropped = HOP_BY_HOP;
     if !head.upgrade {
         dropped = dropped.with(Name::Upgrade);
@@ -116,19 +113,14 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
         (false, true) => head.headers.push(Name::Connection, b"connection", b"te"),
         (false, false) => {}
     }
-    tell_about_client(head, from, present);
+    tell_about_client(head, from);
     Ok(Forward::Send)
-}
-
-/// The names that stand in a head.
-fn present(headers: &Headers) -> NameSet {
-    headers.iter().fold(NameSet::default(), |set, field| set.with(field.known))
 }
 
 /// Takes out a set of names, and of the unknown ones those that `also` says. (`Proxy` is among
 /// them because it is `HTTP_PROXY` to CGI and its heirs.)
 fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> bool) {
-    let Headers { bytes, fields } = headers;
+    let Headers { bytes, fields, .. } = headers;
     for field in fields {
         if field.known == Name::Other {
             field.removed |= also(field.name.of(bytes));
@@ -140,7 +132,10 @@ fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> boo
 
 /// Takes out the fields that `Connection` names (RFC 9110 §7.6.1), but for the protected.
 fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
-    let Headers { bytes, fields } = headers;
+    if !headers.may_have(NameSet::of(&[Name::Connection])) {
+        return Ok(());
+    }
+    let Headers { bytes, fields, .. } = headers;
     let mut options = 0;
     for at in 0..fields.len() {
         let Some(field) = fields.get(at).filter(|field| field.known == Name::Connection) else {
@@ -152,7 +147,9 @@ fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
                 return Err(broken.into());
             }
             let known = Name::of(option);
-            if PROTECTED.contains(known) {
+            // What is hop-by-hop goes anyway, listed or not, and `close` is no field.
+            if PROTECTED.union(HOP_BY_HOP).contains(known) || option.eq_ignore_ascii_case(b"close")
+            {
                 continue;
             }
             for field in fields.iter_mut().filter(|field| field.known == known) {
@@ -200,24 +197,24 @@ fn forwards_left(headers: &mut Headers) -> Result<Forward, Fault> {
 
 /// Says who asked, how, for which host, and through whom. What a trusted peer has said stays; the
 /// chain of addresses grows by that peer.
-fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>, present: NameSet) {
-    let told = |name| from.trusted && present.contains(name);
+fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     let headers = &mut head.headers;
-    if told(Name::XForwardedFor) {
+    let told = |headers: &Headers, name| from.trusted && headers.contains(name);
+    if told(headers, Name::XForwardedFor) {
         append_to_list(headers, Name::XForwardedFor, b"x-forwarded-for", from.peer);
     } else {
         headers.push(Name::XForwardedFor, b"x-forwarded-for", from.peer);
     }
-    if !told(Name::XForwardedProto) {
+    if !told(headers, Name::XForwardedProto) {
         headers.push(Name::XForwardedProto, b"x-forwarded-proto", from.scheme);
     }
-    if !told(Name::XForwardedHost) && head.authority.len > 0 {
+    if !told(headers, Name::XForwardedHost) && head.authority.len > 0 {
         let authority = head.authority.start as usize..head.authority.end();
         headers.push_with(Name::XForwardedHost, b"x-forwarded-host", |out| {
             copy_within(out, authority);
         });
     }
-    if !told(Name::XForwardedPort) {
+    if !told(headers, Name::XForwardedPort) {
         headers.push(Name::XForwardedPort, b"x-forwarded-port", from.port);
     }
     // RFC 9110 §7.6.3: the version is that of the message as received.
@@ -234,7 +231,7 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>, present: N
 /// Makes one line of all lines of a list and adds a member: there are readers of the first line
 /// only, and of the last line only.
 fn append_to_list(headers: &mut Headers, known: Name, name: &[u8], member: &[u8]) {
-    let Headers { bytes, fields } = headers;
+    let Headers { bytes, fields, .. } = headers;
     let start = bytes.len();
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(b": ");
@@ -250,7 +247,7 @@ fn append_to_list(headers: &mut Headers, known: Name, name: &[u8], member: &[u8]
     let end = bytes.len();
     bytes.extend_from_slice(b"\r\n");
     let (name, value) = (Span::new(start, value - 2), Span::new(value, end));
-    fields.push(Field { known, removed: false, canonical: true, name, value });
+    headers.push_field(Field { known, removed: false, canonical: true, name, value });
 }
 
 fn copy_within(bytes: &mut Vec<u8>, range: std::ops::Range<usize>) {
@@ -326,10 +323,7 @@ pub(crate) fn response(
     body: BodyLength,
     to: &ToClient<'_>,
 ) -> Result<Reply, Fault> {
-    let present = present(&head.headers);
-    if present.contains(Name::Connection) {
-        drop_listed(&mut head.headers, Cause::BackendProtocol)?;
-    }
+    drop_listed(&mut head.headers, Cause::BackendProtocol)?;
     // Where there is no body its length is only spoken of: to HEAD and in 304 it may be, in 1xx and
     // 204 it must not (RFC 9110 §8.6), and `framing` has seen that it is one number.
     let spoken_of = body == BodyLength::None && (head.status == 304 || to.method == Method::Head);
@@ -351,7 +345,7 @@ pub(crate) fn response(
     if head.status < 200 {
         return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
     }
-    if !present.contains(Name::Date) {
+    if !head.headers.contains(Name::Date) {
         head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
     }
     let reply = reply(body, to);

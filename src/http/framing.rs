@@ -76,25 +76,19 @@ enum Wrong {
 }
 
 fn stated(headers: &Headers, version: Version) -> Result<Stated, Wrong> {
-    let mut length = None;
-    let mut coded = false;
-    for field in headers.iter() {
-        if field.known == Name::ContentLength {
-            // RFC 9112 §6.3, 5 lets equal repeats be merged; nobody needs them.
-            if length.is_some() {
-                return Err(Wrong::Ambiguous);
-            }
-            let value = grammar::digits(headers.value(field));
-            length = Some(value.filter(|v| *v <= LENGTH_MAX).ok_or(Wrong::Ambiguous)?);
+    let mut lengths = headers.all(Name::ContentLength);
+    let coded = headers.contains(Name::TransferEncoding);
+    match (lengths.next(), lengths.next(), coded) {
+        (None, _, false) => Ok(Stated::Nothing),
+        (Some(length), None, false) => {
+            let length = grammar::digits(length).filter(|length| *length <= LENGTH_MAX);
+            length.map(Stated::Length).ok_or(Wrong::Ambiguous)
         }
-        coded |= field.known == Name::TransferEncoding;
-    }
-    match (length, coded) {
-        (None, false) => Ok(Stated::Nothing),
-        (Some(length), false) => Ok(Stated::Length(length)),
+        // RFC 9112 §6.3, 5 lets equal repeats be merged; nobody needs them.
+        (Some(_), Some(_), false) => Err(Wrong::Ambiguous),
         // RFC 9112 §6.1: a message with both ought to be handled as an error.
-        (Some(_), true) => Err(Wrong::Ambiguous),
-        (None, true) => coding(headers, version),
+        (Some(_), _, true) => Err(Wrong::Ambiguous),
+        (None, _, true) => coding(headers, version),
     }
 }
 

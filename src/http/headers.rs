@@ -4,7 +4,7 @@
 //! what they replace as removed, so nothing moves and nothing is allocated once the buffers of a
 //! recycled head have grown. Order is kept; lines of one name are never joined (RFC 9110 §5.3).
 
-use super::names::Name;
+use super::names::{Name, NameSet};
 
 /// A range of a head's bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub(crate) struct Field {
 pub(crate) struct Headers {
     pub(crate) bytes: Vec<u8>,
     pub(crate) fields: Vec<Field>,
+    /// The names that were ever among the fields, so that most questions need no look at them.
+    names: NameSet,
 }
 
 impl Headers {
@@ -57,6 +59,7 @@ impl Headers {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
+        self.names = NameSet::default();
     }
 
     /// The fields that no edit took out, in order.
@@ -75,10 +78,18 @@ impl Headers {
         field.value.of(&self.bytes)
     }
 
+    /// Whether any of these names may stand here: no is certain, yes is not.
+    #[inline]
+    pub(crate) fn may_have(&self, names: NameSet) -> bool {
+        self.names.intersects(names)
+    }
+
     /// The values of a known name, in order.
     #[inline]
     pub(crate) fn all(&self, known: Name) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(move |field| field.known == known).map(|field| self.value(field))
+        let fields = if self.names.contains(known) { self.fields.as_slice() } else { &[] };
+        let named = fields.iter().filter(move |field| field.known == known && !field.removed);
+        named.map(|field| self.value(field))
     }
 
     /// The first value of a known name.
@@ -89,11 +100,14 @@ impl Headers {
 
     #[inline]
     pub(crate) fn contains(&self, known: Name) -> bool {
-        self.iter().any(|field| field.known == known)
+        self.all(known).next().is_some()
     }
 
     /// Takes out every line of a known name.
     pub(crate) fn remove(&mut self, known: Name) {
+        if !self.names.contains(known) {
+            return;
+        }
         for field in &mut self.fields {
             if field.known == known {
                 field.removed = true;
@@ -101,12 +115,29 @@ impl Headers {
         }
     }
 
-    /// Appends a line, whatever stands there already.
+    /// Appends a line that stands in the buffer already.
+    #[inline]
+    pub(crate) fn push_field(&mut self, field: Field) {
+        self.names = self.names.with(field.known);
+        self.fields.push(field);
+    }
+
+    /// Appends lines that stand in the buffer already.
+    #[inline]
+    pub(crate) fn extend_fields(&mut self, fields: impl Iterator<Item = Field>) {
+        let names = &mut self.names;
+        self.fields.extend(fields.inspect(|field| *names = names.with(field.known)));
+    }
+
+    /// Appends a line, whatever stands there already. Inlined, so that a name known when this is
+    /// compiled costs no call to copy it.
+    #[inline(always)]
     pub(crate) fn push(&mut self, known: Name, name: &[u8], value: &[u8]) {
         self.push_with(known, name, |bytes| bytes.extend_from_slice(value));
     }
 
     /// Appends a line whose value is written straight into the buffer.
+    #[inline(always)]
     pub(crate) fn push_with(&mut self, known: Name, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
@@ -115,7 +146,7 @@ impl Headers {
         write(&mut self.bytes);
         let end = self.bytes.len();
         self.bytes.extend_from_slice(b"\r\n");
-        self.fields.push(Field {
+        self.push_field(Field {
             known,
             removed: false,
             canonical: true,

@@ -49,13 +49,16 @@ pub(crate) fn complete(input: &[u8], from: usize) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// Reads a request's head. On `More` and on a fault what stands in `head` means nothing.
+/// Reads a request's head. On `More` and on a fault what stands in `head` means nothing, but for its
+/// method and version, which are those of the request or the default.
 pub(crate) fn request(
     input: &[u8],
     limits: &HeadLimits,
     head: &mut RequestHead,
 ) -> Result<Parse, Fault> {
-    head.clear();
+    // What is not forgotten here is overwritten below; these two are asked for after a fault too.
+    head.headers.clear();
+    (head.method, head.version) = (Method::default(), Version::default());
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
     let slots = storage.get_mut(..limits.fields_max.min(FIELDS_CAP)).unwrap_or_default();
@@ -214,7 +217,7 @@ pub(crate) fn response(
     limits: &HeadLimits,
     head: &mut ResponseHead,
 ) -> Result<Parse, Fault> {
-    head.clear();
+    head.headers.clear();
     // httparse forgives empty lines before a response too; no rule does.
     if input.first().is_some_and(|first| *first != b'H') {
         return Err(Cause::BackendProtocol.into());
@@ -309,35 +312,32 @@ fn fields(
     broken: Cause,
 ) -> Result<Facts, Fault> {
     let mut facts = Facts::default();
-    headers.fields.reserve(found.len());
-    for field in found {
+    let mut all_end_well = true;
+    headers.extend_fields(found.iter().map(|field| {
         let (name, value) = (field.name.as_bytes(), field.value);
         let name_start = offset(seen, name);
         let name_end = name_start + name.len();
         let value_start = offset(seen, value);
         let value_end = value_start + value.len();
         let ended = seen.get(value_end) == Some(&b'\r');
-        if !ended && !ends_in_crlf_after_spaces(seen, value_end) {
-            return Err(broken.into());
-        }
+        all_end_well &= ended || ends_in_crlf_after_spaces(seen, value_end);
         let known = Name::of(name);
         let value_span = Span::new(value_start, value_end);
         if TELLING.contains(known) {
             facts.note(known, value, value_span);
         }
-        headers.fields.push(Field {
+        let one_space = value_start == name_end + 2 && seen.get(name_end + 1) == Some(&b' ');
+        Field {
             known,
             removed: false,
-            canonical: ended
-                && value_start == name_end + 2
-                && seen.get(name_end + 1) == Some(&b' '),
+            canonical: ended && one_space,
             name: Span::new(name_start, name_end),
             value: value_span,
-        });
-    }
+        }
+    }));
     // The empty line at the end; httparse has seen its LF, and all fields lie between.
     debug_assert!(line_end < used);
-    if seen.get(used.wrapping_sub(2)) != Some(&b'\r') {
+    if !all_end_well || seen.get(used.wrapping_sub(2)) != Some(&b'\r') {
         return Err(broken.into());
     }
     Ok(facts)

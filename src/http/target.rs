@@ -115,11 +115,14 @@ fn parts(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
             _ => return None,
         }
     } else {
-        let (host, port) = match memchr::memchr(b':', authority) {
-            Some(at) => (authority.get(..at)?, authority.get(at + 1..)),
-            None => (authority, None),
+        let end = authority.iter().position(|byte| !is_host_byte(*byte));
+        let (host, rest) = authority.split_at_checked(end.unwrap_or(authority.len()))?;
+        let port = match rest {
+            [] => None,
+            [b':', port @ ..] => Some(port),
+            _ => return None,
         };
-        if host.is_empty() || !host.iter().all(|byte| is_host_byte(*byte)) {
+        if host.is_empty() {
             return None;
         }
         (host, port)
@@ -127,10 +130,23 @@ fn parts(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     port.is_none_or(is_port).then_some((host, port))
 }
 
-/// Unreserved characters and sub-delims of RFC 3986, less the comma.
-const fn is_host_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!'
-        | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+/// Unreserved characters and sub-delims of RFC 3986, less the comma. A table, since each byte of
+/// each Host is looked at.
+#[allow(clippy::indexing_slicing)] // evaluated when compiled
+const HOST_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut rest: &[u8] =
+        b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+;=";
+    while let [byte, others @ ..] = rest {
+        table[*byte as usize] = true;
+        rest = others;
+    }
+    table
+};
+
+#[inline]
+fn is_host_byte(byte: u8) -> bool {
+    HOST_BYTES.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 /// Digits that fit in 16 bits; the grammar allows none at all.

@@ -15,6 +15,7 @@ use super::{
     headers::{Field, Headers},
     names::{Name, NameSet},
 };
+use std::ops::Range;
 
 /// Appends a request as it goes to a backend. `host` replaces Host; without it Host stays as it
 /// came, but is rebuilt from the target where that was absolute (RFC 9112 §3.2.2) and is empty
@@ -27,20 +28,36 @@ pub(crate) fn request(
 ) {
     // Room for the line and the length beside what stands in the head.
     out.reserve(head.headers.bytes.len() + 64 + host.map_or(0, <[u8]>::len));
-    out.extend_from_slice(head.bytes(head.method_span));
-    out.push(b' ');
-    out.extend_from_slice(head.bytes(head.target));
-    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut run = request_line(head, out);
     let rebuilt = head.form == TargetForm::Absolute || head.authority.len == 0;
     let host = host.or(rebuilt.then(|| head.bytes(head.authority)));
     let mut skip = NameSet::default();
     if let Some(host) = host {
-        line(b"host: ", host, out);
+        out.extend_from_slice(head.headers.bytes.get(run).unwrap_or_default());
+        run = 0..0;
+        push_line(b"host: ", host, out);
         skip = skip.with(Name::Host);
     }
-    fields(&head.headers, skip, out);
+    fields_after(run, &head.headers, skip, out);
     length(body, out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Where the request line stands in the head as it is to be sent, so that it can begin a run; where
+/// it does not, writes it and says nothing.
+fn request_line(head: &RequestHead, out: &mut Vec<u8>) -> Range<usize> {
+    const VERSION: &[u8] = b" HTTP/1.1\r\n";
+    let (method, target) = (head.method_span, head.target);
+    let line = method.start as usize..target.end() + VERSION.len();
+    let version = head.headers.bytes.get(target.end()..line.end);
+    if method.end() + 1 == target.start as usize && version == Some(VERSION) {
+        return line;
+    }
+    out.extend_from_slice(head.bytes(method));
+    out.push(b' ');
+    out.extend_from_slice(head.bytes(target));
+    out.extend_from_slice(VERSION);
+    0..0
 }
 
 /// Appends a response as it goes to a client.
@@ -72,7 +89,11 @@ fn length(body: BodyLength, out: &mut Vec<u8>) {
 /// Appends all lines in order but those of the names to skip: neighbours in canonical form in one
 /// copy.
 pub(crate) fn fields(headers: &Headers, skip: NameSet, out: &mut Vec<u8>) {
-    let mut run = 0..0;
+    fields_after(0..0, headers, skip, out);
+}
+
+/// The same behind a range of the bytes that is to be sent as it is.
+fn fields_after(mut run: Range<usize>, headers: &Headers, skip: NameSet, out: &mut Vec<u8>) {
     for field in headers.iter().filter(|field| !skip.contains(field.known)) {
         let start = field.name.start as usize;
         if !field.canonical || start != run.end {
@@ -91,10 +112,10 @@ pub(crate) fn fields(headers: &Headers, skip: NameSet, out: &mut Vec<u8>) {
 /// A line that came with other spaces than ours.
 fn rebuilt(headers: &Headers, field: &Field, out: &mut Vec<u8>) {
     out.extend_from_slice(headers.name(field));
-    line(b": ", headers.value(field), out);
+    push_line(b": ", headers.value(field), out);
 }
 
-fn line(start: &[u8], value: &[u8], out: &mut Vec<u8>) {
+fn push_line(start: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(start);
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
