@@ -4,6 +4,8 @@
 //! `UPDATE=1 cargo test --test pictures` writes what is said now; read the difference before it is
 //! committed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{fs, path::Path};
 
 use ringway::config;

@@ -8,6 +8,8 @@ mod about;
 mod args;
 mod launch;
 mod proxy;
+#[cfg(test)]
+mod reference_tests;
 mod say;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -13,6 +13,8 @@ mod foreign;
 mod load;
 mod problem;
 mod read;
+#[cfg(test)]
+mod reference_tests;
 mod schema;
 mod source;
 mod tree;

@@ -103,12 +103,19 @@ impl Problem {
                     .annotations(self.annotations(mark.place.source)),
             );
         }
-        let mut report = vec![main];
+        let mut report: Vec<Group> = vec![main];
         for help in &self.help {
             let text = normalize_untrusted_str(help);
             report.push(Group::with_title(Level::HELP.secondary_title(text)));
         }
-        renderer.render(&report)
+        let drawn: Vec<String> = if self.marks.is_empty() {
+            // Without a line to point at there is no gutter to hang the help on.
+            report.iter().map(|part| renderer.render(std::slice::from_ref(part))).collect()
+        } else {
+            vec![renderer.render(&report)]
+        };
+        let lines = drawn.iter().flat_map(|part| part.lines()).map(str::trim_end);
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn annotations(&self, source: u16) -> Vec<annotate_snippets::Annotation<'_>> {

@@ -86,12 +86,16 @@ schema_of!(Backend, "backend", {
         {
             "type": "object",
             "properties": {
-                "address": { "type": "string", "description": "A host and a port." },
+                "address": {
+                    "type": "string",
+                    "description": "A host and a port; the one key that has to be there."
+                },
                 "weight": {
                     "type": "integer",
                     "minimum": 0,
                     "maximum": 256,
-                    "description": "Its share; 0 = no new traffic."
+                    "default": 1,
+                    "description": "Its share, 0 to 256; 0 = no new traffic."
                 },
                 "name": {
                     "type": "string",
@@ -99,6 +103,7 @@ schema_of!(Backend, "backend", {
                 },
                 "backup": {
                     "type": "boolean",
+                    "default": false,
                     "description": "Whether it serves only when no other can."
                 }
             },

@@ -1,0 +1,255 @@
+//! The binary as a person or a script meets it: what it says where, and how it ends.
+//!
+//! Nothing here serves: commands that go on are cut off by what keeps them from starting.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const SMALLEST: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\n\
+    [pool.app]\nbackends = [\"127.0.0.1:3000\"]\n";
+
+/// A folder of this test's own with these files.
+fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    for (file, text) in files {
+        fs::write(path.join(file), text).unwrap();
+    }
+    path
+}
+
+/// The program in a folder, with nothing of ours in its environment.
+fn ringway(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command.args(arguments).current_dir(folder);
+    for (name, _) in std::env::vars() {
+        if name.starts_with("RINGWAY_") || name == "NO_COLOR" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn said(command: &mut Command) -> Said {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    Said {
+        code: status.code().unwrap(),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+fn run(arguments: &[&str]) -> Said {
+    said(&mut ringway(
+        &folder(&format!("run{}", arguments.join("-").replace('/', "_")), &[]),
+        arguments,
+    ))
+}
+
+#[test]
+fn data_goes_to_stdout_and_ends_in_0() {
+    for arguments in
+        [&["version"][..], &["--version"], &["--help"], &["proxy", "--help"], &["schema"], &["man"]]
+    {
+        let said = run(arguments);
+        assert_eq!(said.code, 0, "{arguments:?}");
+        assert!(!said.out.is_empty() && said.err.is_empty(), "{arguments:?} {}", said.err);
+    }
+}
+
+#[test]
+fn says_its_version_as_json() {
+    let about: serde_json::Value = serde_json::from_str(&run(&["version", "--json"]).out).unwrap();
+    assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn completes_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = run(&["completions", shell]);
+        assert_eq!(said.code, 0);
+        assert!(said.out.contains("completions"), "{shell}");
+    }
+}
+
+#[test]
+fn a_senseless_command_line_ends_in_2() {
+    for arguments in [
+        &["frobnicate"][..],
+        &["--frob"],
+        &["proxy"],
+        &["--driver", "kqueue", "check"],
+        &["proxy", "app:1", "app:2"],
+        &["proxy", "localhost:3000", "--health", "/up"],
+        &["demo", "nowhere"],
+    ] {
+        let said = run(arguments);
+        assert_eq!(said.code, 2, "{arguments:?} {}", said.err);
+        assert!(said.out.is_empty() && !said.err.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_is_not_built_has_a_sentence() {
+    let said = run(&["proxy", "localhost:3000", "--health", "/up"]);
+    assert!(said.err.contains("--health is not built yet"), "{}", said.err);
+}
+
+#[test]
+fn no_file_ends_in_1_and_says_what_to_do() {
+    for command in ["run", "check"] {
+        let said = run(&[command]);
+        assert_eq!(said.code, 1);
+        assert!(said.err.contains("ringway demo") && said.err.contains("ringway proxy"));
+    }
+}
+
+#[test]
+fn the_file_of_the_folder_is_found() {
+    let folder = folder("found", &[("ringway.toml", SMALLEST)]);
+    let said = said(&mut ringway(&folder, &["check"]));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("1 listener, 0 routes, 1 pool (1 backend)"), "{}", said.err);
+    assert!(said.out.is_empty());
+}
+
+#[test]
+fn a_bad_file_ends_in_1_with_pictures_and_their_count() {
+    let broken = SMALLEST.replace("pool = \"app\"", "pol = \"app\"\nbacklog = 0");
+    let folder = folder("broken", &[("ringway.toml", &broken)]);
+    for command in ["run", "check"] {
+        let said = said(&mut ringway(&folder, &[command]));
+        assert_eq!(said.code, 1);
+        assert!(said.err.contains(" --> ringway.toml:3:1\n"), "{}", said.err);
+        assert!(said.err.ends_with("ringway: 2 errors\n"), "{}", said.err);
+        assert!(said.out.is_empty());
+    }
+}
+
+#[test]
+fn colour_is_for_terminals() {
+    let folder = folder("plain", &[("ringway.toml", "x = 1\n")]);
+    let said = said(&mut ringway(&folder, &["check"]));
+    assert!(!said.err.contains('\u{1b}'), "{}", said.err);
+}
+
+#[test]
+fn warnings_are_shown_and_end_in_0() {
+    let unused = format!("{SMALLEST}\n[pool.old]\nbackends = \"127.0.0.1:1\"\n");
+    let folder = folder("warned", &[("ringway.toml", &unused)]);
+    let said = said(&mut ringway(&folder, &["check"]));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("warning: pool \"old\""), "{}", said.err);
+    assert!(said.err.contains("ringway: 1 warning\n"), "{}", said.err);
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_files() {
+    let file = format!("[global]\ncores = 3\nlog.level = \"warn\"\n{SMALLEST}");
+    let folder = folder("precedence", &[("ringway.toml", &file)]);
+    let shown = |command: &mut Command| {
+        let said = said(command);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let cores = said.out.lines().find(|line| line.starts_with("cores")).unwrap().to_owned();
+        cores.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let check = ["check", "--print"];
+    assert_eq!(shown(&mut ringway(&folder, &check)), "cores = 3 # ringway.toml:2");
+    let mut command = ringway(&folder, &check);
+    assert_eq!(shown(command.env("RINGWAY_CORES", "2")), "cores = 2 # RINGWAY_CORES");
+    let mut command = ringway(&folder, &["check", "--print", "--threads", "1"]);
+    assert_eq!(shown(command.env("RINGWAY_CORES", "2")), "cores = 1 # --cores");
+    let mut command = ringway(&folder, &["--cores", "auto", "check", "--print"]);
+    assert_eq!(shown(&mut command), "cores = \"auto\" # --cores");
+}
+
+#[test]
+fn a_file_can_be_named_in_the_environment() {
+    let folder = folder("named", &[("other.toml", SMALLEST)]);
+    let mut command = ringway(&folder, &["check"]);
+    assert_eq!(said(command.env("RINGWAY_CONFIG", "other.toml")).code, 0);
+}
+
+#[test]
+fn a_mistake_in_a_flag_is_drawn_like_one_in_a_file() {
+    let folder = folder("flag", &[("ringway.toml", SMALLEST)]);
+    let said = said(&mut ringway(&folder, &["check", "--cores", "some"]));
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains(" --> --cores:1:1\n"), "{}", said.err);
+}
+
+#[test]
+fn what_proxy_prints_is_what_it_stands_for() {
+    let arguments = [
+        "proxy",
+        ":8080",
+        "10.0.0.1:3000",
+        "http://app.internal",
+        "3001",
+        "--balance",
+        "weighted",
+        "--access-log",
+        "-",
+        "--cores",
+        "2",
+        "--no-pin",
+        "--print-config",
+    ];
+    let said = run(&arguments);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(
+        said.out,
+        "\
+[global]
+cores = \"2\"
+pin = false
+
+[listener.web]
+bind = \"0.0.0.0:8080\"
+pool = \"app\"
+access-log = { path = \"-\", format = \"json\" }
+
+[pool.app]
+backends = [
+    \"10.0.0.1:3000\",
+    \"app.internal:80\",
+    \"localhost:3001\",
+]
+balance = \"weighted\"
+"
+    );
+    let plan = ringway::config::parse("printed", &said.out).unwrap().plan;
+    assert_eq!(plan.global.cores, ringway::plan::Cores::Count(2));
+    assert!(!plan.global.pin);
+    assert_eq!(plan.listeners[0].bind, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(plan.pools[0].backends.len(), 3);
+}
+
+#[test]
+fn one_address_is_the_backend() {
+    let said = run(&["proxy", "localhost:3000", "--print-config"]);
+    assert!(said.out.contains("bind = \"127.0.0.1:8080\""), "{}", said.out);
+    assert!(said.out.contains("    \"localhost:3000\",\n"), "{}", said.out);
+}
+
+#[test]
+fn an_address_in_use_ends_in_1_with_one_sentence() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = run(&["proxy", &address, "127.0.0.1:1", "--cores", "1"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("in use"), "{}", said.err);
+    assert_eq!(said.err.trim_end().lines().count(), 1, "{}", said.err);
+}

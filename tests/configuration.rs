@@ -1,0 +1,312 @@
+//! Files, directories and overrides become one configuration, and what is shown loads again.
+//!
+//! Files are made in folders of the tests' own; mistakes within one file are in `pictures`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ringway::config::{self, Loaded, Overrides};
+use serde_json::Value as Json;
+
+const SMALLEST: &str = "[listener.web]\nbind = \"0.0.0.0:8080\"\npool = \"app\"\n\n\
+    [pool.app]\nbackends = [\"10.0.0.1:3000\"]\n";
+
+/// A folder of this test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Loads files of a folder; what is wrong is told without the folder's name.
+fn load(folder: &Path, paths: &[&str], overrides: &Overrides) -> Result<Loaded, String> {
+    let paths: Vec<PathBuf> = paths.iter().map(|path| folder.join(path)).collect();
+    let short = |text: String| text.replace(&format!("{}/", folder.display()), "");
+    config::load(&paths, overrides).map_err(|problems| short(problems.render(false)))
+}
+
+/// What loading these files says, as files of a folder.
+fn check(name: &str, files: &[(&str, &[u8])], paths: &[&str], expected: &str) {
+    let folder = folder(name);
+    for (file, text) in files {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let said = match load(&folder, paths, &Overrides::default()) {
+        Ok(loaded) => loaded.warnings.render(false),
+        Err(problems) => problems,
+    };
+    assert_eq!(said, expected, "\n{said}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_said_so() {
+    check(
+        "missing",
+        &[],
+        &["ringway.toml"],
+        "error: ringway.toml cannot be read: there is no such file\n",
+    );
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_shown_where() {
+    check(
+        "latin",
+        &[("ringway.toml", b"[global]\ninstance = \"B\xfccher\"\n")],
+        &["ringway.toml"],
+        "\
+error: ringway.toml is not UTF-8
+ --> ringway.toml:2:14
+  |
+2 | instance = \"B\u{fffd}cher\"
+  |              ^ this byte belongs to another encoding
+  |
+help: save the file as UTF-8
+",
+    );
+}
+
+#[test]
+fn an_empty_file_is_answered_with_the_smallest() {
+    let folder = folder("empty");
+    fs::write(folder.join("ringway.toml"), "\n\n").unwrap();
+    let said = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap_err();
+    assert!(said.starts_with("error: ringway.toml is empty\n"), "{said}");
+    assert!(said.contains("[listener.web]"), "{said}");
+}
+
+#[test]
+fn a_key_set_in_two_files_shows_both() {
+    check(
+        "twice",
+        &[
+            ("a.toml", SMALLEST.as_bytes()),
+            ("b.toml", b"[listener.web]\nbind = \"0.0.0.0:80\"\nbacklog = 16\n"),
+        ],
+        &["a.toml", "b.toml"],
+        "\
+error: `listener.web.bind` is set twice
+ --> b.toml:2:1
+  |
+2 | bind = \"0.0.0.0:80\"
+  | ^^^^ set again here
+  |
+ ::: a.toml:2:1
+  |
+2 | bind = \"0.0.0.0:8080\"
+  | ---- first set here
+  |
+help: keep one of them: the order of files decides nothing
+",
+    );
+}
+
+#[test]
+fn files_of_a_directory_are_one_configuration() {
+    let folder = folder("directory");
+    let route =
+        |name: &str| format!("[[route]]\nname = \"{name}\"\npath = \"/{name}\"\npool = \"app\"\n");
+    fs::create_dir(folder.join("conf.d")).unwrap();
+    fs::write(folder.join("main.toml"), SMALLEST).unwrap();
+    fs::write(folder.join("conf.d/20-b.toml"), route("b")).unwrap();
+    fs::write(folder.join("conf.d/10-a.toml"), route("a")).unwrap();
+    fs::write(folder.join("conf.d/.hidden.toml"), "not = read").unwrap();
+    fs::write(folder.join("conf.d/README"), "not read").unwrap();
+    let loaded = load(&folder, &["main.toml", "conf.d"], &Overrides::default()).unwrap();
+    let names: Vec<&str> = loaded.plan.routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let shown = loaded.effective();
+    assert!(shown.contains("10-a.toml:2"), "{shown}");
+}
+
+#[test]
+fn a_directory_without_files_is_said_so() {
+    check(
+        "nothing",
+        &[("conf.d/README", b"")],
+        &["conf.d"],
+        "error: conf.d holds no configuration\nhelp: a directory means its files that end \
+         in .toml\n",
+    );
+}
+
+#[test]
+fn every_file_of_a_set_is_read_before_anything_is_said() {
+    let folder = folder("set");
+    fs::write(folder.join("a.toml"), "[listener.web\n").unwrap();
+    fs::write(folder.join("b.toml"), "x = = 1\n").unwrap();
+    let said = load(&folder, &["a.toml", "b.toml", "c.toml"], &Overrides::default()).unwrap_err();
+    assert_eq!(said.matches("error:").count(), 3, "{said}");
+}
+
+#[test]
+fn the_text_of_a_file_goes_into_a_string() {
+    let folder = folder("expanded");
+    let secret = folder.join("host");
+    fs::write(&secret, "app.internal\n").unwrap();
+    let host = format!("host = \"${{file:{}}}\"\n", secret.display());
+    fs::write(folder.join("ringway.toml"), format!("{SMALLEST}{host}")).unwrap();
+    let loaded = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap();
+    let host = ringway::plan::HostHeader::Literal("app.internal".to_owned());
+    assert_eq!(loaded.plan.pools[0].host, host);
+}
+
+#[test]
+fn overrides_beat_files_and_say_so() {
+    let folder = folder("overrides");
+    fs::write(folder.join("ringway.toml"), format!("[global]\ncores = 3\n{SMALLEST}")).unwrap();
+    let mut overrides = Overrides::default();
+    overrides.text("global.cores", "1", "--cores");
+    overrides.text("global.log.level", "debug", "RINGWAY_LOG_LEVEL");
+    overrides.switch("global.pin", false, "--no-pin");
+    let loaded = load(&folder, &["ringway.toml"], &overrides).unwrap();
+    assert_eq!(loaded.plan.global.cores, ringway::plan::Cores::Count(1));
+    let shown = loaded.effective();
+    let of = |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap();
+    assert!(of("cores").ends_with("# --cores"), "{shown}");
+    assert!(of("pin").ends_with("# --no-pin"), "{shown}");
+    assert!(of("log.level").ends_with("# RINGWAY_LOG_LEVEL"), "{shown}");
+    assert!(of("log.format").ends_with("# default"), "{shown}");
+    assert!(of("backlog").ends_with("# default"), "{shown}");
+}
+
+/// Every file that is shipped.
+fn shipped() -> Vec<PathBuf> {
+    let entries = fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    files.sort();
+    assert!(files.len() >= 4, "the shipped files are gone");
+    files
+}
+
+#[test]
+fn shipped_files_are_good_and_show_themselves() {
+    for path in shipped() {
+        let loaded = match config::load(std::slice::from_ref(&path), &Overrides::default()) {
+            Ok(loaded) => loaded,
+            Err(problems) => panic!("{problems}"),
+        };
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        let shown = loaded.effective();
+        let again = match config::parse("shown", &shown) {
+            Ok(again) => again,
+            Err(problems) => panic!("{}: {problems}", path.display()),
+        };
+        // All but whether the limit was written: what is shown is written.
+        let mut plan = again.plan;
+        plan.limits.connections_written = loaded.plan.limits.connections_written;
+        assert_eq!(format!("{:#?}", loaded.plan), format!("{plan:#?}"), "{}", path.display());
+    }
+}
+
+#[test]
+fn shipped_files_fit_the_schema() {
+    let schema: Json = serde_json::from_str(&config::schema()).unwrap();
+    for path in shipped() {
+        let text = fs::read_to_string(&path).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        let file = serde_json::to_value(&table).unwrap();
+        let wrong = misfits(&schema, &schema, &file, "");
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", path.display());
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_program_refuses() {
+    let schema: Json = serde_json::from_str(&config::schema()).unwrap();
+    for broken in [
+        "zebra = 1",
+        "[global]\ncores = true",
+        "[global]\ncores = \"x\"",
+        "[listener.web]\nbnd = \"0.0.0.0:80\"",
+        "[listener.web]\ntimeouts = { idle = 60 }",
+        "[listener.web]\ntimeouts = { idle = \"60\" }",
+        "[global.limits]\nbody-size = \"10m\"",
+        "[pool.app]\nbackends = [{ weight = 2 }]",
+        "[pool.app]\nbackends = [{ address = \"a:1\", weight = 300 }]",
+        "[route.api]\npool = \"app\"",
+    ] {
+        let table: toml::Table = broken.parse().unwrap();
+        let file = serde_json::to_value(&table).unwrap();
+        assert!(!misfits(&schema, &schema, &file, "").is_empty(), "{broken}");
+        assert!(config::parse("broken", broken).is_err(), "{broken}");
+    }
+}
+
+/// As much of JSON Schema as ours uses; a word it does not know fails.
+fn misfits(root: &Json, schema: &Json, value: &Json, at: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut say = |what: &str| wrong.push(format!("{at}: {what}"));
+    let mut below = Vec::new();
+    for (word, rule) in schema.as_object().unwrap() {
+        match word.as_str() {
+            "$schema" | "title" | "description" | "definitions" | "default" | "items" => {}
+            "$ref" => {
+                let rule = root.pointer(&rule.as_str().unwrap()[1..]).unwrap();
+                below.extend(misfits(root, rule, value, at));
+            }
+            "type" if kind(value) != rule => say(&format!("is not {rule}")),
+            "type" => {}
+            "pattern" => {
+                let pattern = regex::Regex::new(rule.as_str().unwrap()).unwrap();
+                if value.as_str().is_some_and(|text| !pattern.is_match(text)) {
+                    say(&format!("does not match {rule}"));
+                }
+            }
+            "minimum" if value.as_i64().is_some_and(|n| n < rule.as_i64().unwrap()) => say("small"),
+            "maximum" if value.as_i64().is_some_and(|n| n > rule.as_i64().unwrap()) => say("large"),
+            "minimum" | "maximum" => {}
+            "required" => {
+                for key in rule.as_array().unwrap() {
+                    if value.is_object() && value.get(key.as_str().unwrap()).is_none() {
+                        say(&format!("has no {key}"));
+                    }
+                }
+            }
+            "anyOf" => {
+                let options = rule.as_array().unwrap();
+                if options.iter().all(|rule| !misfits(root, rule, value, at).is_empty()) {
+                    say("fits none of the options");
+                }
+            }
+            "properties" | "additionalProperties" => {}
+            other => panic!("the test does not know `{other}` of JSON Schema"),
+        }
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let at = format!("{at}.{key}");
+        match (schema["properties"].get(key), &schema["additionalProperties"]) {
+            (Some(rule), _) => below.extend(misfits(root, rule, value, &at)),
+            (None, Json::Bool(false)) => below.push(format!("{at}: is unknown")),
+            (None, rule @ Json::Object(_)) => below.extend(misfits(root, rule, value, &at)),
+            (None, _) => {}
+        }
+    }
+    if let (Some(rule), Some(list)) = (schema.get("items"), value.as_array()) {
+        for value in list {
+            below.extend(misfits(root, rule, value, &format!("{at}[]")));
+        }
+    }
+    wrong.extend(below);
+    wrong
+}
+
+fn kind(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "boolean",
+        Json::Number(number) if number.is_f64() => "number",
+        Json::Number(_) => "integer",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        Json::Object(_) => "object",
+    }
+}
