@@ -1,13 +1,14 @@
 //! The binary as a person or a script meets it: what it says where, and how it ends.
 //!
-//! Nothing here serves: commands that go on are cut off by what keeps them from starting.
+//! What serving itself does is played in `plays`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 const SMALLEST: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\n\
@@ -252,4 +253,57 @@ fn an_address_in_use_ends_in_1_with_one_sentence() {
     assert_eq!(said.code, 1, "{}", said.err);
     assert!(said.err.contains("in use"), "{}", said.err);
     assert_eq!(said.err.trim_end().lines().count(), 1, "{}", said.err);
+}
+
+/// A program that serves; it does not outlive the test, whatever fails.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It has ended already where all went well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_second_ringway_on_one_address_is_refused_and_term_ends_the_first() {
+    let folder = folder("second", &[("ringway.toml", SMALLEST)]);
+    let mut command = ringway(&folder, &["run", "--cores", "1", "--no-pin"]);
+    let mut first = Serving(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(first.0.stderr.take().unwrap()).lines();
+    let greeting = lines.next().unwrap().unwrap();
+    assert!(greeting.starts_with("ringway 0."), "{greeting}");
+    assert!(greeting.contains("1 core (") && greeting.contains("1 listener, 0 routes, 1 pool"));
+    let bound = lines.find(|line| line.as_ref().unwrap().contains("listener \"web\" on "));
+    let bound = bound.unwrap().unwrap();
+    let address = bound.rsplit(' ').next().unwrap();
+
+    let second = run(&["proxy", address, "127.0.0.1:1", "--cores", "1"]);
+    let pid = rustix::process::Pid::from_child(&first.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(first.0.wait().unwrap().code(), Some(0), "{rest:?}");
+
+    assert_eq!(second.code, 1);
+    let expected = format!(
+        "ringway: cannot listen on {address}: another ringway (pid {}) already serves it; stop \
+         that one first\n",
+        pid.as_raw_nonzero()
+    );
+    assert_eq!(second.err, expected);
+}
+
+#[test]
+fn what_was_written_and_does_not_fit_is_refused() {
+    let file = format!("[global.limits]\nconnections = 10_000_000\n{SMALLEST}");
+    let folder = folder("descriptors", &[("ringway.toml", &file)]);
+    // The shell's limit, hard and soft, so that it does not hang on this machine's.
+    let mut command = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_ringway");
+    command.args(["-c", &format!("ulimit -n 1000; exec {program} run --cores 1")]);
+    let said = said(command.current_dir(&folder));
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("do not fit into 1000 descriptors"), "{}", said.err);
+    assert!(said.err.contains("connections = 436 or less"), "{}", said.err);
 }

@@ -6,10 +6,16 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use ringway::config::{self, Loaded, Overrides};
+use ringway::{
+    config::{self, Loaded, Overrides},
+    plan::{Address, Cores},
+};
 use serde_json::Value as Json;
 
 const SMALLEST: &str = "[listener.web]\nbind = \"0.0.0.0:8080\"\npool = \"app\"\n\n\
@@ -167,7 +173,7 @@ fn overrides_beat_files_and_say_so() {
     overrides.text("global.log.level", "debug", "RINGWAY_LOG_LEVEL");
     overrides.switch("global.pin", false, "--no-pin");
     let loaded = load(&folder, &["ringway.toml"], &overrides).unwrap();
-    assert_eq!(loaded.plan.global.cores, ringway::plan::Cores::Count(1));
+    assert_eq!(loaded.plan.global.cores, Cores::Count(1));
     let shown = loaded.effective();
     let of = |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap();
     assert!(of("cores").ends_with("# --cores"), "{shown}");
@@ -238,6 +244,48 @@ fn the_schema_refuses_what_the_program_refuses() {
         let file = serde_json::to_value(&table).unwrap();
         assert!(!misfits(&schema, &schema, &file, "").is_empty(), "{broken}");
         assert!(config::parse("broken", broken).is_err(), "{broken}");
+    }
+}
+
+#[test]
+fn shipped_files_serve() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = origin.local_addr().unwrap();
+    // Ends with the test's process: it has nothing to finish.
+    std::thread::spawn(move || {
+        for stream in origin.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            if stream.read(&mut head).unwrap_or(0) > 0 {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+                stream.write_all(answer).unwrap();
+            }
+        }
+    });
+    for path in shipped() {
+        let mut plan =
+            config::load(std::slice::from_ref(&path), &Overrides::default()).unwrap().plan;
+        plan.global.cores = Cores::Count(1);
+        plan.global.pin = false;
+        plan.limits.connections = 100;
+        for listener in &mut plan.listeners {
+            listener.bind = vec!["127.0.0.1:0".parse().unwrap()];
+            listener.access_log = None;
+        }
+        for backend in plan.pools.iter_mut().flat_map(|pool| &mut pool.backends) {
+            backend.address = Address::Socket(address);
+        }
+        let handle = ringway::start(plan).unwrap();
+        let (_, listening) = &handle.addresses()[0];
+        let mut client = TcpStream::connect(listening).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n";
+        client.write_all(request).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{}: {answer}", path.display());
+        assert!(answer.ends_with("ok"), "{}: {answer}", path.display());
+        handle.stop(ringway::Stop::Now);
     }
 }
 

@@ -102,7 +102,8 @@ causes! {
 #[test]
 fn the_page_of_errors_is_what_is_answered() {
     let mut answered = String::from(
-        "\n| status | `code` | `Proxy-Status` error | whose fault | `error` |\n|---|---|---|---|---|\n",
+        "\n| status | `code` | `Proxy-Status` error | whose fault | `error` |\n\
+         |---|---|---|---|---|\n",
     );
     let mut logged = String::from("\nIn the log only, since nothing can be answered any more:\n\n");
     logged.push_str("| `term` | whose fault | meaning |\n|---|---|---|\n");

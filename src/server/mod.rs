@@ -6,7 +6,9 @@
 mod accept;
 mod connection;
 mod cores;
+mod descriptors;
 mod names;
+mod refusal;
 mod run;
 mod spawn;
 mod start;

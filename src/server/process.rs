@@ -21,10 +21,10 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
     let handle = start(plan)?;
+    eprintln!("{}", first_line(&handle, routes, pools, backends));
     for note in handle.notes() {
         eprintln!("ringway: {note}");
     }
-    eprintln!("{}", first_line(&handle, routes, pools, backends));
     for (name, address) in handle.addresses() {
         eprintln!("ringway: listener \"{name}\" on {address}");
     }

@@ -14,7 +14,8 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    cores, names,
+    cores, descriptors, names,
+    refusal::cannot_listen,
     run::Sockets,
     spawn::{self, DriverInUse, Job, Ready},
 };
@@ -71,7 +72,9 @@ pub struct Handle {
 /// io_uring was insisted on and is not permitted, descriptors are too few.
 pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
+    let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
     let mut notes = names::resolve(&mut plan);
+    notes.extend(lowered);
     let bound = bind_all(&plan, chosen.len())?;
     let common = Common {
         cores: chosen.len(),
@@ -165,17 +168,7 @@ fn share_out(bound: Vec<(ListenerId, Bound)>, cores: usize) -> Vec<Sockets> {
 
 /// Why an address cannot be bound, in one sentence.
 fn refusal(address: SocketAddr, error: &io::Error) -> StartError {
-    let reason = match error.kind() {
-        io::ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
-        io::ErrorKind::PermissionDenied => format!(
-            "permission denied: a port below 1024 wants a right: run under the systemd unit \
-             (AmbientCapabilities=CAP_NET_BIND_SERVICE), or {}",
-            "setcap cap_net_bind_service=+ep the binary"
-        ),
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
-        _ => error.to_string(),
-    };
-    StartError(format!("cannot listen on {address}: {reason}"))
+    StartError(cannot_listen(address, error))
 }
 
 /// `ringway-` and eight hex digits, for Via. The standard library's hasher keys are the

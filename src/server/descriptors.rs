@@ -1,0 +1,90 @@
+//! Whether the descriptors of this process suffice for the connections that are allowed.
+//!
+//! The soft limit is raised to the hard one first. A default that does not fit is lowered with one
+//! note; a number that somebody wrote down and that does not fit keeps the process from starting.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::plan::Limits;
+
+/// Descriptors that are not for connections: those of the process, and of each core (ring,
+/// listeners, bell, pipes).
+const PROCESS: u64 = 64;
+const CORE: u64 = 64;
+/// Each client connection may need one to a backend.
+const CONNECTION: u64 = 2;
+
+/// Makes the limit fit; a note if it was lowered.
+///
+/// # Errors
+/// One sentence, where what was written down does not fit.
+pub(super) fn fit(limits: &mut Limits, cores: usize) -> Result<Option<String>, String> {
+    judge(limits, raise(), cores)
+}
+
+/// Raises the soft limit as far as it goes, and says how far that is.
+fn raise() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Where it is refused the old limit still holds.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
+}
+
+fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<String>, String> {
+    let others = PROCESS + CORE * cores as u64;
+    let room = descriptors.saturating_sub(others) / CONNECTION;
+    let wanted = limits.connections;
+    if u64::from(wanted) <= room {
+        return Ok(None);
+    }
+    let needed = u64::from(wanted) * CONNECTION + others;
+    if room == 0 || limits.connections_written {
+        return Err(format!(
+            "{wanted} connections do not fit into {descriptors} descriptors: write \
+             connections = {room} or less in [global.limits], or allow {needed} descriptors \
+             (LimitNOFILE={needed} in the systemd unit, `ulimit -n {needed}` in a shell)"
+        ));
+    }
+    limits.connections = u32::try_from(room).unwrap_or(wanted);
+    Ok(Some(format!(
+        "at most {room} connections instead of {wanted}: this process may open {descriptors} \
+         descriptors (LimitNOFILE={needed} in the systemd unit, or `ulimit -n {needed}`, allows \
+         them all)"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limit in force and whether there is a note, or the end of the refusal's first clause.
+    fn check(wanted: u32, written: bool, descriptors: u64, expected: Result<(u32, bool), &str>) {
+        let mut limits =
+            Limits { connections: wanted, connections_written: written, ..Limits::default() };
+        match (judge(&mut limits, descriptors, 2), expected) {
+            (Ok(note), Ok(expected)) => {
+                assert_eq!((limits.connections, note.is_some()), expected, "{note:?}");
+            }
+            (Err(refusal), Err(part)) => assert!(refusal.contains(part), "{refusal}"),
+            (judged, _) => panic!("{judged:?}"),
+        }
+    }
+
+    #[test]
+    fn a_default_is_lowered_and_a_written_number_refused() {
+        check(100_000, false, u64::MAX, Ok((100_000, false)));
+        check(100_000, false, 200_192, Ok((100_000, false)));
+        check(100_000, false, 200_191, Ok((99_999, true)));
+        check(100_000, false, 1_024, Ok((416, true)));
+        check(100_000, true, 1_024, Err("connections = 416 or less"));
+        check(416, true, 1_024, Ok((416, false)));
+        check(100_000, false, 100, Err("allow 200192 descriptors"));
+    }
+
+    #[test]
+    fn the_soft_limit_goes_up_to_the_hard_one() {
+        let raised = raise();
+        let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        assert_eq!(raised, hard);
+    }
+}

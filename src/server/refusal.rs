@@ -1,0 +1,142 @@
+//! Why an address cannot be listened on, in one sentence that says what to do.
+//!
+//! For an address in use it asks the kernel's tables who has it: another Ringway, or whoever. Where
+//! they do not say (another user's process), the sentence does without. Asked only when a start is
+//! refused already.
+
+use std::{fs, io, net::IpAddr, net::SocketAddr};
+
+/// The sentence.
+pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let reason = match error.kind() {
+        io::ErrorKind::AddrInUse => in_use(holder(address)),
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => format!(
+            "a port below 1024 wants a right that this process does not have: run it under a \
+             systemd unit with AmbientCapabilities=CAP_NET_BIND_SERVICE, or give it to the binary \
+             once: setcap cap_net_bind_service=+ep {}",
+            std::env::current_exe().map_or("ringway".into(), |path| path.display().to_string())
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine does not have the address {}", address.ip())
+        }
+        _ => error.to_string(),
+    };
+    format!("cannot listen on {address}: {reason}")
+}
+
+fn in_use(holder: Option<(u32, String)>) -> String {
+    match holder {
+        Some((pid, name)) if name == "ringway" => {
+            format!("another ringway (pid {pid}) already serves it; stop that one first")
+        }
+        Some((pid, name)) => format!("it is in use by {name} (pid {pid})"),
+        None => "it is in use by another process".to_owned(),
+    }
+}
+
+/// Who listens on an address: pid and name.
+fn holder(address: SocketAddr) -> Option<(u32, String)> {
+    let sockets: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|table| listening(&table, address))
+        .collect();
+    let links: Vec<String> = sockets.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let has = files.flatten().any(|file| {
+            fs::read_link(file.path())
+                .is_ok_and(|to| links.iter().any(|link| to.as_os_str() == link.as_str()))
+        });
+        if has {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some((pid, name.trim().to_owned()));
+        }
+    }
+    None
+}
+
+/// The sockets of a table (proc(5), `/proc/net/tcp`) that listen on an address or collide with it.
+fn listening(table: &str, address: SocketAddr) -> Vec<u64> {
+    let rows = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let (ip, port) = local.split_once(':')?;
+        let local = SocketAddr::new(ip_of(ip)?, u16::from_str_radix(port, 16).ok()?);
+        (*state == "0A").then_some(())?;
+        Some((local, inode.parse().ok()?))
+    });
+    let collides = |other: &SocketAddr| {
+        let is_any = other.ip().is_unspecified() || address.ip().is_unspecified();
+        other.port() == address.port() && (is_any || other.ip() == address.ip())
+    };
+    rows.filter(|(local, _)| collides(local)).map(|(_, inode)| inode).collect()
+}
+
+/// An address as the kernel writes it: words of 32 bits in the byte order of the machine.
+fn ip_of(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
+    match hex.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (place, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(place * 8)?);
+            }
+            Some(IpAddr::from(bytes))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn finds_who_listens_in_the_kernels_table() {
+        let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1
+   1: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 112 1
+   2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 113 1
+   3: nonsense
+   4: 00000000000000000000000001000000:1F91 0:0 0A 0:0 0:0 0 0 0 114 1
+";
+        for (address, expected) in [
+            ("127.0.0.1:8080", &[111][..]),
+            ("127.0.0.2:8080", &[]),
+            ("0.0.0.0:8080", &[111]),
+            ("10.0.0.1:80", &[113]),
+            ("[::1]:8081", &[114]),
+            ("127.0.0.1:9", &[]),
+        ] {
+            assert_eq!(listening(table, address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn names_the_process_that_has_the_address() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let (pid, _) = holder(address).unwrap();
+        assert_eq!(pid, std::process::id());
+    }
+
+    #[test]
+    fn says_what_to_do() {
+        let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        let denied = cannot_listen(address, &io::ErrorKind::PermissionDenied.into());
+        assert!(denied.contains("AmbientCapabilities") && denied.contains("setcap"), "{denied}");
+        let ours = in_use(Some((812, "ringway".to_owned())));
+        assert_eq!(ours, "another ringway (pid 812) already serves it; stop that one first");
+        let theirs = in_use(Some((31, "nginx".to_owned())));
+        assert_eq!(theirs, "it is in use by nginx (pid 31)");
+    }
+}
