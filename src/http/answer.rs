@@ -291,6 +291,7 @@ mod tests {
         check("text/html;q=0, */*;q=0.1", Json);
         check("text/html;q=0", Json);
         check("text/html;level=1;q=0.123, text/plain;q=0.124", Text);
+        check("text/html;q=0, text/html", Json);
         check("text/html;q=x", Json);
         check("text/html;q=0.1234", Json);
         check("image/png", Json);

@@ -49,8 +49,8 @@ pub(crate) fn complete(input: &[u8], from: usize) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// Reads a request's head. On `More` and on a fault what stands in `head` means nothing, but for its
-/// method and version, which are those of the request or the default.
+/// Reads a request's head. On `More` and on a fault what stands in `head` means nothing, but for
+/// its method and version, which are those of the request or the default.
 pub(crate) fn request(
     input: &[u8],
     limits: &HeadLimits,
@@ -593,6 +593,8 @@ mod tests {
         let head = accepts("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(text(&head, head.method_span), "GET");
         assert_eq!(text(&head, head.target), "/");
+        refuses(Cause::BadRequest, "\r\n\r\n");
+        refuses(Cause::BadRequest, "\r\n\n");
         for start in ["\r\n\r\n", "\n", "\n\n", "\r\n\n", "\r\r\n", "\r", " ", "\r\n ", "\t"] {
             refuses(Cause::BadRequest, format!("{start}GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
         }
