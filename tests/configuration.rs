@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
 use ringway::{
     config::{self, Loaded, Overrides},
     plan::{Address, Cores},
@@ -287,6 +288,45 @@ fn shipped_files_serve() {
         assert!(answer.ends_with("ok"), "{}: {answer}", path.display());
         handle.stop(ringway::Stop::Now);
     }
+}
+
+proptest! {
+    /// Whatever is cut out of a good file or put into it: there is a plan or there are pictures.
+    #[test]
+    fn no_text_ends_in_a_panic(
+        from in 0_usize..8000,
+        cut in 0_usize..200,
+        put in "(\\PC|[\\n\"'\\[\\]{}=.,#$]|\\$\\{|é|\u{feff}|\\[\\[route\\]\\]\\n|path = \"){0,12}",
+    ) {
+        let text = fs::read_to_string("config/reference.toml").unwrap();
+        let place = |at: usize| (0..=at.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap();
+        let broken = format!("{}{put}{}", &text[..place(from)], &text[place(from + cut)..]);
+        if let Err(problems) = config::parse("broken", &broken) {
+            prop_assert!(problems.errors() > 0);
+            prop_assert!(problems.render(true).contains("error"));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_routes_are_checked_in_no_time() {
+    let mut text = SMALLEST.to_owned();
+    for number in 0..10_000 {
+        text.push_str(&format!(
+            "[[route]]\nname = \"r{number}\"\nhost = \"h{}.example\"\npath = \"/p{number}\"\n\
+             pool = \"app\"\n",
+            number % 100
+        ));
+    }
+    assert_eq!(config::parse("many", &text).unwrap().plan.routes.len(), 10_000);
+}
+
+#[test]
+fn of_very_many_problems_the_first_are_drawn() {
+    let text: String = (0..300).map(|number| format!("key-{number} = 1\n")).collect();
+    let said = config::parse("many", &text).unwrap_err().render(false);
+    assert_eq!(said.matches("error:").count(), 200);
+    assert!(said.ends_with("\nand 100 more\n"), "{said}");
 }
 
 /// As much of JSON Schema as ours uses; a word it does not know fails.

@@ -131,6 +131,9 @@ impl Problem {
     }
 }
 
+/// Most problems that are drawn. Nobody reads more at once; each costs a walk through its file.
+const DRAWN_MAX: usize = 200;
+
 /// Everything that is wrong with one configuration, in the order of its lines.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
@@ -168,12 +171,16 @@ impl Problems {
         self.list.len() - self.errors()
     }
 
-    /// All of them as pictures, an empty line between two, each line ended.
+    /// All of them as pictures, an empty line between two, each line ended; of very many the
+    /// first.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let drawn: Vec<String> =
-            self.list.iter().map(|problem| problem.draw(&self.sources, &renderer) + "\n").collect();
+        let drawing = |problem: &Problem| problem.draw(&self.sources, &renderer) + "\n";
+        let mut drawn: Vec<String> = self.list.iter().take(DRAWN_MAX).map(drawing).collect();
+        if let Some(rest) = self.list.len().checked_sub(DRAWN_MAX).filter(|rest| *rest > 0) {
+            drawn.push(format!("and {rest} more\n"));
+        }
         drawn.join("\n")
     }
 }

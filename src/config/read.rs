@@ -40,6 +40,13 @@ pub(crate) struct Trail<'a> {
 }
 
 impl Trail<'_> {
+    /// The keys from the root.
+    fn keys(&self) -> Vec<&str> {
+        let mut keys = self.above.map_or_else(Vec::new, Trail::keys);
+        keys.extend(self.above.map(|_| self.key));
+        keys
+    }
+
     /// `pool "api"`, or `timeouts of pool "api"`; empty at the top level.
     pub(crate) fn describe(&self) -> String {
         let mut keys = Vec::new();
@@ -337,6 +344,7 @@ fn wrong_kind(reader: Reader, Refused(expected): &Refused) -> Problem {
         Value::Whole(number) if expected == "a string" => {
             problem.help(format!("write \"{number}\", in quotes"))
         }
+        _ if expected == "a table" => problem.help_if(foreign::table_meant(&trail.keys())),
         _ => problem,
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Check, Names, both,
     route_text::{self, Complaint},
+    ties::Ties,
 };
 use crate::config::{
     file, foreign,
@@ -16,6 +17,7 @@ impl Check<'_> {
     pub(super) fn routes(&mut self, written: &List<file::Route>, names: &Names) -> Vec<Route> {
         let mut routes = Vec::new();
         let mut places = Vec::new();
+        let mut ties = Ties::default();
         for item in &written.0 {
             let Some(route) = &item.value else { continue };
             let errors = self.problems.len();
@@ -30,7 +32,7 @@ impl Check<'_> {
                 );
             }
             if self.problems.len() == errors {
-                self.ties(&read, place, &routes, &places);
+                self.ties(&mut ties, &read, place, &routes, &places);
             }
             routes.push(read);
             places.push(place);

@@ -112,6 +112,30 @@ fn elsewhere(table: &[(&str, &str, Meant)], place: &str, spelling: &str) -> Opti
     }
 }
 
+/// How to write what has to be a table and is something else.
+pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
+    let example = match keys {
+        ["listener", key] => {
+            return Some(format!(
+                "each listener has a name: write [listener.web], and `{key}` below it"
+            ));
+        }
+        ["pool", key] => {
+            return Some(format!("each pool has a name: write [pool.app], and `{key}` below it"));
+        }
+        [.., "log"] => "log = { level = \"info\" }",
+        [.., "access-log"] => "access-log = { path = \"access.log\" }",
+        [.., "shutdown"] => "shutdown = { drain = \"30s\" }",
+        [.., "retry"] => "retry = { attempts = 2 }",
+        [.., "connections"] => "connections = { max-idle = 64 }",
+        ["pool", .., "timeouts"] => "timeouts = { connect = \"3s\", response = \"30s\" }",
+        [.., "timeouts"] => "timeouts = { client-header = \"10s\", idle = \"60s\" }",
+        [.., "header"] => "header = { x-canary = \"1\" }",
+        _ => return None,
+    };
+    Some(format!("write for example: {example}"))
+}
+
 /// The candidate that is spelled most like a word, if any is near enough to be meant.
 pub(crate) fn nearest<'a>(
     word: &str,
