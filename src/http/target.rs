@@ -197,7 +197,8 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
 
 /// Whether a path is its own normalised copy at first sight.
 fn is_plain(path: &[u8]) -> bool {
-    memchr::memchr2(b'%', b'\\', path).is_none()
+    path.first() != Some(&b'.')
+        && memchr::memchr2(b'%', b'\\', path).is_none()
         && path.windows(2).fold(true, |plain, pair| plain & !matches!(pair, [b'/', b'/' | b'.']))
 }
 
@@ -229,7 +230,8 @@ impl Segment {
 }
 
 /// The first byte, decoded if it is a well-formed percent-encoding, and what follows it. A percent
-/// sign that encodes nothing stands for itself.
+/// sign that encodes nothing stands for itself, and so for `%25`: left bare, it could come to stand
+/// before two digits that were encoded themselves.
 fn next_byte(path: &[u8]) -> Option<(u8, bool, &[u8])> {
     let hex = |byte: &u8| char::from(*byte).to_digit(16);
     if let [b'%', high, low, rest @ ..] = path
@@ -237,7 +239,7 @@ fn next_byte(path: &[u8]) -> Option<(u8, bool, &[u8])> {
     {
         return Some(((high * 16 + low) as u8, true, rest));
     }
-    path.split_first().map(|(byte, rest)| (*byte, false, rest))
+    path.split_first().map(|(byte, rest)| (*byte, *byte == b'%', rest))
 }
 
 /// Appends one byte of the copy: decoded where that changes no meaning, else encoded in capitals.
@@ -425,8 +427,9 @@ mod tests {
         check("/a%2f/b", "/a/b");
         check("/%c3%a9", "/%C3%A9");
         check("/a%20b%3fc", "/a%20b%3Fc");
-        check("/100%", "/100%");
-        check("/%zz%4", "/%zz%4");
+        check("/100%", "/100%25");
+        check("/%zz%4", "/%25zz%254");
+        check("/%%32e%%32e/", "/%252e%252e/");
         check("/a\\b", "/a\\b");
         check("/a%5cb", "/a%5Cb");
         check("/.well-known/x", "/.well-known/x");
@@ -440,6 +443,9 @@ mod tests {
     #[test]
     fn a_dot_segment_in_any_spelling_never_leads_past_a_route() {
         for path in [
+            ".",
+            "./a",
+            "..",
             "/.",
             "/..",
             "/./",
