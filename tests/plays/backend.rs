@@ -46,8 +46,6 @@ pub(crate) fn plays(
 /// A request as a backend received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// On which of its connections, from 0.
-    pub(crate) visit: usize,
     /// Request line and fields.
     pub(crate) head: Head,
     /// How its body was framed.
@@ -272,7 +270,7 @@ impl Visit {
     /// Reads the body that belongs to a head and records the request.
     pub(crate) fn rest_of(&mut self, head: Head, framing: Framing) -> Result<Request, Broken> {
         let (body, trailers) = self.wire().body(framing)?;
-        let request = Request { visit: self.number, head, framing, body, trailers };
+        let request = Request { head, framing, body, trailers };
         self.notes.requests.lock().unwrap().push(request.clone());
         self.served += 1;
         Ok(request)

@@ -87,11 +87,6 @@ impl Client {
         &mut self.wire
     }
 
-    /// This client's address.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.wire.local()
-    }
-
     /// Sends these bytes.
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {

@@ -7,6 +7,9 @@
 
 use std::net::SocketAddr;
 
+/// Whether all this only stands in; plays are then not played.
+pub(crate) const STAND_IN: bool = true;
+
 /// What `parse` gives.
 pub(crate) struct Loaded {
     /// The checked configuration.

@@ -18,3 +18,28 @@ mod stage;
 mod wire;
 
 mod rehearsal;
+
+mod keep_alive;
+mod versions;
+
+mod bodies;
+mod early;
+mod interim;
+mod tunnel;
+
+mod forwarded;
+mod hygiene;
+mod smuggling;
+mod targets;
+
+mod balance;
+mod misbehaviour;
+mod reuse;
+
+mod aborts;
+mod faults;
+mod limits;
+mod timeouts;
+
+mod process;
+mod stop;

@@ -6,7 +6,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, TcpStream},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -155,11 +155,6 @@ impl Wire {
     /// The socket itself.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
-    }
-
-    /// This end's address.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.stream.local_addr().unwrap()
     }
 
     /// Writes it all, or says why not.

@@ -1,0 +1,139 @@
+//! Plays of answers that come before their request is over, and of the lingering close.
+//!
+//! A client in the middle of a body must see the answer and not a reset, however much it had sent
+//! that nobody will read.
+
+use std::time::Duration;
+
+use crate::{
+    client::Client,
+    scripts::answers_early,
+    stage::{Driver, Stage, eventually},
+};
+
+on_both_drivers!(
+    an_answer_before_the_body_is_relayed_at_once,
+    the_connection_of_an_early_answer_is_not_used_again,
+    a_client_sees_an_early_answer_whatever_it_still_sends,
+    a_fault_of_the_backend_in_the_middle_of_a_body_is_seen,
+    a_bad_request_is_answered_not_reset,
+    a_body_too_large_is_answered_not_reset,
+    a_head_too_large_is_answered_not_reset,
+    a_target_too_long_is_answered_not_reset,
+    a_late_body_is_answered_not_reset,
+    lingering_ends,
+);
+
+const REFUSAL: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
+
+/// More than a client can have sent unnoticed, less than what is read and dropped.
+const UNREAD: usize = 200 << 10;
+
+fn an_answer_before_the_body_is_relayed_at_once(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nthe beginning");
+    client.response().expect(401, "no");
+    client.expect_end();
+}
+
+fn the_connection_of_an_early_answer_is_not_used_again(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    for visits in 1..=3 {
+        let mut client = stage.connect();
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n");
+        client.response().expect(401, "no");
+        client.expect_end();
+        assert_eq!(stage.backend(0).visits(), visits);
+        eventually("no connection is kept", || stage.backend(0).open_visits(), |open| *open == 0);
+    }
+}
+
+fn a_client_sees_an_early_answer_whatever_it_still_sends(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    client.send(vec![b'a'; UNREAD]);
+    client.response().expect(401, "no");
+    client.expect_end();
+}
+
+fn a_fault_of_the_backend_in_the_middle_of_a_body_is_seen(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early("garbage\r\n\r\n")).start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    client.send_what_is_taken(vec![b'a'; UNREAD]);
+    let response = client.response();
+    response.expect_fault(502, "backend_protocol");
+    assert!(response.closes(), "the request was not read whole");
+    client.expect_end();
+}
+
+fn a_bad_request_is_answered_not_reset(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    refused(&mut client, "GET / HTTP/1.1\r\nno host: 1\r\n\r\n", 400, "bad_request");
+    assert_eq!(stage.backend(0).heard(), "");
+}
+
+fn a_body_too_large_is_answered_not_reset(driver: Driver) {
+    let stage =
+        Stage::on(driver).limits("body-size = \"1KiB\"").backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 204800\r\n\r\n";
+    refused(&mut client, head, 413, "body_too_large");
+    assert_eq!(stage.backend(0).heard(), "", "a length that is too large is known at once");
+}
+
+fn a_head_too_large_is_answered_not_reset(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    refused(&mut client, "GET / HTTP/1.1\r\nHost: a\r\nX: ", 431, "head_too_large");
+}
+
+fn a_target_too_long_is_answered_not_reset(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    refused(&mut client, "GET /", 414, "uri_too_long");
+}
+
+fn a_late_body_is_answered_not_reset(driver: Driver) {
+    let stage = Stage::on(driver)
+        .listener("timeouts = { client-body = \"300ms\" }")
+        .backend(crate::scripts::never_reads())
+        .start();
+    let mut client = stage.connect();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    refused(&mut client, head, 408, "request_timeout");
+}
+
+fn lingering_ends(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
+    let mut client = stage.connect();
+    client.send("GET / HTTP/1.1\r\nbad\r\n\r\n");
+    client.response().expect_fault(400, "bad_request");
+    client.expect_end();
+    // The client does not close and goes on sending: that is not borne for ever.
+    let took = client.waits(|client| {
+        while client.wire().try_send("more").is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let mut other = stage.connect();
+    other.send("GET / HTTP/1.1\r\nbad\r\n\r\n");
+    other.send_what_is_taken(vec![b'a'; 4 << 20]);
+    stage.expect_count("connections", 0);
+}
+
+/// Sends a head and much more, and only then reads: the refusal is there, and a clean end.
+#[track_caller]
+fn refused(client: &mut Client, head: &str, status: u16, code: &str) {
+    client.send(head);
+    client.send(vec![b'a'; UNREAD]);
+    let response = client.response();
+    response.expect_fault(status, code);
+    assert!(response.closes());
+    client.expect_end();
+}

@@ -1,0 +1,108 @@
+//! Plays of what backends are told about the client, and who is believed.
+
+use crate::{
+    backend::Request,
+    client::Client,
+    scripts::answers,
+    stage::{Driver, Stage},
+};
+
+on_both_drivers!(
+    a_backend_is_told_who_asks,
+    what_a_stranger_says_about_the_client_is_dropped,
+    what_a_trusted_proxy_says_is_kept,
+    a_trusted_proxy_that_says_nothing_adds_nothing,
+    several_lines_are_one_list,
+    a_stranger_cannot_have_the_truth_dropped,
+    a_trusted_proxy_cannot_have_the_truth_dropped,
+    names_that_look_alike_are_dropped,
+);
+
+const LIES: &str = "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n\
+                    X-Forwarded-Host: bank.test\r\nX-Forwarded-Port: 443\r\n\
+                    X-Real-IP: 203.0.113.7\r\nForwarded: for=203.0.113.7;proto=https\r\n";
+
+const TRUSTING: &str = "trusted-proxies = [\"10.0.0.0/8\", \"127.0.0.0/8\"]";
+
+/// What a backend receives of a request with these fields.
+#[track_caller]
+fn forwarded(stage: &Stage, fields: &str) -> Request {
+    let mut client: Client = stage.connect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: play.test\r\n{fields}\r\n"));
+    client.response().expect(200, "ok");
+    stage.last_request()
+}
+
+#[track_caller]
+fn expect_truth(stage: &Stage, request: &Request) {
+    let port = stage.address().port().to_string();
+    for (name, value) in [
+        ("x-forwarded-for", Some("127.0.0.1")),
+        ("x-forwarded-proto", Some("http")),
+        ("x-forwarded-host", Some("play.test")),
+        ("x-forwarded-port", Some(port.as_str())),
+        ("x-real-ip", None),
+        ("forwarded", None),
+    ] {
+        assert_eq!(request.field(name), value, "{name} in\n{}", request.head.raw);
+    }
+}
+
+fn a_backend_is_told_who_asks(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    expect_truth(&stage, &forwarded(&stage, ""));
+}
+
+fn what_a_stranger_says_about_the_client_is_dropped(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    expect_truth(&stage, &forwarded(&stage, LIES));
+    let elsewhere = "trusted-proxies = [\"10.0.0.0/8\"]";
+    let stage = Stage::on(driver).listener(elsewhere).backend(answers("ok")).start();
+    expect_truth(&stage, &forwarded(&stage, LIES));
+}
+
+fn what_a_trusted_proxy_says_is_kept(driver: Driver) {
+    let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
+    let request = forwarded(&stage, LIES);
+    for (name, value) in [
+        ("x-forwarded-for", "203.0.113.7, 127.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "bank.test"),
+        ("x-forwarded-port", "443"),
+    ] {
+        assert_eq!(request.field(name), Some(value), "{name} in\n{}", request.head.raw);
+    }
+}
+
+fn a_trusted_proxy_that_says_nothing_adds_nothing(driver: Driver) {
+    let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
+    expect_truth(&stage, &forwarded(&stage, ""));
+}
+
+fn several_lines_are_one_list(driver: Driver) {
+    let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
+    let lines = "X-Forwarded-For: 192.0.2.1\r\nA: b\r\nX-Forwarded-For: 203.0.113.7, 10.1.2.3\r\n";
+    let request = forwarded(&stage, lines);
+    let list = request.head.all("x-forwarded-for").join(", ");
+    assert_eq!(list, "192.0.2.1, 203.0.113.7, 10.1.2.3, 127.0.0.1");
+}
+
+fn a_stranger_cannot_have_the_truth_dropped(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    let attack = "Connection: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, close\r\n";
+    expect_truth(&stage, &forwarded(&stage, attack));
+    expect_truth(&stage, &forwarded(&stage, &[attack, LIES].concat()));
+}
+
+fn a_trusted_proxy_cannot_have_the_truth_dropped(driver: Driver) {
+    let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
+    let attack = "Connection: X-Forwarded-For\r\nX-Forwarded-For: 203.0.113.7\r\n";
+    let request = forwarded(&stage, attack);
+    assert_eq!(request.field("x-forwarded-for"), Some("203.0.113.7, 127.0.0.1"));
+}
+
+fn names_that_look_alike_are_dropped(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    let request = forwarded(&stage, "X_Forwarded_For: 203.0.113.7\r\nX-Forwarded_Proto: https\r\n");
+    assert!(!request.head.raw.contains('_'), "{}", request.head.raw);
+}

@@ -1,0 +1,259 @@
+//! Plays of backends that break the protocol: too much, too early, twice, too large, cut short.
+//!
+//! Two promises: no client's answer is ever another's, and no answer that was cut looks whole.
+
+use std::time::Duration;
+
+use crate::{
+    backend::{Cue, Script, plays},
+    client::{Client, get},
+    scripts::{ok, sends, sends_and_closes, sends_and_resets},
+    stage::{Driver, Stage},
+    wire::Broken,
+};
+
+on_both_drivers!(
+    what_comes_behind_an_answer_is_nobodys_answer,
+    what_comes_while_idle_is_nobodys_answer,
+    a_body_where_none_can_be_is_nobodys_answer,
+    answers_that_are_none_become_502,
+    connections_that_end_before_an_answer_become_502,
+    a_head_beyond_all_bounds_becomes_502,
+    a_cut_length_stays_cut,
+    a_cut_chunked_body_stays_cut,
+    broken_chunks_cut_the_answer,
+    a_reset_where_the_end_is_the_length_stays_cut,
+    a_client_of_1_0_sees_a_cut_as_a_reset,
+    a_cut_is_counted_and_the_next_request_is_served,
+);
+
+const UNASKED: &str = "backend_connections_closed_total{reason=\"unasked\"}";
+
+fn what_comes_behind_an_answer_is_nobodys_answer(driver: Driver) {
+    let evil = ok("evil");
+    for behind in [evil.as_str(), "\r\n", "x", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"] {
+        let stage = Stage::on(driver).backend(sends([&ok("good"), behind].concat())).start();
+        let mut client = stage.connect();
+        for visits in 1..=10 {
+            client.get("/").expect(200, "good");
+            assert_eq!(stage.backend(0).visits(), visits, "{behind:?}: not to be used again");
+        }
+        client.half_close().expect_end();
+    }
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n";
+    let stage = Stage::on(driver).backend(sends([chunked, &ok("evil")].concat())).start();
+    let mut client = stage.connect();
+    for _ in 0..10 {
+        client.get("/").expect(200, "good");
+    }
+}
+
+fn what_comes_while_idle_is_nobodys_answer(driver: Driver) {
+    for unasked in [ok("evil"), "x".to_owned(), "HTTP/1.1 408 Request Timeout\r\n\r\n".to_owned()] {
+        let cue = Cue::default();
+        let talkative = {
+            let cue = cue.clone();
+            plays(move |visit| {
+                loop {
+                    visit.request()?;
+                    visit.send(ok("good"))?;
+                    if visit.number() == 0 {
+                        visit.wait_for(&cue)?;
+                        visit.send(&unasked)?;
+                    }
+                }
+            })
+        };
+        let stage = Stage::on(driver).backend(talkative).start();
+        let mut client = stage.connect();
+        client.get("/1").expect(200, "good");
+        stage.expect_count("backend_connections{state=\"idle\"}", 1);
+        cue.give();
+        stage.expect_count(UNASKED, 1);
+        client.get("/2").expect(200, "good");
+        client.get("/3").expect(200, "good");
+        assert_eq!(stage.backend(0).visits(), 2);
+    }
+}
+
+fn a_body_where_none_can_be_is_nobodys_answer(driver: Driver) {
+    for (method, raw, status) in [
+        ("HEAD", ok("evil"), 200),
+        ("HEAD", format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{}", ok("evil")), 200),
+        ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil".to_owned(), 204),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nevil".to_owned(), 304),
+    ] {
+        let stage = Stage::on(driver).backend(sends(raw)).start();
+        let mut client = stage.connect();
+        for visits in 1..=5 {
+            client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!(client.response_to(method).status, status);
+            assert_eq!(stage.backend(0).visits(), visits);
+        }
+        client.half_close().expect_end();
+    }
+}
+
+/// What a backend says instead of an answer, and stays open.
+#[rustfmt::skip]
+const NO_ANSWERS: &[&str] = &[
+    "garbage\r\n\r\n",
+    "\r\n\r\n",
+    "\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
+    "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0, 1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na",
+    "HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+];
+
+fn answers_that_are_none_become_502(driver: Driver) {
+    for raw in NO_ANSWERS {
+        let behind = [raw.as_bytes(), ok("evil").as_bytes()].concat();
+        let stage = Stage::on(driver).backend(sends(behind)).start();
+        let mut client = stage.connect();
+        for visits in 1..=2 {
+            let response = client.get("/");
+            assert_eq!(response.status, 502, "{raw:?}");
+            response.expect_fault(502, "backend_protocol");
+            assert!(!response.closes(), "{raw:?}: the request was read whole");
+            assert_eq!(stage.backend(0).visits(), visits, "{raw:?}");
+        }
+        client.half_close().expect_end();
+    }
+}
+
+fn connections_that_end_before_an_answer_become_502(driver: Driver) {
+    for raw in ["", "H", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        for script in [sends_and_closes(raw), sends_and_resets(raw)] {
+            let stage = Stage::on(driver).backend(script).start();
+            let mut client = stage.connect();
+            if raw.contains(" 100 ") {
+                assert_eq!(client.get("/").status, 100);
+            } else {
+                client.send(get("/"));
+            }
+            client.response().expect_fault(502, "backend_reset");
+            client.half_close().expect_end();
+        }
+    }
+}
+
+fn a_head_beyond_all_bounds_becomes_502(driver: Driver) {
+    let endless = plays(|visit| {
+        visit.request()?;
+        visit.send("HTTP/1.1 200 OK\r\n")?;
+        loop {
+            visit.send(format!("X: {}\r\n", "a".repeat(1_000)))?;
+        }
+    });
+    let one_line = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'a'; 40 << 10]].concat();
+    let many = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "X: a\r\n".repeat(100));
+    for script in [endless, sends(one_line), sends(many)] {
+        let stage = Stage::on(driver).backend(script).start();
+        stage.get("/").expect_fault(502, "response_head_too_large");
+    }
+    let most = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "X: a\r\n".repeat(99));
+    Stage::on(driver).backend(sends(most)).start().get("/").expect(200, "ok");
+}
+
+/// Asks and expects an answer of which `body` came and then the end, in the middle of it.
+#[track_caller]
+fn expect_cut(script: Script, driver: Driver, body: &str) {
+    let stage = Stage::on(driver).backend(script).start();
+    let mut client: Client = stage.connect();
+    client.send(get("/"));
+    match client.try_response() {
+        Err((Broken::Cut | Broken::Reset, Some(response))) => {
+            assert_eq!(response.status, 200);
+            assert!(body.as_bytes().starts_with(&response.body), "{response:#?}");
+        }
+        other => panic!("a cut answer became {other:#?}"),
+    }
+    stage.expect_count("responses_incomplete_total", 1);
+}
+
+fn a_cut_length_stays_cut(driver: Driver) {
+    let raw = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nthe beginning";
+    expect_cut(sends_and_closes(raw), driver, "the beginning");
+    expect_cut(sends_and_resets(raw), driver, "the beginning");
+}
+
+fn a_cut_chunked_body_stays_cut(driver: Driver) {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for rest in
+        ["5\r\nabcde\r\n", "5\r\nabcde", "5\r\nabc", "5\r\nabcde\r\n0\r\n", "5\r\nabcde\r\n0"]
+    {
+        expect_cut(sends_and_closes([head, rest].concat()), driver, "abcde");
+        expect_cut(sends_and_resets([head, rest].concat()), driver, "abcde");
+    }
+}
+
+fn broken_chunks_cut_the_answer(driver: Driver) {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n";
+    for rest in ["xyz\r\n", "\r\n", "5\nabcde\r\n", "5\r\nabcdef\r\n", "0\r\nbad trailer\r\n\r\n"] {
+        expect_cut(sends([head, rest, "0\r\n\r\n"].concat()), driver, "abcdeabcde");
+    }
+}
+
+fn a_reset_where_the_end_is_the_length_stays_cut(driver: Driver) {
+    expect_cut(sends_and_resets("HTTP/1.1 200 OK\r\n\r\nthe beginning"), driver, "the beginning");
+}
+
+fn a_client_of_1_0_sees_a_cut_as_a_reset(driver: Driver) {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n";
+    for script in [
+        sends_and_closes(chunked),
+        sends_and_resets(chunked),
+        sends([chunked, "nonsense\r\n"].concat()),
+        sends_and_resets("HTTP/1.1 200 OK\r\n\r\nabcde"),
+    ] {
+        let stage = Stage::on(driver).backend(script).start();
+        let mut client = stage.connect();
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        let (broken, _) = client.try_response().expect_err("an end would look whole");
+        assert_eq!(broken, Broken::Reset);
+    }
+}
+
+fn a_cut_is_counted_and_the_next_request_is_served(driver: Driver) {
+    let once = plays(|visit| {
+        visit.request()?;
+        if visit.number() == 0 {
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")?;
+            visit.pause(Duration::from_millis(50))?;
+            return Ok(());
+        }
+        visit.send(ok("good"))?;
+        visit.drain()
+    });
+    let stage = Stage::on(driver).backend(once).start();
+    let mut first = stage.connect();
+    first.send([get("/1"), get("/behind")].concat());
+    assert!(first.try_response().is_err());
+    stage.expect_count("responses_incomplete_total", 1);
+    // What was in the pipeline behind the cut answer is not served on that connection.
+    stage.get("/2").expect(200, "good");
+    let targets: Vec<_> = stage.backend(0).heads().into_iter().map(|head| head.start).collect();
+    assert_eq!(targets, ["GET /1 HTTP/1.1", "GET /2 HTTP/1.1"]);
+}

@@ -1,0 +1,211 @@
+//! Plays of the binary as a process of its own: its memory, its quiet, its signals, its exit code.
+//!
+//! The port is found by binding port 0 first, since the binary is told a port in a file. A kernel
+//! hands a port out again only after thousands of others, so nobody takes it in between.
+
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    backend::{Backend, Cue, Script},
+    client::{Client, get},
+    scripts::{answers, answers_on, echoes},
+    stage::{Driver, eventually},
+    wire::Framing,
+};
+
+on_both_drivers!(
+    a_large_body_passes_through_little_memory,
+    an_idle_process_makes_next_to_no_system_calls,
+    a_process_that_is_told_to_stop_finishes_and_ends_well,
+    a_process_that_is_told_twice_ends_at_once,
+    a_second_process_on_one_port_ends_with_1,
+);
+
+const MEBIBYTE: u64 = 1 << 20;
+
+/// A running binary between a client and one backend.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    config: PathBuf,
+    backend: Backend,
+}
+
+impl Process {
+    fn start(driver: Driver, script: Script) -> Process {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let process = Process::spawn(driver, script, free);
+        let connects = || TcpStream::connect(free).is_ok();
+        eventually("the process listens", connects, |connected| *connected);
+        process
+    }
+
+    fn spawn(driver: Driver, script: Script, address: SocketAddr) -> Process {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let backend = Backend::open(script);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let name = format!("ringway-play-{}-{number}.toml", std::process::id());
+        let config = std::env::temp_dir().join(name);
+        let origin = backend.address();
+        let text = format!(
+            "[listener.web]\nbind = \"{address}\"\npool = \"app\"\n\
+             [pool.app]\nbackends = [\"{origin}\"]\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
+        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "-c"])
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process { child, address, config, backend }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end and gives how it ended and what was said.
+    #[track_caller]
+    fn ended(&mut self) -> (ExitStatus, String) {
+        let exited =
+            eventually("the process ends", || self.child.try_wait().unwrap(), Option::is_some);
+        let mut said = String::new();
+        let stderr = self.child.stderr.take().unwrap();
+        std::io::Read::read_to_string(&mut { stderr }, &mut said).unwrap();
+        (exited.unwrap(), said)
+    }
+
+    /// The most memory that it ever had.
+    fn most_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.config);
+    }
+}
+
+/// 1 GiB in both directions at once; 10 GB where `RINGWAY_PLAYS_LONG` is set.
+fn a_large_body_passes_through_little_memory(driver: Driver) {
+    let long = std::env::var_os("RINGWAY_PLAYS_LONG").is_some();
+    let size = if long { 10_000_000_000 } else { 1_024 * MEBIBYTE };
+    let process = Process::start(driver, echoes());
+    let mut client = Client::connect(process.address);
+    let sending = {
+        let mut stream = client.wire().stream().try_clone().unwrap();
+        std::thread::spawn(move || {
+            let piece = [b'a'; 64 << 10];
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut left = size;
+            while left > 0 {
+                let here = left.min(piece.len() as u64);
+                stream.write_all(&piece[..usize::try_from(here).unwrap()]).unwrap();
+                left -= here;
+            }
+        })
+    };
+    let head = client.response_head("POST").unwrap();
+    assert_eq!(head.framing, Framing::Length(size));
+    let mut came = 0;
+    client.wire().body_into(head.framing, &mut |piece| came += piece.len() as u64).unwrap();
+    assert_eq!(came, size);
+    sending.join().unwrap();
+    let most = process.most_memory();
+    assert!(most < 64 * MEBIBYTE, "{} MiB", most / MEBIBYTE);
+}
+
+fn an_idle_process_makes_next_to_no_system_calls(driver: Driver) {
+    const SECONDS: u64 = 5;
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        assert!(std::env::var("CI").is_err(), "strace is missing");
+        eprintln!("skipped: strace is missing");
+        return;
+    }
+    let process = Process::start(driver, answers("ok"));
+    Client::connect(process.address).get("/").expect(200, "ok");
+    let counts = process.config.with_extension("strace");
+    let mut strace = Command::new("strace")
+        .args(["-q", "-c", "-f", "-o"])
+        .arg(&counts)
+        .args(["-p", &process.child.id().to_string()])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(SECONDS));
+    kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
+    strace.wait().unwrap();
+    let table = std::fs::read_to_string(&counts).unwrap();
+    let _ = std::fs::remove_file(&counts);
+    // Of each line: share, seconds, microseconds a call, calls, errors if any, name.
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let calls = lines.filter(|words| words.last() != Some(&"total"));
+    let calls: u64 = calls.filter_map(|words| words.get(3)?.parse::<u64>().ok()).sum();
+    assert!(calls < 20 * SECONDS, "{calls} system calls in {SECONDS} s:\n{table}");
+}
+
+fn a_process_that_is_told_to_stop_finishes_and_ends_well(driver: Driver) {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let cue = Cue::default();
+        let mut process = Process::start(driver, answers_on(&cue, "finished"));
+        let mut client = Client::connect(process.address);
+        client.send(get("/"));
+        let asked = || process.backend.requests().len();
+        eventually("it is asked", asked, |requests| *requests == 1);
+        process.signal(signal);
+        let refused = || TcpStream::connect(process.address).is_err();
+        eventually("new connections are refused", refused, |refused| *refused);
+        cue.give();
+        let response = client.response();
+        response.expect(200, "finished");
+        assert!(response.closes());
+        client.expect_end();
+        let (status, said) = process.ended();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert!(said.starts_with("ringway "), "{said}");
+    }
+}
+
+fn a_process_that_is_told_twice_ends_at_once(driver: Driver) {
+    let mut process = Process::start(driver, crate::scripts::never_answers());
+    let mut client = Client::connect(process.address);
+    client.send(get("/"));
+    let asked = || process.backend.requests().len();
+    eventually("it is asked", asked, |requests| *requests == 1);
+    process.signal(Signal::TERM);
+    let refused = || TcpStream::connect(process.address).is_err();
+    eventually("the first is taken", refused, |refused| *refused);
+    let since = Instant::now();
+    process.signal(Signal::TERM);
+    process.ended();
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+}
+
+fn a_second_process_on_one_port_ends_with_1(driver: Driver) {
+    let first = Process::start(driver, answers("first"));
+    let mut second = Process::spawn(driver, answers("second"), first.address);
+    let (status, said) = second.ended();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains(&first.address.to_string()), "{said}");
+    Client::connect(first.address).get("/").expect(200, "first");
+}

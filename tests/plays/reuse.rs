@@ -1,0 +1,233 @@
+//! Plays of the connection pools: which connections are used again, and which never.
+//!
+//! A backend may close a kept connection at any moment; a client must not notice where the
+//! standard allows to ask again (RFC 9112 §9.3.1).
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    backend::{Script, plays},
+    client::{get, post},
+    scripts::{answers, closes_after, closes_after_or_idle, ok, sends},
+    stage::{Driver, Stage, eventually, expect_about},
+};
+
+on_both_drivers!(
+    a_connection_is_used_again_and_again,
+    each_request_under_way_has_its_own_connection,
+    a_connection_closed_while_idle_is_noticed,
+    a_stale_connection_is_hidden_from_a_get,
+    a_stale_connection_is_hidden_only_where_the_request_may_be_repeated,
+    a_post_prefers_a_young_connection,
+    a_body_with_a_stale_connection_is_not_lost,
+    a_connection_serves_as_many_requests_as_allowed,
+    no_more_connections_are_kept_than_allowed,
+    an_idle_connection_expires,
+    a_backend_may_say_how_long_it_keeps_a_connection,
+    an_origin_that_closes_every_connection_is_no_fault,
+    an_origin_that_closes_idle_connections_is_no_fault,
+);
+
+const IDLE: &str = "backend_connections{state=\"idle\"}";
+const CLOSED: &str = "backend_connections_closed_total{reason=\"closed\"}";
+const EXPIRED: &str = "backend_connections_closed_total{reason=\"expired\"}";
+
+fn a_connection_is_used_again_and_again(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("again")).start();
+    for _ in 0..20 {
+        stage.get("/").expect(200, "again");
+    }
+    assert_eq!(stage.backend(0).visits(), 1, "clients come and go, the connection stays");
+    assert_eq!(stage.count("backend_connections_opened_total"), 1);
+    assert_eq!(stage.count("backend_connection_reuse_total"), 19);
+}
+
+fn each_request_under_way_has_its_own_connection(driver: Driver) {
+    let cue = crate::backend::Cue::default();
+    let stage = Stage::on(driver).backend(crate::scripts::answers_on(&cue, "now")).start();
+    let mut clients: Vec<_> = (0..10).map(|_| stage.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/"));
+    }
+    eventually("all ask", || stage.backend(0).requests().len(), |count| *count == 10);
+    assert_eq!(stage.backend(0).visits(), 10);
+    stage.expect_count("requests_in_flight", 10);
+    cue.give();
+    for client in &mut clients {
+        client.response().expect(200, "now");
+    }
+    stage.expect_count(IDLE, 10);
+}
+
+fn a_connection_closed_while_idle_is_noticed(driver: Driver) {
+    let stage = Stage::on(driver).backend(closes_after(1, "once")).start();
+    for round in 1..=5 {
+        // A POST could not be asked again: it must not meet the closed connection at all.
+        stage.connect().send(post("/", "body")).response().expect(200, "once");
+        stage.expect_count(CLOSED, round);
+    }
+    assert_eq!(stage.count("backend_connections_stale_total"), 0);
+    assert_eq!(stage.count("retries_total"), 0);
+}
+
+/// Answers once on its first connection, then closes it upon the second request; answers well on
+/// every other.
+fn goes_stale() -> Script {
+    plays(|visit| {
+        loop {
+            visit.request()?;
+            if visit.number() == 0 && visit.served() == 2 {
+                return Ok(());
+            }
+            visit.send(ok("good"))?;
+        }
+    })
+}
+
+fn a_stale_connection_is_hidden_from_a_get(driver: Driver) {
+    for request in [
+        get("/"),
+        "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+    ] {
+        // Even where no retry is configured: that the connection was kept is our own doing.
+        let stage =
+            Stage::on(driver).pool("retry = { attempts = 1 }").backend(goes_stale()).start();
+        let mut client = stage.connect();
+        client.get("/first").expect(200, "good");
+        client.send(&request);
+        let method = request.split(' ').next().unwrap();
+        assert_eq!(client.response_to(method).status, 200, "{request}");
+        assert_eq!(stage.backend(0).visits(), 2);
+        assert_eq!(stage.count("backend_connections_stale_total"), 1);
+    }
+}
+
+fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: Driver) {
+    for method in ["POST", "PATCH", "INVENTED"] {
+        let stage = Stage::on(driver).backend(goes_stale()).start();
+        let mut client = stage.connect();
+        client.get("/first").expect(200, "good");
+        client.send(format!("{method} /once HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"));
+        let status = client.response().status;
+        // A young connection is used, and then nobody knows whether the request was acted on; or
+        // a new one was made at once.
+        assert!(matches!(status, 200 | 502), "{status}");
+        let heads = stage.backend(0).heads();
+        assert_eq!(heads.iter().filter(|head| head.start.contains("/once")).count(), 1);
+    }
+}
+
+fn a_post_prefers_a_young_connection(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    let mut client = stage.connect();
+    client.send(post("/1", "body")).response().expect(200, "ok");
+    // The age of a connection is what this play is about: it has to pass.
+    std::thread::sleep(Duration::from_millis(1_300));
+    client.send(post("/2", "body")).response().expect(200, "ok");
+    assert_eq!(stage.backend(0).visits(), 2);
+    client.send(post("/3", "body")).response().expect(200, "ok");
+    assert_eq!(stage.backend(0).visits(), 2, "the one just used is young");
+}
+
+fn a_body_with_a_stale_connection_is_not_lost(driver: Driver) {
+    let stage = Stage::on(driver).backend(goes_stale()).start();
+    let mut client = stage.connect();
+    client.get("/first").expect(200, "good");
+    client.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    let status = client.response().status;
+    // With the body still at hand it is asked again, whole; with the body gone it is refused.
+    assert!(matches!(status, 200 | 502), "{status}");
+    for request in stage.backend(0).requests().iter().skip(1) {
+        assert_eq!(request.body, b"body");
+    }
+}
+
+fn a_connection_serves_as_many_requests_as_allowed(driver: Driver) {
+    let stage =
+        Stage::on(driver).pool("connections = { max-requests = 3 }").backend(answers("ok")).start();
+    let mut client = stage.connect();
+    for _ in 0..9 {
+        client.get("/").expect(200, "ok");
+    }
+    assert_eq!(stage.backend(0).visits(), 3);
+}
+
+fn no_more_connections_are_kept_than_allowed(driver: Driver) {
+    let cue = crate::backend::Cue::default();
+    let stage = Stage::on(driver)
+        .pool("connections = { max-idle = 2 }")
+        .backend(crate::scripts::answers_on(&cue, "now"))
+        .start();
+    let mut clients: Vec<_> = (0..6).map(|_| stage.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/"));
+    }
+    eventually("all ask", || stage.backend(0).visits(), |visits| *visits == 6);
+    cue.give();
+    for client in &mut clients {
+        client.response().expect(200, "now");
+    }
+    stage.expect_count(IDLE, 2);
+    eventually("the others close", || stage.backend(0).open_visits(), |open| *open == 2);
+}
+
+fn an_idle_connection_expires(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("connections = { idle-timeout = \"500ms\" }")
+        .backend(answers("ok"))
+        .start();
+    stage.get("/").expect(200, "ok");
+    let since = Instant::now();
+    eventually("it is closed", || stage.backend(0).open_visits(), |open| *open == 0);
+    expect_about(since.elapsed(), Duration::from_millis(500));
+    stage.expect_count(EXPIRED, 1);
+    stage.expect_count(IDLE, 0);
+    stage.get("/").expect(200, "ok");
+}
+
+fn a_backend_may_say_how_long_it_keeps_a_connection(driver: Driver) {
+    let raw = "HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=2\r\nContent-Length: 2\r\n\r\nok";
+    let stage = Stage::on(driver).backend(sends(raw)).start();
+    stage.get("/").expect(200, "ok");
+    let since = Instant::now();
+    eventually("it is closed", || stage.backend(0).open_visits(), |open| *open == 0);
+    // A second less than it said, so that we close first.
+    expect_about(since.elapsed(), Duration::from_secs(1));
+}
+
+fn an_origin_that_closes_every_connection_is_no_fault(driver: Driver) {
+    let stage = Stage::on(driver).backend(closes_after(100, "ok")).start();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = stage.connect();
+                for _ in 0..1_000 {
+                    client.get("/").expect(200, "ok");
+                }
+            });
+        }
+    });
+    assert!(stage.backend(0).visits() >= 40);
+}
+
+fn an_origin_that_closes_idle_connections_is_no_fault(driver: Driver) {
+    let idle = Duration::from_millis(4);
+    let stage = Stage::on(driver).backend(closes_after_or_idle(100, idle, "ok")).start();
+    std::thread::scope(|scope| {
+        for number in 0..4_u64 {
+            let stage = &stage;
+            scope.spawn(move || {
+                let mut client = stage.connect();
+                // Pauses around the idle time, in small steps, to meet the moment of the close.
+                for step in 0..150_u64 {
+                    client.get("/").expect(200, "ok");
+                    std::thread::sleep(Duration::from_micros(
+                        3_500 + (step * 37 + number * 211) % 1_500,
+                    ));
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,199 @@
+//! Plays of the end: what runs is finished, who asks once more is told, and the port is free.
+
+use std::{net::TcpStream, time::Duration};
+
+use crate::{
+    backend::{Cue, plays},
+    client::{Client, get},
+    door::Stop,
+    scripts::{answers, answers_on, delays, never_answers, ok},
+    stage::{Driver, Stage, eventually},
+};
+
+on_both_drivers!(
+    an_idle_proxy_stops_at_once,
+    what_runs_is_finished_and_told_that_it_was_the_last,
+    a_kept_connection_is_told_on_its_next_answer,
+    a_connection_idle_for_long_is_closed,
+    clients_in_the_queue_are_served,
+    clients_that_keep_asking_see_no_error,
+    a_drain_has_an_end,
+    a_stop_now_waits_for_nobody,
+    the_port_is_free_afterwards,
+    two_proxies_on_one_port_are_refused,
+    an_address_that_is_not_ours_is_refused,
+);
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn an_idle_proxy_stops_at_once(driver: Driver) {
+    for how in [Stop::Graceful, Stop::Now] {
+        let mut stage = Stage::on(driver).cores(2).backend(answers("ok")).start();
+        stage.get("/").expect(200, "ok");
+        assert!(stage.stop_beside(how).join().unwrap() < SOON);
+    }
+}
+
+fn what_runs_is_finished_and_told_that_it_was_the_last(driver: Driver) {
+    let cue = Cue::default();
+    let mut stage = Stage::on(driver).backend(answers_on(&cue, "finished")).start();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
+    let stopping = stage.stop_beside(Stop::Graceful);
+    expect_closed(&stage);
+    client.expect_silence(Duration::from_millis(300));
+    cue.give();
+    let response = client.response();
+    response.expect(200, "finished");
+    assert!(response.closes());
+    client.expect_end();
+    assert!(stopping.join().unwrap() < 2 * SOON);
+}
+
+fn a_kept_connection_is_told_on_its_next_answer(driver: Driver) {
+    let cue = Cue::default();
+    let slow = {
+        let cue = cue.clone();
+        plays(move |visit| {
+            loop {
+                if visit.request()?.target() == "/slow" {
+                    visit.wait_for(&cue)?;
+                }
+                visit.send(ok("ok"))?;
+            }
+        })
+    };
+    let mut stage = Stage::on(driver).backend(slow).start();
+    let mut busy = stage.connect();
+    busy.send(get("/slow"));
+    eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
+    let mut kept = stage.connect();
+    assert!(!kept.get("/").closes());
+    let stopping = stage.stop_beside(Stop::Graceful);
+    expect_closed(&stage);
+    let last = kept.get("/");
+    last.expect(200, "ok");
+    assert!(last.closes());
+    kept.expect_end();
+    cue.give();
+    busy.response().expect(200, "ok");
+    stopping.join().unwrap();
+}
+
+fn a_connection_idle_for_long_is_closed(driver: Driver) {
+    let mut stage = Stage::on(driver).backend(answers("ok")).start();
+    let mut idle = stage.connect();
+    idle.get("/").expect(200, "ok");
+    let stopping = stage.stop_beside(Stop::Graceful);
+    let took = idle.waits(Client::expect_end);
+    assert!(took < SOON, "{took:?}");
+    assert!(stopping.join().unwrap() < 2 * SOON);
+}
+
+fn clients_in_the_queue_are_served(driver: Driver) {
+    let mut stage = Stage::on(driver).backend(answers("ok")).start();
+    let mut clients: Vec<Client> = (0..200).map(|_| stage.connect()).collect();
+    let stopping = stage.stop_beside(Stop::Graceful);
+    for client in &mut clients {
+        client.send(get("/"));
+    }
+    for client in &mut clients {
+        client.response().expect(200, "ok");
+        client.expect_end();
+    }
+    stopping.join().unwrap();
+}
+
+fn clients_that_keep_asking_see_no_error(driver: Driver) {
+    let mut stage =
+        Stage::on(driver).cores(2).backend(delays(Duration::from_millis(2), "ok")).start();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = stage.connect();
+            std::thread::spawn(move || {
+                let mut answers = 0;
+                loop {
+                    let response = client.get("/");
+                    response.expect(200, "ok");
+                    answers += 1;
+                    if response.closes() {
+                        client.expect_end();
+                        return answers;
+                    }
+                }
+            })
+        })
+        .collect();
+    let asked = || stage.backend(0).requests().len();
+    eventually("all are asking", asked, |requests| *requests > 100);
+    let stopping = stage.stop_beside(Stop::Graceful);
+    for client in clients {
+        assert!(client.join().unwrap() > 0);
+    }
+    assert!(stopping.join().unwrap() < 2 * SOON);
+}
+
+fn a_drain_has_an_end(driver: Driver) {
+    let mut stage = Stage::on(driver)
+        .global("shutdown = { drain = \"500ms\" }")
+        .backend(never_answers())
+        .start();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
+    let took = stage.stop_beside(Stop::Graceful).join().unwrap();
+    assert!(took >= Duration::from_millis(450) && took < SOON, "{took:?}");
+    // Told or cut, but not left hanging.
+    if let Ok(response) = client.try_response() {
+        response.expect_fault(503, "shutting_down");
+    }
+}
+
+fn a_stop_now_waits_for_nobody(driver: Driver) {
+    let mut stage = Stage::on(driver).cores(2).backend(never_answers()).start();
+    let mut waiting = stage.connect();
+    waiting.send(get("/"));
+    let mut half = stage.connect();
+    half.send("GET / HT");
+    let idle = stage.connect();
+    eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
+    let took = stage.stop_beside(Stop::Now).join().unwrap();
+    assert!(took < SOON, "{took:?}");
+    for mut client in [waiting, half, idle] {
+        assert!(client.try_response().is_err());
+    }
+}
+
+fn the_port_is_free_afterwards(driver: Driver) {
+    let mut stage = Stage::on(driver).cores(2).backend(answers("first")).start();
+    let address = stage.address();
+    stage.get("/").expect(200, "first");
+    stage.stop_beside(Stop::Graceful).join().unwrap();
+    expect_closed(&stage);
+    let again = Stage::on(driver).cores(2).bind(address).backend(answers("second")).start();
+    again.get("/").expect(200, "second");
+}
+
+fn two_proxies_on_one_port_are_refused(driver: Driver) {
+    let first = Stage::on(driver).cores(2).backend(answers("first")).start();
+    let second = Stage::on(driver).bind(first.address()).backend(answers("second")).try_start();
+    let error = second.err().expect("two on one port");
+    assert!(error.contains(&first.address().to_string()), "{error}");
+    for _ in 0..20 {
+        first.get("/").expect(200, "first");
+    }
+    assert_eq!(first.backend(0).requests().len(), 20);
+}
+
+fn an_address_that_is_not_ours_is_refused(driver: Driver) {
+    let elsewhere = "192.0.2.1:8080".parse().unwrap();
+    let stage = Stage::on(driver).bind(elsewhere).backend(answers("never")).try_start();
+    assert!(stage.err().expect("an address of nobody").contains("192.0.2.1:8080"));
+}
+
+#[track_caller]
+fn expect_closed(stage: &Stage) {
+    let connect = || TcpStream::connect_timeout(&stage.address(), SOON).is_err();
+    eventually("new connections are refused", connect, |refused| *refused);
+}

@@ -1,0 +1,197 @@
+//! Plays of upgraded connections: a tunnel both ways, each half with an end of its own.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    backend::plays,
+    client::Client,
+    scripts::{SWITCHING, answers, upgrades_and_echoes},
+    stage::{Driver, Stage, eventually, expect_about},
+};
+
+on_both_drivers!(
+    an_upgrade_opens_a_tunnel,
+    bytes_right_behind_the_heads_are_part_of_the_tunnel,
+    a_client_may_end_its_half_first,
+    a_backend_may_end_its_half_first,
+    much_passes_through_a_tunnel_both_ways_at_once,
+    a_refused_upgrade_is_an_answer_like_any_other,
+    an_upgrade_nobody_offered_to_relay_stays_here,
+    a_client_that_leaves_ends_the_tunnel,
+    a_backend_that_leaves_ends_the_tunnel,
+    an_idle_tunnel_is_ended,
+    a_busy_tunnel_is_not_ended,
+);
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+                       Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n";
+
+/// A client behind an agreed upgrade.
+#[track_caller]
+fn upgraded(stage: &Stage) -> Client {
+    let mut client = stage.connect();
+    client.send(UPGRADE);
+    let response = client.response();
+    assert_eq!(response.status, 101);
+    assert_eq!(response.field("upgrade"), Some("websocket"));
+    assert!(response.head.lists("connection", "upgrade"));
+    client
+}
+
+fn an_upgrade_opens_a_tunnel(driver: Driver) {
+    let stage = Stage::on(driver).backend(upgrades_and_echoes()).start();
+    let mut client = upgraded(&stage);
+    let request = stage.last_request();
+    assert_eq!(request.field("upgrade"), Some("websocket"));
+    assert!(request.head.lists("connection", "upgrade"));
+    assert_eq!(request.field("sec-websocket-key"), Some("x"));
+    for word in ["one", "GET / HTTP/1.1\r\n\r\n", "\0\u{1}\u{2}", "four"] {
+        client.send(word);
+        assert_eq!(client.wire().bytes(word.len()).unwrap(), word.as_bytes());
+    }
+    assert_eq!(stage.count("tunnels"), 1);
+    client.half_close().expect_end();
+    assert_eq!(stage.backend(0).visits(), 1);
+}
+
+fn bytes_right_behind_the_heads_are_part_of_the_tunnel(driver: Driver) {
+    let eager = plays(|visit| {
+        visit.request()?;
+        visit.send([SWITCHING, "welcome"].concat())?;
+        let hello = visit.wire().bytes(5)?;
+        visit.send(hello)
+    });
+    let stage = Stage::on(driver).backend(eager).start();
+    let mut client = stage.connect();
+    client.send([UPGRADE, "hello"].concat());
+    assert_eq!(client.response_head("GET").unwrap().status, 101);
+    assert_eq!(client.wire().bytes(12).unwrap(), b"welcomehello");
+    client.half_close().expect_end();
+}
+
+fn a_client_may_end_its_half_first(driver: Driver) {
+    let patient = plays(|visit| {
+        visit.request()?;
+        visit.send(SWITCHING)?;
+        let all = visit.wire().to_end()?;
+        // The other half is open still: everything goes back only now.
+        visit.send(all)?;
+        visit.send(" and good bye")
+    });
+    let stage = Stage::on(driver).backend(patient).start();
+    let mut client = upgraded(&stage);
+    client.send("all I have").half_close();
+    assert_eq!(client.wire().to_end().unwrap(), b"all I have and good bye");
+}
+
+fn a_backend_may_end_its_half_first(driver: Driver) {
+    let brief = plays(|visit| {
+        visit.request()?;
+        visit.send([SWITCHING, "that is all"].concat())?;
+        visit.wire().half_close();
+        let all = visit.wire().to_end()?;
+        assert_eq!(all, b"but I have more");
+        Ok(())
+    });
+    let stage = Stage::on(driver).backend(brief).start();
+    let mut client = upgraded(&stage);
+    assert_eq!(client.wire().to_end().unwrap(), b"that is all");
+    client.send("but I have ").send("more").half_close();
+    eventually("the tunnel ends", || stage.count("tunnels"), |open| *open == 0);
+    assert!(stage.backend(0).heard().ends_with("but I have more"));
+}
+
+fn much_passes_through_a_tunnel_both_ways_at_once(driver: Driver) {
+    const SIZE: usize = 8 << 20;
+    let stage = Stage::on(driver).backend(upgrades_and_echoes()).start();
+    let mut client = upgraded(&stage);
+    let bytes: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+    let sending = std::thread::spawn({
+        let mut stream = client.wire().stream().try_clone().unwrap();
+        let bytes = bytes.clone();
+        move || {
+            std::io::Write::write_all(&mut stream, &bytes).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    });
+    assert!(client.wire().to_end().unwrap() == bytes, "other bytes came back");
+    sending.join().unwrap();
+}
+
+fn a_refused_upgrade_is_an_answer_like_any_other(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("speak HTTP")).start();
+    let mut client = stage.connect();
+    client.send(UPGRADE).response().expect(200, "speak HTTP");
+    client.get("/next").expect(200, "speak HTTP");
+    assert_eq!(stage.count("tunnels"), 0);
+}
+
+fn an_upgrade_nobody_offered_to_relay_stays_here(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("plain")).start();
+    for head in [
+        // Without the option, the field is somebody else's.
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+        // HTTP in a tunnel would pass every rule of ours.
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\
+         Connection: Upgrade, HTTP2-Settings\r\n\r\n",
+        // RFC 9110 §7.8: of 1.0 it is ignored.
+        "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ] {
+        stage.connect().send(head).response().expect(200, "plain");
+        let request = stage.last_request();
+        assert_eq!(request.field("upgrade"), None, "{head}");
+        assert_eq!(request.field("http2-settings"), None, "{head}");
+    }
+}
+
+fn a_client_that_leaves_ends_the_tunnel(driver: Driver) {
+    let stage = Stage::on(driver).backend(upgrades_and_echoes()).start();
+    let client = upgraded(&stage);
+    let resetting = upgraded(&stage);
+    stage.expect_count("tunnels", 2);
+    drop(client);
+    resetting.reset();
+    stage.expect_count("tunnels", 0);
+    eventually("both ends close", || stage.backend(0).open_visits(), |open| *open == 0);
+}
+
+fn a_backend_that_leaves_ends_the_tunnel(driver: Driver) {
+    let leaving = plays(|visit| {
+        visit.request()?;
+        visit.send(SWITCHING)?;
+        visit.wire().bytes(3)?;
+        visit.reset();
+        Ok(())
+    });
+    let stage = Stage::on(driver).backend(leaving).start();
+    let mut client = upgraded(&stage);
+    client.send("bye").expect_gone();
+    stage.expect_count("tunnels", 0);
+}
+
+fn an_idle_tunnel_is_ended(driver: Driver) {
+    let stage = Stage::on(driver)
+        .listener("timeouts = { tunnel = \"500ms\" }")
+        .backend(upgrades_and_echoes())
+        .start();
+    let mut client = upgraded(&stage);
+    let took = client.waits(Client::expect_gone);
+    expect_about(took, Duration::from_millis(500));
+    stage.expect_count("tunnels", 0);
+}
+
+fn a_busy_tunnel_is_not_ended(driver: Driver) {
+    let stage = Stage::on(driver)
+        .listener("timeouts = { tunnel = \"500ms\", idle = \"300ms\", client-header = \"300ms\" }")
+        .pool("timeouts = { response = \"300ms\", body = \"300ms\" }")
+        .backend(upgrades_and_echoes())
+        .start();
+    let mut client = upgraded(&stage);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1_500) {
+        client.send("still here");
+        assert_eq!(client.wire().bytes(10).as_deref(), Ok(&b"still here"[..]));
+        client.expect_silence(Duration::from_millis(150));
+    }
+    client.half_close().expect_end();
+}
