@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{
     backend::{Cue, plays},
     client::{Client, get},
-    scripts::{answers_on, never_answers, ok},
+    scripts::{answers_on, delays, never_answers},
     stage::{Driver, Stage, eventually},
 };
 
@@ -124,7 +124,8 @@ fn a_client_may_leave_a_pipeline_behind(driver: Driver) {
     client.send([get("/1"), get("/2"), get("/3")].concat());
     eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
     client.reset();
-    expect_forgotten(&stage, 1);
+    stage.expect_count("client_aborts_total", 1);
+    stage.expect_count("connections", 0);
     cue.give();
     stage.get("/next").expect(200, "late");
     let targets: Vec<String> =
@@ -133,15 +134,8 @@ fn a_client_may_leave_a_pipeline_behind(driver: Driver) {
 }
 
 fn a_crowd_may_leave_at_once(driver: Driver) {
-    let stage = Stage::on(driver)
-        .cores(2)
-        .backend(plays(|visit| {
-            visit.request()?;
-            visit.pause(Duration::from_millis(100))?;
-            visit.send(ok("late"))?;
-            visit.drain()
-        }))
-        .start();
+    let stage =
+        Stage::on(driver).cores(2).backend(delays(Duration::from_millis(100), "late")).start();
     let mut clients: Vec<Client> = (0..200).map(|_| stage.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         match number % 4 {

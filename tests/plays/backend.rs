@@ -80,7 +80,7 @@ struct Notes {
     requests: Mutex<Vec<Request>>,
     heard: Mutex<Vec<Heard>>,
     complaints: Mutex<Vec<String>>,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<(usize, TcpStream)>>,
     closing: AtomicBool,
 }
 
@@ -178,20 +178,18 @@ fn accept(listener: &TcpListener, notes: &Arc<Notes>, part: &Arc<Part>) {
             visits.push(heard.clone());
             visits.len() - 1
         };
-        notes.open.lock().unwrap().push(stream.try_clone().unwrap());
+        notes.open.lock().unwrap().push((number, stream.try_clone().unwrap()));
         let (notes, part) = (notes.clone(), part.clone());
         threads.push(std::thread::spawn(move || {
-            let local = stream.peer_addr();
             let wire = Wire::new(stream).noting(heard);
             let mut visit = Visit { wire: Some(wire), number, served: 0, notes };
             if let Err(Broken::Wrong(what)) = part(&mut visit) {
                 visit.notes.complaints.lock().unwrap().push(what);
             }
-            let mut open = visit.notes.open.lock().unwrap();
-            open.retain(|other| other.peer_addr().ok() != local.as_ref().ok().copied());
+            visit.forget();
         }));
     }
-    for stream in notes.open.lock().unwrap().iter() {
+    for (_, stream) in notes.open.lock().unwrap().iter() {
         let _ = stream.shutdown(Shutdown::Both);
     }
     for thread in threads {
@@ -308,11 +306,13 @@ impl Visit {
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(&mut self) {
-        // The other descriptor of this socket would keep it open.
-        let wire = self.wire.take().expect("this visit has been reset");
-        let local = wire.stream().peer_addr().ok();
-        self.notes.open.lock().unwrap().retain(|other| other.peer_addr().ok() != local);
-        wire.reset();
+        self.forget();
+        self.wire.take().expect("this visit has been reset").reset();
+    }
+
+    /// Lets go of the other descriptor of this socket, which would keep it open.
+    fn forget(&self) {
+        self.notes.open.lock().unwrap().retain(|(number, _)| *number != self.number);
     }
 
     fn unless_closing(&self) -> Result<(), Broken> {

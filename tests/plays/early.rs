@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use crate::{
+    backend::{Script, plays},
     client::Client,
-    scripts::answers_early,
+    scripts::{answers, answers_early, ok},
     stage::{Driver, Stage, eventually},
+    wire::Broken,
 };
 
 on_both_drivers!(
@@ -21,6 +23,10 @@ on_both_drivers!(
     a_head_too_large_is_answered_not_reset,
     a_target_too_long_is_answered_not_reset,
     a_late_body_is_answered_not_reset,
+    whatever_is_refused_is_answered_not_reset,
+    a_body_that_was_refused_is_never_a_request,
+    a_backend_may_answer_and_leave_before_the_body,
+    a_body_that_no_backend_took_is_never_a_request,
     lingering_ends,
 );
 
@@ -106,6 +112,99 @@ fn a_late_body_is_answered_not_reset(driver: Driver) {
     let mut client = stage.connect();
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
     refused(&mut client, head, 408, "request_timeout");
+}
+
+fn whatever_is_refused_is_answered_not_reset(driver: Driver) {
+    let stage = Stage::on(driver).backend(Script::Refuses).start();
+    for (head, status, code) in [
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505, "version_refused"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 999999\r\n\r\n",
+            417,
+            "expectation_failed",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            501,
+            "not_implemented",
+        ),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n", 405, "method_refused"),
+        (
+            "CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n",
+            405,
+            "method_refused",
+        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n", 502, "connect_failed"),
+    ] {
+        refused(&mut stage.connect(), head, status, code);
+    }
+}
+
+fn a_body_that_was_refused_is_never_a_request(driver: Driver) {
+    let stage = Stage::on(driver).limits("body-size = \"10B\"").backend(answers("evil")).start();
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (line, framing, status) in [
+        ("POST / HTTP/1.1", "Content-Length: 38", 413),
+        ("TRACE / HTTP/1.1", "Content-Length: 38", 405),
+        ("CONNECT a:1 HTTP/1.1", "Content-Length: 38", 405),
+        ("CONNECT a:1 HTTP/1.1", "Transfer-Encoding: chunked", 405),
+        ("TRACE / HTTP/1.1", "Transfer-Encoding: chunked", 405),
+        ("POST / HTTP/1.1", "Transfer-Encoding: gzip, chunked", 501),
+        ("POST / HTTP/1.1", "Content-Length: 38\r\nExpect: x", 417),
+    ] {
+        let mut client = stage.connect();
+        client.send(format!("{line}\r\nHost: a\r\n{framing}\r\n\r\n{smuggled}"));
+        assert_eq!(client.response().status, status, "{line} {framing}");
+        client.half_close().expect_end();
+    }
+    assert_eq!(stage.backend(0).heard(), "");
+}
+
+fn a_backend_may_answer_and_leave_before_the_body(driver: Driver) {
+    let hasty = plays(|visit| {
+        visit.head()?;
+        visit.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
+    });
+    let stage = Stage::on(driver).backend(hasty).start();
+    for _ in 0..10 {
+        let mut client = stage.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+        client.send_what_is_taken(vec![b'a'; UNREAD]);
+        client.response().expect(413, "no");
+        client.expect_end();
+    }
+}
+
+fn a_body_that_no_backend_took_is_never_a_request(driver: Driver) {
+    const ANSWER: usize = 200_000;
+    let hasty = plays(|visit| {
+        if visit.head()?.0.start.contains("/smuggled") {
+            return visit.send(ok("evil"));
+        }
+        visit.wire().bytes(5)?;
+        visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n"))?;
+        visit.send("a".repeat(ANSWER))?;
+        // Closing with bytes unread is a reset: what still comes is not taken.
+        visit.pause(Duration::from_millis(50))?;
+        visit.reset();
+        Ok(())
+    });
+    let stage = Stage::on(driver).backend(hasty).start();
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = Client::connect_with_small_buffer(stage.address(), 4 << 10);
+    let length = smuggled.len() + 5;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nfirst"));
+    let head = client.response_head("POST").unwrap();
+    eventually("the backend leaves", || stage.backend(0).open_visits(), |open| *open == 0);
+    // The rest of the body comes when nobody is there to take it and the answer is under way.
+    client.send(smuggled);
+    std::thread::sleep(Duration::from_millis(50));
+    let body = client.wire().body(head.framing).map(|(body, _)| body.len());
+    assert!(matches!(body, Ok(ANSWER) | Err(Broken::Cut | Broken::Reset)), "{body:?}");
+    if body.is_ok() {
+        client.half_close().expect_gone();
+    }
+    assert_eq!(stage.backend(0).heads().len(), 1);
 }
 
 fn lingering_ends(driver: Driver) {

@@ -8,13 +8,14 @@ use std::{
 use crate::{
     backend::Cue,
     client::{Client, get},
-    scripts::{answers, answers_on, chunk},
+    scripts::{answers, answers_on, chunk, sends},
     stage::{Driver, Stage, eventually},
     wire::Broken,
 };
 
 on_both_drivers!(
     a_head_may_be_so_large_and_no_larger,
+    a_head_may_be_larger_than_usual_where_that_is_allowed,
     a_target_may_be_so_long_and_no_longer,
     a_head_may_have_so_many_fields_and_no_more,
     a_length_may_be_so_large_and_no_larger,
@@ -40,6 +41,23 @@ fn a_head_may_be_so_large_and_no_larger(driver: Driver) {
             response.expect_fault(431, "head_too_large");
             client.expect_end();
         }
+    }
+}
+
+fn a_head_may_be_larger_than_usual_where_that_is_allowed(driver: Driver) {
+    let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\n", "y".repeat(150_000));
+    let stage = Stage::on(driver)
+        .limits("header-size = \"200KiB\"")
+        .backend(sends([&large, "Content-Length: 2\r\n\r\nok"].concat()))
+        .start();
+    let mut client = stage.connect();
+    for _ in 0..2 {
+        let value = "x".repeat(150_000);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n"));
+        let response = client.response();
+        response.expect(200, "ok");
+        assert_eq!(response.field("x").map(str::len), Some(150_000));
+        assert_eq!(stage.last_request().field("x").map(str::len), Some(150_000));
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every play of the wire runs on both drivers. A play reads like what a user would see: it sets a
 //! stage (`stage.rs`), speaks raw bytes through a client of its own (`client.rs`) and looks at what
 //! the backends received (`backend.rs`). Nothing here shares code with the crate, so that a mistake
-//! in it cannot excuse itself; only the library's one door is used (`door.rs`).
+//! in it cannot excuse itself; only the library's one door is used (`ringway::start`).
 //!
 //! Every socket has a deadline, so a hang is a failure with a sentence; nothing sleeps for luck.
 
@@ -11,7 +11,6 @@
 
 mod backend;
 mod client;
-mod door;
 mod scripts;
 #[macro_use]
 mod stage;

@@ -144,17 +144,26 @@ fn answers_that_are_none_become_502(driver: Driver) {
 }
 
 fn connections_that_end_before_an_answer_become_502(driver: Driver) {
-    for raw in ["", "H", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 100 Continue\r\n\r\n"] {
+    let hint = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    for (raw, code) in [
+        ("", "backend_reset"),
+        // A head that was cut is no answer, but the sign of one: not to be asked again.
+        ("H", "backend_protocol"),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "backend_protocol"),
+        (hint, "backend_"),
+    ] {
         for script in [sends_and_closes(raw), sends_and_resets(raw)] {
             let stage = Stage::on(driver).backend(script).start();
             let mut client = stage.connect();
-            if raw.contains(" 100 ") {
-                assert_eq!(client.get("/").status, 100);
-            } else {
-                client.send(get("/"));
+            client.send(get("/"));
+            if raw == hint {
+                assert_eq!(client.response().status, 103);
             }
-            client.response().expect_fault(502, "backend_reset");
+            let response = client.response();
+            assert!(response.status == 502 && response.text().contains(code), "{response:#?}");
+            assert!(!response.closes(), "the request was read whole");
             client.half_close().expect_end();
+            assert_eq!(stage.count("retries_total"), 0, "there is nobody else");
         }
     }
 }
@@ -175,6 +184,17 @@ fn a_head_beyond_all_bounds_becomes_502(driver: Driver) {
     }
     let most = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "X: a\r\n".repeat(99));
     Stage::on(driver).backend(sends(most)).start().get("/").expect(200, "ok");
+}
+
+/// Sends the second piece when the first has been relayed.
+fn in_two_pieces(first: &'static str, second: String) -> Script {
+    plays(move |visit| {
+        visit.request()?;
+        visit.send(first)?;
+        visit.pause(Duration::from_millis(50))?;
+        visit.send(&second)?;
+        visit.drain()
+    })
 }
 
 /// Asks and expects an answer of which `body` came and then the end, in the middle of it.
@@ -212,7 +232,14 @@ fn a_cut_chunked_body_stays_cut(driver: Driver) {
 fn broken_chunks_cut_the_answer(driver: Driver) {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n";
     for rest in ["xyz\r\n", "\r\n", "5\nabcde\r\n", "5\r\nabcdef\r\n", "0\r\nbad trailer\r\n\r\n"] {
-        expect_cut(sends([head, rest, "0\r\n\r\n"].concat()), driver, "abcdeabcde");
+        expect_cut(in_two_pieces(head, [rest, "0\r\n\r\n"].concat()), driver, "abcdeabcde");
+        // Where all came at once, the answer need not have begun.
+        let stage = Stage::on(driver).backend(sends([head, rest, "0\r\n\r\n"].concat())).start();
+        let mut client = stage.connect();
+        client.send(get("/"));
+        if let Ok(response) = client.try_response() {
+            response.expect_fault(502, "backend_protocol");
+        }
     }
 }
 
@@ -225,7 +252,7 @@ fn a_client_of_1_0_sees_a_cut_as_a_reset(driver: Driver) {
     for script in [
         sends_and_closes(chunked),
         sends_and_resets(chunked),
-        sends([chunked, "nonsense\r\n"].concat()),
+        in_two_pieces(chunked, "nonsense\r\n".to_owned()),
         sends_and_resets("HTTP/1.1 200 OK\r\n\r\nabcde"),
     ] {
         let stage = Stage::on(driver).backend(script).start();
