@@ -5,16 +5,26 @@
 
 #![deny(clippy::indexing_slicing)]
 
-pub(crate) mod answer;
-pub(crate) mod chunks;
 pub(crate) mod fault;
-pub(crate) mod forward;
-pub(crate) mod framing;
+
 pub(crate) mod grammar;
-pub(crate) mod head;
-pub(crate) mod headers;
 pub(crate) mod names;
-pub(crate) mod parse;
+
+pub(crate) mod headers;
+
+pub(crate) mod head;
+
 pub(crate) mod target;
+
+pub(crate) mod parse;
+
+pub(crate) mod framing;
+
+pub(crate) mod chunks;
+
+pub(crate) mod forward;
 pub(crate) mod upgrade;
+
 pub(crate) mod write;
+
+pub(crate) mod answer;
