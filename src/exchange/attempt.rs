@@ -30,6 +30,9 @@ use crate::{
 /// More interim answers than any honest backend sends before its answer.
 const INTERIM_MAX: u32 = 32;
 
+/// A body up to this long is copied behind its head, so that both leave by one send of the ring.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
 /// Asks one backend once.
 pub(super) async fn once(
     worker: &Rc<Worker>,
@@ -109,13 +112,21 @@ async fn send(
     let write = exchange.plan().timeouts.write;
     let deadline = exchange.deadline;
     let by = || clock::earlier(deadline, worker.clock.after(write));
-    let out = &exchange.scratch.out;
     exchange.request_sent = true;
     let held = client.held_body();
-    let begun = client.reader.as_ref().is_some_and(|reader| !reader.buffer.is_empty());
+    let out = &mut exchange.scratch.out;
     let sent = match held {
+        Some(body) if body.len() <= COPIED_BYTES_MAX => {
+            out.extend_from_slice(body);
+            let (sent, room) = backend.stream.send_vec(std::mem::take(out), by).await;
+            *out = room;
+            sent
+        }
         Some(body) => backend.stream.send_parts(out, body, false, by).await,
-        None => backend.stream.send_all(out, begun, by).await,
+        None => {
+            let begun = client.reader.as_ref().is_some_and(|reader| !reader.buffer.is_empty());
+            backend.stream.send_all(out, begun, by).await
+        }
     };
     // A backend that does not take the request may have answered it all the same: only being
     // late is final here.
@@ -293,6 +304,7 @@ fn fetched(
         reader.body = Incoming::Ended;
     }
     let body = Incoming::of_response(length, limits);
+    let buffer = Some(buffer);
     let fetched = Box::new(Fetched { id, backend, buffer, body, length, upload, in_flight });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
 }

@@ -183,7 +183,8 @@ pub(crate) async fn download(
     let deadline = exchange.deadline;
     let pace = Pace::begin(worker, &in_force);
     let client_fd = client.stream.raw();
-    let Fetched { backend, buffer, body, .. } = fetched;
+    let Fetched { backend, buffer: held, body, .. } = fetched;
+    let Some(mut buffer) = held.take() else { return Err(Cause::Internal.into()) };
     let source = &*backend.stream;
     let read_by = || clock::earlier(deadline, worker.clock.after(plan.body));
     let scratch = &mut *exchange.scratch;
@@ -191,19 +192,22 @@ pub(crate) async fn download(
     let mut head: &[u8] = &scratch.out;
     if buffer.is_empty() && !body.has_ended() {
         // The body is often right behind its head: one more look saves a write.
-        let _ = source.recv_now(buffer);
+        let _ = source.recv_now(&mut buffer);
     }
     loop {
-        let piece = body.next(buffer, &mut scratch.trailers)?;
+        let piece = body.next(&mut buffer, &mut scratch.trailers)?;
         *bytes += piece.body as u64;
         let write_by = || pace.by(*bytes, worker.clock.after(client_write));
-        let Framed { send, skip, end_apart } = outgoing.frame(buffer, piece, &scratch.trailers);
+        let Framed { send, skip, end_apart } =
+            outgoing.frame(&mut buffer, piece, &scratch.trailers);
         client.head_sent.set(true);
         let before = head.len();
         if before > 0 && buffer.prepend(head) {
-            let out = buffer.bytes().get(..before + send).unwrap_or(&[]);
-            client.send(out, end_apart, write_by).await?;
+            buffer = client.send_buffer(buffer, before + send, write_by).await?;
             buffer.consume(before + skip);
+        } else if before == 0 {
+            buffer = client.send_buffer(buffer, send, write_by).await?;
+            buffer.consume(skip);
         } else {
             let out = buffer.bytes().get(..send).unwrap_or(&[]);
             let sent = client.stream.send_parts(head, out, end_apart, write_by).await;
@@ -217,6 +221,7 @@ pub(crate) async fn download(
             client.send(&end, false, write_by).await?;
         }
         if body.has_ended() {
+            *held = Some(buffer);
             return Ok(());
         }
         if let Incoming::Fixed(left @ SPLICE_BYTES_MIN..) = *body {
@@ -228,6 +233,7 @@ pub(crate) async fn download(
                 Relayed::All => {
                     *bytes += left;
                     body.passed(left);
+                    *held = Some(buffer);
                     return Ok(());
                 }
                 Relayed::SourceEnded(_) => return Err(cut(source)),
@@ -236,11 +242,11 @@ pub(crate) async fn download(
             }
         }
         buffer.rewind();
-        match source.recv_for(buffer, read_by(), client_fd).await {
+        match source.recv_for(&mut buffer, read_by(), client_fd).await {
             Ok(count) if count > 0 => {}
             Ok(_) if source.ended() == Ended::No => {
                 let end = body.end_of_stream(Cause::ResponseIncomplete)?;
-                let framed = outgoing.frame(buffer, end, &scratch.trailers);
+                let framed = outgoing.frame(&mut buffer, end, &scratch.trailers);
                 let out = buffer.bytes().get(..framed.send).unwrap_or(&[]);
                 client.send(out, false, || worker.clock.after(client_write)).await?;
                 return Ok(());

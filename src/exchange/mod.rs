@@ -83,8 +83,8 @@ pub(crate) enum Answer {
 pub(crate) struct Fetched {
     pub(crate) id: BackendId,
     pub(crate) backend: Backend,
-    /// What came behind the head.
-    pub(crate) buffer: Buffer,
+    /// What came behind the head; not here while it is being sent.
+    pub(crate) buffer: Option<Buffer>,
     pub(crate) body: Incoming,
     pub(crate) length: BodyLength,
     /// The request's body, where it is still on its way.

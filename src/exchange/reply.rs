@@ -88,8 +88,10 @@ async fn backends(
         client.reader = upload.into_reader();
     }
     let Fetched { id, backend, buffer, body, .. } = *fetched;
-    let unasked = body.has_ended() && !buffer.is_empty();
-    worker.buffers.give(buffer);
+    let unasked = body.has_ended() && buffer.as_ref().is_some_and(|rest| !rest.is_empty());
+    if let Some(buffer) = buffer {
+        worker.buffers.give(buffer);
+    }
     if unasked {
         worker.count(Counter::BackendUnasked);
     }

@@ -55,7 +55,7 @@ async fn switch(
     client.head_sent.set(true);
     client.send(&scratch.out, false, || worker.clock.after(timeouts.client_write)).await?;
     let Some(Reader { buffer: early, .. }) = client.reader.take() else { return Ok(()) };
-    let Fetched { backend, buffer, in_flight, .. } = fetched;
+    let Fetched { backend, buffer: Some(buffer), in_flight, .. } = fetched else { return Ok(()) };
     let (near, far) = (&*client.stream, &*backend.stream);
     let idle = || worker.clock.after(timeouts.tunnel);
     let mut up = pin!(pump(worker, near, far, early, &idle));

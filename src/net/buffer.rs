@@ -207,6 +207,23 @@ unsafe impl IoBuf for Filling {
     }
 }
 
+/// The first `count` bytes of a buffer, which the kernel is reading.
+pub(crate) struct Draining {
+    pub(crate) buffer: Buffer,
+    pub(crate) count: usize,
+}
+
+// SAFETY: the pointer stays valid and in place while the buffer is owned by the operation.
+unsafe impl IoBuf for Draining {
+    fn read_ptr(&self) -> *const u8 {
+        self.buffer.bytes().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.count.min(self.buffer.len())
+    }
+}
+
 /// The buffers of one worker.
 pub(crate) struct Buffers {
     free: RefCell<Vec<Buffer>>,

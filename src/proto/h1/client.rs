@@ -157,6 +157,21 @@ impl Client {
         self.stream.send_all(bytes, more, deadline).await.map_err(|_| self.write_fault())
     }
 
+    /// As `send`, of the first `count` bytes of a buffer.
+    ///
+    /// # Errors
+    /// As `send`.
+    #[inline]
+    pub(crate) async fn send_buffer(
+        &self,
+        buffer: Buffer,
+        count: usize,
+        deadline: impl Fn() -> u64,
+    ) -> Result<Buffer, Fault> {
+        let sent = self.stream.send_buffer(buffer, count, deadline).await;
+        sent.map_err(|_| self.write_fault())
+    }
+
     /// Why a write to it failed.
     pub(crate) fn write_fault(&self) -> Fault {
         match self.stream.ended() {
