@@ -6,18 +6,16 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use crate::{
-    http::fault::{Cause, Fault},
-    net::{
-        buffer::Buffers,
-        deadlines::{Deadlines, Ends, NO_TAG},
-        io,
-        stream::{Quiet, Stream},
-    },
-    plan::Connections,
-    proto::h1::Backend,
-    shared::counters::{Counter, Slab},
+use crate::http::fault::{Cause, Fault};
+use crate::net::{
+    buffer::Buffers,
+    deadlines::{Deadlines, Ends, NO_TAG},
+    io,
+    stream::{Quiet, Stream},
 };
+use crate::plan::Connections;
+use crate::proto::h1::Backend;
+use crate::shared::counters::{Counter, Slab};
 
 /// A connection this young may carry a request that cannot be sent again, in milliseconds.
 const YOUNG_MS: u64 = 1_000;

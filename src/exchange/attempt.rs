@@ -9,23 +9,21 @@ use super::{
     Answer, Exchange, Fetched,
     body::{self, Upload},
 };
-use crate::{
-    base::ids::BackendId,
-    http::{
-        fault::{Cause, Fault},
-        forward::{self, ToClient},
-        framing::{self, BodyLength},
-        head::Version,
-        names::Name,
-        parse::HeadLimits,
-        upgrade, write,
-    },
-    net::{buffer::Buffer, clock, deadlines::Ended, stream::beside},
-    plan::HostHeader,
-    proto::h1::{Backend, Client, Incoming, Outgoing},
-    shared::counters::Counter,
-    worker::{InFlight, PoolView, Worker},
+use crate::base::ids::BackendId;
+use crate::http::{
+    fault::{Cause, Fault},
+    forward::{self, ToClient},
+    framing::{self, BodyLength},
+    head::Version,
+    names::Name,
+    parse::HeadLimits,
+    upgrade, write,
 };
+use crate::net::{buffer::Buffer, clock, deadlines::Ended, stream::beside};
+use crate::plan::HostHeader;
+use crate::proto::h1::{Backend, Client, Incoming, Outgoing};
+use crate::shared::counters::Counter;
+use crate::worker::{InFlight, PoolView, Worker};
 
 /// More interim answers than any honest backend sends before its answer.
 const INTERIM_MAX: u32 = 32;
@@ -85,7 +83,7 @@ async fn connection(worker: &Worker, exchange: &Exchange, id: BackendId) -> Resu
         let left = std::time::Duration::from_millis(left);
         time = if time.is_zero() { left } else { time.min(left) };
     }
-    let opened = PoolView::open(exchange.plan(), id, time, &worker.deadlines).await;
+    let opened = Box::pin(PoolView::open(exchange.plan(), id, time, &worker.deadlines)).await;
     worker.clock.renew();
     match opened {
         Ok(backend) => {
@@ -122,10 +120,10 @@ async fn send(
             *out = room;
             sent
         }
-        Some(body) => backend.stream.send_parts(out, body, false, by).await,
+        Some(body) => Box::pin(backend.stream.send_parts(out, body, false, by)).await,
         None => {
             let begun = client.reader.as_ref().is_some_and(|reader| !reader.buffer.is_empty());
-            backend.stream.send_all(out, begun, by).await
+            Box::pin(backend.stream.send_all(out, begun, by)).await
         }
     };
     // A backend that does not take the request may have answered it all the same: only being
@@ -195,7 +193,7 @@ impl Waiting<'_> {
             }
             match exchange.scratch.response.status {
                 101 => return Ok(()),
-                100..=199 => self.relay_interim(client, exchange).await?,
+                100..=199 => Box::pin(self.relay_interim(client, exchange)).await?,
                 _ => return Ok(()),
             }
         }

@@ -9,21 +9,20 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use super::{Exchange, Fetched};
-use crate::{
-    base::ids::{ListenerId, PoolId},
-    http::{
-        chunks,
-        fault::{Cause, Fault},
-        headers::Headers,
-    },
-    net::{clock, deadlines::Ended, relay::Relayed, stream::Stream},
-    proto::h1::{Client, Framed, Incoming, Outgoing, Reader},
-    shared::counters::Counter,
-    worker::{InForce, Worker},
+use crate::base::ids::{ListenerId, PoolId};
+use crate::http::{
+    chunks,
+    fault::{Cause, Fault},
+    headers::Headers,
 };
+use crate::net::{buffer::Buffer, clock, deadlines::Ended, relay::Relayed, stream::Stream};
+use crate::proto::h1::{Client, Framed, Incoming, Outgoing, Reader};
+use crate::shared::counters::Counter;
+use crate::worker::{InForce, Scratch, Worker};
 
 /// From this many bytes on a body of known length is spliced: below, the pipe costs more than the
 /// copy.
@@ -169,7 +168,7 @@ async fn upload_all(
 }
 
 /// Sends a backend's answer: its head, which stands in the exchange's scratch as it goes out, and
-/// its body.
+/// its body. What arrived with the head leaves with the head, in one write.
 pub(crate) async fn download(
     worker: &Worker,
     client: &Client,
@@ -177,81 +176,125 @@ pub(crate) async fn download(
     fetched: &mut Fetched,
     outgoing: Outgoing,
 ) -> Result<(), Fault> {
-    let in_force = Rc::clone(&exchange.in_force);
-    let plan = in_force.plan.pool(exchange.pool).timeouts;
-    let client_write = in_force.plan.listener(client.peer.listener).timeouts.client_write;
-    let deadline = exchange.deadline;
-    let pace = Pace::begin(worker, &in_force);
-    let client_fd = client.stream.raw();
-    let Fetched { backend, buffer: held, body, .. } = fetched;
+    let in_force = &exchange.in_force;
+    let down = Download {
+        worker,
+        client,
+        source: Rc::clone(&fetched.backend.stream),
+        outgoing,
+        deadline: exchange.deadline,
+        read: in_force.plan.pool(exchange.pool).timeouts.body,
+        write: in_force.plan.listener(client.peer.listener).timeouts.client_write,
+        pace: Pace::begin(worker, in_force),
+    };
+    let Fetched { buffer: held, body, .. } = fetched;
     let Some(mut buffer) = held.take() else { return Err(Cause::Internal.into()) };
-    let source = &*backend.stream;
-    let read_by = || clock::earlier(deadline, worker.clock.after(plan.body));
-    let scratch = &mut *exchange.scratch;
+    let Scratch { out: head, trailers, .. } = &mut *exchange.scratch;
     let bytes = &mut exchange.record.response_bytes;
-    let mut head: &[u8] = &scratch.out;
     if buffer.is_empty() && !body.has_ended() {
         // The body is often right behind its head: one more look saves a write.
-        let _ = source.recv_now(&mut buffer);
+        let _ = down.source.recv_now(&mut buffer);
     }
-    loop {
-        let piece = body.next(&mut buffer, &mut scratch.trailers)?;
-        *bytes += piece.body as u64;
-        let write_by = || pace.by(*bytes, worker.clock.after(client_write));
-        let Framed { send, skip, end_apart } =
-            outgoing.frame(&mut buffer, piece, &scratch.trailers);
-        client.head_sent.set(true);
+    let piece = body.next(&mut buffer, trailers)?;
+    *bytes += piece.body as u64;
+    let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, piece, trailers);
+    client.head_sent.set(true);
+    if buffer.prepend(head) {
         let before = head.len();
-        if before > 0 && buffer.prepend(head) {
-            buffer = client.send_buffer(buffer, before + send, write_by).await?;
-            buffer.consume(before + skip);
-        } else if before == 0 {
-            buffer = client.send_buffer(buffer, send, write_by).await?;
-            buffer.consume(skip);
-        } else {
-            let out = buffer.bytes().get(..send).unwrap_or(&[]);
-            let sent = client.stream.send_parts(head, out, end_apart, write_by).await;
-            sent.map_err(|_| client.write_fault())?;
-            buffer.consume(skip);
-        }
-        head = &[];
-        if end_apart {
-            let mut end = Vec::new();
-            chunks::write_trailers(&scratch.trailers, &mut end);
-            client.send(&end, false, write_by).await?;
-        }
-        if body.has_ended() {
-            *held = Some(buffer);
-            return Ok(());
-        }
-        if let Incoming::Fixed(left @ SPLICE_BYTES_MIN..) = *body {
-            match worker
-                .pipes
-                .relay(source, &client.stream, left, client_fd, read_by, write_by)
-                .await
+        buffer = client.send_buffer(buffer, before + send, || down.write_by(*bytes)).await?;
+        buffer.consume(before + skip);
+    } else {
+        Box::pin(client.send(head, send > 0, || down.write_by(*bytes))).await?;
+        buffer = client.send_buffer(buffer, send, || down.write_by(*bytes)).await?;
+        buffer.consume(skip);
+    }
+    if end_apart || !body.has_ended() {
+        buffer = Box::pin(down.rest(buffer, body, trailers, end_apart, bytes)).await?;
+    }
+    *held = Some(buffer);
+    Ok(())
+}
+
+/// A body on its way to a client.
+struct Download<'a> {
+    worker: &'a Worker,
+    client: &'a Client,
+    source: Rc<Stream>,
+    outgoing: Outgoing,
+    deadline: u64,
+    read: Duration,
+    write: Duration,
+    pace: Pace,
+}
+
+impl Download<'_> {
+    fn read_by(&self) -> u64 {
+        clock::earlier(self.deadline, self.worker.clock.after(self.read))
+    }
+
+    fn write_by(&self, bytes: u64) -> u64 {
+        self.pace.by(bytes, self.worker.clock.after(self.write))
+    }
+
+    /// Sends what comes behind the first piece.
+    async fn rest(
+        &self,
+        mut buffer: Buffer,
+        body: &mut Incoming,
+        trailers: &mut Headers,
+        mut end_apart: bool,
+        bytes: &mut u64,
+    ) -> Result<Buffer, Fault> {
+        let client = self.client;
+        loop {
+            if end_apart {
+                let mut end = Vec::new();
+                chunks::write_trailers(trailers, &mut end);
+                client.send(&end, false, || self.write_by(*bytes)).await?;
+            }
+            if body.has_ended() {
+                return Ok(buffer);
+            }
+            if let Incoming::Fixed(left @ SPLICE_BYTES_MIN..) = *body
+                && self.spliced(left, *bytes).await?
             {
-                Relayed::All => {
-                    *bytes += left;
-                    body.passed(left);
-                    *held = Some(buffer);
-                    return Ok(());
-                }
-                Relayed::SourceEnded(_) => return Err(cut(source)),
-                Relayed::SinkFailed(..) => return Err(client.write_fault()),
-                Relayed::NoPipe => {}
+                *bytes += left;
+                body.passed(left);
+                return Ok(buffer);
             }
+            buffer.rewind();
+            let piece = if self.more(&mut buffer).await? {
+                body.next(&mut buffer, trailers)?
+            } else {
+                body.end_of_stream(Cause::ResponseIncomplete)?
+            };
+            *bytes += piece.body as u64;
+            let framed = self.outgoing.frame(&mut buffer, piece, trailers);
+            buffer = client.send_buffer(buffer, framed.send, || self.write_by(*bytes)).await?;
+            buffer.consume(framed.skip);
+            end_apart = framed.end_apart;
         }
-        buffer.rewind();
-        match source.recv_for(&mut buffer, read_by(), client_fd).await {
-            Ok(count) if count > 0 => {}
-            Ok(_) if source.ended() == Ended::No => {
-                let end = body.end_of_stream(Cause::ResponseIncomplete)?;
-                let framed = outgoing.frame(&mut buffer, end, &scratch.trailers);
-                let out = buffer.bytes().get(..framed.send).unwrap_or(&[]);
-                client.send(out, false, || worker.clock.after(client_write)).await?;
-                return Ok(());
-            }
-            Ok(_) | Err(_) => return Err(cut(source)),
+    }
+
+    /// Reads more of the answer; false at the end of the connection.
+    async fn more(&self, buffer: &mut Buffer) -> Result<bool, Fault> {
+        match self.source.recv_for(buffer, self.read_by(), self.client.stream.raw()).await {
+            Ok(count) if count > 0 => Ok(true),
+            Ok(_) if self.source.ended() == Ended::No => Ok(false),
+            Ok(_) | Err(_) => Err(cut(&self.source)),
+        }
+    }
+
+    /// Lets the kernel move the rest; false where it has no pipe for us.
+    async fn spliced(&self, left: u64, bytes: u64) -> Result<bool, Fault> {
+        let (read_by, write_by) = (|| self.read_by(), || self.write_by(bytes));
+        let (source, client) = (&*self.source, &*self.client.stream);
+        let pipes = &self.worker.pipes;
+        match pipes.relay(source, client, left, client.raw(), read_by, write_by).await {
+            Relayed::All => Ok(true),
+            Relayed::NoPipe => Ok(false),
+            Relayed::SourceEnded => Err(cut(source)),
+            Relayed::SinkFailed => Err(self.client.write_fault()),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The one end of every exchange: counters, and the log when it lands.
 
 use super::{Exchange, Reuse};
-use crate::{http::fault::Cause, proto::h1::Client, shared::counters::Counter, worker::Worker};
+use crate::http::fault::Cause;
+use crate::proto::h1::Client;
+use crate::shared::counters::Counter;
+use crate::worker::Worker;
 
 /// Records how an exchange ended and recycles its room.
 pub(super) fn record(worker: &Worker, client: &Client, exchange: Exchange, reuse: Reuse) -> Reuse {

@@ -13,16 +13,14 @@ mod tunnel;
 
 use std::{net::IpAddr, rc::Rc};
 
-use crate::{
-    base::ids::{BackendId, PoolId},
-    http::{fault::Fault, framing::BodyLength},
-    net::buffer::Buffer,
-    plan::Pool,
-    policy::retry::{Attempt, Outcome},
-    proto::h1::{Backend, Incoming},
-    shared::counters::Counter,
-    worker::{InFlight, InForce, Scratch, Worker},
-};
+use crate::base::ids::{BackendId, PoolId};
+use crate::http::{fault::Fault, framing::BodyLength};
+use crate::net::buffer::Buffer;
+use crate::plan::Pool;
+use crate::policy::retry::{Attempt, Outcome};
+use crate::proto::h1::{Backend, Incoming};
+use crate::shared::counters::Counter;
+use crate::worker::{InFlight, InForce, Scratch, Worker};
 
 use self::body::Upload;
 

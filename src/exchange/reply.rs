@@ -3,20 +3,18 @@
 use std::rc::Rc;
 
 use super::{Answer, Exchange, Fetched, Reuse, body, tunnel};
-use crate::{
-    http::{
-        answer::{self, FaultAnswer},
-        fault::{Cause, Fault},
-        forward::{self, Reply, ToClient},
-        framing::BodyLength,
-        names::Name,
-        write,
-    },
-    net::stream::beside,
-    proto::h1::{Client, Outgoing},
-    shared::counters::Counter,
-    worker::Worker,
+use crate::http::{
+    answer::{self, FaultAnswer},
+    fault::{Cause, Fault},
+    forward::{self, Reply, ToClient},
+    framing::BodyLength,
+    names::Name,
+    write,
 };
+use crate::net::stream::beside;
+use crate::proto::h1::{Client, Outgoing};
+use crate::shared::counters::Counter;
+use crate::worker::Worker;
 
 /// Sends an answer; what becomes of the client's connection then.
 pub(super) async fn send(
@@ -28,7 +26,7 @@ pub(super) async fn send(
     let result = match answer {
         Answer::Own { status } => {
             exchange.record.status = status;
-            own(worker, client, exchange).await
+            Box::pin(own(worker, client, exchange)).await
         }
         Answer::Fetched(fetched) => backends(worker, client, exchange, fetched).await,
         Answer::Switched(fetched) => {
@@ -38,7 +36,9 @@ pub(super) async fn send(
     };
     match result {
         Ok(()) => after(client, exchange),
-        Err(fault) if !client.head_sent.get() => refuse(worker, client, exchange, fault).await,
+        Err(fault) if !client.head_sent.get() => {
+            Box::pin(refuse(worker, client, exchange, fault)).await
+        }
         Err(fault) => {
             exchange.record.fault = Some(fault);
             // A body that only ends with the connection must not end like a whole one.

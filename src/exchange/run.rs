@@ -6,19 +6,17 @@
 use std::rc::Rc;
 
 use super::{Answer, Exchange, Reuse, attempt, finish, reply};
-use crate::{
-    base::ids::{BackendId, PoolId},
-    http::{
-        fault::{Cause, Fault},
-        forward::{self, Forward, ForwardedFor},
-        framing::{self, BodyLength},
-        head::Method,
-    },
-    policy::retry::{self, Decision, Outcome},
-    proto::h1::Client,
-    shared::counters::Counter,
-    worker::{Scratch, Worker},
+use crate::base::ids::{BackendId, PoolId};
+use crate::http::{
+    fault::{Cause, Fault},
+    forward::{self, Forward, ForwardedFor},
+    framing::{self, BodyLength},
+    head::Method,
 };
+use crate::policy::retry::{self, Decision, Outcome};
+use crate::proto::h1::Client;
+use crate::shared::counters::Counter;
+use crate::worker::{Scratch, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
 pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
@@ -30,7 +28,7 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
     };
     let sent = match answered {
         Ok(answer) => reply::send(worker, client, &mut exchange, answer).await,
-        Err(fault) => reply::refuse(worker, client, &mut exchange, fault).await,
+        Err(fault) => Box::pin(reply::refuse(worker, client, &mut exchange, fault)).await,
     };
     finish::record(worker, client, exchange, sent)
 }

@@ -8,18 +8,16 @@ use std::{
 };
 
 use super::{Exchange, Fetched, Reuse};
-use crate::{
-    http::{
-        fault::{Cause, Fault},
-        forward::{self, ToClient},
-        framing::BodyLength,
-        write,
-    },
-    net::{buffer::Buffer, fd::Half, stream::Stream},
-    proto::h1::{Client, Reader},
-    shared::counters::Counter,
-    worker::Worker,
+use crate::http::{
+    fault::{Cause, Fault},
+    forward::{self, ToClient},
+    framing::BodyLength,
+    write,
 };
+use crate::net::{buffer::Buffer, fd::Half, stream::Stream};
+use crate::proto::h1::{Client, Reader};
+use crate::shared::counters::Counter;
+use crate::worker::Worker;
 
 /// Tells the client that the protocol is switched and relays until the end.
 pub(super) async fn run(

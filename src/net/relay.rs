@@ -32,10 +32,10 @@ pub(crate) struct Pipes(RefCell<Vec<Pipe>>);
 pub(crate) enum Relayed {
     /// Everything went over.
     All,
-    /// The source ended early or failed; so many bytes had gone over.
-    SourceEnded(u64),
-    /// The sink failed; so many bytes had gone over.
-    SinkFailed(u64, io::Error),
+    /// The source ended early or failed.
+    SourceEnded,
+    /// The sink failed.
+    SinkFailed,
     /// There is no pipe to be had; nothing was moved.
     NoPipe,
 }
@@ -80,15 +80,15 @@ impl Pipes {
             };
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
             let moved = match ready.and_then(|()| source.splice_into(&pipe.writing, wanted)) {
-                Ok(0) => return self.ended(pipe, count - left),
+                Ok(0) => return self.ended(pipe),
                 Ok(moved) => moved,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => return self.ended(pipe, count - left),
+                Err(_) => return self.ended(pipe),
             };
             let more = left > moved as u64;
-            if let Err((sent, error)) = drain(&pipe, sink, moved, more, &write_by).await {
+            if drain(&pipe, sink, moved, more, &write_by).await.is_err() {
                 // What is left in the pipe goes with it.
-                return Relayed::SinkFailed(count - left + sent, error);
+                return Relayed::SinkFailed;
             }
             left -= moved as u64;
         }
@@ -96,9 +96,9 @@ impl Pipes {
         Relayed::All
     }
 
-    fn ended(&self, pipe: Pipe, moved: u64) -> Relayed {
+    fn ended(&self, pipe: Pipe) -> Relayed {
         self.give(pipe);
-        Relayed::SourceEnded(moved)
+        Relayed::SourceEnded
     }
 }
 
@@ -108,7 +108,7 @@ async fn drain(
     count: usize,
     more: bool,
     write_by: impl Fn() -> u64,
-) -> Result<(), (u64, io::Error)> {
+) -> io::Result<()> {
     let mut left = count;
     while left > 0 {
         match sink.splice_from(&pipe.reading, left, more) {
@@ -117,9 +117,9 @@ async fn drain(
                 sink.watched().write_by(write_by());
                 let ready = sink.writable().await;
                 sink.watched().write_by(0);
-                ready.map_err(|error| ((count - left) as u64, error))?;
+                ready?;
             }
-            Err(error) => return Err(((count - left) as u64, error)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -231,7 +231,7 @@ impl Stream {
                     second = second.get(count - of_first..).unwrap_or(&[]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_writable(deadline()).await?;
+                    Box::pin(self.wait_writable(deadline())).await?;
                 }
                 Err(error) => return Err(error),
             }

@@ -10,17 +10,15 @@ use std::{
 };
 
 use super::connection;
-use crate::{
-    http::{
-        answer::{self, FaultAnswer},
-        fault::Cause,
-    },
-    net::{deadlines::Ends, io::sleep, listener::Listener, stream::Stream},
-    plan::ListenerId,
-    proto::h1::Peer,
-    shared::counters::Counter,
-    worker::{Admitted, Worker},
+use crate::http::{
+    answer::{self, FaultAnswer},
+    fault::Cause,
 };
+use crate::net::{deadlines::Ends, io::sleep, listener::Listener, stream::Stream};
+use crate::plan::ListenerId;
+use crate::proto::h1::Peer;
+use crate::shared::counters::Counter;
+use crate::worker::{Admitted, Worker};
 
 /// Connections taken before others have their turn.
 const BATCH: usize = 128;

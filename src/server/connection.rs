@@ -12,14 +12,12 @@ use std::{
     task::Poll,
 };
 
-use crate::{
-    exchange::{Reuse, run},
-    http::fault::{Cause, Fault},
-    net::{buffer::Buffer, deadlines::Ended, fd::Half, stream::Stream},
-    proto::h1::{Client, HeadRead, Incoming, Peer, Reader},
-    shared::counters::Counter,
-    worker::{Admitted, Worker},
-};
+use crate::exchange::{Reuse, run};
+use crate::http::fault::{Cause, Fault};
+use crate::net::{buffer::Buffer, deadlines::Ended, fd::Half, stream::Stream};
+use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
+use crate::shared::counters::Counter;
+use crate::worker::{Admitted, Worker};
 
 /// A lingering close reads and forgets so much, for so long, that the client sees its answer.
 const LINGER_BYTES: usize = 256 << 10;
@@ -111,7 +109,7 @@ impl Connection {
                 self.keep(buffer);
                 return if idle { After::Idle } else { After::Partial { new: false } };
             }
-            Ok(_) | Err(_) => return self.ended(buffer).await,
+            Ok(_) | Err(_) => return Box::pin(self.ended(buffer)).await,
         }
         self.stream.watched().busy();
         let mut client = self.client(buffer);
@@ -195,7 +193,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut scanned: usize) 
             }
             HeadRead::Refused(fault) => {
                 worker.recycle(scratch);
-                run::refuse(worker, client, fault).await
+                Box::pin(run::refuse(worker, client, fault)).await
             }
             HeadRead::Partial => {
                 worker.recycle(scratch);

@@ -3,19 +3,17 @@
 use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use super::accept;
-use crate::{
-    net::{
-        io::{ending, sleep},
-        listener::Listener,
-        wake::Bell,
-    },
-    plan::ListenerId,
-    shared::{
-        counters::Slab,
-        inbox::{Inbox, Message},
-    },
-    worker::{Common, Worker},
+use crate::net::{
+    io::{ending, sleep},
+    listener::Listener,
+    wake::Bell,
 };
+use crate::plan::ListenerId;
+use crate::shared::{
+    counters::Slab,
+    inbox::{Inbox, Message},
+};
+use crate::worker::{Common, Worker};
 
 /// One worker's sockets: of which listener, on which port.
 pub(super) type Sockets = Vec<(ListenerId, u16, OwnedFd)>;

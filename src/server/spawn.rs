@@ -16,12 +16,10 @@ use crossbeam_channel::Sender;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::run::{self, Sockets};
-use crate::{
-    net::io::set_running,
-    plan::Driver,
-    shared::{counters::Slab, inbox::Inbox},
-    worker::Common,
-};
+use crate::net::io::set_running;
+use crate::plan::Driver;
+use crate::shared::{counters::Slab, inbox::Inbox};
+use crate::worker::Common;
 
 /// Entries of the submission queue: a turn of a busy core fits.
 const ENTRIES: u32 = 4096;

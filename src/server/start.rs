@@ -19,16 +19,14 @@ use super::{
     run::Sockets,
     spawn::{self, DriverInUse, Job, Ready},
 };
-use crate::{
-    net::listener::{self, Bound},
-    plan::{ListenerId, Plan},
-    shared::{
-        counters::{Slab, TABLE},
-        inbox::{Message, Outbox, mailbox},
-        permits::Permits,
-    },
-    worker::Common,
+use crate::net::listener::{self, Bound};
+use crate::plan::{ListenerId, Plan};
+use crate::shared::{
+    counters::{Slab, TABLE},
+    inbox::{Message, Outbox, mailbox},
+    permits::Permits,
 };
+use crate::worker::Common;
 
 /// Why nothing was started: one sentence for people.
 #[derive(Debug)]

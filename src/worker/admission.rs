@@ -7,12 +7,10 @@
 use std::rc::Rc;
 
 use super::Worker;
-use crate::{
-    base::ids::ListenerId,
-    shared::{
-        counters::Counter,
-        permits::{Permit, Permits},
-    },
+use crate::base::ids::ListenerId;
+use crate::shared::{
+    counters::Counter,
+    permits::{Permit, Permits},
 };
 
 /// A client connection that was let in; gives its permits back when it is dropped.

@@ -19,16 +19,16 @@ pub(crate) use self::{
     pool::{InFlight, PoolView},
     scratch::Scratch,
 };
-use crate::{
-    base::ids::PoolId,
-    http::parse::HeadLimits,
-    net::{buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal},
-    plan::Plan,
-    policy::route::Router,
-    shared::{
-        counters::{Counter, Slab},
-        permits::Permits,
-    },
+use crate::base::ids::PoolId;
+use crate::http::parse::HeadLimits;
+use crate::net::{
+    buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
+};
+use crate::plan::Plan;
+use crate::policy::route::Router;
+use crate::shared::{
+    counters::{Counter, Slab},
+    permits::Permits,
 };
 
 /// Buffers kept warm per worker while nobody uses them: 256 of 68 KiB at most.

@@ -7,19 +7,17 @@ use std::{
 };
 
 use super::InForce;
-use crate::{
-    base::{
-        backend_set::BackendSet,
-        ids::{BackendId, PoolId},
-    },
-    conns::{self, Conns},
-    http::fault::Fault,
-    net::{buffer::Buffers, deadlines::Deadlines},
-    plan::{self, Pool},
-    policy::balance::{Balancer, Candidates, Weights},
-    proto::h1::Backend,
-    shared::counters::Slab,
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
 };
+use crate::conns::{self, Conns};
+use crate::http::fault::Fault;
+use crate::net::{buffer::Buffers, deadlines::Deadlines};
+use crate::plan::{self, Pool};
+use crate::policy::balance::{Balancer, Candidates, Weights};
+use crate::proto::h1::Backend;
+use crate::shared::counters::Slab;
 
 /// This core's view of a pool.
 pub(crate) struct PoolView {

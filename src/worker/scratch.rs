@@ -2,12 +2,10 @@
 //!
 //! A warm request finds all of it grown and allocates nothing.
 
-use crate::{
-    base::backend_set::BackendSet,
-    http::{
-        head::{RequestHead, ResponseHead},
-        headers::Headers,
-    },
+use crate::base::backend_set::BackendSet;
+use crate::http::{
+    head::{RequestHead, ResponseHead},
+    headers::Headers,
 };
 
 /// Room that grew beyond this is not kept.

@@ -2,17 +2,15 @@
 
 use std::{os::fd::RawFd, rc::Rc};
 
-use crate::{
-    http::{
-        fault::{Cause, Fault},
-        head::ResponseHead,
-        parse::{self, HeadLimits, Parse},
-    },
-    net::{
-        buffer::{Buffer, Buffers},
-        deadlines::Ended,
-        stream::Stream,
-    },
+use crate::http::{
+    fault::{Cause, Fault},
+    head::ResponseHead,
+    parse::{self, HeadLimits, Parse},
+};
+use crate::net::{
+    buffer::{Buffer, Buffers},
+    deadlines::Ended,
+    stream::Stream,
 };
 
 /// A connection to a backend.

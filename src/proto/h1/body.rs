@@ -3,16 +3,14 @@
 //! Framing is never passed through. A chunked piece is decoded in place, its body moved together,
 //! and leaves as one canonical chunk written around it in the same buffer, in one write.
 
-use crate::{
-    http::{
-        chunks::{self, Chunks, Compacted},
-        fault::{Cause, Fault},
-        framing::BodyLength,
-        headers::Headers,
-        parse::HeadLimits,
-    },
-    net::buffer::Buffer,
+use crate::http::{
+    chunks::{self, Chunks, Compacted},
+    fault::{Cause, Fault},
+    framing::BodyLength,
+    headers::Headers,
+    parse::HeadLimits,
 };
+use crate::net::buffer::Buffer;
 
 /// A body that is being read.
 pub(crate) enum Incoming {

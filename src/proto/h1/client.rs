@@ -2,17 +2,15 @@
 
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
 
-use crate::{
-    http::{
-        fault::{Cause, Fault},
-        framing::BodyLength,
-        head::RequestHead,
-        headers::Headers,
-        parse::{self, HeadLimits, Parse},
-    },
-    net::{buffer::Buffer, deadlines::Ended, stream::Stream},
-    plan::ListenerId,
+use crate::http::{
+    fault::{Cause, Fault},
+    framing::BodyLength,
+    head::RequestHead,
+    headers::Headers,
+    parse::{self, HeadLimits, Parse},
 };
+use crate::net::{buffer::Buffer, deadlines::Ended, stream::Stream};
+use crate::plan::ListenerId;
 
 use super::Incoming;
 
