@@ -157,6 +157,10 @@ fn compose(exchange: &mut Exchange, id: BackendId) {
     let in_force = Rc::clone(&exchange.in_force);
     let pool = in_force.plan.pool(exchange.pool);
     let host = match &pool.host {
+        // HTTP/1.0 clients may give no host; HTTP/1.1 backends must be given one.
+        HostHeader::Client if exchange.scratch.request.authority.len == 0 => {
+            Some(in_force.pool(exchange.pool).authority(id))
+        }
         HostHeader::Client => None,
         HostHeader::Backend => Some(in_force.pool(exchange.pool).authority(id)),
         HostHeader::Literal(host) => Some(host.as_bytes()),

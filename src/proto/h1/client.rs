@@ -99,8 +99,10 @@ impl Client {
     ) -> HeadRead {
         let Some(reader) = &mut self.reader else { return HeadRead::Partial };
         let bytes = reader.buffer.bytes();
-        let ready = parse::complete(bytes, scanned).is_some();
-        if !ready && bytes.len() <= limits.line_bytes_max.min(limits.head_bytes_max) {
+        // What comes first is looked at as a head at once: garbage is refused promptly. A head
+        // that comes in many small pieces is looked at again only when its end is there.
+        let large = bytes.len() > limits.line_bytes_max.min(limits.head_bytes_max);
+        if scanned > 0 && !large && parse::complete(bytes, scanned).is_none() {
             return HeadRead::Partial;
         }
         match parse::request(bytes, limits, head) {
