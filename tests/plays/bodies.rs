@@ -214,14 +214,15 @@ fn a_large_answer_passes_whole(driver: Driver) {
 }
 
 fn a_slow_reader_slows_the_backend(driver: Driver) {
-    const SIZE: usize = 48 << 20;
+    const SIZE: usize = 128 << 20;
     let sent = Arc::new(AtomicUsize::new(0));
     let fountain = plays({
         let sent = sent.clone();
         move |visit| {
             visit.request()?;
             visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"))?;
-            for piece in pattern(SIZE).chunks(64 << 10) {
+            let piece = [b'a'; 64 << 10];
+            for _ in 0..SIZE / piece.len() {
                 visit.send(piece)?;
                 sent.fetch_add(piece.len(), Ordering::SeqCst);
             }
@@ -232,11 +233,13 @@ fn a_slow_reader_slows_the_backend(driver: Driver) {
     let mut client = Client::connect_with_small_buffer(stage.address(), 64 << 10);
     client.send(get("/"));
     let head = client.response_head("GET").unwrap();
-    // What fits is in the kernel's buffers of four sockets, not in the proxy.
+    // What fits is in the kernel's buffers of four sockets (up to 32 MiB each where they may grow),
+    // not in the proxy, whose memory `process` looks at.
     let taken = settled(|| sent.load(Ordering::SeqCst));
-    assert!(taken < SIZE / 2, "{taken} bytes were taken for a client that reads none");
-    let (body, _) = client.wire().body(head.framing).unwrap();
-    assert!(body == pattern(SIZE), "another body");
+    assert!(0 < taken && taken < SIZE / 2, "{taken} bytes were taken for a client that reads none");
+    let mut came = 0;
+    client.wire().body_into(head.framing, &mut |piece| came += piece.len()).unwrap();
+    assert_eq!(came, SIZE);
 }
 
 /// Answers `/bodiless` with this status line's rest and everything else with a body.

@@ -27,6 +27,7 @@ on_both_drivers!(
     a_body_that_was_refused_is_never_a_request,
     a_backend_may_answer_and_leave_before_the_body,
     a_body_that_no_backend_took_is_never_a_request,
+    a_body_whose_backend_died_is_never_a_request,
     lingering_ends,
 );
 
@@ -176,7 +177,7 @@ fn a_backend_may_answer_and_leave_before_the_body(driver: Driver) {
 }
 
 fn a_body_that_no_backend_took_is_never_a_request(driver: Driver) {
-    const ANSWER: usize = 200_000;
+    const ANSWER: usize = 6 << 20;
     let hasty = plays(|visit| {
         if visit.head()?.0.start.contains("/smuggled") {
             return visit.send(ok("evil"));
@@ -185,7 +186,7 @@ fn a_body_that_no_backend_took_is_never_a_request(driver: Driver) {
         visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n"))?;
         visit.send("a".repeat(ANSWER))?;
         // Closing with bytes unread is a reset: what still comes is not taken.
-        visit.pause(Duration::from_millis(50))?;
+        visit.pause(Duration::from_millis(300))?;
         visit.reset();
         Ok(())
     });
@@ -205,6 +206,29 @@ fn a_body_that_no_backend_took_is_never_a_request(driver: Driver) {
         client.half_close().expect_gone();
     }
     assert_eq!(stage.backend(0).heads().len(), 1);
+}
+
+fn a_body_whose_backend_died_is_never_a_request(driver: Driver) {
+    let dying = plays(|visit| {
+        if visit.head()?.0.start.contains("/smuggled") {
+            return visit.send(ok("evil"));
+        }
+        visit.reset();
+        Ok(())
+    });
+    let stage = Stage::on(driver).backend(dying).start();
+    let body = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20);
+    for round in 0..40 {
+        let mut client = stage.connect();
+        let (framing, size) = ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ", body.len());
+        let (first, rest) = body.split_at(round * 17);
+        client.send(format!("{framing}{size}\r\n\r\n{first}"));
+        client.send_what_is_taken(&rest[..rest.len() / 2]);
+        client.send_what_is_taken(&rest[rest.len() / 2..]);
+        assert_eq!(client.response().status, 502, "round {round}");
+        client.half_close().expect_end();
+    }
+    assert!(stage.backend(0).heads().iter().all(|head| head.start.starts_with("POST / ")));
 }
 
 fn lingering_ends(driver: Driver) {

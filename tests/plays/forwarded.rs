@@ -16,6 +16,7 @@ on_both_drivers!(
     a_stranger_cannot_have_the_truth_dropped,
     a_trusted_proxy_cannot_have_the_truth_dropped,
     names_that_look_alike_are_dropped,
+    a_client_of_ipv6_is_told_as_such,
 );
 
 const LIES: &str = "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n\
@@ -105,4 +106,18 @@ fn names_that_look_alike_are_dropped(driver: Driver) {
     let stage = Stage::on(driver).backend(answers("ok")).start();
     let request = forwarded(&stage, "X_Forwarded_For: 203.0.113.7\r\nX-Forwarded_Proto: https\r\n");
     assert!(!request.head.raw.contains('_'), "{}", request.head.raw);
+}
+
+fn a_client_of_ipv6_is_told_as_such(driver: Driver) {
+    let stage = Stage::on(driver)
+        .sections("[listener.six]\nbind = \"[::1]:0\"\npool = \"app\"")
+        .backend(answers("ok"))
+        .start();
+    let six = stage.address_of("six");
+    Client::connect(six).get("/").expect(200, "ok");
+    let request = stage.last_request();
+    assert_eq!(request.field("x-forwarded-for"), Some("::1"));
+    assert_eq!(request.field("x-forwarded-port"), Some(six.port().to_string().as_str()));
+    stage.get("/").expect(200, "ok");
+    assert_eq!(stage.last_request().field("x-forwarded-for"), Some("127.0.0.1"));
 }

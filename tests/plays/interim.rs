@@ -18,6 +18,7 @@ on_both_drivers!(
     hints_are_relayed_before_the_answer,
     hints_are_never_sent_to_1_0,
     interim_responses_keep_their_order,
+    interim_responses_without_end_are_a_fault,
     an_unasked_switch_of_protocols_is_a_fault,
 );
 
@@ -137,6 +138,25 @@ fn interim_responses_keep_their_order(driver: Driver) {
         assert_eq!(client.response_head("GET").unwrap().status, status);
     }
     client.response().expect(200, "done");
+}
+
+fn interim_responses_without_end_are_a_fault(driver: Driver) {
+    let endless = plays(|visit| {
+        visit.request()?;
+        loop {
+            visit.send(HINT)?;
+        }
+    });
+    let stage = Stage::on(driver).backend(endless).start();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    for _ in 0..1_000 {
+        let response = client.response();
+        if response.status != 103 {
+            return response.expect_fault(502, "backend_protocol");
+        }
+    }
+    panic!("a thousand hints and no end");
 }
 
 fn an_unasked_switch_of_protocols_is_a_fault(driver: Driver) {

@@ -9,7 +9,7 @@ use crate::{
     backend::Cue,
     client::{Client, get},
     scripts::{answers, answers_on, chunk, sends},
-    stage::{Driver, Stage, eventually},
+    stage::{Driver, Stage, eventually, expect_about, long},
     wire::Broken,
 };
 
@@ -21,6 +21,7 @@ on_both_drivers!(
     a_length_may_be_so_large_and_no_larger,
     chunks_may_be_so_many_bytes_and_no_more,
     trailers_are_bounded,
+    a_body_may_be_so_slow_and_no_slower,
     at_the_limit_of_connections_an_idle_one_makes_room,
     at_the_limit_of_connections_a_busy_proxy_says_so,
     a_listener_has_a_limit_of_its_own,
@@ -124,6 +125,23 @@ fn trailers_are_bounded(driver: Driver) {
     assert!(stage.backend(0).requests().is_empty());
 }
 
+fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
+    let stage = Stage::on(driver).limits("body-rate = \"1KiB\"").backend(answers("ok")).start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    // No gap is long; but of the 1 KiB a second that are due after 5 s not a tenth comes.
+    let sending = client.wire().stream().try_clone().unwrap();
+    let trickle = std::thread::spawn(move || {
+        while std::io::Write::write_all(&mut &sending, b"abcde").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let took = client.waits(|client| client.response().expect_fault(408, "request_timeout"));
+    expect_about(took, Duration::from_millis(5_250));
+    let _ = client.wire().stream().shutdown(std::net::Shutdown::Both);
+    trickle.join().unwrap();
+}
+
 fn at_the_limit_of_connections_an_idle_one_makes_room(driver: Driver) {
     let stage = Stage::on(driver).limits("connections = 4").backend(answers("ok")).start();
     let mut clients: Vec<Client> = (0..4).map(|_| stage.connect()).collect();
@@ -201,12 +219,12 @@ fn a_connection_that_ends_makes_room(driver: Driver) {
 }
 
 fn a_crowd_of_slow_heads_does_not_slow_others(driver: Driver) {
-    const CROWD: usize = 400;
+    let crowd = if long() { 8_000 } else { 400 };
     let stage = Stage::on(driver)
         .listener("timeouts = { client-header = \"2s\" }")
         .backend(answers("ok"))
         .start();
-    let mut crowd: Vec<Client> = (0..CROWD).map(|_| stage.connect()).collect();
+    let mut crowd: Vec<Client> = (0..crowd).map(|_| stage.connect()).collect();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -24,6 +24,7 @@ mod versions;
 mod bodies;
 mod early;
 mod interim;
+mod random;
 mod tunnel;
 
 mod forwarded;

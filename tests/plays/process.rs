@@ -18,7 +18,7 @@ use crate::{
     backend::{Backend, Cue, Script},
     client::{Client, get},
     scripts::{answers, answers_on, echoes},
-    stage::{Driver, eventually},
+    stage::{Driver, eventually, long},
     wire::Framing,
 };
 
@@ -106,10 +106,9 @@ impl Drop for Process {
     }
 }
 
-/// 1 GiB in both directions at once; 10 GB where `RINGWAY_PLAYS_LONG` is set.
+/// 1 GiB in both directions at once; 10 GB at full length.
 fn a_large_body_passes_through_little_memory(driver: Driver) {
-    let long = std::env::var_os("RINGWAY_PLAYS_LONG").is_some();
-    let size = if long { 10_000_000_000 } else { 1_024 * MEBIBYTE };
+    let size = if long() { 10_000_000_000 } else { 1_024 * MEBIBYTE };
     let process = Process::start(driver, echoes());
     let mut client = Client::connect(process.address);
     let sending = {

@@ -182,9 +182,8 @@ impl Setting {
         let loaded = ringway::config::parse("play.toml", &text)
             .unwrap_or_else(|problems| panic!("{problems} in\n{text}"));
         let handle = ringway::start(loaded.plan).map_err(|error| format!("{error}"))?;
-        let address = handle.addresses()[0].1;
         let backends = backends.into_iter().map(|(backend, _)| backend).collect();
-        Ok(Stage { handle: Some(handle), address, backends })
+        Ok(Stage { addresses: handle.addresses(), handle: Some(handle), backends })
     }
 }
 
@@ -196,7 +195,7 @@ fn append(section: &mut String, line: &str) {
 /// A running proxy between clients and scripted backends.
 pub(crate) struct Stage {
     handle: Option<Handle>,
-    address: SocketAddr,
+    addresses: Vec<(String, SocketAddr)>,
     backends: Vec<Backend>,
 }
 
@@ -209,13 +208,19 @@ impl Stage {
 
     /// Where the proxy listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.address_of("web")
+    }
+
+    /// Where a listener of that name listens.
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
+        let named = |(name, address): &(String, SocketAddr)| (name == listener).then_some(*address);
+        self.addresses.iter().find_map(named).expect("no listener of that name")
     }
 
     /// A client with a new connection.
     #[track_caller]
     pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.address)
+        Client::connect(self.address())
     }
 
     /// Asks on a connection of its own and checks that it ends cleanly after the answer.
@@ -333,4 +338,9 @@ pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
         }
     }
     last.0
+}
+
+/// Whether the plays are to be played at full length: `RINGWAY_PLAYS_LONG` is set.
+pub(crate) fn long() -> bool {
+    std::env::var_os("RINGWAY_PLAYS_LONG").is_some()
 }
