@@ -20,7 +20,7 @@ use rustix::{
     net::{AddressFamily, SocketType, bind, getsockname, listen, socket},
 };
 
-use crate::wire::{Broken, Framing, Head, Heard, PATIENCE, Wire};
+use crate::wire::{Broken, Fields, Framing, Head, Heard, PATIENCE, Wire};
 
 /// What a backend does with each connection.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ pub(crate) struct Request {
     /// The body without framing.
     pub(crate) body: Vec<u8>,
     /// What followed the last chunk.
-    pub(crate) trailers: Vec<(String, String)>,
+    pub(crate) trailers: Fields,
 }
 
 impl Request {

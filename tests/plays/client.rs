@@ -11,7 +11,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 
-use crate::wire::{Broken, Framing, Head, PATIENCE, Wire};
+use crate::wire::{Broken, Fields, Framing, Head, PATIENCE, Wire};
 
 /// A response as it stood on the wire.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Response {
     /// The body without framing.
     pub(crate) body: Vec<u8>,
     /// What followed the last chunk.
-    pub(crate) trailers: Vec<(String, String)>,
+    pub(crate) trailers: Fields,
 }
 
 impl Response {
@@ -194,7 +194,7 @@ impl Client {
     /// Fails unless the connection ends here, cleanly and without another byte.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
-        match self.wire.to_end() {
+        match self.wire.until_end() {
             Ok(rest) if rest.is_empty() => {}
             Ok(rest) => panic!("extra bytes: {:?}", String::from_utf8_lossy(&rest)),
             Err(broken) => panic!("{broken:?} instead of a clean end"),
@@ -204,7 +204,7 @@ impl Client {
     /// Fails unless the connection ends here, by a close or a reset, without another byte.
     #[track_caller]
     pub(crate) fn expect_gone(&mut self) {
-        match self.wire.to_end() {
+        match self.wire.until_end() {
             Ok(rest) if rest.is_empty() => {}
             Err(Broken::Reset) => {}
             other => panic!("{other:?} instead of an end"),

@@ -8,6 +8,7 @@
 //! Every socket has a deadline, so a hang is a failure with a sentence; nothing sleeps for luck.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a play that cannot go on has failed")]
+#![allow(clippy::result_large_err, reason = "what was read of a broken answer is told with it")]
 
 mod backend;
 mod client;

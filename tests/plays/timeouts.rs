@@ -124,7 +124,7 @@ fn a_client_that_stops_reading_is_cut(driver: Driver) {
     stage.expect_count("connections", 0);
     stage.expect_count("backend_in_flight", 0);
     // What is in the kernel still comes; it must not look whole.
-    assert!(matches!(client.wire().to_end(), Ok(_) | Err(Broken::Reset)));
+    assert!(matches!(client.wire().until_end(), Ok(_) | Err(Broken::Reset)));
 }
 
 fn a_backend_that_cannot_be_reached_is_answered_with_504(driver: Driver) {

@@ -73,7 +73,7 @@ fn a_client_may_end_its_half_first(driver: Driver) {
     let patient = plays(|visit| {
         visit.request()?;
         visit.send(SWITCHING)?;
-        let all = visit.wire().to_end()?;
+        let all = visit.wire().until_end()?;
         // The other half is open still: everything goes back only now.
         visit.send(all)?;
         visit.send(" and good bye")
@@ -81,7 +81,7 @@ fn a_client_may_end_its_half_first(driver: Driver) {
     let stage = Stage::on(driver).backend(patient).start();
     let mut client = upgraded(&stage);
     client.send("all I have").half_close();
-    assert_eq!(client.wire().to_end().unwrap(), b"all I have and good bye");
+    assert_eq!(client.wire().until_end().unwrap(), b"all I have and good bye");
 }
 
 fn a_backend_may_end_its_half_first(driver: Driver) {
@@ -89,13 +89,13 @@ fn a_backend_may_end_its_half_first(driver: Driver) {
         visit.request()?;
         visit.send([SWITCHING, "that is all"].concat())?;
         visit.wire().half_close();
-        let all = visit.wire().to_end()?;
+        let all = visit.wire().until_end()?;
         assert_eq!(all, b"but I have more");
         Ok(())
     });
     let stage = Stage::on(driver).backend(brief).start();
     let mut client = upgraded(&stage);
-    assert_eq!(client.wire().to_end().unwrap(), b"that is all");
+    assert_eq!(client.wire().until_end().unwrap(), b"that is all");
     client.send("but I have ").send("more").half_close();
     eventually("the tunnel ends", || stage.count("tunnels"), |open| *open == 0);
     assert!(stage.backend(0).heard().ends_with("but I have more"));
@@ -114,7 +114,7 @@ fn much_passes_through_a_tunnel_both_ways_at_once(driver: Driver) {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
         }
     });
-    assert!(client.wire().to_end().unwrap() == bytes, "other bytes came back");
+    assert!(client.wire().until_end().unwrap() == bytes, "other bytes came back");
     sending.join().unwrap();
 }
 

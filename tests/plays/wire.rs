@@ -47,13 +47,16 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+/// Names and values in order.
+pub(crate) type Fields = Vec<(String, String)>;
+
 /// A start line and fields, as they stood on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     /// The first line without its CRLF.
     pub(crate) start: String,
     /// The fields in order, values without surrounding blanks.
-    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) fields: Fields,
     /// The bytes up to and including the empty line.
     pub(crate) raw: String,
 }
@@ -194,10 +197,7 @@ impl Wire {
     }
 
     /// Reads a body of that framing; the trailers are those of a chunked one.
-    pub(crate) fn body(
-        &mut self,
-        framing: Framing,
-    ) -> Result<(Vec<u8>, Vec<(String, String)>), Broken> {
+    pub(crate) fn body(&mut self, framing: Framing) -> Result<(Vec<u8>, Fields), Broken> {
         let mut body = Vec::new();
         let trailers = self.body_into(framing, &mut |piece| body.extend_from_slice(piece))?;
         Ok((body, trailers))
@@ -208,7 +208,7 @@ impl Wire {
         &mut self,
         framing: Framing,
         take: &mut dyn FnMut(&[u8]),
-    ) -> Result<Vec<(String, String)>, Broken> {
+    ) -> Result<Fields, Broken> {
         match framing {
             Framing::Nothing => Ok(Vec::new()),
             Framing::Length(length) => self.exactly(length, take).map(|()| Vec::new()),
@@ -236,7 +236,7 @@ impl Wire {
     }
 
     /// Reads to the end of the connection.
-    pub(crate) fn to_end(&mut self) -> Result<Vec<u8>, Broken> {
+    pub(crate) fn until_end(&mut self) -> Result<Vec<u8>, Broken> {
         let mut bytes = Vec::new();
         self.rest(&mut |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
@@ -263,7 +263,7 @@ impl Wire {
         }
     }
 
-    fn chunks(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<Vec<(String, String)>, Broken> {
+    fn chunks(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<Fields, Broken> {
         loop {
             let chunk = self.chunk()?;
             if chunk.is_empty() {
