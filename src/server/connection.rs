@@ -5,16 +5,18 @@
 //! future per burst of requests, and the buffer is taken when there is something to read.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{buffer::Buffer, deadlines::Ended, fd::Half, stream::Stream};
+use crate::plan::ListenerTimeouts;
 use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
 use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Worker};
@@ -32,17 +34,26 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Ad
         partial: Vec::new(),
         _admitted: admitted,
     };
-    // A net: a panic ends this connection and no other, and is counted as the bug it is.
-    monoio::spawn(async move {
-        let mut serving = pin!(connection.serve());
-        let ended = poll_fn(|cx| {
-            let polled = catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx)));
-            polled.map_or(Poll::Ready(false), |poll| poll.map(|()| true))
-        });
-        if !ended.await {
-            worker.count(Counter::Panics);
-        }
-    });
+    monoio::spawn(Netted { worker, serving: Box::pin(connection.serve()) });
+}
+
+/// A connection's task over a net: a panic ends this connection and no other, and is counted as
+/// the bug it is. A future by hand, because an `async` block would keep what it serves twice.
+struct Netted {
+    worker: Rc<Worker>,
+    serving: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Future for Netted {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let serving = self.serving.as_mut();
+        catch_unwind(AssertUnwindSafe(|| serving.poll(cx))).unwrap_or_else(|_| {
+            self.worker.count(Counter::Panics);
+            Poll::Ready(())
+        })
+    }
 }
 
 /// A client connection while nobody asks anything.
@@ -67,22 +78,14 @@ enum After {
 
 impl Connection {
     async fn serve(mut self) {
-        let timeouts = self.timeouts();
-        let clock = &self.worker.clock;
-        self.stream.watched().read_by(clock.after(timeouts.client_header));
+        self.read_by(self.timeouts().client_header);
         loop {
             if self.stream.readable().await.is_err() {
                 return;
             }
             match Box::pin(self.burst()).await {
-                After::Idle => {
-                    let clock = &self.worker.clock;
-                    self.stream.watched().idle(clock.now(), clock.after(timeouts.idle));
-                }
-                After::Partial { new: true } => {
-                    let by = self.worker.clock.after(timeouts.client_header);
-                    self.stream.watched().read_by(by);
-                }
+                After::Idle => self.idle(),
+                After::Partial { new: true } => self.read_by(self.timeouts().client_header),
                 After::Partial { new: false } => {}
                 After::Close(Reuse::Linger) => return Box::pin(self.linger()).await,
                 After::Close(Reuse::Reset) => return self.stream.reset_on_close(),
@@ -91,7 +94,18 @@ impl Connection {
         }
     }
 
-    fn timeouts(&self) -> crate::plan::ListenerTimeouts {
+    /// The client must go on within this time.
+    fn read_by(&self, time: Duration) {
+        self.stream.watched().read_by(self.worker.clock.after(time));
+    }
+
+    /// Nothing is asked: the longest idle goes first when room is needed.
+    fn idle(&self) {
+        let clock = &self.worker.clock;
+        self.stream.watched().idle(clock.now(), clock.after(self.timeouts().idle));
+    }
+
+    fn timeouts(&self) -> ListenerTimeouts {
         self.worker.in_force().plan.listener(self.peer.listener).timeouts
     }
 
