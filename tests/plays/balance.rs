@@ -1,4 +1,7 @@
 //! Plays of who is asked: shares, weights, and what happens when one cannot be reached.
+//!
+//! Seen from the backends: how many requests each received, and which were asked twice. The order
+//! itself is held by the tables of `policy`.
 
 use crate::{
     backend::Script,

@@ -1,4 +1,7 @@
 //! Plays of bodies: every framing in both directions, streamed, with trailers, or not there.
+//!
+//! Well-behaved peers only; bodies that break the rules are in `smuggling.rs` and
+//! `misbehaviour.rs`, bodies by chance in `random.rs`.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,7 @@
 //! Plays of the answers that Ringway gives itself: shape, language, and what follows them.
+//!
+//! Which cause has which status is one table in `http`; here a few causes of each kind are brought
+//! about, and what a script may rely on is looked at.
 
 use crate::{
     backend::{Script, plays},

@@ -1,4 +1,7 @@
 //! Plays of what backends are told about the client, and who is believed.
+//!
+//! A stranger is never believed and cannot have the truth dropped either; a trusted proxy is
+//! believed, and is itself added to the chain.
 
 use crate::{
     backend::Request,

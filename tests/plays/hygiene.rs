@@ -1,4 +1,7 @@
 //! Plays of what an intermediary adds and takes away (RFC 9110 §7.6), field by field.
+//!
+//! In both directions, with what no client may have taken away, Via and loops, Host and Date. What
+//! is said about the client's address is in `forwarded.rs`.
 
 use crate::{
     client::Client,

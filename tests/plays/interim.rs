@@ -1,4 +1,7 @@
 //! Plays of interim responses (RFC 9110 §15.2) and of Expect (§10.1.1): who waits for whom.
+//!
+//! A proxy relays what it did not ask for itself, in order, and waits for neither side: a client
+//! that does not wait for the go-ahead is as good as one that does.
 
 use std::time::Duration;
 

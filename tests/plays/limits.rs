@@ -1,4 +1,7 @@
 //! Plays of limits, each from both sides: what just fits passes, what is one over is refused.
+//!
+//! Sizes of heads and bodies, counts of connections, and the crowd that tries to use them all up.
+//! How a refusal is delivered to a client that still sends is the matter of `early.rs`.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -136,7 +136,7 @@ fn a_large_body_passes_through_little_memory(driver: Driver) {
 }
 
 fn an_idle_process_makes_next_to_no_system_calls(driver: Driver) {
-    const SECONDS: u64 = 5;
+    const SECONDS: u64 = 3;
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
         assert!(std::env::var("CI").is_err(), "strace is missing");
         eprintln!("skipped: strace is missing");

@@ -51,7 +51,9 @@ fn each_request_under_way_has_its_own_connection(driver: Driver) {
     }
     eventually("all ask", || stage.backend(0).requests().len(), |count| *count == 10);
     assert_eq!(stage.backend(0).visits(), 10);
-    stage.expect_count("requests_in_flight", 10);
+    for gauge in ["connections", "requests_in_flight", "backend_in_flight"] {
+        stage.expect_count(gauge, 10);
+    }
     cue.give();
     for client in &mut clients {
         client.response().expect(200, "now");

@@ -173,13 +173,14 @@ pub(crate) fn closes_after(count: usize, text: &'static str) -> Script {
 /// Closes every connection after that many requests or that long without one.
 pub(crate) fn closes_after_or_idle(count: usize, idle: Duration, text: &'static str) -> Script {
     plays(move |visit| {
-        visit.wire().wait_at_most(idle);
         while visit.served() < count {
             match visit.request() {
                 Ok(_) => visit.send(ok(text))?,
                 Err(Broken::Silent) => return Ok(()),
                 Err(broken) => return Err(broken),
             }
+            // Only a connection that has served is idle: a new one is waited for.
+            visit.wire().wait_at_most(idle);
         }
         Ok(())
     })

@@ -1,4 +1,7 @@
 //! Plays of the end: what runs is finished, who asks once more is told, and the port is free.
+//!
+//! Graceful and at once, through the handle of the library; the signals of the binary are in
+//! `process.rs`. Starting where another listens stands here too: it is about the same port.
 
 use std::{net::TcpStream, thread::JoinHandle, time::Duration};
 

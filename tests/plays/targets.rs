@@ -1,4 +1,7 @@
 //! Plays of methods and targets: what is forwarded as it came, what is rewritten, what is refused.
+//!
+//! Nothing is normalised on its way to a backend; which spellings of a path a route takes is held
+//! by the tables of `http`.
 
 use crate::{
     client::get,

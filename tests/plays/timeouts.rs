@@ -1,7 +1,7 @@
 //! Plays of time: every wait has an end, which comes when it should and ends what it should.
 //!
-//! A timeout holds to a quarter of a second, the beat of the sweep; `expect_about` allows for a busy
-//! machine. Where a play sleeps, the passing of time is its subject.
+//! A timeout holds to a quarter of a second, the beat of the sweep; `expect_about` allows for a
+//! busy machine. Where a play sleeps, the passing of time is its subject.
 
 use std::time::{Duration, Instant};
 

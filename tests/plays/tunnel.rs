@@ -1,4 +1,7 @@
 //! Plays of upgraded connections: a tunnel both ways, each half with an end of its own.
+//!
+//! Upgrades that are agreed, refused, or not relayed at all; what a tunnel carries is nobody's
+//! business, only that all of it arrives and that the tunnel ends.
 
 use std::time::{Duration, Instant};
 
