@@ -26,6 +26,7 @@ mod exchange;
 
 pub mod server;
 
+#[allow(dead_code, reason = "the access log is being joined to the exchange")]
 mod observe;
 
 mod demo;

@@ -296,10 +296,14 @@ proptest! {
     fn no_text_ends_in_a_panic(
         from in 0_usize..8000,
         cut in 0_usize..200,
-        put in "(\\PC|[\\n\"'\\[\\]{}=.,#$]|\\$\\{|é|\u{feff}|\\[\\[route\\]\\]\\n|path = \"){0,12}",
+        put in concat!(
+            "(\\PC|[\\n\"'\\[\\]{}=.,#$]|\\$\\{|é|\u{feff}",
+            "|\\[\\[route\\]\\]\\n|path = \"){0,12}",
+        ),
     ) {
         let text = fs::read_to_string("config/reference.toml").unwrap();
-        let place = |at: usize| (0..=at.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap();
+        let is_between = |at: &usize| text.is_char_boundary(*at);
+        let place = |at: usize| (0..=at.min(text.len())).rfind(is_between).unwrap();
         let broken = format!("{}{put}{}", &text[..place(from)], &text[place(from + cut)..]);
         if let Err(problems) = config::parse("broken", &broken) {
             prop_assert!(problems.errors() > 0);

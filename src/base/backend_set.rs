@@ -29,29 +29,20 @@ impl BackendSet {
         set
     }
 
-    /// A set from its words, the lowest backend in the lowest bit of the first.
-    pub(crate) fn from_words(words: [u64; WORDS]) -> BackendSet {
-        BackendSet(words)
-    }
-
-    /// The words, the lowest backend in the lowest bit of the first.
-    pub(crate) fn words(&self) -> &[u64; WORDS] {
-        &self.0
-    }
-
     pub(crate) fn insert(&mut self, backend: BackendId) {
         if let Some(word) = self.0.get_mut(backend.index() / 64) {
             *word |= 1 << (backend.index() % 64);
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn remove(&mut self, backend: BackendId) {
         if let Some(word) = self.0.get_mut(backend.index() / 64) {
             *word &= !(1 << (backend.index() % 64));
         }
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn contains(&self, backend: BackendId) -> bool {
         self.0
             .get(backend.index() / 64)

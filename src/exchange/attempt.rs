@@ -55,7 +55,11 @@ pub(super) async fn once(
     let (Ok(()), Some(buffer)) = (read, buffer) else {
         exchange.body_gone |= upload.is_some();
         restore(client, upload);
-        return Err(read.err().unwrap_or(Cause::Internal.into()));
+        let fault = read.err().unwrap_or(Cause::Internal.into());
+        if fault.cause == Cause::BackendStale {
+            worker.count(Counter::BackendStale);
+        }
+        return Err(fault);
     };
     fetched(
         worker.head_limits,
@@ -269,7 +273,7 @@ impl Waiting<'_> {
         let send = client.send(&scratch.out, false, || worker.clock.after(wait));
         match &mut self.upload {
             None => send.await,
-            Some(upload) => beside(send, |cx| drop(upload.poll(cx))).await,
+            Some(upload) => beside(send, |cx| _ = upload.poll(cx)).await,
         }
     }
 }

@@ -64,6 +64,7 @@ pub(crate) struct Record {
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     /// In microseconds since the process began.
+    #[allow(dead_code, reason = "the access log is being joined to the exchange")]
     pub(crate) began: u64,
 }
 

@@ -80,7 +80,7 @@ async fn backends(
     let sending = body::download(worker, client, exchange, &mut fetched, outgoing);
     let result = match &mut upload {
         None => sending.await,
-        Some(upload) => beside(sending, |cx| drop(upload.poll(cx))).await,
+        Some(upload) => beside(sending, |cx| _ = upload.poll(cx)).await,
     };
     let whole = upload.as_ref().is_none_or(|upload| upload.is_whole());
     if let Some(upload) = upload {

@@ -116,6 +116,7 @@ impl Chunks {
     }
 
     /// Whether the message is over.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }

@@ -12,20 +12,10 @@ pub(crate) enum Side {
     Backend,
 }
 
-/// Whether the same request may be asked again after this (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RetryClass {
-    /// Asking again cannot help, or could repeat an effect.
-    Never,
-    /// Nothing of the request was sent: any method may be asked again.
-    NothingSent,
-    /// The request may have been acted on: only an idempotent method may be asked again.
-    IfIdempotent,
-}
-
 /// What happened. The codes are the closed list that users see; several causes may share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[allow(dead_code, reason = "the list is closed; rules, limits, queues and TLS will say the rest")]
 pub(crate) enum Cause {
     /// Breaks a rule of RFC 9110 or 9112, or is ambiguous.
     BadRequest,
@@ -92,7 +82,6 @@ pub(crate) struct Row {
     pub(crate) proxy_status: &'static str,
     /// The sentence for people.
     pub(crate) sentence: &'static str,
-    pub(crate) retry: RetryClass,
 }
 
 impl Fault {
@@ -155,12 +144,6 @@ impl Fault {
             | Cause::Deadline => true,
         }
     }
-
-    /// Whether the request may be asked again.
-    #[must_use]
-    pub(crate) fn retry(self) -> RetryClass {
-        self.cause.row().retry
-    }
 }
 
 impl From<Cause> for Fault {
@@ -175,48 +158,47 @@ impl Cause {
     #[rustfmt::skip]
     #[must_use]
     pub(crate) fn row(self) -> &'static Row {
-        use RetryClass::{IfIdempotent, Never, NothingSent};
         use Side::{Backend, Client, Proxy};
         macro_rules! row {
-            ($side:ident, $status:literal, $code:literal, $proxy:literal, $retry:ident, $text:literal) => {
-                &Row { side: $side, status: $status, code: $code, proxy_status: $proxy, sentence: $text, retry: $retry }
+            ($side:ident, $status:literal, $code:literal, $proxy:literal, $text:literal) => {
+                &Row { side: $side, status: $status, code: $code, proxy_status: $proxy, sentence: $text }
             };
         }
         match self {
-            Cause::BadRequest => row!(Client, 400, "bad_request", "http_request_error", Never, "The request breaks HTTP's rules"),
-            Cause::Denied => row!(Proxy, 403, "denied", "http_request_denied", Never, "Denied"),
-            Cause::NoRoute => row!(Proxy, 404, "no_route", "destination_not_found", Never, "No route for this request"),
-            Cause::MethodRefused => row!(Client, 405, "method_refused", "http_request_denied", Never, "This method is not allowed here"),
-            Cause::RequestTimeout => row!(Client, 408, "request_timeout", "http_request_error", Never, "The request did not arrive in time"),
-            Cause::LengthRequired => row!(Client, 411, "length_required", "http_request_error", Never, "The request needs a length"),
-            Cause::BodyTooLarge => row!(Client, 413, "body_too_large", "http_request_error", Never, "The request body is too large"),
-            Cause::UriTooLong => row!(Client, 414, "uri_too_long", "http_request_error", Never, "The request target is too long"),
-            Cause::ExpectationFailed => row!(Client, 417, "expectation_failed", "http_request_error", Never, "The expectation cannot be met"),
-            Cause::Misdirected => row!(Client, 421, "misdirected", "http_request_error", Never, "This connection does not serve that host"),
-            Cause::Limited => row!(Client, 429, "limited", "http_request_denied", Never, "Too many requests"),
-            Cause::HeadTooLarge => row!(Client, 431, "head_too_large", "http_request_error", Never, "The request head is too large"),
-            Cause::Internal => row!(Proxy, 500, "internal", "proxy_internal_error", Never, "Internal error"),
-            Cause::NotImplemented => row!(Client, 501, "not_implemented", "http_request_error", Never, "Not implemented"),
-            Cause::Loop => row!(Proxy, 502, "loop", "proxy_loop_detected", Never, "The request came back to this proxy"),
-            Cause::ConnectFailed => row!(Backend, 502, "connect_failed", "connection_refused", NothingSent, "The backend refused the connection"),
-            Cause::NameNotResolved => row!(Backend, 502, "name_not_resolved", "dns_error", NothingSent, "The backend's name could not be resolved"),
-            Cause::BackendTls => row!(Backend, 502, "backend_tls", "tls_protocol_error", NothingSent, "TLS to the backend failed"),
-            Cause::BackendReset => row!(Backend, 502, "backend_reset", "connection_terminated", IfIdempotent, "The backend closed the connection before answering"),
-            Cause::BackendStale => row!(Backend, 502, "backend_reset", "connection_terminated", IfIdempotent, "The backend closed the connection before answering"),
-            Cause::BackendProtocol => row!(Backend, 502, "backend_protocol", "http_protocol_error", Never, "The backend's answer breaks HTTP's rules"),
-            Cause::ResponseHeadTooLarge => row!(Backend, 502, "response_head_too_large", "http_response_header_section_size", Never, "The backend's answer has too large a head"),
-            Cause::NoBackend => row!(Backend, 503, "no_backend", "destination_unavailable", Never, "No healthy backends available"),
-            Cause::QueueFull => row!(Proxy, 503, "queue_full", "connection_limit_reached", Never, "The queue is full"),
-            Cause::QueueTimeout => row!(Proxy, 503, "queue_timeout", "connection_limit_reached", Never, "No backend became free in time"),
-            Cause::Overloaded => row!(Proxy, 503, "overloaded", "connection_limit_reached", Never, "Too many connections"),
-            Cause::ShuttingDown => row!(Proxy, 503, "shutting_down", "proxy_internal_response", Never, "Shutting down"),
-            Cause::ConnectTimeout => row!(Backend, 504, "connect_timeout", "connection_timeout", NothingSent, "Gateway Timeout"),
-            Cause::ResponseTimeout => row!(Backend, 504, "response_timeout", "http_response_timeout", IfIdempotent, "Gateway Timeout"),
-            Cause::Deadline => row!(Backend, 504, "deadline", "http_response_timeout", Never, "Gateway Timeout"),
-            Cause::VersionRefused => row!(Client, 505, "version_refused", "http_request_error", Never, "This version of HTTP is not spoken here"),
-            Cause::ClientAbort => row!(Client, 0, "client_abort", "http_request_error", Never, "The client left"),
-            Cause::ClientTimeout => row!(Client, 0, "client_timeout", "http_request_error", Never, "The client stopped reading"),
-            Cause::ResponseIncomplete => row!(Backend, 0, "response_incomplete", "http_response_incomplete", Never, "The backend's answer ended early"),
+            Cause::BadRequest => row!(Client, 400, "bad_request", "http_request_error", "The request breaks HTTP's rules"),
+            Cause::Denied => row!(Proxy, 403, "denied", "http_request_denied", "Denied"),
+            Cause::NoRoute => row!(Proxy, 404, "no_route", "destination_not_found", "No route for this request"),
+            Cause::MethodRefused => row!(Client, 405, "method_refused", "http_request_denied", "This method is not allowed here"),
+            Cause::RequestTimeout => row!(Client, 408, "request_timeout", "http_request_error", "The request did not arrive in time"),
+            Cause::LengthRequired => row!(Client, 411, "length_required", "http_request_error", "The request needs a length"),
+            Cause::BodyTooLarge => row!(Client, 413, "body_too_large", "http_request_error", "The request body is too large"),
+            Cause::UriTooLong => row!(Client, 414, "uri_too_long", "http_request_error", "The request target is too long"),
+            Cause::ExpectationFailed => row!(Client, 417, "expectation_failed", "http_request_error", "The expectation cannot be met"),
+            Cause::Misdirected => row!(Client, 421, "misdirected", "http_request_error", "This connection does not serve that host"),
+            Cause::Limited => row!(Client, 429, "limited", "http_request_denied", "Too many requests"),
+            Cause::HeadTooLarge => row!(Client, 431, "head_too_large", "http_request_error", "The request head is too large"),
+            Cause::Internal => row!(Proxy, 500, "internal", "proxy_internal_error", "Internal error"),
+            Cause::NotImplemented => row!(Client, 501, "not_implemented", "http_request_error", "Not implemented"),
+            Cause::Loop => row!(Proxy, 502, "loop", "proxy_loop_detected", "The request came back to this proxy"),
+            Cause::ConnectFailed => row!(Backend, 502, "connect_failed", "connection_refused", "The backend refused the connection"),
+            Cause::NameNotResolved => row!(Backend, 502, "name_not_resolved", "dns_error", "The backend's name could not be resolved"),
+            Cause::BackendTls => row!(Backend, 502, "backend_tls", "tls_protocol_error", "TLS to the backend failed"),
+            Cause::BackendReset => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
+            Cause::BackendStale => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
+            Cause::BackendProtocol => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend's answer breaks HTTP's rules"),
+            Cause::ResponseHeadTooLarge => row!(Backend, 502, "response_head_too_large", "http_response_header_section_size", "The backend's answer has too large a head"),
+            Cause::NoBackend => row!(Backend, 503, "no_backend", "destination_unavailable", "No healthy backends available"),
+            Cause::QueueFull => row!(Proxy, 503, "queue_full", "connection_limit_reached", "The queue is full"),
+            Cause::QueueTimeout => row!(Proxy, 503, "queue_timeout", "connection_limit_reached", "No backend became free in time"),
+            Cause::Overloaded => row!(Proxy, 503, "overloaded", "connection_limit_reached", "Too many connections"),
+            Cause::ShuttingDown => row!(Proxy, 503, "shutting_down", "proxy_internal_response", "Shutting down"),
+            Cause::ConnectTimeout => row!(Backend, 504, "connect_timeout", "connection_timeout", "Gateway Timeout"),
+            Cause::ResponseTimeout => row!(Backend, 504, "response_timeout", "http_response_timeout", "Gateway Timeout"),
+            Cause::Deadline => row!(Backend, 504, "deadline", "http_response_timeout", "Gateway Timeout"),
+            Cause::VersionRefused => row!(Client, 505, "version_refused", "http_request_error", "This version of HTTP is not spoken here"),
+            Cause::ClientAbort => row!(Client, 0, "client_abort", "http_request_error", "The client left"),
+            Cause::ClientTimeout => row!(Client, 0, "client_timeout", "http_request_error", "The client stopped reading"),
+            Cause::ResponseIncomplete => row!(Backend, 0, "response_incomplete", "http_response_incomplete", "The backend's answer ended early"),
         }
     }
 }

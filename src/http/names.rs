@@ -86,7 +86,7 @@ impl Name {
     }
 
     /// The name in lower case; empty for `Other`.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Name::Other => "",

@@ -116,12 +116,6 @@ impl Buffer {
         }
     }
 
-    /// Keeps only the first `count` bytes.
-    #[inline]
-    pub(crate) fn truncate(&mut self, count: usize) {
-        self.end = self.start + count.min(self.len()) as u32;
-    }
-
     /// Moves the bytes to where an empty buffer would have them, so that all room is behind them.
     pub(crate) fn rewind(&mut self) {
         let (from, len) = (self.start as usize, self.len());
@@ -278,11 +272,10 @@ mod tests {
         assert!(buffer.prepend(b"4\r\n") && buffer.overwrite(7, b"\r\n"));
         assert_eq!(buffer.bytes(), b"4\r\nbody\r\n");
         buffer.consume(3);
-        buffer.truncate(4);
-        assert_eq!(buffer.bytes(), b"body");
+        assert_eq!(buffer.bytes(), b"body\r\n");
         buffer.rewind();
-        assert_eq!(buffer.bytes(), b"body");
-        buffer.consume(4);
+        assert_eq!(buffer.bytes(), b"body\r\n");
+        buffer.consume(6);
         assert!(buffer.is_empty() && buffer.room_len() == READ_BYTES);
     }
 

@@ -194,7 +194,7 @@ impl Deadlines {
 
     async fn wait_until_needed(&self) {
         poll_fn(|cx| {
-            self.awake.set(self.len() > 0);
+            self.awake.set(!self.is_empty());
             if self.awake.get() {
                 return Poll::Ready(());
             }
@@ -316,16 +316,6 @@ impl Watched {
         self.with(|entry| {
             entry.read_by = deadline;
             entry.client = client;
-        });
-    }
-
-    /// Nothing is waited for any more.
-    #[inline]
-    pub(crate) fn at_ease(&self) {
-        self.with(|entry| {
-            entry.read_by = 0;
-            entry.write_by = 0;
-            entry.client = -1;
         });
     }
 

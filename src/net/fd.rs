@@ -9,9 +9,8 @@ use std::{
     cell::UnsafeCell,
     future::Future,
     io::{self, IoSlice},
-    mem::MaybeUninit,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     pin::Pin,
     rc::Rc,
 };
@@ -241,17 +240,6 @@ pub(crate) fn trim_heap() {
     unsafe {
         libc::malloc_trim(128 << 10);
     }
-}
-
-/// Room for `discard` on the stack.
-pub(crate) fn scratch<const N: usize>(room: &mut MaybeUninit<[u8; N]>) -> &mut [u8; N] {
-    room.write([0; N])
-}
-
-/// A descriptor's number, for watches and logs.
-#[inline]
-pub(crate) fn raw(fd: &impl AsFd) -> RawFd {
-    fd.as_fd().as_raw_fd()
 }
 
 /// Lends a descriptor that the caller knows to be open.

@@ -44,6 +44,11 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     });
 }
 
+/// Runs a future as a task of this thread; when the runtime ends it is dropped where it stands.
+pub(crate) fn task(future: impl Future<Output = ()> + 'static) {
+    monoio::spawn(future);
+}
+
 /// Sleeps; rounded up to whole milliseconds.
 pub(crate) async fn sleep(time: Duration) {
     monoio::time::sleep(time).await;
@@ -57,16 +62,20 @@ pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<T
     // Boxed, as connects are rare: a timer is aligned to two cache lines and would make every
     // exchange as large and as aligned.
     let connecting = Box::pin(TcpStream::connect_addr(address));
-    let stream = if time.is_zero() {
-        connecting.await?
-    } else {
-        Box::pin(monoio::time::timeout(time, connecting))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
-    };
+    let stream =
+        if time.is_zero() { connecting.await? } else { Box::pin(until(time, connecting)).await? };
     let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
     super::fd::with_borrowed(fd, |fd| set_peer_options(&fd))?;
     Ok(stream)
+}
+
+/// A connect until a time is over; nothing has been sent or received that could be lost.
+#[expect(clippy::disallowed_methods, reason = "a connect moves no bytes, and no descriptor leaks")]
+async fn until(
+    time: Duration,
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<TcpStream> {
+    monoio::time::timeout(time, connecting).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// What every connection gets: no Nagle (a rival without it stalls 44 ms on every 16 KiB answer),

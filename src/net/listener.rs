@@ -7,7 +7,7 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use monoio::net::TcpStream;
@@ -90,11 +90,6 @@ impl Listener {
     /// Lets no new connection into the queue; those in it can still be taken.
     pub(crate) fn refuse_new(&self) -> io::Result<()> {
         fd::refuse_new(self.socket.as_fd())
-    }
-
-    /// The socket, for the next process.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -125,7 +125,6 @@ fn refuse(fd: &OwnedFd, date: &[u8]) {
     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
     // What the client has sent is read, so that the close is no reset that destroys the answer.
     let mut room = [0; 4096];
-    while matches!(rustix::net::recv(fd, &mut room[..], rustix::net::RecvFlags::DONTWAIT), Ok((_, n)) if n > 0)
-    {
-    }
+    let at_once = rustix::net::RecvFlags::DONTWAIT;
+    while rustix::net::recv(fd, &mut room[..], at_once).is_ok_and(|(_, count)| count > 0) {}
 }

@@ -15,7 +15,7 @@ use std::{
 
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
-use crate::net::{buffer::Buffer, deadlines::Ended, fd::Half, stream::Stream};
+use crate::net::{buffer::Buffer, deadlines::Ended, fd::Half, io::task, stream::Stream};
 use crate::plan::ListenerTimeouts;
 use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
 use crate::shared::counters::Counter;
@@ -34,7 +34,7 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Ad
         partial: Vec::new(),
         _admitted: admitted,
     };
-    monoio::spawn(Netted { worker, serving: Box::pin(connection.serve()) });
+    task(Netted { worker, serving: Box::pin(connection.serve()) });
 }
 
 /// A connection's task over a net: a panic ends this connection and no other, and is counted as

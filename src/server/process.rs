@@ -67,18 +67,25 @@ fn first_end(signals: &mut Signals) -> i32 {
     SIGTERM
 }
 
+/// Ends the process whatever its cores are doing.
+#[expect(clippy::disallowed_methods, reason = "who tells twice waits for nothing, not even a core")]
+fn exit_at_once() -> ! {
+    std::process::exit(0)
+}
+
 /// Lameduck, drain, end; a second signal ends at once.
 fn stop(handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
     std::thread::spawn(move || {
         let again = signals.forever().find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal));
         if again.is_some() {
             eprintln!("ringway: told twice: ending at once");
-            std::process::exit(0);
+            exit_at_once();
         }
     });
     if !lameduck.is_zero() {
         eprintln!("ringway: lameduck for {lameduck:?}");
-        std::thread::sleep(lameduck);
+        // No core ends by itself meanwhile; a second signal ends them all.
+        let _ = handle.wait(lameduck);
     }
     eprintln!("ringway: draining for at most {drain:?}");
     let open = handle.count("connections");

@@ -4,7 +4,7 @@ use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use super::accept;
 use crate::net::{
-    io::{ending, sleep},
+    io::{ending, sleep, task},
     listener::Listener,
     wake::Bell,
 };
@@ -46,10 +46,10 @@ pub(super) async fn serve(
 fn begin(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
     for (id, port, socket) in sockets {
         let listener = Listener::adopt(socket)?;
-        monoio::spawn(accept::run(Rc::clone(worker), listener, id, port));
+        task(accept::run(Rc::clone(worker), listener, id, port));
     }
     let sweeper = Rc::clone(worker);
-    monoio::spawn(async move { sweeper.deadlines.sweep(|| sweeper.turn()).await });
+    task(async move { sweeper.deadlines.sweep(|| sweeper.turn()).await });
     Ok(())
 }
 

@@ -77,12 +77,19 @@ pub(super) fn spawn(job: Job) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name).spawn(move || {
         let index = job.core_index;
         if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
-            // Its clients hang and its listener still takes a share of the new ones: a restart
-            // is better than that.
             eprintln!("ringway: core {index} died by a bug in Ringway; the process ends with it");
-            std::process::exit(1);
+            exit_with_core();
         }
     })
+}
+
+/// Ends the process with a core that has died.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a dead core's clients hang and its listener takes its share: a restart is better"
+)]
+fn exit_with_core() -> ! {
+    std::process::exit(1)
 }
 
 fn work(job: Job) {
@@ -168,7 +175,8 @@ fn epoll() -> Result<Built, String> {
 fn explain(error: &io::Error) -> String {
     let hint = match error.raw_os_error() {
         Some(libc::EPERM) => {
-            " (kernel.io_uring_disabled, or a container's seccomp profile, such as Docker's default)"
+            " (kernel.io_uring_disabled, or a container's seccomp profile, such as Docker's \
+             default)"
         }
         Some(libc::ENOSYS) => " (this kernel has none, or a seccomp profile hides it)",
         Some(libc::ENOMEM) => " (the limit of locked memory is too low: ulimit -l)",

@@ -1,4 +1,7 @@
 //! From a plan to running threads, and what whoever started them holds.
+//!
+//! Everything that can fail comes before the first thread, but for the threads themselves; a
+//! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs.
 
 use std::{
     collections::hash_map::RandomState,

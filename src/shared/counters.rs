@@ -21,7 +21,9 @@ pub(crate) enum Kind {
 pub(crate) struct Row {
     /// Its name without the prefix `ringway_`, with labels where a family is counted apart.
     pub(crate) name: &'static str,
+    #[allow(dead_code, reason = "the exposition of the metrics prints it")]
     pub(crate) kind: Kind,
+    #[allow(dead_code, reason = "as `kind`")]
     pub(crate) help: &'static str,
 }
 
@@ -39,6 +41,7 @@ macro_rules! counters {
     };
 }
 
+#[rustfmt::skip]
 counters! {
     Accepted, Counter, "connections_accepted_total", "Client connections accepted";
     RejectedOverloaded, Counter, "connections_rejected_total{reason=\"overloaded\"}", "Client connections refused because a limit was reached";

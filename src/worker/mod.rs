@@ -48,11 +48,15 @@ pub(crate) struct InForce {
     pub(crate) plan: Arc<Plan>,
     pub(crate) router: Router,
     pub(crate) pools: Vec<PoolView>,
+    /// The worker's.
+    counters: Arc<Slab>,
 }
 
 /// What one core owns.
 pub(crate) struct Worker {
+    #[allow(dead_code, reason = "the next plan in force is made for the same core")]
     pub(crate) core_index: usize,
+    #[allow(dead_code, reason = "as `core_index`")]
     pub(crate) cores: usize,
     in_force: RefCell<Rc<InForce>>,
     pub(crate) clock: Rc<Clock>,
@@ -67,6 +71,7 @@ pub(crate) struct Worker {
     pub(crate) connections: Permits,
     /// Client connections of each listener.
     pub(crate) listener_connections: Arc<[Permits]>,
+    #[expect(clippy::vec_box, reason = "an exchange keeps the box: the room is not copied")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     /// Client connections of this worker.
     open: Cell<u32>,
@@ -99,10 +104,11 @@ impl Worker {
         let clock = Rc::new(Clock::new());
         let limits = plan.limits;
         let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
+        let in_force = InForce::new(plan, core_index, cores, Arc::clone(&counters));
         Rc::new(Worker {
             core_index,
             cores,
-            in_force: RefCell::new(Rc::new(InForce::new(plan, core_index, cores))),
+            in_force: RefCell::new(Rc::new(in_force)),
             deadlines: Deadlines::new(Rc::clone(&clock)),
             clock,
             buffers: Buffers::new(BUFFERS_KEPT),
@@ -220,11 +226,11 @@ impl Worker {
 }
 
 impl InForce {
-    fn new(plan: Arc<Plan>, core_index: usize, cores: usize) -> InForce {
+    fn new(plan: Arc<Plan>, core_index: usize, cores: usize, counters: Arc<Slab>) -> InForce {
         let pools = plan.pools.iter().map(|pool| PoolView::new(pool, core_index, cores)).collect();
         // `config` has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
-        InForce { plan, router, pools }
+        InForce { plan, router, pools, counters }
     }
 
     /// This worker's view of a pool.

@@ -17,7 +17,7 @@ use crate::net::{buffer::Buffers, deadlines::Deadlines};
 use crate::plan::{self, Pool};
 use crate::policy::balance::{Balancer, Candidates, Weights};
 use crate::proto::h1::Backend;
-use crate::shared::counters::Slab;
+use crate::shared::counters::{Counter, Slab};
 
 /// This core's view of a pool.
 pub(crate) struct PoolView {
@@ -125,6 +125,7 @@ impl InFlight {
     pub(crate) fn begin(in_force: &Rc<InForce>, pool: PoolId, backend: BackendId) -> InFlight {
         let cell = &in_force.pool(pool).in_flight[backend.index()];
         cell.set(cell.get() + 1);
+        in_force.counters.add(Counter::BackendInFlight, 1);
         InFlight { in_force: Rc::clone(in_force), pool, backend }
     }
 }
@@ -133,5 +134,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let cell = &self.in_force.pool(self.pool).in_flight[self.backend.index()];
         cell.set(cell.get() - 1);
+        self.in_force.counters.sub(Counter::BackendInFlight, 1);
     }
 }
