@@ -8,7 +8,13 @@
 
 #![allow(unsafe_code)]
 
-use std::{cell::RefCell, io, ptr::NonNull, rc::Rc, slice};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    ptr::NonNull,
+    rc::Rc,
+    slice,
+};
 
 use monoio::buf::{IoBuf, IoBufMut};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -23,17 +29,26 @@ const ROOM_BEFORE: usize = 1 << 10;
 const ROOM_BEHIND: usize = 64;
 
 const PAGE: usize = 4 << 10;
-const MAPPING_BYTES: usize = (ROOM_BEFORE + READ_BYTES + ROOM_BEHIND).div_ceil(PAGE) * PAGE;
+
+/// Buffers begin at different places of their first page, so many lines of the cache apart. Were
+/// they all to begin at the same place, the heads in them would share a sixteenth of the cache.
+const COLOUR_BYTES: usize = 192;
+const COLOURS: usize = 15;
+
+const MAPPING_BYTES: usize =
+    (ROOM_BEFORE + COLOURS * COLOUR_BYTES + READ_BYTES + ROOM_BEHIND).div_ceil(PAGE) * PAGE;
 
 /// A buffer: the bytes in it lie between `start` and `end`.
 pub(crate) struct Buffer {
     mapping: NonNull<u8>,
+    /// Where the first read goes.
+    origin: u32,
     start: u32,
     end: u32,
 }
 
 impl Buffer {
-    fn map() -> io::Result<Buffer> {
+    fn map(colour: usize) -> io::Result<Buffer> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new anonymous private mapping aliases nothing.
         let mapping = unsafe {
@@ -49,14 +64,15 @@ impl Buffer {
         // SAFETY: the range is the mapping just made.
         let _ = unsafe { rustix::mm::madvise(mapping, MAPPING_BYTES, Advice::LinuxNoHugepage) };
         let mapping = NonNull::new(mapping.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Buffer { mapping, start: ROOM_BEFORE as u32, end: ROOM_BEFORE as u32 })
+        let origin = (ROOM_BEFORE + colour % COLOURS * COLOUR_BYTES) as u32;
+        Ok(Buffer { mapping, origin, start: origin, end: origin })
     }
 
     /// Forgets what is in it.
     #[inline]
     pub(crate) fn clear(&mut self) {
-        self.start = ROOM_BEFORE as u32;
-        self.end = ROOM_BEFORE as u32;
+        self.start = self.origin;
+        self.end = self.origin;
     }
 
     #[inline]
@@ -90,13 +106,13 @@ impl Buffer {
     #[inline]
     pub(crate) fn room(&mut self) -> &mut [u8] {
         let room = self.room_len();
-        // SAFETY: end + room <= ROOM_BEFORE + READ_BYTES < MAPPING_BYTES.
+        // SAFETY: end + room <= origin + READ_BYTES < MAPPING_BYTES.
         unsafe { slice::from_raw_parts_mut(self.mapping.as_ptr().add(self.end as usize), room) }
     }
 
     #[inline]
     pub(crate) fn room_len(&self) -> usize {
-        (ROOM_BEFORE + READ_BYTES).saturating_sub(self.end as usize)
+        (self.origin as usize + READ_BYTES).saturating_sub(self.end as usize)
     }
 
     /// Says that the first `count` bytes of `room` were filled.
@@ -119,16 +135,17 @@ impl Buffer {
     /// Moves the bytes to where an empty buffer would have them, so that all room is behind them.
     pub(crate) fn rewind(&mut self) {
         let (from, len) = (self.start as usize, self.len());
-        if from == ROOM_BEFORE {
+        let origin = self.origin as usize;
+        if from == origin {
             return;
         }
         // SAFETY: both ranges lie in the mapping; `copy` allows them to overlap.
         unsafe {
             let base = self.mapping.as_ptr();
-            std::ptr::copy(base.add(from), base.add(ROOM_BEFORE), len);
+            std::ptr::copy(base.add(from), base.add(origin), len);
         }
-        self.start = ROOM_BEFORE as u32;
-        self.end = (ROOM_BEFORE + len) as u32;
+        self.start = self.origin;
+        self.end = (origin + len) as u32;
     }
 
     /// Writes `bytes` right before what is there; false, and nothing done, where the room is too
@@ -222,12 +239,17 @@ unsafe impl IoBuf for Draining {
 pub(crate) struct Buffers {
     free: RefCell<Vec<Buffer>>,
     kept_max: usize,
+    mapped: Cell<usize>,
 }
 
 impl Buffers {
     /// Buffers of which at most `kept_max` are kept while nobody uses them.
     pub(crate) fn new(kept_max: usize) -> Rc<Buffers> {
-        Rc::new(Buffers { free: RefCell::new(Vec::with_capacity(kept_max)), kept_max })
+        Rc::new(Buffers {
+            free: RefCell::new(Vec::with_capacity(kept_max)),
+            kept_max,
+            mapped: Cell::new(0),
+        })
     }
 
     /// An empty buffer; the warmest there is, else a new one.
@@ -238,7 +260,10 @@ impl Buffers {
     pub(crate) fn take(&self) -> io::Result<Buffer> {
         match self.free.borrow_mut().pop() {
             Some(buffer) => Ok(buffer),
-            None => Buffer::map(),
+            None => {
+                self.mapped.set(self.mapped.get().wrapping_add(1));
+                Buffer::map(self.mapped.get())
+            }
         }
     }
 
@@ -266,7 +291,7 @@ mod tests {
 
     #[test]
     fn writes_around_what_is_there() {
-        let mut buffer = Buffer::map().unwrap();
+        let mut buffer = Buffer::map(7).unwrap();
         buffer.room()[..4].copy_from_slice(b"body");
         buffer.filled(4);
         assert!(buffer.prepend(b"4\r\n") && buffer.overwrite(7, b"\r\n"));
@@ -281,14 +306,16 @@ mod tests {
 
     #[test]
     fn a_full_buffer_still_takes_the_end_of_a_chunk_but_never_more_than_the_mapping() {
-        let mut buffer = Buffer::map().unwrap();
+        let mut buffer = Buffer::map(7).unwrap();
         buffer.room().fill(b'x');
         buffer.filled(READ_BYTES);
         assert_eq!(buffer.room_len(), 0);
         assert!(buffer.overwrite(READ_BYTES, b"\r\n0\r\n\r\n"));
         assert!(!buffer.overwrite(READ_BYTES, &[0; PAGE]));
-        assert!(!buffer.prepend(&[0; ROOM_BEFORE + 1]));
-        assert!(buffer.prepend(&[b'h'; ROOM_BEFORE]));
+        let before = buffer.start as usize;
+        assert!(before >= ROOM_BEFORE);
+        assert!(!buffer.prepend(&vec![0; before + 1]));
+        assert!(buffer.prepend(&vec![b'h'; before]));
     }
 
     #[test]
