@@ -29,6 +29,12 @@ impl BackendSet {
         set
     }
 
+    pub(crate) fn remove(&mut self, backend: BackendId) {
+        if let Some(word) = self.0.get_mut(backend.index() / 64) {
+            *word &= !(1 << (backend.index() % 64));
+        }
+    }
+
     pub(crate) fn insert(&mut self, backend: BackendId) {
         if let Some(word) = self.0.get_mut(backend.index() / 64) {
             *word |= 1 << (backend.index() % 64);

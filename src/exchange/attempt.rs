@@ -96,6 +96,7 @@ async fn connection(worker: &Worker, exchange: &Exchange, id: BackendId) -> Resu
         }
         Err(fault) => {
             worker.count(Counter::BackendConnectFailures);
+            pool.refused(id, worker.clock.now());
             Err(late(worker, exchange, fault))
         }
     }
@@ -244,8 +245,7 @@ impl Waiting<'_> {
         result.map_err(|fault| late(worker, exchange, fault))
     }
 
-    /// Relays an interim answer to a client that may have it (RFC 9110 §15.2): never to
-    /// HTTP/1.0, and 100 only where the client asked for it.
+    /// Relays an interim answer (RFC 9110 §15.2): all of them, but never to HTTP/1.0.
     async fn relay_interim(
         &mut self,
         client: &Client,
@@ -255,8 +255,7 @@ impl Waiting<'_> {
         let wait = plan.timeouts.client_write;
         let scratch = &mut *exchange.scratch;
         let request = &scratch.request;
-        let unwanted = scratch.response.status == 100 && !request.expects_continue;
-        if request.version == Version::Http10 || unwanted {
+        if request.version == Version::Http10 {
             return Ok(());
         }
         let to = ToClient {

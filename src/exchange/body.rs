@@ -111,11 +111,12 @@ impl Upload {
         }
     }
 
-    /// The client's reader, where it has ended.
+    /// The client's reader, where all of the body went over. Otherwise nobody knows where the
+    /// client's next request begins, and nothing may read on.
     pub(crate) fn into_reader(self) -> Option<Reader> {
         match self.state {
-            State::Ended(uploaded) => Some(uploaded.reader),
-            State::Going(_) => None,
+            State::Ended(Uploaded { reader, result: Ok(()), .. }) => Some(reader),
+            State::Ended(_) | State::Going(_) => None,
         }
     }
 }

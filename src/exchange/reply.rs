@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{Answer, Exchange, Fetched, Reuse, body, tunnel};
 use crate::http::{
     answer::{self, FaultAnswer},
-    fault::{Cause, Fault},
+    fault::{Cause, Fault, Side},
     forward::{self, Reply, ToClient},
     framing::BodyLength,
     names::Name,
@@ -40,6 +40,10 @@ pub(super) async fn send(
             Box::pin(refuse(worker, client, exchange, fault)).await
         }
         Err(fault) => {
+            let fault = match fault.side {
+                Side::Client => fault,
+                Side::Proxy | Side::Backend => Cause::ResponseIncomplete.into(),
+            };
             exchange.record.fault = Some(fault);
             // A body that only ends with the connection must not end like a whole one.
             if exchange.ends_by_close { Reuse::Reset } else { Reuse::Close }
@@ -75,6 +79,8 @@ async fn backends(
     mut fetched: Box<Fetched>,
 ) -> Result<(), Fault> {
     let kept = fetched.backend_keeps(exchange);
+    // A client that waits for a 100 which did not come must not take its body for expected.
+    exchange.keep_alive &= fetched.upload.is_none() || !exchange.scratch.request.expects_continue;
     let outgoing = compose(worker, exchange, fetched.length)?;
     let mut upload = fetched.upload.take();
     let sending = body::download(worker, client, exchange, &mut fetched, outgoing);
@@ -160,7 +166,7 @@ pub(super) async fn refuse(
             Reuse::Reset
         }
         Ok(()) if keep_alive => Reuse::Keep,
-        Ok(()) if read_whole && fault.cause != Cause::BadRequest => Reuse::Close,
+        Ok(()) if read_whole && fault.leaves_framing_sound() => Reuse::Close,
         Ok(()) => Reuse::Linger,
     }
 }

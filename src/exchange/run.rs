@@ -48,8 +48,8 @@ async fn answer(
     exchange: &mut Exchange,
     length: BodyLength,
 ) -> Result<Answer, Fault> {
-    admit(exchange, length)?;
     client.expect_body(length, worker.head_limits);
+    admit(exchange, length)?;
     exchange.pool = route(client, exchange)?;
     exchange.deadline = worker.clock.after(exchange.plan().timeouts.request);
     match forward(worker, client, exchange)? {
@@ -110,7 +110,7 @@ async fn fetch(
     client: &mut Client,
     exchange: &mut Exchange,
 ) -> Result<Answer, Fault> {
-    let mut backend = choose(exchange).ok_or(Cause::NoBackend)?;
+    let mut backend = choose(worker, exchange).ok_or(Cause::NoBackend)?;
     loop {
         exchange.scratch.tried.insert(backend);
         exchange.tries += 1;
@@ -124,18 +124,21 @@ async fn fetch(
             Decision::Fresh => {
                 exchange.stale_before = true;
                 exchange.tries -= 1;
-                backend = choose(exchange).unwrap_or(backend);
+                backend = choose(worker, exchange).unwrap_or(backend);
+                worker.count(Counter::BackendStale);
             }
-            Decision::Another => match choose(exchange) {
-                Some(next) => backend = next,
+            Decision::Another => match choose(worker, exchange) {
+                Some(next) => {
+                    backend = next;
+                    worker.count(Counter::Retries);
+                }
                 None => return result,
             },
         }
-        worker.count(Counter::Retries);
     }
 }
 
 /// Every concern about a backend is one set; the algorithm sees only their intersection.
-fn choose(exchange: &Exchange) -> Option<BackendId> {
-    exchange.in_force.pool(exchange.pool).pick(&exchange.scratch.tried)
+fn choose(worker: &Worker, exchange: &Exchange) -> Option<BackendId> {
+    exchange.in_force.pool(exchange.pool).pick(&exchange.scratch.tried, worker.clock.now())
 }

@@ -111,6 +111,7 @@ impl Fault {
             Cause::BadRequest
             | Cause::RequestTimeout
             | Cause::UriTooLong
+            | Cause::ExpectationFailed
             | Cause::HeadTooLarge
             | Cause::NotImplemented
             | Cause::VersionRefused
@@ -123,7 +124,6 @@ impl Fault {
             | Cause::MethodRefused
             | Cause::LengthRequired
             | Cause::BodyTooLarge
-            | Cause::ExpectationFailed
             | Cause::Misdirected
             | Cause::Limited
             | Cause::Internal

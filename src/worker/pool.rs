@@ -19,6 +19,10 @@ use crate::policy::balance::{Balancer, Candidates, Weights};
 use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};
 
+/// How long a backend that refused a connection is passed over by the core that it refused, in
+/// milliseconds; then one request finds out whether it is back.
+const REFUSED_MS: u64 = 1_000;
+
 /// This core's view of a pool.
 pub(crate) struct PoolView {
     /// Who stands in the plan. Health, enablement and admission will be sets beside it.
@@ -27,6 +31,9 @@ pub(crate) struct PoolView {
     balancer: RefCell<Balancer>,
     conns: Vec<RefCell<Conns>>,
     in_flight: Vec<Cell<u32>>,
+    /// Who would not let this core connect a moment ago, and until when each is passed over.
+    refusing: Cell<BackendSet>,
+    refusing_until: Vec<Cell<u64>>,
     /// What Host is, where the pool sends the backend's own.
     authorities: Vec<String>,
 }
@@ -43,16 +50,45 @@ impl PoolView {
                 .map(|_| RefCell::new(Conns::new(pool.connections)))
                 .collect(),
             in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
+            refusing: Cell::new(BackendSet::EMPTY),
+            refusing_until: pool.backends.iter().map(|_| Cell::new(0)).collect(),
             authorities: pool.backends.iter().map(plan::Backend::authority).collect(),
         }
     }
 
-    /// A backend to ask that is not among those `tried`.
+    /// A backend to ask that is not among those `tried`; one that refuses connections only where
+    /// there is no other.
     #[inline]
-    pub(crate) fn pick(&self, tried: &BackendSet) -> Option<BackendId> {
-        let usable = self.members & !*tried;
+    pub(crate) fn pick(&self, tried: &BackendSet, now: u64) -> Option<BackendId> {
+        let members = self.members & !*tried;
+        let calm = members & !self.refusing(now);
+        let usable = if calm.is_empty() { members } else { calm };
         let candidates = Candidates { usable, weights: &self.weights };
         self.balancer.borrow_mut().pick(&candidates)
+    }
+
+    /// Notes that a backend would not let us connect.
+    pub(crate) fn refused(&self, id: BackendId, now: u64) {
+        let mut refusing = self.refusing.get();
+        refusing.insert(id);
+        self.refusing.set(refusing);
+        self.refusing_until[id.index()].set(now + REFUSED_MS);
+    }
+
+    /// Who is passed over now.
+    #[inline]
+    fn refusing(&self, now: u64) -> BackendSet {
+        let mut refusing = self.refusing.get();
+        if refusing.is_empty() {
+            return refusing;
+        }
+        for id in self.refusing.get().iter() {
+            if now >= self.refusing_until[id.index()].get() {
+                refusing.remove(id);
+            }
+        }
+        self.refusing.set(refusing);
+        refusing
     }
 
     /// A backend's address as Host has it.

@@ -25,6 +25,9 @@ pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] =
 /// Most cores that can be named: what Linux knows on one machine, rounded up.
 const CORES_MAX: u16 = 8192;
 
+/// A head is read into one buffer of 64 KiB, with what belongs to it.
+const HEAD_BYTES_MAX: u64 = 60 << 10;
+
 impl Check<'_> {
     pub(super) fn global(&mut self, written: Option<&Written<file::Global>>) -> (Global, Limits) {
         let mut global = Global::default();
@@ -63,10 +66,10 @@ impl Check<'_> {
         let connections = written.connections.as_ref();
         self.whole_number(connections, 1..=10_000_000, &mut limits.connections);
         limits.connections_written = connections.is_some();
-        if let Some(bytes) = self.size(written.header_size.as_ref(), 1 << 10..=1 << 20) {
+        if let Some(bytes) = self.size(written.header_size.as_ref(), 1 << 10..=HEAD_BYTES_MAX) {
             limits.head_bytes_max = u32::try_from(bytes).unwrap_or(limits.head_bytes_max);
         }
-        self.whole_number(written.headers.as_ref(), 1..=1000, &mut limits.fields_max);
+        self.whole_number(written.headers.as_ref(), 1..=256, &mut limits.fields_max);
         if let Some(rate) = self.size(written.body_rate.as_ref(), 0..=1 << 40) {
             limits.body_rate_min = rate;
         }
