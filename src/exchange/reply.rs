@@ -2,7 +2,11 @@
 
 use std::rc::Rc;
 
-use super::{Answer, Exchange, Fetched, Reuse, body, tunnel};
+use super::{
+    Answer, Exchange, Fetched, Reuse,
+    body::{self, Upload},
+    tunnel,
+};
 use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault, Side},
@@ -79,8 +83,9 @@ async fn backends(
     mut fetched: Box<Fetched>,
 ) -> Result<(), Fault> {
     let kept = fetched.backend_keeps(exchange);
-    // A client that waits for a 100 which did not come must not take its body for expected.
-    exchange.keep_alive &= fetched.upload.is_none() || !exchange.scratch.request.expects_continue;
+    // A client that waits for a 100 which will not come is told that its body is not wanted.
+    let taken = fetched.upload.as_ref().is_none_or(Upload::is_whole);
+    exchange.keep_alive &= taken || !exchange.scratch.request.expects_continue;
     let outgoing = compose(worker, exchange, fetched.length)?;
     let mut upload = fetched.upload.take();
     let sending = body::download(worker, client, exchange, &mut fetched, outgoing);

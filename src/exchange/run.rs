@@ -125,7 +125,6 @@ async fn fetch(
                 exchange.stale_before = true;
                 exchange.tries -= 1;
                 backend = choose(worker, exchange).unwrap_or(backend);
-                worker.count(Counter::BackendStale);
             }
             Decision::Another => match choose(worker, exchange) {
                 Some(next) => {

@@ -110,6 +110,7 @@ impl Fault {
         match self.cause {
             Cause::BadRequest
             | Cause::RequestTimeout
+            | Cause::BodyTooLarge
             | Cause::UriTooLong
             | Cause::ExpectationFailed
             | Cause::HeadTooLarge
@@ -123,7 +124,6 @@ impl Fault {
             | Cause::NoRoute
             | Cause::MethodRefused
             | Cause::LengthRequired
-            | Cause::BodyTooLarge
             | Cause::Misdirected
             | Cause::Limited
             | Cause::Internal
