@@ -15,6 +15,7 @@ mod policy;
 mod shared;
 
 mod net;
+mod observe;
 
 mod proto;
 
@@ -25,9 +26,6 @@ mod worker;
 mod exchange;
 
 pub mod server;
-
-#[allow(dead_code, reason = "the access log is being joined to the exchange")]
-mod observe;
 
 mod demo;
 

@@ -42,13 +42,6 @@ impl BackendSet {
     }
 
     #[cfg(test)]
-    pub(crate) fn remove(&mut self, backend: BackendId) {
-        if let Some(word) = self.0.get_mut(backend.index() / 64) {
-            *word &= !(1 << (backend.index() % 64));
-        }
-    }
-
-    #[cfg(test)]
     pub(crate) fn contains(&self, backend: BackendId) -> bool {
         self.0
             .get(backend.index() / 64)

@@ -21,7 +21,7 @@ use crate::http::{
 };
 use crate::net::{buffer::Buffer, clock, deadlines::Ended, stream::beside};
 use crate::plan::HostHeader;
-use crate::proto::h1::{Backend, Client, Incoming, Outgoing};
+use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
 use crate::shared::counters::Counter;
 use crate::worker::{InFlight, PoolView, Worker};
 
@@ -38,23 +38,36 @@ pub(super) async fn once(
     exchange: &mut Exchange,
     id: BackendId,
 ) -> Result<Answer, Fault> {
-    exchange.record.backend = Some(id);
     exchange.request_sent = false;
+    let record = &mut exchange.scratch.record;
+    record.backend = Some(id);
+    record.attempts = record.attempts.saturating_add(1);
+    record.reused = false;
+    (record.times.connect, record.times.first_byte) = (None, None);
     let mut backend = connection(worker, exchange, id).await?;
     backend.requests += 1;
-    exchange.record.reused = backend.is_reused();
+    exchange.scratch.record.reused = backend.is_reused();
     let in_flight = InFlight::begin(&exchange.in_force, exchange.pool, id);
     let upload = send(worker, client, exchange, &backend, id).await?;
-    let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None };
+    let logged = exchange.scratch.record.logged;
+    let asked = if logged { clock::precise() } else { 0 };
+    let begun = Begun { timed: logged, ..Begun::default() };
+    let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun };
     let read = waiting.final_head(client, exchange).await;
-    let Waiting { upload, buffer, .. } = waiting;
+    let Waiting { upload, buffer, begun, .. } = waiting;
+    if logged {
+        let until = if begun.at > 0 { begun.at } else { clock::precise() };
+        let times = &mut exchange.scratch.record.times;
+        times.waited += until - asked;
+        times.first_byte = (begun.at > 0).then(|| begun.at - exchange.began);
+    }
     if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
-        restore(client, upload);
+        restore(client, exchange, upload);
         return Err(fault);
     }
     let (Ok(()), Some(buffer)) = (read, buffer) else {
         exchange.body_gone |= upload.is_some();
-        restore(client, upload);
+        restore(client, exchange, upload);
         let fault = read.err().unwrap_or(Cause::Internal.into());
         if fault.cause == Cause::BackendStale {
             worker.count(Counter::BackendStale);
@@ -70,7 +83,11 @@ pub(super) async fn once(
 }
 
 /// A warm connection, or a new one.
-async fn connection(worker: &Worker, exchange: &Exchange, id: BackendId) -> Result<Backend, Fault> {
+async fn connection(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    id: BackendId,
+) -> Result<Backend, Fault> {
     let pool = exchange.in_force.pool(exchange.pool);
     // What cannot be sent again goes on a connection that was in use a moment ago.
     let careful = !exchange.scratch.request.method.is_idempotent();
@@ -87,8 +104,12 @@ async fn connection(worker: &Worker, exchange: &Exchange, id: BackendId) -> Resu
         let left = std::time::Duration::from_millis(left);
         time = if time.is_zero() { left } else { time.min(left) };
     }
+    let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
     let opened = Box::pin(PoolView::open(exchange.plan(), id, time, &worker.deadlines)).await;
-    worker.clock.renew();
+    let now = worker.clock.renew();
+    if exchange.scratch.record.logged {
+        exchange.scratch.record.times.connected(now - since);
+    }
     match opened {
         Ok(backend) => {
             worker.count(Counter::BackendOpened);
@@ -116,6 +137,9 @@ async fn send(
     let deadline = exchange.deadline;
     let by = || clock::earlier(deadline, worker.clock.after(write));
     exchange.request_sent = true;
+    if exchange.scratch.record.logged {
+        backend.stream.time_stalls();
+    }
     let held = client.held_body();
     let out = &mut exchange.scratch.out;
     let sent = match held {
@@ -131,6 +155,9 @@ async fn send(
             Box::pin(backend.stream.send_all(out, begun, by)).await
         }
     };
+    if exchange.scratch.record.logged {
+        exchange.scratch.record.times.waited += backend.stream.take_stalled();
+    }
     // A backend that does not take the request may have answered it all the same: only being
     // late is final here.
     if sent.is_err() && backend.stream.ended() == Ended::Overdue {
@@ -181,6 +208,7 @@ struct Waiting<'a> {
     backend: &'a Backend,
     upload: Option<Upload>,
     buffer: Option<Buffer>,
+    begun: Begun,
 }
 
 impl Waiting<'_> {
@@ -190,13 +218,13 @@ impl Waiting<'_> {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Fault> {
-        let mut begun = false;
         if !self.backend.stream.is_receiving() {
             let posted = self.backend.post_receive(&self.worker.buffers);
             posted.map_err(|_| Cause::Overloaded)?;
         }
         for _ in 0..INTERIM_MAX {
-            let used = self.head(client, exchange, &mut begun).await?;
+            self.begun.at = 0;
+            let used = self.head(client, exchange).await?;
             if let Some(buffer) = &mut self.buffer {
                 buffer.consume(used);
             }
@@ -211,12 +239,7 @@ impl Waiting<'_> {
 
     /// Reads the next head while the upload goes on. The time for an answer begins when the
     /// request has been sent.
-    async fn head(
-        &mut self,
-        client: &Client,
-        exchange: &mut Exchange,
-        begun: &mut bool,
-    ) -> Result<usize, Fault> {
+    async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<usize, Fault> {
         let (worker, backend) = (self.worker, self.backend);
         let limit = exchange.plan().timeouts.response;
         let deadline = exchange.deadline;
@@ -228,7 +251,7 @@ impl Waiting<'_> {
             &mut self.buffer,
             &mut scratch.response,
             &worker.head_limits,
-            begun,
+            &mut self.begun,
             for_client,
         );
         let result = match &mut self.upload {
@@ -269,6 +292,7 @@ impl Waiting<'_> {
         write::response(&scratch.response, BodyLength::None, &mut scratch.out);
         exchange.interim_sent = true;
         let worker = self.worker;
+        scratch.record.response_bytes += scratch.out.len() as u64;
         let send = client.send(&scratch.out, false, || worker.clock.after(wait));
         match &mut self.upload {
             None => send.await,
@@ -304,7 +328,7 @@ fn fetched(
     backend.keeps_idle = head.headers.first(Name::KeepAlive).and_then(keep_alive_seconds);
     let held = client.held_body().map(<[u8]>::len);
     if let (Some(count), Some(reader)) = (held, &mut client.reader) {
-        exchange.record.request_bytes = count as u64;
+        exchange.scratch.record.request_bytes += count as u64;
         reader.buffer.consume(count);
         reader.body = Incoming::Ended;
     }
@@ -315,8 +339,9 @@ fn fetched(
 }
 
 /// Gives the client its reader back, if the upload has ended.
-fn restore(client: &mut Client, upload: Option<Upload>) {
+fn restore(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
     if let Some(upload) = upload {
+        exchange.scratch.record.request_bytes += upload.bytes();
         client.reader = upload.into_reader();
     }
 }

@@ -5,6 +5,7 @@
 //! the other one. All waits here are readiness polls and may be dropped at will.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -20,8 +21,8 @@ use crate::http::{
     headers::Headers,
 };
 use crate::net::{buffer::Buffer, clock, deadlines::Ended, relay::Relayed, stream::Stream};
+use crate::observe::record::Record;
 use crate::proto::h1::{Client, Framed, Incoming, Outgoing, Reader};
-use crate::shared::counters::Counter;
 use crate::worker::{InForce, Scratch, Worker};
 
 /// From this many bytes on a body of known length is spliced: below, the pipe costs more than the
@@ -45,7 +46,6 @@ pub(crate) struct Route {
 /// How an upload ended: the reader is given back either way.
 struct Uploaded {
     reader: Reader,
-    bytes: u64,
     result: Result<(), Stopped>,
 }
 
@@ -64,6 +64,8 @@ type Uploading = Pin<Box<dyn Future<Output = Uploaded>>>;
 pub(crate) struct Upload {
     backend: Rc<Stream>,
     state: State,
+    /// Bytes taken from the client so far, framing too.
+    taken: Rc<Cell<u64>>,
 }
 
 enum State {
@@ -75,7 +77,9 @@ impl Upload {
     /// Sends what `reader` holds and then what comes from the client.
     pub(crate) fn begin(route: Route, reader: Reader, outgoing: Outgoing) -> Upload {
         let backend = Rc::clone(&route.backend);
-        Upload { backend, state: State::Going(Box::pin(upload(route, reader, outgoing))) }
+        let taken = Rc::new(Cell::new(0));
+        let uploading = Box::pin(upload(route, reader, outgoing, Rc::clone(&taken)));
+        Upload { backend, state: State::Going(uploading), taken }
     }
 
     /// Goes on with it; true when this ended it.
@@ -103,12 +107,9 @@ impl Upload {
         matches!(&self.state, State::Ended(Uploaded { result: Ok(()), .. }))
     }
 
-    /// Bytes of body that went over, where it has ended.
+    /// Bytes taken from the client so far, framing too.
     pub(crate) fn bytes(&self) -> u64 {
-        match &self.state {
-            State::Ended(uploaded) => uploaded.bytes,
-            State::Going(_) => 0,
-        }
+        self.taken.get()
     }
 
     /// The client's reader, where all of the body went over. Otherwise nobody knows where the
@@ -121,17 +122,26 @@ impl Upload {
     }
 }
 
-async fn upload(route: Route, mut reader: Reader, outgoing: Outgoing) -> Uploaded {
-    let mut bytes = 0;
-    let result = upload_all(&route, &mut reader, outgoing, &mut bytes).await;
-    Uploaded { reader, bytes, result }
+async fn upload(
+    route: Route,
+    mut reader: Reader,
+    outgoing: Outgoing,
+    taken: Rc<Cell<u64>>,
+) -> Uploaded {
+    taken.set(reader.buffer.len() as u64);
+    let result = upload_all(&route, &mut reader, outgoing, &taken).await;
+    if result.is_ok() {
+        // What is left is of the next request.
+        taken.set(taken.get().saturating_sub(reader.buffer.len() as u64));
+    }
+    Uploaded { reader, result }
 }
 
 async fn upload_all(
     route: &Route,
     reader: &mut Reader,
     outgoing: Outgoing,
-    bytes: &mut u64,
+    taken: &Cell<u64>,
 ) -> Result<(), Stopped> {
     let Route { worker, client, backend, in_force, deadline, .. } = route;
     let listener = in_force.plan.listener(route.listener).timeouts;
@@ -139,14 +149,14 @@ async fn upload_all(
     let most = in_force.plan.limits.body_bytes_max;
     let pace = Pace::begin(worker, in_force);
     let write_by = || clock::earlier(*deadline, worker.clock.after(write));
+    let mut bytes = 0;
     let mut trailers = Headers::default();
     loop {
         let piece = reader.body.next(&mut reader.buffer, &mut trailers).map_err(Stopped::Client)?;
-        *bytes += piece.body as u64;
-        if most != 0 && *bytes > most {
+        bytes += piece.body as u64;
+        if most != 0 && bytes > most {
             return Err(Stopped::Client(Cause::BodyTooLarge.into()));
         }
-        worker.counters.add(Counter::RequestBytes, piece.body as u64);
         let Framed { send, skip, end_apart } = outgoing.frame(&mut reader.buffer, piece, &trailers);
         let out = reader.buffer.bytes().get(..send).unwrap_or(&[]);
         backend.send_all(out, end_apart, write_by).await.map_err(|_| Stopped::Backend)?;
@@ -160,10 +170,11 @@ async fn upload_all(
             return Ok(());
         }
         reader.buffer.rewind();
-        let by = pace.by(*bytes, worker.clock.after(listener.client_body));
+        let by = pace.by(bytes, worker.clock.after(listener.client_body));
         let read = client.recv(&mut reader.buffer, clock::earlier(*deadline, by)).await;
-        if !matches!(read, Ok(count) if count > 0) {
-            return Err(Stopped::Client(Client::read_fault(client)));
+        match read {
+            Ok(count) if count > 0 => taken.set(taken.get() + count as u64),
+            Ok(_) | Err(_) => return Err(Stopped::Client(Client::read_fault(client))),
         }
     }
 }
@@ -190,27 +201,28 @@ pub(crate) async fn download(
     };
     let Fetched { buffer: held, body, .. } = fetched;
     let Some(mut buffer) = held.take() else { return Err(Cause::Internal.into()) };
-    let Scratch { out: head, trailers, .. } = &mut *exchange.scratch;
-    let bytes = &mut exchange.record.response_bytes;
+    let Scratch { out: head, trailers, record, .. } = &mut *exchange.scratch;
+    let bytes = &mut record.response_bytes;
     if buffer.is_empty() && !body.has_ended() {
         // The body is often right behind its head: one more look saves a write.
         let _ = down.source.recv_now(&mut buffer);
     }
     let piece = body.next(&mut buffer, trailers)?;
-    *bytes += piece.body as u64;
     let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, piece, trailers);
+    let before = head.len();
+    let then = *bytes + (before + send) as u64;
     client.head_sent.set(true);
     if buffer.prepend(head) {
-        let before = head.len();
-        buffer = client.send_buffer(buffer, before + send, || down.write_by(*bytes)).await?;
+        buffer = client.send_buffer(buffer, before + send, || down.write_by(then)).await?;
         buffer.consume(before + skip);
     } else {
-        Box::pin(client.send(head, send > 0, || down.write_by(*bytes))).await?;
-        buffer = client.send_buffer(buffer, send, || down.write_by(*bytes)).await?;
+        Box::pin(client.send(head, send > 0, || down.write_by(then))).await?;
+        buffer = client.send_buffer(buffer, send, || down.write_by(then)).await?;
         buffer.consume(skip);
     }
+    *bytes = then;
     if end_apart || !body.has_ended() {
-        buffer = Box::pin(down.rest(buffer, body, trailers, end_apart, bytes)).await?;
+        buffer = Box::pin(down.all_the_rest(buffer, body, trailers, end_apart, record)).await?;
     }
     *held = Some(buffer);
     Ok(())
@@ -237,6 +249,27 @@ impl Download<'_> {
         self.pace.by(bytes, self.worker.clock.after(self.write))
     }
 
+    /// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the
+    /// record all of it is a wait.
+    async fn all_the_rest(
+        &self,
+        buffer: Buffer,
+        body: &mut Incoming,
+        trailers: &mut Headers,
+        end_apart: bool,
+        record: &mut Record,
+    ) -> Result<Buffer, Fault> {
+        if !record.logged {
+            return self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
+        }
+        record.times.waited += self.client.stream.take_stalled();
+        let since = clock::precise();
+        let rest = self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
+        record.times.waited += clock::precise() - since;
+        self.client.stream.take_stalled();
+        rest
+    }
+
     /// Sends what comes behind the first piece.
     async fn rest(
         &self,
@@ -252,14 +285,14 @@ impl Download<'_> {
                 let mut end = Vec::new();
                 chunks::write_trailers(trailers, &mut end);
                 client.send(&end, false, || self.write_by(*bytes)).await?;
+                *bytes += end.len() as u64;
             }
             if body.has_ended() {
                 return Ok(buffer);
             }
             if let Incoming::Fixed(left @ SPLICE_BYTES_MIN..) = *body
-                && self.spliced(left, *bytes).await?
+                && self.spliced(left, bytes).await?
             {
-                *bytes += left;
                 body.passed(left);
                 return Ok(buffer);
             }
@@ -269,9 +302,10 @@ impl Download<'_> {
             } else {
                 body.end_of_stream(Cause::ResponseIncomplete)?
             };
-            *bytes += piece.body as u64;
             let framed = self.outgoing.frame(&mut buffer, piece, trailers);
-            buffer = client.send_buffer(buffer, framed.send, || self.write_by(*bytes)).await?;
+            let then = *bytes + framed.send as u64;
+            buffer = client.send_buffer(buffer, framed.send, || self.write_by(then)).await?;
+            *bytes = then;
             buffer.consume(framed.skip);
             end_apart = framed.end_apart;
         }
@@ -287,11 +321,14 @@ impl Download<'_> {
     }
 
     /// Lets the kernel move the rest; false where it has no pipe for us.
-    async fn spliced(&self, left: u64, bytes: u64) -> Result<bool, Fault> {
-        let (read_by, write_by) = (|| self.read_by(), || self.write_by(bytes));
+    async fn spliced(&self, left: u64, bytes: &mut u64) -> Result<bool, Fault> {
+        let moved = Cell::new(*bytes);
+        let by = (|| self.read_by(), || self.write_by(moved.get()));
         let (source, client) = (&*self.source, &*self.client.stream);
         let pipes = &self.worker.pipes;
-        match pipes.relay(source, client, left, client.raw(), read_by, write_by).await {
+        let relayed = pipes.relay(source, client, left, client.raw(), &moved, by).await;
+        *bytes = moved.get();
+        match relayed {
             Relayed::All => Ok(true),
             Relayed::NoPipe => Ok(false),
             Relayed::SourceEnded => Err(cut(source)),

@@ -1,26 +1,81 @@
-//! The one end of every exchange: counters, and the log when it lands.
+//! The one end of every exchange: counters and the log.
+//!
+//! What the log needs beyond the counters is noted only where the listener has one: the ranges of
+//! the head before it is edited, and a few moments of the precise clock.
 
 use super::{Exchange, Reuse};
-use crate::http::fault::Cause;
+use crate::http::{fault::Cause, forward};
+use crate::observe::{
+    access_log::Line,
+    record::{Asked, Asker, Term},
+};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
+/// Notes what the log will want to know of an exchange that begins.
+pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
+    let Exchange { in_force, scratch, began, .. } = exchange;
+    let trusted = &in_force.plan.listener(client.peer.listener).trusted_proxies;
+    let peer = client.peer.address.ip();
+    let record = &mut scratch.record;
+    record.logged = true;
+    record.client = Some(forward::client_address(&scratch.request, peer, trusted));
+    record.times.waited = began.saturating_sub(client.began);
+    scratch.asked = Asked::of(&scratch.request);
+    client.stream.take_stalled();
+}
+
 /// Records how an exchange ended and recycles its room.
-pub(super) fn record(worker: &Worker, client: &Client, exchange: Exchange, reuse: Reuse) -> Reuse {
-    let Exchange { scratch, record, .. } = exchange;
+pub(super) fn record(
+    worker: &Worker,
+    client: &mut Client,
+    mut exchange: Exchange,
+    reuse: Reuse,
+) -> Reuse {
+    let record = &exchange.scratch.record;
     worker.counters.sub(Counter::InFlight, 1);
+    worker.counters.add(Counter::RequestBytes, record.request_bytes);
     worker.counters.add(Counter::ResponseBytes, record.response_bytes);
-    if let Some(fault) = record.fault {
-        let counter = match fault.cause {
-            Cause::ClientAbort => Counter::ClientAborts,
-            Cause::ClientTimeout => Counter::ClientTimeouts,
-            Cause::ResponseIncomplete => Counter::Incomplete,
-            _ => Counter::Refused,
-        };
-        worker.count(counter);
+    match record.term {
+        Term::Ok | Term::TunnelClosed | Term::TunnelIdle => {}
+        Term::Fault(Cause::ClientAbort) => worker.count(Counter::ClientAborts),
+        Term::Fault(Cause::ClientTimeout) => worker.count(Counter::ClientTimeouts),
+        Term::Fault(Cause::ResponseIncomplete) => worker.count(Counter::Incomplete),
+        Term::Fault(_) => worker.count(Counter::Refused),
     }
-    worker.recycle(scratch);
+    if record.logged {
+        log(worker, client, &mut exchange);
+    }
+    worker.recycle(exchange.scratch);
     client.head_sent.set(false);
     reuse
+}
+
+/// Writes the line of an exchange that ends now.
+fn log(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+    let Exchange { in_force, scratch, .. } = exchange;
+    let record = &mut scratch.record;
+    let ended = worker.clock.renew();
+    record.times.total = ended.saturating_sub(client.began);
+    record.times.waited += client.stream.take_stalled();
+    // What else is buffered is a request that begins here.
+    client.began = ended;
+    let address = client.peer.address;
+    let peer = (address.ip().to_canonical(), address.port()).into();
+    let asker = Asker {
+        listener: client.peer.listener,
+        client: record.client.unwrap_or(address.ip()),
+        peer,
+        secure: false,
+    };
+    worker.log(&Line {
+        unix_ms: worker.logs.unix_ms(ended),
+        request_id: record.request_id.unwrap_or_else(|| worker.logs.request_id(ended)),
+        asker,
+        record,
+        asked: scratch.asked,
+        bytes: &scratch.request.headers.bytes,
+        plan: &in_force.plan,
+    });
 }

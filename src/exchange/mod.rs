@@ -11,14 +11,14 @@ mod reply;
 pub(crate) mod run;
 mod tunnel;
 
-use std::{net::IpAddr, rc::Rc};
+use std::rc::Rc;
 
 use crate::base::ids::{BackendId, PoolId};
-use crate::http::{fault::Fault, framing::BodyLength};
+use crate::http::framing::BodyLength;
 use crate::net::buffer::Buffer;
 use crate::plan::Pool;
 use crate::policy::retry::{Attempt, Outcome};
-use crate::proto::h1::{Backend, Incoming};
+use crate::proto::h1::{Backend, Client, Incoming};
 use crate::shared::counters::Counter;
 use crate::worker::{InFlight, InForce, Scratch, Worker};
 
@@ -28,7 +28,7 @@ use self::body::Upload;
 pub(crate) struct Exchange {
     /// The plan it began under.
     pub(crate) in_force: Rc<InForce>,
-    /// Its heads; the request's as the rules have left it.
+    /// Its heads, the request's as the rules have left it, and its record.
     pub(crate) scratch: Box<Scratch>,
     pub(crate) pool: PoolId,
     /// When all of it must be over, in coarse milliseconds; 0 = never.
@@ -49,22 +49,7 @@ pub(crate) struct Exchange {
     pub(crate) keep_alive: bool,
     /// Whether the end of the connection is the end of the answer's body.
     pub(crate) ends_by_close: bool,
-    /// What the record will say of it.
-    pub(crate) record: Record,
-}
-
-/// What the counters and the log will say of an exchange.
-#[derive(Default)]
-pub(crate) struct Record {
-    pub(crate) status: u16,
-    pub(crate) fault: Option<Fault>,
-    pub(crate) client: Option<IpAddr>,
-    pub(crate) backend: Option<BackendId>,
-    pub(crate) reused: bool,
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
-    /// In microseconds since the process began.
-    #[allow(dead_code, reason = "the access log is being joined to the exchange")]
+    /// When its head was whole, in microseconds of the precise clock.
     pub(crate) began: u64,
 }
 
@@ -104,11 +89,16 @@ pub(crate) enum Reuse {
 }
 
 impl Exchange {
-    fn begin(worker: &Worker, scratch: Box<Scratch>, length: BodyLength) -> Exchange {
+    fn begin(
+        worker: &Worker,
+        client: &Client,
+        scratch: Box<Scratch>,
+        length: BodyLength,
+    ) -> Exchange {
         worker.count(Counter::Requests);
         worker.counters.add(Counter::InFlight, 1);
         let began = worker.clock.renew();
-        Exchange {
+        let mut exchange = Exchange {
             in_force: worker.in_force(),
             keep_alive: scratch.request.keep_alive && !worker.is_draining(),
             scratch,
@@ -121,8 +111,12 @@ impl Exchange {
             body_gone: false,
             interim_sent: false,
             ends_by_close: false,
-            record: Record { began, ..Record::default() },
+            began,
+        };
+        if worker.logs.is_on(client.peer.listener) {
+            finish::expect(client, &mut exchange);
         }
+        exchange
     }
 
     /// The plan of the pool that answers.

@@ -1,4 +1,7 @@
 //! Sending an answer, and refusing with a fault.
+//!
+//! Whatever is sent, the record says what the client was answered and how it ended. No fault is
+//! answered with once the head of an answer has gone out: then the connection is cut.
 
 use std::rc::Rc;
 
@@ -18,7 +21,7 @@ use crate::http::{
 use crate::net::stream::beside;
 use crate::proto::h1::{Client, Outgoing};
 use crate::shared::counters::Counter;
-use crate::worker::Worker;
+use crate::worker::{Scratch, Worker};
 
 /// Sends an answer; what becomes of the client's connection then.
 pub(super) async fn send(
@@ -29,12 +32,12 @@ pub(super) async fn send(
 ) -> Reuse {
     let result = match answer {
         Answer::Own { status } => {
-            exchange.record.status = status;
+            exchange.scratch.record.status = status;
             Box::pin(own(worker, client, exchange)).await
         }
         Answer::Fetched(fetched) => backends(worker, client, exchange, fetched).await,
         Answer::Switched(fetched) => {
-            exchange.record.status = 101;
+            exchange.scratch.record.status = 101;
             return Box::pin(tunnel::run(worker, client, exchange, fetched)).await;
         }
     };
@@ -48,7 +51,7 @@ pub(super) async fn send(
                 Side::Client => fault,
                 Side::Proxy | Side::Backend => Cause::ResponseIncomplete.into(),
             };
-            exchange.record.fault = Some(fault);
+            exchange.scratch.record.fail(fault);
             // A body that only ends with the connection must not end like a whole one.
             if exchange.ends_by_close { Reuse::Reset } else { Reuse::Close }
         }
@@ -56,8 +59,8 @@ pub(super) async fn send(
 }
 
 /// What becomes of the client's connection after a whole answer.
-fn after(client: &mut Client, exchange: &Exchange) -> Reuse {
-    if !client.skip_buffered_body() {
+fn after(client: &mut Client, exchange: &mut Exchange) -> Reuse {
+    if !skip_body(client, exchange) {
         Reuse::Linger
     } else if exchange.keep_alive {
         Reuse::Keep
@@ -66,12 +69,23 @@ fn after(client: &mut Client, exchange: &Exchange) -> Reuse {
     }
 }
 
+/// Skips what is buffered of the request's body; whether the whole request has been read now.
+fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
+    let before = client.buffered();
+    let whole = client.skip_buffered_body();
+    exchange.scratch.record.request_bytes += before - client.buffered();
+    whole
+}
+
 /// Sends what stands in the scratch.
-async fn own(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<(), Fault> {
+async fn own(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<(), Fault> {
     let in_force = &exchange.in_force;
     let wait = in_force.plan.listener(client.peer.listener).timeouts.client_write;
+    let Scratch { out, record, .. } = &mut *exchange.scratch;
     client.head_sent.set(true);
-    client.send(&exchange.scratch.out, false, || worker.clock.after(wait)).await
+    client.send(out, false, || worker.clock.after(wait)).await?;
+    record.response_bytes += out.len() as u64;
+    Ok(())
 }
 
 /// Sends a backend's answer while the rest of the request goes on, and keeps the connection to
@@ -95,7 +109,7 @@ async fn backends(
     };
     let whole = upload.as_ref().is_none_or(|upload| upload.is_whole());
     if let Some(upload) = upload {
-        exchange.record.request_bytes = upload.bytes();
+        exchange.scratch.record.request_bytes += upload.bytes();
         client.reader = upload.into_reader();
     }
     let Fetched { id, backend, buffer, body, .. } = *fetched;
@@ -131,7 +145,7 @@ fn compose(
     let Reply { body, keep_alive } = forward::response(&mut scratch.response, length, &to)?;
     exchange.keep_alive = keep_alive;
     exchange.ends_by_close = body == BodyLength::UntilClose;
-    exchange.record.status = scratch.response.status;
+    scratch.record.status = scratch.response.status;
     scratch.out.clear();
     write::response(&scratch.response, body, &mut scratch.out);
     Ok(if body == BodyLength::Chunked { Outgoing::Chunked } else { Outgoing::Plain })
@@ -144,12 +158,14 @@ pub(super) async fn refuse(
     exchange: &mut Exchange,
     fault: Fault,
 ) -> Reuse {
-    exchange.record.fault = Some(fault);
-    exchange.record.status = fault.status();
+    let record = &mut exchange.scratch.record;
+    record.fail(fault);
+    record.status = fault.status();
     if fault.status() == 0 {
         return Reuse::Reset;
     }
-    let read_whole = client.skip_buffered_body();
+    let request_id = *record.request_id.get_or_insert_with(|| worker.request_id());
+    let read_whole = skip_body(client, exchange);
     let keep_alive =
         exchange.keep_alive && read_whole && fault.leaves_framing_sound() && !worker.is_draining();
     let scratch = &mut *exchange.scratch;
@@ -160,14 +176,14 @@ pub(super) async fn refuse(
         version: scratch.request.version,
         keep_alive,
         date: &date,
-        request_id: None,
+        request_id: Some(&request_id.text()),
         retry_after: None,
     };
     scratch.out.clear();
     answer::write_fault(fault, &about, &mut scratch.out);
     match own(worker, client, exchange).await {
         Err(fault) => {
-            exchange.record.fault = Some(fault);
+            exchange.scratch.record.fail(fault);
             Reuse::Reset
         }
         Ok(()) if keep_alive => Reuse::Keep,

@@ -21,7 +21,7 @@ use crate::worker::{Scratch, Worker};
 /// Runs one exchange, from a parsed head to its line in the log.
 pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
     let length = framing::request(&scratch.request);
-    let mut exchange = Exchange::begin(worker, scratch, length.unwrap_or(BodyLength::None));
+    let mut exchange = Exchange::begin(worker, client, scratch, length.unwrap_or(BodyLength::None));
     let answered = match length {
         Ok(length) => answer(worker, client, &mut exchange, length).await,
         Err(fault) => Err(fault),
@@ -33,9 +33,15 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
     finish::record(worker, client, exchange, sent)
 }
 
-/// Answers bytes that are no request, or a client that may not have one.
-pub(crate) async fn refuse(worker: &Rc<Worker>, client: &mut Client, fault: Fault) -> Reuse {
-    let mut exchange = Exchange::begin(worker, worker.scratch(), BodyLength::None);
+/// Answers bytes that are no request; in the scratch stands what could be read of it.
+pub(crate) async fn refuse(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    mut scratch: Box<Scratch>,
+    fault: Fault,
+) -> Reuse {
+    scratch.record.request_bytes = client.buffered();
+    let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
     exchange.keep_alive = false;
     let sent = reply::refuse(worker, client, &mut exchange, fault).await;
     finish::record(worker, client, exchange, sent)
@@ -51,6 +57,7 @@ async fn answer(
     client.expect_body(length, worker.head_limits);
     admit(exchange, length)?;
     exchange.pool = route(client, exchange)?;
+    exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.plan().timeouts.request);
     match forward(worker, client, exchange)? {
         Forward::Send => fetch(worker, client, exchange).await,
@@ -79,10 +86,11 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
 }
 
 /// Which pool answers: the route's, else the listener's.
-fn route(client: &Client, exchange: &Exchange) -> Result<PoolId, Fault> {
-    let in_force = &exchange.in_force;
+fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
+    let Exchange { in_force, scratch, .. } = exchange;
     let listener = client.peer.listener;
-    match in_force.router.find(listener, &exchange.scratch.request)? {
+    scratch.record.route = in_force.router.find(listener, &scratch.request)?;
+    match scratch.record.route {
         Some(route) => Ok(in_force.plan.route(route).pool),
         None => in_force.plan.listener(listener).pool.ok_or(Cause::NoRoute.into()),
     }
@@ -91,9 +99,7 @@ fn route(client: &Client, exchange: &Exchange) -> Result<PoolId, Fault> {
 /// Makes the client's request the one that backends get.
 fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let peer = &client.peer;
-    let Exchange { in_force, scratch, record, .. } = exchange;
-    let trusted = &in_force.plan.listener(peer.listener).trusted_proxies;
-    record.client = Some(forward::client_address(&scratch.request, peer.address.ip(), trusted));
+    let scratch = &mut exchange.scratch;
     let from = ForwardedFor {
         peer: peer.text(),
         trusted: peer.trusted,

@@ -14,7 +14,8 @@ use crate::http::{
     framing::BodyLength,
     write,
 };
-use crate::net::{buffer::Buffer, fd::Half, stream::Stream};
+use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, stream::Stream};
+use crate::observe::record::Term;
 use crate::proto::h1::{Client, Reader};
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
@@ -27,9 +28,19 @@ pub(super) async fn run(
     fetched: Box<Fetched>,
 ) -> Reuse {
     worker.counters.add(Counter::Tunnels, 1);
+    let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
     let result = switch(worker, client, exchange, *fetched).await;
     worker.counters.sub(Counter::Tunnels, 1);
-    exchange.record.fault = result.err();
+    let record = &mut exchange.scratch.record;
+    if record.logged {
+        // Whatever a tunnel does, it does at the pace of its ends.
+        record.times.waited += clock::precise() - since;
+        client.stream.take_stalled();
+    }
+    record.term = match result {
+        Ok(term) => term,
+        Err(fault) => Term::Fault(fault.cause),
+    };
     Reuse::Close
 }
 
@@ -38,7 +49,7 @@ async fn switch(
     client: &mut Client,
     exchange: &mut Exchange,
     fetched: Fetched,
-) -> Result<(), Fault> {
+) -> Result<Term, Fault> {
     let timeouts = exchange.in_force.plan.listener(client.peer.listener).timeouts;
     let scratch = &mut *exchange.scratch;
     let to = ToClient {
@@ -52,8 +63,11 @@ async fn switch(
     write::response(&scratch.response, BodyLength::None, &mut scratch.out);
     client.head_sent.set(true);
     client.send(&scratch.out, false, || worker.clock.after(timeouts.client_write)).await?;
-    let Some(Reader { buffer: early, .. }) = client.reader.take() else { return Ok(()) };
-    let Fetched { backend, buffer: Some(buffer), in_flight, .. } = fetched else { return Ok(()) };
+    scratch.record.response_bytes += scratch.out.len() as u64;
+    let Fetched { backend, buffer, in_flight, .. } = fetched;
+    let (Some(Reader { buffer: early, .. }), Some(buffer)) = (client.reader.take(), buffer) else {
+        return Ok(Term::TunnelClosed);
+    };
     let (near, far) = (&*client.stream, &*backend.stream);
     let idle = || worker.clock.after(timeouts.tunnel);
     let mut up = pin!(pump(worker, near, far, early, &idle));
@@ -73,10 +87,11 @@ async fn switch(
         if up_bytes.is_some() && down_bytes.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    exchange.record.request_bytes = up_bytes.unwrap_or(0);
-    exchange.record.response_bytes = down_bytes.unwrap_or(0);
+    scratch.record.request_bytes += up_bytes.unwrap_or(0);
+    scratch.record.response_bytes += down_bytes.unwrap_or(0);
     drop(in_flight);
-    Ok(())
+    let idle = [near, far].iter().any(|stream| stream.ended() == Ended::Overdue);
+    Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
 }
 
 /// Relays one direction until its end, which is handed on as a half-close. A buffer is held only

@@ -5,7 +5,11 @@
 //! `readable()`: the ring's own splice always goes to a worker thread. Pipes of 1 MiB are kept per
 //! worker, few, because each can hold that much of the kernel's memory.
 
-use std::{cell::RefCell, io, os::fd::OwnedFd, os::fd::RawFd};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::{OwnedFd, RawFd},
+};
 
 use rustix::pipe::PipeFlags;
 
@@ -59,15 +63,16 @@ impl Pipes {
         }
     }
 
-    /// Moves exactly `count` bytes from `source` to `sink`; `client` is whom it is for.
+    /// Moves exactly `count` bytes from `source` to `sink`; `client` is whom it is for. `moved`
+    /// grows by what the sink has taken.
     pub(crate) async fn relay(
         &self,
         source: &Stream,
         sink: &Stream,
         count: u64,
         client: RawFd,
-        read_by: impl Fn() -> u64,
-        write_by: impl Fn() -> u64,
+        moved: &Cell<u64>,
+        (read_by, write_by): (impl Fn() -> u64, impl Fn() -> u64),
     ) -> Relayed {
         let Ok(pipe) = self.take() else { return Relayed::NoPipe };
         let mut left = count;
@@ -79,18 +84,18 @@ impl Pipes {
                 ready
             };
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
-            let moved = match ready.and_then(|()| source.splice_into(&pipe.writing, wanted)) {
+            let taken = match ready.and_then(|()| source.splice_into(&pipe.writing, wanted)) {
                 Ok(0) => return self.ended(pipe),
-                Ok(moved) => moved,
+                Ok(taken) => taken,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_) => return self.ended(pipe),
             };
-            let more = left > moved as u64;
-            if drain(&pipe, sink, moved, more, &write_by).await.is_err() {
+            let more = left > taken as u64;
+            if drain(&pipe, sink, (taken, more), moved, &write_by).await.is_err() {
                 // What is left in the pipe goes with it.
                 return Relayed::SinkFailed;
             }
-            left -= moved as u64;
+            left -= taken as u64;
         }
         self.give(pipe);
         Relayed::All
@@ -105,14 +110,17 @@ impl Pipes {
 async fn drain(
     pipe: &Pipe,
     sink: &Stream,
-    count: usize,
-    more: bool,
+    (count, more): (usize, bool),
+    moved: &Cell<u64>,
     write_by: impl Fn() -> u64,
 ) -> io::Result<()> {
     let mut left = count;
     while left > 0 {
         match sink.splice_from(&pipe.reading, left, more) {
-            Ok(sent) => left -= sent.min(left),
+            Ok(sent) => {
+                left -= sent.min(left);
+                moved.set(moved.get() + sent as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 sink.watched().write_by(write_by());
                 let ready = sink.writable().await;

@@ -20,6 +20,7 @@ use monoio::{buf::IoBuf, net::TcpStream};
 
 use super::{
     buffer::{Buffer, Buffers, Draining},
+    clock,
     deadlines::{Ended, Watched},
     fd::{self, Half, Receiving, Shared},
     io::spawn,
@@ -34,6 +35,9 @@ pub(crate) struct Stream {
     receiving: Cell<Option<Receiving>>,
     /// Whether a poll was dropped before it ended: monoio then still holds the descriptor.
     poll_dropped: Cell<bool>,
+    /// Whether somebody wants to know for how long writes waited, and how long that was so far.
+    timed: Cell<bool>,
+    stalled: Cell<u64>,
 }
 
 /// What a posted receive has to say while nobody asked for anything.
@@ -63,6 +67,8 @@ impl Stream {
             fd,
             receiving: Cell::new(None),
             poll_dropped: Cell::new(false),
+            timed: Cell::new(false),
+            stalled: Cell::new(0),
         }
     }
 
@@ -240,10 +246,27 @@ impl Stream {
 
     #[cold]
     async fn wait_writable(&self, deadline: u64) -> io::Result<()> {
+        let since = if self.timed.get() { clock::precise() } else { 0 };
         self.watched().write_by(deadline);
         let result = self.writable().await;
         self.watched().write_by(0);
+        if since > 0 {
+            self.stalled.set(self.stalled.get() + clock::precise() - since);
+        }
         result
+    }
+
+    /// From now on the time is taken for which writes wait for the peer.
+    #[inline]
+    pub(crate) fn time_stalls(&self) {
+        self.timed.set(true);
+    }
+
+    /// For how long writes waited for the peer since this was asked last, in microseconds; 0 where
+    /// nobody takes the time.
+    #[inline]
+    pub(crate) fn take_stalled(&self) -> u64 {
+        self.stalled.take()
     }
 
     /// Posts a receive: the kernel takes what comes next into `buffer`.

@@ -5,14 +5,12 @@
 //! line and says what it says.
 
 use super::dates::Dates;
-use super::record::Record;
+use super::record::{Asked, Asker, Record};
+use super::request_id::RequestId;
 use super::text::{
     push_address, push_hex_escaped, push_json, push_millis, push_number, push_socket,
 };
-use crate::http::{
-    head::{RequestHead, Version},
-    names::Name,
-};
+use crate::http::{head::Version, headers::Span};
 use crate::plan::{AccessLogFormat, Plan};
 
 /// Path and query: more than most servers take as a whole request line.
@@ -22,7 +20,9 @@ const FIELD_BYTES_MAX: usize = 1 << 10;
 /// Host: a name of DNS has 253. Method: none that is registered has more than 17. Names of ours.
 const SHORT_BYTES_MAX: usize = 256;
 
-/// The keys of a JSON line, in their order, and what each says.
+/// The keys of a JSON line, in their order, and what each says: what lines and documents are held
+/// to.
+#[cfg(test)]
 #[rustfmt::skip]
 pub(crate) const KEYS: [(&str, &str); 29] = [
     ("time", "when it ended; RFC 3339 with milliseconds, UTC"),
@@ -48,7 +48,7 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
     ("t_connect", "ms until the connection to that backend was made; null where none was made"),
     ("t_first_byte", "ms from the whole request head to the first byte of the backend's answer"),
     ("t_total", "ms from accept, or the first byte of a later request, to the end"),
-    ("t_self", "ms of these that were spent here, waiting for neither peer"),
+    ("t_self", "ms of these that were spent here, waiting for neither peer; the rest of a long body is a wait"),
     ("term", "how it ended: ok or an error code"),
     ("sticky", "what became of the session cookie; null where there is none"),
     ("tls", "version of TLS on the client's side; null where there is none"),
@@ -61,9 +61,13 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
 pub(crate) struct Line<'a> {
     /// When the exchange ended, in milliseconds since 1970.
     pub(crate) unix_ms: u64,
+    pub(crate) request_id: RequestId,
+    pub(crate) asker: Asker,
     pub(crate) record: &'a Record,
-    /// The request's head; one without any bytes where none could be read.
-    pub(crate) head: &'a RequestHead,
+    /// What was asked, and the bytes of the head in which it stands; empty where no head could be
+    /// read.
+    pub(crate) asked: Asked,
+    pub(crate) bytes: &'a [u8],
     /// The plan that the exchange ran under, for the names.
     pub(crate) plan: &'a Plan,
 }
@@ -80,9 +84,9 @@ impl Format {
             AccessLogFormat::Common => common(line, dates, buffer),
             AccessLogFormat::Combined => {
                 common(line, dates, buffer);
-                for name in [Name::Referer, Name::UserAgent] {
+                for field in [line.asked.referer, line.asked.user_agent] {
                     buffer.extend_from_slice(b" \"");
-                    let value = line.head.headers.first(name).unwrap_or(b"-");
+                    let value = field.map_or(&b"-"[..], |span| span.of(line.bytes));
                     push_hex_escaped(value, FIELD_BYTES_MAX, buffer);
                     buffer.push(b'"');
                 }
@@ -93,20 +97,20 @@ impl Format {
 }
 
 fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
-    let Line { record, head, plan, .. } = *line;
+    let Line { request_id, asker, record, asked, bytes, plan, .. } = *line;
     to.extend_from_slice(b"{\"time\":\"");
     to.extend_from_slice(dates.rfc3339(line.unix_ms));
     to.extend_from_slice(b"\",\"request_id\":\"");
-    to.extend_from_slice(&record.request_id.text());
+    to.extend_from_slice(&request_id.text());
     to.extend_from_slice(b"\",\"listener\":");
-    let listener = plan.listeners.get(record.listener.index());
+    let listener = plan.listeners.get(asker.listener.index());
     push_name(listener.map(|listener| &listener.name), to);
     to.extend_from_slice(b",\"client\":\"");
-    push_address(record.client, to);
+    push_address(asker.client, to);
     to.extend_from_slice(b"\",\"peer\":\"");
-    push_socket(record.peer, to);
+    push_socket(asker.peer, to);
     to.push(b'"');
-    json_of_head(record.secure, head, to);
+    json_of_asked(line, to);
     to.extend_from_slice(b",\"status\":");
     push_known((record.status > 0).then_some(record.status), to, |status, to| {
         push_number(u64::from(status), to);
@@ -121,25 +125,30 @@ fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.extend_from_slice(record.term.code().as_bytes());
     // Neither is there yet; the keys are, so that readers need not change.
     to.extend_from_slice(b"\",\"sticky\":null,\"tls\":null,\"user_agent\":");
-    push_text(head.headers.first(Name::UserAgent), FIELD_BYTES_MAX, to);
+    push_text(field(asked.user_agent, bytes), FIELD_BYTES_MAX, to);
     to.extend_from_slice(b",\"referer\":");
-    push_text(head.headers.first(Name::Referer), FIELD_BYTES_MAX, to);
+    push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);
     to.push(b'}');
 }
 
-fn json_of_head(secure: bool, head: &RequestHead, to: &mut Vec<u8>) {
-    let method = known(head.bytes(head.method_span));
+fn json_of_asked(line: &Line<'_>, to: &mut Vec<u8>) {
+    let Line { asker, asked, bytes, .. } = *line;
+    let method = known(asked.method, bytes);
     to.extend_from_slice(b",\"method\":");
     push_text(method, SHORT_BYTES_MAX, to);
-    to.extend_from_slice(if secure { b",\"scheme\":\"https\"" } else { b",\"scheme\":\"http\"" });
+    to.extend_from_slice(if asker.secure {
+        b",\"scheme\":\"https\""
+    } else {
+        b",\"scheme\":\"http\""
+    });
     to.extend_from_slice(b",\"host\":");
-    push_text(known(head.bytes(head.authority)), SHORT_BYTES_MAX, to);
+    push_text(known(asked.host, bytes), SHORT_BYTES_MAX, to);
     to.extend_from_slice(b",\"path\":");
-    push_text(known(head.bytes(head.path)), TARGET_BYTES_MAX, to);
+    push_text(known(asked.path, bytes), TARGET_BYTES_MAX, to);
     to.extend_from_slice(b",\"query\":");
-    push_json(head.bytes(head.query), TARGET_BYTES_MAX, to);
+    push_json(asked.query.of(bytes), TARGET_BYTES_MAX, to);
     to.extend_from_slice(b",\"protocol\":");
-    push_text(method.map(|_| protocol(head.version)), SHORT_BYTES_MAX, to);
+    push_text(method.map(|_| protocol(asked.version)), SHORT_BYTES_MAX, to);
 }
 
 fn json_of_answerer(line: &Line<'_>, to: &mut Vec<u8>) {
@@ -169,7 +178,7 @@ fn json_of_times(record: &Record, to: &mut Vec<u8>) {
         (b",\"t_connect\":", times.connect),
         (b",\"t_first_byte\":", times.first_byte),
         (b",\"t_total\":", Some(times.total)),
-        (b",\"t_self\":", Some(times.own)),
+        (b",\"t_self\":", Some(times.own())),
     ] {
         to.extend_from_slice(key);
         push_known(micros, to, push_millis);
@@ -179,19 +188,19 @@ fn json_of_times(record: &Record, to: &mut Vec<u8>) {
 /// `client - - [date] "method target protocol" status bytes`, as Apache and nginx write it; bytes
 /// are all that were sent.
 fn common(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
-    let Line { record, head, .. } = *line;
-    push_address(record.client, to);
+    let Line { asker, record, asked, bytes, .. } = *line;
+    push_address(asker.client, to);
     to.extend_from_slice(b" - - [");
     to.extend_from_slice(dates.common(line.unix_ms));
     to.extend_from_slice(b"] \"");
-    match known(head.bytes(head.method_span)) {
+    match known(asked.method, bytes) {
         None => to.push(b'-'),
         Some(method) => {
             push_hex_escaped(method, SHORT_BYTES_MAX, to);
             to.push(b' ');
-            push_hex_escaped(head.bytes(head.target), TARGET_BYTES_MAX, to);
+            push_hex_escaped(asked.target.of(bytes), TARGET_BYTES_MAX, to);
             to.push(b' ');
-            to.extend_from_slice(protocol(head.version));
+            to.extend_from_slice(protocol(asked.version));
         }
     }
     to.extend_from_slice(b"\" ");
@@ -211,8 +220,13 @@ fn protocol(version: Version) -> &'static [u8] {
 }
 
 /// What can only be empty where it is not known.
-fn known(bytes: &[u8]) -> Option<&[u8]> {
-    (!bytes.is_empty()).then_some(bytes)
+fn known(span: Span, bytes: &[u8]) -> Option<&[u8]> {
+    Some(span.of(bytes)).filter(|text| !text.is_empty())
+}
+
+/// A field's value, which may be empty.
+fn field(span: Option<Span>, bytes: &[u8]) -> Option<&[u8]> {
+    span.map(|span| span.of(bytes))
 }
 
 fn push_text(bytes: Option<&[u8]>, bytes_max: usize, to: &mut Vec<u8>) {
@@ -241,10 +255,11 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::http::{
         fault::Cause,
-        head::Method,
-        headers::{Headers, Span},
+        head::{Method, RequestHead},
+        headers::Headers,
+        names::Name,
     };
-    use crate::observe::{record::Term, request_id::RequestId};
+    use crate::observe::record::Term;
     use crate::plan::{
         Address, Algorithm, Backend, BackendId, Connections, HostHeader, Listener, ListenerId,
         ListenerTimeouts, PathPattern, Pool, PoolId, PoolTimeouts, Retry, Route, RouteId,
@@ -321,15 +336,31 @@ mod tests {
         }
     }
 
-    fn record() -> Record {
-        let mut record =
-            Record::new(RequestId::default(), ListenerId(0), "192.0.2.7:5123".parse().unwrap());
-        record.client = "2001:db8::1".parse().unwrap();
-        record
+    fn write(format: AccessLogFormat, record: &Record, head: &RequestHead) -> Vec<u8> {
+        write_for("2001:db8::1", format, record, head)
     }
 
-    fn write(format: AccessLogFormat, record: &Record, head: &RequestHead) -> Vec<u8> {
-        let line = Line { unix_ms: 1_791_203_696_789, record, head, plan: &plan() };
+    fn write_for(
+        client: &str,
+        format: AccessLogFormat,
+        record: &Record,
+        head: &RequestHead,
+    ) -> Vec<u8> {
+        let asker = Asker {
+            listener: ListenerId(0),
+            client: client.parse().unwrap(),
+            peer: "192.0.2.7:5123".parse().unwrap(),
+            secure: false,
+        };
+        let line = Line {
+            unix_ms: 1_791_203_696_789,
+            request_id: RequestId::default(),
+            asker,
+            record,
+            asked: Asked::of(head),
+            bytes: &head.headers.bytes,
+            plan: &plan(),
+        };
         let mut buffer = b"line before\n".to_vec();
         Format(format).write(&line, &mut Dates::default(), &mut buffer);
         buffer.split_off(12)
@@ -354,18 +385,20 @@ mod tests {
     #[test]
     fn a_line_of_json_says_all_that_is_known_in_the_published_order() {
         let head = head(&[b"GET", b"a.example:80", b"/x y", b"q=1"], b"curl/8", b"http://b/");
-        let mut record = record();
-        record.status = 200;
-        record.request_bytes = 78;
-        record.response_bytes = 1234;
-        record.route = Some(RouteId(0));
-        record.pool = Some(PoolId(0));
-        record.backend = Some(BackendId(0));
-        record.attempts = 2;
+        let mut record = Record {
+            status: 200,
+            request_bytes: 78,
+            response_bytes: 1234,
+            route: Some(RouteId(0)),
+            pool: Some(PoolId(0)),
+            backend: Some(BackendId(0)),
+            attempts: 2,
+            ..Record::default()
+        };
         record.times.connect = Some(250);
         record.times.first_byte = Some(1_050);
         record.times.total = 12_345_678;
-        record.times.own = 42;
+        record.times.waited = 12_345_636;
         let line = write(AccessLogFormat::Json, &record, &head);
         assert_eq!(keys(&line), KEYS.map(|(key, _)| key.to_owned()));
         let expected = json!({
@@ -385,9 +418,8 @@ mod tests {
 
     #[test]
     fn a_request_that_was_refused_before_it_was_known_has_its_line() {
-        let mut record = record();
-        record.status = 400;
-        record.term = Term::Fault(Cause::BadRequest);
+        let term = Term::Fault(Cause::BadRequest);
+        let mut record = Record { status: 400, term, ..Record::default() };
         let head = RequestHead::default();
         let line = write(AccessLogFormat::Json, &record, &head);
         assert_eq!(keys(&line), KEYS.map(|(key, _)| key.to_owned()));
@@ -406,14 +438,11 @@ mod tests {
     #[test]
     fn text_formats_are_those_of_apache_and_nginx() {
         let head = head(&[b"GET", b"a", b"/x", b"?q=\""], b"curl/8 \"\n", b"http://b/");
-        let mut record = record();
-        record.client = [192, 0, 2, 1].into();
-        record.status = 404;
-        record.response_bytes = 5;
+        let record = Record { status: 404, response_bytes: 5, ..Record::default() };
         let common = r#"192.0.2.1 - - [05/Oct/2026:12:34:56 +0000] "GET /x?q=\x22 HTTP/1.1" 404 5"#;
-        let line = write(AccessLogFormat::Common, &record, &head);
+        let line = write_for("192.0.2.1", AccessLogFormat::Common, &record, &head);
         assert_eq!(String::from_utf8(line).unwrap(), format!("{common}\n"));
-        let line = write(AccessLogFormat::Combined, &record, &head);
+        let line = write_for("192.0.2.1", AccessLogFormat::Combined, &record, &head);
         let combined = format!("{common} \"http://b/\" \"curl/8 \\x22\\x0a\"\n");
         assert_eq!(String::from_utf8(line).unwrap(), combined);
     }
@@ -426,7 +455,7 @@ mod tests {
             (Term::TunnelClosed, "tunnel_closed"),
             (Term::TunnelIdle, "tunnel_idle"),
         ] {
-            let record = Record { term, ..record() };
+            let record = Record { term, ..Record::default() };
             let line = write(AccessLogFormat::Json, &record, &RequestHead::default());
             assert_eq!(parse(&line)["term"], code);
         }
@@ -467,8 +496,7 @@ mod tests {
             let [method, host, path, query] = [(); 4].map(|()| hostile(rng, 12));
             let (agent, referer) = (hostile(rng, 12), hostile(rng, 12));
             let head = head(&[&method, &host, &path, &query], &agent, &referer);
-            let mut record = record();
-            record.status = 403;
+            let record = Record { status: 403, ..Record::default() };
             let line = write(AccessLogFormat::Json, &record, &head);
             let object = parse(&line);
             assert_eq!(object.len(), KEYS.len(), "seed {seed}: {object:?}");
@@ -492,9 +520,9 @@ mod tests {
         let most = vec![b'\x01'; 100_000];
         let head = head(&[&most, &most, &most, &most], &most, &most);
         for format in [AccessLogFormat::Json, AccessLogFormat::Combined] {
-            let line = write(format, &record(), &head);
+            let line = write(format, &Record::default(), &head);
             assert!(line.len() < 64 << 10, "{} bytes", line.len());
         }
-        parse(&write(AccessLogFormat::Json, &record(), &head));
+        parse(&write(AccessLogFormat::Json, &Record::default(), &head));
     }
 }

@@ -1,27 +1,25 @@
 //! What is known when an exchange ends.
 //!
-//! Numbers and ids only: names stand in the plan and text in the head, both of which the exchange
-//! holds to its end. Filled on the way, read once. It never decides anything.
+//! Numbers, ids and ranges only: names stand in the plan and text in the request's head, both of
+//! which the exchange holds to its end. Filled on the way, read once. It never decides anything.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::request_id::RequestId;
-use crate::http::fault::Cause;
+use crate::http::{
+    fault::{Cause, Fault},
+    head::{RequestHead, Version},
+    headers::{Headers, Span},
+    names::Name,
+};
 use crate::plan::{BackendId, ListenerId, PoolId, RouteId};
 
 /// What is known of one exchange.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Record {
-    pub(crate) request_id: RequestId,
-    pub(crate) listener: ListenerId,
-    /// Who asks: the peer, or whom a trusted one asks for.
-    pub(crate) client: IpAddr,
-    /// The other end of the connection.
-    pub(crate) peer: SocketAddr,
-    /// Whether the client's side is encrypted.
-    pub(crate) secure: bool,
     /// What the client was answered; 0 = nothing.
     pub(crate) status: u16,
+    pub(crate) term: Term,
     /// Read from the client for this exchange, head and framing too.
     pub(crate) request_bytes: u64,
     /// Written to the client for it, head and framing too.
@@ -35,8 +33,13 @@ pub(crate) struct Record {
     pub(crate) reused: bool,
     /// How often backends were asked.
     pub(crate) attempts: u8,
+    /// Made when something is to bear it.
+    pub(crate) request_id: Option<RequestId>,
+    /// Whether the exchange is logged: only then is what follows filled.
+    pub(crate) logged: bool,
+    /// Who asks: the peer, or whom a trusted one asks for.
+    pub(crate) client: Option<IpAddr>,
     pub(crate) times: Times,
-    pub(crate) term: Term,
 }
 
 /// How long what took, in microseconds; none = it did not happen.
@@ -46,12 +49,33 @@ pub(crate) struct Times {
     pub(crate) queue: Option<u64>,
     /// Making the connection to the backend that was asked last.
     pub(crate) connect: Option<u64>,
-    /// From the whole head of the request to the first byte of the backend's answer.
+    /// From the whole head of the request to the first byte of the backend's final answer.
     pub(crate) first_byte: Option<u64>,
     /// From accept, or from the first byte of a later request, to the end.
     pub(crate) total: u64,
-    /// What of the total was spent here, waiting for neither peer.
-    pub(crate) own: u64,
+    /// What of the total was spent waiting for either peer.
+    pub(crate) waited: u64,
+}
+
+impl Record {
+    /// Notes a fault.
+    pub(crate) fn fail(&mut self, fault: Fault) {
+        self.term = Term::Fault(fault.cause);
+    }
+}
+
+impl Times {
+    /// So long it took until a connection was made, or could not be made.
+    pub(crate) fn connected(&mut self, micros: u64) {
+        self.connect = Some(micros);
+        self.waited += micros;
+    }
+
+    /// What of the total was spent here.
+    #[must_use]
+    pub(crate) fn own(&self) -> u64 {
+        self.total.saturating_sub(self.waited)
+    }
 }
 
 /// How an exchange ended.
@@ -80,26 +104,47 @@ impl Term {
     }
 }
 
-impl Record {
-    /// Of an exchange that begins on this connection.
-    #[must_use]
-    pub(crate) fn new(request_id: RequestId, listener: ListenerId, peer: SocketAddr) -> Record {
-        Record {
-            request_id,
-            listener,
-            client: peer.ip(),
-            peer,
-            secure: false,
-            status: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-            route: None,
-            pool: None,
-            backend: None,
-            reused: false,
-            attempts: 0,
-            times: Times::default(),
-            term: Term::Ok,
+/// Who asks, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) listener: ListenerId,
+    /// The peer, or whom a trusted one asks for.
+    pub(crate) client: IpAddr,
+    /// The other end of the connection.
+    pub(crate) peer: SocketAddr,
+    /// Whether the client's side is encrypted.
+    pub(crate) secure: bool,
+}
+
+/// Where a request's head says what was asked, as received: taken before it is edited. Edits only
+/// mark and append, so these ranges of the head's bytes keep their meaning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) method: Span,
+    pub(crate) version: Version,
+    pub(crate) host: Span,
+    pub(crate) target: Span,
+    pub(crate) path: Span,
+    pub(crate) query: Span,
+    pub(crate) user_agent: Option<Span>,
+    pub(crate) referer: Option<Span>,
+}
+
+impl Asked {
+    pub(crate) fn of(head: &RequestHead) -> Asked {
+        Asked {
+            method: head.method_span,
+            version: head.version,
+            host: head.authority,
+            target: head.target,
+            path: head.path,
+            query: head.query,
+            user_agent: value_of(&head.headers, Name::UserAgent),
+            referer: value_of(&head.headers, Name::Referer),
         }
     }
+}
+
+fn value_of(headers: &Headers, name: Name) -> Option<Span> {
+    headers.iter().find(|field| field.known == name).map(|field| field.value)
 }

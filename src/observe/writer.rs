@@ -9,14 +9,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::{fd::AsFd, unix::fs::OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::access_log::{Format, Line};
 use super::dates::Dates;
 use crate::plan::AccessLog;
+use crate::shared::counters::{Counter, Slab};
 
 /// A buffer's size, and what is handed over at once: some hundred lines.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -27,6 +29,8 @@ const LINE_BYTES: usize = 2 << 10;
 const WAITING_MAX: usize = 128;
 /// Empty buffers that a core keeps for each log.
 const SPARE_MAX: usize = 8;
+/// Lines are handed over at the latest when the first of them is this old, in milliseconds.
+const AGE_MAX_MS: u64 = 1_000;
 
 /// What the thread is told.
 enum Message {
@@ -57,15 +61,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread; `report` is what it says to people: rarely, and whole sentences.
+    /// Starts the thread; `report` is what it says to people: rarely, and whole sentences. In
+    /// `counters`, which are its own, it counts the lines that it could not write.
     ///
     /// # Errors
     /// Where there can be no more threads.
-    pub(crate) fn start(report: impl FnMut(&str) + Send + 'static) -> io::Result<Writer> {
+    pub(crate) fn start(
+        counters: Arc<Slab>,
+        report: impl FnMut(&str) + Send + 'static,
+    ) -> io::Result<Writer> {
         let (to, from) = bounded(WAITING_MAX);
         let (ending, ended) = bounded(0);
         let run = move || {
-            run(&from, report);
+            run(&from, &counters, report);
             drop(ending);
         };
         thread::Builder::new().name("access-log".into()).spawn(run)?;
@@ -99,8 +107,9 @@ impl Writer {
     /// Ends the thread after what was handed over before is written, waiting for no longer than
     /// this; false where that was not enough.
     pub(crate) fn stop(self, within: Duration) -> bool {
-        self.to.send_timeout(Message::Stop, within).is_ok()
-            && !matches!(self.ended.recv_timeout(within), Err(error) if error.is_timeout())
+        let until = Instant::now() + within;
+        self.to.send_deadline(Message::Stop, until).is_ok()
+            && !matches!(self.ended.recv_deadline(until), Err(error) if error.is_timeout())
     }
 }
 
@@ -111,9 +120,13 @@ pub(crate) struct Outlet {
     dates: Dates,
     buffer: Vec<u8>,
     lines: u64,
+    /// When the first of them was written, or when handing them over was tried last; in coarse
+    /// milliseconds.
+    since: u64,
     /// Lines dropped that the log does not tell yet.
     untold: u64,
-    dropped_total: u64,
+    /// Lines dropped that the core has not counted yet.
+    uncounted: u64,
     to: Sender<Message>,
     home: Sender<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
@@ -128,37 +141,47 @@ impl Outlet {
             dates: Dates::default(),
             buffer: Vec::new(),
             lines: 0,
+            since: 0,
             untold: 0,
-            dropped_total: 0,
+            uncounted: 0,
             to,
             home,
             spare,
         }
     }
 
-    /// Writes a line; hands over what there is where it leaves no room for another.
-    pub(crate) fn write(&mut self, line: &Line<'_>) {
+    /// Writes a line; hands over what there is where it leaves no room for another, or where the
+    /// first line is old. `now` is the core's coarse clock, in milliseconds.
+    pub(crate) fn write(&mut self, line: &Line<'_>, now: u64) {
         if self.buffer.capacity() == 0 {
             self.buffer =
                 self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));
         }
+        if self.lines == 0 {
+            self.since = now;
+        }
         self.format.write(line, &mut self.dates, &mut self.buffer);
         self.lines += 1;
-        if self.buffer.len() > BUFFER_BYTES - LINE_BYTES {
+        if self.buffer.len() <= BUFFER_BYTES - LINE_BYTES {
+            self.hand_over_old(now);
+        } else if !self.hand_over() {
+            self.drop_lines();
+        }
+    }
+
+    /// Hands over what there is if the first line of it is old.
+    pub(crate) fn hand_over_old(&mut self, now: u64) {
+        if now >= self.since + AGE_MAX_MS {
+            self.since = now;
             self.hand_over();
         }
     }
 
-    /// Whether there is anything to hand over. The core does so when the first line of it is a
-    /// second old.
-    pub(crate) fn has_lines(&self) -> bool {
-        self.lines > 0 || self.untold > 0
-    }
-
-    /// Hands over what there is, without ever waiting.
-    pub(crate) fn hand_over(&mut self) {
-        if !self.has_lines() {
-            return;
+    /// Hands over what there is, without ever waiting; false where the thread has no room for it,
+    /// which is then kept.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        if self.lines == 0 && self.untold == 0 {
+            return true;
         }
         let batch = Batch {
             log: self.log,
@@ -167,22 +190,34 @@ impl Outlet {
             home: self.home.clone(),
         };
         match self.to.try_send(Message::Write(batch)) {
-            Ok(()) => self.untold = 0,
+            Ok(()) => {
+                (self.untold, self.lines) = (0, 0);
+                true
+            }
             Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
-                self.untold += self.lines;
-                self.dropped_total += self.lines;
                 if let Message::Write(batch) = refused {
                     self.buffer = batch.bytes;
-                    self.buffer.clear();
                 }
+                false
             }
         }
-        self.lines = 0;
     }
 
-    /// Lines that had to be dropped so far.
-    pub(crate) fn dropped_total(&self) -> u64 {
-        self.dropped_total
+    fn drop_lines(&mut self) {
+        self.untold += self.lines;
+        self.uncounted += self.lines;
+        self.lines = 0;
+        self.buffer.clear();
+    }
+
+    /// Lines that had to be dropped since this was asked last.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Gives the memory of empty buffers back, as after a peak.
+    pub(crate) fn forget_spares(&mut self) {
+        while self.spare.try_recv().is_ok() {}
     }
 }
 
@@ -193,7 +228,7 @@ impl Drop for Outlet {
 }
 
 /// The thread. It ends when it is told to, or when nobody is left to tell it anything.
-fn run(from: &Receiver<Message>, mut report: impl FnMut(&str)) {
+fn run(from: &Receiver<Message>, counters: &Slab, mut report: impl FnMut(&str)) {
     let mut logs: Vec<Log> = Vec::new();
     for message in from {
         match message {
@@ -201,7 +236,8 @@ fn run(from: &Receiver<Message>, mut report: impl FnMut(&str)) {
             Message::Write(batch) => {
                 let Batch { log, mut bytes, dropped, home } = batch;
                 if let Some(log) = logs.get_mut(log) {
-                    log.write(&bytes, dropped, &mut report);
+                    let failed = log.write(&bytes, dropped, &mut report);
+                    counters.add(Counter::AccessLogDropped, failed);
                 }
                 bytes.clear();
                 // One that a huge line has made grow is not worth keeping, nor is none at all.
@@ -247,15 +283,14 @@ impl Log {
         }
     }
 
-    fn write(&mut self, bytes: &[u8], dropped: u64, report: &mut impl FnMut(&str)) {
+    /// Writes whole lines, after a note of those that cores had to drop; how many of these could
+    /// not be written.
+    fn write(&mut self, bytes: &[u8], dropped: u64, report: &mut impl FnMut(&str)) -> u64 {
         self.lost += dropped;
-        let outcome = match self.tell_lost() {
-            Ok(()) => self.write_lines(bytes),
-            Err(error) => {
-                self.lost += lines(bytes);
-                Err(error)
-            }
-        };
+        let mut rest = bytes;
+        let outcome = self.tell_lost().and_then(|()| self.write_lines(&mut rest));
+        let failed = lines(rest);
+        self.lost += failed;
         match outcome {
             Ok(()) if self.failing => {
                 self.failing = false;
@@ -268,6 +303,7 @@ impl Log {
             }
             Ok(()) | Err(_) => {}
         }
+        failed
     }
 
     /// Says in the log how many lines are missing here.
@@ -279,19 +315,17 @@ impl Log {
         let mut line = b"{\"time\":\"".to_vec();
         line.extend(Dates::default().rfc3339(u64::try_from(now.as_millis()).unwrap_or_default()));
         line.extend(format!("\",\"dropped\":{}}}\n", self.lost).bytes());
-        let lost = std::mem::take(&mut self.lost);
-        self.write_lines(&line).inspect_err(|_| self.lost = lost)
+        self.write_lines(&mut &line[..])?;
+        self.lost = 0;
+        Ok(())
     }
 
-    /// Writes whole lines; those that could not be written count as lost.
-    fn write_lines(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        let outcome = self.end_cut_line().and_then(|()| write_all(&mut self.file, &mut rest));
-        if outcome.is_err() {
-            self.lost += lines(rest);
-            let written = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
-            self.cut |= written.last().is_some_and(|last| *last != b'\n');
-        }
+    /// Writes whole lines; `rest` is what could not be written.
+    fn write_lines(&mut self, rest: &mut &[u8]) -> io::Result<()> {
+        let bytes = *rest;
+        let outcome = self.end_cut_line().and_then(|()| write_all(&mut self.file, rest));
+        let written = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
+        self.cut |= written.last().is_some_and(|last| *last != b'\n');
         outcome
     }
 
@@ -340,12 +374,17 @@ mod tests {
 
     use super::*;
     use crate::base::rng::Rng;
-    use crate::http::head::RequestHead;
-    use crate::observe::{record::Record, request_id::RequestId};
+    use crate::observe::{
+        record::{Asked, Asker, Record},
+        request_id::RequestId,
+    };
     use crate::plan::{AccessLogFormat, ListenerId, Plan};
 
     /// Longer than anything here takes on a machine that is busy with other things.
     const LONG: Duration = Duration::from_secs(20);
+
+    /// The core's clock, which stands still.
+    const NOW: u64 = 5_000;
 
     /// A directory of its own for each test.
     struct Folder(PathBuf);
@@ -377,24 +416,32 @@ mod tests {
 
     fn writer() -> (Writer, Receiver<String>) {
         let (tell, told) = unbounded();
-        (Writer::start(move |text| tell.send(text.to_owned()).unwrap()).unwrap(), told)
+        let report = move |text: &str| tell.send(text.to_owned()).unwrap();
+        (Writer::start(Slab::new(), report).unwrap(), told)
     }
 
     /// Writes lines whose `request_bytes` are these numbers.
     fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
         let peer: SocketAddr = ([127, 0, 0, 1], 1).into();
-        let mut record = Record::new(RequestId::new(0, &mut Rng::seeded(1)), ListenerId(0), peer);
-        let (head, plan) = (RequestHead::default(), Plan::default());
-        for number in numbers {
-            record.request_bytes = number;
-            outlet.write(&Line { unix_ms: 0, record: &record, head: &head, plan: &plan });
+        let client = peer.ip();
+        for request_bytes in numbers {
+            let line = Line {
+                unix_ms: 0,
+                request_id: RequestId::new(0, &mut Rng::seeded(1)),
+                asker: Asker { listener: ListenerId(0), client, peer, secure: false },
+                record: &Record { request_bytes, ..Record::default() },
+                asked: Asked::default(),
+                bytes: &[],
+                plan: &Plan::default(),
+            };
+            outlet.write(&line, NOW);
         }
     }
 
     /// Hands over what there is and waits until the thread is done with it.
     #[track_caller]
     fn written(outlet: &mut Outlet) {
-        outlet.hand_over();
+        assert!(outlet.hand_over());
         outlet.spare.recv_timeout(LONG).unwrap();
     }
 
@@ -415,7 +462,7 @@ mod tests {
                 let mut outlet = writer.outlet(&folder.log()).unwrap();
                 thread::spawn(move || {
                     write(&mut outlet, core * 10_000..core * 10_000 + 1_000);
-                    outlet.dropped_total()
+                    outlet.take_dropped()
                 })
             })
             .collect();
@@ -434,12 +481,9 @@ mod tests {
         let folder = Folder::new("buffers");
         let (mut writer, _told) = writer();
         let mut outlet = writer.outlet(&folder.log()).unwrap();
-        assert!(!outlet.has_lines());
         write(&mut outlet, 0..1);
-        assert!(outlet.has_lines());
         let place = outlet.buffer.as_ptr();
-        outlet.hand_over();
-        assert!(!outlet.has_lines());
+        assert!(outlet.hand_over());
         let back = outlet.spare.recv_timeout(LONG).unwrap();
         assert_eq!(back.as_ptr(), place);
         outlet.home.send(back).unwrap();
@@ -456,28 +500,41 @@ mod tests {
         let (to, from) = bounded(1);
         let mut outlet = Outlet::new(0, Format(AccessLogFormat::Json), to);
         write(&mut outlet, 0..1);
-        outlet.hand_over();
+        assert!(outlet.hand_over());
         write(&mut outlet, 1..4);
-        outlet.hand_over(); // nobody has taken the first: full
-        assert_eq!(outlet.dropped_total(), 3);
-        assert!(outlet.has_lines(), "that lines were dropped is still to be told");
+        assert!(!outlet.hand_over(), "nobody has taken the first: there is no room");
+        assert_eq!(outlet.take_dropped(), 0, "what is not too much is kept");
+        write(&mut outlet, 4..1_000);
+        let dropped = outlet.take_dropped();
+        assert!(dropped > 0 && outlet.buffer.len() <= BUFFER_BYTES);
         let first = from.recv().unwrap();
-        write(&mut outlet, 4..5);
-        outlet.hand_over();
+        assert!(outlet.hand_over());
         let second = from.recv().unwrap();
-        outlet.hand_over();
-        assert!(from.is_empty(), "nothing to tell twice");
+        assert!(outlet.hand_over() && from.is_empty(), "nothing to tell twice");
 
         let (to, from) = unbounded();
         let log = Log::open(folder.log().path).unwrap();
         for message in [Message::Open(log), first, second, Message::Stop] {
             to.send(message).unwrap();
         }
-        run(&from, |text| panic!("{text}"));
+        run(&from, &Slab::new(), |text| panic!("{text}"));
         let lines = folder.lines("access.log");
-        assert_eq!(numbers(&lines), [0, 4]);
-        assert_eq!(lines[1]["dropped"], 3);
+        assert_eq!(numbers(&lines), [0].into_iter().chain(1 + dropped..1_000).collect::<Vec<_>>());
+        assert_eq!(lines[1]["dropped"], dropped);
         assert!(lines[1]["time"].as_str().unwrap().starts_with("20"));
+    }
+
+    #[test]
+    fn lines_are_handed_over_when_the_first_is_old() {
+        let (to, from) = bounded(9);
+        let mut outlet = Outlet::new(0, Format(AccessLogFormat::Json), to);
+        write(&mut outlet, 0..2);
+        outlet.hand_over_old(NOW + AGE_MAX_MS - 1);
+        assert!(from.is_empty());
+        outlet.hand_over_old(NOW + AGE_MAX_MS);
+        assert_eq!(from.len(), 1);
+        outlet.hand_over_old(NOW + 9 * AGE_MAX_MS);
+        assert_eq!(from.len(), 1, "there is nothing");
     }
 
     #[test]
@@ -522,7 +579,10 @@ mod tests {
         let folder = Folder::new("full");
         let path = folder.0.join("access.log");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let (mut writer, told) = writer();
+        let (tell, told) = unbounded();
+        let counters = Slab::new();
+        let report = move |text: &str| tell.send(text.to_owned()).unwrap();
+        let mut writer = Writer::start(Arc::clone(&counters), report).unwrap();
         let mut outlet = writer.outlet(&folder.log()).unwrap();
         for number in 0..3 {
             write(&mut outlet, number..number + 1);
@@ -538,6 +598,7 @@ mod tests {
         assert!(text.contains("can be written again") && told.is_empty(), "{text}");
         let lines = folder.lines("access.log");
         assert_eq!((numbers(&lines), dropped(&lines)), (vec![3], 3));
+        assert_eq!(counters.read(Counter::AccessLogDropped), 3);
     }
 
     #[test]
@@ -546,7 +607,7 @@ mod tests {
         let mut log = Log::open(folder.log().path).unwrap();
         log.file.write_all(b"{\"cut").unwrap();
         log.cut = true;
-        log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}"));
+        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
         let text = fs::read_to_string(folder.0.join("access.log")).unwrap();
         assert_eq!(text, "{\"cut\n{}\n");
     }

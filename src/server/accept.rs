@@ -12,9 +12,13 @@ use std::{
 use super::connection;
 use crate::http::{
     answer::{self, FaultAnswer},
-    fault::Cause,
+    fault::{Cause, Fault},
 };
-use crate::net::{deadlines::Ends, io::sleep, listener::Listener, stream::Stream};
+use crate::net::{clock, deadlines::Ends, io::sleep, listener::Listener, stream::Stream};
+use crate::observe::{
+    access_log::Line,
+    record::{Asked, Asker, Record, Term},
+};
 use crate::plan::ListenerId;
 use crate::proto::h1::Peer;
 use crate::shared::counters::Counter;
@@ -78,12 +82,11 @@ impl Accepting {
     /// Begins to serve a connection, or says that there is no room.
     fn admit(&self, fd: OwnedFd, address: Option<SocketAddr>) {
         let worker = &self.worker;
+        let address = address.unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0).into());
         let Some(admitted) = Admitted::enter(worker, self.id) else {
             worker.count(Counter::RejectedOverloaded);
-            refuse(&fd, &worker.http_date());
-            return;
+            return self.refuse(&fd, address);
         };
-        let address = address.unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0).into());
         let plan = worker.in_force();
         let trusted = &plan.plan.listener(self.id).trusted_proxies;
         let trusted = trusted.iter().any(|net| net.contains(&address.ip().to_canonical()));
@@ -92,6 +95,38 @@ impl Accepting {
         let Ok(stream) = stream else { return };
         let peer = Peer::new(address, self.port, self.id, trusted);
         connection::spawn(Rc::clone(worker), stream, peer, admitted);
+    }
+
+    /// Answers 503 without reading and closes.
+    fn refuse(&self, fd: &OwnedFd, address: SocketAddr) {
+        let worker = &self.worker;
+        let fault = Fault::from(Cause::Overloaded);
+        let request_id = worker.request_id();
+        let mut out = Vec::new();
+        let about = FaultAnswer {
+            date: &worker.http_date(),
+            request_id: Some(&request_id.text()),
+            ..FaultAnswer::default()
+        };
+        answer::write_fault(fault, &about, &mut out);
+        send_and_close(fd, &out);
+        if worker.logs.is_on(self.id) {
+            let peer = SocketAddr::new(address.ip().to_canonical(), address.port());
+            worker.log(&Line {
+                unix_ms: worker.logs.unix_ms(clock::precise()),
+                request_id,
+                asker: Asker { listener: self.id, client: peer.ip(), peer, secure: false },
+                record: &Record {
+                    status: fault.status(),
+                    term: Term::Fault(fault.cause),
+                    response_bytes: out.len() as u64,
+                    ..Record::default()
+                },
+                asked: Asked::default(),
+                bytes: &[],
+                plan: &worker.in_force().plan,
+            });
+        }
     }
 
     /// Accepts with the spare descriptor and closes: better a clear end than a queue that nobody
@@ -116,12 +151,9 @@ fn out_of_descriptors(error: &io::Error) -> bool {
         .any(|full| errno == Some(full.raw_os_error()))
 }
 
-/// Answers 503 without reading and closes.
-fn refuse(fd: &OwnedFd, date: &[u8]) {
-    let mut out = Vec::new();
-    let about = FaultAnswer { date, ..FaultAnswer::default() };
-    answer::write_fault(Cause::Overloaded.into(), &about, &mut out);
-    let _ = rustix::net::send(fd, &out, rustix::net::SendFlags::NOSIGNAL);
+/// Sends an answer that nobody waits for.
+fn send_and_close(fd: &OwnedFd, out: &[u8]) {
+    let _ = rustix::net::send(fd, out, rustix::net::SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
     // What the client has sent is read, so that the close is no reset that destroys the answer.
     let mut room = [0; 4096];

@@ -15,7 +15,7 @@ use std::{
 
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
-use crate::net::{buffer::Buffer, deadlines::Ended, fd::Half, io::task, stream::Stream};
+use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, io::task, stream::Stream};
 use crate::plan::ListenerTimeouts;
 use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
 use crate::shared::counters::Counter;
@@ -27,11 +27,17 @@ const LINGER_MS: u64 = 1_000;
 
 /// Serves a connection in a task of its own.
 pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
+    let mut began = 0;
+    if worker.logs.is_on(peer.listener) {
+        began = clock::precise();
+        stream.time_stalls();
+    }
     let connection = Connection {
         worker: Rc::clone(&worker),
         stream: Rc::new(stream),
         peer: Rc::new(peer),
         partial: Vec::new(),
+        began,
         _admitted: admitted,
     };
     task(Netted { worker, serving: Box::pin(connection.serve()) });
@@ -63,6 +69,9 @@ struct Connection {
     peer: Rc<Peer>,
     /// The first bytes of a head that has not come whole.
     partial: Vec<u8>,
+    /// When the request that is awaited began, in microseconds of the precise clock: at accept, or
+    /// with its first byte; 0 where it has not, or is not logged.
+    began: u64,
     _admitted: Admitted,
 }
 
@@ -126,8 +135,12 @@ impl Connection {
             Ok(_) | Err(_) => return Box::pin(self.ended(buffer)).await,
         }
         self.stream.watched().busy();
+        if self.began == 0 && worker.logs.is_on(self.peer.listener) {
+            self.began = clock::precise();
+        }
         let mut client = self.client(buffer);
         let after = requests(&worker, &mut client, scanned).await;
+        self.began = if matches!(after, After::Partial { .. }) { client.began } else { 0 };
         if let Some(Reader { buffer, .. }) = client.reader {
             if let After::Partial { new: served } = after {
                 self.keep(buffer);
@@ -144,6 +157,7 @@ impl Connection {
             peer: Rc::clone(&self.peer),
             reader: Some(Reader { buffer, body: Incoming::Ended }),
             head_sent: false.into(),
+            began: self.began,
         }
     }
 
@@ -166,7 +180,7 @@ impl Connection {
         };
         let worker = Rc::clone(&self.worker);
         let mut client = self.client(buffer);
-        let reuse = run::refuse(&worker, &mut client, fault).await;
+        let reuse = run::refuse(&worker, &mut client, worker.scratch(), fault).await;
         if let Some(Reader { buffer, .. }) = client.reader {
             worker.buffers.give(buffer);
         }
@@ -201,14 +215,12 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut scanned: usize) 
     loop {
         let mut scratch = worker.scratch();
         let reuse = match client.take_head(&mut scratch.request, &worker.head_limits, scanned) {
-            HeadRead::Head => {
+            HeadRead::Head(bytes) => {
+                scratch.record.request_bytes = bytes as u64;
                 client.stream.watched().read_by(0);
                 run::run(worker, client, scratch).await
             }
-            HeadRead::Refused(fault) => {
-                worker.recycle(scratch);
-                Box::pin(run::refuse(worker, client, fault)).await
-            }
+            HeadRead::Refused(fault) => Box::pin(run::refuse(worker, client, scratch, fault)).await,
             HeadRead::Partial => {
                 worker.recycle(scratch);
                 return After::Partial { new: served };

@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod cores;
 mod descriptors;
+mod logs;
 mod names;
 mod refusal;
 mod run;

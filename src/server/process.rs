@@ -28,7 +28,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     for (name, address) in handle.addresses() {
         eprintln!("ringway: listener \"{name}\" on {address}");
     }
-    let lameduck = match first_end(&mut signals) {
+    let lameduck = match first_end(&handle, &mut signals) {
         SIGINT => Duration::ZERO,
         _ => shutdown.lameduck,
     };
@@ -55,11 +55,12 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
 }
 
 /// Waits for a signal that ends the process; the others are answered as far as they can be.
-fn first_end(signals: &mut Signals) -> i32 {
+fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
     for signal in signals.forever() {
         match signal {
             SIGHUP => eprintln!("ringway: HUP: reload has not landed yet; nothing was changed"),
-            SIGUSR1 => eprintln!("ringway: USR1: there is no log to reopen"),
+            SIGUSR1 if handle.reopen_logs() => eprintln!("ringway: USR1: access logs reopened"),
+            SIGUSR1 => eprintln!("ringway: USR1: there is no access log to reopen"),
             SIGUSR2 => eprintln!("ringway: USR2: upgrade has not landed yet; nothing was changed"),
             end => return end,
         }

@@ -1,6 +1,6 @@
 //! What a worker's thread runs: its listeners, its sweep, its inbox; until it is told to end.
 
-use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use super::accept;
 use crate::net::{
@@ -9,11 +9,8 @@ use crate::net::{
     wake::Bell,
 };
 use crate::plan::ListenerId;
-use crate::shared::{
-    counters::Slab,
-    inbox::{Inbox, Message},
-};
-use crate::worker::{Common, Worker};
+use crate::shared::inbox::{Inbox, Message};
+use crate::worker::{Common, Own, Worker};
 
 /// One worker's sockets: of which listener, on which port.
 pub(super) type Sockets = Vec<(ListenerId, u16, OwnedFd)>;
@@ -25,13 +22,13 @@ const END_STEPS: u32 = 200;
 /// Serves until told to stop, or until drained; says through `ready` when it begins.
 pub(super) async fn serve(
     common: Common,
-    core_index: usize,
+    own: Own,
     sockets: Sockets,
     inbox: Inbox,
-    counters: Arc<Slab>,
     ready: impl FnOnce(Result<(), String>),
 ) {
-    let worker = Worker::new(common, core_index, counters);
+    let core_index = own.core_index;
+    let worker = Worker::new(common, own);
     let begun = begin(&worker, sockets).and_then(|()| Bell::adopt(inbox.bell()));
     let bell = match begun {
         Ok(bell) => bell,
@@ -40,6 +37,7 @@ pub(super) async fn serve(
     ready(Ok(()));
     listen(&worker, &inbox, &bell).await;
     end(&worker).await;
+    hand_over_logs(&worker).await;
 }
 
 /// Starts the tasks that live as long as the worker.
@@ -80,5 +78,15 @@ async fn end(worker: &Rc<Worker>) {
         if worker.deadlines.is_empty() && ending() == 0 {
             return;
         }
+    }
+}
+
+/// The last lines of the access logs: a writer that is behind has a while to make room.
+async fn hand_over_logs(worker: &Worker) {
+    for _ in 0..END_STEPS {
+        if worker.logs.hand_over() {
+            return;
+        }
+        sleep(END_STEP).await;
     }
 }

@@ -7,7 +7,6 @@
 use std::{
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
     thread::{Builder, JoinHandle},
 };
 
@@ -18,8 +17,8 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use super::run::{self, Sockets};
 use crate::net::io::set_running;
 use crate::plan::Driver;
-use crate::shared::{counters::Slab, inbox::Inbox};
-use crate::worker::Common;
+use crate::shared::inbox::Inbox;
+use crate::worker::{Common, Own};
 
 /// Entries of the submission queue: a turn of a busy core fits.
 const ENTRIES: u32 = 4096;
@@ -57,12 +56,11 @@ pub(super) type Ready = Result<(DriverInUse, Option<String>), String>;
 /// What one worker's thread is given.
 pub(super) struct Job {
     pub(super) common: Common,
-    pub(super) core_index: usize,
+    pub(super) own: Own,
     pub(super) core: Option<CoreId>,
     pub(super) driver: Driver,
     pub(super) sockets: Sockets,
     pub(super) inbox: Inbox,
-    pub(super) counters: Arc<Slab>,
     pub(super) ready: Sender<Ready>,
     /// Dropped when the worker has ended.
     pub(super) alive: Sender<()>,
@@ -73,9 +71,9 @@ pub(super) struct Job {
 /// # Errors
 /// The kernel's, where it gives no thread.
 pub(super) fn spawn(job: Job) -> io::Result<JoinHandle<()>> {
-    let name = format!("ringway-{}", job.core.map_or(job.core_index, |core| core.id));
+    let name = format!("ringway-{}", job.core.map_or(job.own.core_index, |core| core.id));
     Builder::new().name(name).spawn(move || {
-        let index = job.core_index;
+        let index = job.own.core_index;
         if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
             eprintln!("ringway: core {index} died by a bug in Ringway; the process ends with it");
             exit_with_core();
@@ -96,13 +94,13 @@ fn work(job: Job) {
     if let Some(core) = job.core {
         core_affinity::set_for_current(core);
     }
-    let Job { common, core_index, driver, sockets, inbox, counters, ready, alive, .. } = job;
+    let Job { common, own, driver, sockets, inbox, ready, alive, .. } = job;
     match build(driver) {
         Err(refused) => drop(ready.send(Err(refused))),
         Ok((runtime, in_use, why)) => {
             let serving = async move {
                 set_running(true);
-                run::serve(common, core_index, sockets, inbox, counters, |result| {
+                run::serve(common, own, sockets, inbox, |result| {
                     drop(ready.send(result.map(|()| (in_use, why))));
                 })
                 .await;

@@ -17,7 +17,9 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    cores, descriptors, names,
+    cores, descriptors,
+    logs::Logs,
+    names,
     refusal::cannot_listen,
     run::Sockets,
     spawn::{self, DriverInUse, Job, Ready},
@@ -29,7 +31,7 @@ use crate::shared::{
     inbox::{Message, Outbox, mailbox},
     permits::Permits,
 };
-use crate::worker::Common;
+use crate::worker::{Common, Own};
 
 /// Why nothing was started: one sentence for people.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub struct Handle {
     notes: Vec<String>,
     counters: Vec<Arc<Slab>>,
     workers: Vec<(Outbox, JoinHandle<()>)>,
+    logs: Logs,
     /// Closed when the last worker has ended.
     ended: Receiver<()>,
 }
@@ -77,6 +80,7 @@ pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
     let mut notes = names::resolve(&mut plan);
     notes.extend(lowered);
     let bound = bind_all(&plan, chosen.len())?;
+    let (logs, outlets, log_counters) = Logs::open(&plan, chosen.len())?;
     let common = Common {
         cores: chosen.len(),
         pseudonym: pseudonym(),
@@ -104,11 +108,12 @@ pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
         driver: DriverInUse::IoUring,
         cores: cores::names(&chosen),
         notes: Vec::new(),
-        counters: Vec::new(),
+        counters: vec![log_counters],
         workers: Vec::new(),
+        logs,
         ended,
     };
-    for (core_index, core) in chosen.iter().enumerate() {
+    for ((core_index, core), outlets) in chosen.iter().enumerate().zip(outlets) {
         let failed =
             |error: io::Error| StartError(format!("cannot start core {core_index}: {error}"));
         let (outbox, inbox) = mailbox().map_err(failed)?;
@@ -116,12 +121,11 @@ pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
         handle.counters.push(Arc::clone(&counters));
         let job = Job {
             common: common.clone(),
-            core_index,
+            own: Own { core_index, counters, outlets },
             core: plan.global.pin.then_some(*core),
             driver: plan.global.driver,
             sockets: std::mem::take(&mut sockets[core_index]),
             inbox,
-            counters,
             ready: ready.clone(),
             alive: alive.clone(),
         };
@@ -223,6 +227,12 @@ impl Handle {
         TABLE.iter().map(|row| (row.name, self.count(row.name)))
     }
 
+    /// Opens the access logs anew, as whoever has moved their files away wants it, and does not
+    /// wait for it; false where there is none, or the disk is too far behind.
+    pub fn reopen_logs(&self) -> bool {
+        self.logs.reopen()
+    }
+
     /// Begins to drain and returns at once; `stop` or `wait` end it.
     pub fn drain(&self) {
         for (outbox, _) in &self.workers {
@@ -260,6 +270,7 @@ impl Handle {
             // A worker that panicked has ended the process.
             let _ = thread.join();
         }
+        self.logs.end();
     }
 }
 

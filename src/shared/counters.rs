@@ -1,4 +1,4 @@
-//! The table of metrics and one slab of them per worker.
+//! The table of metrics and one slab of them per worker (and one for the writer of access logs).
 //!
 //! Written by its worker alone with plain loads and stores, read by anyone, summed on reading. A
 //! sum taken while workers count may miss what happens meanwhile, never more.
@@ -50,8 +50,8 @@ counters! {
     Connections, Gauge, "connections", "Client connections open";
     Requests, Counter, "requests_total", "Requests whose head was read whole, and those refused before";
     InFlight, Gauge, "requests_in_flight", "Exchanges under way";
-    RequestBytes, Counter, "request_bytes_total", "Bytes of request bodies taken from clients";
-    ResponseBytes, Counter, "response_bytes_total", "Bytes of response bodies handed to clients";
+    RequestBytes, Counter, "request_bytes_total", "Bytes taken from clients, heads and framing too";
+    ResponseBytes, Counter, "response_bytes_total", "Bytes handed to clients, heads and framing too";
     Refused, Counter, "refused_total", "Exchanges answered with a fault of the closed list";
     ClientAborts, Counter, "client_aborts_total", "Clients that left before their answer was whole";
     ClientTimeouts, Counter, "client_timeouts_total", "Clients cut because they stopped reading";
@@ -66,6 +66,7 @@ counters! {
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
     BackendInFlight, Gauge, "backend_in_flight", "Requests under way at backends";
     BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
+    AccessLogDropped, Counter, "access_log_dropped_total", "Lines of access logs that could not be written";
     Tunnels, Gauge, "tunnels", "Upgraded connections under way";
     Panics, Counter, "panics_total", "Connections ended by a panic: each is a bug";
 }

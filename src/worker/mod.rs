@@ -5,6 +5,7 @@
 
 mod admission;
 mod date;
+mod logs;
 mod pool;
 mod scratch;
 
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use self::logs::Logs;
 pub(crate) use self::{
     admission::Admitted,
     pool::{InFlight, PoolView},
@@ -24,6 +26,7 @@ use crate::http::parse::HeadLimits;
 use crate::net::{
     buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
 };
+use crate::observe::{access_log::Line, request_id::RequestId, writer::Outlet};
 use crate::plan::Plan;
 use crate::policy::route::Router;
 use crate::shared::{
@@ -86,6 +89,15 @@ pub(crate) struct Worker {
     requests_seen: Cell<u64>,
     busiest: Cell<usize>,
     date: date::Date,
+    pub(crate) logs: Logs,
+}
+
+/// What one worker is given for itself.
+pub(crate) struct Own {
+    pub(crate) core_index: usize,
+    pub(crate) counters: Arc<Slab>,
+    /// Its end of the access log of each listener that has one.
+    pub(crate) outlets: Vec<Option<Outlet>>,
 }
 
 /// What all workers of a process are given.
@@ -99,7 +111,8 @@ pub(crate) struct Common {
 }
 
 impl Worker {
-    pub(crate) fn new(common: Common, core_index: usize, counters: Arc<Slab>) -> Rc<Worker> {
+    pub(crate) fn new(common: Common, own: Own) -> Rc<Worker> {
+        let Own { core_index, counters, outlets } = own;
         let Common { plan, cores, pseudonym, connections, listener_connections } = common;
         let clock = Rc::new(Clock::new());
         let limits = plan.limits;
@@ -132,6 +145,7 @@ impl Worker {
             requests_seen: Cell::new(0),
             busiest: Cell::new(0),
             date: date::Date::default(),
+            logs: Logs::new(outlets),
         })
     }
 
@@ -185,6 +199,19 @@ impl Worker {
         self.date.at(self.clock.now())
     }
 
+    /// A new id of a request, made now.
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.logs.request_id(self.clock.renew())
+    }
+
+    /// Writes a line of an access log.
+    pub(crate) fn log(&self, line: &Line<'_>) {
+        let dropped = self.logs.write(line, self.clock.now());
+        if dropped > 0 {
+            self.counters.add(Counter::AccessLogDropped, dropped);
+        }
+    }
+
     /// What is due once in a while: called by the sweep after each round.
     pub(crate) fn turn(&self) {
         let now = self.clock.now();
@@ -195,6 +222,8 @@ impl Worker {
         if self.is_draining() {
             self.deadlines.close_idle_since(now.saturating_sub(1_000));
         }
+        // The sweep rests while nothing is watched, however long that is.
+        self.logs.turn(now, self.deadlines.is_empty());
         self.give_memory_back();
     }
 
@@ -213,6 +242,7 @@ impl Worker {
             self.busiest.set(0);
             self.buffers.shrink(BUFFERS_QUIET);
             self.scratches.borrow_mut().truncate(BUFFERS_QUIET);
+            self.logs.give_memory_back();
             crate::net::fd::trim_heap();
         }
     }

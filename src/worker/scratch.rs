@@ -1,4 +1,4 @@
-//! Recycled room for one exchange: its heads and what is written for it.
+//! Recycled room for one exchange: its heads, what is written for it and recorded of it.
 //!
 //! A warm request finds all of it grown and allocates nothing.
 
@@ -7,11 +7,12 @@ use crate::http::{
     head::{RequestHead, ResponseHead},
     headers::Headers,
 };
+use crate::observe::record::{Asked, Record};
 
 /// Room that grew beyond this is not kept.
 const BYTES_KEPT: usize = 16 << 10;
 
-/// The heads of one exchange and what is written for it.
+/// The heads of one exchange, what is written for it and recorded of it.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
@@ -21,6 +22,10 @@ pub(crate) struct Scratch {
     pub(crate) out: Vec<u8>,
     /// The backends that were asked.
     pub(crate) tried: BackendSet,
+    /// What the counters and the log will say.
+    pub(crate) record: Record,
+    /// What was asked, where that is logged.
+    pub(crate) asked: Asked,
 }
 
 impl Scratch {
@@ -30,6 +35,10 @@ impl Scratch {
         self.trailers.clear();
         self.out.clear();
         self.tried = BackendSet::EMPTY;
+        if self.record.logged {
+            self.asked = Asked::default();
+        }
+        self.record = Record::default();
     }
 
     /// Whether it is worth keeping.

@@ -9,9 +9,31 @@ use crate::http::{
 };
 use crate::net::{
     buffer::{Buffer, Buffers},
+    clock,
     deadlines::Ended,
     stream::Stream,
 };
+
+/// What is known of the beginning of an answer.
+#[derive(Default)]
+pub(crate) struct Begun {
+    /// Whether any byte of an answer has come.
+    pub(crate) seen: bool,
+    /// Whether somebody wants to know when.
+    pub(crate) timed: bool,
+    /// When the first byte of this head came, in microseconds of the precise clock; 0 = not yet.
+    pub(crate) at: u64,
+}
+
+impl Begun {
+    #[inline]
+    fn note(&mut self) {
+        self.seen = true;
+        if self.timed && self.at == 0 {
+            self.at = clock::precise();
+        }
+    }
+}
 
 /// A connection to a backend.
 pub(crate) struct Backend {
@@ -36,7 +58,7 @@ impl Backend {
     }
 
     /// Reads the next head into `head`, from `buffer` and then from the connection; how many of
-    /// the buffered bytes it takes. `answer_begun` tells whether any byte of an answer has come.
+    /// the buffered bytes it takes.
     ///
     /// # Errors
     /// Where none comes, or none that is one.
@@ -45,12 +67,12 @@ impl Backend {
         buffer: &mut Option<Buffer>,
         head: &mut ResponseHead,
         limits: &HeadLimits,
-        answer_begun: &mut bool,
+        begun: &mut Begun,
         (deadline, client): (u64, RawFd),
     ) -> Result<usize, Fault> {
         loop {
             if let Some(bytes) = buffer.as_ref().filter(|buffer| !buffer.is_empty()) {
-                *answer_begun = true;
+                begun.note();
                 if let Parse::Done { used } = parse::response(bytes.bytes(), limits, head)? {
                     return Ok(used);
                 }
@@ -71,7 +93,7 @@ impl Backend {
                 }
             };
             if !matches!(read, Ok(count) if count > 0) {
-                return Err(self.read_fault(*answer_begun));
+                return Err(self.read_fault(begun.seen));
             }
         }
     }

@@ -77,12 +77,15 @@ pub(crate) struct Client {
     pub(crate) reader: Option<Reader>,
     /// Whether the head of the final answer has gone out.
     pub(crate) head_sent: Cell<bool>,
+    /// When the request at hand began, in microseconds of the precise clock; 0 where it is not
+    /// logged.
+    pub(crate) began: u64,
 }
 
 /// What a look at the buffered bytes gave.
 pub(crate) enum HeadRead {
-    /// A head; the bytes behind it are in the reader's buffer.
-    Head,
+    /// A head of so many bytes; those behind it are in the reader's buffer.
+    Head(usize),
     /// Not all of it is there.
     Partial,
     /// What is there is no request.
@@ -108,11 +111,16 @@ impl Client {
         match parse::request(bytes, limits, head) {
             Ok(Parse::Done { used }) => {
                 reader.buffer.consume(used);
-                HeadRead::Head
+                HeadRead::Head(used)
             }
             Ok(Parse::More) => HeadRead::Partial,
             Err(fault) => HeadRead::Refused(fault),
         }
+    }
+
+    /// How many bytes are buffered.
+    pub(crate) fn buffered(&self) -> u64 {
+        self.reader.as_ref().map_or(0, |reader| reader.buffer.len() as u64)
     }
 
     /// Says how long the body is that follows the head just taken.

@@ -5,7 +5,7 @@ mod body;
 mod client;
 
 pub(crate) use self::{
-    backend::Backend,
+    backend::{Backend, Begun},
     body::{Framed, Incoming, Outgoing},
     client::{Client, HeadRead, Peer, Reader},
 };

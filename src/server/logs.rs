@@ -1,0 +1,59 @@
+//! The access logs of a process: opened before anything serves, shared out to the cores, ended
+//! after the last of them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::StartError;
+use crate::observe::writer::{Outlet, Writer};
+use crate::plan::Plan;
+use crate::shared::counters::Slab;
+
+/// How long the end waits for a disk that does not take the last lines.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// The thread that writes the access logs, if any listener has one.
+pub(super) struct Logs {
+    writer: Option<Writer>,
+}
+
+/// One core's ends of the logs, by listener.
+pub(super) type Outlets = Vec<Option<Outlet>>;
+
+impl Logs {
+    /// Opens what the plan names; also each core's ends, and what the thread counts.
+    ///
+    /// # Errors
+    /// A sentence that names the file that cannot be opened.
+    pub(super) fn open(
+        plan: &Plan,
+        cores: usize,
+    ) -> Result<(Logs, Vec<Outlets>, Arc<Slab>), StartError> {
+        let counters = Slab::new();
+        if plan.listeners.iter().all(|listener| listener.access_log.is_none()) {
+            return Ok((Logs { writer: None }, (0..cores).map(|_| Vec::new()).collect(), counters));
+        }
+        let report = |text: &str| eprintln!("ringway: {text}");
+        let mut writer = Writer::start(Arc::clone(&counters), report)
+            .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
+        let mut outlets = Vec::new();
+        for _ in 0..cores {
+            let logs = plan.listeners.iter().map(|listener| listener.access_log.as_ref());
+            let own: Result<Outlets, _> =
+                logs.map(|log| log.map(|log| writer.outlet(log)).transpose()).collect();
+            outlets.push(
+                own.map_err(|error| StartError(format!("cannot open the access log {error}")))?,
+            );
+        }
+        Ok((Logs { writer: Some(writer) }, outlets, counters))
+    }
+
+    /// Opens every file anew; false where there is none, or the thread is too far behind.
+    pub(super) fn reopen(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::reopen)
+    }
+
+    /// Ends the thread once it has written all; false where that takes it too long.
+    pub(super) fn end(&mut self) -> bool {
+        self.writer.take().is_none_or(|writer| writer.stop(END_MAX))
+    }
+}
