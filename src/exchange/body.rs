@@ -20,7 +20,9 @@ use crate::http::{
     fault::{Cause, Fault},
     headers::Headers,
 };
-use crate::net::{buffer::Buffer, clock, deadlines::Ended, relay::Relayed, stream::Stream};
+use crate::net::{
+    buffer::Buffer, clock, deadlines::Ended, io::give_way, relay::Relayed, stream::Stream,
+};
 use crate::observe::record::Record;
 use crate::proto::h1::{Client, Framed, Incoming, Outgoing, Reader};
 use crate::worker::{InForce, Scratch, Worker};
@@ -313,6 +315,7 @@ impl Download<'_> {
 
     /// Reads more of the answer; false at the end of the connection.
     async fn more(&self, buffer: &mut Buffer) -> Result<bool, Fault> {
+        give_way().await;
         match self.source.recv_for(buffer, self.read_by(), self.client.stream.raw()).await {
             Ok(count) if count > 0 => Ok(true),
             Ok(_) if self.source.ended() == Ended::No => Ok(false),

@@ -14,7 +14,7 @@ use crate::http::{
     framing::BodyLength,
     write,
 };
-use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, stream::Stream};
+use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, io::give_way, stream::Stream};
 use crate::observe::record::Term;
 use crate::proto::h1::{Client, Reader};
 use crate::shared::counters::Counter;
@@ -133,6 +133,7 @@ async fn relay(
             }
             worker.buffers.give(buffer);
         }
+        give_way().await;
         from.watched().read_by(idle());
         from.readable().await.map_err(gone)?;
         // Traffic in one direction keeps the other one open too.

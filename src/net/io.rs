@@ -18,6 +18,23 @@ thread_local! {
     static ENDING: Cell<usize> = const { Cell::new(0) };
     /// Whether this thread's runtime runs.
     static RUNNING: Cell<bool> = const { Cell::new(false) };
+    /// Whether an operation that can end at once does so without a wait: epoll.
+    static EAGER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether this thread's operations end at once where they can.
+pub(crate) fn set_eager(eager: bool) {
+    EAGER.set(eager);
+}
+
+/// Gives everybody else a turn. Each operation of the ring does, because it ends with the next
+/// turn at the earliest; on epoll a connection whose peers are both quick would keep its core. Not
+/// by waking oneself, which goes before all others: a task behind them does it.
+#[inline]
+pub(crate) async fn give_way() {
+    if EAGER.get() {
+        monoio::spawn(async {}).await;
+    }
 }
 
 /// Says whether this thread's runtime runs; what is dropped outside it cannot be waited for.

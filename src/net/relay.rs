@@ -13,7 +13,7 @@ use std::{
 
 use rustix::pipe::PipeFlags;
 
-use super::stream::Stream;
+use super::{io::give_way, stream::Stream};
 
 /// How much a pipe holds, where the kernel lets us have that much.
 const PIPE_BYTES: usize = 1 << 20;
@@ -77,6 +77,7 @@ impl Pipes {
         let Ok(pipe) = self.take() else { return Relayed::NoPipe };
         let mut left = count;
         while left > 0 {
+            give_way().await;
             let ready = {
                 source.watched().read_for(read_by(), client);
                 let ready = source.readable().await;

@@ -23,7 +23,7 @@ use super::{
     clock,
     deadlines::{Ended, Watched},
     fd::{self, Half, Receiving, Shared},
-    io::spawn,
+    io::{give_way, spawn},
 };
 
 /// A connection, watched by the sweep of deadlines.
@@ -120,21 +120,24 @@ impl Stream {
         result
     }
 
-    /// Reads at least one byte, or finds the end (0), until `deadline`.
+    /// Reads at least one byte, or finds the end (0), until `deadline`. Never without a wait: a
+    /// loop of these, from a peer as fast as we are, lets everybody else have a turn.
     pub(crate) async fn recv(&self, buffer: &mut Buffer, deadline: u64) -> io::Result<usize> {
         loop {
-            match self.recv_now(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
+            give_way().await;
             self.watched().read_by(deadline);
             let result = self.readable().await;
             self.watched().read_by(0);
             result?;
+            match self.recv_now(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
     }
 
-    /// As `recv`, on behalf of a client: when that has left, the wait ends with 0.
+    /// As `recv`, on behalf of a client: when that has left, the wait ends with 0. What is there
+    /// already is read without a wait.
     pub(crate) async fn recv_for(
         &self,
         buffer: &mut Buffer,
@@ -405,4 +408,68 @@ pub(crate) async fn beside<T>(
         first.as_mut().poll(cx)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream as Plain},
+        rc::Rc,
+    };
+
+    use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+    use crate::net::{
+        clock::Clock,
+        deadlines::{Deadlines, Ends, NO_TAG},
+        io::{set_eager, task},
+    };
+
+    /// A stream of this thread's runtime, and what its peer has sent.
+    fn stream(deadlines: &Rc<Deadlines>, sent: &[u8]) -> (Stream, Plain) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = Plain::connect(listener.local_addr().unwrap()).unwrap();
+        peer.write_all(sent).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let watch = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
+        (Stream::adopt(near.into(), watch).unwrap(), peer)
+    }
+
+    /// Somebody waits for a byte that is there; does a busy reader let him have it?
+    async fn read_busily() {
+        let deadlines = Deadlines::new(Rc::new(Clock::new()));
+        let buffers = Buffers::new(4);
+        let read = async |busy: &Stream| {
+            let mut buffer = buffers.take().unwrap();
+            buffer.filled(buffer.room_len() - 1_000); // a small read
+            assert!(busy.recv(&mut buffer, 0).await.unwrap() > 0);
+        };
+        let (busy, _peer) = stream(&deadlines, &[7; 100_000]);
+        read(&busy).await;
+        let (other, _other_peer) = stream(&deadlines, b"x");
+        let heard = Rc::new(Cell::new(false));
+        let note = Rc::clone(&heard);
+        task(async move {
+            other.readable().await.unwrap();
+            note.set(true);
+        });
+        for _ in 0..8 {
+            read(&busy).await;
+        }
+        assert!(heard.get(), "a busy reader keeps its core");
+    }
+
+    #[test]
+    fn a_busy_reader_lets_others_have_their_turn() {
+        let legacy = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
+        set_eager(true);
+        legacy.unwrap().block_on(read_busily());
+        set_eager(false);
+        if let Ok(mut ring) = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build() {
+            ring.block_on(read_busily());
+        }
+    }
 }

@@ -14,7 +14,13 @@ use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault},
 };
-use crate::net::{clock, deadlines::Ends, io::sleep, listener::Listener, stream::Stream};
+use crate::net::{
+    clock,
+    deadlines::Ends,
+    io::{give_way, sleep},
+    listener::Listener,
+    stream::Stream,
+};
 use crate::observe::{
     access_log::Line,
     record::{Asked, Asker, Record, Term},
@@ -35,6 +41,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, port: u16) {
     let mut accepting = Accepting { worker, listener, id, port, spare: spare(), pause: PAUSE };
     loop {
+        give_way().await;
         let ready = accepting.worker.draining().or(accepting.listener.readable()).await;
         match ready {
             None => break,

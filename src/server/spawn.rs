@@ -15,7 +15,7 @@ use crossbeam_channel::Sender;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::run::{self, Sockets};
-use crate::net::io::set_running;
+use crate::net::io::{set_eager, set_running};
 use crate::plan::Driver;
 use crate::shared::inbox::Inbox;
 use crate::worker::{Common, Own};
@@ -100,6 +100,7 @@ fn work(job: Job) {
         Ok((runtime, in_use, why)) => {
             let serving = async move {
                 set_running(true);
+                set_eager(in_use == DriverInUse::Epoll);
                 run::serve(common, own, sockets, inbox, |result| {
                     drop(ready.send(result.map(|()| (in_use, why))));
                 })
