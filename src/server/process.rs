@@ -1,6 +1,6 @@
 //! The process around the balancer: its first line, its signals, its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
@@ -74,10 +74,17 @@ fn exit_at_once() -> ! {
     std::process::exit(0)
 }
 
+/// Two signals this close together are one: `timeout` and some supervisors tell the process and
+/// its group in the same moment.
+const SAME: Duration = Duration::from_millis(100);
+
 /// Lameduck, drain, end; a second signal ends at once.
 fn stop(handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
+    let told = Instant::now();
     std::thread::spawn(move || {
-        let again = signals.forever().find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal));
+        let again = signals
+            .forever()
+            .find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal) && told.elapsed() > SAME);
         if again.is_some() {
             eprintln!("ringway: told twice: ending at once");
             exit_at_once();
