@@ -74,12 +74,7 @@ pub(super) async fn once(
         }
         return Err(fault);
     };
-    fetched(
-        worker.head_limits,
-        client,
-        exchange,
-        Fetching { id, backend, buffer, upload, in_flight },
-    )
+    fetched(worker.head_limits, exchange, Fetching { id, backend, buffer, upload, in_flight })
 }
 
 /// A warm connection, or a new one.
@@ -310,13 +305,9 @@ struct Fetching {
     in_flight: InFlight,
 }
 
-/// Makes the answer of a final head.
-fn fetched(
-    limits: HeadLimits,
-    client: &mut Client,
-    exchange: &mut Exchange,
-    fetching: Fetching,
-) -> Result<Answer, Fault> {
+/// Makes the answer of a final head. A body that is held stays held: by its status the answer may
+/// be one that is not taken, and the request asked again.
+fn fetched(limits: HeadLimits, exchange: &Exchange, fetching: Fetching) -> Result<Answer, Fault> {
     let Fetching { id, mut backend, buffer, upload, in_flight } = fetching;
     let scratch = &*exchange.scratch;
     let head = &scratch.response;
@@ -326,12 +317,6 @@ fn fetched(
     }
     let length = framing::response(scratch.request.method, head)?;
     backend.keeps_idle = head.headers.first(Name::KeepAlive).and_then(keep_alive_seconds);
-    let held = client.held_body().map(<[u8]>::len);
-    if let (Some(count), Some(reader)) = (held, &mut client.reader) {
-        exchange.scratch.record.request_bytes += count as u64;
-        reader.buffer.consume(count);
-        reader.body = Incoming::Ended;
-    }
     let body = Incoming::of_response(length, limits);
     let buffer = Some(buffer);
     let fetched = Box::new(Fetched { id, backend, buffer, body, length, upload, in_flight });

@@ -52,6 +52,7 @@ pub(super) async fn send(
                 Side::Proxy | Side::Backend => Cause::ResponseIncomplete.into(),
             };
             exchange.scratch.record.fail(fault);
+            skip_body(client, exchange);
             // A body that only ends with the connection must not end like a whole one.
             if exchange.ends_by_close { Reuse::Reset } else { Reuse::Close }
         }
