@@ -3,7 +3,7 @@
 //! Whatever goes wrong here leaves the client untouched (interim answers apart), so `fetch` may
 //! try again; a connection that did not finish its answer is closed, by being dropped.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use super::{
     Answer, Exchange, Fetched,
@@ -233,14 +233,15 @@ impl Waiting<'_> {
     }
 
     /// Reads the next head while the upload goes on. The time for an answer begins when the
-    /// request has been sent.
+    /// request has been sent, and is for all of its head.
     async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<usize, Fault> {
         let (worker, backend) = (self.worker, self.backend);
         let limit = exchange.plan().timeouts.response;
         let deadline = exchange.deadline;
         let by = || clock::earlier(deadline, worker.clock.after(limit));
-        let first = if self.upload.is_some() { deadline } else { by() };
-        let for_client = (first, client.stream.raw());
+        let sending = self.upload.as_ref().is_some_and(Upload::is_going);
+        let until = Cell::new(if sending { deadline } else { by() });
+        let for_client = (&until, client.stream.raw());
         let scratch = &mut *exchange.scratch;
         let read = backend.read_head(
             &mut self.buffer,
@@ -254,7 +255,8 @@ impl Waiting<'_> {
             Some(upload) => {
                 beside(read, |cx| {
                     if upload.poll(cx) {
-                        backend.stream.watched().read_by(by());
+                        until.set(by());
+                        backend.stream.watched().read_by(until.get());
                     }
                 })
                 .await

@@ -96,6 +96,11 @@ impl Upload {
         true
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_going(&self) -> bool {
+        matches!(self.state, State::Going(_))
+    }
+
     /// The client's fault that stopped it.
     pub(crate) fn fault_of_client(&self) -> Option<Fault> {
         match &self.state {

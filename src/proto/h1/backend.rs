@@ -1,6 +1,6 @@
 //! A connection to a backend: the head of its answer, and whether it may be used again.
 
-use std::{os::fd::RawFd, rc::Rc};
+use std::{cell::Cell, os::fd::RawFd, rc::Rc};
 
 use crate::http::{
     fault::{Cause, Fault},
@@ -58,7 +58,7 @@ impl Backend {
     }
 
     /// Reads the next head into `head`, from `buffer` and then from the connection; how many of
-    /// the buffered bytes it takes.
+    /// the buffered bytes it takes. The deadline may be set while it waits.
     ///
     /// # Errors
     /// Where none comes, or none that is one.
@@ -68,7 +68,7 @@ impl Backend {
         head: &mut ResponseHead,
         limits: &HeadLimits,
         begun: &mut Begun,
-        (deadline, client): (u64, RawFd),
+        (deadline, client): (&Cell<u64>, RawFd),
     ) -> Result<usize, Fault> {
         loop {
             if let Some(bytes) = buffer.as_ref().filter(|buffer| !buffer.is_empty()) {
@@ -79,7 +79,7 @@ impl Backend {
             }
             let read = match buffer {
                 None => {
-                    self.stream.watched().read_for(deadline, client);
+                    self.stream.watched().read_for(deadline.get(), client);
                     let (read, received) = self.stream.received().await;
                     self.stream.watched().read_for(0, -1);
                     *buffer = Some(received);
@@ -89,7 +89,7 @@ impl Backend {
                     if buffer.room_len() == 0 {
                         buffer.rewind();
                     }
-                    self.stream.recv_for(buffer, deadline, client).await
+                    self.stream.recv_for(buffer, deadline.get(), client).await
                 }
             };
             if !matches!(read, Ok(count) if count > 0) {
