@@ -255,6 +255,7 @@ impl Waiting<'_> {
             Some(upload) => {
                 beside(read, |cx| {
                     if upload.poll(cx) {
+                        worker.clock.renew();
                         until.set(by());
                         backend.stream.watched().read_by(until.get());
                     }
@@ -290,7 +291,8 @@ impl Waiting<'_> {
         exchange.interim_sent = true;
         let worker = self.worker;
         scratch.record.response_bytes += scratch.out.len() as u64;
-        let send = client.send(&scratch.out, false, || worker.clock.after(wait));
+        let by = || clock::earlier(exchange.deadline, worker.clock.after(wait));
+        let send = client.send(&scratch.out, false, by);
         match &mut self.upload {
             None => send.await,
             Some(upload) => beside(send, |cx| _ = upload.poll(cx)).await,
@@ -336,8 +338,11 @@ fn restore(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>)
 /// A wait that ended because all of the exchange is late says so.
 fn late(worker: &Worker, exchange: &Exchange, fault: Fault) -> Fault {
     let timed_out = matches!(fault.cause, Cause::ResponseTimeout | Cause::ConnectTimeout);
-    let over = exchange.deadline != 0 && worker.clock.now() >= exchange.deadline;
-    if timed_out && over { Cause::Deadline.into() } else { fault }
+    if timed_out && worker.clock.is_over(exchange.deadline) {
+        Cause::Deadline.into()
+    } else {
+        fault
+    }
 }
 
 /// N of `Keep-Alive: timeout=N` (RFC 9112 appendix C.2.2).

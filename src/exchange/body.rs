@@ -54,7 +54,7 @@ struct Uploaded {
 /// Why an upload stopped before the body's end.
 #[derive(Clone, Copy, Debug)]
 enum Stopped {
-    /// The client's doing: the exchange ends.
+    /// The client's doing, or its time is over: the exchange ends.
     Client(Fault),
     /// The backend takes no more: it may have answered, or it is gone; its answer will tell.
     Backend,
@@ -89,8 +89,9 @@ impl Upload {
         let State::Going(future) = &mut self.state else { return false };
         let Poll::Ready(ended) = future.as_mut().poll(cx) else { return false };
         if matches!(ended.result, Err(Stopped::Client(_))) {
-            // Nobody needs the answer any more: whoever waits for it wakes up.
-            self.backend.shut_down(crate::net::fd::Half::Both);
+            // Nobody needs the answer any more: whoever waits for it wakes up, and knows that
+            // its end is not the backend's doing.
+            self.backend.watched().end(Ended::ClientLeft);
         }
         self.state = State::Ended(ended);
         true
@@ -181,6 +182,9 @@ async fn upload_all(
         let read = client.recv(&mut reader.buffer, clock::earlier(*deadline, by)).await;
         match read {
             Ok(count) if count > 0 => taken.set(taken.get() + count as u64),
+            Ok(_) | Err(_) if worker.clock.is_over(*deadline) => {
+                return Err(Stopped::Client(Cause::Deadline.into()));
+            }
             Ok(_) | Err(_) => return Err(Stopped::Client(Client::read_fault(client))),
         }
     }
@@ -253,7 +257,8 @@ impl Download<'_> {
     }
 
     fn write_by(&self, bytes: u64) -> u64 {
-        self.pace.by(bytes, self.worker.clock.after(self.write))
+        let by = self.pace.by(bytes, self.worker.clock.after(self.write));
+        clock::earlier(self.deadline, by)
     }
 
     /// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the

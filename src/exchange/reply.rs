@@ -109,6 +109,9 @@ async fn backends(
         Some(upload) => beside(sending, |cx| _ = upload.poll(cx)).await,
     };
     let whole = upload.as_ref().is_none_or(|upload| upload.is_whole());
+    // What stopped the upload has stopped the answer.
+    let fault = upload.as_ref().and_then(Upload::fault_of_client);
+    let result = result.map_err(|cut| fault.unwrap_or(cut));
     if let Some(upload) = upload {
         exchange.scratch.record.request_bytes += upload.bytes();
         client.reader = upload.into_reader();

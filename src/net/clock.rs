@@ -37,6 +37,12 @@ impl Clock {
         micros
     }
 
+    /// Whether a deadline has come; 0 never does.
+    #[inline]
+    pub(crate) fn is_over(&self, deadline: u64) -> bool {
+        deadline != 0 && self.now() >= deadline
+    }
+
     /// The coarse time at which something that may take `wait` is over; 0 = never.
     #[inline]
     pub(crate) fn after(&self, wait: Duration) -> u64 {

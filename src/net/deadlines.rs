@@ -337,6 +337,14 @@ impl Watched {
         slab.unlink(self.index);
     }
 
+    /// Ends whatever is waited for, and says why.
+    pub(crate) fn end(&self, why: Ended) {
+        self.with(|entry| {
+            entry.ends = Ends::Both;
+            entry.end(why);
+        });
+    }
+
     /// Whether, and why, we ended the wait.
     #[inline]
     pub(crate) fn ended(&self) -> Ended {

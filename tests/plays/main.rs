@@ -43,4 +43,5 @@ mod limits;
 mod timeouts;
 
 mod process;
+mod review;
 mod stop;
