@@ -1,0 +1,190 @@
+//! What a warm request costs in heap allocations, on the whole path: the figure is held here.
+//!
+//! The proxy runs as anybody starts it (`ringway::start`), on one core and on each driver, between
+//! a client and a backend that are plain threads. An allocator that counts notes what the thread
+//! of the core asks for, and nobody else's; a growing block counts as a new one. The pure floors
+//! have a test of their own beside `src/bench.rs`: they may not allocate at all.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    unsafe_code,
+    reason = "an allocator is unsafe to implement; each call goes to the system's"
+)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use ringway::{Handle, Stop};
+
+/// Most allocations of one warm request.
+const ALLOCATIONS_MAX: u64 = 4;
+
+const WARM_UP: usize = 200;
+const REQUESTS: u64 = 500;
+
+/// No wait of this test may take longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Passes everything to the system's allocator, and counts while it is told to.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Whether this thread is a core's; unknown until it allocates while there is counting.
+    static IS_CORE: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+fn note() {
+    if !IS_COUNTING.load(SeqCst) {
+        return;
+    }
+    let is_core = IS_CORE.get().unwrap_or_else(|| {
+        // Asked of the kernel, because asking the library may allocate.
+        let mut name = [0_u8; 16];
+        // SAFETY: PR_GET_NAME writes at most 16 bytes.
+        unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+        let is_core = name.starts_with(b"ringway-");
+        IS_CORE.set(Some(is_core));
+        is_core
+    });
+    if is_core {
+        COUNTED.fetch_add(1, SeqCst);
+    }
+}
+
+// SAFETY: every call is passed on as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note();
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// What the core allocates while `act` runs.
+fn counted(act: impl FnOnce()) -> u64 {
+    COUNTED.store(0, SeqCst);
+    IS_COUNTING.store(true, SeqCst);
+    act();
+    IS_COUNTING.store(false, SeqCst);
+    COUNTED.load(SeqCst)
+}
+
+/// A backend that answers every request that ends where a read ends, until its connections end.
+fn backend(answer: &'static [u8]) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        connection.set_nodelay(true).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut room = [0; 4096];
+        while connection.read(&mut room).is_ok_and(|count| count > 0) {
+            connection.write_all(answer).unwrap();
+        }
+    });
+    (address, serving)
+}
+
+fn proxy(driver: &str, backend: SocketAddr) -> Result<Handle, String> {
+    let text = format!(
+        "global = {{ cores = 1, pin = false, driver = \"{driver}\" }}\n\
+         [listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+         [pool.app]\nbackends = [\"{backend}\"]\n"
+    );
+    let loaded = ringway::config::parse("allocations.toml", &text);
+    let plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
+    ringway::start(plan).map_err(|error| error.to_string())
+}
+
+/// One request and its whole answer, which is as long as the one before.
+fn ask(client: &mut TcpStream, request: &[u8], room: &mut [u8], length: &mut usize) {
+    client.write_all(request).unwrap();
+    if *length == 0 {
+        // The first answer: what comes until its body's end is its length.
+        loop {
+            *length += client.read(&mut room[*length..]).unwrap();
+            if room[..*length].ends_with(b"!") {
+                return;
+            }
+        }
+    }
+    client.read_exact(&mut room[..*length]).unwrap();
+    assert!(room.starts_with(b"HTTP/1.1 200 ") && room[..*length].ends_with(b"!"));
+}
+
+/// Asks until everything is warm and then counts: `REQUESTS` of these, and a new connection.
+#[track_caller]
+fn check(driver: &str, request: &[u8], answer: &'static [u8]) {
+    let (address, serving) = backend(answer);
+    let handle = match proxy(driver, address) {
+        Ok(handle) => handle,
+        Err(why) => {
+            assert!(std::env::var("CI").is_err(), "{why}");
+            return eprintln!("skipped: {why}");
+        }
+    };
+    let listening = handle.addresses()[0].1;
+    let connect = || {
+        let client = TcpStream::connect(listening).unwrap();
+        client.set_nodelay(true).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    };
+    let mut client = connect();
+    let (mut room, mut length) = (vec![0; 64 << 10], 0);
+    for _ in 0..WARM_UP {
+        ask(&mut client, request, &mut room, &mut length);
+    }
+    let warm = counted(|| {
+        for _ in 0..REQUESTS {
+            ask(&mut client, request, &mut room, &mut length);
+        }
+    });
+    // That there is counting at all: a connection is a task, and a task is allocated.
+    let fresh = counted(|| ask(&mut connect(), request, &mut room, &mut length));
+    handle.stop(Stop::Now);
+    serving.join().unwrap();
+    let head = String::from_utf8_lossy(request.split(|byte| *byte == b'\r').next().unwrap());
+    println!("{driver}: {head}: {:.2} allocations", warm as f64 / REQUESTS as f64);
+    assert!(fresh > 0, "{driver}: nothing was counted");
+    assert!(warm <= ALLOCATIONS_MAX * REQUESTS, "{driver}: {head}: {warm} in {REQUESTS} requests");
+}
+
+#[test]
+fn a_warm_request_costs_few_allocations() {
+    let get = include_bytes!("../benches/heads/browser.txt");
+    let post = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let plain = b"HTTP/1.1 200 OK\r\nServer: a\r\nContent-Length: 6\r\n\r\nhello!";
+    let two = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nCache-Control: no-store\r\n\
+                Content-Length: 8\r\n\r\ngoodbye!";
+    for driver in ["io_uring", "epoll"] {
+        check(driver, get, plain);
+        check(driver, post, two);
+    }
+}
