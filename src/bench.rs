@@ -259,3 +259,37 @@ fn cut_of(input: &[u8]) -> usize {
         input.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
     sum % (input.len() + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::allocations;
+
+    const REQUEST: &[u8] = include_bytes!("../benches/heads/browser.txt");
+    const RESPONSE: &[u8] = include_bytes!("../benches/heads/nginx.txt");
+
+    /// What is decided about a request on its way: all of it on recycled room.
+    #[test]
+    fn a_warm_request_allocates_nothing_on_the_pure_floors() {
+        let text = concat!(
+            "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n",
+            "[pool.app]\nbackends = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n",
+            "[[route]]\nname = \"a\"\npath = \"/articles/\"\npool = \"app\"\n",
+        );
+        let plan = crate::config::parse("bench.toml", text).unwrap().plan;
+        let mut connection = Connection::default();
+        let mut routes = Routes::compile(&plan.routes);
+        let mut picks = Picks::new(&plan.pools[0]);
+        let mut all = || {
+            let mut relayed = connection.relay(REQUEST).len();
+            assert!(routes.ask(REQUEST) && routes.find() && picks.pick());
+            relayed += connection.relay_response(RESPONSE).len();
+            assert!(relayed > REQUEST.len() + RESPONSE.len());
+        };
+        assert_ne!(allocations(&mut all), 0, "nothing is counted");
+        for _ in 0..3 {
+            all();
+        }
+        assert_eq!(allocations(|| (0..100).for_each(|_| all())), 0);
+    }
+}

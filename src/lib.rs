@@ -31,8 +31,11 @@ mod demo;
 
 pub mod cli;
 
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
+
+#[cfg(test)]
+mod testkit;
 
 pub use server::{Handle, StartError, Stop, start};

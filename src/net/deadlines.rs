@@ -369,3 +369,244 @@ impl Drop for Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        io::{Read, Write},
+        os::{fd::AsRawFd, unix::net::UnixStream},
+    };
+
+    use super::*;
+    use crate::base::rng::Rng;
+
+    /// A watched socket and its peer. Fields are dropped in this order.
+    struct Socket {
+        watched: Watched,
+        ours: UnixStream,
+        peer: UnixStream,
+    }
+
+    impl Socket {
+        fn new(deadlines: &Rc<Deadlines>, ends: Ends, tag: u16) -> Socket {
+            let (ours, peer) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let watched = deadlines.watch(ours.as_raw_fd(), ends, tag);
+            Socket { watched, ours, peer }
+        }
+
+        /// Whether reading it finds an end.
+        fn reads_an_end(&self) -> bool {
+            matches!((&self.ours).read(&mut [0; 8]), Ok(0))
+        }
+
+        /// Whether the peer can still be told something.
+        fn writes(&self) -> bool {
+            (&self.ours).write(b"x").is_ok()
+        }
+    }
+
+    fn deadlines() -> Rc<Deadlines> {
+        Deadlines::new(Rc::new(Clock::new()))
+    }
+
+    #[test]
+    fn a_client_that_is_late_can_still_be_answered() {
+        let deadlines = deadlines();
+        let client = Socket::new(&deadlines, Ends::Reading, 0);
+        client.watched.read_by(deadlines.clock.now());
+        deadlines.round();
+        assert_eq!(client.watched.ended(), Ended::Overdue);
+        assert!(client.reads_an_end() && client.writes());
+        assert_eq!((&client.peer).read(&mut [0; 8]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_backend_that_is_late_is_shut_down_whole() {
+        let deadlines = deadlines();
+        let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
+        backend.watched.read_by(deadlines.clock.now());
+        deadlines.round();
+        assert_eq!(backend.watched.ended(), Ended::Overdue);
+        assert!(backend.reads_an_end() && !backend.writes());
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_shut_down_whole() {
+        let deadlines = deadlines();
+        let client = Socket::new(&deadlines, Ends::Reading, 0);
+        client.watched.write_by(deadlines.clock.now());
+        deadlines.round();
+        assert_eq!(client.watched.ended(), Ended::Overdue);
+        assert!(client.reads_an_end() && !client.writes());
+    }
+
+    #[test]
+    fn nobody_is_ended_before_the_time_and_without_a_time_never() {
+        let deadlines = deadlines();
+        let late = deadlines.clock.now() + 1;
+        let set: [fn(&Watched, u64); 4] = [
+            |_, _| {},
+            |watched, late| watched.read_by(late),
+            |watched, late| watched.write_by(late),
+            |watched, late| {
+                // What was waited for has come.
+                watched.read_by(late - 1);
+                watched.write_by(late - 1);
+                watched.read_by(0);
+                watched.write_by(0);
+            },
+        ];
+        for set in set {
+            let socket = Socket::new(&deadlines, Ends::Both, 0);
+            set(&socket.watched, late);
+            deadlines.round();
+            assert_eq!(socket.watched.ended(), Ended::No);
+            assert!(!socket.reads_an_end() && socket.writes());
+        }
+    }
+
+    #[test]
+    fn a_descriptor_that_is_watched_no_more_is_left_alone() {
+        let deadlines = deadlines();
+        let Socket { watched, ours, peer } = Socket::new(&deadlines, Ends::Both, 0);
+        watched.idle(deadlines.clock.now(), deadlines.clock.now());
+        drop(watched);
+        assert!(deadlines.is_empty() && !deadlines.close_longest_idle(None));
+        // The place is used again, by another.
+        let next = Socket::new(&deadlines, Ends::Both, 0);
+        next.watched.read_by(deadlines.clock.now());
+        deadlines.round();
+        deadlines.close_all();
+        assert!((&ours).write(b"x").is_ok() && (&peer).read(&mut [0; 8]).is_ok());
+        assert_eq!(next.watched.ended(), Ended::Closed);
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_client_it_is_for_has_left() {
+        let deadlines = deadlines();
+        let client = Socket::new(&deadlines, Ends::Reading, 0);
+        let backends: Vec<_> = (0..8)
+            .map(|_| {
+                let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
+                backend.watched.read_for(0, client.ours.as_raw_fd());
+                backend
+            })
+            .collect();
+        let one = &backends[0];
+        // The answer that came in time was the last wait for this client.
+        let other = &backends[1];
+        other.watched.read_for(0, -1);
+        client.peer.shutdown(std::net::Shutdown::Write).unwrap();
+        (0..WATCH_ROUNDS).for_each(|_| deadlines.round());
+        assert_eq!(one.watched.ended(), Ended::No, "a half-close is not leaving");
+        drop(client.peer);
+        (0..WATCH_ROUNDS).for_each(|_| deadlines.round());
+        for backend in backends.iter().filter(|backend| !std::ptr::eq(*backend, other)) {
+            assert_eq!(backend.watched.ended(), Ended::ClientLeft);
+            assert!(backend.reads_an_end() && !backend.writes());
+        }
+        assert_eq!(other.watched.ended(), Ended::No);
+    }
+
+    #[test]
+    fn why_a_wait_was_ended_is_said_once() {
+        let deadlines = deadlines();
+        let socket = Socket::new(&deadlines, Ends::Reading, 0);
+        socket.watched.idle(deadlines.clock.now(), 0);
+        assert!(deadlines.close_longest_idle(None));
+        socket.watched.read_by(deadlines.clock.now());
+        deadlines.round();
+        assert_eq!(socket.watched.ended(), Ended::Closed);
+    }
+
+    #[test]
+    fn room_is_made_by_the_longest_idle_of_those_asked_for() {
+        let deadlines = deadlines();
+        let tags = [1, 2, 1, 2];
+        let sockets: Vec<_> =
+            tags.iter().map(|tag| Socket::new(&deadlines, Ends::Reading, *tag)).collect();
+        sockets.iter().for_each(|socket| socket.watched.idle(1, 0));
+        sockets[0].watched.busy();
+        let closed = |index: usize| sockets[index].watched.ended() == Ended::Closed;
+        assert!(deadlines.close_longest_idle(Some(1)) && closed(2) && !closed(1));
+        assert!(!deadlines.close_longest_idle(Some(1)) && !closed(0));
+        assert!(deadlines.close_longest_idle(None) && closed(1) && !closed(3));
+        sockets[0].watched.idle(2, 0);
+        assert!(deadlines.close_longest_idle(None) && closed(3));
+        assert!(deadlines.close_longest_idle(None) && closed(0));
+        assert!(!deadlines.close_longest_idle(None));
+    }
+
+    #[test]
+    fn those_idle_for_long_are_closed_and_the_others_not() {
+        let deadlines = deadlines();
+        let sockets: Vec<_> = (0..4).map(|_| Socket::new(&deadlines, Ends::Reading, 0)).collect();
+        sockets.iter().zip([10, 20, 30]).for_each(|(socket, since)| {
+            socket.watched.idle(since, 0);
+        });
+        deadlines.close_idle_since(20);
+        let ended = sockets.iter().map(|socket| socket.watched.ended());
+        assert!(ended.eq([Ended::Closed, Ended::Closed, Ended::No, Ended::No]));
+    }
+
+    #[test]
+    fn everything_can_be_shut_down_at_once() {
+        let deadlines = deadlines();
+        let sockets = [Ends::Reading, Ends::Both].map(|ends| Socket::new(&deadlines, ends, 0));
+        deadlines.close_all();
+        for socket in &sockets {
+            assert_eq!(socket.watched.ended(), Ended::Closed);
+            assert!(socket.reads_an_end() && !socket.writes());
+        }
+        assert_eq!(deadlines.len(), 2);
+        drop(sockets);
+        assert!(deadlines.is_empty());
+    }
+
+    /// Chance against a plain queue: who comes, goes, rests and is needed again, in any order.
+    #[test]
+    fn the_list_of_the_idle_is_a_queue_whatever_happens() {
+        for seed in 0..64 {
+            let mut rng = Rng::seeded(seed);
+            let deadlines = deadlines();
+            // One descriptor for all: what is shut down does not matter here.
+            let (ours, _peer) = UnixStream::pair().unwrap();
+            let mut watched: Vec<(u64, Watched)> = Vec::new();
+            let mut queue: VecDeque<u64> = VecDeque::new();
+            for step in 1..400_u64 {
+                let at = rng.below(watched.len() as u32) as usize;
+                match (rng.below(6), watched.get(at)) {
+                    (0 | 1, _) | (_, None) => {
+                        let new = deadlines.watch(ours.as_raw_fd(), Ends::Reading, 0);
+                        watched.push((step, new));
+                    }
+                    (2, Some((name, one))) => {
+                        one.busy();
+                        queue.retain(|other| other != name);
+                    }
+                    (3, Some((name, _))) => {
+                        queue.retain(|other| other != name);
+                        watched.swap_remove(at);
+                    }
+                    (_, Some((name, one))) => {
+                        one.idle(step, 0);
+                        queue.retain(|other| other != name);
+                        queue.push_back(*name);
+                    }
+                }
+                assert_eq!(deadlines.len(), watched.len(), "seed {seed}, step {step}");
+            }
+            while let Some(name) = queue.pop_front() {
+                assert!(deadlines.close_longest_idle(None), "seed {seed}: {name} is missing");
+                let ended = |(_, one): &&(u64, Watched)| one.ended() == Ended::Closed;
+                let closed: Vec<u64> = watched.iter().filter(ended).map(|(one, _)| *one).collect();
+                assert_eq!(closed, [name], "seed {seed}");
+                watched.retain(|(other, _)| *other != name);
+            }
+            assert!(!deadlines.close_longest_idle(None), "seed {seed}");
+        }
+    }
+}

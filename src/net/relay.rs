@@ -133,3 +133,143 @@ async fn drain(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+        rc::Rc,
+        thread::{self, JoinHandle},
+    };
+
+    use super::*;
+    use crate::net::{
+        buffer::Buffers,
+        clock::Clock,
+        deadlines::{Deadlines, Ended, Ends, NO_TAG},
+        io::task,
+    };
+    use crate::testkit::{bytes, on_both_drivers, pair};
+
+    /// More than a pipe and two sockets hold.
+    const MANY: usize = 9 << 20;
+
+    fn never() -> u64 {
+        0
+    }
+
+    fn deadlines() -> (Rc<Deadlines>, Rc<Clock>) {
+        let clock = Rc::new(Clock::new());
+        let deadlines = Deadlines::new(Rc::clone(&clock));
+        let sweeping = Rc::clone(&deadlines);
+        task(async move { sweeping.sweep(|| {}).await });
+        (deadlines, clock)
+    }
+
+    fn connected(deadlines: &Rc<Deadlines>) -> (Stream, TcpStream) {
+        pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG))
+    }
+
+    /// Says all of it beside everything else, and then nothing.
+    fn say(mut peer: TcpStream, what: Vec<u8>) -> JoinHandle<TcpStream> {
+        thread::spawn(move || {
+            peer.write_all(&what).unwrap();
+            peer
+        })
+    }
+
+    /// Hears `count` bytes beside everything else.
+    fn hear(mut peer: TcpStream, count: usize) -> JoinHandle<Vec<u8>> {
+        thread::spawn(move || {
+            let mut heard = vec![0; count];
+            peer.read_exact(&mut heard).unwrap();
+            heard
+        })
+    }
+
+    #[test]
+    fn moves_exactly_so_many_bytes_and_leaves_what_is_behind_them() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let ((source, from), (sink, to)) = (connected(&deadlines), connected(&deadlines));
+            let what = bytes(MANY);
+            let said = say(from, [&what[..], b"rest"].concat());
+            let heard = hear(to, MANY);
+            let moved = Cell::new(0);
+            let relayed =
+                pipes.relay(&source, &sink, MANY as u64, sink.raw(), &moved, (never, never)).await;
+            assert!(matches!(relayed, Relayed::All), "{relayed:?}");
+            assert!(heard.join().unwrap() == what);
+            assert_eq!(moved.get(), MANY as u64);
+            let mut rest = Buffers::new(1).take().unwrap();
+            while rest.len() < 4 {
+                assert_ne!(source.recv(&mut rest, 0).await.unwrap(), 0);
+            }
+            assert_eq!(rest.bytes(), b"rest");
+            assert_eq!(pipes.0.borrow().len(), 1, "the pipe is kept");
+            drop(said.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_source_that_ends_early_is_told_from_one_that_is_late() {
+        on_both_drivers(|| async {
+            let (deadlines, clock) = deadlines();
+            let pipes = Pipes::default();
+            for (closes, by, ended) in
+                [(true, 0, Ended::No), (false, clock.now() + 1, Ended::Overdue)]
+            {
+                let ((source, mut from), (sink, to)) =
+                    (connected(&deadlines), connected(&deadlines));
+                from.write_all(b"half").unwrap();
+                let from = (!closes).then_some(from);
+                let moved = Cell::new(0);
+                let relayed =
+                    pipes.relay(&source, &sink, 8, sink.raw(), &moved, (|| by, never)).await;
+                assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
+                assert_eq!(source.ended(), ended);
+                // What came before the end has gone over, and no pipe holds anything.
+                assert_eq!((moved.get(), hear(to, 4).join().unwrap()), (4, b"half".to_vec()));
+                assert_eq!(pipes.0.borrow().len(), 1);
+                drop(from);
+            }
+        });
+    }
+
+    #[test]
+    fn a_pipe_whose_sink_failed_is_never_used_again() {
+        on_both_drivers(|| async {
+            let (deadlines, clock) = deadlines();
+            let pipes = Pipes::default();
+            let ((source, from), (sink, to)) = (connected(&deadlines), connected(&deadlines));
+            let said = thread::spawn(move || (&from).write_all(&bytes(MANY)));
+            let by = || clock.now() + 1;
+            let moved = Cell::new(0);
+            let relayed =
+                pipes.relay(&source, &sink, MANY as u64, sink.raw(), &moved, (never, by)).await;
+            assert!(matches!(relayed, Relayed::SinkFailed), "{relayed:?}");
+            assert_eq!(sink.ended(), Ended::Overdue, "its peer takes nothing");
+            assert!(pipes.0.borrow().is_empty());
+            drop(source);
+            drop((said.join().unwrap(), to));
+        });
+    }
+
+    #[test]
+    fn a_source_whose_client_has_left_is_waited_for_no_more() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let ((source, from), (sink, to)) = (connected(&deadlines), connected(&deadlines));
+            drop(to);
+            sink.shut_down(crate::net::fd::Half::Writing);
+            let moved = Cell::new(0);
+            let relayed = pipes.relay(&source, &sink, 8, sink.raw(), &moved, (never, never)).await;
+            assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
+            assert_eq!(source.ended(), Ended::ClientLeft);
+            drop(from);
+        });
+    }
+}

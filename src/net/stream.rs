@@ -413,63 +413,235 @@ pub(crate) async fn beside<T>(
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write,
-        net::{TcpListener, TcpStream as Plain},
+        io::{Read, Write},
         rc::Rc,
+        thread,
     };
-
-    use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
     use super::*;
     use crate::net::{
         clock::Clock,
         deadlines::{Deadlines, Ends, NO_TAG},
-        io::{set_eager, task},
+        io::task,
     };
+    use crate::testkit::{bytes, eventually, on_both_drivers, pair};
 
-    /// A stream of this thread's runtime, and what its peer has sent.
-    fn stream(deadlines: &Rc<Deadlines>, sent: &[u8]) -> (Stream, Plain) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut peer = Plain::connect(listener.local_addr().unwrap()).unwrap();
-        peer.write_all(sent).unwrap();
-        let (near, _) = listener.accept().unwrap();
-        near.set_nonblocking(true).unwrap();
-        let watch = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
-        (Stream::adopt(near.into(), watch).unwrap(), peer)
+    /// One connection: our end, and the peer's, which blocks.
+    struct Connected {
+        ours: Stream,
+        peer: std::net::TcpStream,
+        deadlines: Rc<Deadlines>,
+        clock: Rc<Clock>,
+        buffers: Rc<Buffers>,
     }
 
-    /// Somebody waits for a byte that is there; does a busy reader let him have it?
-    async fn read_busily() {
-        let deadlines = Deadlines::new(Rc::new(Clock::new()));
-        let buffers = Buffers::new(4);
-        let read = async |busy: &Stream| {
-            let mut buffer = buffers.take().unwrap();
-            buffer.filled(buffer.room_len() - 1_000); // a small read
-            assert!(busy.recv(&mut buffer, 0).await.unwrap() > 0);
-        };
-        let (busy, _peer) = stream(&deadlines, &[7; 100_000]);
-        read(&busy).await;
-        let (other, _other_peer) = stream(&deadlines, b"x");
-        let heard = Rc::new(Cell::new(false));
-        let note = Rc::clone(&heard);
-        task(async move {
-            other.readable().await.unwrap();
-            note.set(true);
-        });
-        for _ in 0..8 {
-            read(&busy).await;
-        }
-        assert!(heard.get(), "a busy reader keeps its core");
+    fn connected(ends: Ends) -> Connected {
+        let clock = Rc::new(Clock::new());
+        let deadlines = Deadlines::new(Rc::clone(&clock));
+        let (ours, peer) = pair(|fd| deadlines.watch(fd, ends, NO_TAG));
+        Connected { ours, peer, deadlines, clock, buffers: Buffers::new(4) }
+    }
+
+    fn never() -> u64 {
+        0
+    }
+
+    /// Reads what the peer is sent, to its end, beside everything else.
+    fn hear(mut peer: std::net::TcpStream) -> thread::JoinHandle<Vec<u8>> {
+        thread::spawn(move || {
+            let mut heard = Vec::new();
+            peer.read_to_end(&mut heard).unwrap();
+            heard
+        })
     }
 
     #[test]
+    fn reads_what_is_there_waits_for_more_and_finds_the_end() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
+            let mut buffer = buffers.take().unwrap();
+            let nothing = ours.recv_now(&mut buffer).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            peer.write_all(b"one").unwrap();
+            assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 3);
+            let later = thread::spawn(move || peer.write_all(b" two").map(|()| peer));
+            assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 4);
+            assert_eq!(buffer.bytes(), b"one two");
+            drop(later.join().unwrap());
+            assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 0);
+            assert_eq!(ours.ended(), Ended::No);
+        });
+    }
+
+    #[test]
+    fn a_read_and_a_write_end_when_they_are_overdue() {
+        on_both_drivers(|| async {
+            let Connected { ours, peer, deadlines, clock, buffers } = connected(Ends::Both);
+            let sweeping = Rc::clone(&deadlines);
+            task(async move { sweeping.sweep(|| {}).await });
+            let mut buffer = buffers.take().unwrap();
+            let (other, silent) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+            // Both at once, so that one round ends them.
+            let by = clock.now() + 1;
+            let many = bytes(8 << 20);
+            let mut write = pin!(ours.send_all(&many, false, || by));
+            let wrote = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
+            assert!(wrote.is_pending(), "the peer takes nothing");
+            assert!(!matches!(other.recv(&mut buffer, by).await, Ok(1..)));
+            assert_eq!(other.ended(), Ended::Overdue);
+            assert!(write.await.is_err());
+            assert_eq!(ours.ended(), Ended::Overdue);
+            drop((peer, silent));
+        });
+    }
+
+    #[test]
+    fn sends_more_than_a_socket_holds_each_byte_once_and_in_order() {
+        on_both_drivers(|| async {
+            let Connected { ours, peer, buffers, .. } = connected(Ends::Both);
+            let heard = hear(peer);
+            let many = bytes(3 << 20);
+            let (first, second) = many.split_at(1 << 20);
+            ours.send_all(first, true, never).await.unwrap();
+            ours.send_parts(&second[..9], &second[9..], false, never).await.unwrap();
+            let (sent, given_back) = ours.send_vec(many.clone(), never).await;
+            sent.unwrap();
+            assert!(given_back == many, "the room is given back as it was");
+            let mut buffer = buffers.take().unwrap();
+            for piece in many.chunks(60_000) {
+                buffer.clear();
+                buffer.room()[..piece.len()].copy_from_slice(piece);
+                buffer.filled(piece.len());
+                buffer.filled(3); // more than is to be sent
+                buffer = ours.send_buffer(buffer, piece.len(), never).await.unwrap();
+            }
+            drop(ours);
+            assert!(heard.join().unwrap() == [&many[..], &many, &many].concat());
+        });
+    }
+
+    #[test]
+    fn a_posted_receive_takes_what_comes_next() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
+            ours.post_receive(buffers.take().unwrap());
+            assert!(ours.is_receiving());
+            assert_eq!(ours.quiet(&buffers), Quiet::Yes);
+            peer.write_all(b"answer").unwrap();
+            let (read, buffer) = ours.received().await;
+            assert_eq!((read.unwrap(), buffer.bytes()), (6, &b"answer"[..]));
+            assert!(!ours.is_receiving());
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_says_when_it_is_no_good_any_more() {
+        on_both_drivers(|| async {
+            for (does, expected) in [
+                ("writes", Quiet::Unasked),
+                ("half-closes", Quiet::Closed),
+                ("closes", Quiet::Closed),
+            ] {
+                let Connected { ours, peer, buffers, .. } = connected(Ends::Both);
+                ours.post_receive(buffers.take().unwrap());
+                let peer = match does {
+                    "writes" => (&peer).write_all(b"x").map(|()| Some(peer)),
+                    "half-closes" => peer.shutdown(std::net::Shutdown::Write).map(|()| Some(peer)),
+                    _ => {
+                        drop(peer);
+                        Ok(None)
+                    }
+                };
+                let mut quiet = Quiet::Yes;
+                eventually(|| {
+                    quiet = ours.quiet(&buffers);
+                    quiet != Quiet::Yes
+                })
+                .await;
+                assert_eq!(quiet, expected, "it {does}");
+                drop(peer.unwrap());
+            }
+        });
+    }
+
+    /// The runtime of the test ends only when nothing is in flight: `on_both_drivers` asserts it.
+    #[test]
+    fn a_receive_in_flight_is_ended_with_its_connection() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
+            ours.post_receive(buffers.take().unwrap());
+            drop(ours);
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_poll_that_was_dropped_keeps_no_connection_open() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, .. } = connected(Ends::Both);
+            {
+                let mut waiting = pin!(ours.readable());
+                let polled = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+            }
+            drop(ours);
+            peer.set_nonblocking(true).unwrap();
+            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
+        });
+    }
+
+    #[test]
+    fn a_reset_is_seen_as_one_and_what_came_is_forgotten_at_will() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, .. } = connected(Ends::Both);
+            peer.write_all(b"unread").unwrap();
+            ours.readable().await.unwrap();
+            assert_eq!(ours.discard_now(&mut [0; 64]).unwrap(), 6);
+            ours.reset_on_close();
+            drop(ours);
+            let reset = peer.read(&mut [0; 8]).unwrap_err();
+            assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn what_is_beside_is_polled_as_long_as_the_first_is() {
+        on_both_drivers(|| async {
+            let (mut polled, mut left) = (0, 3);
+            let first = poll_fn(|cx| {
+                left -= 1;
+                cx.waker().wake_by_ref();
+                if left == 0 { Poll::Ready("done") } else { Poll::Pending }
+            });
+            assert_eq!(beside(first, |_| polled += 1).await, "done");
+            assert_eq!(polled, 3);
+        });
+    }
+
+    /// Somebody waits for a byte that is there; does a busy reader let him have it?
+    #[test]
     fn a_busy_reader_lets_others_have_their_turn() {
-        let legacy = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
-        set_eager(true);
-        legacy.unwrap().block_on(read_busily());
-        set_eager(false);
-        if let Ok(mut ring) = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build() {
-            ring.block_on(read_busily());
-        }
+        on_both_drivers(|| async {
+            let Connected { ours: busy, mut peer, deadlines, buffers, .. } = connected(Ends::Both);
+            peer.write_all(&[7; 100_000]).unwrap();
+            let read = async || {
+                let mut buffer = buffers.take().unwrap();
+                buffer.filled(buffer.room_len() - 1_000); // a small read
+                assert!(busy.recv(&mut buffer, 0).await.unwrap() > 0);
+            };
+            read().await;
+            let (other, mut its_peer) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+            its_peer.write_all(b"x").unwrap();
+            let heard = Rc::new(Cell::new(false));
+            let note = Rc::clone(&heard);
+            task(async move {
+                other.readable().await.unwrap();
+                note.set(true);
+            });
+            for _ in 0..8 {
+                read().await;
+            }
+            assert!(heard.get(), "a busy reader keeps its core");
+        });
     }
 }

@@ -248,3 +248,24 @@ fn restore(buffer: &mut Buffer, partial: &mut Vec<u8>) {
     buffer.filled(count);
     *partial = Vec::new();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large what a function returns is; it is not called.
+    fn size_of_output<A, R>(_: impl FnOnce(A) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    /// What each of thousands of idle connections keeps, and what each burst under way takes: one
+    /// large future that is awaited without a box undoes both.
+    #[test]
+    fn what_an_idle_connection_keeps_is_small_and_so_is_a_burst() {
+        let idle = size_of::<Netted>() + size_of_output(Connection::serve);
+        let burst = size_of_output(|connection: &'static mut Connection| connection.burst());
+        println!("idle {idle} bytes, burst {burst} bytes");
+        assert!(idle <= 512, "an idle connection's task: {idle} bytes");
+        assert!(burst <= 2048, "a burst: {burst} bytes");
+    }
+}
