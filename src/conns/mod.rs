@@ -2,17 +2,13 @@
 //!
 //! Floor 6. Last in, first out, so that few stay in use and the others expire; bounded in number
 //! and in idle time, the backend's own hint honoured. Every idle connection has a receive posted:
-//! one that the backend closed, or wrote to unasked, is found out before it is used.
+//! one that the backend closed, or wrote to unasked, is found out before it is used. Here is the
+//! connection pool of one address; `addresses.rs` has those of all addresses of a backend.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+mod addresses;
 
-use crate::http::fault::{Cause, Fault};
-use crate::net::{
-    buffer::Buffers,
-    deadlines::{Deadlines, Ends, NO_TAG},
-    io,
-    stream::{Quiet, Stream},
-};
+pub(crate) use self::addresses::{Addresses, open};
+use crate::net::{buffer::Buffers, stream::Quiet};
 use crate::plan::Connections;
 use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};
@@ -31,20 +27,20 @@ struct Idle {
     until: u64,
 }
 
-/// The idle connections to one backend.
-pub(crate) struct Conns {
+/// The idle connections to one address of a backend.
+struct Conns {
     idle: Vec<Idle>,
     options: Connections,
 }
 
 impl Conns {
-    pub(crate) fn new(options: Connections) -> Conns {
+    fn new(options: Connections) -> Conns {
         Conns { idle: Vec::new(), options }
     }
 
     /// A warm connection, if one is good. Where `careful` (the request may not be sent twice),
     /// only one that was in use a moment ago.
-    pub(crate) fn take(
+    fn take(
         &mut self,
         now: u64,
         careful: bool,
@@ -67,13 +63,7 @@ impl Conns {
     }
 
     /// Keeps a connection whose answer was whole, if it may be kept.
-    pub(crate) fn give(
-        &mut self,
-        mut backend: Backend,
-        now: u64,
-        buffers: &Buffers,
-        counters: &Slab,
-    ) {
+    fn give(&mut self, mut backend: Backend, now: u64, buffers: &Buffers, counters: &Slab) {
         let Connections { idle_max, idle_timeout, requests_max } = self.options;
         let spent = requests_max != 0 && backend.requests >= requests_max;
         if spent || idle_max == 0 || self.idle.len() >= usize::from(idle_max).max(SURPLUS_MAX) {
@@ -95,7 +85,7 @@ impl Conns {
 
     /// Closes the connections whose time is over and those that are no good any more; and of those
     /// that are more than may be kept, the ones that a whole round found no use for.
-    pub(crate) fn expire(&mut self, now: u64, buffers: &Buffers, counters: &Slab) {
+    fn expire(&mut self, now: u64, buffers: &Buffers, counters: &Slab) {
         let surplus = self.idle.len().saturating_sub(usize::from(self.options.idle_max));
         let unused = |idle: &Idle| idle.backend.idle_since + SURPLUS_MS <= now;
         let surplus = self.idle.iter().take(surplus).take_while(|idle| unused(idle)).count();
@@ -113,7 +103,7 @@ impl Conns {
     }
 
     /// Closes them all.
-    pub(crate) fn clear(&mut self, counters: &Slab) {
+    fn clear(&mut self, counters: &Slab) {
         counters.sub(Counter::BackendIdle, self.idle.len() as u64);
         self.idle.clear();
     }
@@ -129,30 +119,4 @@ impl Idle {
             Quiet::Yes => None,
         }
     }
-}
-
-/// Opens a connection, trying the addresses in turn within one time.
-///
-/// # Errors
-/// `ConnectTimeout` or `ConnectFailed`, of the last address.
-pub(crate) async fn open(
-    addresses: &[SocketAddr],
-    time: Duration,
-    deadlines: &Rc<Deadlines>,
-) -> Result<Backend, Fault> {
-    let mut fault = Cause::NameNotResolved;
-    for address in addresses {
-        match io::connect(*address, time).await {
-            Ok(stream) => {
-                return Ok(Backend::new(Stream::new(stream, |fd| {
-                    deadlines.watch(fd, Ends::Both, NO_TAG)
-                })));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                fault = Cause::ConnectTimeout;
-            }
-            Err(_) => fault = Cause::ConnectFailed,
-        }
-    }
-    Err(fault.into())
 }

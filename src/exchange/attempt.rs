@@ -23,7 +23,7 @@ use crate::net::{buffer::Buffer, clock, deadlines::Ended, stream::beside};
 use crate::plan::HostHeader;
 use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
 use crate::shared::counters::Counter;
-use crate::worker::{InFlight, PoolView, Worker};
+use crate::worker::{InFlight, Worker};
 
 /// More interim answers than any honest backend sends before its answer.
 const INTERIM_MAX: u32 = 32;
@@ -100,8 +100,9 @@ async fn connection(
         time = if time.is_zero() { left } else { time.min(left) };
     }
     let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
-    let opened = Box::pin(PoolView::open(exchange.plan(), id, time, &worker.deadlines)).await;
-    let now = worker.clock.renew();
+    let Worker { clock, deadlines, counters, .. } = worker;
+    let opened = Box::pin(pool.open(id, time, clock, deadlines, counters)).await;
+    let now = clock.renew();
     if exchange.scratch.record.logged {
         exchange.scratch.record.times.connected(now - since);
     }
@@ -111,7 +112,6 @@ async fn connection(
             Ok(backend)
         }
         Err(fault) => {
-            worker.count(Counter::BackendConnectFailures);
             pool.refused(id, worker.clock.now());
             Err(late(worker, exchange, fault))
         }

@@ -41,15 +41,12 @@ pub struct Backend {
 pub enum Address {
     /// An address and a port.
     Socket(SocketAddr),
-    /// A name to be looked up, and a port. `found` is what the name gave last, tried in turn;
-    /// empty = not resolved yet, and the backend is down.
+    /// A name and a port. What the name gives is no part of the plan: it changes by itself.
     Name {
         /// The name to look up.
         host: String,
         /// The port.
         port: u16,
-        /// The addresses it gave last.
-        found: Vec<SocketAddr>,
     },
 }
 
@@ -59,18 +56,7 @@ impl Backend {
     pub fn authority(&self) -> String {
         match &self.address {
             Address::Socket(address) => address.to_string(),
-            Address::Name { host, port, .. } => format!("{host}:{port}"),
-        }
-    }
-}
-
-impl Address {
-    /// The addresses to connect to, in the order to try them.
-    #[must_use]
-    pub fn sockets(&self) -> &[SocketAddr] {
-        match self {
-            Address::Socket(address) => std::slice::from_ref(address),
-            Address::Name { found, .. } => found,
+            Address::Name { host, port } => format!("{host}:{port}"),
         }
     }
 }

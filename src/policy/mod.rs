@@ -4,7 +4,8 @@
 //! learns why a backend is not usable; it sees only which are.
 
 pub(crate) mod balance;
-#[allow(dead_code, reason = "looking names up again is being built on it")]
+pub(crate) mod connect;
+pub(crate) mod lookups;
 pub(crate) mod resolve;
 pub(crate) mod retry;
 pub(crate) mod route;

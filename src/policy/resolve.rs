@@ -1,14 +1,34 @@
-//! What a new answer for a backend's name changes.
+//! What is known of a backend's address, and what a new answer for its name changes.
 //!
 //! Pure: who looks names up, and when, is not decided here. A lookup that fails or finds nothing
 //! changes nothing, as a name server that is down must not take backends down with it. An answer
 //! in another order is the same answer: name servers turn theirs round with every question.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::plan::Address;
 
 /// Addresses of one name that are used, however many it has: each is a connection pool on every
 /// core.
 const ADDRESSES_MAX: usize = 16;
+
+/// The addresses that are known without asking anybody: for `localhost` and names below it those
+/// of loopback (RFC 6761 §6.3), both of them whatever the system says, since a server on
+/// "localhost" may listen on either.
+pub(crate) fn known(address: &Address) -> Vec<SocketAddr> {
+    match address {
+        Address::Socket(address) => vec![*address],
+        Address::Name { host, port } if is_localhost(host) => {
+            vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()]
+        }
+        Address::Name { .. } => Vec::new(),
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
+}
 
 /// What an answer changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +82,21 @@ mod tests {
 
     fn now(numbers: &[u8], gone: &[u8]) -> Change {
         Change::Now { addresses: addresses(numbers), gone: addresses(gone) }
+    }
+
+    #[test]
+    fn only_localhost_is_known_by_name() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost.", true),
+            ("app.localhost", true),
+            ("localhost.example.com", false),
+            ("notlocalhost", false),
+        ] {
+            let both = ["127.0.0.1:3001", "[::1]:3001"].map(|text| text.parse().unwrap());
+            let known = known(&Address::Name { host: host.into(), port: 3001 });
+            assert_eq!(known, if expected { &both[..] } else { &[] }, "{host}");
+        }
     }
 
     #[test]

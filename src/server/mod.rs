@@ -1,7 +1,7 @@
 //! Starts the threads and stops them: the one door, plan in, handle out.
 //!
 //! Floor 10. Everything that can fail is done before the first worker serves: cores are chosen,
-//! names looked up, addresses bound. So a refused start has changed nothing.
+//! addresses bound. So a refused start has changed nothing. Names are looked up beside the cores.
 
 mod accept;
 mod connection;

@@ -7,7 +7,10 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{Handle, StartError, Stop, start};
+use super::{
+    Handle, StartError, Stop,
+    start::{Options, start_with},
+};
 use crate::plan::Plan;
 
 /// Serves until a signal ends it.
@@ -20,7 +23,8 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let backends: usize = plan.pools.iter().map(|pool| pool.backends.len()).sum();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
-    let handle = start(plan)?;
+    let report = Box::new(|line: &str| eprintln!("ringway: {line}"));
+    let handle = start_with(plan, Options { report, ..Options::default() })?;
     eprintln!("{}", first_line(&handle, routes, pools, backends));
     for note in handle.notes() {
         eprintln!("ringway: {note}");
@@ -42,8 +46,9 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
         |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let names: std::collections::HashSet<_> =
         handle.addresses().into_iter().map(|(name, _)| name).collect();
+    let up = backends - handle.backends_without_address();
     format!(
-        "ringway {}: {}, {} ({}), {}, {}, {} ({backends}/{backends} backends up), admin off",
+        "ringway {}: {}, {} ({}), {}, {}, {} ({up}/{backends} backends up), admin off",
         env!("CARGO_PKG_VERSION"),
         handle.driver(),
         many(handle.core_count(), "core"),

@@ -60,6 +60,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox, bell: &Bell) {
         }
         while let Some(message) = inbox.next() {
             match message {
+                Message::Addresses(found) => worker.move_backends(&found),
                 Message::Drain => worker.drain(),
                 Message::Stop => return,
             }

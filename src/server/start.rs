@@ -19,16 +19,16 @@ use crossbeam_channel::{Receiver, bounded};
 use super::{
     cores, descriptors,
     logs::Logs,
-    names,
+    names::{self, First, Lookup, Names, Report},
     refusal::cannot_listen,
     run::Sockets,
     spawn::{self, DriverInUse, Job, Ready},
 };
 use crate::net::listener::{self, Bound};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{Listener, ListenerId, Plan};
 use crate::shared::{
     counters::{Slab, TABLE},
-    inbox::{Message, Outbox, mailbox},
+    inbox::{Inbox, Message, Outbox, mailbox},
     permits::Permits,
 };
 use crate::worker::{Common, Own};
@@ -62,8 +62,11 @@ pub struct Handle {
     driver: DriverInUse,
     cores: String,
     notes: Vec<String>,
+    /// At the start.
+    backends_without_address: usize,
     counters: Vec<Arc<Slab>>,
     workers: Vec<(Outbox, JoinHandle<()>)>,
+    names: Option<Names>,
     logs: Logs,
     /// Closed when the last worker has ended.
     ended: Receiver<()>,
@@ -74,32 +77,52 @@ pub struct Handle {
 /// # Errors
 /// One sentence, and nothing is left running: an address is taken, the cores are not ours,
 /// io_uring was insisted on and is not permitted, descriptors are too few.
-pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
+pub fn start(plan: Plan) -> Result<Handle, StartError> {
+    start_with(plan, Options::default())
+}
+
+/// What the process and the tests of this crate choose for themselves.
+pub(super) struct Options {
+    /// How names are looked up.
+    pub(super) lookup: Lookup,
+    /// Who is told what changes while the balancer runs.
+    pub(super) report: Report,
+    /// How long a start waits for the first answers for names.
+    pub(super) first_answers: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            lookup: names::by_the_system(),
+            report: Box::new(|_| {}),
+            first_answers: names::FIRST_ANSWERS,
+        }
+    }
+}
+
+/// As `start`.
+pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, StartError> {
+    let Options { lookup, report, first_answers } = options;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
     let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
-    let mut notes = names::resolve(&mut plan);
-    notes.extend(lowered);
+    let (outboxes, inboxes) = mailboxes(chosen.len())?;
+    let mut names = Names::begin(&plan, lookup, report, outboxes.clone())
+        .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
     let bound = bind_all(&plan, chosen.len())?;
     let (logs, outlets, log_counters) = Logs::open(&plan, chosen.len())?;
-    let common = Common {
-        cores: chosen.len(),
-        pseudonym: pseudonym(),
-        connections: Permits::new(plan.limits.connections),
-        listener_connections: plan
-            .listeners
-            .iter()
-            .map(|listener| Permits::new(listener.connections_max))
-            .collect(),
-        plan: Arc::new(plan),
-    };
+    let common = common(plan, chosen.len());
     let plan = Arc::clone(&common.plan);
     let addresses =
         bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
+    let First { mut notes, unknown } =
+        names.as_mut().map(|names| names.first(first_answers, &outboxes)).unwrap_or_default();
+    notes.extend(lowered);
     for (id, bound) in &bound {
         let backlog = plan.listener(*id).backlog;
         listener::listen(bound, backlog).map_err(|error| refusal(bound.address, &error))?;
     }
-    let mut sockets = share_out(bound, chosen.len());
+    let sockets = share_out(bound, chosen.len());
     let (ready, readiness) = bounded::<Ready>(chosen.len());
     let (alive, ended) = bounded::<()>(0);
     let mut handle = Handle {
@@ -108,15 +131,16 @@ pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
         driver: DriverInUse::IoUring,
         cores: cores::names(&chosen),
         notes: Vec::new(),
+        backends_without_address: unknown,
         counters: vec![log_counters],
         workers: Vec::new(),
+        names,
         logs,
         ended,
     };
-    for ((core_index, core), outlets) in chosen.iter().enumerate().zip(outlets) {
-        let failed =
-            |error: io::Error| StartError(format!("cannot start core {core_index}: {error}"));
-        let (outbox, inbox) = mailbox().map_err(failed)?;
+    let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
+    for ((core_index, core), given) in chosen.iter().enumerate().zip(given) {
+        let ((outbox, inbox), (sockets, outlets)) = given;
         let counters = Slab::new();
         handle.counters.push(Arc::clone(&counters));
         let job = Job {
@@ -124,12 +148,14 @@ pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
             own: Own { core_index, counters, outlets },
             core: plan.global.pin.then_some(*core),
             driver: plan.global.driver,
-            sockets: std::mem::take(&mut sockets[core_index]),
+            sockets,
             inbox,
             ready: ready.clone(),
             alive: alive.clone(),
         };
-        handle.workers.push((outbox, spawn::spawn(job).map_err(failed)?));
+        let thread = spawn::spawn(job)
+            .map_err(|error| StartError(format!("cannot start core {core_index}: {error}")))?;
+        handle.workers.push((outbox, thread));
     }
     drop((ready, alive));
     for _ in 0..chosen.len() {
@@ -141,6 +167,25 @@ pub fn start(mut plan: Plan) -> Result<Handle, StartError> {
     notes.dedup();
     handle.notes = notes;
     Ok(handle)
+}
+
+/// A mailbox for each core.
+fn mailboxes(cores: usize) -> Result<(Vec<Outbox>, Vec<Inbox>), StartError> {
+    let all: io::Result<Vec<_>> = (0..cores).map(|_| mailbox()).collect();
+    let all = all.map_err(|error| StartError(format!("cannot start the cores: {error}")))?;
+    Ok(all.into_iter().unzip())
+}
+
+/// What all workers are given.
+fn common(plan: Plan, cores: usize) -> Common {
+    let limit = |listener: &Listener| Permits::new(listener.connections_max);
+    Common {
+        cores,
+        pseudonym: pseudonym(),
+        connections: Permits::new(plan.limits.connections),
+        listener_connections: plan.listeners.iter().map(limit).collect(),
+        plan: Arc::new(plan),
+    }
 }
 
 /// Binds every address of every listener, for every core.
@@ -214,6 +259,11 @@ impl Handle {
         &self.notes
     }
 
+    /// How many backends had no address when it started.
+    pub(super) fn backends_without_address(&self) -> usize {
+        self.backends_without_address
+    }
+
     /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 where
     /// there is none of this name.
     #[must_use]
@@ -265,6 +315,7 @@ impl Handle {
     }
 
     fn end(&mut self) {
+        self.names = None;
         for (outbox, thread) in self.workers.drain(..) {
             outbox.send(Message::Stop);
             // A worker that panicked has ended the process.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
@@ -9,12 +10,25 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::base::ids::{BackendId, PoolId};
+
 /// Messages that may wait for one worker: they are rare, and a worker looks within a turn.
 const MESSAGES_MAX: usize = 64;
 
+/// Where a backend that has a name is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) pool: PoolId,
+    pub(crate) backend: BackendId,
+    /// In the order to try them.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
 /// What a worker can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
+    /// These backends have moved.
+    Addresses(Arc<Vec<Found>>),
     /// Take no new connections and finish those there are.
     Drain,
     /// Close everything and end.

@@ -31,6 +31,7 @@ use crate::plan::Plan;
 use crate::policy::route::Router;
 use crate::shared::{
     counters::{Counter, Slab},
+    inbox::Found,
     permits::Permits,
 };
 
@@ -212,6 +213,14 @@ impl Worker {
         }
     }
 
+    /// Notes where backends that have names are now.
+    pub(crate) fn move_backends(&self, found: &[Found]) {
+        let in_force = self.in_force();
+        for Found { pool, backend, addresses } in found {
+            in_force.pool(*pool).move_to(*backend, addresses, &self.counters);
+        }
+    }
+
     /// What is due once in a while: called by the sweep after each round.
     pub(crate) fn turn(&self) {
         let now = self.clock.now();
@@ -257,7 +266,8 @@ impl Worker {
 
 impl InForce {
     fn new(plan: Arc<Plan>, core_index: usize, cores: usize, counters: Arc<Slab>) -> InForce {
-        let pools = plan.pools.iter().map(|pool| PoolView::new(pool, core_index, cores)).collect();
+        let pool = |pool| PoolView::new(pool, core_index, cores, &counters);
+        let pools = plan.pools.iter().map(pool).collect();
         // `config` has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
         InForce { plan, router, pools, counters }

@@ -1,7 +1,11 @@
 //! This core's view of a pool: who can be asked, the algorithm, the connection pools.
+//!
+//! Every concern about backends is a set of them, and a pick sees only what is left of all sets.
+//! Nothing here decides; the algorithms stand in `policy`, connections are opened in `conns`.
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
@@ -11,11 +15,14 @@ use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
 };
-use crate::conns::{self, Conns};
+use crate::conns::{self, Addresses};
 use crate::http::fault::Fault;
-use crate::net::{buffer::Buffers, deadlines::Deadlines};
+use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::{self, Pool};
-use crate::policy::balance::{Balancer, Candidates, Weights};
+use crate::policy::{
+    balance::{Balancer, Candidates, Weights},
+    resolve,
+};
 use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};
 
@@ -25,11 +32,13 @@ const REFUSED_MS: u64 = 1_000;
 
 /// This core's view of a pool.
 pub(crate) struct PoolView {
-    /// Who stands in the plan. Health, enablement and admission will be sets beside it.
-    members: BackendSet,
+    /// Who stands in the plan and has an address: one whose name does not resolve has none. It is
+    /// one set, not two, as each set costs every pick. Health, enablement and admission will be
+    /// sets beside it.
+    reachable: Cell<BackendSet>,
     weights: Weights,
     balancer: RefCell<Balancer>,
-    conns: Vec<RefCell<Conns>>,
+    conns: Vec<RefCell<Addresses>>,
     in_flight: Vec<Cell<u32>>,
     /// Who would not let this core connect a moment ago, and until when each is passed over.
     refusing: Cell<BackendSet>,
@@ -39,30 +48,48 @@ pub(crate) struct PoolView {
 }
 
 impl PoolView {
-    pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize) -> PoolView {
-        PoolView {
-            members: BackendSet::first(pool.backends.len()),
+    pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize, counters: &Slab) -> PoolView {
+        let view = PoolView {
+            reachable: Cell::new(BackendSet::EMPTY),
             weights: Weights::of(&pool.backends),
             balancer: RefCell::new(Balancer::new(pool, core_index, cores)),
             conns: pool
                 .backends
                 .iter()
-                .map(|_| RefCell::new(Conns::new(pool.connections)))
+                .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
                 .collect(),
             in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
             refusing: Cell::new(BackendSet::EMPTY),
             refusing_until: pool.backends.iter().map(|_| Cell::new(0)).collect(),
             authorities: pool.backends.iter().map(plan::Backend::authority).collect(),
+        };
+        for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+            view.move_to(id, &resolve::known(&backend.address), counters);
         }
+        view
+    }
+
+    /// From now on a backend is at these addresses; without any it cannot be asked.
+    pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr], counters: &Slab) {
+        self.conns[id.index()].borrow_mut().move_to(addresses, counters);
+        let mut reachable = self.reachable.get();
+        if addresses.is_empty() {
+            reachable.remove(id);
+        } else {
+            reachable.insert(id);
+        }
+        self.reachable.set(reachable);
+        // Those there are now have refused nothing yet.
+        self.refusing_until[id.index()].set(0);
     }
 
     /// A backend to ask that is not among those `tried`; one that refuses connections only where
     /// there is no other.
     #[inline]
     pub(crate) fn pick(&self, tried: &BackendSet, now: u64) -> Option<BackendId> {
-        let members = self.members & !*tried;
-        let calm = members & !self.refusing(now);
-        let usable = if calm.is_empty() { members } else { calm };
+        let reachable = self.reachable.get() & !*tried;
+        let calm = reachable & !self.refusing(now);
+        let usable = if calm.is_empty() { reachable } else { calm };
         let candidates = Candidates { usable, weights: &self.weights };
         self.balancer.borrow_mut().pick(&candidates)
     }
@@ -127,12 +154,14 @@ impl PoolView {
     /// # Errors
     /// As `conns::open`.
     pub(crate) async fn open(
-        pool: &Pool,
+        &self,
         id: BackendId,
         time: Duration,
+        clock: &Clock,
         deadlines: &Rc<Deadlines>,
+        counters: &Slab,
     ) -> Result<Backend, Fault> {
-        conns::open(pool.backends[id.index()].address.sockets(), time, deadlines).await
+        conns::open(&self.conns[id.index()], time, clock, deadlines, counters).await
     }
 
     /// Closes idle connections whose time is over.

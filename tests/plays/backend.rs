@@ -6,7 +6,7 @@
 //! All threads end when the backend is dropped.
 
 use std::{
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -96,13 +96,18 @@ pub(crate) struct Backend {
 impl Backend {
     /// Opens a backend on a free port of loopback.
     pub(crate) fn open(script: Script) -> Backend {
+        Backend::open_on(Ipv4Addr::LOCALHOST.into(), script)
+    }
+
+    /// Opens a backend on a free port of this address, if its script accepts.
+    pub(crate) fn open_on(address: IpAddr, script: Script) -> Backend {
         let notes = Arc::new(Notes::default());
         let part = match script {
             Script::Plays(part) => part,
             Script::Refuses => return Backend::without_accepting(notes, bound()),
             Script::Unreachable => return Backend::without_accepting(notes, full()),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = std::thread::spawn({
             let notes = notes.clone();

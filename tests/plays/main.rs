@@ -35,6 +35,7 @@ mod targets;
 
 mod balance;
 mod misbehaviour;
+mod names;
 mod reuse;
 
 mod aborts;

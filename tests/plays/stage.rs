@@ -63,6 +63,7 @@ struct Text {
     cores: Option<u16>,
     bind: Option<SocketAddr>,
     only_routes: bool,
+    written: Vec<String>,
     global: String,
     limits: String,
     listener: String,
@@ -83,7 +84,10 @@ impl Text {
         for (address, weight) in backends {
             write!(list, "{{ address = \"{address}\", weight = {weight} }}, ").unwrap();
         }
-        if backends.is_empty() {
+        for address in &self.written {
+            write!(list, "\"{address}\", ").unwrap();
+        }
+        if list.is_empty() {
             list.push_str("\"127.0.0.1:9\"");
         }
         let default = if self.only_routes { "" } else { "pool = \"app\"" };
@@ -160,6 +164,12 @@ impl Setting {
     /// A backend with this script and weight.
     pub(crate) fn weighted(mut self, script: Script, weight: u16) -> Setting {
         self.scripts.push((script, weight));
+        self
+    }
+
+    /// A backend that is not the stage's own, by its address as it is written.
+    pub(crate) fn written(mut self, address: impl Into<String>) -> Setting {
+        self.text.written.push(address.into());
         self
     }
 
@@ -242,6 +252,11 @@ impl Stage {
     #[track_caller]
     pub(crate) fn last_request(&self) -> Request {
         self.backends[0].requests().pop().expect("no request has arrived")
+    }
+
+    /// What the proxy said when it started.
+    pub(crate) fn notes(&self) -> &[String] {
+        self.handle.as_ref().expect("the proxy was stopped").notes()
     }
 
     /// A counter or gauge, summed over the cores.

@@ -96,7 +96,7 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
     if !is_host_name(host) {
         return Err(refusal("expected an IP address or a host name, and a port"));
     }
-    Ok(Address::Name { host: host.to_owned(), port: number, found: Vec::new() })
+    Ok(Address::Name { host: host.to_owned(), port: number })
 }
 
 fn port_number(text: &str) -> Result<u16, &'static str> {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn reads_addresses_of_backends() {
-        let name = |host: &str, port| Address::Name { host: host.to_owned(), port, found: vec![] };
+        let name = |host: &str, port| Address::Name { host: host.to_owned(), port };
         for (text, address) in [
             ("10.0.0.1:3000", Address::Socket("10.0.0.1:3000".parse().unwrap())),
             ("[::1]:3000", Address::Socket("[::1]:3000".parse().unwrap())),

@@ -38,6 +38,8 @@ impl Begun {
 /// A connection to a backend.
 pub(crate) struct Backend {
     pub(crate) stream: Rc<Stream>,
+    /// Which of its backend's addresses it goes to: whoever made it knows it by this number.
+    pub(crate) address: u32,
     /// Requests sent on it, the one under way among them.
     pub(crate) requests: u32,
     /// How long the backend says it keeps an idle connection, in seconds (`Keep-Alive: timeout`).
@@ -47,8 +49,8 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    pub(crate) fn new(stream: Stream) -> Backend {
-        Backend { stream: Rc::new(stream), requests: 0, keeps_idle: None, idle_since: 0 }
+    pub(crate) fn new(stream: Stream, address: u32) -> Backend {
+        Backend { stream: Rc::new(stream), address, requests: 0, keeps_idle: None, idle_since: 0 }
     }
 
     /// Whether it has carried a request before the one under way.

@@ -1,0 +1,166 @@
+//! All connections to one backend: a connection pool for each of its addresses.
+//!
+//! Warm connections are taken from the addresses in turn, new ones begin with the next in turn; an
+//! address that failed lately is tried last (`policy::connect`). What happens to a backend's name
+//! happens here: an address that stays keeps its connections, one that vanishes has its idle ones
+//! closed at once and the others when they come back.
+
+use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
+
+use super::Conns;
+use crate::http::fault::{Cause, Fault};
+use crate::net::{
+    buffer::Buffers,
+    clock::Clock,
+    deadlines::{Deadlines, Ends, NO_TAG},
+    io,
+    stream::Stream,
+};
+use crate::plan::Connections;
+use crate::policy::connect;
+use crate::proto::h1::Backend;
+use crate::shared::counters::{Counter, Slab};
+
+/// The addresses of one backend and the connections to each.
+pub(crate) struct Addresses {
+    all: Vec<At>,
+    /// Whose turn it is: a place in `all`.
+    turn: usize,
+    /// The last number given to an address. A connection says by it where it belongs, since
+    /// places change.
+    last_number: u32,
+    options: Connections,
+}
+
+/// One address.
+struct At {
+    number: u32,
+    address: SocketAddr,
+    conns: Conns,
+    /// Until then it is tried last, in coarse milliseconds.
+    avoided_until: u64,
+}
+
+impl Addresses {
+    /// None yet. The core's index lets cores begin with different ones.
+    pub(crate) fn new(options: Connections, core_index: usize) -> Addresses {
+        Addresses { all: Vec::new(), turn: core_index, last_number: 0, options }
+    }
+
+    /// These are the addresses from now on.
+    pub(crate) fn move_to(&mut self, addresses: &[SocketAddr], counters: &Slab) {
+        let mut before = std::mem::take(&mut self.all);
+        for address in addresses {
+            let at = match before.iter().position(|at| at.address == *address) {
+                Some(place) => before.swap_remove(place),
+                None => self.fresh(*address),
+            };
+            self.all.push(at);
+        }
+        before.iter_mut().for_each(|gone| gone.conns.clear(counters));
+        self.turn %= self.all.len().max(1);
+    }
+
+    fn fresh(&mut self, address: SocketAddr) -> At {
+        self.last_number = self.last_number.wrapping_add(1);
+        let conns = Conns::new(self.options);
+        At { number: self.last_number, address, conns, avoided_until: 0 }
+    }
+
+    /// A warm connection, if one is good; as `Conns::take`.
+    #[inline]
+    pub(crate) fn take(
+        &mut self,
+        now: u64,
+        careful: bool,
+        buffers: &Buffers,
+        counters: &Slab,
+    ) -> Option<Backend> {
+        for _ in 0..self.all.len() {
+            let warm = self.next()?.conns.take(now, careful, buffers, counters);
+            if warm.is_some() {
+                return warm;
+            }
+        }
+        None
+    }
+
+    /// The address whose turn it is; then it is the next one's.
+    fn next(&mut self) -> Option<&mut At> {
+        let place = self.turn;
+        self.turn = if place + 1 < self.all.len() { place + 1 } else { 0 };
+        self.all.get_mut(place)
+    }
+
+    /// Keeps a connection, if it may be kept and its address is still one of the backend's.
+    #[inline]
+    pub(crate) fn give(&mut self, backend: Backend, now: u64, buffers: &Buffers, counters: &Slab) {
+        if let Some(at) = self.by_number(backend.address) {
+            at.conns.give(backend, now, buffers, counters);
+        }
+    }
+
+    fn by_number(&mut self, number: u32) -> Option<&mut At> {
+        self.all.iter_mut().find(|at| at.number == number)
+    }
+
+    /// Closes idle connections whose time is over.
+    pub(crate) fn expire(&mut self, now: u64, buffers: &Buffers, counters: &Slab) {
+        self.all.iter_mut().for_each(|at| at.conns.expire(now, buffers, counters));
+    }
+
+    /// Closes all idle connections.
+    pub(crate) fn clear(&mut self, counters: &Slab) {
+        self.all.iter_mut().for_each(|at| at.conns.clear(counters));
+    }
+
+    /// The addresses in the order to try them, by number.
+    fn in_turn(&mut self, now: u64) -> Vec<(u32, SocketAddr)> {
+        let all: Vec<_> = self.all.iter().map(|at| (at.address, now < at.avoided_until)).collect();
+        let order = connect::order(&all, self.turn);
+        self.next();
+        order.iter().map(|place| (self.all[*place].number, self.all[*place].address)).collect()
+    }
+
+    /// An address could not be connected to.
+    fn failed(&mut self, number: u32, now: u64) {
+        if let Some(at) = self.by_number(number) {
+            at.avoided_until = now + connect::AVOIDED_MS;
+        }
+    }
+}
+
+/// Opens a connection, trying the addresses in turn within one time; zero = no bound.
+///
+/// # Errors
+/// `ConnectTimeout` or `ConnectFailed`, of the last address; `NameNotResolved` without any.
+pub(crate) async fn open(
+    addresses: &RefCell<Addresses>,
+    time: Duration,
+    clock: &Clock,
+    deadlines: &Rc<Deadlines>,
+    counters: &Slab,
+) -> Result<Backend, Fault> {
+    let began = clock.now();
+    let to_try = addresses.borrow_mut().in_turn(began);
+    let mut fault = Cause::NameNotResolved;
+    for (tried, (number, address)) in to_try.iter().enumerate() {
+        let spent = Duration::from_millis(clock.now().saturating_sub(began));
+        let share = connect::share(time, spent, to_try.len() - tried);
+        let error = match io::connect(*address, share).await {
+            Ok(stream) => {
+                let watched = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
+                return Ok(Backend::new(Stream::new(stream, watched), *number));
+            }
+            Err(error) => error,
+        };
+        counters.add(Counter::BackendConnectFailures, 1);
+        clock.renew();
+        addresses.borrow_mut().failed(*number, clock.now());
+        fault = match error.kind() {
+            ErrorKind::TimedOut => Cause::ConnectTimeout,
+            _ => Cause::ConnectFailed,
+        };
+    }
+    Err(fault.into())
+}

@@ -1,0 +1,425 @@
+//! The thread that looks names up, with scripted answers, alone and below a whole balancer.
+//!
+//! Every lookup waits for the test to say what it gives, so nothing here depends on luck: what an
+//! answer changes has been posted when the next lookup begins.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
+use super::*;
+use crate::config;
+use crate::server::start::{Handle, Options, Stop, start_with};
+use crate::shared::inbox::{Found, Inbox, mailbox};
+
+/// However slow the machine is.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Given = io::Result<Vec<SocketAddr>>;
+
+/// A resolver that asks the test.
+struct Script {
+    asked: Receiver<String>,
+    answers: Sender<Given>,
+}
+
+impl Script {
+    fn new() -> (Script, Lookup) {
+        let (ask, asked) = bounded(0);
+        let (answers, given) = bounded(0);
+        let lookup = move |host: &str, port: u16| {
+            let gone = |_| io::Error::other("the test is over");
+            ask.send(format!("{host}:{port}")).map_err(|_| io::Error::other("the test is over"))?;
+            given.recv().map_err(gone)?
+        };
+        (Script { asked, answers }, Box::new(lookup))
+    }
+
+    /// Waits until a lookup begins; whose.
+    #[track_caller]
+    fn asked(&self) -> String {
+        self.asked.recv_timeout(PATIENCE).expect("no lookup begins")
+    }
+
+    #[track_caller]
+    fn answers(&self, given: Given) {
+        self.answers.send_timeout(given, PATIENCE).expect("no lookup is under way");
+    }
+
+    /// Answers the next lookup.
+    #[track_caller]
+    fn next(&self, given: Given) {
+        self.asked();
+        self.answers(given);
+    }
+}
+
+fn at(addresses: &[&str]) -> Given {
+    Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
+}
+
+fn nowhere() -> Given {
+    Err(io::Error::other("no such host"))
+}
+
+fn plan(backends: &str) -> Plan {
+    let text = format!(
+        "[global]\ncores = 1\npin = false\n[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+         [pool.app]\nresolve = \"100ms\"\ntimeouts = {{ connect = \"400ms\" }}\n\
+         backends = [{backends}]\n"
+    );
+    config::parse("names.toml", &text).unwrap_or_else(|problems| panic!("{problems}")).plan
+}
+
+/// The thread alone, beside one mailbox.
+struct Alone {
+    script: Script,
+    names: Names,
+    outboxes: Vec<Outbox>,
+    inbox: Inbox,
+    reported: Receiver<String>,
+}
+
+impl Alone {
+    fn begin(backends: &str) -> Alone {
+        let (script, lookup) = Script::new();
+        let (outbox, inbox) = mailbox().unwrap();
+        let (report, reported) = crossbeam_channel::unbounded();
+        let report: Report = Box::new(move |line| report.send(line.to_owned()).unwrap_or(()));
+        let outboxes = vec![outbox];
+        let begun = Names::begin(&plan(backends), lookup, report, outboxes.clone());
+        Alone { script, names: begun.unwrap().unwrap(), outboxes, inbox, reported }
+    }
+
+    /// What a start sees when the first lookups give this.
+    fn first(&mut self, given: Vec<Given>) -> First {
+        let Alone { script, names, outboxes, .. } = self;
+        thread::scope(|scope| {
+            scope.spawn(|| given.into_iter().for_each(|given| script.next(given)));
+            names.first(PATIENCE, outboxes)
+        })
+    }
+
+    /// The addresses that were posted, backend by backend, since the last time.
+    fn posted(&self) -> Vec<(u16, String)> {
+        let mut posted = Vec::new();
+        while let Some(Message::Addresses(found)) = self.inbox.next() {
+            for Found { backend, addresses, .. } in &*found {
+                posted.push((backend.0, format!("{addresses:?}")));
+            }
+        }
+        posted
+    }
+
+    /// What was reported since the last time; what an answer changes has been told when the next
+    /// lookup begins.
+    fn reported(&self) -> Vec<String> {
+        self.reported.try_iter().collect()
+    }
+}
+
+#[test]
+fn a_start_gets_the_first_answers_and_notes_of_those_that_fail() {
+    let mut alone = Alone::begin(
+        "\"a.test:80\", \"10.0.0.9:80\", \"localhost:1\", \
+         { address = \"b.test:81\", name = \"b\" }",
+    );
+    let first = alone.first(vec![at(&["10.0.0.1:80", "10.0.0.2:80"]), nowhere()]);
+    assert_eq!(first.unknown, 1);
+    assert_eq!(
+        first.notes,
+        ["pool \"app\": backend \"b\" at b.test:81 does not resolve (no such host); \
+          it gets no requests until there is an address"]
+    );
+    assert_eq!(alone.posted(), [(0, "[10.0.0.1:80, 10.0.0.2:80]".to_owned())]);
+    assert_eq!(alone.script.asked(), "a.test:80", "they are looked up again");
+    assert_eq!(alone.reported(), [""; 0]);
+}
+
+#[test]
+fn a_change_is_posted_and_reported_once() {
+    let mut alone = Alone::begin("\"a.test:80\"");
+    let label = "pool \"app\": backend a.test:80";
+    alone.first(vec![nowhere()]);
+    alone.script.asked();
+    for (given, posted, reported) in [
+        (nowhere(), "", ""),
+        (at(&["10.0.0.1:80"]), "[10.0.0.1:80]", "is now at 10.0.0.1:80"),
+        (at(&["10.0.0.1:80"]), "", ""),
+        (nowhere(), "", "does not resolve any more (no such host); its last addresses stay"),
+        (at(&[]), "", ""),
+        (at(&["10.0.0.1:80"]), "", "resolves again"),
+        (
+            at(&["10.0.0.2:80", "10.0.0.1:80"]),
+            "[10.0.0.1:80, 10.0.0.2:80]",
+            "is now at 10.0.0.1:80, 10.0.0.2:80",
+        ),
+        (at(&["10.0.0.2:80"]), "[10.0.0.2:80]", "is now at 10.0.0.2:80, no longer at 10.0.0.1:80"),
+    ] {
+        alone.script.answers(given);
+        alone.script.asked();
+        let seen: Vec<String> = alone.posted().into_iter().map(|(_, found)| found).collect();
+        assert_eq!(seen.concat(), posted, "{reported}");
+        let expected =
+            if reported.is_empty() { String::new() } else { format!("{label} {reported}") };
+        assert_eq!(alone.reported().concat(), expected);
+    }
+}
+
+#[test]
+fn a_core_that_is_busy_gets_one_message_and_then_the_latest() {
+    let mut alone = Alone::begin("\"a.test:80\"");
+    alone.first(vec![nowhere()]);
+    let again = |given| {
+        alone.script.answers(given);
+        alone.script.asked();
+    };
+    alone.script.asked();
+    again(at(&["10.0.0.1:80"]));
+    let held = alone.inbox.next();
+    assert!(held.is_some());
+    again(at(&["10.0.0.2:80"]));
+    again(at(&["10.0.0.3:80"]));
+    assert_eq!(alone.posted(), []);
+    drop(held);
+    again(at(&["10.0.0.3:80"]));
+    assert_eq!(alone.posted(), [(0, "[10.0.0.3:80]".to_owned())]);
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_lookup_that_hangs() {
+    let mut alone = Alone::begin("\"a.test:80\"");
+    let first = alone.names.first(Duration::from_millis(50), &alone.outboxes);
+    assert_eq!(first.unknown, 1);
+    assert_eq!(
+        first.notes,
+        ["pool \"app\": backend a.test:80 has no answer after 50ms; \
+          it gets no requests until there is an address"]
+    );
+    alone.script.next(at(&["10.0.0.1:80"]));
+    alone.script.asked();
+    assert_eq!(alone.posted(), [(0, "[10.0.0.1:80]".to_owned())]);
+    assert_eq!(alone.reported(), ["pool \"app\": backend a.test:80 is now at 10.0.0.1:80"]);
+}
+
+#[test]
+fn an_end_does_not_wait_for_a_lookup_that_hangs() {
+    let mut alone = Alone::begin("\"a.test:80\"");
+    alone.first(vec![nowhere()]);
+    let Alone { script, names, inbox, reported, .. } = alone;
+    script.asked();
+    let since = Instant::now();
+    drop(names);
+    assert!(since.elapsed() < PATIENCE / 4, "{:?}", since.elapsed());
+    script.answers(at(&["10.0.0.1:80"]));
+    // The thread takes its end of the script with it.
+    assert_eq!(script.asked.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    assert!(inbox.next().is_none());
+    assert_eq!(reported.try_iter().count(), 0);
+}
+
+#[test]
+fn no_thread_is_started_for_nothing() {
+    let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
+    let lookup: Lookup = Box::new(|_, _| nowhere());
+    let begun = Names::begin(&plan, lookup, Box::new(|_| {}), Vec::new());
+    assert!(begun.unwrap().is_none());
+}
+
+/// A whole balancer whose names are scripted.
+struct Balancer {
+    script: Script,
+    handle: Handle,
+}
+
+impl Balancer {
+    fn start(more: &str, first: Given) -> Balancer {
+        let (script, lookup) = Script::new();
+        let mut plan = plan("\"a.test:80\"");
+        if more == "each connection serves one request" {
+            plan.pools[0].connections.requests_max = 1;
+        }
+        let options = Options { lookup, ..Options::default() };
+        let handle = thread::scope(|scope| {
+            scope.spawn(|| script.next(first));
+            start_with(plan, options).unwrap()
+        });
+        Balancer { script, handle }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.handle.addresses()[0].1).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    #[track_caller]
+    fn expect_count(&self, name: &str, expected: u64) {
+        eventually(name, || self.handle.count(name) == expected);
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what} never came true");
+        thread::yield_now();
+    }
+}
+
+fn send(mut stream: &TcpStream, target: &str) {
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+}
+
+/// The status and the body of the next answer.
+fn answer(mut stream: &TcpStream) -> (u16, String) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(char::from(byte[0].to_ascii_lowercase()));
+    }
+    let (_, length) = head.split_once("content-length: ").unwrap();
+    let mut body = vec![0; length.split('\r').next().unwrap().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
+}
+
+fn get(stream: &TcpStream, target: &str) -> (u16, String) {
+    send(stream, target);
+    answer(stream)
+}
+
+/// A server that answers with its name and a dot; `/held` only once it is told to.
+struct Origin {
+    address: String,
+    /// How many connections there have been, and how many of them have ended.
+    opened: Receiver<()>,
+    closed: Receiver<()>,
+    go_on: Sender<()>,
+}
+
+impl Origin {
+    fn open(name: &'static str) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (opens, opened) = crossbeam_channel::unbounded();
+        let (closes, closed) = crossbeam_channel::unbounded();
+        let (go_on, told) = crossbeam_channel::unbounded();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (closes, told) = (closes.clone(), told.clone());
+                let _ = opens.send(());
+                thread::spawn(move || {
+                    serve(stream.unwrap(), name, &told);
+                    closes.send(())
+                });
+            }
+        });
+        Origin { address, opened, closed, go_on }
+    }
+}
+
+fn serve(mut stream: TcpStream, name: &str, told: &Receiver<()>) {
+    let mut head = String::new();
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() {
+        head.push(char::from(byte[0]));
+        if !head.ends_with("\r\n\r\n") {
+            continue;
+        }
+        if head.starts_with("GET /held ") {
+            let _ = told.recv();
+        }
+        head.clear();
+        let length = name.len() + 1;
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}.");
+    }
+}
+
+#[test]
+fn each_address_has_connections_of_its_own_and_loses_them_with_it() {
+    let (one, two) = (Origin::open("one"), Origin::open("two"));
+    let balancer = Balancer::start("", at(&[&one.address, &two.address]));
+    let idle = "backend_connections{state=\"idle\"}";
+    let (first, second) = (balancer.connect(), balancer.connect());
+    // While the one is held, a new connection begins with the other.
+    send(&first, "/held");
+    one.opened.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(get(&second, "/").1, "two.");
+    one.go_on.send(()).unwrap();
+    assert_eq!(answer(&first).1, "one.");
+    balancer.expect_count(idle, 2);
+    let order: String = (0..4).map(|_| get(&first, "/").1).collect();
+    assert!(["one.two.one.two.", "two.one.two.one."].contains(&&*order), "{order}");
+    balancer.script.next(at(&[&two.address]));
+    one.closed.recv_timeout(PATIENCE).expect("its idle connection is closed");
+    balancer.expect_count(idle, 1);
+    for _ in 0..3 {
+        assert_eq!(get(&first, "/").1, "two.");
+    }
+    assert_eq!(two.opened.try_iter().count(), 1, "the other stays, and is used");
+    assert!(two.closed.is_empty());
+    assert_eq!(balancer.handle.count("backend_connections_opened_total"), 2);
+    drop((first, second));
+    assert!(balancer.handle.stop(Stop::Graceful));
+}
+
+#[test]
+fn a_connection_in_use_ends_with_its_address_once_it_has_answered() {
+    let (one, two) = (Origin::open("one"), Origin::open("two"));
+    let balancer = Balancer::start("", at(&[&one.address]));
+    let client = balancer.connect();
+    send(&client, "/held");
+    one.opened.recv_timeout(PATIENCE).unwrap();
+    balancer.script.next(at(&[&two.address]));
+    // Another client's answer says that the core knows. Before that it may get a connection to the
+    // first as well, which is idle when the address goes.
+    let other = balancer.connect();
+    eventually("the move", || get(&other, "/").1 == "two.");
+    for _ in one.opened.try_iter() {
+        one.closed.recv_timeout(PATIENCE).expect("an idle connection is closed");
+    }
+    assert!(one.closed.is_empty(), "one in use is not");
+    one.go_on.send(()).unwrap();
+    assert_eq!(answer(&client), (200, "one.".to_owned()));
+    one.closed.recv_timeout(PATIENCE).expect("it is not kept");
+    assert_eq!(get(&client, "/").1, "two.");
+}
+
+#[test]
+fn a_dead_address_leaves_time_for_the_others() {
+    let alive = Origin::open("alive");
+    // A backlog that is full: the kernel drops every further connect.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&dead, 0).unwrap();
+    let address = dead.local_addr().unwrap();
+    let fill = || TcpStream::connect_timeout(&address, Duration::from_millis(50));
+    let _full: Vec<TcpStream> = std::iter::from_fn(|| fill().ok()).collect();
+    let balancer = Balancer::start(
+        "each connection serves one request",
+        at(&[&address.to_string(), &alive.address]),
+    );
+    let client = balancer.connect();
+    for _ in 0..4 {
+        assert_eq!(get(&client, "/"), (200, "alive.".to_owned()));
+    }
+    assert_eq!(balancer.handle.count("backend_connect_failures_total"), 1, "then it is avoided");
+    assert_eq!(balancer.handle.count("retries_total"), 0);
+}
+
+#[test]
+fn a_backend_without_an_address_is_asked_once_it_has_one() {
+    let origin = Origin::open("here");
+    let balancer = Balancer::start("", nowhere());
+    assert_eq!(balancer.handle.backends_without_address(), 1);
+    let client = balancer.connect();
+    let (status, body) = get(&client, "/");
+    assert_eq!(status, 503);
+    assert!(body.contains("No healthy backends available"), "{body}");
+    balancer.script.next(at(&[&origin.address]));
+    eventually("the answer", || get(&client, "/") == (200, "here.".to_owned()));
+}
