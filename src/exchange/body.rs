@@ -199,6 +199,7 @@ pub(crate) async fn download(
     fetched: &mut Fetched,
     outgoing: Outgoing,
 ) -> Result<(), Fault> {
+    let last = !exchange.keep_alive;
     let in_force = &exchange.in_force;
     let down = Download {
         worker,
@@ -224,8 +225,16 @@ pub(crate) async fn download(
     let then = *bytes + (before + send) as u64;
     client.head_sent.set(true);
     if buffer.prepend(head) {
-        buffer = client.send_buffer(buffer, before + send, || down.write_by(then)).await?;
-        buffer.consume(before + skip);
+        let whole = before + send;
+        // The end of a connection leaves with the end of its last answer, in one segment.
+        let held_back = if last && body.has_ended() && !end_apart {
+            client.hold_back(&buffer, whole)
+        } else {
+            0
+        };
+        buffer.consume(held_back);
+        buffer = client.send_buffer(buffer, whole - held_back, || down.write_by(then)).await?;
+        buffer.consume(before + skip - held_back);
     } else {
         Box::pin(client.send(head, send > 0, || down.write_by(then))).await?;
         buffer = client.send_buffer(buffer, send, || down.write_by(then)).await?;

@@ -102,6 +102,12 @@ impl Stream {
         fd::recv(self.shared().borrowed(), buffer)
     }
 
+    /// Writes what fits, without waiting. `more`: it leaves with what follows, or with the end.
+    #[inline]
+    pub(crate) fn send_now(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        fd::send(self.shared().borrowed(), bytes, more)
+    }
+
     /// Waits until there is something to read; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn readable(&self) -> io::Result<()> {

@@ -98,7 +98,10 @@ impl Connection {
                 After::Partial { new: false } => {}
                 After::Close(Reuse::Linger) => return Box::pin(self.linger()).await,
                 After::Close(Reuse::Reset) => return self.stream.reset_on_close(),
-                After::Close(Reuse::Keep | Reuse::Close) => return,
+                // First the end of what we say, with what was held back for it.
+                After::Close(Reuse::Keep | Reuse::Close) => {
+                    return self.stream.shut_down(Half::Writing);
+                }
             }
         }
     }
@@ -231,6 +234,10 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut scanned: usize) 
         match (reuse, &client.reader) {
             (Reuse::Keep, Some(reader)) if reader.buffer.is_empty() => return After::Idle,
             (Reuse::Keep, Some(_)) => {}
+            // A close over unread bytes is a reset, which may destroy the answer.
+            (Reuse::Close, Some(reader)) if !reader.buffer.is_empty() => {
+                return After::Close(Reuse::Linger);
+            }
             (reuse, _) => return After::Close(reuse),
         }
     }

@@ -180,6 +180,13 @@ impl Client {
         sent.map_err(|_| self.write_fault())
     }
 
+    /// Hands over the first `count` bytes of a buffer that leave when more follows or the
+    /// connection is closed, which whoever calls does at once; how many the kernel took.
+    pub(crate) fn hold_back(&self, buffer: &Buffer, count: usize) -> usize {
+        let bytes = buffer.bytes().get(..count).unwrap_or(&[]);
+        self.stream.send_now(bytes, true).unwrap_or(0)
+    }
+
     /// Why a write to it failed.
     pub(crate) fn write_fault(&self) -> Fault {
         match self.stream.ended() {
