@@ -81,7 +81,7 @@ fn exit_at_once() -> ! {
 
 /// Two signals this close together are one: `timeout` and some supervisors tell the process and
 /// its group in the same moment.
-const SAME: Duration = Duration::from_millis(100);
+const SAME: Duration = Duration::from_millis(20);
 
 /// Lameduck, drain, end; a second signal ends at once.
 fn stop(handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
