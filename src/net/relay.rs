@@ -2,13 +2,15 @@
 //! readiness.
 //!
 //! For long bodies of known length this takes 0.6 of the machine time of 64 KiB reads. Only after
-//! `readable()`: the ring's own splice always goes to a worker thread. Pipes of 1 MiB are kept per
-//! worker, few, because each can hold that much of the kernel's memory.
+//! `readable()`: the ring's own splice always goes to a worker thread. A worker has few pipes,
+//! because each is two descriptors and can hold 1 MiB of the kernel's memory for as long as a slow
+//! client likes; where there is none, bytes are copied.
 
 use std::{
     cell::{Cell, RefCell},
     io,
     os::fd::{OwnedFd, RawFd},
+    rc::Rc,
 };
 
 use rustix::pipe::PipeFlags;
@@ -18,8 +20,13 @@ use super::{io::give_way, stream::Stream};
 /// How much a pipe holds, where the kernel lets us have that much.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Pipes kept per worker while nobody uses them.
-const PIPES_MAX: usize = 32;
+/// A pipe that holds less than a read takes is worse than none. (Beyond a user's share of the
+/// kernel's memory pipes hold 8 KiB.)
+const HOLDS_MIN: usize = 64 << 10;
+
+/// Pipes of one worker, used or not: their descriptors are among the 64 that a core has beside its
+/// connections (`server/descriptors.rs`).
+const PIPES_MAX: usize = 20;
 
 struct Pipe {
     reading: OwnedFd,
@@ -29,7 +36,30 @@ struct Pipe {
 
 /// The pipes of one worker.
 #[derive(Default)]
-pub(crate) struct Pipes(RefCell<Vec<Pipe>>);
+pub(crate) struct Pipes {
+    free: RefCell<Vec<Rc<Pipe>>>,
+    /// How many are in use.
+    taken: Cell<usize>,
+}
+
+/// A pipe in use; it is closed with what is in it, unless it is given back empty.
+struct Taken<'a> {
+    pipes: &'a Pipes,
+    pipe: Rc<Pipe>,
+}
+
+impl Taken<'_> {
+    /// Gives it back, empty.
+    fn give_back(self) {
+        self.pipes.free.borrow_mut().push(Rc::clone(&self.pipe));
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.pipes.taken.set(self.pipes.taken.get() - 1);
+    }
+}
 
 /// What became of a relay.
 #[derive(Debug)]
@@ -45,22 +75,18 @@ pub(crate) enum Relayed {
 }
 
 impl Pipes {
-    fn take(&self) -> io::Result<Pipe> {
-        if let Some(pipe) = self.0.borrow_mut().pop() {
-            return Ok(pipe);
+    /// A pipe, if there is one to be had.
+    fn take(&self) -> Option<Taken<'_>> {
+        if self.taken.get() == PIPES_MAX {
+            return None;
         }
-        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Without the right to more, what the kernel gives by itself (64 KiB) serves.
-        let _ = rustix::pipe::fcntl_setpipe_size(&writing, PIPE_BYTES);
-        let holds = rustix::pipe::fcntl_getpipe_size(&reading)?;
-        Ok(Pipe { reading, writing, holds })
-    }
-
-    fn give(&self, pipe: Pipe) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < PIPES_MAX {
-            kept.push(pipe);
-        }
+        let kept = self.free.borrow_mut().pop();
+        let pipe = match kept {
+            Some(pipe) => pipe,
+            None => Rc::new(Pipe::open().ok().filter(|pipe| pipe.holds >= HOLDS_MIN)?),
+        };
+        self.taken.set(self.taken.get() + 1);
+        Some(Taken { pipes: self, pipe })
     }
 
     /// Moves exactly `count` bytes from `source` to `sink`; `client` is whom it is for. `moved`
@@ -74,8 +100,9 @@ impl Pipes {
         moved: &Cell<u64>,
         (read_by, write_by): (impl Fn() -> u64, impl Fn() -> u64),
     ) -> Relayed {
-        let Ok(pipe) = self.take() else { return Relayed::NoPipe };
-        let mut left = count;
+        let Some(taken) = self.take() else { return Relayed::NoPipe };
+        let pipe = &taken.pipe;
+        let (mut left, mut in_vain) = (count, false);
         while left > 0 {
             give_way().await;
             let ready = {
@@ -85,26 +112,38 @@ impl Pipes {
                 ready
             };
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
-            let taken = match ready.and_then(|()| source.splice_into(&pipe.writing, wanted)) {
-                Ok(0) => return self.ended(pipe),
-                Ok(taken) => taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => return self.ended(pipe),
+            let count = match ready.and_then(|()| source.splice_into(&pipe.writing, wanted)) {
+                Ok(count) if count > 0 => count,
+                // Readable, and nothing to splice: once that may be chance. A peer that sends
+                // urgent data, which cannot be spliced, would keep us at it for ever.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !in_vain => {
+                    in_vain = true;
+                    continue;
+                }
+                Ok(_) | Err(_) => {
+                    taken.give_back();
+                    return Relayed::SourceEnded;
+                }
             };
-            let more = left > taken as u64;
-            if drain(&pipe, sink, (taken, more), moved, &write_by).await.is_err() {
-                // What is left in the pipe goes with it.
+            in_vain = false;
+            let more = left > count as u64;
+            if drain(pipe, sink, (count, more), moved, &write_by).await.is_err() {
                 return Relayed::SinkFailed;
             }
-            left -= taken as u64;
+            left -= count as u64;
         }
-        self.give(pipe);
+        taken.give_back();
         Relayed::All
     }
+}
 
-    fn ended(&self, pipe: Pipe) -> Relayed {
-        self.give(pipe);
-        Relayed::SourceEnded
+impl Pipe {
+    fn open() -> io::Result<Pipe> {
+        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Without the right to more, what the kernel gives by itself (64 KiB) serves.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writing, PIPE_BYTES);
+        let holds = rustix::pipe::fcntl_getpipe_size(&reading)?;
+        Ok(Pipe { reading, writing, holds })
     }
 }
 
@@ -208,7 +247,7 @@ mod tests {
                 assert_ne!(source.recv(&mut rest, 0).await.unwrap(), 0);
             }
             assert_eq!(rest.bytes(), b"rest");
-            assert_eq!(pipes.0.borrow().len(), 1, "the pipe is kept");
+            assert_eq!(pipes.free.borrow().len(), 1, "the pipe is kept");
             drop(said.join().unwrap());
         });
     }
@@ -232,7 +271,7 @@ mod tests {
                 assert_eq!(source.ended(), ended);
                 // What came before the end has gone over, and no pipe holds anything.
                 assert_eq!((moved.get(), hear(to, 4).join().unwrap()), (4, b"half".to_vec()));
-                assert_eq!(pipes.0.borrow().len(), 1);
+                assert_eq!(pipes.free.borrow().len(), 1);
                 drop(from);
             }
         });
@@ -251,7 +290,7 @@ mod tests {
                 pipes.relay(&source, &sink, MANY as u64, sink.raw(), &moved, (never, by)).await;
             assert!(matches!(relayed, Relayed::SinkFailed), "{relayed:?}");
             assert_eq!(sink.ended(), Ended::Overdue, "its peer takes nothing");
-            assert!(pipes.0.borrow().is_empty());
+            assert!(pipes.free.borrow().is_empty());
             drop(source);
             drop((said.join().unwrap(), to));
         });
@@ -271,5 +310,18 @@ mod tests {
             assert_eq!(source.ended(), Ended::ClientLeft);
             drop(from);
         });
+    }
+
+    #[test]
+    fn there_are_so_many_pipes_and_no_more() {
+        let pipes = Pipes::default();
+        let mut taken: Vec<_> = (0..PIPES_MAX).map(|_| pipes.take().unwrap()).collect();
+        assert!(pipes.take().is_none());
+        taken.pop().unwrap().give_back();
+        // One that is given back is used again; one that is dropped makes room for another.
+        taken.push(pipes.take().unwrap());
+        assert!(pipes.take().is_none() && pipes.free.borrow().is_empty());
+        taken.pop();
+        assert!(pipes.take().is_some() && pipes.free.borrow().is_empty());
     }
 }
