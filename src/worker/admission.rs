@@ -33,8 +33,13 @@ impl Admitted {
             }
             evicted
         };
-        let (process, owes) = take(&worker.connections, || evict(None))?;
         let (own, owes_own) = take(own_limit, || evict(Some(listener.0)))?;
+        let (process, owes) = if owes_own {
+            // Who makes room at the listener makes it in the process too.
+            (worker.connections.take_over(), true)
+        } else {
+            take(&worker.connections, || evict(None))?
+        };
         if owes {
             worker.owed.set(worker.owed.get() + 1);
         }
@@ -77,8 +82,6 @@ impl Drop for Admitted {
         }
         worker.counters.sub(Counter::Connections, 1);
         worker.open.set(worker.open.get() - 1);
-        if worker.open.get() == 0 && worker.is_draining() {
-            worker.drained.raise();
-        }
+        worker.look_whether_drained();
     }
 }

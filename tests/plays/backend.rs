@@ -284,6 +284,11 @@ impl Visit {
         self.wire().try_send(bytes).map_err(|_| Broken::Reset)
     }
 
+    /// Sends one byte of urgent data.
+    pub(crate) fn urgent(&mut self, byte: u8) {
+        let _ = rustix::net::send(self.wire().stream(), &[byte], rustix::net::SendFlags::OOB);
+    }
+
     /// Reads and drops whatever comes, until the proxy closes.
     pub(crate) fn drain(&mut self) -> Result<(), Broken> {
         while !self.wire().some()?.is_empty() {}

@@ -71,6 +71,11 @@ impl Client {
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("no connection");
+        Client::over(stream)
+    }
+
+    /// Speaks over a connection that was made.
+    pub(crate) fn over(stream: TcpStream) -> Client {
         Client { wire: Wire::new(stream) }
     }
 

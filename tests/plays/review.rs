@@ -3,13 +3,19 @@
 //! They stand together because they have nothing else in common than how they were found; each
 //! says what went wrong.
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use ringway::Stop;
 
 use crate::{
     backend::{Cue, plays},
-    client::get,
-    scripts::{answers_each, chunk, ok, sends},
-    stage::{Driver, Stage, expect_about},
+    client::{Client, get},
+    scripts::{answers, answers_each, answers_on, chunk, ok, sends},
+    stage::{Driver, Stage, eventually, expect_about},
     wire::Broken,
 };
 
@@ -18,6 +24,9 @@ on_both_drivers!(
     a_response_head_has_an_end_even_behind_an_upload,
     an_answer_cut_for_its_clients_fault_does_not_look_whole,
     a_request_ends_though_its_client_does_not_read,
+    urgent_data_in_a_long_answer_cuts_it,
+    two_limits_at_once_stay_exact,
+    a_client_that_is_let_in_is_served_by_a_stop,
 );
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\n";
@@ -51,7 +60,7 @@ fn a_response_head_has_an_end_even_behind_an_upload(driver: Driver) {
     let mut client = stage.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send(chunk("hello"));
-    std::thread::sleep(Duration::from_millis(100));
+    thread::sleep(Duration::from_millis(100));
     client.send("0\r\n\r\n");
     let took = client.waits(|client| client.response().expect_fault(504, "response_timeout"));
     expect_about(took, Duration::from_millis(500));
@@ -94,4 +103,90 @@ fn a_request_ends_though_its_client_does_not_read(driver: Driver) {
         stage.expect_count("connections", 0);
     });
     expect_about(took, Duration::from_millis(500));
+}
+
+/// On epoll the relay of a long answer span for ever: readable, and nothing to splice.
+fn urgent_data_in_a_long_answer_cuts_it(driver: Driver) {
+    let stage = Stage::on(driver)
+        .backend(plays(|visit| {
+            visit.request()?;
+            visit.send([HEAD, "Content-Length: 1000000\r\n\r\n"].concat())?;
+            visit.send([b'x'; 200_000])?;
+            visit.pause(Duration::from_millis(100))?;
+            visit.urgent(b'!');
+            visit.send([b'x'; 200_000])?;
+            visit.drain()
+        }))
+        .start();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    let end = client.try_response();
+    assert!(matches!(end, Err((Broken::Cut | Broken::Reset, Some(_)))), "{end:?}");
+}
+
+/// At both limits a connection was closed to make room, the newcomer refused all the same, and its
+/// permit given back twice.
+fn two_limits_at_once_stay_exact(driver: Driver) {
+    let cue = Cue::default();
+    let stage = Stage::on(driver)
+        .limits("connections = 3")
+        .listener("max-connections = 1")
+        .sections("[listener.other]\nbind = \"127.0.0.1:0\"\npool = \"app\"")
+        .backend(answers_on(&cue, "ok"))
+        .start();
+    let other = || Client::connect(stage.address_of("other"));
+    let overloaded = |mut client: Client| {
+        client.send_what_is_taken(get("/")).response().expect_fault(503, "overloaded");
+    };
+    let mut asking = vec![stage.connect(), other()];
+    for client in &mut asking {
+        client.send(get("/"));
+    }
+    eventually("both ask", || stage.backend(0).requests().len(), |count| *count == 2);
+    // An idle one of the other listener makes room for nobody whose own listener is full.
+    for _ in 0..3 {
+        let mut idle = other();
+        idle.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+        assert_eq!(idle.response().status, 204);
+        overloaded(stage.connect());
+        drop(idle);
+        stage.expect_count("connections", 2);
+    }
+    assert_eq!(stage.count("connections_idle_evicted_total"), 0);
+    asking.push(other());
+    asking[2].send(get("/"));
+    eventually("three ask", || stage.backend(0).requests().len(), |count| *count == 3);
+    overloaded(other());
+    cue.give();
+    for client in &mut asking {
+        client.response().expect(200, "ok");
+    }
+}
+
+/// A drain that found no connection open was over before it had looked into the queue.
+fn a_client_that_is_let_in_is_served_by_a_stop(driver: Driver) {
+    for _ in 0..10 {
+        let mut stage = Stage::on(driver).backend(answers("served")).start();
+        let address = stage.address();
+        let hammering: Vec<_> = (0..4).map(|_| thread::spawn(move || hammer(address))).collect();
+        thread::sleep(Duration::from_millis(20));
+        let stopping = stage.stop_beside(Stop::Graceful);
+        assert!(stopping.join().unwrap().1, "it finished by itself");
+        for hammer in hammering {
+            assert!(hammer.join().unwrap() > 0);
+        }
+    }
+}
+
+/// Asks on connection after connection until none is made; how many were served.
+fn hammer(address: SocketAddr) -> usize {
+    for served in 0.. {
+        let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) else {
+            return served;
+        };
+        let mut client = Client::over(stream);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.response().expect(200, "served");
+    }
+    0
 }
