@@ -39,6 +39,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Takes connections until the worker drains; then those that wait, and no more.
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, port: u16) {
+    worker.begin_to_accept();
     let mut accepting = Accepting { worker, listener, id, port, spare: spare(), pause: PAUSE };
     loop {
         give_way().await;
@@ -53,6 +54,7 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
     if accepting.listener.refuse_new().is_ok() {
         accepting.batch(usize::MAX).await;
     }
+    accepting.worker.end_to_accept();
 }
 
 struct Accepting {

@@ -79,12 +79,14 @@ pub(crate) struct Worker {
     scratches: RefCell<Vec<Box<Scratch>>>,
     /// Client connections of this worker.
     open: Cell<u32>,
+    /// Listeners of this worker that still take connections, be it only those that wait.
+    accepting: Cell<u32>,
     /// Permits of connections that were closed to make room: the next to be given back are
     /// already in use by those that came instead.
     owed: Cell<u32>,
     owed_by_listener: Vec<Cell<u32>>,
     draining: Signal,
-    /// Up when this worker drains and its last client connection has ended.
+    /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
     quiet_rounds: Cell<u32>,
     requests_seen: Cell<u64>,
@@ -138,6 +140,7 @@ impl Worker {
             listener_connections,
             scratches: RefCell::default(),
             open: Cell::new(0),
+            accepting: Cell::new(0),
             owed: Cell::new(0),
             owed_by_listener,
             draining: Signal::default(),
@@ -171,7 +174,22 @@ impl Worker {
     /// Begins to drain.
     pub(crate) fn drain(&self) {
         self.draining.raise();
-        if self.open.get() == 0 {
+        self.look_whether_drained();
+    }
+
+    /// One more listener takes connections.
+    pub(crate) fn begin_to_accept(&self) {
+        self.accepting.set(self.accepting.get() + 1);
+    }
+
+    /// A listener has taken the last of those that waited.
+    pub(crate) fn end_to_accept(&self) {
+        self.accepting.set(self.accepting.get() - 1);
+        self.look_whether_drained();
+    }
+
+    fn look_whether_drained(&self) {
+        if self.is_draining() && self.accepting.get() == 0 && self.open.get() == 0 {
             self.drained.raise();
         }
     }
