@@ -33,8 +33,9 @@ pub(crate) struct Stream {
     shared: Option<Shared>,
     fd: RawFd,
     receiving: Cell<Option<Receiving>>,
-    /// Whether a poll was dropped before it ended: monoio then still holds the descriptor.
-    poll_dropped: Cell<bool>,
+    /// Whether an operation was dropped before it ended (a poll, or by a panic a send): monoio then
+    /// still holds the descriptor.
+    op_dropped: Cell<bool>,
     /// Whether somebody wants to know for how long writes waited, and how long that was so far.
     timed: Cell<bool>,
     stalled: Cell<u64>,
@@ -66,7 +67,7 @@ impl Stream {
             shared: Some(shared),
             fd,
             receiving: Cell::new(None),
-            poll_dropped: Cell::new(false),
+            op_dropped: Cell::new(false),
             timed: Cell::new(false),
             stalled: Cell::new(0),
         }
@@ -111,7 +112,7 @@ impl Stream {
     /// Waits until there is something to read; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        let guard = PollGuard(&self.poll_dropped, false);
+        let guard = OpGuard(&self.op_dropped, false);
         let result = self.shared().readable().await;
         guard.ended();
         result
@@ -120,7 +121,7 @@ impl Stream {
     /// Waits until there is room to write; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        let guard = PollGuard(&self.poll_dropped, false);
+        let guard = OpGuard(&self.op_dropped, false);
         let result = self.shared().writable().await;
         guard.ended();
         result
@@ -204,7 +205,9 @@ impl Stream {
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (io::Result<usize>, T) {
         self.watched().write_by(deadline);
+        let guard = OpGuard(&self.op_dropped, false);
         let (sent, piece) = self.shared().submit(piece).await;
+        guard.ended();
         self.watched().write_by(0);
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Ok(0), piece),
@@ -372,7 +375,7 @@ impl Drop for Stream {
         self.watched = None;
         let Some(shared) = self.shared.take() else { return };
         let Some(receiving) = self.receiving.take() else {
-            fd::close(shared, self.poll_dropped.get());
+            fd::close(shared, self.op_dropped.get());
             return;
         };
         // A receive in flight is ended and waited for, never dropped.
@@ -384,17 +387,17 @@ impl Drop for Stream {
     }
 }
 
-/// Notes that a poll was dropped before it ended.
-struct PollGuard<'a>(&'a Cell<bool>, bool);
+/// Notes that an operation was dropped before it ended.
+struct OpGuard<'a>(&'a Cell<bool>, bool);
 
-impl PollGuard<'_> {
+impl OpGuard<'_> {
     #[inline]
     fn ended(mut self) {
         self.1 = true;
     }
 }
 
-impl Drop for PollGuard<'_> {
+impl Drop for OpGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.1 {
@@ -578,6 +581,21 @@ mod tests {
             ours.post_receive(buffers.take().unwrap());
             drop(ours);
             assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        });
+    }
+
+    /// Only a panic drops a send of the ring; it must not become another one.
+    #[test]
+    fn a_send_that_was_dropped_lets_its_connection_be_closed() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, .. } = connected(Ends::Both);
+            {
+                let mut sending = pin!(ours.send_vec(b"abc".to_vec(), never));
+                _ = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+            }
+            drop(ours);
+            peer.set_nonblocking(true).unwrap();
+            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
         });
     }
 

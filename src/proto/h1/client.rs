@@ -1,4 +1,7 @@
 //! A client's connection while it is served: reading heads and bodies, sending answers.
+//!
+//! What is idle is not here (`server/connection.rs`). Bytes are read once: what was parsed is
+//! consumed, and what lies behind it belongs to the next message.
 
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
 
