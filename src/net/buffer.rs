@@ -319,6 +319,78 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let mut buffer = Buffer::map(0).unwrap();
+        buffer.room()[..4].copy_from_slice(b"body");
+        buffer.filled(4);
+        assert!(!buffer.prepend(&[0; ROOM_BEFORE + 1]));
+        assert!(!buffer.overwrite(5, b"x"), "it would leave a gap");
+        assert!(!buffer.overwrite(0, &[0; MAPPING_BYTES]));
+        assert_eq!(buffer.bytes(), b"body");
+        assert!(buffer.prepend(b"") && buffer.overwrite(4, b""));
+        assert_eq!(buffer.bytes(), b"body");
+    }
+
+    #[test]
+    fn what_was_consumed_makes_room_again() {
+        let mut buffer = Buffer::map(3).unwrap();
+        buffer.filled(READ_BYTES);
+        buffer.consume(READ_BYTES - 2);
+        buffer.bytes_mut().copy_from_slice(b"ab");
+        assert_eq!(buffer.room_len(), 0);
+        buffer.rewind();
+        assert_eq!((buffer.bytes(), buffer.room_len()), (&b"ab"[..], READ_BYTES - 2));
+        // What was prepended is moved too.
+        assert!(buffer.prepend(b"<"));
+        buffer.rewind();
+        assert_eq!((buffer.bytes(), buffer.room_len()), (&b"<ab"[..], READ_BYTES - 3));
+        buffer.consume(3);
+        assert_eq!(buffer.room_len(), READ_BYTES);
+    }
+
+    #[test]
+    fn the_kernel_is_shown_the_room_and_what_is_to_be_sent() {
+        let mut buffer = Buffer::map(1).unwrap();
+        buffer.filled(10);
+        buffer.consume(3);
+        let mut filling = Filling(buffer);
+        assert_eq!((filling.bytes_init(), filling.bytes_total()), (7, READ_BYTES - 10));
+        let room = filling.write_ptr().cast_const();
+        // SAFETY: a mapping is initialised, whatever is in it.
+        unsafe { filling.set_init(5) };
+        let Filling(buffer) = filling;
+        assert_eq!(buffer.len(), 12);
+        assert!(std::ptr::eq(&raw const buffer.bytes()[7], room));
+        let draining = Draining { count: 4, buffer };
+        assert_eq!(draining.bytes_init(), 4);
+        assert!(std::ptr::eq(draining.read_ptr(), draining.buffer.bytes().as_ptr()));
+        assert_eq!(Draining { count: 99, ..draining }.bytes_init(), 12);
+    }
+
+    #[test]
+    fn every_colour_has_the_same_room() {
+        for colour in 0..=COLOURS {
+            let mut buffer = Buffer::map(colour).unwrap();
+            assert_eq!(buffer.room_len(), READ_BYTES);
+            buffer.filled(READ_BYTES);
+            assert!(buffer.overwrite(READ_BYTES, &[b'e'; ROOM_BEHIND]));
+            assert!(buffer.prepend(&[b'h'; ROOM_BEFORE]));
+        }
+    }
+
+    #[test]
+    fn the_warmest_buffer_goes_first_and_is_empty() {
+        let buffers = Buffers::new(2);
+        let (one, mut two) = (buffers.take().unwrap(), buffers.take().unwrap());
+        let warmest = two.room().as_ptr();
+        two.filled(9);
+        buffers.give(one);
+        buffers.give(two);
+        let mut again = buffers.take().unwrap();
+        assert!(again.is_empty() && std::ptr::eq(again.room().as_ptr(), warmest));
+    }
+
+    #[test]
     fn keeps_no_more_than_it_may() {
         let buffers = Buffers::new(2);
         let three: Vec<Buffer> = (0..3).map(|_| buffers.take().unwrap()).collect();

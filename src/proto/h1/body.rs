@@ -180,3 +180,218 @@ impl Outgoing {
         Framed { send: head_len + body + tail.len(), skip: head_len + skip, end_apart }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+    use crate::net::buffer::{Buffers, READ_BYTES};
+
+    const LIMITS: HeadLimits =
+        HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 16 << 10, fields_max: 100 };
+
+    /// The next request of the pipeline: no byte of it may be touched.
+    const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// What became of a message: what was sent on, and what was left in the buffer.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Relayed {
+        sent: Vec<u8>,
+        left: Vec<u8>,
+    }
+
+    /// Relays a message that comes in these reads, as uploads and downloads do.
+    fn relay(length: BodyLength, outgoing: Outgoing, reads: &[&[u8]]) -> Result<Relayed, Fault> {
+        let mut incoming = Incoming::of_request(length, LIMITS);
+        let mut buffer = Buffers::new(1).take().unwrap();
+        let (mut sent, mut trailers) = (Vec::new(), Headers::default());
+        let mut reads = reads.iter();
+        let mut ended = false;
+        while !ended {
+            let piece = match reads.next() {
+                Some(read) => {
+                    buffer.rewind();
+                    buffer.room()[..read.len()].copy_from_slice(read);
+                    buffer.filled(read.len());
+                    incoming.next(&mut buffer, &mut trailers)?
+                }
+                None => incoming.end_of_stream(Cause::ResponseIncomplete)?,
+            };
+            ended = piece.ended;
+            assert_eq!(incoming.has_ended(), ended);
+            let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, piece, &trailers);
+            sent.extend_from_slice(&buffer.bytes()[..send]);
+            buffer.consume(skip);
+            if end_apart {
+                chunks::write_trailers(&trailers, &mut sent);
+            }
+        }
+        let mut left = buffer.bytes().to_vec();
+        reads.for_each(|read| left.extend_from_slice(read));
+        Ok(Relayed { sent, left })
+    }
+
+    /// A chunked message read by the letter of RFC 9112 §7.1, without extensions: body, trailers.
+    fn decoded(mut message: &[u8]) -> (Vec<u8>, String) {
+        let mut body = Vec::new();
+        loop {
+            let end = message.windows(2).position(|pair| pair == b"\r\n").expect("a size");
+            let size = std::str::from_utf8(&message[..end]).unwrap();
+            let size = usize::from_str_radix(size, 16).expect(size);
+            message = &message[end + 2..];
+            if size == 0 {
+                let trailers = message.strip_suffix(b"\r\n").expect("an end");
+                return (body, String::from_utf8(trailers.to_vec()).unwrap());
+            }
+            body.extend_from_slice(&message[..size]);
+            assert_eq!(&message[size..size + 2], b"\r\n", "a chunk ends");
+            message = &message[size + 2..];
+        }
+    }
+
+    /// Relays a message whole, in every two reads, in every three, and byte by byte.
+    #[track_caller]
+    fn check(length: BodyLength, outgoing: Outgoing, message: &[u8], expected: (&[u8], &str)) {
+        let rest: &[u8] = if length == BodyLength::UntilClose { b"" } else { NEXT };
+        let message = &[message, rest].concat()[..];
+        let check = |reads: &[&[u8]]| {
+            let Relayed { sent, left } = relay(length, outgoing, reads).unwrap();
+            let (body, trailers) = match outgoing {
+                Outgoing::Chunked => decoded(&sent),
+                Outgoing::Plain => (sent, expected.1.to_owned()),
+            };
+            let cuts: Vec<usize> = reads.iter().map(|read| read.len()).collect();
+            assert!(body == expected.0, "reads of {cuts:?}: {:?}", body.escape_ascii());
+            assert_eq!(trailers, expected.1, "reads of {cuts:?}");
+            assert_eq!(left, rest, "reads of {cuts:?}");
+        };
+        check(&[message]);
+        for second in 1..message.len() {
+            let (before, last) = message.split_at(second);
+            check(&[before, last]);
+            for first in 1..second {
+                let (first, middle) = before.split_at(first);
+                check(&[first, middle, last]);
+            }
+        }
+        check(&message.chunks(1).collect::<Vec<_>>());
+    }
+
+    const CHUNKED: &[u8] = b"5\r\nhello\r\n1;name=\"value\"\r\n,\r\n007\r\n chunks\r\n0\r\n\r\n";
+    const TRAILED: &[u8] = b"3\r\nabc\r\n2\r\nde\r\n0\r\nChecksum: 1\r\nStamp:  x y \r\n\r\n";
+
+    #[test]
+    fn chunks_are_framed_anew_wherever_they_are_cut() {
+        check(BodyLength::Chunked, Outgoing::Chunked, CHUNKED, (b"hello, chunks", ""));
+        check(BodyLength::Chunked, Outgoing::Plain, CHUNKED, (b"hello, chunks", ""));
+        check(BodyLength::Chunked, Outgoing::Chunked, b"0\r\n\r\n", (b"", ""));
+    }
+
+    #[test]
+    fn trailers_come_behind_the_last_chunk() {
+        let trailers = "Checksum: 1\r\nStamp: x y\r\n";
+        check(BodyLength::Chunked, Outgoing::Chunked, TRAILED, (b"abcde", trailers));
+        let only = b"0\r\nA: b\r\n\r\n";
+        check(BodyLength::Chunked, Outgoing::Chunked, only, (b"", "A: b\r\n"));
+    }
+
+    #[test]
+    fn a_body_of_known_length_passes_as_it_is() {
+        check(
+            BodyLength::Fixed(11),
+            Outgoing::Plain,
+            b"hello\r\n0\r\n\r",
+            (b"hello\r\n0\r\n\r", ""),
+        );
+        check(BodyLength::Fixed(1), Outgoing::Plain, b"x", (b"x", ""));
+    }
+
+    #[test]
+    fn what_ends_with_its_connection_passes_or_gets_chunks() {
+        let body = b"0\r\n\r\nis no end here";
+        check(BodyLength::UntilClose, Outgoing::Plain, body, (body, ""));
+        check(BodyLength::UntilClose, Outgoing::Chunked, body, (body, ""));
+    }
+
+    #[test]
+    fn what_is_cut_is_never_whole() {
+        let whole = [(BodyLength::Chunked, CHUNKED), (BodyLength::Fixed(5), b"hello")];
+        for (length, message) in whole {
+            for cut in 1..message.len() {
+                let relayed = relay(length, Outgoing::Chunked, &[&message[..cut]]);
+                assert_eq!(relayed, Err(Cause::ResponseIncomplete.into()), "cut at {cut}");
+            }
+        }
+        let broken = relay(BodyLength::Chunked, Outgoing::Chunked, &[b"5\r\nhello0\r\n\r\n"]);
+        assert_eq!(broken, Err(Cause::BadRequest.into()));
+    }
+
+    #[test]
+    fn a_read_that_fills_its_buffer_leaves_room_for_its_frame() {
+        let body = vec![b'x'; READ_BYTES];
+        let mut message = format!("{:x}\r\n", body.len()).into_bytes();
+        let head = message.len();
+        message.extend_from_slice(&body);
+        message.extend_from_slice(b"\r\n0\r\n\r\n");
+        // The first read is as long as can be: all of it body, or the head and the first of it.
+        for first in [head, 1] {
+            let (start, rest) = message.split_at(first);
+            let reads: Vec<&[u8]> = std::iter::once(start).chain(rest.chunks(READ_BYTES)).collect();
+            let relayed = relay(BodyLength::Chunked, Outgoing::Chunked, &reads).unwrap();
+            assert!(decoded(&relayed.sent) == (body.clone(), String::new()));
+        }
+        let reads: Vec<&[u8]> = body.chunks(READ_BYTES).collect();
+        let relayed = relay(BodyLength::UntilClose, Outgoing::Chunked, &reads).unwrap();
+        assert!(decoded(&relayed.sent).0 == body);
+    }
+
+    /// Chance: bodies of many chunks of any size, in reads of any size.
+    #[test]
+    fn bodies_survive_whatever_chunks_and_reads_they_come_in() {
+        for seed in 0..64 {
+            let mut rng = Rng::seeded(seed);
+            let size = rng.below(150_000) as usize;
+            let body: Vec<u8> = (0..size).map(|_| rng.next() as u8).collect();
+            let mut message = Vec::new();
+            let mut rest = &body[..];
+            while !rest.is_empty() {
+                let most = [3, 300, 70_000][rng.below(3) as usize];
+                let (chunk, behind) = rest.split_at(rest.len().min(1 + rng.below(most) as usize));
+                message.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                message.extend_from_slice(chunk);
+                message.extend_from_slice(b"\r\n");
+                rest = behind;
+            }
+            message.extend_from_slice(b"0\r\n\r\n");
+            message.extend_from_slice(NEXT);
+            let (mut reads, mut rest) = (Vec::new(), &message[..]);
+            while !rest.is_empty() {
+                let most = [3, 300, READ_BYTES as u32][rng.below(3) as usize];
+                let (read, behind) = rest.split_at(rest.len().min(1 + rng.below(most) as usize));
+                reads.push(read);
+                rest = behind;
+            }
+            let relayed = relay(BodyLength::Chunked, Outgoing::Chunked, &reads).unwrap();
+            assert!(decoded(&relayed.sent).0 == body, "seed {seed}");
+            assert_eq!(relayed.left, NEXT, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_went_another_way_counts_as_passed() {
+        let mut incoming = Incoming::of_response(BodyLength::Fixed(10), LIMITS);
+        assert_eq!(incoming.left(), Some(10));
+        incoming.passed(4);
+        assert_eq!((incoming.left(), incoming.has_ended()), (Some(6), false));
+        incoming.passed(6);
+        assert_eq!((incoming.left(), incoming.has_ended()), (Some(0), true));
+        for (length, left) in [
+            (BodyLength::None, Some(0)),
+            (BodyLength::Fixed(0), Some(0)),
+            (BodyLength::Chunked, None),
+            (BodyLength::UntilClose, None),
+        ] {
+            assert_eq!(Incoming::of_response(length, LIMITS).left(), left, "{length:?}");
+        }
+    }
+}
