@@ -164,3 +164,162 @@ pub(crate) async fn open(
     }
     Err(fault.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        sync::Arc,
+    };
+
+    use super::*;
+    use crate::net::listener::{Bound, bind};
+    use crate::testkit::on_both_drivers;
+
+    const OPTIONS: Connections =
+        Connections { idle_max: 8, idle_timeout: Duration::from_secs(60), requests_max: 0 };
+
+    /// The addresses of one backend, and what they need.
+    struct Stage {
+        addresses: RefCell<Addresses>,
+        clock: Rc<Clock>,
+        deadlines: Rc<Deadlines>,
+        buffers: Rc<Buffers>,
+        counters: Arc<Slab>,
+        /// The other ends.
+        accepted: RefCell<Vec<TcpStream>>,
+    }
+
+    impl Stage {
+        fn new(addresses: &[SocketAddr]) -> Stage {
+            let clock = Rc::new(Clock::new());
+            let stage = Stage {
+                addresses: RefCell::new(Addresses::new(OPTIONS, 0)),
+                deadlines: Deadlines::new(Rc::clone(&clock)),
+                clock,
+                buffers: Buffers::new(8),
+                counters: Slab::new(),
+                accepted: RefCell::default(),
+            };
+            stage.move_to(addresses);
+            stage
+        }
+
+        fn move_to(&self, addresses: &[SocketAddr]) {
+            self.addresses.borrow_mut().move_to(addresses, &self.counters);
+        }
+
+        async fn open(&self) -> Result<Backend, Fault> {
+            let Stage { addresses, clock, deadlines, counters, .. } = self;
+            open(addresses, Duration::from_secs(5), clock, deadlines, counters).await
+        }
+
+        /// Opens a connection; to which of these.
+        async fn opened(&self, of: &[&TcpListener]) -> (Backend, usize) {
+            let backend = self.open().await.unwrap();
+            of.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+            let mut accept = |listener: &&TcpListener| {
+                let accepted = listener.accept().map(|(peer, _)| peer);
+                accepted.map(|peer| self.accepted.borrow_mut().push(peer)).is_ok()
+            };
+            let place = of.iter().position(&mut accept).unwrap();
+            (backend, place)
+        }
+
+        fn give(&self, backend: Backend) {
+            self.addresses.borrow_mut().give(backend, 1, &self.buffers, &self.counters);
+        }
+
+        /// The number of the address that a warm connection belongs to.
+        fn take(&self) -> Option<u32> {
+            let mut addresses = self.addresses.borrow_mut();
+            let taken = addresses.take(1, false, &self.buffers, &self.counters);
+            taken.map(|backend| backend.address)
+        }
+
+        fn idle(&self) -> u64 {
+            self.counters.read(Counter::BackendIdle)
+        }
+    }
+
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// An address that refuses: bound, so that nobody else gets it, and not listening.
+    fn refusing() -> Bound {
+        bind("127.0.0.1:0".parse().unwrap(), 1, true).unwrap()
+    }
+
+    #[test]
+    fn a_connection_is_opened_to_the_next_address_that_takes_it() {
+        on_both_drivers(|| async {
+            let (refusing, (one, first), (two, second)) = (refusing(), listening(), listening());
+            let stage = Stage::new(&[refusing.address, first, second]);
+            let mut opened = Vec::new();
+            for _ in 0..4 {
+                opened.push(stage.opened(&[&one, &two]).await.1);
+            }
+            assert!(opened.contains(&0) && opened.contains(&1), "{opened:?}");
+            assert_eq!(opened[0], 0, "the one behind the first, which refuses");
+            let failures = stage.counters.read(Counter::BackendConnectFailures);
+            assert_eq!(failures, 1, "one that failed lately is tried last");
+        });
+    }
+
+    #[test]
+    fn without_an_address_that_takes_it_none_is_opened() {
+        on_both_drivers(|| async {
+            let (one, two) = (refusing(), refusing());
+            let fault = Stage::new(&[one.address, two.address]).open().await.err().unwrap();
+            assert_eq!(fault.cause, Cause::ConnectFailed);
+            let fault = Stage::new(&[]).open().await.err().unwrap();
+            assert_eq!(fault.cause, Cause::NameNotResolved);
+        });
+    }
+
+    #[test]
+    fn warm_connections_are_taken_from_the_addresses_in_turn() {
+        on_both_drivers(|| async {
+            let ((one, first), (two, second)) = (listening(), listening());
+            let stage = Stage::new(&[first, second]);
+            let mut kept = Vec::new();
+            for _ in 0..4 {
+                kept.push(stage.opened(&[&one, &two]).await.0);
+            }
+            kept.into_iter().for_each(|backend| stage.give(backend));
+            let taken: Vec<_> = (0..4).map(|_| stage.take().unwrap()).collect();
+            assert!(taken[0] != taken[1] && taken[..2] == taken[2..], "{taken:?}");
+            assert_eq!((stage.take(), stage.idle()), (None, 0));
+        });
+    }
+
+    #[test]
+    fn an_address_that_stays_keeps_its_connections_and_one_that_goes_loses_them() {
+        on_both_drivers(|| async {
+            let ((one, first), (two, second)) = (listening(), listening());
+            let stage = Stage::new(&[first, second]);
+            let mut opened = Vec::new();
+            for _ in 0..4 {
+                opened.push(stage.opened(&[&one, &two]).await);
+            }
+            let busy = opened.split_off(2);
+            let numbers: Vec<u32> = busy.iter().map(|(backend, _)| backend.address).collect();
+            opened.into_iter().for_each(|(backend, _)| stage.give(backend));
+            assert_eq!(stage.idle(), 2);
+            stage.move_to(&[second]);
+            assert_eq!(stage.idle(), 1);
+            // Those that were busy meanwhile: one belongs nowhere any more.
+            let places: Vec<usize> = busy.iter().map(|(_, place)| *place).collect();
+            busy.into_iter().for_each(|(backend, _)| stage.give(backend));
+            assert_eq!(stage.idle(), 2);
+            let stays = places.iter().position(|place| *place == 1).unwrap();
+            assert_eq!((stage.take(), stage.take()), (Some(numbers[stays]), Some(numbers[stays])));
+            // What comes back is another address, though it has the old one's digits.
+            stage.move_to(&[first, second]);
+            assert!(!numbers.contains(&stage.addresses.borrow().all[0].number));
+        });
+    }
+}

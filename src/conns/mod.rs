@@ -120,3 +120,208 @@ impl Idle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpStream, rc::Rc, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::net::{
+        clock::Clock,
+        deadlines::{Deadlines, Ends, NO_TAG},
+    };
+    use crate::testkit::{eventually, on_both_drivers, pair};
+
+    const OPTIONS: Connections =
+        Connections { idle_max: 8, idle_timeout: Duration::from_secs(60), requests_max: 0 };
+
+    /// The idle connections to one backend, and what they need.
+    struct Stage {
+        conns: Conns,
+        buffers: Rc<Buffers>,
+        counters: Arc<Slab>,
+        deadlines: Rc<Deadlines>,
+    }
+
+    impl Stage {
+        fn new(options: Connections) -> Stage {
+            Stage {
+                conns: Conns::new(options),
+                buffers: Buffers::new(8),
+                counters: Slab::new(),
+                deadlines: Deadlines::new(Rc::new(Clock::new())),
+            }
+        }
+
+        /// A connection that has carried a request, and its other end.
+        fn used(&self) -> (Backend, TcpStream) {
+            let (stream, peer) = pair(|fd| self.deadlines.watch(fd, Ends::Both, NO_TAG));
+            let mut backend = Backend::new(stream, 0);
+            backend.requests = 1;
+            (backend, peer)
+        }
+
+        /// Gives a connection at this time; its number, and its other end.
+        fn give(&mut self, now: u64) -> (i32, TcpStream) {
+            let (backend, peer) = self.used();
+            let number = backend.stream.raw();
+            self.conns.give(backend, now, &self.buffers, &self.counters);
+            (number, peer)
+        }
+
+        /// Takes a connection at this time and closes it; its number.
+        fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
+            let taken = self.conns.take(now, careful, &self.buffers, &self.counters);
+            taken.map(|backend| backend.stream.raw())
+        }
+
+        fn expire(&mut self, now: u64) {
+            self.conns.expire(now, &self.buffers, &self.counters);
+        }
+
+        /// How many are idle: what is counted is what there is.
+        fn idle(&self) -> u64 {
+            let idle = self.conns.idle.len() as u64;
+            assert_eq!(self.count(Counter::BackendIdle), idle);
+            idle
+        }
+
+        fn count(&self, counter: Counter) -> u64 {
+            self.counters.read(counter)
+        }
+    }
+
+    #[test]
+    fn the_last_that_came_is_the_first_that_goes() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(OPTIONS);
+            let ((first, _a), (second, _b)) = (stage.give(1), stage.give(2));
+            assert_eq!(stage.idle(), 2);
+            assert_eq!(stage.take(3, false), Some(second));
+            assert_eq!(stage.take(3, false), Some(first));
+            assert_eq!((stage.take(3, false), stage.idle()), (None, 0));
+        });
+    }
+
+    #[test]
+    fn none_is_kept_that_may_not_be() {
+        on_both_drivers(|| async {
+            let none = Connections { idle_max: 0, ..OPTIONS };
+            let not_long = Connections { idle_timeout: Duration::ZERO, ..OPTIONS };
+            let once = Connections { requests_max: 1, ..OPTIONS };
+            let twice = Connections { requests_max: 2, ..OPTIONS };
+            for (options, kept) in [(none, 0), (not_long, 0), (once, 0), (twice, 1)] {
+                let mut stage = Stage::new(options);
+                let _peer = stage.give(1);
+                assert_eq!(stage.idle(), kept, "{options:?}");
+            }
+            let mut stage = Stage::new(OPTIONS);
+            for (hint, kept) in [(0, 0), (1, 0), (2, 1)] {
+                let (mut backend, _peer) = stage.used();
+                backend.keeps_idle = Some(hint);
+                stage.conns.give(backend, 1, &stage.buffers, &stage.counters);
+                assert_eq!(stage.idle(), kept, "timeout={hint}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_connection_is_used_until_its_time_is_over() {
+        on_both_drivers(|| async {
+            let short = Connections { idle_timeout: Duration::from_secs(4), ..OPTIONS };
+            // A hint of 5 s is 4 s for us: we close first.
+            for (options, hint) in [(short, None), (OPTIONS, Some(5)), (short, Some(60))] {
+                let mut stage = Stage::new(options);
+                let mut peers = Vec::new();
+                for _ in 0..3 {
+                    let (mut backend, peer) = stage.used();
+                    backend.keeps_idle = hint;
+                    stage.conns.give(backend, 10, &stage.buffers, &stage.counters);
+                    peers.push(peer);
+                }
+                stage.expire(4_009);
+                assert_eq!(stage.idle(), 3);
+                assert!(stage.take(4_009, false).is_some());
+                stage.expire(4_010);
+                assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (0, 2));
+            }
+            let mut stage = Stage::new(short);
+            let _peer = stage.give(10);
+            assert_eq!(stage.take(4_010, false), None);
+            assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (0, 1));
+        });
+    }
+
+    #[test]
+    fn what_comes_back_in_a_burst_stays_for_the_next_and_no_longer() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(Connections { idle_max: 2, ..OPTIONS });
+            let given: Vec<_> = (0..5).map(|place| stage.give(100 + place)).collect();
+            stage.expire(100 + SURPLUS_MS - 1);
+            assert_eq!(stage.idle(), 5);
+            stage.expire(100 + SURPLUS_MS);
+            assert_eq!(stage.idle(), 4, "the first has been of no use for a round");
+            stage.expire(104 + SURPLUS_MS);
+            assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (2, 3));
+            assert_eq!(stage.take(400, false), Some(given[4].0));
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_sent_twice_goes_where_a_request_went_a_moment_ago() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(OPTIONS);
+            let (old, _a) = stage.give(100);
+            assert_eq!(stage.take(100 + YOUNG_MS + 1, true), None);
+            assert_eq!(stage.idle(), 1, "it is kept for others");
+            let (young, _b) = stage.give(200);
+            assert_eq!(stage.take(200 + YOUNG_MS, true), Some(young));
+            assert_eq!(stage.take(200 + YOUNG_MS, true), None);
+            assert_eq!(stage.take(200 + YOUNG_MS, false), Some(old));
+        });
+    }
+
+    #[test]
+    fn one_that_the_backend_spoiled_is_found_out_before_it_is_used() {
+        on_both_drivers(|| async {
+            for counter in [Counter::BackendUnasked, Counter::BackendClosedIdle] {
+                let spoil = |peer: TcpStream| {
+                    (counter == Counter::BackendUnasked).then(|| {
+                        (&peer).write_all(b"unasked").expect("it is open");
+                        peer
+                    })
+                };
+                // By the sweep.
+                let mut stage = Stage::new(OPTIONS);
+                let ((_, good), (_, bad)) = (stage.give(1), stage.give(2));
+                let bad = spoil(bad);
+                eventually(|| {
+                    stage.expire(3);
+                    stage.count(counter) == 1
+                })
+                .await;
+                assert_eq!(stage.idle(), 1);
+                // By the next who wants it; it came after the first byte of the other stream.
+                let (good_number, good_too) = stage.give(4);
+                let (_, bad_too) = stage.give(5);
+                let bad_too = spoil(bad_too);
+                let (sign, mut giver) = pair(|fd| stage.deadlines.watch(fd, Ends::Both, NO_TAG));
+                giver.write_all(b"!").expect("it is open");
+                sign.readable().await.expect("it is there");
+                assert_eq!(stage.take(6, false), Some(good_number));
+                assert_eq!((stage.idle(), stage.count(counter)), (1, 2));
+                drop((good, bad, good_too, bad_too));
+            }
+        });
+    }
+
+    #[test]
+    fn all_can_be_closed() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(OPTIONS);
+            let _peers = (stage.give(1), stage.give(1));
+            stage.conns.clear(&stage.counters);
+            assert_eq!(stage.idle(), 0);
+        });
+    }
+}
