@@ -85,3 +85,168 @@ impl Drop for Admitted {
         worker.look_whether_drained();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::{fd::AsRawFd, unix::net::UnixStream},
+        sync::Arc,
+    };
+
+    use super::super::{Common, Own};
+    use super::*;
+    use crate::base::rng::Rng;
+    use crate::net::deadlines::{Ended, Ends, Watched};
+    use crate::shared::counters::Slab;
+
+    /// A worker with a limit for the process and one for each listener; 0 = none.
+    fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
+        let mut text = String::from("[pool.app]\nbackends = [\"127.0.0.1:9\"]\n");
+        for place in 0..listeners.len() {
+            let listener = format!("[listener.l{place}]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n");
+            text.push_str(&listener);
+        }
+        let plan = crate::config::parse("admission.toml", &text).unwrap().plan;
+        let common = Common {
+            plan: Arc::new(plan),
+            cores: 1,
+            pseudonym: "ringway-test".into(),
+            connections: Permits::new(process),
+            listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
+        };
+        Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })
+    }
+
+    /// A client connection as `server` keeps it. Fields are dropped in this order.
+    struct Open {
+        watched: Watched,
+        listener: u16,
+        _socket: UnixStream,
+        _admitted: Admitted,
+    }
+
+    impl Open {
+        /// Whether it has been closed to make room, and only takes a moment to end.
+        fn is_closing(&self) -> bool {
+            self.watched.ended() == Ended::Closed
+        }
+
+        fn rests(&self) {
+            self.watched.idle(1, 0);
+        }
+    }
+
+    fn enter(worker: &Rc<Worker>, listener: u16) -> Option<Open> {
+        let admitted = Admitted::enter(worker, ListenerId(listener))?;
+        let (socket, _) = UnixStream::pair().unwrap();
+        let watched = worker.deadlines.watch(socket.as_raw_fd(), Ends::Reading, listener);
+        Some(Open { watched, listener, _socket: socket, _admitted: admitted })
+    }
+
+    #[test]
+    fn as_many_are_let_in_as_there_is_room_for() {
+        let worker = worker(2, &[0]);
+        let (one, _two) = (enter(&worker, 0).unwrap(), enter(&worker, 0).unwrap());
+        assert!(enter(&worker, 0).is_none());
+        drop(one);
+        let _three = enter(&worker, 0).unwrap();
+        assert!(enter(&worker, 0).is_none());
+        assert_eq!(worker.counters.read(Counter::Connections), 2);
+        assert_eq!(worker.counters.read(Counter::IdleEvicted), 0);
+    }
+
+    #[test]
+    fn the_longest_idle_makes_room_and_its_place_is_given_once() {
+        let worker = worker(2, &[0]);
+        let (one, two) = (enter(&worker, 0).unwrap(), enter(&worker, 0).unwrap());
+        two.rests();
+        one.rests();
+        let three = enter(&worker, 0).unwrap();
+        assert!(two.is_closing() && !one.is_closing());
+        let four = enter(&worker, 0).unwrap();
+        assert!(one.is_closing());
+        assert!(enter(&worker, 0).is_none(), "two are served");
+        drop((one, two));
+        assert!(enter(&worker, 0).is_none(), "two are still served");
+        drop(three);
+        let _five = enter(&worker, 0).unwrap();
+        assert!(enter(&worker, 0).is_none());
+        drop(four);
+    }
+
+    #[test]
+    fn a_full_listener_takes_room_from_its_own_alone() {
+        let worker = worker(0, &[1, 0]);
+        let other = enter(&worker, 1).unwrap();
+        other.rests();
+        let own = enter(&worker, 0).unwrap();
+        assert!(enter(&worker, 0).is_none() && !other.is_closing());
+        own.rests();
+        let _next = enter(&worker, 0).unwrap();
+        assert!(own.is_closing() && !other.is_closing());
+    }
+
+    #[test]
+    fn who_is_refused_by_the_listener_costs_nobody_else_the_connection() {
+        let worker = worker(2, &[1, 0]);
+        let (_own, other) = (enter(&worker, 0).unwrap(), enter(&worker, 1).unwrap());
+        other.rests();
+        assert!(enter(&worker, 0).is_none());
+        assert!(!other.is_closing());
+        drop(other);
+        let _next = enter(&worker, 1).unwrap();
+        assert!(enter(&worker, 1).is_none(), "two are served");
+    }
+
+    #[test]
+    fn one_that_closes_makes_room_for_both_limits() {
+        let worker = worker(2, &[1, 0]);
+        let (own, other) = (enter(&worker, 0).unwrap(), enter(&worker, 1).unwrap());
+        other.rests();
+        own.rests();
+        let _next = enter(&worker, 0).unwrap();
+        assert!(own.is_closing() && !other.is_closing());
+    }
+
+    /// Chance: however connections come, rest, make room and end, no limit is ever exceeded, and
+    /// none of the room is lost.
+    #[test]
+    fn limits_are_exact_whatever_happens() {
+        for seed in 0..128 {
+            let mut rng = Rng::seeded(seed);
+            let limits = [1 + rng.below(6), rng.below(5), rng.below(5)];
+            let worker = worker(limits[0], &limits[1..]);
+            let mut open: Vec<Open> = Vec::new();
+            for step in 0..300 {
+                let at = rng.below(open.len() as u32) as usize;
+                match (rng.below(5), open.get(at)) {
+                    (0..3, _) | (_, None) => open.extend(enter(&worker, rng.below(2) as u16)),
+                    (3, Some(one)) if !one.is_closing() => one.rests(),
+                    _ => drop(open.swap_remove(at)),
+                }
+                let served = |of: &dyn Fn(&Open) -> bool| {
+                    open.iter().filter(|one| !one.is_closing() && of(one)).count() as u32
+                };
+                let counts = [
+                    served(&|_| true),
+                    served(&|one| one.listener == 0),
+                    served(&|one| one.listener == 1),
+                ];
+                for (count, limit) in counts.into_iter().zip(limits) {
+                    let fits = limit == 0 || count <= limit;
+                    assert!(fits, "seed {seed}, step {step}: {counts:?} of {limits:?}");
+                }
+            }
+            drop(open);
+            let mut filled: Vec<Open> = Vec::new();
+            for listener in 0..2 {
+                let own = limits[usize::from(listener) + 1];
+                let room = limits[0] - filled.len() as u32;
+                let expected = if own == 0 { room } else { room.min(own) };
+                let before = filled.len();
+                filled.extend(std::iter::from_fn(|| enter(&worker, listener)).take(99));
+                assert_eq!((filled.len() - before) as u32, expected, "seed {seed}: {limits:?}");
+            }
+        }
+    }
+}
