@@ -44,7 +44,7 @@ pub(super) async fn once(
     record.attempts = record.attempts.saturating_add(1);
     record.reused = false;
     (record.times.connect, record.times.first_byte) = (None, None);
-    let mut backend = connection(worker, exchange, id).await?;
+    let mut backend = connection(worker, client, exchange, id).await?;
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
     let in_flight = InFlight::begin(&exchange.in_force, exchange.pool, id);
@@ -61,7 +61,7 @@ pub(super) async fn once(
         times.waited += until - asked;
         times.first_byte = (begun.at > 0).then(|| begun.at - exchange.began);
     }
-    if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
+    if let Some(fault) = upload.as_ref().and_then(|upload| fault_of_upload(exchange, upload)) {
         restore(client, exchange, upload);
         return Err(fault);
     }
@@ -80,12 +80,15 @@ pub(super) async fn once(
 /// A warm connection, or a new one.
 async fn connection(
     worker: &Worker,
+    client: &Client,
     exchange: &mut Exchange,
     id: BackendId,
 ) -> Result<Backend, Fault> {
     let pool = exchange.in_force.pool(exchange.pool);
     // What cannot be sent again goes on a connection that was in use a moment ago.
-    let careful = !exchange.scratch.request.method.is_idempotent();
+    let repeatable =
+        exchange.scratch.request.method.is_idempotent() && client.held_body().is_some();
+    let careful = !repeatable;
     if !exchange.stale_before {
         let now = worker.clock.now();
         if let Some(warm) = pool.take(id, now, careful, &worker.buffers, &worker.counters) {
@@ -325,6 +328,15 @@ fn fetched(limits: HeadLimits, exchange: &Exchange, fetching: Fetching) -> Resul
     let buffer = Some(buffer);
     let fetched = Box::new(Fetched { id, backend, buffer, body, length, upload, in_flight });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
+}
+
+/// The fault that stopped an upload. A client that was told to go ahead by nobody has not let us
+/// wait for its body: it waited for the backend (RFC 9110 §10.1.1).
+fn fault_of_upload(exchange: &Exchange, upload: &Upload) -> Option<Fault> {
+    let fault = upload.fault_of_client()?;
+    let waits = exchange.scratch.request.expects_continue && !exchange.interim_sent;
+    let late = fault.cause == Cause::RequestTimeout && upload.bytes() == 0;
+    Some(if waits && late { Cause::ResponseTimeout.into() } else { fault })
 }
 
 /// Gives the client its reader back, if the upload has ended.

@@ -27,6 +27,8 @@ on_both_drivers!(
     urgent_data_in_a_long_answer_cuts_it,
     two_limits_at_once_stay_exact,
     a_client_that_is_let_in_is_served_by_a_stop,
+    a_backend_that_says_nothing_to_an_expectation_is_at_fault,
+    a_body_that_cannot_be_sent_again_goes_on_a_young_connection,
 );
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\n";
@@ -189,4 +191,31 @@ fn hammer(address: SocketAddr) -> usize {
         client.response().expect(200, "served");
     }
     0
+}
+
+/// The client, which rightly waited for 100 (Continue), was told that it was late.
+fn a_backend_that_says_nothing_to_an_expectation_is_at_fault(driver: Driver) {
+    let stage = Stage::on(driver)
+        .listener("timeouts = { client-body = \"500ms\" }")
+        .backend(plays(|visit| {
+            visit.head()?;
+            visit.drain()
+        }))
+        .start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.response().expect_fault(504, "response_timeout");
+}
+
+/// A body that is streamed is as little repeatable as a POST, whatever the method.
+fn a_body_that_cannot_be_sent_again_goes_on_a_young_connection(driver: Driver) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    let mut client = stage.connect();
+    client.get("/").expect(200, "ok");
+    let put = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    client.send(put).response().expect(200, "ok");
+    assert_eq!(stage.backend(0).visits(), 1);
+    thread::sleep(Duration::from_millis(1_500));
+    client.send(put).response().expect(200, "ok");
+    assert_eq!(stage.backend(0).visits(), 2);
 }
