@@ -1,6 +1,4 @@
-//! A client's connection while it is served: taking heads from what is buffered, saying what is
-//! body, sending answers. It decides nothing about a request and knows no backend; what it says of
-//! a failed read or write is whose doing it was.
+//! A client's connection while it is served: reading heads and bodies, sending answers.
 //!
 //! What is idle is not here (`server/connection.rs`). Bytes are read once: what was parsed is
 //! consumed, and what lies behind it belongs to the next message.
