@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::connection;
+use super::{connection, linger::turn_away};
 use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault},
@@ -37,6 +37,10 @@ const BATCH: usize = 128;
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a drain waits for handshakes that are under way.
+const HANDSHAKE_STEP: Duration = Duration::from_millis(10);
+const HANDSHAKE_STEPS: u32 = 10;
+
 /// Takes connections until the worker drains; then those that wait, and no more.
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, port: u16) {
     worker.begin_to_accept();
@@ -50,8 +54,13 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
             Some(Err(_)) => sleep(PAUSE).await,
         }
     }
-    // Clients in the queue are served; new ones find nobody and try again elsewhere.
+    // Clients in the queue are served, and those whose handshake is under way, which takes them as
+    // long as a way there and back; new ones find nobody and try again elsewhere.
     if accepting.listener.refuse_new().is_ok() {
+        for _ in 0..HANDSHAKE_STEPS {
+            accepting.batch(usize::MAX).await;
+            sleep(HANDSHAKE_STEP).await;
+        }
         accepting.batch(usize::MAX).await;
     }
     accepting.worker.end_to_accept();
@@ -94,7 +103,7 @@ impl Accepting {
         let address = address.unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0).into());
         let Some(admitted) = Admitted::enter(worker, self.id) else {
             worker.count(Counter::RejectedOverloaded);
-            return self.refuse(&fd, address);
+            return self.refuse(fd, address);
         };
         let plan = worker.in_force();
         let trusted = &plan.plan.listener(self.id).trusted_proxies;
@@ -106,8 +115,8 @@ impl Accepting {
         connection::spawn(Rc::clone(worker), stream, peer, admitted);
     }
 
-    /// Answers 503 without reading and closes.
-    fn refuse(&self, fd: &OwnedFd, address: SocketAddr) {
+    /// Answers 503 without a look at the request, and closes.
+    fn refuse(&self, fd: OwnedFd, address: SocketAddr) {
         let worker = &self.worker;
         let fault = Fault::from(Cause::Overloaded);
         let request_id = worker.request_id();
@@ -118,7 +127,7 @@ impl Accepting {
             ..FaultAnswer::default()
         };
         answer::write_fault(fault, &about, &mut out);
-        send_and_close(fd, &out);
+        turn_away(worker, fd, &out);
         if worker.logs.is_on(self.id) {
             let peer = SocketAddr::new(address.ip().to_canonical(), address.port());
             worker.log(&Line {
@@ -158,14 +167,4 @@ fn out_of_descriptors(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
         .iter()
         .any(|full| errno == Some(full.raw_os_error()))
-}
-
-/// Sends an answer that nobody waits for.
-fn send_and_close(fd: &OwnedFd, out: &[u8]) {
-    let _ = rustix::net::send(fd, out, rustix::net::SendFlags::NOSIGNAL);
-    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
-    // What the client has sent is read, so that the close is no reset that destroys the answer.
-    let mut room = [0; 4096];
-    let at_once = rustix::net::RecvFlags::DONTWAIT;
-    while rustix::net::recv(fd, &mut room[..], at_once).is_ok_and(|(_, count)| count > 0) {}
 }

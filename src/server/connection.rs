@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use super::linger::linger;
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, io::task, stream::Stream};
@@ -20,10 +21,6 @@ use crate::plan::ListenerTimeouts;
 use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
 use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Worker};
-
-/// A lingering close reads and forgets so much, for so long, that the client sees its answer.
-const LINGER_BYTES: usize = 256 << 10;
-const LINGER_MS: u64 = 1_000;
 
 /// Serves a connection in a task of its own.
 pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
@@ -40,7 +37,12 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Ad
         began,
         _admitted: admitted,
     };
-    task(Netted { worker, serving: Box::pin(connection.serve()) });
+    netted(worker, connection.serve());
+}
+
+/// Runs what serves one connection as a task of its own.
+pub(super) fn netted(worker: Rc<Worker>, serving: impl Future<Output = ()> + 'static) {
+    task(Netted { worker, serving: Box::pin(serving) });
 }
 
 /// A connection's task over a net: a panic ends this connection and no other, and is counted as
@@ -96,7 +98,9 @@ impl Connection {
                 After::Idle => self.idle(),
                 After::Partial { new: true } => self.read_by(self.timeouts().client_header),
                 After::Partial { new: false } => {}
-                After::Close(Reuse::Linger) => return Box::pin(self.linger()).await,
+                After::Close(Reuse::Linger) => {
+                    return Box::pin(linger(&self.worker, &self.stream)).await;
+                }
                 After::Close(Reuse::Reset) => return self.stream.reset_on_close(),
                 // First the end of what we say, with what was held back for it.
                 After::Close(Reuse::Keep | Reuse::Close) => {
@@ -188,27 +192,6 @@ impl Connection {
             worker.buffers.give(buffer);
         }
         After::Close(reuse)
-    }
-
-    /// Closes so that the client sees its answer and not a reset: we say that we are done, read
-    /// what it still sends for a while, and close.
-    async fn linger(&mut self) {
-        self.stream.shut_down(Half::Writing);
-        self.worker.clock.renew();
-        self.stream.watched().read_by(self.worker.clock.now() + LINGER_MS);
-        let mut room = vec![0; 16 << 10];
-        let mut left = LINGER_BYTES;
-        while left > 0 && self.stream.ended() == Ended::No {
-            match self.stream.discard_now(&mut room) {
-                Ok(count) if count > 0 => left = left.saturating_sub(count),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    if self.stream.readable().await.is_err() {
-                        return;
-                    }
-                }
-                Ok(_) | Err(_) => return,
-            }
-        }
     }
 }
 

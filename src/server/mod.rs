@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod cores;
 mod descriptors;
+mod linger;
 mod logs;
 mod names;
 mod refusal;

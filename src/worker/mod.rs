@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     open: Cell<u32>,
     /// Listeners of this worker that still take connections, be it only those that wait.
     accepting: Cell<u32>,
+    /// Clients that were turned away and have not gone.
+    pub(crate) turned_away: Cell<u32>,
     /// Permits of connections that were closed to make room: the next to be given back are
     /// already in use by those that came instead.
     owed: Cell<u32>,
@@ -141,6 +143,7 @@ impl Worker {
             scratches: RefCell::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
+            turned_away: Cell::new(0),
             owed: Cell::new(0),
             owed_by_listener,
             draining: Signal::default(),

@@ -29,6 +29,7 @@ on_both_drivers!(
     a_client_that_is_let_in_is_served_by_a_stop,
     a_backend_that_says_nothing_to_an_expectation_is_at_fault,
     a_body_that_cannot_be_sent_again_goes_on_a_young_connection,
+    who_is_turned_away_sees_why_whatever_it_sends,
 );
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\n";
@@ -218,4 +219,26 @@ fn a_body_that_cannot_be_sent_again_goes_on_a_young_connection(driver: Driver) {
     thread::sleep(Duration::from_millis(1_500));
     client.send(put).response().expect(200, "ok");
     assert_eq!(stage.backend(0).visits(), 2);
+}
+
+/// A client that was turned away with 503 and sent on was reset before it could read that.
+fn who_is_turned_away_sees_why_whatever_it_sends(driver: Driver) {
+    let cue = Cue::default();
+    let stage = Stage::on(driver).limits("connections = 1").backend(answers_on(&cue, "ok")).start();
+    let mut asking = stage.connect();
+    asking.send(get("/"));
+    eventually("one asks", || stage.backend(0).requests().len(), |count| *count == 1);
+    for _ in 0..5 {
+        let mut client = stage.connect();
+        // Sent when the answer is there and the connection, but for us, closed.
+        thread::sleep(Duration::from_millis(20));
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+        for _ in 0..10 {
+            client.send([b'x'; 10_000]);
+        }
+        client.response().expect_fault(503, "overloaded");
+        client.expect_end();
+    }
+    cue.give();
+    asking.response().expect(200, "ok");
 }
