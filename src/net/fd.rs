@@ -214,12 +214,14 @@ pub(crate) fn splice(
     }
 }
 
-/// Makes a listening socket drop new connections: those in its queue are still accepted, and the
-/// clients whose SYN is dropped try again (and find whoever listens then).
+/// Makes a listening socket drop new connections: those in its queue are still accepted, those
+/// whose handshake is under way get there, and the clients whose SYN is dropped try again (and find
+/// whoever listens then).
 pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
-    // `ret #0`: the classic filter that keeps nothing of a packet.
-    let mut program = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
-    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    // A classic filter of TCP segments: `ldb [13]; jset #SYN; ret #0; ret #all`.
+    let op = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut program = [op(0x30, 0, 13), op(0x45, 1, 0x02), op(0x06, 0, 0), op(0x06, 0, u32::MAX)];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the kernel copies the program before the call returns.
     let result = unsafe {
         libc::setsockopt(

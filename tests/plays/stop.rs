@@ -205,6 +205,8 @@ fn expect_finished(stopping: JoinHandle<(Duration, bool)>) {
 
 #[track_caller]
 fn expect_closed(stage: &Stage) {
-    let connect = || TcpStream::connect_timeout(&stage.address(), SOON).is_err();
+    // At first a new connection is not answered at all, and would try again in a second.
+    let at_most = Duration::from_millis(100);
+    let connect = || TcpStream::connect_timeout(&stage.address(), at_most).is_err();
     eventually("new connections are refused", connect, |refused| *refused);
 }
