@@ -71,11 +71,13 @@ pub(super) fn panics_in_one_line() {
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no reason given");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        talk(&format!(
-            "ringway: a bug, please report it: {} ({place}, version {})",
-            text.unwrap_or("no reason given"),
-            env!("CARGO_PKG_VERSION")
-        ));
+        let version = env!("CARGO_PKG_VERSION");
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(place, version, "a bug, please report it: {text}");
+        } else {
+            talk(&format!("ringway: a bug, please report it: {text} ({place}, version {version})"));
+        }
     }));
 }

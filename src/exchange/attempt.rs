@@ -112,10 +112,13 @@ async fn connection(
     match opened {
         Ok(backend) => {
             worker.count(Counter::BackendOpened);
+            worker.events.reachable(exchange.pool, id);
             Ok(backend)
         }
         Err(fault) => {
-            pool.refused(id, worker.clock.now());
+            let now = worker.clock.now();
+            pool.refused(id, now);
+            worker.events.unreachable((exchange.pool, id), fault.cause, pool.lost(id), now);
             Err(late(worker, exchange, fault))
         }
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod access_log;
 pub(crate) mod dates;
+pub(crate) mod events;
 pub(crate) mod record;
 pub(crate) mod request_id;
 mod text;

@@ -23,6 +23,7 @@ use crate::net::{
 };
 use crate::observe::{
     access_log::Line,
+    events::Limit,
     record::{Asked, Asker, Record, Term},
 };
 use crate::plan::ListenerId;
@@ -151,6 +152,7 @@ impl Accepting {
     /// serves.
     fn turn_one_away(&mut self) {
         self.worker.count(Counter::RejectedDescriptors);
+        self.worker.events.limit(Limit::Descriptors, self.worker.clock.now());
         self.spare = None;
         drop(self.listener.accept());
         self.spare = spare();

@@ -4,13 +4,15 @@
 //! addresses bound. So a refused start has changed nothing. Names are looked up beside the cores.
 
 mod accept;
+mod access_logs;
 mod connection;
 mod cores;
 mod descriptors;
 mod linger;
-mod logs;
 mod names;
+mod operational_log;
 mod refusal;
+mod reporter;
 mod run;
 mod spawn;
 mod start;

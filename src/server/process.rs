@@ -6,12 +6,13 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::Signals,
 };
+use tracing::{info, warn};
 
 use super::{
-    Handle, StartError, Stop,
+    Handle, StartError, Stop, operational_log,
     start::{Options, start_with},
 };
-use crate::plan::Plan;
+use crate::plan::{LogFormat, Plan};
 
 /// Serves until a signal ends it.
 ///
@@ -23,14 +24,22 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let backends: usize = plan.pools.iter().map(|pool| pool.backends.len()).sum();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
-    let report = Box::new(|line: &str| eprintln!("ringway: {line}"));
+    operational_log::install(&plan.global);
+    let (instance, format) = (plan.global.instance.clone(), plan.global.log_format);
+    let report = Box::new(|line: &str| info!("{line}"));
     let handle = start_with(plan, Options { report, ..Options::default() })?;
     eprintln!("{}", first_line(&handle, routes, pools, backends));
+    if format == LogFormat::Json {
+        // Whoever reads JSON cannot read the first line.
+        let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
+        let (cores, listeners) = (handle.core_count(), handle.addresses().len());
+        info!(instance, version, driver, cores, listeners, routes, pools, backends, "started");
+    }
     for note in handle.notes() {
-        eprintln!("ringway: {note}");
+        warn!("{note}");
     }
     for (name, address) in handle.addresses() {
-        eprintln!("ringway: listener \"{name}\" on {address}");
+        info!("listener \"{name}\" on {address}");
     }
     let lameduck = match first_end(&handle, &mut signals) {
         SIGINT => Duration::ZERO,
@@ -63,10 +72,10 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
 fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
     for signal in signals.forever() {
         match signal {
-            SIGHUP => eprintln!("ringway: HUP: reload has not landed yet; nothing was changed"),
-            SIGUSR1 if handle.reopen_logs() => eprintln!("ringway: USR1: access logs reopened"),
-            SIGUSR1 => eprintln!("ringway: USR1: there is no access log to reopen"),
-            SIGUSR2 => eprintln!("ringway: USR2: upgrade has not landed yet; nothing was changed"),
+            SIGHUP => warn!("HUP: reload has not landed yet; nothing was changed"),
+            SIGUSR1 if handle.reopen_logs() => info!("USR1: access logs reopened"),
+            SIGUSR1 => warn!("USR1: there is no access log to reopen"),
+            SIGUSR2 => warn!("USR2: upgrade has not landed yet; nothing was changed"),
             end => return end,
         }
     }
@@ -84,25 +93,30 @@ fn exit_at_once() -> ! {
 const SAME: Duration = Duration::from_millis(20);
 
 /// Lameduck, drain, end; a second signal ends at once.
-fn stop(handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
+fn stop(mut handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
     let told = Instant::now();
     std::thread::spawn(move || {
         let again = signals
             .forever()
             .find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal) && told.elapsed() > SAME);
         if again.is_some() {
-            eprintln!("ringway: told twice: ending at once");
+            warn!("told twice: ending at once");
             exit_at_once();
         }
     });
     if !lameduck.is_zero() {
-        eprintln!("ringway: lameduck for {lameduck:?}");
+        info!("lameduck for {lameduck:?}");
         // No core ends by itself meanwhile; a second signal ends them all.
         let _ = handle.wait(lameduck);
     }
-    eprintln!("ringway: draining for at most {drain:?}");
-    let open = handle.count("connections");
-    let finished = handle.stop(Stop::Graceful);
-    let how = if finished { "all finished" } else { "the rest were cut" };
-    eprintln!("ringway: stopped; {open} connections were open when the drain began, {how}");
+    let connections = handle.count("connections");
+    info!(connections, "draining for at most {drain:?}");
+    let finished = handle.end_as(Stop::Graceful);
+    let how = if finished { "all finished" } else { "what had not finished was cut" };
+    info!(
+        connections_total = handle.count("connections_accepted_total"),
+        requests_total = handle.count("requests_total"),
+        access_log_dropped_total = handle.count("access_log_dropped_total"),
+        "stopped: {how}"
+    );
 }

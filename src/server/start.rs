@@ -14,21 +14,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, bounded};
+use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
+    access_logs::{AccessLogs, Outlets},
     cores, descriptors,
-    logs::Logs,
     names::{self, First, Lookup, Names, Report},
     refusal::cannot_listen,
+    reporter::Reporter,
     run::Sockets,
     spawn::{self, DriverInUse, Job, Ready},
 };
 use crate::net::listener::{self, Bound};
+use crate::observe::events::{self, Event};
 use crate::plan::{Listener, ListenerId, Plan};
 use crate::shared::{
     counters::{Slab, TABLE},
     inbox::{Inbox, Message, Outbox, mailbox},
+    lost::Lost,
     permits::Permits,
 };
 use crate::worker::{Common, Own};
@@ -67,7 +71,8 @@ pub struct Handle {
     counters: Vec<Arc<Slab>>,
     workers: Vec<(Outbox, JoinHandle<()>)>,
     names: Option<Names>,
-    logs: Logs,
+    access_logs: AccessLogs,
+    reporter: Reporter,
     /// Closed when the last worker has ended.
     ended: Receiver<()>,
 }
@@ -110,8 +115,9 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let mut names = Names::begin(&plan, lookup, report, outboxes.clone())
         .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
     let bound = bind_all(&plan, chosen.len())?;
-    let (logs, outlets, log_counters) = Logs::open(&plan, chosen.len())?;
-    let common = common(plan, chosen.len());
+    let mut counters: Vec<_> = chosen.iter().map(|_| Slab::new()).collect();
+    let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
+    let (common, told) = common(plan, chosen.len());
     let plan = Arc::clone(&common.plan);
     let addresses =
         bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
@@ -122,32 +128,49 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         let backlog = plan.listener(*id).backlog;
         listener::listen(bound, backlog).map_err(|error| refusal(bound.address, &error))?;
     }
-    let sockets = share_out(bound, chosen.len());
-    let (ready, readiness) = bounded::<Ready>(chosen.len());
+    let reporter = Reporter::start(told, plan, counters.clone())
+        .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
     let (alive, ended) = bounded::<()>(0);
     let mut handle = Handle {
         addresses,
-        drain: plan.global.shutdown.drain,
+        drain: common.plan.global.shutdown.drain,
         driver: DriverInUse::IoUring,
         cores: cores::names(&chosen),
-        notes: Vec::new(),
+        notes,
         backends_without_address: unknown,
-        counters: vec![log_counters],
+        counters,
         workers: Vec::new(),
         names,
-        logs,
+        access_logs,
+        reporter,
         ended,
     };
+    let sockets = share_out(bound, chosen.len());
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
-    for ((core_index, core), given) in chosen.iter().enumerate().zip(given) {
-        let ((outbox, inbox), (sockets, outlets)) = given;
-        let counters = Slab::new();
-        handle.counters.push(Arc::clone(&counters));
+    spawn_all(&mut handle, common, alive, chosen.into_iter().zip(given))?;
+    handle.notes.dedup();
+    Ok(handle)
+}
+
+/// What one core is given: its mailbox, its sockets, its ends of the logs.
+type Given = ((Outbox, Inbox), (Sockets, Outlets));
+
+/// Starts the workers and waits until all of them serve.
+fn spawn_all(
+    handle: &mut Handle,
+    common: Common,
+    alive: Sender<()>,
+    cores: impl Iterator<Item = (CoreId, Given)>,
+) -> Result<(), StartError> {
+    let global = &common.plan.global;
+    let (ready, readiness) = bounded::<Ready>(common.cores);
+    for (core_index, (core, ((outbox, inbox), (sockets, outlets)))) in cores.enumerate() {
+        let counters = Arc::clone(&handle.counters[core_index]);
         let job = Job {
             common: common.clone(),
             own: Own { core_index, counters, outlets },
-            core: plan.global.pin.then_some(*core),
-            driver: plan.global.driver,
+            core: global.pin.then_some(core),
+            driver: global.driver,
             sockets,
             inbox,
             ready: ready.clone(),
@@ -157,16 +180,14 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
             .map_err(|error| StartError(format!("cannot start core {core_index}: {error}")))?;
         handle.workers.push((outbox, thread));
     }
-    drop((ready, alive));
-    for _ in 0..chosen.len() {
+    drop(ready);
+    for _ in 0..common.cores {
         let said = readiness.recv().map_err(|_| StartError("a core ended at its start".into()))?;
         let (driver, why) = said.map_err(StartError)?;
         handle.driver = driver;
-        notes.extend(why);
+        handle.notes.extend(why);
     }
-    notes.dedup();
-    handle.notes = notes;
-    Ok(handle)
+    Ok(())
 }
 
 /// A mailbox for each core.
@@ -176,16 +197,20 @@ fn mailboxes(cores: usize) -> Result<(Vec<Outbox>, Vec<Inbox>), StartError> {
     Ok(all.into_iter().unzip())
 }
 
-/// What all workers are given.
-fn common(plan: Plan, cores: usize) -> Common {
+/// What all workers are given, and where it comes out what they tell.
+fn common(plan: Plan, cores: usize) -> (Common, Receiver<Event>) {
     let limit = |listener: &Listener| Permits::new(listener.connections_max);
-    Common {
+    let (events, told) = events::channel();
+    let common = Common {
         cores,
         pseudonym: pseudonym(),
         connections: Permits::new(plan.limits.connections),
         listener_connections: plan.listeners.iter().map(limit).collect(),
+        events,
+        lost: Lost::new(plan.pools.iter().map(|pool| pool.backends.len())),
         plan: Arc::new(plan),
-    }
+    };
+    (common, told)
 }
 
 /// Binds every address of every listener, for every core.
@@ -280,7 +305,7 @@ impl Handle {
     /// Opens the access logs anew, as whoever has moved their files away wants it, and does not
     /// wait for it; false where there is none, or the disk is too far behind.
     pub fn reopen_logs(&self) -> bool {
-        self.logs.reopen()
+        self.access_logs.reopen()
     }
 
     /// Begins to drain and returns at once; `stop` or `wait` end it.
@@ -303,6 +328,11 @@ impl Handle {
 
     /// Stops and waits for all threads; true where everything had finished by itself.
     pub fn stop(mut self, stop: Stop) -> bool {
+        self.end_as(stop)
+    }
+
+    /// As `stop`, of one that is still to be asked what it counted.
+    pub(super) fn end_as(&mut self, stop: Stop) -> bool {
         let finished = match stop {
             Stop::Now => false,
             Stop::Graceful => {
@@ -321,7 +351,8 @@ impl Handle {
             // A worker that panicked has ended the process.
             let _ = thread.join();
         }
-        self.logs.end();
+        self.reporter.end();
+        self.access_logs.end();
     }
 }
 

@@ -1,8 +1,10 @@
 //! Everything that two threads can both see: the only atomics in the house.
 //!
 //! Floor 3. Each has one writer, named in its comment, except the permits, which are the named
-//! exception: one counter on its own cache line, touched only where a limit is set.
+//! exception: one counter on its own cache line, touched only where a limit is set; and `lost`,
+//! which decides nothing and is touched only where a connection is made.
 
 pub(crate) mod counters;
 pub(crate) mod inbox;
+pub(crate) mod lost;
 pub(crate) mod permits;

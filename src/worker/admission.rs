@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::Worker;
 use crate::base::ids::ListenerId;
+use crate::observe::events::Limit;
 use crate::shared::{
     counters::Counter,
     permits::{Permit, Permits},
@@ -27,6 +28,7 @@ impl Admitted {
     pub(crate) fn enter(worker: &Rc<Worker>, listener: ListenerId) -> Option<Admitted> {
         let own_limit = &worker.listener_connections[listener.index()];
         let evict = |tag| {
+            worker.events.limit(Limit::Connections, worker.clock.now());
             let evicted = worker.deadlines.close_longest_idle(tag);
             if evicted {
                 worker.count(Counter::IdleEvicted);

@@ -16,6 +16,8 @@ use std::{
 };
 
 use self::logs::Logs;
+use crossbeam_channel::Sender;
+
 pub(crate) use self::{
     admission::Admitted,
     pool::{InFlight, PoolView},
@@ -26,12 +28,18 @@ use crate::http::parse::HeadLimits;
 use crate::net::{
     buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
 };
-use crate::observe::{access_log::Line, request_id::RequestId, writer::Outlet};
+use crate::observe::{
+    access_log::Line,
+    events::{Event, Events, Limit},
+    request_id::RequestId,
+    writer::Outlet,
+};
 use crate::plan::Plan;
 use crate::policy::route::Router;
 use crate::shared::{
     counters::{Counter, Slab},
     inbox::Found,
+    lost::Lost,
     permits::Permits,
 };
 
@@ -95,6 +103,7 @@ pub(crate) struct Worker {
     busiest: Cell<usize>,
     date: date::Date,
     pub(crate) logs: Logs,
+    pub(crate) events: Events,
 }
 
 /// What one worker is given for itself.
@@ -113,12 +122,16 @@ pub(crate) struct Common {
     pub(crate) pseudonym: Arc<str>,
     pub(crate) connections: Permits,
     pub(crate) listener_connections: Arc<[Permits]>,
+    /// Where what happens is told.
+    pub(crate) events: Sender<Event>,
+    pub(crate) lost: Lost,
 }
 
 impl Worker {
     pub(crate) fn new(common: Common, own: Own) -> Rc<Worker> {
         let Own { core_index, counters, outlets } = own;
-        let Common { plan, cores, pseudonym, connections, listener_connections } = common;
+        let Common { plan, cores, pseudonym, connections, listener_connections, events, lost } =
+            common;
         let clock = Rc::new(Clock::new());
         let limits = plan.limits;
         let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
@@ -153,6 +166,7 @@ impl Worker {
             busiest: Cell::new(0),
             date: date::Date::default(),
             logs: Logs::new(outlets),
+            events: Events::new(events, lost),
         })
     }
 
@@ -231,6 +245,7 @@ impl Worker {
         let dropped = self.logs.write(line, self.clock.now());
         if dropped > 0 {
             self.counters.add(Counter::AccessLogDropped, dropped);
+            self.events.limit(Limit::LogLines, self.clock.now());
         }
     }
 

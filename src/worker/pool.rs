@@ -40,6 +40,8 @@ pub(crate) struct PoolView {
     balancer: RefCell<Balancer>,
     conns: Vec<RefCell<Addresses>>,
     in_flight: Vec<Cell<u32>>,
+    /// When this core last told that it could not reach a backend, in coarse milliseconds.
+    lost: Vec<Cell<u64>>,
     /// Who would not let this core connect a moment ago, and until when each is passed over.
     refusing: Cell<BackendSet>,
     refusing_until: Vec<Cell<u64>>,
@@ -59,6 +61,7 @@ impl PoolView {
                 .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
                 .collect(),
             in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
+            lost: pool.backends.iter().map(|_| Cell::new(0)).collect(),
             refusing: Cell::new(BackendSet::EMPTY),
             refusing_until: pool.backends.iter().map(|_| Cell::new(0)).collect(),
             authorities: pool.backends.iter().map(plan::Backend::authority).collect(),
@@ -162,6 +165,11 @@ impl PoolView {
         counters: &Slab,
     ) -> Result<Backend, Fault> {
         conns::open(&self.conns[id.index()], time, clock, deadlines, counters).await
+    }
+
+    /// When this core last told that it could not reach a backend; 0 = never.
+    pub(crate) fn lost(&self, id: BackendId) -> &Cell<u64> {
+        &self.lost[id.index()]
     }
 
     /// Closes idle connections whose time is over.

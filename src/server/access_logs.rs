@@ -12,28 +12,30 @@ use crate::shared::counters::Slab;
 const END_MAX: Duration = Duration::from_secs(5);
 
 /// The thread that writes the access logs, if any listener has one.
-pub(super) struct Logs {
+pub(super) struct AccessLogs {
     writer: Option<Writer>,
 }
 
 /// One core's ends of the logs, by listener.
 pub(super) type Outlets = Vec<Option<Outlet>>;
 
-impl Logs {
-    /// Opens what the plan names; also each core's ends, and what the thread counts.
+impl AccessLogs {
+    /// Opens what the plan names; also each core's ends. `counters` has a slab for each core, and
+    /// gets that of the thread.
     ///
     /// # Errors
     /// A sentence that names the file that cannot be opened.
     pub(super) fn open(
         plan: &Plan,
-        cores: usize,
-    ) -> Result<(Logs, Vec<Outlets>, Arc<Slab>), StartError> {
-        let counters = Slab::new();
+        counters: &mut Vec<Arc<Slab>>,
+    ) -> Result<(AccessLogs, Vec<Outlets>), StartError> {
+        let cores = counters.len();
         if plan.listeners.iter().all(|listener| listener.access_log.is_none()) {
-            return Ok((Logs { writer: None }, (0..cores).map(|_| Vec::new()).collect(), counters));
+            return Ok((AccessLogs { writer: None }, (0..cores).map(|_| Vec::new()).collect()));
         }
-        let report = |text: &str| eprintln!("ringway: {text}");
-        let mut writer = Writer::start(Arc::clone(&counters), report)
+        counters.push(Slab::new());
+        let report = |text: &str| tracing::warn!("{text}");
+        let mut writer = Writer::start(Arc::clone(&counters[cores]), report)
             .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
         let mut outlets = Vec::new();
         for _ in 0..cores {
@@ -44,7 +46,7 @@ impl Logs {
                 own.map_err(|error| StartError(format!("cannot open the access log {error}")))?,
             );
         }
-        Ok((Logs { writer: Some(writer) }, outlets, counters))
+        Ok((AccessLogs { writer: Some(writer) }, outlets))
     }
 
     /// Opens every file anew; false where there is none, or the thread is too far behind.

@@ -1,0 +1,233 @@
+//! What cores tell of themselves: small events, rarely, over a bounded channel that nobody waits
+//! for.
+//!
+//! A core neither formats nor writes. `Events` is the end that it holds, and tells nothing of one
+//! kind more than once a second; `Digest` decides for all cores together what people are told.
+
+use std::{cell::Cell, collections::HashMap};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::http::fault::Cause;
+use crate::plan::{BackendId, PoolId};
+use crate::shared::lost::Lost;
+
+/// Events that may wait to be told; what is too much is forgotten, as a core tells it again.
+const WAITING_MAX: usize = 256;
+
+/// About one thing people are told at most once in so many milliseconds.
+const PERIOD_MS: u64 = 1_000;
+
+/// What a core tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A connection to a backend could not be made.
+    Unreachable(PoolId, BackendId, Cause),
+    /// It could be made again.
+    Reachable(PoolId, BackendId),
+    Limit(Limit),
+}
+
+/// What there was too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Client connections.
+    Connections,
+    /// Descriptors of the process.
+    Descriptors,
+    /// Room for lines of access logs.
+    LogLines,
+}
+
+const LIMITS: usize = 3;
+
+/// The channel between the cores and whoever tells people.
+pub(crate) fn channel() -> (Sender<Event>, Receiver<Event>) {
+    bounded(WAITING_MAX)
+}
+
+/// The end that a core holds.
+pub(crate) struct Events {
+    to: Sender<Event>,
+    lost: Lost,
+    /// When each limit was told of last, in coarse milliseconds; 0 = never.
+    limits: [Cell<u64>; LIMITS],
+}
+
+impl Events {
+    pub(crate) fn new(to: Sender<Event>, lost: Lost) -> Events {
+        Events { to, lost, limits: Default::default() }
+    }
+
+    /// A limit is hit.
+    pub(crate) fn limit(&self, limit: Limit, now: u64) {
+        if is_due(&self.limits[limit as usize], now) {
+            self.tell(Event::Limit(limit));
+        }
+    }
+
+    /// A connection to a backend could not be made. `told` is when this core said so last.
+    pub(crate) fn unreachable(
+        &self,
+        (pool, backend): (PoolId, BackendId),
+        cause: Cause,
+        told: &Cell<u64>,
+        now: u64,
+    ) {
+        if is_due(told, now) {
+            self.lost.note(pool, backend);
+            self.tell(Event::Unreachable(pool, backend, cause));
+        }
+    }
+
+    /// A connection to a backend was made.
+    pub(crate) fn reachable(&self, pool: PoolId, backend: BackendId) {
+        if self.lost.found(pool, backend) {
+            self.tell(Event::Reachable(pool, backend));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Where there is no room, or nobody listens any more, it is not told.
+        let _ = self.to.try_send(event);
+    }
+}
+
+/// Whether the last time is long ago; it is now, then.
+fn is_due(last: &Cell<u64>, now: u64) -> bool {
+    let due = last.get() == 0 || now >= last.get() + PERIOD_MS;
+    if due {
+        last.set(now);
+    }
+    due
+}
+
+/// What people have been told, and what they are to be told.
+#[derive(Default)]
+pub(crate) struct Digest {
+    backends: HashMap<(PoolId, BackendId), Told>,
+    /// When each limit was told of last, in milliseconds.
+    limits: [Option<u64>; LIMITS],
+}
+
+/// What was told of a backend.
+struct Told {
+    reachable: bool,
+    /// When.
+    at: u64,
+    /// What it came to since, where people do not know that yet.
+    untold: Option<Event>,
+}
+
+impl Digest {
+    /// Takes an event; what is to be told at once, if anything.
+    pub(crate) fn observe(&mut self, event: Event, now: u64) -> Option<Event> {
+        let (key, reachable) = match event {
+            Event::Limit(limit) => {
+                let last = self.limits.get_mut(limit as usize)?;
+                let due = last.is_none_or(|last| now >= last + PERIOD_MS);
+                return due.then(|| {
+                    *last = Some(now);
+                    event
+                });
+            }
+            Event::Unreachable(pool, backend, _) => ((pool, backend), false),
+            Event::Reachable(pool, backend) => ((pool, backend), true),
+        };
+        let Some(told) = self.backends.get_mut(&key) else {
+            self.backends.insert(key, Told { reachable, at: now, untold: None });
+            return Some(event);
+        };
+        told.untold = (told.reachable != reachable).then_some(event);
+        told.due(now)
+    }
+
+    /// What has become due since.
+    pub(crate) fn due(&mut self, now: u64) -> impl Iterator<Item = Event> {
+        self.backends.values_mut().filter_map(move |told| told.due(now))
+    }
+
+    /// How long until something becomes due, at most; none = nothing will.
+    pub(crate) fn waits(&self) -> Option<u64> {
+        self.backends.values().any(|told| told.untold.is_some()).then_some(PERIOD_MS)
+    }
+}
+
+impl Told {
+    fn due(&mut self, now: u64) -> Option<Event> {
+        let event = self.untold.filter(|_| now >= self.at + PERIOD_MS)?;
+        *self = Told { reachable: !self.reachable, at: now, untold: None };
+        Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOWN: Event = Event::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
+    const UP: Event = Event::Reachable(PoolId(0), BackendId(1));
+    const OTHER: Event = Event::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
+    const FULL: Event = Event::Limit(Limit::Connections);
+
+    /// What is told of these events; none = only time passes.
+    #[track_caller]
+    fn check(events: &[(u64, Option<Event>)], expected: &[(u64, Event)]) {
+        let mut digest = Digest::default();
+        let mut told = Vec::new();
+        for (now, event) in events {
+            let at_once = event.and_then(|event| digest.observe(event, *now));
+            told.extend(at_once.map(|event| (*now, event)));
+            told.extend(digest.due(*now).map(|event| (*now, event)));
+        }
+        assert_eq!(told, expected);
+        assert_eq!(digest.waits(), None, "nothing is left to be told");
+    }
+
+    #[test]
+    fn a_backend_is_told_of_when_it_goes_and_when_it_returns() {
+        check(
+            &[(5, Some(DOWN)), (9, Some(DOWN)), (2_000, Some(DOWN)), (3_000, Some(UP))],
+            &[(5, DOWN), (3_000, UP)],
+        );
+        check(&[(5, Some(DOWN)), (6, Some(OTHER))], &[(5, DOWN), (6, OTHER)]);
+    }
+
+    #[test]
+    fn a_backend_that_flaps_is_told_of_once_a_second_and_at_last_rightly() {
+        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (8, Some(UP)), (1_005, None)];
+        check(&flaps, &[(5, DOWN), (1_005, UP)]);
+        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (2_000, None)];
+        check(&flaps, &[(5, DOWN)]);
+    }
+
+    #[test]
+    fn a_limit_is_told_of_once_a_second() {
+        check(
+            &[(5, Some(FULL)), (9, Some(FULL)), (1_004, Some(FULL)), (1_005, Some(FULL))],
+            &[(5, FULL), (1_005, FULL)],
+        );
+        let other = Event::Limit(Limit::Descriptors);
+        check(&[(5, Some(FULL)), (6, Some(other))], &[(5, FULL), (6, other)]);
+    }
+
+    #[test]
+    fn a_core_tells_rarely_and_never_waits() {
+        let (to, from) = bounded(2);
+        let lost = Lost::new([2].into_iter());
+        let [events, other] = [(); 2].map(|()| Events::new(to.clone(), lost.clone()));
+        let told = Cell::new(0);
+        for now in [1, 2, 1_001, 1_500, 2_001] {
+            events.unreachable((PoolId(0), BackendId(1)), Cause::ConnectFailed, &told, now);
+        }
+        assert_eq!(from.try_iter().collect::<Vec<_>>(), [DOWN, DOWN], "no room for the third");
+        for core in [&other, &other, &events] {
+            core.reachable(PoolId(0), BackendId(1));
+        }
+        assert_eq!(from.try_iter().collect::<Vec<_>>(), [UP]);
+        for now in [1, 2, 1_001] {
+            events.limit(Limit::LogLines, now);
+        }
+        assert_eq!(from.len(), 2);
+    }
+}

@@ -1,0 +1,116 @@
+//! The thread that turns what cores tell of themselves into lines of the operational log.
+//!
+//! It sleeps until a core has something to tell, and ends with the last of them. The lines go
+//! through `tracing`: whoever runs the process has said where to.
+
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use tracing::{info, warn};
+
+use crate::observe::events::{Digest, Event, Limit};
+use crate::plan::{BackendId, Plan, PoolId};
+use crate::shared::counters::{Counter, Slab};
+
+/// How long the end waits for the last lines.
+const END_MAX: Duration = Duration::from_secs(1);
+
+/// The thread, as whoever started it holds it.
+pub(super) struct Reporter {
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Reporter {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where there can be no more threads.
+    pub(super) fn start(
+        events: Receiver<Event>,
+        plan: Arc<Plan>,
+        counters: Vec<Arc<Slab>>,
+    ) -> io::Result<Reporter> {
+        let (ending, ended) = bounded(0);
+        thread::Builder::new().name("reporter".into()).spawn(move || {
+            run(&events, &Lines { plan, counters });
+            drop(ending);
+        })?;
+        Ok(Reporter { ended })
+    }
+
+    /// Waits for the last lines; the cores have ended.
+    pub(super) fn end(&self) {
+        // Nobody ever sends: the channel closes when the thread ends.
+        let _ = self.ended.recv_timeout(END_MAX);
+    }
+}
+
+fn run(events: &Receiver<Event>, lines: &Lines) {
+    let began = Instant::now();
+    let mut digest = Digest::default();
+    loop {
+        let event = match digest.waits() {
+            None => events.recv().map_err(RecvTimeoutError::from),
+            Some(millis) => events.recv_timeout(Duration::from_millis(millis)),
+        };
+        let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match event {
+            Ok(event) => digest.observe(event, now).into_iter().for_each(|event| lines.say(event)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        digest.due(now).for_each(|event| lines.say(event));
+    }
+}
+
+/// What the lines are made of beside the events.
+struct Lines {
+    plan: Arc<Plan>,
+    counters: Vec<Arc<Slab>>,
+}
+
+impl Lines {
+    fn say(&self, event: Event) {
+        match event {
+            Event::Unreachable(pool, backend, cause) => {
+                let (pool, backend) = self.names(pool, backend);
+                warn!(pool, backend, code = cause.row().code, "a backend cannot be reached");
+            }
+            Event::Reachable(pool, backend) => {
+                let (pool, backend) = self.names(pool, backend);
+                info!(pool, backend, "a backend can be reached again");
+            }
+            Event::Limit(Limit::Connections) => warn!(
+                open = self.sum(Counter::Connections),
+                idle_closed_total = self.sum(Counter::IdleEvicted),
+                refused_total = self.sum(Counter::RejectedOverloaded),
+                "a limit of connections is reached (limits.connections, or max-connections of a \
+                 listener): idle ones are closed to make room, others refused"
+            ),
+            Event::Limit(Limit::Descriptors) => warn!(
+                refused_total = self.sum(Counter::RejectedDescriptors),
+                "no descriptor is left: connections are refused"
+            ),
+            Event::Limit(Limit::LogLines) => warn!(
+                dropped_total = self.sum(Counter::AccessLogDropped),
+                "an access log is written more slowly than it grows: lines are dropped"
+            ),
+        }
+    }
+
+    fn names(&self, pool: PoolId, backend: BackendId) -> (&str, &str) {
+        let pool = self.plan.pools.get(pool.index());
+        let backend = pool.and_then(|pool| pool.backends.get(backend.index()));
+        (pool.map_or("", |pool| &pool.name), backend.map_or("", |backend| &backend.name))
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read(counter)))
+    }
+}
