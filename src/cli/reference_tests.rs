@@ -1,4 +1,5 @@
-//! Holds `docs/command-line.md` and `docs/errors.md` to what the program takes and answers.
+//! Holds `docs/command-line.md`, `docs/errors.md` and `docs/access-log.md` to what the program
+//! takes, answers and logs.
 //!
 //! `UPDATE=1` rewrites the tables between the marks of a page.
 
@@ -8,6 +9,7 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::{EXIT_CODES, args::Args};
 use crate::http::fault::{Cause, Side};
+use crate::observe::access_log::KEYS;
 
 #[test]
 fn the_page_of_commands_is_what_the_program_takes() {
@@ -128,6 +130,15 @@ fn the_page_of_errors_is_what_is_answered() {
         }
     }
     held("docs/errors.md", "errors", &format!("{answered}{logged}"));
+}
+
+#[test]
+fn the_page_of_the_access_log_is_what_is_written() {
+    let mut fields = String::from("\n| field | says |\n|---|---|\n");
+    for (key, says) in KEYS {
+        fields.push_str(&format!("| `{key}` | {says} |\n"));
+    }
+    held("docs/access-log.md", "access log", &fields);
 }
 
 /// Holds what stands between the marks of a page; `UPDATE=1` writes it there.

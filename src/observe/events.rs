@@ -26,6 +26,8 @@ pub(crate) enum Event {
     /// It could be made again.
     Reachable(PoolId, BackendId),
     Limit(Limit),
+    /// No core tells anything any more.
+    End,
 }
 
 /// What there was too little of.
@@ -131,6 +133,7 @@ impl Digest {
                     event
                 });
             }
+            Event::End => return None,
             Event::Unreachable(pool, backend, _) => ((pool, backend), false),
             Event::Reachable(pool, backend) => ((pool, backend), true),
         };

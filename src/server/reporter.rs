@@ -1,7 +1,7 @@
 //! The thread that turns what cores tell of themselves into lines of the operational log.
 //!
-//! It sleeps until a core has something to tell, and ends with the last of them. The lines go
-//! through `tracing`: whoever runs the process has said where to.
+//! It sleeps until a core has something to tell, and ends when it is told to. The lines go through
+//! `tracing`: whoever runs the process has said where to.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{info, warn};
 
 use crate::observe::events::{Digest, Event, Limit};
@@ -22,6 +22,7 @@ const END_MAX: Duration = Duration::from_secs(1);
 
 /// The thread, as whoever started it holds it.
 pub(super) struct Reporter {
+    to: Sender<Event>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
 }
@@ -32,7 +33,7 @@ impl Reporter {
     /// # Errors
     /// Where there can be no more threads.
     pub(super) fn start(
-        events: Receiver<Event>,
+        (to, events): (Sender<Event>, Receiver<Event>),
         plan: Arc<Plan>,
         counters: Vec<Arc<Slab>>,
     ) -> io::Result<Reporter> {
@@ -41,13 +42,15 @@ impl Reporter {
             run(&events, &Lines { plan, counters });
             drop(ending);
         })?;
-        Ok(Reporter { ended })
+        Ok(Reporter { to, ended })
     }
 
     /// Waits for the last lines; the cores have ended.
     pub(super) fn end(&self) {
-        // Nobody ever sends: the channel closes when the thread ends.
-        let _ = self.ended.recv_timeout(END_MAX);
+        let until = Instant::now() + END_MAX;
+        // Where it has ended already, both say so at once.
+        let _ = self.to.send_deadline(Event::End, until);
+        let _ = self.ended.recv_deadline(until);
     }
 }
 
@@ -61,9 +64,9 @@ fn run(events: &Receiver<Event>, lines: &Lines) {
         };
         let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match event {
+            Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(event) => digest.observe(event, now).into_iter().for_each(|event| lines.say(event)),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
         }
         digest.due(now).for_each(|event| lines.say(event));
     }
@@ -78,6 +81,7 @@ struct Lines {
 impl Lines {
     fn say(&self, event: Event) {
         match event {
+            Event::End => {}
             Event::Unreachable(pool, backend, cause) => {
                 let (pool, backend) = self.names(pool, backend);
                 warn!(pool, backend, code = cause.row().code, "a backend cannot be reached");

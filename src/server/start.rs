@@ -128,7 +128,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         let backlog = plan.listener(*id).backlog;
         listener::listen(bound, backlog).map_err(|error| refusal(bound.address, &error))?;
     }
-    let reporter = Reporter::start(told, plan, counters.clone())
+    let reporter = Reporter::start((common.events.clone(), told), plan, counters.clone())
         .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
     let (alive, ended) = bounded::<()>(0);
     let mut handle = Handle {

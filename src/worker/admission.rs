@@ -99,7 +99,8 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
     use crate::net::deadlines::{Ended, Ends, Watched};
-    use crate::shared::counters::Slab;
+    use crate::observe::events::channel;
+    use crate::shared::{counters::Slab, lost::Lost};
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
@@ -115,6 +116,8 @@ mod tests {
             pseudonym: "ringway-test".into(),
             connections: Permits::new(process),
             listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
+            events: channel().0,
+            lost: Lost::new([1].into_iter()),
         };
         Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })
     }
