@@ -43,6 +43,9 @@ mod faults;
 mod limits;
 mod timeouts;
 
+mod logs;
+
 mod process;
 mod review;
 mod stop;
+mod told;

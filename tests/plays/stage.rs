@@ -264,6 +264,11 @@ impl Stage {
         self.handle.as_ref().expect("the proxy was stopped").count(name)
     }
 
+    /// Opens the access logs anew.
+    pub(crate) fn reopen_logs(&self) -> bool {
+        self.handle.as_ref().expect("the proxy was stopped").reopen_logs()
+    }
+
     /// Waits until a counter or gauge has that value.
     #[track_caller]
     pub(crate) fn expect_count(&self, name: &str, expected: u64) {

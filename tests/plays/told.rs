@@ -1,0 +1,191 @@
+//! Plays of what the process tells on stderr: the operational log, as text and as JSON.
+//!
+//! The binary runs as a process of its own, since the log belongs to the process and not to the
+//! library. The first line is text for people, whatever the format of the rest.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    client::{Client, get},
+    stage::{Driver, eventually},
+};
+
+on_both_drivers!(
+    the_first_line_is_text_and_the_rest_as_asked,
+    a_backend_that_goes_and_returns_is_told_of_once_each,
+    a_limit_that_is_hit_is_told_of_once_a_second,
+    logs_are_reopened_on_usr1,
+);
+
+/// A running binary, and what it has told so far.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    config: PathBuf,
+    told: Arc<Mutex<Vec<String>>>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts with these lines of the listener, a backend at this address, and this format.
+    #[track_caller]
+    fn start(driver: Driver, listener: &str, backend: SocketAddr, format: &str) -> Process {
+        let address = free();
+        let name = format!("ringway-told-{}-{}.toml", std::process::id(), address.port());
+        let config = std::env::temp_dir().join(name);
+        let text = format!(
+            "[listener.web]\nbind = \"{address}\"\npool = \"app\"\n{listener}\n\
+             [pool.app]\nbackends = [\"{backend}\"]\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "--log-format", format])
+            .arg("-c")
+            .arg(&config)
+            .env_remove("JOURNAL_STREAM")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening = std::thread::spawn({
+            let told = Arc::clone(&told);
+            move || lines.map_while(Result::ok).for_each(|line| told.lock().unwrap().push(line))
+        });
+        let process = Process { child, address, config, told, listening: Some(listening) };
+        process.expect("listener \\\"web\\\" on ", "listener \"web\" on ");
+        process
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap().clone()
+    }
+
+    /// Waits for a line with one of these.
+    #[track_caller]
+    fn expect(&self, one: &str, other: &str) {
+        let is_told = |lines: &Vec<String>| {
+            lines.iter().any(|line| line.contains(one) || line.contains(other))
+        };
+        eventually(other, || self.told(), is_told);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Ends it and gives all that it told.
+    #[track_caller]
+    fn end(mut self) -> Vec<String> {
+        self.signal(Signal::INT);
+        eventually("the process ends", || self.child.try_wait().unwrap(), Option::is_some);
+        self.listening.take().unwrap().join().unwrap();
+        self.told()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.config);
+    }
+}
+
+/// An address that nobody listens on; the kernel gives it again only after thousands of others.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Counts the lines that say this.
+fn count(lines: &[String], text: &str) -> usize {
+    lines.iter().filter(|line| line.contains(text)).count()
+}
+
+fn the_first_line_is_text_and_the_rest_as_asked(driver: Driver) {
+    for format in ["text", "json"] {
+        let process = Process::start(driver, "", free(), format);
+        let mut client = Client::connect(process.address);
+        client.send(get("/")).response().expect_fault(502, "connect_failed");
+        drop(client);
+        let lines = process.end();
+        assert!(lines[0].starts_with("ringway 0."), "{lines:#?}");
+        assert!(lines[0].ends_with("1 listener, 0 routes, 1 pool (1/1 backends up), admin off"));
+        let stopped = lines.last().unwrap();
+        assert!(stopped.contains("stopped: all finished"), "{lines:#?}");
+        if format == "text" {
+            assert!(stopped.contains(" INFO ") && stopped.contains(" requests_total=1 "));
+            assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:#?}");
+            continue;
+        }
+        let objects: Vec<Value> =
+            lines[1..].iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+        assert_eq!((&objects[0]["message"], &objects[0]["cores"]), (&"started".into(), &2.into()));
+        let last = objects.last().unwrap();
+        assert_eq!((&last["requests_total"], &last["level"]), (&1.into(), &"INFO".into()));
+    }
+}
+
+fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
+    let backend = free();
+    let process = Process::start(driver, "", backend, "text");
+    let ask = || {
+        let mut client = Client::connect(process.address);
+        client.send(get("/"));
+        client
+    };
+    for _ in 0..20 {
+        ask().response().expect_fault(502, "connect_failed");
+    }
+    process.expect("cannot be reached", "cannot be reached");
+    let returned = TcpListener::bind(backend).unwrap();
+    // Whichever core makes the connection, each has its own; nobody answers.
+    let waiting: Vec<Client> = (0..8).map(|_| ask()).collect();
+    process.expect("can be reached again", "can be reached again");
+    drop((waiting, returned));
+    let lines = process.end();
+    let expected = format!("pool=\"app\" backend=\"{backend}\" code=\"connect_failed\"");
+    assert_eq!(count(&lines, &expected), 1, "{lines:#?}");
+    assert_eq!(count(&lines, "can be reached again"), 1, "{lines:#?}");
+}
+
+fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
+    let process = Process::start(driver, "max-connections = 1", free(), "text");
+    let mut busy = Client::connect(process.address);
+    busy.send("GET / HTTP/1.1\r\nHo");
+    for _ in 0..20 {
+        Client::connect(process.address).response().expect_fault(503, "overloaded");
+    }
+    process.expect("a limit of connections is reached", "a limit of connections is reached");
+    drop(busy);
+    let lines = process.end();
+    let told = count(&lines, "a limit of connections is reached");
+    assert!((1..=3).contains(&told), "{lines:#?}");
+}
+
+fn logs_are_reopened_on_usr1(driver: Driver) {
+    let process = Process::start(driver, "", free(), "text");
+    process.signal(Signal::USR1);
+    process.expect("there is no access log to reopen", "there is no access log to reopen");
+    drop(process);
+    let log = std::env::temp_dir().join(format!("ringway-told-{}.log", free().port()));
+    let listener = format!("access-log = {{ path = \"{}\" }}", log.display());
+    let process = Process::start(driver, &listener, free(), "text");
+    std::fs::remove_file(&log).unwrap();
+    process.signal(Signal::USR1);
+    process.expect("access logs reopened", "access logs reopened");
+    eventually("the file is there", || log.exists(), |exists| *exists);
+    process.end();
+    std::fs::remove_file(&log).unwrap();
+}
