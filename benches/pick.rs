@@ -1,38 +1,30 @@
 //! Picking a backend among 3, 64 and 1,024, all of one weight and of seven, by each algorithm.
 
-use std::time::Duration;
-
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{
     bench::Picks,
-    plan::{Address, Algorithm, Backend, Connections, HostHeader, Pool, PoolTimeouts, Retry},
+    plan::{Address, Algorithm, Backend, Pool},
 };
 
 const ALGORITHMS: [(&str, Algorithm); 1] = [("round-robin", Algorithm::RoundRobin)];
 
 fn pool(algorithm: Algorithm, backends: u16, weights: u16) -> Pool {
     let backend = |id: u16| Backend {
-        name: format!("b{id}"),
-        address: Address::Socket(([127, 0, 0, 1], id).into()),
         weight: 1 + id % weights,
-        backup: false,
+        ..Backend::new(format!("b{id}"), Address::Socket(([127, 0, 0, 1], id).into()))
     };
     Pool {
         name: "app".to_owned(),
         backends: (0..backends).map(backend).collect(),
-        resolve: Duration::ZERO,
         algorithm,
-        host: HostHeader::default(),
-        retry: Retry::default(),
-        connections: Connections::default(),
-        timeouts: PoolTimeouts::default(),
+        ..Pool::default()
     }
 }
 
 fn pick(criterion: &mut Criterion) {
     for (name, algorithm) in ALGORITHMS {
         for (backends, weights) in [(3, 1), (3, 7), (64, 1), (64, 7), (1024, 1), (1024, 7)] {
-            let mut picks = Picks::new(&pool(algorithm, backends, weights));
+            let mut picks = Picks::new(&pool(algorithm.clone(), backends, weights));
             assert!(picks.pick());
             let case = format!("pick/{name}/{backends}/{weights}");
             criterion.bench_function(&case, |bencher| bencher.iter(|| picks.pick()));

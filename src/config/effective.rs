@@ -186,7 +186,7 @@ impl Lines<'_> {
     fn pool(&mut self, pool: &Pool) {
         self.backends(&pool.backends);
         self.durations([("resolve", pool.resolve)]);
-        self.add("balance", word(ALGORITHMS, pool.algorithm));
+        self.add("balance", word(ALGORITHMS, pool.algorithm.clone()));
         self.add("protocol", quoted("h1"));
         self.add(
             "host",

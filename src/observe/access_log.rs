@@ -261,8 +261,8 @@ mod tests {
     };
     use crate::observe::record::Term;
     use crate::plan::{
-        Address, Algorithm, Backend, BackendId, Connections, HostHeader, Listener, ListenerId,
-        ListenerTimeouts, PathPattern, Pool, PoolId, PoolTimeouts, Retry, Route, RouteId,
+        Address, Backend, BackendId, Listener, ListenerId, ListenerTimeouts, PathPattern, Pool,
+        PoolId, Route, RouteId,
     };
 
     fn plan() -> Plan {
@@ -287,22 +287,8 @@ mod tests {
             pool: PoolId(0),
         };
         let address: SocketAddr = ([10, 0, 0, 1], 3000).into();
-        let backend = Backend {
-            name: address.to_string(),
-            address: Address::Socket(address),
-            weight: 1,
-            backup: false,
-        };
-        let pool = Pool {
-            name: "app".into(),
-            backends: vec![backend],
-            resolve: std::time::Duration::ZERO,
-            algorithm: Algorithm::default(),
-            host: HostHeader::default(),
-            retry: Retry::default(),
-            connections: Connections::default(),
-            timeouts: PoolTimeouts::default(),
-        };
+        let backend = Backend::new(address.to_string(), Address::Socket(address));
+        let pool = Pool { name: "app".into(), backends: vec![backend], ..Pool::default() };
         Plan {
             listeners: vec![listener],
             routes: vec![route],

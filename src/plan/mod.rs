@@ -3,20 +3,28 @@
 //! Floor 2. What stands here has been checked (`config` does it) and nobody checks it again. It
 //! holds no logic beyond its defaults; every limit carries the reason for its number.
 
+mod balance;
 mod global;
+mod health;
 mod limits;
 mod listener;
 mod pool;
+mod retry;
 mod route;
+mod share;
+mod sticky;
 
 pub use self::{
+    balance::{Algorithm, HashOf},
     global::{Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
+    health::{Breaker, Health, HttpProbe, Passive, Probe, Statuses},
     limits::Limits,
     listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts},
-    pool::{
-        Address, Algorithm, Backend, Connections, HostHeader, Pool, PoolTimeouts, Retry, RetryOn,
-    },
+    pool::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue},
+    retry::{Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},
+    share::Share,
+    sticky::Sticky,
 };
 pub use crate::base::ids::{BackendId, ListenerId, PoolId, RouteId};
 

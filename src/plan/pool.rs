@@ -2,6 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use super::{
+    balance::Algorithm,
+    health::{Breaker, Health, Passive},
+    retry::Retry,
+    share::Share,
+    sticky::Sticky,
+};
+
 /// A named set of backends that can stand in for each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -13,14 +21,53 @@ pub struct Pool {
     pub resolve: Duration,
     /// How a backend is picked.
     pub algorithm: Algorithm,
+    /// Where the hashes begin: the same seed and the same pool give the same table everywhere.
+    pub hash_seed: String,
     /// The Host that backends are sent.
     pub host: HostHeader,
+    /// How backends are probed; none = they are not.
+    pub health: Option<Health>,
+    /// When a backend that fails requests is left out for a while.
+    pub passive: Passive,
+    /// The circuit breaker of each backend; none = it has none.
+    pub breaker: Option<Breaker>,
     /// When a request is asked again.
     pub retry: Retry,
+    /// Whose requests stay with one backend, and how; none = nobody's do.
+    pub sticky: Option<Sticky>,
+    /// How long a backend that returns takes to get its full share; zero = at once.
+    pub slow_start: Duration,
+    /// Below this share of usable backends all are used; 0 = never.
+    pub panic: Share,
+    /// Who waits where all backends have `in_flight_max`.
+    pub queue: Queue,
     /// The connection pools of each core.
     pub connections: Connections,
     /// How long each wait for a backend may take.
     pub timeouts: PoolTimeouts,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            name: String::new(),
+            backends: Vec::new(),
+            resolve: Duration::from_secs(10),
+            algorithm: Algorithm::default(),
+            hash_seed: "ringway".into(),
+            host: HostHeader::default(),
+            health: None,
+            passive: Passive::default(),
+            breaker: None,
+            retry: Retry::default(),
+            sticky: None,
+            slow_start: Duration::ZERO,
+            panic: Share::ZERO,
+            queue: Queue::default(),
+            connections: Connections::default(),
+            timeouts: PoolTimeouts::default(),
+        }
+    }
 }
 
 /// One server of a pool.
@@ -34,6 +81,8 @@ pub struct Backend {
     pub weight: u16,
     /// Whether it serves only when no other can.
     pub backup: bool,
+    /// Requests under way at once, exact for the process; 0 = no bound.
+    pub in_flight_max: u32,
 }
 
 /// Where a backend is.
@@ -51,6 +100,12 @@ pub enum Address {
 }
 
 impl Backend {
+    /// One of weight 1, called by its address as it was written.
+    #[must_use]
+    pub fn new(name: String, address: Address) -> Backend {
+        Backend { name, address, weight: 1, backup: false, in_flight_max: 0 }
+    }
+
     /// Its address as a Host field has it (RFC 9110 §7.2).
     #[must_use]
     pub fn authority(&self) -> String {
@@ -59,14 +114,6 @@ impl Backend {
             Address::Name { host, port } => format!("{host}:{port}"),
         }
     }
-}
-
-/// How a backend is picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Smooth weighted round robin.
-    #[default]
-    RoundRobin,
 }
 
 /// The Host that backends are sent.
@@ -81,44 +128,19 @@ pub enum HostHeader {
     Literal(String),
 }
 
-/// When a request is asked again.
+/// Who waits in front of a full pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// All tries, the first among them.
-    pub attempts: u8,
-    /// After what.
-    pub on: RetryOn,
+pub struct Queue {
+    /// Requests that may wait, exact for the process; 0 = none does.
+    pub size: u32,
+    /// How long one waits at most: 503.
+    pub timeout: Duration,
 }
 
-impl Default for Retry {
-    fn default() -> Retry {
-        Retry {
-            attempts: 2,
-            on: RetryOn {
-                connect_failure: true,
-                reset_before_response: true,
-                ..RetryOn::default()
-            },
-        }
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { size: 0, timeout: Duration::from_secs(5) }
     }
-}
-
-/// What a request may be asked again after.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)]
-pub struct RetryOn {
-    /// No connection could be made.
-    pub connect_failure: bool,
-    /// The connection ended before any byte of an answer.
-    pub reset_before_response: bool,
-    /// The answer was 502.
-    pub status_502: bool,
-    /// The answer was 503.
-    pub status_503: bool,
-    /// The answer was 504.
-    pub status_504: bool,
-    /// The answer did not begin in time.
-    pub timeout: bool,
 }
 
 /// The connection pools of each core, for each backend.

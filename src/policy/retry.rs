@@ -216,7 +216,7 @@ mod tests {
             status_504: true,
             timeout: true,
         };
-        Retry { attempts: 2, on }
+        Retry { attempts: 2, on, ..Retry::default() }
     }
 
     fn nothing() -> Retry {

@@ -115,7 +115,7 @@ impl Check<'_> {
     }
 
     /// One of a few words, if the key is there and right.
-    fn word<T: Copy>(
+    fn word<T: Clone>(
         &mut self,
         what: &str,
         key: Option<&Written<String>>,
@@ -129,7 +129,7 @@ impl Check<'_> {
     }
 
     /// The meaning of one of a few words.
-    fn choose<T: Copy>(
+    fn choose<T: Clone>(
         &mut self,
         what: &str,
         place: Place,
@@ -137,7 +137,7 @@ impl Check<'_> {
         words: &[(&str, T)],
     ) -> Option<T> {
         if let Some((_, meaning)) = words.iter().find(|(name, _)| *name == word) {
-            return Some(*meaning);
+            return Some(meaning.clone());
         }
         let known: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let help = foreign::unknown_word(what, word, &known);

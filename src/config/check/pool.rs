@@ -8,9 +8,7 @@ use crate::config::{
     source::Place,
     written::{List, Tables, Written},
 };
-use crate::plan::{
-    Algorithm, Backend, Connections, HostHeader, Pool, PoolTimeouts, Retry, RetryOn,
-};
+use crate::plan::{Algorithm, Backend, HostHeader, Pool, Retry, RetryOn};
 
 pub(crate) const ALGORITHMS: &[(&str, Algorithm)] =
     &[("round-robin", Algorithm::RoundRobin), ("weighted", Algorithm::RoundRobin)];
@@ -58,16 +56,8 @@ impl Check<'_> {
     }
 
     fn pool(&mut self, name: String, written: &file::Pool) -> Pool {
-        let mut pool = Pool {
-            backends: self.backends(&name, &written.backends),
-            name,
-            resolve: std::time::Duration::from_secs(10),
-            algorithm: Algorithm::default(),
-            host: HostHeader::default(),
-            retry: Retry::default(),
-            connections: Connections::default(),
-            timeouts: PoolTimeouts::default(),
-        };
+        let mut pool =
+            Pool { backends: self.backends(&name, &written.backends), name, ..Pool::default() };
         self.duration(written.resolve.as_ref(), &mut pool.resolve);
         if let Some((place, _)) = both(written.resolve.as_ref())
             && pool.resolve < std::time::Duration::from_millis(100)
@@ -181,7 +171,7 @@ impl Check<'_> {
                 return None;
             }
         };
-        let mut backend = Backend { name: text.to_owned(), address, weight: 1, backup: false };
+        let mut backend = Backend::new(text.to_owned(), address);
         if let Some((place, name)) = both(table.name.as_ref()) {
             self.name("backend", place, name);
             backend.name.clone_from(name);

@@ -38,8 +38,14 @@ impl Balancer {
     /// For one pool on the core `core_index` of `cores`, so that cores need not begin alike.
     pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize) -> Balancer {
         let weights = Weights::of(&pool.backends);
-        let algorithm = match pool.algorithm {
-            plan::Algorithm::RoundRobin => {
+        let algorithm = match &pool.algorithm {
+            // The others land one by one; until then the configuration refuses them.
+            plan::Algorithm::RoundRobin
+            | plan::Algorithm::Random
+            | plan::Algorithm::LeastConnections
+            | plan::Algorithm::IpHash
+            | plan::Algorithm::LeastResponseTime
+            | plan::Algorithm::Hash { .. } => {
                 Algorithm::RoundRobin(RoundRobin::new(&weights, core_index, cores))
             }
         };
@@ -72,28 +78,20 @@ fn backups(pool: &Pool) -> BackendSet {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::plan::{Address, Backend, Connections, HostHeader, PoolTimeouts, Retry};
+    use crate::plan::{Address, Backend};
 
     /// A pool with backends of these weights; a weight below zero is a backup's.
     pub(crate) fn pool(weights: &[i32]) -> Pool {
         let backend = |(index, weight): (usize, &i32)| Backend {
-            name: format!("b{index}"),
-            address: Address::Socket(([127, 0, 0, 1], 3000).into()),
             weight: u16::try_from(weight.abs()).unwrap(),
             backup: *weight < 0,
+            ..Backend::new(format!("b{index}"), Address::Socket(([127, 0, 0, 1], 3000).into()))
         };
         Pool {
             name: "app".into(),
             backends: weights.iter().enumerate().map(backend).collect(),
-            resolve: Duration::from_secs(10),
-            algorithm: plan::Algorithm::default(),
-            host: HostHeader::default(),
-            retry: Retry::default(),
-            connections: Connections::default(),
-            timeouts: PoolTimeouts::default(),
+            ..Pool::default()
         }
     }
 

@@ -1,0 +1,17 @@
+//! Whose requests stay with one backend: those that bring a cookie of ours.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Stickiness by a cookie that we set and the backends never see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// The cookie's name.
+    pub cookie: String,
+    /// Where the key is that its values are signed with; none = one made once, kept in the state
+    /// directory.
+    pub secret_file: Option<PathBuf>,
+    /// How long without a request it holds; zero = for ever.
+    pub idle_max: Duration,
+    /// How long it holds at all; zero = for ever.
+    pub life_max: Duration,
+}
