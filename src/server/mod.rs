@@ -18,9 +18,7 @@ mod spawn;
 mod start;
 
 pub use self::process::run as main;
-pub use self::{
-    spawn::DriverInUse,
-    start::{Handle, StartError, Stop, start},
-};
+pub use self::start::{Handle, StartError, Stop, start};
+pub use crate::net::runtime::DriverInUse;
 
 mod process;

@@ -24,9 +24,12 @@ use super::{
     refusal::cannot_listen,
     reporter::Reporter,
     run::Sockets,
-    spawn::{self, DriverInUse, Job, Ready},
+    spawn::{self, Job, Ready},
 };
-use crate::net::listener::{self, Bound};
+use crate::net::{
+    listener::{self, Bound},
+    runtime::DriverInUse,
+};
 use crate::observe::events::{self, Event};
 use crate::plan::{Listener, ListenerId, Plan};
 use crate::shared::{
