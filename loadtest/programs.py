@@ -84,11 +84,14 @@ backend app
   {servers}
 """
 
+# What the name of a Ringway that writes an access log ends in.
+LOG = "-log"
+
 RINGWAY = """\
 [listener.web]
 bind = "127.0.0.1:{port}"
 pool = "app"
-
+{log}
 [pool.app]
 backends = [{servers}]
 """
@@ -118,6 +121,7 @@ class Program:
         self.haproxy_connections = min(9_000, (descriptors - 200) // 2)
         self.child = self.port = None
         self.text = ""  # the configuration as it was last written
+        self.log = None  # path of its access log, if it writes one
 
     def write(self, template, **values):
         user = "user root;" if os.geteuid() == 0 else ""
@@ -199,9 +203,10 @@ class Haproxy(Program):
 
 
 class Ringway(Program):
-    def __init__(self, name, directory, core, descriptors, binary, driver=None):
+    def __init__(self, name, directory, core, descriptors, binary, driver=None, log=False):
         super().__init__(name, "ringway", directory, core, descriptors)
         self.binary, self.driver = binary, driver
+        self.log = os.path.join(directory, f"{name}.access.log") if log else None
         # Several may run at once: where the flag exists, each gets an admin port of its own.
         self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
 
@@ -209,7 +214,12 @@ class Ringway(Program):
         """The core is written as a range: `--cores 2` would mean any two."""
         self.port = free_port()
         servers = ", ".join(f'"127.0.0.1:{port}"' for port in origin.ports)
-        path = self.write(RINGWAY, servers=servers)
+        log = ""
+        if self.log:
+            log = f'access-log = {{ path = "{self.log}", format = "json" }}\n'
+            if os.path.exists(self.log):
+                os.remove(self.log)  # a minute's lines are a gigabyte
+        path = self.write(RINGWAY, servers=servers, log=log)
         words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
             words += ["--admin", f"127.0.0.1:{free_port()}"]
@@ -235,7 +245,7 @@ class Fleet:
         return [pid for program in self.programs() for pid in program.child.pids()]
 
     def unequal(self):
-        """Sentences about work that a proxy does not do as the others do; wrong bodies raise."""
+        """Sentences about work that a proxy does not do as it should; wrong bodies raise."""
         found = []
         for proxy in self.proxies:
             for name, size in BODIES.items():
@@ -251,7 +261,19 @@ class Fleet:
                 found.append(f"{proxy.name} does not keep connections to the backends")
             if any(page[3] != f"127.0.0.1:{proxy.port}" for page in pages):
                 found.append(f"{proxy.name} does not hand on the client's Host")
+            if proxy.log and not _wait_for_bytes(proxy.log):
+                found.append(f"{proxy.name} writes no access log")
         return found
+
+
+def _wait_for_bytes(path):
+    """Whether a file has something in it within two seconds (a log is flushed now and then)."""
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        if os.path.exists(path) and os.path.getsize(path):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def body(size):

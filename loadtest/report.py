@@ -8,6 +8,7 @@ import statistics
 from dataclasses import asdict
 
 from cases import CASES, IDLE, STEADY, figures
+from programs import LOG
 
 
 def costs(case):
@@ -90,8 +91,8 @@ class Report:
         return f"### {IDLE}: resident memory of an idle keep-alive connection\n\n{grid(rows)}"
 
     def _judge(self, figure, table, values):
-        rivals = [name for name in self.rivals if figure.rival in (name, "best")]
         for name in self.ours:
+            rivals = self._rivals_of(name, figure)
             if self.kinds[name] != "ringway" or not rivals:
                 continue
             found = {
@@ -99,6 +100,13 @@ class Report:
                 for metric, value in values.items()
             }
             self._add(name, figure, found[figure.metric], found, table.kept_disturbed)
+
+    def _rivals_of(self, name, figure):
+        """Whom a figure holds one of ours against; one that logs only against itself."""
+        without = name.removesuffix(LOG)
+        if figure.rival == "no log" or name != without:
+            return [without] if figure.rival == "no log" and name != without else []
+        return [rival for rival in self.rivals if figure.rival in (rival, "best")]
 
     def _add(self, name, figure, value, found, disturbed=0):
         """`reached` asks for the figure's own metric; where the core disagrees it is said."""
