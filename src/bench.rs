@@ -4,6 +4,8 @@
 //! every commit. Each function is thin; those for fuzzing hold what must hold of any bytes, and
 //! panic where it does not.
 
+use std::cell::Cell;
+
 use crate::http::{
     chunks::{Chunks, Step},
     forward::{self, Forward, ForwardedFor},
@@ -15,7 +17,7 @@ use crate::http::{
 };
 use crate::plan::{ListenerId, Pool, Route};
 use crate::policy::{
-    balance::{Balancer, Candidates, Weights},
+    balance::{Balancer, Candidates, Prepared, Weights},
     route::Router,
 };
 
@@ -118,18 +120,32 @@ impl Routes {
 pub struct Picks {
     weights: Weights,
     balancer: Balancer,
+    in_flight: Vec<Cell<u32>>,
+    key: u64,
 }
 
 impl Picks {
     /// For the backends of a pool.
     pub fn new(pool: &Pool) -> Picks {
-        Picks { weights: Weights::of(&pool.backends), balancer: Balancer::new(pool, 0, 1) }
+        Picks {
+            weights: Weights::of(&pool.backends),
+            balancer: Balancer::new(pool, &Prepared::of(pool, 1), 0, 1),
+            in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
+            key: 0,
+        }
     }
 
-    /// Picks one; whether there is one.
+    /// Picks one for the next key; whether there is one.
     pub fn pick(&mut self) -> bool {
-        let usable = *self.weights.taking();
-        self.balancer.pick(&Candidates { usable, weights: &self.weights }).is_some()
+        self.key = self.key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let candidates = Candidates {
+            usable: *self.weights.taking(),
+            weights: &self.weights,
+            in_flight: &self.in_flight,
+            now: 1,
+            key: Some(self.key),
+        };
+        self.balancer.pick(&candidates).is_some()
     }
 }
 

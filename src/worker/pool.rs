@@ -20,7 +20,7 @@ use crate::http::fault::Fault;
 use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::{self, Pool};
 use crate::policy::{
-    balance::{Balancer, Candidates, Weights},
+    balance::{Balancer, Candidates, Prepared, Weights},
     resolve,
 };
 use crate::proto::h1::Backend;
@@ -51,10 +51,11 @@ pub(crate) struct PoolView {
 
 impl PoolView {
     pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize, counters: &Slab) -> PoolView {
+        let prepared = Prepared::of(pool, core_index as u64);
         let view = PoolView {
             reachable: Cell::new(BackendSet::EMPTY),
             weights: Weights::of(&pool.backends),
-            balancer: RefCell::new(Balancer::new(pool, core_index, cores)),
+            balancer: RefCell::new(Balancer::new(pool, &prepared, core_index, cores)),
             conns: pool
                 .backends
                 .iter()
@@ -93,7 +94,13 @@ impl PoolView {
         let reachable = self.reachable.get() & !*tried;
         let calm = reachable & !self.refusing(now);
         let usable = if calm.is_empty() { reachable } else { calm };
-        let candidates = Candidates { usable, weights: &self.weights };
+        let candidates = Candidates {
+            usable,
+            weights: &self.weights,
+            in_flight: &self.in_flight,
+            now,
+            key: None,
+        };
         self.balancer.borrow_mut().pick(&candidates)
     }
 

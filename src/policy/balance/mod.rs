@@ -5,8 +5,11 @@
 //! is left and never learns why a backend is missing. One `Balancer` belongs to one pool on one
 //! core, so a pick touches nothing that another core writes, and allocates nothing.
 
+pub(crate) mod key;
 mod round_robin;
 mod weights;
+
+use std::cell::Cell;
 
 use self::round_robin::RoundRobin;
 pub(crate) use self::weights::Weights;
@@ -15,11 +18,71 @@ use crate::plan::{self, Pool};
 
 /// What an algorithm may look at.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the algorithms that look at it land next (issue 5)")]
 pub(crate) struct Candidates<'a> {
     /// Who can take this request: healthy, enabled, admitted, not tried yet.
     pub(crate) usable: BackendSet,
     /// The shares of the pool's backends.
     pub(crate) weights: &'a Weights,
+    /// Requests under way at each backend in the whole process, as this core knows it: its own
+    /// exactly. May be empty where `Needs` does not ask for it.
+    pub(crate) in_flight: &'a [Cell<u32>],
+    /// In coarse milliseconds, as all times here.
+    pub(crate) now: u64,
+    /// What `key::of` made of the request. May be none where `Needs` does not ask for it.
+    pub(crate) key: Option<u64>,
+}
+
+/// How long a backend took, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
+pub(crate) enum Sample {
+    /// To the first byte of an answer that is no failure.
+    FirstByte(u32),
+    /// To an answer that is a failure, or to none at all.
+    Failed(u32),
+}
+
+/// What a worker has to keep for a pool's picks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(dead_code, reason = "the worker begins to ask (issue 5)")]
+pub(crate) struct Needs {
+    /// Requests under way at each backend, merged over the cores.
+    pub(crate) in_flight: bool,
+    /// `observe`, and `published` of each core merged into the others.
+    pub(crate) times: bool,
+    /// A key for each request.
+    pub(crate) key: bool,
+}
+
+impl Needs {
+    /// Those of a pool.
+    #[allow(dead_code, reason = "the worker begins to ask (issue 5)")]
+    pub(crate) fn of(pool: &Pool) -> Needs {
+        let none = Needs::default();
+        match &pool.algorithm {
+            plan::Algorithm::RoundRobin => none,
+            plan::Algorithm::Random | plan::Algorithm::LeastConnections => {
+                Needs { in_flight: true, ..none }
+            }
+            plan::Algorithm::LeastResponseTime => Needs { in_flight: true, times: true, ..none },
+            plan::Algorithm::IpHash => Needs { key: true, ..none },
+            plan::Algorithm::Hash { bound, .. } => {
+                Needs { key: true, in_flight: bound.is_some(), ..none }
+            }
+        }
+    }
+}
+
+/// What the balancers of all cores share: made once for each pool of a plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {}
+
+impl Prepared {
+    /// For one pool; what is left to chance begins with `seed`.
+    pub(crate) fn of(_pool: &Pool, _seed: u64) -> Prepared {
+        Prepared {}
+    }
 }
 
 /// The way one core picks among the backends of one pool.
@@ -36,7 +99,12 @@ enum Algorithm {
 
 impl Balancer {
     /// For one pool on the core `core_index` of `cores`, so that cores need not begin alike.
-    pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize) -> Balancer {
+    pub(crate) fn new(
+        pool: &Pool,
+        _prepared: &Prepared,
+        core_index: usize,
+        cores: usize,
+    ) -> Balancer {
         let weights = Weights::of(&pool.backends);
         let algorithm = match &pool.algorithm {
             // The others land one by one; until then the configuration refuses them.
@@ -58,11 +126,28 @@ impl Balancer {
         let taking = candidates.usable & *candidates.weights.taking();
         let first = taking & !self.backups;
         let usable = if first.is_empty() { taking } else { first };
-        let candidates = Candidates { usable, ..*candidates };
         match &mut self.algorithm {
-            Algorithm::RoundRobin(algorithm) => algorithm.pick(&candidates),
+            Algorithm::RoundRobin(algorithm) => algorithm.pick(&usable, candidates.weights),
         }
     }
+
+    /// Notes how long a backend took; nothing where `Needs` asks for no times.
+    #[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
+    pub(crate) fn observe(&mut self, _id: BackendId, _sample: Sample, _now: u64) {}
+
+    /// What this core itself knows of a backend's times, packed; 0 = nothing.
+    #[allow(dead_code, reason = "the worker begins to publish (issue 5)")]
+    pub(crate) fn published(&self, _id: BackendId) -> u64 {
+        0
+    }
+
+    /// Takes over what the other cores have published about a backend.
+    #[allow(dead_code, reason = "the worker begins to merge (issue 5)")]
+    pub(crate) fn merge(&mut self, _id: BackendId, _others: impl Iterator<Item = u64>, _now: u64) {}
+
+    /// Notes that a backend came back: its slow start begins.
+    #[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
+    pub(crate) fn returned(&mut self, _id: BackendId, _now: u64) {}
 }
 
 /// The backends that serve only when no other can.
@@ -95,11 +180,16 @@ pub(crate) mod tests {
         }
     }
 
+    /// Candidates of whom nothing else is known.
+    pub(crate) fn plain(usable: BackendSet, weights: &Weights) -> Candidates<'_> {
+        Candidates { usable, weights, in_flight: &[], now: 1, key: None }
+    }
+
     /// Picks once for each letter of `expected` (`a` is the first backend, `-` is nobody), with
     /// the backends named in `down` not usable.
     fn check(weights: &[i32], down: &str, expected: &str) {
         let pool = pool(weights);
-        let mut balancer = Balancer::new(&pool, 0, 1);
+        let mut balancer = Balancer::new(&pool, &Prepared::of(&pool, 0), 0, 1);
         let mut usable = BackendSet::first(weights.len());
         for letter in down.bytes() {
             usable.remove(BackendId(u16::from(letter - b'a')));
@@ -107,7 +197,7 @@ pub(crate) mod tests {
         let weights = Weights::of(&pool.backends);
         let picked: String = expected
             .chars()
-            .map(|_| match balancer.pick(&Candidates { usable, weights: &weights }) {
+            .map(|_| match balancer.pick(&plain(usable, &weights)) {
                 Some(BackendId(id)) => char::from(b'a' + u8::try_from(id).unwrap()),
                 None => '-',
             })

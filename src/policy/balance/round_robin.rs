@@ -11,7 +11,7 @@
 //! more than one request from its exact share; over all cores, never more than one request for
 //! each core (the simulation below holds it for 1 to 64 cores, whichever get the requests).
 
-use super::{Candidates, Weights};
+use super::Weights;
 use crate::base::{backend_set::BackendSet, ids::BackendId};
 
 /// Picks made ahead so that cores begin apart, at most: a bound on the cost of a new plan.
@@ -31,24 +31,23 @@ impl RoundRobin {
         let mut turn = RoundRobin { next: 0, credits: vec![0; weights.each().len()] };
         let sum: usize = weights.each().iter().copied().map(usize::from).sum();
         let round = if weights.equal() { weights.taking().len() } else { sum.min(AHEAD_MAX) };
-        let all = Candidates { usable: *weights.taking(), weights };
         for _ in 0..core_index * round / cores.max(1) {
-            turn.pick(&all);
+            turn.pick(weights.taking(), weights);
         }
         turn
     }
 
     /// The next in turn; every candidate weighs more than 0.
     #[inline]
-    pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
-        if candidates.weights.equal() {
-            let picked = candidates.usable.next_from(self.next)?;
+    pub(crate) fn pick(&mut self, usable: &BackendSet, weights: &Weights) -> Option<BackendId> {
+        if weights.equal() {
+            let picked = usable.next_from(self.next)?;
             // Round at the last one, so that no search runs past the end of a small pool.
             let next = picked.index() + 1;
             self.next = if next < self.credits.len() { next } else { 0 };
             return Some(picked);
         }
-        self.pick_by_weight(&candidates.usable, candidates.weights.each())
+        self.pick_by_weight(usable, weights.each())
     }
 
     fn pick_by_weight(&mut self, usable: &BackendSet, weights: &[u16]) -> Option<BackendId> {
@@ -80,9 +79,8 @@ mod tests {
     fn check(weights: &[u16], expected: &str) {
         let weights = Weights::new(weights.to_vec());
         let mut turn = RoundRobin::new(&weights, 0, 1);
-        let all = Candidates { usable: *weights.taking(), weights: &weights };
-        let picked: String =
-            expected.bytes().map(|_| letter(turn.pick(&all).expect("one is usable"))).collect();
+        let mut pick = || turn.pick(weights.taking(), &weights).expect("one is usable");
+        let picked: String = expected.bytes().map(|_| letter(pick())).collect();
         assert_eq!(picked, expected, "{weights:?}");
     }
 
@@ -110,7 +108,7 @@ mod tests {
             let round: u16 = usable.iter().map(|id| weights.each()[id.index()]).sum();
             let mut counts = [0; 4];
             for _ in 0..round * 100 {
-                let picked = turn.pick(&Candidates { usable, weights: &weights });
+                let picked = turn.pick(&usable, &weights);
                 counts[picked.expect("one is usable").index()] += 1;
             }
             let shares: Vec<_> = weights.each().iter().map(|weight| weight * 100).collect();
@@ -122,9 +120,8 @@ mod tests {
     fn cores_begin_apart() {
         for weights in [vec![1; 8], vec![8, 7, 6, 5, 4, 3, 2, 1]] {
             let weights = Weights::new(weights);
-            let all = Candidates { usable: *weights.taking(), weights: &weights };
-            let firsts: std::collections::HashSet<_> =
-                (0..8).filter_map(|core| RoundRobin::new(&weights, core, 8).pick(&all)).collect();
+            let first = |core| RoundRobin::new(&weights, core, 8).pick(weights.taking(), &weights);
+            let firsts: std::collections::HashSet<_> = (0..8).filter_map(first).collect();
             assert!(firsts.len() >= 4, "{weights:?}: {firsts:?}");
         }
     }
@@ -132,7 +129,6 @@ mod tests {
     /// The largest distance of any backend from its share, over the picks of all cores, at any
     /// moment of `picks` requests that arrive on cores by chance.
     fn spread(weights: &Weights, cores: usize, picks: u32, rng: &mut Rng) -> f64 {
-        let all = Candidates { usable: *weights.taking(), weights };
         let sum: u32 = weights.each().iter().copied().map(u32::from).sum();
         let mut turns: Vec<_> =
             (0..cores).map(|core| RoundRobin::new(weights, core, cores)).collect();
@@ -140,7 +136,8 @@ mod tests {
         let mut worst = 0_f64;
         for done in 1..=picks {
             let core = rng.below(u32::try_from(cores).expect("few cores")) as usize;
-            counts[turns[core].pick(&all).expect("one is usable").index()] += 1;
+            counts[turns[core].pick(weights.taking(), weights).expect("one is usable").index()] +=
+                1;
             for (count, weight) in counts.iter().zip(weights.each()) {
                 let share = f64::from(done) * f64::from(*weight) / f64::from(sum);
                 worst = worst.max((f64::from(*count) - share).abs());
