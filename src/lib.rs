@@ -25,6 +25,8 @@ mod worker;
 
 mod exchange;
 
+mod health;
+
 pub mod server;
 
 mod demo;

@@ -40,8 +40,8 @@ const FLOORS: [(&str, u8); 20] = [
 
 /// Floors up to this one are pure: no async, no monoio, no clock, no socket.
 const PURE: u8 = 3;
-/// The exception: a message to a worker rings its eventfd.
-const BELL: &str = "shared/inbox.rs";
+/// The exception: a message to a thread rings its eventfd.
+const BELL: &str = "shared/bell.rs";
 /// From this floor on the crate's own public door (`crate::start`) may be used.
 const DOOR: u8 = 11;
 /// Modules that only tests and benches turn on: they see everything, and nobody below sees them.
@@ -409,7 +409,7 @@ fn words_have_their_places() {
 fn low_floors_are_pure() {
     check("src/policy/retry.rs", "async fn wait() {}", "`async` on a pure floor");
     check("src/base/rng.rs", "fn f() { g().await }", "`.await` on a pure floor");
-    check("src/shared/inbox.rs", "fn ring() { rustix::io::write() }", "");
+    check("src/shared/bell.rs", "fn ring() { rustix::io::write() }", "");
     check("src/net/io.rs", "async fn wait() {}", "");
 }
 

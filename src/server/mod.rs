@@ -16,6 +16,7 @@ mod reporter;
 mod run;
 mod spawn;
 mod start;
+mod watch;
 
 pub use self::process::run as main;
 pub use self::start::{Handle, StartError, Stop, start};

@@ -43,21 +43,34 @@ pub(super) struct Job {
 /// The kernel's, where it gives no thread.
 pub(super) fn spawn(job: Job) -> io::Result<JoinHandle<()>> {
     let name = format!("ringway-{}", job.core.map_or(job.own.core_index, |core| core.id));
+    let what = format!("core {}", job.own.core_index);
+    watched(name, what, || work(job))
+}
+
+/// Starts a thread that the process cannot do without.
+///
+/// # Errors
+/// The kernel's, where it gives no thread.
+pub(super) fn watched(
+    name: String,
+    what: String,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name).spawn(move || {
-        let index = job.own.core_index;
-        if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
-            eprintln!("ringway: core {index} died by a bug in Ringway; the process ends with it");
-            exit_with_core();
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            eprintln!("ringway: {what} died by a bug in Ringway; the process ends with it");
+            exit_with_thread();
         }
     })
 }
 
-/// Ends the process with a core that has died.
+/// Ends the process with a thread that has died.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a dead core's clients hang and its listener takes its share: a restart is better"
+    reason = "a dead core's clients hang and its listener takes its share, a dead health thread \
+              leaves backends up or down for ever: a restart is better"
 )]
-fn exit_with_core() -> ! {
+fn exit_with_thread() -> ! {
     std::process::exit(1)
 }
 

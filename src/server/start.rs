@@ -25,7 +25,9 @@ use super::{
     reporter::Reporter,
     run::Sockets,
     spawn::{self, Job, Ready},
+    watch::Watch,
 };
+use crate::health;
 use crate::net::{
     listener::{self, Bound},
     runtime::DriverInUse,
@@ -36,6 +38,7 @@ use crate::shared::{
     counters::{Slab, TABLE},
     inbox::{Inbox, Message, Outbox, mailbox},
     lost::Lost,
+    outcomes::{self, Outcomes},
     permits::Permits,
 };
 use crate::worker::{Common, Own};
@@ -74,6 +77,7 @@ pub struct Handle {
     counters: Vec<Arc<Slab>>,
     workers: Vec<(Outbox, JoinHandle<()>)>,
     names: Option<Names>,
+    watch: Watch,
     access_logs: AccessLogs,
     reporter: Reporter,
     /// Closed when the last worker has ended.
@@ -115,17 +119,21 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
     let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
     let (outboxes, inboxes) = mailboxes(chosen.len())?;
-    let mut names = Names::begin(&plan, lookup, report, outboxes.clone())
+    let (to_health, inbox) = one_mailbox()?;
+    // Where backends are concerns every core and the health thread.
+    let told_addresses: Vec<Outbox> = outboxes.iter().chain([&to_health]).cloned().collect();
+    let mut names = Names::begin(&plan, lookup, report, told_addresses.clone())
         .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
     let bound = bind_all(&plan, chosen.len())?;
     let mut counters: Vec<_> = chosen.iter().map(|_| Slab::new()).collect();
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
-    let (common, told) = common(plan, chosen.len());
+    let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
+    let (common, told) = common(plan, chosen.len(), outcomes);
     let plan = Arc::clone(&common.plan);
     let addresses =
         bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
     let First { mut notes, unknown } =
-        names.as_mut().map(|names| names.first(first_answers, &outboxes)).unwrap_or_default();
+        names.as_mut().map(|names| names.first(first_answers, &told_addresses)).unwrap_or_default();
     notes.extend(lowered);
     for (id, bound) in &bound {
         let backlog = plan.listener(*id).backlog;
@@ -133,6 +141,8 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     }
     let reporter = Reporter::start((common.events.clone(), told), plan, counters.clone())
         .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
+    let job = health::Job { plan: Arc::clone(&common.plan), inbox, posted };
+    let watch = Watch::start(to_health, job)?;
     let (alive, ended) = bounded::<()>(0);
     let mut handle = Handle {
         addresses,
@@ -144,6 +154,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         counters,
         workers: Vec::new(),
         names,
+        watch,
         access_logs,
         reporter,
         ended,
@@ -195,13 +206,16 @@ fn spawn_all(
 
 /// A mailbox for each core.
 fn mailboxes(cores: usize) -> Result<(Vec<Outbox>, Vec<Inbox>), StartError> {
-    let all: io::Result<Vec<_>> = (0..cores).map(|_| mailbox()).collect();
-    let all = all.map_err(|error| StartError(format!("cannot start the cores: {error}")))?;
-    Ok(all.into_iter().unzip())
+    let all: Result<Vec<_>, _> = (0..cores).map(|_| one_mailbox()).collect();
+    Ok(all?.into_iter().unzip())
+}
+
+fn one_mailbox() -> Result<(Outbox, Inbox), StartError> {
+    mailbox().map_err(|error| StartError(format!("cannot make a mailbox: {error}")))
 }
 
 /// What all workers are given, and where it comes out what they tell.
-fn common(plan: Plan, cores: usize) -> (Common, Receiver<Event>) {
+fn common(plan: Plan, cores: usize, outcomes: Outcomes) -> (Common, Receiver<Event>) {
     let limit = |listener: &Listener| Permits::new(listener.connections_max);
     let (events, told) = events::channel();
     let common = Common {
@@ -210,6 +224,7 @@ fn common(plan: Plan, cores: usize) -> (Common, Receiver<Event>) {
         connections: Permits::new(plan.limits.connections),
         listener_connections: plan.listeners.iter().map(limit).collect(),
         events,
+        outcomes,
         lost: Lost::new(plan.pools.iter().map(|pool| pool.backends.len())),
         plan: Arc::new(plan),
     };
@@ -354,6 +369,7 @@ impl Handle {
             // A worker that panicked has ended the process.
             let _ = thread.join();
         }
+        self.watch.end();
         self.reporter.end();
         self.access_logs.end();
     }

@@ -1,15 +1,10 @@
-//! Messages to a worker: a bounded channel and an eventfd that wakes its ring.
+//! Messages to a worker or to the health thread: a bounded channel and a bell that wakes its ring.
 
-use std::{
-    io,
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use rustix::event::{EventfdFlags, eventfd};
 
+use super::bell::Rope;
 use crate::base::ids::{BackendId, PoolId};
 
 /// Messages that may wait for one worker: they are rare, and a worker looks within a turn.
@@ -29,7 +24,7 @@ pub(crate) struct Found {
 pub(crate) enum Message {
     /// These backends have moved.
     Addresses(Arc<Vec<Found>>),
-    /// Take no new connections and finish those there are.
+    /// Take no new connections and finish those there are; only workers have any.
     Drain,
     /// Close everything and end.
     Stop,
@@ -39,13 +34,13 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub(crate) struct Outbox {
     sender: Sender<Message>,
-    bell: Arc<OwnedFd>,
+    rope: Rope,
 }
 
 /// The worker's end.
 pub(crate) struct Inbox {
     receiver: Receiver<Message>,
-    bell: Arc<OwnedFd>,
+    rope: Rope,
 }
 
 /// A worker's mailbox, both ends.
@@ -53,18 +48,22 @@ pub(crate) struct Inbox {
 /// # Errors
 /// The kernel's, where it gives no descriptor.
 pub(crate) fn mailbox() -> io::Result<(Outbox, Inbox)> {
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let rope = Rope::new()?;
     let (sender, receiver) = crossbeam_channel::bounded(MESSAGES_MAX);
-    Ok((Outbox { sender, bell: Arc::clone(&bell) }, Inbox { receiver, bell }))
+    Ok((Outbox { sender, rope: rope.clone() }, Inbox { receiver, rope }))
 }
 
 impl Outbox {
+    /// What wakes the worker.
+    pub(crate) fn rope(&self) -> &Rope {
+        &self.rope
+    }
+
     /// Sends a message and wakes the worker; false where the worker is gone or its box is full.
     pub(crate) fn send(&self, message: Message) -> bool {
         match self.sender.try_send(message) {
             Ok(()) => {
-                // A full counter (2^64 - 2 rings unheard) still wakes.
-                let _ = rustix::io::write(self.bell.as_fd(), &1_u64.to_ne_bytes());
+                self.rope.pull();
                 true
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
@@ -80,6 +79,6 @@ impl Inbox {
 
     /// The bell that rings when a message was sent.
     pub(crate) fn bell(&self) -> &Arc<OwnedFd> {
-        &self.bell
+        self.rope.bell()
     }
 }

@@ -4,7 +4,9 @@
 //! exception: one counter on its own cache line, touched only where a limit is set; and `lost`,
 //! which decides nothing and is touched only where a connection is made.
 
+pub(crate) mod bell;
 pub(crate) mod counters;
 pub(crate) mod inbox;
 pub(crate) mod lost;
+pub(crate) mod outcomes;
 pub(crate) mod permits;

@@ -100,7 +100,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::net::deadlines::{Ended, Ends, Watched};
     use crate::observe::events::channel;
-    use crate::shared::{counters::Slab, lost::Lost};
+    use crate::shared::{bell::Rope, counters::Slab, lost::Lost, outcomes};
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
@@ -118,6 +118,7 @@ mod tests {
             listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
             events: channel().0,
             lost: Lost::new([1].into_iter()),
+            outcomes: outcomes::channel(Rope::new().unwrap()).0,
         };
         Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })
     }

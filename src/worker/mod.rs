@@ -40,6 +40,7 @@ use crate::shared::{
     counters::{Counter, Slab},
     inbox::Found,
     lost::Lost,
+    outcomes::Outcomes,
     permits::Permits,
 };
 
@@ -104,6 +105,9 @@ pub(crate) struct Worker {
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: Events,
+    /// Where failures and trials are posted.
+    #[allow(dead_code, reason = "exchange posts there once cores count outcomes (issue 5)")]
+    pub(crate) outcomes: Outcomes,
 }
 
 /// What one worker is given for itself.
@@ -125,13 +129,15 @@ pub(crate) struct Common {
     /// Where what happens is told.
     pub(crate) events: Sender<Event>,
     pub(crate) lost: Lost,
+    /// Where failures and trials are posted.
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Worker {
     pub(crate) fn new(common: Common, own: Own) -> Rc<Worker> {
         let Own { core_index, counters, outlets } = own;
-        let Common { plan, cores, pseudonym, connections, listener_connections, events, lost } =
-            common;
+        let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
+        let (events, lost, outcomes) = (common.events, common.lost, common.outcomes);
         let clock = Rc::new(Clock::new());
         let limits = plan.limits;
         let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
@@ -167,6 +173,7 @@ impl Worker {
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: Events::new(events, lost),
+            outcomes,
         })
     }
 

@@ -1,0 +1,49 @@
+//! The health thread, as whoever started it holds it.
+
+use std::thread::JoinHandle;
+
+use crossbeam_channel::bounded;
+
+use super::{StartError, spawn};
+use crate::health::Job;
+use crate::shared::inbox::{Message, Outbox};
+
+/// The thread. Dropping it leaves it running: `end` ends it.
+pub(super) struct Watch {
+    outbox: Outbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Starts the thread and waits until it watches.
+    ///
+    /// # Errors
+    /// Where there can be no more threads, or no runtime for it.
+    pub(super) fn start(outbox: Outbox, job: Job) -> Result<Watch, StartError> {
+        let (ready, readiness) = bounded(1);
+        let work = move || {
+            let begun = ready.clone();
+            if let Err(why) = job.run(move || drop(begun.send(Ok(())))) {
+                // Where it had begun, nobody asks any more.
+                drop(ready.send(Err(why)));
+            }
+        };
+        let refused = |why: String| StartError(format!("cannot start the health thread: {why}"));
+        let thread = spawn::watched("ringway-health".into(), "the health thread".into(), work)
+            .map_err(|error| refused(error.to_string()))?;
+        match readiness.recv() {
+            Ok(Ok(())) => Ok(Watch { outbox, thread: Some(thread) }),
+            Ok(Err(why)) => Err(refused(why)),
+            Err(_) => Err(refused("it ended at its start".into())),
+        }
+    }
+
+    /// Ends the thread and waits for it.
+    pub(super) fn end(&mut self) {
+        self.outbox.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has ended the process.
+            let _ = thread.join();
+        }
+    }
+}
