@@ -184,6 +184,21 @@ fn overrides_beat_files_and_say_so() {
     assert!(of("backlog").ends_with("# default"), "{shown}");
 }
 
+#[test]
+fn a_process_without_a_name_is_called_as_its_machine() {
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    for (global, expected, origin) in [
+        ("", machine.as_str(), "# this machine"),
+        ("[global]\ninstance = \"a\"\n", "a", "# named:2"),
+    ] {
+        let loaded = config::parse("named", &format!("{global}{SMALLEST}")).unwrap();
+        assert_eq!(loaded.plan.global.instance, expected);
+        let shown = loaded.effective();
+        let line = shown.lines().find(|line| line.starts_with("instance = ")).unwrap();
+        assert!(line.contains(expected) && line.ends_with(origin), "{shown}");
+    }
+}
+
 /// Every file that is shipped.
 fn shipped() -> Vec<PathBuf> {
     let entries = fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path());

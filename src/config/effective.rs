@@ -95,9 +95,14 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn add(&mut self, key: &str, value: String) {
+        self.add_else(key, value, "default");
+    }
+
+    /// As `add`, of a key that has its value from `elsewhere` where it is not written.
+    fn add_else(&mut self, key: &str, value: String, elsewhere: &str) {
         let written = key.split('.').try_fold(self.node, |node, part| node.key(part));
         let origin = written
-            .map_or_else(|| "default".to_owned(), |node| self.sources.name_and_line(node.place));
+            .map_or_else(|| elsewhere.to_owned(), |node| self.sources.name_and_line(node.place));
         self.list.push(Line { key: key.to_owned(), value, origin });
     }
 
@@ -112,9 +117,7 @@ impl Lines<'_> {
         self.add("cores", cores(&global.cores));
         self.add("pin", global.pin.to_string());
         self.add("driver", word(DRIVERS, global.driver));
-        if !global.instance.is_empty() {
-            self.add("instance", quoted(&global.instance));
-        }
+        self.add_else("instance", quoted(&global.instance), "this machine");
         self.durations([
             ("shutdown.lameduck", global.shutdown.lameduck),
             ("shutdown.drain", global.shutdown.drain),

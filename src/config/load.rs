@@ -28,6 +28,13 @@ impl Lookup for Machine {
     }
 }
 
+/// What this machine is called, which names the process where the configuration does not. Nobody
+/// is kept from starting by a kernel that does not say.
+pub(super) fn machine_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// Reads each file, and each `*.toml` of each directory in the order of their names.
 pub(super) fn files(paths: &[PathBuf], sources: &mut Sources, problems: &mut Vec<Problem>) {
     for path in paths {

@@ -1,8 +1,18 @@
 //! The operational log: where `tracing` writes to, in which format, and how much.
 //!
-//! The process installs it, never `start`: whoever embeds Ringway has a log of his own.
+//! The process installs it, never `start`: whoever embeds Ringway has a log of his own. Lines of
+//! JSON say which process wrote them, since they are read where those of many come together.
 
-use tracing::level_filters::LevelFilter;
+use std::fmt;
+
+use tracing::{Event, level_filters::LevelFilter};
+use tracing_subscriber::{
+    Registry,
+    fmt::{
+        FmtContext, FormatEvent,
+        format::{self, Format, Json, JsonFields, Writer},
+    },
+};
 
 use crate::plan::{Global, LogFormat, LogLevel};
 
@@ -15,8 +25,8 @@ pub(super) fn install(global: &Global) {
         .with_target(false);
     let _ = match global.log_format {
         LogFormat::Json => {
-            let log = log.json().flatten_event(true);
-            log.with_current_span(false).with_span_list(false).try_init()
+            let named = Named::new(&global.instance);
+            log.fmt_fields(JsonFields::new()).event_format(named).try_init()
         }
         // The journal has a time of its own for each line.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
@@ -24,6 +34,38 @@ pub(super) fn install(global: &Global) {
         }
         LogFormat::Text => log.try_init(),
     };
+}
+
+/// Lines of JSON that end in the name of the process.
+struct Named {
+    json: Format<Json>,
+    /// What stands in place of the closing brace.
+    end: String,
+}
+
+impl Named {
+    fn new(instance: &str) -> Named {
+        let json = format::json().flatten_event(true).with_target(false);
+        let instance = serde_json::Value::from(instance);
+        Named {
+            json: json.with_current_span(false).with_span_list(false),
+            end: format!(",\"instance\":{instance}}}"),
+        }
+    }
+}
+
+impl FormatEvent<Registry, JsonFields> for Named {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, Registry, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.json.format_event(context, Writer::new(&mut line), event)?;
+        let open = line.trim_end().strip_suffix('}').ok_or(fmt::Error)?;
+        writeln!(writer, "{open}{}", self.end)
+    }
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

@@ -25,7 +25,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
     operational_log::install(&plan.global);
-    let (instance, format) = (plan.global.instance.clone(), plan.global.log_format);
+    let format = plan.global.log_format;
     let report = Box::new(|line: &str| info!("{line}"));
     let handle = start_with(plan, Options { report, ..Options::default() })?;
     eprintln!("{}", first_line(&handle, routes, pools, backends));
@@ -33,7 +33,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         // Whoever reads JSON cannot read the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
         let (cores, listeners) = (handle.core_count(), handle.addresses().len());
-        info!(instance, version, driver, cores, listeners, routes, pools, backends, "started");
+        info!(version, driver, cores, listeners, routes, pools, backends, "started");
     }
     for note in handle.notes() {
         warn!("{note}");

@@ -21,6 +21,7 @@ on_both_drivers!(
     the_host_is_the_clients,
     the_host_may_be_another,
     what_is_forwarded_is_written_anew,
+    nobody_is_told_what_the_process_is_called,
 );
 
 #[track_caller]
@@ -197,4 +198,21 @@ fn what_is_forwarded_is_written_anew(driver: Driver) {
         let (_, value) = line.split_once(": ").expect("a colon and one space");
         assert_eq!(value, value.trim_matches([' ', '\t']), "{raw}");
     }
+}
+
+fn nobody_is_told_what_the_process_is_called(driver: Driver) {
+    let name = "cellar-7";
+    let stage = Stage::on(driver)
+        .global(&format!("instance = \"{name}\""))
+        .without_default_pool()
+        .sections("[[route]]\nname = \"one\"\npath = \"/there\"\npool = \"app\"")
+        .backend(answers("ok"))
+        .start();
+    let mut client = stage.connect();
+    let answer = client.get("/there");
+    let refusal = client.get("/elsewhere");
+    refusal.expect_fault(404, "no_route");
+    let request = stage.last_request();
+    let told = [&answer.head.raw, &request.head.raw, &refusal.head.raw, refusal.text()];
+    assert!(told.iter().all(|text| !text.contains(name)), "{told:#?}");
 }

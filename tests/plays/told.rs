@@ -132,6 +132,8 @@ fn the_first_line_is_text_and_the_rest_as_asked(driver: Driver) {
         let objects: Vec<Value> =
             lines[1..].iter().map(|line| serde_json::from_str(line).expect(line)).collect();
         assert_eq!((&objects[0]["message"], &objects[0]["cores"]), (&"started".into(), &2.into()));
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        assert!(objects.iter().all(|line| line["instance"] == machine.as_str()), "{lines:#?}");
         let last = objects.last().unwrap();
         assert_eq!((&last["requests_total"], &last["level"]), (&1.into(), &"INFO".into()));
     }

@@ -2,7 +2,7 @@
 
 use super::{Check, both, section, spelled};
 use crate::config::{
-    file,
+    file, load,
     units::Refusal,
     written::{Scalar, Written},
 };
@@ -30,7 +30,7 @@ const HEAD_BYTES_MAX: u64 = 60 << 10;
 
 impl Check<'_> {
     pub(super) fn global(&mut self, written: Option<&Written<file::Global>>) -> (Global, Limits) {
-        let mut global = Global::default();
+        let mut global = Global { instance: load::machine_name(), ..Global::default() };
         let Some(written) = section(written) else {
             return (global, Limits::default());
         };
