@@ -10,7 +10,8 @@ use super::ids::BackendId;
 /// Most backends in one pool (sixteen words of 64).
 pub(crate) const BACKENDS_MAX: usize = 1024;
 
-const WORDS: usize = BACKENDS_MAX / 64;
+/// Words of a set.
+pub(crate) const WORDS: usize = BACKENDS_MAX / 64;
 
 /// A set of backends of one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -21,7 +22,6 @@ impl BackendSet {
     pub(crate) const EMPTY: BackendSet = BackendSet([0; WORDS]);
 
     /// The first `count` backends.
-    #[cfg(test)]
     pub(crate) fn first(count: usize) -> BackendSet {
         let mut set = BackendSet::EMPTY;
         for index in 0..count.min(BACKENDS_MAX) {
@@ -42,7 +42,8 @@ impl BackendSet {
         }
     }
 
-    #[cfg(test)]
+    #[inline]
+    #[allow(dead_code, reason = "policy/standing.rs, being written, uses it")]
     pub(crate) fn contains(&self, backend: BackendId) -> bool {
         self.0
             .get(backend.index() / 64)
@@ -78,6 +79,16 @@ impl BackendSet {
             }
         }
         None
+    }
+
+    /// The set as words, the lowest backends in the lowest bits of the first.
+    pub(crate) fn words(&self) -> &[u64; WORDS] {
+        &self.0
+    }
+
+    /// The set that these words are.
+    pub(crate) fn from_words(words: [u64; WORDS]) -> BackendSet {
+        BackendSet(words)
     }
 
     /// The backends of the set, lowest first.

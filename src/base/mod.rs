@@ -8,3 +8,4 @@ pub(crate) mod base64url;
 pub(crate) mod ids;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;
+pub(crate) mod totals;

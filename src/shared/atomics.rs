@@ -1,0 +1,8 @@
+//! The atomics of the cells whose interleavings are tested, in one place.
+//!
+//! `tests/interleavings.rs` includes those cells with loom's atomics in the place of this file.
+
+pub(crate) use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};

@@ -1,0 +1,48 @@
+//! What is left of a pool's retries, for all cores together.
+//!
+//! Two words on a cache line of their own, touched by any core, and only where a retry is wanted.
+//! What they mean and how they grow is decided in `policy/budget.rs`.
+
+use std::sync::Arc;
+
+use super::atomics::{AtomicU64, Relaxed};
+
+/// What is left of a pool's retries.
+#[derive(Clone)]
+pub(crate) struct Budget(Arc<Words>);
+
+#[repr(align(128))]
+struct Words {
+    left: AtomicU64,
+    /// The requests that have been turned into retries.
+    seen: AtomicU64,
+}
+
+impl Budget {
+    /// With so much at first.
+    pub(crate) fn new(left: u64) -> Budget {
+        Budget(Arc::new(Words { left: AtomicU64::new(left), seen: AtomicU64::new(0) }))
+    }
+
+    /// What is left, as it stands.
+    pub(crate) fn left(&self) -> u64 {
+        self.0.left.load(Relaxed)
+    }
+
+    /// Of the pool's `requests` so far those that nobody was given yet: each is given once.
+    pub(crate) fn fresh(&self, requests: u64) -> u64 {
+        requests.saturating_sub(self.0.seen.fetch_max(requests, Relaxed))
+    }
+
+    /// Replaces what is left by what `step` says, and says what it said: may this retry be made?
+    pub(crate) fn take(&self, step: impl Fn(u64) -> (u64, bool)) -> bool {
+        let mut left = self.left();
+        loop {
+            let (after, is_granted) = step(left);
+            match self.0.left.compare_exchange_weak(left, after, Relaxed, Relaxed) {
+                Ok(_) => return is_granted,
+                Err(now) => left = now,
+            }
+        }
+    }
+}

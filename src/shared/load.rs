@@ -1,0 +1,215 @@
+//! What each core counts of each backend: one row per worker and backend, read by everyone.
+//!
+//! Written by its worker alone with plain loads and stores, so a request never waits for another
+//! core: it touches its row and nothing else. A row lies in one cache line, and no line belongs to
+//! two workers. A sum taken while workers count may miss what happens meanwhile.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use crate::base::{
+    ids::{BackendId, PoolId},
+    totals::Totals,
+};
+
+const ROWS_OF_LINE: usize = 4;
+
+/// What one worker counts of one backend. Only that worker may change it.
+#[derive(Default)]
+#[repr(align(32))]
+pub(crate) struct Row {
+    ok: AtomicU64,
+    failed: AtomicU64,
+    times: AtomicU64,
+    in_flight: AtomicU32,
+}
+
+impl Row {
+    /// A request goes to the backend.
+    #[inline]
+    pub(crate) fn begin(&self) {
+        self.in_flight.store(self.in_flight.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// It is over, whichever way.
+    #[inline]
+    pub(crate) fn end(&self) {
+        self.in_flight.store(self.in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// Counts how a request ended; one whose client left is not counted.
+    #[inline]
+    pub(crate) fn count(&self, is_ok: bool) {
+        let cell = if is_ok { &self.ok } else { &self.failed };
+        cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Publishes what this worker knows of the backend's times, packed as the algorithm likes.
+    #[inline]
+    pub(crate) fn publish_times(&self, times: u64) {
+        self.times.store(times, Relaxed);
+    }
+
+    /// Its requests under way.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    fn totals(&self) -> Totals {
+        Totals { ok: self.ok.load(Relaxed), failed: self.failed.load(Relaxed) }
+    }
+}
+
+/// Two cache lines: processors fetch them in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line([Row; ROWS_OF_LINE]);
+
+/// The rows of one worker and pool.
+#[derive(Clone)]
+pub(crate) struct Rows(Arc<[Line]>);
+
+impl Rows {
+    fn new(backends: usize) -> Rows {
+        Rows((0..backends.div_ceil(ROWS_OF_LINE)).map(|_| Line::default()).collect())
+    }
+
+    /// The row of a backend of the pool.
+    #[inline]
+    pub(crate) fn row(&self, backend: BackendId) -> &Row {
+        let index = backend.index();
+        &self.0[index / ROWS_OF_LINE].0[index % ROWS_OF_LINE]
+    }
+}
+
+/// The rows of all workers and pools.
+#[derive(Clone)]
+pub(crate) struct Load(Arc<[Pool]>);
+
+struct Pool {
+    backends: u16,
+    workers: Box<[Rows]>,
+}
+
+impl Load {
+    /// For so many workers, and pools that have so many backends.
+    pub(crate) fn new(workers: usize, backends: impl Iterator<Item = usize>) -> Load {
+        let pool = |count| Pool {
+            backends: u16::try_from(count).unwrap_or(u16::MAX),
+            workers: (0..workers).map(|_| Rows::new(count)).collect(),
+        };
+        Load(backends.map(pool).collect())
+    }
+
+    /// The rows that a worker writes for a pool, to keep: a row is then two steps away.
+    pub(crate) fn rows(&self, worker: usize, pool: PoolId) -> Rows {
+        self.0[pool.index()].workers[worker].clone()
+    }
+
+    /// One row.
+    pub(crate) fn row(&self, worker: usize, pool: PoolId, backend: BackendId) -> &Row {
+        self.0[pool.index()].workers[worker].row(backend)
+    }
+
+    /// Requests under way at a backend from all workers but this one.
+    pub(crate) fn in_flight_of_others(
+        &self,
+        worker: usize,
+        pool: PoolId,
+        backend: BackendId,
+    ) -> u32 {
+        let rows = self.others(worker, pool, backend);
+        rows.fold(0, |sum, row| sum.wrapping_add(row.in_flight()))
+    }
+
+    /// What the other workers know of a backend's times.
+    pub(crate) fn times_of_others(
+        &self,
+        worker: usize,
+        pool: PoolId,
+        backend: BackendId,
+    ) -> impl Iterator<Item = u64> {
+        self.others(worker, pool, backend).map(|row| row.times.load(Relaxed))
+    }
+
+    /// How the requests of a backend ended, over all workers.
+    pub(crate) fn totals(&self, pool: PoolId, backend: BackendId) -> Totals {
+        let rows = self.0[pool.index()].workers.iter().map(|rows| rows.row(backend).totals());
+        rows.fold(Totals::default(), |sum, row| Totals {
+            ok: sum.ok.wrapping_add(row.ok),
+            failed: sum.failed.wrapping_add(row.failed),
+        })
+    }
+
+    /// The requests of a pool that have ended. It reads every row: ask rarely.
+    pub(crate) fn requests(&self, pool: PoolId) -> u64 {
+        let of = |backend| {
+            let totals = self.totals(pool, backend);
+            totals.ok.wrapping_add(totals.failed)
+        };
+        let backends = (0..self.0[pool.index()].backends).map(BackendId);
+        backends.fold(0, |sum, backend| sum.wrapping_add(of(backend)))
+    }
+
+    fn others(
+        &self,
+        worker: usize,
+        pool: PoolId,
+        backend: BackendId,
+    ) -> impl Iterator<Item = &Row> {
+        let workers = self.0[pool.index()].workers.iter().enumerate();
+        workers.filter(move |(of, _)| *of != worker).map(move |(_, rows)| rows.row(backend))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOL: PoolId = PoolId(1);
+    const BACKEND: BackendId = BackendId(4);
+
+    #[test]
+    fn rows_are_counted_alone_and_read_together() {
+        let load = Load::new(3, [2, 5].into_iter());
+        for worker in 0..3 {
+            let rows = load.rows(worker, POOL);
+            for _ in 0..=worker {
+                rows.row(BACKEND).begin();
+                rows.row(BACKEND).count(true);
+            }
+            rows.row(BackendId(0)).count(false);
+            rows.row(BACKEND).publish_times(worker as u64);
+        }
+        load.row(2, POOL, BACKEND).end();
+        assert_eq!(load.in_flight_of_others(0, POOL, BACKEND), 2 + 2);
+        assert_eq!(load.in_flight_of_others(2, POOL, BACKEND), 1 + 2);
+        assert_eq!(load.row(2, POOL, BACKEND).in_flight(), 2);
+        assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 6, failed: 0 });
+        assert_eq!(load.totals(POOL, BackendId(0)), Totals { ok: 0, failed: 3 });
+        assert_eq!(load.requests(POOL), 9);
+        assert_eq!(load.requests(PoolId(0)), 0);
+        assert_eq!(load.times_of_others(1, POOL, BACKEND).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn no_row_crosses_a_line_and_no_line_belongs_to_two_workers() {
+        assert_eq!(size_of::<Row>(), 32);
+        assert_eq!(size_of::<Line>(), 128);
+        let load = Load::new(2, [1].into_iter());
+        let place = |worker| &raw const *load.row(worker, PoolId(0), BackendId(0)) as usize;
+        assert_eq!((place(0) % 128, place(1) % 128), (0, 0));
+    }
+
+    #[test]
+    fn a_request_that_ends_twice_would_be_seen() {
+        let load = Load::new(1, [1].into_iter());
+        let row = load.row(0, PoolId(0), BackendId(0));
+        row.begin();
+        row.end();
+        assert_eq!(row.in_flight(), 0);
+    }
+}

@@ -1,0 +1,95 @@
+//! Who of a pool may be asked, as every core sees it.
+//!
+//! Written by the health thread alone, read by every worker. An epoch says whether anything moved:
+//! a pick costs one load, and copies the words only after a publication. Nobody waits: who meets a
+//! publication under way keeps what he has, and finds the epoch moved at his next look, so the last
+//! publication is never lost and two are never mixed.
+
+use std::sync::Arc;
+
+use super::atomics::{Acquire, AtomicU64, Relaxed, Release};
+use crate::base::backend_set::{BackendSet, WORDS};
+
+/// What is published of a pool.
+#[derive(Clone)]
+pub(crate) struct Published(Arc<Cells>);
+
+#[repr(align(128))]
+struct Cells {
+    /// Even; odd while a publication is under way.
+    epoch: AtomicU64,
+    usable: Box<[AtomicU64]>,
+    on_trial: Box<[AtomicU64]>,
+}
+
+/// One publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Publication {
+    pub(crate) epoch: u64,
+    /// Who may be asked.
+    pub(crate) usable: BackendSet,
+    /// Who may be asked with a permit only (`trials`); none of them is usable.
+    pub(crate) on_trial: BackendSet,
+}
+
+impl Published {
+    /// Of a pool of so many backends: at first all are usable.
+    pub(crate) fn new(backends: usize) -> Published {
+        let used = backends.div_ceil(64).min(WORDS);
+        let cells = |set: &BackendSet| -> Box<[AtomicU64]> {
+            set.words()[..used].iter().map(|word| AtomicU64::new(*word)).collect()
+        };
+        Published(Arc::new(Cells {
+            epoch: AtomicU64::new(2),
+            usable: cells(&BackendSet::first(backends)),
+            on_trial: cells(&BackendSet::EMPTY),
+        }))
+    }
+
+    /// The last publication, where it is not the one `seen`; 0 = none was.
+    #[inline]
+    pub(crate) fn after(&self, seen: u64) -> Option<Publication> {
+        let epoch = self.0.epoch.load(Acquire);
+        if epoch == seen { None } else { self.copy(epoch) }
+    }
+
+    #[cold]
+    fn copy(&self, epoch: u64) -> Option<Publication> {
+        let (usable, on_trial) = (load(&self.0.usable), load(&self.0.on_trial));
+        let is_whole = epoch.is_multiple_of(2) && self.0.epoch.load(Relaxed) == epoch;
+        is_whole.then_some(Publication { epoch, usable, on_trial })
+    }
+
+    /// Publishes, if it is news. Only the health thread may call it.
+    pub(crate) fn publish(&self, usable: BackendSet, on_trial: BackendSet) {
+        let Cells { epoch, usable: usable_cells, on_trial: on_trial_cells } = &*self.0;
+        if is(usable_cells, &usable) && is(on_trial_cells, &on_trial) {
+            return;
+        }
+        let begun = epoch.load(Relaxed) + 1;
+        epoch.store(begun, Relaxed);
+        store(usable_cells, &usable);
+        store(on_trial_cells, &on_trial);
+        epoch.store(begun + 1, Release);
+    }
+}
+
+fn is(cells: &[AtomicU64], set: &BackendSet) -> bool {
+    cells.iter().zip(set.words()).all(|(cell, word)| cell.load(Relaxed) == *word)
+}
+
+fn store(cells: &[AtomicU64], set: &BackendSet) {
+    for (cell, word) in cells.iter().zip(set.words()) {
+        // Release: the epoch that has begun comes before.
+        cell.store(*word, Release);
+    }
+}
+
+fn load(cells: &[AtomicU64]) -> BackendSet {
+    let mut words = [0; WORDS];
+    for (word, cell) in words.iter_mut().zip(cells) {
+        // Acquire: who sees a word of a later publication sees that its epoch has begun.
+        *word = cell.load(Acquire);
+    }
+    BackendSet::from_words(words)
+}
