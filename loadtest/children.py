@@ -26,7 +26,7 @@ def raise_descriptor_limit():
 
 
 class Child:
-    def __init__(self, name, command, core, directory):
+    def __init__(self, name, command, core, directory, stdin=subprocess.DEVNULL):
         self.name, self.core = name, core
         self.log = os.path.join(directory, f"{name}.log")
         parent = os.getpid()
@@ -39,7 +39,7 @@ class Child:
 
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
+                command, stdin=stdin, stdout=log, stderr=log, cwd=directory,
                 env={**os.environ, "XDG_STATE_HOME": directory, "NO_COLOR": "1"},
                 preexec_fn=prepare, start_new_session=True,
             )

@@ -41,14 +41,14 @@ def commit():
     return short + ("+changes" if changed else "")
 
 
-def versions(fleet):
-    """{program: version}; of each Ringway also its binary's digest and the first line it says."""
-    found = {
-        "wrk": _version("wrk"),
-        "origin": _version("nginx"),
-        "python": platform.python_version(),
-    }
-    for proxy in fleet.proxies:
+def versions(proxies, **tools):
+    """{program: version}; of each Ringway also its binary's digest and the first line it says.
+
+    `tools` are what else takes part: what it does, and the program that does it.
+    """
+    found = {name: _version(program) for name, program in tools.items()}
+    found["python"] = platform.python_version()
+    for proxy in proxies:
         if proxy.kind == "ringway":
             with open(proxy.binary, "rb") as file:
                 digest = hashlib.sha256(file.read()).hexdigest()[:12]

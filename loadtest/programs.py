@@ -112,6 +112,15 @@ def free_port():
     raise RuntimeError("no free port on loopback")
 
 
+def answers(port):
+    """Whether a connection can be made."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
 class Program:
     """One program that can be started anew at will, each time on new ports."""
 
@@ -142,20 +151,13 @@ class Program:
             self.child = Child(self.name, command, self.core, self.directory)
             until = time.monotonic() + 10
             while time.monotonic() < until and not self.child.ended():
-                if self._answers():
+                if answers(self.port):
                     return
                 time.sleep(0.02)
             words = self.child.last_words()
             self.stop()
             if attempt == 2 or "in use" not in words:
                 raise RuntimeError(f"{self.name} did not start ({' '.join(command)}):\n{words}")
-
-    def _answers(self):
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            return True
-        except OSError:
-            return False
 
     def stop(self):
         if self.child:
@@ -187,22 +189,28 @@ class Origin(Program):
 
 
 class Nginx(Program):
+    template, server = NGINX, "server 127.0.0.1:{port};"
+
     def command(self, origin):
         self.port = free_port()
-        servers = " ".join(f"server 127.0.0.1:{port};" for port in origin.ports)
-        return [tool("nginx"), "-e", "stderr", "-c", self.write(NGINX, servers=servers)]
+        servers = " ".join(self.server.format(port=port) for port in origin.ports)
+        return [tool("nginx"), "-e", "stderr", "-c", self.write(self.template, servers=servers)]
 
 
 class Haproxy(Program):
+    template = HAPROXY
+
     def command(self, origin):
         self.port = free_port()
         servers = "\n  ".join(
             f"server s{number} 127.0.0.1:{port}" for number, port in enumerate(origin.ports)
         )
-        return [tool("haproxy"), "-db", "-f", self.write(HAPROXY, servers=servers)]
+        return [tool("haproxy"), "-db", "-f", self.write(self.template, servers=servers)]
 
 
 class Ringway(Program):
+    template = RINGWAY
+
     def __init__(self, name, directory, core, descriptors, binary, driver=None, log=False):
         super().__init__(name, "ringway", directory, core, descriptors)
         self.binary, self.driver = binary, driver
@@ -219,7 +227,7 @@ class Ringway(Program):
             log = f'access-log = {{ path = "{self.log}", format = "json" }}\n'
             if os.path.exists(self.log):
                 os.remove(self.log)  # a minute's lines are a gigabyte
-        path = self.write(RINGWAY, servers=servers, log=log)
+        path = self.write(self.template, servers=servers, log=log)
         words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
             words += ["--admin", f"127.0.0.1:{free_port()}"]

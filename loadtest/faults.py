@@ -1,0 +1,94 @@
+"""What is done to the origins, as one table: the faults of the drill.
+
+A fault is a part that is played on the three origins: it breaks something, yields how many seconds
+to leave it so, and mends it in the end. It is the first origin that fails, and the last that a
+rolling restart restarts.
+"""
+
+from dataclasses import dataclass
+from typing import Callable
+
+BROKEN = 3.0  # seconds a fault lasts
+SLOW = 2.0  # seconds a slow answer takes: twice what the proxies wait
+FLAP = 0.5  # seconds a flapping origin is away, and then there
+AWAY = 0.5  # seconds between a restarted origin's end and its next life
+BETWEEN = 1.5  # seconds from there until the next one's turn
+
+
+def kill(origins):
+    origins[0].kill()
+    yield BROKEN
+    origins[0].start()
+
+
+def pause(origins):
+    origins[0].pause()
+    yield BROKEN
+    origins[0].resume()
+
+
+def close_port(origins):
+    origins[0].order("close")
+    yield BROKEN
+    origins[0].open()
+
+
+def slow(origins):
+    origins[0].order(f"delay {SLOW}")
+    yield BROKEN
+    origins[0].order("delay 0")
+
+
+def error_500(origins):
+    origins[0].order("status 500")
+    yield BROKEN
+    origins[0].order("status 200")
+
+
+def error_503(origins):
+    origins[0].order("status 503\nhealth 503")
+    yield BROKEN
+    origins[0].order("status 200\nhealth 200")
+
+
+def flap(origins):
+    for _ in range(int(BROKEN / FLAP / 2)):
+        origins[0].order("drop")
+        yield FLAP
+        origins[0].open()
+        yield FLAP
+
+
+def rolling_restart(origins):
+    for origin in origins:
+        if origin is not origins[0]:
+            yield BETWEEN
+        origin.finish()
+        yield AWAY
+        origin.start()
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    says: str
+    part: Callable
+    lossless: bool = True  # whether Ringway is to let no request fail
+    detected: bool = True  # whether there is one moment from which it is broken, and one to find it
+    mended: int = 0  # the origin that was mended last
+
+
+FAULTS = [
+    Fault("kill", "an origin is killed (SIGKILL), and started again after 3 s", kill),
+    Fault("pause", "an origin is paused (SIGSTOP): it accepts and never answers", pause),
+    Fault("close", "an origin closes its port; its connections go on", close_port),
+    Fault("slow", "an origin takes 2 s for each answer, probes too", slow),
+    Fault("error-500", "an origin answers 500, but its health page is fine", error_500,
+          lossless=False),
+    Fault("error-503", "an origin answers 503, its health page too", error_503),
+    Fault("flap", "an origin is away for 0.5 s and there for 0.5 s, three times", flap,
+          detected=False),
+    Fault("rolling", "the three origins are restarted one after the other, gracefully",
+          rolling_restart, detected=False, mended=-1),
+]
+NAMES = [fault.name for fault in FAULTS]

@@ -1,0 +1,71 @@
+"""What a fault did to clients, computed from every request of a drill: pure, no clock, no process.
+
+The broken origin says when the requests that reached it were sent, the load what became of each. A
+request is *touched* by the fault if it reached the broken origin, failed, or took so long that it
+must have waited for it. Found is the fault when a while passes without one that is touched: single
+requests that are let through later, as a try, are none of it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+LATE = 0.3  # seconds from which a request must have waited for something broken
+QUIET = 0.25  # seconds without a touched request after which the fault counts as found
+WINDOW = 0.2  # seconds of requests in which an origin's share is looked at
+FULL = 0.9  # of its third, from which its share is full again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    requests: int
+    failed: int
+    reasons: dict  # {status or kind of problem: how many}
+    late: int
+    slowest: float  # seconds
+    found: float  # seconds from the fault's beginning until all go elsewhere; None = never
+    said: float  # seconds from its beginning until the proxy says so in its log; None = it does not
+    returned: float  # seconds from its end until the origin's share is full; None = never
+    began: float
+    ended: float
+
+
+def of(answers, seen, heard, began, ended, origin, origins, detected):
+    """The outcome of one drill; `seen` is when what reached the broken origin was sent, `heard`
+    when the proxy said that it takes it out."""
+    failed = [one for one in answers if one.failed]
+    return Outcome(
+        requests=len(answers), failed=len(failed),
+        reasons=dict(Counter(one.reason for one in failed)),
+        late=sum(one.took > LATE for one in answers),
+        slowest=max(one.took for one in answers),
+        found=found(answers, seen, began, ended) if detected else None,
+        said=heard and heard - began,
+        returned=returned(answers, ended, origin, origins), began=began, ended=ended,
+    )
+
+
+def found(answers, seen, began, ended):
+    """How long after `began` the last touched request was sent before none was for a while."""
+    touched = [one.sent for one in answers if one.failed or one.took > LATE] + seen
+    last = began
+    for sent in sorted(sent for sent in touched if began < sent < ended):
+        if sent - last > QUIET:
+            break
+        last = sent
+    return last - began if ended - last > QUIET else None
+
+
+def returned(answers, ended, origin, origins):
+    """How long after `ended` a window begins in which the origin has its share."""
+    later = sorted(one[:4] for one in answers if one.sent >= ended)
+    first = own = 0
+    for last, (sent, _, _, answered_by) in enumerate(later):
+        own += answered_by == origin
+        while sent - later[first][0] > WINDOW:
+            # The window is whole: from `first` to the one before `last`.
+            count = last - first
+            if own - (answered_by == origin) >= FULL * count / origins:
+                return later[first][0] - ended
+            own -= later[first][3] == origin
+            first += 1
+    return None
