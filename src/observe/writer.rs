@@ -6,7 +6,7 @@
 //! directory that is gone is reported once, until it is well again, and ends nothing.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::{fd::AsFd, unix::fs::OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -265,8 +265,8 @@ struct Log {
 
 impl Log {
     fn open(path: Option<PathBuf>) -> io::Result<Log> {
-        let file = open(path.as_deref())?;
-        Ok(Log { path, file, failing: false, cut: false, lost: 0 })
+        let (file, cut) = open(path.as_deref())?;
+        Ok(Log { path, file, failing: false, cut, lost: 0 })
     }
 
     fn name(&self) -> String {
@@ -276,7 +276,7 @@ impl Log {
     /// Opens the path anew; where that fails, goes on with the file at hand.
     fn reopen(&mut self, report: &mut impl FnMut(&str)) {
         match open(self.path.as_deref()) {
-            Ok(file) => (self.file, self.cut) = (file, false),
+            Ok(opened) => (self.file, self.cut) = opened,
             Err(error) => {
                 report(&format!("access log {error}; the file open until now is kept"));
             }
@@ -325,7 +325,11 @@ impl Log {
         let bytes = *rest;
         let outcome = self.end_cut_line().and_then(|()| write_all(&mut self.file, rest));
         let written = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
-        self.cut |= written.last().is_some_and(|last| *last != b'\n');
+        let whole = memchr::memrchr(b'\n', written).map_or(0, |last| last + 1);
+        let part = (written.len() - whole) as u64;
+        // What cannot be taken back is ended before the next line; standard output is not ours.
+        let mut gone = || self.path.is_some() && take_back(&mut self.file, part).unwrap_or(false);
+        self.cut |= part > 0 && !gone();
         outcome
     }
 
@@ -336,6 +340,17 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Takes the last bytes of a file back, which we have just written: a part of a line is none. False
+/// where it is not a file, or where somebody else has written to it since.
+fn take_back(file: &mut File, part: u64) -> io::Result<bool> {
+    let about = file.metadata()?;
+    let end = about.is_file().then(|| file.stream_position()).transpose()?;
+    if end != Some(about.len()) {
+        return Ok(false);
+    }
+    file.set_len(about.len().saturating_sub(part)).map(|()| true)
 }
 
 /// Writes all of `rest`, which is what is left to write where that fails.
@@ -355,13 +370,26 @@ fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// Opens a file to append to it, or standard output; the error names it.
-fn open(path: Option<&Path>) -> io::Result<File> {
+/// Opens a file to append to it, or standard output; also whether it ends in a part of a line, as
+/// when a process was killed. The error names the file.
+fn open(path: Option<&Path>) -> io::Result<(File, bool)> {
     let Some(path) = path else {
-        return Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+        return Ok((File::from(io::stdout().as_fd().try_clone_to_owned()?), false));
     };
     let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    let file = opened
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    // Whoever may write but not read has to live with such a line.
+    let cut = file.metadata()?.is_file() && ends_in_a_part(path).unwrap_or(false);
+    Ok((file, cut))
+}
+
+fn ends_in_a_part(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 #[cfg(test)]
@@ -610,6 +638,40 @@ mod tests {
         assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
         let text = fs::read_to_string(folder.0.join("access.log")).unwrap();
         assert_eq!(text, "{\"cut\n{}\n");
+    }
+
+    #[test]
+    fn a_file_that_ends_in_a_part_of_a_line_is_ended_before_the_first() {
+        let folder = Folder::new("killed");
+        for (found, expected) in
+            [("", "{}\n"), ("{}\n", "{}\n{}\n"), ("{}\n{\"cut", "{}\n{\"cut\n{}\n")]
+        {
+            let path = folder.0.join("access.log");
+            fs::write(&path, found).unwrap();
+            let mut log = Log::open(Some(path.clone())).unwrap();
+            assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+            assert_eq!(fs::read_to_string(path).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back_unless_somebody_wrote_behind_it() {
+        let folder = Folder::new("part");
+        let path = folder.0.join("access.log");
+        let mut log = Log::open(Some(path.clone())).unwrap();
+        log.file.write_all(b"{}\n{\"cut").unwrap();
+        assert!(take_back(&mut log.file, 5).unwrap());
+        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n");
+
+        log.file.write_all(b"{\"cut").unwrap();
+        let mut other = Log::open(Some(path.clone())).unwrap();
+        other.write(b"{}\n", 0, &mut |text: &str| panic!("{text}"));
+        assert!(!take_back(&mut log.file, 5).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n{\"cut\n{}\n");
+
+        let mut pipe = OpenOptions::new().append(true).open("/dev/null").unwrap();
+        assert!(!take_back(&mut pipe, 5).unwrap());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
     iterator::Signals,
 };
 use tracing::{info, warn};
@@ -14,6 +14,10 @@ use super::{
 };
 use crate::plan::{LogFormat, Plan};
 
+/// What the process is told by signals. XFSZ comes where a log has become as large as a file may
+/// (`ulimit -f`): it would end who does not listen, and the write says enough.
+const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGXFSZ];
+
 /// Serves until a signal ends it.
 ///
 /// # Errors
@@ -22,7 +26,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let shutdown = plan.global.shutdown;
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
     let backends: usize = plan.pools.iter().map(|pool| pool.backends.len()).sum();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
+    let mut signals = Signals::new(SIGNALS)
         .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
@@ -76,6 +80,7 @@ fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
             SIGUSR1 if handle.reopen_logs() => info!("USR1: access logs reopened"),
             SIGUSR1 => warn!("USR1: there is no access log to reopen"),
             SIGUSR2 => warn!("USR2: upgrade has not landed yet; nothing was changed"),
+            SIGXFSZ => {}
             end => return end,
         }
     }

@@ -12,7 +12,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +25,7 @@ on_both_drivers!(
     a_backend_that_goes_and_returns_is_told_of_once_each,
     a_limit_that_is_hit_is_told_of_once_a_second,
     logs_are_reopened_on_usr1,
+    a_log_that_may_grow_no_further_ends_in_a_whole_line,
 );
 
 /// A running binary, and what it has told so far.
@@ -189,5 +190,40 @@ fn logs_are_reopened_on_usr1(driver: Driver) {
     process.expect("access logs reopened", "access logs reopened");
     eventually("the file is there", || log.exists(), |exists| *exists);
     process.end();
+    std::fs::remove_file(&log).unwrap();
+}
+
+/// As on a disk that is full, but for this process alone.
+fn a_log_that_may_grow_no_further_ends_in_a_whole_line(driver: Driver) {
+    const ROOM: u64 = 4_000;
+    let log = std::env::temp_dir().join(format!("ringway-told-{}.log", free().port()));
+    let listener = format!("access-log = {{ path = \"{}\" }}", log.display());
+    let process = Process::start(driver, &listener, free(), "text");
+    let pid = Some(Pid::from_child(&process.child));
+    let may_grow_to = |most| {
+        let maximum = prlimit(pid, Resource::Fsize, Rlimit { current: most, maximum: None });
+        maximum.unwrap();
+    };
+    may_grow_to(Some(ROOM));
+    let mut client = Client::connect(process.address);
+    for _ in 0..40 {
+        client.send(get("/")).response().expect_fault(502, "connect_failed");
+    }
+    process.expect("counted and dropped", "counted and dropped");
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(text.ends_with('\n'), "{text}");
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    };
+    assert!((1..40).contains(&lines().len()));
+
+    may_grow_to(None);
+    client.send(get("/")).response().expect_fault(502, "connect_failed");
+    process.expect("can be written again", "can be written again");
+    process.end();
+    let lines = lines();
+    let notes: Vec<u64> = lines.iter().filter_map(|line| line["dropped"].as_u64()).collect();
+    let told = (lines.len() - notes.len()) as u64 + notes.iter().sum::<u64>();
+    assert!(!notes.is_empty() && told == 41, "{lines:#?}");
     std::fs::remove_file(&log).unwrap();
 }
