@@ -93,7 +93,7 @@ fn a_senseless_command_line_ends_in_2() {
         &["proxy"],
         &["--driver", "kqueue", "check"],
         &["proxy", "app:1", "app:2"],
-        &["proxy", "localhost:3000", "--health", "/up"],
+        &["proxy", "localhost:3000", "--cert", "a.pem"],
         &["demo", "nowhere"],
     ] {
         let said = run(arguments);
@@ -104,8 +104,8 @@ fn a_senseless_command_line_ends_in_2() {
 
 #[test]
 fn what_is_not_built_has_a_sentence() {
-    let said = run(&["proxy", "localhost:3000", "--health", "/up"]);
-    assert!(said.err.contains("--health is not built yet"), "{}", said.err);
+    let said = run(&["proxy", "localhost:3000", "--cert", "a.pem"]);
+    assert!(said.err.contains("--cert and --key are not built yet"), "{}", said.err);
 }
 
 #[test]
@@ -200,7 +200,9 @@ fn what_proxy_prints_is_what_it_stands_for() {
         "http://app.internal",
         "3001",
         "--balance",
-        "weighted",
+        "least-connections",
+        "--health",
+        "/up",
         "--access-log",
         "-",
         "--cores",
@@ -228,7 +230,8 @@ backends = [
     \"app.internal:80\",
     \"localhost:3001\",
 ]
-balance = \"weighted\"
+balance = \"least-connections\"
+health = { path = \"/up\" }
 "
     );
     let plan = ringway::config::parse("printed", &said.out).unwrap().plan;
@@ -236,6 +239,20 @@ balance = \"weighted\"
     assert!(!plan.global.pin);
     assert_eq!(plan.listeners[0].bind, ["0.0.0.0:8080".parse().unwrap()]);
     assert_eq!(plan.pools[0].backends.len(), 3);
+    assert_eq!(plan.pools[0].algorithm, ringway::plan::Algorithm::LeastConnections);
+    assert!(plan.pools[0].health.is_some());
+}
+
+#[test]
+fn a_mistake_of_proxy_is_drawn_in_the_line_it_became() {
+    for (flag, value, said_of_it) in [
+        ("--balance", "leastconn", "did you mean \"least-connections\"?"),
+        ("--health", "up", "write \"/up\""),
+    ] {
+        let said = run(&["proxy", "localhost:3000", flag, value, "--print-config"]);
+        assert_eq!(said.code, 1, "{flag}");
+        assert!(said.err.contains(said_of_it) && said.out.is_empty(), "{flag}: {}", said.err);
+    }
 }
 
 #[test]

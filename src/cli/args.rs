@@ -191,9 +191,14 @@ pub(super) struct Proxy {
     #[arg(required = true, value_name = "ADDRESS", help_heading = None)]
     pub(super) addresses: Vec<String>,
 
-    /// How a backend is picked
+    /// How a backend is picked: round-robin, weighted, random, least-connections, ip-hash or
+    /// least-response-time
     #[arg(long, value_name = "NAME", help_heading = None)]
     pub(super) balance: Option<String>,
+
+    /// Probe each backend with a GET of this path
+    #[arg(long, value_name = "PATH", help_heading = None)]
+    pub(super) health: Option<String>,
 
     /// Write each request to a file; - is stdout
     #[arg(long, value_name = "FILE", help_heading = None)]
@@ -204,8 +209,6 @@ pub(super) struct Proxy {
     pub(super) print_config: bool,
 
     // Decided but not built: they get a sentence of their own instead of "unexpected argument".
-    #[arg(long, hide = true)]
-    pub(super) health: Option<String>,
     #[arg(long, hide = true)]
     pub(super) cert: Option<String>,
     #[arg(long, hide = true)]
@@ -221,4 +224,5 @@ Addresses:
 Examples:
   ringway proxy localhost:3000
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000
+  ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --balance least-connections --health /health
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --print-config > ringway.toml";

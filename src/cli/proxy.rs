@@ -31,9 +31,6 @@ pub(super) fn main(proxy: &Proxy, overrides: &Overrides) -> Exit {
 }
 
 fn not_built(proxy: &Proxy) -> Option<&'static str> {
-    if proxy.health.is_some() {
-        return Some("--health is not built yet: active health checks come with a later version");
-    }
     if proxy.cert.is_some() || proxy.key.is_some() {
         return Some("--cert and --key are not built yet: TLS comes with a later version");
     }
@@ -59,6 +56,9 @@ fn write(proxy: &Proxy, overrides: &Overrides) -> Result<String, String> {
     text.push_str("]\n");
     if let Some(name) = &proxy.balance {
         text.push_str(&format!("balance = {}\n", quoted(name)));
+    }
+    if let Some(path) = &proxy.health {
+        text.push_str(&format!("health = {{ path = {} }}\n", quoted(path)));
     }
     Ok(text)
 }

@@ -4,13 +4,17 @@
 //! what was written only answers where. What it writes loads to the same plan.
 
 use super::{
-    check::{ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON},
+    check::{
+        ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON, status_words,
+        write_hash_of,
+    },
     source::Sources,
     tree::{Node, Value},
-    units::{write_duration, write_size},
+    units::{write_duration, write_share, write_size},
 };
 use crate::plan::{
-    Backend, Cores, HostHeader, HostPattern, Listener, PathPattern, Plan, Pool, RetryOn, Route,
+    Algorithm, Backend, Breaker, Cores, Health, HostHeader, HostPattern, Listener, Passive,
+    PathPattern, Plan, Pool, Probe, Retry, RetryOn, Route, Statuses, Sticky,
 };
 
 /// One table of the configuration.
@@ -189,7 +193,8 @@ impl Lines<'_> {
     fn pool(&mut self, pool: &Pool) {
         self.backends(&pool.backends);
         self.durations([("resolve", pool.resolve)]);
-        self.add("balance", word(ALGORITHMS, pool.algorithm.clone()));
+        self.balance(&pool.algorithm);
+        self.add("hash-seed", quoted(&pool.hash_seed));
         self.add("protocol", quoted("h1"));
         self.add(
             "host",
@@ -199,8 +204,21 @@ impl Lines<'_> {
                 HostHeader::Literal(host) => host,
             }),
         );
-        self.add("retry.attempts", pool.retry.attempts.to_string());
-        self.add("retry.on", list(retry_on(pool.retry.on)));
+        if let Some(health) = &pool.health {
+            self.health(health);
+        }
+        self.passive(&pool.passive);
+        if let Some(breaker) = &pool.breaker {
+            self.breaker(breaker);
+        }
+        self.retry(&pool.retry);
+        if let Some(sticky) = &pool.sticky {
+            self.sticky(sticky);
+        }
+        self.durations([("slow-start", pool.slow_start)]);
+        self.add("panic", write_share(pool.panic));
+        self.add("queue.size", pool.queue.size.to_string());
+        self.durations([("queue.timeout", pool.queue.timeout)]);
         let connections = &pool.connections;
         self.add("connections.max-idle", connections.idle_max.to_string());
         self.durations([("connections.idle-timeout", connections.idle_timeout)]);
@@ -212,6 +230,88 @@ impl Lines<'_> {
             ("timeouts.response", timeouts.response),
             ("timeouts.body", timeouts.body),
             ("timeouts.request", timeouts.request),
+        ]);
+    }
+
+    fn balance(&mut self, algorithm: &Algorithm) {
+        let Algorithm::Hash { of, bound } = algorithm else {
+            self.add("balance", word(ALGORITHMS, algorithm.clone()));
+            return;
+        };
+        self.add("balance.hash", quoted(&write_hash_of(of)));
+        if let Some(bound) = bound {
+            self.add("balance.bound", write_share(*bound));
+        }
+    }
+
+    fn health(&mut self, health: &Health) {
+        match &health.probe {
+            Probe::Tcp => self.add("health.type", quoted("tcp")),
+            Probe::Http(probe) => {
+                self.add("health.type", quoted("http"));
+                self.add("health.path", quoted(&probe.path));
+                if let Some(host) = &probe.host {
+                    self.add("health.host", quoted(host));
+                }
+                for (name, value) in &probe.headers {
+                    self.add(&format!("health.headers.{}", bare_or_quoted(name)), quoted(value));
+                }
+                if let Some(body) = &probe.body {
+                    self.add("health.body", quoted(body));
+                }
+                self.add("health.status", statuses(&probe.statuses));
+            }
+        }
+        if let Some(port) = health.port {
+            self.add("health.port", port.to_string());
+        }
+        self.durations([("health.interval", health.interval), ("health.timeout", health.timeout)]);
+        self.add("health.rise", health.rise.to_string());
+        self.add("health.fall", health.fall.to_string());
+    }
+
+    fn passive(&mut self, passive: &Passive) {
+        self.add("passive.max-failures", passive.failures_max.to_string());
+        self.add("passive.statuses", statuses(&passive.statuses));
+        self.durations([("passive.eject", passive.eject)]);
+        self.add("passive.max-ejected", write_share(passive.ejected_max));
+    }
+
+    fn breaker(&mut self, breaker: &Breaker) {
+        self.add("breaker.error-ratio", write_share(breaker.error_ratio));
+        self.add("breaker.min-requests", breaker.requests_min.to_string());
+        self.durations([
+            ("breaker.window", breaker.window),
+            ("breaker.open", breaker.open),
+            ("breaker.max-open", breaker.open_max),
+        ]);
+        self.add("breaker.probes", breaker.probes.to_string());
+        self.add("breaker.successes", breaker.successes.to_string());
+        self.add("breaker.allow-empty", breaker.allow_empty.to_string());
+    }
+
+    fn retry(&mut self, retry: &Retry) {
+        self.add("retry.attempts", retry.attempts.to_string());
+        self.add("retry.on", list(retry_on(retry.on)));
+        self.durations([("retry.per-try", retry.per_try)]);
+        match &retry.budget {
+            None => self.add("retry.budget", quoted("off")),
+            Some(budget) => {
+                self.add("retry.budget.ratio", write_share(budget.ratio));
+                self.add("retry.budget.per-second", budget.per_second.to_string());
+            }
+        }
+        self.add("retry.body", quoted(&write_size(retry.body_bytes_max.into())));
+    }
+
+    fn sticky(&mut self, sticky: &Sticky) {
+        self.add("sticky.cookie", quoted(&sticky.cookie));
+        if let Some(path) = &sticky.secret_file {
+            self.add("sticky.secret-file", quoted(&path.to_string_lossy()));
+        }
+        self.durations([
+            ("sticky.max-idle", sticky.idle_max),
+            ("sticky.max-life", sticky.life_max),
         ]);
     }
 
@@ -245,6 +345,9 @@ fn backend(backend: &Backend) -> String {
     if backend.backup {
         text.push_str(", backup = true");
     }
+    if backend.in_flight_max > 0 {
+        text.push_str(&format!(", max-in-flight = {}", backend.in_flight_max));
+    }
     text + " }"
 }
 
@@ -270,6 +373,15 @@ fn host(pattern: &HostPattern) -> String {
 fn retry_on(on: RetryOn) -> Vec<String> {
     let is_on = |(_, switch): &&(&str, fn(&mut RetryOn) -> &mut bool)| *switch(&mut on.clone());
     RETRY_ON.iter().filter(is_on).map(|(word, _)| quoted(word)).collect()
+}
+
+/// One range as a string, more as a list of them.
+fn statuses(statuses: &Statuses) -> String {
+    let words: Vec<String> = status_words(statuses).map(|word| quoted(&word)).collect();
+    match words.as_slice() {
+        [only] => only.clone(),
+        _ => list(words),
+    }
 }
 
 /// The first word of a meaning.

@@ -17,6 +17,8 @@ pub(crate) trait Lookup {
     fn variable(&self, name: &str) -> Option<String>;
     /// The text of a file, or why it cannot be had.
     fn file(&self, path: &str) -> Result<String, String>;
+    /// Whether a file can be read, or why not.
+    fn readable(&self, path: &str) -> Result<(), String>;
 }
 
 /// Longest name of a variable or path of a file.

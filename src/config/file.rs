@@ -8,7 +8,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::written::{List, Scalar, Tables, Written};
+use super::written::{List, Scalar, Tables, WordOr, Written};
 
 /// The configuration of Ringway.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -171,15 +171,34 @@ pub(crate) struct Pool {
     pub(crate) backends: List<Backend>,
     /// How often names of backends are looked up again.
     pub(crate) resolve: Option<Written<DurationText>>,
-    /// How a backend is picked: "round-robin" (it honours weights) or "weighted" (the same).
-    pub(crate) balance: Option<Written<String>>,
+    /// How a backend is picked: "round-robin" (it honours weights), "weighted" (the same),
+    /// "random" (the better of two), "least-connections", "ip-hash", "least-response-time", or a
+    /// table with `hash`.
+    pub(crate) balance: Option<Written<WordOr<Balance>>>,
+    /// Where the hashes begin: the same seed and the same backends send the same client or key to
+    /// the same backend on every instance.
+    pub(crate) hash_seed: Option<Written<String>>,
     /// What is spoken to backends: "h1".
     pub(crate) protocol: Option<Written<String>>,
     /// The Host that backends are sent: "client" (as it came), "backend" (its address as written)
     /// or a host of your choice.
     pub(crate) host: Option<Written<String>>,
+    /// How backends are probed; absent: they are not.
+    pub(crate) health: Option<Written<Health>>,
+    /// When a backend that fails requests is left out for a while: it is ejected.
+    pub(crate) passive: Option<Written<Passive>>,
+    /// The circuit breaker of each backend; absent: it has none.
+    pub(crate) breaker: Option<Written<Breaker>>,
     /// When a request is tried again.
     pub(crate) retry: Option<Written<Retry>>,
+    /// Whose requests stay with one backend, by a cookie; absent: nobody's do.
+    pub(crate) sticky: Option<Written<Sticky>>,
+    /// How long a backend that returns takes to get its full share; "0s" = at once.
+    pub(crate) slow_start: Option<Written<DurationText>>,
+    /// The share of usable backends below which all are used, be they down or not; 0 = never.
+    pub(crate) panic: Option<Written<ShareNumber>>,
+    /// Who waits where every backend has its `max-in-flight`.
+    pub(crate) queue: Option<Written<Queue>>,
     /// The idle connections that each core keeps to each backend.
     pub(crate) connections: Option<Written<Connections>>,
     /// How long each wait for a backend may take; "0s" = no bound.
@@ -194,6 +213,86 @@ pub(crate) struct Backend {
     pub(crate) weight: Option<Written<i64>>,
     pub(crate) name: Option<Written<String>>,
     pub(crate) backup: Option<Written<bool>>,
+    pub(crate) max_in_flight: Option<Written<i64>>,
+}
+
+/// A backend is picked by a hash of a part of the request.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "balance", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Balance {
+    /// What is hashed: "header:NAME", "cookie:NAME", "query:NAME" or "uri" (path and query).
+    pub(crate) hash: Option<Written<String>>,
+    /// How much more than its share a backend may have under way before its keys go on to the next,
+    /// as a factor above 1, such as 1.25; absent: no bound.
+    pub(crate) bound: Option<Written<ShareNumber>>,
+}
+
+/// How backends are probed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "health", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Health {
+    /// What a probe is: "http" (a GET that is answered as expected) or "tcp" (a connection).
+    pub(crate) r#type: Option<Written<String>>,
+    /// The path of the GET, with a query if need be.
+    pub(crate) path: Option<Written<String>>,
+    /// The Host of the GET; absent: the backend's address as written.
+    pub(crate) host: Option<Written<String>>,
+    /// The port that is probed; absent: the backend's own.
+    pub(crate) port: Option<Written<i64>>,
+    /// Further fields of the GET.
+    pub(crate) headers: Tables<String>,
+    /// What has to stand in the first 64 KiB of the answer's body; absent: anything.
+    pub(crate) body: Option<Written<String>>,
+    /// The statuses that are good: 200, "200-399", or a list of such.
+    pub(crate) status: Option<List<StatusText>>,
+    /// From the start of a probe to the start of the next.
+    pub(crate) interval: Option<Written<DurationText>>,
+    /// For all of one probe, at most the interval; absent: "2s", or the interval if that is less.
+    pub(crate) timeout: Option<Written<DurationText>>,
+    /// Successes in a row that bring a backend up.
+    pub(crate) rise: Option<Written<i64>>,
+    /// Failures in a row that take it down.
+    pub(crate) fall: Option<Written<i64>>,
+}
+
+/// When a backend that fails requests is left out for a while: it is ejected.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "passive", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Passive {
+    /// Failures in a row that eject it, with no success on any core since the first of them; 0 =
+    /// none does.
+    pub(crate) max_failures: Option<Written<i64>>,
+    /// The statuses that are failures: 503, "502-504", or a list of such. No answer always is one.
+    pub(crate) statuses: Option<List<StatusText>>,
+    /// How long the first time; each further time twice as long, up to 300 s.
+    pub(crate) eject: Option<Written<DurationText>>,
+    /// The share of the pool that may be ejected at once, 0 to 1. One backend always may, the last
+    /// usable one never.
+    pub(crate) max_ejected: Option<Written<ShareNumber>>,
+}
+
+/// The circuit breaker of each backend: closed it lets requests through, open none, half-open a
+/// few probes.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "breaker", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Breaker {
+    /// The share of failures within the window from which it opens; above 0, at most 1.
+    pub(crate) error_ratio: Option<Written<ShareNumber>>,
+    /// Requests within the window below which it does not.
+    pub(crate) min_requests: Option<Written<i64>>,
+    /// How far it looks back.
+    pub(crate) window: Option<Written<DurationText>>,
+    /// How long it stays open the first time; each time in a row twice as long.
+    pub(crate) open: Option<Written<DurationText>>,
+    /// How long it stays open at most.
+    pub(crate) max_open: Option<Written<DurationText>>,
+    /// Requests that are let through at once while it is half-open, exact for the process.
+    pub(crate) probes: Option<Written<i64>>,
+    /// How many of them have to succeed for it to close.
+    pub(crate) successes: Option<Written<i64>>,
+    /// Whether it may open for the last usable backend too: requests are then answered with 503
+    /// instead of asking one that fails.
+    pub(crate) allow_empty: Option<Written<bool>>,
 }
 
 /// When a request is tried again.
@@ -204,6 +303,49 @@ pub(crate) struct Retry {
     pub(crate) attempts: Option<Written<i64>>,
     /// After what: "connect-failure", "reset-before-response", "timeout", "502", "503", "504".
     pub(crate) on: Option<List<String>>,
+    /// How long one try may wait for the answer to begin, where that is less than the pool's
+    /// `response`; "0s" = no bound of its own.
+    pub(crate) per_try: Option<Written<DurationText>>,
+    /// How many retries there may be beside the requests; "off" = as many as `attempts` allows.
+    pub(crate) budget: Option<Written<WordOr<Budget>>>,
+    /// Bytes of a request body that are kept so that it can be sent again; a longer one is not
+    /// tried again once some of it has been sent. "0B" = none is kept.
+    pub(crate) body: Option<Written<SizeText>>,
+}
+
+/// How many retries there may be beside the requests, over the last ten seconds.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "budget", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Budget {
+    /// Retries for each request, 0 to 1.
+    pub(crate) ratio: Option<Written<ShareNumber>>,
+    /// Retries in every second, however few requests there are.
+    pub(crate) per_second: Option<Written<i64>>,
+}
+
+/// Whose requests stay with one backend: those that bring a cookie of ours.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "sticky", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Sticky {
+    /// The cookie's name.
+    pub(crate) cookie: Option<Written<String>>,
+    /// The file with the key that its values are signed with; instances that share it honour each
+    /// other's cookies. Absent: a key that is made once and kept.
+    pub(crate) secret_file: Option<Written<String>>,
+    /// How long it holds without a request; "0s" = for ever.
+    pub(crate) max_idle: Option<Written<DurationText>>,
+    /// How long it holds at all; "0s" = for ever.
+    pub(crate) max_life: Option<Written<DurationText>>,
+}
+
+/// Who waits where every backend has its `max-in-flight`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "queue", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Queue {
+    /// Requests that may wait, exact for the process; 0 = none does.
+    pub(crate) size: Option<Written<i64>>,
+    /// How long one waits at most: 503.
+    pub(crate) timeout: Option<Written<DurationText>>,
 }
 
 /// The idle connections that each core keeps to each backend.
@@ -248,3 +390,13 @@ pub(crate) struct SizeText(pub(crate) Scalar);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct CoresText(pub(crate) Scalar);
+
+/// A share of a whole, or a factor.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ShareNumber(pub(crate) Scalar);
+
+/// A status, or a range of statuses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct StatusText(pub(crate) Scalar);

@@ -26,6 +26,12 @@ impl Lookup for Machine {
         let bytes = bytes(Path::new(path), NAMED_FILE_BYTES_MAX)?;
         String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
     }
+
+    fn readable(&self, path: &str) -> Result<(), String> {
+        // One byte tells a directory from a file.
+        let mut open = fs::File::open(path).map_err(|error| said(&error))?;
+        open.read(&mut [0]).map(|_| ()).map_err(|error| said(&error))
+    }
 }
 
 /// What this machine is called, which names the process where the configuration does not. Nobody

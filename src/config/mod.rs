@@ -162,7 +162,7 @@ fn assemble(
         tree::put(&mut root, setting.key, Node { place, value });
     }
     let file: file::File = read::read(&root, &mut problems);
-    let plan = check::plan(&file, &sources, &mut problems);
+    let plan = check::plan(&file, &sources, lookup, &mut problems);
     let sources = Arc::new(sources);
     let problems = Problems::new(problems, Arc::clone(&sources));
     if problems.errors() > 0 {

@@ -15,7 +15,7 @@ use super::{
     foreign,
     problem::Problem,
     tree::{Entry, Node, Value},
-    written::{WRITTEN, WRITTEN_FIELDS},
+    written::{WORD_OR_TABLE, WRITTEN, WRITTEN_FIELDS},
 };
 
 /// Reads the whole tree; what is refused is noted in `problems`.
@@ -209,10 +209,15 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        visitor.visit_newtype_struct(self)
+        match &self.node.value {
+            _ if name != WORD_OR_TABLE => visitor.visit_newtype_struct(self),
+            Value::Text(word) => visitor.visit_str(word),
+            Value::Table(_) => visitor.visit_newtype_struct(self),
+            _ => Err(Refused("a string or a table".to_owned())),
+        }
     }
 
     forward_to_deserialize_any! {
@@ -344,7 +349,7 @@ fn wrong_kind(reader: Reader, Refused(expected): &Refused) -> Problem {
         Value::Whole(number) if expected == "a string" => {
             problem.help(format!("write \"{number}\", in quotes"))
         }
-        _ if expected == "a table" => problem.help_if(foreign::table_meant(&trail.keys())),
+        _ if expected.ends_with("a table") => problem.help_if(foreign::table_meant(&trail.keys())),
         _ => problem,
     }
 }

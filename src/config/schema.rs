@@ -2,7 +2,7 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::file::{Backend, CoresText, DurationText, File, SizeText};
+use super::file::{Backend, CoresText, DurationText, File, ShareNumber, SizeText, StatusText};
 
 /// The schema, as JSON.
 pub(super) fn text() -> String {
@@ -77,6 +77,19 @@ schema_of!(CoresText, "cores", {
     ]
 });
 
+schema_of!(ShareNumber, "share", {
+    "type": "number",
+    "description": "A share of a whole, such as 0.5, or a factor, such as 1.25.",
+    "minimum": 0
+});
+
+schema_of!(StatusText, "status", {
+    "anyOf": [
+        { "type": "integer", "minimum": 100, "maximum": 599 },
+        { "type": "string", "pattern": "^[1-5][0-9]{2}( ?- ?[1-5][0-9]{2})?$|\\$\\{" }
+    ]
+});
+
 schema_of!(Backend, "backend", {
     "anyOf": [
         {
@@ -105,6 +118,12 @@ schema_of!(Backend, "backend", {
                     "type": "boolean",
                     "default": false,
                     "description": "Whether it serves only when no other can."
+                },
+                "max-in-flight": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "default": 0,
+                    "description": "Requests under way at once, of all cores; 0 = no bound."
                 }
             },
             "required": ["address"],

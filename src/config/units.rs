@@ -1,12 +1,13 @@
-//! Durations and sizes as people write them, and back.
+//! Durations, sizes and shares as people write them, and back.
 //!
 //! A number and a unit, nothing else: a bare number means seconds in one program and milliseconds
 //! in the next, and `10m` means 10,000,000 to one and 10 MiB to another, so both are refused with
-//! the way to write them.
+//! the way to write them. A share is a number and never per cent, for the same reason.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::written::Scalar;
+use crate::plan::Share;
 
 /// Why a value was refused: a title, what stands under the caret, and help.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,6 +94,60 @@ pub(crate) fn size(written: &Scalar) -> Result<u64, Refusal> {
         return Err(fraction("size", number, unit, *scale, SIZES));
     };
     count.checked_mul(*scale).ok_or_else(|| Refusal::new("size too large", "too large"))
+}
+
+/// `0.5`, `1`, `1.25`, within a range that `expected` says in words.
+pub(crate) fn share(
+    written: &Scalar,
+    range: &RangeInclusive<Share>,
+    expected: &str,
+) -> Result<Share, Refusal> {
+    let number = match written {
+        Scalar::Number(number) => *number,
+        #[allow(clippy::cast_precision_loss)] // far out of every range by then
+        Scalar::Whole(number) => *number as f64,
+        Scalar::Text(text) => return Err(quoted_share(text, range, expected)),
+        Scalar::Flag(_) => {
+            return Err(Refusal::new("wrong kind of value for a share", expected));
+        }
+    };
+    let in_range = |number: f64| as_share(number).filter(|share| range.contains(share));
+    in_range(number).ok_or_else(|| {
+        let refusal = Refusal::new("number out of range", expected);
+        match in_range(number / 100.0) {
+            // 50 for a half, 125 for a quarter more.
+            Some(meant) if number >= 2.0 => {
+                refusal.help(format!("in per cent? write {}", write_share(meant)))
+            }
+            _ => refusal,
+        }
+    })
+}
+
+/// The nearest share, of what is a number of a size that one can have.
+fn as_share(number: f64) -> Option<Share> {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within the range
+    (0.0..=4_000.0).contains(&number).then(|| Share((number * 1e6).round() as u32))
+}
+
+/// A share in quotes, perhaps in per cent.
+fn quoted_share(text: &str, range: &RangeInclusive<Share>, expected: &str) -> Refusal {
+    let refusal = Refusal::new("wrong kind of value for a share", expected);
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number.trim_end(), 100.0),
+        None => (text, 1.0),
+    };
+    let meant = number.parse::<f64>().ok().and_then(|number| as_share(number / scale));
+    match meant.filter(|share| range.contains(share)) {
+        Some(share) => refusal.help(format!("write {}, without quotes", write_share(share))),
+        None => refusal,
+    }
+}
+
+/// The shortest way to write a share, such that `share` reads the same.
+pub(crate) fn write_share(share: Share) -> String {
+    // With a point always, and never with more digits than the millionths it holds.
+    format!("{:?}", share.as_f64())
 }
 
 /// The shortest way to write a duration, such that `duration` reads the same.
@@ -273,6 +328,37 @@ mod tests {
     }
 
     #[test]
+    fn reads_shares() {
+        let whole = Share::ZERO..=Share::percent(100);
+        let factor = Share(1_000_001)..=Share::percent(10_000);
+        let number = Scalar::Number;
+        #[rustfmt::skip]
+        let table = [
+            (number(0.5), &whole, Ok(Share::percent(50))),
+            (number(0.000_001), &whole, Ok(Share(1))),
+            (Scalar::Whole(1), &whole, Ok(Share::percent(100))),
+            (Scalar::Whole(0), &whole, Ok(Share::ZERO)),
+            (number(1.25), &factor, Ok(Share::percent(125))),
+            (number(1.0), &factor, Err(None)),
+            (number(-0.1), &whole, Err(None)),
+            (number(f64::NAN), &whole, Err(None)),
+            (number(f64::INFINITY), &whole, Err(None)),
+            (Scalar::Whole(i64::MAX), &whole, Err(None)),
+            (Scalar::Whole(50), &whole, Err(Some("in per cent? write 0.5"))),
+            (Scalar::Whole(125), &factor, Err(Some("in per cent? write 1.25"))),
+            (text("50%"), &whole, Err(Some("write 0.5, without quotes"))),
+            (text("0.5"), &whole, Err(Some("write 0.5, without quotes"))),
+            (text("half"), &whole, Err(None)),
+            (Scalar::Flag(true), &whole, Err(None)),
+        ];
+        for (written, range, expected) in table {
+            let read = share(&written, range, "what is expected");
+            let read = read.map_err(|refusal| refusal.help);
+            assert_eq!(read, expected.map_err(|help| help.map(str::to_owned)), "{written:?}");
+        }
+    }
+
+    #[test]
     fn writes_what_it_reads() {
         for ms in [0, 1, 500, 1_000, 1_500, 60_000, 90_000, 120_000, 3_600_000, 86_400_000] {
             let length = Duration::from_millis(ms);
@@ -283,5 +369,11 @@ mod tests {
         for bytes in [0, 1, 999, 1_000, 1_024, 65_536, 1 << 30] {
             assert_eq!(size(&text(&write_size(bytes))), Ok(bytes));
         }
+        for millionths in [0, 1, 333_333, 500_000, 1_000_000, 1_250_000] {
+            let written = write_share(Share(millionths));
+            let read = written.parse().map(Scalar::Number).unwrap();
+            assert_eq!(share(&read, &(Share::ZERO..=Share(u32::MAX)), ""), Ok(Share(millionths)));
+        }
+        assert_eq!(write_share(Share::ZERO), "0.0");
     }
 }

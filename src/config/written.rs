@@ -156,6 +156,55 @@ impl<T: JsonSchema> JsonSchema for Tables<T> {
     }
 }
 
+/// The name by which `WordOr` asks `read` for a string or a table.
+pub(crate) const WORD_OR_TABLE: &str = "$word-or-table";
+
+/// A word, or a table where there is more to say.
+#[derive(Clone, Debug)]
+pub(crate) enum WordOr<T> {
+    Word(String),
+    Table(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<WordOr<T>, D::Error> {
+        from.deserialize_newtype_struct(WORD_OR_TABLE, WordOrVisitor(PhantomData))
+    }
+}
+
+struct WordOrVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for WordOrVisitor<T> {
+    type Value = WordOr<T>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a string or a table")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<WordOr<T>, E> {
+        Ok(WordOr::Word(word.to_owned()))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<WordOr<T>, D::Error> {
+        T::deserialize(from).map(WordOr::Table)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for WordOr<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("word-or-{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<T>();
+        schemars::json_schema!({ "anyOf": [{ "type": "string" }, table] })
+    }
+}
+
 /// A string, number or flag as it was written; whoever checks it knows what it should have been.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scalar {

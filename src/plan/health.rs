@@ -37,7 +37,7 @@ pub struct HttpProbe {
     pub path: String,
     /// Its Host; none = the backend's address as it was written.
     pub host: Option<String>,
-    /// Further fields, as written.
+    /// Further fields, their names in lower case.
     pub headers: Vec<(String, String)>,
     /// The statuses that are good.
     pub statuses: Statuses,

@@ -15,3 +15,14 @@ pub struct Sticky {
     /// How long it holds at all; zero = for ever.
     pub life_max: Duration,
 }
+
+impl Default for Sticky {
+    fn default() -> Sticky {
+        Sticky {
+            cookie: "ringway".into(),
+            secret_file: None,
+            idle_max: Duration::ZERO,
+            life_max: Duration::ZERO,
+        }
+    }
+}

@@ -2,38 +2,54 @@
 //!
 //! The second of two stages: units, names, ranges, and everything that concerns more than one key.
 //! A value that is refused is noted and its default taken, so that the rest is still checked; a
-//! plan made so is thrown away at the end. Nothing here opens a file or looks up a name.
+//! plan made so is thrown away at the end. Nothing here opens a file or looks up a name; whether a
+//! file is there that the plan names, `Lookup` says.
 
 mod address;
+mod balance;
+mod failures;
 mod global;
+mod health;
 mod listener;
 mod pool;
+mod retry;
 mod route;
 mod route_text;
+mod statuses;
+mod sticky;
 mod ties;
+mod useless;
 mod whole;
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
-    file::{DurationText, File, SizeText},
+    expand::Lookup,
+    file::{DurationText, File, ShareNumber, SizeText},
     foreign,
     problem::Problem,
     source::{Place, Sources},
     units::{self, Refusal},
     written::{Scalar, Written},
 };
-use crate::plan::{Plan, PoolId};
+use crate::plan::{Plan, PoolId, Share};
 
 use self::address::{backend as backend_address, bind as bind_address};
+pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
 pub(crate) use self::listener::ACCESS_LOG_FORMATS;
-pub(crate) use self::pool::{ALGORITHMS, RETRY_ON};
+pub(crate) use self::retry::RETRY_ON;
+pub(crate) use self::statuses::words as status_words;
 pub(crate) use self::whole::SMALLEST;
 
 /// What the file means, if nothing was added to `problems`.
-pub(super) fn plan(file: &File, sources: &Sources, problems: &mut Vec<Problem>) -> Plan {
-    let mut check = Check { sources, problems, loose_ends: false };
+pub(super) fn plan(
+    file: &File,
+    sources: &Sources,
+    lookup: &dyn Lookup,
+    problems: &mut Vec<Problem>,
+) -> Plan {
+    let mut check = Check { sources, lookup, problems, loose_ends: false };
     let (global, limits) = check.global(file.global.as_ref());
     let pools = check.pools(&file.pool);
     let names = Names { pools: &file.pool, listeners: &file.listener };
@@ -47,6 +63,7 @@ pub(super) fn plan(file: &File, sources: &Sources, problems: &mut Vec<Problem>) 
 /// The problems so far, and what is needed to say where they are.
 struct Check<'a> {
     sources: &'a Sources,
+    lookup: &'a dyn Lookup,
     problems: &'a mut Vec<Problem>,
     /// Whether somebody names a pool in a way that was not understood.
     loose_ends: bool,
@@ -73,6 +90,43 @@ impl Check<'_> {
         if let Some((place, DurationText(written))) = both(key) {
             match units::duration(written) {
                 Ok(duration) => *into = duration,
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+    }
+
+    /// A duration of some length, if the key is there and right; whether it is.
+    fn duration_above_zero(
+        &mut self,
+        key: Option<&Written<DurationText>>,
+        into: &mut Duration,
+    ) -> bool {
+        let Some((place, DurationText(written))) = both(key) else { return false };
+        match units::duration(written) {
+            Ok(Duration::ZERO) => {
+                self.note(Problem::error("duration of nothing").at(place, "expected more than 0"));
+                return false;
+            }
+            Ok(duration) => *into = duration,
+            Err(refusal) => {
+                self.refuse(place, refusal);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A share in a range, if the key is there and right; the range in words.
+    fn share(
+        &mut self,
+        key: Option<&Written<ShareNumber>>,
+        range: RangeInclusive<Share>,
+        expected: &str,
+        into: &mut Share,
+    ) {
+        if let Some((place, ShareNumber(written))) = both(key) {
+            match units::share(written, &range, expected) {
+                Ok(share) => *into = share,
                 Err(refusal) => self.refuse(place, refusal),
             }
         }

@@ -8,22 +8,10 @@ use crate::config::{
     source::Place,
     written::{List, Tables, Written},
 };
-use crate::plan::{Algorithm, Backend, HostHeader, Pool, Retry, RetryOn};
+use crate::plan::{Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue, Share};
 
-pub(crate) const ALGORITHMS: &[(&str, Algorithm)] =
-    &[("round-robin", Algorithm::RoundRobin), ("weighted", Algorithm::RoundRobin)];
-
-/// What a request may be tried again after: the word, and its switch.
-pub(crate) type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
-
-pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
-    ("connect-failure", |on| &mut on.connect_failure),
-    ("reset-before-response", |on| &mut on.reset_before_response),
-    ("timeout", |on| &mut on.timeout),
-    ("502", |on| &mut on.status_502),
-    ("503", |on| &mut on.status_503),
-    ("504", |on| &mut on.status_504),
-];
+/// Most requests that may wait in front of one pool: each holds its connection and its buffers.
+const QUEUE_MAX: i64 = 1_000_000;
 
 impl Check<'_> {
     pub(super) fn pools(&mut self, written: &Tables<file::Pool>) -> Vec<Pool> {
@@ -66,28 +54,50 @@ impl Check<'_> {
                 Problem::error("names looked up too often").at(place, "expected \"100ms\" or more"),
             );
         }
-        self.word("way to balance", written.balance.as_ref(), ALGORITHMS, &mut pool.algorithm);
+        self.balance(written.balance.as_ref(), &mut pool.algorithm);
+        if let Some((_, seed)) = both(written.hash_seed.as_ref()) {
+            pool.hash_seed.clone_from(seed);
+        }
         self.word("protocol", written.protocol.as_ref(), &[("h1", ())], &mut ());
         if let Some((place, host)) = both(written.host.as_ref()) {
             pool.host = self.host_header(place, host);
         }
-        self.retry(section(written.retry.as_ref()), &mut pool.retry);
-        if let Some(connections) = section(written.connections.as_ref()) {
-            let into = &mut pool.connections;
-            self.whole_number(connections.max_idle.as_ref(), 0..=65_535, &mut into.idle_max);
-            self.duration(connections.idle_timeout.as_ref(), &mut into.idle_timeout);
-            let most = i64::from(u32::MAX);
-            self.whole_number(connections.max_requests.as_ref(), 0..=most, &mut into.requests_max);
-        }
-        if let Some(timeouts) = section(written.timeouts.as_ref()) {
-            let into = &mut pool.timeouts;
-            self.duration(timeouts.connect.as_ref(), &mut into.connect);
-            self.duration(timeouts.write.as_ref(), &mut into.write);
-            self.duration(timeouts.response.as_ref(), &mut into.response);
-            self.duration(timeouts.body.as_ref(), &mut into.body);
-            self.duration(timeouts.request.as_ref(), &mut into.request);
-        }
+        pool.health = self.health(written.health.as_ref());
+        self.passive(section(written.passive.as_ref()), &mut pool.passive);
+        pool.breaker = self.breaker(written.breaker.as_ref());
+        self.retry(written.retry.as_ref(), &mut pool.retry);
+        pool.sticky = self.sticky(written.sticky.as_ref());
+        self.duration(written.slow_start.as_ref(), &mut pool.slow_start);
+        let share = Share::ZERO..=Share::percent(100);
+        self.share(written.panic.as_ref(), share, "expected 0 to 1", &mut pool.panic);
+        self.queue(section(written.queue.as_ref()), &mut pool.queue);
+        self.connections(section(written.connections.as_ref()), &mut pool.connections);
+        self.pool_timeouts(section(written.timeouts.as_ref()), &mut pool.timeouts);
+        self.useless(written, &pool);
         pool
+    }
+
+    fn queue(&mut self, written: Option<&file::Queue>, into: &mut Queue) {
+        let Some(written) = written else { return };
+        self.whole_number(written.size.as_ref(), 0..=QUEUE_MAX, &mut into.size);
+        self.duration_above_zero(written.timeout.as_ref(), &mut into.timeout);
+    }
+
+    fn connections(&mut self, written: Option<&file::Connections>, into: &mut Connections) {
+        let Some(written) = written else { return };
+        self.whole_number(written.max_idle.as_ref(), 0..=65_535, &mut into.idle_max);
+        self.duration(written.idle_timeout.as_ref(), &mut into.idle_timeout);
+        let most = i64::from(u32::MAX);
+        self.whole_number(written.max_requests.as_ref(), 0..=most, &mut into.requests_max);
+    }
+
+    fn pool_timeouts(&mut self, written: Option<&file::PoolTimeouts>, into: &mut PoolTimeouts) {
+        let Some(written) = written else { return };
+        self.duration(written.connect.as_ref(), &mut into.connect);
+        self.duration(written.write.as_ref(), &mut into.write);
+        self.duration(written.response.as_ref(), &mut into.response);
+        self.duration(written.body.as_ref(), &mut into.body);
+        self.duration(written.request.as_ref(), &mut into.request);
     }
 
     fn host_header(&mut self, place: Place, host: &str) -> HostHeader {
@@ -95,27 +105,18 @@ impl Check<'_> {
             "client" => HostHeader::Client,
             "backend" => HostHeader::Backend,
             literal => {
-                let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
-                if literal.is_empty() || !literal.chars().all(fits) {
-                    self.note(
-                        Problem::error(format!("`{literal}` is not a host"))
-                            .at(place, "expected \"client\", \"backend\" or a host"),
-                    );
-                }
+                self.host_literal(place, literal, "expected \"client\", \"backend\" or a host");
                 HostHeader::Literal(literal.to_owned())
             }
         }
     }
 
-    fn retry(&mut self, written: Option<&file::Retry>, into: &mut Retry) {
-        let Some(written) = written else { return };
-        self.whole_number(written.attempts.as_ref(), 1..=16, &mut into.attempts);
-        let Some(on) = &written.on else { return };
-        into.on = RetryOn::default();
-        for (place, word) in on.0.iter().filter_map(|item| both(Some(item))) {
-            if let Some(switch) = self.choose("reason to retry", place, word, RETRY_ON) {
-                *switch(&mut into.on) = true;
-            }
+    /// A host as a Host field has it, perhaps with a port.
+    pub(super) fn host_literal(&mut self, place: Place, literal: &str, expected: &str) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+        if literal.is_empty() || !literal.chars().all(fits) {
+            let title = format!("`{literal}` is not a host");
+            self.note(Problem::error(title).at(place, expected));
         }
     }
 
@@ -180,6 +181,8 @@ impl Check<'_> {
         if let Some((_, backup)) = both(table.backup.as_ref()) {
             backend.backup = *backup;
         }
+        let most = i64::from(u32::MAX);
+        self.whole_number(table.max_in_flight.as_ref(), 0..=most, &mut backend.in_flight_max);
         Some(backend)
     }
 }

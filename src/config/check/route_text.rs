@@ -1,4 +1,4 @@
-//! The texts of a route: hosts, paths, expressions, methods, fields.
+//! The texts of a route: hosts, paths, expressions, methods, fields; and the names of cookies.
 //!
 //! What could never match a request is refused here, so that a route that never fires is a problem
 //! on the first day and not a riddle later.
@@ -182,6 +182,17 @@ pub(super) fn method(text: &str) -> Result<(), Refusal> {
 pub(super) fn field_name(text: &str) -> Result<(), Refusal> {
     if text.is_empty() || !text.chars().all(is_token) {
         return Err(Refusal::new(format!("`{text}` is not a field name"), "expected a token"));
+    }
+    Ok(())
+}
+
+/// The name of a cookie (RFC 6265 §4.1.1).
+pub(super) fn cookie_name(text: &str) -> Result<(), Refusal> {
+    if text.is_empty() || !text.chars().all(is_token) {
+        return Err(Refusal::new(
+            format!("`{text}` is not the name of a cookie"),
+            "expected letters, digits, `-` and `_`",
+        ));
     }
     Ok(())
 }

@@ -1,0 +1,225 @@
+//! `health` of a pool: what a probe is, and what is expected of it.
+//!
+//! A probe that could never be sent, or never be satisfied, is refused here. Who is up is decided
+//! elsewhere, by `policy`.
+
+use std::time::Duration;
+
+use super::{Check, both, route_text};
+use crate::config::{
+    file,
+    problem::Problem,
+    source::Place,
+    units::{Refusal, write_duration},
+    written::{Tables, Written},
+};
+use crate::plan::{Health, HttpProbe, Probe};
+
+/// The kinds of probes; the word says nothing about how an HTTP one looks.
+pub(crate) const PROBES: &[(&str, Kind)] = &[("http", Kind::Http), ("tcp", Kind::Tcp)];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Http,
+    Tcp,
+}
+
+/// Shortest interval: probes are for noticing, and a tenth of this would be load.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Fields that a probe writes itself, since they say where it ends or where it goes.
+const FIELDS_OF_OURS: &[&str] = &["connection", "content-length", "transfer-encoding"];
+
+impl Check<'_> {
+    /// How backends are probed, if the key is there.
+    pub(super) fn health(&mut self, key: Option<&Written<file::Health>>) -> Option<Health> {
+        let written = key?.value.as_ref()?;
+        let mut health = Health::default();
+        let mut kind = Kind::Http;
+        self.word("kind of probe", written.r#type.as_ref(), PROBES, &mut kind);
+        let http = self.http_probe(written);
+        health.probe = match kind {
+            Kind::Http => Probe::Http(http),
+            Kind::Tcp => {
+                self.only_for_http(written);
+                Probe::Tcp
+            }
+        };
+        let mut port = 0;
+        self.whole_number(written.port.as_ref(), 1..=65_535, &mut port);
+        health.port = (port != 0).then_some(port);
+        self.whole_number(written.rise.as_ref(), 1..=1_000, &mut health.rise);
+        self.whole_number(written.fall.as_ref(), 1..=1_000, &mut health.fall);
+        self.interval_and_timeout(written, &mut health);
+        Some(health)
+    }
+
+    fn interval_and_timeout(&mut self, written: &file::Health, health: &mut Health) {
+        self.duration_above_zero(written.interval.as_ref(), &mut health.interval);
+        if health.interval < INTERVAL_MIN
+            && let Some((place, _)) = both(written.interval.as_ref())
+        {
+            let label = format!("expected \"{}\" or more", write_duration(INTERVAL_MIN));
+            self.note(Problem::error("probes too often").at(place, label));
+        }
+        let Some(timeout) = &written.timeout else {
+            // Nobody wrote it, so it is lowered and not complained about.
+            health.timeout = health.timeout.min(health.interval);
+            return;
+        };
+        let right = self.duration_above_zero(Some(timeout), &mut health.timeout);
+        if right && health.timeout > health.interval {
+            let interval = write_duration(health.interval);
+            let mut problem = Problem::error("timeout of a probe longer than its interval").at(
+                timeout.place,
+                format!("a probe has to end before the next begins, after \"{interval}\""),
+            );
+            match &written.interval {
+                Some(key) => problem = problem.at(key.place, "the interval"),
+                None => {
+                    problem = problem.help(format!("the interval is \"{interval}\" by default"))
+                }
+            }
+            self.note(problem);
+        }
+    }
+
+    fn http_probe(&mut self, written: &file::Health) -> HttpProbe {
+        let mut probe = HttpProbe::default();
+        if let Some((place, path)) = both(written.path.as_ref()) {
+            match origin_form(path) {
+                Ok(()) => probe.path.clone_from(path),
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        if let Some((place, host)) = both(written.host.as_ref()) {
+            self.host_literal(place, host, "expected a host");
+            probe.host = Some(host.clone());
+        }
+        probe.headers = self.probe_headers(&written.headers);
+        self.statuses(written.status.as_ref(), &mut probe.statuses);
+        if let Some(list) = &written.status
+            && list.0.is_empty()
+        {
+            self.note(
+                Problem::error("probe that no status satisfies")
+                    .help("`status` of `health` is an empty list: write for example \"200-399\""),
+            );
+        }
+        if let Some((place, body)) = both(written.body.as_ref()) {
+            if body.is_empty() {
+                self.note(
+                    Problem::error("probe that looks for an empty text")
+                        .at(place, "stands in every body")
+                        .help("leave `body` out: then any body is good"),
+                );
+            }
+            probe.body = Some(body.clone());
+        }
+        probe
+    }
+
+    fn probe_headers(&mut self, written: &Tables<String>) -> Vec<(String, String)> {
+        let mut headers: Vec<(String, String)> = Vec::new();
+        for (key, value) in &written.0 {
+            let Some(name) = key.value.as_deref() else { continue };
+            let name = name.to_ascii_lowercase();
+            if let Err(refusal) = probe_field(&name) {
+                self.refuse(key.place, refusal);
+            }
+            let Some((place, value)) = both(Some(value)) else { continue };
+            if let Err(refusal) = route_text::field_value(value) {
+                self.refuse(place, refusal);
+            }
+            if headers.iter().any(|(other, _)| *other == name) {
+                self.note(
+                    Problem::error(format!("`{name}` is sent twice"))
+                        .at(key.place, "field names do not tell upper from lower case"),
+                );
+            }
+            headers.push((name, value.clone()));
+        }
+        headers
+    }
+
+    /// Warns about what a connection alone has no use for.
+    fn only_for_http(&mut self, written: &file::Health) {
+        let place = |key: &Option<Written<String>>| key.as_ref().map(|key| key.place);
+        let status = written.status.as_ref().and_then(|list| list.0.first());
+        let header = written.headers.0.first();
+        let useless: [(&str, Option<Place>); 5] = [
+            ("path", place(&written.path)),
+            ("host", place(&written.host)),
+            ("headers", header.map(|(key, _)| key.place)),
+            ("body", place(&written.body)),
+            ("status", status.map(|item| item.place)),
+        ];
+        for (name, place) in useless {
+            let Some(place) = place else { continue };
+            self.note(
+                Problem::warning(format!("`{name}` says nothing to a probe of type \"tcp\""))
+                    .at(place, "only a GET has one")
+                    .help("leave it out, or write type = \"http\""),
+            );
+        }
+    }
+}
+
+/// A target in origin form (RFC 9112 §3.2.1).
+fn origin_form(text: &str) -> Result<(), Refusal> {
+    let refusal = |label: &str| Refusal::new(format!("`{text}` is not the path of a probe"), label);
+    if text.contains("://") {
+        return Err(refusal("a URL, not a path")
+            .help("write the path; `host` and `port` of `health` say the rest"));
+    }
+    if !text.starts_with('/') {
+        return Err(refusal("a path begins with `/`").help(format!("write \"/{text}\"")));
+    }
+    if text.contains('#') {
+        return Err(refusal("what follows `#` is never sent"));
+    }
+    if !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(refusal("expected signs that can stand in a request line")
+            .help("write others in per cent: \"%20\" for a space"));
+    }
+    Ok(())
+}
+
+/// The name of a field that a probe may be given, in lower case.
+fn probe_field(name: &str) -> Result<(), Refusal> {
+    route_text::field_name(name)?;
+    if name == "host" {
+        return Err(Refusal::new("`host` among the headers of a probe", "has a key of its own")
+            .help("write health = { host = … }"));
+    }
+    if FIELDS_OF_OURS.contains(&name) {
+        let title = format!("`{name}` among the headers of a probe");
+        return Err(Refusal::new(title, "a probe writes it itself"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_targets_that_can_be_sent() {
+        for text in ["/", "/health", "/health?full=1", "/a%20b"] {
+            assert_eq!(origin_form(text), Ok(()), "{text}");
+        }
+        for text in ["", "health", "http://a/health", "/a b", "/a\r\nb", "/a#b", "/ü"] {
+            assert!(origin_form(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn takes_fields_that_a_probe_does_not_write() {
+        for name in ["x-probe", "authorization", "accept"] {
+            assert_eq!(probe_field(name), Ok(()), "{name}");
+        }
+        for name in ["host", "content-length", "connection", "x probe", ""] {
+            assert!(probe_field(name).is_err(), "{name}");
+        }
+    }
+}

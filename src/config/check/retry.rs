@@ -1,0 +1,65 @@
+//! `retry` of a pool.
+
+use super::{Check, both, section};
+use crate::config::{
+    file,
+    written::{WordOr, Written},
+};
+use crate::plan::{Retry, RetryBudget, RetryOn, Share};
+
+/// What a request may be tried again after: the word, and its switch.
+pub(crate) type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
+
+pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
+    ("connect-failure", |on| &mut on.connect_failure),
+    ("reset-before-response", |on| &mut on.reset_before_response),
+    ("timeout", |on| &mut on.timeout),
+    ("502", |on| &mut on.status_502),
+    ("503", |on| &mut on.status_503),
+    ("504", |on| &mut on.status_504),
+];
+
+/// Most bytes of a body that may be kept: each request under way may cost as much memory.
+const BODY_BYTES_MAX: u64 = 16 << 20;
+
+impl Check<'_> {
+    pub(super) fn retry(&mut self, written: Option<&Written<file::Retry>>, into: &mut Retry) {
+        let Some(written) = section(written) else { return };
+        self.whole_number(written.attempts.as_ref(), 1..=16, &mut into.attempts);
+        self.duration(written.per_try.as_ref(), &mut into.per_try);
+        if let Some(bytes) = self.size(written.body.as_ref(), 0..=BODY_BYTES_MAX) {
+            into.body_bytes_max = u32::try_from(bytes).unwrap_or(into.body_bytes_max);
+        }
+        self.budget(written.budget.as_ref(), &mut into.budget);
+        let Some(on) = &written.on else { return };
+        into.on = RetryOn::default();
+        for (place, word) in on.0.iter().filter_map(|item| both(Some(item))) {
+            if let Some(switch) = self.choose("reason to retry", place, word, RETRY_ON) {
+                *switch(&mut into.on) = true;
+            }
+        }
+    }
+
+    fn budget(
+        &mut self,
+        key: Option<&Written<WordOr<file::Budget>>>,
+        into: &mut Option<RetryBudget>,
+    ) {
+        let Some((place, written)) = both(key) else { return };
+        match written {
+            WordOr::Word(word) => {
+                if self.choose("budget", place, word, &[("off", ())]).is_some() {
+                    *into = None;
+                }
+            }
+            WordOr::Table(table) => {
+                let mut budget = RetryBudget::default();
+                let range = Share::ZERO..=Share::percent(100);
+                self.share(table.ratio.as_ref(), range, "expected 0 to 1", &mut budget.ratio);
+                let per_second = table.per_second.as_ref();
+                self.whole_number(per_second, 0..=1_000_000, &mut budget.per_second);
+                *into = Some(budget);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Sets of statuses: `200`, `"200-399"`, `["200", "204-299"]`, and back.
+//!
+//! A set is kept in one way however it was written: in order, neighbours joined.
+
+use std::ops::RangeInclusive;
+
+use super::{Check, both, spelled};
+use crate::config::{
+    file::StatusText,
+    units::Refusal,
+    written::{List, Scalar},
+};
+use crate::plan::Statuses;
+
+impl Check<'_> {
+    /// A set of statuses, if the key is there; what is wrong with an element is noted.
+    pub(super) fn statuses(&mut self, key: Option<&List<StatusText>>, into: &mut Statuses) {
+        let Some(list) = key else { return };
+        let mut ranges = Vec::new();
+        for (place, StatusText(written)) in list.0.iter().filter_map(|item| both(Some(item))) {
+            match range(written) {
+                Ok(range) => ranges.push(range),
+                Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        *into = joined(ranges);
+    }
+}
+
+/// `200`, `"200"`, `"200-399"`.
+fn range(written: &Scalar) -> Result<RangeInclusive<u16>, Refusal> {
+    let text = spelled(written);
+    let expected = "expected a status such as 200, or a range such as \"200-399\"";
+    let refusal = || Refusal::new(format!("`{text}` is not a status"), expected);
+    if let Some((first, rest)) = text.split_once(',') {
+        let quoted = |part: &str| format!("\"{}\"", part.trim());
+        let all: Vec<String> = std::iter::once(first).chain(rest.split(',')).map(quoted).collect();
+        return Err(refusal().help(format!("write a list: [{}]", all.join(", "))));
+    }
+    let class = text.to_ascii_lowercase();
+    if let Some(digit @ ("1" | "2" | "3" | "4" | "5")) = class.strip_suffix("xx") {
+        return Err(refusal().help(format!("write \"{digit}00-{digit}99\"")));
+    }
+    let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+    let bounds = first.trim().parse::<u16>().ok().zip(last.trim().parse::<u16>().ok());
+    let (first, last) = bounds.ok_or_else(refusal)?;
+    if !(100..=599).contains(&first) || !(100..=599).contains(&last) {
+        return Err(Refusal::new(format!("`{text}` is not a status"), "expected 100 to 599"));
+    }
+    if first > last {
+        return Err(Refusal::new("range of statuses that holds none", "ends before it begins")
+            .help(format!("write \"{last}-{first}\"")));
+    }
+    Ok(first..=last)
+}
+
+/// The ranges in order, neighbours joined.
+fn joined(mut ranges: Vec<RangeInclusive<u16>>) -> Statuses {
+    ranges.sort_by_key(|range| *range.start());
+    let mut joined: Vec<RangeInclusive<u16>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if *range.start() <= last.end() + 1 => {
+                *last = *last.start()..=*last.end().max(range.end());
+            }
+            _ => joined.push(range),
+        }
+    }
+    Statuses(joined)
+}
+
+/// The words that give the same set.
+pub(crate) fn words(statuses: &Statuses) -> impl Iterator<Item = String> {
+    statuses.0.iter().map(|range| match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Scalar {
+        Scalar::Text(text.to_owned())
+    }
+
+    #[test]
+    fn reads_statuses_and_ranges() {
+        for (written, expected) in [
+            (Scalar::Whole(200), 200..=200),
+            (text("200"), 200..=200),
+            (text("200-399"), 200..=399),
+            (text("200 - 399"), 200..=399),
+            (text("100-599"), 100..=599),
+        ] {
+            assert_eq!(range(&written), Ok(expected), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_status() {
+        let range_of = "range of statuses that holds none";
+        for (written, title, help) in [
+            (Scalar::Whole(99), "`99` is not a status", None),
+            (Scalar::Whole(600), "`600` is not a status", None),
+            (Scalar::Whole(-200), "`-200` is not a status", None),
+            (Scalar::Flag(true), "`true` is not a status", None),
+            (text("ok"), "`ok` is not a status", None),
+            (text(""), "`` is not a status", None),
+            (text("5xx"), "`5xx` is not a status", Some("write \"500-599\"")),
+            (
+                text("200,204"),
+                "`200,204` is not a status",
+                Some("write a list: [\"200\", \"204\"]"),
+            ),
+            (text("399-200"), range_of, Some("write \"200-399\"")),
+        ] {
+            let refusal = range(&written).unwrap_err();
+            assert_eq!((refusal.title.as_str(), refusal.help.as_deref()), (title, help));
+        }
+    }
+
+    #[test]
+    fn one_set_is_kept_in_one_way() {
+        for (ranges, expected) in [
+            (vec![502..=502, 503..=503, 504..=504], vec!["502-504"]),
+            (vec![503..=503, 200..=299, 204..=204], vec!["200-299", "503"]),
+            (vec![200..=250, 240..=299, 599..=599], vec!["200-299", "599"]),
+            (vec![], vec![]),
+        ] {
+            assert_eq!(words(&joined(ranges)).collect::<Vec<_>>(), expected);
+        }
+    }
+}
