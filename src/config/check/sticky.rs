@@ -24,7 +24,7 @@ impl Check<'_> {
                     Problem::error(format!("`secret-file` cannot be read: {why}"))
                         .at(place, "has to be there before the start")
                         .help(
-                            "make one: head -c 32 /dev/urandom > sticky.key; or leave it out: a \
+                            "make one: openssl rand -base64 32 > sticky.key; or leave it out: a \
                              key is made and kept",
                         ),
                 );
