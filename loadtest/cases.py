@@ -48,8 +48,8 @@ NAMES = [case.name for case in CASES] + [IDLE, STEADY]
 class Figure:
     case: str
     metric: str  # cpu | busy | p99 | idle | burst
-    rival: str  # a rival's name, "best" (the better of the rivals), "no log" (itself without an
-    #             access log; only where one is measured) or "" (an absolute value)
+    rival: str  # a rival's name, "best" (the better of the rivals), what a variant of Ringway is
+    #             held against (`programs.Variant`), or "" (an absolute value)
     limit: float
 
 
@@ -57,6 +57,7 @@ FIGURES = [
     Figure("128b-64", "cpu", "haproxy", 0.80),
     Figure("128b-64", "cpu", "nginx", 0.95),
     Figure("128b-64", "cpu", "no log", 1.10),
+    Figure("128b-64", "cpu", "round robin", 1.05),
     Figure("128b-512", "cpu", "haproxy", 0.75),
     Figure("128b-512", "cpu", "nginx", 0.82),
     Figure("16k-64", "cpu", "haproxy", 0.80),

@@ -72,6 +72,7 @@ health = {{ interval = "500ms", timeout = "400ms" }}
 passive = {{ statuses = [500, 502, 503, 504], eject = "1s" }}
 retry = {{ on = ["connect-failure", "reset-before-response", "timeout", "502", "503", "504"] }}
 timeouts = {{ response = "1s" }}
+{balance}
 """
 
 

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 
 from cases import BODIES
 from children import Child
@@ -84,9 +85,6 @@ backend app
   {servers}
 """
 
-# What the name of a Ringway that writes an access log ends in.
-LOG = "-log"
-
 RINGWAY = """\
 [listener.web]
 bind = "127.0.0.1:{port}"
@@ -94,7 +92,28 @@ pool = "app"
 {log}
 [pool.app]
 backends = [{servers}]
+{balance}
 """
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a Ringway does besides, or otherwise; it is held against the same one that does not."""
+
+    suffix: str = ""  # of its name
+    against: str = ""  # what a figure calls the one without
+    log: bool = False
+    balance: str = ""
+
+
+PLAIN = Variant()
+LOG = Variant("-log", "no log", log=True)
+# A hash over one client and one path knows only one backend: that it picks is measured, no spread.
+BALANCES = [
+    *(Variant(f"-{name}", "round robin", balance=f'balance = "{name}"\n') for name in
+      ("random", "least-connections", "least-response-time", "ip-hash")),
+    Variant("-hash-uri", "round robin", balance='balance = { hash = "uri" }\n'),
+]
 
 
 def free_port():
@@ -211,10 +230,10 @@ class Haproxy(Program):
 class Ringway(Program):
     template = RINGWAY
 
-    def __init__(self, name, directory, core, descriptors, binary, driver=None, log=False):
-        super().__init__(name, "ringway", directory, core, descriptors)
-        self.binary, self.driver = binary, driver
-        self.log = os.path.join(directory, f"{name}.access.log") if log else None
+    def __init__(self, name, directory, core, descriptors, binary, driver=None, variant=PLAIN):
+        super().__init__(name + variant.suffix, "ringway", directory, core, descriptors)
+        self.binary, self.driver, self.variant, self.plain = binary, driver, variant, name
+        self.log = os.path.join(directory, f"{self.name}.access.log") if variant.log else None
         # Several may run at once: where the flag exists, each gets an admin port of its own.
         self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
 
@@ -227,7 +246,7 @@ class Ringway(Program):
             log = f'access-log = {{ path = "{self.log}", format = "json" }}\n'
             if os.path.exists(self.log):
                 os.remove(self.log)  # a minute's lines are a gigabyte
-        path = self.write(self.template, servers=servers, log=log)
+        path = self.write(self.template, servers=servers, log=log, balance=self.variant.balance)
         words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
             words += ["--admin", f"127.0.0.1:{free_port()}"]
@@ -261,7 +280,8 @@ class Fleet:
                 if status != 200 or content != body(size):
                     raise RuntimeError(f"{proxy.name}: wrong answer to /{name}: {status}")
             pages = [get(proxy.port, "/seen")[1].decode().split("|") for _ in range(12)]
-            if len({page[0] for page in pages}) != BACKENDS:
+            hashes = proxy.kind == "ringway" and "hash" in proxy.variant.balance
+            if len({page[0] for page in pages}) != BACKENDS and not hashes:
                 found.append(f"{proxy.name} does not go round all {BACKENDS} backends")
             if any(page[1] != "127.0.0.1" for page in pages):
                 found.append(f"{proxy.name} does not set X-Forwarded-For")

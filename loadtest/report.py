@@ -8,7 +8,6 @@ import statistics
 from dataclasses import asdict
 
 from cases import CASES, IDLE, STEADY, figures
-from programs import LOG
 
 
 def costs(case):
@@ -26,10 +25,14 @@ class Report:
         self.rivals = [name for name, kind in self.kinds.items() if kind != "ringway"]
         ours = [name for name, kind in self.kinds.items() if kind == "ringway"]
         self.ours = ours or self.rivals[-1:]
+        self.plain = {proxy.name: (proxy.plain, proxy.variant.against) for proxy in proxies
+                      if proxy.kind == "ringway" and proxy.plain != proxy.name}
         self.figures = []  # every figure judged, for the last table and the JSON
 
     def compared_with(self, name):
-        """The rivals, and for a second Ringway the first."""
+        """The rivals, and for a second Ringway the first; for a variant the one that is none."""
+        if name in self.plain:
+            return [self.plain[name][0]]
         return [rival for rival in [*self.rivals, self.ours[0]] if rival != name]
 
     def case(self, case, table):
@@ -102,10 +105,10 @@ class Report:
             self._add(name, figure, found[figure.metric], found, table.kept_disturbed)
 
     def _rivals_of(self, name, figure):
-        """Whom a figure holds one of ours against; one that logs only against itself."""
-        without = name.removesuffix(LOG)
-        if figure.rival == "no log" or name != without:
-            return [without] if figure.rival == "no log" and name != without else []
+        """Whom a figure holds one of ours against; a variant only against the one that is none."""
+        if name in self.plain:
+            plain, against = self.plain[name]
+            return [plain] if figure.rival == against else []
         return [rival for rival in self.rivals if figure.rival in (rival, "best")]
 
     def _add(self, name, figure, value, found, disturbed=0):
