@@ -7,7 +7,8 @@ use std::{cell::Cell, rc::Rc};
 
 use super::{
     Answer, Exchange, Fetched,
-    body::{self, Upload},
+    body::{self, Recovered, Upload},
+    kept::Keeping,
 };
 use crate::base::ids::BackendId;
 use crate::http::{
@@ -36,9 +37,14 @@ pub(super) async fn once(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    id: BackendId,
+    in_flight: InFlight,
 ) -> Result<Answer, Fault> {
+    let id = in_flight.backend();
+    let timed = exchange.scratch.record.logged || exchange.needs().times;
+    exchange.asked = if timed { clock::precise() } else { 0 };
     exchange.request_sent = false;
+    let per_try = worker.clock.after(exchange.plan().retry.per_try);
+    exchange.try_deadline = clock::earlier(exchange.deadline, per_try);
     let record = &mut exchange.scratch.record;
     record.backend = Some(id);
     record.attempts = record.attempts.saturating_add(1);
@@ -47,18 +53,18 @@ pub(super) async fn once(
     let mut backend = connection(worker, client, exchange, id).await?;
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
-    let in_flight = InFlight::begin(&exchange.in_force, exchange.pool, id);
     let upload = send(worker, client, exchange, &backend, id).await?;
-    let logged = exchange.scratch.record.logged;
-    let asked = if logged { clock::precise() } else { 0 };
-    let begun = Begun { timed: logged, ..Begun::default() };
+    if timed {
+        exchange.asked = clock::precise();
+    }
+    let begun = Begun { timed, ..Begun::default() };
     let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, buffer, begun, .. } = waiting;
-    if logged {
+    if timed {
         let until = if begun.at > 0 { begun.at } else { clock::precise() };
         let times = &mut exchange.scratch.record.times;
-        times.waited += until - asked;
+        times.waited += until - exchange.asked;
         times.first_byte = (begun.at > 0).then(|| begun.at - exchange.began);
     }
     if let Some(fault) = upload.as_ref().and_then(|upload| fault_of_upload(exchange, upload)) {
@@ -66,8 +72,7 @@ pub(super) async fn once(
         return Err(fault);
     }
     let (Ok(()), Some(buffer)) = (read, buffer) else {
-        exchange.body_gone |= upload.is_some();
-        restore(client, exchange, upload);
+        Box::pin(recover(client, exchange, upload)).await;
         let fault = read.err().unwrap_or(Cause::Internal.into());
         if fault.cause == Cause::BackendStale {
             worker.count(Counter::BackendStale);
@@ -97,8 +102,8 @@ async fn connection(
         }
     }
     let mut time = exchange.plan().timeouts.connect;
-    if exchange.deadline != 0 {
-        let left = exchange.deadline.saturating_sub(worker.clock.now()).max(1);
+    if exchange.try_deadline != 0 {
+        let left = exchange.try_deadline.saturating_sub(worker.clock.now()).max(1);
         let left = std::time::Duration::from_millis(left);
         time = if time.is_zero() { left } else { time.min(left) };
     }
@@ -133,7 +138,7 @@ async fn send(
     backend: &Backend,
     id: BackendId,
 ) -> Result<Option<Upload>, Fault> {
-    compose(exchange, id);
+    compose(client, exchange, id);
     let write = exchange.plan().timeouts.write;
     let deadline = exchange.deadline;
     let by = || clock::earlier(deadline, worker.clock.after(write));
@@ -169,10 +174,8 @@ async fn send(
     }
     let Some(reader) = client.reader.take() else { return Ok(None) };
     exchange.body_gone = true;
-    let outgoing = match exchange.length {
-        BodyLength::Chunked => Outgoing::Chunked,
-        BodyLength::None | BodyLength::Fixed(_) | BodyLength::UntilClose => Outgoing::Plain,
-    };
+    let keeping = Keeping::of(exchange);
+    let outgoing = framing_of(exchange);
     let route = body::Route {
         worker: Rc::clone(worker),
         client: Rc::clone(&client.stream),
@@ -182,11 +185,19 @@ async fn send(
         pool: exchange.pool,
         deadline: exchange.deadline,
     };
-    Ok(Some(Upload::begin(route, reader, outgoing)))
+    Ok(Some(Upload::begin(route, reader, outgoing, keeping)))
 }
 
-/// Writes the request as this backend gets it.
-fn compose(exchange: &mut Exchange, id: BackendId) {
+/// How the request's body is framed for backends.
+fn framing_of(exchange: &Exchange) -> Outgoing {
+    match exchange.length {
+        BodyLength::Chunked => Outgoing::Chunked,
+        BodyLength::None | BodyLength::Fixed(_) | BodyLength::UntilClose => Outgoing::Plain,
+    }
+}
+
+/// Writes the request as this backend gets it, and what other backends got of its body before.
+fn compose(client: &Client, exchange: &mut Exchange, id: BackendId) {
     let in_force = Rc::clone(&exchange.in_force);
     let pool = in_force.plan.pool(exchange.pool);
     let host = match &pool.host {
@@ -201,6 +212,10 @@ fn compose(exchange: &mut Exchange, id: BackendId) {
     let scratch = &mut *exchange.scratch;
     scratch.out.clear();
     write::request(&scratch.request, host, exchange.length, &mut scratch.out);
+    if let Some(kept) = &exchange.kept {
+        let ended = client.reader.as_ref().is_none_or(|reader| reader.body.has_ended());
+        kept.write(framing_of(exchange), ended, &mut exchange.scratch.out);
+    }
 }
 
 /// A request that was sent, at least in part.
@@ -243,7 +258,7 @@ impl Waiting<'_> {
     async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<usize, Fault> {
         let (worker, backend) = (self.worker, self.backend);
         let limit = exchange.plan().timeouts.response;
-        let deadline = exchange.deadline;
+        let deadline = exchange.try_deadline;
         let by = || clock::earlier(deadline, worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by() });
@@ -340,6 +355,24 @@ fn fault_of_upload(exchange: &Exchange, upload: &Upload) -> Option<Fault> {
     let waits = exchange.scratch.request.expects_continue && !exchange.interim_sent;
     let late = fault.cause == Cause::RequestTimeout && upload.bytes() == 0;
     Some(if waits && late { Cause::ResponseTimeout.into() } else { fault })
+}
+
+/// An answer that may not be taken gives its upload back, if all of that went over.
+pub(super) async fn release(client: &mut Client, exchange: &mut Exchange, answer: &mut Answer) {
+    let Answer::Fetched(fetched) = answer else { return };
+    if fetched.upload.as_ref().is_some_and(Upload::is_whole) {
+        recover(client, exchange, fetched.upload.take()).await;
+    }
+}
+
+/// Takes an upload back for another try: the client's reader, and what was sent.
+pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
+    let Some(upload) = upload else { return };
+    let Recovered { reader, kept, bytes } = upload.recover().await;
+    exchange.scratch.record.request_bytes += bytes;
+    exchange.body_gone = kept.is_none();
+    exchange.kept = kept.map(Box::new);
+    client.reader = reader;
 }
 
 /// Gives the client its reader back, if the upload has ended.

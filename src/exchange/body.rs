@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Exchange, Fetched};
+use super::{
+    Exchange, Fetched,
+    kept::{Keeping, Kept},
+};
 use crate::base::ids::{ListenerId, PoolId};
 use crate::http::{
     chunks,
@@ -21,7 +24,7 @@ use crate::http::{
     headers::Headers,
 };
 use crate::net::{
-    buffer::Buffer, clock, deadlines::Ended, io::give_way, relay::Relayed, stream::Stream,
+    buffer::Buffer, clock, deadlines::Ended, fd::Half, io::give_way, relay::Relayed, stream::Stream,
 };
 use crate::observe::record::Record;
 use crate::proto::h1::{Client, Framed, Incoming, Outgoing, Reader};
@@ -68,6 +71,18 @@ pub(crate) struct Upload {
     state: State,
     /// Bytes taken from the client so far, framing too.
     taken: Rc<Cell<u64>>,
+    /// What of it could be sent again; none where it is of no use.
+    keeping: Option<Rc<Keeping>>,
+}
+
+/// What is left of an upload that was ended for another try.
+pub(crate) struct Recovered {
+    /// The client's, where it is known what comes next from it.
+    pub(crate) reader: Option<Reader>,
+    /// What was sent, if it can be sent again.
+    pub(crate) kept: Option<Kept>,
+    /// Bytes taken from the client, framing too.
+    pub(crate) bytes: u64,
 }
 
 enum State {
@@ -77,11 +92,17 @@ enum State {
 
 impl Upload {
     /// Sends what `reader` holds and then what comes from the client.
-    pub(crate) fn begin(route: Route, reader: Reader, outgoing: Outgoing) -> Upload {
+    pub(crate) fn begin(
+        route: Route,
+        reader: Reader,
+        outgoing: Outgoing,
+        keeping: Option<Keeping>,
+    ) -> Upload {
         let backend = Rc::clone(&route.backend);
-        let taken = Rc::new(Cell::new(0));
-        let uploading = Box::pin(upload(route, reader, outgoing, Rc::clone(&taken)));
-        Upload { backend, state: State::Going(uploading), taken }
+        let (taken, keeping) = (Rc::new(Cell::new(0)), keeping.map(Rc::new));
+        let counted = Rc::clone(&taken);
+        let uploading = Box::pin(upload(route, reader, outgoing, counted, keeping.clone()));
+        Upload { backend, state: State::Going(uploading), taken, keeping }
     }
 
     /// Goes on with it; true when this ended it.
@@ -120,6 +141,38 @@ impl Upload {
         self.taken.get()
     }
 
+    /// Ends it so that another try may follow.
+    pub(crate) async fn recover(self) -> Recovered {
+        let Upload { backend, state, taken, keeping } = self;
+        let mut bytes = taken.get();
+        let Some(keeping) = keeping else {
+            let reader = match state {
+                State::Ended(Uploaded { reader, result: Ok(()) }) => Some(reader),
+                State::Ended(_) | State::Going(_) => None,
+            };
+            return Recovered { reader, kept: None, bytes };
+        };
+        let Uploaded { reader, result } = match state {
+            State::Ended(uploaded) => uploaded,
+            State::Going(uploading) => {
+                keeping.stop.raise();
+                backend.shut_down(Half::Both);
+                uploading.await
+            }
+        };
+        // The upload held the other end of it until it ended.
+        let kept = Rc::into_inner(keeping).and_then(Keeping::into_kept);
+        match result {
+            Ok(()) => Recovered { reader: Some(reader), kept, bytes },
+            Err(Stopped::Backend) if kept.is_some() => {
+                // What is left is counted by the one who takes it.
+                bytes = taken.get().saturating_sub(reader.buffer.len() as u64);
+                Recovered { reader: Some(reader), kept, bytes }
+            }
+            Err(_) => Recovered { reader: None, kept: None, bytes: taken.get() },
+        }
+    }
+
     /// The client's reader, where all of the body went over. Otherwise nobody knows where the
     /// client's next request begins, and nothing may read on.
     pub(crate) fn into_reader(self) -> Option<Reader> {
@@ -135,9 +188,10 @@ async fn upload(
     mut reader: Reader,
     outgoing: Outgoing,
     taken: Rc<Cell<u64>>,
+    keeping: Option<Rc<Keeping>>,
 ) -> Uploaded {
     taken.set(reader.buffer.len() as u64);
-    let result = upload_all(&route, &mut reader, outgoing, &taken).await;
+    let result = upload_all(&route, &mut reader, outgoing, &taken, keeping.as_deref()).await;
     if result.is_ok() {
         // What is left is of the next request.
         taken.set(taken.get().saturating_sub(reader.buffer.len() as u64));
@@ -150,6 +204,7 @@ async fn upload_all(
     reader: &mut Reader,
     outgoing: Outgoing,
     taken: &Cell<u64>,
+    keeping: Option<&Keeping>,
 ) -> Result<(), Stopped> {
     let Route { worker, client, backend, in_force, deadline, .. } = route;
     let listener = in_force.plan.listener(route.listener).timeouts;
@@ -165,13 +220,20 @@ async fn upload_all(
         if most != 0 && bytes > most {
             return Err(Stopped::Client(Cause::BodyTooLarge.into()));
         }
+        if let Some(keeping) = keeping {
+            keeping.note(reader.buffer.bytes().get(..piece.body).unwrap_or(&[]));
+        }
         let Framed { send, skip, end_apart } = outgoing.frame(&mut reader.buffer, piece, &trailers);
         let out = reader.buffer.bytes().get(..send).unwrap_or(&[]);
-        backend.send_all(out, end_apart, write_by).await.map_err(|_| Stopped::Backend)?;
+        let sent = backend.send_all(out, end_apart, write_by).await;
         reader.buffer.consume(skip);
+        sent.map_err(|_| Stopped::Backend)?;
         if end_apart {
             let mut end = Vec::new();
             chunks::write_trailers(&trailers, &mut end);
+            if let Some(keeping) = keeping.filter(|_| !trailers.fields.is_empty()) {
+                keeping.forget();
+            }
             backend.send_all(&end, false, write_by).await.map_err(|_| Stopped::Backend)?;
         }
         if piece.ended {
@@ -179,7 +241,11 @@ async fn upload_all(
         }
         reader.buffer.rewind();
         let by = pace.by(bytes, worker.clock.after(listener.client_body));
-        let read = client.recv(&mut reader.buffer, clock::earlier(*deadline, by)).await;
+        let read = client.recv(&mut reader.buffer, clock::earlier(*deadline, by));
+        let read = match keeping {
+            None => read.await,
+            Some(keeping) => keeping.stop.or(read).await.ok_or(Stopped::Backend)?,
+        };
         match read {
             Ok(count) if count > 0 => taken.set(taken.get() + count as u64),
             Ok(_) | Err(_) if worker.clock.is_over(*deadline) => {

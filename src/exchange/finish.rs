@@ -3,12 +3,16 @@
 //! What the log needs beyond the counters is noted only where the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{Exchange, Reuse};
-use crate::http::{fault::Cause, forward};
+use super::{Answer, Exchange, Reuse};
+use crate::http::{
+    fault::{Cause, Fault},
+    forward,
+};
 use crate::observe::{
     access_log::Line,
     record::{Asked, Asker, Term},
 };
+use crate::policy::{balance::Sample, blame::blame, retry::Outcome};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
@@ -24,6 +28,31 @@ pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
     record.times.waited = began.saturating_sub(client.began);
     scratch.asked = Asked::of(&scratch.request);
     client.stream.take_stalled();
+}
+
+/// Counts how a try ended, for its backend and for those who decide about it.
+#[inline]
+pub(super) fn tried(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    result: &Result<Answer, Fault>,
+) -> Outcome {
+    let outcome = match result {
+        Ok(_) => Outcome::Status(exchange.scratch.response.status),
+        Err(fault) => Outcome::Fault(*fault),
+    };
+    let (pool, trial) = (exchange.in_force.pool(exchange.pool), exchange.trial.take());
+    let verdict = blame(outcome, &exchange.plan().passive.statuses);
+    if let (Some(ok), Some(backend)) = (verdict, exchange.scratch.record.backend) {
+        pool.settle(backend, ok, trial.map(|trial| *trial));
+        if pool.needs().times {
+            let took = worker.clock.renew().saturating_sub(exchange.asked);
+            let took = u32::try_from(took).unwrap_or(u32::MAX);
+            let sample = if ok { Sample::FirstByte(took) } else { Sample::Failed(took) };
+            pool.timed(backend, sample, worker.clock.now());
+        }
+    }
+    outcome
 }
 
 /// Records how an exchange ended and recycles its room.

@@ -4,9 +4,12 @@
 //! decided is decided by `policy` and `http`; what happens on sockets happens in `proto` and
 //! `conns`; here is the order in which it happens.
 
+mod again;
 mod attempt;
 mod body;
 mod finish;
+mod kept;
+mod queue;
 mod reply;
 pub(crate) mod run;
 mod tunnel;
@@ -14,15 +17,22 @@ mod tunnel;
 use std::rc::Rc;
 
 use crate::base::ids::{BackendId, PoolId};
-use crate::http::framing::BodyLength;
+use crate::http::{
+    fault::{Fault, Side},
+    framing::BodyLength,
+    head::ResponseHead,
+};
 use crate::net::buffer::Buffer;
 use crate::plan::Pool;
-use crate::policy::retry::{Attempt, Outcome};
+use crate::policy::{
+    balance::Needs,
+    retry::{Attempt, Outcome},
+};
 use crate::proto::h1::{Backend, Client, Incoming};
-use crate::shared::counters::Counter;
+use crate::shared::{counters::Counter, trials::Trial};
 use crate::worker::{InFlight, InForce, Scratch, Worker};
 
-use self::body::Upload;
+use self::{body::Upload, kept::Kept};
 
 /// One request and its answer.
 pub(crate) struct Exchange {
@@ -33,6 +43,8 @@ pub(crate) struct Exchange {
     pub(crate) pool: PoolId,
     /// When all of it must be over, in coarse milliseconds; 0 = never.
     pub(crate) deadline: u64,
+    /// When its last try must have an answer that begins; 0 = never.
+    pub(crate) try_deadline: u64,
     /// How long the request's body is.
     pub(crate) length: BodyLength,
     /// Tries so far that count.
@@ -43,6 +55,17 @@ pub(crate) struct Exchange {
     pub(crate) request_sent: bool,
     /// Whether bytes of the body are gone that a further try would need.
     pub(crate) body_gone: bool,
+    /// What of the body was sent by earlier tries and is still held.
+    pub(crate) kept: Option<Box<Kept>>,
+    /// An answer that was not taken, in case no better one comes.
+    pub(crate) declined: Option<Box<Declined>>,
+    /// The last try's permit, where its backend is on trial.
+    pub(crate) trial: Option<Box<Trial>>,
+    /// Whether it has waited in front of the pool.
+    pub(crate) called: bool,
+    /// When the last try began, then when its request had been sent, in microseconds of the precise
+    /// clock; 0 = nobody wants to know.
+    pub(crate) asked: u64,
     /// Whether the client has seen an interim answer.
     pub(crate) interim_sent: bool,
     /// Whether the client's connection may be kept after this.
@@ -76,6 +99,13 @@ pub(crate) struct Fetched {
     pub(crate) in_flight: InFlight,
 }
 
+/// An answer that called for another try, and is better than none.
+pub(crate) struct Declined {
+    answer: Answer,
+    head: ResponseHead,
+    backend: Option<BackendId>,
+}
+
 /// Whether the client's connection serves another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {
@@ -104,11 +134,17 @@ impl Exchange {
             scratch,
             pool: PoolId(0),
             deadline: 0,
+            try_deadline: 0,
             length,
             tries: 0,
             stale_before: false,
             request_sent: false,
             body_gone: false,
+            kept: None,
+            declined: None,
+            trial: None,
+            called: false,
+            asked: 0,
             interim_sent: false,
             ends_by_close: false,
             began,
@@ -119,6 +155,12 @@ impl Exchange {
         exchange
     }
 
+    /// What the algorithm of the pool that answers needs to know.
+    #[inline]
+    fn needs(&self) -> Needs {
+        self.in_force.pool(self.pool).needs()
+    }
+
     /// The plan of the pool that answers.
     #[inline]
     fn plan(&self) -> &Pool {
@@ -127,6 +169,27 @@ impl Exchange {
 }
 
 impl Exchange {
+    /// Keeps an answer while others are asked.
+    fn decline(&mut self, answer: Answer) {
+        let head = std::mem::take(&mut self.scratch.response);
+        let backend = self.scratch.record.backend;
+        self.declined = Some(Box::new(Declined { answer, head, backend }));
+    }
+
+    /// What the client gets when nobody else is asked: where the last try gave no answer, the one
+    /// that an earlier try gave.
+    fn settle(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
+        match (result, self.declined.take()) {
+            (Err(fault), Some(declined)) if fault.side == Side::Backend => {
+                let Declined { answer, head, backend } = *declined;
+                self.scratch.response = head;
+                self.scratch.record.backend = backend;
+                Ok(answer)
+            }
+            (result, _) => result,
+        }
+    }
+
     /// The last try, as the retry rules see it.
     fn attempt(&self, outcome: Outcome) -> Attempt {
         Attempt {

@@ -3,20 +3,19 @@
 //! No final head has been sent to the client before `reply`, so `fetch` may ask several backends;
 //! and no exchange ends but through `finish`.
 
-use std::rc::Rc;
+use std::{ops::ControlFlow, rc::Rc};
 
-use super::{Answer, Exchange, Reuse, attempt, finish, reply};
-use crate::base::ids::{BackendId, PoolId};
+use super::{Answer, Exchange, Reuse, again, attempt, finish, queue, reply};
+use crate::base::ids::PoolId;
 use crate::http::{
     fault::{Cause, Fault},
     forward::{self, Forward, ForwardedFor},
     framing::{self, BodyLength},
     head::Method,
 };
-use crate::policy::retry::{self, Decision, Outcome};
+use crate::policy::balance::key;
 use crate::proto::h1::Client;
-use crate::shared::counters::Counter;
-use crate::worker::{Scratch, Worker};
+use crate::worker::{InFlight, Nobody, Picked, Scratch, Wanted, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
 pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
@@ -59,6 +58,9 @@ async fn answer(
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.plan().timeouts.request);
+    if exchange.needs().key {
+        note_key(client, exchange);
+    }
     match forward(worker, client, exchange)? {
         Forward::Send => fetch(worker, client, exchange).await,
         Forward::AnswerOptions => Ok(reply::options(exchange)),
@@ -96,6 +98,14 @@ fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
     }
 }
 
+/// Notes what the pool balances by, from the request as it came.
+fn note_key(client: &Client, exchange: &mut Exchange) {
+    let trusted = &exchange.in_force.plan.listener(client.peer.listener).trusted_proxies;
+    let peer = client.peer.address.ip();
+    let address = forward::client_address(&exchange.scratch.request, peer, trusted);
+    exchange.scratch.key = key::of(exchange.plan(), &exchange.scratch.request, address);
+}
+
 /// Makes the client's request the one that backends get.
 fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let peer = &client.peer;
@@ -116,34 +126,40 @@ async fn fetch(
     client: &mut Client,
     exchange: &mut Exchange,
 ) -> Result<Answer, Fault> {
-    let mut backend = choose(worker, exchange).ok_or(Cause::NoBackend)?;
+    let mut picked = match choose(worker, exchange) {
+        Ok(picked) => picked,
+        Err(Nobody::Free) => Box::pin(queue::wait(worker, client, exchange)).await?,
+        Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
+    };
     loop {
-        exchange.scratch.tried.insert(backend);
+        exchange.scratch.tried.insert(picked.backend());
         exchange.tries += 1;
-        let result = attempt::once(worker, client, exchange, backend).await;
-        let outcome = match &result {
-            Ok(_) => Outcome::Status(exchange.scratch.response.status),
-            Err(fault) => Outcome::Fault(*fault),
-        };
-        match retry::again(&exchange.plan().retry, &exchange.attempt(outcome)) {
-            Decision::Keep | Decision::Refused(_) => return result,
-            Decision::Fresh => {
-                exchange.stale_before = true;
-                exchange.tries -= 1;
-                backend = choose(worker, exchange).unwrap_or(backend);
-            }
-            Decision::Another => match choose(worker, exchange) {
-                Some(next) => {
-                    backend = next;
-                    worker.count(Counter::Retries);
-                }
-                None => return result,
-            },
+        let result = attempt::once(worker, client, exchange, picked).await;
+        let outcome = finish::tried(worker, exchange, &result);
+        if !outcome.calls_for_another() {
+            return exchange.settle(result);
+        }
+        let next = again::another(worker, client, exchange, outcome, result);
+        match Box::pin(next).await {
+            ControlFlow::Continue(next) => picked = next,
+            ControlFlow::Break(result) => return result,
         }
     }
 }
 
-/// Every concern about a backend is one set; the algorithm sees only their intersection.
-fn choose(worker: &Worker, exchange: &Exchange) -> Option<BackendId> {
-    exchange.in_force.pool(exchange.pool).pick(&exchange.scratch.tried, worker.clock.now())
+/// Every concern about a backend is one set; the algorithm sees only their intersection. Who is
+/// picked has one request more in flight from here on.
+pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Nobody> {
+    let Exchange { in_force, scratch, .. } = exchange;
+    let wanted = Wanted {
+        tried: &scratch.tried,
+        key: scratch.key,
+        pinned: None,
+        careful: !scratch.request.method.is_idempotent(),
+        called: exchange.called,
+        now: worker.clock.now(),
+    };
+    let Picked { in_flight, trial } = in_force.pool(exchange.pool).pick(in_force, &wanted)?;
+    exchange.trial = trial.map(Box::new);
+    Ok(in_flight)
 }

@@ -15,7 +15,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
         bell.rung().await?;
         while let Some(message) = inbox.next() {
             match message {
-                Message::Addresses(_) | Message::Drain => {}
+                Message::Addresses(_) | Message::Room(_) | Message::Drain => {}
                 Message::Stop => return Ok(()),
             }
         }

@@ -160,9 +160,18 @@ pub(crate) fn shut_down(fd: RawFd, half: Half) {
 /// Whether a client has left for good: a reset, or both halves closed. A half-close after a whole
 /// request is not leaving.
 pub(crate) fn has_left(fd: RawFd) -> bool {
+    is_seen(fd, PollFlags::empty())
+}
+
+/// Whether a client has closed its half, or has left.
+pub(crate) fn has_closed(fd: RawFd) -> bool {
+    is_seen(fd, PollFlags::RDHUP)
+}
+
+fn is_seen(fd: RawFd, asked: PollFlags) -> bool {
     let owner = borrow(fd);
-    let mut poll = [PollFd::new(&owner, PollFlags::empty())];
-    let gone = PollFlags::HUP | PollFlags::ERR;
+    let mut poll = [PollFd::new(&owner, asked)];
+    let gone = PollFlags::HUP | PollFlags::ERR | asked;
     match rustix::event::poll(&mut poll, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(count) => count > 0 && poll[0].revents().intersects(gone),
         Err(_) => false,

@@ -4,6 +4,7 @@
 //! learns why a backend is not usable; it sees only which are.
 
 pub(crate) mod balance;
+pub(crate) mod blame;
 pub(crate) mod connect;
 #[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod health;

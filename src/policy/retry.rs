@@ -6,11 +6,18 @@
 //! always, once, and counts as no try: a kept connection that the backend was just closing says
 //! nothing about the backend, and the client must not see it.
 
+use std::time::Duration;
+
+use crate::base::rng::Rng;
 use crate::http::{
     fault::{Cause, Fault},
     head::Method,
 };
 use crate::plan::Retry;
+
+/// The longest wait before the third try, and before any (Envoy's: full jitter, 25 ms to 250 ms).
+const PAUSE_MS: u32 = 25;
+const PAUSE_MS_MAX: u32 = 250;
 
 /// How one try ended, and what it left behind.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +60,6 @@ pub(crate) enum Decision {
 
 /// Why a request is not asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(
-    dead_code,
-    reason = "`retries_refused_total` (issue 5) says it; the caller knows `NoneLeft`"
-)]
 pub(crate) enum Refusal {
     /// The client has seen a part of the answer.
     Answered,
@@ -70,22 +73,29 @@ pub(crate) enum Refusal {
     TriesUsed,
     /// No backend is left that was not asked yet. Said by the caller, who picks.
     NoneLeft,
+    /// The pool's budget is spent. Said by the caller, who holds it.
+    BudgetSpent,
 }
 
-impl Refusal {
-    /// The stable token for logs and metrics.
-    #[must_use]
-    #[allow(dead_code, reason = "the label of `retries_refused_total` (issue 5)")]
-    pub(crate) fn code(self) -> &'static str {
+impl Outcome {
+    /// Whether it may be a reason to ask again; most are none.
+    #[inline]
+    pub(crate) fn calls_for_another(self) -> bool {
         match self {
-            Refusal::Answered => "answered",
-            Refusal::BodyGone => "body_gone",
-            Refusal::NotIdempotent => "not_idempotent",
-            Refusal::NotNamed => "not_named",
-            Refusal::TriesUsed => "tries_used",
-            Refusal::NoneLeft => "none_left",
+            Outcome::Status(status) => matches!(status, 502..=504),
+            Outcome::Fault(_) => true,
         }
     }
+}
+
+/// How long to wait before the next try: the first goes elsewhere at once; later ones wait for a
+/// moment by chance, so that many who failed together do not come back together.
+pub(crate) fn pause(tries: u8, rng: &mut Rng) -> Duration {
+    if tries < 2 {
+        return Duration::ZERO;
+    }
+    let most = (PAUSE_MS << (tries - 2).min(8)).min(PAUSE_MS_MAX);
+    Duration::from_millis(u64::from(rng.below(most + 1)))
 }
 
 /// The reasons to ask again, as far as they differ in what follows.

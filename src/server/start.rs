@@ -35,13 +35,14 @@ use crate::net::{
 use crate::observe::events::{self, Event};
 use crate::plan::{Listener, ListenerId, Plan};
 use crate::shared::{
+    backends::Backends,
     counters::{Slab, TABLE},
     inbox::{Inbox, Message, Outbox, mailbox},
     lost::Lost,
     outcomes::{self, Outcomes},
     permits::Permits,
 };
-use crate::worker::{Common, Own};
+use crate::worker::{Common, Own, PoolShared};
 
 /// Why nothing was started: one sentence for people.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let mut counters: Vec<_> = chosen.iter().map(|_| Slab::new()).collect();
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
-    let (common, told) = common(plan, chosen.len(), outcomes);
+    let (common, told) = common(plan, &outboxes, outcomes);
     let plan = Arc::clone(&common.plan);
     let addresses =
         bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
@@ -215,7 +216,11 @@ fn one_mailbox() -> Result<(Outbox, Inbox), StartError> {
 }
 
 /// What all workers are given, and where it comes out what they tell.
-fn common(plan: Plan, cores: usize, outcomes: Outcomes) -> (Common, Receiver<Event>) {
+fn common(plan: Plan, outboxes: &[Outbox], outcomes: Outcomes) -> (Common, Receiver<Event>) {
+    let cores = outboxes.len();
+    let backends = Backends::new(cores, plan.pools.iter().map(|pool| pool.backends.len()));
+    let pools = plan.pools.iter().zip(&*backends.published);
+    let seed = RandomState::new().build_hasher().finish();
     let limit = |listener: &Listener| Permits::new(listener.connections_max);
     let (events, told) = events::channel();
     let common = Common {
@@ -223,8 +228,11 @@ fn common(plan: Plan, cores: usize, outcomes: Outcomes) -> (Common, Receiver<Eve
         pseudonym: pseudonym(),
         connections: Permits::new(plan.limits.connections),
         listener_connections: plan.listeners.iter().map(limit).collect(),
-        events,
+        pools: pools.map(|(pool, who)| PoolShared::of(pool, who, cores, seed)).collect(),
+        backends,
         outcomes,
+        outboxes: outboxes.into(),
+        events,
         lost: Lost::new(plan.pools.iter().map(|pool| pool.backends.len())),
         plan: Arc::new(plan),
     };

@@ -57,6 +57,13 @@ counters! {
     ClientTimeouts, Counter, "client_timeouts_total", "Clients cut because they stopped reading";
     Incomplete, Counter, "responses_incomplete_total", "Answers cut after their head had gone out";
     Retries, Counter, "retries_total", "Requests asked again";
+    RetryAnswered, Counter, "retries_refused_total{reason=\"answered\"}", "Requests not asked again: the client had seen a part of an answer";
+    RetryBodyGone, Counter, "retries_refused_total{reason=\"body_gone\"}", "Requests not asked again: a part of the body was gone";
+    RetryNotIdempotent, Counter, "retries_refused_total{reason=\"not_idempotent\"}", "Requests not asked again: it might have done twice what must be done once";
+    RetryNotNamed, Counter, "retries_refused_total{reason=\"not_named\"}", "Requests not asked again: `retry.on` does not name what happened";
+    RetryTriesUsed, Counter, "retries_refused_total{reason=\"tries_used\"}", "Requests not asked again: all of `retry.attempts` were used up";
+    RetryNoneLeft, Counter, "retries_refused_total{reason=\"none_left\"}", "Requests not asked again: no other backend was left";
+    RetryBudgetSpent, Counter, "retries_refused_total{reason=\"budget_spent\"}", "Requests not asked again: the pool's budget was spent";
     BackendOpened, Counter, "backend_connections_opened_total", "Connections opened to backends";
     BackendReuse, Counter, "backend_connection_reuse_total", "Requests sent on a connection used before";
     BackendConnectFailures, Counter, "backend_connect_failures_total", "Connections to backends that could not be made";

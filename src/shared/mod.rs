@@ -5,17 +5,19 @@
 //! which decides nothing and is touched only where a connection is made.
 
 mod atomics;
+pub(crate) mod backends;
 pub(crate) mod bell;
-#[allow(dead_code, reason = "the worker, being written, uses it")]
+#[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod budget;
 pub(crate) mod counters;
 pub(crate) mod inbox;
-#[allow(dead_code, reason = "the worker and the health thread, being written, use it")]
+pub(crate) mod line;
+#[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod load;
 pub(crate) mod lost;
 pub(crate) mod outcomes;
 pub(crate) mod permits;
-#[allow(dead_code, reason = "the worker and the health thread, being written, use it")]
+#[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod standing;
-#[allow(dead_code, reason = "the worker and the health thread, being written, use it")]
+#[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod trials;

@@ -48,6 +48,15 @@ impl Permits {
 }
 
 impl Permit {
+    /// Of no limit.
+    pub(crate) const NONE: Permit = Permit(None);
+
+    /// Whether giving it back makes room.
+    #[inline]
+    pub(crate) fn is_of_a_limit(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Leaves it to the one that took it over.
     pub(crate) fn hand_over(mut self) {
         self.0 = None;

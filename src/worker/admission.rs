@@ -100,7 +100,8 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::net::deadlines::{Ended, Ends, Watched};
     use crate::observe::events::channel;
-    use crate::shared::{bell::Rope, counters::Slab, lost::Lost, outcomes};
+    use crate::shared::{backends::Backends, bell::Rope, counters::Slab, lost::Lost, outcomes};
+    use crate::worker::PoolShared;
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
@@ -110,7 +111,9 @@ mod tests {
             text.push_str(&listener);
         }
         let plan = crate::config::parse("admission.toml", &text).unwrap().plan;
+        let backends = Backends::new(1, [1].into_iter());
         let common = Common {
+            pools: [PoolShared::of(&plan.pools[0], &backends.published[0], 1, 0)].into(),
             plan: Arc::new(plan),
             cores: 1,
             pseudonym: "ringway-test".into(),
@@ -118,6 +121,8 @@ mod tests {
             listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
             events: channel().0,
             lost: Lost::new([1].into_iter()),
+            backends,
+            outboxes: [].into(),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,
         };
         Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })

@@ -4,9 +4,12 @@
 //! it is plain cells; what others may read or send stands in `shared`.
 
 mod admission;
+mod common;
 mod date;
+mod in_flight;
 mod logs;
 mod pool;
+mod queue;
 mod scratch;
 
 use std::{
@@ -16,11 +19,12 @@ use std::{
 };
 
 use self::logs::Logs;
-use crossbeam_channel::Sender;
-
 pub(crate) use self::{
     admission::Admitted,
-    pool::{InFlight, PoolView},
+    common::{Common, PoolShared},
+    in_flight::InFlight,
+    pool::{Nobody, Picked, PoolView, Wanted},
+    queue::Place,
     scratch::Scratch,
 };
 use crate::base::ids::PoolId;
@@ -30,7 +34,7 @@ use crate::net::{
 };
 use crate::observe::{
     access_log::Line,
-    events::{Event, Events, Limit},
+    events::{Events, Limit},
     request_id::RequestId,
     writer::Outlet,
 };
@@ -38,9 +42,7 @@ use crate::plan::Plan;
 use crate::policy::route::Router;
 use crate::shared::{
     counters::{Counter, Slab},
-    inbox::Found,
-    lost::Lost,
-    outcomes::Outcomes,
+    inbox::{Found, Message, Outbox},
     permits::Permits,
 };
 
@@ -63,6 +65,7 @@ pub(crate) struct InForce {
     pub(crate) pools: Vec<PoolView>,
     /// The worker's.
     counters: Arc<Slab>,
+    outboxes: Arc<[Outbox]>,
 }
 
 /// What one core owns.
@@ -105,9 +108,6 @@ pub(crate) struct Worker {
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: Events,
-    /// Where failures and trials are posted.
-    #[allow(dead_code, reason = "exchange posts there once cores count outcomes (issue 5)")]
-    pub(crate) outcomes: Outcomes,
 }
 
 /// What one worker is given for itself.
@@ -118,30 +118,15 @@ pub(crate) struct Own {
     pub(crate) outlets: Vec<Option<Outlet>>,
 }
 
-/// What all workers of a process are given.
-#[derive(Clone)]
-pub(crate) struct Common {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) cores: usize,
-    pub(crate) pseudonym: Arc<str>,
-    pub(crate) connections: Permits,
-    pub(crate) listener_connections: Arc<[Permits]>,
-    /// Where what happens is told.
-    pub(crate) events: Sender<Event>,
-    pub(crate) lost: Lost,
-    /// Where failures and trials are posted.
-    pub(crate) outcomes: Outcomes,
-}
-
 impl Worker {
     pub(crate) fn new(common: Common, own: Own) -> Rc<Worker> {
         let Own { core_index, counters, outlets } = own;
+        let in_force = InForce::new(&common, core_index, Arc::clone(&counters));
         let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
-        let (events, lost, outcomes) = (common.events, common.lost, common.outcomes);
+        let (events, lost) = (common.events, common.lost);
         let clock = Rc::new(Clock::new());
         let limits = plan.limits;
         let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
-        let in_force = InForce::new(plan, core_index, cores, Arc::clone(&counters));
         Rc::new(Worker {
             core_index,
             cores,
@@ -173,7 +158,6 @@ impl Worker {
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: Events::new(events, lost),
-            outcomes,
         })
     }
 
@@ -256,6 +240,11 @@ impl Worker {
         }
     }
 
+    /// There may be room again in front of a pool.
+    pub(crate) fn made_room(&self, pool: PoolId) {
+        self.in_force().made_room(pool);
+    }
+
     /// Notes where backends that have names are now.
     pub(crate) fn move_backends(&self, found: &[Found]) {
         let in_force = self.in_force();
@@ -270,6 +259,7 @@ impl Worker {
         let in_force = self.in_force();
         for pool in &in_force.pools {
             pool.expire(now, &self.buffers, &self.counters);
+            pool.look_after_queue(now);
         }
         if self.is_draining() {
             self.deadlines.close_idle_since(now.saturating_sub(1_000));
@@ -308,17 +298,28 @@ impl Worker {
 }
 
 impl InForce {
-    fn new(plan: Arc<Plan>, core_index: usize, cores: usize, counters: Arc<Slab>) -> InForce {
-        let pool = |pool| PoolView::new(pool, core_index, cores, &counters);
-        let pools = plan.pools.iter().map(pool).collect();
+    fn new(common: &Common, core_index: usize, counters: Arc<Slab>) -> InForce {
+        let plan = Arc::clone(&common.plan);
+        let of_core = (core_index, common.cores);
+        let views = (0..).map(PoolId).zip(&plan.pools);
+        let pools =
+            views.map(|(id, pool)| PoolView::new(pool, id, of_core, common, &counters)).collect();
         // `config` has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
-        InForce { plan, router, pools, counters }
+        InForce { plan, router, pools, counters, outboxes: Arc::clone(&common.outboxes) }
     }
 
     /// This worker's view of a pool.
     #[inline]
     pub(crate) fn pool(&self, id: PoolId) -> &PoolView {
         &self.pools[id.index()]
+    }
+
+    /// A backend of a pool has room again: whoever waits first is called, here or on another core.
+    pub(crate) fn made_room(&self, pool: PoolId) {
+        if let Some(outbox) = self.pool(pool).call_next().and_then(|core| self.outboxes.get(core)) {
+            // Where its box is full it looks by itself within a quarter of a second.
+            outbox.send(Message::Room(pool));
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! This core's view of a pool: who can be asked, the algorithm, the connection pools.
 //!
 //! Every concern about backends is a set of them, and a pick sees only what is left of all sets.
-//! Nothing here decides; the algorithms stand in `policy`, connections are opened in `conns`.
+//! Nothing here decides; the algorithms stand in `policy`, connections are opened in `conns`, and
+//! who is well is decided by the health thread: `learn` takes over what it has published.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::InForce;
+use super::{Common, InFlight, InForce, PoolShared, queue::Queue};
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
@@ -20,26 +21,54 @@ use crate::http::fault::Fault;
 use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::{self, Pool};
 use crate::policy::{
-    balance::{Balancer, Candidates, Prepared, Weights},
+    balance::{Balancer, Candidates, Needs, Sample, Weights},
     resolve,
 };
 use crate::proto::h1::Backend;
-use crate::shared::counters::{Counter, Slab};
+use crate::shared::{
+    backends::Backends, counters::Slab, load::Rows, outcomes::Outcomes, permits::Permit,
+    standing::Publication, trials::Trial,
+};
 
 /// How long a backend that refused a connection is passed over by the core that it refused, in
 /// milliseconds; then one request finds out whether it is back.
 const REFUSED_MS: u64 = 1_000;
 
+/// What other cores have in flight is looked up at most this often, in milliseconds, and only
+/// while requests come: everything across cores costs something per while, never per request.
+const MERGED_MS: u64 = 10;
+
 /// This core's view of a pool.
 pub(crate) struct PoolView {
-    /// Who stands in the plan and has an address: one whose name does not resolve has none. It is
-    /// one set, not two, as each set costs every pick. Health, enablement and admission will be
-    /// sets beside it.
+    id: PoolId,
+    core_index: usize,
+    /// Who has an address: one whose name does not resolve has none.
     reachable: Cell<BackendSet>,
+    /// Who has one and may be asked. It is one set, not several, as each set costs every pick.
+    usable: Cell<BackendSet>,
+    /// Who has one and may be asked with a permit.
+    on_trial: Cell<BackendSet>,
+    /// Whether there is any of them.
+    has_trials: Cell<bool>,
+    /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
+    published: Cell<Option<Publication>>,
+    epoch: Cell<u64>,
     weights: Weights,
     balancer: RefCell<Balancer>,
+    needs: Needs,
     conns: Vec<RefCell<Addresses>>,
+    /// Requests in flight in the whole process: this core's exactly, those of others as of
+    /// `merged_at`. Kept only where the algorithm needs it.
     in_flight: Vec<Cell<u32>>,
+    merged_at: Cell<u64>,
+    /// What this core counts, for all to read.
+    rows: Rows,
+    /// What all cores count and know of all backends.
+    backends: Backends,
+    shared: PoolShared,
+    /// Where failures are posted; none where nothing follows from them.
+    outcomes: Option<Outcomes>,
+    pub(super) queue: Option<Queue>,
     /// When this core last told that it could not reach a backend, in coarse milliseconds.
     lost: Vec<Cell<u64>>,
     /// Who would not let this core connect a moment ago, and until when each is passed over.
@@ -49,23 +78,73 @@ pub(crate) struct PoolView {
     authorities: Vec<String>,
 }
 
+/// What a request wants of a pool.
+pub(crate) struct Wanted<'a> {
+    /// Who was asked already.
+    pub(crate) tried: &'a BackendSet,
+    /// What the pool balances by, where it does.
+    pub(crate) key: Option<u64>,
+    /// Who has answered this client before, where that matters.
+    pub(crate) pinned: Option<BackendId>,
+    /// Whether it may be lost: then it is no trial unless there is nobody else.
+    pub(crate) careful: bool,
+    /// Whether it has waited in line, and those who wait go before it no more.
+    pub(crate) called: bool,
+    pub(crate) now: u64,
+}
+
+/// Who was picked.
+pub(crate) struct Picked {
+    pub(crate) in_flight: InFlight,
+    /// It is on trial: what comes of this request decides.
+    pub(crate) trial: Option<Trial>,
+}
+
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nobody {
+    /// Nobody may be asked.
+    Usable,
+    /// All who may be asked have as much in flight as they may have.
+    Free,
+}
+
 impl PoolView {
-    pub(crate) fn new(pool: &Pool, core_index: usize, cores: usize, counters: &Slab) -> PoolView {
-        let prepared = Prepared::of(pool, core_index as u64);
+    pub(crate) fn new(
+        pool: &Pool,
+        id: PoolId,
+        (core_index, cores): (usize, usize),
+        common: &Common,
+        counters: &Slab,
+    ) -> PoolView {
+        let shared = common.pools[id.index()].clone();
+        let each = || pool.backends.iter();
         let view = PoolView {
+            id,
+            core_index,
             reachable: Cell::new(BackendSet::EMPTY),
+            usable: Cell::new(BackendSet::EMPTY),
+            on_trial: Cell::new(BackendSet::EMPTY),
+            has_trials: Cell::new(false),
+            published: Cell::new(None),
+            epoch: Cell::new(0),
             weights: Weights::of(&pool.backends),
-            balancer: RefCell::new(Balancer::new(pool, &prepared, core_index, cores)),
-            conns: pool
-                .backends
-                .iter()
+            balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
+            needs: Needs::of(pool),
+            conns: each()
                 .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
                 .collect(),
-            in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
-            lost: pool.backends.iter().map(|_| Cell::new(0)).collect(),
+            in_flight: each().map(|_| Cell::new(0)).collect(),
+            merged_at: Cell::new(0),
+            rows: common.backends.load.rows(core_index, id),
+            backends: common.backends.clone(),
+            outcomes: is_watched(pool).then(|| common.outcomes.clone()),
+            queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
+            shared,
+            lost: each().map(|_| Cell::new(0)).collect(),
             refusing: Cell::new(BackendSet::EMPTY),
-            refusing_until: pool.backends.iter().map(|_| Cell::new(0)).collect(),
-            authorities: pool.backends.iter().map(plan::Backend::authority).collect(),
+            refusing_until: each().map(|_| Cell::new(0)).collect(),
+            authorities: each().map(plan::Backend::authority).collect(),
         };
         for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
             view.move_to(id, &resolve::known(&backend.address), counters);
@@ -83,25 +162,212 @@ impl PoolView {
             reachable.insert(id);
         }
         self.reachable.set(reachable);
+        self.combine();
         // Those there are now have refused nothing yet.
         self.refusing_until[id.index()].set(0);
     }
 
-    /// A backend to ask that is not among those `tried`; one that refuses connections only where
-    /// there is no other.
+    /// A backend to ask that is not among those tried; one that refuses connections only where
+    /// there is no other. It has one request more in flight from here on.
     #[inline]
-    pub(crate) fn pick(&self, tried: &BackendSet, now: u64) -> Option<BackendId> {
-        let reachable = self.reachable.get() & !*tried;
-        let calm = reachable & !self.refusing(now);
-        let usable = if calm.is_empty() { reachable } else { calm };
+    pub(crate) fn pick(
+        &self,
+        in_force: &Rc<InForce>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Picked, Nobody> {
+        if let Some(news) = self.shared.published.after(self.epoch.get()) {
+            self.learn(news, wanted.now);
+        }
+        if self.needs.in_flight && wanted.now >= self.merged_at.get() + MERGED_MS {
+            self.merge(wanted.now);
+        }
+        let usable = self.usable.get() & !*wanted.tried;
+        if self.is_plain() && wanted.pinned.is_none() {
+            let picked = self.balance(self.calm(usable, wanted.now), wanted);
+            let backend = picked.ok_or(Nobody::Usable)?;
+            let in_flight = InFlight::begin(in_force, self.id, backend, Permit::NONE);
+            return Ok(Picked { in_flight, trial: None });
+        }
+        self.pick_with_permits(in_force, wanted, usable)
+    }
+
+    /// Whether a pick needs no permit of any kind.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        !self.has_trials.get() && self.shared.slots.is_empty()
+    }
+
+    /// As `pick`, where somebody is on trial, is bounded or has answered this client before.
+    #[cold]
+    fn pick_with_permits(
+        &self,
+        in_force: &Rc<InForce>,
+        wanted: &Wanted<'_>,
+        usable: BackendSet,
+    ) -> Result<Picked, Nobody> {
+        if !wanted.called && self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
+            return Err(Nobody::Free);
+        }
+        let trying = !wanted.careful || usable.is_empty();
+        let on_trial =
+            if trying { self.on_trial.get() & !*wanted.tried } else { BackendSet::EMPTY };
+        let mut candidates = self.calm(usable | on_trial, wanted.now);
+        let mut nobody = Nobody::Usable;
+        let mut pinned = wanted.pinned.filter(|id| (usable | on_trial).contains(*id));
+        loop {
+            let picked = pinned.take().or_else(|| self.balance(candidates, wanted));
+            let Some(id) = picked else { return Err(nobody) };
+            candidates.remove(id);
+            let Some(slot) = self.slot(id) else {
+                nobody = Nobody::Free;
+                continue;
+            };
+            let trial = if on_trial.contains(id) {
+                let Some(trial) = self.backends.trials.take(self.id, id) else { continue };
+                Some(trial)
+            } else {
+                None
+            };
+            let in_flight = InFlight::begin(in_force, self.id, id, slot);
+            return Ok(Picked { in_flight, trial });
+        }
+    }
+
+    /// The same backend once more.
+    pub(crate) fn pick_again(&self, in_force: &Rc<InForce>, id: BackendId) -> Option<Picked> {
+        let slot = self.slot(id)?;
+        let in_flight = InFlight::begin(in_force, self.id, id, slot);
+        Some(Picked { in_flight, trial: None })
+    }
+
+    /// One of what a backend may have in flight; none where it has that.
+    fn slot(&self, id: BackendId) -> Option<Permit> {
+        self.shared.slots.get(id.index()).map_or(Some(Permit::NONE), |slots| slots.take())
+    }
+
+    /// The algorithm's choice.
+    #[inline]
+    fn balance(&self, usable: BackendSet, wanted: &Wanted<'_>) -> Option<BackendId> {
         let candidates = Candidates {
             usable,
             weights: &self.weights,
             in_flight: &self.in_flight,
-            now,
-            key: None,
+            now: wanted.now,
+            key: wanted.key,
         };
         self.balancer.borrow_mut().pick(&candidates)
+    }
+
+    /// Takes over what the health thread has published.
+    #[cold]
+    fn learn(&self, news: Publication, now: u64) {
+        self.epoch.set(news.epoch);
+        let before = self.published.replace(Some(news));
+        self.combine();
+        let Some(before) = before else { return };
+        for id in (news.usable & !before.usable).iter() {
+            self.balancer.borrow_mut().returned(id, now);
+        }
+        let _ = self.call_next();
+    }
+
+    fn combine(&self) {
+        let reachable = self.reachable.get();
+        let published = self.published.get();
+        self.usable.set(published.map_or(reachable, |who| reachable & who.usable));
+        self.on_trial.set(published.map_or(BackendSet::EMPTY, |who| reachable & who.on_trial));
+        self.has_trials.set(!self.on_trial.get().is_empty());
+    }
+
+    /// Looks up what the other cores have in flight, and what they know.
+    #[cold]
+    fn merge(&self, now: u64) {
+        self.merged_at.set(now);
+        let load = &self.backends.load;
+        let mut balancer = self.balancer.borrow_mut();
+        for (id, merged) in (0..).map(BackendId).zip(&self.in_flight) {
+            let own = self.rows.row(id);
+            let others = load.in_flight_of_others(self.core_index, self.id, id);
+            merged.set(own.in_flight().wrapping_add(others));
+            if self.needs.times {
+                own.publish_times(balancer.published(id));
+                balancer.merge(id, load.times_of_others(self.core_index, self.id, id), now);
+            }
+        }
+    }
+
+    /// One request more is under way at a backend.
+    #[inline]
+    pub(super) fn begin(&self, id: BackendId) {
+        self.rows.row(id).begin();
+        if self.needs.in_flight {
+            let cell = &self.in_flight[id.index()];
+            cell.set(cell.get().wrapping_add(1));
+        }
+    }
+
+    /// One less.
+    #[inline]
+    pub(super) fn end(&self, id: BackendId) {
+        self.rows.row(id).end();
+        if self.needs.in_flight {
+            let cell = &self.in_flight[id.index()];
+            cell.set(cell.get().wrapping_sub(1));
+        }
+    }
+
+    /// What this pool's algorithm needs to know.
+    #[inline]
+    pub(crate) fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Counts how a backend has done, and posts what may change who is asked.
+    #[inline]
+    pub(crate) fn settle(&self, id: BackendId, ok: bool, trial: Option<Trial>) {
+        self.rows.row(id).count(ok);
+        if !ok || trial.is_some() {
+            self.post(id, ok, trial);
+        }
+    }
+
+    #[cold]
+    fn post(&self, id: BackendId, ok: bool, trial: Option<Trial>) {
+        let Some(outcomes) = &self.outcomes else { return };
+        match trial {
+            None => outcomes.failed(self.id, id),
+            Some(trial) => {
+                if outcomes.tried(self.id, id, trial.epoch(), ok) {
+                    trial.decide(ok);
+                }
+            }
+        }
+    }
+
+    /// Notes how long a backend took, where the algorithm wants to know.
+    pub(crate) fn timed(&self, id: BackendId, sample: Sample, now: u64) {
+        self.balancer.borrow_mut().observe(id, sample, now);
+    }
+
+    /// Calls who waits first, now that there is room; or says which other core to tell.
+    pub(super) fn call_next(&self) -> Option<usize> {
+        self.queue.as_ref()?.call()
+    }
+
+    /// Looks after who waits on this core.
+    pub(super) fn look_after_queue(&self, now: u64) {
+        if let Some(queue) = self.queue.as_ref().filter(|queue| !queue.is_empty()) {
+            queue.look_after(now);
+        }
+    }
+
+    /// Whether the pool's budget allows one more retry, which is then taken from it.
+    pub(crate) fn may_ask_again(&self, plan: &Pool, now: u64) -> bool {
+        let (Some(left), Some(budget)) = (&self.shared.budget, &plan.retry.budget) else {
+            return true;
+        };
+        let _ = (left, budget, now);
+        true
     }
 
     /// Notes that a backend would not let us connect.
@@ -112,13 +378,19 @@ impl PoolView {
         self.refusing_until[id.index()].set(now + REFUSED_MS);
     }
 
-    /// Who is passed over now.
+    /// Without those who are passed over now; all of them where that leaves nobody.
     #[inline]
+    fn calm(&self, usable: BackendSet, now: u64) -> BackendSet {
+        if self.refusing.get().is_empty() {
+            return usable;
+        }
+        let calm = usable & !self.refusing(now);
+        if calm.is_empty() { usable } else { calm }
+    }
+
+    /// Who is passed over now.
     fn refusing(&self, now: u64) -> BackendSet {
         let mut refusing = self.refusing.get();
-        if refusing.is_empty() {
-            return refusing;
-        }
         for id in self.refusing.get().iter() {
             if now >= self.refusing_until[id.index()].get() {
                 refusing.remove(id);
@@ -194,26 +466,7 @@ impl PoolView {
     }
 }
 
-/// One request under way at a backend; taken back when it is dropped, whichever way it ended.
-pub(crate) struct InFlight {
-    in_force: Rc<InForce>,
-    pool: PoolId,
-    backend: BackendId,
-}
-
-impl InFlight {
-    pub(crate) fn begin(in_force: &Rc<InForce>, pool: PoolId, backend: BackendId) -> InFlight {
-        let cell = &in_force.pool(pool).in_flight[backend.index()];
-        cell.set(cell.get() + 1);
-        in_force.counters.add(Counter::BackendInFlight, 1);
-        InFlight { in_force: Rc::clone(in_force), pool, backend }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let cell = &self.in_force.pool(self.pool).in_flight[self.backend.index()];
-        cell.set(cell.get() - 1);
-        self.in_force.counters.sub(Counter::BackendInFlight, 1);
-    }
+/// Whether anything follows from failures of a pool's backends.
+fn is_watched(pool: &Pool) -> bool {
+    pool.passive.failures_max > 0 || pool.breaker.is_some()
 }

@@ -22,6 +22,8 @@ pub(crate) struct Scratch {
     pub(crate) out: Vec<u8>,
     /// The backends that were asked.
     pub(crate) tried: BackendSet,
+    /// What the pool balances by, where it does.
+    pub(crate) key: Option<u64>,
     /// What the counters and the log will say.
     pub(crate) record: Record,
     /// What was asked, where that is logged.
@@ -35,6 +37,7 @@ impl Scratch {
         self.trailers.clear();
         self.out.clear();
         self.tried = BackendSet::EMPTY;
+        self.key = None;
         if self.record.logged {
             self.asked = Asked::default();
         }

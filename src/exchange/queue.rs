@@ -1,0 +1,75 @@
+//! Waiting in front of a full pool: until a backend has room, the time is over, or the client has
+//! left.
+//!
+//! A client that closes while it waits has left, be it one half only: it has got nothing yet, and
+//! there is no telling the two apart (HAProxy's `abortonclose`). Everywhere else a half-close is
+//! no abort.
+
+use std::rc::Rc;
+
+use super::{Exchange, run::choose};
+use crate::http::fault::{Cause, Fault};
+use crate::net::{clock, fd};
+use crate::proto::h1::Client;
+use crate::worker::{InFlight, Nobody, Place, Worker};
+
+/// Waits for room at a backend.
+pub(super) async fn wait(
+    worker: &Rc<Worker>,
+    client: &Client,
+    exchange: &mut Exchange,
+) -> Result<InFlight, Fault> {
+    let since = clock::precise();
+    let picked = wait_until_called(worker, client, exchange).await;
+    worker.clock.renew();
+    if exchange.scratch.record.logged {
+        let times = &mut exchange.scratch.record.times;
+        let waited = clock::precise() - since;
+        times.queue = Some(waited);
+        times.waited += waited;
+    }
+    picked
+}
+
+async fn wait_until_called(
+    worker: &Rc<Worker>,
+    client: &Client,
+    exchange: &mut Exchange,
+) -> Result<InFlight, Fault> {
+    let timeout = worker.clock.after(exchange.plan().queue.timeout);
+    let by = clock::earlier(exchange.deadline, timeout);
+    let raw = client.stream.raw();
+    let place = Place::take(&exchange.in_force, exchange.pool, by, raw);
+    let mut place = place.ok_or(Cause::QueueFull)?;
+    exchange.called = true;
+    // Whether there may be more to learn from the client's socket than that it closes.
+    let mut silent = true;
+    loop {
+        if place.is_first() || place.called().is_raised() {
+            match choose(worker, exchange) {
+                Ok(picked) => return Ok(picked),
+                Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
+                Err(Nobody::Free) => {}
+            }
+        }
+        while !place.called().is_raised() {
+            if silent {
+                let readable = client.stream.readable();
+                silent = place.called().or(readable).await.is_none();
+            } else {
+                place.called().or(std::future::pending::<()>()).await;
+            }
+            if fd::has_closed(raw) {
+                return Err(Cause::ClientAbort.into());
+            }
+        }
+        worker.clock.renew();
+        if worker.clock.is_over(exchange.deadline) {
+            return Err(Cause::Deadline.into());
+        }
+        if worker.clock.is_over(place.by()) {
+            return Err(Cause::QueueTimeout.into());
+        }
+        place.renew();
+    }
+}

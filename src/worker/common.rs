@@ -1,0 +1,63 @@
+//! What all workers of a process are given, and what they share of each pool.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::observe::events::Event;
+use crate::plan::{Plan, Pool};
+use crate::policy::balance::Prepared;
+use crate::shared::{
+    backends::Backends, budget::Budget, inbox::Outbox, line::Line, lost::Lost, outcomes::Outcomes,
+    permits::Permits, standing::Published,
+};
+
+/// What all workers of a process are given.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) cores: usize,
+    pub(crate) pseudonym: Arc<str>,
+    pub(crate) connections: Permits,
+    pub(crate) listener_connections: Arc<[Permits]>,
+    /// What is shared of each pool.
+    pub(crate) pools: Arc<[PoolShared]>,
+    /// What threads share about the backends.
+    pub(crate) backends: Backends,
+    /// Where failures and trials are posted.
+    pub(crate) outcomes: Outcomes,
+    /// The mailboxes of all workers.
+    pub(crate) outboxes: Arc<[Outbox]>,
+    /// Where what happens is told.
+    pub(crate) events: Sender<Event>,
+    pub(crate) lost: Lost,
+}
+
+/// What all workers share of one pool.
+#[derive(Clone)]
+pub(crate) struct PoolShared {
+    pub(crate) prepared: Prepared,
+    /// Who may be asked.
+    pub(crate) published: Published,
+    /// What is left of its retries; none where they have no bound.
+    pub(crate) budget: Option<Budget>,
+    /// Who waits; none where nobody may.
+    pub(crate) line: Option<Line>,
+    /// What each backend may have in flight; empty where none has a bound.
+    pub(crate) slots: Arc<[Permits]>,
+}
+
+impl PoolShared {
+    /// For a pool, and so many workers; what is left to chance begins with `seed`.
+    pub(crate) fn of(pool: &Pool, published: &Published, workers: usize, seed: u64) -> PoolShared {
+        let bounded = pool.backends.iter().any(|backend| backend.in_flight_max > 0);
+        let slots = pool.backends.iter().map(|backend| Permits::new(backend.in_flight_max));
+        PoolShared {
+            prepared: Prepared::of(pool, seed),
+            published: published.clone(),
+            budget: pool.retry.budget.map(|_| Budget::new(0)),
+            line: (bounded && pool.queue.size > 0).then(|| Line::new(pool.queue.size, workers)),
+            slots: if bounded { slots.collect() } else { Arc::default() },
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Who waits on this core in front of a full pool, first come first served.
+//!
+//! Room is made where a request ends: that core calls the first of its own, and where nobody waits
+//! there it tells another core. Who is called looks for itself whether the room is still there.
+//! Once in a while everybody is looked at: whose time is over, and who has left.
+
+use std::{cell::RefCell, collections::VecDeque, os::fd::RawFd, rc::Rc};
+
+use super::InForce;
+use crate::base::ids::PoolId;
+use crate::net::{fd, signal::Signal};
+use crate::shared::{line::Line, permits::Permit};
+
+/// Who waits on this core.
+pub(super) struct Queue {
+    line: Line,
+    core_index: usize,
+    tickets: RefCell<VecDeque<Rc<Ticket>>>,
+}
+
+/// One who waits, until it is called.
+pub(crate) struct Ticket {
+    called: Signal,
+    /// When its time is over, in coarse milliseconds; 0 = never.
+    by: u64,
+    client: RawFd,
+}
+
+/// A place in the line; given up when it is dropped.
+pub(crate) struct Place {
+    in_force: Rc<InForce>,
+    pool: PoolId,
+    ticket: Rc<Ticket>,
+    /// The place itself.
+    _permit: Permit,
+}
+
+impl Queue {
+    pub(super) fn new(line: Line, core_index: usize) -> Queue {
+        Queue { line, core_index, tickets: RefCell::default() }
+    }
+
+    /// Whether nobody waits on this core.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tickets.borrow().is_empty()
+    }
+
+    /// There is room, or may be: calls the first, or says which core to tell.
+    pub(super) fn call(&self) -> Option<usize> {
+        let first = self.tickets.borrow_mut().pop_front();
+        let Some(first) = first else { return self.line.next(self.core_index) };
+        self.count();
+        first.called.raise();
+        None
+    }
+
+    /// Calls those whose time is over, those who have left, and the first of all in case that its
+    /// call was lost.
+    pub(super) fn look_after(&self, now: u64) {
+        let due = |ticket: &Rc<Ticket>| {
+            (ticket.by != 0 && now >= ticket.by) || fd::has_closed(ticket.client)
+        };
+        let mut called: Vec<_> = Vec::new();
+        self.tickets.borrow_mut().retain(|ticket| {
+            let stays = !due(ticket);
+            if !stays {
+                called.push(Rc::clone(ticket));
+            }
+            stays
+        });
+        called.extend(self.tickets.borrow_mut().pop_front());
+        self.count();
+        called.iter().for_each(|ticket| ticket.called.raise());
+    }
+
+    fn count(&self) {
+        self.line.wait(self.core_index, self.tickets.borrow().len());
+    }
+
+    fn remove(&self, ticket: &Rc<Ticket>) {
+        self.tickets.borrow_mut().retain(|other| !Rc::ptr_eq(other, ticket));
+        self.count();
+    }
+}
+
+impl Place {
+    /// The last place of the line; none where the line is full.
+    pub(crate) fn take(
+        in_force: &Rc<InForce>,
+        pool: PoolId,
+        by: u64,
+        client: RawFd,
+    ) -> Option<Place> {
+        let queue = in_force.pool(pool).queue.as_ref()?;
+        let permit = queue.line.place()?;
+        let ticket = Rc::new(Ticket { called: Signal::default(), by, client });
+        queue.tickets.borrow_mut().push_back(Rc::clone(&ticket));
+        queue.count();
+        Some(Place { in_force: Rc::clone(in_force), pool, ticket, _permit: permit })
+    }
+
+    /// Waits again, as the first: who was called found no room.
+    pub(crate) fn renew(&mut self) {
+        let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() else { return };
+        let Ticket { by, client, .. } = *self.ticket;
+        self.ticket = Rc::new(Ticket { called: Signal::default(), by, client });
+        queue.tickets.borrow_mut().push_front(Rc::clone(&self.ticket));
+        queue.count();
+    }
+
+    /// Whether nobody on this core waits before it.
+    pub(crate) fn is_first(&self) -> bool {
+        let queue = self.in_force.pool(self.pool).queue.as_ref();
+        let first = queue.and_then(|queue| queue.tickets.borrow().front().cloned());
+        first.is_none_or(|first| Rc::ptr_eq(&first, &self.ticket))
+    }
+
+    /// Up when it is called.
+    pub(crate) fn called(&self) -> &Signal {
+        &self.ticket.called
+    }
+
+    /// Until when it may wait; 0 = for ever.
+    pub(crate) fn by(&self) -> u64 {
+        self.ticket.by
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() {
+            queue.remove(&self.ticket);
+        }
+    }
+}
