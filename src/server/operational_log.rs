@@ -1,7 +1,8 @@
 //! The operational log: where `tracing` writes to, in which format, and how much.
 //!
 //! The process installs it, never `start`: whoever embeds Ringway has a log of his own. Lines of
-//! JSON say which process wrote them, since they are read where those of many come together.
+//! JSON say which process wrote them, since they are read where those of many come together. Where
+//! nobody reads stderr any more, nothing is told and everything is served.
 
 use std::fmt;
 
@@ -22,6 +23,7 @@ pub(super) fn install(global: &Global) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(filter(global.log_level))
+        .log_internal_errors(false) // it would say them on stderr, or panic
         .with_target(false);
     let _ = match global.log_format {
         LogFormat::Json => {

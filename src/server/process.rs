@@ -1,6 +1,9 @@
 //! The process around the balancer: its first line, its signals, its end.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Write as _, stderr},
+    time::{Duration, Instant},
+};
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
@@ -32,7 +35,8 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let format = plan.global.log_format;
     let report = Box::new(|line: &str| info!("{line}"));
     let handle = start_with(plan, Options { report, ..Options::default() })?;
-    eprintln!("{}", first_line(&handle, routes, pools, backends));
+    // Nobody may be left to read it.
+    let _ = writeln!(stderr(), "{}", first_line(&handle, routes, pools, backends));
     if format == LogFormat::Json {
         // Whoever reads JSON cannot read the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());

@@ -4,7 +4,7 @@
 //! that dies takes the process with it.
 
 use std::{
-    io,
+    io::{self, Write as _, stderr},
     panic::{AssertUnwindSafe, catch_unwind},
     thread::{Builder, JoinHandle},
 };
@@ -58,7 +58,10 @@ pub(super) fn watched(
 ) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name).spawn(move || {
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            eprintln!("ringway: {what} died by a bug in Ringway; the process ends with it");
+            let _ = writeln!(
+                stderr(),
+                "ringway: {what} died by a bug in Ringway; the process ends with it"
+            );
             exit_with_thread();
         }
     })

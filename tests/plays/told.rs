@@ -5,7 +5,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -25,6 +25,7 @@ on_both_drivers!(
     a_backend_that_goes_and_returns_is_told_of_once_each,
     a_limit_that_is_hit_is_told_of_once_a_second,
     logs_are_reopened_on_usr1,
+    who_cannot_say_anything_serves,
     a_log_that_may_grow_no_further_ends_in_a_whole_line,
 );
 
@@ -41,6 +42,24 @@ impl Process {
     /// Starts with these lines of the listener, a backend at this address, and this format.
     #[track_caller]
     fn start(driver: Driver, listener: &str, backend: SocketAddr, format: &str) -> Process {
+        let mut process = Process::spawn(driver, listener, backend, format, Stdio::piped());
+        let lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
+        let told = Arc::clone(&process.told);
+        process.listening = Some(std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| told.lock().unwrap().push(line));
+        }));
+        process.expect("listener \\\"web\\\" on ", "listener \"web\" on ");
+        process
+    }
+
+    /// As `start`, with this stderr; not waited for.
+    fn spawn(
+        driver: Driver,
+        listener: &str,
+        backend: SocketAddr,
+        format: &str,
+        stderr: Stdio,
+    ) -> Process {
         let address = free();
         let name = format!("ringway-told-{}-{}.toml", std::process::id(), address.port());
         let config = std::env::temp_dir().join(name);
@@ -50,23 +69,15 @@ impl Process {
         );
         std::fs::write(&config, text).unwrap();
         let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
             .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "--log-format", format])
             .arg("-c")
             .arg(&config)
             .env_remove("JOURNAL_STREAM")
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening = std::thread::spawn({
-            let told = Arc::clone(&told);
-            move || lines.map_while(Result::ok).for_each(|line| told.lock().unwrap().push(line))
-        });
-        let process = Process { child, address, config, told, listening: Some(listening) };
-        process.expect("listener \\\"web\\\" on ", "listener \"web\" on ");
-        process
+        Process { child, address, config, told: Arc::default(), listening: None }
     }
 
     fn told(&self) -> Vec<String> {
@@ -191,6 +202,24 @@ fn logs_are_reopened_on_usr1(driver: Driver) {
     eventually("the file is there", || log.exists(), |exists| *exists);
     process.end();
     std::fs::remove_file(&log).unwrap();
+}
+
+/// The reader of stderr is gone, or its disk is full.
+fn who_cannot_say_anything_serves(driver: Driver) {
+    for format in ["text", "json"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut process = Process::spawn(driver, "", free(), format, full.into());
+        let connect = || TcpStream::connect(process.address).ok();
+        let stream = eventually("the process listens", connect, Option::is_some).unwrap();
+        let mut client = Client::over(stream);
+        client.get("/").expect_fault(502, "connect_failed");
+        process.signal(Signal::USR1);
+        client.get("/").expect_fault(502, "connect_failed");
+        process.signal(Signal::INT);
+        let ended = || process.child.try_wait().unwrap();
+        let status = eventually("the process ends", ended, Option::is_some).unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
 }
 
 /// As on a disk that is full, but for this process alone.
