@@ -15,7 +15,7 @@ use std::{
 use proptest::prelude::*;
 use ringway::{
     config::{self, Loaded, Overrides},
-    plan::{Address, Cores},
+    plan::{Address, Cores, PathPattern},
 };
 use serde_json::Value as Json;
 
@@ -217,16 +217,73 @@ fn shipped_files_are_good_and_show_themselves() {
             Err(problems) => panic!("{problems}"),
         };
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-        let shown = loaded.effective();
-        let again = match config::parse("shown", &shown) {
-            Ok(again) => again,
-            Err(problems) => panic!("{}: {problems}", path.display()),
-        };
-        // All but whether the limit was written: what is shown is written.
-        let mut plan = again.plan;
-        plan.limits.connections_written = loaded.plan.limits.connections_written;
-        assert_eq!(format!("{:#?}", loaded.plan), format!("{plan:#?}"), "{}", path.display());
+        shows_itself(&loaded);
     }
+}
+
+/// What is shown of a configuration loads to the same plan.
+fn shows_itself(loaded: &Loaded) {
+    let shown = loaded.effective();
+    let again = match config::parse("shown", &shown) {
+        Ok(again) => again,
+        Err(problems) => panic!("{problems}"),
+    };
+    // All but whether the limit was written: what is shown is written.
+    let mut plan = again.plan;
+    plan.limits.connections_written = loaded.plan.limits.connections_written;
+    assert_eq!(format!("{:#?}", loaded.plan), format!("{plan:#?}"), "{shown}");
+}
+
+#[test]
+fn what_a_pool_is_told_about_failure_is_shown_with_its_origin() {
+    let folder = folder("failure");
+    let key = folder.join("sticky.key");
+    fs::write(&key, "a secret of more than enough bytes\n").unwrap();
+    let pool = format!(
+        "balance = {{ hash = \"header:X-User\", bound = 1.25 }}\n\
+         hash-seed = \"mine\"\n\
+         health = {{ type = \"tcp\", port = 9000, interval = \"1s\" }}\n\
+         passive = {{ statuses = [\"500\", 502, \"503-504\"], max-ejected = 1 }}\n\
+         breaker = {{ error-ratio = 0.25, open = \"2m\", allow-empty = true }}\n\
+         retry = {{ budget = \"off\", per-try = \"1s\", body = \"1MiB\" }}\n\
+         sticky = {{ secret-file = {:?}, max-idle = \"1h\" }}\n\
+         panic = 0.5\n",
+        key.display().to_string()
+    );
+    fs::write(folder.join("ringway.toml"), format!("{SMALLEST}{pool}")).unwrap();
+    let loaded = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    shows_itself(&loaded);
+    let shown = loaded.effective();
+    for (line, origin) in [
+        ("balance.hash = \"header:x-user\" ", ":7"),
+        ("balance.bound = 1.25 ", ":7"),
+        ("hash-seed = \"mine\" ", ":8"),
+        ("health.type = \"tcp\" ", ":9"),
+        // The default is 2 s, which does not fit into this interval.
+        ("health.timeout = \"1s\" ", "# default"),
+        ("passive.statuses = [\"500\", \"502-504\"] ", ":10"),
+        ("passive.max-ejected = 1.0 ", ":10"),
+        ("breaker.error-ratio = 0.25 ", ":11"),
+        ("breaker.max-open = \"2m\" ", "# default"),
+        ("retry.budget = \"off\" ", ":12"),
+        ("sticky.secret-file = ", ":13"),
+        ("sticky.cookie = \"ringway\" ", "# default"),
+        ("panic = 0.5 ", ":14"),
+        ("slow-start = \"0s\" ", "# default"),
+    ] {
+        let found = shown.lines().find(|found| found.starts_with(line));
+        assert!(found.is_some_and(|found| found.ends_with(origin)), "{line}{origin}\n{shown}");
+    }
+}
+
+#[test]
+fn a_key_file_has_to_be_one() {
+    let folder = folder("no-key");
+    let sticky = format!("sticky = {{ secret-file = {:?} }}\n", folder.display().to_string());
+    fs::write(folder.join("ringway.toml"), format!("{SMALLEST}{sticky}")).unwrap();
+    let said = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap_err();
+    assert!(said.starts_with("error: `secret-file` cannot be read: it is a directory\n"), "{said}");
 }
 
 #[test]
@@ -320,11 +377,23 @@ fn shipped_files_serve() {
     }
 }
 
+#[test]
+fn a_plan_whose_expression_does_not_compile_does_not_start() {
+    let route = "[[route]]\nname = \"assets\"\npath-regex = \"^/a\"\npool = \"app\"\n";
+    let mut plan = config::parse("plan", &format!("{SMALLEST}{route}")).unwrap().plan;
+    plan.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap()];
+    plan.global.cores = Cores::Count(1);
+    plan.routes[0].path = PathPattern::Regex("^/a(".to_owned());
+    let refused = ringway::start(plan).err().map(|refused| refused.to_string());
+    let expected = "the expression of route \"assets\" does not compile: unclosed group";
+    assert_eq!(refused.as_deref(), Some(expected));
+}
+
 proptest! {
     /// Whatever is cut out of a good file or put into it: there is a plan or there are pictures.
     #[test]
     fn no_text_ends_in_a_panic(
-        from in 0_usize..8000,
+        from in 0_usize..10_000,
         cut in 0_usize..200,
         put in concat!(
             "(\\PC|[\\n\"'\\[\\]{}=.,#$]|\\$\\{|é|\u{feff}",

@@ -33,7 +33,7 @@ use crate::net::{
     runtime::DriverInUse,
 };
 use crate::observe::events::{self, Event};
-use crate::plan::{Listener, ListenerId, Plan};
+use crate::plan::{Listener, ListenerId, PathPattern, Plan, path_regex};
 use crate::shared::{
     backends::Backends,
     counters::{Slab, TABLE},
@@ -89,7 +89,8 @@ pub struct Handle {
 ///
 /// # Errors
 /// One sentence, and nothing is left running: an address is taken, the cores are not ours,
-/// io_uring was insisted on and is not permitted, descriptors are too few.
+/// io_uring was insisted on and is not permitted, descriptors are too few, an expression does not
+/// compile.
 pub fn start(plan: Plan) -> Result<Handle, StartError> {
     start_with(plan, Options::default())
 }
@@ -117,6 +118,7 @@ impl Default for Options {
 /// As `start`.
 pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, StartError> {
     let Options { lookup, report, first_answers } = options;
+    check_expressions(&plan)?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
     let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
     let (outboxes, inboxes) = mailboxes(chosen.len())?;
@@ -165,6 +167,23 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     spawn_all(&mut handle, common, alive, chosen.into_iter().zip(given))?;
     handle.notes.dedup();
     Ok(handle)
+}
+
+/// Refuses a plan with an expression that no core could compile. `config` has tried those of files;
+/// a plan may come from elsewhere, and would lose its routes without a word.
+fn check_expressions(plan: &Plan) -> Result<(), StartError> {
+    for route in &plan.routes {
+        let PathPattern::Regex(expression) = &route.path else { continue };
+        if let Err(error) = path_regex(expression) {
+            // The library draws a picture; its last line says what is wrong.
+            let picture = error.to_string();
+            let said = picture.lines().last().unwrap_or_default();
+            let said = said.strip_prefix("error: ").unwrap_or(said);
+            let refusal = format!("the expression of route \"{}\" does not compile: ", route.name);
+            return Err(StartError(refusal + said));
+        }
+    }
+    Ok(())
 }
 
 /// What one core is given: its mailbox, its sockets, its ends of the logs.

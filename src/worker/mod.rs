@@ -304,7 +304,7 @@ impl InForce {
         let views = (0..).map(PoolId).zip(&plan.pools);
         let pools =
             views.map(|(id, pool)| PoolView::new(pool, id, of_core, common, &counters)).collect();
-        // `config` has compiled every expression once: none can fail here.
+        // The start has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
         InForce { plan, router, pools, counters, outboxes: Arc::clone(&common.outboxes) }
     }
