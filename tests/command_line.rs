@@ -184,6 +184,47 @@ fn a_file_can_be_named_in_the_environment() {
 }
 
 #[test]
+fn the_environment_may_name_several_files_with_colons_between() {
+    let (listener, pool) = SMALLEST.split_once("\n\n").unwrap();
+    let files = [("a.toml", listener), ("b.toml", pool), ("c:d.toml", SMALLEST)];
+    let folder = folder("colons", &files);
+    for (variable, arguments) in [
+        ("a.toml:b.toml", &["check"][..]),
+        (":a.toml::b.toml:", &["check"]),
+        ("nothing.toml", &["check", "-c", "a.toml", "-c", "b.toml"]),
+        ("nothing.toml", &["check", "-c", "c:d.toml"]),
+    ] {
+        let mut command = ringway(&folder, arguments);
+        let said = said(command.env("RINGWAY_CONFIG", variable));
+        assert_eq!(said.code, 0, "{variable} {}", said.err);
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let folder = folder("nothing", &[("ringway.toml", SMALLEST)]);
+    for name in ["CONFIG", "CORES", "NO_PIN", "DRIVER", "LOG_LEVEL", "LOG_FORMAT"] {
+        let mut command = ringway(&folder, &["check"]);
+        let said = said(command.env(format!("RINGWAY_{name}"), ""));
+        assert_eq!(said.code, 0, "{name} {}", said.err);
+    }
+}
+
+#[test]
+fn the_manual_names_variables_and_files() {
+    let page = run(&["man"]).out;
+    for name in ["RINGWAY_CONFIG", "RINGWAY_LOG_FORMAT", "\n\\&./ringway.toml, /etc/"] {
+        assert!(page.contains(name), "{name}");
+    }
+    // A line that begins with a point is a command, and of these there are few.
+    let commands = page.lines().filter_map(|line| line.strip_prefix('.'));
+    let known = ["ie", "el", "TH", "SH", "TP", "RS", "RE", "IP", "PP", "nf", "fi", "br"];
+    for line in commands {
+        assert!(known.contains(&line.split(' ').next().unwrap()), ".{line}");
+    }
+}
+
+#[test]
 fn a_mistake_in_a_flag_is_drawn_like_one_in_a_file() {
     let folder = folder("flag", &[("ringway.toml", SMALLEST)]);
     let said = said(&mut ringway(&folder, &["check", "--cores", "some"]));

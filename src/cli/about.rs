@@ -92,6 +92,6 @@ fn roff(text: &str) -> String {
 const FILES: &str = "\
 .SH FILES
 .TP
-./ringway.toml, /etc/ringway/ringway.toml
+\\&./ringway.toml, /etc/ringway/ringway.toml
 the configuration, where no \\fB\\-c\\fR is given
 ";

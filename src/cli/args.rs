@@ -3,11 +3,11 @@
 //! Flags that say the same as a key of the configuration become overrides of it, so that they take
 //! the same way through the same checks, and a mistake in one is drawn as one in a file.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use clap::{
-    ArgMatches, Parser, Subcommand,
-    builder::{BoolishValueParser, PossibleValuesParser},
+    ArgMatches, CommandFactory as _, Parser, Subcommand,
+    builder::{BoolishValueParser, PossibleValuesParser, Resettable},
     parser::ValueSource,
 };
 
@@ -35,6 +35,18 @@ pub(super) struct Args {
     pub(super) command: Option<Command>,
 }
 
+/// The command line as it is read: a variable that is set to nothing is not set, as where a unit or
+/// a container passes on what it may not have.
+pub(super) fn command() -> clap::Command {
+    Args::command().mut_args(|flag| {
+        let variable = flag.get_env().and_then(env::var_os);
+        if variable.is_some_and(|value| value.is_empty()) {
+            return flag.env(Resettable::Reset);
+        }
+        flag
+    })
+}
+
 const EXAMPLES: &str = "\
 Examples:
   ringway                                            the demo, if there is no file
@@ -49,7 +61,8 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 no running instance.";
 /// Flags of every command; each can stand in the environment too.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
-    /// A configuration file, or a directory for its *.toml in order; may be repeated
+    /// A configuration file, or a directory for its *.toml in order; may be repeated, in the
+    /// variable with colons between
     #[arg(
         short,
         long,
@@ -58,7 +71,7 @@ pub(super) struct Flags {
         env = "RINGWAY_CONFIG",
         hide_env_values = true
     )]
-    pub(super) config: Vec<PathBuf>,
+    config: Vec<PathBuf>,
 
     /// Cores to serve on: a number, a list such as 0-3,8, or auto
     #[arg(long, global = true, value_name = "N|LIST|auto", alias = "threads")]
@@ -90,6 +103,15 @@ pub(super) struct Flags {
 }
 
 impl Flags {
+    /// The files that were named; in the variable as in `PATH`.
+    pub(super) fn files(&self, matches: &ArgMatches) -> Vec<PathBuf> {
+        if origin(matches, "config") == "--config" {
+            return self.config.clone();
+        }
+        let all = self.config.iter().flat_map(env::split_paths);
+        all.filter(|path| !path.as_os_str().is_empty()).collect()
+    }
+
     /// What was given, each with whether it was a flag or a variable.
     pub(super) fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let mut overrides = Overrides::default();

@@ -12,9 +12,9 @@ mod proxy;
 mod reference_tests;
 mod say;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::FromArgMatches as _;
 
 use self::args::{Args, Command};
 
@@ -50,7 +50,7 @@ impl From<Exit> for ExitCode {
 /// Does what a command line says; the first argument is the program's own name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     say::panics_in_one_line();
-    let matches = match Args::command().try_get_matches_from(arguments) {
+    let matches = match args::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -60,7 +60,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match Args::from_arg_matches(&matches) {
-        Ok(args) => dispatch(&args, &args.flags.overrides(&matches)).into(),
+        Ok(args) => {
+            let flags = &args.flags;
+            dispatch(&args, &flags.files(&matches), &flags.overrides(&matches)).into()
+        }
         Err(error) => {
             let _ = error.print();
             Exit::Usage.into()
@@ -68,8 +71,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(args: &Args, overrides: &crate::config::Overrides) -> Exit {
-    let files = &args.flags.config;
+fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides) -> Exit {
     match &args.command {
         None if files.is_empty() && launch::found().is_none() => {
             launch::demo(args::DEMO_LISTEN, overrides)

@@ -43,9 +43,15 @@ fn write(proxy: &Proxy, overrides: &Overrides) -> Result<String, String> {
         [listen, backends @ ..] if !backends.is_empty() => (listen.as_str(), backends),
         backends => (LISTEN, backends),
     };
+    let listening = bind(listen).map_err(|refusal| {
+        format!(
+            "{refusal}; the first of several addresses listens, the others are backends:\n\n  \
+             ringway proxy :8080 {listen} …"
+        )
+    })?;
     let mut text = overrides.to_toml();
     text.push_str("[listener.web]\n");
-    text.push_str(&format!("bind = {}\npool = \"app\"\n", quoted(&bind(listen)?)));
+    text.push_str(&format!("bind = {}\npool = \"app\"\n", quoted(&listening)));
     if let Some(path) = &proxy.access_log {
         text.push_str(&format!("access-log = {{ path = {}, format = \"json\" }}\n", quoted(path)));
     }
@@ -75,10 +81,7 @@ pub(super) fn bind(text: &str) -> Result<String, String> {
     if text.parse::<std::net::SocketAddr>().is_ok() || text.parse::<std::net::IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
-    Err(format!(
-        "`{text}` is not an address to listen on; the first of several addresses listens, the \
-         others are backends:\n\n  ringway proxy :8080 {text} …"
-    ))
+    Err(format!("`{text}` is not an address to listen on"))
 }
 
 /// `:3000` and `3000` are on this machine, `http://` may stand in front.

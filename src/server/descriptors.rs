@@ -38,7 +38,15 @@ fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<S
         return Ok(None);
     }
     let needed = u64::from(wanted) * CONNECTION + others;
-    if room == 0 || limits.connections_written {
+    if room == 0 {
+        let least = CONNECTION + others;
+        return Err(format!(
+            "{descriptors} descriptors leave none for connections: allow at least {least}, or \
+             {needed} for {wanted} connections (LimitNOFILE={needed} in the systemd unit, \
+             `ulimit -n {needed}` in a shell)"
+        ));
+    }
+    if limits.connections_written {
         return Err(format!(
             "{wanted} connections do not fit into {descriptors} descriptors: write \
              connections = {room} or less in [global.limits], or allow {needed} descriptors \
@@ -78,7 +86,10 @@ mod tests {
         check(100_000, false, 1_024, Ok((416, true)));
         check(100_000, true, 1_024, Err("connections = 416 or less"));
         check(416, true, 1_024, Ok((416, false)));
-        check(100_000, false, 100, Err("allow 200192 descriptors"));
+        check(100_000, true, 1_024, Err("or allow 200192 descriptors"));
+        check(100_000, false, 194, Ok((1, true)));
+        check(100_000, false, 193, Err("allow at least 194, or 200192 for 100000 connections"));
+        check(5, true, 100, Err("100 descriptors leave none for connections"));
     }
 
     #[test]
