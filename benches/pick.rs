@@ -3,10 +3,17 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{
     bench::Picks,
-    plan::{Address, Algorithm, Backend, Pool},
+    plan::{Address, Algorithm, Backend, HashOf, Pool, Share},
 };
 
-const ALGORITHMS: [(&str, Algorithm); 1] = [("round-robin", Algorithm::RoundRobin)];
+const ALGORITHMS: [(&str, Algorithm); 6] = [
+    ("round-robin", Algorithm::RoundRobin),
+    ("random", Algorithm::Random),
+    ("least-connections", Algorithm::LeastConnections),
+    ("least-response-time", Algorithm::LeastResponseTime),
+    ("hash", Algorithm::Hash { of: HashOf::Uri, bound: None }),
+    ("bounded-hash", Algorithm::Hash { of: HashOf::Uri, bound: Some(Share::percent(125)) }),
+];
 
 fn pool(algorithm: Algorithm, backends: u16, weights: u16) -> Pool {
     let backend = |id: u16| Backend {

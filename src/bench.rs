@@ -15,9 +15,9 @@ use crate::http::{
     parse::{self, HeadLimits, Parse},
     target, write,
 };
-use crate::plan::{ListenerId, Pool, Route};
+use crate::plan::{BackendId, ListenerId, Pool, Route};
 use crate::policy::{
-    balance::{Balancer, Candidates, Prepared, Weights},
+    balance::{Balancer, Candidates, Prepared, Sample, Weights},
     route::Router,
 };
 
@@ -125,12 +125,17 @@ pub struct Picks {
 }
 
 impl Picks {
-    /// For the backends of a pool.
+    /// For the backends of a pool, each with some requests under way and a time of its own.
     pub fn new(pool: &Pool) -> Picks {
+        let mut balancer = Balancer::new(pool, &Prepared::of(pool, 1), 0, 1);
+        for (id, _) in (0..).map(BackendId).zip(&pool.backends) {
+            balancer.observe(id, Sample::FirstByte(5_000 + 100 * u32::from(id.0 % 7)), 1);
+        }
+        let in_flight = (0..pool.backends.len()).map(|id| Cell::new(20 + id as u32 % 3));
         Picks {
             weights: Weights::of(&pool.backends),
-            balancer: Balancer::new(pool, &Prepared::of(pool, 1), 0, 1),
-            in_flight: pool.backends.iter().map(|_| Cell::new(0)).collect(),
+            balancer,
+            in_flight: in_flight.collect(),
             key: 0,
         }
     }

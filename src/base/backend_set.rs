@@ -43,7 +43,6 @@ impl BackendSet {
     }
 
     #[inline]
-    #[allow(dead_code, reason = "policy/standing.rs, being written, uses it")]
     pub(crate) fn contains(&self, backend: BackendId) -> bool {
         self.0
             .get(backend.index() / 64)

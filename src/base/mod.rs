@@ -1,10 +1,11 @@
-//! Things that have never heard of HTTP: sets of backends, chance with a seed, time as ticks.
+//! Things that have never heard of HTTP: sets of backends, chance with a seed, what time forgets.
 //!
 //! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
 
 pub(crate) mod backend_set;
 #[allow(dead_code, reason = "exchange/sticky.rs, being written now, uses it")]
 pub(crate) mod base64url;
+pub(crate) mod ewma;
 pub(crate) mod ids;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;

@@ -7,7 +7,6 @@
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
-#[allow(dead_code, reason = "request ids and the algorithms that draw (issue 5) use it")]
 impl Rng {
     pub(crate) fn seeded(seed: u64) -> Rng {
         Rng(seed)

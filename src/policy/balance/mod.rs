@@ -1,24 +1,41 @@
 //! Which of the usable backends answers: the seam that every algorithm stands behind.
 //!
-//! What all algorithms have in common is decided here, once: weight 0 takes no new traffic, and
-//! backups serve only when nobody else can. An algorithm is a struct with a `pick`; it sees what
-//! is left and never learns why a backend is missing. One `Balancer` belongs to one pool on one
-//! core, so a pick touches nothing that another core writes, and allocates nothing.
+//! What all algorithms have in common is decided here, once and in this order: weight 0 takes no
+//! new traffic; backups serve only when nobody else can, and then all of them; who came back a
+//! moment ago counts for less, but not where keys decide. An algorithm is a struct with a `pick`;
+//! it sees what is left and never learns why a backend is missing. One `Balancer` belongs to one
+//! pool on one core, so a pick touches nothing that another core writes, and allocates nothing.
 
+mod draw;
+mod hash;
 pub(crate) mod key;
+mod least_connections;
+mod least_response_time;
+mod load;
+mod maglev;
+mod random;
 mod round_robin;
+mod slow_start;
+mod times;
 mod weights;
 
-use std::cell::Cell;
+use std::{cell::Cell, sync::Arc};
 
-use self::round_robin::RoundRobin;
 pub(crate) use self::weights::Weights;
-use crate::base::{backend_set::BackendSet, ids::BackendId};
+use self::{
+    hash::{Hash, Tables},
+    least_connections::LeastConnections,
+    least_response_time::LeastResponseTime,
+    load::Load,
+    random::Random,
+    round_robin::RoundRobin,
+    slow_start::SlowStart,
+};
+use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
 use crate::plan::{self, Pool};
 
 /// What an algorithm may look at.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the algorithms that look at it land next (issue 5)")]
 pub(crate) struct Candidates<'a> {
     /// Who can take this request: healthy, enabled, admitted, not tried yet.
     pub(crate) usable: BackendSet,
@@ -31,6 +48,20 @@ pub(crate) struct Candidates<'a> {
     pub(crate) now: u64,
     /// What `key::of` made of the request. May be none where `Needs` does not ask for it.
     pub(crate) key: Option<u64>,
+}
+
+impl Candidates<'_> {
+    /// Requests under way at a backend.
+    #[inline]
+    fn in_flight(&self, id: BackendId) -> u32 {
+        self.in_flight.get(id.index()).map_or(0, Cell::get)
+    }
+
+    /// The same, for its weight.
+    #[inline]
+    fn load(&self, id: BackendId) -> Load {
+        Load { in_flight: self.in_flight(id), weight: self.weights.get(id) }
+    }
 }
 
 /// How long a backend took, in microseconds.
@@ -76,12 +107,17 @@ impl Needs {
 
 /// What the balancers of all cores share: made once for each pool of a plan.
 #[derive(Clone, Debug)]
-pub(crate) struct Prepared {}
+pub(crate) struct Prepared {
+    seed: u64,
+    /// Who owns the keys; empty where no keys decide.
+    tables: Arc<Tables>,
+}
 
 impl Prepared {
     /// For one pool; what is left to chance begins with `seed`.
-    pub(crate) fn of(_pool: &Pool, _seed: u64) -> Prepared {
-        Prepared {}
+    pub(crate) fn of(pool: &Pool, seed: u64) -> Prepared {
+        let tables = if Needs::of(pool).key { Tables::of(pool) } else { Tables::default() };
+        Prepared { seed, tables: Arc::new(tables) }
     }
 }
 
@@ -89,65 +125,126 @@ impl Prepared {
 #[derive(Clone, Debug)]
 pub(crate) struct Balancer {
     backups: BackendSet,
+    /// None where the pool has none, or keys decide.
+    slow_start: Option<Box<SlowStart>>,
     algorithm: Algorithm,
 }
 
 #[derive(Clone, Debug)]
 enum Algorithm {
     RoundRobin(RoundRobin),
+    Random(Random),
+    LeastConnections(LeastConnections),
+    LeastResponseTime(LeastResponseTime),
+    Hash(Hash),
 }
 
 impl Balancer {
     /// For one pool on the core `core_index` of `cores`, so that cores need not begin alike.
     pub(crate) fn new(
         pool: &Pool,
-        _prepared: &Prepared,
+        prepared: &Prepared,
         core_index: usize,
         cores: usize,
     ) -> Balancer {
         let weights = Weights::of(&pool.backends);
-        let algorithm = match &pool.algorithm {
-            // The others land one by one; until then the configuration refuses them.
-            plan::Algorithm::RoundRobin
-            | plan::Algorithm::Random
-            | plan::Algorithm::LeastConnections
-            | plan::Algorithm::IpHash
-            | plan::Algorithm::LeastResponseTime
-            | plan::Algorithm::Hash { .. } => {
-                Algorithm::RoundRobin(RoundRobin::new(&weights, core_index, cores))
+        let turn = RoundRobin::new(&weights, core_index, cores);
+        let rng = Rng::seeded(Rng::seeded(prepared.seed.wrapping_add(core_index as u64)).next());
+        let by_key =
+            |bound| Algorithm::Hash(Hash::new(Arc::clone(&prepared.tables), bound, turn.clone()));
+        let backends = pool.backends.len();
+        let algorithm = match pool.algorithm {
+            plan::Algorithm::RoundRobin => Algorithm::RoundRobin(turn),
+            plan::Algorithm::Random => Algorithm::Random(Random::new(rng)),
+            plan::Algorithm::LeastConnections => Algorithm::LeastConnections(
+                LeastConnections::new(turn, Random::new(rng), cores, backends),
+            ),
+            plan::Algorithm::LeastResponseTime => {
+                Algorithm::LeastResponseTime(LeastResponseTime::new(rng, backends))
             }
+            plan::Algorithm::IpHash => by_key(None),
+            plan::Algorithm::Hash { bound, .. } => by_key(bound),
         };
-        Balancer { backups: backups(pool), algorithm }
+        let slow_start = if Needs::of(pool).key { None } else { SlowStart::of(pool) };
+        Balancer { backups: backups(pool), slow_start, algorithm }
     }
 
     /// The backend to ask; none where nobody may be asked.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         let taking = candidates.usable & *candidates.weights.taking();
-        let first = taking & !self.backups;
-        let usable = if first.is_empty() { taking } else { first };
+        let primaries = taking & !self.backups;
+        let on_backups = primaries.is_empty();
+        let usable = if on_backups { taking } else { primaries };
+        let weights = match &mut self.slow_start {
+            Some(slow_start) => slow_start.weights(&usable, candidates.now),
+            None => candidates.weights,
+        };
+        let candidates = Candidates { usable, weights, ..*candidates };
         match &mut self.algorithm {
-            Algorithm::RoundRobin(algorithm) => algorithm.pick(&usable, candidates.weights),
+            Algorithm::RoundRobin(algorithm) => algorithm.pick(&candidates.usable, weights),
+            Algorithm::Random(algorithm) => algorithm.pick(&candidates),
+            Algorithm::LeastConnections(algorithm) => algorithm.pick(&candidates),
+            Algorithm::LeastResponseTime(algorithm) => algorithm.pick(&candidates),
+            Algorithm::Hash(algorithm) => algorithm.pick(&candidates, on_backups),
         }
     }
 
     /// Notes how long a backend took; nothing where `Needs` asks for no times.
+    #[inline]
     #[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
-    pub(crate) fn observe(&mut self, _id: BackendId, _sample: Sample, _now: u64) {}
+    pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: u64) {
+        if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
+            algorithm.observe(id, sample, now);
+        }
+    }
 
-    /// What this core itself knows of a backend's times, packed; 0 = nothing.
+    /// What this core itself knows of a backend's times, packed for its row; 0 = nothing.
+    #[inline]
     #[allow(dead_code, reason = "the worker begins to publish (issue 5)")]
-    pub(crate) fn published(&self, _id: BackendId) -> u64 {
-        0
+    pub(crate) fn published(&self, id: BackendId) -> u64 {
+        match &self.algorithm {
+            Algorithm::LeastResponseTime(algorithm) => algorithm.published(id),
+            _ => 0,
+        }
     }
 
     /// Takes over what the other cores have published about a backend.
     #[allow(dead_code, reason = "the worker begins to merge (issue 5)")]
-    pub(crate) fn merge(&mut self, _id: BackendId, _others: impl Iterator<Item = u64>, _now: u64) {}
+    pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+        if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
+            algorithm.merge(id, others, now);
+        }
+    }
 
-    /// Notes that a backend came back: its slow start begins.
+    /// Notes that a backend came back: its slow start begins, and how it once was is forgotten.
+    /// Not for those that are there when the process begins.
     #[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
-    pub(crate) fn returned(&mut self, _id: BackendId, _now: u64) {}
+    pub(crate) fn returned(&mut self, id: BackendId, now: u64) {
+        if let Some(slow_start) = &mut self.slow_start {
+            slow_start.begin(id, now);
+        }
+        if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
+            algorithm.forget(id);
+        }
+    }
+
+    /// What holds after every step.
+    #[cfg(test)]
+    fn check_invariants(&self) {
+        if let Some(slow_start) = &self.slow_start {
+            slow_start.check_invariants();
+        }
+        match &self.algorithm {
+            Algorithm::RoundRobin(turn)
+            | Algorithm::LeastConnections(LeastConnections::All(turn)) => {
+                turn.check_invariants();
+            }
+            Algorithm::LeastResponseTime(algorithm) => algorithm.check_invariants(),
+            Algorithm::Hash(algorithm) => algorithm.check_invariants(),
+            Algorithm::Random(_) | Algorithm::LeastConnections(LeastConnections::Two(_)) => {}
+        }
+    }
 }
 
 /// The backends that serve only when no other can.
@@ -202,6 +299,7 @@ pub(crate) mod tests {
                 None => '-',
             })
             .collect();
+        balancer.check_invariants();
         assert_eq!(picked, expected, "weights {:?}, down {down:?}", weights);
     }
 

@@ -65,8 +65,14 @@ impl RoundRobin {
         if let Some(credit) = self.credits.get_mut(picked.index()) {
             *credit -= paid;
         }
-        debug_assert_eq!(self.credits.iter().sum::<i32>(), 0, "a pick only moves credit");
         Some(picked)
+    }
+
+    /// What holds after every step.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.credits.iter().sum::<i32>(), 0, "a pick only moves credit");
+        assert!(self.next == 0 || self.next < self.credits.len());
     }
 }
 
@@ -77,7 +83,7 @@ mod tests {
 
     /// Picks once for each letter of `expected` with the backends of `weights`, all usable.
     fn check(weights: &[u16], expected: &str) {
-        let weights = Weights::new(weights.to_vec());
+        let weights = Weights::new(weights.iter().copied());
         let mut turn = RoundRobin::new(&weights, 0, 1);
         let mut pick = || turn.pick(weights.taking(), &weights).expect("one is usable");
         let picked: String = expected.bytes().map(|_| letter(pick())).collect();
@@ -101,7 +107,7 @@ mod tests {
     #[test]
     fn steps_over_unusable_backends_without_disturbing_shares() {
         for weights in [vec![1, 1, 1, 1], vec![4, 3, 2, 1]] {
-            let weights = Weights::new(weights);
+            let weights = Weights::new(weights.into_iter());
             let mut turn = RoundRobin::new(&weights, 0, 1);
             let mut usable = *weights.taking();
             usable.remove(BackendId(1));
@@ -119,7 +125,7 @@ mod tests {
     #[test]
     fn cores_begin_apart() {
         for weights in [vec![1; 8], vec![8, 7, 6, 5, 4, 3, 2, 1]] {
-            let weights = Weights::new(weights);
+            let weights = Weights::new(weights.into_iter());
             let first = |core| RoundRobin::new(&weights, core, 8).pick(weights.taking(), &weights);
             let firsts: std::collections::HashSet<_> = (0..8).filter_map(first).collect();
             assert!(firsts.len() >= 4, "{weights:?}: {firsts:?}");
@@ -136,6 +142,7 @@ mod tests {
         let mut worst = 0_f64;
         for done in 1..=picks {
             let core = rng.below(u32::try_from(cores).expect("few cores")) as usize;
+            turns[core].check_invariants();
             counts[turns[core].pick(weights.taking(), weights).expect("one is usable").index()] +=
                 1;
             for (count, weight) in counts.iter().zip(weights.each()) {
@@ -152,9 +159,9 @@ mod tests {
             let mut rng = Rng::seeded(seed);
             let cores = 1 + seed as usize;
             let backends = 2 + rng.below(30);
-            let equal = Weights::new(vec![3; backends as usize]);
+            let equal = Weights::new((0..backends).map(|_| 3));
             let drawn = (0..backends).map(|_| 1 + u16::try_from(rng.below(20)).expect("small"));
-            let unequal = Weights::new(drawn.collect());
+            let unequal = Weights::new(drawn);
             for weights in [&equal, &unequal] {
                 let worst = spread(weights, cores, 2_000, &mut rng);
                 assert!(worst <= cores as f64, "seed {seed}: {cores} cores, {weights:?}: {worst}");

@@ -1,42 +1,77 @@
 //! The shares of a pool's backends, and what follows from them for every pick.
 //!
-//! Worked out when a weight changes, so that no pick has to look through them all.
+//! Worked out when a weight changes, so that no pick has to look through them all. Who draws by
+//! chance finds here what to draw from; how to draw among those that are usable stands in `draw`.
 
-use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
 use crate::plan::Backend;
 
 /// The shares of a pool's backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Weights {
     each: Vec<u16>,
+    /// The sum of all weights up to this backend and its own.
+    up_to: Vec<u32>,
     taking: BackendSet,
     equal: bool,
+    /// How many there are, where all weigh the same and take traffic; else 0.
+    even: u32,
+    mean: f32,
 }
 
 impl Weights {
     /// As the plan has them.
     pub(crate) fn of(backends: &[Backend]) -> Weights {
-        Weights::new(backends.iter().map(|backend| backend.weight).collect())
+        Weights::new(backends.iter().map(|backend| backend.weight))
     }
 
     /// In the order of the backends' ids.
-    pub(crate) fn new(each: Vec<u16>) -> Weights {
-        let mut taking = BackendSet::EMPTY;
-        for (id, weight) in (0..).map(BackendId).zip(&each) {
+    pub(crate) fn new(each: impl ExactSizeIterator<Item = u16>) -> Weights {
+        let (each_room, up_to) = (Vec::with_capacity(each.len()), Vec::with_capacity(each.len()));
+        let mut weights = Weights { each: each_room, up_to, ..Weights::default() };
+        weights.refill(each);
+        weights
+    }
+
+    /// From now on these; without an allocation where there were as many before.
+    pub(crate) fn refill(&mut self, each: impl Iterator<Item = u16>) {
+        self.each.clear();
+        self.each.extend(each);
+        self.up_to.clear();
+        self.taking = BackendSet::EMPTY;
+        let (mut sum, mut count, mut first) = (0, 0, None);
+        self.equal = true;
+        for (id, weight) in (0..).map(BackendId).zip(&self.each) {
+            sum += u32::from(*weight);
+            self.up_to.push(sum);
             if *weight > 0 {
-                taking.insert(id);
+                count += 1;
+                self.taking.insert(id);
+                self.equal &= first.is_none_or(|first| first == *weight);
+                first = Some(*weight);
             }
         }
-        let mut positive = each.iter().filter(|weight| **weight > 0);
-        let first = positive.next();
-        let equal = positive.all(|weight| Some(weight) == first);
-        Weights { each, taking, equal }
+        let all = self.equal && usize::try_from(count) == Ok(self.each.len());
+        self.even = if all { count } else { 0 };
+        self.mean = sum as f32 / (count as f32).max(1.0);
     }
 
     /// One for each backend.
     #[inline]
     pub(crate) fn each(&self) -> &[u16] {
         &self.each
+    }
+
+    /// That of one backend; 0 where there is no such backend.
+    #[inline]
+    pub(crate) fn get(&self, id: BackendId) -> u16 {
+        self.each.get(id.index()).copied().unwrap_or_default()
+    }
+
+    /// The mean of those that are above 0.
+    #[inline]
+    pub(crate) fn mean(&self) -> f32 {
+        self.mean
     }
 
     /// Those that take new traffic: whose weight is above 0.
@@ -49,6 +84,17 @@ impl Weights {
     #[inline]
     pub(crate) fn equal(&self) -> bool {
         self.equal
+    }
+
+    /// Any backend, drawn by weight; no backend's id where none weighs anything.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // below `BACKENDS_MAX`
+    pub(crate) fn any(&self, rng: &mut Rng) -> BackendId {
+        if self.even > 0 {
+            return BackendId(rng.below(self.even) as u16);
+        }
+        let ticket = rng.below(self.up_to.last().copied().unwrap_or_default());
+        BackendId(self.up_to.partition_point(|up_to| *up_to <= ticket) as u16)
     }
 }
 
@@ -65,9 +111,26 @@ mod tests {
             (vec![2, 0, 2], vec![0, 2], true),
             (vec![2, 0, 3], vec![0, 2], false),
         ] {
-            let weights = Weights::new(each);
+            let weights = Weights::new(each.into_iter());
             assert_eq!(weights.taking().iter().map(|id| id.0).collect::<Vec<_>>(), taking);
             assert_eq!(weights.equal(), equal, "{weights:?}");
         }
+    }
+
+    #[test]
+    fn draws_each_by_its_weight() {
+        for each in [vec![1, 1, 1, 1], vec![0, 3, 0, 1], vec![256, 1, 5, 40]] {
+            let weights = Weights::new(each.iter().copied());
+            let (mut rng, mut counts) = (Rng::seeded(7), [0_u32; 4]);
+            for _ in 0..40_000 {
+                counts[weights.any(&mut rng).index()] += 1;
+            }
+            let sum: u16 = each.iter().sum();
+            for (count, weight) in counts.iter().zip(&each) {
+                let share = 40_000.0 * f64::from(*weight) / f64::from(sum);
+                assert!((f64::from(*count) - share).abs() <= 4.0 * share.sqrt(), "{counts:?}");
+            }
+        }
+        assert_eq!(Weights::new([0, 0].into_iter()).any(&mut Rng::seeded(7)), BackendId(2));
     }
 }

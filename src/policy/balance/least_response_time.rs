@@ -1,0 +1,320 @@
+//! The better of two drawn by weight: the shorter wait for a first byte, as far as it is known.
+//!
+//! A backend is known by the peak of its times to the first byte, forgotten within tens of seconds
+//! (so one that was slow once is tried again), by the share of requests that failed, and by what it
+//! has under way. A failure never looks fast: it counts as at least the pool's median, raises the
+//! cost up to elevenfold, and stands in for the load that a backend would have if it worked. One
+//! of which nothing is known is taken for the pool's median; one not heard of for long for half of
+//! it, so that it is tried and not flooded.
+//!
+//! Each core keeps what it saw itself, publishes it packed into a word, and merges what the others
+//! have published: peaks by the highest, failures by the mean. All of it is forgotten at one pace,
+//! so a merge is as good later as it was when it was made.
+
+use super::{Candidates, Sample, draw, times::Times};
+use crate::base::{ids::BackendId, rng::Rng};
+
+/// How many times more a backend costs that fails always: 1 and this.
+const FAILING_COST: f32 = 10.0;
+
+/// Costs within this factor are the same.
+const SAME: f32 = 1.05;
+
+/// How old the picture of the whole pool may be, in milliseconds.
+const PICTURE_MS: u64 = 10;
+
+/// Nobody is taken for faster, in microseconds: load counts even where all times are forgotten.
+const MICROS_MIN: f32 = 1.0;
+
+/// Two choices by cost, on one core.
+#[derive(Clone, Debug)]
+pub(crate) struct LeastResponseTime {
+    rng: Rng,
+    /// What this core saw itself.
+    own: Vec<Times>,
+    /// What the other cores have published, merged.
+    others: Vec<Times>,
+    /// Both.
+    all: Vec<Times>,
+    picture: Picture,
+}
+
+/// What is usual among those that can be asked.
+#[derive(Clone, Debug)]
+struct Picture {
+    /// The median of the times that are known, the lower of two.
+    micros: f32,
+    /// The mean of what is under way for the mean weight.
+    load: f32,
+    /// When it is drawn again.
+    due: u64,
+    /// Room to find the median in.
+    room: Vec<f32>,
+}
+
+impl LeastResponseTime {
+    pub(crate) fn new(rng: Rng, backends: usize) -> LeastResponseTime {
+        let unknown = vec![Times::default(); backends];
+        let picture =
+            Picture { micros: 0.0, load: 0.0, due: 0, room: Vec::with_capacity(backends) };
+        LeastResponseTime {
+            rng,
+            own: unknown.clone(),
+            others: unknown.clone(),
+            all: unknown,
+            picture,
+        }
+    }
+
+    /// The better of two; every candidate weighs more than 0.
+    #[inline]
+    pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
+        if candidates.now >= self.picture.due {
+            self.picture.draw(&self.all, candidates);
+        }
+        let (first, second) = draw::two(&candidates.usable, candidates.weights, &mut self.rng)?;
+        let Some(second) = second else { return Some(first) };
+        let second_is_better = self.cost(second, candidates) * SAME < self.cost(first, candidates);
+        Some(if second_is_better { second } else { first })
+    }
+
+    /// What it costs to wait for a backend.
+    ///
+    /// A weight already gives it its share of the draws; so its load counts for its weight, and the
+    /// time of an idle backend does not: with both divided by the weight, the heaviest of idle
+    /// backends would win every draw it is in.
+    #[inline]
+    fn cost(&self, id: BackendId, candidates: &Candidates<'_>) -> f32 {
+        let (micros, failing) = match self.all.get(id.index()) {
+            Some(times) if times.is_known() => {
+                let (micros, failing) = times.at(candidates.now);
+                (micros.max(self.picture.micros / 2.0), failing)
+            }
+            _ => (self.picture.micros, 0.0),
+        };
+        let load = relative_load(id, candidates) + failing * self.picture.load;
+        micros.max(MICROS_MIN) * (1.0 + load) * (1.0 + FAILING_COST * failing)
+    }
+
+    /// Notes how long a backend took.
+    pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: u64) {
+        let (micros, failed) = match sample {
+            Sample::FirstByte(micros) => (micros as f32, false),
+            Sample::Failed(micros) => ((micros as f32).max(self.picture.micros), true),
+        };
+        if let Some(own) = self.own.get_mut(id.index()) {
+            own.see(micros.max(MICROS_MIN), failed, now);
+        }
+        self.join(id, now);
+    }
+
+    /// What this core itself knows of a backend, packed.
+    pub(crate) fn published(&self, id: BackendId) -> u64 {
+        self.own.get(id.index()).map_or(0, Times::packed)
+    }
+
+    /// Takes over what the other cores have published about a backend.
+    pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+        if let Some(known) = self.others.get_mut(id.index()) {
+            *known = Times::merged(others.filter_map(|word| Times::unpacked(word, now)), now);
+        }
+        self.join(id, now);
+    }
+
+    /// A backend came back: what was known of it is of no use.
+    pub(crate) fn forget(&mut self, id: BackendId) {
+        for times in [&mut self.own, &mut self.others, &mut self.all] {
+            if let Some(times) = times.get_mut(id.index()) {
+                *times = Times::default();
+            }
+        }
+    }
+
+    fn join(&mut self, id: BackendId, now: u64) {
+        let index = id.index();
+        let both = [self.own.get(index), self.others.get(index)].into_iter().flatten().copied();
+        if let Some(all) = self.all.get_mut(index) {
+            *all = Times::merged(both, now);
+        }
+    }
+
+    /// What holds after every step.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        for ((own, others), all) in self.own.iter().zip(&self.others).zip(&self.all) {
+            for times in [own, others, all] {
+                times.check_invariants();
+            }
+            assert_eq!(all.is_known(), own.is_known() || others.is_known());
+        }
+    }
+}
+
+impl Picture {
+    fn draw(&mut self, all: &[Times], candidates: &Candidates<'_>) {
+        self.due = candidates.now + PICTURE_MS;
+        self.room.clear();
+        let (mut load, mut count) = (0.0, 0.0);
+        for id in candidates.usable.iter() {
+            load += relative_load(id, candidates);
+            count += 1.0;
+            if let Some(times) = all.get(id.index()).filter(|times| times.is_known()) {
+                self.room.push(times.at(candidates.now).0);
+            }
+        }
+        self.load = load / f32::max(count, 1.0);
+        self.micros = match self.room.len().checked_sub(1) {
+            Some(last) => *self.room.select_nth_unstable_by(last / 2, f32::total_cmp).1,
+            None => 0.0,
+        };
+    }
+}
+
+/// What is under way at a backend, for the mean weight.
+#[inline]
+fn relative_load(id: BackendId, candidates: &Candidates<'_>) -> f32 {
+    let load = candidates.load(id);
+    load.in_flight as f32 * candidates.weights.mean() / f32::from(load.weight.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::base::backend_set::BackendSet;
+    use crate::policy::balance::Weights;
+
+    /// One core's view of some backends, all usable.
+    struct Core {
+        algorithm: LeastResponseTime,
+        weights: Weights,
+        in_flight: Vec<Cell<u32>>,
+    }
+
+    impl Core {
+        fn new(in_flight: &[u32]) -> Core {
+            Core {
+                algorithm: LeastResponseTime::new(Rng::seeded(3), in_flight.len()),
+                weights: Weights::new(in_flight.iter().map(|_| 1)),
+                in_flight: in_flight.iter().copied().map(Cell::new).collect(),
+            }
+        }
+
+        fn see(&mut self, id: u16, sample: Sample, now: u64) {
+            self.algorithm.observe(BackendId(id), sample, now);
+            self.algorithm.check_invariants();
+        }
+
+        /// Who gets how many of 1,000 picks.
+        fn picks(&mut self, now: u64) -> Vec<u32> {
+            let usable = BackendSet::first(self.in_flight.len());
+            let (weights, in_flight) = (&self.weights, &self.in_flight);
+            let candidates = Candidates { usable, weights, in_flight, now, key: None };
+            let mut counts = vec![0; self.in_flight.len()];
+            for _ in 0..1_000 {
+                counts[self.algorithm.pick(&candidates).expect("one is usable").index()] += 1;
+            }
+            counts
+        }
+    }
+
+    #[test]
+    fn picks_the_faster_and_the_less_loaded() {
+        let mut core = Core::new(&[0, 0, 0]);
+        [9_000, 5_000, 7_000].into_iter().zip(0..).for_each(|(micros, id)| {
+            core.see(id, Sample::FirstByte(micros), 100);
+        });
+        let picks = core.picks(100);
+        assert!(picks[0] == 0 && picks[1] > 600 && picks[2] > 250, "{picks:?}");
+        core.in_flight[1].set(1);
+        core.algorithm.picture.due = 0;
+        let picks = core.picks(100);
+        assert!(picks[1] == 0 && picks[2] > 600, "{picks:?}");
+    }
+
+    #[test]
+    fn backends_that_are_nearly_the_same_share() {
+        let mut core = Core::new(&[0, 0]);
+        core.see(0, Sample::FirstByte(5_000), 100);
+        core.see(1, Sample::FirstByte(5_200), 100);
+        let picks = core.picks(100);
+        assert!(picks.iter().all(|count| (420..=580).contains(count)), "{picks:?}");
+        core.see(1, Sample::FirstByte(5_300), 100);
+        assert_eq!(core.picks(100), [1_000, 0]);
+    }
+
+    #[test]
+    fn one_of_which_nothing_is_known_is_like_the_median() {
+        let mut core = Core::new(&[0, 0, 0, 0]);
+        assert!(core.picks(100).iter().all(|count| *count > 180), "nothing is known of any");
+        for (id, micros) in [(0, 1_000), (1, 5_000), (2, 9_000)] {
+            core.see(id, Sample::FirstByte(micros), 100);
+        }
+        let picks = core.picks(200);
+        assert!(picks[2] == 0 && picks[0] > 400, "{picks:?}");
+        assert!(picks[1] > 100 && picks[3] > 100, "{picks:?}");
+    }
+
+    #[test]
+    fn a_failure_is_never_faster_than_an_answer() {
+        let mut core = Core::new(&[0, 0]);
+        for now in 100..200 {
+            core.see(0, Sample::FirstByte(20_000), now);
+            core.picks(now);
+            core.see(1, Sample::Failed(300), now);
+        }
+        assert_eq!(core.picks(200), [1_000, 0]);
+        // Nor where the others are busy and it is not.
+        core.in_flight[0].set(40);
+        core.algorithm.picture.due = 0;
+        assert_eq!(core.picks(200), [1_000, 0]);
+    }
+
+    #[test]
+    fn one_that_was_slow_once_is_tried_again_and_not_flooded() {
+        let mut core = Core::new(&[0, 0, 0]);
+        core.see(2, Sample::FirstByte(1_000_000), 0);
+        let again = (0..).step_by(100).find(|now| {
+            (0..2).for_each(|id| core.see(id, Sample::FirstByte(5_000), *now));
+            core.picks(*now)[2] > 0
+        });
+        // 10 s times ln (1 s / 5 ms) = 53 s.
+        assert!((50_000..54_000).contains(&again.expect("at last")), "{again:?}");
+        (0..2).for_each(|id| core.see(id, Sample::FirstByte(5_000), 200_000));
+        assert!(core.picks(200_000)[2] > 600, "long forgotten");
+        core.in_flight[2].set(2);
+        assert_eq!(core.picks(200_000)[2], 0, "two are under way: wait and see");
+    }
+
+    #[test]
+    fn what_one_core_saw_the_others_know() {
+        let (mut one, mut other) = (Core::new(&[0, 0]), Core::new(&[0, 0]));
+        one.see(0, Sample::FirstByte(5_000), 100);
+        one.see(1, Sample::FirstByte(80_000), 100);
+        for id in [0, 1].map(BackendId) {
+            let published = one.algorithm.published(id);
+            other.algorithm.merge(id, [published, 0].into_iter(), 105);
+            other.algorithm.check_invariants();
+            assert_eq!(other.algorithm.published(id), 0, "it saw nothing itself");
+        }
+        assert_eq!(other.picks(105), [1_000, 0]);
+        other.algorithm.forget(BackendId(1));
+        other.algorithm.picture.due = 0;
+        assert!(other.picks(105)[1] > 400, "it came back: nothing is known");
+    }
+
+    #[test]
+    fn a_load_counts_for_its_weight_and_an_idle_one_gets_its_share() {
+        let mut core = Core::new(&[0, 0]);
+        core.weights = Weights::new([3, 1].into_iter());
+        (0..2).for_each(|id| core.see(id, Sample::FirstByte(5_000), 100));
+        let picks = core.picks(100);
+        assert!((700..=800).contains(&picks[0]), "{picks:?}");
+        core.in_flight[0].set(6);
+        core.in_flight[1].set(2);
+        core.algorithm.picture.due = 0;
+        let picks = core.picks(100);
+        assert!((700..=800).contains(&picks[0]), "{picks:?}");
+    }
+}

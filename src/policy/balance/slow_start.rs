@@ -1,0 +1,144 @@
+//! A backend that came back gets its share little by little, so that cold caches and pools do not
+//! take the full load at once.
+//!
+//! Its weight grows with time in a straight line, never below a tenth, and is worked out again when
+//! a pick finds that the clock has moved: nothing ticks. Where every candidate is in its slow start
+//! all have their full weight, since there is nobody else to give the rest to. A process begins
+//! without it. Weights are in hundredths here, so that a tenth of 1 is not 0.
+
+use super::Weights;
+use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::plan::Pool;
+
+/// The share that one begins with, in hundredths.
+const FLOOR: u64 = 10;
+
+/// The shares of a pool whose backends start slowly.
+#[derive(Clone, Debug)]
+pub(crate) struct SlowStart {
+    /// How long it takes, in milliseconds.
+    time: u64,
+    /// Who is in it.
+    starting: BackendSet,
+    /// Since when.
+    since: Vec<u64>,
+    full: Weights,
+    /// As they were at `at`.
+    growing: Weights,
+    at: u64,
+}
+
+impl SlowStart {
+    /// For a pool; none where it has none.
+    pub(crate) fn of(pool: &Pool) -> Option<Box<SlowStart>> {
+        let time = u64::try_from(pool.slow_start.as_millis()).ok().filter(|time| *time > 0)?;
+        let full = Weights::new(pool.backends.iter().map(|backend| backend.weight * 100));
+        Some(Box::new(SlowStart {
+            time,
+            starting: BackendSet::EMPTY,
+            since: vec![0; pool.backends.len()],
+            growing: full.clone(),
+            full,
+            at: 0,
+        }))
+    }
+
+    /// A backend came back.
+    pub(crate) fn begin(&mut self, id: BackendId, now: u64) {
+        if let Some(since) = self.since.get_mut(id.index()) {
+            *since = now;
+            self.starting.insert(id);
+            self.grow(now);
+        }
+    }
+
+    /// The shares of these at this time.
+    #[inline]
+    pub(crate) fn weights(&mut self, usable: &BackendSet, now: u64) -> &Weights {
+        if self.starting.is_empty() {
+            return &self.full;
+        }
+        if now != self.at {
+            self.grow(now);
+        }
+        let all_are_starting = (*usable & !self.starting).is_empty();
+        if all_are_starting { &self.full } else { &self.growing }
+    }
+
+    fn grow(&mut self, now: u64) {
+        self.at = now;
+        let SlowStart { time, starting, since, full, growing, .. } = self;
+        let age = |since: &u64| now.saturating_sub(*since);
+        for (id, since) in (0..).map(BackendId).zip(&*since) {
+            if age(since) >= *time {
+                starting.remove(id);
+            }
+        }
+        let backends = (0..).map(BackendId).zip(full.each()).zip(&*since);
+        growing.refill(backends.map(|((id, weight), since)| {
+            if !starting.contains(id) {
+                return *weight;
+            }
+            let percent = (age(since) * 100 / *time).max(FLOOR);
+            u16::try_from(u64::from(*weight) * percent / 100).unwrap_or(*weight)
+        }));
+    }
+
+    /// What holds after every step.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        for (id, (growing, full)) in self.growing.each().iter().zip(self.full.each()).enumerate() {
+            let id = BackendId(u16::try_from(id).expect("few backends"));
+            assert!(
+                growing <= full && u32::from(*growing) * 10 >= u32::from(*full),
+                "{id:?}: {growing} of {full}"
+            );
+            assert!(growing == full || self.starting.contains(id), "{id:?} is not starting");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::balance::tests::pool;
+
+    /// After these came back, at these times, the shares of 3 backends are so high at `now`.
+    fn check(returned: &[(u16, u64)], usable: &[u16], now: u64, expected: &[u16]) {
+        let pool = Pool { slow_start: Duration::from_secs(10), ..pool(&[1, 2, 256]) };
+        let mut slow_start = SlowStart::of(&pool).expect("it has one");
+        for (id, since) in returned {
+            slow_start.begin(BackendId(*id), *since);
+            slow_start.check_invariants();
+        }
+        let mut set = BackendSet::EMPTY;
+        usable.iter().for_each(|id| set.insert(BackendId(*id)));
+        assert_eq!(slow_start.weights(&set, now).each(), expected, "{returned:?} at {now}");
+        slow_start.check_invariants();
+    }
+
+    #[test]
+    fn grows_from_a_tenth_to_the_whole() {
+        check(&[], &[0, 1, 2], 5, &[100, 200, 25_600]);
+        check(&[(0, 5)], &[0, 1, 2], 5, &[10, 200, 25_600]);
+        check(&[(0, 5)], &[0, 1, 2], 1_005, &[10, 200, 25_600]);
+        check(&[(0, 5), (2, 1_005)], &[0, 1, 2], 5_005, &[50, 200, 10_240]);
+        check(&[(0, 5)], &[0, 1, 2], 10_004, &[99, 200, 25_600]);
+        check(&[(0, 5)], &[0, 1, 2], 10_005, &[100, 200, 25_600]);
+        check(&[(0, 5), (0, 9_005)], &[0, 1, 2], 10_005, &[10, 200, 25_600]);
+    }
+
+    #[test]
+    fn counts_for_nothing_where_all_that_are_usable_are_in_it() {
+        check(&[(0, 5), (1, 5)], &[0, 1], 5, &[100, 200, 25_600]);
+        check(&[(0, 5), (1, 5)], &[0, 1, 2], 5, &[10, 20, 25_600]);
+        check(&[(1, 5)], &[1], 5, &[100, 200, 25_600]);
+    }
+
+    #[test]
+    fn there_is_none_by_default() {
+        assert!(SlowStart::of(&pool(&[1])).is_none());
+    }
+}
