@@ -20,6 +20,7 @@ struct Cells {
     epoch: AtomicU64,
     usable: Box<[AtomicU64]>,
     on_trial: Box<[AtomicU64]>,
+    spare: Box<[AtomicU64]>,
 }
 
 /// One publication.
@@ -30,6 +31,8 @@ pub(crate) struct Publication {
     pub(crate) usable: BackendSet,
     /// Who may be asked with a permit only (`trials`); none of them is usable.
     pub(crate) on_trial: BackendSet,
+    /// Who is to be asked where a request has nobody else left: out for its answers alone.
+    pub(crate) spare: BackendSet,
 }
 
 impl Published {
@@ -43,6 +46,7 @@ impl Published {
             epoch: AtomicU64::new(2),
             usable: cells(&BackendSet::first(backends)),
             on_trial: cells(&BackendSet::EMPTY),
+            spare: cells(&BackendSet::EMPTY),
         }))
     }
 
@@ -55,21 +59,25 @@ impl Published {
 
     #[cold]
     fn copy(&self, epoch: u64) -> Option<Publication> {
-        let (usable, on_trial) = (load(&self.0.usable), load(&self.0.on_trial));
+        let Cells { usable, on_trial, spare, .. } = &*self.0;
+        let (usable, on_trial, spare) = (load(usable), load(on_trial), load(spare));
         let is_whole = epoch.is_multiple_of(2) && self.0.epoch.load(Relaxed) == epoch;
-        is_whole.then_some(Publication { epoch, usable, on_trial })
+        is_whole.then_some(Publication { epoch, usable, on_trial, spare })
     }
 
     /// Publishes, if it is news. Only the health thread may call it.
-    pub(crate) fn publish(&self, usable: BackendSet, on_trial: BackendSet) {
-        let Cells { epoch, usable: usable_cells, on_trial: on_trial_cells } = &*self.0;
-        if is(usable_cells, &usable) && is(on_trial_cells, &on_trial) {
+    pub(crate) fn publish(&self, usable: BackendSet, on_trial: BackendSet, spare: BackendSet) {
+        let Cells { epoch, .. } = &*self.0;
+        let pairs =
+            [(&self.0.usable, usable), (&self.0.on_trial, on_trial), (&self.0.spare, spare)];
+        if pairs.iter().all(|(cells, set)| is(cells, set)) {
             return;
         }
         let begun = epoch.load(Relaxed) + 1;
         epoch.store(begun, Relaxed);
-        store(usable_cells, &usable);
-        store(on_trial_cells, &on_trial);
+        for (cells, set) in pairs {
+            store(cells, &set);
+        }
         epoch.store(begun + 1, Release);
     }
 }

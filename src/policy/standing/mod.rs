@@ -1,0 +1,322 @@
+//! Who of a pool may be asked: probes, ejection, breaker, panic and addresses, put together.
+//!
+//! Owned by the health thread, one for each pool; what it says is published for all cores
+//! (`shared/standing.rs`, `shared/trials.rs`). It decides for the process, so all cores agree.
+//! Pure: the health thread tells it what happened and when, calls `turn` when something is due,
+//! and then carries out what has changed: first `periods`, then the sets, then `changes`.
+//!
+//! Neither ejection nor a breaker ever leaves nobody who could be asked.
+
+mod change;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::{mem, time::Duration, vec::Drain};
+
+pub(crate) use self::change::{Cause, Change, Mode, State};
+use self::slot::{Plan, Slot};
+use super::health::ProbeFault;
+use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng, totals::Totals};
+use crate::plan::Pool;
+
+/// What the health thread does to `shared/trials.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Period {
+    /// A half-open period begins, with so many permits; an earlier one is over by that.
+    Begins(BackendId, u16),
+    Ends(BackendId),
+}
+
+/// Who of a pool may be asked.
+pub(crate) struct Standing {
+    plan: Plan,
+    rng: Rng,
+    slots: Vec<Slot>,
+    /// Who is up, admitted and not stopped.
+    sound: BackendSet,
+    mode: Mode,
+    usable: BackendSet,
+    on_trial: BackendSet,
+    spare: BackendSet,
+    /// When something is due; `u64::MAX` = nothing is.
+    due: u64,
+    /// Whether a backend has changed since the sets were made.
+    is_stale: bool,
+    changes: Vec<Change>,
+    periods: Vec<Period>,
+}
+
+impl Standing {
+    /// Of a pool at the start of the process: who has an address is usable.
+    pub(crate) fn new(pool: &Pool, seed: u64, now: u64) -> Standing {
+        let mut standing = Standing {
+            plan: Plan::of(pool),
+            rng: Rng::seeded(seed),
+            slots: pool.backends.iter().map(|backend| Slot::new(backend, now)).collect(),
+            sound: BackendSet::EMPTY,
+            mode: Mode::Strict,
+            usable: BackendSet::EMPTY,
+            on_trial: BackendSet::EMPTY,
+            spare: BackendSet::EMPTY,
+            due: u64::MAX,
+            is_stale: true,
+            changes: Vec::new(),
+            periods: Vec::new(),
+        };
+        standing.settle();
+        standing.changes.clear();
+        standing
+    }
+
+    /// A probe has ended.
+    pub(crate) fn probed(&mut self, id: BackendId, result: Result<(), ProbeFault>, now: u64) {
+        let cause = result.err().map_or(Cause::Probes, Cause::Probe);
+        let is_news = self.step(id, now, cause, |plan, slot, _| {
+            if let Some(health) = &plan.health {
+                slot.tracker.observe(health, result.is_ok());
+            }
+        });
+        if is_news && result.is_ok() {
+            // It was seen to fail and to work again, which is what any time out waits for.
+            self.step(id, now, Cause::Probes, |_, slot, _| {
+                slot.outlier.end();
+                slot.breaker.end();
+            });
+        }
+        self.settle();
+    }
+
+    /// From the start of a backend's last probe to that of its next, before jitter: shorter while
+    /// its state is about to change or not yet known. Without probes as long as can be.
+    pub(crate) fn interval(&self, id: BackendId) -> Duration {
+        let slot = self.slots.get(id.index()).zip(self.plan.health.as_ref());
+        slot.map_or(Duration::MAX, |(slot, health)| slot.tracker.interval(health))
+    }
+
+    /// Requests failed for which the backend is to blame, if these totals, read after that, have
+    /// more failures than the last.
+    pub(crate) fn failed(&mut self, id: BackendId, totals: Totals, now: u64) {
+        let Some(slot) = self.slots.get_mut(id.index()) else { return };
+        let (row, window) = slot.failed(&self.plan, totals, now);
+        if let Some(length) = row
+            && self.may_eject(id)
+        {
+            self.step(id, now, Cause::Failures(length), |plan, slot, rng| {
+                slot.outlier.eject(&plan.passive, now, rng);
+            });
+        }
+        if let Some(Totals { ok, failed }) = window
+            && self.may_open(id)
+        {
+            let cause = Cause::Ratio { failed, requests: ok + failed };
+            self.step(id, now, cause, |plan, slot, rng| {
+                if let Some(plan) = &plan.breaker {
+                    slot.breaker.open(plan, now, rng);
+                }
+            });
+        }
+        self.settle();
+    }
+
+    /// A trial of the present period is decided.
+    pub(crate) fn tried(&mut self, id: BackendId, is_ok: bool, now: u64) {
+        if !self.on_trial.contains(id) {
+            return;
+        }
+        let cause = if is_ok { Cause::TrialOk } else { Cause::TrialFailed };
+        self.step(id, now, cause, |plan, slot, rng| {
+            slot.outlier.tried(&plan.passive, is_ok, now, rng);
+            if let Some(plan) = &plan.breaker {
+                slot.breaker.tried(plan, is_ok, now, rng);
+            }
+        });
+        self.settle();
+    }
+
+    /// Its name gives an address, or gives none any more.
+    pub(crate) fn addressed(&mut self, id: BackendId, has_address: bool) {
+        if let Some(slot) = self.slots.get_mut(id.index()) {
+            self.is_stale |= slot.has_address != has_address;
+            slot.has_address = has_address;
+        }
+        self.settle();
+    }
+
+    /// Does what is due; when something is due next, later than `now`.
+    pub(crate) fn turn(&mut self, now: u64) -> Option<u64> {
+        if now >= self.due {
+            for id in self.ids() {
+                self.step(id, now, Cause::Elapsed, |_, slot, _| slot.turn(now));
+            }
+            self.due = self.slots.iter().map(Slot::due).min().unwrap_or(u64::MAX);
+            self.settle();
+        }
+        (self.due != u64::MAX).then_some(self.due)
+    }
+
+    /// Who may be asked.
+    pub(crate) fn usable(&self) -> BackendSet {
+        self.usable
+    }
+
+    /// Who may be asked with a permit; none of them is usable.
+    pub(crate) fn on_trial(&self) -> BackendSet {
+        self.on_trial
+    }
+
+    /// Who is left out for its answers alone: to be asked where a request has nobody else left.
+    pub(crate) fn spare(&self) -> BackendSet {
+        self.spare
+    }
+
+    /// Periods of trials that have begun or ended, in order: `Trials::open` and `close`.
+    pub(crate) fn periods(&mut self) -> Drain<'_, Period> {
+        self.periods.drain(..)
+    }
+
+    /// What people and metrics are told.
+    pub(crate) fn changes(&mut self) -> Drain<'_, Change> {
+        self.changes.drain(..)
+    }
+
+    /// What one backend is by its probes, its answers and its breaker.
+    pub(crate) fn states(&self, id: BackendId) -> Option<[State; 3]> {
+        self.slots.get(id.index()).map(Slot::states)
+    }
+
+    /// Lets one backend go on, and notes what has changed by that; whether anything has.
+    fn step(
+        &mut self,
+        id: BackendId,
+        now: u64,
+        cause: Cause,
+        go: impl FnOnce(&Plan, &mut Slot, &mut Rng),
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(id.index()) else { return false };
+        let before = slot.states();
+        go(&self.plan, slot, &mut self.rng);
+        let after = slot.states();
+        for ((from, to), since) in before.into_iter().zip(after).zip(&mut slot.since) {
+            if from != to {
+                let lasted_ms = now.saturating_sub(mem::replace(since, now));
+                self.changes.push(Change::Backend { backend: id, from, to, cause, lasted_ms });
+            }
+        }
+        self.due = self.due.min(slot.due());
+        self.is_stale |= before != after;
+        before != after
+    }
+
+    /// Only who takes part can be ejected: what fails while it is out says nothing new.
+    fn may_eject(&self, id: BackendId) -> bool {
+        let ejected = self.slots.iter().filter(|slot| !slot.is_admitted()).count();
+        self.sound.contains(id) && self.can_spare(id) && ejected < self.plan.ejected_max
+    }
+
+    fn may_open(&self, id: BackendId) -> bool {
+        self.sound.contains(id) && (self.plan.allows_empty() || self.can_spare(id))
+    }
+
+    /// Whether others remain that take new traffic.
+    fn can_spare(&self, id: BackendId) -> bool {
+        let mut others = self.sound;
+        others.remove(id);
+        self.takes(others) || !self.plan.taking.contains(id)
+    }
+
+    /// Whether any of them takes new traffic.
+    fn takes(&self, set: BackendSet) -> bool {
+        !(set & self.plan.taking).is_empty()
+    }
+
+    /// Makes the sets anew, if anything has changed.
+    fn settle(&mut self) {
+        if !mem::take(&mut self.is_stale) {
+            return;
+        }
+        let unstopped = self.who(|slot| slot.is_available() && slot.is_closed());
+        self.sound = unstopped & self.who(Slot::is_admitted);
+        let mode;
+        (mode, self.usable) = self.decide(unstopped);
+        self.spare = unstopped & !self.usable;
+        let from = mem::replace(&mut self.mode, mode);
+        if from != mode {
+            let sound = (self.sound & self.plan.taking).len();
+            self.changes.push(Change::Pool { from, to: mode, sound, of: self.plan.taking.len() });
+        }
+        self.settle_trials();
+        self.check_invariants();
+    }
+
+    /// Who is usable, and how that is decided. `unstopped` are those whom ejection alone may keep
+    /// from being sound.
+    fn decide(&self, unstopped: BackendSet) -> (Mode, BackendSet) {
+        let sound = (self.sound & self.plan.taking).len() as u64;
+        let all = self.plan.taking.len() as u64;
+        let is_panic = sound * 1_000_000 < u64::from(self.plan.panic.0) * all;
+        let closed = self.who(|slot| slot.has_address && slot.is_closed());
+        let available = self.who(Slot::is_available);
+        if is_panic && self.takes(closed) {
+            (Mode::Panic, closed)
+        } else if sound > 0 {
+            (Mode::Strict, self.sound)
+        } else if self.takes(unstopped) {
+            (Mode::Lenient, unstopped)
+        } else if self.takes(available) && !self.plan.allows_empty() {
+            (Mode::Lenient, available)
+        } else {
+            (Mode::Strict, self.sound)
+        }
+    }
+
+    /// Begins and ends periods of trials.
+    fn settle_trials(&mut self) {
+        self.on_trial = BackendSet::EMPTY;
+        for id in self.ids() {
+            let slot = &mut self.slots[id.index()];
+            let is_usable = self.usable.contains(id);
+            let permits = if is_usable { 0 } else { slot.trials(&self.plan, self.mode) };
+            if permits > 0 {
+                self.on_trial.insert(id);
+            }
+            if permits != mem::replace(&mut slot.permits, permits) {
+                self.periods.push(match permits {
+                    0 => Period::Ends(id),
+                    permits => Period::Begins(id, permits),
+                });
+            }
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = BackendId> + use<> {
+        (0..).map(BackendId).take(self.slots.len())
+    }
+
+    fn who(&self, is: impl Fn(&Slot) -> bool) -> BackendSet {
+        let mut set = BackendSet::EMPTY;
+        for (id, slot) in self.ids().zip(&self.slots) {
+            if is(slot) {
+                set.insert(id);
+            }
+        }
+        set
+    }
+
+    /// What holds whenever the sets have been made.
+    fn check_invariants(&self) {
+        let available = self.who(Slot::is_available);
+        debug_assert!((self.usable & self.on_trial).is_empty(), "a trial needs no permit");
+        debug_assert!((self.usable & !self.who(|slot| slot.has_address)).is_empty());
+        debug_assert!((self.sound & !self.usable).is_empty(), "who is sound is asked");
+        debug_assert!(self.mode == Mode::Panic || (self.usable & !available).is_empty());
+        debug_assert!(self.mode != Mode::Strict || self.usable == self.sound);
+        debug_assert!(
+            self.takes(self.usable) || !self.takes(available) || self.plan.allows_empty(),
+            "somebody could be asked and nobody is"
+        );
+        let ejected = self.slots.iter().filter(|slot| !slot.is_admitted()).count();
+        debug_assert!(ejected <= self.plan.ejected_max, "{ejected} are ejected at once");
+        debug_assert!(self.slots.iter().all(|slot| slot.due() >= self.due), "a time is forgotten");
+    }
+}

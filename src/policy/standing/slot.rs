@@ -1,0 +1,144 @@
+//! What is known of one backend, and what of the plan that goes by.
+
+use super::{Mode, State};
+use crate::base::{backend_set::BackendSet, ids::BackendId, totals::Totals};
+use crate::plan::{self, Pool, Share};
+use crate::policy::{
+    breaker::{self, Breaker},
+    health::Tracker,
+    outlier::{self, Outlier},
+    resolve,
+};
+
+/// What of the plan a pool's standing goes by.
+pub(super) struct Plan {
+    pub(super) health: Option<plan::Health>,
+    pub(super) passive: plan::Passive,
+    pub(super) breaker: Option<plan::Breaker>,
+    pub(super) panic: Share,
+    /// How many may be ejected at once.
+    pub(super) ejected_max: usize,
+    /// Who takes new traffic at all: only of them one can be the last.
+    pub(super) taking: BackendSet,
+}
+
+impl Plan {
+    pub(super) fn of(pool: &Pool) -> Plan {
+        let mut taking = BackendSet::first(pool.backends.len());
+        for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+            if backend.weight == 0 {
+                taking.remove(id);
+            }
+        }
+        Plan {
+            health: pool.health.clone(),
+            passive: pool.passive.clone(),
+            breaker: pool.breaker.clone(),
+            panic: pool.panic,
+            ejected_max: outlier::ejected_max(&pool.passive, pool.backends.len()),
+            taking,
+        }
+    }
+
+    /// Whether breakers may leave nobody.
+    pub(super) fn allows_empty(&self) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.allow_empty)
+    }
+}
+
+/// What is known of one backend.
+pub(super) struct Slot {
+    pub(super) has_address: bool,
+    pub(super) tracker: Tracker,
+    pub(super) outlier: Outlier,
+    /// Never but closed where the plan has no breaker.
+    pub(super) breaker: Breaker,
+    /// Since when it is what it is, as `states` says it.
+    pub(super) since: [u64; 3],
+    /// Permits of its trials; 0 = it is not on trial.
+    pub(super) permits: u16,
+}
+
+impl Slot {
+    pub(super) fn new(backend: &plan::Backend, now: u64) -> Slot {
+        Slot {
+            has_address: !resolve::known(&backend.address).is_empty(),
+            tracker: Tracker::new(true),
+            outlier: Outlier::new(now),
+            breaker: Breaker::new(now),
+            since: [now; 3],
+            permits: 0,
+        }
+    }
+
+    /// What it is by its probes, its answers and its breaker.
+    pub(super) fn states(&self) -> [State; 3] {
+        [
+            if self.tracker.is_up() { State::Up } else { State::Down },
+            match self.outlier.state() {
+                outlier::State::Admitted { .. } => State::Admitted,
+                outlier::State::Ejected { .. } => State::Ejected,
+                outlier::State::Returning => State::Returning,
+            },
+            match self.breaker.state() {
+                breaker::State::Closed => State::Closed,
+                breaker::State::Open { .. } => State::Open,
+                breaker::State::HalfOpen { .. } => State::HalfOpen,
+            },
+        ]
+    }
+
+    /// Whether it can be reached, as far as probes and names tell.
+    pub(super) fn is_available(&self) -> bool {
+        self.has_address && self.tracker.is_up()
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        matches!(self.outlier.state(), outlier::State::Admitted { .. })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.breaker.state() == breaker::State::Closed
+    }
+
+    /// Notes totals; what speaks for ejecting it, and what for opening its breaker.
+    pub(super) fn failed(
+        &mut self,
+        plan: &Plan,
+        totals: Totals,
+        now: u64,
+    ) -> (Option<u64>, Option<Totals>) {
+        let row = self.outlier.failed(&plan.passive, totals);
+        let breaker = plan.breaker.as_ref();
+        (row, breaker.and_then(|plan| self.breaker.failed(plan, totals, now)))
+    }
+
+    /// How many trials it may have at once, where it is not usable; none while it is out.
+    pub(super) fn trials(&self, plan: &Plan, mode: Mode) -> u16 {
+        let probes = plan.breaker.as_ref().map_or(0, |breaker| breaker.probes);
+        match self.states() {
+            // In a panic breakers alone count.
+            [_, _, State::HalfOpen] if mode == Mode::Panic && self.has_address => probes,
+            _ if !self.is_available() => 0,
+            [_, State::Returning, State::Closed | State::HalfOpen] => 1,
+            [_, State::Admitted, State::HalfOpen] => probes,
+            _ => 0,
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn turn(&mut self, now: u64) {
+        if self.outlier.due().is_some_and(|due| now >= due) {
+            self.outlier.end();
+        }
+        if self.breaker.due().is_some_and(|due| now >= due) {
+            self.breaker.end();
+        }
+    }
+
+    /// When something is due; `u64::MAX` = nothing is.
+    pub(super) fn due(&self) -> u64 {
+        let due = |due: Option<u64>| due.unwrap_or(u64::MAX);
+        due(self.outlier.due()).min(due(self.breaker.due()))
+    }
+}
