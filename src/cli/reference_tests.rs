@@ -9,7 +9,7 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::{EXIT_CODES, args::Args};
 use crate::http::fault::{Cause, Side};
-use crate::observe::access_log::KEYS;
+use crate::observe::{access_log::KEYS, record::Term};
 
 #[test]
 fn the_page_of_commands_is_what_the_program_takes() {
@@ -101,14 +101,31 @@ causes! {
     Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
 }
 
+/// Every ending that is nobody's fault; the match keeps the list whole.
+fn well() -> [Term; 3] {
+    let all = [Term::Ok, Term::TunnelClosed, Term::TunnelIdle];
+    for term in all {
+        match term {
+            Term::Ok | Term::TunnelClosed | Term::TunnelIdle => {}
+            Term::Fault(_) => unreachable!("the causes have a table of their own"),
+        }
+    }
+    all
+}
+
 #[test]
 fn the_page_of_errors_is_what_is_answered() {
     let mut answered = String::from(
         "\n| status | `code` | `Proxy-Status` error | whose fault | `error` |\n\
          |---|---|---|---|---|\n",
     );
-    let mut logged = String::from("\nIn the log only, since nothing can be answered any more:\n\n");
-    logged.push_str("| `term` | whose fault | meaning |\n|---|---|---|\n");
+    let mut logged = String::from(
+        "\nIn the log only: what went well, and what can no longer be answered.\n\n\
+         | `term` | whose fault | meaning |\n|---|---|---|\n",
+    );
+    for (code, meaning) in well().map(Term::row) {
+        logged.push_str(&format!("| `{code}` | – | {meaning} |\n"));
+    }
     let mut seen = Vec::new();
     for row in CAUSES.iter().map(|cause| cause.row()) {
         if seen.contains(&row.code) {

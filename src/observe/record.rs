@@ -95,11 +95,16 @@ impl Term {
     /// The stable token, of the closed list that users see.
     #[must_use]
     pub(crate) fn code(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The token, and what it means.
+    pub(crate) fn row(self) -> (&'static str, &'static str) {
         match self {
-            Term::Ok => "ok",
-            Term::Fault(cause) => cause.row().code,
-            Term::TunnelClosed => "tunnel_closed",
-            Term::TunnelIdle => "tunnel_idle",
+            Term::Ok => ("ok", "The answer was passed on to its end, whatever its status"),
+            Term::Fault(cause) => (cause.row().code, cause.row().sentence),
+            Term::TunnelClosed => ("tunnel_closed", "One end of the tunnel closed it"),
+            Term::TunnelIdle => ("tunnel_idle", "Nothing was said in the tunnel for too long"),
         }
     }
 }
