@@ -3,7 +3,6 @@
 //! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
 
 pub(crate) mod backend_set;
-#[allow(dead_code, reason = "exchange/sticky.rs, being written now, uses it")]
 pub(crate) mod base64url;
 pub(crate) mod ewma;
 pub(crate) mod ids;

@@ -30,6 +30,9 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if let Err(why) = server::secrets::check(&loaded.plan) {
+        return say::failed(&why.to_string());
+    }
     if print {
         return say::data(&loaded.effective());
     }

@@ -54,7 +54,11 @@ pub(super) async fn another(
 fn fresh(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Refusal> {
     exchange.stale_before = true;
     exchange.tries -= 1;
-    if let Ok(other) = choose(worker, exchange) {
+    // A client that stays with this backend does so for more than a connection that was bad.
+    let pinned = exchange.scratch.reading.pinned();
+    if (pinned.is_none() || pinned != exchange.scratch.record.backend)
+        && let Ok(other) = choose(worker, exchange)
+    {
         return Ok(other);
     }
     let Exchange { in_force, scratch, .. } = exchange;

@@ -12,6 +12,7 @@ mod kept;
 mod queue;
 mod reply;
 pub(crate) mod run;
+mod sticky;
 mod tunnel;
 
 use std::rc::Rc;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{
     Answer, Exchange, Fetched, Reuse,
     body::{self, Upload},
-    tunnel,
+    sticky, tunnel,
 };
 use crate::http::{
     answer::{self, FaultAnswer},
@@ -101,7 +101,7 @@ async fn backends(
     // A client that waits for a 100 which will not come is told that its body is not wanted.
     let taken = fetched.upload.as_ref().is_none_or(Upload::is_whole);
     exchange.keep_alive &= taken || !exchange.scratch.request.expects_continue;
-    let outgoing = compose(worker, exchange, fetched.length)?;
+    let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
     let sending = body::download(worker, client, exchange, &mut fetched, outgoing);
     let result = match &mut upload {
@@ -133,11 +133,7 @@ async fn backends(
 }
 
 /// Writes the head of a backend's answer as the client gets it.
-fn compose(
-    worker: &Worker,
-    exchange: &mut Exchange,
-    length: BodyLength,
-) -> Result<Outgoing, Fault> {
+fn compose(worker: &Worker, exchange: &mut Exchange, fetched: &Fetched) -> Result<Outgoing, Fault> {
     let scratch = &mut *exchange.scratch;
     let date = worker.http_date();
     let to = ToClient {
@@ -146,10 +142,12 @@ fn compose(
         keep_alive: exchange.keep_alive && !worker.is_draining(),
         date: &date,
     };
-    let Reply { body, keep_alive } = forward::response(&mut scratch.response, length, &to)?;
+    let Reply { body, keep_alive } = forward::response(&mut scratch.response, fetched.length, &to)?;
     exchange.keep_alive = keep_alive;
     exchange.ends_by_close = body == BodyLength::UntilClose;
     scratch.record.status = scratch.response.status;
+    sticky::answer(worker, exchange, fetched.id);
+    let scratch = &mut *exchange.scratch;
     scratch.out.clear();
     write::response(&scratch.response, body, &mut scratch.out);
     Ok(if body == BodyLength::Chunked { Outgoing::Chunked } else { Outgoing::Plain })

@@ -5,7 +5,7 @@
 
 use std::{ops::ControlFlow, rc::Rc};
 
-use super::{Answer, Exchange, Reuse, again, attempt, finish, queue, reply};
+use super::{Answer, Exchange, Reuse, again, attempt, finish, queue, reply, sticky};
 use crate::base::ids::PoolId;
 use crate::http::{
     fault::{Cause, Fault},
@@ -126,6 +126,7 @@ async fn fetch(
     client: &mut Client,
     exchange: &mut Exchange,
 ) -> Result<Answer, Fault> {
+    sticky::read(worker, exchange);
     let mut picked = match choose(worker, exchange) {
         Ok(picked) => picked,
         Err(Nobody::Free) => Box::pin(queue::wait(worker, client, exchange)).await?,
@@ -154,7 +155,7 @@ pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFligh
     let wanted = Wanted {
         tried: &scratch.tried,
         key: scratch.key,
-        pinned: None,
+        pinned: scratch.reading.pinned(),
         careful: !scratch.request.method.is_idempotent(),
         called: exchange.called,
         now: worker.clock.now(),

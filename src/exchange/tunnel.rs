@@ -7,7 +7,7 @@ use std::{
     task::Poll,
 };
 
-use super::{Exchange, Fetched, Reuse};
+use super::{Exchange, Fetched, Reuse, sticky};
 use crate::http::{
     fault::{Cause, Fault},
     forward::{self, ToClient},
@@ -59,6 +59,8 @@ async fn switch(
         date: b"",
     };
     forward::response(&mut scratch.response, BodyLength::None, &to)?;
+    sticky::answer(worker, exchange, fetched.id);
+    let scratch = &mut *exchange.scratch;
     scratch.out.clear();
     write::response(&scratch.response, BodyLength::None, &mut scratch.out);
     client.head_sent.set(true);

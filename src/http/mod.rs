@@ -12,7 +12,6 @@ pub(crate) mod names;
 
 pub(crate) mod headers;
 
-#[allow(dead_code, reason = "exchange/sticky.rs, being written now, uses it")]
 pub(crate) mod cookies;
 
 pub(crate) mod head;

@@ -50,7 +50,7 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
     ("t_total", "ms from accept, or the first byte of a later request, to the end; in a pipeline from the end of the one before"),
     ("t_self", "ms of these that were spent here, waiting for neither peer; the rest of a long body is a wait"),
     ("term", "how it ended: ok or an error code"),
-    ("sticky", "what became of the session cookie; null where there is none"),
+    ("sticky", "what became of the client's sticky cookie; null where the pool has none or did not answer"),
     ("tls", "version of TLS on the client's side; null where there is none"),
     ("user_agent", "as received; null where there was none"),
     ("referer", "as received; null where there was none"),
@@ -123,8 +123,11 @@ fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     json_of_times(record, to);
     to.extend_from_slice(b",\"term\":\"");
     to.extend_from_slice(record.term.code().as_bytes());
-    // Neither is there yet; the keys are, so that readers need not change.
-    to.extend_from_slice(b"\",\"sticky\":null,\"tls\":null,\"user_agent\":");
+    to.extend_from_slice(b"\",\"sticky\":");
+    let sticky = record.sticky.map(|outcome| outcome.word().as_bytes());
+    push_text(sticky, SHORT_BYTES_MAX, to);
+    // Not there yet; the key is, so that readers need not change.
+    to.extend_from_slice(b",\"tls\":null,\"user_agent\":");
     push_text(field(asked.user_agent, bytes), FIELD_BYTES_MAX, to);
     to.extend_from_slice(b",\"referer\":");
     push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);

@@ -13,6 +13,7 @@ use crate::http::{
     names::Name,
 };
 use crate::plan::{BackendId, ListenerId, PoolId, RouteId};
+use crate::policy::sticky;
 
 /// What is known of one exchange.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) reused: bool,
     /// How often backends were asked.
     pub(crate) attempts: u8,
+    /// What became of the client's cookie; none = the pool is not sticky, or none of it answered.
+    pub(crate) sticky: Option<sticky::Outcome>,
     /// Made when something is to bear it.
     pub(crate) request_id: Option<RequestId>,
     /// Whether the exchange is logged: only then is what follows filled.

@@ -20,5 +20,4 @@ pub(crate) mod retry;
 pub(crate) mod route;
 #[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod standing;
-#[allow(dead_code, reason = "exchange/sticky.rs, being written now, uses it")]
 pub(crate) mod sticky;

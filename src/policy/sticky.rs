@@ -271,6 +271,19 @@ impl Key {
 }
 
 impl Reading {
+    /// The backend that the client stays with.
+    #[inline]
+    pub(crate) fn pinned(self) -> Option<BackendId> {
+        match self {
+            Reading::Pinned(pin) => Some(pin.backend),
+            Reading::Absent
+            | Reading::Malformed
+            | Reading::Forged
+            | Reading::Expired
+            | Reading::Unknown => None,
+        }
+    }
+
     /// What becomes of it when this backend has answered.
     pub(crate) fn outcome(self, answered: BackendId) -> Outcome {
         match self {
@@ -282,6 +295,18 @@ impl Reading {
             Reading::Forged => Outcome::Forged,
             Reading::Expired => Outcome::Expired,
             Reading::Unknown => Outcome::Unknown,
+        }
+    }
+}
+
+impl Reading {
+    /// Since when the client counts as pinned in the cookie it is given when this backend has
+    /// answered; none = it keeps the one it has.
+    pub(crate) fn issued(self, answered: BackendId, now: u64) -> Option<u32> {
+        match (self.outcome(answered), self) {
+            (Outcome::Kept, _) => None,
+            (Outcome::Refreshed, Reading::Pinned(pin)) => Some(pin.issued),
+            _ => Some(clamped(now)),
         }
     }
 }

@@ -14,6 +14,7 @@ mod operational_log;
 mod refusal;
 mod reporter;
 mod run;
+pub(crate) mod secrets;
 mod spawn;
 mod start;
 mod watch;

@@ -9,6 +9,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -24,6 +25,7 @@ use super::{
     refusal::cannot_listen,
     reporter::Reporter,
     run::Sockets,
+    secrets,
     spawn::{self, Job, Ready},
     watch::Watch,
 };
@@ -34,6 +36,7 @@ use crate::net::{
 };
 use crate::observe::events::{self, Event};
 use crate::plan::{Listener, ListenerId, PathPattern, Plan, path_regex};
+use crate::policy::sticky::Pins;
 use crate::shared::{
     backends::Backends,
     counters::{Slab, TABLE},
@@ -103,6 +106,8 @@ pub(super) struct Options {
     pub(super) report: Report,
     /// How long a start waits for the first answers for names.
     pub(super) first_answers: Duration,
+    /// Where the state of the process may be, the best place first.
+    pub(super) state: Vec<PathBuf>,
 }
 
 impl Default for Options {
@@ -111,13 +116,14 @@ impl Default for Options {
             lookup: names::by_the_system(),
             report: Box::new(|_| {}),
             first_answers: names::FIRST_ANSWERS,
+            state: secrets::state_directories(),
         }
     }
 }
 
 /// As `start`.
 pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, StartError> {
-    let Options { lookup, report, first_answers } = options;
+    let Options { lookup, report, first_answers, state } = options;
     check_expressions(&plan)?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
     let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
@@ -131,13 +137,14 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let mut counters: Vec<_> = chosen.iter().map(|_| Slab::new()).collect();
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
-    let (common, told) = common(plan, &outboxes, outcomes);
+    let (pins, forgetful) = secrets::pins(&plan, &state)?;
+    let (common, told) = common(plan, pins, &outboxes, outcomes);
     let plan = Arc::clone(&common.plan);
     let addresses =
         bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
     let First { mut notes, unknown } =
         names.as_mut().map(|names| names.first(first_answers, &told_addresses)).unwrap_or_default();
-    notes.extend(lowered);
+    notes.extend(lowered.into_iter().chain(forgetful));
     for (id, bound) in &bound {
         let backlog = plan.listener(*id).backlog;
         listener::listen(bound, backlog).map_err(|error| refusal(bound.address, &error))?;
@@ -235,10 +242,15 @@ fn one_mailbox() -> Result<(Outbox, Inbox), StartError> {
 }
 
 /// What all workers are given, and where it comes out what they tell.
-fn common(plan: Plan, outboxes: &[Outbox], outcomes: Outcomes) -> (Common, Receiver<Event>) {
+fn common(
+    plan: Plan,
+    pins: Vec<Option<Pins>>,
+    outboxes: &[Outbox],
+    outcomes: Outcomes,
+) -> (Common, Receiver<Event>) {
     let cores = outboxes.len();
     let backends = Backends::new(cores, plan.pools.iter().map(|pool| pool.backends.len()));
-    let pools = plan.pools.iter().zip(&*backends.published);
+    let pools = plan.pools.iter().zip(&*backends.published).zip(pins);
     let seed = RandomState::new().build_hasher().finish();
     let limit = |listener: &Listener| Permits::new(listener.connections_max);
     let (events, told) = events::channel();
@@ -247,7 +259,12 @@ fn common(plan: Plan, outboxes: &[Outbox], outcomes: Outcomes) -> (Common, Recei
         pseudonym: pseudonym(),
         connections: Permits::new(plan.limits.connections),
         listener_connections: plan.listeners.iter().map(limit).collect(),
-        pools: pools.map(|(pool, who)| PoolShared::of(pool, who, cores, seed)).collect(),
+        pools: pools
+            .map(|((pool, who), pins)| PoolShared {
+                pins: pins.map(Arc::new),
+                ..PoolShared::of(pool, who, cores, seed)
+            })
+            .collect(),
         backends,
         outcomes,
         outboxes: outboxes.into(),

@@ -73,6 +73,14 @@ counters! {
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
     BackendInFlight, Gauge, "backend_in_flight", "Requests under way at backends";
     BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
+    StickyKept, Counter, "sticky_total{result=\"kept\"}", "Answers of the backend that the client's cookie names";
+    StickyRefreshed, Counter, "sticky_total{result=\"refreshed\"}", "The same, with the cookie given anew";
+    StickyMoved, Counter, "sticky_total{result=\"moved\"}", "Answers of another backend than the client's cookie names";
+    StickyNew, Counter, "sticky_total{result=\"new\"}", "Answers that gave a cookie to a client that had none";
+    StickyMalformed, Counter, "sticky_total{result=\"malformed\"}", "Answers to cookies that nobody here ever wrote";
+    StickyForged, Counter, "sticky_total{result=\"forged\"}", "Answers to cookies that were not signed by us for this pool";
+    StickyExpired, Counter, "sticky_total{result=\"expired\"}", "Answers to cookies whose time is over";
+    StickyUnknown, Counter, "sticky_total{result=\"unknown\"}", "Answers to cookies of a backend that is gone";
     AccessLogDropped, Counter, "access_log_dropped_total", "Lines of access logs that could not be written";
     Tunnels, Gauge, "tunnels", "Upgraded connections under way";
     Panics, Counter, "panics_total", "Connections ended by a panic: each is a bug";

@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use crate::observe::events::Event;
 use crate::plan::{Plan, Pool};
-use crate::policy::balance::Prepared;
+use crate::policy::{balance::Prepared, sticky::Pins};
 use crate::shared::{
     backends::Backends, budget::Budget, inbox::Outbox, line::Line, lost::Lost, outcomes::Outcomes,
     permits::Permits, standing::Published,
@@ -37,6 +37,8 @@ pub(crate) struct Common {
 #[derive(Clone)]
 pub(crate) struct PoolShared {
     pub(crate) prepared: Prepared,
+    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    pub(crate) pins: Option<Arc<Pins>>,
     /// Who may be asked.
     pub(crate) published: Published,
     /// What is left of its retries; none where they have no bound.
@@ -54,6 +56,7 @@ impl PoolShared {
         let slots = pool.backends.iter().map(|backend| Permits::new(backend.in_flight_max));
         PoolShared {
             prepared: Prepared::of(pool, seed),
+            pins: None,
             published: published.clone(),
             budget: pool.retry.budget.map(|_| Budget::new(0)),
             line: (bounded && pool.queue.size > 0).then(|| Line::new(pool.queue.size, workers)),

@@ -226,6 +226,11 @@ impl Worker {
         self.date.at(self.clock.now())
     }
 
+    /// Seconds since 1970, by the coarse clock.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        self.logs.unix_ms(self.clock.now() * 1000) / 1000
+    }
+
     /// A new id of a request, made now.
     pub(crate) fn request_id(&self) -> RequestId {
         self.logs.request_id(self.clock.renew())

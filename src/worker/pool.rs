@@ -23,6 +23,7 @@ use crate::plan::{self, Pool};
 use crate::policy::{
     balance::{Balancer, Candidates, Needs, Sample, Weights},
     resolve,
+    sticky::Pins,
 };
 use crate::proto::h1::Backend;
 use crate::shared::{
@@ -213,7 +214,7 @@ impl PoolView {
             if trying { self.on_trial.get() & !*wanted.tried } else { BackendSet::EMPTY };
         let mut candidates = self.calm(usable | on_trial, wanted.now);
         let mut nobody = Nobody::Usable;
-        let mut pinned = wanted.pinned.filter(|id| (usable | on_trial).contains(*id));
+        let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
         loop {
             let picked = pinned.take().or_else(|| self.balance(candidates, wanted));
             let Some(id) = picked else { return Err(nobody) };
@@ -398,6 +399,12 @@ impl PoolView {
         }
         self.refusing.set(refusing);
         refusing
+    }
+
+    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    #[inline]
+    pub(crate) fn pins(&self) -> Option<&Pins> {
+        self.shared.pins.as_deref()
     }
 
     /// A backend's address as Host has it.

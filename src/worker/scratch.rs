@@ -8,6 +8,7 @@ use crate::http::{
     headers::Headers,
 };
 use crate::observe::record::{Asked, Record};
+use crate::policy::sticky::Reading;
 
 /// Room that grew beyond this is not kept.
 const BYTES_KEPT: usize = 16 << 10;
@@ -24,6 +25,8 @@ pub(crate) struct Scratch {
     pub(crate) tried: BackendSet,
     /// What the pool balances by, where it does.
     pub(crate) key: Option<u64>,
+    /// What the client's cookies said, where the pool is sticky.
+    pub(crate) reading: Reading,
     /// What the counters and the log will say.
     pub(crate) record: Record,
     /// What was asked, where that is logged.
@@ -38,6 +41,7 @@ impl Scratch {
         self.out.clear();
         self.tried = BackendSet::EMPTY;
         self.key = None;
+        self.reading = Reading::Absent;
         if self.record.logged {
             self.asked = Asked::default();
         }

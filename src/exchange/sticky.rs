@@ -1,0 +1,98 @@
+//! Sticky pools: whom a client's cookie names, and the cookie that goes with its answer.
+//!
+//! What is decided about cookies is decided by `policy/sticky.rs`, who can be asked by the pick. A
+//! pool that is not sticky costs two looks at whether it is. The cookie is between the client and
+//! us: no backend sees it, and none of our own answers bears it.
+
+use super::Exchange;
+use crate::base::ids::BackendId;
+use crate::http::{cookies, grammar, head::ResponseHead, headers::Headers, names::Name};
+use crate::policy::sticky::{Outcome, Pins};
+use crate::shared::counters::Counter;
+use crate::worker::{Scratch, Worker};
+
+/// Reads our cookies, for every pick, and takes them out of the request, for every try.
+#[inline]
+pub(super) fn read(worker: &Worker, exchange: &mut Exchange) {
+    let Exchange { in_force, scratch, pool, .. } = exchange;
+    if let Some(pins) = in_force.pool(*pool).pins() {
+        let headers = &mut scratch.request.headers;
+        let values = cookies::values(headers, pins.cookie());
+        scratch.reading = pins.read(values, worker.unix_seconds());
+        cookies::remove(headers, pins.cookie());
+    }
+}
+
+/// Gives the client its cookie with the answer of this backend, whose head stands in the scratch,
+/// where it has to be given. Called before that head is written, when nothing more is taken out.
+#[inline]
+pub(super) fn answer(worker: &Worker, exchange: &mut Exchange, backend: BackendId) {
+    let Exchange { in_force, scratch, pool, .. } = exchange;
+    if let Some(pins) = in_force.pool(*pool).pins() {
+        pin(worker, pins, scratch, backend);
+    }
+}
+
+fn pin(worker: &Worker, pins: &Pins, scratch: &mut Scratch, backend: BackendId) {
+    let outcome = scratch.reading.outcome(backend);
+    scratch.record.sticky = Some(outcome);
+    worker.count(counter(outcome));
+    let now = worker.unix_seconds();
+    let Some(issued) = scratch.reading.issued(backend, now) else { return };
+    let ResponseHead { headers, status, .. } = &mut scratch.response;
+    // A cache that serves many would give one client's cookie to all.
+    let cached = *status != 101 && !is_private(headers);
+    headers.push_with(Name::SetCookie, b"set-cookie", |out| {
+        pins.write(backend, issued, now, false, out);
+    });
+    if cached {
+        headers.push(Name::CacheControl, b"cache-control", b"private");
+    }
+}
+
+/// Whether no shared cache may keep this answer (RFC 9111 §5.2.2.5, §5.2.2.7). `private="name"` is
+/// about that field only.
+fn is_private(headers: &Headers) -> bool {
+    let mut directives = headers.all(Name::CacheControl).flat_map(grammar::list);
+    directives.any(|directive| {
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    })
+}
+
+fn counter(outcome: Outcome) -> Counter {
+    match outcome {
+        Outcome::Kept => Counter::StickyKept,
+        Outcome::Refreshed => Counter::StickyRefreshed,
+        Outcome::Moved => Counter::StickyMoved,
+        Outcome::New => Counter::StickyNew,
+        Outcome::Malformed => Counter::StickyMalformed,
+        Outcome::Forged => Counter::StickyForged,
+        Outcome::Expired => Counter::StickyExpired,
+        Outcome::Unknown => Counter::StickyUnknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_private_where_no_shared_cache_may_keep_it() {
+        for (lines, expected) in [
+            (&[][..], false),
+            (&["no-store"], true),
+            (&["max-age=5, Private"], true),
+            (&["max-age=5", "NO-STORE"], true),
+            (&["public, max-age=5"], false),
+            (&["no-cache"], false),
+            (&["private=\"set-cookie\""], false),
+            (&["privates, not-private"], false),
+        ] {
+            let mut headers = Headers::default();
+            for line in lines {
+                headers.push(Name::CacheControl, b"cache-control", line.as_bytes());
+            }
+            assert_eq!(is_private(&headers), expected, "{lines:?}");
+        }
+    }
+}
