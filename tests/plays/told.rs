@@ -24,6 +24,7 @@ on_both_drivers!(
     the_first_line_is_text_and_the_rest_as_asked,
     a_backend_that_goes_and_returns_is_told_of_once_each,
     a_limit_that_is_hit_is_told_of_once_a_second,
+    a_process_without_descriptors_says_so_once_a_second,
     logs_are_reopened_on_usr1,
     who_cannot_say_anything_serves,
     a_log_that_may_grow_no_further_ends_in_a_whole_line,
@@ -152,40 +153,88 @@ fn the_first_line_is_text_and_the_rest_as_asked(driver: Driver) {
 }
 
 fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
-    let backend = free();
-    let process = Process::start(driver, "", backend, "text");
-    let ask = || {
-        let mut client = Client::connect(process.address);
-        client.send(get("/"));
-        client
-    };
-    for _ in 0..20 {
-        ask().response().expect_fault(502, "connect_failed");
+    for format in ["text", "json"] {
+        let backend = free();
+        let process = Process::start(driver, "", backend, format);
+        let ask = || {
+            let mut client = Client::connect(process.address);
+            client.send(get("/"));
+            client
+        };
+        for _ in 0..20 {
+            ask().response().expect_fault(502, "connect_failed");
+        }
+        process.expect("cannot be reached", "cannot be reached");
+        let returned = TcpListener::bind(backend).unwrap();
+        // Whichever core makes the connection, each has its own; nobody answers.
+        let waiting: Vec<Client> = (0..8).map(|_| ask()).collect();
+        process.expect("can be reached again", "can be reached again");
+        drop((waiting, returned));
+        let lines = process.end();
+        let who = match format {
+            "text" => format!("pool=\"app\" backend=\"{backend}\""),
+            _ => format!("\"pool\":\"app\",\"backend\":\"{backend}\""),
+        };
+        for event in ["a backend cannot be reached", "a backend can be reached again"] {
+            let told: Vec<_> = lines.iter().filter(|line| line.contains(event)).collect();
+            assert!(told.len() == 1 && told[0].contains(&who), "{lines:#?}");
+        }
+        assert_eq!(count(&lines, "connect_failed"), 1, "{lines:#?}");
     }
-    process.expect("cannot be reached", "cannot be reached");
-    let returned = TcpListener::bind(backend).unwrap();
-    // Whichever core makes the connection, each has its own; nobody answers.
-    let waiting: Vec<Client> = (0..8).map(|_| ask()).collect();
-    process.expect("can be reached again", "can be reached again");
-    drop((waiting, returned));
-    let lines = process.end();
-    let expected = format!("pool=\"app\" backend=\"{backend}\" code=\"connect_failed\"");
-    assert_eq!(count(&lines, &expected), 1, "{lines:#?}");
-    assert_eq!(count(&lines, "can be reached again"), 1, "{lines:#?}");
 }
 
 fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
-    let process = Process::start(driver, "max-connections = 1", free(), "text");
+    let process = Process::start(driver, "max-connections = 1", free(), "json");
     let mut busy = Client::connect(process.address);
     busy.send("GET / HTTP/1.1\r\nHo");
-    for _ in 0..20 {
-        Client::connect(process.address).response().expect_fault(503, "overloaded");
-    }
-    process.expect("a limit of connections is reached", "a limit of connections is reached");
+    let refused = |count: u64| {
+        for _ in 0..count {
+            Client::connect(process.address).response().expect_fault(503, "overloaded");
+        }
+    };
+    let limit = "a limit of connections is reached";
+    refused(20);
+    process.expect(limit, limit);
+    let twice = |lines: &Vec<String>| count(lines, limit) > 1;
+    let again = || {
+        refused(1);
+        process.told()
+    };
+    eventually("it is told of again", again, twice);
     drop(busy);
     let lines = process.end();
-    let told = count(&lines, "a limit of connections is reached");
-    assert!((1..=3).contains(&told), "{lines:#?}");
+    let told: Vec<Value> = lines
+        .iter()
+        .filter(|line| line.contains(limit))
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    for pair in told.windows(2) {
+        let [first, second] = [0, 1].map(|place| moment(&pair[place]));
+        // They are told a second apart; how soon each is written hangs on the machine.
+        assert!(second - first > 0.5, "{lines:#?}");
+    }
+    assert!(told[1]["refused_total"].as_u64() > told[0]["refused_total"].as_u64());
+}
+
+fn a_process_without_descriptors_says_so_once_a_second(driver: Driver) {
+    let process = Process::start(driver, "", free(), "text");
+    let pid = process.child.id();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    let most = Some(open);
+    let limit = Rlimit { current: most, maximum: most };
+    prlimit(Some(Pid::from_child(&process.child)), Resource::Nofile, limit).unwrap();
+    let turned_away: Vec<_> = (0..20).map(|_| TcpStream::connect(process.address)).collect();
+    process.expect("no descriptor is left", "no descriptor is left");
+    drop(turned_away);
+    let lines = process.end();
+    assert!((1..=3).contains(&count(&lines, "no descriptor is left")), "{lines:#?}");
+}
+
+/// Seconds of the day at which a line was written.
+fn moment(line: &Value) -> f64 {
+    let time = line["timestamp"].as_str().unwrap().trim_end_matches('Z');
+    let (_, time) = time.split_once('T').unwrap();
+    time.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap())
 }
 
 fn logs_are_reopened_on_usr1(driver: Driver) {
