@@ -8,7 +8,7 @@ rolling restart restarts.
 from dataclasses import dataclass
 from typing import Callable
 
-BROKEN = 3.0  # seconds a fault lasts
+BROKEN = 4.0  # seconds a fault lasts; HAProxy may take 2.9 to find a paused origin
 SLOW = 2.0  # seconds a slow answer takes: twice what the proxies wait
 FLAP = 0.5  # seconds a flapping origin is away, and then there
 AWAY = 0.5  # seconds between a restarted origin's end and its next life
@@ -79,14 +79,14 @@ class Fault:
 
 
 FAULTS = [
-    Fault("kill", "an origin is killed (SIGKILL), and started again after 3 s", kill),
+    Fault("kill", "an origin is killed (SIGKILL), and started again after 4 s", kill),
     Fault("pause", "an origin is paused (SIGSTOP): it accepts and never answers", pause),
     Fault("close", "an origin closes its port; its connections go on", close_port),
     Fault("slow", "an origin takes 2 s for each answer, probes too", slow),
     Fault("error-500", "an origin answers 500, but its health page is fine", error_500,
           lossless=False),
     Fault("error-503", "an origin answers 503, its health page too", error_503),
-    Fault("flap", "an origin is away for 0.5 s and there for 0.5 s, three times", flap,
+    Fault("flap", "an origin is away for 0.5 s and there for 0.5 s, four times", flap,
           detected=False),
     Fault("rolling", "the three origins are restarted one after the other, gracefully",
           rolling_restart, detected=False, mended=-1),

@@ -66,12 +66,15 @@ class Stream:
 
 
 class Load(threading.Thread):
-    """The sender. `answers` grows while it runs, in the order in which answers come."""
+    """The sender. `answers` grows while it runs, in the order in which answers come.
+
+    `lags` are the moments at which it fell behind, because others used its core.
+    """
 
     def __init__(self, port, rate):
         super().__init__(daemon=True)
         self.port, self.rate = port, rate
-        self.answers, self.problem = [], None
+        self.answers, self.lags, self.problem = [], [], None
         self._stopping = threading.Event()
         self._poll, self._streams, self._idle = select.epoll(), {}, []
         self.start()
@@ -106,6 +109,7 @@ class Load(threading.Thread):
             if self._stopping.is_set():
                 due = now + 0.01
             elif now - due > BEHIND:
+                self.lags.append(due)
                 due = now
             while due <= now:
                 self._send()

@@ -18,6 +18,7 @@ FULL = 0.9  # of its third, from which its share is full again
 @dataclass(frozen=True)
 class Outcome:
     requests: int
+    lags: int  # how often the load fell behind: more than never, and others had the core
     failed: int
     reasons: dict  # {status or kind of problem: how many}
     late: int
@@ -29,12 +30,12 @@ class Outcome:
     ended: float
 
 
-def of(answers, seen, heard, began, ended, origin, origins, detected):
+def of(answers, lags, seen, heard, began, ended, origin, origins, detected):
     """The outcome of one drill; `seen` is when what reached the broken origin was sent, `heard`
     when the proxy said that it takes it out."""
     failed = [one for one in answers if one.failed]
     return Outcome(
-        requests=len(answers), failed=len(failed),
+        requests=len(answers), lags=len(lags), failed=len(failed),
         reasons=dict(Counter(one.reason for one in failed)),
         late=sum(one.took > LATE for one in answers),
         slowest=max(one.took for one in answers),
