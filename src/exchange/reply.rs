@@ -170,6 +170,7 @@ pub(super) async fn refuse(
     let read_whole = skip_body(client, exchange);
     let keep_alive =
         exchange.keep_alive && read_whole && fault.leaves_framing_sound() && !worker.is_draining();
+    let retry_after = retry_after(exchange, fault);
     let scratch = &mut *exchange.scratch;
     let date = worker.http_date();
     let about = FaultAnswer {
@@ -179,7 +180,7 @@ pub(super) async fn refuse(
         keep_alive,
         date: &date,
         request_id: Some(&request_id.text()),
-        retry_after: None,
+        retry_after,
     };
     scratch.out.clear();
     answer::write_fault(fault, &about, &mut scratch.out);
@@ -192,6 +193,16 @@ pub(super) async fn refuse(
         Ok(()) if read_whole && fault.leaves_framing_sound() => Reuse::Close,
         Ok(()) => Reuse::Linger,
     }
+}
+
+/// When it is worth while to come back, in seconds: where the pool was full, when those who waited
+/// then have been answered or refused.
+fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
+    if !matches!(fault.cause, Cause::QueueFull | Cause::QueueTimeout) {
+        return None;
+    }
+    let wait = exchange.plan().queue.timeout;
+    Some(u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1))
 }
 
 /// The answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).

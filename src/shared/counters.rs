@@ -56,6 +56,7 @@ counters! {
     ClientAborts, Counter, "client_aborts_total", "Clients that left before their answer was whole";
     ClientTimeouts, Counter, "client_timeouts_total", "Clients cut because they stopped reading";
     Incomplete, Counter, "responses_incomplete_total", "Answers cut after their head had gone out";
+    Queued, Gauge, "requests_queued", "Requests that wait in front of a full pool";
     Retries, Counter, "retries_total", "Requests asked again";
     RetryAnswered, Counter, "retries_refused_total{reason=\"answered\"}", "Requests not asked again: the client had seen a part of an answer";
     RetryBodyGone, Counter, "retries_refused_total{reason=\"body_gone\"}", "Requests not asked again: a part of the body was gone";

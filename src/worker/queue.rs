@@ -9,7 +9,7 @@ use std::{cell::RefCell, collections::VecDeque, os::fd::RawFd, rc::Rc};
 use super::InForce;
 use crate::base::ids::PoolId;
 use crate::net::{fd, signal::Signal};
-use crate::shared::{line::Line, permits::Permit};
+use crate::shared::{counters::Counter, line::Line, permits::Permit};
 
 /// Who waits on this core.
 pub(super) struct Queue {
@@ -96,6 +96,7 @@ impl Place {
         let ticket = Rc::new(Ticket { called: Signal::default(), by, client });
         queue.tickets.borrow_mut().push_back(Rc::clone(&ticket));
         queue.count();
+        in_force.counters.add(Counter::Queued, 1);
         Some(Place { in_force: Rc::clone(in_force), pool, ticket, _permit: permit })
     }
 
@@ -131,5 +132,6 @@ impl Drop for Place {
         if let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() {
             queue.remove(&self.ticket);
         }
+        self.in_force.counters.sub(Counter::Queued, 1);
     }
 }

@@ -33,9 +33,11 @@ mod hygiene;
 mod smuggling;
 mod targets;
 
+mod again;
 mod balance;
 mod misbehaviour;
 mod names;
+mod queue;
 mod reuse;
 
 mod aborts;

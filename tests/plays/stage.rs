@@ -64,6 +64,7 @@ struct Text {
     bind: Option<SocketAddr>,
     only_routes: bool,
     written: Vec<String>,
+    each: String,
     global: String,
     limits: String,
     listener: String,
@@ -81,8 +82,9 @@ impl Text {
         let cores = self.cores.unwrap_or(1);
         let bind = self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mut list = String::new();
+        let each = &self.each;
         for (address, weight) in backends {
-            write!(list, "{{ address = \"{address}\", weight = {weight} }}, ").unwrap();
+            write!(list, "{{ address = \"{address}\", weight = {weight}{each} }}, ").unwrap();
         }
         for address in &self.written {
             write!(list, "\"{address}\", ").unwrap();
@@ -164,6 +166,12 @@ impl Setting {
     /// A backend with this script and weight.
     pub(crate) fn weighted(mut self, script: Script, weight: u16) -> Setting {
         self.scripts.push((script, weight));
+        self
+    }
+
+    /// A further key of each of the stage's backends.
+    pub(crate) fn each(mut self, key: &str) -> Setting {
+        write!(self.text.each, ", {key}").unwrap();
         self
     }
 

@@ -1,0 +1,174 @@
+//! Plays of requests that are asked again: with their bodies, in time, and what stands when nobody
+//! answers better.
+
+use std::time::Duration;
+
+use crate::{
+    backend::{Script, plays},
+    client::{Client, get},
+    scripts::{answers, answers_each, delays, ok, sends, sends_and_closes},
+    stage::{Driver, Setting, Stage, expect_about},
+};
+
+on_both_drivers!(
+    an_answer_that_was_declined_is_better_than_a_fault,
+    a_body_that_came_in_pieces_is_sent_again,
+    a_body_that_is_still_coming_is_sent_again,
+    a_body_is_sent_again_as_often_as_it_takes,
+    a_body_that_outgrows_its_bound_is_not_sent_again,
+    a_post_is_not_sent_again_however_small,
+    a_try_that_takes_too_long_makes_room_for_another,
+    refusals_are_counted_by_reason,
+);
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
+
+fn an_answer_that_was_declined_is_better_than_a_fault(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("retry = { attempts = 2, on = [\"connect-failure\", \"503\"] }\npassive = { max-failures = 0 }")
+        .backend(sends(BUSY))
+        .backend(Script::Refuses)
+        .start();
+    let mut client = stage.connect();
+    for _ in 0..4 {
+        client.get("/").expect(503, "busy");
+    }
+    assert!(stage.count("retries_total") >= 1);
+}
+
+/// Answers with the body it was sent.
+fn echoes_bodies() -> Script {
+    answers_each(|request| ok(String::from_utf8_lossy(&request.body)).into_bytes())
+}
+
+/// Reads so many bytes of a request's body and closes.
+fn reads_some_and_closes() -> Script {
+    plays(|visit| {
+        visit.head()?;
+        Ok(())
+    })
+}
+
+/// A stage whose first backend does this, and whose second echoes.
+fn before_an_echo(driver: Driver, first: Script) -> Setting {
+    Stage::on(driver).pool("passive = { max-failures = 0 }").backend(first).backend(echoes_bodies())
+}
+
+const PIECES: [&str; 3] = ["one ", "two ", "three"];
+
+/// A PUT that comes in pieces, its body of known length or in chunks.
+fn put_in_pieces(client: &mut Client, chunked: bool, between: impl Fn()) -> &mut Client {
+    let whole: usize = PIECES.iter().map(|piece| piece.len()).sum();
+    if chunked {
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    } else {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {whole}\r\n\r\n"));
+    }
+    for piece in PIECES {
+        between();
+        if chunked {
+            client.send(format!("{:x}\r\n{piece}\r\n", piece.len()));
+        } else {
+            client.send(piece);
+        }
+    }
+    if chunked {
+        client.send("0\r\n\r\n");
+    }
+    client
+}
+
+fn a_body_that_came_in_pieces_is_sent_again(driver: Driver) {
+    for chunked in [false, true] {
+        let stage = before_an_echo(driver, sends_and_closes("")).start();
+        let mut client = stage.connect();
+        for _ in 0..4 {
+            let pause = || std::thread::sleep(Duration::from_millis(5));
+            put_in_pieces(&mut client, chunked, pause).response().expect(200, "one two three");
+        }
+        assert!(stage.count("retries_total") >= 1, "chunked: {chunked}");
+    }
+}
+
+fn a_body_that_is_still_coming_is_sent_again(driver: Driver) {
+    for chunked in [false, true] {
+        let stage = before_an_echo(driver, reads_some_and_closes()).start();
+        for _ in 0..2 {
+            let mut client = stage.connect();
+            // The rest of the body comes when the first backend is long gone.
+            let gone = || std::thread::sleep(Duration::from_millis(30));
+            put_in_pieces(&mut client, chunked, gone).response().expect(200, "one two three");
+        }
+        assert!(stage.count("retries_total") >= 1, "chunked: {chunked}");
+    }
+}
+
+fn a_body_is_sent_again_as_often_as_it_takes(driver: Driver) {
+    for chunked in [false, true] {
+        let stage = Stage::on(driver)
+            .pool("retry = { attempts = 3 }\npassive = { max-failures = 0 }")
+            .backend(reads_some_and_closes())
+            .backend(sends_and_closes(""))
+            .backend(echoes_bodies())
+            .start();
+        for _ in 0..3 {
+            let mut client = stage.connect();
+            let pause = || std::thread::sleep(Duration::from_millis(10));
+            put_in_pieces(&mut client, chunked, pause).response().expect(200, "one two three");
+        }
+        assert!(stage.count("retries_total") >= 2, "chunked: {chunked}");
+    }
+}
+
+fn a_body_that_outgrows_its_bound_is_not_sent_again(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("retry = { body = \"8B\" }\npassive = { max-failures = 0 }")
+        .backend(sends_and_closes(""))
+        .backend(sends_and_closes(""))
+        .start();
+    let mut client = stage.connect();
+    let pause = || std::thread::sleep(Duration::from_millis(5));
+    put_in_pieces(&mut client, false, pause).response().expect_fault(502, "backend_reset");
+    assert_eq!(stage.count("retries_total"), 0);
+    stage.expect_count("retries_refused_total{reason=\"body_gone\"}", 1);
+}
+
+fn a_post_is_not_sent_again_however_small(driver: Driver) {
+    let stage = before_an_echo(driver, sends_and_closes("")).start();
+    let mut client = stage.connect();
+    for _ in 0..2 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nb");
+        std::thread::sleep(Duration::from_millis(5));
+        let response = client.send("ody").response();
+        assert!(response.status == 502 || response.text() == "body", "{response:#?}");
+    }
+    assert_eq!(stage.count("retries_total"), 0);
+}
+
+fn a_try_that_takes_too_long_makes_room_for_another(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("retry = { attempts = 2, on = [\"timeout\"], per-try = \"300ms\" }")
+        .backend(delays(Duration::from_secs(30), "late"))
+        .backend(answers("b"))
+        .start();
+    let mut client = stage.connect();
+    let mut waits =
+        [0, 1].map(|_| client.send(get("/")).waits(|client| client.response().expect(200, "b")));
+    // At least one of them met the slow backend first.
+    waits.sort();
+    expect_about(waits[1], Duration::from_millis(300));
+    assert!(stage.count("retries_total") >= 1);
+}
+
+fn refusals_are_counted_by_reason(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("retry = { attempts = 2, on = [\"connect-failure\"] }")
+        .backend(sends_and_closes(""))
+        .start();
+    stage.get("/").expect_fault(502, "backend_reset");
+    stage.expect_count("retries_refused_total{reason=\"not_named\"}", 1);
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    client.response().expect_fault(502, "backend_reset");
+    stage.expect_count("retries_refused_total{reason=\"not_idempotent\"}", 1);
+}
