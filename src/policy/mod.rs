@@ -9,6 +9,7 @@ pub(crate) mod balance;
 pub(crate) mod blame;
 #[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod breaker;
+pub(crate) mod budget;
 pub(crate) mod connect;
 #[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod health;

@@ -7,7 +7,6 @@
 mod atomics;
 pub(crate) mod backends;
 pub(crate) mod bell;
-#[allow(dead_code, reason = "the health thread, being written, uses it")]
 pub(crate) mod budget;
 pub(crate) mod counters;
 pub(crate) mod inbox;

@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use crate::observe::events::Event;
 use crate::plan::{Plan, Pool};
-use crate::policy::{balance::Prepared, sticky::Pins};
+use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{
     backends::Backends, budget::Budget, inbox::Outbox, line::Line, lost::Lost, outcomes::Outcomes,
     permits::Permits, standing::Published,
@@ -58,7 +58,7 @@ impl PoolShared {
             prepared: Prepared::of(pool, seed),
             pins: None,
             published: published.clone(),
-            budget: pool.retry.budget.map(|_| Budget::new(0)),
+            budget: pool.retry.budget.map(|plan| Budget::new(budget::full(&plan))),
             line: (bounded && pool.queue.size > 0).then(|| Line::new(pool.queue.size, workers)),
             slots: if bounded { slots.collect() } else { Arc::default() },
         }

@@ -22,7 +22,7 @@ use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::{self, Pool};
 use crate::policy::{
     balance::{Balancer, Candidates, Needs, Sample, Weights},
-    resolve,
+    budget, resolve,
     sticky::Pins,
 };
 use crate::proto::h1::Backend;
@@ -364,11 +364,15 @@ impl PoolView {
 
     /// Whether the pool's budget allows one more retry, which is then taken from it.
     pub(crate) fn may_ask_again(&self, plan: &Pool, now: u64) -> bool {
-        let (Some(left), Some(budget)) = (&self.shared.budget, &plan.retry.budget) else {
+        let (Some(left), Some(plan)) = (&self.shared.budget, &plan.retry.budget) else {
             return true;
         };
-        let _ = (left, budget, now);
-        true
+        let fresh = if budget::is_due(left.left(), now) {
+            left.fresh(self.backends.load.requests(self.id))
+        } else {
+            0
+        };
+        left.take(|left| budget::take(plan, left, fresh, now))
     }
 
     /// Notes that a backend would not let us connect.

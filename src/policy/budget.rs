@@ -1,0 +1,145 @@
+//! How many retries there may be beside the requests of a pool: so that a pool that fails is not
+//! asked several times as much.
+//!
+//! Each request earns a share of a retry and each second some more. What was earned is forgotten
+//! in the course of ten seconds, so a pool never has more than the last ten seconds have brought.
+//! All of it is one number, which the cores share (`shared/budget.rs`); pure.
+
+use crate::plan::RetryBudget;
+
+/// How long what was earned lasts.
+const WINDOW_TICKS: u64 = 100;
+/// A tick: how often requests are looked up, however many retries there are.
+const TICK_MS: u64 = 100;
+
+/// The number: the tick when it was made, and what was left then, in thousandths of a retry.
+#[derive(Clone, Copy)]
+struct Left {
+    tick: u64,
+    parts: u64,
+}
+
+const PARTS: u64 = 1_000;
+
+impl Left {
+    fn unpack(left: u64) -> Left {
+        Left { tick: left >> 32, parts: left & u64::from(u32::MAX) }
+    }
+
+    fn pack(self) -> u64 {
+        self.tick << 32 | self.parts.min(u64::from(u32::MAX))
+    }
+}
+
+/// What is left at the start: as after ten quiet seconds.
+pub(crate) fn full(budget: &RetryBudget) -> u64 {
+    Left { tick: 0, parts: earned(budget, 0, WINDOW_TICKS) }.pack()
+}
+
+/// Whether requests are to be looked up, as they have earned something since.
+pub(crate) fn is_due(left: u64, now: u64) -> bool {
+    now / TICK_MS > Left::unpack(left).tick
+}
+
+/// What is left after a retry is asked for, and whether it may be made. `fresh` are requests that
+/// have earned nothing yet.
+pub(crate) fn take(budget: &RetryBudget, left: u64, fresh: u64, now: u64) -> (u64, bool) {
+    let Left { tick, parts } = Left::unpack(left);
+    let ticks = (now / TICK_MS).saturating_sub(tick);
+    let earned = earned(budget, fresh, ticks);
+    let has = if ticks < WINDOW_TICKS {
+        parts - parts * ticks / WINDOW_TICKS + earned
+    } else {
+        earned * WINDOW_TICKS / ticks
+    };
+    let is_granted = has >= PARTS;
+    let parts = if is_granted { has - PARTS } else { has };
+    (Left { tick: tick + ticks, parts }.pack(), is_granted)
+}
+
+/// What so many requests and ticks earn, in parts.
+fn earned(budget: &RetryBudget, requests: u64, ticks: u64) -> u64 {
+    let by_requests = u128::from(requests) * u128::from(PARTS * u64::from(budget.ratio.0));
+    let by_time = u128::from(ticks) * u128::from(PARTS * u64::from(budget.per_second));
+    let earned = by_requests / 1_000_000 + by_time * u128::from(TICK_MS) / 1000;
+    u64::try_from(earned).unwrap_or(u64::MAX).min(u64::MAX / WINDOW_TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Share;
+
+    /// Asks for so many retries at a time, after so many requests since the last; how many may be
+    /// made.
+    fn ask(budget: &RetryBudget, left: &mut u64, now: u64, requests: u64, times: u64) -> u64 {
+        let granted = (0..times).filter(|nth| {
+            let (after, is_granted) =
+                take(budget, *left, if *nth == 0 { requests } else { 0 }, now);
+            *left = after;
+            is_granted
+        });
+        granted.count() as u64
+    }
+
+    /// For each time, requests since the last and retries wanted: how many may be made.
+    #[track_caller]
+    fn check(percent: u32, per_second: u32, asked: &[(u64, u64, u64)], expected: &[u64]) {
+        let budget = RetryBudget { ratio: Share::percent(percent), per_second };
+        let mut left = full(&budget);
+        let granted: Vec<u64> = asked
+            .iter()
+            .map(|(now, requests, times)| ask(&budget, &mut left, *now, *requests, *times))
+            .collect();
+        assert_eq!(granted, expected, "{percent} % and {per_second}/s, {asked:?}");
+    }
+
+    #[test]
+    fn begins_as_after_ten_quiet_seconds() {
+        check(20, 10, &[(0, 0, 200)], &[100]);
+        check(20, 10, &[(500_000, 0, 200)], &[100]);
+        check(20, 0, &[(0, 0, 5)], &[0]);
+    }
+
+    #[test]
+    fn requests_earn_their_share_and_seconds_theirs() {
+        check(20, 0, &[(0, 10, 5), (50, 4, 1), (60, 1, 1)], &[2, 0, 1]);
+        check(0, 10, &[(0, 0, 100), (100, 0, 5), (1100, 0, 50)], &[100, 1, 10]);
+        check(20, 10, &[(0, 0, 100), (1000, 100, 50)], &[100, 30]);
+        check(0, 0, &[(0, 1_000_000, 3), (10_000, 1_000_000, 3)], &[0, 0]);
+        check(100, 0, &[(0, u64::MAX, 3)], &[3]);
+        check(100, u32::MAX, &[(u64::from(u32::MAX) * 50, u64::MAX, 3)], &[3]);
+    }
+
+    #[test]
+    fn what_was_earned_is_gone_after_ten_seconds() {
+        // 1,000 requests earn 200; half of them is forgotten after 5 s, all after 10 s.
+        let spend_one = (0, 1000, 1);
+        check(20, 0, &[spend_one, (5_000, 0, 300)], &[1, 99]);
+        check(20, 0, &[spend_one, (10_000, 0, 300)], &[1, 0]);
+        // Of what a minute has earned there is as much as the last ten seconds of it have.
+        check(20, 0, &[(60_000, 6_000, 500)], &[200]);
+    }
+
+    #[test]
+    fn in_the_long_run_there_are_as_many_as_was_earned() {
+        // 100 requests a second for 100 s, a retry wanted for each: 20 % and 10 a second, and the
+        // 100 of the start.
+        let budget = RetryBudget { ratio: Share::percent(20), per_second: 10 };
+        let mut left = full(&budget);
+        let granted: u64 = (1..=1000).map(|tick| ask(&budget, &mut left, tick * 100, 10, 10)).sum();
+        assert!((3_000..=3_100).contains(&granted), "{granted}");
+    }
+
+    #[test]
+    fn requests_are_looked_up_once_in_a_tick() {
+        let budget = RetryBudget::default();
+        let left = full(&budget);
+        assert!(!is_due(left, 99) && is_due(left, 100));
+        let (left, _) = take(&budget, left, 0, 199);
+        assert!(!is_due(left, 199) && is_due(left, 200));
+        // A clock that goes back gives nothing, and takes nothing.
+        let (after, _) = take(&budget, left, 0, 50);
+        assert!(after < left && !is_due(after, 199));
+    }
+}
