@@ -25,7 +25,8 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\
 
 fn an_answer_that_was_declined_is_better_than_a_fault(driver: Driver) {
     let stage = Stage::on(driver)
-        .pool("retry = { attempts = 2, on = [\"connect-failure\", \"503\"] }\npassive = { max-failures = 0 }")
+        .pool("retry = { attempts = 2, on = [\"connect-failure\", \"503\"] }")
+        .pool("passive = { max-failures = 0 }")
         .backend(sends(BUSY))
         .backend(Script::Refuses)
         .start();
