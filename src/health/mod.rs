@@ -4,13 +4,19 @@
 //! together who may be asked. What follows from a result is decided in `policy`. It sleeps until
 //! something is posted or due: without probes and failures it makes no system calls.
 
+mod probe;
+mod prober;
 mod run;
+mod verdicts;
 
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
+
 use crate::net::runtime::{Room, Runtime};
+use crate::observe::events::Event;
 use crate::plan::{Driver, Plan};
-use crate::shared::{inbox::Inbox, outcomes::Posted};
+use crate::shared::{backends::Backends, inbox::Inbox, outcomes::Posted};
 
 /// As many as monoio makes at the least; a turn of probes fits.
 const ROOM: Room = Room { entries: 256, completions: 1024 };
@@ -20,13 +26,16 @@ pub(crate) struct Job {
     pub(crate) plan: Arc<Plan>,
     pub(crate) inbox: Inbox,
     pub(crate) posted: Posted,
+    /// Where it publishes, and what cores count.
+    pub(crate) backends: Backends,
+    pub(crate) to_people: Sender<Event>,
 }
 
 impl Job {
     /// Watches over the backends until told to end; says through `ready` when it begins.
     ///
     /// # Errors
-    /// A sentence, where there is no runtime.
+    /// A sentence, where there is no runtime or a probe cannot be sent.
     pub(crate) fn run(self, ready: impl FnOnce()) -> Result<(), String> {
         let driver = match self.plan.global.driver {
             // What there is, and why, is said by the cores; this thread serves with what it gets.

@@ -1,25 +1,75 @@
 //! What the thread does, turn after turn, until it is told to end.
 
-use std::io;
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    time::Duration,
+};
 
-use super::Job;
-use crate::net::wake::Bell;
+use super::{Job, prober::Prober, verdicts::Verdicts};
+use crate::base::rng::Rng;
+use crate::net::{clock::Clock, io::sleep, wake::Bell};
 use crate::shared::inbox::Message;
 
-/// Hears what is posted until told to end.
-pub(super) async fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
-    let Job { inbox, posted, .. } = job;
-    let bell = Bell::adopt(inbox.bell())?;
+/// How long the end waits for probes to notice it, in steps.
+const END_STEP: Duration = Duration::from_millis(5);
+const END_STEPS: u32 = 200;
+
+/// Watches until told to end.
+pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
+    let Job { plan, inbox, posted, backends, to_people } = job;
+    let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
+    let clock = Clock::new();
+    // The standard library's hasher keys are the process's own chance.
+    let mut chance = Rng::seeded(RandomState::new().build_hasher().finish());
+    let mut verdicts = Verdicts::new(&plan, backends, to_people, &mut chance, clock.now());
+    let mut prober = Prober::new(&plan, chance.next(), clock.now())?;
+    let news = prober.news();
     ready();
     loop {
-        bell.rung().await?;
+        clock.renew();
+        let now = clock.now();
         while let Some(message) = inbox.next() {
             match message {
-                Message::Addresses(_) | Message::Room(_) | Message::Drain => {}
-                Message::Stop => return Ok(()),
+                Message::Addresses(found) => {
+                    for found in found.iter() {
+                        let id = (found.pool, found.backend);
+                        verdicts.addressed(id, &found.addresses, now);
+                    }
+                    prober.moved(&found, now);
+                }
+                Message::Drain | Message::Room(_) => {}
+                Message::Stop => return end(prober).await,
             }
         }
-        let _ = posted.missed();
-        while posted.next().is_some() {}
+        verdicts.hear(&posted, now);
+        for ended in prober.ended() {
+            let (pool, backend) = (ended.pool, ended.backend);
+            if let Some(result) = ended.result {
+                verdicts.probed((pool, backend), result, now);
+            }
+            prober.rest(&ended, verdicts.interval(pool, backend), now);
+        }
+        let due = [verdicts.turn(now), prober.begin(now)].into_iter().flatten().min();
+        let rung = match due {
+            Some(due) => news.come.or(bell.rung_within(millis(due.saturating_sub(now)))).await,
+            None => news.come.or(bell.rung()).await,
+        };
+        rung.unwrap_or(Ok(())).map_err(|error| error.to_string())?;
     }
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Ends the probes under way and waits for them, as what a ring still does it must not lose.
+async fn end(mut prober: Prober) -> Result<(), String> {
+    for _ in 0..END_STEPS {
+        if prober.end() {
+            break;
+        }
+        sleep(END_STEP).await;
+    }
+    Ok(())
 }

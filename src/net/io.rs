@@ -4,10 +4,21 @@
 //! the sweep could shut down, because monoio makes the socket inside: so it alone is under a timer
 //! that drops it (tried: no descriptor leaks).
 
-use std::{cell::Cell, future::Future, io, net::SocketAddr, os::fd::AsFd, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, RawFd},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use monoio::net::TcpStream;
 use rustix::net::sockopt;
+
+use super::fd::Half;
 
 /// How long sent data may go without an acknowledgement before the peer counts as dead, in
 /// milliseconds.
@@ -93,6 +104,43 @@ async fn until(
     connecting: impl Future<Output = io::Result<TcpStream>>,
 ) -> io::Result<TcpStream> {
     monoio::time::timeout(time, connecting).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Runs operations on one socket to their end. When `end` comes first the socket is shut down, so
+/// that they end at once; what they said then is not asked any more.
+pub(crate) async fn ended_by<T>(
+    end: impl Future<Output = ()>,
+    fd: RawFd,
+    operations: impl Future<Output = T>,
+) -> Option<T> {
+    let (mut end, mut operations) = (pin!(end), pin!(operations));
+    let mut is_over = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = operations.as_mut().poll(cx) {
+            return Poll::Ready((!is_over).then_some(output));
+        }
+        if !is_over && end.as_mut().poll(cx).is_ready() {
+            is_over = true;
+            super::fd::shut_down(fd, Half::Both);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Until the time is over or a wait that may be dropped at will; whether it was the wait.
+///
+/// # Errors
+/// Those of the wait.
+#[expect(clippy::disallowed_methods, reason = "nothing is lost with a poll")]
+pub(crate) async fn at_most(
+    time: Duration,
+    wait: impl Future<Output = io::Result<()>>,
+) -> io::Result<bool> {
+    match monoio::time::timeout(time, wait).await {
+        Ok(ended) => ended.map(|()| true),
+        Err(_) => Ok(false),
+    }
 }
 
 /// What every connection gets: no Nagle (a rival without it stalls 44 ms on every 16 KiB answer),

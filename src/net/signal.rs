@@ -7,7 +7,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// A flag that is raised once and stays up.
+/// A flag that stays up once it is raised, until somebody lowers it.
 #[derive(Default)]
 pub(crate) struct Signal {
     raised: Cell<bool>,
@@ -19,6 +19,11 @@ impl Signal {
     pub(crate) fn raise(&self) {
         self.raised.set(true);
         self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Takes it down again.
+    pub(crate) fn lower(&self) {
+        self.raised.set(false);
     }
 
     pub(crate) fn is_raised(&self) -> bool {

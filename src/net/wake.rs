@@ -8,9 +8,12 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use monoio::net::UnixStream;
+
+use super::io::at_most;
 
 /// A bell that this thread waits for.
 pub(crate) struct Bell {
@@ -24,6 +27,11 @@ impl Bell {
         let copy = fd.as_fd().try_clone_to_owned()?;
         let polled = UnixStream::from_std(std::os::unix::net::UnixStream::from(copy))?;
         Ok(Bell { polled, fd: Arc::clone(fd) })
+    }
+
+    /// Until it has rung or the time is over.
+    pub(crate) async fn rung_within(&self, time: Duration) -> io::Result<()> {
+        at_most(time, self.rung()).await.map(drop)
     }
 
     /// Until it has rung since the last time; many rings are one.

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, PoolId};
+use crate::policy::standing::{Change, State};
 use crate::shared::lost::Lost;
 
 /// Events that may wait to be told; what is too much is forgotten, as a core tells it again.
@@ -21,11 +22,14 @@ const PERIOD_MS: u64 = 1_000;
 /// What a core tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A connection to a backend could not be made.
+    /// A connection to a backend could not be made. Told of where the health thread does not say
+    /// soon that it leaves the backend out.
     Unreachable(PoolId, BackendId, Cause),
     /// It could be made again.
     Reachable(PoolId, BackendId),
     Limit(Limit),
+    /// The health thread has decided.
+    Standing(PoolId, Change),
     /// No core tells anything any more.
     End,
 }
@@ -112,19 +116,24 @@ pub(crate) struct Digest {
     limits: [Option<u64>; LIMITS],
 }
 
-/// What was told of a backend.
+/// What was told of a backend, and what was not yet.
 struct Told {
+    /// What people believe.
     reachable: bool,
-    /// When.
-    at: u64,
-    /// What it came to since, where people do not know that yet.
-    untold: Option<Event>,
+    /// From when on they may be told of it.
+    due: u64,
+    /// It could not be reached, and people do not know.
+    lost: Option<Event>,
+    /// It could be reached after that.
+    found: Option<Event>,
+    /// In which ways the health thread has said that it is out, a bit for each.
+    out: u8,
 }
 
 impl Digest {
     /// Takes an event; what is to be told at once, if anything.
     pub(crate) fn observe(&mut self, event: Event, now: u64) -> Option<Event> {
-        let (key, reachable) = match event {
+        let key = match event {
             Event::Limit(limit) => {
                 let last = self.limits.get_mut(limit as usize)?;
                 let due = last.is_none_or(|last| now >= last + PERIOD_MS);
@@ -133,15 +142,19 @@ impl Digest {
                     event
                 });
             }
+            Event::Standing(pool, change) => {
+                if let Change::Backend { backend, to, .. } = change {
+                    self.backends.entry((pool, backend)).or_default().decided(to);
+                }
+                return Some(event);
+            }
             Event::End => return None,
-            Event::Unreachable(pool, backend, _) => ((pool, backend), false),
-            Event::Reachable(pool, backend) => ((pool, backend), true),
+            Event::Unreachable(pool, backend, _) | Event::Reachable(pool, backend) => {
+                (pool, backend)
+            }
         };
-        let Some(told) = self.backends.get_mut(&key) else {
-            self.backends.insert(key, Told { reachable, at: now, untold: None });
-            return Some(event);
-        };
-        told.untold = (told.reachable != reachable).then_some(event);
+        let told = self.backends.entry(key).or_default();
+        told.observe(event, now);
         told.due(now)
     }
 
@@ -152,21 +165,69 @@ impl Digest {
 
     /// How long until something becomes due, at most; none = nothing will.
     pub(crate) fn waits(&self) -> Option<u64> {
-        self.backends.values().any(|told| told.untold.is_some()).then_some(PERIOD_MS)
+        self.backends.values().any(Told::waits).then_some(PERIOD_MS)
+    }
+}
+
+impl Default for Told {
+    fn default() -> Told {
+        Told { reachable: true, due: 0, lost: None, found: None, out: 0 }
     }
 }
 
 impl Told {
+    /// A core could reach it, or could not. A loss is held back for a while, in which the health
+    /// thread may say it better.
+    fn observe(&mut self, event: Event, now: u64) {
+        if self.out != 0 {
+            return;
+        }
+        let is_loss = matches!(event, Event::Unreachable(..));
+        if is_loss && self.reachable && self.lost.is_none() {
+            self.due = self.due.max(now + PERIOD_MS);
+            self.lost = Some(event);
+        }
+        let is_news = !self.reachable || self.lost.is_some();
+        self.found = (!is_loss && is_news).then_some(event);
+    }
+
+    /// The health thread has decided, and says so itself: what it is by what cores see is its
+    /// business until it says that the backend is back.
+    fn decided(&mut self, to: State) {
+        let (way, is_out) = match to {
+            State::Up => (1, false),
+            State::Down => (1, true),
+            State::Admitted => (2, false),
+            State::Ejected | State::Returning => (2, true),
+            State::Closed => (4, false),
+            State::Open | State::HalfOpen => (4, true),
+        };
+        if is_out {
+            *self = Told { due: self.due, out: self.out | way, ..Told::default() };
+        } else {
+            self.out &= !way;
+        }
+    }
+
     fn due(&mut self, now: u64) -> Option<Event> {
-        let event = self.untold.filter(|_| now >= self.at + PERIOD_MS)?;
-        *self = Told { reachable: !self.reachable, at: now, untold: None };
+        if now < self.due {
+            return None;
+        }
+        let event = if self.reachable { self.lost.take() } else { self.found.take() }?;
+        self.reachable = !self.reachable;
+        self.due = now + PERIOD_MS;
         Some(event)
+    }
+
+    fn waits(&self) -> bool {
+        self.lost.is_some() || self.found.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::standing::Cause as Why;
 
     const DOWN: Event = Event::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
     const UP: Event = Event::Reachable(PoolId(0), BackendId(1));
@@ -189,19 +250,60 @@ mod tests {
 
     #[test]
     fn a_backend_is_told_of_when_it_goes_and_when_it_returns() {
-        check(
-            &[(5, Some(DOWN)), (9, Some(DOWN)), (2_000, Some(DOWN)), (3_000, Some(UP))],
-            &[(5, DOWN), (3_000, UP)],
-        );
-        check(&[(5, Some(DOWN)), (6, Some(OTHER))], &[(5, DOWN), (6, OTHER)]);
+        let gone = [(5, Some(DOWN)), (9, Some(DOWN)), (1_004, None), (1_005, None)];
+        let back = [(2_000, Some(DOWN)), (3_000, Some(UP)), (3_001, Some(UP))];
+        check(&[&gone[..], &back].concat(), &[(1_005, DOWN), (3_000, UP)]);
+        let two = [(5, Some(DOWN)), (6, Some(OTHER)), (1_006, None)];
+        let mut digest = Digest::default();
+        for (now, event) in two {
+            assert_eq!(event.and_then(|event| digest.observe(event, now)), None);
+        }
+        assert_eq!(digest.due(1_006).count(), 2);
     }
 
     #[test]
     fn a_backend_that_flaps_is_told_of_once_a_second_and_at_last_rightly() {
         let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (8, Some(UP)), (1_005, None)];
-        check(&flaps, &[(5, DOWN), (1_005, UP)]);
-        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (2_000, None)];
-        check(&flaps, &[(5, DOWN)]);
+        check(&[&flaps[..], &[(2_005, None)]].concat(), &[(1_005, DOWN), (2_005, UP)]);
+        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (1_005, None), (2_005, None)];
+        check(&flaps, &[(1_005, DOWN)]);
+    }
+
+    #[test]
+    fn what_the_health_thread_says_is_not_said_twice() {
+        let decided = |from, to| {
+            let (backend, cause) = (BackendId(1), Why::Elapsed);
+            let change = Change::Backend { backend, from, to, cause, lasted_ms: 7 };
+            Event::Standing(PoolId(0), change)
+        };
+        let ejected = decided(State::Admitted, State::Ejected);
+        let down = decided(State::Up, State::Down);
+        let (up, admitted) =
+            (decided(State::Down, State::Up), decided(State::Returning, State::Admitted));
+        check(
+            &[
+                (5, Some(DOWN)),
+                (400, Some(ejected)),
+                (410, Some(down)),
+                (500, Some(DOWN)),
+                (2_000, Some(up)),
+                (2_100, Some(UP)),
+                (2_200, Some(DOWN)),
+                (9_000, Some(admitted)),
+                (9_100, Some(UP)),
+                (20_000, Some(DOWN)),
+                (21_000, None),
+                (22_000, Some(UP)),
+            ],
+            &[
+                (400, ejected),
+                (410, down),
+                (2_000, up),
+                (9_000, admitted),
+                (21_000, DOWN),
+                (22_000, UP),
+            ],
+        );
     }
 
     #[test]

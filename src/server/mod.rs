@@ -16,6 +16,7 @@ mod reporter;
 mod run;
 pub(crate) mod secrets;
 mod spawn;
+mod standing;
 mod start;
 mod watch;
 

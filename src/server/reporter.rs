@@ -13,8 +13,10 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{info, warn};
 
+use super::standing;
 use crate::observe::events::{Digest, Event, Limit};
 use crate::plan::{BackendId, Plan, PoolId};
+use crate::policy::standing::Change;
 use crate::shared::counters::{Counter, Slab};
 
 /// How long the end waits for the last lines.
@@ -82,6 +84,14 @@ impl Lines {
     fn say(&self, event: Event) {
         match event {
             Event::End => {}
+            Event::Standing(pool, Change::Backend { backend, to, cause, lasted_ms, .. }) => {
+                let (pool, backend) = self.names(pool, backend);
+                standing::say_of_backend((pool, backend), to, &standing::why(cause), lasted_ms);
+            }
+            Event::Standing(pool, Change::Pool { from, to, sound, of }) => {
+                let (pool, _) = self.names(pool, BackendId(0));
+                standing::say_of_pool(pool, (from, to), sound, of);
+            }
             Event::Unreachable(pool, backend, cause) => {
                 let (pool, backend) = self.names(pool, backend);
                 warn!(pool, backend, code = cause.row().code, "a backend cannot be reached");

@@ -151,7 +151,13 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     }
     let reporter = Reporter::start((common.events.clone(), told), plan, counters.clone())
         .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
-    let job = health::Job { plan: Arc::clone(&common.plan), inbox, posted };
+    let job = health::Job {
+        plan: Arc::clone(&common.plan),
+        inbox,
+        posted,
+        backends: common.backends.clone(),
+        to_people: common.events.clone(),
+    };
     let watch = Watch::start(to_health, job)?;
     let (alive, ended) = bounded::<()>(0);
     let mut handle = Handle {

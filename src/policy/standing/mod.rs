@@ -181,6 +181,7 @@ impl Standing {
     }
 
     /// What one backend is by its probes, its answers and its breaker.
+    #[allow(dead_code, reason = "the admin API shows it")]
     pub(crate) fn states(&self, id: BackendId) -> Option<[State; 3]> {
         self.slots.get(id.index()).map(Slot::states)
     }

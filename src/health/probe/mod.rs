@@ -1,0 +1,93 @@
+//! What a probe is: one connection of its own to a backend, and a verdict within a time.
+//!
+//! Connections are never kept: a connection that is used again would hide that a new one cannot be
+//! made. All addresses of a backend are one backend: the first that lets us connect is asked.
+
+mod http;
+mod tcp;
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use monoio::net::TcpStream;
+
+use self::http::Ask;
+use crate::net::{clock::precise, io as net_io, signal::Signal};
+use crate::plan::{self, Backend, Health};
+use crate::policy::{connect, health::ProbeFault};
+
+/// How one backend is probed.
+pub(super) enum Probe {
+    Tcp,
+    Http(Box<Ask>),
+}
+
+/// How long a probe may take, and what ends it before: the thread's end.
+#[derive(Clone, Copy)]
+pub(super) struct Limits<'a> {
+    pub(super) time: Duration,
+    pub(super) ending: &'a Signal,
+}
+
+impl Probe {
+    /// A backend's.
+    ///
+    /// # Errors
+    /// A sentence, where what is configured cannot be sent.
+    pub(super) fn of(health: &Health, backend: &Backend) -> Result<Probe, String> {
+        match &health.probe {
+            plan::Probe::Tcp => Ok(Probe::Tcp),
+            plan::Probe::Http(probe) => Ok(Probe::Http(Box::new(Ask::new(probe, backend)?))),
+        }
+    }
+
+    /// Probes whoever lives at these addresses. None where nothing was found out: the fault is
+    /// ours, or the thread ends.
+    pub(super) async fn run(
+        &self,
+        addresses: &[SocketAddr],
+        limits: Limits<'_>,
+    ) -> Option<Result<(), ProbeFault>> {
+        let began = precise();
+        let spent = || Duration::from_micros(precise().saturating_sub(began));
+        let mut last = None;
+        for (place, address) in addresses.iter().enumerate() {
+            let share = connect::share(limits.time, spent(), addresses.len() - place);
+            match limits.ending.or(net_io::connect(*address, share)).await? {
+                Ok(stream) => {
+                    let time = limits.time.saturating_sub(spent());
+                    return self.ask(stream, Limits { time, ..limits }).await;
+                }
+                Err(error) => last = fault(&error),
+            }
+        }
+        last.map(Err)
+    }
+
+    async fn ask(&self, stream: TcpStream, limits: Limits<'_>) -> Option<Result<(), ProbeFault>> {
+        match self {
+            Probe::Tcp => Some(tcp::judge(stream)),
+            Probe::Http(ask) => http::judge(ask, stream, limits).await,
+        }
+    }
+}
+
+/// What a connection that could not be made, or broke, says about the backend; none where it says
+/// more about us.
+fn fault(error: &io::Error) -> Option<ProbeFault> {
+    let is_ours = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EADDRNOTAVAIL,
+        libc::EAGAIN,
+    ];
+    if error.raw_os_error().is_some_and(|number| is_ours.contains(&number)) {
+        return None;
+    }
+    Some(match error.kind() {
+        io::ErrorKind::TimedOut => ProbeFault::Timeout,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ProbeFault::Reset,
+        _ => ProbeFault::Refused,
+    })
+}

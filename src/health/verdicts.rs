@@ -1,0 +1,180 @@
+//! Who may be asked, of every pool: what has happened goes in, what follows is published at once.
+//!
+//! What follows is decided in `policy::standing`. Here it is carried out, in an order that no core
+//! can misunderstand: permits of trials begin before a core may see that somebody is on trial.
+//! Then people are told. Without input or output of its own, so it is tested without a runtime.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::base::{
+    ids::{BackendId, PoolId},
+    rng::Rng,
+};
+use crate::observe::events::Event;
+use crate::plan::Plan;
+use crate::policy::{
+    health::ProbeFault,
+    standing::{Period, Standing},
+};
+use crate::shared::{
+    backends::Backends,
+    outcomes::{Outcome, Posted},
+};
+
+/// Changes that may wait for whoever tells people: every backend of four full pools at once. What
+/// is more than that is not told; all of it is published.
+const UNTOLD_MAX: usize = 4096;
+
+/// How soon what could not be told is told again.
+const UNTOLD_AGAIN_MS: u64 = 20;
+
+/// What is known of all pools.
+pub(super) struct Verdicts {
+    pools: Vec<Pool>,
+    backends: Backends,
+    to_people: Sender<Event>,
+    untold: VecDeque<Event>,
+}
+
+struct Pool {
+    standing: Standing,
+    /// When something is due.
+    due: Option<u64>,
+    /// The failures of each backend that were looked at last.
+    failed: Vec<u64>,
+}
+
+impl Verdicts {
+    pub(super) fn new(
+        plan: &Plan,
+        backends: Backends,
+        to_people: Sender<Event>,
+        chance: &mut Rng,
+        now: u64,
+    ) -> Verdicts {
+        let pool = |pool| Pool {
+            standing: Standing::new(pool, chance.next(), now),
+            due: Some(now),
+            failed: vec![0; pool.backends.len()],
+        };
+        let pools = plan.pools.iter().map(pool).collect();
+        Verdicts { pools, backends, to_people, untold: VecDeque::new() }
+    }
+
+    /// Takes what cores have posted. Whatever a failure came with, the rows are read after it.
+    pub(super) fn hear(&mut self, posted: &Posted, now: u64) {
+        let mut failing: Vec<(PoolId, BackendId)> = Vec::new();
+        if posted.missed() {
+            failing = self.unheard();
+        }
+        while let Some(outcome) = posted.next() {
+            match outcome {
+                Outcome::Failed { pool, backend } => failing.push((pool, backend)),
+                Outcome::Tried { pool, backend, epoch, ok } => {
+                    self.tried((pool, backend), epoch, ok, now);
+                }
+            }
+        }
+        failing.sort_unstable();
+        failing.dedup();
+        for (pool, backend) in failing {
+            let totals = self.backends.load.totals(pool, backend);
+            self.pools[pool.index()].failed[backend.index()] = totals.failed;
+            self.pools[pool.index()].standing.failed(backend, totals, now);
+            self.settle(pool, now);
+        }
+    }
+
+    /// The backends that have failed since they were looked at, whether or not it was posted.
+    fn unheard(&self) -> Vec<(PoolId, BackendId)> {
+        let ids = (0..).map(PoolId).zip(&self.pools).flat_map(|(id, pool)| {
+            let failed = (0..).map(BackendId).zip(&pool.failed);
+            failed.map(move |(backend, failed)| (id, backend, *failed))
+        });
+        ids.filter(|(pool, backend, failed)| {
+            self.backends.load.totals(*pool, *backend).failed != *failed
+        })
+        .map(|(pool, backend, _)| (pool, backend))
+        .collect()
+    }
+
+    fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u32, ok: bool, now: u64) {
+        // A trial of an earlier period says nothing any more.
+        if epoch == self.backends.trials.epoch(pool, backend) {
+            self.pools[pool.index()].standing.tried(backend, ok, now);
+            self.settle(pool, now);
+        }
+    }
+
+    /// A probe has ended; how long until the next begins, from the start of this one.
+    pub(super) fn probed(
+        &mut self,
+        (pool, backend): (PoolId, BackendId),
+        result: Result<(), ProbeFault>,
+        now: u64,
+    ) {
+        self.pools[pool.index()].standing.probed(backend, result, now);
+        self.settle(pool, now);
+    }
+
+    /// From the start of one probe of a backend to that of the next.
+    pub(super) fn interval(&self, pool: PoolId, backend: BackendId) -> Duration {
+        self.pools[pool.index()].standing.interval(backend)
+    }
+
+    /// A backend has moved.
+    pub(super) fn addressed(
+        &mut self,
+        (pool, backend): (PoolId, BackendId),
+        addresses: &[SocketAddr],
+        now: u64,
+    ) {
+        self.pools[pool.index()].standing.addressed(backend, !addresses.is_empty());
+        self.settle(pool, now);
+    }
+
+    /// Does what is due; when something is due next.
+    pub(super) fn turn(&mut self, now: u64) -> Option<u64> {
+        for id in
+            (0..self.pools.len()).map(|place| PoolId(u16::try_from(place).unwrap_or(u16::MAX)))
+        {
+            if self.pools[id.index()].due.is_some_and(|due| due <= now) {
+                self.settle(id, now);
+            }
+        }
+        let untold = (!self.tell()).then_some(now + UNTOLD_AGAIN_MS);
+        self.pools.iter().filter_map(|pool| pool.due).chain(untold).min()
+    }
+
+    /// Carries out what follows for a pool.
+    fn settle(&mut self, id: PoolId, now: u64) {
+        let Pool { standing, due, .. } = &mut self.pools[id.index()];
+        *due = standing.turn(now);
+        for period in standing.periods() {
+            match period {
+                Period::Begins(backend, permits) => self.backends.trials.open(id, backend, permits),
+                Period::Ends(backend) => self.backends.trials.close(id, backend),
+            }
+        }
+        let published = &self.backends.published[id.index()];
+        published.publish(standing.usable(), standing.on_trial(), standing.spare());
+        for change in standing.changes() {
+            if self.untold.len() < UNTOLD_MAX {
+                self.untold.push_back(Event::Standing(id, change));
+            }
+        }
+    }
+
+    /// Hands on what people are to be told; false where not all of it could be.
+    fn tell(&mut self) -> bool {
+        while let Some(event) = self.untold.pop_front() {
+            if let Err(TrySendError::Full(event)) = self.to_people.try_send(event) {
+                self.untold.push_front(event);
+                return false;
+            }
+        }
+        true
+    }
+}
