@@ -19,6 +19,7 @@ on_both_drivers!(
     a_post_is_not_sent_again_however_small,
     a_try_that_takes_too_long_makes_room_for_another,
     refusals_are_counted_by_reason,
+    retries_keep_to_their_budget,
 );
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
@@ -172,4 +173,20 @@ fn refusals_are_counted_by_reason(driver: Driver) {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
     client.response().expect_fault(502, "backend_reset");
     stage.expect_count("retries_refused_total{reason=\"not_idempotent\"}", 1);
+}
+
+fn retries_keep_to_their_budget(driver: Driver) {
+    // One a second, of the last ten: ten at once, and one more for each second that this takes.
+    let stage = Stage::on(driver)
+        .pool("retry = { budget = { ratio = 0.0, per-second = 1 } }")
+        .pool("passive = { max-failures = 0 }")
+        .backend(sends_and_closes(""))
+        .backend(sends_and_closes(""))
+        .start();
+    for _ in 0..20 {
+        stage.get("/").expect_fault(502, "backend_reset");
+    }
+    let retries = stage.count("retries_total");
+    assert!((10..=15).contains(&retries), "{retries}");
+    stage.expect_count("retries_refused_total{reason=\"budget_spent\"}", 20 - retries);
 }
