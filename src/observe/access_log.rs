@@ -267,6 +267,7 @@ mod tests {
         Address, Backend, BackendId, Listener, ListenerId, ListenerTimeouts, PathPattern, Pool,
         PoolId, Route, RouteId,
     };
+    use crate::policy::sticky;
 
     fn plan() -> Plan {
         let listener = Listener {
@@ -382,6 +383,7 @@ mod tests {
             pool: Some(PoolId(0)),
             backend: Some(BackendId(0)),
             attempts: 2,
+            sticky: Some(sticky::Outcome::Moved),
             ..Record::default()
         };
         record.times.connect = Some(250);
@@ -398,7 +400,7 @@ mod tests {
             "response_bytes": 1234, "route": "a \"route\"", "pool": "app",
             "backend": "10.0.0.1:3000", "reused": false, "attempts": 2, "t_queue": null,
             "t_connect": 0.25, "t_first_byte": 1.05, "t_total": 12345.678, "t_self": 0.042,
-            "term": "ok", "sticky": null, "tls": null, "user_agent": "curl/8",
+            "term": "ok", "sticky": "moved", "tls": null, "user_agent": "curl/8",
             "referer": "http://b/",
         });
         assert_eq!(Value::Object(parse(&line)), expected);

@@ -39,6 +39,7 @@ mod misbehaviour;
 mod names;
 mod queue;
 mod reuse;
+mod sticky;
 
 mod aborts;
 mod faults;
