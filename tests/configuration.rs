@@ -81,6 +81,27 @@ help: save the file as UTF-8
 }
 
 #[test]
+fn a_file_that_is_no_text_is_not_drawn() {
+    for (name, bytes) in [("binary", b"\x7fELF\n\0\n".as_slice()), ("utf-16", b"[\0g\0]\0\n\0")] {
+        check(
+            name,
+            &[("ringway.toml", bytes)],
+            &["ringway.toml"],
+            "error: ringway.toml is not UTF-8 text\nhelp: save the file as UTF-8\n",
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_named_twice_is_said_so() {
+    let files = [("conf.d/a.toml", SMALLEST.as_bytes())];
+    let expected = "error: conf.d/a.toml is named twice\n\
+        help: name each file once; a directory brings its own\n";
+    check("named-twice", &files, &["conf.d/a.toml", "conf.d/a.toml"], expected);
+    check("named-by-folder", &files, &["conf.d", "conf.d/a.toml"], expected);
+}
+
+#[test]
 fn an_empty_file_is_answered_with_the_smallest() {
     let folder = folder("empty");
     fs::write(folder.join("ringway.toml"), "\n\n").unwrap();

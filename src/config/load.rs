@@ -76,6 +76,11 @@ fn directory(path: &Path) -> Result<Vec<PathBuf>, String> {
 
 fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
     let name = path.display().to_string();
+    if sources.has(&name) {
+        let problem = Problem::error(format!("{name} is named twice"));
+        problems.push(problem.help("name each file once; a directory brings its own"));
+        return;
+    }
     let bytes = match bytes(path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(why) => {
@@ -83,6 +88,12 @@ fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
             return;
         }
     };
+    if bytes.contains(&0) {
+        // A program, or UTF-16: no line of it is worth a picture.
+        let problem = Problem::error(format!("{name} is not UTF-8 text"));
+        problems.push(problem.help("save the file as UTF-8"));
+        return;
+    }
     match String::from_utf8(bytes) {
         Ok(text) if text.trim().is_empty() => {
             sources.add(&name, text);

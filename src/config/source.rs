@@ -40,6 +40,11 @@ impl Sources {
         u16::try_from(self.list.len() - 1).unwrap_or(u16::MAX)
     }
 
+    /// Whether one of them is called so.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.list.iter().any(|source| source.name == name)
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.list.len()).unwrap_or(u16::MAX)

@@ -90,7 +90,10 @@ fn cores(written: &Scalar) -> Result<Cores, Refusal> {
     let refuse = || Refusal::new(format!("`{text}` does not say which cores"), expected);
     if let Ok(count) = text.parse::<u16>() {
         return match count {
-            0 => Err(Refusal::new("no cores at all", "at least one core has to serve")),
+            0 => Err(Refusal::new(
+                "no cores at all",
+                "at least one has to serve; core 0 alone is \"0-0\"",
+            )),
             1..=CORES_MAX => Ok(Cores::Count(count)),
             _ => Err(Refusal::new("too many cores", format!("at most {CORES_MAX}"))),
         };
