@@ -19,6 +19,11 @@ const WAITING_MAX: usize = 256;
 /// About one thing people are told at most once in so many milliseconds.
 const PERIOD_MS: u64 = 1_000;
 
+/// A backend out of reach is told of only after so many milliseconds: three failures in a row, for
+/// which the health thread leaves it out and says so, take two seconds where there is one core, as
+/// it passes over who refused it for one.
+const HELD_MS: u64 = 2_500;
+
 /// What a core tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -184,7 +189,7 @@ impl Told {
         }
         let is_loss = matches!(event, Event::Unreachable(..));
         if is_loss && self.reachable && self.lost.is_none() {
-            self.due = self.due.max(now + PERIOD_MS);
+            self.due = self.due.max(now + HELD_MS);
             self.lost = Some(event);
         }
         let is_news = !self.reachable || self.lost.is_some();
@@ -250,23 +255,22 @@ mod tests {
 
     #[test]
     fn a_backend_is_told_of_when_it_goes_and_when_it_returns() {
-        let gone = [(5, Some(DOWN)), (9, Some(DOWN)), (1_004, None), (1_005, None)];
-        let back = [(2_000, Some(DOWN)), (3_000, Some(UP)), (3_001, Some(UP))];
-        check(&[&gone[..], &back].concat(), &[(1_005, DOWN), (3_000, UP)]);
-        let two = [(5, Some(DOWN)), (6, Some(OTHER)), (1_006, None)];
+        let gone = [(5, Some(DOWN)), (9, Some(DOWN)), (2_504, None), (2_505, None)];
+        let back = [(3_000, Some(DOWN)), (4_000, Some(UP)), (4_001, Some(UP))];
+        check(&[&gone[..], &back].concat(), &[(2_505, DOWN), (4_000, UP)]);
         let mut digest = Digest::default();
-        for (now, event) in two {
-            assert_eq!(event.and_then(|event| digest.observe(event, now)), None);
+        for (now, event) in [(5, DOWN), (6, OTHER)] {
+            assert_eq!(digest.observe(event, now), None);
         }
-        assert_eq!(digest.due(1_006).count(), 2);
+        assert_eq!(digest.due(2_506).count(), 2);
     }
 
     #[test]
     fn a_backend_that_flaps_is_told_of_once_a_second_and_at_last_rightly() {
-        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (8, Some(UP)), (1_005, None)];
-        check(&[&flaps[..], &[(2_005, None)]].concat(), &[(1_005, DOWN), (2_005, UP)]);
-        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (1_005, None), (2_005, None)];
-        check(&flaps, &[(1_005, DOWN)]);
+        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (8, Some(UP))];
+        let later = [(2_505, None), (3_505, None)];
+        check(&[&flaps[..], &later].concat(), &[(2_505, DOWN), (3_505, UP)]);
+        check(&[&flaps[..3], &later].concat(), &[(2_505, DOWN)]);
     }
 
     #[test]
@@ -292,16 +296,16 @@ mod tests {
                 (9_000, Some(admitted)),
                 (9_100, Some(UP)),
                 (20_000, Some(DOWN)),
-                (21_000, None),
-                (22_000, Some(UP)),
+                (22_500, None),
+                (24_000, Some(UP)),
             ],
             &[
                 (400, ejected),
                 (410, down),
                 (2_000, up),
                 (9_000, admitted),
-                (21_000, DOWN),
-                (22_000, UP),
+                (22_500, DOWN),
+                (24_000, UP),
             ],
         );
     }

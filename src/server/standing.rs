@@ -3,7 +3,7 @@
 //! `event` is a word for machines, the same that the stream of events will have; `lasted_ms` says
 //! how long the backend was what it was before.
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::policy::{
     health::ProbeFault,
@@ -17,7 +17,7 @@ pub(super) fn say_of_backend((pool, backend): (&str, &str), to: State, cause: &s
         State::Up => info!(event = "backend_up", pool, backend, cause, lasted_ms, "a backend is up"),
         State::Down => warn!(event = "backend_down", pool, backend, cause, lasted_ms, "a backend is down"),
         State::Ejected => warn!(event = "backend_ejected", pool, backend, cause, lasted_ms, "a backend is left out for its failures"),
-        State::Returning => debug!(event = "backend_returning", pool, backend, cause, lasted_ms, "a backend takes part again if a trial succeeds"),
+        State::Returning => info!(event = "backend_returning", pool, backend, cause, lasted_ms, "a backend takes part again if a trial succeeds"),
         State::Admitted => info!(event = "backend_readmitted", pool, backend, cause, lasted_ms, "a backend takes part again"),
         State::Open => warn!(event = "breaker_open", pool, backend, cause, lasted_ms, "a circuit breaker stops the traffic to a backend"),
         State::HalfOpen => info!(event = "breaker_half_open", pool, backend, cause, lasted_ms, "a circuit breaker lets trials through"),

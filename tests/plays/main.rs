@@ -35,6 +35,7 @@ mod targets;
 
 mod again;
 mod balance;
+mod health;
 mod misbehaviour;
 mod names;
 mod queue;

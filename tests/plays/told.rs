@@ -4,11 +4,14 @@
 //! library. The first line is text for people, whatever the format of the rest.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -23,6 +26,8 @@ use crate::{
 on_both_drivers!(
     the_first_line_is_text_and_the_rest_as_asked,
     a_backend_that_goes_and_returns_is_told_of_once_each,
+    what_probes_find_is_told_of_once_each,
+    who_is_left_out_for_its_failures_is_told_of_once_each,
     a_limit_that_is_hit_is_told_of_once_a_second,
     a_process_without_descriptors_says_so_once_a_second,
     logs_are_reopened_on_usr1,
@@ -43,7 +48,13 @@ impl Process {
     /// Starts with these lines of the listener, a backend at this address, and this format.
     #[track_caller]
     fn start(driver: Driver, listener: &str, backend: SocketAddr, format: &str) -> Process {
-        let mut process = Process::spawn(driver, listener, backend, format, Stdio::piped());
+        Process::with_pool(driver, listener, &one(backend), format)
+    }
+
+    /// As `start`, with these lines of the pool.
+    #[track_caller]
+    fn with_pool(driver: Driver, listener: &str, pool: &str, format: &str) -> Process {
+        let mut process = Process::spawn(driver, listener, pool, format, Stdio::piped());
         let lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
         let told = Arc::clone(&process.told);
         process.listening = Some(std::thread::spawn(move || {
@@ -53,20 +64,14 @@ impl Process {
         process
     }
 
-    /// As `start`, with this stderr; not waited for.
-    fn spawn(
-        driver: Driver,
-        listener: &str,
-        backend: SocketAddr,
-        format: &str,
-        stderr: Stdio,
-    ) -> Process {
+    /// As `with_pool`, with this stderr; not waited for.
+    fn spawn(driver: Driver, listener: &str, pool: &str, format: &str, stderr: Stdio) -> Process {
         let address = free();
         let name = format!("ringway-told-{}-{}.toml", std::process::id(), address.port());
         let config = std::env::temp_dir().join(name);
         let text = format!(
             "[listener.web]\nbind = \"{address}\"\npool = \"app\"\n{listener}\n\
-             [pool.app]\nbackends = [\"{backend}\"]\n"
+             [pool.app]\n{pool}\n"
         );
         std::fs::write(&config, text).unwrap();
         let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
@@ -114,6 +119,11 @@ impl Drop for Process {
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
     }
+}
+
+/// The lines of a pool with one backend.
+fn one(backend: SocketAddr) -> String {
+    format!("backends = [\"{backend}\"]")
 }
 
 /// An address that nobody listens on; the kernel gives it again only after thousands of others.
@@ -181,6 +191,100 @@ fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
         }
         assert_eq!(count(&lines, "connect_failed"), 1, "{lines:#?}");
     }
+}
+
+/// A backend that answers whatever it is asked, until this ends.
+struct Answers(Option<(Arc<AtomicBool>, JoinHandle<()>)>, SocketAddr);
+
+impl Answers {
+    fn on(address: SocketAddr) -> Answers {
+        let listener = TcpListener::bind(address).unwrap();
+        let ending = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ending);
+        let serving = std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                if end.load(Ordering::SeqCst) {
+                    return;
+                }
+                let _ = stream.read(&mut [0; 4096]);
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        Answers(Some((ending, serving)), address)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        if let Some((ending, serving)) = self.0.take() {
+            ending.store(true, Ordering::SeqCst);
+            let _ = TcpStream::connect(self.1);
+            let _ = serving.join();
+        }
+    }
+}
+
+fn what_probes_find_is_told_of_once_each(driver: Driver) {
+    for format in ["text", "json"] {
+        let backend = free();
+        let health = "{ interval = \"50ms\", timeout = \"50ms\" }";
+        let pool = format!("backends = [\"{backend}\"]\nhealth = {health}");
+        let process = Process::with_pool(driver, "", &pool, format);
+        process.expect("backend_down", "backend_down");
+        for _ in 0..20 {
+            let mut client = Client::connect(process.address);
+            client.send(get("/")).response().expect_fault(503, "no_backend");
+        }
+        let answers = Answers::on(backend);
+        process.expect("backend_up", "backend_up");
+        drop(answers);
+        let is_down = |lines: &Vec<String>| count(lines, "backend_down") == 2;
+        eventually("it is down again", || process.told(), is_down);
+        let lines = process.end();
+        assert!(lines[0].contains("(1/1 backends up)"), "{lines:#?}");
+        assert_eq!(count(&lines, "backend_up"), 1, "{lines:#?}");
+        assert_eq!(count(&lines, "reached"), 0, "nothing is said twice: {lines:#?}");
+        let down = lines.iter().find(|line| line.contains("backend_down")).unwrap();
+        if format == "text" {
+            let expected = format!(
+                " WARN a backend is down event=\"backend_down\" pool=\"app\" backend=\"{backend}\" \
+                 cause=\"refused\" lasted_ms="
+            );
+            assert!(down.contains(&expected), "{down}");
+            continue;
+        }
+        let down: Value = serde_json::from_str(down).unwrap();
+        assert_eq!((&down["event"], &down["cause"]), (&"backend_down".into(), &"refused".into()));
+        assert_eq!((&down["pool"], &down["level"]), (&"app".into(), &"WARN".into()));
+        assert!(down["lasted_ms"].is_u64() && down["backend"] == backend.to_string(), "{down}");
+    }
+}
+
+fn who_is_left_out_for_its_failures_is_told_of_once_each(driver: Driver) {
+    let (good, bad) = (free(), free());
+    let _answers = Answers::on(good);
+    let pool = format!(
+        "backends = [\"{good}\", \"{bad}\"]\npassive = {{ max-failures = 3, eject = \"300ms\" }}"
+    );
+    let process = Process::with_pool(driver, "", &pool, "text");
+    let ask_until = |word: &str| {
+        let ask = || {
+            let mut client = Client::connect(process.address);
+            assert_eq!(client.send(get("/")).response().status, 200);
+            process.told()
+        };
+        eventually(word, ask, |lines| count(lines, word) > 0);
+    };
+    ask_until("backend_ejected");
+    let returned = Answers::on(bad);
+    ask_until("backend_readmitted");
+    let lines = process.end();
+    drop(returned);
+    assert_eq!(count(&lines, "reached"), 0, "nothing is said twice: {lines:#?}");
+    assert_eq!(count(&lines, "backend_readmitted"), 1, "{lines:#?}");
+    let ejected = lines.iter().find(|line| line.contains("backend_ejected")).unwrap();
+    assert!(ejected.contains(&format!("backend=\"{bad}\" cause=\"3 failures in a row\"")));
 }
 
 fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
@@ -257,7 +361,7 @@ fn logs_are_reopened_on_usr1(driver: Driver) {
 fn who_cannot_say_anything_serves(driver: Driver) {
     for format in ["text", "json"] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let mut process = Process::spawn(driver, "", free(), format, full.into());
+        let mut process = Process::spawn(driver, "", &one(free()), format, full.into());
         let connect = || TcpStream::connect(process.address).ok();
         let stream = eventually("the process listens", connect, Option::is_some).unwrap();
         let mut client = Client::over(stream);

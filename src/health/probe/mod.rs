@@ -5,6 +5,8 @@
 
 mod http;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -1,0 +1,288 @@
+//! Plays of probes: who fails them gets no traffic, who passes them again gets it back.
+//!
+//! Every play waits for what it wants to see, as a probe comes when it comes. What probes are made
+//! of is held by tests of `health`; what follows from them by the tables of `policy`.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    backend::{Script, plays},
+    scripts::{answers, answers_each, ok},
+    stage::{Driver, Stage, eventually},
+};
+
+on_both_drivers!(
+    a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough,
+    a_body_without_the_text_is_a_failure,
+    a_probe_that_hangs_is_a_failure_and_never_two_at_once,
+    a_backend_that_accepts_passes_a_tcp_probe,
+    another_port_may_be_probed,
+    all_backends_down_is_no_backend,
+    probes_are_counted_nowhere,
+    three_hundred_backends_are_probed_by_one_thread,
+);
+
+/// Quick enough for a play, slow enough for a busy machine.
+const HTTP: &str = "health = { interval = \"60ms\", timeout = \"60ms\", rise = 3, fall = 2 }";
+
+/// What a play turns on and off.
+#[derive(Clone)]
+struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    fn new(is_on: bool) -> Switch {
+        Switch(Arc::new(AtomicBool::new(is_on)))
+    }
+
+    fn set(&self, is_on: bool) {
+        self.0.store(is_on, SeqCst);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(SeqCst)
+    }
+}
+
+/// Answers traffic with this text, and probes with 200 and this body while the switch is on, else
+/// with `otherwise`.
+fn probed(text: &'static str, switch: &Switch, otherwise: &'static str) -> Script {
+    let switch = switch.clone();
+    answers_each(move |request| match request.target() {
+        "/health" if switch.is_on() => ok("all is well").into_bytes(),
+        "/health" => otherwise.into(),
+        _ => ok(text).into_bytes(),
+    })
+}
+
+const DOWN: &str = "HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n";
+
+/// Who answers the next requests.
+#[track_caller]
+fn who(stage: &Stage) -> String {
+    (0..8).map(|_| stage.get("/").text().to_owned()).collect()
+}
+
+/// Waits until exactly these answer.
+#[track_caller]
+fn expect_only(stage: &Stage, expected: &[&str]) {
+    let is_so = |seen: &String| {
+        let mut left = seen.clone();
+        expected.iter().for_each(|text| left = left.replace(text, ""));
+        left.is_empty() && expected.iter().all(|text| seen.contains(text))
+    };
+    eventually(&format!("only {expected:?} answer"), || who(stage), is_so);
+}
+
+/// The requests that a backend received for its probes, and those that it received for clients.
+fn received(stage: &Stage, backend: usize) -> (usize, usize) {
+    let requests = stage.backend(backend).requests();
+    let probes = requests.iter().filter(|request| request.target() == "/health").count();
+    (probes, requests.len() - probes)
+}
+
+fn a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough(driver: Driver) {
+    let healthy = Switch::new(true);
+    let stage = Stage::on(driver)
+        .cores(2)
+        .pool(HTTP)
+        .backend(answers("a"))
+        .backend(probed("b", &healthy, DOWN))
+        .start();
+    expect_only(&stage, &["a", "b"]);
+    healthy.set(false);
+    expect_only(&stage, &["a"]);
+    let (_, traffic) = received(&stage, 1);
+    for _ in 0..20 {
+        stage.get("/").expect(200, "a");
+    }
+    assert_eq!(received(&stage, 1).1, traffic, "it gets no traffic");
+    let (before, _) = received(&stage, 1);
+    healthy.set(true);
+    expect_only(&stage, &["a", "b"]);
+    // One of those under way when the switch was set may have been the last bad one.
+    let (after, _) = received(&stage, 1);
+    assert!(after >= before + 3, "it came back after {} probes", after - before);
+}
+
+fn a_body_without_the_text_is_a_failure(driver: Driver) {
+    let healthy = Switch::new(false);
+    let other = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot ready";
+    let stage = Stage::on(driver)
+        .pool("health = { interval = \"60ms\", timeout = \"60ms\", body = \"all is well\" }")
+        .backend(probed("a", &Switch::new(true), ""))
+        .backend(probed("b", &healthy, other))
+        .start();
+    expect_only(&stage, &["a"]);
+    healthy.set(true);
+    expect_only(&stage, &["a", "b"]);
+}
+
+fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver) {
+    let most = Arc::new(AtomicUsize::new(0));
+    let (at_once, seen) = (AtomicUsize::new(0), Arc::clone(&most));
+    let hangs = plays(move |visit| {
+        loop {
+            let request = visit.request()?;
+            if request.target() == "/health" {
+                seen.fetch_max(at_once.fetch_add(1, SeqCst) + 1, SeqCst);
+                let end = visit.drain();
+                at_once.fetch_sub(1, SeqCst);
+                return end;
+            }
+            visit.send(ok("b"))?;
+        }
+    });
+    // The backend, too, has to notice that it is left before the next probe comes.
+    let health = "health = { interval = \"300ms\", timeout = \"50ms\" }";
+    let stage = Stage::on(driver).pool(health).backend(answers("a")).backend(hangs).start();
+    expect_only(&stage, &["a"]);
+    eventually("more probes", || received(&stage, 1).0, |probes| *probes >= 4);
+    assert_eq!(most.load(SeqCst), 1);
+}
+
+/// A port of loopback, and a way to stop listening there.
+fn port() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver) {
+    let (listener, address) = port();
+    let health = format!(
+        "health = {{ type = \"tcp\", port = {}, interval = \"60ms\", timeout = \"60ms\" }}",
+        address.port()
+    );
+    let stage = Stage::on(driver).pool(&health).backend(answers("a")).start();
+    stage.get("/").expect(200, "a");
+    drop(listener);
+    eventually("it is down", || stage.get("/").status, |status| *status == 503);
+    let _again = TcpListener::bind(address).unwrap();
+    eventually("it is up", || stage.get("/").status, |status| *status == 200);
+}
+
+fn another_port_may_be_probed(driver: Driver) {
+    let healthy = Switch::new(false);
+    let elsewhere = crate::backend::Backend::open(probed("", &healthy, DOWN));
+    let health = format!(
+        "health = {{ port = {}, host = \"app.test\", interval = \"60ms\", timeout = \"60ms\" }}",
+        elsewhere.address().port()
+    );
+    let stage = Stage::on(driver).pool(&health).backend(answers("a")).start();
+    eventually("it is down", || stage.get("/").status, |status| *status == 503);
+    healthy.set(true);
+    eventually("it is up", || stage.get("/").status, |status| *status == 200);
+    let probes = elsewhere.requests();
+    assert!(probes.iter().all(|probe| probe.field("host") == Some("app.test")));
+    assert_eq!(received(&stage, 0).0, 0, "its own port is not probed");
+}
+
+fn all_backends_down_is_no_backend(driver: Driver) {
+    let healthy = Switch::new(true);
+    let stage = Stage::on(driver)
+        .pool(HTTP)
+        .backend(probed("a", &healthy, DOWN))
+        .backend(probed("b", &healthy, DOWN))
+        .start();
+    expect_only(&stage, &["a", "b"]);
+    healthy.set(false);
+    let last = eventually("none is left", || stage.get("/"), |answer| answer.status == 503);
+    last.expect_fault(503, "no_backend");
+    healthy.set(true);
+    eventually("they are back", || stage.get("/").status, |status| *status == 200);
+}
+
+fn probes_are_counted_nowhere(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool(HTTP)
+        .backend(probed("a", &Switch::new(true), DOWN))
+        .backend(probed("b", &Switch::new(false), DOWN))
+        .start();
+    eventually("probes", || received(&stage, 1).0.min(received(&stage, 0).0), |count| *count >= 5);
+    for name in [
+        "requests_total",
+        "connections_accepted_total",
+        "backend_connections_opened_total",
+        "backend_connect_failures_total",
+        "backend_in_flight",
+        "retries_total",
+        "refused_total",
+    ] {
+        assert_eq!(stage.count(name), 0, "{name}");
+    }
+    let probes = stage.backend(0).requests();
+    assert_eq!(stage.backend(0).visits(), probes.len(), "each has a connection of its own");
+    assert!(probes.iter().all(|probe| probe.head.lists("connection", "close")));
+}
+
+/// Many backends in one thread: each answers one request on each connection.
+struct Crowd {
+    addresses: Vec<SocketAddr>,
+    probes: Arc<Vec<AtomicUsize>>,
+    ending: Switch,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    fn open(count: usize) -> Crowd {
+        let listeners: Vec<TcpListener> = (0..count).map(|_| port().0).collect();
+        let addresses = listeners.iter().map(|one| one.local_addr().unwrap()).collect();
+        let probes: Arc<Vec<_>> = Arc::new((0..count).map(|_| AtomicUsize::new(0)).collect());
+        let ending = Switch::new(false);
+        let (counted, end) = (Arc::clone(&probes), ending.clone());
+        let serving = std::thread::spawn(move || {
+            listeners.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+            while !end.is_on() {
+                for (listener, count) in listeners.iter().zip(&*counted) {
+                    match listener.accept() {
+                        Ok((mut stream, _)) => {
+                            stream.set_nonblocking(false).unwrap();
+                            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                            let mut request = [0; 1024];
+                            let _ = stream.read(&mut request);
+                            let _ = stream.write_all(ok("").as_bytes());
+                            count.fetch_add(1, SeqCst);
+                        }
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Crowd { addresses, probes, ending, serving: Some(serving) }
+    }
+
+    /// How often the least probed was probed, and the most probed.
+    fn probes(&self) -> (usize, usize) {
+        let counts = || self.probes.iter().map(|count| count.load(SeqCst));
+        (counts().min().unwrap_or(0), counts().max().unwrap_or(0))
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.ending.set(true);
+        self.serving.take().map(JoinHandle::join);
+    }
+}
+
+fn three_hundred_backends_are_probed_by_one_thread(driver: Driver) {
+    let crowd = Crowd::open(300);
+    let mut setting = Stage::on(driver).pool("health = { interval = \"1s\", timeout = \"1s\" }");
+    for address in &crowd.addresses {
+        setting = setting.written(address.to_string());
+    }
+    let stage = setting.start();
+    let (least, most) = eventually("all are probed", || crowd.probes(), |probes| probes.0 >= 3);
+    assert!(most <= least + 2, "some are probed {most} times while others are {least} times");
+    assert_eq!(stage.get("/").status, 200, "and all are up");
+}
