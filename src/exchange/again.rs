@@ -10,6 +10,7 @@ use super::{Answer, Exchange, attempt, run::choose};
 use crate::base::rng::Rng;
 use crate::http::fault::Fault;
 use crate::net::{clock, io::sleep};
+use crate::observe::events::Tried;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
@@ -32,6 +33,7 @@ pub(super) async fn another(
         Decision::Fresh => fresh(worker, exchange),
         Decision::Another => elsewhere(worker, exchange),
     };
+    tell(worker, exchange, outcome, next.as_ref().err().copied());
     let next = match next {
         Ok(next) => next,
         Err(refusal) => {
@@ -48,6 +50,21 @@ pub(super) async fn another(
     }
     worker.clock.renew();
     ControlFlow::Continue(next)
+}
+
+/// Tells of a try that is over, where the log is to say that much.
+fn tell(worker: &Worker, exchange: &mut Exchange, outcome: Outcome, refusal: Option<Refusal>) {
+    let record = &mut exchange.scratch.record;
+    let Some(backend) = record.backend.filter(|_| worker.events.tells_tries()) else { return };
+    worker.events.tried(Tried {
+        request: *record.request_id.get_or_insert_with(|| worker.request_id()),
+        pool: exchange.pool,
+        backend,
+        connected: exchange.request_sent,
+        outcome,
+        micros: clock::precise().saturating_sub(exchange.asked),
+        refusal,
+    });
 }
 
 /// Anybody, on a new connection: the one that was kept says nothing about its backend.

@@ -40,7 +40,8 @@ pub(super) async fn once(
     in_flight: InFlight,
 ) -> Result<Answer, Fault> {
     let id = in_flight.backend();
-    let timed = exchange.scratch.record.logged || exchange.needs().times;
+    let logged = exchange.scratch.record.logged;
+    let timed = logged || exchange.needs().times || worker.events.tells_tries();
     exchange.asked = if timed { clock::precise() } else { 0 };
     exchange.request_sent = false;
     let per_try = worker.clock.after(exchange.plan().retry.per_try);

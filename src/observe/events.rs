@@ -8,9 +8,13 @@ use std::{cell::Cell, collections::HashMap};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::request_id::RequestId;
 use crate::http::fault::Cause;
-use crate::plan::{BackendId, PoolId};
-use crate::policy::standing::{Change, State};
+use crate::plan::{BackendId, LogLevel, PoolId};
+use crate::policy::{
+    retry::{Outcome, Refusal},
+    standing::{Change, State},
+};
 use crate::shared::lost::Lost;
 
 /// Events that may wait to be told; what is too much is forgotten, as a core tells it again.
@@ -35,8 +39,26 @@ pub(crate) enum Event {
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
+    /// A try gave no answer that was taken.
+    Tried(Tried),
     /// No core tells anything any more.
     End,
+}
+
+/// A try that gave no answer that was taken; told only where the log is to say that much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tried {
+    pub(crate) request: RequestId,
+    pub(crate) pool: PoolId,
+    pub(crate) backend: BackendId,
+    /// Whether a connection was made.
+    pub(crate) connected: bool,
+    /// What it gave instead.
+    pub(crate) outcome: Outcome,
+    /// How long it took.
+    pub(crate) micros: u64,
+    /// Why the request was not asked again; none = it was.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 /// What there was too little of.
@@ -61,13 +83,27 @@ pub(crate) fn channel() -> (Sender<Event>, Receiver<Event>) {
 pub(crate) struct Events {
     to: Sender<Event>,
     lost: Lost,
+    /// Whether single tries are told of.
+    tells_tries: bool,
     /// When each limit was told of last, in coarse milliseconds; 0 = never.
     limits: [Cell<u64>; LIMITS],
 }
 
 impl Events {
-    pub(crate) fn new(to: Sender<Event>, lost: Lost) -> Events {
-        Events { to, lost, limits: Default::default() }
+    pub(crate) fn new(to: Sender<Event>, lost: Lost, level: LogLevel) -> Events {
+        let tells_tries = level >= LogLevel::Debug;
+        Events { to, lost, tells_tries, limits: Default::default() }
+    }
+
+    /// Whether single tries are told of.
+    #[inline]
+    pub(crate) fn tells_tries(&self) -> bool {
+        self.tells_tries
+    }
+
+    /// A try gave no answer that was taken.
+    pub(crate) fn tried(&self, tried: Tried) {
+        self.tell(Event::Tried(tried));
     }
 
     /// A limit is hit.
@@ -153,6 +189,7 @@ impl Digest {
                 }
                 return Some(event);
             }
+            Event::Tried(_) => return Some(event),
             Event::End => return None,
             Event::Unreachable(pool, backend, _) | Event::Reachable(pool, backend) => {
                 (pool, backend)
@@ -324,7 +361,8 @@ mod tests {
     fn a_core_tells_rarely_and_never_waits() {
         let (to, from) = bounded(2);
         let lost = Lost::new([2].into_iter());
-        let [events, other] = [(); 2].map(|()| Events::new(to.clone(), lost.clone()));
+        let [events, other] =
+            [(); 2].map(|()| Events::new(to.clone(), lost.clone(), LogLevel::Info));
         let told = Cell::new(0);
         for now in [1, 2, 1_001, 1_500, 2_001] {
             events.unreachable((PoolId(0), BackendId(1)), Cause::ConnectFailed, &told, now);

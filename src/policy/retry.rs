@@ -77,6 +77,22 @@ pub(crate) enum Refusal {
     BudgetSpent,
 }
 
+impl Refusal {
+    /// The stable token for logs and metrics.
+    #[must_use]
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Refusal::Answered => "answered",
+            Refusal::BodyGone => "body_gone",
+            Refusal::NotIdempotent => "not_idempotent",
+            Refusal::NotNamed => "not_named",
+            Refusal::TriesUsed => "tries_used",
+            Refusal::NoneLeft => "none_left",
+            Refusal::BudgetSpent => "budget_spent",
+        }
+    }
+}
+
 impl Outcome {
     /// Whether it may be a reason to ask again; most are none.
     #[inline]

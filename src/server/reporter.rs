@@ -11,12 +11,15 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::standing;
-use crate::observe::events::{Digest, Event, Limit};
+use crate::observe::events::{Digest, Event, Limit, Tried};
 use crate::plan::{BackendId, Plan, PoolId};
-use crate::policy::standing::Change;
+use crate::policy::{
+    retry::{Outcome, Refusal},
+    standing::Change,
+};
 use crate::shared::counters::{Counter, Slab};
 
 /// How long the end waits for the last lines.
@@ -92,6 +95,7 @@ impl Lines {
                 let (pool, _) = self.names(pool, BackendId(0));
                 standing::say_of_pool(pool, (from, to), sound, of);
             }
+            Event::Tried(tried) => self.say_of_try(&tried),
             Event::Unreachable(pool, backend, cause) => {
                 let (pool, backend) = self.names(pool, backend);
                 warn!(pool, backend, code = cause.row().code, "a backend cannot be reached");
@@ -116,6 +120,28 @@ impl Lines {
                 "an access log is written more slowly than it grows: lines are dropped"
             ),
         }
+    }
+
+    fn say_of_try(&self, tried: &Tried) {
+        let (pool, backend) = self.names(tried.pool, tried.backend);
+        let request_id = tried.request.text();
+        let request_id = str::from_utf8(&request_id).unwrap_or_default();
+        let (code, status) = match tried.outcome {
+            Outcome::Status(status) => ("ok", status),
+            Outcome::Fault(fault) => (fault.cause.row().code, 0),
+        };
+        debug!(
+            request_id,
+            pool,
+            backend,
+            phase = if tried.connected { "answer" } else { "connect" },
+            code,
+            status,
+            ms = tried.micros as f64 / 1_000.0,
+            asked_again = tried.refusal.is_none(),
+            refusal = tried.refusal.map_or("", Refusal::code),
+            "a try gave no answer that was taken"
+        );
     }
 
     fn names(&self, pool: PoolId, backend: BackendId) -> (&str, &str) {

@@ -125,7 +125,7 @@ impl Worker {
         let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
         let (events, lost) = (common.events, common.lost);
         let clock = Rc::new(Clock::new());
-        let limits = plan.limits;
+        let (limits, level) = (plan.limits, plan.global.log_level);
         let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
         Rc::new(Worker {
             core_index,
@@ -157,7 +157,7 @@ impl Worker {
             busiest: Cell::new(0),
             date: date::Date::default(),
             logs: Logs::new(outlets),
-            events: Events::new(events, lost),
+            events: Events::new(events, lost, level),
         })
     }
 

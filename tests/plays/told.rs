@@ -33,6 +33,7 @@ on_both_drivers!(
     logs_are_reopened_on_usr1,
     who_cannot_say_anything_serves,
     a_log_that_may_grow_no_further_ends_in_a_whole_line,
+    tries_that_fail_are_told_of_where_the_log_is_to_say_that_much,
 );
 
 /// A running binary, and what it has told so far.
@@ -408,4 +409,29 @@ fn a_log_that_may_grow_no_further_ends_in_a_whole_line(driver: Driver) {
     let told = (lines.len() - notes.len()) as u64 + notes.iter().sum::<u64>();
     assert!(!notes.is_empty() && told == 41, "{lines:#?}");
     std::fs::remove_file(&log).unwrap();
+}
+
+fn tries_that_fail_are_told_of_where_the_log_is_to_say_that_much(driver: Driver) {
+    for (level, expected) in [("debug", 1), ("info", 0)] {
+        let global = format!("[global]\nlog = {{ level = \"{level}\" }}");
+        let process = Process::start(driver, &global, free(), "json");
+        Client::connect(process.address).get("/").expect_fault(502, "connect_failed");
+        let lines = process.end();
+        let tries: Vec<Value> = lines
+            .iter()
+            .filter(|line| line.contains("a try gave no answer"))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(tries.len(), expected, "{level}: {lines:#?}");
+        for told in tries {
+            let field = |name: &str| told[name].clone();
+            assert_eq!(field("phase"), "connect");
+            assert_eq!(field("code"), "connect_failed");
+            assert_eq!(
+                (field("asked_again"), field("refusal")),
+                (false.into(), "none_left".into())
+            );
+            assert_eq!(field("request_id").as_str().unwrap().len(), 26);
+        }
+    }
 }
