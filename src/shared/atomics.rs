@@ -6,3 +6,12 @@ pub(crate) use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
+
+#[cfg(test)]
+pub(crate) use std::thread::spawn;
+
+/// Runs a test of threads: here once.
+#[cfg(test)]
+pub(crate) fn every_order(test: impl Fn() + Send + Sync + 'static) {
+    test();
+}

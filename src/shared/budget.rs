@@ -46,3 +46,37 @@ impl Budget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::atomics::{every_order, spawn};
+    use super::*;
+
+    fn one_less(left: u64) -> (u64, bool) {
+        (left.saturating_sub(1), left > 0)
+    }
+
+    #[test]
+    fn two_cores_get_no_more_than_there_is() {
+        every_order(|| {
+            let budget = Budget::new(1);
+            let other = budget.clone();
+            let other = spawn(move || other.take(one_less));
+            let own = budget.take(one_less);
+            assert!(own != other.join().unwrap());
+            assert_eq!(budget.left(), 0);
+        });
+    }
+
+    #[test]
+    fn each_request_earns_once_whoever_looks() {
+        every_order(|| {
+            let budget = Budget::new(0);
+            let other = budget.clone();
+            let other = spawn(move || other.fresh(7));
+            let own = budget.fresh(5);
+            assert_eq!(own + other.join().unwrap(), 7);
+            assert_eq!(budget.fresh(6), 0);
+        });
+    }
+}

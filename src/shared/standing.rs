@@ -88,8 +88,10 @@ fn is(cells: &[AtomicU64], set: &BackendSet) -> bool {
 
 fn store(cells: &[AtomicU64], set: &BackendSet) {
     for (cell, word) in cells.iter().zip(set.words()) {
-        // Release: the epoch that has begun comes before.
-        cell.store(*word, Release);
+        if cell.load(Relaxed) != *word {
+            // Release: the epoch that has begun comes before.
+            cell.store(*word, Release);
+        }
     }
 }
 
@@ -100,4 +102,67 @@ fn load(cells: &[AtomicU64]) -> BackendSet {
         *word = cell.load(Acquire);
     }
     BackendSet::from_words(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::atomics::{every_order, spawn};
+    use super::*;
+    use crate::base::ids::BackendId;
+
+    fn set(ids: &[u16]) -> BackendSet {
+        let mut set = BackendSet::EMPTY;
+        ids.iter().for_each(|id| set.insert(BackendId(*id)));
+        set
+    }
+
+    #[test]
+    fn at_first_everybody_is_usable() {
+        every_order(|| {
+            for backends in [0, 1, 64, 65, 1024] {
+                let first = Published::new(backends).after(0).unwrap();
+                assert_eq!(first.usable, BackendSet::first(backends));
+                assert!(first.on_trial.is_empty() && first.spare.is_empty());
+            }
+        });
+    }
+
+    #[test]
+    fn only_news_is_published_and_only_news_is_copied() {
+        every_order(|| {
+            let published = Published::new(3);
+            let first = published.after(0).unwrap();
+            assert_eq!(published.after(first.epoch), None);
+            published.publish(set(&[0, 1, 2]), set(&[]), set(&[]));
+            assert_eq!(published.after(first.epoch), None);
+            published.publish(set(&[0]), set(&[1]), set(&[1, 2]));
+            let second = published.after(first.epoch).unwrap();
+            assert_eq!(second.usable, set(&[0]));
+            assert_eq!((second.on_trial, second.spare), (set(&[1]), set(&[1, 2])));
+            assert!(second.epoch > first.epoch);
+        });
+    }
+
+    #[test]
+    fn a_reader_sees_whole_publications_and_at_last_the_last() {
+        every_order(|| {
+            let published = Published::new(65);
+            let reader = published.clone();
+            // Two words apart: torn, they would be nobody or both.
+            let known = [(2, set(&[0, 64])), (4, set(&[0])), (6, set(&[64]))];
+            let (_, one, other) = (known[0], known[1].1, known[2].1);
+            published.publish(one, set(&[]), set(&[]));
+            let reading = spawn(move || {
+                let Some(news) = reader.after(2) else { return 2 };
+                assert!(known.contains(&(news.epoch, news.usable)), "{news:?}");
+                news.epoch
+            });
+            published.publish(other, set(&[]), set(&[]));
+            let seen = reading.join().unwrap();
+            match published.after(seen) {
+                Some(last) => assert_eq!((last.epoch, last.usable), (6, other)),
+                None => assert_eq!(seen, 6),
+            }
+        });
+    }
 }

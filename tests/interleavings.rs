@@ -1,0 +1,35 @@
+//! Cells that several threads write or read, tried in every order in which the threads may go and
+//! with every value that memory may show them (loom).
+//!
+//! The tests stand under the code that they test, in `src/shared`. There each runs once, on real
+//! threads; the same files are included here with loom's atomics and threads in the place of
+//! `src/shared/atomics.rs`, and `every_order` does what its name says.
+
+#![allow(dead_code, unreachable_pub, reason = "who uses the cells is not included")]
+
+#[path = "../src/base"]
+mod base {
+    pub(crate) mod backend_set;
+    pub(crate) mod ids;
+}
+
+#[path = "../src/shared"]
+mod shared {
+    mod atomics {
+        pub(crate) use loom::{
+            sync::atomic::{
+                AtomicU64,
+                Ordering::{Acquire, Relaxed, Release},
+            },
+            thread::spawn,
+        };
+
+        pub(crate) fn every_order(test: impl Fn() + Send + Sync + 'static) {
+            loom::model(test);
+        }
+    }
+
+    mod budget;
+    mod standing;
+    mod trials;
+}
