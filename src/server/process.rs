@@ -34,7 +34,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
     let report = Box::new(|line: &str| info!("{line}"));
-    let handle = start_with(plan, Options { report, ..Options::default() })?;
+    let mut handle = start_with(plan, Options { report, ..Options::default() })?;
     // Nobody may be left to read it.
     let _ = writeln!(stderr(), "{}", first_line(&handle, routes, pools, backends));
     if format == LogFormat::Json {
@@ -49,6 +49,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     for (name, address) in handle.addresses() {
         info!("listener \"{name}\" on {address}");
     }
+    handle.begin_to_tell();
     let lameduck = match first_end(&handle, &mut signals) {
         SIGINT => Duration::ZERO,
         _ => shutdown.lameduck,

@@ -28,12 +28,14 @@ const END_MAX: Duration = Duration::from_secs(1);
 /// The thread, as whoever started it holds it.
 pub(super) struct Reporter {
     to: Sender<Event>,
+    /// Dropped when the first line may be told.
+    gate: Option<Sender<()>>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
 }
 
 impl Reporter {
-    /// Starts the thread.
+    /// Starts the thread; it tells nothing before `begin`.
     ///
     /// # Errors
     /// Where there can be no more threads.
@@ -43,15 +45,24 @@ impl Reporter {
         counters: Vec<Arc<Slab>>,
     ) -> io::Result<Reporter> {
         let (ending, ended) = bounded(0);
+        let (gate, begun) = bounded::<()>(0);
         thread::Builder::new().name("reporter".into()).spawn(move || {
+            // Nobody ever sends: it closes when it may begin.
+            let _ = begun.recv();
             run(&events, &Lines { plan, counters });
             drop(ending);
         })?;
-        Ok(Reporter { to, ended })
+        Ok(Reporter { to, gate: Some(gate), ended })
+    }
+
+    /// Tells from now on, what has happened so far first.
+    pub(super) fn begin(&mut self) {
+        self.gate = None;
     }
 
     /// Waits for the last lines; the cores have ended.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&mut self) {
+        self.begin();
         let until = Instant::now() + END_MAX;
         // Where it has ended already, both say so at once.
         let _ = self.to.send_deadline(Event::End, until);

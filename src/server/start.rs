@@ -95,7 +95,9 @@ pub struct Handle {
 /// io_uring was insisted on and is not permitted, descriptors are too few, an expression does not
 /// compile.
 pub fn start(plan: Plan) -> Result<Handle, StartError> {
-    start_with(plan, Options::default())
+    let mut handle = start_with(plan, Options::default())?;
+    handle.begin_to_tell();
+    Ok(handle)
 }
 
 /// What the process and the tests of this crate choose for themselves.
@@ -350,6 +352,11 @@ impl Handle {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Tells from now on what happens: the first lines are whoever started it to say.
+    pub(super) fn begin_to_tell(&mut self) {
+        self.reporter.begin();
     }
 
     /// How many backends had no address when it started.
