@@ -21,7 +21,7 @@ use crate::http::fault::Fault;
 use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::{self, Pool};
 use crate::policy::{
-    balance::{Balancer, Candidates, Needs, Sample, Weights},
+    balance::{Balancer, Candidates, Needs, Sample, Step, Weights},
     budget, resolve,
     sticky::Pins,
 };
@@ -58,9 +58,10 @@ pub(crate) struct PoolView {
     balancer: RefCell<Balancer>,
     needs: Needs,
     conns: Vec<RefCell<Addresses>>,
-    /// Requests in flight in the whole process: this core's exactly, those of others as of
-    /// `merged_at`. Kept only where the algorithm needs it.
+    /// Requests in flight in the whole process: as of `merged_at`, and from there on by `step`.
+    /// Kept only where the algorithm needs it.
     in_flight: Vec<Cell<u32>>,
+    step: Step,
     merged_at: Cell<u64>,
     /// What this core counts, for all to read.
     rows: Rows,
@@ -136,6 +137,7 @@ impl PoolView {
                 .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
                 .collect(),
             in_flight: each().map(|_| Cell::new(0)).collect(),
+            step: Step::new(cores),
             merged_at: Cell::new(0),
             rows: common.backends.load.rows(core_index, id),
             backends: common.backends.clone(),
@@ -303,7 +305,7 @@ impl PoolView {
         self.rows.row(id).begin();
         if self.needs.in_flight {
             let cell = &self.in_flight[id.index()];
-            cell.set(cell.get().wrapping_add(1));
+            self.step.begin(cell);
         }
     }
 
@@ -313,7 +315,7 @@ impl PoolView {
         self.rows.row(id).end();
         if self.needs.in_flight {
             let cell = &self.in_flight[id.index()];
-            cell.set(cell.get().wrapping_sub(1));
+            self.step.end(cell, self.rows.row(id).in_flight());
         }
     }
 

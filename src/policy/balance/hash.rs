@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{Candidates, key, maglev::Maglev, round_robin::RoundRobin};
+use super::{Candidates, key, load::Room, maglev::Maglev, round_robin::RoundRobin};
 use crate::base::ids::BackendId;
 use crate::plan::{Pool, Share};
 
@@ -64,36 +64,6 @@ impl Hash {
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         self.turn.check_invariants();
-    }
-}
-
-/// How much a backend may have under way: the bound times its share of all that is under way and
-/// the request that is being placed, rounded up.
-struct Room {
-    /// The bound, in millionths, times what is under way.
-    bounded: u128,
-    /// The whole weight, in the same millionths.
-    weight: u128,
-}
-
-impl Room {
-    fn of(candidates: &Candidates<'_>, bound: Share) -> Room {
-        let (mut under_way, mut weight) = (1, 0);
-        for id in candidates.usable.iter() {
-            under_way += u64::from(candidates.in_flight(id));
-            weight += u64::from(candidates.weights.get(id));
-        }
-        Room {
-            bounded: u128::from(bound.0) * u128::from(under_way),
-            weight: u128::from(weight) * 1_000_000,
-        }
-    }
-
-    /// Whether one more fits: below the bound is at most the bound, rounded up, afterwards.
-    #[inline]
-    fn is_left_at(&self, id: BackendId, candidates: &Candidates<'_>) -> bool {
-        let weight = u128::from(candidates.weights.get(id));
-        u128::from(candidates.in_flight(id)) * self.weight < self.bounded * weight
     }
 }
 

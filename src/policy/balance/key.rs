@@ -14,7 +14,6 @@ use crate::plan::{Algorithm, HashOf, Pool};
 /// The key of a request of this client; none where the pool needs none, or the request lacks the
 /// part that is hashed.
 #[inline]
-#[allow(dead_code, reason = "the worker begins to ask (issue 5)")]
 pub(crate) fn of(pool: &Pool, head: &RequestHead, client: IpAddr) -> Option<u64> {
     let seed = || seed(pool);
     match &pool.algorithm {

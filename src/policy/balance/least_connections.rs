@@ -1,15 +1,20 @@
 //! The fewest requests under way, each for its weight.
 //!
-//! Among few backends on few cores all are looked at, and those that have equally few take turns
-//! by weight. What the other cores have under way is known up to 10 ms late, so with many cores
-//! all would run to the same least backend until they see each other there; and a search through
-//! many backends costs more than it gains. From there on it is the better of two drawn by weight.
+//! Among few backends on few cores all are looked at. Where all weigh the same, those with the
+//! fewest take turns. Where they do not, those with less than their share of what is under way take
+//! turns by weight: whoever is slow fills up to its share and is passed over, and both a lone
+//! client and a hundred see the shares that the weights say. To look for the fewest for the weight
+//! would not: a light backend that is idle has none whatever it weighs, and would get every second
+//! request of two clients; and with the request that is being placed counted (HAProxy's key) none
+//! at all.
 //!
-//! The request that is being placed does not count: with it (HAProxy's key) the heaviest of idle
-//! backends would get every request of a lone client and the others none.
+//! What the other cores have under way is known up to 10 ms late, so with many cores all would run
+//! to the same least backend until they see each other there; and a search through many backends
+//! costs more than it gains. From there on it is the better of two drawn by weight.
 
-use super::{Candidates, random::Random, round_robin::RoundRobin};
+use super::{Candidates, load::Room, random::Random, round_robin::RoundRobin};
 use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::plan::Share;
 
 /// From so many cores on two are drawn.
 const CORES_MANY: usize = 3;
@@ -20,7 +25,7 @@ const BACKENDS_MANY: usize = 32;
 /// The search for the least, on one core.
 #[derive(Clone, Debug)]
 pub(crate) enum LeastConnections {
-    /// Among all; those that have the same take turns.
+    /// Among all; those that are equally good take turns.
     All(RoundRobin),
     /// Between two.
     Two(Random),
@@ -35,27 +40,44 @@ impl LeastConnections {
         }
     }
 
-    /// One that has the least; every candidate weighs more than 0.
+    /// One that has little; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         match self {
-            LeastConnections::All(turn) => turn.pick(&least(candidates), candidates.weights),
+            LeastConnections::All(turn) => {
+                let equal = candidates.weights.equal();
+                let good = if equal { fewest(candidates) } else { below_share(candidates) };
+                turn.pick(&good, candidates.weights)
+            }
             LeastConnections::Two(random) => random.pick(candidates),
         }
     }
 }
 
-/// All that have the least under way for their weight.
+/// All that have as few under way as anybody.
 #[inline]
-fn least(candidates: &Candidates<'_>) -> BackendSet {
-    let (mut set, mut least) = (BackendSet::EMPTY, None);
+fn fewest(candidates: &Candidates<'_>) -> BackendSet {
+    let (mut set, mut fewest) = (BackendSet::EMPTY, u32::MAX);
     for id in candidates.usable.iter() {
-        let load = candidates.load(id);
-        if least.is_none_or(|least| load < least) {
-            (set, least) = (BackendSet::EMPTY, Some(load));
+        let in_flight = candidates.in_flight(id);
+        if in_flight < fewest {
+            (set, fewest) = (BackendSet::EMPTY, in_flight);
         }
-        if least == Some(load) {
+        if in_flight == fewest {
             set.insert(id);
+        }
+    }
+    set
+}
+
+/// All that have less than their share of what is under way.
+#[inline]
+fn below_share(candidates: &Candidates<'_>) -> BackendSet {
+    let room = Room::of(candidates, Share::percent(100));
+    let mut set = candidates.usable;
+    for id in candidates.usable.iter() {
+        if !room.is_left_at(id, candidates) {
+            set.remove(id);
         }
     }
     set
@@ -93,11 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn picks_the_least_by_weight_and_takes_turns_among_equals() {
+    fn picks_the_fewest_by_weight_and_takes_turns_among_equals() {
         check(&[1, 1, 1], &[2, 0, 1], "bcbcab");
         check(&[1, 1, 1], &[0, 0, 0], "abcabc");
-        check(&[2, 1], &[0, 0], "ababaa");
-        check(&[4, 1], &[8, 1], "babaaa");
+        check(&[2, 1], &[0, 0], "abaaab");
+        check(&[4, 1], &[8, 1], "baabaa");
+        check(&[9, 1], &[1, 0], "aaaaaba");
         check(&[0, 1, 1], &[0, 1, 0], "cbc");
     }
 

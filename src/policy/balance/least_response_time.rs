@@ -2,10 +2,10 @@
 //!
 //! A backend is known by the peak of its times to the first byte, forgotten within tens of seconds
 //! (so one that was slow once is tried again), by the share of requests that failed, and by what it
-//! has under way. A failure never looks fast: it counts as at least the pool's median, raises the
-//! cost up to elevenfold, and stands in for the load that a backend would have if it worked. One
-//! of which nothing is known is taken for the pool's median; one not heard of for long for half of
-//! it, so that it is tried and not flooded.
+//! has under way. A failure never looks fast: it counts as at least the pool's median; more than
+//! one in twenty raise the cost, up to elevenfold, and stand in for the load that a backend would
+//! have if it worked. One of which nothing is known is taken for the pool's median; one not heard
+//! of for long for half of it, so that it is tried and not flooded.
 //!
 //! Each core keeps what it saw itself, publishes it packed into a word, and merges what the others
 //! have published: peaks by the highest, failures by the mean. All of it is forgotten at one pace,
@@ -16,6 +16,14 @@ use crate::base::{ids::BackendId, rng::Rng};
 
 /// How many times more a backend costs that fails always: 1 and this.
 const FAILING_COST: f32 = 10.0;
+
+/// The share of failures that costs nothing: one now and then.
+const FAILING_FREE: f32 = 0.05;
+
+/// Requests of all cores that the share of failures is taken over at most, and at least of one
+/// core: what one core sees stands for what all see, so each of many goes by fewer.
+const FAILING_OF: usize = 32;
+const FAILING_OF_MIN: usize = 2;
 
 /// Costs within this factor are the same.
 const SAME: f32 = 1.05;
@@ -30,6 +38,8 @@ const MICROS_MIN: f32 = 1.0;
 #[derive(Clone, Debug)]
 pub(crate) struct LeastResponseTime {
     rng: Rng,
+    /// What a request of this core counts for at least in the share of failures.
+    part: f32,
     /// What this core saw itself.
     own: Vec<Times>,
     /// What the other cores have published, merged.
@@ -53,12 +63,14 @@ struct Picture {
 }
 
 impl LeastResponseTime {
-    pub(crate) fn new(rng: Rng, backends: usize) -> LeastResponseTime {
+    pub(crate) fn new(rng: Rng, cores: usize, backends: usize) -> LeastResponseTime {
+        let failing_of = (FAILING_OF / cores.max(1)).max(FAILING_OF_MIN);
         let unknown = vec![Times::default(); backends];
         let picture =
             Picture { micros: 0.0, load: 0.0, due: 0, room: Vec::with_capacity(backends) };
         LeastResponseTime {
             rng,
+            part: 1.0 / failing_of as f32,
             own: unknown.clone(),
             others: unknown.clone(),
             all: unknown,
@@ -92,6 +104,7 @@ impl LeastResponseTime {
             }
             _ => (self.picture.micros, 0.0),
         };
+        let failing = (failing - FAILING_FREE).max(0.0);
         let load = relative_load(id, candidates) + failing * self.picture.load;
         micros.max(MICROS_MIN) * (1.0 + load) * (1.0 + FAILING_COST * failing)
     }
@@ -103,7 +116,7 @@ impl LeastResponseTime {
             Sample::Failed(micros) => ((micros as f32).max(self.picture.micros), true),
         };
         if let Some(own) = self.own.get_mut(id.index()) {
-            own.see(micros.max(MICROS_MIN), failed, now);
+            own.see(micros.max(MICROS_MIN), failed, self.part, now);
         }
         self.join(id, now);
     }
@@ -195,7 +208,7 @@ mod tests {
     impl Core {
         fn new(in_flight: &[u32]) -> Core {
             Core {
-                algorithm: LeastResponseTime::new(Rng::seeded(3), in_flight.len()),
+                algorithm: LeastResponseTime::new(Rng::seeded(3), 1, in_flight.len()),
                 weights: Weights::new(in_flight.iter().map(|_| 1)),
                 in_flight: in_flight.iter().copied().map(Cell::new).collect(),
             }

@@ -15,12 +15,15 @@ mod load;
 mod maglev;
 mod random;
 mod round_robin;
+#[cfg(test)]
+mod simulation;
 mod slow_start;
 mod times;
 mod weights;
 
 use std::{cell::Cell, sync::Arc};
 
+pub(crate) use self::load::Step;
 pub(crate) use self::weights::Weights;
 use self::{
     hash::{Hash, Tables},
@@ -41,8 +44,9 @@ pub(crate) struct Candidates<'a> {
     pub(crate) usable: BackendSet,
     /// The shares of the pool's backends.
     pub(crate) weights: &'a Weights,
-    /// Requests under way at each backend in the whole process, as this core knows it: its own
-    /// exactly. May be empty where `Needs` does not ask for it.
+    /// Requests under way at each backend in the whole process, as this core knows it: the sum over
+    /// all cores when it merged, and from there on by `Step`. May be empty where `Needs` does not
+    /// ask for it.
     pub(crate) in_flight: &'a [Cell<u32>],
     /// In coarse milliseconds, as all times here.
     pub(crate) now: u64,
@@ -66,7 +70,6 @@ impl Candidates<'_> {
 
 /// How long a backend took, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
 pub(crate) enum Sample {
     /// To the first byte of an answer that is no failure.
     FirstByte(u32),
@@ -76,7 +79,6 @@ pub(crate) enum Sample {
 
 /// What a worker has to keep for a pool's picks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(dead_code, reason = "the worker begins to ask (issue 5)")]
 pub(crate) struct Needs {
     /// Requests under way at each backend, merged over the cores.
     pub(crate) in_flight: bool,
@@ -88,7 +90,6 @@ pub(crate) struct Needs {
 
 impl Needs {
     /// Those of a pool.
-    #[allow(dead_code, reason = "the worker begins to ask (issue 5)")]
     pub(crate) fn of(pool: &Pool) -> Needs {
         let none = Needs::default();
         match &pool.algorithm {
@@ -160,7 +161,7 @@ impl Balancer {
                 LeastConnections::new(turn, Random::new(rng), cores, backends),
             ),
             plan::Algorithm::LeastResponseTime => {
-                Algorithm::LeastResponseTime(LeastResponseTime::new(rng, backends))
+                Algorithm::LeastResponseTime(LeastResponseTime::new(rng, cores, backends))
             }
             plan::Algorithm::IpHash => by_key(None),
             plan::Algorithm::Hash { bound, .. } => by_key(bound),
@@ -192,7 +193,6 @@ impl Balancer {
 
     /// Notes how long a backend took; nothing where `Needs` asks for no times.
     #[inline]
-    #[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
     pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: u64) {
         if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
             algorithm.observe(id, sample, now);
@@ -201,7 +201,6 @@ impl Balancer {
 
     /// What this core itself knows of a backend's times, packed for its row; 0 = nothing.
     #[inline]
-    #[allow(dead_code, reason = "the worker begins to publish (issue 5)")]
     pub(crate) fn published(&self, id: BackendId) -> u64 {
         match &self.algorithm {
             Algorithm::LeastResponseTime(algorithm) => algorithm.published(id),
@@ -210,7 +209,6 @@ impl Balancer {
     }
 
     /// Takes over what the other cores have published about a backend.
-    #[allow(dead_code, reason = "the worker begins to merge (issue 5)")]
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
         if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
             algorithm.merge(id, others, now);
@@ -219,7 +217,6 @@ impl Balancer {
 
     /// Notes that a backend came back: its slow start begins, and how it once was is forgotten.
     /// Not for those that are there when the process begins.
-    #[allow(dead_code, reason = "the worker begins to tell (issue 5)")]
     pub(crate) fn returned(&mut self, id: BackendId, now: u64) {
         if let Some(slow_start) = &mut self.slow_start {
             slow_start.begin(id, now);

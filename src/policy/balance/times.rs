@@ -36,12 +36,14 @@ impl Times {
         (self.micros * left, self.failing * left)
     }
 
-    /// One more sample.
-    pub(super) fn see(&mut self, micros: f32, failed: bool, now: u64) {
+    /// One more sample, which counts for at least this part in the share that fails: so where many
+    /// come a failure is noticed after some requests, not after seconds.
+    pub(super) fn see(&mut self, micros: f32, failed: bool, part: f32, now: u64) {
         let now = now.max(self.at);
         let left = if self.is_known() { ewma::left(now - self.at, TAU_MS) } else { 0.0 };
         self.micros = ewma::peak(self.micros, left, micros);
-        self.failing = ewma::mean(self.failing, left, f32::from(u8::from(failed)));
+        let failed = f32::from(u8::from(failed));
+        self.failing = ewma::mean(self.failing, left.min(1.0 - part), failed);
         (self.at, self.rows) = (now, 1);
     }
 
@@ -99,7 +101,7 @@ mod tests {
     fn of(samples: &[(u32, bool, u64)]) -> Times {
         let mut times = Times::default();
         for (micros, failed, at) in samples {
-            times.see(*micros as f32, *failed, *at);
+            times.see(*micros as f32, *failed, 0.03, *at);
         }
         times
     }
@@ -120,6 +122,7 @@ mod tests {
         check(&[(500, true, 1_000)], 11_000, 183.94, 0.368);
         check(&[(500, true, 1_000), (500, false, 11_000)], 11_000, 500.0, 0.368);
         check(&[(500, false, 1_000), (500, true, 2_000)], 2_000, 500.0, 0.095);
+        check(&[(500, false, 1_000), (500, true, 1_001)], 1_001, 500.0, 0.03);
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! A small world to balance in: cores, backends that slow down, fail, go and return, and a clock
+//! that moves when it is told to.
+//!
+//! Only tests see it; what has to come true in it stands in `tests`. A core knows its own requests
+//! exactly and those of the others as they were when it merged, up to 10 ms ago, as workers do.
+//! Everything follows from a seed. After each step the balancer that was asked is looked through.
+
+mod tests;
+
+use std::{cell::Cell, cmp::Reverse, collections::BinaryHeap};
+
+use super::{Balancer, Candidates, Needs, Prepared, Sample, Step, Weights};
+use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
+use crate::plan::Pool;
+
+/// How old what a core knows of the others may be.
+const MERGE_MS: u64 = 10;
+
+/// All there is.
+struct World {
+    weights: Weights,
+    usable: BackendSet,
+    backends: Vec<Backend>,
+    cores: Vec<Core>,
+    step: Step,
+    needs: Needs,
+    under_way: BinaryHeap<Reverse<Request>>,
+    /// In microseconds.
+    now: u64,
+    rng: Rng,
+}
+
+/// How a backend behaves, and what it got.
+#[derive(Clone, Copy, Default)]
+struct Backend {
+    /// The mean time to its first byte: from half of it to half more.
+    micros: u32,
+    fails: bool,
+    in_flight: u32,
+    /// Requests that it was ever asked.
+    asked: u32,
+}
+
+struct Core {
+    balancer: Balancer,
+    /// Its own requests.
+    own: Vec<u32>,
+    /// Those of all, as this core knows it.
+    in_flight: Vec<Cell<u32>>,
+    /// What it tells the others of times.
+    published: Vec<u64>,
+    /// When it merges again, in milliseconds.
+    merges: u64,
+}
+
+/// What is under way; the first to end is the least.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Request {
+    ends: u64,
+    core: usize,
+    backend: usize,
+    micros: u32,
+    failed: bool,
+}
+
+impl World {
+    /// All backends are there and take `micros`.
+    fn new(pool: &Pool, cores: usize, micros: u32, seed: u64) -> World {
+        let prepared = Prepared::of(pool, seed);
+        let backends = pool.backends.len();
+        let core = |index| Core {
+            balancer: Balancer::new(pool, &prepared, index, cores),
+            own: vec![0; backends],
+            in_flight: (0..backends).map(|_| Cell::new(0)).collect(),
+            published: vec![0; backends],
+            merges: 0,
+        };
+        World {
+            weights: Weights::of(&pool.backends),
+            usable: BackendSet::first(backends),
+            backends: vec![Backend { micros, ..Backend::default() }; backends],
+            cores: (0..cores).map(core).collect(),
+            step: Step::new(cores),
+            needs: Needs::of(pool),
+            under_way: BinaryHeap::new(),
+            now: 1_000,
+            rng: Rng::seeded(seed),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now / 1_000
+    }
+
+    /// One request comes to some core, `gap` microseconds after the last on the mean; who gets it.
+    fn ask(&mut self, gap: u32, key: u64) -> Option<usize> {
+        let gap = u64::from(self.rng.below(2 * gap + 1));
+        self.wait(self.now + gap);
+        let core = self.rng.below(u32::try_from(self.cores.len()).expect("few cores")) as usize;
+        if self.now_ms() >= self.cores[core].merges {
+            self.merge(core);
+        }
+        let now = self.now_ms();
+        let Core { balancer, own, in_flight, .. } = &mut self.cores[core];
+        let (usable, weights) = (self.usable, &self.weights);
+        let candidates = Candidates { usable, weights, in_flight, now, key: Some(key) };
+        let picked = balancer.pick(&candidates);
+        balancer.check_invariants();
+        let picked = picked?.index();
+        own[picked] += 1;
+        self.step.begin(&in_flight[picked]);
+        let backend = &mut self.backends[picked];
+        backend.in_flight += 1;
+        backend.asked += 1;
+        let micros = backend.micros / 2 + self.rng.below(backend.micros);
+        let ends = self.now + u64::from(micros);
+        let failed = backend.fails;
+        self.under_way.push(Reverse(Request { ends, core, backend: picked, micros, failed }));
+        Some(picked)
+    }
+
+    /// So many requests, each with a key of its own; who got how many of them.
+    fn ask_many(&mut self, requests: u32, gap: u32) -> Vec<u32> {
+        let before: Vec<_> = self.backends.iter().map(|backend| backend.asked).collect();
+        for _ in 0..requests {
+            let key = self.rng.next();
+            self.ask(gap, key);
+        }
+        self.backends.iter().zip(before).map(|(backend, before)| backend.asked - before).collect()
+    }
+
+    /// What ends until then ends.
+    fn wait(&mut self, until: u64) {
+        while self.under_way.peek().is_some_and(|Reverse(request)| request.ends <= until) {
+            let Some(Reverse(request)) = self.under_way.pop() else { return };
+            self.now = request.ends;
+            self.end(&request);
+        }
+        self.now = until;
+    }
+
+    fn end(&mut self, request: &Request) {
+        let now = self.now_ms();
+        let id = BackendId(u16::try_from(request.backend).expect("few backends"));
+        self.backends[request.backend].in_flight -= 1;
+        let core = &mut self.cores[request.core];
+        core.own[request.backend] -= 1;
+        self.step.end(&core.in_flight[request.backend], core.own[request.backend]);
+        let sample = match request.failed {
+            true => Sample::Failed(request.micros),
+            false => Sample::FirstByte(request.micros),
+        };
+        core.balancer.observe(id, sample, now);
+        core.balancer.check_invariants();
+        core.published[request.backend] = core.balancer.published(id);
+    }
+
+    /// A core looks at what the others have under way and what they publish.
+    fn merge(&mut self, index: usize) {
+        let now = self.now_ms();
+        self.cores[index].merges = now + MERGE_MS;
+        for (place, backend) in self.backends.iter().enumerate() {
+            self.cores[index].in_flight[place].set(backend.in_flight);
+        }
+        let times = if self.needs.times { self.backends.len() } else { 0 };
+        for place in 0..times {
+            let others = (0..self.cores.len()).filter(|other| *other != index);
+            let words: Vec<_> = others.map(|other| self.cores[other].published[place]).collect();
+            let id = BackendId(u16::try_from(place).expect("few backends"));
+            self.cores[index].balancer.merge(id, words.into_iter(), now);
+        }
+        self.cores[index].balancer.check_invariants();
+    }
+
+    /// Nobody asks a backend any more, but what it has it ends.
+    fn leave(&mut self, index: u16) {
+        self.usable.remove(BackendId(index));
+    }
+
+    /// It is back.
+    fn come_back(&mut self, index: u16) {
+        let (id, now) = (BackendId(index), self.now_ms());
+        self.usable.insert(id);
+        for core in &mut self.cores {
+            core.balancer.returned(id, now);
+            core.published[id.index()] = core.balancer.published(id);
+        }
+    }
+
+    /// Requests under way at the fullest backend, and at all.
+    fn fullest(&self) -> (u32, u32) {
+        let each = || self.backends.iter().map(|backend| backend.in_flight);
+        (each().max().unwrap_or_default(), each().sum())
+    }
+}
