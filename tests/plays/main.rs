@@ -12,6 +12,7 @@
 
 mod backend;
 mod client;
+mod mortal;
 mod scripts;
 #[macro_use]
 mod stage;
@@ -43,6 +44,7 @@ mod reuse;
 mod sticky;
 
 mod aborts;
+mod failure;
 mod faults;
 mod limits;
 mod timeouts;
