@@ -7,6 +7,8 @@
 mod probe;
 mod prober;
 mod run;
+#[cfg(test)]
+mod tests;
 mod verdicts;
 
 use std::sync::Arc;

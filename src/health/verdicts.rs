@@ -11,6 +11,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::base::{
     ids::{BackendId, PoolId},
     rng::Rng,
+    totals::Totals,
 };
 use crate::observe::events::Event;
 use crate::plan::Plan;
@@ -63,28 +64,31 @@ impl Verdicts {
         Verdicts { pools, backends, to_people, untold: VecDeque::new() }
     }
 
-    /// Takes what cores have posted. Whatever a failure came with, the rows are read after it.
+    /// Takes what cores have posted.
     pub(super) fn hear(&mut self, posted: &Posted, now: u64) {
-        let mut failing: Vec<(PoolId, BackendId)> = Vec::new();
-        if posted.missed() {
-            failing = self.unheard();
-        }
+        let missed = posted.missed();
         while let Some(outcome) = posted.next() {
             match outcome {
-                Outcome::Failed { pool, backend } => failing.push((pool, backend)),
+                Outcome::Failed { pool, backend, totals } => {
+                    self.failed((pool, backend), totals, now);
+                }
                 Outcome::Tried { pool, backend, epoch, ok } => {
                     self.tried((pool, backend), epoch, ok, now);
                 }
             }
         }
-        failing.sort_unstable();
-        failing.dedup();
-        for (pool, backend) in failing {
-            let totals = self.backends.load.totals(pool, backend);
-            self.pools[pool.index()].failed[backend.index()] = totals.failed;
-            self.pools[pool.index()].standing.failed(backend, totals, now);
-            self.settle(pool, now);
+        if missed {
+            for (pool, backend) in self.unheard() {
+                let totals = self.backends.load.totals(pool, backend);
+                self.failed((pool, backend), totals, now);
+            }
         }
+    }
+
+    fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: u64) {
+        self.pools[pool.index()].failed[backend.index()] = totals.failed;
+        self.pools[pool.index()].standing.failed(backend, totals, now);
+        self.settle(pool, now);
     }
 
     /// The backends that have failed since they were looked at, whether or not it was posted.

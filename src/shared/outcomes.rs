@@ -14,14 +14,16 @@ use std::sync::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::bell::Rope;
-use crate::base::ids::{BackendId, PoolId};
+use crate::base::{
+    ids::{BackendId, PoolId},
+    totals::Totals,
+};
 
 /// Outcomes that may wait: what many cores can fail in the time that the thread needs to wake. What
 /// is more is caught up from the rows, all at once.
 const OUTCOMES_MAX: usize = 1024;
 
 /// The bell has been rung and nobody has looked since.
-#[allow(dead_code, reason = "as `Outcomes`")]
 const RUNG: u8 = 1;
 /// A failure found the channel full.
 const MISSED: u8 = 2;
@@ -29,17 +31,15 @@ const MISSED: u8 = 2;
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It failed, as its core's row says by now.
-    #[allow(dead_code, reason = "exchange posts it (issue 5)")]
-    Failed { pool: PoolId, backend: BackendId },
-    #[allow(dead_code, reason = "as `Failed`")]
+    /// It failed. The totals are those that its core read right after it: many failures may be
+    /// heard at once, and only so is it known whether they were in a row.
+    Failed { pool: PoolId, backend: BackendId, totals: Totals },
     /// It was a trial; `epoch` is that of its permit.
     Tried { pool: PoolId, backend: BackendId, epoch: u32, ok: bool },
 }
 
 /// The end that cores hold.
 #[derive(Clone)]
-#[allow(dead_code, reason = "as `Outcome::Failed`")]
 pub(crate) struct Outcomes {
     to: Sender<Outcome>,
     flags: Arc<AtomicU8>,
@@ -60,11 +60,10 @@ pub(crate) fn channel(rope: Rope) -> (Outcomes, Posted) {
     (Outcomes { to, flags: Arc::clone(&flags), rope }, Posted { from, flags })
 }
 
-#[allow(dead_code, reason = "exchange posts through it (issue 5)")]
 impl Outcomes {
-    /// A request failed; the core's row counts it already.
-    pub(crate) fn failed(&self, pool: PoolId, backend: BackendId) {
-        let posted = self.to.try_send(Outcome::Failed { pool, backend }).is_ok();
+    /// A request failed; these totals, of all cores, count it already.
+    pub(crate) fn failed(&self, pool: PoolId, backend: BackendId, totals: Totals) {
+        let posted = self.to.try_send(Outcome::Failed { pool, backend, totals }).is_ok();
         self.ring(if posted { 0 } else { MISSED });
     }
 
@@ -124,16 +123,17 @@ mod tests {
         let (rope, outcomes, posted) = both();
         assert_eq!(rings(&rope), 0);
         for place in 0..10 {
-            outcomes.clone().failed(POOL, BackendId(place));
+            outcomes.clone().failed(POOL, BackendId(place), Totals::default());
         }
         let tried = Outcome::Tried { pool: POOL, backend: BackendId(10), epoch: 7, ok: true };
         assert!(outcomes.tried(POOL, BackendId(10), 7, true));
         assert_eq!(rings(&rope), 1);
         assert!(!posted.missed());
         let seen: Vec<Outcome> = std::iter::from_fn(|| posted.next()).collect();
-        assert_eq!(seen[0], Outcome::Failed { pool: POOL, backend: BackendId(0) });
+        let (backend, totals) = (BackendId(0), Totals::default());
+        assert_eq!(seen[0], Outcome::Failed { pool: POOL, backend, totals });
         assert_eq!((seen[10], seen.len()), (tried, 11));
-        outcomes.failed(POOL, BackendId(0));
+        outcomes.failed(POOL, BackendId(0), Totals::default());
         assert_eq!(rings(&rope), 1);
     }
 
@@ -141,10 +141,10 @@ mod tests {
     fn a_failure_that_finds_no_room_is_missed_and_a_trial_knows_it() {
         let (_, outcomes, posted) = both();
         for _ in 0..OUTCOMES_MAX {
-            outcomes.failed(POOL, BackendId(0));
+            outcomes.failed(POOL, BackendId(0), Totals::default());
         }
         assert!(!posted.missed());
-        outcomes.failed(POOL, BackendId(1));
+        outcomes.failed(POOL, BackendId(1), Totals::default());
         assert!(!outcomes.tried(POOL, BackendId(2), 1, false));
         assert!(posted.missed());
         assert!(!posted.missed(), "it was taken");
@@ -160,7 +160,8 @@ mod tests {
             for place in 0..4 {
                 let outcomes = outcomes.clone();
                 scope.spawn(move || {
-                    (0..EACH).for_each(|_| outcomes.failed(POOL, BackendId(place)));
+                    (0..EACH)
+                        .for_each(|_| outcomes.failed(POOL, BackendId(place), Totals::default()));
                 });
             }
             while seen < 4 * EACH {

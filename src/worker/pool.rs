@@ -338,7 +338,7 @@ impl PoolView {
     fn post(&self, id: BackendId, ok: bool, trial: Option<Trial>) {
         let Some(outcomes) = &self.outcomes else { return };
         match trial {
-            None => outcomes.failed(self.id, id),
+            None => outcomes.failed(self.id, id, self.backends.load.totals(self.id, id)),
             Some(trial) => {
                 if outcomes.tried(self.id, id, trial.epoch(), ok) {
                     trial.decide(ok);

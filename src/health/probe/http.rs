@@ -5,7 +5,10 @@
 //! connection that serves one answer, so a mistake makes a verdict and nothing else. Bodies are
 //! ours: its decoder would hold whole chunks and refuse legal ones.
 
-use std::os::fd::AsRawFd;
+use std::{
+    os::fd::AsRawFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use bytes::BytesMut;
 use http::{
@@ -137,7 +140,11 @@ impl Answer {
     /// The first head that is not interim (RFC 9110 §15.2).
     async fn head(&mut self) -> Result<ResponseHead, ProbeFault> {
         loop {
-            match ResponseHeadDecoder.decode(&mut self.raw) {
+            // It has `unwrap`s. None is known to be reached below `HEAD_MAX`, and one that is must
+            // not end the thread.
+            let decode = || ResponseHeadDecoder.decode(&mut self.raw);
+            let decoded = catch_unwind(AssertUnwindSafe(decode));
+            match decoded.map_err(|_| ProbeFault::Protocol)? {
                 Ok(Decoded::Some(head)) if is_interim(head.status) => continue,
                 Ok(Decoded::Some(head)) => return Ok(head),
                 Ok(Decoded::Insufficient | Decoded::InsufficientAtLeast(_)) => {}
