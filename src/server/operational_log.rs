@@ -24,7 +24,9 @@ pub(super) fn install(global: &Global) {
         .with_writer(std::io::stderr)
         .with_max_level(filter(global.log_level))
         .log_internal_errors(false) // it would say them on stderr, or panic
-        .with_target(false);
+        .with_target(false)
+        // A log that is read by machines has no colours, whatever other crates turn on.
+        .with_ansi(false);
     let _ = match global.log_format {
         LogFormat::Json => {
             let named = Named::new(&global.instance);
