@@ -1,4 +1,7 @@
 //! The thread as it runs, on both drivers, and what it does with what cores post.
+//!
+//! Here a test plays the cores: it counts in their rows, posts, and reads what is published. What
+//! follows from what is held by the tests of `policy`.
 
 use std::{
     sync::Arc,

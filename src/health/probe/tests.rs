@@ -1,4 +1,7 @@
 //! Probes against scripted backends on loopback, on both drivers.
+//!
+//! A backend is a thread that serves one connection: it sends these bytes, in these pieces, and
+//! then closes or waits. Each verdict is one of the table of `ProbeFault`, or none at all.
 
 use std::{
     io::{Read, Write},
