@@ -8,7 +8,7 @@ rolling restart restarts.
 from dataclasses import dataclass
 from typing import Callable
 
-BROKEN = 4.0  # seconds a fault lasts; HAProxy may take 2.9 to find a paused origin
+BROKEN = 4.0  # seconds a fault lasts; HAProxy takes up to 3.2 to find a paused origin
 SLOW = 2.0  # seconds a slow answer takes: twice what the proxies wait
 FLAP = 0.5  # seconds a flapping origin is away, and then there
 AWAY = 0.5  # seconds between a restarted origin's end and its next life
