@@ -103,7 +103,6 @@ impl Accepting {
         let worker = &self.worker;
         let address = address.unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0).into());
         let Some(admitted) = Admitted::enter(worker, self.id) else {
-            worker.count(Counter::RejectedOverloaded);
             return self.refuse(fd, address);
         };
         let plan = worker.in_force();

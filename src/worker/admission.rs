@@ -28,11 +28,11 @@ impl Admitted {
     pub(crate) fn enter(worker: &Rc<Worker>, listener: ListenerId) -> Option<Admitted> {
         let own_limit = &worker.listener_connections[listener.index()];
         let evict = |tag| {
-            worker.events.limit(Limit::Connections, worker.clock.now());
             let evicted = worker.deadlines.close_longest_idle(tag);
-            if evicted {
-                worker.count(Counter::IdleEvicted);
-            }
+            let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
+            // Whoever is told of the limit reads the counts.
+            worker.count(what);
+            worker.events.limit(Limit::Connections, worker.clock.now());
             evicted
         };
         let (own, owes_own) = take(own_limit, || evict(Some(listener.0)))?;
