@@ -7,6 +7,7 @@
 
 mod address;
 mod balance;
+mod cookies;
 mod failures;
 mod global;
 mod health;

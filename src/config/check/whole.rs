@@ -16,6 +16,7 @@ impl Check<'_> {
         self.addresses(file);
         if !self.loose_ends {
             self.unused_pools(file, plan);
+            self.cookies(file, plan);
         }
         let most = usize::from(u16::MAX);
         for (what, count) in [
