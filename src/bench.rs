@@ -8,17 +8,21 @@ use std::cell::Cell;
 
 use crate::http::{
     chunks::{Chunks, Step},
+    cookies,
     forward::{self, Forward, ForwardedFor},
     framing::{self, BodyLength},
+    grammar,
     head::{Method, RequestHead, ResponseHead},
     headers::Headers,
+    names::Name,
     parse::{self, HeadLimits, Parse},
     target, write,
 };
-use crate::plan::{BackendId, ListenerId, Pool, Route};
+use crate::plan::{BackendId, ListenerId, Pool, Route, Sticky};
 use crate::policy::{
     balance::{Balancer, Candidates, Prepared, Sample, Weights},
     route::Router,
+    sticky::{Pins, Reading, Secrets},
 };
 
 const LIMITS: HeadLimits =
@@ -274,6 +278,34 @@ pub fn fuzz_target(input: &[u8]) {
     }
 }
 
+/// Any bytes as a line of cookies: ours are gone, the others are what they were, and none of it
+/// was written by us.
+pub fn fuzz_cookies(line: &[u8]) {
+    let name = b"rw";
+    let mut headers = Headers::default();
+    headers.push(Name::Cookie, b"cookie", line);
+    let Ok(secrets) = Secrets::parse(b"a secret of the fuzz targets") else { return };
+    let pins = Pins::new(&Pool::default(), &Sticky::default(), &secrets);
+    let reading = pins.read(cookies::values(&headers, name), u64::from(u32::MAX / 2));
+    assert!(matches!(reading, Reading::Absent | Reading::Malformed | Reading::Forged));
+    let ours = cookies::values(&headers, name).count();
+    assert_eq!(reading == Reading::Absent, ours == 0);
+    cookies::remove(&mut headers, name);
+    assert_eq!(cookies::values(&headers, name).count(), 0);
+    let rest = headers.first(Name::Cookie).unwrap_or_default();
+    assert!(ours > 0 || rest == line);
+    assert!(others(rest).eq(others(line)));
+}
+
+/// The cookies of a line that are not called `rw`, but for empty ones.
+fn others(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_other = |pair: &&[u8]| {
+        let named = pair.strip_prefix(b"rw").map(grammar::trim_start);
+        !pair.is_empty() && !named.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    line.split(|byte| *byte == b';').map(grammar::trim).filter(is_other)
+}
+
 /// A place to cut the input at that the input itself chooses.
 fn cut_of(input: &[u8]) -> usize {
     let sum =
@@ -284,7 +316,23 @@ fn cut_of(input: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::rng::Rng;
     use crate::testkit::allocations;
+
+    /// What the fuzz target says, of lines that are nearly ours, in every `cargo test`.
+    #[test]
+    fn whatever_stands_beside_a_cookie_of_ours_stays() {
+        const PIECES: [&[u8]; 10] =
+            [b"rw", b"rw=x", b"=", b";", b"; ", b" ", b"a", b"\t", b"\"", b"rw=\xff"];
+        for seed in 0..2_000 {
+            let rng = &mut Rng::seeded(seed);
+            let count = rng.below(12);
+            let pieces = (0..count).map(|_| PIECES[rng.below(10) as usize]);
+            let line: Vec<u8> = pieces.flatten().copied().collect();
+            println!("seed {seed}: {:?}", String::from_utf8_lossy(&line));
+            fuzz_cookies(&line);
+        }
+    }
 
     const REQUEST: &[u8] = include_bytes!("../benches/heads/browser.txt");
     const RESPONSE: &[u8] = include_bytes!("../benches/heads/nginx.txt");
