@@ -17,7 +17,7 @@ use crate::{
     backend::{Script, plays},
     client::{Client, Response},
     scripts::{SWITCHING, answers, answers_each, closes_after, sends},
-    stage::{Driver, Setting, Stage},
+    stage::{Driver, Setting, Stage, eventually},
 };
 
 on_both_drivers!(
@@ -27,6 +27,7 @@ on_both_drivers!(
     a_cookie_has_its_attributes,
     a_client_moves_when_its_backend_is_gone,
     a_backend_that_refuses_is_passed_over_by_its_clients_too,
+    a_backend_that_is_left_out_loses_its_clients,
     a_client_stays_when_only_its_connection_was_bad,
     a_backend_without_weight_keeps_its_clients,
     what_is_not_valid_counts_as_none,
@@ -243,6 +244,34 @@ fn a_backend_that_refuses_is_passed_over_by_its_clients_too(driver: Driver) {
     }
     let failures = stage.count("backend_connect_failures_total");
     assert!((1..10).contains(&failures), "{failures} connections were tried for 50 requests");
+}
+
+fn a_backend_that_is_left_out_loses_its_clients(driver: Driver) {
+    let failing = plays(|visit| {
+        visit.request()?;
+        visit.reset();
+        Ok(())
+    });
+    let secret = Secret::new(SECRET);
+    let stage = secret
+        .stage(driver, "")
+        .pool("passive = { max-failures = 2, eject = \"60s\" }")
+        .backend(failing)
+        .backend(answers("b"))
+        .start();
+    let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
+    let mut client = stage.connect();
+    let mut asked_for_one_request = || {
+        let before = stage.backend(0).requests().len();
+        ask(&mut client, &ours).expect(200, "b");
+        stage.backend(0).requests().len() - before
+    };
+    assert_eq!(asked_for_one_request(), 1, "it is asked first");
+    eventually("it is left out", &mut asked_for_one_request, |asked| *asked == 0);
+    for _ in 0..10 {
+        assert_eq!(asked_for_one_request(), 0);
+    }
+    assert!(stage.count("sticky_total{result=\"moved\"}") > 11);
 }
 
 fn a_client_stays_when_only_its_connection_was_bad(driver: Driver) {
