@@ -111,11 +111,11 @@ fn backend(answer: &'static [u8]) -> (SocketAddr, JoinHandle<()>) {
     (address, serving)
 }
 
-fn proxy(driver: &str, backend: SocketAddr) -> Result<Handle, String> {
+fn proxy(driver: &str, backend: SocketAddr, pool: &str) -> Result<Handle, String> {
     let text = format!(
         "global = {{ cores = 1, pin = false, driver = \"{driver}\" }}\n\
          [listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
-         [pool.app]\nbackends = [\"{backend}\"]\n"
+         [pool.app]\nbackends = [\"{backend}\"]\n{pool}\n"
     );
     let loaded = ringway::config::parse("allocations.toml", &text);
     let plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
@@ -140,9 +140,9 @@ fn ask(client: &mut TcpStream, request: &[u8], room: &mut [u8], length: &mut usi
 
 /// Asks until everything is warm and then counts: `REQUESTS` of these, and a new connection.
 #[track_caller]
-fn check(driver: &str, request: &[u8], answer: &'static [u8]) {
+fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
     let (address, serving) = backend(answer);
-    let handle = match proxy(driver, address) {
+    let handle = match proxy(driver, address, pool) {
         Ok(handle) => handle,
         Err(why) => {
             assert!(std::env::var("CI").is_err(), "{why}");
@@ -183,8 +183,16 @@ fn a_warm_request_costs_few_allocations() {
     let plain = b"HTTP/1.1 200 OK\r\nServer: a\r\nContent-Length: 6\r\n\r\nhello!";
     let two = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nCache-Control: no-store\r\n\
                 Content-Length: 8\r\n\r\ngoodbye!";
+    // The worst case of a sticky pool: a cookie that is not valid, taken out and given anew.
+    let sticky = b"GET /a HTTP/1.1\r\nHost: a\r\nCookie: a=1; ringway=\
+        AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA; b=2\r\n\r\n";
+    let secret = std::env::temp_dir().join(format!("ringway-allocations-{}", std::process::id()));
+    std::fs::write(&secret, "a secret of this test").unwrap();
+    let pool = format!("sticky = {{ secret-file = \"{}\" }}", secret.display());
     for driver in ["io_uring", "epoll"] {
-        check(driver, get, plain);
-        check(driver, post, two);
+        check(driver, "", get, plain);
+        check(driver, "", post, two);
+        check(driver, &pool, sticky, plain);
     }
+    std::fs::remove_file(&secret).unwrap();
 }
