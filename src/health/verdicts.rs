@@ -112,7 +112,7 @@ impl Verdicts {
         }
     }
 
-    /// A probe has ended; how long until the next begins, from the start of this one.
+    /// A probe has ended.
     pub(super) fn probed(
         &mut self,
         (pool, backend): (PoolId, BackendId),
@@ -141,9 +141,7 @@ impl Verdicts {
 
     /// Does what is due; when something is due next.
     pub(super) fn turn(&mut self, now: u64) -> Option<u64> {
-        for id in
-            (0..self.pools.len()).map(|place| PoolId(u16::try_from(place).unwrap_or(u16::MAX)))
-        {
+        for id in (0..).map(PoolId).take(self.pools.len()) {
             if self.pools[id.index()].due.is_some_and(|due| due <= now) {
                 self.settle(id, now);
             }

@@ -14,8 +14,10 @@ const FAST: Duration = Duration::from_secs(1);
 /// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeFault {
-    /// No connection was made.
+    /// Nobody listens there.
     Refused,
+    /// No connection could be made for another reason: no route, a filter.
+    Unreachable,
     /// It took too long.
     Timeout,
     /// The connection ended early.

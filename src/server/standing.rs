@@ -40,6 +40,7 @@ pub(super) fn say_of_pool(pool: &str, (from, to): (Mode, Mode), sound: usize, of
 pub(super) fn why(cause: Cause) -> String {
     match cause {
         Cause::Probe(ProbeFault::Refused) => "refused".into(),
+        Cause::Probe(ProbeFault::Unreachable) => "unreachable".into(),
         Cause::Probe(ProbeFault::Timeout) => "timeout".into(),
         Cause::Probe(ProbeFault::Reset) => "reset".into(),
         Cause::Probe(ProbeFault::Protocol) => "protocol".into(),

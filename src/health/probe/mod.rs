@@ -73,8 +73,8 @@ impl Probe {
     }
 }
 
-/// What a connection that could not be made, or broke, says about the backend; none where it says
-/// more about us.
+/// What a connection that could not be made says about the backend; none where it says more about
+/// us.
 fn fault(error: &io::Error) -> Option<ProbeFault> {
     let is_ours = [
         libc::EMFILE,
@@ -89,7 +89,8 @@ fn fault(error: &io::Error) -> Option<ProbeFault> {
     }
     Some(match error.kind() {
         io::ErrorKind::TimedOut => ProbeFault::Timeout,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ProbeFault::Reset,
-        _ => ProbeFault::Refused,
+        io::ErrorKind::ConnectionRefused => ProbeFault::Refused,
+        io::ErrorKind::ConnectionReset => ProbeFault::Reset,
+        _ => ProbeFault::Unreachable,
     })
 }
