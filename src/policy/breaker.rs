@@ -140,11 +140,13 @@ impl Window {
         let ok = totals.ok.saturating_sub(self.seen.ok);
         let failed = totals.failed.saturating_sub(self.seen.failed);
         let over = newest.saturating_sub(self.seen_at / width) + 1;
-        for back in 0..over.min(BUCKETS) {
-            // What does not divide evenly falls into the newest.
-            let rest = if back == 0 { ok % over } else { 0 };
-            self.bucket(newest - back).ok += ok / over + rest;
+        let within = over.min(BUCKETS);
+        let ok =
+            u64::try_from(u128::from(ok) * u128::from(within) / u128::from(over)).unwrap_or(ok);
+        for back in 0..within {
+            self.bucket(newest - back).ok += ok / within;
         }
+        self.bucket(newest).ok += ok % within;
         self.bucket(newest).failed += failed;
         (self.seen, self.seen_at) = (totals, now);
         self.buckets.iter().fold(Totals::default(), |sum, bucket| Totals {
@@ -156,5 +158,114 @@ impl Window {
     #[allow(clippy::cast_possible_truncation)] // below `BUCKETS`
     fn bucket(&mut self, number: u64) -> &mut Totals {
         &mut self.buckets[(number % BUCKETS) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plan::Share;
+
+    fn plan(percent: u32, requests_min: u32) -> plan::Breaker {
+        plan::Breaker {
+            error_ratio: Share::percent(percent),
+            requests_min,
+            ..plan::Breaker::default()
+        }
+    }
+
+    /// At each of these times so many succeed and then so many fail, of which the last is told;
+    /// what is in the window at the last of them, where that is enough to open.
+    #[track_caller]
+    fn check(
+        (percent, requests_min): (u32, u32),
+        requests: &[(u64, u64, u64)],
+        expected: Option<(u64, u64)>,
+    ) {
+        let plan = plan(percent, requests_min);
+        let mut breaker = Breaker::new(0);
+        let (mut totals, mut last) = (Totals::default(), None);
+        for (now, ok, failed) in requests {
+            assert_eq!(last, None, "it opens before {now}");
+            totals.ok += ok;
+            totals.failed += failed;
+            last = breaker.failed(&plan, totals, *now);
+        }
+        let expected = expected.map(|(ok, failed)| Totals { ok, failed });
+        assert_eq!(last, expected, "{percent} % of {requests_min}: {requests:?}");
+    }
+
+    #[test]
+    fn opens_exactly_at_its_ratio_and_not_with_fewer_requests() {
+        check((50, 20), &[(10, 10, 9), (20, 0, 1)], Some((10, 10)));
+        check((50, 20), &[(10, 11, 9), (20, 0, 1)], None);
+        check((50, 20), &[(10, 0, 19)], None);
+        check((50, 20), &[(10, 0, 19), (20, 0, 1)], Some((0, 20)));
+        check((100, 1), &[(10, 0, 1)], Some((0, 1)));
+        check((1, 100), &[(10, 99, 1)], Some((99, 1)));
+        check((1, 100), &[(10, 199, 1)], None);
+    }
+
+    #[test]
+    fn forgets_what_is_older_than_its_window() {
+        // Ten buckets of a second.
+        check((50, 20), &[(500, 0, 19), (9_999, 0, 1)], Some((0, 20)));
+        check((50, 20), &[(500, 0, 19), (10_000, 0, 1)], None);
+        check((50, 20), &[(500, 0, 19), (3_600_000, 0, 1)], None);
+    }
+
+    #[test]
+    fn what_succeeded_before_a_failure_did_so_evenly() {
+        // 1,000 a second for an hour; then everything fails: of the window 10,000 succeeded.
+        let hour = 3_600_000;
+        check((50, 20), &[(hour, 3_600_000, 5_000)], None);
+        check((50, 20), &[(hour, 3_600_000, 11_000)], Some((9_997, 11_000)));
+        // In the course of the window they leave it.
+        let late = [(hour, 3_600_000, 1_000), (hour + 5_000, 0, 4_100)];
+        check((50, 20), &late, Some((5_002, 5_100)));
+    }
+
+    #[test]
+    fn closes_after_enough_trials_and_opens_again_after_one() {
+        let (plan, mut rng) = (plan(50, 20), Rng::seeded(9));
+        let mut breaker = Breaker::new(0);
+        let mut now = 0;
+        breaker.open(&plan, now, &mut rng);
+        // 5 s, doubled up to 60 s, a tenth more or less.
+        for ms in [5_000, 10_000, 20_000, 40_000, 60_000, 60_000] {
+            let open_ms = breaker.due().unwrap() - now;
+            assert!((ms * 9 / 10..=ms * 11 / 10).contains(&open_ms), "{ms}: {open_ms}");
+            now += open_ms;
+            breaker.tried(&plan, true, now, &mut rng);
+            assert_ne!(breaker.state(), State::Closed, "a trial that comes late says nothing");
+            breaker.end();
+            breaker.tried(&plan, true, now, &mut rng);
+            assert_eq!(breaker.state(), State::HalfOpen { ok: 1 });
+            breaker.tried(&plan, false, now, &mut rng);
+        }
+        breaker.end();
+        breaker.tried(&plan, true, now, &mut rng);
+        breaker.tried(&plan, true, now, &mut rng);
+        assert_eq!(breaker.state(), State::Closed);
+        breaker.open(&plan, now, &mut rng);
+        assert!(breaker.due().unwrap() - now <= 5_500, "it begins with the shortest time");
+    }
+
+    #[test]
+    fn who_closes_begins_with_an_empty_window() {
+        let plan = plan::Breaker { successes: 1, ..plan(50, 20) };
+        let (mut breaker, mut rng) = (Breaker::new(0), Rng::seeded(9));
+        let totals = |ok, failed| Totals { ok, failed };
+        assert!(breaker.failed(&plan, totals(0, 20), 1_000).is_some());
+        breaker.open(&plan, 1_000, &mut rng);
+        // Those under way when it opened.
+        assert_eq!(breaker.failed(&plan, totals(0, 40), 1_001), None);
+        breaker.end();
+        breaker.tried(&plan, true, 6_000, &mut rng);
+        assert_eq!(breaker.failed(&plan, totals(1, 59), 6_100), Some(totals(1, 19)));
+        let narrow = plan::Breaker { window: Duration::ZERO, ..plan };
+        assert_eq!(breaker.failed(&narrow, totals(1, 60), 6_200), None, "no window holds nothing");
     }
 }

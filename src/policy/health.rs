@@ -77,3 +77,60 @@ impl Tracker {
         if is_settled { health.interval } else { health.interval.min(FAST) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probes that are good (`+`) or not, and what the backend is after each: up (`U`, `u` about
+    /// to change) or down (`D`, `d`); small letters are probed sooner.
+    #[track_caller]
+    fn check(is_up: bool, (rise, fall): (u16, u16), probes: &str, expected: &str) {
+        let health = Health { rise, fall, ..Health::default() };
+        let mut tracker = Tracker::new(is_up);
+        assert_eq!(tracker.interval(&health), FAST, "nothing is known yet");
+        let after = |probe| {
+            let before = tracker.is_up();
+            let is_news = tracker.observe(&health, probe == '+');
+            assert_eq!(is_news, before != tracker.is_up());
+            let letter = if tracker.is_up() { 'u' } else { 'd' };
+            match tracker.interval(&health) {
+                FAST => letter,
+                interval => {
+                    assert_eq!(interval, health.interval);
+                    letter.to_ascii_uppercase()
+                }
+            }
+        };
+        let seen: String = probes.chars().map(after).collect();
+        assert_eq!(seen, expected, "{probes}, rise {rise}, fall {fall}");
+    }
+
+    #[test]
+    fn falls_and_rises_exactly_after_as_many_in_a_row() {
+        check(true, (2, 3), "+---", "UuuD");
+        check(true, (2, 3), "+---++", "UuuDdU");
+        check(true, (1, 1), "+-+-", "UDUD");
+        check(true, (4, 2), "+--++++", "UuDdddU");
+    }
+
+    #[test]
+    fn a_result_the_other_way_begins_anew() {
+        check(true, (2, 3), "+--+--+---", "UuuUuuUuuD");
+        check(true, (2, 3), "+---+-+-++", "UuuDdDdDdU");
+    }
+
+    #[test]
+    fn who_was_never_seen_to_work_falls_by_the_first_failure() {
+        check(true, (2, 3), "-", "D");
+        check(true, (2, 3), "+-", "Uu");
+        check(false, (2, 3), "-+-++", "DdDdU");
+        check(false, (1, 3), "+", "U");
+    }
+
+    #[test]
+    fn a_short_interval_stays_as_it_is() {
+        let health = Health { interval: Duration::from_millis(100), ..Health::default() };
+        assert_eq!(Tracker::new(true).interval(&health), health.interval);
+    }
+}

@@ -110,3 +110,114 @@ impl Outlier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Share;
+
+    /// What the totals say after each of these: `x` a failure and `o` a success that are told of
+    /// one by one, `(…)` several before anybody looks. How many are in a row after each failure
+    /// that is one too many, and `-` after the others.
+    #[track_caller]
+    fn check(failures_max: u16, requests: &str, expected: &str) {
+        let passive = Passive { failures_max, ..Passive::default() };
+        let mut outlier = Outlier::new(0);
+        let (mut totals, mut is_looking, mut said) = (Totals::default(), true, String::new());
+        for request in requests.chars() {
+            match request {
+                'o' => totals.ok += 1,
+                'x' => totals.failed += 1,
+                '(' => is_looking = false,
+                _ => is_looking = true,
+            }
+            if is_looking && request != 'o' {
+                let row = outlier.failed(&passive, totals);
+                said += &row.map_or("-".into(), |length| length.to_string());
+            }
+        }
+        assert_eq!(said, expected, "{requests}, at most {failures_max}");
+    }
+
+    #[test]
+    fn as_many_in_a_row_are_too_many() {
+        check(3, "xxx", "--3");
+        check(1, "x", "1");
+        check(3, "oooxxxx", "--34");
+    }
+
+    #[test]
+    fn a_success_in_between_begins_anew() {
+        check(3, "xxoxxoxxx", "------3");
+    }
+
+    #[test]
+    fn nought_is_off() {
+        check(0, "xxxx", "----");
+    }
+
+    #[test]
+    fn failures_that_were_not_told_of_count() {
+        check(3, "x(xx)", "-3");
+        // Of those that came with a success nobody knows whether they came after it.
+        check(3, "x(xxoxx)xx", "---3");
+        // Nothing new says nothing.
+        check(1, "x(o)", "1-");
+    }
+
+    fn ejected_for(outlier: &Outlier, now: u64) -> u64 {
+        outlier.due().unwrap() - now
+    }
+
+    #[test]
+    fn stays_out_longer_each_time_and_makes_up_for_it_by_doing_well() {
+        let passive = Passive::default(); // 10 s
+        let (mut rng, mut now) = (Rng::seeded(1), 0);
+        let mut outlier = Outlier::new(now);
+        outlier.eject(&passive, now, &mut rng);
+        for tens in [1, 2, 4, 8, 16, 30, 30] {
+            let out_ms = ejected_for(&outlier, now);
+            assert!((9_000 * tens..=11_000 * tens).contains(&out_ms), "{tens}: {out_ms}");
+            now += out_ms;
+            outlier.end();
+            assert_eq!(outlier.state(), State::Returning);
+            outlier.tried(&passive, false, now, &mut rng);
+        }
+        // Eight times out; after 70 s of doing well once is left.
+        outlier.end();
+        outlier.tried(&passive, true, now, &mut rng);
+        now += 70_000;
+        outlier.eject(&passive, now, &mut rng);
+        assert!((18_000..=22_000).contains(&ejected_for(&outlier, now)));
+        // Long after, nothing is.
+        outlier.end();
+        outlier.tried(&passive, true, now, &mut rng);
+        now += 1_000_000;
+        outlier.eject(&passive, now, &mut rng);
+        assert!((9_000..=11_000).contains(&ejected_for(&outlier, now)));
+    }
+
+    #[test]
+    fn who_returns_begins_a_new_row() {
+        let passive = Passive::default();
+        let mut outlier = Outlier::new(0);
+        let totals = |failed| Totals { ok: 0, failed };
+        assert_eq!(outlier.failed(&passive, totals(3)), None, "one row is not known of three");
+        assert_eq!(outlier.failed(&passive, totals(5)), Some(3));
+        outlier.eject(&passive, 0, &mut Rng::seeded(1));
+        outlier.end();
+        outlier.tried(&passive, true, 0, &mut Rng::seeded(1));
+        assert_eq!(outlier.failed(&passive, totals(6)), None);
+        assert_eq!(outlier.failed(&passive, totals(8)), Some(3));
+    }
+
+    #[test]
+    fn one_may_always_be_out_and_never_more_than_the_share() {
+        let max = |percent, backends| {
+            let passive = Passive { ejected_max: Share::percent(percent), ..Passive::default() };
+            ejected_max(&passive, backends)
+        };
+        let all = [max(50, 1), max(50, 3), max(50, 4), max(0, 10), max(10, 1024), max(100, 3)];
+        assert_eq!(all, [1, 1, 2, 1, 102, 3]);
+    }
+}

@@ -1,1 +1,447 @@
-//! Tests of standing.
+//! Tests of standing: played step by step, and by chance with every invariant looked at.
+
+use std::time::Duration;
+
+use super::*;
+use crate::plan::{self, Address, Backend, Breaker, Health, Passive, Share};
+
+/// A pool's standing, its totals and the time.
+struct Stage {
+    standing: Standing,
+    totals: Vec<Totals>,
+    now: u64,
+}
+
+/// Backends `a`, `b`, …, so many; what else holds is `shape`d.
+fn stage(backends: u16, shape: impl Fn(&mut Pool)) -> Stage {
+    let address = Address::Socket(([127, 0, 0, 1], 3000).into());
+    let mut pool = Pool {
+        backends: (0..backends).map(|id| Backend::new(id.to_string(), address.clone())).collect(),
+        health: Some(Health::default()),
+        ..Pool::default()
+    };
+    shape(&mut pool);
+    let totals = vec![Totals::default(); usize::from(backends)];
+    Stage { standing: Standing::new(&pool, 1, 0), totals, now: 0 }
+}
+
+fn id(letter: char) -> BackendId {
+    BackendId(u16::from(u8::try_from(letter).unwrap() - b'a'))
+}
+
+impl Stage {
+    /// Plays words: `a:xxo` requests of `a` that fail or succeed, told one by one; `a:+-` probes;
+    /// `a:tf` trials that succeed or fail; `a:!?` its name gives no address any more, and one
+    /// again; `5s` or `5ms` passes.
+    fn play(&mut self, words: &str) -> &mut Stage {
+        for word in words.split_whitespace() {
+            match word.split_once(':') {
+                Some((backend, steps)) => {
+                    let backend = id(backend.chars().next().unwrap());
+                    steps.chars().for_each(|step| self.step(backend, step));
+                }
+                None => {
+                    let unit = word.trim_start_matches(|letter: char| letter.is_ascii_digit());
+                    let number: u64 = word[..word.len() - unit.len()].parse().unwrap();
+                    self.pass(number * if unit == "s" { 1_000 } else { 1 });
+                }
+            }
+        }
+        self
+    }
+
+    fn step(&mut self, backend: BackendId, step: char) {
+        let totals = &mut self.totals[backend.index()];
+        match step {
+            'o' => totals.ok += 1,
+            'x' => totals.failed += 1,
+            '+' => self.standing.probed(backend, Ok(()), self.now),
+            '-' => self.standing.probed(backend, Err(ProbeFault::Timeout), self.now),
+            't' => self.standing.tried(backend, true, self.now),
+            'f' => self.standing.tried(backend, false, self.now),
+            '!' | '?' => self.standing.addressed(backend, step == '?'),
+            _ => panic!("{step}"),
+        }
+        if step == 'x' {
+            self.standing.failed(backend, *totals, self.now);
+        }
+        self.standing.check_invariants();
+    }
+
+    /// Time passes, from one thing that is due to the next.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now + ms;
+        while let Some(due) = self.standing.turn(self.now).filter(|due| *due <= end) {
+            assert!(due > self.now, "something stays due: the thread would never sleep");
+            self.now = due;
+        }
+        self.now = end;
+        self.standing.check_invariants();
+    }
+
+    /// For each backend: `u`sable, on `t`rial (or `s` and a `T` where it is spare too), `s`pare
+    /// or out.
+    #[track_caller]
+    fn sees(&mut self, expected: &str) -> &mut Stage {
+        let letter = |id: BackendId| match () {
+            () if self.standing.usable().contains(id) => 'u',
+            () if self.standing.on_trial().contains(id) => 't',
+            () if self.standing.spare().contains(id) => 's',
+            () => '-',
+        };
+        let seen: String = self.standing.ids().map(letter).collect();
+        assert_eq!(seen, expected, "at {} ms, {:?}", self.now, self.standing.changes);
+        self
+    }
+
+    /// What was told since the last time.
+    #[track_caller]
+    fn told(&mut self, expected: &[&str]) -> &mut Stage {
+        let told: Vec<String> = self.standing.changes().map(|change| said(&change)).collect();
+        assert_eq!(told, expected);
+        self
+    }
+
+    #[track_caller]
+    fn periods(&mut self, expected: &[Period]) -> &mut Stage {
+        assert_eq!(self.standing.periods().collect::<Vec<_>>(), expected);
+        self
+    }
+}
+
+fn said(change: &Change) -> String {
+    match change {
+        Change::Backend { backend: BackendId(place), from, to, cause, lasted_ms } => {
+            let letter = char::from(b'a' + u8::try_from(*place).unwrap());
+            format!("{letter} {from:?}-{to:?} by {cause:?} after {lasted_ms}")
+        }
+        Change::Pool { from, to, sound, of } => format!("{from:?}-{to:?}, {sound} of {of}"),
+    }
+}
+
+fn breaker(pool: &mut Pool) {
+    pool.passive.failures_max = 0;
+    pool.breaker = Some(Breaker { requests_min: 4, ..Breaker::default() });
+}
+
+#[test]
+fn probes_take_out_and_bring_back() {
+    stage(2, |_| ())
+        .play("a:+ b:+ 5s a:--")
+        .sees("uu")
+        .play("a:-")
+        .sees("-u")
+        .told(&["a Up-Down by Probe(Timeout) after 5000"])
+        .play("5s a:+")
+        .sees("-u")
+        .play("1s a:+")
+        .sees("uu")
+        .told(&["a Down-Up by Probes after 6000"]);
+}
+
+#[test]
+fn who_never_worked_is_out_after_one_probe_even_if_nobody_is_left() {
+    stage(2, |_| ()).play("a:-").sees("-u").play("b:-").sees("--").play("b:++").sees("-u");
+}
+
+#[test]
+fn a_backend_that_flaps_changes_no_more_often_than_rise_and_fall_allow() {
+    let mut stage = stage(2, |_| ());
+    stage.play("a:+ b:+ a:-+--+--+-+-+").sees("uu").told(&[]);
+    stage.play("a:--- a:+-+-+-").sees("-u");
+    assert_eq!(stage.standing.changes().count(), 1);
+}
+
+#[test]
+fn three_failures_in_a_row_eject_and_one_trial_brings_back() {
+    let begins = Period::Begins(BackendId(0), 1);
+    stage(2, |_| ())
+        .play("a:ooxxoxx")
+        .sees("uu")
+        .play("a:x")
+        .sees("su")
+        .told(&["a Admitted-Ejected by Failures(3) after 0"])
+        .periods(&[])
+        .play("8999ms")
+        .sees("su")
+        .play("2001ms")
+        .sees("tu")
+        .periods(&[begins])
+        .play("a:t")
+        .sees("uu")
+        .periods(&[Period::Ends(BackendId(0))]);
+}
+
+#[test]
+fn a_trial_that_fails_ejects_for_longer_and_one_that_nobody_decides_does_nothing() {
+    stage(2, |_| ())
+        .play("a:xxx 11s")
+        .sees("tu")
+        .play("1000s")
+        .sees("tu")
+        .play("a:f")
+        .sees("su")
+        .play("17s")
+        .sees("su")
+        .play("5s")
+        .sees("tu")
+        // A trial of an earlier period, had it come through, would find nobody on trial.
+        .play("a:f b:t b:f a:f")
+        .sees("su");
+}
+
+#[test]
+fn nobody_is_ejected_where_that_is_off() {
+    stage(2, |pool| pool.passive.failures_max = 0).play("a:xxxxxxxxx").sees("uu");
+}
+
+#[test]
+fn the_last_usable_backend_stays() {
+    stage(1, |_| ()).play("a:xxxxxx").sees("u");
+    let half = |pool: &mut Pool| pool.passive.ejected_max = Share::percent(100);
+    stage(3, half).play("a:xxx b:xxx c:xxxxxx").sees("ssu");
+    // Whoever has no weight takes no new traffic: it does not count as another.
+    let weightless = |pool: &mut Pool| pool.backends[1].weight = 0;
+    stage(2, weightless).play("a:xxxxxx").sees("uu").play("b:xxx").sees("us");
+    // One without an address, or down, is no other either.
+    stage(2, |_| ()).play("b:! a:xxxx").sees("u-").play("b:? a:x").sees("su");
+    stage(2, |_| ()).play("b:- a:xxxx").sees("u-");
+}
+
+#[test]
+fn no_more_than_their_share_are_ejected_at_once() {
+    stage(3, |_| ()).play("a:xxx b:xxxx").sees("suu").play("11s a:t b:x").sees("usu");
+    stage(4, |_| ()).play("a:xxx b:xxx c:xxxx").sees("ssuu").play("11s").sees("ttuu");
+}
+
+#[test]
+fn where_nobody_else_is_left_ejection_does_not_count() {
+    stage(2, |_| ())
+        .play("a:+xxx b:+")
+        .sees("su")
+        .play("b:---")
+        .sees("u-")
+        .play("b:++")
+        .sees("su")
+        .told(&[
+            "a Admitted-Ejected by Failures(3) after 0",
+            "b Up-Down by Probe(Timeout) after 0",
+            "Strict-Lenient, 0 of 2",
+            "b Down-Up by Probes after 0",
+            "Lenient-Strict, 1 of 2",
+        ]);
+    // While it waits for its trial, too: then there is none until there is somebody else.
+    stage(2, |_| ()).play("a:xxx 11s").sees("tu").play("b:-").sees("u-").play("b:++").sees("tu");
+}
+
+#[test]
+fn who_falls_and_rises_while_it_is_ejected_may_try_at_once() {
+    stage(2, |_| ())
+        .play("a:+xxx")
+        .sees("su")
+        .play("a:++")
+        .sees("su")
+        .play("a:---")
+        .sees("-u")
+        .play("a:++")
+        .sees("tu")
+        .play("a:t")
+        .sees("uu");
+}
+
+#[test]
+fn an_ejected_backend_is_no_spare_while_it_is_down() {
+    stage(2, |_| ()).play("a:+xxx a:--- 20s").sees("-u").play("b:!").sees("--");
+}
+
+#[test]
+fn a_breaker_opens_lets_trials_through_and_closes() {
+    stage(2, breaker)
+        .play("a:oxx")
+        .sees("uu")
+        .play("a:x")
+        .sees("-u")
+        .told(&["a Closed-Open by Ratio { failed: 3, requests: 4 } after 0"])
+        .play("6s")
+        .sees("tu")
+        .periods(&[Period::Begins(BackendId(0), 1)])
+        .play("a:t")
+        .sees("tu")
+        .periods(&[])
+        .play("a:t")
+        .sees("uu")
+        .periods(&[Period::Ends(BackendId(0))])
+        .play("a:xxx")
+        .sees("uu");
+}
+
+#[test]
+fn half_open_a_failure_opens_again_and_there_are_as_many_permits_as_probes() {
+    let probes = |pool: &mut Pool| {
+        breaker(pool);
+        pool.breaker.as_mut().unwrap().probes = 3;
+    };
+    let period = [Period::Begins(BackendId(0), 3), Period::Ends(BackendId(0))];
+    stage(2, probes).play("a:xxxx 6s a:tf").sees("-u").periods(&period).play("8s").sees("-u");
+}
+
+#[test]
+fn the_last_is_not_stopped_unless_the_plan_allows_it() {
+    stage(1, breaker).play("a:xxxxxxxx").sees("u");
+    stage(2, breaker).play("a:xxxx b:xxxxxx").sees("-u").play("b:-").sees("u-");
+    let empty = |pool: &mut Pool| {
+        breaker(pool);
+        pool.breaker.as_mut().unwrap().allow_empty = true;
+    };
+    stage(1, empty).play("a:xxxx").sees("-").play("6s").sees("t").play("a:tt").sees("u");
+}
+
+#[test]
+fn ejection_gives_way_before_a_breaker_does() {
+    let both = |pool: &mut Pool| {
+        breaker(pool);
+        pool.passive = Passive::default();
+    };
+    stage(3, both).play("a:xxx b:xoxx").sees("s-u").play("c:-").sees("u--").play("a:!").sees("-u-");
+}
+
+#[test]
+fn who_falls_and_rises_while_its_breaker_is_open_may_try_at_once() {
+    stage(2, breaker).play("a:+xxxx a:---").sees("-u").play("a:++").sees("tu");
+}
+
+#[test]
+fn an_ejected_one_with_an_open_breaker_passes_both() {
+    let both = |pool: &mut Pool| {
+        breaker(pool);
+        pool.breaker.as_mut().unwrap().probes = 2;
+        pool.passive = Passive { failures_max: 4, ..Passive::default() };
+    };
+    let (a, one, two) = (BackendId(0), 1, 2);
+    stage(2, both)
+        .play("a:xxxx 6s")
+        .sees("-u")
+        .play("6s")
+        .sees("tu")
+        .periods(&[Period::Begins(a, one)])
+        .play("a:t")
+        .sees("tu")
+        .periods(&[Period::Begins(a, two)])
+        .play("a:t")
+        .sees("uu")
+        .periods(&[Period::Ends(a)]);
+}
+
+#[test]
+fn below_its_share_all_are_used_and_probes_go_on() {
+    let panic = |pool: &mut Pool| pool.panic = Share::percent(50);
+    stage(3, panic)
+        .play("a:+--- b:+ c:+")
+        .sees("-uu")
+        .play("b:---")
+        .sees("uuu")
+        .play("b:+")
+        .sees("uuu")
+        .play("b:+")
+        .sees("-uu")
+        .told(&[
+            "a Up-Down by Probe(Timeout) after 0",
+            "b Up-Down by Probe(Timeout) after 0",
+            "Strict-Panic, 1 of 3",
+            "b Down-Up by Probes after 0",
+            "Panic-Strict, 2 of 3",
+        ]);
+    // Who is ejected is used, who has no address or an open breaker is not.
+    let both = |pool: &mut Pool| {
+        breaker(pool);
+        panic(pool);
+    };
+    stage(4, both).play("a:xxxx b:!").sees("--uu").play("c:-").sees("--uu").play("6s").sees("t-uu");
+}
+
+#[test]
+fn names_give_and_take_addresses() {
+    let named = |pool: &mut Pool| {
+        pool.backends[0].address = Address::Name { host: "app".into(), port: 80 };
+    };
+    stage(2, named).sees("-u").play("a:?").sees("uu").play("a:!").sees("-u").told(&[]);
+}
+
+#[test]
+fn an_unknown_backend_changes_nothing() {
+    let mut stage = stage(1, |_| ());
+    let unknown = BackendId(1);
+    stage.standing.probed(unknown, Err(ProbeFault::Reset), 1);
+    stage.standing.failed(unknown, Totals { ok: 0, failed: 9 }, 1);
+    stage.standing.tried(unknown, false, 1);
+    stage.standing.addressed(unknown, false);
+    assert_eq!(stage.standing.interval(unknown), Duration::MAX);
+    stage.sees("u").told(&[]);
+}
+
+/// Pools of all shapes, and whatever may happen to them in any order; seeds as many as
+/// `RINGWAY_SEEDS` says.
+#[test]
+fn whatever_happens_the_invariants_hold() {
+    let seeds = std::env::var("RINGWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(256) {
+        println!("seed {seed}");
+        happens(&mut Rng::seeded(seed));
+    }
+}
+
+fn happens(rng: &mut Rng) {
+    let backends = [1, 2, 3, 4, 70][rng.below(5) as usize];
+    let shape = [rng.below(3), rng.below(4), rng.below(3), rng.below(2)];
+    let mut stage = stage(backends, |pool| {
+        pool.passive.failures_max = u16::try_from(shape[0]).unwrap();
+        pool.panic = Share::percent([0, 0, 30, 100][shape[1] as usize]);
+        pool.passive.ejected_max = Share::percent([0, 50, 100][shape[2] as usize]);
+        pool.breaker = (shape[1] > 0).then(|| plan::Breaker {
+            requests_min: 3,
+            probes: 2,
+            allow_empty: shape[3] > 0,
+            ..Breaker::default()
+        });
+        pool.backends[0].weight = u16::try_from(shape[3]).unwrap();
+    });
+    let mut states: Vec<[State; 3]> =
+        stage.standing.slots.iter().map(|slot| slot.states()).collect();
+    let mut on_trial = BackendSet::EMPTY;
+    for _ in 0..400 {
+        if rng.below(6) == 0 {
+            stage.pass(u64::from(rng.below(8_000)));
+        } else {
+            let backend = BackendId(u16::try_from(rng.below(backends.into())).unwrap());
+            let step = b"ooxxx++---tf!??"[rng.below(15) as usize];
+            stage.step(backend, step.into());
+        }
+        follow(&mut stage, &mut states, &mut on_trial);
+    }
+}
+
+/// What was told leads from what it was to what it is.
+fn follow(stage: &mut Stage, states: &mut [[State; 3]], on_trial: &mut BackendSet) {
+    for change in stage.standing.changes() {
+        if let Change::Backend { backend, from, to, .. } = change {
+            let way = states[backend.index()].iter_mut().find(|state| **state == from);
+            *way.unwrap_or_else(|| panic!("it was not {from:?}")) = to;
+        }
+    }
+    for (known, slot) in states.iter().zip(&stage.standing.slots) {
+        assert_eq!(*known, slot.states());
+    }
+    for period in stage.standing.periods() {
+        match period {
+            Period::Begins(id, permits) => {
+                assert!(permits > 0);
+                on_trial.insert(id);
+            }
+            Period::Ends(id) => {
+                assert!(on_trial.contains(id), "{id:?} ends what never began");
+                on_trial.remove(id);
+            }
+        }
+    }
+    assert_eq!(*on_trial, stage.standing.on_trial());
+}
