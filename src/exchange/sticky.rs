@@ -51,9 +51,10 @@ fn pin(worker: &Worker, pins: &Pins, scratch: &mut Scratch, backend: BackendId) 
 }
 
 /// Whether no shared cache may keep this answer (RFC 9111 §5.2.2.5, §5.2.2.7). `private="name"` is
-/// about that field only.
+/// about that field only; lines with quotes are not understood, and a line more harms nobody.
 fn is_private(headers: &Headers) -> bool {
-    let mut directives = headers.all(Name::CacheControl).flat_map(grammar::list);
+    let plain = headers.all(Name::CacheControl).filter(|line| !line.contains(&b'"'));
+    let mut directives = plain.flat_map(grammar::list);
     directives.any(|directive| {
         directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
     })
@@ -86,6 +87,7 @@ mod tests {
             (&["public, max-age=5"], false),
             (&["no-cache"], false),
             (&["private=\"set-cookie\""], false),
+            (&["private=\"a, private, b\""], false),
             (&["privates, not-private"], false),
         ] {
             let mut headers = Headers::default();
