@@ -270,6 +270,8 @@ impl PoolView {
         let Some(before) = before else { return };
         for id in (news.usable & !before.usable).iter() {
             self.balancer.borrow_mut().returned(id, now);
+            // Whoever it refused before, it is said to be back.
+            self.refusing_until[id.index()].set(0);
         }
         let _ = self.call_next();
     }
