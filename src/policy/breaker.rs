@@ -59,7 +59,7 @@ impl Breaker {
         now: u64,
     ) -> Option<Totals> {
         if self.state != State::Closed {
-            self.window.seen = totals;
+            self.window.see(totals);
             return None;
         }
         let width = u64::try_from(plan.window.as_millis()).unwrap_or(u64::MAX) / BUCKETS;
@@ -148,11 +148,18 @@ impl Window {
         }
         self.bucket(newest).ok += ok % within;
         self.bucket(newest).failed += failed;
-        (self.seen, self.seen_at) = (totals, now);
+        self.see(totals);
+        self.seen_at = now;
         self.buckets.iter().fold(Totals::default(), |sum, bucket| Totals {
             ok: sum.ok + bucket.ok,
             failed: sum.failed + bucket.failed,
         })
+    }
+
+    /// Totals of several cores may come in another order than they were read.
+    fn see(&mut self, totals: Totals) {
+        self.seen.ok = self.seen.ok.max(totals.ok);
+        self.seen.failed = self.seen.failed.max(totals.failed);
     }
 
     #[allow(clippy::cast_possible_truncation)] // below `BUCKETS`
@@ -206,6 +213,14 @@ mod tests {
         check((100, 1), &[(10, 0, 1)], Some((0, 1)));
         check((1, 100), &[(10, 99, 1)], Some((99, 1)));
         check((1, 100), &[(10, 199, 1)], None);
+    }
+
+    #[test]
+    fn totals_that_come_late_count_nothing_twice() {
+        let (plan, mut breaker) = (plan(50, 20), Breaker::new(0));
+        let mut failed = |failed| breaker.failed(&plan, Totals { ok: 0, failed }, 10);
+        assert_eq!([failed(10), failed(1), failed(19)], [None; 3]);
+        assert!(failed(20).is_some());
     }
 
     #[test]

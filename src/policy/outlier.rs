@@ -59,13 +59,13 @@ impl Outlier {
         }
     }
 
-    /// Notes failures, if these totals have more than the last. How many have failed in a row
+    /// Notes failures, if these totals have more than any before. How many have failed in a row
     /// where that is enough to leave it out, and is news.
     ///
-    /// A success in the moment between a failure and the reading of its totals counts as before
-    /// it: the row may then be taken for longer by one.
+    /// Where successes came with several failures nobody knows their order: one of the failures
+    /// is taken to be the last of all.
     pub(crate) fn failed(&mut self, passive: &Passive, totals: Totals) -> Option<u64> {
-        if totals.failed == self.seen {
+        if totals.failed <= self.seen {
             return None;
         }
         self.seen = totals.failed;
@@ -163,6 +163,14 @@ mod tests {
         check(3, "x(xxoxx)xx", "---3");
         // Nothing new says nothing.
         check(1, "x(o)", "1-");
+    }
+
+    #[test]
+    fn totals_that_come_late_are_passed_over() {
+        let (passive, mut outlier) = (Passive::default(), Outlier::new(0));
+        let mut failed = |ok, failed| outlier.failed(&passive, Totals { ok, failed });
+        assert_eq!([failed(9, 1), failed(9, 3), failed(8, 2)], [None, Some(3), None]);
+        assert_eq!(failed(9, 4), Some(4));
     }
 
     fn ejected_for(outlier: &Outlier, now: u64) -> u64 {

