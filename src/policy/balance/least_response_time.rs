@@ -46,6 +46,8 @@ pub(crate) struct LeastResponseTime {
     others: Vec<Times>,
     /// Both.
     all: Vec<Times>,
+    /// When a backend last came back: what is older counts no more.
+    returned: Vec<u64>,
     picture: Picture,
 }
 
@@ -74,6 +76,7 @@ impl LeastResponseTime {
             own: unknown.clone(),
             others: unknown.clone(),
             all: unknown,
+            returned: vec![0; backends],
             picture,
         }
     }
@@ -128,14 +131,20 @@ impl LeastResponseTime {
 
     /// Takes over what the other cores have published about a backend.
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+        let returned = self.returned.get(id.index()).copied().unwrap_or_default();
+        let others = others.filter_map(|word| Times::unpacked(word, now));
         if let Some(known) = self.others.get_mut(id.index()) {
-            *known = Times::merged(others.filter_map(|word| Times::unpacked(word, now)), now);
+            *known = Times::merged(others.filter(|times| times.is_later_than(returned)), now);
         }
         self.join(id, now);
     }
 
-    /// A backend came back: what was known of it is of no use.
-    pub(crate) fn forget(&mut self, id: BackendId) {
+    /// A backend came back: what was known of it is of no use, here or on a core that has not asked
+    /// since and still publishes it.
+    pub(crate) fn forget(&mut self, id: BackendId, now: u64) {
+        if let Some(returned) = self.returned.get_mut(id.index()) {
+            *returned = now;
+        }
         for times in [&mut self.own, &mut self.others, &mut self.all] {
             if let Some(times) = times.get_mut(id.index()) {
                 *times = Times::default();
@@ -288,7 +297,7 @@ mod tests {
     fn one_that_was_slow_once_is_tried_again_and_not_flooded() {
         let mut core = Core::new(&[0, 0, 0]);
         core.see(2, Sample::FirstByte(1_000_000), 0);
-        let again = (0..).step_by(100).find(|now| {
+        let again = (0..100_000).step_by(100).find(|now| {
             (0..2).for_each(|id| core.see(id, Sample::FirstByte(5_000), *now));
             core.picks(*now)[2] > 0
         });
@@ -312,9 +321,12 @@ mod tests {
             assert_eq!(other.algorithm.published(id), 0, "it saw nothing itself");
         }
         assert_eq!(other.picks(105), [1_000, 0]);
-        other.algorithm.forget(BackendId(1));
+        other.algorithm.forget(BackendId(1), 105);
         other.algorithm.picture.due = 0;
         assert!(other.picks(105)[1] > 400, "it came back: nothing is known");
+        let published = one.algorithm.published(BackendId(1));
+        other.algorithm.merge(BackendId(1), [published].into_iter(), 115);
+        assert!(other.picks(115)[1] > 400, "it was published before");
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Balancer {
             slow_start.begin(id, now);
         }
         if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
-            algorithm.forget(id);
+            algorithm.forget(id, now);
         }
     }
 

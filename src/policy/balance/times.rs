@@ -85,6 +85,11 @@ impl Times {
         Some(Times { micros, failing: f32::from(failing) / 255.0, at, rows: 1 })
     }
 
+    /// Whether it is of later than this time.
+    pub(super) fn is_later_than(&self, time: u64) -> bool {
+        self.at > time
+    }
+
     /// What holds after every step.
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
@@ -147,7 +152,7 @@ mod tests {
         for (micros, failed, at) in
             [(1, true, 1), (5_000, false, 123_456), (30_000_000, true, 1 << 37)]
         {
-            let times = of(&[(micros, failed, at)]);
+            let times = of(&[(micros, !failed, at), (micros, failed, at)]);
             for now in [at, at + 5_000] {
                 let again = Times::unpacked(times.packed(), now).expect("something is known");
                 let ((micros, failing), (micros_again, failing_again)) =
