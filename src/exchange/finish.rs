@@ -48,7 +48,7 @@ pub(super) fn tried(
         if pool.needs().times {
             let took = worker.clock.renew().saturating_sub(exchange.asked);
             let took = u32::try_from(took).unwrap_or(u32::MAX);
-            // Also a 5xx that takes nobody out is a failure here: who answers 500 at once is not fast.
+            // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
             let good = ok && !matches!(outcome, Outcome::Status(500..));
             let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
             pool.timed(backend, sample, worker.clock.now());
