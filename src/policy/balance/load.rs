@@ -15,8 +15,8 @@ const CORES_MAX: usize = 8;
 /// What it merged is up to 10 ms old. If it then added only its own requests, all cores would go
 /// on to the backend that had the least, each for itself; so it takes the others to do as it does,
 /// and counts each of its own for as many as there are cores. Of many cores each has too few
-/// requests in 10 ms to go by that, so they count for eight at most. The simulation has the fullest
-/// backend with and without it.
+/// requests in 10 ms to go by that, so they count for eight at most. Without it the fullest backend
+/// of the simulation has 1.6 times the mean on 8 cores, with it 1.3.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step(u32);
 

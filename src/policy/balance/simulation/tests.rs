@@ -6,7 +6,8 @@
 
 use super::*;
 use crate::plan::{Algorithm, HashOf, Share};
-use crate::policy::balance::{Needs, tests::pool};
+use crate::policy::balance::tests::pool;
+use crate::testkit::allocations;
 
 /// The seed of a run that went wrong is told.
 struct Tell(u64);
@@ -114,6 +115,32 @@ fn whatever_happens_only_those_are_picked_who_may_be() {
         world.wait(u64::MAX);
         assert_eq!(world.fullest(), (0, 0));
     });
+}
+
+/// Nor does anything that a worker does for it: rule 19.
+#[test]
+fn no_pick_allocates() {
+    for algorithm in variants() {
+        let slow_start = std::time::Duration::from_secs(1);
+        let pool = Pool { algorithm: algorithm.clone(), slow_start, ..pool(&[2, 5, 1, 2, 9]) };
+        let World { mut cores, weights, usable, .. } = World::new(&pool, 2, 5_000, 1);
+        let Core { balancer, in_flight, .. } = &mut cores[0];
+        let id = BackendId(3);
+        let picks = (1..100).map(|now| {
+            allocations(|| {
+                if now % 40 == 1 {
+                    balancer.returned(id, now);
+                }
+                let key = (now % 3 > 0).then_some(now);
+                let candidates = Candidates { usable, weights: &weights, in_flight, now, key };
+                assert!(balancer.pick(&candidates).is_some());
+                balancer.observe(id, Sample::FirstByte(500), now);
+                let published = balancer.published(id);
+                balancer.merge(id, [published, 0].into_iter(), now);
+            })
+        });
+        assert_eq!(picks.sum::<u64>(), 0, "{algorithm:?}");
+    }
 }
 
 /// The largest part by which a backend missed its share, and by how many requests.
