@@ -50,6 +50,7 @@ pub(super) fn why(cause: Cause) -> String {
         Cause::Failures(count) => format!("{count} failures in a row"),
         Cause::Ratio { failed, requests } => format!("{failed} of {requests} requests failed"),
         Cause::Elapsed => "its time is over".into(),
+        Cause::NobodyElse => "all others fail".into(),
         Cause::TrialOk => "a trial succeeded".into(),
         Cause::TrialFailed => "a trial failed".into(),
     }

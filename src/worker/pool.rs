@@ -187,11 +187,25 @@ impl PoolView {
         let usable = self.usable.get() & !*wanted.tried;
         if self.is_plain() && wanted.pinned.is_none() {
             let picked = self.balance(self.calm(usable, wanted.now), wanted);
-            let backend = picked.ok_or(Nobody::Usable)?;
+            let Some(backend) = picked else { return self.pick_spare(in_force, wanted) };
             let in_flight = InFlight::begin(in_force, self.id, backend, Permit::NONE);
             return Ok(Picked { in_flight, trial: None });
         }
-        self.pick_with_permits(in_force, wanted, usable)
+        match self.pick_with_permits(in_force, wanted, usable) {
+            Err(Nobody::Usable) => self.pick_spare(in_force, wanted),
+            picked => picked,
+        }
+    }
+
+    /// One who is left out for its answers alone, as this request has nobody else left.
+    #[cold]
+    fn pick_spare(&self, in_force: &Rc<InForce>, wanted: &Wanted<'_>) -> Result<Picked, Nobody> {
+        let spare = self.published.get().map_or(BackendSet::EMPTY, |published| published.spare);
+        let spare = spare & self.reachable.get() & !*wanted.tried;
+        let id = self.balance(self.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
+        let slot = self.slot(id).ok_or(Nobody::Usable)?;
+        let in_flight = InFlight::begin(in_force, self.id, id, slot);
+        Ok(Picked { in_flight, trial: None })
     }
 
     /// Whether a pick needs no permit of any kind.

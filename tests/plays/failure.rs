@@ -30,6 +30,7 @@ on_both_drivers!(
     a_500_that_is_listed_ejects,
     an_ejected_backend_returns_by_one_trial,
     passive_never_takes_the_last_usable_backend,
+    an_ejected_backend_is_asked_where_nobody_else_is_left,
     probes_alone_take_a_backend_out_and_bring_it_back,
     a_breaker_opens_and_lets_exactly_its_probes_through,
     a_client_that_leaves_gives_its_trial_back,
@@ -256,6 +257,24 @@ fn passive_never_takes_the_last_usable_backend(driver: Driver) {
         let last = eventually("one is left", who, |names| names.matches(&names[..1]).count() == 12);
         assert!("abc".contains(&last[..1]), "a backend answers, not the proxy: {last}");
     }
+}
+
+fn an_ejected_backend_is_asked_where_nobody_else_is_left(driver: Driver) {
+    let mut mortals = three();
+    mortals[0].becomes(Mood::Says(503));
+    let stage = before(driver, "passive = { eject = \"60s\" }", &mortals[..2]).start();
+    let mut client = stage.connect();
+    eventually("it is ejected", || round_of(&mut client), |names| !names.contains('a'));
+    mortals[0].becomes(Mood::Well);
+    mortals[1].is_killed();
+    crowd_notices_nothing(&stage, || {
+        let mut client = stage.connect();
+        eventually(
+            "it is well",
+            || round_of(&mut client),
+            |names| !names.contains(|name| name != 'a'),
+        );
+    });
 }
 
 fn probes_alone_take_a_backend_out_and_bring_it_back(driver: Driver) {

@@ -39,6 +39,8 @@ pub(crate) enum Cause {
     },
     /// Its time out is over.
     Elapsed,
+    /// The last that is left fails, too.
+    NobodyElse,
     /// A trial succeeded, or as many as `successes` asks for.
     TrialOk,
     TrialFailed,

@@ -20,6 +20,9 @@ use super::health::ProbeFault;
 use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng, totals::Totals};
 use crate::plan::Pool;
 
+/// Where all backends fail, each that is ejected is tried again so often and no more.
+const EJECTED_MS_MIN: u64 = 1_000;
+
 /// What the health thread does to `shared/trials.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Period {
@@ -100,11 +103,15 @@ impl Standing {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         let (row, window) = slot.failed(&self.plan, totals, now);
         if let Some(length) = row
-            && self.may_eject(id)
+            && self.sound.contains(id)
         {
-            self.step(id, now, Cause::Failures(length), |plan, slot, rng| {
-                slot.outlier.eject(&plan.passive, now, rng);
-            });
+            if self.may_eject(id) {
+                self.step(id, now, Cause::Failures(length), |plan, slot, rng| {
+                    slot.outlier.eject(&plan.passive, now, rng);
+                });
+            } else if !self.can_spare(id) {
+                self.try_the_ejected(now);
+            }
         }
         if let Some(Totals { ok, failed }) = window
             && self.may_open(id)
@@ -209,10 +216,21 @@ impl Standing {
         before != after
     }
 
-    /// Only who takes part can be ejected: what fails while it is out says nothing new.
+    /// The last that is left fails like those that were ejected, and they may be well by now.
+    fn try_the_ejected(&mut self, now: u64) {
+        for id in self.ids() {
+            self.step(id, now, Cause::NobodyElse, |_, slot, _| {
+                if now >= slot.ejected_at().saturating_add(EJECTED_MS_MIN) {
+                    slot.outlier.end();
+                }
+            });
+        }
+    }
+
+    /// Whether one who takes part may be ejected: what fails while it is out says nothing new.
     fn may_eject(&self, id: BackendId) -> bool {
         let ejected = self.slots.iter().filter(|slot| !slot.is_admitted()).count();
-        self.sound.contains(id) && self.can_spare(id) && ejected < self.plan.ejected_max
+        self.can_spare(id) && ejected < self.plan.ejected_max
     }
 
     fn may_open(&self, id: BackendId) -> bool {

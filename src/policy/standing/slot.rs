@@ -97,6 +97,11 @@ impl Slot {
         matches!(self.outlier.state(), outlier::State::Admitted { .. })
     }
 
+    /// When it was ejected, if that was the last that its answers did.
+    pub(super) fn ejected_at(&self) -> u64 {
+        self.since[1]
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.breaker.state() == breaker::State::Closed
     }

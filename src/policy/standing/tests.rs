@@ -238,6 +238,25 @@ fn where_nobody_else_is_left_ejection_does_not_count() {
 }
 
 #[test]
+fn where_the_last_fails_too_the_ejected_are_tried() {
+    stage(2, |_| ())
+        .play("a:xxx 999ms b:xxx")
+        .sees("su")
+        .play("1ms b:x")
+        .sees("tu")
+        .play("a:t b:x")
+        .sees("us")
+        .told(&[
+            "a Admitted-Ejected by Failures(3) after 0",
+            "a Ejected-Returning by NobodyElse after 1000",
+            "a Returning-Admitted by TrialOk after 0",
+            "b Admitted-Ejected by Failures(5) after 1000",
+        ]);
+    // Where all are dead that goes on once a second, however much fails.
+    stage(2, |_| ()).play("a:xxx 1s b:xxxx a:f b:xxxx").sees("su").play("1s b:x").sees("tu");
+}
+
+#[test]
 fn who_falls_and_rises_while_it_is_ejected_may_try_at_once() {
     stage(2, |_| ())
         .play("a:+xxx")
