@@ -123,9 +123,13 @@ async fn connection(
         }
         Err(fault) => {
             let now = worker.clock.now();
-            pool.refused(id, now);
-            worker.events.unreachable((exchange.pool, id), fault.cause, pool.lost(id), now);
-            Err(late(worker, exchange, fault))
+            let fault = late(worker, exchange, fault);
+            // Whom there was no time left to connect to has not refused anything.
+            if fault.cause != Cause::Deadline {
+                pool.refused(id, now);
+                worker.events.unreachable((exchange.pool, id), fault.cause, pool.lost(id), now);
+            }
+            Err(fault)
         }
     }
 }
@@ -374,6 +378,8 @@ pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload
     exchange.body_gone = kept.is_none();
     exchange.kept = kept.map(Box::new);
     client.reader = reader;
+    // A read that was given up has left its deadline: nothing is awaited of the client now.
+    client.stream.watched().read_by(0);
 }
 
 /// Gives the client its reader back, if the upload has ended.

@@ -224,6 +224,9 @@ async fn upload_all(
             keeping.note(reader.buffer.bytes().get(..piece.body).unwrap_or(&[]));
         }
         let Framed { send, skip, end_apart } = outgoing.frame(&mut reader.buffer, piece, &trailers);
+        if let Some(keeping) = keeping.filter(|_| !trailers.fields.is_empty()) {
+            keeping.forget();
+        }
         let out = reader.buffer.bytes().get(..send).unwrap_or(&[]);
         let sent = backend.send_all(out, end_apart, write_by).await;
         reader.buffer.consume(skip);
@@ -231,9 +234,6 @@ async fn upload_all(
         if end_apart {
             let mut end = Vec::new();
             chunks::write_trailers(&trailers, &mut end);
-            if let Some(keeping) = keeping.filter(|_| !trailers.fields.is_empty()) {
-                keeping.forget();
-            }
             backend.send_all(&end, false, write_by).await.map_err(|_| Stopped::Backend)?;
         }
         if piece.ended {
