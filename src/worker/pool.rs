@@ -27,8 +27,13 @@ use crate::policy::{
 };
 use crate::proto::h1::Backend;
 use crate::shared::{
-    backends::Backends, counters::Slab, load::Rows, outcomes::Outcomes, permits::Permit,
-    standing::Publication, trials::Trial,
+    backends::Backends,
+    counters::Slab,
+    load::Rows,
+    outcomes::Outcomes,
+    permits::Permit,
+    standing::Publication,
+    trials::Trial,
 };
 
 /// How long a backend that refused a connection is passed over by the core that it refused, in
@@ -38,6 +43,10 @@ const REFUSED_MS: u64 = 1_000;
 /// What other cores have in flight is looked up at most this often, in milliseconds, and only
 /// while requests come: everything across cores costs something per while, never per request.
 const MERGED_MS: u64 = 10;
+
+/// For how long only requests that can be asked again are trials, in milliseconds. Where none of
+/// those comes, whoever is left out would stay so for ever.
+const CAREFUL_MS: u64 = 1_000;
 
 /// This core's view of a pool.
 pub(crate) struct PoolView {
@@ -49,8 +58,9 @@ pub(crate) struct PoolView {
     usable: Cell<BackendSet>,
     /// Who has one and may be asked with a permit.
     on_trial: Cell<BackendSet>,
-    /// Whether there is any of them.
+    /// Whether there is any of them, and since when.
     has_trials: Cell<bool>,
+    trials_since: Cell<u64>,
     /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
     published: Cell<Option<Publication>>,
     epoch: Cell<u64>,
@@ -88,7 +98,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) key: Option<u64>,
     /// Who has answered this client before, where that matters.
     pub(crate) pinned: Option<BackendId>,
-    /// Whether it may be lost: then it is no trial unless there is nobody else.
+    /// Whether it may be lost: then it is no trial, unless there is nobody else or nothing else
+    /// comes that could be one.
     pub(crate) careful: bool,
     /// Whether it has waited in line, and those who wait go before it no more.
     pub(crate) called: bool,
@@ -128,6 +139,7 @@ impl PoolView {
             usable: Cell::new(BackendSet::EMPTY),
             on_trial: Cell::new(BackendSet::EMPTY),
             has_trials: Cell::new(false),
+            trials_since: Cell::new(0),
             published: Cell::new(None),
             epoch: Cell::new(0),
             weights: Weights::of(&pool.backends),
@@ -225,7 +237,8 @@ impl PoolView {
         if !wanted.called && self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
             return Err(Nobody::Free);
         }
-        let trying = !wanted.careful || usable.is_empty();
+        let long_awaited = wanted.now >= self.trials_since.get() + CAREFUL_MS;
+        let trying = !wanted.careful || usable.is_empty() || long_awaited;
         let on_trial =
             if trying { self.on_trial.get() & !*wanted.tried } else { BackendSet::EMPTY };
         let mut candidates = self.calm(usable | on_trial, wanted.now);
@@ -239,12 +252,7 @@ impl PoolView {
                 nobody = Nobody::Free;
                 continue;
             };
-            let trial = if on_trial.contains(id) {
-                let Some(trial) = self.backends.trials.take(self.id, id) else { continue };
-                Some(trial)
-            } else {
-                None
-            };
+            let Some(trial) = self.trial(id) else { continue };
             let in_flight = InFlight::begin(in_force, self.id, id, slot);
             return Ok(Picked { in_flight, trial });
         }
@@ -253,8 +261,19 @@ impl PoolView {
     /// The same backend once more.
     pub(crate) fn pick_again(&self, in_force: &Rc<InForce>, id: BackendId) -> Option<Picked> {
         let slot = self.slot(id)?;
+        let trial = self.trial(id)?;
         let in_flight = InFlight::begin(in_force, self.id, id, slot);
-        Some(Picked { in_flight, trial: None })
+        Some(Picked { in_flight, trial })
+    }
+
+    /// The permit that a backend can be asked with only; none where it needs one and none is left.
+    #[allow(clippy::option_option, reason = "none is needed, or none is left")]
+    fn trial(&self, id: BackendId) -> Option<Option<Trial>> {
+        if self.on_trial.get().contains(id) {
+            self.backends.trials.take(self.id, id).map(Some)
+        } else {
+            Some(None)
+        }
     }
 
     /// One of what a backend may have in flight; none where it has that.
@@ -280,6 +299,10 @@ impl PoolView {
     fn learn(&self, news: Publication, now: u64) {
         self.epoch.set(news.epoch);
         let before = self.published.replace(Some(news));
+        let were = before.map_or(BackendSet::EMPTY, |before| before.on_trial);
+        if !(news.on_trial & !were).is_empty() {
+            self.trials_since.set(now);
+        }
         self.combine();
         let Some(before) = before else { return };
         for id in (news.usable & !before.usable).iter() {

@@ -42,6 +42,7 @@ mod names;
 mod queue;
 mod reuse;
 mod sticky;
+mod trials;
 
 mod aborts;
 mod failure;
