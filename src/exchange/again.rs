@@ -6,15 +6,15 @@
 
 use std::{ops::ControlFlow, rc::Rc};
 
-use super::{Answer, Exchange, attempt, run::choose};
+use super::{Answer, Exchange, attempt, queue, run::choose};
 use crate::base::rng::Rng;
-use crate::http::fault::Fault;
+use crate::http::fault::{Fault, Side};
 use crate::net::{clock, io::sleep};
 use crate::observe::events::Tried;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
-use crate::worker::{InFlight, Worker};
+use crate::worker::{InFlight, Nobody, Picked, Worker};
 
 /// Who is asked next; or, where nobody is, the result that stands.
 pub(super) async fn another(
@@ -27,13 +27,14 @@ pub(super) async fn another(
     if let Ok(answer) = &mut result {
         attempt::release(client, exchange, answer).await;
     }
+    let ended = clock::precise();
     let next = match retry::again(&exchange.plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.settle(result)),
         Decision::Refused(refusal) => Err(refusal),
         Decision::Fresh => fresh(worker, exchange),
-        Decision::Another => elsewhere(worker, exchange),
+        Decision::Another => elsewhere(worker, client, exchange, &mut result).await,
     };
-    tell(worker, exchange, outcome, next.as_ref().err().copied());
+    tell(worker, exchange, outcome, (next.as_ref().err().copied(), ended));
     let next = match next {
         Ok(next) => next,
         Err(refusal) => {
@@ -52,8 +53,13 @@ pub(super) async fn another(
     ControlFlow::Continue(next)
 }
 
-/// Tells of a try that is over, where the log is to say that much.
-fn tell(worker: &Worker, exchange: &mut Exchange, outcome: Outcome, refusal: Option<Refusal>) {
+/// Tells of a try that is over, where the log is to say that much, and why there is no other.
+fn tell(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    outcome: Outcome,
+    (refusal, ended): (Option<Refusal>, u64),
+) {
     let record = &mut exchange.scratch.record;
     let Some(backend) = record.backend.filter(|_| worker.events.tells_tries()) else { return };
     worker.events.tried(Tried {
@@ -62,7 +68,7 @@ fn tell(worker: &Worker, exchange: &mut Exchange, outcome: Outcome, refusal: Opt
         backend,
         connected: exchange.request_sent,
         outcome,
-        micros: clock::precise().saturating_sub(exchange.asked),
+        micros: ended.saturating_sub(exchange.asked),
         refusal,
     });
 }
@@ -81,16 +87,42 @@ fn fresh(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Refusal> 
     let Exchange { in_force, scratch, .. } = exchange;
     let pool = in_force.pool(exchange.pool);
     let same = scratch.record.backend.and_then(|id| pool.pick_again(in_force, id));
-    same.map(|picked| picked.in_flight).ok_or(Refusal::NoneLeft)
+    let Picked { in_flight, trial } = same.ok_or(Refusal::NoneLeft)?;
+    exchange.trial = trial.map(Box::new);
+    Ok(in_flight)
 }
 
-/// One who was not asked yet, if the pool's budget allows it.
-fn elsewhere(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Refusal> {
-    let next = choose(worker, exchange).map_err(|_| Refusal::NoneLeft)?;
+/// One who was not asked yet, if the pool's budget allows it. Where all of them are full, who got
+/// no answer at all waits in line; who got one holds what others wait for, and does not.
+async fn elsewhere(
+    worker: &Rc<Worker>,
+    client: &Client,
+    exchange: &mut Exchange,
+    result: &mut Result<Answer, Fault>,
+) -> Result<InFlight, Refusal> {
+    let next = match choose(worker, exchange) {
+        Ok(next) => Some(next),
+        Err(Nobody::Free) if result.is_err() && exchange.declined.is_none() => None,
+        Err(Nobody::Free | Nobody::Usable) => return Err(Refusal::NoneLeft),
+    };
     let pool = exchange.in_force.pool(exchange.pool);
     if !pool.may_ask_again(exchange.plan(), worker.clock.now()) {
+        exchange.trial = None;
         return Err(Refusal::BudgetSpent);
     }
+    let next = match next {
+        Some(next) => next,
+        None => match queue::wait(worker, client, exchange).await {
+            Ok(next) => next,
+            Err(fault) => {
+                // In vain: how the try ended stands, but for a client that has left.
+                if fault.side == Side::Client {
+                    *result = Err(fault);
+                }
+                return Err(Refusal::NoneLeft);
+            }
+        },
+    };
     worker.count(Counter::Retries);
     Ok(next)
 }

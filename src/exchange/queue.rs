@@ -21,11 +21,12 @@ pub(super) async fn wait(
 ) -> Result<InFlight, Fault> {
     let since = clock::precise();
     let picked = wait_until_called(worker, client, exchange).await;
+    exchange.in_force.left_the_queue(exchange.pool);
     worker.clock.renew();
     if exchange.scratch.record.logged {
         let times = &mut exchange.scratch.record.times;
         let waited = clock::precise() - since;
-        times.queue = Some(waited);
+        times.queue = Some(times.queue.unwrap_or(0) + waited);
         times.waited += waited;
     }
     picked
@@ -39,7 +40,8 @@ async fn wait_until_called(
     let timeout = worker.clock.after(exchange.plan().queue.timeout);
     let by = clock::earlier(exchange.deadline, timeout);
     let raw = client.stream.raw();
-    let place = Place::take(&exchange.in_force, exchange.pool, by, raw);
+    let is_picky = !exchange.scratch.tried.is_empty();
+    let place = Place::take(&exchange.in_force, exchange.pool, by, raw, is_picky);
     let mut place = place.ok_or(Cause::QueueFull)?;
     exchange.called = true;
     // Whether there may be more to learn from the client's socket than that it closes.

@@ -38,6 +38,11 @@ impl Permits {
         self.taken.0.fetch_sub(1, Relaxed);
         None
     }
+
+    /// Whether one is left, as it stands.
+    pub(crate) fn has_room(&self) -> bool {
+        self.max == 0 || self.taken.0.load(Relaxed) < self.max
+    }
 }
 
 impl Permits {
@@ -79,9 +84,9 @@ mod tests {
     fn gives_out_exactly_as_many_as_there_are() {
         let permits = Permits::new(2);
         let (first, _second) = (permits.take().unwrap(), permits.take().unwrap());
-        assert!(permits.take().is_none());
+        assert!(permits.take().is_none() && !permits.has_room());
         drop(first);
-        assert!(permits.take().is_some());
+        assert!(permits.has_room() && permits.take().is_some());
     }
 
     #[test]

@@ -320,6 +320,13 @@ impl InForce {
         &self.pools[id.index()]
     }
 
+    /// Somebody waits no more in front of a pool: where that leaves room, it is the next one's.
+    pub(crate) fn left_the_queue(&self, pool: PoolId) {
+        if self.pool(pool).has_news_for_the_queue() {
+            self.made_room(pool);
+        }
+    }
+
     /// A backend of a pool has room again: whoever waits first is called, here or on another core.
     pub(crate) fn made_room(&self, pool: PoolId) {
         if let Some(outbox) = self.pool(pool).call_next().and_then(|core| self.outboxes.get(core)) {

@@ -31,7 +31,7 @@ use crate::shared::{
     counters::Slab,
     load::Rows,
     outcomes::Outcomes,
-    permits::Permit,
+    permits::{Permit, Permits},
     standing::Publication,
     trials::Trial,
 };
@@ -394,6 +394,14 @@ impl PoolView {
     /// Calls who waits first, now that there is room; or says which other core to tell.
     pub(super) fn call_next(&self) -> Option<usize> {
         self.queue.as_ref()?.call()
+    }
+
+    /// Whether it is worth a look for whoever waits: there is room, or nobody to wait for.
+    pub(super) fn has_news_for_the_queue(&self) -> bool {
+        let who = self.usable.get() | self.on_trial.get();
+        let has_room =
+            |id: BackendId| self.shared.slots.get(id.index()).is_none_or(Permits::has_room);
+        who.is_empty() || who.iter().any(has_room)
     }
 
     /// Looks after who waits on this core.

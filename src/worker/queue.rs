@@ -1,8 +1,9 @@
 //! Who waits on this core in front of a full pool, first come first served.
 //!
 //! Room is made where a request ends: that core calls the first of its own, and where nobody waits
-//! there it tells another core. Who is called looks for itself whether the room is still there.
-//! Once in a while everybody is looked at: whose time is over, and who has left.
+//! there it tells another core. Who is called looks for itself whether the room is still there, and
+//! whether it leaves room for the next. Who was asked already and waits for somebody else is in
+//! nobody's way. Once in a while everybody is looked at: whose time is over, and who has left.
 
 use std::{cell::RefCell, collections::VecDeque, os::fd::RawFd, rc::Rc};
 
@@ -24,6 +25,8 @@ pub(crate) struct Ticket {
     /// When its time is over, in coarse milliseconds; 0 = never.
     by: u64,
     client: RawFd,
+    /// Whether it does not wait for any backend, but for those that it has not tried.
+    is_picky: bool,
 }
 
 /// A place in the line; given up when it is dropped.
@@ -47,11 +50,26 @@ impl Queue {
 
     /// There is room, or may be: calls the first, or says which core to tell.
     pub(super) fn call(&self) -> Option<usize> {
-        let first = self.tickets.borrow_mut().pop_front();
-        let Some(first) = first else { return self.line.next(self.core_index) };
+        if !self.call_first() {
+            return self.line.next(self.core_index);
+        }
         self.count();
-        first.called.raise();
         None
+    }
+
+    /// Calls the first, and the next where the first may not want this room; false where nobody
+    /// waits.
+    fn call_first(&self) -> bool {
+        let mut called = false;
+        loop {
+            let first = self.tickets.borrow_mut().pop_front();
+            let Some(first) = first else { return called };
+            first.called.raise();
+            called = true;
+            if !first.is_picky {
+                return called;
+            }
+        }
     }
 
     /// Calls those whose time is over, those who have left, and the first of all in case that its
@@ -68,9 +86,9 @@ impl Queue {
             }
             stays
         });
-        called.extend(self.tickets.borrow_mut().pop_front());
-        self.count();
         called.iter().for_each(|ticket| ticket.called.raise());
+        self.call_first();
+        self.count();
     }
 
     fn count(&self) {
@@ -84,16 +102,18 @@ impl Queue {
 }
 
 impl Place {
-    /// The last place of the line; none where the line is full.
+    /// The last place of the line; none where the line is full. `is_picky`: who takes it has tried
+    /// some backends already.
     pub(crate) fn take(
         in_force: &Rc<InForce>,
         pool: PoolId,
         by: u64,
         client: RawFd,
+        is_picky: bool,
     ) -> Option<Place> {
         let queue = in_force.pool(pool).queue.as_ref()?;
         let permit = queue.line.place()?;
-        let ticket = Rc::new(Ticket { called: Signal::default(), by, client });
+        let ticket = Rc::new(Ticket { called: Signal::default(), by, client, is_picky });
         queue.tickets.borrow_mut().push_back(Rc::clone(&ticket));
         queue.count();
         in_force.counters.add(Counter::Queued, 1);
@@ -103,17 +123,21 @@ impl Place {
     /// Waits again, as the first: who was called found no room.
     pub(crate) fn renew(&mut self) {
         let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() else { return };
-        let Ticket { by, client, .. } = *self.ticket;
-        self.ticket = Rc::new(Ticket { called: Signal::default(), by, client });
+        let Ticket { by, client, is_picky, .. } = *self.ticket;
+        self.ticket = Rc::new(Ticket { called: Signal::default(), by, client, is_picky });
         queue.tickets.borrow_mut().push_front(Rc::clone(&self.ticket));
         queue.count();
     }
 
-    /// Whether nobody on this core waits before it.
+    /// Whether nobody on this core waits before it who would take any room.
     pub(crate) fn is_first(&self) -> bool {
-        let queue = self.in_force.pool(self.pool).queue.as_ref();
-        let first = queue.and_then(|queue| queue.tickets.borrow().front().cloned());
-        first.is_none_or(|first| Rc::ptr_eq(&first, &self.ticket))
+        let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() else { return true };
+        let tickets = queue.tickets.borrow();
+        let is_own = |ticket: &&Rc<Ticket>| Rc::ptr_eq(ticket, &self.ticket);
+        tickets
+            .iter()
+            .find(|ticket| is_own(ticket) || !ticket.is_picky)
+            .is_none_or(|it| is_own(&it))
     }
 
     /// Up when it is called.

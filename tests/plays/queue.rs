@@ -3,16 +3,18 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
+use ringway::Stop;
+
 use crate::{
     backend::{Cue, Script, plays},
     client::get,
-    scripts::{answers, answers_on, ok},
-    stage::{Driver, Setting, Stage, expect_about},
+    scripts::{answers, answers_on, ok, sends_and_closes, upgrades_and_echoes},
+    stage::{Driver, Setting, Stage, eventually, expect_about},
 };
 
 on_both_drivers!(
@@ -24,6 +26,11 @@ on_both_drivers!(
     a_client_that_leaves_gives_its_place_up_at_once,
     a_client_with_more_to_say_waits_like_all_others,
     room_made_on_one_core_is_found_by_another,
+    who_is_asked_again_waits_in_line_too,
+    who_waits_for_another_backend_is_in_nobodys_way,
+    all_the_room_of_a_backend_that_comes_back_is_used_at_once,
+    a_tunnel_has_its_place_until_its_end,
+    who_waits_is_told_when_the_proxy_stops,
 );
 
 /// Answers after a moment; the most that it had in flight at once is noted.
@@ -196,4 +203,150 @@ fn a_client_with_more_to_say_waits_like_all_others(driver: Driver) {
     first.response().expect(200, "a");
     second.response().expect(200, "a");
     second.response().expect(200, "a");
+}
+
+fn who_is_asked_again_waits_in_line_too(driver: Driver) {
+    let cue = Cue::default();
+    let stage = one_at_once(driver)
+        .pool("queue = { size = 2 }\npassive = { max-failures = 0 }")
+        .backend(sends_and_closes(""))
+        .backend(answers_on(&cue, "b"))
+        .start();
+    let mut first = stage.connect();
+    first.send(get("/"));
+    eventually("it is asked", || stage.backend(1).requests().len(), |count| *count == 1);
+    let mut second = stage.connect();
+    second.send(get("/"));
+    stage.expect_count("requests_queued", 1);
+    cue.give();
+    first.response().expect(200, "b");
+    second.response().expect(200, "b");
+}
+
+/// Closes instead of the first answer, then answers with this text.
+fn closes_once(text: &'static str) -> Script {
+    plays(move |visit| {
+        loop {
+            visit.request()?;
+            if visit.number() == 0 {
+                return Ok(());
+            }
+            visit.send(ok(text))?;
+        }
+    })
+}
+
+fn who_waits_for_another_backend_is_in_nobodys_way(driver: Driver) {
+    let cue = Cue::default();
+    let stage = one_at_once(driver)
+        .pool("queue = { size = 9, timeout = \"30s\" }\npassive = { max-failures = 0 }")
+        .backend(answers_on(&cue, "a"))
+        .backend(closes_once("b"))
+        .start();
+    let mut first = stage.connect();
+    first.send(get("/"));
+    eventually("it is asked", || stage.backend(0).requests().len(), |count| *count == 1);
+    // The other has failed this one, which waits for the first.
+    let mut waits = stage.connect();
+    waits.send(get("/"));
+    stage.expect_count("requests_queued", 1);
+    eight_ask_b_thrice(&stage);
+    assert_eq!(stage.count("requests_queued"), 1);
+    cue.give();
+    first.response().expect(200, "a");
+    waits.response().expect(200, "a");
+}
+
+fn eight_ask_b_thrice(stage: &Stage) {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = stage.connect();
+                (0..3).for_each(|_| client.get("/").expect(200, "b"));
+            });
+        }
+    });
+}
+
+/// Answers with this text on a cue, and probes with 200 while the switch is on.
+fn held_and_probed(cue: &Cue, switch: &Arc<AtomicBool>) -> Script {
+    let (cue, switch) = (cue.clone(), Arc::clone(switch));
+    plays(move |visit| {
+        loop {
+            if visit.request()?.target() != "/health" {
+                visit.wait_for(&cue)?;
+            } else if !switch.load(SeqCst) {
+                visit.send("HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n")?;
+                continue;
+            }
+            visit.send(ok("held"))?;
+        }
+    })
+}
+
+fn all_the_room_of_a_backend_that_comes_back_is_used_at_once(driver: Driver) {
+    const EACH: usize = 12;
+    let (cue, well, always) = (Cue::default(), Arc::default(), Arc::new(AtomicBool::new(true)));
+    let stage = Stage::on(driver)
+        .each(&format!("max-in-flight = {EACH}"))
+        .pool("queue = { size = 100 }\nhealth = { interval = \"60ms\", timeout = \"60ms\" }")
+        .backend(held_and_probed(&cue, &well))
+        .backend(held_and_probed(&cue, &always))
+        .start();
+    eventually("it is down", || stage.backend(0).heads().len(), |probes| *probes > 3);
+    let mut clients: Vec<_> = (0..2 * EACH).map(|_| stage.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/"));
+    }
+    stage.expect_count("requests_queued", EACH as u64);
+    well.store(true, SeqCst);
+    eventually("it is asked", || stage.count("requests_queued"), |count| *count < EACH as u64);
+    let since = std::time::Instant::now();
+    stage.expect_count("requests_queued", 0);
+    let took = since.elapsed();
+    cue.give();
+    for client in &mut clients {
+        client.response().expect(200, "held");
+    }
+    assert!(took < Duration::from_millis(600), "{took:?}");
+}
+
+fn a_tunnel_has_its_place_until_its_end(driver: Driver) {
+    let stage = one_at_once(driver).backend(upgrades_and_echoes()).start();
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    for _ in 0..2 {
+        let mut tunnel = stage.connect();
+        assert_eq!(tunnel.send(upgrade).response().status, 101);
+        tunnel.send("x");
+        assert_eq!(tunnel.wire().bytes(1).unwrap(), b"x");
+        assert_eq!(stage.count("backend_in_flight"), 1);
+        stage.get("/").expect_fault(503, "queue_full");
+        tunnel.half_close().expect_end();
+        stage.expect_count("backend_in_flight", 0);
+    }
+}
+
+fn who_waits_is_told_when_the_proxy_stops(driver: Driver) {
+    for more in ["", "GET /more HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        for how in [Stop::Now, Stop::Graceful] {
+            let cue = Cue::default();
+            let mut stage = one_at_once(driver)
+                .cores(2)
+                .global("shutdown = { drain = \"300ms\" }")
+                .pool("queue = { size = 9, timeout = \"30s\" }")
+                .backend(answers_on(&cue, "a"))
+                .start();
+            let mut clients: Vec<_> = (0..6).map(|_| stage.connect()).collect();
+            for (place, client) in clients.iter_mut().enumerate() {
+                client.send(get("/"));
+                stage.expect_count("requests_queued", place as u64);
+                client.send(more);
+            }
+            let (took, _) = stage.stop_beside(how).join().unwrap();
+            assert!(took < Duration::from_secs(3), "{took:?}");
+            for client in &mut clients {
+                let _ = client.try_response();
+            }
+        }
+    }
 }
