@@ -1,4 +1,7 @@
 //! Plays of backends that may have only so much in flight, and of those who wait in front.
+//!
+//! A play knows who is under way and who waits by the gauges alone: both are exact for the process,
+//! and nought when everybody has left.
 
 use std::{
     sync::{

@@ -1,4 +1,6 @@
 //! Plays of trials: who was left out comes back by whatever traffic there is.
+//!
+//! What follows from a trial is held by the tables of `policy`; here it is that one is made at all.
 
 use crate::{
     backend::{Script, plays},
