@@ -149,15 +149,15 @@ fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver) {
     assert_eq!(most.load(SeqCst), 1);
 }
 
-/// A port of loopback, and a way to stop listening there.
-fn port() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+/// A port of this address, and a way to stop listening there.
+fn port(of: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((of, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver) {
-    let (listener, address) = port();
+    let (listener, address) = port("127.0.0.1");
     let health = format!(
         "health = {{ type = \"tcp\", port = {}, interval = \"60ms\", timeout = \"60ms\" }}",
         address.port()
@@ -234,7 +234,8 @@ struct Crowd {
 
 impl Crowd {
     fn open(count: usize) -> Crowd {
-        let listeners: Vec<TcpListener> = (0..count).map(|_| port().0).collect();
+        // Not where other plays want ports that nobody listens on.
+        let listeners: Vec<TcpListener> = (0..count).map(|_| port("127.77.0.1").0).collect();
         let addresses = listeners.iter().map(|one| one.local_addr().unwrap()).collect();
         let probes: Arc<Vec<_>> = Arc::new((0..count).map(|_| AtomicUsize::new(0)).collect());
         let ending = Switch::new(false);
