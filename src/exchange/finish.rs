@@ -42,7 +42,10 @@ pub(super) fn tried(
         Err(fault) => Outcome::Fault(*fault),
     };
     let (pool, trial) = (exchange.in_force.pool(exchange.pool), exchange.trial.take());
-    let verdict = blame(outcome, &exchange.plan().passive.statuses);
+    // With nothing of a body on its way the client kept nobody waiting.
+    let alone = exchange.tries == 1 && exchange.request_sent && !exchange.body_gone;
+    let had_all_the_time = alone && exchange.kept.is_none();
+    let verdict = blame(outcome, &exchange.plan().passive.statuses, had_all_the_time);
     if let (Some(ok), Some(backend)) = (verdict, exchange.scratch.record.backend) {
         pool.settle(backend, ok, trial.map(|trial| *trial));
         if pool.needs().times {

@@ -7,11 +7,15 @@ use super::retry::Outcome;
 use crate::http::fault::Cause;
 use crate::plan::Statuses;
 
-/// How a try counts: true = the backend did well; none = it says nothing.
+/// How a try counts: true = the backend did well; none = it says nothing. `had_all_the_time` where
+/// it was the only one to be waited for until the exchange was late.
 #[inline]
-pub(crate) fn blame(outcome: Outcome, failures: &Statuses) -> Option<bool> {
+pub(crate) fn blame(outcome: Outcome, failures: &Statuses, had_all_the_time: bool) -> Option<bool> {
     match outcome {
         Outcome::Status(status) => Some(!failures.contains(status)),
+        Outcome::Fault(fault) if fault.cause == Cause::Deadline => {
+            had_all_the_time.then_some(false)
+        }
         Outcome::Fault(fault) => is_failure(fault.cause).then_some(false),
     }
 }
@@ -63,7 +67,7 @@ mod tests {
 
     #[track_caller]
     fn check(outcome: Outcome, expected: Option<bool>) {
-        assert_eq!(blame(outcome, &Passive::default().statuses), expected, "{outcome:?}");
+        assert_eq!(blame(outcome, &Passive::default().statuses, false), expected, "{outcome:?}");
     }
 
     #[test]
@@ -88,6 +92,14 @@ mod tests {
         ] {
             check(Outcome::Fault(cause.into()), Some(false));
         }
+    }
+
+    #[test]
+    fn who_had_all_the_time_of_an_exchange_is_to_blame_that_it_is_late() {
+        let late = Outcome::Fault(Cause::Deadline.into());
+        assert_eq!(blame(late, &Passive::default().statuses, true), Some(false));
+        let left = Outcome::Fault(Cause::ClientAbort.into());
+        assert_eq!(blame(left, &Passive::default().statuses, true), None);
     }
 
     #[test]

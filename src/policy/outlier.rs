@@ -97,14 +97,17 @@ impl Outlier {
         }
     }
 
+    /// Lets it take part again without a trial.
+    pub(crate) fn admit(&mut self, now: u64) {
+        self.state = State::Admitted { since: now };
+        // The next failure begins a row, whatever succeeded before.
+        self.before = None;
+    }
+
     /// A trial decides whether it takes part again.
     pub(crate) fn tried(&mut self, passive: &Passive, is_ok: bool, now: u64, rng: &mut Rng) {
         match self.state {
-            State::Returning if is_ok => {
-                self.state = State::Admitted { since: now };
-                // The next failure begins a row, whatever succeeded before.
-                self.before = None;
-            }
+            State::Returning if is_ok => self.admit(now),
             State::Returning => self.eject(passive, now, rng),
             State::Admitted { .. } | State::Ejected { .. } => {}
         }

@@ -16,14 +16,15 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
     net::{AddressFamily, SocketType, bind, getsockname, listen, socket, sockopt},
 };
 
-use crate::{
-    stage::eventually,
-    wire::{PATIENCE, Wire},
-};
+use crate::{stage::eventually, wire::Wire};
+
+/// How often an accept looks whether the port is to be closed.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// What a backend makes of each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,8 +141,6 @@ impl Mortal {
     pub(crate) fn close_port(&mut self) {
         self.shared.change(|life| life.listening = false);
         if let Some(accepting) = self.accepting.take() {
-            // Only a connection wakes an accept; the loop then sees that it is over.
-            let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
             self.serving.extend(accepting.join().unwrap());
         }
     }
@@ -239,18 +238,21 @@ impl Shared {
 /// Serves whoever comes until the port is to be closed, and whoever waits then.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
+    listener.set_nonblocking(true).unwrap();
     loop {
+        let listening = shared.life().listening;
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(false).unwrap();
                 let shared = shared.clone();
                 threads.push(std::thread::spawn(move || serve(stream, &shared)));
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return threads,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !listening => return threads,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let mut waiting = [PollFd::new(listener, PollFlags::IN)];
+                let _ = poll(&mut waiting, Some(&LOOK));
+            }
             Err(error) => panic!("accept: {error}"),
-        }
-        if !shared.life().listening {
-            listener.set_nonblocking(true).unwrap();
         }
     }
 }

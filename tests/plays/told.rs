@@ -291,6 +291,8 @@ fn who_is_left_out_for_its_failures_is_told_of_once_each(driver: Driver) {
 fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
     let process = Process::start(driver, "max-connections = 1", free(), "json");
     let mut busy = Client::connect(process.address);
+    // Its answer says that it was let in.
+    busy.get("/");
     busy.send("GET / HTTP/1.1\r\nHo");
     let refused = |count: u64| {
         for _ in 0..count {

@@ -178,7 +178,9 @@ fn origin_form(text: &str) -> Result<(), Refusal> {
     if text.contains('#') {
         return Err(refusal("what follows `#` is never sent"));
     }
-    if !text.chars().all(|c| c.is_ascii_graphic()) {
+    // RFC 3986 appendix A: pchar, `/` and `?`.
+    let may_stand = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
+    if !text.chars().all(may_stand) {
         return Err(refusal("expected signs that can stand in a request line")
             .help("write others in per cent: \"%20\" for a space"));
     }

@@ -100,6 +100,7 @@ impl Standing {
     /// Requests failed for which the backend is to blame, if these totals, read after that, have
     /// more failures than the last.
     pub(crate) fn failed(&mut self, id: BackendId, totals: Totals, now: u64) {
+        self.admit_the_resting(now);
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         let (row, window) = slot.failed(&self.plan, totals, now);
         if let Some(length) = row
@@ -156,6 +157,7 @@ impl Standing {
             for id in self.ids() {
                 self.step(id, now, Cause::Elapsed, |_, slot, _| slot.turn(now));
             }
+            self.admit_the_resting(now);
             self.due = self.slots.iter().map(Slot::due).min().unwrap_or(u64::MAX);
             self.settle();
         }
@@ -214,6 +216,24 @@ impl Standing {
         self.due = self.due.min(slot.due());
         self.is_stale |= before != after;
         before != after
+    }
+
+    /// Whose time out is over and who is asked by nobody now, a backup while others can be asked,
+    /// would wait for a trial for ever, and keep others from being ejected.
+    fn admit_the_resting(&mut self, now: u64) {
+        let primaries = self.sound & self.plan.taking & !self.plan.backups;
+        let sound = self.sound;
+        for id in self.ids().filter(|id| !sound.contains(*id)) {
+            let is_backup = self.plan.backups.contains(id);
+            let rests = !self.plan.taking.contains(id) || (is_backup && !primaries.is_empty());
+            if rests {
+                self.step(id, now, Cause::Elapsed, |_, slot, _| {
+                    if slot.is_returning() {
+                        slot.outlier.admit(now);
+                    }
+                });
+            }
+        }
     }
 
     /// The last that is left fails like those that were ejected, and they may be well by now.

@@ -20,14 +20,20 @@ pub(super) struct Plan {
     pub(super) ejected_max: usize,
     /// Who takes new traffic at all: only of them one can be the last.
     pub(super) taking: BackendSet,
+    /// Who takes it only where no other can.
+    pub(super) backups: BackendSet,
 }
 
 impl Plan {
     pub(super) fn of(pool: &Pool) -> Plan {
         let mut taking = BackendSet::first(pool.backends.len());
+        let mut backups = BackendSet::EMPTY;
         for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
             if backend.weight == 0 {
                 taking.remove(id);
+            }
+            if backend.backup {
+                backups.insert(id);
             }
         }
         Plan {
@@ -37,6 +43,7 @@ impl Plan {
             panic: pool.panic,
             ejected_max: outlier::ejected_max(&pool.passive, pool.backends.len()),
             taking,
+            backups,
         }
     }
 
@@ -95,6 +102,11 @@ impl Slot {
 
     pub(super) fn is_admitted(&self) -> bool {
         matches!(self.outlier.state(), outlier::State::Admitted { .. })
+    }
+
+    /// Whether a trial is all that it waits for.
+    pub(super) fn is_returning(&self) -> bool {
+        self.outlier.state() == outlier::State::Returning
     }
 
     /// When it was ejected, if that was the last that its answers did.

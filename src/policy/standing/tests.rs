@@ -467,3 +467,29 @@ fn follow(stage: &mut Stage, states: &mut [[State; 3]], on_trial: &mut BackendSe
     }
     assert_eq!(*on_trial, stage.standing.on_trial());
 }
+
+/// A core counts what its trials come to in its row, as it does with every request.
+#[test]
+fn trials_that_failed_do_not_count_once_a_breaker_is_closed() {
+    let mut stage = stage(3, |pool| {
+        pool.passive.failures_max = 0;
+        pool.breaker = Some(Breaker { requests_min: 4, ..Breaker::default() });
+    });
+    stage.play("a:xxxx").sees("-uu");
+    for _ in 0..4 {
+        stage.play("70s").sees("tuu");
+        stage.totals[0].failed += 1;
+        stage.play("a:f").sees("-uu");
+    }
+    stage.play("70s a:tt").sees("uuu");
+    stage.totals[0].ok += 2;
+    stage.play("a:x").sees("uuu");
+}
+
+#[test]
+fn a_backup_that_nobody_asks_returns_by_itself_and_keeps_nobody_from_being_ejected() {
+    let mut stage = stage(3, |pool| pool.backends[2].backup = true);
+    stage.play("c:xxx").sees("uus");
+    stage.play("600s").sees("uuu");
+    stage.play("a:xxx").sees("suu");
+}
