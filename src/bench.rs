@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use crate::base::backend_set::BackendSet;
 use crate::http::{
     chunks::{Chunks, Step},
     cookies,
@@ -20,7 +21,7 @@ use crate::http::{
 };
 use crate::plan::{BackendId, ListenerId, Pool, Route, Sticky};
 use crate::policy::{
-    balance::{Balancer, Candidates, Prepared, Sample, Weights},
+    balance::{Balancer, Candidates, Needs, Prepared, Sample, Weights},
     route::Router,
     sticky::{Pins, Reading, Secrets},
 };
@@ -122,10 +123,12 @@ impl Routes {
 
 /// Backends to pick among, all usable.
 pub struct Picks {
+    usable: BackendSet,
     weights: Weights,
     balancer: Balancer,
     in_flight: Vec<Cell<u32>>,
-    key: u64,
+    /// The next request's, where the algorithm needs one.
+    key: Option<u64>,
 }
 
 impl Picks {
@@ -136,23 +139,27 @@ impl Picks {
             balancer.observe(id, Sample::FirstByte(5_000 + 100 * u32::from(id.0 % 7)), 1);
         }
         let in_flight = (0..pool.backends.len()).map(|id| Cell::new(20 + id as u32 % 3));
+        let weights = Weights::of(&pool.backends);
         Picks {
-            weights: Weights::of(&pool.backends),
+            usable: *weights.taking(),
+            weights,
             balancer,
             in_flight: in_flight.collect(),
-            key: 0,
+            key: Needs::of(pool).key.then_some(0),
         }
     }
 
     /// Picks one for the next key; whether there is one.
     pub fn pick(&mut self) -> bool {
-        self.key = self.key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        if let Some(key) = &mut self.key {
+            *key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        }
         let candidates = Candidates {
-            usable: *self.weights.taking(),
+            usable: &self.usable,
             weights: &self.weights,
             in_flight: &self.in_flight,
             now: 1,
-            key: Some(self.key),
+            key: self.key,
         };
         self.balancer.pick(&candidates).is_some()
     }

@@ -285,7 +285,7 @@ impl PoolView {
     #[inline]
     fn balance(&self, usable: BackendSet, wanted: &Wanted<'_>) -> Option<BackendId> {
         let candidates = Candidates {
-            usable,
+            usable: &usable,
             weights: &self.weights,
             in_flight: &self.in_flight,
             now: wanted.now,

@@ -50,7 +50,7 @@ impl Hash {
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>, backups: bool) -> Option<BackendId> {
         let Some(key) = candidates.key else {
-            return self.turn.pick(&candidates.usable, candidates.weights);
+            return self.turn.pick(candidates.usable, candidates.weights);
         };
         let table = if backups { &self.tables.backups } else { &self.tables.primaries };
         let Some(bound) = self.bound else {
@@ -99,7 +99,7 @@ mod tests {
 
         fn pick(&mut self, key: u64, usable: BackendSet) -> Option<u16> {
             let candidates = Candidates {
-                usable,
+                usable: &usable,
                 weights: &self.weights,
                 in_flight: &self.in_flight,
                 now: 1,
@@ -174,7 +174,8 @@ mod tests {
         let mut keys = Keys::of(&[1, 1, 1], None);
         let usable = BackendSet::first(3);
         let weights = keys.weights.clone();
-        let none = Candidates { usable, weights: &weights, in_flight: &[], now: 1, key: None };
+        let none =
+            Candidates { usable: &usable, weights: &weights, in_flight: &[], now: 1, key: None };
         let picked: Vec<_> =
             (0..6).filter_map(|_| keys.balancer.pick(&none)).map(|id| id.0).collect();
         assert_eq!(picked, [0, 1, 2, 0, 1, 2]);

@@ -74,7 +74,7 @@ fn fewest(candidates: &Candidates<'_>) -> BackendSet {
 #[inline]
 fn below_share(candidates: &Candidates<'_>) -> BackendSet {
     let room = Room::of(candidates, Share::percent(100));
-    let mut set = candidates.usable;
+    let mut set = *candidates.usable;
     for id in candidates.usable.iter() {
         if !room.is_left_at(id, candidates) {
             set.remove(id);
@@ -104,8 +104,13 @@ mod tests {
         let mut algorithm = new(&weights, 1);
         let mut pick = || {
             let usable = *weights.taking();
-            let all =
-                Candidates { usable, weights: &weights, in_flight: &in_flight, now: 1, key: None };
+            let all = Candidates {
+                usable: &usable,
+                weights: &weights,
+                in_flight: &in_flight,
+                now: 1,
+                key: None,
+            };
             let picked = algorithm.pick(&all).expect("one is usable");
             in_flight[picked.index()].update(|count| count + 1);
             char::from(b'a' + u8::try_from(picked.0).expect("few backends"))
@@ -129,7 +134,8 @@ mod tests {
         let weights = Weights::new([5, 1, 1].into_iter());
         let idle: Vec<_> = (0..3).map(|_| Cell::new(0)).collect();
         let usable = *weights.taking();
-        let all = Candidates { usable, weights: &weights, in_flight: &idle, now: 1, key: None };
+        let all =
+            Candidates { usable: &usable, weights: &weights, in_flight: &idle, now: 1, key: None };
         let mut algorithm = new(&weights, 1);
         let mut counts = [0; 3];
         (0..70).filter_map(|_| algorithm.pick(&all)).for_each(|id| counts[id.index()] += 1);

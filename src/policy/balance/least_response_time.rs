@@ -87,7 +87,7 @@ impl LeastResponseTime {
         if candidates.now >= self.picture.due {
             self.picture.draw(&self.all, candidates);
         }
-        let (first, second) = draw::two(&candidates.usable, candidates.weights, &mut self.rng)?;
+        let (first, second) = draw::two(candidates.usable, candidates.weights, &mut self.rng)?;
         let Some(second) = second else { return Some(first) };
         let second_is_better = self.cost(second, candidates) * SAME < self.cost(first, candidates);
         Some(if second_is_better { second } else { first })
@@ -232,7 +232,7 @@ mod tests {
         fn picks(&mut self, now: u64) -> Vec<u32> {
             let usable = BackendSet::first(self.in_flight.len());
             let (weights, in_flight) = (&self.weights, &self.in_flight);
-            let candidates = Candidates { usable, weights, in_flight, now, key: None };
+            let candidates = Candidates { usable: &usable, weights, in_flight, now, key: None };
             let mut counts = vec![0; self.in_flight.len()];
             for _ in 0..1_000 {
                 counts[self.algorithm.pick(&candidates).expect("one is usable").index()] += 1;

@@ -41,7 +41,7 @@ use crate::plan::{self, Pool};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidates<'a> {
     /// Who can take this request: healthy, enabled, admitted, not tried yet.
-    pub(crate) usable: BackendSet,
+    pub(crate) usable: &'a BackendSet,
     /// The shares of the pool's backends.
     pub(crate) weights: &'a Weights,
     /// Requests under way at each backend in the whole process, as this core knows it: the sum over
@@ -126,6 +126,8 @@ impl Prepared {
 #[derive(Clone, Debug)]
 pub(crate) struct Balancer {
     backups: BackendSet,
+    /// Most pools have none, and then no pick looks at that set.
+    has_backups: bool,
     /// None where the pool has none, or keys decide.
     slow_start: Option<Box<SlowStart>>,
     algorithm: Algorithm,
@@ -167,23 +169,41 @@ impl Balancer {
             plan::Algorithm::Hash { bound, .. } => by_key(bound),
         };
         let slow_start = if Needs::of(pool).key { None } else { SlowStart::of(pool) };
-        Balancer { backups: backups(pool), slow_start, algorithm }
+        let backups = backups(pool);
+        Balancer { backups, has_backups: !backups.is_empty(), slow_start, algorithm }
     }
 
     /// The backend to ask; none where nobody may be asked.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
-        let taking = candidates.usable & *candidates.weights.taking();
-        let primaries = taking & !self.backups;
-        let on_backups = primaries.is_empty();
-        let usable = if on_backups { taking } else { primaries };
+        let mut usable = *candidates.usable & *candidates.weights.taking();
+        let mut on_backups = false;
+        if self.has_backups {
+            let primaries = usable & !self.backups;
+            on_backups = primaries.is_empty();
+            usable = if on_backups { usable } else { primaries };
+        }
+        if let (Algorithm::RoundRobin(turn), None) = (&mut self.algorithm, &self.slow_start) {
+            return turn.pick(&usable, candidates.weights);
+        }
+        self.pick_with_more(&usable, candidates, on_backups)
+    }
+
+    /// As `pick`, where it takes more than turns: apart, so that those stay short.
+    #[inline(never)]
+    fn pick_with_more(
+        &mut self,
+        usable: &BackendSet,
+        candidates: &Candidates<'_>,
+        on_backups: bool,
+    ) -> Option<BackendId> {
         let weights = match &mut self.slow_start {
-            Some(slow_start) => slow_start.weights(&usable, candidates.now),
+            Some(slow_start) => slow_start.weights(usable, candidates.now),
             None => candidates.weights,
         };
         let candidates = Candidates { usable, weights, ..*candidates };
         match &mut self.algorithm {
-            Algorithm::RoundRobin(algorithm) => algorithm.pick(&candidates.usable, weights),
+            Algorithm::RoundRobin(algorithm) => algorithm.pick(usable, weights),
             Algorithm::Random(algorithm) => algorithm.pick(&candidates),
             Algorithm::LeastConnections(algorithm) => algorithm.pick(&candidates),
             Algorithm::LeastResponseTime(algorithm) => algorithm.pick(&candidates),
@@ -275,7 +295,7 @@ pub(crate) mod tests {
     }
 
     /// Candidates of whom nothing else is known.
-    pub(crate) fn plain(usable: BackendSet, weights: &Weights) -> Candidates<'_> {
+    pub(crate) fn plain<'a>(usable: &'a BackendSet, weights: &'a Weights) -> Candidates<'a> {
         Candidates { usable, weights, in_flight: &[], now: 1, key: None }
     }
 
@@ -291,7 +311,7 @@ pub(crate) mod tests {
         let weights = Weights::of(&pool.backends);
         let picked: String = expected
             .chars()
-            .map(|_| match balancer.pick(&plain(usable, &weights)) {
+            .map(|_| match balancer.pick(&plain(&usable, &weights)) {
                 Some(BackendId(id)) => char::from(b'a' + u8::try_from(id).unwrap()),
                 None => '-',
             })

@@ -23,7 +23,7 @@ impl Random {
     /// The better of two; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
-        let (first, second) = draw::two(&candidates.usable, candidates.weights, &mut self.rng)?;
+        let (first, second) = draw::two(candidates.usable, candidates.weights, &mut self.rng)?;
         let better = |second: &BackendId| candidates.load(*second) < candidates.load(first);
         Some(second.filter(better).unwrap_or(first))
     }
@@ -43,8 +43,13 @@ mod tests {
         let weights = Weights::new(weights.iter().copied());
         let in_flight: Vec<_> = in_flight.iter().copied().map(Cell::new).collect();
         let usable = *weights.taking();
-        let all =
-            Candidates { usable, weights: &weights, in_flight: &in_flight, now: 1, key: None };
+        let all = Candidates {
+            usable: &usable,
+            weights: &weights,
+            in_flight: &in_flight,
+            now: 1,
+            key: None,
+        };
         let mut random = Random::new(Rng::seeded(5));
         let mut picked = BackendSet::EMPTY;
         (0..200).filter_map(|_| random.pick(&all)).for_each(|id| picked.insert(id));

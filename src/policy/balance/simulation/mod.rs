@@ -102,7 +102,7 @@ impl World {
         }
         let now = self.now_ms();
         let Core { balancer, own, in_flight, .. } = &mut self.cores[core];
-        let (usable, weights) = (self.usable, &self.weights);
+        let (usable, weights) = (&self.usable, &self.weights);
         let candidates = Candidates { usable, weights, in_flight, now, key: Some(key) };
         let picked = balancer.pick(&candidates);
         balancer.check_invariants();

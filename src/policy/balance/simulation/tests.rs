@@ -132,7 +132,8 @@ fn no_pick_allocates() {
                     balancer.returned(id, now);
                 }
                 let key = (now % 3 > 0).then_some(now);
-                let candidates = Candidates { usable, weights: &weights, in_flight, now, key };
+                let candidates =
+                    Candidates { usable: &usable, weights: &weights, in_flight, now, key };
                 assert!(balancer.pick(&candidates).is_some());
                 balancer.observe(id, Sample::FirstByte(500), now);
                 let published = balancer.published(id);
