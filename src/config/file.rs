@@ -220,7 +220,8 @@ pub(crate) struct Backend {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "balance", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Balance {
-    /// What is hashed: "header:NAME", "cookie:NAME", "query:NAME" or "uri" (path and query).
+    /// What is hashed: "header:NAME", "cookie:NAME", "query:NAME" or "uri" (path and query). A
+    /// request that lacks it is balanced in turn.
     pub(crate) hash: Option<Written<String>>,
     /// How much more than its share a backend may have under way before its keys go on to the next,
     /// as a factor above 1, such as 1.25; absent: no bound.
@@ -338,7 +339,8 @@ pub(crate) struct Sticky {
     pub(crate) max_life: Option<Written<DurationText>>,
 }
 
-/// Who waits where every backend has its `max-in-flight`.
+/// Who waits where every backend has its `max-in-flight`. A client that closes while it waits has
+/// left, be it its half alone.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "queue", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Queue {
