@@ -64,6 +64,21 @@ pub(crate) enum Cause {
     ResponseIncomplete,
 }
 
+/// How a backend failed a try, as far as it matters for what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No connection was made.
+    Connect,
+    /// A kept connection ended just when it was used again: it says nothing about the backend.
+    Stale,
+    /// The connection ended before any byte of an answer.
+    Reset,
+    /// No answer began in time.
+    Timeout,
+    /// What came was no answer.
+    Answer,
+}
+
 /// Why an exchange did not go as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -142,6 +157,49 @@ impl Fault {
             | Cause::ConnectTimeout
             | Cause::ResponseTimeout
             | Cause::Deadline => true,
+        }
+    }
+}
+
+impl Cause {
+    /// How the backend failed; none where the fault is not its own, or not its alone.
+    #[cold]
+    #[must_use]
+    pub(crate) fn failure(self) -> Option<Failure> {
+        match self {
+            Cause::ConnectFailed
+            | Cause::ConnectTimeout
+            | Cause::NameNotResolved
+            | Cause::BackendTls => Some(Failure::Connect),
+            Cause::BackendStale => Some(Failure::Stale),
+            Cause::BackendReset => Some(Failure::Reset),
+            Cause::ResponseTimeout => Some(Failure::Timeout),
+            Cause::BackendProtocol | Cause::ResponseHeadTooLarge => Some(Failure::Answer),
+            Cause::BadRequest
+            | Cause::Denied
+            | Cause::NoRoute
+            | Cause::MethodRefused
+            | Cause::RequestTimeout
+            | Cause::LengthRequired
+            | Cause::BodyTooLarge
+            | Cause::UriTooLong
+            | Cause::ExpectationFailed
+            | Cause::Misdirected
+            | Cause::Limited
+            | Cause::HeadTooLarge
+            | Cause::Internal
+            | Cause::NotImplemented
+            | Cause::Loop
+            | Cause::NoBackend
+            | Cause::QueueFull
+            | Cause::QueueTimeout
+            | Cause::Overloaded
+            | Cause::ShuttingDown
+            | Cause::Deadline
+            | Cause::VersionRefused
+            | Cause::ClientAbort
+            | Cause::ClientTimeout
+            | Cause::ResponseIncomplete => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! neither says anything about the backend. What it answers counts by its status alone.
 
 use super::retry::Outcome;
-use crate::http::fault::Cause;
+use crate::http::fault::{Cause, Failure};
 use crate::plan::Statuses;
 
 /// How a try counts: true = the backend did well; none = it says nothing. `had_all_the_time` where
@@ -22,41 +22,9 @@ pub(crate) fn blame(outcome: Outcome, failures: &Statuses, had_all_the_time: boo
 
 #[cold]
 fn is_failure(cause: Cause) -> bool {
-    match cause {
-        Cause::ConnectFailed
-        | Cause::ConnectTimeout
-        | Cause::NameNotResolved
-        | Cause::BackendTls
-        | Cause::BackendReset
-        | Cause::BackendProtocol
-        | Cause::ResponseHeadTooLarge
-        | Cause::ResponseTimeout => true,
-        Cause::BackendStale
-        | Cause::BadRequest
-        | Cause::Denied
-        | Cause::NoRoute
-        | Cause::MethodRefused
-        | Cause::RequestTimeout
-        | Cause::LengthRequired
-        | Cause::BodyTooLarge
-        | Cause::UriTooLong
-        | Cause::ExpectationFailed
-        | Cause::Misdirected
-        | Cause::Limited
-        | Cause::HeadTooLarge
-        | Cause::Internal
-        | Cause::NotImplemented
-        | Cause::Loop
-        | Cause::NoBackend
-        | Cause::QueueFull
-        | Cause::QueueTimeout
-        | Cause::Overloaded
-        | Cause::ShuttingDown
-        | Cause::Deadline
-        | Cause::VersionRefused
-        | Cause::ClientAbort
-        | Cause::ClientTimeout
-        | Cause::ResponseIncomplete => false,
+    match cause.failure() {
+        Some(Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Answer) => true,
+        Some(Failure::Stale) | None => false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::base::rng::Rng;
 use crate::http::{
-    fault::{Cause, Fault},
+    fault::{Failure, Fault},
     head::Method,
 };
 use crate::plan::Retry;
@@ -157,41 +157,12 @@ fn trigger(outcome: Outcome) -> Option<Trigger> {
         Outcome::Status(_) => return None,
         Outcome::Fault(fault) => fault.cause,
     };
-    match cause {
-        Cause::ConnectFailed
-        | Cause::ConnectTimeout
-        | Cause::NameNotResolved
-        | Cause::BackendTls => Some(Trigger::Connect),
-        Cause::BackendStale => Some(Trigger::Stale),
-        Cause::BackendReset => Some(Trigger::Reset),
-        Cause::ResponseTimeout => Some(Trigger::Timeout),
-        Cause::BadRequest
-        | Cause::Denied
-        | Cause::NoRoute
-        | Cause::MethodRefused
-        | Cause::RequestTimeout
-        | Cause::LengthRequired
-        | Cause::BodyTooLarge
-        | Cause::UriTooLong
-        | Cause::ExpectationFailed
-        | Cause::Misdirected
-        | Cause::Limited
-        | Cause::HeadTooLarge
-        | Cause::Internal
-        | Cause::NotImplemented
-        | Cause::Loop
-        | Cause::BackendProtocol
-        | Cause::ResponseHeadTooLarge
-        | Cause::NoBackend
-        | Cause::QueueFull
-        | Cause::QueueTimeout
-        | Cause::Overloaded
-        | Cause::ShuttingDown
-        | Cause::Deadline
-        | Cause::VersionRefused
-        | Cause::ClientAbort
-        | Cause::ClientTimeout
-        | Cause::ResponseIncomplete => None,
+    match cause.failure()? {
+        Failure::Connect => Some(Trigger::Connect),
+        Failure::Stale => Some(Trigger::Stale),
+        Failure::Reset => Some(Trigger::Reset),
+        Failure::Timeout => Some(Trigger::Timeout),
+        Failure::Answer => None,
     }
 }
 
@@ -228,6 +199,7 @@ fn named(trigger: Trigger, retry: &Retry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::fault::Cause;
     use crate::plan::RetryOn;
 
     use Decision::{Another, Fresh, Keep, Refused};
