@@ -25,6 +25,7 @@ use crate::{
 
 on_both_drivers!(
     the_first_line_is_text_and_the_rest_as_asked,
+    what_happens_is_told_after_the_first_line,
     a_backend_that_goes_and_returns_is_told_of_once_each,
     what_probes_find_is_told_of_once_each,
     who_is_left_out_for_its_failures_is_told_of_once_each,
@@ -161,6 +162,16 @@ fn the_first_line_is_text_and_the_rest_as_asked(driver: Driver) {
         let last = objects.last().unwrap();
         assert_eq!((&last["requests_total"], &last["level"]), (&1.into(), &"INFO".into()));
     }
+}
+
+fn what_happens_is_told_after_the_first_line(driver: Driver) {
+    // The first probe has failed long before all cores serve.
+    let probes = "\nhealth = { interval = \"10ms\", timeout = \"10ms\" }";
+    let process = Process::with_pool(driver, "", &(one(free()) + probes), "text");
+    process.expect("backend_down", "backend_down");
+    let lines = process.end();
+    assert!(lines[0].starts_with("ringway 0."), "{lines:#?}");
+    assert_eq!(count(&lines, "backend_down"), 1, "{lines:#?}");
 }
 
 fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
@@ -320,6 +331,7 @@ fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
         // They are told a second apart; how soon each is written hangs on the machine.
         assert!(second - first > 0.5, "{lines:#?}");
     }
+    assert!(told[0]["refused_total"].as_u64() > Some(0), "{lines:#?}");
     assert!(told[1]["refused_total"].as_u64() > told[0]["refused_total"].as_u64());
 }
 

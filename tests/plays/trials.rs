@@ -1,4 +1,5 @@
-//! Plays of trials: who was left out comes back by whatever traffic there is.
+//! Plays of trials: who was left out comes back by whatever traffic there is; and who is left out
+//! though no time of its own is over.
 //!
 //! What follows from a trial is held by the tables of `policy`; here it is that one is made at all.
 
@@ -6,11 +7,15 @@ use crate::{
     backend::{Script, plays},
     client::{Client, post},
     mortal::{Mood, Mortal},
-    scripts::answers,
+    scripts::{answers, never_answers},
     stage::{Driver, Stage, eventually},
 };
 
-on_both_drivers!(a_backend_comes_back_though_nothing_can_be_repeated, a_tunnel_decides_a_trial,);
+on_both_drivers!(
+    a_backend_comes_back_though_nothing_can_be_repeated,
+    a_tunnel_decides_a_trial,
+    who_uses_up_all_the_time_is_left_out,
+);
 
 /// Who answers the next dozen of POSTs.
 fn round_of_posts(client: &mut Client) -> String {
@@ -73,4 +78,16 @@ fn a_tunnel_decides_a_trial(driver: Driver) {
         |status| *status == 101,
     );
     eventually("it is back", || round(&mut client, "/"), |names| names.contains('a'));
+}
+
+fn who_uses_up_all_the_time_is_left_out(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("timeouts = { request = \"200ms\" }\npassive = { eject = \"60s\" }")
+        .backend(never_answers())
+        .backend(answers("b"))
+        .start();
+    let mut client = stage.connect();
+    let mut round = || -> Vec<u16> { (0..4).map(|_| client.get("/").status).collect() };
+    assert!(round().contains(&504));
+    eventually("it is left out", round, |statuses| *statuses == [200; 4]);
 }

@@ -210,7 +210,18 @@ mod tests {
         for text in ["/", "/health", "/health?full=1", "/a%20b"] {
             assert_eq!(origin_form(text), Ok(()), "{text}");
         }
-        for text in ["", "health", "http://a/health", "/a b", "/a\r\nb", "/a#b", "/ü"] {
+        for text in [
+            "",
+            "health",
+            "http://a/health",
+            "/a b",
+            "/a\r\nb",
+            "/a#b",
+            "/ü",
+            "/<a>",
+            "/a|b",
+            "/{a}",
+        ] {
             assert!(origin_form(text).is_err(), "{text}");
         }
     }
