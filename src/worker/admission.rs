@@ -90,18 +90,13 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::{fd::AsRawFd, unix::net::UnixStream},
-        sync::Arc,
-    };
+    use std::os::{fd::AsRawFd, unix::net::UnixStream};
 
     use super::super::{Common, Own};
     use super::*;
     use crate::base::rng::Rng;
     use crate::net::deadlines::{Ended, Ends, Watched};
-    use crate::observe::events::channel;
-    use crate::shared::{backends::Backends, bell::Rope, counters::Slab, lost::Lost, outcomes};
-    use crate::worker::PoolShared;
+    use crate::shared::{counters::Slab, inbox::mailbox};
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
@@ -110,20 +105,10 @@ mod tests {
             let listener = format!("[listener.l{place}]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n");
             text.push_str(&listener);
         }
-        let plan = crate::config::parse("admission.toml", &text).unwrap().plan;
-        let backends = Backends::new(1, [1].into_iter());
         let common = Common {
-            pools: [PoolShared::of(&plan.pools[0], &backends.published[0], 1, 0)].into(),
-            plan: Arc::new(plan),
-            cores: 1,
-            pseudonym: "ringway-test".into(),
             connections: Permits::new(process),
             listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
-            events: channel().0,
-            lost: Lost::new([1].into_iter()),
-            backends,
-            outboxes: [].into(),
-            outcomes: outcomes::channel(Rope::new().unwrap()).0,
+            ..Common::of_text(&text, vec![mailbox().unwrap().0])
         };
         Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })
     }

@@ -64,3 +64,29 @@ impl PoolShared {
         }
     }
 }
+
+#[cfg(test)]
+impl Common {
+    /// What the workers with these mailboxes are given, who serve what this text says; what they
+    /// tell is heard by nobody.
+    pub(super) fn of_text(text: &str, outboxes: Vec<Outbox>) -> Common {
+        use crate::shared::{bell::Rope, outcomes};
+        let plan = crate::config::parse("worker.toml", text).unwrap().plan;
+        let sizes = plan.pools.iter().map(|pool| pool.backends.len());
+        let backends = Backends::new(outboxes.len(), sizes.clone());
+        let pools = plan.pools.iter().zip(&*backends.published);
+        Common {
+            cores: outboxes.len(),
+            pseudonym: "ringway-test".into(),
+            connections: Permits::new(0),
+            listener_connections: plan.listeners.iter().map(|_| Permits::new(0)).collect(),
+            pools: pools.map(|(pool, who)| PoolShared::of(pool, who, outboxes.len(), 0)).collect(),
+            lost: Lost::new(sizes),
+            backends,
+            outboxes: outboxes.into(),
+            outcomes: outcomes::channel(Rope::new().unwrap()).0,
+            events: crate::observe::events::channel().0,
+            plan: Arc::new(plan),
+        }
+    }
+}

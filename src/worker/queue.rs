@@ -159,3 +159,48 @@ impl Drop for Place {
         self.in_force.counters.sub(Counter::Queued, 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::{
+        counters::Slab,
+        inbox::{Message, mailbox},
+    };
+    use crate::worker::{Common, Own, Worker};
+
+    const POOL: PoolId = PoolId(0);
+
+    const TEXT: &str = r#"
+        [listener.web]
+        bind = "127.0.0.1:0"
+        pool = "app"
+
+        [pool.app]
+        backends = [{ address = "127.0.0.1:9", max-in-flight = 1 }]
+        queue = { size = 9 }
+    "#;
+
+    #[test]
+    fn who_waits_on_another_core_is_told_of_room_only_where_nobody_waits_on_this_one() {
+        let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mailbox().unwrap()).unzip();
+        let common = Common::of_text(TEXT, outboxes);
+        let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
+        let [here, there] = [0, 1].map(|core| Worker::new(common.clone(), own(core)).in_force());
+        let told = || inboxes.iter().map(|inbox| inbox.next().is_some()).collect::<Vec<_>>();
+        let join = |core| Place::take(core, POOL, 0, -1, false).unwrap();
+        here.made_room(POOL);
+        assert_eq!(told(), [false, false], "nobody waits");
+        let place = join(&there);
+        here.made_room(POOL);
+        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL)));
+        assert_eq!(told(), [false, false]);
+        assert!(!place.called().is_raised(), "its own core calls it");
+        let nearer = join(&here);
+        here.made_room(POOL);
+        assert!(nearer.called().is_raised());
+        assert_eq!(told(), [false, false]);
+        there.made_room(POOL);
+        assert!(place.called().is_raised());
+    }
+}

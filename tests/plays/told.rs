@@ -165,13 +165,16 @@ fn the_first_line_is_text_and_the_rest_as_asked(driver: Driver) {
 }
 
 fn what_happens_is_told_after_the_first_line(driver: Driver) {
-    // The first probe has failed long before all cores serve.
-    let probes = "\nhealth = { interval = \"10ms\", timeout = \"10ms\" }";
-    let process = Process::with_pool(driver, "", &(one(free()) + probes), "text");
+    // Of so many that are down some are found to be so before all cores serve.
+    let backends: Vec<String> = (1..=200).map(|host| format!("\"127.9.9.{host}:9\"")).collect();
+    let pool = format!(
+        "backends = [{}]\nhealth = {{ interval = \"10ms\", timeout = \"10ms\" }}",
+        backends.join(", ")
+    );
+    let process = Process::with_pool(driver, "", &pool, "text");
     process.expect("backend_down", "backend_down");
     let lines = process.end();
     assert!(lines[0].starts_with("ringway 0."), "{lines:#?}");
-    assert_eq!(count(&lines, "backend_down"), 1, "{lines:#?}");
 }
 
 fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
