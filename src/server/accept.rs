@@ -38,6 +38,9 @@ const BATCH: usize = 128;
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Without descriptors, those that a drain turns away in one step; the others find the end.
+const REST: usize = 4_096;
+
 /// How long a drain waits for handshakes that are under way.
 const HANDSHAKE_STEP: Duration = Duration::from_millis(10);
 const HANDSHAKE_STEPS: u32 = 10;
@@ -49,20 +52,23 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
     loop {
         give_way().await;
         let ready = accepting.worker.draining().or(accepting.listener.readable()).await;
-        match ready {
+        let pause = match ready {
             None => break,
-            Some(Ok(())) => accepting.batch(BATCH).await,
-            Some(Err(_)) => sleep(PAUSE).await,
+            Some(Ok(())) => accepting.batch(BATCH),
+            Some(Err(_)) => Some(PAUSE),
+        };
+        if let Some(pause) = pause {
+            accepting.worker.draining().or(sleep(pause)).await;
         }
     }
     // Clients in the queue are served, and those whose handshake is under way, which takes them as
     // long as a way there and back; new ones find nobody and try again elsewhere.
     if accepting.listener.refuse_new().is_ok() {
         for _ in 0..HANDSHAKE_STEPS {
-            accepting.batch(usize::MAX).await;
+            accepting.rest();
             sleep(HANDSHAKE_STEP).await;
         }
-        accepting.batch(usize::MAX).await;
+        accepting.rest();
     }
     accepting.worker.end_to_accept();
 }
@@ -78,22 +84,34 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn batch(&mut self, most: usize) {
+    /// Takes some of those that wait; gives how long to pause where no descriptor is left.
+    fn batch(&mut self, most: usize) -> Option<Duration> {
         for _ in 0..most {
             match self.listener.accept() {
                 Ok((fd, address)) => {
                     self.pause = PAUSE;
                     self.admit(fd, address);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if out_of_descriptors(&error) => {
                     self.turn_one_away();
-                    sleep(self.pause).await;
-                    self.pause = (self.pause * 2).min(PAUSE_MAX);
-                    return;
+                    let pause = self.pause;
+                    self.pause = (pause * 2).min(PAUSE_MAX);
+                    return Some(pause);
                 }
                 // The client was gone before we came (ECONNABORTED and its like).
                 Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Takes all that wait in a queue to which none are added. A pause would only keep from its end
+    /// a process that may be waited for.
+    fn rest(&mut self) {
+        for _ in 0..REST {
+            if self.batch(usize::MAX).is_none() {
+                return;
             }
         }
     }

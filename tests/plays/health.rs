@@ -15,7 +15,8 @@ use std::{
 };
 
 use crate::{
-    backend::{Script, plays},
+    addresses::free,
+    backend::{Backend, Script, plays},
     scripts::{answers, answers_each, ok},
     stage::{Driver, Stage, eventually},
 };
@@ -149,30 +150,26 @@ fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver) {
     assert_eq!(most.load(SeqCst), 1);
 }
 
-/// A port of this address, and a way to stop listening there.
-fn port(of: &str) -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((of, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address)
-}
-
 fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver) {
-    let (listener, address) = port("127.0.0.1");
+    // Both ports of one host, and one where nobody else takes the other meanwhile.
+    let probed = free();
+    let listener = TcpListener::bind(probed).unwrap();
     let health = format!(
         "health = {{ type = \"tcp\", port = {}, interval = \"60ms\", timeout = \"60ms\" }}",
-        address.port()
+        probed.port()
     );
-    let stage = Stage::on(driver).pool(&health).backend(answers("a")).start();
+    let asked = Backend::open_on(probed.ip(), answers("a"));
+    let stage = Stage::on(driver).pool(&health).written(asked.address().to_string()).start();
     stage.get("/").expect(200, "a");
     drop(listener);
     eventually("it is down", || stage.get("/").status, |status| *status == 503);
-    let _again = TcpListener::bind(address).unwrap();
+    let _again = TcpListener::bind(probed).unwrap();
     eventually("it is up", || stage.get("/").status, |status| *status == 200);
 }
 
 fn another_port_may_be_probed(driver: Driver) {
     let healthy = Switch::new(false);
-    let elsewhere = crate::backend::Backend::open(probed("", &healthy, DOWN));
+    let elsewhere = Backend::open(probed("", &healthy, DOWN));
     let health = format!(
         "health = {{ port = {}, host = \"app.test\", interval = \"60ms\", timeout = \"60ms\" }}",
         elsewhere.address().port()
@@ -234,8 +231,9 @@ struct Crowd {
 
 impl Crowd {
     fn open(count: usize) -> Crowd {
-        // Not where other plays want ports that nobody listens on.
-        let listeners: Vec<TcpListener> = (0..count).map(|_| port("127.77.0.1").0).collect();
+        // Not where the ports of other plays are.
+        let any = SocketAddr::from(([127, 2, 0, 1], 0));
+        let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind(any).unwrap()).collect();
         let addresses = listeners.iter().map(|one| one.local_addr().unwrap()).collect();
         let probes: Arc<Vec<_>> = Arc::new((0..count).map(|_| AtomicUsize::new(0)).collect());
         let ending = Switch::new(false);

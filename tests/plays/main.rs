@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a play that cannot go on has failed")]
 #![allow(clippy::result_large_err, reason = "what was read of a broken answer is told with it")]
 
+mod addresses;
 mod backend;
 mod client;
 mod mortal;

@@ -1,11 +1,10 @@
 //! Plays of the binary as a process of its own: its memory, its quiet, its signals, its exit code.
 //!
-//! The port is found by binding port 0 first, since the binary is told a port in a file. A kernel
-//! hands a port out again only after thousands of others, so nobody takes it in between.
+//! The binary is told its address in a file, so it must be one that nobody else takes meanwhile.
 
 use std::{
     io::Write as _,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -15,6 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    addresses::free,
     backend::{Backend, Cue, Script},
     client::{Client, get},
     scripts::{answers, answers_on, echoes},
@@ -42,9 +42,9 @@ struct Process {
 
 impl Process {
     fn start(driver: Driver, script: Script) -> Process {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let process = Process::spawn(driver, script, free);
-        let connects = || TcpStream::connect(free).is_ok();
+        let address = free();
+        let process = Process::spawn(driver, script, address);
+        let connects = || TcpStream::connect(address).is_ok();
         eventually("the process listens", connects, |connected| *connected);
         process
     }

@@ -19,6 +19,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::{
+    addresses::free,
     client::{Client, get},
     stage::{Driver, eventually},
 };
@@ -126,11 +127,6 @@ impl Drop for Process {
 /// The lines of a pool with one backend.
 fn one(backend: SocketAddr) -> String {
     format!("backends = [\"{backend}\"]")
-}
-
-/// An address that nobody listens on; the kernel gives it again only after thousands of others.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Counts the lines that say this.
@@ -341,11 +337,13 @@ fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
 fn a_process_without_descriptors_says_so_once_a_second(driver: Driver) {
     let process = Process::start(driver, "", free(), "text");
     let pid = process.child.id();
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
-    let most = Some(open);
+    // No number below the first free one can be given out.
+    let open = |number: &u64| std::path::Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
+    let most = (0..).find(|number| !open(number));
     let limit = Rlimit { current: most, maximum: most };
     prlimit(Some(Pid::from_child(&process.child)), Resource::Nofile, limit).unwrap();
-    let turned_away: Vec<_> = (0..20).map(|_| TcpStream::connect(process.address)).collect();
+    // More than are turned away in the time that a process has to end.
+    let turned_away: Vec<_> = (0..60).map(|_| TcpStream::connect(process.address)).collect();
     process.expect("no descriptor is left", "no descriptor is left");
     drop(turned_away);
     let lines = process.end();

@@ -1,0 +1,19 @@
+//! Addresses that a play can give away before anybody binds them: of listeners of a process of its
+//! own, and of backends that are not there.
+//!
+//! A port of 127.0.0.1 that is free now may be given to the next socket that asks for any, so each
+//! of these has a host of its own within 127.64.0.0/10, where nobody else asks.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// An address that nobody listens on, and that no other call gives.
+pub(crate) fn free() -> SocketAddr {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let host = 127 << 24 | 64 << 16 | (std::process::id() & 0xfff) << 10 | (number & 0x3ff);
+    let any = SocketAddr::from((Ipv4Addr::from(host), 0));
+    TcpListener::bind(any).unwrap().local_addr().unwrap()
+}
