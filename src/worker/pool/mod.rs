@@ -1,0 +1,253 @@
+//! This core's view of a pool: who can be asked, the algorithm, the connection pools.
+//!
+//! Every concern about backends is a set of them, and a pick sees only what is left of all sets.
+//! Nothing here decides; the algorithms stand in `policy`, connections are opened in `conns`, and
+//! who is well is decided by the health thread: `learn` takes over what it has published. Here is
+//! what a view is made of; `pick` asks it for a backend, `load` counts for it, `conns` keeps
+//! connections for it.
+
+mod conns;
+mod load;
+mod pick;
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+};
+
+pub(crate) use self::pick::{Nobody, Picked, Wanted};
+use super::{Common, InFlight, InForce, PoolShared, queue::Queue};
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
+};
+use crate::conns::Addresses;
+use crate::plan::{self, Pool};
+use crate::policy::{
+    balance::{Balancer, Needs, Step, Weights},
+    budget, resolve,
+    sticky::Pins,
+};
+use crate::shared::{
+    backends::Backends, counters::Slab, load::Rows, outcomes::Outcomes, permits::Permits,
+    standing::Publication,
+};
+
+/// How long a backend that refused a connection is passed over by the core that it refused, in
+/// milliseconds; then one request finds out whether it is back.
+const REFUSED_MS: u64 = 1_000;
+
+/// This core's view of a pool.
+pub(crate) struct PoolView {
+    id: PoolId,
+    core_index: usize,
+    /// Who has an address: one whose name does not resolve has none.
+    reachable: Cell<BackendSet>,
+    /// Who has one and may be asked. It is one set, not several, as each set costs every pick.
+    usable: Cell<BackendSet>,
+    /// Who has one and may be asked with a permit.
+    on_trial: Cell<BackendSet>,
+    /// Whether there is any of them, and since when.
+    has_trials: Cell<bool>,
+    trials_since: Cell<u64>,
+    /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
+    published: Cell<Option<Publication>>,
+    epoch: Cell<u64>,
+    weights: Weights,
+    balancer: RefCell<Balancer>,
+    needs: Needs,
+    conns: Vec<RefCell<Addresses>>,
+    /// Requests in flight in the whole process: as of `merged_at`, and from there on by `step`.
+    /// Kept only where the algorithm needs it.
+    in_flight: Vec<Cell<u32>>,
+    step: Step,
+    merged_at: Cell<u64>,
+    /// What this core counts, for all to read.
+    rows: Rows,
+    /// What all cores count and know of all backends.
+    backends: Backends,
+    shared: PoolShared,
+    /// Where failures are posted; none where nothing follows from them.
+    outcomes: Option<Outcomes>,
+    pub(super) queue: Option<Queue>,
+    /// When this core last told that it could not reach a backend, in coarse milliseconds.
+    lost: Vec<Cell<u64>>,
+    /// Who would not let this core connect a moment ago, and until when each is passed over.
+    refusing: Cell<BackendSet>,
+    refusing_until: Vec<Cell<u64>>,
+    /// What Host is, where the pool sends the backend's own.
+    authorities: Vec<String>,
+}
+
+impl PoolView {
+    pub(crate) fn new(
+        pool: &Pool,
+        id: PoolId,
+        (core_index, cores): (usize, usize),
+        common: &Common,
+        counters: &Slab,
+    ) -> PoolView {
+        let shared = common.pools[id.index()].clone();
+        let each = || pool.backends.iter();
+        let view = PoolView {
+            id,
+            core_index,
+            reachable: Cell::new(BackendSet::EMPTY),
+            usable: Cell::new(BackendSet::EMPTY),
+            on_trial: Cell::new(BackendSet::EMPTY),
+            has_trials: Cell::new(false),
+            trials_since: Cell::new(0),
+            published: Cell::new(None),
+            epoch: Cell::new(0),
+            weights: Weights::of(&pool.backends),
+            balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
+            needs: Needs::of(pool),
+            conns: each()
+                .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
+                .collect(),
+            in_flight: each().map(|_| Cell::new(0)).collect(),
+            step: Step::new(cores),
+            merged_at: Cell::new(0),
+            rows: common.backends.load.rows(core_index, id),
+            backends: common.backends.clone(),
+            outcomes: is_watched(pool).then(|| common.outcomes.clone()),
+            queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
+            shared,
+            lost: each().map(|_| Cell::new(0)).collect(),
+            refusing: Cell::new(BackendSet::EMPTY),
+            refusing_until: each().map(|_| Cell::new(0)).collect(),
+            authorities: each().map(plan::Backend::authority).collect(),
+        };
+        for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+            view.move_to(id, &resolve::known(&backend.address), counters);
+        }
+        view
+    }
+
+    /// From now on a backend is at these addresses; without any it cannot be asked.
+    pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr], counters: &Slab) {
+        self.conns[id.index()].borrow_mut().move_to(addresses, counters);
+        let mut reachable = self.reachable.get();
+        if addresses.is_empty() {
+            reachable.remove(id);
+        } else {
+            reachable.insert(id);
+        }
+        self.reachable.set(reachable);
+        self.combine();
+        // Those there are now have refused nothing yet.
+        self.refusing_until[id.index()].set(0);
+    }
+
+    /// Takes over what the health thread has published.
+    #[cold]
+    fn learn(&self, news: Publication, now: u64) {
+        self.epoch.set(news.epoch);
+        let before = self.published.replace(Some(news));
+        let were = before.map_or(BackendSet::EMPTY, |before| before.on_trial);
+        if !(news.on_trial & !were).is_empty() {
+            self.trials_since.set(now);
+        }
+        self.combine();
+        let Some(before) = before else { return };
+        for id in (news.usable & !before.usable).iter() {
+            self.balancer.borrow_mut().returned(id, now);
+            // Whoever it refused before, it is said to be back.
+            self.refusing_until[id.index()].set(0);
+        }
+        let _ = self.call_next();
+    }
+
+    fn combine(&self) {
+        let reachable = self.reachable.get();
+        let published = self.published.get();
+        self.usable.set(published.map_or(reachable, |who| reachable & who.usable));
+        self.on_trial.set(published.map_or(BackendSet::EMPTY, |who| reachable & who.on_trial));
+        self.has_trials.set(!self.on_trial.get().is_empty());
+    }
+
+    /// What this pool's algorithm needs to know.
+    #[inline]
+    pub(crate) fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Calls who waits first, now that there is room; or says which other core to tell.
+    pub(super) fn call_next(&self) -> Option<usize> {
+        self.queue.as_ref()?.call()
+    }
+
+    /// Whether it is worth a look for whoever waits: there is room, or nobody to wait for.
+    pub(super) fn has_news_for_the_queue(&self) -> bool {
+        let who = self.usable.get() | self.on_trial.get();
+        let has_room =
+            |id: BackendId| self.shared.slots.get(id.index()).is_none_or(Permits::has_room);
+        who.is_empty() || who.iter().any(has_room)
+    }
+
+    /// Looks after who waits on this core.
+    pub(super) fn look_after_queue(&self, now: u64) {
+        if let Some(queue) = self.queue.as_ref().filter(|queue| !queue.is_empty()) {
+            queue.look_after(now);
+        }
+    }
+
+    /// Whether the pool's budget allows one more retry, which is then taken from it.
+    pub(crate) fn may_ask_again(&self, plan: &Pool, now: u64) -> bool {
+        let (Some(left), Some(plan)) = (&self.shared.budget, &plan.retry.budget) else {
+            return true;
+        };
+        let fresh = if budget::is_due(left.left(), now) {
+            left.fresh(self.backends.load.requests(self.id))
+        } else {
+            0
+        };
+        left.take(|left| budget::take(plan, left, fresh, now))
+    }
+
+    /// Notes that a backend would not let us connect.
+    pub(crate) fn refused(&self, id: BackendId, now: u64) {
+        let mut refusing = self.refusing.get();
+        refusing.insert(id);
+        self.refusing.set(refusing);
+        self.refusing_until[id.index()].set(now + REFUSED_MS);
+    }
+
+    /// Without those who are passed over now; all of them where that leaves nobody.
+    #[inline]
+    fn calm(&self, usable: BackendSet, now: u64) -> BackendSet {
+        if self.refusing.get().is_empty() {
+            return usable;
+        }
+        let calm = usable & !self.refusing(now);
+        if calm.is_empty() { usable } else { calm }
+    }
+
+    /// Who is passed over now.
+    fn refusing(&self, now: u64) -> BackendSet {
+        let mut refusing = self.refusing.get();
+        for id in self.refusing.get().iter() {
+            if now >= self.refusing_until[id.index()].get() {
+                refusing.remove(id);
+            }
+        }
+        self.refusing.set(refusing);
+        refusing
+    }
+
+    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    #[inline]
+    pub(crate) fn pins(&self) -> Option<&Pins> {
+        self.shared.pins.as_deref()
+    }
+
+    /// A backend's address as Host has it.
+    pub(crate) fn authority(&self, id: BackendId) -> &[u8] {
+        self.authorities[id.index()].as_bytes()
+    }
+}
+
+/// Whether anything follows from failures of a pool's backends.
+fn is_watched(pool: &Pool) -> bool {
+    pool.passive.failures_max > 0 || pool.breaker.is_some()
+}

@@ -1,0 +1,161 @@
+//! One pick: a backend for a request, with what it may be asked with.
+//!
+//! Most picks need no permit, and those do no more than ask the algorithm. Whoever is picked has
+//! one request more in flight at once, so that no two picks of a core see the same load.
+
+use std::rc::Rc;
+
+use super::{InFlight, InForce, PoolView, load::MERGED_MS};
+use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::policy::balance::Candidates;
+use crate::shared::{permits::Permit, trials::Trial};
+
+/// For how long only requests that can be asked again are trials, in milliseconds. Where none of
+/// those comes, whoever is left out would stay so for ever.
+const CAREFUL_MS: u64 = 1_000;
+
+/// What a request wants of a pool.
+pub(crate) struct Wanted<'a> {
+    /// Who was asked already.
+    pub(crate) tried: &'a BackendSet,
+    /// What the pool balances by, where it does.
+    pub(crate) key: Option<u64>,
+    /// Who has answered this client before, where that matters.
+    pub(crate) pinned: Option<BackendId>,
+    /// Whether it may be lost: then it is no trial, unless there is nobody else or nothing else
+    /// comes that could be one.
+    pub(crate) careful: bool,
+    /// Whether it has waited in line, and those who wait go before it no more.
+    pub(crate) called: bool,
+    pub(crate) now: u64,
+}
+
+/// Who was picked.
+pub(crate) struct Picked {
+    pub(crate) in_flight: InFlight,
+    /// It is on trial: what comes of this request decides.
+    pub(crate) trial: Option<Trial>,
+}
+
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nobody {
+    /// Nobody may be asked.
+    Usable,
+    /// All who may be asked have as much in flight as they may have.
+    Free,
+}
+
+impl PoolView {
+    /// A backend to ask that is not among those tried; one that refuses connections only where
+    /// there is no other. It has one request more in flight from here on.
+    #[inline]
+    pub(crate) fn pick(
+        &self,
+        in_force: &Rc<InForce>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Picked, Nobody> {
+        if let Some(news) = self.shared.published.after(self.epoch.get()) {
+            self.learn(news, wanted.now);
+        }
+        if self.needs.in_flight && wanted.now >= self.merged_at.get() + MERGED_MS {
+            self.merge(wanted.now);
+        }
+        let usable = self.usable.get() & !*wanted.tried;
+        if self.is_plain() && wanted.pinned.is_none() {
+            let picked = self.balance(self.calm(usable, wanted.now), wanted);
+            let Some(backend) = picked else { return self.pick_spare(in_force, wanted) };
+            let in_flight = InFlight::begin(in_force, self.id, backend, Permit::NONE);
+            return Ok(Picked { in_flight, trial: None });
+        }
+        match self.pick_with_permits(in_force, wanted, usable) {
+            Err(Nobody::Usable) => self.pick_spare(in_force, wanted),
+            picked => picked,
+        }
+    }
+
+    /// One who is left out for its answers alone, as this request has nobody else left.
+    #[cold]
+    fn pick_spare(&self, in_force: &Rc<InForce>, wanted: &Wanted<'_>) -> Result<Picked, Nobody> {
+        let spare = self.published.get().map_or(BackendSet::EMPTY, |published| published.spare);
+        let spare = spare & self.reachable.get() & !*wanted.tried;
+        let id = self.balance(self.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
+        let slot = self.slot(id).ok_or(Nobody::Usable)?;
+        let in_flight = InFlight::begin(in_force, self.id, id, slot);
+        Ok(Picked { in_flight, trial: None })
+    }
+
+    /// Whether a pick needs no permit of any kind.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        !self.has_trials.get() && self.shared.slots.is_empty()
+    }
+
+    /// As `pick`, where somebody is on trial, is bounded or has answered this client before.
+    #[cold]
+    fn pick_with_permits(
+        &self,
+        in_force: &Rc<InForce>,
+        wanted: &Wanted<'_>,
+        usable: BackendSet,
+    ) -> Result<Picked, Nobody> {
+        if !wanted.called && self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
+            return Err(Nobody::Free);
+        }
+        let long_awaited = wanted.now >= self.trials_since.get() + CAREFUL_MS;
+        let trying = !wanted.careful || usable.is_empty() || long_awaited;
+        let on_trial =
+            if trying { self.on_trial.get() & !*wanted.tried } else { BackendSet::EMPTY };
+        let mut candidates = self.calm(usable | on_trial, wanted.now);
+        let mut nobody = Nobody::Usable;
+        let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
+        loop {
+            let picked = pinned.take().or_else(|| self.balance(candidates, wanted));
+            let Some(id) = picked else { return Err(nobody) };
+            candidates.remove(id);
+            let Some(slot) = self.slot(id) else {
+                nobody = Nobody::Free;
+                continue;
+            };
+            let Some(trial) = self.trial(id) else { continue };
+            let in_flight = InFlight::begin(in_force, self.id, id, slot);
+            return Ok(Picked { in_flight, trial });
+        }
+    }
+
+    /// The same backend once more.
+    pub(crate) fn pick_again(&self, in_force: &Rc<InForce>, id: BackendId) -> Option<Picked> {
+        let slot = self.slot(id)?;
+        let trial = self.trial(id)?;
+        let in_flight = InFlight::begin(in_force, self.id, id, slot);
+        Some(Picked { in_flight, trial })
+    }
+
+    /// The permit that a backend can be asked with only; none where it needs one and none is left.
+    #[allow(clippy::option_option, reason = "none is needed, or none is left")]
+    fn trial(&self, id: BackendId) -> Option<Option<Trial>> {
+        if self.on_trial.get().contains(id) {
+            self.backends.trials.take(self.id, id).map(Some)
+        } else {
+            Some(None)
+        }
+    }
+
+    /// One of what a backend may have in flight; none where it has that.
+    fn slot(&self, id: BackendId) -> Option<Permit> {
+        self.shared.slots.get(id.index()).map_or(Some(Permit::NONE), |slots| slots.take())
+    }
+
+    /// The algorithm's choice.
+    #[inline]
+    fn balance(&self, usable: BackendSet, wanted: &Wanted<'_>) -> Option<BackendId> {
+        let candidates = Candidates {
+            usable: &usable,
+            weights: &self.weights,
+            in_flight: &self.in_flight,
+            now: wanted.now,
+            key: wanted.key,
+        };
+        self.balancer.borrow_mut().pick(&candidates)
+    }
+}
