@@ -3,12 +3,13 @@
 //! Every concern about backends is a set of them, and a pick sees only what is left of all sets.
 //! Nothing here decides; the algorithms stand in `policy`, connections are opened in `conns`, and
 //! who is well is decided by the health thread: `learn` takes over what it has published. Here is
-//! what a view is made of; `pick` asks it for a backend, `load` counts for it, `conns` keeps
-//! connections for it.
+//! what a view is made of; `standing` holds the sets, `pick` asks for a backend, `load` counts,
+//! `conns` keeps connections.
 
 mod conns;
 mod load;
 mod pick;
+mod standing;
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,11 +17,9 @@ use std::{
 };
 
 pub(crate) use self::pick::{Nobody, Picked, Wanted};
+use self::standing::Standing;
 use super::{Common, InFlight, InForce, PoolShared, queue::Queue};
-use crate::base::{
-    backend_set::BackendSet,
-    ids::{BackendId, PoolId},
-};
+use crate::base::ids::{BackendId, PoolId};
 use crate::conns::Addresses;
 use crate::plan::{self, Pool};
 use crate::policy::{
@@ -33,26 +32,12 @@ use crate::shared::{
     standing::Publication,
 };
 
-/// How long a backend that refused a connection is passed over by the core that it refused, in
-/// milliseconds; then one request finds out whether it is back.
-const REFUSED_MS: u64 = 1_000;
-
 /// This core's view of a pool.
 pub(crate) struct PoolView {
     id: PoolId,
     core_index: usize,
-    /// Who has an address: one whose name does not resolve has none.
-    reachable: Cell<BackendSet>,
-    /// Who has one and may be asked. It is one set, not several, as each set costs every pick.
-    usable: Cell<BackendSet>,
-    /// Who has one and may be asked with a permit.
-    on_trial: Cell<BackendSet>,
-    /// Whether there is any of them, and since when.
-    has_trials: Cell<bool>,
-    trials_since: Cell<u64>,
-    /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
-    published: Cell<Option<Publication>>,
-    epoch: Cell<u64>,
+    /// Who this core can ask.
+    standing: Standing,
     weights: Weights,
     balancer: RefCell<Balancer>,
     needs: Needs,
@@ -72,9 +57,6 @@ pub(crate) struct PoolView {
     pub(super) queue: Option<Queue>,
     /// When this core last told that it could not reach a backend, in coarse milliseconds.
     lost: Vec<Cell<u64>>,
-    /// Who would not let this core connect a moment ago, and until when each is passed over.
-    refusing: Cell<BackendSet>,
-    refusing_until: Vec<Cell<u64>>,
     /// What Host is, where the pool sends the backend's own.
     authorities: Vec<String>,
 }
@@ -92,13 +74,7 @@ impl PoolView {
         let view = PoolView {
             id,
             core_index,
-            reachable: Cell::new(BackendSet::EMPTY),
-            usable: Cell::new(BackendSet::EMPTY),
-            on_trial: Cell::new(BackendSet::EMPTY),
-            has_trials: Cell::new(false),
-            trials_since: Cell::new(0),
-            published: Cell::new(None),
-            epoch: Cell::new(0),
+            standing: Standing::new(pool.backends.len()),
             weights: Weights::of(&pool.backends),
             balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
             needs: Needs::of(pool),
@@ -114,8 +90,6 @@ impl PoolView {
             queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
             shared,
             lost: each().map(|_| Cell::new(0)).collect(),
-            refusing: Cell::new(BackendSet::EMPTY),
-            refusing_until: each().map(|_| Cell::new(0)).collect(),
             authorities: each().map(plan::Backend::authority).collect(),
         };
         for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
@@ -127,43 +101,18 @@ impl PoolView {
     /// From now on a backend is at these addresses; without any it cannot be asked.
     pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr], counters: &Slab) {
         self.conns[id.index()].borrow_mut().move_to(addresses, counters);
-        let mut reachable = self.reachable.get();
-        if addresses.is_empty() {
-            reachable.remove(id);
-        } else {
-            reachable.insert(id);
-        }
-        self.reachable.set(reachable);
-        self.combine();
-        // Those there are now have refused nothing yet.
-        self.refusing_until[id.index()].set(0);
+        self.standing.move_to(id, !addresses.is_empty());
     }
 
     /// Takes over what the health thread has published.
     #[cold]
     fn learn(&self, news: Publication, now: u64) {
-        self.epoch.set(news.epoch);
-        let before = self.published.replace(Some(news));
-        let were = before.map_or(BackendSet::EMPTY, |before| before.on_trial);
-        if !(news.on_trial & !were).is_empty() {
-            self.trials_since.set(now);
-        }
-        self.combine();
-        let Some(before) = before else { return };
-        for id in (news.usable & !before.usable).iter() {
+        let Some(returned) = self.standing.learn(news, now) else { return };
+        for id in returned.iter() {
             self.balancer.borrow_mut().returned(id, now);
-            // Whoever it refused before, it is said to be back.
-            self.refusing_until[id.index()].set(0);
         }
+        // Another core on which somebody waits finds it out by itself within a quarter of a second.
         let _ = self.call_next();
-    }
-
-    fn combine(&self) {
-        let reachable = self.reachable.get();
-        let published = self.published.get();
-        self.usable.set(published.map_or(reachable, |who| reachable & who.usable));
-        self.on_trial.set(published.map_or(BackendSet::EMPTY, |who| reachable & who.on_trial));
-        self.has_trials.set(!self.on_trial.get().is_empty());
     }
 
     /// What this pool's algorithm needs to know.
@@ -179,7 +128,7 @@ impl PoolView {
 
     /// Whether it is worth a look for whoever waits: there is room, or nobody to wait for.
     pub(super) fn has_news_for_the_queue(&self) -> bool {
-        let who = self.usable.get() | self.on_trial.get();
+        let who = self.standing.usable() | self.standing.on_trial();
         let has_room =
             |id: BackendId| self.shared.slots.get(id.index()).is_none_or(Permits::has_room);
         who.is_empty() || who.iter().any(has_room)
@@ -207,32 +156,7 @@ impl PoolView {
 
     /// Notes that a backend would not let us connect.
     pub(crate) fn refused(&self, id: BackendId, now: u64) {
-        let mut refusing = self.refusing.get();
-        refusing.insert(id);
-        self.refusing.set(refusing);
-        self.refusing_until[id.index()].set(now + REFUSED_MS);
-    }
-
-    /// Without those who are passed over now; all of them where that leaves nobody.
-    #[inline]
-    fn calm(&self, usable: BackendSet, now: u64) -> BackendSet {
-        if self.refusing.get().is_empty() {
-            return usable;
-        }
-        let calm = usable & !self.refusing(now);
-        if calm.is_empty() { usable } else { calm }
-    }
-
-    /// Who is passed over now.
-    fn refusing(&self, now: u64) -> BackendSet {
-        let mut refusing = self.refusing.get();
-        for id in self.refusing.get().iter() {
-            if now >= self.refusing_until[id.index()].get() {
-                refusing.remove(id);
-            }
-        }
-        self.refusing.set(refusing);
-        refusing
+        self.standing.refused(id, now);
     }
 
     /// What writes and reads the cookies of its clients; none where it is not sticky.

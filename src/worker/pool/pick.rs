@@ -55,15 +55,15 @@ impl PoolView {
         in_force: &Rc<InForce>,
         wanted: &Wanted<'_>,
     ) -> Result<Picked, Nobody> {
-        if let Some(news) = self.shared.published.after(self.epoch.get()) {
+        if let Some(news) = self.shared.published.after(self.standing.epoch()) {
             self.learn(news, wanted.now);
         }
         if self.needs.in_flight && wanted.now >= self.merged_at.get() + MERGED_MS {
             self.merge(wanted.now);
         }
-        let usable = self.usable.get() & !*wanted.tried;
+        let usable = self.standing.usable() & !*wanted.tried;
         if self.is_plain() && wanted.pinned.is_none() {
-            let picked = self.balance(self.calm(usable, wanted.now), wanted);
+            let picked = self.balance(self.standing.calm(usable, wanted.now), wanted);
             let Some(backend) = picked else { return self.pick_spare(in_force, wanted) };
             let in_flight = InFlight::begin(in_force, self.id, backend, Permit::NONE);
             return Ok(Picked { in_flight, trial: None });
@@ -77,9 +77,9 @@ impl PoolView {
     /// One who is left out for its answers alone, as this request has nobody else left.
     #[cold]
     fn pick_spare(&self, in_force: &Rc<InForce>, wanted: &Wanted<'_>) -> Result<Picked, Nobody> {
-        let spare = self.published.get().map_or(BackendSet::EMPTY, |published| published.spare);
-        let spare = spare & self.reachable.get() & !*wanted.tried;
-        let id = self.balance(self.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
+        let spare = self.standing.spare() & !*wanted.tried;
+        let id =
+            self.balance(self.standing.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
         let slot = self.slot(id).ok_or(Nobody::Usable)?;
         let in_flight = InFlight::begin(in_force, self.id, id, slot);
         Ok(Picked { in_flight, trial: None })
@@ -88,7 +88,7 @@ impl PoolView {
     /// Whether a pick needs no permit of any kind.
     #[inline]
     fn is_plain(&self) -> bool {
-        !self.has_trials.get() && self.shared.slots.is_empty()
+        !self.standing.has_trials() && self.shared.slots.is_empty()
     }
 
     /// As `pick`, where somebody is on trial, is bounded or has answered this client before.
@@ -102,11 +102,11 @@ impl PoolView {
         if !wanted.called && self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
             return Err(Nobody::Free);
         }
-        let long_awaited = wanted.now >= self.trials_since.get() + CAREFUL_MS;
+        let long_awaited = wanted.now >= self.standing.trials_since() + CAREFUL_MS;
         let trying = !wanted.careful || usable.is_empty() || long_awaited;
         let on_trial =
-            if trying { self.on_trial.get() & !*wanted.tried } else { BackendSet::EMPTY };
-        let mut candidates = self.calm(usable | on_trial, wanted.now);
+            if trying { self.standing.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
+        let mut candidates = self.standing.calm(usable | on_trial, wanted.now);
         let mut nobody = Nobody::Usable;
         let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
         loop {
@@ -134,7 +134,7 @@ impl PoolView {
     /// The permit that a backend can be asked with only; none where it needs one and none is left.
     #[allow(clippy::option_option, reason = "none is needed, or none is left")]
     fn trial(&self, id: BackendId) -> Option<Option<Trial>> {
-        if self.on_trial.get().contains(id) {
+        if self.standing.on_trial().contains(id) {
             self.backends.trials.take(self.id, id).map(Some)
         } else {
             Some(None)

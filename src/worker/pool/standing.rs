@@ -1,0 +1,243 @@
+//! Who of a pool this core can ask, as sets.
+//!
+//! Three facts make them: who has an address, who may be asked by what the health thread has
+//! published, and who would not let this core connect a moment ago. The first two are put together
+//! when one of them changes, as each set costs every pick; the third is of this core alone.
+
+use std::cell::Cell;
+
+use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::shared::standing::Publication;
+
+/// How long a backend that refused a connection is passed over by the core that it refused, in
+/// milliseconds; then one request finds out whether it is back.
+const REFUSED_MS: u64 = 1_000;
+
+/// Who of a pool this core can ask.
+pub(super) struct Standing {
+    /// Who has an address: one whose name does not resolve has none.
+    reachable: Cell<BackendSet>,
+    /// Who has one and may be asked.
+    usable: Cell<BackendSet>,
+    /// Who has one and may be asked with a permit.
+    on_trial: Cell<BackendSet>,
+    /// Whether there is any of them, and since when.
+    has_trials: Cell<bool>,
+    trials_since: Cell<u64>,
+    /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
+    published: Cell<Option<Publication>>,
+    epoch: Cell<u64>,
+    /// Who would not let this core connect a moment ago, and until when each is passed over.
+    refusing: Cell<BackendSet>,
+    refusing_until: Vec<Cell<u64>>,
+}
+
+impl Standing {
+    /// Of so many backends: none has an address yet, and nothing was published.
+    pub(super) fn new(backends: usize) -> Standing {
+        Standing {
+            reachable: Cell::new(BackendSet::EMPTY),
+            usable: Cell::new(BackendSet::EMPTY),
+            on_trial: Cell::new(BackendSet::EMPTY),
+            has_trials: Cell::new(false),
+            trials_since: Cell::new(0),
+            published: Cell::new(None),
+            epoch: Cell::new(0),
+            refusing: Cell::new(BackendSet::EMPTY),
+            refusing_until: (0..backends).map(|_| Cell::new(0)).collect(),
+        }
+    }
+
+    /// Who may be asked.
+    #[inline]
+    pub(super) fn usable(&self) -> BackendSet {
+        self.usable.get()
+    }
+
+    /// Who may be asked with a permit.
+    pub(super) fn on_trial(&self) -> BackendSet {
+        self.on_trial.get()
+    }
+
+    /// Whether there is anybody who may be asked with a permit.
+    #[inline]
+    pub(super) fn has_trials(&self) -> bool {
+        self.has_trials.get()
+    }
+
+    /// When the last of them came to be on trial.
+    pub(super) fn trials_since(&self) -> u64 {
+        self.trials_since.get()
+    }
+
+    /// Who is left out for its answers alone.
+    pub(super) fn spare(&self) -> BackendSet {
+        let spare = self.published.get().map_or(BackendSet::EMPTY, |published| published.spare);
+        spare & self.reachable.get()
+    }
+
+    /// Of what was published last, that this core knows; 0 = nothing.
+    #[inline]
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// A backend has moved to where it can be reached, or to nowhere.
+    pub(super) fn move_to(&self, id: BackendId, is_reachable: bool) {
+        let mut reachable = self.reachable.get();
+        if is_reachable {
+            reachable.insert(id);
+        } else {
+            reachable.remove(id);
+        }
+        self.reachable.set(reachable);
+        self.combine();
+        // Those there are now have refused nothing yet.
+        self.refusing_until[id.index()].set(0);
+    }
+
+    /// Takes over what was published. Who is usable again by that; none where it is the first that
+    /// this core hears, as nobody comes back then.
+    pub(super) fn learn(&self, news: Publication, now: u64) -> Option<BackendSet> {
+        self.epoch.set(news.epoch);
+        let before = self.published.replace(Some(news));
+        let were = before.map_or(BackendSet::EMPTY, |before| before.on_trial);
+        if !(news.on_trial & !were).is_empty() {
+            self.trials_since.set(now);
+        }
+        self.combine();
+        let returned = news.usable & !before?.usable;
+        for id in returned.iter() {
+            // Whoever it refused before, it is said to be back.
+            self.refusing_until[id.index()].set(0);
+        }
+        Some(returned)
+    }
+
+    fn combine(&self) {
+        let reachable = self.reachable.get();
+        let published = self.published.get();
+        self.usable.set(published.map_or(reachable, |who| reachable & who.usable));
+        self.on_trial.set(published.map_or(BackendSet::EMPTY, |who| reachable & who.on_trial));
+        self.has_trials.set(!self.on_trial.get().is_empty());
+    }
+
+    /// Notes that a backend would not let us connect.
+    pub(super) fn refused(&self, id: BackendId, now: u64) {
+        let mut refusing = self.refusing.get();
+        refusing.insert(id);
+        self.refusing.set(refusing);
+        self.refusing_until[id.index()].set(now + REFUSED_MS);
+    }
+
+    /// Without those who are passed over now; all of them where that leaves nobody.
+    #[inline]
+    pub(super) fn calm(&self, usable: BackendSet, now: u64) -> BackendSet {
+        if self.refusing.get().is_empty() {
+            return usable;
+        }
+        let calm = usable & !self.refusing(now);
+        if calm.is_empty() { usable } else { calm }
+    }
+
+    /// Who is passed over now.
+    fn refusing(&self, now: u64) -> BackendSet {
+        let mut refusing = self.refusing.get();
+        for id in self.refusing.get().iter() {
+            if now >= self.refusing_until[id.index()].get() {
+                refusing.remove(id);
+            }
+        }
+        self.refusing.set(refusing);
+        refusing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A letter each: `abc`.
+    fn set(letters: &str) -> BackendSet {
+        let mut set = BackendSet::EMPTY;
+        letters.bytes().for_each(|letter| set.insert(BackendId(u16::from(letter - b'a'))));
+        set
+    }
+
+    fn id(letter: char) -> BackendId {
+        BackendId(letter as u16 - u16::from(b'a'))
+    }
+
+    /// Three backends that have an address, of whom nothing was published.
+    fn three() -> Standing {
+        let standing = Standing::new(3);
+        "abc".chars().for_each(|letter| standing.move_to(id(letter), true));
+        standing
+    }
+
+    fn publication(epoch: u64, usable: &str, on_trial: &str, spare: &str) -> Publication {
+        let (usable, on_trial, spare) = (set(usable), set(on_trial), set(spare));
+        Publication { epoch, usable, on_trial, spare }
+    }
+
+    #[test]
+    fn who_has_no_address_is_asked_by_nobody_whatever_is_published() {
+        let standing = Standing::new(3);
+        assert!(standing.usable().is_empty());
+        standing.move_to(id('a'), true);
+        standing.move_to(id('c'), true);
+        assert_eq!(standing.usable(), set("ac"));
+        assert_eq!(standing.learn(publication(2, "ab", "c", "bc"), 5), None);
+        assert_eq!(standing.usable(), set("a"));
+        assert_eq!((standing.on_trial(), standing.spare()), (set("c"), set("c")));
+        standing.move_to(id('b'), true);
+        standing.move_to(id('c'), false);
+        assert_eq!(standing.usable(), set("ab"));
+        assert_eq!((standing.on_trial(), standing.spare()), (set(""), set("b")));
+        assert!(!standing.has_trials());
+    }
+
+    #[test]
+    fn who_comes_back_is_named_but_not_by_the_first_that_is_heard() {
+        let standing = three();
+        assert_eq!(standing.learn(publication(2, "abc", "", ""), 1), None);
+        assert_eq!(standing.learn(publication(4, "a", "", "bc"), 2), Some(set("")));
+        assert_eq!(standing.learn(publication(6, "abc", "", ""), 3), Some(set("bc")));
+        assert_eq!(standing.epoch(), 6);
+    }
+
+    #[test]
+    fn trials_are_counted_from_when_the_last_began() {
+        let standing = three();
+        let since = |on_trial, now| {
+            standing.learn(publication(now * 2, "a", on_trial, ""), now);
+            (standing.has_trials(), standing.trials_since())
+        };
+        assert_eq!(since("", 1), (false, 0));
+        assert_eq!(since("b", 2), (true, 2));
+        assert_eq!(since("b", 3), (true, 2));
+        assert_eq!(since("bc", 4), (true, 4));
+        assert_eq!(since("c", 5), (true, 4));
+        assert_eq!(since("", 6), (false, 4));
+    }
+
+    #[test]
+    fn who_refused_is_passed_over_for_a_second_unless_there_is_nobody_else() {
+        let standing = three();
+        standing.refused(id('a'), 10);
+        assert_eq!(standing.calm(set("abc"), 10), set("bc"));
+        assert_eq!(standing.calm(set("a"), 10), set("a"), "there is nobody else");
+        assert_eq!(standing.calm(set("abc"), 10 + REFUSED_MS - 1), set("bc"));
+        assert_eq!(standing.calm(set("abc"), 10 + REFUSED_MS), set("abc"));
+    }
+
+    #[test]
+    fn who_is_said_to_be_back_or_has_moved_has_refused_nothing() {
+        let standing = three();
+        standing.learn(publication(2, "ab", "", ""), 1);
+        "abc".chars().for_each(|letter| standing.refused(id(letter), 2));
+        standing.learn(publication(4, "abc", "", ""), 3);
+        standing.move_to(id('b'), true);
+        assert_eq!(standing.calm(set("abc"), 4), set("bc"));
+    }
+}
