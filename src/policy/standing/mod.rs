@@ -221,7 +221,7 @@ impl Standing {
     /// Whose time out is over and who is asked by nobody now, a backup while others can be asked,
     /// would wait for a trial for ever, and keep others from being ejected.
     fn admit_the_resting(&mut self, now: u64) {
-        let primaries = self.sound & self.plan.taking & !self.plan.backups;
+        let primaries = self.sound_primaries();
         let sound = self.sound;
         for id in self.ids().filter(|id| !sound.contains(*id)) {
             let is_backup = self.plan.backups.contains(id);
@@ -264,6 +264,11 @@ impl Standing {
         self.takes(others) || !self.plan.taking.contains(id)
     }
 
+    /// Who answers where it is as it should be.
+    fn sound_primaries(&self) -> BackendSet {
+        self.sound & self.plan.taking & !self.plan.backups
+    }
+
     /// Whether any of them takes new traffic.
     fn takes(&self, set: BackendSet) -> bool {
         !(set & self.plan.taking).is_empty()
@@ -294,6 +299,8 @@ impl Standing {
         let sound = (self.sound & self.plan.taking).len() as u64;
         let all = self.plan.taking.len() as u64;
         let is_panic = sound * 1_000_000 < u64::from(self.plan.panic.0) * all;
+        // Backups that can answer come before primaries that are said to be unable.
+        let is_panic = is_panic && (sound == 0 || !self.sound_primaries().is_empty());
         let closed = self.who(|slot| slot.has_address && slot.is_closed());
         let available = self.who(Slot::is_available);
         if is_panic && self.takes(closed) {

@@ -382,6 +382,18 @@ fn below_its_share_all_are_used_and_probes_go_on() {
 }
 
 #[test]
+fn a_backup_that_can_answer_comes_before_a_panic() {
+    let with_backup = |pool: &mut Pool| {
+        pool.panic = Share::percent(60);
+        pool.backends[3].backup = true;
+    };
+    // One primary of three is left: all are asked. None is: the backup is, and without it all.
+    let mut stage = stage(4, with_backup);
+    stage.play("a:- b:-").sees("uuuu").play("c:-").sees("---u").play("d:-").sees("uuuu");
+    stage.play("d:++").sees("---u").play("c:++").sees("uuuu");
+}
+
+#[test]
 fn names_give_and_take_addresses() {
     let named = |pool: &mut Pool| {
         pool.backends[0].address = Address::Name { host: "app".into(), port: 80 };
@@ -426,6 +438,7 @@ fn happens(rng: &mut Rng) {
             ..Breaker::default()
         });
         pool.backends[0].weight = u16::try_from(shape[3]).unwrap();
+        pool.backends[usize::from(backends / 2)].backup = shape[2] == 1;
     });
     let mut states: Vec<[State; 3]> =
         stage.standing.slots.iter().map(|slot| slot.states()).collect();
