@@ -1,20 +1,15 @@
-//! What an intermediary changes between its two connections (RFC 9110 §7.6).
-//!
-//! Hop-by-hop fields out, Via and the fields about the client in, the lines of framing out: those
-//! are `write`'s. Everything else passes in its order. Edits mark and append; they are done once
-//! for a message, however often it is then written. Framing must have been read before, since the
-//! fields it was read from are gone afterwards.
+//! What a backend gets of a client's request: hop-by-hop fields out, Via and the fields about the
+//! client in. What a peer says about the client is believed of trusted proxies alone, and nobody
+//! can have us drop what someone behind us trusts.
 
-use super::{
+use super::{HOP_BY_HOP, drop_listed};
+use crate::http::{
     fault::{Cause, Fault},
-    framing::BodyLength,
     grammar,
-    head::{Method, RequestHead, ResponseHead, Version},
+    head::{Method, RequestHead, Version},
     headers::{Field, Headers, Span},
     names::{self, Name, NameSet},
 };
-use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
 
 /// What a backend is told about where a request came from. All of it text made once: for the
 /// process, the listener, or the connection.
@@ -40,43 +35,9 @@ pub(crate) enum Forward {
     AnswerOptions,
 }
 
-/// What a backend is not to see of any request, since it was said to us alone (RFC 9110 §7.6.1),
-/// or is ours to say (the lines of framing).
-const HOP_BY_HOP: NameSet = NameSet::of(&[
-    Name::Connection,
-    Name::ContentLength,
-    Name::KeepAlive,
-    Name::ProxyAuthenticate,
-    Name::ProxyAuthorization,
-    Name::ProxyConnection,
-    Name::Te,
-    Name::TransferEncoding,
-]);
-
-/// What no `Connection` can have us drop: fields that someone behind us trusts, and those that the
-/// rules below decide about (`Connection: X-Forwarded-For` is a known attack).
-const PROTECTED: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
-    Name::Authorization,
-    Name::Connection,
-    Name::ContentLength,
-    Name::ContentType,
-    Name::Cookie,
-    Name::Expect,
-    Name::Host,
-    Name::SetCookie,
-    Name::Te,
-    Name::Traceparent,
-    Name::Upgrade,
-    Name::Via,
-    Name::XRequestId,
-]));
-
 /// Own entries in Via at which a request is going round in circles. More than one, since two
 /// listeners of one process may well be passed in a row.
 const VISITS_MAX: usize = 5;
-
-/// More options than any honest `Connection` has: each costs a look at every field.
-const OPTIONS_MAX: usize = 64;
 
 /// Turns a client's request into the one a backend gets.
 pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result<Forward, Fault> {
@@ -128,37 +89,6 @@ fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> boo
             field.removed |= dropped.contains(field.known);
         }
     }
-}
-
-/// Takes out the fields that `Connection` names (RFC 9110 §7.6.1), but for the protected.
-fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
-    if !headers.may_have(NameSet::of(&[Name::Connection])) {
-        return Ok(());
-    }
-    let Headers { bytes, fields, .. } = headers;
-    let mut options = 0;
-    for at in 0..fields.len() {
-        let Some(field) = fields.get(at).filter(|field| field.known == Name::Connection) else {
-            continue;
-        };
-        for option in grammar::list(field.value.of(bytes)) {
-            options += 1;
-            if options > OPTIONS_MAX {
-                return Err(broken.into());
-            }
-            let known = Name::of(option);
-            // What is hop-by-hop goes anyway, listed or not, and `close` is no field.
-            if PROTECTED.union(HOP_BY_HOP).contains(known) || option.eq_ignore_ascii_case(b"close")
-            {
-                continue;
-            }
-            for field in fields.iter_mut().filter(|field| field.known == known) {
-                field.removed |=
-                    known != Name::Other || field.name.of(bytes).eq_ignore_ascii_case(option);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether the client takes trailers (RFC 9110 §10.1.4); other codings of TE end here.
@@ -256,134 +186,11 @@ fn copy_within(bytes: &mut Vec<u8>, range: std::ops::Range<usize>) {
     }
 }
 
-/// More proxies in a row than anyone has.
-const CHAIN_MAX: usize = 64;
-
-/// The client's address: from the immediate peer on, the first that is not a trusted proxy. Each
-/// trusted one vouches for the entry before it in X-Forwarded-For, and for no more; where an entry
-/// cannot be read the last good one stands.
-pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-    let mut client = peer.to_canonical();
-    if !is_trusted(&client) {
-        return client;
-    }
-    let lines = head.headers.fields.iter().rev();
-    let lines = lines.filter(|field| field.known == Name::XForwardedFor && !field.removed);
-    let entries = lines.flat_map(|field| grammar::list(head.headers.value(field)).rev());
-    for entry in entries.take(CHAIN_MAX) {
-        let Some(address) = address(entry) else { break };
-        client = address;
-        if !is_trusted(&client) {
-            break;
-        }
-    }
-    client
-}
-
-/// An address with or without a port, IPv6 with or without brackets.
-fn address(entry: &[u8]) -> Option<IpAddr> {
-    let text = str::from_utf8(entry).ok()?;
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    let address = match bare {
-        Some(bare) => IpAddr::V6(bare.parse().ok()?),
-        None => match text.parse::<IpAddr>() {
-            Ok(address) => address,
-            Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
-        },
-    };
-    Some(address.to_canonical())
-}
-
-/// What an answer must know of whom it goes to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ToClient<'a> {
-    /// Of the request.
-    pub(crate) method: Method,
-    pub(crate) version: Version,
-    /// Whether we are ready to keep the client's connection.
-    pub(crate) keep_alive: bool,
-    /// The value of Date where the backend sent none.
-    pub(crate) date: &'a [u8],
-}
-
-/// How an answer leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
-    /// For `write`: how the body is framed on the way to the client.
-    pub(crate) body: BodyLength,
-    /// Whether the client has been told that its connection stays.
-    pub(crate) keep_alive: bool,
-}
-
-/// Turns a backend's response, whose body has this length, into the one a client gets. That a 101
-/// is allowed has been asked before (`upgrade`).
-pub(crate) fn response(
-    head: &mut ResponseHead,
-    body: BodyLength,
-    to: &ToClient<'_>,
-) -> Result<Reply, Fault> {
-    drop_listed(&mut head.headers, Cause::BackendProtocol)?;
-    // Where there is no body its length is only spoken of: to HEAD and in 304 it may be, in 1xx and
-    // 204 it must not (RFC 9110 §8.6), and `framing` has seen that it is one number.
-    let spoken_of = body == BodyLength::None && (head.status == 304 || to.method == Method::Head);
-    let headless = matches!(head.status, 100..=199 | 204);
-    let switching = head.status == 101;
-    let Headers { fields, .. } = &mut head.headers;
-    for field in fields {
-        let kept = match field.known {
-            Name::ContentLength => spoken_of && !headless,
-            Name::Upgrade => switching,
-            known => !HOP_BY_HOP.contains(known),
-        };
-        field.removed |= !kept;
-    }
-    if switching {
-        head.headers.push(Name::Connection, b"connection", b"upgrade");
-        return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
-    }
-    if head.status < 200 {
-        return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
-    }
-    if !head.headers.contains(Name::Date) {
-        head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
-    }
-    let reply = reply(body, to);
-    match (reply.keep_alive, to.version) {
-        (false, _) => head.headers.push(Name::Connection, b"connection", b"close"),
-        (true, Version::Http10) => {
-            head.headers.push(Name::Connection, b"connection", b"keep-alive");
-        }
-        (true, Version::Http11) => {}
-    }
-    Ok(reply)
-}
-
-/// How a final answer's body goes on: of unknown length in chunks, but to HTTP/1.0, which knows no
-/// chunks, until we close (RFC 9112 §6.1).
-fn reply(body: BodyLength, to: &ToClient<'_>) -> Reply {
-    match (body, to.version) {
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => {
-            Reply { body: BodyLength::UntilClose, keep_alive: false }
-        }
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => {
-            Reply { body: BodyLength::Chunked, keep_alive: to.keep_alive }
-        }
-        (BodyLength::None | BodyLength::Fixed(_), _) => Reply { body, keep_alive: to.keep_alive },
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{OPTIONS_MAX, tests::parsed};
     use super::*;
-    use crate::http::{
-        framing,
-        parse::{self, HeadLimits, Parse},
-        write,
-    };
-
-    const LIMITS: HeadLimits =
-        HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 4096, fields_max: 100 };
+    use crate::http::{framing, write};
 
     const FROM: ForwardedFor<'_> = ForwardedFor {
         peer: b"192.0.2.1",
@@ -396,13 +203,6 @@ mod tests {
     /// What we say about the client of a request for host `a`.
     const TOLD: &str = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\n\
         x-forwarded-host: a\r\nx-forwarded-port: 8080\r\nvia: 1.1 ringway-0badcafe\r\n";
-
-    fn parsed(input: &str) -> RequestHead {
-        let mut head = RequestHead::default();
-        let parsed = parse::request(input.as_bytes(), &LIMITS, &mut head);
-        assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
-        head
-    }
 
     /// What a backend gets of a request of these lines.
     #[track_caller]
@@ -623,157 +423,5 @@ mod tests {
             let outcome = forwards(line, &format!("{bad}\r\n")).0;
             assert_eq!(outcome, Err(Cause::BadRequest.into()), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_client_is_the_first_from_the_right_that_is_not_trusted() {
-        #[track_caller]
-        fn check(peer: &str, fields: &str, expected: &str) {
-            let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
-            let head = parsed(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
-            let client = client_address(&head, peer.parse().unwrap(), &trusted);
-            assert_eq!(client.to_string(), expected, "{peer} {fields}");
-        }
-        let xff = |value: &str| format!("X-Forwarded-For: {value}\r\n");
-        // An untrusted peer is the client, whatever it says.
-        check("192.0.2.1", "", "192.0.2.1");
-        check("192.0.2.1", &xff("10.0.0.1"), "192.0.2.1");
-        // A trusted peer speaks for the one before it, and so on.
-        check("10.0.0.1", "", "10.0.0.1");
-        check("10.0.0.1", &xff("192.0.2.7"), "192.0.2.7");
-        check("10.0.0.1", &xff("198.51.100.1, 192.0.2.7"), "192.0.2.7");
-        check("10.0.0.1", &xff("198.51.100.1, 192.0.2.7, 10.0.0.2,10.0.0.3"), "192.0.2.7");
-        check("10.0.0.1", &xff("10.0.0.3, 10.0.0.2"), "10.0.0.3");
-        // Several lines are one list.
-        let lines = format!("{}{}", xff("198.51.100.1, 192.0.2.7"), xff("10.0.0.2"));
-        check("10.0.0.1", &lines, "192.0.2.7");
-        check("10.0.0.1", &format!("{}{}", xff("192.0.2.7"), xff("")), "192.0.2.7");
-        // It stops at the first entry that cannot be read.
-        check("10.0.0.1", &xff("192.0.2.7, unknown, 10.0.0.2"), "10.0.0.2");
-        check("10.0.0.1", &xff("192.0.2.7, unknown"), "10.0.0.1");
-        check("10.0.0.1", &xff("192.0.2.7, 192.0.2.0/24"), "10.0.0.1");
-        check("10.0.0.1", &xff("192.0.2.7, 1.2.3.4:x"), "10.0.0.1");
-        check("10.0.0.1", &xff("192.0.2.7, [1.2.3.4]"), "10.0.0.1");
-        // With ports, brackets, and addresses of one family in the clothes of the other.
-        check("10.0.0.1", &xff("192.0.2.7:1234"), "192.0.2.7");
-        check("10.0.0.1", &xff("2001:db8::1"), "2001:db8::1");
-        check("10.0.0.1", &xff("[2001:db8::1]"), "2001:db8::1");
-        check("10.0.0.1", &xff("192.0.2.7, [fd00::1]:80"), "192.0.2.7");
-        check("::ffff:10.0.0.1", &xff("::ffff:192.0.2.7"), "192.0.2.7");
-        check("::ffff:192.0.2.1", "", "192.0.2.1");
-        // A chain longer than any is not walked to its end.
-        let chain = format!("192.0.2.7{}", ", 10.0.0.9".repeat(CHAIN_MAX));
-        check("10.0.0.1", &xff(&chain), "10.0.0.9");
-    }
-
-    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
-
-    /// To a GET of HTTP/1.1 on a connection that stays.
-    const TO: ToClient<'_> =
-        ToClient { method: Method::Get, version: Version::Http11, keep_alive: true, date: DATE };
-
-    /// What a client gets of a response of these lines, and whether its connection stays.
-    #[track_caller]
-    fn answered(line: &str, fields: &str, to: &ToClient<'_>) -> (String, Reply) {
-        let input = format!("{line}\r\n{fields}\r\n");
-        let mut head = ResponseHead::default();
-        let parsed = parse::response(input.as_bytes(), &LIMITS, &mut head);
-        assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
-        let body = framing::response(to.method, &head).unwrap();
-        let reply = response(&mut head, body, to).unwrap();
-        let mut out = Vec::new();
-        write::response(&head, reply.body, &mut out);
-        (String::from_utf8(out).unwrap(), reply)
-    }
-
-    #[track_caller]
-    fn check_answer(line: &str, fields: &str, to: &ToClient<'_>, expected: &str) {
-        let (out, _) = answered(line, fields, to);
-        assert_eq!(out, format!("{line}\r\n{expected}\r\n"), "{line} {fields}");
-    }
-
-    #[test]
-    fn a_response_loses_what_was_said_to_us_alone() {
-        check_answer(
-            "HTTP/1.1 200 OK",
-            "Date: x\r\nConnection: close, x-a\r\nX-A: 1\r\nKeep-Alive: timeout=5\r\nServer: s\r\n\
-             Upgrade: h2\r\nSet-Cookie: a\r\nTransfer-Encoding: chunked\r\nSet-Cookie:b\r\n\
-             Proxy-Connection: x\r\nTE: x\r\nProxy-Authenticate: x\r\nTrailer: t\r\n",
-            &TO,
-            "Date: x\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTrailer: t\r\n\
-             transfer-encoding: chunked\r\n",
-        );
-        let fields = "Date: x\r\nConnection: set-cookie, content-length\r\nSet-Cookie: a\r\n\
-            Content-Length: 5\r\n";
-        let expected = "Date: x\r\nSet-Cookie: a\r\ncontent-length: 5\r\n";
-        check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
-        let mut head = ResponseHead::default();
-        head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
-        let refused = response(&mut head, BodyLength::None, &TO);
-        assert_eq!(refused, Err(Cause::BackendProtocol.into()));
-    }
-
-    /// RFC 9110 §6.6.1.
-    #[test]
-    fn a_final_response_without_a_date_gets_one() {
-        let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
-        let length = "content-length: 5\r\n";
-        check_answer("HTTP/1.1 404 No", length, &TO, &format!("{date}{length}"));
-        check_answer("HTTP/1.1 103 Early Hints", "Link: x\r\n", &TO, "Link: x\r\n");
-    }
-
-    #[test]
-    fn the_length_is_written_anew_for_whom_it_goes_to() {
-        let to_10 = ToClient { version: Version::Http10, ..TO };
-        let check = |to: &ToClient<'_>, fields: &str, expected: &str, reply: Reply| {
-            let fields = format!("Date: x\r\n{fields}");
-            let (out, sent) = answered("HTTP/1.1 200 OK", &fields, to);
-            assert_eq!(out, format!("HTTP/1.1 200 OK\r\nDate: x\r\n{expected}\r\n"));
-            assert_eq!(sent, reply);
-        };
-        let (chunked, close) = ("transfer-encoding: chunked\r\n", "connection: close\r\n");
-        let kept = |body| Reply { body, keep_alive: true };
-        let closed = Reply { body: BodyLength::UntilClose, keep_alive: false };
-        check(&TO, "Content-Length:07\r\n", "content-length: 7\r\n", kept(BodyLength::Fixed(7)));
-        check(&TO, "", chunked, kept(BodyLength::Chunked));
-        check(&TO, "Transfer-Encoding: Chunked\r\n", chunked, kept(BodyLength::Chunked));
-        check(&to_10, "", close, closed);
-        check(&to_10, "Transfer-Encoding: chunked\r\n", close, closed);
-        let stays = "connection: keep-alive\r\ncontent-length: 7\r\n";
-        check(&to_10, "Content-Length: 7\r\n", stays, kept(BodyLength::Fixed(7)));
-        let leaves = ToClient { keep_alive: false, ..TO };
-        let sent = Reply { body: BodyLength::Chunked, keep_alive: false };
-        check(&leaves, "", "connection: close\r\ntransfer-encoding: chunked\r\n", sent);
-    }
-
-    /// RFC 9110 §8.6, RFC 9112 §6.1.
-    #[test]
-    fn a_length_is_spoken_of_where_it_may_be_and_dropped_where_it_must_not() {
-        let length = "Date: x\r\nContent-Length: 5\r\n";
-        let coding = "Date: x\r\nTransfer-Encoding: chunked\r\n";
-        let to_head = ToClient { method: Method::Head, ..TO };
-        check_answer("HTTP/1.1 200 OK", length, &to_head, length);
-        check_answer("HTTP/1.1 200 OK", coding, &to_head, "Date: x\r\n");
-        check_answer("HTTP/1.1 304 Not Modified", length, &TO, length);
-        check_answer("HTTP/1.1 304 Not Modified", coding, &TO, "Date: x\r\n");
-        check_answer("HTTP/1.1 204 No Content", length, &TO, "Date: x\r\n");
-        check_answer("HTTP/1.1 204 No Content", coding, &TO, "Date: x\r\n");
-        check_answer("HTTP/1.1 204 No Content", length, &to_head, "Date: x\r\n");
-        check_answer("HTTP/1.1 100 Continue", length, &to_head, "Date: x\r\n");
-    }
-
-    #[test]
-    fn an_interim_response_says_nothing_about_the_connection() {
-        let leaves = ToClient { keep_alive: false, ..TO };
-        check_answer("HTTP/1.1 100 Continue", "Connection: close\r\n", &leaves, "");
-        let fields = "Upgrade: websocket\r\nConnection: upgrade\r\nA: 1\r\n";
-        let expected = "Upgrade: websocket\r\nA: 1\r\nconnection: upgrade\r\n";
-        check_answer("HTTP/1.1 101 Switching Protocols", fields, &leaves, expected);
-        check_answer(
-            "HTTP/1.1 426 Upgrade Required",
-            &format!("Date: x\r\n{fields}"),
-            &leaves,
-            "Date: x\r\nA: 1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n",
-        );
     }
 }

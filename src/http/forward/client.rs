@@ -1,0 +1,93 @@
+//! Who the client is, behind proxies that are trusted to say so.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::http::{grammar, head::RequestHead, names::Name};
+
+/// More proxies in a row than anyone has.
+const CHAIN_MAX: usize = 64;
+
+/// The client's address: from the immediate peer on, the first that is not a trusted proxy. Each
+/// trusted one vouches for the entry before it in X-Forwarded-For, and for no more; where an entry
+/// cannot be read the last good one stands.
+pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    let mut client = peer.to_canonical();
+    if !is_trusted(&client) {
+        return client;
+    }
+    let lines = head.headers.fields.iter().rev();
+    let lines = lines.filter(|field| field.known == Name::XForwardedFor && !field.removed);
+    let entries = lines.flat_map(|field| grammar::list(head.headers.value(field)).rev());
+    for entry in entries.take(CHAIN_MAX) {
+        let Some(address) = address(entry) else { break };
+        client = address;
+        if !is_trusted(&client) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address with or without a port, IPv6 with or without brackets.
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(entry).ok()?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => IpAddr::V6(bare.parse().ok()?),
+        None => match text.parse::<IpAddr>() {
+            Ok(address) => address,
+            Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
+        },
+    };
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::parsed;
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_first_from_the_right_that_is_not_trusted() {
+        #[track_caller]
+        fn check(peer: &str, fields: &str, expected: &str) {
+            let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
+            let head = parsed(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            let client = client_address(&head, peer.parse().unwrap(), &trusted);
+            assert_eq!(client.to_string(), expected, "{peer} {fields}");
+        }
+        let xff = |value: &str| format!("X-Forwarded-For: {value}\r\n");
+        // An untrusted peer is the client, whatever it says.
+        check("192.0.2.1", "", "192.0.2.1");
+        check("192.0.2.1", &xff("10.0.0.1"), "192.0.2.1");
+        // A trusted peer speaks for the one before it, and so on.
+        check("10.0.0.1", "", "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7"), "192.0.2.7");
+        check("10.0.0.1", &xff("198.51.100.1, 192.0.2.7"), "192.0.2.7");
+        check("10.0.0.1", &xff("198.51.100.1, 192.0.2.7, 10.0.0.2,10.0.0.3"), "192.0.2.7");
+        check("10.0.0.1", &xff("10.0.0.3, 10.0.0.2"), "10.0.0.3");
+        // Several lines are one list.
+        let lines = format!("{}{}", xff("198.51.100.1, 192.0.2.7"), xff("10.0.0.2"));
+        check("10.0.0.1", &lines, "192.0.2.7");
+        check("10.0.0.1", &format!("{}{}", xff("192.0.2.7"), xff("")), "192.0.2.7");
+        // It stops at the first entry that cannot be read.
+        check("10.0.0.1", &xff("192.0.2.7, unknown, 10.0.0.2"), "10.0.0.2");
+        check("10.0.0.1", &xff("192.0.2.7, unknown"), "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7, 192.0.2.0/24"), "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7, 1.2.3.4:x"), "10.0.0.1");
+        check("10.0.0.1", &xff("192.0.2.7, [1.2.3.4]"), "10.0.0.1");
+        // With ports, brackets, and addresses of one family in the clothes of the other.
+        check("10.0.0.1", &xff("192.0.2.7:1234"), "192.0.2.7");
+        check("10.0.0.1", &xff("2001:db8::1"), "2001:db8::1");
+        check("10.0.0.1", &xff("[2001:db8::1]"), "2001:db8::1");
+        check("10.0.0.1", &xff("192.0.2.7, [fd00::1]:80"), "192.0.2.7");
+        check("::ffff:10.0.0.1", &xff("::ffff:192.0.2.7"), "192.0.2.7");
+        check("::ffff:192.0.2.1", "", "192.0.2.1");
+        // A chain longer than any is not walked to its end.
+        let chain = format!("192.0.2.7{}", ", 10.0.0.9".repeat(CHAIN_MAX));
+        check("10.0.0.1", &xff(&chain), "10.0.0.9");
+    }
+}

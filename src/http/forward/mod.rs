@@ -1,0 +1,106 @@
+//! What an intermediary changes between its two connections (RFC 9110 §7.6).
+//!
+//! Hop-by-hop fields out, Via and the fields about the client in, the lines of framing out: those
+//! are `write`'s. Everything else passes in its order. Edits mark and append; they are done once
+//! for a message, however often it is then written. Framing must have been read before, since the
+//! fields it was read from are gone afterwards. A message goes one way in `request` and the other
+//! in `response`; what holds for both stands here.
+
+mod client;
+mod request;
+mod response;
+
+pub(crate) use self::{
+    client::client_address,
+    request::{Forward, ForwardedFor, request},
+    response::{Reply, ToClient, response},
+};
+use super::{
+    fault::{Cause, Fault},
+    grammar,
+    headers::Headers,
+    names::{self, Name, NameSet},
+};
+
+/// What a backend is not to see of any request, since it was said to us alone (RFC 9110 §7.6.1),
+/// or is ours to say (the lines of framing).
+const HOP_BY_HOP: NameSet = NameSet::of(&[
+    Name::Connection,
+    Name::ContentLength,
+    Name::KeepAlive,
+    Name::ProxyAuthenticate,
+    Name::ProxyAuthorization,
+    Name::ProxyConnection,
+    Name::Te,
+    Name::TransferEncoding,
+]);
+
+/// What no `Connection` can have us drop: fields that someone behind us trusts, and those that the
+/// rules below decide about (`Connection: X-Forwarded-For` is a known attack).
+const PROTECTED: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
+    Name::Authorization,
+    Name::Connection,
+    Name::ContentLength,
+    Name::ContentType,
+    Name::Cookie,
+    Name::Expect,
+    Name::Host,
+    Name::SetCookie,
+    Name::Te,
+    Name::Traceparent,
+    Name::Upgrade,
+    Name::Via,
+    Name::XRequestId,
+]));
+
+/// More options than any honest `Connection` has: each costs a look at every field.
+const OPTIONS_MAX: usize = 64;
+
+/// Takes out the fields that `Connection` names (RFC 9110 §7.6.1), but for the protected.
+fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
+    if !headers.may_have(NameSet::of(&[Name::Connection])) {
+        return Ok(());
+    }
+    let Headers { bytes, fields, .. } = headers;
+    let mut options = 0;
+    for at in 0..fields.len() {
+        let Some(field) = fields.get(at).filter(|field| field.known == Name::Connection) else {
+            continue;
+        };
+        for option in grammar::list(field.value.of(bytes)) {
+            options += 1;
+            if options > OPTIONS_MAX {
+                return Err(broken.into());
+            }
+            let known = Name::of(option);
+            // What is hop-by-hop goes anyway, listed or not, and `close` is no field.
+            if PROTECTED.union(HOP_BY_HOP).contains(known) || option.eq_ignore_ascii_case(b"close")
+            {
+                continue;
+            }
+            for field in fields.iter_mut().filter(|field| field.known == known) {
+                field.removed |=
+                    known != Name::Other || field.name.of(bytes).eq_ignore_ascii_case(option);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::{
+        head::RequestHead,
+        parse::{self, HeadLimits, Parse},
+    };
+
+    pub(super) const LIMITS: HeadLimits =
+        HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 4096, fields_max: 100 };
+
+    pub(super) fn parsed(input: &str) -> RequestHead {
+        let mut head = RequestHead::default();
+        let parsed = parse::request(input.as_bytes(), &LIMITS, &mut head);
+        assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
+        head
+    }
+}

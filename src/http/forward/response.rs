@@ -1,0 +1,212 @@
+//! What a client gets of a backend's response: what was said to us alone out, and how the body is
+//! framed for this client, whatever its version. Whether the connection stays is decided here, as
+//! a body that only ends with it leaves no choice.
+
+use super::{HOP_BY_HOP, drop_listed};
+use crate::http::{
+    fault::{Cause, Fault},
+    framing::BodyLength,
+    head::{Method, ResponseHead, Version},
+    headers::Headers,
+    names::Name,
+};
+
+/// What an answer must know of whom it goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToClient<'a> {
+    /// Of the request.
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    /// Whether we are ready to keep the client's connection.
+    pub(crate) keep_alive: bool,
+    /// The value of Date where the backend sent none.
+    pub(crate) date: &'a [u8],
+}
+
+/// How an answer leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// For `write`: how the body is framed on the way to the client.
+    pub(crate) body: BodyLength,
+    /// Whether the client has been told that its connection stays.
+    pub(crate) keep_alive: bool,
+}
+
+/// Turns a backend's response, whose body has this length, into the one a client gets. That a 101
+/// is allowed has been asked before (`upgrade`).
+pub(crate) fn response(
+    head: &mut ResponseHead,
+    body: BodyLength,
+    to: &ToClient<'_>,
+) -> Result<Reply, Fault> {
+    drop_listed(&mut head.headers, Cause::BackendProtocol)?;
+    // Where there is no body its length is only spoken of: to HEAD and in 304 it may be, in 1xx and
+    // 204 it must not (RFC 9110 §8.6), and `framing` has seen that it is one number.
+    let spoken_of = body == BodyLength::None && (head.status == 304 || to.method == Method::Head);
+    let headless = matches!(head.status, 100..=199 | 204);
+    let switching = head.status == 101;
+    let Headers { fields, .. } = &mut head.headers;
+    for field in fields {
+        let kept = match field.known {
+            Name::ContentLength => spoken_of && !headless,
+            Name::Upgrade => switching,
+            known => !HOP_BY_HOP.contains(known),
+        };
+        field.removed |= !kept;
+    }
+    if switching {
+        head.headers.push(Name::Connection, b"connection", b"upgrade");
+        return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
+    }
+    if head.status < 200 {
+        return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
+    }
+    if !head.headers.contains(Name::Date) {
+        head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
+    }
+    let reply = reply(body, to);
+    match (reply.keep_alive, to.version) {
+        (false, _) => head.headers.push(Name::Connection, b"connection", b"close"),
+        (true, Version::Http10) => {
+            head.headers.push(Name::Connection, b"connection", b"keep-alive");
+        }
+        (true, Version::Http11) => {}
+    }
+    Ok(reply)
+}
+
+/// How a final answer's body goes on: of unknown length in chunks, but to HTTP/1.0, which knows no
+/// chunks, until we close (RFC 9112 §6.1).
+fn reply(body: BodyLength, to: &ToClient<'_>) -> Reply {
+    match (body, to.version) {
+        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => {
+            Reply { body: BodyLength::UntilClose, keep_alive: false }
+        }
+        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => {
+            Reply { body: BodyLength::Chunked, keep_alive: to.keep_alive }
+        }
+        (BodyLength::None | BodyLength::Fixed(_), _) => Reply { body, keep_alive: to.keep_alive },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::LIMITS;
+    use super::*;
+    use crate::http::{
+        framing,
+        parse::{self, Parse},
+        write,
+    };
+
+    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    /// To a GET of HTTP/1.1 on a connection that stays.
+    const TO: ToClient<'_> =
+        ToClient { method: Method::Get, version: Version::Http11, keep_alive: true, date: DATE };
+
+    /// What a client gets of a response of these lines, and whether its connection stays.
+    #[track_caller]
+    fn answered(line: &str, fields: &str, to: &ToClient<'_>) -> (String, Reply) {
+        let input = format!("{line}\r\n{fields}\r\n");
+        let mut head = ResponseHead::default();
+        let parsed = parse::response(input.as_bytes(), &LIMITS, &mut head);
+        assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
+        let body = framing::response(to.method, &head).unwrap();
+        let reply = response(&mut head, body, to).unwrap();
+        let mut out = Vec::new();
+        write::response(&head, reply.body, &mut out);
+        (String::from_utf8(out).unwrap(), reply)
+    }
+
+    #[track_caller]
+    fn check_answer(line: &str, fields: &str, to: &ToClient<'_>, expected: &str) {
+        let (out, _) = answered(line, fields, to);
+        assert_eq!(out, format!("{line}\r\n{expected}\r\n"), "{line} {fields}");
+    }
+
+    #[test]
+    fn a_response_loses_what_was_said_to_us_alone() {
+        check_answer(
+            "HTTP/1.1 200 OK",
+            "Date: x\r\nConnection: close, x-a\r\nX-A: 1\r\nKeep-Alive: timeout=5\r\nServer: s\r\n\
+             Upgrade: h2\r\nSet-Cookie: a\r\nTransfer-Encoding: chunked\r\nSet-Cookie:b\r\n\
+             Proxy-Connection: x\r\nTE: x\r\nProxy-Authenticate: x\r\nTrailer: t\r\n",
+            &TO,
+            "Date: x\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTrailer: t\r\n\
+             transfer-encoding: chunked\r\n",
+        );
+        let fields = "Date: x\r\nConnection: set-cookie, content-length\r\nSet-Cookie: a\r\n\
+            Content-Length: 5\r\n";
+        let expected = "Date: x\r\nSet-Cookie: a\r\ncontent-length: 5\r\n";
+        check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
+        let mut head = ResponseHead::default();
+        head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
+        let refused = response(&mut head, BodyLength::None, &TO);
+        assert_eq!(refused, Err(Cause::BackendProtocol.into()));
+    }
+
+    /// RFC 9110 §6.6.1.
+    #[test]
+    fn a_final_response_without_a_date_gets_one() {
+        let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+        let length = "content-length: 5\r\n";
+        check_answer("HTTP/1.1 404 No", length, &TO, &format!("{date}{length}"));
+        check_answer("HTTP/1.1 103 Early Hints", "Link: x\r\n", &TO, "Link: x\r\n");
+    }
+
+    #[test]
+    fn the_length_is_written_anew_for_whom_it_goes_to() {
+        let to_10 = ToClient { version: Version::Http10, ..TO };
+        let check = |to: &ToClient<'_>, fields: &str, expected: &str, reply: Reply| {
+            let fields = format!("Date: x\r\n{fields}");
+            let (out, sent) = answered("HTTP/1.1 200 OK", &fields, to);
+            assert_eq!(out, format!("HTTP/1.1 200 OK\r\nDate: x\r\n{expected}\r\n"));
+            assert_eq!(sent, reply);
+        };
+        let (chunked, close) = ("transfer-encoding: chunked\r\n", "connection: close\r\n");
+        let kept = |body| Reply { body, keep_alive: true };
+        let closed = Reply { body: BodyLength::UntilClose, keep_alive: false };
+        check(&TO, "Content-Length:07\r\n", "content-length: 7\r\n", kept(BodyLength::Fixed(7)));
+        check(&TO, "", chunked, kept(BodyLength::Chunked));
+        check(&TO, "Transfer-Encoding: Chunked\r\n", chunked, kept(BodyLength::Chunked));
+        check(&to_10, "", close, closed);
+        check(&to_10, "Transfer-Encoding: chunked\r\n", close, closed);
+        let stays = "connection: keep-alive\r\ncontent-length: 7\r\n";
+        check(&to_10, "Content-Length: 7\r\n", stays, kept(BodyLength::Fixed(7)));
+        let leaves = ToClient { keep_alive: false, ..TO };
+        let sent = Reply { body: BodyLength::Chunked, keep_alive: false };
+        check(&leaves, "", "connection: close\r\ntransfer-encoding: chunked\r\n", sent);
+    }
+
+    /// RFC 9110 §8.6, RFC 9112 §6.1.
+    #[test]
+    fn a_length_is_spoken_of_where_it_may_be_and_dropped_where_it_must_not() {
+        let length = "Date: x\r\nContent-Length: 5\r\n";
+        let coding = "Date: x\r\nTransfer-Encoding: chunked\r\n";
+        let to_head = ToClient { method: Method::Head, ..TO };
+        check_answer("HTTP/1.1 200 OK", length, &to_head, length);
+        check_answer("HTTP/1.1 200 OK", coding, &to_head, "Date: x\r\n");
+        check_answer("HTTP/1.1 304 Not Modified", length, &TO, length);
+        check_answer("HTTP/1.1 304 Not Modified", coding, &TO, "Date: x\r\n");
+        check_answer("HTTP/1.1 204 No Content", length, &TO, "Date: x\r\n");
+        check_answer("HTTP/1.1 204 No Content", coding, &TO, "Date: x\r\n");
+        check_answer("HTTP/1.1 204 No Content", length, &to_head, "Date: x\r\n");
+        check_answer("HTTP/1.1 100 Continue", length, &to_head, "Date: x\r\n");
+    }
+
+    #[test]
+    fn an_interim_response_says_nothing_about_the_connection() {
+        let leaves = ToClient { keep_alive: false, ..TO };
+        check_answer("HTTP/1.1 100 Continue", "Connection: close\r\n", &leaves, "");
+        let fields = "Upgrade: websocket\r\nConnection: upgrade\r\nA: 1\r\n";
+        let expected = "Upgrade: websocket\r\nA: 1\r\nconnection: upgrade\r\n";
+        check_answer("HTTP/1.1 101 Switching Protocols", fields, &leaves, expected);
+        check_answer(
+            "HTTP/1.1 426 Upgrade Required",
+            &format!("Date: x\r\n{fields}"),
+            &leaves,
+            "Date: x\r\nA: 1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n",
+        );
+    }
+}
