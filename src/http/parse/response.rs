@@ -1,0 +1,79 @@
+//! A response's head. Whatever is wrong with it is its backend's fault.
+
+use std::mem::MaybeUninit;
+
+use httparse::Status;
+
+use super::{
+    FIELDS_CAP, HeadLimits, OtherVersion, Parse, as_http11, fields::fields, offset, other_version,
+};
+use crate::http::{
+    fault::{Cause, Fault},
+    head::{ResponseHead, Version},
+    headers::Span,
+};
+
+/// Reads a response's head. On `More` and on a fault what stands in `head` means nothing.
+pub(crate) fn response(
+    input: &[u8],
+    limits: &HeadLimits,
+    head: &mut ResponseHead,
+) -> Result<Parse, Fault> {
+    head.headers.clear();
+    // httparse forgives empty lines before a response too; no rule does.
+    if input.first().is_some_and(|first| *first != b'H') {
+        return Err(Cause::BackendProtocol.into());
+    }
+    let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
+    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
+    let slots = storage.get_mut(..limits.fields_max.min(FIELDS_CAP)).unwrap_or_default();
+    let mut found = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let used = match parser.parse_response_with_uninit_headers(&mut found, seen, slots) {
+        Ok(Status::Complete(used)) => used,
+        Ok(Status::Partial) => return response_unfinished(seen, limits),
+        Err(error) => return response_refused(seen, error, limits, head),
+    };
+    head.status = found.code.filter(|code| *code < 600 && *code > 99).ok_or(BROKEN)?;
+    head.version = if found.version == Some(0) { Version::Http10 } else { Version::Http11 };
+    let first = found.headers.first().map(|field| offset(seen, field.name.as_bytes()));
+    let line_end = first.unwrap_or(used.wrapping_sub(2));
+    // Of "HTTP/1.1 200 OK": the reason, if there is one, with bytes that httparse does not show.
+    head.reason = Span::new("HTTP/1.1 200 ".len(), line_end.wrapping_sub(2));
+    if seen.get(line_end.wrapping_sub(2)) != Some(&b'\r') {
+        return Err(BROKEN.into());
+    }
+    head.headers.bytes.extend_from_slice(seen.get(..used).unwrap_or_default());
+    let facts = fields(seen, used, line_end, found.headers, &mut head.headers, BROKEN)?;
+    head.keep_alive = facts.keeps_alive(head.version);
+    Ok(Parse::Done { used })
+}
+
+const BROKEN: Cause = Cause::BackendProtocol;
+
+fn response_unfinished(seen: &[u8], limits: &HeadLimits) -> Result<Parse, Fault> {
+    if seen.len() >= limits.head_bytes_max {
+        return Err(Cause::ResponseHeadTooLarge.into());
+    }
+    Ok(Parse::More)
+}
+
+#[cold]
+fn response_refused(
+    seen: &[u8],
+    error: httparse::Error,
+    limits: &HeadLimits,
+    head: &mut ResponseHead,
+) -> Result<Parse, Fault> {
+    if error == httparse::Error::TooManyHeaders {
+        return Err(Cause::ResponseHeadTooLarge.into());
+    }
+    if error != httparse::Error::Version {
+        return Err(BROKEN.into());
+    }
+    match other_version(seen) {
+        OtherVersion::Unfinished => response_unfinished(seen, limits),
+        OtherVersion::Minor => response(&as_http11(seen, 0), limits, head),
+        OtherVersion::Major | OtherVersion::None => Err(BROKEN.into()),
+    }
+}
