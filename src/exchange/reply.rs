@@ -164,7 +164,8 @@ pub(super) async fn refuse(
     record.fail(fault);
     record.status = fault.status();
     if fault.status() == 0 {
-        return Reuse::Reset;
+        // Who half-closes in the middle of a request may still be reading the answers before it.
+        return if fault.cause == Cause::ClientAbort { Reuse::Close } else { Reuse::Reset };
     }
     let request_id = *record.request_id.get_or_insert_with(|| worker.request_id());
     let read_whole = skip_body(client, exchange);

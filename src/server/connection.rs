@@ -176,7 +176,8 @@ impl Connection {
 
     /// The client sends nothing more, or not in time.
     async fn ended(&mut self, buffer: Buffer) -> After {
-        let begun = !buffer.is_empty();
+        // The empty line that is forgiven before a request begins none.
+        let begun = !matches!(buffer.bytes(), b"" | b"\r" | b"\r\n");
         let fault: Fault = match self.stream.ended() {
             Ended::Overdue if begun => Cause::RequestTimeout.into(),
             Ended::No if begun => Cause::ClientAbort.into(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{
     backend::{Cue, plays},
     client::{Client, get},
-    scripts::{answers_on, delays, never_answers},
+    scripts::{answers, answers_each, answers_on, delays, never_answers, ok},
     stage::{Driver, Stage, eventually},
 };
 
@@ -19,6 +19,8 @@ on_both_drivers!(
     a_client_may_leave_between_interim_and_answer,
     a_client_may_leave_in_the_middle_of_an_answer,
     a_client_may_leave_a_pipeline_behind,
+    what_a_half_close_cuts_costs_no_answer_before_it,
+    an_empty_line_is_nothing_that_was_begun,
     a_crowd_may_leave_at_once,
 );
 
@@ -131,6 +133,36 @@ fn a_client_may_leave_a_pipeline_behind(driver: Driver) {
     let targets: Vec<String> =
         stage.backend(0).requests().iter().map(|request| request.target().to_owned()).collect();
     assert_eq!(targets, ["/1", "/next"], "nobody waits for the others");
+}
+
+/// The answer stands in the proxy's send buffer when the connection ends: a reset would destroy it.
+fn what_a_half_close_cuts_costs_no_answer_before_it(driver: Driver) {
+    const BODY: usize = 48 << 10;
+    let long = answers_each(|_| ok("b".repeat(BODY)).into_bytes());
+    let stage = Stage::on(driver).backend(long).start();
+    for (cut, aborts) in [
+        ("GET /cut HTTP/1.1\r\nHo", 1),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc", 2),
+        ("\r\n", 2),
+    ] {
+        let mut client = Client::connect_with_small_buffer(stage.address(), 4 << 10);
+        client.send([&get("/"), cut].concat()).half_close();
+        stage.expect_count("connections", 0);
+        let response = client.response();
+        assert_eq!((response.status, response.body.len()), (200, BODY), "before {cut:?}");
+        client.expect_end();
+        stage.expect_count("client_aborts_total", aborts);
+    }
+}
+
+/// RFC 9112 §2.2 forgives one before a request; there are clients that send one behind each.
+fn an_empty_line_is_nothing_that_was_begun(driver: Driver) {
+    let times = "timeouts = { client-header = \"500ms\" }";
+    let stage = Stage::on(driver).listener(times).backend(answers("ok")).start();
+    let mut client = stage.connect();
+    client.send([&get("/"), "\r\n"].concat()).response().expect(200, "ok");
+    client.expect_end();
+    assert_eq!(stage.count("client_aborts_total"), 0);
 }
 
 fn a_crowd_may_leave_at_once(driver: Driver) {
