@@ -304,6 +304,19 @@ fn keys(file: &Source, reference: &str, say: &mut Vec<String>) {
     }
 }
 
+/// Each file that a page or a comment calls by its name (`policy/retry.rs`) is there.
+fn names(page: &str, text: &str, is_there: impl Fn(&str) -> bool, say: &mut Vec<String>) {
+    let is_comment = |line: &&str| !page.ends_with(".rs") || line.trim_start().starts_with("//");
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| is_comment(line)) {
+        let quoted = line.split('`').skip(1).step_by(2);
+        for name in quoted.filter(|name| name.ends_with(".rs") && !name.starts_with('.')) {
+            if !is_there(name) {
+                say.push(format!("{page}:{}: there is no `{name}`; say where it is now", at + 1));
+            }
+        }
+    }
+}
+
 fn complaints(sources: &[Source]) -> Vec<String> {
     let mut say = Vec::new();
     for source in sources {
@@ -342,6 +355,18 @@ fn the_tree_keeps_the_rules() {
     if let Ok(reference) = fs::read_to_string(root.join("config/reference.toml")) {
         let file = sources.iter().find(|source| source.path == "src/config/file.rs");
         keys(file.expect("the keys stand in src/config/file.rs"), &reference, &mut say);
+    }
+    let is_there = |name: &str| {
+        let is_it =
+            |path: &str| path.strip_suffix(name).is_some_and(|p| p.is_empty() || p.ends_with('/'));
+        name == "tests/tidy.rs" || sources.iter().any(|source| is_it(&source.path))
+    };
+    for page in ["README.md", "docs/ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        names(page, &text, is_there, &mut say);
+    }
+    for source in &sources {
+        names(&source.path, &source.text, is_there, &mut say);
     }
     assert!(say.is_empty(), "{} offences:\n{}", say.len(), say.join("\n"));
 }
@@ -429,6 +454,23 @@ fn files_say_what_they_are() {
     let say = complaints(&[Source::new("src/http/parse.rs", "fn f() {}\n")]);
     assert!(say[0].contains("open the file with `//!`, 1 lines"), "{say:?}");
     check("src/http/parse.rs", &"\n".repeat(SHORT + 1), "open the file with `//!`, 3 lines");
+}
+
+#[test]
+fn files_are_called_by_their_names() {
+    let said = |page: &str, text: &str| {
+        let mut say = Vec::new();
+        names(page, text, |name| name == "http/chunks.rs", &mut say);
+        say
+    };
+    assert!(said("README.md", "`http/chunks.rs`, `http/mod` and http/gone.rs").is_empty());
+    let say = said("README.md", "\n`http/chunks.rs` and `http/gone.rs`");
+    assert!(
+        say.len() == 1 && say[0].contains("README.md:2: there is no `http/gone.rs`"),
+        "{say:?}"
+    );
+    assert_eq!(said("src/lib.rs", "/// `gone.rs`").len(), 1);
+    assert!(said("src/lib.rs", "let text = \"`gone.rs`\";").is_empty());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Sockets and buffers: the only floor that calls monoio's input and output.
+//! Sockets and buffers: all that the data path knows of monoio's input and output.
 //!
 //! Floor 4. What leaves here are bytes, ends and deadlines; nothing here knows what HTTP is.
 

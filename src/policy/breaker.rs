@@ -3,7 +3,7 @@
 //!
 //! It looks back over a sliding window in ten buckets, fed from the totals of all cores each time
 //! that a request has failed; it needs no word of a success. Whether it may open depends on the
-//! other backends and is decided in `standing.rs`. A trial that its client left decides nothing.
+//! other backends and is decided in `standing`. A trial that its client left decides nothing.
 
 use super::backoff;
 use crate::base::{rng::Rng, totals::Totals};

@@ -1,7 +1,7 @@
 //! Passive ejection: a backend that fails requests in a row is left out for a while.
 //!
 //! One `Outlier` for each backend, which counts, and knows how long it stays out; whether it may be
-//! left out at all depends on the others and is decided in `standing.rs`. A row is over all cores:
+//! left out at all depends on the others and is decided in `standing`. A row is over all cores:
 //! it lasts while the merged count of successes has not moved. It returns by one trial.
 
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Everything that two threads can both see: the only atomics in the house.
 //!
 //! Floor 3. Each has one writer, named in its comment, except these: permits, trials and budgets,
-//! words that any core changes by compare and swap, and only where such a limit is in play; `lost`,
-//! which decides nothing and is touched only where a connection is made.
+//! words that any core changes, and only where such a limit is in play; the flags of `outcomes`,
+//! touched where a request fails or was a trial; `lost`, which decides nothing and is touched only
+//! where a connection is made.
 
 mod atomics;
 pub(crate) mod backends;

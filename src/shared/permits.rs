@@ -1,7 +1,7 @@
 //! A limit that is exact for the whole process: one counter on its own cache line.
 //!
-//! The named exception to single writers: every worker takes and gives back, but only where the
-//! limit is set, and once per connection, not per request.
+//! An exception to single writers: every worker takes and gives back, but only where the limit is
+//! set, once for each connection of a client, or for each try at a backend with `max-in-flight`.
 
 use std::sync::{
     Arc,

@@ -1,10 +1,10 @@
-//! Permits for trials: while a backend is half-open, exactly so many requests at once try it, from
-//! all cores together.
+//! Permits for trials: while a backend is on trial, half-open or back from an ejection, exactly so
+//! many requests at once try it, from all cores together.
 //!
 //! One word for each backend, `epoch << 16 | permits left`. The health thread alone begins and ends
-//! a half-open period, which moves the epoch; any core takes a permit and gives it back, and its
+//! a period of trials, which moves the epoch; any core takes a permit and gives it back, and its
 //! permit remembers the epoch, so one of an earlier period never counts in a later one. Touched
-//! only while a backend is half-open: the named exception to single writers.
+//! only while a backend is on trial: an exception to single writers.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl Trials {
         Some(Trial { word: Some(Arc::clone(word)), epoch: epoch(former) })
     }
 
-    /// Begins a half-open period with so many permits. Only the health thread may call it, and
-    /// before it publishes that the backend is on trial.
+    /// Begins a period with so many permits. Only the health thread may call it, and before it
+    /// publishes that the backend is on trial.
     pub(crate) fn open(&self, pool: PoolId, backend: BackendId, permits: u16) {
         let Some(word) = self.of(pool, backend) else { return };
         let begin = |word: u64| {

@@ -26,7 +26,7 @@ const EJECTED_MS_MIN: u64 = 1_000;
 /// What the health thread does to `shared/trials.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Period {
-    /// A half-open period begins, with so many permits; an earlier one is over by that.
+    /// A period of trials begins, with so many permits; an earlier one is over by that.
     Begins(BackendId, u16),
     Ends(BackendId),
 }
