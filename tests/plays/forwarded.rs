@@ -16,6 +16,8 @@ on_both_drivers!(
     what_a_trusted_proxy_says_is_kept,
     a_trusted_proxy_that_says_nothing_adds_nothing,
     several_lines_are_one_list,
+    a_forwarded_of_a_trusted_proxy_is_continued,
+    a_port_goes_with_the_scheme_it_belongs_to,
     a_stranger_cannot_have_the_truth_dropped,
     a_trusted_proxy_cannot_have_the_truth_dropped,
     names_that_look_alike_are_dropped,
@@ -73,9 +75,29 @@ fn what_a_trusted_proxy_says_is_kept(driver: Driver) {
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "bank.test"),
         ("x-forwarded-port", "443"),
+        ("x-real-ip", "203.0.113.7"),
     ] {
         assert_eq!(request.field(name), Some(value), "{name} in\n{}", request.head.raw);
     }
+}
+
+/// RFC 7239 §4: each proxy adds whom it was asked by.
+fn a_forwarded_of_a_trusted_proxy_is_continued(driver: Driver) {
+    let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
+    let first = "for=\"[2001:db8::7]:443\";proto=https";
+    let request =
+        forwarded(&stage, &format!("Forwarded: {first}\r\nA: b\r\nForwarded: for=10.1.2.3\r\n"));
+    let list = format!("{first}, for=10.1.2.3, for=127.0.0.1;host=\"play.test\";proto=http");
+    assert_eq!(request.head.all("forwarded"), [list]);
+    assert_eq!(request.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(forwarded(&stage, "").field("forwarded"), None, "it is not begun here");
+}
+
+fn a_port_goes_with_the_scheme_it_belongs_to(driver: Driver) {
+    let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
+    let request = forwarded(&stage, "X-Forwarded-Proto: https\r\n");
+    assert_eq!(request.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(request.field("x-forwarded-port"), None, "ours is no port of https");
 }
 
 fn a_trusted_proxy_that_says_nothing_adds_nothing(driver: Driver) {

@@ -1,9 +1,10 @@
 //! Who the client is, behind proxies that are trusted to say so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::forwarded;
 use crate::http::{grammar, head::RequestHead, names::Name};
 
 /// More proxies in a row than anyone has.
@@ -11,38 +12,28 @@ const CHAIN_MAX: usize = 64;
 
 /// The client's address: from the immediate peer on, the first that is not a trusted proxy. Each
 /// trusted one vouches for the entry before it in X-Forwarded-For, and for no more; where an entry
-/// cannot be read the last good one stands.
+/// cannot be read the last good one stands. Without X-Forwarded-For it is Forwarded that counts:
+/// who speaks the one may let the other pass as it came.
 pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut client = peer.to_canonical();
     if !is_trusted(&client) {
         return client;
     }
+    if !head.headers.contains(Name::XForwardedFor) {
+        return forwarded::client(&head.headers, is_trusted).unwrap_or(client);
+    }
     let lines = head.headers.fields.iter().rev();
     let lines = lines.filter(|field| field.known == Name::XForwardedFor && !field.removed);
     let entries = lines.flat_map(|field| grammar::list(head.headers.value(field)).rev());
     for entry in entries.take(CHAIN_MAX) {
-        let Some(address) = address(entry) else { break };
+        let Some(address) = forwarded::address(entry) else { break };
         client = address;
         if !is_trusted(&client) {
             break;
         }
     }
     client
-}
-
-/// An address with or without a port, IPv6 with or without brackets.
-fn address(entry: &[u8]) -> Option<IpAddr> {
-    let text = str::from_utf8(entry).ok()?;
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    let address = match bare {
-        Some(bare) => IpAddr::V6(bare.parse().ok()?),
-        None => match text.parse::<IpAddr>() {
-            Ok(address) => address,
-            Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
-        },
-    };
-    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -86,6 +77,15 @@ mod tests {
         check("10.0.0.1", &xff("192.0.2.7, [fd00::1]:80"), "192.0.2.7");
         check("::ffff:10.0.0.1", &xff("::ffff:192.0.2.7"), "192.0.2.7");
         check("::ffff:192.0.2.1", "", "192.0.2.1");
+        // Forwarded counts where there is no X-Forwarded-For, and only there.
+        let forwarded = |value: &str| format!("Forwarded: {value}\r\n");
+        check("192.0.2.1", &forwarded("for=10.0.0.1"), "192.0.2.1");
+        check("10.0.0.1", &forwarded("for=198.51.100.1, for=192.0.2.7"), "192.0.2.7");
+        check("10.0.0.1", &forwarded("for=192.0.2.7, for=10.0.0.3"), "192.0.2.7");
+        check("10.0.0.1", &forwarded("for=unknown"), "10.0.0.1");
+        let both = format!("{}{}", forwarded("for=192.0.2.7"), xff("192.0.2.8"));
+        check("10.0.0.1", &both, "192.0.2.8");
+        check("10.0.0.1", &format!("{}{}", forwarded("for=192.0.2.7"), xff("")), "10.0.0.1");
         // A chain longer than any is not walked to its end.
         let chain = format!("192.0.2.7{}", ", 10.0.0.9".repeat(CHAIN_MAX));
         check("10.0.0.1", &xff(&chain), "10.0.0.9");

@@ -7,6 +7,7 @@
 //! in `response`; what holds for both stands here.
 
 mod client;
+mod forwarded;
 mod request;
 mod response;
 

@@ -2,7 +2,7 @@
 //! client in. What a peer says about the client is believed of trusted proxies alone, and nobody
 //! can have us drop what someone behind us trusts.
 
-use super::{HOP_BY_HOP, drop_listed};
+use super::{HOP_BY_HOP, drop_listed, forwarded};
 use crate::http::{
     fault::{Cause, Fault},
     grammar,
@@ -126,15 +126,24 @@ fn forwards_left(headers: &mut Headers) -> Result<Forward, Fault> {
 }
 
 /// Says who asked, how, for which host, and through whom. What a trusted peer has said stays; the
-/// chain of addresses grows by that peer.
+/// chains of addresses grow by that peer.
 fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     let headers = &mut head.headers;
     let told = |headers: &Headers, name| from.trusted && headers.contains(name);
     if told(headers, Name::XForwardedFor) {
-        append_to_list(headers, Name::XForwardedFor, b"x-forwarded-for", from.peer);
+        append_to_list(headers, Name::XForwardedFor, b"x-forwarded-for", |out| {
+            out.extend_from_slice(from.peer);
+        });
     } else {
         headers.push(Name::XForwardedFor, b"x-forwarded-for", from.peer);
     }
+    if told(headers, Name::Forwarded) {
+        continue_forwarded(headers, head.authority, from);
+    }
+    // A port belongs to the scheme and the host that the client sees. Who tells of those stands
+    // before us, and ours is no port of theirs: `https` and 8080 would make a link of both.
+    let port_is_ours =
+        !told(headers, Name::XForwardedProto) && !told(headers, Name::XForwardedHost);
     if !told(headers, Name::XForwardedProto) {
         headers.push(Name::XForwardedProto, b"x-forwarded-proto", from.scheme);
     }
@@ -144,7 +153,7 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
             copy_within(out, authority);
         });
     }
-    if !told(headers, Name::XForwardedPort) {
+    if port_is_ours && !told(headers, Name::XForwardedPort) {
         headers.push(Name::XForwardedPort, b"x-forwarded-port", from.port);
     }
     // RFC 9110 §7.6.3: the version is that of the message as received.
@@ -158,9 +167,27 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     });
 }
 
+/// Adds our element to the Forwarded of a trusted peer; without those of its lines that nobody
+/// could read on from.
+#[cold]
+fn continue_forwarded(headers: &mut Headers, authority: Span, from: &ForwardedFor<'_>) {
+    let Headers { bytes, fields, .. } = &mut *headers;
+    for field in fields.iter_mut().filter(|field| field.known == Name::Forwarded) {
+        field.removed |= !forwarded::is_closed(field.value.of(bytes));
+    }
+    append_to_list(headers, Name::Forwarded, b"forwarded", |out| {
+        forwarded::push_element(from.peer, authority, from.scheme, out);
+    });
+}
+
 /// Makes one line of all lines of a list and adds a member: there are readers of the first line
 /// only, and of the last line only.
-fn append_to_list(headers: &mut Headers, known: Name, name: &[u8], member: &[u8]) {
+fn append_to_list(
+    headers: &mut Headers,
+    known: Name,
+    name: &[u8],
+    push_member: impl FnOnce(&mut Vec<u8>),
+) {
     let Headers { bytes, fields, .. } = headers;
     let start = bytes.len();
     bytes.extend_from_slice(name);
@@ -173,7 +200,7 @@ fn append_to_list(headers: &mut Headers, known: Name, name: &[u8], member: &[u8]
             bytes.extend_from_slice(b", ");
         }
     }
-    bytes.extend_from_slice(member);
+    push_member(bytes);
     let end = bytes.len();
     bytes.extend_from_slice(b"\r\n");
     let (name, value) = (Span::new(start, value - 2), Span::new(value, end));
@@ -353,8 +380,21 @@ mod tests {
             &format!("x-forwarded-for: b, c,d, 192.0.2.1\r\n{rest}"),
         );
         let kept = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-Port: 443\r\n\
-            Forwarded: for=b\r\nX-Real-IP: c\r\nX-Forwarded-Prefix: /d\r\n";
+            X-Real-IP: c\r\nX-Forwarded-Prefix: /d\r\n";
         check(kept, &format!("{kept}x-forwarded-for: 192.0.2.1\r\n"));
+        // The port that we were connected to is none of that scheme, or of that host.
+        let ours = "x-forwarded-for: 192.0.2.1\r\n";
+        let https = "X-Forwarded-Proto: https\r\n";
+        check(https, &format!("{https}{ours}x-forwarded-host: a\r\n"));
+        let host = "X-Forwarded-Host: b\r\n";
+        check(host, &format!("{host}{ours}x-forwarded-proto: http\r\n"));
+        // Forwarded is continued where it was begun.
+        let element = "for=192.0.2.1;host=\"a\";proto=http";
+        check(
+            "Forwarded: for=b\r\nforwarded: for=\"c,d\"\r\n",
+            &format!("{ours}forwarded: for=b, for=\"c,d\", {element}\r\n{rest}"),
+        );
+        check("Forwarded: for=\"b\r\n", &format!("{ours}forwarded: {element}\r\n{rest}"));
     }
 
     #[test]
