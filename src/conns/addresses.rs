@@ -133,7 +133,8 @@ impl Addresses {
 /// Opens a connection, trying the addresses in turn within one time; zero = no bound.
 ///
 /// # Errors
-/// `ConnectTimeout` or `ConnectFailed`, of the last address; `NameNotResolved` without any.
+/// `ConnectTimeout` or `ConnectFailed`, of the last address, `Overloaded` where it was for want of
+/// something of ours; `NameNotResolved` without any.
 pub(crate) async fn open(
     addresses: &RefCell<Addresses>,
     time: Duration,
@@ -158,6 +159,7 @@ pub(crate) async fn open(
         clock.renew();
         addresses.borrow_mut().failed(*number, clock.now());
         fault = match error.kind() {
+            _ if io::is_for_want(&error, *address) => Cause::Overloaded,
             ErrorKind::TimedOut => Cause::ConnectTimeout,
             _ => Cause::ConnectFailed,
         };

@@ -21,6 +21,7 @@ use crate::http::{
     upgrade, write,
 };
 use crate::net::{buffer::Buffer, clock, deadlines::Ended, stream::beside};
+use crate::observe::events::Limit;
 use crate::plan::HostHeader;
 use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
 use crate::shared::counters::Counter;
@@ -124,8 +125,11 @@ async fn connection(
         Err(fault) => {
             let now = worker.clock.now();
             let fault = late(worker, exchange, fault);
-            // Whom there was no time left to connect to has not refused anything.
-            if fault.cause != Cause::Deadline {
+            // Whom there was no time left to connect to has not refused anything; nor has one for
+            // whom we had no descriptor or port.
+            if fault.cause == Cause::Overloaded {
+                worker.events.limit(Limit::Outgoing, now);
+            } else if fault.cause != Cause::Deadline {
                 pool.refused(id, now);
                 worker.events.unreachable((exchange.pool, id), fault.cause, pool.lost(id), now);
             }

@@ -181,7 +181,7 @@ impl Exchange {
     /// that an earlier try gave.
     fn settle(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
         match (result, self.declined.take()) {
-            (Err(fault), Some(declined)) if fault.side == Side::Backend => {
+            (Err(fault), Some(declined)) if fault.side != Side::Client => {
                 let Declined { answer, head, backend } = *declined;
                 self.scratch.response = head;
                 self.scratch.record.backend = backend;

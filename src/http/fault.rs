@@ -64,7 +64,7 @@ pub(crate) enum Cause {
     ResponseIncomplete,
 }
 
-/// How a backend failed a try, as far as it matters for what follows.
+/// How a try failed, as far as it matters for what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No connection was made.
@@ -77,6 +77,8 @@ pub(crate) enum Failure {
     Timeout,
     /// What came was no answer.
     Answer,
+    /// Something of ours was missing, a descriptor or a port: it says nothing about the backend.
+    Ours,
 }
 
 /// Why an exchange did not go as asked.
@@ -162,7 +164,7 @@ impl Fault {
 }
 
 impl Cause {
-    /// How the backend failed; none where the fault is not its own, or not its alone.
+    /// How the try failed; none where that is not for another backend to mend.
     #[cold]
     #[must_use]
     pub(crate) fn failure(self) -> Option<Failure> {
@@ -175,6 +177,7 @@ impl Cause {
             Cause::BackendReset => Some(Failure::Reset),
             Cause::ResponseTimeout => Some(Failure::Timeout),
             Cause::BackendProtocol | Cause::ResponseHeadTooLarge => Some(Failure::Answer),
+            Cause::Overloaded => Some(Failure::Ours),
             Cause::BadRequest
             | Cause::Denied
             | Cause::NoRoute
@@ -193,7 +196,6 @@ impl Cause {
             | Cause::NoBackend
             | Cause::QueueFull
             | Cause::QueueTimeout
-            | Cause::Overloaded
             | Cause::ShuttingDown
             | Cause::Deadline
             | Cause::VersionRefused

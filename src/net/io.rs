@@ -16,7 +16,7 @@ use std::{
 };
 
 use monoio::net::TcpStream;
-use rustix::net::sockopt;
+use rustix::{io::Errno, net::sockopt};
 
 use super::fd::Half;
 
@@ -97,6 +97,16 @@ pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<T
     Ok(stream)
 }
 
+/// Whether a connection was not made for want of something of ours: a descriptor, a port, memory.
+/// Then it says nothing about the peer. Without IPv6 no port is missing but an address, for good.
+pub(crate) fn is_for_want(error: &io::Error, address: SocketAddr) -> bool {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::AGAIN) => true,
+        Some(Errno::ADDRNOTAVAIL) => address.is_ipv4(),
+        Some(_) | None => false,
+    }
+}
+
 /// A connect until a time is over; nothing has been sent or received that could be lost.
 #[expect(clippy::disallowed_methods, reason = "a connect moves no bytes, and no descriptor leaks")]
 async fn until(
@@ -150,4 +160,25 @@ pub(crate) fn set_peer_options(fd: &impl AsFd) -> io::Result<()> {
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT_MS)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_something_of_ours_is_told_from_what_peers_do() {
+        let [v4, v6]: [SocketAddr; 2] =
+            ["192.0.2.1:80", "[2001:db8::1]:80"].map(|address| address.parse().unwrap());
+        for (errno, to_v4, to_v6) in [
+            (Errno::MFILE, true, true),
+            (Errno::ADDRNOTAVAIL, true, false),
+            (Errno::CONNREFUSED, false, false),
+            (Errno::NETUNREACH, false, false),
+        ] {
+            let is_for_want = |to| is_for_want(&errno.into(), to);
+            assert_eq!((is_for_want(v4), is_for_want(v6)), (to_v4, to_v6), "{errno}");
+        }
+        assert!(!is_for_want(&io::ErrorKind::TimedOut.into(), v4));
+    }
 }

@@ -70,9 +70,11 @@ pub(crate) enum Limit {
     Descriptors,
     /// Room for lines of access logs.
     LogLines,
+    /// Descriptors, ports or memory for a connection to a backend.
+    Outgoing,
 }
 
-const LIMITS: usize = 3;
+const LIMITS: usize = 4;
 
 /// The channel between the cores and whoever tells people.
 pub(crate) fn channel() -> (Sender<Event>, Receiver<Event>) {

@@ -24,7 +24,7 @@ pub(crate) fn blame(outcome: Outcome, failures: &Statuses, had_all_the_time: boo
 fn is_failure(cause: Cause) -> bool {
     match cause.failure() {
         Some(Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Answer) => true,
-        Some(Failure::Stale) | None => false,
+        Some(Failure::Stale | Failure::Ours) | None => false,
     }
 }
 

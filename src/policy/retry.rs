@@ -119,6 +119,8 @@ pub(crate) fn pause(tries: u8, rng: &mut Rng) -> Duration {
 enum Trigger {
     /// No connection was made.
     Connect,
+    /// Something of ours was missing, mostly for a connection.
+    Ours,
     /// A kept connection ended just when it was used again.
     Stale,
     /// A connection ended before any byte of an answer.
@@ -159,6 +161,7 @@ fn trigger(outcome: Outcome) -> Option<Trigger> {
     };
     match cause.failure()? {
         Failure::Connect => Some(Trigger::Connect),
+        Failure::Ours => Some(Trigger::Ours),
         Failure::Stale => Some(Trigger::Stale),
         Failure::Reset => Some(Trigger::Reset),
         Failure::Timeout => Some(Trigger::Timeout),
@@ -187,7 +190,7 @@ fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), Refusal> {
 fn named(trigger: Trigger, retry: &Retry) -> bool {
     let on = &retry.on;
     match trigger {
-        Trigger::Connect => on.connect_failure,
+        Trigger::Connect | Trigger::Ours => on.connect_failure,
         Trigger::Stale | Trigger::Reset => on.reset_before_response,
         Trigger::Timeout => on.timeout,
         Trigger::Status(502) => on.status_502,
@@ -267,6 +270,16 @@ mod tests {
             check(Retry::default(), post(cause), Another);
             check(nothing(), get(cause), Refused(NotNamed));
         }
+    }
+
+    /// Another backend may have a connection left, or a port.
+    #[test]
+    fn what_fails_for_want_of_something_of_ours_is_tried_elsewhere() {
+        let unsent = Attempt { request_sent: false, ..post(Cause::Overloaded) };
+        check(Retry::default(), unsent, Another);
+        check(nothing(), unsent, Refused(NotNamed));
+        check(everything(), get(Cause::Overloaded), Another);
+        check(everything(), post(Cause::Overloaded), Refused(NotIdempotent));
     }
 
     /// RFC 9112 §9.3.1.

@@ -130,6 +130,10 @@ impl Lines {
                 dropped_total = self.sum(Counter::AccessLogDropped),
                 "an access log is written more slowly than it grows: lines are dropped"
             ),
+            Event::Limit(Limit::Outgoing) => warn!(
+                "no descriptor, port or memory is left for a connection to a backend: requests \
+                 are refused that find none open"
+            ),
         }
     }
 

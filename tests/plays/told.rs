@@ -15,7 +15,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::{
@@ -32,6 +32,7 @@ on_both_drivers!(
     who_is_left_out_for_its_failures_is_told_of_once_each,
     a_limit_that_is_hit_is_told_of_once_a_second,
     a_process_without_descriptors_says_so_once_a_second,
+    what_we_are_short_of_is_no_backends_fault,
     logs_are_reopened_on_usr1,
     who_cannot_say_anything_serves,
     a_log_that_may_grow_no_further_ends_in_a_whole_line,
@@ -100,6 +101,22 @@ impl Process {
             lines.iter().any(|line| line.contains(one) || line.contains(other))
         };
         eventually(other, || self.told(), is_told);
+    }
+
+    /// The first number that is no open descriptor: below it none can be given out.
+    fn first_free(&self) -> u64 {
+        let pid = self.child.id();
+        let open =
+            |number: &u64| std::path::Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
+        (0..).find(|number| !open(number)).unwrap()
+    }
+
+    /// From now on its descriptors are below this number.
+    fn may_open(&self, below: u64) {
+        let pid = Some(Pid::from_child(&self.child));
+        // The hard limit is the one it has from us.
+        let limit = Rlimit { current: Some(below), ..getrlimit(Resource::Nofile) };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
     fn signal(&self, signal: Signal) {
@@ -336,12 +353,7 @@ fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
 
 fn a_process_without_descriptors_says_so_once_a_second(driver: Driver) {
     let process = Process::start(driver, "", free(), "text");
-    let pid = process.child.id();
-    // No number below the first free one can be given out.
-    let open = |number: &u64| std::path::Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
-    let most = (0..).find(|number| !open(number));
-    let limit = Rlimit { current: most, maximum: most };
-    prlimit(Some(Pid::from_child(&process.child)), Resource::Nofile, limit).unwrap();
+    process.may_open(process.first_free());
     // More than are turned away in the time that a process has to end.
     let turned_away: Vec<_> = (0..60).map(|_| TcpStream::connect(process.address)).collect();
     process.expect("no descriptor is left", "no descriptor is left");
@@ -351,6 +363,25 @@ fn a_process_without_descriptors_says_so_once_a_second(driver: Driver) {
 }
 
 /// Seconds of the day at which a line was written.
+fn what_we_are_short_of_is_no_backends_fault(driver: Driver) {
+    let backend = free();
+    let _answers = Answers::on(backend);
+    let process = Process::start(driver, "", backend, "text");
+    let mut client = Client::connect(process.address);
+    let mut ask = || client.send(get("/")).response();
+    assert_eq!(ask().status, 200);
+    let before = process.first_free();
+    process.may_open(before);
+    for _ in 0..5 {
+        ask().expect_fault(503, "overloaded");
+    }
+    process.expect("for a connection to a backend", "for a connection to a backend");
+    process.may_open(before + 64);
+    assert_eq!(ask().status, 200);
+    let lines = process.end();
+    assert_eq!(count(&lines, "cannot be reached") + count(&lines, "left out"), 0, "{lines:#?}");
+}
+
 fn moment(line: &Value) -> f64 {
     let time = line["timestamp"].as_str().unwrap().trim_end_matches('Z');
     let (_, time) = time.split_once('T').unwrap();

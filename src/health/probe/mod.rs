@@ -59,7 +59,8 @@ impl Probe {
                     let time = limits.time.saturating_sub(spent());
                     return self.ask(stream, Limits { time, ..limits }).await;
                 }
-                Err(error) => last = fault(&error),
+                Err(error) if net_io::is_for_want(&error, *address) => last = None,
+                Err(error) => last = Some(fault(&error)),
             }
         }
         last.map(Err)
@@ -73,24 +74,12 @@ impl Probe {
     }
 }
 
-/// What a connection that could not be made says about the backend; none where it says more about
-/// us.
-fn fault(error: &io::Error) -> Option<ProbeFault> {
-    let is_ours = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOBUFS,
-        libc::ENOMEM,
-        libc::EADDRNOTAVAIL,
-        libc::EAGAIN,
-    ];
-    if error.raw_os_error().is_some_and(|number| is_ours.contains(&number)) {
-        return None;
-    }
-    Some(match error.kind() {
+/// What a connection that could not be made says about the backend.
+fn fault(error: &io::Error) -> ProbeFault {
+    match error.kind() {
         io::ErrorKind::TimedOut => ProbeFault::Timeout,
         io::ErrorKind::ConnectionRefused => ProbeFault::Refused,
         io::ErrorKind::ConnectionReset => ProbeFault::Reset,
         _ => ProbeFault::Unreachable,
-    })
+    }
 }
