@@ -1,9 +1,11 @@
-//! Things that have never heard of HTTP: sets of backends, chance with a seed, what time forgets.
+//! Things that have never heard of HTTP: sets of backends, chance with a seed, what time forgets,
+//! the calendar.
 //!
 //! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
 
 pub(crate) mod backend_set;
 pub(crate) mod base64url;
+pub(crate) mod calendar;
 pub(crate) mod ewma;
 pub(crate) mod ids;
 pub(crate) mod quick_hash;

@@ -1,14 +1,10 @@
 //! What the thread does, turn after turn, until it is told to end.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{Job, prober::Prober, verdicts::Verdicts};
 use crate::base::rng::Rng;
-use crate::net::{clock::Clock, io::sleep, wake::Bell};
+use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
 use crate::shared::inbox::Message;
 
 /// How long the end waits for probes to notice it, in steps.
@@ -20,8 +16,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
     let Job { plan, inbox, posted, backends, to_people } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
-    // The standard library's hasher keys are the process's own chance.
-    let mut chance = Rng::seeded(RandomState::new().build_hasher().finish());
+    let mut chance = Rng::seeded(chance::drawn());
     let mut verdicts = Verdicts::new(&plan, backends, to_people, &mut chance, clock.now());
     let mut prober = Prober::new(&plan, chance.next(), clock.now())?;
     let news = prober.news();

@@ -3,6 +3,7 @@
 //! Floor 4. What leaves here are bytes, ends and deadlines; nothing here knows what HTTP is.
 
 pub(crate) mod buffer;
+pub(crate) mod chance;
 pub(crate) mod clock;
 pub(crate) mod deadlines;
 pub(crate) mod fd;

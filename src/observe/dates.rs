@@ -1,6 +1,8 @@
 //! The date of a line, in the two spellings that logs have, without a look at any calendar per
 //! line: worked out once a second, the milliseconds put in afterwards. UTC always.
 
+use crate::base::calendar::{self, MONTHS};
+
 /// The date that was asked for last, spelled out.
 #[derive(Clone, Debug)]
 pub(crate) struct Dates {
@@ -41,16 +43,14 @@ impl Dates {
 
     #[cold]
     fn spell(&mut self, second: u64) {
-        const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
         self.second = second;
-        let (year, month, day) = civil(second / 86_400);
-        for (place, value) in [(0, year), (5, month), (8, day)] {
+        let (year, month, day) = calendar::civil(second / 86_400);
+        for (place, value) in [(0, year), (5, month as u64), (8, day)] {
             put(&mut self.rfc3339, place, if place == 0 { 4 } else { 2 }, value);
         }
         put(&mut self.common, 0, 2, day);
         put(&mut self.common, 7, 4, year);
-        let name = (month as usize - 1) * 3;
-        self.common[3..6].copy_from_slice(&MONTHS[name..name + 3]);
+        self.common[3..6].copy_from_slice(MONTHS[month - 1]);
         let of_day = [second / 3600 % 24, second / 60 % 60, second % 60];
         for (index, value) in of_day.into_iter().enumerate() {
             put(&mut self.rfc3339, 11 + index * 3, 2, value);
@@ -65,20 +65,6 @@ fn put(text: &mut [u8], start: usize, digits: usize, mut value: u64) {
         *place = b'0' + (value % 10) as u8;
         value /= 10;
     }
-}
-
-/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar: Hinnant's
-/// `civil_from_days`, whose years begin in March so that the leap day is their last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // since 0000-03-01
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -102,26 +88,6 @@ mod tests {
             assert_eq!(str::from_utf8(dates.rfc3339(unix_ms)), Ok(rfc3339));
             assert_eq!(str::from_utf8(dates.common(unix_ms)), Ok(common));
             assert_eq!(str::from_utf8(dates.rfc3339(unix_ms)), Ok(rfc3339), "asked again");
-        }
-    }
-
-    #[test]
-    fn counts_every_day_of_eight_hundred_years() {
-        let mut expected = (1970, 1, 1);
-        for days in 0..292_194 {
-            assert_eq!(civil(days), expected);
-            let (year, month, day) = expected;
-            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let last = match month {
-                2 => 28 + u64::from(leap),
-                4 | 6 | 9 | 11 => 30,
-                _ => 31,
-            };
-            expected = match (month, day == last) {
-                (12, true) => (year + 1, 1, 1),
-                (_, true) => (year, month + 1, 1),
-                (_, false) => (year, month, day + 1),
-            };
         }
     }
 }

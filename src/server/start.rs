@@ -4,10 +4,7 @@
 //! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs.
 
 use std::{
-    collections::hash_map::RandomState,
-    fmt,
-    hash::{BuildHasher, Hasher},
-    io,
+    fmt, io,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -31,6 +28,7 @@ use super::{
 };
 use crate::health;
 use crate::net::{
+    chance,
     listener::{self, Bound},
     runtime::DriverInUse,
 };
@@ -259,7 +257,7 @@ fn common(
     let cores = outboxes.len();
     let backends = Backends::new(cores, plan.pools.iter().map(|pool| pool.backends.len()));
     let pools = plan.pools.iter().zip(&*backends.published).zip(pins);
-    let seed = RandomState::new().build_hasher().finish();
+    let seed = chance::drawn();
     let limit = |listener: &Listener| Permits::new(listener.connections_max);
     let (events, told) = events::channel();
     let common = Common {
@@ -316,11 +314,9 @@ fn refusal(address: SocketAddr, error: &io::Error) -> StartError {
     StartError(cannot_listen(address, error))
 }
 
-/// `ringway-` and eight hex digits, for Via. The standard library's hasher keys are the
-/// process's own chance.
+/// `ringway-` and eight hex digits, for Via.
 fn pseudonym() -> Arc<str> {
-    let drawn = RandomState::new().build_hasher().finish();
-    format!("ringway-{:08x}", drawn as u32).into()
+    format!("ringway-{:08x}", chance::drawn() as u32).into()
 }
 
 impl Handle {

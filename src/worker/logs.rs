@@ -4,13 +4,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::base::{ids::ListenerId, rng::Rng};
-use crate::net::clock;
+use crate::net::{chance, clock};
 use crate::observe::{access_log::Line, request_id::RequestId, writer::Outlet};
 
 /// How long the time of day is reckoned from one look at the clock of the wall, in microseconds:
@@ -36,11 +34,9 @@ struct Wall {
 
 impl Logs {
     pub(crate) fn new(outlets: Vec<Option<Outlet>>) -> Logs {
-        // The keys of the standard library's hasher are the process's own chance.
-        let seed = RandomState::new().build_hasher().finish();
         Logs {
             outlets: outlets.into_iter().map(|outlet| outlet.map(RefCell::new)).collect(),
-            chance: RefCell::new(Rng::seeded(seed)),
+            chance: RefCell::new(Rng::seeded(chance::drawn())),
             wall: Cell::default(),
         }
     }

@@ -221,7 +221,7 @@ impl Worker {
         }
     }
 
-    /// The date for a `Date` field, formatted once a second.
+    /// The date for a `Date` field.
     pub(crate) fn http_date(&self) -> [u8; 29] {
         self.date.at(self.clock.now())
     }
