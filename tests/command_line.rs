@@ -95,6 +95,8 @@ fn a_senseless_command_line_ends_in_2() {
         &["proxy", "app:1", "app:2"],
         &["proxy", "localhost:3000", "--cert", "a.pem"],
         &["demo", "nowhere"],
+        &["proxy", "-c", "ringway.toml", "localhost:3000"],
+        &["-c", "ringway.toml", "demo"],
     ] {
         let said = run(arguments);
         assert_eq!(said.code, 2, "{arguments:?} {}", said.err);

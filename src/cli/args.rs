@@ -112,6 +112,11 @@ impl Flags {
         all.filter(|path| !path.as_os_str().is_empty()).collect()
     }
 
+    /// Whether files were named by a flag, for the commands that take none.
+    pub(super) fn names_files(matches: &ArgMatches) -> bool {
+        origin(matches, "config") == "--config"
+    }
+
     /// What was given, each with whether it was a flag or a variable.
     pub(super) fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let mut overrides = Overrides::default();
@@ -186,6 +191,13 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  ringway schema > ringway.schema.json\n\
         and in the first line of ringway.toml:\n  #:schema ./ringway.schema.json")]
     Schema,
+}
+
+impl Command {
+    /// Whether it serves what no file says.
+    pub(super) fn is_without_file(&self) -> bool {
+        matches!(self, Command::Demo { .. } | Command::Proxy(_))
+    }
 }
 
 const RUN_HELP: &str = "\

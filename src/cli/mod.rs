@@ -16,7 +16,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::FromArgMatches as _;
 
-use self::args::{Args, Command};
+use self::args::{Args, Command, Flags};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Args::from_arg_matches(&matches) {
         Ok(args) => {
             let flags = &args.flags;
+            if Flags::names_files(&matches)
+                && args.command.as_ref().is_some_and(Command::is_without_file)
+            {
+                return say::usage("this command takes no file: -c is for `run` and `check`")
+                    .into();
+            }
             dispatch(&args, &flags.files(&matches), &flags.overrides(&matches)).into()
         }
         Err(error) => {

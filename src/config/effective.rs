@@ -29,6 +29,8 @@ pub(super) struct Line {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) origin: String,
+    /// Whether it is only told: a limit that nobody wrote gives way where it does not fit.
+    pub(super) is_told: bool,
 }
 
 /// The sections of a plan that was read from a tree.
@@ -72,7 +74,9 @@ pub(super) fn text(sections: &[Section]) -> String {
             text.push('\n');
         }
         text.push_str(&format!("{}\n", section.header));
-        let setting = |line: &Line| format!("{} = {}", line.key, line.value);
+        let setting = |line: &Line| {
+            format!("{}{} = {}", if line.is_told { "# " } else { "" }, line.key, line.value)
+        };
         let last =
             |line: &Line| setting(line).lines().last().map_or(0, |line| line.chars().count());
         // A column of comments, unless a few long lines would push it out of sight.
@@ -107,7 +111,7 @@ impl Lines<'_> {
         let written = key.split('.').try_fold(self.node, |node, part| node.key(part));
         let origin = written
             .map_or_else(|| elsewhere.to_owned(), |node| self.sources.name_and_line(node.place));
-        self.list.push(Line { key: key.to_owned(), value, origin });
+        self.list.push(Line { key: key.to_owned(), value, origin, is_told: false });
     }
 
     fn durations<const N: usize>(&mut self, keys: [(&str, std::time::Duration); N]) {
@@ -133,6 +137,7 @@ impl Lines<'_> {
     fn limits(&mut self, plan: &Plan) {
         let limits = &plan.limits;
         self.add("connections", limits.connections.to_string());
+        self.list.iter_mut().for_each(|line| line.is_told = !limits.connections_written);
         self.add("header-size", quoted(&write_size(limits.head_bytes_max.into())));
         self.add("headers", limits.fields_max.to_string());
         self.add("body-rate", quoted(&write_size(limits.body_rate_min)));

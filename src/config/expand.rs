@@ -111,10 +111,11 @@ fn reference(name: &str, lookup: &dyn Lookup) -> Result<String, Box<(String, Str
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(fits) {
-        return problem(
-            format!("`{name}` is not the name of a variable"),
-            "expected ${NAME} or ${file:/path}".to_owned(),
-        );
+        let label = match name.contains('-') {
+            true => "expected ${NAME} or ${file:/path}; there are no defaults",
+            false => "expected ${NAME} or ${file:/path}",
+        };
+        return problem(format!("`{name}` is not the name of a variable"), label.to_owned());
     }
     match lookup.variable(name) {
         Some(value) => Ok(value),

@@ -43,9 +43,14 @@ pub(super) fn machine_name() -> String {
 
 /// Reads each file, and each `*.toml` of each directory in the order of their names.
 pub(super) fn files(paths: &[PathBuf], sources: &mut Sources, problems: &mut Vec<Problem>) {
+    let mut seen = Vec::new();
+    let mut file = |path: &PathBuf, problems: &mut Vec<Problem>| match again(path, &mut seen) {
+        Some(problem) => problems.push(problem),
+        None => file(path, sources, problems),
+    };
     for path in paths {
         if !path.is_dir() {
-            file(path, sources, problems);
+            file(path, problems);
             continue;
         }
         match directory(path) {
@@ -53,7 +58,7 @@ pub(super) fn files(paths: &[PathBuf], sources: &mut Sources, problems: &mut Vec
                 Problem::error(format!("{} holds no configuration", path.display()))
                     .help("a directory means its files that end in .toml"),
             ),
-            Ok(found) => found.iter().for_each(|path| file(path, sources, problems)),
+            Ok(found) => found.iter().for_each(|path| file(path, problems)),
             Err(why) => {
                 problems.push(Problem::error(format!("{} cannot be read: {why}", path.display())))
             }
@@ -74,17 +79,28 @@ fn directory(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
+/// What is said of a file that was there before, by this name or through a link.
+fn again(path: &Path, seen: &mut Vec<(PathBuf, PathBuf)>) -> Option<Problem> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let Some((_, first)) = seen.iter().find(|(other, _)| *other == real) else {
+        seen.push((real, path.to_owned()));
+        return None;
+    };
+    let title = match first == path {
+        true => format!("{} is named twice", path.display()),
+        false => format!("{} and {} are one file", first.display(), path.display()),
+    };
+    Some(Problem::error(title).help("name each file once; a directory brings its own"))
+}
+
 fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
     let name = path.display().to_string();
-    if sources.has(&name) {
-        let problem = Problem::error(format!("{name} is named twice"));
-        problems.push(problem.help("name each file once; a directory brings its own"));
-        return;
-    }
     let bytes = match bytes(path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(why) => {
-            problems.push(Problem::error(format!("{name} cannot be read: {why}")));
+            let help = (name == "-").then(|| "standard input is /dev/stdin".to_owned());
+            let problem = Problem::error(format!("{name} cannot be read: {why}"));
+            problems.push(problem.help_if(help));
             return;
         }
     };
@@ -94,6 +110,8 @@ fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
         problems.push(problem.help("save the file as UTF-8"));
         return;
     }
+    // Editors of Windows put a mark in front that nobody sees; columns are counted without it.
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").map(<[u8]>::to_vec).unwrap_or(bytes);
     match String::from_utf8(bytes) {
         Ok(text) if text.trim().is_empty() => {
             sources.add(&name, text);

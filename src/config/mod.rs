@@ -17,6 +17,7 @@ mod read;
 mod reference_tests;
 mod schema;
 mod source;
+mod syntax;
 mod tree;
 mod units;
 mod written;
@@ -161,8 +162,8 @@ fn assemble(
         };
         tree::put(&mut root, setting.key, Node { place, value });
     }
-    let file: file::File = read::read(&root, &mut problems);
-    let plan = check::plan(&file, &sources, lookup, &mut problems);
+    let (file, lost): (file::File, _) = read::read(&root, &mut problems);
+    let plan = check::plan(&file, &lost, &sources, lookup, &mut problems);
     let sources = Arc::new(sources);
     let problems = Problems::new(problems, Arc::clone(&sources));
     if problems.errors() > 0 {

@@ -4,7 +4,10 @@
 //! gets its place and swallows the refusal of its value (which is noted as a problem first), a key
 //! that a struct does not have is noted and passed over, and a list may be given as one value.
 
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use serde::{
     de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor},
@@ -18,16 +21,43 @@ use super::{
     written::{WORD_OR_TABLE, WRITTEN, WRITTEN_FIELDS},
 };
 
-/// Reads the whole tree; what is refused is noted in `problems`.
+/// Reads the whole tree; what is refused is noted in `problems`. With it the names of tables that
+/// stand in sections nobody knows, or of the wrong kind: what points to them is no mistake.
 pub(crate) fn read<T: de::DeserializeOwned + Default>(
     root: &Node,
     problems: &mut Vec<Problem>,
-) -> T {
-    let noted = RefCell::new(Vec::new());
+) -> (T, Vec<String>) {
+    let noted = Noted::default();
     let trail = Trail { above: None, key: "", node: root };
     let read = T::deserialize(Reader { node: root, trail: &trail, noted: &noted });
-    problems.append(&mut noted.into_inner());
-    read.unwrap_or_default()
+    problems.append(&mut noted.problems.into_inner());
+    (read.unwrap_or_default(), noted.lost.into_inner())
+}
+
+/// What is noted on the way.
+#[derive(Default)]
+struct Noted {
+    problems: RefCell<Vec<Problem>>,
+    /// How many of them are keys that nobody knows.
+    unknown: Cell<usize>,
+    lost: RefCell<Vec<String>>,
+}
+
+impl Noted {
+    /// Keeps the names that a section would have had: `[pools.app]`, or `name` below `[[pool]]`.
+    fn lose(&self, section: &Node) {
+        let mut lost = self.lost.borrow_mut();
+        match &section.value {
+            Value::Table(entries) => {
+                lost.extend(entries.iter().map(|entry| entry.name().to_owned()))
+            }
+            Value::List(list) => lost.extend(list.iter().map(|item| match item.key("name") {
+                Some(Node { value: Value::Text(name), .. }) => name.clone(),
+                _ => String::new(),
+            })),
+            _ => {}
+        }
+    }
 }
 
 /// The way from the root to a value, for telling people where they are.
@@ -117,12 +147,12 @@ impl de::Error for Refused {
 struct Reader<'a> {
     node: &'a Node,
     trail: &'a Trail<'a>,
-    noted: &'a RefCell<Vec<Problem>>,
+    noted: &'a Noted,
 }
 
 impl<'a> Reader<'a> {
     fn note(&self, problem: Problem) {
-        self.noted.borrow_mut().push(problem);
+        self.noted.problems.borrow_mut().push(problem);
     }
 
     /// The entries that a struct has a field for; the others are noted.
@@ -135,6 +165,10 @@ impl<'a> Reader<'a> {
         let (known, unknown): (Vec<&Entry>, Vec<&Entry>) =
             entries.iter().partition(|entry| fields.contains(&entry.name()));
         for entry in unknown {
+            self.noted.unknown.update(|count| count + 1);
+            if self.trail.above.is_none() {
+                self.noted.lose(&entry.node);
+            }
             self.note(foreign::unknown_key(entry, section, fields, self.trail));
         }
         known
@@ -179,6 +213,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let rest = if let Value::Table(entries) = &self.node.value {
             entries.iter().collect()
         } else {
+            self.noted.lose(self.node);
             self.note(wrong_kind(self, &Refused("a table".to_owned())));
             Vec::new()
         };
@@ -193,8 +228,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     ) -> Result<V::Value, Refused> {
         match &self.node.value {
             _ if name == WRITTEN => {
-                let noted_before = self.noted.borrow().len();
-                visitor.visit_map(InPlace { reader: self, step: 0, noted_before })
+                let unknown_before = self.noted.unknown.get();
+                visitor.visit_map(InPlace { reader: self, step: 0, unknown_before })
             }
             Value::Table(entries) => {
                 let rest = self.known(name, fields, entries);
@@ -203,6 +238,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Value::Text(_) if name == "backend" => {
                 visitor.visit_map(Shorthand { key: Some("address"), reader: self })
             }
+            _ if name == "backend" => Err(Refused("a string or a table".to_owned())),
             _ => Err(Refused("a table".to_owned())),
         }
     }
@@ -303,7 +339,7 @@ impl<'de> MapAccess<'de> for Shorthand<'_> {
 struct InPlace<'a> {
     reader: Reader<'a>,
     step: usize,
-    noted_before: usize,
+    unknown_before: usize,
 }
 
 impl<'de> MapAccess<'de> for InPlace<'_> {
@@ -328,8 +364,8 @@ impl<'de> MapAccess<'de> for InPlace<'_> {
             3 => seed.deserialize(place.end.into_deserializer()),
             4 if matches!(self.reader.node.value, Value::Refused) => Err(Refused(String::new())),
             5 => {
-                let count = self.reader.noted.borrow().len();
-                seed.deserialize((count > self.noted_before).into_deserializer())
+                let count = self.reader.noted.unknown.get();
+                seed.deserialize((count > self.unknown_before).into_deserializer())
             }
             _ => seed.deserialize(self.reader).inspect_err(|refused| {
                 self.reader.note(wrong_kind(self.reader, refused));
@@ -340,16 +376,43 @@ impl<'de> MapAccess<'de> for InPlace<'_> {
 
 fn wrong_kind(reader: Reader, Refused(expected): &Refused) -> Problem {
     let (node, trail) = (reader.node, reader.trail);
-    let problem = Problem::error(format!("wrong kind of value for {}", trail.describe()))
-        .at(node.place, format!("expected {expected}, found {}", node.kind()));
+    let found = match &node.value {
+        Value::Number(number) if expected == "a whole number" => {
+            if number.is_finite() {
+                "a decimal one"
+            } else {
+                "one that is too large"
+            }
+        }
+        _ => node.kind(),
+    };
+    Problem::error(format!("wrong kind of value for {}", trail.describe()))
+        .at(node.place, format!("expected {expected}, found {found}"))
+        .help_if(instead(node, expected, &trail.keys()))
+}
+
+/// What to write instead of a value of the wrong kind, where one can guess.
+fn instead(node: &Node, expected: &str, keys: &[&str]) -> Option<String> {
     match &node.value {
         Value::Text(text) if expected == "a whole number" && text.parse::<i64>().is_ok() => {
-            problem.help(format!("write {text}, without quotes"))
+            Some(format!("write {text}, without quotes"))
+        }
+        Value::Text(text) if expected == "true or false" => match text.to_lowercase().as_str() {
+            "true" | "yes" | "on" => Some("write true, without quotes".to_owned()),
+            "false" | "no" | "off" => Some("write false, without quotes".to_owned()),
+            _ => None,
+        },
+        Value::Number(number) if expected == "a whole number" => {
+            let is_whole = number.fract() == 0.0 && number.abs() < 1e15;
+            is_whole.then(|| format!("write {number}, without point and exponent"))
+        }
+        Value::Whole(port) if keys.contains(&"bind") => {
+            Some(format!("write \"0.0.0.0:{port}\", in quotes"))
         }
         Value::Whole(number) if expected == "a string" => {
-            problem.help(format!("write \"{number}\", in quotes"))
+            Some(format!("write \"{number}\", in quotes"))
         }
-        _ if expected.ends_with("a table") => problem.help_if(foreign::table_meant(&trail.keys())),
-        _ => problem,
+        _ if expected.ends_with("a table") => foreign::table_meant(keys),
+        _ => foreign::text_meant(keys),
     }
 }

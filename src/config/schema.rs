@@ -61,19 +61,19 @@ macro_rules! schema_of {
 schema_of!(DurationText, "duration", {
     "type": "string",
     "description": "A number and a unit: \"500ms\", \"2s\", \"1m\", \"1h\", \"1d\".",
-    "pattern": "^[0-9]+ ?(ms|s|m|h|d)$|\\$\\{"
+    "pattern": "^[0-9]+\\s*(ms|s|m|h|d)$|\\$\\{"
 });
 
 schema_of!(SizeText, "size", {
     "type": "string",
     "description": "A number and a unit: \"512B\", \"64KiB\", \"10MB\".",
-    "pattern": "^[0-9]+ ?(B|KB|KiB|MB|MiB|GB|GiB)$|\\$\\{"
+    "pattern": "^[0-9]+\\s*(B|KB|KiB|MB|MiB|GB|GiB)$|\\$\\{"
 });
 
 schema_of!(CoresText, "cores", {
     "anyOf": [
         { "type": "integer", "minimum": 1 },
-        { "type": "string", "pattern": "^(auto|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$|\\$\\{" }
+        { "type": "string", "pattern": "^(auto|[0-9]+(\\s*[,-]\\s*[0-9]+)*)$|\\$\\{" }
     ]
 });
 

@@ -40,11 +40,6 @@ impl Sources {
         u16::try_from(self.list.len() - 1).unwrap_or(u16::MAX)
     }
 
-    /// Whether one of them is called so.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.list.iter().any(|source| source.name == name)
-    }
-
     /// How many there are.
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.list.len()).unwrap_or(u16::MAX)
@@ -101,6 +96,23 @@ impl Sources {
                 return Some(self.place(place.source, at + shift..at + shift + name.len()));
             }
             at += earlier.len();
+        }
+        None
+    }
+
+    /// The nearest line before that sets a key of the name at this place.
+    pub(crate) fn setting_before(&self, place: Place) -> Option<Place> {
+        let text = self.of(place).map_or("", |source| source.text.as_str());
+        let name = self.text(place);
+        let mut end = self.line_start(place).range().start;
+        for line in text.get(..end)?.split_inclusive('\n').rev() {
+            end -= line.len();
+            let code = line.trim_start();
+            let rest = code.strip_prefix(name).map(str::trim_start);
+            if rest.is_some_and(|rest| rest.starts_with(['=', '.'])) {
+                let start = end + line.len() - code.len();
+                return Some(self.place(place.source, start..start + name.len()));
+            }
         }
         None
     }

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     problem::Problem,
     source::{Place, Sources},
+    syntax,
 };
 
 /// A value and where it stands.
@@ -112,38 +113,20 @@ pub(crate) fn parse(source: u16, sources: &Sources, problems: &mut Vec<Problem>)
     let place = Place { source, start: 0, end: u32::MAX };
     let text = sources.of(place).map_or("", |source| source.text.as_str());
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut sound = true;
+    let mut broken = Vec::new();
     let mut twice = Vec::new();
-    for error in errors {
+    for error in &errors {
         let at = sources.place(source, error.span().unwrap_or(text.len()..text.len()));
         if error.message().contains("duplicate key") {
             twice.push(at);
         } else {
-            sound = false;
-            syntax(error.message(), at, sources, problems);
+            broken.push((error.message(), at));
         }
     }
+    syntax::note(&broken, sources, problems);
     let root = table_node(sources, source, table.span(), table.get_ref());
     duplicates(&twice, &root, sources, problems);
-    (root, sound)
-}
-
-/// Notes what is not TOML; what follows on the same line follows from it.
-fn syntax(message: &str, at: Place, sources: &Sources, problems: &mut Vec<Problem>) {
-    let line = sources.name_and_line(at);
-    let noted = |problem: &Problem| {
-        problem.place().is_some_and(|place| sources.name_and_line(place) == line)
-    };
-    if problems.iter().any(noted) {
-        return;
-    }
-    let label = message.strip_suffix(", expected nothing").unwrap_or(message);
-    let problem = Problem::error("this is not TOML").at(at, label);
-    let value = label.starts_with("invalid") || label.starts_with("string values must be quoted");
-    problems.push(match value {
-        true => problem.help("strings, addresses and durations stand in quotes: \"0.0.0.0:80\""),
-        false => problem,
-    });
+    (root, broken.is_empty())
 }
 
 /// Notes each key that is set twice in one file, with its first place.
@@ -163,9 +146,12 @@ fn duplicates(twice: &[Place], root: &Node, sources: &Sources, problems: &mut Ve
         let mut first = None;
         if in_header {
             first = sources.same_line_before(*at);
-        } else {
+        }
+        if first.is_none() {
             root.last_key_before(&name, *at, &mut first);
         }
+        // Where a header follows `name = { … }` the parser keeps the later one alone.
+        let first = first.or_else(|| sources.setting_before(*at));
         problems.push(match first {
             Some(first) => problem.at(first, "first set here"),
             None => problem,

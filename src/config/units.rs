@@ -60,7 +60,8 @@ pub(crate) fn duration(written: &Scalar) -> Result<Duration, Refusal> {
     if unit.is_empty() && !number.is_empty() {
         return Err(no_duration_unit(number));
     }
-    let Some((_, scale)) = DURATIONS.iter().find(|(name, _)| *name == unit) else {
+    let known = DURATIONS.iter().find(|(name, _)| *name == unit && !number.is_empty());
+    let Some((_, scale)) = known else {
         return Err(unknown_duration(number, unit));
     };
     let Ok(count) = number.parse::<u64>() else {
@@ -87,7 +88,8 @@ pub(crate) fn size(written: &Scalar) -> Result<u64, Refusal> {
     if unit.is_empty() && !number.is_empty() {
         return Err(no_size_unit(number));
     }
-    let Some((_, scale)) = SIZES.iter().find(|(name, _)| *name == unit) else {
+    let known = SIZES.iter().find(|(name, _)| *name == unit && !number.is_empty());
+    let Some((_, scale)) = known else {
         return Err(unknown_size(number, unit));
     };
     let Ok(count) = number.parse::<u64>() else {
@@ -292,6 +294,7 @@ mod tests {
             (text("1.5s"), "duration that is not a whole number", "no fractions", Some("write \"1500ms\"")),
             (text("1.5h"), "duration that is not a whole number", "no fractions", Some("write \"90m\"")),
             (text("-2s"), "not a duration", "expected a number and ms, s, m, h or d", Some("write for example \"500ms\", \"2s\" or \"1m\"")),
+            (text("s"), "not a duration", "expected a number and ms, s, m, h or d", Some("write for example \"500ms\", \"2s\" or \"1m\"")),
             (text("9999999999999999999h"), "duration too long", "more than ten years", None),
         ];
         for (written, title, label, help) in table {
@@ -320,6 +323,7 @@ mod tests {
             ("10mib", "not a size", "write \"10MiB\""),
             ("1.5KiB", "size that is not a whole number", "write \"1536B\""),
             ("", "not a size", "64KiB"),
+            ("KiB", "not a size", "64KiB"),
         ] {
             let refusal = size(&text(written)).unwrap_err();
             assert_eq!(refusal.title, title, "{written}");

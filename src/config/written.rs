@@ -23,7 +23,7 @@ pub(crate) const WRITTEN_FIELDS: &[&str] = &["source", "start", "end", "value", 
 pub(crate) struct Written<T> {
     pub(crate) place: Place,
     pub(crate) value: Option<T>,
-    /// Whether something in it was refused: what is missing may be what was misspelt.
+    /// Whether there is a key in it that nobody knows: what is missing may be what was misspelt.
     pub(crate) holes: bool,
 }
 

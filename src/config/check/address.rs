@@ -18,10 +18,11 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
         return Err(refusal("unix sockets are not built yet")
             .help("`unix:` arrives with TLS, HTTP/2 and TCP; write an IP address and a port"));
     }
+    if text.is_empty() {
+        return Err(refusal("nothing").help("write for example \"0.0.0.0:8080\""));
+    }
     if text.parse::<IpAddr>().is_ok() {
-        let with_port =
-            if text.contains(':') { format!("[{text}]:80") } else { format!("{text}:80") };
-        return Err(refusal("no port").help(format!("write for example \"{with_port}\"")));
+        return Err(refusal("no port").help(with_port(text)));
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     let port = port_number(port).map_err(&refusal)?;
@@ -51,9 +52,14 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
         };
     }
     if text.parse::<IpAddr>().is_ok() {
-        let with_port =
-            if text.contains(':') { format!("[{text}]:80") } else { format!("{text}:80") };
-        return Err(refusal("no port").help(format!("write for example \"{with_port}\"")));
+        return Err(refusal("no port").help(with_port(text)));
+    }
+    if text.trim() != text || text.contains('\n') {
+        return Err(refusal("an address and nothing else")
+            .help("write a list: backends = [\"10.0.0.1:3000\", \"10.0.0.2:3000\"]"));
+    }
+    if text.starts_with("unix:") {
+        return Err(refusal("backends are reached over TCP").help("write a host and a port"));
     }
     if let Some((address, options)) = text.split_once(' ') {
         let weight = options.split_once("weight=").map(|(_, rest)| rest);
@@ -99,6 +105,21 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
     Ok(Address::Name { host: host.to_owned(), port: number })
 }
 
+/// How to add the port to an IP address. `::1:8080` is an address as it stands, and who wrote it
+/// meant a port.
+fn with_port(address: &str) -> String {
+    let parts = address.rsplit_once(':').filter(|(host, port)| {
+        host.parse::<std::net::Ipv6Addr>().is_ok() && port_number(port).is_ok_and(|port| port != 0)
+    });
+    match parts {
+        Some((host, port)) => {
+            format!("write \"[{host}]:{port}\", or \"[{address}]:80\" for port 80 of the whole")
+        }
+        None if address.contains(':') => format!("write for example \"[{address}]:80\""),
+        None => format!("write for example \"{address}:80\""),
+    }
+}
+
 fn port_number(text: &str) -> Result<u16, &'static str> {
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_digit()) {
         return Err("expected a port number after the last `:`");
@@ -140,6 +161,8 @@ mod tests {
             ("*:80", "no IP address"),
             ("0.0.0.0", "no port"),
             ("::1", "no port"),
+            ("::1:8080", "no port"),
+            ("", "nothing"),
             ("0.0.0.0:70000", "port out of range: 1 to 65535"),
             ("0.0.0.0:http", "expected a port number after the last `:`"),
             ("localhost:80", "expected an IP address, not a name"),
@@ -147,6 +170,18 @@ mod tests {
             ("unix:/run/x.sock", "unix sockets are not built yet"),
         ] {
             assert_eq!(bind(text).unwrap_err().label, label, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_where_the_port_goes() {
+        for (address, help) in [
+            ("10.0.0.1", "write for example \"10.0.0.1:80\""),
+            ("fe80::1", "write for example \"[fe80::1]:80\""),
+            ("2001:db8::a", "write for example \"[2001:db8::a]:80\""),
+            ("::1:8080", "write \"[::1]:8080\", or \"[::1:8080]:80\" for port 80 of the whole"),
+        ] {
+            assert_eq!(with_port(address), help);
         }
     }
 
@@ -178,6 +213,9 @@ mod tests {
             ("app:3000/x", "a backend is a host and a port, without a path"),
             ("300.0.0.1:80", "expected an IP address or a host name, and a port"),
             ("a b:80", "an address and nothing else"),
+            (" a:80", "an address and nothing else"),
+            ("a:80\nb:80", "an address and nothing else"),
+            ("unix:/run/app.sock", "backends are reached over TCP"),
             ("a&b:80", "expected an IP address or a host name, and a port"),
             ("", "no port"),
         ] {

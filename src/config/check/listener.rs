@@ -30,7 +30,7 @@ impl Check<'_> {
             let name = key.value.clone().unwrap_or_default();
             self.name("listener", key.place, &name);
             let absent = file::Listener::default();
-            self.loose_ends |= listener.holes;
+            self.loose_ends |= listener.holes || listener.value.is_none();
             let is_whole = listener.value.is_some() && !listener.holes;
             let listener = section(Some(listener)).unwrap_or(&absent);
             if is_whole && listener.bind.0.is_empty() {
@@ -129,7 +129,15 @@ impl Check<'_> {
             );
             return None;
         };
-        let path = path.value.as_deref()?;
+        let (place, path) = both(Some(path))?;
+        if path.is_empty() {
+            self.note(
+                Problem::error("access log without a path")
+                    .at(place, "no file is called so")
+                    .help("leave `access-log` out for none; path = \"-\" is standard output"),
+            );
+            return None;
+        }
         Some(AccessLog { path: (path != "-").then(|| PathBuf::from(path)), format })
     }
 }

@@ -43,17 +43,19 @@ pub(crate) use self::retry::RETRY_ON;
 pub(crate) use self::statuses::words as status_words;
 pub(crate) use self::whole::SMALLEST;
 
-/// What the file means, if nothing was added to `problems`.
+/// What the file means, if nothing was added to `problems`; `lost` are the names of tables that
+/// could not be read.
 pub(super) fn plan(
     file: &File,
+    lost: &[String],
     sources: &Sources,
     lookup: &dyn Lookup,
     problems: &mut Vec<Problem>,
 ) -> Plan {
-    let mut check = Check { sources, lookup, problems, loose_ends: false };
+    let mut check = Check { sources, lookup, problems, loose_ends: !lost.is_empty() };
     let (global, limits) = check.global(file.global.as_ref());
     let pools = check.pools(&file.pool);
-    let names = Names { pools: &file.pool, listeners: &file.listener };
+    let names = Names { pools: &file.pool, listeners: &file.listener, lost };
     let listeners = check.listeners(&file.listener, &names);
     let routes = check.routes(&file.route, &names);
     let plan = Plan { global, limits, listeners, routes, pools };
@@ -74,6 +76,15 @@ struct Check<'a> {
 struct Names<'a> {
     pools: &'a super::written::Tables<super::file::Pool>,
     listeners: &'a super::written::Tables<super::file::Listener>,
+    /// Those of sections that could not be read.
+    lost: &'a [String],
+}
+
+impl Names<'_> {
+    /// Whether a name may be there, in a section that could not be read.
+    fn may_have(&self, name: &str) -> bool {
+        self.lost.iter().any(|lost| lost == name)
+    }
 }
 
 impl Check<'_> {
@@ -206,12 +217,18 @@ impl Check<'_> {
 
     /// The pool of a name.
     fn pool_named(&mut self, who: &str, key: &Written<String>, names: &Names) -> Option<PoolId> {
-        let name = key.value.as_deref()?;
+        let Some(name) = key.value.as_deref() else {
+            self.loose_ends = true;
+            return None;
+        };
         let known = || names.pools.0.iter().filter_map(|(key, _)| key.value.as_deref());
         if let Some(index) = known().position(|pool| pool == name) {
             return u16::try_from(index).ok().map(PoolId);
         }
         self.loose_ends = true;
+        if names.may_have(name) {
+            return None;
+        }
         let help = foreign::nearest(name, known())
             .map(|near| format!("did you mean `{near}`?"))
             .or_else(|| Some(format!("add a [pool.{name}] with its `backends`")));

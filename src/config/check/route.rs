@@ -1,4 +1,7 @@
-//! `[[route]]`.
+//! `[[route]]`: what each asks for and which pool answers.
+//!
+//! Each text alone is read in `route_text`; which of several routes is first is the business of
+//! `policy`, and only that two of them tie is said here (`ties`).
 
 use super::{
     Check, Names, both,
@@ -19,14 +22,17 @@ impl Check<'_> {
         let mut places = Vec::new();
         let mut ties = Ties::default();
         for item in &written.0 {
-            let Some(route) = &item.value else { continue };
+            let Some(route) = &item.value else {
+                self.loose_ends = true;
+                continue;
+            };
             let errors = self.problems.len();
             self.loose_ends |= item.holes;
             let (place, name) = self.route_name(item, route, &routes, &places);
             let read = self.route(name, route, names);
-            if route.pool.is_none() && !item.holes && !read.name.is_empty() {
+            if route.pool.is_none() && !item.holes {
                 self.note(
-                    Problem::error(format!("route \"{}\" sends to no pool", read.name))
+                    Problem::error(format!("{} sends to no pool", called(&read.name)))
                         .at(place, "has no `pool`")
                         .help("add for example: pool = \"app\""),
                 );
@@ -75,10 +81,7 @@ impl Check<'_> {
     }
 
     fn route(&mut self, name: String, written: &file::Route, names: &Names) -> Route {
-        let who = match name.as_str() {
-            "" => "a route without a name".to_owned(),
-            name => format!("route \"{name}\""),
-        };
+        let who = called(&name);
         let mut route = Route {
             listener: self.listener_named(&who, written.listener.as_ref(), names),
             hosts: Vec::new(),
@@ -120,6 +123,9 @@ impl Check<'_> {
         let known = || names.listeners.0.iter().filter_map(|(key, _)| key.value.as_deref());
         if let Some(index) = known().position(|listener| listener == name) {
             return u16::try_from(index).ok().map(ListenerId);
+        }
+        if names.may_have(name) {
+            return None;
         }
         let near = foreign::nearest(name, known()).map(|near| format!("did you mean `{near}`?"));
         self.note(
@@ -189,5 +195,12 @@ impl Check<'_> {
             }
             route.headers.push((name, value.clone()));
         }
+    }
+}
+
+fn called(name: &str) -> String {
+    match name {
+        "" => "a route without a name".to_owned(),
+        name => format!("route \"{name}\""),
     }
 }

@@ -61,14 +61,14 @@ fn what_it_is(section: &str) -> &'static str {
 
 /// What to do about an unknown key, from the surest guess to the boldest.
 fn help(name: &str, section: &str, fields: &[&'static str], node: &Node) -> Option<String> {
-    if section == "route" && matches!(node.value, Value::Table(_)) {
-        return Some(format!("routes are a list: write [[route]], and name = \"{name}\" below it"));
-    }
     if let Some(meant) = unbuilt(NOT_BUILT, section, name) {
         return Some(meant);
     }
     if let Some(meant) = elsewhere(FOREIGN, section, name) {
         return Some(meant);
+    }
+    if section == "route" && matches!(node.value, Value::Table(_)) {
+        return Some(format!("routes are a list: write [[route]], and name = \"{name}\" below it"));
     }
     if let Some((owner, _)) = KEYS.iter().find(|(_, keys)| keys.contains(&name)) {
         return Some(format!("`{name}` is a key of {}", what_it_is(owner)));
@@ -122,6 +122,8 @@ fn elsewhere(table: &[(&str, &str, Meant)], place: &str, spelling: &str) -> Opti
 /// How to write what has to be a table and is something else.
 pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
     let example = match keys {
+        ["listener"] => return Some("each has a name: write [listener.web]".to_owned()),
+        ["pool"] => return Some("each has a name: write [pool.app]".to_owned()),
         ["listener", key] => {
             return Some(format!(
                 "each listener has a name: write [listener.web], and `{key}` below it"
@@ -146,9 +148,26 @@ pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
         ["pool", .., "timeouts"] => "timeouts = { connect = \"3s\", response = \"30s\" }",
         [.., "timeouts"] => "timeouts = { client-header = \"10s\", idle = \"60s\" }",
         [.., "header"] => "header = { x-canary = \"1\" }",
+        [.., "backends", ""] => "\"10.0.0.1:3000\"",
         _ => return None,
     };
     Some(format!("write for example: {example}"))
+}
+
+/// How to write what has to be one string and is something else.
+pub(crate) fn text_meant(keys: &[&str]) -> Option<String> {
+    let meant = match keys {
+        [.., "cores"] => "write for example: cores = \"0-3,8\"",
+        [.., "pool"] => "write the name of one pool: pool = \"app\"",
+        ["route", .., "path" | "path-exact" | "path-regex"] => {
+            "a route has one path: write two routes"
+        }
+        ["route", .., "listener"] => {
+            "a route is for one listener; without `listener` for all of them"
+        }
+        _ => return None,
+    };
+    Some(meant.to_owned())
 }
 
 /// The candidate that is spelled most like a word, if any is near enough to be meant.
