@@ -28,11 +28,15 @@ pub(super) async fn another(
         attempt::release(client, exchange, answer).await;
     }
     let ended = clock::precise();
+    let place = exchange.place.take();
     let next = match retry::again(&exchange.plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.settle(result)),
         Decision::Refused(refusal) => Err(refusal),
-        Decision::Fresh => fresh(worker, exchange),
-        Decision::Another => elsewhere(worker, client, exchange, &mut result).await,
+        Decision::Fresh => fresh(worker, exchange, place),
+        Decision::Another => {
+            drop(place);
+            elsewhere(worker, client, exchange, &mut result).await
+        }
     };
     tell(worker, exchange, outcome, (next.as_ref().err().copied(), ended));
     let next = match next {
@@ -73,8 +77,13 @@ fn tell(
     });
 }
 
-/// Anybody, on a new connection: the one that was kept says nothing about its backend.
-fn fresh(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Refusal> {
+/// Anybody, on a new connection: the one that was kept says nothing about its backend. Where all
+/// others are full, the same in its old place.
+fn fresh(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    place: Option<Box<InFlight>>,
+) -> Result<InFlight, Refusal> {
     exchange.stale_before = true;
     exchange.tries -= 1;
     // A client that stays with this backend does so for more than a connection that was bad.
@@ -84,9 +93,8 @@ fn fresh(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Refusal> 
     {
         return Ok(other);
     }
-    let Exchange { in_force, scratch, .. } = exchange;
-    let pool = in_force.pool(exchange.pool);
-    let same = scratch.record.backend.and_then(|id| pool.pick_again(in_force, id));
+    let pool = exchange.in_force.pool(exchange.pool);
+    let same = place.and_then(|place| pool.pick_again(*place));
     let Picked { in_flight, trial } = same.ok_or(Refusal::NoneLeft)?;
     exchange.trial = trial.map(Box::new);
     Ok(in_flight)

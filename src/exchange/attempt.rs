@@ -78,6 +78,7 @@ pub(super) async fn once(
         let fault = read.err().unwrap_or(Cause::Internal.into());
         if fault.cause == Cause::BackendStale {
             worker.count(Counter::BackendStale);
+            exchange.place = Some(Box::new(in_flight));
         }
         return Err(fault);
     };

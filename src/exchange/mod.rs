@@ -62,6 +62,9 @@ pub(crate) struct Exchange {
     pub(crate) declined: Option<Box<Declined>>,
     /// The last try's permit, where its backend is on trial.
     pub(crate) trial: Option<Box<Trial>>,
+    /// The last try's place at its backend, where only the connection was bad: who would give it
+    /// back might find it taken.
+    pub(crate) place: Option<Box<InFlight>>,
     /// Whether it has waited in front of the pool.
     pub(crate) called: bool,
     /// When the last try began, then when its request had been sent, in microseconds of the precise
@@ -144,6 +147,7 @@ impl Exchange {
             kept: None,
             declined: None,
             trial: None,
+            place: None,
             called: false,
             asked: 0,
             interim_sent: false,

@@ -17,6 +17,7 @@ on_both_drivers!(
     each_request_under_way_has_its_own_connection,
     a_connection_closed_while_idle_is_noticed,
     a_stale_connection_is_hidden_from_a_get,
+    a_stale_connection_is_hidden_where_all_places_are_taken,
     a_stale_connection_is_hidden_only_where_the_request_may_be_repeated,
     a_post_prefers_a_young_connection,
     a_body_with_a_stale_connection_is_not_lost,
@@ -104,6 +105,31 @@ fn a_stale_connection_is_hidden_from_a_get(driver: Driver) {
         assert_eq!(stage.backend(0).visits(), 2);
         assert_eq!(stage.count("backend_connections_stale_total"), 1);
     }
+}
+
+/// Whoever asks again keeps its place: others are after it all the time, on another core too.
+fn a_stale_connection_is_hidden_where_all_places_are_taken(driver: Driver) {
+    let stale_when_used_again = plays(|visit| {
+        visit.request()?;
+        visit.send(ok("good"))?;
+        visit.request().map(drop)
+    });
+    let stage =
+        Stage::on(driver).cores(2).each("max-in-flight = 2").backend(stale_when_used_again).start();
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut client = stage.connect();
+                for _ in 0..400 {
+                    let response = client.get("/");
+                    if response.status != 200 {
+                        response.expect_fault(503, "queue_full");
+                    }
+                }
+            });
+        }
+    });
+    assert!(stage.count("backend_connections_stale_total") > 0);
 }
 
 fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: Driver) {

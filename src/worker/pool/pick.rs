@@ -123,11 +123,9 @@ impl PoolView {
         }
     }
 
-    /// The same backend once more.
-    pub(crate) fn pick_again(&self, in_force: &Rc<InForce>, id: BackendId) -> Option<Picked> {
-        let slot = self.slot(id)?;
-        let trial = self.trial(id)?;
-        let in_flight = InFlight::begin(in_force, self.id, id, slot);
+    /// The same backend once more, in the place that was not given back.
+    pub(crate) fn pick_again(&self, in_flight: InFlight) -> Option<Picked> {
+        let trial = self.trial(in_flight.backend())?;
         Some(Picked { in_flight, trial })
     }
 
