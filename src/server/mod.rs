@@ -8,9 +8,11 @@ mod access_logs;
 mod connection;
 mod cores;
 mod descriptors;
+mod handle;
 mod linger;
 mod names;
 mod operational_log;
+mod process;
 mod refusal;
 mod reporter;
 mod run;
@@ -20,8 +22,9 @@ mod standing;
 mod start;
 mod watch;
 
-pub use self::process::run as main;
-pub use self::start::{Handle, StartError, Stop, start};
+pub use self::{
+    handle::{Handle, Stop},
+    process::run as main,
+    start::{StartError, start},
+};
 pub use crate::net::runtime::DriverInUse;
-
-mod process;

@@ -1,16 +1,10 @@
-//! From a plan to running threads, and what whoever started them holds.
+//! From a plan to running threads.
 //!
 //! Everything that can fail comes before the first thread, but for the threads themselves; a
-//! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs.
+//! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs, and
+//! `handle.rs` is what whoever started them holds.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -18,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{
     access_logs::{AccessLogs, Outlets},
     cores, descriptors,
+    handle::Handle,
     names::{self, First, Lookup, Names, Report},
     refusal::cannot_listen,
     reporter::Reporter,
@@ -37,8 +32,8 @@ use crate::plan::{Listener, ListenerId, PathPattern, Plan, path_regex};
 use crate::policy::sticky::Pins;
 use crate::shared::{
     backends::Backends,
-    counters::{Slab, TABLE},
-    inbox::{Inbox, Message, Outbox, mailbox},
+    counters::Slab,
+    inbox::{Inbox, Outbox, mailbox},
     lost::Lost,
     outcomes::{self, Outcomes},
     permits::Permits,
@@ -56,35 +51,6 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// How to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Take no new connections, finish what runs, and end; at the latest after the plan's
-    /// `shutdown.drain`.
-    Graceful,
-    /// Close everything.
-    Now,
-}
-
-/// A running balancer. Dropping it stops everything at once.
-pub struct Handle {
-    addresses: Vec<(String, SocketAddr)>,
-    drain: Duration,
-    driver: DriverInUse,
-    cores: String,
-    notes: Vec<String>,
-    /// At the start.
-    backends_without_address: usize,
-    counters: Vec<Arc<Slab>>,
-    workers: Vec<(Outbox, JoinHandle<()>)>,
-    names: Option<Names>,
-    watch: Watch,
-    access_logs: AccessLogs,
-    reporter: Reporter,
-    /// Closed when the last worker has ended.
-    ended: Receiver<()>,
-}
 
 /// Starts the balancer that a plan describes.
 ///
@@ -317,122 +283,4 @@ fn refusal(address: SocketAddr, error: &io::Error) -> StartError {
 /// `ringway-` and eight hex digits, for Via.
 fn pseudonym() -> Arc<str> {
     format!("ringway-{:08x}", chance::drawn() as u32).into()
-}
-
-impl Handle {
-    /// The addresses really bound, by listener.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.addresses.clone()
-    }
-
-    /// What the cores wait on.
-    #[must_use]
-    pub fn driver(&self) -> DriverInUse {
-        self.driver
-    }
-
-    /// The cores that serve, as people write them.
-    #[must_use]
-    pub fn cores(&self) -> &str {
-        &self.cores
-    }
-
-    /// How many cores serve.
-    #[must_use]
-    pub fn core_count(&self) -> usize {
-        self.workers.len()
-    }
-
-    /// What the operator should know about this start.
-    #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    /// Tells from now on what happens: the first lines are whoever started it to say.
-    pub(super) fn begin_to_tell(&mut self) {
-        self.reporter.begin();
-    }
-
-    /// How many backends had no address when it started.
-    pub(super) fn backends_without_address(&self) -> usize {
-        self.backends_without_address
-    }
-
-    /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 where
-    /// there is none of this name.
-    #[must_use]
-    pub fn count(&self, name: &str) -> u64 {
-        let Some(index) = TABLE.iter().position(|row| row.name == name) else { return 0 };
-        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read_at(index)))
-    }
-
-    /// All metrics: name and sum.
-    pub fn statistics(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        TABLE.iter().map(|row| (row.name, self.count(row.name)))
-    }
-
-    /// Opens the access logs anew, as whoever has moved their files away wants it, and does not
-    /// wait for it; false where there is none, or the disk is too far behind.
-    pub fn reopen_logs(&self) -> bool {
-        self.access_logs.reopen()
-    }
-
-    /// Begins to drain and returns at once; `stop` or `wait` end it.
-    pub fn drain(&self) {
-        for (outbox, _) in &self.workers {
-            outbox.send(Message::Drain);
-        }
-    }
-
-    /// Waits until every core has ended, but no longer than `time`; whether they have.
-    #[must_use]
-    pub fn wait(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        // Nobody ever sends: the channel closes when the last worker ends.
-        matches!(
-            self.ended.recv_deadline(until),
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected)
-        )
-    }
-
-    /// Stops and waits for all threads; true where everything had finished by itself.
-    pub fn stop(mut self, stop: Stop) -> bool {
-        self.end_as(stop)
-    }
-
-    /// As `stop`, of one that is still to be asked what it counted.
-    pub(super) fn end_as(&mut self, stop: Stop) -> bool {
-        let finished = match stop {
-            Stop::Now => false,
-            Stop::Graceful => {
-                self.drain();
-                self.wait(self.drain)
-            }
-        };
-        self.end();
-        finished
-    }
-
-    fn end(&mut self) {
-        self.names = None;
-        for (outbox, thread) in self.workers.drain(..) {
-            outbox.send(Message::Stop);
-            // A worker that panicked has ended the process.
-            let _ = thread.join();
-        }
-        self.watch.end();
-        self.reporter.end();
-        self.access_logs.end();
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        for (outbox, _) in &self.workers {
-            outbox.send(Message::Stop);
-        }
-        self.end();
-    }
 }

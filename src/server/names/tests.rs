@@ -11,7 +11,10 @@ use std::{
 
 use super::*;
 use crate::config;
-use crate::server::start::{Handle, Options, Stop, start_with};
+use crate::server::{
+    Handle, Stop,
+    start::{Options, start_with},
+};
 use crate::shared::inbox::{Found, Inbox, mailbox};
 
 /// However slow the machine is.

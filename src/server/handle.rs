@@ -1,0 +1,164 @@
+//! What whoever started a balancer holds: asks it, and stops it.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+
+use super::{access_logs::AccessLogs, names::Names, reporter::Reporter, watch::Watch};
+use crate::net::runtime::DriverInUse;
+use crate::shared::{
+    counters::{Slab, TABLE},
+    inbox::{Message, Outbox},
+};
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Take no new connections, finish what runs, and end; at the latest after the plan's
+    /// `shutdown.drain`.
+    Graceful,
+    /// Close everything.
+    Now,
+}
+
+/// A running balancer. Dropping it stops everything at once.
+pub struct Handle {
+    pub(super) addresses: Vec<(String, SocketAddr)>,
+    pub(super) drain: Duration,
+    pub(super) driver: DriverInUse,
+    pub(super) cores: String,
+    pub(super) notes: Vec<String>,
+    /// At the start.
+    pub(super) backends_without_address: usize,
+    pub(super) counters: Vec<Arc<Slab>>,
+    pub(super) workers: Vec<(Outbox, JoinHandle<()>)>,
+    pub(super) names: Option<Names>,
+    pub(super) watch: Watch,
+    pub(super) access_logs: AccessLogs,
+    pub(super) reporter: Reporter,
+    /// Closed when the last worker has ended.
+    pub(super) ended: Receiver<()>,
+}
+
+impl Handle {
+    /// The addresses really bound, by listener.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.addresses.clone()
+    }
+
+    /// What the cores wait on.
+    #[must_use]
+    pub fn driver(&self) -> DriverInUse {
+        self.driver
+    }
+
+    /// The cores that serve, as people write them.
+    #[must_use]
+    pub fn cores(&self) -> &str {
+        &self.cores
+    }
+
+    /// How many cores serve.
+    #[must_use]
+    pub fn core_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// What the operator should know about this start.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Tells from now on what happens: the first lines are whoever started it to say.
+    pub(super) fn begin_to_tell(&mut self) {
+        self.reporter.begin();
+    }
+
+    /// How many backends had no address when it started.
+    pub(super) fn backends_without_address(&self) -> usize {
+        self.backends_without_address
+    }
+
+    /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 where
+    /// there is none of this name.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        let Some(index) = TABLE.iter().position(|row| row.name == name) else { return 0 };
+        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read_at(index)))
+    }
+
+    /// All metrics: name and sum.
+    pub fn statistics(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        TABLE.iter().map(|row| (row.name, self.count(row.name)))
+    }
+
+    /// Opens the access logs anew, as whoever has moved their files away wants it, and does not
+    /// wait for it; false where there is none, or the disk is too far behind.
+    pub fn reopen_logs(&self) -> bool {
+        self.access_logs.reopen()
+    }
+
+    /// Begins to drain and returns at once; `stop` or `wait` end it.
+    pub fn drain(&self) {
+        for (outbox, _) in &self.workers {
+            outbox.send(Message::Drain);
+        }
+    }
+
+    /// Waits until every core has ended, but no longer than `time`; whether they have.
+    #[must_use]
+    pub fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        // Nobody ever sends: the channel closes when the last worker ends.
+        matches!(
+            self.ended.recv_deadline(until),
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+        )
+    }
+
+    /// Stops and waits for all threads; true where everything had finished by itself.
+    pub fn stop(mut self, stop: Stop) -> bool {
+        self.end_as(stop)
+    }
+
+    /// As `stop`, of one that is still to be asked what it counted.
+    pub(super) fn end_as(&mut self, stop: Stop) -> bool {
+        let finished = match stop {
+            Stop::Now => false,
+            Stop::Graceful => {
+                self.drain();
+                self.wait(self.drain)
+            }
+        };
+        self.end();
+        finished
+    }
+
+    fn end(&mut self) {
+        self.names = None;
+        for (outbox, thread) in self.workers.drain(..) {
+            outbox.send(Message::Stop);
+            // A worker that panicked has ended the process.
+            let _ = thread.join();
+        }
+        self.watch.end();
+        self.reporter.end();
+        self.access_logs.end();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        for (outbox, _) in &self.workers {
+            outbox.send(Message::Stop);
+        }
+        self.end();
+    }
+}
