@@ -15,6 +15,7 @@ use crate::http::{
     fault::{Cause, Fault, Side},
     forward::{self, Reply, ToClient},
     framing::BodyLength,
+    head::Version,
     names::Name,
     write,
 };
@@ -207,15 +208,20 @@ fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
 }
 
 /// The answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).
-pub(super) fn options(exchange: &mut Exchange) -> Answer {
-    let out = &mut exchange.scratch.out;
+#[cold]
+pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Exchange) -> Answer {
+    // Of a body that is still to come nobody waits for the end.
+    exchange.keep_alive &= skip_body(client, exchange);
+    let Scratch { request, out, .. } = &mut *exchange.scratch;
     out.clear();
     out.extend_from_slice(b"HTTP/1.1 204 No Content\r\n");
-    out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
-    if !exchange.keep_alive {
-        out.extend_from_slice(b"connection: close\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\ndate: ");
+    out.extend_from_slice(&worker.http_date());
+    out.extend_from_slice(match (exchange.keep_alive, request.version) {
+        (false, _) => b"\r\nconnection: close\r\n\r\n",
+        (true, Version::Http10) => b"\r\nconnection: keep-alive\r\n\r\n",
+        (true, Version::Http11) => b"\r\n\r\n",
+    });
     Answer::Own { status: 204 }
 }
 

@@ -63,7 +63,7 @@ async fn answer(
     }
     match forward(worker, client, exchange)? {
         Forward::Send => fetch(worker, client, exchange).await,
-        Forward::AnswerOptions => Ok(reply::options(exchange)),
+        Forward::AnswerOptions => Ok(reply::options(worker, client, exchange)),
     }
 }
 
