@@ -1,6 +1,6 @@
 //! Sticky pools: whom a client's cookie names, and the cookie that goes with its answer.
 //!
-//! What is decided about cookies is decided by `policy/sticky.rs`, who can be asked by the pick. A
+//! What is decided about cookies is decided by `policy::sticky`, who can be asked by the pick. A
 //! pool that is not sticky costs two looks at whether it is. The cookie is between the client and
 //! us: no backend sees it, and none of our own answers bears it.
 

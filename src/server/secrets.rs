@@ -2,7 +2,7 @@
 //! once and kept in the state directory.
 //!
 //! Read on the main thread, before anything serves. A secret is never told or logged, only where it
-//! stands. What is done with it is `policy/sticky.rs`.
+//! stands. What is done with it is `policy::sticky`.
 
 use std::{
     env, fs,

@@ -10,11 +10,18 @@
 //! stands in the list, and nobody outside learns or guesses names and addresses. Nothing is kept
 //! about a client here, and nothing is allocated to read what it sends.
 
+mod reading;
+mod secrets;
+
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
+pub(crate) use self::{
+    reading::{Outcome, Pin, Reading},
+    secrets::Secrets,
+};
 use crate::base::{base64url, ids::BackendId};
 use crate::plan::{Pool, Sticky};
 
@@ -24,51 +31,12 @@ const VERSION: u8 = 1;
 const VALUE_BYTES: usize = 33;
 const SIGNED_BYTES: usize = 17;
 
-/// Secrets in force at a time: the one that signs, and the one before it.
-const SECRETS_MAX: usize = 2;
-
-/// The shortest secret: 128 bits, if it is made by chance.
-const SECRET_BYTES_MIN: usize = 16;
-
 /// Cookies of our name that are looked at. An honest client has one, or one for each of a few
 /// domains that contain each other; each costs two MACs at most.
 const COOKIES_MAX: usize = 4;
 
 /// A date further in the future than this is ignored: clocks differ, but not by a day.
 const FUTURE_SECONDS_MAX: u32 = 86_400;
-
-/// What cookies are signed with: the first signs, both are believed.
-#[derive(Clone)]
-pub(crate) struct Secrets(Vec<[u8; 32]>);
-
-impl Secrets {
-    /// The secrets of a file: a line each.
-    ///
-    /// # Errors
-    /// What is wrong with the text; the secret is not repeated.
-    pub(crate) fn parse(text: &[u8]) -> Result<Secrets, String> {
-        let text = str::from_utf8(text).map_err(|_| {
-            "is not text: a secret is a line, such as `openssl rand -base64 32` writes".to_owned()
-        })?;
-        let lines: Vec<&str> =
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if lines.is_empty() {
-            return Err("holds no secret".to_owned());
-        }
-        if lines.len() > SECRETS_MAX {
-            let count = lines.len();
-            return Err(format!(
-                "holds {count} secrets: the first line signs, and one more is believed"
-            ));
-        }
-        if let Some(short) = lines.iter().map(|line| line.len()).find(|l| *l < SECRET_BYTES_MIN) {
-            return Err(format!(
-                "holds a secret of {short} bytes: it takes {SECRET_BYTES_MIN} or more"
-            ));
-        }
-        Ok(Secrets(lines.iter().map(|line| Sha256::digest(line).into()).collect()))
-    }
-}
 
 /// Writes and reads the cookies of one pool.
 pub(crate) struct Pins {
@@ -87,52 +55,6 @@ struct Key {
     names: Vec<[u8; 8]>,
     /// The same in the order of the names.
     backends: Vec<([u8; 8], BackendId)>,
-}
-
-/// To whom a client is pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pin {
-    pub(crate) backend: BackendId,
-    /// When it was pinned, in seconds since 1970.
-    pub(crate) issued: u32,
-    /// Whether the client should be given the cookie anew: it was last seen long ago, or is signed
-    /// with the older secret.
-    pub(crate) refresh: bool,
-}
-
-/// What the cookies of a request say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reading {
-    Pinned(Pin),
-    /// No cookie of ours.
-    #[default]
-    Absent,
-    /// Nothing that we ever write.
-    Malformed,
-    /// Not signed by us, or for another pool.
-    Forged,
-    /// Too old, too long unused, or of the future.
-    Expired,
-    /// Of a backend that is gone.
-    Unknown,
-}
-
-/// What became of a client's cookie when a backend has answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The backend it names has answered.
-    Kept,
-    /// The same, and the client was given it anew.
-    Refreshed,
-    /// Another backend has answered, and the client is pinned to that.
-    Moved,
-    /// There was none; now there is.
-    New,
-    /// It was not valid, and the client is pinned anew.
-    Malformed,
-    Forged,
-    Expired,
-    Unknown,
 }
 
 impl Pins {
@@ -267,64 +189,6 @@ impl Key {
     fn backend(&self, name: [u8; 8]) -> Option<BackendId> {
         let place = self.backends.binary_search_by_key(&name, |(name, _)| *name).ok()?;
         self.backends.get(place).map(|(_, id)| *id)
-    }
-}
-
-impl Reading {
-    /// The backend that the client stays with.
-    #[inline]
-    pub(crate) fn pinned(self) -> Option<BackendId> {
-        match self {
-            Reading::Pinned(pin) => Some(pin.backend),
-            Reading::Absent
-            | Reading::Malformed
-            | Reading::Forged
-            | Reading::Expired
-            | Reading::Unknown => None,
-        }
-    }
-
-    /// What becomes of it when this backend has answered.
-    pub(crate) fn outcome(self, answered: BackendId) -> Outcome {
-        match self {
-            Reading::Pinned(pin) if pin.backend != answered => Outcome::Moved,
-            Reading::Pinned(pin) if pin.refresh => Outcome::Refreshed,
-            Reading::Pinned(_) => Outcome::Kept,
-            Reading::Absent => Outcome::New,
-            Reading::Malformed => Outcome::Malformed,
-            Reading::Forged => Outcome::Forged,
-            Reading::Expired => Outcome::Expired,
-            Reading::Unknown => Outcome::Unknown,
-        }
-    }
-}
-
-impl Reading {
-    /// Since when the client counts as pinned in the cookie it is given when this backend has
-    /// answered; none = it keeps the one it has.
-    pub(crate) fn issued(self, answered: BackendId, now: u64) -> Option<u32> {
-        match (self.outcome(answered), self) {
-            (Outcome::Kept, _) => None,
-            (Outcome::Refreshed, Reading::Pinned(pin)) => Some(pin.issued),
-            _ => Some(clamped(now)),
-        }
-    }
-}
-
-impl Outcome {
-    /// The word in the access log.
-    #[must_use]
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Outcome::Kept => "kept",
-            Outcome::Refreshed => "refreshed",
-            Outcome::Moved => "moved",
-            Outcome::New => "new",
-            Outcome::Malformed => "malformed",
-            Outcome::Forged => "forged",
-            Outcome::Expired => "expired",
-            Outcome::Unknown => "unknown",
-        }
     }
 }
 
@@ -570,47 +434,6 @@ mod tests {
         assert_eq!(read(&pins, &[&forged, "x", &old], NOW), Reading::Forged);
         assert_eq!(read(&pins, &[&old, "x"], NOW), Reading::Expired);
         assert_eq!(read(&pins, &["x", "x", "x", "x", &a], NOW), Reading::Malformed);
-    }
-
-    #[test]
-    fn what_becomes_of_a_cookie_hangs_on_who_has_answered() {
-        for (reading, answered, expected) in [
-            (pinned(1, 0, false), 1, Outcome::Kept),
-            (pinned(1, 0, true), 1, Outcome::Refreshed),
-            (pinned(1, 0, true), 2, Outcome::Moved),
-            (pinned(1, 0, false), 0, Outcome::Moved),
-            (Reading::Absent, 0, Outcome::New),
-            (Reading::Malformed, 0, Outcome::Malformed),
-            (Reading::Forged, 0, Outcome::Forged),
-            (Reading::Expired, 0, Outcome::Expired),
-            (Reading::Unknown, 0, Outcome::Unknown),
-        ] {
-            assert_eq!(reading.outcome(BackendId(answered)), expected);
-        }
-    }
-
-    #[test]
-    fn a_file_holds_one_secret_or_two() {
-        for (text, expected) in [
-            (&b"0123456789abcdef"[..], Ok(1)),
-            (b"\n  0123456789abcdef \r\n\n", Ok(1)),
-            (b"0123456789abcdef\n0123456789abcdeg\n", Ok(2)),
-            (b"", Err("holds no secret")),
-            (b" \n\n", Err("holds no secret")),
-            (b"0123456789abcde\n", Err("holds a secret of 15 bytes: it takes 16 or more")),
-            (b"0123456789abcdef\nshort\n", Err("holds a secret of 5 bytes: it takes 16 or more")),
-            (
-                b"0123456789abcdef\n0123456789abcdef\n0123456789abcdef\n",
-                Err("holds 3 secrets: the first line signs, and one more is believed"),
-            ),
-            (
-                b"\xff0123456789abcdef",
-                Err("is not text: a secret is a line, such as `openssl rand -base64 32` writes"),
-            ),
-        ] {
-            let secrets = Secrets::parse(text).map(|secrets| secrets.0.len());
-            assert_eq!(secrets, expected.map_err(str::to_owned));
-        }
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! What the cookies of a request say, and what becomes of them when a backend has answered.
+
+use super::clamped;
+use crate::base::ids::BackendId;
+
+/// To whom a client is pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub(crate) backend: BackendId,
+    /// When it was pinned, in seconds since 1970.
+    pub(crate) issued: u32,
+    /// Whether the client should be given the cookie anew: it was last seen long ago, or is signed
+    /// with the older secret.
+    pub(crate) refresh: bool,
+}
+
+/// What the cookies of a request say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Pinned(Pin),
+    /// No cookie of ours.
+    #[default]
+    Absent,
+    /// Nothing that we ever write.
+    Malformed,
+    /// Not signed by us, or for another pool.
+    Forged,
+    /// Too old, too long unused, or of the future.
+    Expired,
+    /// Of a backend that is gone.
+    Unknown,
+}
+
+/// What became of a client's cookie when a backend has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The backend it names has answered.
+    Kept,
+    /// The same, and the client was given it anew.
+    Refreshed,
+    /// Another backend has answered, and the client is pinned to that.
+    Moved,
+    /// There was none; now there is.
+    New,
+    /// It was not valid, and the client is pinned anew.
+    Malformed,
+    Forged,
+    Expired,
+    Unknown,
+}
+
+impl Reading {
+    /// The backend that the client stays with.
+    #[inline]
+    pub(crate) fn pinned(self) -> Option<BackendId> {
+        match self {
+            Reading::Pinned(pin) => Some(pin.backend),
+            Reading::Absent
+            | Reading::Malformed
+            | Reading::Forged
+            | Reading::Expired
+            | Reading::Unknown => None,
+        }
+    }
+
+    /// What becomes of it when this backend has answered.
+    pub(crate) fn outcome(self, answered: BackendId) -> Outcome {
+        match self {
+            Reading::Pinned(pin) if pin.backend != answered => Outcome::Moved,
+            Reading::Pinned(pin) if pin.refresh => Outcome::Refreshed,
+            Reading::Pinned(_) => Outcome::Kept,
+            Reading::Absent => Outcome::New,
+            Reading::Malformed => Outcome::Malformed,
+            Reading::Forged => Outcome::Forged,
+            Reading::Expired => Outcome::Expired,
+            Reading::Unknown => Outcome::Unknown,
+        }
+    }
+
+    /// Since when the client counts as pinned in the cookie it is given when this backend has
+    /// answered; none = it keeps the one it has.
+    pub(crate) fn issued(self, answered: BackendId, now: u64) -> Option<u32> {
+        match (self.outcome(answered), self) {
+            (Outcome::Kept, _) => None,
+            (Outcome::Refreshed, Reading::Pinned(pin)) => Some(pin.issued),
+            _ => Some(clamped(now)),
+        }
+    }
+}
+
+impl Outcome {
+    /// The word in the access log.
+    #[must_use]
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Outcome::Kept => "kept",
+            Outcome::Refreshed => "refreshed",
+            Outcome::Moved => "moved",
+            Outcome::New => "new",
+            Outcome::Malformed => "malformed",
+            Outcome::Forged => "forged",
+            Outcome::Expired => "expired",
+            Outcome::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pinned(backend: u16, refresh: bool) -> Reading {
+        Reading::Pinned(Pin { backend: BackendId(backend), issued: 0, refresh })
+    }
+
+    #[test]
+    fn what_becomes_of_a_cookie_hangs_on_who_has_answered() {
+        for (reading, answered, expected) in [
+            (pinned(1, false), 1, Outcome::Kept),
+            (pinned(1, true), 1, Outcome::Refreshed),
+            (pinned(1, true), 2, Outcome::Moved),
+            (pinned(1, false), 0, Outcome::Moved),
+            (Reading::Absent, 0, Outcome::New),
+            (Reading::Malformed, 0, Outcome::Malformed),
+            (Reading::Forged, 0, Outcome::Forged),
+            (Reading::Expired, 0, Outcome::Expired),
+            (Reading::Unknown, 0, Outcome::Unknown),
+        ] {
+            assert_eq!(reading.outcome(BackendId(answered)), expected);
+        }
+    }
+}
