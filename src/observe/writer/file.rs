@@ -1,0 +1,212 @@
+//! One file of an access log, as the thread holds it: whole lines, and what is missing is said.
+//!
+//! A disk that is full or a directory that is gone is reported once, until it is well again.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::observe::dates::Dates;
+
+/// One file, as the thread holds it.
+pub(super) struct Log {
+    path: Option<PathBuf>,
+    file: File,
+    /// Whether the last write failed, which has been reported then.
+    failing: bool,
+    /// Whether the file ends in a part of a line.
+    cut: bool,
+    /// Lines that are neither in the log nor told there: of cores, and of failed writes.
+    lost: u64,
+}
+
+impl Log {
+    pub(super) fn open(path: Option<PathBuf>) -> io::Result<Log> {
+        let (file, cut) = open(path.as_deref())?;
+        Ok(Log { path, file, failing: false, cut, lost: 0 })
+    }
+
+    fn name(&self) -> String {
+        self.path.as_deref().map_or("standard output".into(), |path| path.display().to_string())
+    }
+
+    /// Opens the path anew; where that fails, goes on with the file at hand.
+    pub(super) fn reopen(&mut self, report: &mut impl FnMut(&str)) {
+        match open(self.path.as_deref()) {
+            Ok(opened) => (self.file, self.cut) = opened,
+            Err(error) => {
+                report(&format!("access log {error}; the file open until now is kept"));
+            }
+        }
+    }
+
+    /// Writes whole lines, after a note of those that cores had to drop; how many of these could
+    /// not be written.
+    pub(super) fn write(
+        &mut self,
+        bytes: &[u8],
+        dropped: u64,
+        report: &mut impl FnMut(&str),
+    ) -> u64 {
+        self.lost += dropped;
+        let mut rest = bytes;
+        let outcome = self.tell_lost().and_then(|()| self.write_lines(&mut rest));
+        let failed = lines(rest);
+        self.lost += failed;
+        match outcome {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                report(&format!("access log {} can be written again", self.name()));
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                let name = self.name();
+                report(&format!("access log {name}: {error}; lines are counted and dropped"));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        failed
+    }
+
+    /// Says in the log how many lines are missing here.
+    fn tell_lost(&mut self) -> io::Result<()> {
+        if self.lost == 0 {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut line = b"{\"time\":\"".to_vec();
+        line.extend(Dates::default().rfc3339(u64::try_from(now.as_millis()).unwrap_or_default()));
+        line.extend(format!("\",\"dropped\":{}}}\n", self.lost).bytes());
+        self.write_lines(&mut &line[..])?;
+        self.lost = 0;
+        Ok(())
+    }
+
+    /// Writes whole lines; `rest` is what could not be written.
+    fn write_lines(&mut self, rest: &mut &[u8]) -> io::Result<()> {
+        let bytes = *rest;
+        let outcome = self.end_cut_line().and_then(|()| write_all(&mut self.file, rest));
+        let written = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
+        let whole = memchr::memrchr(b'\n', written).map_or(0, |last| last + 1);
+        let part = (written.len() - whole) as u64;
+        // What cannot be taken back is ended before the next line; standard output is not ours.
+        let mut gone = || self.path.is_some() && take_back(&mut self.file, part).unwrap_or(false);
+        self.cut |= part > 0 && !gone();
+        outcome
+    }
+
+    fn end_cut_line(&mut self) -> io::Result<()> {
+        if self.cut {
+            self.file.write_all(b"\n")?;
+            self.cut = false;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the last bytes of a file back, which we have just written: a part of a line is none. False
+/// where it is not a file, or where somebody else has written to it since.
+fn take_back(file: &mut File, part: u64) -> io::Result<bool> {
+    let about = file.metadata()?;
+    let end = about.is_file().then(|| file.stream_position()).transpose()?;
+    if end != Some(about.len()) {
+        return Ok(false);
+    }
+    file.set_len(about.len().saturating_sub(part)).map(|()| true)
+}
+
+/// Writes all of `rest`, which is what is left to write where that fails.
+fn write_all(file: &mut File, rest: &mut &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match file.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => *rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn lines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+/// Opens a file to append to it, or standard output; also whether it ends in a part of a line, as
+/// when a process was killed. The error names the file.
+fn open(path: Option<&Path>) -> io::Result<(File, bool)> {
+    let Some(path) = path else {
+        return Ok((File::from(io::stdout().as_fd().try_clone_to_owned()?), false));
+    };
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    let file = opened
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    // Whoever may write but not read has to live with such a line.
+    let cut = file.metadata()?.is_file() && ends_in_a_part(path).unwrap_or(false);
+    Ok((file, cut))
+}
+
+fn ends_in_a_part(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::tests::Folder;
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_is_ended_before_the_next() {
+        let folder = Folder::new("cut");
+        let mut log = Log::open(folder.log().path).unwrap();
+        log.file.write_all(b"{\"cut").unwrap();
+        log.cut = true;
+        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        let text = fs::read_to_string(folder.0.join("access.log")).unwrap();
+        assert_eq!(text, "{\"cut\n{}\n");
+    }
+
+    #[test]
+    fn a_file_that_ends_in_a_part_of_a_line_is_ended_before_the_first() {
+        let folder = Folder::new("killed");
+        for (found, expected) in
+            [("", "{}\n"), ("{}\n", "{}\n{}\n"), ("{}\n{\"cut", "{}\n{\"cut\n{}\n")]
+        {
+            let path = folder.0.join("access.log");
+            fs::write(&path, found).unwrap();
+            let mut log = Log::open(Some(path.clone())).unwrap();
+            assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+            assert_eq!(fs::read_to_string(path).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back_unless_somebody_wrote_behind_it() {
+        let folder = Folder::new("part");
+        let path = folder.0.join("access.log");
+        let mut log = Log::open(Some(path.clone())).unwrap();
+        log.file.write_all(b"{}\n{\"cut").unwrap();
+        assert!(take_back(&mut log.file, 5).unwrap());
+        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n");
+
+        log.file.write_all(b"{\"cut").unwrap();
+        let mut other = Log::open(Some(path.clone())).unwrap();
+        other.write(b"{}\n", 0, &mut |text: &str| panic!("{text}"));
+        assert!(!take_back(&mut log.file, 5).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n{\"cut\n{}\n");
+
+        let mut pipe = OpenOptions::new().append(true).open("/dev/null").unwrap();
+        assert!(!take_back(&mut pipe, 5).unwrap());
+    }
+}

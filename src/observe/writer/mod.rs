@@ -1,0 +1,138 @@
+//! The thread that writes all access logs, and the end of it that each core holds.
+//!
+//! A core writes its lines into a buffer and hands over the full one; the thread writes it with one
+//! call and sends the buffer back. Both channels are bounded and no core ever waits: what the
+//! thread cannot take is dropped, counted, and said in the log itself. A disk that is full or a
+//! directory that is gone is reported once, until it is well again, and ends nothing.
+
+mod file;
+mod outlet;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, ErrorKind},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use self::file::Log;
+pub(crate) use self::outlet::Outlet;
+use super::access_log::Format;
+use crate::plan::AccessLog;
+use crate::shared::counters::{Counter, Slab};
+
+/// A buffer's size, and what is handed over at once: some hundred lines.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Buffers that wait for the thread, 8 MiB: a disk that stalls for a tenth of a second at 100,000
+/// lines a second.
+const WAITING_MAX: usize = 128;
+
+/// What the thread is told.
+enum Message {
+    Open(Log),
+    Write(Batch),
+    Reopen,
+    Stop,
+}
+
+/// Whole lines of one core for one log.
+struct Batch {
+    /// The place of the log, in the order in which they were opened.
+    log: usize,
+    bytes: Vec<u8>,
+    /// Lines that this core had to drop before these.
+    dropped: u64,
+    /// Where the buffer goes when it is empty.
+    home: Sender<Vec<u8>>,
+}
+
+/// The thread that writes all access logs, as the main thread holds it.
+pub(crate) struct Writer {
+    to: Sender<Message>,
+    /// The paths of the logs, in the order in which they were opened; none = standard output.
+    open: Vec<Option<PathBuf>>,
+    /// Ends when the thread has.
+    ended: Receiver<()>,
+}
+
+impl Writer {
+    /// Starts the thread; `report` is what it says to people: rarely, and whole sentences. In
+    /// `counters`, which are its own, it counts the lines that it could not write.
+    ///
+    /// # Errors
+    /// Where there can be no more threads.
+    pub(crate) fn start(
+        counters: Arc<Slab>,
+        report: impl FnMut(&str) + Send + 'static,
+    ) -> io::Result<Writer> {
+        let (to, from) = bounded(WAITING_MAX);
+        let (ending, ended) = bounded(0);
+        let run = move || {
+            run(&from, &counters, report);
+            drop(ending);
+        };
+        thread::Builder::new().name("access-log".into()).spawn(run)?;
+        Ok(Writer { to, open: Vec::new(), ended })
+    }
+
+    /// The end of a log that one core holds. Logs of one path are one file, opened once.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened; the error names it.
+    pub(crate) fn outlet(&mut self, log: &AccessLog) -> io::Result<Outlet> {
+        let known = self.open.iter().position(|path| *path == log.path);
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let opened = Message::Open(Log::open(log.path.clone())?);
+                self.to.send(opened).map_err(|_| io::Error::from(ErrorKind::BrokenPipe))?;
+                self.open.push(log.path.clone());
+                self.open.len() - 1
+            }
+        };
+        Ok(Outlet::new(place, Format(log.format), self.to.clone()))
+    }
+
+    /// Opens every file anew, as whoever has moved them away wants it. Not waited for; false where
+    /// the thread is too far behind to be told.
+    pub(crate) fn reopen(&self) -> bool {
+        self.to.try_send(Message::Reopen).is_ok()
+    }
+
+    /// Ends the thread after what was handed over before is written, waiting for no longer than
+    /// this; false where that was not enough.
+    pub(crate) fn stop(self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        self.to.send_deadline(Message::Stop, until).is_ok()
+            && !matches!(self.ended.recv_deadline(until), Err(error) if error.is_timeout())
+    }
+}
+
+/// The thread. It ends when it is told to, or when nobody is left to tell it anything.
+fn run(from: &Receiver<Message>, counters: &Slab, mut report: impl FnMut(&str)) {
+    let mut logs: Vec<Log> = Vec::new();
+    for message in from {
+        match message {
+            Message::Open(log) => logs.push(log),
+            Message::Write(batch) => {
+                let Batch { log, mut bytes, dropped, home } = batch;
+                if let Some(log) = logs.get_mut(log) {
+                    let failed = log.write(&bytes, dropped, &mut report);
+                    counters.add(Counter::AccessLogDropped, failed);
+                }
+                bytes.clear();
+                // One that a huge line has made grow is not worth keeping, nor is none at all.
+                if (BUFFER_BYTES..=2 * BUFFER_BYTES).contains(&bytes.capacity()) {
+                    drop(home.try_send(bytes)); // a core with enough of them, or gone
+                }
+            }
+            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(&mut report)),
+            Message::Stop => return,
+        }
+    }
+}
