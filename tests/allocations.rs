@@ -17,7 +17,6 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -95,20 +94,25 @@ fn counted(act: impl FnOnce()) -> u64 {
     COUNTED.load(SeqCst)
 }
 
-/// A backend that answers every request that ends where a read ends, until its connections end.
-fn backend(answer: &'static [u8]) -> (SocketAddr, JoinHandle<()>) {
+/// A backend that answers every request that ends where a read ends. It has more than one
+/// connection where the machine stands still for a while: a POST goes on a young one.
+fn backend(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = std::thread::spawn(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        connection.set_nodelay(true).unwrap();
-        connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut room = [0; 4096];
-        while connection.read(&mut room).is_ok_and(|count| count > 0) {
-            connection.write_all(answer).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            std::thread::spawn(move || {
+                connection.set_nodelay(true).unwrap();
+                connection.set_read_timeout(Some(PATIENCE)).unwrap();
+                let mut room = [0; 4096];
+                while connection.read(&mut room).is_ok_and(|count| count > 0) {
+                    connection.write_all(answer).unwrap();
+                }
+            });
         }
     });
-    (address, serving)
+    address
 }
 
 fn proxy(driver: &str, backend: SocketAddr, pool: &str) -> Result<Handle, String> {
@@ -141,7 +145,7 @@ fn ask(client: &mut TcpStream, request: &[u8], room: &mut [u8], length: &mut usi
 /// Asks until everything is warm and then counts: `REQUESTS` of these, and a new connection.
 #[track_caller]
 fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
-    let (address, serving) = backend(answer);
+    let address = backend(answer);
     let handle = match proxy(driver, address, pool) {
         Ok(handle) => handle,
         Err(why) => {
@@ -169,7 +173,6 @@ fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
     // That there is counting at all: a connection is a task, and a task is allocated.
     let fresh = counted(|| ask(&mut connect(), request, &mut room, &mut length));
     handle.stop(Stop::Now);
-    serving.join().unwrap();
     let head = String::from_utf8_lossy(request.split(|byte| *byte == b'\r').next().unwrap());
     println!("{driver}: {head}: {:.2} allocations", warm as f64 / REQUESTS as f64);
     assert!(fresh > 0, "{driver}: nothing was counted");

@@ -9,11 +9,16 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// An address that nobody listens on, and that no other call gives.
-pub(crate) fn free() -> SocketAddr {
+/// A host of loopback that no other call gives.
+pub(crate) fn host() -> Ipv4Addr {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let host = 127 << 24 | 64 << 16 | (std::process::id() & 0xfff) << 10 | (number & 0x3ff);
-    let any = SocketAddr::from((Ipv4Addr::from(host), 0));
+    let host = 127 << 24 | 64 << 16 | (std::process::id() & 0xff) << 14 | (number & 0x3fff);
+    Ipv4Addr::from(host)
+}
+
+/// An address that nobody listens on, and that no other call gives.
+pub(crate) fn free() -> SocketAddr {
+    let any = SocketAddr::from((host(), 0));
     TcpListener::bind(any).unwrap().local_addr().unwrap()
 }

@@ -17,10 +17,10 @@ use std::{
 
 use rustix::{
     fd::OwnedFd,
-    net::{AddressFamily, SocketType, bind, getsockname, listen, socket},
+    net::{bind, getsockname, listen},
 };
 
-use crate::wire::{Broken, Fields, Framing, Head, Heard, PATIENCE, Wire};
+use crate::wire::{Broken, Fields, Framing, Head, Heard, PATIENCE, Wire, socket};
 
 /// What a backend does with each connection.
 #[derive(Clone)]
@@ -204,7 +204,7 @@ fn accept(listener: &TcpListener, notes: &Arc<Notes>, part: &Arc<Part>) {
 
 /// A bound socket that does not listen: the port is ours, and connections to it are refused.
 fn bound() -> Vec<OwnedFd> {
-    let held = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let held = socket();
     bind(&held, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     vec![held]
 }
@@ -215,7 +215,7 @@ fn full() -> Vec<OwnedFd> {
     listen(&held[0], 0).unwrap();
     let address = address(&held[0]);
     for _ in 0..4 {
-        let filler = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let filler = socket();
         rustix::io::ioctl_fionbio(&filler, true).unwrap();
         let _ = rustix::net::connect(&filler, &address);
         held.push(filler);

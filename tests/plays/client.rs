@@ -6,12 +6,15 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::net::{connect, sockopt};
 
-use crate::wire::{Broken, Fields, Framing, Head, PATIENCE, Wire};
+use crate::{
+    pace::{Took, Watch},
+    wire::{Broken, Fields, Framing, Head, PATIENCE, Wire, socket},
+};
 
 /// A response as it stood on the wire.
 #[derive(Clone, Debug)]
@@ -81,7 +84,7 @@ impl Client {
 
     /// Connects with a receive buffer of about that many bytes, which fills soon.
     pub(crate) fn connect_with_small_buffer(address: SocketAddr, bytes: usize) -> Client {
-        let stream = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let stream = socket();
         sockopt::set_socket_recv_buffer_size(&stream, bytes).unwrap();
         connect(&stream, &address).expect("no connection");
         Client { wire: Wire::new(TcpStream::from(stream)) }
@@ -225,11 +228,11 @@ impl Client {
         assert_eq!(some, Err(Broken::Silent), "neither bytes nor an end were due");
     }
 
-    /// How long it takes until the next byte or the end comes.
-    pub(crate) fn waits(&mut self, for_what: impl FnOnce(&mut Client)) -> Duration {
-        let since = Instant::now();
+    /// How long it takes until this has come; what sets it off is done in there too.
+    pub(crate) fn waits(&mut self, for_what: impl FnOnce(&mut Client)) -> Took {
+        let watch = Watch::start();
         for_what(self);
-        since.elapsed()
+        watch.took()
     }
 }
 

@@ -243,7 +243,7 @@ fn lingering_ends(driver: Driver) {
             std::thread::sleep(Duration::from_millis(10));
         }
     });
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    took.expect_at_most(Duration::from_secs(3));
     let mut other = stage.connect();
     other.send("GET / HTTP/1.1\r\nbad\r\n\r\n");
     other.send_what_is_taken(vec![b'a'; 4 << 20]);

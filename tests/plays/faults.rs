@@ -45,13 +45,21 @@ fn cases() -> Vec<Case> {
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn stage(driver: Driver, script: Script) -> Stage {
-    let timeouts = "timeouts = { connect = \"100ms\", response = \"100ms\" }";
+    Stage::on(driver).backend(script).start()
+}
+
+/// A stage for this case: one that is about time has little of it, and the others enough.
+fn stage_for(driver: Driver, script: Script, status: u16) -> Stage {
+    let timeouts = match status {
+        504 => "timeouts = { connect = \"100ms\", response = \"100ms\" }",
+        _ => "",
+    };
     Stage::on(driver).pool(timeouts).backend(script).start()
 }
 
 fn every_fault_has_the_shape_that_scripts_rely_on(driver: Driver) {
     for (request, script, status, code, error) in cases() {
-        let stage = stage(driver, script);
+        let stage = stage_for(driver, script, status);
         let mut client = stage.connect();
         let response = client.send(request).response();
         expect_shape(&response, status, code, error);
@@ -89,7 +97,7 @@ fn expect_shape(response: &Response, status: u16, code: &str, error: &str) {
 fn the_fixed_sentences_are_what_they_are(driver: Driver) {
     let none = Stage::on(driver).weighted(answers("never"), 0).start().get("/");
     assert!(none.text().starts_with("{\"error\":\"No healthy backends available\","));
-    let late = stage(driver, Script::Unreachable).get("/");
+    let late = stage_for(driver, Script::Unreachable, 504).get("/");
     assert!(late.text().starts_with("{\"error\":\"Gateway Timeout\","));
 }
 
@@ -156,8 +164,8 @@ fn a_fault_to_1_0_is_understood_by_1_0(driver: Driver) {
 }
 
 fn no_fault_names_a_backend(driver: Driver) {
-    for (request, script, ..) in cases() {
-        let stage = stage(driver, script);
+    for (request, script, status, ..) in cases() {
+        let stage = stage_for(driver, script, status);
         let response = stage.connect().send(request).response();
         let port = stage.backend(0).address().port().to_string();
         let all = [&response.head.raw, response.text()].concat();

@@ -1,7 +1,8 @@
 //! Plays of probes: who fails them gets no traffic, who passes them again gets it back.
 //!
-//! Every play waits for what it wants to see, as a probe comes when it comes. What probes are made
-//! of is held by tests of `health`; what follows from them by the tables of `policy`.
+//! Every play waits for what it wants to see, as a probe comes when it comes; and plays at a pace
+//! that the machine keeps, as a probe may not take longer than to the next. What probes are made of
+//! is held by tests of `health`; what follows from them by the tables of `policy`.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -17,11 +18,13 @@ use std::{
 use crate::{
     addresses::free,
     backend::{Backend, Script, plays},
+    pace::ms,
     scripts::{answers, answers_each, ok},
     stage::{Driver, Stage, eventually},
 };
 
 on_both_drivers!(
+    ; at a pace:
     a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough,
     a_body_without_the_text_is_a_failure,
     a_probe_that_hangs_is_a_failure_and_never_two_at_once,
@@ -32,8 +35,16 @@ on_both_drivers!(
     three_hundred_backends_are_probed_by_one_thread,
 );
 
-/// Quick enough for a play, slow enough for a busy machine.
-const HTTP: &str = "health = { interval = \"60ms\", timeout = \"60ms\", rise = 3, fall = 2 }";
+/// How probes are made, quickly enough for a play, with these further keys.
+fn quick(slower: u32, keys: &str) -> String {
+    let beat = ms(Duration::from_millis(60) * slower);
+    format!("health = {{ interval = {beat}, timeout = {beat}{keys} }}")
+}
+
+/// By HTTP.
+fn http(slower: u32) -> String {
+    quick(slower, ", rise = 3, fall = 2")
+}
 
 /// What a play turns on and off.
 #[derive(Clone)]
@@ -90,11 +101,14 @@ fn received(stage: &Stage, backend: usize) -> (usize, usize) {
     (probes, requests.len() - probes)
 }
 
-fn a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough(driver: Driver) {
+fn a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough(
+    driver: Driver,
+    slower: u32,
+) {
     let healthy = Switch::new(true);
     let stage = Stage::on(driver)
         .cores(2)
-        .pool(HTTP)
+        .pool(&http(slower))
         .backend(answers("a"))
         .backend(probed("b", &healthy, DOWN))
         .start();
@@ -114,11 +128,11 @@ fn a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough(dr
     assert!(after >= before + 3, "it came back after {} probes", after - before);
 }
 
-fn a_body_without_the_text_is_a_failure(driver: Driver) {
+fn a_body_without_the_text_is_a_failure(driver: Driver, slower: u32) {
     let healthy = Switch::new(false);
     let other = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot ready";
     let stage = Stage::on(driver)
-        .pool("health = { interval = \"60ms\", timeout = \"60ms\", body = \"all is well\" }")
+        .pool(&quick(slower, ", body = \"all is well\""))
         .backend(probed("a", &Switch::new(true), ""))
         .backend(probed("b", &healthy, other))
         .start();
@@ -127,7 +141,7 @@ fn a_body_without_the_text_is_a_failure(driver: Driver) {
     expect_only(&stage, &["a", "b"]);
 }
 
-fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver) {
+fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver, slower: u32) {
     let most = Arc::new(AtomicUsize::new(0));
     let (at_once, seen) = (AtomicUsize::new(0), Arc::clone(&most));
     let hangs = plays(move |visit| {
@@ -143,21 +157,19 @@ fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver) {
         }
     });
     // The backend, too, has to notice that it is left before the next probe comes.
-    let health = "health = { interval = \"300ms\", timeout = \"50ms\" }";
-    let stage = Stage::on(driver).pool(health).backend(answers("a")).backend(hangs).start();
+    let [interval, timeout] = [300, 50].map(|of| ms(Duration::from_millis(of) * slower));
+    let health = format!("health = {{ interval = {interval}, timeout = {timeout} }}");
+    let stage = Stage::on(driver).pool(&health).backend(answers("a")).backend(hangs).start();
     expect_only(&stage, &["a"]);
     eventually("more probes", || received(&stage, 1).0, |probes| *probes >= 4);
     assert_eq!(most.load(SeqCst), 1);
 }
 
-fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver) {
+fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver, slower: u32) {
     // Both ports of one host, and one where nobody else takes the other meanwhile.
     let probed = free();
     let listener = TcpListener::bind(probed).unwrap();
-    let health = format!(
-        "health = {{ type = \"tcp\", port = {}, interval = \"60ms\", timeout = \"60ms\" }}",
-        probed.port()
-    );
+    let health = quick(slower, &format!(", type = \"tcp\", port = {}", probed.port()));
     let asked = Backend::open_on(probed.ip(), answers("a"));
     let stage = Stage::on(driver).pool(&health).written(asked.address().to_string()).start();
     stage.get("/").expect(200, "a");
@@ -167,13 +179,11 @@ fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver) {
     eventually("it is up", || stage.get("/").status, |status| *status == 200);
 }
 
-fn another_port_may_be_probed(driver: Driver) {
+fn another_port_may_be_probed(driver: Driver, slower: u32) {
     let healthy = Switch::new(false);
     let elsewhere = Backend::open(probed("", &healthy, DOWN));
-    let health = format!(
-        "health = {{ port = {}, host = \"app.test\", interval = \"60ms\", timeout = \"60ms\" }}",
-        elsewhere.address().port()
-    );
+    let port = elsewhere.address().port();
+    let health = quick(slower, &format!(", port = {port}, host = \"app.test\""));
     let stage = Stage::on(driver).pool(&health).backend(answers("a")).start();
     eventually("it is down", || stage.get("/").status, |status| *status == 503);
     healthy.set(true);
@@ -183,10 +193,10 @@ fn another_port_may_be_probed(driver: Driver) {
     assert_eq!(received(&stage, 0).0, 0, "its own port is not probed");
 }
 
-fn all_backends_down_is_no_backend(driver: Driver) {
+fn all_backends_down_is_no_backend(driver: Driver, slower: u32) {
     let healthy = Switch::new(true);
     let stage = Stage::on(driver)
-        .pool(HTTP)
+        .pool(&http(slower))
         .backend(probed("a", &healthy, DOWN))
         .backend(probed("b", &healthy, DOWN))
         .start();
@@ -198,9 +208,9 @@ fn all_backends_down_is_no_backend(driver: Driver) {
     eventually("they are back", || stage.get("/").status, |status| *status == 200);
 }
 
-fn probes_are_counted_nowhere(driver: Driver) {
+fn probes_are_counted_nowhere(driver: Driver, slower: u32) {
     let stage = Stage::on(driver)
-        .pool(HTTP)
+        .pool(&http(slower))
         .backend(probed("a", &Switch::new(true), DOWN))
         .backend(probed("b", &Switch::new(false), DOWN))
         .start();
@@ -216,8 +226,10 @@ fn probes_are_counted_nowhere(driver: Driver) {
     ] {
         assert_eq!(stage.count(name), 0, "{name}");
     }
+    // One may be under way.
+    let counts = || (stage.backend(0).visits(), stage.backend(0).requests().len());
+    eventually("each has a connection of its own", counts, |(visits, probes)| visits == probes);
     let probes = stage.backend(0).requests();
-    assert_eq!(stage.backend(0).visits(), probes.len(), "each has a connection of its own");
     assert!(probes.iter().all(|probe| probe.head.lists("connection", "close")));
 }
 
@@ -274,9 +286,11 @@ impl Drop for Crowd {
     }
 }
 
-fn three_hundred_backends_are_probed_by_one_thread(driver: Driver) {
+fn three_hundred_backends_are_probed_by_one_thread(driver: Driver, slower: u32) {
     let crowd = Crowd::open(300);
-    let mut setting = Stage::on(driver).pool("health = { interval = \"1s\", timeout = \"1s\" }");
+    let beat = ms(Duration::from_secs(1) * slower);
+    let health = format!("health = {{ interval = {beat}, timeout = {beat} }}");
+    let mut setting = Stage::on(driver).pool(&health);
     for address in &crowd.addresses {
         setting = setting.written(address.to_string());
     }

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::{
     backend::{Script, plays},
     client::{Client, get, post},
+    pace::Watch,
     scripts::{answers, delays, never_answers, sends_and_closes, upgrades_and_echoes},
     stage::{Driver, Setting, Stage, eventually},
 };
@@ -228,18 +229,20 @@ fn times_say_who_was_slow(driver: Driver) {
     let slow = Duration::from_millis(400);
     let stage = folder.stage(driver, "json").backend(delays(slow, "ok")).start();
     let mut client = stage.connect();
+    let watch = Watch::start();
     client.send(get("/backend")).response().expect(200, "ok");
     // The first byte begins it, and the client takes its time.
     client.send_slowly("GET", slow / 2).send(&get("/client")[3..]).response().expect(200, "ok");
     drop(client);
     let lines = folder.lines(stage);
+    let own_at_most = 200.0 + watch.took().late.as_secs_f64() * 1e3;
     let times = |line: &Map<String, Value>| {
         ["t_first_byte", "t_total", "t_self"].map(|key| line[key].as_f64().unwrap())
     };
     let [first_byte, total, own] = times(&lines[0]);
-    assert!(first_byte >= 400.0 && total >= first_byte && own < 200.0, "{:?}", lines[0]);
+    assert!(first_byte >= 400.0 && total >= first_byte && own < own_at_most, "{:?}", lines[0]);
     let [first_byte, total, own] = times(&lines[1]);
-    assert!(total >= first_byte + 300.0 && own < 200.0, "{:?}", lines[1]);
+    assert!(total >= first_byte + 300.0 && own < own_at_most, "{:?}", lines[1]);
 }
 
 fn retries_are_counted_and_the_last_backend_named(driver: Driver) {
@@ -280,7 +283,7 @@ fn what_was_refused_has_a_line_with_the_id_that_the_client_saw(driver: Driver) {
     let route = "[[route]]\nname = \"r\"\npath = \"/only\"\npool = \"app\"";
     let stage = folder
         .stage(driver, "json")
-        .listener("timeouts = { client-header = \"100ms\" }")
+        .listener("timeouts = { client-header = \"1s\" }")
         .without_default_pool()
         .sections(route)
         .backend(Script::Refuses)
@@ -340,9 +343,9 @@ fn a_full_process_has_a_line_for_whom_it_refuses(driver: Driver) {
 fn how_an_exchange_ended_has_a_code(driver: Driver) {
     const UPGRADE: &str =
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    let code = |script: Script, play: fn(&mut Client)| {
+    let code = |tunnel: &str, script: Script, play: fn(&mut Client)| {
         let folder = Folder::new();
-        let timeouts = "timeouts = { tunnel = \"300ms\" }";
+        let timeouts = &format!("timeouts = {{ tunnel = \"{tunnel}\" }}");
         let stage = folder.stage(driver, "json").listener(timeouts).backend(script).start();
         let mut client = stage.connect();
         play(&mut client);
@@ -352,18 +355,18 @@ fn how_an_exchange_ended_has_a_code(driver: Driver) {
         (lines[0]["status"].clone(), texts(&lines, "term")[0].to_owned())
     };
     let cut = sends_and_closes("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
-    let incomplete = code(cut, |client| {
+    let incomplete = code("1h", cut, |client| {
         client.send(get("/")).wire().until_end().unwrap();
     });
     assert_eq!(incomplete, (200.into(), "response_incomplete".to_owned()));
-    let closed = code(upgrades_and_echoes(), |client| {
+    let closed = code("1h", upgrades_and_echoes(), |client| {
         assert_eq!(client.send(UPGRADE).response().status, 101);
         client.send("word");
         assert_eq!(client.wire().bytes(4).unwrap(), b"word");
         client.half_close().expect_end();
     });
     assert_eq!(closed, (101.into(), "tunnel_closed".to_owned()));
-    let idle = code(upgrades_and_echoes(), |client| {
+    let idle = code("300ms", upgrades_and_echoes(), |client| {
         assert_eq!(client.send(UPGRADE).response().status, 101);
         client.expect_gone();
     });
@@ -480,8 +483,9 @@ fn lines_come_by_themselves_within_two_seconds(driver: Driver) {
         let count = || fs::read_to_string(folder.path()).unwrap().lines().count();
         eventually("the line is there", count, |count| *count == 1);
     });
-    assert!(wait > Duration::from_millis(500), "a line is not worth a write of its own: {wait:?}");
-    assert!(wait < Duration::from_secs(2), "{wait:?}");
+    // A line is not worth a write of its own.
+    wait.expect_at_least(Duration::from_millis(500));
+    wait.expect_at_most(Duration::from_secs(2));
     // Nobody is there any more, and the core sleeps: before it does it hands over.
     client.send(get("/")).response().expect(200, "ok");
     drop(client);

@@ -14,6 +14,7 @@ mod addresses;
 mod backend;
 mod client;
 mod mortal;
+mod pace;
 mod scripts;
 #[macro_use]
 mod stage;

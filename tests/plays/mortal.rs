@@ -18,10 +18,13 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
-    net::{AddressFamily, SocketType, bind, getsockname, listen, socket, sockopt},
+    net::{bind, getsockname, listen, sockopt},
 };
 
-use crate::{stage::eventually, wire::Wire};
+use crate::{
+    stage::eventually,
+    wire::{Wire, socket},
+};
 
 /// How often an accept looks whether the port is to be closed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
@@ -280,7 +283,7 @@ fn serve(stream: TcpStream, shared: &Shared) {
 
 /// A socket on that address that shares its port with our others, and with nobody else's.
 fn port(address: SocketAddr) -> OwnedFd {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let socket = socket();
     sockopt::set_socket_reuseport(&socket, true).unwrap();
     bind(&socket, &address).unwrap();
     socket

@@ -54,8 +54,12 @@ fn localhost_is_ipv4_and_ipv6(driver: Driver) {
 fn a_name_that_does_not_resolve_is_passed_over(driver: Driver) {
     let stage = Stage::on(driver).written("nowhere.invalid:80").backend(answers("here")).start();
     let [note] = &notes(&stage)[..] else { panic!("{:?}", stage.notes()) };
-    assert!(note.starts_with("pool \"app\": backend nowhere.invalid:80 does not resolve ("));
-    assert!(note.ends_with("; it gets no requests until there is an address"), "{note}");
+    let why = note
+        .strip_prefix("pool \"app\": backend nowhere.invalid:80 ")
+        .and_then(|note| note.strip_suffix("; it gets no requests until there is an address"))
+        .unwrap_or_else(|| panic!("{note}"));
+    // Where no name server can be reached, the system takes its time to say so.
+    assert!(why.starts_with("does not resolve (") || why == "has no answer after 5s", "{why}");
     let mut client = stage.connect();
     for _ in 0..10 {
         client.get("/").expect(200, "here");
@@ -75,5 +79,5 @@ fn a_stop_does_not_wait_for_names(driver: Driver) {
     let mut stage =
         Stage::on(driver).written("nowhere.invalid:80").pool("resolve = \"1d\"").start();
     let (took, _) = stage.stop_beside(Stop::Graceful).join().unwrap();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    took.expect_at_most(Duration::from_secs(2));
 }

@@ -3,11 +3,12 @@
 //! A backend may close a kept connection at any moment; a client must not notice where the
 //! standard allows to ask again (RFC 9112 §9.3.1).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{
     backend::{Script, plays},
     client::{get, post},
+    pace::Watch,
     scripts::{answers, closes_after, closes_after_or_idle, ok, sends},
     stage::{Driver, Stage, eventually, expect_about, long},
 };
@@ -19,7 +20,6 @@ on_both_drivers!(
     a_stale_connection_is_hidden_from_a_get,
     a_stale_connection_is_hidden_where_all_places_are_taken,
     a_stale_connection_is_hidden_only_where_the_request_may_be_repeated,
-    a_post_prefers_a_young_connection,
     a_body_with_a_stale_connection_is_not_lost,
     a_connection_serves_as_many_requests_as_allowed,
     no_more_connections_are_kept_than_allowed,
@@ -27,6 +27,8 @@ on_both_drivers!(
     a_backend_may_say_how_long_it_keeps_a_connection,
     an_origin_that_closes_every_connection_is_no_fault,
     an_origin_that_closes_idle_connections_is_no_fault,
+    ; at a pace:
+    a_post_prefers_a_young_connection,
 );
 
 const IDLE: &str = "backend_connections{state=\"idle\"}";
@@ -147,7 +149,7 @@ fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: D
     }
 }
 
-fn a_post_prefers_a_young_connection(driver: Driver) {
+fn a_post_prefers_a_young_connection(driver: Driver, _: u32) {
     let stage = Stage::on(driver).backend(answers("ok")).start();
     let mut client = stage.connect();
     client.send(post("/1", "body")).response().expect(200, "ok");
@@ -206,10 +208,10 @@ fn an_idle_connection_expires(driver: Driver) {
         .pool("connections = { idle-timeout = \"500ms\" }")
         .backend(answers("ok"))
         .start();
+    let watch = Watch::start();
     stage.get("/").expect(200, "ok");
-    let since = Instant::now();
     eventually("it is closed", || stage.backend(0).open_visits(), |open| *open == 0);
-    expect_about(since.elapsed(), Duration::from_millis(500));
+    expect_about(watch.took(), Duration::from_millis(500));
     stage.expect_count(EXPIRED, 1);
     stage.expect_count(IDLE, 0);
     stage.get("/").expect(200, "ok");
@@ -218,11 +220,11 @@ fn an_idle_connection_expires(driver: Driver) {
 fn a_backend_may_say_how_long_it_keeps_a_connection(driver: Driver) {
     let raw = "HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=2\r\nContent-Length: 2\r\n\r\nok";
     let stage = Stage::on(driver).backend(sends(raw)).start();
+    let watch = Watch::start();
     stage.get("/").expect(200, "ok");
-    let since = Instant::now();
     eventually("it is closed", || stage.backend(0).open_visits(), |open| *open == 0);
     // A second less than it said, so that we close first.
-    expect_about(since.elapsed(), Duration::from_secs(1));
+    expect_about(watch.took(), Duration::from_secs(1));
 }
 
 fn an_origin_that_closes_every_connection_is_no_fault(driver: Driver) {

@@ -7,7 +7,7 @@
 
 use std::{
     fmt::Write,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -15,8 +15,10 @@ use std::{
 use ringway::{Handle, Stop};
 
 use crate::{
+    addresses,
     backend::{Backend, Request, Script},
     client::{Client, Response},
+    pace::{Took, Watch},
 };
 
 /// What the serving threads wait on.
@@ -28,14 +30,24 @@ pub(crate) enum Driver {
     Epoll,
 }
 
-/// Makes two tests of each play, one for each driver.
+/// Makes two tests of each play, one for each driver. Those `at a pace` are told how many times as
+/// long as usual their times are (`pace.rs`).
 macro_rules! on_both_drivers {
-    ($($play:ident),+ $(,)?) => {
+    ($($play:ident),* $(,)? $(; at a pace: $($paced:ident),+ $(,)?)?) => {
         mod io_uring {
-            $(#[test] fn $play() { $crate::stage::on_io_uring(super::$play); })+
+            $(#[test] fn $play() { $crate::stage::on_io_uring(super::$play); })*
+            $($(#[test] fn $paced() {
+                $crate::stage::on_io_uring(|driver| {
+                    $crate::pace::at_a_pace(|slower| super::$paced(driver, slower));
+                });
+            })+)?
         }
         mod epoll {
-            $(#[test] fn $play() { super::$play($crate::stage::Driver::Epoll); })+
+            $(#[test] fn $play() { super::$play($crate::stage::Driver::Epoll); })*
+            $($(#[test] fn $paced() {
+                let driver = $crate::stage::Driver::Epoll;
+                $crate::pace::at_a_pace(|slower| super::$paced(driver, slower));
+            })+)?
         }
     };
 }
@@ -80,7 +92,8 @@ impl Text {
             None => "auto",
         };
         let cores = self.cores.unwrap_or(1);
-        let bind = self.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        // Where no other play's port can be: a play may knock when its proxy has left.
+        let bind = self.bind.unwrap_or_else(|| SocketAddr::from((addresses::host(), 0)));
         let mut list = String::new();
         let each = &self.each;
         for (address, weight) in backends {
@@ -289,12 +302,12 @@ impl Stage {
 
     /// Stops the proxy from another thread, which gives how long that took and whether everything
     /// had finished by itself.
-    pub(crate) fn stop_beside(&mut self, how: Stop) -> std::thread::JoinHandle<(Duration, bool)> {
+    pub(crate) fn stop_beside(&mut self, how: Stop) -> std::thread::JoinHandle<(Took, bool)> {
         let handle = self.handle.take().expect("the proxy was stopped");
         std::thread::spawn(move || {
-            let since = Instant::now();
+            let watch = Watch::start();
             let finished = handle.stop(how);
-            (since.elapsed(), finished)
+            (watch.took(), finished)
         })
     }
 }
@@ -323,8 +336,8 @@ impl Drop for Stage {
 const NOUGHT_AT_THE_END: [&str; 5] =
     ["connections", "requests_in_flight", "backend_in_flight", "tunnels", "panics_total"];
 
-/// How much later than its time a timeout may strike: the sweep looks every quarter of a second,
-/// and the machine may be busy.
+/// How much later than its time a timeout may strike, the lateness of the machine apart: the sweep
+/// looks every quarter of a second, and everybody takes turns.
 const LATE_AT_MOST: Duration = Duration::from_millis(250 + 350);
 
 /// How much earlier: what a coarse clock may be behind.
@@ -332,40 +345,54 @@ const EARLY_AT_MOST: Duration = Duration::from_millis(50);
 
 /// Fails unless a timeout of `wanted` took about that long.
 #[track_caller]
-pub(crate) fn expect_about(took: Duration, wanted: Duration) {
-    let as_it_should = took + EARLY_AT_MOST >= wanted && took <= wanted + LATE_AT_MOST;
-    assert!(as_it_should, "{wanted:?} took {took:?}");
+pub(crate) fn expect_about(took: Took, wanted: Duration) {
+    took.expect_at_least(wanted - EARLY_AT_MOST);
+    took.expect_at_most(wanted + LATE_AT_MOST);
 }
 
-/// Looks until what is seen is as it should be; fails with what was seen last.
+/// How long, and how often, is looked for something at least.
+const LOOKING: (Duration, u32) = (Duration::from_secs(8), 800);
+
+/// Looks until what is seen is as it should be; fails with what was seen last. Looks are counted
+/// too, as of those a machine that is busy or stands still grants fewer.
 #[track_caller]
 pub(crate) fn eventually<T: std::fmt::Debug>(
     what: &str,
     mut look: impl FnMut() -> T,
     as_it_should: impl Fn(&T) -> bool,
 ) -> T {
-    let end = Instant::now() + Duration::from_secs(5);
+    let (since, mut looks) = (Instant::now(), 0);
     loop {
         let seen = look();
         if as_it_should(&seen) {
             return seen;
         }
-        assert!(Instant::now() < end, "{what} never came true; at last {seen:?}");
+        looks += 1;
+        let may_go_on = since.elapsed() < LOOKING.0 || looks < LOOKING.1;
+        assert!(may_go_on, "{what} never came true; at last {seen:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Looks until what is seen has stayed the same for a while.
+/// Waits until nobody is let in at this address any more.
+#[track_caller]
+pub(crate) fn expect_closed(address: SocketAddr) {
+    // At first a new connection is not answered at all, and would try again in a second.
+    let at_most = Duration::from_millis(100);
+    let connect = || TcpStream::connect_timeout(&address, at_most).is_err();
+    eventually("new connections are refused", connect, |refused| *refused);
+}
+
+/// Looks until what is seen has stayed the same for 30 looks, of 10 ms and more.
 pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
-    let mut last = (look(), Instant::now());
-    while last.1.elapsed() < Duration::from_millis(300) {
+    let (mut last, mut same) = (look(), 0);
+    while same < 30 {
         std::thread::sleep(Duration::from_millis(10));
         let seen = look();
-        if seen != last.0 {
-            last = (seen, Instant::now());
-        }
+        same = if seen == last { same + 1 } else { 0 };
+        last = seen;
     }
-    last.0
+    last
 }
 
 /// Whether the plays are to be played at full length: `RINGWAY_PLAYS_LONG` is set.

@@ -3,29 +3,31 @@
 //! Graceful and at once, through the handle of the library; the signals of the binary are in
 //! `process.rs`. Starting where another listens stands here too: it is about the same port.
 
-use std::{net::TcpStream, thread::JoinHandle, time::Duration};
+use std::{thread::JoinHandle, time::Duration};
 
 use ringway::Stop;
 
 use crate::{
     backend::{Cue, plays},
     client::{Client, get},
+    pace::Took,
     scripts::{answers, answers_on, delays, never_answers, ok},
-    stage::{Driver, Stage, eventually},
+    stage::{Driver, Stage, eventually, expect_closed},
 };
 
 on_both_drivers!(
     an_idle_proxy_stops_at_once,
     what_runs_is_finished_and_told_that_it_was_the_last,
-    a_kept_connection_is_told_on_its_next_answer,
     a_connection_idle_for_long_is_closed,
-    clients_in_the_queue_are_served,
     clients_that_keep_asking_see_no_error,
     a_drain_has_an_end,
     a_stop_now_waits_for_nobody,
     the_port_is_free_afterwards,
     two_proxies_on_one_port_are_refused,
     an_address_that_is_not_ours_is_refused,
+    ; at a pace:
+    a_kept_connection_is_told_on_its_next_answer,
+    clients_in_the_queue_are_served,
 );
 
 const SOON: Duration = Duration::from_secs(2);
@@ -34,7 +36,7 @@ fn an_idle_proxy_stops_at_once(driver: Driver) {
     for how in [Stop::Graceful, Stop::Now] {
         let mut stage = Stage::on(driver).cores(2).backend(answers("ok")).start();
         stage.get("/").expect(200, "ok");
-        assert!(stage.stop_beside(how).join().unwrap().0 < SOON);
+        stage.stop_beside(how).join().unwrap().0.expect_at_most(SOON);
     }
 }
 
@@ -45,7 +47,7 @@ fn what_runs_is_finished_and_told_that_it_was_the_last(driver: Driver) {
     client.send(get("/"));
     eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
     let stopping = stage.stop_beside(Stop::Graceful);
-    expect_closed(&stage);
+    expect_closed(stage.address());
     client.expect_silence(Duration::from_millis(300));
     cue.give();
     let response = client.response();
@@ -55,7 +57,8 @@ fn what_runs_is_finished_and_told_that_it_was_the_last(driver: Driver) {
     expect_finished(stopping);
 }
 
-fn a_kept_connection_is_told_on_its_next_answer(driver: Driver) {
+/// Who has been idle for a second is closed by a stop: a client that is later is not told.
+fn a_kept_connection_is_told_on_its_next_answer(driver: Driver, _: u32) {
     let cue = Cue::default();
     let slow = {
         let cue = cue.clone();
@@ -75,7 +78,7 @@ fn a_kept_connection_is_told_on_its_next_answer(driver: Driver) {
     let mut kept = stage.connect();
     assert!(!kept.get("/").closes());
     let stopping = stage.stop_beside(Stop::Graceful);
-    expect_closed(&stage);
+    expect_closed(stage.address());
     let last = kept.get("/");
     last.expect(200, "ok");
     assert!(last.closes());
@@ -90,12 +93,11 @@ fn a_connection_idle_for_long_is_closed(driver: Driver) {
     let mut idle = stage.connect();
     idle.get("/").expect(200, "ok");
     let stopping = stage.stop_beside(Stop::Graceful);
-    let took = idle.waits(Client::expect_end);
-    assert!(took < SOON, "{took:?}");
+    idle.waits(Client::expect_end).expect_at_most(SOON);
     expect_finished(stopping);
 }
 
-fn clients_in_the_queue_are_served(driver: Driver) {
+fn clients_in_the_queue_are_served(driver: Driver, _: u32) {
     let mut stage = Stage::on(driver).backend(answers("ok")).start();
     let mut clients: Vec<Client> = (0..200).map(|_| stage.connect()).collect();
     let stopping = stage.stop_beside(Stop::Graceful);
@@ -147,7 +149,9 @@ fn a_drain_has_an_end(driver: Driver) {
     client.send(get("/"));
     eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
     let (took, finished) = stage.stop_beside(Stop::Graceful).join().unwrap();
-    assert!(!finished && took >= Duration::from_millis(450) && took < SOON, "{took:?}");
+    assert!(!finished, "{took:?}");
+    took.expect_at_least(Duration::from_millis(450));
+    took.expect_at_most(SOON);
     // Told or cut, but not left hanging.
     if let Ok(response) = client.try_response() {
         response.expect_fault(503, "shutting_down");
@@ -163,7 +167,7 @@ fn a_stop_now_waits_for_nobody(driver: Driver) {
     let idle = stage.connect();
     eventually("it is asked", || stage.backend(0).requests().len(), |requests| *requests == 1);
     let (took, _) = stage.stop_beside(Stop::Now).join().unwrap();
-    assert!(took < SOON, "{took:?}");
+    took.expect_at_most(SOON);
     for mut client in [waiting, half, idle] {
         assert!(client.try_response().is_err());
     }
@@ -174,7 +178,7 @@ fn the_port_is_free_afterwards(driver: Driver) {
     let address = stage.address();
     stage.get("/").expect(200, "first");
     expect_finished(stage.stop_beside(Stop::Graceful));
-    expect_closed(&stage);
+    expect_closed(stage.address());
     let again = Stage::on(driver).cores(2).bind(address).backend(answers("second")).start();
     again.get("/").expect(200, "second");
 }
@@ -198,15 +202,8 @@ fn an_address_that_is_not_ours_is_refused(driver: Driver) {
 
 /// Fails unless the proxy stops before long, and because everything had finished.
 #[track_caller]
-fn expect_finished(stopping: JoinHandle<(Duration, bool)>) {
+fn expect_finished(stopping: JoinHandle<(Took, bool)>) {
     let (took, finished) = stopping.join().unwrap();
-    assert!(finished && took < 2 * SOON, "finished: {finished}, {took:?}");
-}
-
-#[track_caller]
-fn expect_closed(stage: &Stage) {
-    // At first a new connection is not answered at all, and would try again in a second.
-    let at_most = Duration::from_millis(100);
-    let connect = || TcpStream::connect_timeout(&stage.address(), at_most).is_err();
-    eventually("new connections are refused", connect, |refused| *refused);
+    assert!(finished, "{took:?}");
+    took.expect_at_most(2 * SOON);
 }

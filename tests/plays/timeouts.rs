@@ -1,13 +1,15 @@
 //! Plays of time: every wait has an end, which comes when it should and ends what it should.
 //!
 //! A timeout holds to a quarter of a second, the beat of the sweep; `expect_about` allows for a
-//! busy machine. Where a play sleeps, the passing of time is its subject.
+//! busy machine. Where a play sleeps, the passing of time is its subject. Who is slow but in time
+//! plays at a pace that the machine keeps.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     backend::{Script, plays},
     client::{Client, get},
+    pace::{Watch, ms},
     scripts::{answers, delays, never_answers, never_reads, ok, sends},
     stage::{Driver, Stage, expect_about},
     wire::Broken,
@@ -18,18 +20,20 @@ on_both_drivers!(
     a_trickle_does_not_prolong_a_head,
     a_connection_without_a_request_is_closed,
     a_body_that_stops_is_answered_with_408,
-    a_body_that_is_slow_may_go_on,
     an_idle_connection_is_closed,
     a_client_that_stops_reading_is_cut,
     a_backend_that_cannot_be_reached_is_answered_with_504,
     a_backend_that_stops_reading_is_answered_with_504,
     a_backend_that_does_not_answer_is_answered_with_504,
     a_trickle_does_not_prolong_a_response_head,
-    a_slow_request_does_not_count_against_its_backend,
     an_answer_that_stops_is_cut,
-    an_answer_that_is_slow_may_go_on,
     a_request_has_an_end_of_its_own,
     a_request_that_ends_in_the_middle_of_its_answer_is_cut,
+    ; at a pace:
+    a_body_that_is_slow_may_go_on,
+    a_busy_connection_is_not_idle,
+    a_slow_request_does_not_count_against_its_backend,
+    an_answer_that_is_slow_may_go_on,
     a_timeout_ends_nobody_else,
 );
 
@@ -40,9 +44,8 @@ fn a_head_that_does_not_end_is_answered_with_408(driver: Driver) {
     let stage = listening(driver, "client-header = \"500ms\"", answers("never"));
     for head in ["G", "GET / HTTP/1.1\r\nHost: a\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r"] {
         let mut client = stage.connect();
-        client.send(head);
         let took = client.waits(|client| {
-            let response = client.response();
+            let response = client.send(head).response();
             response.expect_fault(408, "request_timeout");
             assert!(response.closes());
         });
@@ -68,12 +71,13 @@ fn a_trickle_does_not_prolong_a_head(driver: Driver) {
 
 fn a_connection_without_a_request_is_closed(driver: Driver) {
     let stage = listening(driver, "client-header = \"500ms\", idle = \"5s\"", answers("never"));
+    let watch = Watch::start();
     let mut client = stage.connect();
-    let took = client.waits(|client| match client.try_response() {
+    match client.try_response() {
         Ok(response) => response.expect_fault(408, "request_timeout"),
         Err((broken, _)) => assert_eq!(broken, Broken::Ended),
-    });
-    expect_about(took, WAIT);
+    }
+    expect_about(watch.took(), WAIT);
     client.expect_end();
 }
 
@@ -82,8 +86,8 @@ fn a_body_that_stops_is_answered_with_408(driver: Driver) {
     for head in ["Content-Length: 100\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
     {
         let mut client = stage.connect();
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}"));
         let took = client.waits(|client| {
+            client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}"));
             let response = client.response();
             response.expect_fault(408, "request_timeout");
             assert!(response.closes());
@@ -94,24 +98,32 @@ fn a_body_that_stops_is_answered_with_408(driver: Driver) {
     assert!(stage.backend(0).requests().is_empty(), "no backend takes a part for the whole");
 }
 
-fn a_body_that_is_slow_may_go_on(driver: Driver) {
-    let stage =
-        listening(driver, "client-body = \"500ms\", client-header = \"500ms\"", answers("ok"));
+fn a_body_that_is_slow_may_go_on(driver: Driver, slower: u32) {
+    let wait = ms(WAIT * slower);
+    let timeouts = format!("client-body = {wait}, client-header = {wait}");
+    let stage = listening(driver, &timeouts, answers("ok"));
     let mut client = stage.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
-    client.send_slowly("abcdefgh", GAP).response().expect(200, "ok");
+    client.send_slowly("abcdefgh", GAP * slower).response().expect(200, "ok");
     client.get("/next").expect(200, "ok");
 }
 
 fn an_idle_connection_is_closed(driver: Driver) {
     let stage = listening(driver, "idle = \"500ms\"", answers("ok"));
     let mut client = stage.connect();
-    client.get("/").expect(200, "ok");
-    expect_about(client.waits(Client::expect_end), WAIT);
+    let took = client.waits(|client| {
+        client.get("/").expect(200, "ok");
+        client.expect_end();
+    });
+    expect_about(took, WAIT);
+}
+
+fn a_busy_connection_is_not_idle(driver: Driver, slower: u32) {
+    let stage = listening(driver, &format!("idle = {}", ms(WAIT * slower)), answers("ok"));
     let mut busy = stage.connect();
     for _ in 0..6 {
         busy.get("/").expect(200, "ok");
-        std::thread::sleep(GAP);
+        std::thread::sleep(GAP * slower);
     }
 }
 
@@ -166,17 +178,17 @@ fn a_backend_that_does_not_answer_is_answered_with_504(driver: Driver) {
 
 fn a_trickle_does_not_prolong_a_response_head(driver: Driver) {
     let stage =
-        pooled(driver, "response = \"500ms\"", trickles("", "HTTP/1.1 200 OK\r\nX: trickle"));
+        pooled(driver, "response = \"500ms\"", trickles("", "HTTP/1.1 200 OK\r\nX: trickle", GAP));
     let mut client = stage.connect();
     let took = client.waits(|client| client.get("/").expect_fault(504, "response_timeout"));
     expect_about(took, WAIT);
 }
 
-fn a_slow_request_does_not_count_against_its_backend(driver: Driver) {
-    let stage = pooled(driver, "response = \"300ms\"", answers("ok"));
+fn a_slow_request_does_not_count_against_its_backend(driver: Driver, slower: u32) {
+    let stage = pooled(driver, &format!("response = {}", ms(2 * GAP * slower)), answers("ok"));
     let mut client = stage.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n");
-    client.send_slowly("abcdef", GAP).response().expect(200, "ok");
+    client.send_slowly("abcdef", GAP * slower).response().expect(200, "ok");
 }
 
 fn an_answer_that_stops_is_cut(driver: Driver) {
@@ -198,10 +210,11 @@ fn an_answer_that_stops_is_cut(driver: Driver) {
     }
 }
 
-fn an_answer_that_is_slow_may_go_on(driver: Driver) {
+fn an_answer_that_is_slow_may_go_on(driver: Driver, slower: u32) {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n";
-    let stage =
-        pooled(driver, "body = \"500ms\", response = \"500ms\"", trickles(head, "abcdefgh"));
+    let wait = ms(WAIT * slower);
+    let slow = trickles(head, "abcdefgh", GAP * slower);
+    let stage = pooled(driver, &format!("body = {wait}, response = {wait}"), slow);
     stage.get("/").expect(200, "abcdefgh");
 }
 
@@ -218,7 +231,7 @@ fn a_request_has_an_end_of_its_own(driver: Driver) {
 
 fn a_request_that_ends_in_the_middle_of_its_answer_is_cut(driver: Driver) {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
-    let stage = pooled(driver, "request = \"500ms\"", trickles(head, "abcdefghijklmnop"));
+    let stage = pooled(driver, "request = \"500ms\"", trickles(head, "abcdefghijklmnop", GAP));
     let mut client = stage.connect();
     let took = client.waits(|client| {
         client.send(get("/"));
@@ -228,7 +241,7 @@ fn a_request_that_ends_in_the_middle_of_its_answer_is_cut(driver: Driver) {
     expect_about(took, WAIT);
 }
 
-fn a_timeout_ends_nobody_else(driver: Driver) {
+fn a_timeout_ends_nobody_else(driver: Driver, slower: u32) {
     let some = plays(|visit| {
         loop {
             let request = visit.request()?;
@@ -238,7 +251,7 @@ fn a_timeout_ends_nobody_else(driver: Driver) {
             visit.send(ok("ok"))?;
         }
     });
-    let stage = pooled(driver, "response = \"500ms\"", some);
+    let stage = pooled(driver, &format!("response = {}", ms(WAIT * slower)), some);
     let mut doomed: Vec<_> = (0..5).map(|_| stage.connect()).collect();
     for client in &mut doomed {
         client.send(get("/never"));
@@ -246,7 +259,7 @@ fn a_timeout_ends_nobody_else(driver: Driver) {
     // Descriptors come and go meanwhile: a deadline must strike only the one it was set for.
     let since = Instant::now();
     let mut kept = stage.connect();
-    while since.elapsed() < 2 * WAIT {
+    while since.elapsed() < 2 * WAIT * slower {
         stage.get("/").expect(200, "ok");
         kept.get("/").expect(200, "ok");
     }
@@ -264,12 +277,12 @@ fn pooled(driver: Driver, timeouts: &str, script: Script) -> Stage {
 }
 
 /// Sends a head at once and the rest byte by byte.
-fn trickles(head: &'static str, rest: &'static str) -> Script {
+fn trickles(head: &'static str, rest: &'static str, gap: Duration) -> Script {
     plays(move |visit| {
         visit.request()?;
         visit.send(head)?;
         for byte in rest.bytes() {
-            visit.pause(GAP)?;
+            visit.pause(gap)?;
             visit.send([byte])?;
         }
         visit.drain()

@@ -3,29 +3,38 @@
 //!
 //! What follows from a trial is held by the tables of `policy`; here it is that one is made at all.
 
+use std::time::Duration;
+
 use crate::{
     backend::{Script, plays},
     client::{Client, post},
     mortal::{Mood, Mortal},
+    pace::ms,
     scripts::{answers, never_answers},
     stage::{Driver, Stage, eventually},
 };
 
 on_both_drivers!(
+    ; at a pace:
     a_backend_comes_back_though_nothing_can_be_repeated,
     a_tunnel_decides_a_trial,
     who_uses_up_all_the_time_is_left_out,
 );
+
+/// How long one is left out, or a request may take.
+fn wait(slower: u32) -> String {
+    ms(Duration::from_millis(200) * slower)
+}
 
 /// Who answers the next dozen of POSTs.
 fn round_of_posts(client: &mut Client) -> String {
     (0..12).map(|_| client.send(post("/", "x")).response().text().to_owned()).collect()
 }
 
-fn a_backend_comes_back_though_nothing_can_be_repeated(driver: Driver) {
+fn a_backend_comes_back_though_nothing_can_be_repeated(driver: Driver, slower: u32) {
     let mortals = ["a", "b", "c"].map(Mortal::born);
     mortals[0].becomes(Mood::Says(503));
-    let setting = Stage::on(driver).pool("passive = { eject = \"200ms\" }");
+    let setting = Stage::on(driver).pool(&format!("passive = {{ eject = {} }}", wait(slower)));
     let setting = mortals.iter().fold(setting, |stage, mortal| stage.written(mortal.written()));
     let stage = setting.start();
     let mut client = stage.connect();
@@ -52,9 +61,9 @@ fn ails_then_upgrades() -> Script {
     })
 }
 
-fn a_tunnel_decides_a_trial(driver: Driver) {
+fn a_tunnel_decides_a_trial(driver: Driver, slower: u32) {
     let stage = Stage::on(driver)
-        .pool("passive = { eject = \"200ms\", max-failures = 2 }")
+        .pool(&format!("passive = {{ eject = {}, max-failures = 2 }}", wait(slower)))
         .backend(ails_then_upgrades())
         .backend(answers("b"))
         .start();
@@ -80,9 +89,10 @@ fn a_tunnel_decides_a_trial(driver: Driver) {
     eventually("it is back", || round(&mut client, "/"), |names| names.contains('a'));
 }
 
-fn who_uses_up_all_the_time_is_left_out(driver: Driver) {
+fn who_uses_up_all_the_time_is_left_out(driver: Driver, slower: u32) {
     let stage = Stage::on(driver)
-        .pool("timeouts = { request = \"200ms\" }\npassive = { eject = \"60s\" }")
+        .pool(&format!("timeouts = {{ request = {} }}", wait(slower)))
+        .pool("passive = { eject = \"60s\" }")
         .backend(never_answers())
         .backend(answers("b"))
         .start();

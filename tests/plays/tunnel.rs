@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::{
     backend::plays,
     client::Client,
+    pace::{Watch, ms},
     scripts::{SWITCHING, answers, upgrades_and_echoes},
     stage::{Driver, Stage, eventually, expect_about},
 };
@@ -23,6 +24,7 @@ on_both_drivers!(
     a_client_that_leaves_ends_the_tunnel,
     a_backend_that_leaves_ends_the_tunnel,
     an_idle_tunnel_is_ended,
+    ; at a pace:
     a_busy_tunnel_is_not_ended,
 );
 
@@ -101,7 +103,8 @@ fn a_backend_may_end_its_half_first(driver: Driver) {
     assert_eq!(client.wire().until_end().unwrap(), b"that is all");
     client.send("but I have ").send("more").half_close();
     eventually("the tunnel ends", || stage.count("tunnels"), |open| *open == 0);
-    assert!(stage.backend(0).heard().ends_with("but I have more"));
+    let heard = || stage.backend(0).heard();
+    eventually("all has arrived", heard, |heard| heard.ends_with("but I have more"));
 }
 
 fn much_passes_through_a_tunnel_both_ways_at_once(driver: Driver) {
@@ -177,24 +180,28 @@ fn an_idle_tunnel_is_ended(driver: Driver) {
         .listener("timeouts = { tunnel = \"500ms\" }")
         .backend(upgrades_and_echoes())
         .start();
-    let mut client = upgraded(&stage);
-    let took = client.waits(Client::expect_gone);
-    expect_about(took, Duration::from_millis(500));
+    let watch = Watch::start();
+    upgraded(&stage).expect_gone();
+    expect_about(watch.took(), Duration::from_millis(500));
     stage.expect_count("tunnels", 0);
 }
 
-fn a_busy_tunnel_is_not_ended(driver: Driver) {
+fn a_busy_tunnel_is_not_ended(driver: Driver, slower: u32) {
+    let of = |millis| Duration::from_millis(millis) * slower;
+    let (long, short) = (ms(of(500)), ms(of(300)));
     let stage = Stage::on(driver)
-        .listener("timeouts = { tunnel = \"500ms\", idle = \"300ms\", client-header = \"300ms\" }")
-        .pool("timeouts = { response = \"300ms\", body = \"300ms\" }")
+        .listener(&format!(
+            "timeouts = {{ tunnel = {long}, idle = {short}, client-header = {short} }}"
+        ))
+        .pool(&format!("timeouts = {{ response = {short}, body = {short} }}"))
         .backend(upgrades_and_echoes())
         .start();
     let mut client = upgraded(&stage);
     let since = Instant::now();
-    while since.elapsed() < Duration::from_millis(1_500) {
+    while since.elapsed() < of(1_500) {
         client.send("still here");
         assert_eq!(client.wire().bytes(10).as_deref(), Ok(&b"still here"[..]));
-        client.expect_silence(Duration::from_millis(150));
+        client.expect_silence(of(150));
     }
     client.half_close().expect_end();
 }

@@ -11,10 +11,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::sockopt;
+use rustix::{
+    fd::OwnedFd,
+    net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt},
+};
 
-/// How long any single read or write may take before the play fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long any single read or write may take before the play fails: longer than anybody looks for
+/// what follows from it (`stage::LOOKING`).
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The largest head a play reads: above every limit that a play sets.
 const HEAD_BYTES_MAX: usize = 256 << 10;
@@ -45,6 +49,13 @@ pub(crate) enum Framing {
     Chunked,
     /// Where the connection ends.
     UntilClose,
+}
+
+/// A socket that no child process inherits: kept open by one that another play starts, a port would
+/// not close with us.
+pub(crate) fn socket() -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap()
 }
 
 /// Names and values in order.

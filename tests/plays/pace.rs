@@ -1,0 +1,151 @@
+//! The pace of the machine, measured beside every play of time.
+//!
+//! That a busy machine is late, or one that stood still, is no doing of the proxy's: a thread that
+//! only sleeps notes how much later than it asked it is woken. Who says "no later than" allows for
+//! what was noted meanwhile. Where being late spoils the play itself, as a client's next byte comes
+//! too late and is timed out with good reason, the play is played again, slower.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+/// How long the sleeper asks to sleep.
+const NAP: Duration = Duration::from_millis(5);
+
+/// What is not worth a note: every machine is that late now and then.
+const PUNCTUAL: Duration = Duration::from_millis(5);
+
+/// How late a machine is, in all, that may have spoilt a play of usual pace.
+const SPOILS: Duration = Duration::from_millis(100);
+
+/// The slowest pace: a play that fails at this one has failed.
+const SLOWEST: u32 = 16;
+
+/// What the sleeper notes.
+struct Notes {
+    /// How late it has been woken in all.
+    late: Duration,
+    /// When it is to be woken next.
+    due: Instant,
+}
+
+fn notes() -> &'static Mutex<Notes> {
+    static NOTES: OnceLock<Mutex<Notes>> = OnceLock::new();
+    static SLEEPER: OnceLock<()> = OnceLock::new();
+    let noted =
+        NOTES.get_or_init(|| Mutex::new(Notes { late: Duration::ZERO, due: Instant::now() + NAP }));
+    SLEEPER.get_or_init(|| {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::sleep(NAP);
+                let mut notes = noted.lock().unwrap();
+                let late = notes.due.elapsed();
+                notes.late += worth_a_note(late);
+                notes.due = Instant::now() + NAP;
+            }
+        });
+    });
+    noted
+}
+
+fn worth_a_note(late: Duration) -> Duration {
+    if late > PUNCTUAL { late } else { Duration::ZERO }
+}
+
+/// How late this machine has been in all, up to now.
+fn late() -> Duration {
+    let notes = notes().lock().unwrap();
+    notes.late + worth_a_note(notes.due.elapsed())
+}
+
+/// A time that is being taken.
+pub(crate) struct Watch {
+    since: Instant,
+    late: Duration,
+}
+
+impl Watch {
+    /// Begins. Whatever sets off the time that is to be compared comes after this.
+    pub(crate) fn start() -> Watch {
+        Watch { late: late(), since: Instant::now() }
+    }
+
+    /// What it has come to.
+    pub(crate) fn took(&self) -> Took {
+        let time = self.since.elapsed();
+        Took { time, late: late() - self.late }
+    }
+}
+
+/// A time that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Took {
+    /// What it was.
+    pub(crate) time: Duration,
+    /// How late the machine was meanwhile.
+    pub(crate) late: Duration,
+}
+
+impl Took {
+    /// Fails if it was longer, the lateness of the machine apart.
+    #[track_caller]
+    pub(crate) fn expect_at_most(self, most: Duration) {
+        assert!(self.time <= most + self.late, "at most {most:?}, and {self:?}");
+    }
+
+    /// Fails if it was shorter.
+    #[track_caller]
+    pub(crate) fn expect_at_least(self, least: Duration) {
+        assert!(self.time >= least, "at least {least:?}, and {self:?}");
+    }
+}
+
+/// A time as a configuration has it.
+pub(crate) fn ms(time: Duration) -> String {
+    format!("\"{}ms\"", time.as_millis())
+}
+
+/// Plays at the usual pace. Where that fails and the machine was late meanwhile, which may have
+/// been why, plays again with all times twice as long; `play` is told how many times as long.
+pub(crate) fn at_a_pace(play: impl Fn(u32)) {
+    let mut slower = 1;
+    loop {
+        let watch = Watch::start();
+        let Err(why) = catch_unwind(AssertUnwindSafe(|| play(slower))) else { return };
+        let late = watch.took().late;
+        slower = next(slower, late).unwrap_or_else(|| resume_unwind(why));
+        eprintln!("the machine was {late:?} late: again, with times {slower} times as long");
+    }
+}
+
+/// The pace after one that has failed, if it may have been the machine.
+fn next(slower: u32, late: Duration) -> Option<u32> {
+    (late >= SPOILS * slower && slower < SLOWEST).then_some(slower * 2)
+}
+
+#[test]
+fn a_failure_counts_where_the_machine_was_punctual_and_at_the_slowest_pace() {
+    let ms = Duration::from_millis;
+    for (slower, late, expected) in [
+        (1, ms(0), None),
+        (1, ms(99), None),
+        (1, ms(100), Some(2)),
+        (8, ms(799), None),
+        (8, ms(800), Some(16)),
+        (16, ms(60_000), None),
+    ] {
+        assert_eq!(next(slower, late), expected, "{slower} {late:?}");
+    }
+}
+
+#[test]
+fn who_is_late_by_itself_is_not_excused() {
+    let watch = Watch::start();
+    std::thread::sleep(Duration::from_millis(60));
+    let took = watch.took();
+    took.expect_at_least(Duration::from_millis(60));
+    let late = Took { time: took.time, late: Duration::ZERO };
+    assert!(catch_unwind(|| late.expect_at_most(Duration::from_millis(59))).is_err());
+}
