@@ -7,6 +7,7 @@ mod admission;
 mod common;
 mod date;
 mod in_flight;
+mod in_force;
 mod logs;
 mod pool;
 mod queue;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     admission::Admitted,
     common::{Common, PoolShared},
     in_flight::InFlight,
+    in_force::InForce,
     pool::{Nobody, Picked, PoolView, Wanted},
     queue::Place,
     scratch::Scratch,
@@ -38,11 +40,9 @@ use crate::observe::{
     request_id::RequestId,
     writer::Outlet,
 };
-use crate::plan::Plan;
-use crate::policy::route::Router;
 use crate::shared::{
     counters::{Counter, Slab},
-    inbox::{Found, Message, Outbox},
+    inbox::Found,
     permits::Permits,
 };
 
@@ -57,16 +57,6 @@ const SCRATCHES_KEPT: usize = 256;
 
 /// Rounds of the sweep without much to do before memory is given back.
 const QUIET_ROUNDS: u32 = 4;
-
-/// A plan and what this worker made of it. Exchanges keep the one they began under.
-pub(crate) struct InForce {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) router: Router,
-    pub(crate) pools: Vec<PoolView>,
-    /// The worker's.
-    counters: Arc<Slab>,
-    outboxes: Arc<[Outbox]>,
-}
 
 /// What one core owns.
 pub(crate) struct Worker {
@@ -298,40 +288,6 @@ impl Worker {
     pub(crate) fn close_conns(&self) {
         for pool in &self.in_force().pools {
             pool.clear(&self.counters);
-        }
-    }
-}
-
-impl InForce {
-    fn new(common: &Common, core_index: usize, counters: Arc<Slab>) -> InForce {
-        let plan = Arc::clone(&common.plan);
-        let of_core = (core_index, common.cores);
-        let views = (0..).map(PoolId).zip(&plan.pools);
-        let pools =
-            views.map(|(id, pool)| PoolView::new(pool, id, of_core, common, &counters)).collect();
-        // The start has compiled every expression once: none can fail here.
-        let router = Router::compile(&plan.routes).unwrap_or_default();
-        InForce { plan, router, pools, counters, outboxes: Arc::clone(&common.outboxes) }
-    }
-
-    /// This worker's view of a pool.
-    #[inline]
-    pub(crate) fn pool(&self, id: PoolId) -> &PoolView {
-        &self.pools[id.index()]
-    }
-
-    /// Somebody waits no more in front of a pool: where that leaves room, it is the next one's.
-    pub(crate) fn left_the_queue(&self, pool: PoolId) {
-        if self.pool(pool).has_news_for_the_queue() {
-            self.made_room(pool);
-        }
-    }
-
-    /// A backend of a pool has room again: whoever waits first is called, here or on another core.
-    pub(crate) fn made_room(&self, pool: PoolId) {
-        if let Some(outbox) = self.pool(pool).call_next().and_then(|core| self.outboxes.get(core)) {
-            // Where its box is full it looks by itself within a quarter of a second.
-            outbox.send(Message::Room(pool));
         }
     }
 }
