@@ -9,6 +9,7 @@ mod date;
 mod in_flight;
 mod in_force;
 mod logs;
+mod peak;
 mod pool;
 mod queue;
 mod scratch;
@@ -19,7 +20,6 @@ use std::{
     sync::Arc,
 };
 
-use self::logs::Logs;
 pub(crate) use self::{
     admission::Admitted,
     common::{Common, PoolShared},
@@ -29,6 +29,7 @@ pub(crate) use self::{
     queue::Place,
     scratch::Scratch,
 };
+use self::{logs::Logs, peak::Peak};
 use crate::base::ids::PoolId;
 use crate::http::parse::HeadLimits;
 use crate::net::{
@@ -54,9 +55,6 @@ const BUFFERS_QUIET: usize = 16;
 
 /// Recycled heads kept per worker.
 const SCRATCHES_KEPT: usize = 256;
-
-/// Rounds of the sweep without much to do before memory is given back.
-const QUIET_ROUNDS: u32 = 4;
 
 /// What one core owns.
 pub(crate) struct Worker {
@@ -92,9 +90,7 @@ pub(crate) struct Worker {
     draining: Signal,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
-    quiet_rounds: Cell<u32>,
-    requests_seen: Cell<u64>,
-    busiest: Cell<usize>,
+    peak: Peak,
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: Events,
@@ -142,9 +138,7 @@ impl Worker {
             owed_by_listener,
             draining: Signal::default(),
             drained: Signal::default(),
-            quiet_rounds: Cell::new(0),
-            requests_seen: Cell::new(0),
-            busiest: Cell::new(0),
+            peak: Peak::default(),
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: Events::new(events, lost, level),
@@ -264,19 +258,9 @@ impl Worker {
         self.give_memory_back();
     }
 
-    /// After a peak: what the pools of buffers and the allocator keep goes back to the kernel once
-    /// fewer than a tenth of the peak's requests came for a second.
+    /// After a peak: what the pools of buffers and the allocator keep goes back to the kernel.
     fn give_memory_back(&self) {
-        let busy = self.counters.read(Counter::Requests);
-        let since = usize::try_from(busy - self.requests_seen.replace(busy)).unwrap_or(usize::MAX);
-        self.busiest.set(self.busiest.get().max(since));
-        if since > self.busiest.get() / 10 {
-            self.quiet_rounds.set(0);
-            return;
-        }
-        self.quiet_rounds.set(self.quiet_rounds.get() + 1);
-        if self.quiet_rounds.get() == QUIET_ROUNDS {
-            self.busiest.set(0);
+        if self.peak.is_over(self.counters.read(Counter::Requests)) {
             self.buffers.shrink(BUFFERS_QUIET);
             self.scratches.borrow_mut().truncate(BUFFERS_QUIET);
             self.logs.give_memory_back();
