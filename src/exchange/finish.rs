@@ -1,4 +1,5 @@
-//! The one end of every exchange: counters and the log.
+//! The one end of every try, which its backend is judged by; and of every exchange: counters and
+//! the log.
 //!
 //! What the log needs beyond the counters is noted only where the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.

@@ -22,8 +22,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) key: Option<u64>,
     /// Who has answered this client before, where that matters.
     pub(crate) pinned: Option<BackendId>,
-    /// Whether it may be lost: then it is no trial, unless there is nobody else or nothing else
-    /// comes that could be one.
+    /// Whether a failure would cost it its answer, as it cannot be asked again: then it is no
+    /// trial, unless there is nobody else or nothing else comes that could be one.
     pub(crate) careful: bool,
     /// Whether it has waited in line, and those who wait go before it no more.
     pub(crate) called: bool,
