@@ -37,6 +37,12 @@ impl Clock {
         micros
     }
 
+    /// Says what time it is.
+    #[cfg(test)]
+    pub(crate) fn set(&self, now: u64) {
+        self.now.set(now);
+    }
+
     /// Whether a deadline has come; 0 never does.
     #[inline]
     pub(crate) fn is_over(&self, deadline: u64) -> bool {

@@ -70,7 +70,13 @@ struct Entry {
     ended: Ended,
     idle: bool,
     used: bool,
+    /// Whom to tell when it has been idle for `STAY`.
+    stays: Option<Waker>,
 }
+
+/// For how long an idle client that may go on at once keeps what a burst of requests needs, and at
+/// most a round longer.
+const STAY: u64 = 250;
 
 /// The tag of descriptors that no listener has.
 pub(crate) const NO_TAG: u16 = u16::MAX;
@@ -121,6 +127,7 @@ impl Deadlines {
             ended: Ended::No,
             idle: false,
             used: true,
+            stays: None,
         };
         let slab = &mut *self.slab.borrow_mut();
         let index = if let Some(index) = slab.free.pop() {
@@ -214,6 +221,12 @@ impl Deadlines {
         for (index, entry) in slab.entries.iter_mut().enumerate() {
             if !entry.used || entry.ended != Ended::No {
                 continue;
+            }
+            if entry.idle
+                && entry.idle_since + STAY <= now
+                && let Some(waker) = entry.stays.take()
+            {
+                waker.wake();
             }
             if overdue(entry.write_by) {
                 entry.ends = Ends::Both;
@@ -337,6 +350,28 @@ impl Watched {
         slab.unlink(self.index);
     }
 
+    /// Whether it was idle so lately that its client may be one who asks again at once.
+    #[inline]
+    pub(crate) fn was_idle_lately(&self, now: u64) -> bool {
+        self.with(|entry| entry.idle_since != 0 && now <= entry.idle_since + STAY)
+    }
+
+    /// From now on this task is woken when the connection has been idle for a while.
+    #[inline]
+    pub(crate) fn stay(&self, waker: &Waker) {
+        self.with(|entry| {
+            if entry.stays.is_none() {
+                entry.stays = Some(waker.clone());
+            }
+        });
+    }
+
+    /// Whether that has not come to pass.
+    #[inline]
+    pub(crate) fn stays(&self) -> bool {
+        self.with(|entry| entry.stays.is_some())
+    }
+
     /// Ends whatever is waited for, and says why.
     pub(crate) fn end(&self, why: Ended) {
         self.with(|entry| {
@@ -356,7 +391,9 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
         slab.unlink(self.index);
-        slab.entries[self.index as usize].used = false;
+        let entry = &mut slab.entries[self.index as usize];
+        entry.used = false;
+        entry.stays = None;
         slab.free.push(self.index);
         // Give the room of a peak back once nobody is watched.
         if slab.free.len() == slab.entries.len() {
@@ -376,6 +413,11 @@ mod tests {
         collections::VecDeque,
         io::{Read, Write},
         os::{fd::AsRawFd, unix::net::UnixStream},
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+        task::Wake,
     };
 
     use super::*;
@@ -550,6 +592,41 @@ mod tests {
         deadlines.close_idle_since(20);
         let ended = sockets.iter().map(|socket| socket.watched.ended());
         assert!(ended.eq([Ended::Closed, Ended::Closed, Ended::No, Ended::No]));
+    }
+
+    #[test]
+    fn who_stays_is_told_once_it_has_been_idle_for_a_while() {
+        struct Told(AtomicU32);
+        impl Wake for Told {
+            fn wake(self: Arc<Told>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let deadlines = deadlines();
+        let told = Arc::new(Told(AtomicU32::new(0)));
+        let waker = Waker::from(Arc::clone(&told));
+        let Socket { watched, .. } = &Socket::new(&deadlines, Ends::Reading, 0);
+        let begun = deadlines.clock.now();
+        let round_at = |now| {
+            deadlines.clock.set(now);
+            deadlines.round();
+            (watched.stays(), told.0.load(Ordering::Relaxed))
+        };
+        assert!(!watched.was_idle_lately(begun), "it is new");
+        watched.idle(begun, 0);
+        assert!(
+            watched.was_idle_lately(begun + STAY) && !watched.was_idle_lately(begun + STAY + 1)
+        );
+        watched.stay(&waker);
+        watched.stay(&waker);
+        assert_eq!(Arc::strong_count(&told), 3, "one waker is kept");
+        assert_eq!(round_at(begun + STAY - 1), (true, 0));
+        watched.busy();
+        assert_eq!(round_at(begun + 2 * STAY), (true, 0), "it is not idle");
+        watched.idle(begun + 2 * STAY, 0);
+        assert_eq!(round_at(begun + 3 * STAY), (false, 1));
+        assert_eq!(round_at(begun + 4 * STAY), (false, 1));
+        assert_eq!(watched.ended(), Ended::No);
     }
 
     #[test]

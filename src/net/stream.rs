@@ -118,6 +118,27 @@ impl Stream {
         result
     }
 
+    /// As `readable`, of an idle client, for as long as `Watched` lets it stay; whether something
+    /// can be read.
+    #[inline]
+    pub(crate) async fn readable_soon(&self) -> io::Result<bool> {
+        let guard = OpGuard(&self.op_dropped, false);
+        let mut readable = pin!(self.shared().readable());
+        let mut stays = false;
+        let result = poll_fn(|cx| {
+            if stays && !self.watched().stays() {
+                return Poll::Ready(None);
+            }
+            self.watched().stay(cx.waker());
+            stays = true;
+            readable.as_mut().poll(cx).map(Some)
+        })
+        .await;
+        let Some(result) = result else { return Ok(false) };
+        guard.ended();
+        result.map(|()| true)
+    }
+
     /// Waits until there is room to write; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn writable(&self) -> io::Result<()> {
@@ -479,6 +500,27 @@ mod tests {
             drop(later.join().unwrap());
             assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 0);
             assert_eq!(ours.ended(), Ended::No);
+        });
+    }
+
+    #[test]
+    fn who_stays_waits_for_a_while_and_can_be_waited_for_again() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, deadlines, clock, buffers } = connected(Ends::Reading);
+            let sweeping = Rc::clone(&deadlines);
+            task(async move { sweeping.sweep(|| {}).await });
+            ours.watched().idle(clock.now(), 0);
+            peer.write_all(b"soon").unwrap();
+            assert!(ours.readable_soon().await.unwrap());
+            let mut buffer = buffers.take().unwrap();
+            assert_eq!(ours.recv_now(&mut buffer).unwrap(), 4);
+            assert!(!ours.readable_soon().await.unwrap(), "nothing comes");
+            peer.write_all(b" later").unwrap();
+            ours.readable().await.unwrap();
+            assert_eq!(ours.recv_now(&mut buffer).unwrap(), 6);
+            drop(ours);
+            peer.set_nonblocking(true).unwrap();
+            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
         });
     }
 

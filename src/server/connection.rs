@@ -2,10 +2,12 @@
 //!
 //! Thousands of these are idle at any moment, so what a task keeps while it waits is small: the
 //! stream, who the client is, and nothing else. Everything a request needs lives in one boxed
-//! future per burst of requests, and the buffer is taken when there is something to read.
+//! future per burst of requests, which outlasts it only for a client that asks again at once; the
+//! buffer is taken when there is something to read.
 
 use std::{
     future::Future,
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
@@ -81,6 +83,8 @@ struct Connection {
 enum After {
     /// Nothing: the next request may come.
     Idle,
+    /// As `Idle`, and the connection has joined the idle already.
+    Quiet,
     /// The first bytes of a head; `new` where they came in this burst.
     Partial { new: bool },
     /// The connection is to be closed.
@@ -97,7 +101,7 @@ impl Connection {
             match Box::pin(self.burst()).await {
                 After::Idle => self.idle(),
                 After::Partial { new: true } => self.read_by(self.timeouts().client_header),
-                After::Partial { new: false } => {}
+                After::Quiet | After::Partial { new: false } => {}
                 After::Close(Reuse::Linger) => {
                     return Box::pin(linger(&self.worker, &self.stream)).await;
                 }
@@ -129,24 +133,34 @@ impl Connection {
     async fn burst(&mut self) -> After {
         let worker = Rc::clone(&self.worker);
         let Ok(mut buffer) = worker.buffers.take() else { return After::Close(Reuse::Reset) };
-        let scanned = self.partial.len();
+        let mut scanned = self.partial.len();
         let new = scanned == 0;
         restore(&mut buffer, &mut self.partial);
         match self.stream.recv_now(&mut buffer) {
             Ok(count) if count > 0 => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let idle = buffer.is_empty();
                 self.keep(buffer);
                 return if idle { After::Idle } else { After::Partial { new: false } };
             }
             Ok(_) | Err(_) => return Box::pin(self.ended(buffer)).await,
         }
+        let asks_at_once = self.stream.watched().was_idle_lately(worker.clock.now());
         self.stream.watched().busy();
         if self.began == 0 && worker.logs.is_on(self.peer.listener) {
             self.began = clock::precise();
         }
         let mut client = self.client(buffer);
-        let after = requests(&worker, &mut client, scanned).await;
+        let after = loop {
+            let after = requests(&worker, &mut client, scanned).await;
+            if !asks_at_once || !matches!(after, After::Idle) {
+                break after;
+            }
+            scanned = 0;
+            if let Some(after) = self.stay(&mut client).await {
+                break after;
+            }
+        };
         self.began = if matches!(after, After::Partial { .. }) { client.began } else { 0 };
         if let Some(Reader { buffer, .. }) = client.reader {
             if let After::Partial { new: served } = after {
@@ -156,6 +170,35 @@ impl Connection {
             worker.buffers.give(buffer);
         }
         after
+    }
+
+    /// Waits, with all that a burst has at hand, for the next request of a client who asks again
+    /// as soon as it is answered; `None` when that has come.
+    async fn stay(&self, client: &mut Client) -> Option<After> {
+        let worker = &self.worker;
+        let Some(Reader { buffer, .. }) = client.reader.take() else {
+            return Some(After::Close(Reuse::Close));
+        };
+        worker.buffers.give(buffer);
+        self.idle();
+        match self.stream.readable_soon().await {
+            Ok(true) => {}
+            Ok(false) => return Some(After::Quiet),
+            Err(_) => return Some(After::Close(Reuse::Close)),
+        }
+        let Ok(mut buffer) = worker.buffers.take() else {
+            return Some(After::Close(Reuse::Reset));
+        };
+        let received = self.stream.recv_now(&mut buffer);
+        client.reader = Some(Reader { buffer, body: Incoming::Ended });
+        match received {
+            Ok(count) if count > 0 => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(After::Quiet),
+            Ok(_) | Err(_) => return Some(After::Close(Reuse::Close)),
+        }
+        self.stream.watched().busy();
+        client.began = if worker.logs.is_on(self.peer.listener) { clock::precise() } else { 0 };
+        None
     }
 
     fn client(&self, buffer: Buffer) -> Client {

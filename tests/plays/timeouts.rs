@@ -116,6 +116,12 @@ fn an_idle_connection_is_closed(driver: Driver) {
         client.expect_end();
     });
     expect_about(took, WAIT);
+    // One that asks at once again is waited for in another way, and no longer.
+    let mut quick = stage.connect();
+    for _ in 0..4 {
+        quick.get("/").expect(200, "ok");
+    }
+    expect_about(quick.waits(Client::expect_end), WAIT);
 }
 
 fn a_busy_connection_is_not_idle(driver: Driver, slower: u32) {
