@@ -22,7 +22,7 @@ use crate::net::{
 const ENTRIES: u32 = 256;
 
 /// No test and no blocking call of one may take longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a test on io_uring and on epoll. Where the kernel forbids io_uring this says so; in CI
 /// that is a failure.
