@@ -2,9 +2,9 @@
 //! for.
 //!
 //! A core neither formats nor writes. `Events` is the end that it holds, and tells nothing of one
-//! kind more than once a second; `Digest` decides for all cores together what people are told.
+//! kind more than once a second; what people are told of it says `digest`, for all cores together.
 
-use std::{cell::Cell, collections::HashMap};
+use std::cell::Cell;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -13,7 +13,7 @@ use crate::http::fault::Cause;
 use crate::plan::{BackendId, LogLevel, PoolId};
 use crate::policy::{
     retry::{Outcome, Refusal},
-    standing::{Change, State},
+    standing::Change,
 };
 use crate::shared::lost::Lost;
 
@@ -21,12 +21,7 @@ use crate::shared::lost::Lost;
 const WAITING_MAX: usize = 256;
 
 /// About one thing people are told at most once in so many milliseconds.
-const PERIOD_MS: u64 = 1_000;
-
-/// A backend out of reach is told of only after so many milliseconds: three failures in a row, for
-/// which the health thread leaves it out and says so, take two seconds where there is one core, as
-/// it passes over who refused it for one.
-const HELD_MS: u64 = 2_500;
+pub(super) const PERIOD_MS: u64 = 1_000;
 
 /// What a core tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +69,7 @@ pub(crate) enum Limit {
     Outgoing,
 }
 
-const LIMITS: usize = 4;
+pub(super) const LIMITS: usize = 4;
 
 /// The channel between the cores and whoever tells people.
 pub(crate) fn channel() -> (Sender<Event>, Receiver<Event>) {
@@ -151,213 +146,12 @@ fn is_due(last: &Cell<u64>, now: u64) -> bool {
     due
 }
 
-/// What people have been told, and what they are to be told.
-#[derive(Default)]
-pub(crate) struct Digest {
-    backends: HashMap<(PoolId, BackendId), Told>,
-    /// When each limit was told of last, in milliseconds.
-    limits: [Option<u64>; LIMITS],
-}
-
-/// What was told of a backend, and what was not yet.
-struct Told {
-    /// What people believe.
-    reachable: bool,
-    /// From when on they may be told of it.
-    due: u64,
-    /// It could not be reached, and people do not know.
-    lost: Option<Event>,
-    /// It could be reached after that.
-    found: Option<Event>,
-    /// In which ways the health thread has said that it is out, a bit for each.
-    out: u8,
-}
-
-impl Digest {
-    /// Takes an event; what is to be told at once, if anything.
-    pub(crate) fn observe(&mut self, event: Event, now: u64) -> Option<Event> {
-        let key = match event {
-            Event::Limit(limit) => {
-                let last = self.limits.get_mut(limit as usize)?;
-                let due = last.is_none_or(|last| now >= last + PERIOD_MS);
-                return due.then(|| {
-                    *last = Some(now);
-                    event
-                });
-            }
-            Event::Standing(pool, change) => {
-                if let Change::Backend { backend, to, .. } = change {
-                    self.backends.entry((pool, backend)).or_default().decided(to);
-                }
-                return Some(event);
-            }
-            Event::Tried(_) => return Some(event),
-            Event::End => return None,
-            Event::Unreachable(pool, backend, _) | Event::Reachable(pool, backend) => {
-                (pool, backend)
-            }
-        };
-        let told = self.backends.entry(key).or_default();
-        told.observe(event, now);
-        told.due(now)
-    }
-
-    /// What has become due since.
-    pub(crate) fn due(&mut self, now: u64) -> impl Iterator<Item = Event> {
-        self.backends.values_mut().filter_map(move |told| told.due(now))
-    }
-
-    /// How long until something becomes due, at most; none = nothing will.
-    pub(crate) fn waits(&self) -> Option<u64> {
-        self.backends.values().any(Told::waits).then_some(PERIOD_MS)
-    }
-}
-
-impl Default for Told {
-    fn default() -> Told {
-        Told { reachable: true, due: 0, lost: None, found: None, out: 0 }
-    }
-}
-
-impl Told {
-    /// A core could reach it, or could not. A loss is held back for a while, in which the health
-    /// thread may say it better.
-    fn observe(&mut self, event: Event, now: u64) {
-        if self.out != 0 {
-            return;
-        }
-        let is_loss = matches!(event, Event::Unreachable(..));
-        if is_loss && self.reachable && self.lost.is_none() {
-            self.due = self.due.max(now + HELD_MS);
-            self.lost = Some(event);
-        }
-        let is_news = !self.reachable || self.lost.is_some();
-        self.found = (!is_loss && is_news).then_some(event);
-    }
-
-    /// The health thread has decided, and says so itself: what it is by what cores see is its
-    /// business until it says that the backend is back.
-    fn decided(&mut self, to: State) {
-        let (way, is_out) = match to {
-            State::Up => (1, false),
-            State::Down => (1, true),
-            State::Admitted => (2, false),
-            State::Ejected | State::Returning => (2, true),
-            State::Closed => (4, false),
-            State::Open | State::HalfOpen => (4, true),
-        };
-        if is_out {
-            *self = Told { due: self.due, out: self.out | way, ..Told::default() };
-        } else {
-            self.out &= !way;
-        }
-    }
-
-    fn due(&mut self, now: u64) -> Option<Event> {
-        if now < self.due {
-            return None;
-        }
-        let event = if self.reachable { self.lost.take() } else { self.found.take() }?;
-        self.reachable = !self.reachable;
-        self.due = now + PERIOD_MS;
-        Some(event)
-    }
-
-    fn waits(&self) -> bool {
-        self.lost.is_some() || self.found.is_some()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::standing::Cause as Why;
 
     const DOWN: Event = Event::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
     const UP: Event = Event::Reachable(PoolId(0), BackendId(1));
-    const OTHER: Event = Event::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
-    const FULL: Event = Event::Limit(Limit::Connections);
-
-    /// What is told of these events; none = only time passes.
-    #[track_caller]
-    fn check(events: &[(u64, Option<Event>)], expected: &[(u64, Event)]) {
-        let mut digest = Digest::default();
-        let mut told = Vec::new();
-        for (now, event) in events {
-            let at_once = event.and_then(|event| digest.observe(event, *now));
-            told.extend(at_once.map(|event| (*now, event)));
-            told.extend(digest.due(*now).map(|event| (*now, event)));
-        }
-        assert_eq!(told, expected);
-        assert_eq!(digest.waits(), None, "nothing is left to be told");
-    }
-
-    #[test]
-    fn a_backend_is_told_of_when_it_goes_and_when_it_returns() {
-        let gone = [(5, Some(DOWN)), (9, Some(DOWN)), (2_504, None), (2_505, None)];
-        let back = [(3_000, Some(DOWN)), (4_000, Some(UP)), (4_001, Some(UP))];
-        check(&[&gone[..], &back].concat(), &[(2_505, DOWN), (4_000, UP)]);
-        let mut digest = Digest::default();
-        for (now, event) in [(5, DOWN), (6, OTHER)] {
-            assert_eq!(digest.observe(event, now), None);
-        }
-        assert_eq!(digest.due(2_506).count(), 2);
-    }
-
-    #[test]
-    fn a_backend_that_flaps_is_told_of_once_a_second_and_at_last_rightly() {
-        let flaps = [(5, Some(DOWN)), (6, Some(UP)), (7, Some(DOWN)), (8, Some(UP))];
-        let later = [(2_505, None), (3_505, None)];
-        check(&[&flaps[..], &later].concat(), &[(2_505, DOWN), (3_505, UP)]);
-        check(&[&flaps[..3], &later].concat(), &[(2_505, DOWN)]);
-    }
-
-    #[test]
-    fn what_the_health_thread_says_is_not_said_twice() {
-        let decided = |from, to| {
-            let (backend, cause) = (BackendId(1), Why::Elapsed);
-            let change = Change::Backend { backend, from, to, cause, lasted_ms: 7 };
-            Event::Standing(PoolId(0), change)
-        };
-        let ejected = decided(State::Admitted, State::Ejected);
-        let down = decided(State::Up, State::Down);
-        let (up, admitted) =
-            (decided(State::Down, State::Up), decided(State::Returning, State::Admitted));
-        check(
-            &[
-                (5, Some(DOWN)),
-                (400, Some(ejected)),
-                (410, Some(down)),
-                (500, Some(DOWN)),
-                (2_000, Some(up)),
-                (2_100, Some(UP)),
-                (2_200, Some(DOWN)),
-                (9_000, Some(admitted)),
-                (9_100, Some(UP)),
-                (20_000, Some(DOWN)),
-                (22_500, None),
-                (24_000, Some(UP)),
-            ],
-            &[
-                (400, ejected),
-                (410, down),
-                (2_000, up),
-                (9_000, admitted),
-                (22_500, DOWN),
-                (24_000, UP),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_limit_is_told_of_once_a_second() {
-        check(
-            &[(5, Some(FULL)), (9, Some(FULL)), (1_004, Some(FULL)), (1_005, Some(FULL))],
-            &[(5, FULL), (1_005, FULL)],
-        );
-        let other = Event::Limit(Limit::Descriptors);
-        check(&[(5, Some(FULL)), (6, Some(other))], &[(5, FULL), (6, other)]);
-    }
 
     #[test]
     fn a_core_tells_rarely_and_never_waits() {

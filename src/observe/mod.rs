@@ -1,10 +1,11 @@
 //! What is told about what happened: the access log and, later, metrics and traces.
 //!
-//! Nothing here decides anything. Lines are made on the core that ran the exchange and written by
-//! a thread of their own, so that no disk is ever waited for on a core.
+//! Nothing here decides anything but what people are told. Lines are made on the core that ran the
+//! exchange and written by a thread of their own, so that no disk is ever waited for on a core.
 
 pub(crate) mod access_log;
 pub(crate) mod dates;
+pub(crate) mod digest;
 pub(crate) mod events;
 pub(crate) mod record;
 pub(crate) mod request_id;

@@ -14,7 +14,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
 use super::standing;
-use crate::observe::events::{Digest, Event, Limit, Tried};
+use crate::observe::{
+    digest::Digest,
+    events::{Event, Limit, Tried},
+};
 use crate::plan::{BackendId, Plan, PoolId};
 use crate::policy::{
     retry::{Outcome, Refusal},
