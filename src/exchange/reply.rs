@@ -227,8 +227,10 @@ pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Excha
 
 impl Fetched {
     /// Whether the backend lets its connection be used again after this answer, and the answer
-    /// shows where it ends.
+    /// shows where it ends. Who sends 408 is about to close, whatever else it says (RFC 9110
+    /// §15.5.9).
     fn backend_keeps(&self, exchange: &Exchange) -> bool {
-        exchange.scratch.response.keep_alive && self.length != BodyLength::UntilClose
+        let head = &exchange.scratch.response;
+        head.keep_alive && head.status != 408 && self.length != BodyLength::UntilClose
     }
 }

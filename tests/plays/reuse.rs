@@ -17,6 +17,7 @@ on_both_drivers!(
     a_connection_is_used_again_and_again,
     each_request_under_way_has_its_own_connection,
     a_connection_closed_while_idle_is_noticed,
+    a_connection_that_was_given_up_is_not_used_again,
     a_stale_connection_is_hidden_from_a_get,
     a_stale_connection_is_hidden_where_all_places_are_taken,
     a_stale_connection_is_hidden_only_where_the_request_may_be_repeated,
@@ -73,6 +74,17 @@ fn a_connection_closed_while_idle_is_noticed(driver: Driver) {
     }
     assert_eq!(stage.count("backend_connections_stale_total"), 0);
     assert_eq!(stage.count("retries_total"), 0);
+}
+
+/// RFC 9110 §15.5.9: who sends 408 wants to close the connection, and may forget to say so.
+fn a_connection_that_was_given_up_is_not_used_again(driver: Driver) {
+    let raw = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate";
+    let stage = Stage::on(driver).backend(sends(raw)).start();
+    let mut client = stage.connect();
+    for visits in 1..=3 {
+        client.get("/").expect(408, "late");
+        assert_eq!(stage.backend(0).visits(), visits);
+    }
 }
 
 /// Answers once on its first connection, then closes it upon the second request; answers well on

@@ -45,11 +45,15 @@ pub(crate) fn response(
     let spoken_of = body == BodyLength::None && (head.status == 304 || to.method == Method::Head);
     let headless = matches!(head.status, 100..=199 | 204);
     let switching = head.status == 101;
+    // What a client is told to change to is nothing without its name (RFC 9110 §15.5.22), and we
+    // relay the change. HTTP/1.0 cannot change.
+    let demanding =
+        head.status == 426 && to.version == Version::Http11 && head.headers.contains(Name::Upgrade);
     let Headers { fields, .. } = &mut head.headers;
     for field in fields {
         let kept = match field.known {
             Name::ContentLength => spoken_of && !headless,
-            Name::Upgrade => switching,
+            Name::Upgrade => switching || demanding,
             known => !HOP_BY_HOP.contains(known),
         };
         field.removed |= !kept;
@@ -63,6 +67,9 @@ pub(crate) fn response(
     }
     if !head.headers.contains(Name::Date) {
         head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
+    }
+    if demanding {
+        head.headers.push(Name::Connection, b"connection", b"upgrade");
     }
     let reply = reply(body, to);
     match (reply.keep_alive, to.version) {
@@ -206,7 +213,15 @@ mod tests {
             "HTTP/1.1 426 Upgrade Required",
             &format!("Date: x\r\n{fields}"),
             &leaves,
-            "Date: x\r\nA: 1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n",
+            "Date: x\r\nUpgrade: websocket\r\nA: 1\r\nconnection: upgrade\r\n\
+             connection: close\r\ntransfer-encoding: chunked\r\n",
+        );
+        let to_10 = ToClient { version: Version::Http10, ..leaves };
+        check_answer(
+            "HTTP/1.1 426 Upgrade Required",
+            &format!("Date: x\r\n{fields}"),
+            &to_10,
+            "Date: x\r\nA: 1\r\nconnection: close\r\n",
         );
     }
 }
