@@ -1,5 +1,7 @@
 //! Plays of requests that are asked again: with their bodies, in time, and what stands when nobody
 //! answers better.
+//!
+//! The second backend reads as strictly as the first: what it is sent must be a whole request.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ on_both_drivers!(
     a_post_is_not_sent_again_however_small,
     refusals_are_counted_by_reason,
     retries_keep_to_their_budget,
+    a_body_that_is_asked_for_again_is_sent_again,
     ; at a pace:
     a_try_that_takes_too_long_makes_room_for_another,
 );
@@ -195,4 +198,19 @@ fn retries_keep_to_their_budget(driver: Driver) {
     let at_most = 11 + since.elapsed().as_secs();
     assert!((10..=at_most).contains(&retries), "{retries}");
     stage.expect_count("retries_refused_total{reason=\"budget_spent\"}", 20 - retries);
+}
+
+/// A status that is retried came when the body had been given up: the second backend was sent a
+/// length without a body, and would have taken the next request for it.
+fn a_body_that_is_asked_for_again_is_sent_again(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("retry = { attempts = 2, on = [\"503\"] }\ntimeouts = { response = \"2s\" }")
+        .backend(sends("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"))
+        .backend(answers_each(|request| ok(String::from_utf8_lossy(&request.body)).into_bytes()))
+        .start();
+    let mut client = stage.connect();
+    for _ in 0..4 {
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
+        client.response().expect(200, "hello");
+    }
 }

@@ -29,6 +29,7 @@ on_both_drivers!(
     a_body_that_no_backend_took_is_never_a_request,
     a_body_whose_backend_died_is_never_a_request,
     lingering_ends,
+    an_answer_cut_for_its_clients_fault_does_not_look_whole,
 );
 
 const REFUSAL: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
@@ -259,4 +260,23 @@ fn refused(client: &mut Client, head: &str, status: u16, code: &str) {
     response.expect_fault(status, code);
     assert!(response.closes());
     client.expect_end();
+}
+
+/// An answer without a length was ended with the last chunk when it was we who ended it.
+fn an_answer_cut_for_its_clients_fault_does_not_look_whole(driver: Driver) {
+    let stage = Stage::on(driver)
+        .backend(plays(|visit| {
+            visit.head()?;
+            visit.send("HTTP/1.1 200 OK\r\n\r\nthe beginning")?;
+            visit.drain()
+        }))
+        .start();
+    for body in ["nonsense\r\n", "5\r\nhello0\r\n"] {
+        let mut client = stage.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let head = client.response_head("POST").unwrap();
+        client.send(body);
+        let end = client.wire().body(head.framing);
+        assert!(matches!(end, Err(Broken::Cut | Broken::Reset)), "{end:?}");
+    }
 }

@@ -23,6 +23,7 @@ on_both_drivers!(
     interim_responses_keep_their_order,
     interim_responses_without_end_are_a_fault,
     an_unasked_switch_of_protocols_is_a_fault,
+    a_backend_that_says_nothing_to_an_expectation_is_at_fault,
 );
 
 const GO_AHEAD: &str = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -165,4 +166,18 @@ fn interim_responses_without_end_are_a_fault(driver: Driver) {
 fn an_unasked_switch_of_protocols_is_a_fault(driver: Driver) {
     let stage = Stage::on(driver).backend(sends(crate::scripts::SWITCHING)).start();
     stage.get("/").expect_fault(502, "backend_protocol");
+}
+
+/// The client, which rightly waited for 100 (Continue), was told that it was late.
+fn a_backend_that_says_nothing_to_an_expectation_is_at_fault(driver: Driver) {
+    let stage = Stage::on(driver)
+        .listener("timeouts = { client-body = \"500ms\" }")
+        .backend(plays(|visit| {
+            visit.head()?;
+            visit.drain()
+        }))
+        .start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.response().expect_fault(504, "response_timeout");
 }

@@ -5,6 +5,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,9 @@ on_both_drivers!(
     a_listener_has_a_limit_of_its_own,
     a_connection_that_ends_makes_room,
     a_crowd_of_slow_heads_does_not_slow_others,
+    two_limits_at_once_stay_exact,
+    ; at a pace:
+    who_is_turned_away_sees_why_whatever_it_sends,
 );
 
 fn a_head_may_be_so_large_and_no_larger(driver: Driver) {
@@ -259,4 +263,65 @@ fn a_crowd_of_slow_heads_does_not_slow_others(driver: Driver) {
             Err((broken, _)) => assert_eq!(broken, Broken::Reset, "more was sent than is borne"),
         }
     }
+}
+
+/// At both limits a connection was closed to make room, the newcomer refused all the same, and its
+/// permit given back twice.
+fn two_limits_at_once_stay_exact(driver: Driver) {
+    let cue = Cue::default();
+    let stage = Stage::on(driver)
+        .limits("connections = 3")
+        .listener("max-connections = 1")
+        .sections("[listener.other]\nbind = \"127.0.0.1:0\"\npool = \"app\"")
+        .backend(answers_on(&cue, "ok"))
+        .start();
+    let other = || Client::connect(stage.address_of("other"));
+    let overloaded = |mut client: Client| {
+        client.send_what_is_taken(get("/")).response().expect_fault(503, "overloaded");
+    };
+    let mut asking = vec![stage.connect(), other()];
+    for client in &mut asking {
+        client.send(get("/"));
+    }
+    eventually("both ask", || stage.backend(0).requests().len(), |count| *count == 2);
+    // An idle one of the other listener makes room for nobody whose own listener is full.
+    for _ in 0..3 {
+        let mut idle = other();
+        idle.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+        assert_eq!(idle.response().status, 204);
+        overloaded(stage.connect());
+        drop(idle);
+        stage.expect_count("connections", 2);
+    }
+    assert_eq!(stage.count("connections_idle_evicted_total"), 0);
+    asking.push(other());
+    asking[2].send(get("/"));
+    eventually("three ask", || stage.backend(0).requests().len(), |count| *count == 3);
+    overloaded(other());
+    cue.give();
+    for client in &mut asking {
+        client.response().expect(200, "ok");
+    }
+}
+
+/// A client that was turned away with 503 and sent on was reset before it could read that.
+fn who_is_turned_away_sees_why_whatever_it_sends(driver: Driver, _: u32) {
+    let cue = Cue::default();
+    let stage = Stage::on(driver).limits("connections = 1").backend(answers_on(&cue, "ok")).start();
+    let mut asking = stage.connect();
+    asking.send(get("/"));
+    eventually("one asks", || stage.backend(0).requests().len(), |count| *count == 1);
+    for _ in 0..5 {
+        let mut client = stage.connect();
+        // Sent when the answer is there and the connection, but for us, closed.
+        thread::sleep(Duration::from_millis(20));
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+        for _ in 0..10 {
+            client.send([b'x'; 10_000]);
+        }
+        client.response().expect_fault(503, "overloaded");
+        client.expect_end();
+    }
+    cue.give();
+    asking.response().expect(200, "ok");
 }

@@ -55,6 +55,5 @@ mod timeouts;
 mod logs;
 
 mod process;
-mod review;
 mod stop;
 mod told;

@@ -25,6 +25,7 @@ on_both_drivers!(
     a_reset_where_the_end_is_the_length_stays_cut,
     a_client_of_1_0_sees_a_cut_as_a_reset,
     a_cut_is_counted_and_the_next_request_is_served,
+    urgent_data_in_a_long_answer_cuts_it,
 );
 
 const UNASKED: &str = "backend_connections_closed_total{reason=\"unasked\"}";
@@ -296,4 +297,23 @@ fn a_cut_is_counted_and_the_next_request_is_served(driver: Driver) {
     stage.get("/2").expect(200, "good");
     let targets: Vec<_> = stage.backend(0).heads().into_iter().map(|head| head.start).collect();
     assert_eq!(targets, ["GET /1 HTTP/1.1", "GET /2 HTTP/1.1"]);
+}
+
+/// On epoll the relay of a long answer span for ever: readable, and nothing to splice.
+fn urgent_data_in_a_long_answer_cuts_it(driver: Driver) {
+    let stage = Stage::on(driver)
+        .backend(plays(|visit| {
+            visit.request()?;
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+            visit.send([b'x'; 200_000])?;
+            visit.pause(Duration::from_millis(100))?;
+            visit.urgent(b'!');
+            visit.send([b'x'; 200_000])?;
+            visit.drain()
+        }))
+        .start();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    let end = client.try_response();
+    assert!(matches!(end, Err((Broken::Cut | Broken::Reset, Some(_)))), "{end:?}");
 }

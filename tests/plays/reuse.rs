@@ -3,7 +3,7 @@
 //! A backend may close a kept connection at any moment; a client must not notice where the
 //! standard allows to ask again (RFC 9112 §9.3.1).
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use crate::{
     backend::{Script, plays},
@@ -30,6 +30,7 @@ on_both_drivers!(
     an_origin_that_closes_idle_connections_is_no_fault,
     ; at a pace:
     a_post_prefers_a_young_connection,
+    a_body_that_cannot_be_sent_again_goes_on_a_young_connection,
 );
 
 const IDLE: &str = "backend_connections{state=\"idle\"}";
@@ -273,4 +274,17 @@ fn an_origin_that_closes_idle_connections_is_no_fault(driver: Driver) {
             });
         }
     });
+}
+
+/// A body that is streamed is as little repeatable as a POST, whatever the method.
+fn a_body_that_cannot_be_sent_again_goes_on_a_young_connection(driver: Driver, _: u32) {
+    let stage = Stage::on(driver).backend(answers("ok")).start();
+    let mut client = stage.connect();
+    client.get("/").expect(200, "ok");
+    let put = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    client.send(put).response().expect(200, "ok");
+    assert_eq!(stage.backend(0).visits(), 1);
+    thread::sleep(Duration::from_millis(1_500));
+    client.send(put).response().expect(200, "ok");
+    assert_eq!(stage.backend(0).visits(), 2);
 }

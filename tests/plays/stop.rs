@@ -3,7 +3,15 @@
 //! Graceful and at once, through the handle of the library; the signals of the binary are in
 //! `process.rs`. Starting where another listens stands here too: it is about the same port.
 
-use std::{thread::JoinHandle, time::Duration};
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use ringway::Stop;
 
@@ -25,6 +33,7 @@ on_both_drivers!(
     the_port_is_free_afterwards,
     two_proxies_on_one_port_are_refused,
     an_address_that_is_not_ours_is_refused,
+    a_client_that_is_let_in_is_served_by_a_stop,
     ; at a pace:
     a_kept_connection_is_told_on_its_next_answer,
     clients_in_the_queue_are_served,
@@ -206,4 +215,35 @@ fn expect_finished(stopping: JoinHandle<(Took, bool)>) {
     let (took, finished) = stopping.join().unwrap();
     assert!(finished, "{took:?}");
     took.expect_at_most(2 * SOON);
+}
+
+/// A drain that found no connection open was over before it had looked into the queue.
+fn a_client_that_is_let_in_is_served_by_a_stop(driver: Driver) {
+    for _ in 0..10 {
+        let mut stage = Stage::on(driver).backend(answers("served")).start();
+        let address = stage.address();
+        let served = Arc::new(AtomicUsize::new(0));
+        let hammering: Vec<_> = (0..4)
+            .map(|_| {
+                let served = Arc::clone(&served);
+                thread::spawn(move || hammer(address, &served))
+            })
+            .collect();
+        eventually("they hammer", || served.load(SeqCst), |served| *served > 20);
+        let stopping = stage.stop_beside(Stop::Graceful);
+        assert!(stopping.join().unwrap().1, "it finished by itself");
+        for hammer in hammering {
+            hammer.join().unwrap();
+        }
+    }
+}
+
+/// Asks on connection after connection until none is made; each must be served.
+fn hammer(address: SocketAddr, served: &AtomicUsize) {
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        let mut client = Client::over(stream);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.response().expect(200, "served");
+        served.fetch_add(1, SeqCst);
+    }
 }

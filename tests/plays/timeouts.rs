@@ -4,13 +4,16 @@
 //! busy machine. Where a play sleeps, the passing of time is its subject. Who is slow but in time
 //! plays at a pace that the machine keeps.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    backend::{Script, plays},
+    backend::{Cue, Script, plays},
     client::{Client, get},
     pace::{Watch, ms},
-    scripts::{answers, delays, never_answers, never_reads, ok, sends},
+    scripts::{answers, chunk, delays, never_answers, never_reads, ok, sends},
     stage::{Driver, Stage, expect_about},
     wire::Broken,
 };
@@ -29,6 +32,8 @@ on_both_drivers!(
     an_answer_that_stops_is_cut,
     a_request_has_an_end_of_its_own,
     a_request_that_ends_in_the_middle_of_its_answer_is_cut,
+    a_response_head_has_an_end_even_behind_an_upload,
+    a_request_ends_though_its_client_does_not_read,
     ; at a pace:
     a_body_that_is_slow_may_go_on,
     a_busy_connection_is_not_idle,
@@ -313,4 +318,45 @@ fn trickle(mut stream: &std::net::TcpStream, text: &str) {
         }
         std::thread::sleep(GAP / 3);
     }
+}
+
+/// While an upload went on, the wait for the head had no end; it was given one when the upload
+/// ended, and lost it with the first bytes of the head.
+fn a_response_head_has_an_end_even_behind_an_upload(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("timeouts = { response = \"500ms\" }")
+        .backend(plays(|visit| {
+            visit.request()?;
+            visit.send("HTTP/1.1 200 OK\r\n")?;
+            visit.wait_for(&Cue::default())
+        }))
+        .start();
+    let mut client = stage.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(chunk("hello"));
+    thread::sleep(Duration::from_millis(100));
+    let took = client.waits(|client| {
+        client.send("0\r\n\r\n").response().expect_fault(504, "response_timeout");
+    });
+    expect_about(took, Duration::from_millis(500));
+}
+
+/// The time for the whole request ended no wait for the client to read.
+fn a_request_ends_though_its_client_does_not_read(driver: Driver) {
+    let stage = Stage::on(driver)
+        .pool("timeouts = { request = \"500ms\" }")
+        .backend(plays(|visit| {
+            visit.request()?;
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+            while visit.send([b'x'; 65_536]).is_ok() {}
+            Ok(())
+        }))
+        .start();
+    let mut client = stage.connect();
+    let took = client.waits(|client| {
+        client.send(get("/"));
+        assert_eq!(client.response_head("GET").unwrap().status, 200);
+        stage.expect_count("connections", 0);
+    });
+    expect_about(took, Duration::from_millis(500));
 }
