@@ -41,7 +41,8 @@ async fn wait_until_called(
     let by = clock::earlier(exchange.deadline, timeout);
     let raw = client.stream.raw();
     let is_picky = !exchange.scratch.tried.is_empty();
-    let place = Place::take(&exchange.in_force, exchange.pool, by, raw, is_picky);
+    let now = worker.clock.now();
+    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, raw), is_picky);
     let mut place = place.ok_or(Cause::QueueFull)?;
     exchange.called = true;
     // Whether there may be more to learn from the client's socket than that it closes.

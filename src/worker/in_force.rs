@@ -48,9 +48,11 @@ impl InForce {
 
     /// A backend of a pool has room again: whoever waits first is called, here or on another core.
     pub(crate) fn made_room(&self, pool: PoolId) {
-        if let Some(outbox) = self.pool(pool).call_next().and_then(|core| self.outboxes.get(core)) {
-            // Where its box is full it looks by itself within a quarter of a second.
-            outbox.send(Message::Room(pool));
+        let view = self.pool(pool);
+        let Some(core) = view.call_next() else { return };
+        // Where its box is full it looks by itself within a quarter of a second.
+        if !self.outboxes.get(core).is_some_and(|outbox| outbox.send(Message::Room(pool))) {
+            view.call_own();
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -30,6 +30,7 @@ on_both_drivers!(
     a_client_that_leaves_gives_its_place_up_at_once,
     a_client_with_more_to_say_waits_like_all_others,
     room_made_on_one_core_is_found_by_another,
+    no_core_keeps_the_room_that_it_makes,
     who_is_asked_again_waits_in_line_too,
     who_waits_for_another_backend_is_in_nobodys_way,
     a_tunnel_has_its_place_until_its_end,
@@ -97,6 +98,36 @@ fn room_made_on_one_core_is_found_by_another(driver: Driver) {
         .start();
     eight_ask_thrice(&stage);
     assert_eq!(most.load(SeqCst), 1);
+}
+
+/// However many wait on either core, and whichever has the backend: all get their turns.
+fn no_core_keeps_the_room_that_it_makes(driver: Driver) {
+    const CLIENTS: usize = 12;
+    let stage = one_at_once(driver)
+        .cores(2)
+        .pool("queue = { size = 20, timeout = \"60s\" }")
+        .backend(counts(&Arc::default(), 1))
+        .start();
+    let begin = Barrier::new(CLIENTS);
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (stage, begin) = (&stage, &begin);
+            scope.spawn(move || {
+                let mut connection = stage.connect();
+                begin.wait();
+                for _ in 0..8 {
+                    connection.get(&format!("/{client}")).expect(200, "counted");
+                }
+            });
+        }
+    });
+    let requests = stage.backend(0).requests();
+    let firsts = (0..CLIENTS).map(|client| {
+        let target = format!("/{client}");
+        requests.iter().position(|request| request.target() == target).unwrap()
+    });
+    let last = firsts.max().unwrap();
+    assert!(last < 3 * CLIENTS, "somebody was the {last}th of {}", requests.len());
 }
 
 fn a_full_backend_is_passed_over(driver: Driver) {

@@ -126,6 +126,13 @@ impl PoolView {
         self.queue.as_ref()?.call()
     }
 
+    /// The same, where no other core can be told.
+    pub(super) fn call_own(&self) {
+        if let Some(queue) = &self.queue {
+            queue.call_own();
+        }
+    }
+
     /// Whether it is worth a look for whoever waits: there is room, or nobody to wait for.
     pub(super) fn has_news_for_the_queue(&self) -> bool {
         let who = self.standing.usable() | self.standing.on_trial();
