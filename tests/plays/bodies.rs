@@ -268,7 +268,9 @@ fn named(trailers: &[(String, String)]) -> Vec<String> {
 
 /// Bytes without a period that any buffer has.
 fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|at| b'a' + (at % 23) as u8).collect()
+    let mut bytes = b"abcdefghijklmnopqrstuvw".repeat(size / 23 + 1);
+    bytes.truncate(size);
+    bytes
 }
 
 fn text(size: usize) -> String {

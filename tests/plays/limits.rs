@@ -260,7 +260,8 @@ fn a_crowd_of_slow_heads_does_not_slow_others(driver: Driver) {
     for client in &mut crowd {
         match client.try_response() {
             Ok(response) => response.expect_fault(408, "request_timeout"),
-            Err((broken, _)) => assert_eq!(broken, Broken::Reset, "more was sent than is borne"),
+            // More was sent than is borne, or nothing before it was too late.
+            Err((broken, _)) => assert!(matches!(broken, Broken::Reset | Broken::Ended)),
         }
     }
 }

@@ -39,8 +39,9 @@ on_both_drivers!(
     a_moved_file_is_left_alone_once_logs_are_reopened,
     a_directory_that_is_gone_keeps_nobody_waiting,
     a_full_disk_keeps_nobody_waiting_and_its_lines_are_counted,
-    a_slow_reader_keeps_nobody_waiting_and_dropped_lines_are_told,
     a_file_that_cannot_be_opened_is_named_and_nothing_starts,
+    ; at a pace:
+    a_slow_reader_keeps_nobody_waiting_and_dropped_lines_are_told,
 );
 
 /// The keys of a line, in the order that is published.
@@ -539,7 +540,8 @@ fn a_full_disk_keeps_nobody_waiting_and_its_lines_are_counted(driver: Driver) {
     assert!(note["time"].is_string());
 }
 
-fn a_slow_reader_keeps_nobody_waiting_and_dropped_lines_are_told(driver: Driver) {
+/// A stop waits five seconds for a reader, which is to have read all by then.
+fn a_slow_reader_keeps_nobody_waiting_and_dropped_lines_are_told(driver: Driver, _: u32) {
     let folder = Folder::new();
     let made = std::process::Command::new("mkfifo").arg(folder.path()).status().unwrap();
     assert!(made.success());

@@ -181,12 +181,14 @@ impl Mortal {
         }
     }
 
-    /// Waits until that many more requests have come.
+    /// Waits until that many more requests have come, for each as long as for all.
     #[track_caller]
     pub(crate) fn expect_more_requests(&self, count: usize) {
         let before = self.requests();
         let what = format!("{count} more requests than {before} to {}", self.shared.name);
-        eventually(&what, || self.requests(), |requests| *requests >= before + count);
+        for more in 1..=count {
+            eventually(&what, || self.requests(), |requests| *requests >= before + more);
+        }
     }
 }
 

@@ -81,7 +81,7 @@ fn a_backend_never_has_more_in_flight_than_it_may(driver: Driver) {
         let most = Arc::default();
         let stage = Stage::on(driver)
             .each(&format!("max-in-flight = {allowed}"))
-            .pool("queue = { size = 10 }")
+            .pool("queue = { size = 10, timeout = \"1m\" }")
             .backend(counts(&most, allowed))
             .start();
         eight_ask_thrice(&stage);
@@ -93,7 +93,7 @@ fn room_made_on_one_core_is_found_by_another(driver: Driver) {
     let most = Arc::default();
     let stage = one_at_once(driver)
         .cores(2)
-        .pool("queue = { size = 10 }")
+        .pool("queue = { size = 10, timeout = \"1m\" }")
         .backend(counts(&most, 1))
         .start();
     eight_ask_thrice(&stage);
