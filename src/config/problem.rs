@@ -4,7 +4,7 @@
 //! the line with a caret under the spot. Drawing is left to annotate-snippets, which this file
 //! wraps alone.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
@@ -89,7 +89,7 @@ impl Problem {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut main = Group::with_title(level.primary_title(self.title.as_str()));
+        let mut main = Group::with_title(level.primary_title(short(&self.title)));
         let mut shown: Vec<u16> = Vec::new();
         for mark in &self.marks {
             let Some(source) = sources.of(mark.place) else { continue };
@@ -105,7 +105,7 @@ impl Problem {
         }
         let mut report: Vec<Group> = vec![main];
         for help in &self.help {
-            let text = normalize_untrusted_str(help);
+            let text = normalize_untrusted_str(&short(help));
             report.push(Group::with_title(Level::HELP.secondary_title(text)));
         }
         let drawn: Vec<String> = if self.marks.is_empty() {
@@ -128,6 +128,17 @@ impl Problem {
             annotations.push(kind.span(mark.place.range()).label(mark.label.as_str()));
         }
         annotations
+    }
+}
+
+/// Most characters of a title or of help, which repeat what was written however long it is.
+const SAID_CHARS_MAX: usize = 300;
+
+/// A text, cut where nobody reads on.
+fn short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SAID_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
     }
 }
 

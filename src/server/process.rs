@@ -33,7 +33,10 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
-    let report = Box::new(|line: &str| info!("{line}"));
+    let report = Box::new(|is_worse, line: &str| match is_worse {
+        true => warn!("{line}"),
+        false => info!("{line}"),
+    });
     let mut handle = start_with(plan, Options { report, ..Options::default() })?;
     // Nobody may be left to read it.
     let _ = writeln!(stderr(), "{}", first_line(&handle, routes, pools, backends));

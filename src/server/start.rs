@@ -80,7 +80,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             lookup: names::by_the_system(),
-            report: Box::new(|_| {}),
+            report: Box::new(|_, _| {}),
             first_answers: names::FIRST_ANSWERS,
             state: secrets::state_directories(),
         }

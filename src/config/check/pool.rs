@@ -115,8 +115,10 @@ impl Check<'_> {
     pub(super) fn host_literal(&mut self, place: Place, literal: &str, expected: &str) {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
         if literal.is_empty() || !literal.chars().all(fits) {
-            let title = format!("`{literal}` is not a host");
-            self.note(Problem::error(title).at(place, expected));
+            let problem = Problem::error(format!("`{literal}` is not a host")).at(place, expected);
+            let is_of_nginx = literal == "$host" || literal == "$http_host";
+            let help = "\"client\" is the Host that the client sent".to_owned();
+            self.note(problem.help_if(is_of_nginx.then_some(help)));
         }
     }
 

@@ -70,8 +70,10 @@ fn help(name: &str, section: &str, fields: &[&'static str], node: &Node) -> Opti
     if section == "route" && matches!(node.value, Value::Table(_)) {
         return Some(format!("routes are a list: write [[route]], and name = \"{name}\" below it"));
     }
-    if let Some((owner, _)) = KEYS.iter().find(|(_, keys)| keys.contains(&name)) {
-        return Some(format!("`{name}` is a key of {}", what_it_is(owner)));
+    let plain = name.replace('_', "-").to_lowercase();
+    let has = |keys: &[&str]| keys.contains(&plain.as_str());
+    if let Some((owner, _)) = KEYS.iter().find(|(owner, keys)| *owner != section && has(keys)) {
+        return Some(format!("`{plain}` is a key of {}", what_it_is(owner)));
     }
     // A misspelling may be one of a word from elsewhere, too.
     let others = FOREIGN.iter().filter(|row| row.0 == section).map(|row| row.1);

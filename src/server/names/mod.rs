@@ -27,8 +27,9 @@ use crate::shared::inbox::{Message, Outbox};
 /// How names are looked up: a host and a port give addresses. It may block.
 pub(super) type Lookup = Box<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send>;
 
-/// Who is told, in one line each, what changes while the balancer runs.
-pub(super) type Report = Box<dyn Fn(&str) + Send>;
+/// Who is told, in one line each, what changes while the balancer runs; with `true` of what is
+/// worse than before.
+pub(super) type Report = Box<dyn Fn(bool, &str) + Send>;
 
 /// How long a start waits for the first answers.
 pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(5);

@@ -111,6 +111,7 @@ impl Resolver {
         let times = (began, self.began.elapsed());
         let change = self.lookups.answered(place, times, answer.as_deref().ok());
         let moved = matches!(change, Some(Change::Now { .. }));
+        let is_worse = matches!(change, Some(Change::Kept | Change::Unknown));
         let line = change.map(|change| {
             let why =
                 answer.as_ref().err().map_or("it has no address".into(), io::Error::to_string);
@@ -124,7 +125,7 @@ impl Resolver {
         };
         let Some(told) = self.tell_start(told) else { return };
         if let Some(line) = told.line {
-            (self.report)(&line);
+            (self.report)(is_worse, &line);
         }
         if moved && !self.unposted.contains(&place) {
             self.unposted.push(place);

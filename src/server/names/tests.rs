@@ -90,7 +90,10 @@ impl Alone {
         let (script, lookup) = Script::new();
         let (outbox, inbox) = mailbox().unwrap();
         let (report, reported) = crossbeam_channel::unbounded();
-        let report: Report = Box::new(move |line| report.send(line.to_owned()).unwrap_or(()));
+        let report: Report = Box::new(move |is_worse, line| {
+            let line = if is_worse { format!("worse: {line}") } else { line.to_owned() };
+            report.send(line).unwrap_or(());
+        });
         let outboxes = vec![outbox];
         let begun = Names::begin(&plan(backends), lookup, report, outboxes.clone());
         Alone { script, names: begun.unwrap().unwrap(), outboxes, inbox, reported }
@@ -151,7 +154,7 @@ fn a_change_is_posted_and_reported_once() {
         (nowhere(), "", ""),
         (at(&["10.0.0.1:80"]), "[10.0.0.1:80]", "is now at 10.0.0.1:80"),
         (at(&["10.0.0.1:80"]), "", ""),
-        (nowhere(), "", "does not resolve any more (no such host); its last addresses stay"),
+        (nowhere(), "", "worse: does not resolve any more (no such host); its last addresses stay"),
         (at(&[]), "", ""),
         (at(&["10.0.0.1:80"]), "", "resolves again"),
         (
@@ -165,8 +168,11 @@ fn a_change_is_posted_and_reported_once() {
         alone.script.asked();
         let seen: Vec<String> = alone.posted().into_iter().map(|(_, found)| found).collect();
         assert_eq!(seen.concat(), posted, "{reported}");
-        let expected =
-            if reported.is_empty() { String::new() } else { format!("{label} {reported}") };
+        let expected = match reported.strip_prefix("worse: ") {
+            Some(reported) => format!("worse: {label} {reported}"),
+            None if reported.is_empty() => String::new(),
+            None => format!("{label} {reported}"),
+        };
         assert_eq!(alone.reported().concat(), expected);
     }
 }
@@ -227,7 +233,7 @@ fn an_end_does_not_wait_for_a_lookup_that_hangs() {
 fn no_thread_is_started_for_nothing() {
     let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
     let lookup: Lookup = Box::new(|_, _| nowhere());
-    let begun = Names::begin(&plan, lookup, Box::new(|_| {}), Vec::new());
+    let begun = Names::begin(&plan, lookup, Box::new(|_, _| {}), Vec::new());
     assert!(begun.unwrap().is_none());
 }
 
