@@ -1,11 +1,11 @@
 //! What concerns the whole configuration: something to listen on, addresses used once, pools that
-//! somebody uses, counts that fit.
+//! somebody uses, listeners that lead somewhere, counts that fit.
 
 use std::net::SocketAddr;
 
 use super::{Check, both};
 use crate::config::{file::File, problem::Problem, source::Place};
-use crate::plan::Plan;
+use crate::plan::{Plan, Route};
 
 impl Check<'_> {
     pub(super) fn whole(&mut self, file: &File, plan: &Plan) {
@@ -16,6 +16,7 @@ impl Check<'_> {
         self.addresses(file);
         if !self.loose_ends {
             self.unused_pools(file, plan);
+            self.idle_listeners(file, plan);
             self.cookies(file, plan);
         }
         let most = usize::from(u16::MAX);
@@ -76,6 +77,25 @@ impl Check<'_> {
                 self.note(
                     Problem::warning(format!("pool \"{}\" is used by nobody", pool.name))
                         .at(key.place, "no listener and no route names it"),
+                );
+            }
+        }
+    }
+
+    /// A listener from which nothing leads anywhere.
+    fn idle_listeners(&mut self, file: &File, plan: &Plan) {
+        for (place, (key, _)) in file.listener.0.iter().enumerate() {
+            let is_led_on = |route: &Route| {
+                route.listener.is_none_or(|listener| usize::from(listener.0) == place)
+            };
+            let Some(listener) = plan.listeners.get(place) else { continue };
+            let is_idle = listener.pool.is_none() && !plan.routes.iter().any(is_led_on);
+            if is_idle && !listener.bind.is_empty() {
+                let title = format!("listener \"{}\" answers everything with 404", listener.name);
+                self.note(
+                    Problem::warning(title)
+                        .at(key.place, "has no `pool`, and no route is for it")
+                        .help("add for example: pool = \"app\""),
                 );
             }
         }
