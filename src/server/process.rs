@@ -85,7 +85,7 @@ fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
     for signal in signals.forever() {
         match signal {
             SIGHUP => warn!("HUP: reload has not landed yet; nothing was changed"),
-            SIGUSR1 if handle.reopen_logs() => info!("USR1: access logs reopened"),
+            SIGUSR1 if handle.reopen_logs() => info!("USR1: reopening access logs"),
             SIGUSR1 => warn!("USR1: there is no access log to reopen"),
             SIGUSR2 => warn!("USR2: upgrade has not landed yet; nothing was changed"),
             SIGXFSZ => {}

@@ -406,7 +406,7 @@ fn logs_are_reopened_on_usr1(driver: Driver) {
     let process = Process::start(driver, &listener, free(), "text");
     std::fs::remove_file(&log).unwrap();
     process.signal(Signal::USR1);
-    process.expect("access logs reopened", "access logs reopened");
+    process.expect("reopening access logs", "reopening access logs");
     eventually("the file is there", || log.exists(), |exists| *exists);
     process.end();
     std::fs::remove_file(&log).unwrap();
