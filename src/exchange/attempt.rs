@@ -7,8 +7,8 @@ use std::{cell::Cell, rc::Rc};
 
 use super::{
     Answer, Exchange, Fetched,
-    body::{self, Recovered, Upload},
     kept::Keeping,
+    upload::{self, Recovered, Upload},
 };
 use crate::base::ids::BackendId;
 use crate::http::{
@@ -186,7 +186,7 @@ async fn send(
     exchange.body_gone = true;
     let keeping = Keeping::of(exchange);
     let outgoing = framing_of(exchange);
-    let route = body::Route {
+    let route = upload::Route {
         worker: Rc::clone(worker),
         client: Rc::clone(&client.stream),
         backend: Rc::clone(&backend.stream),

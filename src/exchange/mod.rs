@@ -6,14 +6,16 @@
 
 mod again;
 mod attempt;
-mod body;
+mod download;
 mod finish;
 mod kept;
+mod pace;
 mod queue;
 mod reply;
 pub(crate) mod run;
 mod sticky;
 mod tunnel;
+mod upload;
 
 use std::rc::Rc;
 
@@ -33,7 +35,7 @@ use crate::proto::h1::{Backend, Client, Incoming};
 use crate::shared::{counters::Counter, trials::Trial};
 use crate::worker::{InFlight, InForce, Scratch, Worker};
 
-use self::{body::Upload, kept::Kept};
+use self::{kept::Kept, upload::Upload};
 
 /// One request and its answer.
 pub(crate) struct Exchange {

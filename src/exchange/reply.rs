@@ -5,11 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{
-    Answer, Exchange, Fetched, Reuse,
-    body::{self, Upload},
-    sticky, tunnel,
-};
+use super::{Answer, Exchange, Fetched, Reuse, download, sticky, tunnel, upload::Upload};
 use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault, Side},
@@ -104,7 +100,7 @@ async fn backends(
     exchange.keep_alive &= taken || !exchange.scratch.request.expects_continue;
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
-    let sending = body::download(worker, client, exchange, &mut fetched, outgoing);
+    let sending = download::download(worker, client, exchange, &mut fetched, outgoing);
     let result = match &mut upload {
         None => sending.await,
         Some(upload) => beside(sending, |cx| _ = upload.poll(cx)).await,

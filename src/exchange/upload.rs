@@ -1,8 +1,8 @@
-//! Bodies on their way: two plain loops, one for each direction, each owning its half and ending
-//! on its own.
+//! A request's body on its way to a backend, while the answer may already come back.
 //!
-//! Memory is one buffer for each direction; who reads waits for who writes, so a slow peer slows
-//! the other one. All waits here are readiness polls and may be dropped at will.
+//! Memory is one buffer; who reads waits for who writes, so a slow backend slows its client. It
+//! waits by readiness polls alone: it may be dropped at any moment, and then nobody knows where the
+//! client's next request begins.
 
 use std::{
     cell::Cell,
@@ -10,12 +10,11 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use super::{
-    Exchange, Fetched,
     kept::{Keeping, Kept},
+    pace::Pace,
 };
 use crate::base::ids::{ListenerId, PoolId};
 use crate::http::{
@@ -23,19 +22,9 @@ use crate::http::{
     fault::{Cause, Fault},
     headers::Headers,
 };
-use crate::net::{
-    buffer::Buffer, clock, deadlines::Ended, fd::Half, io::give_way, relay::Relayed, stream::Stream,
-};
-use crate::observe::record::Record;
-use crate::proto::h1::{Client, Framed, Incoming, Outgoing, Reader};
-use crate::worker::{InForce, Scratch, Worker};
-
-/// From this many bytes on a body of known length is spliced: below, the pipe costs more than the
-/// copy.
-const SPLICE_BYTES_MIN: u64 = 96 << 10;
-
-/// How long a body may be slower than `body-rate` at its beginning, in milliseconds.
-const RATE_GRACE_MS: u64 = 5_000;
+use crate::net::{clock, deadlines::Ended, fd::Half, stream::Stream};
+use crate::proto::h1::{Client, Framed, Outgoing, Reader};
+use crate::worker::{InForce, Worker};
 
 /// Where an upload goes, and what bounds it.
 pub(crate) struct Route {
@@ -253,204 +242,5 @@ async fn upload_all(
             }
             Ok(_) | Err(_) => return Err(Stopped::Client(Client::read_fault(client))),
         }
-    }
-}
-
-/// Sends a backend's answer: its head, which stands in the exchange's scratch as it goes out, and
-/// its body. What arrived with the head leaves with the head, in one write.
-pub(crate) async fn download(
-    worker: &Worker,
-    client: &Client,
-    exchange: &mut Exchange,
-    fetched: &mut Fetched,
-    outgoing: Outgoing,
-) -> Result<(), Fault> {
-    let last = !exchange.keep_alive;
-    let in_force = &exchange.in_force;
-    let down = Download {
-        worker,
-        client,
-        source: Rc::clone(&fetched.backend.stream),
-        outgoing,
-        deadline: exchange.deadline,
-        read: in_force.plan.pool(exchange.pool).timeouts.body,
-        write: in_force.plan.listener(client.peer.listener).timeouts.client_write,
-        pace: Pace::begin(worker, in_force),
-    };
-    let Fetched { buffer: held, body, .. } = fetched;
-    let Some(mut buffer) = held.take() else { return Err(Cause::Internal.into()) };
-    let Scratch { out: head, trailers, record, .. } = &mut *exchange.scratch;
-    let bytes = &mut record.response_bytes;
-    if buffer.is_empty() && !body.has_ended() {
-        // The body is often right behind its head: one more look saves a write.
-        let _ = down.source.recv_now(&mut buffer);
-    }
-    let piece = body.next(&mut buffer, trailers)?;
-    let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, piece, trailers);
-    let before = head.len();
-    let then = *bytes + (before + send) as u64;
-    client.head_sent.set(true);
-    if buffer.prepend(head) {
-        let whole = before + send;
-        // The end of a connection leaves with the end of its last answer, in one segment.
-        let held_back = if last && body.has_ended() && !end_apart {
-            client.hold_back(&buffer, whole)
-        } else {
-            0
-        };
-        buffer.consume(held_back);
-        buffer = client.send_buffer(buffer, whole - held_back, || down.write_by(then)).await?;
-        buffer.consume(before + skip - held_back);
-    } else {
-        Box::pin(client.send(head, send > 0, || down.write_by(then))).await?;
-        buffer = client.send_buffer(buffer, send, || down.write_by(then)).await?;
-        buffer.consume(skip);
-    }
-    *bytes = then;
-    if end_apart || !body.has_ended() {
-        buffer = Box::pin(down.all_the_rest(buffer, body, trailers, end_apart, record)).await?;
-    }
-    *held = Some(buffer);
-    Ok(())
-}
-
-/// A body on its way to a client.
-struct Download<'a> {
-    worker: &'a Worker,
-    client: &'a Client,
-    source: Rc<Stream>,
-    outgoing: Outgoing,
-    deadline: u64,
-    read: Duration,
-    write: Duration,
-    pace: Pace,
-}
-
-impl Download<'_> {
-    fn read_by(&self) -> u64 {
-        clock::earlier(self.deadline, self.worker.clock.after(self.read))
-    }
-
-    fn write_by(&self, bytes: u64) -> u64 {
-        let by = self.pace.by(bytes, self.worker.clock.after(self.write));
-        clock::earlier(self.deadline, by)
-    }
-
-    /// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the
-    /// record all of it is a wait.
-    async fn all_the_rest(
-        &self,
-        buffer: Buffer,
-        body: &mut Incoming,
-        trailers: &mut Headers,
-        end_apart: bool,
-        record: &mut Record,
-    ) -> Result<Buffer, Fault> {
-        if !record.logged {
-            return self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
-        }
-        record.times.waited += self.client.stream.take_stalled();
-        let since = clock::precise();
-        let rest = self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
-        record.times.waited += clock::precise() - since;
-        self.client.stream.take_stalled();
-        rest
-    }
-
-    /// Sends what comes behind the first piece.
-    async fn rest(
-        &self,
-        mut buffer: Buffer,
-        body: &mut Incoming,
-        trailers: &mut Headers,
-        mut end_apart: bool,
-        bytes: &mut u64,
-    ) -> Result<Buffer, Fault> {
-        let client = self.client;
-        loop {
-            if end_apart {
-                let mut end = Vec::new();
-                chunks::write_trailers(trailers, &mut end);
-                client.send(&end, false, || self.write_by(*bytes)).await?;
-                *bytes += end.len() as u64;
-            }
-            if body.has_ended() {
-                return Ok(buffer);
-            }
-            if let Incoming::Fixed(left @ SPLICE_BYTES_MIN..) = *body
-                && self.spliced(left, bytes).await?
-            {
-                body.passed(left);
-                return Ok(buffer);
-            }
-            buffer.rewind();
-            let piece = if self.more(&mut buffer).await? {
-                body.next(&mut buffer, trailers)?
-            } else {
-                body.end_of_stream(Cause::ResponseIncomplete)?
-            };
-            let framed = self.outgoing.frame(&mut buffer, piece, trailers);
-            let then = *bytes + framed.send as u64;
-            buffer = client.send_buffer(buffer, framed.send, || self.write_by(then)).await?;
-            *bytes = then;
-            buffer.consume(framed.skip);
-            end_apart = framed.end_apart;
-        }
-    }
-
-    /// Reads more of the answer; false at the end of the connection.
-    async fn more(&self, buffer: &mut Buffer) -> Result<bool, Fault> {
-        give_way().await;
-        match self.source.recv_for(buffer, self.read_by(), self.client.stream.raw()).await {
-            Ok(count) if count > 0 => Ok(true),
-            Ok(_) if self.source.ended() == Ended::No => Ok(false),
-            Ok(_) | Err(_) => Err(cut(&self.source)),
-        }
-    }
-
-    /// Lets the kernel move the rest; false where it has no pipe for us.
-    async fn spliced(&self, left: u64, bytes: &mut u64) -> Result<bool, Fault> {
-        let moved = Cell::new(*bytes);
-        let by = (|| self.read_by(), || self.write_by(moved.get()));
-        let (source, client) = (&*self.source, &*self.client.stream);
-        let pipes = &self.worker.pipes;
-        let relayed = pipes.relay(source, client, left, client.raw(), &moved, by).await;
-        *bytes = moved.get();
-        match relayed {
-            Relayed::All => Ok(true),
-            Relayed::NoPipe => Ok(false),
-            Relayed::SourceEnded => Err(cut(source)),
-            Relayed::SinkFailed => Err(self.client.write_fault()),
-        }
-    }
-}
-
-/// Why a backend's answer ended early.
-fn cut(source: &Stream) -> Fault {
-    match source.ended() {
-        Ended::ClientLeft => Cause::ClientAbort.into(),
-        Ended::No | Ended::Overdue | Ended::Closed => Cause::ResponseIncomplete.into(),
-    }
-}
-
-/// The slowest pace that a body may have, as a deadline: the moment at which the bytes so far
-/// would be too few.
-struct Pace {
-    began: u64,
-    rate: u64,
-}
-
-impl Pace {
-    fn begin(worker: &Worker, in_force: &InForce) -> Pace {
-        Pace { began: worker.clock.now(), rate: in_force.plan.limits.body_rate_min }
-    }
-
-    /// The earlier of a deadline and the moment at which `bytes` would be too few.
-    fn by(&self, bytes: u64, deadline: u64) -> u64 {
-        if self.rate == 0 {
-            return deadline;
-        }
-        let earned = bytes.saturating_mul(1000) / self.rate;
-        clock::earlier(deadline, self.began.saturating_add(RATE_GRACE_MS).saturating_add(earned))
     }
 }
