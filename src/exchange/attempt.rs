@@ -186,7 +186,7 @@ async fn send(
     exchange.body_gone = true;
     let keeping = Keeping::of(exchange);
     let outgoing = framing_of(exchange);
-    let route = upload::Route {
+    let way = upload::Way {
         worker: Rc::clone(worker),
         client: Rc::clone(&client.stream),
         backend: Rc::clone(&backend.stream),
@@ -195,7 +195,7 @@ async fn send(
         pool: exchange.pool,
         deadline: exchange.deadline,
     };
-    Ok(Some(Upload::begin(route, reader, outgoing, keeping)))
+    Ok(Some(Upload::begin(way, reader, outgoing, keeping)))
 }
 
 /// How the request's body is framed for backends.

@@ -25,7 +25,7 @@ const SPLICE_BYTES_MIN: u64 = 96 << 10;
 
 /// Sends a backend's answer: its head, which stands in the exchange's scratch as it goes out, and
 /// its body. What arrived with the head leaves with the head, in one write.
-pub(crate) async fn download(
+pub(super) async fn send(
     worker: &Worker,
     client: &Client,
     exchange: &mut Exchange,

@@ -100,7 +100,7 @@ async fn backends(
     exchange.keep_alive &= taken || !exchange.scratch.request.expects_continue;
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
-    let sending = download::download(worker, client, exchange, &mut fetched, outgoing);
+    let sending = download::send(worker, client, exchange, &mut fetched, outgoing);
     let result = match &mut upload {
         None => sending.await,
         Some(upload) => beside(sending, |cx| _ = upload.poll(cx)).await,

@@ -27,7 +27,7 @@ use crate::proto::h1::{Client, Framed, Outgoing, Reader};
 use crate::worker::{InForce, Worker};
 
 /// Where an upload goes, and what bounds it.
-pub(crate) struct Route {
+pub(crate) struct Way {
     pub(crate) worker: Rc<Worker>,
     pub(crate) client: Rc<Stream>,
     pub(crate) backend: Rc<Stream>,
@@ -82,15 +82,15 @@ enum State {
 impl Upload {
     /// Sends what `reader` holds and then what comes from the client.
     pub(crate) fn begin(
-        route: Route,
+        way: Way,
         reader: Reader,
         outgoing: Outgoing,
         keeping: Option<Keeping>,
     ) -> Upload {
-        let backend = Rc::clone(&route.backend);
+        let backend = Rc::clone(&way.backend);
         let (taken, keeping) = (Rc::new(Cell::new(0)), keeping.map(Rc::new));
         let counted = Rc::clone(&taken);
-        let uploading = Box::pin(upload(route, reader, outgoing, counted, keeping.clone()));
+        let uploading = Box::pin(upload(way, reader, outgoing, counted, keeping.clone()));
         Upload { backend, state: State::Going(uploading), taken, keeping }
     }
 
@@ -173,14 +173,14 @@ impl Upload {
 }
 
 async fn upload(
-    route: Route,
+    way: Way,
     mut reader: Reader,
     outgoing: Outgoing,
     taken: Rc<Cell<u64>>,
     keeping: Option<Rc<Keeping>>,
 ) -> Uploaded {
     taken.set(reader.buffer.len() as u64);
-    let result = upload_all(&route, &mut reader, outgoing, &taken, keeping.as_deref()).await;
+    let result = upload_all(&way, &mut reader, outgoing, &taken, keeping.as_deref()).await;
     if result.is_ok() {
         // What is left is of the next request.
         taken.set(taken.get().saturating_sub(reader.buffer.len() as u64));
@@ -189,15 +189,15 @@ async fn upload(
 }
 
 async fn upload_all(
-    route: &Route,
+    way: &Way,
     reader: &mut Reader,
     outgoing: Outgoing,
     taken: &Cell<u64>,
     keeping: Option<&Keeping>,
 ) -> Result<(), Stopped> {
-    let Route { worker, client, backend, in_force, deadline, .. } = route;
-    let listener = in_force.plan.listener(route.listener).timeouts;
-    let write = in_force.plan.pool(route.pool).timeouts.write;
+    let Way { worker, client, backend, in_force, deadline, .. } = way;
+    let listener = in_force.plan.listener(way.listener).timeouts;
+    let write = in_force.plan.pool(way.pool).timeouts.write;
     let most = in_force.plan.limits.body_bytes_max;
     let pace = Pace::begin(worker, in_force);
     let write_by = || clock::earlier(*deadline, worker.clock.after(write));
