@@ -29,7 +29,7 @@ pub(super) async fn another(
     }
     let ended = clock::precise();
     let place = exchange.place.take();
-    let next = match retry::again(&exchange.plan().retry, &exchange.attempt(outcome)) {
+    let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.settle(result)),
         Decision::Refused(refusal) => Err(refusal),
         Decision::Fresh => fresh(worker, exchange, place),
@@ -72,7 +72,7 @@ fn tell(
         backend,
         connected: exchange.request_sent,
         outcome,
-        micros: ended.saturating_sub(exchange.asked),
+        micros: ended.saturating_sub(exchange.timed_from),
         refusal,
     });
 }
@@ -114,7 +114,7 @@ async fn elsewhere(
         Err(Nobody::Free | Nobody::Usable) => return Err(Refusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);
-    if !pool.may_ask_again(exchange.plan(), worker.clock.now()) {
+    if !pool.may_ask_again(exchange.pool_plan(), worker.clock.now()) {
         exchange.trial = None;
         return Err(Refusal::BudgetSpent);
     }

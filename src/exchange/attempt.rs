@@ -43,9 +43,9 @@ pub(super) async fn once(
     let id = in_flight.backend();
     let logged = exchange.scratch.record.logged;
     let timed = logged || exchange.needs().times || worker.events.tells_tries();
-    exchange.asked = if timed { clock::precise() } else { 0 };
+    exchange.timed_from = if timed { clock::precise() } else { 0 };
     exchange.request_sent = false;
-    let per_try = worker.clock.after(exchange.plan().retry.per_try);
+    let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
     exchange.try_deadline = clock::earlier(exchange.deadline, per_try);
     let record = &mut exchange.scratch.record;
     record.backend = Some(id);
@@ -57,7 +57,7 @@ pub(super) async fn once(
     exchange.scratch.record.reused = backend.is_reused();
     let upload = send(worker, client, exchange, &backend, id).await?;
     if timed {
-        exchange.asked = clock::precise();
+        exchange.timed_from = clock::precise();
     }
     let begun = Begun { timed, ..Begun::default() };
     let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun };
@@ -66,7 +66,7 @@ pub(super) async fn once(
     if timed {
         let until = if begun.at > 0 { begun.at } else { clock::precise() };
         let times = &mut exchange.scratch.record.times;
-        times.waited += until - exchange.asked;
+        times.waited += until - exchange.timed_from;
         times.first_byte = (begun.at > 0).then(|| begun.at - exchange.began);
     }
     if let Some(fault) = upload.as_ref().and_then(|upload| fault_of_upload(exchange, upload)) {
@@ -104,7 +104,7 @@ async fn connection(
             return Ok(warm);
         }
     }
-    let mut time = exchange.plan().timeouts.connect;
+    let mut time = exchange.pool_plan().timeouts.connect;
     if exchange.try_deadline != 0 {
         let left = exchange.try_deadline.saturating_sub(worker.clock.now()).max(1);
         let left = std::time::Duration::from_millis(left);
@@ -149,7 +149,7 @@ async fn send(
     id: BackendId,
 ) -> Result<Option<Upload>, Fault> {
     compose(client, exchange, id);
-    let write = exchange.plan().timeouts.write;
+    let write = exchange.pool_plan().timeouts.write;
     let deadline = exchange.deadline;
     let by = || clock::earlier(deadline, worker.clock.after(write));
     exchange.request_sent = true;
@@ -267,7 +267,7 @@ impl Waiting<'_> {
     /// request has been sent, and is for all of its head.
     async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<usize, Fault> {
         let (worker, backend) = (self.worker, self.backend);
-        let limit = exchange.plan().timeouts.response;
+        let limit = exchange.pool_plan().timeouts.response;
         let deadline = exchange.try_deadline;
         let by = || clock::earlier(deadline, worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);

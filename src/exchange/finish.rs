@@ -46,11 +46,11 @@ pub(super) fn tried(
     // With nothing of a body on its way the client kept nobody waiting.
     let alone = exchange.tries == 1 && exchange.request_sent && !exchange.body_gone;
     let had_all_the_time = alone && exchange.kept.is_none();
-    let verdict = blame(outcome, &exchange.plan().passive.statuses, had_all_the_time);
+    let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, had_all_the_time);
     if let (Some(ok), Some(backend)) = (verdict, exchange.scratch.record.backend) {
         pool.settle(backend, ok, trial.map(|trial| *trial));
         if pool.needs().times {
-            let took = worker.clock.renew().saturating_sub(exchange.asked);
+            let took = worker.clock.renew().saturating_sub(exchange.timed_from);
             let took = u32::try_from(took).unwrap_or(u32::MAX);
             // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
             let good = ok && !matches!(outcome, Outcome::Status(500..));

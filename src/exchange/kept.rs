@@ -30,7 +30,7 @@ pub(crate) struct Keeping {
 impl Keeping {
     /// Goes on from what was kept before; nothing where the request cannot be sent again anyway.
     pub(crate) fn of(exchange: &mut Exchange) -> Option<Keeping> {
-        let retry = &exchange.plan().retry;
+        let retry = &exchange.pool_plan().retry;
         let idempotent = exchange.scratch.request.method.is_idempotent();
         if !idempotent || retry.attempts < 2 || retry.body_bytes_max == 0 {
             return None;

@@ -69,9 +69,9 @@ pub(crate) struct Exchange {
     pub(crate) place: Option<Box<InFlight>>,
     /// Whether it has waited in front of the pool.
     pub(crate) called: bool,
-    /// When the last try began, then when its request had been sent, in microseconds of the precise
-    /// clock; 0 = nobody wants to know.
-    pub(crate) asked: u64,
+    /// From when the last try is timed, in microseconds of the precise clock: once its request has
+    /// been sent from then on, before that from its beginning; 0 = nobody wants to know.
+    pub(crate) timed_from: u64,
     /// Whether the client has seen an interim answer.
     pub(crate) interim_sent: bool,
     /// Whether the client's connection may be kept after this.
@@ -151,7 +151,7 @@ impl Exchange {
             trial: None,
             place: None,
             called: false,
-            asked: 0,
+            timed_from: 0,
             interim_sent: false,
             ends_by_close: false,
             began,
@@ -170,7 +170,7 @@ impl Exchange {
 
     /// The plan of the pool that answers.
     #[inline]
-    fn plan(&self) -> &Pool {
+    fn pool_plan(&self) -> &Pool {
         self.in_force.plan.pool(self.pool)
     }
 }

@@ -37,7 +37,7 @@ async fn wait_until_called(
     client: &Client,
     exchange: &mut Exchange,
 ) -> Result<InFlight, Fault> {
-    let timeout = worker.clock.after(exchange.plan().queue.timeout);
+    let timeout = worker.clock.after(exchange.pool_plan().queue.timeout);
     let by = clock::earlier(exchange.deadline, timeout);
     let raw = client.stream.raw();
     let is_picky = !exchange.scratch.tried.is_empty();

@@ -30,9 +30,9 @@ pub(super) async fn send(
     let result = match answer {
         Answer::Own { status } => {
             exchange.scratch.record.status = status;
-            Box::pin(own(worker, client, exchange)).await
+            Box::pin(send_own(worker, client, exchange)).await
         }
-        Answer::Fetched(fetched) => backends(worker, client, exchange, fetched).await,
+        Answer::Fetched(fetched) => send_fetched(worker, client, exchange, fetched).await,
         Answer::Switched(fetched) => {
             exchange.scratch.record.status = 101;
             return Box::pin(tunnel::run(worker, client, exchange, fetched)).await;
@@ -76,7 +76,7 @@ fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
 }
 
 /// Sends what stands in the scratch.
-async fn own(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<(), Fault> {
+async fn send_own(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<(), Fault> {
     let in_force = &exchange.in_force;
     let wait = in_force.plan.listener(client.peer.listener).timeouts.client_write;
     let Scratch { out, record, .. } = &mut *exchange.scratch;
@@ -88,7 +88,7 @@ async fn own(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Resul
 
 /// Sends a backend's answer while the rest of the request goes on, and keeps the connection to
 /// the backend if both are whole.
-async fn backends(
+async fn send_fetched(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
@@ -182,7 +182,7 @@ pub(super) async fn refuse(
     };
     scratch.out.clear();
     answer::write_fault(fault, &about, &mut scratch.out);
-    match own(worker, client, exchange).await {
+    match send_own(worker, client, exchange).await {
         Err(fault) => {
             exchange.scratch.record.fail(fault);
             Reuse::Reset
@@ -199,7 +199,7 @@ fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
     if !matches!(fault.cause, Cause::QueueFull | Cause::QueueTimeout) {
         return None;
     }
-    let wait = exchange.plan().queue.timeout;
+    let wait = exchange.pool_plan().queue.timeout;
     Some(u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1))
 }
 

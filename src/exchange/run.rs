@@ -57,7 +57,7 @@ async fn answer(
     admit(exchange, length)?;
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
-    exchange.deadline = worker.clock.after(exchange.plan().timeouts.request);
+    exchange.deadline = worker.clock.after(exchange.pool_plan().timeouts.request);
     if exchange.needs().key {
         note_key(client, exchange);
     }
@@ -103,7 +103,7 @@ fn note_key(client: &Client, exchange: &mut Exchange) {
     let trusted = &exchange.in_force.plan.listener(client.peer.listener).trusted_proxies;
     let peer = client.peer.address.ip();
     let address = forward::client_address(&exchange.scratch.request, peer, trusted);
-    exchange.scratch.key = key::of(exchange.plan(), &exchange.scratch.request, address);
+    exchange.scratch.key = key::of(exchange.pool_plan(), &exchange.scratch.request, address);
 }
 
 /// Makes the client's request the one that backends get.
