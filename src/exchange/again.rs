@@ -6,7 +6,7 @@
 
 use std::{ops::ControlFlow, rc::Rc};
 
-use super::{Answer, Exchange, attempt, queue, run::choose};
+use super::{Answer, Exchange, attempt, choose::choose, queue};
 use crate::base::rng::Rng;
 use crate::http::fault::{Fault, Side};
 use crate::net::{clock, io::sleep};

@@ -6,6 +6,7 @@
 
 mod again;
 mod attempt;
+mod choose;
 mod download;
 mod finish;
 mod kept;

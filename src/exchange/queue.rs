@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::{Exchange, run::choose};
+use super::{Exchange, choose::choose};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{clock, fd};
 use crate::proto::h1::Client;

@@ -5,7 +5,9 @@
 
 use std::{ops::ControlFlow, rc::Rc};
 
-use super::{Answer, Exchange, Reuse, again, attempt, finish, queue, reply, sticky};
+use super::{
+    Answer, Exchange, Reuse, again, attempt, choose::choose, finish, queue, reply, sticky,
+};
 use crate::base::ids::PoolId;
 use crate::http::{
     fault::{Cause, Fault},
@@ -15,7 +17,7 @@ use crate::http::{
 };
 use crate::policy::balance::key;
 use crate::proto::h1::Client;
-use crate::worker::{InFlight, Nobody, Picked, Scratch, Wanted, Worker};
+use crate::worker::{Nobody, Scratch, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
 pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
@@ -146,21 +148,4 @@ async fn fetch(
             ControlFlow::Break(result) => return result,
         }
     }
-}
-
-/// Every concern about a backend is one set; the algorithm sees only their intersection. Who is
-/// picked has one request more in flight from here on.
-pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Nobody> {
-    let Exchange { in_force, scratch, .. } = exchange;
-    let wanted = Wanted {
-        tried: &scratch.tried,
-        key: scratch.key,
-        pinned: scratch.reading.pinned(),
-        careful: !scratch.request.method.is_idempotent(),
-        called: exchange.called,
-        now: worker.clock.now(),
-    };
-    let Picked { in_flight, trial } = in_force.pool(exchange.pool).pick(in_force, &wanted)?;
-    exchange.trial = trial.map(Box::new);
-    Ok(in_flight)
 }

@@ -1,0 +1,24 @@
+//! Who is asked: at first, again, and after a wait in line.
+//!
+//! Which sets there are and what an algorithm makes of them is the pool's (`worker::PoolView`) and
+//! `policy::balance`'s; here stands what of the exchange they are told.
+
+use super::Exchange;
+use crate::worker::{InFlight, Nobody, Picked, Wanted, Worker};
+
+/// Every concern about a backend is one set; the algorithm sees only their intersection. Who is
+/// picked has one request more in flight from here on.
+pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Nobody> {
+    let Exchange { in_force, scratch, .. } = exchange;
+    let wanted = Wanted {
+        tried: &scratch.tried,
+        key: scratch.key,
+        pinned: scratch.reading.pinned(),
+        careful: !scratch.request.method.is_idempotent(),
+        called: exchange.called,
+        now: worker.clock.now(),
+    };
+    let Picked { in_flight, trial } = in_force.pool(exchange.pool).pick(in_force, &wanted)?;
+    exchange.trial = trial.map(Box::new);
+    Ok(in_flight)
+}
