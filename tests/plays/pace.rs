@@ -18,7 +18,7 @@ const NAP: Duration = Duration::from_millis(5);
 const PUNCTUAL: Duration = Duration::from_millis(5);
 
 /// How late a machine is, in all, that may have spoilt a play of usual pace.
-const SPOILS: Duration = Duration::from_millis(100);
+const SPOILS: Duration = Duration::from_millis(20);
 
 /// The slowest pace: a play that fails at this one has failed.
 const SLOWEST: u32 = 16;
@@ -130,10 +130,10 @@ fn a_failure_counts_where_the_machine_was_punctual_and_at_the_slowest_pace() {
     let ms = Duration::from_millis;
     for (slower, late, expected) in [
         (1, ms(0), None),
-        (1, ms(99), None),
-        (1, ms(100), Some(2)),
-        (8, ms(799), None),
-        (8, ms(800), Some(16)),
+        (1, ms(19), None),
+        (1, ms(20), Some(2)),
+        (8, ms(159), None),
+        (8, ms(160), Some(16)),
         (16, ms(60_000), None),
     ] {
         assert_eq!(next(slower, late), expected, "{slower} {late:?}");

@@ -8,7 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -141,6 +141,8 @@ fn field(line: &str) -> Option<(String, String)> {
 pub(crate) struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// How long a read may wait.
+    wait: Duration,
     /// Where every byte that is read is noted, if anybody wants to know.
     heard: Option<Heard>,
 }
@@ -157,7 +159,7 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, unread: Vec::new(), heard: None }
+        Wire { stream, unread: Vec::new(), wait: PATIENCE, heard: None }
     }
 
     /// Notes there every byte that is read from now on.
@@ -187,8 +189,9 @@ impl Wire {
     }
 
     /// Lets a read wait that long from now on.
-    pub(crate) fn wait_at_most(&self, wait: Duration) {
+    pub(crate) fn wait_at_most(&mut self, wait: Duration) {
         self.stream.set_read_timeout(Some(wait)).unwrap();
+        self.wait = wait;
     }
 
     /// Reads a head, the empty line included.
@@ -344,6 +347,7 @@ impl Wire {
     }
 
     fn more(&mut self) -> Result<(), Broken> {
+        let since = Instant::now();
         let mut piece = [0; 16 << 10];
         loop {
             match self.stream.read(&mut piece) {
@@ -355,7 +359,12 @@ impl Wire {
                     return Ok(());
                 }
                 Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
+                    // Who was stopped and goes on would wait as long once more.
+                    ErrorKind::Interrupted => {
+                        if since.elapsed() >= self.wait {
+                            return Err(Broken::Silent);
+                        }
+                    }
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(Broken::Silent),
                     _ => return Err(Broken::Reset),
                 },
