@@ -86,7 +86,17 @@ pub(crate) struct Needs {
     pub(crate) times: bool,
     /// A key for each request.
     pub(crate) key: bool,
+    /// To keep to a bound of what is under way.
+    bound: bool,
 }
+
+/// What other cores have under way is looked up at most this often, in milliseconds, and only
+/// while requests come: everything across cores costs something per while, not per request.
+const MERGED_MS: u64 = 10;
+
+/// But at each pick where a bound depends on it and what is looked at are so few counts, of all
+/// cores and backends: the bound then holds but for what other cores place in that same moment.
+const COUNTS_MAX: usize = 1_024;
 
 impl Needs {
     /// Those of a pool.
@@ -100,9 +110,17 @@ impl Needs {
             plan::Algorithm::LeastResponseTime => Needs { in_flight: true, times: true, ..none },
             plan::Algorithm::IpHash => Needs { key: true, ..none },
             plan::Algorithm::Hash { bound, .. } => {
-                Needs { key: true, in_flight: bound.is_some(), ..none }
+                let bound = bound.is_some();
+                Needs { key: true, in_flight: bound, bound, ..none }
             }
         }
+    }
+
+    /// How old what a core knows of the others may become, in milliseconds, where so many cores
+    /// place requests at so many backends.
+    pub(crate) fn merged_ms(self, cores: usize, backends: usize) -> u64 {
+        let at_each_pick = self.bound && cores > 1 && cores * backends <= COUNTS_MAX;
+        if at_each_pick { 0 } else { MERGED_MS }
     }
 }
 

@@ -8,10 +8,6 @@ use crate::base::ids::BackendId;
 use crate::policy::balance::Sample;
 use crate::shared::trials::Trial;
 
-/// What other cores have in flight is looked up at most this often, in milliseconds, and only
-/// while requests come: everything across cores costs something per while, never per request.
-pub(super) const MERGED_MS: u64 = 10;
-
 impl PoolView {
     /// Looks up what the other cores have in flight, and what they know.
     #[cold]
@@ -75,5 +71,45 @@ impl PoolView {
     /// Notes how long a backend took, where the algorithm wants to know.
     pub(crate) fn timed(&self, id: BackendId, sample: Sample, now: u64) {
         self.balancer.borrow_mut().observe(id, sample, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Wanted;
+    use super::*;
+    use crate::base::{backend_set::BackendSet, ids::PoolId};
+    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::worker::{Common, Own, Worker};
+
+    const TEXT: &str = r#"
+        [listener.web]
+        bind = "127.0.0.1:0"
+        pool = "app"
+
+        [pool.app]
+        backends = ["127.0.0.1:7", "127.0.0.1:8", "127.0.0.1:9", "127.0.0.1:10"]
+        balance = { hash = "uri", bound = 1.25 }
+    "#;
+
+    /// In one and the same millisecond, in which nothing is looked up where no bound asks for it.
+    #[test]
+    fn a_bound_holds_over_cores_that_place_in_turn() {
+        let outboxes = (0..3).map(|_| mailbox().unwrap().0).collect();
+        let common = Common::of_text(TEXT, outboxes);
+        let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
+        let cores = [0, 1, 2].map(|core| Worker::new(common.clone(), own(core)).in_force());
+        let (none, now) = (BackendSet::EMPTY, 1_000);
+        let wanted =
+            Wanted { tried: &none, key: Some(7), pinned: None, careful: false, called: false, now };
+        let (mut given, mut under_way) = ([0_usize; 4], Vec::new());
+        for place in 0..120 {
+            let core = &cores[place % 3];
+            let picked = core.pool(PoolId(0)).pick(core, &wanted).ok().unwrap().in_flight;
+            given[picked.backend().index()] += 1;
+            under_way.push(picked);
+            let fullest = given.into_iter().max().unwrap();
+            assert!(fullest * 16 <= (place + 1) * 5 + 16, "{given:?} of {}", place + 1);
+        }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct PoolView {
     in_flight: Vec<Cell<u32>>,
     step: Step,
     merged_at: Cell<u64>,
+    /// How old that may become.
+    merged_ms: u64,
     /// What this core counts, for all to read.
     rows: Rows,
     /// What all cores count and know of all backends.
@@ -71,19 +73,21 @@ impl PoolView {
     ) -> PoolView {
         let shared = common.pools[id.index()].clone();
         let each = || pool.backends.iter();
+        let needs = Needs::of(pool);
         let view = PoolView {
             id,
             core_index,
             standing: Standing::new(pool.backends.len()),
             weights: Weights::of(&pool.backends),
             balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
-            needs: Needs::of(pool),
+            needs,
             conns: each()
                 .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
                 .collect(),
             in_flight: each().map(|_| Cell::new(0)).collect(),
             step: Step::new(cores),
             merged_at: Cell::new(0),
+            merged_ms: needs.merged_ms(cores, pool.backends.len()),
             rows: common.backends.load.rows(core_index, id),
             backends: common.backends.clone(),
             outcomes: is_watched(pool).then(|| common.outcomes.clone()),

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{InFlight, InForce, PoolView, load::MERGED_MS};
+use super::{InFlight, InForce, PoolView};
 use crate::base::{backend_set::BackendSet, ids::BackendId};
 use crate::policy::balance::Candidates;
 use crate::shared::{permits::Permit, trials::Trial};
@@ -58,7 +58,7 @@ impl PoolView {
         if let Some(news) = self.shared.published.after(self.standing.epoch()) {
             self.learn(news, wanted.now);
         }
-        if self.needs.in_flight && wanted.now >= self.merged_at.get() + MERGED_MS {
+        if self.needs.in_flight && wanted.now >= self.merged_at.get() + self.merged_ms {
             self.merge(wanted.now);
         }
         let usable = self.standing.usable() & !*wanted.tried;

@@ -2,7 +2,8 @@
 //! that moves when it is told to.
 //!
 //! Only tests see it; what has to come true in it stands in `tests`. A core knows its own requests
-//! exactly and those of the others as they were when it merged, up to 10 ms ago, as workers do.
+//! exactly and those of the others as they were when it merged, up to 10 ms ago or now, as workers
+//! do.
 //! Everything follows from a seed. After each step the balancer that was asked is looked through.
 
 mod tests;
@@ -12,9 +13,6 @@ use std::{cell::Cell, cmp::Reverse, collections::BinaryHeap};
 use super::{Balancer, Candidates, Needs, Prepared, Sample, Step, Weights};
 use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
 use crate::plan::Pool;
-
-/// How old what a core knows of the others may be.
-const MERGE_MS: u64 = 10;
 
 /// All there is.
 struct World {
@@ -158,7 +156,8 @@ impl World {
     /// A core looks at what the others have under way and what they publish.
     fn merge(&mut self, index: usize) {
         let now = self.now_ms();
-        self.cores[index].merges = now + MERGE_MS;
+        self.cores[index].merges =
+            now + self.needs.merged_ms(self.cores.len(), self.backends.len());
         for (place, backend) in self.backends.iter().enumerate() {
             self.cores[index].in_flight[place].set(backend.in_flight);
         }
