@@ -77,7 +77,6 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::super::Wanted;
-    use super::*;
     use crate::base::{backend_set::BackendSet, ids::PoolId};
     use crate::shared::{counters::Slab, inbox::mailbox};
     use crate::worker::{Common, Own, Worker};

@@ -228,7 +228,8 @@ fn the_fullest_backend_is_not_far_above_the_mean() {
 
 /// Half of all requests have one key. Its backend is never given more than the bound says, 1.25
 /// times the mean and one. Where there are too many counts to look at all of them at each pick, at
-/// most 2.5 times the mean and four, since each core may give it some before it hears of the others.
+/// most 2.5 times the mean and four, since each core may give it some before it hears of the
+/// others.
 #[test]
 fn a_bound_holds_where_one_key_is_asked_for_all_the_time() {
     let exact = CORES.map(|cores| (cores, 10, 1.25, 1.0));
