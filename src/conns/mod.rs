@@ -8,7 +8,7 @@
 mod addresses;
 
 pub(crate) use self::addresses::{Addresses, open};
-use crate::net::{buffer::Buffers, stream::Quiet};
+use crate::net::{buffer::Buffers, pending::Quiet};
 use crate::plan::Connections;
 use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};

@@ -8,7 +8,7 @@ use std::{cell::Cell, rc::Rc};
 use super::{
     Answer, Exchange, Fetched,
     kept::Keeping,
-    upload::{self, Recovered, Upload},
+    upload::{self, Recovered, Upload, beside},
 };
 use crate::base::ids::BackendId;
 use crate::http::{
@@ -20,7 +20,7 @@ use crate::http::{
     parse::HeadLimits,
     upgrade, write,
 };
-use crate::net::{buffer::Buffer, clock, deadlines::Ended, stream::beside};
+use crate::net::{buffer::Buffer, clock, deadlines::Ended};
 use crate::observe::events::Limit;
 use crate::plan::HostHeader;
 use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};

@@ -5,7 +5,10 @@
 
 use std::rc::Rc;
 
-use super::{Answer, Exchange, Fetched, Reuse, download, sticky, tunnel, upload::Upload};
+use super::{
+    Answer, Exchange, Fetched, Reuse, download, sticky, tunnel,
+    upload::{Upload, beside},
+};
 use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault, Side},
@@ -15,7 +18,6 @@ use crate::http::{
     names::Name,
     write,
 };
-use crate::net::stream::beside;
 use crate::proto::h1::{Client, Outgoing};
 use crate::shared::counters::Counter;
 use crate::worker::{Scratch, Worker};

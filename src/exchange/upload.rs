@@ -6,8 +6,8 @@
 
 use std::{
     cell::Cell,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
 };
@@ -242,5 +242,38 @@ async fn upload_all(
             }
             Ok(_) | Err(_) => return Err(Stopped::Client(Client::read_fault(client))),
         }
+    }
+}
+
+/// Polls `also` (until it has ended) whenever `first` is polled, and ends with `first`.
+pub(super) async fn beside<T>(
+    first: impl Future<Output = T>,
+    mut also: impl FnMut(&mut Context<'_>),
+) -> T {
+    let mut first = pin!(first);
+    poll_fn(|cx| {
+        also(cx);
+        first.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::on_both_drivers;
+
+    #[test]
+    fn what_is_beside_is_polled_as_long_as_the_first_is() {
+        on_both_drivers(|| async {
+            let (mut polled, mut left) = (0, 3);
+            let first = poll_fn(|cx| {
+                left -= 1;
+                cx.waker().wake_by_ref();
+                if left == 0 { Poll::Ready("done") } else { Poll::Pending }
+            });
+            assert_eq!(beside(first, |_| polled += 1).await, "done");
+            assert_eq!(polled, 3);
+        });
     }
 }

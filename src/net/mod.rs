@@ -9,6 +9,7 @@ pub(crate) mod deadlines;
 pub(crate) mod fd;
 pub(crate) mod io;
 pub(crate) mod listener;
+pub(crate) mod pending;
 pub(crate) mod relay;
 pub(crate) mod runtime;
 pub(crate) mod signal;

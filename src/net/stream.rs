@@ -9,11 +9,11 @@
 
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     os::fd::{OwnedFd, RawFd},
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::Poll,
 };
 
 use monoio::{buf::IoBuf, net::TcpStream};
@@ -22,8 +22,9 @@ use super::{
     buffer::{Buffer, Buffers, Draining},
     clock,
     deadlines::{Ended, Watched},
-    fd::{self, Half, Receiving, Shared},
+    fd::{self, Half, Received, Shared},
     io::{give_way, spawn},
+    pending::{Pending, Quiet},
 };
 
 /// A connection, watched by the sweep of deadlines.
@@ -32,24 +33,10 @@ pub(crate) struct Stream {
     watched: Option<Watched>,
     shared: Option<Shared>,
     fd: RawFd,
-    receiving: Cell<Option<Receiving>>,
-    /// Whether an operation was dropped before it ended (a poll, or by a panic a send): monoio then
-    /// still holds the descriptor.
-    op_dropped: Cell<bool>,
+    pending: Pending,
     /// Whether somebody wants to know for how long writes waited, and how long that was so far.
     timed: Cell<bool>,
     stalled: Cell<u64>,
-}
-
-/// What a posted receive has to say while nobody asked for anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Quiet {
-    /// Nothing came.
-    Yes,
-    /// The peer closed, or the connection broke.
-    Closed,
-    /// Bytes came that nobody asked for.
-    Unasked,
 }
 
 impl Stream {
@@ -66,8 +53,7 @@ impl Stream {
             watched: Some(watch(fd)),
             shared: Some(shared),
             fd,
-            receiving: Cell::new(None),
-            op_dropped: Cell::new(false),
+            pending: Pending::default(),
             timed: Cell::new(false),
             stalled: Cell::new(0),
         }
@@ -112,7 +98,7 @@ impl Stream {
     /// Waits until there is something to read; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        let guard = OpGuard(&self.op_dropped, false);
+        let guard = self.pending.guard();
         let result = self.shared().readable().await;
         guard.ended();
         result
@@ -122,7 +108,7 @@ impl Stream {
     /// can be read.
     #[inline]
     pub(crate) async fn readable_soon(&self) -> io::Result<bool> {
-        let guard = OpGuard(&self.op_dropped, false);
+        let guard = self.pending.guard();
         let mut readable = pin!(self.shared().readable());
         let mut stays = false;
         let result = poll_fn(|cx| {
@@ -142,7 +128,7 @@ impl Stream {
     /// Waits until there is room to write; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        let guard = OpGuard(&self.op_dropped, false);
+        let guard = self.pending.guard();
         let result = self.shared().writable().await;
         guard.ended();
         result
@@ -226,7 +212,7 @@ impl Stream {
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (io::Result<usize>, T) {
         self.watched().write_by(deadline);
-        let guard = OpGuard(&self.op_dropped, false);
+        let guard = self.pending.guard();
         let (sent, piece) = self.shared().submit(piece).await;
         guard.ended();
         self.watched().write_by(0);
@@ -304,56 +290,24 @@ impl Stream {
 
     /// Posts a receive: the kernel takes what comes next into `buffer`.
     pub(crate) fn post_receive(&self, buffer: Buffer) {
-        debug_assert!(self.receiving.take().is_none(), "one receive at a time");
-        self.receiving.set(Some(self.shared().receive(buffer)));
-        // The first poll is what hands it to the kernel.
-        if let Some(received) = self.poll_receive(&mut Context::from_waker(Waker::noop())) {
-            self.receiving.set(Some(Box::pin(std::future::ready(received))));
-        }
-    }
-
-    fn poll_receive(&self, cx: &mut Context<'_>) -> Option<fd::Received> {
-        let mut receiving = self.receiving.take()?;
-        match receiving.as_mut().poll(cx) {
-            Poll::Ready(received) => Some(received),
-            Poll::Pending => {
-                self.receiving.set(Some(receiving));
-                None
-            }
-        }
+        self.pending.post(self.shared().receive(buffer));
     }
 
     /// Whether a receive is posted.
     pub(crate) fn is_receiving(&self) -> bool {
-        let receiving = self.receiving.take();
-        let posted = receiving.is_some();
-        self.receiving.set(receiving);
-        posted
+        self.pending.is_receiving()
     }
 
     /// Waits for the posted receive.
     #[inline]
-    pub(crate) async fn received(&self) -> fd::Received {
-        poll_fn(|cx| match self.poll_receive(cx) {
-            Some(received) => Poll::Ready(received),
-            None => Poll::Pending,
-        })
-        .await
+    pub(crate) async fn received(&self) -> Received {
+        poll_fn(|cx| self.pending.poll_receive(cx).map_or(Poll::Pending, Poll::Ready)).await
     }
 
     /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses
     /// the connection only if it was quiet.
     pub(crate) fn quiet(&self, buffers: &Buffers) -> Quiet {
-        match self.poll_receive(&mut Context::from_waker(Waker::noop())) {
-            None => Quiet::Yes,
-            Some((result, buffer)) => {
-                buffers.give(buffer);
-                match result {
-                    Ok(count) if count > 0 => Quiet::Unasked,
-                    _ => Quiet::Closed,
-                }
-            }
-        }
+        self.pending.quiet(buffers)
     }
 
     /// Ends one half, or both; waits on it end too.
@@ -395,8 +349,8 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.watched = None;
         let Some(shared) = self.shared.take() else { return };
-        let Some(receiving) = self.receiving.take() else {
-            fd::close(shared, self.op_dropped.get());
+        let Some(receiving) = self.pending.take_receive() else {
+            fd::close(shared, self.pending.was_dropped());
             return;
         };
         // A receive in flight is ended and waited for, never dropped.
@@ -406,38 +360,6 @@ impl Drop for Stream {
             drop(shared);
         });
     }
-}
-
-/// Notes that an operation was dropped before it ended.
-struct OpGuard<'a>(&'a Cell<bool>, bool);
-
-impl OpGuard<'_> {
-    #[inline]
-    fn ended(mut self) {
-        self.1 = true;
-    }
-}
-
-impl Drop for OpGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.1 {
-            self.0.set(true);
-        }
-    }
-}
-
-/// Polls `also` (until it has ended) whenever `first` is polled, and ends with `first`.
-pub(crate) async fn beside<T>(
-    first: impl Future<Output = T>,
-    mut also: impl FnMut(&mut Context<'_>),
-) -> T {
-    let mut first = pin!(first);
-    poll_fn(|cx| {
-        also(cx);
-        first.as_mut().poll(cx)
-    })
-    .await
 }
 
 #[cfg(test)]
@@ -572,91 +494,6 @@ mod tests {
     }
 
     #[test]
-    fn a_posted_receive_takes_what_comes_next() {
-        on_both_drivers(|| async {
-            let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
-            ours.post_receive(buffers.take().unwrap());
-            assert!(ours.is_receiving());
-            assert_eq!(ours.quiet(&buffers), Quiet::Yes);
-            peer.write_all(b"answer").unwrap();
-            let (read, buffer) = ours.received().await;
-            assert_eq!((read.unwrap(), buffer.bytes()), (6, &b"answer"[..]));
-            assert!(!ours.is_receiving());
-        });
-    }
-
-    #[test]
-    fn an_idle_connection_says_when_it_is_no_good_any_more() {
-        on_both_drivers(|| async {
-            for (does, expected) in [
-                ("writes", Quiet::Unasked),
-                ("half-closes", Quiet::Closed),
-                ("closes", Quiet::Closed),
-            ] {
-                let Connected { ours, peer, buffers, .. } = connected(Ends::Both);
-                ours.post_receive(buffers.take().unwrap());
-                let peer = match does {
-                    "writes" => (&peer).write_all(b"x").map(|()| Some(peer)),
-                    "half-closes" => peer.shutdown(std::net::Shutdown::Write).map(|()| Some(peer)),
-                    _ => {
-                        drop(peer);
-                        Ok(None)
-                    }
-                };
-                let mut quiet = Quiet::Yes;
-                eventually(|| {
-                    quiet = ours.quiet(&buffers);
-                    quiet != Quiet::Yes
-                })
-                .await;
-                assert_eq!(quiet, expected, "it {does}");
-                drop(peer.unwrap());
-            }
-        });
-    }
-
-    /// The runtime of the test ends only when nothing is in flight: `on_both_drivers` asserts it.
-    #[test]
-    fn a_receive_in_flight_is_ended_with_its_connection() {
-        on_both_drivers(|| async {
-            let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
-            ours.post_receive(buffers.take().unwrap());
-            drop(ours);
-            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
-        });
-    }
-
-    /// Only a panic drops a send of the ring; it must not become another one.
-    #[test]
-    fn a_send_that_was_dropped_lets_its_connection_be_closed() {
-        on_both_drivers(|| async {
-            let Connected { ours, mut peer, .. } = connected(Ends::Both);
-            {
-                let mut sending = pin!(ours.send_vec(b"abc".to_vec(), never));
-                _ = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
-            }
-            drop(ours);
-            peer.set_nonblocking(true).unwrap();
-            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
-        });
-    }
-
-    #[test]
-    fn a_poll_that_was_dropped_keeps_no_connection_open() {
-        on_both_drivers(|| async {
-            let Connected { ours, mut peer, .. } = connected(Ends::Both);
-            {
-                let mut waiting = pin!(ours.readable());
-                let polled = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
-                assert!(polled.is_pending());
-            }
-            drop(ours);
-            peer.set_nonblocking(true).unwrap();
-            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
-        });
-    }
-
-    #[test]
     fn a_reset_is_seen_as_one_and_what_came_is_forgotten_at_will() {
         on_both_drivers(|| async {
             let Connected { ours, mut peer, .. } = connected(Ends::Both);
@@ -667,20 +504,6 @@ mod tests {
             drop(ours);
             let reset = peer.read(&mut [0; 8]).unwrap_err();
             assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
-        });
-    }
-
-    #[test]
-    fn what_is_beside_is_polled_as_long_as_the_first_is() {
-        on_both_drivers(|| async {
-            let (mut polled, mut left) = (0, 3);
-            let first = poll_fn(|cx| {
-                left -= 1;
-                cx.waker().wake_by_ref();
-                if left == 0 { Poll::Ready("done") } else { Poll::Pending }
-            });
-            assert_eq!(beside(first, |_| polled += 1).await, "done");
-            assert_eq!(polled, 3);
         });
     }
 

@@ -1,0 +1,235 @@
+//! What the ring still holds of one connection: the receive that was posted, and the mark that an
+//! operation was dropped before it ended.
+//!
+//! A receive is in flight while the connection is idle: it sees a close, or bytes that nobody asked
+//! for, at once. It is never dropped before it has ended; `Stream` sees to that. A readiness poll
+//! may be dropped, but then monoio still holds the descriptor, and it alone may close it.
+
+use std::{
+    cell::Cell,
+    task::{Context, Poll, Waker},
+};
+
+use super::{
+    buffer::Buffers,
+    fd::{Received, Receiving},
+};
+
+/// The operations of one connection that have not ended.
+#[derive(Default)]
+pub(super) struct Pending {
+    receiving: Cell<Option<Receiving>>,
+    /// Whether an operation was dropped before it ended (a poll, or by a panic a send): monoio then
+    /// still holds the descriptor.
+    op_dropped: Cell<bool>,
+}
+
+/// What a posted receive has to say while nobody asked for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// Nothing came.
+    Yes,
+    /// The peer closed, or the connection broke.
+    Closed,
+    /// Bytes came that nobody asked for.
+    Unasked,
+}
+
+impl Pending {
+    /// Guards an operation that begins.
+    #[inline]
+    pub(super) fn guard(&self) -> OpGuard<'_> {
+        OpGuard(&self.op_dropped, false)
+    }
+
+    /// Whether an operation was dropped before it ended.
+    pub(super) fn was_dropped(&self) -> bool {
+        self.op_dropped.get()
+    }
+
+    /// Keeps a receive, and hands it to the kernel.
+    pub(super) fn post(&self, receiving: Receiving) {
+        debug_assert!(self.receiving.take().is_none(), "one receive at a time");
+        self.receiving.set(Some(receiving));
+        // The first poll is what hands it to the kernel.
+        if let Some(received) = self.poll_receive(&mut Context::from_waker(Waker::noop())) {
+            self.receiving.set(Some(Box::pin(std::future::ready(received))));
+        }
+    }
+
+    /// Goes on with the receive; what it gave, when it has ended.
+    pub(super) fn poll_receive(&self, cx: &mut Context<'_>) -> Option<Received> {
+        let mut receiving = self.receiving.take()?;
+        match receiving.as_mut().poll(cx) {
+            Poll::Ready(received) => Some(received),
+            Poll::Pending => {
+                self.receiving.set(Some(receiving));
+                None
+            }
+        }
+    }
+
+    /// Whether a receive is posted.
+    pub(super) fn is_receiving(&self) -> bool {
+        let receiving = self.receiving.take();
+        let posted = receiving.is_some();
+        self.receiving.set(receiving);
+        posted
+    }
+
+    /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses
+    /// the connection only if it was quiet.
+    pub(super) fn quiet(&self, buffers: &Buffers) -> Quiet {
+        match self.poll_receive(&mut Context::from_waker(Waker::noop())) {
+            None => Quiet::Yes,
+            Some((result, buffer)) => {
+                buffers.give(buffer);
+                match result {
+                    Ok(count) if count > 0 => Quiet::Unasked,
+                    _ => Quiet::Closed,
+                }
+            }
+        }
+    }
+
+    /// The receive, which whoever takes it has to wait for.
+    pub(super) fn take_receive(&self) -> Option<Receiving> {
+        self.receiving.take()
+    }
+}
+
+/// Notes that an operation was dropped before it ended.
+pub(super) struct OpGuard<'a>(&'a Cell<bool>, bool);
+
+impl OpGuard<'_> {
+    #[inline]
+    pub(super) fn ended(mut self) {
+        self.1 = true;
+    }
+}
+
+impl Drop for OpGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.set(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Future, poll_fn},
+        io::{Read, Write},
+        net::TcpStream,
+        pin::pin,
+        rc::Rc,
+    };
+
+    use super::*;
+    use crate::net::{
+        clock::Clock,
+        deadlines::{Deadlines, Ends, NO_TAG},
+        stream::Stream,
+    };
+    use crate::testkit::{eventually, on_both_drivers, pair};
+
+    /// One connection: our end, and the peer's, which blocks.
+    struct Connected {
+        ours: Stream,
+        peer: TcpStream,
+        buffers: Rc<Buffers>,
+    }
+
+    fn connected() -> Connected {
+        let deadlines = Deadlines::new(Rc::new(Clock::new()));
+        let (ours, peer) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+        Connected { ours, peer, buffers: Buffers::new(4) }
+    }
+
+    #[test]
+    fn a_posted_receive_takes_what_comes_next() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected();
+            ours.post_receive(buffers.take().unwrap());
+            assert!(ours.is_receiving());
+            assert_eq!(ours.quiet(&buffers), Quiet::Yes);
+            peer.write_all(b"answer").unwrap();
+            let (read, buffer) = ours.received().await;
+            assert_eq!((read.unwrap(), buffer.bytes()), (6, &b"answer"[..]));
+            assert!(!ours.is_receiving());
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_says_when_it_is_no_good_any_more() {
+        on_both_drivers(|| async {
+            for (does, expected) in [
+                ("writes", Quiet::Unasked),
+                ("half-closes", Quiet::Closed),
+                ("closes", Quiet::Closed),
+            ] {
+                let Connected { ours, peer, buffers, .. } = connected();
+                ours.post_receive(buffers.take().unwrap());
+                let peer = match does {
+                    "writes" => (&peer).write_all(b"x").map(|()| Some(peer)),
+                    "half-closes" => peer.shutdown(std::net::Shutdown::Write).map(|()| Some(peer)),
+                    _ => {
+                        drop(peer);
+                        Ok(None)
+                    }
+                };
+                let mut quiet = Quiet::Yes;
+                eventually(|| {
+                    quiet = ours.quiet(&buffers);
+                    quiet != Quiet::Yes
+                })
+                .await;
+                assert_eq!(quiet, expected, "it {does}");
+                drop(peer.unwrap());
+            }
+        });
+    }
+
+    /// The runtime of the test ends only when nothing is in flight: `on_both_drivers` asserts it.
+    #[test]
+    fn a_receive_in_flight_is_ended_with_its_connection() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected();
+            ours.post_receive(buffers.take().unwrap());
+            drop(ours);
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        });
+    }
+
+    /// Only a panic drops a send of the ring; it must not become another one.
+    #[test]
+    fn a_send_that_was_dropped_lets_its_connection_be_closed() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, .. } = connected();
+            {
+                let mut sending = pin!(ours.send_vec(b"abc".to_vec(), || 0));
+                _ = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+            }
+            drop(ours);
+            peer.set_nonblocking(true).unwrap();
+            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
+        });
+    }
+
+    #[test]
+    fn a_poll_that_was_dropped_keeps_no_connection_open() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, .. } = connected();
+            {
+                let mut waiting = pin!(ours.readable());
+                let polled = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+            }
+            drop(ours);
+            peer.set_nonblocking(true).unwrap();
+            eventually(|| matches!(peer.read(&mut [0; 8]), Ok(0))).await;
+        });
+    }
+}
