@@ -3,12 +3,14 @@
 //!
 //! No operation has a timer object of its own. Who waits for a socket notes until when; the sweep
 //! ends an overdue wait by `shutdown(2)`, which completes polls and receives alike, and leaves a
-//! mark so that the one who waited knows whose doing it was. It also keeps the list of idle client
-//! connections, longest idle first, and looks after clients that wait for a slow backend: when one
-//! has left, the wait for the backend is ended. Timeouts hold to a quarter of a second.
+//! mark so that the one who waited knows whose doing it was. It also looks after clients that wait
+//! for a slow backend: when one has left, the wait for the backend is ended. Timeouts hold to a
+//! quarter of a second. Which clients are idle, longest idle first, stands in `idle.rs`.
 //!
 //! An entry is taken out before its socket is closed, by a guard: descriptor numbers are reused,
 //! and a late entry would shut down a stranger.
+
+mod idle;
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use self::idle::{IdleList, NONE};
 use super::{
     clock::Clock,
     fd::{self, Half},
@@ -30,8 +33,6 @@ const ROUND: Duration = Duration::from_millis(250);
 
 /// A quarter of the waiting clients is looked at in each round.
 const WATCH_ROUNDS: u32 = 4;
-
-const NONE: u32 = u32::MAX;
 
 /// What the sweep shuts down when a wait for reading is overdue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,7 @@ struct Entry {
     read_by: u64,
     write_by: u64,
     idle_since: u64,
+    /// Its place among the idle.
     previous: u32,
     next: u32,
     /// Which listener it came from: eviction may be for one listener alone.
@@ -81,16 +83,11 @@ const STAY: u64 = 250;
 /// The tag of descriptors that no listener has.
 pub(crate) const NO_TAG: u16 = u16::MAX;
 
-/// How far the list of idle connections is searched for one of a certain listener.
-const SEARCH_MAX: usize = 1024;
-
 #[derive(Default)]
 struct Slab {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    /// Ends of the list of idle entries: the longest idle, the latest.
-    first_idle: Option<u32>,
-    last_idle: Option<u32>,
+    idle: IdleList,
     round: u32,
 }
 
@@ -161,8 +158,8 @@ impl Deadlines {
     /// false where none is idle.
     pub(crate) fn close_longest_idle(&self, tag: Option<u16>) -> bool {
         let slab = &mut *self.slab.borrow_mut();
-        let Some(index) = slab.longest_idle(tag) else { return false };
-        slab.unlink(index);
+        let Some(index) = slab.idle.longest(&slab.entries, tag) else { return false };
+        slab.idle.remove(&mut slab.entries, index);
         slab.entries[index as usize].end(Ended::Closed);
         true
     }
@@ -170,11 +167,11 @@ impl Deadlines {
     /// Closes every client connection that has been idle since `until` or longer.
     pub(crate) fn close_idle_since(&self, until: u64) {
         let slab = &mut *self.slab.borrow_mut();
-        while let Some(index) = slab.first_idle {
+        while let Some(index) = slab.idle.first() {
             if slab.entries[index as usize].idle_since > until {
                 return;
             }
-            slab.unlink(index);
+            slab.idle.remove(&mut slab.entries, index);
             slab.entries[index as usize].end(Ended::Closed);
         }
     }
@@ -256,49 +253,6 @@ impl Entry {
     }
 }
 
-impl Slab {
-    fn longest_idle(&self, tag: Option<u16>) -> Option<u32> {
-        let mut place = self.first_idle;
-        for _ in 0..SEARCH_MAX {
-            let entry = &self.entries[place? as usize];
-            if tag.is_none_or(|tag| tag == entry.tag) {
-                return place;
-            }
-            place = (entry.next != NONE).then_some(entry.next);
-        }
-        None
-    }
-
-    fn link(&mut self, index: u32) {
-        let previous = self.last_idle.replace(index);
-        match previous {
-            Some(last) => self.entries[last as usize].next = index,
-            None => self.first_idle = Some(index),
-        }
-        let entry = &mut self.entries[index as usize];
-        entry.idle = true;
-        entry.previous = previous.unwrap_or(NONE);
-        entry.next = NONE;
-    }
-
-    fn unlink(&mut self, index: u32) {
-        let entry = &mut self.entries[index as usize];
-        if !entry.idle {
-            return;
-        }
-        entry.idle = false;
-        let (previous, next) = (entry.previous, entry.next);
-        match previous {
-            NONE => self.first_idle = (next != NONE).then_some(next),
-            place => self.entries[place as usize].next = next,
-        }
-        match next {
-            NONE => self.last_idle = (previous != NONE).then_some(previous),
-            place => self.entries[place as usize].previous = previous,
-        }
-    }
-}
-
 /// A watched descriptor. Dropping it ends the watch; drop it before the socket.
 pub(crate) struct Watched {
     deadlines: Rc<Deadlines>,
@@ -336,8 +290,8 @@ impl Watched {
     #[inline]
     pub(crate) fn idle(&self, now: u64, deadline: u64) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
-        slab.unlink(self.index);
-        slab.link(self.index);
+        slab.idle.remove(&mut slab.entries, self.index);
+        slab.idle.push(&mut slab.entries, self.index);
         let entry = &mut slab.entries[self.index as usize];
         entry.idle_since = now;
         entry.read_by = deadline;
@@ -347,7 +301,7 @@ impl Watched {
     #[inline]
     pub(crate) fn busy(&self) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
-        slab.unlink(self.index);
+        slab.idle.remove(&mut slab.entries, self.index);
     }
 
     /// Whether it was idle so lately that its client may be one who asks again at once.
@@ -390,7 +344,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
-        slab.unlink(self.index);
+        slab.idle.remove(&mut slab.entries, self.index);
         let entry = &mut slab.entries[self.index as usize];
         entry.used = false;
         entry.stays = None;
@@ -410,7 +364,6 @@ impl Drop for Watched {
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::VecDeque,
         io::{Read, Write},
         os::{fd::AsRawFd, unix::net::UnixStream},
         sync::{
@@ -421,7 +374,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::base::rng::Rng;
 
     /// A watched socket and its peer. Fields are dropped in this order.
     struct Socket {
@@ -641,49 +593,5 @@ mod tests {
         assert_eq!(deadlines.len(), 2);
         drop(sockets);
         assert!(deadlines.is_empty());
-    }
-
-    /// Chance against a plain queue: who comes, goes, rests and is needed again, in any order.
-    #[test]
-    fn the_list_of_the_idle_is_a_queue_whatever_happens() {
-        for seed in 0..64 {
-            let mut rng = Rng::seeded(seed);
-            let deadlines = deadlines();
-            // One descriptor for all: what is shut down does not matter here.
-            let (ours, _peer) = UnixStream::pair().unwrap();
-            let mut watched: Vec<(u64, Watched)> = Vec::new();
-            let mut queue: VecDeque<u64> = VecDeque::new();
-            for step in 1..400_u64 {
-                let at = rng.below(watched.len() as u32) as usize;
-                match (rng.below(6), watched.get(at)) {
-                    (0 | 1, _) | (_, None) => {
-                        let new = deadlines.watch(ours.as_raw_fd(), Ends::Reading, 0);
-                        watched.push((step, new));
-                    }
-                    (2, Some((name, one))) => {
-                        one.busy();
-                        queue.retain(|other| other != name);
-                    }
-                    (3, Some((name, _))) => {
-                        queue.retain(|other| other != name);
-                        watched.swap_remove(at);
-                    }
-                    (_, Some((name, one))) => {
-                        one.idle(step, 0);
-                        queue.retain(|other| other != name);
-                        queue.push_back(*name);
-                    }
-                }
-                assert_eq!(deadlines.len(), watched.len(), "seed {seed}, step {step}");
-            }
-            while let Some(name) = queue.pop_front() {
-                assert!(deadlines.close_longest_idle(None), "seed {seed}: {name} is missing");
-                let ended = |(_, one): &&(u64, Watched)| one.ended() == Ended::Closed;
-                let closed: Vec<u64> = watched.iter().filter(ended).map(|(one, _)| *one).collect();
-                assert_eq!(closed, [name], "seed {seed}");
-                watched.retain(|(other, _)| *other != name);
-            }
-            assert!(!deadlines.close_longest_idle(None), "seed {seed}");
-        }
     }
 }
