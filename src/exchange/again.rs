@@ -30,7 +30,7 @@ pub(super) async fn another(
     let ended = clock::precise();
     let place = exchange.place.take();
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
-        Decision::Keep => return ControlFlow::Break(exchange.settle(result)),
+        Decision::Keep => return ControlFlow::Break(exchange.or_declined(result)),
         Decision::Refused(refusal) => Err(refusal),
         Decision::Fresh => fresh(worker, exchange, place),
         Decision::Another => {
@@ -43,7 +43,7 @@ pub(super) async fn another(
         Ok(next) => next,
         Err(refusal) => {
             worker.count(counter(refusal));
-            return ControlFlow::Break(exchange.settle(result));
+            return ControlFlow::Break(exchange.or_declined(result));
         }
     };
     if let Ok(answer) = result {

@@ -186,7 +186,7 @@ impl Exchange {
 
     /// What the client gets when nobody else is asked: where the last try gave no answer, the one
     /// that an earlier try gave.
-    fn settle(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
+    fn or_declined(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
         match (result, self.declined.take()) {
             (Err(fault), Some(declined)) if fault.side != Side::Client => {
                 let Declined { answer, head, backend } = *declined;

@@ -140,7 +140,7 @@ async fn fetch(
         let result = attempt::once(worker, client, exchange, picked).await;
         let outcome = finish::tried(worker, exchange, &result);
         if !outcome.calls_for_another() {
-            return exchange.settle(result);
+            return exchange.or_declined(result);
         }
         let next = again::another(worker, client, exchange, outcome, result);
         match Box::pin(next).await {

@@ -88,7 +88,7 @@ impl Verdicts {
     fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: u64) {
         self.pools[pool.index()].failed[backend.index()] = totals.failed;
         self.pools[pool.index()].standing.failed(backend, totals, now);
-        self.settle(pool, now);
+        self.carry_out(pool, now);
     }
 
     /// The backends that have failed since they were looked at, whether or not it was posted.
@@ -108,7 +108,7 @@ impl Verdicts {
         // A trial of an earlier period says nothing any more.
         if epoch == self.backends.trials.epoch(pool, backend) {
             self.pools[pool.index()].standing.tried(backend, ok, now);
-            self.settle(pool, now);
+            self.carry_out(pool, now);
         }
     }
 
@@ -120,7 +120,7 @@ impl Verdicts {
         now: u64,
     ) {
         self.pools[pool.index()].standing.probed(backend, result, now);
-        self.settle(pool, now);
+        self.carry_out(pool, now);
     }
 
     /// From the start of one probe of a backend to that of the next.
@@ -136,14 +136,14 @@ impl Verdicts {
         now: u64,
     ) {
         self.pools[pool.index()].standing.addressed(backend, !addresses.is_empty());
-        self.settle(pool, now);
+        self.carry_out(pool, now);
     }
 
     /// Does what is due; when something is due next.
     pub(super) fn turn(&mut self, now: u64) -> Option<u64> {
         for id in (0..).map(PoolId).take(self.pools.len()) {
             if self.pools[id.index()].due.is_some_and(|due| due <= now) {
-                self.settle(id, now);
+                self.carry_out(id, now);
             }
         }
         let untold = (!self.tell()).then_some(now + UNTOLD_AGAIN_MS);
@@ -151,7 +151,7 @@ impl Verdicts {
     }
 
     /// Carries out what follows for a pool.
-    fn settle(&mut self, id: PoolId, now: u64) {
+    fn carry_out(&mut self, id: PoolId, now: u64) {
         let Pool { standing, due, .. } = &mut self.pools[id.index()];
         *due = standing.turn(now);
         for period in standing.periods() {

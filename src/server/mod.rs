@@ -18,7 +18,7 @@ mod reporter;
 mod run;
 pub(crate) mod secrets;
 mod spawn;
-mod standing;
+mod standing_lines;
 mod start;
 mod watch;
 

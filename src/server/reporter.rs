@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
-use super::standing;
+use super::standing_lines;
 use crate::observe::{
     digest::Digest,
     events::{Event, Limit, Tried},
@@ -103,11 +103,16 @@ impl Lines {
             Event::End => {}
             Event::Standing(pool, Change::Backend { backend, to, cause, lasted_ms, .. }) => {
                 let (pool, backend) = self.names(pool, backend);
-                standing::say_of_backend((pool, backend), to, &standing::why(cause), lasted_ms);
+                standing_lines::say_of_backend(
+                    (pool, backend),
+                    to,
+                    &standing_lines::why(cause),
+                    lasted_ms,
+                );
             }
             Event::Standing(pool, Change::Pool { from, to, sound, of }) => {
                 let (pool, _) = self.names(pool, BackendId(0));
-                standing::say_of_pool(pool, (from, to), sound, of);
+                standing_lines::say_of_pool(pool, (from, to), sound, of);
             }
             Event::Tried(tried) => self.say_of_try(&tried),
             Event::Unreachable(pool, backend, cause) => {

@@ -67,7 +67,7 @@ impl Standing {
             changes: Vec::new(),
             periods: Vec::new(),
         };
-        standing.settle();
+        standing.refresh();
         standing.changes.clear();
         standing
     }
@@ -87,7 +87,7 @@ impl Standing {
                 slot.breaker.end();
             });
         }
-        self.settle();
+        self.refresh();
     }
 
     /// From the start of a backend's last probe to that of its next, before jitter: shorter while
@@ -124,7 +124,7 @@ impl Standing {
                 }
             });
         }
-        self.settle();
+        self.refresh();
     }
 
     /// A trial of the present period is decided.
@@ -139,7 +139,7 @@ impl Standing {
                 slot.breaker.tried(plan, is_ok, now, rng);
             }
         });
-        self.settle();
+        self.refresh();
     }
 
     /// Its name gives an address, or gives none any more.
@@ -148,7 +148,7 @@ impl Standing {
             self.is_stale |= slot.has_address != has_address;
             slot.has_address = has_address;
         }
-        self.settle();
+        self.refresh();
     }
 
     /// Does what is due; when something is due next, later than `now`.
@@ -159,7 +159,7 @@ impl Standing {
             }
             self.admit_the_resting(now);
             self.due = self.slots.iter().map(Slot::due).min().unwrap_or(u64::MAX);
-            self.settle();
+            self.refresh();
         }
         (self.due != u64::MAX).then_some(self.due)
     }
@@ -275,7 +275,7 @@ impl Standing {
     }
 
     /// Makes the sets anew, if anything has changed.
-    fn settle(&mut self) {
+    fn refresh(&mut self) {
         if !mem::take(&mut self.is_stale) {
             return;
         }
@@ -289,7 +289,7 @@ impl Standing {
             let sound = (self.sound & self.plan.taking).len();
             self.changes.push(Change::Pool { from, to: mode, sound, of: self.plan.taking.len() });
         }
-        self.settle_trials();
+        self.refresh_trials();
         self.check_invariants();
     }
 
@@ -317,7 +317,7 @@ impl Standing {
     }
 
     /// Begins and ends periods of trials.
-    fn settle_trials(&mut self) {
+    fn refresh_trials(&mut self) {
         self.on_trial = BackendSet::EMPTY;
         for id in self.ids() {
             let slot = &mut self.slots[id.index()];
