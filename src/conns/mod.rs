@@ -3,11 +3,11 @@
 //! Floor 6. Last in, first out, so that few stay in use and the others expire; bounded in number
 //! and in idle time, the backend's own hint honoured. Every idle connection has a receive posted:
 //! one that the backend closed, or wrote to unasked, is found out before it is used. Here is the
-//! connection pool of one address; `addresses.rs` has those of all addresses of a backend.
+//! connection pool of one address; `backend_conns.rs` has those of all addresses of a backend.
 
-mod addresses;
+mod backend_conns;
 
-pub(crate) use self::addresses::{Addresses, open};
+pub(crate) use self::backend_conns::{BackendConns, open};
 use crate::net::{buffer::Buffers, pending::Quiet};
 use crate::plan::Connections;
 use crate::proto::h1::Backend;

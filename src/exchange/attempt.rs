@@ -132,7 +132,8 @@ async fn connection(
                 worker.events.limit(Limit::Outgoing, now);
             } else if fault.cause != Cause::Deadline {
                 pool.refused(id, now);
-                worker.events.unreachable((exchange.pool, id), fault.cause, pool.lost(id), now);
+                let told = pool.unreachable_told(id);
+                worker.events.unreachable((exchange.pool, id), fault.cause, told, now);
             }
             Err(fault)
         }

@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
-use super::standing_lines;
+use super::standing_lines::{say_of_backend, say_of_pool, why};
 use crate::observe::{
     digest::Digest,
     events::{Event, Limit, Tried},
@@ -103,16 +103,11 @@ impl Lines {
             Event::End => {}
             Event::Standing(pool, Change::Backend { backend, to, cause, lasted_ms, .. }) => {
                 let (pool, backend) = self.names(pool, backend);
-                standing_lines::say_of_backend(
-                    (pool, backend),
-                    to,
-                    &standing_lines::why(cause),
-                    lasted_ms,
-                );
+                say_of_backend((pool, backend), to, &why(cause), lasted_ms);
             }
             Event::Standing(pool, Change::Pool { from, to, sound, of }) => {
                 let (pool, _) = self.names(pool, BackendId(0));
-                standing_lines::say_of_pool(pool, (from, to), sound, of);
+                say_of_pool(pool, (from, to), sound, of);
             }
             Event::Tried(tried) => self.say_of_try(&tried),
             Event::Unreachable(pool, backend, cause) => {

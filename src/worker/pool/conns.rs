@@ -53,8 +53,8 @@ impl PoolView {
     }
 
     /// When this core last told that it could not reach a backend; 0 = never.
-    pub(crate) fn lost(&self, id: BackendId) -> &Cell<u64> {
-        &self.lost[id.index()]
+    pub(crate) fn unreachable_told(&self, id: BackendId) -> &Cell<u64> {
+        &self.unreachable_told[id.index()]
     }
 
     /// Closes idle connections whose time is over.

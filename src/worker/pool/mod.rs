@@ -20,7 +20,7 @@ pub(crate) use self::pick::{Nobody, Picked, Wanted};
 use self::standing::Standing;
 use super::{Common, InFlight, InForce, PoolShared, queue::Queue};
 use crate::base::ids::{BackendId, PoolId};
-use crate::conns::Addresses;
+use crate::conns::BackendConns;
 use crate::plan::{self, Pool};
 use crate::policy::{
     balance::{Balancer, Needs, Step, Weights},
@@ -41,7 +41,7 @@ pub(crate) struct PoolView {
     weights: Weights,
     balancer: RefCell<Balancer>,
     needs: Needs,
-    conns: Vec<RefCell<Addresses>>,
+    conns: Vec<RefCell<BackendConns>>,
     /// Requests in flight in the whole process: as of `merged_at`, and from there on by `step`.
     /// Kept only where the algorithm needs it.
     in_flight: Vec<Cell<u32>>,
@@ -58,7 +58,7 @@ pub(crate) struct PoolView {
     outcomes: Option<Outcomes>,
     pub(super) queue: Option<Queue>,
     /// When this core last told that it could not reach a backend, in coarse milliseconds.
-    lost: Vec<Cell<u64>>,
+    unreachable_told: Vec<Cell<u64>>,
     /// What Host is, where the pool sends the backend's own.
     authorities: Vec<String>,
 }
@@ -82,7 +82,7 @@ impl PoolView {
             balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
             needs,
             conns: each()
-                .map(|_| RefCell::new(Addresses::new(pool.connections, core_index)))
+                .map(|_| RefCell::new(BackendConns::new(pool.connections, core_index)))
                 .collect(),
             in_flight: each().map(|_| Cell::new(0)).collect(),
             step: Step::new(cores),
@@ -93,7 +93,7 @@ impl PoolView {
             outcomes: is_watched(pool).then(|| common.outcomes.clone()),
             queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
             shared,
-            lost: each().map(|_| Cell::new(0)).collect(),
+            unreachable_told: each().map(|_| Cell::new(0)).collect(),
             authorities: each().map(plan::Backend::authority).collect(),
         };
         for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {

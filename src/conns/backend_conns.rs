@@ -22,7 +22,7 @@ use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};
 
 /// The addresses of one backend and the connections to each.
-pub(crate) struct Addresses {
+pub(crate) struct BackendConns {
     all: Vec<At>,
     /// Whose turn it is: a place in `all`.
     turn: usize,
@@ -41,10 +41,10 @@ struct At {
     avoided_until: u64,
 }
 
-impl Addresses {
+impl BackendConns {
     /// None yet. The core's index lets cores begin with different ones.
-    pub(crate) fn new(options: Connections, core_index: usize) -> Addresses {
-        Addresses { all: Vec::new(), turn: core_index, last_number: 0, options }
+    pub(crate) fn new(options: Connections, core_index: usize) -> BackendConns {
+        BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options }
     }
 
     /// These are the addresses from now on.
@@ -136,14 +136,14 @@ impl Addresses {
 /// `ConnectTimeout` or `ConnectFailed`, of the last address, `Overloaded` where it was for want of
 /// something of ours; `NameNotResolved` without any.
 pub(crate) async fn open(
-    addresses: &RefCell<Addresses>,
+    conns: &RefCell<BackendConns>,
     time: Duration,
     clock: &Clock,
     deadlines: &Rc<Deadlines>,
     counters: &Slab,
 ) -> Result<Backend, Fault> {
     let began = clock.now();
-    let to_try = addresses.borrow_mut().in_turn(began);
+    let to_try = conns.borrow_mut().in_turn(began);
     let mut fault = Cause::NameNotResolved;
     for (tried, (number, address)) in to_try.iter().enumerate() {
         let spent = Duration::from_millis(clock.now().saturating_sub(began));
@@ -157,7 +157,7 @@ pub(crate) async fn open(
         };
         counters.add(Counter::BackendConnectFailures, 1);
         clock.renew();
-        addresses.borrow_mut().failed(*number, clock.now());
+        conns.borrow_mut().failed(*number, clock.now());
         fault = match error.kind() {
             _ if io::is_for_want(&error, *address) => Cause::Overloaded,
             ErrorKind::TimedOut => Cause::ConnectTimeout,
@@ -183,7 +183,7 @@ mod tests {
 
     /// The addresses of one backend, and what they need.
     struct Stage {
-        addresses: RefCell<Addresses>,
+        conns: RefCell<BackendConns>,
         clock: Rc<Clock>,
         deadlines: Rc<Deadlines>,
         buffers: Rc<Buffers>,
@@ -196,7 +196,7 @@ mod tests {
         fn new(addresses: &[SocketAddr]) -> Stage {
             let clock = Rc::new(Clock::new());
             let stage = Stage {
-                addresses: RefCell::new(Addresses::new(OPTIONS, 0)),
+                conns: RefCell::new(BackendConns::new(OPTIONS, 0)),
                 deadlines: Deadlines::new(Rc::clone(&clock)),
                 clock,
                 buffers: Buffers::new(8),
@@ -208,12 +208,12 @@ mod tests {
         }
 
         fn move_to(&self, addresses: &[SocketAddr]) {
-            self.addresses.borrow_mut().move_to(addresses, &self.counters);
+            self.conns.borrow_mut().move_to(addresses, &self.counters);
         }
 
         async fn open(&self) -> Result<Backend, Fault> {
-            let Stage { addresses, clock, deadlines, counters, .. } = self;
-            open(addresses, Duration::from_secs(5), clock, deadlines, counters).await
+            let Stage { conns, clock, deadlines, counters, .. } = self;
+            open(conns, Duration::from_secs(5), clock, deadlines, counters).await
         }
 
         /// Opens a connection; to which of these.
@@ -229,13 +229,13 @@ mod tests {
         }
 
         fn give(&self, backend: Backend) {
-            self.addresses.borrow_mut().give(backend, 1, &self.buffers, &self.counters);
+            self.conns.borrow_mut().give(backend, 1, &self.buffers, &self.counters);
         }
 
         /// The number of the address that a warm connection belongs to.
         fn take(&self) -> Option<u32> {
-            let mut addresses = self.addresses.borrow_mut();
-            let taken = addresses.take(1, false, &self.buffers, &self.counters);
+            let mut conns = self.conns.borrow_mut();
+            let taken = conns.take(1, false, &self.buffers, &self.counters);
             taken.map(|backend| backend.address)
         }
 
@@ -321,7 +321,7 @@ mod tests {
             assert_eq!((stage.take(), stage.take()), (Some(numbers[stays]), Some(numbers[stays])));
             // What comes back is another address, though it has the old one's digits.
             stage.move_to(&[first, second]);
-            assert!(!numbers.contains(&stage.addresses.borrow().all[0].number));
+            assert!(!numbers.contains(&stage.conns.borrow().all[0].number));
         });
     }
 }
