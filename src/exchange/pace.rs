@@ -1,4 +1,7 @@
 //! How slow a body may be, whichever way it goes (`body-rate`).
+//!
+//! It is a mean from the beginning on, so a body may pause for as long as it was ahead. Nothing is
+//! ended here: a pace gives a deadline, and whoever waits hands it to the sweep.
 
 use crate::net::clock;
 use crate::worker::{InForce, Worker};

@@ -85,7 +85,9 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
     }
     match length {
         BodyLength::Fixed(bytes) if most != 0 && bytes > most => Err(Cause::BodyTooLarge.into()),
-        _ => Ok(()),
+        BodyLength::None | BodyLength::Fixed(_) | BodyLength::Chunked | BodyLength::UntilClose => {
+            Ok(())
+        }
     }
 }
 

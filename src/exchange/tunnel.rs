@@ -1,4 +1,7 @@
 //! Upgraded connections: bytes both ways until both sides have ended, or nobody says anything.
+//!
+//! Two plain loops, each owning its half. Nothing of what passes is understood: whether a 101 was
+//! allowed is decided before (`http::upgrade`), and no connection is of use to anybody after it.
 
 use std::{
     future::{Future, poll_fn},

@@ -1,4 +1,7 @@
 //! A flag that tasks of one thread can wait for.
+//!
+//! It is no operation: nothing is in flight while somebody waits for it, so such a wait may always
+//! be dropped. Threads tell each other by `shared::bell`.
 
 use std::{
     cell::{Cell, RefCell},

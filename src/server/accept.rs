@@ -1,4 +1,8 @@
 //! The accept loop of one listener on one worker: how many connections are let in.
+//!
+//! Who is let in is served by `connection.rs`, who is not is told so, and the log with it. Without
+//! descriptors a client is met with an end rather than with silence. A drain serves all that the
+//! kernel has queued, and takes no more.
 
 use std::{
     fs::File,

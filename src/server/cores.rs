@@ -1,4 +1,6 @@
 //! Which cores serve: the affinity mask, bounded by the cgroup's CPU limit.
+//!
+//! Chosen once, at the start; pinning to them is the business of `spawn.rs`.
 
 use core_affinity::CoreId;
 

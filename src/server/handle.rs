@@ -1,4 +1,7 @@
 //! What whoever started a balancer holds: asks it, and stops it.
+//!
+//! Half of the public door. It reads counters and posts messages, and has no part in what is
+//! served; when it is dropped, nothing is left running.
 
 use std::{
     net::SocketAddr,

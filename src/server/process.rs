@@ -1,4 +1,7 @@
 //! The process around the balancer: its first line, its signals, its end.
+//!
+//! It uses the handle as anybody would; who embeds the library has no need of it, and gets no
+//! signal handlers.
 
 use std::{
     io::{Write as _, stderr},

@@ -1,4 +1,7 @@
 //! What a worker's thread runs: its listeners, its sweep, its inbox; until it is told to end.
+//!
+//! The thread itself is made in `spawn.rs`, what it owns in `worker`. It ends when nothing is in
+//! flight any more and the logs are handed over; for neither it waits longer than a second.
 
 use std::{os::fd::OwnedFd, rc::Rc, time::Duration};
 

@@ -1,4 +1,7 @@
-//! A connection to a backend: the head of its answer, and whether it may be used again.
+//! A connection to a backend: the head of its answer, and what tells whether it may be used again.
+//!
+//! Bodies are not read here (`body.rs` frames them), nor is anything sent. Before the first byte of
+//! an answer a wait is for the posted receive, later for readiness.
 
 use std::{cell::Cell, os::fd::RawFd, rc::Rc};
 
