@@ -5,23 +5,14 @@
 //! future per burst of requests, which outlasts it only for a client that asks again at once; the
 //! buffer is taken when there is something to read.
 
-use std::{
-    future::Future,
-    io::ErrorKind,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io::ErrorKind, rc::Rc, time::Duration};
 
-use super::linger::linger;
+use super::{linger::linger, netted::netted};
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
-use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, io::task, stream::Stream};
+use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, stream::Stream};
 use crate::plan::ListenerTimeouts;
 use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
-use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Worker};
 
 /// Serves a connection in a task of its own.
@@ -40,30 +31,6 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Ad
         _admitted: admitted,
     };
     netted(worker, connection.serve());
-}
-
-/// Runs what serves one connection as a task of its own.
-pub(super) fn netted(worker: Rc<Worker>, serving: impl Future<Output = ()> + 'static) {
-    task(Netted { worker, serving: Box::pin(serving) });
-}
-
-/// A connection's task over a net: a panic ends this connection and no other, and is counted as
-/// the bug it is. A future by hand, because an `async` block would keep what it serves twice.
-struct Netted {
-    worker: Rc<Worker>,
-    serving: Pin<Box<dyn Future<Output = ()>>>,
-}
-
-impl Future for Netted {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let serving = self.serving.as_mut();
-        catch_unwind(AssertUnwindSafe(|| serving.poll(cx))).unwrap_or_else(|_| {
-            self.worker.count(Counter::Panics);
-            Poll::Ready(())
-        })
-    }
 }
 
 /// A client connection while nobody asks anything.
@@ -286,6 +253,7 @@ fn restore(buffer: &mut Buffer, partial: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::netted::Netted;
 
     /// How large what a function returns is; it is not called.
     fn size_of_output<A, R>(_: impl FnOnce(A) -> R) -> usize {

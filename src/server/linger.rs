@@ -6,7 +6,7 @@
 
 use std::{os::fd::OwnedFd, rc::Rc};
 
-use super::connection::netted;
+use super::netted::netted;
 use crate::net::{
     deadlines::{Ended, Ends, NO_TAG},
     fd::Half,

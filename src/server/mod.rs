@@ -11,6 +11,7 @@ mod descriptors;
 mod handle;
 mod linger;
 mod names;
+mod netted;
 mod operational_log;
 mod process;
 mod refusal;
