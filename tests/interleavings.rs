@@ -19,7 +19,8 @@ mod shared {
         pub(crate) use loom::{
             sync::atomic::{
                 AtomicU64,
-                Ordering::{Acquire, Relaxed, Release},
+                Ordering::{Acquire, Relaxed, Release, SeqCst},
+                fence,
             },
             thread::spawn,
         };
@@ -30,6 +31,7 @@ mod shared {
     }
 
     mod budget;
+    mod firsts;
     mod standing;
     mod trials;
 }

@@ -109,9 +109,9 @@ async fn elsewhere(
     result: &mut Result<Answer, Fault>,
 ) -> Result<InFlight, Refusal> {
     let next = match choose(worker, exchange) {
-        Ok(next) => Some(next),
-        Err(Nobody::Free) if result.is_err() && exchange.declined.is_none() => None,
-        Err(Nobody::Free | Nobody::Usable) => return Err(Refusal::NoneLeft),
+        Ok(next) => Ok(next),
+        Err(Nobody::Free(what)) if result.is_err() && exchange.declined.is_none() => Err(what),
+        Err(Nobody::Free(_) | Nobody::Usable) => return Err(Refusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);
     if !pool.may_ask_again(exchange.pool_plan(), worker.clock.now()) {
@@ -119,8 +119,8 @@ async fn elsewhere(
         return Err(Refusal::BudgetSpent);
     }
     let next = match next {
-        Some(next) => next,
-        None => match queue::wait(worker, client, exchange).await {
+        Ok(next) => next,
+        Err(what) => match queue::wait(worker, client, exchange, what).await {
             Ok(next) => next,
             Err(fault) => {
                 // In vain: how the try ended stands, but for a client that has left.

@@ -15,7 +15,7 @@ pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFligh
         key: scratch.key,
         pinned: scratch.reading.pinned(),
         careful: !scratch.request.method.is_idempotent(),
-        called: exchange.called,
+        since: exchange.since,
         now: worker.clock.now(),
     };
     let Picked { in_flight, trial } = in_force.pool(exchange.pool).pick(in_force, &wanted)?;

@@ -68,8 +68,9 @@ pub(crate) struct Exchange {
     /// The last try's place at its backend, where only the connection was bad: who would give it
     /// back might find it taken.
     pub(crate) place: Option<Box<InFlight>>,
-    /// Whether it has waited in front of the pool.
-    pub(crate) called: bool,
+    /// Since when it waits or has waited in front of the pool, in coarse milliseconds; 0 = not at
+    /// all.
+    pub(crate) since: u64,
     /// From when the last try is timed, in microseconds of the precise clock: once its request has
     /// been sent from then on, before that from its beginning; 0 = nobody wants to know.
     pub(crate) timed_from: u64,
@@ -151,7 +152,7 @@ impl Exchange {
             declined: None,
             trial: None,
             place: None,
-            called: false,
+            since: 0,
             timed_from: 0,
             interim_sent: false,
             ends_by_close: false,

@@ -11,16 +11,17 @@ use super::{Exchange, choose::choose};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{clock, fd};
 use crate::proto::h1::Client;
-use crate::worker::{InFlight, Nobody, Place, Worker};
+use crate::worker::{InFlight, Nobody, Place, WaitsFor, Worker};
 
 /// Waits for room at a backend.
 pub(super) async fn wait(
     worker: &Rc<Worker>,
     client: &Client,
     exchange: &mut Exchange,
+    what: WaitsFor,
 ) -> Result<InFlight, Fault> {
     let since = clock::precise();
-    let picked = wait_until_called(worker, client, exchange).await;
+    let picked = wait_until_called(worker, client, exchange, what).await;
     exchange.in_force.left_the_queue(exchange.pool);
     worker.clock.renew();
     if exchange.scratch.record.logged {
@@ -36,24 +37,31 @@ async fn wait_until_called(
     worker: &Rc<Worker>,
     client: &Client,
     exchange: &mut Exchange,
+    what: WaitsFor,
 ) -> Result<InFlight, Fault> {
     let timeout = worker.clock.after(exchange.pool_plan().queue.timeout);
     let by = clock::earlier(exchange.deadline, timeout);
     let raw = client.stream.raw();
-    let is_picky = !exchange.scratch.tried.is_empty();
     let now = worker.clock.now();
-    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, raw), is_picky);
-    let mut place = place.ok_or(Cause::QueueFull)?;
-    exchange.called = true;
+    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, raw), what);
+    let place = place.ok_or(Cause::QueueFull)?;
+    exchange.since = place.since();
     // Whether there may be more to learn from the client's socket than that it closes.
     let mut silent = true;
+    let (mut looks, mut was_called) = (place.is_first(), false);
+    if !looks {
+        place.comes_behind();
+    }
     loop {
-        if place.is_first() || place.called().is_raised() {
+        while looks {
             match choose(worker, exchange) {
                 Ok(picked) => return Ok(picked),
                 Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
-                Err(Nobody::Free) => {}
+                Err(Nobody::Free(what)) => looks = place.wait_for(what),
             }
+        }
+        if was_called {
+            place.passes_on();
         }
         while !place.called().is_raised() {
             if silent {
@@ -74,5 +82,6 @@ async fn wait_until_called(
             return Err(Cause::QueueTimeout.into());
         }
         place.renew();
+        (looks, was_called) = (true, true);
     }
 }

@@ -133,7 +133,7 @@ async fn fetch(
     sticky::read(worker, exchange);
     let mut picked = match choose(worker, exchange) {
         Ok(picked) => picked,
-        Err(Nobody::Free) => Box::pin(queue::wait(worker, client, exchange)).await?,
+        Err(Nobody::Free(what)) => Box::pin(queue::wait(worker, client, exchange, what)).await?,
         Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
     };
     loop {

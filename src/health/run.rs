@@ -33,7 +33,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
                     }
                     prober.moved(&found, now);
                 }
-                Message::Drain | Message::Room(_) => {}
+                Message::Drain | Message::Room(..) => {}
                 Message::Stop => return end(prober).await,
             }
         }

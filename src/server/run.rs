@@ -64,7 +64,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox, bell: &Bell) {
         while let Some(message) = inbox.next() {
             match message {
                 Message::Addresses(found) => worker.move_backends(&found),
-                Message::Room(pool) => worker.made_room(pool),
+                Message::Room(pool, at) => worker.made_room(pool, at),
                 Message::Drain => worker.drain(),
                 Message::Stop => return,
             }

@@ -24,8 +24,8 @@ pub(crate) struct Found {
 pub(crate) enum Message {
     /// These backends have moved.
     Addresses(Arc<Vec<Found>>),
-    /// There may be room again in front of this pool: call who waits.
-    Room(PoolId),
+    /// There may be room again in front of this pool, or at this backend: call who waits.
+    Room(PoolId, Option<BackendId>),
     /// Take no new connections and finish those there are; only workers have any.
     Drain,
     /// Close everything and end.

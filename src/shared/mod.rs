@@ -10,6 +10,7 @@ pub(crate) mod backends;
 pub(crate) mod bell;
 pub(crate) mod budget;
 pub(crate) mod counters;
+pub(crate) mod firsts;
 pub(crate) mod inbox;
 pub(crate) mod line;
 pub(crate) mod load;

@@ -54,12 +54,14 @@ impl PoolShared {
     pub(crate) fn of(pool: &Pool, published: &Published, workers: usize, seed: u64) -> PoolShared {
         let bounded = pool.backends.iter().any(|backend| backend.in_flight_max > 0);
         let slots = pool.backends.iter().map(|backend| Permits::new(backend.in_flight_max));
+        let homes = if pool.sticky.is_some() { pool.backends.len() } else { 0 };
         PoolShared {
             prepared: Prepared::of(pool, seed),
             pins: None,
             published: published.clone(),
             budget: pool.retry.budget.map(|plan| Budget::new(budget::full(&plan))),
-            line: (bounded && pool.queue.size > 0).then(|| Line::new(pool.queue.size, workers)),
+            line: (bounded && pool.queue.size > 0)
+                .then(|| Line::new(pool.queue.size, workers, homes)),
             slots: if bounded { slots.collect() } else { Arc::default() },
         }
     }

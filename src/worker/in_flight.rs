@@ -41,7 +41,7 @@ impl Drop for InFlight {
         self.in_force.counters.sub(Counter::BackendInFlight, 1);
         if self.slot.is_of_a_limit() {
             self.slot = Permit::NONE;
-            self.in_force.made_room(self.pool);
+            self.in_force.made_room(self.pool, Some(self.backend));
         }
     }
 }

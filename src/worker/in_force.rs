@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Common, PoolView};
-use crate::base::ids::PoolId;
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
+};
 use crate::plan::Plan;
 use crate::policy::route::Router;
 use crate::shared::{
@@ -41,18 +44,52 @@ impl InForce {
 
     /// Somebody waits no more in front of a pool: where that leaves room, it is the next one's.
     pub(crate) fn left_the_queue(&self, pool: PoolId) {
-        if self.pool(pool).has_news_for_the_queue() {
-            self.made_room(pool);
+        let view = self.pool(pool);
+        if !view.has_news_for_the_queue() {
+            return;
+        }
+        let rooms = if view.may_wait_at_home() { view.rooms() } else { BackendSet::EMPTY };
+        if rooms.is_empty() {
+            self.made_room(pool, None);
+        }
+        rooms.iter().for_each(|id| self.made_room(pool, Some(id)));
+    }
+
+    /// A backend of a pool has room again, or this one: whoever waits first is called, here or on
+    /// another core.
+    pub(crate) fn made_room(&self, pool: PoolId, at: Option<BackendId>) {
+        let view = self.pool(pool);
+        if let Some(core) = view.call_next(at)
+            && !self.tell(core, pool, at)
+        {
+            view.call_own(at);
         }
     }
 
-    /// A backend of a pool has room again: whoever waits first is called, here or on another core.
-    pub(crate) fn made_room(&self, pool: PoolId) {
+    /// Somebody was called who can do nothing with the room that there is: it is for those who stay
+    /// with its backend, whoever else has waited longer.
+    pub(crate) fn passes_on(&self, pool: PoolId) {
         let view = self.pool(pool);
-        let Some(core) = view.call_next() else { return };
-        // Where its box is full it looks by itself within a quarter of a second.
-        if !self.outboxes.get(core).is_some_and(|outbox| outbox.send(Message::Room(pool))) {
-            view.call_own();
+        if view.may_wait_at_home() {
+            for id in view.rooms().iter() {
+                if let Some(core) = view.call_at_home(id) {
+                    self.tell(core, pool, Some(id));
+                }
+            }
         }
+    }
+
+    /// Somebody waits for this backend behind others: where it has room, they are called, in case
+    /// that they do not want it.
+    pub(crate) fn waits_behind(&self, pool: PoolId, home: BackendId) {
+        if self.pool(pool).rooms().contains(home) {
+            self.made_room(pool, Some(home));
+        }
+    }
+
+    /// Tells another core; false where its box is full. Then it looks by itself within a quarter of
+    /// a second.
+    fn tell(&self, core: usize, pool: PoolId, at: Option<BackendId>) -> bool {
+        self.outboxes.get(core).is_some_and(|outbox| outbox.send(Message::Room(pool, at)))
     }
 }

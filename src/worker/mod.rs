@@ -26,11 +26,11 @@ pub(crate) use self::{
     in_flight::InFlight,
     in_force::InForce,
     pool::{Nobody, Picked, PoolView, Wanted},
-    queue::Place,
+    queue::{Place, WaitsFor},
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
-use crate::base::ids::PoolId;
+use crate::base::ids::{BackendId, PoolId};
 use crate::http::parse::HeadLimits;
 use crate::net::{
     buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
@@ -229,9 +229,9 @@ impl Worker {
         }
     }
 
-    /// There may be room again in front of a pool.
-    pub(crate) fn made_room(&self, pool: PoolId) {
-        self.in_force().made_room(pool);
+    /// There may be room again in front of a pool, or at this backend.
+    pub(crate) fn made_room(&self, pool: PoolId, at: Option<BackendId>) {
+        self.in_force().made_room(pool, at);
     }
 
     /// Notes where backends that have names are now.

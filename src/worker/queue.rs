@@ -3,24 +3,31 @@
 //! Room is made where a request ends: that core calls the first of its own, or tells another core
 //! where nobody waits there, or somebody on the other has waited longer. Who is called looks for
 //! itself whether the room is still there, and whether it leaves room for the next. Who was asked
-//! already and waits for somebody else is in nobody's way. Once in a while everybody is looked at:
-//! whose time is over, and who has left.
+//! already and waits for somebody else is in nobody's way, nor is who waits for the backend that it
+//! stays with, but at that backend: its room is left to whoever has waited longest for it. Once in
+//! a while everybody is looked at: whose time is over, and who has left.
 
-use std::{cell::RefCell, collections::VecDeque, os::fd::RawFd, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    os::fd::RawFd,
+    rc::Rc,
+};
 
 use super::InForce;
-use crate::base::ids::PoolId;
-use crate::net::{fd, signal::Signal};
-use crate::shared::{
-    counters::Counter,
-    line::{IN_NO_WAY, Line},
-    permits::Permit,
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
 };
+use crate::net::{fd, signal::Signal};
+use crate::shared::{counters::Counter, firsts::IN_NO_WAY, line::Line, permits::Permit};
 
 /// Who waits on this core.
 pub(super) struct Queue {
     line: Line,
     core_index: usize,
+    /// In the order of `since`. Who is called is taken out, but those who stay with a backend: its
+    /// room is left to them until they have looked.
     tickets: RefCell<VecDeque<Rc<Ticket>>>,
 }
 
@@ -32,8 +39,17 @@ pub(crate) struct Ticket {
     /// When its time is over, in coarse milliseconds; 0 = never.
     by: u64,
     client: RawFd,
-    /// Whether it does not wait for any backend, but for those that it has not tried.
-    is_picky: bool,
+    waits_for: Cell<WaitsFor>,
+}
+
+/// Whose room somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    Anybody,
+    /// That of backends that it has not tried.
+    Untried,
+    /// That of the one that it stays with.
+    Home(BackendId),
 }
 
 /// A place in the line; given up when it is dropped.
@@ -43,6 +59,22 @@ pub(crate) struct Place {
     ticket: Rc<Ticket>,
     /// The place itself.
     _permit: Permit,
+}
+
+impl Ticket {
+    /// Whether it wants room, and nobody behind it may have it first: any, or that of this backend.
+    fn goes_first(&self, at: Option<BackendId>) -> bool {
+        match self.waits_for.get() {
+            WaitsFor::Anybody => true,
+            WaitsFor::Untried => false,
+            WaitsFor::Home(id) => Some(id) == at,
+        }
+    }
+
+    /// The backend that it stays with and waits for.
+    fn home(&self) -> Option<BackendId> {
+        if let WaitsFor::Home(id) = self.waits_for.get() { Some(id) } else { None }
+    }
 }
 
 impl Queue {
@@ -55,120 +87,227 @@ impl Queue {
         self.tickets.borrow().is_empty()
     }
 
-    /// There is room, or may be: calls the first, or says which core to tell.
-    pub(super) fn call(&self) -> Option<usize> {
-        let since = self.since();
-        let other = self.line.before(self.core_index, since);
+    /// Whether somebody waits on this core whom nobody may overtake.
+    pub(super) fn holds_up(&self) -> bool {
+        self.tickets.borrow().iter().any(|ticket| ticket.goes_first(None))
+    }
+
+    /// Whether clients may wait for the backend that they stay with.
+    pub(super) fn has_homes(&self) -> bool {
+        self.line.has_homes()
+    }
+
+    /// Whether the room of this backend is left to those who stay with it, by somebody who waits
+    /// since then; 0 = who has just come.
+    pub(super) fn keeps(&self, id: BackendId, since: u64) -> bool {
+        self.line.keeps(self.core_index, id, since)
+    }
+
+    /// There is room, or may be, perhaps at this backend: calls the first, or says which core to
+    /// tell.
+    pub(super) fn call(&self, at: Option<BackendId>) -> Option<usize> {
+        let first = self.first(|ticket| ticket.goes_first(at));
+        if first.as_ref().is_some_and(|first| first.called.is_raised()) {
+            // It has yet to look, and then calls the next.
+            return None;
+        }
+        let since = first.map(|first| first.since).or_else(|| self.is_in_no_way());
+        let other = self.line.before(self.core_index, at, since);
         // Those who may not want this room do not keep it from another core, nor it from them.
         if other.is_none() || since == Some(IN_NO_WAY) {
-            self.call_own();
+            self.call_own(at);
         }
         other
     }
 
     /// The same, where nobody else can be told.
-    pub(super) fn call_own(&self) {
-        if self.call_first() {
-            self.note();
+    pub(super) fn call_own(&self, at: Option<BackendId>) {
+        if self.call_first(at) {
+            self.note(WaitsFor::Anybody);
         }
     }
 
-    /// Since when the first waits who takes any room.
-    fn since(&self) -> Option<u64> {
+    /// As `call`, but of those who stay with this backend alone.
+    pub(super) fn call_at_home(&self, id: BackendId) -> Option<usize> {
+        let first = self.first(|ticket| ticket.home() == Some(id));
+        let since = first.as_ref().map(|first| first.since);
+        let other = self.line.before_at(self.core_index, id, since);
+        if other.is_none()
+            && let Some(first) = first
+        {
+            first.called.raise();
+        }
+        other
+    }
+
+    /// Calls those who stay with any other backend than these.
+    pub(super) fn call_all_but(&self, those: BackendSet) {
+        let is_other = |ticket: &Ticket| ticket.home().is_some_and(|id| !those.contains(id));
         let tickets = self.tickets.borrow();
-        let first = tickets.iter().find(|ticket| !ticket.is_picky);
-        first.map(|first| first.since).or((!tickets.is_empty()).then_some(IN_NO_WAY))
+        tickets.iter().filter(|it| is_other(it)).for_each(|it| it.called.raise());
+    }
+
+    fn first(&self, is_meant: impl Fn(&Ticket) -> bool) -> Option<Rc<Ticket>> {
+        self.tickets.borrow().iter().find(|ticket| is_meant(ticket)).cloned()
+    }
+
+    /// Whether those wait who are in nobody's way.
+    fn is_in_no_way(&self) -> Option<u64> {
+        self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| IN_NO_WAY)
     }
 
     /// Calls the first, and the next where the first may not want this room; false where nobody
-    /// waits.
-    fn call_first(&self) -> bool {
+    /// wants any.
+    fn call_first(&self, at: Option<BackendId>) -> bool {
+        let wants = |ticket: &Rc<Ticket>| match ticket.home() {
+            Some(home) => Some(home) == at && !ticket.called.is_raised(),
+            None => true,
+        };
         let mut called = false;
         loop {
-            let first = self.tickets.borrow_mut().pop_front();
-            let Some(first) = first else { return called };
-            first.called.raise();
+            let place = self.tickets.borrow().iter().position(wants);
+            let Some(place) = place else { return called };
+            let Some(first) = self.call_this(place) else { return called };
             called = true;
-            if !first.is_picky {
+            if first.waits_for.get() != WaitsFor::Untried {
                 return called;
             }
         }
     }
 
-    /// Calls those whose time is over, those who have left, and the first of all in case that its
-    /// call was lost.
+    fn call_this(&self, place: usize) -> Option<Rc<Ticket>> {
+        let mut tickets = self.tickets.borrow_mut();
+        let ticket = Rc::clone(tickets.get(place)?);
+        if ticket.home().is_none() {
+            tickets.remove(place);
+        }
+        drop(tickets);
+        ticket.called.raise();
+        Some(ticket)
+    }
+
+    /// Calls those whose time is over, those who have left, and the first of all, and of those of
+    /// each backend, in case that its call was lost.
     pub(super) fn look_after(&self, now: u64) {
         let due = |ticket: &Rc<Ticket>| {
             (ticket.by != 0 && now >= ticket.by) || fd::has_closed(ticket.client)
         };
-        let mut called: Vec<_> = Vec::new();
+        let (mut called, mut homes): (Vec<_>, _) = (Vec::new(), BackendSet::EMPTY);
         self.tickets.borrow_mut().retain(|ticket| {
-            let stays = !due(ticket);
-            if !stays {
+            let home = ticket.home();
+            let is_first_at_home = home.is_some_and(|home| !homes.contains(home));
+            let is_due = due(ticket);
+            if is_due || is_first_at_home {
                 called.push(Rc::clone(ticket));
             }
-            stays
+            home.into_iter().filter(|_| !is_due).for_each(|home| homes.insert(home));
+            home.is_some() || !is_due
         });
         called.iter().for_each(|ticket| ticket.called.raise());
-        self.call_first();
-        self.note();
+        self.call_first(None);
+        self.note(WaitsFor::Anybody);
     }
 
-    /// Lets other cores know.
-    fn note(&self) {
-        self.line.wait(self.core_index, self.since());
+    /// Lets other cores know since when the first waits of those who wait for this.
+    fn note(&self, what: WaitsFor) {
+        let since = |is_meant: &dyn Fn(&Ticket) -> bool| self.first(is_meant).map(|it| it.since);
+        if let WaitsFor::Home(id) = what {
+            let first = since(&|ticket| ticket.home() == Some(id));
+            return self.line.wait_at(self.core_index, id, first);
+        }
+        let first = since(&|ticket| ticket.goes_first(None)).or_else(|| self.is_in_no_way());
+        self.line.wait(self.core_index, first);
+    }
+
+    /// Puts it where it belongs by its age.
+    fn put(&self, ticket: &Rc<Ticket>) {
+        let mut tickets = self.tickets.borrow_mut();
+        let place = tickets.partition_point(|other| other.since < ticket.since);
+        tickets.insert(place, Rc::clone(ticket));
+        drop(tickets);
+        self.note(ticket.waits_for.get());
     }
 
     fn remove(&self, ticket: &Rc<Ticket>) {
         self.tickets.borrow_mut().retain(|other| !Rc::ptr_eq(other, ticket));
-        self.note();
+        self.note(ticket.waits_for.get());
     }
 }
 
 impl Place {
-    /// The last place of the line; none where the line is full. `is_picky`: who takes it has tried
-    /// some backends already.
+    /// The last place of the line; none where the line is full.
     pub(crate) fn take(
         in_force: &Rc<InForce>,
         pool: PoolId,
         by: u64,
         (now, client): (u64, RawFd),
-        is_picky: bool,
+        what: WaitsFor,
     ) -> Option<Place> {
         let queue = in_force.pool(pool).queue.as_ref()?;
         let permit = queue.line.place()?;
-        let called = Signal::default();
-        let ticket = Rc::new(Ticket { called, since: now, by, client, is_picky });
+        let (called, waits_for) = (Signal::default(), Cell::new(what));
+        let ticket = Rc::new(Ticket { called, since: now, by, client, waits_for });
         queue.tickets.borrow_mut().push_back(Rc::clone(&ticket));
-        queue.note();
+        queue.note(what);
         in_force.counters.add(Counter::Queued, 1);
         Some(Place { in_force: Rc::clone(in_force), pool, ticket, _permit: permit })
     }
 
-    /// Waits again, as the first: who was called found no room.
-    pub(crate) fn renew(&mut self) {
+    /// Waits again, before all who came later: who was called found no room.
+    pub(crate) fn renew(&self) {
         let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() else { return };
-        let Ticket { since, by, client, is_picky, .. } = *self.ticket;
-        let called = Signal::default();
-        self.ticket = Rc::new(Ticket { called, since, by, client, is_picky });
-        queue.tickets.borrow_mut().push_front(Rc::clone(&self.ticket));
-        queue.note();
+        self.ticket.called.lower();
+        if !queue.tickets.borrow().iter().any(|other| Rc::ptr_eq(other, &self.ticket)) {
+            queue.put(&self.ticket);
+        }
     }
 
-    /// Whether nobody on this core waits before it who would take any room.
+    /// Waits for this from now on; false where it does already. Who waits for something else looks
+    /// once more.
+    pub(crate) fn wait_for(&self, what: WaitsFor) -> bool {
+        let former = self.ticket.waits_for.replace(what);
+        if former == what {
+            return false;
+        }
+        if let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() {
+            queue.note(what);
+            queue.note(former);
+        }
+        true
+    }
+
+    /// Whether nobody on this core waits before it who would take the room that it waits for.
     pub(crate) fn is_first(&self) -> bool {
         let Some(queue) = self.in_force.pool(self.pool).queue.as_ref() else { return true };
-        let tickets = queue.tickets.borrow();
-        let is_own = |ticket: &&Rc<Ticket>| Rc::ptr_eq(ticket, &self.ticket);
-        tickets
-            .iter()
-            .find(|ticket| is_own(ticket) || !ticket.is_picky)
-            .is_none_or(|it| is_own(&it))
+        let home = self.ticket.home();
+        let is_own = |ticket: &Ticket| std::ptr::eq(ticket, Rc::as_ptr(&self.ticket));
+        let first = queue.first(|ticket| is_own(ticket) || ticket.goes_first(home));
+        first.is_none_or(|first| is_own(&first))
+    }
+
+    /// It was called and found no room for itself: whatever room there is, is for others.
+    pub(crate) fn passes_on(&self) {
+        match self.ticket.home() {
+            Some(home) => self.in_force.waits_behind(self.pool, home),
+            None => self.in_force.passes_on(self.pool),
+        }
+    }
+
+    /// It has come behind others, who may not want the room that its backend has.
+    pub(crate) fn comes_behind(&self) {
+        if let Some(home) = self.ticket.home() {
+            self.in_force.waits_behind(self.pool, home);
+        }
     }
 
     /// Up when it is called.
     pub(crate) fn called(&self) -> &Signal {
         &self.ticket.called
+    }
+
+    /// Since when it waits, in coarse milliseconds.
+    pub(crate) fn since(&self) -> u64 {
+        self.ticket.since
     }
 
     /// Until when it may wait; 0 = for ever.
@@ -188,12 +327,14 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
     use crate::shared::{
         counters::Slab,
         inbox::{Message, mailbox},
     };
-    use crate::worker::{Common, Own, Worker};
+    use crate::worker::{Common, InFlight, Nobody, Own, Wanted, Worker};
 
     const POOL: PoolId = PoolId(0);
 
@@ -214,23 +355,158 @@ mod tests {
         let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
         let [here, there] = [0, 1].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let told = || inboxes.iter().map(|inbox| inbox.next().is_some()).collect::<Vec<_>>();
-        let join = |core, now| Place::take(core, POOL, 0, (now, -1), false).unwrap();
-        here.made_room(POOL);
+        let join = |core, now| Place::take(core, POOL, 0, (now, -1), WaitsFor::Anybody).unwrap();
+        here.made_room(POOL, None);
         assert_eq!(told(), [false, false], "nobody waits");
         let place = join(&there, 500);
-        here.made_room(POOL);
-        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL)));
+        here.made_room(POOL, None);
+        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, None)));
         assert_eq!(told(), [false, false]);
         assert!(!place.called().is_raised(), "its own core calls it");
         let nearer = join(&here, 505);
-        here.made_room(POOL);
+        here.made_room(POOL, None);
         assert!(nearer.called().is_raised());
         assert_eq!(told(), [false, false]);
         let later = join(&here, 900);
-        here.made_room(POOL);
+        here.made_room(POOL, None);
         assert!(!later.called().is_raised(), "the other has waited for long");
-        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL)));
-        there.made_room(POOL);
+        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, None)));
+        there.made_room(POOL, None);
         assert!(place.called().is_raised());
+    }
+
+    /// Those who are called, of some who wait in this order where this backend has room.
+    #[track_caller]
+    fn check(waiting: &[WaitsFor], has_room: Option<u16>, expected: &[usize]) {
+        let queue = Queue::new(Line::new(9, 1, 2), 0);
+        let ticket = |waits_for| {
+            let (called, waits_for) = (Signal::default(), Cell::new(waits_for));
+            Rc::new(Ticket { called, since: 1, by: 0, client: -1, waits_for })
+        };
+        let tickets: Vec<_> = waiting.iter().map(|waits_for| ticket(*waits_for)).collect();
+        queue.tickets.borrow_mut().extend(tickets.iter().cloned());
+        assert_eq!(queue.call(has_room.map(BackendId)), None);
+        let called = tickets.iter().enumerate().filter(|(_, ticket)| ticket.called.is_raised());
+        assert_eq!(called.map(|(place, _)| place).collect::<Vec<_>>(), expected, "{waiting:?}");
+        let homes = expected.iter().filter(|place| tickets[**place].home().is_some()).count();
+        assert_eq!(queue.tickets.borrow().len() + expected.len(), waiting.len() + homes);
+    }
+
+    #[test]
+    fn room_is_offered_to_the_first_who_wants_it_and_not_to_those_of_another_backend() {
+        use WaitsFor::{Anybody, Home, Untried};
+        let [a, b] = [0, 1].map(|id| Home(BackendId(id)));
+        check(&[Anybody, Anybody], Some(0), &[0]);
+        check(&[Untried, Anybody, Anybody], Some(0), &[0, 1]);
+        check(&[b, a, Anybody], Some(0), &[1]);
+        check(&[b, Anybody, a], Some(0), &[1]);
+        check(&[a, a, b, b], Some(1), &[2]);
+        check(&[Untried, a, a], Some(0), &[0, 1]);
+        check(&[a, b, Anybody], None, &[2]);
+        check(&[a, b], None, &[]);
+    }
+
+    /// Two cores whose clients may stay with either of two backends that each have one at once.
+    fn sticky() -> ([Rc<Worker>; 2], Vec<crate::shared::inbox::Inbox>, Common) {
+        let text = r#"
+            [listener.web]
+            bind = "127.0.0.1:0"
+            pool = "app"
+
+            [pool.app]
+            backends = ["127.0.0.1:9", "127.0.0.1:10"]
+            sticky = {}
+            queue = { size = 9 }
+        "#;
+        let each = |address| format!("{{ address = \"127.0.0.1:{address}\", max-in-flight = 1 }}");
+        let bounded = format!("[{}, {}]", each(9), each(10));
+        let text = text.replace(r#"["127.0.0.1:9", "127.0.0.1:10"]"#, &bounded);
+        let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mailbox().unwrap()).unzip();
+        let common = Common::of_text(&text, outboxes);
+        let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
+        let workers = [0, 1].map(|core| Worker::new(common.clone(), own(core)));
+        (workers, inboxes, common)
+    }
+
+    const A: BackendId = BackendId(0);
+
+    /// What somebody gets that stays with A and waits since then, or has just come (0).
+    fn pick(core: &Rc<InForce>, since: u64) -> Result<BackendId, Nobody> {
+        let tried = &BackendSet::EMPTY;
+        let wanted = Wanted { tried, key: None, pinned: Some(A), careful: false, since, now: 1 };
+        let picked = core.pool(POOL).pick(core, &wanted);
+        picked.map(|picked| picked.in_flight.backend())
+    }
+
+    fn home_at(core: &Rc<InForce>, since: u64) -> Place {
+        Place::take(core, POOL, 0, (since, -1), WaitsFor::Home(A)).unwrap()
+    }
+
+    #[test]
+    fn room_is_left_to_whoever_has_waited_longest_for_it_on_any_core() {
+        let (workers, inboxes, common) = sticky();
+        let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
+        let waits = Err(Nobody::Free(WaitsFor::Home(A)));
+        let busy = InFlight::begin(&here, POOL, A, common.pools[0].slots[0].take().unwrap());
+        assert_eq!(pick(&here, 0), waits);
+        let (early, late) = (home_at(&there, 100), home_at(&here, 200));
+        drop(busy);
+        assert!(!late.called().is_raised() && !early.called().is_raised());
+        assert_eq!(inboxes[0].next(), None);
+        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, Some(A))));
+        assert_eq!((pick(&here, 0), pick(&here, 200)), (waits, waits), "it is the other's");
+        workers[1].made_room(POOL, Some(A));
+        assert!(early.called().is_raised());
+        assert_eq!((pick(&there, 0), pick(&there, 100)), (waits, Ok(A)));
+        assert_eq!(inboxes[0].next(), None, "who was called is gone, and has not looked");
+        drop(early);
+        there.left_the_queue(POOL);
+        assert_eq!(inboxes[0].next(), Some(Message::Room(POOL, Some(A))));
+        assert_eq!((pick(&here, 200), pick(&there, 0)), (Ok(A), waits));
+        drop(late);
+        assert_eq!((pick(&here, 0), pick(&there, 0)), (Ok(A), Ok(A)));
+    }
+
+    #[test]
+    fn room_that_the_first_does_not_want_is_passed_on_to_those_of_the_backend() {
+        let (workers, inboxes, _) = sticky();
+        let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
+        let any = Place::take(&here, POOL, 0, (50, -1), WaitsFor::Anybody).unwrap();
+        let home = home_at(&here, 100);
+        assert!(!home.is_first());
+        home.comes_behind();
+        assert!(any.called().is_raised() && !home.called().is_raised());
+        any.renew();
+        any.passes_on();
+        assert!(home.called().is_raised() && !any.called().is_raised());
+        drop(home);
+        let home = home_at(&there, 100);
+        any.passes_on();
+        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, Some(A))));
+        workers[1].made_room(POOL, Some(A));
+        assert!(!home.called().is_raised(), "who has waited longer is told first");
+        assert_eq!(inboxes[0].next(), Some(Message::Room(POOL, Some(A))));
+    }
+
+    #[test]
+    fn those_whose_backend_is_gone_are_all_called_and_nothing_is_left_over() {
+        let (workers, _inboxes, _) = sticky();
+        let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
+        let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let home = WaitsFor::Home(A);
+        let join = |now| Place::take(&here, POOL, 0, (now, client.as_raw_fd()), home).unwrap();
+        let places = [join(100), join(200)];
+        here.pool(POOL).move_to(A, &[], &here.counters);
+        here.pool(POOL).look_after_queue(300);
+        assert!(places.iter().all(|place| place.called().is_raised()));
+        assert_eq!(pick(&there, 0), Err(Nobody::Free(WaitsFor::Home(A))));
+        assert!(places[0].wait_for(WaitsFor::Anybody) && !places[0].wait_for(WaitsFor::Anybody));
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _places = places;
+            panic!("while they wait");
+        }));
+        assert!(unwound.is_err());
+        assert!(here.pool(POOL).queue.as_ref().unwrap().is_empty());
+        assert_eq!((pick(&there, 0), here.counters.read(Counter::Queued)), (Ok(A), 0));
     }
 }

@@ -312,7 +312,7 @@ fn eight_ask_b_thrice(stage: &Stage) {
 }
 
 /// Answers with this text on a cue, and probes with 200 while the switch is on.
-fn held_and_probed(cue: &Cue, switch: &Arc<AtomicBool>) -> Script {
+pub(crate) fn held_and_probed(cue: &Cue, switch: &Arc<AtomicBool>) -> Script {
     let (cue, switch) = (cue.clone(), Arc::clone(switch));
     plays(move |visit| {
         loop {

@@ -6,17 +6,21 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    backend::{Script, plays},
+    backend::{Cue, Script, plays},
     client::{Client, Response},
-    scripts::{SWITCHING, answers, answers_each, closes_after, sends},
+    queue::held_and_probed,
+    scripts::{SWITCHING, answers, answers_each, answers_on, closes_after, ok, sends},
     stage::{Driver, Setting, Stage, eventually},
 };
 
@@ -30,6 +34,11 @@ on_both_drivers!(
     a_backend_that_is_left_out_loses_its_clients,
     a_client_stays_when_only_its_connection_was_bad,
     a_backend_without_weight_keeps_its_clients,
+    a_client_waits_for_its_full_backend_where_there_is_a_queue,
+    a_client_leaves_its_full_backend_where_there_is_none,
+    a_client_waits_no_more_for_a_backend_that_goes_down,
+    who_waits_too_long_for_its_backend_is_told_and_who_leaves_gives_its_place_up,
+    no_client_waits_much_longer_for_its_backend_than_another,
     what_is_not_valid_counts_as_none,
     of_several_cookies_the_first_valid_one_counts,
     a_cookie_holds_as_long_as_the_plan_says,
@@ -298,6 +307,159 @@ fn a_backend_without_weight_keeps_its_clients(driver: Driver) {
         ask(&mut client, &ours).expect(200, "a");
         ask(&mut client, "").expect(200, "b");
     }
+}
+
+/// Sends a request with these cookies and leaves it at that.
+fn sends_with(stage: &Stage, cookies: &str) -> Client {
+    let mut client = stage.connect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: play.test\r\nCookie: {cookies}\r\n\r\n"));
+    client
+}
+
+fn a_client_waits_for_its_full_backend_where_there_is_a_queue(driver: Driver) {
+    let (secret, cue) = (Secret::new(SECRET), Cue::default());
+    let stage = secret
+        .stage(driver, "")
+        .each("max-in-flight = 1")
+        .pool("queue = { size = 2, timeout = \"30s\" }")
+        .backend(answers_on(&cue, "a"))
+        .backend(answers("b"))
+        .start();
+    let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
+    let mut first = sends_with(&stage, &ours);
+    stage.expect_count("backend_in_flight", 1);
+    let mut waiting = [sends_with(&stage, &ours), sends_with(&stage, &ours)];
+    stage.expect_count("requests_queued", 2);
+    // All others are in nobody's way, and need no place in the line.
+    let mut client = stage.connect();
+    (0..5).for_each(|_| ask(&mut client, "").expect(200, "b"));
+    sends_with(&stage, &ours).response().expect_fault(503, "queue_full");
+    assert_eq!(stage.count("requests_queued"), 2);
+    cue.give();
+    for client in std::iter::once(&mut first).chain(&mut waiting) {
+        let answer = client.response();
+        answer.expect(200, "a");
+        expect_none(&answer);
+    }
+    assert_eq!(counts(&stage), [("kept", 3), ("new", 5)]);
+}
+
+fn a_client_leaves_its_full_backend_where_there_is_none(driver: Driver) {
+    let (secret, cue) = (Secret::new(SECRET), Cue::default());
+    let stage = secret
+        .stage(driver, "")
+        .each("max-in-flight = 1")
+        .backend(answers_on(&cue, "a"))
+        .backend(answers("b"))
+        .start();
+    let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
+    let mut first = sends_with(&stage, &ours);
+    stage.expect_count("backend_in_flight", 1);
+    ask(&mut stage.connect(), &ours).expect(200, "b");
+    cue.give();
+    first.response().expect(200, "a");
+    assert_eq!(counts(&stage), [("kept", 1), ("moved", 1)]);
+}
+
+fn a_client_waits_no_more_for_a_backend_that_goes_down(driver: Driver) {
+    let (secret, cue, well) =
+        (Secret::new(SECRET), Cue::default(), Arc::new(AtomicBool::new(true)));
+    let stage = secret
+        .stage(driver, "")
+        .each("max-in-flight = 1")
+        .pool("queue = { size = 2, timeout = \"30s\" }")
+        .pool("health = { interval = \"60ms\", timeout = \"60ms\", path = \"/health\" }")
+        .backend(held_and_probed(&cue, &well))
+        .backend(answers("b"))
+        .start();
+    let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
+    let mut first = sends_with(&stage, &ours);
+    stage.expect_count("backend_in_flight", 1);
+    let mut waits = sends_with(&stage, &ours);
+    stage.expect_count("requests_queued", 1);
+    // Nobody else comes by whom its core could hear of it.
+    well.store(false, Ordering::SeqCst);
+    waits.response().expect(200, "b");
+    cue.give();
+    first.response().expect(200, "held");
+}
+
+fn who_waits_too_long_for_its_backend_is_told_and_who_leaves_gives_its_place_up(driver: Driver) {
+    let (secret, cue) = (Secret::new(SECRET), Cue::default());
+    let stage = secret
+        .stage(driver, "")
+        .each("max-in-flight = 1")
+        .pool("queue = { size = 1, timeout = \"300ms\" }")
+        .backend(answers_on(&cue, "a"))
+        .start();
+    let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
+    let mut first = sends_with(&stage, &ours);
+    stage.expect_count("backend_in_flight", 1);
+    let refused = ask(&mut stage.connect(), &ours);
+    refused.expect_fault(503, "queue_timeout");
+    assert!(refused.field("retry-after").is_some() && refused.field("set-cookie").is_none());
+    let leaves = sends_with(&stage, &ours);
+    stage.expect_count("requests_queued", 1);
+    leaves.reset();
+    stage.expect_count("requests_queued", 0);
+    cue.give();
+    first.response().expect(200, "a");
+    // Nothing is left over of either: whoever comes finds the room.
+    stage.connect().get("/").expect(200, "a");
+    assert_eq!(stage.backend(0).requests().len(), 2);
+}
+
+/// Answers after a moment with how many requests it has had.
+fn numbers(had: &Arc<AtomicUsize>) -> Script {
+    let had = Arc::clone(had);
+    plays(move |visit| {
+        loop {
+            visit.request()?;
+            let number = had.fetch_add(1, Ordering::SeqCst) + 1;
+            visit.pause(Duration::from_millis(15))?;
+            visit.send(ok(number.to_string()))?;
+        }
+    })
+}
+
+/// On two cores, and while the others ask again as soon as they are answered: between a request and
+/// its answer few others are answered.
+fn no_client_waits_much_longer_for_its_backend_than_another(driver: Driver) {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 6;
+    let (secret, had) = (Secret::new(SECRET), Arc::default());
+    let stage = secret
+        .stage(driver, "")
+        .cores(2)
+        .each("max-in-flight = 1")
+        .pool("queue = { size = 20, timeout = \"60s\" }")
+        .backend(numbers(&had))
+        .start();
+    let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
+    let done = AtomicUsize::new(0);
+    let asks = || {
+        let (mut client, mut most) = (stage.connect(), 0);
+        for number in 1.. {
+            let before = had.load(Ordering::SeqCst);
+            let answer = ask(&mut client, &ours);
+            let Ok(at) = answer.text().parse::<usize>() else { return usize::MAX };
+            most = most.max(at - before);
+            let all = done.fetch_add(usize::from(number == EACH), Ordering::SeqCst);
+            if all == CLIENTS || at > 50 * CLIENTS {
+                break;
+            }
+        }
+        most
+    };
+    let waited: Vec<usize> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(asks)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert!(
+        waited.iter().all(|most| *most <= 3 * CLIENTS),
+        "the most that each waited: {waited:?}"
+    );
+    assert!(counts(&stage).iter().all(|(word, _)| *word == "kept"), "{:?}", counts(&stage));
 }
 
 fn what_is_not_valid_counts_as_none(driver: Driver) {

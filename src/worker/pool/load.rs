@@ -100,7 +100,7 @@ mod tests {
         let cores = [0, 1, 2].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let (none, now) = (BackendSet::EMPTY, 1_000);
         let wanted =
-            Wanted { tried: &none, key: Some(7), pinned: None, careful: false, called: false, now };
+            Wanted { tried: &none, key: Some(7), pinned: None, careful: false, since: 0, now };
         let (mut given, mut under_way) = ([0_usize; 4], Vec::new());
         for place in 0..120 {
             let core = &cores[place % 3];

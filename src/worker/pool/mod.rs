@@ -18,8 +18,14 @@ use std::{
 
 pub(crate) use self::pick::{Nobody, Picked, Wanted};
 use self::standing::Standing;
-use super::{Common, InFlight, InForce, PoolShared, queue::Queue};
-use crate::base::ids::{BackendId, PoolId};
+use super::{
+    Common, InFlight, InForce, PoolShared,
+    queue::{Queue, WaitsFor},
+};
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
+};
 use crate::conns::BackendConns;
 use crate::plan::{self, Pool};
 use crate::policy::{
@@ -116,7 +122,8 @@ impl PoolView {
             self.balancer.borrow_mut().returned(id, now);
         }
         // Another core on which somebody waits finds it out by itself within a quarter of a second.
-        let _ = self.call_next();
+        let _ = self.call_next(None);
+        self.call_the_lost();
     }
 
     /// What this pool's algorithm needs to know.
@@ -125,30 +132,62 @@ impl PoolView {
         self.needs
     }
 
-    /// Calls who waits first, now that there is room; or says which other core to tell.
-    pub(super) fn call_next(&self) -> Option<usize> {
-        self.queue.as_ref()?.call()
+    /// Calls who waits first, now that there is room, or room at this backend; or says which other
+    /// core to tell.
+    pub(super) fn call_next(&self, at: Option<BackendId>) -> Option<usize> {
+        self.queue.as_ref()?.call(at)
+    }
+
+    /// The same of those only who stay with this backend.
+    pub(super) fn call_at_home(&self, id: BackendId) -> Option<usize> {
+        self.queue.as_ref()?.call_at_home(id)
     }
 
     /// The same, where no other core can be told.
-    pub(super) fn call_own(&self) {
+    pub(super) fn call_own(&self, at: Option<BackendId>) {
         if let Some(queue) = &self.queue {
-            queue.call_own();
+            queue.call_own(at);
         }
+    }
+
+    /// Calls those who wait for a backend that cannot be asked any more.
+    fn call_the_lost(&self) {
+        if let Some(queue) = self.queue.as_ref().filter(|queue| queue.has_homes()) {
+            queue.call_all_but(self.standing.can_be_asked());
+        }
+    }
+
+    /// Whether clients may wait for the backend that they stay with.
+    pub(super) fn may_wait_at_home(&self) -> bool {
+        self.queue.as_ref().is_some_and(Queue::has_homes)
     }
 
     /// Whether it is worth a look for whoever waits: there is room, or nobody to wait for.
     pub(super) fn has_news_for_the_queue(&self) -> bool {
-        let who = self.standing.usable() | self.standing.on_trial();
-        let has_room =
-            |id: BackendId| self.shared.slots.get(id.index()).is_none_or(Permits::has_room);
-        who.is_empty() || who.iter().any(has_room)
+        let who = self.standing.can_be_asked();
+        who.is_empty() || who.iter().any(|id| self.has_room(id))
+    }
+
+    /// Who can be asked and has room, whoever it is left to.
+    pub(super) fn rooms(&self) -> BackendSet {
+        let mut rooms = self.standing.can_be_asked();
+        for id in self.standing.can_be_asked().iter() {
+            if !self.has_room(id) {
+                rooms.remove(id);
+            }
+        }
+        rooms
+    }
+
+    fn has_room(&self, id: BackendId) -> bool {
+        self.shared.slots.get(id.index()).is_none_or(Permits::has_room)
     }
 
     /// Looks after who waits on this core.
     pub(super) fn look_after_queue(&self, now: u64) {
         if let Some(queue) = self.queue.as_ref().filter(|queue| !queue.is_empty()) {
             queue.look_after(now);
+            self.call_the_lost();
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{InFlight, InForce, PoolView};
+use super::{InFlight, InForce, PoolView, Queue, WaitsFor};
 use crate::base::{backend_set::BackendSet, ids::BackendId};
 use crate::policy::balance::Candidates;
 use crate::shared::{permits::Permit, trials::Trial};
@@ -25,8 +25,9 @@ pub(crate) struct Wanted<'a> {
     /// Whether a failure would cost it its answer, as it cannot be asked again: then it is no
     /// trial, unless there is nobody else or nothing else comes that could be one.
     pub(crate) careful: bool,
-    /// Whether it has waited in line, and those who wait go before it no more.
-    pub(crate) called: bool,
+    /// Since when it waits or has waited in line, in coarse milliseconds, where those who wait go
+    /// before it no more; 0 = not at all.
+    pub(crate) since: u64,
     pub(crate) now: u64,
 }
 
@@ -42,8 +43,9 @@ pub(crate) struct Picked {
 pub(crate) enum Nobody {
     /// Nobody may be asked.
     Usable,
-    /// All who may be asked have as much in flight as they may have.
-    Free,
+    /// All who may be asked have as much in flight as they may have, or the one that the client
+    /// stays with has: what to wait for.
+    Free(WaitsFor),
 }
 
 impl PoolView {
@@ -99,9 +101,6 @@ impl PoolView {
         wanted: &Wanted<'_>,
         usable: BackendSet,
     ) -> Result<Picked, Nobody> {
-        if !wanted.called && self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
-            return Err(Nobody::Free);
-        }
         let long_awaited = wanted.now >= self.standing.trials_since() + CAREFUL_MS;
         let trying = !wanted.careful || usable.is_empty() || long_awaited;
         let on_trial =
@@ -109,12 +108,22 @@ impl PoolView {
         let mut candidates = self.standing.calm(usable | on_trial, wanted.now);
         let mut nobody = Nobody::Usable;
         let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
+        // What the client has there is worth waiting for.
+        let home = pinned.filter(|_| self.queue.is_some());
+        let any = if wanted.tried.is_empty() { WaitsFor::Anybody } else { WaitsFor::Untried };
+        if wanted.since == 0 && self.queue.as_ref().is_some_and(Queue::holds_up) {
+            return Err(Nobody::Free(home.map_or(any, WaitsFor::Home)));
+        }
         loop {
+            let is_pinned = pinned.is_some();
             let picked = pinned.take().or_else(|| self.balance(candidates, wanted));
             let Some(id) = picked else { return Err(nobody) };
             candidates.remove(id);
-            let Some(slot) = self.slot(id) else {
-                nobody = Nobody::Free;
+            let Some(slot) = self.slot_for(id, wanted) else {
+                if let Some(home) = home.filter(|_| is_pinned) {
+                    return Err(Nobody::Free(WaitsFor::Home(home)));
+                }
+                nobody = Nobody::Free(any);
                 continue;
             };
             let Some(trial) = self.trial(id) else { continue };
@@ -137,6 +146,12 @@ impl PoolView {
         } else {
             Some(None)
         }
+    }
+
+    /// As `slot`; none where it is left to those who stay with the backend.
+    fn slot_for(&self, id: BackendId, wanted: &Wanted<'_>) -> Option<Permit> {
+        let keeps = |queue: &Queue| queue.keeps(id, wanted.since);
+        if self.queue.as_ref().is_some_and(keeps) { None } else { self.slot(id) }
     }
 
     /// One of what a backend may have in flight; none where it has that.

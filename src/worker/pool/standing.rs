@@ -59,6 +59,11 @@ impl Standing {
         self.on_trial.get()
     }
 
+    /// Who may be asked, be it with a permit.
+    pub(super) fn can_be_asked(&self) -> BackendSet {
+        self.usable() | self.on_trial()
+    }
+
     /// Whether there is anybody who may be asked with a permit.
     #[inline]
     pub(super) fn has_trials(&self) -> bool {
