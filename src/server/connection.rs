@@ -50,8 +50,6 @@ struct Connection {
 enum After {
     /// Nothing: the next request may come.
     Idle,
-    /// As `Idle`, and the connection has joined the idle already.
-    Quiet,
     /// The first bytes of a head; `new` where they came in this burst.
     Partial { new: bool },
     /// The connection is to be closed.
@@ -68,7 +66,7 @@ impl Connection {
             match Box::pin(self.burst()).await {
                 After::Idle => self.idle(),
                 After::Partial { new: true } => self.read_by(self.timeouts().client_header),
-                After::Quiet | After::Partial { new: false } => {}
+                After::Partial { new: false } => {}
                 After::Close(Reuse::Linger) => {
                     return Box::pin(linger(&self.worker, &self.stream)).await;
                 }
@@ -150,7 +148,7 @@ impl Connection {
         self.idle();
         match self.stream.readable_soon().await {
             Ok(true) => {}
-            Ok(false) => return Some(After::Quiet),
+            Ok(false) => return Some(After::Idle),
             Err(_) => return Some(After::Close(Reuse::Close)),
         }
         let Ok(mut buffer) = worker.buffers.take() else {
@@ -160,7 +158,7 @@ impl Connection {
         client.reader = Some(Reader { buffer, body: Incoming::Ended });
         match received {
             Ok(count) if count > 0 => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(After::Quiet),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(After::Idle),
             Ok(_) | Err(_) => return Some(After::Close(Reuse::Close)),
         }
         self.stream.watched().busy();

@@ -286,11 +286,14 @@ impl Watched {
         });
     }
 
-    /// Joins the idle, of whom the longest idle goes first when room is needed.
+    /// Joins the idle, of whom the longest idle goes first when room is needed. Nothing where it is
+    /// idle already: nobody becomes less idle by being looked at.
     #[inline]
     pub(crate) fn idle(&self, now: u64, deadline: u64) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
-        slab.idle.remove(&mut slab.entries, self.index);
+        if slab.entries[self.index as usize].idle {
+            return;
+        }
         slab.idle.push(&mut slab.entries, self.index);
         let entry = &mut slab.entries[self.index as usize];
         entry.idle_since = now;
