@@ -96,9 +96,9 @@ macro_rules! causes {
 causes! {
     BadRequest Denied NoRoute MethodRefused RequestTimeout LengthRequired BodyTooLarge UriTooLong
     ExpectationFailed Misdirected Limited HeadTooLarge Internal NotImplemented Loop ConnectFailed
-    NameNotResolved BackendTls BackendReset BackendStale BackendProtocol ResponseHeadTooLarge
-    NoBackend QueueFull QueueTimeout Overloaded ShuttingDown ConnectTimeout ResponseTimeout
-    Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
+    NameNotResolved BackendTls BackendReset BackendStale BackendProtocol ResponseRefused
+    ResponseHeadTooLarge NoBackend QueueFull QueueTimeout Overloaded ShuttingDown ConnectTimeout
+    ResponseTimeout Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
 }
 
 /// Every ending that is nobody's fault; the match keeps the list whole.

@@ -261,7 +261,7 @@ impl Waiting<'_> {
                 _ => return Ok(()),
             }
         }
-        Err(Cause::BackendProtocol.into())
+        Err(Cause::ResponseRefused.into())
     }
 
     /// Reads the next head while the upload goes on. The time for an answer begins when the

@@ -6,7 +6,7 @@
 
 use super::{Answer, Exchange, Reuse};
 use crate::http::{
-    fault::{Cause, Fault},
+    fault::{Cause, Failure, Fault},
     forward,
 };
 use crate::observe::{
@@ -42,6 +42,9 @@ pub(super) fn tried(
         Ok(_) => Outcome::Status(exchange.scratch.response.status),
         Err(fault) => Outcome::Fault(*fault),
     };
+    if result.as_ref().is_err_and(|fault| fault.cause.failure() == Some(Failure::NotTaken)) {
+        worker.count(Counter::BackendAnswersRefused);
+    }
     let (pool, trial) = (exchange.in_force.pool(exchange.pool), exchange.trial.take());
     // With nothing of a body on its way the client kept nobody waiting.
     let alone = exchange.tries == 1 && exchange.request_sent && !exchange.body_gone;

@@ -372,7 +372,7 @@ mod tests {
     /// same without the body (RFC 9110 §9.3.2).
     #[test]
     fn every_answer_is_whole() {
-        const CAUSES: [Cause; 31] = [
+        const CAUSES: [Cause; 32] = [
             Cause::BadRequest,
             Cause::Denied,
             Cause::NoRoute,
@@ -394,6 +394,7 @@ mod tests {
             Cause::BackendReset,
             Cause::BackendStale,
             Cause::BackendProtocol,
+            Cause::ResponseRefused,
             Cause::ResponseHeadTooLarge,
             Cause::NoBackend,
             Cause::QueueFull,

@@ -44,8 +44,12 @@ pub(crate) enum Cause {
     /// The connection ended before a whole response head, on a connection used before, and no byte
     /// of a response had come: the race of RFC 9112 §9.3.1.
     BackendStale,
-    /// The response broke the protocol.
+    /// What came was no answer: its beginning is none, or it was cut within its head.
     BackendProtocol,
+    /// An answer came that we do not take for its form: what is behind a sound beginning breaks a
+    /// rule, or can be read in two ways. It says something about this one answer only.
+    ResponseRefused,
+    /// An answer came that we do not take for the size of its head.
     ResponseHeadTooLarge,
     NoBackend,
     QueueFull,
@@ -75,8 +79,11 @@ pub(crate) enum Failure {
     Reset,
     /// No answer began in time.
     Timeout,
-    /// What came was no answer.
+    /// What came was no answer, or not all of a head.
     Answer,
+    /// What came is an answer that we do not take. Whoever asks for the right path brings that
+    /// about with a sound backend, so it says nothing about the backend.
+    NotTaken,
     /// Something of ours was missing, a descriptor or a port: it says nothing about the backend.
     Ours,
 }
@@ -151,6 +158,7 @@ impl Fault {
             | Cause::BackendReset
             | Cause::BackendStale
             | Cause::BackendProtocol
+            | Cause::ResponseRefused
             | Cause::ResponseHeadTooLarge
             | Cause::NoBackend
             | Cause::QueueFull
@@ -176,7 +184,8 @@ impl Cause {
             Cause::BackendStale => Some(Failure::Stale),
             Cause::BackendReset => Some(Failure::Reset),
             Cause::ResponseTimeout => Some(Failure::Timeout),
-            Cause::BackendProtocol | Cause::ResponseHeadTooLarge => Some(Failure::Answer),
+            Cause::BackendProtocol => Some(Failure::Answer),
+            Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Some(Failure::NotTaken),
             Cause::Overloaded => Some(Failure::Ours),
             Cause::BadRequest
             | Cause::Denied
@@ -246,6 +255,7 @@ impl Cause {
             Cause::BackendReset => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
             Cause::BackendStale => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
             Cause::BackendProtocol => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend's answer breaks HTTP's rules"),
+            Cause::ResponseRefused => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend's answer breaks HTTP's rules"),
             Cause::ResponseHeadTooLarge => row!(Backend, 502, "response_head_too_large", "http_response_header_section_size", "The backend's answer has too large a head"),
             Cause::NoBackend => row!(Backend, 503, "no_backend", "destination_unavailable", "No healthy backends available"),
             Cause::QueueFull => row!(Proxy, 503, "queue_full", "connection_limit_reached", "The queue is full"),

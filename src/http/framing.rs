@@ -44,7 +44,7 @@ pub(crate) fn request(head: &RequestHead) -> Result<BodyLength, Fault> {
 pub(crate) fn response(method: Method, head: &ResponseHead) -> Result<BodyLength, Fault> {
     // Looked at even where there cannot be a body: a backend that lies about its framing is not
     // believed about where its next response starts.
-    let stated = stated(&head.headers, head.version).map_err(|_| Cause::BackendProtocol)?;
+    let stated = stated(&head.headers, head.version).map_err(|_| Cause::ResponseRefused)?;
     if has_no_body(method, head.status) {
         return Ok(BodyLength::None);
     }
@@ -233,7 +233,7 @@ mod tests {
             assert_eq!(of_response(Method::Get, line, fields), Ok(*expected), "{fields}");
         }
         for (fields, _) in UNCLEAR {
-            let expected = Err(Cause::BackendProtocol.into());
+            let expected = Err(Cause::ResponseRefused.into());
             assert_eq!(of_response(Method::Get, line, fields), expected, "{fields}");
         }
     }
@@ -244,7 +244,7 @@ mod tests {
         let fields = "Transfer-Encoding: chunked\r\n";
         assert_eq!(of_request("HTTP/1.0", fields), Err(Cause::BadRequest.into()));
         let response = of_response(Method::Get, "HTTP/1.0 200 OK", fields);
-        assert_eq!(response, Err(Cause::BackendProtocol.into()));
+        assert_eq!(response, Err(Cause::ResponseRefused.into()));
         let fields = "Content-Length: 5\r\n";
         assert_eq!(of_request("HTTP/1.0", fields), Ok(BodyLength::Fixed(5)));
     }
@@ -266,7 +266,7 @@ mod tests {
                 assert_eq!(of_response(method, line, fields), Ok(BodyLength::None), "{line}");
             }
             for (fields, _) in UNCLEAR {
-                let expected = Err(Cause::BackendProtocol.into());
+                let expected = Err(Cause::ResponseRefused.into());
                 assert_eq!(of_response(method, line, fields), expected, "{line} {fields}");
             }
         }

@@ -23,7 +23,7 @@ pub(crate) fn allowed(request: &RequestHead, response: &ResponseHead) -> Result<
     if request.upgrade && named.peek().is_some() && named.all(asked) {
         Ok(())
     } else {
-        Err(Cause::BackendProtocol.into())
+        Err(Cause::ResponseRefused.into())
     }
 }
 

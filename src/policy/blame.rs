@@ -1,7 +1,9 @@
 //! Whether the end of a try counts for its backend, against it, or not at all.
 //!
 //! Clients that leave never count, nor does a kept connection that the backend was just closing:
-//! neither says anything about the backend. What it answers counts by its status alone.
+//! neither says anything about the backend. What it answers counts by its status alone; an answer
+//! that we do not take for its form counts neither way, as a client brings one about at will by
+//! asking for the one path that has it.
 
 use super::retry::Outcome;
 use crate::http::fault::{Cause, Failure};
@@ -24,7 +26,7 @@ pub(crate) fn blame(outcome: Outcome, failures: &Statuses, had_all_the_time: boo
 fn is_failure(cause: Cause) -> bool {
     match cause.failure() {
         Some(Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Answer) => true,
-        Some(Failure::Stale | Failure::Ours) | None => false,
+        Some(Failure::Stale | Failure::NotTaken | Failure::Ours) | None => false,
     }
 }
 
@@ -56,9 +58,16 @@ mod tests {
             Cause::BackendReset,
             Cause::BackendProtocol,
             Cause::ResponseTimeout,
-            Cause::ResponseHeadTooLarge,
         ] {
             check(Outcome::Fault(cause.into()), Some(false));
+        }
+    }
+
+    /// Else one bad path takes out all backends, one after the other.
+    #[test]
+    fn an_answer_that_is_not_taken_for_its_form_says_nothing() {
+        for cause in [Cause::ResponseRefused, Cause::ResponseHeadTooLarge] {
+            check(Outcome::Fault(cause.into()), None);
         }
     }
 

@@ -165,7 +165,7 @@ fn trigger(outcome: Outcome) -> Option<Trigger> {
         Failure::Stale => Some(Trigger::Stale),
         Failure::Reset => Some(Trigger::Reset),
         Failure::Timeout => Some(Trigger::Timeout),
-        Failure::Answer => None,
+        Failure::Answer | Failure::NotTaken => None,
     }
 }
 
@@ -386,6 +386,7 @@ mod tests {
         }
         for cause in [
             Cause::BackendProtocol,
+            Cause::ResponseRefused,
             Cause::ResponseHeadTooLarge,
             Cause::ResponseIncomplete,
             Cause::NoBackend,

@@ -72,6 +72,7 @@ counters! {
     BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because bytes came that nobody asked for";
     BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
+    BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers that were not taken for their form or the size of their head";
     BackendInFlight, Gauge, "backend_in_flight", "Requests under way at backends";
     BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
     StickyKept, Counter, "sticky_total{result=\"kept\"}", "Answers of the backend that the client's cookie names";

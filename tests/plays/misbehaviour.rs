@@ -8,7 +8,7 @@ use crate::{
     backend::{Cue, Script, plays},
     client::{Client, get},
     scripts::{ok, sends, sends_and_closes, sends_and_resets},
-    stage::{Driver, Stage},
+    stage::{Driver, Stage, eventually},
     wire::Broken,
 };
 
@@ -17,6 +17,8 @@ on_both_drivers!(
     what_comes_while_idle_is_nobodys_answer,
     a_body_where_none_can_be_is_nobodys_answer,
     answers_that_are_none_become_502,
+    an_answer_that_is_not_taken_for_its_form_takes_nobody_out,
+    what_is_no_answer_takes_a_backend_out,
     connections_that_end_before_an_answer_become_502,
     a_head_beyond_all_bounds_becomes_502,
     a_cut_length_stays_cut,
@@ -141,6 +143,77 @@ fn answers_that_are_none_become_502(driver: Driver) {
             assert_eq!(stage.backend(0).visits(), visits, "{raw:?}");
         }
         client.half_close().expect_end();
+    }
+}
+
+/// Answers `/bad` with these bytes, and closes then if so wanted; all else with its name.
+fn bad_at_one_path(name: &'static str, raw: Vec<u8>, closes: bool) -> Script {
+    plays(move |visit| {
+        loop {
+            if visit.request()?.target() != "/bad" {
+                visit.send(ok(name))?;
+                continue;
+            }
+            visit.send(&raw)?;
+            if closes {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Two backends that answer `/bad` like this, and are left out for long once they are.
+fn two_bad_at_one_path(driver: Driver, raw: &[u8], closes: bool) -> Stage {
+    Stage::on(driver)
+        .pool("passive = { max-failures = 3, eject = \"60s\" }")
+        .backend(bad_at_one_path("a", raw.to_vec(), closes))
+        .backend(bad_at_one_path("b", ok("b").into_bytes(), false))
+        .start()
+}
+
+/// Asks for `/bad` a dozen times; who answers the next dozen of others.
+fn round_of_bad(client: &mut Client) -> String {
+    (0..12).for_each(|_| _ = client.get("/bad"));
+    (0..12).map(|_| client.get("/").text().to_owned()).collect()
+}
+
+fn an_answer_that_is_not_taken_for_its_form_takes_nobody_out(driver: Driver) {
+    let large = |bytes: usize| format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(bytes));
+    let many = |fields: usize| format!("HTTP/1.1 404 No\r\n{}\r\n", "X: a\r\n".repeat(fields));
+    for raw in [
+        large(40 << 10),
+        many(101),
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(),
+        "HTTP/1.1 500 No\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+        "HTTP/1.1 404 No\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(),
+        "HTTP/1.0 302 Found\r\nLocation: /\0\r\n\r\n".to_owned(),
+        "HTTP/1.1 302 Found\nLocation: /\n\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nno field\r\n\r\n".to_owned(),
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n".to_owned(),
+    ] {
+        let stage = two_bad_at_one_path(driver, raw.as_bytes(), false);
+        let mut client = stage.connect();
+        for refused in [6, 12, 18] {
+            let names = round_of_bad(&mut client);
+            let start = &raw[..raw.len().min(60)];
+            assert_eq!(names.matches('a').count(), 6, "{start:?}: {names}");
+            stage.expect_count("backend_answers_refused_total", refused);
+        }
+    }
+}
+
+fn what_is_no_answer_takes_a_backend_out(driver: Driver) {
+    for (raw, closes) in [
+        ("garbage\r\n\r\n", false),
+        ("HTTP/1.1 2000 OK\r\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\nContent-Le", true),
+        ("", true),
+    ] {
+        let stage = two_bad_at_one_path(driver, raw.as_bytes(), closes);
+        let mut client = stage.connect();
+        let who = || round_of_bad(&mut client);
+        eventually("it is ejected", who, |names| !names.contains('a'));
+        assert_eq!(stage.count("backend_answers_refused_total"), 0);
     }
 }
 

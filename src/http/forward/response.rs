@@ -39,7 +39,7 @@ pub(crate) fn response(
     body: BodyLength,
     to: &ToClient<'_>,
 ) -> Result<Reply, Fault> {
-    drop_listed(&mut head.headers, Cause::BackendProtocol)?;
+    drop_listed(&mut head.headers, Cause::ResponseRefused)?;
     // Where there is no body its length is only spoken of: to HEAD and in 304 it may be, in 1xx and
     // 204 it must not (RFC 9110 §8.6), and `framing` has seen that it is one number.
     let spoken_of = body == BodyLength::None && (head.status == 304 || to.method == Method::Head);
@@ -150,7 +150,7 @@ mod tests {
         let mut head = ResponseHead::default();
         head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
         let refused = response(&mut head, BodyLength::None, &TO);
-        assert_eq!(refused, Err(Cause::BackendProtocol.into()));
+        assert_eq!(refused, Err(Cause::ResponseRefused.into()));
     }
 
     /// RFC 9110 §6.6.1.

@@ -1,4 +1,5 @@
-//! A response's head. Whatever is wrong with it is its backend's fault.
+//! A response's head. What does not begin as one is none (`BackendProtocol`); what does, and breaks
+//! a rule further on, is an answer that is refused (`ResponseRefused`).
 
 use std::mem::MaybeUninit;
 
@@ -22,7 +23,7 @@ pub(crate) fn response(
     head.headers.clear();
     // httparse forgives empty lines before a response too; no rule does.
     if input.first().is_some_and(|first| *first != b'H') {
-        return Err(Cause::BackendProtocol.into());
+        return Err(NO_ANSWER.into());
     }
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
@@ -34,22 +35,23 @@ pub(crate) fn response(
         Ok(Status::Partial) => return response_unfinished(seen, limits),
         Err(error) => return response_refused(seen, error, limits, head),
     };
-    head.status = found.code.filter(|code| *code < 600 && *code > 99).ok_or(BROKEN)?;
+    head.status = found.code.filter(|code| *code < 600 && *code > 99).ok_or(NO_ANSWER)?;
     head.version = if found.version == Some(0) { Version::Http10 } else { Version::Http11 };
     let first = found.headers.first().map(|field| offset(seen, field.name.as_bytes()));
     let line_end = first.unwrap_or(used.wrapping_sub(2));
     // Of "HTTP/1.1 200 OK": the reason, if there is one, with bytes that httparse does not show.
     head.reason = Span::new("HTTP/1.1 200 ".len(), line_end.wrapping_sub(2));
     if seen.get(line_end.wrapping_sub(2)) != Some(&b'\r') {
-        return Err(BROKEN.into());
+        return Err(REFUSED.into());
     }
     head.headers.bytes.extend_from_slice(seen.get(..used).unwrap_or_default());
-    let facts = fields(seen, used, line_end, found.headers, &mut head.headers, BROKEN)?;
+    let facts = fields(seen, used, line_end, found.headers, &mut head.headers, REFUSED)?;
     head.keep_alive = facts.keeps_alive(head.version);
     Ok(Parse::Done { used })
 }
 
-const BROKEN: Cause = Cause::BackendProtocol;
+const NO_ANSWER: Cause = Cause::BackendProtocol;
+const REFUSED: Cause = Cause::ResponseRefused;
 
 fn response_unfinished(seen: &[u8], limits: &HeadLimits) -> Result<Parse, Fault> {
     if seen.len() >= limits.head_bytes_max {
@@ -69,11 +71,20 @@ fn response_refused(
         return Err(Cause::ResponseHeadTooLarge.into());
     }
     if error != httparse::Error::Version {
-        return Err(BROKEN.into());
+        return Err(if begins_as_answer(seen) { REFUSED } else { NO_ANSWER }.into());
     }
     match other_version(seen) {
         OtherVersion::Unfinished => response_unfinished(seen, limits),
         OtherVersion::Minor => response(&as_http11(seen, 0), limits, head),
-        OtherVersion::Major | OtherVersion::None => Err(BROKEN.into()),
+        OtherVersion::Major | OtherVersion::None => Err(NO_ANSWER.into()),
     }
+}
+
+/// Whether version and status are there, which is what only a server of HTTP writes. All that
+/// follows may be made of what a client asked for: a reason, a Location.
+fn begins_as_answer(seen: &[u8]) -> bool {
+    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', rest @ ..] = seen else {
+        return false;
+    };
+    matches!(rest, [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9', b' ' | b'\r' | b'\n', ..])
 }

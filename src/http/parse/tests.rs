@@ -451,12 +451,39 @@ fn a_response_is_its_status_its_reason_and_its_fields() {
     check(b"HTTP/1.1 200  OK", 200, Version::Http11, b" OK");
 }
 
-/// RFC 9112 §4 and §5: the same rules, but it is the backend's fault.
+/// RFC 9112 §4: neither a version nor a status, or not where they belong.
 #[test]
-fn a_response_that_breaks_the_protocol_is_refused() {
+fn what_does_not_begin_as_a_response_is_none() {
     for input in [
         "\r\nHTTP/1.1 200 OK\r\n\r\n",
         "\nHTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1  200 OK\r\n\r\n",
+        "HTTP/1.1\t200 OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 +20 OK\r\n\r\n",
+        "HTTP/1.1 200OK\r\n\r\n",
+        "HTTP/1.1 200\tOK\r\n\r\n",
+        "HTTP/1.1 099 X\r\n\r\n",
+        "HTTP/1.1 000 X\r\n\r\n",
+        "HTTP/1.1 600 X\r\n\r\n",
+        "HTTP/1.1 999 X\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/0.9 200 OK\r\n\r\n",
+        "HTTP/1.x 200 OK\r\n\r\n",
+        "http/1.1 200 OK\r\n\r\n",
+        "HTTP/1 200 OK\r\n\r\n",
+        "ICY 200 OK\r\n\r\n",
+        "<html>",
+    ] {
+        refuses_response(Cause::BackendProtocol, input);
+    }
+}
+
+/// RFC 9112 §2.2, §4 and §5: the same rules as for requests. It was a response all the same.
+#[test]
+fn a_response_that_breaks_a_rule_further_on_is_refused() {
+    for input in [
         "HTTP/1.1 200 OK\n\r\n",
         "HTTP/1.1 200 OK\r\n\n",
         "HTTP/1.1 200 OK\nA: b\r\n\r\n",
@@ -465,32 +492,19 @@ fn a_response_that_breaks_the_protocol_is_refused() {
         "HTTP/1.1 200 OK\r\nA: b\n\r\n",
         "HTTP/1.1 200 OK\r\nA: b\r\n\n",
         "HTTP/1.1 200 OK\rA: b\r\n\r\n",
+        "HTTP/1.1 200\rA: b\r\n\r\n",
         "HTTP/1.1 200 O\0K\r\n\r\n",
         "HTTP/1.1 200 O\x7fK\r\n\r\n",
-        "HTTP/1.1  200 OK\r\n\r\n",
-        "HTTP/1.1\t200 OK\r\n\r\n",
-        "HTTP/1.1 20 OK\r\n\r\n",
-        "HTTP/1.1 2000 OK\r\n\r\n",
-        "HTTP/1.1 +20 OK\r\n\r\n",
-        "HTTP/1.1 200OK\r\n\r\n",
-        "HTTP/1.1 099 X\r\n\r\n",
-        "HTTP/1.1 000 X\r\n\r\n",
-        "HTTP/1.1 600 X\r\n\r\n",
-        "HTTP/1.1 999 X\r\n\r\n",
-        "HTTP/2.0 200 OK\r\n\r\n",
-        "HTTP/0.9 200 OK\r\n\r\n",
-        "http/1.1 200 OK\r\n\r\n",
-        "HTTP/1 200 OK\r\n\r\n",
-        "ICY 200 OK\r\n\r\n",
-        "<html>",
         "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
         "HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA: b\0\r\n\r\n",
         "HTTP/1.1 200 OK\r\n: b\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA\r\n\r\n",
+        "HTTP/1.0 302 Found\r\nLocation: \x01\r\n\r\n",
+        "HTTP/1.7 302 Found\r\nLocation: \x01\r\n\r\n",
     ] {
-        refuses_response(Cause::BackendProtocol, input);
+        refuses_response(Cause::ResponseRefused, input);
     }
 }
 
