@@ -3,6 +3,18 @@
 //! Each is an index into one table of the plan, with a type of its own so that a pool's index
 //! cannot be used on routes.
 
+/// An id: an index of a type of its own.
+pub trait Id: Copy + Eq {
+    /// How many there are.
+    const COUNT: usize = 1 << 16;
+
+    /// The place in the table.
+    fn index(self) -> usize;
+
+    /// The id of a place, if the place has one.
+    fn at(index: usize) -> Option<Self>;
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -15,6 +27,18 @@ macro_rules! id {
             #[must_use]
             pub fn index(self) -> usize {
                 usize::from(self.0)
+            }
+        }
+
+        impl Id for $name {
+            #[inline]
+            fn index(self) -> usize {
+                $name::index(self)
+            }
+
+            #[inline]
+            fn at(index: usize) -> Option<$name> {
+                u16::try_from(index).ok().map($name)
             }
         }
     };

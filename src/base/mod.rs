@@ -1,5 +1,5 @@
-//! Things that have never heard of HTTP: sets of backends, chance with a seed, what time forgets,
-//! the calendar.
+//! Things that have never heard of HTTP: sets of backends, tables by id, chance with a seed, what
+//! time forgets, the calendar.
 //!
 //! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
 
@@ -10,4 +10,5 @@ pub(crate) mod ewma;
 pub(crate) mod ids;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;
+pub(crate) mod table;
 pub(crate) mod totals;

@@ -26,7 +26,10 @@ pub use self::{
     share::Share,
     sticky::Sticky,
 };
-pub use crate::base::ids::{BackendId, ListenerId, PoolId, RouteId};
+pub use crate::base::{
+    ids::{BackendId, Id, ListenerId, PoolId, RouteId},
+    table::Table,
+};
 
 /// Everything the threads need to know to serve, as one value.
 #[derive(Clone, Debug, Default)]
