@@ -1,5 +1,5 @@
 //! Things that have never heard of HTTP: sets of backends, tables by id, chance with a seed, what
-//! time forgets, the calendar.
+//! time forgets, how long things took, the calendar.
 //!
 //! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
 
@@ -7,6 +7,8 @@ pub(crate) mod backend_set;
 pub(crate) mod base64url;
 pub(crate) mod calendar;
 pub(crate) mod ewma;
+#[cfg_attr(not(test), expect(dead_code, reason = "latencies become metrics with statistics"))]
+pub(crate) mod histogram;
 pub(crate) mod ids;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;

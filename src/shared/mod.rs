@@ -10,6 +10,8 @@ pub(crate) mod backends;
 pub(crate) mod bell;
 pub(crate) mod budget;
 pub(crate) mod counters;
+#[cfg_attr(not(test), expect(dead_code, reason = "as `base::histogram`"))]
+pub(crate) mod durations;
 pub(crate) mod firsts;
 pub(crate) mod inbox;
 pub(crate) mod line;
