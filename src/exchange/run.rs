@@ -81,6 +81,7 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
         | Method::Delete
         | Method::Options
         | Method::Patch
+        | Method::OtherIdempotent
         | Method::Other => {}
     }
     match length {

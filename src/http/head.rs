@@ -15,10 +15,50 @@ pub(crate) enum Method {
     Patch,
     Connect,
     Trace,
+    /// Any other that IANA's registry of methods calls idempotent.
+    OtherIdempotent,
     Other,
 }
 
 impl Method {
+    /// The method of these bytes. Methods are case-sensitive (RFC 9110 §9.1).
+    #[must_use]
+    pub(crate) fn of(bytes: &[u8]) -> Method {
+        match bytes {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"OPTIONS" => Method::Options,
+            b"PATCH" => Method::Patch,
+            b"CONNECT" => Method::Connect,
+            b"TRACE" => Method::Trace,
+            _ => Method::other(bytes),
+        }
+    }
+
+    /// A method that has no rule of its own. The list is the registry's (RFC 9110 §16.1.1, filled
+    /// by RFC 7237 and later): of all that stand there LOCK alone is not idempotent besides
+    /// CONNECT, PATCH and POST.
+    #[cold]
+    fn other(bytes: &[u8]) -> Method {
+        match bytes {
+            // WebDAV (RFC 4918), its lists (RFC 3744, 3648, 5323), calendars and references
+            // (RFC 4791, 4437), and bindings (RFC 5842).
+            b"COPY" | b"MKCOL" | b"MOVE" | b"PROPFIND" | b"PROPPATCH" | b"UNLOCK" | b"ACL"
+            | b"ORDERPATCH" | b"SEARCH" | b"MKCALENDAR" | b"MKREDIRECTREF"
+            | b"UPDATEREDIRECTREF" | b"BIND" | b"REBIND" | b"UNBIND"
+            // Versions (RFC 3253).
+            | b"BASELINE-CONTROL" | b"CHECKIN" | b"CHECKOUT" | b"LABEL" | b"MERGE"
+            | b"MKACTIVITY" | b"MKWORKSPACE" | b"REPORT" | b"UNCHECKOUT" | b"UPDATE"
+            | b"VERSION-CONTROL"
+            // The rest: RFC 2068, RFC 9113, and the method for questions with a body.
+            | b"LINK" | b"UNLINK" | b"PRI" | b"QUERY" => Method::OtherIdempotent,
+            _ => Method::Other,
+        }
+    }
+
     /// Whether repeating it has the effect of doing it once (RFC 9110 §9.2.2). A method we do not
     /// know is not taken for idempotent.
     #[must_use]
@@ -29,7 +69,8 @@ impl Method {
             | Method::Put
             | Method::Delete
             | Method::Options
-            | Method::Trace => true,
+            | Method::Trace
+            | Method::OtherIdempotent => true,
             Method::Post | Method::Patch | Method::Connect | Method::Other => false,
         }
     }
@@ -111,5 +152,46 @@ impl ResponseHead {
         let mut headers = std::mem::take(&mut self.headers);
         headers.clear();
         *self = ResponseHead { headers, ..ResponseHead::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// IANA's registry of methods: name, and whether it is idempotent.
+    #[rustfmt::skip]
+    const REGISTRY: &[(&str, bool)] = &[
+        ("*", false), ("ACL", true), ("BASELINE-CONTROL", true), ("BIND", true), ("CHECKIN", true),
+        ("CHECKOUT", true), ("CONNECT", false), ("COPY", true), ("DELETE", true), ("GET", true),
+        ("HEAD", true), ("LABEL", true), ("LINK", true), ("LOCK", false), ("MERGE", true),
+        ("MKACTIVITY", true), ("MKCALENDAR", true), ("MKCOL", true), ("MKREDIRECTREF", true),
+        ("MKWORKSPACE", true), ("MOVE", true), ("OPTIONS", true), ("ORDERPATCH", true),
+        ("PATCH", false), ("POST", false), ("PRI", true), ("PROPFIND", true), ("PROPPATCH", true),
+        ("PUT", true), ("QUERY", true), ("REBIND", true), ("REPORT", true), ("SEARCH", true),
+        ("TRACE", true), ("UNBIND", true), ("UNCHECKOUT", true), ("UNLINK", true),
+        ("UNLOCK", true), ("UPDATE", true), ("UPDATEREDIRECTREF", true), ("VERSION-CONTROL", true),
+    ];
+
+    /// RFC 9110 §9.2.2, and §9.1: in this spelling only.
+    #[test]
+    fn a_method_is_idempotent_where_the_registry_says_so() {
+        for (name, idempotent) in REGISTRY {
+            assert_eq!(Method::of(name.as_bytes()).is_idempotent(), *idempotent, "{name}");
+            for other in [
+                name.to_ascii_lowercase(),
+                format!("{name}S"),
+                format!("X{name}"),
+                name[1..].to_owned(),
+                name[..name.len() - 1].to_owned(),
+            ] {
+                let registered = REGISTRY.iter().any(|(name, _)| *name == other);
+                let idempotent = Method::of(other.as_bytes()).is_idempotent();
+                assert!(registered || !idempotent, "{other}");
+            }
+        }
+        for name in ["", "PURGE", "BREW", "SUBSCRIBE", "NOTIFY", "MKFILE", "POST ", "GET\0"] {
+            assert!(!Method::of(name.as_bytes()).is_idempotent(), "{name}");
+        }
     }
 }

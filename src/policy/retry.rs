@@ -310,8 +310,14 @@ mod tests {
             504.into(),
         ];
         for outcome in outcomes {
-            for method in [Method::Get, Method::Head, Method::Put, Method::Delete, Method::Options]
-            {
+            for method in [
+                Method::Get,
+                Method::Head,
+                Method::Put,
+                Method::Delete,
+                Method::Options,
+                Method::OtherIdempotent,
+            ] {
                 check(everything(), Attempt { method, ..get(outcome) }, Another);
             }
             for method in [Method::Post, Method::Patch, Method::Other] {

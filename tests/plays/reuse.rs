@@ -18,7 +18,7 @@ on_both_drivers!(
     each_request_under_way_has_its_own_connection,
     a_connection_closed_while_idle_is_noticed,
     a_connection_that_was_given_up_is_not_used_again,
-    a_stale_connection_is_hidden_from_a_get,
+    a_stale_connection_is_hidden_from_what_may_be_repeated,
     a_stale_connection_is_hidden_where_all_places_are_taken,
     a_stale_connection_is_hidden_only_where_the_request_may_be_repeated,
     a_body_with_a_stale_connection_is_not_lost,
@@ -102,12 +102,16 @@ fn goes_stale() -> Script {
     })
 }
 
-fn a_stale_connection_is_hidden_from_a_get(driver: Driver) {
+fn a_stale_connection_is_hidden_from_what_may_be_repeated(driver: Driver) {
     for request in [
         get("/"),
         "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         "OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "PROPFIND / HTTP/1.1\r\nHost: a\r\nDepth: 1\r\n\r\n".to_owned(),
+        "REPORT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody".to_owned(),
+        "VERSION-CONTROL / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "QUERY /?a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned(),
     ] {
         // Even where no retry is configured: that the connection was kept is our own doing.
         let stage =
@@ -148,7 +152,7 @@ fn a_stale_connection_is_hidden_where_all_places_are_taken(driver: Driver) {
 }
 
 fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: Driver) {
-    for method in ["POST", "PATCH", "INVENTED"] {
+    for method in ["POST", "PATCH", "LOCK", "propfind", "INVENTED"] {
         let stage = Stage::on(driver).backend(goes_stale()).start();
         let mut client = stage.connect();
         client.get("/first").expect(200, "good");

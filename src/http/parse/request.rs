@@ -43,7 +43,7 @@ pub(crate) fn request(
         }
     };
     head.headers.bytes.extend_from_slice(seen.get(..used).unwrap_or_default());
-    head.method = method_of(line.method.of(seen));
+    head.method = Method::of(line.method.of(seen));
     head.method_span = line.method;
     head.version = line.version;
     let facts = fields(seen, used, line.end, found.headers, &mut head.headers, Cause::BadRequest)?;
@@ -209,19 +209,4 @@ fn give_path(head: &mut RequestHead) {
     }
     head.path = Span::new(start, start + 1);
     head.target = Span::new(start, bytes.len());
-}
-
-fn method_of(method: &[u8]) -> Method {
-    match method {
-        b"GET" => Method::Get,
-        b"HEAD" => Method::Head,
-        b"POST" => Method::Post,
-        b"PUT" => Method::Put,
-        b"DELETE" => Method::Delete,
-        b"OPTIONS" => Method::Options,
-        b"PATCH" => Method::Patch,
-        b"CONNECT" => Method::Connect,
-        b"TRACE" => Method::Trace,
-        _ => Method::Other, // methods are case-sensitive (RFC 9110 §9.1)
-    }
 }

@@ -292,7 +292,8 @@ fn methods_are_told_apart_by_case() {
     check("PATCH", Method::Patch);
     check("TRACE", Method::Trace);
     check("get", Method::Other);
-    check("PROPFIND", Method::Other);
+    check("PROPFIND", Method::OtherIdempotent);
+    check("LOCK", Method::Other);
     check("M-SEARCH", Method::Other);
 }
 
