@@ -263,7 +263,8 @@ pub(crate) struct Passive {
     /// Failures in a row that eject it, with no success on any core since the first of them; 0 =
     /// none does.
     pub(crate) max_failures: Option<Written<i64>>,
-    /// The statuses that are failures: 503, "502-504", or a list of such. No answer always is one.
+    /// The statuses that are failures: 503, "502-504", or a list of such, 100 to 999. No answer
+    /// always is one.
     pub(crate) statuses: Option<List<StatusText>>,
     /// How long the first time; each further time twice as long, up to 300 s.
     pub(crate) eject: Option<Written<DurationText>>,

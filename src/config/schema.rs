@@ -85,8 +85,8 @@ schema_of!(ShareNumber, "share", {
 
 schema_of!(StatusText, "status", {
     "anyOf": [
-        { "type": "integer", "minimum": 100, "maximum": 599 },
-        { "type": "string", "pattern": "^[1-5][0-9]{2}( ?- ?[1-5][0-9]{2})?$|\\$\\{" }
+        { "type": "integer", "minimum": 100, "maximum": 999 },
+        { "type": "string", "pattern": "^[1-9][0-9]{2}( ?- ?[1-9][0-9]{2})?$|\\$\\{" }
     ]
 });
 

@@ -274,6 +274,7 @@ mod tests {
             (Method::Connect, "HTTP/1.1 407 X"),
             (Method::Get, "HTTP/1.1 205 Reset Content"),
             (Method::Get, "HTTP/1.1 303 See Other"),
+            (Method::Get, "HTTP/1.1 999 Denied"),
         ] {
             let length = of_response(method, line, "Content-Length: 5\r\n");
             assert_eq!(length, Ok(BodyLength::Fixed(5)), "{line}");

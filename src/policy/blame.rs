@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_by_its_status() {
-        for status in [101, 200, 304, 404, 429, 500, 501, 505] {
+        for status in [101, 200, 304, 404, 429, 500, 501, 505, 600, 999] {
             check(Outcome::Status(status), Some(true));
         }
         for status in [502, 503, 504] {

@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn answers_and_faults_that_are_nobodys_to_repeat_stand() {
-        for status in [200, 204, 304, 404, 408, 421, 429, 500, 501, 505] {
+        for status in [200, 204, 304, 404, 408, 421, 429, 500, 501, 505, 600, 999] {
             check(everything(), get(status), Keep);
         }
         for cause in [

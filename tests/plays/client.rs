@@ -255,5 +255,5 @@ fn status(head: &Head) -> Result<u16, Broken> {
         return Err(wrong());
     }
     let code = code.filter(|code| code.len() == 3).and_then(|code| code.parse().ok());
-    code.filter(|code| (100..600).contains(code)).ok_or_else(wrong)
+    code.filter(|code| (100..1000).contains(code)).ok_or_else(wrong)
 }

@@ -17,6 +17,8 @@ on_both_drivers!(
     what_comes_while_idle_is_nobodys_answer,
     a_body_where_none_can_be_is_nobodys_answer,
     answers_that_are_none_become_502,
+    a_status_beyond_those_of_the_standard_is_passed_on,
+    a_status_beyond_those_of_the_standard_counts_where_it_is_listed,
     an_answer_that_is_not_taken_for_its_form_takes_nobody_out,
     what_is_no_answer_takes_a_backend_out,
     connections_that_end_before_an_answer_become_502,
@@ -107,7 +109,7 @@ const NO_ANSWERS: &[&str] = &[
     "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
-    "HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
     "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
@@ -144,6 +146,40 @@ fn answers_that_are_none_become_502(driver: Driver) {
         }
         client.half_close().expect_end();
     }
+}
+
+/// RFC 9110 §15: as any 5xx, and so as an answer.
+fn a_status_beyond_those_of_the_standard_is_passed_on(driver: Driver) {
+    for line in ["HTTP/1.1 600 X", "HTTP/1.1 799 ", "HTTP/1.0 999 Denied", "HTTP/1.1 599 X"] {
+        let raw = format!("{line}\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nno");
+        let stage = two_bad_at_one_path(driver, raw.as_bytes(), false);
+        let mut client = stage.connect();
+        let (mut passed, status) = (0, line[9..12].parse().unwrap());
+        for _ in 0..12 {
+            let response = client.get("/bad");
+            if response.text() == "no" {
+                response.expect(status, "no");
+                assert_eq!(response.head.start.replace("1.1", "1.0"), line.replace("1.1", "1.0"));
+                passed += 1;
+            }
+        }
+        assert_eq!(passed, 6, "{line}");
+        let names = round_of_bad(&mut client);
+        assert_eq!(names.matches('a').count(), 6, "{line}: nobody is ejected");
+        assert_eq!(stage.backend(0).visits(), 1, "{line}: its connection is used again");
+        assert_eq!(stage.count("retries_total"), 0, "{line}: nor is it asked again");
+    }
+}
+
+fn a_status_beyond_those_of_the_standard_counts_where_it_is_listed(driver: Driver) {
+    let raw = "HTTP/1.1 999 Denied\r\nContent-Length: 2\r\n\r\nno";
+    let stage = Stage::on(driver)
+        .pool("passive = { statuses = [\"500-999\"], eject = \"60s\" }")
+        .backend(bad_at_one_path("a", raw.into(), false))
+        .backend(bad_at_one_path("b", ok("b").into(), false))
+        .start();
+    let mut client = stage.connect();
+    eventually("it is ejected", || round_of_bad(&mut client), |names| !names.contains('a'));
 }
 
 /// Answers `/bad` with these bytes, and closes then if so wanted; all else with its name.

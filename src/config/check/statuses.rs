@@ -27,6 +27,10 @@ impl Check<'_> {
     }
 }
 
+/// All statuses that an answer of a backend may have: those above 599 mean nothing to the standard,
+/// are in use all the same, and count as 5xx (RFC 9110 §15).
+const STATUSES: RangeInclusive<u16> = 100..=999;
+
 /// `200`, `"200"`, `"200-399"`.
 fn range(written: &Scalar) -> Result<RangeInclusive<u16>, Refusal> {
     let text = spelled(written);
@@ -38,14 +42,16 @@ fn range(written: &Scalar) -> Result<RangeInclusive<u16>, Refusal> {
         return Err(refusal().help(format!("write a list: [{}]", all.join(", "))));
     }
     let class = text.to_ascii_lowercase();
-    if let Some(digit @ ("1" | "2" | "3" | "4" | "5")) = class.strip_suffix("xx") {
+    if let Some(digit) =
+        class.strip_suffix("xx").filter(|digit| matches!(digit.as_bytes(), [b'1'..=b'9']))
+    {
         return Err(refusal().help(format!("write \"{digit}00-{digit}99\"")));
     }
     let (first, last) = text.split_once('-').unwrap_or((&text, &text));
     let bounds = first.trim().parse::<u16>().ok().zip(last.trim().parse::<u16>().ok());
     let (first, last) = bounds.ok_or_else(refusal)?;
-    if !(100..=599).contains(&first) || !(100..=599).contains(&last) {
-        return Err(Refusal::new(format!("`{text}` is not a status"), "expected 100 to 599"));
+    if !STATUSES.contains(&first) || !STATUSES.contains(&last) {
+        return Err(Refusal::new(format!("`{text}` is not a status"), "expected 100 to 999"));
     }
     if first > last {
         return Err(Refusal::new("range of statuses that holds none", "ends before it begins")
@@ -93,6 +99,8 @@ mod tests {
             (text("200-399"), 200..=399),
             (text("200 - 399"), 200..=399),
             (text("100-599"), 100..=599),
+            (text("600"), 600..=600),
+            (text("500-999"), 500..=999),
         ] {
             assert_eq!(range(&written), Ok(expected), "{written:?}");
         }
@@ -103,12 +111,16 @@ mod tests {
         let range_of = "range of statuses that holds none";
         for (written, title, help) in [
             (Scalar::Whole(99), "`99` is not a status", None),
-            (Scalar::Whole(600), "`600` is not a status", None),
+            (Scalar::Whole(1000), "`1000` is not a status", None),
+            (text("500-1000"), "`500-1000` is not a status", None),
+            (text("099"), "`099` is not a status", None),
             (Scalar::Whole(-200), "`-200` is not a status", None),
             (Scalar::Flag(true), "`true` is not a status", None),
             (text("ok"), "`ok` is not a status", None),
             (text(""), "`` is not a status", None),
             (text("5xx"), "`5xx` is not a status", Some("write \"500-599\"")),
+            (text("9XX"), "`9XX` is not a status", Some("write \"900-999\"")),
+            (text("0xx"), "`0xx` is not a status", None),
             (
                 text("200,204"),
                 "`200,204` is not a status",

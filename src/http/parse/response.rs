@@ -35,7 +35,9 @@ pub(crate) fn response(
         Ok(Status::Partial) => return response_unfinished(seen, limits),
         Err(error) => return response_refused(seen, error, limits, head),
     };
-    head.status = found.code.filter(|code| *code < 600 && *code > 99).ok_or(NO_ANSWER)?;
+    // RFC 9110 §15: three digits, of which the first says the class. Those above 599 are no status
+    // of the standard, are sent all the same, and count as 5xx.
+    head.status = found.code.filter(|code| *code > 99).ok_or(NO_ANSWER)?;
     head.version = if found.version == Some(0) { Version::Http10 } else { Version::Http11 };
     let first = found.headers.first().map(|field| offset(seen, field.name.as_bytes()));
     let line_end = first.unwrap_or(used.wrapping_sub(2));
