@@ -14,7 +14,7 @@ fn framing(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&connection).framing());
     });
     criterion.bench_function("framing/nginx", |bencher| {
-        bencher.iter(|| black_box(&connection).framing_response());
+        bencher.iter(|| black_box(&mut connection).framing_response());
     });
 }
 

@@ -62,8 +62,8 @@ impl Connection {
     }
 
     /// Reads the body's length from the parsed response.
-    pub fn framing_response(&self) -> bool {
-        framing::response(Method::Get, &self.response).is_ok()
+    pub fn framing_response(&mut self) -> bool {
+        framing::response(Method::Get, &mut self.response).is_ok()
     }
 
     /// Parses, edits and writes a request, as on its way to a backend; what is then sent.
@@ -88,7 +88,7 @@ impl Connection {
             date: b"Sun, 06 Nov 1994 08:49:37 GMT",
         };
         if self.parse_response(input)
-            && let Ok(body) = framing::response(to.method, &self.response)
+            && let Ok(body) = framing::response(to.method, &mut self.response)
             && let Ok(reply) = forward::response(&mut self.response, body, &to)
         {
             write::response(&self.response, reply.body, &mut self.out);
@@ -204,7 +204,7 @@ pub fn fuzz_response_head(input: &[u8]) {
     }
     let Ok(Parse::Done { used }) = whole else { return };
     assert!(used <= input.len());
-    let Ok(body) = framing::response(Method::Get, &head) else { return };
+    let Ok(body) = framing::response(Method::Get, &mut head) else { return };
     let to = forward::ToClient {
         method: Method::Get,
         version: Default::default(),
@@ -218,7 +218,7 @@ pub fn fuzz_response_head(input: &[u8]) {
     let sent = parse::response(&out, &limits, &mut again);
     assert_eq!(sent, Ok(Parse::Done { used: out.len() }));
     if reply.body != BodyLength::None {
-        assert_eq!(framing::response(Method::Get, &again), Ok(reply.body));
+        assert_eq!(framing::response(Method::Get, &mut again), Ok(reply.body));
     }
 }
 

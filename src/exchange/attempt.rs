@@ -343,10 +343,14 @@ struct Fetching {
 
 /// Makes the answer of a final head. A body that is held stays held: by its status the answer may
 /// be one that is not taken, and the request asked again.
-fn fetched(limits: HeadLimits, exchange: &Exchange, fetching: Fetching) -> Result<Answer, Fault> {
+fn fetched(
+    limits: HeadLimits,
+    exchange: &mut Exchange,
+    fetching: Fetching,
+) -> Result<Answer, Fault> {
     let Fetching { id, mut backend, buffer, upload, in_flight } = fetching;
-    let scratch = &*exchange.scratch;
-    let head = &scratch.response;
+    let scratch = &mut *exchange.scratch;
+    let head = &mut scratch.response;
     let switched = head.status == 101;
     if switched {
         upgrade::allowed(&scratch.request, head)?;

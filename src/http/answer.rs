@@ -416,7 +416,7 @@ mod tests {
                 let Ok(Parse::Done { used }) = parsed else { panic!("{cause:?}: {parsed:?}") };
                 assert_eq!(head.status, Fault::new(cause).status());
                 assert_ne!(title(head.status), "Error", "{cause:?}");
-                let length = framing::response(Method::Get, &head);
+                let length = framing::response(Method::Get, &mut head);
                 assert_eq!(length, Ok(BodyLength::Fixed((out.len() - used) as u64)), "{cause:?}");
                 let line = head.headers.first(Name::ContentType).unwrap();
                 assert_eq!(line, content_type(kind));

@@ -1,8 +1,9 @@
 //! How long a body is: RFC 9112 §6, whole and only here.
 //!
 //! Strict: a length that two readers could read differently is refused, on both sides, and what
-//! is sent on is written anew from the answer given here. What is between the chunks is
-//! `chunks`' business.
+//! is sent on is written anew from the answer given here. Where no body can come there is nothing
+//! to disagree about but the next message: then the fields go, and the connection after them. What
+//! is between the chunks is `chunks`' business.
 
 use super::{
     fault::{Cause, Fault},
@@ -33,26 +34,50 @@ pub(crate) fn request(head: &RequestHead) -> Result<BodyLength, Fault> {
         // RFC 9112 §6.1: 501 for a coding we do not understand.
         Wrong::UnknownCoding => Fault::new(Cause::NotImplemented),
     };
-    Ok(match stated(&head.headers, head.version).map_err(refused)? {
+    Ok(match stated(&head.headers, head.version, Repeats::Refused).map_err(refused)? {
         Stated::Nothing => BodyLength::None, // RFC 9112 §6.3, 7
         Stated::Length(length) => BodyLength::Fixed(length),
         Stated::Chunked => BodyLength::Chunked,
     })
 }
 
-/// The length of the body of the response to a request of this method.
-pub(crate) fn response(method: Method, head: &ResponseHead) -> Result<BodyLength, Fault> {
-    // Looked at even where there cannot be a body: a backend that lies about its framing is not
-    // believed about where its next response starts.
-    let stated = stated(&head.headers, head.version).map_err(|_| Cause::ResponseRefused)?;
+/// The length of the body of the response to a request of this method. Of one that cannot have a
+/// body it also sees to it that nobody is misled: what its fields say is made one number or taken
+/// out, and a connection about whose next byte the backend may think otherwise is not kept.
+pub(crate) fn response(method: Method, head: &mut ResponseHead) -> Result<BodyLength, Fault> {
+    let stated = stated(&head.headers, head.version, Repeats::Merged);
     if has_no_body(method, head.status) {
+        spoken_of(head, stated);
         return Ok(BodyLength::None);
     }
-    Ok(match stated {
+    Ok(match stated.map_err(|_| Cause::ResponseRefused)? {
         Stated::Nothing => BodyLength::UntilClose, // RFC 9112 §6.3, 8
         Stated::Length(length) => BodyLength::Fixed(length),
         Stated::Chunked => BodyLength::Chunked,
     })
+}
+
+/// What the fields say of a body that does not come. To HEAD and in 304 they may speak of the one
+/// that GET would bring (RFC 9110 §8.6, RFC 9112 §6.1), as far as that is one length. In 1xx and
+/// 204 they must not, and a backend that announces one there may send it.
+fn spoken_of(head: &mut ResponseHead, stated: Result<Stated, Wrong>) {
+    let forbidden = matches!(head.status, 100..=199 | 204);
+    let headers = &mut head.headers;
+    match stated {
+        Ok(Stated::Nothing) => {}
+        Ok(Stated::Length(length)) if !forbidden || length == 0 => {
+            headers.remove(Name::ContentLength);
+            headers.push_with(Name::ContentLength, b"Content-Length", |out| {
+                grammar::push_decimal(length, out);
+            });
+        }
+        Ok(Stated::Chunked) if !forbidden => {}
+        Ok(Stated::Length(_) | Stated::Chunked) | Err(_) => {
+            headers.remove(Name::ContentLength);
+            headers.remove(Name::TransferEncoding);
+            head.keep_alive = false;
+        }
+    }
 }
 
 /// Whether such a response ends with its head, whatever its fields say (RFC 9112 §6.3, 1 and 2).
@@ -75,21 +100,37 @@ enum Wrong {
     UnknownCoding,
 }
 
-fn stated(headers: &Headers, version: Version) -> Result<Stated, Wrong> {
-    let mut lengths = headers.all(Name::ContentLength);
-    let coded = headers.contains(Name::TransferEncoding);
-    match (lengths.next(), lengths.next(), coded) {
-        (None, _, false) => Ok(Stated::Nothing),
-        (Some(length), None, false) => {
-            let length = grammar::digits(length).filter(|length| *length <= LENGTH_MAX);
-            length.map(Stated::Length).ok_or(Wrong::Ambiguous)
-        }
-        // RFC 9112 §6.3, 5 lets equal repeats be merged; nobody needs them.
-        (Some(_), Some(_), false) => Err(Wrong::Ambiguous),
+/// What becomes of one length that is said several times (RFC 9112 §6.3, 5 allows both).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    /// No honest client has them.
+    Refused,
+    /// There are servers behind servers that each add the same line.
+    Merged,
+}
+
+fn stated(headers: &Headers, version: Version, repeats: Repeats) -> Result<Stated, Wrong> {
+    let lengths = headers.contains(Name::ContentLength);
+    match (lengths, headers.contains(Name::TransferEncoding)) {
+        (false, false) => Ok(Stated::Nothing),
+        (true, false) => length(headers, repeats).map(Stated::Length).ok_or(Wrong::Ambiguous),
         // RFC 9112 §6.1: a message with both ought to be handled as an error.
-        (Some(_), _, true) => Err(Wrong::Ambiguous),
-        (None, _, true) => coding(headers, version),
+        (true, true) => Err(Wrong::Ambiguous),
+        (false, true) => coding(headers, version),
     }
+}
+
+/// The one number that all lines say.
+fn length(headers: &Headers, repeats: Repeats) -> Option<u64> {
+    let number = |text| grammar::digits(text).filter(|length| *length <= LENGTH_MAX);
+    let mut lines = headers.all(Name::ContentLength);
+    if repeats == Repeats::Refused {
+        let length = number(lines.next()?);
+        return length.filter(|_| lines.next().is_none());
+    }
+    let mut members = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(grammar::trim);
+    let first = number(members.next()?)?;
+    members.all(|member| number(member) == Some(first)).then_some(first)
 }
 
 /// Transfer codings: `chunked`, once, alone (RFC 9112 §6.1, §7).
@@ -127,7 +168,11 @@ fn is_coding(member: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::parse::{self, HeadLimits};
+    use crate::http::{
+        names::NameSet,
+        parse::{self, HeadLimits},
+        write,
+    };
 
     const LIMITS: HeadLimits =
         HeadLimits { head_bytes_max: 4096, line_bytes_max: 4096, fields_max: 20 };
@@ -141,10 +186,22 @@ mod tests {
     }
 
     fn of_response(method: Method, line: &str, fields: &str) -> Result<BodyLength, Fault> {
+        of_kept_response(method, line, fields).map(|(length, ..)| length)
+    }
+
+    /// With what is left of its framing fields, and whether its connection may be used again.
+    fn of_kept_response(
+        method: Method,
+        line: &str,
+        fields: &str,
+    ) -> Result<(BodyLength, String, bool), Fault> {
         let input = format!("{line}\r\n{fields}\r\n");
         let mut head = ResponseHead::default();
         parse::response(input.as_bytes(), &LIMITS, &mut head)?;
-        response(method, &head)
+        let length = response(method, &mut head)?;
+        let mut left = Vec::new();
+        write::fields(&head.headers, NameSet::default(), &mut left);
+        Ok((length, String::from_utf8(left).unwrap(), head.keep_alive))
     }
 
     /// Fields that say a length in one way only.
@@ -167,10 +224,14 @@ mod tests {
         ("Transfer-Encoding:\r\nContent-Length: 5\r\n", false),
         // §6.3, 5: more than one length, different or not.
         ("Content-Length: 5\r\nContent-Length: 6\r\n", false),
-        ("Content-Length: 5\r\nContent-Length: 5\r\n", false),
         ("Content-Length: 5, 6\r\n", false),
-        ("Content-Length: 5, 5\r\n", false),
         ("Content-Length: 5,\r\n", false),
+        ("Content-Length: ,5\r\n", false),
+        ("Content-Length: 5,,5\r\n", false),
+        ("Content-Length: 5, +5\r\n", false),
+        ("Content-Length: 5\r\nContent-Length:\r\n", false),
+        ("Content-Length: 5\r\nContent-Length: 5, 6\r\n", false),
+        ("Content-Length: 5, 5\r\nTransfer-Encoding: chunked\r\n", false),
         // RFC 9110 §8.6: digits only.
         ("Content-Length:\r\n", false),
         ("Content-Length: +5\r\n", false),
@@ -212,6 +273,14 @@ mod tests {
         ("Transfer-Encoding: a;b=c, d , CHUNKED\r\n", true),
     ];
 
+    /// One length that is said several times: refused of clients, one length of backends.
+    const REPEATED: &[&str] = &[
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: 5,5\r\nX: y\r\nContent-length:\t005 \r\n",
+        "Content-Length: 5 \t,\t 5, 5\r\n",
+    ];
+
     #[test]
     fn a_request_has_the_body_that_its_fields_say_in_one_way_only() {
         assert_eq!(of_request("HTTP/1.1", ""), Ok(BodyLength::None));
@@ -221,6 +290,10 @@ mod tests {
         for (fields, unknown_coding) in UNCLEAR {
             let cause = if *unknown_coding { Cause::NotImplemented } else { Cause::BadRequest };
             assert_eq!(of_request("HTTP/1.1", fields), Err(cause.into()), "{fields}");
+        }
+        for fields in REPEATED {
+            let refused = Err(Cause::BadRequest.into());
+            assert_eq!(of_request("HTTP/1.1", fields), refused, "{fields}");
         }
     }
 
@@ -236,6 +309,10 @@ mod tests {
             let expected = Err(Cause::ResponseRefused.into());
             assert_eq!(of_response(Method::Get, line, fields), expected, "{fields}");
         }
+        for fields in REPEATED {
+            let merged = Ok(BodyLength::Fixed(5));
+            assert_eq!(of_response(Method::Get, line, fields), merged, "{fields}");
+        }
     }
 
     /// RFC 9112 §6.1.
@@ -249,25 +326,52 @@ mod tests {
         assert_eq!(of_request("HTTP/1.0", fields), Ok(BodyLength::Fixed(5)));
     }
 
+    /// Requests and the answers to them that end with their heads; whether a length may be spoken
+    /// of there.
+    const BODILESS: &[(Method, &str, bool)] = &[
+        (Method::Head, "HTTP/1.1 200 OK", true),
+        (Method::Head, "HTTP/1.1 404 Not Found", true),
+        (Method::Get, "HTTP/1.1 304 Not Modified", true),
+        (Method::Connect, "HTTP/1.1 200 OK", true),
+        (Method::Get, "HTTP/1.1 204 No Content", false),
+        (Method::Head, "HTTP/1.1 204 No Content", false),
+        (Method::Get, "HTTP/1.1 100 Continue", false),
+        (Method::Get, "HTTP/1.1 101 Switching Protocols", false),
+        (Method::Get, "HTTP/1.1 103 Early Hints", false),
+        (Method::Get, "HTTP/1.1 199 X", false),
+    ];
+
     /// RFC 9112 §6.3, 1 and 2.
     #[test]
     fn some_responses_have_no_body_whatever_their_fields_say() {
-        for (method, line) in [
-            (Method::Head, "HTTP/1.1 200 OK"),
-            (Method::Get, "HTTP/1.1 204 No Content"),
-            (Method::Get, "HTTP/1.1 304 Not Modified"),
-            (Method::Get, "HTTP/1.1 100 Continue"),
-            (Method::Get, "HTTP/1.1 101 Switching Protocols"),
-            (Method::Get, "HTTP/1.1 103 Early Hints"),
-            (Method::Connect, "HTTP/1.1 200 OK"),
-        ] {
-            assert_eq!(of_response(method, line, ""), Ok(BodyLength::None), "{line}");
-            for (fields, _) in CLEAR {
-                assert_eq!(of_response(method, line, fields), Ok(BodyLength::None), "{line}");
+        for (method, line, spoken_of) in BODILESS {
+            let check = |fields: &str, left: &str, kept: bool| {
+                let expected = Ok((BodyLength::None, left.to_owned(), kept));
+                assert_eq!(of_kept_response(*method, line, fields), expected, "{line} {fields}");
+            };
+            check("", "", true);
+            check("A: b\r\n", "A: b\r\n", true);
+            // A length of nought announces nothing.
+            check("content-length: 00\r\n", "Content-Length: 0\r\n", true);
+            for (fields, length) in CLEAR {
+                match length {
+                    BodyLength::Fixed(0) => {}
+                    BodyLength::Fixed(length) if *spoken_of => {
+                        check(fields, &format!("Content-Length: {length}\r\n"), true);
+                    }
+                    _ => {
+                        let left =
+                            if *spoken_of { fields.replace(": \t", ": ") } else { "".into() };
+                        check(fields, &left.replace(" \r", "\r"), *spoken_of);
+                    }
+                }
             }
-            for (fields, _) in UNCLEAR {
-                let expected = Err(Cause::ResponseRefused.into());
-                assert_eq!(of_response(method, line, fields), expected, "{line} {fields}");
+            for fields in REPEATED.iter().map(|fields| fields.replace("X: y\r\n", "")) {
+                let left = if *spoken_of { "Content-Length: 5\r\n" } else { "" };
+                check(&fields, left, *spoken_of);
+            }
+            for (fields, _) in UNCLEAR.iter().filter(|(fields, _)| !fields.contains('\x0b')) {
+                check(fields, "", false);
             }
         }
         for (method, line) in [

@@ -27,6 +27,7 @@ on_both_drivers!(
     the_answer_to_a_head_has_no_body,
     an_answer_without_content_has_no_body,
     an_answer_not_modified_has_no_body,
+    one_length_said_twice_is_one,
     a_get_may_have_a_body,
     both_bodies_flow_at_once,
     a_large_answer_passes_whole,
@@ -244,6 +245,31 @@ fn a_slow_reader_slows_the_backend(driver: Driver) {
     let mut came = 0;
     client.wire().body_into(head.framing, &mut |piece| came += piece.len()).unwrap();
     assert_eq!(came, SIZE);
+}
+
+/// RFC 9112 §6.3, 5.
+fn one_length_said_twice_is_one(driver: Driver) {
+    for lines in [
+        "Content-Length: 2\r\nContent-Length: 2\r\n",
+        "Content-Length: 2, 2\r\n",
+        "content-length: 2,02 , 2\r\nA: b\r\nContent-Length: 2\r\n",
+    ] {
+        let raw = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+        let stage = Stage::on(driver).backend(answers_each(move |request| {
+            let body = if request.method() == "HEAD" { "" } else { "ok" };
+            format!("{raw}{body}").into_bytes()
+        }));
+        let stage = stage.start();
+        let mut client = stage.connect();
+        for _ in 0..3 {
+            let response = client.get("/");
+            response.expect(200, "ok");
+            assert_eq!(response.field("content-length"), Some("2"), "{lines:?}");
+            client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.response_to("HEAD").field("content-length"), Some("2"), "{lines:?}");
+        }
+        assert_eq!(stage.backend(0).visits(), 1, "{lines:?}");
+    }
 }
 
 /// Answers `/bodiless` with this status line's rest and everything else with a body.

@@ -16,6 +16,8 @@ on_both_drivers!(
     what_comes_behind_an_answer_is_nobodys_answer,
     what_comes_while_idle_is_nobodys_answer,
     a_body_where_none_can_be_is_nobodys_answer,
+    an_answer_without_a_body_is_taken_whatever_its_fields_say,
+    what_an_answer_without_a_body_announces_is_nobodys_answer,
     answers_that_are_none_become_502,
     a_status_beyond_those_of_the_standard_is_passed_on,
     a_status_beyond_those_of_the_standard_counts_where_it_is_listed,
@@ -96,6 +98,70 @@ fn a_body_where_none_can_be_is_nobodys_answer(driver: Driver) {
             assert_eq!(stage.backend(0).visits(), visits);
         }
         client.half_close().expect_end();
+    }
+}
+
+/// Framing that no body could be read by, or that announces one where there must be none.
+const UNSOUND: &[&str] = &[
+    "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    "Content-Length: 0\r\nContent-Length: 1\r\n",
+    "Content-Length: 4, 5\r\n",
+    "Content-Length: nought\r\n",
+    "Content-Length:\r\n",
+    "Content-Length: -1\r\n",
+    "Content-Length: 99999999999999999999\r\n",
+    "Transfer-Encoding: gzip\r\n",
+    "Transfer-Encoding: identity, chunked\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+];
+
+/// RFC 9112 §6.3, 1: it ends with its head. Whether the backend means the same is not known, so
+/// the next request goes on another connection.
+fn an_answer_without_a_body_is_taken_whatever_its_fields_say(driver: Driver) {
+    for (method, line) in [
+        ("HEAD", "HTTP/1.1 200 OK"),
+        ("HEAD", "HTTP/1.1 404 Not Found"),
+        ("GET", "HTTP/1.1 204 No Content"),
+        ("DELETE", "HTTP/1.1 204 No Content"),
+        ("GET", "HTTP/1.1 304 Not Modified"),
+    ] {
+        for fields in UNSOUND {
+            let stage = Stage::on(driver).backend(sends(format!("{line}\r\n{fields}A: b\r\n\r\n")));
+            let stage = stage.start();
+            let mut client = stage.connect();
+            for visits in 1..=2 {
+                client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"));
+                let response = client.response_to(method);
+                assert_eq!(response.head.start, line, "{fields:?}");
+                assert_eq!(response.field("content-length"), None, "{line} {fields:?}");
+                assert_eq!(response.field("transfer-encoding"), None, "{line} {fields:?}");
+                assert_eq!(response.field("a"), Some("b"));
+                assert!(!response.closes(), "the client's connection is as good as before");
+                assert_eq!(stage.backend(0).visits(), visits, "{line} {fields:?}");
+            }
+            client.half_close().expect_end();
+            assert_eq!(stage.count("backend_answers_refused_total"), 0);
+        }
+    }
+}
+
+/// What a 204 announces comes a moment later, when another client may have the connection.
+fn what_an_answer_without_a_body_announces_is_nobodys_answer(driver: Driver) {
+    for fields in ["Transfer-Encoding: chunked\r\n", "Content-Length: 38\r\n"] {
+        let head = format!("HTTP/1.1 204 No Content\r\n{fields}\r\n");
+        let late = plays(move |visit| {
+            visit.request()?;
+            visit.send(&head)?;
+            visit.request()?;
+            visit.send(ok("evil"))
+        });
+        let stage = Stage::on(driver).backend(late).start();
+        let mut client = stage.connect();
+        for visits in 1..=5 {
+            assert_eq!(client.get("/").status, 204);
+            assert_eq!(stage.backend(0).visits(), visits, "{fields}");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
 
 on_both_drivers!(
     an_upgrade_opens_a_tunnel,
+    an_upgrade_opens_a_tunnel_whatever_length_it_is_agreed_to_with,
     bytes_right_behind_the_heads_are_part_of_the_tunnel,
     a_client_may_end_its_half_first,
     a_backend_may_end_its_half_first,
@@ -57,6 +58,29 @@ fn an_upgrade_opens_a_tunnel(driver: Driver) {
     assert_eq!(stage.count("tunnels"), 1);
     client.half_close().expect_end();
     assert_eq!(stage.backend(0).visits(), 1);
+}
+
+/// RFC 9112 §6.3, 1: a 101 ends with its head.
+fn an_upgrade_opens_a_tunnel_whatever_length_it_is_agreed_to_with(driver: Driver) {
+    for fields in [
+        "Content-Length: 0\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 4\r\nContent-Length: 5\r\n",
+        "Transfer-Encoding: gzip\r\n",
+    ] {
+        let head = SWITCHING.replace("Upgrade: websocket", &format!("{fields}Upgrade: websocket"));
+        let agrees = plays(move |visit| {
+            visit.request()?;
+            visit.send(&head)?;
+            let hello = visit.wire().bytes(5)?;
+            visit.send(hello)
+        });
+        let stage = Stage::on(driver).backend(agrees).start();
+        let mut client = upgraded(&stage);
+        client.send("hello");
+        assert_eq!(client.wire().bytes(5).unwrap(), b"hello", "{fields}");
+        client.half_close().expect_end();
+    }
 }
 
 fn bytes_right_behind_the_heads_are_part_of_the_tunnel(driver: Driver) {

@@ -119,7 +119,7 @@ mod tests {
         let mut head = ResponseHead::default();
         let parsed = parse::response(input.as_bytes(), &LIMITS, &mut head);
         assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
-        let body = framing::response(to.method, &head).unwrap();
+        let body = framing::response(to.method, &mut head).unwrap();
         let reply = response(&mut head, body, to).unwrap();
         let mut out = Vec::new();
         write::response(&head, reply.body, &mut out);
