@@ -393,10 +393,11 @@ pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload
 }
 
 /// Gives the client its reader back, if the upload has ended.
-fn restore(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
+pub(super) fn restore(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
     if let Some(upload) = upload {
-        exchange.scratch.record.request_bytes += upload.bytes();
-        client.reader = upload.into_reader();
+        let (reader, bytes) = upload.into_reader();
+        exchange.scratch.record.request_bytes += bytes;
+        client.reader = reader;
     }
 }
 

@@ -8,6 +8,7 @@ mod again;
 mod attempt;
 mod choose;
 mod download;
+mod early;
 mod finish;
 mod kept;
 mod pace;

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::{
-    Answer, Exchange, Fetched, Reuse, download, sticky, tunnel,
+    Answer, Exchange, Fetched, Reuse, attempt, download, early, sticky, tunnel,
     upload::{Upload, beside},
 };
 use crate::http::{
@@ -70,7 +70,7 @@ fn after(client: &mut Client, exchange: &mut Exchange) -> Reuse {
 }
 
 /// Skips what is buffered of the request's body; whether the whole request has been read now.
-fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
+pub(super) fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
     let before = client.buffered();
     let whole = client.skip_buffered_body();
     exchange.scratch.record.request_bytes += before - client.buffered();
@@ -97,9 +97,7 @@ async fn send_fetched(
     mut fetched: Box<Fetched>,
 ) -> Result<(), Fault> {
     let kept = fetched.backend_keeps(exchange);
-    // A client that waits for a 100 which will not come is told that its body is not wanted.
-    let taken = fetched.upload.as_ref().is_none_or(Upload::is_whole);
-    exchange.keep_alive &= taken || !exchange.scratch.request.expects_continue;
+    exchange.keep_alive &= early::may_promise(exchange, fetched.upload.as_ref(), kept);
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
     let sending = download::send(worker, client, exchange, &mut fetched, outgoing);
@@ -107,26 +105,32 @@ async fn send_fetched(
         None => sending.await,
         Some(upload) => beside(sending, |cx| _ = upload.poll(cx)).await,
     };
-    let whole = upload.as_ref().is_none_or(|upload| upload.is_whole());
-    // What stopped the upload has stopped the answer.
-    let fault = upload.as_ref().and_then(Upload::fault_of_client);
-    let result = result.map_err(|cut| fault.unwrap_or(cut));
-    if let Some(upload) = upload {
-        exchange.scratch.record.request_bytes += upload.bytes();
-        client.reader = upload.into_reader();
-    }
-    let Fetched { id, backend, buffer, body, .. } = *fetched;
-    let unasked = body.has_ended() && buffer.as_ref().is_some_and(|rest| !rest.is_empty());
-    if let Some(buffer) = buffer {
+    let unasked = fetched.has_unasked();
+    if let Some(buffer) = fetched.buffer.take() {
         worker.buffers.give(buffer);
     }
     if unasked {
         worker.count(Counter::BackendUnasked);
     }
+    if let (Ok(()), Some(upload)) = (result, &mut upload) {
+        Box::pin(early::go_on(client, exchange, upload)).await;
+    }
+    let whole = upload.as_ref().is_none_or(Upload::is_whole);
+    // What stopped the upload has stopped the answer.
+    let fault = upload.as_ref().and_then(Upload::fault_of_client);
+    let result = result.map_err(|cut| fault.unwrap_or(cut));
+    attempt::restore(client, exchange, upload);
+    let Fetched { id, backend, in_flight, .. } = *fetched;
     if result.is_ok() && kept && whole && !unasked {
         let now = worker.clock.now();
         let pool = exchange.in_force.pool(exchange.pool);
         pool.give(id, backend, now, &worker.buffers, &worker.counters);
+    } else {
+        drop(backend);
+    }
+    drop(in_flight);
+    if result.is_ok() && !whole && exchange.keep_alive {
+        Box::pin(early::drain(worker, client, exchange)).await;
     }
     result
 }
@@ -224,6 +228,11 @@ pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Excha
 }
 
 impl Fetched {
+    /// Whether the backend has sent more than its answer.
+    fn has_unasked(&self) -> bool {
+        self.body.has_ended() && self.buffer.as_ref().is_some_and(|rest| !rest.is_empty())
+    }
+
     /// Whether the backend lets its connection be used again after this answer, and the answer
     /// shows where it ends. Who sends 408 is about to close, whatever else it says (RFC 9110
     /// §15.5.9).

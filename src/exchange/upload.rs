@@ -94,6 +94,15 @@ impl Upload {
         Upload { backend, state: State::Going(uploading), taken, keeping }
     }
 
+    /// Goes on with it until it ends.
+    pub(crate) async fn end(&mut self) {
+        poll_fn(|cx| {
+            self.poll(cx);
+            if self.is_going() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
     /// Goes on with it; true when this ended it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         let State::Going(future) = &mut self.state else { return false };
@@ -133,12 +142,8 @@ impl Upload {
     /// Ends it so that another try may follow.
     pub(crate) async fn recover(self) -> Recovered {
         let Upload { backend, state, taken, keeping } = self;
-        let mut bytes = taken.get();
         let Some(keeping) = keeping else {
-            let reader = match state {
-                State::Ended(Uploaded { reader, result: Ok(()) }) => Some(reader),
-                State::Ended(_) | State::Going(_) => None,
-            };
+            let (reader, bytes) = Upload { backend, state, taken, keeping }.into_reader();
             return Recovered { reader, kept: None, bytes };
         };
         let Uploaded { reader, result } = match state {
@@ -151,24 +156,24 @@ impl Upload {
         };
         // The upload held the other end of it until it ended.
         let kept = Rc::into_inner(keeping).and_then(Keeping::into_kept);
+        let bytes = taken.get();
         match result {
-            Ok(()) => Recovered { reader: Some(reader), kept, bytes },
-            Err(Stopped::Backend) if kept.is_some() => {
-                // What is left is counted by the one who takes it.
-                bytes = taken.get().saturating_sub(reader.buffer.len() as u64);
-                Recovered { reader: Some(reader), kept, bytes }
-            }
-            Err(_) => Recovered { reader: None, kept: None, bytes: taken.get() },
+            Ok(()) | Err(Stopped::Backend) => Recovered { reader: Some(reader), kept, bytes },
+            Err(Stopped::Client(_)) => Recovered { reader: None, kept: None, bytes },
         }
     }
 
-    /// The client's reader, where all of the body went over. Otherwise nobody knows where the
-    /// client's next request begins, and nothing may read on.
-    pub(crate) fn into_reader(self) -> Option<Reader> {
-        match self.state {
-            State::Ended(Uploaded { reader, result: Ok(()), .. }) => Some(reader),
+    /// The client's reader, where it is known what comes next from it: the next request, or the
+    /// rest of a body that the backend did not take. And how many bytes were taken from the
+    /// client, framing too.
+    pub(crate) fn into_reader(self) -> (Option<Reader>, u64) {
+        let reader = match self.state {
+            State::Ended(Uploaded { reader, result: Ok(()) | Err(Stopped::Backend) }) => {
+                Some(reader)
+            }
             State::Ended(_) | State::Going(_) => None,
-        }
+        };
+        (reader, self.taken.get())
     }
 }
 
@@ -181,8 +186,8 @@ async fn upload(
 ) -> Uploaded {
     taken.set(reader.buffer.len() as u64);
     let result = upload_all(&way, &mut reader, outgoing, &taken, keeping.as_deref()).await;
-    if result.is_ok() {
-        // What is left is of the next request.
+    if !matches!(result, Err(Stopped::Client(_))) {
+        // What is left is counted by the one who takes it.
         taken.set(taken.get().saturating_sub(reader.buffer.len() as u64));
     }
     Uploaded { reader, result }

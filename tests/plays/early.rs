@@ -1,7 +1,7 @@
 //! Plays of answers that come before their request is over, and of the lingering close.
 //!
 //! A client in the middle of a body must see the answer and not a reset, however much it had sent
-//! that nobody will read.
+//! that nobody will read. What becomes of the rest of the body is in `uploads`.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 on_both_drivers!(
     an_answer_before_the_body_is_relayed_at_once,
-    the_connection_of_an_early_answer_is_not_used_again,
+    the_connection_of_an_upload_that_was_left_is_not_used_again,
     a_client_sees_an_early_answer_whatever_it_still_sends,
     a_fault_of_the_backend_in_the_middle_of_a_body_is_seen,
     a_bad_request_is_answered_not_reset,
@@ -42,17 +42,17 @@ fn an_answer_before_the_body_is_relayed_at_once(driver: Driver) {
     let mut client = stage.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nthe beginning");
     client.response().expect(401, "no");
-    client.expect_end();
+    client.half_close().expect_end();
 }
 
-fn the_connection_of_an_early_answer_is_not_used_again(driver: Driver) {
+fn the_connection_of_an_upload_that_was_left_is_not_used_again(driver: Driver) {
     let stage = Stage::on(driver).backend(answers_early(REFUSAL)).start();
     for visits in 1..=3 {
         let mut client = stage.connect();
         client
             .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n");
         client.response().expect(401, "no");
-        client.expect_end();
+        client.half_close().expect_end();
         assert_eq!(stage.backend(0).visits(), visits);
         eventually("no connection is kept", || stage.backend(0).open_visits(), |open| *open == 0);
     }
@@ -64,7 +64,7 @@ fn a_client_sees_an_early_answer_whatever_it_still_sends(driver: Driver) {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
     client.send(vec![b'a'; UNREAD]);
     client.response().expect(401, "no");
-    client.expect_end();
+    client.half_close().expect_end();
 }
 
 fn a_fault_of_the_backend_in_the_middle_of_a_body_is_seen(driver: Driver) {
@@ -173,7 +173,7 @@ fn a_backend_may_answer_and_leave_before_the_body(driver: Driver) {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
         client.send_what_is_taken(vec![b'a'; UNREAD]);
         client.response().expect(413, "no");
-        client.expect_end();
+        client.half_close().expect_end();
     }
 }
 

@@ -30,6 +30,7 @@ mod early;
 mod interim;
 mod random;
 mod tunnel;
+mod uploads;
 
 mod forwarded;
 mod hygiene;

@@ -1,0 +1,124 @@
+//! An answer that is there before its request is over.
+//!
+//! RFC 9112 §9.3: a server that answers early reads the request to its end or closes. As long as
+//! both peers take part the upload goes on behind the answer, and both connections are kept. What
+//! the backend does not take any more is read and dropped, within bounds. Where it is not sure that
+//! the next request will be served, the head of the answer says so (§9.6): a client that was told
+//! of no close would lose that request.
+
+use std::time::Duration;
+
+use super::{Exchange, reply::skip_body, upload::Upload};
+use crate::http::framing::BodyLength;
+use crate::net::{clock, fd::Half};
+use crate::proto::h1::{Client, Reader};
+use crate::worker::Worker;
+
+/// For how long a body that nobody takes is read and dropped: so much between two pieces, so much
+/// in all. The bounds of a lingering close (nginx: `lingering_timeout`, `lingering_time`).
+const DROPS_BETWEEN: Duration = Duration::from_secs(5);
+const DROPS_IN_ALL: Duration = Duration::from_secs(30);
+
+/// What is known of an upload when the head of its answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    is_going: bool,
+    /// Whether the client waits to be told to send its body, and nobody has told it.
+    waits: bool,
+    /// Whether the backend keeps its connection.
+    backend_keeps: bool,
+    /// Whether the exchange must be over at a certain time.
+    has_deadline: bool,
+    /// Whether the body may turn out to be longer than is allowed.
+    may_outgrow: bool,
+}
+
+impl Rest {
+    fn of(exchange: &Exchange, upload: &Upload, backend_keeps: bool) -> Rest {
+        let limited = exchange.in_force.plan.limits.body_bytes_max != 0;
+        Rest {
+            is_going: upload.is_going(),
+            waits: waits(exchange),
+            backend_keeps,
+            has_deadline: exchange.deadline != 0,
+            may_outgrow: limited && exchange.length == BodyLength::Chunked,
+        }
+    }
+
+    /// Whether all of the body will be read, but for a fault of the client's own.
+    fn will_be_read(self) -> bool {
+        let Rest { is_going, waits, backend_keeps, has_deadline, may_outgrow } = self;
+        is_going && !waits && backend_keeps && !has_deadline && !may_outgrow
+    }
+}
+
+/// A client that waits for a 100 which will not come is told that its body is not wanted, and may
+/// keep it to itself (RFC 9110 §10.1.1).
+fn waits(exchange: &Exchange) -> bool {
+    exchange.scratch.request.expects_continue && !exchange.interim_sent
+}
+
+/// Whether the head of an answer may promise that the client's next request is served.
+pub(super) fn may_promise(
+    exchange: &Exchange,
+    upload: Option<&Upload>,
+    backend_keeps: bool,
+) -> bool {
+    upload.is_none_or(|upload| {
+        upload.is_whole() || Rest::of(exchange, upload, backend_keeps).will_be_read()
+    })
+}
+
+/// Goes on with an upload whose answer is through.
+pub(super) async fn go_on(client: &Client, exchange: &Exchange, upload: &mut Upload) {
+    if waits(exchange) && upload.bytes() == 0 {
+        return;
+    }
+    if upload.is_going() && !exchange.keep_alive {
+        // A client that was told of the close may wait for it before it does anything else, and
+        // the answer may end with it.
+        client.stream.shut_down(Half::Writing);
+    }
+    upload.end().await;
+}
+
+/// Reads and drops what is left of a body that the backend does not take any more, so that the
+/// next request is served as promised.
+pub(super) async fn drain(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+    worker.clock.renew();
+    let end = worker.clock.after(DROPS_IN_ALL);
+    while !skip_body(client, exchange) {
+        let Some(Reader { buffer, .. }) = &mut client.reader else { return };
+        buffer.rewind();
+        let by = clock::earlier(end, worker.clock.after(DROPS_BETWEEN));
+        if !matches!(client.stream.recv(buffer, by).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_request_is_promised_only_where_the_body_will_be_read() {
+        let rest = Rest {
+            is_going: true,
+            waits: false,
+            backend_keeps: true,
+            has_deadline: false,
+            may_outgrow: false,
+        };
+        assert!(rest.will_be_read());
+        for doubtful in [
+            Rest { is_going: false, ..rest },
+            Rest { waits: true, ..rest },
+            Rest { backend_keeps: false, ..rest },
+            Rest { has_deadline: true, ..rest },
+            Rest { may_outgrow: true, ..rest },
+        ] {
+            assert!(!doubtful.will_be_read(), "{doubtful:?}");
+        }
+    }
+}
