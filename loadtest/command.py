@@ -52,8 +52,11 @@ def parse(parser, names, what):
 
 
 def check_tools(options, *others):
-    needed = {*others, *(name for name in options.proxies if name != "ringway")}
-    missing = sorted(name for name in needed if not programs.tool(name))
+    check_commands(*others, *(name for name in options.proxies if name != "ringway"))
+
+
+def check_commands(*needed):
+    missing = sorted(name for name in {*needed} if not programs.tool(name))
     if missing:
         sys.exit(f"missing: apt-get install {' '.join(missing)}")
 

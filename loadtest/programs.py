@@ -143,6 +143,8 @@ def answers(port):
 class Program:
     """One program that can be started anew at will, each time on new ports."""
 
+    patience = 10  # seconds until its port must answer
+
     def __init__(self, name, kind, directory, core, descriptors):
         self.name, self.kind, self.directory, self.core = name, kind, directory, core
         self.connections = min(16_384, descriptors)
@@ -168,7 +170,7 @@ class Program:
         for attempt in range(3):
             command = self.command(*arguments)
             self.child = Child(self.name, command, self.core, self.directory)
-            until = time.monotonic() + 10
+            until = time.monotonic() + self.patience
             while time.monotonic() < until and not self.child.ended():
                 if answers(self.port):
                     return
