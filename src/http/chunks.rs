@@ -85,6 +85,8 @@ pub(crate) struct Chunks {
     trailer_bytes: usize,
     trailer_fields: usize,
     limits: HeadLimits,
+    /// Whether whitespace where none belongs is taken, and taken out.
+    is_lenient: bool,
     broken: Cause,
     too_large: Cause,
 }
@@ -92,15 +94,17 @@ pub(crate) struct Chunks {
 impl Chunks {
     /// A decoder of a request's body, whose faults are the client's.
     pub(crate) fn of_request(limits: HeadLimits) -> Chunks {
-        Chunks::new(limits, Cause::BadRequest, Cause::HeadTooLarge)
+        Chunks::new(limits, false, Cause::BadRequest, Cause::HeadTooLarge)
     }
 
-    /// A decoder of a response's body, whose faults are the backend's.
+    /// A decoder of a response's body, whose faults are the backend's. There are servers that fill
+    /// up a size with spaces, and no one behind us reads what they wrote: whitespace at the end of
+    /// a size's line and before the colon of a trailer (RFC 9112 §5.1) is taken out.
     pub(crate) fn of_response(limits: HeadLimits) -> Chunks {
-        Chunks::new(limits, Cause::BackendProtocol, Cause::ResponseHeadTooLarge)
+        Chunks::new(limits, true, Cause::BackendProtocol, Cause::ResponseHeadTooLarge)
     }
 
-    fn new(limits: HeadLimits, broken: Cause, too_large: Cause) -> Chunks {
+    fn new(limits: HeadLimits, is_lenient: bool, broken: Cause, too_large: Cause) -> Chunks {
         Chunks {
             state: State::Size { digits: 0 },
             left: 0,
@@ -110,6 +114,7 @@ impl Chunks {
             trailer_bytes: 0,
             trailer_fields: 0,
             limits,
+            is_lenient,
             broken,
             too_large,
         }
@@ -162,11 +167,12 @@ impl Chunks {
             (State::Size { digits }, _) if byte.is_ascii_hexdigit() => self.digit(digits, byte)?,
             (State::Size { digits: 1.. }, b'\r') => State::SizeLf,
             (State::Size { digits: 1.. }, b';') => self.extended(State::Extension)?,
-            // RFC 9112 §7.1.1: bad whitespace, which only may stand before an extension.
+            // RFC 9112 §7.1.1: bad whitespace, which may stand before an extension only.
             (State::Size { digits: 1.. } | State::Space, b' ' | b'\t') => {
                 self.extended(State::Space)?
             }
             (State::Space, b';') => self.extended(State::Extension)?,
+            (State::Space, b'\r') if self.is_lenient => State::SizeLf,
             (State::Extension, b'\r') => State::SizeLf,
             // Names, values and quoted strings are made of these, and a line ends in none of them:
             // that is all one must know to drop them.
@@ -240,7 +246,7 @@ impl Chunks {
         if self.trailer_fields > self.limits.fields_max {
             return Err(self.too_large.into());
         }
-        let field = trailer_field(line, start).ok_or(self.broken)?;
+        let field = trailer_field(line, start, self.is_lenient).ok_or(self.broken)?;
         if is_forbidden(field.known, field.name.of(&trailers.bytes)) {
             trailers.bytes.truncate(start);
         } else {
@@ -283,10 +289,13 @@ impl Chunks {
 }
 
 /// One line of trailers, CRLF and all, which stands at `start`: as strict as a head's.
-fn trailer_field(line: &[u8], start: usize) -> Option<Field> {
+fn trailer_field(line: &[u8], start: usize, is_lenient: bool) -> Option<Field> {
     let line = line.strip_suffix(b"\r\n")?;
     let colon = memchr::memchr(b':', line)?;
-    let (name, rest) = (line.get(..colon)?, line.get(colon + 1..)?);
+    let (mut name, rest) = (line.get(..colon)?, line.get(colon + 1..)?);
+    if is_lenient {
+        name = grammar::trim_end(name);
+    }
     if !grammar::is_token(name) || !rest.iter().all(|byte| grammar::is_value_byte(*byte)) {
         return None;
     }
@@ -298,8 +307,11 @@ fn trailer_field(line: &[u8], start: usize) -> Option<Field> {
     Some(Field {
         known: Name::of(name),
         removed: false,
-        canonical: leading == 1 && rest.first() == Some(&b' ') && value_end == line.len(),
-        name: Span::new(start, start + colon),
+        canonical: name.len() == colon
+            && leading == 1
+            && rest.first() == Some(&b' ')
+            && value_end == line.len(),
+        name: Span::new(start, start + name.len()),
         value: Span::new(start + value_start, start + value_end),
     })
 }
@@ -581,6 +593,45 @@ mod tests {
         let trailers = format!("0\r\n{}", "x".repeat(100));
         let outcome = decode(Chunks::of_response(LIMITS), &[trailers.as_bytes()]);
         assert_eq!(outcome, Err(Cause::ResponseHeadTooLarge.into()));
+    }
+
+    /// RFC 9112 §5.1 and §7.1.1: taken of backends, refused of clients.
+    #[test]
+    fn whitespace_where_none_belongs_is_taken_out_of_responses() {
+        #[track_caller]
+        fn check(input: &str, body: &str, trailers: &str) {
+            let pieces: Vec<&[u8]> = input.as_bytes().chunks(1).collect();
+            for pieces in [&[input.as_bytes()][..], &pieces] {
+                let decoded = decode(Chunks::of_response(LIMITS), pieces).unwrap().unwrap();
+                assert_eq!(decoded.body, body.as_bytes(), "{input:?}");
+                assert_eq!(decoded.trailers, trailers.as_bytes(), "{input:?}");
+                assert_eq!(decoded.used, input.len(), "{input:?}");
+            }
+            refuses(Cause::BadRequest, input);
+        }
+        check("5 \r\nhello\r\n0\r\n\r\n", "hello", "");
+        check("5\t\r\nhello\r\n0\r\n\r\n", "hello", "");
+        check("5      \r\nhello\r\n00 \t \r\n\r\n", "hello", "");
+        check("0\r\nX : y\r\nZ\t \t:\r\n\r\n", "", "X: y\r\nZ: \r\n");
+        for input in [
+            " 5\r\nhello\r\n0\r\n\r\n",
+            "5 5\r\nhello\r\n0\r\n\r\n",
+            "5 \nhello\r\n0\r\n\r\n",
+            "5 \r\r\nhello\r\n0\r\n\r\n",
+            "5 a\r\nhello\r\n0\r\n\r\n",
+            "5\x0b\r\nhello\r\n0\r\n\r\n",
+            " \r\n\r\n",
+            "0\r\n : y\r\n\r\n",
+            "0\r\n X: y\r\n\r\n",
+            "0\r\nX y: z\r\n\r\n",
+            "0\r\nX \r\n\r\n",
+        ] {
+            let outcome = decode(Chunks::of_response(LIMITS), &[input.as_bytes()]);
+            assert_eq!(outcome, Err(Cause::BackendProtocol.into()), "{input:?}");
+        }
+        // Spaces count as an extension does.
+        let outcome = decode(Chunks::of_response(LIMITS), &[b"5", &[b' '; 257], b"\r\n"]);
+        assert_eq!(outcome, Err(Cause::BackendProtocol.into()));
     }
 
     #[test]

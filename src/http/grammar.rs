@@ -24,7 +24,12 @@ pub(crate) const fn is_value_byte(byte: u8) -> bool {
 /// ends and form feeds too.
 #[inline]
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
-    let mut bytes = trim_start(bytes);
+    trim_end(trim_start(bytes))
+}
+
+/// Without the optional whitespace behind it.
+#[inline]
+pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }

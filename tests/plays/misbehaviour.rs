@@ -16,6 +16,7 @@ on_both_drivers!(
     what_comes_behind_an_answer_is_nobodys_answer,
     what_comes_while_idle_is_nobodys_answer,
     a_body_where_none_can_be_is_nobodys_answer,
+    spaces_where_none_belong_are_taken_out_of_answers,
     an_answer_without_a_body_is_taken_whatever_its_fields_say,
     what_an_answer_without_a_body_announces_is_nobodys_answer,
     answers_that_are_none_become_502,
@@ -101,6 +102,29 @@ fn a_body_where_none_can_be_is_nobodys_answer(driver: Driver) {
     }
 }
 
+/// RFC 9112 §5.1 and §7.1.1.
+fn spaces_where_none_belong_are_taken_out_of_answers(driver: Driver) {
+    for raw in [
+        "HTTP/1.1 200 OK\r\nA : b\r\nContent-Length \t: 4\r\n\r\nbody",
+        "HTTP/1.1 200 OK\r\nA\t:b\r\nTransfer-Encoding : chunked\r\n\r\n\
+         3  \r\nbod\r\n1\t \t\r\ny\r\n0 \r\nB : c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n\
+         0004    \r\nbody\r\n0      \r\n\r\n",
+    ] {
+        let stage = Stage::on(driver).backend(sends(raw)).start();
+        let mut client = stage.connect();
+        for _ in 0..3 {
+            let response = client.get("/");
+            response.expect(200, "body");
+            assert_eq!(response.field("a"), Some("b"), "{raw:?}");
+            assert!(response.head.raw.contains("\r\nA: b\r\n"), "{raw:?}");
+            let trailed = raw.contains("B :").then(|| ("B".to_owned(), "c".to_owned()));
+            assert_eq!(response.trailers, Vec::from_iter(trailed), "{raw:?}");
+        }
+        assert_eq!(stage.backend(0).visits(), 1, "{raw:?}");
+    }
+}
+
 /// Framing that no body could be read by, or that announces one where there must be none.
 const UNSOUND: &[&str] = &[
     "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
@@ -179,7 +203,7 @@ const NO_ANSWERS: &[&str] = &[
     "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
     "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
-    "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length : 0, 1\r\n\r\n",
     "HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",

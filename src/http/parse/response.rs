@@ -29,7 +29,9 @@ pub(crate) fn response(
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
     let slots = storage.get_mut(..limits.fields_max.min(FIELDS_CAP)).unwrap_or_default();
     let mut found = httparse::Response::new(&mut []);
-    let parser = httparse::ParserConfig::default();
+    // RFC 9112 §5.1: whitespace before the colon is taken out of responses. `write` does that.
+    let mut parser = httparse::ParserConfig::default();
+    parser.allow_spaces_after_header_name_in_responses(true);
     let used = match parser.parse_response_with_uninit_headers(&mut found, seen, slots) {
         Ok(Status::Complete(used)) => used,
         Ok(Status::Partial) => return response_unfinished(seen, limits),
