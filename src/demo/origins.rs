@@ -204,7 +204,7 @@ mod tests {
         check(old, &["connection: keep-alive", "connection: close", "\r\n\r\nxxx"]);
         check(
             &format!("HEAD /bytes/9 HTTP/1.1\r\nhost: x\r\n\r\n{LAST}"),
-            &["length: 9\r\n\r\nHTTP/1.1 204"],
+            &["Length: 9\r\n\r\nHTTP/1.1 204"],
         );
     }
 
@@ -212,11 +212,11 @@ mod tests {
     fn bodies_are_read_and_sent_back() {
         let chunks = "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\nt: 1\r\n\r\n";
         let echo = format!("POST /echo HTTP/1.1\r\nhost: x\r\n{chunks}{LAST}");
-        check(&echo, &["transfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\nHTTP/1.1 204"]);
+        check(&echo, &["Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\nHTTP/1.1 204"]);
         check(&echo.replace("/echo", "/"), &["\"path\":\"/\"", "\n", "204"]);
         let fixed =
             "PUT /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nok";
-        check(&format!("{fixed}{LAST}"), &["100 Continue\r\n\r\n", "length: 2\r\n\r\nok", "204"]);
+        check(&format!("{fixed}{LAST}"), &["100 Continue\r\n\r\n", "Length: 2\r\n\r\nok", "204"]);
     }
 
     #[test]

@@ -220,8 +220,8 @@ pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Excha
     out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\ndate: ");
     out.extend_from_slice(&worker.http_date());
     out.extend_from_slice(match (exchange.keep_alive, request.version) {
-        (false, _) => b"\r\nconnection: close\r\n\r\n",
-        (true, Version::Http10) => b"\r\nconnection: keep-alive\r\n\r\n",
+        (false, _) => b"\r\nConnection: close\r\n\r\n",
+        (true, Version::Http10) => b"\r\nConnection: keep-alive\r\n\r\n",
         (true, Version::Http11) => b"\r\n\r\n",
     });
     Answer::Own { status: 204 }
@@ -238,6 +238,9 @@ impl Fetched {
     /// §15.5.9).
     fn backend_keeps(&self, exchange: &Exchange) -> bool {
         let head = &exchange.scratch.response;
-        head.keep_alive && head.status != 408 && self.length != BodyLength::UntilClose
+        head.keep_alive
+            && head.status != 408
+            && self.length != BodyLength::UntilClose
+            && !self.backend.is_used_up()
     }
 }

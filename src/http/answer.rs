@@ -112,7 +112,7 @@ pub(crate) fn write_fault(fault: Fault, answer: &FaultAnswer<'_>, out: &mut Vec<
     out.extend_from_slice(b"HTTP/1.1 ");
     grammar::push_decimal(u64::from(row.status), out);
     push(out, &[b" ", title.as_bytes(), b"\r\ncontent-type: ", content_type(answer.kind)]);
-    out.extend_from_slice(b"\r\ncontent-length: ");
+    out.extend_from_slice(b"\r\nContent-Length: ");
     grammar::push_decimal(body.len() as u64, out);
     push(out, &[b"\r\ndate: ", answer.date, b"\r\ncache-control: no-store"]);
     push(out, &[b"\r\nproxy-status: ringway; error=", row.proxy_status.as_bytes()]);
@@ -128,8 +128,8 @@ pub(crate) fn write_fault(fault: Fault, answer: &FaultAnswer<'_>, out: &mut Vec<
         push(out, &[b"\r\nx-request-id: ", id]);
     }
     match (answer.keep_alive, answer.version) {
-        (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
-        (true, Version::Http10) => out.extend_from_slice(b"\r\nconnection: keep-alive"),
+        (false, _) => out.extend_from_slice(b"\r\nConnection: close"),
+        (true, Version::Http10) => out.extend_from_slice(b"\r\nConnection: keep-alive"),
         (true, Version::Http11) => {}
     }
     out.extend_from_slice(b"\r\n\r\n");
@@ -311,12 +311,12 @@ mod tests {
         let answer = FaultAnswer { date: DATE, request_id: Some(b"01J"), ..FaultAnswer::default() };
         let expected = "HTTP/1.1 503 Service Unavailable\r\n\
             content-type: application/problem+json\r\n\
-            content-length: 124\r\n\
+            Content-Length: 124\r\n\
             date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
             cache-control: no-store\r\n\
             proxy-status: ringway; error=destination_unavailable\r\n\
             x-request-id: 01J\r\n\
-            connection: close\r\n\
+            Connection: close\r\n\
             \r\n\
             {\"error\":\"No healthy backends available\",\"code\":\"no_backend\",\"status\":503,\
             \"title\":\"Service Unavailable\",\"request_id\":\"01J\"}\n";
@@ -357,10 +357,10 @@ mod tests {
         let plain = FaultAnswer::default();
         let kept = FaultAnswer { keep_alive: true, ..plain };
         let kept_10 = FaultAnswer { version: Version::Http10, ..kept };
-        check(Cause::NoRoute, plain, "connection: close", true);
-        check(Cause::NoRoute, kept, "connection: close", false);
-        check(Cause::NoRoute, kept, "connection: keep-alive", false);
-        check(Cause::NoRoute, kept_10, "connection: keep-alive", true);
+        check(Cause::NoRoute, plain, "Connection: close", true);
+        check(Cause::NoRoute, kept, "Connection: close", false);
+        check(Cause::NoRoute, kept, "Connection: keep-alive", false);
+        check(Cause::NoRoute, kept_10, "Connection: keep-alive", true);
         let later = FaultAnswer { retry_after: Some(120), ..plain };
         check(Cause::QueueFull, later, "retry-after: 120", true);
         let allow = "allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";

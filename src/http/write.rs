@@ -35,7 +35,7 @@ pub(crate) fn request(
     if let Some(host) = host {
         out.extend_from_slice(head.headers.bytes.get(run).unwrap_or_default());
         run = 0..0;
-        push_line(b"host: ", host, out);
+        push_line(b"Host: ", host, out);
         skip = skip.with(Name::Host);
     }
     fields_after(run, &head.headers, skip, out);
@@ -78,11 +78,11 @@ fn length(body: BodyLength, out: &mut Vec<u8>) {
     match body {
         BodyLength::None | BodyLength::UntilClose => {}
         BodyLength::Fixed(length) => {
-            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(b"Content-Length: ");
             grammar::push_decimal(length, out);
             out.extend_from_slice(b"\r\n");
         }
-        BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        BodyLength::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
 }
 
@@ -173,12 +173,12 @@ mod tests {
     #[test]
     fn host_comes_first_where_it_is_not_the_one_that_came() {
         let input = "GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\nB: 2\r\n\r\n";
-        check(input, Some("b"), "GET / HTTP/1.1\r\nhost: b\r\nA: 1\r\nB: 2\r\n\r\n");
+        check(input, Some("b"), "GET / HTTP/1.1\r\nHost: b\r\nA: 1\r\nB: 2\r\n\r\n");
         let input = "GET http://c:1?d HTTP/1.1\r\nA: 1\r\nHost: a\r\n\r\n";
-        check(input, None, "GET /?d HTTP/1.1\r\nhost: c:1\r\nA: 1\r\n\r\n");
-        check(input, Some("b"), "GET /?d HTTP/1.1\r\nhost: b\r\nA: 1\r\n\r\n");
+        check(input, None, "GET /?d HTTP/1.1\r\nHost: c:1\r\nA: 1\r\n\r\n");
+        check(input, Some("b"), "GET /?d HTTP/1.1\r\nHost: b\r\nA: 1\r\n\r\n");
         let input = "GET / HTTP/1.0\r\nA: 1\r\n\r\n";
-        check(input, None, "GET / HTTP/1.1\r\nhost: \r\nA: 1\r\n\r\n");
+        check(input, None, "GET / HTTP/1.1\r\nHost: \r\nA: 1\r\n\r\n");
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         head.headers.push(Name::Other, b"c", b"3");
         head.headers.push(Name::Other, b"d", b"4");
         let expected = "GET / HTTP/1.1\r\nHost: a\r\nB: 2\r\nc: 3\r\nd: 4\r\n\
-            transfer-encoding: chunked\r\n\r\n";
+            Transfer-Encoding: chunked\r\n\r\n";
         assert_eq!(written(&head, None, BodyLength::Chunked), expected);
     }
 
@@ -208,7 +208,7 @@ mod tests {
             parse::response(input, &LIMITS, &mut head).unwrap();
             let mut out = Vec::new();
             response(&head, BodyLength::Fixed(12), &mut out);
-            assert_eq!(out, [expected, b"content-length: 12\r\n\r\n"].concat());
+            assert_eq!(out, [expected, b"Content-Length: 12\r\n\r\n"].concat());
         }
     }
 

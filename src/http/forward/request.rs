@@ -66,12 +66,12 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
         (!from.trusted && names::claims_client(name)) || name.eq_ignore_ascii_case(b"proxy")
     });
     if takes_trailers {
-        head.headers.push(Name::Te, b"te", b"trailers");
+        head.headers.push(Name::Te, b"TE", b"trailers");
     }
     match (head.upgrade, takes_trailers) {
-        (true, true) => head.headers.push(Name::Connection, b"connection", b"upgrade, te"),
-        (true, false) => head.headers.push(Name::Connection, b"connection", b"upgrade"),
-        (false, true) => head.headers.push(Name::Connection, b"connection", b"te"),
+        (true, true) => head.headers.push(Name::Connection, b"Connection", b"Upgrade, TE"),
+        (true, false) => head.headers.push(Name::Connection, b"Connection", b"Upgrade"),
+        (false, true) => head.headers.push(Name::Connection, b"Connection", b"TE"),
         (false, false) => {}
     }
     tell_about_client(head, from);
@@ -293,7 +293,7 @@ mod tests {
         assert!(out.contains("\r\nx-forwarded-for: 10.0.0.1, 192.0.2.1\r\n"), "{out}");
         let fields = "Host: a\r\nConnection: content-length\r\nContent-Length: 5\r\n";
         let out = forwarded("POST / HTTP/1.1", fields, &FROM).unwrap();
-        assert!(out.ends_with("\r\ncontent-length: 5\r\n\r\n"), "{out}");
+        assert!(out.ends_with("\r\nContent-Length: 5\r\n\r\n"), "{out}");
     }
 
     #[test]
@@ -308,12 +308,12 @@ mod tests {
     /// RFC 9110 §10.1.4.
     #[test]
     fn te_goes_on_for_trailers_only() {
-        let te = "te: trailers\r\nconnection: te\r\n";
+        let te = "TE: trailers\r\nConnection: TE\r\n";
         check("TE: trailers\r\n", te);
         check("Connection: TE\r\nTE: gzip, Trailers\r\n", te);
         check("TE: gzip\r\nTE: trailers;q=0.5\r\n", "");
         let out = forwarded("GET / HTTP/1.0", "TE: trailers\r\n", &FROM).unwrap();
-        assert!(!out.contains("te: trailers"), "{out}");
+        assert!(!out.contains("TE: trailers"), "{out}");
     }
 
     /// RFC 9110 §7.8.
@@ -321,8 +321,8 @@ mod tests {
     fn an_upgrade_goes_on_with_its_own_connection_line() {
         let upgrade = "Upgrade: websocket\r\n";
         let asked = "Connection: keep-alive, Upgrade\r\n";
-        check(&format!("{asked}{upgrade}"), &format!("{upgrade}connection: upgrade\r\n"));
-        let both = "te: trailers\r\nconnection: upgrade, te\r\n";
+        check(&format!("{asked}{upgrade}"), &format!("{upgrade}Connection: Upgrade\r\n"));
+        let both = "TE: trailers\r\nConnection: Upgrade, TE\r\n";
         check(&format!("{asked}{upgrade}TE: trailers\r\n"), &format!("{upgrade}{both}"));
         check(&format!("{asked}Upgrade: h2c\r\nHTTP2-Settings: x\r\n"), "HTTP2-Settings: x\r\n");
     }
@@ -337,9 +337,9 @@ mod tests {
             assert_eq!(out, format!("{start}{TOLD}{expected}\r\n"));
         }
         check("", "");
-        check("Content-Length:0\r\n", "content-length: 0\r\n");
-        check("Content-Length: 007\r\n", "content-length: 7\r\n");
-        check("Transfer-Encoding:  CHUNKED\r\n", "transfer-encoding: chunked\r\n");
+        check("Content-Length:0\r\n", "Content-Length: 0\r\n");
+        check("Content-Length: 007\r\n", "Content-Length: 7\r\n");
+        check("Transfer-Encoding:  CHUNKED\r\n", "Transfer-Encoding: chunked\r\n");
     }
 
     /// RFC 9110 §10.1.1.
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn a_client_of_http_1_0_is_named_in_via_and_may_have_no_host() {
         let out = forwarded("GET / HTTP/1.0", "", &FROM).unwrap();
-        let expected = "GET / HTTP/1.1\r\nhost: \r\nx-forwarded-for: 192.0.2.1\r\n\
+        let expected = "GET / HTTP/1.1\r\nHost: \r\nx-forwarded-for: 192.0.2.1\r\n\
             x-forwarded-proto: http\r\nx-forwarded-port: 8080\r\nvia: 1.0 ringway-0badcafe\r\n\r\n";
         assert_eq!(out, expected);
     }
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn an_absolute_target_becomes_a_path_and_its_authority_the_host() {
         let out = forwarded("GET http://a/b?c HTTP/1.1", "A: 1\r\nHost: d\r\n", &FROM).unwrap();
-        assert_eq!(out, format!("GET /b?c HTTP/1.1\r\nhost: a\r\nA: 1\r\n{TOLD}\r\n"));
+        assert_eq!(out, format!("GET /b?c HTTP/1.1\r\nHost: a\r\nA: 1\r\n{TOLD}\r\n"));
     }
 
     /// RFC 9110 §7.6.3 and interface.md: five times is a circle.

@@ -59,7 +59,7 @@ pub(crate) fn response(
         field.removed |= !kept;
     }
     if switching {
-        head.headers.push(Name::Connection, b"connection", b"upgrade");
+        head.headers.push(Name::Connection, b"Connection", b"Upgrade");
         return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
     }
     if head.status < 200 {
@@ -69,13 +69,13 @@ pub(crate) fn response(
         head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
     }
     if demanding {
-        head.headers.push(Name::Connection, b"connection", b"upgrade");
+        head.headers.push(Name::Connection, b"Connection", b"Upgrade");
     }
     let reply = reply(body, to);
     match (reply.keep_alive, to.version) {
-        (false, _) => head.headers.push(Name::Connection, b"connection", b"close"),
+        (false, _) => head.headers.push(Name::Connection, b"Connection", b"close"),
         (true, Version::Http10) => {
-            head.headers.push(Name::Connection, b"connection", b"keep-alive");
+            head.headers.push(Name::Connection, b"Connection", b"keep-alive");
         }
         (true, Version::Http11) => {}
     }
@@ -141,11 +141,11 @@ mod tests {
              Proxy-Connection: x\r\nTE: x\r\nProxy-Authenticate: x\r\nTrailer: t\r\n",
             &TO,
             "Date: x\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTrailer: t\r\n\
-             transfer-encoding: chunked\r\n",
+             Transfer-Encoding: chunked\r\n",
         );
         let fields = "Date: x\r\nConnection: set-cookie, content-length\r\nSet-Cookie: a\r\n\
             Content-Length: 5\r\n";
-        let expected = "Date: x\r\nSet-Cookie: a\r\ncontent-length: 5\r\n";
+        let expected = "Date: x\r\nSet-Cookie: a\r\nContent-Length: 5\r\n";
         check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
         let mut head = ResponseHead::default();
         head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_final_response_without_a_date_gets_one() {
         let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
-        let length = "content-length: 5\r\n";
+        let length = "Content-Length: 5\r\n";
         check_answer("HTTP/1.1 404 No", length, &TO, &format!("{date}{length}"));
         check_answer("HTTP/1.1 103 Early Hints", "Link: x\r\n", &TO, "Link: x\r\n");
     }
@@ -171,19 +171,19 @@ mod tests {
             assert_eq!(out, format!("HTTP/1.1 200 OK\r\nDate: x\r\n{expected}\r\n"));
             assert_eq!(sent, reply);
         };
-        let (chunked, close) = ("transfer-encoding: chunked\r\n", "connection: close\r\n");
+        let (chunked, close) = ("Transfer-Encoding: chunked\r\n", "Connection: close\r\n");
         let kept = |body| Reply { body, keep_alive: true };
         let closed = Reply { body: BodyLength::UntilClose, keep_alive: false };
-        check(&TO, "Content-Length:07\r\n", "content-length: 7\r\n", kept(BodyLength::Fixed(7)));
+        check(&TO, "Content-Length:07\r\n", "Content-Length: 7\r\n", kept(BodyLength::Fixed(7)));
         check(&TO, "", chunked, kept(BodyLength::Chunked));
         check(&TO, "Transfer-Encoding: Chunked\r\n", chunked, kept(BodyLength::Chunked));
         check(&to_10, "", close, closed);
         check(&to_10, "Transfer-Encoding: chunked\r\n", close, closed);
-        let stays = "connection: keep-alive\r\ncontent-length: 7\r\n";
+        let stays = "Connection: keep-alive\r\nContent-Length: 7\r\n";
         check(&to_10, "Content-Length: 7\r\n", stays, kept(BodyLength::Fixed(7)));
         let leaves = ToClient { keep_alive: false, ..TO };
         let sent = Reply { body: BodyLength::Chunked, keep_alive: false };
-        check(&leaves, "", "connection: close\r\ntransfer-encoding: chunked\r\n", sent);
+        check(&leaves, "", "Connection: close\r\nTransfer-Encoding: chunked\r\n", sent);
     }
 
     /// RFC 9110 §8.6, RFC 9112 §6.1.
@@ -207,21 +207,21 @@ mod tests {
         let leaves = ToClient { keep_alive: false, ..TO };
         check_answer("HTTP/1.1 100 Continue", "Connection: close\r\n", &leaves, "");
         let fields = "Upgrade: websocket\r\nConnection: upgrade\r\nA: 1\r\n";
-        let expected = "Upgrade: websocket\r\nA: 1\r\nconnection: upgrade\r\n";
+        let expected = "Upgrade: websocket\r\nA: 1\r\nConnection: Upgrade\r\n";
         check_answer("HTTP/1.1 101 Switching Protocols", fields, &leaves, expected);
         check_answer(
             "HTTP/1.1 426 Upgrade Required",
             &format!("Date: x\r\n{fields}"),
             &leaves,
-            "Date: x\r\nUpgrade: websocket\r\nA: 1\r\nconnection: upgrade\r\n\
-             connection: close\r\ntransfer-encoding: chunked\r\n",
+            "Date: x\r\nUpgrade: websocket\r\nA: 1\r\nConnection: Upgrade\r\n\
+             Connection: close\r\nTransfer-Encoding: chunked\r\n",
         );
         let to_10 = ToClient { version: Version::Http10, ..leaves };
         check_answer(
             "HTTP/1.1 426 Upgrade Required",
             &format!("Date: x\r\n{fields}"),
             &to_10,
-            "Date: x\r\nA: 1\r\nconnection: close\r\n",
+            "Date: x\r\nA: 1\r\nConnection: close\r\n",
         );
     }
 }
