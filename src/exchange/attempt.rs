@@ -16,7 +16,7 @@ use crate::http::{
     forward::{self, ToClient},
     framing::{self, BodyLength},
     head::Version,
-    names::Name,
+    keep_alive,
     parse::HeadLimits,
     upgrade, write,
 };
@@ -356,7 +356,7 @@ fn fetched(
         upgrade::allowed(&scratch.request, head)?;
     }
     let length = framing::response(scratch.request.method, head)?;
-    backend.keeps_idle = head.headers.first(Name::KeepAlive).and_then(keep_alive_seconds);
+    backend.note(keep_alive::read(&head.headers));
     let body = Incoming::of_response(length, limits);
     let buffer = Some(buffer);
     let fetched = Box::new(Fetched { id, backend, buffer, body, length, upload, in_flight });
@@ -408,31 +408,5 @@ fn late(worker: &Worker, exchange: &Exchange, fault: Fault) -> Fault {
         Cause::Deadline.into()
     } else {
         fault
-    }
-}
-
-/// N of `Keep-Alive: timeout=N` (RFC 9112 appendix C.2.2).
-fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
-    value
-        .split(|byte| *byte == b',')
-        .filter_map(|part| part.trim_ascii().strip_prefix(b"timeout="))
-        .find_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_how_long_a_backend_keeps_an_idle_connection() {
-        for (value, expected) in [
-            (&b"timeout=5"[..], Some(5)),
-            (b"max=100, timeout=5", Some(5)),
-            (b"timeout=x", None),
-            (b"timeout=99999999999", None),
-            (b"", None),
-        ] {
-            assert_eq!(keep_alive_seconds(value), expected);
-        }
     }
 }

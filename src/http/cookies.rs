@@ -9,15 +9,14 @@ use super::{
 };
 
 /// The values of the cookies of this name, in order, over all lines.
-pub(crate) fn values<'a>(headers: &'a Headers, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn values<'h>(headers: &'h Headers, name: &[u8]) -> impl Iterator<Item = &'h [u8]> {
     let pairs = headers.all(Name::Cookie).flat_map(|line| line.split(|byte| *byte == b';'));
     pairs.filter_map(move |pair| value_of(pair, name))
 }
 
 /// The value of a pair, if it has this name.
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let rest = grammar::trim(pair).strip_prefix(name)?;
-    Some(grammar::trim(grammar::trim_start(rest).strip_prefix(b"=")?))
+    grammar::pair(pair).and_then(|(named, value)| (named == name).then_some(value))
 }
 
 /// Takes the cookies of this name out. The others stay byte for byte, and where they stand; a line

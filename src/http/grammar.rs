@@ -52,6 +52,13 @@ pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim).filter(|member| !member.is_empty())
 }
 
+/// The two sides of the first `=`, without whitespace.
+#[inline]
+pub(crate) fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, value) = bytes.split_at_checked(memchr::memchr(b'=', bytes)?)?;
+    Some((trim(name), trim(value.get(1..)?)))
+}
+
 /// A number of digits only. No sign, no space, no list; `None` where it does not fit.
 pub(crate) fn digits(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
@@ -104,6 +111,21 @@ mod tests {
         check("a", &["a"]);
         check("a,b", &["a", "b"]);
         check("\ta b \t,, c", &["a b", "c"]);
+    }
+
+    #[test]
+    fn a_pair_is_split_at_its_first_equals_sign() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<(&str, &str)>) {
+            let expected = expected.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            assert_eq!(pair(text.as_bytes()), expected, "{text}");
+        }
+        check("a=b", Some(("a", "b")));
+        check(" a\t=  b c ", Some(("a", "b c")));
+        check("a==b=", Some(("a", "=b=")));
+        check("=", Some(("", "")));
+        check("a", None);
+        check("", None);
     }
 
     #[test]

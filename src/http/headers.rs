@@ -92,6 +92,13 @@ impl Headers {
         named.map(|field| self.value(field))
     }
 
+    /// The values of any name, in order.
+    #[inline]
+    pub(crate) fn named<'h>(&'h self, name: &[u8]) -> impl Iterator<Item = &'h [u8]> {
+        let named = self.iter().filter(move |field| self.name(field).eq_ignore_ascii_case(name));
+        named.map(|field| self.value(field))
+    }
+
     /// The first value of a known name.
     #[inline]
     pub(crate) fn first(&self, known: Name) -> Option<&[u8]> {

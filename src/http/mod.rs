@@ -13,6 +13,7 @@ pub(crate) mod names;
 pub(crate) mod headers;
 
 pub(crate) mod cookies;
+pub(crate) mod keep_alive;
 
 pub(crate) mod head;
 

@@ -26,6 +26,7 @@ on_both_drivers!(
     no_more_connections_are_kept_than_allowed,
     an_idle_connection_expires,
     a_backend_may_say_how_long_it_keeps_a_connection,
+    a_backend_may_say_how_many_requests_it_takes,
     an_origin_that_closes_every_connection_is_no_fault,
     an_origin_that_closes_idle_connections_is_no_fault,
     ; at a pace:
@@ -235,13 +236,47 @@ fn an_idle_connection_expires(driver: Driver) {
 }
 
 fn a_backend_may_say_how_long_it_keeps_a_connection(driver: Driver) {
-    let raw = "HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=2\r\nContent-Length: 2\r\n\r\nok";
-    let stage = Stage::on(driver).backend(sends(raw)).start();
-    let watch = Watch::start();
-    stage.get("/").expect(200, "ok");
-    eventually("it is closed", || stage.backend(0).open_visits(), |open| *open == 0);
-    // A second less than it said, so that we close first.
-    expect_about(watch.took(), Duration::from_secs(1));
+    let stages = ["max=9, timeout=2", "Timeout = 2", "timeout=2;max=3"].map(|said| {
+        let raw = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {said}\r\nContent-Length: 2\r\n\r\nok");
+        (said, Stage::on(driver).backend(sends(raw)).start())
+    });
+    let watches = stages.each_ref().map(|(_, stage)| {
+        let watch = Watch::start();
+        stage.get("/").expect(200, "ok");
+        watch
+    });
+    for ((said, stage), watch) in stages.iter().zip(watches) {
+        eventually(said, || stage.backend(0).open_visits(), |open| *open == 0);
+        // A second less than it said, so that we close first.
+        expect_about(watch.took(), Duration::from_secs(1));
+    }
+}
+
+/// The number is of those that may still come (RFC 2068 §19.7.1.1), said once or with each answer.
+fn a_backend_may_say_how_many_requests_it_takes(driver: Driver) {
+    for (said, each) in [
+        (&["max=0"; 9][..], 1),
+        (&["timeout=9;max=1"; 1], 2),
+        (&["Max = 2", "max=1", "max=0"], 3),
+        (&["", "max=1"], 3),
+        (&["max=2"; 1], 3),
+        (&["max=100"; 1], 12),
+    ] {
+        let counts = plays(move |visit| {
+            loop {
+                visit.request()?;
+                let said = said.get(visit.served() - 1).copied().unwrap_or_default();
+                let fields = format!("Keep-Alive: {said}\r\nContent-Length: 2");
+                visit.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok"))?;
+            }
+        });
+        let stage = Stage::on(driver).backend(counts).start();
+        let mut client = stage.connect();
+        for asked in 0..12 {
+            client.get("/").expect(200, "ok");
+            assert_eq!(stage.backend(0).visits(), 1 + asked / each, "{said:?}");
+        }
+    }
 }
 
 fn an_origin_that_closes_every_connection_is_no_fault(driver: Driver) {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::http::{head::RequestHead, names::Name};
+use crate::http::{cookies, head::RequestHead};
 use crate::plan::{Algorithm, HashOf, Pool};
 
 /// The key of a request of this client; none where the pool needs none, or the request lacks the
@@ -50,35 +50,18 @@ fn part<'a>(head: &'a RequestHead, of: &HashOf) -> Option<&'a [u8]> {
     let part = match of {
         // Of the connection, not of the request: above.
         HashOf::ClientIp => None,
-        HashOf::Header(name) => field(head, name.as_bytes()),
-        HashOf::Cookie(name) => cookie(head, name.as_bytes()),
+        HashOf::Header(name) => head.headers.named(name.as_bytes()).next(),
+        HashOf::Cookie(name) => cookies::values(&head.headers, name.as_bytes()).next(),
         HashOf::Query(name) => argument(head.bytes(head.query), name.as_bytes()),
         HashOf::Uri => Some(head.bytes(head.target)),
     };
     part.filter(|part| !part.is_empty())
 }
 
-/// The value of the first field of this name.
-fn field<'a>(head: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
-    let headers = &head.headers;
-    let mut named = headers.iter().filter(|field| headers.name(field).eq_ignore_ascii_case(name));
-    named.next().map(|field| headers.value(field))
-}
-
-/// The value of the first cookie of this name (RFC 6265 §5.4; names are compared as they are).
-fn cookie<'a>(head: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
-    let mut pairs = head.headers.all(Name::Cookie).flat_map(|value| value.split(|b| *b == b';'));
-    pairs.find_map(|pair| value_of(pair.trim_ascii(), name))
-}
-
 /// The value of the first argument of this name, as it was sent: nothing is decoded.
 fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    query.split(|byte| *byte == b'&').find_map(|pair| value_of(pair, name))
-}
-
-/// What follows `name=`.
-fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    pair.strip_prefix(name)?.strip_prefix(b"=")
+    let mut pairs = query.split(|byte| *byte == b'&');
+    pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 #[cfg(test)]
@@ -116,6 +99,10 @@ mod tests {
         check(id(), &with("theme=dark; id=7; id=8"), "7");
         check(id(), &with("theme=dark\r\ncookie: id=7"), "7");
         check(id(), &with("id=a=b"), "a=b");
+        // As the cookies that pin are read: a client that stays with a backend by its cookie is
+        // hashed by the same value.
+        check(id(), &with("theme=dark;id = 7 ; id=8"), "7");
+        check(id(), &with("id=\t7"), "7");
         check(id(), &with("sid=7; ID=7; idx=7; id; id=; note=id=7"), "-");
         check(id(), &with("theme=dark"), "-");
     }

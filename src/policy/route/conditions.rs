@@ -41,8 +41,5 @@ impl Conditions {
 }
 
 fn has_field(asked: &Asked<'_>, name: &[u8], value: &[u8]) -> bool {
-    let headers = &asked.head.headers;
-    headers.iter().any(|field| {
-        headers.name(field).eq_ignore_ascii_case(name) && headers.value(field) == value
-    })
+    asked.head.headers.named(name).any(|line| line == value)
 }

@@ -8,6 +8,7 @@ use std::{cell::Cell, os::fd::RawFd, rc::Rc};
 use crate::http::{
     fault::{Cause, Fault},
     head::ResponseHead,
+    keep_alive::KeepAlive,
     parse::{self, HeadLimits, Parse},
 };
 use crate::net::{
@@ -47,19 +48,44 @@ pub(crate) struct Backend {
     pub(crate) requests: u32,
     /// How long the backend says it keeps an idle connection, in seconds (`Keep-Alive: timeout`).
     pub(crate) keeps_idle: Option<u32>,
+    /// How many requests it says it takes on it in all (`Keep-Alive: max`).
+    requests_max: u32,
     /// When it last became idle, in coarse milliseconds; 0 = it is fresh.
     pub(crate) idle_since: u64,
 }
 
 impl Backend {
     pub(crate) fn new(stream: Stream, address: u32) -> Backend {
-        Backend { stream: Rc::new(stream), address, requests: 0, keeps_idle: None, idle_since: 0 }
+        Backend {
+            stream: Rc::new(stream),
+            address,
+            requests: 0,
+            keeps_idle: None,
+            requests_max: u32::MAX,
+            idle_since: 0,
+        }
     }
 
     /// Whether it has carried a request before the one under way.
     #[inline]
     pub(crate) fn is_reused(&self) -> bool {
         self.requests > 1
+    }
+
+    /// Notes what an answer says of how long this connection is kept: each says it anew, but what
+    /// was said of requests holds for the next too, as they only become fewer.
+    #[inline]
+    pub(crate) fn note(&mut self, said: KeepAlive) {
+        self.keeps_idle = said.timeout;
+        if let Some(more) = said.max {
+            self.requests_max = self.requests_max.min(self.requests.saturating_add(more));
+        }
+    }
+
+    /// Whether the backend takes no further request on it.
+    #[inline]
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.requests >= self.requests_max
     }
 
     /// Reads the next head into `head`, from `buffer` and then from the connection; how many of
