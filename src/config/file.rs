@@ -74,9 +74,11 @@ pub(crate) struct Limits {
     /// Client connections, exact for the process. The default is lowered to what the descriptor
     /// limit allows; a value that is written down and does not fit is an error.
     pub(crate) connections: Option<Written<i64>>,
-    /// Bytes of a request head; more is answered with 431.
+    /// Bytes of a request head; more is answered with 431. Also of an answer's head, and of the
+    /// trailers of a body: a backend that sends more is answered for with 502.
     pub(crate) header_size: Option<Written<SizeText>>,
-    /// Fields of a request head; more is answered with 431.
+    /// Fields of a request head; more is answered with 431. Of an answer's head and of trailers
+    /// too, as for `header-size`.
     pub(crate) headers: Option<Written<i64>>,
     /// The slowest body accepted, in bytes per second and after 5 s, in either direction; "0B" =
     /// only the gaps between its pieces count.

@@ -1,4 +1,7 @@
 //! `[pool.NAME]` and its backends.
+//!
+//! Sections of a pool that are worlds of their own (`health`, `balance`, `retry`, `sticky` …) have
+//! their files; keys that say nothing beside others are `useless`.
 
 use super::{Check, backend_address, both, section};
 use crate::base::backend_set::BACKENDS_MAX;
@@ -74,7 +77,27 @@ impl Check<'_> {
         self.connections(section(written.connections.as_ref()), &mut pool.connections);
         self.pool_timeouts(section(written.timeouts.as_ref()), &mut pool.timeouts);
         self.useless(written, &pool);
+        self.weightless(written, &pool);
         pool
+    }
+
+    /// Warns where nobody takes new traffic: that is meant of one backend, and of all only for a
+    /// short while.
+    fn weightless(&mut self, written: &file::Pool, pool: &Pool) {
+        let weights = written.backends.0.iter().filter_map(|item| item.value.as_ref());
+        let Some((place, _)) = weights.filter_map(|table| both(table.weight.as_ref())).next()
+        else {
+            return;
+        };
+        // One that was refused may be the one that would take some.
+        let all_are_known = pool.backends.len() == written.backends.0.len();
+        if all_are_known && pool.backends.iter().all(|backend| backend.weight == 0) {
+            let title = format!("pool \"{}\" takes no new traffic", pool.name);
+            let help = "0 is for a backend that is to be emptied; leave `weight` out for 1";
+            self.note(
+                Problem::warning(title).at(place, "all of its backends have weight 0").help(help),
+            );
+        }
     }
 
     fn queue(&mut self, written: Option<&file::Queue>, into: &mut Queue) {
