@@ -3,6 +3,11 @@
 //! A name is looked up once, when its line is parsed: by length, then first letter, then one
 //! comparison; nothing is hashed. Sets of names are one word, so that a rule about twenty fields
 //! costs as much as a rule about one.
+//!
+//! Names are compared by their letters, and in one more way: CGI and its heirs (WSGI, Rack, PHP,
+//! FastCGI) make variables of names and `_` of each `-`, so that `X_Forwarded_For` is to them what
+//! `X-Forwarded-For` is. A name that we take out, write ourselves or believe of trusted peers alone
+//! is worth nothing where another spelling of it passes: such a spelling is `Disguised`.
 
 /// A field name that some rule asks for; all the others are `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,11 +17,15 @@ pub(crate) enum Name {
     Accept,
     Authorization,
     CacheControl,
+    ClientCert,
+    ClientCertChain,
     Connection,
     ContentLength,
     ContentType,
     Cookie,
     Date,
+    /// A spelling with underscores of a name that we take out, write, or believe of some alone.
+    Disguised,
     Expect,
     Forwarded,
     Host,
@@ -61,38 +70,40 @@ impl Name {
             (7, b't') => (Name::Trailer, spells(bytes, b"trailer")),
             (7, b'u') => (Name::Upgrade, spells(bytes, b"upgrade")),
             (9, b'f') => (Name::Forwarded, spells(bytes, b"forwarded")),
-            (9, b'x') => (Name::XRealIp, spells(bytes, b"x-real-ip")),
+            (9, b'x') => return guarded(Name::XRealIp, bytes, b"x-real-ip"),
             (10, b'c') => (Name::Connection, spells(bytes, b"connection")),
-            (10, b'k') => (Name::KeepAlive, spells(bytes, b"keep-alive")),
+            (10, b'k') => return guarded(Name::KeepAlive, bytes, b"keep-alive"),
             (10, b's') => (Name::SetCookie, spells(bytes, b"set-cookie")),
             (10, b'u') => (Name::UserAgent, spells(bytes, b"user-agent")),
+            (11, b'c') => return guarded(Name::ClientCert, bytes, b"client-cert"),
             (11, b't') => (Name::Traceparent, spells(bytes, b"traceparent")),
             (12, b'c') => (Name::ContentType, spells(bytes, b"content-type")),
-            (12, b'm') => (Name::MaxForwards, spells(bytes, b"max-forwards")),
-            (12, b'x') => (Name::XRequestId, spells(bytes, b"x-request-id")),
+            (12, b'm') => return guarded(Name::MaxForwards, bytes, b"max-forwards"),
+            (12, b'x') if spells(bytes, b"x-request-id") => return Name::XRequestId,
             (13, b'a') => (Name::Authorization, spells(bytes, b"authorization")),
             (13, b'c') => (Name::CacheControl, spells(bytes, b"cache-control")),
-            (14, b'c') => (Name::ContentLength, spells(bytes, b"content-length")),
-            (15, b'x') => (Name::XForwardedFor, spells(bytes, b"x-forwarded-for")),
-            (16, b'p') => (Name::ProxyConnection, spells(bytes, b"proxy-connection")),
-            (16, b'x') => return x_forwarded_16(bytes),
-            (17, b't') => (Name::TransferEncoding, spells(bytes, b"transfer-encoding")),
-            (17, b'x') => (Name::XForwardedProto, spells(bytes, b"x-forwarded-proto")),
-            (18, b'p') => (Name::ProxyAuthenticate, spells(bytes, b"proxy-authenticate")),
-            (19, b'p') => (Name::ProxyAuthorization, spells(bytes, b"proxy-authorization")),
+            (14, b'c') => return guarded(Name::ContentLength, bytes, b"content-length"),
+            (16, b'p') => return guarded(Name::ProxyConnection, bytes, b"proxy-connection"),
+            (17, b'c') => return guarded(Name::ClientCertChain, bytes, b"client-cert-chain"),
+            (17, b't') => return guarded(Name::TransferEncoding, bytes, b"transfer-encoding"),
+            (18, b'p') => return guarded(Name::ProxyAuthenticate, bytes, b"proxy-authenticate"),
+            (19, b'p') => return guarded(Name::ProxyAuthorization, bytes, b"proxy-authorization"),
+            (12.., b'x') => return x_forwarded(bytes),
             _ => return Name::Other,
         };
         if matches { name } else { Name::Other }
     }
 
-    /// The name in lower case; empty for `Other`.
+    /// The name in lower case; empty where it is none.
     #[cfg(test)]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Name::Other => "",
+            Name::Other | Name::Disguised => "",
             Name::Accept => "accept",
             Name::Authorization => "authorization",
             Name::CacheControl => "cache-control",
+            Name::ClientCert => "client-cert",
+            Name::ClientCertChain => "client-cert-chain",
             Name::Connection => "connection",
             Name::ContentLength => "content-length",
             Name::ContentType => "content-type",
@@ -125,13 +136,33 @@ impl Name {
     }
 }
 
-/// The two names that share length and first letter.
+/// The names that begin with `X-Forwarded-`; of those that no rule asks for, the disguised.
+fn x_forwarded(bytes: &[u8]) -> Name {
+    let name = match bytes.len() {
+        15 if spells(bytes, b"x-forwarded-for") => Name::XForwardedFor,
+        16 if spells(bytes, b"x-forwarded-host") => Name::XForwardedHost,
+        16 if spells(bytes, b"x-forwarded-port") => Name::XForwardedPort,
+        17 if spells(bytes, b"x-forwarded-proto") => Name::XForwardedProto,
+        _ => Name::Other,
+    };
+    let start = bytes.iter().zip(X_FORWARDED).all(|(byte, wanted)| dashed(*byte) == *wanted);
+    let is_disguised = name == Name::Other && start && bytes.contains(&b'_');
+    if is_disguised { Name::Disguised } else { name }
+}
+
+/// One letter as CGI compares names.
 #[inline]
-fn x_forwarded_16(bytes: &[u8]) -> Name {
-    if spells(bytes, b"x-forwarded-host") {
-        Name::XForwardedHost
-    } else if spells(bytes, b"x-forwarded-port") {
-        Name::XForwardedPort
+fn dashed(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+}
+
+/// A name that may not pass in any spelling: itself, disguised, or another one.
+#[inline]
+fn guarded<const N: usize>(name: Name, bytes: &[u8], spelled: &[u8; N]) -> Name {
+    if spells(bytes, spelled) {
+        name
+    } else if bytes.iter().zip(spelled).all(|(byte, wanted)| dashed(*byte) == *wanted) {
+        Name::Disguised
     } else {
         Name::Other
     }
@@ -188,6 +219,8 @@ impl NameSet {
 
 /// What a message says about the client it came from; only trusted peers are believed.
 pub(crate) const ABOUT_CLIENT: NameSet = NameSet::of(&[
+    Name::ClientCert,
+    Name::ClientCertChain,
     Name::Forwarded,
     Name::XForwardedFor,
     Name::XForwardedHost,
@@ -196,28 +229,24 @@ pub(crate) const ABOUT_CLIENT: NameSet = NameSet::of(&[
     Name::XRealIp,
 ]);
 
-/// Whether a name that is not one of `ABOUT_CLIENT` would be taken for one by what stands behind
-/// us: the rest of `X-Forwarded-…`, and the spellings with underscores, which are the same
-/// variables to CGI and its heirs.
+const X_FORWARDED: &[u8; 12] = b"x-forwarded-";
+
+/// Whether a name that is not one of `ABOUT_CLIENT` says something about the client all the same:
+/// the rest of `X-Forwarded-…`.
 pub(crate) fn claims_client(name: &[u8]) -> bool {
-    let starts = |wanted: &[u8]| {
-        name.len() >= wanted.len()
-            && name.iter().zip(wanted).all(|(byte, wanted)| match byte {
-                b'_' => *wanted == b'-',
-                byte => byte.eq_ignore_ascii_case(wanted),
-            })
-    };
-    starts(b"x-forwarded-") || (name.len() == 9 && starts(b"x-real-ip"))
+    name.get(..X_FORWARDED.len()).is_some_and(|start| start.eq_ignore_ascii_case(X_FORWARDED))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: [Name; 31] = [
+    const ALL: [Name; 33] = [
         Name::Accept,
         Name::Authorization,
         Name::CacheControl,
+        Name::ClientCert,
+        Name::ClientCertChain,
         Name::Connection,
         Name::ContentLength,
         Name::ContentType,
@@ -250,8 +279,9 @@ mod tests {
 
     #[test]
     fn every_known_name_is_found_in_any_case() {
-        for (place, name) in ALL.into_iter().enumerate() {
-            assert_eq!(name as usize, place + 1, "the list above misses a name");
+        let mut places = (1..).filter(|place| *place != Name::Disguised as usize);
+        for name in ALL {
+            assert_eq!(Some(name as usize), places.next(), "the list above misses a name");
             let lower = name.as_str();
             assert_eq!(Name::of(lower.as_bytes()), name, "{lower}");
             assert_eq!(Name::of(lower.to_ascii_uppercase().as_bytes()), name, "{lower}");
@@ -283,9 +313,48 @@ mod tests {
         assert_eq!(Name::of(b""), Name::Other);
     }
 
+    /// Names that we take out, write or do not believe of everybody.
+    const GUARDED: NameSet = ABOUT_CLIENT.union(NameSet::of(&[
+        Name::ContentLength,
+        Name::KeepAlive,
+        Name::MaxForwards,
+        Name::ProxyAuthenticate,
+        Name::ProxyAuthorization,
+        Name::ProxyConnection,
+        Name::TransferEncoding,
+    ]));
+
     #[test]
-    fn a_name_that_would_be_taken_for_one_about_the_client_is_known_by_its_start() {
-        for name in ["X-Forwarded-Server", "x_forwarded_for", "X-Forwarded_Proto", "X_REAL_IP"] {
+    fn a_guarded_name_is_known_in_every_spelling_that_is_one_variable_to_cgi() {
+        for name in ALL {
+            let bytes = name.as_str().as_bytes();
+            let dashes: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'-').collect();
+            for spelling in 1..1_u32 << dashes.len() {
+                let mut bytes = bytes.to_vec();
+                for (bit, at) in dashes.iter().enumerate() {
+                    bytes[*at] = if spelling >> bit & 1 == 1 { b'_' } else { b'-' };
+                }
+                let guarded = GUARDED.contains(name);
+                let expected = if guarded { Name::Disguised } else { Name::Other };
+                assert_eq!(Name::of(&bytes), expected, "{name:?} {spelling:b}");
+                let upper = bytes.to_ascii_uppercase();
+                assert_eq!(Name::of(&upper), expected, "{name:?} {spelling:b}");
+                bytes.push(b'x');
+                let longer = Name::of(&bytes);
+                assert!(longer == Name::Other || bytes.starts_with(b"x"), "{name:?} {longer:?}");
+            }
+        }
+        for name in ["X_Forwarded_Prefix", "X-Forwarded_Server", "x-forwarded-my_thing"] {
+            assert_eq!(Name::of(name.as_bytes()), Name::Disguised, "{name}");
+        }
+        for name in ["X_Forward_For", "X_Forwarded", "My_Field", "Content_Type", "X_Request_Id"] {
+            assert_eq!(Name::of(name.as_bytes()), Name::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_says_something_about_the_client_is_known_by_its_start() {
+        for name in ["X-Forwarded-Server", "x-forwarded-prefix", "X-FORWARDED-"] {
             assert!(claims_client(name.as_bytes()), "{name}");
         }
         for name in ["X-Forward", "X-Forwarded", "X-Real-IPs", "X-Request-Id", "Forwarded", ""] {

@@ -23,11 +23,13 @@ use super::{
     names::{self, Name, NameSet},
 };
 
-/// What a backend is not to see of any request, since it was said to us alone (RFC 9110 §7.6.1),
-/// or is ours to say (the lines of framing).
+/// What no peer is to see of any message, since it was said to us alone (RFC 9110 §7.6.1), or is
+/// ours to say (the lines of framing); and what a reader may take for that, or for what only
+/// trusted peers may say.
 const HOP_BY_HOP: NameSet = NameSet::of(&[
     Name::Connection,
     Name::ContentLength,
+    Name::Disguised,
     Name::KeepAlive,
     Name::ProxyAuthenticate,
     Name::ProxyAuthorization,
@@ -75,7 +77,9 @@ fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
             }
             let known = Name::of(option);
             // What is hop-by-hop goes anyway, listed or not, and `close` is no field.
-            if PROTECTED.union(HOP_BY_HOP).contains(known) || option.eq_ignore_ascii_case(b"close")
+            if PROTECTED.union(HOP_BY_HOP).contains(known)
+                || names::claims_client(option)
+                || option.eq_ignore_ascii_case(b"close")
             {
                 continue;
             }

@@ -363,6 +363,45 @@ mod tests {
         );
     }
 
+    /// To CGI and its heirs these are the same variables.
+    #[test]
+    fn a_spelling_with_underscores_of_what_we_guard_passes_from_nobody() {
+        let trusted = ForwardedFor { trusted: true, ..FROM };
+        for name in [
+            "Content_Length",
+            "TRANSFER_ENCODING",
+            "transfer_encoding",
+            "Keep_Alive",
+            "Proxy_Connection",
+            "Proxy_Authorization",
+            "Max_Forwards",
+            "X_Forwarded_For",
+            "X-Forwarded_For",
+            "X_Forwarded-Proto",
+            "x_forwarded_prefix",
+            "X_Real-IP",
+            "Client_Cert",
+            "Client-Cert_Chain",
+        ] {
+            let fields = format!("Host: a\r\n{name}: 5\r\nMy_Own: 1\r\nConnection: {name}\r\n");
+            for from in [&FROM, &trusted] {
+                let out = forwarded("POST / HTTP/1.1", &fields, from).unwrap();
+                let expected = format!("POST / HTTP/1.1\r\nHost: a\r\nMy_Own: 1\r\n{TOLD}\r\n");
+                assert_eq!(out, expected, "{name}");
+            }
+        }
+    }
+
+    /// RFC 9440 §2.4.
+    #[test]
+    fn a_certificate_is_believed_of_trusted_peers_alone() {
+        let fields = "Client-Cert: :AA==:\r\nClient-Cert-Chain: :AA==:\r\n";
+        check(fields, "");
+        let trusted = ForwardedFor { trusted: true, ..FROM };
+        let out = forwarded("GET / HTTP/1.1", &format!("Host: a\r\n{fields}"), &trusted);
+        assert!(out.unwrap().contains(fields));
+    }
+
     #[test]
     fn what_a_trusted_peer_says_about_the_client_stays() {
         let trusted = ForwardedFor { trusted: true, ..FROM };
@@ -381,6 +420,8 @@ mod tests {
         );
         let kept = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-Port: 443\r\n\
             X-Real-IP: c\r\nX-Forwarded-Prefix: /d\r\n";
+        let listed = "Connection: X-Forwarded-Prefix, X-Real-IP\r\n";
+        check(&format!("{listed}{kept}"), &format!("{kept}x-forwarded-for: 192.0.2.1\r\n"));
         check(kept, &format!("{kept}x-forwarded-for: 192.0.2.1\r\n"));
         // The port that we were connected to is none of that scheme, or of that host.
         let ours = "x-forwarded-for: 192.0.2.1\r\n";

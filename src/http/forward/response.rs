@@ -138,7 +138,8 @@ mod tests {
             "HTTP/1.1 200 OK",
             "Date: x\r\nConnection: close, x-a\r\nX-A: 1\r\nKeep-Alive: timeout=5\r\nServer: s\r\n\
              Upgrade: h2\r\nSet-Cookie: a\r\nTransfer-Encoding: chunked\r\nSet-Cookie:b\r\n\
-             Proxy-Connection: x\r\nTE: x\r\nProxy-Authenticate: x\r\nTrailer: t\r\n",
+             Proxy-Connection: x\r\nTE: x\r\nProxy-Authenticate: x\r\nTrailer: t\r\n\
+             Content_Length: 5\r\nTransfer_Encoding: chunked\r\n",
             &TO,
             "Date: x\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTrailer: t\r\n\
              Transfer-Encoding: chunked\r\n",
