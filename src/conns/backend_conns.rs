@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
-use super::Conns;
+use super::{Conns, Idle};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     buffer::Buffers,
@@ -67,19 +67,13 @@ impl BackendConns {
         At { number: self.last_number, address, conns, avoided_until: 0 }
     }
 
-    /// A warm connection, if one is good; as `Conns::take`.
+    /// An idle connection of the next address that has one; as `Conns::take`.
     #[inline]
-    pub(crate) fn take(
-        &mut self,
-        now: u64,
-        careful: bool,
-        buffers: &Buffers,
-        counters: &Slab,
-    ) -> Option<Backend> {
+    fn take(&mut self, now: u64, careful: bool, counters: &Slab) -> Option<Idle> {
         for _ in 0..self.all.len() {
-            let warm = self.next()?.conns.take(now, careful, buffers, counters);
-            if warm.is_some() {
-                return warm;
+            let idle = self.next()?.conns.take(now, careful, counters);
+            if idle.is_some() {
+                return idle;
             }
         }
         None
@@ -126,6 +120,24 @@ impl BackendConns {
     fn failed(&mut self, number: u32, now: u64) {
         if let Some(at) = self.by_number(number) {
             at.avoided_until = now + connect::AVOIDED_MS;
+        }
+    }
+}
+
+/// A warm connection that is known to be quiet, if there is one. Where `careful` (the request may
+/// not be sent twice), only one that was in use a moment ago.
+pub(crate) async fn warm(
+    conns: &RefCell<BackendConns>,
+    now: u64,
+    careful: bool,
+    buffers: &Buffers,
+    counters: &Slab,
+) -> Option<Backend> {
+    loop {
+        let idle = conns.borrow_mut().take(now, careful, counters)?;
+        match idle.warm(now, buffers).await {
+            Ok(backend) => return Some(backend),
+            Err(why) => counters.add(why, 1),
         }
     }
 }
@@ -233,9 +245,8 @@ mod tests {
         }
 
         /// The number of the address that a warm connection belongs to.
-        fn take(&self) -> Option<u32> {
-            let mut conns = self.conns.borrow_mut();
-            let taken = conns.take(1, false, &self.buffers, &self.counters);
+        async fn take(&self) -> Option<u32> {
+            let taken = warm(&self.conns, 1, false, &self.buffers, &self.counters).await;
             taken.map(|backend| backend.address)
         }
 
@@ -292,9 +303,12 @@ mod tests {
                 kept.push(stage.opened(&[&one, &two]).await.0);
             }
             kept.into_iter().for_each(|backend| stage.give(backend));
-            let taken: Vec<_> = (0..4).map(|_| stage.take().unwrap()).collect();
+            let mut taken = Vec::new();
+            for _ in 0..4 {
+                taken.push(stage.take().await.unwrap());
+            }
             assert!(taken[0] != taken[1] && taken[..2] == taken[2..], "{taken:?}");
-            assert_eq!((stage.take(), stage.idle()), (None, 0));
+            assert_eq!((stage.take().await, stage.idle()), (None, 0));
         });
     }
 
@@ -318,7 +332,9 @@ mod tests {
             busy.into_iter().for_each(|(backend, _)| stage.give(backend));
             assert_eq!(stage.idle(), 2);
             let stays = places.iter().position(|place| *place == 1).unwrap();
-            assert_eq!((stage.take(), stage.take()), (Some(numbers[stays]), Some(numbers[stays])));
+            for _ in 0..2 {
+                assert_eq!(stage.take().await, Some(numbers[stays]));
+            }
             // What comes back is another address, though it has the old one's digits.
             stage.move_to(&[first, second]);
             assert!(!numbers.contains(&stage.conns.borrow().all[0].number));

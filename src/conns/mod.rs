@@ -2,13 +2,18 @@
 //!
 //! Floor 6. Last in, first out, so that few stay in use and the others expire; bounded in number
 //! and in idle time, the backend's own hint honoured. Every idle connection has a receive posted:
-//! one that the backend closed, or wrote to unasked, is found out before it is used. Here is the
-//! connection pool of one address; `backend_conns.rs` has those of all addresses of a backend.
+//! one that the backend closed, or wrote to unasked, is found out before it is used. A connection
+//! is used again only when the kernel has tried that receive since it was given back, or was asked
+//! for the purpose: what our own last read has seen says nothing about the bytes behind it. Here is
+//! the connection pool of one address; `backend_conns.rs` has those of all addresses of a backend.
 
 mod backend_conns;
 
-pub(crate) use self::backend_conns::{BackendConns, open};
-use crate::net::{buffer::Buffers, pending::Quiet};
+pub(crate) use self::backend_conns::{BackendConns, open, warm};
+use crate::net::{
+    buffer::Buffers,
+    pending::{Moment, Quiet},
+};
 use crate::plan::Connections;
 use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};
@@ -25,6 +30,8 @@ const SURPLUS_MS: u64 = 250;
 struct Idle {
     backend: Backend,
     until: u64,
+    /// When its receive was posted.
+    posted: Moment,
 }
 
 /// The idle connections to one address of a backend.
@@ -38,28 +45,17 @@ impl Conns {
         Conns { idle: Vec::new(), options }
     }
 
-    /// A warm connection, if one is good. Where `careful` (the request may not be sent twice),
-    /// only one that was in use a moment ago.
-    fn take(
-        &mut self,
-        now: u64,
-        careful: bool,
-        buffers: &Buffers,
-        counters: &Slab,
-    ) -> Option<Backend> {
-        while let Some(idle) = self.idle.pop() {
-            if careful && now > idle.backend.idle_since + YOUNG_MS {
-                self.idle.push(idle);
-                return None;
-            }
-            counters.sub(Counter::BackendIdle, 1);
-            if let Some(why) = idle.spent(now, buffers) {
-                counters.add(why, 1);
-                continue;
-            }
-            return Some(idle.backend);
-        }
-        None
+    /// An idle connection, which may be no good any more: of those whose receive was tried the last
+    /// that came, else the last of all. Where `careful` (the request may not be sent twice), only
+    /// one that was in use a moment ago.
+    fn take(&mut self, now: u64, careful: bool, counters: &Slab) -> Option<Idle> {
+        let is_wanted =
+            |place: &usize| !careful || now <= self.idle[*place].backend.idle_since + YOUNG_MS;
+        let tried = self.idle.partition_point(|idle| idle.posted.is_past());
+        let place = tried.checked_sub(1).filter(is_wanted);
+        let place = place.or_else(|| self.idle.len().checked_sub(1).filter(is_wanted))?;
+        counters.sub(Counter::BackendIdle, 1);
+        Some(self.idle.remove(place))
     }
 
     /// Keeps a connection whose answer was whole, if it may be kept.
@@ -80,7 +76,7 @@ impl Conns {
         }
         backend.idle_since = now;
         counters.add(Counter::BackendIdle, 1);
-        self.idle.push(Idle { backend, until: now.saturating_add(keep) });
+        self.idle.push(Idle { backend, until: now.saturating_add(keep), posted: Moment::now() });
     }
 
     /// Closes the connections whose time is over and those that are no good any more; and of those
@@ -110,9 +106,25 @@ impl Conns {
 }
 
 impl Idle {
+    /// The connection, if it can be used; else why not.
+    async fn warm(self, now: u64, buffers: &Buffers) -> Result<Backend, Counter> {
+        let spent = if self.posted.is_past() {
+            self.spent(now, buffers)
+        } else {
+            // Boxed, as that is rare: of a burst, the connections that came back in it.
+            let stream = &self.backend.stream;
+            self.why_spent(Box::pin(stream.quiet_after_all(buffers)).await, now)
+        };
+        spent.map_or(Ok(self.backend), Err)
+    }
+
     /// Why it can be used no more, if so.
     fn spent(&self, now: u64, buffers: &Buffers) -> Option<Counter> {
-        match self.backend.stream.quiet(buffers) {
+        self.why_spent(self.backend.stream.quiet(buffers), now)
+    }
+
+    fn why_spent(&self, quiet: Quiet, now: u64) -> Option<Counter> {
+        match quiet {
             Quiet::Closed => Some(Counter::BackendClosedIdle),
             Quiet::Unasked => Some(Counter::BackendUnasked),
             Quiet::Yes if now >= self.until => Some(Counter::BackendExpired),
@@ -169,10 +181,23 @@ mod tests {
             (number, peer)
         }
 
-        /// Takes a connection at this time and closes it; its number.
-        fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
-            let taken = self.conns.take(now, careful, &self.buffers, &self.counters);
-            taken.map(|backend| backend.stream.raw())
+        /// Takes a connection at this time, until one is good, and closes it; its number.
+        async fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
+            loop {
+                let idle = self.conns.take(now, careful, &self.counters)?;
+                match idle.warm(now, &self.buffers).await {
+                    Ok(backend) => return Some(backend.stream.raw()),
+                    Err(why) => self.counters.add(why, 1),
+                }
+            }
+        }
+
+        /// Lets the kernel try the receives that were posted until now.
+        async fn next_turn(&self) {
+            let (other, mut its_peer) = pair(|fd| self.deadlines.watch(fd, Ends::Both, NO_TAG));
+            let said = std::thread::spawn(move || its_peer.write_all(b"!").map(|()| its_peer));
+            other.readable().await.expect("it is open");
+            drop(said.join());
         }
 
         fn expire(&mut self, now: u64) {
@@ -197,9 +222,9 @@ mod tests {
             let mut stage = Stage::new(OPTIONS);
             let ((first, _a), (second, _b)) = (stage.give(1), stage.give(2));
             assert_eq!(stage.idle(), 2);
-            assert_eq!(stage.take(3, false), Some(second));
-            assert_eq!(stage.take(3, false), Some(first));
-            assert_eq!((stage.take(3, false), stage.idle()), (None, 0));
+            assert_eq!(stage.take(3, false).await, Some(second));
+            assert_eq!(stage.take(3, false).await, Some(first));
+            assert_eq!((stage.take(3, false).await, stage.idle()), (None, 0));
         });
     }
 
@@ -241,13 +266,13 @@ mod tests {
                 }
                 stage.expire(4_009);
                 assert_eq!(stage.idle(), 3);
-                assert!(stage.take(4_009, false).is_some());
+                assert!(stage.take(4_009, false).await.is_some());
                 stage.expire(4_010);
                 assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (0, 2));
             }
             let mut stage = Stage::new(short);
             let _peer = stage.give(10);
-            assert_eq!(stage.take(4_010, false), None);
+            assert_eq!(stage.take(4_010, false).await, None);
             assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (0, 1));
         });
     }
@@ -263,7 +288,7 @@ mod tests {
             assert_eq!(stage.idle(), 4, "the first has been of no use for a round");
             stage.expire(104 + SURPLUS_MS);
             assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (2, 3));
-            assert_eq!(stage.take(400, false), Some(given[4].0));
+            assert_eq!(stage.take(400, false).await, Some(given[4].0));
         });
     }
 
@@ -272,12 +297,12 @@ mod tests {
         on_both_drivers(|| async {
             let mut stage = Stage::new(OPTIONS);
             let (old, _a) = stage.give(100);
-            assert_eq!(stage.take(100 + YOUNG_MS + 1, true), None);
+            assert_eq!(stage.take(100 + YOUNG_MS + 1, true).await, None);
             assert_eq!(stage.idle(), 1, "it is kept for others");
             let (young, _b) = stage.give(200);
-            assert_eq!(stage.take(200 + YOUNG_MS, true), Some(young));
-            assert_eq!(stage.take(200 + YOUNG_MS, true), None);
-            assert_eq!(stage.take(200 + YOUNG_MS, false), Some(old));
+            assert_eq!(stage.take(200 + YOUNG_MS, true).await, Some(young));
+            assert_eq!(stage.take(200 + YOUNG_MS, true).await, None);
+            assert_eq!(stage.take(200 + YOUNG_MS, false).await, Some(old));
         });
     }
 
@@ -308,10 +333,47 @@ mod tests {
                 let (sign, mut giver) = pair(|fd| stage.deadlines.watch(fd, Ends::Both, NO_TAG));
                 giver.write_all(b"!").expect("it is open");
                 sign.readable().await.expect("it is there");
-                assert_eq!(stage.take(6, false), Some(good_number));
+                assert_eq!(stage.take(6, false).await, Some(good_number));
                 assert_eq!((stage.idle(), stage.count(counter)), (1, 2));
                 drop((good, bad, good_too, bad_too));
             }
+        });
+    }
+
+    /// What lies in the socket when it is given back is found in the same turn.
+    #[test]
+    fn one_that_was_spoiled_before_it_was_given_is_not_used_in_the_same_turn() {
+        on_both_drivers(|| async {
+            for unasked in [&b"unasked"[..], b""] {
+                let mut stage = Stage::new(OPTIONS);
+                let (bad, mut peer) = stage.used();
+                peer.write_all(unasked).expect("it is open");
+                peer.shutdown(std::net::Shutdown::Write).expect("it is open");
+                let (good_number, good) = stage.give(1);
+                stage.conns.give(bad, 1, &stage.buffers, &stage.counters);
+                assert_eq!(stage.take(1, false).await, Some(good_number));
+                let closed = stage.count(Counter::BackendClosedIdle);
+                let both = [stage.count(Counter::BackendUnasked), closed];
+                assert_eq!(both, if unasked.is_empty() { [0, 1] } else { [1, 0] });
+                drop(good);
+            }
+        });
+    }
+
+    #[test]
+    fn those_whose_receive_was_tried_go_first() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(OPTIONS);
+            let ((old, _a), (tried, _b)) = (stage.give(1), stage.give(1));
+            assert!(!stage.conns.idle[0].posted.is_past());
+            stage.next_turn().await;
+            assert!(stage.conns.idle[1].posted.is_past());
+            let (new, _c) = stage.give(YOUNG_MS + 2);
+            assert_eq!(stage.take(YOUNG_MS + 2, true).await, Some(new), "the others are too old");
+            let (new, _d) = stage.give(YOUNG_MS + 2);
+            assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(tried));
+            assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(old));
+            assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(new));
         });
     }
 

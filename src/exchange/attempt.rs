@@ -99,7 +99,8 @@ async fn connection(
     let careful = !repeatable;
     if !exchange.stale_before {
         let now = worker.clock.now();
-        if let Some(warm) = pool.take(id, now, careful, &worker.buffers, &worker.counters) {
+        let warm = pool.warm(id, now, careful, &worker.buffers, &worker.counters);
+        if let Some(warm) = warm.await {
             worker.count(Counter::BackendReuse);
             return Ok(warm);
         }

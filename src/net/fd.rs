@@ -123,6 +123,13 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<usize>
     Ok(count)
 }
 
+/// Whether there is something to read, which stays there: 1, or 0 at the end. `WouldBlock` where
+/// there is nothing.
+pub(crate) fn peek(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    Ok(rustix::net::recv(fd, &mut [0_u8; 1][..], flags)?.1)
+}
+
 /// Reads what is there and forgets it.
 pub(crate) fn discard(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::net::recv(fd, room, RecvFlags::DONTWAIT)?.1)

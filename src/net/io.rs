@@ -38,6 +38,11 @@ pub(crate) fn set_eager(eager: bool) {
     EAGER.set(eager);
 }
 
+/// Whether this thread's operations end at once where they can: epoll.
+pub(super) fn is_eager() -> bool {
+    EAGER.get()
+}
+
 /// Gives everybody else a turn. Each operation of the ring does, because it ends with the next
 /// turn at the earliest; on epoll a connection whose peers are both quick would keep its core. Not
 /// by waking oneself, which goes before all others: a task behind them does it.

@@ -4,6 +4,11 @@
 //! A receive is in flight while the connection is idle: it sees a close, or bytes that nobody asked
 //! for, at once. It is never dropped before it has ended; `Stream` sees to that. A readiness poll
 //! may be dropped, but then monoio still holds the descriptor, and it alone may close it.
+//!
+//! That nothing came is known only as of the last look. A receive is handed to the kernel at the
+//! end of the turn in which it was posted, and what it took is seen in a later turn. So operations
+//! that have to be waited for are numbered: when one that began after the receive was posted has
+//! ended, the kernel has tried the receive, and its result has been collected (`Moment`).
 
 use std::{
     cell::Cell,
@@ -14,6 +19,32 @@ use super::{
     buffer::Buffers,
     fd::{Received, Receiving},
 };
+
+thread_local! {
+    /// How many operations of this thread had to be waited for.
+    static BEGUN: Cell<u64> = const { Cell::new(0) };
+    /// The latest of them that has ended.
+    static ENDED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A moment in the order of this thread's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    #[inline]
+    pub(crate) fn now() -> Moment {
+        Moment(BEGUN.get())
+    }
+
+    /// Whether an operation that began later, and had to be waited for, has ended. The ring takes
+    /// operations and gives results in order, and epoll reports all that is ready: whatever lay in
+    /// a socket at this moment has reached the receive that was posted before it.
+    #[inline]
+    pub(crate) fn is_past(self) -> bool {
+        self.0 < ENDED.get()
+    }
+}
 
 /// The operations of one connection that have not ended.
 #[derive(Default)]
@@ -39,7 +70,7 @@ impl Pending {
     /// Guards an operation that begins.
     #[inline]
     pub(super) fn guard(&self) -> OpGuard<'_> {
-        OpGuard(&self.op_dropped, false)
+        OpGuard { op_dropped: Some(&self.op_dropped), number: 0 }
     }
 
     /// Whether an operation was dropped before it ended.
@@ -98,21 +129,38 @@ impl Pending {
     }
 }
 
-/// Notes that an operation was dropped before it ended.
-pub(super) struct OpGuard<'a>(&'a Cell<bool>, bool);
+/// Notes how an operation ended, or that it was dropped before.
+pub(super) struct OpGuard<'a> {
+    /// Where to note a drop; none when it has ended.
+    op_dropped: Option<&'a Cell<bool>>,
+    /// Its place in the order of operations; 0 = it has not been waited for.
+    number: u64,
+}
 
 impl OpGuard<'_> {
+    /// Notes what a poll of the operation gave.
     #[inline]
-    pub(super) fn ended(mut self) {
-        self.1 = true;
+    pub(super) fn note<T>(&mut self, polled: Poll<T>) -> Poll<T> {
+        match (polled.is_ready(), self.number) {
+            (true, number) => {
+                self.op_dropped = None;
+                ENDED.set(ENDED.get().max(number));
+            }
+            (false, 0) => {
+                self.number = BEGUN.get() + 1;
+                BEGUN.set(self.number);
+            }
+            (false, _) => {}
+        }
+        polled
     }
 }
 
 impl Drop for OpGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.1 {
-            self.0.set(true);
+        if let Some(op_dropped) = self.op_dropped {
+            op_dropped.set(true);
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{
     clock,
     deadlines::{Ended, Watched},
     fd::{self, Half, Received, Shared},
-    io::{give_way, spawn},
+    io::{give_way, is_eager, spawn},
     pending::{Pending, Quiet},
 };
 
@@ -98,17 +98,16 @@ impl Stream {
     /// Waits until there is something to read; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        let guard = self.pending.guard();
-        let result = self.shared().readable().await;
-        guard.ended();
-        result
+        let mut guard = self.pending.guard();
+        let mut readable = pin!(self.shared().readable());
+        poll_fn(|cx| guard.note(readable.as_mut().poll(cx))).await
     }
 
     /// As `readable`, of an idle client, for as long as `Watched` lets it stay; whether something
     /// can be read.
     #[inline]
     pub(crate) async fn readable_soon(&self) -> io::Result<bool> {
-        let guard = self.pending.guard();
+        let mut guard = self.pending.guard();
         let mut readable = pin!(self.shared().readable());
         let mut stays = false;
         let result = poll_fn(|cx| {
@@ -117,21 +116,19 @@ impl Stream {
             }
             self.watched().stay(cx.waker());
             stays = true;
-            readable.as_mut().poll(cx).map(Some)
+            guard.note(readable.as_mut().poll(cx)).map(Some)
         })
         .await;
         let Some(result) = result else { return Ok(false) };
-        guard.ended();
         result.map(|()| true)
     }
 
     /// Waits until there is room to write; whoever calls has set a deadline.
     #[inline]
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        let guard = self.pending.guard();
-        let result = self.shared().writable().await;
-        guard.ended();
-        result
+        let mut guard = self.pending.guard();
+        let mut writable = pin!(self.shared().writable());
+        poll_fn(|cx| guard.note(writable.as_mut().poll(cx))).await
     }
 
     /// Reads at least one byte, or finds the end (0), until `deadline`. Never without a wait: a
@@ -212,9 +209,9 @@ impl Stream {
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (io::Result<usize>, T) {
         self.watched().write_by(deadline);
-        let guard = self.pending.guard();
-        let (sent, piece) = self.shared().submit(piece).await;
-        guard.ended();
+        let mut guard = self.pending.guard();
+        let mut sending = pin!(self.shared().submit(piece));
+        let (sent, piece) = poll_fn(|cx| guard.note(sending.as_mut().poll(cx))).await;
         self.watched().write_by(0);
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Ok(0), piece),
@@ -308,6 +305,23 @@ impl Stream {
     /// the connection only if it was quiet.
     pub(crate) fn quiet(&self, buffers: &Buffers) -> Quiet {
         self.pending.quiet(buffers)
+    }
+
+    /// As `quiet`, of a receive that was posted in this turn: waits until the kernel has tried it.
+    pub(crate) async fn quiet_after_all(&self, buffers: &Buffers) -> Quiet {
+        if is_eager() {
+            // Nothing but us takes bytes out of the socket: the kernel is asked.
+            match fd::peek(self.shared().borrowed()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return Quiet::Closed,
+                Ok(_) => return Quiet::Unasked,
+            }
+        } else {
+            // The ring tries the receive first, and then this, which never has to wait.
+            let (_, nothing) = self.submit(Vec::new(), 0).await;
+            drop(nothing);
+        }
+        self.quiet(buffers)
     }
 
     /// Ends one half, or both; waits on it end too.

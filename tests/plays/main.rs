@@ -42,6 +42,7 @@ mod balance;
 mod health;
 mod misbehaviour;
 mod names;
+mod poison;
 mod queue;
 mod reuse;
 mod sticky;

@@ -11,9 +11,8 @@ use crate::proto::h1::Backend;
 use crate::shared::counters::Slab;
 
 impl PoolView {
-    /// A warm connection to a backend, if there is a good one.
-    #[inline]
-    pub(crate) fn take(
+    /// A warm connection to a backend, if there is a good one; as `conns::warm`.
+    pub(crate) async fn warm(
         &self,
         id: BackendId,
         now: u64,
@@ -21,7 +20,7 @@ impl PoolView {
         buffers: &Buffers,
         counters: &Slab,
     ) -> Option<Backend> {
-        self.conns[id.index()].borrow_mut().take(now, careful, buffers, counters)
+        conns::warm(&self.conns[id.index()], now, careful, buffers, counters).await
     }
 
     /// Keeps a connection, if it may be kept.

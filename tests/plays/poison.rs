@@ -1,0 +1,231 @@
+//! Plays of response poisoning: a backend sends more than its answer, and no client may get it.
+//!
+//! The surplus is an answer of its own. What a read takes together with the end of the answer is
+//! seen at once; these answers end with a full read or are spliced, so that the surplus stays in
+//! the socket. Many clients ask at once, so that a connection that is given back is taken at once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    backend::{Script, plays},
+    client::{Client, get},
+    scripts::{answers_each, ok},
+    stage::{Driver, Stage, eventually, long},
+};
+
+on_both_drivers!(
+    what_lies_behind_an_answer_is_nobodys_answer,
+    what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_queue,
+    what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_pipeline,
+    what_comes_a_moment_later_is_nobodys_answer,
+    answers_that_end_with_a_read_cost_no_connection,
+);
+
+const CLIENTS: usize = 16;
+
+const REUSED: &str = "backend_connection_reuse_total";
+const OPENED: &str = "backend_connections_opened_total";
+const UNASKED: &str = "backend_connections_closed_total{reason=\"unasked\"}";
+
+/// Most bytes that the proxy reads at once.
+const READ: usize = 64 << 10;
+
+/// How a backend frames its answer to a target; both times the body is `body_of`.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// By a length; so long is the body.
+    Body(usize),
+    /// By a length; so long is all of the answer.
+    Whole(usize),
+    /// As `Body`, from a backend of HTTP/1.0 that keeps its connections.
+    Old(usize),
+    /// By one chunk; so long is all of the answer.
+    Chunked(usize),
+}
+
+const SHAPES: [Shape; 10] = [
+    Shape::Body(2),
+    Shape::Whole(READ),
+    Shape::Whole(READ - 1),
+    Shape::Whole(READ + 1),
+    Shape::Whole(2 * READ),
+    Shape::Chunked(READ),
+    Shape::Chunked(2 * READ),
+    Shape::Body(96 << 10),
+    Shape::Body(300_000),
+    Shape::Old(300_000),
+];
+
+impl Shape {
+    /// The answer to a target.
+    fn answer(self, target: &str) -> Vec<u8> {
+        match self {
+            Shape::Body(length) => with_length("1.1", "", target, length),
+            Shape::Old(length) => with_length("1.0", "Connection: keep-alive\r\n", target, length),
+            Shape::Whole(whole) => {
+                let head = with_length("1.1", "", target, whole).len() - whole;
+                with_length("1.1", "", target, whole - head)
+            }
+            Shape::Chunked(whole) => {
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                // The size of the chunk is written with all digits, so that it is as long for each.
+                let body = body_of(target, whole - head.len() - "00000\r\n\r\n0\r\n\r\n".len());
+                [format!("{head}{:05x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"]
+                    .concat()
+            }
+        }
+    }
+}
+
+fn with_length(version: &str, fields: &str, target: &str, length: usize) -> Vec<u8> {
+    // As many digits for each length, so that the head is as long for each.
+    let head = format!("HTTP/{version} 200 OK\r\n{fields}Content-Length: {length:07}\r\n\r\n");
+    [head.as_bytes(), &body_of(target, length)].concat()
+}
+
+/// A body that says whose answer it is.
+fn body_of(target: &str, length: usize) -> Vec<u8> {
+    target.bytes().chain(std::iter::repeat(b'.')).take(length).collect()
+}
+
+fn surplus() -> Vec<u8> {
+    ok("poison").into_bytes()
+}
+
+/// Each answer has a surplus behind it, in the same write.
+fn poisons(shape: Shape) -> Script {
+    answers_each(move |request| [shape.answer(request.target()), surplus()].concat())
+}
+
+/// Asks for a target and checks that the answer is the one to it; the start of its body.
+fn ask(client: &mut Client, target: &str) {
+    expect_own(client.send(get(target)), target);
+}
+
+#[track_caller]
+fn expect_own(client: &mut Client, target: &str) {
+    let response = client.response();
+    let begins = String::from_utf8_lossy(&response.body[..response.body.len().min(16)]);
+    assert_eq!(response.status, 200, "{begins}");
+    let of_target = &target.as_bytes()[..response.body.len().min(target.len())];
+    assert!(response.body.starts_with(of_target), "{target} was answered {begins}");
+}
+
+/// Sixteen clients ask at once, each `rounds` times on one connection.
+fn all_ask(stage: &Stage, rounds: usize) {
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            scope.spawn(move || {
+                let mut client = stage.connect();
+                for round in 0..rounds {
+                    ask(&mut client, &format!("/{number}/{round}"));
+                }
+            });
+        }
+    });
+}
+
+fn what_lies_behind_an_answer_is_nobodys_answer(driver: Driver) {
+    let rounds = if long() { 500 } else { 12 };
+    for shape in SHAPES {
+        let stage = Stage::on(driver).backend(poisons(shape)).start();
+        all_ask(&stage, rounds);
+        let asked = (CLIENTS * rounds) as u64;
+        assert_eq!(stage.count(OPENED), asked, "{shape:?}: none may be used again");
+    }
+}
+
+/// Who waits for a place is called in the turn in which the connection is given back.
+fn what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_queue(driver: Driver) {
+    for shape in [Shape::Whole(READ), Shape::Body(300_000)] {
+        let stage = Stage::on(driver)
+            .each("max-in-flight = 2")
+            .pool("queue = { size = 16, timeout = \"1m\" }")
+            .backend(poisons(shape))
+            .start();
+        all_ask(&stage, 12);
+    }
+}
+
+fn what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_pipeline(driver: Driver) {
+    for shape in SHAPES {
+        let stage = Stage::on(driver).backend(poisons(shape)).start();
+        let mut client = stage.connect();
+        let targets: Vec<String> = (0..20).map(|number| format!("/{number}/")).collect();
+        client.send(targets.iter().map(|target| get(target)).collect::<String>());
+        for target in &targets {
+            expect_own(&mut client, target);
+        }
+    }
+}
+
+/// The surplus comes by itself, and before the next request is asked. (What comes while a request
+/// is on its way to the backend cannot be told from its answer.)
+fn what_comes_a_moment_later_is_nobodys_answer(driver: Driver) {
+    let rounds = if long() { 200 } else { 10 };
+    for shape in [Shape::Body(2), Shape::Whole(READ), Shape::Chunked(READ), Shape::Body(300_000)] {
+        let said = Arc::new(AtomicUsize::new(0));
+        let (tell, asked) = (Arc::clone(&said), AtomicUsize::new(0));
+        let backend = plays(move |visit| {
+            loop {
+                let request = visit.request()?;
+                // Each connection is in use in each round: none is taken between its two answers.
+                let round = asked.fetch_add(1, SeqCst) / CLIENTS + 1;
+                while asked.load(SeqCst) < CLIENTS * round {
+                    visit.pause(Duration::from_millis(1))?;
+                }
+                visit.send(shape.answer(request.target()))?;
+                visit.pause(Duration::from_millis(1))?;
+                visit.send(surplus())?;
+                tell.fetch_add(1, SeqCst);
+            }
+        });
+        let stage = Stage::on(driver).backend(backend).start();
+        thread::scope(|scope| {
+            for number in 0..CLIENTS {
+                let (stage, said) = (&stage, &said);
+                scope.spawn(move || {
+                    let mut client = stage.connect();
+                    for round in 1..=rounds {
+                        ask(&mut client, &format!("/{number}/{round}"));
+                        // All of them have been answered, and sent more than that.
+                        let is_said = |said: &usize| *said >= CLIENTS * round;
+                        eventually("all surpluses are sent", || said.load(SeqCst), is_said);
+                    }
+                });
+            }
+        });
+        let asked = (CLIENTS * rounds) as u64;
+        assert_eq!(stage.count(OPENED), asked, "{shape:?}: none may be used again");
+        stage.expect_count(UNASKED, asked);
+    }
+}
+
+/// A backend that sends just its answers loses nothing by the distrust in others.
+fn answers_that_end_with_a_read_cost_no_connection(driver: Driver) {
+    for shape in [Shape::Body(2), Shape::Whole(READ), Shape::Chunked(READ), Shape::Body(96 << 10)] {
+        for each in ["max-in-flight = 1000", "max-in-flight = 4"] {
+            let backend = answers_each(move |request| shape.answer(request.target()));
+            let stage = Stage::on(driver)
+                .each(each)
+                .pool("queue = { size = 16, timeout = \"1m\" }")
+                .backend(backend)
+                .start();
+            all_ask(&stage, 15);
+            let (opened, reused) = (stage.count(OPENED), stage.count(REUSED));
+            assert!(opened <= CLIENTS as u64, "{shape:?}: {opened} connections were opened");
+            assert_eq!(opened + reused, (CLIENTS * 15) as u64);
+            for why in ["unasked", "closed"] {
+                let closed = format!("backend_connections_closed_total{{reason=\"{why}\"}}");
+                assert_eq!(stage.count(&closed), 0, "{shape:?}");
+            }
+        }
+    }
+}
