@@ -290,7 +290,8 @@ pub(crate) struct Breaker {
     pub(crate) open: Option<Written<DurationText>>,
     /// How long it stays open at most.
     pub(crate) max_open: Option<Written<DurationText>>,
-    /// Requests that are let through at once while it is half-open, exact for the process.
+    /// Requests that are let through at once while it is half-open, exact for the process; one more
+    /// where none of them is answered within a second.
     pub(crate) probes: Option<Written<i64>>,
     /// How many of them have to succeed for it to close.
     pub(crate) successes: Option<Written<i64>>,

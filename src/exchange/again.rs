@@ -94,7 +94,7 @@ fn fresh(
         return Ok(other);
     }
     let pool = exchange.in_force.pool(exchange.pool);
-    let same = place.and_then(|place| pool.pick_again(*place));
+    let same = place.and_then(|place| pool.pick_again(*place, worker.clock.now()));
     let Picked { in_flight, trial } = same.ok_or(Refusal::NoneLeft)?;
     exchange.trial = trial.map(Box::new);
     Ok(in_flight)

@@ -219,8 +219,9 @@ fn a_trial_of_an_earlier_period_says_nothing() {
         now = verdicts.turn(now).unwrap_or(now);
         assert!(now < 100_000, "it is to return");
     }
-    let trial = backends.trials.take(POOL, BackendId(1)).expect("permits come before the news");
-    assert!(backends.trials.take(POOL, BackendId(1)).is_none());
+    let trial =
+        backends.trials.take(POOL, BackendId(1), now).expect("permits come before the news");
+    assert!(backends.trials.take(POOL, BackendId(1), now).is_none());
     assert!(outcomes.tried(POOL, BackendId(1), trial.epoch().wrapping_sub(1), true));
     verdicts.hear(&posted, now);
     assert!(on_trial(&backends));

@@ -98,13 +98,13 @@ impl Verdicts {
             failed.map(move |(backend, failed)| (id, backend, *failed))
         });
         ids.filter(|(pool, backend, failed)| {
-            self.backends.load.totals(*pool, *backend).failed != *failed
+            self.backends.load.totals(*pool, *backend).with_late().failed != *failed
         })
         .map(|(pool, backend, _)| (pool, backend))
         .collect()
     }
 
-    fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u32, ok: bool, now: u64) {
+    fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u16, ok: bool, now: u64) {
         // A trial of an earlier period says nothing any more.
         if epoch == self.backends.trials.epoch(pool, backend) {
             self.pools[pool.index()].standing.tried(backend, ok, now);

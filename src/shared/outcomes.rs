@@ -35,7 +35,7 @@ pub(crate) enum Outcome {
     /// heard at once, and only so is it known whether they were in a row.
     Failed { pool: PoolId, backend: BackendId, totals: Totals },
     /// It was a trial; `epoch` is that of its permit.
-    Tried { pool: PoolId, backend: BackendId, epoch: u32, ok: bool },
+    Tried { pool: PoolId, backend: BackendId, epoch: u16, ok: bool },
 }
 
 /// The end that cores hold.
@@ -69,7 +69,7 @@ impl Outcomes {
 
     /// A trial ended; false = it could not be told, and its permit is to be given back.
     #[must_use]
-    pub(crate) fn tried(&self, pool: PoolId, backend: BackendId, epoch: u32, ok: bool) -> bool {
+    pub(crate) fn tried(&self, pool: PoolId, backend: BackendId, epoch: u16, ok: bool) -> bool {
         let posted = self.to.try_send(Outcome::Tried { pool, backend, epoch, ok }).is_ok();
         self.ring(0);
         posted

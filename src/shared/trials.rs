@@ -1,23 +1,75 @@
 //! Permits for trials: while a backend is on trial, half-open or back from an ejection, exactly so
 //! many requests at once try it, from all cores together.
 //!
-//! One word for each backend, `epoch << 16 | permits left`. The health thread alone begins and ends
-//! a period of trials, which moves the epoch; any core takes a permit and gives it back, and its
-//! permit remembers the epoch, so one of an earlier period never counts in a later one. Touched
-//! only while a backend is on trial: an exception to single writers.
+//! A permit is a lease. A trial ends with the head of its answer, and that may come late through
+//! no fault of the backend: an upload that drips, a path that takes its time. So where no permit is
+//! left and none was taken for `LEASE_MS`, one more is given, and the next only after a time that
+//! is longer by that much again: nobody keeps a backend out, and one that hangs gets few requests.
+//! The end of a lease decides nothing; what comes of its trial still counts, while the period
+//! lasts.
+//!
+//! One word for each backend. The health thread alone begins and ends a period of trials, which
+//! moves the epoch; any core takes a permit and gives it back, and its permit remembers the epoch,
+//! so one of an earlier period never counts in a later one. Touched only while a backend is on
+//! trial: an exception to single writers.
 
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, Relaxed};
 use crate::base::ids::{BackendId, PoolId};
 
-const PERMITS_BITS: u32 = 16;
-const PERMITS: u64 = (1 << PERMITS_BITS) - 1;
+/// For how long a trial has its permit for itself, in milliseconds. Nearly all heads come sooner;
+/// and where the backend on trial is the only one, nobody else is answered meanwhile.
+const LEASE_MS: u64 = 1_000;
 
-/// The period that a word tells of.
-#[allow(clippy::cast_possible_truncation)] // `open` keeps it to 32 bits
-fn epoch(word: u64) -> u32 {
-    (word >> PERMITS_BITS) as u32
+/// What a word says: `epoch << 48 | taken << 20 | left`.
+#[derive(Clone, Copy)]
+struct Word {
+    /// The period, counted.
+    epoch: u64,
+    /// When the last permit was taken, in milliseconds as far as they fit: they go round every
+    /// three days, and then a lease may be a second longer. 0 = its lease is over.
+    taken: u64,
+    /// Permits that are left, and `NONE_LEFT` more: below that some lease is over and its permit
+    /// was given once more. 0 = nobody is on trial.
+    left: u64,
+}
+
+const EPOCH_BITS: u32 = 16;
+const TAKEN_BITS: u32 = 28;
+const LEFT_BITS: u32 = 20;
+const NONE_LEFT: u64 = 1 << (LEFT_BITS - 1);
+
+impl Word {
+    fn of(word: u64) -> Word {
+        let low = |bits: u32| (1 << bits) - 1;
+        Word {
+            epoch: word >> (TAKEN_BITS + LEFT_BITS),
+            taken: word >> LEFT_BITS & low(TAKEN_BITS),
+            left: word & low(LEFT_BITS),
+        }
+    }
+
+    fn packed(self) -> u64 {
+        let Word { epoch, taken, left } = self;
+        (epoch << TAKEN_BITS | taken) << LEFT_BITS | left
+    }
+
+    /// With one permit less, where one may be taken.
+    fn with_one_less(self, now: u64) -> Option<Word> {
+        if self.left <= 1 {
+            return None;
+        }
+        let now = now % (1 << TAKEN_BITS);
+        let extra = NONE_LEFT.saturating_sub(self.left);
+        let age = now.wrapping_sub(self.taken) % (1 << TAKEN_BITS);
+        let is_over = self.taken == 0 || age >= LEASE_MS * (extra + 1);
+        (self.left > NONE_LEFT || is_over).then_some(Word {
+            taken: now.max(1),
+            left: self.left - 1,
+            ..self
+        })
+    }
 }
 
 /// The permits of all backends.
@@ -28,7 +80,7 @@ pub(crate) struct Trials(Arc<[Box<[Arc<AtomicU64>]>]>);
 pub(crate) struct Trial {
     /// None once it is decided.
     word: Option<Arc<AtomicU64>>,
-    epoch: u32,
+    epoch: u16,
 }
 
 impl Trials {
@@ -38,10 +90,11 @@ impl Trials {
         Trials(backends.map(|count| (0..count).map(word).collect()).collect())
     }
 
-    /// A permit to try a backend, if one is left.
-    pub(crate) fn take(&self, pool: PoolId, backend: BackendId) -> Option<Trial> {
+    /// A permit to try a backend, if one is left or a lease is over; `now` in milliseconds of the
+    /// one clock of all cores.
+    pub(crate) fn take(&self, pool: PoolId, backend: BackendId, now: u64) -> Option<Trial> {
         let word = self.of(pool, backend)?;
-        let one_less = |value: u64| (value & PERMITS != 0).then(|| value - 1);
+        let one_less = |word| Word::of(word).with_one_less(now).map(Word::packed);
         let former = word.fetch_update(Relaxed, Relaxed, one_less).ok()?;
         Some(Trial { word: Some(Arc::clone(word)), epoch: epoch(former) })
     }
@@ -49,22 +102,26 @@ impl Trials {
     /// Begins a period with so many permits. Only the health thread may call it, and before it
     /// publishes that the backend is on trial.
     pub(crate) fn open(&self, pool: PoolId, backend: BackendId, permits: u16) {
+        self.begin(pool, backend, NONE_LEFT + u64::from(permits));
+    }
+
+    /// Ends it. Only the health thread may call it.
+    pub(crate) fn close(&self, pool: PoolId, backend: BackendId) {
+        self.begin(pool, backend, 0);
+    }
+
+    fn begin(&self, pool: PoolId, backend: BackendId, left: u64) {
         let Some(word) = self.of(pool, backend) else { return };
-        let begin = |word: u64| {
-            let epoch = u64::from(epoch(word).wrapping_add(1));
-            Some(epoch << PERMITS_BITS | u64::from(permits))
+        let begin = |former| {
+            let epoch = u64::from(epoch(former).wrapping_add(1));
+            Some(Word { epoch, taken: 0, left }.packed())
         };
         // Whatever was taken or given back meanwhile is of the earlier period. Never refused.
         let _ = word.fetch_update(Relaxed, Relaxed, begin);
     }
 
-    /// Ends it. Only the health thread may call it.
-    pub(crate) fn close(&self, pool: PoolId, backend: BackendId) {
-        self.open(pool, backend, 0);
-    }
-
     /// The period a backend is in: what a trial of another period found out says nothing any more.
-    pub(crate) fn epoch(&self, pool: PoolId, backend: BackendId) -> u32 {
+    pub(crate) fn epoch(&self, pool: PoolId, backend: BackendId) -> u16 {
         self.of(pool, backend).map_or(0, |word| epoch(word.load(Relaxed)))
     }
 
@@ -73,28 +130,44 @@ impl Trials {
     }
 }
 
+/// The period that a word tells of.
+#[allow(clippy::cast_possible_truncation)] // it has so many bits
+fn epoch(word: u64) -> u16 {
+    const { assert!(EPOCH_BITS == u16::BITS && EPOCH_BITS + TAKEN_BITS + LEFT_BITS == u64::BITS) };
+    Word::of(word).epoch as u16
+}
+
 impl Trial {
     /// The period it belongs to, for the message that tells its outcome.
-    pub(crate) fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u16 {
         self.epoch
     }
 
     /// Its outcome was told to the health thread; where it could not be told, drop it instead.
-    /// After a success the next may try; after a failure nobody may, until the health thread has
-    /// ended the period.
+    /// After a success the next may try at once, whatever others wait for; after a failure nobody
+    /// may, until the health thread has ended the period.
     pub(crate) fn decide(mut self, is_ok: bool) {
-        if !is_ok {
-            self.word = None;
-        }
+        let Some(word) = self.word.take().filter(|_| is_ok) else { return };
+        self.give_back(&word, |word| word.taken = 0);
+    }
+
+    fn give_back(&self, word: &AtomicU64, then: impl Fn(&mut Word)) {
+        let one_more = |former| {
+            let mut word = Word::of(former);
+            word.left += 1;
+            then(&mut word);
+            (epoch(former) == self.epoch).then(|| word.packed())
+        };
+        // Refused: the period is over, and its permits with it.
+        let _ = word.fetch_update(Relaxed, Relaxed, one_more);
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        let Some(word) = &self.word else { return };
-        let one_more = |value: u64| (epoch(value) == self.epoch).then(|| value + 1);
-        // Refused: the period is over, and its permits with it.
-        let _ = word.fetch_update(Relaxed, Relaxed, one_more);
+        if let Some(word) = self.word.take() {
+            self.give_back(&word, |_| {});
+        }
     }
 }
 
@@ -105,6 +178,7 @@ mod tests {
 
     const POOL: PoolId = PoolId(0);
     const BACKEND: BackendId = BackendId(1);
+    const NOW: u64 = 5;
 
     /// Trials of which `permits` may be under way.
     fn opened(permits: u16) -> Trials {
@@ -115,7 +189,7 @@ mod tests {
 
     /// Takes all permits that are left.
     fn left(trials: &Trials) -> usize {
-        let all: Vec<Trial> = std::iter::from_fn(|| trials.take(POOL, BACKEND)).collect();
+        let all: Vec<Trial> = std::iter::from_fn(|| trials.take(POOL, BACKEND, NOW)).collect();
         all.len()
     }
 
@@ -123,13 +197,14 @@ mod tests {
     fn gives_out_exactly_as_many_as_were_opened() {
         every_order(|| {
             let trials = opened(2);
-            let (first, second) = (trials.take(POOL, BACKEND), trials.take(POOL, BACKEND));
+            let (first, second) =
+                (trials.take(POOL, BACKEND, NOW), trials.take(POOL, BACKEND, NOW));
             assert!(first.is_some() && second.is_some());
-            assert!(trials.take(POOL, BACKEND).is_none());
+            assert!(trials.take(POOL, BACKEND, NOW).is_none());
             drop(first);
             assert_eq!(left(&trials), 1);
-            assert!(trials.take(POOL, BackendId(0)).is_none(), "it is not on trial");
-            assert!(trials.take(POOL, BackendId(2)).is_none(), "there is none");
+            assert!(trials.take(POOL, BackendId(0), NOW).is_none(), "it is not on trial");
+            assert!(trials.take(POOL, BackendId(2), NOW).is_none(), "there is none");
         });
     }
 
@@ -137,13 +212,76 @@ mod tests {
     fn a_success_lets_the_next_try_and_a_failure_nobody() {
         every_order(|| {
             let trials = opened(1);
-            trials.take(POOL, BACKEND).unwrap().decide(true);
+            trials.take(POOL, BACKEND, NOW).unwrap().decide(true);
             assert_eq!(left(&trials), 1);
-            trials.take(POOL, BACKEND).unwrap().decide(false);
+            trials.take(POOL, BACKEND, NOW).unwrap().decide(false);
             assert_eq!(left(&trials), 0);
             trials.close(POOL, BACKEND);
             assert_eq!(left(&trials), 0);
             trials.open(POOL, BACKEND, 1);
+            assert_eq!(left(&trials), 1);
+        });
+    }
+
+    /// Times at which one asks for a permit of a period that began with so many: `+` where it gets
+    /// one. `<` the first that was got and is still held is dropped, `=` decides that all is well.
+    #[track_caller]
+    fn check_leases(permits: u16, asks: &[(u64, char)]) {
+        let asks = asks.to_vec();
+        every_order(move || {
+            let trials = opened(permits);
+            let mut held = std::collections::VecDeque::new();
+            for (number, (now, expected)) in asks.iter().enumerate() {
+                match expected {
+                    '<' => drop(held.pop_front()),
+                    '=' => held.pop_front().map_or((), |trial: Trial| trial.decide(true)),
+                    _ => {
+                        let taken = trials.take(POOL, BACKEND, *now);
+                        assert_eq!(taken.is_some(), *expected == '+', "{number} of {asks:?}");
+                        held.extend(taken);
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_lease_that_is_over_lets_one_more_try_and_each_later_one_after_longer() {
+        check_leases(1, &[(5, '+'), (1_004, '-'), (1_005, '+'), (3_004, '-'), (3_005, '+')]);
+        check_leases(2, &[(5, '+'), (900, '+'), (1_899, '-'), (1_900, '+'), (2_900, '-')]);
+        // Undecided, each gives back what it took: no more are under way than there were permits.
+        let (first, second) = ([(5, '+'), (1_005, '+')], [(1_006, '-'), (0, '<'), (1_007, '-')]);
+        let third = [(0, '<'), (1_008, '+'), (1_009, '-')];
+        check_leases(1, &[&first[..], &second, &third].concat());
+        // A success lets the next try at once, though another hangs.
+        check_leases(1, &[(5, '+'), (1_005, '+'), (0, '='), (1_006, '+'), (1_007, '-')]);
+        // The clock goes round.
+        let round = 1 << TAKEN_BITS;
+        check_leases(1, &[(round - 5, '+'), (round + 994, '-'), (round + 995, '+')]);
+    }
+
+    #[test]
+    fn who_is_not_on_trial_is_never_tried_however_long_ago_it_was() {
+        every_order(|| {
+            let trials = Trials::new([2].into_iter());
+            assert!(trials.take(POOL, BACKEND, 1 << 40).is_none());
+            trials.open(POOL, BACKEND, u16::MAX);
+            trials.close(POOL, BACKEND);
+            assert!(trials.take(POOL, BACKEND, 1 << 40).is_none());
+        });
+    }
+
+    #[test]
+    fn two_cores_that_find_a_lease_over_take_one_permit() {
+        every_order(|| {
+            let trials = opened(1);
+            let hanging = trials.take(POOL, BACKEND, NOW).unwrap();
+            let other = trials.clone();
+            let other = spawn(move || other.take(POOL, BACKEND, NOW + LEASE_MS));
+            let own = trials.take(POOL, BACKEND, NOW + LEASE_MS);
+            let other = other.join().unwrap();
+            assert!(own.is_some() != other.is_some());
+            drop((own, other, hanging));
             assert_eq!(left(&trials), 1);
         });
     }
@@ -153,8 +291,8 @@ mod tests {
         every_order(|| {
             let trials = opened(1);
             let other = trials.clone();
-            let other = spawn(move || other.take(POOL, BACKEND));
-            let own = trials.take(POOL, BACKEND);
+            let other = spawn(move || other.take(POOL, BACKEND, NOW));
+            let own = trials.take(POOL, BACKEND, NOW);
             let other = other.join().unwrap();
             assert!(own.is_some() != other.is_some());
             drop((own, other));
@@ -167,8 +305,8 @@ mod tests {
         every_order(|| {
             let trials = opened(1);
             let other = trials.clone();
-            let leaving = spawn(move || drop(other.take(POOL, BACKEND)));
-            let own = trials.take(POOL, BACKEND);
+            let leaving = spawn(move || drop(other.take(POOL, BACKEND, NOW)));
+            let own = trials.take(POOL, BACKEND, NOW);
             leaving.join().unwrap();
             assert_eq!(usize::from(own.is_some()) + left(&trials), 1);
         });
@@ -180,10 +318,10 @@ mod tests {
             let trials = opened(2);
             let core = trials.clone();
             let ending = spawn(move || {
-                let _held = [core.take(POOL, BACKEND), core.take(POOL, BACKEND)];
+                let _held = [core.take(POOL, BACKEND, NOW), core.take(POOL, BACKEND, NOW)];
                 // The core's tasks are dropped with their requests.
             });
-            let own = trials.take(POOL, BACKEND);
+            let own = trials.take(POOL, BACKEND, NOW);
             ending.join().unwrap();
             assert_eq!(usize::from(own.is_some()) + left(&trials), 2);
         });
@@ -193,12 +331,12 @@ mod tests {
     fn a_permit_of_an_earlier_period_does_not_leak_into_a_later_one() {
         every_order(|| {
             let trials = opened(1);
-            let early = trials.take(POOL, BACKEND).unwrap();
+            let early = trials.take(POOL, BACKEND, NOW).unwrap();
             let of_early = early.epoch();
             let leaving = spawn(move || drop(early));
             trials.close(POOL, BACKEND);
             trials.open(POOL, BACKEND, 1);
-            let own = trials.take(POOL, BACKEND).unwrap();
+            let own = trials.take(POOL, BACKEND, NOW).unwrap();
             leaving.join().unwrap();
             assert_ne!(own.epoch(), of_early);
             assert_eq!(own.epoch(), trials.epoch(POOL, BACKEND));
@@ -211,7 +349,7 @@ mod tests {
         every_order(|| {
             let trials = opened(1);
             let other = trials.clone();
-            let taking = spawn(move || other.take(POOL, BACKEND));
+            let taking = spawn(move || other.take(POOL, BACKEND, NOW));
             trials.close(POOL, BACKEND);
             trials.open(POOL, BACKEND, 1);
             let taken = taking.join().unwrap();

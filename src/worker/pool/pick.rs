@@ -10,8 +10,8 @@ use crate::base::{backend_set::BackendSet, ids::BackendId};
 use crate::policy::balance::Candidates;
 use crate::shared::{permits::Permit, trials::Trial};
 
-/// For how long only requests that can be asked again are trials, in milliseconds. Where none of
-/// those comes, whoever is left out would stay so for ever.
+/// For how long only requests that can be asked again and are answered soon are trials, in
+/// milliseconds. Where none of those comes, whoever is left out would stay so for ever.
 const CAREFUL_MS: u64 = 1_000;
 
 /// What a request wants of a pool.
@@ -22,8 +22,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) key: Option<u64>,
     /// Who has answered this client before, where that matters.
     pub(crate) pinned: Option<BackendId>,
-    /// Whether a failure would cost it its answer, as it cannot be asked again: then it is no
-    /// trial, unless there is nobody else or nothing else comes that could be one.
+    /// Whether a failure would cost it its answer, as it cannot be asked again, or its client may
+    /// take its time with a body: then it is no trial, unless there is nobody else or nothing else
+    /// comes that could be one.
     pub(crate) careful: bool,
     /// Since when it waits or has waited in line, in coarse milliseconds, where those who wait go
     /// before it no more; 0 = not at all.
@@ -126,23 +127,23 @@ impl PoolView {
                 nobody = Nobody::Free(any);
                 continue;
             };
-            let Some(trial) = self.trial(id) else { continue };
+            let Some(trial) = self.trial(id, wanted.now) else { continue };
             let in_flight = InFlight::begin(in_force, self.id, id, slot);
             return Ok(Picked { in_flight, trial });
         }
     }
 
     /// The same backend once more, in the place that was not given back.
-    pub(crate) fn pick_again(&self, in_flight: InFlight) -> Option<Picked> {
-        let trial = self.trial(in_flight.backend())?;
+    pub(crate) fn pick_again(&self, in_flight: InFlight, now: u64) -> Option<Picked> {
+        let trial = self.trial(in_flight.backend(), now)?;
         Some(Picked { in_flight, trial })
     }
 
     /// The permit that a backend can be asked with only; none where it needs one and none is left.
     #[allow(clippy::option_option, reason = "none is needed, or none is left")]
-    fn trial(&self, id: BackendId) -> Option<Option<Trial>> {
+    fn trial(&self, id: BackendId, now: u64) -> Option<Option<Trial>> {
         if self.standing.on_trial().contains(id) {
-            self.backends.trials.take(self.id, id).map(Some)
+            self.backends.trials.take(self.id, id, now).map(Some)
         } else {
             Some(None)
         }
