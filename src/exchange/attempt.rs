@@ -23,6 +23,7 @@ use crate::http::{
 use crate::net::{buffer::Buffer, clock, deadlines::Ended};
 use crate::observe::events::Limit;
 use crate::plan::HostHeader;
+use crate::policy::blame::Body;
 use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
 use crate::shared::counters::Counter;
 use crate::worker::{InFlight, Worker};
@@ -45,6 +46,7 @@ pub(super) async fn once(
     let timed = logged || exchange.needs().times || worker.events.tells_tries();
     exchange.timed_from = if timed { clock::precise() } else { 0 };
     exchange.request_sent = false;
+    (exchange.asked_at, exchange.body) = (worker.clock.now(), Body::Whole);
     let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
     exchange.try_deadline = clock::earlier(exchange.deadline, per_try);
     let record = &mut exchange.scratch.record;
@@ -56,6 +58,7 @@ pub(super) async fn once(
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
     let upload = send(worker, client, exchange, &backend, id).await?;
+    exchange.asked_at = worker.clock.now();
     if timed {
         exchange.timed_from = clock::precise();
     }
@@ -63,6 +66,7 @@ pub(super) async fn once(
     let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, buffer, begun, .. } = waiting;
+    exchange.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
     if timed {
         let until = if begun.at > 0 { begun.at } else { clock::precise() };
         let times = &mut exchange.scratch.record.times;

@@ -13,7 +13,11 @@ use crate::observe::{
     access_log::Line,
     record::{Asked, Asker, Term},
 };
-use crate::policy::{balance::Sample, blame::blame, retry::Outcome};
+use crate::policy::{
+    balance::Sample,
+    blame::{Wait, blame},
+    retry::Outcome,
+};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
@@ -46,20 +50,26 @@ pub(super) fn tried(
         worker.count(Counter::BackendAnswersRefused);
     }
     let (pool, trial) = (exchange.in_force.pool(exchange.pool), exchange.trial.take());
+    if outcome.calls_for_another() {
+        worker.clock.renew();
+    }
+    let (asked_at, now) = (exchange.asked_at, worker.clock.now());
     // With nothing of a body on its way the client kept nobody waiting.
     let alone = exchange.tries == 1 && exchange.request_sent && !exchange.body_gone;
-    let had_all_the_time = alone && exchange.kept.is_none();
-    let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, had_all_the_time);
-    if let (Some(ok), Some(backend)) = (verdict, exchange.scratch.record.backend) {
-        pool.settle(backend, ok, trial.map(|trial| *trial));
-        if pool.needs().times {
-            let took = worker.clock.renew().saturating_sub(exchange.timed_from);
-            let took = u32::try_from(took).unwrap_or(u32::MAX);
-            // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
-            let good = ok && !matches!(outcome, Outcome::Status(500..));
-            let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
-            pool.timed(backend, sample, worker.clock.now());
-        }
+    let had_all_the_time = alone && exchange.kept.is_none() && exchange.since == 0;
+    let wait = Wait { ms: now.saturating_sub(asked_at), body: exchange.body, had_all_the_time };
+    let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
+    let trial = trial.map(|trial| *trial);
+    if let Some(backend) = exchange.scratch.record.backend
+        && let Some(ok) = pool.settle(backend, verdict, trial, (asked_at, now))
+        && pool.needs().times
+    {
+        let took = worker.clock.renew().saturating_sub(exchange.timed_from);
+        let took = u32::try_from(took).unwrap_or(u32::MAX);
+        // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
+        let good = ok && !matches!(outcome, Outcome::Status(500..));
+        let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
+        pool.timed(backend, sample, worker.clock.now());
     }
     outcome
 }

@@ -31,6 +31,7 @@ use crate::net::buffer::Buffer;
 use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
+    blame::Body,
     retry::{Attempt, Outcome},
 };
 use crate::proto::h1::{Backend, Client, Incoming};
@@ -58,6 +59,11 @@ pub(crate) struct Exchange {
     pub(crate) stale_before: bool,
     /// Whether the last try handed any byte of the request to the kernel.
     pub(crate) request_sent: bool,
+    /// When the last try's backend was asked, in coarse milliseconds: when its head was sent,
+    /// before that when the try began.
+    pub(crate) asked_at: u64,
+    /// What the last try's backend has got of the body.
+    pub(crate) body: Body,
     /// Whether bytes of the body are gone that a further try would need.
     pub(crate) body_gone: bool,
     /// What of the body was sent by earlier tries and is still held.
@@ -148,6 +154,8 @@ impl Exchange {
             tries: 0,
             stale_before: false,
             request_sent: false,
+            asked_at: 0,
+            body: Body::Whole,
             body_gone: false,
             kept: None,
             declined: None,

@@ -23,6 +23,7 @@ use crate::http::{
     headers::Headers,
 };
 use crate::net::{clock, deadlines::Ended, fd::Half, stream::Stream};
+use crate::policy::blame::Body;
 use crate::proto::h1::{Client, Framed, Outgoing, Reader};
 use crate::worker::{InForce, Worker};
 
@@ -132,6 +133,17 @@ impl Upload {
     /// Whether all of the body went over.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(&self.state, State::Ended(Uploaded { result: Ok(()), .. }))
+    }
+
+    /// What the backend has got of the body.
+    pub(crate) fn with_backend(&self) -> Body {
+        match &self.state {
+            State::Ended(Uploaded { result: Ok(()), .. }) => Body::Whole,
+            State::Ended(Uploaded { result: Err(Stopped::Backend), .. }) => Body::Untaken,
+            State::Ended(Uploaded { result: Err(Stopped::Client(_)), .. }) | State::Going(_) => {
+                Body::Coming
+            }
+        }
     }
 
     /// Bytes taken from the client so far, framing too.

@@ -42,7 +42,7 @@ fn backends(plan: &Plan, cores: usize) -> Backends {
 
 /// A core counts a failure and posts it.
 fn fail(backends: &Backends, outcomes: &Outcomes, backend: BackendId) {
-    backends.load.rows(0, POOL).row(backend).count(false);
+    backends.load.rows(0, POOL).row(backend).failed();
     outcomes.failed(POOL, backend, backends.load.totals(POOL, backend));
 }
 

@@ -86,7 +86,7 @@ impl Verdicts {
     }
 
     fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: u64) {
-        self.pools[pool.index()].failed[backend.index()] = totals.failed;
+        self.pools[pool.index()].failed[backend.index()] = totals.with_late().failed;
         self.pools[pool.index()].standing.failed(backend, totals, now);
         self.carry_out(pool, now);
     }

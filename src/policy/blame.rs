@@ -1,32 +1,135 @@
 //! Whether the end of a try counts for its backend, against it, or not at all.
 //!
-//! Clients that leave never count, nor does a kept connection that the backend was just closing:
-//! neither says anything about the backend. What it answers counts by its status alone; an answer
-//! that we do not take for its form counts neither way, as a client brings one about at will by
-//! asking for the one path that has it.
+//! Nothing that a client does or leaves undone counts against a backend: not that it leaves, nor
+//! that its body is late, too long or missing, nor that it asks for the one path whose answer we do
+//! not take for its form. A kept connection that the backend was just closing says nothing either.
+//!
+//! A client can also ask for the one path that takes for ever, as often as it likes, and all those
+//! requests then fail in one moment. So what fails after a long wait is `Late`: it is a sign of
+//! what the backend is now only if that has answered nobody since it was asked.
 
 use super::retry::Outcome;
-use crate::http::fault::{Cause, Failure};
+use crate::http::fault::Cause;
 use crate::plan::Statuses;
 
-/// How a try counts: true = the backend did well; none = it says nothing. `had_all_the_time` where
-/// it was the only one to be waited for until the exchange was late.
+/// What waited so long before it failed, in milliseconds, says little of the present moment,
+/// whichever way it failed: behind a backend that is a gateway itself a slow path is a 504, behind
+/// one that ends its workers it is a reset.
+const LONG_MS: u64 = 1_000;
+
+/// How a try counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The backend did well.
+    Well,
+    /// It failed just now.
+    Failed,
+    /// It failed, which counts for less where it has answered others since it was asked.
+    Late,
+    /// The try says nothing about it.
+    Nothing,
+}
+
+/// What a try waited for when it ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// How long, in milliseconds, since the head of the request was sent, or since the try began.
+    pub(crate) ms: u64,
+    pub(crate) body: Body,
+    /// Whether nobody but this backend was waited for since the exchange began.
+    pub(crate) had_all_the_time: bool,
+}
+
+/// What a backend has got of the request's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// All of it, or there is none, or nothing was asked of the client yet.
+    #[default]
+    Whole,
+    /// As much as it took.
+    Untaken,
+    /// As much as the client has sent.
+    Coming,
+}
+
+/// Whose doing a cause is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// The client's or our own, or a coincidence.
+    NotItsOwn,
+    /// The backend let nobody connect.
+    Refusal,
+    /// The backend ended the connection before it had answered: perhaps it wanted no more of a
+    /// body.
+    Cut,
+    /// The backend did nothing, as long as it was waited for.
+    Silence,
+    /// All of an exchange took too long, of which the backend's part may be little.
+    Lateness,
+}
+
+/// How a try counts that ended so, after this wait.
 #[inline]
-pub(crate) fn blame(outcome: Outcome, failures: &Statuses, had_all_the_time: bool) -> Option<bool> {
+pub(crate) fn blame(outcome: Outcome, failures: &Statuses, wait: Wait) -> Verdict {
     match outcome {
-        Outcome::Status(status) => Some(!failures.contains(status)),
-        Outcome::Fault(fault) if fault.cause == Cause::Deadline => {
-            had_all_the_time.then_some(false)
-        }
-        Outcome::Fault(fault) => is_failure(fault.cause).then_some(false),
+        Outcome::Status(status) if !failures.contains(status) => Verdict::Well,
+        Outcome::Status(_) => just_now(wait),
+        Outcome::Fault(fault) => blame_for(fault.cause, wait),
     }
 }
 
 #[cold]
-fn is_failure(cause: Cause) -> bool {
-    match cause.failure() {
-        Some(Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Answer) => true,
-        Some(Failure::Stale | Failure::NotTaken | Failure::Ours) | None => false,
+fn blame_for(cause: Cause, wait: Wait) -> Verdict {
+    match (doing(cause), wait.body) {
+        (Doing::NotItsOwn, _) | (Doing::Silence, Body::Coming) => Verdict::Nothing,
+        (Doing::Refusal, _) | (Doing::Cut, Body::Whole) => just_now(wait),
+        (Doing::Cut, Body::Untaken | Body::Coming)
+        | (Doing::Silence, Body::Whole | Body::Untaken) => Verdict::Late,
+        (Doing::Lateness, Body::Whole) if wait.had_all_the_time => Verdict::Late,
+        (Doing::Lateness, _) => Verdict::Nothing,
+    }
+}
+
+fn just_now(wait: Wait) -> Verdict {
+    if wait.ms < LONG_MS { Verdict::Failed } else { Verdict::Late }
+}
+
+/// The table: a new cause says here whose doing it is.
+fn doing(cause: Cause) -> Doing {
+    match cause {
+        // What the client did or left undone.
+        Cause::BadRequest
+        | Cause::MethodRefused
+        | Cause::RequestTimeout
+        | Cause::LengthRequired
+        | Cause::BodyTooLarge
+        | Cause::UriTooLong
+        | Cause::ExpectationFailed
+        | Cause::Misdirected
+        | Cause::Limited
+        | Cause::HeadTooLarge
+        | Cause::NotImplemented
+        | Cause::VersionRefused
+        | Cause::ClientAbort
+        | Cause::ClientTimeout => Doing::NotItsOwn,
+        // What we decided, or had too little of.
+        Cause::Denied
+        | Cause::NoRoute
+        | Cause::Internal
+        | Cause::Loop
+        | Cause::NoBackend
+        | Cause::QueueFull
+        | Cause::QueueTimeout
+        | Cause::Overloaded
+        | Cause::ShuttingDown => Doing::NotItsOwn,
+        // A sound backend gives such an answer to whoever asks for the right path.
+        Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Doing::NotItsOwn,
+        // It closed the connection when it was used again (RFC 9112 §9.3.1).
+        Cause::BackendStale => Doing::NotItsOwn,
+        Cause::ConnectFailed | Cause::NameNotResolved | Cause::BackendTls => Doing::Refusal,
+        Cause::BackendReset | Cause::BackendProtocol | Cause::ResponseIncomplete => Doing::Cut,
+        Cause::ConnectTimeout | Cause::ResponseTimeout => Doing::Silence,
+        Cause::Deadline => Doing::Lateness,
     }
 }
 
@@ -35,62 +138,97 @@ mod tests {
     use super::*;
     use crate::plan::Passive;
 
+    use Body::{Coming, Untaken, Whole};
+    use Verdict::{Failed, Late, Nothing, Well};
+
+    /// What is said of an outcome after a wait of this kind, short and long.
     #[track_caller]
-    fn check(outcome: Outcome, expected: Option<bool>) {
-        assert_eq!(blame(outcome, &Passive::default().statuses, false), expected, "{outcome:?}");
+    fn check(outcome: Outcome, body: Body, had_all_the_time: bool, expected: [Verdict; 2]) {
+        let said = [LONG_MS - 1, LONG_MS].map(|ms| {
+            let wait = Wait { ms, body, had_all_the_time };
+            blame(outcome, &Passive::default().statuses, wait)
+        });
+        assert_eq!(said, expected, "{outcome:?} {body:?} {had_all_the_time}");
     }
 
     #[test]
     fn an_answer_counts_by_its_status() {
-        for status in [101, 200, 304, 404, 429, 500, 501, 505, 600, 999] {
-            check(Outcome::Status(status), Some(true));
-        }
-        for status in [502, 503, 504] {
-            check(Outcome::Status(status), Some(false));
-        }
-    }
-
-    #[test]
-    fn what_the_backend_failed_to_do_counts_against_it() {
-        for cause in [
-            Cause::ConnectFailed,
-            Cause::ConnectTimeout,
-            Cause::BackendReset,
-            Cause::BackendProtocol,
-            Cause::ResponseTimeout,
-        ] {
-            check(Outcome::Fault(cause.into()), Some(false));
+        for body in [Whole, Untaken, Coming] {
+            for status in [101, 200, 304, 404, 429, 500, 501, 505, 600, 999] {
+                check(Outcome::Status(status), body, false, [Well, Well]);
+            }
+            for status in [502, 503, 504] {
+                check(Outcome::Status(status), body, false, [Failed, Late]);
+            }
         }
     }
 
-    /// Else one bad path takes out all backends, one after the other.
+    /// All causes in their order. A row each: with the whole request at the backend, with as much
+    /// as it took, and with as much as the client has sent; each after a short and a long wait.
+    #[rustfmt::skip]
+    const TABLE: &[(Cause, [[Verdict; 2]; 3])] = {
+        const NOBODY: [[Verdict; 2]; 3] = [[Nothing; 2]; 3];
+        const REFUSES: [[Verdict; 2]; 3] = [[Failed, Late]; 3];
+        const CUTS: [[Verdict; 2]; 3] = [[Failed, Late], [Late; 2], [Late; 2]];
+        const SILENT: [[Verdict; 2]; 3] = [[Late; 2], [Late; 2], [Nothing; 2]];
+        &[
+            (Cause::BadRequest, NOBODY),
+            (Cause::Denied, NOBODY),
+            (Cause::NoRoute, NOBODY),
+            (Cause::MethodRefused, NOBODY),
+            (Cause::RequestTimeout, NOBODY),
+            (Cause::LengthRequired, NOBODY),
+            (Cause::BodyTooLarge, NOBODY),
+            (Cause::UriTooLong, NOBODY),
+            (Cause::ExpectationFailed, NOBODY),
+            (Cause::Misdirected, NOBODY),
+            (Cause::Limited, NOBODY),
+            (Cause::HeadTooLarge, NOBODY),
+            (Cause::Internal, NOBODY),
+            (Cause::NotImplemented, NOBODY),
+            (Cause::Loop, NOBODY),
+            (Cause::ConnectFailed, REFUSES),
+            (Cause::NameNotResolved, REFUSES),
+            (Cause::BackendTls, REFUSES),
+            (Cause::BackendReset, CUTS),
+            (Cause::BackendStale, NOBODY),
+            (Cause::BackendProtocol, CUTS),
+            (Cause::ResponseRefused, NOBODY),
+            (Cause::ResponseHeadTooLarge, NOBODY),
+            (Cause::NoBackend, NOBODY),
+            (Cause::QueueFull, NOBODY),
+            (Cause::QueueTimeout, NOBODY),
+            (Cause::Overloaded, NOBODY),
+            (Cause::ShuttingDown, NOBODY),
+            (Cause::ConnectTimeout, SILENT),
+            (Cause::ResponseTimeout, SILENT),
+            // Unless nobody else was waited for, which is tried apart.
+            (Cause::Deadline, NOBODY),
+            (Cause::VersionRefused, NOBODY),
+            (Cause::ClientAbort, NOBODY),
+            (Cause::ClientTimeout, NOBODY),
+            (Cause::ResponseIncomplete, CUTS),
+        ]
+    };
+
     #[test]
-    fn an_answer_that_is_not_taken_for_its_form_says_nothing() {
-        for cause in [Cause::ResponseRefused, Cause::ResponseHeadTooLarge] {
-            check(Outcome::Fault(cause.into()), None);
+    fn a_fault_counts_by_whose_doing_it_is() {
+        for (place, (cause, expected)) in TABLE.iter().enumerate() {
+            assert_eq!(*cause as usize, place, "{cause:?} is missing, or not in its place");
+            for (body, expected) in [Whole, Untaken, Coming].into_iter().zip(*expected) {
+                check(Outcome::Fault((*cause).into()), body, false, expected);
+                if *cause != Cause::Deadline {
+                    check(Outcome::Fault((*cause).into()), body, true, expected);
+                }
+            }
         }
     }
 
     #[test]
     fn who_had_all_the_time_of_an_exchange_is_to_blame_that_it_is_late() {
         let late = Outcome::Fault(Cause::Deadline.into());
-        assert_eq!(blame(late, &Passive::default().statuses, true), Some(false));
-        let left = Outcome::Fault(Cause::ClientAbort.into());
-        assert_eq!(blame(left, &Passive::default().statuses, true), None);
-    }
-
-    #[test]
-    fn what_a_client_did_or_a_stale_connection_says_nothing() {
-        for cause in [
-            Cause::ClientAbort,
-            Cause::ClientTimeout,
-            Cause::RequestTimeout,
-            Cause::BackendStale,
-            Cause::Deadline,
-            Cause::Overloaded,
-            Cause::ShuttingDown,
-        ] {
-            check(Outcome::Fault(cause.into()), None);
-        }
+        check(late, Whole, true, [Late; 2]);
+        check(late, Untaken, true, [Nothing; 2]);
+        check(late, Coming, true, [Nothing; 2]);
     }
 }

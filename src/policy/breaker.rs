@@ -51,24 +51,26 @@ impl Breaker {
     }
 
     /// Notes what the totals have more than the last time. What is in the window, where that is
-    /// enough to open.
+    /// enough to open. What is late counts here as well: a share of requests says how many are not
+    /// served, not what the backend is now.
     pub(crate) fn failed(
         &mut self,
         plan: &plan::Breaker,
         totals: Totals,
         now: u64,
     ) -> Option<Totals> {
+        let totals = totals.with_late();
         if self.state != State::Closed {
             self.window.see(totals);
             return None;
         }
         let width = u64::try_from(plan.window.as_millis()).unwrap_or(u64::MAX) / BUCKETS;
-        let Totals { ok, failed } = self.window.observe(width.max(1), totals, now);
+        let Totals { ok, failed, .. } = self.window.observe(width.max(1), totals, now);
         let requests = ok + failed;
         let is_enough = requests >= u64::from(plan.requests_min)
             && u128::from(failed) * 1_000_000
                 >= u128::from(plan.error_ratio.0) * u128::from(requests);
-        (failed > 0 && is_enough).then_some(Totals { ok, failed })
+        (failed > 0 && is_enough).then_some(Totals { ok, failed, late: 0 })
     }
 
     /// Opens it: each time in a row twice as long.
@@ -158,6 +160,7 @@ impl Window {
         self.buckets.iter().fold(Totals::default(), |sum, bucket| Totals {
             ok: sum.ok + bucket.ok,
             failed: sum.failed + bucket.failed,
+            ..sum
         })
     }
 
@@ -205,7 +208,7 @@ mod tests {
             totals.failed += failed;
             last = breaker.failed(&plan, totals, *now);
         }
-        let expected = expected.map(|(ok, failed)| Totals { ok, failed });
+        let expected = expected.map(|(ok, failed)| Totals { ok, failed, late: 0 });
         assert_eq!(last, expected, "{percent} % of {requests_min}: {requests:?}");
     }
 
@@ -223,7 +226,7 @@ mod tests {
     #[test]
     fn totals_that_come_late_count_nothing_twice() {
         let (plan, mut breaker) = (plan(50, 20), Breaker::new(0));
-        let mut failed = |failed| breaker.failed(&plan, Totals { ok: 0, failed }, 10);
+        let mut failed = |failed| breaker.failed(&plan, Totals { failed, ..Totals::default() }, 10);
         assert_eq!([failed(10), failed(1), failed(19)], [None; 3]);
         assert!(failed(20).is_some());
     }
@@ -277,7 +280,7 @@ mod tests {
     fn who_closes_begins_with_an_empty_window() {
         let plan = plan::Breaker { successes: 1, ..plan(50, 20) };
         let (mut breaker, mut rng) = (Breaker::new(0), Rng::seeded(9));
-        let totals = |ok, failed| Totals { ok, failed };
+        let totals = |ok, failed| Totals { ok, failed, late: 0 };
         assert!(breaker.failed(&plan, totals(0, 20), 1_000).is_some());
         breaker.open(&plan, 1_000, &mut rng);
         // Those under way when it opened.

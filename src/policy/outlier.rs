@@ -2,7 +2,8 @@
 //!
 //! One `Outlier` for each backend, which counts, and knows how long it stays out; whether it may be
 //! left out at all depends on the others and is decided in `standing`. A row is over all cores:
-//! it lasts while the merged count of successes has not moved. It returns by one trial.
+//! it lasts while the merged count of successes has not moved. What fails so late that the backend
+//! has answered others since belongs to no row (`blame`). It returns by one trial.
 
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Outlier {
             return None;
         }
         self.seen = totals.failed;
-        let begins = Totals { ok: totals.ok, failed: totals.failed.saturating_sub(1) };
+        let begins = Totals { failed: totals.failed.saturating_sub(1), ..totals };
         let before = self.before.filter(|before| before.ok == totals.ok).unwrap_or(begins);
         self.before = Some(before);
         let length = totals.failed.saturating_sub(before.failed);
@@ -119,9 +120,9 @@ mod tests {
     use super::*;
     use crate::plan::Share;
 
-    /// What the totals say after each of these: `x` a failure and `o` a success that are told of
-    /// one by one, `(…)` several before anybody looks. How many are in a row after each failure
-    /// that is one too many, and `-` after the others.
+    /// What the totals say after each of these: `x` a failure, `l` one that is late and `o` a
+    /// success that are told of one by one, `(…)` several before anybody looks. How many are in a
+    /// row after each failure that is one too many, and `-` after the others.
     #[track_caller]
     fn check(failures_max: u16, requests: &str, expected: &str) {
         let passive = Passive { failures_max, ..Passive::default() };
@@ -131,6 +132,7 @@ mod tests {
             match request {
                 'o' => totals.ok += 1,
                 'x' => totals.failed += 1,
+                'l' => totals.late += 1,
                 '(' => is_looking = false,
                 _ => is_looking = true,
             }
@@ -155,6 +157,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_late_belongs_to_no_row_and_ends_none() {
+        check(3, "llllllllllll", "------------");
+        check(3, "xlxlllx", "------3");
+        check(3, "(llll)x(ll)xx", "----3");
+        check(1, "lllx", "---1");
+    }
+
+    #[test]
     fn nought_is_off() {
         check(0, "xxxx", "----");
     }
@@ -171,7 +181,7 @@ mod tests {
     #[test]
     fn totals_that_come_late_are_passed_over() {
         let (passive, mut outlier) = (Passive::default(), Outlier::new(0));
-        let mut failed = |ok, failed| outlier.failed(&passive, Totals { ok, failed });
+        let mut failed = |ok, failed| outlier.failed(&passive, Totals { ok, failed, late: 0 });
         assert_eq!([failed(9, 1), failed(9, 3), failed(8, 2)], [None, Some(3), None]);
         assert_eq!(failed(9, 4), Some(4));
     }
@@ -212,7 +222,7 @@ mod tests {
     fn who_returns_begins_a_new_row() {
         let passive = Passive::default();
         let mut outlier = Outlier::new(0);
-        let totals = |failed| Totals { ok: 0, failed };
+        let totals = |failed| Totals { failed, ..Totals::default() };
         assert_eq!(outlier.failed(&passive, totals(3)), None, "one row is not known of three");
         assert_eq!(outlier.failed(&passive, totals(5)), Some(3));
         outlier.eject(&passive, 0, &mut Rng::seeded(1));

@@ -24,6 +24,8 @@ pub(crate) struct Row {
     failed: AtomicU64,
     times: AtomicU64,
     in_flight: AtomicU32,
+    /// When a request last succeeded, in milliseconds as far as they fit; 0 = never.
+    ok_at: AtomicU32,
 }
 
 impl Row {
@@ -39,11 +41,18 @@ impl Row {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
-    /// Counts how a request ended; one whose client left is not counted.
+    /// Counts a request that succeeded now, in milliseconds of the one clock of all cores; one
+    /// whose client left is not counted.
     #[inline]
-    pub(crate) fn count(&self, is_ok: bool) {
-        let cell = if is_ok { &self.ok } else { &self.failed };
-        cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+    #[allow(clippy::cast_possible_truncation)] // they go round
+    pub(crate) fn succeeded(&self, now: u64) {
+        self.ok.store(self.ok.load(Relaxed).wrapping_add(1), Relaxed);
+        self.ok_at.store((now as u32).max(1), Relaxed);
+    }
+
+    /// Counts a request that failed.
+    pub(crate) fn failed(&self) {
+        self.failed.store(self.failed.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// Publishes what this worker knows of the backend's times, packed as the algorithm likes.
@@ -58,8 +67,13 @@ impl Row {
         self.in_flight.load(Relaxed)
     }
 
-    fn totals(&self) -> Totals {
-        Totals { ok: self.ok.load(Relaxed), failed: self.failed.load(Relaxed) }
+    /// How long ago a request last succeeded; `u32::MAX` = never, or seven weeks ago.
+    #[allow(clippy::cast_possible_truncation)] // they go round
+    fn since_ok(&self, now: u64) -> u32 {
+        match self.ok_at.load(Relaxed) {
+            0 => u32::MAX,
+            at => (now as u32).wrapping_sub(at),
+        }
     }
 }
 
@@ -92,6 +106,9 @@ pub(crate) struct Load(Arc<[Pool]>);
 struct Pool {
     backends: u16,
     workers: Box<[Rows]>,
+    /// Failures of each backend that say nothing of what it is now. All workers write them, but
+    /// seldom: there is no room in a row.
+    late: Box<[AtomicU64]>,
 }
 
 impl Load {
@@ -100,6 +117,7 @@ impl Load {
         let pool = |count| Pool {
             backends: u16::try_from(count).unwrap_or(u16::MAX),
             workers: (0..workers).map(|_| Rows::new(count)).collect(),
+            late: (0..count).map(|_| AtomicU64::new(0)).collect(),
         };
         Load(backends.map(pool).collect())
     }
@@ -132,17 +150,38 @@ impl Load {
 
     /// How the requests of a backend ended, over all workers.
     pub(crate) fn totals(&self, pool: PoolId, backend: BackendId) -> Totals {
-        let rows = self.0[pool.index()].workers.iter().map(|rows| rows.row(backend).totals());
-        rows.fold(Totals::default(), |sum, row| Totals {
-            ok: sum.ok.wrapping_add(row.ok),
-            failed: sum.failed.wrapping_add(row.failed),
+        let pool = &self.0[pool.index()];
+        let late = pool.late[backend.index()].load(Relaxed);
+        let rows = pool.workers.iter().map(|rows| rows.row(backend));
+        rows.fold(Totals { late, ..Totals::default() }, |sum, row| Totals {
+            ok: sum.ok.wrapping_add(row.ok.load(Relaxed)),
+            failed: sum.failed.wrapping_add(row.failed.load(Relaxed)),
+            late: sum.late,
         })
+    }
+
+    /// Whether any worker saw a request succeed later than `since`, both in milliseconds.
+    pub(crate) fn has_succeeded_since(
+        &self,
+        pool: PoolId,
+        backend: BackendId,
+        since: u64,
+        now: u64,
+    ) -> bool {
+        let ago = u32::try_from(now.saturating_sub(since)).unwrap_or(u32::MAX);
+        let mut workers = self.0[pool.index()].workers.iter();
+        workers.any(|rows| rows.row(backend).since_ok(now) < ago)
+    }
+
+    /// Counts a failure that says nothing of what the backend is now.
+    pub(crate) fn failed_late(&self, pool: PoolId, backend: BackendId) {
+        self.0[pool.index()].late[backend.index()].fetch_add(1, Relaxed);
     }
 
     /// The requests of a pool that have ended. It reads every row: ask rarely.
     pub(crate) fn requests(&self, pool: PoolId) -> u64 {
         let of = |backend| {
-            let totals = self.totals(pool, backend);
+            let totals = self.totals(pool, backend).with_late();
             totals.ok.wrapping_add(totals.failed)
         };
         let backends = (0..self.0[pool.index()].backends).map(BackendId);
@@ -174,20 +213,47 @@ mod tests {
             let rows = load.rows(worker, POOL);
             for _ in 0..=worker {
                 rows.row(BACKEND).begin();
-                rows.row(BACKEND).count(true);
+                rows.row(BACKEND).succeeded(1);
             }
-            rows.row(BackendId(0)).count(false);
+            rows.row(BackendId(0)).failed();
             rows.row(BACKEND).publish_times(worker as u64);
         }
         load.rows(2, POOL).row(BACKEND).end();
         assert_eq!(load.in_flight_of_others(0, POOL, BACKEND), 2 + 2);
         assert_eq!(load.in_flight_of_others(2, POOL, BACKEND), 1 + 2);
         assert_eq!(load.rows(2, POOL).row(BACKEND).in_flight(), 2);
-        assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 6, failed: 0 });
-        assert_eq!(load.totals(POOL, BackendId(0)), Totals { ok: 0, failed: 3 });
+        assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 6, ..Totals::default() });
+        assert_eq!(load.totals(POOL, BackendId(0)), Totals { failed: 3, ..Totals::default() });
         assert_eq!(load.requests(POOL), 9);
         assert_eq!(load.requests(PoolId(0)), 0);
         assert_eq!(load.times_of_others(1, POOL, BACKEND).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn any_worker_knows_of_a_success_since_whatever_the_clock() {
+        for begin in [1, 1_000, (1 << 32) - 50, 1 << 40] {
+            let load = Load::new(3, [2, 5].into_iter());
+            let since =
+                |since, now| load.has_succeeded_since(POOL, BACKEND, begin + since, begin + now);
+            assert!(!since(0, 900), "nothing has ever succeeded");
+            load.rows(1, POOL).row(BACKEND).succeeded(begin + 100);
+            load.rows(2, POOL).row(BackendId(1)).succeeded(begin + 300);
+            assert!(since(99, 100) && since(99, 900) && since(0, 900));
+            assert!(!since(100, 900) && !since(101, 101) && !since(200, 900), "{begin}");
+            load.rows(2, POOL).row(BACKEND).succeeded(begin + 201);
+            assert!(since(200, 900));
+        }
+    }
+
+    #[test]
+    fn what_is_late_is_counted_apart() {
+        let load = Load::new(2, [2, 5].into_iter());
+        load.rows(0, POOL).row(BACKEND).failed();
+        load.failed_late(POOL, BACKEND);
+        load.failed_late(POOL, BACKEND);
+        assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 0, failed: 1, late: 2 });
+        assert_eq!(load.totals(POOL, BackendId(0)), Totals::default());
+        assert_eq!(load.requests(POOL), 3);
     }
 
     #[test]

@@ -49,6 +49,7 @@ mod sticky;
 mod trials;
 
 mod aborts;
+mod blame;
 mod failure;
 mod faults;
 mod limits;

@@ -114,7 +114,7 @@ impl Standing {
                 self.try_the_ejected(now);
             }
         }
-        if let Some(Totals { ok, failed }) = window
+        if let Some(Totals { ok, failed, .. }) = window
             && self.may_open(id)
         {
             let cause = Cause::Ratio { failed, requests: ok + failed };

@@ -33,7 +33,8 @@ fn id(letter: char) -> BackendId {
 }
 
 impl Stage {
-    /// Plays words: `a:xxo` requests of `a` that fail or succeed, told one by one; `a:+-` probes;
+    /// Plays words: `a:xxo` requests of `a` that fail or succeed, told one by one, `l` one that
+    /// fails late; `a:+-` probes;
     /// `a:tf` trials that succeed or fail; `a:!?` its name gives no address any more, and one
     /// again; `5s` or `5ms` passes.
     fn play(&mut self, words: &str) -> &mut Stage {
@@ -58,6 +59,7 @@ impl Stage {
         match step {
             'o' => totals.ok += 1,
             'x' => totals.failed += 1,
+            'l' => totals.late += 1,
             '+' => self.standing.probed(backend, Ok(()), self.now),
             '-' => self.standing.probed(backend, Err(ProbeFault::Timeout), self.now),
             't' => self.standing.tried(backend, true, self.now),
@@ -65,7 +67,7 @@ impl Stage {
             '!' | '?' => self.standing.addressed(backend, step == '?'),
             _ => panic!("{step}"),
         }
-        if step == 'x' {
+        if matches!(step, 'x' | 'l') {
             self.standing.failed(backend, *totals, self.now);
         }
         self.standing.check_invariants();
@@ -406,7 +408,7 @@ fn an_unknown_backend_changes_nothing() {
     let mut stage = stage(1, |_| ());
     let unknown = BackendId(1);
     stage.standing.probed(unknown, Err(ProbeFault::Reset), 1);
-    stage.standing.failed(unknown, Totals { ok: 0, failed: 9 }, 1);
+    stage.standing.failed(unknown, Totals { failed: 9, ..Totals::default() }, 1);
     stage.standing.tried(unknown, false, 1);
     stage.standing.addressed(unknown, false);
     assert_eq!(stage.standing.interval(unknown), Duration::MAX);

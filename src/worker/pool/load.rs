@@ -5,7 +5,7 @@
 
 use super::PoolView;
 use crate::base::ids::BackendId;
-use crate::policy::balance::Sample;
+use crate::policy::{balance::Sample, blame::Verdict};
 use crate::shared::trials::Trial;
 
 impl PoolView {
@@ -46,13 +46,45 @@ impl PoolView {
         }
     }
 
-    /// Counts how a backend has done, and posts what may change who is asked.
+    /// Counts how a backend has done that was asked at `asked_at`, and posts what may change who
+    /// is asked; both times in coarse milliseconds. Whether it did well; none where the try says
+    /// nothing of what the backend is now: then a trial is undecided.
     #[inline]
-    pub(crate) fn settle(&self, id: BackendId, ok: bool, trial: Option<Trial>) {
-        self.rows.row(id).count(ok);
+    pub(crate) fn settle(
+        &self,
+        id: BackendId,
+        verdict: Verdict,
+        trial: Option<Trial>,
+        (asked_at, now): (u64, u64),
+    ) -> Option<bool> {
+        let ok = match verdict {
+            Verdict::Well => true,
+            Verdict::Failed => false,
+            Verdict::Late if !self.has_done_well_since(id, asked_at, now) => false,
+            Verdict::Late | Verdict::Nothing => return None,
+        };
+        if ok {
+            self.rows.row(id).succeeded(now);
+        } else {
+            self.rows.row(id).failed();
+        }
         if !ok || trial.is_some() {
             self.post(id, ok, trial);
         }
+        Some(ok)
+    }
+
+    /// Whether the backend has answered anybody since then; if so, the failure of one that was
+    /// asked before counts as late, which only a breaker looks at.
+    #[cold]
+    fn has_done_well_since(&self, id: BackendId, asked_at: u64, now: u64) -> bool {
+        let load = &self.backends.load;
+        let has = load.has_succeeded_since(self.id, id, asked_at, now);
+        if has {
+            load.failed_late(self.id, id);
+            self.post(id, false, None);
+        }
+        has
     }
 
     #[cold]

@@ -1,0 +1,203 @@
+//! Plays of blame: nothing that a client does or leaves undone counts against a backend.
+//!
+//! In each a client brings about as many failures at once as would take a backend out many times
+//! over, and both backends go on answering. What counts against whom is held by the table of
+//! `policy/blame.rs`; who really hangs is left out in `failure` and `trials`.
+
+use std::time::Duration;
+
+use crate::{
+    backend::{Script, plays},
+    client::Client,
+    pace::ms,
+    scripts::ok,
+    stage::{Driver, Setting, Stage, eventually, settled},
+};
+
+on_both_drivers!(
+    ; at a pace:
+    a_slow_path_ejects_nobody_who_answers_others,
+    a_slow_path_ejects_nobody_whichever_way_it_ends,
+    a_client_that_waits_for_a_continue_ejects_nobody,
+    a_slow_upload_ejects_nobody,
+    a_wait_in_line_ejects_nobody,
+);
+
+/// Requests of one client at once: four times as many as eject.
+const MANY: usize = 12;
+
+/// What a backend does to `/slow`, whose body it reads.
+#[derive(Clone, Copy)]
+enum Slow {
+    /// Nothing.
+    Nothing,
+    /// Resets the connection after that long.
+    Resets(Duration),
+    /// Answers 504 after that long, as a gateway does.
+    Gives(Duration),
+}
+
+/// Answers everything but `/slow` with its name.
+fn answers_others(name: &'static str, slow: Slow) -> Script {
+    plays(move |visit| {
+        loop {
+            let (head, framing) = visit.head()?;
+            if !head.start.contains("/slow") {
+                visit.rest_of(head, framing)?;
+                visit.send(ok(name))?;
+                continue;
+            }
+            match slow {
+                Slow::Nothing => return visit.drain(),
+                Slow::Resets(wait) => {
+                    visit.pause(wait)?;
+                    visit.reset();
+                    return Ok(());
+                }
+                Slow::Gives(wait) => {
+                    visit.rest_of(head, framing)?;
+                    visit.pause(wait)?;
+                    visit.send("HTTP/1.1 504 Late\r\nContent-Length: 0\r\n\r\n")?;
+                }
+            }
+        }
+    })
+}
+
+/// Two backends; three failures in a row eject for good.
+fn two(driver: Driver, slow: Slow) -> Setting {
+    Stage::on(driver)
+        .pool("passive = { max-failures = 3, max-ejected = 1.0, eject = \"60s\" }")
+        .backend(answers_others("a", slow))
+        .backend(answers_others("b", slow))
+}
+
+/// Sends this many times at once, each time on a new connection.
+fn many(stage: &Stage, request: &str) -> Vec<Client> {
+    let begin = || {
+        let mut client = stage.connect();
+        client.send(request);
+        client
+    };
+    (0..MANY).map(|_| begin()).collect()
+}
+
+/// An honest client asks one after another until all the others have this status.
+#[track_caller]
+fn until_all_have(stage: &Stage, others: Vec<Client>, status: u16) {
+    let mut honest = stage.connect();
+    for mut other in others {
+        other.wire().wait_at_most(Duration::from_millis(5));
+        let _ = eventually(
+            "its answer",
+            || {
+                assert_eq!(honest.get("/").status, 200);
+                other.response_head("GET").map(|head| head.status)
+            },
+            |answer| *answer == Ok(status),
+        );
+    }
+}
+
+/// Fails unless both answer, also once the health thread has decided.
+#[track_caller]
+fn expect_both(stage: &Stage) {
+    let mut client = stage.connect();
+    let mut round = || -> String {
+        let mut names: Vec<_> = (0..8).map(|_| client.get("/").text().to_owned()).collect();
+        names.sort_unstable();
+        names.concat()
+    };
+    assert_eq!(settled(&mut round), "aaaabbbb");
+}
+
+/// Requests for a slow path, without a body, and with one that is held and sent at once.
+const SLOW: [&str; 3] = [
+    "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nxy",
+    "PUT /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n",
+];
+
+fn a_slow_path_ejects_nobody_who_answers_others(driver: Driver, slower: u32) {
+    for (request, key) in SLOW
+        .into_iter()
+        .flat_map(|request| ["response", "request"].into_iter().map(move |key| (request, key)))
+    {
+        let time = ms(Duration::from_millis(300) * slower);
+        let stage = two(driver, Slow::Nothing)
+            .cores(2)
+            .pool(&format!("timeouts = {{ {key} = {time} }}"))
+            .start();
+        until_all_have(&stage, many(&stage, request), 504);
+        expect_both(&stage);
+    }
+}
+
+fn a_slow_path_ejects_nobody_whichever_way_it_ends(driver: Driver, slower: u32) {
+    let time = Duration::from_millis(1_300) * slower;
+    for (slow, status) in [(Slow::Resets(time), 502), (Slow::Gives(time), 504)] {
+        let stage = two(driver, slow).start();
+        until_all_have(&stage, many(&stage, SLOW[0]), status);
+        expect_both(&stage);
+    }
+}
+
+/// It was told to go ahead by nobody; but a client need not wait for that for ever (RFC 9110
+/// §10.1.1), and one that means harm does.
+fn a_client_that_waits_for_a_continue_ejects_nobody(driver: Driver, slower: u32) {
+    let time = ms(Duration::from_millis(300) * slower);
+    let stage = two(driver, Slow::Nothing)
+        .listener(&format!("timeouts = {{ client-body = {time} }}"))
+        .start();
+    let request =
+        "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    for mut client in many(&stage, request) {
+        assert!(matches!(client.response().status, 408 | 504));
+    }
+    expect_both(&stage);
+}
+
+/// The time of a try ends while its client still sends.
+fn a_slow_upload_ejects_nobody(driver: Driver, slower: u32) {
+    let time = ms(Duration::from_millis(300) * slower);
+    let request = "PUT /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx";
+    for pool in
+        [format!("retry = {{ per-try = {time} }}"), format!("timeouts = {{ request = {time} }}")]
+    {
+        let stage = two(driver, Slow::Nothing).pool(&pool).start();
+        for mut client in many(&stage, request) {
+            assert!(matches!(client.response().status, 408 | 504));
+        }
+        expect_both(&stage);
+    }
+}
+
+/// The time of a request is nearly over when its turn comes.
+fn a_wait_in_line_ejects_nobody(driver: Driver, slower: u32) {
+    let time = ms(Duration::from_millis(600) * slower);
+    let busy = Duration::from_millis(500) * slower;
+    let stage = Stage::on(driver)
+        .pool("passive = { max-failures = 1, max-ejected = 1.0, eject = \"60s\" }")
+        .pool(&format!("timeouts = {{ request = {time} }}"))
+        .pool("queue = { size = 20, timeout = \"10s\" }")
+        .each("max-in-flight = 2")
+        .backend(answers_after(busy, "a"))
+        .backend(answers_after(busy, "b"))
+        .start();
+    let clients = many(&stage, "GET /busy HTTP/1.1\r\nHost: a\r\n\r\n");
+    let statuses: Vec<u16> = clients.into_iter().map(|mut one| one.response().status).collect();
+    assert!(statuses.contains(&504) && statuses.contains(&200), "{statuses:?}");
+    expect_both(&stage);
+}
+
+/// Answers `/busy` after a while, all else at once.
+fn answers_after(wait: Duration, name: &'static str) -> Script {
+    plays(move |visit| {
+        loop {
+            if visit.request()?.target() == "/busy" {
+                visit.pause(wait)?;
+            }
+            visit.send(ok(name))?;
+        }
+    })
+}
