@@ -65,7 +65,7 @@ impl Prober {
         for (pool_id, pool) in (0..).map(PoolId).zip(&plan.pools) {
             let Some(health) = &pool.health else { continue };
             for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
-                let probe = Probe::of(health, backend)
+                let probe = Probe::of(health, backend, plan.limits.heads())
                     .map_err(|why| format!("pool \"{}\": {why}", pool.name))?;
                 intervals.push(health.interval);
                 targets.push(Target {

@@ -1,5 +1,7 @@
 //! The limits of the whole process, each with the reason for its number.
 
+use crate::http::parse::HeadLimits;
+
 /// The limits of the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -19,6 +21,17 @@ pub struct Limits {
     pub body_rate_min: u64,
     /// Bytes of a request body (413); 0 = no limit.
     pub body_bytes_max: u64,
+}
+
+impl Limits {
+    /// Those of heads, of clients and backends alike.
+    pub(crate) fn heads(&self) -> HeadLimits {
+        HeadLimits {
+            head_bytes_max: self.head_bytes_max as usize,
+            line_bytes_max: self.line_bytes_max as usize,
+            fields_max: usize::from(self.fields_max),
+        }
+    }
 }
 
 impl Default for Limits {

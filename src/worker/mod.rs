@@ -122,11 +122,7 @@ impl Worker {
             buffers: Buffers::new(BUFFERS_KEPT),
             pipes: Pipes::default(),
             counters,
-            head_limits: HeadLimits {
-                head_bytes_max: limits.head_bytes_max as usize,
-                line_bytes_max: limits.line_bytes_max as usize,
-                fields_max: usize::from(limits.fields_max),
-            },
+            head_limits: limits.heads(),
             pseudonym,
             connections,
             listener_connections,

@@ -1,54 +1,43 @@
 //! A probe that asks: a GET, and what is expected of the answer (RFC 9110 §9.3.1).
 //!
-//! Head and request are monoio-http's. Its decoder is not for strangers: it reads whatever comes
-//! until a head is whole, and mistakes some. Here it is given at most `HEAD_MAX` bytes of a
-//! connection that serves one answer, so a mistake makes a verdict and nothing else. Bodies are
-//! ours: its decoder would hold whole chunks and refuse legal ones.
+//! The answer is read by what reads answers for clients: the same parser with the same limits, the
+//! same rules of framing, the same decoder of bodies. So a backend is up only if a client would get
+//! such an answer. The request is written by monoio-http.
 
-use std::{
-    os::fd::AsRawFd,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::os::fd::AsRawFd;
 
-use bytes::BytesMut;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    header::{CONNECTION, HOST, USER_AGENT},
 };
 use memchr::memmem;
 use monoio::{
     io::{AsyncReadRent, Splitable, sink::SinkExt},
     net::{TcpStream, tcp::TcpOwnedReadHalf},
 };
-use monoio_codec::{Decoded, Decoder};
-use monoio_http::{
-    common::response::ResponseHead,
-    h1::{
-        codec::{decoder::ResponseHeadDecoder, encoder::GenericEncoder},
-        payload::Payload,
-    },
-};
+use monoio_http::h1::{codec::encoder::GenericEncoder, payload::Payload};
 
 use super::Limits;
 use crate::http::{
-    chunks::{Chunks, Step},
-    grammar::digits,
+    fault::Cause,
+    framing::{self, BodyLength},
+    head::{self, ResponseHead},
     headers::Headers,
-    parse::HeadLimits,
+    parse::{self, HeadLimits, Parse},
 };
-use crate::net::io::{ended_by, sleep};
+use crate::net::{
+    buffer::{Buffer, Buffers},
+    io::{ended_by, sleep},
+};
 use crate::plan::{Backend, HttpProbe, Statuses};
 use crate::policy::health::ProbeFault;
-
-/// Bytes of the answer's head. It also keeps the decoder from longer names, on which it panics.
-const HEAD_MAX: usize = 64 * 1024;
+use crate::proto::h1::Incoming;
 
 /// Bytes of the answer's body that are looked at.
 const BODY_MAX: usize = 64 * 1024;
 
-/// What may stand behind a body's last chunk; of no interest.
-const TRAILERS: HeadLimits =
-    HeadLimits { head_bytes_max: PIECE, line_bytes_max: PIECE, fields_max: 100 };
+/// Heads of interim answers that may come before the answer, as of any other.
+const INTERIM_MAX: usize = 32;
 
 /// Bytes of one read.
 const PIECE: usize = 16 * 1024;
@@ -57,16 +46,21 @@ const PIECE: usize = 16 * 1024;
 pub(in crate::health) struct Ask {
     target: Uri,
     fields: HeaderMap,
+    limits: HeadLimits,
     statuses: Statuses,
     body: Option<String>,
 }
 
 impl Ask {
-    /// Of one backend.
+    /// Of one backend, whose heads have these limits.
     ///
     /// # Errors
     /// A sentence, where what is configured cannot be sent.
-    pub(super) fn new(probe: &HttpProbe, backend: &Backend) -> Result<Ask, String> {
+    pub(super) fn new(
+        probe: &HttpProbe,
+        backend: &Backend,
+        limits: HeadLimits,
+    ) -> Result<Ask, String> {
         let target = Uri::try_from(&probe.path)
             .map_err(|error| format!("a probe cannot ask for {:?}: {error}", probe.path))?;
         let host = probe.host.clone().unwrap_or_else(|| backend.authority());
@@ -79,7 +73,8 @@ impl Ask {
         }
         fields.insert(HOST, field_value(&host)?);
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
-        Ok(Ask { target, fields, statuses: probe.statuses.clone(), body: probe.body.clone() })
+        let (statuses, body) = (probe.statuses.clone(), probe.body.clone());
+        Ok(Ask { target, fields, limits, statuses, body })
     }
 
     fn request(&self) -> Request<Payload> {
@@ -97,35 +92,37 @@ fn field_value(value: &str) -> Result<HeaderValue, String> {
         .map_err(|error| format!("a probe cannot send the value {value:?}: {error}"))
 }
 
-/// Asks on a new connection; none where the thread ended meanwhile.
+/// Asks on a new connection; none where the thread ended meanwhile, or there is no memory.
 pub(super) async fn judge(
     ask: &Ask,
     stream: TcpStream,
     limits: Limits<'_>,
 ) -> Option<Result<(), ProbeFault>> {
+    let buffer = Buffers::new(0).take().ok()?;
     let end = async {
         limits.ending.or(sleep(limits.time)).await;
     };
     let fd = stream.as_raw_fd();
-    match ended_by(end, fd, exchange(ask, stream)).await {
+    match ended_by(end, fd, exchange(ask, stream, buffer)).await {
         Some(verdict) => Some(verdict),
         None if limits.ending.is_raised() => None,
         None => Some(Err(ProbeFault::Timeout)),
     }
 }
 
-async fn exchange(ask: &Ask, stream: TcpStream) -> Result<(), ProbeFault> {
+async fn exchange(ask: &Ask, stream: TcpStream, buffer: Buffer) -> Result<(), ProbeFault> {
     let (reading, writing) = stream.into_split();
     let mut encoder = GenericEncoder::new(writing);
     encoder.send_and_flush(ask.request()).await.map_err(|_| ProbeFault::Reset)?;
-    let mut answer = Answer { reading, raw: BytesMut::new() };
-    let head = answer.head().await?;
-    let status = head.status.as_u16();
-    if !ask.statuses.contains(status) {
-        return Err(ProbeFault::Status(status));
+    let mut answer = Answer { reading, buffer, limits: ask.limits };
+    let mut head = answer.head().await?;
+    if !ask.statuses.contains(head.status) {
+        return Err(ProbeFault::Status(head.status));
     }
+    let length =
+        framing::response(head::Method::Get, &mut head).map_err(|_| ProbeFault::Protocol)?;
     match &ask.body {
-        Some(text) => answer.expect_in_body(&head, text.as_bytes()).await,
+        Some(text) => answer.expect_in_body(length, text.as_bytes()).await,
         None => Ok(()),
     }
 }
@@ -133,115 +130,76 @@ async fn exchange(ask: &Ask, stream: TcpStream) -> Result<(), ProbeFault> {
 /// What comes back, and what has come and was not looked at.
 struct Answer {
     reading: TcpOwnedReadHalf,
-    raw: BytesMut,
+    buffer: Buffer,
+    limits: HeadLimits,
 }
 
 impl Answer {
-    /// The first head that is not interim (RFC 9110 §15.2).
+    /// The first head that is not interim (RFC 9110 §15.2). Behind a 101 none follows.
     async fn head(&mut self) -> Result<ResponseHead, ProbeFault> {
+        let mut head = ResponseHead::default();
+        for _ in 0..=INTERIM_MAX {
+            self.next_head(&mut head).await?;
+            if !matches!(head.status, 100 | 102..=199) {
+                return Ok(head);
+            }
+        }
+        Err(ProbeFault::Protocol)
+    }
+
+    async fn next_head(&mut self, head: &mut ResponseHead) -> Result<(), ProbeFault> {
         loop {
-            // It has `unwrap`s. None is known to be reached below `HEAD_MAX`, and one that is must
-            // not end the thread.
-            let decode = || ResponseHeadDecoder.decode(&mut self.raw);
-            let decoded = catch_unwind(AssertUnwindSafe(decode));
-            match decoded.map_err(|_| ProbeFault::Protocol)? {
-                Ok(Decoded::Some(head)) if is_interim(head.status) => continue,
-                Ok(Decoded::Some(head)) => return Ok(head),
-                Ok(Decoded::Insufficient | Decoded::InsufficientAtLeast(_)) => {}
-                Err(_) => return Err(ProbeFault::Protocol),
+            if !self.buffer.is_empty() {
+                let parsed = parse::response(self.buffer.bytes(), &self.limits, head);
+                if let Parse::Done { used } = parsed.map_err(|_| ProbeFault::Protocol)? {
+                    self.buffer.consume(used);
+                    return Ok(());
+                }
             }
-            let room = HEAD_MAX.saturating_sub(self.raw.len());
-            if room == 0 {
-                return Err(ProbeFault::Protocol);
-            }
-            if self.more(room).await? == 0 {
+            if self.more().await? == 0 {
                 return Err(ProbeFault::Reset);
             }
         }
     }
 
     /// Reads until the text is seen, or there can be none any more.
-    async fn expect_in_body(&mut self, head: &ResponseHead, text: &[u8]) -> Result<(), ProbeFault> {
-        let mut framing = Framing::of(head)?;
-        let mut seen = Vec::new();
+    async fn expect_in_body(&mut self, length: BodyLength, text: &[u8]) -> Result<(), ProbeFault> {
+        let mut body = Incoming::of_response(length, self.limits);
+        let (mut seen, mut trailers) = (Vec::new(), Headers::default());
         loop {
             // A text may begin in one piece and end in the next.
             let from = seen.len().saturating_sub(text.len());
-            let is_over = framing.take(&self.raw, &mut seen)?;
-            self.raw.clear();
+            let piece = body.next(&mut self.buffer, &mut trailers);
+            let piece = piece.map_err(|_| ProbeFault::Protocol)?;
+            seen.extend_from_slice(self.buffer.bytes().get(..piece.body).unwrap_or_default());
+            self.buffer.consume(piece.consumed);
             seen.truncate(BODY_MAX);
             if memmem::find(seen.get(from..).unwrap_or_default(), text).is_some() {
                 return Ok(());
             }
-            if is_over || seen.len() >= BODY_MAX {
+            if piece.ended || seen.len() >= BODY_MAX {
                 return Err(ProbeFault::Body);
             }
-            if self.more(PIECE).await? == 0 {
-                let is_whole = matches!(framing, Framing::UntilClose);
-                return Err(if is_whole { ProbeFault::Body } else { ProbeFault::Reset });
+            if self.more().await? == 0 {
+                let whole = body.end_of_stream(Cause::ResponseIncomplete).is_ok();
+                return Err(if whole { ProbeFault::Body } else { ProbeFault::Reset });
             }
         }
     }
 
     /// Reads what comes next; 0 = nothing will.
-    async fn more(&mut self, room: usize) -> Result<usize, ProbeFault> {
-        let piece = BytesMut::with_capacity(room.min(PIECE));
-        let (result, piece) = self.reading.read(piece).await;
-        self.raw.extend_from_slice(&piece);
-        result.map_err(|_| ProbeFault::Reset)
-    }
-}
-
-/// Whether another head follows. Behind a 101 none does.
-fn is_interim(status: StatusCode) -> bool {
-    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// How long a body is (RFC 9112 §6.3), as far as a verdict needs it.
-enum Framing {
-    Left(u64),
-    Chunked(Box<Chunks>),
-    UntilClose,
-}
-
-impl Framing {
-    fn of(head: &ResponseHead) -> Result<Framing, ProbeFault> {
-        if head.headers.contains_key(TRANSFER_ENCODING) {
-            return Ok(Framing::Chunked(Box::new(Chunks::of_response(TRAILERS))));
+    async fn more(&mut self) -> Result<usize, ProbeFault> {
+        self.buffer.rewind();
+        let room = self.buffer.room_len().min(PIECE);
+        if room == 0 {
+            return Err(ProbeFault::Protocol);
         }
-        let Some(length) = head.headers.get(CONTENT_LENGTH) else {
-            return Ok(Framing::UntilClose);
-        };
-        digits(length.as_bytes()).map(Framing::Left).ok_or(ProbeFault::Protocol)
-    }
-
-    /// Adds to `body` what of these bytes belongs to it; whether it is over.
-    fn take(&mut self, mut raw: &[u8], body: &mut Vec<u8>) -> Result<bool, ProbeFault> {
-        match self {
-            Framing::UntilClose => body.extend_from_slice(raw),
-            Framing::Left(left) => {
-                let count = raw.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                body.extend_from_slice(raw.get(..count).unwrap_or_default());
-                *left -= count as u64;
-                return Ok(*left == 0);
-            }
-            Framing::Chunked(chunks) => {
-                let mut trailers = Headers::default();
-                loop {
-                    let step = chunks.step(raw, &mut trailers);
-                    let count = match step.map_err(|_| ProbeFault::Protocol)? {
-                        Step::More => return Ok(false),
-                        Step::End(_) => return Ok(true),
-                        Step::Skip(count) => count,
-                        Step::Body(count) => {
-                            body.extend_from_slice(raw.get(..count).unwrap_or_default());
-                            count
-                        }
-                    };
-                    raw = raw.get(count..).unwrap_or_default();
-                }
-            }
+        let (result, piece) = self.reading.read(Vec::with_capacity(room)).await;
+        let count = result.map_err(|_| ProbeFault::Reset)?;
+        for (to, from) in self.buffer.room().iter_mut().zip(&piece) {
+            *to = *from;
         }
-        Ok(false)
+        self.buffer.filled(piece.len().min(count));
+        Ok(count)
     }
 }

@@ -13,6 +13,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use monoio::net::TcpStream;
 
 use self::http::Ask;
+use crate::http::parse::HeadLimits;
 use crate::net::{clock::precise, io as net_io, signal::Signal};
 use crate::plan::{self, Backend, Health};
 use crate::policy::{connect, health::ProbeFault};
@@ -31,14 +32,20 @@ pub(super) struct Limits<'a> {
 }
 
 impl Probe {
-    /// A backend's.
+    /// A backend's, for heads with these limits.
     ///
     /// # Errors
     /// A sentence, where what is configured cannot be sent.
-    pub(super) fn of(health: &Health, backend: &Backend) -> Result<Probe, String> {
+    pub(super) fn of(
+        health: &Health,
+        backend: &Backend,
+        limits: HeadLimits,
+    ) -> Result<Probe, String> {
         match &health.probe {
             plan::Probe::Tcp => Ok(Probe::Tcp),
-            plan::Probe::Http(probe) => Ok(Probe::Http(Box::new(Ask::new(probe, backend)?))),
+            plan::Probe::Http(probe) => {
+                Ok(Probe::Http(Box::new(Ask::new(probe, backend, limits)?)))
+            }
         }
     }
 

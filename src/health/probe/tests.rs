@@ -57,9 +57,13 @@ fn backend(
     (address, serving, what)
 }
 
+fn limits() -> HeadLimits {
+    plan::Limits::default().heads()
+}
+
 fn of(probe: &HttpProbe, address: SocketAddr) -> Probe {
     let backend = Backend::new(address.to_string(), Address::Socket(address));
-    Probe::Http(Box::new(Ask::new(probe, &backend).unwrap()))
+    Probe::Http(Box::new(Ask::new(probe, &backend, limits()).unwrap()))
 }
 
 #[track_caller]
@@ -129,14 +133,21 @@ fn what_is_no_answer_is_a_fault_and_never_a_panic() {
     check("SSH-2.0-OpenSSH_9.6\r\n\r\n", Then::Waits, Err(ProbeFault::Protocol));
     check("HTTP/1.1 20 OK\r\n\r\n", Then::Waits, Err(ProbeFault::Protocol));
     check("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Then::Waits, Err(ProbeFault::Protocol));
-    // The decoder panics on a name of 64 KiB, and it is not given any.
-    for length in [65_000, 65_600, 200_000] {
+    // The limits of any other answer: 32 KiB, 100 fields.
+    for (length, expected) in [
+        (30_000, Ok(())),
+        (33_000, Err(ProbeFault::Protocol)),
+        (200_000, Err(ProbeFault::Protocol)),
+    ] {
         let name = "n".repeat(length);
-        let answer = format!("HTTP/1.1 200 OK\r\n{name}: value\r\n\r\n");
-        let whole = answer.len() <= 64 * 1024;
-        let expected = if whole { Ok(()) } else { Err(ProbeFault::Protocol) };
-        check(answer, Then::Waits, expected);
+        check(format!("HTTP/1.1 200 OK\r\n{name}: value\r\n\r\n"), Then::Waits, expected);
     }
+    for (count, expected) in [(100, Ok(())), (101, Err(ProbeFault::Protocol))] {
+        let fields = "N: value\r\n".repeat(count);
+        check(format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Then::Waits, expected);
+    }
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(40);
+    check(format!("{interim}HTTP/1.1 200 OK\r\n\r\n"), Then::Waits, Err(ProbeFault::Protocol));
     for byte in (0..=255_u8).filter(|byte| !matches!(byte, b'\n' | b'\r')).step_by(7) {
         let line = [b"HTTP/1.1 200 OK\r\nn", &[byte][..], b"n: v", &[byte], b"v\r\n\r\n"].concat();
         on_both_drivers(|| async {
@@ -146,6 +157,28 @@ fn what_is_no_answer_is_a_fault_and_never_a_panic() {
             assert!(matches!(found, Some(Ok(()) | Err(ProbeFault::Protocol))), "{byte}: {found:?}");
             serving.join().unwrap();
         });
+    }
+}
+
+/// Clients would be told 502.
+#[test]
+fn an_answer_that_no_client_would_get_is_a_fault() {
+    for fields in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: gzip",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: +5",
+        "Content-Length: 99999999999999999999",
+        "A: b\n  folded",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nready");
+        check(&answer, Then::Waits, Err(ProbeFault::Protocol));
+        check_body(&[answer.as_bytes()], Then::Waits, Err(ProbeFault::Protocol));
+        let refused = answer.replace("200 OK", "503 No");
+        let found =
+            if fields.contains("folded") { ProbeFault::Protocol } else { ProbeFault::Status(503) };
+        check(refused, Then::Waits, Err(found));
     }
 }
 
@@ -212,10 +245,10 @@ fn it_asks_as_configured_and_closes() {
         serving.join().unwrap();
     });
     let backend = Backend::new("b".into(), Address::Name { host: "app.test".into(), port: 81 });
-    assert!(Ask::new(&HttpProbe::default(), &backend).is_ok());
+    assert!(Ask::new(&HttpProbe::default(), &backend, limits()).is_ok());
     for path in ["/`", "/ü\u{7f}"] {
         let probe = HttpProbe { path: path.into(), ..HttpProbe::default() };
-        assert!(Ask::new(&probe, &backend).is_err(), "{path}");
+        assert!(Ask::new(&probe, &backend, limits()).is_err(), "{path}");
     }
 }
 
