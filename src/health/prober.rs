@@ -2,7 +2,7 @@
 //!
 //! When one is due is decided in `policy::probes`, what follows from it in `policy::standing`.
 //! Pools that have the same backend probe it each for themselves: what they expect may differ, and
-//! so may what they do with it.
+//! so may what they do with it. Where the probes of a pool begin late, people are told.
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -16,6 +16,11 @@ use crate::policy::{
     resolve,
 };
 use crate::shared::inbox::Found;
+
+/// Probes of a pool are late if one begins so long after it was due, or its interval if that is
+/// longer; told of at most once in `LATE_AGAIN_MS`.
+const LATE_MS: u64 = 1_000;
+const LATE_AGAIN_MS: u64 = 60_000;
 
 /// A probe that has ended.
 pub(super) struct Ended {
@@ -31,6 +36,16 @@ pub(super) struct Prober {
     probes: Probes,
     targets: Vec<Target>,
     news: Rc<News>,
+    /// When each pool's probes are told to be late again, in milliseconds.
+    late_again: Vec<u64>,
+    late: Vec<Late>,
+}
+
+/// A pool whose probes begin late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) pool: PoolId,
+    pub(super) late_ms: u64,
 }
 
 /// Who is probed, and how.
@@ -41,6 +56,7 @@ struct Target {
     addresses: Rc<[SocketAddr]>,
     /// The port that is probed, where it is not the backend's.
     port: Option<u16>,
+    interval: Duration,
     time: Duration,
 }
 
@@ -61,28 +77,29 @@ impl Prober {
     /// A sentence, where what is configured cannot be sent.
     pub(super) fn new(plan: &Plan, seed: u64, now: u64) -> Result<Prober, String> {
         let mut targets = Vec::new();
-        let mut intervals = Vec::new();
         for (pool_id, pool) in (0..).map(PoolId).zip(&plan.pools) {
             let Some(health) = &pool.health else { continue };
             for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
                 let probe = Probe::of(health, backend, plan.limits.heads())
                     .map_err(|why| format!("pool \"{}\": {why}", pool.name))?;
-                intervals.push(health.interval);
                 targets.push(Target {
                     pool: pool_id,
                     backend: id,
                     probe: Rc::new(probe),
                     addresses: at(&resolve::known(&backend.address), health.port),
                     port: health.port,
+                    interval: health.interval,
                     time: health.timeout,
                 });
             }
         }
-        let mut probes = Probes::new(intervals.into_iter(), seed);
+        let backends = targets.iter().map(|target| (target.pool.index(), target.interval));
+        let mut probes = Probes::new(backends, seed);
         for (place, target) in targets.iter().enumerate() {
             probes.want(place, !target.addresses.is_empty(), now);
         }
-        Ok(Prober { probes, targets, news: Rc::default() })
+        let late_again = vec![0; plan.pools.len()];
+        Ok(Prober { probes, targets, news: Rc::default(), late_again, late: Vec::new() })
     }
 
     /// Backends have moved.
@@ -101,11 +118,29 @@ impl Prober {
     pub(super) fn begin(&mut self, now: u64) -> Option<u64> {
         loop {
             match self.probes.next(now) {
-                Next::Probe(place) => self.probe(place),
+                Next::Probe { place, late_ms } => {
+                    self.note_late(place, late_ms, now);
+                    self.probe(place);
+                }
                 Next::At(due) => return Some(due),
                 Next::Nothing => return None,
             }
         }
+    }
+
+    fn note_late(&mut self, place: usize, late_ms: u64, now: u64) {
+        let Some(target) = self.targets.get(place) else { return };
+        let interval = u64::try_from(target.interval.as_millis()).unwrap_or(u64::MAX);
+        let Some(again) = self.late_again.get_mut(target.pool.index()) else { return };
+        if late_ms >= interval.max(LATE_MS) && now >= *again {
+            *again = now + LATE_AGAIN_MS;
+            self.late.push(Late { pool: target.pool, late_ms });
+        }
+    }
+
+    /// The pools whose probes are late, since this was asked.
+    pub(super) fn late(&mut self) -> impl Iterator<Item = Late> {
+        self.late.drain(..)
     }
 
     fn probe(&self, place: usize) {

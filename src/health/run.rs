@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Job, prober::Prober, verdicts::Verdicts};
+use super::{
+    Job,
+    prober::{Late, Prober},
+    verdicts::Verdicts,
+};
 use crate::base::rng::Rng;
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
+use crate::observe::events::Event;
 use crate::shared::inbox::Message;
 
 /// How long the end waits for probes to notice it, in steps.
@@ -45,7 +50,11 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
             }
             prober.rest(&ended, verdicts.interval(pool, backend), now);
         }
-        let due = [verdicts.turn(now), prober.begin(now)].into_iter().flatten().min();
+        let probes_due = prober.begin(now);
+        for Late { pool, late_ms } in prober.late() {
+            verdicts.say(Event::ProbesLate(pool, late_ms));
+        }
+        let due = [verdicts.turn(now), probes_due].into_iter().flatten().min();
         let rung = match due {
             Some(due) => news.come.or(bell.rung_within(millis(due.saturating_sub(now)))).await,
             None => news.come.or(bell.rung()).await,

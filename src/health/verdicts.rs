@@ -169,6 +169,13 @@ impl Verdicts {
         }
     }
 
+    /// People are to be told this, too, by the next `turn`.
+    pub(super) fn say(&mut self, event: Event) {
+        if self.untold.len() < UNTOLD_MAX {
+            self.untold.push_back(event);
+        }
+    }
+
     /// Hands on what people are to be told; false where not all of it could be.
     fn tell(&mut self) -> bool {
         while let Some(event) = self.untold.pop_front() {

@@ -54,7 +54,7 @@ impl Digest {
                 }
                 return Some(event);
             }
-            Event::Tried(_) => return Some(event),
+            Event::Tried(_) | Event::ProbesLate(..) => return Some(event),
             Event::End => return None,
             Event::Unreachable(pool, backend, _) | Event::Reachable(pool, backend) => {
                 (pool, backend)

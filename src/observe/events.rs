@@ -34,6 +34,9 @@ pub(crate) enum Event {
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
+    /// A probe of this pool began so many milliseconds after it was due; the health thread says so
+    /// rarely.
+    ProbesLate(PoolId, u64),
     /// A try gave no answer that was taken.
     Tried(Tried),
     /// No core tells anything any more.

@@ -4,7 +4,9 @@
 //! spread over a short while, and then at their interval from the start of one probe to that of the
 //! next, a little sooner or later each time so that many backends do not stay in step. Two probes
 //! of a backend never overlap; where too many are under way, those due wait in the order in which
-//! they fell due.
+//! they fell due. No pool can take all the places: it waits while it has as many under way as there
+//! are places left, leaves one to each pool that has none, and goes behind those that have fewer.
+//! So backends that do not answer delay the probes of their own pool.
 
 use std::time::Duration;
 
@@ -14,20 +16,25 @@ use crate::base::rng::Rng;
 /// gets an address, is to be looked at soon.
 const SPREAD_MS: u64 = 1_000;
 
-/// Probes under way at once. While backends answer within 10 ms, 64 probe 6,400 a second. Where a
-/// thousand all time out after 2 s, a round takes half a minute instead of their interval, which is
-/// the price of the bound: each probe holds a descriptor and about 24 KiB, and a burst of connects
-/// is itself a load.
-pub(crate) const UNDER_WAY_MAX: usize = 64;
+/// Probes under way at once; a pool alone has half of them, two have a third each, and so on.
+/// While backends answer within 10 ms, 64 probe 6,400 a second. Where a thousand of a pool all time
+/// out after 2 s, its round takes half a minute instead of their interval, which is the price of
+/// the bound: each probe holds a descriptor and about 24 KiB, and a burst of connects is itself a
+/// load.
+pub(crate) const UNDER_WAY_MAX: usize = 128;
 
 /// The backends that are probed, each known by its place.
 pub(crate) struct Probes {
     all: Vec<Probed>,
     under_way: usize,
+    /// Of each pool.
+    under_way_of: Vec<usize>,
     chance: Rng,
 }
 
 struct Probed {
+    /// Its pool's place in `under_way_of`.
+    pool: usize,
     spread_ms: u64,
     state: State,
     /// Whether it is to be probed: it has an address.
@@ -46,8 +53,8 @@ enum State {
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// This backend's probe begins now.
-    Probe(usize),
+    /// The probe of the backend at this place begins now, so many milliseconds after it was due.
+    Probe { place: usize, late_ms: u64 },
     /// Nothing before then.
     At(u64),
     /// Nothing, until a probe has ended or a backend is to be probed.
@@ -55,14 +62,18 @@ pub(crate) enum Next {
 }
 
 impl Probes {
-    /// Backends with these intervals; none is probed yet.
-    pub(crate) fn new(intervals: impl Iterator<Item = Duration>, seed: u64) -> Probes {
-        let probed = |interval: Duration| Probed {
+    /// Backends of pools, counted from 0, with these intervals; none is probed yet.
+    pub(crate) fn new(backends: impl Iterator<Item = (usize, Duration)>, seed: u64) -> Probes {
+        let probed = |(pool, interval): (usize, Duration)| Probed {
+            pool,
             spread_ms: millis(interval).min(SPREAD_MS),
             state: State::Resting,
             wanted: false,
         };
-        Probes { all: intervals.map(probed).collect(), under_way: 0, chance: Rng::seeded(seed) }
+        let all: Vec<Probed> = backends.map(probed).collect();
+        let pools = all.iter().map(|probed| probed.pool + 1).max().unwrap_or_default();
+        let under_way_of = vec![0; pools];
+        Probes { all, under_way: 0, under_way_of, chance: Rng::seeded(seed) }
     }
 
     /// From now on a backend is to be probed, or is not.
@@ -81,33 +92,46 @@ impl Probes {
 
     /// What is to be done now. A probe that it says to begin has begun.
     pub(crate) fn next(&mut self, now: u64) -> Next {
-        if self.under_way >= UNDER_WAY_MAX {
-            return Next::Nothing;
+        let left = UNDER_WAY_MAX.saturating_sub(self.under_way);
+        let with_none = self.under_way_of.iter().filter(|of_pool| **of_pool == 0).count();
+        let may = |of_pool: usize| of_pool < left && (of_pool == 0 || with_none < left);
+        let (mut first, mut later) = (None, None);
+        for (place, probed) in self.all.iter().enumerate() {
+            let State::Due(due) = probed.state else { continue };
+            match self.under_way_of.get(probed.pool) {
+                Some(of_pool) if !may(*of_pool) => {}
+                Some(of_pool) if due <= now => {
+                    let this = (*of_pool, due, place);
+                    first = Some(first.map_or(this, |first| this.min(first)));
+                }
+                Some(_) | None => later = Some(later.map_or(due, |later| due.min(later))),
+            }
         }
-        let due = self.all.iter().enumerate().filter_map(|(place, probed)| match probed.state {
-            State::Due(due) => Some((due, place)),
-            State::Resting | State::UnderWay(_) => None,
-        });
-        let Some((due, place)) = due.min() else { return Next::Nothing };
-        if due > now {
-            return Next::At(due);
-        }
+        let Some((_, due, place)) = first else { return later.map_or(Next::Nothing, Next::At) };
         if let Some(probed) = self.all.get_mut(place) {
             probed.state = State::UnderWay(now);
+            self.count(place, |count| *count += 1);
         }
-        self.under_way += 1;
-        Next::Probe(place)
+        Next::Probe { place, late_ms: now - due }
+    }
+
+    fn count(&mut self, place: usize, change: impl Fn(&mut usize)) {
+        change(&mut self.under_way);
+        let pool = self.all.get(place).map(|probed| probed.pool);
+        if let Some(of_pool) = pool.and_then(|pool| self.under_way_of.get_mut(pool)) {
+            change(of_pool);
+        }
     }
 
     /// A backend's probe has ended; the next is due `interval` after it began.
     pub(crate) fn ended(&mut self, place: usize, interval: Duration, now: u64) {
         let Some(probed) = self.all.get_mut(place) else { return };
         let State::UnderWay(began) = probed.state else { return };
-        self.under_way -= 1;
         let interval = millis(interval);
         let jitter = u64::from(self.chance.below(as_u32(interval / 5 + 1)));
         let due = began + interval - interval / 10 + jitter;
         probed.state = if probed.wanted { State::Due(due.max(now)) } else { State::Resting };
+        self.count(place, |count| *count -= 1);
     }
 
     /// How many are under way.
@@ -129,16 +153,33 @@ fn as_u32(millis: u64) -> u32 {
 mod tests {
     use super::*;
 
-    /// Probes of these intervals that all are wanted at 0.
+    /// Probes of one pool with these intervals, that all are wanted at 0.
     fn wanted(intervals: &[u64], seed: u64) -> Probes {
-        let intervals = intervals.iter().map(|millis| Duration::from_millis(*millis));
-        let mut probes = Probes::new(intervals, seed);
+        wanted_of(&[intervals], seed)
+    }
+
+    /// The same of several pools.
+    fn wanted_of(pools: &[&[u64]], seed: u64) -> Probes {
+        let backends = pools.iter().enumerate().flat_map(|(pool, intervals)| {
+            intervals.iter().map(move |millis| (pool, Duration::from_millis(*millis)))
+        });
+        let mut probes = Probes::new(backends, seed);
         (0..probes.all.len()).for_each(|place| probes.want(place, true, 0));
         probes
     }
 
     /// Lets time pass until `end` with probes that take so long; when each began, by its place.
     fn play(probes: &mut Probes, takes: u64, interval: u64, end: u64) -> Vec<Vec<u64>> {
+        play_each(probes, |_| takes, interval, end)
+    }
+
+    /// The same with probes of which each takes as long as its pool says.
+    fn play_each(
+        probes: &mut Probes,
+        takes: impl Fn(usize) -> u64,
+        interval: u64,
+        end: u64,
+    ) -> Vec<Vec<u64>> {
         let interval = Duration::from_millis(interval);
         let mut began = vec![Vec::new(); probes.all.len()];
         let mut under_way: Vec<(u64, usize)> = Vec::new();
@@ -149,10 +190,12 @@ mod tests {
                 }
                 *ends > now
             });
-            while let Next::Probe(place) = probes.next(now) {
+            while let Next::Probe { place, late_ms } = probes.next(now) {
+                let last = began[place].last().copied().unwrap_or_default();
+                assert!(late_ms <= now - last, "it was not due before the last began");
                 assert!(under_way.iter().all(|(_, other)| *other != place), "two of {place}");
                 began[place].push(now);
-                under_way.push((now + takes, place));
+                under_way.push((now + takes(probes.all[place].pool), place));
             }
             assert_eq!(probes.under_way(), under_way.len());
             assert!(under_way.len() <= UNDER_WAY_MAX);
@@ -183,7 +226,8 @@ mod tests {
         let began = play(&mut wanted(&[5_000; 1_000], 3), 10, 5_000, 12_000);
         let rounds = began.iter().map(Vec::len);
         assert!(rounds.clone().min() >= Some(2) && rounds.max() <= Some(3));
-        // Too slow for the bound: all get their turn, and none twice before another's once.
+        // Too slow for the half that a pool has: all get their turn, and none twice before
+        // another's once.
         let began = play(&mut wanted(&[1_000; 1_000], 3), 200, 1_000, 12_000);
         let rounds = began.iter().map(Vec::len);
         assert!(rounds.clone().max() <= rounds.min().map(|least| least + 1));
@@ -196,7 +240,7 @@ mod tests {
         let began = play(&mut probes, 7, 100, 1_000);
         assert!(began[0].len() >= 9 && began[1].is_empty());
         // One that is under way is not begun again, whatever is wanted meanwhile.
-        assert_eq!(probes.next(1_100), Next::Probe(0));
+        assert!(matches!(probes.next(1_100), Next::Probe { place: 0, .. }));
         probes.want(0, false, 1_100);
         probes.want(0, true, 1_100);
         assert_eq!(probes.next(9_999), Next::Nothing);
@@ -204,6 +248,60 @@ mod tests {
         probes.ended(0, Duration::from_millis(100), 1_107);
         assert_eq!((probes.next(9_999), probes.under_way()), (Next::Nothing, 0));
         probes.want(0, true, 10_000);
-        assert!(matches!(probes.next(10_000), Next::At(10_000..10_100) | Next::Probe(0)));
+        assert!(matches!(probes.next(10_000), Next::At(10_000..10_100) | Next::Probe { .. }));
+    }
+
+    /// The longest time between two probes of a backend, of each pool.
+    fn longest(probes: &Probes, began: &[Vec<u64>]) -> Vec<u64> {
+        let mut longest = vec![0; probes.under_way_of.len()];
+        for (probed, began) in probes.all.iter().zip(began) {
+            let gaps = began.windows(2).map(|pair| pair[1] - pair[0]);
+            longest[probed.pool] = gaps.fold(longest[probed.pool], u64::max);
+        }
+        longest
+    }
+
+    /// Four hundred that time out after 2 s kept all places busy for twelve seconds.
+    #[test]
+    fn silent_backends_delay_the_probes_of_their_own_pool() {
+        let (silent, well) = ([5_000; 400], [2_500; 20]);
+        for silent_pools in [1, 2, 5, 40, 100] {
+            let count = silent.len() / silent_pools;
+            let mut pools = vec![&silent[..count]; silent_pools];
+            pools.push(&well);
+            let mut probes = wanted_of(&pools, 3);
+            let takes = |pool| if pool == silent_pools { 10 } else { 2_000 };
+            let began = play_each(&mut probes, takes, 2_500, 20_000);
+            let longest = longest(&probes, &began);
+            let well = longest.last().copied().unwrap();
+            assert!(well <= 2_800, "{silent_pools} silent pools: {longest:?}");
+            assert!(began.iter().all(|began| !began.is_empty()), "all get their turn");
+        }
+    }
+
+    #[test]
+    fn as_many_pools_as_there_are_places_and_more_all_get_their_turn() {
+        let pools = vec![&[1_000, 1_000][..]; UNDER_WAY_MAX * 2];
+        let began = play(&mut wanted_of(&pools, 3), 500, 1_000, 12_000);
+        let rounds = began.iter().map(Vec::len);
+        assert!(rounds.clone().max() <= rounds.min().map(|least| least + 2));
+    }
+
+    #[test]
+    fn it_says_how_late_a_probe_is() {
+        let mut probes = wanted(&[100; 100], 1);
+        let begun = |probes: &mut Probes, now| {
+            let mut begun = Vec::new();
+            while let Next::Probe { place, late_ms } = probes.next(now) {
+                begun.push((place, late_ms));
+            }
+            begun
+        };
+        let first = begun(&mut probes, 100);
+        assert_eq!(first.len(), UNDER_WAY_MAX / 2);
+        assert!(first.iter().all(|(_, late_ms)| *late_ms <= 100));
+        probes.ended(first[0].0, Duration::from_millis(100), 1_000);
+        let later = begun(&mut probes, 1_000);
+        assert!(matches!(later[..], [(_, 900..=1_000)]), "{later:?}");
     }
 }

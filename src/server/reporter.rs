@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
-use super::standing_lines::{say_of_backend, say_of_pool, why};
+use super::standing_lines::{say_of_backend, say_of_late_probes, say_of_pool, why};
 use crate::observe::{
     digest::Digest,
     events::{Event, Limit, Tried},
@@ -108,6 +108,10 @@ impl Lines {
             Event::Standing(pool, Change::Pool { from, to, sound, of }) => {
                 let (pool, _) = self.names(pool, BackendId(0));
                 say_of_pool(pool, (from, to), sound, of);
+            }
+            Event::ProbesLate(pool, late_ms) => {
+                let (pool, _) = self.names(pool, BackendId(0));
+                say_of_late_probes(pool, late_ms);
             }
             Event::Tried(tried) => self.say_of_try(&tried),
             Event::Unreachable(pool, backend, cause) => {

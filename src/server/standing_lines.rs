@@ -36,6 +36,12 @@ pub(super) fn say_of_pool(pool: &str, (from, to): (Mode, Mode), sound: usize, of
     }
 }
 
+/// Probes of a pool begin late.
+#[rustfmt::skip] // as the tables
+pub(super) fn say_of_late_probes(pool: &str, late_ms: u64) {
+    warn!(event = "probes_late", pool, late_ms, "probes of a pool begin late: too many of its backends do not answer, or the machine is busy");
+}
+
 /// Why, in a few words.
 pub(super) fn why(cause: Cause) -> String {
     match cause {

@@ -18,7 +18,7 @@ use std::{
 use crate::{
     addresses::free,
     backend::{Backend, Script, plays},
-    pace::ms,
+    pace::{Watch, ms},
     scripts::{answers, answers_each, ok},
     stage::{Driver, Stage, eventually},
 };
@@ -33,6 +33,7 @@ on_both_drivers!(
     all_backends_down_is_no_backend,
     probes_are_counted_nowhere,
     three_hundred_backends_are_probed_by_one_thread,
+    silent_backends_delay_nobodys_probes_but_their_own,
 );
 
 /// How probes are made, quickly enough for a play, with these further keys.
@@ -298,4 +299,32 @@ fn three_hundred_backends_are_probed_by_one_thread(driver: Driver, slower: u32) 
     let (least, most) = eventually("all are probed", || crowd.probes(), |probes| probes.0 >= 3);
     assert!(most <= least + 2, "some are probed {most} times while others are {least} times");
     assert_eq!(stage.get("/").status, 200, "and all are up");
+}
+
+/// Probes of all pools stood in one line, behind three hundred that took a second each.
+fn silent_backends_delay_nobodys_probes_but_their_own(driver: Driver, slower: u32) {
+    // Who listens and accepts nothing is silent.
+    let any = SocketAddr::from(([127, 2, 0, 1], 0));
+    let silent: Vec<_> = (0..300).map(|_| TcpListener::bind(any).unwrap()).collect();
+    let list: Vec<String> =
+        silent.iter().map(|one| format!("\"{}\"", one.local_addr().unwrap())).collect();
+    let beat = ms(Duration::from_secs(1) * slower);
+    let healthy = Switch::new(true);
+    let stage = Stage::on(driver)
+        .pool(&http(slower))
+        .backend(probed("a", &healthy, DOWN))
+        .sections(&format!(
+            "[pool.silent]\nbackends = [{}]\nhealth = {{ interval = {beat}, timeout = {beat} }}\n",
+            list.join(", ")
+        ))
+        .start();
+    let most = Duration::from_millis(1_200) * slower;
+    // As many as may be are under way by now.
+    std::thread::sleep(Duration::from_millis(1_200) * slower);
+    for (is_on, status) in [(false, 503), (true, 200), (false, 503)] {
+        let watch = Watch::start();
+        healthy.set(is_on);
+        eventually("it is noticed", || stage.get("/").status, |seen| *seen == status);
+        watch.took().expect_at_most(most);
+    }
 }

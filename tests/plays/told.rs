@@ -40,6 +40,7 @@ on_both_drivers!(
     tries_that_fail_are_told_of_where_the_log_is_to_say_that_much,
     ; at a pace:
     what_probes_find_is_told_of_once_each,
+    probes_that_begin_late_are_told_of,
 );
 
 /// A running binary, and what it has told so far.
@@ -297,6 +298,23 @@ fn what_probes_find_is_told_of_once_each(driver: Driver, slower: u32) {
         assert_eq!((&down["pool"], &down["level"]), (&"app".into(), &"WARN".into()));
         assert!(down["lasted_ms"].is_u64() && down["backend"] == backend.to_string(), "{down}");
     }
+}
+
+/// Two hundred backends that do not answer want three times the places that their pool has.
+fn probes_that_begin_late_are_told_of(driver: Driver, slower: u32) {
+    let any = SocketAddr::from(([127, 2, 0, 1], 0));
+    let silent: Vec<_> = (0..200).map(|_| TcpListener::bind(any).unwrap()).collect();
+    let list: Vec<String> =
+        silent.iter().map(|one| format!("\"{}\"", one.local_addr().unwrap())).collect();
+    let beat = ms(Duration::from_secs(1) * slower);
+    let pool = format!(
+        "backends = [{}]\nhealth = {{ interval = {beat}, timeout = {beat} }}",
+        list.join(", ")
+    );
+    let process = Process::with_pool(driver, "", &pool, "json");
+    process.expect("\"event\":\"probes_late\"", "probes_late");
+    let told = process.end();
+    assert_eq!(count(&told, "probes_late"), 1, "once a minute");
 }
 
 fn who_is_left_out_for_its_failures_is_told_of_once_each(driver: Driver) {
