@@ -155,6 +155,7 @@ impl Picks {
             *key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
         }
         let candidates = Candidates {
+            extra: &[],
             usable: &self.usable,
             weights: &self.weights,
             in_flight: &self.in_flight,

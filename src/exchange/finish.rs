@@ -60,16 +60,18 @@ pub(super) fn tried(
     let wait = Wait { ms: now.saturating_sub(asked_at), body: exchange.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let trial = trial.map(|trial| *trial);
+    let needs = pool.needs();
     if let Some(backend) = exchange.scratch.record.backend
         && let Some(ok) = pool.settle(backend, verdict, trial, (asked_at, now))
-        && pool.needs().times
+        && needs.outcomes
     {
-        let took = worker.clock.renew().saturating_sub(exchange.timed_from);
+        let since = exchange.timed_from;
+        let took = if needs.times { worker.clock.renew().saturating_sub(since) } else { 0 };
         let took = u32::try_from(took).unwrap_or(u32::MAX);
         // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
         let good = ok && !matches!(outcome, Outcome::Status(500..));
         let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
-        pool.timed(backend, sample, worker.clock.now());
+        pool.observe(backend, sample, worker.clock.now());
     }
     outcome
 }

@@ -3,6 +3,11 @@
 //! Seen from the backends: how many requests each received, and which were asked twice. The order
 //! itself is held by the tables of `policy`.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
+
 use crate::{
     backend::Script,
     client::post,
@@ -12,6 +17,8 @@ use crate::{
 
 on_both_drivers!(
     requests_go_round,
+    processes_begin_anywhere,
+    a_backend_that_fails_at_once_attracts_nobody,
     weights_are_shares,
     a_weight_of_nought_gets_nothing,
     a_refused_connection_is_retried_on_the_next_backend,
@@ -41,6 +48,41 @@ fn requests_go_round(driver: Driver) {
     let order: Vec<String> = (0..6).map(|_| client.get("/").text().to_owned()).collect();
     assert_eq!(order[..3], order[3..]);
     assert_eq!(shares(&stage, 24, 3), [10, 10, 10]);
+}
+
+/// All asked the first backend first.
+fn processes_begin_anywhere(driver: Driver) {
+    let first = || {
+        let setting = Stage::on(driver).backend(answers("a")).backend(answers("b"));
+        setting.backend(answers("c")).start().get("/").text().to_owned()
+    };
+    let firsts: Vec<String> = (0..16).map(|_| first()).collect();
+    assert!(firsts.iter().any(|name| *name != firsts[0]), "16 begin with {}", firsts[0]);
+}
+
+/// It never has anything under way, and looked like the least busy of all.
+fn a_backend_that_fails_at_once_attracts_nobody(driver: Driver) {
+    for (balance, cores) in [("least-connections", 1), ("least-connections", 2), ("random", 1)] {
+        let stage = Stage::on(driver)
+            .cores(cores)
+            .pool(&format!("balance = \"{balance}\""))
+            .backend(sends("HTTP/1.1 500 No\r\nContent-Length: 1\r\n\r\na"))
+            .backend(delays(Duration::from_millis(20), "b"))
+            .backend(delays(Duration::from_millis(20), "c"))
+            .start();
+        let failed = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = stage.connect();
+                    let statuses = (0..30).map(|_| client.get("/").status);
+                    failed.fetch_add(statuses.filter(|status| *status == 500).count(), SeqCst);
+                });
+            }
+        });
+        let failed = failed.into_inner();
+        assert!(failed <= 60, "{balance}, {cores} cores: {failed} of 240, a share would be 80");
+    }
 }
 
 fn weights_are_shares(driver: Driver) {
@@ -169,7 +211,7 @@ fn a_backend_that_comes_too_late_is_replaced(driver: Driver) {
     let stage = Stage::on(driver)
         .pool("retry = { attempts = 2, on = [\"timeout\", \"connect-failure\"] }")
         .pool("timeouts = { connect = \"300ms\", response = \"300ms\" }")
-        .backend(delays(std::time::Duration::from_secs(5), "late"))
+        .backend(delays(Duration::from_secs(5), "late"))
         .backend(answers("b"))
         .backend(Script::Unreachable)
         .backend(answers("b"))

@@ -99,6 +99,7 @@ mod tests {
 
         fn pick(&mut self, key: u64, usable: BackendSet) -> Option<u16> {
             let candidates = Candidates {
+                extra: &[],
                 usable: &usable,
                 weights: &self.weights,
                 in_flight: &self.in_flight,
@@ -174,8 +175,14 @@ mod tests {
         let mut keys = Keys::of(&[1, 1, 1], None);
         let usable = BackendSet::first(3);
         let weights = keys.weights.clone();
-        let none =
-            Candidates { usable: &usable, weights: &weights, in_flight: &[], now: 1, key: None };
+        let none = Candidates {
+            extra: &[],
+            usable: &usable,
+            weights: &weights,
+            in_flight: &[],
+            now: 1,
+            key: None,
+        };
         let picked: Vec<_> =
             (0..6).filter_map(|_| keys.balancer.pick(&none)).map(|id| id.0).collect();
         assert_eq!(picked, [0, 1, 2, 0, 1, 2]);

@@ -8,6 +8,9 @@
 //! request of two clients; and with the request that is being placed counted (HAProxy's key) none
 //! at all.
 //!
+//! A backend whose last answers failed counts as busier (`failing`): one that fails at once has
+//! never anything under way.
+//!
 //! What the other cores have under way is known up to 10 ms late, so with many cores all would run
 //! to the same least backend until they see each other there; and a search through many backends
 //! costs more than it gains. From there on it is the better of two drawn by weight.
@@ -92,7 +95,7 @@ mod tests {
     use crate::policy::balance::Weights;
 
     fn new(weights: &Weights, cores: usize) -> LeastConnections {
-        let turn = RoundRobin::new(weights, 0, cores);
+        let turn = RoundRobin::new(weights, 0, (0, cores));
         let backends = weights.each().len();
         LeastConnections::new(turn, Random::new(Rng::seeded(1)), cores, backends)
     }
@@ -105,6 +108,7 @@ mod tests {
         let mut pick = || {
             let usable = *weights.taking();
             let all = Candidates {
+                extra: &[],
                 usable: &usable,
                 weights: &weights,
                 in_flight: &in_flight,
@@ -134,8 +138,14 @@ mod tests {
         let weights = Weights::new([5, 1, 1].into_iter());
         let idle: Vec<_> = (0..3).map(|_| Cell::new(0)).collect();
         let usable = *weights.taking();
-        let all =
-            Candidates { usable: &usable, weights: &weights, in_flight: &idle, now: 1, key: None };
+        let all = Candidates {
+            extra: &[],
+            usable: &usable,
+            weights: &weights,
+            in_flight: &idle,
+            now: 1,
+            key: None,
+        };
         let mut algorithm = new(&weights, 1);
         let mut counts = [0; 3];
         (0..70).filter_map(|_| algorithm.pick(&all)).for_each(|id| counts[id.index()] += 1);

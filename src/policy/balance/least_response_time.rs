@@ -3,27 +3,20 @@
 //! A backend is known by the peak of its times to the first byte, forgotten within tens of seconds
 //! (so one that was slow once is tried again), by the share of requests that failed, and by what it
 //! has under way. A failure never looks fast: it counts as at least the pool's median; more than
-//! one in twenty raise the cost, up to elevenfold, and stand in for the load that a backend would
-//! have if it worked. One of which nothing is known is taken for the pool's median; one not heard
-//! of for long for half of it, so that it is tried and not flooded.
+//! one in twenty make a backend count as busier (`failing`). One of which nothing is known is taken
+//! for the pool's median; one not heard of for long for half of it, so that it is tried and not
+//! flooded.
 //!
 //! Each core keeps what it saw itself, publishes it packed into a word, and merges what the others
 //! have published: peaks by the highest, failures by the mean. All of it is forgotten at one pace,
 //! so a merge is as good later as it was when it was made.
 
-use super::{Candidates, Sample, draw, times::Times};
+use super::{
+    Candidates, Sample, draw,
+    failing::{self, relative_load},
+    known::Known,
+};
 use crate::base::{ids::BackendId, rng::Rng};
-
-/// How many times more a backend costs that fails always: 1 and this.
-const FAILING_COST: f32 = 10.0;
-
-/// The share of failures that costs nothing: one now and then.
-const FAILING_FREE: f32 = 0.05;
-
-/// Requests of all cores that the share of failures is taken over at most, and at least of one
-/// core: what one core sees stands for what all see, so each of many goes by fewer.
-const FAILING_OF: usize = 32;
-const FAILING_OF_MIN: usize = 2;
 
 /// Costs within this factor are the same.
 const SAME: f32 = 1.05;
@@ -38,16 +31,7 @@ const MICROS_MIN: f32 = 1.0;
 #[derive(Clone, Debug)]
 pub(crate) struct LeastResponseTime {
     rng: Rng,
-    /// What a request of this core counts for at least in the share of failures.
-    part: f32,
-    /// What this core saw itself.
-    own: Vec<Times>,
-    /// What the other cores have published, merged.
-    others: Vec<Times>,
-    /// Both.
-    all: Vec<Times>,
-    /// When a backend last came back: what is older counts no more.
-    returned: Vec<u64>,
+    known: Known,
     picture: Picture,
 }
 
@@ -66,26 +50,16 @@ struct Picture {
 
 impl LeastResponseTime {
     pub(crate) fn new(rng: Rng, cores: usize, backends: usize) -> LeastResponseTime {
-        let failing_of = (FAILING_OF / cores.max(1)).max(FAILING_OF_MIN);
-        let unknown = vec![Times::default(); backends];
         let picture =
             Picture { micros: 0.0, load: 0.0, due: 0, room: Vec::with_capacity(backends) };
-        LeastResponseTime {
-            rng,
-            part: 1.0 / failing_of as f32,
-            own: unknown.clone(),
-            others: unknown.clone(),
-            all: unknown,
-            returned: vec![0; backends],
-            picture,
-        }
+        LeastResponseTime { rng, known: Known::new(cores, backends), picture }
     }
 
     /// The better of two; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         if candidates.now >= self.picture.due {
-            self.picture.draw(&self.all, candidates);
+            self.picture.draw(&self.known, candidates);
         }
         let (first, second) = draw::two(candidates.usable, candidates.weights, &mut self.rng)?;
         let Some(second) = second else { return Some(first) };
@@ -100,16 +74,15 @@ impl LeastResponseTime {
     /// backends would win every draw it is in.
     #[inline]
     fn cost(&self, id: BackendId, candidates: &Candidates<'_>) -> f32 {
-        let (micros, failing) = match self.all.get(id.index()) {
-            Some(times) if times.is_known() => {
+        let (micros, failing) = match self.known.of(id) {
+            Some(times) => {
                 let (micros, failing) = times.at(candidates.now);
                 (micros.max(self.picture.micros / 2.0), failing)
             }
-            _ => (self.picture.micros, 0.0),
+            None => (self.picture.micros, 0.0),
         };
-        let failing = (failing - FAILING_FREE).max(0.0);
-        let load = relative_load(id, candidates) + failing * self.picture.load;
-        micros.max(MICROS_MIN) * (1.0 + load) * (1.0 + FAILING_COST * failing)
+        let load = relative_load(id, candidates);
+        micros.max(MICROS_MIN) * failing::busyness(load, failing, self.picture.load)
     }
 
     /// Notes how long a backend took.
@@ -118,69 +91,40 @@ impl LeastResponseTime {
             Sample::FirstByte(micros) => (micros as f32, false),
             Sample::Failed(micros) => ((micros as f32).max(self.picture.micros), true),
         };
-        if let Some(own) = self.own.get_mut(id.index()) {
-            own.see(micros.max(MICROS_MIN), failed, self.part, now);
-        }
-        self.join(id, now);
+        self.known.see(id, micros.max(MICROS_MIN), failed, now);
     }
 
     /// What this core itself knows of a backend, packed.
     pub(crate) fn published(&self, id: BackendId) -> u64 {
-        self.own.get(id.index()).map_or(0, Times::packed)
+        self.known.published(id)
     }
 
     /// Takes over what the other cores have published about a backend.
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
-        let returned = self.returned.get(id.index()).copied().unwrap_or_default();
-        let others = others.filter_map(|word| Times::unpacked(word, now));
-        if let Some(known) = self.others.get_mut(id.index()) {
-            *known = Times::merged(others.filter(|times| times.is_later_than(returned)), now);
-        }
-        self.join(id, now);
+        self.known.merge(id, others, now);
     }
 
-    /// A backend came back: what was known of it is of no use, here or on a core that has not asked
-    /// since and still publishes it.
+    /// A backend came back: what was known of it is of no use.
     pub(crate) fn forget(&mut self, id: BackendId, now: u64) {
-        if let Some(returned) = self.returned.get_mut(id.index()) {
-            *returned = now;
-        }
-        for times in [&mut self.own, &mut self.others, &mut self.all] {
-            if let Some(times) = times.get_mut(id.index()) {
-                *times = Times::default();
-            }
-        }
-    }
-
-    fn join(&mut self, id: BackendId, now: u64) {
-        let index = id.index();
-        let both = [self.own.get(index), self.others.get(index)].into_iter().flatten().copied();
-        if let Some(all) = self.all.get_mut(index) {
-            *all = Times::merged(both, now);
-        }
+        self.known.forget(id, now);
     }
 
     /// What holds after every step.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
-        for ((own, others), all) in self.own.iter().zip(&self.others).zip(&self.all) {
-            for times in [own, others, all] {
-                times.check_invariants();
-            }
-            assert_eq!(all.is_known(), own.is_known() || others.is_known());
-        }
+        self.known.check_invariants();
     }
 }
 
 impl Picture {
-    fn draw(&mut self, all: &[Times], candidates: &Candidates<'_>) {
+    fn draw(&mut self, known: &Known, candidates: &Candidates<'_>) {
         self.due = candidates.now + PICTURE_MS;
         self.room.clear();
         let (mut load, mut count) = (0.0, 0.0);
         for id in candidates.usable.iter() {
             load += relative_load(id, candidates);
             count += 1.0;
-            if let Some(times) = all.get(id.index()).filter(|times| times.is_known()) {
+            if let Some(times) = known.of(id) {
                 self.room.push(times.at(candidates.now).0);
             }
         }
@@ -190,13 +134,6 @@ impl Picture {
             None => 0.0,
         };
     }
-}
-
-/// What is under way at a backend, for the mean weight.
-#[inline]
-fn relative_load(id: BackendId, candidates: &Candidates<'_>) -> f32 {
-    let load = candidates.load(id);
-    load.in_flight as f32 * candidates.weights.mean() / f32::from(load.weight.max(1))
 }
 
 #[cfg(test)]
@@ -232,7 +169,8 @@ mod tests {
         fn picks(&mut self, now: u64) -> Vec<u32> {
             let usable = BackendSet::first(self.in_flight.len());
             let (weights, in_flight) = (&self.weights, &self.in_flight);
-            let candidates = Candidates { usable: &usable, weights, in_flight, now, key: None };
+            let candidates =
+                Candidates { extra: &[], usable: &usable, weights, in_flight, now, key: None };
             let mut counts = vec![0; self.in_flight.len()];
             for _ in 0..1_000 {
                 counts[self.algorithm.pick(&candidates).expect("one is usable").index()] += 1;

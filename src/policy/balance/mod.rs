@@ -2,13 +2,16 @@
 //!
 //! What all algorithms have in common is decided here, once and in this order: weight 0 takes no
 //! new traffic; backups serve only when nobody else can, and then all of them; who came back a
-//! moment ago counts for less, but not where keys decide. An algorithm is a struct with a `pick`;
-//! it sees what is left and never learns why a backend is missing. One `Balancer` belongs to one
-//! pool on one core, so a pick touches nothing that another core writes, and allocates nothing.
+//! moment ago counts for less, but not where keys decide; who fails counts as busier. An algorithm
+//! is a struct with a `pick`; it sees what is left and never learns why a backend is missing. One
+//! `Balancer` belongs to one pool on one core, so a pick touches nothing that another core writes,
+//! and allocates nothing.
 
 mod draw;
+mod failing;
 mod hash;
 pub(crate) mod key;
+mod known;
 mod least_connections;
 mod least_response_time;
 mod load;
@@ -26,6 +29,7 @@ use std::{cell::Cell, sync::Arc};
 pub(crate) use self::load::Step;
 pub(crate) use self::weights::Weights;
 use self::{
+    failing::Failing,
     hash::{Hash, Tables},
     least_connections::LeastConnections,
     least_response_time::LeastResponseTime,
@@ -48,6 +52,8 @@ pub(crate) struct Candidates<'a> {
     /// all cores when it merged, and from there on by `Step`. May be empty where `Needs` does not
     /// ask for it.
     pub(crate) in_flight: &'a [Cell<u32>],
+    /// What of them is added to each backend that fails; empty where none does, or elsewhere.
+    pub(crate) extra: &'a [u32],
     /// In coarse milliseconds, as all times here.
     pub(crate) now: u64,
     /// What `key::of` made of the request. May be none where `Needs` does not ask for it.
@@ -55,10 +61,11 @@ pub(crate) struct Candidates<'a> {
 }
 
 impl Candidates<'_> {
-    /// Requests under way at a backend.
+    /// Requests under way at a backend, and as many more as it counts for that fails.
     #[inline]
     fn in_flight(&self, id: BackendId) -> u32 {
-        self.in_flight.get(id.index()).map_or(0, Cell::get)
+        let extra = self.extra.get(id.index()).copied().unwrap_or_default();
+        self.in_flight.get(id.index()).map_or(0, Cell::get).saturating_add(extra)
     }
 
     /// The same, for its weight.
@@ -68,7 +75,7 @@ impl Candidates<'_> {
     }
 }
 
-/// How long a backend took, in microseconds.
+/// How a backend did, and how long it took in microseconds where `Needs` asks for times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sample {
     /// To the first byte of an answer that is no failure.
@@ -83,6 +90,8 @@ pub(crate) struct Needs {
     /// Requests under way at each backend, merged over the cores.
     pub(crate) in_flight: bool,
     /// `observe`, and `published` of each core merged into the others.
+    pub(crate) outcomes: bool,
+    /// How long each request took, precisely, for `observe`.
     pub(crate) times: bool,
     /// A key for each request.
     pub(crate) key: bool,
@@ -105,9 +114,11 @@ impl Needs {
         match &pool.algorithm {
             plan::Algorithm::RoundRobin => none,
             plan::Algorithm::Random | plan::Algorithm::LeastConnections => {
-                Needs { in_flight: true, ..none }
+                Needs { in_flight: true, outcomes: true, ..none }
             }
-            plan::Algorithm::LeastResponseTime => Needs { in_flight: true, times: true, ..none },
+            plan::Algorithm::LeastResponseTime => {
+                Needs { in_flight: true, outcomes: true, times: true, ..none }
+            }
             plan::Algorithm::IpHash => Needs { key: true, ..none },
             plan::Algorithm::Hash { bound, .. } => {
                 let bound = bound.is_some();
@@ -148,6 +159,8 @@ pub(crate) struct Balancer {
     has_backups: bool,
     /// None where the pool has none, or keys decide.
     slow_start: Option<Box<SlowStart>>,
+    /// None where the algorithm goes by no loads, or knows better.
+    failing: Option<Box<Failing>>,
     algorithm: Algorithm,
 }
 
@@ -169,7 +182,7 @@ impl Balancer {
         cores: usize,
     ) -> Balancer {
         let weights = Weights::of(&pool.backends);
-        let turn = RoundRobin::new(&weights, core_index, cores);
+        let turn = RoundRobin::new(&weights, prepared.seed, (core_index, cores));
         let rng = Rng::seeded(Rng::seeded(prepared.seed.wrapping_add(core_index as u64)).next());
         let by_key =
             |bound| Algorithm::Hash(Hash::new(Arc::clone(&prepared.tables), bound, turn.clone()));
@@ -187,8 +200,15 @@ impl Balancer {
             plan::Algorithm::Hash { bound, .. } => by_key(bound),
         };
         let slow_start = if Needs::of(pool).key { None } else { SlowStart::of(pool) };
+        let failing = match &algorithm {
+            Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
+                Some(Box::new(Failing::new(cores, backends)))
+            }
+            // The last knows what fails by its own means; turns and keys go by no load.
+            Algorithm::RoundRobin(_) | Algorithm::Hash(_) | Algorithm::LeastResponseTime(_) => None,
+        };
         let backups = backups(pool);
-        Balancer { backups, has_backups: !backups.is_empty(), slow_start, algorithm }
+        Balancer { backups, has_backups: !backups.is_empty(), slow_start, failing, algorithm }
     }
 
     /// The backend to ask; none where nobody may be asked.
@@ -220,6 +240,11 @@ impl Balancer {
             None => candidates.weights,
         };
         let candidates = Candidates { usable, weights, ..*candidates };
+        let extra = match &mut self.failing {
+            Some(failing) => failing.extra(&candidates),
+            None => &[],
+        };
+        let candidates = Candidates { extra, ..candidates };
         match &mut self.algorithm {
             Algorithm::RoundRobin(algorithm) => algorithm.pick(usable, weights),
             Algorithm::Random(algorithm) => algorithm.pick(&candidates),
@@ -229,25 +254,32 @@ impl Balancer {
         }
     }
 
-    /// Notes how long a backend took; nothing where `Needs` asks for no times.
+    /// Notes how a backend did; nothing where `Needs` asks for no outcomes.
     #[inline]
     pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: u64) {
+        if let Some(failing) = &mut self.failing {
+            return failing.observe(id, matches!(sample, Sample::Failed(_)), now);
+        }
         if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
             algorithm.observe(id, sample, now);
         }
     }
 
-    /// What this core itself knows of a backend's times, packed for its row; 0 = nothing.
+    /// What this core itself knows of a backend, packed for its row; 0 = nothing.
     #[inline]
     pub(crate) fn published(&self, id: BackendId) -> u64 {
-        match &self.algorithm {
-            Algorithm::LeastResponseTime(algorithm) => algorithm.published(id),
-            _ => 0,
+        match (&self.algorithm, &self.failing) {
+            (_, Some(failing)) => failing.published(id),
+            (Algorithm::LeastResponseTime(algorithm), None) => algorithm.published(id),
+            (_, None) => 0,
         }
     }
 
     /// Takes over what the other cores have published about a backend.
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+        if let Some(failing) = &mut self.failing {
+            return failing.merge(id, others, now);
+        }
         if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
             algorithm.merge(id, others, now);
         }
@@ -259,6 +291,9 @@ impl Balancer {
         if let Some(slow_start) = &mut self.slow_start {
             slow_start.begin(id, now);
         }
+        if let Some(failing) = &mut self.failing {
+            failing.forget(id, now);
+        }
         if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
             algorithm.forget(id, now);
         }
@@ -269,6 +304,9 @@ impl Balancer {
     fn check_invariants(&self) {
         if let Some(slow_start) = &self.slow_start {
             slow_start.check_invariants();
+        }
+        if let Some(failing) = &self.failing {
+            failing.check_invariants();
         }
         match &self.algorithm {
             Algorithm::RoundRobin(turn)
@@ -314,7 +352,7 @@ pub(crate) mod tests {
 
     /// Candidates of whom nothing else is known.
     pub(crate) fn plain<'a>(usable: &'a BackendSet, weights: &'a Weights) -> Candidates<'a> {
-        Candidates { usable, weights, in_flight: &[], now: 1, key: None }
+        Candidates { extra: &[], usable, weights, in_flight: &[], now: 1, key: None }
     }
 
     /// Picks once for each letter of `expected` (`a` is the first backend, `-` is nobody), with

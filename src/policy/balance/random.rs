@@ -4,7 +4,8 @@
 //! Two choices instead of one keep the fullest of n backends within ln ln n of the mean
 //! (Mitzenmacher 2001). Better is who has less under way for its weight; where both have the same
 //! the first drawn answers, so that backends at rest get their shares exactly. Unlike a search for
-//! the least of all, cores that see the same stale figures do not all run to the same backend.
+//! the least of all, cores that see the same stale figures do not all run to the same backend. One
+//! whose last answers failed counts as busier (`failing`).
 
 use super::{Candidates, draw};
 use crate::base::{ids::BackendId, rng::Rng};
@@ -44,6 +45,7 @@ mod tests {
         let in_flight: Vec<_> = in_flight.iter().copied().map(Cell::new).collect();
         let usable = *weights.taking();
         let all = Candidates {
+            extra: &[],
             usable: &usable,
             weights: &weights,
             in_flight: &in_flight,

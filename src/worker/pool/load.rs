@@ -19,7 +19,7 @@ impl PoolView {
             let own = self.rows.row(id);
             let others = load.in_flight_of_others(self.core_index, self.id, id);
             merged.set(own.in_flight().wrapping_add(others));
-            if self.needs.times {
+            if self.needs.outcomes {
                 own.publish_times(balancer.published(id));
                 balancer.merge(id, load.times_of_others(self.core_index, self.id, id), now);
             }
@@ -100,8 +100,9 @@ impl PoolView {
         }
     }
 
-    /// Notes how long a backend took, where the algorithm wants to know.
-    pub(crate) fn timed(&self, id: BackendId, sample: Sample, now: u64) {
+    /// Notes how a backend did, where the algorithm wants to know.
+    #[inline]
+    pub(crate) fn observe(&self, id: BackendId, sample: Sample, now: u64) {
         self.balancer.borrow_mut().observe(id, sample, now);
     }
 }

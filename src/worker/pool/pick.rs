@@ -164,6 +164,7 @@ impl PoolView {
     #[inline]
     fn balance(&self, usable: BackendSet, wanted: &Wanted<'_>) -> Option<BackendId> {
         let candidates = Candidates {
+            extra: &[],
             usable: &usable,
             weights: &self.weights,
             in_flight: &self.in_flight,

@@ -101,7 +101,7 @@ impl World {
         let now = self.now_ms();
         let Core { balancer, own, in_flight, .. } = &mut self.cores[core];
         let (usable, weights) = (&self.usable, &self.weights);
-        let candidates = Candidates { usable, weights, in_flight, now, key: Some(key) };
+        let candidates = Candidates { extra: &[], usable, weights, in_flight, now, key: Some(key) };
         let picked = balancer.pick(&candidates);
         balancer.check_invariants();
         let picked = picked?.index();
@@ -161,8 +161,8 @@ impl World {
         for (place, backend) in self.backends.iter().enumerate() {
             self.cores[index].in_flight[place].set(backend.in_flight);
         }
-        let times = if self.needs.times { self.backends.len() } else { 0 };
-        for place in 0..times {
+        let known = if self.needs.outcomes { self.backends.len() } else { 0 };
+        for place in 0..known {
             let others = (0..self.cores.len()).filter(|other| *other != index);
             let words: Vec<_> = others.map(|other| self.cores[other].published[place]).collect();
             let id = BackendId(u16::try_from(place).expect("few backends"));

@@ -132,8 +132,14 @@ fn no_pick_allocates() {
                     balancer.returned(id, now);
                 }
                 let key = (now % 3 > 0).then_some(now);
-                let candidates =
-                    Candidates { usable: &usable, weights: &weights, in_flight, now, key };
+                let candidates = Candidates {
+                    extra: &[],
+                    usable: &usable,
+                    weights: &weights,
+                    in_flight,
+                    now,
+                    key,
+                };
                 assert!(balancer.pick(&candidates).is_some());
                 balancer.observe(id, Sample::FirstByte(500), now);
                 let published = balancer.published(id);
@@ -333,6 +339,85 @@ fn one_that_fails_fast_is_no_black_hole() {
             world.wait(world.now + 60_000_000);
             let got = world.ask_many(2_500, gap)[0];
             assert!(got >= 250, "{cores} cores, every {gap} us: {got} of 2,500 once it works");
+        }
+    }
+}
+
+/// The same for those that go by what is under way, of which one that fails at once never has
+/// anything: one request after another and many at once, whatever it weighs. It gets less than a
+/// third of its share, and once it works again its share.
+#[test]
+fn one_that_fails_at_once_attracts_nobody_who_looks_for_the_least() {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::Random] {
+        for cores in [1, 2, 8, 64] {
+            for (weights, gap) in [
+                (&[1, 1, 1, 1, 1][..], 50_000),
+                (&[1, 1, 1, 1, 1], 200),
+                (&[1, 5, 3, 2], 50_000),
+                (&[1, 5, 3, 2], 200),
+                (&[5, 1, 1, 3], 50_000),
+                (&[5, 1, 1, 3], 200),
+                (&[1, 1], 50_000),
+                (&[1, 1], 400),
+                (&[1; 40], 100),
+            ] {
+                let mut world = world(&algorithm, weights, cores, 20_000);
+                let share = 2_500 * weights[0] / weights.iter().sum::<i32>();
+                let share = u32::try_from(share).expect("small");
+                world.ask_many(1_000, gap);
+                (world.backends[0].micros, world.backends[0].fails) = (200, true);
+                world.ask_many(500, gap);
+                let got = world.ask_many(2_500, gap)[0];
+                println!("{algorithm:?}, {cores} cores, {weights:?}, {gap} us: {got} for {share}");
+                assert!(
+                    got <= share / 3,
+                    "{weights:?}, {cores} cores, {gap} us: {got} for {share}"
+                );
+                (world.backends[0].micros, world.backends[0].fails) = (20_000, false);
+                world.wait(world.now + 60_000_000);
+                let got = world.ask_many(2_500, gap)[0];
+                assert!(got >= share * 3 / 4, "{weights:?}, {cores} cores: {got} once it works");
+            }
+        }
+    }
+}
+
+/// Where all fail alike, nobody counts as busier than another.
+#[test]
+fn where_all_fail_all_get_their_shares() {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::Random] {
+        for cores in [1, 8] {
+            let weights = [3, 1, 1, 1];
+            let mut world = world(&algorithm, &weights, cores, 20_000);
+            world.backends.iter_mut().for_each(|backend| backend.fails = true);
+            let got = world.ask_many(6_000, 1_000);
+            println!("{algorithm:?}, {cores} cores: {got:?}");
+            assert!(missed(&got, &weights).0 <= 0.25, "{algorithm:?}, {cores} cores: {got:?}");
+        }
+    }
+}
+
+/// One client sends slow paths, a dozen at once and again and again, each of which holds a place of
+/// its backend for half a minute: the requests of all others go by weight as before.
+#[test]
+fn slow_paths_of_one_client_keep_nobody_from_the_others() {
+    for algorithm in variants() {
+        for cores in [1, 8] {
+            let weights = [1, 1, 1, 1];
+            let mut world = world(&algorithm, &weights, cores, 5_000);
+            let mut got = [0; 4];
+            for _ in 0..10 {
+                world.backends.iter_mut().for_each(|backend| backend.micros = 30_000_000);
+                world.ask_many(12, 100);
+                world.backends.iter_mut().for_each(|backend| backend.micros = 5_000);
+                for (sum, more) in got.iter_mut().zip(world.ask_many(1_000, 4_000)) {
+                    *sum += more;
+                }
+            }
+            let share = missed(&got, &weights).0;
+            println!("{algorithm:?}, {cores} cores: {got:?}");
+            // Who holds more of the slow ones gets fewer of the others, which is the point.
+            assert!(share <= 0.4, "{algorithm:?}, {cores} cores: {got:?}");
         }
     }
 }
