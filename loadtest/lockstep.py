@@ -86,7 +86,7 @@ class Peers:
         return [stream for stream, got in self.got.items() if self.is_whole(got)]
 
     def forget(self):
-        """What was read, by order of connection; everything is empty again."""
+        """What was read, by connection; everything is empty again."""
         messages = list(self.got.values())
         self.got = dict.fromkeys(self.got, b"")
         return messages
@@ -123,13 +123,11 @@ class Lockstep:
             client.sendall(head)
         turns = self._until(self.backends)
         asked = self.backends.take(0)
-        self.request = self.backends.forget()[0]
+        self.backends.forget()
         for stream in asked:
             stream.sendall(self.backends.answer)
         turns += self._until(self.clients)
-        answers = self.clients.forget()
-        self.response = answers[0]
-        for answer in answers:
+        for answer in self.clients.forget():
             if not answer.startswith(b"HTTP/1.1 200 "):
                 raise RuntimeError(f"not 200: {answer[:60]!r}")
         return turns
