@@ -124,6 +124,7 @@ async fn connection(
     }
     match opened {
         Ok(backend) => {
+            backend.stream.outlasts(exchange.pool_plan().timeouts.write);
             worker.count(Counter::BackendOpened);
             worker.events.reachable(exchange.pool, id);
             Ok(backend)
@@ -182,7 +183,7 @@ async fn send(
     }
     // A backend that does not take the request may have answered it all the same: only being
     // late is final here.
-    if sent.is_err() && backend.stream.ended() == Ended::Overdue {
+    if sent.is_err() && backend.stream.write_ended() == Some(Ended::Overdue) {
         return Err(late(worker, exchange, Cause::ResponseTimeout.into()));
     }
     if held.is_some() {

@@ -13,7 +13,7 @@ use crate::http::{
     headers::Headers,
 };
 use crate::net::{
-    buffer::Buffer, clock, deadlines::Ended, io::give_way, relay::Relayed, stream::Stream,
+    buffer::Buffer, clock, deadlines::Ended, relay::Relayed, stream::Stream, turns::give_way,
 };
 use crate::observe::record::Record;
 use crate::proto::h1::{Client, Framed, Incoming, Outgoing};
@@ -170,8 +170,8 @@ impl Download<'_> {
         give_way().await;
         match self.source.recv_for(buffer, self.read_by(), self.client.stream.raw()).await {
             Ok(count) if count > 0 => Ok(true),
-            Ok(_) if self.source.ended() == Ended::No => Ok(false),
-            Ok(_) | Err(_) => Err(cut(&self.source)),
+            Ok(_) => Ok(false),
+            Err(_) => Err(cut(&self.source)),
         }
     }
 
@@ -194,8 +194,8 @@ impl Download<'_> {
 
 /// Why a backend's answer ended early.
 fn cut(source: &Stream) -> Fault {
-    match source.ended() {
-        Ended::ClientLeft => Cause::ClientAbort.into(),
-        Ended::No | Ended::Overdue | Ended::Closed => Cause::ResponseIncomplete.into(),
+    match source.read_ended() {
+        Some(Ended::ClientLeft) => Cause::ClientAbort.into(),
+        Some(Ended::Overdue | Ended::Closed) | None => Cause::ResponseIncomplete.into(),
     }
 }

@@ -84,7 +84,6 @@ pub(super) fn record(
     reuse: Reuse,
 ) -> Reuse {
     let record = &exchange.scratch.record;
-    worker.counters.sub(Counter::InFlight, 1);
     worker.counters.add(Counter::RequestBytes, record.request_bytes);
     worker.counters.add(Counter::ResponseBytes, record.response_bytes);
     match record.term {

@@ -36,7 +36,7 @@ use crate::policy::{
 };
 use crate::proto::h1::{Backend, Client, Incoming};
 use crate::shared::{counters::Counter, trials::Trial};
-use crate::worker::{InFlight, InForce, Scratch, Worker};
+use crate::worker::{Gauge, InFlight, InForce, Scratch, Worker};
 
 use self::{kept::Kept, upload::Upload};
 
@@ -89,6 +89,7 @@ pub(crate) struct Exchange {
     pub(crate) ends_by_close: bool,
     /// When its head was whole, in microseconds of the precise clock.
     pub(crate) began: u64,
+    _under_way: Gauge,
 }
 
 /// What will be sent to the client, wherever it came from.
@@ -141,10 +142,11 @@ impl Exchange {
         length: BodyLength,
     ) -> Exchange {
         worker.count(Counter::Requests);
-        worker.counters.add(Counter::InFlight, 1);
         let began = worker.clock.renew();
+        let in_force = worker.in_force();
         let mut exchange = Exchange {
-            in_force: worker.in_force(),
+            _under_way: Gauge::up(&in_force, Counter::InFlight),
+            in_force,
             keep_alive: scratch.request.keep_alive && !worker.is_draining(),
             scratch,
             pool: PoolId(0),

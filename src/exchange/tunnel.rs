@@ -17,11 +17,17 @@ use crate::http::{
     framing::BodyLength,
     write,
 };
-use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, io::give_way, stream::Stream};
+use crate::net::{
+    buffer::Buffer,
+    clock,
+    deadlines::Unmet,
+    fd::Half,
+    stream::{InVain, Stream},
+};
 use crate::observe::record::Term;
 use crate::proto::h1::{Client, Reader};
 use crate::shared::counters::Counter;
-use crate::worker::Worker;
+use crate::worker::{Gauge, Worker};
 
 /// Tells the client that the protocol is switched and relays until the end.
 pub(super) async fn run(
@@ -30,10 +36,10 @@ pub(super) async fn run(
     exchange: &mut Exchange,
     fetched: Box<Fetched>,
 ) -> Reuse {
-    worker.counters.add(Counter::Tunnels, 1);
+    let under_way = Gauge::up(&exchange.in_force, Counter::Tunnels);
     let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
     let result = switch(worker, client, exchange, *fetched).await;
-    worker.counters.sub(Counter::Tunnels, 1);
+    drop(under_way);
     let record = &mut exchange.scratch.record;
     if record.logged {
         // Whatever a tunnel does, it does at the pace of its ends.
@@ -75,6 +81,8 @@ async fn switch(
     };
     let (near, far) = (&*client.stream, &*backend.stream);
     let idle = || worker.clock.after(timeouts.tunnel);
+    near.outlasts(timeouts.tunnel);
+    far.outlasts(timeouts.tunnel);
     let mut up = pin!(pump(worker, near, far, early, &idle));
     let mut down = pin!(pump(worker, far, near, buffer, &idle));
     let (mut up_bytes, mut down_bytes) = (None, None);
@@ -95,7 +103,7 @@ async fn switch(
     scratch.record.request_bytes += up_bytes.unwrap_or(0);
     scratch.record.response_bytes += down_bytes.unwrap_or(0);
     drop(in_flight);
-    let idle = [near, far].iter().any(|stream| stream.ended() == Ended::Overdue);
+    let idle = [near, far].iter().any(|stream| stream.is_overdue());
     Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
 }
 
@@ -127,8 +135,8 @@ async fn relay(
     idle: &impl Fn() -> u64,
     bytes: &mut u64,
 ) -> Result<(), Fault> {
-    let gone = |_| Fault::new(Cause::ClientAbort);
-    let mut held = Some(first);
+    let gone = |_: Unmet| Fault::new(Cause::ClientAbort);
+    let (mut held, mut in_vain) = (Some(first), InVain::default());
     loop {
         if let Some(mut buffer) = held.take() {
             if !buffer.is_empty() {
@@ -138,19 +146,24 @@ async fn relay(
             }
             worker.buffers.give(buffer);
         }
-        give_way().await;
         from.watched().read_by(idle());
         from.readable().await.map_err(gone)?;
         // Traffic in one direction keeps the other one open too.
         to.watched().read_by(idle());
-        let mut buffer = worker.buffers.take().map_err(gone)?;
+        let mut buffer = worker.buffers.take().map_err(|error| gone(Unmet::Broken(error)))?;
         match from.recv_now(&mut buffer) {
             Ok(0) => {
                 worker.buffers.give(buffer);
                 return Ok(());
             }
-            Ok(_) => held = Some(buffer),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => held = Some(buffer),
+            Ok(_) => {
+                in_vain = InVain::default();
+                held = Some(buffer);
+            }
+            Err(Unmet::NotNow) => {
+                worker.buffers.give(buffer);
+                in_vain.pause().await;
+            }
             Err(_) => return Err(Cause::ClientAbort.into()),
         }
     }

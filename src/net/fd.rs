@@ -13,6 +13,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     pin::Pin,
     rc::Rc,
+    task::{Context, Poll},
 };
 
 use monoio::{
@@ -29,10 +30,10 @@ use rustix::{
 
 use super::buffer::{Buffer, Filling};
 
-/// Which half of a connection.
+/// What of a connection is shut down. Never the reading half alone: Linux resets a connection on
+/// which bytes come when both that and the writing half are, and the last answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
-    Reading,
     Writing,
     Both,
 }
@@ -109,6 +110,46 @@ impl Shared {
     }
 }
 
+/// A wait, unless a look says before each poll that it is over; and whether it took any time. By
+/// hand, because an `async` block would keep the wait and a pin of it, in every idle connection.
+pub(crate) struct Unless<L, N, W> {
+    look: L,
+    note: N,
+    wait: W,
+    waited: bool,
+}
+
+impl<L, N, W> Unless<L, N, W> {
+    /// `note` is told what each poll of the wait gave.
+    #[inline]
+    pub(crate) fn new(look: L, note: N, wait: W) -> Unless<L, N, W> {
+        Unless { look, note, wait, waited: false }
+    }
+}
+
+impl<E, L, N, W> Future for Unless<L, N, W>
+where
+    L: FnMut(&mut Context<'_>) -> Option<E>,
+    N: FnMut(Poll<W::Output>) -> Poll<W::Output>,
+    W: Future,
+{
+    type Output = (Result<W::Output, E>, bool);
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: nothing is moved out of it, and `wait` is pinned as long as all of it is.
+        let Unless { look, note, wait, waited } = unsafe { self.get_unchecked_mut() };
+        if let Some(over) = look(cx) {
+            return Poll::Ready((Err(over), *waited));
+        }
+        // SAFETY: as above.
+        let polled = note(unsafe { Pin::new_unchecked(wait) }.poll(cx));
+        let before = *waited;
+        *waited |= polled.is_pending();
+        polled.map(|output| (Ok(output), before))
+    }
+}
+
 #[inline]
 fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
     // SAFETY: callers hold the stream (or the guard of its watch) while they name its descriptor.
@@ -135,6 +176,29 @@ pub(crate) fn discard(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> 
     Ok(rustix::net::recv(fd, room, RecvFlags::DONTWAIT)?.1)
 }
 
+/// Whether bytes lie in a socket that nobody has read; an end is none.
+pub(crate) fn has_bytes(fd: RawFd) -> bool {
+    rustix::io::ioctl_fionread(borrow(fd)).is_ok_and(|count| count > 0)
+}
+
+/// Bytes of a TCP socket that the kernel has not sent yet.
+pub(crate) fn unsent(fd: RawFd) -> usize {
+    const SIOCOUTQNSD: libc::Ioctl = 0x894B;
+    queued(fd, SIOCOUTQNSD)
+}
+
+/// Bytes of a TCP socket that its peer has not acknowledged.
+pub(crate) fn unacknowledged(fd: RawFd) -> usize {
+    queued(fd, libc::TIOCOUTQ)
+}
+
+fn queued(fd: RawFd, which: libc::Ioctl) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: both requests write one int, which lives until the call returns.
+    let result = unsafe { libc::ioctl(fd, which, &raw mut count) };
+    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Writes what fits. `more` tells the kernel that the rest follows at once.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
@@ -156,7 +220,6 @@ pub(crate) fn send_both(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::
 /// Ends one half of a connection, or both; what waits for it wakes up.
 pub(crate) fn shut_down(fd: RawFd, half: Half) {
     let how = match half {
-        Half::Reading => Shutdown::Read,
         Half::Writing => Shutdown::Write,
         Half::Both => Shutdown::Both,
     };

@@ -29,28 +29,6 @@ thread_local! {
     static ENDING: Cell<usize> = const { Cell::new(0) };
     /// Whether this thread's runtime runs.
     static RUNNING: Cell<bool> = const { Cell::new(false) };
-    /// Whether an operation that can end at once does so without a wait: epoll.
-    static EAGER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Says whether this thread's operations end at once where they can.
-pub(crate) fn set_eager(eager: bool) {
-    EAGER.set(eager);
-}
-
-/// Whether this thread's operations end at once where they can: epoll.
-pub(super) fn is_eager() -> bool {
-    EAGER.get()
-}
-
-/// Gives everybody else a turn. Each operation of the ring does, because it ends with the next
-/// turn at the earliest; on epoll a connection whose peers are both quick would keep its core. Not
-/// by waking oneself, which goes before all others: a task behind them does it.
-#[inline]
-pub(crate) async fn give_way() {
-    if EAGER.get() {
-        monoio::spawn(async {}).await;
-    }
 }
 
 /// Says whether this thread's runtime runs; what is dropped outside it cannot be waited for.
@@ -159,12 +137,25 @@ pub(crate) async fn at_most(
 }
 
 /// What every connection gets: no Nagle (a rival without it stalls 44 ms on every 16 KiB answer),
-/// keep-alive probes, and an end to silence.
+/// keep-alive probes, an end to silence, and no urgent data: such a byte is one like any other (RFC
+/// 6093 §6). Out of line it would make a socket readable that has nothing to read.
 pub(crate) fn set_peer_options(fd: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_socket_oobinline(fd, true)?;
     sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT_MS)?;
     Ok(())
+}
+
+/// Lets sent data go without an acknowledgement for as long as somebody is willing to wait, where
+/// that is longer than usual; zero = for as long as the kernel tries. A peer that takes nothing
+/// would be cut by the kernel before its time.
+pub(crate) fn outlast(fd: &impl AsFd, time: Duration) {
+    let time = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    if time == 0 || time > USER_TIMEOUT_MS {
+        // A socket that refuses it has ended.
+        let _ = sockopt::set_tcp_user_timeout(fd, time);
+    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,16 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
 
 use monoio::net::TcpStream;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use super::{fd, io::set_peer_options};
+use super::{
+    fd,
+    io::{self as net_io, set_peer_options},
+};
 
 /// The sockets of one address, one for each worker.
 #[derive(Debug)]
@@ -41,6 +45,11 @@ pub(crate) fn bind(address: SocketAddr, count: usize, v6_only: bool) -> io::Resu
         sockets.push(next);
     }
     Ok(Bound { address: bound, sockets })
+}
+
+/// Lets connections of this address wait for an acknowledgement as long as their writes may wait.
+pub(crate) fn outlast(bound: &Bound, time: Duration) {
+    bound.sockets.iter().for_each(|socket| net_io::outlast(socket, time));
 }
 
 /// Begins to listen, on all sockets of all addresses.
@@ -117,5 +126,22 @@ mod tests {
         assert_eq!(fd::accept(socket).unwrap().1, Some(queued.local_addr().unwrap()));
         let wait = std::time::Duration::from_millis(100);
         assert!(std::net::TcpStream::connect_timeout(&bound.address, wait).is_err());
+    }
+
+    /// The kernel's patience with a peer is never shorter than ours.
+    #[test]
+    fn accepted_connections_outlast_the_longest_wait() {
+        for (wait, expected) in
+            [(5, 30_000), (30, 30_000), (31, 31_000), (7_200, 7_200_000), (0, 0)]
+        {
+            let bound = bind("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
+            outlast(&bound, Duration::from_secs(wait));
+            listen(&bound, 16).unwrap();
+            let _client = std::net::TcpStream::connect(bound.address).unwrap();
+            let accepted = fd::accept(bound.sockets[0].as_fd()).unwrap().0;
+            let timeout = sockopt::tcp_user_timeout(&accepted).unwrap();
+            assert_eq!(timeout, expected, "{wait} s");
+            assert!(sockopt::socket_oobinline(&accepted).unwrap());
+        }
     }
 }

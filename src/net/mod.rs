@@ -14,4 +14,5 @@ pub(crate) mod relay;
 pub(crate) mod runtime;
 pub(crate) mod signal;
 pub(crate) mod stream;
+pub(crate) mod turns;
 pub(crate) mod wake;

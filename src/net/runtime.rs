@@ -9,7 +9,7 @@ use std::{fmt, future::Future, io};
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-use super::io::{set_eager, set_running};
+use super::{io::set_running, turns};
 use crate::plan::Driver;
 
 /// How much room a ring has.
@@ -88,10 +88,13 @@ impl Runtime {
 
     /// Runs a future to its end, and beside it the tasks that it spawns.
     pub(crate) fn run<T>(self, future: impl Future<Output = T>) -> T {
-        set_eager(self.driver == DriverInUse::Epoll);
+        let eager = self.driver == DriverInUse::Epoll;
         let running = async {
             set_running(true);
+            // At the start there are descriptors: `server/descriptors.rs` has seen to that.
+            let _ = turns::begin(eager);
             let output = future.await;
+            turns::end();
             set_running(false);
             output
         };

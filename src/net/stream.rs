@@ -9,11 +9,12 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     os::fd::{OwnedFd, RawFd},
     pin::pin,
-    task::Poll,
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use monoio::{buf::IoBuf, net::TcpStream};
@@ -21,11 +22,40 @@ use monoio::{buf::IoBuf, net::TcpStream};
 use super::{
     buffer::{Buffer, Buffers, Draining},
     clock,
-    deadlines::{Ended, Watched},
-    fd::{self, Half, Received, Shared},
-    io::{give_way, is_eager, spawn},
+    deadlines::{End, Ended, Unmet, Watched},
+    fd::{self, Half, Shared},
+    io::{outlast, sleep, spawn},
     pending::{Pending, Quiet},
+    turns,
 };
+
+/// Waits that were over without what was waited for, one after the other. Such a wait is never
+/// simply repeated: io_uring ends a poll for room as soon as the peer has closed its half, and the
+/// core would go round for as long as that peer likes.
+#[derive(Default)]
+pub(crate) struct InVain(u32);
+
+/// The longest pause after a wait in vain, and how often it doubles until then.
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+const PAUSES_GROW: u32 = 6;
+
+impl InVain {
+    /// Lets a while pass. Where the next wait is one for a request, which may take long.
+    #[cold]
+    pub(crate) async fn pause_once() {
+        InVain(PAUSES_GROW / 2).pause().await;
+    }
+
+    /// Lets a while pass, longer each time. Once may be chance.
+    #[cold]
+    pub(crate) async fn pause(&mut self) {
+        if self.0 > 0 {
+            // A timer is large and aligned.
+            Box::pin(sleep(PAUSE_MAX / (1 << PAUSES_GROW.saturating_sub(self.0 - 1)))).await;
+        }
+        self.0 += 1;
+    }
+}
 
 /// A connection, watched by the sweep of deadlines.
 pub(crate) struct Stream {
@@ -77,16 +107,42 @@ impl Stream {
         self.fd
     }
 
-    /// Whether, and why, we ended its last wait.
+    /// Whether, and why, we ended reading.
     #[inline]
-    pub(crate) fn ended(&self) -> Ended {
-        self.watched().ended()
+    pub(crate) fn read_ended(&self) -> Option<Ended> {
+        self.watched().ended(End::Reading)
     }
 
-    /// Reads what is there into the buffer's room, without waiting.
+    /// Whether, and why, we ended writing.
     #[inline]
-    pub(crate) fn recv_now(&self, buffer: &mut Buffer) -> io::Result<usize> {
-        fd::recv(self.shared().borrowed(), buffer)
+    pub(crate) fn write_ended(&self) -> Option<Ended> {
+        self.watched().ended(End::Writing)
+    }
+
+    /// Whether either was ended because it was overdue.
+    pub(crate) fn is_overdue(&self) -> bool {
+        [self.read_ended(), self.write_ended()].contains(&Some(Ended::Overdue))
+    }
+
+    /// What an operation gave. Where we ended its half before, that is what ended it, and what it
+    /// says itself is not asked.
+    #[inline]
+    fn judged<T>(&self, end: End, result: io::Result<T>) -> Result<T, Unmet> {
+        if let Some(why) = self.watched().ended(end) {
+            return Err(Unmet::Ended(why));
+        }
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Unmet::NotNow,
+            _ => Unmet::Broken(error),
+        })
+    }
+
+    /// Reads what is there into the buffer's room, without waiting. Nothing is read of a peer whom
+    /// we ended, whatever it has sent since.
+    #[inline]
+    pub(crate) fn recv_now(&self, buffer: &mut Buffer) -> Result<usize, Unmet> {
+        self.judged(End::Reading, Ok(()))?;
+        self.judged(End::Reading, fd::recv(self.shared().borrowed(), buffer))
     }
 
     /// Writes what fits, without waiting. `more`: it leaves with what follows, or with the end.
@@ -97,74 +153,104 @@ impl Stream {
 
     /// Waits until there is something to read; whoever calls has set a deadline.
     #[inline]
-    pub(crate) async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> Result<(), Unmet> {
+        let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Reading, cx.waker());
         let mut guard = self.pending.guard();
-        let mut readable = pin!(self.shared().readable());
-        poll_fn(|cx| guard.note(readable.as_mut().poll(cx))).await
+        let note = move |polled| guard.note(polled);
+        let (ready, waited) = fd::Unless::new(look, note, self.shared().readable()).await;
+        ready.map_err(Unmet::Ended)?.map_err(Unmet::Broken)?;
+        // Boxed, as every idle connection would keep its room.
+        if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Reading)).await }
+    }
+
+    /// Waits until there is room to write; whoever calls has set a deadline. It may be over without
+    /// room (see `InVain`).
+    #[inline]
+    pub(crate) async fn writable(&self) -> Result<(), Unmet> {
+        let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Writing, cx.waker());
+        let mut guard = self.pending.guard();
+        let note = move |polled| guard.note(polled);
+        let (ready, waited) = fd::Unless::new(look, note, self.shared().writable()).await;
+        ready.map_err(Unmet::Ended)?.map_err(Unmet::Broken)?;
+        // Boxed, as every idle connection would keep its room.
+        if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Writing)).await }
+    }
+
+    /// A wait takes a turn of the core: a loop of them, with a peer as fast as we are, lets
+    /// everybody else go first. This one was over at once.
+    #[cold]
+    async fn takes_a_turn(&self, end: End) -> Result<(), Unmet> {
+        turns::next_turn().await;
+        self.judged(end, Ok(()))
     }
 
     /// As `readable`, of an idle client, for as long as `Watched` lets it stay; whether something
     /// can be read.
     #[inline]
-    pub(crate) async fn readable_soon(&self) -> io::Result<bool> {
-        let mut guard = self.pending.guard();
-        let mut readable = pin!(self.shared().readable());
+    pub(crate) async fn readable_soon(&self) -> Result<bool, Unmet> {
+        let mut readable = pin!(self.readable());
         let mut stays = false;
-        let result = poll_fn(|cx| {
+        poll_fn(|cx| {
             if stays && !self.watched().stays() {
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(false));
             }
-            self.watched().stay(cx.waker());
-            stays = true;
-            guard.note(readable.as_mut().poll(cx)).map(Some)
+            if !stays {
+                self.watched().stay(cx.waker());
+                stays = true;
+            }
+            readable.as_mut().poll(cx).map_ok(|()| true)
         })
-        .await;
-        let Some(result) = result else { return Ok(false) };
-        result.map(|()| true)
+        .await
     }
 
-    /// Waits until there is room to write; whoever calls has set a deadline.
+    /// Reads at least one byte, or finds the peer's end (0), until `deadline`. It always waits.
     #[inline]
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        let mut guard = self.pending.guard();
-        let mut writable = pin!(self.shared().writable());
-        poll_fn(|cx| guard.note(writable.as_mut().poll(cx))).await
+    pub(crate) fn recv(
+        &self,
+        buffer: &mut Buffer,
+        deadline: u64,
+    ) -> impl Future<Output = Result<usize, Unmet>> {
+        self.recv_until(buffer, deadline, -1, false)
     }
 
-    /// Reads at least one byte, or finds the end (0), until `deadline`. Never without a wait: a
-    /// loop of these, from a peer as fast as we are, lets everybody else have a turn.
-    pub(crate) async fn recv(&self, buffer: &mut Buffer, deadline: u64) -> io::Result<usize> {
-        loop {
-            give_way().await;
-            self.watched().read_by(deadline);
-            let result = self.readable().await;
-            self.watched().read_by(0);
-            result?;
-            match self.recv_now(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// As `recv`, on behalf of a client: when that has left, the wait ends with 0. What is there
-    /// already is read without a wait.
-    pub(crate) async fn recv_for(
+    /// As `recv`, on behalf of a client: when that has left, the wait ends. What is there already
+    /// is read without a wait.
+    #[inline]
+    pub(crate) fn recv_for(
         &self,
         buffer: &mut Buffer,
         deadline: u64,
         client: RawFd,
-    ) -> io::Result<usize> {
-        loop {
+    ) -> impl Future<Output = Result<usize, Unmet>> {
+        self.recv_until(buffer, deadline, client, true)
+    }
+
+    async fn recv_until(
+        &self,
+        buffer: &mut Buffer,
+        deadline: u64,
+        client: RawFd,
+        looks_first: bool,
+    ) -> Result<usize, Unmet> {
+        if looks_first {
             match self.recv_now(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(Unmet::NotNow) => {}
                 other => return other,
             }
-            self.watched().read_for(deadline, client);
-            let result = self.readable().await;
-            self.watched().read_for(0, -1);
-            result?;
         }
+        self.watched().read_for(deadline, client);
+        let mut in_vain = InVain::default();
+        let read = loop {
+            if let Err(unmet) = self.readable().await {
+                break Err(unmet);
+            }
+            match self.recv_now(buffer) {
+                Err(Unmet::NotNow) => Box::pin(in_vain.pause()).await,
+                other => break other,
+            }
+        };
+        self.watched().read_for(0, -1);
+        read
     }
 
     /// Sends the first `count` bytes of a buffer, with the batch of this turn: that is a twentieth
@@ -176,7 +262,7 @@ impl Stream {
         buffer: Buffer,
         count: usize,
         deadline: impl Fn() -> u64,
-    ) -> io::Result<Buffer> {
+    ) -> Result<Buffer, Unmet> {
         if count == 0 {
             return Ok(buffer);
         }
@@ -195,7 +281,7 @@ impl Stream {
         &self,
         bytes: Vec<u8>,
         deadline: impl Fn() -> u64,
-    ) -> (io::Result<()>, Vec<u8>) {
+    ) -> (Result<(), Unmet>, Vec<u8>) {
         let (sent, bytes) = self.submit(bytes, deadline()).await;
         let result = match sent.map(|sent| bytes.get(sent..).unwrap_or(&[])) {
             Ok([]) => Ok(()),
@@ -207,14 +293,14 @@ impl Stream {
 
     /// How many bytes of a piece the ring sent; none where a non-blocking socket was full.
     #[inline]
-    async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (io::Result<usize>, T) {
+    async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (Result<usize, Unmet>, T) {
         self.watched().write_by(deadline);
         let mut guard = self.pending.guard();
         let mut sending = pin!(self.shared().submit(piece));
         let (sent, piece) = poll_fn(|cx| guard.note(sending.as_mut().poll(cx))).await;
         self.watched().write_by(0);
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Ok(0), piece),
+        match self.judged(End::Writing, sent) {
+            Err(Unmet::NotNow) => (Ok(0), piece),
             other => (other, piece),
         }
     }
@@ -226,7 +312,7 @@ impl Stream {
         bytes: &[u8],
         more: bool,
         deadline: impl Fn() -> u64,
-    ) -> io::Result<()> {
+    ) -> Result<(), Unmet> {
         self.send_parts(bytes, &[], more, deadline).await
     }
 
@@ -237,39 +323,64 @@ impl Stream {
         mut second: &[u8],
         more: bool,
         deadline: impl Fn() -> u64,
-    ) -> io::Result<()> {
-        loop {
+    ) -> Result<(), Unmet> {
+        while !first.is_empty() || !second.is_empty() {
             let fd = self.shared().borrowed();
-            let result = match (first.is_empty(), second.is_empty()) {
-                (true, true) => return Ok(()),
-                (false, true) => fd::send(fd, first, more),
+            let write = || match (first.is_empty(), second.is_empty()) {
+                (_, true) => fd::send(fd, first, more),
                 (true, false) => fd::send(fd, second, more),
                 (false, false) => fd::send_both(fd, first, second),
             };
-            match result {
-                Ok(count) => {
-                    let of_first = count.min(first.len());
-                    first = first.get(of_first..).unwrap_or(&[]);
-                    second = second.get(count - of_first..).unwrap_or(&[]);
+            let count = match self.judged(End::Writing, write()) {
+                Err(Unmet::NotNow) => {
+                    Box::pin(self.write_when_there_is_room(write, deadline())).await?
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Box::pin(self.wait_writable(deadline())).await?;
-                }
-                Err(error) => return Err(error),
-            }
+                other => other?,
+            };
+            let of_first = count.min(first.len());
+            first = first.get(of_first..).unwrap_or(&[]);
+            second = second.get(count - of_first..).unwrap_or(&[]);
+        }
+        Ok(())
+    }
+
+    /// Writes by `write`, which does not wait; where the peer takes none of it, it has until
+    /// `deadline()`.
+    #[inline]
+    pub(crate) async fn write_some(
+        &self,
+        write: impl Fn() -> io::Result<usize>,
+        deadline: &impl Fn() -> u64,
+    ) -> Result<usize, Unmet> {
+        match self.judged(End::Writing, write()) {
+            Err(Unmet::NotNow) => Box::pin(self.write_when_there_is_room(write, deadline())).await,
+            other => other,
         }
     }
 
     #[cold]
-    async fn wait_writable(&self, deadline: u64) -> io::Result<()> {
+    async fn write_when_there_is_room(
+        &self,
+        write: impl Fn() -> io::Result<usize>,
+        deadline: u64,
+    ) -> Result<usize, Unmet> {
         let since = if self.timed.get() { clock::precise() } else { 0 };
         self.watched().write_by(deadline);
-        let result = self.writable().await;
+        let mut in_vain = InVain::default();
+        let written = loop {
+            if let Err(ended) = self.writable().await {
+                break Err(ended);
+            }
+            match self.judged(End::Writing, write()) {
+                Err(Unmet::NotNow) => Box::pin(in_vain.pause()).await,
+                other => break other,
+            }
+        };
         self.watched().write_by(0);
         if since > 0 {
             self.stalled.set(self.stalled.get() + clock::precise() - since);
         }
-        result
+        written
     }
 
     /// From now on the time is taken for which writes wait for the peer.
@@ -297,8 +408,10 @@ impl Stream {
 
     /// Waits for the posted receive.
     #[inline]
-    pub(crate) async fn received(&self) -> Received {
-        poll_fn(|cx| self.pending.poll_receive(cx).map_or(Poll::Pending, Poll::Ready)).await
+    pub(crate) async fn received(&self) -> (Result<usize, Unmet>, Buffer) {
+        let (read, buffer) =
+            poll_fn(|cx| self.pending.poll_receive(cx).map_or(Poll::Pending, Poll::Ready)).await;
+        (self.judged(End::Reading, read), buffer)
     }
 
     /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses
@@ -309,7 +422,7 @@ impl Stream {
 
     /// As `quiet`, of a receive that was posted in this turn: waits until the kernel has tried it.
     pub(crate) async fn quiet_after_all(&self, buffers: &Buffers) -> Quiet {
-        if is_eager() {
+        if turns::are_eager() {
             // Nothing but us takes bytes out of the socket: the kernel is asked.
             match fd::peek(self.shared().borrowed()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -332,6 +445,24 @@ impl Stream {
     /// Makes its close a reset.
     pub(crate) fn reset_on_close(&self) {
         fd::reset_on_close(self.shared().borrowed());
+    }
+
+    /// Whether a close now might cost the peer what it was sent: bytes lie unread, which makes the
+    /// close a reset, or the kernel has yet to send something and would forget it at a byte that
+    /// comes after the close. What is on its way already is in order before a reset.
+    pub(crate) fn may_be_cut(&self) -> bool {
+        fd::has_bytes(self.fd) || fd::unsent(self.fd) > 0
+    }
+
+    /// Bytes, our end among them, that the peer has not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        fd::unacknowledged(self.fd)
+    }
+
+    /// Sent data may go that long without an acknowledgement, where that is longer than usual; zero
+    /// = for as long as the kernel tries.
+    pub(crate) fn outlasts(&self, time: Duration) {
+        fd::with_borrowed(self.fd, |fd| outlast(&fd, time));
     }
 
     /// Reads and forgets what is there; the count, 0 at the end.
@@ -387,7 +518,7 @@ mod tests {
     use super::*;
     use crate::net::{
         clock::Clock,
-        deadlines::{Deadlines, Ends, NO_TAG},
+        deadlines::{Deadlines, Ends, NO_TAG, Rest},
         io::task,
     };
     use crate::testkit::{bytes, eventually, on_both_drivers, pair};
@@ -404,7 +535,7 @@ mod tests {
     fn connected(ends: Ends) -> Connected {
         let clock = Rc::new(Clock::new());
         let deadlines = Deadlines::new(Rc::clone(&clock));
-        let (ours, peer) = pair(|fd| deadlines.watch(fd, ends, NO_TAG));
+        let (ours, peer) = pair(|fd| deadlines.watch(fd, ends, 0));
         Connected { ours, peer, deadlines, clock, buffers: Buffers::new(4) }
     }
 
@@ -426,8 +557,7 @@ mod tests {
         on_both_drivers(|| async {
             let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
             let mut buffer = buffers.take().unwrap();
-            let nothing = ours.recv_now(&mut buffer).unwrap_err();
-            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            assert!(matches!(ours.recv_now(&mut buffer), Err(Unmet::NotNow)));
             peer.write_all(b"one").unwrap();
             assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 3);
             let later = thread::spawn(move || peer.write_all(b" two").map(|()| peer));
@@ -435,17 +565,17 @@ mod tests {
             assert_eq!(buffer.bytes(), b"one two");
             drop(later.join().unwrap());
             assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 0);
-            assert_eq!(ours.ended(), Ended::No);
+            assert_eq!(ours.read_ended(), None);
         });
     }
 
     #[test]
     fn who_stays_waits_for_a_while_and_can_be_waited_for_again() {
         on_both_drivers(|| async {
-            let Connected { ours, mut peer, deadlines, clock, buffers } = connected(Ends::Reading);
+            let Connected { ours, mut peer, deadlines, clock, buffers } = connected(Ends::Wait);
             let sweeping = Rc::clone(&deadlines);
             task(async move { sweeping.sweep(|| {}).await });
-            ours.watched().idle(clock.now(), 0);
+            ours.watched().rests(Rest::Idle, clock.now(), 0);
             peer.write_all(b"soon").unwrap();
             assert!(ours.readable_soon().await.unwrap());
             let mut buffer = buffers.take().unwrap();
@@ -475,10 +605,37 @@ mod tests {
             let wrote = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
             assert!(wrote.is_pending(), "the peer takes nothing");
             assert!(!matches!(other.recv(&mut buffer, by).await, Ok(1..)));
-            assert_eq!(other.ended(), Ended::Overdue);
+            assert_eq!(other.read_ended(), Some(Ended::Overdue));
             assert!(write.await.is_err());
-            assert_eq!(ours.ended(), Ended::Overdue);
+            assert_eq!(ours.write_ended(), Some(Ended::Overdue));
             drop((peer, silent));
+        });
+    }
+
+    /// A peer that has closed its half and takes nothing makes the ring's poll for room end at
+    /// once, again and again.
+    #[test]
+    fn a_wait_for_room_that_ends_without_room_does_not_go_round() {
+        on_both_drivers(|| async {
+            let Connected { ours, peer, deadlines, clock, .. } = connected(Ends::Wait);
+            let sweeping = Rc::clone(&deadlines);
+            task(async move { sweeping.sweep(|| {}).await });
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            let asked = Cell::new(0_u32);
+            let by = || {
+                asked.set(asked.get() + 1);
+                clock.now() + 500
+            };
+            let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            let before = cpu();
+            let many = bytes(8 << 20);
+            assert!(matches!(
+                ours.send_all(&many, false, by).await,
+                Err(Unmet::Ended(Ended::Overdue))
+            ));
+            let took = cpu() - before;
+            assert!(took.tv_sec == 0 && took.tv_nsec < 200_000_000, "{took:?}");
+            assert!(asked.get() < 20, "the deadline begins anew: {}", asked.get());
         });
     }
 

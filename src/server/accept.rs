@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
+
 use super::{connection, linger::turn_away};
 use crate::http::{
     answer::{self, FaultAnswer},
@@ -21,9 +23,10 @@ use crate::http::{
 use crate::net::{
     clock,
     deadlines::Ends,
-    io::{give_way, sleep},
+    io::sleep,
     listener::Listener,
     stream::Stream,
+    turns::{give_way, next_turn},
 };
 use crate::observe::{
     access_log::Line,
@@ -36,13 +39,15 @@ use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Worker};
 
 /// Connections taken before others have their turn.
-const BATCH: usize = 128;
+const BATCH: usize = 32;
 
-/// The first and the longest pause when the process has no descriptor left.
+/// The first and the longest pause when nothing can be accepted: the process has no descriptor
+/// left, or the listening socket is of no use.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Without descriptors, those that a drain turns away in one step; the others find the end.
+/// Batches that a drain takes in one step, or clients that it turns away without descriptors; the
+/// others find the end.
 const REST: usize = 4_096;
 
 /// How long a drain waits for handshakes that are under way.
@@ -56,12 +61,12 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
     loop {
         give_way().await;
         let ready = accepting.worker.draining().or(accepting.listener.readable()).await;
-        let pause = match ready {
+        let batch = match ready {
             None => break,
-            Some(Ok(())) => accepting.batch(BATCH),
-            Some(Err(_)) => Some(PAUSE),
+            Some(Ok(())) => accepting.batch(),
+            Some(Err(_)) => accepting.stuck(),
         };
-        if let Some(pause) = pause {
+        if let Batch::NoneFor(pause) | Batch::Stuck(pause) = batch {
             accepting.worker.draining().or(sleep(pause)).await;
         }
     }
@@ -69,10 +74,10 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
     // long as a way there and back; new ones find nobody and try again elsewhere.
     if accepting.listener.refuse_new().is_ok() {
         for _ in 0..HANDSHAKE_STEPS {
-            accepting.rest();
+            accepting.rest().await;
             sleep(HANDSHAKE_STEP).await;
         }
-        accepting.rest();
+        accepting.rest().await;
     }
     accepting.worker.end_to_accept();
 }
@@ -87,35 +92,59 @@ struct Accepting {
     pause: Duration,
 }
 
+/// What a batch found.
+enum Batch {
+    /// There may be more.
+    Full,
+    /// Nobody waits any more.
+    Empty,
+    /// No descriptor is left: one was turned away; the next deserves so long a pause.
+    NoneFor(Duration),
+    /// Nothing can be accepted here; trying again deserves so long a pause.
+    Stuck(Duration),
+}
+
 impl Accepting {
-    /// Takes some of those that wait; gives how long to pause where no descriptor is left.
-    fn batch(&mut self, most: usize) -> Option<Duration> {
-        for _ in 0..most {
+    /// Takes some of those that wait.
+    fn batch(&mut self) -> Batch {
+        // What a new connection is given time for begins now.
+        self.worker.clock.renew();
+        for _ in 0..BATCH {
             match self.listener.accept() {
                 Ok((fd, address)) => {
                     self.pause = PAUSE;
                     self.admit(fd, address);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
                 Err(error) if out_of_descriptors(&error) => {
                     self.turn_one_away();
-                    let pause = self.pause;
-                    self.pause = (pause * 2).min(PAUSE_MAX);
-                    return Some(pause);
+                    return Batch::NoneFor(self.longer_pause());
                 }
+                Err(error) if is_lasting(&error) => return self.stuck(),
                 // The client was gone before we came (ECONNABORTED and its like).
                 Err(_) => {}
             }
         }
-        None
+        Batch::Full
+    }
+
+    fn stuck(&mut self) -> Batch {
+        Batch::Stuck(self.longer_pause())
+    }
+
+    fn longer_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
     }
 
     /// Takes all that wait in a queue to which none are added. A pause would only keep from its end
     /// a process that may be waited for.
-    fn rest(&mut self) {
+    async fn rest(&mut self) {
         for _ in 0..REST {
-            if self.batch(usize::MAX).is_none() {
-                return;
+            match self.batch() {
+                Batch::Empty | Batch::Stuck(_) => return,
+                Batch::Full | Batch::NoneFor(_) => next_turn().await,
             }
         }
     }
@@ -131,7 +160,7 @@ impl Accepting {
         let trusted = &plan.plan.listener(self.id).trusted_proxies;
         let trusted = trusted.iter().any(|net| net.contains(&address.ip().to_canonical()));
         let deadlines = &worker.deadlines;
-        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Ends::Reading, self.id.0));
+        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Ends::Wait, self.id.0));
         let Ok(stream) = stream else { return };
         let peer = Peer::new(address, self.port, self.id, trusted);
         connection::spawn(Rc::clone(worker), stream, peer, admitted);
@@ -185,9 +214,14 @@ fn spare() -> Option<File> {
 }
 
 fn out_of_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error();
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|full| errno == Some(full.raw_os_error()))
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
+}
+
+/// Whether it says something of the listening socket, so that it will say it again.
+fn is_lasting(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::FAULT, Errno::OPNOTSUPP])
+}
+
+fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
+    errors.iter().any(|one| error.raw_os_error() == Some(one.raw_os_error()))
 }

@@ -5,12 +5,27 @@
 //! future per burst of requests, which outlasts it only for a client that asks again at once; the
 //! buffer is taken when there is something to read.
 
-use std::{io::ErrorKind, rc::Rc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
 
-use super::{linger::linger, netted::netted};
+use super::{
+    linger::{Until, linger},
+    netted::netted,
+};
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
-use crate::net::{buffer::Buffer, clock, deadlines::Ended, fd::Half, stream::Stream};
+use crate::net::{
+    buffer::Buffer,
+    clock,
+    deadlines::{Ended, Rest, Unmet},
+    fd::Half,
+    stream::{InVain, Stream},
+    turns::next_turn,
+};
 use crate::plan::ListenerTimeouts;
 use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
 use crate::worker::{Admitted, Worker};
@@ -26,11 +41,11 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Ad
         worker: Rc::clone(&worker),
         stream: Rc::new(stream),
         peer: Rc::new(peer),
-        partial: Vec::new(),
+        awaits: Awaits::First,
         began,
         _admitted: admitted,
     };
-    netted(worker, connection.serve());
+    netted(worker, connection.run());
 }
 
 /// A client connection while nobody asks anything.
@@ -38,56 +53,90 @@ struct Connection {
     worker: Rc<Worker>,
     stream: Rc<Stream>,
     peer: Rc<Peer>,
-    /// The first bytes of a head that has not come whole.
-    partial: Vec<u8>,
+    awaits: Awaits,
     /// When the request that is awaited began, in microseconds of the precise clock: at accept, or
     /// with its first byte; 0 where it has not, or is not logged.
     began: u64,
     _admitted: Admitted,
 }
 
+/// What a connection waits for. The deadline of each is set where its wait begins, so that none is
+/// kept of an earlier request: `client-header` for the first request, and again from the first byte
+/// of each head; `idle` for the next request.
+enum Awaits {
+    /// Its first request, of which nothing has come.
+    First,
+    /// Its next request, of which nothing has come.
+    Next,
+    /// The rest of a head, of which these bytes have come.
+    Rest(Vec<u8>),
+}
+
 /// What a burst of requests left behind.
 enum After {
-    /// Nothing: the next request may come.
+    /// All that came was answered.
     Idle,
-    /// The first bytes of a head; `new` where they came in this burst.
-    Partial { new: bool },
-    /// The connection is to be closed.
-    Close(Reuse),
+    /// The first bytes of a head.
+    Partial,
+    /// Nothing was there to be read.
+    Nothing,
+    End(Ending),
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// With all that it was sent.
+    Close,
+    /// When the client has seen the answer: not all of its request was read.
+    Linger,
+    /// By a reset, so that what it was sent cannot look complete.
+    Reset,
 }
 
 impl Connection {
-    async fn serve(mut self) {
-        self.read_by(self.timeouts().client_header);
-        loop {
-            if self.stream.readable().await.is_err() {
-                return;
+    /// Serves it to its end. A block, because a function would keep the connection twice.
+    #[allow(clippy::manual_async_fn, reason = "as above")]
+    fn run(mut self) -> impl Future<Output = ()> {
+        async move { self.serve().await }
+    }
+
+    async fn serve(&mut self) {
+        self.rests(Rest::Silent, self.timeouts().client_header);
+        let ending = loop {
+            match self.stream.readable().await {
+                Ok(()) => {}
+                // Whom we closed is not read any more: its place is another's already.
+                Err(Unmet::Ended(Ended::Closed) | Unmet::Broken(_)) => return,
+                Err(Unmet::Ended(Ended::Overdue | Ended::ClientLeft) | Unmet::NotNow) => {
+                    break Box::pin(self.ended()).await;
+                }
             }
             match Box::pin(self.burst()).await {
-                After::Idle => self.idle(),
-                After::Partial { new: true } => self.read_by(self.timeouts().client_header),
-                After::Partial { new: false } => {}
-                After::Close(Reuse::Linger) => {
-                    return Box::pin(linger(&self.worker, &self.stream)).await;
-                }
-                After::Close(Reuse::Reset) => return self.stream.reset_on_close(),
-                // First the end of what we say, with what was held back for it.
-                After::Close(Reuse::Keep | Reuse::Close) => {
-                    return self.stream.shut_down(Half::Writing);
+                After::Nothing => Box::pin(InVain::pause_once()).await,
+                After::End(ending) => break ending,
+                After::Idle | After::Partial => {}
+            }
+        };
+        match ending {
+            Ending::Linger => Box::pin(linger(&self.worker, &self.stream, Until::Ended)).await,
+            Ending::Reset => self.stream.reset_on_close(),
+            // First the end of what we say, with what was held back for it. What the client says
+            // before it has been told would make the close a reset, and the rest of the answer is
+            // gone. Who was late is not waited for.
+            Ending::Close => {
+                self.stream.shut_down(Half::Writing);
+                if !self.stream.is_overdue() && self.stream.may_be_cut() {
+                    Box::pin(linger(&self.worker, &self.stream, Until::Told)).await;
                 }
             }
         }
     }
 
-    /// The client must go on within this time.
-    fn read_by(&self, time: Duration) {
-        self.stream.watched().read_by(self.worker.clock.after(time));
-    }
-
-    /// Nothing is asked: the longest idle goes first when room is needed.
-    fn idle(&self) {
+    /// Nothing is under way: it makes room for others when that is needed.
+    fn rests(&self, how: Rest, time: Duration) {
         let clock = &self.worker.clock;
-        self.stream.watched().idle(clock.now(), clock.after(self.timeouts().idle));
+        self.stream.watched().rests(how, clock.now(), clock.after(time));
     }
 
     fn timeouts(&self) -> ListenerTimeouts {
@@ -97,42 +146,51 @@ impl Connection {
     /// Reads what has come and serves the requests in it.
     async fn burst(&mut self) -> After {
         let worker = Rc::clone(&self.worker);
-        let Ok(mut buffer) = worker.buffers.take() else { return After::Close(Reuse::Reset) };
-        let mut scanned = self.partial.len();
-        let new = scanned == 0;
-        restore(&mut buffer, &mut self.partial);
+        let Ok(mut buffer) = worker.buffers.take() else { return After::End(Ending::Reset) };
+        let mut known = self.awaits.restore(&mut buffer);
         match self.stream.recv_now(&mut buffer) {
-            Ok(count) if count > 0 => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let idle = buffer.is_empty();
+            Ok(1..) => {}
+            Err(Unmet::NotNow) => {
                 self.keep(buffer);
-                return if idle { After::Idle } else { After::Partial { new: false } };
+                return After::Nothing;
             }
-            Ok(_) | Err(_) => return Box::pin(self.ended(buffer)).await,
+            Ok(_) | Err(_) => {
+                self.keep(buffer);
+                return After::End(Box::pin(self.ended()).await);
+            }
         }
-        let asks_at_once = self.stream.watched().was_idle_lately(worker.clock.now());
+        let asks_at_once = self.stream.watched().is_idle_lately(worker.clock.now());
         self.stream.watched().busy();
         if self.began == 0 && worker.logs.is_on(self.peer.listener) {
             self.began = clock::precise();
         }
         let mut client = self.client(buffer);
         let after = loop {
-            let after = requests(&worker, &mut client, scanned).await;
+            let after = requests(&worker, &mut client, known).await;
             if !asks_at_once || !matches!(after, After::Idle) {
                 break after;
             }
-            scanned = 0;
+            known = 0;
             if let Some(after) = self.stay(&mut client).await {
                 break after;
             }
         };
-        self.began = if matches!(after, After::Partial { .. }) { client.began } else { 0 };
-        if let Some(Reader { buffer, .. }) = client.reader {
-            if let After::Partial { new: served } = after {
+        self.settle(client, after)
+    }
+
+    /// Notes what is awaited after a burst.
+    fn settle(&mut self, client: Client, after: After) -> After {
+        (self.awaits, self.began) = (Awaits::Next, 0);
+        match (&after, client.reader) {
+            (After::Partial, Some(Reader { buffer, .. })) => {
                 self.keep(buffer);
-                return After::Partial { new: new || served };
+                self.began = client.began;
             }
-            worker.buffers.give(buffer);
+            (_, Some(Reader { buffer, .. })) => self.worker.buffers.give(buffer),
+            (_, None) => {}
+        }
+        if matches!(after, After::Idle) {
+            self.rests(Rest::Idle, self.timeouts().idle);
         }
         after
     }
@@ -142,24 +200,24 @@ impl Connection {
     async fn stay(&self, client: &mut Client) -> Option<After> {
         let worker = &self.worker;
         let Some(Reader { buffer, .. }) = client.reader.take() else {
-            return Some(After::Close(Reuse::Close));
+            return Some(After::End(Ending::Close));
         };
         worker.buffers.give(buffer);
-        self.idle();
+        self.rests(Rest::Idle, self.timeouts().idle);
         match self.stream.readable_soon().await {
             Ok(true) => {}
             Ok(false) => return Some(After::Idle),
-            Err(_) => return Some(After::Close(Reuse::Close)),
+            Err(_) => return Some(After::End(Ending::Close)),
         }
         let Ok(mut buffer) = worker.buffers.take() else {
-            return Some(After::Close(Reuse::Reset));
+            return Some(After::End(Ending::Reset));
         };
         let received = self.stream.recv_now(&mut buffer);
         client.reader = Some(Reader { buffer, body: Incoming::Ended });
         match received {
-            Ok(count) if count > 0 => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(After::Idle),
-            Ok(_) | Err(_) => return Some(After::Close(Reuse::Close)),
+            Ok(1..) => {}
+            Err(Unmet::NotNow) => return Some(After::Idle),
+            Ok(_) | Err(_) => return Some(After::End(Ending::Close)),
         }
         self.stream.watched().busy();
         client.began = if worker.logs.is_on(self.peer.listener) { clock::precise() } else { 0 };
@@ -178,74 +236,104 @@ impl Connection {
 
     /// Keeps what has come of a head, in no more room than it needs.
     fn keep(&mut self, buffer: Buffer) {
-        self.partial.extend_from_slice(buffer.bytes());
+        if !buffer.is_empty() {
+            self.awaits = Awaits::Rest(buffer.bytes().to_vec());
+        }
         self.worker.buffers.give(buffer);
     }
 
     /// The client sends nothing more, or not in time.
-    async fn ended(&mut self, buffer: Buffer) -> After {
+    async fn ended(&mut self) -> Ending {
+        let worker = Rc::clone(&self.worker);
+        let Ok(mut buffer) = worker.buffers.take() else { return Ending::Reset };
+        self.awaits.restore(&mut buffer);
         // The empty line that is forgiven before a request begins none.
         let begun = !matches!(buffer.bytes(), b"" | b"\r" | b"\r\n");
-        let fault: Fault = match self.stream.ended() {
-            Ended::Overdue if begun => Cause::RequestTimeout.into(),
-            Ended::No if begun => Cause::ClientAbort.into(),
-            Ended::No | Ended::Overdue | Ended::ClientLeft | Ended::Closed => {
-                self.worker.buffers.give(buffer);
-                return After::Close(Reuse::Close);
+        let fault: Fault = match self.stream.read_ended() {
+            Some(Ended::Overdue) if begun => Cause::RequestTimeout.into(),
+            None if begun => Cause::ClientAbort.into(),
+            Some(Ended::Overdue | Ended::ClientLeft | Ended::Closed) | None => {
+                worker.buffers.give(buffer);
+                return Ending::Close;
             }
         };
-        let worker = Rc::clone(&self.worker);
         let mut client = self.client(buffer);
         let reuse = run::refuse(&worker, &mut client, worker.scratch(), fault).await;
         if let Some(Reader { buffer, .. }) = client.reader {
             worker.buffers.give(buffer);
         }
-        After::Close(reuse)
-    }
-}
-
-/// Serves the requests that are buffered, one after the other.
-async fn requests(worker: &Rc<Worker>, client: &mut Client, mut scanned: usize) -> After {
-    let mut served = false;
-    loop {
-        let mut scratch = worker.scratch();
-        let reuse = match client.take_head(&mut scratch.request, &worker.head_limits, scanned) {
-            HeadRead::Head(bytes) => {
-                scratch.record.request_bytes = bytes as u64;
-                client.stream.watched().read_by(0);
-                run::run(worker, client, scratch).await
-            }
-            HeadRead::Refused(fault) => Box::pin(run::refuse(worker, client, scratch, fault)).await,
-            HeadRead::Partial => {
-                worker.recycle(scratch);
-                return After::Partial { new: served };
-            }
-        };
-        scanned = 0;
-        served = true;
-        match (reuse, &client.reader) {
-            (Reuse::Keep, Some(reader)) if reader.buffer.is_empty() => return After::Idle,
-            (Reuse::Keep, Some(_)) => {}
-            // A close over unread bytes is a reset, which may destroy the answer.
-            (Reuse::Close, Some(reader)) if !reader.buffer.is_empty() => {
-                return After::Close(Reuse::Linger);
-            }
-            (reuse, _) => return After::Close(reuse),
+        match reuse {
+            Reuse::Keep | Reuse::Close => Ending::Close,
+            Reuse::Linger => Ending::Linger,
+            Reuse::Reset => Ending::Reset,
         }
     }
 }
 
-/// Puts the bytes of a partial head where a read goes on behind them.
-fn restore(buffer: &mut Buffer, partial: &mut Vec<u8>) {
-    if partial.is_empty() {
-        return;
+/// Serves the requests that are buffered, one after the other. `known` bytes of the first head had
+/// come before.
+async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) -> After {
+    loop {
+        let mut scratch = worker.scratch();
+        let mut waited = false;
+        let reuse = match client.take_head(&mut scratch.request, &worker.head_limits, known) {
+            HeadRead::Head(bytes) => {
+                scratch.record.request_bytes = bytes as u64;
+                client.stream.watched().read_by(0);
+                let mut exchange = pin!(run::run(worker, client, scratch));
+                poll_fn(|cx| {
+                    let polled = exchange.as_mut().poll(cx);
+                    waited |= polled.is_pending();
+                    polled
+                })
+                .await
+            }
+            HeadRead::Refused(fault) => Box::pin(run::refuse(worker, client, scratch, fault)).await,
+            HeadRead::Partial => {
+                worker.recycle(scratch);
+                if known == 0 {
+                    head_begins(worker, client);
+                }
+                return After::Partial;
+            }
+        };
+        known = 0;
+        match (reuse, &client.reader) {
+            (Reuse::Keep, Some(reader)) if reader.buffer.is_empty() => return After::Idle,
+            // An answer of our own, or of a backend that was quicker than we, takes no turn.
+            (Reuse::Keep, Some(_)) if !waited => next_turn().await,
+            (Reuse::Keep, Some(_)) => {}
+            // A close over unread bytes is a reset, which may destroy the answer.
+            (Reuse::Close, Some(reader)) if !reader.buffer.is_empty() => {
+                return After::End(Ending::Linger);
+            }
+            (Reuse::Linger, _) => return After::End(Ending::Linger),
+            (Reuse::Reset, _) => return After::End(Ending::Reset),
+            (Reuse::Close, _) | (Reuse::Keep, None) => return After::End(Ending::Close),
+        }
     }
-    let count = partial.len().min(buffer.room_len());
-    if let (Some(room), Some(bytes)) = (buffer.room().get_mut(..count), partial.get(..count)) {
-        room.copy_from_slice(bytes);
+}
+
+/// The first bytes of a head have come: the rest has its time from here on.
+#[cold]
+fn head_begins(worker: &Worker, client: &Client) {
+    worker.clock.renew();
+    let timeouts = worker.in_force().plan.listener(client.peer.listener).timeouts;
+    client.stream.watched().read_by(worker.clock.after(timeouts.client_header));
+}
+
+impl Awaits {
+    /// Puts the bytes of a head that has not come whole where a read goes on behind them; how many.
+    fn restore(&mut self, buffer: &mut Buffer) -> usize {
+        let Awaits::Rest(bytes) = self else { return 0 };
+        let count = bytes.len().min(buffer.room_len());
+        if let (Some(room), Some(bytes)) = (buffer.room().get_mut(..count), bytes.get(..count)) {
+            room.copy_from_slice(bytes);
+        }
+        buffer.filled(count);
+        *self = Awaits::Next;
+        count
     }
-    buffer.filled(count);
-    *partial = Vec::new();
 }
 
 #[cfg(test)]
@@ -262,10 +350,10 @@ mod tests {
     /// large future that is awaited without a box undoes both.
     #[test]
     fn what_an_idle_connection_keeps_is_small_and_so_is_a_burst() {
-        let idle = size_of::<Netted>() + size_of_output(Connection::serve);
+        let idle = size_of::<Netted>() + size_of_output(Connection::run);
         let burst = size_of_output(|connection: &'static mut Connection| connection.burst());
         println!("idle {idle} bytes, burst {burst} bytes");
-        assert!(idle <= 512, "an idle connection's task: {idle} bytes");
+        assert!(idle <= 400, "an idle connection's task: {idle} bytes");
         assert!(burst <= 2048, "a burst: {burst} bytes");
     }
 }

@@ -4,47 +4,150 @@
 //! the client has not read yet. So we say that we are done, read and forget what still comes for a
 //! while, and close.
 
-use std::{os::fd::OwnedFd, rc::Rc};
+use std::{cell::Cell, os::fd::OwnedFd, rc::Rc};
 
 use super::netted::netted;
 use crate::net::{
-    deadlines::{Ended, Ends, NO_TAG},
+    buffer::Buffer,
+    deadlines::{Ended, Ends, NO_TAG, Unmet},
     fd::Half,
-    stream::Stream,
+    stream::{InVain, Stream},
+    turns::next_turn,
 };
 use crate::worker::Worker;
 
-/// So much is read and forgotten, for so long.
-const BYTES: usize = 256 << 10;
-const TIME_MS: u64 = 1_000;
+/// What is borne of a client that has been answered for the last time.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For how long it is read while it makes progress, in milliseconds.
+    time: u64,
+    /// For how long its next piece is waited for.
+    piece: u64,
+    /// So many bytes are read and forgotten.
+    bytes: usize,
+}
+
+/// The times are nginx's `lingering_time` and `lingering_timeout`: a client that reads its answer
+/// when it has sent everything gets there at 50 KB/s with 1.5 MB. The bytes are more than most
+/// bodies may measure, and a tenth of a second of a core for a client that never stops.
+const PATIENCE: Patience = Patience { time: 30_000, piece: 5_000, bytes: 256 << 20 };
+
+/// Connections of a core that linger at once. Beyond, the one that has lingered longest is closed.
+/// They keep their permits, and are the first to make room at a limit.
+const LINGERING_MAX: u32 = 1_024;
+
+/// How often is looked whether the client has been told.
+const LOOK_MS: u64 = 250;
 
 /// Clients that were turned away and still have their answer before them, at a time: they are
-/// beyond the limit of connections, and so are their descriptors. More are closed at once.
+/// beyond the limit of connections, and so are their descriptors. More are closed at once, and so
+/// is each of them after a second.
 const TURNED_AWAY_MAX: u32 = 16;
+const TURNED_AWAY: Patience = Patience { time: 1_000, piece: 1_000, bytes: 256 << 10 };
 
-/// Says that we are done and reads what the client still sends for a while.
-pub(super) async fn linger(worker: &Worker, stream: &Stream) {
+/// Until when a client is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until it ends, as it may be sending a long body.
+    Ended,
+    /// Until it has acknowledged all that we said, our end too. Its request was whole.
+    Told,
+}
+
+/// Says that we are done and reads what the client still sends.
+pub(super) async fn linger(worker: &Worker, stream: &Stream, until: Until) {
+    let _counted = Counted::one_more(&worker.lingering);
+    if worker.lingering.get() > LINGERING_MAX {
+        worker.deadlines.close_longest_lingering();
+    }
+    read_on(worker, stream, until, PATIENCE).await;
+}
+
+async fn read_on(worker: &Worker, stream: &Stream, until: Until, patience: Patience) {
+    let Patience { time, piece, bytes } = patience;
     stream.shut_down(Half::Writing);
     worker.clock.renew();
-    stream.watched().read_by(worker.clock.now() + TIME_MS);
-    let mut room = vec![0; 16 << 10];
-    let mut left = BYTES;
-    while left > 0 && stream.ended() == Ended::No {
-        match stream.discard_now(&mut room) {
-            Ok(count) if count > 0 => left = left.saturating_sub(count),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if stream.readable().await.is_err() {
+    let over = worker.clock.now() + time;
+    let mut progress = Progress { since: worker.clock.now(), left: bytes, untold: usize::MAX };
+    let mut in_vain = InVain::default();
+    loop {
+        let Ok(buffer) = worker.buffers.take() else { return };
+        let read = discard(worker, stream, buffer);
+        let now = worker.clock.now();
+        match read {
+            // Its end: nothing comes that could make the close a reset.
+            Ok(0) => return,
+            Ok(count) if count < progress.left => {
+                progress.left -= count;
+                progress.since = now;
+                in_vain = InVain::default();
+                // Also what is there at once is read one buffer a turn.
+                next_turn().await;
+                if now >= over {
                     return;
                 }
+                continue;
             }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok(_) | Err(_) => return,
         }
+        if until == Until::Told {
+            let untold = stream.unacknowledged();
+            if untold == 0 {
+                return;
+            }
+            if untold < progress.untold {
+                (progress.untold, progress.since) = (untold, now);
+            }
+        }
+        let last = over.min(progress.since + piece);
+        if now >= last {
+            return;
+        }
+        let look = if until == Until::Told { last.min(now + LOOK_MS) } else { last };
+        stream.watched().lingers(now, look);
+        match stream.readable().await {
+            Ok(()) => in_vain.pause().await,
+            Err(Unmet::Ended(Ended::Overdue)) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// How far a client has come.
+struct Progress {
+    since: u64,
+    /// Bytes that are still borne.
+    left: usize,
+    /// Bytes that it had not acknowledged when that was looked at.
+    untold: usize,
+}
+
+fn discard(worker: &Worker, stream: &Stream, mut buffer: Buffer) -> std::io::Result<usize> {
+    let read = stream.discard_now(buffer.room());
+    worker.buffers.give(buffer);
+    read
+}
+
+/// One of those that are counted, for as long as it lives, whichever way it ends.
+struct Counted(Rc<Cell<u32>>);
+
+impl Counted {
+    fn one_more(count: &Rc<Cell<u32>>) -> Counted {
+        count.set(count.get() + 1);
+        Counted(Rc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
 /// Answers a client that is not let in, without a look at what it asks.
 pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
-    let watch = |fd| worker.deadlines.watch(fd, Ends::Both, NO_TAG);
+    let watch = |fd| worker.deadlines.watch(fd, Ends::Wait, NO_TAG);
     let Ok(stream) = Stream::adopt(fd, watch) else { return };
     // What a new connection does not take at once it may do without.
     let _ = stream.send_now(answer, false);
@@ -53,11 +156,109 @@ pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
         let _ = stream.discard_now(&mut [0; 4096]);
         return;
     }
-    worker.turned_away.set(worker.turned_away.get() + 1);
+    let counted = Counted::one_more(&worker.turned_away);
     let lingering = Rc::clone(worker);
     netted(Rc::clone(worker), async move {
-        linger(&lingering, &stream).await;
-        drop(stream);
-        lingering.turned_away.set(lingering.turned_away.get() - 1);
+        read_on(&lingering, &stream, Until::Ended, TURNED_AWAY).await;
+        drop((stream, counted));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, time::Duration};
+
+    use super::*;
+    use crate::net::{
+        clock,
+        io::{sleep, task},
+    };
+    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::testkit::{eventually, on_both_drivers, pair};
+    use crate::worker::{Common, Own};
+
+    fn worker() -> Rc<Worker> {
+        let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                    [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
+        let common = Common::of_text(text, vec![mailbox().unwrap().0]);
+        let own = Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() };
+        let worker = Worker::new(common, own);
+        let sweeping = Rc::clone(&worker);
+        task(async move { sweeping.deadlines.sweep(|| {}).await });
+        worker
+    }
+
+    /// What a client does while it is read.
+    enum Does {
+        Nothing,
+        SendsOn,
+        Ends,
+    }
+
+    /// How long a client is read, in milliseconds.
+    async fn lingered(does: Does, until: Until, patience: Patience) -> u64 {
+        let worker = worker();
+        let (ours, peer) = pair(|fd| worker.deadlines.watch(fd, Ends::Wait, 0));
+        let over = Rc::new(Cell::new(false));
+        if !matches!(does, Does::Nothing) {
+            let (over, mut peer) = (Rc::clone(&over), peer.try_clone().unwrap());
+            task(async move {
+                while !over.get() && peer.write_all(&[b'x'; 1_000]).is_ok() {
+                    sleep(Duration::from_millis(20)).await;
+                    if matches!(does, Does::Ends) {
+                        _ = peer.shutdown(std::net::Shutdown::Write);
+                    }
+                }
+            });
+        }
+        let since = clock::precise();
+        read_on(&worker, &ours, until, patience).await;
+        over.set(true);
+        (clock::precise() - since) / 1_000
+    }
+
+    #[test]
+    fn a_client_is_read_while_it_makes_progress_and_not_for_ever() {
+        on_both_drivers(|| async {
+            let patience = Patience { time: 1_000, piece: 400, bytes: 1 << 20 };
+            let few = Patience { bytes: 3_000, ..patience };
+            for (does, until, patience, at_least, at_most) in [
+                (Does::Nothing, Until::Ended, patience, 400, 900),
+                (Does::SendsOn, Until::Ended, patience, 990, 1_500),
+                (Does::SendsOn, Until::Ended, few, 20, 400),
+                (Does::Ends, Until::Ended, patience, 10, 350),
+                (Does::Nothing, Until::Told, patience, 0, 350),
+            ] {
+                let took = lingered(does, until, patience).await;
+                assert!((at_least..at_most).contains(&took), "{took} ms of {until:?} {at_most}");
+            }
+        });
+    }
+
+    #[test]
+    fn who_lingers_makes_room_and_so_many_linger_and_no_more() {
+        on_both_drivers(|| async {
+            let worker = worker();
+            let (lingering, most) = (Rc::new(Cell::new(0)), LINGERING_MAX + 10);
+            worker.lingering.set(LINGERING_MAX - 2);
+            let mut peers = Vec::new();
+            for _ in 0..4 {
+                let (ours, peer) = pair(|fd| worker.deadlines.watch(fd, Ends::Wait, 0));
+                peers.push(peer);
+                let (worker, lingering) = (Rc::clone(&worker), Rc::clone(&lingering));
+                lingering.set(lingering.get() + 1);
+                task(async move {
+                    linger(&worker, &ours, Until::Ended).await;
+                    lingering.set(lingering.get() - 1);
+                });
+                sleep(Duration::from_millis(5)).await;
+            }
+            eventually(|| lingering.get() == 2).await;
+            assert!(worker.lingering.get() < most);
+            assert!(worker.deadlines.make_room(None));
+            eventually(|| lingering.get() == 1).await;
+            peers.clear();
+            eventually(|| lingering.get() == 0).await;
+        });
+    }
 }

@@ -9,6 +9,7 @@ use super::accept;
 use crate::net::{
     io::{ending, sleep, task},
     listener::Listener,
+    turns::next_turn,
     wake::Bell,
 };
 use crate::plan::ListenerId;
@@ -17,6 +18,9 @@ use crate::worker::{Common, Own, Worker};
 
 /// One worker's sockets: of which listener, on which port.
 pub(super) type Sockets = Vec<(ListenerId, u16, OwnedFd)>;
+
+/// Messages taken before others have their turn.
+const BATCH: usize = 64;
 
 /// How long the end waits for tasks to notice it, in steps.
 const END_STEP: Duration = Duration::from_millis(5);
@@ -61,7 +65,12 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox, bell: &Bell) {
             None | Some(Err(_)) => return,
             Some(Ok(())) => {}
         }
+        let mut taken = 0_usize;
         while let Some(message) = inbox.next() {
+            taken += 1;
+            if taken.is_multiple_of(BATCH) {
+                next_turn().await;
+            }
             match message {
                 Message::Addresses(found) => worker.move_backends(&found),
                 Message::Room(pool, at) => worker.made_room(pool, at),

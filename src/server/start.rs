@@ -258,6 +258,7 @@ fn bind_all(plan: &Plan, cores: usize) -> Result<Vec<(ListenerId, Bound)>, Start
                 || all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
             let sockets = listener::bind(*address, cores, v6_only)
                 .map_err(|error| refusal(*address, &error))?;
+            listener::outlast(&sockets, listener.timeouts.client_write);
             bound.push((id, sockets));
         }
     }

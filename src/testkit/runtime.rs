@@ -14,8 +14,9 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use crate::net::{
     deadlines::Watched,
-    io::{ending, set_eager, set_running, sleep},
+    io::{ending, set_running, sleep},
     stream::Stream,
+    turns,
 };
 
 /// Entries of the ring: a test has few operations in flight.
@@ -28,21 +29,20 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// that is a failure.
 pub(crate) fn on_both_drivers<F: Future<Output = ()>>(test: impl Fn() -> F) {
     match RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).enable_timer().build() {
-        Ok(mut ring) => ring.block_on(to_the_end(test())),
+        Ok(mut ring) => ring.block_on(to_the_end(false, test())),
         Err(error) => {
             assert!(std::env::var("CI").is_err(), "io_uring is forbidden here: {error}");
             eprintln!("skipped: io_uring is forbidden here: {error}");
         }
     }
     let epoll = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
-    set_eager(true);
-    epoll.expect("epoll").block_on(to_the_end(test()));
-    set_eager(false);
+    epoll.expect("epoll").block_on(to_the_end(true, test()));
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test that hangs has failed, whatever it loses")]
-async fn to_the_end(test: impl Future<Output = ()>) {
+async fn to_the_end(eager: bool, test: impl Future<Output = ()>) {
     set_running(true);
+    turns::begin(eager).expect("a bell");
     monoio::time::timeout(PATIENCE, test).await.expect("the test hangs");
     for _ in 0..1_000 {
         if ending() == 0 {
@@ -51,6 +51,7 @@ async fn to_the_end(test: impl Future<Output = ()>) {
         sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(ending(), 0, "operations are still in flight");
+    turns::end();
     set_running(false);
 }
 

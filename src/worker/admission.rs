@@ -28,7 +28,7 @@ impl Admitted {
     pub(crate) fn enter(worker: &Rc<Worker>, listener: ListenerId) -> Option<Admitted> {
         let own_limit = &worker.listener_connections[listener.index()];
         let evict = |tag| {
-            let evicted = worker.deadlines.close_longest_idle(tag);
+            let evicted = worker.deadlines.make_room(tag);
             let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
             // Whoever is told of the limit reads the counts.
             worker.count(what);
@@ -95,7 +95,7 @@ mod tests {
     use super::super::{Common, Own};
     use super::*;
     use crate::base::rng::Rng;
-    use crate::net::deadlines::{Ended, Ends, Watched};
+    use crate::net::deadlines::{Ended, Ends, Rest, Watched};
     use crate::shared::{counters::Slab, inbox::mailbox};
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
@@ -124,18 +124,18 @@ mod tests {
     impl Open {
         /// Whether it has been closed to make room, and only takes a moment to end.
         fn is_closing(&self) -> bool {
-            self.watched.ended() == Ended::Closed
+            self.watched.reading() == Some(Ended::Closed)
         }
 
         fn rests(&self) {
-            self.watched.idle(1, 0);
+            self.watched.rests(Rest::Idle, 1, 0);
         }
     }
 
     fn enter(worker: &Rc<Worker>, listener: u16) -> Option<Open> {
         let admitted = Admitted::enter(worker, ListenerId(listener))?;
         let (socket, _) = UnixStream::pair().unwrap();
-        let watched = worker.deadlines.watch(socket.as_raw_fd(), Ends::Reading, listener);
+        let watched = worker.deadlines.watch(socket.as_raw_fd(), Ends::Wait, listener);
         Some(Open { watched, listener, _socket: socket, _admitted: admitted })
     }
 

@@ -71,7 +71,7 @@ impl PoolShared {
 impl Common {
     /// What the workers with these mailboxes are given, who serve what this text says; what they
     /// tell is heard by nobody.
-    pub(super) fn of_text(text: &str, outboxes: Vec<Outbox>) -> Common {
+    pub(crate) fn of_text(text: &str, outboxes: Vec<Outbox>) -> Common {
         use crate::shared::{bell::Rope, outcomes};
         let plan = crate::config::parse("worker.toml", text).unwrap().plan;
         let sizes = plan.pools.iter().map(|pool| pool.backends.len());

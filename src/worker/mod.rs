@@ -6,6 +6,7 @@
 mod admission;
 mod common;
 mod date;
+mod gauge;
 mod in_flight;
 mod in_force;
 mod logs;
@@ -23,6 +24,7 @@ use std::{
 pub(crate) use self::{
     admission::Admitted,
     common::{Common, PoolShared},
+    gauge::Gauge,
     in_flight::InFlight,
     in_force::InForce,
     pool::{Nobody, Picked, PoolView, Wanted},
@@ -82,7 +84,9 @@ pub(crate) struct Worker {
     /// Listeners of this worker that still take connections, be it only those that wait.
     accepting: Cell<u32>,
     /// Clients that were turned away and have not gone.
-    pub(crate) turned_away: Cell<u32>,
+    pub(crate) turned_away: Rc<Cell<u32>>,
+    /// Connections that linger.
+    pub(crate) lingering: Rc<Cell<u32>>,
     /// Permits of connections that were closed to make room: the next to be given back are
     /// already in use by those that came instead.
     owed: Cell<u32>,
@@ -129,7 +133,8 @@ impl Worker {
             scratches: RefCell::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
-            turned_away: Cell::new(0),
+            turned_away: Rc::default(),
+            lingering: Rc::default(),
             owed: Cell::new(0),
             owed_by_listener,
             draining: Signal::default(),
@@ -247,7 +252,7 @@ impl Worker {
             pool.look_after_queue(now);
         }
         if self.is_draining() {
-            self.deadlines.close_idle_since(now.saturating_sub(1_000));
+            self.deadlines.close_resting_since(now.saturating_sub(1_000));
         }
         // The sweep rests while nothing is watched, however long that is.
         self.logs.turn(now, self.deadlines.is_empty());

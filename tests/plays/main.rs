@@ -13,6 +13,7 @@
 mod addresses;
 mod backend;
 mod client;
+mod kernel;
 mod mortal;
 mod pace;
 mod scripts;
@@ -50,10 +51,14 @@ mod trials;
 
 mod aborts;
 mod blame;
+mod evicted;
 mod failure;
 mod faults;
+mod late;
 mod limits;
+mod lingering;
 mod timeouts;
+mod turns;
 
 mod logs;
 

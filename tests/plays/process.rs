@@ -29,6 +29,7 @@ on_both_drivers!(
     a_process_that_is_told_to_stop_finishes_and_ends_well,
     a_process_that_is_told_twice_ends_at_once,
     a_second_process_on_one_port_ends_with_1,
+    a_process_that_stood_still_reads_before_it_closes,
 );
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -43,14 +44,23 @@ struct Process {
 
 impl Process {
     fn start(driver: Driver, script: Script) -> Process {
+        Process::start_with(driver, script, "")
+    }
+
+    /// As `start`, with further keys of the listener.
+    fn start_with(driver: Driver, script: Script, listener: &str) -> Process {
         let address = free();
-        let process = Process::spawn(driver, script, address);
+        let process = Process::spawn_with(driver, script, address, listener);
         let connects = || TcpStream::connect(address).is_ok();
         eventually("the process listens", connects, |connected| *connected);
         process
     }
 
     fn spawn(driver: Driver, script: Script, address: SocketAddr) -> Process {
+        Process::spawn_with(driver, script, address, "")
+    }
+
+    fn spawn_with(driver: Driver, script: Script, address: SocketAddr, listener: &str) -> Process {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let backend = Backend::open(script);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
@@ -58,7 +68,7 @@ impl Process {
         let config = std::env::temp_dir().join(name);
         let origin = backend.address();
         let text = format!(
-            "[listener.web]\nbind = \"{address}\"\npool = \"app\"\n\
+            "[listener.web]\nbind = \"{address}\"\npool = \"app\"\n{listener}\n\
              [pool.app]\nbackends = [\"{origin}\"]\n"
         );
         std::fs::write(&config, text).unwrap();
@@ -214,4 +224,33 @@ fn a_second_process_on_one_port_ends_with_1(driver: Driver) {
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(&first.address.to_string()), "{said}");
     Client::connect(first.address).get("/").expect(200, "first");
+}
+
+/// A suspended machine, or a debugger: all deadlines are over when it goes on, and the requests of
+/// those who were in time lie in their sockets.
+fn a_process_that_stood_still_reads_before_it_closes(driver: Driver) {
+    let timeouts = "timeouts = { client-header = \"1s\", client-body = \"1s\", idle = \"1s\" }";
+    let process = Process::start_with(driver, answers("ok"), timeouts);
+    let connect = || Client::connect(process.address);
+    let [mut silent, mut idle, mut half, mut posts] = [connect(), connect(), connect(), connect()];
+    idle.get("/").expect(200, "ok");
+    half.send("GET / HTTP/1.1\r\nHo");
+    posts.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
+    eventually("it is asked", || process.backend.heads().len(), |heads| *heads == 2);
+    process.signal(Signal::STOP);
+    silent.send(get("/"));
+    idle.send(get("/"));
+    half.send("st: a\r\n\r\n");
+    posts.send("cd");
+    let mut new = connect();
+    new.send(get("/"));
+    std::thread::sleep(Duration::from_millis(2_500));
+    process.signal(Signal::CONT);
+    let mut all = [silent, idle, half, posts, new];
+    all.iter_mut().for_each(|client| client.response().expect(200, "ok"));
+    // They are served on, as if nothing had happened.
+    all.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
+    // And those who are late are told so.
+    let mut late = connect();
+    late.send("GET / HT").response().expect_fault(408, "request_timeout");
 }

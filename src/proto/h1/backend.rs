@@ -131,14 +131,14 @@ impl Backend {
 
     /// Why the wait for its head ended without one.
     pub(crate) fn read_fault(&self, answer_begun: bool) -> Fault {
-        match self.stream.ended() {
-            Ended::Overdue => Cause::ResponseTimeout.into(),
-            Ended::ClientLeft => Cause::ClientAbort.into(),
-            Ended::Closed => Cause::ShuttingDown.into(),
+        match self.stream.read_ended() {
+            Some(Ended::Overdue) => Cause::ResponseTimeout.into(),
+            Some(Ended::ClientLeft) => Cause::ClientAbort.into(),
+            Some(Ended::Closed) => Cause::ShuttingDown.into(),
             // A head that was cut is no answer, but it is the sign of one.
-            Ended::No if answer_begun => Cause::BackendProtocol.into(),
-            Ended::No if self.is_reused() => Cause::BackendStale.into(),
-            Ended::No => Cause::BackendReset.into(),
+            None if answer_begun => Cause::BackendProtocol.into(),
+            None if self.is_reused() => Cause::BackendStale.into(),
+            None => Cause::BackendReset.into(),
         }
     }
 

@@ -192,19 +192,19 @@ impl Client {
 
     /// Why a write to it failed.
     pub(crate) fn write_fault(&self) -> Fault {
-        match self.stream.ended() {
-            Ended::Overdue => Cause::ClientTimeout.into(),
-            Ended::Closed => Cause::ShuttingDown.into(),
-            Ended::No | Ended::ClientLeft => Cause::ClientAbort.into(),
+        match self.stream.write_ended() {
+            Some(Ended::Overdue) => Cause::ClientTimeout.into(),
+            Some(Ended::Closed) => Cause::ShuttingDown.into(),
+            Some(Ended::ClientLeft) | None => Cause::ClientAbort.into(),
         }
     }
 
     /// Why a read of its body found an end.
     pub(crate) fn read_fault(stream: &Stream) -> Fault {
-        match stream.ended() {
-            Ended::Overdue => Cause::RequestTimeout.into(),
-            Ended::Closed => Cause::ShuttingDown.into(),
-            Ended::No | Ended::ClientLeft => Cause::ClientAbort.into(),
+        match stream.read_ended() {
+            Some(Ended::Overdue) => Cause::RequestTimeout.into(),
+            Some(Ended::Closed) => Cause::ShuttingDown.into(),
+            Some(Ended::ClientLeft) | None => Cause::ClientAbort.into(),
         }
     }
 }

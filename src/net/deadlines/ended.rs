@@ -1,0 +1,47 @@
+//! Why a wait for a peer is over: what whoever waited is told, and cannot overlook.
+//!
+//! Reading and writing end apart. A client whose request is late can still be answered, and then a
+//! client that does not take its answer is late in its turn.
+
+use std::{fmt, io};
+
+/// Which half of a connection a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Reading,
+    Writing,
+}
+
+/// Why we ended one half of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was overdue.
+    Overdue,
+    /// The client that it was for has left.
+    ClientLeft,
+    /// The worker stops, or needs the room.
+    Closed,
+}
+
+/// What a wait, or a call that does not wait, brought instead of what it was for.
+#[derive(Debug)]
+pub(crate) enum Unmet {
+    /// We ended it: nothing is read or written any more, whatever the socket holds.
+    Ended(Ended),
+    /// Nothing can be read or written now; only of calls that do not wait.
+    NotNow,
+    /// The peer or the network broke the connection.
+    Broken(io::Error),
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unmet::Ended(why) => write!(f, "ended by us: {why:?}"),
+            Unmet::NotNow => f.write_str("not now"),
+            Unmet::Broken(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Unmet {}

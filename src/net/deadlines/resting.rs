@@ -1,0 +1,209 @@
+//! The connections that rest: nothing is under way on them, and they make room when it is needed.
+//!
+//! A list for each listener and each kind of rest, through the entries of the slab, so that coming
+//! and going cost a few stores whatever the number, and nobody of one listener hides another's.
+//! Whoever needs room closes from the beginning of a list; why, and when, is not known here.
+
+use super::Entry;
+
+/// No entry.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Connections that are looked at for one that can make room. Those passed over have sent what
+/// their task reads in this turn, so a second look later finds others.
+const LOOKS_MAX: usize = 16;
+
+/// How a connection rests, in the order in which they make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It was answered for the last time, and is read until its client has seen that.
+    Lingering,
+    /// It is new, and has not said anything.
+    Silent,
+    /// It waits for its next request.
+    Idle,
+}
+
+const KINDS: [Rest; 3] = [Rest::Lingering, Rest::Silent, Rest::Idle];
+
+/// One list: the longest resting, the latest.
+#[derive(Clone, Copy)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: List = List { first: NONE, last: NONE };
+
+/// The lists of all listeners.
+#[derive(Default)]
+pub(super) struct Resting {
+    by_tag: Vec<[List; KINDS.len()]>,
+}
+
+impl Resting {
+    /// Who makes room: the longest resting of the first kind that there is, of one listener if
+    /// `tag` says so. `may_go` has the last word.
+    pub(super) fn next_to_go(
+        &self,
+        entries: &[Entry],
+        tag: Option<u16>,
+        may_go: impl Fn(&Entry) -> bool,
+    ) -> Option<u32> {
+        let mut looks = LOOKS_MAX;
+        let mut look = |list: &List| {
+            let mut place = list.first;
+            while place != NONE && looks > 0 {
+                let entry = &entries[place as usize];
+                if may_go(entry) {
+                    return Some(place);
+                }
+                looks -= 1;
+                place = entry.next;
+            }
+            None
+        };
+        let since = |list: &List| entries.get(list.first as usize).map_or(u64::MAX, |it| it.since);
+        KINDS.iter().find_map(|kind| {
+            let lists = || self.by_tag.iter().map(|lists| &lists[*kind as usize]);
+            match tag {
+                Some(tag) => look(lists().nth(usize::from(tag))?),
+                None => lists()
+                    .min_by_key(|list| since(list))
+                    .and_then(&mut look)
+                    .or_else(|| lists().find_map(&mut look)),
+            }
+        })
+    }
+
+    /// The longest resting of one kind and listener.
+    pub(super) fn first(&self, tag: u16, kind: Rest) -> u32 {
+        self.by_tag.get(usize::from(tag)).map_or(NONE, |lists| lists[kind as usize].first)
+    }
+
+    /// How many listeners there are lists of.
+    pub(super) fn tags(&self) -> u16 {
+        self.by_tag.len() as u16
+    }
+
+    /// An entry that did not rest joins at the end.
+    pub(super) fn push(&mut self, entries: &mut [Entry], index: u32, kind: Rest) {
+        let tag = usize::from(entries[index as usize].tag);
+        if self.by_tag.len() <= tag {
+            self.by_tag.resize(tag + 1, [EMPTY; KINDS.len()]);
+        }
+        let list = &mut self.by_tag[tag][kind as usize];
+        let previous = std::mem::replace(&mut list.last, index);
+        if previous == NONE {
+            list.first = index;
+        } else {
+            entries[previous as usize].next = index;
+        }
+        let entry = &mut entries[index as usize];
+        entry.rest = Some(kind);
+        entry.previous = previous;
+        entry.next = NONE;
+    }
+
+    /// An entry leaves, if it rested.
+    pub(super) fn remove(&mut self, entries: &mut [Entry], index: u32) {
+        let entry = &mut entries[index as usize];
+        let Some(kind) = entry.rest.take() else { return };
+        let (previous, next) = (entry.previous, entry.next);
+        let list = &mut self.by_tag[usize::from(entry.tag)][kind as usize];
+        match previous {
+            NONE => list.first = next,
+            place => entries[place as usize].next = next,
+        }
+        match next {
+            NONE => list.last = previous,
+            place => entries[place as usize].previous = previous,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::{fd::AsRawFd, unix::net::UnixStream},
+        rc::Rc,
+    };
+
+    use super::*;
+    use crate::base::rng::Rng;
+    use crate::net::{
+        clock::Clock,
+        deadlines::{Deadlines, Ended, Ends, Watched},
+    };
+
+    /// Chance against a plain list: who comes, goes, rests and is needed again, in any order, of
+    /// three listeners. Room is made by the right one, whoever asks.
+    #[test]
+    fn the_lists_are_queues_whatever_happens() {
+        for seed in 0..64 {
+            let mut rng = Rng::seeded(seed);
+            let deadlines = Deadlines::new(Rc::new(Clock::new()));
+            // One descriptor for all: what is shut down does not matter here.
+            let (ours, _peer) = UnixStream::pair().unwrap();
+            let mut watched: Vec<(u64, u16, Watched)> = Vec::new();
+            let mut queue: Vec<(Rest, u64, u16)> = Vec::new();
+            for step in 1..400_u64 {
+                let at = rng.below(watched.len() as u32) as usize;
+                match (rng.below(7), watched.get(at)) {
+                    (0 | 1, _) | (_, None) => {
+                        let tag = rng.below(3) as u16;
+                        watched.push((
+                            step,
+                            tag,
+                            deadlines.watch(ours.as_raw_fd(), Ends::Wait, tag),
+                        ));
+                    }
+                    (2, Some((name, _, one))) => {
+                        one.busy();
+                        queue.retain(|(_, other, _)| other != name);
+                    }
+                    (3, Some((name, ..))) => {
+                        queue.retain(|(_, other, _)| other != name);
+                        watched.swap_remove(at);
+                    }
+                    (_, Some((name, tag, one))) => {
+                        let kind = KINDS[rng.below(3) as usize];
+                        if !queue.iter().any(|(_, other, _)| other == name) {
+                            queue.push((kind, *name, *tag));
+                        }
+                        one.rests(kind, step, 0);
+                    }
+                }
+                assert_eq!(deadlines.len(), watched.len(), "seed {seed}, step {step}");
+            }
+            queue.sort_by_key(|(kind, ..)| *kind as u8);
+            while !queue.is_empty() {
+                let tag = Some(rng.below(4) as u16).filter(|tag| *tag < 3);
+                let goes = queue.iter().position(|(.., of)| tag.is_none_or(|tag| tag == *of));
+                assert_eq!(deadlines.make_room(tag), goes.is_some(), "seed {seed}");
+                let Some(goes) = goes else { continue };
+                let (_, name, _) = queue.remove(goes);
+                let ended = |(.., one): &&(u64, u16, Watched)| one.reading() == Some(Ended::Closed);
+                let closed: Vec<u64> = watched.iter().filter(ended).map(|(one, ..)| *one).collect();
+                assert_eq!(closed, [name], "seed {seed}");
+                watched.retain(|(other, ..)| *other != name);
+            }
+            assert!(!deadlines.make_room(None), "seed {seed}");
+        }
+    }
+
+    /// Of 1,200 that rest at one listener none hides the only one of another.
+    #[test]
+    fn one_listener_does_not_hide_what_rests_at_another() {
+        let deadlines = Deadlines::new(Rc::new(Clock::new()));
+        let (ours, _peer) = UnixStream::pair().unwrap();
+        let watch = |tag| deadlines.watch(ours.as_raw_fd(), Ends::Wait, tag);
+        let many: Vec<_> = (0..1_200).map(|_| watch(0)).collect();
+        many.iter().for_each(|one| one.rests(Rest::Idle, 1, 0));
+        let other = watch(1);
+        other.rests(Rest::Idle, 2, 0);
+        assert!(deadlines.make_room(Some(1)));
+        assert_eq!(other.reading(), Some(Ended::Closed));
+        assert!(!deadlines.make_room(Some(1)) && !deadlines.make_room(Some(7)));
+    }
+}

@@ -1,0 +1,364 @@
+//! Tests of the sweep: each half of a connection ends when it should, for one reason, once.
+//!
+//! The clock stands still or is set; sockets are pairs of the kernel, so that what was shut down is
+//! seen from both ends. How tasks take it is tried in `stream.rs`.
+
+use std::{
+    io::{Read, Write},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::Wake,
+};
+
+use super::*;
+
+/// A watched socket and its peer. Fields are dropped in this order.
+struct Socket {
+    watched: Watched,
+    ours: UnixStream,
+    peer: UnixStream,
+}
+
+impl Socket {
+    fn new(deadlines: &Rc<Deadlines>, ends: Ends, tag: u16) -> Socket {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let watched = deadlines.watch(ours.as_raw_fd(), ends, tag);
+        Socket { watched, ours, peer }
+    }
+
+    /// Whether reading it finds an end.
+    fn reads_an_end(&self) -> bool {
+        matches!((&self.ours).read(&mut [0; 8]), Ok(0))
+    }
+
+    /// Whether the peer can still be told something.
+    fn writes(&self) -> bool {
+        (&self.ours).write(b"x").is_ok()
+    }
+
+    fn ended(&self) -> (Option<Ended>, Option<Ended>) {
+        (self.watched.ended(End::Reading), self.watched.ended(End::Writing))
+    }
+}
+
+/// A task that counts how often it is woken.
+#[derive(Default)]
+struct Task(AtomicU32);
+
+impl Wake for Task {
+    fn wake(self: Arc<Task>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Task {
+    fn new() -> (Arc<Task>, Waker) {
+        let task = Arc::new(Task::default());
+        (Arc::clone(&task), Waker::from(task))
+    }
+
+    fn woken(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn deadlines() -> Rc<Deadlines> {
+    Deadlines::new(Rc::new(Clock::new()))
+}
+
+impl Deadlines {
+    /// One round, without anybody else's turns.
+    fn look(&self) {
+        self.slab.borrow_mut().begin_round();
+        let mut from = Some(0);
+        while let Some(slice) = from {
+            from = self.slice(slice);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_is_late_is_woken_and_can_still_be_read_and_answered() {
+    let deadlines = deadlines();
+    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let (task, waker) = Task::new();
+    assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
+    client.watched.read_by(deadlines.clock.now());
+    deadlines.look();
+    assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), Some(Ended::Overdue));
+    assert_eq!((client.ended(), task.woken()), ((Some(Ended::Overdue), None), 1));
+    (&client.peer).write_all(b"late").unwrap();
+    assert_eq!((&client.ours).read(&mut [0; 8]).unwrap(), 4);
+    assert!(client.writes());
+    assert_eq!((&client.peer).read(&mut [0; 8]).unwrap(), 1);
+}
+
+#[test]
+fn a_backend_that_is_late_is_shut_down_whole() {
+    let deadlines = deadlines();
+    let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
+    backend.watched.read_by(deadlines.clock.now());
+    deadlines.look();
+    assert_eq!(backend.ended(), (Some(Ended::Overdue), Some(Ended::Overdue)));
+    assert!(backend.reads_an_end() && !backend.writes());
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_shut_down_whole() {
+    let deadlines = deadlines();
+    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    client.watched.write_by(deadlines.clock.now());
+    deadlines.look();
+    assert_eq!(client.ended(), (Some(Ended::Overdue), Some(Ended::Overdue)));
+    assert!(client.reads_an_end() && !client.writes());
+}
+
+/// Whatever ended a client's reading, its writing has its deadline all the same.
+#[test]
+fn writing_is_late_although_reading_ended_before() {
+    type EndReading = fn(&Deadlines, &Socket);
+    let reading_ends: [(EndReading, Ended); 2] = [
+        (|deadlines, client| client.watched.read_by(deadlines.clock.now()), Ended::Overdue),
+        (
+            |_, client| {
+                client.watched.read_for(0, client.ours.as_raw_fd());
+                client.peer.shutdown(std::net::Shutdown::Both).unwrap();
+            },
+            Ended::ClientLeft,
+        ),
+    ];
+    for (end_reading, why) in reading_ends {
+        let deadlines = deadlines();
+        let client = Socket::new(&deadlines, Ends::Wait, 0);
+        end_reading(&deadlines, &client);
+        (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
+        assert_eq!(client.ended(), (Some(why), None));
+        client.watched.write_by(deadlines.clock.now() + 1);
+        deadlines.look();
+        assert_eq!(client.ended(), (Some(why), None), "it has time");
+        client.watched.write_by(deadlines.clock.now());
+        deadlines.look();
+        assert_eq!(client.ended(), (Some(why), Some(Ended::Overdue)));
+        assert!(!client.writes());
+    }
+}
+
+#[test]
+fn nobody_is_ended_before_the_time_and_without_a_time_never() {
+    let deadlines = deadlines();
+    let set: [fn(&Watched, u64); 4] = [
+        |_, _| {},
+        |watched, late| watched.read_by(late),
+        |watched, late| watched.write_by(late),
+        |watched, late| {
+            // What was waited for has come.
+            watched.read_by(late - 1);
+            watched.write_by(late - 1);
+            watched.read_by(0);
+            watched.write_by(0);
+        },
+    ];
+    for set in set {
+        let socket = Socket::new(&deadlines, Ends::Both, 0);
+        // The clock stands still from here on: it is renewed when one more is watched.
+        set(&socket.watched, deadlines.clock.now() + 1);
+        deadlines.look();
+        assert_eq!(socket.ended(), (None, None));
+        assert!(!socket.reads_an_end() && socket.writes());
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_watched_no_more_is_left_alone() {
+    let deadlines = deadlines();
+    let Socket { watched, ours, peer } = Socket::new(&deadlines, Ends::Both, 0);
+    watched.rests(Rest::Idle, deadlines.clock.now(), deadlines.clock.now());
+    drop(watched);
+    assert!(deadlines.is_empty() && !deadlines.make_room(None));
+    // The place is used again, by another.
+    let next = Socket::new(&deadlines, Ends::Both, 0);
+    next.watched.read_by(deadlines.clock.now());
+    deadlines.look();
+    deadlines.close_all();
+    assert!((&ours).write(b"x").is_ok() && (&peer).read(&mut [0; 8]).is_ok());
+    assert_eq!(next.watched.reading(), Some(Ended::Overdue), "why is said once");
+}
+
+#[test]
+fn a_wait_ends_when_the_client_it_is_for_has_left() {
+    let deadlines = deadlines();
+    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let backends: Vec<_> = (0..8)
+        .map(|_| {
+            let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
+            backend.watched.read_for(0, client.ours.as_raw_fd());
+            backend
+        })
+        .collect();
+    let one = &backends[0];
+    // The answer that came in time was the last wait for this client.
+    let other = &backends[1];
+    other.watched.read_for(0, -1);
+    client.peer.shutdown(std::net::Shutdown::Write).unwrap();
+    (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
+    assert_eq!(one.watched.reading(), None, "a half-close is not leaving");
+    drop(client.peer);
+    (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
+    for backend in backends.iter().filter(|backend| !std::ptr::eq(*backend, other)) {
+        assert_eq!(backend.ended(), (Some(Ended::ClientLeft), Some(Ended::ClientLeft)));
+        assert!(backend.reads_an_end() && !backend.writes());
+    }
+    assert_eq!(other.watched.reading(), None);
+}
+
+#[test]
+fn who_makes_room_is_told_to_close_and_its_peer_sees_the_end() {
+    let deadlines = deadlines();
+    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let (task, waker) = Task::new();
+    assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
+    client.watched.rests(Rest::Idle, deadlines.clock.now(), 0);
+    assert!(deadlines.make_room(None));
+    client.watched.read_by(deadlines.clock.now());
+    deadlines.look();
+    assert_eq!((client.ended(), task.woken()), ((Some(Ended::Closed), Some(Ended::Closed)), 1));
+    assert_eq!((&client.peer).read(&mut [0; 8]).unwrap(), 0);
+    // Nothing revives it.
+    client.watched.lingers(1, 0);
+    assert_eq!(client.watched.reading(), Some(Ended::Closed));
+}
+
+#[test]
+fn who_has_asked_already_does_not_make_room() {
+    let deadlines = deadlines();
+    let asks = Socket::new(&deadlines, Ends::Wait, 0);
+    asks.watched.rests(Rest::Silent, 1, 0);
+    (&asks.peer).write_all(b"G").unwrap();
+    assert!(!deadlines.make_room(None));
+    deadlines.close_resting_since(1);
+    let idle = Socket::new(&deadlines, Ends::Wait, 0);
+    idle.watched.rests(Rest::Idle, 2, 0);
+    assert!(deadlines.make_room(None));
+    let ended = [asks.watched.reading(), idle.watched.reading()];
+    assert_eq!(ended, [None, Some(Ended::Closed)]);
+}
+
+#[test]
+fn those_answered_for_the_last_time_go_first_then_the_silent_then_the_idle() {
+    let deadlines = deadlines();
+    let rests = |kind, tag| {
+        let socket = Socket::new(&deadlines, Ends::Wait, tag);
+        socket.watched.rests(kind, 1, 0);
+        socket
+    };
+    let sockets = [
+        rests(Rest::Idle, 1),
+        rests(Rest::Silent, 1),
+        rests(Rest::Lingering, 1),
+        rests(Rest::Silent, 2),
+        rests(Rest::Idle, 2),
+    ];
+    let closed = |index: usize| sockets[index].watched.reading() == Some(Ended::Closed);
+    assert!(deadlines.make_room(Some(2)) && closed(3));
+    assert!(deadlines.make_room(None) && closed(2));
+    assert!(deadlines.make_room(None) && closed(1));
+    assert!(deadlines.make_room(Some(2)) && closed(4) && !closed(0));
+    sockets[0].watched.busy();
+    assert!(!deadlines.make_room(None));
+    sockets[0].watched.rests(Rest::Idle, 2, 0);
+    assert!(deadlines.make_room(None) && closed(0));
+    assert!(!deadlines.make_room(None));
+}
+
+#[test]
+fn those_resting_for_long_are_closed_and_the_others_not() {
+    let deadlines = deadlines();
+    let kinds = [Rest::Idle, Rest::Silent, Rest::Idle, Rest::Silent, Rest::Lingering];
+    let sockets: Vec<_> = kinds
+        .iter()
+        .zip([10, 20, 30, 30, 5])
+        .map(|(kind, since)| {
+            let socket = Socket::new(&deadlines, Ends::Wait, 0);
+            socket.watched.rests(*kind, since, 0);
+            socket
+        })
+        .collect();
+    deadlines.close_resting_since(20);
+    let closed: Vec<bool> =
+        sockets.iter().map(|socket| socket.watched.reading().is_some()).collect();
+    assert_eq!(closed, [true, true, false, false, false]);
+}
+
+#[test]
+fn who_lingers_reads_again_until_its_time_is_over() {
+    let deadlines = deadlines();
+    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    client.watched.read_by(deadlines.clock.now());
+    deadlines.look();
+    assert_eq!(client.watched.reading(), Some(Ended::Overdue));
+    client.watched.lingers(deadlines.clock.now(), deadlines.clock.now() + 1);
+    deadlines.look();
+    assert_eq!(client.watched.reading(), None);
+    deadlines.clock.set(deadlines.clock.now() + 1);
+    deadlines.look();
+    assert_eq!(client.watched.reading(), Some(Ended::Overdue));
+}
+
+#[test]
+fn who_stays_is_told_once_it_has_been_idle_for_a_while() {
+    let deadlines = deadlines();
+    let (task, waker) = Task::new();
+    let Socket { watched, .. } = &Socket::new(&deadlines, Ends::Wait, 0);
+    let begun = deadlines.clock.now();
+    let round_at = |now| {
+        deadlines.clock.set(now);
+        deadlines.look();
+        (watched.stays(), task.woken())
+    };
+    watched.rests(Rest::Silent, begun, 0);
+    assert!(!watched.is_idle_lately(begun), "it is new");
+    watched.busy();
+    watched.rests(Rest::Idle, begun, 0);
+    assert!(watched.is_idle_lately(begun + STAY) && !watched.is_idle_lately(begun + STAY + 1));
+    watched.stay(&waker);
+    watched.stay(&waker);
+    assert_eq!(Arc::strong_count(&task), 3, "one waker is kept");
+    assert_eq!(round_at(begun + STAY - 1), (true, 0));
+    watched.busy();
+    assert_eq!(round_at(begun + 2 * STAY), (true, 0), "it is not idle");
+    watched.rests(Rest::Idle, begun + 2 * STAY, 0);
+    assert_eq!(round_at(begun + 3 * STAY), (false, 1));
+    assert_eq!(round_at(begun + 4 * STAY), (false, 1));
+    assert_eq!(watched.reading(), None);
+}
+
+#[test]
+fn everything_can_be_shut_down_at_once() {
+    let deadlines = deadlines();
+    let sockets = [Ends::Wait, Ends::Both].map(|ends| Socket::new(&deadlines, ends, 0));
+    deadlines.close_all();
+    for socket in &sockets {
+        assert_eq!(socket.ended(), (Some(Ended::Closed), Some(Ended::Closed)));
+        assert!(socket.reads_an_end() && !socket.writes());
+    }
+    assert_eq!(deadlines.len(), 2);
+    drop(sockets);
+    assert!(deadlines.is_empty());
+}
+
+/// A round looks at all, however many slices they are.
+#[test]
+fn a_round_looks_at_all_slices() {
+    let deadlines = deadlines();
+    let (ours, _peer) = UnixStream::pair().unwrap();
+    let many: Vec<_> =
+        (0..2 * SLICE + 1).map(|_| deadlines.watch(ours.as_raw_fd(), Ends::Wait, 0)).collect();
+    many.iter().for_each(|watched| watched.read_by(deadlines.clock.now()));
+    deadlines.look();
+    assert!(many.iter().all(|watched| watched.reading() == Some(Ended::Overdue)));
+}
