@@ -7,10 +7,11 @@
 //! # The rule for paths
 //!
 //! A path goes to the backend byte for byte as it came. Routes are compared with a copy in which
-//! what all servers hold for equal is equal: percent-encoded unreserved characters are decoded
-//! (RFC 3986 §6.2.2.2), other encodings are in capitals, `%2F` is a slash, and runs of slashes are
-//! one. What servers do not agree on would let a request past a route, and is refused with 400:
-//! a dot segment in any spelling (`..`, `%2e.`, `..;x`, between `/`, `\`, `%2F` or `%5C`), and
+//! everything is equal that any server holds for equal: percent-encoded unreserved characters are
+//! decoded (RFC 3986 §6.2.2.2), other encodings are in capitals, `\`, `%5C` and `%2F` are slashes,
+//! the parameters of a segment (`;` or `%3B` and what follows in it, RFC 3986 §3.3) are cut, and
+//! runs of slashes are one. So no spelling leads past a route. What servers would resolve to
+//! another path is refused with 400: a dot segment in any spelling (`..`, `%2e.`, `..;x`), and
 //! `%00`. Clients resolve dot segments themselves before they ask (RFC 3986 §5.2.4).
 
 use super::{
@@ -177,8 +178,6 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
         return Ok(path);
     }
     copy.clear();
-    // Dot segments are looked for where every spelling of a separator counts; the copy keeps
-    // backslashes, which are ordinary characters to most.
     let mut segment = Segment::Empty;
     let mut rest = path;
     while let Some((byte, encoded, after)) = next_byte(rest) {
@@ -190,7 +189,9 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
             Some(segment) => segment,
             None => return Err(Cause::BadRequest.into()),
         };
-        push_normalised(byte, encoded, copy);
+        if segment != Segment::Parameters {
+            push_normalised(byte, encoded, copy);
+        }
     }
     if segment.is_dots() { Err(Cause::BadRequest.into()) } else { Ok(copy) }
 }
@@ -198,7 +199,7 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
 /// Whether a path is its own normalised copy at first sight.
 fn is_plain(path: &[u8]) -> bool {
     path.first() != Some(&b'.')
-        && memchr::memchr2(b'%', b'\\', path).is_none()
+        && memchr::memchr3(b'%', b'\\', b';', path).is_none()
         && path.windows(2).fold(true, |plain, pair| plain & !matches!(pair, [b'/', b'/' | b'.']))
 }
 
@@ -209,6 +210,8 @@ enum Segment {
     Dot,
     DotDot,
     Name,
+    /// Behind its semicolon.
+    Parameters,
 }
 
 impl Segment {
@@ -216,12 +219,12 @@ impl Segment {
         self == Segment::Dot || self == Segment::DotDot
     }
 
-    /// The segment one byte on; `None` where a dot segment has ended. A semicolon ends one too:
-    /// there are servers that cut it off with all that follows.
+    /// The segment one byte on; `None` where a dot segment has ended.
     fn then(self, byte: u8) -> Option<Segment> {
         match (byte, self) {
             (b'/' | b'\\' | b';', Segment::Dot | Segment::DotDot) => None,
             (b'/' | b'\\', _) => Some(Segment::Empty),
+            (b';', _) | (_, Segment::Parameters) => Some(Segment::Parameters),
             (b'.', Segment::Empty) => Some(Segment::Dot),
             (b'.', Segment::Dot) => Some(Segment::DotDot),
             _ => Some(Segment::Name),
@@ -245,7 +248,7 @@ fn next_byte(path: &[u8]) -> Option<(u8, bool, &[u8])> {
 /// Appends one byte of the copy: decoded where that changes no meaning, else encoded in capitals.
 fn push_normalised(byte: u8, encoded: bool, copy: &mut Vec<u8>) {
     let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    if byte == b'/' {
+    if matches!(byte, b'/' | b'\\') {
         if copy.last() != Some(&b'/') {
             copy.push(b'/');
         }
@@ -260,6 +263,7 @@ fn push_normalised(byte: u8, encoded: bool, copy: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn text(bytes: &[u8]) -> &str {
         std::str::from_utf8(bytes).unwrap()
@@ -419,7 +423,23 @@ mod tests {
             assert_eq!(normalise_path(&seen, &mut again), Ok(&seen[..]), "not a fixed point");
         }
         check("/", "/");
-        check("/a/b;c=1/d+e", "/a/b;c=1/d+e");
+        check("/a/b/d+e", "/a/b/d+e");
+        check("/a/b;c=1/d+e", "/a/b/d+e");
+        check("/admin;x", "/admin");
+        check("/admin;", "/admin");
+        check("/admin/;x=1;y=2", "/admin/");
+        check("/;/admin", "/admin");
+        check("/;a=b/;;/admin;c", "/admin");
+        check("/;", "/");
+        check("/admin%3Bx", "/admin");
+        check("/%3b/admin%3b/b", "/admin/b");
+        check("/a;%2fb", "/a/b");
+        check("/a;\\b", "/a/b");
+        check("/a;..", "/a");
+        check("/a/;..", "/a/");
+        check("/a;%2e%2e%2f%2e%2ea", "/a/..a");
+        check("/a;%", "/a");
+        check("/a%253bb", "/a%253bb");
         check("/%61dmin", "/admin");
         check("/%41%7e%2D", "/A~-");
         check("/a%2fb%2Fc", "/a/b/c");
@@ -430,8 +450,12 @@ mod tests {
         check("/100%", "/100%25");
         check("/%zz%4", "/%25zz%254");
         check("/%%32e%%32e/", "/%252e%252e/");
-        check("/a\\b", "/a\\b");
-        check("/a%5cb", "/a%5Cb");
+        check("/a\\b", "/a/b");
+        check("/a%5cb", "/a/b");
+        check("/\\admin", "/admin");
+        check("/%5cadmin", "/admin");
+        check("/\\/%5C%2f\\admin\\", "/admin/");
+        check("/a%255cb", "/a%255cb");
         check("/.well-known/x", "/.well-known/x");
         check("/...", "/...");
         check("/a/..b", "/a/..b");
@@ -465,6 +489,14 @@ mod tests {
             "/.;x=1/a",
             "/..%3b/a",
             "/%2e;",
+            "/a;x/..",
+            "/a;/%2e%2e;y/b",
+            "/;/../b",
+            "/a/..;",
+            "/a;x\\..",
+            "/a;%00",
+            "/%5c%2e%2e%5c",
+            "/%5c..%2f",
             "/a/%00",
             "/%00.txt",
             "/a//..//b",
@@ -473,6 +505,93 @@ mod tests {
             let mut copy = Vec::new();
             let seen = normalise_path(path.as_bytes(), &mut copy);
             assert_eq!(seen, Err(Cause::BadRequest.into()), "{path}");
+        }
+    }
+
+    /// What the rule says, from its words and without a state: pieces between separators, each cut
+    /// at its semicolon, where a dot segment is none.
+    fn by_the_rule(path: &[u8]) -> Option<Vec<u8>> {
+        let mut decoded = Vec::new();
+        let mut rest = path;
+        while let Some((byte, encoded, after)) = next_byte(rest) {
+            rest = after;
+            let reserved =
+                encoded && !(byte.is_ascii_alphanumeric() || b"-._~/\\;".contains(&byte));
+            decoded.push(match (reserved, byte) {
+                (_, 0) if encoded => return None,
+                (true, byte) => format!("%{byte:02X}"),
+                (false, b'\\') => "/".to_owned(),
+                (false, byte) => char::from(byte).to_string(),
+            });
+        }
+        let path = decoded.concat();
+        let mut segments = Vec::new();
+        for segment in path.split('/') {
+            let name = segment.split(';').next().unwrap();
+            if name == "." || name == ".." {
+                return None;
+            }
+            segments.push(name);
+        }
+        let mut path = segments.join("/");
+        while path.contains("//") {
+            path = path.replace("//", "/");
+        }
+        Some(path.into_bytes())
+    }
+
+    fn normalised(path: &[u8]) -> Option<Vec<u8>> {
+        let mut copy = b"left over".to_vec();
+        normalise_path(path, &mut copy).ok().map(<[u8]>::to_vec)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// Paths of what matters to the rule: the copy is what its words say, and its own copy.
+        #[test]
+        fn a_copy_is_what_the_rule_says_and_its_own_copy(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "/", "\\", ";", ".", "..", "%", "a", "Z", "~", "=", "%2f", "%2F", "%5c", "%5C",
+                "%3b", "%3B", "%2e", "%2E", "%41", "%7e", "%25", "%20", "%c3", "%00", "2", "f",
+                "5c",
+            ]), 0..12),
+        ) {
+            let path = format!("/{}", pieces.concat());
+            let seen = normalised(path.as_bytes());
+            prop_assert_eq!(&seen, &by_the_rule(path.as_bytes()), "{}", path);
+            if let Some(seen) = seen {
+                prop_assert_eq!(normalised(&seen), Some(seen.clone()), "{}", path);
+                prop_assert!(!seen.contains(&b';') && !seen.contains(&b'\\'), "{}", path);
+            }
+        }
+
+        /// Other spellings of one path, by any of the ways at once, are one to a route.
+        #[test]
+        fn a_path_is_the_same_to_a_route_in_every_spelling(
+            segments in proptest::collection::vec("[a-z~-]{1,4}", 1..4),
+            slashes in proptest::collection::vec(proptest::sample::select(vec![
+                "/", "//", "\\", "/\\", "%2f", "%5C", ";/", ";a=b/", "%3Bx%2F", "/;/", "\\;..;/",
+            ]), 4),
+            encoded in proptest::collection::vec(any::<bool>(), 16),
+            end in proptest::sample::select(vec!["", ";", ";x", "%3b", ";%2e%2e", ";a;b=\"c\""]),
+        ) {
+            let mut plain = String::new();
+            let mut other = String::new();
+            let mut encoded = encoded.into_iter().cycle();
+            for (place, (segment, slash)) in segments.iter().zip(&slashes).enumerate() {
+                plain.extend(["/", segment]);
+                // The first byte of a path is a slash.
+                other.push_str(if place == 0 { "/" } else { slash });
+                for letter in segment.chars() {
+                    match encoded.next() {
+                        Some(true) => other.push_str(&format!("%{:02x}", u32::from(letter))),
+                        _ => other.push(letter),
+                    }
+                }
+            }
+            other.push_str(end);
+            prop_assert_eq!(normalised(other.as_bytes()), Some(plain.into_bytes()), "{}", other);
         }
     }
 }

@@ -20,6 +20,7 @@ on_both_drivers!(
     the_path_is_forwarded_as_it_came,
     targets_that_are_none_are_refused,
     a_route_takes_its_path_and_the_rest_has_none,
+    no_spelling_leads_past_a_route,
 );
 
 fn connect_and_trace_are_refused(driver: Driver) {
@@ -121,6 +122,7 @@ fn the_path_is_forwarded_as_it_came(driver: Driver) {
     for path in [
         "/a//b///c",
         "/%2F%2f;x=1/+?q=1&%20=+&&=?",
+        "/a;b=c/\\d%5c%3B;",
         "/UPPER/lower/%e4%b8%ad",
         "/a|b\"{}^`",
         "//example.com/",
@@ -168,4 +170,33 @@ fn a_route_takes_its_path_and_the_rest_has_none(driver: Driver) {
     client.get("/apiary").expect_fault(404, "no_route");
     client.get("/api/x").expect(200, "/api/x");
     client.half_close().expect_end();
+}
+
+/// The route is seen in all spellings, and the backend gets the one that came.
+fn no_spelling_leads_past_a_route(driver: Driver) {
+    let stage = Stage::on(driver)
+        .backend(answers_target())
+        .without_default_pool()
+        .sections("[[route]]\nname = \"admin\"\npath = \"/admin\"\npool = \"app\"")
+        .start();
+    let mut client = stage.connect();
+    for path in [
+        "/admin;x",
+        "/admin%3Bx/y",
+        "/;/admin",
+        "/;a=b;c/;/admin;d?e;f",
+        "/\\admin",
+        "/%5cadmin",
+        "/%5C;%2f/adm%69n\\",
+        "//admin/",
+    ] {
+        client.get(path).expect(200, path);
+    }
+    for path in ["/administrator;/admin", "/a;/admin", "/x\\admin", "/ad;/min"] {
+        client.get(path).expect_fault(404, "no_route");
+    }
+    for path in ["/a/../admin", "/%2e%2e/admin", "/x/..;/admin", "/x\\..\\admin", "/.%5cadmin"] {
+        client.get(path).expect_fault(400, "bad_request");
+        client = stage.connect();
+    }
 }

@@ -147,6 +147,14 @@ fn path(text: &str) -> Result<(), Complaint> {
             Refusal::new("a path has no query", "never part of what is compared"),
         ));
     }
+    // What is cut from a request's path by `http::target` is never compared.
+    let encoded = || text.to_ascii_lowercase().find("%3b");
+    if let Some(at) = text.find(';').or_else(encoded) {
+        return Err(Complaint::of(
+            at..text.len(),
+            Refusal::new("a path has no parameters", "never part of what is compared"),
+        ));
+    }
     let mut start = 0;
     for segment in text.split('/') {
         if segment == "." || segment == ".." {
@@ -256,6 +264,8 @@ mod tests {
             ("/a%00b", None),
             ("/a/../b", Some(3..5)),
             ("/v1/*", Some(4..5)),
+            ("/v1;a=b/c", Some(3..9)),
+            ("/v1%3Ba", Some(3..7)),
         ] {
             assert_eq!(prefix(text).unwrap_err().part, part, "{text}");
         }

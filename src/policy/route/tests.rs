@@ -197,7 +197,24 @@ fn two_expressions_that_both_match_are_ordered_by_their_texts_alone() {
 #[test]
 fn no_spelling_of_a_path_leads_past_a_route() {
     let routes = ["admin * * /admin", "any * * *"];
-    for path in ["/%61dmin", "//admin", "/admin%2fx", "/%41dmin/../admin", "/x/%2e%2e/admin"] {
+    for path in [
+        "/%61dmin",
+        "//admin",
+        "/admin%2fx",
+        "/%41dmin/../admin",
+        "/x/%2e%2e/admin",
+        "/admin;x",
+        "/admin%3bx/y",
+        "/;/admin",
+        "/;a=b/;/admin;c",
+        "/\\admin",
+        "/%5cadmin",
+        "/admin\\x",
+        "/\\;%2f/adm%69n%5C",
+        "/.;/admin",
+        "/x;/..;/admin",
+        "/x%5c%2e%2E%5cadmin",
+    ] {
         let routes: Vec<Route> = routes.iter().map(|line| route(line)).collect();
         let found =
             Router::compile(&routes).unwrap().find(ListenerId(0), &get(&format!("h{path}"), &[]));
