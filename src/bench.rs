@@ -282,6 +282,7 @@ pub fn fuzz_target(input: &[u8]) {
     if let Ok(path) = target::normalise_path(input, &mut copy) {
         let dots = |segment: &[u8]| matches!(segment, b"." | b"..");
         assert!(!path.split(|byte| *byte == b'/').any(dots));
+        assert!(!path.iter().any(|byte| matches!(byte, b';' | b'\\')));
         assert_eq!(target::normalise_path(path, &mut again), Ok(path));
     }
 }

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod backend;
+mod chance;
 mod client;
 mod kernel;
 mod mortal;
@@ -29,6 +30,7 @@ mod versions;
 mod bodies;
 mod early;
 mod interim;
+mod mutations;
 mod random;
 mod tunnel;
 mod uploads;
@@ -51,6 +53,7 @@ mod trials;
 
 mod aborts;
 mod blame;
+mod chaos;
 mod evicted;
 mod failure;
 mod faults;

@@ -1,85 +1,23 @@
 //! Plays by chance: pipelines of random requests and answers, split at random.
 //!
-//! What arrives is compared with what was sent. Each play prints its seed when it fails;
-//! `RINGWAY_PLAYS_SEED` takes one back.
-
-use std::hash::{BuildHasher, Hasher, RandomState};
+//! What arrives is compared with what was sent.
 
 use crate::{
-    backend::plays,
+    backend::{Script, Visit, plays},
+    chance::{Chance, rounds},
     client::Client,
     scripts::{answers_each, ok},
     stage::{Driver, Stage},
+    wire::Broken,
 };
 
-on_both_drivers!(random_pipelines_arrive_whole, random_answers_arrive_whole);
+on_both_drivers!(
+    random_pipelines_arrive_whole,
+    random_answers_arrive_whole,
+    random_bodies_come_back_whole,
+);
 
 const REQUESTS: usize = 150;
-
-/// Numbers by chance (xorshift64*), the same for the same seed.
-#[derive(Clone)]
-struct Chance(u64);
-
-impl Chance {
-    fn new() -> Chance {
-        let given = std::env::var("RINGWAY_PLAYS_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        println!("seed {seed}");
-        Chance(seed | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-
-    /// Often small, now and then larger than a buffer.
-    fn size(&mut self) -> usize {
-        match self.below(10) {
-            0 => 0,
-            1..=6 => self.below(50),
-            7 | 8 => self.below(5_000),
-            _ => self.below(150_000),
-        }
-    }
-
-    /// A body, framed somehow: its fields, its bytes on the wire, and itself.
-    fn body(&mut self) -> (String, Vec<u8>, Vec<u8>) {
-        let size = self.size();
-        let body: Vec<u8> = (0..size).map(|_| b" \r\n0aGET/"[self.below(9)]).collect();
-        if self.below(2) == 0 {
-            return (format!("Content-Length: {size}\r\n"), body.clone(), body);
-        }
-        let mut wire = Vec::new();
-        let mut rest = body.as_slice();
-        while !rest.is_empty() {
-            let limit = [1, 10, 1_000, 100_000][self.below(4)];
-            let (chunk, behind) = rest.split_at(1 + self.below(rest.len().min(limit)));
-            let extension = ["", ";a", ";a=b", ";a=\"b\""][self.below(4)];
-            let noughts = &"000"[..self.below(4)];
-            wire.extend(format!("{noughts}{:x}{extension}\r\n", chunk.len()).bytes());
-            wire.extend(chunk);
-            wire.extend(b"\r\n");
-            rest = behind;
-        }
-        wire.extend(["0\r\n\r\n", "000;x=y\r\n\r\n", "0\r\nX: y\r\n\r\n"][self.below(3)].bytes());
-        ("Transfer-Encoding: chunked\r\n".to_owned(), wire, body)
-    }
-
-    /// The same bytes in pieces.
-    fn pieces(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut pieces = Vec::new();
-        while !bytes.is_empty() {
-            let limit = [1, 20, 3_000, 300_000][self.below(4)];
-            let (piece, rest) = bytes.split_at(1 + self.below(bytes.len().min(limit)));
-            pieces.push(piece.to_vec());
-            bytes = rest;
-        }
-        pieces
-    }
-}
 
 fn random_pipelines_arrive_whole(driver: Driver) {
     let mut chance = Chance::new();
@@ -141,4 +79,76 @@ fn random_answers_arrive_whole(driver: Driver) {
         assert!(response.status == 200 && response.body == *body, "/{number}: another body");
     }
     assert_eq!(stage.backend(0).visits(), 1, "each answer ended where it ended");
+}
+
+/// Answers with the body it was sent, framed in any way there is, in any pieces.
+fn echoes_by_chance(chance: Chance) -> Script {
+    plays(move |visit| {
+        let mut chance = chance.clone();
+        (0..visit.number()).for_each(|_| _ = chance.split());
+        while echoes(visit, &mut chance)? {}
+        Ok(())
+    })
+}
+
+/// Answers one request; whether the connection stays.
+fn echoes(visit: &mut Visit, chance: &mut Chance) -> Result<bool, Broken> {
+    let (head, framing) = visit.head()?;
+    if head.lists("expect", "100-continue") {
+        visit.send("HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    let request = visit.rest_of(head, framing)?;
+    let interim = chance.of(&["", "", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]);
+    let version = chance.of(&["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]);
+    let ends_by_closing = chance.once_in(8);
+    let (fields, wire) = match version {
+        _ if ends_by_closing => ("Connection: close\r\n".to_owned(), request.body),
+        "HTTP/1.0" => {
+            let length = request.body.len();
+            (format!("Connection: keep-alive\r\nContent-Length: {length}\r\n"), request.body)
+        }
+        _ => chance.framed(&request.body),
+    };
+    let mut bytes = format!("{interim}{version} 200 OK\r\n{fields}\r\n").into_bytes();
+    bytes.extend(wire);
+    for piece in chance.pieces(&bytes) {
+        visit.send(piece)?;
+    }
+    Ok(!ends_by_closing)
+}
+
+/// What a client sends and gets back, whatever both sides make of their framing.
+fn random_bodies_come_back_whole(driver: Driver) {
+    let mut chance = Chance::new();
+    let stage = Stage::on(driver).backend(echoes_by_chance(chance.split())).start();
+    let mut client = stage.connect();
+    for round in 0..rounds(150) {
+        let (fields, wire, body) = chance.body();
+        let is_old = fields.starts_with("Content-Length") && chance.once_in(4);
+        let expects = !is_old && chance.once_in(4);
+        let version = if is_old { "HTTP/1.0\r\nConnection: keep-alive" } else { "HTTP/1.1" };
+        let expect = if expects { "Expect: 100-continue\r\n" } else { "" };
+        let head = format!("POST /{round} {version}\r\nHost: a\r\n{expect}{fields}\r\n");
+        let (head, wire) = if expects && !body.is_empty() && chance.once_in(2) {
+            client.send(head);
+            assert_eq!(client.response().status, 100, "round {round}");
+            (String::new(), wire)
+        } else {
+            (head, wire)
+        };
+        for piece in chance.pieces(&[head.as_bytes(), &wire].concat()) {
+            client.send(piece);
+        }
+        let mut response = client.response();
+        while response.status < 200 {
+            assert!(!is_old, "round {round}: 1.0 knows no interim answers");
+            response = client.response();
+        }
+        let whole = response.status == 200 && response.body == body;
+        assert!(whole, "round {round}: another body than {fields:?}: {:?}", response.head);
+        if response.closes() {
+            client.expect_end();
+            client = stage.connect();
+        }
+    }
 }
