@@ -3,7 +3,7 @@
 //! Whatever is sent, the record says what the client was answered and how it ended. No fault is
 //! answered with once the head of an answer has gone out: then the connection is cut.
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 use super::{
     Answer, Exchange, Fetched, Reuse, attempt, download, early, sticky, tunnel,
@@ -100,10 +100,13 @@ async fn send_fetched(
     exchange.keep_alive &= early::may_promise(exchange, fetched.upload.as_ref(), kept);
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
-    let sending = download::send(worker, client, exchange, &mut fetched, outgoing);
-    let result = match &mut upload {
-        None => sending.await,
-        Some(upload) => beside(sending, |cx| _ = upload.poll(cx)).await,
+    let result = {
+        // Pinned here: a function that it is handed to by value keeps room for it twice.
+        let mut sending = pin!(download::send(worker, client, exchange, &mut fetched, outgoing));
+        match &mut upload {
+            None => sending.await,
+            Some(upload) => beside(sending.as_mut(), |cx| _ = upload.poll(cx)).await,
+        }
     };
     let unasked = fetched.has_unasked();
     if let Some(buffer) = fetched.buffer.take() {
