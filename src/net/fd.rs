@@ -112,38 +112,31 @@ impl Shared {
 
 /// A wait, unless a look says before each poll that it is over; and whether it took any time. By
 /// hand, because an `async` block would keep the wait and a pin of it, in every idle connection.
-pub(crate) struct Unless<L, N, W> {
+pub(crate) struct Unless<L, W> {
     look: L,
-    note: N,
     wait: W,
     waited: bool,
 }
 
-impl<L, N, W> Unless<L, N, W> {
-    /// `note` is told what each poll of the wait gave.
+impl<L, W> Unless<L, W> {
     #[inline]
-    pub(crate) fn new(look: L, note: N, wait: W) -> Unless<L, N, W> {
-        Unless { look, note, wait, waited: false }
+    pub(crate) fn new(look: L, wait: W) -> Unless<L, W> {
+        Unless { look, wait, waited: false }
     }
 }
 
-impl<E, L, N, W> Future for Unless<L, N, W>
-where
-    L: FnMut(&mut Context<'_>) -> Option<E>,
-    N: FnMut(Poll<W::Output>) -> Poll<W::Output>,
-    W: Future,
-{
+impl<E, L: FnMut(&mut Context<'_>) -> Option<E>, W: Future> Future for Unless<L, W> {
     type Output = (Result<W::Output, E>, bool);
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: nothing is moved out of it, and `wait` is pinned as long as all of it is.
-        let Unless { look, note, wait, waited } = unsafe { self.get_unchecked_mut() };
+        let Unless { look, wait, waited } = unsafe { self.get_unchecked_mut() };
         if let Some(over) = look(cx) {
             return Poll::Ready((Err(over), *waited));
         }
         // SAFETY: as above.
-        let polled = note(unsafe { Pin::new_unchecked(wait) }.poll(cx));
+        let polled = unsafe { Pin::new_unchecked(wait) }.poll(cx);
         let before = *waited;
         *waited |= polled.is_pending();
         polled.map(|output| (Ok(output), before))

@@ -7,7 +7,7 @@
 //!
 //! That nothing came is known only as of the last look. A receive is handed to the kernel at the
 //! end of the turn in which it was posted, and what it took is seen in a later turn. So operations
-//! that have to be waited for are numbered: when one that began after the receive was posted has
+//! are numbered: when one that began after the receive was posted had to be waited for and has
 //! ended, the kernel has tried the receive, and its result has been collected (`Moment`).
 
 use std::{
@@ -21,9 +21,9 @@ use super::{
 };
 
 thread_local! {
-    /// How many operations of this thread had to be waited for.
+    /// How many operations of this thread have begun.
     static BEGUN: Cell<u64> = const { Cell::new(0) };
-    /// The latest of them that has ended.
+    /// The latest of them that had to be waited for and has ended.
     static ENDED: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -46,13 +46,17 @@ impl Moment {
     }
 }
 
+/// An operation's place in that order.
+#[must_use]
+pub(super) struct Begun(u64);
+
 /// The operations of one connection that have not ended.
 #[derive(Default)]
 pub(super) struct Pending {
     receiving: Cell<Option<Receiving>>,
-    /// Whether an operation was dropped before it ended (a poll, or by a panic a send): monoio then
-    /// still holds the descriptor.
-    op_dropped: Cell<bool>,
+    /// Operations that have not ended. One that was dropped before it ended (a poll, or by a panic
+    /// a send) never does: monoio then still holds the descriptor.
+    under_way: Cell<u32>,
 }
 
 /// What a posted receive has to say while nobody asked for anything.
@@ -67,15 +71,26 @@ pub(crate) enum Quiet {
 }
 
 impl Pending {
-    /// Guards an operation that begins.
+    /// An operation begins now.
     #[inline]
-    pub(super) fn guard(&self) -> OpGuard<'_> {
-        OpGuard { op_dropped: Some(&self.op_dropped), number: 0 }
+    pub(super) fn begin(&self) -> Begun {
+        self.under_way.set(self.under_way.get().wrapping_add(1));
+        BEGUN.set(BEGUN.get() + 1);
+        Begun(BEGUN.get())
     }
 
-    /// Whether an operation was dropped before it ended.
+    /// It has ended; `waited`: not at once, as on epoll it may.
+    #[inline]
+    pub(super) fn end(&self, Begun(number): Begun, waited: bool) {
+        self.under_way.set(self.under_way.get().wrapping_sub(1));
+        if waited {
+            ENDED.set(ENDED.get().max(number));
+        }
+    }
+
+    /// Whether an operation was dropped before it ended, asked when none goes on.
     pub(super) fn was_dropped(&self) -> bool {
-        self.op_dropped.get()
+        self.under_way.get() > 0
     }
 
     /// Keeps a receive, and hands it to the kernel.
@@ -126,42 +141,6 @@ impl Pending {
     /// The receive, which whoever takes it has to wait for.
     pub(super) fn take_receive(&self) -> Option<Receiving> {
         self.receiving.take()
-    }
-}
-
-/// Notes how an operation ended, or that it was dropped before.
-pub(super) struct OpGuard<'a> {
-    /// Where to note a drop; none when it has ended.
-    op_dropped: Option<&'a Cell<bool>>,
-    /// Its place in the order of operations; 0 = it has not been waited for.
-    number: u64,
-}
-
-impl OpGuard<'_> {
-    /// Notes what a poll of the operation gave.
-    #[inline]
-    pub(super) fn note<T>(&mut self, polled: Poll<T>) -> Poll<T> {
-        match (polled.is_ready(), self.number) {
-            (true, number) => {
-                self.op_dropped = None;
-                ENDED.set(ENDED.get().max(number));
-            }
-            (false, 0) => {
-                self.number = BEGUN.get() + 1;
-                BEGUN.set(self.number);
-            }
-            (false, _) => {}
-        }
-        polled
-    }
-}
-
-impl Drop for OpGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(op_dropped) = self.op_dropped {
-            op_dropped.set(true);
-        }
     }
 }
 

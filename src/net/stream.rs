@@ -155,10 +155,11 @@ impl Stream {
     #[inline]
     pub(crate) async fn readable(&self) -> Result<(), Unmet> {
         let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Reading, cx.waker());
-        let mut guard = self.pending.guard();
-        let note = move |polled| guard.note(polled);
-        let (ready, waited) = fd::Unless::new(look, note, self.shared().readable()).await;
-        ready.map_err(Unmet::Ended)?.map_err(Unmet::Broken)?;
+        let begun = self.pending.begin();
+        let (ready, waited) = fd::Unless::new(look, self.shared().readable()).await;
+        let result = ready.map_err(Unmet::Ended)?;
+        self.pending.end(begun, waited);
+        result.map_err(Unmet::Broken)?;
         // Boxed, as every idle connection would keep its room.
         if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Reading)).await }
     }
@@ -168,10 +169,11 @@ impl Stream {
     #[inline]
     pub(crate) async fn writable(&self) -> Result<(), Unmet> {
         let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Writing, cx.waker());
-        let mut guard = self.pending.guard();
-        let note = move |polled| guard.note(polled);
-        let (ready, waited) = fd::Unless::new(look, note, self.shared().writable()).await;
-        ready.map_err(Unmet::Ended)?.map_err(Unmet::Broken)?;
+        let begun = self.pending.begin();
+        let (ready, waited) = fd::Unless::new(look, self.shared().writable()).await;
+        let result = ready.map_err(Unmet::Ended)?;
+        self.pending.end(begun, waited);
+        result.map_err(Unmet::Broken)?;
         // Boxed, as every idle connection would keep its room.
         if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Writing)).await }
     }
@@ -295,9 +297,9 @@ impl Stream {
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (Result<usize, Unmet>, T) {
         self.watched().write_by(deadline);
-        let mut guard = self.pending.guard();
-        let mut sending = pin!(self.shared().submit(piece));
-        let (sent, piece) = poll_fn(|cx| guard.note(sending.as_mut().poll(cx))).await;
+        let begun = self.pending.begin();
+        let (sent, piece) = self.shared().submit(piece).await;
+        self.pending.end(begun, !turns::are_eager());
         self.watched().write_by(0);
         match self.judged(End::Writing, sent) {
             Err(Unmet::NotNow) => (Ok(0), piece),
