@@ -7,10 +7,9 @@
 
 use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
-use super::{Conns, Idle};
+use super::{Conns, Idle, Means};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
-    buffer::Buffers,
     clock::Clock,
     deadlines::{Deadlines, Ends, NO_TAG},
     io,
@@ -19,7 +18,7 @@ use crate::net::{
 use crate::plan::Connections;
 use crate::policy::connect;
 use crate::proto::h1::Backend;
-use crate::shared::counters::{Counter, Slab};
+use crate::shared::counters::Counter;
 
 /// The addresses of one backend and the connections to each.
 pub(crate) struct BackendConns {
@@ -30,6 +29,7 @@ pub(crate) struct BackendConns {
     /// places change.
     last_number: u32,
     options: Connections,
+    means: Rc<Means>,
 }
 
 /// One address.
@@ -43,12 +43,12 @@ struct At {
 
 impl BackendConns {
     /// None yet. The core's index lets cores begin with different ones.
-    pub(crate) fn new(options: Connections, core_index: usize) -> BackendConns {
-        BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options }
+    pub(crate) fn new(options: Connections, core_index: usize, means: Rc<Means>) -> BackendConns {
+        BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options, means }
     }
 
     /// These are the addresses from now on.
-    pub(crate) fn move_to(&mut self, addresses: &[SocketAddr], counters: &Slab) {
+    pub(crate) fn move_to(&mut self, addresses: &[SocketAddr]) {
         let mut before = std::mem::take(&mut self.all);
         for address in addresses {
             let at = match before.iter().position(|at| at.address == *address) {
@@ -57,7 +57,7 @@ impl BackendConns {
             };
             self.all.push(at);
         }
-        before.iter_mut().for_each(|gone| gone.conns.clear(counters));
+        before.iter_mut().for_each(|gone| gone.conns.clear(&self.means));
         self.turn %= self.all.len().max(1);
     }
 
@@ -69,9 +69,10 @@ impl BackendConns {
 
     /// An idle connection of the next address that has one; as `Conns::take`.
     #[inline]
-    fn take(&mut self, now: u64, careful: bool, counters: &Slab) -> Option<Idle> {
+    fn take(&mut self, now: u64, careful: bool) -> Option<Idle> {
         for _ in 0..self.all.len() {
-            let idle = self.next()?.conns.take(now, careful, counters);
+            let place = self.next();
+            let idle = self.all.get_mut(place)?.conns.take(now, careful, &self.means);
             if idle.is_some() {
                 return idle;
             }
@@ -79,33 +80,29 @@ impl BackendConns {
         None
     }
 
-    /// The address whose turn it is; then it is the next one's.
-    fn next(&mut self) -> Option<&mut At> {
+    /// The place whose turn it is; then it is the next one's.
+    fn next(&mut self) -> usize {
         let place = self.turn;
         self.turn = if place + 1 < self.all.len() { place + 1 } else { 0 };
-        self.all.get_mut(place)
+        place
     }
 
     /// Keeps a connection, if it may be kept and its address is still one of the backend's.
     #[inline]
-    pub(crate) fn give(&mut self, backend: Backend, now: u64, buffers: &Buffers, counters: &Slab) {
-        if let Some(at) = self.by_number(backend.address) {
-            at.conns.give(backend, now, buffers, counters);
+    pub(crate) fn give(&mut self, backend: Backend, now: u64) {
+        if let Some(at) = self.all.iter_mut().find(|at| at.number == backend.address) {
+            at.conns.give(backend, now, &self.means);
         }
     }
 
-    fn by_number(&mut self, number: u32) -> Option<&mut At> {
-        self.all.iter_mut().find(|at| at.number == number)
-    }
-
     /// Closes idle connections whose time is over.
-    pub(crate) fn expire(&mut self, now: u64, buffers: &Buffers, counters: &Slab) {
-        self.all.iter_mut().for_each(|at| at.conns.expire(now, buffers, counters));
+    pub(crate) fn expire(&mut self, now: u64) {
+        self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));
     }
 
     /// Closes all idle connections.
-    pub(crate) fn clear(&mut self, counters: &Slab) {
-        self.all.iter_mut().for_each(|at| at.conns.clear(counters));
+    pub(crate) fn clear(&mut self) {
+        self.all.iter_mut().for_each(|at| at.conns.clear(&self.means));
     }
 
     /// The addresses in the order to try them, by number.
@@ -118,7 +115,8 @@ impl BackendConns {
 
     /// An address could not be connected to.
     fn failed(&mut self, number: u32, now: u64) {
-        if let Some(at) = self.by_number(number) {
+        self.means.counters.add(Counter::BackendConnectFailures, 1);
+        if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
             at.avoided_until = now + connect::AVOIDED_MS;
         }
     }
@@ -130,16 +128,28 @@ pub(crate) async fn warm(
     conns: &RefCell<BackendConns>,
     now: u64,
     careful: bool,
-    buffers: &Buffers,
-    counters: &Slab,
 ) -> Option<Backend> {
     loop {
-        let idle = conns.borrow_mut().take(now, careful, counters)?;
-        match idle.warm(now, buffers).await {
-            Ok(backend) => return Some(backend),
-            Err(why) => counters.add(why, 1),
+        let idle = conns.borrow_mut().take(now, careful)?;
+        let warm = if idle.posted.is_past() {
+            let means = &conns.borrow().means;
+            let quiet = idle.backend.stream.quiet(&means.buffers);
+            idle.warm(quiet, now, means)
+        } else {
+            // Boxed, as that is rare: of a burst, those that came back in this turn.
+            let means = Rc::clone(&conns.borrow().means);
+            Box::pin(warm_after_all(idle, now, means)).await
+        };
+        if warm.is_some() {
+            return warm;
         }
     }
+}
+
+/// The connection, if it can be used when the kernel has tried its receive.
+async fn warm_after_all(idle: Idle, now: u64, means: Rc<Means>) -> Option<Backend> {
+    let quiet = idle.backend.stream.quiet_after_all(&means.buffers).await;
+    idle.warm(quiet, now, &means)
 }
 
 /// Opens a connection, trying the addresses in turn within one time; zero = no bound.
@@ -152,7 +162,6 @@ pub(crate) async fn open(
     time: Duration,
     clock: &Clock,
     deadlines: &Rc<Deadlines>,
-    counters: &Slab,
 ) -> Result<Backend, Fault> {
     let began = clock.now();
     let to_try = conns.borrow_mut().in_turn(began);
@@ -167,7 +176,6 @@ pub(crate) async fn open(
             }
             Err(error) => error,
         };
-        counters.add(Counter::BackendConnectFailures, 1);
         clock.renew();
         conns.borrow_mut().failed(*number, clock.now());
         fault = match error.kind() {
@@ -181,13 +189,14 @@ pub(crate) async fn open(
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::{TcpListener, TcpStream},
-        sync::Arc,
-    };
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::net::listener::{Bound, bind};
+    use crate::net::{
+        buffer::Buffers,
+        listener::{Bound, bind},
+    };
+    use crate::shared::counters::Slab;
     use crate::testkit::on_both_drivers;
 
     const OPTIONS: Connections =
@@ -198,8 +207,7 @@ mod tests {
         conns: RefCell<BackendConns>,
         clock: Rc<Clock>,
         deadlines: Rc<Deadlines>,
-        buffers: Rc<Buffers>,
-        counters: Arc<Slab>,
+        means: Rc<Means>,
         /// The other ends.
         accepted: RefCell<Vec<TcpStream>>,
     }
@@ -207,12 +215,12 @@ mod tests {
     impl Stage {
         fn new(addresses: &[SocketAddr]) -> Stage {
             let clock = Rc::new(Clock::new());
+            let means = Rc::new(Means { buffers: Buffers::new(8), counters: Slab::new() });
             let stage = Stage {
-                conns: RefCell::new(BackendConns::new(OPTIONS, 0)),
+                conns: RefCell::new(BackendConns::new(OPTIONS, 0, Rc::clone(&means))),
                 deadlines: Deadlines::new(Rc::clone(&clock)),
                 clock,
-                buffers: Buffers::new(8),
-                counters: Slab::new(),
+                means,
                 accepted: RefCell::default(),
             };
             stage.move_to(addresses);
@@ -220,12 +228,12 @@ mod tests {
         }
 
         fn move_to(&self, addresses: &[SocketAddr]) {
-            self.conns.borrow_mut().move_to(addresses, &self.counters);
+            self.conns.borrow_mut().move_to(addresses);
         }
 
         async fn open(&self) -> Result<Backend, Fault> {
-            let Stage { conns, clock, deadlines, counters, .. } = self;
-            open(conns, Duration::from_secs(5), clock, deadlines, counters).await
+            let Stage { conns, clock, deadlines, .. } = self;
+            open(conns, Duration::from_secs(5), clock, deadlines).await
         }
 
         /// Opens a connection; to which of these.
@@ -241,17 +249,17 @@ mod tests {
         }
 
         fn give(&self, backend: Backend) {
-            self.conns.borrow_mut().give(backend, 1, &self.buffers, &self.counters);
+            self.conns.borrow_mut().give(backend, 1);
         }
 
         /// The number of the address that a warm connection belongs to.
         async fn take(&self) -> Option<u32> {
-            let taken = warm(&self.conns, 1, false, &self.buffers, &self.counters).await;
+            let taken = warm(&self.conns, 1, false).await;
             taken.map(|backend| backend.address)
         }
 
         fn idle(&self) -> u64 {
-            self.counters.read(Counter::BackendIdle)
+            self.means.counters.read(Counter::BackendIdle)
         }
     }
 
@@ -277,7 +285,7 @@ mod tests {
             }
             assert!(opened.contains(&0) && opened.contains(&1), "{opened:?}");
             assert_eq!(opened[0], 0, "the one behind the first, which refuses");
-            let failures = stage.counters.read(Counter::BackendConnectFailures);
+            let failures = stage.means.counters.read(Counter::BackendConnectFailures);
             assert_eq!(failures, 1, "one that failed lately is tried last");
         });
     }

@@ -9,6 +9,8 @@
 
 mod backend_conns;
 
+use std::{rc::Rc, sync::Arc};
+
 pub(crate) use self::backend_conns::{BackendConns, open, warm};
 use crate::net::{
     buffer::Buffers,
@@ -26,6 +28,13 @@ const YOUNG_MS: u64 = 1_000;
 /// clients opened a connection for every eighth request.
 const SURPLUS_MAX: usize = 1_024;
 const SURPLUS_MS: u64 = 250;
+
+/// What connections to backends need of their core.
+#[derive(Clone)]
+pub(crate) struct Means {
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) counters: Arc<Slab>,
+}
 
 struct Idle {
     backend: Backend,
@@ -48,18 +57,25 @@ impl Conns {
     /// An idle connection, which may be no good any more: of those whose receive was tried the last
     /// that came, else the last of all. Where `careful` (the request may not be sent twice), only
     /// one that was in use a moment ago.
-    fn take(&mut self, now: u64, careful: bool, counters: &Slab) -> Option<Idle> {
-        let is_wanted =
-            |place: &usize| !careful || now <= self.idle[*place].backend.idle_since + YOUNG_MS;
-        let tried = self.idle.partition_point(|idle| idle.posted.is_past());
-        let place = tried.checked_sub(1).filter(is_wanted);
-        let place = place.or_else(|| self.idle.len().checked_sub(1).filter(is_wanted))?;
-        counters.sub(Counter::BackendIdle, 1);
-        Some(self.idle.remove(place))
+    fn take(&mut self, now: u64, careful: bool, means: &Means) -> Option<Idle> {
+        let last = self.idle.len().checked_sub(1)?;
+        let mut place = last;
+        if !self.idle[last].posted.is_past() {
+            let tried = self.idle.partition_point(|idle| idle.posted.is_past());
+            place = tried.checked_sub(1).unwrap_or(last);
+        }
+        if careful && now > self.idle[place].backend.idle_since + YOUNG_MS {
+            place = last;
+            if now > self.idle[place].backend.idle_since + YOUNG_MS {
+                return None;
+            }
+        }
+        means.counters.sub(Counter::BackendIdle, 1);
+        if place == last { self.idle.pop() } else { Some(self.idle.remove(place)) }
     }
 
     /// Keeps a connection whose answer was whole, if it may be kept.
-    fn give(&mut self, mut backend: Backend, now: u64, buffers: &Buffers, counters: &Slab) {
+    fn give(&mut self, mut backend: Backend, now: u64, means: &Means) {
         let Connections { idle_max, idle_timeout, requests_max } = self.options;
         let spent = requests_max != 0 && backend.requests >= requests_max;
         if spent || idle_max == 0 || self.idle.len() >= usize::from(idle_max).max(SURPLUS_MAX) {
@@ -71,17 +87,18 @@ impl Conns {
             .keeps_idle
             .map_or(u64::MAX, |seconds| u64::from(seconds).saturating_sub(1) * 1000);
         let keep = own.min(hint);
-        if keep == 0 || backend.post_receive(buffers).is_err() {
+        if keep == 0 || backend.post_receive(&means.buffers).is_err() {
             return;
         }
         backend.idle_since = now;
-        counters.add(Counter::BackendIdle, 1);
+        means.counters.add(Counter::BackendIdle, 1);
         self.idle.push(Idle { backend, until: now.saturating_add(keep), posted: Moment::now() });
     }
 
     /// Closes the connections whose time is over and those that are no good any more; and of those
     /// that are more than may be kept, the ones that a whole round found no use for.
-    fn expire(&mut self, now: u64, buffers: &Buffers, counters: &Slab) {
+    fn expire(&mut self, now: u64, means: &Means) {
+        let Means { buffers, counters } = means;
         let surplus = self.idle.len().saturating_sub(usize::from(self.options.idle_max));
         let unused = |idle: &Idle| idle.backend.idle_since + SURPLUS_MS <= now;
         let surplus = self.idle.iter().take(surplus).take_while(|idle| unused(idle)).count();
@@ -99,23 +116,20 @@ impl Conns {
     }
 
     /// Closes them all.
-    fn clear(&mut self, counters: &Slab) {
-        counters.sub(Counter::BackendIdle, self.idle.len() as u64);
+    fn clear(&mut self, means: &Means) {
+        means.counters.sub(Counter::BackendIdle, self.idle.len() as u64);
         self.idle.clear();
     }
 }
 
 impl Idle {
-    /// The connection, if it can be used; else why not.
-    async fn warm(self, now: u64, buffers: &Buffers) -> Result<Backend, Counter> {
-        let spent = if self.posted.is_past() {
-            self.spent(now, buffers)
-        } else {
-            // Boxed, as that is rare: of a burst, the connections that came back in it.
-            let stream = &self.backend.stream;
-            self.why_spent(Box::pin(stream.quiet_after_all(buffers)).await, now)
-        };
-        spent.map_or(Ok(self.backend), Err)
+    /// The connection, if it can be used; this is what its receive says.
+    fn warm(self, quiet: Quiet, now: u64, means: &Means) -> Option<Backend> {
+        let spent = self.why_spent(quiet, now);
+        if let Some(why) = spent {
+            means.counters.add(why, 1);
+        }
+        spent.is_none().then_some(self.backend)
     }
 
     /// Why it can be used no more, if so.
@@ -135,7 +149,7 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, net::TcpStream, rc::Rc, sync::Arc, time::Duration};
+    use std::{io::Write, net::TcpStream, time::Duration};
 
     use super::*;
     use crate::net::{
@@ -150,8 +164,7 @@ mod tests {
     /// The idle connections to one backend, and what they need.
     struct Stage {
         conns: Conns,
-        buffers: Rc<Buffers>,
-        counters: Arc<Slab>,
+        means: Means,
         deadlines: Rc<Deadlines>,
     }
 
@@ -159,8 +172,7 @@ mod tests {
         fn new(options: Connections) -> Stage {
             Stage {
                 conns: Conns::new(options),
-                buffers: Buffers::new(8),
-                counters: Slab::new(),
+                means: Means { buffers: Buffers::new(8), counters: Slab::new() },
                 deadlines: Deadlines::new(Rc::new(Clock::new())),
             }
         }
@@ -177,17 +189,22 @@ mod tests {
         fn give(&mut self, now: u64) -> (i32, TcpStream) {
             let (backend, peer) = self.used();
             let number = backend.stream.raw();
-            self.conns.give(backend, now, &self.buffers, &self.counters);
+            self.conns.give(backend, now, &self.means);
             (number, peer)
         }
 
         /// Takes a connection at this time, until one is good, and closes it; its number.
         async fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
             loop {
-                let idle = self.conns.take(now, careful, &self.counters)?;
-                match idle.warm(now, &self.buffers).await {
-                    Ok(backend) => return Some(backend.stream.raw()),
-                    Err(why) => self.counters.add(why, 1),
+                let idle = self.conns.take(now, careful, &self.means)?;
+                let stream = &idle.backend.stream;
+                let quiet = if idle.posted.is_past() {
+                    stream.quiet(&self.means.buffers)
+                } else {
+                    stream.quiet_after_all(&self.means.buffers).await
+                };
+                if let Some(backend) = idle.warm(quiet, now, &self.means) {
+                    return Some(backend.stream.raw());
                 }
             }
         }
@@ -201,7 +218,7 @@ mod tests {
         }
 
         fn expire(&mut self, now: u64) {
-            self.conns.expire(now, &self.buffers, &self.counters);
+            self.conns.expire(now, &self.means);
         }
 
         /// How many are idle: what is counted is what there is.
@@ -212,7 +229,7 @@ mod tests {
         }
 
         fn count(&self, counter: Counter) -> u64 {
-            self.counters.read(counter)
+            self.means.counters.read(counter)
         }
     }
 
@@ -244,7 +261,7 @@ mod tests {
             for (hint, kept) in [(0, 0), (1, 0), (2, 1)] {
                 let (mut backend, _peer) = stage.used();
                 backend.keeps_idle = Some(hint);
-                stage.conns.give(backend, 1, &stage.buffers, &stage.counters);
+                stage.conns.give(backend, 1, &stage.means);
                 assert_eq!(stage.idle(), kept, "timeout={hint}");
             }
         });
@@ -261,7 +278,7 @@ mod tests {
                 for _ in 0..3 {
                     let (mut backend, peer) = stage.used();
                     backend.keeps_idle = hint;
-                    stage.conns.give(backend, 10, &stage.buffers, &stage.counters);
+                    stage.conns.give(backend, 10, &stage.means);
                     peers.push(peer);
                 }
                 stage.expire(4_009);
@@ -350,7 +367,7 @@ mod tests {
                 peer.write_all(unasked).expect("it is open");
                 peer.shutdown(std::net::Shutdown::Write).expect("it is open");
                 let (good_number, good) = stage.give(1);
-                stage.conns.give(bad, 1, &stage.buffers, &stage.counters);
+                stage.conns.give(bad, 1, &stage.means);
                 assert_eq!(stage.take(1, false).await, Some(good_number));
                 let closed = stage.count(Counter::BackendClosedIdle);
                 let both = [stage.count(Counter::BackendUnasked), closed];
@@ -382,7 +399,7 @@ mod tests {
         on_both_drivers(|| async {
             let mut stage = Stage::new(OPTIONS);
             let _peers = (stage.give(1), stage.give(1));
-            stage.conns.clear(&stage.counters);
+            stage.conns.clear(&stage.means);
             assert_eq!(stage.idle(), 0);
         });
     }

@@ -11,6 +11,7 @@ use super::{
     upload::{self, Recovered, Upload, beside},
 };
 use crate::base::ids::BackendId;
+use crate::conns;
 use crate::http::{
     fault::{Cause, Fault},
     forward::{self, ToClient},
@@ -103,8 +104,7 @@ async fn connection(
     let careful = !repeatable;
     if !exchange.stale_before {
         let now = worker.clock.now();
-        let warm = pool.warm(id, now, careful, &worker.buffers, &worker.counters);
-        if let Some(warm) = warm.await {
+        if let Some(warm) = conns::warm(pool.conns(id), now, careful).await {
             worker.count(Counter::BackendReuse);
             return Ok(warm);
         }
@@ -116,8 +116,8 @@ async fn connection(
         time = if time.is_zero() { left } else { time.min(left) };
     }
     let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
-    let Worker { clock, deadlines, counters, .. } = worker;
-    let opened = Box::pin(pool.open(id, time, clock, deadlines, counters)).await;
+    let Worker { clock, deadlines, .. } = worker;
+    let opened = Box::pin(conns::open(pool.conns(id), time, clock, deadlines)).await;
     let now = clock.renew();
     if exchange.scratch.record.logged {
         exchange.scratch.record.times.connected(now - since);

@@ -127,7 +127,7 @@ async fn send_fetched(
     if result.is_ok() && kept && whole && !unasked {
         let now = worker.clock.now();
         let pool = exchange.in_force.pool(exchange.pool);
-        pool.give(id, backend, now, &worker.buffers, &worker.counters);
+        pool.conns(id).borrow_mut().give(backend, now);
     } else {
         drop(backend);
     }

@@ -1,12 +1,13 @@
 //! A plan, and what one core made of it.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use super::{Common, PoolView};
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
 };
+use crate::conns::Means;
 use crate::plan::Plan;
 use crate::policy::route::Router;
 use crate::shared::{
@@ -25,14 +26,15 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
-    pub(super) fn new(common: &Common, core_index: usize, counters: Arc<Slab>) -> InForce {
+    pub(super) fn new(common: &Common, core_index: usize, means: &Rc<Means>) -> InForce {
         let plan = Arc::clone(&common.plan);
         let of_core = (core_index, common.cores);
         let views = (0..).map(PoolId).zip(&plan.pools);
         let pools =
-            views.map(|(id, pool)| PoolView::new(pool, id, of_core, common, &counters)).collect();
+            views.map(|(id, pool)| PoolView::new(pool, id, of_core, common, means)).collect();
         // The start has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
+        let counters = Arc::clone(&means.counters);
         InForce { plan, router, pools, counters, outboxes: Arc::clone(&common.outboxes) }
     }
 

@@ -33,6 +33,7 @@ pub(crate) use self::{
 };
 use self::{logs::Logs, peak::Peak};
 use crate::base::ids::{BackendId, PoolId};
+use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
     buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
@@ -111,7 +112,9 @@ pub(crate) struct Own {
 impl Worker {
     pub(crate) fn new(common: Common, own: Own) -> Rc<Worker> {
         let Own { core_index, counters, outlets } = own;
-        let in_force = InForce::new(&common, core_index, Arc::clone(&counters));
+        let buffers = Buffers::new(BUFFERS_KEPT);
+        let means = Means { buffers: Rc::clone(&buffers), counters: Arc::clone(&counters) };
+        let in_force = InForce::new(&common, core_index, &Rc::new(means));
         let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
         let (events, lost) = (common.events, common.lost);
         let clock = Rc::new(Clock::new());
@@ -123,7 +126,7 @@ impl Worker {
             in_force: RefCell::new(Rc::new(in_force)),
             deadlines: Deadlines::new(Rc::clone(&clock)),
             clock,
-            buffers: Buffers::new(BUFFERS_KEPT),
+            buffers,
             pipes: Pipes::default(),
             counters,
             head_limits: limits.heads(),
@@ -239,7 +242,7 @@ impl Worker {
     pub(crate) fn move_backends(&self, found: &[Found]) {
         let in_force = self.in_force();
         for Found { pool, backend, addresses } in found {
-            in_force.pool(*pool).move_to(*backend, addresses, &self.counters);
+            in_force.pool(*pool).move_to(*backend, addresses);
         }
     }
 
@@ -248,7 +251,7 @@ impl Worker {
         let now = self.clock.now();
         let in_force = self.in_force();
         for pool in &in_force.pools {
-            pool.expire(now, &self.buffers, &self.counters);
+            pool.expire(now);
             pool.look_after_queue(now);
         }
         if self.is_draining() {
@@ -272,7 +275,7 @@ impl Worker {
     /// Closes what is idle towards backends: the worker ends.
     pub(crate) fn close_conns(&self) {
         for pool in &self.in_force().pools {
-            pool.clear(&self.counters);
+            pool.close_idle();
         }
     }
 }

@@ -496,7 +496,7 @@ mod tests {
         let home = WaitsFor::Home(A);
         let join = |now| Place::take(&here, POOL, 0, (now, client.as_raw_fd()), home).unwrap();
         let places = [join(100), join(200)];
-        here.pool(POOL).move_to(A, &[], &here.counters);
+        here.pool(POOL).move_to(A, &[]);
         here.pool(POOL).look_after_queue(300);
         assert!(places.iter().all(|place| place.called().is_raised()));
         assert_eq!(pick(&there, 0), Err(Nobody::Free(WaitsFor::Home(A))));

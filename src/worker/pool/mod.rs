@@ -3,10 +3,8 @@
 //! Every concern about backends is a set of them, and a pick sees only what is left of all sets.
 //! Nothing here decides; the algorithms stand in `policy`, connections are opened in `conns`, and
 //! who is well is decided by the health thread: `learn` takes over what it has published. Here is
-//! what a view is made of; `standing` holds the sets, `pick` asks for a backend, `load` counts,
-//! `conns` keeps connections.
+//! what a view is made of; `standing` holds the sets, `pick` asks for a backend, `load` counts.
 
-mod conns;
 mod load;
 mod pick;
 mod standing;
@@ -14,6 +12,7 @@ mod standing;
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
+    rc::Rc,
 };
 
 pub(crate) use self::pick::{Nobody, Picked, Wanted};
@@ -26,7 +25,7 @@ use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
 };
-use crate::conns::BackendConns;
+use crate::conns::{BackendConns, Means};
 use crate::plan::{self, Pool};
 use crate::policy::{
     balance::{Balancer, Needs, Step, Weights},
@@ -34,8 +33,7 @@ use crate::policy::{
     sticky::Pins,
 };
 use crate::shared::{
-    backends::Backends, counters::Slab, load::Rows, outcomes::Outcomes, permits::Permits,
-    standing::Publication,
+    backends::Backends, load::Rows, outcomes::Outcomes, permits::Permits, standing::Publication,
 };
 
 /// This core's view of a pool.
@@ -75,7 +73,7 @@ impl PoolView {
         id: PoolId,
         (core_index, cores): (usize, usize),
         common: &Common,
-        counters: &Slab,
+        means: &Rc<Means>,
     ) -> PoolView {
         let shared = common.pools[id.index()].clone();
         let each = || pool.backends.iter();
@@ -88,7 +86,8 @@ impl PoolView {
             balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
             needs,
             conns: each()
-                .map(|_| RefCell::new(BackendConns::new(pool.connections, core_index)))
+                .map(|_| BackendConns::new(pool.connections, core_index, Rc::clone(means)))
+                .map(RefCell::new)
                 .collect(),
             in_flight: each().map(|_| Cell::new(0)).collect(),
             step: Step::new(cores),
@@ -103,15 +102,36 @@ impl PoolView {
             authorities: each().map(plan::Backend::authority).collect(),
         };
         for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
-            view.move_to(id, &resolve::known(&backend.address), counters);
+            view.move_to(id, &resolve::known(&backend.address));
         }
         view
     }
 
     /// From now on a backend is at these addresses; without any it cannot be asked.
-    pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr], counters: &Slab) {
-        self.conns[id.index()].borrow_mut().move_to(addresses, counters);
+    pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr]) {
+        self.conns(id).borrow_mut().move_to(addresses);
         self.standing.move_to(id, !addresses.is_empty());
+    }
+
+    /// This core's connections to a backend.
+    #[inline]
+    pub(crate) fn conns(&self, id: BackendId) -> &RefCell<BackendConns> {
+        &self.conns[id.index()]
+    }
+
+    /// Closes idle connections whose time is over.
+    pub(crate) fn expire(&self, now: u64) {
+        self.conns.iter().for_each(|conns| conns.borrow_mut().expire(now));
+    }
+
+    /// Closes all idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.conns.iter().for_each(|conns| conns.borrow_mut().clear());
+    }
+
+    /// When this core last told that it could not reach a backend; 0 = never.
+    pub(crate) fn unreachable_told(&self, id: BackendId) -> &Cell<u64> {
+        &self.unreachable_told[id.index()]
     }
 
     /// Takes over what the health thread has published.
