@@ -1,6 +1,6 @@
 //! The health thread, as whoever started it holds it.
 
-use std::thread::JoinHandle;
+use std::{cell::Cell, rc::Rc, thread::JoinHandle};
 
 use crossbeam_channel::bounded;
 
@@ -22,9 +22,16 @@ impl Watch {
     pub(super) fn start(outbox: Outbox, job: Job) -> Result<Watch, StartError> {
         let (ready, readiness) = bounded(1);
         let work = move || {
-            let begun = ready.clone();
-            if let Err(why) = job.run(move || drop(begun.send(Ok(())))) {
-                // Where it had begun, nobody asks any more.
+            let has_begun = Rc::new(Cell::new(false));
+            let (begins, begun) = (Rc::clone(&has_begun), ready.clone());
+            let watched = job.run(move || {
+                begins.set(true);
+                drop(begun.send(Ok(())));
+            });
+            if let Err(why) = watched {
+                // Nobody asks any more, and backends would stay up or down for ever: the process
+                // ends with the thread.
+                assert!(!has_begun.get(), "the health thread cannot go on: {why}");
                 drop(ready.send(Err(why)));
             }
         };
