@@ -3,16 +3,20 @@
 /// Requests by how they ended, over all cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
+    /// Whose answers ended as they should, or were ended by their clients.
     pub(crate) ok: u64,
     /// What the backend is to blame for; a client that left is counted nowhere.
     pub(crate) failed: u64,
     /// What it is to blame for as well, and has answered others since: no sign of what it is now.
     pub(crate) late: u64,
+    /// When an answer that is no failure last began, in milliseconds; 0 = never, or that is of no
+    /// interest.
+    pub(crate) answered_at: u64,
 }
 
 impl Totals {
     /// All that failed, whatever it is a sign of.
     pub(crate) fn with_late(self) -> Totals {
-        Totals { ok: self.ok, failed: self.failed + self.late, late: 0 }
+        Totals { failed: self.failed + self.late, late: 0, ..self }
     }
 }

@@ -7,6 +7,7 @@ use std::{cell::Cell, rc::Rc};
 
 use super::{
     Answer, Exchange, Fetched,
+    download::Pause,
     kept::Keeping,
     upload::{self, Recovered, Upload, beside},
 };
@@ -365,7 +366,18 @@ fn fetched(
     backend.note(keep_alive::read(&head.headers));
     let body = Incoming::of_response(length, limits);
     let buffer = Some(buffer);
-    let fetched = Box::new(Fetched { id, backend, buffer, body, length, upload, in_flight });
+    let (began_well_at, pause) = (0, Pause::default());
+    let fetched = Box::new(Fetched {
+        id,
+        backend,
+        buffer,
+        body,
+        length,
+        upload,
+        began_well_at,
+        pause,
+        in_flight,
+    });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
 }
 

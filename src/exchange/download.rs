@@ -40,9 +40,10 @@ pub(super) async fn send(
         source: Rc::clone(&fetched.backend.stream),
         outgoing,
         deadline: exchange.deadline,
-        read: in_force.plan.pool(exchange.pool).timeouts.body,
-        write: in_force.plan.listener(client.peer.listener).timeouts.client_write,
+        read: &in_force.plan.pool(exchange.pool).timeouts.body,
+        write: &in_force.plan.listener(client.peer.listener).timeouts.client_write,
         pace: Pace::begin(worker, in_force),
+        pause: &fetched.pause,
     };
     let Fetched { buffer: held, body, .. } = fetched;
     let Some(mut buffer) = held.take() else { return Err(Cause::Internal.into()) };
@@ -88,18 +89,54 @@ struct Download<'a> {
     source: Rc<Stream>,
     outgoing: Outgoing,
     deadline: u64,
-    read: Duration,
-    write: Duration,
+    read: &'a Duration,
+    write: &'a Duration,
     pace: Pace,
+    pause: &'a Pause,
+}
+
+/// How long a client keeps an answer waiting.
+#[derive(Default)]
+pub(crate) struct Pause {
+    /// Since when, in coarse milliseconds; 0 = it does not.
+    since: Cell<u64>,
+    /// Whether it was long once.
+    was_long: Cell<bool>,
+}
+
+/// A client that takes nothing for so long, in milliseconds, may cost its backend the patience:
+/// few servers wait less for room to send. The coarse clock may be a round of the sweep behind.
+const PAUSE_LONG_MS: u64 = 500;
+
+impl Pause {
+    fn begins(&self, now: u64) {
+        if self.since.get() == 0 {
+            self.since.set(now);
+        }
+    }
+
+    fn ends(&self, now: u64) {
+        let since = self.since.take();
+        if since != 0 && now >= since + PAUSE_LONG_MS {
+            self.was_long.set(true);
+        }
+    }
+
+    /// Whether the client took nothing for long.
+    pub(super) fn was_long(&self) -> bool {
+        self.was_long.get()
+    }
 }
 
 impl Download<'_> {
     fn read_by(&self) -> u64 {
-        clock::earlier(self.deadline, self.worker.clock.after(self.read))
+        self.pause.ends(self.worker.clock.now());
+        clock::earlier(self.deadline, self.worker.clock.after(*self.read))
     }
 
     fn write_by(&self, bytes: u64) -> u64 {
-        let by = self.pace.by(bytes, self.worker.clock.after(self.write));
+        self.pause.begins(self.worker.clock.now());
+        let by = self.pace.by(bytes, self.worker.clock.after(*self.write));
         clock::earlier(self.deadline, by)
     }
 

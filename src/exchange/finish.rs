@@ -1,21 +1,22 @@
-//! The one end of every try, which its backend is judged by; and of every exchange: counters and
-//! the log.
+//! The one end of every try, and of the answer that it gave, which its backend is judged by; and of
+//! every exchange: counters and the log.
 //!
 //! What the log needs beyond the counters is noted only where the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{Answer, Exchange, Reuse};
+use super::{Answer, Exchange, Fetched, Reuse};
 use crate::http::{
-    fault::{Cause, Failure, Fault},
+    fault::{Cause, Failure, Fault, Side},
     forward,
 };
+use crate::net::deadlines::Ended;
 use crate::observe::{
     access_log::Line,
     record::{Asked, Asker, Term},
 };
 use crate::policy::{
     balance::Sample,
-    blame::{Wait, blame},
+    blame::{Verdict, Wait, blame},
     retry::Outcome,
 };
 use crate::proto::h1::Client;
@@ -40,7 +41,7 @@ pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
 pub(super) fn tried(
     worker: &Worker,
     exchange: &mut Exchange,
-    result: &Result<Answer, Fault>,
+    result: &mut Result<Answer, Fault>,
 ) -> Outcome {
     let outcome = match result {
         Ok(_) => Outcome::Status(exchange.scratch.response.status),
@@ -60,9 +61,15 @@ pub(super) fn tried(
     let wait = Wait { ms: now.saturating_sub(asked_at), body: exchange.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let trial = trial.map(|trial| *trial);
+    let Some(backend) = exchange.scratch.record.backend else { return outcome };
+    let settled = pool.settle(backend, verdict, trial, (asked_at, now));
+    match result {
+        Ok(Answer::Fetched(fetched)) if settled == Some(true) => fetched.began_well_at = now,
+        Ok(_) if settled == Some(true) => pool.whole(backend),
+        Ok(_) | Err(_) => {}
+    }
     let needs = pool.needs();
-    if let Some(backend) = exchange.scratch.record.backend
-        && let Some(ok) = pool.settle(backend, verdict, trial, (asked_at, now))
+    if let Some(ok) = settled
         && needs.outcomes
     {
         let since = exchange.timed_from;
@@ -74,6 +81,49 @@ pub(super) fn tried(
         pool.observe(backend, sample, worker.clock.now());
     }
     outcome
+}
+
+/// Counts how an answer ended that began well, for its backend.
+#[inline]
+pub(super) fn answered(
+    worker: &Worker,
+    exchange: &Exchange,
+    fetched: &Fetched,
+    result: Result<(), Fault>,
+) {
+    if fetched.began_well_at == 0 {
+        return;
+    }
+    match result {
+        Err(fault) if fault.side != Side::Client => cut(worker, exchange, fetched, fault.cause),
+        Ok(()) | Err(_) => exchange.in_force.pool(exchange.pool).whole(fetched.id),
+    }
+}
+
+/// The same of one that was cut: by its backend, unless there is another reason.
+#[cold]
+fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, cause: Cause) {
+    worker.clock.renew();
+    let cause = match (cause, fetched.backend.stream.read_ended()) {
+        _ if worker.clock.is_over(exchange.deadline) => Cause::Deadline,
+        // A backend that cannot send loses patience.
+        (Cause::ResponseIncomplete, _) if fetched.pause.was_long() => Cause::ClientTimeout,
+        (Cause::ResponseIncomplete, Some(Ended::Overdue)) => Cause::ResponseTimeout,
+        (Cause::ResponseIncomplete, Some(Ended::Closed)) => Cause::ShuttingDown,
+        (Cause::ResponseIncomplete, Some(Ended::ClientLeft)) => Cause::ClientAbort,
+        (cause, _) => cause,
+    };
+    let (began_at, now) = (fetched.began_well_at, worker.clock.now());
+    let wait =
+        Wait { ms: now.saturating_sub(began_at), body: exchange.body, had_all_the_time: false };
+    let statuses = &exchange.pool_plan().passive.statuses;
+    let verdict = blame(Outcome::Fault(cause.into()), statuses, wait);
+    let pool = exchange.in_force.pool(exchange.pool);
+    if verdict == Verdict::Nothing {
+        pool.whole(fetched.id);
+    } else if pool.cut(fetched.id, verdict, (began_at, now)) && pool.needs().outcomes {
+        pool.observe(fetched.id, Sample::Failed(0), now);
+    }
 }
 
 /// Records how an exchange ended and recycles its room.

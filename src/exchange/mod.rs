@@ -38,7 +38,7 @@ use crate::proto::h1::{Backend, Client, Incoming};
 use crate::shared::{counters::Counter, trials::Trial};
 use crate::worker::{Gauge, InFlight, InForce, Scratch, Worker};
 
-use self::{kept::Kept, upload::Upload};
+use self::{download::Pause, kept::Kept, upload::Upload};
 
 /// One request and its answer.
 pub(crate) struct Exchange {
@@ -112,6 +112,10 @@ pub(crate) struct Fetched {
     pub(crate) length: BodyLength,
     /// The request's body, where it is still on its way.
     pub(crate) upload: Option<Upload>,
+    /// When it began, in coarse milliseconds, where its end is to be counted; 0 = it is not.
+    pub(crate) began_well_at: u64,
+    /// How long its client keeps it waiting.
+    pub(crate) pause: Pause,
     pub(crate) in_flight: InFlight,
 }
 
@@ -190,9 +194,15 @@ impl Exchange {
 
 impl Exchange {
     /// Keeps an answer while others are asked.
-    fn decline(&mut self, answer: Answer) {
+    fn decline(&mut self, mut answer: Answer) {
         let head = std::mem::take(&mut self.scratch.response);
         let backend = self.scratch.record.backend;
+        if let Answer::Fetched(fetched) = &mut answer
+            && std::mem::take(&mut fetched.began_well_at) != 0
+        {
+            // Nobody waits for its end any more.
+            self.in_force.pool(self.pool).whole(fetched.id);
+        }
         self.declined = Some(Box::new(Declined { answer, head, backend }));
     }
 

@@ -6,7 +6,7 @@
 use std::{pin::pin, rc::Rc};
 
 use super::{
-    Answer, Exchange, Fetched, Reuse, attempt, download, early, sticky, tunnel,
+    Answer, Exchange, Fetched, Reuse, attempt, download, early, finish, sticky, tunnel,
     upload::{Upload, beside},
 };
 use crate::http::{
@@ -18,6 +18,7 @@ use crate::http::{
     names::Name,
     write,
 };
+use crate::policy::blame::Body;
 use crate::proto::h1::{Client, Outgoing};
 use crate::shared::counters::Counter;
 use crate::worker::{Scratch, Worker};
@@ -108,6 +109,11 @@ async fn send_fetched(
             Some(upload) => beside(sending.as_mut(), |cx| _ = upload.poll(cx)).await,
         }
     };
+    // What stopped the upload has stopped the answer.
+    let fault = upload.as_ref().and_then(Upload::fault_of_client);
+    let result = result.map_err(|cut| fault.unwrap_or(cut));
+    exchange.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
+    finish::answered(worker, exchange, &fetched, result);
     let unasked = fetched.has_unasked();
     if let Some(buffer) = fetched.buffer.take() {
         worker.buffers.give(buffer);
@@ -119,9 +125,6 @@ async fn send_fetched(
         Box::pin(early::go_on(client, exchange, upload)).await;
     }
     let whole = upload.as_ref().is_none_or(Upload::is_whole);
-    // What stopped the upload has stopped the answer.
-    let fault = upload.as_ref().and_then(Upload::fault_of_client);
-    let result = result.map_err(|cut| fault.unwrap_or(cut));
     attempt::restore(client, exchange, upload);
     let Fetched { id, backend, in_flight, .. } = *fetched;
     if result.is_ok() && kept && whole && !unasked {

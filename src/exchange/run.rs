@@ -140,8 +140,8 @@ async fn fetch(
     loop {
         exchange.scratch.tried.insert(picked.backend());
         exchange.tries += 1;
-        let result = attempt::once(worker, client, exchange, picked).await;
-        let outcome = finish::tried(worker, exchange, &result);
+        let mut result = attempt::once(worker, client, exchange, picked).await;
+        let outcome = finish::tried(worker, exchange, &mut result);
         if !outcome.calls_for_another() {
             return exchange.or_declined(result);
         }

@@ -43,7 +43,7 @@ fn backends(plan: &Plan, cores: usize) -> Backends {
 /// A core counts a failure and posts it.
 fn fail(backends: &Backends, outcomes: &Outcomes, backend: BackendId) {
     backends.load.rows(0, POOL).row(backend).failed();
-    outcomes.failed(POOL, backend, backends.load.totals(POOL, backend));
+    outcomes.failed(POOL, backend, backends.load.ended(POOL, backend));
 }
 
 /// A running thread.

@@ -79,7 +79,7 @@ impl Verdicts {
         }
         if missed {
             for (pool, backend) in self.unheard() {
-                let totals = self.backends.load.totals(pool, backend);
+                let totals = self.backends.load.totals(pool, backend, now);
                 self.failed((pool, backend), totals, now);
             }
         }
@@ -98,7 +98,7 @@ impl Verdicts {
             failed.map(move |(backend, failed)| (id, backend, *failed))
         });
         ids.filter(|(pool, backend, failed)| {
-            self.backends.load.totals(*pool, *backend).with_late().failed != *failed
+            self.backends.load.ended(*pool, *backend).with_late().failed != *failed
         })
         .map(|(pool, backend, _)| (pool, backend))
         .collect()

@@ -70,7 +70,7 @@ impl Breaker {
         let is_enough = requests >= u64::from(plan.requests_min)
             && u128::from(failed) * 1_000_000
                 >= u128::from(plan.error_ratio.0) * u128::from(requests);
-        (failed > 0 && is_enough).then_some(Totals { ok, failed, late: 0 })
+        (failed > 0 && is_enough).then_some(Totals { ok, failed, ..Totals::default() })
     }
 
     /// Opens it: each time in a row twice as long.
@@ -208,7 +208,7 @@ mod tests {
             totals.failed += failed;
             last = breaker.failed(&plan, totals, *now);
         }
-        let expected = expected.map(|(ok, failed)| Totals { ok, failed, late: 0 });
+        let expected = expected.map(|(ok, failed)| Totals { ok, failed, ..Totals::default() });
         assert_eq!(last, expected, "{percent} % of {requests_min}: {requests:?}");
     }
 
@@ -280,7 +280,7 @@ mod tests {
     fn who_closes_begins_with_an_empty_window() {
         let plan = plan::Breaker { successes: 1, ..plan(50, 20) };
         let (mut breaker, mut rng) = (Breaker::new(0), Rng::seeded(9));
-        let totals = |ok, failed| Totals { ok, failed, late: 0 };
+        let totals = |ok, failed| Totals { ok, failed, ..Totals::default() };
         assert!(breaker.failed(&plan, totals(0, 20), 1_000).is_some());
         breaker.open(&plan, 1_000, &mut rng);
         // Those under way when it opened.

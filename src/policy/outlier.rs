@@ -2,8 +2,8 @@
 //!
 //! One `Outlier` for each backend, which counts, and knows how long it stays out; whether it may be
 //! left out at all depends on the others and is decided in `standing`. A row is over all cores:
-//! it lasts while the merged count of successes has not moved. What fails so late that the backend
-//! has answered others since belongs to no row (`blame`). It returns by one trial.
+//! it lasts while no answer has begun or ended that is no failure. What fails so late that the
+//! backend has answered others since belongs to no row (`blame`). It returns by one trial.
 
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ pub(crate) struct Outlier {
     state: State,
     /// The totals before the present row of failures.
     before: Option<Totals>,
-    /// All failures that were seen.
+    /// All failures that were seen, and when the last was.
     seen: u64,
+    failed_at: u64,
     /// How often it was left out of late.
     times: u8,
 }
@@ -45,7 +46,13 @@ pub(crate) fn ejected_max(passive: &Passive, backends: usize) -> usize {
 impl Outlier {
     /// Of a backend that takes part.
     pub(crate) fn new(now: u64) -> Outlier {
-        Outlier { state: State::Admitted { since: now }, before: None, seen: 0, times: 0 }
+        Outlier {
+            state: State::Admitted { since: now },
+            before: None,
+            seen: 0,
+            failed_at: 0,
+            times: 0,
+        }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -65,13 +72,15 @@ impl Outlier {
     ///
     /// Where successes came with several failures nobody knows their order: one of the failures
     /// is taken to be the last of all.
-    pub(crate) fn failed(&mut self, passive: &Passive, totals: Totals) -> Option<u64> {
+    pub(crate) fn failed(&mut self, passive: &Passive, totals: Totals, now: u64) -> Option<u64> {
         if totals.failed <= self.seen {
             return None;
         }
         self.seen = totals.failed;
         let begins = Totals { failed: totals.failed.saturating_sub(1), ..totals };
-        let before = self.before.filter(|before| before.ok == totals.ok).unwrap_or(begins);
+        let failed_at = std::mem::replace(&mut self.failed_at, now);
+        let goes_on = |before: &Totals| before.ok == totals.ok && totals.answered_at <= failed_at;
+        let before = self.before.filter(goes_on).unwrap_or(begins);
         self.before = Some(before);
         let length = totals.failed.saturating_sub(before.failed);
         let max = u64::from(passive.failures_max);
@@ -120,24 +129,28 @@ mod tests {
     use super::*;
     use crate::plan::Share;
 
-    /// What the totals say after each of these: `x` a failure, `l` one that is late and `o` a
-    /// success that are told of one by one, `(…)` several before anybody looks. How many are in a
-    /// row after each failure that is one too many, and `-` after the others.
+    /// What the totals say after each of these: `x` a failure, `l` one that is late, `o` a
+    /// success, `a` an answer that begins and `c` one that is cut, that are told of one by one,
+    /// `(…)` several before anybody looks. How many are in a row after each failure that is one
+    /// too many, and `-` after the others.
     #[track_caller]
     fn check(failures_max: u16, requests: &str, expected: &str) {
         let passive = Passive { failures_max, ..Passive::default() };
         let mut outlier = Outlier::new(0);
         let (mut totals, mut is_looking, mut said) = (Totals::default(), true, String::new());
-        for request in requests.chars() {
+        for (now, request) in (1..).zip(requests.chars()) {
             match request {
                 'o' => totals.ok += 1,
-                'x' => totals.failed += 1,
+                'x' | 'c' => totals.failed += 1,
+                'a' => totals.answered_at = now,
                 'l' => totals.late += 1,
                 '(' => is_looking = false,
                 _ => is_looking = true,
             }
-            if is_looking && request != 'o' {
-                let row = outlier.failed(&passive, totals);
+            if is_looking && !matches!(request, 'o' | 'a') {
+                // That its own answer had begun says nothing.
+                let answered_at = if request == 'c' { 0 } else { totals.answered_at };
+                let row = outlier.failed(&passive, Totals { answered_at, ..totals }, now);
                 said += &row.map_or("-".into(), |length| length.to_string());
             }
         }
@@ -165,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_begins_ends_a_row_but_not_one_of_answers_that_are_cut() {
+        check(3, "xxaxx", "----");
+        check(3, "axaxaxaxa", "----");
+        check(3, "acacac", "--3");
+        check(3, "aaacxc", "--3");
+        check(3, "acaocac", "---");
+        check(3, "acacax", "---");
+    }
+
+    #[test]
     fn nought_is_off() {
         check(0, "xxxx", "----");
     }
@@ -181,7 +204,8 @@ mod tests {
     #[test]
     fn totals_that_come_late_are_passed_over() {
         let (passive, mut outlier) = (Passive::default(), Outlier::new(0));
-        let mut failed = |ok, failed| outlier.failed(&passive, Totals { ok, failed, late: 0 });
+        let mut failed =
+            |ok, failed| outlier.failed(&passive, Totals { ok, failed, ..Totals::default() }, 0);
         assert_eq!([failed(9, 1), failed(9, 3), failed(8, 2)], [None, Some(3), None]);
         assert_eq!(failed(9, 4), Some(4));
     }
@@ -223,13 +247,13 @@ mod tests {
         let passive = Passive::default();
         let mut outlier = Outlier::new(0);
         let totals = |failed| Totals { failed, ..Totals::default() };
-        assert_eq!(outlier.failed(&passive, totals(3)), None, "one row is not known of three");
-        assert_eq!(outlier.failed(&passive, totals(5)), Some(3));
+        assert_eq!(outlier.failed(&passive, totals(3), 0), None, "one row is not known of three");
+        assert_eq!(outlier.failed(&passive, totals(5), 0), Some(3));
         outlier.eject(&passive, 0, &mut Rng::seeded(1));
         outlier.end();
         outlier.tried(&passive, true, 0, &mut Rng::seeded(1));
-        assert_eq!(outlier.failed(&passive, totals(6)), None);
-        assert_eq!(outlier.failed(&passive, totals(8)), Some(3));
+        assert_eq!(outlier.failed(&passive, totals(6), 0), None);
+        assert_eq!(outlier.failed(&passive, totals(8), 0), Some(3));
     }
 
     #[test]

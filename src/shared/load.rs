@@ -24,8 +24,8 @@ pub(crate) struct Row {
     failed: AtomicU64,
     times: AtomicU64,
     in_flight: AtomicU32,
-    /// When a request last succeeded, in milliseconds as far as they fit; 0 = never.
-    ok_at: AtomicU32,
+    /// When an answer that is no failure last began, in milliseconds as far as they fit; 0 = never.
+    answered_at: AtomicU32,
 }
 
 impl Row {
@@ -41,13 +41,18 @@ impl Row {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
-    /// Counts a request that succeeded now, in milliseconds of the one clock of all cores; one
-    /// whose client left is not counted.
+    /// An answer that is no failure begins now, in milliseconds of the one clock of all cores.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // they go round
-    pub(crate) fn succeeded(&self, now: u64) {
+    pub(crate) fn answered(&self, now: u64) {
+        self.answered_at.store((now as u32).max(1), Relaxed);
+    }
+
+    /// Counts a request whose answer has ended as it should; one that nobody waits for is counted
+    /// here as well, as its backend did what it could.
+    #[inline]
+    pub(crate) fn succeeded(&self) {
         self.ok.store(self.ok.load(Relaxed).wrapping_add(1), Relaxed);
-        self.ok_at.store((now as u32).max(1), Relaxed);
     }
 
     /// Counts a request that failed.
@@ -67,10 +72,10 @@ impl Row {
         self.in_flight.load(Relaxed)
     }
 
-    /// How long ago a request last succeeded; `u32::MAX` = never, or seven weeks ago.
+    /// How long ago an answer last began; `u32::MAX` = never, or seven weeks ago.
     #[allow(clippy::cast_possible_truncation)] // they go round
-    fn since_ok(&self, now: u64) -> u32 {
-        match self.ok_at.load(Relaxed) {
+    fn since_answered(&self, now: u64) -> u32 {
+        match self.answered_at.load(Relaxed) {
             0 => u32::MAX,
             at => (now as u32).wrapping_sub(at),
         }
@@ -148,20 +153,31 @@ impl Load {
         self.others(worker, pool, backend).map(|row| row.times.load(Relaxed))
     }
 
-    /// How the requests of a backend ended, over all workers.
-    pub(crate) fn totals(&self, pool: PoolId, backend: BackendId) -> Totals {
+    /// How the requests of a backend ended, over all workers, as it is now in milliseconds.
+    pub(crate) fn totals(&self, pool: PoolId, backend: BackendId, now: u64) -> Totals {
+        let mut totals = self.ended(pool, backend);
+        let workers = self.0[pool.index()].workers.iter();
+        let ago = workers.map(|rows| rows.row(backend).since_answered(now)).min();
+        if let Some(ago) = ago.filter(|ago| *ago != u32::MAX) {
+            totals.answered_at = now.saturating_sub(ago.into());
+        }
+        totals
+    }
+
+    /// The same without when.
+    pub(crate) fn ended(&self, pool: PoolId, backend: BackendId) -> Totals {
         let pool = &self.0[pool.index()];
         let late = pool.late[backend.index()].load(Relaxed);
         let rows = pool.workers.iter().map(|rows| rows.row(backend));
         rows.fold(Totals { late, ..Totals::default() }, |sum, row| Totals {
             ok: sum.ok.wrapping_add(row.ok.load(Relaxed)),
             failed: sum.failed.wrapping_add(row.failed.load(Relaxed)),
-            late: sum.late,
+            ..sum
         })
     }
 
-    /// Whether any worker saw a request succeed later than `since`, both in milliseconds.
-    pub(crate) fn has_succeeded_since(
+    /// Whether any worker saw an answer begin later than `since`, both in milliseconds.
+    pub(crate) fn has_answered_since(
         &self,
         pool: PoolId,
         backend: BackendId,
@@ -170,7 +186,7 @@ impl Load {
     ) -> bool {
         let ago = u32::try_from(now.saturating_sub(since)).unwrap_or(u32::MAX);
         let mut workers = self.0[pool.index()].workers.iter();
-        workers.any(|rows| rows.row(backend).since_ok(now) < ago)
+        workers.any(|rows| rows.row(backend).since_answered(now) < ago)
     }
 
     /// Counts a failure that says nothing of what the backend is now.
@@ -181,7 +197,7 @@ impl Load {
     /// The requests of a pool that have ended. It reads every row: ask rarely.
     pub(crate) fn requests(&self, pool: PoolId) -> u64 {
         let of = |backend| {
-            let totals = self.totals(pool, backend).with_late();
+            let totals = self.ended(pool, backend).with_late();
             totals.ok.wrapping_add(totals.failed)
         };
         let backends = (0..self.0[pool.index()].backends).map(BackendId);
@@ -213,7 +229,7 @@ mod tests {
             let rows = load.rows(worker, POOL);
             for _ in 0..=worker {
                 rows.row(BACKEND).begin();
-                rows.row(BACKEND).succeeded(1);
+                rows.row(BACKEND).succeeded();
             }
             rows.row(BackendId(0)).failed();
             rows.row(BACKEND).publish_times(worker as u64);
@@ -222,26 +238,29 @@ mod tests {
         assert_eq!(load.in_flight_of_others(0, POOL, BACKEND), 2 + 2);
         assert_eq!(load.in_flight_of_others(2, POOL, BACKEND), 1 + 2);
         assert_eq!(load.rows(2, POOL).row(BACKEND).in_flight(), 2);
-        assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 6, ..Totals::default() });
-        assert_eq!(load.totals(POOL, BackendId(0)), Totals { failed: 3, ..Totals::default() });
+        assert_eq!(load.ended(POOL, BACKEND), Totals { ok: 6, ..Totals::default() });
+        assert_eq!(load.ended(POOL, BackendId(0)), Totals { failed: 3, ..Totals::default() });
         assert_eq!(load.requests(POOL), 9);
         assert_eq!(load.requests(PoolId(0)), 0);
         assert_eq!(load.times_of_others(1, POOL, BACKEND).collect::<Vec<_>>(), [0, 2]);
     }
 
     #[test]
-    fn any_worker_knows_of_a_success_since_whatever_the_clock() {
+    fn any_worker_knows_of_an_answer_since_whatever_the_clock() {
         for begin in [1, 1_000, (1 << 32) - 50, 1 << 40] {
             let load = Load::new(3, [2, 5].into_iter());
             let since =
-                |since, now| load.has_succeeded_since(POOL, BACKEND, begin + since, begin + now);
-            assert!(!since(0, 900), "nothing has ever succeeded");
-            load.rows(1, POOL).row(BACKEND).succeeded(begin + 100);
-            load.rows(2, POOL).row(BackendId(1)).succeeded(begin + 300);
+                |since, now| load.has_answered_since(POOL, BACKEND, begin + since, begin + now);
+            assert!(!since(0, 900), "nothing was ever answered");
+            load.rows(1, POOL).row(BACKEND).answered(begin + 100);
+            load.rows(2, POOL).row(BackendId(1)).answered(begin + 300);
             assert!(since(99, 100) && since(99, 900) && since(0, 900));
             assert!(!since(100, 900) && !since(101, 101) && !since(200, 900), "{begin}");
-            load.rows(2, POOL).row(BACKEND).succeeded(begin + 201);
+            assert_eq!(load.totals(POOL, BACKEND, begin + 900).answered_at, begin + 100);
+            load.rows(2, POOL).row(BACKEND).answered(begin + 201);
             assert!(since(200, 900));
+            assert_eq!(load.totals(POOL, BACKEND, begin + 900).answered_at, begin + 201);
+            assert_eq!(load.totals(POOL, BackendId(2), begin + 900).answered_at, 0);
         }
     }
 
@@ -251,8 +270,8 @@ mod tests {
         load.rows(0, POOL).row(BACKEND).failed();
         load.failed_late(POOL, BACKEND);
         load.failed_late(POOL, BACKEND);
-        assert_eq!(load.totals(POOL, BACKEND), Totals { ok: 0, failed: 1, late: 2 });
-        assert_eq!(load.totals(POOL, BackendId(0)), Totals::default());
+        assert_eq!(load.ended(POOL, BACKEND), Totals { failed: 1, late: 2, ..Totals::default() });
+        assert_eq!(load.ended(POOL, BackendId(0)), Totals::default());
         assert_eq!(load.requests(POOL), 3);
     }
 

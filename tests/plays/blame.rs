@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use crate::{
-    backend::{Script, plays},
+    backend::{Script, Visit, plays},
     client::Client,
     pace::ms,
     scripts::ok,
     stage::{Driver, Setting, Stage, eventually, settled},
+    wire::Broken,
 };
 
 on_both_drivers!(
@@ -21,6 +22,8 @@ on_both_drivers!(
     a_client_that_waits_for_a_continue_ejects_nobody,
     a_slow_upload_ejects_nobody,
     a_wait_in_line_ejects_nobody,
+    answers_that_are_cut_take_their_backend_out,
+    an_answer_that_its_client_ends_ejects_nobody,
 );
 
 /// Requests of one client at once: four times as many as eject.
@@ -200,4 +203,119 @@ fn answers_after(wait: Duration, name: &'static str) -> Script {
             visit.send(ok(name))?;
         }
     })
+}
+
+/// What comes of an answer, all of which begin well, and how it ends.
+#[derive(Clone, Copy)]
+enum End {
+    Closes,
+    Resets,
+    Stops,
+}
+
+/// Answers everything with the beginning of a long answer, and ends like that.
+fn cuts(head: &'static str, bytes: usize, end: End) -> Script {
+    plays(move |visit| {
+        visit.request()?;
+        visit.send(head)?;
+        visit.send(vec![b'a'; bytes])?;
+        match end {
+            End::Closes => return Ok(()),
+            // The reset would overtake what the proxy has not read yet.
+            End::Resets => {
+                visit.pause(Duration::from_millis(50))?;
+                visit.reset();
+            }
+            End::Stops => visit.drain()?,
+        }
+        Ok(())
+    })
+}
+
+/// Each began with 200 and counted as a success by that.
+fn answers_that_are_cut_take_their_backend_out(driver: Driver, slower: u32) {
+    let long = "HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n";
+    for (head, bytes, end) in [
+        (long, 3, End::Closes),
+        (long, 400_000, End::Closes),
+        (chunked, 3, End::Resets),
+        (chunked, 3, End::Stops),
+        (long, 3, End::Stops),
+    ] {
+        let time = ms(Duration::from_millis(300) * slower);
+        let stage = Stage::on(driver)
+            .pool("passive = { max-failures = 3, eject = \"60s\" }")
+            .pool(&format!("timeouts = {{ body = {time} }}"))
+            .backend(cuts(head, bytes, end))
+            .backend(answers_others("b", Slow::Nothing))
+            .start();
+        let round = || -> Vec<bool> {
+            let whole = |_| {
+                let mut client = stage.connect();
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                client.try_response().is_ok()
+            };
+            (0..6).map(whole).collect()
+        };
+        eventually("it is left out", round, |whole| whole.iter().all(|whole| *whole));
+    }
+}
+
+/// Sends a long answer for as long as the client takes it, and resets after that long without.
+fn loses_patience(visit: &mut Visit, wait: Duration) -> Result<(), Broken> {
+    visit.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+    let stream = visit.wire().stream().try_clone().unwrap();
+    stream.set_write_timeout(Some(wait)).unwrap();
+    while std::io::Write::write_all(&mut &stream, &[b'a'; 65_536]).is_ok() {}
+    drop(stream);
+    visit.reset();
+    Ok(())
+}
+
+/// It leaves in the middle, or takes nothing for so long that the backend loses patience, or all of
+/// the exchange takes too long.
+fn an_answer_that_its_client_ends_ejects_nobody(driver: Driver, slower: u32) {
+    let wait = Duration::from_millis(1_500) * slower;
+    let two = |pool: &str| {
+        let backend = |name: &'static str| {
+            plays(move |visit| {
+                loop {
+                    if visit.request()?.target() == "/long" {
+                        return loses_patience(visit, wait);
+                    }
+                    visit.send(ok(name))?;
+                }
+            })
+        };
+        Stage::on(driver)
+            .pool("passive = { max-failures = 3, max-ejected = 1.0, eject = \"60s\" }")
+            .pool(pool)
+            .backend(backend("a"))
+            .backend(backend("b"))
+            .start()
+    };
+    let ask = |stage: &Stage| {
+        let mut client = Client::connect_with_small_buffer(stage.address(), 4_096);
+        client.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response_head("GET").unwrap().status, 200);
+        client
+    };
+    let stage = two("");
+    (0..MANY).map(|_| ask(&stage)).collect::<Vec<_>>().into_iter().for_each(Client::reset);
+    stage.expect_count("requests_in_flight", 0);
+    expect_both(&stage);
+    let held: Vec<_> = (0..MANY).map(|_| ask(&stage)).collect();
+    std::thread::sleep(wait);
+    // Who takes something now finds what is left, and then the end.
+    for mut client in held {
+        while matches!(client.wire().some(), Ok(some) if !some.is_empty()) {}
+    }
+    stage.expect_count("requests_in_flight", 0);
+    expect_both(&stage);
+    let stage = two(&format!("timeouts = {{ request = {} }}", ms(wait / 5)));
+    let held: Vec<_> = (0..MANY).map(|_| ask(&stage)).collect();
+    stage.expect_count("requests_in_flight", 0);
+    drop(held);
+    expect_both(&stage);
 }

@@ -125,7 +125,7 @@ impl Slot {
         totals: Totals,
         now: u64,
     ) -> (Option<u64>, Option<Totals>) {
-        let row = self.outlier.failed(&plan.passive, totals);
+        let row = self.outlier.failed(&plan.passive, totals, now);
         let breaker = plan.breaker.as_ref();
         (row, breaker.and_then(|plan| self.breaker.failed(plan, totals, now)))
     }

@@ -46,9 +46,10 @@ impl PoolView {
         }
     }
 
-    /// Counts how a backend has done that was asked at `asked_at`, and posts what may change who
-    /// is asked; both times in coarse milliseconds. Whether it did well; none where the try says
-    /// nothing of what the backend is now: then a trial is undecided.
+    /// Counts how a try has ended of a backend that was asked at `asked_at`, and posts what may
+    /// change who is asked; both times in coarse milliseconds. Whether it did well; none where the
+    /// try says nothing of what the backend is now: then a trial is undecided. An answer that
+    /// begins well counts as one that begins; it is `whole` or `cut` when it ends.
     #[inline]
     pub(crate) fn settle(
         &self,
@@ -60,38 +61,63 @@ impl PoolView {
         let ok = match verdict {
             Verdict::Well => true,
             Verdict::Failed => false,
-            Verdict::Late if !self.has_done_well_since(id, asked_at, now) => false,
+            Verdict::Late if !self.has_answered_since(id, asked_at, now) => false,
             Verdict::Late | Verdict::Nothing => return None,
         };
         if ok {
-            self.rows.row(id).succeeded(now);
+            self.rows.row(id).answered(now);
         } else {
             self.rows.row(id).failed();
         }
         if !ok || trial.is_some() {
-            self.post(id, ok, trial);
+            self.post(id, (ok, trial), now);
         }
         Some(ok)
+    }
+
+    /// An answer that began well has ended as it should, or its client ended it.
+    #[inline]
+    pub(crate) fn whole(&self, id: BackendId) {
+        self.rows.row(id).succeeded();
+    }
+
+    /// An answer that began well at `began_at` has been cut. Whether that counts against the
+    /// backend.
+    #[cold]
+    pub(crate) fn cut(&self, id: BackendId, verdict: Verdict, (began_at, now): (u64, u64)) -> bool {
+        let counts = match verdict {
+            Verdict::Failed => true,
+            Verdict::Late => !self.has_answered_since(id, began_at, now),
+            Verdict::Well | Verdict::Nothing => false,
+        };
+        if counts {
+            self.rows.row(id).failed();
+            if let Some(outcomes) = &self.outcomes {
+                // Those that began meanwhile, this one among them, may be cut as well.
+                outcomes.failed(self.id, id, self.backends.load.ended(self.id, id));
+            }
+        }
+        counts
     }
 
     /// Whether the backend has answered anybody since then; if so, the failure of one that was
     /// asked before counts as late, which only a breaker looks at.
     #[cold]
-    fn has_done_well_since(&self, id: BackendId, asked_at: u64, now: u64) -> bool {
+    fn has_answered_since(&self, id: BackendId, asked_at: u64, now: u64) -> bool {
         let load = &self.backends.load;
-        let has = load.has_succeeded_since(self.id, id, asked_at, now);
+        let has = load.has_answered_since(self.id, id, asked_at, now);
         if has {
             load.failed_late(self.id, id);
-            self.post(id, false, None);
+            self.post(id, (false, None), now);
         }
         has
     }
 
     #[cold]
-    fn post(&self, id: BackendId, ok: bool, trial: Option<Trial>) {
+    fn post(&self, id: BackendId, (ok, trial): (bool, Option<Trial>), now: u64) {
         let Some(outcomes) = &self.outcomes else { return };
         match trial {
-            None => outcomes.failed(self.id, id, self.backends.load.totals(self.id, id)),
+            None => outcomes.failed(self.id, id, self.backends.load.totals(self.id, id, now)),
             Some(trial) => {
                 if outcomes.tried(self.id, id, trial.epoch(), ok) {
                     trial.decide(ok);
