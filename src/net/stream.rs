@@ -124,24 +124,33 @@ impl Stream {
         [self.read_ended(), self.write_ended()].contains(&Some(Ended::Overdue))
     }
 
-    /// What an operation gave. Where we ended its half before, that is what ended it, and what it
-    /// says itself is not asked.
+    /// What an operation gave. One that failed after we ended its half was ended by that, and what
+    /// it says itself is not asked.
     #[inline]
     fn judged<T>(&self, end: End, result: io::Result<T>) -> Result<T, Unmet> {
-        if let Some(why) = self.watched().ended(end) {
-            return Err(Unmet::Ended(why));
+        result.map_err(|error| self.unmet(end, error))
+    }
+
+    #[cold]
+    fn unmet(&self, end: End, error: io::Error) -> Unmet {
+        match self.watched().ended(end) {
+            Some(why) => Unmet::Ended(why),
+            None if error.kind() == io::ErrorKind::WouldBlock => Unmet::NotNow,
+            None => Unmet::Broken(error),
         }
-        result.map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Unmet::NotNow,
-            _ => Unmet::Broken(error),
-        })
+    }
+
+    /// Whether this half still goes on.
+    #[inline]
+    fn goes_on(&self, end: End) -> Result<(), Unmet> {
+        self.watched().ended(end).map_or(Ok(()), |why| Err(Unmet::Ended(why)))
     }
 
     /// Reads what is there into the buffer's room, without waiting. Nothing is read of a peer whom
     /// we ended, whatever it has sent since.
     #[inline]
     pub(crate) fn recv_now(&self, buffer: &mut Buffer) -> Result<usize, Unmet> {
-        self.judged(End::Reading, Ok(()))?;
+        self.goes_on(End::Reading)?;
         self.judged(End::Reading, fd::recv(self.shared().borrowed(), buffer))
     }
 
@@ -183,7 +192,7 @@ impl Stream {
     #[cold]
     async fn takes_a_turn(&self, end: End) -> Result<(), Unmet> {
         turns::next_turn().await;
-        self.judged(end, Ok(()))
+        self.goes_on(end)
     }
 
     /// As `readable`, of an idle client, for as long as `Watched` lets it stay; whether something
@@ -413,7 +422,12 @@ impl Stream {
     pub(crate) async fn received(&self) -> (Result<usize, Unmet>, Buffer) {
         let (read, buffer) =
             poll_fn(|cx| self.pending.poll_receive(cx).map_or(Poll::Pending, Poll::Ready)).await;
-        (self.judged(End::Reading, read), buffer)
+        // An end is the peer's doing only where it is not ours.
+        let read = match read {
+            Ok(0) => self.goes_on(End::Reading).map(|()| 0),
+            other => self.judged(End::Reading, other),
+        };
+        (read, buffer)
     }
 
     /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses

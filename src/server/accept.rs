@@ -225,3 +225,48 @@ fn is_lasting(error: &io::Error) -> bool {
 fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
     errors.iter().any(|one| error.raw_os_error() == Some(one.raw_os_error()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+    use super::*;
+    use crate::net::clock::precise;
+    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::testkit::on_both_drivers;
+    use crate::worker::{Common, Own};
+
+    fn worker() -> Rc<Worker> {
+        let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                    [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
+        let common = Common::of_text(text, vec![mailbox().unwrap().0]);
+        let own = Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() };
+        Worker::new(common, own)
+    }
+
+    /// A socket that nobody can accept from says so for ever.
+    #[test]
+    fn an_error_that_lasts_is_met_with_a_pause_and_ends_a_drain() {
+        on_both_drivers(|| async {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket =
+                rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+            let socket = socket.unwrap();
+            let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+            rustix::net::bind(&socket, &any).unwrap();
+            let listener = Listener::adopt(socket).unwrap();
+            let (worker, id) = (worker(), ListenerId(0));
+            let mut accepting =
+                Accepting { worker, listener, id, port: 0, spare: spare(), pause: PAUSE };
+            for pause in [10, 20, 40] {
+                let pause = Duration::from_millis(pause);
+                assert!(matches!(accepting.batch(), Batch::Stuck(so_long) if so_long == pause));
+            }
+            let since = precise();
+            accepting.rest().await;
+            assert!(precise() - since < 1_000_000);
+        });
+    }
+}

@@ -14,9 +14,10 @@ use std::{
 };
 
 use crate::{
+    backend::{Script, plays},
     client::get,
     pace::Took,
-    scripts::answers,
+    scripts::ok,
     stage::{Driver, Stage},
 };
 
@@ -24,6 +25,7 @@ on_both_drivers!(
     nobody_waits_for_those_whom_we_answer_ourselves,
     nobody_waits_for_those_whom_quick_backends_answer,
     nobody_waits_for_those_who_come_and_are_refused,
+    nobody_waits_for_fast_transfers,
 );
 
 /// Clients that flood.
@@ -34,8 +36,10 @@ const TIME: Duration = Duration::from_millis(900);
 
 /// An honest client's median and its worst wait but one in a hundred: the machine is full of
 /// threads that flood, and hands out slices of several milliseconds.
-const MEDIAN: Duration = Duration::from_millis(120);
-const WORST: Duration = Duration::from_millis(500);
+const SOON: [Duration; 2] = [Duration::from_millis(120), Duration::from_millis(500)];
+/// The same beside fast transfers: a turn of each takes a buffer of 64 KiB, and ten thousand chunks
+/// in one cost a build for debugging milliseconds.
+const LATER: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(900)];
 
 fn nobody_waits_for_those_whom_we_answer_ourselves(driver: Driver) {
     for flood in [
@@ -64,25 +68,79 @@ fn nobody_waits_for_those_who_come_and_are_refused(driver: Driver) {
     beside(driver, "GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false);
 }
 
+/// Bodies without end, as fast as they are taken: spliced, in chunks, copied; and as fast as they
+/// are sent.
+fn nobody_waits_for_fast_transfers(driver: Driver) {
+    for (head, piece) in [
+        ("GET /good/spliced", &b""[..]),
+        ("GET /good/chunks", b""),
+        ("GET /good/until-close", b""),
+        ("POST /good/sink HTTP/1.1\r\nContent-Length: 90000000000", &[b'x'; 1 << 16]),
+        ("POST /good/sink HTTP/1.1\r\nTransfer-Encoding: chunked", CHUNKS),
+    ] {
+        let version = if piece.is_empty() { " HTTP/1.1" } else { "" };
+        let head = format!("{head}{version}\r\nHost: a\r\n\r\n");
+        let flood = |address, over: &_| transfer(address, &head, piece, over);
+        floods_beside(driver, &head, LATER, flood);
+    }
+}
+
+const CHUNKS: &[u8] = b"1\r\na\r\n5\r\nhello\r\n2\r\nbc\r\n1\r\nd\r\n3\r\nefg\r\n1\r\nh\r\n";
+
+/// Answers without end, takes without end, or says that it is well.
+fn tireless() -> Script {
+    plays(|visit| {
+        loop {
+            let (head, framing) = visit.head()?;
+            let (answer, piece): (_, &[u8]) = match head.start.split(' ').nth(1) {
+                Some("/good/spliced") => {
+                    ("HTTP/1.1 200 OK\r\nContent-Length: 90000000000\r\n\r\n", &[b'x'; 1 << 16])
+                }
+                Some("/good/chunks") => {
+                    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNKS)
+                }
+                Some("/good/until-close") => ("HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 1 << 16]),
+                Some("/good/sink") => return visit.drain(),
+                _ => {
+                    visit.rest_of(head, framing)?;
+                    visit.send(ok("ok"))?;
+                    continue;
+                }
+            };
+            visit.send(answer)?;
+            let many = piece.repeat(1 + (1 << 16) / piece.len());
+            while visit.send(&many).is_ok() {}
+            return Ok(());
+        }
+    })
+}
+
 /// Floods with this request, over and over on one connection each, or each on its own.
 fn beside(driver: Driver, flood: &'static str, pipelined: bool) {
+    floods_beside(driver, flood, SOON, |address, over| match pipelined {
+        true => pipeline(address, flood, over),
+        false => connections(address, flood, over),
+    });
+}
+
+/// An honest client, and a head that does not end, beside many that flood.
+fn floods_beside(
+    driver: Driver,
+    flood: &str,
+    [median, worst]: [Duration; 2],
+    floods: impl Fn(SocketAddr, &AtomicBool) -> usize + Sync,
+) {
     let stage = Stage::on(driver)
         .without_default_pool()
         .sections("[[route]]\nname = \"good\"\npath = \"/good\"\npool = \"app\"")
         .listener("timeouts = { client-header = \"400ms\" }")
-        .backend(answers("ok"))
+        .backend(tireless())
         .start();
-    let (address, over) = (stage.address(), AtomicBool::new(false));
+    let (address, over, floods) = (stage.address(), AtomicBool::new(false), &floods);
     thread::scope(|scope| {
         let over = &over;
-        let floods: Vec<_> = (0..FLOODS)
-            .map(|_| {
-                scope.spawn(move || match pipelined {
-                    true => pipeline(address, flood, over),
-                    false => connections(address, flood, over),
-                })
-            })
-            .collect();
+        let floods: Vec<_> =
+            (0..FLOODS).map(|_| scope.spawn(move || floods(address, over))).collect();
         let refused = scope.spawn(|| {
             let mut slow = stage.connect();
             let took = slow.waits(|slow| {
@@ -91,7 +149,7 @@ fn beside(driver: Driver, flood: &'static str, pipelined: bool) {
             });
             took.expect_at_least(Duration::from_millis(350));
             // The sweep's quarter of a second, and a turn of a busy core.
-            took.expect_at_most(Duration::from_millis(400 + 250) + WORST);
+            took.expect_at_most(Duration::from_millis(400 + 250) + worst);
         });
         let mut waits = honest(&stage);
         over.store(true, SeqCst);
@@ -101,8 +159,8 @@ fn beside(driver: Driver, flood: &'static str, pipelined: bool) {
         waits.sort();
         let at = |share: usize| waits[(waits.len() * share / 100).min(waits.len() - 1)];
         println!("{driver:?} {flood:?}: {} waits, {:?} {:?}", waits.len(), at(50), at(99));
-        at(50).expect_at_most(MEDIAN);
-        at(99).expect_at_most(WORST);
+        at(50).expect_at_most(median);
+        at(99).expect_at_most(worst);
     });
 }
 
@@ -150,4 +208,31 @@ fn connections(address: SocketAddr, flood: &str, over: &AtomicBool) -> usize {
         }
     }
     taken
+}
+
+/// Asks once and sends this without end, or takes what comes; the bytes.
+fn transfer(address: SocketAddr, head: &str, piece: &[u8], over: &AtomicBool) -> usize {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let many = piece.repeat((1 << 16) / piece.len().max(1));
+    let (mut sent, mut bytes, mut room) = (0, 0, vec![0; 1 << 16]);
+    while !over.load(SeqCst) {
+        let moved = match piece.is_empty() {
+            true => stream.read(&mut room),
+            false => stream.write(&many[sent..]),
+        };
+        match moved {
+            Ok(count) => {
+                assert!(count > 0, "an end of {head:?}");
+                bytes += count;
+                sent = if many.is_empty() { 0 } else { (sent + count) % many.len() };
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "{head:?}");
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+    bytes
 }
