@@ -32,6 +32,7 @@ mod shared {
 
     mod budget;
     mod firsts;
+    mod rooms;
     mod standing;
     mod trials;
 }

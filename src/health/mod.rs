@@ -18,7 +18,11 @@ use crossbeam_channel::Sender;
 use crate::net::runtime::{Room, Runtime};
 use crate::observe::events::Event;
 use crate::plan::{Driver, Plan};
-use crate::shared::{backends::Backends, inbox::Inbox, outcomes::Posted};
+use crate::shared::{
+    backends::Backends,
+    inbox::{Inbox, ToHealth},
+    outcomes::Posted,
+};
 
 /// As many as monoio makes at the least; a turn of probes fits.
 const ROOM: Room = Room { entries: 256, completions: 1024 };
@@ -26,7 +30,7 @@ const ROOM: Room = Room { entries: 256, completions: 1024 };
 /// What the thread is given.
 pub(crate) struct Job {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) inbox: Inbox,
+    pub(crate) inbox: Inbox<ToHealth>,
     pub(crate) posted: Posted,
     /// Where it publishes, and what cores count.
     pub(crate) backends: Backends,

@@ -10,7 +10,7 @@ use super::{
 use crate::base::rng::Rng;
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
 use crate::observe::events::Event;
-use crate::shared::inbox::Message;
+use crate::shared::inbox::ToHealth;
 
 /// How long the end waits for probes to notice it, in steps.
 const END_STEP: Duration = Duration::from_millis(5);
@@ -31,15 +31,14 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
         let now = clock.now();
         while let Some(message) = inbox.next() {
             match message {
-                Message::Addresses(found) => {
+                ToHealth::Addresses(found) => {
                     for found in found.iter() {
                         let id = (found.pool, found.backend);
                         verdicts.addressed(id, &found.addresses, now);
                     }
                     prober.moved(&found, now);
                 }
-                Message::Drain | Message::Room(..) => {}
-                Message::Stop => return end(prober).await,
+                ToHealth::Stop => return end(prober).await,
             }
         }
         verdicts.hear(&posted, now);

@@ -19,7 +19,7 @@ use crate::policy::standing::{Change, State};
 use crate::shared::{
     backends::Backends,
     bell::Rope,
-    inbox::{Message, Outbox, mailbox},
+    inbox::{Outbox, ToHealth, mailbox},
     outcomes::{self, Outcomes},
 };
 
@@ -48,7 +48,7 @@ fn fail(backends: &Backends, outcomes: &Outcomes, backend: BackendId) {
 
 /// A running thread.
 struct Running {
-    outbox: Outbox,
+    outbox: Outbox<ToHealth>,
     outcomes: Outcomes,
     backends: Backends,
     told: Receiver<Event>,
@@ -85,7 +85,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        assert!(self.outbox.send(Message::Stop));
+        let until = Instant::now() + Duration::from_secs(10);
+        self.outbox.send(ToHealth::Stop, until).unwrap();
         self.thread.take().map(JoinHandle::join);
     }
 }
@@ -151,7 +152,6 @@ fn each_change_is_told_once() {
         panic!("{told:?}")
     };
     assert_eq!((backend, to), (BackendId(1), State::Ejected));
-    assert!(running.outbox.send(Message::Drain));
     assert!(running.told.recv_timeout(Duration::from_millis(50)).is_err());
 }
 

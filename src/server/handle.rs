@@ -6,18 +6,12 @@
 use std::{
     net::SocketAddr,
     sync::Arc,
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
-
-use super::{access_logs::AccessLogs, names::Names, reporter::Reporter, watch::Watch};
+use super::{access_logs::AccessLogs, crew::Crew, names::Names, reporter::Reporter, watch::Watch};
 use crate::net::runtime::DriverInUse;
-use crate::shared::{
-    counters::{Slab, TABLE},
-    inbox::{Message, Outbox},
-};
+use crate::shared::counters::{Slab, TABLE};
 
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +21,14 @@ pub enum Stop {
     Graceful,
     /// Close everything.
     Now,
+}
+
+/// How a stop went.
+pub(super) struct Ended {
+    /// Everything had finished by itself.
+    pub(super) finished: bool,
+    /// Threads that did not end.
+    pub(super) hung: Vec<String>,
 }
 
 /// A running balancer. Dropping it stops everything at once.
@@ -39,13 +41,11 @@ pub struct Handle {
     /// At the start.
     pub(super) backends_without_address: usize,
     pub(super) counters: Vec<Arc<Slab>>,
-    pub(super) workers: Vec<(Outbox, JoinHandle<()>)>,
+    pub(super) crew: Crew,
     pub(super) names: Option<Names>,
     pub(super) watch: Watch,
     pub(super) access_logs: AccessLogs,
     pub(super) reporter: Reporter,
-    /// Closed when the last worker has ended.
-    pub(super) ended: Receiver<()>,
 }
 
 impl Handle {
@@ -70,7 +70,7 @@ impl Handle {
     /// How many cores serve.
     #[must_use]
     pub fn core_count(&self) -> usize {
-        self.workers.len()
+        self.crew.len()
     }
 
     /// What the operator should know about this start.
@@ -110,29 +110,24 @@ impl Handle {
 
     /// Begins to drain and returns at once; `stop` or `wait` end it.
     pub fn drain(&self) {
-        for (outbox, _) in &self.workers {
-            outbox.send(Message::Drain);
-        }
+        self.crew.drain();
     }
 
     /// Waits until every core has ended, but no longer than `time`; whether they have.
     #[must_use]
     pub fn wait(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        // Nobody ever sends: the channel closes when the last worker ends.
-        matches!(
-            self.ended.recv_deadline(until),
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected)
-        )
+        self.crew.wait(Instant::now() + time)
     }
 
-    /// Stops and waits for all threads; true where everything had finished by itself.
+    /// Stops and waits for all threads; true where everything had finished by itself. A thread
+    /// that hangs by a bug is given ten seconds, told of in the log (`tracing`) and left behind.
     pub fn stop(mut self, stop: Stop) -> bool {
-        self.end_as(stop)
+        let Ended { finished, hung } = self.end_as(stop);
+        finished && hung.is_empty()
     }
 
     /// As `stop`, of one that is still to be asked what it counted.
-    pub(super) fn end_as(&mut self, stop: Stop) -> bool {
+    pub(super) fn end_as(&mut self, stop: Stop) -> Ended {
         let finished = match stop {
             Stop::Now => false,
             Stop::Graceful => {
@@ -140,28 +135,27 @@ impl Handle {
                 self.wait(self.drain)
             }
         };
-        self.end();
-        finished
+        Ended { finished, hung: self.end() }
     }
 
-    fn end(&mut self) {
+    /// Ends all threads; the names of those that do not end.
+    fn end(&mut self) -> Vec<String> {
         self.names = None;
-        for (outbox, thread) in self.workers.drain(..) {
-            outbox.send(Message::Stop);
-            // A worker that panicked has ended the process.
-            let _ = thread.join();
+        let mut hung = self.crew.stop();
+        hung.extend(self.watch.end());
+        for what in &hung {
+            tracing::error!(
+                "{what} hangs by a bug in Ringway: it does not end, and is left behind"
+            );
         }
-        self.watch.end();
         self.reporter.end();
         self.access_logs.end();
+        hung
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        for (outbox, _) in &self.workers {
-            outbox.send(Message::Stop);
-        }
         self.end();
     }
 }

@@ -7,6 +7,7 @@ mod accept;
 mod access_logs;
 mod connection;
 mod cores;
+mod crew;
 mod descriptors;
 mod handle;
 mod linger;

@@ -15,7 +15,9 @@ use signal_hook::{
 use tracing::{info, warn};
 
 use super::{
-    Handle, StartError, Stop, operational_log,
+    Handle, StartError, Stop,
+    handle::Ended,
+    operational_log,
     start::{Options, start_with},
 };
 use crate::plan::{LogFormat, Plan};
@@ -100,8 +102,8 @@ fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
 
 /// Ends the process whatever its cores are doing.
 #[expect(clippy::disallowed_methods, reason = "who tells twice waits for nothing, not even a core")]
-fn exit_at_once() -> ! {
-    std::process::exit(0)
+fn exit_at_once(code: i32) -> ! {
+    std::process::exit(code)
 }
 
 /// Two signals this close together are one: `timeout` and some supervisors tell the process and
@@ -117,7 +119,7 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration, mut signals: Si
             .find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal) && told.elapsed() > SAME);
         if again.is_some() {
             warn!("told twice: ending at once");
-            exit_at_once();
+            exit_at_once(0);
         }
     });
     if !lameduck.is_zero() {
@@ -127,7 +129,7 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration, mut signals: Si
     }
     let connections = handle.count("connections");
     info!(connections, "draining for at most {drain:?}");
-    let finished = handle.end_as(Stop::Graceful);
+    let Ended { finished, hung } = handle.end_as(Stop::Graceful);
     let how = if finished { "all finished" } else { "what had not finished was cut" };
     info!(
         connections_total = handle.count("connections_accepted_total"),
@@ -135,4 +137,8 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration, mut signals: Si
         access_log_dropped_total = handle.count("access_log_dropped_total"),
         "stopped: {how}"
     );
+    if !hung.is_empty() {
+        // Whatever hangs must not keep the process.
+        exit_at_once(1);
+    }
 }

@@ -13,7 +13,7 @@ use crate::net::{
     wake::Bell,
 };
 use crate::plan::ListenerId;
-use crate::shared::inbox::{Inbox, Message};
+use crate::shared::inbox::{Inbox, ToCore};
 use crate::worker::{Common, Own, Worker};
 
 /// One worker's sockets: of which listener, on which port.
@@ -31,7 +31,7 @@ pub(super) async fn serve(
     common: Common,
     own: Own,
     sockets: Sockets,
-    inbox: Inbox,
+    inbox: Inbox<ToCore>,
     ready: impl FnOnce(Result<(), String>),
 ) {
     let core_index = own.core_index;
@@ -59,7 +59,7 @@ fn begin(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
 }
 
 /// Does what the inbox says, until the end.
-async fn listen(worker: &Rc<Worker>, inbox: &Inbox, bell: &Bell) {
+async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
     loop {
         match worker.drained.or(bell.rung()).await {
             None | Some(Err(_)) => return,
@@ -72,12 +72,12 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox, bell: &Bell) {
                 next_turn().await;
             }
             match message {
-                Message::Addresses(found) => worker.move_backends(&found),
-                Message::Room(pool, at) => worker.made_room(pool, at),
-                Message::Drain => worker.drain(),
-                Message::Stop => return,
+                ToCore::Addresses(found) => worker.move_backends(&found),
+                ToCore::Drain => worker.drain(),
+                ToCore::Stop => return,
             }
         }
+        worker.look_for_room();
     }
 }
 

@@ -7,15 +7,16 @@ use std::{
     io::{self, Write as _, stderr},
     panic::{AssertUnwindSafe, catch_unwind},
     thread::{Builder, JoinHandle},
+    time::Instant,
 };
 
 use core_affinity::CoreId;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::run::{self, Sockets};
 use crate::net::runtime::{DriverInUse, Room, Runtime};
 use crate::plan::Driver;
-use crate::shared::inbox::Inbox;
+use crate::shared::inbox::{Inbox, ToCore};
 use crate::worker::{Common, Own};
 
 /// A turn of a busy core fits.
@@ -24,6 +25,14 @@ const ROOM: Room = Room { entries: 4096, completions: 16_384 };
 /// What a worker says when it is ready to serve, or cannot.
 pub(super) type Ready = Result<(DriverInUse, Option<String>), String>;
 
+/// A thread that the process cannot do without, as whoever started it holds it.
+pub(super) struct Thread {
+    what: String,
+    handle: JoinHandle<()>,
+    /// Closed when it has ended.
+    ended: Receiver<()>,
+}
+
 /// What one worker's thread is given.
 pub(super) struct Job {
     pub(super) common: Common,
@@ -31,17 +40,15 @@ pub(super) struct Job {
     pub(super) core: Option<CoreId>,
     pub(super) driver: Driver,
     pub(super) sockets: Sockets,
-    pub(super) inbox: Inbox,
+    pub(super) inbox: Inbox<ToCore>,
     pub(super) ready: Sender<Ready>,
-    /// Dropped when the worker has ended.
-    pub(super) alive: Sender<()>,
 }
 
 /// Starts a worker's thread.
 ///
 /// # Errors
 /// The kernel's, where it gives no thread.
-pub(super) fn spawn(job: Job) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(job: Job) -> io::Result<Thread> {
     let name = format!("ringway-{}", job.core.map_or(job.own.core_index, |core| core.id));
     let what = format!("core {}", job.own.core_index);
     watched(name, what, || work(job))
@@ -55,16 +62,51 @@ pub(super) fn watched(
     name: String,
     what: String,
     work: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name).spawn(move || {
+) -> io::Result<Thread> {
+    let (alive, ended) = bounded::<()>(0);
+    let said = what.clone();
+    let handle = Builder::new().name(name).spawn(move || {
+        let _alive = alive;
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
             let _ = writeln!(
                 stderr(),
-                "ringway: {what} died by a bug in Ringway; the process ends with it"
+                "ringway: {said} died by a bug in Ringway; the process ends with it"
             );
             exit_with_thread();
         }
-    })
+    })?;
+    Ok(Thread { what, handle, ended })
+}
+
+impl Thread {
+    /// What people call it.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        // Nobody ever sends: the channel closes when the thread ends.
+        self.ended.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits until then for its end; whether it has ended.
+    pub(super) fn ends_by(&self, until: Instant) -> bool {
+        self.ended.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Waits until then for its end, and frees what is left of it.
+    ///
+    /// # Errors
+    /// What people call it, where it has not ended: it is left behind.
+    pub(super) fn end(self, until: Instant) -> Result<(), String> {
+        if !self.ends_by(until) {
+            return Err(self.what);
+        }
+        // One that panicked has ended the process.
+        let _ = self.handle.join();
+        Ok(())
+    }
 }
 
 /// Ends the process with a thread that has died.
@@ -81,7 +123,7 @@ fn work(job: Job) {
     if let Some(core) = job.core {
         core_affinity::set_for_current(core);
     }
-    let Job { common, own, driver, sockets, inbox, ready, alive, .. } = job;
+    let Job { common, own, driver, sockets, inbox, ready, .. } = job;
     match Runtime::build(driver, ROOM) {
         Err(refused) => drop(ready.send(Err(refused))),
         Ok(mut runtime) => {
@@ -91,5 +133,4 @@ fn work(job: Job) {
             }));
         }
     }
-    drop(alive);
 }

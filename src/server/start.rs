@@ -7,13 +7,15 @@
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use super::{
     access_logs::{AccessLogs, Outlets},
-    cores, descriptors,
+    cores,
+    crew::Crew,
+    descriptors,
     handle::Handle,
-    names::{self, First, Lookup, Names, Report},
+    names::{self, First, Lookup, Names, Readers, Report},
     refusal::cannot_listen,
     reporter::Reporter,
     run::Sockets,
@@ -33,10 +35,11 @@ use crate::policy::sticky::Pins;
 use crate::shared::{
     backends::Backends,
     counters::Slab,
-    inbox::{Inbox, Outbox, mailbox},
+    inbox::{Inbox, Outbox, ToCore, mailbox},
     lost::Lost,
     outcomes::{self, Outcomes},
     permits::Permits,
+    rooms::Rooms,
 };
 use crate::worker::{Common, Own, PoolShared};
 
@@ -95,9 +98,8 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
     let (outboxes, inboxes) = mailboxes(chosen.len())?;
     let (to_health, inbox) = one_mailbox()?;
-    // Where backends are concerns every core and the health thread.
-    let told_addresses: Vec<Outbox> = outboxes.iter().chain([&to_health]).cloned().collect();
-    let mut names = Names::begin(&plan, lookup, report, told_addresses.clone())
+    let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
+    let mut names = Names::begin(&plan, lookup, report, readers.clone())
         .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
     let bound = bind_all(&plan, chosen.len())?;
     let mut counters: Vec<_> = chosen.iter().map(|_| Slab::new()).collect();
@@ -109,7 +111,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let addresses =
         bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
     let First { mut notes, unknown } =
-        names.as_mut().map(|names| names.first(first_answers, &told_addresses)).unwrap_or_default();
+        names.as_mut().map(|names| names.first(first_answers, &readers)).unwrap_or_default();
     notes.extend(lowered.into_iter().chain(forgetful));
     for (id, bound) in &bound {
         let backlog = plan.listener(*id).backlog;
@@ -125,7 +127,6 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         to_people: common.events.clone(),
     };
     let watch = Watch::start(to_health, job)?;
-    let (alive, ended) = bounded::<()>(0);
     let mut handle = Handle {
         addresses,
         drain: common.plan.global.shutdown.drain,
@@ -134,16 +135,15 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         notes,
         backends_without_address: unknown,
         counters,
-        workers: Vec::new(),
+        crew: Crew::default(),
         names,
         watch,
         access_logs,
         reporter,
-        ended,
     };
     let sockets = share_out(bound, chosen.len());
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
-    spawn_all(&mut handle, common, alive, chosen.into_iter().zip(given))?;
+    spawn_all(&mut handle, common, chosen.into_iter().zip(given))?;
     handle.notes.dedup();
     Ok(handle)
 }
@@ -166,13 +166,12 @@ fn check_expressions(plan: &Plan) -> Result<(), StartError> {
 }
 
 /// What one core is given: its mailbox, its sockets, its ends of the logs.
-type Given = ((Outbox, Inbox), (Sockets, Outlets));
+type Given = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
 
 /// Starts the workers and waits until all of them serve.
 fn spawn_all(
     handle: &mut Handle,
     common: Common,
-    alive: Sender<()>,
     cores: impl Iterator<Item = (CoreId, Given)>,
 ) -> Result<(), StartError> {
     let global = &common.plan.global;
@@ -187,11 +186,10 @@ fn spawn_all(
             sockets,
             inbox,
             ready: ready.clone(),
-            alive: alive.clone(),
         };
         let thread = spawn::spawn(job)
             .map_err(|error| StartError(format!("cannot start core {core_index}: {error}")))?;
-        handle.workers.push((outbox, thread));
+        handle.crew.add(outbox, thread);
     }
     drop(ready);
     for _ in 0..common.cores {
@@ -203,13 +201,16 @@ fn spawn_all(
     Ok(())
 }
 
+/// Both ends of the mailboxes of all cores.
+type Mailboxes = (Vec<Outbox<ToCore>>, Vec<Inbox<ToCore>>);
+
 /// A mailbox for each core.
-fn mailboxes(cores: usize) -> Result<(Vec<Outbox>, Vec<Inbox>), StartError> {
+fn mailboxes(cores: usize) -> Result<Mailboxes, StartError> {
     let all: Result<Vec<_>, _> = (0..cores).map(|_| one_mailbox()).collect();
     Ok(all?.into_iter().unzip())
 }
 
-fn one_mailbox() -> Result<(Outbox, Inbox), StartError> {
+fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
     mailbox().map_err(|error| StartError(format!("cannot make a mailbox: {error}")))
 }
 
@@ -217,7 +218,7 @@ fn one_mailbox() -> Result<(Outbox, Inbox), StartError> {
 fn common(
     plan: Plan,
     pins: Vec<Option<Pins>>,
-    outboxes: &[Outbox],
+    outboxes: &[Outbox<ToCore>],
     outcomes: Outcomes,
 ) -> (Common, Receiver<Event>) {
     let cores = outboxes.len();
@@ -239,7 +240,8 @@ fn common(
             .collect(),
         backends,
         outcomes,
-        outboxes: outboxes.into(),
+        rooms: Rooms::new(cores, plan.pools.len()),
+        ropes: outboxes.iter().map(|outbox| outbox.rope().clone()).collect(),
         events,
         lost: Lost::new(plan.pools.iter().map(|pool| pool.backends.len())),
         plan: Arc::new(plan),

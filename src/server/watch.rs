@@ -1,17 +1,16 @@
 //! The health thread, as whoever started it holds it.
 
-use std::{cell::Cell, rc::Rc, thread::JoinHandle};
+use std::{cell::Cell, rc::Rc};
 
 use crossbeam_channel::bounded;
 
-use super::{StartError, spawn};
+use super::{StartError, crew::Member, spawn};
 use crate::health::Job;
-use crate::shared::inbox::{Message, Outbox};
+use crate::shared::inbox::{Outbox, ToHealth};
 
 /// The thread. Dropping it leaves it running: `end` ends it.
 pub(super) struct Watch {
-    outbox: Outbox,
-    thread: Option<JoinHandle<()>>,
+    member: Option<Member<ToHealth>>,
 }
 
 impl Watch {
@@ -19,7 +18,7 @@ impl Watch {
     ///
     /// # Errors
     /// Where there can be no more threads, or no runtime for it.
-    pub(super) fn start(outbox: Outbox, job: Job) -> Result<Watch, StartError> {
+    pub(super) fn start(outbox: Outbox<ToHealth>, job: Job) -> Result<Watch, StartError> {
         let (ready, readiness) = bounded(1);
         let work = move || {
             let has_begun = Rc::new(Cell::new(false));
@@ -39,18 +38,15 @@ impl Watch {
         let thread = spawn::watched("ringway-health".into(), "the health thread".into(), work)
             .map_err(|error| refused(error.to_string()))?;
         match readiness.recv() {
-            Ok(Ok(())) => Ok(Watch { outbox, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Watch { member: Some(Member::new(outbox, thread)) }),
             Ok(Err(why)) => Err(refused(why)),
             Err(_) => Err(refused("it ended at its start".into())),
         }
     }
 
-    /// Ends the thread and waits for it.
-    pub(super) fn end(&mut self) {
-        self.outbox.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has ended the process.
-            let _ = thread.join();
-        }
+    /// Ends the thread and waits for it; its name where it does not end.
+    #[must_use]
+    pub(super) fn end(&mut self) -> Option<String> {
+        self.member.take()?.stop(ToHealth::Stop)
     }
 }

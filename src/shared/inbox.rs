@@ -1,13 +1,18 @@
-//! Messages to a worker or to the health thread: a bounded channel and a bell that wakes its ring.
+//! Control messages to a core or to the health thread: a bounded channel, and a bell that wakes
+//! the thread's ring.
+//!
+//! Only the threads that start, stop and look names up send here. What requests tell another core
+//! goes another way (`rooms.rs`), so no load can crowd a message out. A send waits for a bounded
+//! time and says whether it was taken: the sender has to act on that.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::bell::Rope;
 use crate::base::ids::{BackendId, PoolId};
 
-/// Messages that may wait for one worker: they are rare, and a worker looks within a turn.
+/// Messages that may wait for one thread: they are rare, and a thread looks within a turn.
 const MESSAGES_MAX: usize = 64;
 
 /// Where a backend that has a name is now.
@@ -19,68 +24,101 @@ pub(crate) struct Found {
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
-/// What a worker can be told.
+/// What a core can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// These backends have moved.
+pub(crate) enum ToCore {
+    /// These backends have moved. The names thread has at most one such message on its way.
     Addresses(Arc<Vec<Found>>),
-    /// There may be room again in front of this pool, or at this backend: call who waits.
-    Room(PoolId, Option<BackendId>),
-    /// Take no new connections and finish those there are; only workers have any.
+    /// Take no new connections and finish those there are.
     Drain,
     /// Close everything and end.
     Stop,
 }
 
+/// What the health thread can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ToHealth {
+    /// As `ToCore::Addresses`.
+    Addresses(Arc<Vec<Found>>),
+    /// End.
+    Stop,
+}
+
+/// A message was not taken: the thread has ended, or did not look for as long as was waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unheard;
+
 /// The end that others hold.
 #[derive(Clone)]
-pub(crate) struct Outbox {
-    sender: Sender<Message>,
+pub(crate) struct Outbox<T> {
+    sender: Sender<T>,
     rope: Rope,
 }
 
-/// The worker's end.
-pub(crate) struct Inbox {
-    receiver: Receiver<Message>,
+/// The end of the thread itself.
+pub(crate) struct Inbox<T> {
+    receiver: Receiver<T>,
     rope: Rope,
 }
 
-/// A worker's mailbox, both ends.
+/// A thread's mailbox, both ends.
 ///
 /// # Errors
 /// The kernel's, where it gives no descriptor.
-pub(crate) fn mailbox() -> io::Result<(Outbox, Inbox)> {
+pub(crate) fn mailbox<T>() -> io::Result<(Outbox<T>, Inbox<T>)> {
     let rope = Rope::new()?;
     let (sender, receiver) = crossbeam_channel::bounded(MESSAGES_MAX);
     Ok((Outbox { sender, rope: rope.clone() }, Inbox { receiver, rope }))
 }
 
-impl Outbox {
-    /// What wakes the worker.
+impl<T> Outbox<T> {
+    /// What wakes the thread.
     pub(crate) fn rope(&self) -> &Rope {
         &self.rope
     }
 
-    /// Sends a message and wakes the worker; false where the worker is gone or its box is full.
-    pub(crate) fn send(&self, message: Message) -> bool {
-        match self.sender.try_send(message) {
-            Ok(()) => {
-                self.rope.pull();
-                true
-            }
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+    /// Sends a message and wakes the thread; where the box is full, waits for room until then.
+    ///
+    /// # Errors
+    /// `Unheard` where the message was not taken.
+    pub(crate) fn send(&self, message: T, until: Instant) -> Result<(), Unheard> {
+        self.sender.send_deadline(message, until).map_err(|_| Unheard)?;
+        self.rope.pull();
+        Ok(())
     }
 }
 
-impl Inbox {
+impl<T> Inbox<T> {
     /// The next message, if there is one.
-    pub(crate) fn next(&self) -> Option<Message> {
+    pub(crate) fn next(&self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
     /// The bell that rings when a message was sent.
     pub(crate) fn bell(&self) -> &Arc<OwnedFd> {
         self.rope.bell()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_send_ends_in_time_and_says_whether_it_was_heard() {
+        let (outbox, inbox) = mailbox::<ToCore>().unwrap();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        for _ in 0..MESSAGES_MAX {
+            assert_eq!(outbox.send(ToCore::Drain, soon()), Ok(()));
+        }
+        let since = Instant::now();
+        assert_eq!(outbox.send(ToCore::Stop, soon()), Err(Unheard), "nobody looks");
+        assert!(since.elapsed() >= Duration::from_millis(20));
+        assert_eq!(inbox.next(), Some(ToCore::Drain));
+        assert_eq!(outbox.send(ToCore::Stop, soon()), Ok(()));
+        drop(inbox);
+        assert_eq!(outbox.send(ToCore::Stop, soon()), Err(Unheard), "nobody is there");
     }
 }

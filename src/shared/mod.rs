@@ -1,7 +1,8 @@
 //! Everything that two threads can both see: the only atomics in the house.
 //!
 //! Floor 3. Each has one writer, named in its comment, except these: permits, trials and budgets,
-//! words that any core changes, and only where such a limit is in play; the flags of `outcomes`,
+//! words that any core changes, and only where such a limit is in play; `rooms`, bits that any core
+//! sets while clients wait on another; the flags of `outcomes`,
 //! touched where a request fails or was a trial; `lost`, which decides nothing and is touched only
 //! where a connection is made.
 
@@ -19,5 +20,6 @@ pub(crate) mod load;
 pub(crate) mod lost;
 pub(crate) mod outcomes;
 pub(crate) mod permits;
+pub(crate) mod rooms;
 pub(crate) mod standing;
 pub(crate) mod trials;

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
     use crate::net::deadlines::{Ended, Ends, Rest, Watched};
-    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::shared::counters::Slab;
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
@@ -108,7 +108,7 @@ mod tests {
         let common = Common {
             connections: Permits::new(process),
             listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
-            ..Common::of_text(&text, vec![mailbox().unwrap().0])
+            ..Common::of_text(&text, 1)
         };
         Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })
     }

@@ -8,8 +8,8 @@ use crate::observe::events::Event;
 use crate::plan::{Plan, Pool};
 use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{
-    backends::Backends, budget::Budget, inbox::Outbox, line::Line, lost::Lost, outcomes::Outcomes,
-    permits::Permits, standing::Published,
+    backends::Backends, bell::Rope, budget::Budget, line::Line, lost::Lost, outcomes::Outcomes,
+    permits::Permits, rooms::Rooms, standing::Published,
 };
 
 /// What all workers of a process are given.
@@ -26,8 +26,9 @@ pub(crate) struct Common {
     pub(crate) backends: Backends,
     /// Where failures and trials are posted.
     pub(crate) outcomes: Outcomes,
-    /// The mailboxes of all workers.
-    pub(crate) outboxes: Arc<[Outbox]>,
+    /// What cores tell each other of room, and what wakes each of them.
+    pub(crate) rooms: Rooms,
+    pub(crate) ropes: Arc<[Rope]>,
     /// Where what happens is told.
     pub(crate) events: Sender<Event>,
     pub(crate) lost: Lost,
@@ -69,23 +70,24 @@ impl PoolShared {
 
 #[cfg(test)]
 impl Common {
-    /// What the workers with these mailboxes are given, who serve what this text says; what they
-    /// tell is heard by nobody.
-    pub(crate) fn of_text(text: &str, outboxes: Vec<Outbox>) -> Common {
-        use crate::shared::{bell::Rope, outcomes};
+    /// What so many workers are given that serve what this text says; what they tell is heard by
+    /// nobody.
+    pub(crate) fn of_text(text: &str, cores: usize) -> Common {
+        use crate::shared::outcomes;
         let plan = crate::config::parse("worker.toml", text).unwrap().plan;
         let sizes = plan.pools.iter().map(|pool| pool.backends.len());
-        let backends = Backends::new(outboxes.len(), sizes.clone());
+        let backends = Backends::new(cores, sizes.clone());
         let pools = plan.pools.iter().zip(&*backends.published);
         Common {
-            cores: outboxes.len(),
+            cores,
             pseudonym: "ringway-test".into(),
             connections: Permits::new(0),
             listener_connections: plan.listeners.iter().map(|_| Permits::new(0)).collect(),
-            pools: pools.map(|(pool, who)| PoolShared::of(pool, who, outboxes.len(), 0)).collect(),
+            pools: pools.map(|(pool, who)| PoolShared::of(pool, who, cores, 0)).collect(),
             lost: Lost::new(sizes),
             backends,
-            outboxes: outboxes.into(),
+            rooms: Rooms::new(cores, plan.pools.len()),
+            ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,
             events: crate::observe::events::channel().0,
             plan: Arc::new(plan),

@@ -10,10 +10,7 @@ use crate::base::{
 use crate::conns::Means;
 use crate::plan::Plan;
 use crate::policy::route::Router;
-use crate::shared::{
-    counters::Slab,
-    inbox::{Message, Outbox},
-};
+use crate::shared::{bell::Rope, counters::Slab, rooms::Rooms};
 
 /// A plan and what this worker made of it. Exchanges keep the one they began under.
 pub(crate) struct InForce {
@@ -22,7 +19,8 @@ pub(crate) struct InForce {
     pub(crate) pools: Vec<PoolView>,
     /// The worker's.
     pub(super) counters: Arc<Slab>,
-    outboxes: Arc<[Outbox]>,
+    rooms: Rooms,
+    ropes: Arc<[Rope]>,
 }
 
 impl InForce {
@@ -35,7 +33,8 @@ impl InForce {
         // The start has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
         let counters = Arc::clone(&means.counters);
-        InForce { plan, router, pools, counters, outboxes: Arc::clone(&common.outboxes) }
+        let (rooms, ropes) = (common.rooms.clone(), Arc::clone(&common.ropes));
+        InForce { plan, router, pools, counters, rooms, ropes }
     }
 
     /// This worker's view of a pool.
@@ -44,7 +43,8 @@ impl InForce {
         &self.pools[id.index()]
     }
 
-    /// Somebody waits no more in front of a pool: where that leaves room, it is the next one's.
+    /// Somebody waits no more in front of a pool, or another core has made room there: what room
+    /// there is goes to who waits next.
     pub(crate) fn left_the_queue(&self, pool: PoolId) {
         let view = self.pool(pool);
         if !view.has_news_for_the_queue() {
@@ -61,10 +61,8 @@ impl InForce {
     /// another core.
     pub(crate) fn made_room(&self, pool: PoolId, at: Option<BackendId>) {
         let view = self.pool(pool);
-        if let Some(core) = view.call_next(at)
-            && !self.tell(core, pool, at)
-        {
-            view.call_own(at);
+        if let Some(core) = view.call_next(at) {
+            self.tell(core, pool);
         }
     }
 
@@ -75,7 +73,7 @@ impl InForce {
         if view.may_wait_at_home() {
             for id in view.rooms().iter() {
                 if let Some(core) = view.call_at_home(id) {
-                    self.tell(core, pool, Some(id));
+                    self.tell(core, pool);
                 }
             }
         }
@@ -89,9 +87,17 @@ impl InForce {
         }
     }
 
-    /// Tells another core; false where its box is full. Then it looks by itself within a quarter of
-    /// a second.
-    fn tell(&self, core: usize, pool: PoolId, at: Option<BackendId>) -> bool {
-        self.outboxes.get(core).is_some_and(|outbox| outbox.send(Message::Room(pool, at)))
+    /// Tells another core that there may be room; it looks for itself where.
+    fn tell(&self, core: usize, pool: PoolId) {
+        if self.rooms.tell(core, pool)
+            && let Some(rope) = self.ropes.get(core)
+        {
+            rope.pull();
+        }
+    }
+
+    /// What other cores have told this one of room since it looked last.
+    pub(super) fn rooms_told(&self, core_index: usize) -> impl Iterator<Item = PoolId> {
+        self.rooms.take(core_index)
     }
 }

@@ -32,7 +32,6 @@ pub(crate) use self::{
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
-use crate::base::ids::{BackendId, PoolId};
 use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
@@ -61,9 +60,8 @@ const SCRATCHES_KEPT: usize = 256;
 
 /// What one core owns.
 pub(crate) struct Worker {
-    #[allow(dead_code, reason = "the next plan in force is made for the same core")]
     pub(crate) core_index: usize,
-    #[allow(dead_code, reason = "as `core_index`")]
+    #[allow(dead_code, reason = "the next plan in force is made for as many")]
     pub(crate) cores: usize,
     in_force: RefCell<Rc<InForce>>,
     pub(crate) clock: Rc<Clock>,
@@ -233,9 +231,10 @@ impl Worker {
         }
     }
 
-    /// There may be room again in front of a pool, or at this backend.
-    pub(crate) fn made_room(&self, pool: PoolId, at: Option<BackendId>) {
-        self.in_force().made_room(pool, at);
+    /// Calls who waits here for room that other cores have made.
+    pub(crate) fn look_for_room(&self) {
+        let in_force = self.in_force();
+        in_force.rooms_told(self.core_index).for_each(|pool| in_force.left_the_queue(pool));
     }
 
     /// Notes where backends that have names are now.

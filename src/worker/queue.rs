@@ -120,8 +120,8 @@ impl Queue {
         other
     }
 
-    /// The same, where nobody else can be told.
-    pub(super) fn call_own(&self, at: Option<BackendId>) {
+    /// The same, of those who wait on this core alone.
+    fn call_own(&self, at: Option<BackendId>) {
         if self.call_first(at) {
             self.note(WaitsFor::Anybody);
         }
@@ -330,10 +330,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
-    use crate::shared::{
-        counters::Slab,
-        inbox::{Message, mailbox},
-    };
+    use crate::shared::counters::Slab;
     use crate::worker::{Common, InFlight, Nobody, Own, Wanted, Worker};
 
     const POOL: PoolId = PoolId(0);
@@ -350,27 +347,26 @@ mod tests {
 
     #[test]
     fn who_waits_on_another_core_is_told_of_room_where_it_is_nobodys_here_before() {
-        let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mailbox().unwrap()).unzip();
-        let common = Common::of_text(TEXT, outboxes);
+        let common = Common::of_text(TEXT, 2);
         let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
         let [here, there] = [0, 1].map(|core| Worker::new(common.clone(), own(core)).in_force());
-        let told = || inboxes.iter().map(|inbox| inbox.next().is_some()).collect::<Vec<_>>();
+        let told = || [0, 1].map(|core| common.rooms.take(core).count());
         let join = |core, now| Place::take(core, POOL, 0, (now, -1), WaitsFor::Anybody).unwrap();
         here.made_room(POOL, None);
-        assert_eq!(told(), [false, false], "nobody waits");
+        assert_eq!(told(), [0, 0], "nobody waits");
         let place = join(&there, 500);
         here.made_room(POOL, None);
-        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, None)));
-        assert_eq!(told(), [false, false]);
+        here.made_room(POOL, None);
+        assert_eq!(told(), [0, 1], "once");
         assert!(!place.called().is_raised(), "its own core calls it");
         let nearer = join(&here, 505);
         here.made_room(POOL, None);
         assert!(nearer.called().is_raised());
-        assert_eq!(told(), [false, false]);
+        assert_eq!(told(), [0, 0]);
         let later = join(&here, 900);
         here.made_room(POOL, None);
         assert!(!later.called().is_raised(), "the other has waited for long");
-        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, None)));
+        assert_eq!(told(), [0, 1]);
         there.made_room(POOL, None);
         assert!(place.called().is_raised());
     }
@@ -407,7 +403,7 @@ mod tests {
     }
 
     /// Two cores whose clients may stay with either of two backends that each have one at once.
-    fn sticky() -> ([Rc<Worker>; 2], Vec<crate::shared::inbox::Inbox>, Common) {
+    fn sticky() -> ([Rc<Worker>; 2], Common) {
         let text = r#"
             [listener.web]
             bind = "127.0.0.1:0"
@@ -421,11 +417,20 @@ mod tests {
         let each = |address| format!("{{ address = \"127.0.0.1:{address}\", max-in-flight = 1 }}");
         let bounded = format!("[{}, {}]", each(9), each(10));
         let text = text.replace(r#"["127.0.0.1:9", "127.0.0.1:10"]"#, &bounded);
-        let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mailbox().unwrap()).unzip();
-        let common = Common::of_text(&text, outboxes);
+        let common = Common::of_text(&text, 2);
         let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
         let workers = [0, 1].map(|core| Worker::new(common.clone(), own(core)));
-        (workers, inboxes, common)
+        (workers, common)
+    }
+
+    /// Whether a core was told of room; it has looked for it, then.
+    fn looks(workers: &[Rc<Worker>; 2], common: &Common, core: usize) -> bool {
+        let told: Vec<PoolId> = common.rooms.take(core).collect();
+        for pool in &told {
+            let _ = common.rooms.tell(core, *pool);
+        }
+        workers[core].look_for_room();
+        !told.is_empty()
     }
 
     const A: BackendId = BackendId(0);
@@ -444,7 +449,8 @@ mod tests {
 
     #[test]
     fn room_is_left_to_whoever_has_waited_longest_for_it_on_any_core() {
-        let (workers, inboxes, common) = sticky();
+        let (workers, common) = sticky();
+        let looks = |core| looks(&workers, &common, core);
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
         let waits = Err(Nobody::Free(WaitsFor::Home(A)));
         let busy = InFlight::begin(&here, POOL, A, common.pools[0].slots[0].take().unwrap());
@@ -452,16 +458,14 @@ mod tests {
         let (early, late) = (home_at(&there, 100), home_at(&here, 200));
         drop(busy);
         assert!(!late.called().is_raised() && !early.called().is_raised());
-        assert_eq!(inboxes[0].next(), None);
-        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, Some(A))));
         assert_eq!((pick(&here, 0), pick(&here, 200)), (waits, waits), "it is the other's");
-        workers[1].made_room(POOL, Some(A));
+        assert!(!looks(0) && looks(1));
         assert!(early.called().is_raised());
         assert_eq!((pick(&there, 0), pick(&there, 100)), (waits, Ok(A)));
-        assert_eq!(inboxes[0].next(), None, "who was called is gone, and has not looked");
+        assert!(!looks(0), "who was called is gone, and has not looked");
         drop(early);
         there.left_the_queue(POOL);
-        assert_eq!(inboxes[0].next(), Some(Message::Room(POOL, Some(A))));
+        assert!(looks(0));
         assert_eq!((pick(&here, 200), pick(&there, 0)), (Ok(A), waits));
         drop(late);
         assert_eq!((pick(&here, 0), pick(&there, 0)), (Ok(A), Ok(A)));
@@ -469,7 +473,8 @@ mod tests {
 
     #[test]
     fn room_that_the_first_does_not_want_is_passed_on_to_those_of_the_backend() {
-        let (workers, inboxes, _) = sticky();
+        let (workers, common) = sticky();
+        let looks = |core| looks(&workers, &common, core);
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
         let any = Place::take(&here, POOL, 0, (50, -1), WaitsFor::Anybody).unwrap();
         let home = home_at(&here, 100);
@@ -482,15 +487,14 @@ mod tests {
         drop(home);
         let home = home_at(&there, 100);
         any.passes_on();
-        assert_eq!(inboxes[1].next(), Some(Message::Room(POOL, Some(A))));
-        workers[1].made_room(POOL, Some(A));
+        assert!(looks(1));
         assert!(!home.called().is_raised(), "who has waited longer is told first");
-        assert_eq!(inboxes[0].next(), Some(Message::Room(POOL, Some(A))));
+        assert!(looks(0));
     }
 
     #[test]
     fn those_whose_backend_is_gone_are_all_called_and_nothing_is_left_over() {
-        let (workers, _inboxes, _) = sticky();
+        let (workers, _) = sticky();
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
         let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let home = WaitsFor::Home(A);

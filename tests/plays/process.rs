@@ -30,6 +30,7 @@ on_both_drivers!(
     a_process_that_is_told_twice_ends_at_once,
     a_second_process_on_one_port_ends_with_1,
     a_process_that_stood_still_reads_before_it_closes,
+    a_core_that_hangs_does_not_keep_the_process,
 );
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -68,7 +69,8 @@ impl Process {
         let config = std::env::temp_dir().join(name);
         let origin = backend.address();
         let text = format!(
-            "[listener.web]\nbind = \"{address}\"\npool = \"app\"\n{listener}\n\
+            "[global]\nshutdown = {{ drain = \"5s\" }}\n\
+             [listener.web]\nbind = \"{address}\"\npool = \"app\"\n{listener}\n\
              [pool.app]\nbackends = [\"{origin}\"]\n"
         );
         std::fs::write(&config, text).unwrap();
@@ -95,10 +97,22 @@ impl Process {
     fn ended(&mut self) -> (ExitStatus, String) {
         let exited =
             eventually("the process ends", || self.child.try_wait().unwrap(), Option::is_some);
-        let mut said = String::new();
-        let stderr = self.child.stderr.take().unwrap();
-        std::io::Read::read_to_string(&mut { stderr }, &mut said).unwrap();
-        (exited.unwrap(), said)
+        (exited.unwrap(), self.said())
+    }
+
+    /// What was said on stderr, to its end.
+    fn said(&mut self) -> String {
+        std::io::read_to_string(self.child.stderr.take().unwrap()).unwrap()
+    }
+
+    /// The id of its thread of that name.
+    fn thread(&self, name: &str) -> u32 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let is_it = |path: &PathBuf| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let path = tasks.map(|task| task.unwrap().path()).find(is_it).expect(name);
+        path.file_name().unwrap().to_str().unwrap().parse().unwrap()
     }
 
     /// The most memory that it ever had.
@@ -152,11 +166,19 @@ fn a_large_body_passes_through_little_memory(driver: Driver) {
     assert!(most < 64 * MEBIBYTE, "{} MiB", most / MEBIBYTE);
 }
 
+/// Whether strace is there; in CI it has to be.
+fn has_strace() -> bool {
+    let is_there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
+    assert!(is_there || std::env::var("CI").is_err(), "strace is missing");
+    if !is_there {
+        eprintln!("skipped: strace is missing");
+    }
+    is_there
+}
+
 fn an_idle_process_makes_next_to_no_system_calls(driver: Driver) {
     const SECONDS: u64 = 3;
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        assert!(std::env::var("CI").is_err(), "strace is missing");
-        eprintln!("skipped: strace is missing");
+    if !has_strace() {
         return;
     }
     let process = Process::start(driver, answers("ok"));
@@ -215,6 +237,37 @@ fn a_process_that_is_told_twice_ends_at_once(driver: Driver) {
     process.signal(Signal::TERM);
     process.ended();
     watch.took().expect_at_most(Duration::from_secs(2));
+}
+
+/// One core stands still in its next system call; the process says so and ends with 1.
+fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
+    if !has_strace() {
+        return;
+    }
+    let mut process = Process::start(driver, answers("ok"));
+    let core = process.thread("ringway-0");
+    let mut strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", "trace=all", "-e"])
+        .args(["inject=all:delay_enter=120000000", "-p", &core.to_string()])
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/task/{core}/status", process.child.id());
+    let traced = || !std::fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n");
+    eventually("it is traced", traced, |traced| *traced);
+    let watch = Watch::start();
+    process.signal(Signal::TERM);
+    let stderr = process.child.stderr.take().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(std::io::read_to_string(stderr).unwrap()));
+    let said = told.recv_timeout(Duration::from_secs(40));
+    // The kernel keeps what is left of a process until its tracer has gone.
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    let said = said.expect("it ends");
+    assert_eq!(process.child.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("core 0 hangs"), "{said}");
+    // 5 s of drain, 10 s for the end of its cores.
+    watch.took().expect_at_most(Duration::from_secs(20));
 }
 
 fn a_second_process_on_one_port_ends_with_1(driver: Driver) {

@@ -22,7 +22,7 @@ use self::resolver::{Answer, Resolver};
 use crate::base::ids::{BackendId, PoolId};
 use crate::plan::{Address, Plan};
 use crate::policy::resolve;
-use crate::shared::inbox::{Message, Outbox};
+use crate::shared::inbox::{Found, Outbox, ToCore, ToHealth, Unheard};
 
 /// How names are looked up: a host and a port give addresses. It may block.
 pub(super) type Lookup = Box<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send>;
@@ -40,6 +40,28 @@ const LAST_LOOKUP: Duration = Duration::from_millis(100);
 /// The system's resolver.
 pub(super) fn by_the_system() -> Lookup {
     Box::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect))
+}
+
+/// Who is told where backends are: every core and the health thread.
+#[derive(Clone)]
+pub(super) struct Readers {
+    pub(super) cores: Vec<Outbox<ToCore>>,
+    pub(super) health: Outbox<ToHealth>,
+}
+
+impl Readers {
+    /// Posts to all of them, and waits for none.
+    ///
+    /// # Errors
+    /// `Unheard` where one of them has no room: it has to be posted again.
+    fn post(&self, found: &Arc<Vec<Found>>) -> Result<(), Unheard> {
+        let now = Instant::now();
+        let mut heard = self.health.send(ToHealth::Addresses(Arc::clone(found)), now);
+        for core in &self.cores {
+            heard = heard.and(core.send(ToCore::Addresses(Arc::clone(found)), now));
+        }
+        heard
+    }
 }
 
 /// A backend whose name has to be looked up.
@@ -81,7 +103,7 @@ impl Names {
         plan: &Plan,
         lookup: Lookup,
         report: Report,
-        outboxes: Vec<Outbox>,
+        readers: Readers,
     ) -> io::Result<Option<Names>> {
         let names = named(plan);
         if names.is_empty() {
@@ -92,7 +114,7 @@ impl Names {
         let (stop, stopped) = bounded(0);
         let (alive, ended) = bounded::<()>(0);
         let labels = names.iter().map(|name| name.label.clone()).collect();
-        let resolver = Resolver::new(names, lookup, report, outboxes, to_start, stopped);
+        let resolver = Resolver::new(names, lookup, report, readers, to_start, stopped);
         let thread = Builder::new().name("ringway-names".into()).spawn(move || {
             resolver.run();
             drop(alive);
@@ -102,7 +124,7 @@ impl Names {
 
     /// Waits for the first answer for each name, but no longer than `time`, and posts what came.
     /// From then on the thread posts by itself.
-    pub(super) fn first(&mut self, time: Duration, outboxes: &[Outbox]) -> First {
+    pub(super) fn first(&mut self, time: Duration, readers: &Readers) -> First {
         let until = Instant::now() + time;
         let mut notes = Vec::new();
         let mut found = Vec::new();
@@ -121,9 +143,9 @@ impl Names {
         for (label, _) in self.labels.iter().zip(&known).filter(|(_, known)| known.is_none()) {
             notes.push(format!("{label} has no answer after {time:?}; {UNTIL_THEN}"));
         }
-        let found = Arc::new(found);
-        for outbox in outboxes.iter().filter(|_| !found.is_empty()) {
-            outbox.send(Message::Addresses(Arc::clone(&found)));
+        if !found.is_empty() {
+            // Nothing has been sent yet, so there is room.
+            let _ = readers.post(&Arc::new(found));
         }
         // Only now may the thread post: what it knows is newer.
         self.first = crossbeam_channel::never();

@@ -15,9 +15,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
-use super::{Lookup, Named, Report, UNTIL_THEN};
+use super::{Lookup, Named, Readers, Report, UNTIL_THEN};
 use crate::policy::{lookups::Lookups, resolve::Change};
-use crate::shared::inbox::{Found, Message, Outbox};
+use crate::shared::inbox::Found;
 
 /// How soon what could not be posted is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -38,7 +38,7 @@ pub(super) struct Resolver {
     lookups: Lookups,
     lookup: Lookup,
     report: Report,
-    outboxes: Vec<Outbox>,
+    readers: Readers,
     /// Takes answers as long as the start waits for them.
     start: Option<Sender<Answer>>,
     /// Closed when this must end.
@@ -55,7 +55,7 @@ impl Resolver {
         names: Vec<Named>,
         lookup: Lookup,
         report: Report,
-        outboxes: Vec<Outbox>,
+        readers: Readers,
         start: Sender<Answer>,
         stop: Receiver<()>,
     ) -> Resolver {
@@ -64,7 +64,7 @@ impl Resolver {
             names,
             lookup,
             report,
-            outboxes,
+            readers,
             start: Some(start),
             stop,
             unposted: Vec::new(),
@@ -153,11 +153,7 @@ impl Resolver {
             return;
         }
         let found = Arc::new(self.unposted.iter().map(|place| self.found(*place)).collect());
-        let mut all_took_it = true;
-        for outbox in &self.outboxes {
-            all_took_it &= outbox.send(Message::Addresses(Arc::clone(&found)));
-        }
-        if all_took_it {
+        if self.readers.post(&found).is_ok() {
             self.unposted.clear();
         }
         self.posted = Some(found);

@@ -80,8 +80,9 @@ fn plan(backends: &str) -> Plan {
 struct Alone {
     script: Script,
     names: Names,
-    outboxes: Vec<Outbox>,
-    inbox: Inbox,
+    readers: Readers,
+    inbox: Inbox<ToCore>,
+    health: Inbox<ToHealth>,
     reported: Receiver<String>,
 }
 
@@ -94,24 +95,26 @@ impl Alone {
             let line = if is_worse { format!("worse: {line}") } else { line.to_owned() };
             report.send(line).unwrap_or(());
         });
-        let outboxes = vec![outbox];
-        let begun = Names::begin(&plan(backends), lookup, report, outboxes.clone());
-        Alone { script, names: begun.unwrap().unwrap(), outboxes, inbox, reported }
+        let (to_health, health) = mailbox().unwrap();
+        let readers = Readers { cores: vec![outbox], health: to_health };
+        let begun = Names::begin(&plan(backends), lookup, report, readers.clone());
+        Alone { script, names: begun.unwrap().unwrap(), readers, inbox, health, reported }
     }
 
     /// What a start sees when the first lookups give this.
     fn first(&mut self, given: Vec<Given>) -> First {
-        let Alone { script, names, outboxes, .. } = self;
+        let Alone { script, names, readers, .. } = self;
         thread::scope(|scope| {
             scope.spawn(|| given.into_iter().for_each(|given| script.next(given)));
-            names.first(PATIENCE, outboxes)
+            names.first(PATIENCE, readers)
         })
     }
 
     /// The addresses that were posted, backend by backend, since the last time.
     fn posted(&self) -> Vec<(u16, String)> {
         let mut posted = Vec::new();
-        while let Some(Message::Addresses(found)) = self.inbox.next() {
+        while self.health.next().is_some() {}
+        while let Some(ToCore::Addresses(found)) = self.inbox.next() {
             for Found { backend, addresses, .. } in &*found {
                 posted.push((backend.0, format!("{addresses:?}")));
             }
@@ -187,8 +190,8 @@ fn a_core_that_is_busy_gets_one_message_and_then_the_latest() {
     };
     alone.script.asked();
     again(at(&["10.0.0.1:80"]));
-    let held = alone.inbox.next();
-    assert!(held.is_some());
+    let held = (alone.inbox.next(), alone.health.next());
+    assert!(held.0.is_some() && held.1.is_some());
     again(at(&["10.0.0.2:80"]));
     again(at(&["10.0.0.3:80"]));
     assert_eq!(alone.posted(), []);
@@ -200,7 +203,7 @@ fn a_core_that_is_busy_gets_one_message_and_then_the_latest() {
 #[test]
 fn a_start_does_not_wait_for_a_lookup_that_hangs() {
     let mut alone = Alone::begin("\"a.test:80\"");
-    let first = alone.names.first(Duration::from_millis(50), &alone.outboxes);
+    let first = alone.names.first(Duration::from_millis(50), &alone.readers);
     assert_eq!(first.unknown, 1);
     assert_eq!(
         first.notes,
@@ -233,7 +236,8 @@ fn an_end_does_not_wait_for_a_lookup_that_hangs() {
 fn no_thread_is_started_for_nothing() {
     let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
     let lookup: Lookup = Box::new(|_, _| nowhere());
-    let begun = Names::begin(&plan, lookup, Box::new(|_, _| {}), Vec::new());
+    let readers = Readers { cores: Vec::new(), health: mailbox().unwrap().0 };
+    let begun = Names::begin(&plan, lookup, Box::new(|_, _| {}), readers);
     assert!(begun.unwrap().is_none());
 }
 

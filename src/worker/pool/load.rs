@@ -137,7 +137,7 @@ impl PoolView {
 mod tests {
     use super::super::Wanted;
     use crate::base::{backend_set::BackendSet, ids::PoolId};
-    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::shared::counters::Slab;
     use crate::worker::{Common, Own, Worker};
 
     const TEXT: &str = r#"
@@ -153,8 +153,7 @@ mod tests {
     /// In one and the same millisecond, in which nothing is looked up where no bound asks for it.
     #[test]
     fn a_bound_holds_over_cores_that_place_in_turn() {
-        let outboxes = (0..3).map(|_| mailbox().unwrap().0).collect();
-        let common = Common::of_text(TEXT, outboxes);
+        let common = Common::of_text(TEXT, 3);
         let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
         let cores = [0, 1, 2].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let (none, now) = (BackendSet::EMPTY, 1_000);

@@ -163,13 +163,6 @@ impl PoolView {
         self.queue.as_ref()?.call_at_home(id)
     }
 
-    /// The same, where no other core can be told.
-    pub(super) fn call_own(&self, at: Option<BackendId>) {
-        if let Some(queue) = &self.queue {
-            queue.call_own(at);
-        }
-    }
-
     /// Calls those who wait for a backend that cannot be asked any more.
     fn call_the_lost(&self) {
         if let Some(queue) = self.queue.as_ref().filter(|queue| queue.has_homes()) {

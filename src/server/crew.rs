@@ -1,0 +1,163 @@
+//! The threads of a running balancer, as the handle holds them: told, awaited, never for ever.
+//!
+//! Each has a mailbox for control messages and a sign that it has ended. A thread that does not
+//! take a message, or does not end in time, hangs by a bug: it is named and left behind, so that a
+//! stop ends whatever the threads do.
+
+use std::time::{Duration, Instant};
+
+use super::spawn::Thread;
+use crate::shared::inbox::{Outbox, ToCore, Unheard};
+
+/// How long all threads together may take to make room for a message: each looks within a turn.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a thread may take to end: it closes everything within two seconds (`run.rs`), and on a
+/// machine that is busy with other things within a few more.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// A thread and its mailbox.
+pub(super) struct Member<T> {
+    outbox: Outbox<T>,
+    thread: Thread,
+}
+
+/// The threads of all cores.
+pub(super) struct Crew {
+    cores: Vec<Member<ToCore>>,
+    /// How long they may take to hear, and to end.
+    patience: (Duration, Duration),
+}
+
+impl Default for Crew {
+    fn default() -> Crew {
+        Crew { cores: Vec::new(), patience: (HEARD_WITHIN, END_WITHIN) }
+    }
+}
+
+impl<T> Member<T> {
+    pub(super) fn new(outbox: Outbox<T>, thread: Thread) -> Member<T> {
+        Member { outbox, thread }
+    }
+
+    /// Sends it the message that ends it; one that does not take it is found out by `end`.
+    fn tell(&self, message: T, until: Instant) {
+        if self.outbox.send(message, until) == Err(Unheard) && !self.thread.has_ended() {
+            tracing::error!("{} hangs: it takes no message", self.thread.what());
+        }
+    }
+
+    /// Waits for its end; says which thread has not ended by then, which is left behind.
+    fn end(self, until: Instant) -> Option<String> {
+        self.thread.end(until).err()
+    }
+
+    /// Tells it to end and waits for it; its name where it does not.
+    #[must_use]
+    pub(super) fn stop(self, message: T) -> Option<String> {
+        let now = Instant::now();
+        self.tell(message, now + HEARD_WITHIN);
+        self.end(now + END_WITHIN)
+    }
+}
+
+impl Crew {
+    pub(super) fn add(&mut self, outbox: Outbox<ToCore>, thread: Thread) {
+        self.cores.push(Member::new(outbox, thread));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// Tells all of them to take no new connections.
+    pub(super) fn drain(&self) {
+        self.tell(&ToCore::Drain);
+    }
+
+    /// Waits until all have ended, but no longer than this; whether they have.
+    pub(super) fn wait(&self, until: Instant) -> bool {
+        self.cores.iter().all(|core| core.thread.ends_by(until))
+    }
+
+    /// Tells all of them to close everything and waits for them; the names of those that do not
+    /// end, which are left behind.
+    #[must_use]
+    pub(super) fn stop(&mut self) -> Vec<String> {
+        self.tell(&ToCore::Stop);
+        let until = Instant::now() + self.patience.1;
+        self.cores.drain(..).filter_map(|core| core.end(until)).collect()
+    }
+
+    fn tell(&self, message: &ToCore) {
+        let until = Instant::now() + self.patience.0;
+        self.cores.iter().for_each(|core| core.tell(message.clone(), until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::server::spawn;
+    use crate::shared::inbox::{Inbox, mailbox};
+
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A crew of one thread that does this, which may take so long.
+    fn crew(
+        within: Duration,
+        work: impl FnOnce(Inbox<ToCore>) + Send + 'static,
+    ) -> (Crew, Outbox<ToCore>) {
+        let (outbox, inbox) = mailbox().unwrap();
+        let thread = spawn::watched("a-test".into(), "core 7".into(), move || work(inbox));
+        let mut crew = Crew { patience: (within, within), ..Crew::default() };
+        crew.add(outbox.clone(), thread.unwrap());
+        (crew, outbox)
+    }
+
+    /// Takes messages until it is told to stop.
+    fn listens(inbox: &Inbox<ToCore>) {
+        while inbox.next() != Some(ToCore::Stop) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_stop_is_heard_by_a_core_whose_box_was_full() {
+        let (go_on, held) = bounded::<()>(0);
+        let (mut crew, outbox) = crew(LONG, move |inbox| {
+            let _ = held.recv();
+            listens(&inbox);
+        });
+        while outbox.send(ToCore::Drain, Instant::now()).is_ok() {}
+        let soon = std::thread::spawn(move || {
+            std::thread::sleep(SHORT);
+            drop(go_on);
+        });
+        assert_eq!(crew.stop(), [""; 0]);
+        soon.join().unwrap();
+    }
+
+    #[test]
+    fn a_core_that_hangs_is_named_and_left_behind() {
+        let (go_on, held) = bounded::<()>(0);
+        let (mut crew, outbox) = crew(SHORT, move |_inbox| held.recv().unwrap_or(()));
+        while outbox.send(ToCore::Drain, Instant::now()).is_ok() {}
+        let since = Instant::now();
+        crew.drain();
+        assert!(!crew.wait(Instant::now() + Duration::from_millis(20)));
+        assert_eq!(crew.stop(), ["core 7"]);
+        assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
+        drop(go_on);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_by_itself_is_no_trouble() {
+        let (mut crew, _outbox) = crew(LONG, drop);
+        assert!(crew.wait(Instant::now() + Duration::from_secs(10)));
+        assert_eq!(crew.stop(), [""; 0]);
+    }
+}
