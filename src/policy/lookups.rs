@@ -1,8 +1,8 @@
 //! Which name is looked up next, and what is known of each.
 //!
 //! Pure: time is what has passed since the first lookup, and who asks the resolver is not decided
-//! here. One name is looked up at a time; one that takes longer than its interval is looked up
-//! again after all that have been due meanwhile.
+//! here. Names are looked up beside each other; one that takes longer than its interval is looked
+//! up again after all that have been due meanwhile.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,7 +16,8 @@ pub(crate) struct Lookups {
 struct Name {
     /// From the beginning of one lookup to that of the next.
     every: Duration,
-    due: Duration,
+    /// When it is due; none = it is being looked up.
+    due: Option<Duration>,
     known: Vec<SocketAddr>,
     last: Last,
 }
@@ -32,15 +33,28 @@ enum Last {
 impl Lookups {
     /// For names with these intervals, all due at once.
     pub(crate) fn new(intervals: impl Iterator<Item = Duration>) -> Lookups {
-        let name =
-            |every| Name { every, due: Duration::ZERO, known: Vec::new(), last: Last::NotYet };
+        let name = |every| Name {
+            every,
+            due: Some(Duration::ZERO),
+            known: Vec::new(),
+            last: Last::NotYet,
+        };
         Lookups { names: intervals.map(name).collect() }
     }
 
-    /// The name to look up next, and when; none where there are no names.
+    /// The name to look up next, and when; none where there are no names, or all are being looked
+    /// up.
     pub(crate) fn next(&self) -> Option<(usize, Duration)> {
-        let due = self.names.iter().map(|name| name.due).enumerate();
+        let due = self.names.iter().enumerate();
+        let due = due.filter_map(|(place, name)| Some((place, name.due?)));
         due.min_by_key(|(_, due)| *due)
+    }
+
+    /// A name is being looked up, until it is answered.
+    pub(crate) fn begun(&mut self, place: usize) {
+        if let Some(name) = self.names.get_mut(place) {
+            name.due = None;
+        }
     }
 
     /// The addresses in use.
@@ -57,7 +71,7 @@ impl Lookups {
         answer: Option<&[SocketAddr]>,
     ) -> Option<Change> {
         let name = self.names.get_mut(place)?;
-        name.due = began.saturating_add(name.every).max(ended);
+        name.due = Some(began.saturating_add(name.every).max(ended));
         let change = change(&name.known, answer);
         let (now, is_news) = match &change {
             Change::Now { addresses, .. } => {
@@ -110,6 +124,19 @@ mod tests {
     fn a_slow_name_does_not_keep_the_others_from_their_turn() {
         check(&[10, 10], &[100, 1], 5, "a0 b100 a101 b201 a202");
         check(&[10, 10, 10], &[100, 1, 1], 6, "a0 b100 c101 a102 b202 c203");
+    }
+
+    #[test]
+    fn a_name_that_is_being_looked_up_is_not_due() {
+        let mut lookups = lookups(&[10, 10]);
+        lookups.begun(0);
+        assert_eq!(lookups.next(), Some((1, Duration::ZERO)));
+        lookups.begun(1);
+        assert_eq!(lookups.next(), None);
+        lookups.answered(1, (Duration::ZERO, 3 * MS), None);
+        assert_eq!(lookups.next(), Some((1, 10 * MS)));
+        lookups.answered(0, (Duration::ZERO, 30 * MS), None);
+        assert_eq!(lookups.next(), Some((1, 10 * MS)), "the silent one is behind");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The names of backends: looked up by a thread of their own, never on a core.
+//! The names of backends: looked up by threads of their own, never on a core.
 //!
 //! `start` waits a while for the first answers; later ones reach the cores by their inboxes. A name
 //! without an answer is no refusal to start: its backend gets no requests until there is one. What
@@ -12,20 +12,20 @@ use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
-    thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
-use self::resolver::{Answer, Resolver};
+use self::resolver::{Answer, Given, News, Resolver};
+use super::spawn::{self, Thread};
 use crate::base::ids::{BackendId, PoolId};
 use crate::plan::{Address, Plan};
 use crate::policy::resolve;
 use crate::shared::inbox::{Found, Outbox, ToCore, ToHealth, Unheard};
 
 /// How names are looked up: a host and a port give addresses. It may block.
-pub(super) type Lookup = Box<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send>;
+pub(super) type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 /// Who is told, in one line each, what changes while the balancer runs; with `true` of what is
 /// worse than before.
@@ -34,12 +34,12 @@ pub(super) type Report = Box<dyn Fn(bool, &str) + Send>;
 /// How long a start waits for the first answers.
 pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// How long an end waits for the thread: a lookup under way cannot be stopped, and may take long.
+/// How long an end waits for the thread, which may be in a lookup where there were no more threads.
 const LAST_LOOKUP: Duration = Duration::from_millis(100);
 
 /// The system's resolver.
 pub(super) fn by_the_system() -> Lookup {
-    Box::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect))
+    Arc::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect))
 }
 
 /// Who is told where backends are: every core and the health thread.
@@ -75,14 +75,15 @@ struct Named {
     label: String,
 }
 
-/// The thread that looks names up. Dropping it ends the thread, or leaves it to its last lookup.
+/// The thread that has names looked up. Dropping it ends the thread; lookups under way cannot be
+/// stopped, and are left behind.
 pub(super) struct Names {
     labels: Vec<String>,
     first: Receiver<Answer>,
-    stop: Option<Sender<()>>,
-    /// Closed when the thread has ended.
-    ended: Receiver<()>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped when nobody wants to hear anything more.
+    wanted: Option<Sender<()>>,
+    tell: Sender<News>,
+    thread: Option<Thread>,
 }
 
 /// What a start knows of the names.
@@ -111,15 +112,14 @@ impl Names {
         }
         // Without room: an answer is either taken by the start or kept by the thread.
         let (to_start, first) = bounded(0);
-        let (stop, stopped) = bounded(0);
-        let (alive, ended) = bounded::<()>(0);
+        let (wanted, over) = bounded(0);
+        let news = resolver::news();
+        let tell = news.0.clone();
         let labels = names.iter().map(|name| name.label.clone()).collect();
-        let resolver = Resolver::new(names, lookup, report, readers, to_start, stopped);
-        let thread = Builder::new().name("ringway-names".into()).spawn(move || {
-            resolver.run();
-            drop(alive);
-        })?;
-        Ok(Some(Names { labels, first, stop: Some(stop), ended, thread: Some(thread) }))
+        let given = Given { names, lookup, report, readers, start: to_start, news, over };
+        let work = move || Resolver::new(given).run();
+        let thread = spawn::watched("ringway-names".into(), "the names thread".into(), work)?;
+        Ok(Some(Names { labels, first, wanted: Some(wanted), tell, thread: Some(thread) }))
     }
 
     /// Waits for the first answer for each name, but no longer than `time`, and posts what came.
@@ -156,14 +156,12 @@ impl Names {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        self.stop = None;
+        self.wanted = None;
+        // There is room for it beside the end of each lookup.
+        let _ = self.tell.try_send(News::Stop);
         self.first = crossbeam_channel::never();
-        let waited = self.ended.recv_timeout(LAST_LOOKUP);
-        if waited == Err(RecvTimeoutError::Disconnected)
-            && let Some(thread) = self.thread.take()
-        {
-            // A thread that panicked has said so.
-            let _ = thread.join();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.end(Instant::now() + LAST_LOOKUP);
         }
     }
 }

@@ -1,19 +1,21 @@
-//! The thread that looks names up, one after the other, and posts what changes to the cores.
+//! The thread that has names looked up, beside each other, and posts what changes to the cores.
 //!
-//! A lookup may take as long as the system's resolver likes; nobody waits for it but the names that
-//! come after it. At most one message of its own is on its way to each core: what changes meanwhile
-//! waits here and goes with the next. So the inboxes have room for those who stop the process, and
-//! no core frees what this thread has allocated.
+//! A lookup may take as long as the system's resolver likes, so each runs on a thread of its own and
+//! delays no other: the bound is on those that are not known to be slow. At most one message is on
+//! its way to each core: what changes meanwhile waits here and goes with the next. So the inboxes
+//! have room for who stops the process, and no core frees what this thread has allocated.
 
 use std::{
     fmt::Write,
     io,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread::Builder,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::{Lookup, Named, Readers, Report, UNTIL_THEN};
 use crate::policy::{lookups::Lookups, resolve::Change};
@@ -21,6 +23,15 @@ use crate::shared::inbox::Found;
 
 /// How soon what could not be posted is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// Lookups under way at once, beside the slow ones: what a resolver is asked in one moment.
+const QUICK_MAX: usize = 16;
+
+/// A lookup that takes longer is slow, and in nobody's way any more.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// Lookups under way at once in all: each is a thread that sleeps.
+pub(super) const ALL_MAX: usize = 256;
 
 /// What the thread tells the start.
 pub(super) struct Answer {
@@ -32,17 +43,53 @@ pub(super) struct Answer {
     pub(super) line: Option<String>,
 }
 
+/// What this thread is told.
+pub(super) enum News {
+    /// A lookup has ended.
+    Ended(Ended),
+    /// This must end.
+    Stop,
+}
+
+/// How a lookup ended.
+pub(super) struct Ended {
+    place: usize,
+    began: Duration,
+    answer: io::Result<Vec<SocketAddr>>,
+}
+
+/// A channel of news: each lookup under way has room for its end, and so has the stop.
+pub(super) fn news() -> (Sender<News>, Receiver<News>) {
+    bounded(ALL_MAX + 1)
+}
+
+/// What the thread is given.
+pub(super) struct Given {
+    pub(super) names: Vec<Named>,
+    pub(super) lookup: Lookup,
+    pub(super) report: Report,
+    pub(super) readers: Readers,
+    /// Takes answers as long as the start waits for them.
+    pub(super) start: Sender<Answer>,
+    /// Both ends of what this is told: lookups hold copies of the first.
+    pub(super) news: (Sender<News>, Receiver<News>),
+    /// Closed when nobody wants to hear anything more.
+    pub(super) over: Receiver<()>,
+}
+
 /// What the thread owns.
 pub(super) struct Resolver {
     names: Vec<Named>,
-    lookups: Lookups,
     lookup: Lookup,
     report: Report,
     readers: Readers,
-    /// Takes answers as long as the start waits for them.
     start: Option<Sender<Answer>>,
-    /// Closed when this must end.
-    stop: Receiver<()>,
+    tell: Sender<News>,
+    news: Receiver<News>,
+    over: Receiver<()>,
+    lookups: Lookups,
+    /// When each lookup began that is under way; none of two is of one name.
+    under_way: Vec<(usize, Duration)>,
     /// Names whose addresses have not been posted since they changed.
     unposted: Vec<usize>,
     /// The last message, until no core holds it.
@@ -51,14 +98,8 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    pub(super) fn new(
-        names: Vec<Named>,
-        lookup: Lookup,
-        report: Report,
-        readers: Readers,
-        start: Sender<Answer>,
-        stop: Receiver<()>,
-    ) -> Resolver {
+    pub(super) fn new(given: Given) -> Resolver {
+        let Given { names, lookup, report, readers, start, news: (tell, news), over } = given;
         Resolver {
             lookups: Lookups::new(names.iter().map(|name| name.every)),
             names,
@@ -66,48 +107,82 @@ impl Resolver {
             report,
             readers,
             start: Some(start),
-            stop,
+            tell,
+            news,
+            over,
+            under_way: Vec::new(),
             unposted: Vec::new(),
             posted: None,
             began: Instant::now(),
         }
     }
 
-    /// Looks names up until told to stop.
+    /// Has names looked up until told to stop.
     pub(super) fn run(mut self) {
-        while let Some((place, due)) = self.lookups.next() {
-            if !self.wait(due) {
-                return;
+        loop {
+            self.post();
+            let news = match self.begin_due() {
+                None => self.news.recv().map_err(RecvTimeoutError::from),
+                Some(due) => self.news.recv_timeout(due.saturating_sub(self.began.elapsed())),
+            };
+            match news {
+                Ok(News::Ended(_)) if self.is_over() => return,
+                Ok(News::Ended(ended)) => self.answered(ended),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            let began = self.began.elapsed();
-            let answer = (self.lookup)(&self.names[place].host, self.names[place].port);
-            if self.is_over() {
-                return;
-            }
-            self.answered(place, began, answer);
         }
     }
 
     fn is_over(&self) -> bool {
-        self.stop.try_recv() == Err(TryRecvError::Disconnected)
+        self.over.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until a lookup is due; false = this must end.
-    fn wait(&mut self, due: Duration) -> bool {
-        loop {
-            self.post();
-            let left = due.saturating_sub(self.began.elapsed());
-            let wait = if self.unposted.is_empty() { left } else { left.min(AGAIN) };
-            match self.stop.recv_timeout(wait) {
-                Err(RecvTimeoutError::Timeout) if wait == left => return true,
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+    /// Begins the lookups that are due and have room; when to look again, if not at the next news.
+    fn begin_due(&mut self) -> Option<Duration> {
+        let again = loop {
+            let now = self.began.elapsed();
+            let Some((place, due)) = self.lookups.next() else { break None };
+            if due > now {
+                break Some(due);
             }
+            if self.under_way.len() >= ALL_MAX {
+                break None;
+            }
+            let slow_at = self.under_way.iter().map(|(_, began)| *began + SLOW);
+            let quick: Vec<Duration> = slow_at.filter(|slow_at| *slow_at > now).collect();
+            if quick.len() >= QUICK_MAX {
+                break quick.into_iter().min();
+            }
+            self.begin(place, now);
+        };
+        let unposted = (!self.unposted.is_empty()).then(|| self.began.elapsed() + AGAIN);
+        [again, unposted].into_iter().flatten().min()
+    }
+
+    /// Begins a lookup, on a thread of its own; where there is none, on this one.
+    fn begin(&mut self, place: usize, began: Duration) {
+        self.lookups.begun(place);
+        self.under_way.push((place, began));
+        let name = &self.names[place];
+        let look_up = |lookup: Lookup, host: String, port: u16, tell: Sender<News>| {
+            move || {
+                let answer = catch_unwind(AssertUnwindSafe(|| lookup(&host, port)));
+                let answer = answer.unwrap_or_else(|_| Err(io::Error::other("a bug in Ringway")));
+                drop(lookup);
+                // There is room for the end of each lookup; none is wanted when this has ended.
+                let _ = tell.try_send(News::Ended(Ended { place, began, answer }));
+            }
+        };
+        let made = || look_up(self.lookup.clone(), name.host.clone(), name.port, self.tell.clone());
+        if Builder::new().name("ringway-lookup".into()).spawn(made()).is_err() {
+            made()();
         }
     }
 
     /// Notes an answer and tells who must know.
-    fn answered(&mut self, place: usize, began: Duration, answer: io::Result<Vec<SocketAddr>>) {
+    fn answered(&mut self, Ended { place, began, answer }: Ended) {
+        self.under_way.retain(|(other, _)| *other != place);
         let times = (began, self.began.elapsed());
         let change = self.lookups.answered(place, times, answer.as_deref().ok());
         let moved = matches!(change, Some(Change::Now { .. }));

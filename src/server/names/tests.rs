@@ -4,10 +4,13 @@
 //! answer changes has been posted when the next lookup begins.
 
 use std::{
+    cell::RefCell,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
 };
+
+use crossbeam_channel::RecvTimeoutError;
 
 use super::*;
 use crate::config;
@@ -22,33 +25,45 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 type Given = io::Result<Vec<SocketAddr>>;
 
-/// A resolver that asks the test.
+/// What a script gives for a name.
+type Named = (&'static str, Given);
+
+/// A resolver that asks the test: what is looked up, and where to send what it gives.
 struct Script {
-    asked: Receiver<String>,
-    answers: Sender<Given>,
+    asked: Receiver<(String, Sender<Given>)>,
+    /// Where the answer to the last lookup goes.
+    last: RefCell<Option<Sender<Given>>>,
 }
 
 impl Script {
     fn new() -> (Script, Lookup) {
         let (ask, asked) = bounded(0);
-        let (answers, given) = bounded(0);
         let lookup = move |host: &str, port: u16| {
-            let gone = |_| io::Error::other("the test is over");
-            ask.send(format!("{host}:{port}")).map_err(|_| io::Error::other("the test is over"))?;
-            given.recv().map_err(gone)?
+            let over = || io::Error::other("the test is over");
+            let (answer, given) = bounded(0);
+            ask.send((format!("{host}:{port}"), answer)).map_err(|_| over())?;
+            given.recv().map_err(|_| over())?
         };
-        (Script { asked, answers }, Box::new(lookup))
+        (Script { asked, last: RefCell::default() }, Arc::new(lookup))
     }
 
     /// Waits until a lookup begins; whose.
     #[track_caller]
     fn asked(&self) -> String {
-        self.asked.recv_timeout(PATIENCE).expect("no lookup begins")
+        let (name, answer) = self.asked.recv_timeout(PATIENCE).expect("no lookup begins");
+        *self.last.borrow_mut() = Some(answer);
+        name
     }
 
     #[track_caller]
     fn answers(&self, given: Given) {
-        self.answers.send_timeout(given, PATIENCE).expect("no lookup is under way");
+        let answer = self.last.take().expect("no lookup is under way");
+        answer.send_timeout(given, PATIENCE).expect("nobody waits for it");
+    }
+
+    /// The same for another thread.
+    fn lent(&self) -> Script {
+        Script { asked: self.asked.clone(), last: RefCell::default() }
     }
 
     /// Answers the next lookup.
@@ -102,10 +117,17 @@ impl Alone {
     }
 
     /// What a start sees when the first lookups give this.
-    fn first(&mut self, given: Vec<Given>) -> First {
+    fn first(&mut self, mut given: Vec<Named>) -> First {
         let Alone { script, names, readers, .. } = self;
+        let script = script.lent();
         thread::scope(|scope| {
-            scope.spawn(|| given.into_iter().for_each(|given| script.next(given)));
+            scope.spawn(move || {
+                while !given.is_empty() {
+                    let asked = script.asked();
+                    let place = given.iter().position(|(name, _)| *name == asked).unwrap();
+                    script.answers(given.swap_remove(place).1);
+                }
+            });
             names.first(PATIENCE, readers)
         })
     }
@@ -135,7 +157,8 @@ fn a_start_gets_the_first_answers_and_notes_of_those_that_fail() {
         "\"a.test:80\", \"10.0.0.9:80\", \"localhost:1\", \
          { address = \"b.test:81\", name = \"b\" }",
     );
-    let first = alone.first(vec![at(&["10.0.0.1:80", "10.0.0.2:80"]), nowhere()]);
+    let first = alone
+        .first(vec![("a.test:80", at(&["10.0.0.1:80", "10.0.0.2:80"])), ("b.test:81", nowhere())]);
     assert_eq!(first.unknown, 1);
     assert_eq!(
         first.notes,
@@ -143,7 +166,9 @@ fn a_start_gets_the_first_answers_and_notes_of_those_that_fail() {
           it gets no requests until there is an address"]
     );
     assert_eq!(alone.posted(), [(0, "[10.0.0.1:80, 10.0.0.2:80]".to_owned())]);
-    assert_eq!(alone.script.asked(), "a.test:80", "they are looked up again");
+    let one = alone.script.asked();
+    let _unanswered = alone.script.last.take();
+    assert_ne!(one, alone.script.asked(), "both are looked up again, beside each other");
     assert_eq!(alone.reported(), [""; 0]);
 }
 
@@ -151,7 +176,7 @@ fn a_start_gets_the_first_answers_and_notes_of_those_that_fail() {
 fn a_change_is_posted_and_reported_once() {
     let mut alone = Alone::begin("\"a.test:80\"");
     let label = "pool \"app\": backend a.test:80";
-    alone.first(vec![nowhere()]);
+    alone.first(vec![("a.test:80", nowhere())]);
     alone.script.asked();
     for (given, posted, reported) in [
         (nowhere(), "", ""),
@@ -183,7 +208,7 @@ fn a_change_is_posted_and_reported_once() {
 #[test]
 fn a_core_that_is_busy_gets_one_message_and_then_the_latest() {
     let mut alone = Alone::begin("\"a.test:80\"");
-    alone.first(vec![nowhere()]);
+    alone.first(vec![("a.test:80", nowhere())]);
     let again = |given| {
         alone.script.answers(given);
         alone.script.asked();
@@ -217,9 +242,33 @@ fn a_start_does_not_wait_for_a_lookup_that_hangs() {
 }
 
 #[test]
+fn silent_names_delay_nobody() {
+    let mut backends: Vec<String> = (0..100).map(|name| format!("\"s{name}.test:80\"")).collect();
+    backends.insert(40, "\"good.test:80\"".to_owned());
+    let mut alone = Alone::begin(&backends.join(", "));
+    let script = alone.script.lent();
+    let answering = thread::spawn(move || {
+        let mut silent = Vec::new();
+        // Until it is asked again while all the others are silent.
+        while let Ok((name, answer)) = script.asked.recv_timeout(PATIENCE) {
+            match &*name {
+                "good.test:80" if silent.len() == 100 => break,
+                "good.test:80" => answer.send(at(&["10.0.0.1:80"])).unwrap(),
+                _ => silent.push(answer),
+            }
+        }
+        silent.len()
+    });
+    let first = alone.names.first(PATIENCE / 4, &alone.readers);
+    assert_eq!(first.unknown, 100);
+    assert_eq!(answering.join().unwrap(), 100);
+    assert_eq!(alone.posted(), [(40, "[10.0.0.1:80]".to_owned())]);
+}
+
+#[test]
 fn an_end_does_not_wait_for_a_lookup_that_hangs() {
     let mut alone = Alone::begin("\"a.test:80\"");
-    alone.first(vec![nowhere()]);
+    alone.first(vec![("a.test:80", nowhere())]);
     let Alone { script, names, inbox, reported, .. } = alone;
     script.asked();
     let since = Instant::now();
@@ -227,7 +276,8 @@ fn an_end_does_not_wait_for_a_lookup_that_hangs() {
     assert!(since.elapsed() < PATIENCE / 4, "{:?}", since.elapsed());
     script.answers(at(&["10.0.0.1:80"]));
     // The thread takes its end of the script with it.
-    assert_eq!(script.asked.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    let ended = script.asked.recv_timeout(PATIENCE).map(|(name, _)| name);
+    assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
     assert!(inbox.next().is_none());
     assert_eq!(reported.try_iter().count(), 0);
 }
@@ -235,7 +285,7 @@ fn an_end_does_not_wait_for_a_lookup_that_hangs() {
 #[test]
 fn no_thread_is_started_for_nothing() {
     let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
-    let lookup: Lookup = Box::new(|_, _| nowhere());
+    let lookup: Lookup = Arc::new(|_, _| nowhere());
     let readers = Readers { cores: Vec::new(), health: mailbox().unwrap().0 };
     let begun = Names::begin(&plan, lookup, Box::new(|_, _| {}), readers);
     assert!(begun.unwrap().is_none());
@@ -256,7 +306,8 @@ impl Balancer {
         }
         let options = Options { lookup, ..Options::default() };
         let handle = thread::scope(|scope| {
-            scope.spawn(|| script.next(first));
+            let script = script.lent();
+            scope.spawn(move || script.next(first));
             start_with(plan, options).unwrap()
         });
         Balancer { script, handle }
