@@ -271,7 +271,7 @@ mod tests {
 
     /// An address that refuses: bound, so that nobody else gets it, and not listening.
     fn refusing() -> Bound {
-        bind("127.0.0.1:0".parse().unwrap(), 1, true).unwrap()
+        bind("127.0.0.1:0".parse().unwrap(), true, Duration::ZERO).unwrap().join(1).unwrap()
     }
 
     #[test]

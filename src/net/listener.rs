@@ -1,8 +1,9 @@
 //! Listening sockets: one for each worker and address, joined by SO_REUSEPORT.
 //!
-//! SO_REUSEPORT alone would let a second Ringway join unseen. So the first socket is bound without
-//! it, which is an atomic probe, then gets the option, and the others join. All are bound before
-//! any worker starts, so a refused start has changed nothing.
+//! SO_REUSEPORT alone would let a second Ringway join unseen, and a bind alone two that start in the
+//! same moment: sockets that do not listen yet may share an address. So the first socket listens at
+//! once and without it, which the kernel allows one process only; then it gets the option, and the
+//! others join. Those listen when all is ready.
 
 use std::{
     io,
@@ -27,35 +28,67 @@ pub(crate) struct Bound {
     pub(crate) sockets: Vec<OwnedFd>,
 }
 
-/// Binds an address for `count` workers; nobody listens there before `listen`.
+/// The first socket of an address, which nobody else may have.
+pub(crate) struct First {
+    /// The address really bound.
+    pub(crate) address: SocketAddr,
+    socket: OwnedFd,
+    v6_only: bool,
+    patience: Duration,
+}
+
+/// Binds the first socket of an address, whose connections wait for an acknowledgement as long as
+/// their writes may wait: `patience`.
 ///
 /// # Errors
-/// The kernel's; `AddrInUse` where another process (or we) has it.
-pub(crate) fn bind(address: SocketAddr, count: usize, v6_only: bool) -> io::Result<Bound> {
-    let first = socket(address, v6_only)?;
-    rustix::net::bind(&first, &address)?;
-    sockopt::set_socket_reuseport(&first, true)?;
-    let bound = SocketAddr::try_from(rustix::net::getsockname(&first)?)
+/// The kernel's; `AddrInUse` where another process listens there.
+pub(crate) fn bind(address: SocketAddr, v6_only: bool, patience: Duration) -> io::Result<First> {
+    let socket = socket(address, v6_only)?;
+    net_io::outlast(&socket, patience);
+    rustix::net::bind(&socket, &address)?;
+    let address = SocketAddr::try_from(rustix::net::getsockname(&socket)?)
         .map_err(|_| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-    let mut sockets = vec![first];
-    for _ in 1..count {
-        let next = socket(bound, v6_only)?;
-        sockopt::set_socket_reuseport(&next, true)?;
-        rustix::net::bind(&next, &bound)?;
-        sockets.push(next);
+    Ok(First { address, socket, v6_only, patience })
+}
+
+impl First {
+    /// Listens, and takes the address for this process. One that lies within an address that this
+    /// process has taken already is ours with it.
+    ///
+    /// # Errors
+    /// The kernel's; `AddrInUse` where another process was first.
+    pub(crate) fn claim(&self, backlog: u32, is_ours: bool) -> io::Result<()> {
+        sockopt::set_socket_reuseport(&self.socket, is_ours)?;
+        listen_on(&self.socket, backlog)?;
+        Ok(sockopt::set_socket_reuseport(&self.socket, true)?)
     }
-    Ok(Bound { address: bound, sockets })
+
+    /// Binds the sockets of the other workers, of `count` in all; they do not listen before
+    /// `listen`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn join(self, count: usize) -> io::Result<Bound> {
+        let First { address, socket: first, v6_only, patience } = self;
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            let next = socket(address, v6_only)?;
+            net_io::outlast(&next, patience);
+            sockopt::set_socket_reuseport(&next, true)?;
+            rustix::net::bind(&next, &address)?;
+            sockets.push(next);
+        }
+        Ok(Bound { address, sockets })
+    }
 }
 
-/// Lets connections of this address wait for an acknowledgement as long as their writes may wait.
-pub(crate) fn outlast(bound: &Bound, time: Duration) {
-    bound.sockets.iter().for_each(|socket| net_io::outlast(socket, time));
-}
-
-/// Begins to listen, on all sockets of all addresses.
+/// Begins to listen, on all sockets of an address.
 pub(crate) fn listen(bound: &Bound, backlog: u32) -> io::Result<()> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    bound.sockets.iter().try_for_each(|socket| Ok(rustix::net::listen(socket, backlog)?))
+    bound.sockets.iter().try_for_each(|socket| listen_on(socket, backlog))
+}
+
+fn listen_on(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX))?)
 }
 
 fn socket(address: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
@@ -106,20 +139,28 @@ impl Listener {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     #[test]
     fn a_second_bind_of_the_same_address_is_refused_while_our_own_workers_join() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let bound = bind(any, 4, true).unwrap();
+        let first = bind("127.0.0.1:0".parse().unwrap(), true, PATIENCE).unwrap();
+        let address = first.address;
+        // Both may bind; one of them may listen.
+        let other = bind(address, true, PATIENCE).unwrap();
+        first.claim(16, false).unwrap();
+        assert_eq!(other.claim(16, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let bound = first.join(4).unwrap();
         assert_eq!(bound.sockets.len(), 4);
         listen(&bound, 16).unwrap();
-        let again = bind(bound.address, 1, true).unwrap_err();
+        let again = bind(address, true, PATIENCE).err().unwrap();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_listener_that_refuses_new_connections_still_gives_those_in_its_queue() {
-        let bound = bind("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
-        listen(&bound, 16).unwrap();
+        let first = bind("127.0.0.1:0".parse().unwrap(), true, PATIENCE).unwrap();
+        first.claim(16, false).unwrap();
+        let bound = first.join(1).unwrap();
         let queued = std::net::TcpStream::connect(bound.address).unwrap();
         let socket = bound.sockets[0].as_fd();
         fd::refuse_new(socket).unwrap();
@@ -134,9 +175,10 @@ mod tests {
         for (wait, expected) in
             [(5, 30_000), (30, 30_000), (31, 31_000), (7_200, 7_200_000), (0, 0)]
         {
-            let bound = bind("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
-            outlast(&bound, Duration::from_secs(wait));
-            listen(&bound, 16).unwrap();
+            let wait = Duration::from_secs(wait);
+            let first = bind("127.0.0.1:0".parse().unwrap(), true, wait).unwrap();
+            first.claim(16, false).unwrap();
+            let bound = first.join(1).unwrap();
             let _client = std::net::TcpStream::connect(bound.address).unwrap();
             let accepted = fd::accept(bound.sockets[0].as_fd()).unwrap().0;
             let timeout = sockopt::tcp_user_timeout(&accepted).unwrap();

@@ -1,25 +1,36 @@
-//! Which cores serve: the affinity mask, bounded by the cgroup's CPU limit.
+//! Which cores serve: the affinity mask, bounded by the CPU limit of the control groups.
 //!
-//! Chosen once, at the start; pinning to them is the business of `spawn.rs`.
+//! Chosen once, at the start; pinning to them is the business of `spawn.rs`. A mask says which cores
+//! are ours, a limit only how many at once: where the limit decides, no thread is pinned, or several
+//! such processes would all share the first cores.
 
 use core_affinity::CoreId;
 
+use super::cgroup;
 use crate::plan::Cores;
+
+/// The cores to serve on.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// In order.
+    pub(super) cores: Vec<CoreId>,
+    /// Whether they are ours, so that a thread may be pinned to each.
+    pub(super) may_pin: bool,
+    /// As people write them.
+    pub(super) text: String,
+}
 
 /// The cores to serve on, in order.
 ///
 /// # Errors
 /// A sentence for people, where the plan names cores that this process may not use.
-pub(super) fn choose(cores: &Cores) -> Result<Vec<CoreId>, String> {
+pub(super) fn choose(cores: &Cores) -> Result<Chosen, String> {
     let allowed = core_affinity::get_core_ids().unwrap_or_default();
     if allowed.is_empty() {
         return Err("the kernel does not say which cores this process may use".into());
     }
-    match cores {
-        Cores::Auto => {
-            let limit = cgroup_limit().unwrap_or(usize::MAX).max(1);
-            Ok(allowed.into_iter().take(limit).collect())
-        }
+    let chosen = match cores {
+        Cores::Auto => return Ok(by_limit(allowed, cgroup::cpu_limit())),
         Cores::Count(count) => {
             let count = usize::from(*count);
             if count == 0 || count > allowed.len() {
@@ -29,7 +40,7 @@ pub(super) fn choose(cores: &Cores) -> Result<Vec<CoreId>, String> {
                     names(&allowed)
                 ));
             }
-            Ok(allowed.into_iter().take(count).collect())
+            allowed.into_iter().take(count).collect()
         }
         Cores::List(list) => list
             .iter()
@@ -39,12 +50,28 @@ pub(super) fn choose(cores: &Cores) -> Result<Vec<CoreId>, String> {
                     format!("core {id} is none that this process may use ({})", names(&allowed))
                 })
             })
-            .collect(),
+            .collect::<Result<_, String>>()?,
+    };
+    Ok(all(chosen))
+}
+
+/// Cores that are all ours.
+fn all(cores: Vec<CoreId>) -> Chosen {
+    Chosen { text: names(&cores), cores, may_pin: true }
+}
+
+/// As many of these as a limit allows.
+fn by_limit(allowed: Vec<CoreId>, limit: Option<usize>) -> Chosen {
+    let limit = limit.unwrap_or(usize::MAX).max(1);
+    if limit >= allowed.len() {
+        return all(allowed);
     }
+    let text = format!("of {}", names(&allowed));
+    Chosen { cores: allowed.into_iter().take(limit).collect(), may_pin: false, text }
 }
 
 /// Cores as people write them: `0-3,8`.
-pub(super) fn names(cores: &[CoreId]) -> String {
+fn names(cores: &[CoreId]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for core in cores {
         match ranges.last_mut() {
@@ -63,32 +90,23 @@ pub(super) fn names(cores: &[CoreId]) -> String {
     texts.join(",")
 }
 
-/// The CPU limit of this cgroup (v2 `cpu.max`), rounded up to whole cores.
-fn cgroup_limit() -> Option<usize> {
-    let text = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok()?;
-    parse_cpu_max(&text)
-}
-
-fn parse_cpu_max(text: &str) -> Option<usize> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    let (quota, period) = (quota.parse::<usize>().ok()?, period.parse::<usize>().ok()?);
-    (period > 0).then(|| quota.div_ceil(period))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn rounds_the_limit_of_a_cgroup_up() {
-        for (text, expected) in [
-            ("max 100000\n", None),
-            ("150000 100000\n", Some(2)),
-            ("50000 100000\n", Some(1)),
-            ("garbage", None),
-            ("1 0", None),
+    fn a_limit_says_how_many_cores_and_not_which() {
+        let allowed = [0, 1, 2, 3].map(|id| CoreId { id });
+        for (limit, count, may_pin, text) in [
+            (None, 4, true, "0-3"),
+            (Some(4), 4, true, "0-3"),
+            (Some(9), 4, true, "0-3"),
+            (Some(2), 2, false, "of 0-3"),
+            (Some(0), 1, false, "of 0-3"),
         ] {
-            assert_eq!(parse_cpu_max(text), expected, "{text:?}");
+            let chosen = by_limit(allowed.to_vec(), limit);
+            let seen = (chosen.cores.len(), chosen.may_pin, &*chosen.text);
+            assert_eq!(seen, (count, may_pin, text), "{limit:?}");
         }
     }
 
@@ -102,6 +120,6 @@ mod tests {
     fn refuses_cores_that_are_not_ours() {
         assert!(choose(&Cores::List(vec![60_000])).unwrap_err().contains("60000"));
         assert!(choose(&Cores::Count(0)).is_err());
-        assert!(!choose(&Cores::Auto).unwrap().is_empty());
+        assert!(!choose(&Cores::Auto).unwrap().cores.is_empty());
     }
 }

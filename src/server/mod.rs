@@ -5,6 +5,8 @@
 
 mod accept;
 mod access_logs;
+mod addresses;
+mod cgroup;
 mod connection;
 mod cores;
 mod crew;

@@ -6,10 +6,17 @@
 
 use std::{fs, io, net::IpAddr, net::SocketAddr};
 
-/// The sentence.
-pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+/// Who listens somewhere: pid and name.
+pub(super) type Holder = (u32, String);
+
+/// The sentence; for an address in use with who has it, where that is known.
+pub(super) fn cannot_listen(
+    address: SocketAddr,
+    error: &io::Error,
+    holder: Option<Holder>,
+) -> String {
     let reason = match error.kind() {
-        io::ErrorKind::AddrInUse => in_use(holder(address)),
+        io::ErrorKind::AddrInUse => in_use(holder),
         io::ErrorKind::PermissionDenied if address.port() < 1024 => format!(
             "a port below 1024 wants a right that this process does not have: run it under a \
              systemd unit with AmbientCapabilities=CAP_NET_BIND_SERVICE, or give it to the binary \
@@ -24,7 +31,7 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen on {address}: {reason}")
 }
 
-fn in_use(holder: Option<(u32, String)>) -> String {
+fn in_use(holder: Option<Holder>) -> String {
     match holder {
         Some((pid, name)) if name == "ringway" => {
             format!("another ringway (pid {pid}) already serves it; stop that one first")
@@ -34,29 +41,37 @@ fn in_use(holder: Option<(u32, String)>) -> String {
     }
 }
 
-/// Who listens on an address: pid and name.
-fn holder(address: SocketAddr) -> Option<(u32, String)> {
+/// Who listens on an address. Processes of our own name are looked at first: it is most often one of
+/// those, and a machine may have many others with many files.
+pub(super) fn holder(address: SocketAddr) -> Option<Holder> {
     let sockets: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|table| listening(&table, address))
         .collect();
-    let links: Vec<String> = sockets.iter().map(|inode| format!("socket:[{inode}]")).collect();
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
-        let has = files.flatten().any(|file| {
-            fs::read_link(file.path())
-                .is_ok_and(|to| links.iter().any(|link| to.as_os_str() == link.as_str()))
-        });
-        if has {
-            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some((pid, name.trim().to_owned()));
-        }
+    if sockets.is_empty() {
+        return None;
     }
-    None
+    let links: Vec<String> = sockets.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    let pids: Vec<u32> = fs::read_dir("/proc").ok()?.flatten().filter_map(pid).collect();
+    let name = |pid: u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim().to_owned()
+    };
+    let (ours, others): (Vec<u32>, Vec<u32>) =
+        pids.into_iter().partition(|pid| name(*pid) == "ringway");
+    let found = ours.into_iter().chain(others).find(|pid| has_one_of(*pid, &links))?;
+    Some((found, name(found)))
+}
+
+/// Whether a process has one of these sockets open.
+fn has_one_of(pid: u32, links: &[String]) -> bool {
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    files.flatten().any(|file| {
+        fs::read_link(file.path())
+            .is_ok_and(|to| links.iter().any(|link| to.as_os_str() == link.as_str()))
+    })
 }
 
 /// The sockets of a table (proc(5), `/proc/net/tcp`) that listen on an address or collide with it.
@@ -132,7 +147,7 @@ mod tests {
     #[test]
     fn says_what_to_do() {
         let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
-        let denied = cannot_listen(address, &io::ErrorKind::PermissionDenied.into());
+        let denied = cannot_listen(address, &io::ErrorKind::PermissionDenied.into(), None);
         assert!(denied.contains("AmbientCapabilities") && denied.contains("setcap"), "{denied}");
         let ours = in_use(Some((812, "ringway".to_owned())));
         assert_eq!(ours, "another ringway (pid 812) already serves it; stop that one first");

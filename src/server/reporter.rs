@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -38,7 +39,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Starts the thread; it tells nothing before `begin`.
+    /// Starts the thread; it tells nothing before `begin`. `own` is what it counts itself.
     ///
     /// # Errors
     /// Where there can be no more threads.
@@ -46,13 +47,19 @@ impl Reporter {
         (to, events): (Sender<Event>, Receiver<Event>),
         plan: Arc<Plan>,
         counters: Vec<Arc<Slab>>,
+        own: Arc<Slab>,
     ) -> io::Result<Reporter> {
         let (ending, ended) = bounded(0);
         let (gate, begun) = bounded::<()>(0);
         thread::Builder::new().name("reporter".into()).spawn(move || {
             // Nobody ever sends: it closes when it may begin.
             let _ = begun.recv();
-            run(&events, &Lines { plan, counters });
+            let lines = Lines { plan, counters };
+            // A bug loses the line that shows it, and is told by the panic itself; nobody who
+            // serves ends with it.
+            while catch_unwind(AssertUnwindSafe(|| run(&events, &lines))).is_err() {
+                own.add(Counter::Panics, 1);
+            }
             drop(ending);
         })?;
         Ok(Reporter { to, gate: Some(gate), ended })

@@ -4,19 +4,19 @@
 //! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs, and
 //! `handle.rs` is what whoever started them holds.
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
     access_logs::{AccessLogs, Outlets},
+    addresses::Addresses,
     cores,
     crew::Crew,
     descriptors,
     handle::Handle,
     names::{self, First, Lookup, Names, Readers, Report},
-    refusal::cannot_listen,
     reporter::Reporter,
     run::Sockets,
     secrets,
@@ -24,13 +24,9 @@ use super::{
     watch::Watch,
 };
 use crate::health;
-use crate::net::{
-    chance,
-    listener::{self, Bound},
-    runtime::DriverInUse,
-};
+use crate::net::{chance, runtime::DriverInUse};
 use crate::observe::events::{self, Event};
-use crate::plan::{Listener, ListenerId, PathPattern, Plan, path_regex};
+use crate::plan::{Listener, PathPattern, Plan, path_regex};
 use crate::policy::sticky::Pins;
 use crate::shared::{
     backends::Backends,
@@ -77,6 +73,8 @@ pub(super) struct Options {
     pub(super) first_answers: Duration,
     /// Where the state of the process may be, the best place first.
     pub(super) state: Vec<PathBuf>,
+    /// Dropped before the first core serves: from then on a stop has something to finish.
+    pub(super) starting: Option<Sender<()>>,
 }
 
 impl Default for Options {
@@ -86,38 +84,38 @@ impl Default for Options {
             report: Box::new(|_, _| {}),
             first_answers: names::FIRST_ANSWERS,
             state: secrets::state_directories(),
+            starting: None,
         }
     }
 }
 
 /// As `start`.
 pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, StartError> {
-    let Options { lookup, report, first_answers, state } = options;
+    let Options { lookup, report, first_answers, state, starting } = options;
     check_expressions(&plan)?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
-    let lowered = descriptors::fit(&mut plan.limits, chosen.len()).map_err(StartError)?;
-    let (outboxes, inboxes) = mailboxes(chosen.len())?;
+    let cores = chosen.cores.len();
+    let lowered = descriptors::fit(&mut plan.limits, cores).map_err(StartError)?;
+    let bound = Addresses::take(&plan, cores)?;
+    let (outboxes, inboxes) = mailboxes(cores)?;
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
     let mut names = Names::begin(&plan, lookup, report, readers.clone())
         .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
-    let bound = bind_all(&plan, chosen.len())?;
-    let mut counters: Vec<_> = chosen.iter().map(|_| Slab::new()).collect();
+    let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (pins, forgetful) = secrets::pins(&plan, &state)?;
     let (common, told) = common(plan, pins, &outboxes, outcomes);
     let plan = Arc::clone(&common.plan);
-    let addresses =
-        bound.iter().map(|(id, bound)| (plan.listener(*id).name.clone(), bound.address)).collect();
+    let addresses = bound.named(&plan);
     let First { mut notes, unknown } =
         names.as_mut().map(|names| names.first(first_answers, &readers)).unwrap_or_default();
     notes.extend(lowered.into_iter().chain(forgetful));
-    for (id, bound) in &bound {
-        let backlog = plan.listener(*id).backlog;
-        listener::listen(bound, backlog).map_err(|error| refusal(bound.address, &error))?;
-    }
-    let reporter = Reporter::start((common.events.clone(), told), plan, counters.clone())
+    bound.listen(&plan)?;
+    let own = Slab::new();
+    counters.push(Arc::clone(&own));
+    let reporter = Reporter::start((common.events.clone(), told), plan, counters.clone(), own)
         .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
     let job = health::Job {
         plan: Arc::clone(&common.plan),
@@ -131,7 +129,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         addresses,
         drain: common.plan.global.shutdown.drain,
         driver: DriverInUse::IoUring,
-        cores: cores::names(&chosen),
+        cores: chosen.text.clone(),
         notes,
         backends_without_address: unknown,
         counters,
@@ -141,9 +139,12 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
         access_logs,
         reporter,
     };
-    let sockets = share_out(bound, chosen.len());
+    let sockets = bound.share_out(cores);
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
-    spawn_all(&mut handle, common, chosen.into_iter().zip(given))?;
+    drop(starting);
+    let pinned = chosen.may_pin && common.plan.global.pin;
+    let each = chosen.cores.into_iter().map(|core| pinned.then_some(core)).zip(given);
+    spawn_all(&mut handle, common, each)?;
     handle.notes.dedup();
     Ok(handle)
 }
@@ -172,7 +173,7 @@ type Given = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
 fn spawn_all(
     handle: &mut Handle,
     common: Common,
-    cores: impl Iterator<Item = (CoreId, Given)>,
+    cores: impl Iterator<Item = (Option<CoreId>, Given)>,
 ) -> Result<(), StartError> {
     let global = &common.plan.global;
     let (ready, readiness) = bounded::<Ready>(common.cores);
@@ -181,7 +182,7 @@ fn spawn_all(
         let job = Job {
             common: common.clone(),
             own: Own { core_index, counters, outlets },
-            core: global.pin.then_some(core),
+            core,
             driver: global.driver,
             sockets,
             inbox,
@@ -247,40 +248,6 @@ fn common(
         plan: Arc::new(plan),
     };
     (common, told)
-}
-
-/// Binds every address of every listener, for every core.
-fn bind_all(plan: &Plan, cores: usize) -> Result<Vec<(ListenerId, Bound)>, StartError> {
-    let all: Vec<SocketAddr> = plan.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
-    let mut bound = Vec::new();
-    for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
-        for address in &listener.bind {
-            // `[::]` takes IPv4 too, unless `0.0.0.0` of the same port is bound by itself.
-            let v6_only = !address.ip().is_unspecified()
-                || all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-            let sockets = listener::bind(*address, cores, v6_only)
-                .map_err(|error| refusal(*address, &error))?;
-            listener::outlast(&sockets, listener.timeouts.client_write);
-            bound.push((id, sockets));
-        }
-    }
-    Ok(bound)
-}
-
-/// Each core's own sockets.
-fn share_out(bound: Vec<(ListenerId, Bound)>, cores: usize) -> Vec<Sockets> {
-    let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
-    for (id, Bound { address, sockets }) in bound {
-        for (share, socket) in shares.iter_mut().zip(sockets) {
-            share.push((id, address.port(), socket));
-        }
-    }
-    shares
-}
-
-/// Why an address cannot be bound, in one sentence.
-fn refusal(address: SocketAddr, error: &io::Error) -> StartError {
-    StartError(cannot_listen(address, error))
 }
 
 /// `ringway-` and eight hex digits, for Via.

@@ -1,0 +1,264 @@
+//! The addresses that the process listens on: all of them taken before anything slow, or none.
+//!
+//! What is taken here is ours from this moment on: a second process that starts in the same moment
+//! is refused. Clients that come before all is ready wait in the kernel's queue.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use super::{
+    StartError,
+    refusal::{cannot_listen, holder},
+    run::Sockets,
+};
+use crate::net::listener::{self, Bound, First};
+use crate::plan::{ListenerId, Plan};
+
+/// How long an address is tried that is in use although no process has it: the kernel closes the
+/// sockets of a process that was killed, and had a ring, some time after its end (up to 34 ms seen).
+const RELEASED_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often it is tried.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// The sockets of every address of every listener.
+pub(super) struct Addresses(Vec<(ListenerId, Bound)>);
+
+/// An address of a listener, as it is to be taken.
+struct Wanted {
+    listener: ListenerId,
+    address: SocketAddr,
+    v6_only: bool,
+    backlog: u32,
+    /// How long its connections wait for an acknowledgement.
+    patience: Duration,
+    /// Another address of ours takes its connections where this one is not bound.
+    is_within: bool,
+}
+
+impl Addresses {
+    /// Takes every address, for so many cores.
+    ///
+    /// # Errors
+    /// A sentence about the first that cannot be had, and by whom it is in use.
+    pub(super) fn take(plan: &Plan, cores: usize) -> Result<Addresses, StartError> {
+        let wanted = wanted(plan);
+        let mut until = None;
+        loop {
+            let (address, error) = match take(&wanted, cores) {
+                Ok(taken) => return Ok(Addresses(taken)),
+                Err(refused) => refused,
+            };
+            let refusal = || StartError(cannot_listen(address, &error, None));
+            if error.kind() != io::ErrorKind::AddrInUse {
+                return Err(refusal());
+            }
+            // Asked once: it looks at every process.
+            if until.is_none()
+                && let Some(holder) = holder(address)
+            {
+                return Err(StartError(cannot_listen(address, &error, Some(holder))));
+            }
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + RELEASED_WITHIN) {
+                return Err(refusal());
+            }
+            // Nobody ever sends.
+            let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);
+        }
+    }
+
+    /// The addresses really taken, by the name of their listener.
+    pub(super) fn named(&self, plan: &Plan) -> Vec<(String, SocketAddr)> {
+        let name = |id: ListenerId| plan.listener(id).name.clone();
+        self.0.iter().map(|(id, bound)| (name(*id), bound.address)).collect()
+    }
+
+    /// Listens for all cores.
+    ///
+    /// # Errors
+    /// A sentence about the first address where that is not possible.
+    pub(super) fn listen(&self, plan: &Plan) -> Result<(), StartError> {
+        for (id, bound) in &self.0 {
+            listener::listen(bound, plan.listener(*id).backlog)
+                .map_err(|error| StartError(cannot_listen(bound.address, &error, None)))?;
+        }
+        Ok(())
+    }
+
+    /// Each core's own sockets.
+    pub(super) fn share_out(self, cores: usize) -> Vec<Sockets> {
+        let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
+        for (id, Bound { address, sockets }) in self.0 {
+            let own = shares.iter_mut().zip(sockets);
+            own.for_each(|(share, socket): (_, OwnedFd)| share.push((id, address.port(), socket)));
+        }
+        shares
+    }
+}
+
+/// Every address of a plan; those that take any address come first, as others lie within them.
+fn wanted(plan: &Plan) -> Vec<Wanted> {
+    let all: Vec<SocketAddr> = plan.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
+    let mut wanted = Vec::new();
+    for (listener, of) in (0..).map(ListenerId).zip(&plan.listeners) {
+        wanted.extend(of.bind.iter().map(|address| Wanted {
+            listener,
+            address: *address,
+            v6_only: is_v6_only(*address, &all),
+            backlog: of.backlog,
+            patience: of.timeouts.client_write,
+            is_within: all.iter().any(|other| is_within(*address, *other, &all)),
+        }));
+    }
+    wanted.sort_by_key(|wanted| wanted.is_within);
+    wanted
+}
+
+/// `[::]` takes IPv4 too, unless `0.0.0.0` of the same port is bound by itself.
+fn is_v6_only(address: SocketAddr, all: &[SocketAddr]) -> bool {
+    let any_v4 = |other: &SocketAddr| other.is_ipv4() && other.ip().is_unspecified();
+    !address.ip().is_unspecified()
+        || all.iter().any(|other| any_v4(other) && other.port() == address.port())
+}
+
+/// Whether an address is one of those that another takes.
+fn is_within(address: SocketAddr, other: SocketAddr, all: &[SocketAddr]) -> bool {
+    let same_port = address.port() == other.port() && address.port() != 0;
+    let is_taken = match other.ip() {
+        IpAddr::V4(any) => any.is_unspecified() && address.is_ipv4(),
+        IpAddr::V6(any) => any.is_unspecified() && (address.is_ipv6() || !is_v6_only(other, all)),
+    };
+    address != other && same_port && is_taken
+}
+
+/// Takes all of them, or none.
+fn take(
+    wanted: &[Wanted],
+    cores: usize,
+) -> Result<Vec<(ListenerId, Bound)>, (SocketAddr, io::Error)> {
+    let mut firsts: Vec<(&Wanted, First)> = Vec::new();
+    for wanted in wanted {
+        let first = listener::bind(wanted.address, wanted.v6_only, wanted.patience);
+        firsts.push((wanted, first.map_err(|error| (wanted.address, error))?));
+    }
+    for (wanted, first) in &firsts {
+        let claimed = first.claim(wanted.backlog, wanted.is_within);
+        claimed.map_err(|error| (first.address, error))?;
+    }
+    let join = |(wanted, first): (&Wanted, First)| {
+        let address = first.address;
+        Ok((wanted.listener, first.join(cores).map_err(|error| (address, error))?))
+    };
+    let mut taken: Vec<_> = firsts.into_iter().map(join).collect::<Result<_, _>>()?;
+    taken.sort_by_key(|(listener, _)| *listener);
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::config;
+
+    fn plan(binds: &[String]) -> Plan {
+        let mut text = String::from("[pool.app]\nbackends = [\"127.0.0.1:9\"]\n");
+        for (place, bind) in binds.iter().enumerate() {
+            text += &format!("[listener.l{place}]\nbind = \"{bind}\"\npool = \"app\"\n");
+        }
+        config::parse("addresses.toml", &text).unwrap_or_else(|wrong| panic!("{wrong}")).plan
+    }
+
+    /// A port that is free on all addresses.
+    fn port() -> u16 {
+        TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+    }
+
+    /// Which listener takes a connection to this address; none = it is refused.
+    fn taker(addresses: &Addresses, to: &str) -> Option<u16> {
+        let mut client = TcpStream::connect(to).ok()?;
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        for (id, bound) in &addresses.0 {
+            for socket in &bound.sockets {
+                let listener = TcpListener::from(socket.try_clone().unwrap());
+                if let Ok((stream, _)) = listener.accept() {
+                    drop(stream);
+                    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+                    return Some(id.0);
+                }
+            }
+        }
+        panic!("nobody takes it");
+    }
+
+    #[test]
+    fn each_address_is_served_by_the_listener_that_names_it_best() {
+        for (binds, asked) in [
+            (&["[::]", "127.0.0.2"][..], &[("127.0.0.1", Some(0)), ("127.0.0.2", Some(1))][..]),
+            (&["127.0.0.2", "[::]"], &[("127.0.0.1", Some(1)), ("127.0.0.2", Some(0))]),
+            (&["[::]", "127.0.0.2"], &[("[::1]", Some(0))]),
+            (&["[::]", "0.0.0.0"], &[("[::1]", Some(0)), ("127.0.0.2", Some(1))]),
+            (&["0.0.0.0", "127.0.0.3"], &[("127.0.0.3", Some(1)), ("127.0.0.4", Some(0))]),
+            (&["[::]", "[::1]"], &[("[::1]", Some(1)), ("127.0.0.1", Some(0))]),
+            (&["127.0.0.2", "127.0.0.3"], &[("127.0.0.3", Some(1)), ("127.0.0.4", None)]),
+        ] {
+            let port = port();
+            let binds: Vec<String> = binds.iter().map(|host| format!("{host}:{port}")).collect();
+            let plan = plan(&binds);
+            let addresses = Addresses::take(&plan, 2).unwrap_or_else(|why| panic!("{why}"));
+            addresses.listen(&plan).unwrap();
+            for (host, expected) in asked {
+                for _ in 0..4 {
+                    let taker = taker(&addresses, &format!("{host}:{port}"));
+                    assert_eq!(taker, *expected, "{binds:?} {host}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_has_is_refused_whichever_address_it_lies_within() {
+        for (held, wanted) in [
+            ("127.0.0.1", &["127.0.0.1"][..]),
+            ("127.0.0.1", &["0.0.0.0"]),
+            ("0.0.0.0", &["127.0.0.1"]),
+            ("127.0.0.2", &["[::]"]),
+            ("127.0.0.2", &["[::]", "127.0.0.2"]),
+            ("127.0.0.2", &["0.0.0.0", "127.0.0.2"]),
+            ("[::1]", &["127.0.0.1", "[::]"]),
+        ] {
+            let port = port();
+            let at = |host: &&str| format!("{host}:{port}");
+            let held =
+                Addresses::take(&plan(&[at(&held)]), 1).unwrap_or_else(|why| panic!("{why}"));
+            let wanted: Vec<String> = wanted.iter().map(at).collect();
+            let refused = Addresses::take(&plan(&wanted), 2).err();
+            let refused = refused.unwrap_or_else(|| panic!("{wanted:?} was taken twice"));
+            assert!(
+                refused.to_string().contains("in use") || refused.to_string().contains("already")
+            );
+            drop(held);
+        }
+    }
+
+    #[test]
+    fn of_many_who_take_an_address_at_once_one_has_it() {
+        for _ in 0..20 {
+            let port = port();
+            let plan = &plan(&[format!("127.0.0.1:{port}")]);
+            let taken: Vec<bool> = std::thread::scope(|scope| {
+                let take = || scope.spawn(|| Addresses::take(plan, 2));
+                let all = [take(), take(), take(), take()].map(|thread| thread.join().unwrap());
+                all.iter().map(Result::is_ok).collect()
+            });
+            assert_eq!(taken.iter().filter(|taken| **taken).count(), 1, "{taken:?}");
+        }
+    }
+}
