@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::Exit;
 use crate::config::Problems;
+use crate::server::stderr;
 
 /// Writes data to stdout. A reader that has gone away (`| head`) has what it wanted.
 pub(super) fn data(text: &str) -> Exit {
@@ -17,9 +18,8 @@ pub(super) fn data(text: &str) -> Exit {
 
 /// Says something to whoever started us.
 pub(super) fn talk(text: &str) {
-    let mut stderr = std::io::stderr().lock();
-    // Nobody is left to be told where this fails.
-    let _ = writeln!(stderr, "{}", text.trim_end());
+    stderr::say(text);
+    stderr::flush();
 }
 
 /// Says why it was not done.

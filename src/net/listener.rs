@@ -1,9 +1,9 @@
 //! Listening sockets: one for each worker and address, joined by SO_REUSEPORT.
 //!
-//! SO_REUSEPORT alone would let a second Ringway join unseen, and a bind alone two that start in the
-//! same moment: sockets that do not listen yet may share an address. So the first socket listens at
-//! once and without it, which the kernel allows one process only; then it gets the option, and the
-//! others join. Those listen when all is ready.
+//! SO_REUSEPORT alone would let a second Ringway join unseen, and a bind alone two that start in
+//! the same moment: sockets that do not listen yet may share an address. So the first socket
+//! listens at once and without it, which the kernel allows one process only; then it gets the
+//! option, and the others join. Those listen when all is ready.
 
 use std::{
     io,

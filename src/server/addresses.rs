@@ -19,7 +19,8 @@ use crate::net::listener::{self, Bound, First};
 use crate::plan::{ListenerId, Plan};
 
 /// How long an address is tried that is in use although no process has it: the kernel closes the
-/// sockets of a process that was killed, and had a ring, some time after its end (up to 34 ms seen).
+/// sockets of a process that was killed, and had a ring, some time after its end (up to 34 ms
+/// seen).
 const RELEASED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often it is tried.

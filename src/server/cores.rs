@@ -1,8 +1,8 @@
 //! Which cores serve: the affinity mask, bounded by the CPU limit of the control groups.
 //!
-//! Chosen once, at the start; pinning to them is the business of `spawn.rs`. A mask says which cores
-//! are ours, a limit only how many at once: where the limit decides, no thread is pinned, or several
-//! such processes would all share the first cores.
+//! Chosen once, at the start; pinning to them is the business of `spawn.rs`. A mask says which
+//! cores are ours, a limit only how many at once: where the limit decides, no thread is pinned, or
+//! several such processes would all share the first cores.
 
 use core_affinity::CoreId;
 

@@ -21,9 +21,11 @@ mod refusal;
 mod reporter;
 mod run;
 pub(crate) mod secrets;
+mod signals;
 mod spawn;
 mod standing_lines;
 mod start;
+pub(crate) mod stderr;
 mod watch;
 
 pub use self::{

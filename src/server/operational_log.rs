@@ -1,8 +1,8 @@
 //! The operational log: where `tracing` writes to, in which format, and how much.
 //!
 //! The process installs it, never `start`: whoever embeds Ringway has a log of his own. Lines of
-//! JSON say which process wrote them, since they are read where those of many come together. Where
-//! nobody reads stderr any more, nothing is told and everything is served.
+//! JSON say which process wrote them, since they are read where those of many come together. Nobody
+//! who tells anything waits for stderr (`stderr.rs`).
 
 use std::fmt;
 
@@ -15,13 +15,14 @@ use tracing_subscriber::{
     },
 };
 
+use super::stderr::Lines;
 use crate::plan::{Global, LogFormat, LogLevel};
 
 /// Sends what is told through `tracing` to stderr, as the plan says. Where a log is installed
 /// already it stays.
 pub(super) fn install(global: &Global) {
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(Lines)
         .with_max_level(filter(global.log_level))
         .log_internal_errors(false) // it would say them on stderr, or panic
         .with_target(false)
@@ -33,11 +34,23 @@ pub(super) fn install(global: &Global) {
             log.fmt_fields(JsonFields::new()).event_format(named).try_init()
         }
         // The journal has a time of its own for each line.
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            log.without_time().try_init()
-        }
+        LogFormat::Text if is_the_journal() => log.without_time().try_init(),
         LogFormat::Text => log.try_init(),
     };
+}
+
+/// Whether stderr goes to the journal: systemd says in JOURNAL_STREAM which device and inode that
+/// is (systemd.exec(5)), and children that write elsewhere inherit the variable.
+fn is_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|stat| is_stream(&stream, stat.st_dev, stat.st_ino))
+}
+
+fn is_stream(named: &str, device: u64, inode: u64) -> bool {
+    let parts = named.trim().split_once(':');
+    let numbers = parts.and_then(|(dev, ino)| Some((dev.parse().ok()?, ino.parse().ok()?)));
+    numbers == Some((device, inode))
 }
 
 /// Lines of JSON that end in the name of the process.
@@ -79,5 +92,26 @@ fn filter(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        for (named, expected) in [
+            ("8:4711", true),
+            ("8:4711\n", true),
+            ("8:4712", false),
+            ("9:4711", false),
+            ("", false),
+            ("8", false),
+            ("8:4711:1", false),
+            ("x:4711", false),
+        ] {
+            assert_eq!(is_stream(named, 8, 4711), expected, "{named:?}");
+        }
     }
 }

@@ -3,28 +3,20 @@
 //! It uses the handle as anybody would; who embeds the library has no need of it, and gets no
 //! signal handlers.
 
-use std::{
-    io::{Write as _, stderr},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGXFSZ};
 use tracing::{info, warn};
 
 use super::{
     Handle, StartError, Stop,
     handle::Ended,
     operational_log,
+    signals::{Signals, exit_at_once},
     start::{Options, start_with},
+    stderr,
 };
 use crate::plan::{LogFormat, Plan};
-
-/// What the process is told by signals. XFSZ comes where a log has become as large as a file may
-/// (`ulimit -f`): it would end who does not listen, and the write says enough.
-const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGXFSZ];
 
 /// Serves until a signal ends it.
 ///
@@ -34,17 +26,17 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let shutdown = plan.global.shutdown;
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
     let backends: usize = plan.pools.iter().map(|pool| pool.backends.len()).sum();
-    let mut signals = Signals::new(SIGNALS)
-        .map_err(|error| StartError(format!("cannot wait for signals: {error}")))?;
+    let (signals, starting) = Signals::hear()?;
+    stderr::open()?;
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
     let report = Box::new(|is_worse, line: &str| match is_worse {
         true => warn!("{line}"),
         false => info!("{line}"),
     });
-    let mut handle = start_with(plan, Options { report, ..Options::default() })?;
-    // Nobody may be left to read it.
-    let _ = writeln!(stderr(), "{}", first_line(&handle, routes, pools, backends));
+    let mut handle =
+        start_with(plan, Options { report, starting: Some(starting), ..Options::default() })?;
+    stderr::say(&first_line(&handle, routes, pools, backends));
     if format == LogFormat::Json {
         // Whoever reads JSON cannot read the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
@@ -58,11 +50,11 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         info!("listener \"{name}\" on {address}");
     }
     handle.begin_to_tell();
-    let lameduck = match first_end(&handle, &mut signals) {
+    let lameduck = match first_end(&handle, &signals) {
         SIGINT => Duration::ZERO,
         _ => shutdown.lameduck,
     };
-    stop(handle, lameduck, shutdown.drain, signals);
+    stop(handle, lameduck, shutdown.drain);
     Ok(())
 }
 
@@ -86,9 +78,9 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
 }
 
 /// Waits for a signal that ends the process; the others are answered as far as they can be.
-fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
-    for signal in signals.forever() {
-        match signal {
+fn first_end(handle: &Handle, signals: &Signals) -> i32 {
+    loop {
+        match signals.next() {
             SIGHUP => warn!("HUP: reload has not landed yet; nothing was changed"),
             SIGUSR1 if handle.reopen_logs() => info!("USR1: reopening access logs"),
             SIGUSR1 => warn!("USR1: there is no access log to reopen"),
@@ -97,34 +89,14 @@ fn first_end(handle: &Handle, signals: &mut Signals) -> i32 {
             end => return end,
         }
     }
-    SIGTERM
 }
 
-/// Ends the process whatever its cores are doing.
-#[expect(clippy::disallowed_methods, reason = "who tells twice waits for nothing, not even a core")]
-fn exit_at_once(code: i32) -> ! {
-    std::process::exit(code)
-}
-
-/// Two signals this close together are one: `timeout` and some supervisors tell the process and
-/// its group in the same moment.
-const SAME: Duration = Duration::from_millis(20);
-
-/// Lameduck, drain, end; a second signal ends at once.
-fn stop(mut handle: Handle, lameduck: Duration, drain: Duration, mut signals: Signals) {
-    let told = Instant::now();
-    std::thread::spawn(move || {
-        let again = signals
-            .forever()
-            .find(|signal| [SIGTERM, SIGINT, SIGQUIT].contains(signal) && told.elapsed() > SAME);
-        if again.is_some() {
-            warn!("told twice: ending at once");
-            exit_at_once(0);
-        }
-    });
+/// Lameduck, drain, end. Nothing here can fail or needs a thread that is not there yet; a second
+/// signal ends the process meanwhile (`signals.rs`).
+fn stop(mut handle: Handle, lameduck: Duration, drain: Duration) {
     if !lameduck.is_zero() {
         info!("lameduck for {lameduck:?}");
-        // No core ends by itself meanwhile; a second signal ends them all.
+        // No core ends by itself meanwhile.
         let _ = handle.wait(lameduck);
     }
     let connections = handle.count("connections");
@@ -137,6 +109,7 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration, mut signals: Si
         access_log_dropped_total = handle.count("access_log_dropped_total"),
         "stopped: {how}"
     );
+    stderr::flush();
     if !hung.is_empty() {
         // Whatever hangs must not keep the process.
         exit_at_once(1);

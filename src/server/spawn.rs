@@ -4,7 +4,7 @@
 //! that dies takes the process with it.
 
 use std::{
-    io::{self, Write as _, stderr},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     thread::{Builder, JoinHandle},
     time::Instant,
@@ -13,7 +13,10 @@ use std::{
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-use super::run::{self, Sockets};
+use super::{
+    run::{self, Sockets},
+    stderr,
+};
 use crate::net::runtime::{DriverInUse, Room, Runtime};
 use crate::plan::Driver;
 use crate::shared::inbox::{Inbox, ToCore};
@@ -68,10 +71,9 @@ pub(super) fn watched(
     let handle = Builder::new().name(name).spawn(move || {
         let _alive = alive;
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            let _ = writeln!(
-                stderr(),
+            stderr::last_words(&format!(
                 "ringway: {said} died by a bug in Ringway; the process ends with it"
-            );
+            ));
             exit_with_thread();
         }
     })?;

@@ -2,15 +2,16 @@
 //!
 //! Floor 3. Each has one writer, named in its comment, except these: permits, trials and budgets,
 //! words that any core changes, and only where such a limit is in play; `rooms`, bits that any core
-//! sets while clients wait on another; the flags of `outcomes`,
-//! touched where a request fails or was a trial; `lost`, which decides nothing and is touched only
-//! where a connection is made.
+//! sets while clients wait on another; the flags of `outcomes`, touched where a request fails or
+//! was a trial; `dropped`, touched where a text finds no room; `lost`, which decides nothing and is
+//! touched only where a connection is made.
 
 mod atomics;
 pub(crate) mod backends;
 pub(crate) mod bell;
 pub(crate) mod budget;
 pub(crate) mod counters;
+pub(crate) mod dropped;
 #[cfg_attr(not(test), expect(dead_code, reason = "as `base::histogram`"))]
 pub(crate) mod durations;
 pub(crate) mod firsts;

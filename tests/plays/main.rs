@@ -65,6 +65,7 @@ mod turns;
 
 mod logs;
 
+mod operations;
 mod process;
 mod stop;
 mod told;

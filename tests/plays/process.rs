@@ -3,7 +3,7 @@
 //! The binary is told its address in a file, so it must be one that nobody else takes meanwhile.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -106,13 +106,13 @@ impl Process {
     }
 
     /// The id of its thread of that name.
-    fn thread(&self, name: &str) -> u32 {
+    fn thread(&self, name: &str) -> Option<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let is_it = |path: &PathBuf| {
             std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
         };
-        let path = tasks.map(|task| task.unwrap().path()).find(is_it).expect(name);
-        path.file_name().unwrap().to_str().unwrap().parse().unwrap()
+        let path = tasks.map(|task| task.unwrap().path()).find(is_it)?;
+        path.file_name()?.to_str()?.parse().ok()
     }
 
     /// The most memory that it ever had.
@@ -125,6 +125,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It may be about to say why.
+            std::thread::sleep(Duration::from_secs(2));
+        }
         let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -167,7 +171,7 @@ fn a_large_body_passes_through_little_memory(driver: Driver) {
 }
 
 /// Whether strace is there; in CI it has to be.
-fn has_strace() -> bool {
+pub(crate) fn has_strace() -> bool {
     let is_there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
     assert!(is_there || std::env::var("CI").is_err(), "strace is missing");
     if !is_there {
@@ -245,7 +249,8 @@ fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
         return;
     }
     let mut process = Process::start(driver, answers("ok"));
-    let core = process.thread("ringway-0");
+    let core = || process.thread("ringway-0");
+    let core = eventually("the core is there", core, Option::is_some).unwrap();
     let mut strace = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", "trace=all", "-e"])
         .args(["inject=all:delay_enter=120000000", "-p", &core.to_string()])
@@ -256,14 +261,18 @@ fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
     eventually("it is traced", traced, |traced| *traced);
     let watch = Watch::start();
     process.signal(Signal::TERM);
-    let stderr = process.child.stderr.take().unwrap();
+    let stderr = BufReader::new(process.child.stderr.take().unwrap());
     let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || tell.send(std::io::read_to_string(stderr).unwrap()));
-    let said = told.recv_timeout(Duration::from_secs(40));
+    std::thread::spawn(move || {
+        stderr.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
+    let mut said = String::new();
+    while !said.contains("stopped: ") {
+        said += &told.recv_timeout(Duration::from_secs(40)).expect("it ends");
+    }
     // The kernel keeps what is left of a process until its tracer has gone.
     strace.kill().unwrap();
     strace.wait().unwrap();
-    let said = said.expect("it ends");
     assert_eq!(process.child.wait().unwrap().code(), Some(1), "{said}");
     assert!(said.contains("core 0 hangs"), "{said}");
     // 5 s of drain, 10 s for the end of its cores.

@@ -10,6 +10,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+};
+
 use crate::observe::dates::Dates;
 
 /// One file, as the thread holds it.
@@ -142,12 +147,29 @@ fn open(path: Option<&Path>) -> io::Result<(File, bool)> {
     let Some(path) = path else {
         return Ok((File::from(io::stdout().as_fd().try_clone_to_owned()?), false));
     };
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-    let file = opened
+    let file = open_now(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     // Whoever may write but not read has to live with such a line.
     let cut = file.metadata()?.is_file() && ends_in_a_part(path).unwrap_or(false);
     Ok((file, cut))
+}
+
+/// Opens a file to append to it without ever waiting. A FIFO that nobody reads is held open at both
+/// ends (fifo(7)): its lines wait for a reader. What is written waits as always: this thread may.
+fn open_now(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    options.append(true).create(true).mode(0o640).custom_flags(flags);
+    let opened = match options.open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            options.read(true).open(path)
+        }
+        opened => opened,
+    };
+    let file = opened?;
+    let flags = fcntl_getfl(&file)?;
+    fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 fn ends_in_a_part(path: &Path) -> io::Result<bool> {
@@ -188,6 +210,21 @@ mod tests {
             assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
             assert_eq!(fs::read_to_string(path).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_is_opened_at_once_and_keeps_its_lines_for_a_reader() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = Folder::new("fifo");
+        let path = folder.0.join("access.log");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut log = Log::open(Some(path.clone())).unwrap();
+        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        let mut reader = File::open(&path).unwrap();
+        let mut read = [0; 3];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"{}\n");
+        assert!(!fcntl_getfl(&log.file).unwrap().contains(OFlags::NONBLOCK));
     }
 
     #[test]

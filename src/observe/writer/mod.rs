@@ -12,6 +12,7 @@ mod tests;
 
 use std::{
     io::{self, ErrorKind},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -68,12 +69,19 @@ impl Writer {
     /// Where there can be no more threads.
     pub(crate) fn start(
         counters: Arc<Slab>,
-        report: impl FnMut(&str) + Send + 'static,
+        mut report: impl FnMut(&str) + Send + 'static,
     ) -> io::Result<Writer> {
         let (to, from) = bounded(WAITING_MAX);
         let (ending, ended) = bounded(0);
+        let mut logs = Vec::new();
         let run = move || {
-            run(&from, &counters, report);
+            // A bug loses the message that shows it, and is told by the panic itself; nobody who
+            // serves ends with it, and the next line is written.
+            while catch_unwind(AssertUnwindSafe(|| run(&from, &mut logs, &counters, &mut report)))
+                .is_err()
+            {
+                counters.add(Counter::Panics, 1);
+            }
             drop(ending);
         };
         thread::Builder::new().name("access-log".into()).spawn(run)?;
@@ -114,15 +122,19 @@ impl Writer {
 }
 
 /// The thread. It ends when it is told to, or when nobody is left to tell it anything.
-fn run(from: &Receiver<Message>, counters: &Slab, mut report: impl FnMut(&str)) {
-    let mut logs: Vec<Log> = Vec::new();
+fn run(
+    from: &Receiver<Message>,
+    logs: &mut Vec<Log>,
+    counters: &Slab,
+    report: &mut impl FnMut(&str),
+) {
     for message in from {
         match message {
             Message::Open(log) => logs.push(log),
             Message::Write(batch) => {
                 let Batch { log, mut bytes, dropped, home } = batch;
                 if let Some(log) = logs.get_mut(log) {
-                    let failed = log.write(&bytes, dropped, &mut report);
+                    let failed = log.write(&bytes, dropped, report);
                     counters.add(Counter::AccessLogDropped, failed);
                 }
                 bytes.clear();
@@ -131,7 +143,7 @@ fn run(from: &Receiver<Message>, counters: &Slab, mut report: impl FnMut(&str)) 
                     drop(home.try_send(bytes)); // a core with enough of them, or gone
                 }
             }
-            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(&mut report)),
+            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(report)),
             Message::Stop => return,
         }
     }

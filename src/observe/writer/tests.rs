@@ -154,7 +154,7 @@ fn a_core_never_waits_and_what_is_dropped_is_told_in_the_log() {
     for message in [Message::Open(log), first, second, Message::Stop] {
         to.send(message).unwrap();
     }
-    run(&from, &Slab::new(), |text| panic!("{text}"));
+    run(&from, &mut Vec::new(), &Slab::new(), &mut |text: &str| panic!("{text}"));
     let lines = folder.lines("access.log");
     assert_eq!(numbers(&lines), [0].into_iter().chain(1 + dropped..1_000).collect::<Vec<_>>());
     assert_eq!(lines[1]["dropped"], dropped);
@@ -249,4 +249,22 @@ fn a_file_that_cannot_be_opened_is_named() {
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     assert!(writer.outlet(&AccessLog { path: None, ..log }).is_ok(), "standard output");
     assert!(writer.stop(LONG));
+}
+
+#[test]
+fn a_bug_in_the_thread_loses_one_message_and_not_the_log() {
+    let folder = Folder::new("bug");
+    let counters = Slab::new();
+    let report = |text: &str| panic!("told of on purpose: {text}");
+    let mut writer = Writer::start(Arc::clone(&counters), report).unwrap();
+    let mut outlet = writer.outlet(&folder.log()).unwrap();
+    let moved = folder.0.with_extension("moved");
+    fs::rename(&folder.0, &moved).unwrap();
+    assert!(writer.reopen());
+    write(&mut outlet, 0..3);
+    written(&mut outlet);
+    assert!(writer.stop(LONG));
+    assert_eq!(counters.read(Counter::Panics), 1);
+    fs::rename(&moved, &folder.0).unwrap();
+    assert_eq!(numbers(&folder.lines("access.log")), [0, 1, 2]);
 }

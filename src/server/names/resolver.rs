@@ -1,9 +1,9 @@
 //! The thread that has names looked up, beside each other, and posts what changes to the cores.
 //!
-//! A lookup may take as long as the system's resolver likes, so each runs on a thread of its own and
-//! delays no other: the bound is on those that are not known to be slow. At most one message is on
-//! its way to each core: what changes meanwhile waits here and goes with the next. So the inboxes
-//! have room for who stops the process, and no core frees what this thread has allocated.
+//! A lookup may take as long as the system's resolver likes, so each runs on a thread of its own
+//! and delays no other: the bound is on those that are not known to be slow. At most one message is
+//! on its way to each core: what changes meanwhile waits here and goes with the next. So the
+//! inboxes have room for who stops the process, and no core frees what this thread has allocated.
 
 use std::{
     fmt::Write,

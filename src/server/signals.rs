@@ -1,0 +1,149 @@
+//! The signals of the process, heard by a thread of its own from before the start to the very end.
+//!
+//! Whatever main is doing, a signal is heard: one that ends the process during the start ends it at
+//! once, the first afterwards is handed to main, and one more ends it at once. The thread is there
+//! before anything else, so that nothing that can fail is needed to stop.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use tracing::warn;
+
+use super::{StartError, stderr};
+
+/// What the process is told by signals. XFSZ comes where a log has become as large as a file may
+/// (`ulimit -f`): unheard it would end the process, and the write says enough.
+const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGXFSZ];
+
+/// Those that end it.
+const ENDS: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
+
+/// Signals that may wait for main. Only one that ends the process gets the last place.
+const WAITING_MAX: usize = 16;
+
+/// Two signals this close together are one: `timeout` and some supervisors tell the process and
+/// its group in the same moment.
+const SAME: Duration = Duration::from_millis(20);
+
+/// The signals, as main hears them.
+pub(super) struct Signals {
+    from: Receiver<i32>,
+}
+
+/// What follows from a signal that ends the process.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// Main ends what it began.
+    ByMain,
+    /// The process ends at once, and this is why.
+    AtOnce(&'static str),
+    /// Nothing: it was told already.
+    Same,
+}
+
+impl Signals {
+    /// Hears signals from now on; also what is to be dropped when there is something that main has
+    /// to end.
+    ///
+    /// # Errors
+    /// Where the kernel allows no handler or no thread.
+    pub(super) fn hear() -> Result<(Signals, Sender<()>), StartError> {
+        let refused = |error| StartError(format!("cannot wait for signals: {error}"));
+        let mut signals = signal_hook::iterator::Signals::new(SIGNALS).map_err(refused)?;
+        let (to, from) = bounded(WAITING_MAX);
+        let (starting, begins) = bounded::<()>(0);
+        let hear = move || {
+            let mut told = None;
+            for signal in signals.forever() {
+                heard(signal, &mut told, &begins, &to);
+            }
+        };
+        thread::Builder::new().name("ringway-signals".into()).spawn(hear).map_err(refused)?;
+        Ok((Signals { from }, starting))
+    }
+
+    /// Waits for the next signal.
+    pub(super) fn next(&self) -> i32 {
+        self.from.recv().unwrap_or(SIGTERM)
+    }
+}
+
+/// Does what follows from a signal. `told` is when the first came that ends the process.
+fn heard(signal: i32, told: &mut Option<Instant>, begins: &Receiver<()>, to: &Sender<i32>) {
+    if !ENDS.contains(&signal) {
+        if to.len() + 1 < WAITING_MAX {
+            let _ = to.try_send(signal);
+        }
+        return;
+    }
+    let is_starting = begins.try_recv() == Err(TryRecvError::Empty);
+    match end(told.map(|told| told.elapsed()), is_starting) {
+        End::Same => {}
+        End::ByMain => {
+            *told = Some(Instant::now());
+            if to.try_send(signal).is_err() {
+                exit_at_once(0);
+            }
+        }
+        End::AtOnce(why) => {
+            warn!("{why}: ending at once");
+            exit_at_once(0);
+        }
+    }
+}
+
+/// What follows from a signal that ends the process; `since` is how long ago the first was.
+fn end(since: Option<Duration>, is_starting: bool) -> End {
+    match since {
+        None if is_starting => End::AtOnce("told to end before the start was over"),
+        None => End::ByMain,
+        Some(since) if since <= SAME => End::Same,
+        Some(_) => End::AtOnce("told twice"),
+    }
+}
+
+/// Ends the process, whatever its threads are doing.
+#[expect(clippy::disallowed_methods, reason = "it waits for nothing that may hang")]
+pub(super) fn exit_at_once(code: i32) -> ! {
+    stderr::flush();
+    std::process::exit(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_the_process_by_when_it_was_told() {
+        let ms = Duration::from_millis;
+        for (since, is_starting, expected) in [
+            (None, true, End::AtOnce("told to end before the start was over")),
+            (None, false, End::ByMain),
+            (Some(ms(0)), false, End::Same),
+            (Some(ms(20)), false, End::Same),
+            (Some(ms(21)), false, End::AtOnce("told twice")),
+            (Some(ms(21)), true, End::AtOnce("told twice")),
+        ] {
+            assert_eq!(end(since, is_starting), expected, "{since:?} {is_starting}");
+        }
+    }
+
+    #[test]
+    fn other_signals_never_take_the_place_of_one_that_ends_the_process() {
+        let (to, from) = bounded(WAITING_MAX);
+        let (starting, begins) = bounded::<()>(0);
+        drop(starting);
+        let mut told = None;
+        for _ in 0..100 {
+            heard(SIGHUP, &mut told, &begins, &to);
+        }
+        heard(SIGTERM, &mut told, &begins, &to);
+        let heard: Vec<i32> = from.try_iter().collect();
+        assert_eq!(heard.len(), WAITING_MAX);
+        assert_eq!(heard.last(), Some(&SIGTERM));
+    }
+}

@@ -1,0 +1,225 @@
+//! The one way to stderr: a bounded queue of texts, and a thread that writes them.
+//!
+//! Who has something to tell puts it into the queue and goes on. So a reader that does not read, a
+//! stalled terminal or a disk that hangs keeps nobody from serving or stopping. Texts that find no
+//! room, or cannot be written, are counted, and told of when there is room again. The process opens
+//! it; where Ringway is a library there is no such thread, and its words go through `tracing`
+//! alone.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::StartError;
+use crate::shared::dropped::Dropped;
+
+/// Texts that may wait: more than a start with a thousand listeners tells at once.
+const WAITING_MAX: usize = 4096;
+
+/// How long a process that ends waits for the last words to be written.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Where texts go; none before `open`.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+struct Queue {
+    to: Sender<Told>,
+    dropped: Dropped,
+}
+
+enum Told {
+    Text(Vec<u8>),
+    /// All that was told before this has been written when its sender is dropped.
+    Mark {
+        _written: Sender<()>,
+    },
+}
+
+/// Starts the thread. Once for a process.
+///
+/// # Errors
+/// Where there can be no more threads.
+pub(super) fn open() -> Result<(), StartError> {
+    let (to, from) = bounded(WAITING_MAX);
+    let dropped = Dropped::default();
+    let counted = dropped.clone();
+    let work = move || {
+        // A bug here is told by the panic itself, and must not end those who serve.
+        while catch(|| write_all_told(&from, &counted, &mut io::stderr())).is_err() {}
+    };
+    let began = thread::Builder::new().name("ringway-stderr".into()).spawn(work);
+    began.map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
+    let _ = QUEUE.set(Queue { to, dropped });
+    Ok(())
+}
+
+fn catch(work: impl FnOnce()) -> thread::Result<()> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+}
+
+/// Says a line, and does not wait for it to be written; before `open` it is written at once.
+pub(crate) fn say(line: &str) {
+    let text = format!("{}\n", line.trim_end());
+    match QUEUE.get() {
+        Some(queue) => queue.put(text.as_bytes()),
+        // Nobody is left to be told where this fails.
+        None => drop(io::stderr().lock().write_all(text.as_bytes())),
+    }
+}
+
+/// Waits until all that was said is written, but not long: before the process ends.
+pub(crate) fn flush() {
+    let Some(queue) = QUEUE.get() else { return };
+    let until = Instant::now() + LAST_WORDS;
+    let (mark, written) = bounded::<()>(0);
+    if queue.to.send_deadline(Told::Mark { _written: mark }, until).is_ok() {
+        let _ = written.recv_deadline(until);
+    }
+}
+
+/// Says a line before the process ends by a bug, whoever reads it or not.
+pub(super) fn last_words(line: &str) {
+    let within = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let is_read = || {
+        let stderr = io::stderr();
+        let mut waiting = [PollFd::new(&stderr, PollFlags::OUT)];
+        poll(&mut waiting, Some(&within)).is_ok_and(|ready| ready > 0)
+    };
+    if QUEUE.get().is_some() || is_read() {
+        say(line);
+    }
+    flush();
+}
+
+impl Queue {
+    fn put(&self, text: &[u8]) {
+        if self.to.try_send(Told::Text(text.to_vec())).is_err() {
+            self.dropped.add(1);
+        }
+    }
+}
+
+/// The thread: writes what is told until nobody can tell anything.
+fn write_all_told(from: &Receiver<Told>, dropped: &Dropped, to: &mut impl Write) {
+    for told in from {
+        let Told::Text(text) = told else { continue };
+        if write_all(to, &text).is_err() {
+            dropped.add(1);
+            continue;
+        }
+        // Told only where it finds room by itself: it goes the way of all others.
+        if from.len() < WAITING_MAX / 2 {
+            let lines = dropped.take();
+            if lines > 0 {
+                tracing::warn!(lines, "stderr was not read fast enough: lines were dropped");
+            }
+        }
+    }
+}
+
+/// Writes all of a text, also where somebody else has made stderr one that does not wait.
+fn write_all(to: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let stderr = io::stderr();
+                poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What `tracing` writes its lines to.
+pub(super) struct Lines;
+
+/// One line of `tracing`.
+pub(super) struct Line;
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line
+    }
+}
+
+impl Write for Line {
+    /// `tracing` writes each line with one call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match QUEUE.get() {
+            Some(queue) => queue.put(line),
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what is written only while it is let.
+    struct Reader {
+        let_in: Receiver<()>,
+        taken: Sender<String>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.let_in.recv();
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            let fails = text == "fails";
+            self.taken.send(text).unwrap();
+            if fails { Err(ErrorKind::StorageFull.into()) } else { Ok(bytes.len()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_who_tells_waits_and_what_finds_no_room_is_counted() {
+        let (to, from) = bounded(2);
+        let dropped = Dropped::default();
+        let (go_on, let_in) = bounded::<()>(0);
+        let (taken, took) = crossbeam_channel::unbounded();
+        let counted = dropped.clone();
+        let writes = thread::spawn(move || {
+            write_all_told(&from, &counted, &mut Reader { let_in, taken });
+        });
+        let queue = Queue { to, dropped };
+        let since = Instant::now();
+        for number in 0..1_000 {
+            queue.put(number.to_string().as_bytes());
+        }
+        assert!(since.elapsed() < Duration::from_secs(5));
+        let lost = queue.dropped.take();
+        assert!((997..=998).contains(&lost), "{lost}");
+        drop(go_on);
+        let (mark, written) = bounded::<()>(0);
+        queue.to.send(Told::Mark { _written: mark }).unwrap();
+        assert!(written.recv_timeout(Duration::from_secs(10)).is_err());
+        assert_eq!(took.try_iter().count() as u64, 1_000 - lost);
+        queue.put(b"fails");
+        drop(queue.to);
+        writes.join().unwrap();
+        assert_eq!((took.try_iter().count(), queue.dropped.take()), (1, 1));
+    }
+}
