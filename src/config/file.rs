@@ -29,7 +29,8 @@ pub(crate) struct File {
 #[serde(rename = "global", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Global {
     /// Which cores serve: a number of them, a list such as "0-3,8", or "auto" for the affinity
-    /// mask bounded by the cgroup's CPU limit.
+    /// mask bounded by the CPU limit of the control groups; where that limit decides, no thread is
+    /// pinned.
     pub(crate) cores: Option<Written<CoresText>>,
     /// Whether each serving thread is pinned to its core.
     pub(crate) pin: Option<Written<bool>>,
