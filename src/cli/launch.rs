@@ -30,8 +30,9 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    if let Err(why) = server::secrets::check(&loaded.plan) {
-        return say::failed(&why.to_string());
+    match server::secrets::check(&loaded.plan) {
+        Ok(notes) => notes.iter().for_each(|note| say::talk(&format!("ringway: warning: {note}"))),
+        Err(why) => return say::failed(&why.to_string()),
     }
     if print {
         return say::data(&loaded.effective());

@@ -5,11 +5,12 @@
 
 use super::{
     check::{
-        ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON, status_words,
+        ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON, SAME_SITE, status_words,
         write_hash_of,
     },
+    expand::FromFiles,
     source::Sources,
-    tree::{Node, Value},
+    tree::{Entry, Node, Value},
     units::{write_duration, write_share, write_size},
 };
 use crate::plan::{
@@ -34,12 +35,16 @@ pub(super) struct Line {
 }
 
 /// The sections of a plan that was read from a tree.
-pub(super) fn sections(plan: &Plan, root: &Node, sources: &Sources) -> Vec<Section> {
+pub(super) fn sections(
+    plan: &Plan,
+    root: &Node,
+    (sources, from_files): (&Sources, &FromFiles),
+) -> Vec<Section> {
     let nowhere = Node::empty();
     let named = |table: &str, name: &str| root.key(table).and_then(|table| table.key(name));
     let mut sections = Vec::new();
     let mut add = |header: String, node: Option<&Node>, fill: &dyn Fn(&mut Lines)| {
-        let mut lines = Lines { list: Vec::new(), node: node.unwrap_or(&nowhere), sources };
+        let mut lines = Lines { list: Vec::new(), node: node.unwrap_or(&nowhere), sources, from_files };
         fill(&mut lines);
         sections.push(Section { header, lines: lines.list });
     };
@@ -99,6 +104,7 @@ struct Lines<'a> {
     list: Vec<Line>,
     node: &'a Node,
     sources: &'a Sources,
+    from_files: &'a FromFiles,
 }
 
 impl Lines<'_> {
@@ -111,7 +117,47 @@ impl Lines<'_> {
         let written = key.split('.').try_fold(self.node, |node, part| node.key(part));
         let origin = written
             .map_or_else(|| elsewhere.to_owned(), |node| self.sources.name_and_line(node.place));
+        let value = match self.nearest(key) {
+            Some(node) if self.is_from_file(node) => self.as_written(node),
+            _ => value,
+        };
         self.list.push(Line { key: key.to_owned(), value, origin, is_told: false });
+    }
+
+    /// What is written of a key: itself, or the value that stands for the table it belongs to.
+    fn nearest(&self, key: &str) -> Option<&Node> {
+        let mut node = self.node;
+        for part in key.split('.') {
+            match node.key(part) {
+                Some(inner) => node = inner,
+                None if matches!(node.value, Value::Table(_)) => return None,
+                None => return Some(node),
+            }
+        }
+        Some(node)
+    }
+
+    /// Whether a file brought some of it.
+    fn is_from_file(&self, node: &Node) -> bool {
+        match &node.value {
+            Value::List(list) => list.iter().any(|item| self.is_from_file(item)),
+            Value::Table(entries) => entries.iter().any(|entry| self.is_from_file(&entry.node)),
+            _ => self.from_files.are_at(node.place),
+        }
+    }
+
+    /// A value as it was written, in one line where its strings are.
+    fn as_written(&self, node: &Node) -> String {
+        match &node.value {
+            Value::List(items) => list(items.iter().map(|item| self.as_written(item))),
+            Value::Table(entries) => {
+                let pair = |entry: &Entry| {
+                    format!("{} = {}", bare_or_quoted(entry.name()), self.as_written(&entry.node))
+                };
+                format!("{{ {} }}", entries.iter().map(pair).collect::<Vec<_>>().join(", "))
+            }
+            _ => self.sources.text(node.place).to_owned(),
+        }
     }
 
     fn durations<const N: usize>(&mut self, keys: [(&str, std::time::Duration); N]) {
@@ -318,6 +364,12 @@ impl Lines<'_> {
             ("sticky.max-idle", sticky.idle_max),
             ("sticky.max-life", sticky.life_max),
         ]);
+        self.add("sticky.same-site", word(SAME_SITE, sticky.same_site));
+    }
+
+    fn origin(&self, node: Option<&Node>) -> String {
+        let named = node.map(|node| self.sources.name_and_line(node.place));
+        named.unwrap_or_else(|| "default".to_owned())
     }
 
     /// One backend a line, each with its own origin.
@@ -329,12 +381,17 @@ impl Lines<'_> {
                 Some(Value::List(list)) => list.get(index),
                 _ => key,
             };
-            let origin = node.map(|node| self.sources.name_and_line(node.place));
-            let origin = origin.unwrap_or_else(|| "default".to_owned());
-            text.push_str(&format!("    {},  # {origin}\n", backend(shown)));
+            let origin = self.origin(node);
+            let shown = match node {
+                Some(node) if self.is_from_file(node) => self.as_written(node),
+                _ => backend(shown),
+            };
+            text.push_str(&format!("    {shown},  # {origin}\n"));
         }
         text.push(']');
-        self.add("backends", text);
+        // Its elements have been hidden one by one.
+        let origin = self.origin(key);
+        self.list.push(Line { key: "backends".to_owned(), value: text, origin, is_told: false });
     }
 }
 

@@ -24,18 +24,57 @@ pub(crate) trait Lookup {
 /// Longest name of a variable or path of a file.
 const REFERENCE_BYTES_MAX: usize = 4096;
 
-/// Expands every string of a tree.
+/// What `${file:…}` brought: it may be a secret, so people are shown the reference instead.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FromFiles {
+    /// The strings that have some of it.
+    places: Vec<Place>,
+    /// What was put in, and what was written for it.
+    values: Vec<(String, String)>,
+}
+
+/// A value as short as this may stand anywhere by chance: it is hidden only where it stands alone.
+const SHORT: usize = 4;
+
+impl FromFiles {
+    /// Whether the string at this place has some of it.
+    pub(crate) fn are_at(&self, place: Place) -> bool {
+        self.places.contains(&place)
+    }
+
+    /// A text for people without any of it.
+    pub(crate) fn hidden(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (value, written) in self.values.iter().filter(|(value, _)| !value.is_empty()) {
+            if value.len() >= SHORT {
+                text = text.replace(value, written);
+            }
+            for quote in ['`', '"'] {
+                let alone = |inner: &str| format!("{quote}{inner}{quote}");
+                text = text.replace(&alone(value), &alone(written));
+            }
+        }
+        text
+    }
+}
+
+/// Expands every string of a tree; what files brought is noted.
 pub(crate) fn tree(
     node: &mut Node,
     sources: &Sources,
     lookup: &dyn Lookup,
     problems: &mut Vec<Problem>,
+    from_files: &mut FromFiles,
 ) {
     match &mut node.value {
         Value::Text(written) => {
             if written.contains("${") {
                 let errors = problems.len();
-                *written = text(written, node.place, sources, lookup, problems);
+                let before = from_files.values.len();
+                *written = text(written, node.place, sources, lookup, problems, from_files);
+                if from_files.values.len() > before {
+                    from_files.places.push(node.place);
+                }
                 if problems.len() > errors {
                     node.value = Value::Refused;
                 }
@@ -43,12 +82,12 @@ pub(crate) fn tree(
         }
         Value::List(list) => {
             for item in list {
-                tree(item, sources, lookup, problems);
+                tree(item, sources, lookup, problems, from_files);
             }
         }
         Value::Table(entries) => {
             for entry in entries {
-                tree(&mut entry.node, sources, lookup, problems);
+                tree(&mut entry.node, sources, lookup, problems, from_files);
             }
         }
         Value::Whole(_) | Value::Number(_) | Value::Flag(_) | Value::Moment | Value::Refused => {}
@@ -61,6 +100,7 @@ fn text(
     sources: &Sources,
     lookup: &dyn Lookup,
     problems: &mut Vec<Problem>,
+    from_files: &mut FromFiles,
 ) -> String {
     let mut expanded = String::new();
     let mut rest = 0;
@@ -82,7 +122,13 @@ fn text(
             return expanded;
         };
         match reference(&written[at + 2..end], lookup) {
-            Ok(value) => expanded.push_str(&value),
+            Ok(value) => {
+                expanded.push_str(&value);
+                let written = &written[at..=end];
+                if written.starts_with("${file:") {
+                    from_files.values.push((value, written.to_owned()));
+                }
+            }
             Err(problem) => {
                 let part: Range<usize> = at..end + 1;
                 let (title, label) = *problem;

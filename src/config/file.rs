@@ -342,6 +342,9 @@ pub(crate) struct Sticky {
     pub(crate) max_idle: Option<Written<DurationText>>,
     /// How long it holds at all; "0s" = for ever.
     pub(crate) max_life: Option<Written<DurationText>>,
+    /// Whether browsers send it with requests that other sites cause: "lax" = with links,
+    /// "strict" = never, "none" = always, which takes TLS before the client.
+    pub(crate) same_site: Option<Written<String>>,
 }
 
 /// Who waits where every backend has its `max-in-flight`. A client that closes while it waits has

@@ -28,6 +28,11 @@ impl Lookup for Machine {
     }
 
     fn readable(&self, path: &str) -> Result<(), String> {
+        // A FIFO would be waited for.
+        let about = fs::metadata(path).map_err(|error| said(&error))?;
+        if !about.is_file() && !about.is_dir() {
+            return Err("it is no file".to_owned());
+        }
         // One byte tells a directory from a file.
         let mut open = fs::File::open(path).map_err(|error| said(&error))?;
         open.read(&mut [0]).map(|_| ()).map_err(|error| said(&error))

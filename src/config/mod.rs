@@ -26,7 +26,7 @@ use std::{path::PathBuf, sync::Arc};
 
 pub use self::problem::{Problem, Problems, Severity};
 use self::{
-    expand::Lookup,
+    expand::{FromFiles, Lookup},
     source::{Place, Sources},
     tree::{Node, Value},
 };
@@ -41,13 +41,16 @@ pub struct Loaded {
     pub warnings: Problems,
     written: Node,
     sources: Arc<Sources>,
+    from_files: FromFiles,
 }
 
 impl Loaded {
-    /// The configuration in force as TOML, with where each value came from.
+    /// The configuration in force as TOML, with where each value came from. What `${file:…}` brought
+    /// stands there as it was written.
     #[must_use]
     pub fn effective(&self) -> String {
-        effective::text(&effective::sections(&self.plan, &self.written, &self.sources))
+        let Loaded { plan, written, sources, from_files, .. } = self;
+        effective::text(&effective::sections(plan, written, (sources, from_files)))
     }
 }
 
@@ -152,7 +155,8 @@ fn assemble(
         // the rest is a guess.
         return Err(Problems::new(problems, Arc::new(sources)));
     }
-    expand::tree(&mut root, &sources, lookup, &mut problems);
+    let mut from_files = FromFiles::default();
+    expand::tree(&mut root, &sources, lookup, &mut problems, &mut from_files);
     for setting in &overrides.list {
         let source = sources.add(&setting.from, setting.text.clone());
         let place = Place { source, ..sources.place(source, 0..setting.text.len()) };
@@ -165,9 +169,16 @@ fn assemble(
     let (file, lost): (file::File, _) = read::read(&root, &mut problems);
     let plan = check::plan(&file, &lost, &sources, lookup, &mut problems);
     let sources = Arc::new(sources);
+    let hide = |problem: Problem| {
+        let problem = problem.with_texts(|text| from_files.hidden(text));
+        // What is to be written instead is made of parts of what is hidden.
+        let is_hidden = problem.place().is_some_and(|place| from_files.are_at(place));
+        if is_hidden { problem.without_help() } else { problem }
+    };
+    let problems = problems.into_iter().map(hide).collect();
     let problems = Problems::new(problems, Arc::clone(&sources));
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Loaded { plan, warnings: problems, written: root, sources })
+    Ok(Loaded { plan, warnings: problems, written: root, sources, from_files })
 }

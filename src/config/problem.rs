@@ -68,6 +68,22 @@ impl Problem {
         }
     }
 
+    /// The same without what to do about it.
+    #[must_use]
+    pub(crate) fn without_help(mut self) -> Problem {
+        self.help.clear();
+        self
+    }
+
+    /// The same with every text changed like this.
+    #[must_use]
+    pub(crate) fn with_texts(mut self, change: impl Fn(&str) -> String) -> Problem {
+        self.title = change(&self.title);
+        self.marks.iter_mut().for_each(|mark| mark.label = change(&mark.label));
+        self.help.iter_mut().for_each(|help| *help = change(help));
+        self
+    }
+
     /// Whether it keeps the configuration from being used.
     #[must_use]
     pub fn severity(&self) -> Severity {

@@ -91,7 +91,8 @@ fn defaults(header: &str) -> Vec<(String, String)> {
         access-log = { path = \"-\" }\n[[route]]\nname = \"a\"\npool = \"NAME\"\n\
         [pool.NAME]\nbackends = \"10.0.0.1:3000\"\nhealth = {}\nbreaker = {}\nsticky = {}\n";
     let loaded = parse("defaults", text).unwrap();
-    let sections = effective::sections(&loaded.plan, &loaded.written, &loaded.sources);
+    let sections =
+        effective::sections(&loaded.plan, &loaded.written, (&loaded.sources, &loaded.from_files));
     let section = sections.into_iter().find(|section| section.header == header).unwrap();
     let lines = section.lines.into_iter().filter(|line| line.origin == "default");
     lines.map(|line| (line.key, line.value)).collect()
@@ -159,7 +160,9 @@ fn the_reference_names_every_key() {
 fn the_reference_shows_the_defaults() {
     let text = fs::read_to_string("config/reference.toml").unwrap();
     let loaded = parse("reference", &text).unwrap();
-    for section in effective::sections(&loaded.plan, &loaded.written, &loaded.sources) {
+    for section in
+        effective::sections(&loaded.plan, &loaded.written, (&loaded.sources, &loaded.from_files))
+    {
         let header = match section.header.as_str() {
             "[listener.web]" => "[listener.NAME]",
             "[pool.app]" => "[pool.NAME]",

@@ -122,6 +122,8 @@ fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<
         port: peer.port_text(),
         pseudonym: worker.pseudonym.as_bytes(),
     };
+    // Before the request is rewritten: then our own word stands beside that of a proxy.
+    scratch.secure = forward::is_secure(&scratch.request, &from);
     forward::request(&mut scratch.request, &from)
 }
 

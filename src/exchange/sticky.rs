@@ -39,11 +39,12 @@ fn pin(worker: &Worker, pins: &Pins, scratch: &mut Scratch, backend: BackendId) 
     worker.count(counter(outcome));
     let now = worker.unix_seconds();
     let Some(issued) = scratch.reading.issued(backend, now) else { return };
+    let secure = scratch.secure;
     let ResponseHead { headers, status, .. } = &mut scratch.response;
     // A cache that serves many would give one client's cookie to all.
     let cached = *status != 101 && !is_private(headers);
     headers.push_with(Name::SetCookie, b"set-cookie", |out| {
-        pins.write(backend, issued, now, false, out);
+        pins.write(backend, issued, now, secure, out);
     });
     if cached {
         headers.push(Name::CacheControl, b"cache-control", b"private");

@@ -24,7 +24,7 @@ pub use self::{
     retry::{Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},
     share::Share,
-    sticky::Sticky,
+    sticky::{SameSite, Sticky},
 };
 pub use crate::base::{
     ids::{BackendId, Id, ListenerId, PoolId, RouteId},

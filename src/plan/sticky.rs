@@ -14,6 +14,20 @@ pub struct Sticky {
     pub idle_max: Duration,
     /// How long it holds at all; zero = for ever.
     pub life_max: Duration,
+    /// Whether it is sent along with requests that other sites cause.
+    pub same_site: SameSite,
+}
+
+/// With which requests of other sites a browser sends a cookie (RFC 6265bis §5.6.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SameSite {
+    /// With those that lead a person here: a link.
+    #[default]
+    Lax,
+    /// With none.
+    Strict,
+    /// With all of them. Browsers take such a cookie only over TLS, so it is always `Secure`.
+    None,
 }
 
 impl Default for Sticky {
@@ -23,6 +37,7 @@ impl Default for Sticky {
             secret_file: None,
             idle_max: Duration::ZERO,
             life_max: Duration::ZERO,
+            same_site: SameSite::default(),
         }
     }
 }

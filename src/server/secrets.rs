@@ -7,11 +7,14 @@
 use std::{
     env, fs,
     io::{self, ErrorKind, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::{
+    fs::OFlags,
+    rand::{GetRandomFlags, getrandom},
+};
 
 use super::StartError;
 use crate::base::base64url;
@@ -24,6 +27,11 @@ const FILE: &str = "sticky.key";
 /// More than two lines anybody writes.
 const FILE_BYTES_MAX: u64 = 16 << 10;
 
+/// What everybody on the machine may do with a file: read or write it. A group is somebody's choice,
+/// and orchestrators mount secrets so that everybody in a container may read them: it is told, not
+/// refused.
+const OTHERS: u32 = 0o006;
+
 /// How many bytes of chance a secret is made of: 256 bits, and a length that needs no padding.
 const SECRET_BYTES: usize = 33;
 
@@ -35,8 +43,8 @@ const SECRET_BYTES: usize = 33;
 pub(super) fn pins(
     plan: &Plan,
     states: &[PathBuf],
-) -> Result<(Vec<Option<Pins>>, Option<String>), StartError> {
-    let (mut made, mut note) = (None, None);
+) -> Result<(Vec<Option<Pins>>, Vec<String>), StartError> {
+    let (mut made, mut notes) = (None, Vec::new());
     let mut all = Vec::new();
     for pool in &plan.pools {
         let Some(sticky) = &pool.sticky else {
@@ -44,32 +52,36 @@ pub(super) fn pins(
             continue;
         };
         let secrets = match &sticky.secret_file {
-            Some(path) => read(path).map_err(|why| {
-                let path = path.display();
-                StartError(format!("pool \"{}\": the secret file {path} {why}", pool.name))
-            })?,
+            Some(path) => {
+                let named = format!("pool \"{}\": the secret file {}", pool.name, path.display());
+                let read = read(path);
+                let (secrets, openness) =
+                    read.map_err(|why| StartError(format!("{named} {why}")))?;
+                notes.extend(openness.map(|open| format!("{named} {open}")));
+                secrets
+            }
             None => match &made {
                 Some(made) => Secrets::clone(made),
                 None => {
                     let (secrets, said) = kept_or_made(states)?;
-                    note = said;
+                    notes.extend(said);
                     made.insert(secrets).clone()
                 }
             },
         };
         all.push(Some(Pins::new(pool, sticky, &secrets)));
     }
-    Ok((all, note))
+    Ok((all, notes))
 }
 
-/// Whether the files that pools name can be used; makes none.
+/// Whether the files that pools name can be used; makes none. What the operator should know of them.
 ///
 /// # Errors
 /// As `pins`.
-pub(crate) fn check(plan: &Plan) -> Result<(), StartError> {
+pub(crate) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
     let mut plan = plan.clone();
     plan.pools.retain(|pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some()));
-    pins(&plan, &[]).map(|_| ())
+    pins(&plan, &[]).map(|(_, notes)| notes)
 }
 
 /// Where the state of this process may be, the best place first.
@@ -108,7 +120,7 @@ fn kept(state: &Path) -> Result<Secrets, String> {
     if !path.exists() {
         keep(state, &path).map_err(|error| format!("cannot be written: {}", said(&error)))?;
     }
-    read(&path)
+    read(&path).map(|(secrets, _)| secrets)
 }
 
 /// Makes a secret and puts it there whole or not at all; one that another process has put there
@@ -146,16 +158,27 @@ fn made() -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// The secrets of a file, or what is wrong with it.
-fn read(path: &Path) -> Result<Secrets, String> {
+/// The secrets of a file and what to know of it, or what is wrong with it. Never waits: a FIFO is no
+/// file.
+fn read(path: &Path) -> Result<(Secrets, Option<String>), String> {
     let unread = |error: io::Error| format!("cannot be read: {}", said(&error));
-    let file = fs::File::open(path).map_err(unread)?;
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = file.map_err(unread)?;
+    let about = file.metadata().map_err(unread)?;
+    if !about.is_file() && !about.is_dir() {
+        return Err("is no file".to_owned());
+    }
+    let mode = about.mode() & 0o777;
+    let openness = (mode & OTHERS != 0).then(|| {
+        format!("may be read by everybody on this machine (mode {mode:03o}): chmod o= it")
+    });
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unread)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("is larger than {} KiB", FILE_BYTES_MAX >> 10));
     }
-    Secrets::parse(&bytes)
+    Ok((Secrets::parse(&bytes)?, openness))
 }
 
 fn said(error: &io::Error) -> String {
@@ -192,6 +215,7 @@ mod tests {
         fn file(&self, text: &[u8]) -> PathBuf {
             let path = self.0.join("secret");
             fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             path
         }
 
@@ -214,6 +238,7 @@ mod tests {
             secret_file: file.map(Path::to_path_buf),
             idle_max: Duration::ZERO,
             life_max: Duration::ZERO,
+            ..Sticky::default()
         };
         let origin = Backend::new("a".into(), Address::Socket(([127, 0, 0, 1], 9).into()));
         let pool = |sticky| Pool {
@@ -239,8 +264,8 @@ mod tests {
         let folder = Folder::new();
         let states = [folder.0.join("file/below"), folder.0.join("a/b"), folder.0.join("c")];
         fs::write(folder.0.join("file"), "").unwrap();
-        let (first, note) = pins(&plan(&[None, None]), &states).unwrap();
-        assert_eq!(note, None);
+        let (first, notes) = pins(&plan(&[None, None]), &states).unwrap();
+        assert_eq!(notes, [""; 0]);
         let [Some(one), Some(two), None] = &first[..] else { panic!("not two pins and none") };
         assert!(agree(one, two), "one secret for all pools of a process");
         let (again, _) = pins(&plan(&[None]), &states).unwrap();
@@ -275,14 +300,14 @@ mod tests {
         let folder = Folder::new();
         let blocked = folder.file(b"").join("ringway");
         let states = [blocked];
-        let (made, note) = pins(&plan(&[None]), &states).unwrap();
-        let note = note.unwrap();
+        let (made, notes) = pins(&plan(&[None]), &states).unwrap();
+        let note = &notes[0];
         assert!(note.starts_with("sticky cookies end with this process, "), "{note}");
         assert!(note.contains(&*states[0].to_string_lossy()), "{note}");
         assert!(made[0].is_some());
         let (other, _) = pins(&plan(&[None]), &states).unwrap();
         assert!(!agree(made[0].as_ref().unwrap(), other[0].as_ref().unwrap()), "always the same");
-        assert_eq!(pins(&plan(&[]), &[]).unwrap().1, None, "nobody asked for a secret");
+        assert_eq!(pins(&plan(&[]), &[]).unwrap().1, [""; 0], "nobody asked for a secret");
     }
 
     #[test]
@@ -296,9 +321,10 @@ mod tests {
             (folder.file(&large), "is larger than 16 KiB"),
         ] {
             let refused = |result: Result<(), StartError>| result.unwrap_err().to_string();
+            let checked = check(&plan(&[Some(&file)])).map(|_| ());
             let expected = format!("pool \"app\": the secret file {} {expected}", file.display());
             assert_eq!(refused(pins(&plan(&[Some(&file)]), &[]).map(|_| ())), expected);
-            assert_eq!(refused(check(&plan(&[Some(&file)]))), expected);
+            assert_eq!(refused(checked), expected);
         }
         let short = folder.file(b"fifteen letters\n");
         let said = check(&plan(&[None, Some(&short)])).unwrap_err().to_string();
@@ -309,6 +335,26 @@ mod tests {
         let good = folder.file(b"sixteen letters!\n");
         assert!(check(&plan(&[None, Some(&good)])).is_ok());
         assert_eq!(folder.names(), ["secret"], "a check makes nothing");
+    }
+
+    #[test]
+    fn a_file_that_everybody_may_read_is_named_and_a_fifo_is_not_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = Folder::new();
+        let file = folder.file(b"sixteen letters!\n");
+        for (mode, is_told) in
+            [(0o600, false), (0o640, false), (0o644, true), (0o604, true), (0o602, true)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let notes = check(&plan(&[Some(&file)])).unwrap();
+            assert_eq!(notes, pins(&plan(&[Some(&file)]), &[]).unwrap().1);
+            let is_named = |note: &String| note.contains(&*file.to_string_lossy());
+            assert_eq!(notes.iter().any(is_named), is_told, "{mode:o}: {notes:?}");
+        }
+        let fifo = folder.0.join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let said = check(&plan(&[Some(&fifo)])).unwrap_err().to_string();
+        assert!(said.ends_with("/fifo is no file"), "{said}");
     }
 
     #[test]

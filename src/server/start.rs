@@ -105,13 +105,13 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
-    let (pins, forgetful) = secrets::pins(&plan, &state)?;
+    let (pins, of_secrets) = secrets::pins(&plan, &state)?;
     let (common, told) = common(plan, pins, &outboxes, outcomes);
     let plan = Arc::clone(&common.plan);
     let addresses = bound.named(&plan);
     let First { mut notes, unknown } =
         names.as_mut().map(|names| names.first(first_answers, &readers)).unwrap_or_default();
-    notes.extend(lowered.into_iter().chain(forgetful));
+    notes.extend(lowered.into_iter().chain(of_secrets));
     bound.listen(&plan)?;
     let own = Slab::new();
     counters.push(Arc::clone(&own));

@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     pub(crate) key: Option<u64>,
     /// What the client's cookies said, where the pool is sticky.
     pub(crate) reading: Reading,
+    /// Whether the client's scheme is https, by the word of a trusted proxy too.
+    pub(crate) secure: bool,
     /// What the counters and the log will say.
     pub(crate) record: Record,
     /// What was asked, where that is logged.
@@ -42,6 +44,7 @@ impl Scratch {
         self.tried = BackendSet::EMPTY;
         self.key = None;
         self.reading = Reading::Absent;
+        self.secure = false;
         if self.record.logged {
             self.asked = Asked::default();
         }

@@ -29,6 +29,7 @@ on_both_drivers!(
     clients_without_a_cookie_go_round,
     backends_never_see_the_cookie,
     a_cookie_has_its_attributes,
+    a_cookie_is_secure_where_the_clients_scheme_is_https,
     a_client_moves_when_its_backend_is_gone,
     a_backend_that_refuses_is_passed_over_by_its_clients_too,
     a_backend_that_is_left_out_loses_its_clients,
@@ -208,6 +209,32 @@ fn a_cookie_has_its_attributes(driver: Driver) {
     let response = ask(&mut stage.connect(), "ringway=1");
     assert!(response.field("set-cookie").unwrap().starts_with("__lb="));
     assert_eq!(stage.last_request().field("cookie"), Some("ringway=1"));
+}
+
+fn a_cookie_is_secure_where_the_clients_scheme_is_https(driver: Driver) {
+    const HTTPS: &str = "X-Forwarded-Proto: https\r\n";
+    const FORWARDED: &str = "Forwarded: for=192.0.2.1;proto=https\r\n";
+    for (trusted, same_site, fields, expected) in [
+        ("10.0.0.0/8", "lax", HTTPS, "SameSite=Lax"),
+        ("10.0.0.0/8", "lax", FORWARDED, "SameSite=Lax"),
+        ("127.0.0.0/8", "lax", "", "SameSite=Lax"),
+        ("127.0.0.0/8", "lax", HTTPS, "SameSite=Lax; Secure"),
+        ("127.0.0.0/8", "lax", FORWARDED, "SameSite=Lax; Secure"),
+        ("127.0.0.0/8", "strict", HTTPS, "SameSite=Strict; Secure"),
+        ("127.0.0.0/8", "strict", "X-Forwarded-Proto: http\r\n", "SameSite=Strict"),
+        ("10.0.0.0/8", "none", "", "SameSite=None; Secure"),
+    ] {
+        let secret = Secret::new(SECRET);
+        let stage = secret
+            .stage(driver, &format!(", same-site = \"{same_site}\""))
+            .listener(&format!("trusted-proxies = [\"{trusted}\"]"))
+            .backend(answers("ok"))
+            .start();
+        let mut client = stage.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        let (_, attributes) = given(&client.response());
+        assert_eq!(attributes, format!("Path=/; HttpOnly; {expected}"), "{trusted} {fields}");
+    }
 }
 
 fn a_client_moves_when_its_backend_is_gone(driver: Driver) {

@@ -40,6 +40,7 @@ pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
 pub(crate) use self::listener::ACCESS_LOG_FORMATS;
 pub(crate) use self::retry::RETRY_ON;
+pub(crate) use self::sticky::SAME_SITE;
 pub(crate) use self::statuses::words as status_words;
 pub(crate) use self::whole::SMALLEST;
 

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use super::{Check, both, route_text};
 use crate::config::{file, problem::Problem, written::Written};
-use crate::plan::Sticky;
+use crate::plan::{SameSite, Sticky};
+
+pub(crate) const SAME_SITE: &[(&str, SameSite)] =
+    &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)];
 
 impl Check<'_> {
     /// Whose requests stay with one backend, if the key is there.
@@ -33,6 +36,7 @@ impl Check<'_> {
         }
         self.duration(written.max_idle.as_ref(), &mut sticky.idle_max);
         self.duration(written.max_life.as_ref(), &mut sticky.life_max);
+        self.word("same-site", written.same_site.as_ref(), SAME_SITE, &mut sticky.same_site);
         Some(sticky)
     }
 }

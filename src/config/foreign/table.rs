@@ -557,7 +557,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("sticky", "indirect", Say("there is no such key: backends never see the cookie")),
     ("sticky", "nocache", Say("there is no such key: what can be cached is marked private by itself")),
     ("sticky", "httponly", Say("there is no such key: the cookie always is")),
-    ("sticky", "secure", Say("there is no such key: the cookie is wherever the client speaks TLS")),
+    ("sticky", "secure", Say("there is no such key: the cookie is wherever the client's scheme is https")),
     ("sticky", "samesite", Say("there is no such key: it is Lax")),
     ("sticky", "secret", Say("did you mean `secret-file`?")),
     ("sticky", "key", Say("did you mean `secret-file`?")),

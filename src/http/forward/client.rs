@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::forwarded;
-use crate::http::{grammar, head::RequestHead, names::Name};
+use super::{ForwardedFor, forwarded};
+use crate::http::{grammar, head::RequestHead, headers::Headers, names::Name};
 
 /// More proxies in a row than anyone has.
 const CHAIN_MAX: usize = 64;
@@ -34,6 +34,20 @@ pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]
         }
     }
     client
+}
+
+/// Whether the client's scheme is https: as a trusted peer says, else as it came to us. Asked before
+/// the request is rewritten.
+pub(crate) fn is_secure(head: &RequestHead, from: &ForwardedFor<'_>) -> bool {
+    let told = if from.trusted { told_scheme(&head.headers) } else { None };
+    let scheme = told.unwrap_or(from.scheme);
+    [&b"https"[..], b"wss"].iter().any(|secure| scheme.eq_ignore_ascii_case(secure))
+}
+
+/// What the proxies before us say; the first word is that of the one that the client spoke to.
+fn told_scheme(headers: &Headers) -> Option<&[u8]> {
+    let mut told = headers.all(Name::XForwardedProto).flat_map(grammar::list);
+    told.next().or_else(|| forwarded::scheme(headers))
 }
 
 #[cfg(test)]
@@ -89,5 +103,38 @@ mod tests {
         // A chain longer than any is not walked to its end.
         let chain = format!("192.0.2.7{}", ", 10.0.0.9".repeat(CHAIN_MAX));
         check("10.0.0.1", &xff(&chain), "10.0.0.9");
+    }
+
+    #[test]
+    fn the_scheme_of_the_client_is_ours_or_what_a_trusted_peer_says() {
+        for (scheme, trusted, fields, expected) in [
+            ("http", false, "", false),
+            ("https", false, "", true),
+            ("http", false, "X-Forwarded-Proto: https\r\n", false),
+            ("http", false, "Forwarded: proto=https\r\n", false),
+            ("http", true, "", false),
+            ("https", true, "", true),
+            ("http", true, "X-Forwarded-Proto: https\r\n", true),
+            ("http", true, "X-Forwarded-Proto: HTTPS\r\n", true),
+            ("http", true, "X-Forwarded-Proto: wss\r\n", true),
+            ("https", true, "X-Forwarded-Proto: http\r\n", false),
+            ("http", true, "X-Forwarded-Proto: https, http\r\n", true),
+            ("http", true, "X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\n", false),
+            ("http", true, "Forwarded: for=192.0.2.1;proto=https, for=10.0.0.1\r\n", true),
+            ("http", true, "Forwarded: for=192.0.2.1;Proto=\"https\"\r\n", true),
+            ("http", true, "Forwarded: for=10.0.0.1, proto=https\r\n", false),
+            ("http", true, "X-Forwarded-Proto: http\r\nForwarded: proto=https\r\n", false),
+            ("http", true, "X-Forwarded-Proto: httpsx\r\n", false),
+        ] {
+            let from = ForwardedFor {
+                peer: b"192.0.2.1",
+                trusted,
+                scheme: scheme.as_bytes(),
+                port: b"8080",
+                pseudonym: b"ringway-test",
+            };
+            let head = parsed(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            assert_eq!(is_secure(&head, &from), expected, "{scheme} {trusted} {fields}");
+        }
     }
 }

@@ -24,14 +24,25 @@ pub(super) fn client(headers: &Headers, is_trusted: impl Fn(&IpAddr) -> bool) ->
     })
 }
 
+/// The scheme of the client, as the first element names it.
+pub(super) fn scheme(headers: &Headers) -> Option<&[u8]> {
+    let elements = headers.all(Name::Forwarded).flat_map(|line| parts(line, b','));
+    value({ elements }.find(|element| !element.is_empty())?, b"proto")
+}
+
 /// Whom an element asks for, if it says so by an address.
 fn asks_for(element: &[u8]) -> Option<IpAddr> {
+    address(value(element, b"for")?)
+}
+
+/// What an element says under this name.
+fn value<'a>(element: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     let value = parts(element, b';').find_map(|pair| {
         let (name, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
-        name.eq_ignore_ascii_case(b"for").then(|| value.get(1..).unwrap_or_default())
+        name.eq_ignore_ascii_case(wanted).then(|| value.get(1..).unwrap_or_default())
     })?;
     let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    address(quoted.unwrap_or(value))
+    Some(quoted.unwrap_or(value))
 }
 
 /// An address with or without a port, IPv6 with or without brackets.

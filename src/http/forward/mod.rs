@@ -12,7 +12,7 @@ mod request;
 mod response;
 
 pub(crate) use self::{
-    client::client_address,
+    client::{client_address, is_secure},
     request::{Forward, ForwardedFor, request},
     response::{Reply, ToClient, response},
 };

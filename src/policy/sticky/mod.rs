@@ -23,7 +23,7 @@ pub(crate) use self::{
     secrets::Secrets,
 };
 use crate::base::{base64url, ids::BackendId};
-use crate::plan::{Pool, Sticky};
+use crate::plan::{Pool, SameSite, Sticky};
 
 /// Changed with what stands in a cookie or how it is signed.
 const VERSION: u8 = 1;
@@ -41,6 +41,7 @@ const FUTURE_SECONDS_MAX: u32 = 86_400;
 /// Writes and reads the cookies of one pool.
 pub(crate) struct Pins {
     cookie: String,
+    same_site: SameSite,
     /// In seconds; 0 = for ever.
     idle_max: u32,
     life_max: u32,
@@ -61,6 +62,7 @@ impl Pins {
     pub(crate) fn new(pool: &Pool, sticky: &Sticky, secrets: &Secrets) -> Pins {
         Pins {
             cookie: sticky.cookie.clone(),
+            same_site: sticky.same_site,
             idle_max: seconds(sticky.idle_max),
             life_max: seconds(sticky.life_max),
             keys: secrets.0.iter().map(|secret| Key::new(secret, pool)).collect(),
@@ -118,7 +120,7 @@ impl Pins {
     }
 
     /// Appends the value of a `Set-Cookie` that pins to this backend (RFC 6265 §4.1). `issued` is
-    /// when the client was first pinned to it, `secure` whether it came over TLS.
+    /// when the client was first pinned to it, `secure` whether its scheme is https.
     pub(crate) fn write(
         &self,
         backend: BackendId,
@@ -142,8 +144,14 @@ impl Pins {
         out.extend_from_slice(self.cookie());
         out.push(b'=');
         base64url::encode(&value, out);
-        out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax");
-        if secure {
+        out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=");
+        out.extend_from_slice(match self.same_site {
+            SameSite::Lax => b"Lax",
+            SameSite::Strict => b"Strict",
+            SameSite::None => b"None",
+        });
+        // Browsers refuse `None` without it (RFC 6265bis §5.7).
+        if secure || self.same_site == SameSite::None {
             out.extend_from_slice(b"; Secure");
         }
         if let Some(left) = self.left(issued, now) {
@@ -250,6 +258,7 @@ mod tests {
             secret_file: None,
             idle_max: Duration::from_secs(idle_max),
             life_max: Duration::from_secs(life_max),
+            ..Sticky::default()
         };
         Pins::new(pool, &sticky, &Secrets::parse(secrets.as_bytes()).unwrap())
     }
@@ -316,9 +325,20 @@ mod tests {
             let attributes = &line[line.find(';').unwrap()..];
             assert_eq!(attributes, format!("{start}{expected}"), "{idle} {life} {age}");
         }
-        let mut out = Vec::new();
-        pins(0, 0).write(BackendId(0), 0, NOW, true, &mut out);
-        assert!(out.ends_with(b"; Path=/; HttpOnly; SameSite=Lax; Secure"));
+        for (same_site, secure, expected) in [
+            (SameSite::Lax, false, "SameSite=Lax"),
+            (SameSite::Lax, true, "SameSite=Lax; Secure"),
+            (SameSite::Strict, false, "SameSite=Strict"),
+            (SameSite::Strict, true, "SameSite=Strict; Secure"),
+            (SameSite::None, false, "SameSite=None; Secure"),
+            (SameSite::None, true, "SameSite=None; Secure"),
+        ] {
+            let pins = Pins { same_site, ..pins(0, 0) };
+            let mut out = Vec::new();
+            pins.write(BackendId(0), 0, NOW, secure, &mut out);
+            let out = String::from_utf8(out).unwrap();
+            assert!(out.ends_with(&format!("; Path=/; HttpOnly; {expected}")), "{out}");
+        }
     }
 
     #[test]
