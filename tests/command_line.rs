@@ -159,6 +159,21 @@ fn warnings_are_shown_and_end_in_0() {
 }
 
 #[test]
+fn what_this_machine_lacks_is_found_and_what_a_file_means_is_shown_anywhere() {
+    let file = SMALLEST.replace("bind = ", "access-log = { path = \"none/a.log\" }\nbind = ");
+    let file = format!("[global]\ncores = 5000\n{file}");
+    let folder = folder("machine", &[("ringway.toml", &file)]);
+    let checked = said(&mut ringway(&folder, &["check"]));
+    assert_eq!(checked.code, 1, "{}", checked.err);
+    for part in ["5000 cores are asked for", "cannot open the access log none/a.log"] {
+        assert!(checked.err.contains(part), "{}", checked.err);
+    }
+    let shown = said(&mut ringway(&folder, &["check", "--print"]));
+    assert!(shown.code == 0 && shown.out.contains("cores = 5000"), "{}", shown.err);
+    assert!(shown.err.contains("warning: 5000 cores are asked for"), "{}", shown.err);
+}
+
+#[test]
 fn flags_beat_the_environment_which_beats_files() {
     let file = format!("[global]\ncores = 3\nlog.level = \"warn\"\n{SMALLEST}");
     let folder = folder("precedence", &[("ringway.toml", &file)]);

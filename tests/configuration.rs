@@ -567,3 +567,94 @@ fn kind(value: &Json) -> &'static str {
         Json::Object(_) => "object",
     }
 }
+
+/// What `${file:…}` brings may be a secret: it is shown as it was written, everywhere.
+#[test]
+fn what_files_bring_is_never_shown() {
+    let folder = folder("from-files");
+    let file = |name: &str, text: &str| {
+        fs::write(folder.join(name), text).unwrap();
+        format!("${{file:{}}}", folder.join(name).display())
+    };
+    let (token, host) = (file("token", "s3cr3t-token\n"), file("host", "secret.internal\n"));
+    let short = file("short", "xyz");
+    let text = format!(
+        "[global]\ninstance = \"{short}\"\n\
+         [listener.web]\nbind = \"127.0.0.1:8080\"\npool = \"app\"\n\
+         access-log = {{ path = \"/tmp/{token}.log\" }}\n\
+         [[route]]\nname = \"r\"\nhost = [\"a.test\", \"{host}\"]\npool = \"app\"\n\
+         header = {{ x-key = \"{token}\" }}\n\
+         [pool.app]\nbackends = [\"{host}:80\", \
+         {{ address = \"10.0.0.1:80\", name = \"{short}\" }}]\n\
+         [pool.app.health]\npath = \"/{token}\"\n\
+         headers = {{ authorization = \"Bearer {token}\" }}\n"
+    );
+    fs::write(folder.join("ringway.toml"), text).unwrap();
+    let loaded = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap();
+    let shown = loaded.effective();
+    for secret in ["s3cr3t-token", "secret.internal", "xyz"] {
+        assert!(!shown.contains(secret), "{secret} in\n{shown}");
+    }
+    assert!(shown.contains("Bearer ${file:"), "{shown}");
+    assert!(loaded.plan.global.instance == "xyz");
+    shows_itself(&loaded);
+}
+
+#[test]
+fn what_files_bring_is_in_no_picture() {
+    let folder = folder("from-files-wrong");
+    for (name, text) in [("secret", "s3cr3t://token\n"), ("short", "q!z")] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let named = |name: &str| format!("${{file:{}}}", folder.join(name).display());
+    let text = format!(
+        "[listener.web]\nbind = \"{0}\"\npool = \"app\"\nmode = \"{1}\"\n\
+         [pool.app]\nbackends = \"{0}\"\nresolve = \"{0}\"\nbalance = \"{0}\"\n",
+        named("secret"),
+        named("short")
+    );
+    fs::write(folder.join("ringway.toml"), text).unwrap();
+    let said = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap_err();
+    assert!(said.contains("is not the address of a backend"), "{said}");
+    for secret in ["s3cr3t", "token", "q!z"] {
+        assert!(!said.contains(secret), "{secret} in\n{said}");
+    }
+}
+
+#[test]
+fn words_may_stand_in_large_letters() {
+    let mut overrides = Overrides::default();
+    overrides.text("global.log.level", "INFO", "RINGWAY_LOG_LEVEL");
+    overrides.text("global.log.format", "Json", "RINGWAY_LOG_FORMAT");
+    let loaded = config::parse_with("a", SMALLEST, &overrides).unwrap();
+    let shown = loaded.effective();
+    assert!(shown.contains("log.level = \"info\"") && shown.contains("log.format = \"json\""));
+}
+
+#[test]
+fn a_folder_that_ends_in_toml_is_no_file() {
+    let folder = folder("sub");
+    fs::create_dir(folder.join("sub.toml")).unwrap();
+    fs::write(folder.join("sub.toml/other.toml"), "nonsense").unwrap();
+    fs::write(folder.join("a.toml"), SMALLEST).unwrap();
+    assert!(load(&folder, &["."], &Overrides::default()).is_ok());
+}
+
+/// Sixty thousand of anything that has names: what grows with the square takes minutes here.
+#[test]
+fn many_routes_and_pools_are_read_in_good_time() {
+    let count = 60_000;
+    let mut text = String::from("[listener.web]\nbind = \"127.0.0.1:8080\"\n");
+    for place in 0..count {
+        text += &format!(
+            "[[route]]\nname = \"r{place}\"\nhost = \"h{}.test\"\npath = \"/{place}/\"\n\
+             pool = \"p{place}\"\n[pool.p{place}]\nbackends = [\"127.0.0.1:9\"]\n",
+            place % 500
+        );
+    }
+    let since = std::time::Instant::now();
+    let loaded = config::parse("many.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.plan.routes.len(), count);
+    // A second of an optimised build; this one is not, and others may want the processor.
+    assert!(since.elapsed() < Duration::from_secs(60), "{:?}", since.elapsed());
+}

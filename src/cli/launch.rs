@@ -30,9 +30,14 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    match server::secrets::check(&loaded.plan) {
-        Ok(notes) => notes.iter().for_each(|note| say::talk(&format!("ringway: warning: {note}"))),
-        Err(why) => return say::failed(&why.to_string()),
+    let found = server::check::check(&loaded.plan);
+    // What a configuration means is shown on any machine.
+    let (mut warnings, mut refusals) = (found.warnings, found.refusals);
+    if print { &mut warnings } else { &mut refusals }.extend(found.missing_here);
+    warnings.iter().for_each(|note| say::talk(&format!("ringway: warning: {note}")));
+    refusals.iter().for_each(|why| _ = say::failed(why));
+    if !refusals.is_empty() {
+        return Exit::Failed;
     }
     if print {
         return say::data(&loaded.effective());

@@ -5,8 +5,8 @@
 
 use super::{
     check::{
-        ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON, SAME_SITE, status_words,
-        write_hash_of,
+        ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON, SAME_SITE,
+        status_words, write_hash_of,
     },
     expand::FromFiles,
     source::Sources,
@@ -44,7 +44,8 @@ pub(super) fn sections(
     let named = |table: &str, name: &str| root.key(table).and_then(|table| table.key(name));
     let mut sections = Vec::new();
     let mut add = |header: String, node: Option<&Node>, fill: &dyn Fn(&mut Lines)| {
-        let mut lines = Lines { list: Vec::new(), node: node.unwrap_or(&nowhere), sources, from_files };
+        let mut lines =
+            Lines { list: Vec::new(), node: node.unwrap_or(&nowhere), sources, from_files };
         fill(&mut lines);
         sections.push(Section { header, lines: lines.list });
     };

@@ -76,7 +76,9 @@ fn directory(path: &Path) -> Result<Vec<PathBuf>, String> {
     for entry in fs::read_dir(path).map_err(|error| said(&error))? {
         let path = entry.map_err(|error| said(&error))?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.extension().is_some_and(|extension| extension == "toml") && !hidden {
+        // A link that leads nowhere is one, and is told of.
+        let is_file = fs::metadata(&path).map_or(true, |about| about.is_file());
+        if path.extension().is_some_and(|extension| extension == "toml") && !hidden && is_file {
             found.push(path);
         }
     }

@@ -45,8 +45,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The configuration in force as TOML, with where each value came from. What `${file:…}` brought
-    /// stands there as it was written.
+    /// The configuration in force as TOML, with where each value came from. What `${file:…}`
+    /// brought stands there as it was written.
     #[must_use]
     pub fn effective(&self) -> String {
         let Loaded { plan, written, sources, from_files, .. } = self;

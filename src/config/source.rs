@@ -25,6 +25,8 @@ impl Place {
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Where its lines end, so that a line's number is found without counting.
+    ends: Vec<u32>,
 }
 
 /// All texts of one configuration, in the order they were read.
@@ -36,7 +38,9 @@ pub(crate) struct Sources {
 impl Sources {
     /// Adds a text and gives its number.
     pub(crate) fn add(&mut self, name: &str, text: String) -> u16 {
-        self.list.push(Source { name: name.to_owned(), text });
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+        let ends = ends.map(|end| u32::try_from(end).unwrap_or(u32::MAX)).collect();
+        self.list.push(Source { name: name.to_owned(), text, ends });
         u16::try_from(self.list.len() - 1).unwrap_or(u16::MAX)
     }
 
@@ -139,7 +143,7 @@ impl Sources {
         if source.name.starts_with("--") || source.name.starts_with("RINGWAY_") {
             return source.name.clone();
         }
-        let before = source.text.get(..place.range().start).unwrap_or_default();
-        format!("{}:{}", source.name, before.matches('\n').count() + 1)
+        let line = source.ends.partition_point(|end| *end < place.start) + 1;
+        format!("{}:{line}", source.name)
     }
 }

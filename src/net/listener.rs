@@ -182,7 +182,7 @@ mod tests {
             let _client = std::net::TcpStream::connect(bound.address).unwrap();
             let accepted = fd::accept(bound.sockets[0].as_fd()).unwrap().0;
             let timeout = sockopt::tcp_user_timeout(&accepted).unwrap();
-            assert_eq!(timeout, expected, "{wait} s");
+            assert_eq!(timeout, expected, "{wait:?}");
             assert!(sockopt::socket_oobinline(&accepted).unwrap());
         }
     }

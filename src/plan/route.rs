@@ -30,7 +30,7 @@ pub struct Route {
 }
 
 /// How specific a route is among those that take the same host: the greater answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Specificity {
     path: PathRank,
     conditions: usize,
@@ -38,7 +38,7 @@ pub struct Specificity {
 }
 
 /// The kinds of paths, the most specific last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum PathRank {
     Any,
     Regex,

@@ -1,7 +1,9 @@
 //! The access logs of a process: opened before anything serves, shared out to the cores, ended
 //! after the last of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+
+use rustix::fs::{Access, access};
 
 use super::StartError;
 use crate::observe::writer::{Outlet, Writer};
@@ -58,4 +60,31 @@ impl AccessLogs {
     pub(super) fn end(&mut self) -> bool {
         self.writer.take().is_none_or(|writer| writer.stop(END_MAX))
     }
+}
+
+/// What the plan names and cannot be opened, in one sentence each; nothing is made.
+pub(super) fn check(plan: &Plan) -> Vec<String> {
+    let logs = plan.listeners.iter().filter_map(|listener| listener.access_log.as_ref());
+    let mut paths: Vec<&Path> = logs.filter_map(|log| log.path.as_deref()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let refusal = |path: &Path| {
+        let error = could_be_written(path).err()?;
+        Some(format!("cannot open the access log {}: {error}", path.display()))
+    };
+    paths.into_iter().filter_map(refusal).collect()
+}
+
+fn could_be_written(path: &Path) -> io::Result<()> {
+    let is_there = match fs::metadata(path) {
+        Ok(about) if about.is_dir() => return Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if is_there {
+        return Ok(access(path, Access::WRITE_OK)?);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok(access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
 }

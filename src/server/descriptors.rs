@@ -22,6 +22,15 @@ pub(super) fn fit(limits: &mut Limits, cores: usize) -> Result<Option<String>, S
     judge(limits, raise(), cores)
 }
 
+/// Whether the limit will fit, where it is raised as far as it goes.
+///
+/// # Errors
+/// As `fit`.
+pub(super) fn check(limits: &Limits, cores: usize) -> Result<(), String> {
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    judge(&mut limits.clone(), hard, cores).map(|_| ())
+}
+
 /// Raises the soft limit as far as it goes, and says how far that is.
 fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

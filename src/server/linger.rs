@@ -173,14 +173,14 @@ mod tests {
         clock,
         io::{sleep, task},
     };
-    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::shared::counters::Slab;
     use crate::testkit::{eventually, on_both_drivers, pair};
     use crate::worker::{Common, Own};
 
     fn worker() -> Rc<Worker> {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let common = Common::of_text(text, vec![mailbox().unwrap().0]);
+        let common = Common::of_text(text, 1);
         let own = Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() };
         let worker = Worker::new(common, own);
         let sweeping = Rc::clone(&worker);

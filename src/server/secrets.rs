@@ -27,9 +27,9 @@ const FILE: &str = "sticky.key";
 /// More than two lines anybody writes.
 const FILE_BYTES_MAX: u64 = 16 << 10;
 
-/// What everybody on the machine may do with a file: read or write it. A group is somebody's choice,
-/// and orchestrators mount secrets so that everybody in a container may read them: it is told, not
-/// refused.
+/// What everybody on the machine may do with a file: read or write it. A group is somebody's
+/// choice, and orchestrators mount secrets so that everybody in a container may read them: it is
+/// told, not refused.
 const OTHERS: u32 = 0o006;
 
 /// How many bytes of chance a secret is made of: 256 bits, and a length that needs no padding.
@@ -74,11 +74,12 @@ pub(super) fn pins(
     Ok((all, notes))
 }
 
-/// Whether the files that pools name can be used; makes none. What the operator should know of them.
+/// Whether the files that pools name can be used; makes none. What the operator should know of
+/// them.
 ///
 /// # Errors
 /// As `pins`.
-pub(crate) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
+pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
     let mut plan = plan.clone();
     plan.pools.retain(|pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some()));
     pins(&plan, &[]).map(|(_, notes)| notes)
@@ -158,8 +159,8 @@ fn made() -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// The secrets of a file and what to know of it, or what is wrong with it. Never waits: a FIFO is no
-/// file.
+/// The secrets of a file and what to know of it, or what is wrong with it. Never waits: a FIFO is
+/// no file.
 fn read(path: &Path) -> Result<(Secrets, Option<String>), String> {
     let unread = |error: io::Error| format!("cannot be read: {}", said(&error));
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();

@@ -33,13 +33,13 @@ mod tests {
 
     use super::super::{Common, Own, Worker};
     use super::*;
-    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::shared::counters::Slab;
 
     #[test]
     fn what_a_panic_ends_is_counted_down() {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let common = Common::of_text(text, vec![mailbox().unwrap().0]);
+        let common = Common::of_text(text, 1);
         let own = Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() };
         let worker = Worker::new(common, own);
         let counted = || worker.counters.read(Counter::InFlight);

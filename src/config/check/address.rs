@@ -19,7 +19,17 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
             .help("`unix:` arrives with TLS, HTTP/2 and TCP; write an IP address and a port"));
     }
     if text.is_empty() {
-        return Err(refusal("nothing").help("write for example \"0.0.0.0:8080\""));
+        return Err(refusal("nothing").help(
+            "write for example \"0.0.0.0:8080\"; where this is a variable, it is set to nothing",
+        ));
+    }
+    if let Some(parts) = several(text) {
+        return Err(refusal("several addresses in one string").help(list_of("bind", &parts)));
+    }
+    if let Some(zone) = zone(text) {
+        return Err(refusal("a zone id cannot be listened on").help(format!(
+            "leave `{zone}` out and name an address of another scope, or \"[::]:…\""
+        )));
     }
     if text.parse::<IpAddr>().is_ok() {
         return Err(refusal("no port").help(with_port(text)));
@@ -53,6 +63,19 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
     }
     if text.parse::<IpAddr>().is_ok() {
         return Err(refusal("no port").help(with_port(text)));
+    }
+    if text.is_empty() {
+        return Err(refusal("nothing").help(
+            "write for example \"10.0.0.1:3000\"; where this is a variable, it is set to nothing",
+        ));
+    }
+    if let Some(parts) = several(text) {
+        return Err(refusal("several addresses in one string").help(list_of("backends", &parts)));
+    }
+    if let Some(zone) = zone(text) {
+        return Err(refusal("a zone id means something on one machine only").help(format!(
+            "leave `{zone}` out and name an address of another scope (fd00::/8, 2000::/3)"
+        )));
     }
     if text.trim() != text || text.contains('\n') {
         return Err(refusal("an address and nothing else")
@@ -103,6 +126,66 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
         return Err(refusal("expected an IP address or a host name, and a port"));
     }
     Ok(Address::Name { host: host.to_owned(), port: number })
+}
+
+/// The addresses of a string that has several, as a variable may: parted by commas, semicolons or
+/// white space.
+fn several(text: &str) -> Option<Vec<&str>> {
+    let parts = text.split(|c: char| c.is_whitespace() || ",;".contains(c));
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    let is_one = |part: &&str| {
+        part.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port_number(port).is_ok())
+    };
+    (parts.len() > 1 && parts.iter().all(is_one)).then_some(parts)
+}
+
+/// How to write them. Nothing parts a string behind our back: each variable is one string.
+fn list_of(key: &str, parts: &[&str]) -> String {
+    let shown: Vec<String> = parts.iter().take(3).map(|part| format!("\"{part}\"")).collect();
+    let more = if parts.len() > 3 { ", …" } else { "" };
+    format!(
+        "write a list: {key} = [{}{more}]; a variable in a string is one address, so use one for \
+         each: [\"${{ONE}}\", \"${{TWO}}\"]",
+        shown.join(", ")
+    )
+}
+
+/// The zone id in an IPv6 address (RFC 4007 §11): `%eth0`.
+fn zone(text: &str) -> Option<&str> {
+    let inner = text.trim_start_matches('[');
+    let (address, rest) = inner.split_once('%')?;
+    address.parse::<std::net::Ipv6Addr>().ok()?;
+    let end = rest.find(']').unwrap_or(rest.len());
+    let start = text.len() - rest.len() - 1;
+    text.get(start..start + 1 + end)
+}
+
+/// Why an address may be written but is no backend, if it is none: a warning.
+pub(crate) fn doubtful(address: &SocketAddr) -> Option<(&'static str, String)> {
+    let port = address.port();
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Some((
+            "any address of this machine",
+            format!("write \"127.0.0.1:{port}\" for this machine"),
+        )),
+        IpAddr::V6(ip) if ip.is_unspecified() => Some((
+            "any address of this machine",
+            format!("write \"[::1]:{port}\" for this machine"),
+        )),
+        IpAddr::V4(ip) if ip.is_broadcast() => {
+            Some(("the broadcast address", "no TCP connection can be made to it".to_owned()))
+        }
+        ip if ip.is_multicast() => {
+            Some(("an address of a group", "no TCP connection can be made to it".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// A host name by which it is compared: letters in one case, without the dot of the root.
+pub(crate) fn comparable(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 /// How to add the port to an IP address. `::1:8080` is an address as it stands, and who wrote it
@@ -168,8 +251,38 @@ mod tests {
             ("localhost:80", "expected an IP address, not a name"),
             ("300.0.0.1:80", "expected an IP address and a port"),
             ("unix:/run/x.sock", "unix sockets are not built yet"),
+            ("0.0.0.0:80,[::]:80", "several addresses in one string"),
+            ("[fe80::1%eth0]:80", "a zone id cannot be listened on"),
         ] {
             assert_eq!(bind(text).unwrap_err().label, label, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_how_several_are_written_and_which_zone_to_leave_out() {
+        let help = backend("10.0.0.1:80,10.0.0.2:80").unwrap_err().help.unwrap();
+        assert!(help.starts_with("write a list: backends = [\"10.0.0.1:80\", \"10.0.0.2:80\"];"));
+        for (text, expected) in
+            [("[fe80::1%eth0]:80", Some("%eth0")), ("fe80::1%2", Some("%2")), ("a%2:80", None)]
+        {
+            assert_eq!(zone(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn doubts_addresses_that_are_no_backends() {
+        for (text, expected) in [
+            ("0.0.0.0:80", "any address of this machine"),
+            ("[::]:80", "any address of this machine"),
+            ("255.255.255.255:80", "the broadcast address"),
+            ("224.0.0.1:80", "an address of a group"),
+            ("[ff02::1]:80", "an address of a group"),
+            ("10.0.0.255:80", ""),
+            ("127.0.0.1:80", ""),
+            ("[::1]:80", ""),
+        ] {
+            let doubt = doubtful(&text.parse().unwrap()).map_or("", |(label, _)| label);
+            assert_eq!(doubt, expected, "{text}");
         }
     }
 
@@ -214,10 +327,15 @@ mod tests {
             ("300.0.0.1:80", "expected an IP address or a host name, and a port"),
             ("a b:80", "an address and nothing else"),
             (" a:80", "an address and nothing else"),
-            ("a:80\nb:80", "an address and nothing else"),
+            ("a:80\nb:80", "several addresses in one string"),
+            ("10.0.0.1:80,10.0.0.2:80", "several addresses in one string"),
+            ("10.0.0.1:80 a:80 b:81", "several addresses in one string"),
+            ("[::1]:80; [::2]:80", "several addresses in one string"),
+            ("[fe80::1%eth0]:80", "a zone id means something on one machine only"),
+            ("fe80::1%2", "a zone id means something on one machine only"),
             ("unix:/run/app.sock", "backends are reached over TCP"),
             ("a&b:80", "expected an IP address or a host name, and a port"),
-            ("", "no port"),
+            ("", "nothing"),
         ] {
             assert_eq!(backend(text).unwrap_err().label, label, "{text}");
         }

@@ -22,7 +22,7 @@ mod ties;
 mod useless;
 mod whole;
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, time::Duration};
 
 use super::{
     expand::Lookup,
@@ -31,7 +31,7 @@ use super::{
     problem::Problem,
     source::{Place, Sources},
     units::{self, Refusal},
-    written::{Scalar, Written},
+    written::{Scalar, Tables, Written},
 };
 use crate::plan::{Plan, PoolId, Share};
 
@@ -40,8 +40,8 @@ pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
 pub(crate) use self::listener::ACCESS_LOG_FORMATS;
 pub(crate) use self::retry::RETRY_ON;
-pub(crate) use self::sticky::SAME_SITE;
 pub(crate) use self::statuses::words as status_words;
+pub(crate) use self::sticky::SAME_SITE;
 pub(crate) use self::whole::SMALLEST;
 
 /// What the file means, if nothing was added to `problems`; `lost` are the names of tables that
@@ -56,7 +56,8 @@ pub(super) fn plan(
     let mut check = Check { sources, lookup, problems, loose_ends: !lost.is_empty() };
     let (global, limits) = check.global(file.global.as_ref());
     let pools = check.pools(&file.pool);
-    let names = Names { pools: &file.pool, listeners: &file.listener, lost };
+    let (pools_by_name, listeners) = (Positions::of(&file.pool), Positions::of(&file.listener));
+    let names = Names { pools: pools_by_name, listeners, lost };
     let listeners = check.listeners(&file.listener, &names);
     let routes = check.routes(&file.route, &names);
     let plan = Plan { global, limits, listeners, routes, pools };
@@ -75,10 +76,32 @@ struct Check<'a> {
 
 /// What a name in one section may point to in another.
 struct Names<'a> {
-    pools: &'a super::written::Tables<super::file::Pool>,
-    listeners: &'a super::written::Tables<super::file::Listener>,
+    pools: Positions<'a>,
+    listeners: Positions<'a>,
     /// Those of sections that could not be read.
     lost: &'a [String],
+}
+
+/// Where each name stands in the order of its tables: there may be tens of thousands.
+struct Positions<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Positions<'a> {
+    fn of<T>(tables: &'a Tables<T>) -> Positions<'a> {
+        let keys = tables.0.iter().filter_map(|(key, _)| key.value.as_deref());
+        Positions(keys.enumerate().map(|(place, name)| (name, place)).collect())
+    }
+
+    /// The id of a name.
+    fn id<I>(&self, name: &str, id: impl Fn(u16) -> I) -> Option<I> {
+        u16::try_from(*self.0.get(name)?).ok().map(id)
+    }
+
+    /// All names, in a fixed order.
+    fn sorted(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = self.0.keys().copied().collect();
+        names.sort_by_key(|name| self.0.get(name));
+        names
+    }
 }
 
 impl Names<'_> {
@@ -195,7 +218,7 @@ impl Check<'_> {
         }
     }
 
-    /// The meaning of one of a few words.
+    /// The meaning of one of a few words, in large or small letters.
     fn choose<T: Clone>(
         &mut self,
         what: &str,
@@ -203,7 +226,9 @@ impl Check<'_> {
         word: &str,
         words: &[(&str, T)],
     ) -> Option<T> {
-        if let Some((_, meaning)) = words.iter().find(|(name, _)| *name == word) {
+        // As people write them in variables of the environment: `INFO`.
+        let is_it = |(name, _): &&(&str, T)| name.eq_ignore_ascii_case(word);
+        if let Some((_, meaning)) = words.iter().find(is_it) {
             return Some(meaning.clone());
         }
         let known: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -222,15 +247,14 @@ impl Check<'_> {
             self.loose_ends = true;
             return None;
         };
-        let known = || names.pools.0.iter().filter_map(|(key, _)| key.value.as_deref());
-        if let Some(index) = known().position(|pool| pool == name) {
-            return u16::try_from(index).ok().map(PoolId);
+        if let Some(id) = names.pools.id(name, PoolId) {
+            return Some(id);
         }
         self.loose_ends = true;
         if names.may_have(name) {
             return None;
         }
-        let help = foreign::nearest(name, known())
+        let help = foreign::nearest(name, names.pools.sorted())
             .map(|near| format!("did you mean `{near}`?"))
             .or_else(|| Some(format!("add a [pool.{name}] with its `backends`")));
         self.note(

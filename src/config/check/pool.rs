@@ -3,7 +3,9 @@
 //! Sections of a pool that are worlds of their own (`health`, `balance`, `retry`, `sticky` …) have
 //! their files; keys that say nothing beside others are `useless`.
 
-use super::{Check, backend_address, both, section};
+use std::collections::HashMap;
+
+use super::{Check, address, backend_address, both, section};
 use crate::base::backend_set::BACKENDS_MAX;
 use crate::config::{
     file,
@@ -11,7 +13,7 @@ use crate::config::{
     source::Place,
     written::{List, Tables, Written},
 };
-use crate::plan::{Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue, Share};
+use crate::plan::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue, Share};
 
 /// Most requests that may wait in front of one pool: each holds its connection and its buffers.
 const QUEUE_MAX: i64 = 1_000_000;
@@ -148,6 +150,7 @@ impl Check<'_> {
     fn backends(&mut self, pool: &str, written: &List<file::Backend>) -> Vec<Backend> {
         let mut backends: Vec<Backend> = Vec::new();
         let mut places: Vec<(Place, Place)> = Vec::new();
+        let mut hosts = HashMap::new();
         for item in &written.0 {
             let Some(table) = &item.value else { continue };
             let Some(key) = &table.address else {
@@ -162,6 +165,7 @@ impl Check<'_> {
                 continue;
             };
             let Some(backend) = self.backend(key, table) else { continue };
+            self.doubtful_backend(key.place, &backend, &mut hosts);
             let name = table.name.as_ref().map_or(key.place, |name| name.place);
             for (before, (address_before, name_before)) in backends.iter().zip(&places) {
                 if before.address == backend.address {
@@ -186,6 +190,36 @@ impl Check<'_> {
             places.push((key.place, name));
         }
         backends
+    }
+
+    /// Warns of an address that is no backend's, and of a name that is that of another, written
+    /// otherwise. `hosts` are the names so far, as they are compared.
+    fn doubtful_backend(
+        &mut self,
+        place: Place,
+        backend: &Backend,
+        hosts: &mut HashMap<(String, u16), (Place, String)>,
+    ) {
+        match &backend.address {
+            Address::Socket(address) => {
+                let Some((label, help)) = address::doubtful(address) else { return };
+                let title = format!("`{address}` is hardly the address of a backend");
+                self.note(Problem::warning(title).at(place, label).help(help));
+            }
+            Address::Name { host, port } => {
+                let key = (address::comparable(host), *port);
+                let (first, written) = hosts.entry(key).or_insert((place, host.clone()));
+                if written != host {
+                    let title = format!("`{host}` and `{written}` are one name");
+                    self.note(
+                        Problem::warning(title)
+                            .at(place, "letters in another case and a dot at the end mean nothing")
+                            .at(*first, "first here")
+                            .help("for a larger share write { address = …, weight = 2 }"),
+                    );
+                }
+            }
+        }
     }
 
     fn backend(&mut self, key: &Written<String>, table: &file::Backend) -> Option<Backend> {

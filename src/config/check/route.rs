@@ -3,6 +3,8 @@
 //! Each text alone is read in `route_text`; which of several routes is first is the business of
 //! `policy`, and only that two of them tie is said here (`ties`).
 
+use std::collections::HashMap;
+
 use super::{
     Check, Names, both,
     route_text::{self, Complaint},
@@ -21,6 +23,7 @@ impl Check<'_> {
         let mut routes = Vec::new();
         let mut places = Vec::new();
         let mut ties = Ties::default();
+        let mut first_of = HashMap::new();
         for item in &written.0 {
             let Some(route) = &item.value else {
                 self.loose_ends = true;
@@ -28,7 +31,7 @@ impl Check<'_> {
             };
             let errors = self.problems.len();
             self.loose_ends |= item.holes;
-            let (place, name) = self.route_name(item, route, &routes, &places);
+            let (place, name) = self.route_name(item, route, &mut first_of);
             let read = self.route(name, route, names);
             if route.pool.is_none() && !item.holes {
                 self.note(
@@ -50,8 +53,7 @@ impl Check<'_> {
         &mut self,
         item: &Written<file::Route>,
         route: &file::Route,
-        before: &[Route],
-        places: &[Place],
+        first_of: &mut HashMap<String, Place>,
     ) -> (Place, String) {
         let header = item.place;
         let Some(key) = &route.name else {
@@ -69,13 +71,13 @@ impl Check<'_> {
         if key.value.is_some() {
             self.name("route", key.place, &name);
         }
-        if let Some(first) = before.iter().position(|other| !name.is_empty() && other.name == name)
-        {
-            self.note(
+        match first_of.get(&name) {
+            Some(first) if !name.is_empty() => self.note(
                 Problem::error(format!("two routes are called \"{name}\""))
                     .at(key.place, "the same name again")
-                    .at(places.get(first).copied().unwrap_or_default(), "first here"),
-            );
+                    .at(*first, "first here"),
+            ),
+            _ => _ = first_of.insert(name.clone(), key.place),
         }
         (key.place, name)
     }
@@ -120,14 +122,14 @@ impl Check<'_> {
         names: &Names,
     ) -> Option<ListenerId> {
         let (place, name) = both(key)?;
-        let known = || names.listeners.0.iter().filter_map(|(key, _)| key.value.as_deref());
-        if let Some(index) = known().position(|listener| listener == name) {
-            return u16::try_from(index).ok().map(ListenerId);
+        if let Some(id) = names.listeners.id(name, ListenerId) {
+            return Some(id);
         }
         if names.may_have(name) {
             return None;
         }
-        let near = foreign::nearest(name, known()).map(|near| format!("did you mean `{near}`?"));
+        let near = foreign::nearest(name, names.listeners.sorted())
+            .map(|near| format!("did you mean `{near}`?"));
         self.note(
             Problem::error(format!("{who} is for listener \"{name}\", which is not defined"))
                 .at(place, "no listener has this name")

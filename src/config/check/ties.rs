@@ -4,13 +4,18 @@ use std::collections::HashMap;
 
 use super::Check;
 use crate::config::{problem::Problem, source::Place};
-use crate::plan::{HostPattern, PathPattern, Route};
+use crate::plan::{HostPattern, PathPattern, Route, Specificity};
 
-/// Routes that may tie: only those that have their path and a host, as text, in common.
+/// Routes that may tie: only those that have their path and a host, as text, in common, and are as
+/// special as each other.
 #[derive(Default)]
 pub(super) struct Ties {
-    seen: HashMap<(u8, Vec<u8>, Option<HostPattern>), Vec<usize>>,
+    seen: HashMap<Key, Vec<usize>>,
 }
+
+/// What two routes have in common that tie: kind and text of the path, a host, how special they
+/// are.
+type Key = (u8, Vec<u8>, Option<HostPattern>, Specificity);
 
 impl Ties {
     /// The routes before that share path and host with this one, each once.
@@ -27,7 +32,8 @@ impl Ties {
         };
         let mut before = Vec::new();
         for host in hosts {
-            let routes = self.seen.entry((kind, text.clone(), host)).or_default();
+            let special = route.specificity();
+            let routes = self.seen.entry((kind, text.clone(), host, special)).or_default();
             before.extend_from_slice(routes);
             routes.push(index);
         }

@@ -1,7 +1,10 @@
 //! What concerns the whole configuration: something to listen on, addresses used once, pools that
 //! somebody uses, listeners that lead somewhere, counts that fit.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
 use super::{Check, both};
 use crate::config::{file::File, problem::Problem, source::Place};
@@ -33,16 +36,17 @@ impl Check<'_> {
 
     /// Two listeners on one address would each get a part of its connections.
     fn addresses(&mut self, file: &File) {
-        let mut seen: Vec<(SocketAddr, Place, &str)> = Vec::new();
+        let mut seen: HashMap<SocketAddr, (Place, &str)> = HashMap::new();
         for (key, listener) in &file.listener.0 {
             let (Some(name), Some(listener)) = (key.value.as_deref(), &listener.value) else {
                 continue;
             };
             for (place, text) in listener.bind.0.iter().filter_map(|item| both(Some(item))) {
                 let Ok(address) = text.parse::<SocketAddr>() else { continue };
-                let taken =
-                    seen.iter().find(|(other, ..)| *other == address && address.port() != 0);
-                if let Some((_, first, owner)) = taken {
+                if address.port() == 0 {
+                    continue;
+                }
+                if let Some((first, owner)) = seen.get(&address) {
                     let title = if *owner == name {
                         format!("listener \"{name}\" listens on {address} twice")
                     } else {
@@ -54,13 +58,13 @@ impl Check<'_> {
                             .at(*first, "first here"),
                     );
                 }
-                seen.push((address, place, name));
+                seen.entry(address).or_insert((place, name));
             }
         }
     }
 
     fn unused_pools(&mut self, file: &File, plan: &Plan) {
-        let mut named: Vec<&str> = file
+        let mut named: HashSet<&str> = file
             .listener
             .0
             .iter()
@@ -73,7 +77,7 @@ impl Check<'_> {
                 .filter_map(|route| route.value.as_ref()?.pool.as_ref()?.value.as_deref()),
         );
         for (key, pool) in file.pool.0.iter().zip(&plan.pools).map(|((key, _), pool)| (key, pool)) {
-            if !named.contains(&pool.name.as_str()) {
+            if !named.contains(pool.name.as_str()) {
                 self.note(
                     Problem::warning(format!("pool \"{}\" is used by nobody", pool.name))
                         .at(key.place, "no listener and no route names it"),

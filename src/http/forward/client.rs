@@ -36,8 +36,8 @@ pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]
     client
 }
 
-/// Whether the client's scheme is https: as a trusted peer says, else as it came to us. Asked before
-/// the request is rewritten.
+/// Whether the client's scheme is https: as a trusted peer says, else as it came to us. Asked
+/// before the request is rewritten.
 pub(crate) fn is_secure(head: &RequestHead, from: &ForwardedFor<'_>) -> bool {
     let told = if from.trusted { told_scheme(&head.headers) } else { None };
     let scheme = told.unwrap_or(from.scheme);

@@ -1,0 +1,117 @@
+//! What `run` would refuse on this machine, found before it is tried: `ringway check`.
+//!
+//! The configuration is good by then; this is about what it names outside of itself: cores,
+//! descriptors, addresses, files. Nothing is made, changed or listened on. Whether an address is in
+//! use is not asked: the process that is to be replaced may have it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{access_logs, cores, descriptors, refusal::cannot_listen, secrets};
+use crate::net::listener;
+use crate::plan::Plan;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What keeps the process from starting, in one sentence each.
+    pub(crate) refusals: Vec<String>,
+    /// The same of what another machine may have: cores, descriptors, addresses, folders.
+    pub(crate) missing_here: Vec<String>,
+    /// What somebody should look at.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Looks for all of it at once.
+pub(crate) fn check(plan: &Plan) -> Found {
+    let mut found = Found::default();
+    let count = match cores::choose(&plan.global.cores) {
+        Ok(chosen) => chosen.cores.len(),
+        Err(why) => {
+            found.missing_here.push(why);
+            1
+        }
+    };
+    found.missing_here.extend(descriptors::check(&plan.limits, count).err());
+    found.missing_here.extend(foreign_addresses(plan));
+    found.missing_here.extend(access_logs::check(plan));
+    match secrets::check(plan) {
+        Ok(warnings) => found.warnings.extend(warnings),
+        Err(why) => found.refusals.push(why.to_string()),
+    }
+    found
+}
+
+/// Addresses that this machine does not have.
+fn foreign_addresses(plan: &Plan) -> Vec<String> {
+    let all = plan.listeners.iter().flat_map(|listener| listener.bind.iter());
+    let refusal = |address: &SocketAddr| {
+        // Any port will do: a bind changes nothing before somebody listens.
+        let refused =
+            listener::bind(SocketAddr::new(address.ip(), 0), true, Duration::ZERO).err()?;
+        Some(cannot_listen(*address, &refused, None))
+    };
+    all.filter_map(refusal).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn all_that_is_wrong_outside_is_found_at_once() {
+        let folder = std::env::temp_dir();
+        let text = format!(
+            r#"
+            [global]
+            cores = "8000-8000"
+            [global.limits]
+            connections = 9000000
+            [listener.a]
+            bind = ["192.0.2.1:80", "127.0.0.1:80", "[2001:db8::1]:80", "0.0.0.0:81"]
+            pool = "app"
+            access-log = {{ path = "{}/ringway-no-such-folder/access.log" }}
+            [listener.b]
+            bind = "127.0.0.1:82"
+            pool = "app"
+            access-log = {{ path = "{}" }}
+            [pool.app]
+            backends = ["127.0.0.1:9"]
+            "#,
+            folder.display(),
+            folder.display()
+        );
+        let plan =
+            config::parse("check.toml", &text).unwrap_or_else(|wrong| panic!("{wrong}")).plan;
+        let Found { refusals, missing_here, warnings } = check(&plan);
+        let parts = [
+            "core 8000 is none",
+            "9000000 connections do not fit",
+            "cannot listen on 192.0.2.1:80: this machine does not have",
+            "cannot listen on [2001:db8::1]:80: ",
+            "Is a directory",
+            "ringway-no-such-folder/access.log: No such file or directory",
+        ];
+        assert_eq!(missing_here.len(), parts.len(), "{missing_here:#?}");
+        for (refusal, part) in missing_here.iter().zip(parts) {
+            assert!(refusal.contains(part), "{part}: {refusal}");
+        }
+        assert!(refusals.is_empty() && warnings.is_empty(), "{refusals:?} {warnings:?}");
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_is_wrong_and_nothing_is_made() {
+        let log = std::env::temp_dir().join(format!("ringway-check-{}.log", std::process::id()));
+        let text = format!(
+            "[listener.a]\nbind = [\"127.0.0.1:80\", \"[::]:80\"]\npool = \"app\"\n\
+             access-log = {{ path = \"{}\" }}\n[pool.app]\nbackends = [\"127.0.0.1:9\"]\n",
+            log.display()
+        );
+        let plan =
+            config::parse("check.toml", &text).unwrap_or_else(|wrong| panic!("{wrong}")).plan;
+        let found = check(&plan);
+        let all = [found.refusals, found.missing_here, found.warnings].concat();
+        assert!(all.is_empty(), "{all:?}");
+        assert!(!log.exists());
+    }
+}
