@@ -234,14 +234,14 @@ mod tests {
 
     use super::*;
     use crate::net::clock::precise;
-    use crate::shared::{counters::Slab, inbox::mailbox};
+    use crate::shared::counters::Slab;
     use crate::testkit::on_both_drivers;
     use crate::worker::{Common, Own};
 
     fn worker() -> Rc<Worker> {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let common = Common::of_text(text, vec![mailbox().unwrap().0]);
+        let common = Common::of_text(text, 1);
         let own = Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() };
         Worker::new(common, own)
     }

@@ -41,8 +41,8 @@ fn in_use(holder: Option<Holder>) -> String {
     }
 }
 
-/// Who listens on an address. Processes of our own name are looked at first: it is most often one of
-/// those, and a machine may have many others with many files.
+/// Who listens on an address. Processes of our own name are looked at first: it is most often one
+/// of those, and a machine may have many others with many files.
 pub(super) fn holder(address: SocketAddr) -> Option<Holder> {
     let sockets: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()

@@ -7,7 +7,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     thread::{Builder, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use core_affinity::CoreId;
@@ -24,6 +24,10 @@ use crate::worker::{Common, Own};
 
 /// A turn of a busy core fits.
 const ROOM: Room = Room { entries: 4096, completions: 16_384 };
+
+/// How long a thread may take until it serves: it does within milliseconds, and on a machine that
+/// is busy with other things within seconds. One that hangs refuses the start.
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a worker says when it is ready to serve, or cannot.
 pub(super) type Ready = Result<(DriverInUse, Option<String>), String>;

@@ -20,7 +20,7 @@ use super::{
     reporter::Reporter,
     run::Sockets,
     secrets,
-    spawn::{self, Job, Ready},
+    spawn::{self, Job, READY_WITHIN, Ready},
     watch::Watch,
 };
 use crate::health;
@@ -194,7 +194,9 @@ fn spawn_all(
     }
     drop(ready);
     for _ in 0..common.cores {
-        let said = readiness.recv().map_err(|_| StartError("a core ended at its start".into()))?;
+        let said = readiness.recv_timeout(READY_WITHIN);
+        let said =
+            said.map_err(|_| StartError("a core hangs at its start, or has ended".into()))?;
         let (driver, why) = said.map_err(StartError)?;
         handle.driver = driver;
         handle.notes.extend(why);

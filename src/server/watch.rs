@@ -37,10 +37,10 @@ impl Watch {
         let refused = |why: String| StartError(format!("cannot start the health thread: {why}"));
         let thread = spawn::watched("ringway-health".into(), "the health thread".into(), work)
             .map_err(|error| refused(error.to_string()))?;
-        match readiness.recv() {
+        match readiness.recv_timeout(spawn::READY_WITHIN) {
             Ok(Ok(())) => Ok(Watch { member: Some(Member::new(outbox, thread)) }),
             Ok(Err(why)) => Err(refused(why)),
-            Err(_) => Err(refused("it ended at its start".into())),
+            Err(_) => Err(refused("it hangs at its start, or has ended".into())),
         }
     }
 

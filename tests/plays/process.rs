@@ -249,8 +249,19 @@ fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
         return;
     }
     let mut process = Process::start(driver, answers("ok"));
-    let core = || process.thread("ringway-0");
-    let core = eventually("the core is there", core, Option::is_some).unwrap();
+    let stderr = BufReader::new(process.child.stderr.take().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        stderr.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
+    let mut said = String::new();
+    let until = |said: &mut String, words: &str| {
+        while !said.contains(words) {
+            *said += &told.recv_timeout(Duration::from_secs(40)).expect(words);
+        }
+    };
+    until(&mut said, "listener \"web\" on ");
+    let core = process.thread("ringway-0").expect("no core");
     let mut strace = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", "trace=all", "-e"])
         .args(["inject=all:delay_enter=120000000", "-p", &core.to_string()])
@@ -261,15 +272,7 @@ fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
     eventually("it is traced", traced, |traced| *traced);
     let watch = Watch::start();
     process.signal(Signal::TERM);
-    let stderr = BufReader::new(process.child.stderr.take().unwrap());
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        stderr.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
-    });
-    let mut said = String::new();
-    while !said.contains("stopped: ") {
-        said += &told.recv_timeout(Duration::from_secs(40)).expect("it ends");
-    }
+    until(&mut said, "stopped: ");
     // The kernel keeps what is left of a process until its tracer has gone.
     strace.kill().unwrap();
     strace.wait().unwrap();
