@@ -22,7 +22,12 @@ use crate::http::{
     parse::HeadLimits,
     upgrade, write,
 };
-use crate::net::{buffer::Buffer, clock, deadlines::Ended};
+use crate::net::{
+    buffer::Buffer,
+    clock,
+    deadlines::{Ended, Unmet},
+    io::is_want,
+};
 use crate::observe::events::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
@@ -59,7 +64,11 @@ pub(super) async fn once(
     let mut backend = connection(worker, client, exchange, id).await?;
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
-    let upload = send(worker, client, exchange, &backend, id).await?;
+    let (upload, refused) = match send(worker, client, exchange, &backend, id).await? {
+        Sent::All => (None, false),
+        Sent::Begun(upload) => (Some(upload), false),
+        Sent::Refused => (None, true),
+    };
     exchange.asked_at = worker.clock.now();
     if timed {
         exchange.timed_from = clock::precise();
@@ -68,7 +77,8 @@ pub(super) async fn once(
     let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, buffer, begun, .. } = waiting;
-    exchange.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
+    let without = if refused { Body::Untaken } else { Body::Whole };
+    exchange.body = upload.as_ref().map_or(without, Upload::with_backend);
     if timed {
         let until = if begun.at > 0 { begun.at } else { clock::precise() };
         let times = &mut exchange.scratch.record.times;
@@ -88,7 +98,8 @@ pub(super) async fn once(
         }
         return Err(fault);
     };
-    fetched(worker.head_limits, exchange, Fetching { id, backend, buffer, upload, in_flight })
+    let fetching = Fetching { id, backend, buffer, upload, refused, in_flight };
+    fetched(worker.head_limits, exchange, fetching)
 }
 
 /// A warm connection, or a new one.
@@ -147,6 +158,16 @@ async fn connection(
     }
 }
 
+/// What became of a request that was to be sent.
+enum Sent {
+    /// All of it was.
+    All,
+    /// The head was; the body is on its way.
+    Begun(Upload),
+    /// Not even the head was taken whole; of the body nothing was touched.
+    Refused,
+}
+
 /// Sends the head, with all of a body that can be sent again or with the first of one that
 /// cannot; the rest of that is an upload.
 async fn send(
@@ -155,7 +176,7 @@ async fn send(
     exchange: &mut Exchange,
     backend: &Backend,
     id: BackendId,
-) -> Result<Option<Upload>, Fault> {
+) -> Result<Sent, Fault> {
     compose(client, exchange, id);
     let write = exchange.pool_plan().timeouts.write;
     let deadline = exchange.deadline;
@@ -175,22 +196,32 @@ async fn send(
         }
         Some(body) => Box::pin(backend.stream.send_parts(out, body, false, by)).await,
         None => {
-            let begun = client.reader.as_ref().is_some_and(|reader| !reader.buffer.is_empty());
-            Box::pin(backend.stream.send_all(out, begun, by)).await
+            // With the first of the body, where that is sent at once: of chunks it may be too few
+            // bytes to make one.
+            let more = client
+                .reader
+                .as_ref()
+                .is_some_and(|reader| !reader.buffer.is_empty() && reader.body.left().is_some());
+            Box::pin(backend.stream.send_all(out, more, by)).await
         }
     };
     if exchange.scratch.record.logged {
         exchange.scratch.record.times.waited += backend.stream.take_stalled();
     }
-    // A backend that does not take the request may have answered it all the same: only being
-    // late is final here.
-    if sent.is_err() && backend.stream.write_ended() == Some(Ended::Overdue) {
-        return Err(late(worker, exchange, Cause::ResponseTimeout.into()));
+    match sent {
+        Ok(()) => {}
+        Err(Unmet::Ended(Ended::Overdue)) => {
+            return Err(late(worker, exchange, Cause::ResponseTimeout.into()));
+        }
+        Err(Unmet::Broken(error)) if is_want(&error) => return Err(Cause::Overloaded.into()),
+        // A backend that does not take the request may have answered it all the same. Behind a
+        // head that was cut its body would be read as a request.
+        Err(Unmet::Ended(_) | Unmet::NotNow | Unmet::Broken(_)) => return Ok(Sent::Refused),
     }
     if held.is_some() {
-        return Ok(None);
+        return Ok(Sent::All);
     }
-    let Some(reader) = client.reader.take() else { return Ok(None) };
+    let Some(reader) = client.reader.take() else { return Ok(Sent::All) };
     exchange.body_gone = true;
     let keeping = Keeping::of(exchange);
     let outgoing = framing_of(exchange);
@@ -203,7 +234,7 @@ async fn send(
         pool: exchange.pool,
         deadline: exchange.deadline,
     };
-    Ok(Some(Upload::begin(way, reader, outgoing, keeping)))
+    Ok(Sent::Begun(Upload::begin(way, reader, outgoing, keeping)))
 }
 
 /// How the request's body is framed for backends.
@@ -345,6 +376,7 @@ struct Fetching {
     backend: Backend,
     buffer: Buffer,
     upload: Option<Upload>,
+    refused: bool,
     in_flight: InFlight,
 }
 
@@ -355,7 +387,7 @@ fn fetched(
     exchange: &mut Exchange,
     fetching: Fetching,
 ) -> Result<Answer, Fault> {
-    let Fetching { id, mut backend, buffer, upload, in_flight } = fetching;
+    let Fetching { id, mut backend, buffer, upload, refused, in_flight } = fetching;
     let scratch = &mut *exchange.scratch;
     let head = &mut scratch.response;
     let switched = head.status == 101;
@@ -374,6 +406,7 @@ fn fetched(
         body,
         length,
         upload,
+        refused,
         began_well_at,
         pause,
         in_flight,

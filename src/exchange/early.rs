@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Exchange, reply::skip_body, upload::Upload};
+use super::{Exchange, Fetched, reply::skip_body, upload::Upload};
 use crate::http::framing::BodyLength;
 use crate::net::{clock, fd::Half};
 use crate::proto::h1::{Client, Reader};
@@ -60,13 +60,16 @@ fn waits(exchange: &Exchange) -> bool {
 
 /// Whether the head of an answer may promise that the client's next request is served.
 pub(super) fn may_promise(
+    client: &Client,
     exchange: &Exchange,
-    upload: Option<&Upload>,
+    fetched: &Fetched,
     backend_keeps: bool,
 ) -> bool {
-    upload.is_none_or(|upload| {
-        upload.is_whole() || Rest::of(exchange, upload, backend_keeps).will_be_read()
-    })
+    match &fetched.upload {
+        None => !fetched.refused || client.held_body().is_some(),
+        Some(upload) if upload.is_whole() => true,
+        Some(upload) => Rest::of(exchange, upload, backend_keeps).will_be_read(),
+    }
 }
 
 /// Goes on with an upload whose answer is through.

@@ -112,6 +112,8 @@ pub(crate) struct Fetched {
     pub(crate) length: BodyLength,
     /// The request's body, where it is still on its way.
     pub(crate) upload: Option<Upload>,
+    /// Whether the backend answered without having taken the request's head whole.
+    pub(crate) refused: bool,
     /// When it began, in coarse milliseconds, where its end is to be counted; 0 = it is not.
     pub(crate) began_well_at: u64,
     /// How long its client keeps it waiting.

@@ -98,7 +98,7 @@ async fn send_fetched(
     mut fetched: Box<Fetched>,
 ) -> Result<(), Fault> {
     let kept = fetched.backend_keeps(exchange);
-    exchange.keep_alive &= early::may_promise(exchange, fetched.upload.as_ref(), kept);
+    exchange.keep_alive &= early::may_promise(client, exchange, &fetched, kept);
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
     let result = {
@@ -247,6 +247,7 @@ impl Fetched {
         head.keep_alive
             && head.status != 408
             && self.length != BodyLength::UntilClose
+            && !self.refused
             && !self.backend.is_used_up()
     }
 }

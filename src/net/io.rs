@@ -80,14 +80,18 @@ pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<T
     Ok(stream)
 }
 
-/// Whether a connection was not made for want of something of ours: a descriptor, a port, memory.
-/// Then it says nothing about the peer. Without IPv6 no port is missing but an address, for good.
+/// Whether an operation failed for want of something of ours: a descriptor, memory. Then it says
+/// nothing about the peer.
+pub(crate) fn is_want(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::AGAIN))
+}
+
+/// Whether a connection was not made for want of something of ours, a port too. Without IPv6 no
+/// port is missing but an address, for good.
 pub(crate) fn is_for_want(error: &io::Error, address: SocketAddr) -> bool {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::AGAIN) => true,
-        Some(Errno::ADDRNOTAVAIL) => address.is_ipv4(),
-        Some(_) | None => false,
-    }
+    let no_port = error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error());
+    is_want(error) || (no_port && address.is_ipv4())
 }
 
 /// A connect until a time is over; nothing has been sent or received that could be lost.

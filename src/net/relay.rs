@@ -15,7 +15,7 @@ use std::{
 
 use rustix::pipe::PipeFlags;
 
-use super::{deadlines::Unmet, stream::Stream};
+use super::{deadlines::Unmet, fd, stream::Stream};
 
 /// How much a pipe holds, where the kernel lets us have that much.
 const PIPE_BYTES: usize = 1 << 20;
@@ -123,7 +123,9 @@ impl Pipes {
                 }
             };
             in_vain = false;
-            let more = left > count as u64;
+            // More follows at once only where it is here: the kernel holds back a segment that is
+            // not full for as long as 200 ms when it is told so.
+            let more = left > count as u64 && fd::has_bytes(source.raw());
             if drain(pipe, sink, (count, more), moved, &write_by).await.is_err() {
                 return Relayed::SinkFailed;
             }

@@ -31,6 +31,7 @@ mod bodies;
 mod early;
 mod interim;
 mod mutations;
+mod pieces;
 mod random;
 mod tunnel;
 mod uploads;
