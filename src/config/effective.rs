@@ -214,6 +214,7 @@ impl Lines<'_> {
             ("timeouts.idle", timeouts.idle),
             ("timeouts.tls-handshake", timeouts.tls_handshake),
             ("timeouts.tunnel", timeouts.tunnel),
+            ("timeouts.half-closed", timeouts.half_closed),
         ]);
         self.add("backlog", listener.backlog.to_string());
     }

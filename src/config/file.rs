@@ -138,6 +138,8 @@ pub(crate) struct ListenerTimeouts {
     pub(crate) tls_handshake: Option<Written<DurationText>>,
     /// Without a byte in either direction of a tunnel (WebSocket).
     pub(crate) tunnel: Option<Written<DurationText>>,
+    /// Without a byte in a tunnel of which one end has closed its half.
+    pub(crate) half_closed: Option<Written<DurationText>>,
 }
 
 /// Which requests, and which pool answers them.

@@ -393,6 +393,10 @@ fn fetched(
     let switched = head.status == 101;
     if switched {
         upgrade::allowed(&scratch.request, head)?;
+        if refused {
+            // What it has not read it cannot have agreed to.
+            return Err(Cause::BackendProtocol.into());
+        }
     }
     let length = framing::response(scratch.request.method, head)?;
     backend.note(keep_alive::read(&head.headers));

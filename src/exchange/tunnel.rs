@@ -2,15 +2,20 @@
 //!
 //! Two plain loops, each owning its half. Nothing of what passes is understood: whether a 101 was
 //! allowed is decided before (`http::upgrade`), and no connection is of use to anybody after it.
+//! A request that asks for an upgrade may have a body (`docker exec`): what comes from the client
+//! belongs to that body up to its end, and to the tunnel behind it (RFC 9110 §7.8). What comes from
+//! the backend belongs to the tunnel as soon as it has said 101.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
     task::Poll,
+    time::Duration,
 };
 
-use super::{Exchange, Fetched, Reuse, sticky};
+use super::{Exchange, Fetched, Reuse, reply::skip_body, sticky, upload::Upload};
 use crate::http::{
     fault::{Cause, Fault},
     forward::{self, ToClient},
@@ -19,7 +24,7 @@ use crate::http::{
 };
 use crate::net::{
     buffer::Buffer,
-    clock,
+    clock::{self, Clock},
     deadlines::Unmet,
     fd::Half,
     stream::{InVain, Stream},
@@ -27,7 +32,7 @@ use crate::net::{
 use crate::observe::record::Term;
 use crate::proto::h1::{Client, Reader};
 use crate::shared::counters::Counter;
-use crate::worker::{Gauge, Worker};
+use crate::worker::Worker;
 
 /// Tells the client that the protocol is switched and relays until the end.
 pub(super) async fn run(
@@ -36,10 +41,10 @@ pub(super) async fn run(
     exchange: &mut Exchange,
     fetched: Box<Fetched>,
 ) -> Reuse {
-    let under_way = Gauge::up(&exchange.in_force, Counter::Tunnels);
+    worker.counters.add(Counter::Tunnels, 1);
     let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
     let result = switch(worker, client, exchange, *fetched).await;
-    drop(under_way);
+    worker.counters.sub(Counter::Tunnels, 1);
     let record = &mut exchange.scratch.record;
     if record.logged {
         // Whatever a tunnel does, it does at the pace of its ends.
@@ -60,6 +65,68 @@ async fn switch(
     fetched: Fetched,
 ) -> Result<Term, Fault> {
     let timeouts = exchange.in_force.plan.listener(client.peer.listener).timeouts;
+    // A body that was held has been sent with its head.
+    skip_body(client, exchange);
+    announce(worker, client, exchange, &fetched, timeouts.client_write).await?;
+    let Fetched { backend, buffer, upload, in_flight, .. } = fetched;
+    let Some(buffer) = buffer else { return Ok(Term::TunnelClosed) };
+    let (near, far) = (Side::of(&client.stream), Side::of(&backend.stream));
+    near.stream.outlasts(timeouts.tunnel);
+    far.stream.outlasts(timeouts.tunnel);
+    let silence = Silence {
+        clock: &worker.clock,
+        tunnel: timeouts.tunnel,
+        half_closed: timeouts.half_closed,
+        one_has_ended: false.into(),
+    };
+    let reader = client.reader.take();
+    let up = async {
+        let (early, bytes) = match behind(upload, reader).await {
+            Ok(early) => early,
+            Err(why) => {
+                near.stream.shut_down(Half::Both);
+                far.stream.shut_down(Half::Both);
+                return (0, Some(why));
+            }
+        };
+        (bytes + pump(worker, &near, &far, early, &silence).await, None)
+    };
+    let (mut up, mut down) = (pin!(up), pin!(pump(worker, &far, &near, buffer, &silence)));
+    let (mut sent, mut received) = (None, None);
+    poll_fn(|cx| {
+        if sent.is_none()
+            && let Poll::Ready(ended) = up.as_mut().poll(cx)
+        {
+            sent = Some(ended);
+        }
+        if received.is_none()
+            && let Poll::Ready(bytes) = down.as_mut().poll(cx)
+        {
+            received = Some(bytes);
+        }
+        if sent.is_some() && received.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let (sent, why) = sent.unwrap_or_default();
+    let record = &mut exchange.scratch.record;
+    record.request_bytes += sent;
+    record.response_bytes += received.unwrap_or(0);
+    drop(in_flight);
+    if let Some(why) = why.flatten() {
+        return Err(why);
+    }
+    let idle = [&near, &far].iter().any(|side| side.stream.is_overdue());
+    Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
+}
+
+/// Tells the client that the protocol is switched.
+async fn announce(
+    worker: &Worker,
+    client: &Client,
+    exchange: &mut Exchange,
+    fetched: &Fetched,
+    wait: Duration,
+) -> Result<(), Fault> {
     let scratch = &mut *exchange.scratch;
     let to = ToClient {
         method: scratch.request.method,
@@ -73,85 +140,129 @@ async fn switch(
     scratch.out.clear();
     write::response(&scratch.response, BodyLength::None, &mut scratch.out);
     client.head_sent.set(true);
-    client.send(&scratch.out, false, || worker.clock.after(timeouts.client_write)).await?;
+    client.send(&scratch.out, false, || worker.clock.after(wait)).await?;
     scratch.record.response_bytes += scratch.out.len() as u64;
-    let Fetched { backend, buffer, in_flight, .. } = fetched;
-    let (Some(Reader { buffer: early, .. }), Some(buffer)) = (client.reader.take(), buffer) else {
-        return Ok(Term::TunnelClosed);
+    Ok(())
+}
+
+/// What the client has sent behind its request, once that is whole; and how many bytes an upload
+/// took of it. Why there is none, where that is the client's doing.
+async fn behind(
+    upload: Option<Upload>,
+    reader: Option<Reader>,
+) -> Result<(Buffer, u64), Option<Fault>> {
+    let (reader, bytes) = match upload {
+        None => (reader, 0),
+        Some(mut upload) => {
+            upload.end().await;
+            if !upload.is_whole() {
+                return Err(upload.fault_of_client());
+            }
+            upload.into_reader()
+        }
     };
-    let (near, far) = (&*client.stream, &*backend.stream);
-    let idle = || worker.clock.after(timeouts.tunnel);
-    near.outlasts(timeouts.tunnel);
-    far.outlasts(timeouts.tunnel);
-    let mut up = pin!(pump(worker, near, far, early, &idle));
-    let mut down = pin!(pump(worker, far, near, buffer, &idle));
-    let (mut up_bytes, mut down_bytes) = (None, None);
-    poll_fn(|cx| {
-        if up_bytes.is_none()
-            && let Poll::Ready(bytes) = up.as_mut().poll(cx)
-        {
-            up_bytes = Some(bytes);
+    reader.map(|reader| (reader.buffer, bytes)).ok_or(None)
+}
+
+/// One end of a tunnel.
+struct Side<'a> {
+    stream: &'a Stream,
+    /// Whether a write to it waits for room.
+    is_full: Cell<bool>,
+}
+
+impl Side<'_> {
+    fn of(stream: &Stream) -> Side<'_> {
+        Side { stream, is_full: false.into() }
+    }
+}
+
+/// For how long a tunnel may be silent.
+struct Silence<'a> {
+    clock: &'a Clock,
+    tunnel: Duration,
+    /// From when one end has closed its half on.
+    half_closed: Duration,
+    one_has_ended: Cell<bool>,
+}
+
+impl Silence<'_> {
+    /// The next byte must move by then.
+    fn by(&self) -> u64 {
+        let by = self.clock.after(self.tunnel);
+        if self.one_has_ended.get() {
+            clock::earlier(by, self.clock.after(self.half_closed))
+        } else {
+            by
         }
-        if down_bytes.is_none()
-            && let Poll::Ready(bytes) = down.as_mut().poll(cx)
-        {
-            down_bytes = Some(bytes);
+    }
+
+    /// One end has closed its half. The other way, which is waited for already, has less time now.
+    fn one_ends(&self, from: &Side<'_>, to: &Side<'_>) {
+        self.one_has_ended.set(true);
+        self.clock.renew();
+        to.stream.watched().read_by(self.by());
+        if from.is_full.get() {
+            from.stream.watched().write_by(self.by());
         }
-        if up_bytes.is_some() && down_bytes.is_some() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    scratch.record.request_bytes += up_bytes.unwrap_or(0);
-    scratch.record.response_bytes += down_bytes.unwrap_or(0);
-    drop(in_flight);
-    let idle = [near, far].iter().any(|stream| stream.is_overdue());
-    Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
+    }
 }
 
 /// Relays one direction until its end, which is handed on as a half-close. A buffer is held only
 /// while there is something in it: a silent tunnel costs none.
 async fn pump(
     worker: &Worker,
-    from: &Stream,
-    to: &Stream,
+    from: &Side<'_>,
+    to: &Side<'_>,
     first: Buffer,
-    idle: &impl Fn() -> u64,
+    silence: &Silence<'_>,
 ) -> u64 {
     let mut bytes = 0;
-    let ended = relay(worker, from, to, first, idle, &mut bytes).await;
+    let ended = relay(worker, from, to, first, silence, &mut bytes).await;
     // After an error nothing can follow in either direction.
     let half = if ended.is_ok() { Half::Writing } else { Half::Both };
-    to.shut_down(half);
+    to.stream.shut_down(half);
     if ended.is_err() {
-        from.shut_down(Half::Both);
+        from.stream.shut_down(Half::Both);
+    } else {
+        silence.one_ends(from, to);
     }
     bytes
 }
 
 async fn relay(
     worker: &Worker,
-    from: &Stream,
-    to: &Stream,
+    from: &Side<'_>,
+    to: &Side<'_>,
     first: Buffer,
-    idle: &impl Fn() -> u64,
+    silence: &Silence<'_>,
     bytes: &mut u64,
 ) -> Result<(), Fault> {
     let gone = |_: Unmet| Fault::new(Cause::ClientAbort);
     let (mut held, mut in_vain) = (Some(first), InVain::default());
+    // A wait for room, of which each is for the one before has taken something, is no silence.
+    let full = || {
+        to.is_full.set(true);
+        from.stream.watched().read_by(silence.by());
+        silence.by()
+    };
     loop {
         if let Some(mut buffer) = held.take() {
             if !buffer.is_empty() {
                 *bytes += buffer.len() as u64;
-                to.send_all(buffer.bytes(), false, idle).await.map_err(gone)?;
+                let sent = to.stream.send_all(buffer.bytes(), false, full).await;
+                to.is_full.set(false);
+                sent.map_err(gone)?;
                 buffer.clear();
             }
             worker.buffers.give(buffer);
         }
-        from.watched().read_by(idle());
-        from.readable().await.map_err(gone)?;
+        from.stream.watched().read_by(silence.by());
+        from.stream.readable().await.map_err(gone)?;
         // Traffic in one direction keeps the other one open too.
-        to.watched().read_by(idle());
+        to.stream.watched().read_by(silence.by());
         let mut buffer = worker.buffers.take().map_err(|error| gone(Unmet::Broken(error)))?;
-        match from.recv_now(&mut buffer) {
+        match from.stream.recv_now(&mut buffer) {
             Ok(0) => {
                 worker.buffers.give(buffer);
                 return Ok(());

@@ -43,6 +43,8 @@ pub struct ListenerTimeouts {
     pub tls_handshake: Duration,
     /// Without a byte in either direction of a tunnel.
     pub tunnel: Duration,
+    /// Without a byte in a tunnel of which one end has closed its half.
+    pub half_closed: Duration,
 }
 
 impl Default for ListenerTimeouts {
@@ -54,6 +56,7 @@ impl Default for ListenerTimeouts {
             idle: Duration::from_secs(60),
             tls_handshake: Duration::from_secs(10),
             tunnel: Duration::from_secs(3600),
+            half_closed: Duration::from_secs(30),
         }
     }
 }

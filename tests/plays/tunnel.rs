@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::{
     backend::plays,
-    client::Client,
+    client::{Client, Response},
     pace::{Watch, ms},
-    scripts::{SWITCHING, answers, upgrades_and_echoes},
+    scripts::{SWITCHING, answers, chunk, upgrades_and_echoes},
     stage::{Driver, Stage, eventually, expect_about},
 };
 
@@ -25,8 +25,13 @@ on_both_drivers!(
     a_client_that_leaves_ends_the_tunnel,
     a_backend_that_leaves_ends_the_tunnel,
     an_idle_tunnel_is_ended,
+    an_upgrade_may_have_a_body,
+    a_body_may_end_behind_the_agreement,
+    a_body_that_is_cut_opens_no_tunnel,
+    a_tunnel_of_which_one_end_has_closed_ends_when_the_other_is_silent,
     ; at a pace:
     a_busy_tunnel_is_not_ended,
+    a_half_closed_tunnel_goes_on_while_bytes_come,
 );
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -228,4 +233,147 @@ fn a_busy_tunnel_is_not_ended(driver: Driver, slower: u32) {
         client.expect_silence(of(150));
     }
     client.half_close().expect_end();
+}
+
+/// A request for an upgrade with a body in this framing, as `docker exec` sends it.
+fn exec(framing: &str, body: &str) -> String {
+    format!(
+        "POST /exec/1/start HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         {framing}\r\n\r\n{body}"
+    )
+}
+
+const BODY: &str = "{\"Detach\":false,\"Tty\":true}\r\n";
+
+#[track_caller]
+fn expect_switched(response: &Response) {
+    assert_eq!(response.status, 101, "{response:#?}");
+    assert!(response.head.lists("connection", "upgrade"));
+}
+
+fn an_upgrade_may_have_a_body(driver: Driver) {
+    let stage = Stage::on(driver).backend(upgrades_and_echoes()).start();
+    let long = "x".repeat(300_000);
+    for (framing, framed, body) in [
+        (format!("Content-Length: {}", BODY.len()), BODY.to_owned(), BODY),
+        ("Transfer-Encoding: chunked".to_owned(), chunk(BODY) + "0\r\n\r\n", BODY),
+        ("Content-Length: 300000".to_owned(), long.clone(), &long),
+        ("Content-Length: 0".to_owned(), String::new(), ""),
+    ] {
+        // All at once with the first bytes of the other protocol, and each by itself.
+        for pieces in [vec![exec(&framing, &framed) + "hello"], {
+            let (first, rest) = framed.split_at(framed.len() / 2);
+            vec![exec(&framing, first), rest.to_owned(), "hello".to_owned()]
+        }] {
+            let mut client = stage.connect();
+            for piece in &pieces {
+                client.send(piece);
+            }
+            expect_switched(&client.response());
+            assert_eq!(client.wire().bytes(5).unwrap(), b"hello", "{framing}");
+            client.send("more");
+            assert_eq!(client.wire().bytes(4).unwrap(), b"more", "{framing}");
+            client.half_close().expect_end();
+            let request = stage.last_request();
+            assert_eq!(request.field("upgrade"), Some("websocket"));
+            assert_eq!(String::from_utf8_lossy(&request.body), body);
+        }
+    }
+}
+
+/// 101 comes before the body has: what follows it is of the tunnel, what the client sends is not
+/// before the body's end.
+fn a_body_may_end_behind_the_agreement(driver: Driver) {
+    let hasty = plays(|visit| {
+        let (head, framing) = visit.head()?;
+        visit.send([SWITCHING, "welcome"].concat())?;
+        visit.rest_of(head, framing)?;
+        let hello = visit.wire().bytes(5)?;
+        visit.send(hello)
+    });
+    let stage = Stage::on(driver).backend(hasty).start();
+    for (framing, rest) in [
+        (format!("Content-Length: {}", BODY.len()), BODY.to_owned()),
+        ("Transfer-Encoding: chunked".to_owned(), chunk(BODY) + "0\r\n\r\n"),
+    ] {
+        let mut client = stage.connect();
+        client.send(exec(&framing, ""));
+        expect_switched(&client.response_head("POST").unwrap());
+        assert_eq!(client.wire().bytes(7).unwrap(), b"welcome");
+        client.send(rest + "hello");
+        assert_eq!(client.wire().bytes(5).unwrap(), b"hello");
+        client.half_close().expect_end();
+        assert_eq!(String::from_utf8_lossy(&stage.last_request().body), BODY);
+    }
+}
+
+fn a_body_that_is_cut_opens_no_tunnel(driver: Driver) {
+    let hasty = plays(|visit| {
+        visit.head()?;
+        visit.send(SWITCHING)?;
+        visit.drain()
+    });
+    let stage = Stage::on(driver).backend(hasty).start();
+    for (framing, bad) in
+        [("Transfer-Encoding: chunked", "nonsense\r\n"), ("Content-Length: 9", "half")]
+    {
+        let mut client = stage.connect();
+        client.send(exec(framing, ""));
+        expect_switched(&client.response_head("POST").unwrap());
+        client.send(bad).half_close().expect_gone();
+        eventually("it is closed", || stage.backend(0).open_visits(), |open| *open == 0);
+    }
+    assert!(!stage.backend(0).heard().contains("nonsense"));
+}
+
+/// Either end closes its half; the other sees it and stays.
+fn a_tunnel_of_which_one_end_has_closed_ends_when_the_other_is_silent(driver: Driver) {
+    const MUCH: usize = 16 << 20;
+    for (backend_closes, speaks) in [(false, false), (true, false), (false, true)] {
+        let patient = plays(move |visit| {
+            visit.request()?;
+            visit.send(SWITCHING)?;
+            if backend_closes {
+                visit.wire().half_close();
+            }
+            if speaks {
+                return visit.send(vec![b'a'; MUCH]);
+            }
+            visit.drain()?;
+            visit.pause(Duration::from_secs(5))
+        });
+        let stage = Stage::on(driver)
+            .listener("timeouts = { half-closed = \"500ms\" }")
+            .backend(patient)
+            .start();
+        let mut client = upgraded(&stage);
+        let watch = Watch::start();
+        if !backend_closes {
+            client.half_close();
+        }
+        eventually("it is ended", || stage.count("tunnels"), |open| *open == 0);
+        expect_about(watch.took(), Duration::from_millis(500));
+    }
+}
+
+fn a_half_closed_tunnel_goes_on_while_bytes_come(driver: Driver, slower: u32) {
+    let of = |millis| Duration::from_millis(millis) * slower;
+    let pause = of(150);
+    let slow = plays(move |visit| {
+        visit.request()?;
+        visit.send(SWITCHING)?;
+        visit.drain()?;
+        for _ in 0..10 {
+            visit.send("still here")?;
+            visit.pause(pause)?;
+        }
+        Ok(())
+    });
+    let stage = Stage::on(driver)
+        .listener(&format!("timeouts = {{ half-closed = {} }}", ms(of(500))))
+        .backend(slow)
+        .start();
+    let mut client = upgraded(&stage);
+    client.half_close();
+    assert_eq!(client.wire().until_end().unwrap(), "still here".repeat(10).as_bytes());
 }

@@ -94,6 +94,7 @@ impl Check<'_> {
         self.duration(written.idle.as_ref(), &mut into.idle);
         self.duration(written.tls_handshake.as_ref(), &mut into.tls_handshake);
         self.duration(written.tunnel.as_ref(), &mut into.tunnel);
+        self.duration(written.half_closed.as_ref(), &mut into.half_closed);
     }
 
     /// `10.0.0.0/8`, or one address.

@@ -167,13 +167,9 @@ fn request_facts(head: &mut RequestHead, facts: &Facts) -> Result<(), Fault> {
     head.keep_alive = facts.keeps_alive(head.version);
     // RFC 9110 §10.1.1: a client has nothing to wait for where it sends no body.
     head.expects_continue = http11 && facts.expects_continue && facts.body;
-    // RFC 9110 §7.8: of HTTP/1.0 an upgrade is ignored. With a body it would be unclear which
-    // protocol the body belongs to, so such a request goes on without it.
-    head.upgrade = http11
-        && facts.connection_upgrade
-        && facts.upgrade
-        && !facts.upgrade_to_http
-        && !facts.body;
+    // RFC 9110 §7.8: of HTTP/1.0 an upgrade is ignored. A body is no obstacle: the other protocol
+    // begins behind it.
+    head.upgrade = http11 && facts.connection_upgrade && facts.upgrade && !facts.upgrade_to_http;
     Ok(())
 }
 
