@@ -81,8 +81,9 @@ pub(crate) struct Limits {
     /// Fields of a request head; more is answered with 431. Of an answer's head and of trailers
     /// too, as for `header-size`.
     pub(crate) headers: Option<Written<i64>>,
-    /// The slowest body accepted, in bytes per second and after 5 s, in either direction; "0B" =
-    /// only the gaps between its pieces count.
+    /// The slowest body accepted, in bytes per second and after 10 s, in either direction; time
+    /// that is spent waiting for the backend does not count; "0B" = only the gaps between its
+    /// pieces count.
     pub(crate) body_rate: Option<Written<SizeText>>,
     /// Bytes of a request body; more is answered with 413; "0B" = no limit.
     pub(crate) body_size: Option<Written<SizeText>>,

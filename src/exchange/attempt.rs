@@ -74,7 +74,8 @@ pub(super) async fn once(
         exchange.timed_from = clock::precise();
     }
     let begun = Begun { timed, ..Begun::default() };
-    let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun };
+    let try_by = exchange.try_deadline;
+    let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun, try_by };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, buffer, begun, .. } = waiting;
     let without = if refused { Body::Untaken } else { Body::Whole };
@@ -85,7 +86,7 @@ pub(super) async fn once(
         times.waited += until - exchange.timed_from;
         times.first_byte = (begun.at > 0).then(|| begun.at - exchange.began);
     }
-    if let Some(fault) = upload.as_ref().and_then(|upload| fault_of_upload(exchange, upload)) {
+    if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
         restore(client, exchange, upload);
         return Err(fault);
     }
@@ -233,6 +234,7 @@ async fn send(
         listener: client.peer.listener,
         pool: exchange.pool,
         deadline: exchange.deadline,
+        expects_continue: exchange.scratch.request.expects_continue,
     };
     Ok(Sent::Begun(Upload::begin(way, reader, outgoing, keeping)))
 }
@@ -274,6 +276,8 @@ struct Waiting<'a> {
     upload: Option<Upload>,
     buffer: Option<Buffer>,
     begun: Begun,
+    /// When this try must have an answer that begins; 0 = never.
+    try_by: u64,
 }
 
 impl Waiting<'_> {
@@ -303,14 +307,15 @@ impl Waiting<'_> {
     }
 
     /// Reads the next head while the upload goes on. The time for an answer begins when the
-    /// request has been sent, and is for all of its head.
+    /// request has been sent, and is for all of its head: no backend is late because of a client.
     async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<usize, Fault> {
         let (worker, backend) = (self.worker, self.backend);
-        let limit = exchange.pool_plan().timeouts.response;
-        let deadline = exchange.try_deadline;
-        let by = || clock::earlier(deadline, worker.clock.after(limit));
+        let plan = exchange.pool_plan();
+        let (limit, per_try) = (plan.timeouts.response, plan.retry.per_try);
+        let deadline = exchange.deadline;
+        let by = |try_by| clock::earlier(try_by, worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
-        let until = Cell::new(if sending { deadline } else { by() });
+        let until = Cell::new(if sending { deadline } else { by(self.try_by) });
         let for_client = (&until, client.stream.raw());
         let scratch = &mut *exchange.scratch;
         let read = backend.read_head(
@@ -320,13 +325,15 @@ impl Waiting<'_> {
             &mut self.begun,
             for_client,
         );
+        let try_by = &mut self.try_by;
         let result = match &mut self.upload {
             None => read.await,
             Some(upload) => {
                 beside(read, |cx| {
                     if upload.poll(cx) {
                         worker.clock.renew();
-                        until.set(by());
+                        *try_by = clock::earlier(deadline, worker.clock.after(per_try));
+                        until.set(by(*try_by));
                         backend.stream.watched().read_by(until.get());
                     }
                 })
@@ -416,15 +423,6 @@ fn fetched(
         in_flight,
     });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
-}
-
-/// The fault that stopped an upload. A client that was told to go ahead by nobody has not let us
-/// wait for its body: it waited for the backend (RFC 9110 §10.1.1).
-fn fault_of_upload(exchange: &Exchange, upload: &Upload) -> Option<Fault> {
-    let fault = upload.fault_of_client()?;
-    let waits = exchange.scratch.request.expects_continue && !exchange.interim_sent;
-    let late = fault.cause == Cause::RequestTimeout && upload.bytes() == 0;
-    Some(if waits && late { Cause::ResponseTimeout.into() } else { fault })
 }
 
 /// An answer that may not be taken gives its upload back, if all of that went over.

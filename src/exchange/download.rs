@@ -42,7 +42,7 @@ pub(super) async fn send(
         deadline: exchange.deadline,
         read: &in_force.plan.pool(exchange.pool).timeouts.body,
         write: &in_force.plan.listener(client.peer.listener).timeouts.client_write,
-        pace: Pace::begin(worker, in_force),
+        pace: Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min),
         pause: &fetched.pause,
     };
     let Fetched { buffer: held, body, .. } = fetched;
@@ -67,11 +67,11 @@ pub(super) async fn send(
             0
         };
         buffer.consume(held_back);
-        buffer = client.send_buffer(buffer, whole - held_back, || down.write_by(then)).await?;
+        buffer = client.send_buffer(buffer, whole - held_back, || down.first_by()).await?;
         buffer.consume(before + skip - held_back);
     } else {
-        Box::pin(client.send(head, send > 0, || down.write_by(then))).await?;
-        buffer = client.send_buffer(buffer, send, || down.write_by(then)).await?;
+        Box::pin(client.send(head, send > 0, || down.first_by())).await?;
+        buffer = client.send_buffer(buffer, send, || down.first_by()).await?;
         buffer.consume(skip);
     }
     *bytes = then;
@@ -91,7 +91,7 @@ struct Download<'a> {
     deadline: u64,
     read: &'a Duration,
     write: &'a Duration,
-    pace: Pace,
+    pace: Pace<'a>,
     pause: &'a Pause,
 }
 
@@ -129,15 +129,22 @@ impl Pause {
 }
 
 impl Download<'_> {
+    /// Until when the backend is waited for, from now on.
     fn read_by(&self) -> u64 {
+        self.pace.rest();
         self.pause.ends(self.worker.clock.now());
         clock::earlier(self.deadline, self.worker.clock.after(*self.read))
     }
 
+    /// Until when the client is waited for, from now on.
     fn write_by(&self, bytes: u64) -> u64 {
+        self.pace.wait(bytes, self.first_by())
+    }
+
+    /// Until when the client is waited for with the first of an answer.
+    fn first_by(&self) -> u64 {
         self.pause.begins(self.worker.clock.now());
-        let by = self.pace.by(bytes, self.worker.clock.after(*self.write));
-        clock::earlier(self.deadline, by)
+        clock::earlier(self.deadline, self.worker.clock.after(*self.write))
     }
 
     /// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the

@@ -1,32 +1,98 @@
 //! How slow a body may be, whichever way it goes (`body-rate`).
 //!
-//! It is a mean from the beginning on, so a body may pause for as long as it was ahead. Nothing is
-//! ended here: a pace gives a deadline, and whoever waits hands it to the sweep.
+//! It is a mean, so a body may pause for as long as it was ahead. Its clock runs only while we wait
+//! for the peer whose pace is taken, a client that sends or one that reads: it is not to blame for
+//! a backend that does not take a body, or has nothing more of one. Nothing is ended here: a pace
+//! gives a deadline, and who waits hands it to the sweep.
 
-use crate::net::clock;
-use crate::worker::{InForce, Worker};
+use std::cell::Cell;
 
-/// How long a body may be slower than `body-rate` at its beginning, in milliseconds.
-const RATE_GRACE_MS: u64 = 5_000;
+use crate::net::clock::{self, Clock};
 
-/// The slowest pace that a body may have, as a deadline: the moment at which the bytes so far
+/// How long a body may be slower than `body-rate` at its beginning, in milliseconds: what a
+/// connection over a bad link takes to get going (Apache: 20 s of a head, 10 s of a body).
+const RATE_GRACE_MS: u64 = 10_000;
+
+/// The slowest pace that a peer may have, as a deadline: the moment at which the bytes so far
 /// would be too few.
-pub(super) struct Pace {
-    began: u64,
+pub(super) struct Pace<'a> {
+    clock: &'a Clock,
     rate: u64,
+    /// For how long that peer was waited for, in milliseconds.
+    waited: Cell<u64>,
+    /// Since when it is waited for; 0 = it is not.
+    since: Cell<u64>,
 }
 
-impl Pace {
-    pub(super) fn begin(worker: &Worker, in_force: &InForce) -> Pace {
-        Pace { began: worker.clock.now(), rate: in_force.plan.limits.body_rate_min }
+impl Pace<'_> {
+    /// `rate` is in bytes per second; 0 = any will do.
+    pub(super) fn begin(clock: &Clock, rate: u64) -> Pace<'_> {
+        Pace { clock, rate, waited: Cell::new(0), since: Cell::new(0) }
     }
 
-    /// The earlier of a deadline and the moment at which `bytes` would be too few.
-    pub(super) fn by(&self, bytes: u64, deadline: u64) -> u64 {
+    /// From now on the peer is waited for. The earlier of a deadline and the moment at which
+    /// `bytes` would be too few.
+    pub(super) fn wait(&self, bytes: u64, deadline: u64) -> u64 {
         if self.rate == 0 {
             return deadline;
         }
+        self.clock.renew();
+        clock::earlier(deadline, self.wait_from(self.clock.now(), bytes))
+    }
+
+    /// From now on it is not: the clock stands still.
+    pub(super) fn rest(&self) {
+        if self.rate != 0 {
+            self.clock.renew();
+            self.rest_from(self.clock.now());
+        }
+    }
+
+    fn wait_from(&self, now: u64, bytes: u64) -> u64 {
+        self.rest_from(now);
+        self.since.set(now);
         let earned = bytes.saturating_mul(1000) / self.rate;
-        clock::earlier(deadline, self.began.saturating_add(RATE_GRACE_MS).saturating_add(earned))
+        let left = RATE_GRACE_MS.saturating_add(earned).saturating_sub(self.waited.get());
+        now.saturating_add(left)
+    }
+
+    fn rest_from(&self, now: u64) {
+        let since = self.since.take();
+        if since != 0 {
+            self.waited.set(self.waited.get() + now.saturating_sub(since));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_runs_only_while_the_peer_is_waited_for() {
+        let clock = Clock::new();
+        let pace = Pace::begin(&clock, 500);
+        // Of nothing at the beginning, and of as many bytes as are due in a minute.
+        assert_eq!(pace.wait_from(1_000, 0), 11_000);
+        assert_eq!(pace.wait_from(1_000, 30_000), 71_000);
+        // Another wait for the same peer goes on with the same time.
+        assert_eq!(pace.wait_from(5_000, 30_000), 71_000);
+        // The other side was waited for an hour.
+        pace.rest_from(6_000);
+        pace.rest_from(7_000);
+        assert_eq!(pace.wait_from(3_606_000, 30_000), 3_671_000);
+        assert_eq!(pace.wait_from(3_607_000, 30_500), 3_672_000);
+        // All is used up.
+        pace.rest_from(3_700_000);
+        assert_eq!(pace.wait_from(3_800_000, 30_500), 3_800_000);
+        assert!(pace.wait_from(3_900_000, u64::MAX) > u64::MAX / 1_000);
+    }
+
+    #[test]
+    fn without_a_rate_nobody_is_too_slow() {
+        let clock = Clock::new();
+        let pace = Pace::begin(&clock, 0);
+        assert_eq!((pace.wait(0, 0), pace.wait(0, 7)), (0, 7));
+        pace.rest();
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Way {
     pub(crate) listener: ListenerId,
     pub(crate) pool: PoolId,
     pub(crate) deadline: u64,
+    /// Whether the client may wait to be told to send its body.
+    pub(crate) expects_continue: bool,
 }
 
 /// How an upload ended: the reader is given back either way.
@@ -216,7 +218,7 @@ async fn upload_all(
     let listener = in_force.plan.listener(way.listener).timeouts;
     let write = in_force.plan.pool(way.pool).timeouts.write;
     let most = in_force.plan.limits.body_bytes_max;
-    let pace = Pace::begin(worker, in_force);
+    let pace = Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min);
     let write_by = || clock::earlier(*deadline, worker.clock.after(write));
     let mut bytes = 0;
     let mut trailers = Headers::default();
@@ -246,12 +248,17 @@ async fn upload_all(
             return Ok(());
         }
         reader.buffer.rewind();
-        let by = pace.by(bytes, worker.clock.after(listener.client_body));
-        let read = client.recv(&mut reader.buffer, clock::earlier(*deadline, by));
+        let mut by = clock::earlier(*deadline, worker.clock.after(listener.client_body));
+        // A client that waits to be told to go on is not slow.
+        if !way.expects_continue || taken.get() > 0 {
+            by = pace.wait(bytes, by);
+        }
+        let read = client.recv(&mut reader.buffer, by);
         let read = match keeping {
             None => read.await,
             Some(keeping) => keeping.stop.or(read).await.ok_or(Stopped::Backend)?,
         };
+        pace.rest();
         match read {
             Ok(count) if count > 0 => taken.set(taken.get() + count as u64),
             Ok(_) | Err(_) if worker.clock.is_over(*deadline) => {

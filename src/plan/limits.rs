@@ -17,7 +17,8 @@ pub struct Limits {
     pub line_bytes_max: u32,
     /// Fields of a head (431). 100, as most servers.
     pub fields_max: u16,
-    /// Slowest body accepted, in bytes per second after 5 s; 0 = only the gaps count.
+    /// Slowest body accepted, in bytes per second after 10 s, not counting waits for the backend;
+    /// 0 = only the gaps count. 500: what Apache asks for; a modem is faster.
     pub body_rate_min: u64,
     /// Bytes of a request body (413); 0 = no limit.
     pub body_bytes_max: u64,
@@ -42,7 +43,7 @@ impl Default for Limits {
             head_bytes_max: 32 << 10,
             line_bytes_max: 16 << 10,
             fields_max: 100,
-            body_rate_min: 0,
+            body_rate_min: 500,
             body_bytes_max: 0,
         }
     }

@@ -23,7 +23,7 @@ on_both_drivers!(
     interim_responses_keep_their_order,
     interim_responses_without_end_are_a_fault,
     an_unasked_switch_of_protocols_is_a_fault,
-    a_backend_that_says_nothing_to_an_expectation_is_at_fault,
+    who_sends_nothing_of_a_body_is_late_itself_and_no_backend,
 );
 
 const GO_AHEAD: &str = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -168,16 +168,40 @@ fn an_unasked_switch_of_protocols_is_a_fault(driver: Driver) {
     stage.get("/").expect_fault(502, "backend_protocol");
 }
 
-/// The client, which rightly waited for 100 (Continue), was told that it was late.
-fn a_backend_that_says_nothing_to_an_expectation_is_at_fault(driver: Driver) {
-    let stage = Stage::on(driver)
-        .listener("timeouts = { client-body = \"500ms\" }")
-        .backend(plays(|visit| {
-            visit.head()?;
-            visit.drain()
-        }))
-        .start();
-    let mut client = stage.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
-    client.response().expect_fault(504, "response_timeout");
+/// RFC 9110 §10.1.1: nobody needs to wait for a 100 for ever. One client could take out a pool.
+fn who_sends_nothing_of_a_body_is_late_itself_and_no_backend(driver: Driver) {
+    let waits = || {
+        plays(|visit| {
+            loop {
+                let (head, framing) = visit.head()?;
+                if head.start.starts_with("GET ") {
+                    visit.rest_of(head, framing)?;
+                    visit.send(ok("well"))?;
+                    continue;
+                }
+                visit.drain()?;
+            }
+        })
+    };
+    for expects in ["", "Expect: 100-continue\r\n"] {
+        let stage = Stage::on(driver)
+            .listener("timeouts = { client-body = \"500ms\" }")
+            .pool("retry = { per-try = \"250ms\" }")
+            .backend(waits())
+            .backend(waits())
+            .start();
+        let mut clients: Vec<_> = (0..16).map(|_| stage.connect()).collect();
+        for client in &mut clients {
+            let line = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n";
+            client.send(format!("{line}{expects}\r\n"));
+        }
+        for client in &mut clients {
+            client.response().expect_fault(408, "request_timeout");
+        }
+        (0..8).for_each(|_| stage.get("/").expect(200, "well"));
+        for number in 0..2 {
+            let gets = stage.backend(number).requests().len();
+            assert!(gets > 0, "backend {number} is left out");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    backend::Cue,
+    backend::{Cue, plays},
     client::{Client, get},
     pace::Watch,
     scripts::{answers, answers_on, chunk, sends},
@@ -27,6 +27,8 @@ on_both_drivers!(
     chunks_may_be_so_many_bytes_and_no_more,
     trailers_are_bounded,
     a_body_may_be_so_slow_and_no_slower,
+    no_client_is_slow_because_of_its_backend,
+    a_client_that_waits_for_a_100_is_not_slow,
     at_the_limit_of_connections_an_idle_one_makes_room,
     at_the_limit_of_connections_a_busy_proxy_says_so,
     a_listener_has_a_limit_of_its_own,
@@ -138,7 +140,7 @@ fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
     let mut client = stage.connect();
     let watch = Watch::start();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
-    // No gap is long; but of the 1 KiB a second that are due after 5 s not a tenth comes.
+    // No gap is long; but of the 1 KiB a second that are due after 10 s not a tenth comes.
     let sending = client.wire().stream().try_clone().unwrap();
     let trickle = std::thread::spawn(move || {
         while std::io::Write::write_all(&mut &sending, b"abcde").is_ok() {
@@ -148,10 +150,57 @@ fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
     client.response().expect_fault(408, "request_timeout");
     // It is looked at with each round of the sweep.
     let took = watch.took();
-    took.expect_at_least(Duration::from_millis(4_950));
-    took.expect_at_most(Duration::from_millis(5_850));
+    took.expect_at_least(Duration::from_millis(9_950));
+    took.expect_at_most(Duration::from_millis(10_850));
     let _ = client.wire().stream().shutdown(std::net::Shutdown::Both);
     trickle.join().unwrap();
+}
+
+/// More than the grace of a pace.
+const LONG: Duration = Duration::from_millis(11_500);
+
+/// More than a round of the sweep: then a wait that is overdue has been ended.
+const A_ROUND: Duration = Duration::from_millis(600);
+
+/// The backend stands still, and then the client for a moment: of the time it has, that is all.
+fn no_client_is_slow_because_of_its_backend(driver: Driver) {
+    const MUCH: usize = 16 << 20;
+    let lazy = plays(|visit| {
+        let (head, framing) = visit.head()?;
+        visit.pause(LONG)?;
+        visit.rest_of(head, framing)?;
+        visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"))?;
+        visit.pause(LONG)?;
+        visit.send(vec![b'a'; MUCH])
+    });
+    let stage = Stage::on(driver).limits("body-rate = \"100MiB\"").backend(lazy).start();
+    let mut client = stage.connect();
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", MUCH + 1));
+    // The backend takes none of it for long, then most, and waits for the rest.
+    client.send(vec![b'a'; MUCH]);
+    std::thread::sleep(A_ROUND);
+    client.send("b");
+    let head = client.response_head("POST").unwrap();
+    // It has nothing of its answer for long, and then more than the client takes at once.
+    let first = client.wire().bytes(1).unwrap();
+    std::thread::sleep(A_ROUND);
+    let rest = client.wire().bytes(MUCH - 1).unwrap().len();
+    assert_eq!((head.status, first.len() + rest), (200, MUCH));
+}
+
+fn a_client_that_waits_for_a_100_is_not_slow(driver: Driver) {
+    let lazy = plays(|visit| {
+        let (head, framing) = visit.head()?;
+        visit.pause(LONG)?;
+        visit.send("HTTP/1.1 100 Continue\r\n\r\n")?;
+        visit.rest_of(head, framing)?;
+        visit.send(crate::scripts::ok("at last"))
+    });
+    let stage = Stage::on(driver).backend(lazy).start();
+    let mut client = stage.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert_eq!(client.response().status, 100);
+    client.send("abc").response().expect(200, "at last");
 }
 
 fn at_the_limit_of_connections_an_idle_one_makes_room(driver: Driver) {
