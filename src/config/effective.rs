@@ -206,6 +206,7 @@ impl Lines<'_> {
             self.add("access-log.path", quoted(&path));
             self.add("access-log.format", word(ACCESS_LOG_FORMATS, log.format));
         }
+        self.add("half-close", listener.half_close.to_string());
         let timeouts = &listener.timeouts;
         self.durations([
             ("timeouts.client-header", timeouts.client_header),

@@ -107,6 +107,9 @@ pub(crate) struct Listener {
     pub(crate) max_connections: Option<Written<i64>>,
     /// Where each request is written to; absent: nowhere.
     pub(crate) access_log: Option<Written<AccessLog>>,
+    /// Whether a client that closes its writing half still waits for its answer; false: it has
+    /// left, and its request is given up.
+    pub(crate) half_close: Option<Written<bool>>,
     /// How long each wait for a client may take; "0s" = no bound.
     pub(crate) timeouts: Option<Written<ListenerTimeouts>>,
     /// Connections that the kernel holds for each core until they are accepted.

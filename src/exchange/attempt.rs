@@ -27,6 +27,7 @@ use crate::net::{
     clock,
     deadlines::{Ended, Unmet},
     io::is_want,
+    leaving::Leaves,
 };
 use crate::observe::events::Limit;
 use crate::plan::HostHeader;
@@ -64,6 +65,10 @@ pub(super) async fn once(
     let mut backend = connection(worker, client, exchange, id).await?;
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
+    if !backend.is_reused() && exchange.for_client(client, Leaves::ByEnd).has_left() {
+        // It did not wait for the connection.
+        return Err(Cause::ClientAbort.into());
+    }
     let (upload, refused) = match send(worker, client, exchange, &backend, id).await? {
         Sent::All => (None, false),
         Sent::Begun(upload) => (Some(upload), false),
@@ -316,14 +321,17 @@ impl Waiting<'_> {
         let by = |try_by| clock::earlier(try_by, worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by(self.try_by) });
-        let for_client = (&until, client.stream.raw());
+        let by_end = exchange.for_client(client, Leaves::ByEnd);
+        let by_reset = exchange.for_client(client, Leaves::ByReset);
+        let has_more = self.upload.as_ref().is_some_and(Upload::has_more);
+        let for_client = Cell::new(if has_more { by_reset } else { by_end });
         let scratch = &mut *exchange.scratch;
         let read = backend.read_head(
             &mut self.buffer,
             &mut scratch.response,
             &worker.head_limits,
             &mut self.begun,
-            for_client,
+            (&until, &for_client),
         );
         let try_by = &mut self.try_by;
         let result = match &mut self.upload {
@@ -335,6 +343,10 @@ impl Waiting<'_> {
                         *try_by = clock::earlier(deadline, worker.clock.after(per_try));
                         until.set(by(*try_by));
                         backend.stream.watched().read_by(until.get());
+                        if upload.has_more() {
+                            for_client.set(by_reset);
+                            backend.stream.watched().waits_for(by_reset);
+                        }
                     }
                 })
                 .await

@@ -13,7 +13,8 @@ use crate::http::{
     headers::Headers,
 };
 use crate::net::{
-    buffer::Buffer, clock, deadlines::Ended, relay::Relayed, stream::Stream, turns::give_way,
+    buffer::Buffer, clock, deadlines::Ended, leaving::ForClient, relay::Relayed, stream::Stream,
+    turns::give_way,
 };
 use crate::observe::record::Record;
 use crate::proto::h1::{Client, Framed, Incoming, Outgoing};
@@ -30,7 +31,7 @@ pub(super) async fn send(
     client: &Client,
     exchange: &mut Exchange,
     fetched: &mut Fetched,
-    outgoing: Outgoing,
+    (outgoing, for_client): (Outgoing, &Cell<ForClient>),
 ) -> Result<(), Fault> {
     let last = !exchange.keep_alive;
     let in_force = &exchange.in_force;
@@ -39,6 +40,7 @@ pub(super) async fn send(
         client,
         source: Rc::clone(&fetched.backend.stream),
         outgoing,
+        for_client,
         deadline: exchange.deadline,
         read: &in_force.plan.pool(exchange.pool).timeouts.body,
         write: &in_force.plan.listener(client.peer.listener).timeouts.client_write,
@@ -88,6 +90,7 @@ struct Download<'a> {
     client: &'a Client,
     source: Rc<Stream>,
     outgoing: Outgoing,
+    for_client: &'a Cell<ForClient>,
     deadline: u64,
     read: &'a Duration,
     write: &'a Duration,
@@ -212,7 +215,7 @@ impl Download<'_> {
     /// Reads more of the answer; false at the end of the connection.
     async fn more(&self, buffer: &mut Buffer) -> Result<bool, Fault> {
         give_way().await;
-        match self.source.recv_for(buffer, self.read_by(), self.client.stream.raw()).await {
+        match self.source.recv_for(buffer, self.read_by(), self.for_client.get()).await {
             Ok(count) if count > 0 => Ok(true),
             Ok(_) => Ok(false),
             Err(_) => Err(cut(&self.source)),
@@ -225,7 +228,7 @@ impl Download<'_> {
         let by = (|| self.read_by(), || self.write_by(moved.get()));
         let (source, client) = (&*self.source, &*self.client.stream);
         let pipes = &self.worker.pipes;
-        let relayed = pipes.relay(source, client, left, client.raw(), &moved, by).await;
+        let relayed = pipes.relay(source, client, left, self.for_client, &moved, by).await;
         *bytes = moved.get();
         match relayed {
             Relayed::All => Ok(true),

@@ -148,6 +148,7 @@ pub(super) fn record(
     }
     worker.recycle(exchange.scratch);
     client.head_sent.set(false);
+    client.is_behind = client.buffered() > 0;
     reuse
 }
 

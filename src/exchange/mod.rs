@@ -27,7 +27,10 @@ use crate::http::{
     framing::BodyLength,
     head::ResponseHead,
 };
-use crate::net::buffer::Buffer;
+use crate::net::{
+    buffer::Buffer,
+    leaving::{ForClient, Leaves},
+};
 use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
@@ -185,6 +188,17 @@ impl Exchange {
     #[inline]
     fn needs(&self) -> Needs {
         self.in_force.pool(self.pool).needs()
+    }
+
+    /// The client for whom somebody is waited for; it has left by this, or by less where it may
+    /// close its half and wait. A request that was read together with others is answered, whatever
+    /// comes behind them.
+    #[inline]
+    fn for_client(&self, client: &Client, leaves: Leaves) -> ForClient {
+        let half_close = self.in_force.plan.listener(client.peer.listener).half_close;
+        let may_wait = half_close || client.is_behind || client.has_more();
+        let leaves = if may_wait { Leaves::ByReset } else { leaves };
+        ForClient::new(client.stream.raw(), leaves)
     }
 
     /// The plan of the pool that answers.

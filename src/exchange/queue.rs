@@ -1,15 +1,11 @@
 //! Waiting in front of a full pool: until a backend has room, the time is over, or the client has
 //! left.
-//!
-//! A client that closes while it waits has left, be it one half only: it has got nothing yet, and
-//! there is no telling the two apart (HAProxy's `abortonclose`). Everywhere else a half-close is
-//! no abort.
 
 use std::rc::Rc;
 
 use super::{Exchange, choose::choose};
 use crate::http::fault::{Cause, Fault};
-use crate::net::{clock, fd};
+use crate::net::{clock, leaving::Leaves};
 use crate::proto::h1::Client;
 use crate::worker::{InFlight, Nobody, Place, WaitsFor, Worker};
 
@@ -41,9 +37,9 @@ async fn wait_until_called(
 ) -> Result<InFlight, Fault> {
     let timeout = worker.clock.after(exchange.pool_plan().queue.timeout);
     let by = clock::earlier(exchange.deadline, timeout);
-    let raw = client.stream.raw();
+    let for_client = exchange.for_client(client, Leaves::ByEnd);
     let now = worker.clock.now();
-    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, raw), what);
+    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, for_client), what);
     let place = place.ok_or(Cause::QueueFull)?;
     exchange.since = place.since();
     // Whether there may be more to learn from the client's socket than that it closes.
@@ -70,7 +66,7 @@ async fn wait_until_called(
             } else {
                 place.called().or(std::future::pending::<()>()).await;
             }
-            if fd::has_closed(raw) {
+            if for_client.has_left() {
                 return Err(Cause::ClientAbort.into());
             }
         }

@@ -3,7 +3,7 @@
 //! Whatever is sent, the record says what the client was answered and how it ended. No fault is
 //! answered with once the head of an answer has gone out: then the connection is cut.
 
-use std::{pin::pin, rc::Rc};
+use std::{cell::Cell, pin::pin, rc::Rc};
 
 use super::{
     Answer, Exchange, Fetched, Reuse, attempt, download, early, finish, sticky, tunnel,
@@ -18,6 +18,7 @@ use crate::http::{
     names::Name,
     write,
 };
+use crate::net::leaving::Leaves;
 use crate::policy::blame::Body;
 use crate::proto::h1::{Client, Outgoing};
 use crate::shared::counters::Counter;
@@ -101,12 +102,26 @@ async fn send_fetched(
     exchange.keep_alive &= early::may_promise(client, exchange, &fetched, kept);
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
+    let by_end = exchange.for_client(client, Leaves::ByLastingEnd);
+    let by_reset = exchange.for_client(client, Leaves::ByReset);
+    // While it sends, the upload sees its end.
+    let sends = upload.as_ref().is_some_and(|upload| upload.is_going() || upload.has_more());
+    let for_client = Cell::new(if sends { by_reset } else { by_end });
     let result = {
+        let how = (outgoing, &for_client);
         // Pinned here: a function that it is handed to by value keeps room for it twice.
-        let mut sending = pin!(download::send(worker, client, exchange, &mut fetched, outgoing));
+        let mut sending = pin!(download::send(worker, client, exchange, &mut fetched, how));
         match &mut upload {
             None => sending.await,
-            Some(upload) => beside(sending.as_mut(), |cx| _ = upload.poll(cx)).await,
+            Some(upload) => {
+                beside(sending.as_mut(), |cx| {
+                    if upload.poll(cx) && !upload.has_more() {
+                        for_client.set(by_end);
+                        upload.backend().watched().waits_for(by_end);
+                    }
+                })
+                .await
+            }
         }
     };
     // What stopped the upload has stopped the answer.

@@ -124,6 +124,14 @@ impl Upload {
         matches!(self.state, State::Going(_))
     }
 
+    /// Whether more has been read than the body: of the next request.
+    pub(crate) fn has_more(&self) -> bool {
+        match &self.state {
+            State::Ended(Uploaded { reader, result: Ok(()) }) => !reader.buffer.is_empty(),
+            State::Ended(_) | State::Going(_) => false,
+        }
+    }
+
     /// The client's fault that stopped it.
     pub(crate) fn fault_of_client(&self) -> Option<Fault> {
         match &self.state {
@@ -146,6 +154,11 @@ impl Upload {
                 Body::Coming
             }
         }
+    }
+
+    /// Where it goes.
+    pub(crate) fn backend(&self) -> &Stream {
+        &self.backend
     }
 
     /// Bytes taken from the client so far, framing too.

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod deadlines;
 pub(crate) mod fd;
 pub(crate) mod io;
+pub(crate) mod leaving;
 pub(crate) mod listener;
 pub(crate) mod pending;
 pub(crate) mod relay;

@@ -9,13 +9,13 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::{OwnedFd, RawFd},
+    os::fd::OwnedFd,
     rc::Rc,
 };
 
 use rustix::pipe::PipeFlags;
 
-use super::{deadlines::Unmet, fd, stream::Stream};
+use super::{deadlines::Unmet, fd, leaving::ForClient, stream::Stream};
 
 /// How much a pipe holds, where the kernel lets us have that much.
 const PIPE_BYTES: usize = 1 << 20;
@@ -96,7 +96,7 @@ impl Pipes {
         source: &Stream,
         sink: &Stream,
         count: u64,
-        client: RawFd,
+        client: &Cell<ForClient>,
         moved: &Cell<u64>,
         (read_by, write_by): (impl Fn() -> u64, impl Fn() -> u64),
     ) -> Relayed {
@@ -104,9 +104,9 @@ impl Pipes {
         let pipe = &taken.pipe;
         let (mut left, mut in_vain) = (count, false);
         while left > 0 {
-            source.watched().read_for(read_by(), client);
+            source.watched().read_for(read_by(), client.get());
             let ready = source.readable().await;
-            source.watched().read_for(0, -1);
+            source.watched().read_for(0, ForClient::NOBODY);
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
             let spliced = ready.map(|()| source.splice_into(&pipe.writing, wanted));
             let count = match spliced {
@@ -178,6 +178,7 @@ mod tests {
         clock::Clock,
         deadlines::{Deadlines, Ended, Ends, NO_TAG},
         io::task,
+        leaving::Leaves,
     };
     use crate::testkit::{bytes, on_both_drivers, pair};
 
@@ -186,6 +187,10 @@ mod tests {
 
     fn never() -> u64 {
         0
+    }
+
+    fn of(client: &Stream) -> Cell<ForClient> {
+        Cell::new(ForClient::new(client.raw(), Leaves::ByReset))
     }
 
     fn deadlines() -> (Rc<Deadlines>, Rc<Clock>) {
@@ -228,7 +233,7 @@ mod tests {
             let heard = hear(to, MANY);
             let moved = Cell::new(0);
             let relayed =
-                pipes.relay(&source, &sink, MANY as u64, sink.raw(), &moved, (never, never)).await;
+                pipes.relay(&source, &sink, MANY as u64, &of(&sink), &moved, (never, never)).await;
             assert!(matches!(relayed, Relayed::All), "{relayed:?}");
             assert!(heard.join().unwrap() == what);
             assert_eq!(moved.get(), MANY as u64);
@@ -256,7 +261,7 @@ mod tests {
                 let from = (!closes).then_some(from);
                 let moved = Cell::new(0);
                 let relayed =
-                    pipes.relay(&source, &sink, 8, sink.raw(), &moved, (|| by, never)).await;
+                    pipes.relay(&source, &sink, 8, &of(&sink), &moved, (|| by, never)).await;
                 assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
                 assert_eq!(source.read_ended(), ended);
                 // What came before the end has gone over, and no pipe holds anything.
@@ -277,7 +282,7 @@ mod tests {
             let by = || clock.now() + 1;
             let moved = Cell::new(0);
             let relayed =
-                pipes.relay(&source, &sink, MANY as u64, sink.raw(), &moved, (never, by)).await;
+                pipes.relay(&source, &sink, MANY as u64, &of(&sink), &moved, (never, by)).await;
             assert!(matches!(relayed, Relayed::SinkFailed), "{relayed:?}");
             assert_eq!(sink.write_ended(), Some(Ended::Overdue), "its peer takes nothing");
             assert!(pipes.free.borrow().is_empty());
@@ -295,7 +300,7 @@ mod tests {
             drop(to);
             sink.shut_down(crate::net::fd::Half::Writing);
             let moved = Cell::new(0);
-            let relayed = pipes.relay(&source, &sink, 8, sink.raw(), &moved, (never, never)).await;
+            let relayed = pipes.relay(&source, &sink, 8, &of(&sink), &moved, (never, never)).await;
             assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
             assert_eq!(source.read_ended(), Some(Ended::ClientLeft));
             drop(from);

@@ -25,6 +25,7 @@ use super::{
     deadlines::{End, Ended, Unmet, Watched},
     fd::{self, Half, Shared},
     io::{outlast, sleep, spawn},
+    leaving::ForClient,
     pending::{Pending, Quiet},
     turns,
 };
@@ -221,7 +222,7 @@ impl Stream {
         buffer: &mut Buffer,
         deadline: u64,
     ) -> impl Future<Output = Result<usize, Unmet>> {
-        self.recv_until(buffer, deadline, -1, false)
+        self.recv_until(buffer, deadline, ForClient::NOBODY, false)
     }
 
     /// As `recv`, on behalf of a client: when that has left, the wait ends. What is there already
@@ -231,7 +232,7 @@ impl Stream {
         &self,
         buffer: &mut Buffer,
         deadline: u64,
-        client: RawFd,
+        client: ForClient,
     ) -> impl Future<Output = Result<usize, Unmet>> {
         self.recv_until(buffer, deadline, client, true)
     }
@@ -240,7 +241,7 @@ impl Stream {
         &self,
         buffer: &mut Buffer,
         deadline: u64,
-        client: RawFd,
+        client: ForClient,
         looks_first: bool,
     ) -> Result<usize, Unmet> {
         if looks_first {
@@ -260,7 +261,7 @@ impl Stream {
                 other => break other,
             }
         };
-        self.watched().read_for(0, -1);
+        self.watched().read_for(0, ForClient::NOBODY);
         read
     }
 

@@ -277,6 +277,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             connections_max: 0,
             access_log: None,
+            half_close: false,
             timeouts: ListenerTimeouts::default(),
             backlog: 0,
         };

@@ -21,6 +21,8 @@ pub struct Listener {
     pub connections_max: u32,
     /// Where each exchange is written to, if anywhere.
     pub access_log: Option<AccessLog>,
+    /// Whether a client that closes its writing half still waits for its answer.
+    pub half_close: bool,
     /// How long each wait for the client may take.
     pub timeouts: ListenerTimeouts,
     /// Connections the kernel holds for each core until they are accepted. 4,096: a burst of a

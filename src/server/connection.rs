@@ -231,6 +231,7 @@ impl Connection {
             reader: Some(Reader { buffer, body: Incoming::Ended }),
             head_sent: false.into(),
             began: self.began,
+            is_behind: false,
         }
     }
 

@@ -10,7 +10,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    os::fd::RawFd,
     rc::Rc,
 };
 
@@ -19,7 +18,7 @@ use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
 };
-use crate::net::{fd, signal::Signal};
+use crate::net::{leaving::ForClient, signal::Signal};
 use crate::shared::{counters::Counter, firsts::IN_NO_WAY, line::Line, permits::Permit};
 
 /// Who waits on this core.
@@ -38,7 +37,7 @@ pub(crate) struct Ticket {
     since: u64,
     /// When its time is over, in coarse milliseconds; 0 = never.
     by: u64,
-    client: RawFd,
+    client: ForClient,
     waits_for: Cell<WaitsFor>,
 }
 
@@ -189,9 +188,8 @@ impl Queue {
     /// Calls those whose time is over, those who have left, and the first of all, and of those of
     /// each backend, in case that its call was lost.
     pub(super) fn look_after(&self, now: u64) {
-        let due = |ticket: &Rc<Ticket>| {
-            (ticket.by != 0 && now >= ticket.by) || fd::has_closed(ticket.client)
-        };
+        let due =
+            |ticket: &Rc<Ticket>| (ticket.by != 0 && now >= ticket.by) || ticket.client.has_left();
         let (mut called, mut homes): (Vec<_>, _) = (Vec::new(), BackendSet::EMPTY);
         self.tickets.borrow_mut().retain(|ticket| {
             let home = ticket.home();
@@ -240,7 +238,7 @@ impl Place {
         in_force: &Rc<InForce>,
         pool: PoolId,
         by: u64,
-        (now, client): (u64, RawFd),
+        (now, client): (u64, ForClient),
         what: WaitsFor,
     ) -> Option<Place> {
         let queue = in_force.pool(pool).queue.as_ref()?;
@@ -329,6 +327,8 @@ impl Drop for Place {
 mod tests {
     use std::os::fd::AsRawFd;
 
+    use crate::net::leaving::Leaves;
+
     use super::*;
     use crate::shared::counters::Slab;
     use crate::worker::{Common, InFlight, Nobody, Own, Wanted, Worker};
@@ -351,7 +351,9 @@ mod tests {
         let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
         let [here, there] = [0, 1].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let told = || [0, 1].map(|core| common.rooms.take(core).count());
-        let join = |core, now| Place::take(core, POOL, 0, (now, -1), WaitsFor::Anybody).unwrap();
+        let join = |core, now| {
+            Place::take(core, POOL, 0, (now, ForClient::NOBODY), WaitsFor::Anybody).unwrap()
+        };
         here.made_room(POOL, None);
         assert_eq!(told(), [0, 0], "nobody waits");
         let place = join(&there, 500);
@@ -377,7 +379,7 @@ mod tests {
         let queue = Queue::new(Line::new(9, 1, 2), 0);
         let ticket = |waits_for| {
             let (called, waits_for) = (Signal::default(), Cell::new(waits_for));
-            Rc::new(Ticket { called, since: 1, by: 0, client: -1, waits_for })
+            Rc::new(Ticket { called, since: 1, by: 0, client: ForClient::NOBODY, waits_for })
         };
         let tickets: Vec<_> = waiting.iter().map(|waits_for| ticket(*waits_for)).collect();
         queue.tickets.borrow_mut().extend(tickets.iter().cloned());
@@ -444,7 +446,7 @@ mod tests {
     }
 
     fn home_at(core: &Rc<InForce>, since: u64) -> Place {
-        Place::take(core, POOL, 0, (since, -1), WaitsFor::Home(A)).unwrap()
+        Place::take(core, POOL, 0, (since, ForClient::NOBODY), WaitsFor::Home(A)).unwrap()
     }
 
     #[test]
@@ -476,7 +478,7 @@ mod tests {
         let (workers, common) = sticky();
         let looks = |core| looks(&workers, &common, core);
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
-        let any = Place::take(&here, POOL, 0, (50, -1), WaitsFor::Anybody).unwrap();
+        let any = Place::take(&here, POOL, 0, (50, ForClient::NOBODY), WaitsFor::Anybody).unwrap();
         let home = home_at(&here, 100);
         assert!(!home.is_first());
         home.comes_behind();
@@ -498,7 +500,8 @@ mod tests {
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
         let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let home = WaitsFor::Home(A);
-        let join = |now| Place::take(&here, POOL, 0, (now, client.as_raw_fd()), home).unwrap();
+        let client = ForClient::new(client.as_raw_fd(), Leaves::ByEnd);
+        let join = |now| Place::take(&here, POOL, 0, (now, client), home).unwrap();
         let places = [join(100), join(200)];
         here.pool(POOL).move_to(A, &[]);
         here.pool(POOL).look_after_queue(300);

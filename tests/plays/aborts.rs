@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::{
     backend::{Cue, plays},
-    client::{Client, get},
+    client::{Client, get, post},
+    pace::Watch,
     scripts::{answers, answers_each, answers_on, delays, never_answers, ok},
     stage::{Driver, Stage, eventually},
 };
@@ -16,6 +17,12 @@ on_both_drivers!(
     a_client_may_leave_in_the_middle_of_a_head,
     a_client_may_leave_in_the_middle_of_a_body,
     a_client_may_leave_while_it_waits,
+    a_client_that_ends_its_stream_while_it_waits_has_left,
+    what_lies_unread_hides_no_leave,
+    a_place_that_a_client_left_is_free,
+    a_client_may_be_allowed_to_close_its_half_and_wait,
+    requests_that_were_read_before_the_end_are_answered,
+    a_client_may_leave_in_a_pause_of_its_answer,
     a_client_may_leave_between_interim_and_answer,
     a_client_may_leave_in_the_middle_of_an_answer,
     a_client_may_leave_a_pipeline_behind,
@@ -73,9 +80,164 @@ fn a_client_may_leave_while_it_waits(driver: Driver) {
         client.send(get("/"));
         let requests = || stage.backend(0).requests().len() as u64;
         eventually("it is asked", requests, |requests| *requests == aborts);
-        // Only a reset: a close cannot be told from a half-close, which is no abort.
         client.reset();
         expect_forgotten(&stage, aborts);
+    }
+}
+
+/// How long it may take until it is noticed that a client has left: each is looked at once a
+/// second.
+const NOTICED: Duration = Duration::from_millis(1_250 + 350);
+
+/// A close, or one half of it: there is no telling the two apart.
+fn a_client_that_ends_its_stream_while_it_waits_has_left(driver: Driver) {
+    let stage = Stage::on(driver).backend(never_answers()).start();
+    let long = "x".repeat(300_000);
+    let requests = [get("/"), post("/", "short"), post("/", &long)];
+    let mut aborts = 0;
+    for request in &requests {
+        for closes in [false, true] {
+            let mut client = stage.connect();
+            client.send(request);
+            aborts += 1;
+            let requests = || stage.backend(0).requests().len() as u64;
+            eventually("it is asked", requests, |requests| *requests == aborts);
+            let watch = Watch::start();
+            let client = if closes {
+                drop(client);
+                None
+            } else {
+                client.half_close();
+                Some(client)
+            };
+            let counted = || stage.count("client_aborts_total");
+            eventually("it is noticed", counted, |counted| *counted == aborts);
+            watch.took().expect_at_most(NOTICED);
+            if let Some(mut client) = client {
+                client.expect_end();
+            }
+            expect_forgotten(&stage, aborts);
+        }
+    }
+}
+
+/// Its next request lies in the socket, which nobody reads before the answer at hand.
+fn what_lies_unread_hides_no_leave(driver: Driver) {
+    let stage = Stage::on(driver).backend(never_answers()).start();
+    let long = post("/", &"x".repeat(300_000));
+    for (request, aborts) in [(get("/1"), 1), (post("/1", "short"), 2), (long, 3)] {
+        let mut client = stage.connect();
+        client.send(request);
+        eventually("it is asked", || stage.backend(0).requests().len(), |asked| *asked == aborts);
+        std::thread::sleep(Duration::from_millis(100));
+        client.send(get("/2")).half_close();
+        stage.expect_count("client_aborts_total", aborts as u64);
+        stage.expect_count("backend_in_flight", 0);
+        client.expect_gone();
+        stage.expect_count("connections", 0);
+    }
+    assert_eq!(stage.backend(0).requests().len(), 3, "what was not read is not asked");
+}
+
+fn a_place_that_a_client_left_is_free(driver: Driver) {
+    let stage = Stage::on(driver)
+        .each("max-in-flight = 2")
+        .backend(plays(|visit| {
+            let request = visit.request()?;
+            if request.target() == "/quick" {
+                return visit
+                    .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            }
+            visit.drain()
+        }))
+        .start();
+    let clients: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = stage.connect();
+            client.send(get("/slow"));
+            client
+        })
+        .collect();
+    stage.expect_count("backend_in_flight", 2);
+    assert_eq!(stage.get("/quick").status, 503);
+    drop(clients);
+    stage.expect_count("backend_in_flight", 0);
+    stage.get("/quick").expect(200, "ok");
+}
+
+/// More than two looks at each client.
+const LONG: Duration = Duration::from_millis(2_500);
+
+fn a_client_may_be_allowed_to_close_its_half_and_wait(driver: Driver) {
+    let stage =
+        Stage::on(driver).listener("half-close = true").backend(delays(LONG, "late")).start();
+    let mut clients =
+        [get("/"), post("/", "short"), post("/", &"x".repeat(300_000))].map(|request| {
+            let mut client = stage.connect();
+            client.send(request).half_close();
+            client
+        });
+    for client in &mut clients {
+        client.response().expect(200, "late");
+        client.expect_end();
+    }
+    assert_eq!(stage.count("client_aborts_total"), 0);
+}
+
+fn requests_that_were_read_before_the_end_are_answered(driver: Driver) {
+    let stage = Stage::on(driver).backend(delays(LONG, "late")).start();
+    let long = post("/1", &"x".repeat(300_000));
+    let mut clients = [
+        [get("/1"), get("/2")].concat(),
+        [post("/1", "short"), get("/2")].concat(),
+        [long, get("/2")].concat(),
+    ]
+    .map(|requests| {
+        let mut client = stage.connect();
+        client.send(requests);
+        client
+    });
+    // They have been read when the first are asked.
+    eventually("they are asked", || stage.backend(0).requests().len(), |asked| *asked == 3);
+    std::thread::sleep(Duration::from_millis(100));
+    for client in &mut clients {
+        client.half_close();
+    }
+    for client in &mut clients {
+        client.response().expect(200, "late");
+        client.response().expect(200, "late");
+        client.expect_end();
+    }
+    assert_eq!(stage.count("client_aborts_total"), 0);
+}
+
+/// Who closes a half and reads on is there; who closes while nothing comes is not.
+fn a_client_may_leave_in_a_pause_of_its_answer(driver: Driver) {
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let piece = if framing.ends_with("chunked") { "5\r\npiece\r\n" } else { "piece" };
+        let stage = Stage::on(driver)
+            .backend(plays(move |visit| {
+                visit.request()?;
+                visit.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{piece}"))?;
+                for _ in 0..6 {
+                    visit.pause(Duration::from_millis(400))?;
+                    visit.send(piece)?;
+                }
+                visit.drain()
+            }))
+            .start();
+        let mut client = stage.connect();
+        client.send(get("/"));
+        let head = client.response_head("GET").unwrap().head;
+        client.half_close();
+        for _ in 0..7 {
+            if head.lists("transfer-encoding", "chunked") {
+                assert_eq!(client.wire().chunk().unwrap(), b"piece");
+            } else {
+                assert_eq!(client.wire().bytes(5).unwrap(), b"piece");
+            }
+        }
+        expect_forgotten(&stage, 1);
     }
 }
 

@@ -54,6 +54,7 @@ impl Check<'_> {
             trusted_proxies: Vec::new(),
             connections_max: 0,
             access_log: None,
+            half_close: false,
             timeouts: ListenerTimeouts::default(),
             backlog: 4096,
         };
@@ -81,6 +82,9 @@ impl Check<'_> {
         );
         listener.access_log = self.access_log(written.access_log.as_ref());
         self.whole_number(written.backlog.as_ref(), 1..=1 << 20, &mut listener.backlog);
+        if let Some((_, half_close)) = both(written.half_close.as_ref()) {
+            listener.half_close = *half_close;
+        }
         if let Some(timeouts) = section(written.timeouts.as_ref()) {
             self.listener_timeouts(timeouts, &mut listener.timeouts);
         }

@@ -33,6 +33,7 @@ use super::{
     clock::{self, Clock},
     fd::{self, Half},
     io::sleep,
+    leaving::{ForClient, Look},
     turns::next_turn,
 };
 
@@ -61,8 +62,9 @@ pub(crate) enum Ends {
 
 struct Entry {
     fd: RawFd,
-    /// The client's descriptor while it waits for this one; -1 = none.
-    client: RawFd,
+    /// The client that waits for this one, if any, and whether it may have left.
+    client: ForClient,
+    doubtful: bool,
     read_by: u64,
     write_by: u64,
     /// Since when it rests, or rested last.
@@ -121,7 +123,8 @@ impl Deadlines {
     pub(crate) fn watch(self: &Rc<Deadlines>, fd: RawFd, ends: Ends, tag: u16) -> Watched {
         let entry = Entry {
             fd,
-            client: -1,
+            client: ForClient::NOBODY,
+            doubtful: false,
             read_by: 0,
             write_by: 0,
             since: 0,
@@ -306,8 +309,17 @@ impl Entry {
             // Nobody reads any more.
         } else if overdue(self.read_by) {
             self.end_reading(Ended::Overdue);
-        } else if watches && self.client >= 0 && fd::has_left(self.client) {
+        } else if watches && self.client.is_somebody() && self.client_has_left() {
             self.end_reading(Ended::ClientLeft);
+        }
+    }
+
+    /// Whether the client has left for whom this one is waited for.
+    fn client_has_left(&mut self) -> bool {
+        match self.client.look() {
+            Look::There => false,
+            Look::Doubtful => std::mem::replace(&mut self.doubtful, true),
+            Look::Left => true,
         }
     }
 
@@ -362,10 +374,20 @@ impl Watched {
 
     /// Reading must go on by then, and it is for this client: when it leaves, so ends the wait.
     #[inline]
-    pub(crate) fn read_for(&self, deadline: u64, client: RawFd) {
+    pub(crate) fn read_for(&self, deadline: u64, client: ForClient) {
         self.with(|entry| {
             entry.read_by = deadline;
             entry.client = client;
+            entry.doubtful = false;
+        });
+    }
+
+    /// Where reading is for a client: it is for this one.
+    pub(crate) fn waits_for(&self, client: ForClient) {
+        self.with(|entry| {
+            if entry.client.is_somebody() {
+                entry.client = client;
+            }
         });
     }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::*;
+use crate::net::leaving::Leaves;
 
 /// A watched socket and its peer. Fields are dropped in this order.
 struct Socket {
@@ -65,6 +66,10 @@ impl Task {
     fn woken(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+fn of(client: &Socket) -> ForClient {
+    ForClient::new(client.ours.as_raw_fd(), Leaves::ByReset)
 }
 
 fn deadlines() -> Rc<Deadlines> {
@@ -126,7 +131,7 @@ fn writing_is_late_although_reading_ended_before() {
         (|deadlines, client| client.watched.read_by(deadlines.clock.now()), Ended::Overdue),
         (
             |_, client| {
-                client.watched.read_for(0, client.ours.as_raw_fd());
+                client.watched.read_for(0, of(&client));
                 client.peer.shutdown(std::net::Shutdown::Both).unwrap();
             },
             Ended::ClientLeft,
@@ -196,14 +201,14 @@ fn a_wait_ends_when_the_client_it_is_for_has_left() {
     let backends: Vec<_> = (0..8)
         .map(|_| {
             let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
-            backend.watched.read_for(0, client.ours.as_raw_fd());
+            backend.watched.read_for(0, of(&client));
             backend
         })
         .collect();
     let one = &backends[0];
     // The answer that came in time was the last wait for this client.
     let other = &backends[1];
-    other.watched.read_for(0, -1);
+    other.watched.read_for(0, ForClient::NOBODY);
     client.peer.shutdown(std::net::Shutdown::Write).unwrap();
     (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
     assert_eq!(one.watched.reading(), None, "a half-close is not leaving");

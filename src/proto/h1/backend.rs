@@ -3,7 +3,7 @@
 //! Bodies are not read here (`body.rs` frames them), nor is anything sent. Before the first byte of
 //! an answer a wait is for the posted receive, later for readiness.
 
-use std::{cell::Cell, os::fd::RawFd, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
 use crate::http::{
     fault::{Cause, Fault},
@@ -15,6 +15,7 @@ use crate::net::{
     buffer::{Buffer, Buffers},
     clock,
     deadlines::Ended,
+    leaving::ForClient,
     stream::Stream,
 };
 
@@ -89,7 +90,8 @@ impl Backend {
     }
 
     /// Reads the next head into `head`, from `buffer` and then from the connection; how many of
-    /// the buffered bytes it takes. The deadline may be set while it waits.
+    /// the buffered bytes it takes. The deadline and the client may
+    /// be set while it waits.
     ///
     /// # Errors
     /// Where none comes, or none that is one.
@@ -99,7 +101,7 @@ impl Backend {
         head: &mut ResponseHead,
         limits: &HeadLimits,
         begun: &mut Begun,
-        (deadline, client): (&Cell<u64>, RawFd),
+        (deadline, client): (&Cell<u64>, &Cell<ForClient>),
     ) -> Result<usize, Fault> {
         loop {
             if let Some(bytes) = buffer.as_ref().filter(|buffer| !buffer.is_empty()) {
@@ -110,9 +112,9 @@ impl Backend {
             }
             let read = match buffer {
                 None => {
-                    self.stream.watched().read_for(deadline.get(), client);
+                    self.stream.watched().read_for(deadline.get(), client.get());
                     let (read, received) = self.stream.received().await;
-                    self.stream.watched().read_for(0, -1);
+                    self.stream.watched().read_for(0, ForClient::NOBODY);
                     *buffer = Some(received);
                     read
                 }
@@ -120,7 +122,7 @@ impl Backend {
                     if buffer.room_len() == 0 {
                         buffer.rewind();
                     }
-                    self.stream.recv_for(buffer, deadline.get(), client).await
+                    self.stream.recv_for(buffer, deadline.get(), client.get()).await
                 }
             };
             if !matches!(read, Ok(count) if count > 0) {

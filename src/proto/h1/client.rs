@@ -83,6 +83,8 @@ pub(crate) struct Client {
     /// When the request at hand began, in microseconds of the precise clock; 0 where it is not
     /// logged.
     pub(crate) began: u64,
+    /// Whether the request at hand was read behind another.
+    pub(crate) is_behind: bool,
 }
 
 /// What a look at the buffered bytes gave.
@@ -138,6 +140,14 @@ impl Client {
         let reader = self.reader.as_ref()?;
         let count = usize::try_from(reader.body.left()?).ok()?;
         reader.buffer.bytes().get(..count)
+    }
+
+    /// Whether more is buffered than the request at hand, as far as that is known before its end.
+    pub(crate) fn has_more(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| {
+            let left = reader.body.left().unwrap_or(u64::MAX);
+            reader.buffer.len() as u64 > left
+        })
     }
 
     /// Takes the rest of a small body that is buffered already, so that the connection can be

@@ -1,0 +1,111 @@
+//! Whether a client for whom a backend is waited for has left.
+//!
+//! A reset says so, and by default so does the end of its stream: there is no telling a client that
+//! closed one half and waits from one that is gone (nginx, Envoy, HAProxy's `abortonclose`). The
+//! socket is asked, and nothing read: what lies unread before the end, the next requests of a
+//! pipeline or the rest of a body, hides no end.
+
+use std::os::fd::RawFd;
+
+use super::fd;
+
+/// A client for whom somebody else is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ForClient {
+    fd: RawFd,
+    leaves: Leaves,
+}
+
+/// What tells that a client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// A reset alone: it may close its half and wait.
+    ByReset,
+    /// The end of its stream.
+    ByEnd,
+    /// The end of its stream, if nothing comes for it from one look to the next: it has been
+    /// answered, and may read a long answer to its end.
+    ByLastingEnd,
+}
+
+/// What a look at a client's socket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    There,
+    /// It has left if it is so at the next look.
+    Doubtful,
+    Left,
+}
+
+impl ForClient {
+    /// Nobody, who never leaves.
+    pub(crate) const NOBODY: ForClient = ForClient { fd: -1, leaves: Leaves::ByReset };
+
+    pub(crate) fn new(fd: RawFd, leaves: Leaves) -> ForClient {
+        ForClient { fd, leaves }
+    }
+
+    /// Whether it is anybody.
+    #[inline]
+    pub(crate) fn is_somebody(self) -> bool {
+        self.fd >= 0
+    }
+
+    /// Looks whether it is there.
+    pub(crate) fn look(self) -> Look {
+        match self.leaves {
+            Leaves::ByReset if fd::has_left(self.fd) => Look::Left,
+            Leaves::ByEnd if fd::has_closed(self.fd) => Look::Left,
+            Leaves::ByLastingEnd if fd::has_left(self.fd) => Look::Left,
+            Leaves::ByLastingEnd if fd::has_closed(self.fd) => Look::Doubtful,
+            Leaves::ByReset | Leaves::ByEnd | Leaves::ByLastingEnd => Look::There,
+        }
+    }
+
+    /// Whether it has left for certain.
+    pub(crate) fn has_left(self) -> bool {
+        self.look() == Look::Left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{Shutdown, TcpStream},
+        os::fd::AsRawFd,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_gone_by_what_its_socket_says_whatever_lies_unread() {
+        type Does = fn(TcpStream) -> Option<TcpStream>;
+        let waits: Does = Some;
+        let half_closes: Does = |client| client.shutdown(Shutdown::Write).ok().map(|()| client);
+        let closes: Does = |_| None;
+        let resets: Does = |client| {
+            let linger = Some(std::time::Duration::ZERO);
+            rustix::net::sockopt::set_socket_linger(&client, linger).unwrap();
+            None
+        };
+        for (does, expected) in [
+            (waits, [Look::There, Look::There, Look::There]),
+            (half_closes, [Look::There, Look::Left, Look::Doubtful]),
+            (closes, [Look::There, Look::Left, Look::Doubtful]),
+            (resets, [Look::Left, Look::Left, Look::Left]),
+        ] {
+            for unread in [&b""[..], b"GET /next HTTP/1.1\r\n"] {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (ours, _) = listener.accept().unwrap();
+                client.write_all(unread).unwrap();
+                let kept = does(client);
+                let looks = [Leaves::ByReset, Leaves::ByEnd, Leaves::ByLastingEnd]
+                    .map(|leaves| ForClient::new(ours.as_raw_fd(), leaves).look());
+                assert_eq!(looks, expected, "{unread:?}");
+                drop(kept);
+            }
+        }
+    }
+}
