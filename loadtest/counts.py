@@ -3,7 +3,7 @@
 Bounds may only fall. Wakes, allocations and system calls are the same on any machine, and their
 bounds are what was counted. Instructions are held to 4 % more than was counted when the bound was
 set: the C library and the compiler have a part in them, and mends that land one by one cost a few
-each (from 5d35bf2 to 6d8eb79 16,186 became 16,819: results/*-instructions*.md).
+each (from 5d35bf2 to 6d8eb79 16,186 became 16,821: results/*-instructions*.md).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 CLIENTS = 64
 BACKENDS = 3
 WARM_UP = 20  # batches of each head
-BATCHES = 8
+BATCHES = 9  # each backend is the first to be asked in as many
 STARTS = 2
 
 BODY = b"0123456789abcdef" * 8
@@ -84,4 +84,4 @@ BOUNDS = {
     },
 }
 # By how much two starts may differ; what is not instructions, not at all.
-AGREES = 0.001
+AGREES = 0.005
