@@ -31,7 +31,16 @@ fn floods(head: &'static str, piece: &'static [u8]) -> Script {
 
 /// Answers without end: one that is spliced, one in chunks, one that ends with its connection.
 fn endless() -> [Script; 3] {
-    static CHUNK: &[u8] = b"5\r\nhello\r\n5\r\nhello\r\n5\r\nhello\r\n5\r\nhello\r\n5\r\nhello\r\n";
+    // Of such a size that all buffers on the way are full soon: only then the time begins.
+    static CHUNK: &[u8; 4_096 + 8] = &{
+        let mut chunk = [b'x'; 4_096 + 8];
+        let (mut at, frame) = (0, b"1000\r\n\r\n");
+        while at < frame.len() {
+            chunk[if at < 6 { at } else { 4_096 + at }] = frame[at];
+            at += 1;
+        }
+        chunk
+    };
     [
         floods("HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n", &[b'x'; 60_000]),
         floods("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNK),
