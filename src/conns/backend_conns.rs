@@ -100,6 +100,20 @@ impl BackendConns {
         self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));
     }
 
+    /// Adds since when each of them is idle.
+    pub(crate) fn idle_since(&self, all: &mut Vec<u64>) {
+        for at in &self.all {
+            all.extend(at.conns.idle.iter().map(|idle| idle.backend.idle_since));
+        }
+    }
+
+    /// Closes those that have been idle since `until` or longer, as long as there are any `left` to
+    /// close.
+    pub(crate) fn close_idle_since(&mut self, until: u64, left: &mut usize) {
+        let BackendConns { all, means, .. } = self;
+        all.iter_mut().for_each(|at| at.conns.close_idle_since(until, left, means));
+    }
+
     /// Closes all idle connections.
     pub(crate) fn clear(&mut self) {
         self.all.iter_mut().for_each(|at| at.conns.clear(&self.means));
@@ -152,7 +166,8 @@ async fn warm_after_all(idle: Idle, now: u64, means: Rc<Means>) -> Option<Backen
     idle.warm(quiet, now, &means)
 }
 
-/// Opens a connection, trying the addresses in turn within one time; zero = no bound.
+/// Opens a connection, trying the addresses in turn within one time; zero = no bound. Where there
+/// is no descriptor left, `frees` may close what nobody uses, and says whether it did.
 ///
 /// # Errors
 /// `ConnectTimeout` or `ConnectFailed`, of the last address, `Overloaded` where it was for want of
@@ -162,6 +177,7 @@ pub(crate) async fn open(
     time: Duration,
     clock: &Clock,
     deadlines: &Rc<Deadlines>,
+    frees: impl Fn() -> bool,
 ) -> Result<Backend, Fault> {
     let began = clock.now();
     let to_try = conns.borrow_mut().in_turn(began);
@@ -169,7 +185,7 @@ pub(crate) async fn open(
     for (tried, (number, address)) in to_try.iter().enumerate() {
         let spent = Duration::from_millis(clock.now().saturating_sub(began));
         let share = connect::share(time, spent, to_try.len() - tried);
-        let error = match io::connect(*address, share).await {
+        let error = match io::connect_freeing(*address, share, &frees).await {
             Ok(stream) => {
                 let watched = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
                 return Ok(Backend::new(Stream::new(stream, watched), *number));
@@ -233,7 +249,7 @@ mod tests {
 
         async fn open(&self) -> Result<Backend, Fault> {
             let Stage { conns, clock, deadlines, .. } = self;
-            open(conns, Duration::from_secs(5), clock, deadlines).await
+            open(conns, Duration::from_secs(5), clock, deadlines, || false).await
         }
 
         /// Opens a connection; to which of these.

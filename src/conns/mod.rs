@@ -115,6 +115,16 @@ impl Conns {
         });
     }
 
+    /// Closes those that have been idle since `until` or longer, as long as there are any `left` to
+    /// close.
+    fn close_idle_since(&mut self, until: u64, left: &mut usize, means: &Means) {
+        let count = self.idle.partition_point(|idle| idle.backend.idle_since <= until).min(*left);
+        *left -= count;
+        means.counters.sub(Counter::BackendIdle, count as u64);
+        means.counters.add(Counter::BackendEvicted, count as u64);
+        self.idle.drain(..count);
+    }
+
     /// Closes them all.
     fn clear(&mut self, means: &Means) {
         means.counters.sub(Counter::BackendIdle, self.idle.len() as u64);
@@ -391,6 +401,21 @@ mod tests {
             assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(tried));
             assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(old));
             assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(new));
+        });
+    }
+
+    #[test]
+    fn where_descriptors_are_wanted_the_longest_idle_are_closed_and_no_more_than_that() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(OPTIONS);
+            let given: Vec<_> = [1, 2, 2, 2, 3].map(|now| stage.give(now)).into();
+            for (until, left, closed) in [(0, 9, 0), (2, 2, 2), (2, 0, 0), (2, 9, 2)] {
+                let (mut rest, before) = (left, stage.idle());
+                stage.conns.close_idle_since(until, &mut rest, &stage.means);
+                assert_eq!((left - rest, before - stage.idle()), (closed, closed as u64));
+            }
+            assert_eq!(stage.count(Counter::BackendEvicted), 4);
+            assert_eq!(stage.take(4, false).await, Some(given[4].0));
         });
     }
 

@@ -135,7 +135,8 @@ async fn connection(
     }
     let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
     let Worker { clock, deadlines, .. } = worker;
-    let opened = Box::pin(conns::open(pool.conns(id), time, clock, deadlines)).await;
+    let frees = || worker.frees_descriptors();
+    let opened = Box::pin(conns::open(pool.conns(id), time, clock, deadlines, frees)).await;
     let now = clock.renew();
     if exchange.scratch.record.logged {
         exchange.scratch.record.times.connected(now - since);

@@ -233,6 +233,11 @@ impl Download<'_> {
         match relayed {
             Relayed::All => Ok(true),
             Relayed::NoPipe => Ok(false),
+            Relayed::NoDescriptor => {
+                // This body is copied, or the rest of it.
+                self.worker.frees_descriptors();
+                Ok(false)
+            }
             Relayed::SourceEnded => Err(cut(source)),
             Relayed::SinkFailed => Err(self.client.write_fault()),
         }

@@ -24,6 +24,11 @@ use super::fd::Half;
 /// milliseconds.
 pub(crate) const USER_TIMEOUT_MS: u32 = 30_000;
 
+/// How long it takes until a descriptor is free whose connection was closed, and how often others
+/// may take it.
+pub(crate) const FREED: Duration = Duration::from_millis(2);
+const FREED_TIMES: u32 = 50;
+
 thread_local! {
     /// Tasks that were spawned to end something and have not ended.
     static ENDING: Cell<usize> = const { Cell::new(0) };
@@ -80,6 +85,25 @@ pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<T
     Ok(stream)
 }
 
+/// As `connect`; tried again where no descriptor is left and `frees` says that some are about to be
+/// free.
+///
+/// # Errors
+/// As `connect`.
+pub(crate) async fn connect_freeing(
+    address: SocketAddr,
+    time: Duration,
+    frees: &impl Fn() -> bool,
+) -> io::Result<TcpStream> {
+    for _ in 0..FREED_TIMES {
+        match connect(address, time).await {
+            Err(error) if is_out_of_descriptors(&error) && frees() => sleep(FREED).await,
+            other => return other,
+        }
+    }
+    connect(address, time).await
+}
+
 /// Whether an operation failed for want of something of ours: a descriptor, memory. Then it says
 /// nothing about the peer.
 pub(crate) fn is_want(error: &io::Error) -> bool {
@@ -92,6 +116,12 @@ pub(crate) fn is_want(error: &io::Error) -> bool {
 pub(crate) fn is_for_want(error: &io::Error, address: SocketAddr) -> bool {
     let no_port = error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error());
     is_want(error) || (no_port && address.is_ipv4())
+}
+
+/// Whether a socket could not be made because there is no descriptor left.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// A connect until a time is over; nothing has been sent or received that could be lost.

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::pipe::PipeFlags;
 
-use super::{deadlines::Unmet, fd, leaving::ForClient, stream::Stream};
+use super::{deadlines::Unmet, fd, io::is_out_of_descriptors, leaving::ForClient, stream::Stream};
 
 /// How much a pipe holds, where the kernel lets us have that much.
 const PIPE_BYTES: usize = 1 << 20;
@@ -72,21 +72,27 @@ pub(crate) enum Relayed {
     SinkFailed,
     /// There is no pipe to be had; nothing was moved.
     NoPipe,
+    /// The same, for want of descriptors.
+    NoDescriptor,
 }
 
 impl Pipes {
-    /// A pipe, if there is one to be had.
-    fn take(&self) -> Option<Taken<'_>> {
+    /// A pipe, or why there is none to be had.
+    fn take(&self) -> Result<Taken<'_>, Relayed> {
         if self.taken.get() == PIPES_MAX {
-            return None;
+            return Err(Relayed::NoPipe);
         }
         let kept = self.free.borrow_mut().pop();
         let pipe = match kept {
             Some(pipe) => pipe,
-            None => Rc::new(Pipe::open().ok().filter(|pipe| pipe.holds >= HOLDS_MIN)?),
+            None => match Pipe::open() {
+                Ok(pipe) if pipe.holds >= HOLDS_MIN => Rc::new(pipe),
+                Err(error) if is_out_of_descriptors(&error) => return Err(Relayed::NoDescriptor),
+                Ok(_) | Err(_) => return Err(Relayed::NoPipe),
+            },
         };
         self.taken.set(self.taken.get() + 1);
-        Some(Taken { pipes: self, pipe })
+        Ok(Taken { pipes: self, pipe })
     }
 
     /// Moves exactly `count` bytes from `source` to `sink`; `client` is whom it is for. `moved`
@@ -100,7 +106,10 @@ impl Pipes {
         moved: &Cell<u64>,
         (read_by, write_by): (impl Fn() -> u64, impl Fn() -> u64),
     ) -> Relayed {
-        let Some(taken) = self.take() else { return Relayed::NoPipe };
+        let taken = match self.take() {
+            Ok(taken) => taken,
+            Err(none) => return none,
+        };
         let pipe = &taken.pipe;
         let (mut left, mut in_vain) = (count, false);
         while left > 0 {
@@ -311,12 +320,12 @@ mod tests {
     fn there_are_so_many_pipes_and_no_more() {
         let pipes = Pipes::default();
         let mut taken: Vec<_> = (0..PIPES_MAX).map(|_| pipes.take().unwrap()).collect();
-        assert!(pipes.take().is_none());
+        assert!(matches!(pipes.take(), Err(Relayed::NoPipe)));
         taken.pop().unwrap().give_back();
         // One that is given back is used again; one that is dropped makes room for another.
         taken.push(pipes.take().unwrap());
-        assert!(pipes.take().is_none() && pipes.free.borrow().is_empty());
+        assert!(pipes.take().is_err() && pipes.free.borrow().is_empty());
         taken.pop();
-        assert!(pipes.take().is_some() && pipes.free.borrow().is_empty());
+        assert!(pipes.take().is_ok() && pipes.free.borrow().is_empty());
     }
 }

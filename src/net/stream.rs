@@ -517,9 +517,10 @@ impl Drop for Stream {
         };
         // A receive in flight is ended and waited for, never dropped.
         fd::shut_down(self.fd, Half::Both);
+        let something_in_flight = self.pending.was_dropped();
         spawn(async move {
             drop(receiving.await);
-            drop(shared);
+            fd::close(shared, something_in_flight);
         });
     }
 }

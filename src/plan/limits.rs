@@ -25,6 +25,17 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Each client connection may need one to a backend.
+    pub(crate) const DESCRIPTORS_EACH: u64 = 2;
+
+    /// Descriptors that all connections may take together; without a limit, as many as there are.
+    pub(crate) fn descriptors(&self) -> u64 {
+        match self.connections {
+            0 => u64::MAX,
+            connections => u64::from(connections) * Limits::DESCRIPTORS_EACH,
+        }
+    }
+
     /// Those of heads, of clients and backends alike.
     pub(crate) fn heads(&self) -> HeadLimits {
         HeadLimits {

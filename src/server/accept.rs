@@ -23,7 +23,7 @@ use crate::http::{
 use crate::net::{
     clock,
     deadlines::Ends,
-    io::sleep,
+    io::{FREED, sleep},
     listener::Listener,
     stream::Stream,
     turns::{give_way, next_turn},
@@ -98,7 +98,8 @@ enum Batch {
     Full,
     /// Nobody waits any more.
     Empty,
-    /// No descriptor is left: one was turned away; the next deserves so long a pause.
+    /// No descriptor is left: one will be in a moment, or one client was turned away. Trying again
+    /// deserves so long a pause.
     NoneFor(Duration),
     /// Nothing can be accepted here; trying again deserves so long a pause.
     Stuck(Duration),
@@ -117,6 +118,9 @@ impl Accepting {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
                 Err(error) if out_of_descriptors(&error) => {
+                    if self.worker.frees_descriptors() {
+                        return Batch::NoneFor(FREED);
+                    }
                     self.turn_one_away();
                     return Batch::NoneFor(self.longer_pause());
                 }

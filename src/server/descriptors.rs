@@ -2,6 +2,7 @@
 //!
 //! The soft limit is raised to the hard one first. A default that does not fit is lowered with one
 //! note; a number that somebody wrote down and that does not fit keeps the process from starting.
+//! What is kept idle towards backends has no descriptors of its own (`worker/descriptors.rs`).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -11,8 +12,7 @@ use crate::plan::Limits;
 /// listeners, bell, pipes).
 const PROCESS: u64 = 64;
 const CORE: u64 = 64;
-/// Each client connection may need one to a backend.
-const CONNECTION: u64 = 2;
+const EACH: u64 = Limits::DESCRIPTORS_EACH;
 
 /// Makes the limit fit; a note if it was lowered.
 ///
@@ -41,14 +41,14 @@ fn raise() -> u64 {
 
 fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<String>, String> {
     let others = PROCESS + CORE * cores as u64;
-    let room = descriptors.saturating_sub(others) / CONNECTION;
+    let room = descriptors.saturating_sub(others) / EACH;
     let wanted = limits.connections;
     if u64::from(wanted) <= room {
         return Ok(None);
     }
-    let needed = u64::from(wanted) * CONNECTION + others;
+    let needed = u64::from(wanted) * EACH + others;
     if room == 0 {
-        let least = CONNECTION + others;
+        let least = EACH + others;
         return Err(format!(
             "{descriptors} descriptors leave none for connections: allow at least {least}, or \
              {needed} for {wanted} connections (LimitNOFILE={needed} in the systemd unit, \

@@ -78,6 +78,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
             }
         }
         worker.look_for_room();
+        worker.look_for_descriptors();
     }
 }
 

@@ -36,6 +36,7 @@ use crate::shared::{
     outcomes::{self, Outcomes},
     permits::Permits,
     rooms::Rooms,
+    spares::Spares,
 };
 use crate::worker::{Common, Own, PoolShared};
 
@@ -106,7 +107,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (pins, of_secrets) = secrets::pins(&plan, &state)?;
-    let (common, told) = common(plan, pins, &outboxes, outcomes);
+    let (common, told) = common(plan, pins, (&outboxes, &counters), outcomes);
     let plan = Arc::clone(&common.plan);
     let addresses = bound.named(&plan);
     let First { mut notes, unknown } =
@@ -221,7 +222,7 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
 fn common(
     plan: Plan,
     pins: Vec<Option<Pins>>,
-    outboxes: &[Outbox<ToCore>],
+    (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
     outcomes: Outcomes,
 ) -> (Common, Receiver<Event>) {
     let cores = outboxes.len();
@@ -230,6 +231,7 @@ fn common(
     let seed = chance::drawn();
     let limit = |listener: &Listener| Permits::new(listener.connections_max);
     let (events, told) = events::channel();
+    let ropes = || outboxes.iter().map(|outbox| outbox.rope().clone());
     let common = Common {
         cores,
         pseudonym: pseudonym(),
@@ -244,7 +246,8 @@ fn common(
         backends,
         outcomes,
         rooms: Rooms::new(cores, plan.pools.len()),
-        ropes: outboxes.iter().map(|outbox| outbox.rope().clone()).collect(),
+        ropes: ropes().collect(),
+        spares: Spares::new(counters.iter().cloned(), ropes()),
         events,
         lost: Lost::new(plan.pools.iter().map(|pool| pool.backends.len())),
         plan: Arc::new(plan),

@@ -71,6 +71,7 @@ counters! {
     BackendClosedIdle, Counter, "backend_connections_closed_total{reason=\"closed\"}", "Idle backend connections that the backend closed";
     BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because bytes came that nobody asked for";
     BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
+    BackendEvicted, Counter, "backend_connections_closed_total{reason=\"evicted\"}", "Idle backend connections closed because descriptors were wanted";
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
     BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers that were not taken for their form or the size of their head";
     BackendInFlight, Gauge, "backend_in_flight", "Requests under way at backends";

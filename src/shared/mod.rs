@@ -3,8 +3,8 @@
 //! Floor 3. Each has one writer, named in its comment, except these: permits, trials and budgets,
 //! words that any core changes, and only where such a limit is in play; `rooms`, bits that any core
 //! sets while clients wait on another; the flags of `outcomes`, touched where a request fails or
-//! was a trial; `dropped`, touched where a text finds no room; `lost`, which decides nothing and is
-//! touched only where a connection is made.
+//! was a trial, and those of `spares`, where no descriptor is left; `dropped`, touched where a text
+//! finds no room; `lost`, which decides nothing and is touched only where a connection is made.
 
 mod atomics;
 pub(crate) mod backends;
@@ -22,5 +22,6 @@ pub(crate) mod lost;
 pub(crate) mod outcomes;
 pub(crate) mod permits;
 pub(crate) mod rooms;
+pub(crate) mod spares;
 pub(crate) mod standing;
 pub(crate) mod trials;

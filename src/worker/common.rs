@@ -9,7 +9,7 @@ use crate::plan::{Plan, Pool};
 use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{
     backends::Backends, bell::Rope, budget::Budget, line::Line, lost::Lost, outcomes::Outcomes,
-    permits::Permits, rooms::Rooms, standing::Published,
+    permits::Permits, rooms::Rooms, spares::Spares, standing::Published,
 };
 
 /// What all workers of a process are given.
@@ -29,6 +29,8 @@ pub(crate) struct Common {
     /// What cores tell each other of room, and what wakes each of them.
     pub(crate) rooms: Rooms,
     pub(crate) ropes: Arc<[Rope]>,
+    /// What each core could do without.
+    pub(crate) spares: Spares,
     /// Where what happens is told.
     pub(crate) events: Sender<Event>,
     pub(crate) lost: Lost,
@@ -88,6 +90,7 @@ impl Common {
             backends,
             rooms: Rooms::new(cores, plan.pools.len()),
             ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
+            spares: Spares::new([].into_iter(), [].into_iter()),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,
             events: crate::observe::events::channel().0,
             plan: Arc::new(plan),

@@ -6,6 +6,7 @@
 mod admission;
 mod common;
 mod date;
+mod descriptors;
 mod gauge;
 mod in_flight;
 mod in_force;
@@ -47,6 +48,7 @@ use crate::shared::{
     counters::{Counter, Slab},
     inbox::Found,
     permits::Permits,
+    spares::Spares,
 };
 
 /// Buffers kept warm per worker while nobody uses them: 256 of 68 KiB at most.
@@ -90,6 +92,11 @@ pub(crate) struct Worker {
     /// already in use by those that came instead.
     owed: Cell<u32>,
     owed_by_listener: Vec<Cell<u32>>,
+    spares: Spares,
+    /// Until then descriptors are about to be free, in coarse milliseconds.
+    freed_until: Cell<u64>,
+    /// How many sockets are this worker's share of those that the process may have.
+    share: usize,
     draining: Signal,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
@@ -113,6 +120,8 @@ impl Worker {
         let buffers = Buffers::new(BUFFERS_KEPT);
         let means = Means { buffers: Rc::clone(&buffers), counters: Arc::clone(&counters) };
         let in_force = InForce::new(&common, core_index, &Rc::new(means));
+        let share = common.plan.limits.descriptors() / common.cores.max(1) as u64;
+        let spares = common.spares.clone();
         let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
         let (events, lost) = (common.events, common.lost);
         let clock = Rc::new(Clock::new());
@@ -138,6 +147,9 @@ impl Worker {
             lingering: Rc::default(),
             owed: Cell::new(0),
             owed_by_listener,
+            spares,
+            freed_until: Cell::new(0),
+            share: usize::try_from(share).unwrap_or(usize::MAX),
             draining: Signal::default(),
             drained: Signal::default(),
             peak: Peak::default(),
@@ -253,6 +265,7 @@ impl Worker {
             pool.expire(now);
             pool.look_after_queue(now);
         }
+        self.keep_to_share();
         if self.is_draining() {
             self.deadlines.close_resting_since(now.saturating_sub(1_000));
         }

@@ -43,6 +43,7 @@ mod targets;
 
 mod again;
 mod balance;
+mod descriptors;
 mod health;
 mod misbehaviour;
 mod names;

@@ -44,9 +44,9 @@ on_both_drivers!(
 );
 
 /// A running binary, and what it has told so far.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     config: PathBuf,
     told: Arc<Mutex<Vec<String>>>,
     listening: Option<JoinHandle<()>>,
@@ -61,7 +61,7 @@ impl Process {
 
     /// As `start`, with these lines of the pool.
     #[track_caller]
-    fn with_pool(driver: Driver, listener: &str, pool: &str, format: &str) -> Process {
+    pub(crate) fn with_pool(driver: Driver, listener: &str, pool: &str, format: &str) -> Process {
         let mut process = Process::spawn(driver, listener, pool, format, Stdio::piped());
         let lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
         let told = Arc::clone(&process.told);
@@ -93,7 +93,7 @@ impl Process {
         Process { child, address, config, told: Arc::default(), listening: None }
     }
 
-    fn told(&self) -> Vec<String> {
+    pub(crate) fn told(&self) -> Vec<String> {
         self.told.lock().unwrap().clone()
     }
 
@@ -107,15 +107,22 @@ impl Process {
     }
 
     /// The first number that is no open descriptor: below it none can be given out.
-    fn first_free(&self) -> u64 {
+    pub(crate) fn first_free(&self) -> u64 {
         let pid = self.child.id();
         let open =
             |number: &u64| std::path::Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
         (0..).find(|number| !open(number)).unwrap()
     }
 
+    /// The numbers of its open descriptors.
+    pub(crate) fn open(&self) -> Vec<u64> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let names = folder.flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_str()?.parse().ok()).collect()
+    }
+
     /// From now on its descriptors are below this number.
-    fn may_open(&self, below: u64) {
+    pub(crate) fn may_open(&self, below: u64) {
         let pid = Some(Pid::from_child(&self.child));
         // The hard limit is the one it has from us.
         let limit = Rlimit { current: Some(below), ..getrlimit(Resource::Nofile) };
@@ -128,7 +135,7 @@ impl Process {
 
     /// Ends it and gives all that it told.
     #[track_caller]
-    fn end(mut self) -> Vec<String> {
+    pub(crate) fn end(mut self) -> Vec<String> {
         self.signal(Signal::INT);
         eventually("the process ends", || self.child.try_wait().unwrap(), Option::is_some);
         self.listening.take().unwrap().join().unwrap();

@@ -124,6 +124,11 @@ impl PoolView {
         self.conns.iter().for_each(|conns| conns.borrow_mut().expire(now));
     }
 
+    /// This core's connections to each backend.
+    pub(crate) fn all_conns(&self) -> impl Iterator<Item = &RefCell<BackendConns>> {
+        self.conns.iter()
+    }
+
     /// Closes all idle connections.
     pub(crate) fn close_idle(&self) {
         self.conns.iter().for_each(|conns| conns.borrow_mut().clear());

@@ -1,0 +1,73 @@
+//! What each core keeps that it could do without, idle connections to backends: a core that lacks
+//! descriptors and keeps none asks the one that keeps most.
+//!
+//! A core is told once, however often it is asked before it looks.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use super::{
+    bell::Rope,
+    counters::{Counter, Slab},
+};
+
+/// What all cores keep.
+#[derive(Clone)]
+pub(crate) struct Spares(Arc<[Core]>);
+
+struct Core {
+    /// The core's own.
+    counters: Arc<Slab>,
+    /// Set by any core, taken by its own.
+    is_asked: AtomicBool,
+    rope: Rope,
+}
+
+impl Spares {
+    /// Of cores with these counters, whom these ropes wake.
+    pub(crate) fn new(
+        counters: impl Iterator<Item = Arc<Slab>>,
+        ropes: impl Iterator<Item = Rope>,
+    ) -> Spares {
+        let core = |(counters, rope)| Core { counters, is_asked: AtomicBool::new(false), rope };
+        Spares(counters.zip(ropes).map(core).collect())
+    }
+
+    /// Asks the core that keeps most to close some; false where none keeps any.
+    pub(crate) fn ask(&self) -> bool {
+        let kept = |core: &&Core| core.counters.read(Counter::BackendIdle);
+        let Some(most) = self.0.iter().max_by_key(kept).filter(|core| kept(core) > 0) else {
+            return false;
+        };
+        if !most.is_asked.swap(true, SeqCst) {
+            most.rope.pull();
+        }
+        true
+    }
+
+    /// Whether a core was asked since it looked last.
+    pub(crate) fn is_asked(&self, core: usize) -> bool {
+        self.0.get(core).is_some_and(|core| core.is_asked.swap(false, SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_most_is_asked_once_until_it_looks() {
+        let slabs = [Slab::new(), Slab::new(), Slab::new()];
+        let ropes = (0..3).map(|_| Rope::new().unwrap());
+        let spares = Spares::new(slabs.iter().cloned(), ropes);
+        assert!(!spares.ask(), "nobody keeps any");
+        slabs[1].add(Counter::BackendIdle, 2);
+        slabs[2].add(Counter::BackendIdle, 1);
+        assert!(spares.ask() && spares.ask());
+        let asked = || [0, 1, 2, 3].map(|core| spares.is_asked(core));
+        assert_eq!(asked(), [false, true, false, false]);
+        assert_eq!(asked(), [false; 4]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Descriptors that idle connections to backends hold: these are closed where any are wanted.
+//!
+//! Every client connection may need one to a backend, and there are descriptors for that many
+//! (`server/descriptors.rs`). What is kept idle beside them is closed, longest idle first: once in
+//! a while where this core has more sockets than its share; at once where the process has no
+//! descriptor left, on the core that keeps most where this one keeps none.
+
+use super::Worker;
+use crate::shared::counters::Counter;
+
+/// How many are closed at once: who has no descriptor for one has none for the next either.
+const AT_ONCE: usize = 16;
+
+/// How long what was closed may take to be free, also on another core, in coarse milliseconds.
+const FREED_MS: u64 = 20;
+
+impl Worker {
+    /// There is no descriptor left: closes connections to backends that nobody uses. Whether there
+    /// will be descriptors in a moment, of those or of the ones before.
+    pub(crate) fn frees_descriptors(&self) -> bool {
+        self.clock.renew();
+        let now = self.clock.now();
+        if self.close_longest_idle(AT_ONCE) > 0 || self.spares.ask() {
+            self.freed_until.set(now + FREED_MS);
+        }
+        now < self.freed_until.get()
+    }
+
+    /// Closes some where another core has asked for it.
+    pub(crate) fn look_for_descriptors(&self) {
+        if self.spares.is_asked(self.core_index) {
+            self.close_longest_idle(AT_ONCE);
+        }
+    }
+
+    /// Closes what is idle while this worker has more sockets than its share.
+    pub(super) fn keep_to_share(&self) {
+        self.close_longest_idle(self.deadlines.len().saturating_sub(self.share));
+    }
+
+    /// Closes so many of the connections to backends, those that have been idle longest; how many
+    /// there were to close.
+    fn close_longest_idle(&self, count: usize) -> usize {
+        if count == 0 || self.counters.read(Counter::BackendIdle) == 0 {
+            return 0;
+        }
+        let in_force = self.in_force();
+        let conns = || in_force.pools.iter().flat_map(|pool| pool.all_conns());
+        let mut since = Vec::new();
+        conns().for_each(|conns| conns.borrow().idle_since(&mut since));
+        let Some(last) = count.min(since.len()).checked_sub(1) else { return 0 };
+        let (_, until, _) = since.select_nth_unstable(last);
+        let mut left = last + 1;
+        conns().for_each(|conns| conns.borrow_mut().close_idle_since(*until, &mut left));
+        last + 1 - left
+    }
+}
