@@ -65,7 +65,7 @@ pub(super) async fn once(
     let mut backend = connection(worker, client, exchange, id).await?;
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
-    if !backend.is_reused() && exchange.for_client(client, Leaves::ByEnd).has_left() {
+    if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
         // It did not wait for the connection.
         return Err(Cause::ClientAbort.into());
     }
@@ -322,8 +322,8 @@ impl Waiting<'_> {
         let by = |try_by| clock::earlier(try_by, worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by(self.try_by) });
-        let by_end = exchange.for_client(client, Leaves::ByEnd);
-        let by_reset = exchange.for_client(client, Leaves::ByReset);
+        let by_end = exchange.for_client(client, Leaves::End);
+        let by_reset = exchange.for_client(client, Leaves::Reset);
         let has_more = self.upload.as_ref().is_some_and(Upload::has_more);
         let for_client = Cell::new(if has_more { by_reset } else { by_end });
         let scratch = &mut *exchange.scratch;

@@ -197,7 +197,7 @@ impl Exchange {
     fn for_client(&self, client: &Client, leaves: Leaves) -> ForClient {
         let half_close = self.in_force.plan.listener(client.peer.listener).half_close;
         let may_wait = half_close || client.is_behind || client.has_more();
-        let leaves = if may_wait { Leaves::ByReset } else { leaves };
+        let leaves = if may_wait { Leaves::Reset } else { leaves };
         ForClient::new(client.stream.raw(), leaves)
     }
 

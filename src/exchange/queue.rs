@@ -37,7 +37,7 @@ async fn wait_until_called(
 ) -> Result<InFlight, Fault> {
     let timeout = worker.clock.after(exchange.pool_plan().queue.timeout);
     let by = clock::earlier(exchange.deadline, timeout);
-    let for_client = exchange.for_client(client, Leaves::ByEnd);
+    let for_client = exchange.for_client(client, Leaves::End);
     let now = worker.clock.now();
     let place = Place::take(&exchange.in_force, exchange.pool, by, (now, for_client), what);
     let place = place.ok_or(Cause::QueueFull)?;

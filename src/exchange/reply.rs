@@ -102,8 +102,8 @@ async fn send_fetched(
     exchange.keep_alive &= early::may_promise(client, exchange, &fetched, kept);
     let outgoing = compose(worker, exchange, &fetched)?;
     let mut upload = fetched.upload.take();
-    let by_end = exchange.for_client(client, Leaves::ByLastingEnd);
-    let by_reset = exchange.for_client(client, Leaves::ByReset);
+    let by_end = exchange.for_client(client, Leaves::LastingEnd);
+    let by_reset = exchange.for_client(client, Leaves::Reset);
     // While it sends, the upload sees its end.
     let sends = upload.as_ref().is_some_and(|upload| upload.is_going() || upload.has_more());
     let for_client = Cell::new(if sends { by_reset } else { by_end });

@@ -20,12 +20,12 @@ pub(crate) struct ForClient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
     /// A reset alone: it may close its half and wait.
-    ByReset,
+    Reset,
     /// The end of its stream.
-    ByEnd,
+    End,
     /// The end of its stream, if nothing comes for it from one look to the next: it has been
     /// answered, and may read a long answer to its end.
-    ByLastingEnd,
+    LastingEnd,
 }
 
 /// What a look at a client's socket says.
@@ -39,7 +39,7 @@ pub(crate) enum Look {
 
 impl ForClient {
     /// Nobody, who never leaves.
-    pub(crate) const NOBODY: ForClient = ForClient { fd: -1, leaves: Leaves::ByReset };
+    pub(crate) const NOBODY: ForClient = ForClient { fd: -1, leaves: Leaves::Reset };
 
     pub(crate) fn new(fd: RawFd, leaves: Leaves) -> ForClient {
         ForClient { fd, leaves }
@@ -54,11 +54,11 @@ impl ForClient {
     /// Looks whether it is there.
     pub(crate) fn look(self) -> Look {
         match self.leaves {
-            Leaves::ByReset if fd::has_left(self.fd) => Look::Left,
-            Leaves::ByEnd if fd::has_closed(self.fd) => Look::Left,
-            Leaves::ByLastingEnd if fd::has_left(self.fd) => Look::Left,
-            Leaves::ByLastingEnd if fd::has_closed(self.fd) => Look::Doubtful,
-            Leaves::ByReset | Leaves::ByEnd | Leaves::ByLastingEnd => Look::There,
+            Leaves::Reset if fd::has_left(self.fd) => Look::Left,
+            Leaves::End if fd::has_closed(self.fd) => Look::Left,
+            Leaves::LastingEnd if fd::has_left(self.fd) => Look::Left,
+            Leaves::LastingEnd if fd::has_closed(self.fd) => Look::Doubtful,
+            Leaves::Reset | Leaves::End | Leaves::LastingEnd => Look::There,
         }
     }
 
@@ -101,7 +101,7 @@ mod tests {
                 let (ours, _) = listener.accept().unwrap();
                 client.write_all(unread).unwrap();
                 let kept = does(client);
-                let looks = [Leaves::ByReset, Leaves::ByEnd, Leaves::ByLastingEnd]
+                let looks = [Leaves::Reset, Leaves::End, Leaves::LastingEnd]
                     .map(|leaves| ForClient::new(ours.as_raw_fd(), leaves).look());
                 assert_eq!(looks, expected, "{unread:?}");
                 drop(kept);

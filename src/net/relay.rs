@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn of(client: &Stream) -> Cell<ForClient> {
-        Cell::new(ForClient::new(client.raw(), Leaves::ByReset))
+        Cell::new(ForClient::new(client.raw(), Leaves::Reset))
     }
 
     fn deadlines() -> (Rc<Deadlines>, Rc<Clock>) {

@@ -500,7 +500,7 @@ mod tests {
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
         let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let home = WaitsFor::Home(A);
-        let client = ForClient::new(client.as_raw_fd(), Leaves::ByEnd);
+        let client = ForClient::new(client.as_raw_fd(), Leaves::End);
         let join = |now| Place::take(&here, POOL, 0, (now, client), home).unwrap();
         let places = [join(100), join(200)];
         here.pool(POOL).move_to(A, &[]);

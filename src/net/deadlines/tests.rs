@@ -69,7 +69,7 @@ impl Task {
 }
 
 fn of(client: &Socket) -> ForClient {
-    ForClient::new(client.ours.as_raw_fd(), Leaves::ByReset)
+    ForClient::new(client.ours.as_raw_fd(), Leaves::Reset)
 }
 
 fn deadlines() -> Rc<Deadlines> {
@@ -131,7 +131,7 @@ fn writing_is_late_although_reading_ended_before() {
         (|deadlines, client| client.watched.read_by(deadlines.clock.now()), Ended::Overdue),
         (
             |_, client| {
-                client.watched.read_for(0, of(&client));
+                client.watched.read_for(0, of(client));
                 client.peer.shutdown(std::net::Shutdown::Both).unwrap();
             },
             Ended::ClientLeft,
