@@ -47,6 +47,7 @@ mod descriptors;
 mod health;
 mod misbehaviour;
 mod names;
+mod places;
 mod poison;
 mod queue;
 mod reuse;
