@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-OPTIONS = ["--tool=callgrind", "--separate-threads=yes", "--collect-systime=yes",
+OPTIONS = ["--tool=callgrind", "--vgdb=no", "--separate-threads=yes", "--collect-systime=yes",
            "--dump-before=ringway_mark", "--compress-strings=no", "--compress-pos=no"]
 
 # The functions whose calls are counted. Fewer names than there are would count too little, so each
