@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{
     bench::Routes,
-    plan::{HostPattern, PathPattern, PoolId, Route},
+    plan::{HostPattern, PathPattern, PoolId, Route, RouteId, Table},
 };
 
 const ROUTES: usize = 1_000;
@@ -23,12 +23,12 @@ fn route(number: usize, host: Option<HostPattern>, path: String) -> Route {
 }
 
 /// A thousand services on one host.
-fn by_path() -> Vec<Route> {
+fn by_path() -> Table<RouteId, Route> {
     (0..ROUTES).map(|number| route(number, None, format!("/service-{number}/v1"))).collect()
 }
 
 /// Ten parts of each of a hundred shops.
-fn by_host(pattern: fn(String) -> HostPattern) -> Vec<Route> {
+fn by_host(pattern: fn(String) -> HostPattern) -> Table<RouteId, Route> {
     let shop = |number: usize| {
         let host = pattern(format!("shop{}.example.com", number / 10));
         route(number, Some(host), format!("/part-{}/v1", number % 10))

@@ -19,7 +19,7 @@ use crate::http::{
     parse::{self, HeadLimits, Parse},
     target, write,
 };
-use crate::plan::{BackendId, ListenerId, Pool, Route, Sticky};
+use crate::plan::{ListenerId, Pool, Route, RouteId, Sticky, Table};
 use crate::policy::{
     balance::{Balancer, Candidates, Needs, Prepared, Sample, Weights},
     route::Router,
@@ -105,7 +105,7 @@ pub struct Routes {
 
 impl Routes {
     /// Compiles them; none of them where an expression does not compile.
-    pub fn compile(routes: &[Route]) -> Routes {
+    pub fn compile(routes: &Table<RouteId, Route>) -> Routes {
         let router = Router::compile(routes).unwrap_or_default();
         Routes { router, head: RequestHead::default() }
     }
@@ -135,10 +135,10 @@ impl Picks {
     /// For the backends of a pool, each with some requests under way and a time of its own.
     pub fn new(pool: &Pool) -> Picks {
         let mut balancer = Balancer::new(pool, &Prepared::of(pool, 1), 0, 1);
-        for (id, _) in (0..).map(BackendId).zip(&pool.backends) {
+        for id in pool.backends.ids() {
             balancer.observe(id, Sample::FirstByte(5_000 + 100 * u32::from(id.0 % 7)), 1);
         }
-        let in_flight = (0..pool.backends.len()).map(|id| Cell::new(20 + id as u32 % 3));
+        let in_flight = (0..pool.backends.span()).map(|id| Cell::new(20 + id as u32 % 3));
         let weights = Weights::of(&pool.backends);
         Picks {
             usable: *weights.taking(),
@@ -357,7 +357,7 @@ mod tests {
         let plan = crate::config::parse("bench.toml", text).unwrap().plan;
         let mut connection = Connection::default();
         let mut routes = Routes::compile(&plan.routes);
-        let mut picks = Picks::new(&plan.pools[0]);
+        let mut picks = Picks::new(plan.pools.values().next().unwrap());
         let mut all = || {
             let mut relayed = connection.relay(REQUEST).len();
             assert!(routes.ask(REQUEST) && routes.find() && picks.pick());

@@ -295,10 +295,13 @@ health = { path = \"/up\" }
     let plan = ringway::config::parse("printed", &said.out).unwrap().plan;
     assert_eq!(plan.global.cores, ringway::plan::Cores::Count(2));
     assert!(!plan.global.pin);
-    assert_eq!(plan.listeners[0].bind, ["0.0.0.0:8080".parse().unwrap()]);
-    assert_eq!(plan.pools[0].backends.len(), 3);
-    assert_eq!(plan.pools[0].algorithm, ringway::plan::Algorithm::LeastConnections);
-    assert!(plan.pools[0].health.is_some());
+    assert_eq!(plan.listener(ringway::plan::ListenerId(0)).bind, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(plan.pool(ringway::plan::PoolId(0)).backends.len(), 3);
+    assert_eq!(
+        plan.pool(ringway::plan::PoolId(0)).algorithm,
+        ringway::plan::Algorithm::LeastConnections
+    );
+    assert!(plan.pool(ringway::plan::PoolId(0)).health.is_some());
 }
 
 #[test]

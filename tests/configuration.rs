@@ -15,7 +15,7 @@ use std::{
 use proptest::prelude::*;
 use ringway::{
     config::{self, Loaded, Overrides},
-    plan::{Address, Cores, PathPattern},
+    plan::{Address, Cores, ListenerId, PathPattern, PoolId, RouteId},
 };
 use serde_json::Value as Json;
 
@@ -180,7 +180,7 @@ fn files_of_a_directory_are_one_configuration() {
     fs::write(folder.join("conf.d/.hidden.toml"), "not = read").unwrap();
     fs::write(folder.join("conf.d/README"), "not read").unwrap();
     let loaded = load(&folder, &["main.toml", "conf.d"], &Overrides::default()).unwrap();
-    let names: Vec<&str> = loaded.plan.routes.iter().map(|route| route.name.as_str()).collect();
+    let names: Vec<&str> = loaded.plan.routes.values().map(|route| route.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     let shown = loaded.effective();
     assert!(shown.contains("10-a.toml:2"), "{shown}");
@@ -215,7 +215,7 @@ fn the_text_of_a_file_goes_into_a_string() {
     fs::write(folder.join("ringway.toml"), format!("{SMALLEST}{host}")).unwrap();
     let loaded = load(&folder, &["ringway.toml"], &Overrides::default()).unwrap();
     let host = ringway::plan::HostHeader::Literal("app.internal".to_owned());
-    assert_eq!(loaded.plan.pools[0].host, host);
+    assert_eq!(loaded.plan.pool(PoolId(0)).host, host);
 }
 
 #[test]
@@ -414,18 +414,18 @@ fn shipped_files_serve() {
         plan.global.cores = Cores::Count(1);
         plan.global.pin = false;
         plan.limits.connections = 100;
-        for listener in &mut plan.listeners {
+        for listener in plan.listeners.values_mut() {
             listener.bind = vec!["127.0.0.1:0".parse().unwrap()];
             listener.access_log = None;
         }
-        for pool in &mut plan.pools {
+        for pool in plan.pools.values_mut() {
             // Its key would be made in a folder that is not the test's.
             pool.sticky = None;
             if let Some(health) = &mut pool.health {
                 health.port = None;
             }
         }
-        for backend in plan.pools.iter_mut().flat_map(|pool| &mut pool.backends) {
+        for backend in plan.pools.values_mut().flat_map(|pool| pool.backends.values_mut()) {
             backend.address = Address::Socket(address);
         }
         let handle = ringway::start(plan).unwrap();
@@ -446,9 +446,9 @@ fn shipped_files_serve() {
 fn a_plan_whose_expression_does_not_compile_does_not_start() {
     let route = "[[route]]\nname = \"assets\"\npath-regex = \"^/a\"\npool = \"app\"\n";
     let mut plan = config::parse("plan", &format!("{SMALLEST}{route}")).unwrap().plan;
-    plan.listeners[0].bind = vec!["127.0.0.1:0".parse().unwrap()];
+    plan.listeners.get_mut(ListenerId(0)).unwrap().bind = vec!["127.0.0.1:0".parse().unwrap()];
     plan.global.cores = Cores::Count(1);
-    plan.routes[0].path = PathPattern::Regex("^/a(".to_owned());
+    plan.routes.get_mut(RouteId(0)).unwrap().path = PathPattern::Regex("^/a(".to_owned());
     let refused = ringway::start(plan).err().map(|refused| refused.to_string());
     let expected = "the expression of route \"assets\" does not compile: unclosed group";
     assert_eq!(refused.as_deref(), Some(expected));

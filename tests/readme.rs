@@ -81,7 +81,7 @@ fn route_and_log_go_into_the_file_of_the_tour() {
     let file = first(&file, "toml").replacen("pool = \"app\"\n", &log, 1);
     let loaded = config::parse("tour", &format!("{file}\n{}", first(&route, "toml")));
     let plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
-    assert!(plan.listeners[0].access_log.is_some());
+    assert!(plan.listeners.values().all(|listener| listener.access_log.is_some()));
     assert_eq!((plan.routes.len(), plan.pools.len()), (1, 2));
 }
 

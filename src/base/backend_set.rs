@@ -106,6 +106,14 @@ impl BackendSet {
     }
 }
 
+impl FromIterator<BackendId> for BackendSet {
+    fn from_iter<I: IntoIterator<Item = BackendId>>(backends: I) -> BackendSet {
+        let mut set = BackendSet::EMPTY;
+        backends.into_iter().for_each(|backend| set.insert(backend));
+        set
+    }
+}
+
 impl BitAnd for BackendSet {
     type Output = BackendSet;
 

@@ -91,6 +91,11 @@ impl<I: Id, T> Table<I, T> {
         self.rows.iter_mut().flatten()
     }
 
+    /// Every seat up to the last row, holes too: a list of `span` places.
+    pub fn seats(&self) -> impl ExactSizeIterator<Item = Option<&T>> + FusedIterator + Clone {
+        self.rows.iter().map(Option::as_ref)
+    }
+
     /// How many rows there are.
     #[inline]
     #[must_use]
@@ -175,6 +180,13 @@ impl<I: Id, T> FromIterator<T> for Table<I, T> {
     }
 }
 
+/// As from an iterator of rows.
+impl<I: Id, T> From<Vec<T>> for Table<I, T> {
+    fn from(rows: Vec<T>) -> Table<I, T> {
+        rows.into_iter().collect()
+    }
+}
+
 /// Rows at their ids; of two with one id the last.
 impl<I: Id, T> FromIterator<(I, T)> for Table<I, T> {
     fn from_iter<R: IntoIterator<Item = (I, T)>>(rows: R) -> Table<I, T> {
@@ -215,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_dense_table_is_made_of_rows_alone() {
-        let table: Names = ["a", "b", "c"].into_iter().collect();
+        let table = Names::from(vec!["a", "b", "c"]);
         assert_eq!((table.len(), table.span()), (3, 3));
         assert_eq!(table.ids().collect::<Vec<_>>(), [PoolId(0), PoolId(1), PoolId(2)]);
         assert_eq!(table.values().copied().collect::<Vec<_>>(), ["a", "b", "c"]);
@@ -240,12 +252,14 @@ mod tests {
         let dense = table.clone();
         assert_eq!(table.remove(PoolId(2)), Some("c"));
         assert_eq!((table.len(), table.span()), (3, 4));
+        assert_eq!(table.seats().collect::<Vec<_>>(), [Some(&"a"), Some(&"b"), None, Some(&"d")]);
         assert_eq!(table.remove(PoolId(3)), Some("d"));
         assert_eq!((table.len(), table.span()), (2, 2), "the hole before it went with it");
         assert_eq!(table.insert(PoolId(1), "B"), Some("b"));
         assert_eq!(table.insert(PoolId(2), "c"), None);
         *table.get_mut(PoolId(1)).unwrap() = "b";
         assert_ne!(table, dense);
+        assert_eq!(table.seats().collect::<Vec<_>>(), [Some(&"a"), Some(&"b"), Some(&"c")]);
         table.insert(PoolId(3), "d");
         assert_eq!(table, dense);
         assert_eq!(

@@ -102,7 +102,7 @@ fn summary(plan: &Plan) -> String {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),
     };
-    let backends = plan.pools.iter().map(|pool| pool.backends.len()).sum();
+    let backends = plan.pools.values().map(|pool| pool.backends.len()).sum();
     format!(
         "{}, {}, {} ({})",
         some(plan.listeners.len(), "listener"),

@@ -53,19 +53,19 @@ pub(super) fn sections(
     add("[global]".to_owned(), global, &|lines| lines.global(plan));
     let limits = global.and_then(|global| global.key("limits"));
     add("[global.limits]".to_owned(), limits, &|lines| lines.limits(plan));
-    for listener in &plan.listeners {
+    for listener in plan.listeners.values() {
         let header = format!("[listener.{}]", bare_or_quoted(&listener.name));
         let node = named("listener", &listener.name);
         add(header, node, &|lines| lines.listener(listener, plan));
     }
-    for (index, route) in plan.routes.iter().enumerate() {
+    for (index, route) in plan.routes.values().enumerate() {
         let node = match root.key("route").map(|node| &node.value) {
             Some(Value::List(routes)) => routes.get(index),
             _ => root.key("route"),
         };
         add("[[route]]".to_owned(), node, &|lines| lines.route(route, plan));
     }
-    for pool in &plan.pools {
+    for pool in plan.pools.values() {
         let header = format!("[pool.{}]", bare_or_quoted(&pool.name));
         add(header, named("pool", &pool.name), &|lines| lines.pool(pool));
     }
@@ -245,7 +245,7 @@ impl Lines<'_> {
     }
 
     fn pool(&mut self, pool: &Pool) {
-        self.backends(&pool.backends);
+        self.backends(pool);
         self.durations([("resolve", pool.resolve)]);
         self.balance(&pool.algorithm);
         self.add("hash-seed", quoted(&pool.hash_seed));
@@ -376,10 +376,10 @@ impl Lines<'_> {
     }
 
     /// One backend a line, each with its own origin.
-    fn backends(&mut self, backends: &[Backend]) {
+    fn backends(&mut self, pool: &Pool) {
         let key = self.node.key("backends");
         let mut text = String::from("[\n");
-        for (index, shown) in backends.iter().enumerate() {
+        for (index, shown) in pool.backends.values().enumerate() {
             let node = match key.map(|node| &node.value) {
                 Some(Value::List(list)) => list.get(index),
                 _ => key,

@@ -86,9 +86,13 @@ mod tests {
         let text = configuration("[::1]:8080".parse().unwrap(), &addresses);
         let loaded = parse_with("demo", &text, &Overrides::default()).unwrap();
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-        let names: Vec<_> = loaded.plan.pools[0].backends.iter().map(|b| b.name.as_str()).collect();
+        let pool = loaded.plan.pools.values().next().unwrap();
+        let names: Vec<_> = pool.backends.values().map(|b| b.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(loaded.plan.listeners[0].bind, ["[::1]:8080".parse().unwrap()]);
+        assert_eq!(
+            loaded.plan.listeners.values().next().unwrap().bind,
+            ["[::1]:8080".parse().unwrap()]
+        );
     }
 
     #[test]

@@ -77,9 +77,9 @@ impl Prober {
     /// A sentence, where what is configured cannot be sent.
     pub(super) fn new(plan: &Plan, seed: u64, now: u64) -> Result<Prober, String> {
         let mut targets = Vec::new();
-        for (pool_id, pool) in (0..).map(PoolId).zip(&plan.pools) {
+        for (pool_id, pool) in &plan.pools {
             let Some(health) = &pool.health else { continue };
-            for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+            for (id, backend) in &pool.backends {
                 let probe = Probe::of(health, backend, plan.limits.heads())
                     .map_err(|why| format!("pool \"{}\": {why}", pool.name))?;
                 targets.push(Target {
@@ -98,7 +98,7 @@ impl Prober {
         for (place, target) in targets.iter().enumerate() {
             probes.want(place, !target.addresses.is_empty(), now);
         }
-        let late_again = vec![0; plan.pools.len()];
+        let late_again = vec![0; plan.pools.span()];
         Ok(Prober { probes, targets, news: Rc::default(), late_again, late: Vec::new() })
     }
 

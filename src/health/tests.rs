@@ -37,7 +37,7 @@ fn plan(backends: usize) -> Plan {
 }
 
 fn backends(plan: &Plan, cores: usize) -> Backends {
-    Backends::new(cores, plan.pools.iter().map(|pool| pool.backends.len()))
+    Backends::new(cores, plan.spans())
 }
 
 /// A core counts a failure and posts it.

@@ -14,7 +14,7 @@ use crate::base::{
     totals::Totals,
 };
 use crate::observe::events::Event;
-use crate::plan::Plan;
+use crate::plan::{self, Plan, Table};
 use crate::policy::{
     health::ProbeFault,
     standing::{Period, Standing},
@@ -33,7 +33,7 @@ const UNTOLD_AGAIN_MS: u64 = 20;
 
 /// What is known of all pools.
 pub(super) struct Verdicts {
-    pools: Vec<Pool>,
+    pools: Table<PoolId, Pool>,
     backends: Backends,
     to_people: Sender<Event>,
     untold: VecDeque<Event>,
@@ -44,7 +44,7 @@ struct Pool {
     /// When something is due.
     due: Option<u64>,
     /// The failures of each backend that were looked at last.
-    failed: Vec<u64>,
+    failed: Table<BackendId, u64>,
 }
 
 impl Verdicts {
@@ -55,12 +55,12 @@ impl Verdicts {
         chance: &mut Rng,
         now: u64,
     ) -> Verdicts {
-        let pool = |pool| Pool {
+        let mut pool = |pool: &plan::Pool| Pool {
             standing: Standing::new(pool, chance.next(), now),
             due: Some(now),
-            failed: vec![0; pool.backends.len()],
+            failed: pool.backends.ids().map(|id| (id, 0)).collect(),
         };
-        let pools = plan.pools.iter().map(pool).collect();
+        let pools = plan.pools.iter().map(|(id, it)| (id, pool(it))).collect();
         Verdicts { pools, backends, to_people, untold: VecDeque::new() }
     }
 
@@ -86,16 +86,18 @@ impl Verdicts {
     }
 
     fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: u64) {
-        self.pools[pool.index()].failed[backend.index()] = totals.with_late().failed;
-        self.pools[pool.index()].standing.failed(backend, totals, now);
+        let Some(known) = self.pools.get_mut(pool) else { return };
+        if let Some(failed) = known.failed.get_mut(backend) {
+            *failed = totals.with_late().failed;
+        }
+        known.standing.failed(backend, totals, now);
         self.carry_out(pool, now);
     }
 
     /// The backends that have failed since they were looked at, whether or not it was posted.
     fn unheard(&self) -> Vec<(PoolId, BackendId)> {
-        let ids = (0..).map(PoolId).zip(&self.pools).flat_map(|(id, pool)| {
-            let failed = (0..).map(BackendId).zip(&pool.failed);
-            failed.map(move |(backend, failed)| (id, backend, *failed))
+        let ids = self.pools.iter().flat_map(|(id, pool)| {
+            pool.failed.iter().map(move |(backend, failed)| (id, backend, *failed))
         });
         ids.filter(|(pool, backend, failed)| {
             self.backends.load.ended(*pool, *backend).with_late().failed != *failed
@@ -106,8 +108,10 @@ impl Verdicts {
 
     fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u16, ok: bool, now: u64) {
         // A trial of an earlier period says nothing any more.
-        if epoch == self.backends.trials.epoch(pool, backend) {
-            self.pools[pool.index()].standing.tried(backend, ok, now);
+        if epoch == self.backends.trials.epoch(pool, backend)
+            && let Some(known) = self.pools.get_mut(pool)
+        {
+            known.standing.tried(backend, ok, now);
             self.carry_out(pool, now);
         }
     }
@@ -119,13 +123,14 @@ impl Verdicts {
         result: Result<(), ProbeFault>,
         now: u64,
     ) {
-        self.pools[pool.index()].standing.probed(backend, result, now);
+        let Some(known) = self.pools.get_mut(pool) else { return };
+        known.standing.probed(backend, result, now);
         self.carry_out(pool, now);
     }
 
     /// From the start of one probe of a backend to that of the next.
     pub(super) fn interval(&self, pool: PoolId, backend: BackendId) -> Duration {
-        self.pools[pool.index()].standing.interval(backend)
+        self.pools.get(pool).map_or(Duration::MAX, |known| known.standing.interval(backend))
     }
 
     /// A backend has moved.
@@ -135,24 +140,25 @@ impl Verdicts {
         addresses: &[SocketAddr],
         now: u64,
     ) {
-        self.pools[pool.index()].standing.addressed(backend, !addresses.is_empty());
+        let Some(known) = self.pools.get_mut(pool) else { return };
+        known.standing.addressed(backend, !addresses.is_empty());
         self.carry_out(pool, now);
     }
 
     /// Does what is due; when something is due next.
     pub(super) fn turn(&mut self, now: u64) -> Option<u64> {
-        for id in (0..).map(PoolId).take(self.pools.len()) {
-            if self.pools[id.index()].due.is_some_and(|due| due <= now) {
+        for id in (0..).map(PoolId).take(self.pools.span()) {
+            if self.pools.get(id).and_then(|pool| pool.due).is_some_and(|due| due <= now) {
                 self.carry_out(id, now);
             }
         }
         let untold = (!self.tell()).then_some(now + UNTOLD_AGAIN_MS);
-        self.pools.iter().filter_map(|pool| pool.due).chain(untold).min()
+        self.pools.values().filter_map(|pool| pool.due).chain(untold).min()
     }
 
     /// Carries out what follows for a pool.
     fn carry_out(&mut self, id: PoolId, now: u64) {
-        let Pool { standing, due, .. } = &mut self.pools[id.index()];
+        let Some(Pool { standing, due, .. }) = self.pools.get_mut(id) else { return };
         *due = standing.turn(now);
         for period in standing.periods() {
             match period {

@@ -103,7 +103,7 @@ fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\",\"request_id\":\"");
     to.extend_from_slice(&request_id.text());
     to.extend_from_slice(b"\",\"listener\":");
-    let listener = plan.listeners.get(asker.listener.index());
+    let listener = plan.listeners.get(asker.listener);
     push_name(listener.map(|listener| &listener.name), to);
     to.extend_from_slice(b",\"client\":\"");
     push_address(asker.client, to);
@@ -156,13 +156,13 @@ fn json_of_asked(line: &Line<'_>, to: &mut Vec<u8>) {
 
 fn json_of_answerer(line: &Line<'_>, to: &mut Vec<u8>) {
     let Line { record, plan, .. } = *line;
-    let route = record.route.and_then(|id| plan.routes.get(id.index()));
+    let route = record.route.and_then(|id| plan.routes.get(id));
     to.extend_from_slice(b",\"route\":");
     push_name(route.map(|route| &route.name), to);
-    let pool = record.pool.and_then(|id| plan.pools.get(id.index()));
+    let pool = record.pool.and_then(|id| plan.pools.get(id));
     to.extend_from_slice(b",\"pool\":");
     push_name(pool.map(|pool| &pool.name), to);
-    let backend = record.backend.and_then(|id| pool?.backends.get(id.index()));
+    let backend = record.backend.and_then(|id| pool?.backends.get(id));
     to.extend_from_slice(b",\"backend\":");
     push_name(backend.map(|backend| &backend.name), to);
     to.extend_from_slice(match (backend, record.reused) {
@@ -293,11 +293,11 @@ mod tests {
         };
         let address: SocketAddr = ([10, 0, 0, 1], 3000).into();
         let backend = Backend::new(address.to_string(), Address::Socket(address));
-        let pool = Pool { name: "app".into(), backends: vec![backend], ..Pool::default() };
+        let pool = Pool { name: "app".into(), backends: vec![backend].into(), ..Pool::default() };
         Plan {
-            listeners: vec![listener],
-            routes: vec![route],
-            pools: vec![pool],
+            listeners: vec![listener].into(),
+            routes: vec![route].into(),
+            pools: vec![pool].into(),
             ..Plan::default()
         }
     }

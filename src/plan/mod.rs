@@ -39,29 +39,42 @@ pub struct Plan {
     /// The limits of the whole process.
     pub limits: Limits,
     /// Where connections arrive.
-    pub listeners: Vec<Listener>,
+    pub listeners: Table<ListenerId, Listener>,
     /// Which requests go where; in no order that matters.
-    pub routes: Vec<Route>,
+    pub routes: Table<RouteId, Route>,
     /// Who answers.
-    pub pools: Vec<Pool>,
+    pub pools: Table<PoolId, Pool>,
 }
 
 impl Plan {
     /// The listener of an id of this plan.
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> &Listener {
-        &self.listeners[id.index()]
+        known(self.listeners.get(id))
     }
 
     /// The pool of an id of this plan.
     #[must_use]
     pub fn pool(&self, id: PoolId) -> &Pool {
-        &self.pools[id.index()]
+        known(self.pools.get(id))
     }
 
     /// The route of an id of this plan.
     #[must_use]
     pub fn route(&self, id: RouteId) -> &Route {
-        &self.routes[id.index()]
+        known(self.routes.get(id))
+    }
+
+    /// For each seat of a pool how many seats of backends it has; 0 where no pool has the seat.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = usize> + Clone + '_ {
+        self.pools.seats().map(|pool| pool.map_or(0, |pool| pool.backends.span()))
+    }
+}
+
+/// The row that an id of the same plan leads to. An id of another plan is a fault of ours.
+fn known<T>(row: Option<&T>) -> &T {
+    match row {
+        Some(row) => row,
+        None => unreachable!("an id of another plan"),
     }
 }

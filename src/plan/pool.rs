@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
+    BackendId, Table,
     balance::Algorithm,
     health::{Breaker, Health, Passive},
     retry::Retry,
@@ -15,8 +16,8 @@ use super::{
 pub struct Pool {
     /// Its name in the configuration.
     pub name: String,
-    /// Its backends; a `BackendId` is a place in this list.
-    pub backends: Vec<Backend>,
+    /// Its backends.
+    pub backends: Table<BackendId, Backend>,
     /// How often names are looked up again.
     pub resolve: Duration,
     /// How a backend is picked.
@@ -51,7 +52,7 @@ impl Default for Pool {
     fn default() -> Pool {
         Pool {
             name: String::new(),
-            backends: Vec::new(),
+            backends: Table::new(),
             resolve: Duration::from_secs(10),
             algorithm: Algorithm::default(),
             hash_seed: "ringway".into(),

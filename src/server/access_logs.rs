@@ -7,7 +7,7 @@ use rustix::fs::{Access, access};
 
 use super::StartError;
 use crate::observe::writer::{Outlet, Writer};
-use crate::plan::Plan;
+use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::counters::Slab;
 
 /// How long the end waits for a disk that does not take the last lines.
@@ -19,7 +19,7 @@ pub(super) struct AccessLogs {
 }
 
 /// One core's ends of the logs, by listener.
-pub(super) type Outlets = Vec<Option<Outlet>>;
+pub(super) type Outlets = Table<ListenerId, Outlet>;
 
 impl AccessLogs {
     /// Opens what the plan names; also each core's ends. `counters` has a slab for each core, and
@@ -32,8 +32,8 @@ impl AccessLogs {
         counters: &mut Vec<Arc<Slab>>,
     ) -> Result<(AccessLogs, Vec<Outlets>), StartError> {
         let cores = counters.len();
-        if plan.listeners.iter().all(|listener| listener.access_log.is_none()) {
-            return Ok((AccessLogs { writer: None }, (0..cores).map(|_| Vec::new()).collect()));
+        if plan.listeners.values().all(|listener| listener.access_log.is_none()) {
+            return Ok((AccessLogs { writer: None }, (0..cores).map(|_| Table::new()).collect()));
         }
         counters.push(Slab::new());
         let report = |text: &str| tracing::warn!("{text}");
@@ -41,12 +41,16 @@ impl AccessLogs {
             .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
         let mut outlets = Vec::new();
         for _ in 0..cores {
-            let logs = plan.listeners.iter().map(|listener| listener.access_log.as_ref());
-            let own: Result<Outlets, _> =
-                logs.map(|log| log.map(|log| writer.outlet(log)).transpose()).collect();
-            outlets.push(
-                own.map_err(|error| StartError(format!("cannot open the access log {error}")))?,
-            );
+            let logs =
+                plan.listeners.iter().filter_map(|(id, it)| Some((id, it.access_log.as_ref()?)));
+            let mut own = Table::new();
+            for (id, log) in logs {
+                let outlet = writer.outlet(log);
+                let outlet = outlet
+                    .map_err(|error| StartError(format!("cannot open the access log {error}")))?;
+                own.insert(id, outlet);
+            }
+            outlets.push(own);
         }
         Ok((AccessLogs { writer: Some(writer) }, outlets))
     }
@@ -64,7 +68,7 @@ impl AccessLogs {
 
 /// What the plan names and cannot be opened, in one sentence each; nothing is made.
 pub(super) fn check(plan: &Plan) -> Vec<String> {
-    let logs = plan.listeners.iter().filter_map(|listener| listener.access_log.as_ref());
+    let logs = plan.listeners.values().filter_map(|listener| listener.access_log.as_ref());
     let mut paths: Vec<&Path> = logs.filter_map(|log| log.path.as_deref()).collect();
     paths.sort_unstable();
     paths.dedup();

@@ -103,9 +103,10 @@ impl Addresses {
 
 /// Every address of a plan; those that take any address come first, as others lie within them.
 fn wanted(plan: &Plan) -> Vec<Wanted> {
-    let all: Vec<SocketAddr> = plan.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
+    let all: Vec<SocketAddr> =
+        plan.listeners.values().flat_map(|l| l.bind.iter().copied()).collect();
     let mut wanted = Vec::new();
-    for (listener, of) in (0..).map(ListenerId).zip(&plan.listeners) {
+    for (listener, of) in &plan.listeners {
         wanted.extend(of.bind.iter().map(|address| Wanted {
             listener,
             address: *address,

@@ -43,7 +43,7 @@ pub(crate) fn check(plan: &Plan) -> Found {
 
 /// Addresses that this machine does not have.
 fn foreign_addresses(plan: &Plan) -> Vec<String> {
-    let all = plan.listeners.iter().flat_map(|listener| listener.bind.iter());
+    let all = plan.listeners.values().flat_map(|listener| listener.bind.iter());
     let refusal = |address: &SocketAddr| {
         // Any port will do: a bind changes nothing before somebody listens.
         let refused =

@@ -181,7 +181,7 @@ mod tests {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
         let common = Common::of_text(text, 1);
-        let own = Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() };
+        let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
         let worker = Worker::new(common, own);
         let sweeping = Rc::clone(&worker);
         task(async move { sweeping.deadlines.sweep(|| {}).await });

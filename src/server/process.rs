@@ -25,7 +25,7 @@ use crate::plan::{LogFormat, Plan};
 pub fn run(plan: Plan) -> Result<(), StartError> {
     let shutdown = plan.global.shutdown;
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
-    let backends: usize = plan.pools.iter().map(|pool| pool.backends.len()).sum();
+    let backends: usize = plan.pools.values().map(|pool| pool.backends.len()).sum();
     let (signals, starting) = Signals::hear()?;
     stderr::open()?;
     operational_log::install(&plan.global);

@@ -174,8 +174,8 @@ impl Lines {
     }
 
     fn names(&self, pool: PoolId, backend: BackendId) -> (&str, &str) {
-        let pool = self.plan.pools.get(pool.index());
-        let backend = pool.and_then(|pool| pool.backends.get(backend.index()));
+        let pool = self.plan.pools.get(pool);
+        let backend = pool.and_then(|pool| pool.backends.get(backend));
         (pool.map_or("", |pool| &pool.name), backend.map_or("", |backend| &backend.name))
     }
 

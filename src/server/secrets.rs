@@ -18,7 +18,7 @@ use rustix::{
 
 use super::StartError;
 use crate::base::base64url;
-use crate::plan::Plan;
+use crate::plan::{Plan, Pool, PoolId, Table};
 use crate::policy::sticky::{Pins, Secrets};
 
 /// The file in the state directory: as one that a pool may name, so that it can be handed on.
@@ -35,7 +35,7 @@ const OTHERS: u32 = 0o006;
 /// How many bytes of chance a secret is made of: 256 bits, and a length that needs no padding.
 const SECRET_BYTES: usize = 33;
 
-/// What writes and reads the cookies of each pool; none = it is not sticky. Also what the operator
+/// What writes and reads the cookies of each pool that is sticky. Also what the operator
 /// should know.
 ///
 /// # Errors
@@ -43,14 +43,11 @@ const SECRET_BYTES: usize = 33;
 pub(super) fn pins(
     plan: &Plan,
     states: &[PathBuf],
-) -> Result<(Vec<Option<Pins>>, Vec<String>), StartError> {
+) -> Result<(Table<PoolId, Pins>, Vec<String>), StartError> {
     let (mut made, mut notes) = (None, Vec::new());
-    let mut all = Vec::new();
-    for pool in &plan.pools {
-        let Some(sticky) = &pool.sticky else {
-            all.push(None);
-            continue;
-        };
+    let mut all = Table::new();
+    for (id, pool) in &plan.pools {
+        let Some(sticky) = &pool.sticky else { continue };
         let secrets = match &sticky.secret_file {
             Some(path) => {
                 let named = format!("pool \"{}\": the secret file {}", pool.name, path.display());
@@ -69,7 +66,7 @@ pub(super) fn pins(
                 }
             },
         };
-        all.push(Some(Pins::new(pool, sticky, &secrets)));
+        all.insert(id, Pins::new(pool, sticky, &secrets));
     }
     Ok((all, notes))
 }
@@ -80,9 +77,10 @@ pub(super) fn pins(
 /// # Errors
 /// As `pins`.
 pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
-    let mut plan = plan.clone();
-    plan.pools.retain(|pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some()));
-    pins(&plan, &[]).map(|(_, notes)| notes)
+    let is_named = |pool: &Pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some());
+    let named = plan.pools.iter().filter(|(_, pool)| is_named(pool));
+    let pools = named.map(|(id, pool)| (id, pool.clone())).collect();
+    pins(&Plan { pools, ..Plan::default() }, &[]).map(|(_, notes)| notes)
 }
 
 /// Where the state of this process may be, the best place first.
@@ -244,7 +242,7 @@ mod tests {
         let origin = Backend::new("a".into(), Address::Socket(([127, 0, 0, 1], 9).into()));
         let pool = |sticky| Pool {
             name: "app".into(),
-            backends: vec![origin.clone()],
+            backends: vec![origin.clone()].into(),
             sticky,
             ..Pool::default()
         };
@@ -267,10 +265,12 @@ mod tests {
         fs::write(folder.0.join("file"), "").unwrap();
         let (first, notes) = pins(&plan(&[None, None]), &states).unwrap();
         assert_eq!(notes, [""; 0]);
-        let [Some(one), Some(two), None] = &first[..] else { panic!("not two pins and none") };
+        let [Some(one), Some(two), None] = [0, 1, 2].map(|id| first.get(PoolId(id))) else {
+            panic!("not two pins and none")
+        };
         assert!(agree(one, two), "one secret for all pools of a process");
         let (again, _) = pins(&plan(&[None]), &states).unwrap();
-        assert!(agree(again[0].as_ref().unwrap(), one), "it was not kept");
+        assert!(agree(again.get(PoolId(0)).unwrap(), one), "it was not kept");
         let file = states[1].join(FILE);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&states[1]).unwrap().permissions().mode() & 0o777, 0o700);
@@ -278,7 +278,7 @@ mod tests {
         assert!(!states[2].exists());
         // It is a secret file like any other.
         let (named, _) = pins(&plan(&[Some(&file)]), &[]).unwrap();
-        assert!(agree(named[0].as_ref().unwrap(), one));
+        assert!(agree(named.get(PoolId(0)).unwrap(), one));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
             let folder = Folder::new();
             let states = [folder.0.clone()];
             let made: Vec<Pins> = std::thread::scope(|scope| {
-                let begin = || pins(&plan(&[None]), &states).unwrap().0.remove(0).unwrap();
+                let begin = || pins(&plan(&[None]), &states).unwrap().0.remove(PoolId(0)).unwrap();
                 let threads = [scope.spawn(begin), scope.spawn(begin), scope.spawn(begin)];
                 threads.map(|thread| thread.join().unwrap()).into()
             });
@@ -305,9 +305,12 @@ mod tests {
         let note = &notes[0];
         assert!(note.starts_with("sticky cookies end with this process, "), "{note}");
         assert!(note.contains(&*states[0].to_string_lossy()), "{note}");
-        assert!(made[0].is_some());
+        assert!(made.get(PoolId(0)).is_some());
         let (other, _) = pins(&plan(&[None]), &states).unwrap();
-        assert!(!agree(made[0].as_ref().unwrap(), other[0].as_ref().unwrap()), "always the same");
+        assert!(
+            !agree(made.get(PoolId(0)).unwrap(), other.get(PoolId(0)).unwrap()),
+            "always the same"
+        );
         assert_eq!(pins(&plan(&[]), &[]).unwrap().1, [""; 0], "nobody asked for a secret");
     }
 

@@ -26,7 +26,7 @@ use super::{
 use crate::health;
 use crate::net::{chance, runtime::DriverInUse};
 use crate::observe::events::{self, Event};
-use crate::plan::{Listener, PathPattern, Plan, path_regex};
+use crate::plan::{PathPattern, Plan, PoolId, Table, path_regex};
 use crate::policy::sticky::Pins;
 use crate::shared::{
     backends::Backends,
@@ -153,7 +153,7 @@ pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, Sta
 /// Refuses a plan with an expression that no core could compile. `config` has tried those of files;
 /// a plan may come from elsewhere, and would lose its routes without a word.
 fn check_expressions(plan: &Plan) -> Result<(), StartError> {
-    for route in &plan.routes {
+    for route in plan.routes.values() {
         let PathPattern::Regex(expression) = &route.path else { continue };
         if let Err(error) = path_regex(expression) {
             // The library draws a picture; its last line says what is wrong.
@@ -221,35 +221,38 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
 /// What all workers are given, and where it comes out what they tell.
 fn common(
     plan: Plan,
-    pins: Vec<Option<Pins>>,
+    pins: Table<PoolId, Pins>,
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
     outcomes: Outcomes,
 ) -> (Common, Receiver<Event>) {
     let cores = outboxes.len();
-    let backends = Backends::new(cores, plan.pools.iter().map(|pool| pool.backends.len()));
-    let pools = plan.pools.iter().zip(&*backends.published).zip(pins);
+    let backends = Backends::new(cores, plan.spans());
+    let mut pools: Table<_, _> = Table::new();
     let seed = chance::drawn();
-    let limit = |listener: &Listener| Permits::new(listener.connections_max);
+    for (id, pool) in &plan.pools {
+        pools.insert(id, PoolShared::of(pool, &backends.published[id.index()], cores, seed));
+    }
+    for (id, pins) in pins.into_rows() {
+        if let Some(pool) = pools.get_mut(id) {
+            pool.pins = Some(Arc::new(pins));
+        }
+    }
+    let limits = plan.listeners.iter().map(|(id, it)| (id, Permits::new(it.connections_max)));
     let (events, told) = events::channel();
     let ropes = || outboxes.iter().map(|outbox| outbox.rope().clone());
     let common = Common {
         cores,
         pseudonym: pseudonym(),
         connections: Permits::new(plan.limits.connections),
-        listener_connections: plan.listeners.iter().map(limit).collect(),
-        pools: pools
-            .map(|((pool, who), pins)| PoolShared {
-                pins: pins.map(Arc::new),
-                ..PoolShared::of(pool, who, cores, seed)
-            })
-            .collect(),
+        listener_connections: Arc::new(limits.collect()),
+        pools: Arc::new(pools),
         backends,
         outcomes,
-        rooms: Rooms::new(cores, plan.pools.len()),
+        rooms: Rooms::new(cores, plan.pools.span()),
         ropes: ropes().collect(),
         spares: Spares::new(counters.iter().cloned(), ropes()),
         events,
-        lost: Lost::new(plan.pools.iter().map(|pool| pool.backends.len())),
+        lost: Lost::new(plan.spans()),
         plan: Arc::new(plan),
     };
     (common, told)

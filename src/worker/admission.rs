@@ -26,7 +26,7 @@ pub(crate) struct Admitted {
 impl Admitted {
     /// Lets a connection in, if there is room or an idle one can make room.
     pub(crate) fn enter(worker: &Rc<Worker>, listener: ListenerId) -> Option<Admitted> {
-        let own_limit = &worker.listener_connections[listener.index()];
+        let own_limit = worker.listener_connections.get(listener)?;
         let evict = |tag| {
             let evicted = worker.deadlines.make_room(tag);
             let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
@@ -45,8 +45,7 @@ impl Admitted {
         if owes {
             worker.owed.set(worker.owed.get() + 1);
         }
-        if owes_own {
-            let owed = &worker.owed_by_listener[listener.index()];
+        if owes_own && let Some(owed) = worker.owed_by_listener.get(listener) {
             owed.set(owed.get() + 1);
         }
         worker.open.set(worker.open.get() + 1);
@@ -72,10 +71,10 @@ fn take(permits: &Permits, evict: impl FnOnce() -> bool) -> Option<(Permit, bool
 impl Drop for Admitted {
     fn drop(&mut self) {
         let worker = &self.worker;
-        let owed = &worker.owed_by_listener[self.listener.index()];
-        for (permit, owed) in [(&mut self.process, &worker.owed), (&mut self.own, owed)] {
+        let own = worker.owed_by_listener.get(self.listener);
+        for (permit, owed) in [(&mut self.process, Some(&worker.owed)), (&mut self.own, own)] {
             // One that another has taken over is not given back.
-            if owed.get() > 0
+            if let Some(owed) = owed.filter(|owed| owed.get() > 0)
                 && let Some(permit) = permit.take()
             {
                 owed.set(owed.get() - 1);
@@ -90,7 +89,10 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
-    use std::os::{fd::AsRawFd, unix::net::UnixStream};
+    use std::{
+        os::{fd::AsRawFd, unix::net::UnixStream},
+        sync::Arc,
+    };
 
     use super::super::{Common, Own};
     use super::*;
@@ -107,10 +109,15 @@ mod tests {
         }
         let common = Common {
             connections: Permits::new(process),
-            listener_connections: listeners.iter().map(|max| Permits::new(*max)).collect(),
+            listener_connections: Arc::new(
+                listeners.iter().map(|max| Permits::new(*max)).collect(),
+            ),
             ..Common::of_text(&text, 1)
         };
-        Worker::new(common, Own { core_index: 0, counters: Slab::new(), outlets: Vec::new() })
+        Worker::new(
+            common,
+            Own { core_index: 0, counters: Slab::new(), outlets: Default::default() },
+        )
     }
 
     /// A client connection as `server` keeps it. Fields are dropped in this order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::observe::events::Event;
-use crate::plan::{Plan, Pool};
+use crate::plan::{ListenerId, Plan, Pool, PoolId, Table};
 use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{
     backends::Backends, bell::Rope, budget::Budget, line::Line, lost::Lost, outcomes::Outcomes,
@@ -19,9 +19,9 @@ pub(crate) struct Common {
     pub(crate) cores: usize,
     pub(crate) pseudonym: Arc<str>,
     pub(crate) connections: Permits,
-    pub(crate) listener_connections: Arc<[Permits]>,
+    pub(crate) listener_connections: Arc<Table<ListenerId, Permits>>,
     /// What is shared of each pool.
-    pub(crate) pools: Arc<[PoolShared]>,
+    pub(crate) pools: Arc<Table<PoolId, PoolShared>>,
     /// What threads share about the backends.
     pub(crate) backends: Backends,
     /// Where failures and trials are posted.
@@ -55,9 +55,9 @@ pub(crate) struct PoolShared {
 impl PoolShared {
     /// For a pool, and so many workers; what is left to chance begins with `seed`.
     pub(crate) fn of(pool: &Pool, published: &Published, workers: usize, seed: u64) -> PoolShared {
-        let bounded = pool.backends.iter().any(|backend| backend.in_flight_max > 0);
-        let slots = pool.backends.iter().map(|backend| Permits::new(backend.in_flight_max));
-        let homes = if pool.sticky.is_some() { pool.backends.len() } else { 0 };
+        let bounded = pool.backends.values().any(|backend| backend.in_flight_max > 0);
+        let most = pool.backends.seats().map(|it| it.map_or(0, |backend| backend.in_flight_max));
+        let homes = if pool.sticky.is_some() { pool.backends.span() } else { 0 };
         PoolShared {
             prepared: Prepared::of(pool, seed),
             pins: None,
@@ -65,7 +65,7 @@ impl PoolShared {
             budget: pool.retry.budget.map(|plan| Budget::new(budget::full(&plan))),
             line: (bounded && pool.queue.size > 0)
                 .then(|| Line::new(pool.queue.size, workers, homes)),
-            slots: if bounded { slots.collect() } else { Arc::default() },
+            slots: if bounded { most.map(Permits::new).collect() } else { Arc::default() },
         }
     }
 }
@@ -75,20 +75,26 @@ impl Common {
     /// What so many workers are given that serve what this text says; what they tell is heard by
     /// nobody.
     pub(crate) fn of_text(text: &str, cores: usize) -> Common {
+        Common::of_plan(crate::config::parse("worker.toml", text).unwrap().plan, cores)
+    }
+
+    /// The same of a plan.
+    pub(super) fn of_plan(plan: Plan, cores: usize) -> Common {
         use crate::shared::outcomes;
-        let plan = crate::config::parse("worker.toml", text).unwrap().plan;
-        let sizes = plan.pools.iter().map(|pool| pool.backends.len());
-        let backends = Backends::new(cores, sizes.clone());
-        let pools = plan.pools.iter().zip(&*backends.published);
+        let backends = Backends::new(cores, plan.spans());
+        let pools = plan.pools.iter().map(|(id, pool)| {
+            (id, PoolShared::of(pool, &backends.published[id.index()], cores, 0))
+        });
+        let limits = plan.listeners.ids().map(|id| (id, Permits::new(0)));
         Common {
             cores,
             pseudonym: "ringway-test".into(),
             connections: Permits::new(0),
-            listener_connections: plan.listeners.iter().map(|_| Permits::new(0)).collect(),
-            pools: pools.map(|(pool, who)| PoolShared::of(pool, who, cores, 0)).collect(),
-            lost: Lost::new(sizes),
+            listener_connections: Arc::new(limits.collect()),
+            pools: Arc::new(pools.collect()),
+            lost: Lost::new(plan.spans()),
             backends,
-            rooms: Rooms::new(cores, plan.pools.len()),
+            rooms: Rooms::new(cores, plan.pools.span()),
             ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
             spares: Spares::new([].into_iter(), [].into_iter()),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,

@@ -45,7 +45,7 @@ impl Worker {
             return 0;
         }
         let in_force = self.in_force();
-        let conns = || in_force.pools.iter().flat_map(|pool| pool.all_conns());
+        let conns = || in_force.pools.values().flat_map(|pool| pool.all_conns());
         let mut since = Vec::new();
         conns().for_each(|conns| conns.borrow().idle_since(&mut since));
         let Some(last) = count.min(since.len()).checked_sub(1) else { return 0 };

@@ -8,7 +8,7 @@ use crate::base::{
     ids::{BackendId, PoolId},
 };
 use crate::conns::Means;
-use crate::plan::Plan;
+use crate::plan::{Plan, Table};
 use crate::policy::route::Router;
 use crate::shared::{bell::Rope, counters::Slab, rooms::Rooms};
 
@@ -16,7 +16,7 @@ use crate::shared::{bell::Rope, counters::Slab, rooms::Rooms};
 pub(crate) struct InForce {
     pub(crate) plan: Arc<Plan>,
     pub(crate) router: Router,
-    pub(crate) pools: Vec<PoolView>,
+    pub(crate) pools: Table<PoolId, PoolView>,
     /// The worker's.
     pub(super) counters: Arc<Slab>,
     rooms: Rooms,
@@ -27,9 +27,8 @@ impl InForce {
     pub(super) fn new(common: &Common, core_index: usize, means: &Rc<Means>) -> InForce {
         let plan = Arc::clone(&common.plan);
         let of_core = (core_index, common.cores);
-        let views = (0..).map(PoolId).zip(&plan.pools);
-        let pools =
-            views.map(|(id, pool)| PoolView::new(pool, id, of_core, common, means)).collect();
+        let view = |(id, pool)| Some((id, PoolView::new(pool, id, of_core, common, means)?));
+        let pools = plan.pools.iter().filter_map(view).collect();
         // The start has compiled every expression once: none can fail here.
         let router = Router::compile(&plan.routes).unwrap_or_default();
         let counters = Arc::clone(&means.counters);
@@ -40,7 +39,10 @@ impl InForce {
     /// This worker's view of a pool.
     #[inline]
     pub(crate) fn pool(&self, id: PoolId) -> &PoolView {
-        &self.pools[id.index()]
+        match self.pools.get(id) {
+            Some(view) => view,
+            None => unreachable!("an id of another plan"),
+        }
     }
 
     /// Somebody waits no more in front of a pool, or another core has made room there: what room
@@ -98,6 +100,64 @@ impl InForce {
 
     /// What other cores have told this one of room since it looked last.
     pub(super) fn rooms_told(&self, core_index: usize) -> impl Iterator<Item = PoolId> {
-        self.rooms.take(core_index)
+        self.rooms.take(core_index).filter(|pool| self.pools.get(*pool).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::plan::{BackendId, ListenerId};
+    use crate::shared::{counters::Slab, permits::Permit};
+    use crate::worker::{Admitted, InFlight, Own, Wanted, Worker};
+
+    /// A plan whose names have kept their seats while others went: each table has holes.
+    #[test]
+    fn names_are_served_from_the_seats_that_they_have() {
+        let text = r#"
+            [listener.web]
+            bind = "127.0.0.1:0"
+            pool = "app"
+
+            [pool.app]
+            backends = ["127.0.0.1:9", { address = "127.0.0.1:10", max-in-flight = 1 }]
+            sticky = {}
+            queue = { size = 9 }
+        "#;
+        let (web, app) = (ListenerId(3), PoolId(2));
+        let seats = [BackendId(1), BackendId(66)];
+        let mut plan = crate::config::parse("seats.toml", text).unwrap().plan;
+        let mut listener = plan.listeners.remove(ListenerId(0)).unwrap();
+        listener.pool = Some(app);
+        plan.listeners.insert(web, listener);
+        let mut pool = plan.pools.remove(PoolId(0)).unwrap();
+        pool.backends = seats.into_iter().zip(pool.backends.values().cloned()).collect();
+        plan.pools.insert(app, pool);
+        let common = Common::of_plan(plan, 1);
+        let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
+        let worker = Worker::new(common, own);
+        assert!(Admitted::enter(&worker, web).is_some());
+        assert!(Admitted::enter(&worker, ListenerId(0)).is_none(), "nobody has the seat");
+        let core = worker.in_force();
+        let (mut tried, mut picked) = (BackendSet::EMPTY, Vec::new());
+        let pick = |core: &Rc<InForce>, tried: &BackendSet| {
+            let wanted =
+                Wanted { tried, key: None, pinned: None, careful: false, since: 0, now: 1 };
+            core.pool(app).pick(core, &wanted).ok()
+        };
+        while let Some(one) = pick(&core, &tried) {
+            tried.insert(one.in_flight.backend());
+            picked.push(one);
+        }
+        assert_eq!(tried.iter().collect::<Vec<_>>(), seats);
+        assert_eq!(core.pool(app).rooms().iter().collect::<Vec<_>>(), seats[..1]);
+        picked.clear();
+        drop(InFlight::begin(&core, app, seats[1], Permit::NONE));
+        assert_eq!(core.pool(app).rooms().iter().collect::<Vec<_>>(), seats);
+        assert_eq!(core.pool(app).authority(seats[1]), b"127.0.0.1:10");
+        worker.turn();
+        worker.close_conns();
     }
 }

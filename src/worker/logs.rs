@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::base::{ids::ListenerId, rng::Rng};
+use crate::base::{ids::ListenerId, rng::Rng, table::Table};
 use crate::net::{chance, clock};
 use crate::observe::{access_log::Line, request_id::RequestId, writer::Outlet};
 
@@ -18,7 +18,7 @@ const WALL_MICROS: u64 = 250_000;
 /// What one core has of the access logs.
 pub(crate) struct Logs {
     /// By listener; none where it has no log.
-    outlets: Vec<Option<RefCell<Outlet>>>,
+    outlets: Table<ListenerId, RefCell<Outlet>>,
     chance: RefCell<Rng>,
     wall: Cell<Wall>,
 }
@@ -33,9 +33,9 @@ struct Wall {
 }
 
 impl Logs {
-    pub(crate) fn new(outlets: Vec<Option<Outlet>>) -> Logs {
+    pub(crate) fn new(outlets: Table<ListenerId, Outlet>) -> Logs {
         Logs {
-            outlets: outlets.into_iter().map(|outlet| outlet.map(RefCell::new)).collect(),
+            outlets: outlets.into_rows().map(|(id, outlet)| (id, RefCell::new(outlet))).collect(),
             chance: RefCell::new(Rng::seeded(chance::drawn())),
             wall: Cell::default(),
         }
@@ -49,7 +49,7 @@ impl Logs {
 
     #[inline]
     fn outlet(&self, listener: ListenerId) -> Option<&RefCell<Outlet>> {
-        self.outlets.get(listener.index())?.as_ref()
+        self.outlets.get(listener)
     }
 
     /// Milliseconds since 1970 at a moment of the precise clock.
@@ -81,7 +81,7 @@ impl Logs {
 
     /// Hands over what is old; or all there is, where nothing may follow for a long time.
     pub(crate) fn turn(&self, now: u64, all: bool) {
-        for outlet in self.outlets.iter().flatten() {
+        for outlet in self.outlets.values() {
             let mut outlet = outlet.borrow_mut();
             if all {
                 outlet.hand_over();
@@ -93,13 +93,13 @@ impl Logs {
 
     /// Hands over all there is; false where the writer has no room for it.
     pub(crate) fn hand_over(&self) -> bool {
-        let outlets = self.outlets.iter().flatten();
+        let outlets = self.outlets.values();
         outlets.filter(|outlet| !outlet.borrow_mut().hand_over()).count() == 0
     }
 
     /// Gives memory back that only a peak needed.
     pub(crate) fn give_memory_back(&self) {
-        for outlet in self.outlets.iter().flatten() {
+        for outlet in self.outlets.values() {
             outlet.borrow_mut().forget_spares();
         }
     }

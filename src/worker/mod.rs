@@ -33,6 +33,7 @@ pub(crate) use self::{
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
+use crate::base::{ids::ListenerId, table::Table};
 use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
@@ -77,7 +78,7 @@ pub(crate) struct Worker {
     /// Client connections of the process.
     pub(crate) connections: Permits,
     /// Client connections of each listener.
-    pub(crate) listener_connections: Arc<[Permits]>,
+    pub(crate) listener_connections: Arc<Table<ListenerId, Permits>>,
     #[expect(clippy::vec_box, reason = "an exchange keeps the box: the room is not copied")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     /// Client connections of this worker.
@@ -91,7 +92,7 @@ pub(crate) struct Worker {
     /// Permits of connections that were closed to make room: the next to be given back are
     /// already in use by those that came instead.
     owed: Cell<u32>,
-    owed_by_listener: Vec<Cell<u32>>,
+    owed_by_listener: Table<ListenerId, Cell<u32>>,
     spares: Spares,
     /// Until then descriptors are about to be free, in coarse milliseconds.
     freed_until: Cell<u64>,
@@ -111,7 +112,7 @@ pub(crate) struct Own {
     pub(crate) core_index: usize,
     pub(crate) counters: Arc<Slab>,
     /// Its end of the access log of each listener that has one.
-    pub(crate) outlets: Vec<Option<Outlet>>,
+    pub(crate) outlets: Table<ListenerId, Outlet>,
 }
 
 impl Worker {
@@ -126,7 +127,7 @@ impl Worker {
         let (events, lost) = (common.events, common.lost);
         let clock = Rc::new(Clock::new());
         let (limits, level) = (plan.limits, plan.global.log_level);
-        let owed_by_listener = plan.listeners.iter().map(|_| Cell::new(0)).collect();
+        let owed_by_listener = plan.listeners.ids().map(|id| (id, Cell::new(0))).collect();
         Rc::new(Worker {
             core_index,
             cores,
@@ -253,7 +254,11 @@ impl Worker {
     pub(crate) fn move_backends(&self, found: &[Found]) {
         let in_force = self.in_force();
         for Found { pool, backend, addresses } in found {
-            in_force.pool(*pool).move_to(*backend, addresses);
+            // It may be of another plan than the one in force here.
+            let known = in_force.plan.pools.get(*pool);
+            if known.is_some_and(|pool| pool.backends.get(*backend).is_some()) {
+                in_force.pool(*pool).move_to(*backend, addresses);
+            }
         }
     }
 
@@ -261,7 +266,7 @@ impl Worker {
     pub(crate) fn turn(&self) {
         let now = self.clock.now();
         let in_force = self.in_force();
-        for pool in &in_force.pools {
+        for pool in in_force.pools.values() {
             pool.expire(now);
             pool.look_after_queue(now);
         }
@@ -286,7 +291,7 @@ impl Worker {
 
     /// Closes what is idle towards backends: the worker ends.
     pub(crate) fn close_conns(&self) {
-        for pool in &self.in_force().pools {
+        for pool in self.in_force().pools.values() {
             pool.close_idle();
         }
     }

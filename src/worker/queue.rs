@@ -348,7 +348,8 @@ mod tests {
     #[test]
     fn who_waits_on_another_core_is_told_of_room_where_it_is_nobodys_here_before() {
         let common = Common::of_text(TEXT, 2);
-        let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
+        let own =
+            |core_index| Own { core_index, counters: Slab::new(), outlets: Default::default() };
         let [here, there] = [0, 1].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let told = || [0, 1].map(|core| common.rooms.take(core).count());
         let join = |core, now| {
@@ -420,7 +421,8 @@ mod tests {
         let bounded = format!("[{}, {}]", each(9), each(10));
         let text = text.replace(r#"["127.0.0.1:9", "127.0.0.1:10"]"#, &bounded);
         let common = Common::of_text(&text, 2);
-        let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
+        let own =
+            |core_index| Own { core_index, counters: Slab::new(), outlets: Default::default() };
         let workers = [0, 1].map(|core| Worker::new(common.clone(), own(core)));
         (workers, common)
     }
@@ -455,7 +457,12 @@ mod tests {
         let looks = |core| looks(&workers, &common, core);
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
         let waits = Err(Nobody::Free(WaitsFor::Home(A)));
-        let busy = InFlight::begin(&here, POOL, A, common.pools[0].slots[0].take().unwrap());
+        let busy = InFlight::begin(
+            &here,
+            POOL,
+            A,
+            common.pools.get(POOL).unwrap().slots[0].take().unwrap(),
+        );
         assert_eq!(pick(&here, 0), waits);
         let (early, late) = (home_at(&there, 100), home_at(&here, 200));
         drop(busy);

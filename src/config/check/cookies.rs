@@ -10,7 +10,7 @@ use crate::plan::{HostPattern, Plan, PoolId};
 impl Check<'_> {
     pub(super) fn cookies(&mut self, file: &File, plan: &Plan) {
         let mut seen: Vec<(PoolId, Place)> = Vec::new();
-        let pools = (0..).map(PoolId).zip(&plan.pools).zip(&file.pool.0);
+        let pools = plan.pools.iter().zip(&file.pool.0);
         for ((id, pool), (_, written)) in pools {
             let written = written.value.as_ref().and_then(|written| written.sticky.as_ref());
             let (Some(sticky), Some(written)) = (&pool.sticky, written) else { continue };
@@ -44,8 +44,8 @@ fn share_a_host(plan: &Plan, one: PoolId, other: PoolId) -> bool {
 
 /// The hosts from which a pool is reached; none = any.
 fn hosts(plan: &Plan, pool: PoolId) -> impl Iterator<Item = Option<&HostPattern>> {
-    let listeners = plan.listeners.iter().filter(move |listener| listener.pool == Some(pool));
-    let routes = plan.routes.iter().filter(move |route| route.pool == pool);
+    let listeners = plan.listeners.values().filter(move |listener| listener.pool == Some(pool));
+    let routes = plan.routes.values().filter(move |route| route.pool == pool);
     let of_routes = routes.flat_map(|route| {
         let any = route.hosts.is_empty().then_some(None);
         any.into_iter().chain(route.hosts.iter().map(Some))

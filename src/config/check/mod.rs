@@ -60,7 +60,13 @@ pub(super) fn plan(
     let names = Names { pools: pools_by_name, listeners, lost };
     let listeners = check.listeners(&file.listener, &names);
     let routes = check.routes(&file.route, &names);
-    let plan = Plan { global, limits, listeners, routes, pools };
+    check.counts([
+        ("listeners", listeners.len()),
+        ("routes", routes.len()),
+        ("pools", pools.len()),
+    ]);
+    let (listeners, routes) = (listeners.into_iter().collect(), routes.into_iter().collect());
+    let plan = Plan { global, limits, listeners, routes, pools: pools.into_iter().collect() };
     check.whole(file, &plan);
     plan
 }

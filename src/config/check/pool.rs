@@ -49,8 +49,8 @@ impl Check<'_> {
     }
 
     fn pool(&mut self, name: String, written: &file::Pool) -> Pool {
-        let mut pool =
-            Pool { backends: self.backends(&name, &written.backends), name, ..Pool::default() };
+        let backends = self.backends(&name, &written.backends).into_iter().collect();
+        let mut pool = Pool { backends, name, ..Pool::default() };
         self.duration(written.resolve.as_ref(), &mut pool.resolve);
         if let Some((place, _)) = both(written.resolve.as_ref())
             && pool.resolve < std::time::Duration::from_millis(100)
@@ -93,7 +93,7 @@ impl Check<'_> {
         };
         // One that was refused may be the one that would take some.
         let all_are_known = pool.backends.len() == written.backends.0.len();
-        if all_are_known && pool.backends.iter().all(|backend| backend.weight == 0) {
+        if all_are_known && pool.backends.values().all(|backend| backend.weight == 0) {
             let title = format!("pool \"{}\" takes no new traffic", pool.name);
             let help = "0 is for a backend that is to be emptied; leave `weight` out for 1";
             self.note(

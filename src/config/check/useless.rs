@@ -34,7 +34,7 @@ impl Check<'_> {
         let queue = written.queue.as_ref().and_then(|queue| queue.value.as_ref());
         let size = queue.and_then(|queue| place(queue.size.as_ref()));
         if let Some(place) = size.filter(|_| pool.queue.size > 0)
-            && pool.backends.iter().all(|backend| backend.in_flight_max == 0)
+            && pool.backends.values().all(|backend| backend.in_flight_max == 0)
         {
             let title = format!("`queue` of pool \"{of}\" has no effect");
             let label = "no backend has a `max-in-flight`, so none is ever full";

@@ -22,15 +22,13 @@ impl Check<'_> {
             self.idle_listeners(file, plan);
             self.cookies(file, plan);
         }
+    }
+
+    /// More than there are ids.
+    pub(super) fn counts(&mut self, counts: [(&str, usize); 3]) {
         let most = usize::from(u16::MAX);
-        for (what, count) in [
-            ("listeners", plan.listeners.len()),
-            ("routes", plan.routes.len()),
-            ("pools", plan.pools.len()),
-        ] {
-            if count > most {
-                self.note(Problem::error(format!("{count} {what}: at most {most} are possible")));
-            }
+        for (what, count) in counts.into_iter().filter(|(_, count)| *count > most) {
+            self.note(Problem::error(format!("{count} {what}: at most {most} are possible")));
         }
     }
 
@@ -76,7 +74,7 @@ impl Check<'_> {
                 .iter()
                 .filter_map(|route| route.value.as_ref()?.pool.as_ref()?.value.as_deref()),
         );
-        for (key, pool) in file.pool.0.iter().zip(&plan.pools).map(|((key, _), pool)| (key, pool)) {
+        for ((key, _), pool) in file.pool.0.iter().zip(plan.pools.values()) {
             if !named.contains(pool.name.as_str()) {
                 self.note(
                     Problem::warning(format!("pool \"{}\" is used by nobody", pool.name))
@@ -88,12 +86,9 @@ impl Check<'_> {
 
     /// A listener from which nothing leads anywhere.
     fn idle_listeners(&mut self, file: &File, plan: &Plan) {
-        for (place, (key, _)) in file.listener.0.iter().enumerate() {
-            let is_led_on = |route: &Route| {
-                route.listener.is_none_or(|listener| usize::from(listener.0) == place)
-            };
-            let Some(listener) = plan.listeners.get(place) else { continue };
-            let is_idle = listener.pool.is_none() && !plan.routes.iter().any(is_led_on);
+        for ((key, _), (id, listener)) in file.listener.0.iter().zip(&plan.listeners) {
+            let is_led_on = |route: &Route| route.listener.is_none_or(|listener| listener == id);
+            let is_idle = listener.pool.is_none() && !plan.routes.values().any(is_led_on);
             if is_idle && !listener.bind.is_empty() {
                 let title = format!("listener \"{}\" answers everything with 404", listener.name);
                 self.note(

@@ -24,8 +24,7 @@ impl Tables {
     pub(crate) fn of(pool: &Pool) -> Tables {
         let seed = key::seed(pool);
         let table = |backup| {
-            let backends = (0..).map(BackendId).zip(&pool.backends);
-            let these = backends.filter(|(_, backend)| backend.backup == backup);
+            let these = pool.backends.iter().filter(|(_, backend)| backend.backup == backup);
             Maglev::new(these.map(|(id, backend)| (id, &*backend.name, backend.weight)), seed)
         };
         Tables { primaries: table(false), backups: table(true) }

@@ -186,7 +186,7 @@ impl Balancer {
         let rng = Rng::seeded(Rng::seeded(prepared.seed.wrapping_add(core_index as u64)).next());
         let by_key =
             |bound| Algorithm::Hash(Hash::new(Arc::clone(&prepared.tables), bound, turn.clone()));
-        let backends = pool.backends.len();
+        let (backends, span) = (pool.backends.len(), pool.backends.span());
         let algorithm = match pool.algorithm {
             plan::Algorithm::RoundRobin => Algorithm::RoundRobin(turn),
             plan::Algorithm::Random => Algorithm::Random(Random::new(rng)),
@@ -194,7 +194,7 @@ impl Balancer {
                 LeastConnections::new(turn, Random::new(rng), cores, backends),
             ),
             plan::Algorithm::LeastResponseTime => {
-                Algorithm::LeastResponseTime(LeastResponseTime::new(rng, cores, backends))
+                Algorithm::LeastResponseTime(LeastResponseTime::new(rng, cores, span))
             }
             plan::Algorithm::IpHash => by_key(None),
             plan::Algorithm::Hash { bound, .. } => by_key(bound),
@@ -323,7 +323,7 @@ impl Balancer {
 /// The backends that serve only when no other can.
 fn backups(pool: &Pool) -> BackendSet {
     let mut set = BackendSet::EMPTY;
-    for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+    for (id, backend) in &pool.backends {
         if backend.backup {
             set.insert(id);
         }

@@ -8,7 +8,7 @@
 
 use super::Weights;
 use crate::base::{backend_set::BackendSet, ids::BackendId};
-use crate::plan::Pool;
+use crate::plan::{Backend, Pool};
 
 /// The share that one begins with, in hundredths.
 const FLOOR: u64 = 10;
@@ -32,11 +32,12 @@ impl SlowStart {
     /// For a pool; none where it has none.
     pub(crate) fn of(pool: &Pool) -> Option<Box<SlowStart>> {
         let time = u64::try_from(pool.slow_start.as_millis()).ok().filter(|time| *time > 0)?;
-        let full = Weights::new(pool.backends.iter().map(|backend| backend.weight * 100));
+        let weight = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.weight * 100);
+        let full = Weights::new(pool.backends.seats().map(weight));
         Some(Box::new(SlowStart {
             time,
             starting: BackendSet::EMPTY,
-            since: vec![0; pool.backends.len()],
+            since: vec![0; pool.backends.span()],
             growing: full.clone(),
             full,
             at: 0,

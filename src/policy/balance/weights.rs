@@ -4,7 +4,7 @@
 //! chance finds here what to draw from; how to draw among those that are usable stands in `draw`.
 
 use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
-use crate::plan::Backend;
+use crate::plan::{Backend, Table};
 
 /// The shares of a pool's backends.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +20,9 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// As the plan has them.
-    pub(crate) fn of(backends: &[Backend]) -> Weights {
-        Weights::new(backends.iter().map(|backend| backend.weight))
+    /// As the plan has them; a seat without a backend weighs nothing.
+    pub(crate) fn of(backends: &Table<BackendId, Backend>) -> Weights {
+        Weights::new(backends.seats().map(|backend| backend.map_or(0, |backend| backend.weight)))
     }
 
     /// In the order of the backends' ids.

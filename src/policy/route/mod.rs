@@ -20,7 +20,7 @@ use std::{cell::RefCell, cmp::Reverse};
 use self::paths::Paths;
 use crate::base::quick_hash::QuickMap;
 use crate::http::{fault::Fault, head::RequestHead, target};
-use crate::plan::{HostPattern, ListenerId, PathPattern, Route, RouteId};
+use crate::plan::{HostPattern, ListenerId, PathPattern, Route, RouteId, Table};
 
 /// All routes of a plan, compiled. Each core has a clone of its own.
 #[derive(Clone, Debug, Default)]
@@ -47,11 +47,11 @@ struct Asked<'a> {
 }
 
 impl Router {
-    /// Compiles the routes of a plan; a `RouteId` is a place in that list.
+    /// Compiles the routes of a plan.
     ///
     /// # Errors
     /// Where an expression does not compile. The configuration has tried it before.
-    pub(crate) fn compile(routes: &[Route]) -> Result<Router, regex::Error> {
+    pub(crate) fn compile(routes: &Table<RouteId, Route>) -> Result<Router, regex::Error> {
         let mut router = Router {
             named: QuickMap::default(),
             suffixes: QuickMap::default(),
@@ -60,7 +60,7 @@ impl Router {
         };
         // The most specific first, so that in every list of every table the first that takes a
         // request is the one.
-        let mut sorted: Vec<(RouteId, &Route)> = (0..).map(RouteId).zip(routes).collect();
+        let mut sorted: Vec<(RouteId, &Route)> = routes.iter().collect();
         sorted.sort_by_cached_key(|(_, route)| rank(route));
         for (id, route) in sorted {
             if route.hosts.is_empty() {

@@ -18,7 +18,7 @@ pub(crate) use self::change::{Cause, Change, Mode, State};
 use self::slot::{Plan, Slot};
 use super::health::ProbeFault;
 use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng, totals::Totals};
-use crate::plan::Pool;
+use crate::plan::{Pool, Table};
 
 /// Where all backends fail, each that is ejected is tried again so often and no more.
 const EJECTED_MS_MIN: u64 = 1_000;
@@ -35,7 +35,7 @@ pub(crate) enum Period {
 pub(crate) struct Standing {
     plan: Plan,
     rng: Rng,
-    slots: Vec<Slot>,
+    slots: Table<BackendId, Slot>,
     /// Who is up, admitted and not stopped.
     sound: BackendSet,
     mode: Mode,
@@ -56,7 +56,7 @@ impl Standing {
         let mut standing = Standing {
             plan: Plan::of(pool),
             rng: Rng::seeded(seed),
-            slots: pool.backends.iter().map(|backend| Slot::new(backend, now)).collect(),
+            slots: pool.backends.iter().map(|(id, it)| (id, Slot::new(it, now))).collect(),
             sound: BackendSet::EMPTY,
             mode: Mode::Strict,
             usable: BackendSet::EMPTY,
@@ -93,7 +93,7 @@ impl Standing {
     /// From the start of a backend's last probe to that of its next, before jitter: shorter while
     /// its state is about to change or not yet known. Without probes as long as can be.
     pub(crate) fn interval(&self, id: BackendId) -> Duration {
-        let slot = self.slots.get(id.index()).zip(self.plan.health.as_ref());
+        let slot = self.slots.get(id).zip(self.plan.health.as_ref());
         slot.map_or(Duration::MAX, |(slot, health)| slot.tracker.interval(health))
     }
 
@@ -101,7 +101,7 @@ impl Standing {
     /// more failures than the last.
     pub(crate) fn failed(&mut self, id: BackendId, totals: Totals, now: u64) {
         self.admit_the_resting(now);
-        let Some(slot) = self.slots.get_mut(id.index()) else { return };
+        let Some(slot) = self.slots.get_mut(id) else { return };
         let (row, window) = slot.failed(&self.plan, totals, now);
         if let Some(length) = row
             && self.sound.contains(id)
@@ -144,7 +144,7 @@ impl Standing {
 
     /// Its name gives an address, or gives none any more.
     pub(crate) fn addressed(&mut self, id: BackendId, has_address: bool) {
-        if let Some(slot) = self.slots.get_mut(id.index()) {
+        if let Some(slot) = self.slots.get_mut(id) {
             self.is_stale |= slot.has_address != has_address;
             slot.has_address = has_address;
         }
@@ -158,7 +158,7 @@ impl Standing {
                 self.step(id, now, Cause::Elapsed, |_, slot, _| slot.turn(now));
             }
             self.admit_the_resting(now);
-            self.due = self.slots.iter().map(Slot::due).min().unwrap_or(u64::MAX);
+            self.due = self.slots.values().map(Slot::due).min().unwrap_or(u64::MAX);
             self.refresh();
         }
         (self.due != u64::MAX).then_some(self.due)
@@ -192,7 +192,7 @@ impl Standing {
     /// What one backend is by its probes, its answers and its breaker.
     #[allow(dead_code, reason = "the admin API shows it")]
     pub(crate) fn states(&self, id: BackendId) -> Option<[State; 3]> {
-        self.slots.get(id.index()).map(Slot::states)
+        self.slots.get(id).map(Slot::states)
     }
 
     /// Lets one backend go on, and notes what has changed by that; whether anything has.
@@ -203,7 +203,7 @@ impl Standing {
         cause: Cause,
         go: impl FnOnce(&Plan, &mut Slot, &mut Rng),
     ) -> bool {
-        let Some(slot) = self.slots.get_mut(id.index()) else { return false };
+        let Some(slot) = self.slots.get_mut(id) else { return false };
         let before = slot.states();
         go(&self.plan, slot, &mut self.rng);
         let after = slot.states();
@@ -249,7 +249,7 @@ impl Standing {
 
     /// Whether one who takes part may be ejected: what fails while it is out says nothing new.
     fn may_eject(&self, id: BackendId) -> bool {
-        let ejected = self.slots.iter().filter(|slot| !slot.is_admitted()).count();
+        let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
         self.can_spare(id) && ejected < self.plan.ejected_max
     }
 
@@ -320,7 +320,7 @@ impl Standing {
     fn refresh_trials(&mut self) {
         self.on_trial = BackendSet::EMPTY;
         for id in self.ids() {
-            let slot = &mut self.slots[id.index()];
+            let Some(slot) = self.slots.get_mut(id) else { continue };
             let is_usable = self.usable.contains(id);
             let permits = if is_usable { 0 } else { slot.trials(&self.plan, self.mode) };
             if permits > 0 {
@@ -336,12 +336,12 @@ impl Standing {
     }
 
     fn ids(&self) -> impl Iterator<Item = BackendId> + use<> {
-        (0..).map(BackendId).take(self.slots.len())
+        (0..).map(BackendId).take(self.slots.span())
     }
 
     fn who(&self, is: impl Fn(&Slot) -> bool) -> BackendSet {
         let mut set = BackendSet::EMPTY;
-        for (id, slot) in self.ids().zip(&self.slots) {
+        for (id, slot) in &self.slots {
             if is(slot) {
                 set.insert(id);
             }
@@ -361,8 +361,11 @@ impl Standing {
             self.takes(self.usable) || !self.takes(available) || self.plan.allows_empty(),
             "somebody could be asked and nobody is"
         );
-        let ejected = self.slots.iter().filter(|slot| !slot.is_admitted()).count();
+        let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
         debug_assert!(ejected <= self.plan.ejected_max, "{ejected} are ejected at once");
-        debug_assert!(self.slots.iter().all(|slot| slot.due() >= self.due), "a time is forgotten");
+        debug_assert!(
+            self.slots.values().all(|slot| slot.due() >= self.due),
+            "a time is forgotten"
+        );
     }
 }

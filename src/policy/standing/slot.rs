@@ -1,7 +1,7 @@
 //! What is known of one backend, and what of the plan that goes by.
 
 use super::{Mode, State};
-use crate::base::{backend_set::BackendSet, ids::BackendId, totals::Totals};
+use crate::base::{backend_set::BackendSet, totals::Totals};
 use crate::plan::{self, Pool, Share};
 use crate::policy::{
     breaker::{self, Breaker},
@@ -26,11 +26,11 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn of(pool: &Pool) -> Plan {
-        let mut taking = BackendSet::first(pool.backends.len());
+        let mut taking = BackendSet::EMPTY;
         let mut backups = BackendSet::EMPTY;
-        for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
-            if backend.weight == 0 {
-                taking.remove(id);
+        for (id, backend) in &pool.backends {
+            if backend.weight > 0 {
+                taking.insert(id);
             }
             if backend.backup {
                 backups.insert(id);

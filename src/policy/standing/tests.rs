@@ -206,7 +206,7 @@ fn the_last_usable_backend_stays() {
     let half = |pool: &mut Pool| pool.passive.ejected_max = Share::percent(100);
     stage(3, half).play("a:xxx b:xxx c:xxxxxx").sees("ssu");
     // Whoever has no weight takes no new traffic: it does not count as another.
-    let weightless = |pool: &mut Pool| pool.backends[1].weight = 0;
+    let weightless = |pool: &mut Pool| pool.backends.get_mut(BackendId(1)).unwrap().weight = 0;
     stage(2, weightless).play("a:xxxxxx").sees("uu").play("b:xxx").sees("us");
     // One without an address, or down, is no other either.
     stage(2, |_| ()).play("b:! a:xxxx").sees("u-").play("b:? a:x").sees("su");
@@ -387,7 +387,7 @@ fn below_its_share_all_are_used_and_probes_go_on() {
 fn a_backup_that_can_answer_comes_before_a_panic() {
     let with_backup = |pool: &mut Pool| {
         pool.panic = Share::percent(60);
-        pool.backends[3].backup = true;
+        pool.backends.get_mut(BackendId(3)).unwrap().backup = true;
     };
     // One primary of three is left: all are asked. None is: the backup is, and without it all.
     let mut stage = stage(4, with_backup);
@@ -398,7 +398,8 @@ fn a_backup_that_can_answer_comes_before_a_panic() {
 #[test]
 fn names_give_and_take_addresses() {
     let named = |pool: &mut Pool| {
-        pool.backends[0].address = Address::Name { host: "app".into(), port: 80 };
+        pool.backends.get_mut(BackendId(0)).unwrap().address =
+            Address::Name { host: "app".into(), port: 80 };
     };
     stage(2, named).sees("-u").play("a:?").sees("uu").play("a:!").sees("-u").told(&[]);
 }
@@ -439,11 +440,11 @@ fn happens(rng: &mut Rng) {
             allow_empty: shape[3] > 0,
             ..Breaker::default()
         });
-        pool.backends[0].weight = u16::try_from(shape[3]).unwrap();
-        pool.backends[usize::from(backends / 2)].backup = shape[2] == 1;
+        pool.backends.get_mut(BackendId(0)).unwrap().weight = u16::try_from(shape[3]).unwrap();
+        pool.backends.get_mut(BackendId(backends / 2)).unwrap().backup = shape[2] == 1;
     });
     let mut states: Vec<[State; 3]> =
-        stage.standing.slots.iter().map(|slot| slot.states()).collect();
+        stage.standing.slots.values().map(|slot| slot.states()).collect();
     let mut on_trial = BackendSet::EMPTY;
     for _ in 0..400 {
         if rng.below(6) == 0 {
@@ -465,7 +466,7 @@ fn follow(stage: &mut Stage, states: &mut [[State; 3]], on_trial: &mut BackendSe
             *way.unwrap_or_else(|| panic!("it was not {from:?}")) = to;
         }
     }
-    for (known, slot) in states.iter().zip(&stage.standing.slots) {
+    for (known, slot) in states.iter().zip(stage.standing.slots.values()) {
         assert_eq!(*known, slot.states());
     }
     for period in stage.standing.periods() {
@@ -503,8 +504,15 @@ fn trials_that_failed_do_not_count_once_a_breaker_is_closed() {
 
 #[test]
 fn a_backup_that_nobody_asks_returns_by_itself_and_keeps_nobody_from_being_ejected() {
-    let mut stage = stage(3, |pool| pool.backends[2].backup = true);
+    let mut stage = stage(3, |pool| pool.backends.get_mut(BackendId(2)).unwrap().backup = true);
     stage.play("c:xxx").sees("uus");
     stage.play("600s").sees("uuu");
     stage.play("a:xxx").sees("suu");
+}
+
+#[test]
+fn a_seat_without_a_backend_is_never_asked() {
+    let mut stage = stage(4, |pool| drop(pool.backends.remove(BackendId(1))));
+    stage.sees("u-uu").play("b:xxx b:++-- b:?").sees("u-uu");
+    stage.play("a:xxx c:xxx").sees("s-uu").told(&["a Admitted-Ejected by Failures(3) after 0"]);
 }

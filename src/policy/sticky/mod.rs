@@ -23,7 +23,7 @@ pub(crate) use self::{
     secrets::Secrets,
 };
 use crate::base::{base64url, ids::BackendId};
-use crate::plan::{Pool, SameSite, Sticky};
+use crate::plan::{Pool, SameSite, Sticky, Table};
 
 /// Changed with what stands in a cookie or how it is signed.
 const VERSION: u8 = 1;
@@ -53,7 +53,7 @@ pub(crate) struct Pins {
 struct Key {
     mac: Hmac<Sha256>,
     /// What its backends are called, by id.
-    names: Vec<[u8; 8]>,
+    names: Table<BackendId, [u8; 8]>,
     /// The same in the order of the names.
     backends: Vec<([u8; 8], BackendId)>,
 }
@@ -131,7 +131,7 @@ impl Pins {
     ) {
         let now = clamped(now);
         let Some((key, name)) =
-            self.keys.first().and_then(|key| Some((key, *key.names.get(backend.index())?)))
+            self.keys.first().and_then(|key| Some((key, *key.names.get(backend)?)))
         else {
             debug_assert!(false, "no secret, or no such backend");
             return;
@@ -179,8 +179,9 @@ impl Key {
         // No cookie that is signed begins with a nought.
         let named = |name: &str| mac.clone().chain_update([0]).chain_update(name);
         let name_of = |name: &str| first(named(name).finalize().into_bytes());
-        let names: Vec<_> = pool.backends.iter().map(|backend| name_of(&backend.name)).collect();
-        let mut backends: Vec<_> = names.iter().copied().zip((0..).map(BackendId)).collect();
+        let named = pool.backends.iter().map(|(id, backend)| (id, name_of(&backend.name)));
+        let names: Table<_, _> = named.collect();
+        let mut backends: Vec<_> = names.iter().map(|(id, name)| (*name, id)).collect();
         backends.sort_unstable();
         Key { mac, names, backends }
     }

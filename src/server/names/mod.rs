@@ -172,8 +172,8 @@ const UNTIL_THEN: &str = "it gets no requests until there is an address";
 /// The backends of a plan whose names have to be looked up.
 fn named(plan: &Plan) -> Vec<Named> {
     let mut names = Vec::new();
-    for (pool_id, pool) in (0..).map(PoolId).zip(&plan.pools) {
-        for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+    for (pool_id, pool) in &plan.pools {
+        for (id, backend) in &pool.backends {
             let Address::Name { host, port } = &backend.address else { continue };
             if !resolve::known(&backend.address).is_empty() {
                 continue;

@@ -302,7 +302,7 @@ impl Balancer {
         let (script, lookup) = Script::new();
         let mut plan = plan("\"a.test:80\"");
         if more == "each connection serves one request" {
-            plan.pools[0].connections.requests_max = 1;
+            plan.pools.get_mut(PoolId(0)).unwrap().connections.requests_max = 1;
         }
         let options = Options { lookup, ..Options::default() };
         let handle = thread::scope(|scope| {

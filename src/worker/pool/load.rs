@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn a_bound_holds_over_cores_that_place_in_turn() {
         let common = Common::of_text(TEXT, 3);
-        let own = |core_index| Own { core_index, counters: Slab::new(), outlets: Vec::new() };
+        let own =
+            |core_index| Own { core_index, counters: Slab::new(), outlets: Default::default() };
         let cores = [0, 1, 2].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let (none, now) = (BackendSet::EMPTY, 1_000);
         let wanted =

@@ -74,14 +74,14 @@ impl PoolView {
         (core_index, cores): (usize, usize),
         common: &Common,
         means: &Rc<Means>,
-    ) -> PoolView {
-        let shared = common.pools[id.index()].clone();
-        let each = || pool.backends.iter();
+    ) -> Option<PoolView> {
+        let shared = common.pools.get(id)?.clone();
+        let each = || pool.backends.seats();
         let needs = Needs::of(pool);
         let view = PoolView {
             id,
             core_index,
-            standing: Standing::new(pool.backends.len()),
+            standing: Standing::new(pool.backends.span()),
             weights: Weights::of(&pool.backends),
             balancer: RefCell::new(Balancer::new(pool, &shared.prepared, core_index, cores)),
             needs,
@@ -99,12 +99,14 @@ impl PoolView {
             queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
             shared,
             unreachable_told: each().map(|_| Cell::new(0)).collect(),
-            authorities: each().map(plan::Backend::authority).collect(),
+            authorities: each()
+                .map(|it| it.map(plan::Backend::authority).unwrap_or_default())
+                .collect(),
         };
-        for (id, backend) in (0..).map(BackendId).zip(&pool.backends) {
+        for (id, backend) in &pool.backends {
             view.move_to(id, &resolve::known(&backend.address));
         }
-        view
+        Some(view)
     }
 
     /// From now on a backend is at these addresses; without any it cannot be asked.

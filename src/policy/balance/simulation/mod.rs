@@ -65,7 +65,7 @@ impl World {
     /// All backends are there and take `micros`.
     fn new(pool: &Pool, cores: usize, micros: u32, seed: u64) -> World {
         let prepared = Prepared::of(pool, seed);
-        let backends = pool.backends.len();
+        let backends = pool.backends.span();
         let core = |index| Core {
             balancer: Balancer::new(pool, &prepared, index, cores),
             own: vec![0; backends],
@@ -75,7 +75,7 @@ impl World {
         };
         World {
             weights: Weights::of(&pool.backends),
-            usable: BackendSet::first(backends),
+            usable: pool.backends.ids().collect(),
             backends: vec![Backend { micros, ..Backend::default() }; backends],
             cores: (0..cores).map(core).collect(),
             step: Step::new(cores),

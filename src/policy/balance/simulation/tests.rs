@@ -60,10 +60,10 @@ fn world(algorithm: &Algorithm, weights: &[i32], cores: usize, micros: u32) -> W
     World::new(&Pool { algorithm: algorithm.clone(), ..pool(weights) }, cores, micros, 1)
 }
 
-/// What may happen to a world between two requests.
-fn something_happens(world: &mut World) {
-    let backends = u32::try_from(world.backends.len()).expect("few backends");
-    let index = u16::try_from(world.rng.below(backends)).expect("few backends");
+/// What may happen to a world of this pool between two requests.
+fn something_happens(world: &mut World, pool: &Pool) {
+    let nth = world.rng.below(u32::try_from(pool.backends.len()).expect("few backends"));
+    let Some(BackendId(index)) = pool.backends.ids().nth(nth as usize) else { return };
     match world.rng.below(60) {
         0 => world.leave(index),
         1 | 2 => world.come_back(index),
@@ -75,7 +75,8 @@ fn something_happens(world: &mut World) {
     }
 }
 
-/// Backends of any weight, of which some are backups and some take nothing new.
+/// Backends of any weight, of which some are backups and some take nothing new; between them may
+/// be seats that nobody has.
 fn any_pool(algorithm: &Algorithm, rng: &mut Rng) -> Pool {
     let weight = |rng: &mut Rng| match rng.below(8) {
         0 => 0,
@@ -85,7 +86,11 @@ fn any_pool(algorithm: &Algorithm, rng: &mut Rng) -> Pool {
     };
     let weights: Vec<_> = (0..1 + rng.below(40)).map(|_| weight(rng)).collect();
     let slow_start = std::time::Duration::from_secs(rng.below(2).into());
-    Pool { algorithm: algorithm.clone(), slow_start, ..pool(&weights) }
+    let mut pool = Pool { algorithm: algorithm.clone(), slow_start, ..pool(&weights) };
+    for seat in 0..rng.below(20) as u16 {
+        pool.backends.remove(BackendId(seat * 2));
+    }
+    pool
 }
 
 #[test]
@@ -98,13 +103,13 @@ fn whatever_happens_only_those_are_picked_who_may_be() {
         let mut world = World::new(&pool, CORES[rng.below(4) as usize], 5_000, seed);
         let may = |world: &World, backup: bool| {
             let may = |id: &BackendId| {
-                let backend = &pool.backends[id.index()];
+                let backend = pool.backends.get(*id).expect("it is there");
                 backend.weight > 0 && backend.backup == backup
             };
             world.usable.iter().filter(may).map(BackendId::index).collect::<Vec<_>>()
         };
         for _ in 0..200 {
-            something_happens(&mut world);
+            something_happens(&mut world, &pool);
             let (primaries, backups) = (may(&world, false), may(&world, true));
             let these = if primaries.is_empty() { backups } else { primaries };
             let key = u64::from(rng.below(50));
@@ -259,7 +264,7 @@ fn a_bound_holds_where_one_key_is_asked_for_all_the_time() {
 fn owners(names: &[String], keys: u64) -> Vec<String> {
     let algorithm = Algorithm::Hash { of: HashOf::Uri, bound: None };
     let mut pool = Pool { algorithm, ..pool(&vec![1; names.len()]) };
-    for (backend, name) in pool.backends.iter_mut().zip(names) {
+    for (backend, name) in pool.backends.values_mut().zip(names) {
         backend.name.clone_from(name);
     }
     let mut world = World::new(&pool, 1, 5_000, 1);
