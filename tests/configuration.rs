@@ -454,6 +454,32 @@ fn a_plan_whose_expression_does_not_compile_does_not_start() {
     assert_eq!(refused.as_deref(), Some(expected));
 }
 
+/// A plan may be made by hand; an id that leads nowhere must not reach a core.
+#[test]
+fn a_plan_that_leads_nowhere_does_not_start() {
+    let plan = || {
+        let mut plan = config::parse("plan", SMALLEST).unwrap().plan;
+        let listener = plan.listeners.get_mut(ListenerId(0)).unwrap();
+        listener.bind = vec!["127.0.0.1:0".parse().unwrap()];
+        plan.global.cores = Cores::Count(1);
+        plan
+    };
+    let refused = |plan| ringway::start(plan).err().map(|refused| refused.to_string());
+    let mut astray = plan();
+    astray.listeners.get_mut(ListenerId(0)).unwrap().pool = Some(PoolId(1));
+    let expected = "listener \"web\" leads to what is not in the plan";
+    assert_eq!(refused(astray).as_deref(), Some(expected));
+    let mut twice = plan();
+    twice.pools.insert(PoolId(7), twice.pool(PoolId(0)).clone());
+    assert_eq!(refused(twice).as_deref(), Some("two pools are called \"app\""));
+    // Holes are no matter.
+    let mut sparse = plan();
+    let pool = sparse.pools.remove(PoolId(0)).unwrap();
+    sparse.pools.insert(PoolId(7), pool);
+    sparse.listeners.get_mut(ListenerId(0)).unwrap().pool = Some(PoolId(7));
+    ringway::start(sparse).unwrap().stop(ringway::Stop::Now);
+}
+
 proptest! {
     /// Whatever is cut out of a good file or put into it: there is a plan or there are pictures.
     #[test]

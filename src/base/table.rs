@@ -76,6 +76,12 @@ impl<I: Id, T> Table<I, T> {
         rows.filter_map(|(index, row)| Some((I::at(index)?, row?)))
     }
 
+    /// Each row at the seat that `seats` has for its id; rows that have none are left out.
+    #[must_use]
+    pub fn moved(self, seats: &Table<I, I>) -> Table<I, T> {
+        self.into_rows().filter_map(|(id, row)| Some((*seats.get(id)?, row))).collect()
+    }
+
     /// The ids of the rows, lowest first.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = I> + FusedIterator {
         self.iter().map(|(id, _)| id)
@@ -274,6 +280,13 @@ mod tests {
         table.values_mut().for_each(|row| *row *= 10);
         table.iter_mut().for_each(|(id, row)| *row += u32::from(id.0));
         assert_eq!(table.into_rows().collect::<Vec<_>>(), [(PoolId(1), 11), (PoolId(3), 33)]);
+    }
+
+    #[test]
+    fn rows_are_moved_to_their_seats() {
+        let seats = Table::from(vec![PoolId(7), PoolId(0), PoolId(2)]);
+        let moved = Names::from(vec!["a", "b", "c", "d"]).moved(&seats);
+        assert_eq!(format!("{moved:?}"), r#"{PoolId(0): "b", PoolId(2): "c", PoolId(7): "a"}"#);
     }
 
     /// Chance: it does what a sorted map does, and never forgets how many rows it has.

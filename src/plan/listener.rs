@@ -30,6 +30,13 @@ pub struct Listener {
     pub backlog: u32,
 }
 
+impl Listener {
+    /// Every pool that it leads to.
+    pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
+        self.pool.iter_mut()
+    }
+}
+
 /// How long each wait for the client may take; zero = no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerTimeouts {

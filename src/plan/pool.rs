@@ -87,7 +87,7 @@ pub struct Backend {
 }
 
 /// Where a backend is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An address and a port.
     Socket(SocketAddr),

@@ -48,6 +48,16 @@ enum PathRank {
 }
 
 impl Route {
+    /// Every pool that it leads to.
+    pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
+        std::iter::once(&mut self.pool)
+    }
+
+    /// Every listener that it is for.
+    pub(crate) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut ListenerId> {
+        self.listener.iter_mut()
+    }
+
     /// How specific it is among the routes that take the same host: by its path, then by the
     /// number of its conditions (the methods are one, each field is one, the listener is one),
     /// then by priority.

@@ -16,5 +16,7 @@ pub(crate) mod probes;
 pub(crate) mod resolve;
 pub(crate) mod retry;
 pub(crate) mod route;
+#[cfg_attr(not(test), expect(dead_code, reason = "the next plan is seated with the reload"))]
+pub(crate) mod seats;
 pub(crate) mod standing;
 pub(crate) mod sticky;

@@ -27,7 +27,10 @@ use crate::health;
 use crate::net::{chance, runtime::DriverInUse};
 use crate::observe::events::{self, Event};
 use crate::plan::{PathPattern, Plan, PoolId, Table, path_regex};
-use crate::policy::sticky::Pins;
+use crate::policy::{
+    seats::{self, Held},
+    sticky::Pins,
+};
 use crate::shared::{
     backends::Backends,
     counters::Slab,
@@ -91,9 +94,11 @@ impl Default for Options {
 }
 
 /// As `start`.
-pub(super) fn start_with(mut plan: Plan, options: Options) -> Result<Handle, StartError> {
+pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartError> {
     let Options { lookup, report, first_answers, state, starting } = options;
     check_expressions(&plan)?;
+    let (mut plan, _) = seats::seat(plan, &Held::new(), &Table::new())
+        .map_err(|refused| StartError(refused.to_string()))?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
     let cores = chosen.cores.len();
     let lowered = descriptors::fit(&mut plan.limits, cores).map_err(StartError)?;
