@@ -8,7 +8,7 @@
 //! are places left, leaves one to each pool that has none, and goes behind those that have fewer.
 //! So backends that do not answer delay the probes of their own pool.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::base::rng::Rng;
 
@@ -62,17 +62,21 @@ pub(crate) enum Next {
 }
 
 impl Probes {
-    /// Backends of pools, counted from 0, with these intervals; none is probed yet.
+    /// Backends of pools, which may have any numbers, with these intervals; none is probed yet.
     pub(crate) fn new(backends: impl Iterator<Item = (usize, Duration)>, seed: u64) -> Probes {
-        let probed = |(pool, interval): (usize, Duration)| Probed {
-            pool,
-            spread_ms: millis(interval).min(SPREAD_MS),
-            state: State::Resting,
-            wanted: false,
+        // Only pools that are probed count: one that is not would have a place kept free for it.
+        let mut pools = HashMap::new();
+        let probed = |(pool, interval): (usize, Duration)| {
+            let next = pools.len();
+            Probed {
+                pool: *pools.entry(pool).or_insert(next),
+                spread_ms: millis(interval).min(SPREAD_MS),
+                state: State::Resting,
+                wanted: false,
+            }
         };
         let all: Vec<Probed> = backends.map(probed).collect();
-        let pools = all.iter().map(|probed| probed.pool + 1).max().unwrap_or_default();
-        let under_way_of = vec![0; pools];
+        let under_way_of = vec![0; pools.len()];
         Probes { all, under_way: 0, under_way_of, chance: Rng::seeded(seed) }
     }
 
@@ -285,6 +289,19 @@ mod tests {
         let began = play(&mut wanted_of(&pools, 3), 500, 1_000, 12_000);
         let rounds = began.iter().map(Vec::len);
         assert!(rounds.clone().max() <= rounds.min().map(|least| least + 2));
+    }
+
+    /// Pools that are not probed leave no places free.
+    #[test]
+    fn a_pool_has_as_many_places_whatever_its_number_is() {
+        for before in [0, 1, 31, 63, 500] {
+            let mut pools = vec![&[][..]; before];
+            pools.push(&[1_000; 100]);
+            let mut probes = wanted_of(&pools, 3);
+            let begin = || matches!(probes.next(2_000), Next::Probe { .. }).then_some(());
+            let begun = std::iter::from_fn(begin).count();
+            assert_eq!(begun, UNDER_WAY_MAX / 2, "behind {before} pools without probes");
+        }
     }
 
     #[test]
