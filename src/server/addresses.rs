@@ -26,6 +26,9 @@ const RELEASED_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(5);
 
+/// After how many tries it is asked who has the address.
+const ASKED_AT: [u32; 5] = [0, 1, 4, 16, 64];
+
 /// The sockets of every address of every listener.
 pub(super) struct Addresses(Vec<(ListenerId, Bound)>);
 
@@ -48,7 +51,8 @@ impl Addresses {
     /// A sentence about the first that cannot be had, and by whom it is in use.
     pub(super) fn take(plan: &Plan, cores: usize) -> Result<Addresses, StartError> {
         let wanted = wanted(plan);
-        let mut until = None;
+        let until = Instant::now() + RELEASED_WITHIN;
+        let mut tries = 0;
         loop {
             let (address, error) = match take(&wanted, cores) {
                 Ok(taken) => return Ok(Addresses(taken)),
@@ -58,17 +62,19 @@ impl Addresses {
             if error.kind() != io::ErrorKind::AddrInUse {
                 return Err(refusal());
             }
-            // Asked once: it looks at every process.
-            if until.is_none()
+            // Asked ever more rarely, as it looks at every process: of two that start in the same
+            // moment the one that is refused may look before the other listens.
+            if ASKED_AT.contains(&tries)
                 && let Some(holder) = holder(address)
             {
                 return Err(StartError(cannot_listen(address, &error, Some(holder))));
             }
-            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + RELEASED_WITHIN) {
+            if Instant::now() >= until {
                 return Err(refusal());
             }
             // Nobody ever sends.
             let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);
+            tries += 1;
         }
     }
 
