@@ -27,8 +27,8 @@ impl Check<'_> {
                     Problem::error(format!("`secret-file` cannot be read: {why}"))
                         .at(place, "has to be there before the start")
                         .help(
-                            "make one: openssl rand -base64 32 > sticky.key; or leave it out: a \
-                             key is made and kept",
+                            "make one: (umask 077; openssl rand -base64 32 > sticky.key); or leave \
+                             it out: a key is made and kept",
                         ),
                 );
             }
