@@ -243,7 +243,8 @@ fn answers_to(stage: &Stage, chance: &mut Chance, bytes: &[u8]) -> usize {
 /// A stage whose backend answers everything that it understands.
 fn stage(driver: Driver) -> Stage {
     let strict = answers_each(|request| ok(request.target()).into_bytes());
-    Stage::on(driver).backend(strict).start()
+    // The client says that it is done by closing its writing half, and waits for its answers.
+    Stage::on(driver).listener("half-close = true").backend(strict).start()
 }
 
 /// What a backend has seen of these rounds, once nothing more can come of them.
