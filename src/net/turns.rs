@@ -27,12 +27,13 @@ use super::{fd, io::task};
 
 thread_local! {
     static TURNS: RefCell<Option<Rc<Turns>>> = const { RefCell::new(None) };
+    /// Whether an operation that can end at once does so without a wait: epoll. Asked with each
+    /// send, so it stands apart.
+    static EAGER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The turns of this thread's runtime.
 struct Turns {
-    /// Whether an operation that can end at once does so without a wait: epoll.
-    eager: bool,
     /// Turns in which somebody waited for the next.
     number: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
@@ -47,12 +48,12 @@ struct Turns {
 pub(crate) fn begin(eager: bool) -> io::Result<()> {
     let bell = Bell::new(eager)?;
     let turns = Rc::new(Turns {
-        eager,
         number: Cell::new(0),
         waiting: RefCell::default(),
         ringer: Cell::new(None),
     });
     TURNS.set(Some(Rc::clone(&turns)));
+    EAGER.set(eager);
     task(async move { turns.run(&bell).await });
     Ok(())
 }
@@ -60,6 +61,7 @@ pub(crate) fn begin(eager: bool) -> io::Result<()> {
 /// The runtime ends: nobody is given a turn any more.
 pub(crate) fn end() {
     TURNS.set(None);
+    EAGER.set(false);
 }
 
 fn current() -> Option<Rc<Turns>> {
@@ -67,8 +69,9 @@ fn current() -> Option<Rc<Turns>> {
 }
 
 /// Whether waits of this thread end at once where they can: epoll.
+#[inline]
 pub(crate) fn are_eager() -> bool {
-    TURNS.with_borrow(|turns| turns.as_ref().is_some_and(|turns| turns.eager))
+    EAGER.get()
 }
 
 /// Gives everybody else a turn.
