@@ -145,25 +145,19 @@ pub(crate) async fn warm(
 ) -> Option<Backend> {
     loop {
         let idle = conns.borrow_mut().take(now, careful)?;
-        let warm = if idle.posted.is_past() {
+        let warm = if idle.is_at_hand(now) {
             let means = &conns.borrow().means;
             let quiet = idle.backend.stream.quiet(&means.buffers);
             idle.warm(quiet, now, means)
         } else {
-            // Boxed, as that is rare: of a burst, those that came back in this turn.
+            // Boxed, as that is rare: of a burst, those that came back in this turn; and new ones.
             let means = Rc::clone(&conns.borrow().means);
-            Box::pin(warm_after_all(idle, now, means)).await
+            Box::pin(idle.warm_after_all(now, means)).await
         };
         if warm.is_some() {
             return warm;
         }
     }
-}
-
-/// The connection, if it can be used when the kernel has tried its receive.
-async fn warm_after_all(idle: Idle, now: u64, means: Rc<Means>) -> Option<Backend> {
-    let quiet = idle.backend.stream.quiet_after_all(&means.buffers).await;
-    idle.warm(quiet, now, &means)
 }
 
 /// Opens a connection, trying the addresses in turn within one time; zero = no bound. Where there

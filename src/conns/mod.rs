@@ -9,11 +9,12 @@
 
 mod backend_conns;
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) use self::backend_conns::{BackendConns, open, warm};
 use crate::net::{
     buffer::Buffers,
+    io::sleep,
     pending::{Moment, Quiet},
 };
 use crate::plan::Connections;
@@ -36,9 +37,16 @@ pub(crate) struct Means {
     pub(crate) counters: Arc<Slab>,
 }
 
+/// How long a connection rests after the first answer on it, in milliseconds. A backend that always
+/// sends more than its answer, a moment later, is found out by then and harms nobody; nothing else
+/// could tell its surplus from the next answer.
+const REST_MS: u64 = 10;
+
 struct Idle {
     backend: Backend,
     until: u64,
+    /// Until when it rests.
+    rests_until: u64,
     /// When its receive was posted.
     posted: Moment,
 }
@@ -54,15 +62,18 @@ impl Conns {
         Conns { idle: Vec::new(), options }
     }
 
-    /// An idle connection, which may be no good any more: of those whose receive was tried the last
-    /// that came, else the last of all. Where `careful` (the request may not be sent twice), only
-    /// one that was in use a moment ago.
+    /// An idle connection, which may be no good any more: of those whose receive was tried and that
+    /// do not rest the last that came; else the last that does not rest, else the one that has
+    /// rested longest. Where `careful` (the request may not be sent twice), only one that was in
+    /// use a moment ago.
     fn take(&mut self, now: u64, careful: bool, means: &Means) -> Option<Idle> {
         let last = self.idle.len().checked_sub(1)?;
         let mut place = last;
-        if !self.idle[last].posted.is_past() {
+        if !self.idle[last].is_at_hand(now) {
             let tried = self.idle.partition_point(|idle| idle.posted.is_past());
-            place = tried.checked_sub(1).unwrap_or(last);
+            let rested = |idle: &Idle| idle.rests_until <= now;
+            let at_hand = self.idle[..tried].iter().rposition(rested);
+            place = at_hand.or_else(|| self.idle.iter().rposition(rested)).unwrap_or(0);
         }
         if careful && now > self.idle[place].backend.idle_since + YOUNG_MS {
             place = last;
@@ -92,7 +103,12 @@ impl Conns {
         }
         backend.idle_since = now;
         means.counters.add(Counter::BackendIdle, 1);
-        self.idle.push(Idle { backend, until: now.saturating_add(keep), posted: Moment::now() });
+        self.idle.push(Idle {
+            rests_until: if backend.is_reused() { 0 } else { now + REST_MS },
+            backend,
+            until: now.saturating_add(keep),
+            posted: Moment::now(),
+        });
     }
 
     /// Closes the connections whose time is over and those that are no good any more; and of those
@@ -133,6 +149,20 @@ impl Conns {
 }
 
 impl Idle {
+    /// Whether nothing has to be waited for to know that it is quiet.
+    fn is_at_hand(&self, now: u64) -> bool {
+        self.posted.is_past() && self.rests_until <= now
+    }
+
+    /// The same as `warm`, of one that is not at hand.
+    async fn warm_after_all(self, now: u64, means: Rc<Means>) -> Option<Backend> {
+        if self.rests_until > now {
+            sleep(Duration::from_millis(self.rests_until - now)).await;
+        }
+        let quiet = self.backend.stream.quiet_after_all(&means.buffers).await;
+        self.warm(quiet, now, &means)
+    }
+
     /// The connection, if it can be used; this is what its receive says.
     fn warm(self, quiet: Quiet, now: u64, means: &Means) -> Option<Backend> {
         let spent = self.why_spent(quiet, now);
@@ -159,7 +189,13 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, net::TcpStream, time::Duration};
+    use std::{
+        future::{Future, poll_fn},
+        io::Write,
+        net::TcpStream,
+        pin::pin,
+        task::Poll,
+    };
 
     use super::*;
     use crate::net::{
@@ -187,11 +223,11 @@ mod tests {
             }
         }
 
-        /// A connection that has carried a request, and its other end.
+        /// A connection that has carried two requests, and its other end.
         fn used(&self) -> (Backend, TcpStream) {
             let (stream, peer) = pair(|fd| self.deadlines.watch(fd, Ends::Both, NO_TAG));
             let mut backend = Backend::new(stream, 0);
-            backend.requests = 1;
+            backend.requests = 2;
             (backend, peer)
         }
 
@@ -203,17 +239,27 @@ mod tests {
             (number, peer)
         }
 
+        /// Gives a connection that has carried one request at this time.
+        fn give_first(&mut self, now: u64) -> (i32, TcpStream) {
+            let (mut backend, peer) = self.used();
+            backend.requests = 1;
+            let number = backend.stream.raw();
+            self.conns.give(backend, now, &self.means);
+            (number, peer)
+        }
+
         /// Takes a connection at this time, until one is good, and closes it; its number.
         async fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
             loop {
                 let idle = self.conns.take(now, careful, &self.means)?;
-                let stream = &idle.backend.stream;
-                let quiet = if idle.posted.is_past() {
-                    stream.quiet(&self.means.buffers)
+                let means = Rc::new(self.means.clone());
+                let warm = if idle.is_at_hand(now) {
+                    let quiet = idle.backend.stream.quiet(&means.buffers);
+                    idle.warm(quiet, now, &means)
                 } else {
-                    stream.quiet_after_all(&self.means.buffers).await
+                    idle.warm_after_all(now, means).await
                 };
-                if let Some(backend) = idle.warm(quiet, now, &self.means) {
+                if let Some(backend) = warm {
                     return Some(backend.stream.raw());
                 }
             }
@@ -260,9 +306,9 @@ mod tests {
         on_both_drivers(|| async {
             let none = Connections { idle_max: 0, ..OPTIONS };
             let not_long = Connections { idle_timeout: Duration::ZERO, ..OPTIONS };
-            let once = Connections { requests_max: 1, ..OPTIONS };
             let twice = Connections { requests_max: 2, ..OPTIONS };
-            for (options, kept) in [(none, 0), (not_long, 0), (once, 0), (twice, 1)] {
+            let thrice = Connections { requests_max: 3, ..OPTIONS };
+            for (options, kept) in [(none, 0), (not_long, 0), (twice, 0), (thrice, 1)] {
                 let mut stage = Stage::new(options);
                 let _peer = stage.give(1);
                 assert_eq!(stage.idle(), kept, "{options:?}");
@@ -401,6 +447,32 @@ mod tests {
             assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(tried));
             assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(old));
             assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(new));
+        });
+    }
+
+    /// Those that rest are taken last, and are known to be quiet then.
+    #[test]
+    fn after_its_first_answer_a_connection_rests() {
+        on_both_drivers(|| async {
+            let mut stage = Stage::new(OPTIONS);
+            let (late, mut late_peer) = stage.give_first(10);
+            let (good, _a) = stage.give_first(10);
+            let (proven, _b) = stage.give(10);
+            assert_eq!(stage.take(10, false).await, Some(proven));
+            {
+                let mut taking = pin!(stage.take(10, false));
+                let taken = poll_fn(|cx| Poll::Ready(taking.as_mut().poll(cx))).await;
+                assert!(taken.is_pending(), "both rest");
+                late_peer.write_all(b"unasked").expect("it is open");
+                assert_eq!(taking.await, Some(good));
+            }
+            assert_ne!(good, late);
+            assert_eq!((stage.idle(), stage.count(Counter::BackendUnasked)), (0, 1));
+            let (rested, _c) = stage.give_first(20);
+            assert!(stage.conns.idle[0].rests_until == 20 + REST_MS);
+            stage.next_turn().await;
+            assert!(stage.conns.idle[0].is_at_hand(20 + REST_MS));
+            assert_eq!(stage.take(20 + REST_MS, false).await, Some(rested));
         });
     }
 

@@ -143,6 +143,10 @@ async fn send_fetched(
     attempt::restore(client, exchange, upload);
     let Fetched { id, backend, in_flight, .. } = *fetched;
     if result.is_ok() && kept && whole && !unasked {
+        if !backend.is_reused() {
+            // It rests from now on.
+            worker.clock.renew();
+        }
         let now = worker.clock.now();
         let pool = exchange.in_force.pool(exchange.pool);
         pool.conns(id).borrow_mut().give(backend, now);

@@ -6,11 +6,11 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -26,6 +26,7 @@ on_both_drivers!(
     what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_pipeline,
     what_comes_a_moment_later_is_nobodys_answer,
     answers_that_end_with_a_read_cost_no_connection,
+    a_new_connection_rests_after_its_first_answer,
 );
 
 const CLIENTS: usize = 16;
@@ -228,4 +229,35 @@ fn answers_that_end_with_a_read_cost_no_connection(driver: Driver) {
             }
         }
     }
+}
+
+/// Once in the life of a connection its backend has a moment to show that it sends more than its
+/// answers. A machine that is busy makes that only longer.
+fn a_new_connection_rests_after_its_first_answer(driver: Driver) {
+    let rested = Arc::new(Mutex::new(Vec::new()));
+    let rests = Arc::clone(&rested);
+    let backend = plays(move |visit| {
+        let mut answered = None;
+        loop {
+            visit.request()?;
+            if visit.served() == 2 {
+                rests.lock().unwrap().extend(answered.map(|since: Instant| since.elapsed()));
+            }
+            answered = Some(Instant::now());
+            visit.send(ok("well"))?;
+        }
+    });
+    let stage = Stage::on(driver).backend(backend).start();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = stage.connect();
+                (0..20).for_each(|_| client.get("/").expect(200, "well"));
+            });
+        }
+    });
+    assert!(stage.count(OPENED) <= CLIENTS as u64);
+    let rested = rested.lock().unwrap();
+    assert!(!rested.is_empty());
+    assert!(rested.iter().all(|time| *time >= Duration::from_millis(8)), "{rested:?}");
 }
