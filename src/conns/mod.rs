@@ -15,7 +15,7 @@ pub(crate) use self::backend_conns::{BackendConns, open, warm};
 use crate::net::{
     buffer::Buffers,
     io::sleep,
-    pending::{Moment, Quiet},
+    pending::{Mark, Quiet},
 };
 use crate::plan::Connections;
 use crate::proto::h1::Backend;
@@ -48,7 +48,7 @@ struct Idle {
     /// Until when it rests.
     rests_until: u64,
     /// When its receive was posted.
-    posted: Moment,
+    posted: Mark,
 }
 
 /// The idle connections to one address of a backend.
@@ -107,7 +107,7 @@ impl Conns {
             rests_until: if backend.is_reused() { 0 } else { now + REST_MS },
             backend,
             until: now.saturating_add(keep),
-            posted: Moment::now(),
+            posted: Mark::now(),
         });
     }
 

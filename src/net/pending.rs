@@ -8,7 +8,7 @@
 //! That nothing came is known only as of the last look. A receive is handed to the kernel at the
 //! end of the turn in which it was posted, and what it took is seen in a later turn. So operations
 //! are numbered: when one that began after the receive was posted had to be waited for and has
-//! ended, the kernel has tried the receive, and its result has been collected (`Moment`).
+//! ended, the kernel has tried the receive, and its result has been collected (`Mark`).
 
 use std::{
     cell::Cell,
@@ -27,14 +27,14 @@ thread_local! {
     static ENDED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A moment in the order of this thread's operations.
+/// A place in the order of this thread's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Mark(u64);
 
-impl Moment {
+impl Mark {
     #[inline]
-    pub(crate) fn now() -> Moment {
-        Moment(BEGUN.get())
+    pub(crate) fn now() -> Mark {
+        Mark(BEGUN.get())
     }
 
     /// Whether an operation that began later, and had to be waited for, has ended. The ring takes
@@ -46,7 +46,7 @@ impl Moment {
     }
 }
 
-/// An operation's place in that order.
+/// An operation's number in that order.
 #[must_use]
 pub(super) struct Begun(u64);
 
