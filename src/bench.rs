@@ -6,7 +6,10 @@
 
 use std::cell::Cell;
 
-use crate::base::backend_set::BackendSet;
+use crate::base::{
+    backend_set::BackendSet,
+    moment::{Tick, UnixSeconds},
+};
 use crate::http::{
     chunks::{Chunks, Step},
     cookies,
@@ -136,7 +139,11 @@ impl Picks {
     pub fn new(pool: &Pool) -> Picks {
         let mut balancer = Balancer::new(pool, &Prepared::of(pool, 1), 0, 1);
         for id in pool.backends.ids() {
-            balancer.observe(id, Sample::FirstByte(5_000 + 100 * u32::from(id.0 % 7)), 1);
+            balancer.observe(
+                id,
+                Sample::FirstByte(5_000 + 100 * u32::from(id.0 % 7)),
+                Tick::from_millis(1),
+            );
         }
         let in_flight = (0..pool.backends.span()).map(|id| Cell::new(20 + id as u32 % 3));
         let weights = Weights::of(&pool.backends);
@@ -159,7 +166,7 @@ impl Picks {
             usable: &self.usable,
             weights: &self.weights,
             in_flight: &self.in_flight,
-            now: 1,
+            now: Tick::from_millis(1),
             key: self.key,
         };
         self.balancer.pick(&candidates).is_some()
@@ -295,7 +302,7 @@ pub fn fuzz_cookies(line: &[u8]) {
     headers.push(Name::Cookie, b"cookie", line);
     let Ok(secrets) = Secrets::parse(b"a secret of the fuzz targets") else { return };
     let pins = Pins::new(&Pool::default(), &Sticky::default(), &secrets);
-    let reading = pins.read(cookies::values(&headers, name), u64::from(u32::MAX / 2));
+    let reading = pins.read(cookies::values(&headers, name), UnixSeconds(u64::from(u32::MAX / 2)));
     assert!(matches!(reading, Reading::Absent | Reading::Malformed | Reading::Forged));
     let ours = cookies::values(&headers, name).count();
     assert_eq!(reading == Reading::Absent, ours == 0);

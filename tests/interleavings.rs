@@ -11,6 +11,7 @@
 mod base {
     pub(crate) mod backend_set;
     pub(crate) mod ids;
+    pub(crate) mod moment;
 }
 
 #[path = "../src/shared"]

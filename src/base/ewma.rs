@@ -3,10 +3,12 @@
 //! Pure functions of a value and an age; who keeps them, and how long a while is, is not known
 //! here. Forgetting goes on while nothing is seen, so that what is old never counts for ever.
 
+use std::time::Duration;
+
 /// The share that is left of a value of this age: all of a new one, 1/e of one as old as `tau`.
 #[inline]
-pub(crate) fn left(age: u64, tau: u64) -> f32 {
-    (-(age as f32) / tau as f32).exp()
+pub(crate) fn left(age: Duration, tau: Duration) -> f32 {
+    (-age.as_secs_f32() / tau.as_secs_f32()).exp()
 }
 
 /// The average with a new sample, where this share of the old one is left.
@@ -31,9 +33,10 @@ mod tests {
 
     #[test]
     fn forgets_with_time() {
-        assert!((left(0, 10) - 1.0).abs() < 1e-6);
-        assert!((left(10, 10) - 0.367_879).abs() < 1e-6);
-        assert!(left(u64::MAX, 10).abs() < 1e-6);
+        let tau = Duration::from_secs(10);
+        assert!((left(Duration::ZERO, tau) - 1.0).abs() < 1e-6);
+        assert!((left(tau, tau) - 0.367_879).abs() < 1e-6);
+        assert!(left(Duration::MAX, tau).abs() < 1e-6);
     }
 
     #[test]

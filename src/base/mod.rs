@@ -10,6 +10,7 @@ pub(crate) mod ewma;
 #[cfg_attr(not(test), expect(dead_code, reason = "latencies become metrics with statistics"))]
 pub(crate) mod histogram;
 pub(crate) mod ids;
+pub(crate) mod moment;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;
 pub(crate) mod table;

@@ -1,5 +1,7 @@
 //! How the requests of one backend ended, counted since the process began.
 
+use super::moment::Tick;
+
 /// Requests by how they ended, over all cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -9,9 +11,8 @@ pub(crate) struct Totals {
     pub(crate) failed: u64,
     /// What it is to blame for as well, and has answered others since: no sign of what it is now.
     pub(crate) late: u64,
-    /// When an answer that is no failure last began, in milliseconds; 0 = never, or that is of no
-    /// interest.
-    pub(crate) answered_at: u64,
+    /// When an answer that is no failure last began; none = never, or that is of no interest.
+    pub(crate) answered_at: Option<Tick>,
 }
 
 impl Totals {

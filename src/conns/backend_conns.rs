@@ -8,6 +8,7 @@
 use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::{Conns, Idle, Means};
+use crate::base::moment::Tick;
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     clock::Clock,
@@ -37,8 +38,8 @@ struct At {
     number: u32,
     address: SocketAddr,
     conns: Conns,
-    /// Until then it is tried last, in coarse milliseconds.
-    avoided_until: u64,
+    /// Until then it is tried last; none where it has not failed.
+    avoided_until: Option<Tick>,
 }
 
 impl BackendConns {
@@ -64,12 +65,12 @@ impl BackendConns {
     fn fresh(&mut self, address: SocketAddr) -> At {
         self.last_number = self.last_number.wrapping_add(1);
         let conns = Conns::new(self.options);
-        At { number: self.last_number, address, conns, avoided_until: 0 }
+        At { number: self.last_number, address, conns, avoided_until: None }
     }
 
     /// An idle connection of the next address that has one; as `Conns::take`.
     #[inline]
-    fn take(&mut self, now: u64, careful: bool) -> Option<Idle> {
+    fn take(&mut self, now: Tick, careful: bool) -> Option<Idle> {
         for _ in 0..self.all.len() {
             let place = self.next();
             let idle = self.all.get_mut(place)?.conns.take(now, careful, &self.means);
@@ -89,27 +90,27 @@ impl BackendConns {
 
     /// Keeps a connection, if it may be kept and its address is still one of the backend's.
     #[inline]
-    pub(crate) fn give(&mut self, backend: Backend, now: u64) {
+    pub(crate) fn give(&mut self, backend: Backend, now: Tick) {
         if let Some(at) = self.all.iter_mut().find(|at| at.number == backend.address) {
             at.conns.give(backend, now, &self.means);
         }
     }
 
     /// Closes idle connections whose time is over.
-    pub(crate) fn expire(&mut self, now: u64) {
+    pub(crate) fn expire(&mut self, now: Tick) {
         self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));
     }
 
     /// Adds since when each of them is idle.
-    pub(crate) fn idle_since(&self, all: &mut Vec<u64>) {
+    pub(crate) fn idle_since(&self, all: &mut Vec<Tick>) {
         for at in &self.all {
-            all.extend(at.conns.idle.iter().map(|idle| idle.backend.idle_since));
+            all.extend(at.conns.idle.iter().map(|idle| idle.since));
         }
     }
 
     /// Closes those that have been idle since `until` or longer, as long as there are any `left` to
     /// close.
-    pub(crate) fn close_idle_since(&mut self, until: u64, left: &mut usize) {
+    pub(crate) fn close_idle_since(&mut self, until: Tick, left: &mut usize) {
         let BackendConns { all, means, .. } = self;
         all.iter_mut().for_each(|at| at.conns.close_idle_since(until, left, means));
     }
@@ -120,18 +121,19 @@ impl BackendConns {
     }
 
     /// The addresses in the order to try them, by number.
-    fn in_turn(&mut self, now: u64) -> Vec<(u32, SocketAddr)> {
-        let all: Vec<_> = self.all.iter().map(|at| (at.address, now < at.avoided_until)).collect();
+    fn in_turn(&mut self, now: Tick) -> Vec<(u32, SocketAddr)> {
+        let is_avoided = |at: &At| at.avoided_until.is_some_and(|until| now < until);
+        let all: Vec<_> = self.all.iter().map(|at| (at.address, is_avoided(at))).collect();
         let order = connect::order(&all, self.turn);
         self.next();
         order.iter().map(|place| (self.all[*place].number, self.all[*place].address)).collect()
     }
 
     /// An address could not be connected to.
-    fn failed(&mut self, number: u32, now: u64) {
+    fn failed(&mut self, number: u32, now: Tick) {
         self.means.counters.add(Counter::BackendConnectFailures, 1);
         if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
-            at.avoided_until = now + connect::AVOIDED_MS;
+            at.avoided_until = Some(now + connect::AVOIDED);
         }
     }
 }
@@ -140,7 +142,7 @@ impl BackendConns {
 /// not be sent twice), only one that was in use a moment ago.
 pub(crate) async fn warm(
     conns: &RefCell<BackendConns>,
-    now: u64,
+    now: Tick,
     careful: bool,
 ) -> Option<Backend> {
     loop {
@@ -173,11 +175,11 @@ pub(crate) async fn open(
     deadlines: &Rc<Deadlines>,
     frees: impl Fn() -> bool,
 ) -> Result<Backend, Fault> {
-    let began = clock.now();
+    let began = clock.tick();
     let to_try = conns.borrow_mut().in_turn(began);
     let mut fault = Cause::NameNotResolved;
     for (tried, (number, address)) in to_try.iter().enumerate() {
-        let spent = Duration::from_millis(clock.now().saturating_sub(began));
+        let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
         let error = match io::connect_freeing(*address, share, &frees).await {
             Ok(stream) => {
@@ -187,7 +189,7 @@ pub(crate) async fn open(
             Err(error) => error,
         };
         clock.renew();
-        conns.borrow_mut().failed(*number, clock.now());
+        conns.borrow_mut().failed(*number, clock.tick());
         fault = match error.kind() {
             _ if io::is_for_want(&error, *address) => Cause::Overloaded,
             ErrorKind::TimedOut => Cause::ConnectTimeout,
@@ -259,12 +261,12 @@ mod tests {
         }
 
         fn give(&self, backend: Backend) {
-            self.conns.borrow_mut().give(backend, 1);
+            self.conns.borrow_mut().give(backend, Tick::from_millis(1));
         }
 
         /// The number of the address that a warm connection belongs to.
         async fn take(&self) -> Option<u32> {
-            let taken = warm(&self.conns, 1, false).await;
+            let taken = warm(&self.conns, Tick::from_millis(1), false).await;
             taken.map(|backend| backend.address)
         }
 

@@ -12,6 +12,7 @@ mod backend_conns;
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) use self::backend_conns::{BackendConns, open, warm};
+use crate::base::moment::Tick;
 use crate::net::{
     buffer::Buffers,
     io::sleep,
@@ -21,14 +22,14 @@ use crate::plan::Connections;
 use crate::proto::h1::Backend;
 use crate::shared::counters::{Counter, Slab};
 
-/// A connection this young may carry a request that cannot be sent again, in milliseconds.
-const YOUNG_MS: u64 = 1_000;
+/// A connection this young may carry a request that cannot be sent again.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// What comes back in one burst may be wanted in the next: up to so many connections are kept
 /// beyond the limit until a round of the sweep found no use for them. Without this a load of 512
 /// clients opened a connection for every eighth request.
 const SURPLUS_MAX: usize = 1_024;
-const SURPLUS_MS: u64 = 250;
+const SURPLUS_TIME: Duration = Duration::from_millis(250);
 
 /// What connections to backends need of their core.
 #[derive(Clone)]
@@ -37,16 +38,17 @@ pub(crate) struct Means {
     pub(crate) counters: Arc<Slab>,
 }
 
-/// How long a connection rests after the first answer on it, in milliseconds. A backend that always
-/// sends more than its answer, a moment later, is found out by then and harms nobody; nothing else
-/// could tell its surplus from the next answer.
-const REST_MS: u64 = 10;
+/// How long a connection rests after the first answer on it. A backend that always sends more than
+/// its answer, a moment later, is found out by then and harms nobody; nothing else could tell its
+/// surplus from the next answer.
+const REST: Duration = Duration::from_millis(10);
 
 struct Idle {
     backend: Backend,
-    until: u64,
+    since: Tick,
+    until: Tick,
     /// Until when it rests.
-    rests_until: u64,
+    rests_until: Tick,
     /// When its receive was posted.
     posted: Mark,
 }
@@ -66,7 +68,7 @@ impl Conns {
     /// do not rest the last that came; else the last that does not rest, else the one that has
     /// rested longest. Where `careful` (the request may not be sent twice), only one that was in
     /// use a moment ago.
-    fn take(&mut self, now: u64, careful: bool, means: &Means) -> Option<Idle> {
+    fn take(&mut self, now: Tick, careful: bool, means: &Means) -> Option<Idle> {
         let last = self.idle.len().checked_sub(1)?;
         let mut place = last;
         if !self.idle[last].is_at_hand(now) {
@@ -75,9 +77,9 @@ impl Conns {
             let at_hand = self.idle[..tried].iter().rposition(rested);
             place = at_hand.or_else(|| self.idle.iter().rposition(rested)).unwrap_or(0);
         }
-        if careful && now > self.idle[place].backend.idle_since + YOUNG_MS {
+        if careful && now > self.idle[place].since + YOUNG {
             place = last;
-            if now > self.idle[place].backend.idle_since + YOUNG_MS {
+            if now > self.idle[place].since + YOUNG {
                 return None;
             }
         }
@@ -86,37 +88,35 @@ impl Conns {
     }
 
     /// Keeps a connection whose answer was whole, if it may be kept.
-    fn give(&mut self, mut backend: Backend, now: u64, means: &Means) {
+    fn give(&mut self, backend: Backend, now: Tick, means: &Means) {
         let Connections { idle_max, idle_timeout, requests_max } = self.options;
         let spent = requests_max != 0 && backend.requests >= requests_max;
         if spent || idle_max == 0 || self.idle.len() >= usize::from(idle_max).max(SURPLUS_MAX) {
             return;
         }
-        let own = u64::try_from(idle_timeout.as_millis()).unwrap_or(u64::MAX / 2);
         // A second less than it says, so that we close first.
-        let hint = backend
-            .keeps_idle
-            .map_or(u64::MAX, |seconds| u64::from(seconds).saturating_sub(1) * 1000);
-        let keep = own.min(hint);
-        if keep == 0 || backend.post_receive(&means.buffers).is_err() {
+        let hint =
+            backend.keeps_idle.map(|seconds| Duration::from_secs(seconds.saturating_sub(1).into()));
+        let keep = hint.map_or(idle_timeout, |hint| hint.min(idle_timeout));
+        if keep < Duration::from_millis(1) || backend.post_receive(&means.buffers).is_err() {
             return;
         }
-        backend.idle_since = now;
         means.counters.add(Counter::BackendIdle, 1);
         self.idle.push(Idle {
-            rests_until: if backend.is_reused() { 0 } else { now + REST_MS },
+            rests_until: if backend.is_reused() { now } else { now + REST },
             backend,
-            until: now.saturating_add(keep),
+            since: now,
+            until: now + keep,
             posted: Mark::now(),
         });
     }
 
     /// Closes the connections whose time is over and those that are no good any more; and of those
     /// that are more than may be kept, the ones that a whole round found no use for.
-    fn expire(&mut self, now: u64, means: &Means) {
+    fn expire(&mut self, now: Tick, means: &Means) {
         let Means { buffers, counters } = means;
         let surplus = self.idle.len().saturating_sub(usize::from(self.options.idle_max));
-        let unused = |idle: &Idle| idle.backend.idle_since + SURPLUS_MS <= now;
+        let unused = |idle: &Idle| idle.since + SURPLUS_TIME <= now;
         let surplus = self.idle.iter().take(surplus).take_while(|idle| unused(idle)).count();
         counters.sub(Counter::BackendIdle, surplus as u64);
         counters.add(Counter::BackendExpired, surplus as u64);
@@ -133,8 +133,8 @@ impl Conns {
 
     /// Closes those that have been idle since `until` or longer, as long as there are any `left` to
     /// close.
-    fn close_idle_since(&mut self, until: u64, left: &mut usize, means: &Means) {
-        let count = self.idle.partition_point(|idle| idle.backend.idle_since <= until).min(*left);
+    fn close_idle_since(&mut self, until: Tick, left: &mut usize, means: &Means) {
+        let count = self.idle.partition_point(|idle| idle.since <= until).min(*left);
         *left -= count;
         means.counters.sub(Counter::BackendIdle, count as u64);
         means.counters.add(Counter::BackendEvicted, count as u64);
@@ -150,21 +150,21 @@ impl Conns {
 
 impl Idle {
     /// Whether nothing has to be waited for to know that it is quiet.
-    fn is_at_hand(&self, now: u64) -> bool {
+    fn is_at_hand(&self, now: Tick) -> bool {
         self.posted.is_past() && self.rests_until <= now
     }
 
     /// The same as `warm`, of one that is not at hand.
-    async fn warm_after_all(self, now: u64, means: Rc<Means>) -> Option<Backend> {
+    async fn warm_after_all(self, now: Tick, means: Rc<Means>) -> Option<Backend> {
         if self.rests_until > now {
-            sleep(Duration::from_millis(self.rests_until - now)).await;
+            sleep(self.rests_until.since(now)).await;
         }
         let quiet = self.backend.stream.quiet_after_all(&means.buffers).await;
         self.warm(quiet, now, &means)
     }
 
     /// The connection, if it can be used; this is what its receive says.
-    fn warm(self, quiet: Quiet, now: u64, means: &Means) -> Option<Backend> {
+    fn warm(self, quiet: Quiet, now: Tick, means: &Means) -> Option<Backend> {
         let spent = self.why_spent(quiet, now);
         if let Some(why) = spent {
             means.counters.add(why, 1);
@@ -173,11 +173,11 @@ impl Idle {
     }
 
     /// Why it can be used no more, if so.
-    fn spent(&self, now: u64, buffers: &Buffers) -> Option<Counter> {
+    fn spent(&self, now: Tick, buffers: &Buffers) -> Option<Counter> {
         self.why_spent(self.backend.stream.quiet(buffers), now)
     }
 
-    fn why_spent(&self, quiet: Quiet, now: u64) -> Option<Counter> {
+    fn why_spent(&self, quiet: Quiet, now: Tick) -> Option<Counter> {
         match quiet {
             Quiet::Closed => Some(Counter::BackendClosedIdle),
             Quiet::Unasked => Some(Counter::BackendUnasked),
@@ -198,6 +198,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::base::moment::millis;
     use crate::net::{
         clock::Clock,
         deadlines::{Deadlines, Ends, NO_TAG},
@@ -235,7 +236,7 @@ mod tests {
         fn give(&mut self, now: u64) -> (i32, TcpStream) {
             let (backend, peer) = self.used();
             let number = backend.stream.raw();
-            self.conns.give(backend, now, &self.means);
+            self.conns.give(backend, Tick::from_millis(now), &self.means);
             (number, peer)
         }
 
@@ -244,12 +245,13 @@ mod tests {
             let (mut backend, peer) = self.used();
             backend.requests = 1;
             let number = backend.stream.raw();
-            self.conns.give(backend, now, &self.means);
+            self.conns.give(backend, Tick::from_millis(now), &self.means);
             (number, peer)
         }
 
         /// Takes a connection at this time, until one is good, and closes it; its number.
         async fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
+            let now = Tick::from_millis(now);
             loop {
                 let idle = self.conns.take(now, careful, &self.means)?;
                 let means = Rc::new(self.means.clone());
@@ -274,7 +276,7 @@ mod tests {
         }
 
         fn expire(&mut self, now: u64) {
-            self.conns.expire(now, &self.means);
+            self.conns.expire(Tick::from_millis(now), &self.means);
         }
 
         /// How many are idle: what is counted is what there is.
@@ -317,7 +319,7 @@ mod tests {
             for (hint, kept) in [(0, 0), (1, 0), (2, 1)] {
                 let (mut backend, _peer) = stage.used();
                 backend.keeps_idle = Some(hint);
-                stage.conns.give(backend, 1, &stage.means);
+                stage.conns.give(backend, Tick::from_millis(1), &stage.means);
                 assert_eq!(stage.idle(), kept, "timeout={hint}");
             }
         });
@@ -334,7 +336,7 @@ mod tests {
                 for _ in 0..3 {
                     let (mut backend, peer) = stage.used();
                     backend.keeps_idle = hint;
-                    stage.conns.give(backend, 10, &stage.means);
+                    stage.conns.give(backend, Tick::from_millis(10), &stage.means);
                     peers.push(peer);
                 }
                 stage.expire(4_009);
@@ -355,11 +357,11 @@ mod tests {
         on_both_drivers(|| async {
             let mut stage = Stage::new(Connections { idle_max: 2, ..OPTIONS });
             let given: Vec<_> = (0..5).map(|place| stage.give(100 + place)).collect();
-            stage.expire(100 + SURPLUS_MS - 1);
+            stage.expire(100 + millis(SURPLUS_TIME) - 1);
             assert_eq!(stage.idle(), 5);
-            stage.expire(100 + SURPLUS_MS);
+            stage.expire(100 + millis(SURPLUS_TIME));
             assert_eq!(stage.idle(), 4, "the first has been of no use for a round");
-            stage.expire(104 + SURPLUS_MS);
+            stage.expire(104 + millis(SURPLUS_TIME));
             assert_eq!((stage.idle(), stage.count(Counter::BackendExpired)), (2, 3));
             assert_eq!(stage.take(400, false).await, Some(given[4].0));
         });
@@ -370,12 +372,12 @@ mod tests {
         on_both_drivers(|| async {
             let mut stage = Stage::new(OPTIONS);
             let (old, _a) = stage.give(100);
-            assert_eq!(stage.take(100 + YOUNG_MS + 1, true).await, None);
+            assert_eq!(stage.take(100 + millis(YOUNG) + 1, true).await, None);
             assert_eq!(stage.idle(), 1, "it is kept for others");
             let (young, _b) = stage.give(200);
-            assert_eq!(stage.take(200 + YOUNG_MS, true).await, Some(young));
-            assert_eq!(stage.take(200 + YOUNG_MS, true).await, None);
-            assert_eq!(stage.take(200 + YOUNG_MS, false).await, Some(old));
+            assert_eq!(stage.take(200 + millis(YOUNG), true).await, Some(young));
+            assert_eq!(stage.take(200 + millis(YOUNG), true).await, None);
+            assert_eq!(stage.take(200 + millis(YOUNG), false).await, Some(old));
         });
     }
 
@@ -423,7 +425,7 @@ mod tests {
                 peer.write_all(unasked).expect("it is open");
                 peer.shutdown(std::net::Shutdown::Write).expect("it is open");
                 let (good_number, good) = stage.give(1);
-                stage.conns.give(bad, 1, &stage.means);
+                stage.conns.give(bad, Tick::from_millis(1), &stage.means);
                 assert_eq!(stage.take(1, false).await, Some(good_number));
                 let closed = stage.count(Counter::BackendClosedIdle);
                 let both = [stage.count(Counter::BackendUnasked), closed];
@@ -441,12 +443,16 @@ mod tests {
             assert!(!stage.conns.idle[0].posted.is_past());
             stage.next_turn().await;
             assert!(stage.conns.idle[1].posted.is_past());
-            let (new, _c) = stage.give(YOUNG_MS + 2);
-            assert_eq!(stage.take(YOUNG_MS + 2, true).await, Some(new), "the others are too old");
-            let (new, _d) = stage.give(YOUNG_MS + 2);
-            assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(tried));
-            assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(old));
-            assert_eq!(stage.take(YOUNG_MS + 2, false).await, Some(new));
+            let (new, _c) = stage.give(millis(YOUNG) + 2);
+            assert_eq!(
+                stage.take(millis(YOUNG) + 2, true).await,
+                Some(new),
+                "the others are too old"
+            );
+            let (new, _d) = stage.give(millis(YOUNG) + 2);
+            assert_eq!(stage.take(millis(YOUNG) + 2, false).await, Some(tried));
+            assert_eq!(stage.take(millis(YOUNG) + 2, false).await, Some(old));
+            assert_eq!(stage.take(millis(YOUNG) + 2, false).await, Some(new));
         });
     }
 
@@ -469,10 +475,11 @@ mod tests {
             assert_ne!(good, late);
             assert_eq!((stage.idle(), stage.count(Counter::BackendUnasked)), (0, 1));
             let (rested, _c) = stage.give_first(20);
-            assert!(stage.conns.idle[0].rests_until == 20 + REST_MS);
+            let rested_at = Tick::from_millis(20) + REST;
+            assert_eq!(stage.conns.idle[0].rests_until, rested_at);
             stage.next_turn().await;
-            assert!(stage.conns.idle[0].is_at_hand(20 + REST_MS));
-            assert_eq!(stage.take(20 + REST_MS, false).await, Some(rested));
+            assert!(stage.conns.idle[0].is_at_hand(rested_at));
+            assert_eq!(stage.take(rested_at.millis(), false).await, Some(rested));
         });
     }
 
@@ -483,7 +490,7 @@ mod tests {
             let given: Vec<_> = [1, 2, 2, 2, 3].map(|now| stage.give(now)).into();
             for (until, left, closed) in [(0, 9, 0), (2, 2, 2), (2, 0, 0), (2, 9, 2)] {
                 let (mut rest, before) = (left, stage.idle());
-                stage.conns.close_idle_since(until, &mut rest, &stage.means);
+                stage.conns.close_idle_since(Tick::from_millis(until), &mut rest, &stage.means);
                 assert_eq!((left - rest, before - stage.idle()), (closed, closed as u64));
             }
             assert_eq!(stage.count(Counter::BackendEvicted), 4);

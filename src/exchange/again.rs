@@ -7,9 +7,12 @@
 use std::{ops::ControlFlow, rc::Rc};
 
 use super::{Answer, Exchange, attempt, choose::choose, queue};
-use crate::base::rng::Rng;
+use crate::base::{
+    moment::{Micros, Moment},
+    rng::Rng,
+};
 use crate::http::fault::{Fault, Side};
-use crate::net::{clock, io::sleep};
+use crate::net::{clock::Clock, io::sleep};
 use crate::observe::events::Tried;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
 use crate::proto::h1::Client;
@@ -27,7 +30,7 @@ pub(super) async fn another(
     if let Ok(answer) = &mut result {
         attempt::release(client, exchange, answer).await;
     }
-    let ended = clock::precise();
+    let ended = Clock::moment();
     let place = exchange.place.take();
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.or_declined(result)),
@@ -49,7 +52,7 @@ pub(super) async fn another(
     if let Ok(answer) = result {
         exchange.decline(answer);
     }
-    let wait = retry::pause(exchange.tries, &mut Rng::seeded(clock::precise()));
+    let wait = retry::pause(exchange.tries, &mut Rng::seeded(Clock::moment().micros()));
     if !wait.is_zero() {
         sleep(wait).await;
     }
@@ -62,7 +65,7 @@ fn tell(
     worker: &Worker,
     exchange: &mut Exchange,
     outcome: Outcome,
-    (refusal, ended): (Option<Refusal>, u64),
+    (refusal, ended): (Option<Refusal>, Moment),
 ) {
     let record = &mut exchange.scratch.record;
     let Some(backend) = record.backend.filter(|_| worker.events.tells_tries()) else { return };
@@ -72,7 +75,7 @@ fn tell(
         backend,
         connected: exchange.request_sent,
         outcome,
-        micros: ended.saturating_sub(exchange.timed_from),
+        took: exchange.timed_from.map_or(Micros(0), |since| ended.since(since)),
         refusal,
     });
 }
@@ -94,7 +97,7 @@ fn fresh(
         return Ok(other);
     }
     let pool = exchange.in_force.pool(exchange.pool);
-    let same = place.and_then(|place| pool.pick_again(*place, worker.clock.now()));
+    let same = place.and_then(|place| pool.pick_again(*place, worker.clock.tick()));
     let Picked { in_flight, trial } = same.ok_or(Refusal::NoneLeft)?;
     exchange.trial = trial.map(Box::new);
     Ok(in_flight)
@@ -114,7 +117,7 @@ async fn elsewhere(
         Err(Nobody::Free(_) | Nobody::Usable) => return Err(Refusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);
-    if !pool.may_ask_again(exchange.pool_plan(), worker.clock.now()) {
+    if !pool.may_ask_again(exchange.pool_plan(), worker.clock.tick()) {
         exchange.trial = None;
         return Err(Refusal::BudgetSpent);
     }

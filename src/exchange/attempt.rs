@@ -3,7 +3,7 @@
 //! Whatever goes wrong here leaves the client untouched (interim answers apart), so `fetch` may
 //! try again; a connection that did not finish its answer is closed, by being dropped.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::{
     Answer, Exchange, Fetched,
@@ -11,7 +11,7 @@ use super::{
     kept::Keeping,
     upload::{self, Recovered, Upload, beside},
 };
-use crate::base::ids::BackendId;
+use crate::base::{ids::BackendId, moment::Deadline};
 use crate::conns;
 use crate::http::{
     fault::{Cause, Fault},
@@ -24,7 +24,7 @@ use crate::http::{
 };
 use crate::net::{
     buffer::Buffer,
-    clock,
+    clock::Clock,
     deadlines::{Ended, Unmet},
     io::is_want,
     leaving::Leaves,
@@ -52,11 +52,11 @@ pub(super) async fn once(
     let id = in_flight.backend();
     let logged = exchange.scratch.record.logged;
     let timed = logged || exchange.needs().times || worker.events.tells_tries();
-    exchange.timed_from = if timed { clock::precise() } else { 0 };
+    exchange.timed_from = timed.then(Clock::moment);
     exchange.request_sent = false;
-    (exchange.asked_at, exchange.body) = (worker.clock.now(), Body::Whole);
+    (exchange.asked_at, exchange.body) = (worker.clock.tick(), Body::Whole);
     let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
-    exchange.try_deadline = clock::earlier(exchange.deadline, per_try);
+    exchange.try_deadline = exchange.deadline.earlier(per_try);
     let record = &mut exchange.scratch.record;
     record.backend = Some(id);
     record.attempts = record.attempts.saturating_add(1);
@@ -74,9 +74,9 @@ pub(super) async fn once(
         Sent::Begun(upload) => (Some(upload), false),
         Sent::Refused => (None, true),
     };
-    exchange.asked_at = worker.clock.now();
+    exchange.asked_at = worker.clock.tick();
     if timed {
-        exchange.timed_from = clock::precise();
+        exchange.timed_from = Some(Clock::moment());
     }
     let begun = Begun { timed, ..Begun::default() };
     let try_by = exchange.try_deadline;
@@ -85,11 +85,11 @@ pub(super) async fn once(
     let Waiting { upload, buffer, begun, .. } = waiting;
     let without = if refused { Body::Untaken } else { Body::Whole };
     exchange.body = upload.as_ref().map_or(without, Upload::with_backend);
-    if timed {
-        let until = if begun.at > 0 { begun.at } else { clock::precise() };
+    if let Some(from) = exchange.timed_from {
+        let until = begun.at.unwrap_or_else(Clock::moment);
         let times = &mut exchange.scratch.record.times;
-        times.waited += until - exchange.timed_from;
-        times.first_byte = (begun.at > 0).then(|| begun.at - exchange.began);
+        times.waited += until.since(from);
+        times.first_byte = begun.at.map(|at| at.since(exchange.began));
     }
     if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
         restore(client, exchange, upload);
@@ -121,25 +121,24 @@ async fn connection(
         exchange.scratch.request.method.is_idempotent() && client.held_body().is_some();
     let careful = !repeatable;
     if !exchange.stale_before {
-        let now = worker.clock.now();
+        let now = worker.clock.tick();
         if let Some(warm) = conns::warm(pool.conns(id), now, careful).await {
             worker.count(Counter::BackendReuse);
             return Ok(warm);
         }
     }
     let mut time = exchange.pool_plan().timeouts.connect;
-    if exchange.try_deadline != 0 {
-        let left = exchange.try_deadline.saturating_sub(worker.clock.now()).max(1);
-        let left = std::time::Duration::from_millis(left);
+    if let Some(tick) = exchange.try_deadline.tick() {
+        let left = tick.since(worker.clock.tick()).max(Duration::from_millis(1));
         time = if time.is_zero() { left } else { time.min(left) };
     }
-    let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
+    let since = exchange.scratch.record.logged.then(Clock::moment);
     let Worker { clock, deadlines, .. } = worker;
     let frees = || worker.frees_descriptors();
     let opened = Box::pin(conns::open(pool.conns(id), time, clock, deadlines, frees)).await;
-    let now = clock.renew();
-    if exchange.scratch.record.logged {
-        exchange.scratch.record.times.connected(now - since);
+    let ended = clock.renew();
+    if let Some(since) = since {
+        exchange.scratch.record.times.connected(ended.since(since));
     }
     match opened {
         Ok(backend) => {
@@ -149,7 +148,7 @@ async fn connection(
             Ok(backend)
         }
         Err(fault) => {
-            let now = worker.clock.now();
+            let now = worker.clock.tick();
             let fault = late(worker, exchange, fault);
             // Whom there was no time left to connect to has not refused anything; nor has one for
             // whom we had no descriptor or port.
@@ -187,7 +186,7 @@ async fn send(
     compose(client, exchange, id);
     let write = exchange.pool_plan().timeouts.write;
     let deadline = exchange.deadline;
-    let by = || clock::earlier(deadline, worker.clock.after(write));
+    let by = || deadline.earlier(worker.clock.after(write));
     exchange.request_sent = true;
     if exchange.scratch.record.logged {
         backend.stream.time_stalls();
@@ -282,8 +281,8 @@ struct Waiting<'a> {
     upload: Option<Upload>,
     buffer: Option<Buffer>,
     begun: Begun,
-    /// When this try must have an answer that begins; 0 = never.
-    try_by: u64,
+    /// When this try must have an answer that begins.
+    try_by: Deadline,
 }
 
 impl Waiting<'_> {
@@ -298,7 +297,7 @@ impl Waiting<'_> {
             posted.map_err(|_| Cause::Overloaded)?;
         }
         for _ in 0..INTERIM_MAX {
-            self.begun.at = 0;
+            self.begun.at = None;
             let used = self.head(client, exchange).await?;
             if let Some(buffer) = &mut self.buffer {
                 buffer.consume(used);
@@ -319,7 +318,7 @@ impl Waiting<'_> {
         let plan = exchange.pool_plan();
         let (limit, per_try) = (plan.timeouts.response, plan.retry.per_try);
         let deadline = exchange.deadline;
-        let by = |try_by| clock::earlier(try_by, worker.clock.after(limit));
+        let by = |try_by: Deadline| try_by.earlier(worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by(self.try_by) });
         let by_end = exchange.for_client(client, Leaves::End);
@@ -341,7 +340,7 @@ impl Waiting<'_> {
                 beside(read, |cx| {
                     if upload.poll(cx) {
                         worker.clock.renew();
-                        *try_by = clock::earlier(deadline, worker.clock.after(per_try));
+                        *try_by = deadline.earlier(worker.clock.after(per_try));
                         until.set(by(*try_by));
                         backend.stream.watched().read_by(until.get());
                         if upload.has_more() {
@@ -381,7 +380,7 @@ impl Waiting<'_> {
         exchange.interim_sent = true;
         let worker = self.worker;
         scratch.record.response_bytes += scratch.out.len() as u64;
-        let by = || clock::earlier(exchange.deadline, worker.clock.after(wait));
+        let by = || exchange.deadline.earlier(worker.clock.after(wait));
         let send = client.send(&scratch.out, false, by);
         match &mut self.upload {
             None => send.await,
@@ -422,7 +421,7 @@ fn fetched(
     backend.note(keep_alive::read(&head.headers));
     let body = Incoming::of_response(length, limits);
     let buffer = Some(buffer);
-    let (began_well_at, pause) = (0, Pause::default());
+    let (began_well_at, pause) = (None, Pause::default());
     let fetched = Box::new(Fetched {
         id,
         backend,
@@ -455,7 +454,7 @@ pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload
     exchange.kept = kept.map(Box::new);
     client.reader = reader;
     // A read that was given up has left its deadline: nothing is awaited of the client now.
-    client.stream.watched().read_by(0);
+    client.stream.watched().read_by(Deadline::NEVER);
 }
 
 /// Gives the client its reader back, if the upload has ended.

@@ -17,7 +17,7 @@ pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFligh
         pinned: scratch.reading.pinned(),
         careful: !scratch.request.method.is_idempotent() || may_be_slow(*length),
         since: exchange.since,
-        now: worker.clock.now(),
+        now: worker.clock.tick(),
     };
     let Picked { in_flight, trial } = in_force.pool(exchange.pool).pick(in_force, &wanted)?;
     exchange.trial = trial.map(Box::new);

@@ -7,14 +7,15 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::{Exchange, Fetched, pace::Pace};
+use crate::base::moment::{Deadline, Tick};
 use crate::http::{
     chunks,
     fault::{Cause, Fault},
     headers::Headers,
 };
 use crate::net::{
-    buffer::Buffer, clock, deadlines::Ended, leaving::ForClient, relay::Relayed, stream::Stream,
-    turns::give_way,
+    buffer::Buffer, clock::Clock, deadlines::Ended, leaving::ForClient, relay::Relayed,
+    stream::Stream, turns::give_way,
 };
 use crate::observe::record::Record;
 use crate::proto::h1::{Client, Framed, Incoming, Outgoing};
@@ -91,7 +92,7 @@ struct Download<'a> {
     source: Rc<Stream>,
     outgoing: Outgoing,
     for_client: &'a Cell<ForClient>,
-    deadline: u64,
+    deadline: Deadline,
     read: &'a Duration,
     write: &'a Duration,
     pace: Pace<'a>,
@@ -101,26 +102,25 @@ struct Download<'a> {
 /// How long a client keeps an answer waiting.
 #[derive(Default)]
 pub(crate) struct Pause {
-    /// Since when, in coarse milliseconds; 0 = it does not.
-    since: Cell<u64>,
+    /// Since when, if it does.
+    since: Cell<Option<Tick>>,
     /// Whether it was long once.
     was_long: Cell<bool>,
 }
 
-/// A client that takes nothing for so long, in milliseconds, may cost its backend the patience:
+/// A client that takes nothing for so long may cost its backend the patience:
 /// few servers wait less for room to send. The coarse clock may be a round of the sweep behind.
-const PAUSE_LONG_MS: u64 = 500;
+const PAUSE_LONG: Duration = Duration::from_millis(500);
 
 impl Pause {
-    fn begins(&self, now: u64) {
-        if self.since.get() == 0 {
-            self.since.set(now);
+    fn begins(&self, now: Tick) {
+        if self.since.get().is_none() {
+            self.since.set(Some(now));
         }
     }
 
-    fn ends(&self, now: u64) {
-        let since = self.since.take();
-        if since != 0 && now >= since + PAUSE_LONG_MS {
+    fn ends(&self, now: Tick) {
+        if self.since.take().is_some_and(|since| now >= since + PAUSE_LONG) {
             self.was_long.set(true);
         }
     }
@@ -133,21 +133,21 @@ impl Pause {
 
 impl Download<'_> {
     /// Until when the backend is waited for, from now on.
-    fn read_by(&self) -> u64 {
+    fn read_by(&self) -> Deadline {
         self.pace.rest();
-        self.pause.ends(self.worker.clock.now());
-        clock::earlier(self.deadline, self.worker.clock.after(*self.read))
+        self.pause.ends(self.worker.clock.tick());
+        self.deadline.earlier(self.worker.clock.after(*self.read))
     }
 
     /// Until when the client is waited for, from now on.
-    fn write_by(&self, bytes: u64) -> u64 {
+    fn write_by(&self, bytes: u64) -> Deadline {
         self.pace.wait(bytes, self.first_by())
     }
 
     /// Until when the client is waited for with the first of an answer.
-    fn first_by(&self) -> u64 {
-        self.pause.begins(self.worker.clock.now());
-        clock::earlier(self.deadline, self.worker.clock.after(*self.write))
+    fn first_by(&self) -> Deadline {
+        self.pause.begins(self.worker.clock.tick());
+        self.deadline.earlier(self.worker.clock.after(*self.write))
     }
 
     /// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the
@@ -164,9 +164,9 @@ impl Download<'_> {
             return self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
         }
         record.times.waited += self.client.stream.take_stalled();
-        let since = clock::precise();
+        let since = Clock::moment();
         let rest = self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
-        record.times.waited += clock::precise() - since;
+        record.times.waited += Clock::moment().since(since);
         self.client.stream.take_stalled();
         rest
     }

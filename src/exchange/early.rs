@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Exchange, Fetched, reply::skip_body, upload::Upload};
 use crate::http::framing::BodyLength;
-use crate::net::{clock, fd::Half};
+use crate::net::fd::Half;
 use crate::proto::h1::{Client, Reader};
 use crate::worker::Worker;
 
@@ -40,7 +40,7 @@ impl Rest {
             is_going: upload.is_going(),
             waits: waits(exchange),
             backend_keeps,
-            has_deadline: exchange.deadline != 0,
+            has_deadline: !exchange.deadline.is_never(),
             may_outgrow: limited && exchange.length == BodyLength::Chunked,
         }
     }
@@ -93,7 +93,7 @@ pub(super) async fn drain(worker: &Worker, client: &mut Client, exchange: &mut E
     while !skip_body(client, exchange) {
         let Some(Reader { buffer, .. }) = &mut client.reader else { return };
         buffer.rewind();
-        let by = clock::earlier(end, worker.clock.after(DROPS_BETWEEN));
+        let by = end.earlier(worker.clock.after(DROPS_BETWEEN));
         if !matches!(client.stream.recv(buffer, by).await, Ok(1..)) {
             return;
         }

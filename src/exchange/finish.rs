@@ -5,6 +5,7 @@
 //! the head before it is edited, and a few moments of the precise clock.
 
 use super::{Answer, Exchange, Fetched, Reuse};
+use crate::base::moment::{Micros, Tick};
 use crate::http::{
     fault::{Cause, Failure, Fault, Side},
     forward,
@@ -31,7 +32,7 @@ pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
     let record = &mut scratch.record;
     record.logged = true;
     record.client = Some(forward::client_address(&scratch.request, peer, trusted));
-    record.times.waited = began.saturating_sub(client.began);
+    record.times.waited = client.began.map_or(Micros(0), |first| began.since(first));
     scratch.asked = Asked::of(&scratch.request);
     client.stream.take_stalled();
 }
@@ -54,17 +55,17 @@ pub(super) fn tried(
     if outcome.calls_for_another() {
         worker.clock.renew();
     }
-    let (asked_at, now) = (exchange.asked_at, worker.clock.now());
+    let (asked_at, now) = (exchange.asked_at, worker.clock.tick());
     // With nothing of a body on its way the client kept nobody waiting.
     let alone = exchange.tries == 1 && exchange.request_sent && !exchange.body_gone;
-    let had_all_the_time = alone && exchange.kept.is_none() && exchange.since == 0;
-    let wait = Wait { ms: now.saturating_sub(asked_at), body: exchange.body, had_all_the_time };
+    let had_all_the_time = alone && exchange.kept.is_none() && exchange.since.is_none();
+    let wait = Wait { since: asked_at, until: now, body: exchange.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let trial = trial.map(|trial| *trial);
     let Some(backend) = exchange.scratch.record.backend else { return outcome };
     let settled = pool.settle(backend, verdict, trial, (asked_at, now));
     match result {
-        Ok(Answer::Fetched(fetched)) if settled == Some(true) => fetched.began_well_at = now,
+        Ok(Answer::Fetched(fetched)) if settled == Some(true) => fetched.began_well_at = Some(now),
         Ok(_) if settled == Some(true) => pool.whole(backend),
         Ok(_) | Err(_) => {}
     }
@@ -72,13 +73,13 @@ pub(super) fn tried(
     if let Some(ok) = settled
         && needs.outcomes
     {
-        let since = exchange.timed_from;
-        let took = if needs.times { worker.clock.renew().saturating_sub(since) } else { 0 };
-        let took = u32::try_from(took).unwrap_or(u32::MAX);
+        let since = exchange.timed_from.filter(|_| needs.times);
+        let took = since.map_or(Micros(0), |since| worker.clock.renew().since(since));
+        let took = u32::try_from(took.0).unwrap_or(u32::MAX);
         // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
         let good = ok && !matches!(outcome, Outcome::Status(500..));
         let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
-        pool.observe(backend, sample, worker.clock.now());
+        pool.observe(backend, sample, worker.clock.tick());
     }
     outcome
 }
@@ -91,18 +92,18 @@ pub(super) fn answered(
     fetched: &Fetched,
     result: Result<(), Fault>,
 ) {
-    if fetched.began_well_at == 0 {
-        return;
-    }
+    let Some(began_at) = fetched.began_well_at else { return };
     match result {
-        Err(fault) if fault.side != Side::Client => cut(worker, exchange, fetched, fault.cause),
+        Err(fault) if fault.side != Side::Client => {
+            cut(worker, exchange, fetched, (fault.cause, began_at));
+        }
         Ok(()) | Err(_) => exchange.in_force.pool(exchange.pool).whole(fetched.id),
     }
 }
 
 /// The same of one that was cut: by its backend, unless there is another reason.
 #[cold]
-fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, cause: Cause) {
+fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at): (Cause, Tick)) {
     worker.clock.renew();
     let cause = match (cause, fetched.backend.stream.read_ended()) {
         _ if worker.clock.is_over(exchange.deadline) => Cause::Deadline,
@@ -113,9 +114,8 @@ fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, cause: Cause) {
         (Cause::ResponseIncomplete, Some(Ended::ClientLeft)) => Cause::ClientAbort,
         (cause, _) => cause,
     };
-    let (began_at, now) = (fetched.began_well_at, worker.clock.now());
-    let wait =
-        Wait { ms: now.saturating_sub(began_at), body: exchange.body, had_all_the_time: false };
+    let now = worker.clock.tick();
+    let wait = Wait { since: began_at, until: now, body: exchange.body, had_all_the_time: false };
     let statuses = &exchange.pool_plan().passive.statuses;
     let verdict = blame(Outcome::Fault(cause.into()), statuses, wait);
     let pool = exchange.in_force.pool(exchange.pool);
@@ -157,10 +157,10 @@ fn log(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, .. } = exchange;
     let record = &mut scratch.record;
     let ended = worker.clock.renew();
-    record.times.total = ended.saturating_sub(client.began);
+    record.times.total = client.began.map_or(Micros(0), |began| ended.since(began));
     record.times.waited += client.stream.take_stalled();
     // What else is buffered is a request that begins here.
-    client.began = ended;
+    client.began = Some(ended);
     let address = client.peer.address;
     let peer = (address.ip().to_canonical(), address.port()).into();
     let asker = Asker {
@@ -170,7 +170,7 @@ fn log(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
         secure: false,
     };
     worker.log(&Line {
-        unix_ms: worker.logs.unix_ms(ended),
+        ended: worker.logs.unix_millis(ended),
         request_id: record.request_id.unwrap_or_else(|| worker.logs.request_id(ended)),
         asker,
         record,

@@ -21,7 +21,10 @@ mod upload;
 
 use std::rc::Rc;
 
-use crate::base::ids::{BackendId, PoolId};
+use crate::base::{
+    ids::{BackendId, PoolId},
+    moment::{Deadline, Moment, Tick},
+};
 use crate::http::{
     fault::{Fault, Side},
     framing::BodyLength,
@@ -50,10 +53,10 @@ pub(crate) struct Exchange {
     /// Its heads, the request's as the rules have left it, and its record.
     pub(crate) scratch: Box<Scratch>,
     pub(crate) pool: PoolId,
-    /// When all of it must be over, in coarse milliseconds; 0 = never.
-    pub(crate) deadline: u64,
-    /// When its last try must have an answer that begins; 0 = never.
-    pub(crate) try_deadline: u64,
+    /// When all of it must be over.
+    pub(crate) deadline: Deadline,
+    /// When its last try must have an answer that begins.
+    pub(crate) try_deadline: Deadline,
     /// How long the request's body is.
     pub(crate) length: BodyLength,
     /// Tries so far that count.
@@ -62,9 +65,9 @@ pub(crate) struct Exchange {
     pub(crate) stale_before: bool,
     /// Whether the last try handed any byte of the request to the kernel.
     pub(crate) request_sent: bool,
-    /// When the last try's backend was asked, in coarse milliseconds: when its head was sent,
-    /// before that when the try began.
-    pub(crate) asked_at: u64,
+    /// When the last try's backend was asked: when its head was sent, before that when the try
+    /// began.
+    pub(crate) asked_at: Tick,
     /// What the last try's backend has got of the body.
     pub(crate) body: Body,
     /// Whether bytes of the body are gone that a further try would need.
@@ -78,20 +81,19 @@ pub(crate) struct Exchange {
     /// The last try's place at its backend, where only the connection was bad: who would give it
     /// back might find it taken.
     pub(crate) place: Option<Box<InFlight>>,
-    /// Since when it waits or has waited in front of the pool, in coarse milliseconds; 0 = not at
-    /// all.
-    pub(crate) since: u64,
-    /// From when the last try is timed, in microseconds of the precise clock: once its request has
-    /// been sent from then on, before that from its beginning; 0 = nobody wants to know.
-    pub(crate) timed_from: u64,
+    /// Since when it waits or has waited in front of the pool, if it does.
+    pub(crate) since: Option<Tick>,
+    /// From when the last try is timed: once its request has been sent from then on, before that
+    /// from its beginning; none = nobody wants to know.
+    pub(crate) timed_from: Option<Moment>,
     /// Whether the client has seen an interim answer.
     pub(crate) interim_sent: bool,
     /// Whether the client's connection may be kept after this.
     pub(crate) keep_alive: bool,
     /// Whether the end of the connection is the end of the answer's body.
     pub(crate) ends_by_close: bool,
-    /// When its head was whole, in microseconds of the precise clock.
-    pub(crate) began: u64,
+    /// When its head was whole.
+    pub(crate) began: Moment,
     _under_way: Gauge,
 }
 
@@ -117,8 +119,8 @@ pub(crate) struct Fetched {
     pub(crate) upload: Option<Upload>,
     /// Whether the backend answered without having taken the request's head whole.
     pub(crate) refused: bool,
-    /// When it began, in coarse milliseconds, where its end is to be counted; 0 = it is not.
-    pub(crate) began_well_at: u64,
+    /// When it began, where its end is to be counted.
+    pub(crate) began_well_at: Option<Tick>,
     /// How long its client keeps it waiting.
     pub(crate) pause: Pause,
     pub(crate) in_flight: InFlight,
@@ -159,21 +161,21 @@ impl Exchange {
             keep_alive: scratch.request.keep_alive && !worker.is_draining(),
             scratch,
             pool: PoolId(0),
-            deadline: 0,
-            try_deadline: 0,
+            deadline: Deadline::NEVER,
+            try_deadline: Deadline::NEVER,
             length,
             tries: 0,
             stale_before: false,
             request_sent: false,
-            asked_at: 0,
+            asked_at: worker.clock.tick(),
             body: Body::Whole,
             body_gone: false,
             kept: None,
             declined: None,
             trial: None,
             place: None,
-            since: 0,
-            timed_from: 0,
+            since: None,
+            timed_from: None,
             interim_sent: false,
             ends_by_close: false,
             began,
@@ -214,7 +216,7 @@ impl Exchange {
         let head = std::mem::take(&mut self.scratch.response);
         let backend = self.scratch.record.backend;
         if let Answer::Fetched(fetched) = &mut answer
-            && std::mem::take(&mut fetched.began_well_at) != 0
+            && fetched.began_well_at.take().is_some()
         {
             // Nobody waits for its end any more.
             self.in_force.pool(self.pool).whole(fetched.id);

@@ -5,61 +5,60 @@
 //! a backend that does not take a body, or has nothing more of one. Nothing is ended here: a pace
 //! gives a deadline, and who waits hands it to the sweep.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
-use crate::net::clock::{self, Clock};
+use crate::base::moment::{Deadline, Tick};
+use crate::net::clock::Clock;
 
-/// How long a body may be slower than `body-rate` at its beginning, in milliseconds: what a
+/// How long a body may be slower than `body-rate` at its beginning: what a
 /// connection over a bad link takes to get going (Apache: 20 s of a head, 10 s of a body).
-const RATE_GRACE_MS: u64 = 10_000;
+const RATE_GRACE: Duration = Duration::from_secs(10);
 
 /// The slowest pace that a peer may have, as a deadline: the moment at which the bytes so far
 /// would be too few.
 pub(super) struct Pace<'a> {
     clock: &'a Clock,
     rate: u64,
-    /// For how long that peer was waited for, in milliseconds.
-    waited: Cell<u64>,
-    /// Since when it is waited for; 0 = it is not.
-    since: Cell<u64>,
+    /// For how long that peer was waited for.
+    waited: Cell<Duration>,
+    /// Since when it is waited for, if it is.
+    since: Cell<Option<Tick>>,
 }
 
 impl Pace<'_> {
     /// `rate` is in bytes per second; 0 = any will do.
     pub(super) fn begin(clock: &Clock, rate: u64) -> Pace<'_> {
-        Pace { clock, rate, waited: Cell::new(0), since: Cell::new(0) }
+        Pace { clock, rate, waited: Cell::default(), since: Cell::default() }
     }
 
     /// From now on the peer is waited for. The earlier of a deadline and the moment at which
     /// `bytes` would be too few.
-    pub(super) fn wait(&self, bytes: u64, deadline: u64) -> u64 {
+    pub(super) fn wait(&self, bytes: u64, deadline: Deadline) -> Deadline {
         if self.rate == 0 {
             return deadline;
         }
         self.clock.renew();
-        clock::earlier(deadline, self.wait_from(self.clock.now(), bytes))
+        deadline.earlier(Deadline::at(self.wait_from(self.clock.tick(), bytes)))
     }
 
     /// From now on it is not: the clock stands still.
     pub(super) fn rest(&self) {
         if self.rate != 0 {
             self.clock.renew();
-            self.rest_from(self.clock.now());
+            self.rest_from(self.clock.tick());
         }
     }
 
-    fn wait_from(&self, now: u64, bytes: u64) -> u64 {
+    fn wait_from(&self, now: Tick, bytes: u64) -> Tick {
         self.rest_from(now);
-        self.since.set(now);
-        let earned = bytes.saturating_mul(1000) / self.rate;
-        let left = RATE_GRACE_MS.saturating_add(earned).saturating_sub(self.waited.get());
-        now.saturating_add(left)
+        self.since.set(Some(now));
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / self.rate);
+        now + (RATE_GRACE + earned).saturating_sub(self.waited.get())
     }
 
-    fn rest_from(&self, now: u64) {
-        let since = self.since.take();
-        if since != 0 {
-            self.waited.set(self.waited.get() + now.saturating_sub(since));
+    fn rest_from(&self, now: Tick) {
+        if let Some(since) = self.since.take() {
+            self.waited.set(self.waited.get() + now.since(since));
         }
     }
 }
@@ -68,31 +67,37 @@ impl Pace<'_> {
 mod tests {
     use super::*;
 
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
+
     #[test]
     fn the_clock_runs_only_while_the_peer_is_waited_for() {
         let clock = Clock::new();
         let pace = Pace::begin(&clock, 500);
         // Of nothing at the beginning, and of as many bytes as are due in a minute.
-        assert_eq!(pace.wait_from(1_000, 0), 11_000);
-        assert_eq!(pace.wait_from(1_000, 30_000), 71_000);
+        assert_eq!(pace.wait_from(at(1_000), 0), at(11_000));
+        assert_eq!(pace.wait_from(at(1_000), 30_000), at(71_000));
         // Another wait for the same peer goes on with the same time.
-        assert_eq!(pace.wait_from(5_000, 30_000), 71_000);
+        assert_eq!(pace.wait_from(at(5_000), 30_000), at(71_000));
         // The other side was waited for an hour.
-        pace.rest_from(6_000);
-        pace.rest_from(7_000);
-        assert_eq!(pace.wait_from(3_606_000, 30_000), 3_671_000);
-        assert_eq!(pace.wait_from(3_607_000, 30_500), 3_672_000);
+        pace.rest_from(at(6_000));
+        pace.rest_from(at(7_000));
+        assert_eq!(pace.wait_from(at(3_606_000), 30_000), at(3_671_000));
+        assert_eq!(pace.wait_from(at(3_607_000), 30_500), at(3_672_000));
         // All is used up.
-        pace.rest_from(3_700_000);
-        assert_eq!(pace.wait_from(3_800_000, 30_500), 3_800_000);
-        assert!(pace.wait_from(3_900_000, u64::MAX) > u64::MAX / 1_000);
+        pace.rest_from(at(3_700_000));
+        assert_eq!(pace.wait_from(at(3_800_000), 30_500), at(3_800_000));
+        assert!(pace.wait_from(at(3_900_000), u64::MAX) > at(u64::MAX / 1_000));
     }
 
     #[test]
     fn without_a_rate_nobody_is_too_slow() {
         let clock = Clock::new();
         let pace = Pace::begin(&clock, 0);
-        assert_eq!((pace.wait(0, 0), pace.wait(0, 7)), (0, 7));
+        let seven = Deadline::at(at(7));
+        assert_eq!(pace.wait(0, Deadline::NEVER), Deadline::NEVER);
+        assert_eq!(pace.wait(0, seven), seven);
         pace.rest();
     }
 }

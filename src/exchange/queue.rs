@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{Exchange, choose::choose};
 use crate::http::fault::{Cause, Fault};
-use crate::net::{clock, leaving::Leaves};
+use crate::net::{clock::Clock, leaving::Leaves};
 use crate::proto::h1::Client;
 use crate::worker::{InFlight, Nobody, Place, WaitsFor, Worker};
 
@@ -16,14 +16,14 @@ pub(super) async fn wait(
     exchange: &mut Exchange,
     what: WaitsFor,
 ) -> Result<InFlight, Fault> {
-    let since = clock::precise();
+    let since = Clock::moment();
     let picked = wait_until_called(worker, client, exchange, what).await;
     exchange.in_force.left_the_queue(exchange.pool);
     worker.clock.renew();
     if exchange.scratch.record.logged {
         let times = &mut exchange.scratch.record.times;
-        let waited = clock::precise() - since;
-        times.queue = Some(times.queue.unwrap_or(0) + waited);
+        let waited = Clock::moment().since(since);
+        times.queue = Some(times.queue.unwrap_or_default() + waited);
         times.waited += waited;
     }
     picked
@@ -36,12 +36,12 @@ async fn wait_until_called(
     what: WaitsFor,
 ) -> Result<InFlight, Fault> {
     let timeout = worker.clock.after(exchange.pool_plan().queue.timeout);
-    let by = clock::earlier(exchange.deadline, timeout);
+    let by = exchange.deadline.earlier(timeout);
     let for_client = exchange.for_client(client, Leaves::End);
-    let now = worker.clock.now();
-    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, for_client), what);
+    let now = worker.clock.tick();
+    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, Some(for_client)), what);
     let place = place.ok_or(Cause::QueueFull)?;
-    exchange.since = place.since();
+    exchange.since = Some(place.since());
     // Whether there may be more to learn from the client's socket than that it closes.
     let mut silent = true;
     let (mut looks, mut was_called) = (place.is_first(), false);

@@ -147,7 +147,7 @@ async fn send_fetched(
             // It rests from now on.
             worker.clock.renew();
         }
-        let now = worker.clock.now();
+        let now = worker.clock.tick();
         let pool = exchange.in_force.pool(exchange.pool);
         pool.conns(id).borrow_mut().give(backend, now);
     } else {

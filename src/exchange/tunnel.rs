@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::{Exchange, Fetched, Reuse, reply::skip_body, sticky, upload::Upload};
+use crate::base::moment::Deadline;
 use crate::http::{
     fault::{Cause, Fault},
     forward::{self, ToClient},
@@ -24,7 +25,7 @@ use crate::http::{
 };
 use crate::net::{
     buffer::Buffer,
-    clock::{self, Clock},
+    clock::Clock,
     deadlines::Unmet,
     fd::Half,
     stream::{InVain, Stream},
@@ -42,13 +43,13 @@ pub(super) async fn run(
     fetched: Box<Fetched>,
 ) -> Reuse {
     worker.counters.add(Counter::Tunnels, 1);
-    let since = if exchange.scratch.record.logged { clock::precise() } else { 0 };
+    let since = exchange.scratch.record.logged.then(Clock::moment);
     let result = switch(worker, client, exchange, *fetched).await;
     worker.counters.sub(Counter::Tunnels, 1);
     let record = &mut exchange.scratch.record;
-    if record.logged {
+    if let Some(since) = since {
         // Whatever a tunnel does, it does at the pace of its ends.
-        record.times.waited += clock::precise() - since;
+        record.times.waited += Clock::moment().since(since);
         client.stream.take_stalled();
     }
     record.term = match result {
@@ -188,13 +189,9 @@ struct Silence<'a> {
 
 impl Silence<'_> {
     /// The next byte must move by then.
-    fn by(&self) -> u64 {
+    fn by(&self) -> Deadline {
         let by = self.clock.after(self.tunnel);
-        if self.one_has_ended.get() {
-            clock::earlier(by, self.clock.after(self.half_closed))
-        } else {
-            by
-        }
+        if self.one_has_ended.get() { by.earlier(self.clock.after(self.half_closed)) } else { by }
     }
 
     /// One end has closed its half. The other way, which is waited for already, has less time now.

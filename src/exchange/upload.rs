@@ -16,13 +16,16 @@ use super::{
     kept::{Keeping, Kept},
     pace::Pace,
 };
-use crate::base::ids::{ListenerId, PoolId};
+use crate::base::{
+    ids::{ListenerId, PoolId},
+    moment::Deadline,
+};
 use crate::http::{
     chunks,
     fault::{Cause, Fault},
     headers::Headers,
 };
-use crate::net::{clock, deadlines::Ended, fd::Half, stream::Stream};
+use crate::net::{deadlines::Ended, fd::Half, stream::Stream};
 use crate::policy::blame::Body;
 use crate::proto::h1::{Client, Framed, Outgoing, Reader};
 use crate::worker::{InForce, Worker};
@@ -35,7 +38,7 @@ pub(crate) struct Way {
     pub(crate) in_force: Rc<InForce>,
     pub(crate) listener: ListenerId,
     pub(crate) pool: PoolId,
-    pub(crate) deadline: u64,
+    pub(crate) deadline: Deadline,
     /// Whether the client may wait to be told to send its body.
     pub(crate) expects_continue: bool,
 }
@@ -232,7 +235,7 @@ async fn upload_all(
     let write = in_force.plan.pool(way.pool).timeouts.write;
     let most = in_force.plan.limits.body_bytes_max;
     let pace = Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min);
-    let write_by = || clock::earlier(*deadline, worker.clock.after(write));
+    let write_by = || deadline.earlier(worker.clock.after(write));
     let mut bytes = 0;
     let mut trailers = Headers::default();
     loop {
@@ -261,7 +264,7 @@ async fn upload_all(
             return Ok(());
         }
         reader.buffer.rewind();
-        let mut by = clock::earlier(*deadline, worker.clock.after(listener.client_body));
+        let mut by = deadline.earlier(worker.clock.after(listener.client_body));
         // A client that waits to be told to go on is not slow.
         if !way.expects_continue || taken.get() > 0 {
             by = pace.wait(bytes, by);

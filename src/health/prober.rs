@@ -7,7 +7,10 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::probe::{Limits, Probe};
-use crate::base::ids::{BackendId, PoolId};
+use crate::base::{
+    ids::{BackendId, PoolId},
+    moment::{Deadline, Tick},
+};
 use crate::net::{io::task, signal::Signal};
 use crate::plan::Plan;
 use crate::policy::{
@@ -18,9 +21,9 @@ use crate::policy::{
 use crate::shared::inbox::Found;
 
 /// Probes of a pool are late if one begins so long after it was due, or its interval if that is
-/// longer; told of at most once in `LATE_AGAIN_MS`.
-const LATE_MS: u64 = 1_000;
-const LATE_AGAIN_MS: u64 = 60_000;
+/// longer; told of at most once in `LATE_AGAIN`.
+const LATE: Duration = Duration::from_secs(1);
+const LATE_AGAIN: Duration = Duration::from_secs(60);
 
 /// A probe that has ended.
 pub(super) struct Ended {
@@ -36,8 +39,8 @@ pub(super) struct Prober {
     probes: Probes,
     targets: Vec<Target>,
     news: Rc<News>,
-    /// When each pool's probes are told to be late again, in milliseconds.
-    late_again: Vec<u64>,
+    /// When each pool's probes are told to be late again; none = at once.
+    late_again: Vec<Option<Tick>>,
     late: Vec<Late>,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct Prober {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Late {
     pub(super) pool: PoolId,
-    pub(super) late_ms: u64,
+    pub(super) late: Duration,
 }
 
 /// Who is probed, and how.
@@ -75,7 +78,7 @@ impl Prober {
     ///
     /// # Errors
     /// A sentence, where what is configured cannot be sent.
-    pub(super) fn new(plan: &Plan, seed: u64, now: u64) -> Result<Prober, String> {
+    pub(super) fn new(plan: &Plan, seed: u64, now: Tick) -> Result<Prober, String> {
         let mut targets = Vec::new();
         for (pool_id, pool) in &plan.pools {
             let Some(health) = &pool.health else { continue };
@@ -98,12 +101,12 @@ impl Prober {
         for (place, target) in targets.iter().enumerate() {
             probes.want(place, !target.addresses.is_empty(), now);
         }
-        let late_again = vec![0; plan.pools.span()];
+        let late_again = vec![None; plan.pools.span()];
         Ok(Prober { probes, targets, news: Rc::default(), late_again, late: Vec::new() })
     }
 
     /// Backends have moved.
-    pub(super) fn moved(&mut self, found: &[Found], now: u64) {
+    pub(super) fn moved(&mut self, found: &[Found], now: Tick) {
         for (place, target) in self.targets.iter_mut().enumerate() {
             let is_it =
                 |found: &&Found| (found.pool, found.backend) == (target.pool, target.backend);
@@ -115,26 +118,25 @@ impl Prober {
     }
 
     /// Begins the probes that are due; when the next is.
-    pub(super) fn begin(&mut self, now: u64) -> Option<u64> {
+    pub(super) fn begin(&mut self, now: Tick) -> Deadline {
         loop {
             match self.probes.next(now) {
-                Next::Probe { place, late_ms } => {
-                    self.note_late(place, late_ms, now);
+                Next::Probe { place, late } => {
+                    self.note_late(place, late, now);
                     self.probe(place);
                 }
-                Next::At(due) => return Some(due),
-                Next::Nothing => return None,
+                Next::At(due) => return Deadline::at(due),
+                Next::Nothing => return Deadline::NEVER,
             }
         }
     }
 
-    fn note_late(&mut self, place: usize, late_ms: u64, now: u64) {
+    fn note_late(&mut self, place: usize, late: Duration, now: Tick) {
         let Some(target) = self.targets.get(place) else { return };
-        let interval = u64::try_from(target.interval.as_millis()).unwrap_or(u64::MAX);
         let Some(again) = self.late_again.get_mut(target.pool.index()) else { return };
-        if late_ms >= interval.max(LATE_MS) && now >= *again {
-            *again = now + LATE_AGAIN_MS;
-            self.late.push(Late { pool: target.pool, late_ms });
+        if late >= target.interval.max(LATE) && again.is_none_or(|again| now >= again) {
+            *again = Some(now + LATE_AGAIN);
+            self.late.push(Late { pool: target.pool, late });
         }
     }
 
@@ -163,7 +165,7 @@ impl Prober {
     }
 
     /// The next probe of this backend is due so long after this one began.
-    pub(super) fn rest(&mut self, ended: &Ended, interval: Duration, now: u64) {
+    pub(super) fn rest(&mut self, ended: &Ended, interval: Duration, now: Tick) {
         self.probes.ended(ended.place, interval, now);
     }
 
@@ -173,10 +175,10 @@ impl Prober {
     }
 
     /// Ends all probes; whether none is under way any more.
-    pub(super) fn end(&mut self) -> bool {
+    pub(super) fn end(&mut self, now: Tick) -> bool {
         self.news.ending.raise();
         for ended in self.ended() {
-            self.probes.ended(ended.place, Duration::ZERO, 0);
+            self.probes.ended(ended.place, Duration::ZERO, now);
         }
         self.probes.under_way() == 0
     }

@@ -7,7 +7,7 @@ use super::{
     prober::{Late, Prober},
     verdicts::Verdicts,
 };
-use crate::base::rng::Rng;
+use crate::base::{moment::Tick, rng::Rng};
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
 use crate::observe::events::Event;
 use crate::shared::inbox::ToHealth;
@@ -22,13 +22,13 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
-    let mut verdicts = Verdicts::new(&plan, backends, to_people, &mut chance, clock.now());
-    let mut prober = Prober::new(&plan, chance.next(), clock.now())?;
+    let mut verdicts = Verdicts::new(&plan, backends, to_people, &mut chance, clock.tick());
+    let mut prober = Prober::new(&plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();
     loop {
         clock.renew();
-        let now = clock.now();
+        let now = clock.tick();
         while let Some(message) = inbox.next() {
             match message {
                 ToHealth::Addresses(found) => {
@@ -38,7 +38,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
                     }
                     prober.moved(&found, now);
                 }
-                ToHealth::Stop => return end(prober).await,
+                ToHealth::Stop => return end(prober, now).await,
             }
         }
         verdicts.hear(&posted, now);
@@ -50,26 +50,21 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
             prober.rest(&ended, verdicts.interval(pool, backend), now);
         }
         let probes_due = prober.begin(now);
-        for Late { pool, late_ms } in prober.late() {
-            verdicts.say(Event::ProbesLate(pool, late_ms));
+        for Late { pool, late } in prober.late() {
+            verdicts.say(Event::ProbesLate(pool, late));
         }
-        let due = [verdicts.turn(now), probes_due].into_iter().flatten().min();
-        let rung = match due {
-            Some(due) => news.come.or(bell.rung_within(millis(due.saturating_sub(now)))).await,
+        let rung = match verdicts.turn(now).earlier(probes_due).tick() {
+            Some(due) => news.come.or(bell.rung_within(due.since(now))).await,
             None => news.come.or(bell.rung()).await,
         };
         rung.unwrap_or(Ok(())).map_err(|error| error.to_string())?;
     }
 }
 
-fn millis(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
 /// Ends the probes under way and waits for them, as what a ring still does it must not lose.
-async fn end(mut prober: Prober) -> Result<(), String> {
+async fn end(mut prober: Prober, now: Tick) -> Result<(), String> {
     for _ in 0..END_STEPS {
-        if prober.end() {
+        if prober.end(now) {
             break;
         }
         sleep(END_STEP).await;

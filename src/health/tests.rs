@@ -12,7 +12,12 @@ use std::{
 use crossbeam_channel::Receiver;
 
 use super::{Job, verdicts::Verdicts};
-use crate::base::{ids::BackendId, ids::PoolId, rng::Rng};
+use crate::base::{
+    ids::BackendId,
+    ids::PoolId,
+    moment::{Deadline, Tick},
+    rng::Rng,
+};
 use crate::observe::events::{self, Event};
 use crate::plan::{Driver, Plan};
 use crate::policy::standing::{Change, State};
@@ -155,12 +160,16 @@ fn each_change_is_told_once() {
     assert!(running.told.recv_timeout(Duration::from_millis(50)).is_err());
 }
 
+fn at(millis: u64) -> Tick {
+    Tick::from_millis(millis)
+}
+
 /// What a thread would hold, without a thread.
 fn alone(count: usize, room: usize) -> (Verdicts, Backends, Receiver<Event>) {
     let plan = plan(count);
     let backends = backends(&plan, 1);
     let (to_people, told) = crossbeam_channel::bounded(room);
-    let verdicts = Verdicts::new(&plan, backends.clone(), to_people, &mut Rng::seeded(1), 1);
+    let verdicts = Verdicts::new(&plan, backends.clone(), to_people, &mut Rng::seeded(1), at(1));
     (verdicts, backends, told)
 }
 
@@ -173,11 +182,11 @@ fn failures_that_found_no_room_are_caught_up_from_the_rows() {
         backends.published[0].after(0).unwrap().usable.iter().map(|id| id.0).collect()
     };
     fail(&backends, &outcomes, BackendId(2));
-    verdicts.hear(&posted, 5);
+    verdicts.hear(&posted, at(5));
     for heard in 6..8 {
         assert_eq!(usable(&backends), [0, 1, 2, 3]);
         fail(&backends, &outcomes, BackendId(2));
-        verdicts.hear(&posted, heard);
+        verdicts.hear(&posted, at(heard));
     }
     assert_eq!(usable(&backends), [0, 1, 3], "the first of three in a row was not posted");
 }
@@ -191,10 +200,10 @@ fn what_people_cannot_be_told_now_they_are_told_later() {
             fail(&backends, &outcomes, BackendId(place));
         }
     }
-    verdicts.hear(&posted, 5);
-    assert_eq!(verdicts.turn(5), Some(5 + 20), "there is room for two");
+    verdicts.hear(&posted, at(5));
+    assert_eq!(verdicts.turn(at(5)), Deadline::at(at(5 + 20)), "there is room for two");
     let first: Vec<Event> = told.try_iter().collect();
-    assert!(verdicts.turn(25).is_some_and(|due| due > 1_000));
+    assert!(verdicts.turn(at(25)).tick().is_some_and(|due| due > at(1_000)));
     let then: Vec<Event> = told.try_iter().collect();
     let ejected = |event: &Event| match event {
         Event::Standing(_, Change::Backend { backend, to: State::Ejected, .. }) => backend.0,
@@ -210,14 +219,14 @@ fn a_trial_of_an_earlier_period_says_nothing() {
     for _ in 0..3 {
         fail(&backends, &outcomes, BackendId(1));
     }
-    verdicts.hear(&posted, 5);
-    let mut now = 5;
+    verdicts.hear(&posted, at(5));
+    let mut now = at(5);
     let on_trial = |backends: &Backends| {
         backends.published[0].after(0).is_some_and(|who| who.on_trial.contains(BackendId(1)))
     };
     while !on_trial(&backends) {
-        now = verdicts.turn(now).unwrap_or(now);
-        assert!(now < 100_000, "it is to return");
+        now = verdicts.turn(now).tick().unwrap_or(now);
+        assert!(now < at(100_000), "it is to return");
     }
     let trial =
         backends.trials.take(POOL, BackendId(1), now).expect("permits come before the news");

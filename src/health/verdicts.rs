@@ -10,6 +10,7 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::base::{
     ids::{BackendId, PoolId},
+    moment::{Deadline, Tick},
     rng::Rng,
     totals::Totals,
 };
@@ -29,7 +30,7 @@ use crate::shared::{
 const UNTOLD_MAX: usize = 4096;
 
 /// How soon what could not be told is told again.
-const UNTOLD_AGAIN_MS: u64 = 20;
+const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is known of all pools.
 pub(super) struct Verdicts {
@@ -42,7 +43,7 @@ pub(super) struct Verdicts {
 struct Pool {
     standing: Standing,
     /// When something is due.
-    due: Option<u64>,
+    due: Deadline,
     /// The failures of each backend that were looked at last.
     failed: Table<BackendId, u64>,
 }
@@ -53,11 +54,11 @@ impl Verdicts {
         backends: Backends,
         to_people: Sender<Event>,
         chance: &mut Rng,
-        now: u64,
+        now: Tick,
     ) -> Verdicts {
         let mut pool = |pool: &plan::Pool| Pool {
             standing: Standing::new(pool, chance.next(), now),
-            due: Some(now),
+            due: Deadline::at(now),
             failed: pool.backends.ids().map(|id| (id, 0)).collect(),
         };
         let pools = plan.pools.iter().map(|(id, it)| (id, pool(it))).collect();
@@ -65,7 +66,7 @@ impl Verdicts {
     }
 
     /// Takes what cores have posted.
-    pub(super) fn hear(&mut self, posted: &Posted, now: u64) {
+    pub(super) fn hear(&mut self, posted: &Posted, now: Tick) {
         let missed = posted.missed();
         while let Some(outcome) = posted.next() {
             match outcome {
@@ -85,7 +86,7 @@ impl Verdicts {
         }
     }
 
-    fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: u64) {
+    fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: Tick) {
         let Some(known) = self.pools.get_mut(pool) else { return };
         if let Some(failed) = known.failed.get_mut(backend) {
             *failed = totals.with_late().failed;
@@ -106,7 +107,7 @@ impl Verdicts {
         .collect()
     }
 
-    fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u16, ok: bool, now: u64) {
+    fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u16, ok: bool, now: Tick) {
         // A trial of an earlier period says nothing any more.
         if epoch == self.backends.trials.epoch(pool, backend)
             && let Some(known) = self.pools.get_mut(pool)
@@ -121,7 +122,7 @@ impl Verdicts {
         &mut self,
         (pool, backend): (PoolId, BackendId),
         result: Result<(), ProbeFault>,
-        now: u64,
+        now: Tick,
     ) {
         let Some(known) = self.pools.get_mut(pool) else { return };
         known.standing.probed(backend, result, now);
@@ -138,7 +139,7 @@ impl Verdicts {
         &mut self,
         (pool, backend): (PoolId, BackendId),
         addresses: &[SocketAddr],
-        now: u64,
+        now: Tick,
     ) {
         let Some(known) = self.pools.get_mut(pool) else { return };
         known.standing.addressed(backend, !addresses.is_empty());
@@ -146,18 +147,18 @@ impl Verdicts {
     }
 
     /// Does what is due; when something is due next.
-    pub(super) fn turn(&mut self, now: u64) -> Option<u64> {
+    pub(super) fn turn(&mut self, now: Tick) -> Deadline {
         for id in (0..).map(PoolId).take(self.pools.span()) {
-            if self.pools.get(id).and_then(|pool| pool.due).is_some_and(|due| due <= now) {
+            if self.pools.get(id).is_some_and(|pool| pool.due.is_over(now)) {
                 self.carry_out(id, now);
             }
         }
-        let untold = (!self.tell()).then_some(now + UNTOLD_AGAIN_MS);
-        self.pools.values().filter_map(|pool| pool.due).chain(untold).min()
+        let untold = if self.tell() { Deadline::NEVER } else { Deadline::at(now + UNTOLD_AGAIN) };
+        self.pools.values().map(|pool| pool.due).fold(untold, Deadline::earlier)
     }
 
     /// Carries out what follows for a pool.
-    fn carry_out(&mut self, id: PoolId, now: u64) {
+    fn carry_out(&mut self, id: PoolId, now: Tick) {
         let Some(Pool { standing, due, .. }) = self.pools.get_mut(id) else { return };
         *due = standing.turn(now);
         for period in standing.periods() {

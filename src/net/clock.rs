@@ -1,7 +1,7 @@
-//! The worker's clock: milliseconds since the process began, read once in a while.
+//! The worker's clock: when it was read last, and what the precise clock says now.
 //!
 //! Deadlines are compared with the coarse reading; it is renewed when a request begins and at each
-//! round of the sweep. Whoever needs the precise time asks for it.
+//! round of the sweep. The precise clock is read where a time is measured.
 
 use std::{
     cell::Cell,
@@ -9,69 +9,56 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::base::moment::{Deadline, Moment, Tick};
+
 static BEGINNING: OnceLock<Instant> = OnceLock::new();
 
 /// A coarse clock that its owner renews.
 pub(crate) struct Clock {
-    now: Cell<u64>,
+    tick: Cell<Tick>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        let clock = Clock { now: Cell::new(0) };
-        clock.renew();
-        clock
+        Clock { tick: Cell::new(Clock::moment().tick()) }
     }
 
-    /// The coarse reading, in milliseconds; never 0, which means "no deadline".
+    /// The coarse reading.
     #[inline]
-    pub(crate) fn now(&self) -> u64 {
-        self.now.get()
+    pub(crate) fn tick(&self) -> Tick {
+        self.tick.get()
     }
 
-    /// Reads the precise clock and renews the coarse one; in microseconds since the process began.
+    /// The precise reading.
     #[inline]
-    pub(crate) fn renew(&self) -> u64 {
-        let micros = precise();
-        self.now.set(micros / 1000 + 1);
-        micros
+    pub(crate) fn moment() -> Moment {
+        let since = BEGINNING.get_or_init(Instant::now).elapsed();
+        Moment::from_micros(since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()))
+    }
+
+    /// Reads the precise clock and renews the coarse one.
+    #[inline]
+    pub(crate) fn renew(&self) -> Moment {
+        let moment = Clock::moment();
+        self.tick.set(moment.tick());
+        moment
     }
 
     /// Says what time it is.
     #[cfg(test)]
-    pub(crate) fn set(&self, now: u64) {
-        self.now.set(now);
+    pub(crate) fn set(&self, tick: Tick) {
+        self.tick.set(tick);
     }
 
-    /// Whether a deadline has come; 0 never does.
+    /// Whether a deadline has come.
     #[inline]
-    pub(crate) fn is_over(&self, deadline: u64) -> bool {
-        deadline != 0 && self.now() >= deadline
+    pub(crate) fn is_over(&self, deadline: Deadline) -> bool {
+        deadline.is_over(self.tick())
     }
 
-    /// The coarse time at which something that may take `wait` is over; 0 = never.
+    /// When something is over that begins now and may take `span`.
     #[inline]
-    pub(crate) fn after(&self, wait: Duration) -> u64 {
-        if wait.is_zero() {
-            0
-        } else {
-            self.now() + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX / 2)
-        }
-    }
-}
-
-/// The precise clock, in microseconds since the process began.
-#[inline]
-pub(crate) fn precise() -> u64 {
-    let since = BEGINNING.get_or_init(Instant::now).elapsed();
-    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
-}
-
-/// The earlier of two deadlines, of which 0 means never.
-#[inline]
-pub(crate) fn earlier(a: u64, b: u64) -> u64 {
-    match (a, b) {
-        (0, other) | (other, 0) => other,
-        (a, b) => a.min(b),
+    pub(crate) fn after(&self, span: Duration) -> Deadline {
+        Deadline::after(self.tick(), span)
     }
 }

@@ -38,17 +38,8 @@ pub(crate) enum Look {
 }
 
 impl ForClient {
-    /// Nobody, who never leaves.
-    pub(crate) const NOBODY: ForClient = ForClient { fd: -1, leaves: Leaves::Reset };
-
     pub(crate) fn new(fd: RawFd, leaves: Leaves) -> ForClient {
         ForClient { fd, leaves }
-    }
-
-    /// Whether it is anybody.
-    #[inline]
-    pub(crate) fn is_somebody(self) -> bool {
-        self.fd >= 0
     }
 
     /// Looks whether it is there.

@@ -155,6 +155,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::base::moment::Deadline;
     use crate::net::{
         clock::Clock,
         deadlines::{Deadlines, Ends, NO_TAG},
@@ -236,7 +237,7 @@ mod tests {
         on_both_drivers(|| async {
             let Connected { ours, mut peer, .. } = connected();
             {
-                let mut sending = pin!(ours.send_vec(b"abc".to_vec(), || 0));
+                let mut sending = pin!(ours.send_vec(b"abc".to_vec(), || Deadline::NEVER));
                 _ = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
             }
             drop(ours);

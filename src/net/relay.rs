@@ -16,6 +16,7 @@ use std::{
 use rustix::pipe::PipeFlags;
 
 use super::{deadlines::Unmet, fd, io::is_out_of_descriptors, leaving::ForClient, stream::Stream};
+use crate::base::moment::Deadline;
 
 /// How much a pipe holds, where the kernel lets us have that much.
 const PIPE_BYTES: usize = 1 << 20;
@@ -104,7 +105,7 @@ impl Pipes {
         count: u64,
         client: &Cell<ForClient>,
         moved: &Cell<u64>,
-        (read_by, write_by): (impl Fn() -> u64, impl Fn() -> u64),
+        (read_by, write_by): (impl Fn() -> Deadline, impl Fn() -> Deadline),
     ) -> Relayed {
         let taken = match self.take() {
             Ok(taken) => taken,
@@ -113,9 +114,9 @@ impl Pipes {
         let pipe = &taken.pipe;
         let (mut left, mut in_vain) = (count, false);
         while left > 0 {
-            source.watched().read_for(read_by(), client.get());
+            source.watched().read_for(read_by(), Some(client.get()));
             let ready = source.readable().await;
-            source.watched().read_for(0, ForClient::NOBODY);
+            source.watched().read_for(Deadline::NEVER, None);
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
             let spliced = ready.map(|()| source.splice_into(&pipe.writing, wanted));
             let count = match spliced {
@@ -160,7 +161,7 @@ async fn drain(
     sink: &Stream,
     (count, more): (usize, bool),
     moved: &Cell<u64>,
-    write_by: impl Fn() -> u64,
+    write_by: impl Fn() -> Deadline,
 ) -> Result<(), Unmet> {
     let mut left = count;
     while left > 0 {
@@ -179,6 +180,7 @@ mod tests {
         net::TcpStream,
         rc::Rc,
         thread::{self, JoinHandle},
+        time::Duration,
     };
 
     use super::*;
@@ -194,8 +196,8 @@ mod tests {
     /// More than a pipe and two sockets hold.
     const MANY: usize = 9 << 20;
 
-    fn never() -> u64 {
-        0
+    fn never() -> Deadline {
+        Deadline::NEVER
     }
 
     fn of(client: &Stream) -> Cell<ForClient> {
@@ -248,7 +250,7 @@ mod tests {
             assert_eq!(moved.get(), MANY as u64);
             let mut rest = Buffers::new(1).take().unwrap();
             while rest.len() < 4 {
-                assert_ne!(source.recv(&mut rest, 0).await.unwrap(), 0);
+                assert_ne!(source.recv(&mut rest, Deadline::NEVER).await.unwrap(), 0);
             }
             assert_eq!(rest.bytes(), b"rest");
             assert_eq!(pipes.free.borrow().len(), 1, "the pipe is kept");
@@ -261,8 +263,9 @@ mod tests {
         on_both_drivers(|| async {
             let (deadlines, clock) = deadlines();
             let pipes = Pipes::default();
+            let soon = clock.after(Duration::from_millis(400));
             for (closes, by, ended) in
-                [(true, 0, None), (false, clock.now() + 400, Some(Ended::Overdue))]
+                [(true, Deadline::NEVER, None), (false, soon, Some(Ended::Overdue))]
             {
                 let ((source, mut from), (sink, to)) =
                     (connected(&deadlines), connected(&deadlines));
@@ -288,7 +291,7 @@ mod tests {
             let pipes = Pipes::default();
             let ((source, from), (sink, to)) = (connected(&deadlines), connected(&deadlines));
             let said = thread::spawn(move || (&from).write_all(&bytes(MANY)));
-            let by = || clock.now() + 1;
+            let by = || clock.after(Duration::from_millis(1));
             let moved = Cell::new(0);
             let relayed =
                 pipes.relay(&source, &sink, MANY as u64, &of(&sink), &moved, (never, by)).await;

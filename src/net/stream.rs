@@ -21,7 +21,7 @@ use monoio::{buf::IoBuf, net::TcpStream};
 
 use super::{
     buffer::{Buffer, Buffers, Draining},
-    clock,
+    clock::Clock,
     deadlines::{End, Ended, Unmet, Watched},
     fd::{self, Half, Shared},
     io::{outlast, sleep, spawn},
@@ -29,6 +29,7 @@ use super::{
     pending::{Pending, Quiet},
     turns,
 };
+use crate::base::moment::{Deadline, Micros};
 
 /// Waits that were over without what was waited for, one after the other. Such a wait is never
 /// simply repeated: io_uring ends a poll for room as soon as the peer has closed its half, and the
@@ -67,7 +68,7 @@ pub(crate) struct Stream {
     pending: Pending,
     /// Whether somebody wants to know for how long writes waited, and how long that was so far.
     timed: Cell<bool>,
-    stalled: Cell<u64>,
+    stalled: Cell<Micros>,
 }
 
 impl Stream {
@@ -86,7 +87,7 @@ impl Stream {
             fd,
             pending: Pending::default(),
             timed: Cell::new(false),
-            stalled: Cell::new(0),
+            stalled: Cell::default(),
         }
     }
 
@@ -220,9 +221,9 @@ impl Stream {
     pub(crate) fn recv(
         &self,
         buffer: &mut Buffer,
-        deadline: u64,
+        deadline: Deadline,
     ) -> impl Future<Output = Result<usize, Unmet>> {
-        self.recv_until(buffer, deadline, ForClient::NOBODY, false)
+        self.recv_until(buffer, deadline, None, false)
     }
 
     /// As `recv`, on behalf of a client: when that has left, the wait ends. What is there already
@@ -231,17 +232,17 @@ impl Stream {
     pub(crate) fn recv_for(
         &self,
         buffer: &mut Buffer,
-        deadline: u64,
+        deadline: Deadline,
         client: ForClient,
     ) -> impl Future<Output = Result<usize, Unmet>> {
-        self.recv_until(buffer, deadline, client, true)
+        self.recv_until(buffer, deadline, Some(client), true)
     }
 
     async fn recv_until(
         &self,
         buffer: &mut Buffer,
-        deadline: u64,
-        client: ForClient,
+        deadline: Deadline,
+        client: Option<ForClient>,
         looks_first: bool,
     ) -> Result<usize, Unmet> {
         if looks_first {
@@ -261,7 +262,7 @@ impl Stream {
                 other => break other,
             }
         };
-        self.watched().read_for(0, ForClient::NOBODY);
+        self.watched().read_for(Deadline::NEVER, None);
         read
     }
 
@@ -273,7 +274,7 @@ impl Stream {
         &self,
         buffer: Buffer,
         count: usize,
-        deadline: impl Fn() -> u64,
+        deadline: impl Fn() -> Deadline,
     ) -> Result<Buffer, Unmet> {
         if count == 0 {
             return Ok(buffer);
@@ -292,7 +293,7 @@ impl Stream {
     pub(crate) async fn send_vec(
         &self,
         bytes: Vec<u8>,
-        deadline: impl Fn() -> u64,
+        deadline: impl Fn() -> Deadline,
     ) -> (Result<(), Unmet>, Vec<u8>) {
         let (sent, bytes) = self.submit(bytes, deadline()).await;
         let result = match sent.map(|sent| bytes.get(sent..).unwrap_or(&[])) {
@@ -305,12 +306,12 @@ impl Stream {
 
     /// How many bytes of a piece the ring sent; none where a non-blocking socket was full.
     #[inline]
-    async fn submit<T: IoBuf>(&self, piece: T, deadline: u64) -> (Result<usize, Unmet>, T) {
+    async fn submit<T: IoBuf>(&self, piece: T, deadline: Deadline) -> (Result<usize, Unmet>, T) {
         self.watched().write_by(deadline);
         let begun = self.pending.begin();
         let (sent, piece) = self.shared().submit(piece).await;
         self.pending.end(begun, !turns::are_eager());
-        self.watched().write_by(0);
+        self.watched().write_by(Deadline::NEVER);
         match self.judged(End::Writing, sent) {
             Err(Unmet::NotNow) => (Ok(0), piece),
             other => (other, piece),
@@ -323,7 +324,7 @@ impl Stream {
         &self,
         bytes: &[u8],
         more: bool,
-        deadline: impl Fn() -> u64,
+        deadline: impl Fn() -> Deadline,
     ) -> Result<(), Unmet> {
         self.send_parts(bytes, &[], more, deadline).await
     }
@@ -334,7 +335,7 @@ impl Stream {
         mut first: &[u8],
         mut second: &[u8],
         more: bool,
-        deadline: impl Fn() -> u64,
+        deadline: impl Fn() -> Deadline,
     ) -> Result<(), Unmet> {
         while !first.is_empty() || !second.is_empty() {
             let fd = self.shared().borrowed();
@@ -362,7 +363,7 @@ impl Stream {
     pub(crate) async fn write_some(
         &self,
         write: impl Fn() -> io::Result<usize>,
-        deadline: &impl Fn() -> u64,
+        deadline: &impl Fn() -> Deadline,
     ) -> Result<usize, Unmet> {
         match self.judged(End::Writing, write()) {
             Err(Unmet::NotNow) => Box::pin(self.write_when_there_is_room(write, deadline())).await,
@@ -374,9 +375,9 @@ impl Stream {
     async fn write_when_there_is_room(
         &self,
         write: impl Fn() -> io::Result<usize>,
-        deadline: u64,
+        deadline: Deadline,
     ) -> Result<usize, Unmet> {
-        let since = if self.timed.get() { clock::precise() } else { 0 };
+        let since = self.timed.get().then(Clock::moment);
         self.watched().write_by(deadline);
         let mut in_vain = InVain::default();
         let written = loop {
@@ -388,9 +389,9 @@ impl Stream {
                 other => break other,
             }
         };
-        self.watched().write_by(0);
-        if since > 0 {
-            self.stalled.set(self.stalled.get() + clock::precise() - since);
+        self.watched().write_by(Deadline::NEVER);
+        if let Some(since) = since {
+            self.stalled.set(self.stalled.get() + Clock::moment().since(since));
         }
         written
     }
@@ -401,10 +402,10 @@ impl Stream {
         self.timed.set(true);
     }
 
-    /// For how long writes waited for the peer since this was asked last, in microseconds; 0 where
-    /// nobody takes the time.
+    /// For how long writes waited for the peer since this was asked last; none where nobody takes
+    /// the time.
     #[inline]
-    pub(crate) fn take_stalled(&self) -> u64 {
+    pub(crate) fn take_stalled(&self) -> Micros {
         self.stalled.take()
     }
 
@@ -448,7 +449,7 @@ impl Stream {
             }
         } else {
             // The ring tries the receive first, and then this, which never has to wait.
-            let (_, nothing) = self.submit(Vec::new(), 0).await;
+            let (_, nothing) = self.submit(Vec::new(), Deadline::NEVER).await;
             drop(nothing);
         }
         self.quiet(buffers)
@@ -557,8 +558,8 @@ mod tests {
         Connected { ours, peer, deadlines, clock, buffers: Buffers::new(4) }
     }
 
-    fn never() -> u64 {
-        0
+    fn never() -> Deadline {
+        Deadline::NEVER
     }
 
     /// Reads what the peer is sent, to its end, beside everything else.
@@ -577,12 +578,12 @@ mod tests {
             let mut buffer = buffers.take().unwrap();
             assert!(matches!(ours.recv_now(&mut buffer), Err(Unmet::NotNow)));
             peer.write_all(b"one").unwrap();
-            assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 3);
+            assert_eq!(ours.recv(&mut buffer, Deadline::NEVER).await.unwrap(), 3);
             let later = thread::spawn(move || peer.write_all(b" two").map(|()| peer));
-            assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 4);
+            assert_eq!(ours.recv(&mut buffer, Deadline::NEVER).await.unwrap(), 4);
             assert_eq!(buffer.bytes(), b"one two");
             drop(later.join().unwrap());
-            assert_eq!(ours.recv(&mut buffer, 0).await.unwrap(), 0);
+            assert_eq!(ours.recv(&mut buffer, Deadline::NEVER).await.unwrap(), 0);
             assert_eq!(ours.read_ended(), None);
         });
     }
@@ -593,7 +594,7 @@ mod tests {
             let Connected { ours, mut peer, deadlines, clock, buffers } = connected(Ends::Wait);
             let sweeping = Rc::clone(&deadlines);
             task(async move { sweeping.sweep(|| {}).await });
-            ours.watched().rests(Rest::Idle, clock.now(), 0);
+            ours.watched().rests(Rest::Idle, clock.tick(), Deadline::NEVER);
             peer.write_all(b"soon").unwrap();
             assert!(ours.readable_soon().await.unwrap());
             let mut buffer = buffers.take().unwrap();
@@ -617,7 +618,7 @@ mod tests {
             let mut buffer = buffers.take().unwrap();
             let (other, silent) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
             // Both at once, so that one round ends them.
-            let by = clock.now() + 1;
+            let by = clock.after(Duration::from_millis(1));
             let many = bytes(8 << 20);
             let mut write = pin!(ours.send_all(&many, false, || by));
             let wrote = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
@@ -642,7 +643,7 @@ mod tests {
             let asked = Cell::new(0_u32);
             let by = || {
                 asked.set(asked.get() + 1);
-                clock.now() + 500
+                clock.after(Duration::from_millis(500))
             };
             let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
             let before = cpu();
@@ -705,7 +706,7 @@ mod tests {
             let read = async || {
                 let mut buffer = buffers.take().unwrap();
                 buffer.filled(buffer.room_len() - 1_000); // a small read
-                assert!(busy.recv(&mut buffer, 0).await.unwrap() > 0);
+                assert!(busy.recv(&mut buffer, Deadline::NEVER).await.unwrap() > 0);
             };
             read().await;
             let (other, mut its_peer) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));

@@ -10,6 +10,7 @@ use super::request_id::RequestId;
 use super::text::{
     push_address, push_hex_escaped, push_json, push_millis, push_number, push_socket,
 };
+use crate::base::moment::UnixMillis;
 use crate::http::{head::Version, headers::Span};
 use crate::plan::{AccessLogFormat, Plan};
 
@@ -59,8 +60,8 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
 /// All that a line is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line<'a> {
-    /// When the exchange ended, in milliseconds since 1970.
-    pub(crate) unix_ms: u64,
+    /// When the exchange ended.
+    pub(crate) ended: UnixMillis,
     pub(crate) request_id: RequestId,
     pub(crate) asker: Asker,
     pub(crate) record: &'a Record,
@@ -99,7 +100,7 @@ impl Format {
 fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     let Line { request_id, asker, record, asked, bytes, plan, .. } = *line;
     to.extend_from_slice(b"{\"time\":\"");
-    to.extend_from_slice(dates.rfc3339(line.unix_ms));
+    to.extend_from_slice(dates.rfc3339(line.ended));
     to.extend_from_slice(b"\",\"request_id\":\"");
     to.extend_from_slice(&request_id.text());
     to.extend_from_slice(b"\",\"listener\":");
@@ -194,7 +195,7 @@ fn common(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     let Line { asker, record, asked, bytes, .. } = *line;
     push_address(asker.client, to);
     to.extend_from_slice(b" - - [");
-    to.extend_from_slice(dates.common(line.unix_ms));
+    to.extend_from_slice(dates.common(line.ended));
     to.extend_from_slice(b"] \"");
     match known(asked.method, bytes) {
         None => to.push(b'-'),
@@ -255,6 +256,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
+    use crate::base::moment::Micros;
     use crate::base::rng::Rng;
     use crate::http::{
         fault::Cause,
@@ -344,7 +346,7 @@ mod tests {
             secure: false,
         };
         let line = Line {
-            unix_ms: 1_791_203_696_789,
+            ended: UnixMillis(1_791_203_696_789),
             request_id: RequestId::default(),
             asker,
             record,
@@ -387,10 +389,10 @@ mod tests {
             sticky: Some(sticky::Outcome::Moved),
             ..Record::default()
         };
-        record.times.connect = Some(250);
-        record.times.first_byte = Some(1_050);
-        record.times.total = 12_345_678;
-        record.times.waited = 12_345_636;
+        record.times.connect = Some(Micros(250));
+        record.times.first_byte = Some(Micros(1_050));
+        record.times.total = Micros(12_345_678);
+        record.times.waited = Micros(12_345_636);
         let line = write(AccessLogFormat::Json, &record, &head);
         assert_eq!(keys(&line), KEYS.map(|(key, _)| key.to_owned()));
         let expected = json!({

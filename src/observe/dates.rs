@@ -1,12 +1,15 @@
 //! The date of a line, in the two spellings that logs have, without a look at any calendar per
 //! line: worked out once a second, the milliseconds put in afterwards. UTC always.
 
-use crate::base::calendar::{self, MONTHS};
+use crate::base::{
+    calendar::{self, MONTHS},
+    moment::{UnixMillis, UnixSeconds},
+};
 
 /// The date that was asked for last, spelled out.
 #[derive(Clone, Debug)]
 pub(crate) struct Dates {
-    second: u64,
+    second: UnixSeconds,
     rfc3339: [u8; 24],
     common: [u8; 26],
 }
@@ -14,36 +17,37 @@ pub(crate) struct Dates {
 impl Default for Dates {
     fn default() -> Dates {
         let (rfc3339, common) = (*b"1970-01-01T00:00:00.000Z", *b"01/Jan/1970:00:00:00 +0000");
-        Dates { second: 0, rfc3339, common }
+        Dates { second: UnixSeconds(0), rfc3339, common }
     }
 }
 
 impl Dates {
     /// As RFC 3339 has it, with milliseconds: `2026-10-05T12:34:56.789Z`.
     #[inline]
-    pub(crate) fn rfc3339(&mut self, unix_ms: u64) -> &[u8; 24] {
-        self.renew(unix_ms / 1000);
-        put(&mut self.rfc3339, 20, 3, unix_ms % 1000);
+    pub(crate) fn rfc3339(&mut self, time: UnixMillis) -> &[u8; 24] {
+        self.renew(time.seconds());
+        put(&mut self.rfc3339, 20, 3, time.0 % 1000);
         &self.rfc3339
     }
 
     /// As the common log format has it: `05/Oct/2026:12:34:56 +0000`.
     #[inline]
-    pub(crate) fn common(&mut self, unix_ms: u64) -> &[u8; 26] {
-        self.renew(unix_ms / 1000);
+    pub(crate) fn common(&mut self, time: UnixMillis) -> &[u8; 26] {
+        self.renew(time.seconds());
         &self.common
     }
 
     #[inline]
-    fn renew(&mut self, second: u64) {
+    fn renew(&mut self, second: UnixSeconds) {
         if second != self.second {
             self.spell(second);
         }
     }
 
     #[cold]
-    fn spell(&mut self, second: u64) {
-        self.second = second;
+    fn spell(&mut self, time: UnixSeconds) {
+        self.second = time;
+        let UnixSeconds(second) = time;
         let (year, month, day) = calendar::civil(second / 86_400);
         for (place, value) in [(0, year), (5, month as u64), (8, day)] {
             put(&mut self.rfc3339, place, if place == 0 { 4 } else { 2 }, value);
@@ -85,9 +89,13 @@ mod tests {
             (1_798_761_599_000, "2026-12-31T23:59:59.000Z", "31/Dec/2026:23:59:59 +0000"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z", "01/Mar/2100:00:00:00 +0000"),
         ] {
-            assert_eq!(str::from_utf8(dates.rfc3339(unix_ms)), Ok(rfc3339));
-            assert_eq!(str::from_utf8(dates.common(unix_ms)), Ok(common));
-            assert_eq!(str::from_utf8(dates.rfc3339(unix_ms)), Ok(rfc3339), "asked again");
+            assert_eq!(str::from_utf8(dates.rfc3339(UnixMillis(unix_ms))), Ok(rfc3339));
+            assert_eq!(str::from_utf8(dates.common(UnixMillis(unix_ms))), Ok(common));
+            assert_eq!(
+                str::from_utf8(dates.rfc3339(UnixMillis(unix_ms))),
+                Ok(rfc3339),
+                "asked again"
+            );
         }
     }
 }

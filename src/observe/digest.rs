@@ -3,31 +3,32 @@
 //! Each thing once when it changes, and at most once a second; one event makes one line: what the
 //! health thread says of a backend, cores do not say again.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use super::events::{Event, LIMITS, PERIOD_MS};
+use super::events::{Event, LIMITS, PERIOD};
+use crate::base::moment::Tick;
 use crate::plan::{BackendId, PoolId};
 use crate::policy::standing::{Change, State};
 
-/// A backend out of reach is told of only after so many milliseconds: three failures in a row, for
+/// A backend out of reach is told of only after so long: three failures in a row, for
 /// which the health thread leaves it out and says so, take two seconds where there is one core, as
 /// it passes over who refused it for one.
-const HELD_MS: u64 = 2_500;
+const HELD: Duration = Duration::from_millis(2_500);
 
 /// What people have been told, and what they are to be told.
 #[derive(Default)]
 pub(crate) struct Digest {
     backends: HashMap<(PoolId, BackendId), Told>,
-    /// When each limit was told of last, in milliseconds.
-    limits: [Option<u64>; LIMITS],
+    /// When each limit was told of last.
+    limits: [Option<Tick>; LIMITS],
 }
 
 /// What was told of a backend, and what was not yet.
 struct Told {
     /// What people believe.
     reachable: bool,
-    /// From when on they may be told of it.
-    due: u64,
+    /// From when on they may be told of it; none = at once.
+    due: Option<Tick>,
     /// It could not be reached, and people do not know.
     lost: Option<Event>,
     /// It could be reached after that.
@@ -38,11 +39,11 @@ struct Told {
 
 impl Digest {
     /// Takes an event; what is to be told at once, if anything.
-    pub(crate) fn observe(&mut self, event: Event, now: u64) -> Option<Event> {
+    pub(crate) fn observe(&mut self, event: Event, now: Tick) -> Option<Event> {
         let key = match event {
             Event::Limit(limit) => {
                 let last = self.limits.get_mut(limit as usize)?;
-                let due = last.is_none_or(|last| now >= last + PERIOD_MS);
+                let due = last.is_none_or(|last| now >= last + PERIOD);
                 return due.then(|| {
                     *last = Some(now);
                     event
@@ -66,32 +67,32 @@ impl Digest {
     }
 
     /// What has become due since.
-    pub(crate) fn due(&mut self, now: u64) -> impl Iterator<Item = Event> {
+    pub(crate) fn due(&mut self, now: Tick) -> impl Iterator<Item = Event> {
         self.backends.values_mut().filter_map(move |told| told.due(now))
     }
 
     /// How long until something becomes due, at most; none = nothing will.
-    pub(crate) fn waits(&self) -> Option<u64> {
-        self.backends.values().any(Told::waits).then_some(PERIOD_MS)
+    pub(crate) fn waits(&self) -> Option<Duration> {
+        self.backends.values().any(Told::waits).then_some(PERIOD)
     }
 }
 
 impl Default for Told {
     fn default() -> Told {
-        Told { reachable: true, due: 0, lost: None, found: None, out: 0 }
+        Told { reachable: true, due: None, lost: None, found: None, out: 0 }
     }
 }
 
 impl Told {
     /// A core could reach it, or could not. A loss is held back for a while, in which the health
     /// thread may say it better.
-    fn observe(&mut self, event: Event, now: u64) {
+    fn observe(&mut self, event: Event, now: Tick) {
         if self.out != 0 {
             return;
         }
         let is_loss = matches!(event, Event::Unreachable(..));
         if is_loss && self.reachable && self.lost.is_none() {
-            self.due = self.due.max(now + HELD_MS);
+            self.due = self.due.max(Some(now + HELD));
             self.lost = Some(event);
         }
         let is_news = !self.reachable || self.lost.is_some();
@@ -116,13 +117,13 @@ impl Told {
         }
     }
 
-    fn due(&mut self, now: u64) -> Option<Event> {
-        if now < self.due {
+    fn due(&mut self, now: Tick) -> Option<Event> {
+        if self.due.is_some_and(|due| now < due) {
             return None;
         }
         let event = if self.reachable { self.lost.take() } else { self.found.take() }?;
         self.reachable = !self.reachable;
-        self.due = now + PERIOD_MS;
+        self.due = Some(now + PERIOD);
         Some(event)
     }
 
@@ -149,9 +150,9 @@ mod tests {
         let mut digest = Digest::default();
         let mut told = Vec::new();
         for (now, event) in events {
-            let at_once = event.and_then(|event| digest.observe(event, *now));
+            let at_once = event.and_then(|event| digest.observe(event, Tick::from_millis(*now)));
             told.extend(at_once.map(|event| (*now, event)));
-            told.extend(digest.due(*now).map(|event| (*now, event)));
+            told.extend(digest.due(Tick::from_millis(*now)).map(|event| (*now, event)));
         }
         assert_eq!(told, expected);
         assert_eq!(digest.waits(), None, "nothing is left to be told");
@@ -164,9 +165,9 @@ mod tests {
         check(&[&gone[..], &back].concat(), &[(2_505, DOWN), (4_000, UP)]);
         let mut digest = Digest::default();
         for (now, event) in [(5, DOWN), (6, OTHER)] {
-            assert_eq!(digest.observe(event, now), None);
+            assert_eq!(digest.observe(event, Tick::from_millis(now)), None);
         }
-        assert_eq!(digest.due(2_506).count(), 2);
+        assert_eq!(digest.due(Tick::from_millis(2_506)).count(), 2);
     }
 
     #[test]
@@ -181,7 +182,7 @@ mod tests {
     fn what_the_health_thread_says_is_not_said_twice() {
         let decided = |from, to| {
             let (backend, cause) = (BackendId(1), Why::Elapsed);
-            let change = Change::Backend { backend, from, to, cause, lasted_ms: 7 };
+            let change = Change::Backend { backend, from, to, cause, lasted: Duration::ZERO };
             Event::Standing(PoolId(0), change)
         };
         let ejected = decided(State::Admitted, State::Ejected);

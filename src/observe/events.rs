@@ -4,11 +4,12 @@
 //! A core neither formats nor writes. `Events` is the end that it holds, and tells nothing of one
 //! kind more than once a second; what people are told of it says `digest`, for all cores together.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::request_id::RequestId;
+use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, LogLevel, PoolId};
 use crate::policy::{
@@ -20,8 +21,8 @@ use crate::shared::lost::Lost;
 /// Events that may wait to be told; what is too much is forgotten, as a core tells it again.
 const WAITING_MAX: usize = 256;
 
-/// About one thing people are told at most once in so many milliseconds.
-pub(super) const PERIOD_MS: u64 = 1_000;
+/// About one thing people are told at most once in so long.
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a core tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,8 @@ pub(crate) enum Event {
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
-    /// A probe of this pool began so many milliseconds after it was due; the health thread says so
-    /// rarely.
-    ProbesLate(PoolId, u64),
+    /// A probe of this pool began so long after it was due; the health thread says so rarely.
+    ProbesLate(PoolId, Duration),
     /// A try gave no answer that was taken.
     Tried(Tried),
     /// No core tells anything any more.
@@ -54,7 +54,7 @@ pub(crate) struct Tried {
     /// What it gave instead.
     pub(crate) outcome: Outcome,
     /// How long it took.
-    pub(crate) micros: u64,
+    pub(crate) took: Micros,
     /// Why the request was not asked again; none = it was.
     pub(crate) refusal: Option<Refusal>,
 }
@@ -85,8 +85,8 @@ pub(crate) struct Events {
     lost: Lost,
     /// Whether single tries are told of.
     tells_tries: bool,
-    /// When each limit was told of last, in coarse milliseconds; 0 = never.
-    limits: [Cell<u64>; LIMITS],
+    /// When each limit was told of last, if ever.
+    limits: [Cell<Option<Tick>>; LIMITS],
 }
 
 impl Events {
@@ -107,7 +107,7 @@ impl Events {
     }
 
     /// A limit is hit.
-    pub(crate) fn limit(&self, limit: Limit, now: u64) {
+    pub(crate) fn limit(&self, limit: Limit, now: Tick) {
         if is_due(&self.limits[limit as usize], now) {
             self.tell(Event::Limit(limit));
         }
@@ -118,8 +118,8 @@ impl Events {
         &self,
         (pool, backend): (PoolId, BackendId),
         cause: Cause,
-        told: &Cell<u64>,
-        now: u64,
+        told: &Cell<Option<Tick>>,
+        now: Tick,
     ) {
         if is_due(told, now) {
             self.lost.note(pool, backend);
@@ -141,10 +141,10 @@ impl Events {
 }
 
 /// Whether the last time is long ago; it is now, then.
-fn is_due(last: &Cell<u64>, now: u64) -> bool {
-    let due = last.get() == 0 || now >= last.get() + PERIOD_MS;
+fn is_due(last: &Cell<Option<Tick>>, now: Tick) -> bool {
+    let due = last.get().is_none_or(|last| now >= last + PERIOD);
     if due {
-        last.set(now);
+        last.set(Some(now));
     }
     due
 }
@@ -162,9 +162,14 @@ mod tests {
         let lost = Lost::new([2].into_iter());
         let [events, other] =
             [(); 2].map(|()| Events::new(to.clone(), lost.clone(), LogLevel::Info));
-        let told = Cell::new(0);
+        let told = Cell::new(None);
         for now in [1, 2, 1_001, 1_500, 2_001] {
-            events.unreachable((PoolId(0), BackendId(1)), Cause::ConnectFailed, &told, now);
+            events.unreachable(
+                (PoolId(0), BackendId(1)),
+                Cause::ConnectFailed,
+                &told,
+                Tick::from_millis(now),
+            );
         }
         assert_eq!(from.try_iter().collect::<Vec<_>>(), [DOWN, DOWN], "no room for the third");
         for core in [&other, &other, &events] {
@@ -172,7 +177,7 @@ mod tests {
         }
         assert_eq!(from.try_iter().collect::<Vec<_>>(), [UP]);
         for now in [1, 2, 1_001] {
-            events.limit(Limit::LogLines, now);
+            events.limit(Limit::LogLines, Tick::from_millis(now));
         }
         assert_eq!(from.len(), 2);
     }

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::request_id::RequestId;
+use crate::base::moment::Micros;
 use crate::http::{
     fault::{Cause, Fault},
     head::{RequestHead, Version},
@@ -45,19 +46,19 @@ pub(crate) struct Record {
     pub(crate) times: Times,
 }
 
-/// How long what took, in microseconds; none = it did not happen.
+/// How long what took; none = it did not happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     /// Waiting for a backend to become free.
-    pub(crate) queue: Option<u64>,
+    pub(crate) queue: Option<Micros>,
     /// Making the connection to the backend that was asked last.
-    pub(crate) connect: Option<u64>,
+    pub(crate) connect: Option<Micros>,
     /// From the whole head of the request to the first byte of the backend's final answer.
-    pub(crate) first_byte: Option<u64>,
+    pub(crate) first_byte: Option<Micros>,
     /// From accept, or from the first byte of a later request, to the end.
-    pub(crate) total: u64,
+    pub(crate) total: Micros,
     /// What of the total was spent waiting for either peer.
-    pub(crate) waited: u64,
+    pub(crate) waited: Micros,
 }
 
 impl Record {
@@ -69,15 +70,15 @@ impl Record {
 
 impl Times {
     /// So long it took until a connection was made, or could not be made.
-    pub(crate) fn connected(&mut self, micros: u64) {
-        self.connect = Some(micros);
-        self.waited += micros;
+    pub(crate) fn connected(&mut self, took: Micros) {
+        self.connect = Some(took);
+        self.waited += took;
     }
 
     /// What of the total was spent here.
     #[must_use]
-    pub(crate) fn own(&self) -> u64 {
-        self.total.saturating_sub(self.waited)
+    pub(crate) fn own(&self) -> Micros {
+        self.total - self.waited
     }
 }
 

@@ -3,15 +3,15 @@
 //! 48 bits of time and 80 of chance, in 26 characters that sort by time. It need not be a secret,
 //! only different from all others.
 
-use crate::base::rng::Rng;
+use crate::base::{moment::UnixMillis, rng::Rng};
 
 /// The id of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RequestId(u128);
 
 impl RequestId {
-    /// An id made at this time, in milliseconds since 1970.
-    pub(crate) fn new(unix_ms: u64, rng: &mut Rng) -> RequestId {
+    /// An id made at this time.
+    pub(crate) fn new(UnixMillis(unix_ms): UnixMillis, rng: &mut Rng) -> RequestId {
         let chance = u128::from(rng.next() & 0xffff) << 64 | u128::from(rng.next());
         RequestId(u128::from(unix_ms) << 80 | chance)
     }
@@ -39,7 +39,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         let mut last = [0; 26];
         for unix_ms in 1_700_000_000_000..1_700_000_001_000 {
-            let id = RequestId::new(unix_ms, &mut rng);
+            let id = RequestId::new(UnixMillis(unix_ms), &mut rng);
             assert!(id.text() > last && seen.insert(id));
             last = id.text();
         }

@@ -4,6 +4,7 @@
 //! control character, quote, backslash and byte that is not UTF-8 is written in a spelling that is
 //! printable. Nothing here allocates beyond the buffer that it writes to.
 
+use crate::base::moment::Micros;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -101,7 +102,7 @@ pub(super) fn push_number(mut number: u64, line: &mut Vec<u8>) {
 }
 
 /// Writes microseconds as milliseconds with three decimals.
-pub(super) fn push_millis(micros: u64, line: &mut Vec<u8>) {
+pub(super) fn push_millis(Micros(micros): Micros, line: &mut Vec<u8>) {
     push_number(micros / 1000, line);
     let rest = micros % 1000;
     let digit = |value: u64| b'0' + (value % 10) as u8;
@@ -182,7 +183,7 @@ mod tests {
         for (micros, expected) in [(0, "0.000"), (7, "0.007"), (1_050, "1.050"), (98_765, "98.765")]
         {
             let mut line = Vec::new();
-            push_millis(micros, &mut line);
+            push_millis(Micros(micros), &mut line);
             assert_eq!(line, expected.as_bytes());
         }
     }

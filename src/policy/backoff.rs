@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::base::rng::Rng;
+use crate::base::{moment::millis, rng::Rng};
 
 /// `first`, doubled so many `times` but not beyond `most`, a tenth more or less by chance: what
-/// fails together does not return together. In milliseconds, at least one.
-pub(crate) fn grown(first: Duration, most: Duration, times: u8, rng: &mut Rng) -> u64 {
+/// fails together does not return together. Whole milliseconds, at least one.
+pub(crate) fn grown(first: Duration, most: Duration, times: u8, rng: &mut Rng) -> Duration {
     let doubled =
         2_u32.checked_pow(times.into()).map_or(Duration::MAX, |by| first.saturating_mul(by));
-    let ms = u64::try_from(doubled.min(most.max(first)).as_millis()).unwrap_or(u64::MAX);
     let jitter = u64::from(900 + rng.below(201));
-    (ms.saturating_mul(jitter) / 1000).max(1)
+    let grown = millis(doubled.min(most.max(first))).saturating_mul(jitter) / 1000;
+    Duration::from_millis(grown.max(1))
 }
 
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests {
     fn check(first_ms: u64, most_ms: u64, times: u8, expected: (u64, u64)) {
         let mut rng = Rng::seeded(5);
         let (first, most) = (Duration::from_millis(first_ms), Duration::from_millis(most_ms));
-        let drawn = || grown(first, most, times, &mut rng);
+        let drawn = || millis(grown(first, most, times, &mut rng));
         let drawn: Vec<u64> = std::iter::repeat_with(drawn).take(1000).collect();
         let (least, longest) = (*drawn.iter().min().unwrap(), *drawn.iter().max().unwrap());
         assert!(expected.0 <= least && longest <= expected.1, "{times}: {least}..={longest}");

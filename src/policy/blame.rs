@@ -8,14 +8,17 @@
 //! requests then fail in one moment. So what fails after a long wait is `Late`: it is a sign of
 //! what the backend is now only if that has answered nobody since it was asked.
 
+use std::time::Duration;
+
 use super::retry::Outcome;
+use crate::base::moment::Tick;
 use crate::http::fault::Cause;
 use crate::plan::Statuses;
 
-/// What waited so long before it failed, in milliseconds, says little of the present moment,
+/// What waited so long before it failed says little of the present moment,
 /// whichever way it failed: behind a backend that is a gateway itself a slow path is a 504, behind
 /// one that ends its workers it is a reset.
-const LONG_MS: u64 = 1_000;
+const LONG: Duration = Duration::from_secs(1);
 
 /// How a try counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +36,9 @@ pub(crate) enum Verdict {
 /// What a try waited for when it ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
-    /// How long, in milliseconds, since the head of the request was sent, or since the try began.
-    pub(crate) ms: u64,
+    /// Since the head of the request was sent, or the try began.
+    pub(crate) since: Tick,
+    pub(crate) until: Tick,
     pub(crate) body: Body,
     /// Whether nobody but this backend was waited for since the exchange began.
     pub(crate) had_all_the_time: bool,
@@ -91,7 +95,7 @@ fn blame_for(cause: Cause, wait: Wait) -> Verdict {
 }
 
 fn just_now(wait: Wait) -> Verdict {
-    if wait.ms < LONG_MS { Verdict::Failed } else { Verdict::Late }
+    if wait.until < wait.since + LONG { Verdict::Failed } else { Verdict::Late }
 }
 
 /// The table: a new cause says here whose doing it is.
@@ -144,8 +148,9 @@ mod tests {
     /// What is said of an outcome after a wait of this kind, short and long.
     #[track_caller]
     fn check(outcome: Outcome, body: Body, had_all_the_time: bool, expected: [Verdict; 2]) {
-        let said = [LONG_MS - 1, LONG_MS].map(|ms| {
-            let wait = Wait { ms, body, had_all_the_time };
+        let said = [LONG - Duration::from_millis(1), LONG].map(|span| {
+            let since = Tick::from_millis(5);
+            let wait = Wait { since, until: since + span, body, had_all_the_time };
             blame(outcome, &Passive::default().statuses, wait)
         });
         assert_eq!(said, expected, "{outcome:?} {body:?} {had_all_the_time}");

@@ -5,8 +5,14 @@
 //! that a request has failed; it needs no word of a success. Whether it may open depends on the
 //! other backends and is decided in `standing`. A trial that its client left decides nothing.
 
+use std::time::Duration;
+
 use super::backoff;
-use crate::base::{rng::Rng, totals::Totals};
+use crate::base::{
+    moment::{Tick, millis},
+    rng::Rng,
+    totals::Totals,
+};
 use crate::plan;
 
 const BUCKETS: u64 = 10;
@@ -24,7 +30,7 @@ pub(crate) struct Breaker {
 pub(crate) enum State {
     Closed,
     Open {
-        until: u64,
+        until: Tick,
     },
     HalfOpen {
         /// Trials that succeeded.
@@ -34,7 +40,7 @@ pub(crate) enum State {
 
 impl Breaker {
     /// A closed one.
-    pub(crate) fn new(now: u64) -> Breaker {
+    pub(crate) fn new(now: Tick) -> Breaker {
         Breaker { state: State::Closed, window: Window::new(now), times: 0 }
     }
 
@@ -43,7 +49,7 @@ impl Breaker {
     }
 
     /// When it lets trials through.
-    pub(crate) fn due(&self) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<Tick> {
         match self.state {
             State::Open { until } => Some(until),
             State::Closed | State::HalfOpen { .. } => None,
@@ -57,15 +63,14 @@ impl Breaker {
         &mut self,
         plan: &plan::Breaker,
         totals: Totals,
-        now: u64,
+        now: Tick,
     ) -> Option<Totals> {
         let totals = totals.with_late();
         if self.state != State::Closed {
             self.window.see(totals);
             return None;
         }
-        let width = u64::try_from(plan.window.as_millis()).unwrap_or(u64::MAX) / BUCKETS;
-        let Totals { ok, failed, .. } = self.window.observe(width.max(1), totals, now);
+        let Totals { ok, failed, .. } = self.window.observe(plan.window, totals, now);
         let requests = ok + failed;
         let is_enough = requests >= u64::from(plan.requests_min)
             && u128::from(failed) * 1_000_000
@@ -74,10 +79,10 @@ impl Breaker {
     }
 
     /// Opens it: each time in a row twice as long.
-    pub(crate) fn open(&mut self, plan: &plan::Breaker, now: u64, rng: &mut Rng) {
-        let open_ms = backoff::grown(plan.open, plan.open_max, self.times, rng);
+    pub(crate) fn open(&mut self, plan: &plan::Breaker, now: Tick, rng: &mut Rng) {
+        let span = backoff::grown(plan.open, plan.open_max, self.times, rng);
         self.times = self.times.saturating_add(1);
-        self.state = State::Open { until: now.saturating_add(open_ms) };
+        self.state = State::Open { until: now + span };
     }
 
     /// Lets trials through, where it is open.
@@ -88,7 +93,7 @@ impl Breaker {
     }
 
     /// A trial ended: any failure opens it again, enough successes close it.
-    pub(crate) fn tried(&mut self, plan: &plan::Breaker, is_ok: bool, now: u64, rng: &mut Rng) {
+    pub(crate) fn tried(&mut self, plan: &plan::Breaker, is_ok: bool, now: Tick, rng: &mut Rng) {
         match self.state {
             State::HalfOpen { .. } if !is_ok => self.open(plan, now, rng),
             State::HalfOpen { ok } if ok + 1 < plan.successes => {
@@ -112,13 +117,13 @@ struct Window {
     newest: u64,
     /// The totals that the buckets hold already, and when they were read.
     seen: Totals,
-    seen_at: u64,
+    seen_at: Tick,
     /// Whether the totals hold failures that are none of the buckets' concern.
     is_behind: bool,
 }
 
 impl Window {
-    fn new(now: u64) -> Window {
+    fn new(now: Tick) -> Window {
         Window {
             buckets: [Totals::default(); BUCKETS as usize],
             newest: 0,
@@ -131,14 +136,15 @@ impl Window {
     /// Forgets what is in it. The totals seen last stay: nearly nothing succeeded while it was
     /// open, so what is more at the next failure succeeded since. What failed may have been trials,
     /// of which it was not told: of the failures that come with the next one that alone counts.
-    fn clear(&mut self, now: u64) {
+    fn clear(&mut self, now: Tick) {
         *self = Window { seen: self.seen, is_behind: true, ..Window::new(now) };
     }
 
     /// Notes totals and sums the window up. What failed did so just now; what succeeded since the
     /// last reading did so evenly.
-    fn observe(&mut self, width: u64, totals: Totals, now: u64) -> Totals {
-        let newest = now / width;
+    fn observe(&mut self, window: Duration, totals: Totals, now: Tick) -> Totals {
+        let width_ms = (millis(window) / BUCKETS).max(1);
+        let newest = now.millis() / width_ms;
         for stale in (self.newest + 1..=newest).take(BUCKETS as usize) {
             *self.bucket(stale) = Totals::default();
         }
@@ -146,7 +152,7 @@ impl Window {
         let ok = totals.ok.saturating_sub(self.seen.ok);
         let failed = totals.failed.saturating_sub(self.seen.failed);
         let failed = if std::mem::take(&mut self.is_behind) { failed.min(1) } else { failed };
-        let over = newest.saturating_sub(self.seen_at / width) + 1;
+        let over = newest.saturating_sub(self.seen_at.millis() / width_ms) + 1;
         let within = over.min(BUCKETS);
         let ok =
             u64::try_from(u128::from(ok) * u128::from(within) / u128::from(over)).unwrap_or(ok);
@@ -178,10 +184,12 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::plan::Share;
+
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
 
     fn plan(percent: u32, requests_min: u32) -> plan::Breaker {
         plan::Breaker {
@@ -200,13 +208,13 @@ mod tests {
         expected: Option<(u64, u64)>,
     ) {
         let plan = plan(percent, requests_min);
-        let mut breaker = Breaker::new(0);
+        let mut breaker = Breaker::new(at(0));
         let (mut totals, mut last) = (Totals::default(), None);
         for (now, ok, failed) in requests {
             assert_eq!(last, None, "it opens before {now}");
             totals.ok += ok;
             totals.failed += failed;
-            last = breaker.failed(&plan, totals, *now);
+            last = breaker.failed(&plan, totals, at(*now));
         }
         let expected = expected.map(|(ok, failed)| Totals { ok, failed, ..Totals::default() });
         assert_eq!(last, expected, "{percent} % of {requests_min}: {requests:?}");
@@ -225,8 +233,9 @@ mod tests {
 
     #[test]
     fn totals_that_come_late_count_nothing_twice() {
-        let (plan, mut breaker) = (plan(50, 20), Breaker::new(0));
-        let mut failed = |failed| breaker.failed(&plan, Totals { failed, ..Totals::default() }, 10);
+        let (plan, mut breaker) = (plan(50, 20), Breaker::new(at(0)));
+        let mut failed =
+            |failed| breaker.failed(&plan, Totals { failed, ..Totals::default() }, at(10));
         assert_eq!([failed(10), failed(1), failed(19)], [None; 3]);
         assert!(failed(20).is_some());
     }
@@ -253,14 +262,14 @@ mod tests {
     #[test]
     fn closes_after_enough_trials_and_opens_again_after_one() {
         let (plan, mut rng) = (plan(50, 20), Rng::seeded(9));
-        let mut breaker = Breaker::new(0);
-        let mut now = 0;
+        let mut breaker = Breaker::new(at(0));
+        let mut now = at(0);
         breaker.open(&plan, now, &mut rng);
         // 5 s, doubled up to 60 s, a tenth more or less.
         for ms in [5_000, 10_000, 20_000, 40_000, 60_000, 60_000] {
-            let open_ms = breaker.due().unwrap() - now;
+            let open_ms = millis(breaker.due().unwrap().since(now));
             assert!((ms * 9 / 10..=ms * 11 / 10).contains(&open_ms), "{ms}: {open_ms}");
-            now += open_ms;
+            now = now + Duration::from_millis(open_ms);
             breaker.tried(&plan, true, now, &mut rng);
             assert_ne!(breaker.state(), State::Closed, "a trial that comes late says nothing");
             breaker.end();
@@ -273,24 +282,31 @@ mod tests {
         breaker.tried(&plan, true, now, &mut rng);
         assert_eq!(breaker.state(), State::Closed);
         breaker.open(&plan, now, &mut rng);
-        assert!(breaker.due().unwrap() - now <= 5_500, "it begins with the shortest time");
+        assert!(
+            millis(breaker.due().unwrap().since(now)) <= 5_500,
+            "it begins with the shortest time"
+        );
     }
 
     #[test]
     fn who_closes_begins_with_an_empty_window() {
         let plan = plan::Breaker { successes: 1, ..plan(50, 20) };
-        let (mut breaker, mut rng) = (Breaker::new(0), Rng::seeded(9));
+        let (mut breaker, mut rng) = (Breaker::new(at(0)), Rng::seeded(9));
         let totals = |ok, failed| Totals { ok, failed, ..Totals::default() };
-        assert!(breaker.failed(&plan, totals(0, 20), 1_000).is_some());
-        breaker.open(&plan, 1_000, &mut rng);
+        assert!(breaker.failed(&plan, totals(0, 20), at(1_000)).is_some());
+        breaker.open(&plan, at(1_000), &mut rng);
         // Those under way when it opened.
-        assert_eq!(breaker.failed(&plan, totals(0, 40), 1_001), None);
+        assert_eq!(breaker.failed(&plan, totals(0, 40), at(1_001)), None);
         breaker.end();
-        breaker.tried(&plan, true, 6_000, &mut rng);
+        breaker.tried(&plan, true, at(6_000), &mut rng);
         // Of those failures that it was not told of, nobody knows whether they were trials.
-        assert_eq!(breaker.failed(&plan, totals(1, 45), 6_050), None);
-        assert_eq!(breaker.failed(&plan, totals(1, 63), 6_100), Some(totals(1, 19)));
+        assert_eq!(breaker.failed(&plan, totals(1, 45), at(6_050)), None);
+        assert_eq!(breaker.failed(&plan, totals(1, 63), at(6_100)), Some(totals(1, 19)));
         let narrow = plan::Breaker { window: Duration::ZERO, ..plan };
-        assert_eq!(breaker.failed(&narrow, totals(1, 64), 6_200), None, "no window holds nothing");
+        assert_eq!(
+            breaker.failed(&narrow, totals(1, 64), at(6_200)),
+            None,
+            "no window holds nothing"
+        );
     }
 }

@@ -5,17 +5,18 @@
 //! in the course of ten seconds, so a pool never has more than the last ten seconds have brought.
 //! All of it is one number, which the cores share (`shared/budget.rs`); pure.
 
+use crate::base::moment::Tick;
 use crate::plan::RetryBudget;
 
 /// How long what was earned lasts.
-const WINDOW_TICKS: u64 = 100;
-/// A tick: how often requests are looked up, however many retries there are.
-const TICK_MS: u64 = 100;
+const WINDOW_STEPS: u64 = 100;
+/// A step: how often requests are looked up, however many retries there are.
+const STEP_MS: u64 = 100;
 
-/// The number: the tick when it was made, and what was left then, in thousandths of a retry.
+/// The number: the step when it was made, and what was left then, in thousandths of a retry.
 #[derive(Clone, Copy)]
 struct Left {
-    tick: u64,
+    step: u64,
     parts: u64,
 }
 
@@ -23,46 +24,46 @@ const PARTS: u64 = 1_000;
 
 impl Left {
     fn unpack(left: u64) -> Left {
-        Left { tick: left >> 32, parts: left & u64::from(u32::MAX) }
+        Left { step: left >> 32, parts: left & u64::from(u32::MAX) }
     }
 
     fn pack(self) -> u64 {
-        self.tick << 32 | self.parts.min(u64::from(u32::MAX))
+        self.step << 32 | self.parts.min(u64::from(u32::MAX))
     }
 }
 
 /// What is left at the start: as after ten quiet seconds.
 pub(crate) fn full(budget: &RetryBudget) -> u64 {
-    Left { tick: 0, parts: earned(budget, 0, WINDOW_TICKS) }.pack()
+    Left { step: 0, parts: earned(budget, 0, WINDOW_STEPS) }.pack()
 }
 
 /// Whether requests are to be looked up, as they have earned something since.
-pub(crate) fn is_due(left: u64, now: u64) -> bool {
-    now / TICK_MS > Left::unpack(left).tick
+pub(crate) fn is_due(left: u64, now: Tick) -> bool {
+    now.millis() / STEP_MS > Left::unpack(left).step
 }
 
 /// What is left after a retry is asked for, and whether it may be made. `fresh` are requests that
 /// have earned nothing yet.
-pub(crate) fn take(budget: &RetryBudget, left: u64, fresh: u64, now: u64) -> (u64, bool) {
-    let Left { tick, parts } = Left::unpack(left);
-    let ticks = (now / TICK_MS).saturating_sub(tick);
-    let earned = earned(budget, fresh, ticks);
-    let has = if ticks < WINDOW_TICKS {
-        parts - parts * ticks / WINDOW_TICKS + earned
+pub(crate) fn take(budget: &RetryBudget, left: u64, fresh: u64, now: Tick) -> (u64, bool) {
+    let Left { step, parts } = Left::unpack(left);
+    let steps = (now.millis() / STEP_MS).saturating_sub(step);
+    let earned = earned(budget, fresh, steps);
+    let has = if steps < WINDOW_STEPS {
+        parts - parts * steps / WINDOW_STEPS + earned
     } else {
-        earned * WINDOW_TICKS / ticks
+        earned * WINDOW_STEPS / steps
     };
     let is_granted = has >= PARTS;
     let parts = if is_granted { has - PARTS } else { has };
-    (Left { tick: tick + ticks, parts }.pack(), is_granted)
+    (Left { step: step + steps, parts }.pack(), is_granted)
 }
 
-/// What so many requests and ticks earn, in parts.
-fn earned(budget: &RetryBudget, requests: u64, ticks: u64) -> u64 {
+/// What so many requests and steps earn, in parts.
+fn earned(budget: &RetryBudget, requests: u64, steps: u64) -> u64 {
     let by_requests = u128::from(requests) * u128::from(PARTS * u64::from(budget.ratio.0));
-    let by_time = u128::from(ticks) * u128::from(PARTS * u64::from(budget.per_second));
-    let earned = by_requests / 1_000_000 + by_time * u128::from(TICK_MS) / 1000;
-    u64::try_from(earned).unwrap_or(u64::MAX).min(u64::MAX / WINDOW_TICKS)
+    let by_time = u128::from(steps) * u128::from(PARTS * u64::from(budget.per_second));
+    let earned = by_requests / 1_000_000 + by_time * u128::from(STEP_MS) / 1000;
+    u64::try_from(earned).unwrap_or(u64::MAX).min(u64::MAX / WINDOW_STEPS)
 }
 
 #[cfg(test)]
@@ -70,12 +71,16 @@ mod tests {
     use super::*;
     use crate::plan::Share;
 
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
+
     /// Asks for so many retries at a time, after so many requests since the last; how many may be
     /// made.
     fn ask(budget: &RetryBudget, left: &mut u64, now: u64, requests: u64, times: u64) -> u64 {
         let granted = (0..times).filter(|nth| {
             let (after, is_granted) =
-                take(budget, *left, if *nth == 0 { requests } else { 0 }, now);
+                take(budget, *left, if *nth == 0 { requests } else { 0 }, at(now));
             *left = after;
             is_granted
         });
@@ -127,7 +132,7 @@ mod tests {
         // 100 of the start.
         let budget = RetryBudget { ratio: Share::percent(20), per_second: 10 };
         let mut left = full(&budget);
-        let granted: u64 = (1..=1000).map(|tick| ask(&budget, &mut left, tick * 100, 10, 10)).sum();
+        let granted: u64 = (1..=1000).map(|step| ask(&budget, &mut left, step * 100, 10, 10)).sum();
         assert!((3_000..=3_100).contains(&granted), "{granted}");
     }
 
@@ -135,11 +140,11 @@ mod tests {
     fn requests_are_looked_up_once_in_a_tick() {
         let budget = RetryBudget::default();
         let left = full(&budget);
-        assert!(!is_due(left, 99) && is_due(left, 100));
-        let (left, _) = take(&budget, left, 0, 199);
-        assert!(!is_due(left, 199) && is_due(left, 200));
+        assert!(!is_due(left, at(99)) && is_due(left, at(100)));
+        let (left, _) = take(&budget, left, 0, at(199));
+        assert!(!is_due(left, at(199)) && is_due(left, at(200)));
         // A clock that goes back gives nothing, and takes nothing.
-        let (after, _) = take(&budget, left, 0, 50);
-        assert!(after < left && !is_due(after, 199));
+        let (after, _) = take(&budget, left, 0, at(50));
+        assert!(after < left && !is_due(after, at(199)));
     }
 }

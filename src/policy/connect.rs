@@ -7,8 +7,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-/// How long an address that could not be connected to is tried after all others, in milliseconds.
-pub(crate) const AVOIDED_MS: u64 = 10_000;
+/// How long an address that could not be connected to is tried after all others.
+pub(crate) const AVOIDED: Duration = Duration::from_secs(10);
 
 /// Where no time is set, how long an address is tried while others are left.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -8,7 +8,11 @@
 use std::time::Duration;
 
 use super::backoff;
-use crate::base::{rng::Rng, totals::Totals};
+use crate::base::{
+    moment::{Tick, millis},
+    rng::Rng,
+    totals::Totals,
+};
 use crate::plan::Passive;
 
 /// The longest that a backend is left out, but for jitter, and unless the plan asks for more.
@@ -22,7 +26,7 @@ pub(crate) struct Outlier {
     before: Option<Totals>,
     /// All failures that were seen, and when the last was.
     seen: u64,
-    failed_at: u64,
+    failed_at: Option<Tick>,
     /// How often it was left out of late.
     times: u8,
 }
@@ -30,9 +34,9 @@ pub(crate) struct Outlier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It takes part.
-    Admitted { since: u64 },
+    Admitted { since: Tick },
     /// It is left out.
-    Ejected { until: u64 },
+    Ejected { until: Tick },
     /// It takes part again if a trial succeeds.
     Returning,
 }
@@ -45,12 +49,12 @@ pub(crate) fn ejected_max(passive: &Passive, backends: usize) -> usize {
 
 impl Outlier {
     /// Of a backend that takes part.
-    pub(crate) fn new(now: u64) -> Outlier {
+    pub(crate) fn new(now: Tick) -> Outlier {
         Outlier {
             state: State::Admitted { since: now },
             before: None,
             seen: 0,
-            failed_at: 0,
+            failed_at: None,
             times: 0,
         }
     }
@@ -60,7 +64,7 @@ impl Outlier {
     }
 
     /// When its time out is over.
-    pub(crate) fn due(&self) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<Tick> {
         match self.state {
             State::Ejected { until } => Some(until),
             State::Admitted { .. } | State::Returning => None,
@@ -72,13 +76,13 @@ impl Outlier {
     ///
     /// Where successes came with several failures nobody knows their order: one of the failures
     /// is taken to be the last of all.
-    pub(crate) fn failed(&mut self, passive: &Passive, totals: Totals, now: u64) -> Option<u64> {
+    pub(crate) fn failed(&mut self, passive: &Passive, totals: Totals, now: Tick) -> Option<u64> {
         if totals.failed <= self.seen {
             return None;
         }
         self.seen = totals.failed;
         let begins = Totals { failed: totals.failed.saturating_sub(1), ..totals };
-        let failed_at = std::mem::replace(&mut self.failed_at, now);
+        let failed_at = self.failed_at.replace(now);
         let goes_on = |before: &Totals| before.ok == totals.ok && totals.answered_at <= failed_at;
         let before = self.before.filter(goes_on).unwrap_or(begins);
         self.before = Some(before);
@@ -89,15 +93,14 @@ impl Outlier {
 
     /// Leaves it out: twice as long as the last time, unless it did well in between for long
     /// enough to make up for some of that.
-    pub(crate) fn eject(&mut self, passive: &Passive, now: u64, rng: &mut Rng) {
+    pub(crate) fn eject(&mut self, passive: &Passive, now: Tick, rng: &mut Rng) {
         if let State::Admitted { since } = self.state {
-            let interval = u64::try_from(passive.eject.as_millis()).unwrap_or(u64::MAX).max(1);
-            let healthy = now.saturating_sub(since) / interval;
+            let healthy = millis(now.since(since)) / millis(passive.eject).max(1);
             self.times = self.times.saturating_sub(u8::try_from(healthy).unwrap_or(u8::MAX));
         }
-        let out_ms = backoff::grown(passive.eject, EJECT_MAX, self.times, rng);
+        let span = backoff::grown(passive.eject, EJECT_MAX, self.times, rng);
         self.times = self.times.saturating_add(1);
-        self.state = State::Ejected { until: now.saturating_add(out_ms) };
+        self.state = State::Ejected { until: now + span };
     }
 
     /// Lets it try, where it is left out.
@@ -108,14 +111,14 @@ impl Outlier {
     }
 
     /// Lets it take part again without a trial.
-    pub(crate) fn admit(&mut self, now: u64) {
+    pub(crate) fn admit(&mut self, now: Tick) {
         self.state = State::Admitted { since: now };
         // The next failure begins a row, whatever succeeded before.
         self.before = None;
     }
 
     /// A trial decides whether it takes part again.
-    pub(crate) fn tried(&mut self, passive: &Passive, is_ok: bool, now: u64, rng: &mut Rng) {
+    pub(crate) fn tried(&mut self, passive: &Passive, is_ok: bool, now: Tick, rng: &mut Rng) {
         match self.state {
             State::Returning if is_ok => self.admit(now),
             State::Returning => self.eject(passive, now, rng),
@@ -129,6 +132,10 @@ mod tests {
     use super::*;
     use crate::plan::Share;
 
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
+
     /// What the totals say after each of these: `x` a failure, `l` one that is late, `o` a
     /// success, `a` an answer that begins and `c` one that is cut, that are told of one by one,
     /// `(…)` several before anybody looks. How many are in a row after each failure that is one
@@ -136,21 +143,21 @@ mod tests {
     #[track_caller]
     fn check(failures_max: u16, requests: &str, expected: &str) {
         let passive = Passive { failures_max, ..Passive::default() };
-        let mut outlier = Outlier::new(0);
+        let mut outlier = Outlier::new(at(0));
         let (mut totals, mut is_looking, mut said) = (Totals::default(), true, String::new());
         for (now, request) in (1..).zip(requests.chars()) {
             match request {
                 'o' => totals.ok += 1,
                 'x' | 'c' => totals.failed += 1,
-                'a' => totals.answered_at = now,
+                'a' => totals.answered_at = Some(at(now)),
                 'l' => totals.late += 1,
                 '(' => is_looking = false,
                 _ => is_looking = true,
             }
             if is_looking && !matches!(request, 'o' | 'a') {
                 // That its own answer had begun says nothing.
-                let answered_at = if request == 'c' { 0 } else { totals.answered_at };
-                let row = outlier.failed(&passive, Totals { answered_at, ..totals }, now);
+                let answered_at = if request == 'c' { None } else { totals.answered_at };
+                let row = outlier.failed(&passive, Totals { answered_at, ..totals }, at(now));
                 said += &row.map_or("-".into(), |length| length.to_string());
             }
         }
@@ -203,27 +210,28 @@ mod tests {
 
     #[test]
     fn totals_that_come_late_are_passed_over() {
-        let (passive, mut outlier) = (Passive::default(), Outlier::new(0));
-        let mut failed =
-            |ok, failed| outlier.failed(&passive, Totals { ok, failed, ..Totals::default() }, 0);
+        let (passive, mut outlier) = (Passive::default(), Outlier::new(at(0)));
+        let mut failed = |ok, failed| {
+            outlier.failed(&passive, Totals { ok, failed, ..Totals::default() }, at(0))
+        };
         assert_eq!([failed(9, 1), failed(9, 3), failed(8, 2)], [None, Some(3), None]);
         assert_eq!(failed(9, 4), Some(4));
     }
 
-    fn ejected_for(outlier: &Outlier, now: u64) -> u64 {
-        outlier.due().unwrap() - now
+    fn ejected_for(outlier: &Outlier, now: Tick) -> u64 {
+        millis(outlier.due().unwrap().since(now))
     }
 
     #[test]
     fn stays_out_longer_each_time_and_makes_up_for_it_by_doing_well() {
         let passive = Passive::default(); // 10 s
-        let (mut rng, mut now) = (Rng::seeded(1), 0);
+        let (mut rng, mut now) = (Rng::seeded(1), at(0));
         let mut outlier = Outlier::new(now);
         outlier.eject(&passive, now, &mut rng);
         for tens in [1, 2, 4, 8, 16, 30, 30] {
             let out_ms = ejected_for(&outlier, now);
             assert!((9_000 * tens..=11_000 * tens).contains(&out_ms), "{tens}: {out_ms}");
-            now += out_ms;
+            now = now + Duration::from_millis(out_ms);
             outlier.end();
             assert_eq!(outlier.state(), State::Returning);
             outlier.tried(&passive, false, now, &mut rng);
@@ -231,13 +239,13 @@ mod tests {
         // Eight times out; after 70 s of doing well once is left.
         outlier.end();
         outlier.tried(&passive, true, now, &mut rng);
-        now += 70_000;
+        now = now + Duration::from_secs(70);
         outlier.eject(&passive, now, &mut rng);
         assert!((18_000..=22_000).contains(&ejected_for(&outlier, now)));
         // Long after, nothing is.
         outlier.end();
         outlier.tried(&passive, true, now, &mut rng);
-        now += 1_000_000;
+        now = now + Duration::from_secs(1_000);
         outlier.eject(&passive, now, &mut rng);
         assert!((9_000..=11_000).contains(&ejected_for(&outlier, now)));
     }
@@ -245,15 +253,19 @@ mod tests {
     #[test]
     fn who_returns_begins_a_new_row() {
         let passive = Passive::default();
-        let mut outlier = Outlier::new(0);
+        let mut outlier = Outlier::new(at(0));
         let totals = |failed| Totals { failed, ..Totals::default() };
-        assert_eq!(outlier.failed(&passive, totals(3), 0), None, "one row is not known of three");
-        assert_eq!(outlier.failed(&passive, totals(5), 0), Some(3));
-        outlier.eject(&passive, 0, &mut Rng::seeded(1));
+        assert_eq!(
+            outlier.failed(&passive, totals(3), at(0)),
+            None,
+            "one row is not known of three"
+        );
+        assert_eq!(outlier.failed(&passive, totals(5), at(0)), Some(3));
+        outlier.eject(&passive, at(0), &mut Rng::seeded(1));
         outlier.end();
-        outlier.tried(&passive, true, 0, &mut Rng::seeded(1));
-        assert_eq!(outlier.failed(&passive, totals(6), 0), None);
-        assert_eq!(outlier.failed(&passive, totals(8), 0), Some(3));
+        outlier.tried(&passive, true, at(0), &mut Rng::seeded(1));
+        assert_eq!(outlier.failed(&passive, totals(6), at(0)), None);
+        assert_eq!(outlier.failed(&passive, totals(8), at(0)), Some(3));
     }
 
     #[test]

@@ -10,11 +10,11 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::base::rng::Rng;
+use crate::base::{moment::Tick, rng::Rng};
 
 /// Over how long the first probes are spread, at the most: a process that starts, or a name that
 /// gets an address, is to be looked at soon.
-const SPREAD_MS: u64 = 1_000;
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// Probes under way at once; a pool alone has half of them, two have a third each, and so on.
 /// While backends answer within 10 ms, 64 probe 6,400 a second. Where a thousand of a pool all time
@@ -35,7 +35,7 @@ pub(crate) struct Probes {
 struct Probed {
     /// Its pool's place in `under_way_of`.
     pool: usize,
-    spread_ms: u64,
+    spread: Duration,
     state: State,
     /// Whether it is to be probed: it has an address.
     wanted: bool,
@@ -45,18 +45,18 @@ struct Probed {
 enum State {
     Resting,
     /// From then on.
-    Due(u64),
+    Due(Tick),
     /// Since then.
-    UnderWay(u64),
+    UnderWay(Tick),
 }
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// The probe of the backend at this place begins now, so many milliseconds after it was due.
-    Probe { place: usize, late_ms: u64 },
+    /// The probe of the backend at this place begins now, so long after it was due.
+    Probe { place: usize, late: Duration },
     /// Nothing before then.
-    At(u64),
+    At(Tick),
     /// Nothing, until a probe has ended or a backend is to be probed.
     Nothing,
 }
@@ -70,7 +70,7 @@ impl Probes {
             let next = pools.len();
             Probed {
                 pool: *pools.entry(pool).or_insert(next),
-                spread_ms: millis(interval).min(SPREAD_MS),
+                spread: interval.min(SPREAD),
                 state: State::Resting,
                 wanted: false,
             }
@@ -81,13 +81,13 @@ impl Probes {
     }
 
     /// From now on a backend is to be probed, or is not.
-    pub(crate) fn want(&mut self, place: usize, wanted: bool, now: u64) {
+    pub(crate) fn want(&mut self, place: usize, wanted: bool, now: Tick) {
         let Some(probed) = self.all.get_mut(place) else { return };
         probed.wanted = wanted;
         match (probed.state, wanted) {
             (State::Resting, true) => {
-                let spread = self.chance.below(as_u32(probed.spread_ms));
-                probed.state = State::Due(now + u64::from(spread));
+                let spread = below(probed.spread, &mut self.chance);
+                probed.state = State::Due(now + spread);
             }
             (State::Due(_), false) => probed.state = State::Resting,
             (State::Resting, false) | (State::Due(_), true) | (State::UnderWay(_), _) => {}
@@ -95,7 +95,7 @@ impl Probes {
     }
 
     /// What is to be done now. A probe that it says to begin has begun.
-    pub(crate) fn next(&mut self, now: u64) -> Next {
+    pub(crate) fn next(&mut self, now: Tick) -> Next {
         let left = UNDER_WAY_MAX.saturating_sub(self.under_way);
         let with_none = self.under_way_of.iter().filter(|of_pool| **of_pool == 0).count();
         let may = |of_pool: usize| of_pool < left && (of_pool == 0 || with_none < left);
@@ -116,7 +116,7 @@ impl Probes {
             probed.state = State::UnderWay(now);
             self.count(place, |count| *count += 1);
         }
-        Next::Probe { place, late_ms: now - due }
+        Next::Probe { place, late: now.since(due) }
     }
 
     fn count(&mut self, place: usize, change: impl Fn(&mut usize)) {
@@ -128,12 +128,11 @@ impl Probes {
     }
 
     /// A backend's probe has ended; the next is due `interval` after it began.
-    pub(crate) fn ended(&mut self, place: usize, interval: Duration, now: u64) {
+    pub(crate) fn ended(&mut self, place: usize, interval: Duration, now: Tick) {
         let Some(probed) = self.all.get_mut(place) else { return };
         let State::UnderWay(began) = probed.state else { return };
-        let interval = millis(interval);
-        let jitter = u64::from(self.chance.below(as_u32(interval / 5 + 1)));
-        let due = began + interval - interval / 10 + jitter;
+        let jitter = below(interval / 5 + Duration::from_millis(1), &mut self.chance);
+        let due = began + (interval - interval / 10).saturating_add(jitter);
         probed.state = if probed.wanted { State::Due(due.max(now)) } else { State::Resting };
         self.count(place, |count| *count -= 1);
     }
@@ -144,18 +143,20 @@ impl Probes {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    // Far beyond any interval, and far from where sums overflow.
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 4)
-}
-
-fn as_u32(millis: u64) -> u32 {
-    u32::try_from(millis).unwrap_or(u32::MAX)
+/// Less than this, by chance, in whole milliseconds.
+fn below(span: Duration, chance: &mut Rng) -> Duration {
+    let most = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+    Duration::from_millis(chance.below(most).into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::moment::millis;
+
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
 
     /// Probes of one pool with these intervals, that all are wanted at 0.
     fn wanted(intervals: &[u64], seed: u64) -> Probes {
@@ -168,7 +169,7 @@ mod tests {
             intervals.iter().map(move |millis| (pool, Duration::from_millis(*millis)))
         });
         let mut probes = Probes::new(backends, seed);
-        (0..probes.all.len()).for_each(|place| probes.want(place, true, 0));
+        (0..probes.all.len()).for_each(|place| probes.want(place, true, at(0)));
         probes
     }
 
@@ -190,13 +191,13 @@ mod tests {
         for now in 0..end {
             under_way.retain(|(ends, place)| {
                 if *ends <= now {
-                    probes.ended(*place, interval, now);
+                    probes.ended(*place, interval, at(now));
                 }
                 *ends > now
             });
-            while let Next::Probe { place, late_ms } = probes.next(now) {
+            while let Next::Probe { place, late } = probes.next(at(now)) {
                 let last = began[place].last().copied().unwrap_or_default();
-                assert!(late_ms <= now - last, "it was not due before the last began");
+                assert!(millis(late) <= now - last, "it was not due before the last began");
                 assert!(under_way.iter().all(|(_, other)| *other != place), "two of {place}");
                 began[place].push(now);
                 under_way.push((now + takes(probes.all[place].pool), place));
@@ -240,19 +241,23 @@ mod tests {
     #[test]
     fn what_is_not_wanted_is_not_probed() {
         let mut probes = wanted(&[100, 100], 1);
-        probes.want(1, false, 0);
+        probes.want(1, false, at(0));
         let began = play(&mut probes, 7, 100, 1_000);
         assert!(began[0].len() >= 9 && began[1].is_empty());
         // One that is under way is not begun again, whatever is wanted meanwhile.
-        assert!(matches!(probes.next(1_100), Next::Probe { place: 0, .. }));
-        probes.want(0, false, 1_100);
-        probes.want(0, true, 1_100);
-        assert_eq!(probes.next(9_999), Next::Nothing);
-        probes.want(0, false, 1_100);
-        probes.ended(0, Duration::from_millis(100), 1_107);
-        assert_eq!((probes.next(9_999), probes.under_way()), (Next::Nothing, 0));
-        probes.want(0, true, 10_000);
-        assert!(matches!(probes.next(10_000), Next::At(10_000..10_100) | Next::Probe { .. }));
+        assert!(matches!(probes.next(at(1_100)), Next::Probe { place: 0, .. }));
+        probes.want(0, false, at(1_100));
+        probes.want(0, true, at(1_100));
+        assert_eq!(probes.next(at(9_999)), Next::Nothing);
+        probes.want(0, false, at(1_100));
+        probes.ended(0, Duration::from_millis(100), at(1_107));
+        assert_eq!((probes.next(at(9_999)), probes.under_way()), (Next::Nothing, 0));
+        probes.want(0, true, at(10_000));
+        let soon = at(10_000)..at(10_100);
+        assert!(match probes.next(at(10_000)) {
+            Next::At(due) => soon.contains(&due),
+            next => matches!(next, Next::Probe { .. }),
+        });
     }
 
     /// The longest time between two probes of a backend, of each pool.
@@ -298,7 +303,7 @@ mod tests {
             let mut pools = vec![&[][..]; before];
             pools.push(&[1_000; 100]);
             let mut probes = wanted_of(&pools, 3);
-            let begin = || matches!(probes.next(2_000), Next::Probe { .. }).then_some(());
+            let begin = || matches!(probes.next(at(2_000)), Next::Probe { .. }).then_some(());
             let begun = std::iter::from_fn(begin).count();
             assert_eq!(begun, UNDER_WAY_MAX / 2, "behind {before} pools without probes");
         }
@@ -309,15 +314,15 @@ mod tests {
         let mut probes = wanted(&[100; 100], 1);
         let begun = |probes: &mut Probes, now| {
             let mut begun = Vec::new();
-            while let Next::Probe { place, late_ms } = probes.next(now) {
-                begun.push((place, late_ms));
+            while let Next::Probe { place, late } = probes.next(at(now)) {
+                begun.push((place, millis(late)));
             }
             begun
         };
         let first = begun(&mut probes, 100);
         assert_eq!(first.len(), UNDER_WAY_MAX / 2);
         assert!(first.iter().all(|(_, late_ms)| *late_ms <= 100));
-        probes.ended(first[0].0, Duration::from_millis(100), 1_000);
+        probes.ended(first[0].0, Duration::from_millis(100), at(1_000));
         let later = begun(&mut probes, 1_000);
         assert!(matches!(later[..], [(_, 900..=1_000)]), "{later:?}");
     }

@@ -21,7 +21,7 @@ use crate::http::{
     fault::{Cause, Fault},
 };
 use crate::net::{
-    clock,
+    clock::Clock,
     deadlines::Ends,
     io::{FREED, sleep},
     listener::Listener,
@@ -186,7 +186,7 @@ impl Accepting {
         if worker.logs.is_on(self.id) {
             let peer = SocketAddr::new(address.ip().to_canonical(), address.port());
             worker.log(&Line {
-                unix_ms: worker.logs.unix_ms(clock::precise()),
+                ended: worker.logs.unix_millis(Clock::moment()),
                 request_id,
                 asker: Asker { listener: self.id, client: peer.ip(), peer, secure: false },
                 record: &Record {
@@ -206,7 +206,7 @@ impl Accepting {
     /// serves.
     fn turn_one_away(&mut self) {
         self.worker.count(Counter::RejectedDescriptors);
-        self.worker.events.limit(Limit::Descriptors, self.worker.clock.now());
+        self.worker.events.limit(Limit::Descriptors, self.worker.clock.tick());
         self.spare = None;
         drop(self.listener.accept());
         self.spare = spare();
@@ -237,7 +237,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
     use super::*;
-    use crate::net::clock::precise;
+    use crate::base::moment::Micros;
     use crate::shared::counters::Slab;
     use crate::testkit::on_both_drivers;
     use crate::worker::{Common, Own};
@@ -268,9 +268,9 @@ mod tests {
                 let pause = Duration::from_millis(pause);
                 assert!(matches!(accepting.batch(), Batch::Stuck(so_long) if so_long == pause));
             }
-            let since = precise();
+            let since = Clock::moment();
             accepting.rest().await;
-            assert!(precise() - since < 1_000_000);
+            assert!(Clock::moment().since(since) < Micros(1_000_000));
         });
     }
 }

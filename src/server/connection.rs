@@ -16,11 +16,12 @@ use super::{
     linger::{Until, linger},
     netted::netted,
 };
+use crate::base::moment::{Deadline, Moment};
 use crate::exchange::{Reuse, run};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     buffer::Buffer,
-    clock,
+    clock::Clock,
     deadlines::{Ended, Rest, Unmet},
     fd::Half,
     stream::{InVain, Stream},
@@ -32,9 +33,9 @@ use crate::worker::{Admitted, Worker};
 
 /// Serves a connection in a task of its own.
 pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
-    let mut began = 0;
+    let mut began = None;
     if worker.logs.is_on(peer.listener) {
-        began = clock::precise();
+        began = Some(Clock::moment());
         stream.time_stalls();
     }
     let connection = Connection {
@@ -54,9 +55,9 @@ struct Connection {
     stream: Rc<Stream>,
     peer: Rc<Peer>,
     awaits: Awaits,
-    /// When the request that is awaited began, in microseconds of the precise clock: at accept, or
-    /// with its first byte; 0 where it has not, or is not logged.
-    began: u64,
+    /// When the request that is awaited began: at accept, or with its first byte; none where it has
+    /// not, or is not logged.
+    began: Option<Moment>,
     _admitted: Admitted,
 }
 
@@ -136,7 +137,7 @@ impl Connection {
     /// Nothing is under way: it makes room for others when that is needed.
     fn rests(&self, how: Rest, time: Duration) {
         let clock = &self.worker.clock;
-        self.stream.watched().rests(how, clock.now(), clock.after(time));
+        self.stream.watched().rests(how, clock.tick(), clock.after(time));
     }
 
     fn timeouts(&self) -> ListenerTimeouts {
@@ -159,10 +160,10 @@ impl Connection {
                 return After::End(Box::pin(self.ended()).await);
             }
         }
-        let asks_at_once = self.stream.watched().is_idle_lately(worker.clock.now());
+        let asks_at_once = self.stream.watched().is_idle_lately(worker.clock.tick());
         self.stream.watched().busy();
-        if self.began == 0 && worker.logs.is_on(self.peer.listener) {
-            self.began = clock::precise();
+        if self.began.is_none() && worker.logs.is_on(self.peer.listener) {
+            self.began = Some(Clock::moment());
         }
         let mut client = self.client(buffer);
         let after = loop {
@@ -180,7 +181,7 @@ impl Connection {
 
     /// Notes what is awaited after a burst.
     fn settle(&mut self, client: Client, after: After) -> After {
-        (self.awaits, self.began) = (Awaits::Next, 0);
+        (self.awaits, self.began) = (Awaits::Next, None);
         match (&after, client.reader) {
             (After::Partial, Some(Reader { buffer, .. })) => {
                 self.keep(buffer);
@@ -220,7 +221,7 @@ impl Connection {
             Ok(_) | Err(_) => return Some(After::End(Ending::Close)),
         }
         self.stream.watched().busy();
-        client.began = if worker.logs.is_on(self.peer.listener) { clock::precise() } else { 0 };
+        client.began = worker.logs.is_on(self.peer.listener).then(Clock::moment);
         None
     }
 
@@ -280,7 +281,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
         let reuse = match client.take_head(&mut scratch.request, &worker.head_limits, known) {
             HeadRead::Head(bytes) => {
                 scratch.record.request_bytes = bytes as u64;
-                client.stream.watched().read_by(0);
+                client.stream.watched().read_by(Deadline::NEVER);
                 let mut exchange = pin!(run::run(worker, client, scratch));
                 poll_fn(|cx| {
                     let polled = exchange.as_mut().poll(cx);

@@ -4,9 +4,10 @@
 //! the client has not read yet. So we say that we are done, read and forget what still comes for a
 //! while, and close.
 
-use std::{cell::Cell, os::fd::OwnedFd, rc::Rc};
+use std::{cell::Cell, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use super::netted::netted;
+use crate::base::moment::{Deadline, Tick};
 use crate::net::{
     buffer::Buffer,
     deadlines::{Ended, Ends, NO_TAG, Unmet},
@@ -19,10 +20,10 @@ use crate::worker::Worker;
 /// What is borne of a client that has been answered for the last time.
 #[derive(Clone, Copy)]
 struct Patience {
-    /// For how long it is read while it makes progress, in milliseconds.
-    time: u64,
+    /// For how long it is read while it makes progress.
+    time: Duration,
     /// For how long its next piece is waited for.
-    piece: u64,
+    piece: Duration,
     /// So many bytes are read and forgotten.
     bytes: usize,
 }
@@ -30,20 +31,22 @@ struct Patience {
 /// The times are nginx's `lingering_time` and `lingering_timeout`: a client that reads its answer
 /// when it has sent everything gets there at 50 KB/s with 1.5 MB. The bytes are more than most
 /// bodies may measure, and a tenth of a second of a core for a client that never stops.
-const PATIENCE: Patience = Patience { time: 30_000, piece: 5_000, bytes: 256 << 20 };
+const PATIENCE: Patience =
+    Patience { time: Duration::from_secs(30), piece: Duration::from_secs(5), bytes: 256 << 20 };
 
 /// Connections of a core that linger at once. Beyond, the one that has lingered longest is closed.
 /// They keep their permits, and are the first to make room at a limit.
 const LINGERING_MAX: u32 = 1_024;
 
 /// How often is looked whether the client has been told.
-const LOOK_MS: u64 = 250;
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Clients that were turned away and still have their answer before them, at a time: they are
 /// beyond the limit of connections, and so are their descriptors. More are closed at once, and so
 /// is each of them after a second.
 const TURNED_AWAY_MAX: u32 = 16;
-const TURNED_AWAY: Patience = Patience { time: 1_000, piece: 1_000, bytes: 256 << 10 };
+const TURNED_AWAY: Patience =
+    Patience { time: Duration::from_secs(1), piece: Duration::from_secs(1), bytes: 256 << 10 };
 
 /// Until when a client is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +70,13 @@ async fn read_on(worker: &Worker, stream: &Stream, until: Until, patience: Patie
     let Patience { time, piece, bytes } = patience;
     stream.shut_down(Half::Writing);
     worker.clock.renew();
-    let over = worker.clock.now() + time;
-    let mut progress = Progress { since: worker.clock.now(), left: bytes, untold: usize::MAX };
+    let over = worker.clock.tick() + time;
+    let mut progress = Progress { since: worker.clock.tick(), left: bytes, untold: usize::MAX };
     let mut in_vain = InVain::default();
     loop {
         let Ok(buffer) = worker.buffers.take() else { return };
         let read = discard(worker, stream, buffer);
-        let now = worker.clock.now();
+        let now = worker.clock.tick();
         match read {
             // Its end: nothing comes that could make the close a reset.
             Ok(0) => return,
@@ -104,8 +107,8 @@ async fn read_on(worker: &Worker, stream: &Stream, until: Until, patience: Patie
         if now >= last {
             return;
         }
-        let look = if until == Until::Told { last.min(now + LOOK_MS) } else { last };
-        stream.watched().lingers(now, look);
+        let look = if until == Until::Told { last.min(now + LOOK) } else { last };
+        stream.watched().lingers(now, Deadline::at(look));
         match stream.readable().await {
             Ok(()) => in_vain.pause().await,
             Err(Unmet::Ended(Ended::Overdue)) => {}
@@ -116,7 +119,7 @@ async fn read_on(worker: &Worker, stream: &Stream, until: Until, patience: Patie
 
 /// How far a client has come.
 struct Progress {
-    since: u64,
+    since: Tick,
     /// Bytes that are still borne.
     left: usize,
     /// Bytes that it had not acknowledged when that was looked at.
@@ -166,11 +169,11 @@ pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, time::Duration};
+    use std::io::Write;
 
     use super::*;
     use crate::net::{
-        clock,
+        clock::Clock,
         io::{sleep, task},
     };
     use crate::shared::counters::Slab;
@@ -211,16 +214,20 @@ mod tests {
                 }
             });
         }
-        let since = clock::precise();
+        let since = Clock::moment();
         read_on(&worker, &ours, until, patience).await;
         over.set(true);
-        (clock::precise() - since) / 1_000
+        Clock::moment().since(since).0 / 1_000
     }
 
     #[test]
     fn a_client_is_read_while_it_makes_progress_and_not_for_ever() {
         on_both_drivers(|| async {
-            let patience = Patience { time: 1_000, piece: 400, bytes: 1 << 20 };
+            let patience = Patience {
+                time: Duration::from_secs(1),
+                piece: Duration::from_millis(400),
+                bytes: 1 << 20,
+            };
             let few = Patience { bytes: 3_000, ..patience };
             for (does, until, patience, at_least, at_most) in [
                 (Does::Nothing, Until::Ended, patience, 400, 900),

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
 use super::standing_lines::{say_of_backend, say_of_late_probes, say_of_pool, why};
+use crate::base::moment::{Tick, millis};
 use crate::observe::{
     digest::Digest,
     events::{Event, Limit, Tried},
@@ -86,9 +87,9 @@ fn run(events: &Receiver<Event>, lines: &Lines) {
     loop {
         let event = match digest.waits() {
             None => events.recv().map_err(RecvTimeoutError::from),
-            Some(millis) => events.recv_timeout(Duration::from_millis(millis)),
+            Some(time) => events.recv_timeout(time),
         };
-        let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = Tick::from_millis(millis(began.elapsed()));
         match event {
             Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(event) => digest.observe(event, now).into_iter().for_each(|event| lines.say(event)),
@@ -108,17 +109,17 @@ impl Lines {
     fn say(&self, event: Event) {
         match event {
             Event::End => {}
-            Event::Standing(pool, Change::Backend { backend, to, cause, lasted_ms, .. }) => {
+            Event::Standing(pool, Change::Backend { backend, to, cause, lasted, .. }) => {
                 let (pool, backend) = self.names(pool, backend);
-                say_of_backend((pool, backend), to, &why(cause), lasted_ms);
+                say_of_backend((pool, backend), to, &why(cause), millis(lasted));
             }
             Event::Standing(pool, Change::Pool { from, to, sound, of }) => {
                 let (pool, _) = self.names(pool, BackendId(0));
                 say_of_pool(pool, (from, to), sound, of);
             }
-            Event::ProbesLate(pool, late_ms) => {
+            Event::ProbesLate(pool, late) => {
                 let (pool, _) = self.names(pool, BackendId(0));
-                say_of_late_probes(pool, late_ms);
+                say_of_late_probes(pool, millis(late));
             }
             Event::Tried(tried) => self.say_of_try(&tried),
             Event::Unreachable(pool, backend, cause) => {
@@ -166,7 +167,7 @@ impl Lines {
             phase = if tried.connected { "answer" } else { "connect" },
             code,
             status,
-            ms = tried.micros as f64 / 1_000.0,
+            ms = tried.took.0 as f64 / 1_000.0,
             asked_again = tried.refusal.is_none(),
             refusal = tried.refusal.map_or("", Refusal::code),
             "a try gave no answer that was taken"

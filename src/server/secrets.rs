@@ -192,6 +192,7 @@ fn said(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::moment::UnixSeconds;
     use crate::plan::{Address, Backend, BackendId, Pool, Sticky};
     use crate::policy::sticky::Reading;
     use std::os::unix::fs::PermissionsExt as _;
@@ -253,9 +254,9 @@ mod tests {
     /// Whether one believes what the other writes.
     fn agree(one: &Pins, other: &Pins) -> bool {
         let mut line = Vec::new();
-        one.write(BackendId(0), 0, 0, false, &mut line);
+        one.write(BackendId(0), 0, UnixSeconds(0), false, &mut line);
         let value = line.split(|byte| *byte == b';').next().unwrap().strip_prefix(b"rw=").unwrap();
-        matches!(other.read([value].into_iter(), 0), Reading::Pinned(_))
+        matches!(other.read([value].into_iter(), UnixSeconds(0)), Reading::Pinned(_))
     }
 
     #[test]

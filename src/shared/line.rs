@@ -6,18 +6,18 @@
 //! stay with a backend and may wait for it, it says so of each backend besides, and whoever has not
 //! waited as long leaves them the room.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     atomics::{SeqCst, fence},
-    firsts::Firsts,
+    firsts::{First, Firsts},
     permits::{Permit, Permits},
 };
-use crate::base::ids::BackendId;
+use crate::base::{ids::BackendId, moment::Tick};
 
-/// So much longer, in milliseconds, must somebody have waited on another core than the first of
+/// So much longer must somebody have waited on another core than the first of
 /// one's own to go before that one: telling the other core takes its time, and clocks are coarse.
-const LONGER_MS: u64 = 10;
+const LONGER: Duration = Duration::from_millis(10);
 
 /// The line in front of one pool.
 #[derive(Clone)]
@@ -51,26 +51,24 @@ impl Line {
     }
 
     /// On this worker the first who takes any room waits since then; none = nobody does.
-    pub(crate) fn wait(&self, worker: usize, first: Option<u64>) {
+    pub(crate) fn wait(&self, worker: usize, first: Option<First>) {
         self.anybody.set(worker, first);
     }
 
     /// The same of those who stay with this backend.
-    pub(crate) fn wait_at(&self, worker: usize, home: BackendId, first: Option<u64>) {
+    pub(crate) fn wait_at(&self, worker: usize, home: BackendId, first: Option<First>) {
         if let Some(firsts) = self.homes.get(home.index()) {
             firsts.set(worker, first);
         }
     }
 
     /// Whether the room of this backend is left to those who stay with it, as one of them has
-    /// waited longer than somebody of this worker who waits since then; 0 = who has just come.
-    pub(crate) fn keeps(&self, worker: usize, home: BackendId, since: u64) -> bool {
+    /// waited longer than somebody of this worker who waits since then; none = who has just come.
+    pub(crate) fn keeps(&self, worker: usize, home: BackendId, since: Option<Tick>) -> bool {
         let Some(firsts) = self.homes.get(home.index()) else { return false };
         let own = firsts.of(worker);
         let other = firsts.longest(worker).map(|(first, _)| first);
-        if since == 0 {
-            return own.is_some() || other.is_some();
-        }
+        let Some(since) = since.map(First::Since) else { return own.is_some() || other.is_some() };
         own.is_some_and(|own| own < since)
             || other.is_some_and(|other| goes_before(other, Some(since)))
     }
@@ -81,7 +79,7 @@ impl Line {
         &self,
         worker: usize,
         at: Option<BackendId>,
-        first: Option<u64>,
+        first: Option<First>,
     ) -> Option<usize> {
         fence(SeqCst);
         let home = at.and_then(|at| self.homes.get(at.index()));
@@ -96,7 +94,7 @@ impl Line {
         &self,
         worker: usize,
         home: BackendId,
-        first: Option<u64>,
+        first: Option<First>,
     ) -> Option<usize> {
         fence(SeqCst);
         let longest = self.homes.get(home.index())?.longest(worker);
@@ -106,14 +104,26 @@ impl Line {
 }
 
 /// Whether the first of another worker goes before that of one's own.
-fn goes_before(since: u64, first: Option<u64>) -> bool {
-    first.is_none_or(|own| since.saturating_add(LONGER_MS) <= own)
+fn goes_before(other: First, own: Option<First>) -> bool {
+    match (other, own) {
+        (_, None) | (First::Since(_), Some(First::InNoWay)) => true,
+        (First::Since(other), Some(First::Since(own))) => other + LONGER <= own,
+        (First::InNoWay, Some(_)) => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::firsts::IN_NO_WAY;
     use super::*;
+    use crate::base::moment::millis;
+
+    fn tick(millis: u64) -> Option<Tick> {
+        Some(Tick::from_millis(millis))
+    }
+
+    fn since(millis: u64) -> Option<First> {
+        tick(millis).map(First::Since)
+    }
 
     #[test]
     fn places_are_bounded_and_those_who_wait_elsewhere_are_found() {
@@ -123,9 +133,9 @@ mod tests {
         drop(place);
         assert!(line.place().is_some());
         assert_eq!(line.before(0, None, None), None);
-        line.wait(0, Some(500));
+        line.wait(0, since(500));
         assert_eq!(line.before(0, None, None), None, "not by itself");
-        line.wait(2, Some(700));
+        line.wait(2, since(700));
         assert_eq!(line.before(0, None, None), Some(2));
         assert_eq!(line.before(2, None, None), Some(0));
         assert_eq!(line.before(1, None, None), Some(0), "that waits longest");
@@ -136,31 +146,37 @@ mod tests {
     #[test]
     fn who_has_waited_much_longer_elsewhere_goes_first() {
         let line = Line::new(1, 2, 0);
-        line.wait(1, Some(500));
-        assert_eq!(line.before(0, None, Some(500)), None);
-        assert_eq!(line.before(0, None, Some(499 + LONGER_MS)), None);
-        assert_eq!(line.before(0, None, Some(500 + LONGER_MS)), Some(1));
-        assert_eq!(line.before(0, None, Some(IN_NO_WAY)), Some(1));
-        line.wait(1, Some(IN_NO_WAY));
-        assert_eq!(line.before(0, None, Some(500)), None);
+        line.wait(1, since(500));
+        assert_eq!(line.before(0, None, since(500)), None);
+        assert_eq!(line.before(0, None, since(499 + millis(LONGER))), None);
+        assert_eq!(line.before(0, None, since(500 + millis(LONGER))), Some(1));
+        assert_eq!(line.before(0, None, Some(First::InNoWay)), Some(1));
+        line.wait(1, Some(First::InNoWay));
+        assert_eq!(line.before(0, None, since(500)), None);
         assert_eq!(line.before(0, None, None), Some(1));
     }
 
     #[test]
     fn who_stays_with_a_backend_goes_before_those_alone_who_want_room_there() {
         let (line, a, b) = (Line::new(1, 2, 2), BackendId(0), BackendId(1));
-        line.wait_at(1, a, Some(500));
-        assert_eq!(line.before(0, Some(a), Some(500 + LONGER_MS)), Some(1));
-        assert_eq!(line.before(0, Some(a), Some(499 + LONGER_MS)), None);
-        assert!(line.keeps(0, a, 0) && line.keeps(1, a, 0), "from all who have just come");
-        assert!(line.keeps(0, a, 500 + LONGER_MS) && !line.keeps(0, a, 499 + LONGER_MS));
-        assert!(line.keeps(1, a, 501) && !line.keeps(1, a, 500), "it is the first itself");
-        assert!(!line.keeps(0, b, 0));
+        line.wait_at(1, a, since(500));
+        assert_eq!(line.before(0, Some(a), since(500 + millis(LONGER))), Some(1));
+        assert_eq!(line.before(0, Some(a), since(499 + millis(LONGER))), None);
+        assert!(line.keeps(0, a, None) && line.keeps(1, a, None), "from all who have just come");
+        assert!(
+            line.keeps(0, a, tick(500 + millis(LONGER)))
+                && !line.keeps(0, a, tick(499 + millis(LONGER)))
+        );
+        assert!(
+            line.keeps(1, a, tick(501)) && !line.keeps(1, a, tick(500)),
+            "it is the first itself"
+        );
+        assert!(!line.keeps(0, b, None));
         assert_eq!(line.before(0, Some(b), None), None);
         assert_eq!(line.before(0, None, None), None);
-        line.wait(1, Some(400));
-        assert_eq!(line.before(0, Some(b), Some(450)), Some(1));
-        assert_eq!(line.before_at(0, a, Some(450)), None);
+        line.wait(1, since(400));
+        assert_eq!(line.before(0, Some(b), since(450)), Some(1));
+        assert_eq!(line.before_at(0, a, since(450)), None);
         assert_eq!(line.before_at(0, a, None), Some(1));
         line.wait_at(1, a, None);
         assert_eq!(line.before_at(0, a, None), None);

@@ -4,13 +4,17 @@
 //! core: it touches its row and nothing else. A row lies in one cache line, and no line belongs to
 //! two workers. A sum taken while workers count may miss what happens meanwhile.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use crate::base::{
     ids::{BackendId, PoolId},
+    moment::{Tick, millis},
     totals::Totals,
 };
 
@@ -24,7 +28,8 @@ pub(crate) struct Row {
     failed: AtomicU64,
     times: AtomicU64,
     in_flight: AtomicU32,
-    /// When an answer that is no failure last began, in milliseconds as far as they fit; 0 = never.
+    /// When an answer that is no failure last began: the millisecond of its `Tick` as far as it
+    /// fits, as there is no room for more in a row; 0 = never.
     answered_at: AtomicU32,
 }
 
@@ -41,11 +46,11 @@ impl Row {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
-    /// An answer that is no failure begins now, in milliseconds of the one clock of all cores.
+    /// An answer that is no failure begins now, by the one clock of all cores.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // they go round
-    pub(crate) fn answered(&self, now: u64) {
-        self.answered_at.store((now as u32).max(1), Relaxed);
+    pub(crate) fn answered(&self, now: Tick) {
+        self.answered_at.store((now.millis() as u32).max(1), Relaxed);
     }
 
     /// Counts a request whose answer has ended as it should; one that nobody waits for is counted
@@ -72,12 +77,12 @@ impl Row {
         self.in_flight.load(Relaxed)
     }
 
-    /// How long ago an answer last began; `u32::MAX` = never, or seven weeks ago.
+    /// How many milliseconds ago an answer last began, where any did within seven weeks.
     #[allow(clippy::cast_possible_truncation)] // they go round
-    fn since_answered(&self, now: u64) -> u32 {
+    fn answered_ago(&self, now: Tick) -> Option<u32> {
         match self.answered_at.load(Relaxed) {
-            0 => u32::MAX,
-            at => (now as u32).wrapping_sub(at),
+            0 => None,
+            at => Some((now.millis() as u32).wrapping_sub(at)),
         }
     }
 }
@@ -153,14 +158,12 @@ impl Load {
         self.others(worker, pool, backend).map(|row| row.times.load(Relaxed))
     }
 
-    /// How the requests of a backend ended, over all workers, as it is now in milliseconds.
-    pub(crate) fn totals(&self, pool: PoolId, backend: BackendId, now: u64) -> Totals {
+    /// How the requests of a backend ended, over all workers, as it is now.
+    pub(crate) fn totals(&self, pool: PoolId, backend: BackendId, now: Tick) -> Totals {
         let mut totals = self.ended(pool, backend);
         let workers = self.0[pool.index()].workers.iter();
-        let ago = workers.map(|rows| rows.row(backend).since_answered(now)).min();
-        if let Some(ago) = ago.filter(|ago| *ago != u32::MAX) {
-            totals.answered_at = now.saturating_sub(ago.into());
-        }
+        let ago = workers.filter_map(|rows| rows.row(backend).answered_ago(now)).min();
+        totals.answered_at = ago.map(|ago| now.before(Duration::from_millis(ago.into())));
         totals
     }
 
@@ -176,17 +179,17 @@ impl Load {
         })
     }
 
-    /// Whether any worker saw an answer begin later than `since`, both in milliseconds.
+    /// Whether any worker saw an answer begin later than `since`.
     pub(crate) fn has_answered_since(
         &self,
         pool: PoolId,
         backend: BackendId,
-        since: u64,
-        now: u64,
+        since: Tick,
+        now: Tick,
     ) -> bool {
-        let ago = u32::try_from(now.saturating_sub(since)).unwrap_or(u32::MAX);
+        let ago = u32::try_from(millis(now.since(since))).unwrap_or(u32::MAX);
         let mut workers = self.0[pool.index()].workers.iter();
-        workers.any(|rows| rows.row(backend).since_answered(now) < ago)
+        workers.any(|rows| rows.row(backend).answered_ago(now).is_some_and(|its| its < ago))
     }
 
     /// Counts a failure that says nothing of what the backend is now.
@@ -247,20 +250,20 @@ mod tests {
 
     #[test]
     fn any_worker_knows_of_an_answer_since_whatever_the_clock() {
-        for begin in [1, 1_000, (1 << 32) - 50, 1 << 40] {
+        for begin in [1_u64, 1_000, (1 << 32) - 50, 1 << 40] {
             let load = Load::new(3, [2, 5].into_iter());
-            let since =
-                |since, now| load.has_answered_since(POOL, BACKEND, begin + since, begin + now);
+            let at = |ms| Tick::from_millis(begin + ms);
+            let since = |since, now| load.has_answered_since(POOL, BACKEND, at(since), at(now));
             assert!(!since(0, 900), "nothing was ever answered");
-            load.rows(1, POOL).row(BACKEND).answered(begin + 100);
-            load.rows(2, POOL).row(BackendId(1)).answered(begin + 300);
+            load.rows(1, POOL).row(BACKEND).answered(at(100));
+            load.rows(2, POOL).row(BackendId(1)).answered(at(300));
             assert!(since(99, 100) && since(99, 900) && since(0, 900));
             assert!(!since(100, 900) && !since(101, 101) && !since(200, 900), "{begin}");
-            assert_eq!(load.totals(POOL, BACKEND, begin + 900).answered_at, begin + 100);
-            load.rows(2, POOL).row(BACKEND).answered(begin + 201);
+            assert_eq!(load.totals(POOL, BACKEND, at(900)).answered_at, Some(at(100)));
+            load.rows(2, POOL).row(BACKEND).answered(at(201));
             assert!(since(200, 900));
-            assert_eq!(load.totals(POOL, BACKEND, begin + 900).answered_at, begin + 201);
-            assert_eq!(load.totals(POOL, BackendId(2), begin + 900).answered_at, 0);
+            assert_eq!(load.totals(POOL, BACKEND, at(900)).answered_at, Some(at(201)));
+            assert_eq!(load.totals(POOL, BackendId(2), at(900)).answered_at, None);
         }
     }
 

@@ -16,7 +16,10 @@
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, Relaxed};
-use crate::base::ids::{BackendId, PoolId};
+use crate::base::{
+    ids::{BackendId, PoolId},
+    moment::Tick,
+};
 
 /// For how long a trial has its permit for itself, in milliseconds. Nearly all heads come sooner;
 /// and where the backend on trial is the only one, nobody else is answered meanwhile.
@@ -27,8 +30,8 @@ const LEASE_MS: u64 = 1_000;
 struct Word {
     /// The period, counted.
     epoch: u64,
-    /// When the last permit was taken, in milliseconds as far as they fit: they go round every
-    /// three days, and then a lease may be a second longer. 0 = its lease is over.
+    /// When the last permit was taken: the millisecond of its `Tick` as far as it fits. They go
+    /// round every three days, and then a lease may be a second longer. 0 = its lease is over.
     taken: u64,
     /// Permits that are left, and `NONE_LEFT` more: below that some lease is over and its permit
     /// was given once more. 0 = nobody is on trial.
@@ -56,11 +59,11 @@ impl Word {
     }
 
     /// With one permit less, where one may be taken.
-    fn with_one_less(self, now: u64) -> Option<Word> {
+    fn with_one_less(self, now: Tick) -> Option<Word> {
         if self.left <= 1 {
             return None;
         }
-        let now = now % (1 << TAKEN_BITS);
+        let now = now.millis() % (1 << TAKEN_BITS);
         let extra = NONE_LEFT.saturating_sub(self.left);
         let age = now.wrapping_sub(self.taken) % (1 << TAKEN_BITS);
         let is_over = self.taken == 0 || age >= LEASE_MS * (extra + 1);
@@ -90,9 +93,9 @@ impl Trials {
         Trials(backends.map(|count| (0..count).map(word).collect()).collect())
     }
 
-    /// A permit to try a backend, if one is left or a lease is over; `now` in milliseconds of the
-    /// one clock of all cores.
-    pub(crate) fn take(&self, pool: PoolId, backend: BackendId, now: u64) -> Option<Trial> {
+    /// A permit to try a backend, if one is left or a lease is over; `now` by the one clock
+    /// of all cores.
+    pub(crate) fn take(&self, pool: PoolId, backend: BackendId, now: Tick) -> Option<Trial> {
         let word = self.of(pool, backend)?;
         let one_less = |word| Word::of(word).with_one_less(now).map(Word::packed);
         let former = word.fetch_update(Relaxed, Relaxed, one_less).ok()?;
@@ -173,12 +176,15 @@ impl Drop for Trial {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::atomics::{every_order, spawn};
     use super::*;
 
     const POOL: PoolId = PoolId(0);
     const BACKEND: BackendId = BackendId(1);
-    const NOW: u64 = 5;
+    const NOW: Tick = Tick::from_millis(5);
+    const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
     /// Trials of which `permits` may be under way.
     fn opened(permits: u16) -> Trials {
@@ -236,7 +242,7 @@ mod tests {
                     '<' => drop(held.pop_front()),
                     '=' => held.pop_front().map_or((), |trial: Trial| trial.decide(true)),
                     _ => {
-                        let taken = trials.take(POOL, BACKEND, *now);
+                        let taken = trials.take(POOL, BACKEND, Tick::from_millis(*now));
                         assert_eq!(taken.is_some(), *expected == '+', "{number} of {asks:?}");
                         held.extend(taken);
                     }
@@ -264,10 +270,10 @@ mod tests {
     fn who_is_not_on_trial_is_never_tried_however_long_ago_it_was() {
         every_order(|| {
             let trials = Trials::new([2].into_iter());
-            assert!(trials.take(POOL, BACKEND, 1 << 40).is_none());
+            assert!(trials.take(POOL, BACKEND, Tick::from_millis(1 << 40)).is_none());
             trials.open(POOL, BACKEND, u16::MAX);
             trials.close(POOL, BACKEND);
-            assert!(trials.take(POOL, BACKEND, 1 << 40).is_none());
+            assert!(trials.take(POOL, BACKEND, Tick::from_millis(1 << 40)).is_none());
         });
     }
 
@@ -277,8 +283,8 @@ mod tests {
             let trials = opened(1);
             let hanging = trials.take(POOL, BACKEND, NOW).unwrap();
             let other = trials.clone();
-            let other = spawn(move || other.take(POOL, BACKEND, NOW + LEASE_MS));
-            let own = trials.take(POOL, BACKEND, NOW + LEASE_MS);
+            let other = spawn(move || other.take(POOL, BACKEND, NOW + LEASE));
+            let own = trials.take(POOL, BACKEND, NOW + LEASE);
             let other = other.join().unwrap();
             assert!(own.is_some() != other.is_some());
             drop((own, other, hanging));

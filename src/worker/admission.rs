@@ -32,7 +32,7 @@ impl Admitted {
             let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
             // Whoever is told of the limit reads the counts.
             worker.count(what);
-            worker.events.limit(Limit::Connections, worker.clock.now());
+            worker.events.limit(Limit::Connections, worker.clock.tick());
             evicted
         };
         let (own, owes_own) = take(own_limit, || evict(Some(listener.0)))?;
@@ -96,7 +96,10 @@ mod tests {
 
     use super::super::{Common, Own};
     use super::*;
-    use crate::base::rng::Rng;
+    use crate::base::{
+        moment::{Deadline, Tick},
+        rng::Rng,
+    };
     use crate::net::deadlines::{Ended, Ends, Rest, Watched};
     use crate::shared::counters::Slab;
 
@@ -135,7 +138,7 @@ mod tests {
         }
 
         fn rests(&self) {
-            self.watched.rests(Rest::Idle, 1, 0);
+            self.watched.rests(Rest::Idle, Tick::from_millis(1), Deadline::NEVER);
         }
     }
 

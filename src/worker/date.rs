@@ -2,34 +2,40 @@
 
 use std::{
     cell::Cell,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::base::calendar::{self, MONTHS};
+use crate::base::{
+    calendar::{self, MONTHS},
+    moment::{Tick, UnixSeconds},
+};
 
 const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+
+/// How often the clock of the wall is read at most.
+const RENEWED: Duration = Duration::from_millis(500);
 
 /// The date of the latest look, and when that was.
 #[derive(Default)]
 pub(crate) struct Date {
     text: Cell<[u8; 29]>,
-    until: Cell<u64>,
+    until: Cell<Option<Tick>>,
 }
 
 impl Date {
     /// The date; the clock of the wall is read at most once in half a second of `now`.
-    pub(crate) fn at(&self, now: u64) -> [u8; 29] {
-        if now >= self.until.get() {
+    pub(crate) fn at(&self, now: Tick) -> [u8; 29] {
+        if self.until.get().is_none_or(|until| now >= until) {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.text.set(format(since.as_secs()));
-            self.until.set(now + 500);
+            self.text.set(format(UnixSeconds(since.as_secs())));
+            self.until.set(Some(now + RENEWED));
         }
         self.text.get()
     }
 }
 
-/// Seconds since 1970 as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn format(seconds: u64) -> [u8; 29] {
+/// A time as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn format(UnixSeconds(seconds): UnixSeconds) -> [u8; 29] {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = calendar::civil(days);
     let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
@@ -57,7 +63,7 @@ mod tests {
             (951_826_154, "Tue, 29 Feb 2000 12:09:14 GMT"),
             (1_795_478_400, "Tue, 24 Nov 2026 00:00:00 GMT"),
         ] {
-            assert_eq!(std::str::from_utf8(&format(seconds)).unwrap(), expected);
+            assert_eq!(std::str::from_utf8(&format(UnixSeconds(seconds))).unwrap(), expected);
         }
     }
 }

@@ -5,25 +5,27 @@
 //! a while where this core has more sockets than its share; at once where the process has no
 //! descriptor left, on the core that keeps most where this one keeps none.
 
+use std::time::Duration;
+
 use super::Worker;
 use crate::shared::counters::Counter;
 
 /// How many are closed at once: who has no descriptor for one has none for the next either.
 const AT_ONCE: usize = 16;
 
-/// How long what was closed may take to be free, also on another core, in coarse milliseconds.
-const FREED_MS: u64 = 20;
+/// How long what was closed may take to be free, also on another core.
+const FREED: Duration = Duration::from_millis(20);
 
 impl Worker {
     /// There is no descriptor left: closes connections to backends that nobody uses. Whether there
     /// will be descriptors in a moment, of those or of the ones before.
     pub(crate) fn frees_descriptors(&self) -> bool {
         self.clock.renew();
-        let now = self.clock.now();
+        let now = self.clock.tick();
         if self.close_longest_idle(AT_ONCE) > 0 || self.spares.ask() {
-            self.freed_until.set(now + FREED_MS);
+            self.freed_until.set(Some(now + FREED));
         }
-        now < self.freed_until.get()
+        self.freed_until.get().is_some_and(|until| now < until)
     }
 
     /// Closes some where another core has asked for it.

@@ -109,6 +109,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
+    use crate::base::moment::Tick;
     use crate::plan::{BackendId, ListenerId};
     use crate::shared::{counters::Slab, permits::Permit};
     use crate::worker::{Admitted, InFlight, Own, Wanted, Worker};
@@ -143,8 +144,14 @@ mod tests {
         let core = worker.in_force();
         let (mut tried, mut picked) = (BackendSet::EMPTY, Vec::new());
         let pick = |core: &Rc<InForce>, tried: &BackendSet| {
-            let wanted =
-                Wanted { tried, key: None, pinned: None, careful: false, since: 0, now: 1 };
+            let wanted = Wanted {
+                tried,
+                key: None,
+                pinned: None,
+                careful: false,
+                since: None,
+                now: Tick::from_millis(1),
+            };
             core.pool(app).pick(core, &wanted).ok()
         };
         while let Some(one) = pick(&core, &tried) {

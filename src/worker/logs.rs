@@ -7,13 +7,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::base::{ids::ListenerId, rng::Rng, table::Table};
-use crate::net::{chance, clock};
+use crate::base::{
+    ids::ListenerId,
+    moment::{Micros, Moment, Tick, UnixMillis},
+    rng::Rng,
+    table::Table,
+};
+use crate::net::{chance, clock::Clock};
 use crate::observe::{access_log::Line, request_id::RequestId, writer::Outlet};
 
-/// How long the time of day is reckoned from one look at the clock of the wall, in microseconds:
+/// How long the time of day is reckoned from one look at the clock of the wall:
 /// so long a step of that clock may go unseen.
-const WALL_MICROS: u64 = 250_000;
+const WALL: Micros = Micros(250_000);
 
 /// What one core has of the access logs.
 pub(crate) struct Logs {
@@ -26,10 +31,10 @@ pub(crate) struct Logs {
 /// What the clock of the wall said.
 #[derive(Clone, Copy, Default)]
 struct Wall {
-    /// In microseconds since 1970, when the precise clock began to count.
-    beginning: u64,
-    /// Until when that is good, by the precise clock.
-    until: u64,
+    /// From 1970 to when the precise clock began to count.
+    beginning: Micros,
+    /// When it said so, if it was ever asked.
+    read_at: Option<Moment>,
 }
 
 impl Logs {
@@ -52,27 +57,26 @@ impl Logs {
         self.outlets.get(listener)
     }
 
-    /// Milliseconds since 1970 at a moment of the precise clock.
-    pub(crate) fn unix_ms(&self, moment: u64) -> u64 {
+    /// Wall time at this moment.
+    pub(crate) fn unix_millis(&self, moment: Moment) -> UnixMillis {
         let mut wall = self.wall.get();
-        if moment >= wall.until {
+        if wall.read_at.is_none_or(|read_at| moment.since(read_at) >= WALL) {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = Clock::moment();
             let micros = u64::try_from(since.as_micros()).unwrap_or_default();
-            let precise = clock::precise();
-            wall.beginning = micros.saturating_sub(precise);
-            wall.until = precise + WALL_MICROS;
+            wall = Wall { beginning: Micros(micros) - Micros(now.micros()), read_at: Some(now) };
             self.wall.set(wall);
         }
-        (wall.beginning + moment) / 1000
+        UnixMillis((wall.beginning.0 + moment.micros()) / 1000)
     }
 
-    /// A new id of a request, made at this moment of the precise clock.
-    pub(crate) fn request_id(&self, moment: u64) -> RequestId {
-        RequestId::new(self.unix_ms(moment), &mut self.chance.borrow_mut())
+    /// A new id of a request, made at this moment.
+    pub(crate) fn request_id(&self, moment: Moment) -> RequestId {
+        RequestId::new(self.unix_millis(moment), &mut self.chance.borrow_mut())
     }
 
-    /// Writes a line at this time of the coarse clock; how many lines had to be dropped for it.
-    pub(crate) fn write(&self, line: &Line<'_>, now: u64) -> u64 {
+    /// Writes a line at this time; how many lines had to be dropped for it.
+    pub(crate) fn write(&self, line: &Line<'_>, now: Tick) -> u64 {
         let Some(outlet) = self.outlet(line.asker.listener) else { return 0 };
         let mut outlet = outlet.borrow_mut();
         outlet.write(line, now);
@@ -80,7 +84,7 @@ impl Logs {
     }
 
     /// Hands over what is old; or all there is, where nothing may follow for a long time.
-    pub(crate) fn turn(&self, now: u64, all: bool) {
+    pub(crate) fn turn(&self, now: Tick, all: bool) {
         for outlet in self.outlets.values() {
             let mut outlet = outlet.borrow_mut();
             if all {

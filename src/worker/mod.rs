@@ -20,6 +20,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 pub(crate) use self::{
@@ -33,7 +34,11 @@ pub(crate) use self::{
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
-use crate::base::{ids::ListenerId, table::Table};
+use crate::base::{
+    ids::ListenerId,
+    moment::{Tick, UnixSeconds},
+    table::Table,
+};
 use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
@@ -57,6 +62,9 @@ const BUFFERS_KEPT: usize = 256;
 
 /// Of these, how many stay after a quiet while.
 const BUFFERS_QUIET: usize = 16;
+
+/// For how long a connection may rest while its worker drains: its client may have sent something.
+const RESTS_MAX: Duration = Duration::from_secs(1);
 
 /// Recycled heads kept per worker.
 const SCRATCHES_KEPT: usize = 256;
@@ -94,8 +102,8 @@ pub(crate) struct Worker {
     owed: Cell<u32>,
     owed_by_listener: Table<ListenerId, Cell<u32>>,
     spares: Spares,
-    /// Until then descriptors are about to be free, in coarse milliseconds.
-    freed_until: Cell<u64>,
+    /// Until then descriptors are about to be free, if any are.
+    freed_until: Cell<Option<Tick>>,
     /// How many sockets are this worker's share of those that the process may have.
     share: usize,
     draining: Signal,
@@ -149,7 +157,7 @@ impl Worker {
             owed: Cell::new(0),
             owed_by_listener,
             spares,
-            freed_until: Cell::new(0),
+            freed_until: Cell::new(None),
             share: usize::try_from(share).unwrap_or(usize::MAX),
             draining: Signal::default(),
             drained: Signal::default(),
@@ -222,12 +230,12 @@ impl Worker {
 
     /// The date for a `Date` field.
     pub(crate) fn http_date(&self) -> [u8; 29] {
-        self.date.at(self.clock.now())
+        self.date.at(self.clock.tick())
     }
 
-    /// Seconds since 1970, by the coarse clock.
-    pub(crate) fn unix_seconds(&self) -> u64 {
-        self.logs.unix_ms(self.clock.now() * 1000) / 1000
+    /// Wall time, by the coarse clock.
+    pub(crate) fn unix_seconds(&self) -> UnixSeconds {
+        self.logs.unix_millis(self.clock.tick().moment()).seconds()
     }
 
     /// A new id of a request, made now.
@@ -237,10 +245,10 @@ impl Worker {
 
     /// Writes a line of an access log.
     pub(crate) fn log(&self, line: &Line<'_>) {
-        let dropped = self.logs.write(line, self.clock.now());
+        let dropped = self.logs.write(line, self.clock.tick());
         if dropped > 0 {
             self.counters.add(Counter::AccessLogDropped, dropped);
-            self.events.limit(Limit::LogLines, self.clock.now());
+            self.events.limit(Limit::LogLines, self.clock.tick());
         }
     }
 
@@ -264,7 +272,7 @@ impl Worker {
 
     /// What is due once in a while: called by the sweep after each round.
     pub(crate) fn turn(&self) {
-        let now = self.clock.now();
+        let now = self.clock.tick();
         let in_force = self.in_force();
         for pool in in_force.pools.values() {
             pool.expire(now);
@@ -272,7 +280,7 @@ impl Worker {
         }
         self.keep_to_share();
         if self.is_draining() {
-            self.deadlines.close_resting_since(now.saturating_sub(1_000));
+            self.deadlines.close_resting_since(now.before(RESTS_MAX));
         }
         // The sweep rests while nothing is watched, however long that is.
         self.logs.turn(now, self.deadlines.is_empty());

@@ -17,9 +17,10 @@ use super::InForce;
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
+    moment::{Deadline, Tick},
 };
 use crate::net::{leaving::ForClient, signal::Signal};
-use crate::shared::{counters::Counter, firsts::IN_NO_WAY, line::Line, permits::Permit};
+use crate::shared::{counters::Counter, firsts::First, line::Line, permits::Permit};
 
 /// Who waits on this core.
 pub(super) struct Queue {
@@ -33,11 +34,11 @@ pub(super) struct Queue {
 /// One who waits, until it is called.
 pub(crate) struct Ticket {
     called: Signal,
-    /// Since when it waits, in coarse milliseconds.
-    since: u64,
-    /// When its time is over, in coarse milliseconds; 0 = never.
-    by: u64,
-    client: ForClient,
+    /// Since when it waits.
+    since: Tick,
+    /// When its time is over.
+    by: Deadline,
+    client: Option<ForClient>,
     waits_for: Cell<WaitsFor>,
 }
 
@@ -97,8 +98,8 @@ impl Queue {
     }
 
     /// Whether the room of this backend is left to those who stay with it, by somebody who waits
-    /// since then; 0 = who has just come.
-    pub(super) fn keeps(&self, id: BackendId, since: u64) -> bool {
+    /// since then; none = who has just come.
+    pub(super) fn keeps(&self, id: BackendId, since: Option<Tick>) -> bool {
         self.line.keeps(self.core_index, id, since)
     }
 
@@ -110,10 +111,10 @@ impl Queue {
             // It has yet to look, and then calls the next.
             return None;
         }
-        let since = first.map(|first| first.since).or_else(|| self.is_in_no_way());
-        let other = self.line.before(self.core_index, at, since);
+        let first = first.map(|first| First::Since(first.since)).or_else(|| self.in_no_way());
+        let other = self.line.before(self.core_index, at, first);
         // Those who may not want this room do not keep it from another core, nor it from them.
-        if other.is_none() || since == Some(IN_NO_WAY) {
+        if other.is_none() || first == Some(First::InNoWay) {
             self.call_own(at);
         }
         other
@@ -129,7 +130,7 @@ impl Queue {
     /// As `call`, but of those who stay with this backend alone.
     pub(super) fn call_at_home(&self, id: BackendId) -> Option<usize> {
         let first = self.first(|ticket| ticket.home() == Some(id));
-        let since = first.as_ref().map(|first| first.since);
+        let since = first.as_ref().map(|first| First::Since(first.since));
         let other = self.line.before_at(self.core_index, id, since);
         if other.is_none()
             && let Some(first) = first
@@ -150,9 +151,9 @@ impl Queue {
         self.tickets.borrow().iter().find(|ticket| is_meant(ticket)).cloned()
     }
 
-    /// Whether those wait who are in nobody's way.
-    fn is_in_no_way(&self) -> Option<u64> {
-        self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| IN_NO_WAY)
+    /// What others see of those that let all go first, where any wait.
+    fn in_no_way(&self) -> Option<First> {
+        self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| First::InNoWay)
     }
 
     /// Calls the first, and the next where the first may not want this room; false where nobody
@@ -187,9 +188,10 @@ impl Queue {
 
     /// Calls those whose time is over, those who have left, and the first of all, and of those of
     /// each backend, in case that its call was lost.
-    pub(super) fn look_after(&self, now: u64) {
-        let due =
-            |ticket: &Rc<Ticket>| (ticket.by != 0 && now >= ticket.by) || ticket.client.has_left();
+    pub(super) fn look_after(&self, now: Tick) {
+        let due = |ticket: &Rc<Ticket>| {
+            ticket.by.is_over(now) || ticket.client.is_some_and(ForClient::has_left)
+        };
         let (mut called, mut homes): (Vec<_>, _) = (Vec::new(), BackendSet::EMPTY);
         self.tickets.borrow_mut().retain(|ticket| {
             let home = ticket.home();
@@ -208,12 +210,14 @@ impl Queue {
 
     /// Lets other cores know since when the first waits of those who wait for this.
     fn note(&self, what: WaitsFor) {
-        let since = |is_meant: &dyn Fn(&Ticket) -> bool| self.first(is_meant).map(|it| it.since);
+        let since = |is_meant: &dyn Fn(&Ticket) -> bool| {
+            self.first(is_meant).map(|it| First::Since(it.since))
+        };
         if let WaitsFor::Home(id) = what {
             let first = since(&|ticket| ticket.home() == Some(id));
             return self.line.wait_at(self.core_index, id, first);
         }
-        let first = since(&|ticket| ticket.goes_first(None)).or_else(|| self.is_in_no_way());
+        let first = since(&|ticket| ticket.goes_first(None)).or_else(|| self.in_no_way());
         self.line.wait(self.core_index, first);
     }
 
@@ -237,8 +241,8 @@ impl Place {
     pub(crate) fn take(
         in_force: &Rc<InForce>,
         pool: PoolId,
-        by: u64,
-        (now, client): (u64, ForClient),
+        by: Deadline,
+        (now, client): (Tick, Option<ForClient>),
         what: WaitsFor,
     ) -> Option<Place> {
         let queue = in_force.pool(pool).queue.as_ref()?;
@@ -303,13 +307,13 @@ impl Place {
         &self.ticket.called
     }
 
-    /// Since when it waits, in coarse milliseconds.
-    pub(crate) fn since(&self) -> u64 {
+    /// Since when it waits.
+    pub(crate) fn since(&self) -> Tick {
         self.ticket.since
     }
 
-    /// Until when it may wait; 0 = for ever.
-    pub(crate) fn by(&self) -> u64 {
+    /// Until when it may wait.
+    pub(crate) fn by(&self) -> Deadline {
         self.ticket.by
     }
 }
@@ -353,7 +357,14 @@ mod tests {
         let [here, there] = [0, 1].map(|core| Worker::new(common.clone(), own(core)).in_force());
         let told = || [0, 1].map(|core| common.rooms.take(core).count());
         let join = |core, now| {
-            Place::take(core, POOL, 0, (now, ForClient::NOBODY), WaitsFor::Anybody).unwrap()
+            Place::take(
+                core,
+                POOL,
+                Deadline::NEVER,
+                (Tick::from_millis(now), None),
+                WaitsFor::Anybody,
+            )
+            .unwrap()
         };
         here.made_room(POOL, None);
         assert_eq!(told(), [0, 0], "nobody waits");
@@ -380,7 +391,13 @@ mod tests {
         let queue = Queue::new(Line::new(9, 1, 2), 0);
         let ticket = |waits_for| {
             let (called, waits_for) = (Signal::default(), Cell::new(waits_for));
-            Rc::new(Ticket { called, since: 1, by: 0, client: ForClient::NOBODY, waits_for })
+            Rc::new(Ticket {
+                called,
+                since: Tick::from_millis(1),
+                by: Deadline::NEVER,
+                client: None,
+                waits_for,
+            })
         };
         let tickets: Vec<_> = waiting.iter().map(|waits_for| ticket(*waits_for)).collect();
         queue.tickets.borrow_mut().extend(tickets.iter().cloned());
@@ -439,16 +456,24 @@ mod tests {
 
     const A: BackendId = BackendId(0);
 
-    /// What somebody gets that stays with A and waits since then, or has just come (0).
-    fn pick(core: &Rc<InForce>, since: u64) -> Result<BackendId, Nobody> {
-        let tried = &BackendSet::EMPTY;
-        let wanted = Wanted { tried, key: None, pinned: Some(A), careful: false, since, now: 1 };
+    /// What somebody gets that stays with A and waits since then, or has just come.
+    fn pick(core: &Rc<InForce>, since: Option<u64>) -> Result<BackendId, Nobody> {
+        let (tried, now) = (&BackendSet::EMPTY, Tick::from_millis(1));
+        let since = since.map(Tick::from_millis);
+        let wanted = Wanted { tried, key: None, pinned: Some(A), careful: false, since, now };
         let picked = core.pool(POOL).pick(core, &wanted);
         picked.map(|picked| picked.in_flight.backend())
     }
 
     fn home_at(core: &Rc<InForce>, since: u64) -> Place {
-        Place::take(core, POOL, 0, (since, ForClient::NOBODY), WaitsFor::Home(A)).unwrap()
+        Place::take(
+            core,
+            POOL,
+            Deadline::NEVER,
+            (Tick::from_millis(since), None),
+            WaitsFor::Home(A),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -463,21 +488,25 @@ mod tests {
             A,
             common.pools.get(POOL).unwrap().slots[0].take().unwrap(),
         );
-        assert_eq!(pick(&here, 0), waits);
+        assert_eq!(pick(&here, None), waits);
         let (early, late) = (home_at(&there, 100), home_at(&here, 200));
         drop(busy);
         assert!(!late.called().is_raised() && !early.called().is_raised());
-        assert_eq!((pick(&here, 0), pick(&here, 200)), (waits, waits), "it is the other's");
+        assert_eq!(
+            (pick(&here, None), pick(&here, Some(200))),
+            (waits, waits),
+            "it is the other's"
+        );
         assert!(!looks(0) && looks(1));
         assert!(early.called().is_raised());
-        assert_eq!((pick(&there, 0), pick(&there, 100)), (waits, Ok(A)));
+        assert_eq!((pick(&there, None), pick(&there, Some(100))), (waits, Ok(A)));
         assert!(!looks(0), "who was called is gone, and has not looked");
         drop(early);
         there.left_the_queue(POOL);
         assert!(looks(0));
-        assert_eq!((pick(&here, 200), pick(&there, 0)), (Ok(A), waits));
+        assert_eq!((pick(&here, Some(200)), pick(&there, None)), (Ok(A), waits));
         drop(late);
-        assert_eq!((pick(&here, 0), pick(&there, 0)), (Ok(A), Ok(A)));
+        assert_eq!((pick(&here, None), pick(&there, None)), (Ok(A), Ok(A)));
     }
 
     #[test]
@@ -485,7 +514,14 @@ mod tests {
         let (workers, common) = sticky();
         let looks = |core| looks(&workers, &common, core);
         let [here, there] = [0, 1].map(|core: usize| workers[core].in_force());
-        let any = Place::take(&here, POOL, 0, (50, ForClient::NOBODY), WaitsFor::Anybody).unwrap();
+        let any = Place::take(
+            &here,
+            POOL,
+            Deadline::NEVER,
+            (Tick::from_millis(50), None),
+            WaitsFor::Anybody,
+        )
+        .unwrap();
         let home = home_at(&here, 100);
         assert!(!home.is_first());
         home.comes_behind();
@@ -508,12 +544,15 @@ mod tests {
         let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let home = WaitsFor::Home(A);
         let client = ForClient::new(client.as_raw_fd(), Leaves::End);
-        let join = |now| Place::take(&here, POOL, 0, (now, client), home).unwrap();
+        let join = |now| {
+            Place::take(&here, POOL, Deadline::NEVER, (Tick::from_millis(now), Some(client)), home)
+                .unwrap()
+        };
         let places = [join(100), join(200)];
         here.pool(POOL).move_to(A, &[]);
-        here.pool(POOL).look_after_queue(300);
+        here.pool(POOL).look_after_queue(Tick::from_millis(300));
         assert!(places.iter().all(|place| place.called().is_raised()));
-        assert_eq!(pick(&there, 0), Err(Nobody::Free(WaitsFor::Home(A))));
+        assert_eq!(pick(&there, None), Err(Nobody::Free(WaitsFor::Home(A))));
         assert!(places[0].wait_for(WaitsFor::Anybody) && !places[0].wait_for(WaitsFor::Anybody));
         let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _places = places;
@@ -521,6 +560,6 @@ mod tests {
         }));
         assert!(unwound.is_err());
         assert!(here.pool(POOL).queue.as_ref().unwrap().is_empty());
-        assert_eq!((pick(&there, 0), here.counters.read(Counter::Queued)), (Ok(A), 0));
+        assert_eq!((pick(&there, None), here.counters.read(Counter::Queued)), (Ok(A), 0));
     }
 }

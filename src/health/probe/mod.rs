@@ -14,7 +14,7 @@ use monoio::net::TcpStream;
 
 use self::http::Ask;
 use crate::http::parse::HeadLimits;
-use crate::net::{clock::precise, io as net_io, signal::Signal};
+use crate::net::{clock::Clock, io as net_io, signal::Signal};
 use crate::plan::{self, Backend, Health};
 use crate::policy::{connect, health::ProbeFault};
 
@@ -56,8 +56,8 @@ impl Probe {
         addresses: &[SocketAddr],
         limits: Limits<'_>,
     ) -> Option<Result<(), ProbeFault>> {
-        let began = precise();
-        let spent = || Duration::from_micros(precise().saturating_sub(began));
+        let began = Clock::moment();
+        let spent = || Duration::from_micros(Clock::moment().since(began).0);
         let mut last = None;
         for (place, address) in addresses.iter().enumerate() {
             let share = connect::share(limits.time, spent(), addresses.len() - place);

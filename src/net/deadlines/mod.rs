@@ -30,12 +30,13 @@ pub(crate) use self::{
     resting::Rest,
 };
 use super::{
-    clock::{self, Clock},
+    clock::Clock,
     fd::{self, Half},
     io::sleep,
     leaving::{ForClient, Look},
     turns::next_turn,
 };
+use crate::base::moment::{Deadline, Micros, Tick};
 
 /// How often the sweep looks.
 const ROUND: Duration = Duration::from_millis(250);
@@ -49,7 +50,7 @@ const SLICE: usize = 4_096;
 
 /// Between two rounds of more than this the process stood still. What lies in the sockets came in
 /// time, for all we know: it is read first, and the next round looks again.
-const STOOD_STILL_MICROS: u64 = 2 * 250_000;
+const STOOD_STILL: Micros = Micros(2 * 250_000);
 
 /// How the sweep ends a wait to read that is overdue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +64,12 @@ pub(crate) enum Ends {
 struct Entry {
     fd: RawFd,
     /// The client that waits for this one, if any, and whether it may have left.
-    client: ForClient,
+    client: Option<ForClient>,
     doubtful: bool,
-    read_by: u64,
-    write_by: u64,
-    /// Since when it rests, or rested last.
-    since: u64,
+    read_by: Deadline,
+    write_by: Deadline,
+    /// Since when it rests, or rested last; before that since it is watched.
+    since: Tick,
     /// Its place among those that rest alike.
     previous: u32,
     next: u32,
@@ -88,7 +89,7 @@ struct Entry {
 
 /// For how long an idle client that may go on at once keeps what a burst of requests needs, and at
 /// most a round longer.
-const STAY: u64 = 250;
+const STAY: Duration = Duration::from_millis(250);
 
 /// The tag of descriptors that no listener has: they never rest.
 pub(crate) const NO_TAG: u16 = u16::MAX;
@@ -123,11 +124,11 @@ impl Deadlines {
     pub(crate) fn watch(self: &Rc<Deadlines>, fd: RawFd, ends: Ends, tag: u16) -> Watched {
         let entry = Entry {
             fd,
-            client: ForClient::NOBODY,
+            client: None,
             doubtful: false,
-            read_by: 0,
-            write_by: 0,
-            since: 0,
+            read_by: Deadline::NEVER,
+            write_by: Deadline::NEVER,
+            since: self.clock.tick(),
             previous: NONE,
             next: NONE,
             tag,
@@ -191,7 +192,7 @@ impl Deadlines {
 
     /// Closes client connections that have been silent or idle since `until` or longer, the longest
     /// of each listener first, and not more than a slice of them.
-    pub(crate) fn close_resting_since(&self, until: u64) {
+    pub(crate) fn close_resting_since(&self, until: Tick) {
         let slab = &mut *self.slab.borrow_mut();
         let mut left = SLICE;
         for tag in 0..slab.resting.tags() {
@@ -224,11 +225,11 @@ impl Deadlines {
         let mut stood_still = false;
         loop {
             self.wait_until_needed().await;
-            let before = clock::precise();
+            let before = Clock::moment();
             sleep(ROUND).await;
-            let slept = self.clock.renew().saturating_sub(before);
+            let slept = self.clock.renew().since(before);
             // Never twice in a row: a core that is always late has deadlines all the same.
-            stood_still = slept > STOOD_STILL_MICROS && !stood_still;
+            stood_still = slept > STOOD_STILL && !stood_still;
             if !stood_still {
                 self.round().await;
             }
@@ -260,7 +261,7 @@ impl Deadlines {
 
     /// Looks at a slice of the entries; where the next begins, if there is one.
     fn slice(&self, from: usize) -> Option<usize> {
-        let now = self.clock.now();
+        let now = self.clock.tick();
         let slab = &mut *self.slab.borrow_mut();
         let until = (from + SLICE).min(slab.entries.len());
         let turn = slab.round;
@@ -297,29 +298,28 @@ impl Entry {
 
     /// Ends what is overdue. Reading and writing are late apart, and one has nothing to say about
     /// the other.
-    fn look(&mut self, now: u64, watches: bool) {
-        let overdue = |by: u64| by != 0 && by <= now;
+    fn look(&mut self, now: Tick, watches: bool) {
         if self.stays && self.rest == Some(Rest::Idle) && self.since + STAY <= now {
             self.stays = false;
             self.wake();
         }
-        if self.writing.is_none() && overdue(self.write_by) {
+        if self.writing.is_none() && self.write_by.is_over(now) {
             self.end_both(Ended::Overdue);
         } else if self.reading.is_some() {
             // Nobody reads any more.
-        } else if overdue(self.read_by) {
+        } else if self.read_by.is_over(now) {
             self.end_reading(Ended::Overdue);
-        } else if watches && self.client.is_somebody() && self.client_has_left() {
+        } else if watches && self.client_has_left() {
             self.end_reading(Ended::ClientLeft);
         }
     }
 
     /// Whether the client has left for whom this one is waited for.
     fn client_has_left(&mut self) -> bool {
-        match self.client.look() {
-            Look::There => false,
-            Look::Doubtful => std::mem::replace(&mut self.doubtful, true),
-            Look::Left => true,
+        match self.client.map(ForClient::look) {
+            None | Some(Look::There) => false,
+            Some(Look::Doubtful) => std::mem::replace(&mut self.doubtful, true),
+            Some(Look::Left) => true,
         }
     }
 
@@ -360,21 +360,22 @@ impl Watched {
         act(&mut self.deadlines.slab.borrow_mut().entries[self.index as usize])
     }
 
-    /// Reading must go on by then; 0 = no bound.
+    /// Reading must go on by then.
     #[inline]
-    pub(crate) fn read_by(&self, deadline: u64) {
+    pub(crate) fn read_by(&self, deadline: Deadline) {
         self.with(|entry| entry.read_by = deadline);
     }
 
-    /// Writing must go on by then; 0 = no bound.
+    /// Writing must go on by then.
     #[inline]
-    pub(crate) fn write_by(&self, deadline: u64) {
+    pub(crate) fn write_by(&self, deadline: Deadline) {
         self.with(|entry| entry.write_by = deadline);
     }
 
-    /// Reading must go on by then, and it is for this client: when it leaves, so ends the wait.
+    /// Reading must go on by then, and it is for this client, if any: when it leaves, so ends the
+    /// wait.
     #[inline]
-    pub(crate) fn read_for(&self, deadline: u64, client: ForClient) {
+    pub(crate) fn read_for(&self, deadline: Deadline, client: Option<ForClient>) {
         self.with(|entry| {
             entry.read_by = deadline;
             entry.client = client;
@@ -385,8 +386,8 @@ impl Watched {
     /// Where reading is for a client: it is for this one.
     pub(crate) fn waits_for(&self, client: ForClient) {
         self.with(|entry| {
-            if entry.client.is_somebody() {
-                entry.client = client;
+            if let Some(known) = &mut entry.client {
+                *known = client;
             }
         });
     }
@@ -394,7 +395,7 @@ impl Watched {
     /// Joins those that rest, and make room when it is needed; something must come by then. Nothing
     /// where it rests already: nobody becomes less idle by being looked at.
     #[inline]
-    pub(crate) fn rests(&self, kind: Rest, now: u64, deadline: u64) {
+    pub(crate) fn rests(&self, kind: Rest, now: Tick, deadline: Deadline) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
         let entry = &mut slab.entries[self.index as usize];
         if entry.rest.is_some() || entry.tag == NO_TAG {
@@ -414,7 +415,7 @@ impl Watched {
 
     /// Whether it became idle so lately that its client may be one who asks again at once.
     #[inline]
-    pub(crate) fn is_idle_lately(&self, now: u64) -> bool {
+    pub(crate) fn is_idle_lately(&self, now: Tick) -> bool {
         self.with(|entry| entry.rest == Some(Rest::Idle) && now <= entry.since + STAY)
     }
 
@@ -465,7 +466,7 @@ impl Watched {
 
     /// The request is over, however its reading ended: what comes now is read and forgotten until
     /// then. Nothing where the connection was closed.
-    pub(crate) fn lingers(&self, now: u64, deadline: u64) {
+    pub(crate) fn lingers(&self, now: Tick, deadline: Deadline) {
         let lingers = self.with(|entry| {
             if entry.reading != Some(Ended::Closed) {
                 entry.reading = None;

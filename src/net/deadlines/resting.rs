@@ -63,14 +63,14 @@ impl Resting {
             }
             None
         };
-        let since = |list: &List| entries.get(list.first as usize).map_or(u64::MAX, |it| it.since);
         KINDS.iter().find_map(|kind| {
             let lists = || self.by_tag.iter().map(|lists| &lists[*kind as usize]);
             match tag {
                 Some(tag) => look(lists().nth(usize::from(tag))?),
                 None => lists()
-                    .min_by_key(|list| since(list))
-                    .and_then(&mut look)
+                    .filter_map(|list| Some((entries.get(list.first as usize)?.since, list)))
+                    .min_by_key(|(since, _)| *since)
+                    .and_then(|(_, list)| look(list))
                     .or_else(|| lists().find_map(&mut look)),
             }
         })
@@ -130,7 +130,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::base::rng::Rng;
+    use crate::base::{
+        moment::{Deadline, Tick},
+        rng::Rng,
+    };
     use crate::net::{
         clock::Clock,
         deadlines::{Deadlines, Ended, Ends, Watched},
@@ -171,7 +174,7 @@ mod tests {
                         if !queue.iter().any(|(_, other, _)| other == name) {
                             queue.push((kind, *name, *tag));
                         }
-                        one.rests(kind, step, 0);
+                        one.rests(kind, Tick::from_millis(step), Deadline::NEVER);
                     }
                 }
                 assert_eq!(deadlines.len(), watched.len(), "seed {seed}, step {step}");
@@ -199,9 +202,9 @@ mod tests {
         let (ours, _peer) = UnixStream::pair().unwrap();
         let watch = |tag| deadlines.watch(ours.as_raw_fd(), Ends::Wait, tag);
         let many: Vec<_> = (0..1_200).map(|_| watch(0)).collect();
-        many.iter().for_each(|one| one.rests(Rest::Idle, 1, 0));
+        many.iter().for_each(|one| one.rests(Rest::Idle, Tick::from_millis(1), Deadline::NEVER));
         let other = watch(1);
-        other.rests(Rest::Idle, 2, 0);
+        other.rests(Rest::Idle, Tick::from_millis(2), Deadline::NEVER);
         assert!(deadlines.make_room(Some(1)));
         assert_eq!(other.reading(), Some(Ended::Closed));
         assert!(!deadlines.make_room(Some(1)) && !deadlines.make_room(Some(7)));

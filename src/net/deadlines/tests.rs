@@ -16,6 +16,8 @@ use std::{
 use super::*;
 use crate::net::leaving::Leaves;
 
+const MS: Duration = Duration::from_millis(1);
+
 /// A watched socket and its peer. Fields are dropped in this order.
 struct Socket {
     watched: Watched,
@@ -93,7 +95,7 @@ fn a_client_that_is_late_is_woken_and_can_still_be_read_and_answered() {
     let client = Socket::new(&deadlines, Ends::Wait, 0);
     let (task, waker) = Task::new();
     assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
-    client.watched.read_by(deadlines.clock.now());
+    client.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), Some(Ended::Overdue));
     assert_eq!((client.ended(), task.woken()), ((Some(Ended::Overdue), None), 1));
@@ -107,7 +109,7 @@ fn a_client_that_is_late_is_woken_and_can_still_be_read_and_answered() {
 fn a_backend_that_is_late_is_shut_down_whole() {
     let deadlines = deadlines();
     let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
-    backend.watched.read_by(deadlines.clock.now());
+    backend.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(backend.ended(), (Some(Ended::Overdue), Some(Ended::Overdue)));
     assert!(backend.reads_an_end() && !backend.writes());
@@ -117,7 +119,7 @@ fn a_backend_that_is_late_is_shut_down_whole() {
 fn a_peer_that_takes_nothing_is_shut_down_whole() {
     let deadlines = deadlines();
     let client = Socket::new(&deadlines, Ends::Wait, 0);
-    client.watched.write_by(deadlines.clock.now());
+    client.watched.write_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(client.ended(), (Some(Ended::Overdue), Some(Ended::Overdue)));
     assert!(client.reads_an_end() && !client.writes());
@@ -128,10 +130,13 @@ fn a_peer_that_takes_nothing_is_shut_down_whole() {
 fn writing_is_late_although_reading_ended_before() {
     type EndReading = fn(&Deadlines, &Socket);
     let reading_ends: [(EndReading, Ended); 2] = [
-        (|deadlines, client| client.watched.read_by(deadlines.clock.now()), Ended::Overdue),
+        (
+            |deadlines, client| client.watched.read_by(Deadline::at(deadlines.clock.tick())),
+            Ended::Overdue,
+        ),
         (
             |_, client| {
-                client.watched.read_for(0, of(client));
+                client.watched.read_for(Deadline::NEVER, Some(of(client)));
                 client.peer.shutdown(std::net::Shutdown::Both).unwrap();
             },
             Ended::ClientLeft,
@@ -143,10 +148,10 @@ fn writing_is_late_although_reading_ended_before() {
         end_reading(&deadlines, &client);
         (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
         assert_eq!(client.ended(), (Some(why), None));
-        client.watched.write_by(deadlines.clock.now() + 1);
+        client.watched.write_by(Deadline::at(deadlines.clock.tick() + MS));
         deadlines.look();
         assert_eq!(client.ended(), (Some(why), None), "it has time");
-        client.watched.write_by(deadlines.clock.now());
+        client.watched.write_by(Deadline::at(deadlines.clock.tick()));
         deadlines.look();
         assert_eq!(client.ended(), (Some(why), Some(Ended::Overdue)));
         assert!(!client.writes());
@@ -156,22 +161,22 @@ fn writing_is_late_although_reading_ended_before() {
 #[test]
 fn nobody_is_ended_before_the_time_and_without_a_time_never() {
     let deadlines = deadlines();
-    let set: [fn(&Watched, u64); 4] = [
+    let set: [fn(&Watched, Tick); 4] = [
         |_, _| {},
-        |watched, late| watched.read_by(late),
-        |watched, late| watched.write_by(late),
+        |watched, late| watched.read_by(Deadline::at(late)),
+        |watched, late| watched.write_by(Deadline::at(late)),
         |watched, late| {
             // What was waited for has come.
-            watched.read_by(late - 1);
-            watched.write_by(late - 1);
-            watched.read_by(0);
-            watched.write_by(0);
+            watched.read_by(Deadline::at(Tick::from_millis(late.millis() - 1)));
+            watched.write_by(Deadline::at(Tick::from_millis(late.millis() - 1)));
+            watched.read_by(Deadline::NEVER);
+            watched.write_by(Deadline::NEVER);
         },
     ];
     for set in set {
         let socket = Socket::new(&deadlines, Ends::Both, 0);
         // The clock stands still from here on: it is renewed when one more is watched.
-        set(&socket.watched, deadlines.clock.now() + 1);
+        set(&socket.watched, deadlines.clock.tick() + MS);
         deadlines.look();
         assert_eq!(socket.ended(), (None, None));
         assert!(!socket.reads_an_end() && socket.writes());
@@ -182,12 +187,12 @@ fn nobody_is_ended_before_the_time_and_without_a_time_never() {
 fn a_descriptor_that_is_watched_no_more_is_left_alone() {
     let deadlines = deadlines();
     let Socket { watched, ours, peer } = Socket::new(&deadlines, Ends::Both, 0);
-    watched.rests(Rest::Idle, deadlines.clock.now(), deadlines.clock.now());
+    watched.rests(Rest::Idle, deadlines.clock.tick(), Deadline::at(deadlines.clock.tick()));
     drop(watched);
     assert!(deadlines.is_empty() && !deadlines.make_room(None));
     // The place is used again, by another.
     let next = Socket::new(&deadlines, Ends::Both, 0);
-    next.watched.read_by(deadlines.clock.now());
+    next.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     deadlines.close_all();
     assert!((&ours).write(b"x").is_ok() && (&peer).read(&mut [0; 8]).is_ok());
@@ -201,14 +206,14 @@ fn a_wait_ends_when_the_client_it_is_for_has_left() {
     let backends: Vec<_> = (0..8)
         .map(|_| {
             let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
-            backend.watched.read_for(0, of(&client));
+            backend.watched.read_for(Deadline::NEVER, Some(of(&client)));
             backend
         })
         .collect();
     let one = &backends[0];
     // The answer that came in time was the last wait for this client.
     let other = &backends[1];
-    other.watched.read_for(0, ForClient::NOBODY);
+    other.watched.read_for(Deadline::NEVER, None);
     client.peer.shutdown(std::net::Shutdown::Write).unwrap();
     (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
     assert_eq!(one.watched.reading(), None, "a half-close is not leaving");
@@ -227,14 +232,14 @@ fn who_makes_room_is_told_to_close_and_its_peer_sees_the_end() {
     let client = Socket::new(&deadlines, Ends::Wait, 0);
     let (task, waker) = Task::new();
     assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
-    client.watched.rests(Rest::Idle, deadlines.clock.now(), 0);
+    client.watched.rests(Rest::Idle, deadlines.clock.tick(), Deadline::NEVER);
     assert!(deadlines.make_room(None));
-    client.watched.read_by(deadlines.clock.now());
+    client.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!((client.ended(), task.woken()), ((Some(Ended::Closed), Some(Ended::Closed)), 1));
     assert_eq!((&client.peer).read(&mut [0; 8]).unwrap(), 0);
     // Nothing revives it.
-    client.watched.lingers(1, 0);
+    client.watched.lingers(Tick::from_millis(1), Deadline::NEVER);
     assert_eq!(client.watched.reading(), Some(Ended::Closed));
 }
 
@@ -242,12 +247,12 @@ fn who_makes_room_is_told_to_close_and_its_peer_sees_the_end() {
 fn who_has_asked_already_does_not_make_room() {
     let deadlines = deadlines();
     let asks = Socket::new(&deadlines, Ends::Wait, 0);
-    asks.watched.rests(Rest::Silent, 1, 0);
+    asks.watched.rests(Rest::Silent, Tick::from_millis(1), Deadline::NEVER);
     (&asks.peer).write_all(b"G").unwrap();
     assert!(!deadlines.make_room(None));
-    deadlines.close_resting_since(1);
+    deadlines.close_resting_since(Tick::from_millis(1));
     let idle = Socket::new(&deadlines, Ends::Wait, 0);
-    idle.watched.rests(Rest::Idle, 2, 0);
+    idle.watched.rests(Rest::Idle, Tick::from_millis(2), Deadline::NEVER);
     assert!(deadlines.make_room(None));
     let ended = [asks.watched.reading(), idle.watched.reading()];
     assert_eq!(ended, [None, Some(Ended::Closed)]);
@@ -258,7 +263,7 @@ fn those_answered_for_the_last_time_go_first_then_the_silent_then_the_idle() {
     let deadlines = deadlines();
     let rests = |kind, tag| {
         let socket = Socket::new(&deadlines, Ends::Wait, tag);
-        socket.watched.rests(kind, 1, 0);
+        socket.watched.rests(kind, Tick::from_millis(1), Deadline::NEVER);
         socket
     };
     let sockets = [
@@ -275,7 +280,7 @@ fn those_answered_for_the_last_time_go_first_then_the_silent_then_the_idle() {
     assert!(deadlines.make_room(Some(2)) && closed(4) && !closed(0));
     sockets[0].watched.busy();
     assert!(!deadlines.make_room(None));
-    sockets[0].watched.rests(Rest::Idle, 2, 0);
+    sockets[0].watched.rests(Rest::Idle, Tick::from_millis(2), Deadline::NEVER);
     assert!(deadlines.make_room(None) && closed(0));
     assert!(!deadlines.make_room(None));
 }
@@ -289,11 +294,11 @@ fn those_resting_for_long_are_closed_and_the_others_not() {
         .zip([10, 20, 30, 30, 5])
         .map(|(kind, since)| {
             let socket = Socket::new(&deadlines, Ends::Wait, 0);
-            socket.watched.rests(*kind, since, 0);
+            socket.watched.rests(*kind, Tick::from_millis(since), Deadline::NEVER);
             socket
         })
         .collect();
-    deadlines.close_resting_since(20);
+    deadlines.close_resting_since(Tick::from_millis(20));
     let closed: Vec<bool> =
         sockets.iter().map(|socket| socket.watched.reading().is_some()).collect();
     assert_eq!(closed, [true, true, false, false, false]);
@@ -303,13 +308,13 @@ fn those_resting_for_long_are_closed_and_the_others_not() {
 fn who_lingers_reads_again_until_its_time_is_over() {
     let deadlines = deadlines();
     let client = Socket::new(&deadlines, Ends::Wait, 0);
-    client.watched.read_by(deadlines.clock.now());
+    client.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(client.watched.reading(), Some(Ended::Overdue));
-    client.watched.lingers(deadlines.clock.now(), deadlines.clock.now() + 1);
+    client.watched.lingers(deadlines.clock.tick(), Deadline::at(deadlines.clock.tick() + MS));
     deadlines.look();
     assert_eq!(client.watched.reading(), None);
-    deadlines.clock.set(deadlines.clock.now() + 1);
+    deadlines.clock.set(deadlines.clock.tick() + MS);
     deadlines.look();
     assert_eq!(client.watched.reading(), Some(Ended::Overdue));
 }
@@ -319,24 +324,24 @@ fn who_stays_is_told_once_it_has_been_idle_for_a_while() {
     let deadlines = deadlines();
     let (task, waker) = Task::new();
     let Socket { watched, .. } = &Socket::new(&deadlines, Ends::Wait, 0);
-    let begun = deadlines.clock.now();
+    let begun = deadlines.clock.tick();
     let round_at = |now| {
         deadlines.clock.set(now);
         deadlines.look();
         (watched.stays(), task.woken())
     };
-    watched.rests(Rest::Silent, begun, 0);
+    watched.rests(Rest::Silent, begun, Deadline::NEVER);
     assert!(!watched.is_idle_lately(begun), "it is new");
     watched.busy();
-    watched.rests(Rest::Idle, begun, 0);
-    assert!(watched.is_idle_lately(begun + STAY) && !watched.is_idle_lately(begun + STAY + 1));
+    watched.rests(Rest::Idle, begun, Deadline::NEVER);
+    assert!(watched.is_idle_lately(begun + STAY) && !watched.is_idle_lately(begun + STAY + MS));
     watched.stay(&waker);
     watched.stay(&waker);
     assert_eq!(Arc::strong_count(&task), 3, "one waker is kept");
-    assert_eq!(round_at(begun + STAY - 1), (true, 0));
+    assert_eq!(round_at(begun + (STAY - MS)), (true, 0));
     watched.busy();
     assert_eq!(round_at(begun + 2 * STAY), (true, 0), "it is not idle");
-    watched.rests(Rest::Idle, begun + 2 * STAY, 0);
+    watched.rests(Rest::Idle, begun + 2 * STAY, Deadline::NEVER);
     assert_eq!(round_at(begun + 3 * STAY), (false, 1));
     assert_eq!(round_at(begun + 4 * STAY), (false, 1));
     assert_eq!(watched.reading(), None);
@@ -363,7 +368,7 @@ fn a_round_looks_at_all_slices() {
     let (ours, _peer) = UnixStream::pair().unwrap();
     let many: Vec<_> =
         (0..2 * SLICE + 1).map(|_| deadlines.watch(ours.as_raw_fd(), Ends::Wait, 0)).collect();
-    many.iter().for_each(|watched| watched.read_by(deadlines.clock.now()));
+    many.iter().for_each(|watched| watched.read_by(Deadline::at(deadlines.clock.tick())));
     deadlines.look();
     assert!(many.iter().all(|watched| watched.reading() == Some(Ended::Overdue)));
 }

@@ -15,6 +15,7 @@ use rustix::{
     io::Errno,
 };
 
+use crate::base::moment::{UnixMillis, millis};
 use crate::observe::dates::Dates;
 
 /// One file, as the thread holds it.
@@ -84,7 +85,7 @@ impl Log {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut line = b"{\"time\":\"".to_vec();
-        line.extend(Dates::default().rfc3339(u64::try_from(now.as_millis()).unwrap_or_default()));
+        line.extend(Dates::default().rfc3339(UnixMillis(millis(now))));
         line.extend(format!("\",\"dropped\":{}}}\n", self.lost).bytes());
         self.write_lines(&mut &line[..])?;
         self.lost = 0;

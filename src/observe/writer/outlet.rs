@@ -1,8 +1,11 @@
 //! The end of a log that one core holds: lines into a buffer, full buffers to the thread.
 
+use std::time::Duration;
+
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{BUFFER_BYTES, Batch, Message};
+use crate::base::moment::Tick;
 use crate::observe::{
     access_log::{Format, Line},
     dates::Dates,
@@ -12,8 +15,8 @@ use crate::observe::{
 const LINE_BYTES: usize = 2 << 10;
 /// Empty buffers that a core keeps for each log.
 const SPARE_MAX: usize = 8;
-/// Lines are handed over at the latest when the first of them is this old, in milliseconds.
-pub(super) const AGE_MAX_MS: u64 = 1_000;
+/// Lines are handed over at the latest when the first of them is this old.
+pub(super) const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The end of a log that one core holds. What is left in it when it is dropped is handed over.
 pub(crate) struct Outlet {
@@ -22,9 +25,8 @@ pub(crate) struct Outlet {
     dates: Dates,
     pub(super) buffer: Vec<u8>,
     lines: u64,
-    /// When the first of them was written, or when handing them over was tried last; in coarse
-    /// milliseconds.
-    since: u64,
+    /// When the first of them was written, or when handing them over was tried last.
+    since: Option<Tick>,
     /// Lines dropped that the log does not tell yet.
     untold: u64,
     /// Lines dropped that the core has not counted yet.
@@ -43,7 +45,7 @@ impl Outlet {
             dates: Dates::default(),
             buffer: Vec::new(),
             lines: 0,
-            since: 0,
+            since: None,
             untold: 0,
             uncounted: 0,
             to,
@@ -53,14 +55,14 @@ impl Outlet {
     }
 
     /// Writes a line; hands over what there is where it leaves no room for another, or where the
-    /// first line is old. `now` is the core's coarse clock, in milliseconds.
-    pub(crate) fn write(&mut self, line: &Line<'_>, now: u64) {
+    /// first line is old.
+    pub(crate) fn write(&mut self, line: &Line<'_>, now: Tick) {
         if self.buffer.capacity() == 0 {
             self.buffer =
                 self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));
         }
         if self.lines == 0 {
-            self.since = now;
+            self.since = Some(now);
         }
         self.format.write(line, &mut self.dates, &mut self.buffer);
         self.lines += 1;
@@ -72,9 +74,9 @@ impl Outlet {
     }
 
     /// Hands over what there is if the first line of it is old.
-    pub(crate) fn hand_over_old(&mut self, now: u64) {
-        if now >= self.since + AGE_MAX_MS {
-            self.since = now;
+    pub(crate) fn hand_over_old(&mut self, now: Tick) {
+        if self.since.is_some_and(|since| now >= since + AGE_MAX) {
+            self.since = Some(now);
             self.hand_over();
         }
     }

@@ -8,8 +8,11 @@ use std::net::SocketAddr;
 use crossbeam_channel::unbounded;
 use serde_json::Value;
 
-use super::{outlet::AGE_MAX_MS, *};
-use crate::base::rng::Rng;
+use super::{outlet::AGE_MAX, *};
+use crate::base::{
+    moment::{Tick, UnixMillis},
+    rng::Rng,
+};
 use crate::observe::{
     access_log::Line,
     record::{Asked, Asker, Record},
@@ -21,7 +24,7 @@ use crate::plan::{AccessLogFormat, ListenerId, Plan};
 const LONG: Duration = Duration::from_secs(20);
 
 /// The core's clock, which stands still.
-const NOW: u64 = 5_000;
+const NOW: Tick = Tick::from_millis(5_000);
 
 /// A directory of its own for each test.
 pub(super) struct Folder(pub(super) PathBuf);
@@ -63,8 +66,8 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
     let client = peer.ip();
     for request_bytes in numbers {
         let line = Line {
-            unix_ms: 0,
-            request_id: RequestId::new(0, &mut Rng::seeded(1)),
+            ended: UnixMillis(0),
+            request_id: RequestId::new(UnixMillis(0), &mut Rng::seeded(1)),
             asker: Asker { listener: ListenerId(0), client, peer, secure: false },
             record: &Record { request_bytes, ..Record::default() },
             asked: Asked::default(),
@@ -166,11 +169,11 @@ fn lines_are_handed_over_when_the_first_is_old() {
     let (to, from) = bounded(9);
     let mut outlet = Outlet::new(0, Format(AccessLogFormat::Json), to);
     write(&mut outlet, 0..2);
-    outlet.hand_over_old(NOW + AGE_MAX_MS - 1);
+    outlet.hand_over_old(NOW + (AGE_MAX - Duration::from_millis(1)));
     assert!(from.is_empty());
-    outlet.hand_over_old(NOW + AGE_MAX_MS);
+    outlet.hand_over_old(NOW + AGE_MAX);
     assert_eq!(from.len(), 1);
-    outlet.hand_over_old(NOW + 9 * AGE_MAX_MS);
+    outlet.hand_over_old(NOW + 9 * AGE_MAX);
     assert_eq!(from.len(), 1, "there is nothing");
 }
 

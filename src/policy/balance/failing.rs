@@ -8,8 +8,10 @@
 //! Where nobody fails, nothing is noted and a pick costs what it did: successes are of interest
 //! only where there was a failure before.
 
+use std::time::Duration;
+
 use super::{Candidates, known::Known};
-use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 
 /// How many times more a backend costs that fails always: 1 and this.
 const FAILING_COST: f32 = 10.0;
@@ -20,8 +22,8 @@ const FAILING_FREE: f32 = 0.05;
 /// Below this share a backend is no longer thought of.
 const FORGOTTEN: f32 = 0.005;
 
-/// How old what is added may be, in milliseconds.
-const EXTRA_MS: u64 = 10;
+/// How old what is added may be.
+const EXTRA: Duration = Duration::from_millis(10);
 
 /// How busy a backend counts that has this much under way for the mean weight and of whose requests
 /// this share fails, where the mean of all has so much: 1 = it is idle and fails in nothing.
@@ -46,8 +48,8 @@ pub(super) struct Failing {
     some: BackendSet,
     /// What is added to what each has under way.
     extra: Vec<u32>,
-    /// When that is worked out again.
-    due: u64,
+    /// When that is worked out again; none = at once.
+    due: Option<Tick>,
 }
 
 impl Failing {
@@ -56,7 +58,7 @@ impl Failing {
             known: Known::new(cores, backends),
             some: BackendSet::EMPTY,
             extra: vec![0; backends],
-            due: 0,
+            due: None,
         }
     }
 
@@ -66,7 +68,7 @@ impl Failing {
         if self.some.is_empty() {
             return &[];
         }
-        if candidates.now >= self.due {
+        if self.due.is_none_or(|due| candidates.now >= due) {
             self.work_out(candidates);
         }
         &self.extra
@@ -74,7 +76,7 @@ impl Failing {
 
     #[cold]
     fn work_out(&mut self, candidates: &Candidates<'_>) {
-        self.due = candidates.now + EXTRA_MS;
+        self.due = Some(candidates.now + EXTRA);
         let loads = candidates.usable.iter().map(|id| relative_load(id, candidates));
         let mean_load = loads.sum::<f32>() / (candidates.usable.len() as f32).max(1.0);
         let some = self.some;
@@ -95,21 +97,21 @@ impl Failing {
 
     /// Notes how a request of this core ended.
     #[inline]
-    pub(super) fn observe(&mut self, id: BackendId, failed: bool, now: u64) {
+    pub(super) fn observe(&mut self, id: BackendId, failed: bool, now: Tick) {
         if failed || self.some.contains(id) {
             self.note(id, failed, now);
         }
     }
 
     #[cold]
-    fn note(&mut self, id: BackendId, failed: bool, now: u64) {
+    fn note(&mut self, id: BackendId, failed: bool, now: Tick) {
         if !self.some.contains(id) {
             // It did well as far as anybody has noted: one failure does not say that it fails.
             self.known.see(id, 0.0, false, now);
             self.some.insert(id);
         }
         self.known.see(id, 0.0, failed, now);
-        self.due = 0;
+        self.due = None;
     }
 
     /// What this core itself knows of a backend, packed.
@@ -118,7 +120,7 @@ impl Failing {
     }
 
     /// Takes over what the other cores have published about a backend.
-    pub(super) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+    pub(super) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         let mut others = others.filter(|word| *word != 0).peekable();
         if others.peek().is_none() && !self.some.contains(id) {
             return;
@@ -130,7 +132,7 @@ impl Failing {
     }
 
     /// A backend came back: what was known of it is of no use.
-    pub(super) fn forget(&mut self, id: BackendId, now: u64) {
+    pub(super) fn forget(&mut self, id: BackendId, now: Tick) {
         self.known.forget(id, now);
         self.some.remove(id);
         if let Some(extra) = self.extra.get_mut(id.index()) {
@@ -163,7 +165,7 @@ mod tests {
         let mut now = 1_000;
         for request in requests.bytes() {
             let id = BackendId(u16::from(request.to_ascii_lowercase() - b'a'));
-            failing.observe(id, request.is_ascii_lowercase(), now);
+            failing.observe(id, request.is_ascii_lowercase(), Tick::from_millis(now));
             failing.check_invariants();
             now += 1;
         }
@@ -174,7 +176,7 @@ mod tests {
             weights: &weights,
             in_flight: &in_flight,
             extra: &[],
-            now: now + ms,
+            now: Tick::from_millis(now + ms),
             key: None,
         };
         assert_eq!(failing.extra(&candidates), expected, "{requests}");

@@ -71,6 +71,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::base::moment::Tick;
     use crate::base::{backend_set::BackendSet, rng::Rng};
     use crate::plan::{Algorithm, HashOf};
     use crate::policy::balance::{Balancer, Prepared, Weights, tests::pool};
@@ -102,7 +103,7 @@ mod tests {
                 usable: &usable,
                 weights: &self.weights,
                 in_flight: &self.in_flight,
-                now: 1,
+                now: Tick::from_millis(1),
                 key: Some(Rng::seeded(key).next()),
             };
             self.balancer.pick(&candidates).map(|id| id.0)
@@ -179,7 +180,7 @@ mod tests {
             usable: &usable,
             weights: &weights,
             in_flight: &[],
-            now: 1,
+            now: Tick::from_millis(1),
             key: None,
         };
         let picked: Vec<_> =

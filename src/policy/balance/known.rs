@@ -2,7 +2,7 @@
 //! other cores publish of theirs.
 
 use super::times::Times;
-use crate::base::ids::BackendId;
+use crate::base::{ids::BackendId, moment::Tick};
 
 /// Requests of all cores that the share of failures is taken over at most, and at least of one
 /// core: what one core sees stands for what all see, so each of many goes by fewer.
@@ -21,7 +21,7 @@ pub(super) struct Known {
     /// Both.
     all: Vec<Times>,
     /// When a backend last came back: what is older counts no more.
-    returned: Vec<u64>,
+    returned: Vec<Option<Tick>>,
 }
 
 impl Known {
@@ -34,7 +34,7 @@ impl Known {
             own: unknown.clone(),
             others: unknown.clone(),
             all: unknown,
-            returned: vec![0; backends],
+            returned: vec![None; backends],
         }
     }
 
@@ -45,7 +45,7 @@ impl Known {
     }
 
     /// One more request of this core ended.
-    pub(super) fn see(&mut self, id: BackendId, micros: f32, failed: bool, now: u64) {
+    pub(super) fn see(&mut self, id: BackendId, micros: f32, failed: bool, now: Tick) {
         if let Some(own) = self.own.get_mut(id.index()) {
             own.see(micros, failed, self.part, now);
         }
@@ -58,7 +58,7 @@ impl Known {
     }
 
     /// Takes over what the other cores have published about a backend.
-    pub(super) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+    pub(super) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         let returned = self.returned.get(id.index()).copied().unwrap_or_default();
         let others = others.filter_map(|word| Times::unpacked(word, now));
         if let Some(known) = self.others.get_mut(id.index()) {
@@ -69,9 +69,9 @@ impl Known {
 
     /// A backend came back: what was known of it is of no use, here or on a core that has not asked
     /// since and still publishes it.
-    pub(super) fn forget(&mut self, id: BackendId, now: u64) {
+    pub(super) fn forget(&mut self, id: BackendId, now: Tick) {
         if let Some(returned) = self.returned.get_mut(id.index()) {
-            *returned = now;
+            *returned = Some(now);
         }
         for times in [&mut self.own, &mut self.others, &mut self.all] {
             if let Some(times) = times.get_mut(id.index()) {
@@ -80,7 +80,7 @@ impl Known {
         }
     }
 
-    fn join(&mut self, id: BackendId, now: u64) {
+    fn join(&mut self, id: BackendId, now: Tick) {
         let index = id.index();
         let both = [self.own.get(index), self.others.get(index)].into_iter().flatten().copied();
         if let Some(all) = self.all.get_mut(index) {

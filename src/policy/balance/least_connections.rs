@@ -91,6 +91,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::base::moment::Tick;
     use crate::base::rng::Rng;
     use crate::policy::balance::Weights;
 
@@ -112,7 +113,7 @@ mod tests {
                 usable: &usable,
                 weights: &weights,
                 in_flight: &in_flight,
-                now: 1,
+                now: Tick::from_millis(1),
                 key: None,
             };
             let picked = algorithm.pick(&all).expect("one is usable");
@@ -143,7 +144,7 @@ mod tests {
             usable: &usable,
             weights: &weights,
             in_flight: &idle,
-            now: 1,
+            now: Tick::from_millis(1),
             key: None,
         };
         let mut algorithm = new(&weights, 1);

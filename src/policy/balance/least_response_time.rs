@@ -11,18 +11,20 @@
 //! have published: peaks by the highest, failures by the mean. All of it is forgotten at one pace,
 //! so a merge is as good later as it was when it was made.
 
+use std::time::Duration;
+
 use super::{
     Candidates, Sample, draw,
     failing::{self, relative_load},
     known::Known,
 };
-use crate::base::{ids::BackendId, rng::Rng};
+use crate::base::{ids::BackendId, moment::Tick, rng::Rng};
 
 /// Costs within this factor are the same.
 const SAME: f32 = 1.05;
 
-/// How old the picture of the whole pool may be, in milliseconds.
-const PICTURE_MS: u64 = 10;
+/// How old the picture of the whole pool may be.
+const PICTURE: Duration = Duration::from_millis(10);
 
 /// Nobody is taken for faster, in microseconds: load counts even where all times are forgotten.
 const MICROS_MIN: f32 = 1.0;
@@ -42,8 +44,8 @@ struct Picture {
     micros: f32,
     /// The mean of what is under way for the mean weight.
     load: f32,
-    /// When it is drawn again.
-    due: u64,
+    /// When it is drawn again; none = at once.
+    due: Option<Tick>,
     /// Room to find the median in.
     room: Vec<f32>,
 }
@@ -51,14 +53,14 @@ struct Picture {
 impl LeastResponseTime {
     pub(crate) fn new(rng: Rng, cores: usize, backends: usize) -> LeastResponseTime {
         let picture =
-            Picture { micros: 0.0, load: 0.0, due: 0, room: Vec::with_capacity(backends) };
+            Picture { micros: 0.0, load: 0.0, due: None, room: Vec::with_capacity(backends) };
         LeastResponseTime { rng, known: Known::new(cores, backends), picture }
     }
 
     /// The better of two; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
-        if candidates.now >= self.picture.due {
+        if self.picture.due.is_none_or(|due| candidates.now >= due) {
             self.picture.draw(&self.known, candidates);
         }
         let (first, second) = draw::two(candidates.usable, candidates.weights, &mut self.rng)?;
@@ -86,7 +88,7 @@ impl LeastResponseTime {
     }
 
     /// Notes how long a backend took.
-    pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: u64) {
+    pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: Tick) {
         let (micros, failed) = match sample {
             Sample::FirstByte(micros) => (micros as f32, false),
             Sample::Failed(micros) => ((micros as f32).max(self.picture.micros), true),
@@ -100,12 +102,12 @@ impl LeastResponseTime {
     }
 
     /// Takes over what the other cores have published about a backend.
-    pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+    pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         self.known.merge(id, others, now);
     }
 
     /// A backend came back: what was known of it is of no use.
-    pub(crate) fn forget(&mut self, id: BackendId, now: u64) {
+    pub(crate) fn forget(&mut self, id: BackendId, now: Tick) {
         self.known.forget(id, now);
     }
 
@@ -118,7 +120,7 @@ impl LeastResponseTime {
 
 impl Picture {
     fn draw(&mut self, known: &Known, candidates: &Candidates<'_>) {
-        self.due = candidates.now + PICTURE_MS;
+        self.due = Some(candidates.now + PICTURE);
         self.room.clear();
         let (mut load, mut count) = (0.0, 0.0);
         for id in candidates.usable.iter() {
@@ -161,7 +163,7 @@ mod tests {
         }
 
         fn see(&mut self, id: u16, sample: Sample, now: u64) {
-            self.algorithm.observe(BackendId(id), sample, now);
+            self.algorithm.observe(BackendId(id), sample, Tick::from_millis(now));
             self.algorithm.check_invariants();
         }
 
@@ -169,6 +171,7 @@ mod tests {
         fn picks(&mut self, now: u64) -> Vec<u32> {
             let usable = BackendSet::first(self.in_flight.len());
             let (weights, in_flight) = (&self.weights, &self.in_flight);
+            let now = Tick::from_millis(now);
             let candidates =
                 Candidates { extra: &[], usable: &usable, weights, in_flight, now, key: None };
             let mut counts = vec![0; self.in_flight.len()];
@@ -188,7 +191,7 @@ mod tests {
         let picks = core.picks(100);
         assert!(picks[0] == 0 && picks[1] > 600 && picks[2] > 250, "{picks:?}");
         core.in_flight[1].set(1);
-        core.algorithm.picture.due = 0;
+        core.algorithm.picture.due = None;
         let picks = core.picks(100);
         assert!(picks[1] == 0 && picks[2] > 600, "{picks:?}");
     }
@@ -227,7 +230,7 @@ mod tests {
         assert_eq!(core.picks(200), [1_000, 0]);
         // Nor where the others are busy and it is not.
         core.in_flight[0].set(40);
-        core.algorithm.picture.due = 0;
+        core.algorithm.picture.due = None;
         assert_eq!(core.picks(200), [1_000, 0]);
     }
 
@@ -254,16 +257,16 @@ mod tests {
         one.see(1, Sample::FirstByte(80_000), 100);
         for id in [0, 1].map(BackendId) {
             let published = one.algorithm.published(id);
-            other.algorithm.merge(id, [published, 0].into_iter(), 105);
+            other.algorithm.merge(id, [published, 0].into_iter(), Tick::from_millis(105));
             other.algorithm.check_invariants();
             assert_eq!(other.algorithm.published(id), 0, "it saw nothing itself");
         }
         assert_eq!(other.picks(105), [1_000, 0]);
-        other.algorithm.forget(BackendId(1), 105);
-        other.algorithm.picture.due = 0;
+        other.algorithm.forget(BackendId(1), Tick::from_millis(105));
+        other.algorithm.picture.due = None;
         assert!(other.picks(105)[1] > 400, "it came back: nothing is known");
         let published = one.algorithm.published(BackendId(1));
-        other.algorithm.merge(BackendId(1), [published].into_iter(), 115);
+        other.algorithm.merge(BackendId(1), [published].into_iter(), Tick::from_millis(115));
         assert!(other.picks(115)[1] > 400, "it was published before");
     }
 
@@ -276,7 +279,7 @@ mod tests {
         assert!((700..=800).contains(&picks[0]), "{picks:?}");
         core.in_flight[0].set(6);
         core.in_flight[1].set(2);
-        core.algorithm.picture.due = 0;
+        core.algorithm.picture.due = None;
         let picks = core.picks(100);
         assert!((700..=800).contains(&picks[0]), "{picks:?}");
     }

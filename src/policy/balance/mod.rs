@@ -24,7 +24,7 @@ mod slow_start;
 mod times;
 mod weights;
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 pub(crate) use self::load::Step;
 pub(crate) use self::weights::Weights;
@@ -38,7 +38,7 @@ use self::{
     round_robin::RoundRobin,
     slow_start::SlowStart,
 };
-use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
+use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick, rng::Rng};
 use crate::plan::{self, Pool};
 
 /// What an algorithm may look at.
@@ -54,8 +54,7 @@ pub(crate) struct Candidates<'a> {
     pub(crate) in_flight: &'a [Cell<u32>],
     /// What of them is added to each backend that fails; empty where none does, or elsewhere.
     pub(crate) extra: &'a [u32],
-    /// In coarse milliseconds, as all times here.
-    pub(crate) now: u64,
+    pub(crate) now: Tick,
     /// What `key::of` made of the request. May be none where `Needs` does not ask for it.
     pub(crate) key: Option<u64>,
 }
@@ -99,9 +98,9 @@ pub(crate) struct Needs {
     bound: bool,
 }
 
-/// What other cores have under way is looked up at most this often, in milliseconds, and only
+/// What other cores have under way is looked up at most this often, and only
 /// while requests come: everything across cores costs something per while, not per request.
-const MERGED_MS: u64 = 10;
+const MERGED: Duration = Duration::from_millis(10);
 
 /// But at each pick where a bound depends on it and what is looked at are so few counts, of all
 /// cores and backends: the bound then holds but for what other cores place in that same moment.
@@ -127,11 +126,11 @@ impl Needs {
         }
     }
 
-    /// How old what a core knows of the others may become, in milliseconds, where so many cores
+    /// How old what a core knows of the others may become where so many cores
     /// place requests at so many backends.
-    pub(crate) fn merged_ms(self, cores: usize, backends: usize) -> u64 {
+    pub(crate) fn merged_age_max(self, cores: usize, backends: usize) -> Duration {
         let at_each_pick = self.bound && cores > 1 && cores * backends <= COUNTS_MAX;
-        if at_each_pick { 0 } else { MERGED_MS }
+        if at_each_pick { Duration::ZERO } else { MERGED }
     }
 }
 
@@ -256,7 +255,7 @@ impl Balancer {
 
     /// Notes how a backend did; nothing where `Needs` asks for no outcomes.
     #[inline]
-    pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: u64) {
+    pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: Tick) {
         if let Some(failing) = &mut self.failing {
             return failing.observe(id, matches!(sample, Sample::Failed(_)), now);
         }
@@ -276,7 +275,7 @@ impl Balancer {
     }
 
     /// Takes over what the other cores have published about a backend.
-    pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: u64) {
+    pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         if let Some(failing) = &mut self.failing {
             return failing.merge(id, others, now);
         }
@@ -287,7 +286,7 @@ impl Balancer {
 
     /// Notes that a backend came back: its slow start begins, and how it once was is forgotten.
     /// Not for those that are there when the process begins.
-    pub(crate) fn returned(&mut self, id: BackendId, now: u64) {
+    pub(crate) fn returned(&mut self, id: BackendId, now: Tick) {
         if let Some(slow_start) = &mut self.slow_start {
             slow_start.begin(id, now);
         }
@@ -352,7 +351,14 @@ pub(crate) mod tests {
 
     /// Candidates of whom nothing else is known.
     pub(crate) fn plain<'a>(usable: &'a BackendSet, weights: &'a Weights) -> Candidates<'a> {
-        Candidates { extra: &[], usable, weights, in_flight: &[], now: 1, key: None }
+        Candidates {
+            extra: &[],
+            usable,
+            weights,
+            in_flight: &[],
+            now: Tick::from_millis(1),
+            key: None,
+        }
     }
 
     /// Picks once for each letter of `expected` (`a` is the first backend, `-` is nobody), with

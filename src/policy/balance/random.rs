@@ -36,6 +36,7 @@ mod tests {
 
     use super::*;
     use crate::base::backend_set::BackendSet;
+    use crate::base::moment::Tick;
     use crate::policy::balance::Weights;
 
     /// With these weights and requests under way, the busiest for its weight is never picked, and
@@ -49,7 +50,7 @@ mod tests {
             usable: &usable,
             weights: &weights,
             in_flight: &in_flight,
-            now: 1,
+            now: Tick::from_millis(1),
             key: None,
         };
         let mut random = Random::new(Rng::seeded(5));

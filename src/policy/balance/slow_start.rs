@@ -6,8 +6,14 @@
 //! all have their full weight, since there is nobody else to give the rest to. A process begins
 //! without it. Weights are in hundredths here, so that a tenth of 1 is not 0.
 
+use std::num::NonZeroU64;
+
 use super::Weights;
-use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::base::{
+    backend_set::BackendSet,
+    ids::BackendId,
+    moment::{Tick, millis},
+};
 use crate::plan::{Backend, Pool};
 
 /// The share that one begins with, in hundredths.
@@ -16,38 +22,38 @@ const FLOOR: u64 = 10;
 /// The shares of a pool whose backends start slowly.
 #[derive(Clone, Debug)]
 pub(crate) struct SlowStart {
-    /// How long it takes, in milliseconds.
-    time: u64,
+    /// How long it takes.
+    time_ms: NonZeroU64,
     /// Who is in it.
     starting: BackendSet,
-    /// Since when.
-    since: Vec<u64>,
+    /// Since when; none where it never was.
+    since: Vec<Option<Tick>>,
     full: Weights,
-    /// As they were at `at`.
+    /// As they were at `at`, where anybody has started since the beginning.
     growing: Weights,
-    at: u64,
+    at: Option<Tick>,
 }
 
 impl SlowStart {
     /// For a pool; none where it has none.
     pub(crate) fn of(pool: &Pool) -> Option<Box<SlowStart>> {
-        let time = u64::try_from(pool.slow_start.as_millis()).ok().filter(|time| *time > 0)?;
+        let time_ms = NonZeroU64::new(millis(pool.slow_start))?;
         let weight = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.weight * 100);
         let full = Weights::new(pool.backends.seats().map(weight));
         Some(Box::new(SlowStart {
-            time,
+            time_ms,
             starting: BackendSet::EMPTY,
-            since: vec![0; pool.backends.span()],
+            since: vec![None; pool.backends.span()],
             growing: full.clone(),
             full,
-            at: 0,
+            at: None,
         }))
     }
 
     /// A backend came back.
-    pub(crate) fn begin(&mut self, id: BackendId, now: u64) {
+    pub(crate) fn begin(&mut self, id: BackendId, now: Tick) {
         if let Some(since) = self.since.get_mut(id.index()) {
-            *since = now;
+            *since = Some(now);
             self.starting.insert(id);
             self.grow(now);
         }
@@ -55,23 +61,23 @@ impl SlowStart {
 
     /// The shares of these at this time.
     #[inline]
-    pub(crate) fn weights(&mut self, usable: &BackendSet, now: u64) -> &Weights {
+    pub(crate) fn weights(&mut self, usable: &BackendSet, now: Tick) -> &Weights {
         if self.starting.is_empty() {
             return &self.full;
         }
-        if now != self.at {
+        if self.at != Some(now) {
             self.grow(now);
         }
         let all_are_starting = (*usable & !self.starting).is_empty();
         if all_are_starting { &self.full } else { &self.growing }
     }
 
-    fn grow(&mut self, now: u64) {
-        self.at = now;
-        let SlowStart { time, starting, since, full, growing, .. } = self;
-        let age = |since: &u64| now.saturating_sub(*since);
+    fn grow(&mut self, now: Tick) {
+        self.at = Some(now);
+        let SlowStart { time_ms, starting, since, full, growing, .. } = self;
+        let age_ms = |since: Option<Tick>| since.map_or(u64::MAX, |since| millis(now.since(since)));
         for (id, since) in (0..).map(BackendId).zip(&*since) {
-            if age(since) >= *time {
+            if age_ms(*since) >= time_ms.get() {
                 starting.remove(id);
             }
         }
@@ -80,7 +86,7 @@ impl SlowStart {
             if !starting.contains(id) {
                 return *weight;
             }
-            let percent = (age(since) * 100 / *time).max(FLOOR);
+            let percent = (age_ms(*since) * 100 / *time_ms).max(FLOOR);
             u16::try_from(u64::from(*weight) * percent / 100).unwrap_or(*weight)
         }));
     }
@@ -111,12 +117,16 @@ mod tests {
         let pool = Pool { slow_start: Duration::from_secs(10), ..pool(&[1, 2, 256]) };
         let mut slow_start = SlowStart::of(&pool).expect("it has one");
         for (id, since) in returned {
-            slow_start.begin(BackendId(*id), *since);
+            slow_start.begin(BackendId(*id), Tick::from_millis(*since));
             slow_start.check_invariants();
         }
         let mut set = BackendSet::EMPTY;
         usable.iter().for_each(|id| set.insert(BackendId(*id)));
-        assert_eq!(slow_start.weights(&set, now).each(), expected, "{returned:?} at {now}");
+        assert_eq!(
+            slow_start.weights(&set, Tick::from_millis(now)).each(),
+            expected,
+            "{returned:?} at {now}"
+        );
         slow_start.check_invariants();
     }
 

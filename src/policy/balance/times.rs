@@ -3,10 +3,12 @@
 //! Values that are forgotten as time goes by; whoever reads them says what time it is. They pack
 //! into one word, so that a core can tell the others with a plain store.
 
-use crate::base::ewma;
+use std::time::Duration;
 
-/// How long it takes to forget all but 1/e, in milliseconds.
-const TAU_MS: u64 = 10_000;
+use crate::base::{ewma, moment::Tick};
+
+/// How long it takes to forget all but 1/e.
+const TAU: Duration = Duration::from_secs(10);
 
 /// Packed times count in units of so many milliseconds: the word lasts for two years.
 const UNIT_MS: u64 = 16;
@@ -14,47 +16,53 @@ const UNIT_MS: u64 = 16;
 /// What is known of one backend's times; nothing, to begin with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
-    /// The peak at `at`, in microseconds; 0 = nothing is known.
+    /// The peak at `at`, in microseconds.
     micros: f32,
     /// The share that failed at `at`, 0 to 1.
     failing: f32,
-    /// In milliseconds.
-    at: u64,
+    /// None where nothing is known.
+    at: Option<Tick>,
     /// How many rows of samples it stands for.
     rows: u16,
 }
 
 impl Times {
     pub(super) fn is_known(&self) -> bool {
-        self.rows > 0
+        self.at.is_some()
     }
 
     /// The peak and the share that fails, as much of it as is left now.
     #[inline]
-    pub(super) fn at(&self, now: u64) -> (f32, f32) {
-        let left = ewma::left(now.saturating_sub(self.at), TAU_MS);
+    pub(super) fn at(&self, now: Tick) -> (f32, f32) {
+        let left = self.left(now);
         (self.micros * left, self.failing * left)
+    }
+
+    /// The share that is left of it now.
+    #[inline]
+    fn left(&self, now: Tick) -> f32 {
+        self.at.map_or(0.0, |at| ewma::left(now.since(at), TAU))
     }
 
     /// One more sample, which counts for at least this part in the share that fails: so where many
     /// come a failure is noticed after some requests, not after seconds.
-    pub(super) fn see(&mut self, micros: f32, failed: bool, part: f32, now: u64) {
-        let now = now.max(self.at);
-        let left = if self.is_known() { ewma::left(now - self.at, TAU_MS) } else { 0.0 };
+    pub(super) fn see(&mut self, micros: f32, failed: bool, part: f32, now: Tick) {
+        let left = self.left(now);
         self.micros = ewma::peak(self.micros, left, micros);
         let failed = f32::from(u8::from(failed));
         self.failing = ewma::mean(self.failing, left.min(1.0 - part), failed);
-        (self.at, self.rows) = (now, 1);
+        (self.at, self.rows) = (self.at.max(Some(now)), 1);
     }
 
     /// What several rows of samples say together: the highest peak, the mean of what fails.
-    pub(super) fn merged(each: impl Iterator<Item = Times>, now: u64) -> Times {
-        let mut sum = Times { at: now, ..Times::default() };
+    pub(super) fn merged(each: impl Iterator<Item = Times>, now: Tick) -> Times {
+        let mut sum = Times::default();
         for times in each.filter(Times::is_known) {
             let (micros, failing) = times.at(now);
             sum.micros = sum.micros.max(micros);
             sum.failing += failing * f32::from(times.rows);
             sum.rows += times.rows;
+            sum.at = Some(now);
         }
         sum.failing /= f32::from(sum.rows.max(1));
         sum
@@ -63,30 +71,28 @@ impl Times {
     /// In one word: the upper 24 bits of the peak, 8 of the share that fails, 32 of the time.
     /// 0 = nothing is known.
     pub(super) fn packed(&self) -> u64 {
-        if !self.is_known() {
-            return 0;
-        }
+        let Some(at) = self.at else { return 0 };
         let micros = u64::from(self.micros.to_bits() >> 8);
         let failing = (self.failing.clamp(0.0, 1.0) * 255.0).round() as u64;
-        micros << 40 | failing << 32 | u64::from((self.at / UNIT_MS) as u32)
+        micros << 40 | failing << 32 | u64::from((at.millis() / UNIT_MS) as u32)
     }
 
     /// The word of another core, whose clock may be a little ahead.
-    pub(super) fn unpacked(word: u64, now: u64) -> Option<Times> {
+    pub(super) fn unpacked(word: u64, now: Tick) -> Option<Times> {
         if word == 0 {
             return None;
         }
         let [_, _, _, failing, ..] = word.to_be_bytes();
         let micros = f32::from_bits(((word >> 40) as u32) << 8);
-        let age = ((now / UNIT_MS) as u32).wrapping_sub(word as u32);
+        let age = ((now.millis() / UNIT_MS) as u32).wrapping_sub(word as u32);
         // More than half of all ages is the future.
         let age = if age > u32::MAX / 2 { 0 } else { u64::from(age) * UNIT_MS };
-        let at = now.saturating_sub(age);
+        let at = Some(now.before(Duration::from_millis(age)));
         Some(Times { micros, failing: f32::from(failing) / 255.0, at, rows: 1 })
     }
 
-    /// Whether it is of later than this time.
-    pub(super) fn is_later_than(&self, time: u64) -> bool {
+    /// Whether it is of later than this, where there is such a time.
+    pub(super) fn is_later_than(&self, time: Option<Tick>) -> bool {
         self.at > time
     }
 
@@ -95,6 +101,7 @@ impl Times {
     pub(super) fn check_invariants(&self) {
         assert!(self.micros.is_finite() && self.micros >= 0.0, "{self:?}");
         assert!((0.0..=1.0).contains(&self.failing), "{self:?}");
+        assert_eq!(self.is_known(), self.rows > 0, "{self:?}");
         assert!(self.is_known() || self.micros == 0.0 && self.failing == 0.0, "{self:?}");
     }
 }
@@ -103,17 +110,21 @@ impl Times {
 mod tests {
     use super::*;
 
+    fn ms(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
+
     fn of(samples: &[(u32, bool, u64)]) -> Times {
         let mut times = Times::default();
         for (micros, failed, at) in samples {
-            times.see(*micros as f32, *failed, 0.03, *at);
+            times.see(*micros as f32, *failed, 0.03, ms(*at));
         }
         times
     }
 
     /// After these samples the peak and the share that fails are so high, within a thousandth.
     fn check(samples: &[(u32, bool, u64)], now: u64, micros: f32, failing: f32) {
-        let (peak, share) = of(samples).at(now);
+        let (peak, share) = of(samples).at(ms(now));
         assert!((peak - micros).abs() <= micros / 1e3, "{samples:?}: {peak} for {micros}");
         assert!((share - failing).abs() <= 1e-3, "{samples:?}: {share} for {failing}");
     }
@@ -133,27 +144,27 @@ mod tests {
     #[test]
     fn peaks_of_two_cores_are_those_of_one_that_saw_all() {
         let (a, b) = ((90_000, false, 1_000), (40_000, false, 9_000));
-        let both = Times::merged([of(&[a]), of(&[b])].into_iter(), 9_000).at(20_000).0;
-        let one = of(&[a, b]).at(20_000).0;
+        let both = Times::merged([of(&[a]), of(&[b])].into_iter(), ms(9_000)).at(ms(20_000)).0;
+        let one = of(&[a, b]).at(ms(20_000)).0;
         assert!((both - one).abs() <= one / 1e3, "{both} {one}");
     }
 
     #[test]
     fn failures_are_shared_out_over_those_who_know_anything() {
         let cores = [of(&[(1, true, 5)]), of(&[(1, false, 5)]), Times::default()];
-        assert!((Times::merged(cores.into_iter(), 5).at(5).1 - 0.5).abs() < 1e-6);
-        assert!(!Times::merged(std::iter::empty(), 5).is_known());
+        assert!((Times::merged(cores.into_iter(), ms(5)).at(ms(5)).1 - 0.5).abs() < 1e-6);
+        assert!(!Times::merged(std::iter::empty(), ms(5)).is_known());
     }
 
     #[test]
     fn a_word_says_the_same() {
         assert_eq!(Times::default().packed(), 0);
-        assert!(Times::unpacked(0, 1).is_none());
+        assert!(Times::unpacked(0, ms(1)).is_none());
         for (micros, failed, at) in
             [(1, true, 1), (5_000, false, 123_456), (30_000_000, true, 1 << 37)]
         {
             let times = of(&[(micros, !failed, at), (micros, failed, at)]);
-            for now in [at, at + 5_000] {
+            for now in [ms(at), ms(at + 5_000)] {
                 let again = Times::unpacked(times.packed(), now).expect("something is known");
                 let ((micros, failing), (micros_again, failing_again)) =
                     (times.at(now), again.at(now));
@@ -162,7 +173,7 @@ mod tests {
             }
         }
         // A core whose clock was read a little earlier takes it for new.
-        let ahead = Times::unpacked(of(&[(800, false, 1_000)]).packed(), 960).expect("known");
-        assert_eq!(ahead.at, 960);
+        let ahead = Times::unpacked(of(&[(800, false, 1_000)]).packed(), ms(960)).expect("known");
+        assert_eq!(ahead.at, Some(ms(960)));
     }
 }

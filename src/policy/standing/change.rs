@@ -1,5 +1,7 @@
 //! What people and metrics are told of a pool: what a backend was, is, and why.
 
+use std::time::Duration;
+
 use crate::base::ids::BackendId;
 use crate::policy::health::ProbeFault;
 
@@ -67,7 +69,7 @@ pub(crate) enum Change {
         to: State,
         cause: Cause,
         /// How long it was what it was.
-        lasted_ms: u64,
+        lasted: Duration,
     },
     /// Of the pool itself; so many of so many are as they should be.
     Pool { from: Mode, to: Mode, sound: usize, of: usize },

@@ -17,11 +17,17 @@ use std::{mem, time::Duration, vec::Drain};
 pub(crate) use self::change::{Cause, Change, Mode, State};
 use self::slot::{Plan, Slot};
 use super::health::ProbeFault;
-use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng, totals::Totals};
+use crate::base::{
+    backend_set::BackendSet,
+    ids::BackendId,
+    moment::{Deadline, Tick},
+    rng::Rng,
+    totals::Totals,
+};
 use crate::plan::{Pool, Table};
 
 /// Where all backends fail, each that is ejected is tried again so often and no more.
-const EJECTED_MS_MIN: u64 = 1_000;
+const EJECTED_MIN: Duration = Duration::from_secs(1);
 
 /// What the health thread does to `shared/trials.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +48,8 @@ pub(crate) struct Standing {
     usable: BackendSet,
     on_trial: BackendSet,
     spare: BackendSet,
-    /// When something is due; `u64::MAX` = nothing is.
-    due: u64,
+    /// When something is due.
+    due: Deadline,
     /// Whether a backend has changed since the sets were made.
     is_stale: bool,
     changes: Vec<Change>,
@@ -52,7 +58,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Of a pool at the start of the process: who has an address is usable.
-    pub(crate) fn new(pool: &Pool, seed: u64, now: u64) -> Standing {
+    pub(crate) fn new(pool: &Pool, seed: u64, now: Tick) -> Standing {
         let mut standing = Standing {
             plan: Plan::of(pool),
             rng: Rng::seeded(seed),
@@ -62,7 +68,7 @@ impl Standing {
             usable: BackendSet::EMPTY,
             on_trial: BackendSet::EMPTY,
             spare: BackendSet::EMPTY,
-            due: u64::MAX,
+            due: Deadline::NEVER,
             is_stale: true,
             changes: Vec::new(),
             periods: Vec::new(),
@@ -73,7 +79,7 @@ impl Standing {
     }
 
     /// A probe has ended.
-    pub(crate) fn probed(&mut self, id: BackendId, result: Result<(), ProbeFault>, now: u64) {
+    pub(crate) fn probed(&mut self, id: BackendId, result: Result<(), ProbeFault>, now: Tick) {
         let cause = result.err().map_or(Cause::Probes, Cause::Probe);
         let is_news = self.step(id, now, cause, |plan, slot, _| {
             if let Some(health) = &plan.health {
@@ -99,7 +105,7 @@ impl Standing {
 
     /// Requests failed for which the backend is to blame, if these totals, read after that, have
     /// more failures than the last.
-    pub(crate) fn failed(&mut self, id: BackendId, totals: Totals, now: u64) {
+    pub(crate) fn failed(&mut self, id: BackendId, totals: Totals, now: Tick) {
         self.admit_the_resting(now);
         let Some(slot) = self.slots.get_mut(id) else { return };
         let (row, window) = slot.failed(&self.plan, totals, now);
@@ -128,7 +134,7 @@ impl Standing {
     }
 
     /// A trial of the present period is decided.
-    pub(crate) fn tried(&mut self, id: BackendId, is_ok: bool, now: u64) {
+    pub(crate) fn tried(&mut self, id: BackendId, is_ok: bool, now: Tick) {
         if !self.on_trial.contains(id) {
             return;
         }
@@ -152,16 +158,20 @@ impl Standing {
     }
 
     /// Does what is due; when something is due next, later than `now`.
-    pub(crate) fn turn(&mut self, now: u64) -> Option<u64> {
-        if now >= self.due {
+    pub(crate) fn turn(&mut self, now: Tick) -> Deadline {
+        if self.due.is_over(now) {
             for id in self.ids() {
                 self.step(id, now, Cause::Elapsed, |_, slot, _| slot.turn(now));
             }
             self.admit_the_resting(now);
-            self.due = self.slots.values().map(Slot::due).min().unwrap_or(u64::MAX);
+            self.due = self.next_due();
             self.refresh();
         }
-        (self.due != u64::MAX).then_some(self.due)
+        self.due
+    }
+
+    fn next_due(&self) -> Deadline {
+        self.slots.values().map(Slot::due).fold(Deadline::NEVER, Deadline::earlier)
     }
 
     /// Who may be asked.
@@ -199,7 +209,7 @@ impl Standing {
     fn step(
         &mut self,
         id: BackendId,
-        now: u64,
+        now: Tick,
         cause: Cause,
         go: impl FnOnce(&Plan, &mut Slot, &mut Rng),
     ) -> bool {
@@ -209,18 +219,18 @@ impl Standing {
         let after = slot.states();
         for ((from, to), since) in before.into_iter().zip(after).zip(&mut slot.since) {
             if from != to {
-                let lasted_ms = now.saturating_sub(mem::replace(since, now));
-                self.changes.push(Change::Backend { backend: id, from, to, cause, lasted_ms });
+                let lasted = now.since(mem::replace(since, now));
+                self.changes.push(Change::Backend { backend: id, from, to, cause, lasted });
             }
         }
-        self.due = self.due.min(slot.due());
+        self.due = self.due.earlier(slot.due());
         self.is_stale |= before != after;
         before != after
     }
 
     /// Whose time out is over and who is asked by nobody now, a backup while others can be asked,
     /// would wait for a trial for ever, and keep others from being ejected.
-    fn admit_the_resting(&mut self, now: u64) {
+    fn admit_the_resting(&mut self, now: Tick) {
         let primaries = self.sound_primaries();
         let sound = self.sound;
         for id in self.ids().filter(|id| !sound.contains(*id)) {
@@ -237,10 +247,10 @@ impl Standing {
     }
 
     /// The last that is left fails like those that were ejected, and they may be well by now.
-    fn try_the_ejected(&mut self, now: u64) {
+    fn try_the_ejected(&mut self, now: Tick) {
         for id in self.ids() {
             self.step(id, now, Cause::NobodyElse, |_, slot, _| {
-                if now >= slot.ejected_at().saturating_add(EJECTED_MS_MIN) {
+                if now >= slot.ejected_at() + EJECTED_MIN {
                     slot.outlier.end();
                 }
             });
@@ -363,9 +373,6 @@ impl Standing {
         );
         let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
         debug_assert!(ejected <= self.plan.ejected_max, "{ejected} are ejected at once");
-        debug_assert!(
-            self.slots.values().all(|slot| slot.due() >= self.due),
-            "a time is forgotten"
-        );
+        debug_assert!(self.due.earlier(self.next_due()) == self.due, "a time is forgotten");
     }
 }

@@ -1,7 +1,11 @@
 //! What is known of one backend, and what of the plan that goes by.
 
 use super::{Mode, State};
-use crate::base::{backend_set::BackendSet, totals::Totals};
+use crate::base::{
+    backend_set::BackendSet,
+    moment::{Deadline, Tick},
+    totals::Totals,
+};
 use crate::plan::{self, Pool, Share};
 use crate::policy::{
     breaker::{self, Breaker},
@@ -61,13 +65,13 @@ pub(super) struct Slot {
     /// Never but closed where the plan has no breaker.
     pub(super) breaker: Breaker,
     /// Since when it is what it is, as `states` says it.
-    pub(super) since: [u64; 3],
+    pub(super) since: [Tick; 3],
     /// Permits of its trials; 0 = it is not on trial.
     pub(super) permits: u16,
 }
 
 impl Slot {
-    pub(super) fn new(backend: &plan::Backend, now: u64) -> Slot {
+    pub(super) fn new(backend: &plan::Backend, now: Tick) -> Slot {
         Slot {
             has_address: !resolve::known(&backend.address).is_empty(),
             tracker: Tracker::new(true),
@@ -110,7 +114,7 @@ impl Slot {
     }
 
     /// When it was ejected, if that was the last that its answers did.
-    pub(super) fn ejected_at(&self) -> u64 {
+    pub(super) fn ejected_at(&self) -> Tick {
         self.since[1]
     }
 
@@ -123,7 +127,7 @@ impl Slot {
         &mut self,
         plan: &Plan,
         totals: Totals,
-        now: u64,
+        now: Tick,
     ) -> (Option<u64>, Option<Totals>) {
         let row = self.outlier.failed(&plan.passive, totals, now);
         let breaker = plan.breaker.as_ref();
@@ -144,7 +148,7 @@ impl Slot {
     }
 
     /// Does what is due.
-    pub(super) fn turn(&mut self, now: u64) {
+    pub(super) fn turn(&mut self, now: Tick) {
         if self.outlier.due().is_some_and(|due| now >= due) {
             self.outlier.end();
         }
@@ -153,9 +157,9 @@ impl Slot {
         }
     }
 
-    /// When something is due; `u64::MAX` = nothing is.
-    pub(super) fn due(&self) -> u64 {
-        let due = |due: Option<u64>| due.unwrap_or(u64::MAX);
-        due(self.outlier.due()).min(due(self.breaker.due()))
+    /// When something is due.
+    pub(super) fn due(&self) -> Deadline {
+        let due = [self.outlier.due(), self.breaker.due()].map(Deadline::from);
+        due[0].earlier(due[1])
     }
 }

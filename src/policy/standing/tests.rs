@@ -25,7 +25,11 @@ fn stage(backends: u16, shape: impl Fn(&mut Pool)) -> Stage {
     };
     shape(&mut pool);
     let totals = vec![Totals::default(); usize::from(backends)];
-    Stage { standing: Standing::new(&pool, 1, 0), totals, now: 0 }
+    Stage { standing: Standing::new(&pool, 1, at(0)), totals, now: 0 }
+}
+
+fn at(millis: u64) -> Tick {
+    Tick::from_millis(millis)
 }
 
 fn id(letter: char) -> BackendId {
@@ -60,15 +64,15 @@ impl Stage {
             'o' => totals.ok += 1,
             'x' => totals.failed += 1,
             'l' => totals.late += 1,
-            '+' => self.standing.probed(backend, Ok(()), self.now),
-            '-' => self.standing.probed(backend, Err(ProbeFault::Timeout), self.now),
-            't' => self.standing.tried(backend, true, self.now),
-            'f' => self.standing.tried(backend, false, self.now),
+            '+' => self.standing.probed(backend, Ok(()), at(self.now)),
+            '-' => self.standing.probed(backend, Err(ProbeFault::Timeout), at(self.now)),
+            't' => self.standing.tried(backend, true, at(self.now)),
+            'f' => self.standing.tried(backend, false, at(self.now)),
             '!' | '?' => self.standing.addressed(backend, step == '?'),
             _ => panic!("{step}"),
         }
         if matches!(step, 'x' | 'l') {
-            self.standing.failed(backend, *totals, self.now);
+            self.standing.failed(backend, *totals, at(self.now));
         }
         self.standing.check_invariants();
     }
@@ -76,7 +80,8 @@ impl Stage {
     /// Time passes, from one thing that is due to the next.
     fn pass(&mut self, ms: u64) {
         let end = self.now + ms;
-        while let Some(due) = self.standing.turn(self.now).filter(|due| *due <= end) {
+        let due = |tick: Option<Tick>| tick.map(Tick::millis).filter(|due| *due <= end);
+        while let Some(due) = due(self.standing.turn(at(self.now)).tick()) {
             assert!(due > self.now, "something stays due: the thread would never sleep");
             self.now = due;
         }
@@ -116,9 +121,9 @@ impl Stage {
 
 fn said(change: &Change) -> String {
     match change {
-        Change::Backend { backend: BackendId(place), from, to, cause, lasted_ms } => {
+        Change::Backend { backend: BackendId(place), from, to, cause, lasted } => {
             let letter = char::from(b'a' + u8::try_from(*place).unwrap());
-            format!("{letter} {from:?}-{to:?} by {cause:?} after {lasted_ms}")
+            format!("{letter} {from:?}-{to:?} by {cause:?} after {}", lasted.as_millis())
         }
         Change::Pool { from, to, sound, of } => format!("{from:?}-{to:?}, {sound} of {of}"),
     }
@@ -408,9 +413,9 @@ fn names_give_and_take_addresses() {
 fn an_unknown_backend_changes_nothing() {
     let mut stage = stage(1, |_| ());
     let unknown = BackendId(1);
-    stage.standing.probed(unknown, Err(ProbeFault::Reset), 1);
-    stage.standing.failed(unknown, Totals { failed: 9, ..Totals::default() }, 1);
-    stage.standing.tried(unknown, false, 1);
+    stage.standing.probed(unknown, Err(ProbeFault::Reset), at(1));
+    stage.standing.failed(unknown, Totals { failed: 9, ..Totals::default() }, at(1));
+    stage.standing.tried(unknown, false, at(1));
     stage.standing.addressed(unknown, false);
     assert_eq!(stage.standing.interval(unknown), Duration::MAX);
     stage.sees("u").told(&[]);

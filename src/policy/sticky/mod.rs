@@ -13,7 +13,7 @@
 mod reading;
 mod secrets;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -22,7 +22,7 @@ pub(crate) use self::{
     reading::{Outcome, Pin, Reading},
     secrets::Secrets,
 };
-use crate::base::{base64url, ids::BackendId};
+use crate::base::{base64url, ids::BackendId, moment::UnixSeconds};
 use crate::plan::{Pool, SameSite, Sticky, Table};
 
 /// Changed with what stands in a cookie or how it is signed.
@@ -42,9 +42,9 @@ const FUTURE_SECONDS_MAX: u32 = 86_400;
 pub(crate) struct Pins {
     cookie: String,
     same_site: SameSite,
-    /// In seconds; 0 = for ever.
-    idle_max: u32,
-    life_max: u32,
+    /// In seconds; none = for ever.
+    idle_max: Option<NonZeroU32>,
+    life_max: Option<NonZeroU32>,
     /// The first signs.
     keys: Vec<Key>,
 }
@@ -75,8 +75,12 @@ impl Pins {
     }
 
     /// What the values of our cookies say: the first that is valid, else what is wrong with the
-    /// first. `now` is in seconds since 1970.
-    pub(crate) fn read<'a>(&self, values: impl Iterator<Item = &'a [u8]>, now: u64) -> Reading {
+    /// first.
+    pub(crate) fn read<'a>(
+        &self,
+        values: impl Iterator<Item = &'a [u8]>,
+        now: UnixSeconds,
+    ) -> Reading {
         let mut first = Reading::Absent;
         for value in values.take(COOKIES_MAX) {
             match (self.read_one(value, clamped(now)), first) {
@@ -106,7 +110,9 @@ impl Pins {
             return Reading::Forged;
         };
         let latest = now.saturating_add(FUTURE_SECONDS_MAX);
-        let is_over = |since: u32, most: u32| most != 0 && now.saturating_sub(since) > most;
+        let is_over = |since: u32, most: Option<NonZeroU32>| {
+            most.is_some_and(|most| now.saturating_sub(since) > most.get())
+        };
         if issued > latest
             || seen > latest
             || is_over(seen, self.idle_max)
@@ -115,7 +121,7 @@ impl Pins {
             return Reading::Expired;
         }
         let Some(backend) = key.backend(name) else { return Reading::Unknown };
-        let is_old = self.idle_max > 0 && now.saturating_sub(seen) > self.idle_max / 4;
+        let is_old = self.idle_max.is_some_and(|most| now.saturating_sub(seen) > most.get() / 4);
         Reading::Pinned(Pin { backend, issued, refresh: is_old || place > 0 })
     }
 
@@ -125,7 +131,7 @@ impl Pins {
         &self,
         backend: BackendId,
         issued: u32,
-        now: u64,
+        now: UnixSeconds,
         secure: bool,
         out: &mut Vec<u8>,
     ) {
@@ -163,13 +169,10 @@ impl Pins {
 
     /// How long a cookie holds that is used now and never again; none = for ever.
     fn left(&self, issued: u32, now: u32) -> Option<u32> {
-        let life = self.life_max.saturating_sub(now.saturating_sub(issued)).max(1);
-        match (self.idle_max, self.life_max) {
-            (0, 0) => None,
-            (idle, 0) => Some(idle),
-            (0, _) => Some(life),
-            (idle, _) => Some(idle.min(life)),
-        }
+        let age = now.saturating_sub(issued);
+        let life = self.life_max.map(|most| most.get().saturating_sub(age).max(1));
+        let idle = self.idle_max.map(NonZeroU32::get);
+        idle.into_iter().chain(life).min()
     }
 }
 
@@ -223,13 +226,14 @@ fn first<const N: usize>(mac: impl IntoIterator<Item = u8>) -> [u8; N] {
     bytes
 }
 
-/// Whole seconds, at least as long; less than one is not nought.
-fn seconds(time: Duration) -> u32 {
-    clamped(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+/// Whole seconds, at least as long: less than one is not nought, which is no bound.
+fn seconds(time: Duration) -> Option<NonZeroU32> {
+    let seconds = time.as_secs().saturating_add((time.subsec_nanos() > 0).into());
+    NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
-/// Seconds since 1970 as they stand in a cookie: until 2106.
-fn clamped(seconds: u64) -> u32 {
+/// A second as it stands in a cookie: until 2106.
+fn clamped(UnixSeconds(seconds): UnixSeconds) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
@@ -271,7 +275,7 @@ mod tests {
     /// The whole `Set-Cookie`.
     fn written(pins: &Pins, backend: u16, issued: u64, now: u64) -> String {
         let mut out = Vec::new();
-        pins.write(BackendId(backend), issued as u32, now, false, &mut out);
+        pins.write(BackendId(backend), issued as u32, UnixSeconds(now), false, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -282,7 +286,7 @@ mod tests {
     }
 
     fn read(pins: &Pins, values: &[&str], now: u64) -> Reading {
-        pins.read(values.iter().map(|value| value.as_bytes()), now)
+        pins.read(values.iter().map(|value| value.as_bytes()), UnixSeconds(now))
     }
 
     fn pinned(backend: u16, issued: u64, refresh: bool) -> Reading {
@@ -336,7 +340,7 @@ mod tests {
         ] {
             let pins = Pins { same_site, ..pins(0, 0) };
             let mut out = Vec::new();
-            pins.write(BackendId(0), 0, NOW, secure, &mut out);
+            pins.write(BackendId(0), 0, UnixSeconds(NOW), secure, &mut out);
             let out = String::from_utf8(out).unwrap();
             assert!(out.ends_with(&format!("; Path=/; HttpOnly; {expected}")), "{out}");
         }
@@ -353,7 +357,7 @@ mod tests {
             let mut text = Vec::new();
             base64url::encode(&bytes, &mut text);
             let expected = if bit < 8 { Reading::Malformed } else { Reading::Forged };
-            assert_eq!(pins.read([&text[..]].into_iter(), NOW), expected, "bit {bit}");
+            assert_eq!(pins.read([&text[..]].into_iter(), UnixSeconds(NOW)), expected, "bit {bit}");
         }
     }
 
@@ -428,7 +432,7 @@ mod tests {
     #[test]
     fn less_than_a_second_is_not_for_ever() {
         for (millis, expected) in [(0, 0), (1, 1), (1000, 1), (1001, 2), (u64::MAX, u32::MAX)] {
-            assert_eq!(seconds(Duration::from_millis(millis)), expected);
+            assert_eq!(seconds(Duration::from_millis(millis)), NonZeroU32::new(expected));
         }
     }
 
@@ -463,9 +467,9 @@ mod tests {
         let good = value(&pins, 0, NOW, NOW);
         let mut out = Vec::with_capacity(200);
         let allocated = allocations(|| {
-            let read = pins.read(["x", &good].map(str::as_bytes).into_iter(), NOW);
+            let read = pins.read(["x", &good].map(str::as_bytes).into_iter(), UnixSeconds(NOW));
             assert!(matches!(read, Reading::Pinned(_)));
-            pins.write(BackendId(1), 0, NOW, true, &mut out);
+            pins.write(BackendId(1), 0, UnixSeconds(NOW), true, &mut out);
         });
         assert_eq!(allocated, 0);
     }
@@ -475,13 +479,13 @@ mod tests {
         fn nothing_that_is_sent_pins_or_panics(
             value in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
-            let read = pins(1, 1).read([&value[..]].into_iter(), NOW);
+            let read = pins(1, 1).read([&value[..]].into_iter(), UnixSeconds(NOW));
             prop_assert!(matches!(read, Reading::Malformed | Reading::Forged));
         }
 
         #[test]
         fn nothing_of_the_right_shape_pins_either(value in "[A-Za-z0-9_-]{44}") {
-            let read = pins(1, 1).read([value.as_bytes()].into_iter(), NOW);
+            let read = pins(1, 1).read([value.as_bytes()].into_iter(), UnixSeconds(NOW));
             prop_assert!(matches!(read, Reading::Malformed | Reading::Forged));
         }
     }

@@ -1,7 +1,7 @@
 //! What the cookies of a request say, and what becomes of them when a backend has answered.
 
 use super::clamped;
-use crate::base::ids::BackendId;
+use crate::base::{ids::BackendId, moment::UnixSeconds};
 
 /// To whom a client is pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Reading {
 
     /// Since when the client counts as pinned in the cookie it is given when this backend has
     /// answered; none = it keeps the one it has.
-    pub(crate) fn issued(self, answered: BackendId, now: u64) -> Option<u32> {
+    pub(crate) fn issued(self, answered: BackendId, now: UnixSeconds) -> Option<u32> {
         match (self.outcome(answered), self) {
             (Outcome::Kept, _) => None,
             (Outcome::Refreshed, Reading::Pinned(pin)) => Some(pin.issued),

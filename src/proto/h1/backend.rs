@@ -5,6 +5,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use crate::base::moment::{Deadline, Moment};
 use crate::http::{
     fault::{Cause, Fault},
     head::ResponseHead,
@@ -13,7 +14,7 @@ use crate::http::{
 };
 use crate::net::{
     buffer::{Buffer, Buffers},
-    clock,
+    clock::Clock,
     deadlines::Ended,
     leaving::ForClient,
     stream::Stream,
@@ -26,16 +27,16 @@ pub(crate) struct Begun {
     pub(crate) seen: bool,
     /// Whether somebody wants to know when.
     pub(crate) timed: bool,
-    /// When the first byte of this head came, in microseconds of the precise clock; 0 = not yet.
-    pub(crate) at: u64,
+    /// When the first byte of this head came, if it has.
+    pub(crate) at: Option<Moment>,
 }
 
 impl Begun {
     #[inline]
     fn note(&mut self) {
         self.seen = true;
-        if self.timed && self.at == 0 {
-            self.at = clock::precise();
+        if self.timed && self.at.is_none() {
+            self.at = Some(Clock::moment());
         }
     }
 }
@@ -51,8 +52,6 @@ pub(crate) struct Backend {
     pub(crate) keeps_idle: Option<u32>,
     /// How many requests it says it takes on it in all (`Keep-Alive: max`).
     requests_max: u32,
-    /// When it last became idle, in coarse milliseconds; 0 = it is fresh.
-    pub(crate) idle_since: u64,
 }
 
 impl Backend {
@@ -63,7 +62,6 @@ impl Backend {
             requests: 0,
             keeps_idle: None,
             requests_max: u32::MAX,
-            idle_since: 0,
         }
     }
 
@@ -101,7 +99,7 @@ impl Backend {
         head: &mut ResponseHead,
         limits: &HeadLimits,
         begun: &mut Begun,
-        (deadline, client): (&Cell<u64>, &Cell<ForClient>),
+        (deadline, client): (&Cell<Deadline>, &Cell<ForClient>),
     ) -> Result<usize, Fault> {
         loop {
             if let Some(bytes) = buffer.as_ref().filter(|buffer| !buffer.is_empty()) {
@@ -112,9 +110,9 @@ impl Backend {
             }
             let read = match buffer {
                 None => {
-                    self.stream.watched().read_for(deadline.get(), client.get());
+                    self.stream.watched().read_for(deadline.get(), Some(client.get()));
                     let (read, received) = self.stream.received().await;
-                    self.stream.watched().read_for(0, ForClient::NOBODY);
+                    self.stream.watched().read_for(Deadline::NEVER, None);
                     *buffer = Some(received);
                     read
                 }

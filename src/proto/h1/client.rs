@@ -5,6 +5,7 @@
 
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
 
+use crate::base::moment::{Deadline, Moment};
 use crate::http::{
     fault::{Cause, Fault},
     framing::BodyLength,
@@ -80,9 +81,8 @@ pub(crate) struct Client {
     pub(crate) reader: Option<Reader>,
     /// Whether the head of the final answer has gone out.
     pub(crate) head_sent: Cell<bool>,
-    /// When the request at hand began, in microseconds of the precise clock; 0 where it is not
-    /// logged.
-    pub(crate) began: u64,
+    /// When the request at hand began; none where it is not logged.
+    pub(crate) began: Option<Moment>,
     /// Whether the request at hand was read behind another.
     pub(crate) is_behind: bool,
 }
@@ -173,7 +173,7 @@ impl Client {
         &self,
         bytes: &[u8],
         more: bool,
-        deadline: impl Fn() -> u64,
+        deadline: impl Fn() -> Deadline,
     ) -> Result<(), Fault> {
         self.stream.send_all(bytes, more, deadline).await.map_err(|_| self.write_fault())
     }
@@ -187,7 +187,7 @@ impl Client {
         &self,
         buffer: Buffer,
         count: usize,
-        deadline: impl Fn() -> u64,
+        deadline: impl Fn() -> Deadline,
     ) -> Result<Buffer, Fault> {
         let sent = self.stream.send_buffer(buffer, count, deadline).await;
         sent.map_err(|_| self.write_fault())

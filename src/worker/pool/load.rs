@@ -4,15 +4,15 @@
 //! to the health thread besides.
 
 use super::PoolView;
-use crate::base::ids::BackendId;
+use crate::base::{ids::BackendId, moment::Tick};
 use crate::policy::{balance::Sample, blame::Verdict};
 use crate::shared::trials::Trial;
 
 impl PoolView {
     /// Looks up what the other cores have in flight, and what they know.
     #[cold]
-    pub(super) fn merge(&self, now: u64) {
-        self.merged_at.set(now);
+    pub(super) fn merge(&self, now: Tick) {
+        self.merge_due.set(Some(now + self.merged_age_max));
         let load = &self.backends.load;
         let mut balancer = self.balancer.borrow_mut();
         for (id, merged) in (0..).map(BackendId).zip(&self.in_flight) {
@@ -47,7 +47,7 @@ impl PoolView {
     }
 
     /// Counts how a try has ended of a backend that was asked at `asked_at`, and posts what may
-    /// change who is asked; both times in coarse milliseconds. Whether it did well; none where the
+    /// change who is asked. Whether it did well; none where the
     /// try says nothing of what the backend is now: then a trial is undecided. An answer that
     /// begins well counts as one that begins; it is `whole` or `cut` when it ends.
     #[inline]
@@ -56,7 +56,7 @@ impl PoolView {
         id: BackendId,
         verdict: Verdict,
         trial: Option<Trial>,
-        (asked_at, now): (u64, u64),
+        (asked_at, now): (Tick, Tick),
     ) -> Option<bool> {
         let ok = match verdict {
             Verdict::Well => true,
@@ -84,7 +84,12 @@ impl PoolView {
     /// An answer that began well at `began_at` has been cut. Whether that counts against the
     /// backend.
     #[cold]
-    pub(crate) fn cut(&self, id: BackendId, verdict: Verdict, (began_at, now): (u64, u64)) -> bool {
+    pub(crate) fn cut(
+        &self,
+        id: BackendId,
+        verdict: Verdict,
+        (began_at, now): (Tick, Tick),
+    ) -> bool {
         let counts = match verdict {
             Verdict::Failed => true,
             Verdict::Late => !self.has_answered_since(id, began_at, now),
@@ -103,7 +108,7 @@ impl PoolView {
     /// Whether the backend has answered anybody since then; if so, the failure of one that was
     /// asked before counts as late, which only a breaker looks at.
     #[cold]
-    fn has_answered_since(&self, id: BackendId, asked_at: u64, now: u64) -> bool {
+    fn has_answered_since(&self, id: BackendId, asked_at: Tick, now: Tick) -> bool {
         let load = &self.backends.load;
         let has = load.has_answered_since(self.id, id, asked_at, now);
         if has {
@@ -114,7 +119,7 @@ impl PoolView {
     }
 
     #[cold]
-    fn post(&self, id: BackendId, (ok, trial): (bool, Option<Trial>), now: u64) {
+    fn post(&self, id: BackendId, (ok, trial): (bool, Option<Trial>), now: Tick) {
         let Some(outcomes) = &self.outcomes else { return };
         match trial {
             None => outcomes.failed(self.id, id, self.backends.load.totals(self.id, id, now)),
@@ -128,7 +133,7 @@ impl PoolView {
 
     /// Notes how a backend did, where the algorithm wants to know.
     #[inline]
-    pub(crate) fn observe(&self, id: BackendId, sample: Sample, now: u64) {
+    pub(crate) fn observe(&self, id: BackendId, sample: Sample, now: Tick) {
         self.balancer.borrow_mut().observe(id, sample, now);
     }
 }
@@ -136,7 +141,7 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::super::Wanted;
-    use crate::base::{backend_set::BackendSet, ids::PoolId};
+    use crate::base::{backend_set::BackendSet, ids::PoolId, moment::Tick};
     use crate::shared::counters::Slab;
     use crate::worker::{Common, Own, Worker};
 
@@ -157,9 +162,9 @@ mod tests {
         let own =
             |core_index| Own { core_index, counters: Slab::new(), outlets: Default::default() };
         let cores = [0, 1, 2].map(|core| Worker::new(common.clone(), own(core)).in_force());
-        let (none, now) = (BackendSet::EMPTY, 1_000);
+        let (none, now) = (BackendSet::EMPTY, Tick::from_millis(1_000));
         let wanted =
-            Wanted { tried: &none, key: Some(7), pinned: None, careful: false, since: 0, now };
+            Wanted { tried: &none, key: Some(7), pinned: None, careful: false, since: None, now };
         let (mut given, mut under_way) = ([0_usize; 4], Vec::new());
         for place in 0..120 {
             let core = &cores[place % 3];

@@ -13,6 +13,7 @@ use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
+    time::Duration,
 };
 
 pub(crate) use self::pick::{Nobody, Picked, Wanted};
@@ -24,6 +25,7 @@ use super::{
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
+    moment::Tick,
 };
 use crate::conns::{BackendConns, Means};
 use crate::plan::{self, Pool};
@@ -46,13 +48,14 @@ pub(crate) struct PoolView {
     balancer: RefCell<Balancer>,
     needs: Needs,
     conns: Vec<RefCell<BackendConns>>,
-    /// Requests in flight in the whole process: as of `merged_at`, and from there on by `step`.
+    /// Requests in flight in the whole process: as of the last merge, and from there on by `step`.
     /// Kept only where the algorithm needs it.
     in_flight: Vec<Cell<u32>>,
     step: Step,
-    merged_at: Cell<u64>,
-    /// How old that may become.
-    merged_ms: u64,
+    /// When they are merged again; none = at once.
+    merge_due: Cell<Option<Tick>>,
+    /// How old what a merge found may become.
+    merged_age_max: Duration,
     /// What this core counts, for all to read.
     rows: Rows,
     /// What all cores count and know of all backends.
@@ -61,8 +64,8 @@ pub(crate) struct PoolView {
     /// Where failures are posted; none where nothing follows from them.
     outcomes: Option<Outcomes>,
     pub(super) queue: Option<Queue>,
-    /// When this core last told that it could not reach a backend, in coarse milliseconds.
-    unreachable_told: Vec<Cell<u64>>,
+    /// When this core last told that it could not reach a backend, if ever.
+    unreachable_told: Vec<Cell<Option<Tick>>>,
     /// What Host is, where the pool sends the backend's own.
     authorities: Vec<String>,
 }
@@ -91,14 +94,14 @@ impl PoolView {
                 .collect(),
             in_flight: each().map(|_| Cell::new(0)).collect(),
             step: Step::new(cores),
-            merged_at: Cell::new(0),
-            merged_ms: needs.merged_ms(cores, pool.backends.len()),
+            merge_due: Cell::new(None),
+            merged_age_max: needs.merged_age_max(cores, pool.backends.len()),
             rows: common.backends.load.rows(core_index, id),
             backends: common.backends.clone(),
             outcomes: is_watched(pool).then(|| common.outcomes.clone()),
             queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
             shared,
-            unreachable_told: each().map(|_| Cell::new(0)).collect(),
+            unreachable_told: each().map(|_| Cell::new(None)).collect(),
             authorities: each()
                 .map(|it| it.map(plan::Backend::authority).unwrap_or_default())
                 .collect(),
@@ -122,7 +125,7 @@ impl PoolView {
     }
 
     /// Closes idle connections whose time is over.
-    pub(crate) fn expire(&self, now: u64) {
+    pub(crate) fn expire(&self, now: Tick) {
         self.conns.iter().for_each(|conns| conns.borrow_mut().expire(now));
     }
 
@@ -136,14 +139,14 @@ impl PoolView {
         self.conns.iter().for_each(|conns| conns.borrow_mut().clear());
     }
 
-    /// When this core last told that it could not reach a backend; 0 = never.
-    pub(crate) fn unreachable_told(&self, id: BackendId) -> &Cell<u64> {
+    /// When this core last told that it could not reach a backend, if ever.
+    pub(crate) fn unreachable_told(&self, id: BackendId) -> &Cell<Option<Tick>> {
         &self.unreachable_told[id.index()]
     }
 
     /// Takes over what the health thread has published.
     #[cold]
-    fn learn(&self, news: Publication, now: u64) {
+    fn learn(&self, news: Publication, now: Tick) {
         let Some(returned) = self.standing.learn(news, now) else { return };
         for id in returned.iter() {
             self.balancer.borrow_mut().returned(id, now);
@@ -204,7 +207,7 @@ impl PoolView {
     }
 
     /// Looks after who waits on this core.
-    pub(super) fn look_after_queue(&self, now: u64) {
+    pub(super) fn look_after_queue(&self, now: Tick) {
         if let Some(queue) = self.queue.as_ref().filter(|queue| !queue.is_empty()) {
             queue.look_after(now);
             self.call_the_lost();
@@ -212,7 +215,7 @@ impl PoolView {
     }
 
     /// Whether the pool's budget allows one more retry, which is then taken from it.
-    pub(crate) fn may_ask_again(&self, plan: &Pool, now: u64) -> bool {
+    pub(crate) fn may_ask_again(&self, plan: &Pool, now: Tick) -> bool {
         let (Some(left), Some(plan)) = (&self.shared.budget, &plan.retry.budget) else {
             return true;
         };
@@ -225,7 +228,7 @@ impl PoolView {
     }
 
     /// Notes that a backend would not let us connect.
-    pub(crate) fn refused(&self, id: BackendId, now: u64) {
+    pub(crate) fn refused(&self, id: BackendId, now: Tick) {
         self.standing.refused(id, now);
     }
 

@@ -3,16 +3,16 @@
 //! Most picks need no permit, and those do no more than ask the algorithm. Whoever is picked has
 //! one request more in flight at once, so that no two picks of a core see the same load.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use super::{InFlight, InForce, PoolView, Queue, WaitsFor};
-use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 use crate::policy::balance::Candidates;
 use crate::shared::{permits::Permit, trials::Trial};
 
-/// For how long only requests that can be asked again and are answered soon are trials, in
-/// milliseconds. Where none of those comes, whoever is left out would stay so for ever.
-const CAREFUL_MS: u64 = 1_000;
+/// For how long only requests that can be asked again and are answered soon are trials.
+/// Where none of those comes, whoever is left out would stay so for ever.
+const CAREFUL: Duration = Duration::from_secs(1);
 
 /// What a request wants of a pool.
 pub(crate) struct Wanted<'a> {
@@ -26,10 +26,10 @@ pub(crate) struct Wanted<'a> {
     /// take its time with a body: then it is no trial, unless there is nobody else or nothing else
     /// comes that could be one.
     pub(crate) careful: bool,
-    /// Since when it waits or has waited in line, in coarse milliseconds, where those who wait go
-    /// before it no more; 0 = not at all.
-    pub(crate) since: u64,
-    pub(crate) now: u64,
+    /// Since when it waits or has waited in line, where those who wait go before it no more; none =
+    /// not at all.
+    pub(crate) since: Option<Tick>,
+    pub(crate) now: Tick,
 }
 
 /// Who was picked.
@@ -61,7 +61,7 @@ impl PoolView {
         if let Some(news) = self.shared.published.after(self.standing.epoch()) {
             self.learn(news, wanted.now);
         }
-        if self.needs.in_flight && wanted.now >= self.merged_at.get() + self.merged_ms {
+        if self.needs.in_flight && self.merge_due.get().is_none_or(|due| wanted.now >= due) {
             self.merge(wanted.now);
         }
         let usable = self.standing.usable() & !*wanted.tried;
@@ -102,7 +102,8 @@ impl PoolView {
         wanted: &Wanted<'_>,
         usable: BackendSet,
     ) -> Result<Picked, Nobody> {
-        let long_awaited = wanted.now >= self.standing.trials_since() + CAREFUL_MS;
+        let is_long = |since| wanted.now >= since + CAREFUL;
+        let long_awaited = self.standing.trials_since().is_none_or(is_long);
         let trying = !wanted.careful || usable.is_empty() || long_awaited;
         let on_trial =
             if trying { self.standing.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
@@ -112,7 +113,7 @@ impl PoolView {
         // What the client has there is worth waiting for.
         let home = pinned.filter(|_| self.queue.is_some());
         let any = if wanted.tried.is_empty() { WaitsFor::Anybody } else { WaitsFor::Untried };
-        if wanted.since == 0 && self.queue.as_ref().is_some_and(Queue::holds_up) {
+        if wanted.since.is_none() && self.queue.as_ref().is_some_and(Queue::holds_up) {
             return Err(Nobody::Free(home.map_or(any, WaitsFor::Home)));
         }
         loop {
@@ -134,14 +135,14 @@ impl PoolView {
     }
 
     /// The same backend once more, in the place that was not given back.
-    pub(crate) fn pick_again(&self, in_flight: InFlight, now: u64) -> Option<Picked> {
+    pub(crate) fn pick_again(&self, in_flight: InFlight, now: Tick) -> Option<Picked> {
         let trial = self.trial(in_flight.backend(), now)?;
         Some(Picked { in_flight, trial })
     }
 
     /// The permit that a backend can be asked with only; none where it needs one and none is left.
     #[allow(clippy::option_option, reason = "none is needed, or none is left")]
-    fn trial(&self, id: BackendId, now: u64) -> Option<Option<Trial>> {
+    fn trial(&self, id: BackendId, now: Tick) -> Option<Option<Trial>> {
         if self.standing.on_trial().contains(id) {
             self.backends.trials.take(self.id, id, now).map(Some)
         } else {

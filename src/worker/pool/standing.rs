@@ -4,14 +4,14 @@
 //! published, and who would not let this core connect a moment ago. The first two are put together
 //! when one of them changes, as each set costs every pick; the third is of this core alone.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
-use crate::base::{backend_set::BackendSet, ids::BackendId};
+use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 use crate::shared::standing::Publication;
 
-/// How long a backend that refused a connection is passed over by the core that it refused, in
-/// milliseconds; then one request finds out whether it is back.
-const REFUSED_MS: u64 = 1_000;
+/// How long a backend that refused a connection is passed over by the core that it refused;
+/// then one request finds out whether it is back.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// Who of a pool this core can ask.
 pub(super) struct Standing {
@@ -23,13 +23,13 @@ pub(super) struct Standing {
     on_trial: Cell<BackendSet>,
     /// Whether there is any of them, and since when.
     has_trials: Cell<bool>,
-    trials_since: Cell<u64>,
+    trials_since: Cell<Option<Tick>>,
     /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
     published: Cell<Option<Publication>>,
     epoch: Cell<u64>,
     /// Who would not let this core connect a moment ago, and until when each is passed over.
     refusing: Cell<BackendSet>,
-    refusing_until: Vec<Cell<u64>>,
+    refusing_until: Vec<Cell<Option<Tick>>>,
 }
 
 impl Standing {
@@ -40,11 +40,11 @@ impl Standing {
             usable: Cell::new(BackendSet::EMPTY),
             on_trial: Cell::new(BackendSet::EMPTY),
             has_trials: Cell::new(false),
-            trials_since: Cell::new(0),
+            trials_since: Cell::new(None),
             published: Cell::new(None),
             epoch: Cell::new(0),
             refusing: Cell::new(BackendSet::EMPTY),
-            refusing_until: (0..backends).map(|_| Cell::new(0)).collect(),
+            refusing_until: (0..backends).map(|_| Cell::new(None)).collect(),
         }
     }
 
@@ -71,7 +71,7 @@ impl Standing {
     }
 
     /// When the last of them came to be on trial.
-    pub(super) fn trials_since(&self) -> u64 {
+    pub(super) fn trials_since(&self) -> Option<Tick> {
         self.trials_since.get()
     }
 
@@ -98,23 +98,23 @@ impl Standing {
         self.reachable.set(reachable);
         self.combine();
         // Those there are now have refused nothing yet.
-        self.refusing_until[id.index()].set(0);
+        self.refusing_until[id.index()].set(None);
     }
 
     /// Takes over what was published. Who is usable again by that; none where it is the first that
     /// this core hears, as nobody comes back then.
-    pub(super) fn learn(&self, news: Publication, now: u64) -> Option<BackendSet> {
+    pub(super) fn learn(&self, news: Publication, now: Tick) -> Option<BackendSet> {
         self.epoch.set(news.epoch);
         let before = self.published.replace(Some(news));
         let were = before.map_or(BackendSet::EMPTY, |before| before.on_trial);
         if !(news.on_trial & !were).is_empty() {
-            self.trials_since.set(now);
+            self.trials_since.set(Some(now));
         }
         self.combine();
         let returned = news.usable & !before?.usable;
         for id in returned.iter() {
             // Whoever it refused before, it is said to be back.
-            self.refusing_until[id.index()].set(0);
+            self.refusing_until[id.index()].set(None);
         }
         Some(returned)
     }
@@ -128,16 +128,16 @@ impl Standing {
     }
 
     /// Notes that a backend would not let us connect.
-    pub(super) fn refused(&self, id: BackendId, now: u64) {
+    pub(super) fn refused(&self, id: BackendId, now: Tick) {
         let mut refusing = self.refusing.get();
         refusing.insert(id);
         self.refusing.set(refusing);
-        self.refusing_until[id.index()].set(now + REFUSED_MS);
+        self.refusing_until[id.index()].set(Some(now + REFUSED));
     }
 
     /// Without those who are passed over now; all of them where that leaves nobody.
     #[inline]
-    pub(super) fn calm(&self, usable: BackendSet, now: u64) -> BackendSet {
+    pub(super) fn calm(&self, usable: BackendSet, now: Tick) -> BackendSet {
         if self.refusing.get().is_empty() {
             return usable;
         }
@@ -146,10 +146,10 @@ impl Standing {
     }
 
     /// Who is passed over now.
-    fn refusing(&self, now: u64) -> BackendSet {
+    fn refusing(&self, now: Tick) -> BackendSet {
         let mut refusing = self.refusing.get();
         for id in self.refusing.get().iter() {
-            if now >= self.refusing_until[id.index()].get() {
+            if self.refusing_until[id.index()].get().is_none_or(|until| now >= until) {
                 refusing.remove(id);
             }
         }
@@ -161,6 +161,10 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
 
     /// A letter each: `abc`.
     fn set(letters: &str) -> BackendSet {
@@ -192,7 +196,7 @@ mod tests {
         standing.move_to(id('a'), true);
         standing.move_to(id('c'), true);
         assert_eq!(standing.usable(), set("ac"));
-        assert_eq!(standing.learn(publication(2, "ab", "c", "bc"), 5), None);
+        assert_eq!(standing.learn(publication(2, "ab", "c", "bc"), at(5)), None);
         assert_eq!(standing.usable(), set("a"));
         assert_eq!((standing.on_trial(), standing.spare()), (set("c"), set("c")));
         standing.move_to(id('b'), true);
@@ -205,9 +209,9 @@ mod tests {
     #[test]
     fn who_comes_back_is_named_but_not_by_the_first_that_is_heard() {
         let standing = three();
-        assert_eq!(standing.learn(publication(2, "abc", "", ""), 1), None);
-        assert_eq!(standing.learn(publication(4, "a", "", "bc"), 2), Some(set("")));
-        assert_eq!(standing.learn(publication(6, "abc", "", ""), 3), Some(set("bc")));
+        assert_eq!(standing.learn(publication(2, "abc", "", ""), at(1)), None);
+        assert_eq!(standing.learn(publication(4, "a", "", "bc"), at(2)), Some(set("")));
+        assert_eq!(standing.learn(publication(6, "abc", "", ""), at(3)), Some(set("bc")));
         assert_eq!(standing.epoch(), 6);
     }
 
@@ -215,34 +219,34 @@ mod tests {
     fn trials_are_counted_from_when_the_last_began() {
         let standing = three();
         let since = |on_trial, now| {
-            standing.learn(publication(now * 2, "a", on_trial, ""), now);
-            (standing.has_trials(), standing.trials_since())
+            standing.learn(publication(now * 2, "a", on_trial, ""), at(now));
+            (standing.has_trials(), standing.trials_since().map(Tick::millis))
         };
-        assert_eq!(since("", 1), (false, 0));
-        assert_eq!(since("b", 2), (true, 2));
-        assert_eq!(since("b", 3), (true, 2));
-        assert_eq!(since("bc", 4), (true, 4));
-        assert_eq!(since("c", 5), (true, 4));
-        assert_eq!(since("", 6), (false, 4));
+        assert_eq!(since("", 1), (false, None));
+        assert_eq!(since("b", 2), (true, Some(2)));
+        assert_eq!(since("b", 3), (true, Some(2)));
+        assert_eq!(since("bc", 4), (true, Some(4)));
+        assert_eq!(since("c", 5), (true, Some(4)));
+        assert_eq!(since("", 6), (false, Some(4)));
     }
 
     #[test]
     fn who_refused_is_passed_over_for_a_second_unless_there_is_nobody_else() {
         let standing = three();
-        standing.refused(id('a'), 10);
-        assert_eq!(standing.calm(set("abc"), 10), set("bc"));
-        assert_eq!(standing.calm(set("a"), 10), set("a"), "there is nobody else");
-        assert_eq!(standing.calm(set("abc"), 10 + REFUSED_MS - 1), set("bc"));
-        assert_eq!(standing.calm(set("abc"), 10 + REFUSED_MS), set("abc"));
+        standing.refused(id('a'), at(10));
+        assert_eq!(standing.calm(set("abc"), at(10)), set("bc"));
+        assert_eq!(standing.calm(set("a"), at(10)), set("a"), "there is nobody else");
+        assert_eq!(standing.calm(set("abc"), at(9) + REFUSED), set("bc"));
+        assert_eq!(standing.calm(set("abc"), at(10) + REFUSED), set("abc"));
     }
 
     #[test]
     fn who_is_said_to_be_back_or_has_moved_has_refused_nothing() {
         let standing = three();
-        standing.learn(publication(2, "ab", "", ""), 1);
-        "abc".chars().for_each(|letter| standing.refused(id(letter), 2));
-        standing.learn(publication(4, "abc", "", ""), 3);
+        standing.learn(publication(2, "ab", "", ""), at(1));
+        "abc".chars().for_each(|letter| standing.refused(id(letter), at(2)));
+        standing.learn(publication(4, "abc", "", ""), at(3));
         standing.move_to(id('b'), true);
-        assert_eq!(standing.calm(set("abc"), 4), set("bc"));
+        assert_eq!(standing.calm(set("abc"), at(4)), set("bc"));
     }
 }

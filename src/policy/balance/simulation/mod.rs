@@ -11,7 +11,7 @@ mod tests;
 use std::{cell::Cell, cmp::Reverse, collections::BinaryHeap};
 
 use super::{Balancer, Candidates, Needs, Prepared, Sample, Step, Weights};
-use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
+use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick, rng::Rng};
 use crate::plan::Pool;
 
 /// All there is.
@@ -47,8 +47,8 @@ struct Core {
     in_flight: Vec<Cell<u32>>,
     /// What it tells the others of times.
     published: Vec<u64>,
-    /// When it merges again, in milliseconds.
-    merges: u64,
+    /// When it merges again.
+    merges: Tick,
 }
 
 /// What is under way; the first to end is the least.
@@ -71,7 +71,7 @@ impl World {
             own: vec![0; backends],
             in_flight: (0..backends).map(|_| Cell::new(0)).collect(),
             published: vec![0; backends],
-            merges: 0,
+            merges: Tick::from_millis(0),
         };
         World {
             weights: Weights::of(&pool.backends),
@@ -86,8 +86,8 @@ impl World {
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        self.now / 1_000
+    fn tick(&self) -> Tick {
+        Tick::from_millis(self.now / 1_000)
     }
 
     /// One request comes to some core, `gap` microseconds after the last on the mean; who gets it.
@@ -95,10 +95,10 @@ impl World {
         let gap = u64::from(self.rng.below(2 * gap + 1));
         self.wait(self.now + gap);
         let core = self.rng.below(u32::try_from(self.cores.len()).expect("few cores")) as usize;
-        if self.now_ms() >= self.cores[core].merges {
+        if self.tick() >= self.cores[core].merges {
             self.merge(core);
         }
-        let now = self.now_ms();
+        let now = self.tick();
         let Core { balancer, own, in_flight, .. } = &mut self.cores[core];
         let (usable, weights) = (&self.usable, &self.weights);
         let candidates = Candidates { extra: &[], usable, weights, in_flight, now, key: Some(key) };
@@ -138,7 +138,7 @@ impl World {
     }
 
     fn end(&mut self, request: &Request) {
-        let now = self.now_ms();
+        let now = self.tick();
         let id = BackendId(u16::try_from(request.backend).expect("few backends"));
         self.backends[request.backend].in_flight -= 1;
         let core = &mut self.cores[request.core];
@@ -155,9 +155,9 @@ impl World {
 
     /// A core looks at what the others have under way and what they publish.
     fn merge(&mut self, index: usize) {
-        let now = self.now_ms();
+        let now = self.tick();
         self.cores[index].merges =
-            now + self.needs.merged_ms(self.cores.len(), self.backends.len());
+            now + self.needs.merged_age_max(self.cores.len(), self.backends.len());
         for (place, backend) in self.backends.iter().enumerate() {
             self.cores[index].in_flight[place].set(backend.in_flight);
         }
@@ -178,7 +178,7 @@ impl World {
 
     /// It is back.
     fn come_back(&mut self, index: u16) {
-        let (id, now) = (BackendId(index), self.now_ms());
+        let (id, now) = (BackendId(index), self.tick());
         self.usable.insert(id);
         for core in &mut self.cores {
             core.balancer.returned(id, now);

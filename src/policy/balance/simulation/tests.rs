@@ -5,6 +5,7 @@
 //! they are there.
 
 use super::*;
+use crate::base::moment::Tick;
 use crate::plan::{Algorithm, HashOf, Share};
 use crate::policy::balance::tests::pool;
 use crate::testkit::allocations;
@@ -131,12 +132,13 @@ fn no_pick_allocates() {
         let World { mut cores, weights, usable, .. } = World::new(&pool, 2, 5_000, 1);
         let Core { balancer, in_flight, .. } = &mut cores[0];
         let id = BackendId(3);
-        let picks = (1..100).map(|now| {
+        let picks = (1..100).map(|ms| {
+            let now = Tick::from_millis(ms);
             allocations(|| {
-                if now % 40 == 1 {
+                if ms % 40 == 1 {
                     balancer.returned(id, now);
                 }
-                let key = (now % 3 > 0).then_some(now);
+                let key = (ms % 3 > 0).then_some(ms);
                 let candidates = Candidates {
                     extra: &[],
                     usable: &usable,
