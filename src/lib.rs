@@ -40,4 +40,13 @@ pub mod bench;
 #[cfg(test)]
 mod testkit;
 
+/// What happens in a running balancer, as typed values: `Handle::events`.
+pub mod events {
+    pub use crate::observe::{
+        event::{AccessLog, Attempt, Backend, Event, Named, Transition, Usable},
+        events::{Events, Happened},
+    };
+    pub use crate::policy::{health::ProbeFault, standing::Cause};
+}
+
 pub use server::{Handle, StartError, Stop, start};

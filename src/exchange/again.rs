@@ -13,7 +13,7 @@ use crate::base::{
 };
 use crate::http::fault::{Fault, Side};
 use crate::net::{clock::Clock, io::sleep};
-use crate::observe::events::Tried;
+use crate::observe::told::Attempt;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
@@ -68,8 +68,8 @@ fn tell(
     (refusal, ended): (Option<Refusal>, Moment),
 ) {
     let record = &mut exchange.scratch.record;
-    let Some(backend) = record.backend.filter(|_| worker.events.tells_tries()) else { return };
-    worker.events.tried(Tried {
+    let Some(backend) = record.backend.filter(|_| worker.events.tells_attempts()) else { return };
+    worker.events.attempt(Attempt {
         request: *record.request_id.get_or_insert_with(|| worker.request_id()),
         pool: exchange.pool,
         backend,

@@ -29,7 +29,7 @@ use crate::net::{
     io::is_want,
     leaving::Leaves,
 };
-use crate::observe::events::Limit;
+use crate::observe::told::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
 use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
@@ -51,7 +51,7 @@ pub(super) async fn once(
 ) -> Result<Answer, Fault> {
     let id = in_flight.backend();
     let logged = exchange.scratch.record.logged;
-    let timed = logged || exchange.needs().times || worker.events.tells_tries();
+    let timed = logged || exchange.needs().times || worker.events.tells_attempts();
     exchange.timed_from = timed.then(Clock::moment);
     exchange.request_sent = false;
     (exchange.asked_at, exchange.body) = (worker.clock.tick(), Body::Whole);
@@ -144,7 +144,7 @@ async fn connection(
         Ok(backend) => {
             backend.stream.outlasts(exchange.pool_plan().timeouts.write);
             worker.count(Counter::BackendOpened);
-            worker.events.reachable(exchange.pool, id);
+            worker.events.reachable((exchange.pool, id), pool.unreachable());
             Ok(backend)
         }
         Err(fault) => {
@@ -156,8 +156,8 @@ async fn connection(
                 worker.events.limit(Limit::Outgoing, now);
             } else if fault.cause != Cause::Deadline {
                 pool.refused(id, now);
-                let told = pool.unreachable_told(id);
-                worker.events.unreachable((exchange.pool, id), fault.cause, told, now);
+                let known = pool.unreachable();
+                worker.events.unreachable((exchange.pool, id), fault.cause, known);
             }
             Err(fault)
         }

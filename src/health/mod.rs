@@ -13,10 +13,8 @@ mod verdicts;
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
 use crate::net::runtime::{Room, Runtime};
-use crate::observe::events::Event;
+use crate::observe::told::Teller;
 use crate::plan::{Driver, Plan};
 use crate::shared::{
     backends::Backends,
@@ -34,7 +32,7 @@ pub(crate) struct Job {
     pub(crate) posted: Posted,
     /// Where it publishes, and what cores count.
     pub(crate) backends: Backends,
-    pub(crate) to_people: Sender<Event>,
+    pub(crate) teller: Teller,
 }
 
 impl Job {

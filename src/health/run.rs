@@ -9,7 +9,7 @@ use super::{
 };
 use crate::base::{moment::Tick, rng::Rng};
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
-use crate::observe::events::Event;
+use crate::observe::told::What;
 use crate::shared::inbox::ToHealth;
 
 /// How long the end waits for probes to notice it, in steps.
@@ -18,11 +18,11 @@ const END_STEPS: u32 = 200;
 
 /// Watches until told to end.
 pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
-    let Job { plan, inbox, posted, backends, to_people } = job;
+    let Job { plan, inbox, posted, backends, teller } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
-    let mut verdicts = Verdicts::new(&plan, backends, to_people, &mut chance, clock.tick());
+    let mut verdicts = Verdicts::new(&plan, backends, teller, &mut chance, clock.tick());
     let mut prober = Prober::new(&plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();
@@ -51,7 +51,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
         }
         let probes_due = prober.begin(now);
         for Late { pool, late } in prober.late() {
-            verdicts.say(Event::ProbesLate(pool, late));
+            verdicts.say(What::ProbesLate(pool, late));
         }
         let rung = match verdicts.turn(now).earlier(probes_due).tick() {
             Some(due) => news.come.or(bell.rung_within(due.since(now))).await,

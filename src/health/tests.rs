@@ -18,7 +18,7 @@ use crate::base::{
     moment::{Deadline, Tick},
     rng::Rng,
 };
-use crate::observe::events::{self, Event};
+use crate::observe::told::{self, ToHub, What};
 use crate::plan::{Driver, Plan};
 use crate::policy::standing::{Change, State};
 use crate::shared::{
@@ -56,7 +56,7 @@ struct Running {
     outbox: Outbox<ToHealth>,
     outcomes: Outcomes,
     backends: Backends,
-    told: Receiver<Event>,
+    told: Receiver<ToHub>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,13 +66,13 @@ impl Running {
         plan.global.driver = driver;
         let (outbox, inbox) = mailbox().unwrap();
         let (outcomes, posted) = outcomes::channel(outbox.rope().clone());
-        let (to_people, told) = events::channel();
+        let (teller, told) = told::channel();
         let backends = backends(&plan, 1);
         let published = backends.clone();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let plan = Arc::new(plan);
-            let job = Job { plan, inbox, posted, backends, to_people };
+            let job = Job { plan, inbox, posted, backends, teller };
             job.run(move || ready.send(()).unwrap()).unwrap();
         });
         is_ready.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -152,8 +152,8 @@ fn each_change_is_told_once() {
     for _ in 0..10 {
         running.fail(BackendId(1));
     }
-    let told = running.told.recv_timeout(Duration::from_secs(10)).unwrap();
-    let Event::Standing(POOL, Change::Backend { backend, to, .. }) = told else {
+    let told = running.told.recv_timeout(Duration::from_secs(10)).unwrap().told();
+    let Some(What::Standing(POOL, Change::Backend { backend, to, .. })) = told else {
         panic!("{told:?}")
     };
     assert_eq!((backend, to), (BackendId(1), State::Ejected));
@@ -165,11 +165,11 @@ fn at(millis: u64) -> Tick {
 }
 
 /// What a thread would hold, without a thread.
-fn alone(count: usize, room: usize) -> (Verdicts, Backends, Receiver<Event>) {
+fn alone(count: usize, room: usize) -> (Verdicts, Backends, Receiver<ToHub>) {
     let plan = plan(count);
     let backends = backends(&plan, 1);
-    let (to_people, told) = crossbeam_channel::bounded(room);
-    let verdicts = Verdicts::new(&plan, backends.clone(), to_people, &mut Rng::seeded(1), at(1));
+    let (teller, told) = told::channel_of(room);
+    let verdicts = Verdicts::new(&plan, backends.clone(), teller, &mut Rng::seeded(1), at(1));
     (verdicts, backends, told)
 }
 
@@ -202,11 +202,12 @@ fn what_people_cannot_be_told_now_they_are_told_later() {
     }
     verdicts.hear(&posted, at(5));
     assert_eq!(verdicts.turn(at(5)), Deadline::at(at(5 + 20)), "there is room for two");
-    let first: Vec<Event> = told.try_iter().collect();
+    let said = || told.try_iter().filter_map(ToHub::told).collect::<Vec<_>>();
+    let first = said();
     assert!(verdicts.turn(at(25)).tick().is_some_and(|due| due > at(1_000)));
-    let then: Vec<Event> = told.try_iter().collect();
-    let ejected = |event: &Event| match event {
-        Event::Standing(_, Change::Backend { backend, to: State::Ejected, .. }) => backend.0,
+    let then = said();
+    let ejected = |what: &What| match what {
+        What::Standing(_, Change::Backend { backend, to: State::Ejected, .. }) => backend.0,
         other => panic!("{other:?}"),
     };
     assert_eq!(first.iter().chain(&then).map(ejected).collect::<Vec<_>>(), [0, 1, 2, 3]);

@@ -6,15 +6,13 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
-use crossbeam_channel::{Sender, TrySendError};
-
 use crate::base::{
     ids::{BackendId, PoolId},
     moment::{Deadline, Tick},
     rng::Rng,
     totals::Totals,
 };
-use crate::observe::events::Event;
+use crate::observe::told::{Teller, What};
 use crate::plan::{self, Plan, Table};
 use crate::policy::{
     health::ProbeFault,
@@ -25,7 +23,7 @@ use crate::shared::{
     outcomes::{Outcome, Posted},
 };
 
-/// Changes that may wait for whoever tells people: every backend of four full pools at once. What
+/// Changes that may wait for the hub: every backend of four full pools at once. What
 /// is more than that is not told; all of it is published.
 const UNTOLD_MAX: usize = 4096;
 
@@ -36,8 +34,8 @@ const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 pub(super) struct Verdicts {
     pools: Table<PoolId, Pool>,
     backends: Backends,
-    to_people: Sender<Event>,
-    untold: VecDeque<Event>,
+    teller: Teller,
+    untold: VecDeque<What>,
 }
 
 struct Pool {
@@ -52,7 +50,7 @@ impl Verdicts {
     pub(super) fn new(
         plan: &Plan,
         backends: Backends,
-        to_people: Sender<Event>,
+        teller: Teller,
         chance: &mut Rng,
         now: Tick,
     ) -> Verdicts {
@@ -62,7 +60,7 @@ impl Verdicts {
             failed: pool.backends.ids().map(|id| (id, 0)).collect(),
         };
         let pools = plan.pools.iter().map(|(id, it)| (id, pool(it))).collect();
-        Verdicts { pools, backends, to_people, untold: VecDeque::new() }
+        Verdicts { pools, backends, teller, untold: VecDeque::new() }
     }
 
     /// Takes what cores have posted.
@@ -171,23 +169,23 @@ impl Verdicts {
         published.publish(standing.usable(), standing.on_trial(), standing.spare());
         for change in standing.changes() {
             if self.untold.len() < UNTOLD_MAX {
-                self.untold.push_back(Event::Standing(id, change));
+                self.untold.push_back(What::Standing(id, change));
             }
         }
     }
 
     /// People are to be told this, too, by the next `turn`.
-    pub(super) fn say(&mut self, event: Event) {
+    pub(super) fn say(&mut self, what: What) {
         if self.untold.len() < UNTOLD_MAX {
-            self.untold.push_back(event);
+            self.untold.push_back(what);
         }
     }
 
     /// Hands on what people are to be told; false where not all of it could be.
     fn tell(&mut self) -> bool {
-        while let Some(event) = self.untold.pop_front() {
-            if let Err(TrySendError::Full(event)) = self.to_people.try_send(event) {
-                self.untold.push_front(event);
+        while let Some(what) = self.untold.pop_front() {
+            if let Err(what) = self.teller.try_tell(what) {
+                self.untold.push_front(what);
                 return false;
             }
         }

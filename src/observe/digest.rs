@@ -1,25 +1,26 @@
-//! What people are told of all that cores and the health thread tell.
+//! The events that people are told, of all that cores and the health thread tell.
 //!
-//! Each thing once when it changes, and at most once a second; one event makes one line: what the
-//! health thread says of a backend, cores do not say again.
+//! Each thing once when it changes, and at most once a second. What the health thread says of a
+//! backend is not said again for the cores, which could not reach it.
 
 use std::{collections::HashMap, time::Duration};
 
-use super::events::{Event, LIMITS, PERIOD};
+use super::told::{LIMITS, PERIOD, What};
 use crate::base::moment::Tick;
+use crate::http::fault::Cause;
 use crate::plan::{BackendId, PoolId};
 use crate::policy::standing::{Change, State};
 
-/// A backend out of reach is told of only after so long: three failures in a row, for
-/// which the health thread leaves it out and says so, take two seconds where there is one core, as
-/// it passes over who refused it for one.
+/// An unreachable backend is told of only after so long: three failures in a row, for
+/// which the health thread ejects it and says so, take two seconds where there is one core, as it
+/// passes over a backend that refused it for one.
 const HELD: Duration = Duration::from_millis(2_500);
 
 /// What people have been told, and what they are to be told.
 #[derive(Default)]
 pub(crate) struct Digest {
     backends: HashMap<(PoolId, BackendId), Told>,
-    /// When each limit was told of last.
+    /// When each limit was told last.
     limits: [Option<Tick>; LIMITS],
 }
 
@@ -30,45 +31,50 @@ struct Told {
     /// From when on they may be told of it; none = at once.
     due: Option<Tick>,
     /// It could not be reached, and people do not know.
-    lost: Option<Event>,
+    lost: Option<Cause>,
     /// It could be reached after that.
-    found: Option<Event>,
+    found: bool,
+    /// What cores say of it now: why it cannot be reached.
+    known: Option<Cause>,
+    /// When it is told again what cores say, as the health thread has said that the backend is
+    /// back.
+    again: Option<Tick>,
     /// In which ways the health thread has said that it is out, a bit for each.
     out: u8,
 }
 
 impl Digest {
-    /// Takes an event; what is to be told at once, if anything.
-    pub(crate) fn observe(&mut self, event: Event, now: Tick) -> Option<Event> {
-        let key = match event {
-            Event::Limit(limit) => {
+    /// Takes what is told; what people are to be told at once, if anything.
+    pub(crate) fn observe(&mut self, what: What, now: Tick) -> Option<What> {
+        let (key, cause) = match what {
+            What::Limit(limit) => {
                 let last = self.limits.get_mut(limit as usize)?;
                 let due = last.is_none_or(|last| now >= last + PERIOD);
                 return due.then(|| {
                     *last = Some(now);
-                    event
+                    what
                 });
             }
-            Event::Standing(pool, change) => {
+            What::Standing(pool, change) => {
                 if let Change::Backend { backend, to, .. } = change {
-                    self.backends.entry((pool, backend)).or_default().decided(to);
+                    self.backends.entry((pool, backend)).or_default().decided(to, now);
                 }
-                return Some(event);
+                return Some(what);
             }
-            Event::Tried(_) | Event::ProbesLate(..) => return Some(event),
-            Event::End => return None,
-            Event::Unreachable(pool, backend, _) | Event::Reachable(pool, backend) => {
-                (pool, backend)
+            What::Name(..) | What::Attempt(_) | What::ProbesLate(..) | What::Event(_) => {
+                return Some(what);
             }
+            What::Unreachable(pool, backend, cause) => ((pool, backend), Some(cause)),
+            What::Reachable(pool, backend) => ((pool, backend), None),
         };
         let told = self.backends.entry(key).or_default();
-        told.observe(event, now);
-        told.due(now)
+        told.observe(cause, now);
+        told.due(key, now)
     }
 
     /// What has become due since.
-    pub(crate) fn due(&mut self, now: Tick) -> impl Iterator<Item = Event> {
-        self.backends.values_mut().filter_map(move |told| told.due(now))
+    pub(crate) fn due(&mut self, now: Tick) -> impl Iterator<Item = What> {
+        self.backends.iter_mut().filter_map(move |(key, told)| told.due(*key, now))
     }
 
     /// How long until something becomes due, at most; none = nothing will.
@@ -79,29 +85,33 @@ impl Digest {
 
 impl Default for Told {
     fn default() -> Told {
-        Told { reachable: true, due: None, lost: None, found: None, out: 0 }
+        let (reachable, found) = (true, false);
+        Told { reachable, due: None, lost: None, found, known: None, again: None, out: 0 }
     }
 }
 
 impl Told {
-    /// A core could reach it, or could not. A loss is held back for a while, in which the health
-    /// thread may say it better.
-    fn observe(&mut self, event: Event, now: Tick) {
+    /// A core could not reach it, and why; none = it could. A loss is held back for a while, in
+    /// which the health thread may say it better.
+    fn observe(&mut self, cause: Option<Cause>, now: Tick) {
+        self.known = cause;
+        if cause.is_none() {
+            self.again = None;
+        }
         if self.out != 0 {
             return;
         }
-        let is_loss = matches!(event, Event::Unreachable(..));
-        if is_loss && self.reachable && self.lost.is_none() {
+        if cause.is_some() && self.reachable && self.lost.is_none() {
             self.due = self.due.max(Some(now + HELD));
-            self.lost = Some(event);
+            self.lost = cause;
         }
         let is_news = !self.reachable || self.lost.is_some();
-        self.found = (!is_loss && is_news).then_some(event);
+        self.found = cause.is_none() && is_news;
     }
 
-    /// The health thread has decided, and says so itself: what it is by what cores see is its
-    /// business until it says that the backend is back.
-    fn decided(&mut self, to: State) {
+    /// The health thread has decided, and says so itself: what cores say of the backend is not told
+    /// until it says that the backend is back.
+    fn decided(&mut self, to: State, now: Tick) {
         let (way, is_out) = match to {
             State::Up => (1, false),
             State::Down => (1, true),
@@ -110,49 +120,67 @@ impl Told {
             State::Closed => (4, false),
             State::Open | State::HalfOpen => (4, true),
         };
+        let was_out = self.out != 0;
         if is_out {
-            *self = Told { due: self.due, out: self.out | way, ..Told::default() };
+            let (due, known, out) = (self.due, self.known, self.out | way);
+            *self = Told { due, known, out, ..Told::default() };
         } else {
             self.out &= !way;
         }
+        if was_out && self.out == 0 && self.known.is_some() {
+            self.again = Some(now + HELD);
+        }
     }
 
-    fn due(&mut self, now: Tick) -> Option<Event> {
+    fn due(&mut self, (pool, backend): (PoolId, BackendId), now: Tick) -> Option<What> {
+        if self.again.is_some_and(|again| now >= again) {
+            self.again = None;
+            self.lost = self.lost.or(self.known).filter(|_| self.reachable);
+        }
         if self.due.is_some_and(|due| now < due) {
             return None;
         }
-        let event = if self.reachable { self.lost.take() } else { self.found.take() }?;
+        let what = if self.reachable {
+            What::Unreachable(pool, backend, self.lost.take()?)
+        } else if std::mem::take(&mut self.found) {
+            What::Reachable(pool, backend)
+        } else {
+            return None;
+        };
         self.reachable = !self.reachable;
         self.due = Some(now + PERIOD);
-        Some(event)
+        Some(what)
     }
 
     fn waits(&self) -> bool {
-        self.lost.is_some() || self.found.is_some()
+        self.lost.is_some() || self.found || self.again.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::fault::Cause;
-    use crate::observe::events::Limit;
+    use crate::observe::told::Limit;
     use crate::policy::standing::Cause as Why;
 
-    const DOWN: Event = Event::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
-    const UP: Event = Event::Reachable(PoolId(0), BackendId(1));
-    const OTHER: Event = Event::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
-    const FULL: Event = Event::Limit(Limit::Connections);
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
+
+    const DOWN: What = What::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
+    const UP: What = What::Reachable(PoolId(0), BackendId(1));
+    const OTHER: What = What::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
+    const FULL: What = What::Limit(Limit::Connections);
 
     /// What is told of these events; none = only time passes.
     #[track_caller]
-    fn check(events: &[(u64, Option<Event>)], expected: &[(u64, Event)]) {
+    fn check(events: &[(u64, Option<What>)], expected: &[(u64, What)]) {
         let mut digest = Digest::default();
         let mut told = Vec::new();
-        for (now, event) in events {
-            let at_once = event.and_then(|event| digest.observe(event, Tick::from_millis(*now)));
-            told.extend(at_once.map(|event| (*now, event)));
-            told.extend(digest.due(Tick::from_millis(*now)).map(|event| (*now, event)));
+        for (now, what) in events {
+            let at_once = what.clone().and_then(|what| digest.observe(what, at(*now)));
+            told.extend(at_once.map(|what| (*now, what)));
+            told.extend(digest.due(at(*now)).map(|what| (*now, what)));
         }
         assert_eq!(told, expected);
         assert_eq!(digest.waits(), None, "nothing is left to be told");
@@ -165,9 +193,9 @@ mod tests {
         check(&[&gone[..], &back].concat(), &[(2_505, DOWN), (4_000, UP)]);
         let mut digest = Digest::default();
         for (now, event) in [(5, DOWN), (6, OTHER)] {
-            assert_eq!(digest.observe(event, Tick::from_millis(now)), None);
+            assert_eq!(digest.observe(event, at(now)), None);
         }
-        assert_eq!(digest.due(Tick::from_millis(2_506)).count(), 2);
+        assert_eq!(digest.due(at(2_506)).count(), 2);
     }
 
     #[test]
@@ -183,7 +211,7 @@ mod tests {
         let decided = |from, to| {
             let (backend, cause) = (BackendId(1), Why::Elapsed);
             let change = Change::Backend { backend, from, to, cause, lasted: Duration::ZERO };
-            Event::Standing(PoolId(0), change)
+            What::Standing(PoolId(0), change)
         };
         let ejected = decided(State::Admitted, State::Ejected);
         let down = decided(State::Up, State::Down);
@@ -192,13 +220,13 @@ mod tests {
         check(
             &[
                 (5, Some(DOWN)),
-                (400, Some(ejected)),
-                (410, Some(down)),
+                (400, Some(ejected.clone())),
+                (410, Some(down.clone())),
                 (500, Some(DOWN)),
-                (2_000, Some(up)),
+                (2_000, Some(up.clone())),
                 (2_100, Some(UP)),
                 (2_200, Some(DOWN)),
-                (9_000, Some(admitted)),
+                (9_000, Some(admitted.clone())),
                 (9_100, Some(UP)),
                 (20_000, Some(DOWN)),
                 (22_500, None),
@@ -216,12 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_is_back_and_unreachable_is_told_of() {
+        let decided = |from, to| {
+            let change = Change::Backend {
+                backend: BackendId(1),
+                from,
+                to,
+                cause: Why::Elapsed,
+                lasted: Duration::ZERO,
+            };
+            What::Standing(PoolId(0), change)
+        };
+        let (down, up) = (decided(State::Up, State::Down), decided(State::Down, State::Up));
+        let out = [(5, Some(DOWN)), (10, Some(down.clone())), (50, Some(up.clone()))];
+        let later = [(2_549, None), (2_550, None)];
+        check(&[&out[..], &later].concat(), &[(10, down.clone()), (50, up.clone()), (2_550, DOWN)]);
+        let reached = [(1_000, Some(UP)), (2_550, None)];
+        check(&[&out[..], &reached].concat(), &[(10, down), (50, up)]);
+    }
+
+    #[test]
     fn a_limit_is_told_of_once_a_second() {
         check(
             &[(5, Some(FULL)), (9, Some(FULL)), (1_004, Some(FULL)), (1_005, Some(FULL))],
             &[(5, FULL), (1_005, FULL)],
         );
-        let other = Event::Limit(Limit::Descriptors);
-        check(&[(5, Some(FULL)), (6, Some(other))], &[(5, FULL), (6, other)]);
+        let other = What::Limit(Limit::Descriptors);
+        check(&[(5, Some(FULL)), (6, Some(other.clone()))], &[(5, FULL), (6, other)]);
     }
 }

@@ -1,184 +1,127 @@
-//! What cores tell of themselves: small events, rarely, over a bounded channel that nobody waits
-//! for.
+//! Queues of events: one for each reader, bounded, and never waited for.
 //!
-//! A core neither formats nor writes. `Events` is the end that it holds, and tells nothing of one
-//! kind more than once a second; what people are told of it says `digest`, for all cores together.
+//! A reader that is too slow loses events, which are counted for it; nobody else notices.
 
-use std::{cell::Cell, time::Duration};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
-
-use super::request_id::RequestId;
-use crate::base::moment::{Micros, Tick};
-use crate::http::fault::Cause;
-use crate::plan::{BackendId, LogLevel, PoolId};
-use crate::policy::{
-    retry::{Outcome, Refusal},
-    standing::Change,
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime},
 };
-use crate::shared::lost::Lost;
 
-/// Events that may wait to be told; what is too much is forgotten, as a core tells it again.
-const WAITING_MAX: usize = 256;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-/// About one thing people are told at most once in so long.
-pub(super) const PERIOD: Duration = Duration::from_secs(1);
+use super::event::Event;
+use crate::plan::LogLevel;
+use crate::shared::dropped::Dropped;
 
-/// What a core tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// A connection to a backend could not be made. Told of where the health thread does not say
-    /// soon that it leaves the backend out.
-    Unreachable(PoolId, BackendId, Cause),
-    /// It could be made again.
-    Reachable(PoolId, BackendId),
-    Limit(Limit),
-    /// The health thread has decided.
-    Standing(PoolId, Change),
-    /// A probe of this pool began so long after it was due; the health thread says so rarely.
-    ProbesLate(PoolId, Duration),
-    /// A try gave no answer that was taken.
-    Tried(Tried),
-    /// No core tells anything any more.
-    End,
+/// Events that may wait for their reader: of more than a thousand backends at once.
+const WAITING_MAX: usize = 2048;
+
+/// An event, and when it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Happened {
+    /// Its number: one more for each event of this process.
+    pub id: u64,
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub event: Event,
 }
 
-/// A try that gave no answer that was taken; told only where the log is to say that much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tried {
-    pub(crate) request: RequestId,
-    pub(crate) pool: PoolId,
-    pub(crate) backend: BackendId,
-    /// Whether a connection was made.
-    pub(crate) connected: bool,
-    /// What it gave instead.
-    pub(crate) outcome: Outcome,
-    /// How long it took.
-    pub(crate) took: Micros,
-    /// Why the request was not asked again; none = it was.
-    pub(crate) refusal: Option<Refusal>,
+/// A queue of events, as its reader holds it; `Handle::events` gives one.
+///
+/// As an iterator it waits for the next event, and ends with the balancer.
+#[derive(Debug)]
+pub struct Events {
+    from: Receiver<Arc<Happened>>,
+    dropped: Dropped,
+    _read: Arc<()>,
 }
 
-/// What there was too little of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limit {
-    /// Client connections.
-    Connections,
-    /// Descriptors of the process.
-    Descriptors,
-    /// Room for lines of access logs.
-    LogLines,
-    /// Descriptors, ports or memory for a connection to a backend.
-    Outgoing,
+/// The other end of such a queue.
+pub(crate) struct Subscriber {
+    to: Sender<Arc<Happened>>,
+    dropped: Dropped,
+    /// Gone when the queue is read no more.
+    read: Weak<()>,
+    /// What is less important than this is kept from it.
+    level: LogLevel,
 }
 
-pub(super) const LIMITS: usize = 4;
-
-/// The channel between the cores and whoever tells people.
-pub(crate) fn channel() -> (Sender<Event>, Receiver<Event>) {
-    bounded(WAITING_MAX)
-}
-
-/// The end that a core holds.
-pub(crate) struct Events {
-    to: Sender<Event>,
-    lost: Lost,
-    /// Whether single tries are told of.
-    tells_tries: bool,
-    /// When each limit was told of last, if ever.
-    limits: [Cell<Option<Tick>>; LIMITS],
+/// A queue for events of this level and more important ones.
+pub(crate) fn queue(level: LogLevel) -> (Subscriber, Events) {
+    let (to, from) = bounded(WAITING_MAX);
+    let (dropped, read) = (Dropped::default(), Arc::new(()));
+    let subscriber =
+        Subscriber { to, dropped: dropped.clone(), read: Arc::downgrade(&read), level };
+    (subscriber, Events { from, dropped, _read: read })
 }
 
 impl Events {
-    pub(crate) fn new(to: Sender<Event>, lost: Lost, level: LogLevel) -> Events {
-        let tells_tries = level >= LogLevel::Debug;
-        Events { to, lost, tells_tries, limits: Default::default() }
+    /// The next event, if there is one already.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Arc<Happened>> {
+        self.from.try_recv().ok()
     }
 
-    /// Whether single tries are told of.
-    #[inline]
-    pub(crate) fn tells_tries(&self) -> bool {
-        self.tells_tries
+    /// Waits for the next event, but no longer than `time`.
+    #[must_use]
+    pub fn next_within(&self, time: Duration) -> Option<Arc<Happened>> {
+        self.from.recv_timeout(time).ok()
     }
 
-    /// A try gave no answer that was taken.
-    pub(crate) fn tried(&self, tried: Tried) {
-        self.tell(Event::Tried(tried));
-    }
-
-    /// A limit is hit.
-    pub(crate) fn limit(&self, limit: Limit, now: Tick) {
-        if is_due(&self.limits[limit as usize], now) {
-            self.tell(Event::Limit(limit));
-        }
-    }
-
-    /// A connection to a backend could not be made. `told` is when this core said so last.
-    pub(crate) fn unreachable(
-        &self,
-        (pool, backend): (PoolId, BackendId),
-        cause: Cause,
-        told: &Cell<Option<Tick>>,
-        now: Tick,
-    ) {
-        if is_due(told, now) {
-            self.lost.note(pool, backend);
-            self.tell(Event::Unreachable(pool, backend, cause));
-        }
-    }
-
-    /// A connection to a backend was made.
-    pub(crate) fn reachable(&self, pool: PoolId, backend: BackendId) {
-        if self.lost.found(pool, backend) {
-            self.tell(Event::Reachable(pool, backend));
-        }
-    }
-
-    fn tell(&self, event: Event) {
-        // Where there is no room, or nobody listens any more, it is not told.
-        let _ = self.to.try_send(event);
+    /// How many events found no room, as this reader was too slow.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.read()
     }
 }
 
-/// Whether the last time is long ago; it is now, then.
-fn is_due(last: &Cell<Option<Tick>>, now: Tick) -> bool {
-    let due = last.get().is_none_or(|last| now >= last + PERIOD);
-    if due {
-        last.set(Some(now));
+impl Iterator for Events {
+    type Item = Arc<Happened>;
+
+    fn next(&mut self) -> Option<Arc<Happened>> {
+        self.from.recv().ok()
     }
-    due
+}
+
+impl Subscriber {
+    /// Whether somebody may still read the queue.
+    pub(crate) fn is_read(&self) -> bool {
+        self.read.strong_count() > 0
+    }
+
+    /// Hands an event over, if it is of interest.
+    pub(crate) fn hand(&self, happened: &Arc<Happened>) {
+        if happened.event.level() > self.level {
+            return;
+        }
+        if let Err(TrySendError::Full(_)) = self.to.try_send(Arc::clone(happened)) {
+            self.dropped.add(1);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DOWN: Event = Event::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
-    const UP: Event = Event::Reachable(PoolId(0), BackendId(1));
-
     #[test]
-    fn a_core_tells_rarely_and_never_waits() {
-        let (to, from) = bounded(2);
-        let lost = Lost::new([2].into_iter());
-        let [events, other] =
-            [(); 2].map(|()| Events::new(to.clone(), lost.clone(), LogLevel::Info));
-        let told = Cell::new(None);
-        for now in [1, 2, 1_001, 1_500, 2_001] {
-            events.unreachable(
-                (PoolId(0), BackendId(1)),
-                Cause::ConnectFailed,
-                &told,
-                Tick::from_millis(now),
-            );
+    fn a_slow_reader_loses_events_that_are_counted_and_one_that_is_gone_is_found_out() {
+        let (subscriber, events) = queue(LogLevel::Info);
+        let happened = Happened { id: 7, at: SystemTime::UNIX_EPOCH, event: Event::OutgoingLimit };
+        let happened = Arc::new(happened);
+        for _ in 0..WAITING_MAX + 3 {
+            subscriber.hand(&happened);
         }
-        assert_eq!(from.try_iter().collect::<Vec<_>>(), [DOWN, DOWN], "no room for the third");
-        for core in [&other, &other, &events] {
-            core.reachable(PoolId(0), BackendId(1));
-        }
-        assert_eq!(from.try_iter().collect::<Vec<_>>(), [UP]);
-        for now in [1, 2, 1_001] {
-            events.limit(Limit::LogLines, Tick::from_millis(now));
-        }
-        assert_eq!(from.len(), 2);
+        assert_eq!(events.dropped(), 3);
+        assert_eq!(events.try_next(), Some(Arc::clone(&happened)));
+        assert!(subscriber.is_read());
+        drop(events);
+        assert!(!subscriber.is_read());
+        subscriber.hand(&happened);
+        let (subscriber, events) = queue(LogLevel::Error);
+        subscriber.hand(&happened);
+        assert_eq!((events.try_next(), events.dropped()), (None, 0), "of no interest");
     }
 }

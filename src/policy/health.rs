@@ -4,7 +4,7 @@
 //! failure counts alike. It knows neither what a probe is nor when one is sent, but how soon the
 //! next should be: sooner while the state is about to change, or not yet known.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::plan::Health;
 
@@ -13,7 +13,8 @@ const FAST: Duration = Duration::from_secs(1);
 
 /// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProbeFault {
+#[non_exhaustive]
+pub enum ProbeFault {
     /// Nobody listens there.
     Refused,
     /// No connection could be made for another reason: no route, a filter.
@@ -28,6 +29,20 @@ pub(crate) enum ProbeFault {
     Status(u16),
     /// Its body did not hold what is expected.
     Body,
+}
+
+impl fmt::Display for ProbeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ProbeFault::Refused => "refused",
+            ProbeFault::Unreachable => "unreachable",
+            ProbeFault::Timeout => "timeout",
+            ProbeFault::Reset => "reset",
+            ProbeFault::Protocol => "protocol",
+            ProbeFault::Status(status) => return write!(f, "status {status}"),
+            ProbeFault::Body => "body mismatch",
+        })
+    }
 }
 
 /// What is known of one backend by its probes.

@@ -30,8 +30,8 @@ use crate::net::{
 };
 use crate::observe::{
     access_log::Line,
-    events::Limit,
     record::{Asked, Asker, Record, Term},
+    told::Limit,
 };
 use crate::plan::ListenerId;
 use crate::proto::h1::Peer;

@@ -6,7 +6,10 @@ use std::{fs, io, path::Path, sync::Arc, time::Duration};
 use rustix::fs::{Access, access};
 
 use super::StartError;
-use crate::observe::writer::{Outlet, Writer};
+use crate::observe::{
+    told::Teller,
+    writer::{Outlet, Writer},
+};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::counters::Slab;
 
@@ -30,14 +33,14 @@ impl AccessLogs {
     pub(super) fn open(
         plan: &Plan,
         counters: &mut Vec<Arc<Slab>>,
+        teller: &Teller,
     ) -> Result<(AccessLogs, Vec<Outlets>), StartError> {
         let cores = counters.len();
         if plan.listeners.values().all(|listener| listener.access_log.is_none()) {
             return Ok((AccessLogs { writer: None }, (0..cores).map(|_| Table::new()).collect()));
         }
         counters.push(Slab::new());
-        let report = |text: &str| tracing::warn!("{text}");
-        let mut writer = Writer::start(Arc::clone(&counters[cores]), report)
+        let mut writer = Writer::start(Arc::clone(&counters[cores]), teller.clone())
             .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
         let mut outlets = Vec::new();
         for _ in 0..cores {

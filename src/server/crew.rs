@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::spawn::Thread;
+use crate::observe::{event::Event, told::Teller};
 use crate::shared::inbox::{Outbox, ToCore, Unheard};
 
 /// How long all threads together may take to make room for a message: each looks within a turn.
@@ -25,14 +26,9 @@ pub(super) struct Member<T> {
 /// The threads of all cores.
 pub(super) struct Crew {
     cores: Vec<Member<ToCore>>,
+    teller: Teller,
     /// How long they may take to hear, and to end.
     patience: (Duration, Duration),
-}
-
-impl Default for Crew {
-    fn default() -> Crew {
-        Crew { cores: Vec::new(), patience: (HEARD_WITHIN, END_WITHIN) }
-    }
 }
 
 impl<T> Member<T> {
@@ -41,9 +37,9 @@ impl<T> Member<T> {
     }
 
     /// Sends it the message that ends it; one that does not take it is found out by `end`.
-    fn tell(&self, message: T, until: Instant) {
+    fn send(&self, message: T, until: Instant, teller: &Teller) {
         if self.outbox.send(message, until) == Err(Unheard) && !self.thread.has_ended() {
-            tracing::error!("{} hangs: it takes no message", self.thread.what());
+            teller.event(Event::ThreadHung { thread: self.thread.what().into() });
         }
     }
 
@@ -54,14 +50,18 @@ impl<T> Member<T> {
 
     /// Tells it to end and waits for it; its name where it does not.
     #[must_use]
-    pub(super) fn stop(self, message: T) -> Option<String> {
+    pub(super) fn stop(self, message: T, teller: &Teller) -> Option<String> {
         let now = Instant::now();
-        self.tell(message, now + HEARD_WITHIN);
+        self.send(message, now + HEARD_WITHIN, teller);
         self.end(now + END_WITHIN)
     }
 }
 
 impl Crew {
+    pub(super) fn new(teller: Teller) -> Crew {
+        Crew { cores: Vec::new(), teller, patience: (HEARD_WITHIN, END_WITHIN) }
+    }
+
     pub(super) fn add(&mut self, outbox: Outbox<ToCore>, thread: Thread) {
         self.cores.push(Member::new(outbox, thread));
     }
@@ -72,7 +72,7 @@ impl Crew {
 
     /// Tells all of them to take no new connections.
     pub(super) fn drain(&self) {
-        self.tell(&ToCore::Drain);
+        self.send(&ToCore::Drain);
     }
 
     /// Waits until all have ended, but no longer than this; whether they have.
@@ -84,14 +84,14 @@ impl Crew {
     /// end, which are left behind.
     #[must_use]
     pub(super) fn stop(&mut self) -> Vec<String> {
-        self.tell(&ToCore::Stop);
+        self.send(&ToCore::Stop);
         let until = Instant::now() + self.patience.1;
         self.cores.drain(..).filter_map(|core| core.end(until)).collect()
     }
 
-    fn tell(&self, message: &ToCore) {
+    fn send(&self, message: &ToCore) {
         let until = Instant::now() + self.patience.0;
-        self.cores.iter().for_each(|core| core.tell(message.clone(), until));
+        self.cores.iter().for_each(|core| core.send(message.clone(), until, &self.teller));
     }
 }
 
@@ -100,6 +100,7 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
+    use crate::observe::told;
     use crate::server::spawn;
     use crate::shared::inbox::{Inbox, mailbox};
 
@@ -113,7 +114,7 @@ mod tests {
     ) -> (Crew, Outbox<ToCore>) {
         let (outbox, inbox) = mailbox().unwrap();
         let thread = spawn::watched("a-test".into(), "core 7".into(), move || work(inbox));
-        let mut crew = Crew { patience: (within, within), ..Crew::default() };
+        let mut crew = Crew { patience: (within, within), ..Crew::new(told::channel().0) };
         crew.add(outbox.clone(), thread.unwrap());
         (crew, outbox)
     }

@@ -6,6 +6,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::observe::event::Event;
 use crate::plan::Limits;
 
 /// Descriptors that are not for connections: those of the process, and of each core (ring,
@@ -14,11 +15,11 @@ const PROCESS: u64 = 64;
 const CORE: u64 = 64;
 const EACH: u64 = Limits::DESCRIPTORS_EACH;
 
-/// Makes the limit fit; a note if it was lowered.
+/// Makes the limit fit; an event if it was lowered.
 ///
 /// # Errors
 /// One sentence, where what was written down does not fit.
-pub(super) fn fit(limits: &mut Limits, cores: usize) -> Result<Option<String>, String> {
+pub(super) fn fit(limits: &mut Limits, cores: usize) -> Result<Option<Event>, String> {
     judge(limits, raise(), cores)
 }
 
@@ -39,7 +40,7 @@ fn raise() -> u64 {
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
 }
 
-fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<String>, String> {
+fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<Event>, String> {
     let others = PROCESS + CORE * cores as u64;
     let room = descriptors.saturating_sub(others) / EACH;
     let wanted = limits.connections;
@@ -63,11 +64,8 @@ fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<S
         ));
     }
     limits.connections = u32::try_from(room).unwrap_or(wanted);
-    Ok(Some(format!(
-        "at most {room} connections instead of {wanted}: this process may open {descriptors} \
-         descriptors (LimitNOFILE={needed} in the systemd unit, or `ulimit -n {needed}`, allows \
-         them all)"
-    )))
+    let connections = limits.connections;
+    Ok(Some(Event::ConnectionsLowered { connections, wanted, descriptors, needed }))
 }
 
 #[cfg(test)]

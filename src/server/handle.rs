@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{access_logs::AccessLogs, crew::Crew, names::Names, reporter::Reporter, watch::Watch};
+use super::{access_logs::AccessLogs, crew::Crew, names::Names, tell::Telling, watch::Watch};
 use crate::net::runtime::DriverInUse;
+use crate::observe::{event::Event, events::Events};
 use crate::shared::counters::{Slab, TABLE};
 
 /// How to stop.
@@ -37,7 +38,6 @@ pub struct Handle {
     pub(super) drain: Duration,
     pub(super) driver: DriverInUse,
     pub(super) cores: String,
-    pub(super) notes: Vec<String>,
     /// At the start.
     pub(super) backends_without_address: usize,
     pub(super) counters: Vec<Arc<Slab>>,
@@ -45,7 +45,7 @@ pub struct Handle {
     pub(super) names: Option<Names>,
     pub(super) watch: Watch,
     pub(super) access_logs: AccessLogs,
-    pub(super) reporter: Reporter,
+    pub(super) telling: Telling,
 }
 
 impl Handle {
@@ -73,15 +73,16 @@ impl Handle {
         self.crew.len()
     }
 
-    /// What the operator should know about this start.
+    /// What happens, as a queue of its own for each call: the last events, as those of the start,
+    /// and all that follow, but for those that are of use only when looking for a fault.
     #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    pub fn events(&self) -> Events {
+        self.telling.events()
     }
 
     /// Tells from now on what happens: the first lines are whoever started it to say.
     pub(super) fn begin_to_tell(&mut self) {
-        self.reporter.begin();
+        self.telling.begin();
     }
 
     /// How many backends had no address when it started.
@@ -142,14 +143,12 @@ impl Handle {
     fn end(&mut self) -> Vec<String> {
         self.names = None;
         let mut hung = self.crew.stop();
-        hung.extend(self.watch.end());
+        hung.extend(self.watch.end(self.telling.teller()));
         for what in &hung {
-            tracing::error!(
-                "{what} hangs by a bug in Ringway: it does not end, and is left behind"
-            );
+            self.telling.teller().event(Event::ThreadHung { thread: what.as_str().into() });
         }
-        self.reporter.end();
         self.access_logs.end();
+        self.telling.end();
         hung
     }
 }

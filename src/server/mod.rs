@@ -19,14 +19,13 @@ mod netted;
 mod operational_log;
 mod process;
 mod refusal;
-mod reporter;
 mod run;
 mod secrets;
 mod signals;
 mod spawn;
-mod standing_lines;
 mod start;
 pub(crate) mod stderr;
+mod tell;
 mod watch;
 
 pub use self::{

@@ -30,21 +30,13 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     stderr::open()?;
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
-    let report = Box::new(|is_worse, line: &str| match is_worse {
-        true => warn!("{line}"),
-        false => info!("{line}"),
-    });
-    let mut handle =
-        start_with(plan, Options { report, starting: Some(starting), ..Options::default() })?;
+    let mut handle = start_with(plan, Options { starting: Some(starting), ..Options::default() })?;
     stderr::say(&first_line(&handle, routes, pools, backends));
     if format == LogFormat::Json {
         // Whoever reads JSON cannot read the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
         let (cores, listeners) = (handle.core_count(), handle.addresses().len());
         info!(version, driver, cores, listeners, routes, pools, backends, "started");
-    }
-    for note in handle.notes() {
-        warn!("{note}");
     }
     for (name, address) in handle.addresses() {
         info!("listener \"{name}\" on {address}");

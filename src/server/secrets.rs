@@ -18,6 +18,7 @@ use rustix::{
 
 use super::StartError;
 use crate::base::base64url;
+use crate::observe::event::Event;
 use crate::plan::{Plan, Pool, PoolId, Table};
 use crate::policy::sticky::{Pins, Secrets};
 
@@ -43,7 +44,7 @@ const SECRET_BYTES: usize = 33;
 pub(super) fn pins(
     plan: &Plan,
     states: &[PathBuf],
-) -> Result<(Table<PoolId, Pins>, Vec<String>), StartError> {
+) -> Result<(Table<PoolId, Pins>, Vec<Event>), StartError> {
     let (mut made, mut notes) = (None, Vec::new());
     let mut all = Table::new();
     for (id, pool) in &plan.pools {
@@ -52,9 +53,14 @@ pub(super) fn pins(
             Some(path) => {
                 let named = format!("pool \"{}\": the secret file {}", pool.name, path.display());
                 let read = read(path);
-                let (secrets, openness) =
+                let (secrets, exposed) =
                     read.map_err(|why| StartError(format!("{named} {why}")))?;
-                notes.extend(openness.map(|open| format!("{named} {open}")));
+                let (pool, file) = (|| (&*pool.name).into(), || path.clone());
+                notes.extend(exposed.map(|mode| Event::SecretExposed {
+                    pool: pool(),
+                    file: file(),
+                    mode,
+                }));
                 secrets
             }
             None => match &made {
@@ -80,7 +86,16 @@ pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
     let is_named = |pool: &Pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some());
     let named = plan.pools.iter().filter(|(_, pool)| is_named(pool));
     let pools = named.map(|(id, pool)| (id, pool.clone())).collect();
-    pins(&Plan { pools, ..Plan::default() }, &[]).map(|(_, notes)| notes)
+    let (_, notes) = pins(&Plan { pools, ..Plan::default() }, &[])?;
+    let sentence = |event: &Event| match event {
+        Event::SecretExposed { pool, file, mode } => format!(
+            "pool \"{pool}\": the secret file {} may be read by everybody on this machine (mode \
+             {mode:03o}): chmod o= it",
+            file.display()
+        ),
+        other => other.sentence().to_owned(),
+    };
+    Ok(notes.iter().map(sentence).collect())
 }
 
 /// Where the state of this process may be, the best place first.
@@ -93,8 +108,8 @@ pub(super) fn state_directories() -> Vec<PathBuf> {
 }
 
 /// The secret of the first place that has one or takes one; else one that ends with the process,
-/// and a sentence that says so.
-fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<String>), StartError> {
+/// and an event that says so.
+fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<Event>), StartError> {
     let mut refusals = Vec::new();
     for state in states {
         match kept(state) {
@@ -102,11 +117,7 @@ fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<String>), StartEr
             Err(why) => refusals.push(format!("{} {why}", state.join(FILE).display())),
         }
     }
-    let note = format!(
-        "sticky cookies end with this process, as there is no place for their secret ({}); \
-         name one with `secret-file`",
-        refusals.join("; ")
-    );
+    let note = Event::SecretNotKept { cause: refusals.join("; ").into() };
     let secrets = made().and_then(|made| Secrets::parse(&made).map_err(io::Error::other));
     let secrets =
         secrets.map_err(|error| StartError(format!("the kernel gives no secret: {error}")))?;
@@ -157,9 +168,9 @@ fn made() -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// The secrets of a file and what to know of it, or what is wrong with it. Never waits: a FIFO is
-/// no file.
-fn read(path: &Path) -> Result<(Secrets, Option<String>), String> {
+/// The secrets of a file and its mode where that exposes it, or what is wrong with the file. Never
+/// waits: a FIFO is no file.
+fn read(path: &Path) -> Result<(Secrets, Option<u32>), String> {
     let unread = |error: io::Error| format!("cannot be read: {}", said(&error));
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
@@ -169,15 +180,13 @@ fn read(path: &Path) -> Result<(Secrets, Option<String>), String> {
         return Err("is no file".to_owned());
     }
     let mode = about.mode() & 0o777;
-    let openness = (mode & OTHERS != 0).then(|| {
-        format!("may be read by everybody on this machine (mode {mode:03o}): chmod o= it")
-    });
+    let exposed = (mode & OTHERS != 0).then_some(mode);
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unread)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("is larger than {} KiB", FILE_BYTES_MAX >> 10));
     }
-    Ok((Secrets::parse(&bytes)?, openness))
+    Ok((Secrets::parse(&bytes)?, exposed))
 }
 
 fn said(error: &io::Error) -> String {
@@ -196,7 +205,10 @@ mod tests {
     use crate::plan::{Address, Backend, BackendId, Pool, Sticky};
     use crate::policy::sticky::Reading;
     use std::os::unix::fs::PermissionsExt as _;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
     use std::time::Duration;
 
     /// A directory for one test.
@@ -265,7 +277,7 @@ mod tests {
         let states = [folder.0.join("file/below"), folder.0.join("a/b"), folder.0.join("c")];
         fs::write(folder.0.join("file"), "").unwrap();
         let (first, notes) = pins(&plan(&[None, None]), &states).unwrap();
-        assert_eq!(notes, [""; 0]);
+        assert_eq!(notes, []);
         let [Some(one), Some(two), None] = [0, 1, 2].map(|id| first.get(PoolId(id))) else {
             panic!("not two pins and none")
         };
@@ -303,16 +315,15 @@ mod tests {
         let blocked = folder.file(b"").join("ringway");
         let states = [blocked];
         let (made, notes) = pins(&plan(&[None]), &states).unwrap();
-        let note = &notes[0];
-        assert!(note.starts_with("sticky cookies end with this process, "), "{note}");
-        assert!(note.contains(&*states[0].to_string_lossy()), "{note}");
+        let [Event::SecretNotKept { cause }] = &notes[..] else { panic!("{notes:?}") };
+        assert!(cause.contains(&*states[0].to_string_lossy()), "{cause}");
         assert!(made.get(PoolId(0)).is_some());
         let (other, _) = pins(&plan(&[None]), &states).unwrap();
         assert!(
             !agree(made.get(PoolId(0)).unwrap(), other.get(PoolId(0)).unwrap()),
             "always the same"
         );
-        assert_eq!(pins(&plan(&[]), &[]).unwrap().1, [""; 0], "nobody asked for a secret");
+        assert_eq!(pins(&plan(&[]), &[]).unwrap().1, [], "nobody asked for a secret");
     }
 
     #[test]
@@ -352,7 +363,10 @@ mod tests {
         {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             let notes = check(&plan(&[Some(&file)])).unwrap();
-            assert_eq!(notes, pins(&plan(&[Some(&file)]), &[]).unwrap().1);
+            let pool = Arc::from("app");
+            let exposed = Event::SecretExposed { pool, file: file.clone(), mode };
+            let told = pins(&plan(&[Some(&file)]), &[]).unwrap().1;
+            assert_eq!(told, if is_told { vec![exposed] } else { vec![] });
             let is_named = |note: &String| note.contains(&*file.to_string_lossy());
             assert_eq!(notes.iter().any(is_named), is_told, "{mode:o}: {notes:?}");
         }

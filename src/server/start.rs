@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::{
     access_logs::{AccessLogs, Outlets},
@@ -16,16 +16,19 @@ use super::{
     crew::Crew,
     descriptors,
     handle::Handle,
-    names::{self, First, Lookup, Names, Readers, Report},
-    reporter::Reporter,
+    names::{self, Lookup, Names, Readers},
     run::Sockets,
     secrets,
     spawn::{self, Job, READY_WITHIN, Ready},
+    tell::Telling,
     watch::Watch,
 };
 use crate::health;
 use crate::net::{chance, runtime::DriverInUse};
-use crate::observe::events::{self, Event};
+use crate::observe::{
+    event::Event,
+    told::{self, Teller},
+};
 use crate::plan::{PathPattern, Plan, PoolId, Table, path_regex};
 use crate::policy::{
     seats::{self, Held},
@@ -35,7 +38,6 @@ use crate::shared::{
     backends::Backends,
     counters::Slab,
     inbox::{Inbox, Outbox, ToCore, mailbox},
-    lost::Lost,
     outcomes::{self, Outcomes},
     permits::Permits,
     rooms::Rooms,
@@ -71,8 +73,6 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
 pub(super) struct Options {
     /// How names are looked up.
     pub(super) lookup: Lookup,
-    /// Who is told what changes while the balancer runs.
-    pub(super) report: Report,
     /// How long a start waits for the first answers for names.
     pub(super) first_answers: Duration,
     /// Where the state of the process may be, the best place first.
@@ -85,7 +85,6 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             lookup: names::by_the_system(),
-            report: Box::new(|_, _| {}),
             first_answers: names::FIRST_ANSWERS,
             state: secrets::state_directories(),
             starting: None,
@@ -95,40 +94,41 @@ impl Default for Options {
 
 /// As `start`.
 pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartError> {
-    let Options { lookup, report, first_answers, state, starting } = options;
+    let Options { lookup, first_answers, state, starting } = options;
     check_expressions(&plan)?;
     let (mut plan, _) = seats::seat(plan, &Held::new(), &Table::new())
         .map_err(|refused| StartError(refused.to_string()))?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
     let cores = chosen.cores.len();
+    let (teller, told) = told::channel();
     let lowered = descriptors::fit(&mut plan.limits, cores).map_err(StartError)?;
     let bound = Addresses::take(&plan, cores)?;
     let (outboxes, inboxes) = mailboxes(cores)?;
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
-    let mut names = Names::begin(&plan, lookup, report, readers.clone())
+    let mut names = Names::begin(&plan, lookup, teller.clone(), readers.clone())
         .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
     let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
-    let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters)?;
+    let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters, &teller)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (pins, of_secrets) = secrets::pins(&plan, &state)?;
-    let (common, told) = common(plan, pins, (&outboxes, &counters), outcomes);
+    let tell = (teller.clone(), outcomes);
+    let common = common(plan, pins, (&outboxes, &counters), tell);
     let plan = Arc::clone(&common.plan);
     let addresses = bound.named(&plan);
-    let First { mut notes, unknown } =
-        names.as_mut().map(|names| names.first(first_answers, &readers)).unwrap_or_default();
-    notes.extend(lowered.into_iter().chain(of_secrets));
+    let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
+    lowered.into_iter().chain(of_secrets).for_each(|event| teller.event(event));
     bound.listen(&plan)?;
     let own = Slab::new();
     counters.push(Arc::clone(&own));
-    let reporter = Reporter::start((common.events.clone(), told), plan, counters.clone(), own)
+    let telling = Telling::start((teller.clone(), told), plan, counters.clone(), own)
         .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
     let job = health::Job {
         plan: Arc::clone(&common.plan),
         inbox,
         posted,
         backends: common.backends.clone(),
-        to_people: common.events.clone(),
+        teller: teller.clone(),
     };
     let watch = Watch::start(to_health, job)?;
     let mut handle = Handle {
@@ -136,14 +136,13 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
         drain: common.plan.global.shutdown.drain,
         driver: DriverInUse::IoUring,
         cores: chosen.text.clone(),
-        notes,
         backends_without_address: unknown,
         counters,
-        crew: Crew::default(),
+        crew: Crew::new(teller),
         names,
         watch,
         access_logs,
-        reporter,
+        telling,
     };
     let sockets = bound.share_out(cores);
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
@@ -151,7 +150,6 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
     let pinned = chosen.may_pin && common.plan.global.pin;
     let each = chosen.cores.into_iter().map(|core| pinned.then_some(core)).zip(given);
     spawn_all(&mut handle, common, each)?;
-    handle.notes.dedup();
     Ok(handle)
 }
 
@@ -199,13 +197,18 @@ fn spawn_all(
         handle.crew.add(outbox, thread);
     }
     drop(ready);
+    let mut reason = None;
     for _ in 0..common.cores {
         let said = readiness.recv_timeout(READY_WITHIN);
         let said =
             said.map_err(|_| StartError("a core hangs at its start, or has ended".into()))?;
         let (driver, why) = said.map_err(StartError)?;
         handle.driver = driver;
-        handle.notes.extend(why);
+        reason = why.or(reason);
+    }
+    // All cores have the same.
+    if let Some(why) = reason {
+        handle.telling.teller().event(Event::DriverFallback { cause: why.into() });
     }
     Ok(())
 }
@@ -223,13 +226,13 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
     mailbox().map_err(|error| StartError(format!("cannot make a mailbox: {error}")))
 }
 
-/// What all workers are given, and where it comes out what they tell.
+/// What all workers are given.
 fn common(
     plan: Plan,
     pins: Table<PoolId, Pins>,
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
-    outcomes: Outcomes,
-) -> (Common, Receiver<Event>) {
+    (teller, outcomes): (Teller, Outcomes),
+) -> Common {
     let cores = outboxes.len();
     let backends = Backends::new(cores, plan.spans());
     let mut pools: Table<_, _> = Table::new();
@@ -243,9 +246,8 @@ fn common(
         }
     }
     let limits = plan.listeners.iter().map(|(id, it)| (id, Permits::new(it.connections_max)));
-    let (events, told) = events::channel();
     let ropes = || outboxes.iter().map(|outbox| outbox.rope().clone());
-    let common = Common {
+    Common {
         cores,
         pseudonym: pseudonym(),
         connections: Permits::new(plan.limits.connections),
@@ -256,11 +258,9 @@ fn common(
         rooms: Rooms::new(cores, plan.pools.span()),
         ropes: ropes().collect(),
         spares: Spares::new(counters.iter().cloned(), ropes()),
-        events,
-        lost: Lost::new(plan.spans()),
+        teller,
         plan: Arc::new(plan),
-    };
-    (common, told)
+    }
 }
 
 /// `ringway-` and eight hex digits, for Via.

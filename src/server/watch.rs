@@ -6,6 +6,7 @@ use crossbeam_channel::bounded;
 
 use super::{StartError, crew::Member, spawn};
 use crate::health::Job;
+use crate::observe::told::Teller;
 use crate::shared::inbox::{Outbox, ToHealth};
 
 /// The thread. Dropping it leaves it running: `end` ends it.
@@ -46,7 +47,7 @@ impl Watch {
 
     /// Ends the thread and waits for it; its name where it does not end.
     #[must_use]
-    pub(super) fn end(&mut self) -> Option<String> {
-        self.member.take()?.stop(ToHealth::Stop)
+    pub(super) fn end(&mut self, teller: &Teller) -> Option<String> {
+        self.member.take()?.stop(ToHealth::Stop, teller)
     }
 }

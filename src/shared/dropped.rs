@@ -1,4 +1,4 @@
-//! How many texts were dropped that people should have been told: a count that any thread adds to.
+//! How many texts or events found no room in a queue: a count that any thread adds to.
 
 use std::sync::{
     Arc,
@@ -6,12 +6,17 @@ use std::sync::{
 };
 
 /// The count.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Dropped(Arc<AtomicU64>);
 
 impl Dropped {
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Relaxed);
+    }
+
+    /// What has been added since the start, or since it was taken.
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Relaxed)
     }
 
     /// What has been added since this was called last.

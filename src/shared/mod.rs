@@ -4,7 +4,8 @@
 //! words that any core changes, and only where such a limit is in play; `rooms`, bits that any core
 //! sets while clients wait on another; the flags of `outcomes`, touched where a request fails or
 //! was a trial, and those of `spares`, where no descriptor is left; `dropped`, touched where a text
-//! finds no room; `lost`, which decides nothing and is touched only where a connection is made.
+//! or an event finds no room; `unreachable`, which decides nothing and is touched only where a
+//! connection is made or fails.
 
 mod atomics;
 pub(crate) mod backends;
@@ -18,10 +19,10 @@ pub(crate) mod firsts;
 pub(crate) mod inbox;
 pub(crate) mod line;
 pub(crate) mod load;
-pub(crate) mod lost;
 pub(crate) mod outcomes;
 pub(crate) mod permits;
 pub(crate) mod rooms;
 pub(crate) mod spares;
 pub(crate) mod standing;
 pub(crate) mod trials;
+pub(crate) mod unreachable;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::Worker;
 use crate::base::ids::ListenerId;
-use crate::observe::events::Limit;
+use crate::observe::told::Limit;
 use crate::shared::{
     counters::Counter,
     permits::{Permit, Permits},

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
-use crate::observe::events::Event;
+use crate::observe::told::Teller;
 use crate::plan::{ListenerId, Plan, Pool, PoolId, Table};
 use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{
-    backends::Backends, bell::Rope, budget::Budget, line::Line, lost::Lost, outcomes::Outcomes,
-    permits::Permits, rooms::Rooms, spares::Spares, standing::Published,
+    backends::Backends, bell::Rope, budget::Budget, line::Line, outcomes::Outcomes,
+    permits::Permits, rooms::Rooms, spares::Spares, standing::Published, unreachable::Unreachable,
 };
 
 /// What all workers of a process are given.
@@ -32,8 +30,7 @@ pub(crate) struct Common {
     /// What each core could do without.
     pub(crate) spares: Spares,
     /// Where what happens is told.
-    pub(crate) events: Sender<Event>,
-    pub(crate) lost: Lost,
+    pub(crate) teller: Teller,
 }
 
 /// What all workers share of one pool.
@@ -44,6 +41,8 @@ pub(crate) struct PoolShared {
     pub(crate) pins: Option<Arc<Pins>>,
     /// Who may be asked.
     pub(crate) published: Published,
+    /// Which of its backends are known to be unreachable.
+    pub(crate) unreachable: Unreachable,
     /// What is left of its retries; none where they have no bound.
     pub(crate) budget: Option<Budget>,
     /// Who waits; none where nobody may.
@@ -62,6 +61,7 @@ impl PoolShared {
             prepared: Prepared::of(pool, seed),
             pins: None,
             published: published.clone(),
+            unreachable: Unreachable::new(pool.backends.span()),
             budget: pool.retry.budget.map(|plan| Budget::new(budget::full(&plan))),
             line: (bounded && pool.queue.size > 0)
                 .then(|| Line::new(pool.queue.size, workers, homes)),
@@ -92,13 +92,12 @@ impl Common {
             connections: Permits::new(0),
             listener_connections: Arc::new(limits.collect()),
             pools: Arc::new(pools.collect()),
-            lost: Lost::new(plan.spans()),
             backends,
             rooms: Rooms::new(cores, plan.pools.span()),
             ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
             spares: Spares::new([].into_iter(), [].into_iter()),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,
-            events: crate::observe::events::channel().0,
+            teller: crate::observe::told::channel().0,
             plan: Arc::new(plan),
         }
     }

@@ -46,8 +46,8 @@ use crate::net::{
 };
 use crate::observe::{
     access_log::Line,
-    events::{Events, Limit},
     request_id::RequestId,
+    told::{CoreTeller, Limit},
     writer::Outlet,
 };
 use crate::shared::{
@@ -112,7 +112,7 @@ pub(crate) struct Worker {
     peak: Peak,
     date: date::Date,
     pub(crate) logs: Logs,
-    pub(crate) events: Events,
+    pub(crate) events: CoreTeller,
 }
 
 /// What one worker is given for itself.
@@ -132,7 +132,7 @@ impl Worker {
         let share = common.plan.limits.descriptors() / common.cores.max(1) as u64;
         let spares = common.spares.clone();
         let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
-        let (events, lost) = (common.events, common.lost);
+        let teller = common.teller;
         let clock = Rc::new(Clock::new());
         let (limits, level) = (plan.limits, plan.global.log_level);
         let owed_by_listener = plan.listeners.ids().map(|id| (id, Cell::new(0))).collect();
@@ -164,7 +164,7 @@ impl Worker {
             peak: Peak::default(),
             date: date::Date::default(),
             logs: Logs::new(outlets),
-            events: Events::new(events, lost, level),
+            events: CoreTeller::new(teller, level),
         })
     }
 

@@ -101,13 +101,18 @@ impl Backend {
 
     /// Opens a backend on a free port of this address, if its script accepts.
     pub(crate) fn open_on(address: IpAddr, script: Script) -> Backend {
+        Backend::open_at(SocketAddr::new(address, 0), script)
+    }
+
+    /// Opens a backend at exactly this address, if its script accepts.
+    pub(crate) fn open_at(address: SocketAddr, script: Script) -> Backend {
         let notes = Arc::new(Notes::default());
         let part = match script {
             Script::Plays(part) => part,
             Script::Refuses => return Backend::without_accepting(notes, bound()),
             Script::Unreachable => return Backend::without_accepting(notes, full()),
         };
-        let listener = TcpListener::bind((address, 0)).unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = std::thread::spawn({
             let notes = notes.clone();

@@ -66,6 +66,7 @@ mod lingering;
 mod timeouts;
 mod turns;
 
+mod events;
 mod logs;
 
 mod operations;

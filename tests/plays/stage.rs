@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringway::{Handle, Stop};
+use ringway::{
+    Handle, Stop,
+    events::{Event, Events},
+};
 
 use crate::{
     addresses,
@@ -275,9 +278,15 @@ impl Stage {
         self.backends[0].requests().pop().expect("no request has arrived")
     }
 
-    /// What the proxy said when it started.
-    pub(crate) fn notes(&self) -> &[String] {
-        self.handle.as_ref().expect("the proxy was stopped").notes()
+    /// What happens, from the start on.
+    pub(crate) fn events(&self) -> Events {
+        self.handle.as_ref().expect("the proxy was stopped").events()
+    }
+
+    /// What has happened since the start, as far as it is told by now.
+    pub(crate) fn happened(&self) -> Vec<Event> {
+        let events = self.events();
+        std::iter::from_fn(|| events.try_next()).map(|told| told.event.clone()).collect()
     }
 
     /// A counter or gauge, summed over the cores.

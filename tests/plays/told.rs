@@ -219,18 +219,18 @@ fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
         for _ in 0..20 {
             ask().response().expect_fault(502, "connect_failed");
         }
-        process.expect("cannot be reached", "cannot be reached");
+        process.expect("backend_unreachable", "backend_unreachable");
         let returned = TcpListener::bind(backend).unwrap();
         // Whichever core makes the connection, each has its own; nobody answers.
         let waiting: Vec<Client> = (0..8).map(|_| ask()).collect();
-        process.expect("can be reached again", "can be reached again");
+        process.expect("backend_reachable", "backend_reachable");
         drop((waiting, returned));
         let lines = process.end();
         let who = match format {
             "text" => format!("pool=\"app\" backend=\"{backend}\""),
             _ => format!("\"pool\":\"app\",\"backend\":\"{backend}\""),
         };
-        for event in ["a backend cannot be reached", "a backend can be reached again"] {
+        for event in ["backend unreachable", "backend reachable again"] {
             let told: Vec<_> = lines.iter().filter(|line| line.contains(event)).collect();
             assert!(told.len() == 1 && told[0].contains(&who), "{lines:#?}");
         }
@@ -290,11 +290,11 @@ fn what_probes_find_is_told_of_once_each(driver: Driver, slower: u32) {
         let lines = process.end();
         assert!(lines[0].contains("(1/1 backends up)"), "{lines:#?}");
         assert_eq!(count(&lines, "backend_up"), 1, "{lines:#?}");
-        assert_eq!(count(&lines, "reached"), 0, "nothing is said twice: {lines:#?}");
+        assert_eq!(count(&lines, "reachable"), 0, "nothing is said twice: {lines:#?}");
         let down = lines.iter().find(|line| line.contains("backend_down")).unwrap();
         if format == "text" {
             let expected = format!(
-                " WARN a backend is down event=\"backend_down\" pool=\"app\" backend=\"{backend}\" \
+                " WARN backend down event=\"backend_down\" pool=\"app\" backend=\"{backend}\" \
                  cause=\"refused\" lasted_ms="
             );
             assert!(down.contains(&expected), "{down}");
@@ -344,7 +344,7 @@ fn who_is_left_out_for_its_failures_is_told_of_once_each(driver: Driver) {
     ask_until("backend_readmitted");
     let lines = process.end();
     drop(returned);
-    assert_eq!(count(&lines, "reached"), 0, "nothing is said twice: {lines:#?}");
+    assert_eq!(count(&lines, "reachable"), 0, "nothing is said twice: {lines:#?}");
     assert_eq!(count(&lines, "backend_readmitted"), 1, "{lines:#?}");
     let ejected = lines.iter().find(|line| line.contains("backend_ejected")).unwrap();
     assert!(ejected.contains(&format!("backend=\"{bad}\" cause=\"3 failures in a row\"")));
@@ -362,7 +362,7 @@ fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {
             Client::connect(process.address).response().expect_fault(503, "overloaded");
         }
     };
-    let limit = "a limit of connections is reached";
+    let limit = "connection limit reached";
     refused(20);
     process.expect(limit, limit);
     let twice = |lines: &Vec<String>| count(lines, limit) > 1;
@@ -389,10 +389,10 @@ fn a_process_without_descriptors_says_so_once_a_second(driver: Driver) {
     process.may_open(process.first_free());
     // More than are turned away in the time that a process has to end.
     let turned_away: Vec<_> = (0..60).map(|_| TcpStream::connect(process.address)).collect();
-    process.expect("no descriptor is left", "no descriptor is left");
+    process.expect("descriptors used up", "descriptors used up");
     drop(turned_away);
     let lines = process.end();
-    let told = count(&lines, "no descriptor is left") as u64;
+    let told = count(&lines, "descriptors used up") as u64;
     assert!((1..=most_in(since.elapsed())).contains(&told), "{lines:#?}");
 }
 
@@ -409,11 +409,11 @@ fn what_we_are_short_of_is_no_backends_fault(driver: Driver) {
     for _ in 0..5 {
         ask().expect_fault(503, "overloaded");
     }
-    process.expect("for a connection to a backend", "for a connection to a backend");
+    process.expect("outgoing_limit", "outgoing_limit");
     process.may_open(before + 64);
     assert_eq!(ask().status, 200);
     let lines = process.end();
-    assert_eq!(count(&lines, "cannot be reached") + count(&lines, "left out"), 0, "{lines:#?}");
+    assert_eq!(count(&lines, "unreachable") + count(&lines, "ejected"), 0, "{lines:#?}");
 }
 
 /// How often something may be told of in this time that is told of once a second.
@@ -498,7 +498,7 @@ fn tries_that_fail_are_told_of_where_the_log_is_to_say_that_much(driver: Driver)
         let lines = process.end();
         let tries: Vec<Value> = lines
             .iter()
-            .filter(|line| line.contains("a try gave no answer"))
+            .filter(|line| line.contains("attempt failed"))
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         assert_eq!(tries.len(), expected, "{level}: {lines:#?}");

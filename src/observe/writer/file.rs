@@ -16,7 +16,11 @@ use rustix::{
 };
 
 use crate::base::moment::{UnixMillis, millis};
-use crate::observe::dates::Dates;
+use crate::observe::{
+    dates::Dates,
+    event::{AccessLog, Event},
+    told::Teller,
+};
 
 /// One file, as the thread holds it.
 pub(super) struct Log {
@@ -31,33 +35,31 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// Opens a file, or standard output; the error names it.
     pub(super) fn open(path: Option<PathBuf>) -> io::Result<Log> {
-        let (file, cut) = open(path.as_deref())?;
+        let named = |error: io::Error| match &path {
+            Some(path) => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+            None => error,
+        };
+        let (file, cut) = open(path.as_deref()).map_err(named)?;
         Ok(Log { path, file, failing: false, cut, lost: 0 })
     }
 
-    fn name(&self) -> String {
-        self.path.as_deref().map_or("standard output".into(), |path| path.display().to_string())
+    fn with_cause(&self, cause: &io::Error) -> AccessLog {
+        AccessLog { file: self.path.clone(), cause: cause.to_string().into() }
     }
 
     /// Opens the path anew; where that fails, goes on with the file at hand.
-    pub(super) fn reopen(&mut self, report: &mut impl FnMut(&str)) {
+    pub(super) fn reopen(&mut self, teller: &Teller) {
         match open(self.path.as_deref()) {
             Ok(opened) => (self.file, self.cut) = opened,
-            Err(error) => {
-                report(&format!("access log {error}; the file open until now is kept"));
-            }
+            Err(error) => teller.event(Event::AccessLogNotReopened(self.with_cause(&error))),
         }
     }
 
     /// Writes whole lines, after a note of those that cores had to drop; how many of these could
     /// not be written.
-    pub(super) fn write(
-        &mut self,
-        bytes: &[u8],
-        dropped: u64,
-        report: &mut impl FnMut(&str),
-    ) -> u64 {
+    pub(super) fn write(&mut self, bytes: &[u8], dropped: u64, teller: &Teller) -> u64 {
         self.lost += dropped;
         let mut rest = bytes;
         let outcome = self.tell_lost().and_then(|()| self.write_lines(&mut rest));
@@ -66,12 +68,11 @@ impl Log {
         match outcome {
             Ok(()) if self.failing => {
                 self.failing = false;
-                report(&format!("access log {} can be written again", self.name()));
+                teller.event(Event::AccessLogWritten { file: self.path.clone() });
             }
             Err(error) if !self.failing => {
                 self.failing = true;
-                let name = self.name();
-                report(&format!("access log {name}: {error}; lines are counted and dropped"));
+                teller.event(Event::AccessLogFailing(self.with_cause(&error)));
             }
             Ok(()) | Err(_) => {}
         }
@@ -143,13 +144,12 @@ fn lines(bytes: &[u8]) -> u64 {
 }
 
 /// Opens a file to append to it, or standard output; also whether it ends in a part of a line, as
-/// when a process was killed. The error names the file.
+/// when a process was killed.
 fn open(path: Option<&Path>) -> io::Result<(File, bool)> {
     let Some(path) = path else {
         return Ok((File::from(io::stdout().as_fd().try_clone_to_owned()?), false));
     };
-    let file = open_now(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let file = open_now(path)?;
     // Whoever may write but not read has to live with such a line.
     let cut = file.metadata()?.is_file() && ends_in_a_part(path).unwrap_or(false);
     Ok((file, cut))
@@ -187,20 +187,24 @@ mod tests {
 
     use super::super::tests::Folder;
     use super::*;
+    use crate::observe::told;
 
     #[test]
     fn a_line_that_was_cut_is_ended_before_the_next() {
+        let (teller, told) = told::channel();
         let folder = Folder::new("cut");
         let mut log = Log::open(folder.log().path).unwrap();
         log.file.write_all(b"{\"cut").unwrap();
         log.cut = true;
-        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        assert_eq!(log.write(b"{}\n", 0, &teller), 0);
         let text = fs::read_to_string(folder.0.join("access.log")).unwrap();
         assert_eq!(text, "{\"cut\n{}\n");
+        assert!(told.is_empty());
     }
 
     #[test]
     fn a_file_that_ends_in_a_part_of_a_line_is_ended_before_the_first() {
+        let (teller, told) = told::channel();
         let folder = Folder::new("killed");
         for (found, expected) in
             [("", "{}\n"), ("{}\n", "{}\n{}\n"), ("{}\n{\"cut", "{}\n{\"cut\n{}\n")]
@@ -208,43 +212,48 @@ mod tests {
             let path = folder.0.join("access.log");
             fs::write(&path, found).unwrap();
             let mut log = Log::open(Some(path.clone())).unwrap();
-            assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+            assert_eq!(log.write(b"{}\n", 0, &teller), 0);
             assert_eq!(fs::read_to_string(path).unwrap(), expected);
         }
+        assert!(told.is_empty());
     }
 
     #[test]
     fn a_fifo_that_nobody_reads_is_opened_at_once_and_keeps_its_lines_for_a_reader() {
+        let (teller, told) = told::channel();
         use rustix::fs::{CWD, FileType, Mode, mknodat};
         let folder = Folder::new("fifo");
         let path = folder.0.join("access.log");
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let mut log = Log::open(Some(path.clone())).unwrap();
-        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        assert_eq!(log.write(b"{}\n", 0, &teller), 0);
         let mut reader = File::open(&path).unwrap();
         let mut read = [0; 3];
         reader.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"{}\n");
         assert!(!fcntl_getfl(&log.file).unwrap().contains(OFlags::NONBLOCK));
+        assert!(told.is_empty());
     }
 
     #[test]
     fn a_part_of_a_line_is_taken_back_unless_somebody_wrote_behind_it() {
+        let (teller, told) = told::channel();
         let folder = Folder::new("part");
         let path = folder.0.join("access.log");
         let mut log = Log::open(Some(path.clone())).unwrap();
         log.file.write_all(b"{}\n{\"cut").unwrap();
         assert!(take_back(&mut log.file, 5).unwrap());
-        assert_eq!(log.write(b"{}\n", 0, &mut |text: &str| panic!("{text}")), 0);
+        assert_eq!(log.write(b"{}\n", 0, &teller), 0);
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n");
 
         log.file.write_all(b"{\"cut").unwrap();
         let mut other = Log::open(Some(path.clone())).unwrap();
-        other.write(b"{}\n", 0, &mut |text: &str| panic!("{text}"));
+        other.write(b"{}\n", 0, &teller);
         assert!(!take_back(&mut log.file, 5).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n{\"cut\n{}\n");
 
         let mut pipe = OpenOptions::new().append(true).open("/dev/null").unwrap();
         assert!(!take_back(&mut pipe, 5).unwrap());
+        assert!(told.is_empty());
     }
 }

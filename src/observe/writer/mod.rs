@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::file::Log;
 pub(crate) use self::outlet::Outlet;
-use super::access_log::Format;
+use super::{access_log::Format, told::Teller};
 use crate::plan::AccessLog;
 use crate::shared::counters::{Counter, Slab};
 
@@ -39,6 +39,8 @@ enum Message {
     Write(Batch),
     Reopen,
     Stop,
+    #[cfg(test)]
+    Bug,
 }
 
 /// Whole lines of one core for one log.
@@ -62,22 +64,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread; `report` is what it says to people: rarely, and whole sentences. In
-    /// `counters`, which are its own, it counts the lines that it could not write.
+    /// Starts the thread. With `teller` it tells when a file cannot be written, and when it can be
+    /// again; in `counters`, which are its own, it counts the lines that it could not write.
     ///
     /// # Errors
     /// Where there can be no more threads.
-    pub(crate) fn start(
-        counters: Arc<Slab>,
-        mut report: impl FnMut(&str) + Send + 'static,
-    ) -> io::Result<Writer> {
+    pub(crate) fn start(counters: Arc<Slab>, teller: Teller) -> io::Result<Writer> {
         let (to, from) = bounded(WAITING_MAX);
         let (ending, ended) = bounded(0);
         let mut logs = Vec::new();
         let run = move || {
             // A bug loses the message that shows it, and is told by the panic itself; nobody who
             // serves ends with it, and the next line is written.
-            while catch_unwind(AssertUnwindSafe(|| run(&from, &mut logs, &counters, &mut report)))
+            while catch_unwind(AssertUnwindSafe(|| run(&from, &mut logs, &counters, &teller)))
                 .is_err()
             {
                 counters.add(Counter::Panics, 1);
@@ -122,19 +121,14 @@ impl Writer {
 }
 
 /// The thread. It ends when it is told to, or when nobody is left to tell it anything.
-fn run(
-    from: &Receiver<Message>,
-    logs: &mut Vec<Log>,
-    counters: &Slab,
-    report: &mut impl FnMut(&str),
-) {
+fn run(from: &Receiver<Message>, logs: &mut Vec<Log>, counters: &Slab, teller: &Teller) {
     for message in from {
         match message {
             Message::Open(log) => logs.push(log),
             Message::Write(batch) => {
                 let Batch { log, mut bytes, dropped, home } = batch;
                 if let Some(log) = logs.get_mut(log) {
-                    let failed = log.write(&bytes, dropped, report);
+                    let failed = log.write(&bytes, dropped, teller);
                     counters.add(Counter::AccessLogDropped, failed);
                 }
                 bytes.clear();
@@ -143,8 +137,10 @@ fn run(
                     drop(home.try_send(bytes)); // a core with enough of them, or gone
                 }
             }
-            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(report)),
+            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(teller)),
             Message::Stop => return,
+            #[cfg(test)]
+            Message::Bug => panic!("a bug on purpose"),
         }
     }
 }

@@ -5,7 +5,6 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use crossbeam_channel::unbounded;
 use serde_json::Value;
 
 use super::{outlet::AGE_MAX, *};
@@ -15,8 +14,10 @@ use crate::base::{
 };
 use crate::observe::{
     access_log::Line,
+    event::Event,
     record::{Asked, Asker, Record},
     request_id::RequestId,
+    told::{self, ToHub, What},
 };
 use crate::plan::{AccessLogFormat, ListenerId, Plan};
 
@@ -54,10 +55,17 @@ impl Drop for Folder {
     }
 }
 
-fn writer() -> (Writer, Receiver<String>) {
-    let (tell, told) = unbounded();
-    let report = move |text: &str| tell.send(text.to_owned()).unwrap();
-    (Writer::start(Slab::new(), report).unwrap(), told)
+fn writer() -> (Writer, Receiver<ToHub>) {
+    let (teller, told) = told::channel();
+    (Writer::start(Slab::new(), teller).unwrap(), told)
+}
+
+/// The only event that was told.
+#[track_caller]
+fn only(told: &Receiver<ToHub>) -> Event {
+    let Some(What::Event(event)) = told.try_recv().unwrap().told() else { panic!("no event") };
+    assert!(told.is_empty(), "{event:?} and more");
+    *event
 }
 
 /// Writes lines whose `request_bytes` are these numbers.
@@ -152,12 +160,12 @@ fn a_core_never_waits_and_what_is_dropped_is_told_in_the_log() {
     let second = from.recv().unwrap();
     assert!(outlet.hand_over() && from.is_empty(), "nothing to tell twice");
 
-    let (to, from) = unbounded();
+    let (to, from) = crossbeam_channel::unbounded();
     let log = Log::open(folder.log().path).unwrap();
     for message in [Message::Open(log), first, second, Message::Stop] {
         to.send(message).unwrap();
     }
-    run(&from, &mut Vec::new(), &Slab::new(), &mut |text: &str| panic!("{text}"));
+    run(&from, &mut Vec::new(), &Slab::new(), &told::channel().0);
     let lines = folder.lines("access.log");
     assert_eq!(numbers(&lines), [0].into_iter().chain(1 + dropped..1_000).collect::<Vec<_>>());
     assert_eq!(lines[1]["dropped"], dropped);
@@ -204,8 +212,8 @@ fn a_directory_that_is_gone_is_reported_and_ends_nothing() {
     assert!(writer.reopen());
     write(&mut outlet, 0..1);
     written(&mut outlet);
-    let text = told.try_recv().unwrap();
-    assert!(text.contains("access.log") && text.contains("No such file"), "{text}");
+    let Event::AccessLogNotReopened(it) = only(&told) else { panic!("another event") };
+    assert!(it.file == folder.log().path && it.cause.contains("No such file"), "{it:?}");
     fs::create_dir_all(&folder.0).unwrap();
     assert!(writer.reopen());
     write(&mut outlet, 1..2);
@@ -219,23 +227,21 @@ fn a_full_disk_is_reported_once_and_its_lines_are_counted() {
     let folder = Folder::new("full");
     let path = folder.0.join("access.log");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let (tell, told) = unbounded();
+    let (teller, told) = told::channel();
     let counters = Slab::new();
-    let report = move |text: &str| tell.send(text.to_owned()).unwrap();
-    let mut writer = Writer::start(Arc::clone(&counters), report).unwrap();
+    let mut writer = Writer::start(Arc::clone(&counters), teller).unwrap();
     let mut outlet = writer.outlet(&folder.log()).unwrap();
     for number in 0..3 {
         write(&mut outlet, number..number + 1);
         written(&mut outlet);
     }
-    let text = told.try_recv().unwrap();
-    assert!(text.contains("No space left") && told.is_empty(), "{text}, {told:?}");
+    let Event::AccessLogFailing(it) = only(&told) else { panic!("another event") };
+    assert!(it.cause.contains("No space left"), "{it:?}");
     fs::remove_file(&path).unwrap();
     assert!(writer.reopen());
     write(&mut outlet, 3..4);
     written(&mut outlet);
-    let text = told.try_recv().unwrap();
-    assert!(text.contains("can be written again") && told.is_empty(), "{text}");
+    assert_eq!(only(&told), Event::AccessLogWritten { file: Some(path) });
     let lines = folder.lines("access.log");
     assert_eq!((numbers(&lines), dropped(&lines)), (vec![3], 3));
     assert_eq!(counters.read(Counter::AccessLogDropped), 3);
@@ -258,16 +264,12 @@ fn a_file_that_cannot_be_opened_is_named() {
 fn a_bug_in_the_thread_loses_one_message_and_not_the_log() {
     let folder = Folder::new("bug");
     let counters = Slab::new();
-    let report = |text: &str| panic!("told of on purpose: {text}");
-    let mut writer = Writer::start(Arc::clone(&counters), report).unwrap();
+    let mut writer = Writer::start(Arc::clone(&counters), told::channel().0).unwrap();
     let mut outlet = writer.outlet(&folder.log()).unwrap();
-    let moved = folder.0.with_extension("moved");
-    fs::rename(&folder.0, &moved).unwrap();
-    assert!(writer.reopen());
+    writer.to.send(Message::Bug).unwrap();
     write(&mut outlet, 0..3);
     written(&mut outlet);
     assert!(writer.stop(LONG));
     assert_eq!(counters.read(Counter::Panics), 1);
-    fs::rename(&moved, &folder.0).unwrap();
     assert_eq!(numbers(&folder.lines("access.log")), [0, 1, 2]);
 }

@@ -1,6 +1,6 @@
 //! What people and metrics are told of a pool: what a backend was, is, and why.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::base::ids::BackendId;
 use crate::policy::health::ProbeFault;
@@ -27,7 +27,8 @@ pub(crate) enum State {
 
 /// Why a backend changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+#[non_exhaustive]
+pub enum Cause {
     /// A probe failed, and as many before it as `fall` asks for.
     Probe(ProbeFault),
     /// As many probes succeeded as `rise` asks for.
@@ -36,16 +37,36 @@ pub(crate) enum Cause {
     Failures(u64),
     /// So many of so many requests in the window failed.
     Ratio {
+        /// Those that failed.
         failed: u64,
+        /// All of them.
         requests: u64,
     },
-    /// Its time out is over.
+    /// Its time is over.
     Elapsed,
     /// The last that is left fails, too.
     NobodyElse,
     /// A trial succeeded, or as many as `successes` asks for.
     TrialOk,
+    /// A trial failed.
     TrialFailed,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Probe(fault) => fault.fmt(f),
+            Cause::Probes => f.write_str("probes succeed"),
+            Cause::Failures(count) => write!(f, "{count} failures in a row"),
+            Cause::Ratio { failed, requests } => {
+                write!(f, "{failed} of {requests} requests failed")
+            }
+            Cause::Elapsed => f.write_str("its time is over"),
+            Cause::NobodyElse => f.write_str("all others fail"),
+            Cause::TrialOk => f.write_str("a trial succeeded"),
+            Cause::TrialFailed => f.write_str("a trial failed"),
+        }
+    }
 }
 
 /// How it is decided who of a pool is usable.

@@ -14,7 +14,8 @@ mod tests;
 
 use std::{mem, time::Duration, vec::Drain};
 
-pub(crate) use self::change::{Cause, Change, Mode, State};
+pub use self::change::Cause;
+pub(crate) use self::change::{Change, Mode, State};
 use self::slot::{Plan, Slot};
 use super::health::ProbeFault;
 use crate::base::{

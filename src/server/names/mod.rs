@@ -20,16 +20,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use self::resolver::{Answer, Given, News, Resolver};
 use super::spawn::{self, Thread};
 use crate::base::ids::{BackendId, PoolId};
+use crate::observe::told::{Teller, What};
 use crate::plan::{Address, Plan};
 use crate::policy::resolve;
 use crate::shared::inbox::{Found, Outbox, ToCore, ToHealth, Unheard};
 
 /// How names are looked up: a host and a port give addresses. It may block.
 pub(super) type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
-
-/// Who is told, in one line each, what changes while the balancer runs; with `true` of what is
-/// worse than before.
-pub(super) type Report = Box<dyn Fn(bool, &str) + Send>;
 
 /// How long a start waits for the first answers.
 pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -71,28 +68,19 @@ struct Named {
     host: String,
     port: u16,
     every: Duration,
-    /// `pool "app": backend app.internal:8080`
-    label: String,
 }
 
 /// The thread that has names looked up. Dropping it ends the thread; lookups under way cannot be
 /// stopped, and are left behind.
 pub(super) struct Names {
-    labels: Vec<String>,
+    /// The backends whose names are looked up.
+    backends: Vec<(PoolId, BackendId)>,
+    teller: Teller,
     first: Receiver<Answer>,
     /// Dropped when nobody wants to hear anything more.
     wanted: Option<Sender<()>>,
-    tell: Sender<News>,
+    news: Sender<News>,
     thread: Option<Thread>,
-}
-
-/// What a start knows of the names.
-#[derive(Debug, Default)]
-pub(super) struct First {
-    /// What the operator should know.
-    pub(super) notes: Vec<String>,
-    /// Backends that have no address.
-    pub(super) unknown: usize,
 }
 
 impl Names {
@@ -103,7 +91,7 @@ impl Names {
     pub(super) fn begin(
         plan: &Plan,
         lookup: Lookup,
-        report: Report,
+        teller: Teller,
         readers: Readers,
     ) -> io::Result<Option<Names>> {
         let names = named(plan);
@@ -114,34 +102,37 @@ impl Names {
         let (to_start, first) = bounded(0);
         let (wanted, over) = bounded(0);
         let news = resolver::news();
-        let tell = news.0.clone();
-        let labels = names.iter().map(|name| name.label.clone()).collect();
-        let given = Given { names, lookup, report, readers, start: to_start, news, over };
+        let to_thread = news.0.clone();
+        let backends = names.iter().map(|name| (name.pool, name.backend)).collect();
+        let told = teller.clone();
+        let given = Given { names, lookup, teller: told, readers, start: to_start, news, over };
         let work = move || Resolver::new(given).run();
         let thread = spawn::watched("ringway-names".into(), "the names thread".into(), work)?;
-        Ok(Some(Names { labels, first, wanted: Some(wanted), tell, thread: Some(thread) }))
+        let (wanted, thread) = (Some(wanted), Some(thread));
+        Ok(Some(Names { backends, teller, first, wanted, news: to_thread, thread }))
     }
 
     /// Waits for the first answer for each name, but no longer than `time`, and posts what came.
-    /// From then on the thread posts by itself.
-    pub(super) fn first(&mut self, time: Duration, readers: &Readers) -> First {
+    /// From then on the thread posts by itself. How many backends have no address.
+    pub(super) fn first(&mut self, time: Duration, readers: &Readers) -> usize {
         let until = Instant::now() + time;
-        let mut notes = Vec::new();
         let mut found = Vec::new();
         // Whether each has an address; none = not answered yet.
-        let mut known: Vec<Option<bool>> = vec![None; self.labels.len()];
+        let mut known: Vec<Option<bool>> = vec![None; self.backends.len()];
         while known.contains(&None) {
             let Ok(answer) = self.first.recv_deadline(until) else { break };
             let is_first = known[answer.place].is_none();
             known[answer.place] = Some(answer.is_known);
             // That a name resolves is no news at the start.
-            if !(is_first && answer.is_known) {
-                notes.extend(answer.line);
+            if let Some(what) = answer.what.filter(|_| !(is_first && answer.is_known)) {
+                self.teller.tell(what);
             }
             found.extend(answer.found);
         }
-        for (label, _) in self.labels.iter().zip(&known).filter(|(_, known)| known.is_none()) {
-            notes.push(format!("{label} has no answer after {time:?}; {UNTIL_THEN}"));
+        for ((pool, backend), _) in self.backends.iter().zip(&known).filter(|(_, it)| it.is_none())
+        {
+            let news = (resolve::Change::Unknown, format!("no answer after {time:?}"));
+            self.teller.tell(What::Name(*pool, *backend, Box::new(news)));
         }
         if !found.is_empty() {
             // Nothing has been sent yet, so there is room.
@@ -149,8 +140,7 @@ impl Names {
         }
         // Only now may the thread post: what it knows is newer.
         self.first = crossbeam_channel::never();
-        let unknown = known.iter().filter(|known| **known != Some(true)).count();
-        First { notes, unknown }
+        known.iter().filter(|known| **known != Some(true)).count()
     }
 }
 
@@ -158,16 +148,13 @@ impl Drop for Names {
     fn drop(&mut self) {
         self.wanted = None;
         // There is room for it beside the end of each lookup.
-        let _ = self.tell.try_send(News::Stop);
+        let _ = self.news.try_send(News::Stop);
         self.first = crossbeam_channel::never();
         if let Some(thread) = self.thread.take() {
             let _ = thread.end(Instant::now() + LAST_LOOKUP);
         }
     }
 }
-
-/// What is said of a backend without an address.
-const UNTIL_THEN: &str = "it gets no requests until there is an address";
 
 /// The backends of a plan whose names have to be looked up.
 fn named(plan: &Plan) -> Vec<Named> {
@@ -178,18 +165,12 @@ fn named(plan: &Plan) -> Vec<Named> {
             if !resolve::known(&backend.address).is_empty() {
                 continue;
             }
-            let written = backend.authority();
-            let name = match &backend.name {
-                name if *name == written => String::new(),
-                name => format!("\"{name}\" at "),
-            };
             names.push(Named {
                 pool: pool_id,
                 backend: id,
                 host: host.clone(),
                 port: *port,
                 every: pool.resolve,
-                label: format!("pool \"{}\": backend {name}{written}", pool.name),
             });
         }
     }

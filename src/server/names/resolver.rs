@@ -6,7 +6,6 @@
 //! inboxes have room for who stops the process, and no core frees what this thread has allocated.
 
 use std::{
-    fmt::Write,
     io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,7 +16,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-use super::{Lookup, Named, Readers, Report, UNTIL_THEN};
+use super::{Lookup, Named, Readers};
+use crate::observe::told::{Teller, What};
 use crate::policy::{lookups::Lookups, resolve::Change};
 use crate::shared::inbox::Found;
 
@@ -39,8 +39,8 @@ pub(super) struct Answer {
     /// Whether the backend has an address.
     pub(super) is_known: bool,
     pub(super) found: Option<Found>,
-    /// What an operator should know.
-    pub(super) line: Option<String>,
+    /// What is to be told of it.
+    pub(super) what: Option<What>,
 }
 
 /// What this thread is told.
@@ -67,7 +67,7 @@ pub(super) fn news() -> (Sender<News>, Receiver<News>) {
 pub(super) struct Given {
     pub(super) names: Vec<Named>,
     pub(super) lookup: Lookup,
-    pub(super) report: Report,
+    pub(super) teller: Teller,
     pub(super) readers: Readers,
     /// Takes answers as long as the start waits for them.
     pub(super) start: Sender<Answer>,
@@ -81,10 +81,10 @@ pub(super) struct Given {
 pub(super) struct Resolver {
     names: Vec<Named>,
     lookup: Lookup,
-    report: Report,
+    teller: Teller,
     readers: Readers,
     start: Option<Sender<Answer>>,
-    tell: Sender<News>,
+    to_self: Sender<News>,
     news: Receiver<News>,
     over: Receiver<()>,
     lookups: Lookups,
@@ -99,15 +99,15 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(given: Given) -> Resolver {
-        let Given { names, lookup, report, readers, start, news: (tell, news), over } = given;
+        let Given { names, lookup, teller, readers, start, news: (to_self, news), over } = given;
         Resolver {
             lookups: Lookups::new(names.iter().map(|name| name.every)),
             names,
             lookup,
-            report,
+            teller,
             readers,
             start: Some(start),
-            tell,
+            to_self,
             news,
             over,
             under_way: Vec::new(),
@@ -174,7 +174,8 @@ impl Resolver {
                 let _ = tell.try_send(News::Ended(Ended { place, began, answer }));
             }
         };
-        let made = || look_up(self.lookup.clone(), name.host.clone(), name.port, self.tell.clone());
+        let tell = || self.to_self.clone();
+        let made = || look_up(self.lookup.clone(), name.host.clone(), name.port, tell());
         if Builder::new().name("ringway-lookup".into()).spawn(made()).is_err() {
             made()();
         }
@@ -186,21 +187,21 @@ impl Resolver {
         let times = (began, self.began.elapsed());
         let change = self.lookups.answered(place, times, answer.as_deref().ok());
         let moved = matches!(change, Some(Change::Now { .. }));
-        let is_worse = matches!(change, Some(Change::Kept | Change::Unknown));
-        let line = change.map(|change| {
+        let Named { pool, backend, .. } = self.names[place];
+        let what = change.map(|change| {
             let why =
                 answer.as_ref().err().map_or("it has no address".into(), io::Error::to_string);
-            line(&self.names[place].label, &change, &why)
+            What::Name(pool, backend, Box::new((change, why)))
         });
         let told = Answer {
             place,
             is_known: !self.lookups.known(place).is_empty(),
             found: moved.then(|| self.found(place)),
-            line,
+            what,
         };
         let Some(told) = self.tell_start(told) else { return };
-        if let Some(line) = told.line {
-            (self.report)(is_worse, &line);
+        if let Some(what) = told.what {
+            self.teller.tell(what);
         }
         if moved && !self.unposted.contains(&place) {
             self.unposted.push(place);
@@ -233,26 +234,4 @@ impl Resolver {
         }
         self.posted = Some(found);
     }
-}
-
-/// What an operator is told of a change.
-fn line(label: &str, change: &Change, why: &str) -> String {
-    match change {
-        Change::Same => format!("{label} resolves again"),
-        Change::Kept => {
-            format!("{label} does not resolve any more ({why}); its last addresses stay")
-        }
-        Change::Unknown => format!("{label} does not resolve ({why}); {UNTIL_THEN}"),
-        Change::Now { addresses, gone } => {
-            let mut line = format!("{label} is now at {}", list(addresses));
-            if !gone.is_empty() {
-                let _ = write!(line, ", no longer at {}", list(gone));
-            }
-            line
-        }
-    }
-}
-
-fn list(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }

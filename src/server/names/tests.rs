@@ -14,6 +14,11 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::*;
 use crate::config;
+use crate::observe::{
+    event::Event,
+    told::{self, ToHub},
+};
+use crate::policy::resolve::Change;
 use crate::server::{
     Handle, Stop,
     start::{Options, start_with},
@@ -98,26 +103,22 @@ struct Alone {
     readers: Readers,
     inbox: Inbox<ToCore>,
     health: Inbox<ToHealth>,
-    reported: Receiver<String>,
+    told: Receiver<ToHub>,
 }
 
 impl Alone {
     fn begin(backends: &str) -> Alone {
         let (script, lookup) = Script::new();
         let (outbox, inbox) = mailbox().unwrap();
-        let (report, reported) = crossbeam_channel::unbounded();
-        let report: Report = Box::new(move |is_worse, line| {
-            let line = if is_worse { format!("worse: {line}") } else { line.to_owned() };
-            report.send(line).unwrap_or(());
-        });
+        let (teller, told) = told::channel();
         let (to_health, health) = mailbox().unwrap();
         let readers = Readers { cores: vec![outbox], health: to_health };
-        let begun = Names::begin(&plan(backends), lookup, report, readers.clone());
-        Alone { script, names: begun.unwrap().unwrap(), readers, inbox, health, reported }
+        let begun = Names::begin(&plan(backends), lookup, teller, readers.clone());
+        Alone { script, names: begun.unwrap().unwrap(), readers, inbox, health, told }
     }
 
     /// What a start sees when the first lookups give this.
-    fn first(&mut self, mut given: Vec<Named>) -> First {
+    fn first(&mut self, mut given: Vec<Named>) -> usize {
         let Alone { script, names, readers, .. } = self;
         let script = script.lent();
         thread::scope(|scope| {
@@ -144,10 +145,21 @@ impl Alone {
         posted
     }
 
-    /// What was reported since the last time; what an answer changes has been told when the next
-    /// lookup begins.
-    fn reported(&self) -> Vec<String> {
-        self.reported.try_iter().collect()
+    /// What was told since the last time; what an answer changes has been told when the next lookup
+    /// begins.
+    fn told(&self) -> Vec<String> {
+        self.told.try_iter().filter_map(ToHub::told).map(said).collect()
+    }
+}
+
+/// What is told, in short.
+fn said(what: What) -> String {
+    let What::Name(PoolId(0), BackendId(id), news) = what else { panic!("{what:?}") };
+    match *news {
+        (Change::Same, _) => format!("{id} same"),
+        (Change::Kept, why) => format!("{id} kept: {why}"),
+        (Change::Unknown, why) => format!("{id} unknown: {why}"),
+        (Change::Now { addresses, gone }, _) => format!("{id} now {addresses:?}, not {gone:?}"),
     }
 }
 
@@ -157,51 +169,42 @@ fn a_start_gets_the_first_answers_and_notes_of_those_that_fail() {
         "\"a.test:80\", \"10.0.0.9:80\", \"localhost:1\", \
          { address = \"b.test:81\", name = \"b\" }",
     );
-    let first = alone
+    let unknown = alone
         .first(vec![("a.test:80", at(&["10.0.0.1:80", "10.0.0.2:80"])), ("b.test:81", nowhere())]);
-    assert_eq!(first.unknown, 1);
-    assert_eq!(
-        first.notes,
-        ["pool \"app\": backend \"b\" at b.test:81 does not resolve (no such host); \
-          it gets no requests until there is an address"]
-    );
+    assert_eq!(unknown, 1);
+    assert_eq!(alone.told(), ["3 unknown: no such host"]);
     assert_eq!(alone.posted(), [(0, "[10.0.0.1:80, 10.0.0.2:80]".to_owned())]);
     let one = alone.script.asked();
     let _unanswered = alone.script.last.take();
     assert_ne!(one, alone.script.asked(), "both are looked up again, beside each other");
-    assert_eq!(alone.reported(), [""; 0]);
+    assert_eq!(alone.told(), [""; 0]);
 }
 
 #[test]
-fn a_change_is_posted_and_reported_once() {
+fn a_change_is_posted_and_told_once() {
     let mut alone = Alone::begin("\"a.test:80\"");
-    let label = "pool \"app\": backend a.test:80";
     alone.first(vec![("a.test:80", nowhere())]);
     alone.script.asked();
-    for (given, posted, reported) in [
+    alone.told();
+    for (given, posted, told) in [
         (nowhere(), "", ""),
-        (at(&["10.0.0.1:80"]), "[10.0.0.1:80]", "is now at 10.0.0.1:80"),
+        (at(&["10.0.0.1:80"]), "[10.0.0.1:80]", "0 now [10.0.0.1:80], not []"),
         (at(&["10.0.0.1:80"]), "", ""),
-        (nowhere(), "", "worse: does not resolve any more (no such host); its last addresses stay"),
+        (nowhere(), "", "0 kept: no such host"),
         (at(&[]), "", ""),
-        (at(&["10.0.0.1:80"]), "", "resolves again"),
+        (at(&["10.0.0.1:80"]), "", "0 same"),
         (
             at(&["10.0.0.2:80", "10.0.0.1:80"]),
             "[10.0.0.1:80, 10.0.0.2:80]",
-            "is now at 10.0.0.1:80, 10.0.0.2:80",
+            "0 now [10.0.0.1:80, 10.0.0.2:80], not []",
         ),
-        (at(&["10.0.0.2:80"]), "[10.0.0.2:80]", "is now at 10.0.0.2:80, no longer at 10.0.0.1:80"),
+        (at(&["10.0.0.2:80"]), "[10.0.0.2:80]", "0 now [10.0.0.2:80], not [10.0.0.1:80]"),
     ] {
         alone.script.answers(given);
         alone.script.asked();
         let seen: Vec<String> = alone.posted().into_iter().map(|(_, found)| found).collect();
-        assert_eq!(seen.concat(), posted, "{reported}");
-        let expected = match reported.strip_prefix("worse: ") {
-            Some(reported) => format!("worse: {label} {reported}"),
-            None if reported.is_empty() => String::new(),
-            None => format!("{label} {reported}"),
-        };
-        assert_eq!(alone.reported().concat(), expected);
+        assert_eq!(seen.concat(), posted, "{told}");
+        assert_eq!(alone.told().concat(), told);
     }
 }
 
@@ -228,17 +231,13 @@ fn a_core_that_is_busy_gets_one_message_and_then_the_latest() {
 #[test]
 fn a_start_does_not_wait_for_a_lookup_that_hangs() {
     let mut alone = Alone::begin("\"a.test:80\"");
-    let first = alone.names.first(Duration::from_millis(50), &alone.readers);
-    assert_eq!(first.unknown, 1);
-    assert_eq!(
-        first.notes,
-        ["pool \"app\": backend a.test:80 has no answer after 50ms; \
-          it gets no requests until there is an address"]
-    );
+    let unknown = alone.names.first(Duration::from_millis(50), &alone.readers);
+    assert_eq!(unknown, 1);
+    assert_eq!(alone.told(), ["0 unknown: no answer after 50ms"]);
     alone.script.next(at(&["10.0.0.1:80"]));
     alone.script.asked();
     assert_eq!(alone.posted(), [(0, "[10.0.0.1:80]".to_owned())]);
-    assert_eq!(alone.reported(), ["pool \"app\": backend a.test:80 is now at 10.0.0.1:80"]);
+    assert_eq!(alone.told(), ["0 now [10.0.0.1:80], not []"]);
 }
 
 #[test]
@@ -259,8 +258,8 @@ fn silent_names_delay_nobody() {
         }
         silent.len()
     });
-    let first = alone.names.first(PATIENCE / 4, &alone.readers);
-    assert_eq!(first.unknown, 100);
+    let unknown = alone.names.first(PATIENCE / 4, &alone.readers);
+    assert_eq!(unknown, 100);
     assert_eq!(answering.join().unwrap(), 100);
     assert_eq!(alone.posted(), [(40, "[10.0.0.1:80]".to_owned())]);
 }
@@ -269,7 +268,8 @@ fn silent_names_delay_nobody() {
 fn an_end_does_not_wait_for_a_lookup_that_hangs() {
     let mut alone = Alone::begin("\"a.test:80\"");
     alone.first(vec![("a.test:80", nowhere())]);
-    let Alone { script, names, inbox, reported, .. } = alone;
+    let Alone { script, names, inbox, told, .. } = alone;
+    told.try_iter().for_each(drop);
     script.asked();
     let since = Instant::now();
     drop(names);
@@ -279,7 +279,7 @@ fn an_end_does_not_wait_for_a_lookup_that_hangs() {
     let ended = script.asked.recv_timeout(PATIENCE).map(|(name, _)| name);
     assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
     assert!(inbox.next().is_none());
-    assert_eq!(reported.try_iter().count(), 0);
+    assert!(told.is_empty());
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn no_thread_is_started_for_nothing() {
     let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
     let lookup: Lookup = Arc::new(|_, _| nowhere());
     let readers = Readers { cores: Vec::new(), health: mailbox().unwrap().0 };
-    let begun = Names::begin(&plan, lookup, Box::new(|_, _| {}), readers);
+    let begun = Names::begin(&plan, lookup, told::channel().0, readers);
     assert!(begun.unwrap().is_none());
 }
 
@@ -473,6 +473,21 @@ fn a_dead_address_leaves_time_for_the_others() {
     }
     assert_eq!(balancer.handle.count("backend_connect_failures_total"), 1, "then it is avoided");
     assert_eq!(balancer.handle.count("retries_total"), 0);
+}
+
+#[test]
+fn an_embedder_hears_that_a_name_stopped_resolving() {
+    let origin = Origin::open("here");
+    let balancer = Balancer::start("", at(&[&origin.address]));
+    let events = balancer.handle.events();
+    balancer.script.next(nowhere());
+    let stale = || match &events.next_within(PATIENCE).expect("nothing is told").event {
+        Event::NameStale { name, cause } => Some((name.clone(), cause.to_string())),
+        _ => None,
+    };
+    let (name, cause) = std::iter::repeat_with(stale).find_map(|it| it).unwrap();
+    assert_eq!((&*name.pool, &*name.address, &*cause), ("app", "a.test:80", "no such host"));
+    assert_eq!(get(&balancer.connect(), "/").1, "here.");
 }
 
 #[test]

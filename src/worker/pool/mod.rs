@@ -36,6 +36,7 @@ use crate::policy::{
 };
 use crate::shared::{
     backends::Backends, load::Rows, outcomes::Outcomes, permits::Permits, standing::Publication,
+    unreachable::Unreachable,
 };
 
 /// This core's view of a pool.
@@ -64,8 +65,6 @@ pub(crate) struct PoolView {
     /// Where failures are posted; none where nothing follows from them.
     outcomes: Option<Outcomes>,
     pub(super) queue: Option<Queue>,
-    /// When this core last told that it could not reach a backend, if ever.
-    unreachable_told: Vec<Cell<Option<Tick>>>,
     /// What Host is, where the pool sends the backend's own.
     authorities: Vec<String>,
 }
@@ -101,7 +100,6 @@ impl PoolView {
             outcomes: is_watched(pool).then(|| common.outcomes.clone()),
             queue: shared.line.clone().map(|line| Queue::new(line, core_index)),
             shared,
-            unreachable_told: each().map(|_| Cell::new(None)).collect(),
             authorities: each()
                 .map(|it| it.map(plan::Backend::authority).unwrap_or_default())
                 .collect(),
@@ -139,9 +137,9 @@ impl PoolView {
         self.conns.iter().for_each(|conns| conns.borrow_mut().clear());
     }
 
-    /// When this core last told that it could not reach a backend, if ever.
-    pub(crate) fn unreachable_told(&self, id: BackendId) -> &Cell<Option<Tick>> {
-        &self.unreachable_told[id.index()]
+    /// Which backends are known to be unreachable.
+    pub(crate) fn unreachable(&self) -> &Unreachable {
+        &self.shared.unreachable
     }
 
     /// Takes over what the health thread has published.

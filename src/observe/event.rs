@@ -1,0 +1,446 @@
+//! Events: what happens in a running balancer, as typed values with names.
+//!
+//! Each event has a word for machines, a level and a sentence; the three stand in one table. The
+//! operational log, `Handle::events` and whatever else tells people are readers of these values:
+//! nothing is put into words anywhere else. `hub.rs` makes them from what threads tell by ids.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::base::moment::millis;
+use crate::plan::LogLevel;
+use crate::policy::standing::Cause;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A backend passes its probes.
+    BackendUp(Transition),
+    /// A backend fails its probes.
+    BackendDown(Transition),
+    /// A backend gets no requests for a while, for its failures.
+    BackendEjected(Transition),
+    /// An ejected backend gets trial requests.
+    BackendReturning(Transition),
+    /// An ejected backend takes part again.
+    BackendReadmitted(Transition),
+    /// The circuit breaker of a backend stops its traffic.
+    BreakerOpen(Transition),
+    /// The circuit breaker of a backend lets trial requests through.
+    BreakerHalfOpen(Transition),
+    /// The circuit breaker of a backend lets its traffic through.
+    BreakerClosed(Transition),
+    /// Too few backends of a pool are usable: all of them are used.
+    PanicOn(Usable),
+    /// Enough backends of a pool are usable again.
+    PanicOff(Usable),
+    /// No backend of a pool would be usable: ejected ones are used.
+    LenientOn(Usable),
+    /// Ejected backends of a pool are left out again.
+    LenientOff(Usable),
+    /// No connection to a backend can be made. Told only where no other event about the backend
+    /// says so within a few seconds.
+    #[non_exhaustive]
+    BackendUnreachable {
+        /// The backend.
+        backend: Backend,
+        /// Why, as the access log says it: `connect_failed`, `connect_timeout`, …
+        code: &'static str,
+    },
+    /// Connections to a backend can be made again.
+    BackendReachable(Backend),
+    /// Probes of a pool begin late.
+    #[non_exhaustive]
+    ProbesLate {
+        /// The pool.
+        pool: Arc<str>,
+        /// By how much.
+        late: Duration,
+    },
+    /// The name of a backend has other addresses than before.
+    #[non_exhaustive]
+    NameMoved {
+        /// The name.
+        name: Named,
+        /// Its addresses from now on.
+        addresses: Vec<SocketAddr>,
+        /// Addresses to which no new connection is made.
+        gone: Vec<SocketAddr>,
+    },
+    /// The name of a backend resolves again, to the same addresses.
+    NameResolved(Named),
+    /// The name of a backend does not resolve; its last addresses stay in use.
+    #[non_exhaustive]
+    NameStale {
+        /// The name.
+        name: Named,
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// The name of a backend does not resolve and has no addresses yet.
+    #[non_exhaustive]
+    NameUnknown {
+        /// The name.
+        name: Named,
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// A limit of client connections is reached.
+    #[non_exhaustive]
+    ConnectionLimit {
+        /// Connections that are open.
+        open: u64,
+        /// Idle ones closed to make room, since the start.
+        idle_closed: u64,
+        /// Connections refused, since the start.
+        refused: u64,
+    },
+    /// The process has no descriptor left: client connections are refused.
+    #[non_exhaustive]
+    DescriptorLimit {
+        /// Connections refused for this, since the start.
+        refused: u64,
+    },
+    /// No descriptor, port or memory is left for connections to backends.
+    OutgoingLimit,
+    /// An access log is written more slowly than it grows: lines are dropped.
+    #[non_exhaustive]
+    AccessLogBehind {
+        /// Lines dropped, since the start.
+        dropped: u64,
+    },
+    /// An access log cannot be written.
+    AccessLogFailing(AccessLog),
+    /// An access log can be written again.
+    #[non_exhaustive]
+    AccessLogWritten {
+        /// The file; none = standard output.
+        file: Option<PathBuf>,
+    },
+    /// An access log cannot be opened anew; the file open until now is kept.
+    AccessLogNotReopened(AccessLog),
+    /// An attempt gave no answer that was used. Only where the log level is `debug` or more.
+    AttemptFailed(Attempt),
+    /// The limit of connections was lowered at the start, to fit the descriptors of the process.
+    #[non_exhaustive]
+    ConnectionsLowered {
+        /// The limit in force.
+        connections: u32,
+        /// The limit that was wanted.
+        wanted: u32,
+        /// The descriptors that the process may have.
+        descriptors: u64,
+        /// The descriptors that the wanted limit needs.
+        needed: u64,
+    },
+    /// epoll serves, as io_uring is not to be had.
+    #[non_exhaustive]
+    DriverFallback {
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// Everybody on the machine may read or write a secret file.
+    #[non_exhaustive]
+    SecretExposed {
+        /// The pool that names it.
+        pool: Arc<str>,
+        /// The file.
+        file: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Sticky cookies end with the process, as their secret cannot be kept.
+    #[non_exhaustive]
+    SecretNotKept {
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// A thread takes no message, or does not end when it is told to: a bug in Ringway.
+    #[non_exhaustive]
+    ThreadHung {
+        /// The thread.
+        thread: Arc<str>,
+    },
+}
+
+/// What a backend, or its circuit breaker, was until now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transition {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The backend.
+    pub backend: Arc<str>,
+    /// Why it changed.
+    pub cause: Cause,
+    /// How long the state that ended had lasted.
+    pub lasted: Duration,
+}
+
+/// How many backends of a pool are usable by their probes and failures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usable {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// Backends that are usable.
+    pub healthy: usize,
+    /// Backends that there are.
+    pub of: usize,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backend {
+    /// Its pool.
+    pub pool: Arc<str>,
+    /// Its name.
+    pub backend: Arc<str>,
+}
+
+/// A backend that is written as a host name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Named {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The backend.
+    pub backend: Arc<str>,
+    /// The host name and the port.
+    pub address: Arc<str>,
+}
+
+/// An access log, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccessLog {
+    /// The file; none = standard output.
+    pub file: Option<PathBuf>,
+    /// What the system says.
+    pub cause: Arc<str>,
+}
+
+/// An attempt that gave no answer that was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The id of the request.
+    pub request_id: Arc<str>,
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The backend.
+    pub backend: Arc<str>,
+    /// Whether a connection was made.
+    pub connected: bool,
+    /// What went wrong, as the access log says it; `ok` where it was the status.
+    pub code: &'static str,
+    /// The status of the answer; 0 = none.
+    pub status: u16,
+    /// How long it took.
+    pub took: Duration,
+    /// Why no other attempt followed; none = one did.
+    pub refusal: Option<&'static str>,
+}
+
+impl Event {
+    /// The word for machines.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        self.row().0
+    }
+
+    /// How much it matters.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        self.row().1
+    }
+
+    /// What happened, in words; which backend it was, and why, is in the fields.
+    #[must_use]
+    pub fn sentence(&self) -> &'static str {
+        self.row().2
+    }
+
+    #[rustfmt::skip] // a table
+    fn row(&self) -> (&'static str, LogLevel, &'static str) {
+        use LogLevel::{Debug, Error, Info, Warn};
+        match self {
+            Event::BackendUp(_) => ("backend_up", Info, "backend up"),
+            Event::BackendDown(_) => ("backend_down", Warn, "backend down"),
+            Event::BackendEjected(_) => ("backend_ejected", Warn, "backend ejected for its failures"),
+            Event::BackendReturning(_) => ("backend_returning", Info, "backend awaiting a trial request"),
+            Event::BackendReadmitted(_) => ("backend_readmitted", Info, "backend readmitted"),
+            Event::BreakerOpen(_) => ("breaker_open", Warn, "circuit breaker open: the backend gets no requests"),
+            Event::BreakerHalfOpen(_) => ("breaker_half_open", Info, "circuit breaker half-open: the backend gets trial requests"),
+            Event::BreakerClosed(_) => ("breaker_closed", Info, "circuit breaker closed: the backend gets requests again"),
+            Event::PanicOn(_) => ("panic_on", Warn, "pool in panic: too few backends are usable, all of them are used"),
+            Event::PanicOff(_) => ("panic_off", Info, "pool out of panic: enough backends are usable again"),
+            Event::LenientOn(_) => ("lenient_on", Warn, "pool without a usable backend: ejected ones are used"),
+            Event::LenientOff(_) => ("lenient_off", Info, "pool with usable backends again: ejected ones are left out"),
+            Event::BackendUnreachable { .. } => ("backend_unreachable", Warn, "backend unreachable"),
+            Event::BackendReachable(_) => ("backend_reachable", Info, "backend reachable again"),
+            Event::ProbesLate { .. } => ("probes_late", Warn, "probes late: too many backends of the pool do not answer, or the machine is busy"),
+            Event::NameMoved { .. } => ("name_moved", Info, "name of a backend resolves to other addresses"),
+            Event::NameResolved(_) => ("name_resolved", Info, "name of a backend resolves again"),
+            Event::NameStale { .. } => ("name_stale", Warn, "name of a backend does not resolve any more: its last addresses stay in use"),
+            Event::NameUnknown { .. } => ("name_unknown", Warn, "name of a backend does not resolve: the backend gets no requests until there is an address"),
+            Event::ConnectionLimit { .. } => ("connection_limit", Warn, "connection limit reached (limits.connections, or max-connections of a listener): idle connections are closed to make room, others refused"),
+            Event::DescriptorLimit { .. } => ("descriptor_limit", Warn, "descriptors used up: connections are refused"),
+            Event::OutgoingLimit => ("outgoing_limit", Warn, "descriptors, ports or memory used up for connections to backends: requests that find none open are refused"),
+            Event::AccessLogBehind { .. } => ("access_log_behind", Warn, "access log written more slowly than it grows: lines are dropped"),
+            Event::AccessLogFailing(_) => ("access_log_failing", Warn, "access log cannot be written: lines are counted and dropped"),
+            Event::AccessLogWritten { .. } => ("access_log_written", Info, "access log can be written again"),
+            Event::AccessLogNotReopened(_) => ("access_log_not_reopened", Warn, "access log cannot be opened anew: the file open until now is kept"),
+            Event::AttemptFailed(_) => ("attempt_failed", Debug, "attempt failed"),
+            Event::ConnectionsLowered { .. } => ("connections_lowered", Warn, "connection limit lowered to fit the descriptors of this process (LimitNOFILE in the systemd unit, or `ulimit -n`, allows more)"),
+            Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not to be had: epoll in use"),
+            Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by everybody on this machine: chmod o= it"),
+            Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
+            Event::ThreadHung { .. } => ("thread_hung", Error, "thread hangs by a bug in Ringway: it is left behind"),
+        }
+    }
+}
+
+/// What an event says beside its word, by the names that logs and streams have for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Fields<'a> {
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) pool: Option<&'a str>,
+    pub(crate) backend: Option<&'a str>,
+    pub(crate) phase: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
+    pub(crate) status: Option<u16>,
+    pub(crate) cause: Option<String>,
+    pub(crate) lasted_ms: Option<u64>,
+    pub(crate) late_ms: Option<u64>,
+    pub(crate) ms: Option<f64>,
+    pub(crate) asked_again: Option<bool>,
+    pub(crate) refusal: Option<&'static str>,
+    pub(crate) healthy: Option<usize>,
+    pub(crate) of: Option<usize>,
+    pub(crate) address: Option<&'a str>,
+    pub(crate) addresses: Option<String>,
+    pub(crate) gone: Option<String>,
+    pub(crate) open: Option<u64>,
+    pub(crate) idle_closed_total: Option<u64>,
+    pub(crate) refused_total: Option<u64>,
+    pub(crate) dropped_total: Option<u64>,
+    pub(crate) file: Option<String>,
+    pub(crate) mode: Option<String>,
+    pub(crate) connections: Option<u32>,
+    pub(crate) wanted: Option<u32>,
+    pub(crate) descriptors: Option<u64>,
+    pub(crate) needed: Option<u64>,
+    pub(crate) thread: Option<&'a str>,
+}
+
+impl Event {
+    /// The fields that it has.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        let none = Fields::default();
+        match self {
+            Event::BackendUp(it)
+            | Event::BackendDown(it)
+            | Event::BackendEjected(it)
+            | Event::BackendReturning(it)
+            | Event::BackendReadmitted(it)
+            | Event::BreakerOpen(it)
+            | Event::BreakerHalfOpen(it)
+            | Event::BreakerClosed(it) => Fields {
+                cause: Some(it.cause.to_string()),
+                lasted_ms: Some(millis(it.lasted)),
+                ..Fields::of(&it.pool, &it.backend)
+            },
+            Event::PanicOn(it)
+            | Event::PanicOff(it)
+            | Event::LenientOn(it)
+            | Event::LenientOff(it) => {
+                let Usable { pool, healthy, of } = it;
+                Fields { pool: Some(pool), healthy: Some(*healthy), of: Some(*of), ..none }
+            }
+            Event::BackendUnreachable { backend, code } => {
+                Fields { code: Some(code), ..Fields::of(&backend.pool, &backend.backend) }
+            }
+            Event::BackendReachable(it) => Fields::of(&it.pool, &it.backend),
+            Event::ProbesLate { pool, late } => {
+                Fields { pool: Some(pool), late_ms: Some(millis(*late)), ..none }
+            }
+            Event::NameMoved { name, addresses, gone } => Fields {
+                addresses: Some(list(addresses)),
+                gone: (!gone.is_empty()).then(|| list(gone)),
+                ..name.fields()
+            },
+            Event::NameResolved(name) => name.fields(),
+            Event::NameStale { name, cause } | Event::NameUnknown { name, cause } => {
+                Fields { cause: Some(cause.to_string()), ..name.fields() }
+            }
+            Event::ConnectionLimit { open, idle_closed, refused } => Fields {
+                open: Some(*open),
+                idle_closed_total: Some(*idle_closed),
+                refused_total: Some(*refused),
+                ..none
+            },
+            Event::DescriptorLimit { refused } => Fields { refused_total: Some(*refused), ..none },
+            Event::OutgoingLimit => none,
+            Event::AccessLogBehind { dropped } => Fields { dropped_total: Some(*dropped), ..none },
+            Event::AccessLogFailing(it) | Event::AccessLogNotReopened(it) => {
+                Fields { file: Some(shown(&it.file)), cause: Some(it.cause.to_string()), ..none }
+            }
+            Event::AccessLogWritten { file } => Fields { file: Some(shown(file)), ..none },
+            Event::AttemptFailed(attempt) => attempt.fields(),
+            Event::ConnectionsLowered { connections, wanted, descriptors, needed } => Fields {
+                connections: Some(*connections),
+                wanted: Some(*wanted),
+                descriptors: Some(*descriptors),
+                needed: Some(*needed),
+                ..none
+            },
+            Event::DriverFallback { cause } | Event::SecretNotKept { cause } => {
+                Fields { cause: Some(cause.to_string()), ..none }
+            }
+            Event::SecretExposed { pool, file, mode } => Fields {
+                pool: Some(pool),
+                file: Some(file.display().to_string()),
+                mode: Some(format!("{mode:03o}")),
+                ..none
+            },
+            Event::ThreadHung { thread } => Fields { thread: Some(thread), ..none },
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn of(pool: &'a str, backend: &'a str) -> Fields<'a> {
+        Fields { pool: Some(pool), backend: Some(backend), ..Fields::default() }
+    }
+}
+
+impl Named {
+    fn fields(&self) -> Fields<'_> {
+        Fields { address: Some(&self.address), ..Fields::of(&self.pool, &self.backend) }
+    }
+}
+
+impl Attempt {
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            request_id: Some(&self.request_id),
+            phase: Some(if self.connected { "answer" } else { "connect" }),
+            code: Some(self.code),
+            status: Some(self.status),
+            ms: Some(self.took.as_secs_f64() * 1_000.0),
+            asked_again: Some(self.refusal.is_none()),
+            refusal: Some(self.refusal.unwrap_or_default()),
+            ..Fields::of(&self.pool, &self.backend)
+        }
+    }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn shown(file: &Option<PathBuf>) -> String {
+    file.as_ref().map_or("standard output".into(), |path| path.display().to_string())
+}

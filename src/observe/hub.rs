@@ -1,0 +1,272 @@
+//! The hub: what threads tell by ids goes in, named events come out, one queue for each reader.
+//!
+//! It belongs to one thread (`server/tell`) and waits for nothing: neither for a reader nor for a
+//! disk. The last events are kept for readers that come later.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    digest::Digest,
+    event::{self, Event, Named, Transition, Usable},
+    events::{Happened, Subscriber},
+    told::{Attempt, Limit, What},
+};
+use crate::base::moment::Tick;
+use crate::plan::{BackendId, Plan, PoolId};
+use crate::policy::{
+    resolve,
+    retry::Outcome,
+    standing::{Change, Mode, State},
+};
+use crate::shared::counters::{Counter, Slab};
+
+/// Events that are kept for readers that come later.
+const KEPT: usize = 256;
+
+/// Names what happens and hands it to all readers.
+pub(crate) struct Hub {
+    plan: Arc<Plan>,
+    counters: Vec<Arc<Slab>>,
+    digest: Digest,
+    readers: Vec<Subscriber>,
+    kept: VecDeque<Arc<Happened>>,
+    last_id: u64,
+}
+
+impl Hub {
+    pub(crate) fn new(plan: Arc<Plan>, counters: Vec<Arc<Slab>>) -> Hub {
+        let (digest, kept) = (Digest::default(), VecDeque::with_capacity(KEPT));
+        Hub { plan, counters, digest, readers: Vec::new(), kept, last_id: 0 }
+    }
+
+    /// One more reader; it gets the last events first.
+    pub(crate) fn subscribe(&mut self, reader: Subscriber) {
+        self.readers.retain(Subscriber::is_read);
+        self.kept.iter().for_each(|happened| reader.hand(happened));
+        self.readers.push(reader);
+    }
+
+    /// Takes what a thread tells, at this tick of the hub's own clock.
+    pub(crate) fn take(&mut self, what: What, now: Tick, at: SystemTime) {
+        if let Some(what) = self.digest.observe(what, now) {
+            self.publish(what, at);
+        }
+    }
+
+    /// Tells what has become due since.
+    pub(crate) fn due(&mut self, now: Tick, at: SystemTime) {
+        let due: Vec<What> = self.digest.due(now).collect();
+        due.into_iter().for_each(|what| self.publish(what, at));
+    }
+
+    /// How long until something becomes due, at most; none = nothing will.
+    pub(crate) fn waits(&self) -> Option<Duration> {
+        self.digest.waits()
+    }
+
+    fn publish(&mut self, what: What, at: SystemTime) {
+        let Some(event) = self.event(what) else { return };
+        self.last_id += 1;
+        let happened = Arc::new(Happened { id: self.last_id, at, event });
+        self.readers.retain(Subscriber::is_read);
+        self.readers.iter().for_each(|reader| reader.hand(&happened));
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(happened);
+    }
+
+    /// The event; none where its ids are of no plan.
+    fn event(&self, what: What) -> Option<Event> {
+        Some(match what {
+            What::Event(event) => *event,
+            What::Unreachable(pool, backend, cause) => {
+                let code = cause.row().code;
+                Event::BackendUnreachable { backend: self.backend(pool, backend)?, code }
+            }
+            What::Reachable(pool, backend) => Event::BackendReachable(self.backend(pool, backend)?),
+            What::Limit(limit) => self.limit(limit),
+            What::Standing(pool, change) => return self.standing(pool, change),
+            What::ProbesLate(pool, late) => Event::ProbesLate { pool: self.pool(pool)?, late },
+            What::Name(pool, backend, news) => return self.name((pool, backend), *news),
+            What::Attempt(attempt) => return self.attempt(&attempt),
+        })
+    }
+
+    fn pool(&self, pool: PoolId) -> Option<Arc<str>> {
+        Some(Arc::from(&*self.plan.pools.get(pool)?.name))
+    }
+
+    fn backend(&self, pool: PoolId, backend: BackendId) -> Option<event::Backend> {
+        let of = self.plan.pools.get(pool)?;
+        let backend = Arc::from(&*of.backends.get(backend)?.name);
+        Some(event::Backend { pool: Arc::from(&*of.name), backend })
+    }
+
+    fn limit(&self, limit: Limit) -> Event {
+        match limit {
+            Limit::Connections => Event::ConnectionLimit {
+                open: self.sum(Counter::Connections),
+                idle_closed: self.sum(Counter::IdleEvicted),
+                refused: self.sum(Counter::RejectedOverloaded),
+            },
+            Limit::Descriptors => {
+                Event::DescriptorLimit { refused: self.sum(Counter::RejectedDescriptors) }
+            }
+            Limit::LogLines => {
+                Event::AccessLogBehind { dropped: self.sum(Counter::AccessLogDropped) }
+            }
+            Limit::Outgoing => Event::OutgoingLimit,
+        }
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read(counter)))
+    }
+
+    fn standing(&self, pool: PoolId, change: Change) -> Option<Event> {
+        Some(match change {
+            Change::Backend { backend, to, cause, lasted, .. } => {
+                let event::Backend { pool, backend } = self.backend(pool, backend)?;
+                let it = Transition { pool, backend, cause, lasted };
+                match to {
+                    State::Up => Event::BackendUp(it),
+                    State::Down => Event::BackendDown(it),
+                    State::Ejected => Event::BackendEjected(it),
+                    State::Returning => Event::BackendReturning(it),
+                    State::Admitted => Event::BackendReadmitted(it),
+                    State::Open => Event::BreakerOpen(it),
+                    State::HalfOpen => Event::BreakerHalfOpen(it),
+                    State::Closed => Event::BreakerClosed(it),
+                }
+            }
+            Change::Pool { from, to, sound, of } => {
+                let it = Usable { pool: self.pool(pool)?, healthy: sound, of };
+                match (from, to) {
+                    (_, Mode::Panic) => Event::PanicOn(it),
+                    (_, Mode::Lenient) => Event::LenientOn(it),
+                    (Mode::Panic, Mode::Strict) => Event::PanicOff(it),
+                    (Mode::Lenient | Mode::Strict, Mode::Strict) => Event::LenientOff(it),
+                }
+            }
+        })
+    }
+
+    fn name(
+        &self,
+        (pool, backend): (PoolId, BackendId),
+        (change, cause): (resolve::Change, String),
+    ) -> Option<Event> {
+        let of = self.plan.pools.get(pool)?;
+        let address = Arc::from(of.backends.get(backend)?.authority());
+        let event::Backend { pool, backend } = self.backend(pool, backend)?;
+        let name = Named { pool, backend, address };
+        let cause = || Arc::from(&*cause);
+        Some(match change {
+            resolve::Change::Same => Event::NameResolved(name),
+            resolve::Change::Now { addresses, gone } => Event::NameMoved { name, addresses, gone },
+            resolve::Change::Kept => Event::NameStale { name, cause: cause() },
+            resolve::Change::Unknown => Event::NameUnknown { name, cause: cause() },
+        })
+    }
+
+    fn attempt(&self, attempt: &Attempt) -> Option<Event> {
+        let event::Backend { pool, backend } = self.backend(attempt.pool, attempt.backend)?;
+        let request_id = attempt.request.text();
+        let (code, status) = match attempt.outcome {
+            Outcome::Status(status) => ("ok", status),
+            Outcome::Fault(fault) => (fault.cause.row().code, 0),
+        };
+        Some(Event::AttemptFailed(event::Attempt {
+            request_id: Arc::from(str::from_utf8(&request_id).unwrap_or_default()),
+            pool,
+            backend,
+            connected: attempt.connected,
+            code,
+            status,
+            took: Duration::from_micros(attempt.took.0),
+            refusal: attempt.refusal.map(|refusal| refusal.code()),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::fault::Cause;
+    use crate::observe::events::{Events, queue};
+    use crate::plan::LogLevel;
+
+    const AT: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn at(millis: u64) -> Tick {
+        Tick::from_millis(millis)
+    }
+
+    fn hub() -> Hub {
+        let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                    [pool.app]\nbackends = [{ address = \"a.test:80\", name = \"a\" }]\n";
+        Hub::new(Arc::new(crate::config::parse("hub.toml", text).unwrap().plan), Vec::new())
+    }
+
+    fn words(events: &Events) -> Vec<(u64, &'static str)> {
+        let next = || events.try_next();
+        std::iter::from_fn(next).map(|happened| (happened.id, happened.event.word())).collect()
+    }
+
+    #[test]
+    fn all_readers_are_given_what_matters_to_them_and_late_ones_the_last() {
+        let mut hub = hub();
+        let (log, debug) = queue(LogLevel::Debug);
+        hub.subscribe(log);
+        let (other, warns) = queue(LogLevel::Warn);
+        hub.subscribe(other);
+        hub.take(What::Limit(Limit::Outgoing), at(0), AT);
+        hub.take(What::Unreachable(PoolId(0), BackendId(0), Cause::ConnectFailed), at(0), AT);
+        hub.take(What::Reachable(PoolId(0), BackendId(0)), at(1), AT);
+        hub.due(at(3_000), AT);
+        hub.due(at(4_000), AT);
+        let all = [(1, "outgoing_limit"), (2, "backend_unreachable"), (3, "backend_reachable")];
+        assert_eq!(words(&debug), all);
+        assert_eq!(words(&warns), all[..2]);
+        let (late, late_ones) = queue(LogLevel::Info);
+        hub.subscribe(late);
+        assert_eq!(words(&late_ones), all);
+        drop((debug, warns, late_ones));
+        for number in 0..1_000 {
+            hub.take(What::Limit(Limit::Outgoing), at(10_000 + 1_000 * number), AT);
+        }
+        assert_eq!((hub.readers.len(), hub.kept.len()), (0, KEPT));
+    }
+
+    #[test]
+    fn names_stand_in_place_of_ids_and_ids_of_no_plan_give_nothing() {
+        let mut hub = hub();
+        let news = |pool, change| {
+            What::Name(PoolId(pool), BackendId(0), Box::new((change, "no such host".to_owned())))
+        };
+        let (reader, events) = queue(LogLevel::Info);
+        hub.subscribe(reader);
+        hub.take(news(7, resolve::Change::Kept), at(0), AT);
+        hub.take(
+            What::Standing(
+                PoolId(0),
+                Change::Pool { from: Mode::Strict, to: Mode::Panic, sound: 1, of: 3 },
+            ),
+            at(0),
+            AT,
+        );
+        hub.take(news(0, resolve::Change::Unknown), at(0), AT);
+        let (panic, name) = (events.try_next().unwrap(), events.try_next().unwrap());
+        let fields = panic.event.fields();
+        assert_eq!((fields.pool, fields.healthy, fields.of), (Some("app"), Some(1), Some(3)));
+        let fields = name.event.fields();
+        assert_eq!((fields.pool, fields.backend), (Some("app"), Some("a")));
+        assert_eq!((fields.address, &*fields.cause.unwrap()), (Some("a.test:80"), "no such host"));
+        assert_eq!(events.try_next(), None);
+    }
+}

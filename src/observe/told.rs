@@ -1,0 +1,236 @@
+//! What threads tell of themselves, by ids: small values over a bounded channel, never waited for.
+//!
+//! A thread that serves neither formats nor writes. What is posted goes to the hub (`hub.rs`),
+//! which gives it names and decides, for all threads together, what becomes an event.
+
+use std::{cell::Cell, time::Duration};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::{event::Event, events::Subscriber, request_id::RequestId};
+use crate::base::moment::{Micros, Tick};
+use crate::http::fault::Cause;
+use crate::plan::{BackendId, LogLevel, PoolId};
+use crate::policy::{
+    resolve,
+    retry::{Outcome, Refusal},
+    standing::Change,
+};
+use crate::shared::{dropped::Dropped, unreachable::Unreachable};
+
+/// What may wait for the hub, which waits for nothing: all backends of a large pool at once.
+const WAITING_MAX: usize = 1024;
+
+/// About one thing people are told at most once in so long.
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
+
+/// What a thread tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// No connection to a backend can be made.
+    Unreachable(PoolId, BackendId, Cause),
+    /// Connections can be made again.
+    Reachable(PoolId, BackendId),
+    Limit(Limit),
+    /// The health thread has decided.
+    Standing(PoolId, Change),
+    /// A probe of this pool began so long after it was due; the health thread says so rarely.
+    ProbesLate(PoolId, Duration),
+    /// What an answer for a backend's name changes, and why there was none.
+    Name(PoolId, BackendId, Box<(resolve::Change, String)>),
+    /// An attempt gave no answer that was used.
+    Attempt(Box<Attempt>),
+    /// What has its names already.
+    Event(Box<Event>),
+}
+
+/// An attempt that gave no answer that was used; told only where the log is to say that much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) request: RequestId,
+    pub(crate) pool: PoolId,
+    pub(crate) backend: BackendId,
+    /// Whether a connection was made.
+    pub(crate) connected: bool,
+    /// What it gave instead.
+    pub(crate) outcome: Outcome,
+    /// How long it took.
+    pub(crate) took: Micros,
+    /// Why the request was not asked again; none = it was.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// What there was too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Client connections.
+    Connections,
+    /// Descriptors of the process.
+    Descriptors,
+    /// Room for lines of access logs.
+    LogLines,
+    /// Descriptors, ports or memory for a connection to a backend.
+    Outgoing,
+}
+
+pub(super) const LIMITS: usize = 4;
+
+/// What the hub takes.
+pub(crate) enum ToHub {
+    What(What),
+    /// One more reader; the channel closes when it has been given what it missed.
+    Subscribe(Subscriber, Sender<()>),
+    /// No thread tells anything any more.
+    End,
+}
+
+/// The end of the channel that a thread holds.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    to: Sender<ToHub>,
+    dropped: Dropped,
+}
+
+/// The channel to the hub.
+pub(crate) fn channel() -> (Teller, Receiver<ToHub>) {
+    channel_of(WAITING_MAX)
+}
+
+/// The same with room for so much.
+pub(crate) fn channel_of(room: usize) -> (Teller, Receiver<ToHub>) {
+    let (to, from) = bounded(room);
+    (Teller { to, dropped: Dropped::default() }, from)
+}
+
+impl Teller {
+    /// Tells, unless there is no room, which is counted; whether it was told.
+    pub(crate) fn tell(&self, what: What) -> bool {
+        let told = self.to.try_send(ToHub::What(what)).is_ok();
+        if !told {
+            self.dropped.add(1);
+        }
+        told
+    }
+
+    /// Tells what has its names already.
+    pub(crate) fn event(&self, event: Event) {
+        self.tell(What::Event(Box::new(event)));
+    }
+
+    /// Tells, or gives back what finds no room.
+    ///
+    /// # Errors
+    /// What was to be told.
+    pub(crate) fn try_tell(&self, what: What) -> Result<(), What> {
+        match self.to.try_send(ToHub::What(what)) {
+            Err(TrySendError::Full(ToHub::What(what))) => Err(what),
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
+        }
+    }
+
+    /// How much was not told.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.read()
+    }
+
+    /// The channel itself, for who commands the hub.
+    pub(crate) fn to_hub(&self) -> &Sender<ToHub> {
+        &self.to
+    }
+}
+
+/// The end that a core holds.
+pub(crate) struct CoreTeller {
+    teller: Teller,
+    /// Whether single attempts are told.
+    tells_attempts: bool,
+    /// When each limit was told last, if ever.
+    limits: [Cell<Option<Tick>>; LIMITS],
+}
+
+impl CoreTeller {
+    pub(crate) fn new(teller: Teller, level: LogLevel) -> CoreTeller {
+        let tells_attempts = level >= LogLevel::Debug;
+        CoreTeller { teller, tells_attempts, limits: Default::default() }
+    }
+
+    /// Whether single attempts are told.
+    #[inline]
+    pub(crate) fn tells_attempts(&self) -> bool {
+        self.tells_attempts
+    }
+
+    /// An attempt gave no answer that was used.
+    pub(crate) fn attempt(&self, attempt: Attempt) {
+        self.teller.tell(What::Attempt(Box::new(attempt)));
+    }
+
+    /// A limit is hit. It is hit again with each connection, so it is posted once a second.
+    pub(crate) fn limit(&self, limit: Limit, now: Tick) {
+        let last = &self.limits[limit as usize];
+        if last.get().is_none_or(|last| now >= last + PERIOD) {
+            last.set(Some(now));
+            self.teller.tell(What::Limit(limit));
+        }
+    }
+
+    /// A connection to a backend could not be made. Of all cores the first one posts it.
+    #[cold]
+    pub(crate) fn unreachable(
+        &self,
+        (pool, backend): (PoolId, BackendId),
+        cause: Cause,
+        known: &Unreachable,
+    ) {
+        let tell = || self.teller.tell(What::Unreachable(pool, backend, cause));
+        known.note(backend, true, tell);
+    }
+
+    /// A connection to a backend was made.
+    pub(crate) fn reachable(&self, (pool, backend): (PoolId, BackendId), known: &Unreachable) {
+        known.note(backend, false, || self.teller.tell(What::Reachable(pool, backend)));
+    }
+}
+
+#[cfg(test)]
+impl ToHub {
+    /// What was told, if that is what it is.
+    pub(crate) fn told(self) -> Option<What> {
+        match self {
+            ToHub::What(what) => Some(what),
+            ToHub::Subscribe(..) | ToHub::End => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: (PoolId, BackendId) = (PoolId(0), BackendId(1));
+    const DOWN: What = What::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
+    const UP: What = What::Reachable(PoolId(0), BackendId(1));
+
+    #[test]
+    fn what_all_cores_see_is_told_once_and_again_where_there_was_no_room() {
+        let (teller, from) = channel_of(1);
+        let known = Unreachable::new(2);
+        let [core, other] = [(); 2].map(|()| CoreTeller::new(teller.clone(), LogLevel::Info));
+        let told = || from.try_iter().filter_map(ToHub::told).collect::<Vec<_>>();
+        for core in [&core, &other, &core] {
+            core.unreachable(ID, Cause::ConnectFailed, &known);
+        }
+        assert_eq!(told(), [DOWN]);
+        core.limit(Limit::LogLines, Tick::from_millis(1));
+        other.reachable(ID, &known);
+        assert_eq!((told(), teller.dropped()), (vec![What::Limit(Limit::LogLines)], 1));
+        for core in [&other, &core] {
+            core.reachable(ID, &known);
+        }
+        assert_eq!(told(), [UP]);
+        for now in [2, 1_000, 1_001] {
+            core.limit(Limit::LogLines, Tick::from_millis(now));
+        }
+        assert_eq!(told().len(), 1);
+    }
+}

@@ -1,0 +1,54 @@
+//! The operational log as a reader of events: one line each, through `tracing`.
+//!
+//! Whoever runs the process has said where `tracing` writes to. Neither the words nor the levels
+//! are chosen here: they stand in the table of `observe/event.rs`.
+
+use crate::observe::{
+    event::{Event, Fields},
+    events::Events,
+    told::Teller,
+};
+use crate::plan::LogLevel;
+
+/// Writes what happens until nothing more can. `teller` knows what never became an event.
+pub(super) fn run(events: &mut Events, teller: &Teller) {
+    let mut lost = 0;
+    while let Some(happened) = events.next() {
+        say(&happened.event);
+        let all = events.dropped() + teller.dropped();
+        if all > lost {
+            let events = all - lost;
+            tracing::warn!(event = "events_dropped", events, "events lost: too many at once");
+            lost = all;
+        }
+    }
+}
+
+/// One line of this level. The fields that an event does not have are left out.
+macro_rules! line {
+    ($level:ident, $event:expr) => {{
+        #[rustfmt::skip]
+        let Fields {
+            request_id, pool, backend, phase, code, status, cause, lasted_ms, late_ms, ms,
+            asked_again, refusal, healthy, of, address, addresses, gone, open, idle_closed_total,
+            refused_total, dropped_total, file, mode, connections, wanted, descriptors, needed,
+            thread,
+        } = $event.fields();
+        tracing::$level!(
+            event = $event.word(), request_id, pool, backend, phase, code, status, cause, lasted_ms,
+            late_ms, ms, asked_again, refusal, healthy, of, address, addresses, gone, open,
+            idle_closed_total, refused_total, dropped_total, file, mode, connections, wanted,
+            descriptors, needed, thread, "{}", $event.sentence()
+        )
+    }};
+}
+
+fn say(event: &Event) {
+    match event.level() {
+        LogLevel::Error => line!(error, event),
+        LogLevel::Warn => line!(warn, event),
+        LogLevel::Info => line!(info, event),
+        LogLevel::Debug => line!(debug, event),
+        LogLevel::Trace => line!(trace, event),
+    }
+}

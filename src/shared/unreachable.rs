@@ -1,0 +1,66 @@
+//! Which backends of a pool are told of as unreachable, for all workers: so that the first failure
+//! and the first success after it are told, and the others are not.
+//!
+//! Written by any worker, and only when a backend begins or ends to be unreachable; read when a
+//! connection is made or fails, which is rare. Nothing is decided by it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use crate::base::ids::BackendId;
+
+/// Which backends of a pool are told of as unreachable.
+#[derive(Clone)]
+pub(crate) struct Unreachable(Arc<[AtomicBool]>);
+
+impl Unreachable {
+    /// None of so many.
+    pub(crate) fn new(backends: usize) -> Unreachable {
+        Unreachable((0..backends).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    /// A worker could, or could not, connect to this backend. Where that is news it is told, and
+    /// known from then on unless `tell` says that it found no room.
+    ///
+    /// It is told before it is known: where two workers see different things at once, the next
+    /// connection that ends otherwise than what was told last is news again.
+    pub(crate) fn note(
+        &self,
+        backend: BackendId,
+        is_unreachable: bool,
+        tell: impl FnOnce() -> bool,
+    ) {
+        let Some(known) = self.0.get(backend.index()) else { return };
+        if known.load(Relaxed) != is_unreachable && tell() {
+            known.store(is_unreachable, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_no_news() {
+        let known = Unreachable::new(2);
+        let other = known.clone();
+        let is_news = |known: &Unreachable, backend, is_unreachable, has_room| {
+            let mut told = false;
+            known.note(BackendId(backend), is_unreachable, || {
+                told = true;
+                has_room
+            });
+            told
+        };
+        assert!(!is_news(&known, 1, false, true), "it begins as reachable");
+        assert!(is_news(&known, 1, true, false), "there is no room");
+        assert!(is_news(&known, 1, true, true));
+        assert!(!is_news(&other, 1, true, true) && !is_news(&other, 0, false, true));
+        assert!(is_news(&other, 1, false, true));
+        assert!(!is_news(&known, 1, false, true));
+        assert!(!is_news(&known, 2, true, true), "there is none");
+    }
+}
