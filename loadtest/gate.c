@@ -3,8 +3,9 @@
  * The core's wait for completions becomes: submit, and return if anything has completed, as the
  * kernel would. If nothing has, say so on the gate (a Unix socket, its path in RINGWAY_GATE) and
  * wait for a word there: `g` looks again, `m` calls `ringway_mark`, where the counts are written
- * out. So what a turn finds is what was sent before it, on any machine. The core's clock stands
- * still meanwhile: how long counting takes leaves no trace in what is counted, and no timer ends.
+ * out, `t` lets 20 ms pass. So what a turn finds is what was sent before it, on any machine. The
+ * core's clock stands still but for that: how long counting takes leaves no trace in what is
+ * counted, and no timer ends by itself.
  *
  * Until the word `l` the core waits as it would, but in ppoll: valgrind 3.19 keeps its lock over an
  * io_uring_enter that blocks, and the other threads stand still.
@@ -27,6 +28,7 @@
 #include <time.h>
 
 #define CLOCKS 16
+#define STEP_NS 20000000
 
 static void *core;         /* the thread of the core, known since it waited first */
 static int gate = -1;      /* connected by then */
@@ -87,13 +89,27 @@ static char word(void) {
     return got;
 }
 
-/* Nothing has completed: says so, and waits until it is to be looked again. */
-static void stand(void) {
+static void let_time_pass(void) {
+    for (int clock = 0; clock < CLOCKS; clock++) {
+        stopped[clock].tv_nsec += STEP_NS;
+        if (stopped[clock].tv_nsec >= 1000000000) {
+            stopped[clock].tv_nsec -= 1000000000;
+            stopped[clock].tv_sec++;
+        }
+    }
+}
+
+/* Nothing has completed: says so, and waits until it is to be looked again; whether time passed. */
+static int stand(void) {
     raw(SYS_write, gate, (long)"i", 1, 0, 0, 0);
     for (;;) {
         char got = word();
         if (got == 'g')
-            return;
+            return 0;
+        if (got == 't') {
+            let_time_pass();
+            return 1;
+        }
         if (got == 'm')
             ringway_mark();
         raw(SYS_write, gate, (long)"i", 1, 0, 0, 0);
@@ -127,7 +143,8 @@ static long wait_for_one(int ring, unsigned submit, unsigned flags, long argumen
         return taken;
     while (!is_ready(ring)) {
         if (turns && stands_still) {
-            stand();
+            if (stand() && time)
+                return taken ? taken : -ETIME;
         } else {
             struct pollfd both[] = {{ring, POLLIN, 0}, {gate, POLLIN, 0}};
             long count = raw(SYS_ppoll, (long)both, 1 + turns, (long)time, 0, 0, 0);

@@ -4,12 +4,21 @@
 //! only sleeps notes how much later than it asked it is woken. Who says "no later than" allows for
 //! what was noted meanwhile. Where being late spoils the play itself, as a client's next byte comes
 //! too late and is timed out with good reason, the play is played again, slower.
+//!
+//! Where a machine is full of threads that work, one that sleeps is punctual all the same, and one
+//! that works takes many times as long: how many times is what a [`Crowd`] measures.
 
 use std::{
+    io::Write,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Mutex, OnceLock},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// How long the sleeper asks to sleep.
 const NAP: Duration = Duration::from_millis(5);
@@ -102,6 +111,33 @@ impl Took {
     }
 }
 
+/// How many times as long as its work a thread takes that always has work, since it shares the
+/// cores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crowd(f64);
+
+impl Crowd {
+    /// Works until it is over.
+    pub(crate) fn measure(over: &AtomicBool) -> Crowd {
+        let (since, worked) = (Instant::now(), worked());
+        while !over.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+        let work = self::worked() - worked;
+        Crowd((since.elapsed().as_secs_f64() / work.as_secs_f64()).max(1.0))
+    }
+
+    /// The time that so much work takes.
+    pub(crate) fn time(self, work: Duration) -> Duration {
+        work.mul_f64(self.0)
+    }
+}
+
+/// The time that this thread has had a core.
+fn worked() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("a time since the thread began")
+}
+
 /// A time as a configuration has it.
 pub(crate) fn ms(time: Duration) -> String {
     format!("\"{}ms\"", time.as_millis())
@@ -116,8 +152,19 @@ pub(crate) fn at_a_pace(play: impl Fn(u32)) {
         let Err(why) = catch_unwind(AssertUnwindSafe(|| play(slower))) else { return };
         let late = watch.took().late;
         slower = next(slower, late).unwrap_or_else(|| resume_unwind(why));
+        count_replay();
         eprintln!("the machine was {late:?} late: again, with times {slower} times as long");
     }
+}
+
+/// Adds a line to the file that `RINGWAY_REPLAYS` names, if it names one: CI counts them, as a play
+/// that fails now and then would pass for one on a late machine.
+fn count_replay() {
+    let Some(path) = std::env::var_os("RINGWAY_REPLAYS") else { return };
+    let play = std::thread::current().name().unwrap_or("?").to_owned();
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{play}\n").as_bytes()))
+        .expect("a line in the file of RINGWAY_REPLAYS");
 }
 
 /// The pace after one that has failed, if it may have been the machine.
@@ -148,4 +195,20 @@ fn who_is_late_by_itself_is_not_excused() {
     took.expect_at_least(Duration::from_millis(60));
     let late = Took { time: took.time, late: Duration::ZERO };
     assert!(catch_unwind(|| late.expect_at_most(Duration::from_millis(59))).is_err());
+}
+
+#[test]
+fn a_crowd_makes_work_take_longer() {
+    let over = AtomicBool::new(false);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| {
+        for _ in 0..cores * 4 {
+            scope.spawn(|| Crowd::measure(&over));
+        }
+        let crowd = scope.spawn(|| Crowd::measure(&over));
+        std::thread::sleep(Duration::from_millis(200));
+        over.store(true, SeqCst);
+        let crowd = crowd.join().unwrap();
+        assert!(crowd.time(Duration::from_secs(1)) > Duration::from_secs(2), "{crowd:?}");
+    });
 }
