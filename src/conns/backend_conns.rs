@@ -181,11 +181,9 @@ pub(crate) async fn open(
     for (tried, (number, address)) in to_try.iter().enumerate() {
         let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
-        let error = match io::connect_freeing(*address, share, &frees).await {
-            Ok(stream) => {
-                let watched = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
-                return Ok(Backend::new(Stream::new(stream, watched), *number));
-            }
+        let watched = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
+        let error = match Stream::connect(*address, share, &frees, watched).await {
+            Ok(stream) => return Ok(Backend::new(stream, *number)),
             Err(error) => error,
         };
         clock.renew();

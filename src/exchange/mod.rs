@@ -18,6 +18,8 @@ pub(crate) mod run;
 mod sticky;
 mod tunnel;
 mod upload;
+#[cfg(test)]
+mod wire_tests;
 
 use std::rc::Rc;
 

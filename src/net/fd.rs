@@ -29,6 +29,8 @@ use rustix::{
 };
 
 use super::buffer::{Buffer, Filling};
+#[cfg(test)]
+use super::stream::script;
 
 /// What of a connection is shut down. Never the reading half alone: Linux resets a connection on
 /// which bytes come when both that and the writing half are, and the last answer is lost.
@@ -42,7 +44,7 @@ pub(crate) enum Half {
 pub(crate) type Received = (io::Result<usize>, Buffer);
 
 /// A receive in flight. It owns a share of its stream and its buffer, and is never dropped before
-/// it has ended (`stream.rs` sees to that).
+/// it has ended (`stream/mod.rs` sees to that).
 pub(crate) type Receiving = Pin<Box<dyn Future<Output = Received>>>;
 
 /// A TCP stream that one receive and any number of readiness polls may use at once.
@@ -56,7 +58,7 @@ impl Shared {
     }
 
     #[inline]
-    fn stream(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &TcpStream {
         // SAFETY: `TcpStream` is `Split`: its reading and writing operations are independent, and
         // none of them keeps a `&mut` across a suspension (monoio clones the descriptor instead).
         unsafe { &*self.0.get() }
@@ -70,18 +72,6 @@ impl Shared {
     #[inline]
     pub(crate) fn borrowed(&self) -> BorrowedFd<'_> {
         borrow(self.raw())
-    }
-
-    /// Until there is something to read, an end or an error. May be dropped at will.
-    #[inline]
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.stream().readable(false).await
-    }
-
-    /// Until there is room to write, or an error. May be dropped at will.
-    #[inline]
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.stream().writable(false).await
     }
 
     /// A receive that takes what comes next into a buffer. Nothing happens before the first poll.
@@ -212,6 +202,10 @@ pub(crate) fn send_both(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::
 
 /// Ends one half of a connection, or both; what waits for it wakes up.
 pub(crate) fn shut_down(fd: RawFd, half: Half) {
+    #[cfg(test)]
+    if let Some(script) = script::of(fd) {
+        return script.shut_down(half);
+    }
     let how = match half {
         Half::Writing => Shutdown::Write,
         Half::Both => Shutdown::Both,
@@ -232,6 +226,10 @@ pub(crate) fn has_closed(fd: RawFd) -> bool {
 }
 
 fn is_seen(fd: RawFd, asked: PollFlags) -> bool {
+    #[cfg(test)]
+    if let Some(script) = script::of(fd) {
+        return script.has_left() || (!asked.is_empty() && script.has_closed());
+    }
     let owner = borrow(fd);
     let mut poll = [PollFd::new(&owner, asked)];
     let gone = PollFlags::HUP | PollFlags::ERR | asked;
@@ -314,6 +312,13 @@ pub(crate) fn trim_heap() {
     unsafe {
         libc::malloc_trim(128 << 10);
     }
+}
+
+/// What a piece would send.
+#[cfg(test)]
+pub(crate) fn bytes_of(piece: &impl IoBuf) -> &[u8] {
+    // SAFETY: so an operation reads it.
+    unsafe { std::slice::from_raw_parts(piece.read_ptr(), piece.bytes_init()) }
 }
 
 /// Lends a descriptor that the caller knows to be open.

@@ -67,6 +67,10 @@ pub(crate) fn task(future: impl Future<Output = ()> + 'static) {
 
 /// Sleeps; rounded up to whole milliseconds.
 pub(crate) async fn sleep(time: Duration) {
+    #[cfg(test)]
+    if crate::testkit::play::is_on() {
+        return Box::pin(crate::testkit::play::sleep(time)).await;
+    }
     monoio::time::sleep(time).await;
 }
 

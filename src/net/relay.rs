@@ -71,7 +71,7 @@ pub(crate) enum Relayed {
     SourceEnded,
     /// The sink failed.
     SinkFailed,
-    /// There is no pipe to be had; nothing was moved.
+    /// There is no pipe to be had, or a stream that cannot be spliced; nothing was moved.
     NoPipe,
     /// The same, for want of descriptors.
     NoDescriptor,
@@ -107,6 +107,9 @@ impl Pipes {
         moved: &Cell<u64>,
         (read_by, write_by): (impl Fn() -> Deadline, impl Fn() -> Deadline),
     ) -> Relayed {
+        if !source.can_splice() || !sink.can_splice() {
+            return Relayed::NoPipe;
+        }
         let taken = match self.take() {
             Ok(taken) => taken,
             Err(none) => return none,

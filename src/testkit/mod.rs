@@ -5,9 +5,11 @@
 //! plays no part of HTTP: scripted peers are in `tests/plays`.
 
 mod allocations;
+pub(crate) mod play;
 mod runtime;
 
 pub(crate) use self::{
     allocations::allocations,
+    play::{beside, play},
     runtime::{bytes, eventually, on_both_drivers, pair},
 };

@@ -1,7 +1,7 @@
 //! Tests of the sweep: each half of a connection ends when it should, for one reason, once.
 //!
 //! The clock stands still or is set; sockets are pairs of the kernel, so that what was shut down is
-//! seen from both ends. How tasks take it is tried in `stream.rs`.
+//! seen from both ends. How tasks take it is tried in `stream/mod.rs`.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,6 @@
-//! A connection to a peer, whoever it is: reads, writes and waits, each until a deadline.
+//! A connection to a peer: reads, writes and waits, each until a deadline.
+//!
+//! Its bytes go through a layer (`layer.rs`); nothing above this folder knows which one it is.
 //!
 //! Readiness: a poll on the ring (or epoll), then a direct non-blocking call; such a wait may be
 //! dropped at will, nothing can be lost. A posted receive: for the first bytes of a backend's
@@ -11,20 +13,26 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     io,
+    net::SocketAddr,
     os::fd::{OwnedFd, RawFd},
     pin::pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+mod layer;
+#[cfg(test)]
+pub(crate) mod script;
+
 use monoio::{buf::IoBuf, net::TcpStream};
 
+use self::layer::Layer;
 use super::{
     buffer::{Buffer, Buffers, Draining},
     clock::Clock,
     deadlines::{End, Ended, Unmet, Watched},
-    fd::{self, Half, Shared},
-    io::{outlast, sleep, spawn},
+    fd::{self, Half},
+    io::{connect_freeing, sleep, spawn},
     leaving::ForClient,
     pending::{Pending, Quiet},
     turns,
@@ -63,7 +71,7 @@ impl InVain {
 pub(crate) struct Stream {
     /// Dropped before the stream, as its head demands.
     watched: Option<Watched>,
-    shared: Option<Shared>,
+    layer: Option<Layer>,
     fd: RawFd,
     pending: Pending,
     /// Whether somebody wants to know for how long writes waited, and how long that was so far.
@@ -77,13 +85,30 @@ impl Stream {
         Ok(Stream::new(TcpStream::from_std(std::net::TcpStream::from(fd))?, watch))
     }
 
+    /// Connects, as `io::connect_freeing`.
+    pub(crate) async fn connect(
+        address: SocketAddr,
+        time: Duration,
+        frees: &impl Fn() -> bool,
+        watch: impl FnOnce(RawFd) -> Watched,
+    ) -> io::Result<Stream> {
+        #[cfg(test)]
+        if let Some(answers) = script::dial() {
+            return Ok(answers?.stream(watch));
+        }
+        Ok(Stream::new(connect_freeing(address, time, frees).await?, watch))
+    }
+
     /// Wraps a connected stream.
-    pub(crate) fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
-        let shared = Shared::new(stream);
-        let fd = shared.raw();
+    fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
+        Stream::over(Layer::plain(stream), watch)
+    }
+
+    fn over(layer: Layer, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
+        let fd = layer.raw();
         Stream {
             watched: Some(watch(fd)),
-            shared: Some(shared),
+            layer: Some(layer),
             fd,
             pending: Pending::default(),
             timed: Cell::new(false),
@@ -99,8 +124,8 @@ impl Stream {
 
     #[inline]
     #[allow(clippy::expect_used)]
-    fn shared(&self) -> &Shared {
-        self.shared.as_ref().expect("open until dropped")
+    fn layer(&self) -> &Layer {
+        self.layer.as_ref().expect("open until dropped")
     }
 
     /// The number of its descriptor; valid while the stream lives.
@@ -153,13 +178,13 @@ impl Stream {
     #[inline]
     pub(crate) fn recv_now(&self, buffer: &mut Buffer) -> Result<usize, Unmet> {
         self.goes_on(End::Reading)?;
-        self.judged(End::Reading, fd::recv(self.shared().borrowed(), buffer))
+        self.judged(End::Reading, self.layer().recv(buffer))
     }
 
     /// Writes what fits, without waiting. `more`: it leaves with what follows, or with the end.
     #[inline]
     pub(crate) fn send_now(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        fd::send(self.shared().borrowed(), bytes, more)
+        self.layer().send(bytes, more)
     }
 
     /// Waits until there is something to read; whoever calls has set a deadline.
@@ -167,7 +192,7 @@ impl Stream {
     pub(crate) async fn readable(&self) -> Result<(), Unmet> {
         let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Reading, cx.waker());
         let begun = self.pending.begin();
-        let (ready, waited) = fd::Unless::new(look, self.shared().readable()).await;
+        let (ready, waited) = fd::Unless::new(look, self.layer().readable()).await;
         let result = ready.map_err(Unmet::Ended)?;
         self.pending.end(begun, waited);
         result.map_err(Unmet::Broken)?;
@@ -181,7 +206,7 @@ impl Stream {
     pub(crate) async fn writable(&self) -> Result<(), Unmet> {
         let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Writing, cx.waker());
         let begun = self.pending.begin();
-        let (ready, waited) = fd::Unless::new(look, self.shared().writable()).await;
+        let (ready, waited) = fd::Unless::new(look, self.layer().writable()).await;
         let result = ready.map_err(Unmet::Ended)?;
         self.pending.end(begun, waited);
         result.map_err(Unmet::Broken)?;
@@ -309,7 +334,7 @@ impl Stream {
     async fn submit<T: IoBuf>(&self, piece: T, deadline: Deadline) -> (Result<usize, Unmet>, T) {
         self.watched().write_by(deadline);
         let begun = self.pending.begin();
-        let (sent, piece) = self.shared().submit(piece).await;
+        let (sent, piece) = self.layer().submit(piece).await;
         self.pending.end(begun, !turns::are_eager());
         self.watched().write_by(Deadline::NEVER);
         match self.judged(End::Writing, sent) {
@@ -338,11 +363,11 @@ impl Stream {
         deadline: impl Fn() -> Deadline,
     ) -> Result<(), Unmet> {
         while !first.is_empty() || !second.is_empty() {
-            let fd = self.shared().borrowed();
+            let layer = self.layer();
             let write = || match (first.is_empty(), second.is_empty()) {
-                (_, true) => fd::send(fd, first, more),
-                (true, false) => fd::send(fd, second, more),
-                (false, false) => fd::send_both(fd, first, second),
+                (_, true) => layer.send(first, more),
+                (true, false) => layer.send(second, more),
+                (false, false) => layer.send_both(first, second),
             };
             let count = match self.judged(End::Writing, write()) {
                 Err(Unmet::NotNow) => {
@@ -411,7 +436,7 @@ impl Stream {
 
     /// Posts a receive: the kernel takes what comes next into `buffer`.
     pub(crate) fn post_receive(&self, buffer: Buffer) {
-        self.pending.post(self.shared().receive(buffer));
+        self.pending.post(self.layer().receive(buffer));
     }
 
     /// Whether a receive is posted.
@@ -442,7 +467,7 @@ impl Stream {
     pub(crate) async fn quiet_after_all(&self, buffers: &Buffers) -> Quiet {
         if turns::are_eager() {
             // Nothing but us takes bytes out of the socket: the kernel is asked.
-            match fd::peek(self.shared().borrowed()) {
+            match self.layer().peek() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) | Err(_) => return Quiet::Closed,
                 Ok(_) => return Quiet::Unasked,
@@ -462,37 +487,42 @@ impl Stream {
 
     /// Makes its close a reset.
     pub(crate) fn reset_on_close(&self) {
-        fd::reset_on_close(self.shared().borrowed());
+        self.layer().reset_on_close();
     }
 
     /// Whether a close now might cost the peer what it was sent: bytes lie unread, which makes the
     /// close a reset, or the kernel has yet to send something and would forget it at a byte that
     /// comes after the close. What is on its way already is in order before a reset.
     pub(crate) fn may_be_cut(&self) -> bool {
-        fd::has_bytes(self.fd) || fd::unsent(self.fd) > 0
+        self.layer().may_be_cut()
     }
 
     /// Bytes, our end among them, that the peer has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
-        fd::unacknowledged(self.fd)
+        self.layer().unacknowledged()
     }
 
     /// Sent data may go that long without an acknowledgement, where that is longer than usual; zero
     /// = for as long as the kernel tries.
     pub(crate) fn outlasts(&self, time: Duration) {
-        fd::with_borrowed(self.fd, |fd| outlast(&fd, time));
+        self.layer().outlasts(time);
     }
 
     /// Reads and forgets what is there; the count, 0 at the end.
     pub(crate) fn discard_now(&self, room: &mut [u8]) -> io::Result<usize> {
-        fd::discard(self.shared().borrowed(), room)
+        self.layer().discard(room)
+    }
+
+    /// Whether the kernel can move its bytes for us (`relay.rs`).
+    #[inline]
+    pub(crate) fn can_splice(&self) -> bool {
+        self.layer().can_splice()
     }
 
     /// Moves bytes from this stream into a pipe.
     #[inline]
     pub(crate) fn splice_into(&self, pipe: &OwnedFd, count: usize) -> io::Result<usize> {
-        use std::os::fd::AsFd;
-        fd::splice(self.shared().borrowed(), pipe.as_fd(), count, false)
+        self.layer().splice_into(pipe, count)
     }
 
     /// Moves bytes from a pipe into this stream.
@@ -503,17 +533,16 @@ impl Stream {
         count: usize,
         more: bool,
     ) -> io::Result<usize> {
-        use std::os::fd::AsFd;
-        fd::splice(pipe.as_fd(), self.shared().borrowed(), count, more)
+        self.layer().splice_from(pipe, count, more)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         self.watched = None;
-        let Some(shared) = self.shared.take() else { return };
+        let Some(layer) = self.layer.take() else { return };
         let Some(receiving) = self.pending.take_receive() else {
-            fd::close(shared, self.pending.was_dropped());
+            layer.close(self.pending.was_dropped());
             return;
         };
         // A receive in flight is ended and waited for, never dropped.
@@ -521,7 +550,7 @@ impl Drop for Stream {
         let something_in_flight = self.pending.was_dropped();
         spawn(async move {
             drop(receiving.await);
-            fd::close(shared, something_in_flight);
+            layer.close(something_in_flight);
         });
     }
 }

@@ -1,0 +1,124 @@
+//! Plays a future without a runtime, a socket or a clock of the wall: peers are scripted
+//! (`net::stream::script`), and time goes on only when nothing else can.
+//!
+//! So what a test sees follows from its scripts alone: in which order things happen, in which
+//! pieces they come, and when they are late.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use crate::base::moment::Moment;
+use crate::net::stream::script;
+
+thread_local! {
+    static NOW: Cell<Option<Moment>> = const { Cell::new(None) };
+    static SLEEPING: RefCell<Vec<(Moment, Waker)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How long a peer pauses at least, and until nothing has happened for so long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is not over by then never will be.
+const PLAYED_MAX: Moment = Moment::from_micros(24 * 3_600 * 1_000_000);
+
+/// The moment of the play, where one is on.
+pub(crate) fn now() -> Option<Moment> {
+    NOW.get()
+}
+
+/// Whether a play is on.
+pub(crate) fn is_on() -> bool {
+    NOW.get().is_some()
+}
+
+/// Sleeps in the time of the play.
+pub(crate) async fn sleep(time: Duration) {
+    let until = NOW.get().map(|now| after(now, time));
+    poll_fn(|cx: &mut Context<'_>| {
+        if NOW.get() >= until {
+            return Poll::Ready(());
+        }
+        SLEEPING.with_borrow_mut(|all| all.extend(until.map(|at| (at, cx.waker().clone()))));
+        Poll::Pending
+    })
+    .await;
+}
+
+fn after(moment: Moment, time: Duration) -> Moment {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Moment::from_micros(moment.micros().saturating_add(micros))
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Flag>) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// Plays it to its end.
+#[track_caller]
+pub(crate) fn play<T>(future: impl Future<Output = T>) -> T {
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            NOW.set(None);
+            SLEEPING.take();
+            script::forget();
+        }
+    }
+    let _over = Over;
+    NOW.set(Some(Moment::from_micros(1_000_000)));
+    let flag = Arc::new(Flag(AtomicBool::new(true)));
+    let waker = Waker::from(Arc::clone(&flag));
+    let mut future = pin!(future);
+    loop {
+        if flag.0.swap(false, SeqCst) {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+        } else {
+            assert!(goes_on(), "nothing can go on any more");
+        }
+    }
+}
+
+/// Nothing goes on by itself: the first peer that pauses does when it has paused for long enough,
+/// else who sleeps least wakes up.
+fn goes_on() -> bool {
+    let Some(now) = NOW.get() else { return false };
+    let next = SLEEPING.with_borrow(|all| all.iter().map(|(until, _)| *until).min());
+    let paused = after(now, PAUSE);
+    if next.is_none_or(|next| next > paused) && script::go_on() {
+        NOW.set(Some(paused));
+        return true;
+    }
+    let Some(next) = next.map(|next| next.max(now)) else { return false };
+    NOW.set(Some(next));
+    let awake = SLEEPING.with_borrow_mut(|all| {
+        all.sort_by_key(|(until, _)| *until);
+        all.drain(..all.partition_point(|(until, _)| *until <= next)).collect::<Vec<_>>()
+    });
+    awake.into_iter().for_each(|(_, waker)| waker.wake());
+    next < PLAYED_MAX
+}
+
+/// Runs `first` to its end, and `also` beside it.
+pub(crate) async fn beside<T>(first: impl Future<Output = T>, also: impl Future<Output = ()>) -> T {
+    let (mut first, mut also) = (pin!(first), pin!(also));
+    poll_fn(|cx| {
+        let _ = also.as_mut().poll(cx);
+        first.as_mut().poll(cx)
+    })
+    .await
+}
