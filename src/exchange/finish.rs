@@ -5,22 +5,20 @@
 //! the head before it is edited, and a few moments of the precise clock.
 
 use super::{Answer, Exchange, Fetched, Reuse};
-use crate::base::moment::{Micros, Tick};
-use crate::http::{
-    fault::{Cause, Failure, Fault, Side},
-    forward,
-};
+use crate::base::moment::{Micros, Moment, Tick};
+use crate::http::fault::{Cause, Failure, Fault, Side};
 use crate::net::deadlines::Ended;
 use crate::observe::{
     access_log::Line,
-    record::{Asked, Asker, Term},
+    record::{Asked, Record, Term},
 };
+use crate::plan::Plan;
 use crate::policy::{
     balance::Sample,
     blame::{Verdict, Wait, blame},
     retry::Outcome,
 };
-use crate::proto::h1::Client;
+use crate::proto::{h1::Client, peer::Peer};
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
@@ -28,10 +26,9 @@ use crate::worker::Worker;
 pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, began, .. } = exchange;
     let trusted = &in_force.plan.listener(client.peer.listener).trusted_proxies;
-    let peer = client.peer.address.ip();
     let record = &mut scratch.record;
     record.logged = true;
-    record.client = Some(forward::client_address(&scratch.request, peer, trusted));
+    record.client = client.peer.client(&scratch.request, trusted);
     record.times.waited = client.began.map_or(Micros(0), |first| began.since(first));
     scratch.asked = Asked::of(&scratch.request);
     client.stream.take_stalled();
@@ -161,21 +158,33 @@ fn log(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
     record.times.waited += client.stream.take_stalled();
     // What else is buffered is a request that begins here.
     client.began = Some(ended);
-    let address = client.peer.address;
-    let peer = (address.ip().to_canonical(), address.port()).into();
-    let asker = Asker {
-        listener: client.peer.listener,
-        client: record.client.unwrap_or(address.ip()),
-        peer,
-        secure: false,
-    };
+    let asked = (scratch.asked, &scratch.request.headers.bytes[..]);
+    write_line(worker, (&client.peer, ended), record, asked, &in_force.plan);
+}
+
+/// Writes the line of a connection that was refused before anything of it was read.
+#[cold]
+pub(crate) fn log_refused(worker: &Worker, peer: &Peer, record: &Record) {
+    if worker.logs.is_on(peer.listener) {
+        let (ended, nothing) = (worker.clock.renew(), (Asked::default(), &[][..]));
+        write_line(worker, (peer, ended), record, nothing, &worker.in_force().plan);
+    }
+}
+
+fn write_line(
+    worker: &Worker,
+    (peer, ended): (&Peer, Moment),
+    record: &Record,
+    (asked, bytes): (Asked, &[u8]),
+    plan: &Plan,
+) {
     worker.log(&Line {
         ended: worker.logs.unix_millis(ended),
         request_id: record.request_id.unwrap_or_else(|| worker.logs.request_id(ended)),
-        asker,
+        asker: peer.asker(record.client),
         record,
-        asked: scratch.asked,
-        bytes: &scratch.request.headers.bytes,
-        plan: &in_force.plan,
+        asked,
+        bytes,
+        plan,
     });
 }

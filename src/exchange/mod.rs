@@ -46,6 +46,7 @@ use crate::proto::h1::{Backend, Client, Incoming};
 use crate::shared::{counters::Counter, trials::Trial};
 use crate::worker::{Gauge, InFlight, InForce, Scratch, Worker};
 
+pub(crate) use self::finish::log_refused;
 use self::{download::Pause, kept::Kept, upload::Upload};
 
 /// One request and its answer.

@@ -11,7 +11,7 @@ use super::{
 use crate::base::ids::PoolId;
 use crate::http::{
     fault::{Cause, Fault},
-    forward::{self, Forward, ForwardedFor},
+    forward::{self, Forward},
     framing::{self, BodyLength},
     head::Method,
 };
@@ -105,23 +105,18 @@ fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
 
 /// Notes what the pool balances by, from the request as it came.
 fn note_key(client: &Client, exchange: &mut Exchange) {
-    let trusted = &exchange.in_force.plan.listener(client.peer.listener).trusted_proxies;
-    let peer = client.peer.address.ip();
-    let address = forward::client_address(&exchange.scratch.request, peer, trusted);
+    let Exchange { in_force, scratch, .. } = &mut *exchange;
+    let trusted = &in_force.plan.listener(client.peer.listener).trusted_proxies;
+    // The log has asked before, where there is one.
+    let known = scratch.record.client;
+    let address = known.or_else(|| client.peer.client(&scratch.request, trusted));
     exchange.scratch.key = key::of(exchange.pool_plan(), &exchange.scratch.request, address);
 }
 
 /// Makes the client's request the one that backends get.
 fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
-    let peer = &client.peer;
     let scratch = &mut exchange.scratch;
-    let from = ForwardedFor {
-        peer: peer.text(),
-        trusted: peer.trusted,
-        scheme: b"http",
-        port: peer.port_text(),
-        pseudonym: worker.pseudonym.as_bytes(),
-    };
+    let from = client.peer.forwarded_for(worker.pseudonym.as_bytes());
     // Before the request is rewritten: then our own word stands beside that of a proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
     forward::request(&mut scratch.request, &from)

@@ -15,7 +15,10 @@ use crate::net::{
         script::{self, Answers, Closed, Script, Step, says},
     },
 };
-use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
+use crate::proto::{
+    h1::{Client, HeadRead, Incoming, Reader},
+    peer::{Peer, PeerAddress},
+};
 use crate::shared::counters::{Counter, Slab};
 use crate::testkit::{beside, play};
 use crate::worker::{Common, Own, Worker};
@@ -121,7 +124,8 @@ impl Scene {
 /// Serves a client as `server::connection` does, but for what it does about idleness.
 async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
     let stream = Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Ends::Wait, 0)));
-    let peer = Peer::new(([127, 0, 0, 9], 999).into(), 80, ListenerId(0), false);
+    let address = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
+    let peer = Peer::new(ListenerId(0), (address, 80), &[], false);
     let buffer = worker.buffers.take().unwrap();
     let mut client = Client {
         stream: Rc::clone(&stream),

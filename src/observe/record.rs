@@ -117,10 +117,11 @@ impl Term {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker {
     pub(crate) listener: ListenerId,
-    /// The peer, or whom a trusted one asks for.
-    pub(crate) client: IpAddr,
-    /// The other end of the connection.
-    pub(crate) peer: SocketAddr,
+    /// The address of the client: the peer's, or what a trusted peer says; none where the peer is
+    /// on this machine and has none.
+    pub(crate) client: Option<IpAddr>,
+    /// The other end of the connection; none where that is a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
     /// Whether the client's side is encrypted.
     pub(crate) secure: bool,
 }

@@ -109,7 +109,24 @@ pub(super) fn push_millis(Micros(micros): Micros, line: &mut Vec<u8>) {
     line.extend([b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
-pub(super) fn push_address(address: IpAddr, line: &mut Vec<u8>) {
+/// What stands where an address would, of a peer on this machine that has none.
+const NO_ADDRESS: &[u8] = b"unix";
+
+pub(super) fn push_client(client: Option<IpAddr>, line: &mut Vec<u8>) {
+    match client {
+        Some(address) => push_address(address, line),
+        None => line.extend_from_slice(NO_ADDRESS),
+    }
+}
+
+pub(super) fn push_peer(peer: Option<SocketAddr>, line: &mut Vec<u8>) {
+    match peer {
+        Some(socket) => push_socket(socket, line),
+        None => line.extend_from_slice(NO_ADDRESS),
+    }
+}
+
+fn push_address(address: IpAddr, line: &mut Vec<u8>) {
     match address {
         IpAddr::V4(address) => {
             for (index, part) in address.octets().into_iter().enumerate() {
@@ -123,7 +140,7 @@ pub(super) fn push_address(address: IpAddr, line: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn push_socket(socket: SocketAddr, line: &mut Vec<u8>) {
+fn push_socket(socket: SocketAddr, line: &mut Vec<u8>) {
     let brackets = socket.is_ipv6();
     if brackets {
         line.push(b'[');

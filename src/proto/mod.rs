@@ -4,3 +4,4 @@
 //! above this floor changes.
 
 pub(crate) mod h1;
+pub(crate) mod peer;

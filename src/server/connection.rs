@@ -27,12 +27,34 @@ use crate::net::{
     stream::{InVain, Stream},
     turns::next_turn,
 };
-use crate::plan::ListenerTimeouts;
-use crate::proto::h1::{Client, HeadRead, Incoming, Peer, Reader};
+use crate::plan::{ListenerId, ListenerTimeouts};
+use crate::proto::{
+    h1::{Client, HeadRead, Incoming, Reader},
+    peer::{Peer, PeerAddress},
+};
 use crate::worker::{Admitted, Worker};
 
+/// What is known of a connection when it is accepted.
+pub(super) struct Arrival {
+    pub(super) listener: ListenerId,
+    /// Where the kernel says that it comes from.
+    pub(super) from: PeerAddress,
+    /// The port that it came to.
+    pub(super) port: u16,
+}
+
+/// Who asks. What a PROXY header or a handshake says of a peer is to be read before this is called:
+/// there are neither yet, so a peer is where the kernel says, and not secure.
+pub(super) fn greet(worker: &Worker, arrival: &Arrival) -> Peer {
+    let Arrival { listener, from, port } = *arrival;
+    let in_force = worker.in_force();
+    let trusted = &in_force.plan.listener(listener).trusted_proxies;
+    Peer::new(listener, (from, port), trusted, false)
+}
+
 /// Serves a connection in a task of its own.
-pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
+pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: &Arrival, admitted: Admitted) {
+    let peer = greet(&worker, arrival);
     let mut began = None;
     if worker.logs.is_on(peer.listener) {
         began = Some(Clock::moment());

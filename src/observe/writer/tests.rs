@@ -76,7 +76,12 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
         let line = Line {
             ended: UnixMillis(0),
             request_id: RequestId::new(UnixMillis(0), &mut Rng::seeded(1)),
-            asker: Asker { listener: ListenerId(0), client, peer, secure: false },
+            asker: Asker {
+                listener: ListenerId(0),
+                client: Some(client),
+                peer: Some(peer),
+                secure: false,
+            },
             record: &Record { request_bytes, ..Record::default() },
             asked: Asked::default(),
             bytes: &[],

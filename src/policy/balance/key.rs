@@ -12,9 +12,9 @@ use crate::http::{cookies, head::RequestHead};
 use crate::plan::{Algorithm, HashOf, Pool};
 
 /// The key of a request of this client; none where the pool needs none, or the request lacks the
-/// part that is hashed.
+/// part that is hashed, or the client an address.
 #[inline]
-pub(crate) fn of(pool: &Pool, head: &RequestHead, client: IpAddr) -> Option<u64> {
+pub(crate) fn of(pool: &Pool, head: &RequestHead, client: Option<IpAddr>) -> Option<u64> {
     let seed = || seed(pool);
     match &pool.algorithm {
         Algorithm::RoundRobin
@@ -22,7 +22,7 @@ pub(crate) fn of(pool: &Pool, head: &RequestHead, client: IpAddr) -> Option<u64>
         | Algorithm::LeastConnections
         | Algorithm::LeastResponseTime => None,
         Algorithm::IpHash | Algorithm::Hash { of: HashOf::ClientIp, .. } => {
-            Some(of_address(client, seed()))
+            client.map(|client| of_address(client, seed()))
         }
         Algorithm::Hash { of, .. } => part(head, of).map(|part| xxh3_64_with_seed(part, seed())),
     }
@@ -79,7 +79,7 @@ mod tests {
         let mut head = RequestHead::default();
         parse::request(request.as_bytes(), &limits, &mut head).expect("well-formed");
         let pool = pool(Algorithm::Hash { of, bound: None });
-        let key = super::of(&pool, &head, [192, 0, 2, 1].into());
+        let key = super::of(&pool, &head, Some([192, 0, 2, 1].into()));
         let hash = |part: &str| xxh3_64_with_seed(part.as_bytes(), seed(&pool));
         assert_eq!(key, (expected != "-").then(|| hash(expected)), "{request:?}");
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_client_by_its_address_or_its_prefix() {
         let key = |algorithm, client: &str| {
-            let client = client.parse().expect("an address");
+            let client = Some(client.parse().expect("an address"));
             super::of(&pool(algorithm), &RequestHead::default(), client)
         };
         let of = |client| key(Algorithm::IpHash, client);
@@ -147,7 +147,7 @@ mod tests {
         let head = RequestHead::default();
         let of = |seed: &str| {
             let pool = Pool { hash_seed: seed.into(), ..pool(Algorithm::IpHash) };
-            super::of(&pool, &head, [192, 0, 2, 1].into())
+            super::of(&pool, &head, Some([192, 0, 2, 1].into()))
         };
         assert_eq!(of("a"), of("a"));
         assert_ne!(of("a"), of("b"));

@@ -3,7 +3,7 @@
 //! What is idle is not here (`server/connection.rs`). Bytes are read once: what was parsed is
 //! consumed, and what lies behind it belongs to the next message.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
 use crate::base::moment::{Deadline, Moment};
 use crate::http::{
@@ -14,58 +14,9 @@ use crate::http::{
     parse::{self, HeadLimits, Parse},
 };
 use crate::net::{buffer::Buffer, deadlines::Ended, stream::Stream};
-use crate::plan::ListenerId;
+use crate::proto::peer::Peer;
 
 use super::Incoming;
-
-/// What is known of a client for as long as its connection lasts.
-pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
-    pub(crate) listener: ListenerId,
-    /// Whether it is one of the listener's trusted proxies.
-    pub(crate) trusted: bool,
-    /// Its address as text, formatted once.
-    text: [u8; TEXT_BYTES],
-    text_len: u8,
-    /// The port it came to, as text.
-    port: [u8; 5],
-    port_len: u8,
-}
-
-/// The longest IPv6 address, with an embedded IPv4 one.
-const TEXT_BYTES: usize = 45;
-
-impl Peer {
-    pub(crate) fn new(
-        address: SocketAddr,
-        local_port: u16,
-        listener: ListenerId,
-        trusted: bool,
-    ) -> Peer {
-        use io::Write;
-        let mut text = [0; TEXT_BYTES];
-        let mut rest = &mut text[..];
-        let written = write!(rest, "{}", address.ip().to_canonical()).is_ok();
-        let text_len = if written { TEXT_BYTES - rest.len() } else { 0 } as u8;
-        let mut port = [0; 5];
-        let mut rest = &mut port[..];
-        let written = write!(rest, "{local_port}").is_ok();
-        let port_len = if written { 5 - rest.len() } else { 0 } as u8;
-        Peer { address, listener, trusted, text, text_len, port, port_len }
-    }
-
-    /// The port it came to, as text.
-    #[inline]
-    pub(crate) fn port_text(&self) -> &[u8] {
-        self.port.get(..usize::from(self.port_len)).unwrap_or(&[])
-    }
-
-    /// Its address as text.
-    #[inline]
-    pub(crate) fn text(&self) -> &[u8] {
-        self.text.get(..usize::from(self.text_len)).unwrap_or(&[])
-    }
-}
 
 /// Where the bytes of requests are read, and what of the current body is still to come.
 pub(crate) struct Reader {

@@ -7,5 +7,5 @@ mod client;
 pub(crate) use self::{
     backend::{Backend, Begun},
     body::{Framed, Incoming, Outgoing},
-    client::{Client, HeadRead, Peer, Reader},
+    client::{Client, HeadRead, Reader},
 };

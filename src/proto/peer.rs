@@ -1,0 +1,171 @@
+//! The peer of a client connection: its address, the scheme it speaks, what it may say of others.
+//!
+//! It is made when the connection has been greeted (`server/connection.rs`): a PROXY header tells
+//! the address, a handshake the scheme. Everything that needs one of them asks here, so nothing
+//! above says `http` or `not secure` by itself.
+
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+
+use crate::http::{
+    forward::{self, ForwardedFor},
+    head::RequestHead,
+};
+use crate::observe::record::Asker;
+use crate::plan::ListenerId;
+
+/// The other end of a client connection.
+pub(crate) struct Peer {
+    pub(crate) listener: ListenerId,
+    address: PeerAddress,
+    /// Whether it is one of the listener's trusted proxies.
+    is_trusted: bool,
+    /// Whether its side of the connection is encrypted.
+    is_secure: bool,
+    /// Its address as text, formatted once.
+    text: [u8; TEXT_BYTES],
+    text_len: u8,
+    /// The port it came to, as text.
+    port: [u8; 5],
+    port_len: u8,
+}
+
+/// Where a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerAddress {
+    /// An IPv4 address that came as an IPv6 one is an IPv4 one.
+    Ip(SocketAddr),
+    /// On this machine, at the other end of a unix socket.
+    Unix,
+}
+
+/// The longest IPv6 address, with an embedded IPv4 one.
+const TEXT_BYTES: usize = 45;
+
+/// What backends are told where there is no address (RFC 7239 §6.2).
+const UNKNOWN: &str = "unknown";
+
+impl PeerAddress {
+    /// As the kernel says it with an accepted connection; none where that has no IP address.
+    pub(crate) fn of(address: Option<SocketAddr>) -> PeerAddress {
+        address.map_or(PeerAddress::Unix, |address| {
+            PeerAddress::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        })
+    }
+
+    fn socket(self) -> Option<SocketAddr> {
+        match self {
+            PeerAddress::Ip(address) => Some(address),
+            PeerAddress::Unix => None,
+        }
+    }
+
+    fn ip(self) -> Option<IpAddr> {
+        self.socket().map(|address| address.ip())
+    }
+}
+
+impl Peer {
+    /// A peer of this listener that came to `port`. `is_secure`: what it said came encrypted.
+    pub(crate) fn new(
+        listener: ListenerId,
+        (address, port): (PeerAddress, u16),
+        trusted_proxies: &[IpNet],
+        is_secure: bool,
+    ) -> Peer {
+        let ip = address.ip();
+        let is_trusted = ip.is_some_and(|ip| trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let (text, text_len) = match ip {
+            Some(ip) => spelled(format_args!("{ip}")),
+            None => spelled(format_args!("{UNKNOWN}")),
+        };
+        let (port, port_len) = spelled(format_args!("{port}"));
+        Peer { listener, address, is_trusted, is_secure, text, text_len, port, port_len }
+    }
+
+    /// What backends are told of it.
+    #[inline]
+    pub(crate) fn forwarded_for<'a>(&'a self, pseudonym: &'a [u8]) -> ForwardedFor<'a> {
+        ForwardedFor {
+            peer: self.text.get(..usize::from(self.text_len)).unwrap_or_default(),
+            trusted: self.is_trusted,
+            scheme: if self.is_secure { b"https" } else { b"http" },
+            port: self.port.get(..usize::from(self.port_len)).unwrap_or_default(),
+            pseudonym,
+        }
+    }
+
+    /// The address of the client that it asks for: its own, unless it is a trusted proxy that names
+    /// another; none where it has no address.
+    pub(crate) fn client(&self, head: &RequestHead, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+        Some(forward::client_address(head, self.address.ip()?, trusted_proxies))
+    }
+
+    /// What the log says of it, where it asks for this client, if that is known.
+    pub(crate) fn asker(&self, client: Option<IpAddr>) -> Asker {
+        Asker {
+            listener: self.listener,
+            client: client.or(self.address.ip()),
+            peer: self.address.socket(),
+            secure: self.is_secure,
+        }
+    }
+}
+
+/// A text in a room that is large enough, and how long it is; empty where it is not.
+fn spelled<const N: usize>(text: std::fmt::Arguments<'_>) -> ([u8; N], u8) {
+    let mut room = [0; N];
+    let mut rest = &mut room[..];
+    let written = rest.write_fmt(text).is_ok();
+    let len = if written { N - rest.len() } else { 0 };
+    (room, u8::try_from(len).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer with this address, where `10.0.0.0/8` is trusted.
+    fn peer(address: Option<&str>, is_secure: bool) -> Peer {
+        let address = PeerAddress::of(address.map(|address| address.parse().unwrap()));
+        Peer::new(ListenerId(3), (address, 8443), &["10.0.0.0/8".parse().unwrap()], is_secure)
+    }
+
+    #[test]
+    fn backends_are_told_of_it_as_text_and_an_embedded_address_is_the_one_embedded() {
+        for (address, text, trusted) in [
+            (Some("192.0.2.7:5"), "192.0.2.7", false),
+            (Some("[::ffff:10.1.2.3]:5"), "10.1.2.3", true),
+            (Some("[2001:db8::1]:5"), "2001:db8::1", false),
+            (None, "unknown", false),
+        ] {
+            let peer = peer(address, false);
+            let from = peer.forwarded_for(b"us");
+            assert_eq!((from.peer, from.trusted), (text.as_bytes(), trusted), "{address:?}");
+            assert_eq!((from.scheme, from.port), (&b"http"[..], &b"8443"[..]));
+        }
+        assert_eq!(peer(None, true).forwarded_for(b"us").scheme, b"https");
+    }
+
+    #[test]
+    fn the_log_names_the_client_that_it_asks_for() {
+        let (ip, other) = ("10.1.2.3".parse().unwrap(), "192.0.2.7".parse().unwrap());
+        for (address, client, expected) in [
+            (Some("10.1.2.3:5"), None, Some(ip)),
+            (Some("10.1.2.3:5"), Some(other), Some(other)),
+            (None, Some(other), Some(other)),
+            (None, None, None),
+        ] {
+            let asker = peer(address, true).asker(client);
+            assert_eq!(
+                (asker.client, asker.listener, asker.secure),
+                (expected, ListenerId(3), true)
+            );
+            assert_eq!(asker.peer, address.map(|address| address.parse().unwrap()));
+        }
+    }
+}
