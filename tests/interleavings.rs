@@ -12,6 +12,7 @@ mod base {
     pub(crate) mod backend_set;
     pub(crate) mod ids;
     pub(crate) mod moment;
+    pub(crate) mod segments;
 }
 
 #[path = "../src/shared"]
@@ -25,6 +26,8 @@ mod shared {
             },
             thread::spawn,
         };
+
+        pub(crate) const PUBLISHED_WORDS: usize = 2;
 
         pub(crate) fn every_order(test: impl Fn() + Send + Sync + 'static) {
             loom::model(test);

@@ -13,5 +13,6 @@ pub(crate) mod ids;
 pub(crate) mod moment;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;
+pub(crate) mod segments;
 pub(crate) mod table;
 pub(crate) mod totals;

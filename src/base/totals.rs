@@ -16,6 +16,16 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
+    /// Without those that were counted before, of another that had the same seat.
+    pub(crate) fn without(self, before: Totals) -> Totals {
+        Totals {
+            ok: self.ok.wrapping_sub(before.ok),
+            failed: self.failed.wrapping_sub(before.failed),
+            late: self.late.wrapping_sub(before.late),
+            ..self
+        }
+    }
+
     /// All that failed, whatever it is a sign of.
     pub(crate) fn with_late(self) -> Totals {
         Totals { failed: self.failed + self.late, late: 0, ..self }

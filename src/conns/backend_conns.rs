@@ -62,6 +62,18 @@ impl BackendConns {
         self.turn %= self.all.len().max(1);
     }
 
+    /// Keeps connections by these options from now on.
+    pub(crate) fn set_options(&mut self, options: Connections) {
+        self.options = options;
+        self.all.iter_mut().for_each(|at| at.conns.options = options);
+    }
+
+    /// Keeps no connections from now on, and closes those that are idle.
+    pub(crate) fn keep_none(&mut self) {
+        self.set_options(Connections { idle_max: 0, ..self.options });
+        self.clear();
+    }
+
     fn fresh(&mut self, address: SocketAddr) -> At {
         self.last_number = self.last_number.wrapping_add(1);
         let conns = Conns::new(self.options);
@@ -135,6 +147,13 @@ impl BackendConns {
         if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
             at.avoided_until = Some(now + connect::AVOIDED);
         }
+    }
+}
+
+impl Drop for BackendConns {
+    fn drop(&mut self) {
+        // What is idle is counted.
+        self.clear();
     }
 }
 

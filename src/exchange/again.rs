@@ -17,27 +17,26 @@ use crate::observe::told::Attempt;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
 use crate::proto::h1::Client;
 use crate::shared::counters::Counter;
-use crate::worker::{InFlight, Nobody, Picked, Worker};
+use crate::worker::{Nobody, Pick, Worker};
 
 /// Who is asked next; or, where nobody is, the result that stands.
 pub(super) async fn another(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    outcome: Outcome,
+    (outcome, pick): (Outcome, Option<Pick>),
     mut result: Result<Answer, Fault>,
-) -> ControlFlow<Result<Answer, Fault>, InFlight> {
+) -> ControlFlow<Result<Answer, Fault>, Pick> {
     if let Ok(answer) = &mut result {
         attempt::release(client, exchange, answer).await;
     }
     let ended = Clock::moment();
-    let place = exchange.place.take();
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.or_declined(result)),
         Decision::Refused(refusal) => Err(refusal),
-        Decision::Fresh => fresh(worker, exchange, place),
+        Decision::Fresh => fresh(worker, exchange, pick),
         Decision::Another => {
-            drop(place);
+            drop(pick);
             elsewhere(worker, client, exchange, &mut result).await
         }
     };
@@ -82,25 +81,19 @@ fn tell(
 
 /// Anybody, on a new connection: the one that was kept says nothing about its backend. Where all
 /// others are full, the same in its old place.
-fn fresh(
-    worker: &Worker,
-    exchange: &mut Exchange,
-    place: Option<Box<InFlight>>,
-) -> Result<InFlight, Refusal> {
+fn fresh(worker: &Worker, exchange: &mut Exchange, pick: Option<Pick>) -> Result<Pick, Refusal> {
     exchange.stale_before = true;
     exchange.tries -= 1;
     // A client that stays with this backend does so for more than a connection that was bad.
     let pinned = exchange.scratch.reading.pinned();
     if (pinned.is_none() || pinned != exchange.scratch.record.backend)
-        && let Ok(other) = choose(worker, exchange)
+        && let Ok(other) = choose(&exchange.errand(worker))
     {
         return Ok(other);
     }
     let pool = exchange.in_force.pool(exchange.pool);
-    let same = place.and_then(|place| pool.pick_again(*place, worker.clock.tick()));
-    let Picked { in_flight, trial } = same.ok_or(Refusal::NoneLeft)?;
-    exchange.trial = trial.map(Box::new);
-    Ok(in_flight)
+    let same = pick.and_then(|pick| pool.pick_again(pick, worker.clock.tick()));
+    same.ok_or(Refusal::NoneLeft)
 }
 
 /// One who was not asked yet, if the pool's budget allows it. Where all of them are full, who got
@@ -110,15 +103,14 @@ async fn elsewhere(
     client: &Client,
     exchange: &mut Exchange,
     result: &mut Result<Answer, Fault>,
-) -> Result<InFlight, Refusal> {
-    let next = match choose(worker, exchange) {
+) -> Result<Pick, Refusal> {
+    let next = match choose(&exchange.errand(worker)) {
         Ok(next) => Ok(next),
         Err(Nobody::Free(what)) if result.is_err() && exchange.declined.is_none() => Err(what),
         Err(Nobody::Free(_) | Nobody::Usable) => return Err(Refusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);
     if !pool.may_ask_again(exchange.pool_plan(), worker.clock.tick()) {
-        exchange.trial = None;
         return Err(Refusal::BudgetSpent);
     }
     let next = match next {

@@ -34,7 +34,7 @@ use crate::plan::HostHeader;
 use crate::policy::blame::Body;
 use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
 use crate::shared::counters::Counter;
-use crate::worker::{InFlight, Worker};
+use crate::worker::{Pick, Worker};
 
 /// More interim answers than any honest backend sends before its answer.
 const INTERIM_MAX: u32 = 32;
@@ -42,14 +42,16 @@ const INTERIM_MAX: u32 = 32;
 /// A body up to this long is copied behind its head, so that both leave by one send of the ring.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
-/// Asks one backend once.
+/// Asks one backend once: the one that was picked. The pick goes with its answer; where it gives
+/// none it is left.
 pub(super) async fn once(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    in_flight: InFlight,
+    pick: &mut Option<Pick>,
 ) -> Result<Answer, Fault> {
-    let id = in_flight.backend();
+    let Some(picked) = pick else { return Err(Cause::Internal.into()) };
+    let id = picked.backend();
     let logged = exchange.scratch.record.logged;
     let timed = logged || exchange.needs().times || worker.events.tells_attempts();
     exchange.timed_from = timed.then(Clock::moment);
@@ -62,7 +64,7 @@ pub(super) async fn once(
     record.attempts = record.attempts.saturating_add(1);
     record.reused = false;
     (record.times.connect, record.times.first_byte) = (None, None);
-    let mut backend = connection(worker, client, exchange, id).await?;
+    let mut backend = connection(worker, client, exchange, picked).await?;
     backend.requests += 1;
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
@@ -100,12 +102,11 @@ pub(super) async fn once(
         let fault = read.err().unwrap_or(Cause::Internal.into());
         if fault.cause == Cause::BackendStale {
             worker.count(Counter::BackendStale);
-            exchange.place = Some(Box::new(in_flight));
         }
         return Err(fault);
     };
-    let fetching = Fetching { id, backend, buffer, upload, refused, in_flight };
-    fetched(worker.head_limits, exchange, fetching)
+    let limits = exchange.in_force.head_limits;
+    fetched(limits, exchange, Fetching { id, backend, buffer, upload, refused }, pick)
 }
 
 /// A warm connection, or a new one.
@@ -113,8 +114,9 @@ async fn connection(
     worker: &Worker,
     client: &Client,
     exchange: &mut Exchange,
-    id: BackendId,
+    pick: &Pick,
 ) -> Result<Backend, Fault> {
+    let (id, conns) = (pick.backend(), pick.conns());
     let pool = exchange.in_force.pool(exchange.pool);
     // What cannot be sent again goes on a connection that was in use a moment ago.
     let repeatable =
@@ -122,7 +124,7 @@ async fn connection(
     let careful = !repeatable;
     if !exchange.stale_before {
         let now = worker.clock.tick();
-        if let Some(warm) = conns::warm(pool.conns(id), now, careful).await {
+        if let Some(warm) = conns::warm(conns, now, careful).await {
             worker.count(Counter::BackendReuse);
             return Ok(warm);
         }
@@ -135,7 +137,7 @@ async fn connection(
     let since = exchange.scratch.record.logged.then(Clock::moment);
     let Worker { clock, deadlines, .. } = worker;
     let frees = || worker.frees_descriptors();
-    let opened = Box::pin(conns::open(pool.conns(id), time, clock, deadlines, frees)).await;
+    let opened = Box::pin(conns::open(conns, time, clock, deadlines, frees)).await;
     let ended = clock.renew();
     if let Some(since) = since {
         exchange.scratch.record.times.connected(ended.since(since));
@@ -144,7 +146,7 @@ async fn connection(
         Ok(backend) => {
             backend.stream.outlasts(exchange.pool_plan().timeouts.write);
             worker.count(Counter::BackendOpened);
-            worker.events.reachable((exchange.pool, id), pool.unreachable());
+            pool.reached(&worker.events, id);
             Ok(backend)
         }
         Err(fault) => {
@@ -155,9 +157,7 @@ async fn connection(
             if fault.cause == Cause::Overloaded {
                 worker.events.limit(Limit::Outgoing, now);
             } else if fault.cause != Cause::Deadline {
-                pool.refused(id, now);
-                let known = pool.unreachable();
-                worker.events.unreachable((exchange.pool, id), fault.cause, known);
+                pool.not_reached(&worker.events, (id, fault.cause), now);
             }
             Err(fault)
         }
@@ -329,7 +329,7 @@ impl Waiting<'_> {
         let read = backend.read_head(
             &mut self.buffer,
             &mut scratch.response,
-            &worker.head_limits,
+            &exchange.in_force.head_limits,
             &mut self.begun,
             (&until, &for_client),
         );
@@ -396,7 +396,6 @@ struct Fetching {
     buffer: Buffer,
     upload: Option<Upload>,
     refused: bool,
-    in_flight: InFlight,
 }
 
 /// Makes the answer of a final head. A body that is held stays held: by its status the answer may
@@ -405,8 +404,9 @@ fn fetched(
     limits: HeadLimits,
     exchange: &mut Exchange,
     fetching: Fetching,
+    pick: &mut Option<Pick>,
 ) -> Result<Answer, Fault> {
-    let Fetching { id, mut backend, buffer, upload, refused, in_flight } = fetching;
+    let Fetching { id, mut backend, buffer, upload, refused } = fetching;
     let scratch = &mut *exchange.scratch;
     let head = &mut scratch.response;
     let switched = head.status == 101;
@@ -422,6 +422,7 @@ fn fetched(
     let body = Incoming::of_response(length, limits);
     let buffer = Some(buffer);
     let (began_well_at, pause) = (None, Pause::default());
+    let Some(pick) = pick.take() else { return Err(Cause::Internal.into()) };
     let fetched = Box::new(Fetched {
         id,
         backend,
@@ -432,7 +433,7 @@ fn fetched(
         refused,
         began_well_at,
         pause,
-        in_flight,
+        pick,
     });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
 }

@@ -1,27 +1,45 @@
-//! Who is asked: at first, again, and after a wait in line.
+//! Which backend is asked: at first, again, and after a wait in line.
 //!
 //! Which sets there are and what an algorithm makes of them is the pool's (`worker::PoolView`) and
-//! `policy::balance`'s; here stands what of the exchange they are told.
+//! `policy::balance`'s; an `Errand` is what they are told.
+
+use std::rc::Rc;
 
 use super::Exchange;
+use crate::base::moment::Deadline;
 use crate::http::framing::BodyLength;
-use crate::worker::{InFlight, Nobody, Picked, Wanted, Worker};
+use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
 
-/// Every concern about a backend is one set; the algorithm sees only their intersection. Who is
-/// picked has one request more in flight from here on.
-pub(super) fn choose(worker: &Worker, exchange: &mut Exchange) -> Result<InFlight, Nobody> {
-    let Exchange { in_force, scratch, length, .. } = exchange;
-    let wanted = Wanted {
-        tried: &scratch.tried,
-        key: scratch.key,
-        pinned: scratch.reading.pinned(),
-        careful: !scratch.request.method.is_idempotent() || may_be_slow(*length),
-        since: exchange.since,
-        now: worker.clock.tick(),
-    };
-    let Picked { in_flight, trial } = in_force.pool(exchange.pool).pick(in_force, &wanted)?;
-    exchange.trial = trial.map(Box::new);
-    Ok(in_flight)
+/// What is wanted of a pool: a backend for one request, or for whatever else asks one.
+pub(super) struct Errand<'a> {
+    pub(super) pool: &'a Rc<PoolView>,
+    pub(super) wanted: Wanted<'a>,
+    /// When all of it must be over.
+    pub(super) deadline: Deadline,
+}
+
+impl Exchange {
+    /// What it wants of its pool now.
+    #[inline]
+    pub(super) fn errand(&self, worker: &Worker) -> Errand<'_> {
+        let Exchange { scratch, length, .. } = self;
+        let careful = !scratch.request.method.is_idempotent() || may_be_slow(*length);
+        let wanted = Wanted {
+            tried: &scratch.tried,
+            key: scratch.key,
+            pinned: scratch.reading.pinned(),
+            careful,
+            since: self.since,
+            now: worker.clock.tick(),
+        };
+        Errand { pool: self.in_force.pool(self.pool), wanted, deadline: self.deadline }
+    }
+}
+
+/// A backend to ask, which has one request more in flight from here on.
+#[inline]
+pub(super) fn choose(errand: &Errand<'_>) -> Result<Pick, Nobody> {
+    errand.pool.pick(&errand.wanted)
 }
 
 /// Whether its answer may have to wait for its client, which sends a body as fast as it likes.

@@ -20,7 +20,7 @@ use crate::policy::{
 };
 use crate::proto::{h1::Client, peer::Peer};
 use crate::shared::counters::Counter;
-use crate::worker::Worker;
+use crate::worker::{Pick, Worker};
 
 /// Notes what the log will want to know of an exchange that begins.
 pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
@@ -40,6 +40,7 @@ pub(super) fn tried(
     worker: &Worker,
     exchange: &mut Exchange,
     result: &mut Result<Answer, Fault>,
+    pick: Option<&mut Pick>,
 ) -> Outcome {
     let outcome = match result {
         Ok(_) => Outcome::Status(exchange.scratch.response.status),
@@ -48,7 +49,11 @@ pub(super) fn tried(
     if result.as_ref().is_err_and(|fault| fault.cause.failure() == Some(Failure::NotTaken)) {
         worker.count(Counter::BackendAnswersRefused);
     }
-    let (pool, trial) = (exchange.in_force.pool(exchange.pool), exchange.trial.take());
+    let pool = exchange.in_force.pool(exchange.pool);
+    let trial = match result {
+        Ok(Answer::Fetched(fetched) | Answer::Switched(fetched)) => fetched.pick.take_trial(),
+        Ok(Answer::Own { .. }) | Err(_) => pick.and_then(Pick::take_trial),
+    };
     if outcome.calls_for_another() {
         worker.clock.renew();
     }
@@ -58,7 +63,6 @@ pub(super) fn tried(
     let had_all_the_time = alone && exchange.kept.is_none() && exchange.since.is_none();
     let wait = Wait { since: asked_at, until: now, body: exchange.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
-    let trial = trial.map(|trial| *trial);
     let Some(backend) = exchange.scratch.record.backend else { return outcome };
     let settled = pool.settle(backend, verdict, trial, (asked_at, now));
     match result {

@@ -43,8 +43,8 @@ use crate::policy::{
     retry::{Attempt, Outcome},
 };
 use crate::proto::h1::{Backend, Client, Incoming};
-use crate::shared::{counters::Counter, trials::Trial};
-use crate::worker::{Gauge, InFlight, InForce, Scratch, Worker};
+use crate::shared::counters::Counter;
+use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
 
 pub(crate) use self::finish::log_refused;
 use self::{download::Pause, kept::Kept, upload::Upload};
@@ -79,11 +79,6 @@ pub(crate) struct Exchange {
     pub(crate) kept: Option<Box<Kept>>,
     /// An answer that was not taken, in case no better one comes.
     pub(crate) declined: Option<Box<Declined>>,
-    /// The last try's permit, where its backend is on trial.
-    pub(crate) trial: Option<Box<Trial>>,
-    /// The last try's place at its backend, where only the connection was bad: who would give it
-    /// back might find it taken.
-    pub(crate) place: Option<Box<InFlight>>,
     /// Since when it waits or has waited in front of the pool, if it does.
     pub(crate) since: Option<Tick>,
     /// From when the last try is timed: once its request has been sent from then on, before that
@@ -126,7 +121,7 @@ pub(crate) struct Fetched {
     pub(crate) began_well_at: Option<Tick>,
     /// How long its client keeps it waiting.
     pub(crate) pause: Pause,
-    pub(crate) in_flight: InFlight,
+    pub(crate) pick: Pick,
 }
 
 /// An answer that called for another try, and is better than none.
@@ -159,7 +154,7 @@ impl Exchange {
         let began = worker.clock.renew();
         let in_force = worker.in_force();
         let mut exchange = Exchange {
-            _under_way: Gauge::up(&in_force, Counter::InFlight),
+            _under_way: Gauge::up(&worker.core, Counter::InFlight),
             in_force,
             keep_alive: scratch.request.keep_alive && !worker.is_draining(),
             scratch,
@@ -175,8 +170,6 @@ impl Exchange {
             body_gone: false,
             kept: None,
             declined: None,
-            trial: None,
-            place: None,
             since: None,
             timed_from: None,
             interim_sent: false,

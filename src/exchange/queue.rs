@@ -1,24 +1,37 @@
 //! Waiting in front of a full pool: until a backend has room, the time is over, or the client has
 //! left.
 
-use std::rc::Rc;
+use std::{future::Future, rc::Rc, time::Duration};
 
-use super::{Exchange, choose::choose};
+use super::{
+    Exchange,
+    choose::{Errand, choose},
+};
+use crate::base::moment::Tick;
 use crate::http::fault::{Cause, Fault};
-use crate::net::{clock::Clock, leaving::Leaves};
+use crate::net::{
+    clock::Clock,
+    leaving::{ForClient, Leaves},
+};
 use crate::proto::h1::Client;
-use crate::worker::{InFlight, Nobody, Place, WaitsFor, Worker};
+use crate::worker::{Nobody, Pick, Place, WaitsFor, Worker};
 
-/// Waits for room at a backend.
+/// Waits for room at a backend, on behalf of an exchange.
 pub(super) async fn wait(
     worker: &Rc<Worker>,
     client: &Client,
     exchange: &mut Exchange,
     what: WaitsFor,
-) -> Result<InFlight, Fault> {
+) -> Result<Pick, Fault> {
     let since = Clock::moment();
-    let picked = wait_until_called(worker, client, exchange, what).await;
-    exchange.in_force.left_the_queue(exchange.pool);
+    let timeout = exchange.pool_plan().queue.timeout;
+    let for_client = exchange.for_client(client, Leaves::End);
+    let readable = || client.stream.readable();
+    let mut errand = exchange.errand(worker);
+    let picked = wait_as(worker, &mut errand, what, (timeout, for_client), readable).await;
+    let waits_since = errand.wanted.since;
+    errand.pool.core.offers_room();
+    exchange.since = waits_since;
     worker.clock.renew();
     if exchange.scratch.record.logged {
         let times = &mut exchange.scratch.record.times;
@@ -29,31 +42,30 @@ pub(super) async fn wait(
     picked
 }
 
-async fn wait_until_called(
-    worker: &Rc<Worker>,
-    client: &Client,
-    exchange: &mut Exchange,
+/// Waits for room at a backend, whoever wants it; `readable` is a wait for a sign of the client.
+async fn wait_as<T>(
+    worker: &Worker,
+    errand: &mut Errand<'_>,
     what: WaitsFor,
-) -> Result<InFlight, Fault> {
-    let timeout = worker.clock.after(exchange.pool_plan().queue.timeout);
-    let by = exchange.deadline.earlier(timeout);
-    let for_client = exchange.for_client(client, Leaves::End);
+    (timeout, client): (Duration, ForClient),
+    readable: impl Fn() -> T,
+) -> Result<Pick, Fault>
+where
+    T: Future,
+{
+    let by = errand.deadline.earlier(worker.clock.after(timeout));
     let now = worker.clock.tick();
-    let place = Place::take(&exchange.in_force, exchange.pool, by, (now, Some(for_client)), what);
-    let place = place.ok_or(Cause::QueueFull)?;
-    exchange.since = Some(place.since());
+    let place = Place::take(errand.pool, by, (now, Some(client)), what).ok_or(Cause::QueueFull)?;
+    errand.wanted.since = Some(place.since());
     // Whether there may be more to learn from the client's socket than that it closes.
     let mut silent = true;
-    let (mut looks, mut was_called) = (place.is_first(), false);
-    if !looks {
-        place.comes_behind();
-    }
+    let (mut looks, mut was_called) = (place.looks_at_once(), false);
     loop {
         while looks {
-            match choose(worker, exchange) {
-                Ok(picked) => return Ok(picked),
+            match look(errand, worker.clock.tick()) {
+                Ok(pick) => return Ok(pick),
                 Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
-                Err(Nobody::Free(what)) => looks = place.wait_for(what),
+                Err(Nobody::Free(what)) => looks = place.wants(what),
             }
         }
         if was_called {
@@ -61,23 +73,27 @@ async fn wait_until_called(
         }
         while !place.called().is_raised() {
             if silent {
-                let readable = client.stream.readable();
-                silent = place.called().or(readable).await.is_none();
+                silent = place.called().or(readable()).await.is_none();
             } else {
                 place.called().or(std::future::pending::<()>()).await;
             }
-            if for_client.has_left() {
+            if client.has_left() {
                 return Err(Cause::ClientAbort.into());
             }
         }
         worker.clock.renew();
-        if worker.clock.is_over(exchange.deadline) {
+        if worker.clock.is_over(errand.deadline) {
             return Err(Cause::Deadline.into());
         }
         if worker.clock.is_over(place.by()) {
             return Err(Cause::QueueTimeout.into());
         }
-        place.renew();
+        place.woke();
         (looks, was_called) = (true, true);
     }
+}
+
+fn look(errand: &mut Errand<'_>, now: Tick) -> Result<Pick, Nobody> {
+    errand.wanted.now = now;
+    choose(errand)
 }

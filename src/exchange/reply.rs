@@ -141,19 +141,18 @@ async fn send_fetched(
     }
     let whole = upload.as_ref().is_none_or(Upload::is_whole);
     attempt::restore(client, exchange, upload);
-    let Fetched { id, backend, in_flight, .. } = *fetched;
+    let Fetched { backend, pick, .. } = *fetched;
     if result.is_ok() && kept && whole && !unasked {
         if !backend.is_reused() {
             // It rests from now on.
             worker.clock.renew();
         }
         let now = worker.clock.tick();
-        let pool = exchange.in_force.pool(exchange.pool);
-        pool.conns(id).borrow_mut().give(backend, now);
+        pick.conns().borrow_mut().give(backend, now);
     } else {
         drop(backend);
     }
-    drop(in_flight);
+    drop(pick);
     if result.is_ok() && !whole && exchange.keep_alive {
         Box::pin(early::drain(worker, client, exchange)).await;
     }

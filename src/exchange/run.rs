@@ -55,7 +55,7 @@ async fn answer(
     exchange: &mut Exchange,
     length: BodyLength,
 ) -> Result<Answer, Fault> {
-    client.expect_body(length, worker.head_limits);
+    client.expect_body(length, exchange.in_force.head_limits);
     admit(exchange, length)?;
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
@@ -116,7 +116,7 @@ fn note_key(client: &Client, exchange: &mut Exchange) {
 /// Makes the client's request the one that backends get.
 fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let scratch = &mut exchange.scratch;
-    let from = client.peer.forwarded_for(worker.pseudonym.as_bytes());
+    let from = client.peer.forwarded_for(worker.core.process.pseudonym.as_bytes());
     // Before the request is rewritten: then our own word stands beside that of a proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
     forward::request(&mut scratch.request, &from)
@@ -129,22 +129,24 @@ async fn fetch(
     exchange: &mut Exchange,
 ) -> Result<Answer, Fault> {
     sticky::read(worker, exchange);
-    let mut picked = match choose(worker, exchange) {
-        Ok(picked) => picked,
+    let picked = choose(&exchange.errand(worker));
+    let mut pick = match picked {
+        Ok(pick) => pick,
         Err(Nobody::Free(what)) => Box::pin(queue::wait(worker, client, exchange, what)).await?,
         Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
     };
     loop {
-        exchange.scratch.tried.insert(picked.backend());
+        exchange.scratch.tried.insert(pick.backend());
         exchange.tries += 1;
-        let mut result = attempt::once(worker, client, exchange, picked).await;
-        let outcome = finish::tried(worker, exchange, &mut result);
+        let mut own = Some(pick);
+        let mut result = attempt::once(worker, client, exchange, &mut own).await;
+        let outcome = finish::tried(worker, exchange, &mut result, own.as_mut());
         if !outcome.calls_for_another() {
             return exchange.or_declined(result);
         }
-        let next = again::another(worker, client, exchange, outcome, result);
+        let next = again::another(worker, client, exchange, (outcome, own), result);
         match Box::pin(next).await {
-            ControlFlow::Continue(next) => picked = next,
+            ControlFlow::Continue(next) => pick = next,
             ControlFlow::Break(result) => return result,
         }
     }

@@ -69,7 +69,7 @@ async fn switch(
     // A body that was held has been sent with its head.
     skip_body(client, exchange);
     announce(worker, client, exchange, &fetched, timeouts.client_write).await?;
-    let Fetched { backend, buffer, upload, in_flight, .. } = fetched;
+    let Fetched { backend, buffer, upload, pick, .. } = fetched;
     let Some(buffer) = buffer else { return Ok(Term::TunnelClosed) };
     let (near, far) = (Side::of(&client.stream), Side::of(&backend.stream));
     near.stream.outlasts(timeouts.tunnel);
@@ -112,7 +112,7 @@ async fn switch(
     let record = &mut exchange.scratch.record;
     record.request_bytes += sent;
     record.response_bytes += received.unwrap_or(0);
-    drop(in_flight);
+    drop(pick);
     if let Some(why) = why.flatten() {
         return Err(why);
     }

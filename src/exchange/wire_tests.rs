@@ -19,9 +19,9 @@ use crate::proto::{
     h1::{Client, HeadRead, Incoming, Reader},
     peer::{Peer, PeerAddress},
 };
-use crate::shared::counters::{Counter, Slab};
+use crate::shared::counters::Counter;
 use crate::testkit::{beside, play};
-use crate::worker::{Common, Own, Worker};
+use crate::worker::Worker;
 
 /// What a client says, what the backends that are connected to do, and how the pool is configured.
 #[derive(Default)]
@@ -81,8 +81,7 @@ impl Scene {
                 if self.alone { "" } else { ", \"127.0.0.1:2\"" },
                 self.pool
             );
-            let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
-            let worker = Worker::new(Common::of_text(&text, 1), own);
+            let worker = Worker::crew(&text, 1).remove(0);
             let backends: Vec<_> = self.backends.into_iter().map(Script::new).collect();
             script::answers(backends.iter().map(|script| Answers::Ok(Rc::clone(script))));
             let client = Script::new(self.client);
@@ -141,7 +140,7 @@ async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
             break Reuse::Close;
         }
         let mut scratch = worker.scratch();
-        match client.take_head(&mut scratch.request, &worker.head_limits, 0) {
+        match client.take_head(&mut scratch.request, &worker.head_limits(), 0) {
             HeadRead::Head(bytes) => {
                 scratch.record.request_bytes = bytes as u64;
                 match run::run(worker, &mut client, scratch).await {

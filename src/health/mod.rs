@@ -15,23 +15,21 @@ use std::sync::Arc;
 
 use crate::net::runtime::{Room, Runtime};
 use crate::observe::told::Teller;
-use crate::plan::{Driver, Plan};
+use crate::plan::Driver;
 use crate::shared::{
-    backends::Backends,
     inbox::{Inbox, ToHealth},
     outcomes::Posted,
 };
+use crate::worker::Next;
 
 /// As many as monoio makes at the least; a turn of probes fits.
 const ROOM: Room = Room { entries: 256, completions: 1024 };
 
 /// What the thread is given.
 pub(crate) struct Job {
-    pub(crate) plan: Arc<Plan>,
+    pub(crate) next: Arc<Next>,
     pub(crate) inbox: Inbox<ToHealth>,
     pub(crate) posted: Posted,
-    /// Where it publishes, and what cores count.
-    pub(crate) backends: Backends,
     pub(crate) teller: Teller,
 }
 
@@ -41,7 +39,7 @@ impl Job {
     /// # Errors
     /// A sentence, where there is no runtime or a probe cannot be sent.
     pub(crate) fn run(self, ready: impl FnOnce()) -> Result<(), String> {
-        let driver = match self.plan.global.driver {
+        let driver = match self.next.plan.global.driver {
             // What there is, and why, is said by the cores; this thread serves with what it gets.
             Driver::Auto | Driver::IoUring => Driver::Auto,
             Driver::Epoll => Driver::Epoll,

@@ -18,12 +18,12 @@ const END_STEPS: u32 = 200;
 
 /// Watches until told to end.
 pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
-    let Job { plan, inbox, posted, backends, teller } = job;
+    let Job { next, inbox, posted, teller } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
-    let mut verdicts = Verdicts::new(&plan, backends, teller, &mut chance, clock.tick());
-    let mut prober = Prober::new(&plan, chance.next(), clock.tick())?;
+    let mut verdicts = Verdicts::new(&next, teller, &mut chance, clock.tick());
+    let mut prober = Prober::new(&next.plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();
     loop {

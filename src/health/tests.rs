@@ -22,11 +22,12 @@ use crate::observe::told::{self, ToHub, What};
 use crate::plan::{Driver, Plan};
 use crate::policy::standing::{Change, State};
 use crate::shared::{
-    backends::Backends,
     bell::Rope,
     inbox::{Outbox, ToHealth, mailbox},
     outcomes::{self, Outcomes},
+    pool::PoolState,
 };
+use crate::worker::{Next, States};
 
 const POOL: PoolId = PoolId(0);
 
@@ -41,21 +42,22 @@ fn plan(backends: usize) -> Plan {
     crate::config::parse("health.toml", &text).unwrap().plan
 }
 
-fn backends(plan: &Plan, cores: usize) -> Backends {
-    Backends::new(cores, plan.spans())
+/// What is shared of the pool.
+fn state(next: &Next) -> Arc<PoolState> {
+    Arc::clone(&next.pools.get(POOL).unwrap().state)
 }
 
 /// A core counts a failure and posts it.
-fn fail(backends: &Backends, outcomes: &Outcomes, backend: BackendId) {
-    backends.load.rows(0, POOL).row(backend).failed();
-    outcomes.failed(POOL, backend, backends.load.ended(POOL, backend));
+fn fail(state: &PoolState, outcomes: &Outcomes, backend: BackendId) {
+    state.load.row(0, backend).unwrap().failed();
+    outcomes.failed(POOL, backend, state.load.ended(backend));
 }
 
 /// A running thread.
 struct Running {
     outbox: Outbox<ToHealth>,
     outcomes: Outcomes,
-    backends: Backends,
+    state: Arc<PoolState>,
     told: Receiver<ToHub>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,24 +69,23 @@ impl Running {
         let (outbox, inbox) = mailbox().unwrap();
         let (outcomes, posted) = outcomes::channel(outbox.rope().clone());
         let (teller, told) = told::channel();
-        let backends = backends(&plan, 1);
-        let published = backends.clone();
+        let next = States::first(plan, 1);
+        let state = state(&next);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let plan = Arc::new(plan);
-            let job = Job { plan, inbox, posted, backends, teller };
+            let job = Job { next, inbox, posted, teller };
             job.run(move || ready.send(()).unwrap()).unwrap();
         });
         is_ready.recv_timeout(Duration::from_secs(10)).unwrap();
-        Running { outbox, outcomes, backends: published, told, thread: Some(thread) }
+        Running { outbox, outcomes, state, told, thread: Some(thread) }
     }
 
     fn fail(&self, backend: BackendId) {
-        fail(&self.backends, &self.outcomes, backend);
+        fail(&self.state, &self.outcomes, backend);
     }
 
     fn is_usable(&self, backend: BackendId) -> bool {
-        self.backends.published[0].after(0).is_none_or(|who| who.usable.contains(backend))
+        self.state.published.after(0).is_none_or(|who| who.usable.contains(backend))
     }
 }
 
@@ -165,39 +166,38 @@ fn at(millis: u64) -> Tick {
 }
 
 /// What a thread would hold, without a thread.
-fn alone(count: usize, room: usize) -> (Verdicts, Backends, Receiver<ToHub>) {
-    let plan = plan(count);
-    let backends = backends(&plan, 1);
+fn alone(count: usize, room: usize) -> (Verdicts, Arc<PoolState>, Receiver<ToHub>) {
+    let next = States::first(plan(count), 1);
     let (teller, told) = told::channel_of(room);
-    let verdicts = Verdicts::new(&plan, backends.clone(), teller, &mut Rng::seeded(1), at(1));
-    (verdicts, backends, told)
+    let verdicts = Verdicts::new(&next, teller, &mut Rng::seeded(1), at(1));
+    (verdicts, state(&next), told)
 }
 
 #[test]
 fn failures_that_found_no_room_are_caught_up_from_the_rows() {
-    let (mut verdicts, backends, _told) = alone(4, 16);
+    let (mut verdicts, state, _told) = alone(4, 16);
     let (outcomes, posted) = outcomes::channel(Rope::new().unwrap());
     while outcomes.tried(POOL, BackendId(0), 9, true) {}
-    let usable = |backends: &Backends| -> Vec<u16> {
-        backends.published[0].after(0).unwrap().usable.iter().map(|id| id.0).collect()
+    let usable = |state: &PoolState| -> Vec<u16> {
+        state.published.after(0).unwrap().usable.iter().map(|id| id.0).collect()
     };
-    fail(&backends, &outcomes, BackendId(2));
+    fail(&state, &outcomes, BackendId(2));
     verdicts.hear(&posted, at(5));
     for heard in 6..8 {
-        assert_eq!(usable(&backends), [0, 1, 2, 3]);
-        fail(&backends, &outcomes, BackendId(2));
+        assert_eq!(usable(&state), [0, 1, 2, 3]);
+        fail(&state, &outcomes, BackendId(2));
         verdicts.hear(&posted, at(heard));
     }
-    assert_eq!(usable(&backends), [0, 1, 3], "the first of three in a row was not posted");
+    assert_eq!(usable(&state), [0, 1, 3], "the first of three in a row was not posted");
 }
 
 #[test]
 fn what_people_cannot_be_told_now_they_are_told_later() {
-    let (mut verdicts, backends, told) = alone(8, 2);
+    let (mut verdicts, state, told) = alone(8, 2);
     let (outcomes, posted) = outcomes::channel(Rope::new().unwrap());
     for place in 0..4 {
         for _ in 0..3 {
-            fail(&backends, &outcomes, BackendId(place));
+            fail(&state, &outcomes, BackendId(place));
         }
     }
     verdicts.hear(&posted, at(5));
@@ -215,28 +215,27 @@ fn what_people_cannot_be_told_now_they_are_told_later() {
 
 #[test]
 fn a_trial_of_an_earlier_period_says_nothing() {
-    let (mut verdicts, backends, _told) = alone(4, 16);
+    let (mut verdicts, state, _told) = alone(4, 16);
     let (outcomes, posted) = outcomes::channel(Rope::new().unwrap());
     for _ in 0..3 {
-        fail(&backends, &outcomes, BackendId(1));
+        fail(&state, &outcomes, BackendId(1));
     }
     verdicts.hear(&posted, at(5));
     let mut now = at(5);
-    let on_trial = |backends: &Backends| {
-        backends.published[0].after(0).is_some_and(|who| who.on_trial.contains(BackendId(1)))
+    let on_trial = |state: &PoolState| {
+        state.published.after(0).is_some_and(|who| who.on_trial.contains(BackendId(1)))
     };
-    while !on_trial(&backends) {
+    while !on_trial(&state) {
         now = verdicts.turn(now).tick().unwrap_or(now);
         assert!(now < at(100_000), "it is to return");
     }
-    let trial =
-        backends.trials.take(POOL, BackendId(1), now).expect("permits come before the news");
-    assert!(backends.trials.take(POOL, BackendId(1), now).is_none());
+    let trial = state.trials.take(BackendId(1), now).expect("permits come before the news");
+    assert!(state.trials.take(BackendId(1), now).is_none());
     assert!(outcomes.tried(POOL, BackendId(1), trial.epoch().wrapping_sub(1), true));
     verdicts.hear(&posted, now);
-    assert!(on_trial(&backends));
+    assert!(on_trial(&state));
     assert!(outcomes.tried(POOL, BackendId(1), trial.epoch(), true));
     verdicts.hear(&posted, now);
-    assert!(!on_trial(&backends));
-    assert!(backends.published[0].after(0).unwrap().usable.contains(BackendId(1)));
+    assert!(!on_trial(&state));
+    assert!(state.published.after(0).unwrap().usable.contains(BackendId(1)));
 }

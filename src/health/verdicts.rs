@@ -4,7 +4,7 @@
 //! can misunderstand: permits of trials begin before a core may see that somebody is on trial.
 //! Then people are told. Without input or output of its own, so it is tested without a runtime.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::base::{
     ids::{BackendId, PoolId},
@@ -13,15 +13,16 @@ use crate::base::{
     totals::Totals,
 };
 use crate::observe::told::{Teller, What};
-use crate::plan::{self, Plan, Table};
+use crate::plan::{self, Table};
 use crate::policy::{
     health::ProbeFault,
     standing::{Period, Standing},
 };
 use crate::shared::{
-    backends::Backends,
     outcomes::{Outcome, Posted},
+    pool::PoolState,
 };
+use crate::worker::Next;
 
 /// Changes that may wait for the hub: every backend of four full pools at once. What
 /// is more than that is not told; all of it is published.
@@ -33,34 +34,39 @@ const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 /// What is known of all pools.
 pub(super) struct Verdicts {
     pools: Table<PoolId, Pool>,
-    backends: Backends,
     teller: Teller,
     untold: VecDeque<What>,
 }
 
 struct Pool {
+    /// Where it is published, and what cores count.
+    state: Arc<PoolState>,
     standing: Standing,
     /// When something is due.
     due: Deadline,
-    /// The failures of each backend that were looked at last.
-    failed: Table<BackendId, u64>,
+    heard: Table<BackendId, Heard>,
+}
+
+/// What is known of the totals of one backend.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    /// The failures that were looked at last.
+    failed: u64,
+    /// What its seat had counted when it came: that is of another backend.
+    before: Totals,
 }
 
 impl Verdicts {
-    pub(super) fn new(
-        plan: &Plan,
-        backends: Backends,
-        teller: Teller,
-        chance: &mut Rng,
-        now: Tick,
-    ) -> Verdicts {
-        let mut pool = |pool: &plan::Pool| Pool {
+    pub(super) fn new(next: &Next, teller: Teller, chance: &mut Rng, now: Tick) -> Verdicts {
+        let mut pool = |pool: &plan::Pool, state: &Arc<PoolState>| Pool {
+            state: Arc::clone(state),
             standing: Standing::new(pool, chance.next(), now),
             due: Deadline::at(now),
-            failed: pool.backends.ids().map(|id| (id, 0)).collect(),
+            heard: pool.backends.ids().map(|id| (id, Heard::default())).collect(),
         };
-        let pools = plan.pools.iter().map(|(id, it)| (id, pool(it))).collect();
-        Verdicts { pools, backends, teller, untold: VecDeque::new() }
+        let each = next.plan.pools.iter();
+        let pools = each.filter_map(|(id, it)| Some((id, pool(it, &next.pools.get(id)?.state))));
+        Verdicts { pools: pools.collect(), teller, untold: VecDeque::new() }
     }
 
     /// Takes what cores have posted.
@@ -78,37 +84,38 @@ impl Verdicts {
         }
         if missed {
             for (pool, backend) in self.unheard() {
-                let totals = self.backends.load.totals(pool, backend, now);
-                self.failed((pool, backend), totals, now);
+                let state = self.pools.get(pool).map(|known| Arc::clone(&known.state));
+                if let Some(state) = state {
+                    self.failed((pool, backend), state.load.totals(backend, now), now);
+                }
             }
         }
     }
 
     fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: Tick) {
         let Some(known) = self.pools.get_mut(pool) else { return };
-        if let Some(failed) = known.failed.get_mut(backend) {
-            *failed = totals.with_late().failed;
-        }
-        known.standing.failed(backend, totals, now);
+        let Some(heard) = known.heard.get_mut(backend) else { return };
+        heard.failed = totals.with_late().failed;
+        known.standing.failed(backend, totals.without(heard.before), now);
         self.carry_out(pool, now);
     }
 
     /// The backends that have failed since they were looked at, whether or not it was posted.
     fn unheard(&self) -> Vec<(PoolId, BackendId)> {
-        let ids = self.pools.iter().flat_map(|(id, pool)| {
-            pool.failed.iter().map(move |(backend, failed)| (id, backend, *failed))
-        });
-        ids.filter(|(pool, backend, failed)| {
-            self.backends.load.ended(*pool, *backend).with_late().failed != *failed
-        })
-        .map(|(pool, backend, _)| (pool, backend))
-        .collect()
+        let of_pool = |(id, pool): (PoolId, &Pool)| {
+            let is_news = |(backend, heard): &(BackendId, &Heard)| {
+                pool.state.load.ended(*backend).with_late().failed != heard.failed
+            };
+            let news = pool.heard.iter().filter(is_news);
+            news.map(|(backend, _)| (id, backend)).collect::<Vec<_>>()
+        };
+        self.pools.iter().flat_map(of_pool).collect()
     }
 
     fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u16, ok: bool, now: Tick) {
         // A trial of an earlier period says nothing any more.
-        if epoch == self.backends.trials.epoch(pool, backend)
-            && let Some(known) = self.pools.get_mut(pool)
+        if let Some(known) = self.pools.get_mut(pool)
+            && epoch == known.state.trials.epoch(backend)
         {
             known.standing.tried(backend, ok, now);
             self.carry_out(pool, now);
@@ -157,16 +164,16 @@ impl Verdicts {
 
     /// Carries out what follows for a pool.
     fn carry_out(&mut self, id: PoolId, now: Tick) {
-        let Some(Pool { standing, due, .. }) = self.pools.get_mut(id) else { return };
+        let Some(Pool { state, standing, due, .. }) = self.pools.get_mut(id) else { return };
         *due = standing.turn(now);
         for period in standing.periods() {
             match period {
-                Period::Begins(backend, permits) => self.backends.trials.open(id, backend, permits),
-                Period::Ends(backend) => self.backends.trials.close(id, backend),
+                Period::Begins(backend, permits) => state.trials.open(backend, permits),
+                Period::Ends(backend) => state.trials.close(backend),
             }
         }
-        let published = &self.backends.published[id.index()];
-        published.publish(standing.usable(), standing.on_trial(), standing.spare());
+        let (usable, on_trial) = (standing.usable(), standing.on_trial());
+        state.published.publish(usable, on_trial, standing.spare());
         for change in standing.changes() {
             if self.untold.len() < UNTOLD_MAX {
                 self.untold.push_back(What::Standing(id, change));

@@ -143,21 +143,21 @@ impl Teller {
 pub(crate) struct CoreTeller {
     teller: Teller,
     /// Whether single attempts are told.
-    tells_attempts: bool,
+    tells_attempts: Cell<bool>,
     /// When each limit was told last, if ever.
     limits: [Cell<Option<Tick>>; LIMITS],
 }
 
 impl CoreTeller {
     pub(crate) fn new(teller: Teller, level: LogLevel) -> CoreTeller {
-        let tells_attempts = level >= LogLevel::Debug;
+        let tells_attempts = Cell::new(level >= LogLevel::Debug);
         CoreTeller { teller, tells_attempts, limits: Default::default() }
     }
 
     /// Whether single attempts are told.
     #[inline]
     pub(crate) fn tells_attempts(&self) -> bool {
-        self.tells_attempts
+        self.tells_attempts.get()
     }
 
     /// An attempt gave no answer that was used.
@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn what_all_cores_see_is_told_once_and_again_where_there_was_no_room() {
         let (teller, from) = channel_of(1);
-        let known = Unreachable::new(2);
+        let known = Unreachable::new();
+        known.grow(2);
         let [core, other] = [(); 2].map(|()| CoreTeller::new(teller.clone(), LogLevel::Info));
         let told = || from.try_iter().filter_map(ToHub::told).collect::<Vec<_>>();
         for core in [&core, &other, &core] {

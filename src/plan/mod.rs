@@ -64,11 +64,6 @@ impl Plan {
     pub fn route(&self, id: RouteId) -> &Route {
         known(self.routes.get(id))
     }
-
-    /// For each seat of a pool how many seats of backends it has; 0 where no pool has the seat.
-    pub(crate) fn spans(&self) -> impl Iterator<Item = usize> + Clone + '_ {
-        self.pools.seats().map(|pool| pool.map_or(0, |pool| pool.backends.span()))
-    }
 }
 
 /// The row that an id of the same plan leads to. An id of another plan is a fault of ours.

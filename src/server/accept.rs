@@ -224,16 +224,12 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
     use super::*;
-    use crate::shared::counters::Slab;
     use crate::testkit::on_both_drivers;
-    use crate::worker::{Common, Own};
 
     fn worker() -> Rc<Worker> {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let common = Common::of_text(text, 1);
-        let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
-        Worker::new(common, own)
+        Worker::crew(text, 1).remove(0)
     }
 
     /// A socket that nobody can accept from says so for ever.

@@ -300,7 +300,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
     loop {
         let mut scratch = worker.scratch();
         let mut waited = false;
-        let reuse = match client.take_head(&mut scratch.request, &worker.head_limits, known) {
+        let reuse = match client.take_head(&mut scratch.request, &worker.head_limits(), known) {
             HeadRead::Head(bytes) => {
                 scratch.record.request_bytes = bytes as u64;
                 client.stream.watched().read_by(Deadline::NEVER);

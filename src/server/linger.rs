@@ -176,16 +176,12 @@ mod tests {
         clock::Clock,
         io::{sleep, task},
     };
-    use crate::shared::counters::Slab;
     use crate::testkit::{eventually, on_both_drivers, pair};
-    use crate::worker::{Common, Own};
 
     fn worker() -> Rc<Worker> {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let common = Common::of_text(text, 1);
-        let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
-        let worker = Worker::new(common, own);
+        let worker = Worker::crew(text, 1).remove(0);
         let sweeping = Rc::clone(&worker);
         task(async move { sweeping.deadlines.sweep(|| {}).await });
         worker

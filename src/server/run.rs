@@ -3,7 +3,7 @@
 //! The thread itself is made in `spawn.rs`, what it owns in `worker`. It ends when nothing is in
 //! flight any more and the logs are handed over; for neither it waits longer than a second.
 
-use std::{os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use super::accept;
 use crate::net::{
@@ -14,7 +14,7 @@ use crate::net::{
 };
 use crate::plan::ListenerId;
 use crate::shared::inbox::{Inbox, ToCore};
-use crate::worker::{Common, Own, Worker};
+use crate::worker::{Next, Own, Process, Worker};
 
 /// One worker's sockets: of which listener, on which port.
 pub(super) type Sockets = Vec<(ListenerId, u16, OwnedFd)>;
@@ -28,14 +28,15 @@ const END_STEPS: u32 = 200;
 
 /// Serves until told to stop, or until drained; says through `ready` when it begins.
 pub(super) async fn serve(
-    common: Common,
+    (process, next): (Process, Arc<Next>),
     own: Own,
     sockets: Sockets,
     inbox: Inbox<ToCore>,
     ready: impl FnOnce(Result<(), String>),
 ) {
     let core_index = own.core_index;
-    let worker = Worker::new(common, own);
+    let worker = Worker::new(process, &next, own);
+    drop(next);
     let begun = begin(&worker, sockets).and_then(|()| Bell::adopt(inbox.bell()));
     let bell = match begun {
         Ok(bell) => bell,

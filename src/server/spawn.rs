@@ -6,6 +6,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use super::{
 use crate::net::runtime::{DriverInUse, Room, Runtime};
 use crate::plan::Driver;
 use crate::shared::inbox::{Inbox, ToCore};
-use crate::worker::{Common, Own};
+use crate::worker::{Next, Own, Process};
 
 /// A turn of a busy core fits.
 const ROOM: Room = Room { entries: 4096, completions: 16_384 };
@@ -42,7 +43,8 @@ pub(super) struct Thread {
 
 /// What one worker's thread is given.
 pub(super) struct Job {
-    pub(super) common: Common,
+    pub(super) process: Process,
+    pub(super) next: Arc<Next>,
     pub(super) own: Own,
     pub(super) core: Option<CoreId>,
     pub(super) driver: Driver,
@@ -129,12 +131,12 @@ fn work(job: Job) {
     if let Some(core) = job.core {
         core_affinity::set_for_current(core);
     }
-    let Job { common, own, driver, sockets, inbox, ready, .. } = job;
+    let Job { process, next, own, driver, sockets, inbox, ready, .. } = job;
     match Runtime::build(driver, ROOM) {
         Err(refused) => drop(ready.send(Err(refused))),
         Ok(mut runtime) => {
             let (in_use, why) = (runtime.driver, runtime.why.take());
-            runtime.run(run::serve(common, own, sockets, inbox, |result| {
+            runtime.run(run::serve((process, next), own, sockets, inbox, |result| {
                 drop(ready.send(result.map(|()| (in_use, why))));
             }));
         }

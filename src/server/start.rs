@@ -29,13 +29,9 @@ use crate::observe::{
     event::Event,
     told::{self, Teller},
 };
-use crate::plan::{PathPattern, Plan, PoolId, Table, path_regex};
-use crate::policy::{
-    seats::{self, Held},
-    sticky::Pins,
-};
+use crate::plan::{PathPattern, Plan, Table, path_regex};
+use crate::policy::seats::{self, Held};
 use crate::shared::{
-    backends::Backends,
     counters::Slab,
     inbox::{Inbox, Outbox, ToCore, mailbox},
     outcomes::{self, Outcomes},
@@ -43,7 +39,7 @@ use crate::shared::{
     rooms::Rooms,
     spares::Spares,
 };
-use crate::worker::{Common, Own, PoolShared};
+use crate::worker::{Next, Own, Process, States};
 
 /// Why nothing was started: one sentence for people.
 #[derive(Debug)]
@@ -112,9 +108,11 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters, &teller)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (pins, of_secrets) = secrets::pins(&plan, &state)?;
-    let tell = (teller.clone(), outcomes);
-    let common = common(plan, pins, (&outboxes, &counters), tell);
-    let plan = Arc::clone(&common.plan);
+    let plan = Arc::new(plan);
+    let process = process((&outboxes, &counters), (teller.clone(), outcomes));
+    let mut states = States::default();
+    states.grow(&plan, cores, &process.rooms);
+    let next = Arc::new(states.next((1, Arc::clone(&plan)), pins, chance::drawn()));
     let addresses = bound.named(&plan);
     let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
     lowered.into_iter().chain(of_secrets).for_each(|event| teller.event(event));
@@ -123,17 +121,11 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
     counters.push(Arc::clone(&own));
     let telling = Telling::start((teller.clone(), told), plan, counters.clone(), own)
         .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
-    let job = health::Job {
-        plan: Arc::clone(&common.plan),
-        inbox,
-        posted,
-        backends: common.backends.clone(),
-        teller: teller.clone(),
-    };
+    let job = health::Job { next: Arc::clone(&next), inbox, posted, teller: teller.clone() };
     let watch = Watch::start(to_health, job)?;
     let mut handle = Handle {
         addresses,
-        drain: common.plan.global.shutdown.drain,
+        drain: next.plan.global.shutdown.drain,
         driver: DriverInUse::IoUring,
         cores: chosen.text.clone(),
         backends_without_address: unknown,
@@ -147,9 +139,9 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
     let sockets = bound.share_out(cores);
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
     drop(starting);
-    let pinned = chosen.may_pin && common.plan.global.pin;
+    let pinned = chosen.may_pin && next.plan.global.pin;
     let each = chosen.cores.into_iter().map(|core| pinned.then_some(core)).zip(given);
-    spawn_all(&mut handle, common, each)?;
+    spawn_all(&mut handle, (process, next), each)?;
     Ok(handle)
 }
 
@@ -176,15 +168,16 @@ type Given = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
 /// Starts the workers and waits until all of them serve.
 fn spawn_all(
     handle: &mut Handle,
-    common: Common,
+    (process, next): (Process, Arc<Next>),
     cores: impl Iterator<Item = (Option<CoreId>, Given)>,
 ) -> Result<(), StartError> {
-    let global = &common.plan.global;
-    let (ready, readiness) = bounded::<Ready>(common.cores);
+    let global = &next.plan.global;
+    let (ready, readiness) = bounded::<Ready>(process.cores);
     for (core_index, (core, ((outbox, inbox), (sockets, outlets)))) in cores.enumerate() {
         let counters = Arc::clone(&handle.counters[core_index]);
         let job = Job {
-            common: common.clone(),
+            process: process.clone(),
+            next: Arc::clone(&next),
             own: Own { core_index, counters, outlets },
             core,
             driver: global.driver,
@@ -198,7 +191,7 @@ fn spawn_all(
     }
     drop(ready);
     let mut reason = None;
-    for _ in 0..common.cores {
+    for _ in 0..process.cores {
         let said = readiness.recv_timeout(READY_WITHIN);
         let said =
             said.map_err(|_| StartError("a core hangs at its start, or has ended".into()))?;
@@ -226,40 +219,23 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
     mailbox().map_err(|error| StartError(format!("cannot make a mailbox: {error}")))
 }
 
-/// What all workers are given.
-fn common(
-    plan: Plan,
-    pins: Table<PoolId, Pins>,
+/// What all workers share, whatever plan is in force.
+fn process(
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
     (teller, outcomes): (Teller, Outcomes),
-) -> Common {
+) -> Process {
     let cores = outboxes.len();
-    let backends = Backends::new(cores, plan.spans());
-    let mut pools: Table<_, _> = Table::new();
-    let seed = chance::drawn();
-    for (id, pool) in &plan.pools {
-        pools.insert(id, PoolShared::of(pool, &backends.published[id.index()], cores, seed));
-    }
-    for (id, pins) in pins.into_rows() {
-        if let Some(pool) = pools.get_mut(id) {
-            pool.pins = Some(Arc::new(pins));
-        }
-    }
-    let limits = plan.listeners.iter().map(|(id, it)| (id, Permits::new(it.connections_max)));
     let ropes = || outboxes.iter().map(|outbox| outbox.rope().clone());
-    Common {
+    Process {
         cores,
         pseudonym: pseudonym(),
-        connections: Permits::new(plan.limits.connections),
-        listener_connections: Arc::new(limits.collect()),
-        pools: Arc::new(pools),
-        backends,
+        connections: Permits::new(0),
         outcomes,
-        rooms: Rooms::new(cores, plan.pools.span()),
+        rooms: Rooms::new(cores),
         ropes: ropes().collect(),
         spares: Spares::new(counters.iter().cloned(), ropes()),
         teller,
-        plan: Arc::new(plan),
+        retired: crossbeam_channel::unbounded().0,
     }
 }
 

@@ -8,6 +8,10 @@ pub(crate) use std::sync::atomic::{
     fence,
 };
 
+/// Words of a set that are published: all, as a pool may grow to any size while it serves. (With
+/// loom two are enough: it tries all orders of all words.)
+pub(crate) const PUBLISHED_WORDS: usize = crate::base::backend_set::WORDS;
+
 #[cfg(test)]
 pub(crate) use std::thread::spawn;
 

@@ -3,16 +3,11 @@
 //! Two words on a cache line of their own, touched by any core, and only where a retry is wanted.
 //! What they mean and how they grow is decided in `policy/budget.rs`.
 
-use std::sync::Arc;
-
 use super::atomics::{AtomicU64, Relaxed};
 
-/// What is left of a pool's retries.
-#[derive(Clone)]
-pub(crate) struct Budget(Arc<Words>);
-
+/// What is left of a pool's retries. It lives on from plan to plan.
 #[repr(align(128))]
-struct Words {
+pub(crate) struct Budget {
     left: AtomicU64,
     /// The requests that have been turned into retries.
     seen: AtomicU64,
@@ -21,17 +16,17 @@ struct Words {
 impl Budget {
     /// With so much at first.
     pub(crate) fn new(left: u64) -> Budget {
-        Budget(Arc::new(Words { left: AtomicU64::new(left), seen: AtomicU64::new(0) }))
+        Budget { left: AtomicU64::new(left), seen: AtomicU64::new(0) }
     }
 
     /// What is left, as it stands.
     pub(crate) fn left(&self) -> u64 {
-        self.0.left.load(Relaxed)
+        self.left.load(Relaxed)
     }
 
     /// Of the pool's `requests` so far those that nobody was given yet: each is given once.
     pub(crate) fn fresh(&self, requests: u64) -> u64 {
-        requests.saturating_sub(self.0.seen.fetch_max(requests, Relaxed))
+        requests.saturating_sub(self.seen.fetch_max(requests, Relaxed))
     }
 
     /// Replaces what is left by what `step` says, and says what it said: may this retry be made?
@@ -39,7 +34,7 @@ impl Budget {
         let mut left = self.left();
         loop {
             let (after, is_granted) = step(left);
-            match self.0.left.compare_exchange_weak(left, after, Relaxed, Relaxed) {
+            match self.left.compare_exchange_weak(left, after, Relaxed, Relaxed) {
                 Ok(_) => return is_granted,
                 Err(now) => left = now,
             }
@@ -49,6 +44,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::atomics::{every_order, spawn};
     use super::*;
 
@@ -59,8 +56,8 @@ mod tests {
     #[test]
     fn two_cores_get_no_more_than_there_is() {
         every_order(|| {
-            let budget = Budget::new(1);
-            let other = budget.clone();
+            let budget = Arc::new(Budget::new(1));
+            let other = Arc::clone(&budget);
             let other = spawn(move || other.take(one_less));
             let own = budget.take(one_less);
             assert!(own != other.join().unwrap());
@@ -71,8 +68,8 @@ mod tests {
     #[test]
     fn each_request_earns_once_whoever_looks() {
         every_order(|| {
-            let budget = Budget::new(0);
-            let other = budget.clone();
+            let budget = Arc::new(Budget::new(0));
+            let other = Arc::clone(&budget);
             let other = spawn(move || other.fresh(7));
             let own = budget.fresh(5);
             assert_eq!(own + other.join().unwrap(), 7);

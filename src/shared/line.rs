@@ -6,48 +6,49 @@
 //! stay with a backend and may wait for it, it says so of each backend besides, and whoever has not
 //! waited as long leaves them the room.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     atomics::{SeqCst, fence},
     firsts::{First, Firsts},
-    permits::{Permit, Permits},
+    permits::Permits,
 };
-use crate::base::{ids::BackendId, moment::Tick};
+use crate::base::{ids::BackendId, moment::Tick, segments::Segments};
 
 /// So much longer must somebody have waited on another core than the first of
 /// one's own to go before that one: telling the other core takes its time, and clocks are coarse.
 const LONGER: Duration = Duration::from_millis(10);
 
-/// The line in front of one pool.
-#[derive(Clone)]
+/// The line in front of one pool. It lives on from plan to plan; how many may wait, and whether
+/// clients may wait for the backend that they stay with, is what a plan says.
 pub(crate) struct Line {
+    workers: usize,
     places: Permits,
     /// Since when the first waits on each worker who takes any room.
     anybody: Firsts,
-    /// The same of those who stay with one backend, of each; empty where nobody does.
-    homes: Arc<[Firsts]>,
+    /// The same of those who stay with one backend, of each.
+    homes: Segments<Firsts>,
 }
 
 impl Line {
-    /// One of so many places, for so many workers; `homes`: of how many backends clients wait for
-    /// one.
-    pub(crate) fn new(size: u32, workers: usize, homes: usize) -> Line {
+    /// For so many workers, in front of no backends yet.
+    pub(crate) fn new(workers: usize) -> Line {
         Line {
-            places: Permits::new(size),
+            workers,
+            places: Permits::new(0),
             anybody: Firsts::new(workers),
-            homes: (0..homes).map(|_| Firsts::new(workers)).collect(),
+            homes: Segments::new(),
         }
     }
 
-    /// A place in it, if one is left.
-    pub(crate) fn place(&self) -> Option<Permit> {
-        self.places.take()
+    /// Makes room for so many backends.
+    pub(crate) fn grow(&self, backends: usize) {
+        self.homes.grow(backends, || Firsts::new(self.workers));
     }
 
-    /// Whether somebody may wait for one backend.
-    pub(crate) fn has_homes(&self) -> bool {
-        !self.homes.is_empty()
+    /// Its places, of which there are so many.
+    pub(crate) fn places(&self, size: u32) -> Permits {
+        self.places.with_max(size)
     }
 
     /// On this worker the first who takes any room waits since then; none = nobody does.
@@ -127,11 +128,12 @@ mod tests {
 
     #[test]
     fn places_are_bounded_and_those_who_wait_elsewhere_are_found() {
-        let line = Line::new(1, 3, 0);
-        let place = line.place().unwrap();
-        assert!(line.place().is_none());
+        let line = Line::new(3);
+        let places = line.places(1);
+        let place = places.take().unwrap();
+        assert!(line.places(1).take().is_none() && line.places(2).take().is_some());
         drop(place);
-        assert!(line.place().is_some());
+        assert!(places.take().is_some());
         assert_eq!(line.before(0, None, None), None);
         line.wait(0, since(500));
         assert_eq!(line.before(0, None, None), None, "not by itself");
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn who_has_waited_much_longer_elsewhere_goes_first() {
-        let line = Line::new(1, 2, 0);
+        let line = Line::new(2);
         line.wait(1, since(500));
         assert_eq!(line.before(0, None, since(500)), None);
         assert_eq!(line.before(0, None, since(499 + millis(LONGER))), None);
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn who_stays_with_a_backend_goes_before_those_alone_who_want_room_there() {
-        let (line, a, b) = (Line::new(1, 2, 2), BackendId(0), BackendId(1));
+        let (line, a, b) = (Line::new(2), BackendId(0), BackendId(1));
+        line.grow(2);
         line.wait_at(1, a, since(500));
         assert_eq!(line.before(0, Some(a), since(500 + millis(LONGER))), Some(1));
         assert_eq!(line.before(0, Some(a), since(499 + millis(LONGER))), None);

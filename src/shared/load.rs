@@ -1,20 +1,19 @@
-//! What each core counts of each backend: one row per worker and backend, read by everyone.
+//! What each core counts of each backend of a pool: one row per worker and backend, read by all.
 //!
 //! Written by its worker alone with plain loads and stores, so a request never waits for another
 //! core: it touches its row and nothing else. A row lies in one cache line, and no line belongs to
 //! two workers. A sum taken while workers count may miss what happens meanwhile.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use crate::base::{
-    ids::{BackendId, PoolId},
+    backend_set::BackendSet,
+    ids::BackendId,
     moment::{Tick, millis},
+    segments::Segments,
     totals::Totals,
 };
 
@@ -92,87 +91,63 @@ impl Row {
 #[repr(align(128))]
 struct Line([Row; ROWS_OF_LINE]);
 
-/// The rows of one worker and pool.
-#[derive(Clone)]
-pub(crate) struct Rows(Arc<[Line]>);
-
-impl Rows {
-    fn new(backends: usize) -> Rows {
-        Rows((0..backends.div_ceil(ROWS_OF_LINE)).map(|_| Line::default()).collect())
-    }
-
-    /// The row of a backend of the pool.
-    #[inline]
-    pub(crate) fn row(&self, backend: BackendId) -> &Row {
-        let index = backend.index();
-        &self.0[index / ROWS_OF_LINE].0[index % ROWS_OF_LINE]
-    }
-}
-
-/// The rows of all workers and pools.
-#[derive(Clone)]
-pub(crate) struct Load(Arc<[Pool]>);
-
-struct Pool {
-    backends: u16,
-    workers: Box<[Rows]>,
+/// The rows of all workers for one pool. They live on from plan to plan, and grow with it.
+pub(crate) struct Load {
+    workers: usize,
+    /// Each line once for each worker.
+    lines: Segments<Box<[Line]>>,
     /// Failures of each backend that say nothing of what it is now. All workers write them, but
     /// seldom: there is no room in a row.
-    late: Box<[AtomicU64]>,
+    late: Segments<AtomicU64>,
 }
 
 impl Load {
-    /// For so many workers, and pools that have so many backends.
-    pub(crate) fn new(workers: usize, backends: impl Iterator<Item = usize>) -> Load {
-        let pool = |count| Pool {
-            backends: u16::try_from(count).unwrap_or(u16::MAX),
-            workers: (0..workers).map(|_| Rows::new(count)).collect(),
-            late: (0..count).map(|_| AtomicU64::new(0)).collect(),
-        };
-        Load(backends.map(pool).collect())
+    /// For so many workers; there is no row yet.
+    pub(crate) const fn new(workers: usize) -> Load {
+        Load { workers, lines: Segments::new(), late: Segments::new() }
     }
 
-    /// The rows that a worker writes for a pool, to keep.
-    pub(crate) fn rows(&self, worker: usize, pool: PoolId) -> Rows {
-        self.0[pool.index()].workers[worker].clone()
+    /// Makes room for so many backends.
+    pub(crate) fn grow(&self, backends: usize) {
+        let line = || (0..self.workers).map(|_| Line::default()).collect();
+        self.lines.grow(backends.div_ceil(ROWS_OF_LINE), line);
+        self.late.grow(backends, AtomicU64::default);
     }
 
-    /// Requests under way at a backend from all workers but this one.
-    pub(crate) fn in_flight_of_others(
-        &self,
-        worker: usize,
-        pool: PoolId,
-        backend: BackendId,
-    ) -> u32 {
-        let rows = self.others(worker, pool, backend);
-        rows.fold(0, |sum, row| sum.wrapping_add(row.in_flight()))
+    /// The row that a worker writes for a backend; none where the pool has no such seat.
+    #[inline]
+    pub(crate) fn row(&self, worker: usize, backend: BackendId) -> Option<&Row> {
+        row(self.lines.get(backend.index() / ROWS_OF_LINE)?.get(worker)?, backend)
+    }
+
+    /// Requests under way at a backend from all workers.
+    pub(crate) fn in_flight(&self, backend: BackendId) -> u32 {
+        let rows = self.rows(backend).map(|(_, row)| row.in_flight());
+        rows.fold(0, u32::wrapping_add)
     }
 
     /// What the other workers know of a backend's times.
     pub(crate) fn times_of_others(
         &self,
         worker: usize,
-        pool: PoolId,
         backend: BackendId,
     ) -> impl Iterator<Item = u64> {
-        self.others(worker, pool, backend).map(|row| row.times.load(Relaxed))
+        let others = self.rows(backend).filter(move |(of, _)| *of != worker);
+        others.map(|(_, row)| row.times.load(Relaxed))
     }
 
     /// How the requests of a backend ended, over all workers, as it is now.
-    pub(crate) fn totals(&self, pool: PoolId, backend: BackendId, now: Tick) -> Totals {
-        let mut totals = self.ended(pool, backend);
-        let workers = self.0[pool.index()].workers.iter();
-        let ago = workers.filter_map(|rows| rows.row(backend).answered_ago(now)).min();
+    pub(crate) fn totals(&self, backend: BackendId, now: Tick) -> Totals {
+        let mut totals = self.ended(backend);
+        let ago = self.rows(backend).filter_map(|(_, row)| row.answered_ago(now)).min();
         totals.answered_at = ago.map(|ago| now.before(Duration::from_millis(ago.into())));
         totals
     }
 
     /// The same without when.
-    pub(crate) fn ended(&self, pool: PoolId, backend: BackendId) -> Totals {
-        let pool = &self.0[pool.index()];
-        let late = pool.late[backend.index()].load(Relaxed);
-        let rows = pool.workers.iter().map(|rows| rows.row(backend));
-        rows.fold(Totals { late, ..Totals::default() }, |sum, row| Totals {
+    pub(crate) fn ended(&self, backend: BackendId) -> Totals {
+        let late = self.late.get(backend.index()).map_or(0, |late| late.load(Relaxed));
+        self.rows(backend).fold(Totals { late, ..Totals::default() }, |sum, (_, row)| Totals {
             ok: sum.ok.wrapping_add(row.ok.load(Relaxed)),
             failed: sum.failed.wrapping_add(row.failed.load(Relaxed)),
             ..sum
@@ -180,112 +155,132 @@ impl Load {
     }
 
     /// Whether any worker saw an answer begin later than `since`.
-    pub(crate) fn has_answered_since(
-        &self,
-        pool: PoolId,
-        backend: BackendId,
-        since: Tick,
-        now: Tick,
-    ) -> bool {
+    pub(crate) fn has_answered_since(&self, backend: BackendId, since: Tick, now: Tick) -> bool {
         let ago = u32::try_from(millis(now.since(since))).unwrap_or(u32::MAX);
-        let mut workers = self.0[pool.index()].workers.iter();
-        workers.any(|rows| rows.row(backend).answered_ago(now).is_some_and(|its| its < ago))
+        let is_later = |row: &Row| row.answered_ago(now).is_some_and(|its| its < ago);
+        self.rows(backend).any(|(_, row)| is_later(row))
     }
 
     /// Counts a failure that says nothing of what the backend is now.
-    pub(crate) fn failed_late(&self, pool: PoolId, backend: BackendId) {
-        self.0[pool.index()].late[backend.index()].fetch_add(1, Relaxed);
+    pub(crate) fn failed_late(&self, backend: BackendId) {
+        if let Some(late) = self.late.get(backend.index()) {
+            late.fetch_add(1, Relaxed);
+        }
     }
 
-    /// The requests of a pool that have ended. It reads every row: ask rarely.
-    pub(crate) fn requests(&self, pool: PoolId) -> u64 {
+    /// The requests of the pool that have ended. It reads every row: ask rarely.
+    pub(crate) fn requests(&self) -> u64 {
         let of = |backend| {
-            let totals = self.ended(pool, backend).with_late();
+            let totals = self.ended(backend).with_late();
             totals.ok.wrapping_add(totals.failed)
         };
-        let backends = (0..self.0[pool.index()].backends).map(BackendId);
-        backends.fold(0, |sum, backend| sum.wrapping_add(of(backend)))
+        let backends = (0..).map(BackendId).zip(self.late.iter());
+        backends.fold(0, |sum, (backend, _)| sum.wrapping_add(of(backend)))
     }
 
-    fn others(
-        &self,
-        worker: usize,
-        pool: PoolId,
-        backend: BackendId,
-    ) -> impl Iterator<Item = &Row> {
-        let workers = self.0[pool.index()].workers.iter().enumerate();
-        workers.filter(move |(of, _)| *of != worker).map(move |(_, rows)| rows.row(backend))
+    #[allow(dead_code, reason = "the owner of the plan keeps their seats")]
+    /// The backends that have requests under way, from any worker and under any plan.
+    pub(crate) fn busy(&self) -> BackendSet {
+        let backends = (0..).map(BackendId).zip(self.late.iter()).map(|(backend, _)| backend);
+        backends.filter(|backend| self.rows(*backend).any(|(_, row)| row.in_flight() > 0)).collect()
     }
+
+    /// The rows of a backend and whose each is.
+    fn rows(&self, backend: BackendId) -> impl Iterator<Item = (usize, &Row)> {
+        let lines = self.lines.get(backend.index() / ROWS_OF_LINE).into_iter().flatten();
+        lines.enumerate().filter_map(move |(worker, line)| Some((worker, row(line, backend)?)))
+    }
+}
+
+#[inline]
+fn row(line: &Line, backend: BackendId) -> Option<&Row> {
+    line.0.get(backend.index() % ROWS_OF_LINE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const POOL: PoolId = PoolId(1);
     const BACKEND: BackendId = BackendId(4);
+
+    fn load(workers: usize) -> Load {
+        let load = Load::new(workers);
+        load.grow(5);
+        load
+    }
 
     #[test]
     fn rows_are_counted_alone_and_read_together() {
-        let load = Load::new(3, [2, 5].into_iter());
+        let load = load(3);
         for worker in 0..3 {
-            let rows = load.rows(worker, POOL);
+            let row = |id| load.row(worker, id).unwrap();
             for _ in 0..=worker {
-                rows.row(BACKEND).begin();
-                rows.row(BACKEND).succeeded();
+                row(BACKEND).begin();
+                row(BACKEND).succeeded();
             }
-            rows.row(BackendId(0)).failed();
-            rows.row(BACKEND).publish_times(worker as u64);
+            row(BackendId(0)).failed();
+            row(BACKEND).publish_times(worker as u64);
         }
-        load.rows(2, POOL).row(BACKEND).end();
-        assert_eq!(load.in_flight_of_others(0, POOL, BACKEND), 2 + 2);
-        assert_eq!(load.in_flight_of_others(2, POOL, BACKEND), 1 + 2);
-        assert_eq!(load.rows(2, POOL).row(BACKEND).in_flight(), 2);
-        assert_eq!(load.ended(POOL, BACKEND), Totals { ok: 6, ..Totals::default() });
-        assert_eq!(load.ended(POOL, BackendId(0)), Totals { failed: 3, ..Totals::default() });
-        assert_eq!(load.requests(POOL), 9);
-        assert_eq!(load.requests(PoolId(0)), 0);
-        assert_eq!(load.times_of_others(1, POOL, BACKEND).collect::<Vec<_>>(), [0, 2]);
+        load.row(2, BACKEND).unwrap().end();
+        assert_eq!(load.in_flight(BACKEND), 1 + 2 + 2);
+        assert_eq!(load.busy().iter().collect::<Vec<_>>(), [BACKEND]);
+        assert_eq!(load.row(2, BACKEND).unwrap().in_flight(), 2);
+        assert_eq!(load.ended(BACKEND), Totals { ok: 6, ..Totals::default() });
+        assert_eq!(load.ended(BackendId(0)), Totals { failed: 3, ..Totals::default() });
+        assert_eq!(load.requests(), 9);
+        assert_eq!(load.times_of_others(1, BACKEND).collect::<Vec<_>>(), [0, 2]);
     }
 
     #[test]
     fn any_worker_knows_of_an_answer_since_whatever_the_clock() {
         for begin in [1_u64, 1_000, (1 << 32) - 50, 1 << 40] {
-            let load = Load::new(3, [2, 5].into_iter());
+            let load = load(3);
             let at = |ms| Tick::from_millis(begin + ms);
-            let since = |since, now| load.has_answered_since(POOL, BACKEND, at(since), at(now));
+            let since = |since, now| load.has_answered_since(BACKEND, at(since), at(now));
             assert!(!since(0, 900), "nothing was ever answered");
-            load.rows(1, POOL).row(BACKEND).answered(at(100));
-            load.rows(2, POOL).row(BackendId(1)).answered(at(300));
+            load.row(1, BACKEND).unwrap().answered(at(100));
+            load.row(2, BackendId(1)).unwrap().answered(at(300));
             assert!(since(99, 100) && since(99, 900) && since(0, 900));
             assert!(!since(100, 900) && !since(101, 101) && !since(200, 900), "{begin}");
-            assert_eq!(load.totals(POOL, BACKEND, at(900)).answered_at, Some(at(100)));
-            load.rows(2, POOL).row(BACKEND).answered(at(201));
+            assert_eq!(load.totals(BACKEND, at(900)).answered_at, Some(at(100)));
+            load.row(2, BACKEND).unwrap().answered(at(201));
             assert!(since(200, 900));
-            assert_eq!(load.totals(POOL, BACKEND, at(900)).answered_at, Some(at(201)));
-            assert_eq!(load.totals(POOL, BackendId(2), at(900)).answered_at, None);
+            assert_eq!(load.totals(BACKEND, at(900)).answered_at, Some(at(201)));
+            assert_eq!(load.totals(BackendId(2), at(900)).answered_at, None);
         }
     }
 
     #[test]
     fn what_is_late_is_counted_apart() {
-        let load = Load::new(2, [2, 5].into_iter());
-        load.rows(0, POOL).row(BACKEND).failed();
-        load.failed_late(POOL, BACKEND);
-        load.failed_late(POOL, BACKEND);
-        assert_eq!(load.ended(POOL, BACKEND), Totals { failed: 1, late: 2, ..Totals::default() });
-        assert_eq!(load.ended(POOL, BackendId(0)), Totals::default());
-        assert_eq!(load.requests(POOL), 3);
+        let load = load(2);
+        load.row(0, BACKEND).unwrap().failed();
+        load.failed_late(BACKEND);
+        load.failed_late(BACKEND);
+        assert_eq!(load.ended(BACKEND), Totals { failed: 1, late: 2, ..Totals::default() });
+        assert_eq!(load.ended(BackendId(0)), Totals::default());
+        assert_eq!(load.requests(), 3);
     }
 
     #[test]
     fn no_row_crosses_a_line_and_no_line_belongs_to_two_workers() {
         assert_eq!(size_of::<Row>(), 32);
         assert_eq!(size_of::<Line>(), 128);
-        let load = Load::new(2, [1].into_iter());
+        let load = load(2);
         for worker in 0..2 {
-            let rows = load.rows(worker, PoolId(0));
-            assert_eq!(&raw const *rows.row(BackendId(0)) as usize % 128, 0);
+            assert_eq!(
+                std::ptr::from_ref(load.row(worker, BackendId(0)).unwrap()) as usize % 128,
+                0
+            );
         }
+    }
+
+    #[test]
+    fn what_was_counted_stays_when_more_backends_come() {
+        let load = load(2);
+        load.row(1, BACKEND).unwrap().begin();
+        assert!(load.row(0, BackendId(900)).is_none() && load.row(2, BACKEND).is_none());
+        load.grow(901);
+        assert!(load.row(0, BackendId(900)).is_some());
+        assert_eq!((load.in_flight(BACKEND), load.in_flight(BackendId(900))), (1, 0));
     }
 }

@@ -8,7 +8,6 @@
 //! connection is made or fails.
 
 mod atomics;
-pub(crate) mod backends;
 pub(crate) mod bell;
 pub(crate) mod budget;
 pub(crate) mod counters;
@@ -18,9 +17,11 @@ pub(crate) mod durations;
 pub(crate) mod firsts;
 pub(crate) mod inbox;
 pub(crate) mod line;
+pub(crate) mod listener;
 pub(crate) mod load;
 pub(crate) mod outcomes;
 pub(crate) mod permits;
+pub(crate) mod pool;
 pub(crate) mod rooms;
 pub(crate) mod spares;
 pub(crate) mod standing;

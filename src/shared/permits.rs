@@ -27,6 +27,12 @@ impl Permits {
         Permits { taken: Arc::new(Taken(AtomicU32::new(0))), max }
     }
 
+    /// The same permits, of which there are so many from now on: who holds one counts under the
+    /// new limit too. What was let in while there was no limit is not counted by one that comes.
+    pub(crate) fn with_max(&self, max: u32) -> Permits {
+        Permits { taken: Arc::clone(&self.taken), max }
+    }
+
     /// A permit, if one is left.
     pub(crate) fn take(&self) -> Option<Permit> {
         if self.max == 0 {
@@ -87,6 +93,16 @@ mod tests {
         assert!(permits.take().is_none() && !permits.has_room());
         drop(first);
         assert!(permits.has_room() && permits.take().is_some());
+    }
+
+    #[test]
+    fn a_limit_that_moves_counts_those_who_hold_a_permit() {
+        let permits = Permits::new(2);
+        let held = [permits.take().unwrap(), permits.take().unwrap()];
+        assert!(permits.with_max(3).take().is_some() && permits.with_max(2).take().is_none());
+        let fewer = permits.with_max(1);
+        drop(held);
+        assert!(fewer.take().is_some() && permits.with_max(0).take().is_some());
     }
 
     #[test]

@@ -7,20 +7,26 @@
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, SeqCst};
-use crate::base::ids::PoolId;
+use crate::base::{ids::PoolId, segments::Segments};
 
 /// Pools that one word has bits for.
 const BITS: usize = 64;
 
 /// The bits of all cores.
 #[derive(Clone)]
-pub(crate) struct Rooms(Arc<[Box<[AtomicU64]>]>);
+pub(crate) struct Rooms(Arc<[Segments<AtomicU64>]>);
 
 impl Rooms {
-    /// For so many cores and pools; no bit is set.
-    pub(crate) fn new(cores: usize, pools: usize) -> Rooms {
-        let words = || (0..pools.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect();
-        Rooms((0..cores).map(|_| words()).collect())
+    /// For so many cores, and no pools yet.
+    pub(crate) fn new(cores: usize) -> Rooms {
+        Rooms((0..cores).map(|_| Segments::new()).collect())
+    }
+
+    /// Makes room for so many pools; no bit of a new one is set.
+    pub(crate) fn grow(&self, pools: usize) {
+        for words in &*self.0 {
+            words.grow(pools.div_ceil(BITS), || AtomicU64::new(0));
+        }
     }
 
     /// Tells a core that there may be room in front of this pool; whether its bell has to ring:
@@ -35,8 +41,8 @@ impl Rooms {
 
     /// Takes what a core has been told since it looked last, after its bell has rung.
     pub(crate) fn take(&self, core: usize) -> impl Iterator<Item = PoolId> {
-        let words = self.0.get(core).map_or(&[][..], |words| words);
-        words.iter().enumerate().flat_map(|(place, word)| {
+        let words = self.0.get(core).into_iter().flat_map(Segments::iter);
+        words.enumerate().flat_map(|(place, word)| {
             let told = if word.load(SeqCst) == 0 { 0 } else { word.swap(0, SeqCst) };
             let bits = (0..BITS).filter(move |bit| told & (1 << bit) != 0);
             #[allow(clippy::cast_possible_truncation)] // as many pools as there are ids
@@ -53,7 +59,8 @@ mod tests {
     #[test]
     fn each_pool_is_told_once_however_often_room_is_made() {
         every_order(|| {
-            let rooms = Rooms::new(2, 70);
+            let rooms = Rooms::new(2);
+            rooms.grow(70);
             assert_eq!(rooms.take(1).count(), 0);
             let rings: Vec<bool> = [3, 3, 69, 0, 3].map(|id| rooms.tell(1, PoolId(id))).into();
             assert_eq!(rings, [true, false, true, false, false]);
@@ -68,7 +75,8 @@ mod tests {
     #[test]
     fn who_looks_sees_what_was_told_or_is_rung_again() {
         every_order(|| {
-            let rooms = Rooms::new(1, 2);
+            let rooms = Rooms::new(1);
+            rooms.grow(2);
             assert!(rooms.tell(0, PoolId(0)));
             let there = rooms.clone();
             let tells = spawn(move || there.tell(0, PoolId(1)));

@@ -5,22 +5,17 @@
 //! publication under way keeps what he has, and finds the epoch moved at his next look, so the last
 //! publication is never lost and two are never mixed.
 
-use std::sync::Arc;
-
-use super::atomics::{Acquire, AtomicU64, Relaxed, Release};
+use super::atomics::{Acquire, AtomicU64, PUBLISHED_WORDS, Relaxed, Release};
 use crate::base::backend_set::{BackendSet, WORDS};
 
-/// What is published of a pool.
-#[derive(Clone)]
-pub(crate) struct Published(Arc<Cells>);
-
+/// What is published of a pool. It lives on from plan to plan.
 #[repr(align(128))]
-struct Cells {
+pub(crate) struct Published {
     /// Even; odd while a publication is under way.
     epoch: AtomicU64,
-    usable: Box<[AtomicU64]>,
-    on_trial: Box<[AtomicU64]>,
-    spare: Box<[AtomicU64]>,
+    usable: [AtomicU64; PUBLISHED_WORDS],
+    on_trial: [AtomicU64; PUBLISHED_WORDS],
+    spare: [AtomicU64; PUBLISHED_WORDS],
 }
 
 /// One publication.
@@ -36,40 +31,38 @@ pub(crate) struct Publication {
 }
 
 impl Published {
-    /// Of a pool of so many backends: at first all are usable.
-    pub(crate) fn new(backends: usize) -> Published {
-        let used = backends.div_ceil(64).min(WORDS);
-        let cells = |set: &BackendSet| -> Box<[AtomicU64]> {
-            set.words()[..used].iter().map(|word| AtomicU64::new(*word)).collect()
-        };
-        Published(Arc::new(Cells {
+    /// Of a pool: at first these are usable.
+    pub(crate) fn new(usable: &BackendSet) -> Published {
+        let cells =
+            |set: &BackendSet| std::array::from_fn(|place| AtomicU64::new(set.words()[place]));
+        Published {
             epoch: AtomicU64::new(2),
-            usable: cells(&BackendSet::first(backends)),
+            usable: cells(usable),
             on_trial: cells(&BackendSet::EMPTY),
             spare: cells(&BackendSet::EMPTY),
-        }))
+        }
     }
 
     /// The last publication, where it is not the one `seen`; 0 = none was.
     #[inline]
     pub(crate) fn after(&self, seen: u64) -> Option<Publication> {
-        let epoch = self.0.epoch.load(Acquire);
+        let epoch = self.epoch.load(Acquire);
         if epoch == seen { None } else { self.copy(epoch) }
     }
 
     #[cold]
     fn copy(&self, epoch: u64) -> Option<Publication> {
-        let Cells { usable, on_trial, spare, .. } = &*self.0;
+        let Published { usable, on_trial, spare, .. } = self;
         let (usable, on_trial, spare) = (load(usable), load(on_trial), load(spare));
-        let is_whole = epoch.is_multiple_of(2) && self.0.epoch.load(Relaxed) == epoch;
+        let is_whole = epoch.is_multiple_of(2) && self.epoch.load(Relaxed) == epoch;
         is_whole.then_some(Publication { epoch, usable, on_trial, spare })
     }
 
     /// Publishes, if it is news. Only the health thread may call it.
     pub(crate) fn publish(&self, usable: BackendSet, on_trial: BackendSet, spare: BackendSet) {
-        let Cells { epoch, .. } = &*self.0;
-        let pairs =
-            [(&self.0.usable, usable), (&self.0.on_trial, on_trial), (&self.0.spare, spare)];
+        let Published { epoch, .. } = self;
+        let pairs: [(&[AtomicU64], BackendSet); 3] =
+            [(&self.usable, usable), (&self.on_trial, on_trial), (&self.spare, spare)];
         if pairs.iter().all(|(cells, set)| is(cells, set)) {
             return;
         }
@@ -106,6 +99,8 @@ fn load(cells: &[AtomicU64]) -> BackendSet {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::atomics::{every_order, spawn};
     use super::*;
     use crate::base::ids::BackendId;
@@ -119,9 +114,10 @@ mod tests {
     #[test]
     fn at_first_everybody_is_usable() {
         every_order(|| {
-            for backends in [0, 1, 64, 65, 1024] {
-                let first = Published::new(backends).after(0).unwrap();
-                assert_eq!(first.usable, BackendSet::first(backends));
+            for backends in [0, 1, 64, 65] {
+                let all = BackendSet::first(backends);
+                let first = Published::new(&all).after(0).unwrap();
+                assert_eq!(first.usable, all);
                 assert!(first.on_trial.is_empty() && first.spare.is_empty());
             }
         });
@@ -130,7 +126,7 @@ mod tests {
     #[test]
     fn only_news_is_published_and_only_news_is_copied() {
         every_order(|| {
-            let published = Published::new(3);
+            let published = Published::new(&BackendSet::first(3));
             let first = published.after(0).unwrap();
             assert_eq!(published.after(first.epoch), None);
             published.publish(set(&[0, 1, 2]), set(&[]), set(&[]));
@@ -146,8 +142,8 @@ mod tests {
     #[test]
     fn a_reader_sees_whole_publications_and_at_last_the_last() {
         every_order(|| {
-            let published = Published::new(65);
-            let reader = published.clone();
+            let published = Arc::new(Published::new(&BackendSet::first(65)));
+            let reader = Arc::clone(&published);
             // Two words apart: torn, they would be nobody or both.
             let known = [(2, set(&[0, 64])), (4, set(&[0])), (6, set(&[64]))];
             let (_, one, other) = (known[0], known[1].1, known[2].1);

@@ -16,10 +16,7 @@
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, Relaxed};
-use crate::base::{
-    ids::{BackendId, PoolId},
-    moment::Tick,
-};
+use crate::base::{ids::BackendId, moment::Tick, segments::Segments};
 
 /// For how long a trial has its permit for itself, in milliseconds. Nearly all heads come sooner;
 /// and where the backend on trial is the only one, nobody else is answered meanwhile.
@@ -75,9 +72,8 @@ impl Word {
     }
 }
 
-/// The permits of all backends.
-#[derive(Clone)]
-pub(crate) struct Trials(Arc<[Box<[Arc<AtomicU64>]>]>);
+/// The permits of a pool's backends. They live on from plan to plan, and grow with it.
+pub(crate) struct Trials(Segments<Arc<AtomicU64>>);
 
 /// A permit to try a backend. Given back when it is dropped: whoever leaves decides nothing.
 pub(crate) struct Trial {
@@ -87,16 +83,20 @@ pub(crate) struct Trial {
 }
 
 impl Trials {
-    /// Of pools that have so many backends; nobody is on trial.
-    pub(crate) fn new(backends: impl Iterator<Item = usize>) -> Trials {
-        let word = |_| Arc::new(AtomicU64::new(0));
-        Trials(backends.map(|count| (0..count).map(word).collect()).collect())
+    /// Of no backends yet.
+    pub(crate) const fn new() -> Trials {
+        Trials(Segments::new())
+    }
+
+    /// Makes room for so many backends; those that come are not on trial.
+    pub(crate) fn grow(&self, backends: usize) {
+        self.0.grow(backends, || Arc::new(AtomicU64::new(0)));
     }
 
     /// A permit to try a backend, if one is left or a lease is over; `now` by the one clock
     /// of all cores.
-    pub(crate) fn take(&self, pool: PoolId, backend: BackendId, now: Tick) -> Option<Trial> {
-        let word = self.of(pool, backend)?;
+    pub(crate) fn take(&self, backend: BackendId, now: Tick) -> Option<Trial> {
+        let word = self.of(backend)?;
         let one_less = |word| Word::of(word).with_one_less(now).map(Word::packed);
         let former = word.fetch_update(Relaxed, Relaxed, one_less).ok()?;
         Some(Trial { word: Some(Arc::clone(word)), epoch: epoch(former) })
@@ -104,17 +104,17 @@ impl Trials {
 
     /// Begins a period with so many permits. Only the health thread may call it, and before it
     /// publishes that the backend is on trial.
-    pub(crate) fn open(&self, pool: PoolId, backend: BackendId, permits: u16) {
-        self.begin(pool, backend, NONE_LEFT + u64::from(permits));
+    pub(crate) fn open(&self, backend: BackendId, permits: u16) {
+        self.begin(backend, NONE_LEFT + u64::from(permits));
     }
 
     /// Ends it. Only the health thread may call it.
-    pub(crate) fn close(&self, pool: PoolId, backend: BackendId) {
-        self.begin(pool, backend, 0);
+    pub(crate) fn close(&self, backend: BackendId) {
+        self.begin(backend, 0);
     }
 
-    fn begin(&self, pool: PoolId, backend: BackendId, left: u64) {
-        let Some(word) = self.of(pool, backend) else { return };
+    fn begin(&self, backend: BackendId, left: u64) {
+        let Some(word) = self.of(backend) else { return };
         let begin = |former| {
             let epoch = u64::from(epoch(former).wrapping_add(1));
             Some(Word { epoch, taken: 0, left }.packed())
@@ -124,12 +124,12 @@ impl Trials {
     }
 
     /// The period a backend is in: what a trial of another period found out says nothing any more.
-    pub(crate) fn epoch(&self, pool: PoolId, backend: BackendId) -> u16 {
-        self.of(pool, backend).map_or(0, |word| epoch(word.load(Relaxed)))
+    pub(crate) fn epoch(&self, backend: BackendId) -> u16 {
+        self.of(backend).map_or(0, |word| epoch(word.load(Relaxed)))
     }
 
-    fn of(&self, pool: PoolId, backend: BackendId) -> Option<&Arc<AtomicU64>> {
-        self.0.get(pool.index())?.get(backend.index())
+    fn of(&self, backend: BackendId) -> Option<&Arc<AtomicU64>> {
+        self.0.get(backend.index())
     }
 }
 
@@ -181,21 +181,27 @@ mod tests {
     use super::super::atomics::{every_order, spawn};
     use super::*;
 
-    const POOL: PoolId = PoolId(0);
     const BACKEND: BackendId = BackendId(1);
     const NOW: Tick = Tick::from_millis(5);
     const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
+    /// Those of two backends, of which nobody is on trial.
+    fn none() -> Arc<Trials> {
+        let trials = Arc::new(Trials::new());
+        trials.grow(2);
+        trials
+    }
+
     /// Trials of which `permits` may be under way.
-    fn opened(permits: u16) -> Trials {
-        let trials = Trials::new([2].into_iter());
-        trials.open(POOL, BACKEND, permits);
+    fn opened(permits: u16) -> Arc<Trials> {
+        let trials = none();
+        trials.open(BACKEND, permits);
         trials
     }
 
     /// Takes all permits that are left.
     fn left(trials: &Trials) -> usize {
-        let all: Vec<Trial> = std::iter::from_fn(|| trials.take(POOL, BACKEND, NOW)).collect();
+        let all: Vec<Trial> = std::iter::from_fn(|| trials.take(BACKEND, NOW)).collect();
         all.len()
     }
 
@@ -203,14 +209,13 @@ mod tests {
     fn gives_out_exactly_as_many_as_were_opened() {
         every_order(|| {
             let trials = opened(2);
-            let (first, second) =
-                (trials.take(POOL, BACKEND, NOW), trials.take(POOL, BACKEND, NOW));
+            let (first, second) = (trials.take(BACKEND, NOW), trials.take(BACKEND, NOW));
             assert!(first.is_some() && second.is_some());
-            assert!(trials.take(POOL, BACKEND, NOW).is_none());
+            assert!(trials.take(BACKEND, NOW).is_none());
             drop(first);
             assert_eq!(left(&trials), 1);
-            assert!(trials.take(POOL, BackendId(0), NOW).is_none(), "it is not on trial");
-            assert!(trials.take(POOL, BackendId(2), NOW).is_none(), "there is none");
+            assert!(trials.take(BackendId(0), NOW).is_none(), "it is not on trial");
+            assert!(trials.take(BackendId(2), NOW).is_none(), "there is none");
         });
     }
 
@@ -218,13 +223,13 @@ mod tests {
     fn a_success_lets_the_next_try_and_a_failure_nobody() {
         every_order(|| {
             let trials = opened(1);
-            trials.take(POOL, BACKEND, NOW).unwrap().decide(true);
+            trials.take(BACKEND, NOW).unwrap().decide(true);
             assert_eq!(left(&trials), 1);
-            trials.take(POOL, BACKEND, NOW).unwrap().decide(false);
+            trials.take(BACKEND, NOW).unwrap().decide(false);
             assert_eq!(left(&trials), 0);
-            trials.close(POOL, BACKEND);
+            trials.close(BACKEND);
             assert_eq!(left(&trials), 0);
-            trials.open(POOL, BACKEND, 1);
+            trials.open(BACKEND, 1);
             assert_eq!(left(&trials), 1);
         });
     }
@@ -242,7 +247,7 @@ mod tests {
                     '<' => drop(held.pop_front()),
                     '=' => held.pop_front().map_or((), |trial: Trial| trial.decide(true)),
                     _ => {
-                        let taken = trials.take(POOL, BACKEND, Tick::from_millis(*now));
+                        let taken = trials.take(BACKEND, Tick::from_millis(*now));
                         assert_eq!(taken.is_some(), *expected == '+', "{number} of {asks:?}");
                         held.extend(taken);
                     }
@@ -269,11 +274,11 @@ mod tests {
     #[test]
     fn who_is_not_on_trial_is_never_tried_however_long_ago_it_was() {
         every_order(|| {
-            let trials = Trials::new([2].into_iter());
-            assert!(trials.take(POOL, BACKEND, Tick::from_millis(1 << 40)).is_none());
-            trials.open(POOL, BACKEND, u16::MAX);
-            trials.close(POOL, BACKEND);
-            assert!(trials.take(POOL, BACKEND, Tick::from_millis(1 << 40)).is_none());
+            let trials = none();
+            assert!(trials.take(BACKEND, Tick::from_millis(1 << 40)).is_none());
+            trials.open(BACKEND, u16::MAX);
+            trials.close(BACKEND);
+            assert!(trials.take(BACKEND, Tick::from_millis(1 << 40)).is_none());
         });
     }
 
@@ -281,10 +286,10 @@ mod tests {
     fn two_cores_that_find_a_lease_over_take_one_permit() {
         every_order(|| {
             let trials = opened(1);
-            let hanging = trials.take(POOL, BACKEND, NOW).unwrap();
-            let other = trials.clone();
-            let other = spawn(move || other.take(POOL, BACKEND, NOW + LEASE));
-            let own = trials.take(POOL, BACKEND, NOW + LEASE);
+            let hanging = trials.take(BACKEND, NOW).unwrap();
+            let other = Arc::clone(&trials);
+            let other = spawn(move || other.take(BACKEND, NOW + LEASE));
+            let own = trials.take(BACKEND, NOW + LEASE);
             let other = other.join().unwrap();
             assert!(own.is_some() != other.is_some());
             drop((own, other, hanging));
@@ -296,9 +301,9 @@ mod tests {
     fn two_cores_that_race_for_one_permit_get_one() {
         every_order(|| {
             let trials = opened(1);
-            let other = trials.clone();
-            let other = spawn(move || other.take(POOL, BACKEND, NOW));
-            let own = trials.take(POOL, BACKEND, NOW);
+            let other = Arc::clone(&trials);
+            let other = spawn(move || other.take(BACKEND, NOW));
+            let own = trials.take(BACKEND, NOW);
             let other = other.join().unwrap();
             assert!(own.is_some() != other.is_some());
             drop((own, other));
@@ -310,9 +315,9 @@ mod tests {
     fn a_client_that_leaves_gives_back_what_it_took_and_no_more() {
         every_order(|| {
             let trials = opened(1);
-            let other = trials.clone();
-            let leaving = spawn(move || drop(other.take(POOL, BACKEND, NOW)));
-            let own = trials.take(POOL, BACKEND, NOW);
+            let other = Arc::clone(&trials);
+            let leaving = spawn(move || drop(other.take(BACKEND, NOW)));
+            let own = trials.take(BACKEND, NOW);
             leaving.join().unwrap();
             assert_eq!(usize::from(own.is_some()) + left(&trials), 1);
         });
@@ -322,12 +327,12 @@ mod tests {
     fn a_core_that_ends_gives_back_what_its_requests_held() {
         every_order(|| {
             let trials = opened(2);
-            let core = trials.clone();
+            let core = Arc::clone(&trials);
             let ending = spawn(move || {
-                let _held = [core.take(POOL, BACKEND, NOW), core.take(POOL, BACKEND, NOW)];
+                let _held = [core.take(BACKEND, NOW), core.take(BACKEND, NOW)];
                 // The core's tasks are dropped with their requests.
             });
-            let own = trials.take(POOL, BACKEND, NOW);
+            let own = trials.take(BACKEND, NOW);
             ending.join().unwrap();
             assert_eq!(usize::from(own.is_some()) + left(&trials), 2);
         });
@@ -337,15 +342,15 @@ mod tests {
     fn a_permit_of_an_earlier_period_does_not_leak_into_a_later_one() {
         every_order(|| {
             let trials = opened(1);
-            let early = trials.take(POOL, BACKEND, NOW).unwrap();
+            let early = trials.take(BACKEND, NOW).unwrap();
             let of_early = early.epoch();
             let leaving = spawn(move || drop(early));
-            trials.close(POOL, BACKEND);
-            trials.open(POOL, BACKEND, 1);
-            let own = trials.take(POOL, BACKEND, NOW).unwrap();
+            trials.close(BACKEND);
+            trials.open(BACKEND, 1);
+            let own = trials.take(BACKEND, NOW).unwrap();
             leaving.join().unwrap();
             assert_ne!(own.epoch(), of_early);
-            assert_eq!(own.epoch(), trials.epoch(POOL, BACKEND));
+            assert_eq!(own.epoch(), trials.epoch(BACKEND));
             assert_eq!(left(&trials), 0, "the early one was given back to the later period");
         });
     }
@@ -354,13 +359,13 @@ mod tests {
     fn a_permit_taken_while_its_period_ends_is_of_one_period() {
         every_order(|| {
             let trials = opened(1);
-            let other = trials.clone();
-            let taking = spawn(move || other.take(POOL, BACKEND, NOW));
-            trials.close(POOL, BACKEND);
-            trials.open(POOL, BACKEND, 1);
+            let other = Arc::clone(&trials);
+            let taking = spawn(move || other.take(BACKEND, NOW));
+            trials.close(BACKEND);
+            trials.open(BACKEND, 1);
             let taken = taking.join().unwrap();
             let is_present =
-                taken.as_ref().is_some_and(|taken| taken.epoch() == trials.epoch(POOL, BACKEND));
+                taken.as_ref().is_some_and(|taken| taken.epoch() == trials.epoch(BACKEND));
             assert_eq!(usize::from(is_present) + left(&trials), 1);
             drop(taken);
             assert_eq!(left(&trials), 1);

@@ -4,21 +4,22 @@
 //! Written by any worker, and only when a backend begins or ends to be unreachable; read when a
 //! connection is made or fails, which is rare. Nothing is decided by it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::base::ids::BackendId;
+use crate::base::{ids::BackendId, segments::Segments};
 
-/// Which backends of a pool are told of as unreachable.
-#[derive(Clone)]
-pub(crate) struct Unreachable(Arc<[AtomicBool]>);
+/// Which backends of a pool are told of as unreachable. It lives on from plan to plan.
+pub(crate) struct Unreachable(Segments<AtomicBool>);
 
 impl Unreachable {
-    /// None of so many.
-    pub(crate) fn new(backends: usize) -> Unreachable {
-        Unreachable((0..backends).map(|_| AtomicBool::new(false)).collect())
+    /// Of no backends yet.
+    pub(crate) const fn new() -> Unreachable {
+        Unreachable(Segments::new())
+    }
+
+    /// Makes room for so many backends.
+    pub(crate) fn grow(&self, backends: usize) {
+        self.0.grow(backends, AtomicBool::default);
     }
 
     /// A worker could, or could not, connect to this backend. Where that is news it is told, and
@@ -45,8 +46,9 @@ mod tests {
 
     #[test]
     fn what_is_known_is_no_news() {
-        let known = Unreachable::new(2);
-        let other = known.clone();
+        let known = Unreachable::new();
+        known.grow(2);
+        let other = &known;
         let is_news = |known: &Unreachable, backend, is_unreachable, has_room| {
             let mut told = false;
             known.note(BackendId(backend), is_unreachable, || {
@@ -58,8 +60,8 @@ mod tests {
         assert!(!is_news(&known, 1, false, true), "it begins as reachable");
         assert!(is_news(&known, 1, true, false), "there is no room");
         assert!(is_news(&known, 1, true, true));
-        assert!(!is_news(&other, 1, true, true) && !is_news(&other, 0, false, true));
-        assert!(is_news(&other, 1, false, true));
+        assert!(!is_news(other, 1, true, true) && !is_news(other, 0, false, true));
+        assert!(is_news(other, 1, false, true));
         assert!(!is_news(&known, 1, false, true));
         assert!(!is_news(&known, 2, true, true), "there is none");
     }

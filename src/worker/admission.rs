@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::Worker;
+use super::{Worker, in_force::ListenerView};
 use crate::base::ids::ListenerId;
 use crate::observe::told::Limit;
 use crate::shared::{
@@ -20,13 +20,14 @@ pub(crate) struct Admitted {
     /// Both are there until the drop.
     process: Option<Permit>,
     own: Option<Permit>,
-    listener: ListenerId,
+    listener: Rc<ListenerView>,
 }
 
 impl Admitted {
     /// Lets a connection in, if there is room or an idle one can make room.
     pub(crate) fn enter(worker: &Rc<Worker>, listener: ListenerId) -> Option<Admitted> {
-        let own_limit = worker.listener_connections.get(listener)?;
+        let in_force = worker.in_force();
+        let view = in_force.listeners.get(listener)?;
         let evict = |tag| {
             let evicted = worker.deadlines.make_room(tag);
             let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
@@ -35,18 +36,18 @@ impl Admitted {
             worker.events.limit(Limit::Connections, worker.clock.tick());
             evicted
         };
-        let (own, owes_own) = take(own_limit, || evict(Some(listener.0)))?;
+        let (own, owes_own) = take(&view.connections, || evict(Some(listener.0)))?;
         let (process, owes) = if owes_own {
             // Who makes room at the listener makes it in the process too.
-            (worker.connections.take_over(), true)
+            (in_force.connections.take_over(), true)
         } else {
-            take(&worker.connections, || evict(None))?
+            take(&in_force.connections, || evict(None))?
         };
         if owes {
             worker.owed.set(worker.owed.get() + 1);
         }
-        if owes_own && let Some(owed) = worker.owed_by_listener.get(listener) {
-            owed.set(owed.get() + 1);
+        if owes_own {
+            view.owed.set(view.owed.get() + 1);
         }
         worker.open.set(worker.open.get() + 1);
         worker.counters.add(Counter::Connections, 1);
@@ -55,7 +56,7 @@ impl Admitted {
             worker: Rc::clone(worker),
             process: Some(process),
             own: Some(own),
-            listener,
+            listener: Rc::clone(view),
         })
     }
 }
@@ -71,11 +72,12 @@ fn take(permits: &Permits, evict: impl FnOnce() -> bool) -> Option<(Permit, bool
 impl Drop for Admitted {
     fn drop(&mut self) {
         let worker = &self.worker;
-        let own = worker.owed_by_listener.get(self.listener);
-        for (permit, owed) in [(&mut self.process, Some(&worker.owed)), (&mut self.own, own)] {
-            // One that another has taken over is not given back.
-            if let Some(owed) = owed.filter(|owed| owed.get() > 0)
-                && let Some(permit) = permit.take()
+        let owed = [&worker.owed, &*self.listener.owed];
+        for (permit, owed) in [&mut self.process, &mut self.own].into_iter().zip(owed) {
+            // One that another has taken over is not given back. (One that was let in without a
+            // limit has nothing to hand over to one that came under a later plan.)
+            if owed.get() > 0
+                && let Some(permit) = permit.take_if(|permit| permit.is_of_a_limit())
             {
                 owed.set(owed.get() - 1);
                 permit.hand_over();
@@ -89,38 +91,25 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::{fd::AsRawFd, unix::net::UnixStream},
-        sync::Arc,
-    };
+    use std::os::{fd::AsRawFd, unix::net::UnixStream};
 
-    use super::super::{Common, Own};
     use super::*;
     use crate::base::{
         moment::{Deadline, Tick},
         rng::Rng,
     };
     use crate::net::deadlines::{Ended, Ends, Rest, Watched};
-    use crate::shared::counters::Slab;
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
         let mut text = String::from("[pool.app]\nbackends = [\"127.0.0.1:9\"]\n");
-        for place in 0..listeners.len() {
+        for (place, max) in listeners.iter().enumerate() {
             let listener = format!("[listener.l{place}]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n");
-            text.push_str(&listener);
+            text.push_str(&format!("{listener}max-connections = {max}\n"));
         }
-        let common = Common {
-            connections: Permits::new(process),
-            listener_connections: Arc::new(
-                listeners.iter().map(|max| Permits::new(*max)).collect(),
-            ),
-            ..Common::of_text(&text, 1)
-        };
-        Worker::new(
-            common,
-            Own { core_index: 0, counters: Slab::new(), outlets: Default::default() },
-        )
+        let mut plan = crate::config::parse("worker.toml", &text).unwrap().plan;
+        plan.limits.connections = process;
+        Worker::crew_of(plan, 1).remove(0)
     }
 
     /// A client connection as `server` keeps it. Fields are dropped in this order.

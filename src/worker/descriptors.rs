@@ -22,7 +22,7 @@ impl Worker {
     pub(crate) fn frees_descriptors(&self) -> bool {
         self.clock.renew();
         let now = self.clock.tick();
-        if self.close_longest_idle(AT_ONCE) > 0 || self.spares.ask() {
+        if self.close_longest_idle(AT_ONCE) > 0 || self.core.process.spares.ask() {
             self.freed_until.set(Some(now + FREED));
         }
         self.freed_until.get().is_some_and(|until| now < until)
@@ -30,14 +30,14 @@ impl Worker {
 
     /// Closes some where another core has asked for it.
     pub(crate) fn look_for_descriptors(&self) {
-        if self.spares.is_asked(self.core_index) {
+        if self.core.process.spares.is_asked(self.core.index) {
             self.close_longest_idle(AT_ONCE);
         }
     }
 
     /// Closes what is idle while this worker has more sockets than its share.
     pub(super) fn keep_to_share(&self) {
-        self.close_longest_idle(self.deadlines.len().saturating_sub(self.share));
+        self.close_longest_idle(self.deadlines.len().saturating_sub(self.in_force().share));
     }
 
     /// Closes so many of the connections to backends, those that have been idle longest; how many

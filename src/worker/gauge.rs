@@ -3,27 +3,27 @@
 
 use std::rc::Rc;
 
-use super::InForce;
+use super::Core;
 use crate::shared::counters::Counter;
 
 /// One more of what a gauge counts, for as long as this lives.
 pub(crate) struct Gauge {
-    in_force: Rc<InForce>,
+    core: Rc<Core>,
     counter: Counter,
 }
 
 impl Gauge {
     #[inline]
-    pub(crate) fn up(in_force: &Rc<InForce>, counter: Counter) -> Gauge {
-        in_force.counters.add(counter, 1);
-        Gauge { in_force: Rc::clone(in_force), counter }
+    pub(crate) fn up(core: &Rc<Core>, counter: Counter) -> Gauge {
+        core.counters.add(counter, 1);
+        Gauge { core: Rc::clone(core), counter }
     }
 }
 
 impl Drop for Gauge {
     #[inline]
     fn drop(&mut self) {
-        self.in_force.counters.sub(self.counter, 1);
+        self.core.counters.sub(self.counter, 1);
     }
 }
 
@@ -31,20 +31,17 @@ impl Drop for Gauge {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use super::super::{Common, Own, Worker};
     use super::*;
-    use crate::shared::counters::Slab;
+    use crate::worker::Worker;
 
     #[test]
     fn what_a_panic_ends_is_counted_down() {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let common = Common::of_text(text, 1);
-        let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
-        let worker = Worker::new(common, own);
+        let worker = Worker::crew(text, 1).remove(0);
         let counted = || worker.counters.read(Counter::InFlight);
         let unwound = catch_unwind(AssertUnwindSafe(|| {
-            let _under_way = Gauge::up(&worker.in_force(), Counter::InFlight);
+            let _under_way = Gauge::up(&worker.core, Counter::InFlight);
             assert_eq!(counted(), 1);
             panic!("a bug");
         }));

@@ -1,118 +1,106 @@
 //! A plan, and what one core made of it.
+//!
+//! Requests keep the one that they began under. When the last of them has ended, the core says so
+//! and gives the plan back to its owner.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
-use super::{Common, PoolView};
+use super::{Core, Next, PoolView, Retired};
 use crate::base::{
-    backend_set::BackendSet,
-    ids::{BackendId, PoolId},
+    ids::{ListenerId, PoolId},
+    moment::Tick,
 };
-use crate::conns::Means;
+use crate::http::parse::HeadLimits;
 use crate::plan::{Plan, Table};
 use crate::policy::route::Router;
-use crate::shared::{bell::Rope, counters::Slab, rooms::Rooms};
+use crate::shared::permits::Permits;
 
-/// A plan and what this worker made of it. Exchanges keep the one they began under.
+/// A plan and what this worker made of it.
 pub(crate) struct InForce {
+    generation: u64,
     pub(crate) plan: Arc<Plan>,
     pub(crate) router: Router,
-    pub(crate) pools: Table<PoolId, PoolView>,
-    /// The worker's.
-    pub(super) counters: Arc<Slab>,
-    rooms: Rooms,
-    ropes: Arc<[Rope]>,
+    pub(crate) pools: Table<PoolId, Rc<PoolView>>,
+    pub(crate) listeners: Table<ListenerId, Rc<ListenerView>>,
+    /// Client connections of the process.
+    pub(crate) connections: Permits,
+    pub(crate) head_limits: HeadLimits,
+    /// How many sockets are this worker's share of those that the process may have.
+    pub(super) share: usize,
+    core: Rc<Core>,
+}
+
+/// A listener of a plan, as one core lets connections in.
+pub(crate) struct ListenerView {
+    /// Its client connections.
+    pub(super) connections: Permits,
+    /// Permits of connections that were closed to make room: the next to be given back are already
+    /// in use by those that came instead. It lives on from plan to plan.
+    pub(super) owed: Rc<Cell<u32>>,
 }
 
 impl InForce {
-    pub(super) fn new(common: &Common, core_index: usize, means: &Rc<Means>) -> InForce {
-        let plan = Arc::clone(&common.plan);
-        let of_core = (core_index, common.cores);
-        let view = |(id, pool)| Some((id, PoolView::new(pool, id, of_core, common, means)?));
-        let pools = plan.pools.iter().filter_map(view).collect();
-        // The start has compiled every expression once: none can fail here.
-        let router = Router::compile(&plan.routes).unwrap_or_default();
-        let counters = Arc::clone(&means.counters);
-        let (rooms, ropes) = (common.rooms.clone(), Arc::clone(&common.ropes));
-        InForce { plan, router, pools, counters, rooms, ropes }
+    /// Of the next plan. `before` are those that something on this core still holds, the newest
+    /// first: what stays goes on as it is.
+    pub(super) fn new(next: &Next, before: &[Rc<InForce>], core: &Rc<Core>, now: Tick) -> InForce {
+        let plan = Arc::clone(&next.plan);
+        let view = |(id, pool)| {
+            let before = before.iter().filter_map(|before| before.pools.get(id));
+            Some((id, PoolView::new(pool, next.pools.get(id)?, (id, core), before, now)))
+        };
+        let pools: Table<_, _> = plan.pools.iter().filter_map(view).collect();
+        for (id, gone) in before.first().into_iter().flat_map(|newest| &newest.pools) {
+            if pools.get(id).is_none() {
+                gone.leaves();
+            }
+        }
+        let listeners = plan.listeners.iter().filter_map(|(id, listener)| {
+            let owed = before.iter().find_map(|before| before.listeners.get(id));
+            let owed = owed.map_or_else(Rc::default, |view| Rc::clone(&view.owed));
+            let connections = next.listeners.get(id)?.connections(listener.connections_max);
+            Some((id, Rc::new(ListenerView { connections, owed })))
+        });
+        let process = &core.process;
+        let share = plan.limits.descriptors() / process.cores.max(1) as u64;
+        InForce {
+            generation: next.generation,
+            // The owner of the plan has compiled every expression once: none can fail here.
+            router: Router::compile(&plan.routes).unwrap_or_default(),
+            pools,
+            listeners: listeners.collect(),
+            connections: process.connections.with_max(plan.limits.connections),
+            head_limits: plan.limits.heads(),
+            share: usize::try_from(share).unwrap_or(usize::MAX),
+            core: Rc::clone(core),
+            plan,
+        }
     }
 
     /// This worker's view of a pool.
     #[inline]
-    pub(crate) fn pool(&self, id: PoolId) -> &PoolView {
+    pub(crate) fn pool(&self, id: PoolId) -> &Rc<PoolView> {
         match self.pools.get(id) {
             Some(view) => view,
             None => unreachable!("an id of another plan"),
         }
     }
+}
 
-    /// Somebody waits no more in front of a pool, or another core has made room there: what room
-    /// there is goes to who waits next.
-    pub(crate) fn left_the_queue(&self, pool: PoolId) {
-        let view = self.pool(pool);
-        if !view.has_news_for_the_queue() {
-            return;
-        }
-        let rooms = if view.may_wait_at_home() { view.rooms() } else { BackendSet::EMPTY };
-        if rooms.is_empty() {
-            self.made_room(pool, None);
-        }
-        rooms.iter().for_each(|id| self.made_room(pool, Some(id)));
-    }
-
-    /// A backend of a pool has room again, or this one: whoever waits first is called, here or on
-    /// another core.
-    pub(crate) fn made_room(&self, pool: PoolId, at: Option<BackendId>) {
-        let view = self.pool(pool);
-        if let Some(core) = view.call_next(at) {
-            self.tell(core, pool);
-        }
-    }
-
-    /// Somebody was called who can do nothing with the room that there is: it is for those who stay
-    /// with its backend, whoever else has waited longer.
-    pub(crate) fn passes_on(&self, pool: PoolId) {
-        let view = self.pool(pool);
-        if view.may_wait_at_home() {
-            for id in view.rooms().iter() {
-                if let Some(core) = view.call_at_home(id) {
-                    self.tell(core, pool);
-                }
-            }
-        }
-    }
-
-    /// Somebody waits for this backend behind others: where it has room, they are called, in case
-    /// that they do not want it.
-    pub(crate) fn waits_behind(&self, pool: PoolId, home: BackendId) {
-        if self.pool(pool).rooms().contains(home) {
-            self.made_room(pool, Some(home));
-        }
-    }
-
-    /// Tells another core that there may be room; it looks for itself where.
-    fn tell(&self, core: usize, pool: PoolId) {
-        if self.rooms.tell(core, pool)
-            && let Some(rope) = self.ropes.get(core)
-        {
-            rope.pull();
-        }
-    }
-
-    /// What other cores have told this one of room since it looked last.
-    pub(super) fn rooms_told(&self, core_index: usize) -> impl Iterator<Item = PoolId> {
-        self.rooms.take(core_index).filter(|pool| self.pools.get(*pool).is_some())
+impl Drop for InForce {
+    fn drop(&mut self) {
+        let Core { index, process, .. } = &*self.core;
+        let (generation, plan) = (self.generation, Arc::clone(&self.plan));
+        // Nobody listens any more where the process ends.
+        let _ = process.retired.send(Retired { core_index: *index, generation, plan });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::*;
-    use crate::base::moment::Tick;
+    use crate::base::backend_set::BackendSet;
     use crate::plan::{BackendId, ListenerId};
-    use crate::shared::{counters::Slab, permits::Permit};
-    use crate::worker::{Admitted, InFlight, Own, Wanted, Worker};
+    use crate::worker::{Admitted, Wanted, Worker};
 
     /// A plan whose names have kept their seats while others went: each table has holes.
     #[test]
@@ -136,34 +124,27 @@ mod tests {
         let mut pool = plan.pools.remove(PoolId(0)).unwrap();
         pool.backends = seats.into_iter().zip(pool.backends.values().cloned()).collect();
         plan.pools.insert(app, pool);
-        let common = Common::of_plan(plan, 1);
-        let own = Own { core_index: 0, counters: Slab::new(), outlets: Default::default() };
-        let worker = Worker::new(common, own);
+        let worker = Worker::crew_of(plan, 1).remove(0);
         assert!(Admitted::enter(&worker, web).is_some());
         assert!(Admitted::enter(&worker, ListenerId(0)).is_none(), "nobody has the seat");
-        let core = worker.in_force();
+        let view = Rc::clone(worker.in_force().pool(app));
         let (mut tried, mut picked) = (BackendSet::EMPTY, Vec::new());
-        let pick = |core: &Rc<InForce>, tried: &BackendSet| {
-            let wanted = Wanted {
-                tried,
-                key: None,
-                pinned: None,
-                careful: false,
-                since: None,
-                now: Tick::from_millis(1),
-            };
-            core.pool(app).pick(core, &wanted).ok()
+        let now = Tick::from_millis(1);
+        let pick = |tried: &BackendSet| {
+            let wanted =
+                Wanted { tried, key: None, pinned: None, careful: false, since: None, now };
+            view.pick(&wanted).ok()
         };
-        while let Some(one) = pick(&core, &tried) {
-            tried.insert(one.in_flight.backend());
+        let rooms = || view.core.rooms().iter().collect::<Vec<_>>();
+        while let Some(one) = pick(&tried) {
+            tried.insert(one.backend());
             picked.push(one);
         }
         assert_eq!(tried.iter().collect::<Vec<_>>(), seats);
-        assert_eq!(core.pool(app).rooms().iter().collect::<Vec<_>>(), seats[..1]);
+        assert_eq!(rooms(), seats[..1]);
         picked.clear();
-        drop(InFlight::begin(&core, app, seats[1], Permit::NONE));
-        assert_eq!(core.pool(app).rooms().iter().collect::<Vec<_>>(), seats);
-        assert_eq!(core.pool(app).authority(seats[1]), b"127.0.0.1:10");
+        assert_eq!(rooms(), seats);
+        assert_eq!(view.authority(seats[1]), b"127.0.0.1:10");
         worker.turn();
         worker.close_conns();
     }

@@ -4,13 +4,13 @@
 //! it is plain cells; what others may read or send stands in `shared`.
 
 mod admission;
-mod common;
+mod core;
 mod date;
 mod descriptors;
 mod gauge;
-mod in_flight;
 mod in_force;
 mod logs;
+mod next;
 mod peak;
 mod pool;
 mod queue;
@@ -25,20 +25,16 @@ use std::{
 
 pub(crate) use self::{
     admission::Admitted,
-    common::{Common, PoolShared},
+    core::{Core, Own, Process, Retired},
     gauge::Gauge,
-    in_flight::InFlight,
     in_force::InForce,
-    pool::{Nobody, Picked, PoolView, Wanted},
+    next::{Next, NextPool, States},
+    pool::{Nobody, Pick, PoolCore, PoolView, Wanted},
     queue::{Place, WaitsFor},
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
-use crate::base::{
-    ids::ListenerId,
-    moment::{Tick, UnixSeconds},
-    table::Table,
-};
+use crate::base::moment::{Tick, UnixSeconds};
 use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
@@ -48,13 +44,10 @@ use crate::observe::{
     access_log::Line,
     request_id::RequestId,
     told::{CoreTeller, Limit},
-    writer::Outlet,
 };
 use crate::shared::{
     counters::{Counter, Slab},
     inbox::Found,
-    permits::Permits,
-    spares::Spares,
 };
 
 /// Buffers kept warm per worker while nobody uses them: 256 of 68 KiB at most.
@@ -71,22 +64,13 @@ const SCRATCHES_KEPT: usize = 256;
 
 /// What one core owns.
 pub(crate) struct Worker {
-    pub(crate) core_index: usize,
-    #[allow(dead_code, reason = "the next plan in force is made for as many")]
-    pub(crate) cores: usize,
+    pub(crate) core: Rc<Core>,
     in_force: RefCell<Rc<InForce>>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) pipes: Pipes,
     pub(crate) counters: Arc<Slab>,
-    pub(crate) head_limits: HeadLimits,
-    /// `ringway-` and eight hex digits, drawn once per process.
-    pub(crate) pseudonym: Arc<str>,
-    /// Client connections of the process.
-    pub(crate) connections: Permits,
-    /// Client connections of each listener.
-    pub(crate) listener_connections: Arc<Table<ListenerId, Permits>>,
     #[expect(clippy::vec_box, reason = "an exchange keeps the box: the room is not copied")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     /// Client connections of this worker.
@@ -100,12 +84,8 @@ pub(crate) struct Worker {
     /// Permits of connections that were closed to make room: the next to be given back are
     /// already in use by those that came instead.
     owed: Cell<u32>,
-    owed_by_listener: Table<ListenerId, Cell<u32>>,
-    spares: Spares,
     /// Until then descriptors are about to be free, if any are.
     freed_until: Cell<Option<Tick>>,
-    /// How many sockets are this worker's share of those that the process may have.
-    share: usize,
     draining: Signal,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
@@ -115,50 +95,35 @@ pub(crate) struct Worker {
     pub(crate) events: CoreTeller,
 }
 
-/// What one worker is given for itself.
-pub(crate) struct Own {
-    pub(crate) core_index: usize,
-    pub(crate) counters: Arc<Slab>,
-    /// Its end of the access log of each listener that has one.
-    pub(crate) outlets: Table<ListenerId, Outlet>,
-}
-
 impl Worker {
-    pub(crate) fn new(common: Common, own: Own) -> Rc<Worker> {
+    pub(crate) fn new(process: Process, next: &Next, own: Own) -> Rc<Worker> {
         let Own { core_index, counters, outlets } = own;
         let buffers = Buffers::new(BUFFERS_KEPT);
         let means = Means { buffers: Rc::clone(&buffers), counters: Arc::clone(&counters) };
-        let in_force = InForce::new(&common, core_index, &Rc::new(means));
-        let share = common.plan.limits.descriptors() / common.cores.max(1) as u64;
-        let spares = common.spares.clone();
-        let Common { plan, cores, pseudonym, connections, listener_connections, .. } = common;
-        let teller = common.teller;
+        let (teller, level) = (process.teller.clone(), next.plan.global.log_level);
+        let core = Rc::new(Core {
+            index: core_index,
+            process,
+            counters: Arc::clone(&counters),
+            means: Rc::new(means),
+        });
         let clock = Rc::new(Clock::new());
-        let (limits, level) = (plan.limits, plan.global.log_level);
-        let owed_by_listener = plan.listeners.ids().map(|id| (id, Cell::new(0))).collect();
+        let in_force = InForce::new(next, &[], &core, clock.tick());
         Rc::new(Worker {
-            core_index,
-            cores,
+            core,
             in_force: RefCell::new(Rc::new(in_force)),
             deadlines: Deadlines::new(Rc::clone(&clock)),
             clock,
             buffers,
             pipes: Pipes::default(),
             counters,
-            head_limits: limits.heads(),
-            pseudonym,
-            connections,
-            listener_connections,
             scratches: RefCell::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
             turned_away: Rc::default(),
             lingering: Rc::default(),
             owed: Cell::new(0),
-            owed_by_listener,
-            spares,
             freed_until: Cell::new(None),
-            share: usize::try_from(share).unwrap_or(usize::MAX),
             draining: Signal::default(),
             drained: Signal::default(),
             peak: Peak::default(),
@@ -172,6 +137,11 @@ impl Worker {
     #[inline]
     pub(crate) fn in_force(&self) -> Rc<InForce> {
         Rc::clone(&self.in_force.borrow())
+    }
+
+    /// The limits of heads by the plan in force.
+    pub(crate) fn head_limits(&self) -> HeadLimits {
+        self.in_force.borrow().head_limits
     }
 
     /// Whether this worker takes no more connections and finishes those it has.
@@ -255,7 +225,9 @@ impl Worker {
     /// Calls who waits here for room that other cores have made.
     pub(crate) fn look_for_room(&self) {
         let in_force = self.in_force();
-        in_force.rooms_told(self.core_index).for_each(|pool| in_force.left_the_queue(pool));
+        for pool in self.core.process.rooms.take(self.core.index) {
+            in_force.pools.get(pool).into_iter().for_each(|view| view.core.offers_room());
+        }
     }
 
     /// Notes where backends that have names are now.
@@ -263,9 +235,8 @@ impl Worker {
         let in_force = self.in_force();
         for Found { pool, backend, addresses } in found {
             // It may be of another plan than the one in force here.
-            let known = in_force.plan.pools.get(*pool);
-            if known.is_some_and(|pool| pool.backends.get(*backend).is_some()) {
-                in_force.pool(*pool).move_to(*backend, addresses);
+            if let Some(view) = in_force.pools.get(*pool) {
+                view.move_to(*backend, addresses);
             }
         }
     }
@@ -276,7 +247,7 @@ impl Worker {
         let in_force = self.in_force();
         for pool in in_force.pools.values() {
             pool.expire(now);
-            pool.look_after_queue(now);
+            pool.core.look_after_queue(now);
         }
         self.keep_to_share();
         if self.is_draining() {

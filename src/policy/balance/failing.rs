@@ -62,6 +62,14 @@ impl Failing {
         }
     }
 
+    /// Goes on with what another knows.
+    pub(super) fn take_over(&mut self, before: Failing) {
+        self.known.take_over(before.known);
+        for id in before.some.iter().filter(|id| id.index() < self.extra.len()) {
+            self.some.insert(id);
+        }
+    }
+
     /// What is to be added to what each backend has under way; empty where none fails.
     #[inline]
     pub(super) fn extra(&mut self, candidates: &Candidates<'_>) -> &[u32] {

@@ -45,6 +45,11 @@ impl Hash {
         Hash { tables, bound, turn }
     }
 
+    /// Goes on where another left off: the keys are the next plan's.
+    pub(crate) fn take_over(&mut self, before: Hash, same_weights: bool) {
+        self.turn.take_over(before.turn, same_weights);
+    }
+
     /// The key's own, or the next on its way; all candidates are backups, or none is.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>, backups: bool) -> Option<BackendId> {

@@ -38,6 +38,17 @@ impl Known {
         }
     }
 
+    /// Goes on with what another knows.
+    pub(super) fn take_over(&mut self, before: Known) {
+        fn copy<T>(to: &mut [T], from: Vec<T>) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from);
+        }
+        copy(&mut self.own, before.own);
+        copy(&mut self.others, before.others);
+        copy(&mut self.all, before.all);
+        copy(&mut self.returned, before.returned);
+    }
+
     /// What all cores know of a backend.
     #[inline]
     pub(super) fn of(&self, id: BackendId) -> Option<&Times> {

@@ -43,6 +43,17 @@ impl LeastConnections {
         }
     }
 
+    /// Goes on where another left off.
+    pub(crate) fn take_over(&mut self, before: LeastConnections, same_weights: bool) {
+        match (self, before) {
+            (LeastConnections::All(next), LeastConnections::All(before)) => {
+                next.take_over(before, same_weights);
+            }
+            (LeastConnections::Two(next), LeastConnections::Two(before)) => *next = before,
+            (LeastConnections::All(_) | LeastConnections::Two(_), _) => {}
+        }
+    }
+
     /// One that has little; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {

@@ -57,6 +57,12 @@ impl LeastResponseTime {
         LeastResponseTime { rng, known: Known::new(cores, backends), picture }
     }
 
+    /// Goes on with what another knows.
+    pub(crate) fn take_over(&mut self, before: LeastResponseTime) {
+        self.rng = before.rng;
+        self.known.take_over(before.known);
+    }
+
     /// The better of two; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {

@@ -24,7 +24,7 @@ mod slow_start;
 mod times;
 mod weights;
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, mem, sync::Arc, time::Duration};
 
 pub(crate) use self::load::Step;
 pub(crate) use self::weights::Weights;
@@ -201,7 +201,7 @@ impl Balancer {
         let slow_start = if Needs::of(pool).key { None } else { SlowStart::of(pool) };
         let failing = match &algorithm {
             Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
-                Some(Box::new(Failing::new(cores, backends)))
+                Some(Box::new(Failing::new(cores, span)))
             }
             // The last knows what fails by its own means; turns and keys go by no load.
             Algorithm::RoundRobin(_) | Algorithm::Hash(_) | Algorithm::LeastResponseTime(_) => None,
@@ -234,9 +234,15 @@ impl Balancer {
         candidates: &Candidates<'_>,
         on_backups: bool,
     ) -> Option<BackendId> {
-        let weights = match &mut self.slow_start {
-            Some(slow_start) => slow_start.weights(usable, candidates.now),
-            None => candidates.weights,
+        let narrowed;
+        let (usable, weights) = match &mut self.slow_start {
+            Some(slow_start) => {
+                let weights = slow_start.weights(usable, candidates.now);
+                // These go by the newest plan, and the request perhaps by an earlier one.
+                narrowed = *usable & *weights.taking();
+                (&narrowed, weights)
+            }
+            None => (usable, candidates.weights),
         };
         let candidates = Candidates { usable, weights, ..*candidates };
         let extra = match &mut self.failing {
@@ -253,48 +259,101 @@ impl Balancer {
         }
     }
 
+    /// Goes on under a new plan of the same pool: what was learned of the backends stays where the
+    /// algorithm stays, and whose turn it is where the weights do.
+    pub(crate) fn replan(
+        &mut self,
+        pool: &Pool,
+        prepared: &Prepared,
+        (core_index, cores): (usize, usize),
+        same_weights: bool,
+    ) {
+        let before = mem::replace(self, Balancer::new(pool, prepared, core_index, cores));
+        match (&mut self.algorithm, before.algorithm) {
+            (Algorithm::RoundRobin(next), Algorithm::RoundRobin(before)) => {
+                next.take_over(before, same_weights);
+            }
+            (Algorithm::Random(next), Algorithm::Random(before)) => *next = before,
+            (Algorithm::LeastConnections(next), Algorithm::LeastConnections(before)) => {
+                next.take_over(before, same_weights);
+            }
+            (Algorithm::LeastResponseTime(next), Algorithm::LeastResponseTime(before)) => {
+                next.take_over(before);
+            }
+            (Algorithm::Hash(next), Algorithm::Hash(before)) => {
+                next.take_over(before, same_weights);
+            }
+            // Another algorithm goes by other facts.
+            (
+                Algorithm::RoundRobin(_)
+                | Algorithm::Random(_)
+                | Algorithm::LeastConnections(_)
+                | Algorithm::LeastResponseTime(_)
+                | Algorithm::Hash(_),
+                _,
+            ) => {}
+        }
+        if let (Some(next), Some(before)) = (&mut self.failing, before.failing) {
+            next.take_over(*before);
+        }
+        if let (Some(next), Some(before)) = (&mut self.slow_start, before.slow_start) {
+            next.take_over(*before);
+        }
+    }
+
     /// Notes how a backend did; nothing where `Needs` asks for no outcomes.
     #[inline]
     pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: Tick) {
-        if let Some(failing) = &mut self.failing {
-            return failing.observe(id, matches!(sample, Sample::Failed(_)), now);
-        }
-        if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
-            algorithm.observe(id, sample, now);
+        match &mut self.algorithm {
+            Algorithm::LeastResponseTime(algorithm) => algorithm.observe(id, sample, now),
+            Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
+                if let Some(failing) = &mut self.failing {
+                    failing.observe(id, matches!(sample, Sample::Failed(_)), now);
+                }
+            }
+            Algorithm::RoundRobin(_) | Algorithm::Hash(_) => {}
         }
     }
 
     /// What this core itself knows of a backend, packed for its row; 0 = nothing.
     #[inline]
     pub(crate) fn published(&self, id: BackendId) -> u64 {
-        match (&self.algorithm, &self.failing) {
-            (_, Some(failing)) => failing.published(id),
-            (Algorithm::LeastResponseTime(algorithm), None) => algorithm.published(id),
-            (_, None) => 0,
+        match &self.algorithm {
+            Algorithm::LeastResponseTime(algorithm) => algorithm.published(id),
+            Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
+                self.failing.as_ref().map_or(0, |failing| failing.published(id))
+            }
+            Algorithm::RoundRobin(_) | Algorithm::Hash(_) => 0,
         }
     }
 
     /// Takes over what the other cores have published about a backend.
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
-        if let Some(failing) = &mut self.failing {
-            return failing.merge(id, others, now);
-        }
-        if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
-            algorithm.merge(id, others, now);
+        match &mut self.algorithm {
+            Algorithm::LeastResponseTime(algorithm) => algorithm.merge(id, others, now),
+            Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
+                if let Some(failing) = &mut self.failing {
+                    failing.merge(id, others, now);
+                }
+            }
+            Algorithm::RoundRobin(_) | Algorithm::Hash(_) => {}
         }
     }
 
-    /// Notes that a backend came back: its slow start begins, and how it once was is forgotten.
-    /// Not for those that are there when the process begins.
+    /// Notes that a backend came back, or is new: its slow start begins, and how it once was is
+    /// forgotten. Not for those that are there when the process begins.
     pub(crate) fn returned(&mut self, id: BackendId, now: Tick) {
         if let Some(slow_start) = &mut self.slow_start {
             slow_start.begin(id, now);
         }
-        if let Some(failing) = &mut self.failing {
-            failing.forget(id, now);
-        }
-        if let Algorithm::LeastResponseTime(algorithm) = &mut self.algorithm {
-            algorithm.forget(id, now);
+        match &mut self.algorithm {
+            Algorithm::LeastResponseTime(algorithm) => algorithm.forget(id, now),
+            Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
+                if let Some(failing) = &mut self.failing {
+                    failing.forget(id, now);
+                }
+            }
+            Algorithm::RoundRobin(_) | Algorithm::Hash(_) => {}
         }
     }
 

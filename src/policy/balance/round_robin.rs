@@ -46,6 +46,13 @@ impl RoundRobin {
         turn
     }
 
+    /// Goes on where another left off, where the shares are the same; else it begins anew.
+    pub(crate) fn take_over(&mut self, before: RoundRobin, same_weights: bool) {
+        if same_weights {
+            *self = before;
+        }
+    }
+
     /// The next in turn; every candidate weighs more than 0.
     #[inline]
     pub(crate) fn pick(&mut self, usable: &BackendSet, weights: &Weights) -> Option<BackendId> {

@@ -50,6 +50,14 @@ impl SlowStart {
         }))
     }
 
+    /// Those that another had in their slow start go on with it.
+    pub(crate) fn take_over(&mut self, before: SlowStart) {
+        self.since.iter_mut().zip(before.since).for_each(|(to, from)| *to = from);
+        for id in before.starting.iter().filter(|id| id.index() < self.since.len()) {
+            self.starting.insert(id);
+        }
+    }
+
     /// A backend came back.
     pub(crate) fn begin(&mut self, id: BackendId, now: Tick) {
         if let Some(since) = self.since.get_mut(id.index()) {

@@ -3,53 +3,63 @@
 //! Counts are of this core alone, in rows that all may read. What may change who is asked is posted
 //! to the health thread besides.
 
-use super::PoolView;
+use super::{PoolCore, PoolView};
 use crate::base::{ids::BackendId, moment::Tick};
 use crate::policy::{balance::Sample, blame::Verdict};
-use crate::shared::trials::Trial;
+use crate::shared::{load::Row, trials::Trial};
 
-impl PoolView {
+impl PoolCore {
     /// Looks up what the other cores have in flight, and what they know.
     #[cold]
     pub(super) fn merge(&self, now: Tick) {
-        self.merge_due.set(Some(now + self.merged_age_max));
-        let load = &self.backends.load;
+        self.merge_due.set(Some(now + self.merged_age_max.get()));
+        let (load, outcomes) = (&self.state.load, self.needs.get().outcomes);
         let mut balancer = self.balancer.borrow_mut();
-        for (id, merged) in (0..).map(BackendId).zip(&self.in_flight) {
-            let own = self.rows.row(id);
-            let others = load.in_flight_of_others(self.core_index, self.id, id);
-            merged.set(own.in_flight().wrapping_add(others));
-            if self.needs.outcomes {
+        for (id, merged) in (0..).map(BackendId).zip(&*self.in_flight.borrow()) {
+            merged.set(load.in_flight(id));
+            if outcomes && let Some(own) = self.row(id) {
                 own.publish_times(balancer.published(id));
-                balancer.merge(id, load.times_of_others(self.core_index, self.id, id), now);
+                balancer.merge(id, load.times_of_others(self.core.index, id), now);
             }
         }
     }
 
+    /// This core's row of a backend.
+    #[inline]
+    fn row(&self, id: BackendId) -> Option<&Row> {
+        self.state.load.row(self.core.index, id)
+    }
+
     /// One request more is under way at a backend.
     #[inline]
-    pub(crate) fn begin(&self, id: BackendId) {
-        self.rows.row(id).begin();
-        if self.needs.in_flight {
-            let cell = &self.in_flight[id.index()];
+    pub(super) fn begin(&self, id: BackendId) {
+        let Some(row) = self.row(id) else { return };
+        row.begin();
+        if self.needs.get().in_flight
+            && let Some(cell) = self.in_flight.borrow().get(id.index())
+        {
             self.step.begin(cell);
         }
     }
 
     /// One less.
     #[inline]
-    pub(crate) fn end(&self, id: BackendId) {
-        self.rows.row(id).end();
-        if self.needs.in_flight {
-            let cell = &self.in_flight[id.index()];
-            self.step.end(cell, self.rows.row(id).in_flight());
+    pub(super) fn end(&self, id: BackendId) {
+        let Some(row) = self.row(id) else { return };
+        row.end();
+        if self.needs.get().in_flight
+            && let Some(cell) = self.in_flight.borrow().get(id.index())
+        {
+            self.step.end(cell, row.in_flight());
         }
     }
+}
 
+impl PoolView {
     /// Counts how a try has ended of a backend that was asked at `asked_at`, and posts what may
-    /// change who is asked. Whether it did well; none where the
-    /// try says nothing of what the backend is now: then a trial is undecided. An answer that
-    /// begins well counts as one that begins; it is `whole` or `cut` when it ends.
+    /// change who is asked. Whether it did well; none where the try says nothing of what the
+    /// backend is now: then a trial is undecided. An answer that begins well counts as one that
+    /// begins; it is `whole` or `cut` when it ends.
     #[inline]
     pub(crate) fn settle(
         &self,
@@ -64,10 +74,12 @@ impl PoolView {
             Verdict::Late if !self.has_answered_since(id, asked_at, now) => false,
             Verdict::Late | Verdict::Nothing => return None,
         };
-        if ok {
-            self.rows.row(id).answered(now);
-        } else {
-            self.rows.row(id).failed();
+        if let Some(row) = self.core.row(id) {
+            if ok {
+                row.answered(now);
+            } else {
+                row.failed();
+            }
         }
         if !ok || trial.is_some() {
             self.post(id, (ok, trial), now);
@@ -78,7 +90,9 @@ impl PoolView {
     /// An answer that began well has ended as it should, or its client ended it.
     #[inline]
     pub(crate) fn whole(&self, id: BackendId) {
-        self.rows.row(id).succeeded();
+        if let Some(row) = self.core.row(id) {
+            row.succeeded();
+        }
     }
 
     /// An answer that began well at `began_at` has been cut. Whether that counts against the
@@ -96,10 +110,12 @@ impl PoolView {
             Verdict::Well | Verdict::Nothing => false,
         };
         if counts {
-            self.rows.row(id).failed();
-            if let Some(outcomes) = &self.outcomes {
+            if let Some(row) = self.core.row(id) {
+                row.failed();
+            }
+            if let Some(outcomes) = self.outcomes() {
                 // Those that began meanwhile, this one among them, may be cut as well.
-                outcomes.failed(self.id, id, self.backends.load.ended(self.id, id));
+                outcomes.failed(self.core.id, id, self.core.state.load.ended(id));
             }
         }
         counts
@@ -109,10 +125,10 @@ impl PoolView {
     /// asked before counts as late, which only a breaker looks at.
     #[cold]
     fn has_answered_since(&self, id: BackendId, asked_at: Tick, now: Tick) -> bool {
-        let load = &self.backends.load;
-        let has = load.has_answered_since(self.id, id, asked_at, now);
+        let load = &self.core.state.load;
+        let has = load.has_answered_since(id, asked_at, now);
         if has {
-            load.failed_late(self.id, id);
+            load.failed_late(id);
             self.post(id, (false, None), now);
         }
         has
@@ -120,11 +136,11 @@ impl PoolView {
 
     #[cold]
     fn post(&self, id: BackendId, (ok, trial): (bool, Option<Trial>), now: Tick) {
-        let Some(outcomes) = &self.outcomes else { return };
+        let (Some(outcomes), pool) = (self.outcomes(), self.core.id) else { return };
         match trial {
-            None => outcomes.failed(self.id, id, self.backends.load.totals(self.id, id, now)),
+            None => outcomes.failed(pool, id, self.core.state.load.totals(id, now)),
             Some(trial) => {
-                if outcomes.tried(self.id, id, trial.epoch(), ok) {
+                if outcomes.tried(pool, id, trial.epoch(), ok) {
                     trial.decide(ok);
                 }
             }
@@ -134,7 +150,7 @@ impl PoolView {
     /// Notes how a backend did, where the algorithm wants to know.
     #[inline]
     pub(crate) fn observe(&self, id: BackendId, sample: Sample, now: Tick) {
-        self.balancer.borrow_mut().observe(id, sample, now);
+        self.core.balancer.borrow_mut().observe(id, sample, now);
     }
 }
 
@@ -142,8 +158,7 @@ impl PoolView {
 mod tests {
     use super::super::Wanted;
     use crate::base::{backend_set::BackendSet, ids::PoolId, moment::Tick};
-    use crate::shared::counters::Slab;
-    use crate::worker::{Common, Own, Worker};
+    use crate::worker::Worker;
 
     const TEXT: &str = r#"
         [listener.web]
@@ -158,17 +173,15 @@ mod tests {
     /// In one and the same millisecond, in which nothing is looked up where no bound asks for it.
     #[test]
     fn a_bound_holds_over_cores_that_place_in_turn() {
-        let common = Common::of_text(TEXT, 3);
-        let own =
-            |core_index| Own { core_index, counters: Slab::new(), outlets: Default::default() };
-        let cores = [0, 1, 2].map(|core| Worker::new(common.clone(), own(core)).in_force());
+        let workers = Worker::crew(TEXT, 3);
+        let cores: Vec<_> = workers.iter().map(|worker| worker.in_force()).collect();
         let (none, now) = (BackendSet::EMPTY, Tick::from_millis(1_000));
         let wanted =
             Wanted { tried: &none, key: Some(7), pinned: None, careful: false, since: None, now };
         let (mut given, mut under_way) = ([0_usize; 4], Vec::new());
         for place in 0..120 {
             let core = &cores[place % 3];
-            let picked = core.pool(PoolId(0)).pick(core, &wanted).ok().unwrap().in_flight;
+            let picked = core.pool(PoolId(0)).pick(&wanted).ok().unwrap();
             given[picked.backend().index()] += 1;
             under_way.push(picked);
             let fullest = given.into_iter().max().unwrap();

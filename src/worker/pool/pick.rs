@@ -3,12 +3,17 @@
 //! Most picks need no permit, and those do no more than ask the algorithm. Whoever is picked has
 //! one request more in flight at once, so that no two picks of a core see the same load.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use super::{InFlight, InForce, PoolView, Queue, WaitsFor};
+use super::{PoolCore, PoolView, core::BackendCore, queue::WaitsFor};
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
+use crate::conns::BackendConns;
 use crate::policy::balance::Candidates;
-use crate::shared::{permits::Permit, trials::Trial};
+use crate::shared::{
+    counters::Counter,
+    permits::{Permit, Permits},
+    trials::Trial,
+};
 
 /// For how long only requests that can be asked again and are answered soon are trials.
 /// Where none of those comes, whoever is left out would stay so for ever.
@@ -32,11 +37,49 @@ pub(crate) struct Wanted<'a> {
     pub(crate) now: Tick,
 }
 
-/// Who was picked.
-pub(crate) struct Picked {
-    pub(crate) in_flight: InFlight,
+/// A backend that was picked, and all that asking it takes: one request more in flight, counted
+/// from the pick on; a permit, where the backend has a bound; another, where it is on trial. All of
+/// it is given back when this is dropped, whichever way the request ended.
+pub(crate) struct Pick {
+    pool: Rc<PoolCore>,
+    at: Rc<BackendCore>,
+    backend: BackendId,
+    /// One of the backend's `max-in-flight`.
+    slot: Permit,
     /// It is on trial: what comes of this request decides.
-    pub(crate) trial: Option<Trial>,
+    trial: Option<Trial>,
+}
+
+impl Pick {
+    /// Which backend.
+    #[inline]
+    pub(crate) fn backend(&self) -> BackendId {
+        self.backend
+    }
+
+    /// This core's connections to it.
+    #[inline]
+    pub(crate) fn conns(&self) -> &RefCell<BackendConns> {
+        &self.at.conns
+    }
+
+    /// The permit of its trial, to be decided; none where it is not on trial, or that was done.
+    #[inline]
+    pub(crate) fn take_trial(&mut self) -> Option<Trial> {
+        self.trial.take()
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        self.pool.end(self.backend);
+        self.pool.core.counters.sub(Counter::BackendInFlight, 1);
+        self.trial = None;
+        if self.slot.is_of_a_limit() {
+            self.slot = Permit::NONE;
+            self.pool.has_room_again(self.backend);
+        }
+    }
 }
 
 /// Why nobody was picked.
@@ -53,68 +96,74 @@ impl PoolView {
     /// A backend to ask that is not among those tried; one that refuses connections only where
     /// there is no other. It has one request more in flight from here on.
     #[inline]
-    pub(crate) fn pick(
-        &self,
-        in_force: &Rc<InForce>,
-        wanted: &Wanted<'_>,
-    ) -> Result<Picked, Nobody> {
-        if let Some(news) = self.shared.published.after(self.standing.epoch()) {
-            self.learn(news, wanted.now);
+    pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<Pick, Nobody> {
+        let core = &*self.core;
+        if let Some(news) = core.state.published.after(core.eligible.epoch()) {
+            core.learn(news, wanted.now);
         }
-        if self.needs.in_flight && self.merge_due.get().is_none_or(|due| wanted.now >= due) {
-            self.merge(wanted.now);
+        if self.needs.in_flight && core.merge_due.get().is_none_or(|due| wanted.now >= due) {
+            core.merge(wanted.now);
         }
-        let usable = self.standing.usable() & !*wanted.tried;
+        let usable = core.eligible.usable() & !*wanted.tried;
         if self.is_plain() && wanted.pinned.is_none() {
-            let picked = self.balance(self.standing.calm(usable, wanted.now), wanted);
-            let Some(backend) = picked else { return self.pick_spare(in_force, wanted) };
-            let in_flight = InFlight::begin(in_force, self.id, backend, Permit::NONE);
-            return Ok(Picked { in_flight, trial: None });
+            let picked = self.balance(core.eligible.calm(usable, wanted.now), wanted);
+            let Some(backend) = picked else { return self.pick_spare(wanted) };
+            return self.begin(backend, Permit::NONE, None);
         }
-        match self.pick_with_permits(in_force, wanted, usable) {
-            Err(Nobody::Usable) => self.pick_spare(in_force, wanted),
+        match self.pick_with_permits(wanted, usable) {
+            Err(Nobody::Usable) => self.pick_spare(wanted),
             picked => picked,
         }
     }
 
-    /// One who is left out for its answers alone, as this request has nobody else left.
+    /// One request more is in flight there.
+    #[inline]
+    fn begin(&self, id: BackendId, slot: Permit, trial: Option<Trial>) -> Result<Pick, Nobody> {
+        let at = Rc::clone(self.backends.get(id).ok_or(Nobody::Usable)?);
+        self.core.begin(id);
+        self.core.core.counters.add(Counter::BackendInFlight, 1);
+        Ok(Pick { pool: Rc::clone(&self.core), at, backend: id, slot, trial })
+    }
+
+    /// One that is left out for its answers alone, as this request has no other left.
     #[cold]
-    fn pick_spare(&self, in_force: &Rc<InForce>, wanted: &Wanted<'_>) -> Result<Picked, Nobody> {
-        let spare = self.standing.spare() & !*wanted.tried;
-        let id =
-            self.balance(self.standing.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
+    fn pick_spare(&self, wanted: &Wanted<'_>) -> Result<Pick, Nobody> {
+        let eligible = &self.core.eligible;
+        let spare = eligible.spare() & !*wanted.tried;
+        let id = self.balance(eligible.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
         let slot = self.slot(id).ok_or(Nobody::Usable)?;
-        let in_flight = InFlight::begin(in_force, self.id, id, slot);
-        Ok(Picked { in_flight, trial: None })
+        self.begin(id, slot, None)
     }
 
     /// Whether a pick needs no permit of any kind.
     #[inline]
     fn is_plain(&self) -> bool {
-        !self.standing.has_trials() && self.shared.slots.is_empty()
+        !self.core.eligible.has_trials() && self.slots.is_empty()
     }
 
-    /// As `pick`, where somebody is on trial, is bounded or has answered this client before.
+    /// As `pick`, where a backend is on trial, is bounded or has answered this client before.
     #[cold]
-    fn pick_with_permits(
-        &self,
-        in_force: &Rc<InForce>,
-        wanted: &Wanted<'_>,
-        usable: BackendSet,
-    ) -> Result<Picked, Nobody> {
+    fn pick_with_permits(&self, wanted: &Wanted<'_>, usable: BackendSet) -> Result<Pick, Nobody> {
+        let eligible = &self.core.eligible;
         let is_long = |since| wanted.now >= since + CAREFUL;
-        let long_awaited = self.standing.trials_since().is_none_or(is_long);
+        let long_awaited = eligible.trials_since().is_none_or(is_long);
         let trying = !wanted.careful || usable.is_empty() || long_awaited;
         let on_trial =
-            if trying { self.standing.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
-        let mut candidates = self.standing.calm(usable | on_trial, wanted.now);
+            if trying { eligible.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
+        let mut candidates = eligible.calm(usable | on_trial, wanted.now);
         let mut nobody = Nobody::Usable;
         let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
         // What the client has there is worth waiting for.
-        let home = pinned.filter(|_| self.queue.is_some());
+        let home = pinned.filter(|_| self.places.is_some());
         let any = if wanted.tried.is_empty() { WaitsFor::Anybody } else { WaitsFor::Untried };
-        if wanted.since.is_none() && self.queue.as_ref().is_some_and(Queue::holds_up) {
-            return Err(Nobody::Free(home.map_or(any, WaitsFor::Home)));
+        if wanted.since.is_none() && self.places.is_some() {
+            let kept = self.core.queue.waited_for();
+            let free = candidates & !kept;
+            if !kept.is_empty() && (free & *self.weights.taking()).is_empty() {
+                return Err(Nobody::Free(home.map_or(any, WaitsFor::Home)));
+            }
+            candidates = free;
+            pinned = pinned.filter(|id| free.contains(*id));
         }
         loop {
             let is_pinned = pinned.is_some();
@@ -129,22 +178,21 @@ impl PoolView {
                 continue;
             };
             let Some(trial) = self.trial(id, wanted.now) else { continue };
-            let in_flight = InFlight::begin(in_force, self.id, id, slot);
-            return Ok(Picked { in_flight, trial });
+            return self.begin(id, slot, trial);
         }
     }
 
     /// The same backend once more, in the place that was not given back.
-    pub(crate) fn pick_again(&self, in_flight: InFlight, now: Tick) -> Option<Picked> {
-        let trial = self.trial(in_flight.backend(), now)?;
-        Some(Picked { in_flight, trial })
+    pub(crate) fn pick_again(&self, mut pick: Pick, now: Tick) -> Option<Pick> {
+        pick.trial = self.trial(pick.backend, now)?;
+        Some(pick)
     }
 
     /// The permit that a backend can be asked with only; none where it needs one and none is left.
     #[allow(clippy::option_option, reason = "none is needed, or none is left")]
     fn trial(&self, id: BackendId, now: Tick) -> Option<Option<Trial>> {
-        if self.standing.on_trial().contains(id) {
-            self.backends.trials.take(self.id, id, now).map(Some)
+        if self.core.eligible.on_trial().contains(id) {
+            self.core.state.trials.take(id, now).map(Some)
         } else {
             Some(None)
         }
@@ -152,13 +200,13 @@ impl PoolView {
 
     /// As `slot`; none where it is left to those who stay with the backend.
     fn slot_for(&self, id: BackendId, wanted: &Wanted<'_>) -> Option<Permit> {
-        let keeps = |queue: &Queue| queue.keeps(id, wanted.since);
-        if self.queue.as_ref().is_some_and(keeps) { None } else { self.slot(id) }
+        let is_kept = self.places.is_some() && self.core.queue.keeps(id, wanted.since);
+        if is_kept { None } else { self.slot(id) }
     }
 
     /// One of what a backend may have in flight; none where it has that.
     fn slot(&self, id: BackendId) -> Option<Permit> {
-        self.shared.slots.get(id.index()).map_or(Some(Permit::NONE), |slots| slots.take())
+        self.slots.get(id.index()).map_or(Some(Permit::NONE), Permits::take)
     }
 
     /// The algorithm's choice.
@@ -168,10 +216,10 @@ impl PoolView {
             extra: &[],
             usable: &usable,
             weights: &self.weights,
-            in_flight: &self.in_flight,
+            in_flight: &self.core.in_flight.borrow(),
             now: wanted.now,
             key: wanted.key,
         };
-        self.balancer.borrow_mut().pick(&candidates)
+        self.core.balancer.borrow_mut().pick(&candidates)
     }
 }

@@ -1,10 +1,14 @@
-//! Who of a pool this core can ask, as sets.
+//! Which backends of a pool this core can ask, as sets.
 //!
-//! Three facts make them: who has an address, who may be asked by what the health thread has
-//! published, and who would not let this core connect a moment ago. The first two are put together
-//! when one of them changes, as each set costs every pick; the third is of this core alone.
+//! Three facts make them: which have an address, which may be asked by what the health thread has
+//! published, and which would not let this core connect a moment ago. The first two are put
+//! together when one of them changes, as each set costs every pick; the third is of this core
+//! alone.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 use crate::shared::standing::Publication;
@@ -14,7 +18,7 @@ use crate::shared::standing::Publication;
 const REFUSED: Duration = Duration::from_secs(1);
 
 /// Who of a pool this core can ask.
-pub(super) struct Standing {
+pub(super) struct Eligible {
     /// Who has an address: one whose name does not resolve has none.
     reachable: Cell<BackendSet>,
     /// Who has one and may be asked.
@@ -29,13 +33,13 @@ pub(super) struct Standing {
     epoch: Cell<u64>,
     /// Who would not let this core connect a moment ago, and until when each is passed over.
     refusing: Cell<BackendSet>,
-    refusing_until: Vec<Cell<Option<Tick>>>,
+    refusing_until: RefCell<Vec<Option<Tick>>>,
 }
 
-impl Standing {
-    /// Of so many backends: none has an address yet, and nothing was published.
-    pub(super) fn new(backends: usize) -> Standing {
-        Standing {
+impl Eligible {
+    /// No backend has an address yet, and nothing was published.
+    pub(super) fn new() -> Eligible {
+        Eligible {
             reachable: Cell::new(BackendSet::EMPTY),
             usable: Cell::new(BackendSet::EMPTY),
             on_trial: Cell::new(BackendSet::EMPTY),
@@ -44,7 +48,7 @@ impl Standing {
             published: Cell::new(None),
             epoch: Cell::new(0),
             refusing: Cell::new(BackendSet::EMPTY),
-            refusing_until: (0..backends).map(|_| Cell::new(None)).collect(),
+            refusing_until: RefCell::default(),
         }
     }
 
@@ -98,7 +102,7 @@ impl Standing {
         self.reachable.set(reachable);
         self.combine();
         // Those there are now have refused nothing yet.
-        self.refusing_until[id.index()].set(None);
+        self.passes_over(id, None);
     }
 
     /// Takes over what was published. Who is usable again by that; none where it is the first that
@@ -114,7 +118,7 @@ impl Standing {
         let returned = news.usable & !before?.usable;
         for id in returned.iter() {
             // Whoever it refused before, it is said to be back.
-            self.refusing_until[id.index()].set(None);
+            self.passes_over(id, None);
         }
         Some(returned)
     }
@@ -132,7 +136,17 @@ impl Standing {
         let mut refusing = self.refusing.get();
         refusing.insert(id);
         self.refusing.set(refusing);
-        self.refusing_until[id.index()].set(Some(now + REFUSED));
+        self.passes_over(id, Some(now + REFUSED));
+    }
+
+    fn passes_over(&self, id: BackendId, until: Option<Tick>) {
+        let mut all = self.refusing_until.borrow_mut();
+        if until.is_some() && all.len() <= id.index() {
+            all.resize(id.index() + 1, None);
+        }
+        if let Some(place) = all.get_mut(id.index()) {
+            *place = until;
+        }
     }
 
     /// Without those who are passed over now; all of them where that leaves nobody.
@@ -148,8 +162,10 @@ impl Standing {
     /// Who is passed over now.
     fn refusing(&self, now: Tick) -> BackendSet {
         let mut refusing = self.refusing.get();
+        let until = self.refusing_until.borrow();
         for id in self.refusing.get().iter() {
-            if self.refusing_until[id.index()].get().is_none_or(|until| now >= until) {
+            let until = until.get(id.index()).copied().flatten();
+            if until.is_none_or(|until| now >= until) {
                 refusing.remove(id);
             }
         }
@@ -178,10 +194,10 @@ mod tests {
     }
 
     /// Three backends that have an address, of whom nothing was published.
-    fn three() -> Standing {
-        let standing = Standing::new(3);
-        "abc".chars().for_each(|letter| standing.move_to(id(letter), true));
-        standing
+    fn three() -> Eligible {
+        let eligible = Eligible::new();
+        "abc".chars().for_each(|letter| eligible.move_to(id(letter), true));
+        eligible
     }
 
     fn publication(epoch: u64, usable: &str, on_trial: &str, spare: &str) -> Publication {
@@ -191,36 +207,36 @@ mod tests {
 
     #[test]
     fn who_has_no_address_is_asked_by_nobody_whatever_is_published() {
-        let standing = Standing::new(3);
-        assert!(standing.usable().is_empty());
-        standing.move_to(id('a'), true);
-        standing.move_to(id('c'), true);
-        assert_eq!(standing.usable(), set("ac"));
-        assert_eq!(standing.learn(publication(2, "ab", "c", "bc"), at(5)), None);
-        assert_eq!(standing.usable(), set("a"));
-        assert_eq!((standing.on_trial(), standing.spare()), (set("c"), set("c")));
-        standing.move_to(id('b'), true);
-        standing.move_to(id('c'), false);
-        assert_eq!(standing.usable(), set("ab"));
-        assert_eq!((standing.on_trial(), standing.spare()), (set(""), set("b")));
-        assert!(!standing.has_trials());
+        let eligible = Eligible::new();
+        assert!(eligible.usable().is_empty());
+        eligible.move_to(id('a'), true);
+        eligible.move_to(id('c'), true);
+        assert_eq!(eligible.usable(), set("ac"));
+        assert_eq!(eligible.learn(publication(2, "ab", "c", "bc"), at(5)), None);
+        assert_eq!(eligible.usable(), set("a"));
+        assert_eq!((eligible.on_trial(), eligible.spare()), (set("c"), set("c")));
+        eligible.move_to(id('b'), true);
+        eligible.move_to(id('c'), false);
+        assert_eq!(eligible.usable(), set("ab"));
+        assert_eq!((eligible.on_trial(), eligible.spare()), (set(""), set("b")));
+        assert!(!eligible.has_trials());
     }
 
     #[test]
     fn who_comes_back_is_named_but_not_by_the_first_that_is_heard() {
-        let standing = three();
-        assert_eq!(standing.learn(publication(2, "abc", "", ""), at(1)), None);
-        assert_eq!(standing.learn(publication(4, "a", "", "bc"), at(2)), Some(set("")));
-        assert_eq!(standing.learn(publication(6, "abc", "", ""), at(3)), Some(set("bc")));
-        assert_eq!(standing.epoch(), 6);
+        let eligible = three();
+        assert_eq!(eligible.learn(publication(2, "abc", "", ""), at(1)), None);
+        assert_eq!(eligible.learn(publication(4, "a", "", "bc"), at(2)), Some(set("")));
+        assert_eq!(eligible.learn(publication(6, "abc", "", ""), at(3)), Some(set("bc")));
+        assert_eq!(eligible.epoch(), 6);
     }
 
     #[test]
     fn trials_are_counted_from_when_the_last_began() {
-        let standing = three();
+        let eligible = three();
         let since = |on_trial, now| {
-            standing.learn(publication(now * 2, "a", on_trial, ""), at(now));
-            (standing.has_trials(), standing.trials_since().map(Tick::millis))
+            eligible.learn(publication(now * 2, "a", on_trial, ""), at(now));
+            (eligible.has_trials(), eligible.trials_since().map(Tick::millis))
         };
         assert_eq!(since("", 1), (false, None));
         assert_eq!(since("b", 2), (true, Some(2)));
@@ -232,21 +248,21 @@ mod tests {
 
     #[test]
     fn who_refused_is_passed_over_for_a_second_unless_there_is_nobody_else() {
-        let standing = three();
-        standing.refused(id('a'), at(10));
-        assert_eq!(standing.calm(set("abc"), at(10)), set("bc"));
-        assert_eq!(standing.calm(set("a"), at(10)), set("a"), "there is nobody else");
-        assert_eq!(standing.calm(set("abc"), at(9) + REFUSED), set("bc"));
-        assert_eq!(standing.calm(set("abc"), at(10) + REFUSED), set("abc"));
+        let eligible = three();
+        eligible.refused(id('a'), at(10));
+        assert_eq!(eligible.calm(set("abc"), at(10)), set("bc"));
+        assert_eq!(eligible.calm(set("a"), at(10)), set("a"), "there is nobody else");
+        assert_eq!(eligible.calm(set("abc"), at(9) + REFUSED), set("bc"));
+        assert_eq!(eligible.calm(set("abc"), at(10) + REFUSED), set("abc"));
     }
 
     #[test]
     fn who_is_said_to_be_back_or_has_moved_has_refused_nothing() {
-        let standing = three();
-        standing.learn(publication(2, "ab", "", ""), at(1));
-        "abc".chars().for_each(|letter| standing.refused(id(letter), at(2)));
-        standing.learn(publication(4, "abc", "", ""), at(3));
-        standing.move_to(id('b'), true);
-        assert_eq!(standing.calm(set("abc"), at(4)), set("bc"));
+        let eligible = three();
+        eligible.learn(publication(2, "ab", "", ""), at(1));
+        "abc".chars().for_each(|letter| eligible.refused(id(letter), at(2)));
+        eligible.learn(publication(4, "abc", "", ""), at(3));
+        eligible.move_to(id('b'), true);
+        assert_eq!(eligible.calm(set("abc"), at(4)), set("bc"));
     }
 }

@@ -1,0 +1,82 @@
+//! What all threads share of one pool, whatever plan is in force.
+//!
+//! Made by the owner of the plan when a pool comes; it lives for as long as any thread serves a
+//! plan that names the pool. It grows before a plan is published that has more backends, and never
+//! shrinks: a seat (`policy/seats`) may be given to another backend when no thread holds a plan
+//! that names the first. What a plan says of a pool (limits, weights) stands in the plan alone.
+
+use super::{
+    budget::Budget, line::Line, load::Load, permits::Permits, standing::Published, trials::Trials,
+    unreachable::Unreachable,
+};
+use crate::base::{backend_set::BackendSet, ids::BackendId, segments::Segments};
+
+/// What all threads share of one pool.
+pub(crate) struct PoolState {
+    /// Who may be asked; the health thread's to write.
+    pub(crate) published: Published,
+    /// What each worker counts of each backend.
+    pub(crate) load: Load,
+    /// The permits of those on trial.
+    pub(crate) trials: Trials,
+    /// Which backends are told of as unreachable.
+    pub(crate) unreachable: Unreachable,
+    /// What is left of its retries.
+    pub(crate) budget: Budget,
+    /// Who waits.
+    pub(crate) line: Line,
+    /// What each backend has in flight, where that has a bound.
+    slots: Segments<Permits>,
+}
+
+impl PoolState {
+    /// For so many workers. At first these backends are usable, and so much is left of retries.
+    pub(crate) fn new(workers: usize, usable: &BackendSet, retries: u64) -> PoolState {
+        PoolState {
+            published: Published::new(usable),
+            load: Load::new(workers),
+            trials: Trials::new(),
+            unreachable: Unreachable::new(),
+            budget: Budget::new(retries),
+            line: Line::new(workers),
+            slots: Segments::new(),
+        }
+    }
+
+    /// Makes room for so many backends.
+    pub(crate) fn grow(&self, backends: usize) {
+        self.load.grow(backends);
+        self.trials.grow(backends);
+        self.unreachable.grow(backends);
+        self.line.grow(backends);
+        self.slots.grow(backends, || Permits::new(0));
+    }
+
+    /// What a backend may have in flight, where that are so many; 0 = no bound.
+    pub(crate) fn slots(&self, backend: BackendId, max: u32) -> Permits {
+        self.slots.get(backend.index()).map_or_else(|| Permits::new(0), |it| it.with_max(max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::moment::Tick;
+
+    #[test]
+    fn what_is_held_of_a_backend_is_held_when_the_pool_has_grown() {
+        let now = Tick::from_millis(5);
+        let pool = PoolState::new(1, &BackendSet::first(1), 0);
+        pool.grow(1);
+        let (first, late) = (BackendId(0), BackendId(1_000));
+        let held = pool.slots(first, 1).take();
+        pool.trials.open(first, 1);
+        let trial = pool.trials.take(first, now);
+        assert!(held.is_some() && trial.is_some());
+        assert!(pool.slots(late, 1).take().is_some_and(|it| !it.is_of_a_limit()), "it has no seat");
+        pool.grow(1_024);
+        assert!(pool.slots(first, 1).take().is_none() && pool.slots(first, 2).take().is_some());
+        assert!(pool.trials.take(first, now).is_none());
+        assert!(pool.slots(late, 1).take().is_some_and(|permit| permit.is_of_a_limit()));
+    }
+}

@@ -1,0 +1,132 @@
+//! A plan and all that threads share for it: what its owner hands to every thread.
+//!
+//! What is shared of a pool or a listener stands in the tables of `States`, by seat, and lives on
+//! from plan to plan; a plan takes what it names, and makes it grow before anybody serves by it.
+
+use std::sync::Arc;
+
+use crate::base::backend_set::BackendSet;
+use crate::plan::{ListenerId, Plan, Pool, PoolId, Table};
+use crate::policy::{balance::Prepared, budget, sticky::Pins};
+use crate::shared::{listener::ListenerState, pool::PoolState, rooms::Rooms};
+
+/// A plan and all that threads share for it.
+pub(crate) struct Next {
+    /// Plans are counted.
+    pub(crate) generation: u64,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) pools: Table<PoolId, NextPool>,
+    pub(crate) listeners: Table<ListenerId, Arc<ListenerState>>,
+}
+
+/// What threads share of one pool of a plan.
+pub(crate) struct NextPool {
+    pub(crate) state: Arc<PoolState>,
+    pub(crate) prepared: Prepared,
+    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    pub(crate) pins: Option<Arc<Pins>>,
+}
+
+/// What threads share of all pools and listeners that any thread may still know.
+#[derive(Default)]
+pub(crate) struct States {
+    pub(crate) pools: Table<PoolId, Arc<PoolState>>,
+    pub(crate) listeners: Table<ListenerId, Arc<ListenerState>>,
+}
+
+impl States {
+    /// Makes room for all that a plan names, on so many workers.
+    pub(crate) fn grow(&mut self, plan: &Plan, workers: usize, rooms: &Rooms) {
+        rooms.grow(plan.pools.span());
+        for (id, pool) in &plan.pools {
+            if self.pools.get(id).is_none() {
+                self.pools.insert(id, Arc::new(state(pool, workers)));
+            }
+            if let Some(state) = self.pools.get(id) {
+                state.grow(pool.backends.span());
+            }
+        }
+        for id in plan.listeners.ids() {
+            if self.listeners.get(id).is_none() {
+                self.listeners.insert(id, Arc::new(ListenerState::new()));
+            }
+        }
+    }
+
+    /// A plan that they have grown for, with these pins; what is left to chance begins with `seed`.
+    pub(crate) fn next(
+        &self,
+        (generation, plan): (u64, Arc<Plan>),
+        mut pins: Table<PoolId, Pins>,
+        seed: u64,
+    ) -> Next {
+        let pools = plan.pools.iter().filter_map(|(id, pool)| {
+            let state = Arc::clone(self.pools.get(id)?);
+            let pins = pins.remove(id).map(Arc::new);
+            Some((id, NextPool { state, prepared: Prepared::of(pool, seed), pins }))
+        });
+        let pools = pools.collect();
+        let listeners =
+            plan.listeners.ids().filter_map(|id| Some((id, Arc::clone(self.listeners.get(id)?))));
+        let listeners = listeners.collect();
+        Next { generation, plan, pools, listeners }
+    }
+}
+
+fn state(pool: &Pool, workers: usize) -> PoolState {
+    let usable: BackendSet = pool.backends.ids().collect();
+    let retries = pool.retry.budget.as_ref().map_or(0, budget::full);
+    PoolState::new(workers, &usable, retries)
+}
+
+#[cfg(test)]
+impl States {
+    /// A plan that so many workers serve, as the first of a process.
+    pub(crate) fn first(plan: Plan, workers: usize) -> Arc<Next> {
+        let mut states = States::default();
+        states.grow(&plan, workers, &Rooms::new(workers));
+        Arc::new(states.next((1, Arc::new(plan)), Table::new(), 0))
+    }
+}
+
+#[cfg(test)]
+impl super::Process {
+    /// Of so many workers; what they tell is heard by nobody.
+    pub(crate) fn alone(cores: usize) -> super::Process {
+        use crate::shared::{bell::Rope, outcomes, permits::Permits, spares::Spares};
+        super::Process {
+            cores,
+            pseudonym: "ringway-test".into(),
+            connections: Permits::new(0),
+            outcomes: outcomes::channel(Rope::new().unwrap()).0,
+            rooms: Rooms::new(cores),
+            ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
+            spares: Spares::new([].into_iter(), [].into_iter()),
+            teller: crate::observe::told::channel().0,
+            retired: crossbeam_channel::unbounded().0,
+        }
+    }
+}
+
+#[cfg(test)]
+impl super::Worker {
+    /// So many workers that serve what this text says.
+    pub(crate) fn crew(text: &str, cores: usize) -> Vec<std::rc::Rc<super::Worker>> {
+        super::Worker::crew_of(crate::config::parse("worker.toml", text).unwrap().plan, cores)
+    }
+
+    /// The same of a plan.
+    pub(crate) fn crew_of(plan: Plan, cores: usize) -> Vec<std::rc::Rc<super::Worker>> {
+        use crate::shared::counters::Slab;
+        let process = super::Process::alone(cores);
+        process.rooms.grow(plan.pools.span());
+        let next = States::first(plan, cores);
+        let own = |core_index| super::Own {
+            core_index,
+            counters: Slab::new(),
+            outlets: Table::default(),
+        };
+        let worker = |core| super::Worker::new(process.clone(), &next, own(core));
+        (0..cores).map(worker).collect()
+    }
+}

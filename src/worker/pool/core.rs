@@ -1,0 +1,154 @@
+//! What a core keeps of a pool from plan to plan.
+//!
+//! It lives for as long as anything on this core needs it: a plan that names the pool, a request
+//! under way, a tunnel. `arrange` takes over what a new plan says of limits and the algorithm;
+//! everything else goes on as it was.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Core, NextPool, eligible::Eligible, queue::Queue};
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
+    moment::Tick,
+};
+use crate::conns::BackendConns;
+use crate::plan::{Backend, Pool};
+use crate::policy::balance::{Balancer, Needs, Step};
+use crate::shared::{permits::Permits, pool::PoolState, standing::Publication};
+
+/// What a core keeps of a pool.
+pub(crate) struct PoolCore {
+    pub(super) id: PoolId,
+    pub(super) core: Rc<Core>,
+    pub(super) state: Arc<PoolState>,
+    /// Who this core can ask.
+    pub(super) eligible: Eligible,
+    pub(super) balancer: RefCell<Balancer>,
+    /// Requests in flight in the whole process: as of the last merge, and from there on by `step`.
+    /// Kept only where the algorithm needs it.
+    pub(super) in_flight: RefCell<Vec<Cell<u32>>>,
+    pub(super) step: Step,
+    /// When they are merged again; none = at once.
+    pub(super) merge_due: Cell<Option<Tick>>,
+    pub(in super::super) queue: Queue,
+    /// What of the newest plan everything here goes by.
+    pub(super) needs: Cell<Needs>,
+    /// How old what a merge found may become.
+    pub(super) merged_age_max: Cell<Duration>,
+    slots: RefCell<Rc<[Permits]>>,
+}
+
+/// What a core keeps of one backend. A plan's view holds those that the plan names.
+pub(crate) struct BackendCore {
+    pub(crate) conns: RefCell<BackendConns>,
+    /// What Host is, where the pool sends the backend's own.
+    pub(super) authority: String,
+}
+
+impl BackendCore {
+    pub(super) fn new(pool: &Pool, backend: &Backend, core: &Core) -> Rc<BackendCore> {
+        let conns = BackendConns::new(pool.connections, core.index, Rc::clone(&core.means));
+        Rc::new(BackendCore { conns: RefCell::new(conns), authority: backend.authority() })
+    }
+}
+
+impl PoolCore {
+    /// Of a pool that this core has not known; no backend has an address yet.
+    pub(super) fn new(pool: &Pool, next: &NextPool, id: PoolId, core: &Rc<Core>) -> Rc<PoolCore> {
+        let cores = core.process.cores;
+        let state = Arc::clone(&next.state);
+        Rc::new(PoolCore {
+            id,
+            core: Rc::clone(core),
+            eligible: Eligible::new(),
+            balancer: RefCell::new(Balancer::new(pool, &next.prepared, core.index, cores)),
+            in_flight: RefCell::default(),
+            step: Step::new(cores),
+            merge_due: Cell::new(None),
+            queue: Queue::new(id, Rc::clone(core), Arc::clone(&state)),
+            state,
+            needs: Cell::default(),
+            merged_age_max: Cell::default(),
+            slots: RefCell::default(),
+        })
+    }
+
+    /// From now on everything goes by what this plan says of the pool.
+    pub(super) fn arrange(&self, pool: &Pool, needs: Needs, slots: &Rc<[Permits]>) {
+        let span = pool.backends.span();
+        let mut in_flight = self.in_flight.borrow_mut();
+        if in_flight.len() < span {
+            in_flight.resize_with(span, Cell::default);
+        }
+        self.needs.set(needs);
+        let cores = self.core.process.cores;
+        self.merged_age_max.set(needs.merged_age_max(cores, pool.backends.len()));
+        self.merge_due.set(None);
+        self.slots.replace(Rc::clone(slots));
+        let may_wait = may_wait(pool);
+        self.queue.arrange(may_wait, may_wait && pool.sticky.is_some());
+    }
+
+    /// From now on a backend is at these addresses; without any it cannot be asked.
+    pub(super) fn move_to(&self, id: BackendId, at: &BackendCore, addresses: &[SocketAddr]) {
+        at.conns.borrow_mut().move_to(addresses);
+        self.eligible.move_to(id, !addresses.is_empty());
+    }
+
+    /// Takes over what the health thread has published.
+    #[cold]
+    pub(super) fn learn(&self, news: Publication, now: Tick) {
+        let Some(returned) = self.eligible.learn(news, now) else { return };
+        for id in returned.iter() {
+            self.balancer.borrow_mut().returned(id, now);
+        }
+        self.queue.look_around(self.eligible.can_be_asked());
+    }
+
+    /// A request that waited is gone from the line, or another core has made room: what room there
+    /// is goes to those that wait.
+    pub(crate) fn offers_room(&self) {
+        let who = self.eligible.can_be_asked();
+        if who.is_empty() || who.iter().any(|id| self.has_room(id)) {
+            self.queue.offer(|| self.rooms());
+        }
+    }
+
+    /// A backend has room again.
+    pub(super) fn has_room_again(&self, id: BackendId) {
+        self.queue.room(Some(id));
+    }
+
+    /// The backends that can be asked and have room, whoever it is left to.
+    pub(in super::super) fn rooms(&self) -> BackendSet {
+        let who = self.eligible.can_be_asked();
+        who.iter().filter(|id| self.has_room(*id)).collect()
+    }
+
+    fn has_room(&self, id: BackendId) -> bool {
+        self.slots.borrow().get(id.index()).is_none_or(Permits::has_room)
+    }
+
+    /// Looks after those that wait on this core.
+    pub(in super::super) fn look_after_queue(&self, now: Tick) {
+        self.queue.look_after(now, self.eligible.can_be_asked());
+    }
+}
+
+/// Whether requests may wait in front of a pool: where nothing has a bound there is nothing to wait
+/// for.
+pub(super) fn may_wait(pool: &Pool) -> bool {
+    pool.queue.size > 0 && is_bounded(pool)
+}
+
+/// Whether any backend has a bound of what it may have in flight.
+pub(super) fn is_bounded(pool: &Pool) -> bool {
+    pool.backends.values().any(|backend| backend.in_flight_max > 0)
+}

@@ -1,0 +1,199 @@
+//! What one plan says of a pool, as one core uses it.
+//!
+//! Immutable: a new plan makes a new view, which takes over the pool's core and the backends that
+//! stay. What went with the plan closes its idle connections at once, and the others when the last
+//! request that uses them has ended.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+
+use super::{
+    Core, NextPool, PoolCore,
+    core::{BackendCore, is_bounded, may_wait},
+};
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
+    moment::Tick,
+};
+use crate::conns::BackendConns;
+use crate::http::fault::Cause;
+use crate::observe::told::CoreTeller;
+use crate::plan::{Backend, Pool, Table};
+use crate::policy::{
+    balance::{Needs, Weights},
+    budget, resolve,
+    sticky::Pins,
+};
+use crate::shared::{outcomes::Outcomes, permits::Permits};
+
+/// What one plan says of a pool.
+pub(crate) struct PoolView {
+    pub(crate) core: Rc<PoolCore>,
+    pub(super) weights: Weights,
+    pub(super) needs: Needs,
+    /// What each backend may have in flight, by seat; empty where none has a bound.
+    pub(super) slots: Rc<[Permits]>,
+    /// The places of those that wait; none where nobody may.
+    pub(in super::super) places: Option<Permits>,
+    /// Whether anything follows from failures of its backends.
+    is_watched: bool,
+    pins: Option<Arc<Pins>>,
+    pub(super) backends: Table<BackendId, Rc<BackendCore>>,
+}
+
+impl PoolView {
+    /// A view of a pool of the next plan. `before` are the earlier views of it, the newest first.
+    pub(in super::super) fn new<'a>(
+        pool: &Pool,
+        next: &NextPool,
+        (id, core): (PoolId, &Rc<Core>),
+        before: impl Iterator<Item = &'a Rc<PoolView>> + Clone,
+        now: Tick,
+    ) -> Rc<PoolView> {
+        let weights = Weights::of(&pool.backends);
+        let newest = before.clone().next();
+        let pool_core = match newest {
+            Some(view) => {
+                let is_same = view.weights.each() == weights.each();
+                let of_core = (core.index, core.process.cores);
+                let mut balancer = view.core.balancer.borrow_mut();
+                balancer.replan(pool, &next.prepared, of_core, is_same);
+                Rc::clone(&view.core)
+            }
+            None => PoolCore::new(pool, next, id, core),
+        };
+        let needs = Needs::of(pool);
+        let slots = slots(pool, next);
+        pool_core.arrange(pool, needs, &slots);
+        let known = |id: BackendId| before.clone().find_map(|view| view.backends.get(id));
+        let backends = pool.backends.iter().map(|(id, backend)| {
+            let at = match known(id) {
+                Some(at) => Rc::clone(at),
+                None => arrived(&pool_core, (pool, id, backend), newest.is_some(), now),
+            };
+            at.conns.borrow_mut().set_options(pool.connections);
+            (id, at)
+        });
+        let backends: Table<_, _> = backends.collect();
+        for (id, gone) in newest.into_iter().flat_map(|view| &view.backends) {
+            if backends.get(id).is_none() {
+                gone.conns.borrow_mut().keep_none();
+            }
+        }
+        Rc::new(PoolView {
+            weights,
+            needs,
+            slots,
+            places: may_wait(pool).then(|| next.state.line.places(pool.queue.size)),
+            is_watched: pool.passive.failures_max > 0 || pool.breaker.is_some(),
+            pins: next.pins.clone(),
+            backends,
+            core: pool_core,
+        })
+    }
+
+    /// A pool whose plan is followed by one without it.
+    pub(in super::super) fn leaves(&self) {
+        self.backends.values().for_each(|at| at.conns.borrow_mut().keep_none());
+    }
+
+    /// From now on a backend is at these addresses; without any it cannot be asked.
+    pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr]) {
+        if let Some(at) = self.backends.get(id) {
+            self.core.move_to(id, at, addresses);
+        }
+    }
+
+    /// Closes idle connections whose time is over.
+    pub(crate) fn expire(&self, now: Tick) {
+        self.all_conns().for_each(|conns| conns.borrow_mut().expire(now));
+    }
+
+    /// This core's connections to each backend.
+    pub(crate) fn all_conns(&self) -> impl Iterator<Item = &RefCell<BackendConns>> {
+        self.backends.values().map(|at| &at.conns)
+    }
+
+    /// Closes all idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.all_conns().for_each(|conns| conns.borrow_mut().clear());
+    }
+
+    /// A connection to a backend was made.
+    pub(crate) fn reached(&self, events: &CoreTeller, id: BackendId) {
+        events.reachable((self.core.id, id), &self.core.state.unreachable);
+    }
+
+    /// A backend would not let us connect.
+    pub(crate) fn not_reached(
+        &self,
+        events: &CoreTeller,
+        (id, cause): (BackendId, Cause),
+        now: Tick,
+    ) {
+        self.core.eligible.refused(id, now);
+        events.unreachable((self.core.id, id), cause, &self.core.state.unreachable);
+    }
+
+    /// What this pool's algorithm needs to know.
+    #[inline]
+    pub(crate) fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// The backends that take new traffic.
+    pub(in super::super) fn taking(&self) -> BackendSet {
+        *self.weights.taking()
+    }
+
+    /// Where failures are posted; none where nothing follows from them.
+    pub(super) fn outcomes(&self) -> Option<&Outcomes> {
+        self.is_watched.then_some(&self.core.core.process.outcomes)
+    }
+
+    /// Whether the pool's budget allows one more retry, which is then taken from it.
+    pub(crate) fn may_ask_again(&self, plan: &Pool, now: Tick) -> bool {
+        let Some(plan) = &plan.retry.budget else { return true };
+        let state = &self.core.state;
+        let left = &state.budget;
+        let fresh =
+            if budget::is_due(left.left(), now) { left.fresh(state.load.requests()) } else { 0 };
+        left.take(|left| budget::take(plan, left, fresh, now))
+    }
+
+    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    #[inline]
+    pub(crate) fn pins(&self) -> Option<&Pins> {
+        self.pins.as_deref()
+    }
+
+    /// A backend's address as Host has it.
+    pub(crate) fn authority(&self, id: BackendId) -> &[u8] {
+        self.backends.get(id).map_or(b"", |at| at.authority.as_bytes())
+    }
+}
+
+/// A backend that this core has not known comes into a pool.
+fn arrived(
+    core: &PoolCore,
+    (pool, id, backend): (&Pool, BackendId, &Backend),
+    is_later: bool,
+    now: Tick,
+) -> Rc<BackendCore> {
+    let at = BackendCore::new(pool, backend, &core.core);
+    core.move_to(id, &at, &resolve::known(&backend.address));
+    if is_later {
+        // What was known of the one that had its seat before is not of this one.
+        core.balancer.borrow_mut().returned(id, now);
+    }
+    at
+}
+
+fn slots(pool: &Pool, next: &NextPool) -> Rc<[Permits]> {
+    if !is_bounded(pool) {
+        return Rc::default();
+    }
+    let each = (0..).map(BackendId).zip(pool.backends.seats());
+    let max = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.in_flight_max);
+    each.map(|(id, backend)| next.state.slots(id, max(backend))).collect()
+}

@@ -1,0 +1,293 @@
+//! The requests that wait on this core in front of a full pool, first come first served.
+//!
+//! Room is made where a request ends: that core calls the first of its own, or tells another core
+//! where none waits here, or one on the other has waited longer. A request that is called looks for
+//! itself whether the room is still there, and whether it leaves room for the next. Retries that
+//! wait for another backend block nobody, nor do clients that wait for the backend they stay with,
+//! except at that backend: its room is left to the one that has waited longest for it. Once in a
+//! while all are looked at: whose time is over, and which have left.
+
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+};
+
+pub(crate) use self::place::Place;
+use super::Core;
+use crate::base::{
+    backend_set::BackendSet,
+    ids::{BackendId, PoolId},
+    moment::{Deadline, Tick},
+};
+use crate::net::{leaving::ForClient, signal::Signal};
+use crate::shared::{firsts::First, pool::PoolState};
+
+/// The requests that wait on this core in front of one pool.
+pub(super) struct Queue {
+    pool: PoolId,
+    core: Rc<Core>,
+    /// Its line is what the cores tell each other of those that wait.
+    state: Arc<PoolState>,
+    /// In the order of `since`. One that is called is taken out, but those that stay with a
+    /// backend: its room is left to them until they have looked.
+    tickets: RefCell<VecDeque<Rc<Ticket>>>,
+    /// Whether requests may wait, by the newest plan; and for the backend that they stay with.
+    may_wait: Cell<bool>,
+    has_homes: Cell<bool>,
+}
+
+/// A request that waits, until it is called.
+struct Ticket {
+    called: Signal,
+    /// Since when it waits.
+    since: Tick,
+    /// When its time is over.
+    by: Deadline,
+    client: Option<ForClient>,
+    waits_for: Cell<WaitsFor>,
+    /// The backends that take new traffic by its plan: it has no use for others.
+    taking: BackendSet,
+}
+
+/// Whose room a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    Anybody,
+    /// That of backends that it has not tried.
+    Untried,
+    /// That of the one that it stays with.
+    Home(BackendId),
+}
+
+impl Ticket {
+    /// Whether it wants room, and nobody behind it may have it first: any, or that of this backend.
+    fn goes_first(&self, at: Option<BackendId>) -> bool {
+        match self.waits_for.get() {
+            WaitsFor::Anybody => at.is_none_or(|id| self.taking.contains(id)),
+            WaitsFor::Untried => false,
+            WaitsFor::Home(id) => Some(id) == at,
+        }
+    }
+
+    /// The backend that it stays with and waits for.
+    fn home(&self) -> Option<BackendId> {
+        if let WaitsFor::Home(id) = self.waits_for.get() { Some(id) } else { None }
+    }
+}
+
+impl Queue {
+    /// Nobody waits, and nobody may.
+    pub(super) fn new(pool: PoolId, core: Rc<Core>, state: Arc<PoolState>) -> Queue {
+        let (tickets, [may_wait, has_homes]) = (RefCell::default(), [false, false].map(Cell::new));
+        Queue { pool, core, state, tickets, may_wait, has_homes }
+    }
+
+    /// From now on requests may wait, or may not; and for the backend that their client stays with.
+    pub(super) fn arrange(&self, may_wait: bool, has_homes: bool) {
+        self.may_wait.set(may_wait);
+        self.has_homes.set(has_homes);
+    }
+
+    /// Whether nobody waits on this core.
+    fn is_empty(&self) -> bool {
+        self.tickets.borrow().is_empty()
+    }
+
+    /// The backends that requests on this core wait for which no other may overtake.
+    pub(super) fn waited_for(&self) -> BackendSet {
+        let tickets = self.tickets.borrow();
+        let first = tickets.iter().filter(|ticket| ticket.goes_first(None));
+        first.fold(BackendSet::EMPTY, |all, ticket| all | ticket.taking)
+    }
+
+    /// Whether the room of this backend is left to those that stay with it, by one that waits since
+    /// then; none = one that has just come.
+    pub(super) fn keeps(&self, id: BackendId, since: Option<Tick>) -> bool {
+        self.has_homes.get() && self.state.line.keeps(self.core.index, id, since)
+    }
+
+    /// There is room, or may be, perhaps at this backend: the first that waits is called, here or
+    /// on another core.
+    pub(super) fn room(&self, at: Option<BackendId>) {
+        if self.may_wait.get() || !self.is_empty() {
+            self.call(at).into_iter().for_each(|core| self.tell(core));
+        }
+    }
+
+    /// There may be room in the pool: it goes to those that wait for it. Which backends have any is
+    /// asked only where clients wait for one of them.
+    pub(super) fn offer(&self, rooms: impl Fn() -> BackendSet) {
+        let rooms = if self.has_homes.get() { rooms() } else { BackendSet::EMPTY };
+        if rooms.is_empty() {
+            self.room(None);
+        }
+        rooms.iter().for_each(|id| self.room(Some(id)));
+    }
+
+    /// One was called that can do nothing with the room that there is: it is for those that stay
+    /// with its backend, whichever else has waited longer.
+    fn pass_on(&self, rooms: impl Fn() -> BackendSet) {
+        if self.has_homes.get() {
+            for id in rooms().iter() {
+                self.call_at_home(id).into_iter().for_each(|core| self.tell(core));
+            }
+        }
+    }
+
+    /// These are the backends that can be asked now: calls the first, and all that wait for a
+    /// backend that cannot be asked any more. Other cores find it out by themselves within a
+    /// quarter of a second.
+    pub(super) fn look_around(&self, can_be_asked: BackendSet) {
+        if !self.is_empty() {
+            let _ = self.call(None);
+            self.call_the_lost(can_be_asked);
+        }
+    }
+
+    /// Tells another core that there may be room; it looks for itself where.
+    fn tell(&self, core: usize) {
+        let process = &self.core.process;
+        if process.rooms.tell(core, self.pool)
+            && let Some(rope) = process.ropes.get(core)
+        {
+            rope.pull();
+        }
+    }
+
+    /// Calls the first, or says which core to tell.
+    fn call(&self, at: Option<BackendId>) -> Option<usize> {
+        let first = self.first(|ticket| ticket.goes_first(at));
+        if first.as_ref().is_some_and(|first| first.called.is_raised()) {
+            // It has yet to look, and then calls the next.
+            return None;
+        }
+        let first = first.map(|first| First::Since(first.since)).or_else(|| self.in_no_way());
+        let home = at.filter(|_| self.has_homes.get());
+        let other = self.state.line.before(self.core.index, home, first);
+        // Those that may not want this room do not keep it from another core, nor it from them.
+        if (other.is_none() || first == Some(First::InNoWay)) && self.call_first(at) {
+            self.note(WaitsFor::Anybody);
+        }
+        other
+    }
+
+    /// As `call`, but of those that stay with this backend alone.
+    fn call_at_home(&self, id: BackendId) -> Option<usize> {
+        let first = self.first(|ticket| ticket.home() == Some(id));
+        let since = first.as_ref().map(|first| First::Since(first.since));
+        let other = self.state.line.before_at(self.core.index, id, since);
+        if other.is_none()
+            && let Some(first) = first
+        {
+            first.called.raise();
+        }
+        other
+    }
+
+    /// Calls those that wait for a backend that cannot be asked any more.
+    fn call_the_lost(&self, can_be_asked: BackendSet) {
+        let is_lost = |ticket: &Ticket| ticket.home().is_some_and(|id| !can_be_asked.contains(id));
+        let tickets = self.tickets.borrow();
+        tickets.iter().filter(|it| is_lost(it)).for_each(|it| it.called.raise());
+    }
+
+    fn first(&self, is_meant: impl Fn(&Ticket) -> bool) -> Option<Rc<Ticket>> {
+        self.tickets.borrow().iter().find(|ticket| is_meant(ticket)).cloned()
+    }
+
+    /// What others see of those that let all go first, where any wait.
+    fn in_no_way(&self) -> Option<First> {
+        self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| First::InNoWay)
+    }
+
+    /// Calls the first, and the next where the first may not want this room; false where nobody
+    /// wants any.
+    fn call_first(&self, at: Option<BackendId>) -> bool {
+        let wants = |ticket: &Rc<Ticket>| match ticket.home() {
+            Some(home) => Some(home) == at && !ticket.called.is_raised(),
+            None => at.is_none_or(|id| ticket.taking.contains(id)),
+        };
+        let mut called = false;
+        loop {
+            let place = self.tickets.borrow().iter().position(wants);
+            let Some(place) = place else { return called };
+            let Some(first) = self.call_this(place) else { return called };
+            called = true;
+            if first.waits_for.get() != WaitsFor::Untried {
+                return called;
+            }
+        }
+    }
+
+    fn call_this(&self, place: usize) -> Option<Rc<Ticket>> {
+        let mut tickets = self.tickets.borrow_mut();
+        let ticket = Rc::clone(tickets.get(place)?);
+        if ticket.home().is_none() {
+            tickets.remove(place);
+        }
+        drop(tickets);
+        ticket.called.raise();
+        Some(ticket)
+    }
+
+    /// Calls those whose time is over, those that have left or wait for a backend that cannot be
+    /// asked any more, and the first of all, and of those of each backend, in case that its call
+    /// was lost.
+    pub(super) fn look_after(&self, now: Tick, can_be_asked: BackendSet) {
+        if self.is_empty() {
+            return;
+        }
+        let due = |ticket: &Rc<Ticket>| {
+            ticket.by.is_over(now) || ticket.client.is_some_and(ForClient::has_left)
+        };
+        let (mut called, mut homes): (Vec<_>, _) = (Vec::new(), BackendSet::EMPTY);
+        self.tickets.borrow_mut().retain(|ticket| {
+            let home = ticket.home();
+            let is_first_at_home = home.is_some_and(|home| !homes.contains(home));
+            let is_due = due(ticket);
+            if is_due || is_first_at_home {
+                called.push(Rc::clone(ticket));
+            }
+            home.into_iter().filter(|_| !is_due).for_each(|home| homes.insert(home));
+            home.is_some() || !is_due
+        });
+        called.iter().for_each(|ticket| ticket.called.raise());
+        self.call_first(None);
+        self.note(WaitsFor::Anybody);
+        self.call_the_lost(can_be_asked);
+    }
+
+    /// Lets other cores know since when the first waits of those that wait for this.
+    fn note(&self, what: WaitsFor) {
+        let since = |is_meant: &dyn Fn(&Ticket) -> bool| {
+            self.first(is_meant).map(|it| First::Since(it.since))
+        };
+        let line = &self.state.line;
+        if let WaitsFor::Home(id) = what {
+            let first = since(&|ticket| ticket.home() == Some(id));
+            return line.wait_at(self.core.index, id, first);
+        }
+        let first = since(&|ticket| ticket.goes_first(None)).or_else(|| self.in_no_way());
+        line.wait(self.core.index, first);
+    }
+
+    /// Puts it where it belongs by its age.
+    fn put(&self, ticket: &Rc<Ticket>) {
+        let mut tickets = self.tickets.borrow_mut();
+        let place = tickets.partition_point(|other| other.since < ticket.since);
+        tickets.insert(place, Rc::clone(ticket));
+        drop(tickets);
+        self.note(ticket.waits_for.get());
+    }
+
+    fn remove(&self, ticket: &Rc<Ticket>) {
+        self.tickets.borrow_mut().retain(|other| !Rc::ptr_eq(other, ticket));
+        self.note(ticket.waits_for.get());
+    }
+}
