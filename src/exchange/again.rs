@@ -69,7 +69,7 @@ fn tell(
     let record = &mut exchange.scratch.record;
     let Some(backend) = record.backend.filter(|_| worker.events.tells_attempts()) else { return };
     worker.events.attempt(Attempt {
-        request: *record.request_id.get_or_insert_with(|| worker.request_id()),
+        request: *record.request_id.get_or_insert_with(|| worker.request_id(ended)),
         pool: exchange.pool,
         backend,
         connected: exchange.request_sent,

@@ -183,8 +183,8 @@ fn write_line(
     plan: &Plan,
 ) {
     worker.log(&Line {
-        ended: worker.logs.unix_millis(ended),
-        request_id: record.request_id.unwrap_or_else(|| worker.logs.request_id(ended)),
+        ended: worker.clock.unix(ended),
+        request_id: record.request_id.unwrap_or_else(|| worker.request_id(ended)),
         asker: peer.asker(record.client),
         record,
         asked,

@@ -194,7 +194,8 @@ pub(super) async fn refuse(
         // Who half-closes in the middle of a request may still be reading the answers before it.
         return if fault.cause == Cause::ClientAbort { Reuse::Close } else { Reuse::Reset };
     }
-    let request_id = *record.request_id.get_or_insert_with(|| worker.request_id());
+    let request_id =
+        *record.request_id.get_or_insert_with(|| worker.request_id(worker.clock.renew()));
     let read_whole = skip_body(client, exchange);
     let keep_alive =
         exchange.keep_alive && read_whole && fault.leaves_framing_sound() && !worker.is_draining();

@@ -1,26 +1,39 @@
-//! The worker's clock: when it was read last, and what the precise clock says now.
+//! The worker's clock: when it was read last, what the precise clock says now, and wall time.
 //!
 //! Deadlines are compared with the coarse reading; it is renewed when a request begins and at each
-//! round of the sweep. The precise clock is read where a time is measured.
+//! round of the sweep. The precise clock is read where a time is measured. Wall time is reckoned
+//! from the precise clock, so it is never asked for more than four times a second.
 
 use std::{
     cell::Cell,
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::base::moment::{Deadline, Moment, Tick};
+use crate::base::moment::{Deadline, Micros, Moment, Tick, UnixMillis};
 
 static BEGINNING: OnceLock<Instant> = OnceLock::new();
+
+/// How long wall time is reckoned from one reading: so long a step of its clock may go unseen.
+const WALL_GOOD: Micros = Micros(250_000);
 
 /// A coarse clock that its owner renews.
 pub(crate) struct Clock {
     tick: Cell<Tick>,
+    wall: Cell<Option<Wall>>,
+}
+
+/// A reading of wall time.
+#[derive(Clone, Copy)]
+struct Wall {
+    read_at: Moment,
+    /// From 1970 to when the precise clock began to count.
+    beginning: Micros,
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { tick: Cell::new(Clock::moment().tick()) }
+        Clock { tick: Cell::new(Clock::moment().tick()), wall: Cell::new(None) }
     }
 
     /// The coarse reading.
@@ -48,6 +61,24 @@ impl Clock {
         moment
     }
 
+    /// Wall time at this moment.
+    #[inline]
+    pub(crate) fn unix(&self, moment: Moment) -> UnixMillis {
+        let known = self.wall.get().filter(|wall| moment.since(wall.read_at) < WALL_GOOD);
+        let wall = known.unwrap_or_else(|| self.read_wall());
+        UnixMillis((wall.beginning.0 + moment.micros()) / 1000)
+    }
+
+    #[cold]
+    fn read_wall(&self) -> Wall {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = Micros(u64::try_from(now.as_micros()).unwrap_or_default());
+        let read_at = Clock::moment();
+        let wall = Wall { read_at, beginning: micros - Micros(read_at.micros()) };
+        self.wall.set(Some(wall));
+        wall
+    }
+
     /// Says what time it is.
     #[cfg(test)]
     pub(crate) fn set(&self, tick: Tick) {
@@ -64,5 +95,21 @@ impl Clock {
     #[inline]
     pub(crate) fn after(&self, span: Duration) -> Deadline {
         Deadline::after(self.tick(), span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_is_read_once_in_a_while_and_reckoned_in_between() {
+        let clock = Clock::new();
+        let read_at = Moment::from_micros(5_000_000);
+        clock.wall.set(Some(Wall { read_at, beginning: Micros(70_000_000) }));
+        let at = |micros| clock.unix(Moment::from_micros(micros));
+        assert_eq!(at(4_999_000), UnixMillis(74_999), "the coarse clock may be behind");
+        assert_eq!(at(5_249_999), UnixMillis(75_249));
+        assert!(at(5_250_000) > UnixMillis(1_700_000_000_000), "it has been read anew");
     }
 }

@@ -165,7 +165,7 @@ impl Accepting {
     fn refuse(&self, fd: OwnedFd, arrival: &Arrival) {
         let worker = &self.worker;
         let fault = Fault::from(Cause::Overloaded);
-        let request_id = worker.request_id();
+        let request_id = worker.request_id(worker.clock.renew());
         let mut out = Vec::new();
         let about = FaultAnswer {
             date: &worker.http_date(),

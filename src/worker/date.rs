@@ -1,18 +1,16 @@
 //! The date as HTTP writes it (IMF-fixdate, RFC 9110 §5.6.7), formatted at most twice a second.
 
-use std::{
-    cell::Cell,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::Cell, time::Duration};
 
 use crate::base::{
     calendar::{self, MONTHS},
     moment::{Tick, UnixSeconds},
 };
+use crate::net::clock::Clock;
 
 const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
 
-/// How often the clock of the wall is read at most.
+/// How old a date may be.
 const RENEWED: Duration = Duration::from_millis(500);
 
 /// The date of the latest look, and when that was.
@@ -23,11 +21,11 @@ pub(crate) struct Date {
 }
 
 impl Date {
-    /// The date; the clock of the wall is read at most once in half a second of `now`.
-    pub(crate) fn at(&self, now: Tick) -> [u8; 29] {
+    /// The date by the coarse clock.
+    pub(crate) fn now(&self, clock: &Clock) -> [u8; 29] {
+        let now = clock.tick();
         if self.until.get().is_none_or(|until| now >= until) {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.text.set(format(UnixSeconds(since.as_secs())));
+            self.text.set(format(clock.unix(now.moment()).seconds()));
             self.until.set(Some(now + RENEWED));
         }
         self.text.get()

@@ -34,11 +34,14 @@ pub(crate) use self::{
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
-use crate::base::moment::{Tick, UnixSeconds};
+use crate::base::{
+    moment::{Moment, Tick, UnixSeconds},
+    rng::Rng,
+};
 use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
-    buffer::Buffers, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
+    buffer::Buffers, chance, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
 };
 use crate::observe::{
     access_log::Line,
@@ -90,6 +93,8 @@ pub(crate) struct Worker {
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
     peak: Peak,
+    /// For the ids of requests.
+    chance: RefCell<Rng>,
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: CoreTeller,
@@ -127,6 +132,7 @@ impl Worker {
             draining: Signal::default(),
             drained: Signal::default(),
             peak: Peak::default(),
+            chance: RefCell::new(Rng::seeded(chance::drawn())),
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: CoreTeller::new(teller, level),
@@ -200,17 +206,17 @@ impl Worker {
 
     /// The date for a `Date` field.
     pub(crate) fn http_date(&self) -> [u8; 29] {
-        self.date.at(self.clock.tick())
+        self.date.now(&self.clock)
     }
 
     /// Wall time, by the coarse clock.
     pub(crate) fn unix_seconds(&self) -> UnixSeconds {
-        self.logs.unix_millis(self.clock.tick().moment()).seconds()
+        self.clock.unix(self.clock.tick().moment()).seconds()
     }
 
-    /// A new id of a request, made now.
-    pub(crate) fn request_id(&self) -> RequestId {
-        self.logs.request_id(self.clock.renew())
+    /// A new id of a request, made at this moment.
+    pub(crate) fn request_id(&self, moment: Moment) -> RequestId {
+        RequestId::new(self.clock.unix(moment), &mut self.chance.borrow_mut())
     }
 
     /// Writes a line of an access log.
