@@ -237,7 +237,7 @@ mod tests {
         let address = origins.addresses()[0];
         let started = Instant::now();
         drop(origins);
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_secs(60), "no answer is waited for");
         assert!(TcpStream::connect(address).is_err());
         idles.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert!(matches!(idles.read(&mut [0; 1]), Ok(0) | Err(_)));

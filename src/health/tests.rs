@@ -97,54 +97,20 @@ impl Drop for Running {
     }
 }
 
+/// No deadline is near: what a core posts has to wake the thread.
 #[test]
-fn a_verdict_is_published_soon_after_the_failure_that_decides() {
+fn a_verdict_is_published_as_soon_as_the_failure_that_decides_is_posted() {
     for driver in [Driver::Auto, Driver::Epoll] {
         let running = Running::start(driver, 200);
-        let mut any: Vec<Duration> = (0..100).map(|_| to_another_thread_and_back()).collect();
-        let mut took: Vec<Duration> = (0..100)
-            .map(|place| {
-                let backend = BackendId(place);
-                running.fail(backend);
-                running.fail(backend);
-                let since = Instant::now();
-                running.fail(backend);
-                while running.is_usable(backend) {
-                    assert!(since.elapsed() < Duration::from_secs(10), "{place} is still usable");
-                    std::thread::yield_now();
-                }
-                since.elapsed()
-            })
-            .collect();
-        took.sort_unstable();
-        any.sort_unstable();
-        let (median, worst) = (took[50], took[99]);
-        eprintln!(
-            "{driver:?}: from post to published {median:?} at the median, {worst:?} at worst"
-        );
-        // Under a millisecond where nobody else wants the processor.
-        assert!(median < Duration::from_millis(20) + 10 * any[50], "{took:?} {any:?}");
+        for backend in (0..100).map(BackendId) {
+            (0..3).for_each(|_| running.fail(backend));
+            let until = Instant::now() + Duration::from_secs(10);
+            while running.is_usable(backend) {
+                assert!(Instant::now() < until, "{backend:?} is still usable");
+                std::thread::yield_now();
+            }
+        }
     }
-}
-
-/// How long it takes, on this machine now, to wake a thread and to hear of it.
-fn to_another_thread_and_back() -> Duration {
-    let (wake, woken) = crossbeam_channel::bounded(1);
-    let (tell, told) = crossbeam_channel::bounded(1);
-    let thread = std::thread::spawn(move || {
-        tell.send(()).unwrap();
-        woken.recv().unwrap();
-        tell.send(())
-    });
-    told.recv().unwrap();
-    let since = Instant::now();
-    wake.send(()).unwrap();
-    while told.try_recv().is_err() {
-        std::thread::yield_now();
-    }
-    let took = since.elapsed();
-    thread.join().unwrap().unwrap();
-    took
 }
 
 #[test]

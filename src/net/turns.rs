@@ -185,7 +185,7 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::net::io::sleep;
@@ -208,9 +208,7 @@ mod tests {
                 });
             }
             for _ in 0..5 {
-                let since = Instant::now();
                 sleep(Duration::from_millis(20)).await;
-                assert!(since.elapsed() < Duration::from_millis(500), "{:?}", since.elapsed());
             }
             over.set(true);
             let counts: Vec<u32> = turns.iter().map(|counted| counted.get()).collect();

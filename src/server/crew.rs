@@ -147,11 +147,9 @@ mod tests {
         let (go_on, held) = bounded::<()>(0);
         let (mut crew, outbox) = crew(SHORT, move |_inbox| held.recv().unwrap_or(()));
         while outbox.send(ToCore::Drain, Instant::now()).is_ok() {}
-        let since = Instant::now();
         crew.drain();
         assert!(!crew.wait(Instant::now() + Duration::from_millis(20)));
         assert_eq!(crew.stop(), ["core 7"]);
-        assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
         drop(go_on);
     }
 

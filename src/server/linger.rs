@@ -169,73 +169,55 @@ pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
     use crate::net::{
         clock::Clock,
-        io::{sleep, task},
+        io::task,
+        stream::script::{Script, Step, says},
     };
-    use crate::testkit::{eventually, on_both_drivers, pair};
+    use crate::testkit::{beside, eventually, on_both_drivers, pair, play};
+
+    const PLAN: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                        [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
 
     fn worker() -> Rc<Worker> {
-        let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
-                    [pool.app]\nbackends = [\"127.0.0.1:9\"]\n";
-        let worker = Worker::crew(text, 1).remove(0);
+        let worker = Worker::crew(PLAN, 1).remove(0);
         let sweeping = Rc::clone(&worker);
         task(async move { sweeping.deadlines.sweep(|| {}).await });
         worker
     }
 
-    /// What a client does while it is read.
-    enum Does {
-        Nothing,
-        SendsOn,
-        Ends,
-    }
-
-    /// How long a client is read, in milliseconds.
-    async fn lingered(does: Does, until: Until, patience: Patience) -> u64 {
-        let worker = worker();
-        let (ours, peer) = pair(|fd| worker.deadlines.watch(fd, Ends::Wait, 0));
-        let over = Rc::new(Cell::new(false));
-        if !matches!(does, Does::Nothing) {
-            let (over, mut peer) = (Rc::clone(&over), peer.try_clone().unwrap());
-            task(async move {
-                while !over.get() && peer.write_all(&[b'x'; 1_000]).is_ok() {
-                    sleep(Duration::from_millis(20)).await;
-                    if matches!(does, Does::Ends) {
-                        _ = peer.shutdown(std::net::Shutdown::Write);
-                    }
-                }
-            });
-        }
-        let since = Clock::moment();
-        read_on(&worker, &ours, until, patience).await;
-        over.set(true);
-        Clock::moment().since(since).0 / 1_000
+    /// How long a client that does these steps is read, in milliseconds: by the clock of the play,
+    /// in which it pauses for 100 ms each time and the sweep looks every 250.
+    #[track_caller]
+    fn check(steps: Vec<Step>, until: Until, patience: Patience, expected: u128) {
+        let took = play(async {
+            let worker = Worker::crew(PLAN, 1).remove(0);
+            let client = Script::new(steps);
+            let stream = client.stream(|fd| worker.deadlines.watch(fd, Ends::Wait, 0));
+            let since = Clock::moment();
+            let reads = read_on(&worker, &stream, until, patience);
+            beside(reads, worker.deadlines.sweep(|| {})).await;
+            Duration::from_micros(Clock::moment().since(since).0)
+        });
+        assert_eq!(took.as_millis(), expected, "{until:?}");
     }
 
     #[test]
     fn a_client_is_read_while_it_makes_progress_and_not_for_ever() {
-        on_both_drivers(|| async {
-            let patience = Patience {
-                time: Duration::from_secs(1),
-                piece: Duration::from_millis(400),
-                bytes: 1 << 20,
-            };
-            let few = Patience { bytes: 3_000, ..patience };
-            for (does, until, patience, at_least, at_most) in [
-                (Does::Nothing, Until::Ended, patience, 400, 900),
-                (Does::SendsOn, Until::Ended, patience, 990, 1_500),
-                (Does::SendsOn, Until::Ended, few, 20, 400),
-                (Does::Ends, Until::Ended, patience, 10, 350),
-                (Does::Nothing, Until::Told, patience, 0, 350),
-            ] {
-                let took = lingered(does, until, patience).await;
-                assert!((at_least..at_most).contains(&took), "{took} ms of {until:?} {at_most}");
-            }
-        });
+        let patience = Patience {
+            time: Duration::from_secs(1),
+            piece: Duration::from_millis(400),
+            bytes: 1 << 20,
+        };
+        let few = Patience { bytes: 3_000, ..patience };
+        let sends_on = || (0..50).flat_map(|_| [says([b'x'; 1_000]), Step::Pauses]).collect();
+        let ends = vec![says(b"x"), Step::Pauses, Step::Ends];
+        check(vec![], Until::Ended, patience, 500);
+        check(sends_on(), Until::Ended, patience, 1_000);
+        check(sends_on(), Until::Ended, few, 200);
+        check(ends, Until::Ended, patience, 100);
+        check(vec![], Until::Told, patience, 0);
     }
 
     #[test]
@@ -254,7 +236,7 @@ mod tests {
                     linger(&worker, &ours, Until::Ended).await;
                     lingering.set(lingering.get() - 1);
                 });
-                sleep(Duration::from_millis(5)).await;
+                next_turn().await;
             }
             eventually(|| lingering.get() == 2).await;
             assert!(worker.lingering.get() < most);

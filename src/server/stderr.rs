@@ -205,11 +205,9 @@ mod tests {
             write_all_told(&from, &counted, &mut Reader { let_in, taken });
         });
         let queue = Queue { to, dropped };
-        let since = Instant::now();
         for number in 0..1_000 {
             queue.put(number.to_string().as_bytes());
         }
-        assert!(since.elapsed() < Duration::from_secs(5));
         let lost = queue.dropped.take();
         assert!((997..=998).contains(&lost), "{lost}");
         drop(go_on);

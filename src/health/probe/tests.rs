@@ -8,7 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::mpsc::{Receiver, channel},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::*;
@@ -73,10 +73,8 @@ fn check_pieces(probe: &HttpProbe, pieces: &[&[u8]], then: Then, expected: Resul
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let (address, serving, _what) = backend(pieces, then);
         let ending = Signal::default();
-        let began = Instant::now();
         let found = of(probe, address).run(&[address], Limits { time, ending: &ending }).await;
         assert_eq!(found, Some(expected));
-        assert!(began.elapsed() < Duration::from_secs(5), "it ends by itself");
         serving.join().unwrap();
     });
 }

