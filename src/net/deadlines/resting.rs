@@ -4,7 +4,9 @@
 //! and going cost a few stores whatever the number, and nobody of one listener hides another's.
 //! Whoever needs room closes from the beginning of a list; why, and when, is not known here.
 
-use super::Entry;
+use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry};
+use crate::base::moment::Tick;
+use crate::net::fd::{self, Half};
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -119,6 +121,72 @@ impl Resting {
             NONE => list.last = previous,
             place => entries[place as usize].previous = previous,
         }
+    }
+}
+
+impl Deadlines {
+    /// Closes the client connection that is the next to make room, of one listener if `tag` says
+    /// so; false where none rests. One whose request lies in its socket already does not rest.
+    pub(crate) fn make_room(&self, tag: Option<u16>) -> bool {
+        let slab = &mut *self.slab.borrow_mut();
+        let next = slab.resting.next_to_go(&slab.entries, tag, Entry::may_go);
+        let Some(index) = next else { return false };
+        slab.close_resting(index);
+        true
+    }
+
+    /// Closes the connection that has lingered longest.
+    pub(crate) fn close_longest_lingering(&self) {
+        let slab = &mut *self.slab.borrow_mut();
+        let longest = (0..slab.resting.tags())
+            .map(|tag| slab.resting.first(tag, Rest::Lingering))
+            .filter(|place| *place != NONE)
+            .min_by_key(|place| slab.entries[*place as usize].since);
+        if let Some(index) = longest {
+            slab.close_resting(index);
+        }
+    }
+
+    /// Closes client connections that have been silent or idle since `until` or longer, the longest
+    /// of each listener first, and not more than a slice of them.
+    pub(crate) fn close_resting_since(&self, until: Tick) {
+        let slab = &mut *self.slab.borrow_mut();
+        let mut left = SLICE;
+        for tag in 0..slab.resting.tags() {
+            for kind in [Rest::Silent, Rest::Idle] {
+                let mut place = slab.resting.first(tag, kind);
+                while place != NONE && left > 0 {
+                    let entry = &slab.entries[place as usize];
+                    if entry.since > until {
+                        break;
+                    }
+                    let (index, may_go) = (place, entry.may_go());
+                    place = entry.next;
+                    left -= 1;
+                    if may_go {
+                        slab.close_resting(index);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Slab {
+    /// Says that this is the end and wakes the task, which closes; nothing is read before.
+    fn close_resting(&mut self, index: u32) {
+        self.resting.remove(&mut self.entries, index);
+        let entry = &mut self.entries[index as usize];
+        fd::shut_down(entry.fd, Half::Writing);
+        (entry.reading, entry.writing) = (Some(Ended::Closed), Some(Ended::Closed));
+        entry.wake();
+    }
+}
+
+impl Entry {
+    /// Whether it rests indeed: what lies in its socket is a request that came before us.
+    fn may_go(&self) -> bool {
+        self.rest == Some(Rest::Lingering) || !fd::has_bytes(self.fd)
     }
 }
 

@@ -11,10 +11,12 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::Wake,
+    time::Duration,
 };
 
-use super::*;
-use crate::net::leaving::Leaves;
+use super::{sweep::WATCH_ROUNDS, watched::STAY, *};
+use crate::base::moment::Tick;
+use crate::net::leaving::{ForClient, Leaves};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -1,0 +1,113 @@
+//! The rounds of the sweep: what is overdue ends, and what is done for clients that have left.
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry, resting::Rest, watched::STAY};
+use crate::base::moment::{Micros, Tick};
+use crate::net::{
+    clock::Clock,
+    io::sleep,
+    leaving::{ForClient, Look},
+    turns::next_turn,
+};
+
+/// How often the sweep looks.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// A quarter of the waiting clients is looked at in each round.
+pub(super) const WATCH_ROUNDS: u32 = 4;
+
+/// Between two rounds of more than this the process stood still. What lies in the sockets came in
+/// time, for all we know: it is read first, and the next round looks again.
+const STOOD_STILL: Micros = Micros(2 * 250_000);
+
+impl Deadlines {
+    /// Sweeps for ever; `each_round` is called after each round.
+    pub(crate) async fn sweep(&self, mut each_round: impl FnMut()) {
+        let mut stood_still = false;
+        loop {
+            self.wait_until_needed().await;
+            let before = Clock::moment();
+            sleep(ROUND).await;
+            let slept = self.clock.renew().since(before);
+            // Never twice in a row: a core that is always late has deadlines all the same.
+            stood_still = slept > STOOD_STILL && !stood_still;
+            if !stood_still {
+                self.round().await;
+            }
+            each_round();
+        }
+    }
+
+    async fn wait_until_needed(&self) {
+        poll_fn(|cx| {
+            self.awake.set(!self.is_empty());
+            if self.awake.get() {
+                return Poll::Ready(());
+            }
+            self.sweeper.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// One round: ends what is overdue, and what is done for clients that have left.
+    async fn round(&self) {
+        self.slab.borrow_mut().begin_round();
+        let mut from = 0;
+        while let Some(next) = self.slice(from) {
+            next_turn().await;
+            from = next;
+        }
+    }
+
+    /// Looks at a slice of the entries; where the next begins, if there is one.
+    pub(super) fn slice(&self, from: usize) -> Option<usize> {
+        let now = self.clock.tick();
+        let slab = &mut *self.slab.borrow_mut();
+        let until = (from + SLICE).min(slab.entries.len());
+        let turn = slab.round;
+        for (index, entry) in (from..).zip(slab.entries.get_mut(from..until)?) {
+            if entry.used {
+                let watches = (index as u32).wrapping_add(turn).is_multiple_of(WATCH_ROUNDS);
+                entry.look(now, watches);
+            }
+        }
+        (until < slab.entries.len()).then_some(until)
+    }
+}
+
+impl Slab {
+    pub(super) fn begin_round(&mut self) {
+        self.round = self.round.wrapping_add(1);
+    }
+}
+
+impl Entry {
+    /// Ends what is overdue. Reading and writing are late apart, and one has nothing to say about
+    /// the other.
+    fn look(&mut self, now: Tick, watches: bool) {
+        if self.stays && self.rest == Some(Rest::Idle) && self.since + STAY <= now {
+            self.stays = false;
+            self.wake();
+        }
+        if self.writing.is_none() && self.write_by.is_over(now) {
+            self.end_both(Ended::Overdue);
+        } else if self.reading.is_some() {
+            // Nobody reads any more.
+        } else if self.read_by.is_over(now) {
+            self.end_reading(Ended::Overdue);
+        } else if watches && self.client_has_left() {
+            self.end_reading(Ended::ClientLeft);
+        }
+    }
+
+    /// Whether the client has left for whom this one is waited for.
+    fn client_has_left(&mut self) -> bool {
+        match self.client.map(ForClient::look) {
+            None | Some(Look::There) => false,
+            Some(Look::Doubtful) => std::mem::replace(&mut self.doubtful, true),
+            Some(Look::Left) => true,
+        }
+    }
+}

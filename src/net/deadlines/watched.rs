@@ -1,0 +1,165 @@
+//! The guard of a watched descriptor, by which its task says what it waits for.
+
+use std::{rc::Rc, task::Waker, time::Duration};
+
+use super::{Deadlines, End, Ended, Ends, NO_TAG, SLICE, entry::Entry, resting::Rest};
+use crate::base::moment::{Deadline, Tick};
+use crate::net::leaving::ForClient;
+
+/// For how long an idle client that may go on at once keeps what a burst of requests needs, and at
+/// most a round longer.
+pub(super) const STAY: Duration = Duration::from_millis(250);
+
+/// A watched descriptor. Dropping it ends the watch; drop it before the socket.
+pub(crate) struct Watched {
+    pub(super) deadlines: Rc<Deadlines>,
+    pub(super) index: u32,
+}
+
+impl Watched {
+    #[inline]
+    fn with<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
+        act(&mut self.deadlines.slab.borrow_mut().entries[self.index as usize])
+    }
+
+    /// Reading must go on by then.
+    #[inline]
+    pub(crate) fn read_by(&self, deadline: Deadline) {
+        self.with(|entry| entry.read_by = deadline);
+    }
+
+    /// Writing must go on by then.
+    #[inline]
+    pub(crate) fn write_by(&self, deadline: Deadline) {
+        self.with(|entry| entry.write_by = deadline);
+    }
+
+    /// Reading must go on by then, and it is for this client, if any: when it leaves, so ends the
+    /// wait.
+    #[inline]
+    pub(crate) fn read_for(&self, deadline: Deadline, client: Option<ForClient>) {
+        self.with(|entry| {
+            entry.read_by = deadline;
+            entry.client = client;
+            entry.doubtful = false;
+        });
+    }
+
+    /// Where reading is for a client: it is for this one.
+    pub(crate) fn waits_for(&self, client: ForClient) {
+        self.with(|entry| {
+            if let Some(known) = &mut entry.client {
+                *known = client;
+            }
+        });
+    }
+
+    /// Joins those that rest, and make room when it is needed; something must come by then. Nothing
+    /// where it rests already: nobody becomes less idle by being looked at.
+    #[inline]
+    pub(crate) fn rests(&self, kind: Rest, now: Tick, deadline: Deadline) {
+        let slab = &mut *self.deadlines.slab.borrow_mut();
+        let entry = &mut slab.entries[self.index as usize];
+        if entry.rest.is_some() || entry.tag == NO_TAG {
+            return;
+        }
+        entry.since = now;
+        entry.read_by = deadline;
+        slab.resting.push(&mut slab.entries, self.index, kind);
+    }
+
+    /// Rests no more.
+    #[inline]
+    pub(crate) fn busy(&self) {
+        let slab = &mut *self.deadlines.slab.borrow_mut();
+        slab.resting.remove(&mut slab.entries, self.index);
+    }
+
+    /// Whether it became idle so lately that its client may be one who asks again at once.
+    #[inline]
+    pub(crate) fn is_idle_lately(&self, now: Tick) -> bool {
+        self.with(|entry| entry.rest == Some(Rest::Idle) && now <= entry.since + STAY)
+    }
+
+    /// From now on this task is woken when the connection has been idle for a while.
+    #[inline]
+    pub(crate) fn stay(&self, task: &Waker) {
+        self.with(|entry| {
+            entry.stays = true;
+            entry.note(task);
+        });
+    }
+
+    /// Whether that has not come to pass.
+    #[inline]
+    pub(crate) fn stays(&self) -> bool {
+        self.with(|entry| entry.stays)
+    }
+
+    /// Whether, and why, we ended this half; else `task` is woken when we do, where that takes a
+    /// wake-up.
+    #[inline]
+    pub(crate) fn ended_or_wakes(&self, end: End, task: &Waker) -> Option<Ended> {
+        self.with(|entry| {
+            let ended = entry.ended(end);
+            if ended.is_none() && end == End::Reading && entry.ends == Ends::Wait {
+                entry.note(task);
+            }
+            ended
+        })
+    }
+
+    /// Whether, and why, we ended this half.
+    #[inline]
+    pub(crate) fn ended(&self, end: End) -> Option<Ended> {
+        self.with(|entry| entry.ended(end))
+    }
+
+    /// Whether, and why, we ended reading.
+    #[cfg(test)]
+    pub(crate) fn reading(&self) -> Option<Ended> {
+        self.ended(End::Reading)
+    }
+
+    /// Ends whatever is waited for, and says why.
+    pub(crate) fn end(&self, why: Ended) {
+        self.with(|entry| entry.end_both(why));
+    }
+
+    /// The request is over, however its reading ended: what comes now is read and forgotten until
+    /// then. Nothing where the connection was closed.
+    pub(crate) fn lingers(&self, now: Tick, deadline: Deadline) {
+        let lingers = self.with(|entry| {
+            if entry.reading != Some(Ended::Closed) {
+                entry.reading = None;
+            }
+            entry.read_by = deadline;
+            entry.rest == Some(Rest::Lingering)
+        });
+        if !lingers {
+            self.busy();
+            self.rests(Rest::Lingering, now, deadline);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let slab = &mut *self.deadlines.slab.borrow_mut();
+        slab.resting.remove(&mut slab.entries, self.index);
+        let entry = &mut slab.entries[self.index as usize];
+        entry.used = false;
+        let task = entry.task.take();
+        slab.free.push(self.index);
+        // Give the room of a peak back once nobody is watched.
+        if slab.free.len() == slab.entries.len() {
+            slab.entries.clear();
+            slab.free.clear();
+            if slab.entries.capacity() > SLICE {
+                slab.entries.shrink_to(64);
+                slab.free.shrink_to(64);
+            }
+        }
+        drop(task);
+    }
+}
