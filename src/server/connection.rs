@@ -144,15 +144,20 @@ impl Connection {
         match ending {
             Ending::Linger => Box::pin(linger(&self.worker, &self.stream, Until::Ended)).await,
             Ending::Reset => self.stream.reset_on_close(),
-            // First the end of what we say, with what was held back for it. What the client says
-            // before it has been told would make the close a reset, and the rest of the answer is
-            // gone. Who was late is not waited for.
-            Ending::Close => {
-                self.stream.shut_down(Half::Writing);
-                if !self.stream.is_overdue() && self.stream.may_be_cut() {
-                    Box::pin(linger(&self.worker, &self.stream, Until::Told)).await;
-                }
-            }
+            Ending::Close => self.close().await,
+        }
+    }
+
+    /// Closes when that costs the client none of its answer. What it has said meanwhile and nobody
+    /// read makes a close a reset: then it is told our end, with what was held back for it, and
+    /// read until it has all. One that was late is not waited for.
+    async fn close(&self) {
+        if !self.stream.may_be_cut() {
+            return;
+        }
+        self.stream.shut_down(Half::Writing);
+        if !self.stream.is_overdue() && self.stream.may_be_cut() {
+            Box::pin(linger(&self.worker, &self.stream, Until::Told)).await;
         }
     }
 

@@ -347,7 +347,7 @@ const NOUGHT_AT_THE_END: [&str; 5] =
 
 /// How much later than its time a timeout may strike, the lateness of the machine apart: the sweep
 /// looks every quarter of a second, and everybody takes turns.
-const LATE_AT_MOST: Duration = Duration::from_millis(250 + 350);
+const LATE_AT_MOST: Duration = Duration::from_millis(250 + 550);
 
 /// How much earlier: what a coarse clock may be behind.
 const EARLY_AT_MOST: Duration = Duration::from_millis(50);

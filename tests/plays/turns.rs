@@ -165,6 +165,11 @@ fn floods_beside(
         let at = |share: usize| waits[(waits.len() * share / 100).min(waits.len() - 1)];
         let (middle, last) = (at(50), at(99));
         println!("{driver:?} {flood:?}: {} waits, {middle:?} {last:?}, {crowd:?}", waits.len());
+        // What the floods had sent is read to its end: megabytes, in tiny chunks.
+        let since = Instant::now();
+        while stage.count("connections") > 0 && since.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(20));
+        }
         middle.expect_at_most(crowd.time(median));
         last.expect_at_most(crowd.time(worst));
     });
