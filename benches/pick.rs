@@ -16,16 +16,16 @@ const ALGORITHMS: [(&str, Algorithm); 6] = [
 ];
 
 fn pool(algorithm: Algorithm, backends: u16, weights: u16) -> Pool {
-    let backend = |id: u16| Backend {
-        weight: 1 + id % weights,
-        ..Backend::new(format!("b{id}"), Address::Socket(([127, 0, 0, 1], id).into()))
+    let backend = |id: u16| {
+        let address = Address::Socket(([127, 0, 0, 1], id).into());
+        let mut backend = Backend::new(format!("b{id}"), address);
+        backend.weight = 1 + id % weights;
+        backend
     };
-    Pool {
-        name: "app".to_owned(),
-        backends: (0..backends).map(backend).collect(),
-        algorithm,
-        ..Pool::default()
-    }
+    let mut pool = Pool::default();
+    pool.backends = (0..backends).map(backend).collect();
+    pool.algorithm = algorithm;
+    pool
 }
 
 fn pick(criterion: &mut Criterion) {

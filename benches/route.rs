@@ -10,16 +10,10 @@ use ringway::{
 const ROUTES: usize = 1_000;
 
 fn route(number: usize, host: Option<HostPattern>, path: String) -> Route {
-    Route {
-        name: format!("r{number}"),
-        listener: None,
-        hosts: host.into_iter().collect(),
-        path: PathPattern::Prefix(path),
-        methods: Vec::new(),
-        headers: Vec::new(),
-        priority: 0,
-        pool: PoolId(0),
-    }
+    let mut route = Route::new(format!("r{number}"), PoolId(0));
+    route.hosts = host.into_iter().collect();
+    route.path = PathPattern::Prefix(path);
+    route
 }
 
 /// A thousand services on one host.

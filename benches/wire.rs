@@ -92,7 +92,7 @@ fn wire(criterion: &mut Criterion) {
     for driver in ["io_uring", "epoll"] {
         for (size, bytes) in [("128B", 128), ("16KiB", 16 << 10)] {
             let Some(handle) = proxy(driver, backend(bytes)) else { continue };
-            let mut client = Client::connect(handle.addresses()[0].1, bytes);
+            let mut client = Client::connect(handle.addresses()[0].1.tcp().unwrap(), bytes);
             let mut group = criterion.benchmark_group(format!("wire/{driver}/{size}"));
             for (requests, count) in [(REQUEST, 1), (&pipelined[..], PIPELINED)] {
                 group.throughput(Throughput::Elements(count as u64));

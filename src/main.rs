@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ringway::cli::main(std::env::args_os())
+    ringway::command_line(std::env::args_os())
 }

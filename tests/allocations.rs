@@ -153,7 +153,7 @@ fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
             return eprintln!("skipped: {why}");
         }
     };
-    let listening = handle.addresses()[0].1;
+    let listening = handle.addresses()[0].1.tcp().unwrap();
     let connect = || {
         let client = TcpStream::connect(listening).unwrap();
         client.set_nodelay(true).unwrap();

@@ -6,8 +6,6 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +13,7 @@ use std::{
 use proptest::prelude::*;
 use ringway::{
     config::{self, Loaded, Overrides},
-    plan::{Address, Cores, ListenerId, PathPattern, PoolId, RouteId},
+    plan::{Cores, PoolId},
 };
 use serde_json::Value as Json;
 
@@ -391,93 +389,6 @@ fn the_schema_refuses_what_the_program_refuses() {
         assert!(!misfits(&schema, &schema, &file, "").is_empty(), "{broken}");
         assert!(config::parse("broken", broken).is_err(), "{broken}");
     }
-}
-
-#[test]
-fn shipped_files_serve() {
-    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = origin.local_addr().unwrap();
-    // Ends with the test's process: it has nothing to finish.
-    std::thread::spawn(move || {
-        for stream in origin.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = [0; 4096];
-            if stream.read(&mut head).unwrap_or(0) > 0 {
-                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-                stream.write_all(answer).unwrap();
-            }
-        }
-    });
-    for path in shipped() {
-        let mut plan =
-            config::load(std::slice::from_ref(&path), &Overrides::default()).unwrap().plan;
-        plan.global.cores = Cores::Count(1);
-        plan.global.pin = false;
-        plan.limits.connections = 100;
-        for listener in plan.listeners.values_mut() {
-            listener.bind = vec!["127.0.0.1:0".parse().unwrap()];
-            listener.access_log = None;
-        }
-        for pool in plan.pools.values_mut() {
-            // Its key would be made in a folder that is not the test's.
-            pool.sticky = None;
-            if let Some(health) = &mut pool.health {
-                health.port = None;
-            }
-        }
-        for backend in plan.pools.values_mut().flat_map(|pool| pool.backends.values_mut()) {
-            backend.address = Address::Socket(address);
-        }
-        let handle = ringway::start(plan).unwrap();
-        let (_, listening) = &handle.addresses()[0];
-        let mut client = TcpStream::connect(listening).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let request = b"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n";
-        client.write_all(request).unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{}: {answer}", path.display());
-        assert!(answer.ends_with("ok"), "{}: {answer}", path.display());
-        handle.stop(ringway::Stop::Now);
-    }
-}
-
-#[test]
-fn a_plan_whose_expression_does_not_compile_does_not_start() {
-    let route = "[[route]]\nname = \"assets\"\npath-regex = \"^/a\"\npool = \"app\"\n";
-    let mut plan = config::parse("plan", &format!("{SMALLEST}{route}")).unwrap().plan;
-    plan.listeners.get_mut(ListenerId(0)).unwrap().bind = vec!["127.0.0.1:0".parse().unwrap()];
-    plan.global.cores = Cores::Count(1);
-    plan.routes.get_mut(RouteId(0)).unwrap().path = PathPattern::Regex("^/a(".to_owned());
-    let refused = ringway::start(plan).err().map(|refused| refused.to_string());
-    let expected = "the expression of route \"assets\" does not compile: unclosed group";
-    assert_eq!(refused.as_deref(), Some(expected));
-}
-
-/// A plan may be made by hand; an id that leads nowhere must not reach a core.
-#[test]
-fn a_plan_that_leads_nowhere_does_not_start() {
-    let plan = || {
-        let mut plan = config::parse("plan", SMALLEST).unwrap().plan;
-        let listener = plan.listeners.get_mut(ListenerId(0)).unwrap();
-        listener.bind = vec!["127.0.0.1:0".parse().unwrap()];
-        plan.global.cores = Cores::Count(1);
-        plan
-    };
-    let refused = |plan| ringway::start(plan).err().map(|refused| refused.to_string());
-    let mut astray = plan();
-    astray.listeners.get_mut(ListenerId(0)).unwrap().pool = Some(PoolId(1));
-    let expected = "listener \"web\" leads to what is not in the plan";
-    assert_eq!(refused(astray).as_deref(), Some(expected));
-    let mut twice = plan();
-    twice.pools.insert(PoolId(7), twice.pool(PoolId(0)).clone());
-    assert_eq!(refused(twice).as_deref(), Some("two pools are called \"app\""));
-    // Holes are no matter.
-    let mut sparse = plan();
-    let pool = sparse.pools.remove(PoolId(0)).unwrap();
-    sparse.pools.insert(PoolId(7), pool);
-    sparse.listeners.get_mut(ListenerId(0)).unwrap().pool = Some(PoolId(7));
-    ringway::start(sparse).unwrap().stop(ringway::Stop::Now);
 }
 
 proptest! {

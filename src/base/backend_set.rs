@@ -22,7 +22,7 @@ impl BackendSet {
     pub(crate) const EMPTY: BackendSet = BackendSet([0; WORDS]);
 
     /// The first `count` backends.
-    #[cfg(any(test, feature = "bench"))]
+    #[cfg(test)]
     pub(crate) fn first(count: usize) -> BackendSet {
         let mut set = BackendSet::EMPTY;
         for index in 0..count.min(BACKENDS_MAX) {

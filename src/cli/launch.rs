@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Exit, proxy, say};
 use crate::config::{self, Loaded, Overrides};
 use crate::demo;
-use crate::plan::Plan;
+use crate::plan::{Checked, Plan};
 use crate::server;
 
 /// Where a configuration is looked for when none is named.
@@ -62,7 +62,7 @@ pub(super) fn demo(listen: &str, overrides: &Overrides) -> Exit {
 }
 
 /// Serves a plan until told to stop; what is wrong with starting is said in one sentence.
-pub(super) fn serve(plan: Plan) -> Exit {
+pub(super) fn serve(plan: Checked) -> Exit {
     match server::main(plan) {
         Ok(()) => Exit::Done,
         Err(why) => say::failed(&why.to_string()),

@@ -30,13 +30,14 @@ use self::{
     source::{Place, Sources},
     tree::{Node, Value},
 };
-use crate::plan::Plan;
+use crate::plan::Checked;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// What it means.
-    pub plan: Plan,
+    pub plan: Checked,
     /// What someone should look at.
     pub warnings: Problems,
     written: Node,
@@ -180,5 +181,5 @@ fn assemble(
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Loaded { plan, warnings: problems, written: root, sources, from_files })
+    Ok(Loaded { plan: Checked::new(plan), warnings: problems, written: root, sources, from_files })
 }

@@ -17,7 +17,7 @@ use signal_hook::{
 
 pub(crate) use self::origins::Origins;
 use crate::config::{Overrides, parse_with};
-use crate::server::{Stop, start};
+use crate::server::{Options, Stop, start_with};
 
 /// As many origins as it takes to see a round robin go round.
 const ORIGINS: usize = 3;
@@ -32,8 +32,9 @@ pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<d
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
     let origins = Origins::start(ORIGINS)?;
     let text = configuration(listen, origins.addresses());
-    let balancer = start(parse_with("demo", &text, overrides)?.plan)?;
-    let listening = balancer.addresses().first().map_or(listen, |(_, address)| *address);
+    let plan = parse_with("demo", &text, overrides)?.plan;
+    let balancer = start_with(plan, Options::of_the_process())?;
+    let listening = balancer.addresses().first().and_then(|(_, at)| at.tcp()).unwrap_or(listen);
     io::Write::write_all(&mut io::stdout(), introduction(listening, &text).as_bytes())?;
     signals.forever().next();
     // First the balancer: it finishes what its clients still wait for.

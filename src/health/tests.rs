@@ -39,7 +39,7 @@ fn plan(backends: usize) -> Plan {
          [pool.app]\nbackends = [{}]\npassive = {{ eject = \"60s\" }}\n",
         list.join(", ")
     );
-    crate::config::parse("health.toml", &text).unwrap().plan
+    crate::config::parse("health.toml", &text).unwrap().plan.into_plan()
 }
 
 /// What is shared of the pool.

@@ -23,6 +23,7 @@ pub(crate) struct Room {
 
 /// What a thread that serves waits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DriverInUse {
     /// io_uring with all flags.
     IoUring,

@@ -161,6 +161,12 @@ pub enum Event {
         /// The thread.
         thread: Arc<str>,
     },
+    /// A thread has died, and does no more what it did: a bug in Ringway.
+    #[non_exhaustive]
+    ThreadDied {
+        /// The thread.
+        thread: Arc<str>,
+    },
 }
 
 /// What a backend, or its circuit breaker, was until now.
@@ -297,6 +303,7 @@ impl Event {
             Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not to be had: epoll in use"),
             Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by everybody on this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
+            Event::ThreadDied { .. } => ("thread_died", Error, "thread died by a bug in Ringway: what it did is done by nothing now"),
             Event::ThreadHung { .. } => ("thread_hung", Error, "thread hangs by a bug in Ringway: it is left behind"),
         }
     }
@@ -405,7 +412,9 @@ impl Event {
                 mode: Some(format!("{mode:03o}")),
                 ..none
             },
-            Event::ThreadHung { thread } => Fields { thread: Some(thread), ..none },
+            Event::ThreadHung { thread } | Event::ThreadDied { thread } => {
+                Fields { thread: Some(thread), ..none }
+            }
         }
     }
 }

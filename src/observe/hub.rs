@@ -210,7 +210,10 @@ mod tests {
     fn hub() -> Hub {
         let text = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     [pool.app]\nbackends = [{ address = \"a.test:80\", name = \"a\" }]\n";
-        Hub::new(Arc::new(crate::config::parse("hub.toml", text).unwrap().plan), Vec::new())
+        Hub::new(
+            Arc::new(crate::config::parse("hub.toml", text).unwrap().plan.into_plan()),
+            Vec::new(),
+        )
     }
 
     fn words(events: &Events) -> Vec<(u64, &'static str)> {

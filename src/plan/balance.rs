@@ -4,6 +4,7 @@ use super::share::Share;
 
 /// How a backend is picked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// Smooth weighted round robin.
     #[default]
@@ -28,6 +29,7 @@ pub enum Algorithm {
 
 /// The part of a request that is hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HashOf {
     /// The client's address, an IPv6 one by its /64.
     ClientIp,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// What concerns the whole process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Global {
     /// Which cores serve.
     pub cores: Cores,
@@ -37,6 +38,7 @@ impl Default for Global {
 
 /// Which cores serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cores {
     /// Every core of the affinity mask, bounded by the cgroup's CPU limit.
     #[default]
@@ -49,6 +51,7 @@ pub enum Cores {
 
 /// What a serving thread waits on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Driver {
     /// io_uring where the kernel allows it, else epoll.
     #[default]
@@ -61,6 +64,7 @@ pub enum Driver {
 
 /// How the process ends when it is told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shutdown {
     /// How long readiness says no while traffic is still served, before the drain.
     pub lameduck: Duration,
@@ -92,6 +96,7 @@ pub enum LogLevel {
 
 /// How the operational log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// Lines for people.
     #[default]

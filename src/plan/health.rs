@@ -6,6 +6,7 @@ use super::share::Share;
 
 /// How the backends of a pool are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Health {
     /// What a probe is.
     pub probe: Probe,
@@ -23,6 +24,7 @@ pub struct Health {
 
 /// What a probe is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probe {
     /// A connection can be made.
     Tcp,
@@ -32,6 +34,7 @@ pub enum Probe {
 
 /// A GET and what is expected of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HttpProbe {
     /// Its target, in origin form.
     pub path: String,
@@ -84,6 +87,7 @@ impl Default for Health {
 
 /// When a backend that fails requests is left out for a while: it is ejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Passive {
     /// Failures in a row, over all cores; 0 = none ejects.
     pub failures_max: u16,
@@ -109,6 +113,7 @@ impl Default for Passive {
 /// The circuit breaker of each backend: *closed* lets traffic through, *open* stops it, *half-open*
 /// lets probes through.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Breaker {
     /// The share of failures in the window from which it opens.
     pub error_ratio: Share,

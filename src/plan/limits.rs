@@ -4,6 +4,7 @@ use crate::http::parse::HeadLimits;
 
 /// The limits of the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Client connections, exact for the process. 100,000: about 100 MiB of idle connections.
     pub connections: u32,

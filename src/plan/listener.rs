@@ -8,6 +8,7 @@ use super::PoolId;
 
 /// An address (or several) on which connections arrive, and how they are spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Listener {
     /// Its name in the configuration.
     pub name: String,
@@ -39,6 +40,7 @@ impl Listener {
 
 /// How long each wait for the client may take; zero = no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListenerTimeouts {
     /// From the first byte of a request (or accept) to the whole head: 408.
     pub client_header: Duration,
@@ -72,6 +74,7 @@ impl Default for ListenerTimeouts {
 
 /// Where each exchange is written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AccessLog {
     /// The file; none = standard output.
     pub path: Option<PathBuf>,
@@ -81,6 +84,7 @@ pub struct AccessLog {
 
 /// The shape of a line of the access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AccessLogFormat {
     /// One flat object a line.
     #[default]

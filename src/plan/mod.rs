@@ -1,9 +1,10 @@
 //! The checked configuration: immutable data, ids instead of names.
 //!
-//! Floor 2. What stands here has been checked (`config` does it) and nobody checks it again. It
-//! holds no logic beyond its defaults; every limit carries the reason for its number.
+//! Floor 2. A `Checked` plan has been checked (`config` does it) and is not checked again. No logic
+//! beyond defaults; every limit carries the reason for its number.
 
 mod balance;
+mod checked;
 mod global;
 mod health;
 mod limits;
@@ -16,6 +17,7 @@ mod sticky;
 
 pub use self::{
     balance::{Algorithm, HashOf},
+    checked::Checked,
     global::{Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
     health::{Breaker, Health, HttpProbe, Passive, Probe, Statuses},
     limits::Limits,
@@ -33,6 +35,7 @@ pub use crate::base::{
 
 /// Everything the threads need to know to serve, as one value.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Plan {
     /// What concerns the whole process.
     pub global: Global,

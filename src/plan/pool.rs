@@ -13,6 +13,7 @@ use super::{
 
 /// A named set of backends that can stand in for each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pool {
     /// Its name in the configuration.
     pub name: String,
@@ -73,6 +74,7 @@ impl Default for Pool {
 
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Backend {
     /// Its name, or its address as it was written.
     pub name: String,
@@ -88,6 +90,7 @@ pub struct Backend {
 
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Address {
     /// An address and a port.
     Socket(SocketAddr),
@@ -119,6 +122,7 @@ impl Backend {
 
 /// The Host that backends are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HostHeader {
     /// The client's.
     #[default]
@@ -131,6 +135,7 @@ pub enum HostHeader {
 
 /// Who waits in front of a full pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Queue {
     /// Requests that may wait, exact for the process; 0 = none does.
     pub size: u32,
@@ -146,6 +151,7 @@ impl Default for Queue {
 
 /// The connection pools of each core, for each backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Connections {
     /// Idle connections kept. 64: nginx keeps 32 per worker, HAProxy has no bound.
     pub idle_max: u16,
@@ -164,6 +170,7 @@ impl Default for Connections {
 
 /// How long each wait for a backend may take; zero = no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolTimeouts {
     /// For a connection: 504.
     pub connect: Duration,

@@ -6,6 +6,7 @@ use super::share::Share;
 
 /// When a request is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retry {
     /// All tries, the first among them.
     pub attempts: u8,
@@ -22,6 +23,7 @@ pub struct Retry {
 
 /// How many retries there may be: a share of the requests and some, of the last ten seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RetryBudget {
     /// For each request so much of a retry.
     pub ratio: Share,
@@ -55,6 +57,7 @@ impl Default for Retry {
 /// What a request may be asked again after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)]
+#[non_exhaustive]
 pub struct RetryOn {
     /// No connection could be made.
     pub connect_failure: bool,

@@ -10,6 +10,7 @@ use crate::http::target;
 
 /// Which requests, and which pool answers them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Route {
     /// Its name in the configuration.
     pub name: String,
@@ -27,6 +28,23 @@ pub struct Route {
     pub priority: i32,
     /// Who answers.
     pub pool: PoolId,
+}
+
+impl Route {
+    /// One that takes every request.
+    #[must_use]
+    pub fn new(name: String, pool: PoolId) -> Route {
+        Route {
+            name,
+            listener: None,
+            hosts: Vec::new(),
+            path: PathPattern::Any,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            priority: 0,
+            pool,
+        }
+    }
 }
 
 /// How specific a route is among those that take the same host: the greater answers.
@@ -113,6 +131,7 @@ impl Route {
 
 /// A host that a route takes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum HostPattern {
     /// This name.
     Exact(String),
@@ -123,6 +142,7 @@ pub enum HostPattern {
 
 /// A path that a route takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PathPattern {
     /// Any.
     #[default]

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 /// Stickiness by a cookie that we set and the backends never see.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sticky {
     /// The cookie's name.
     pub cookie: String,

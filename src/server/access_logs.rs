@@ -41,17 +41,15 @@ impl AccessLogs {
         }
         counters.push(Slab::new());
         let mut writer = Writer::start(Arc::clone(&counters[cores]), teller.clone())
-            .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
+            .map_err(StartError::system("start the log's thread"))?;
         let mut outlets = Vec::new();
         for _ in 0..cores {
             let logs =
                 plan.listeners.iter().filter_map(|(id, it)| Some((id, it.access_log.as_ref()?)));
             let mut own = Table::new();
             for (id, log) in logs {
-                let outlet = writer.outlet(log);
-                let outlet = outlet
-                    .map_err(|error| StartError(format!("cannot open the access log {error}")))?;
-                own.insert(id, outlet);
+                let refused = |error| StartError::AccessLog { file: log.path.clone(), error };
+                own.insert(id, writer.outlet(log).map_err(refused)?);
             }
             outlets.push(own);
         }

@@ -4,17 +4,14 @@
 //! is refused. Clients that come before all is ready wait in the kernel's queue.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use super::{
-    StartError,
-    refusal::{cannot_listen, holder},
-    run::Sockets,
-};
+use super::{StartError, refusal::holder, run::Sockets};
 use crate::net::listener::{self, Bound, First};
 use crate::plan::{ListenerId, Plan};
 
@@ -28,6 +25,36 @@ const AGAIN: Duration = Duration::from_millis(5);
 
 /// After how many tries it is asked who has the address.
 const ASKED_AT: [u32; 5] = [0, 1, 4, 16, 64];
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A unix socket. None is listened on yet.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The address and port, where it has them.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Endpoint::Tcp(address) => Some(*address),
+            Endpoint::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// The sockets of every address of every listener.
 pub(super) struct Addresses(Vec<(ListenerId, Bound)>);
@@ -58,19 +85,19 @@ impl Addresses {
                 Ok(taken) => return Ok(Addresses(taken)),
                 Err(refused) => refused,
             };
-            let refusal = || StartError(cannot_listen(address, &error, None));
+            let refusal = |holder, error| StartError::Listen { address, holder, error };
             if error.kind() != io::ErrorKind::AddrInUse {
-                return Err(refusal());
+                return Err(refusal(None, error));
             }
             // Asked ever more rarely, as it looks at every process: of two that start in the same
             // moment the one that is refused may look before the other listens.
             if ASKED_AT.contains(&tries)
                 && let Some(holder) = holder(address)
             {
-                return Err(StartError(cannot_listen(address, &error, Some(holder))));
+                return Err(refusal(Some(holder), error));
             }
             if Instant::now() >= until {
-                return Err(refusal());
+                return Err(refusal(None, error));
             }
             // Nobody ever sends.
             let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);
@@ -79,9 +106,10 @@ impl Addresses {
     }
 
     /// The addresses really taken, by the name of their listener.
-    pub(super) fn named(&self, plan: &Plan) -> Vec<(String, SocketAddr)> {
+    pub(super) fn named(&self, plan: &Plan) -> Vec<(String, Endpoint)> {
         let name = |id: ListenerId| plan.listener(id).name.clone();
-        self.0.iter().map(|(id, bound)| (name(*id), bound.address)).collect()
+        let endpoint = |bound: &Bound| Endpoint::Tcp(bound.address);
+        self.0.iter().map(|(id, bound)| (name(*id), endpoint(bound))).collect()
     }
 
     /// Listens for all cores.
@@ -90,8 +118,9 @@ impl Addresses {
     /// A sentence about the first address where that is not possible.
     pub(super) fn listen(&self, plan: &Plan) -> Result<(), StartError> {
         for (id, bound) in &self.0 {
+            let (address, holder) = (bound.address, None);
             listener::listen(bound, plan.listener(*id).backlog)
-                .map_err(|error| StartError(cannot_listen(bound.address, &error, None)))?;
+                .map_err(|error| StartError::Listen { address, holder, error })?;
         }
         Ok(())
     }
@@ -181,7 +210,10 @@ mod tests {
         for (place, bind) in binds.iter().enumerate() {
             text += &format!("[listener.l{place}]\nbind = \"{bind}\"\npool = \"app\"\n");
         }
-        config::parse("addresses.toml", &text).unwrap_or_else(|wrong| panic!("{wrong}")).plan
+        config::parse("addresses.toml", &text)
+            .unwrap_or_else(|wrong| panic!("{wrong}"))
+            .plan
+            .into_plan()
     }
 
     /// A port that is free on all addresses.

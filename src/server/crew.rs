@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::observe::told;
-    use crate::server::spawn;
+    use crate::server::spawn::{self, Death};
     use crate::shared::inbox::{Inbox, mailbox};
 
     const SHORT: Duration = Duration::from_millis(300);
@@ -113,8 +113,10 @@ mod tests {
         work: impl FnOnce(Inbox<ToCore>) + Send + 'static,
     ) -> (Crew, Outbox<ToCore>) {
         let (outbox, inbox) = mailbox().unwrap();
-        let thread = spawn::watched("a-test".into(), "core 7".into(), move || work(inbox));
-        let mut crew = Crew { patience: (within, within), ..Crew::new(told::channel().0) };
+        let teller = told::channel().0;
+        let death = Death::new(false, &teller);
+        let thread = spawn::watched("a-test".into(), "core 7".into(), &death, move || work(inbox));
+        let mut crew = Crew { patience: (within, within), ..Crew::new(teller) };
         crew.add(outbox.clone(), thread.unwrap());
         (crew, outbox)
     }

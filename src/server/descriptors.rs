@@ -19,8 +19,12 @@ const EACH: u64 = Limits::DESCRIPTORS_EACH;
 ///
 /// # Errors
 /// One sentence, where what was written down does not fit.
-pub(super) fn fit(limits: &mut Limits, cores: usize) -> Result<Option<Event>, String> {
-    judge(limits, raise(), cores)
+pub(super) fn fit(
+    limits: &mut Limits,
+    cores: usize,
+    may_raise: bool,
+) -> Result<Option<Event>, String> {
+    judge(limits, descriptors(may_raise), cores)
 }
 
 /// Whether the limit will fit, where it is raised as far as it goes.
@@ -32,11 +36,13 @@ pub(super) fn check(limits: &Limits, cores: usize) -> Result<(), String> {
     judge(&mut limits.clone(), hard, cores).map(|_| ())
 }
 
-/// Raises the soft limit as far as it goes, and says how far that is.
-fn raise() -> u64 {
+/// The soft limit, raised as far as it goes where that is allowed.
+fn descriptors(may_raise: bool) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // Where it is refused the old limit still holds.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if may_raise {
+        // Where it is refused the old limit still holds.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
 }
 
@@ -101,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_soft_limit_goes_up_to_the_hard_one() {
-        let raised = raise();
+        let raised = descriptors(true);
         let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         assert_eq!(raised, hard);
     }

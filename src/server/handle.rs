@@ -4,18 +4,21 @@
 //! served; when it is dropped, nothing is left running.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{access_logs::AccessLogs, crew::Crew, names::Names, tell::Telling, watch::Watch};
+use super::{
+    access_logs::AccessLogs, addresses::Endpoint, crew::Crew, names::Names, tell::Telling,
+    watch::Watch,
+};
 use crate::net::runtime::DriverInUse;
 use crate::observe::{event::Event, events::Events};
 use crate::shared::counters::{Slab, TABLE};
 
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stop {
     /// Take no new connections, finish what runs, and end; at the latest after the plan's
     /// `shutdown.drain`.
@@ -34,7 +37,7 @@ pub(super) struct Ended {
 
 /// A running balancer. Dropping it stops everything at once.
 pub struct Handle {
-    pub(super) addresses: Vec<(String, SocketAddr)>,
+    pub(super) addresses: Vec<(String, Endpoint)>,
     pub(super) drain: Duration,
     pub(super) driver: DriverInUse,
     pub(super) cores: String,
@@ -49,10 +52,11 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The addresses really bound, by listener.
+    /// Where it listens, by the names of the listeners: with the port that was taken where the
+    /// plan says 0.
     #[must_use]
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.addresses.clone()
+    pub fn addresses(&self) -> &[(String, Endpoint)] {
+        &self.addresses
     }
 
     /// What the cores wait on.

@@ -17,6 +17,7 @@ mod linger;
 mod names;
 mod netted;
 mod operational_log;
+mod options;
 mod process;
 mod refusal;
 mod run;
@@ -24,13 +25,19 @@ mod secrets;
 mod signals;
 mod spawn;
 mod start;
+mod start_error;
+#[cfg(test)]
+mod start_tests;
 pub(crate) mod stderr;
 mod tell;
 mod watch;
 
+pub(crate) use self::process::run as main;
 pub use self::{
+    addresses::Endpoint,
     handle::{Handle, Stop},
-    process::run as main,
-    start::{StartError, start},
+    options::Options,
+    start::{start, start_with},
+    start_error::{Holder, StartError},
 };
 pub use crate::net::runtime::DriverInUse;

@@ -12,17 +12,18 @@ use super::{
     Handle, StartError, Stop,
     handle::Ended,
     operational_log,
+    options::Options,
     signals::{Signals, exit_at_once},
-    start::{Options, start_with},
+    start::{Setup, begin},
     stderr,
 };
-use crate::plan::{LogFormat, Plan};
+use crate::plan::{Checked, LogFormat};
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// Where it cannot start.
-pub fn run(plan: Plan) -> Result<(), StartError> {
+pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
     let shutdown = plan.global.shutdown;
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
     let backends: usize = plan.pools.values().map(|pool| pool.backends.len()).sum();
@@ -30,7 +31,8 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     stderr::open()?;
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
-    let mut handle = start_with(plan, Options { starting: Some(starting), ..Options::default() })?;
+    let (options, starting) = (Options::of_the_process(), Some(starting));
+    let mut handle = begin(plan, Setup { options, starting, ..Setup::default() })?;
     stderr::say(&first_line(&handle, routes, pools, backends));
     if format == LogFormat::Json {
         // Whoever reads JSON cannot read the first line.
@@ -55,7 +57,7 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
     let many =
         |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let names: std::collections::HashSet<_> =
-        handle.addresses().into_iter().map(|(name, _)| name).collect();
+        handle.addresses().iter().map(|(name, _)| name).collect();
     let up = backends - handle.backends_without_address();
     format!(
         "ringway {}: {}, {} ({}), {}, {}, {} ({up}/{backends} backends up), admin off",

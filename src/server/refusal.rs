@@ -6,14 +6,13 @@
 
 use std::{fs, io, net::IpAddr, net::SocketAddr};
 
-/// Who listens somewhere: pid and name.
-pub(super) type Holder = (u32, String);
+use super::start_error::Holder;
 
 /// The sentence; for an address in use with who has it, where that is known.
 pub(super) fn cannot_listen(
     address: SocketAddr,
     error: &io::Error,
-    holder: Option<Holder>,
+    holder: Option<&Holder>,
 ) -> String {
     let reason = match error.kind() {
         io::ErrorKind::AddrInUse => in_use(holder),
@@ -31,12 +30,12 @@ pub(super) fn cannot_listen(
     format!("cannot listen on {address}: {reason}")
 }
 
-fn in_use(holder: Option<Holder>) -> String {
+fn in_use(holder: Option<&Holder>) -> String {
     match holder {
-        Some((pid, name)) if name == "ringway" => {
+        Some(Holder { pid, name }) if name == "ringway" => {
             format!("another ringway (pid {pid}) already serves it; stop that one first")
         }
-        Some((pid, name)) => format!("it is in use by {name} (pid {pid})"),
+        Some(Holder { pid, name }) => format!("it is in use by {name} (pid {pid})"),
         None => "it is in use by another process".to_owned(),
     }
 }
@@ -62,7 +61,7 @@ pub(super) fn holder(address: SocketAddr) -> Option<Holder> {
     let (ours, others): (Vec<u32>, Vec<u32>) =
         pids.into_iter().partition(|pid| name(*pid) == "ringway");
     let found = ours.into_iter().chain(others).find(|pid| has_one_of(*pid, &links))?;
-    Some((found, name(found)))
+    Some(Holder { pid: found, name: name(found) })
 }
 
 /// Whether a process has one of these sockets open.
@@ -140,8 +139,7 @@ mod tests {
     fn names_the_process_that_has_the_address() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let (pid, _) = holder(address).unwrap();
-        assert_eq!(pid, std::process::id());
+        assert_eq!(holder(address).unwrap().pid, std::process::id());
     }
 
     #[test]
@@ -149,9 +147,10 @@ mod tests {
         let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
         let denied = cannot_listen(address, &io::ErrorKind::PermissionDenied.into(), None);
         assert!(denied.contains("AmbientCapabilities") && denied.contains("setcap"), "{denied}");
-        let ours = in_use(Some((812, "ringway".to_owned())));
+        let held_by = |pid, name: &str| in_use(Some(&Holder { pid, name: name.to_owned() }));
+        let ours = held_by(812, "ringway");
         assert_eq!(ours, "another ringway (pid 812) already serves it; stop that one first");
-        let theirs = in_use(Some((31, "nginx".to_owned())));
+        let theirs = held_by(31, "nginx");
         assert_eq!(theirs, "it is in use by nginx (pid 31)");
     }
 }

@@ -3,7 +3,7 @@
 //! The thread itself is made in `spawn.rs`, what it owns in `worker`. It ends when nothing is in
 //! flight any more and the logs are handed over; for neither it waits longer than a second.
 
-use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use super::accept;
 use crate::net::{
@@ -32,15 +32,14 @@ pub(super) async fn serve(
     own: Own,
     sockets: Sockets,
     inbox: Inbox<ToCore>,
-    ready: impl FnOnce(Result<(), String>),
+    ready: impl FnOnce(io::Result<()>),
 ) {
-    let core_index = own.core_index;
     let worker = Worker::new(process, &next, own);
     drop(next);
     let begun = begin(&worker, sockets).and_then(|()| Bell::adopt(inbox.bell()));
     let bell = match begun {
         Ok(bell) => bell,
-        Err(error) => return ready(Err(format!("core {core_index}: {error}"))),
+        Err(error) => return ready(Err(error)),
     };
     ready(Ok(()));
     listen(&worker, &inbox, &bell).await;
@@ -49,7 +48,7 @@ pub(super) async fn serve(
 }
 
 /// Starts the tasks that live as long as the worker.
-fn begin(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
+fn begin(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
     for (id, port, socket) in sockets {
         let listener = Listener::adopt(socket)?;
         task(accept::run(Rc::clone(worker), listener, id, port));

@@ -51,15 +51,13 @@ pub(super) fn pins(
         let Some(sticky) = &pool.sticky else { continue };
         let secrets = match &sticky.secret_file {
             Some(path) => {
-                let named = format!("pool \"{}\": the secret file {}", pool.name, path.display());
-                let read = read(path);
-                let (secrets, exposed) =
-                    read.map_err(|why| StartError(format!("{named} {why}")))?;
-                let (pool, file) = (|| (&*pool.name).into(), || path.clone());
-                notes.extend(exposed.map(|mode| Event::SecretExposed {
-                    pool: pool(),
-                    file: file(),
-                    mode,
+                let (secrets, exposed) = read(path).map_err(|cause| {
+                    let (pool, file) = (pool.name.clone(), path.clone());
+                    StartError::Secret { pool, file, cause }
+                })?;
+                notes.extend(exposed.map(|mode| {
+                    let (pool, file) = (pool.name.as_str().into(), path.clone());
+                    Event::SecretExposed { pool, file, mode }
                 }));
                 secrets
             }
@@ -117,11 +115,13 @@ fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<Event>), StartErr
             Err(why) => refusals.push(format!("{} {why}", state.join(FILE).display())),
         }
     }
-    let note = Event::SecretNotKept { cause: refusals.join("; ").into() };
+    let cause = match refusals.is_empty() {
+        true => "no folder is given to keep it in".into(),
+        false => refusals.join("; ").into(),
+    };
+    let note = Event::SecretNotKept { cause };
     let secrets = made().and_then(|made| Secrets::parse(&made).map_err(io::Error::other));
-    let secrets =
-        secrets.map_err(|error| StartError(format!("the kernel gives no secret: {error}")))?;
-    Ok((secrets, Some(note)))
+    Ok((secrets.map_err(StartError::system("make a secret"))?, Some(note)))
 }
 
 /// The secret in a state directory, made where there is none.
@@ -323,6 +323,8 @@ mod tests {
             !agree(made.get(PoolId(0)).unwrap(), other.get(PoolId(0)).unwrap()),
             "always the same"
         );
+        let nowhere = [Event::SecretNotKept { cause: "no folder is given to keep it in".into() }];
+        assert_eq!(pins(&plan(&[None]), &[]).unwrap().1, nowhere);
         assert_eq!(pins(&plan(&[]), &[]).unwrap().1, [], "nobody asked for a secret");
     }
 

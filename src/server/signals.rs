@@ -52,8 +52,8 @@ impl Signals {
     /// # Errors
     /// Where the kernel allows no handler or no thread.
     pub(super) fn hear() -> Result<(Signals, Sender<()>), StartError> {
-        let refused = |error| StartError(format!("cannot wait for signals: {error}"));
-        let mut signals = signal_hook::iterator::Signals::new(SIGNALS).map_err(refused)?;
+        let refused = || StartError::system("wait for signals");
+        let mut signals = signal_hook::iterator::Signals::new(SIGNALS).map_err(refused())?;
         let (to, from) = bounded(WAITING_MAX);
         let (starting, begins) = bounded::<()>(0);
         let hear = move || {
@@ -62,7 +62,7 @@ impl Signals {
                 heard(signal, &mut told, &begins, &to);
             }
         };
-        thread::Builder::new().name("ringway-signals".into()).spawn(hear).map_err(refused)?;
+        thread::Builder::new().name("ringway-signals".into()).spawn(hear).map_err(refused())?;
         Ok((Signals { from }, starting))
     }
 

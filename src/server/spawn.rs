@@ -1,7 +1,7 @@
 //! One pinned thread and runtime per core.
 //!
 //! The runtime is built on the thread that uses it (`net/runtime.rs` says which and why); a thread
-//! that dies takes the process with it.
+//! that dies takes the process with it, where the process is ours.
 
 use std::{
     io,
@@ -15,10 +15,12 @@ use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::{
+    StartError,
     run::{self, Sockets},
     stderr,
 };
 use crate::net::runtime::{DriverInUse, Room, Runtime};
+use crate::observe::{event::Event, told::Teller};
 use crate::plan::Driver;
 use crate::shared::inbox::{Inbox, ToCore};
 use crate::worker::{Next, Own, Process};
@@ -31,9 +33,9 @@ const ROOM: Room = Room { entries: 4096, completions: 16_384 };
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a worker says when it is ready to serve, or cannot.
-pub(super) type Ready = Result<(DriverInUse, Option<String>), String>;
+pub(super) type Ready = Result<(DriverInUse, Option<String>), StartError>;
 
-/// A thread that the process cannot do without, as whoever started it holds it.
+/// A thread that the balancer cannot do without, as whoever started it holds it.
 pub(super) struct Thread {
     what: String,
     handle: JoinHandle<()>,
@@ -57,30 +59,55 @@ pub(super) struct Job {
 ///
 /// # Errors
 /// The kernel's, where it gives no thread.
-pub(super) fn spawn(job: Job) -> io::Result<Thread> {
+pub(super) fn spawn(job: Job, death: &Death) -> io::Result<Thread> {
     let name = format!("ringway-{}", job.core.map_or(job.own.core_index, |core| core.id));
     let what = format!("core {}", job.own.core_index);
-    watched(name, what, || work(job))
+    watched(name, what, death, || work(job))
 }
 
-/// Starts a thread that the process cannot do without.
+/// What follows when a thread dies that the balancer cannot do without.
+#[derive(Clone)]
+pub(super) enum Death {
+    /// The process ends with it.
+    Exit,
+    /// It is told, and the other threads go on.
+    Tell(Teller),
+}
+
+impl Death {
+    pub(super) fn new(exits: bool, teller: &Teller) -> Death {
+        if exits { Death::Exit } else { Death::Tell(teller.clone()) }
+    }
+
+    fn of(&self, thread: &str) {
+        match self {
+            Death::Exit => {
+                stderr::last_words(&format!(
+                    "ringway: {thread} died by a bug in Ringway; the process ends with it"
+                ));
+                exit_with_thread();
+            }
+            Death::Tell(teller) => teller.event(Event::ThreadDied { thread: thread.into() }),
+        }
+    }
+}
+
+/// Starts a thread that the balancer cannot do without.
 ///
 /// # Errors
 /// The kernel's, where it gives no thread.
 pub(super) fn watched(
     name: String,
     what: String,
+    death: &Death,
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<Thread> {
     let (alive, ended) = bounded::<()>(0);
-    let said = what.clone();
+    let (said, death) = (what.clone(), death.clone());
     let handle = Builder::new().name(name).spawn(move || {
         let _alive = alive;
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            stderr::last_words(&format!(
-                "ringway: {said} died by a bug in Ringway; the process ends with it"
-            ));
-            exit_with_thread();
+            death.of(&said);
         }
     })?;
     Ok(Thread { what, handle, ended })
@@ -111,7 +138,7 @@ impl Thread {
         if !self.ends_by(until) {
             return Err(self.what);
         }
-        // One that panicked has ended the process.
+        // Where it has panicked, that was told.
         let _ = self.handle.join();
         Ok(())
     }
@@ -120,8 +147,8 @@ impl Thread {
 /// Ends the process with a thread that has died.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a dead core's clients hang and its listener takes its share, a dead health thread \
-              leaves backends up or down for ever: a restart is better"
+    reason = "a dead core serves nobody, a dead health thread leaves backends up or down for \
+              ever: a restart is better"
 )]
 fn exit_with_thread() -> ! {
     std::process::exit(1)
@@ -133,12 +160,31 @@ fn work(job: Job) {
     }
     let Job { process, next, own, driver, sockets, inbox, ready, .. } = job;
     match Runtime::build(driver, ROOM) {
-        Err(refused) => drop(ready.send(Err(refused))),
+        Err(refused) => drop(ready.send(Err(StartError::Driver(refused)))),
         Ok(mut runtime) => {
             let (in_use, why) = (runtime.driver, runtime.why.take());
+            let refused = StartError::system(format!("start core {}", own.core_index));
             runtime.run(run::serve((process, next), own, sockets, inbox, |result| {
-                drop(ready.send(result.map(|()| (in_use, why))));
+                drop(ready.send(result.map(|()| (in_use, why)).map_err(refused)));
             }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::told::{self, ToHub, What};
+
+    #[test]
+    fn a_thread_that_dies_in_a_foreign_process_is_told() {
+        let (teller, told) = told::channel();
+        let death = Death::new(false, &teller);
+        let work = || panic!("a bug on purpose");
+        let thread = watched("a-test".into(), "core 7".into(), &death, work).unwrap();
+        assert!(thread.ends_by(Instant::now() + Duration::from_secs(20)));
+        let died = Event::ThreadDied { thread: "core 7".into() };
+        let heard: Vec<What> = told.try_iter().filter_map(ToHub::told).collect();
+        assert_eq!(heard, [What::Event(Box::new(died))]);
     }
 }

@@ -4,12 +4,13 @@
 //! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs, and
 //! `handle.rs` is what whoever started them holds.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
 use crossbeam_channel::{Sender, bounded};
 
 use super::{
+    StartError,
     access_logs::{AccessLogs, Outlets},
     addresses::Addresses,
     cores,
@@ -17,9 +18,10 @@ use super::{
     descriptors,
     handle::Handle,
     names::{self, Lookup, Names, Readers},
+    options::Options,
     run::Sockets,
     secrets,
-    spawn::{self, Job, READY_WITHIN, Ready},
+    spawn::{self, Death, Job, READY_WITHIN, Ready},
     tell::Telling,
     watch::Watch,
 };
@@ -29,7 +31,7 @@ use crate::observe::{
     event::Event,
     told::{self, Teller},
 };
-use crate::plan::{PathPattern, Plan, Table, path_regex};
+use crate::plan::{Checked, Table};
 use crate::policy::seats::{self, Held};
 use crate::shared::{
     counters::Slab,
@@ -41,75 +43,71 @@ use crate::shared::{
 };
 use crate::worker::{Next, Own, Process, States};
 
-/// Why nothing was started: one sentence for people.
-#[derive(Debug)]
-pub struct StartError(pub(super) String);
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StartError {}
-
-/// Starts the balancer that a plan describes.
+/// Starts the balancer that a plan describes, in a process that it leaves alone.
 ///
 /// # Errors
-/// One sentence, and nothing is left running: an address is taken, the cores are not ours,
-/// io_uring was insisted on and is not permitted, descriptors are too few, an expression does not
-/// compile.
-pub fn start(plan: Plan) -> Result<Handle, StartError> {
-    let mut handle = start_with(plan, Options::default())?;
+/// Why it cannot start; nothing is left running then.
+pub fn start(plan: Checked) -> Result<Handle, StartError> {
+    start_with(plan, Options::default())
+}
+
+/// As `start`, and it may do to the process what the options say.
+///
+/// # Errors
+/// As `start`.
+pub fn start_with(plan: Checked, options: Options) -> Result<Handle, StartError> {
+    let mut handle = begin(plan, Setup { options, ..Setup::default() })?;
     handle.begin_to_tell();
     Ok(handle)
 }
 
-/// What the process and the tests of this crate choose for themselves.
-pub(super) struct Options {
+/// What the binary and the tests of this crate choose besides.
+pub(super) struct Setup {
+    pub(super) options: Options,
     /// How names are looked up.
     pub(super) lookup: Lookup,
     /// How long a start waits for the first answers for names.
     pub(super) first_answers: Duration,
-    /// Where the state of the process may be, the best place first.
-    pub(super) state: Vec<PathBuf>,
     /// Dropped before the first core serves: from then on a stop has something to finish.
     pub(super) starting: Option<Sender<()>>,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            options: Options::default(),
             lookup: names::by_the_system(),
             first_answers: names::FIRST_ANSWERS,
-            state: secrets::state_directories(),
             starting: None,
         }
     }
 }
 
-/// As `start`.
-pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartError> {
-    let Options { lookup, first_answers, state, starting } = options;
-    check_expressions(&plan)?;
-    let (mut plan, _) = seats::seat(plan, &Held::new(), &Table::new())
-        .map_err(|refused| StartError(refused.to_string()))?;
-    let chosen = cores::choose(&plan.global.cores).map_err(StartError)?;
+/// Starts everything; the log says nothing yet.
+pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
+    let Setup { options, lookup, first_answers, starting } = setup;
+    let (mut plan, _) = seats::seat(plan.into_plan(), &Held::new(), &Table::new())
+        .map_err(|refused| StartError::Plan(refused.to_string()))?;
+    let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
     let cores = chosen.cores.len();
     let (teller, told) = told::channel();
-    let lowered = descriptors::fit(&mut plan.limits, cores).map_err(StartError)?;
+    let death = Death::new(options.exit_on_death, &teller);
+    let may_raise = options.raise_descriptor_limit;
+    let lowered =
+        descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
     let bound = Addresses::take(&plan, cores)?;
     let (outboxes, inboxes) = mailboxes(cores)?;
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
-    let mut names = Names::begin(&plan, lookup, teller.clone(), readers.clone())
-        .map_err(|error| StartError(format!("cannot look names up: {error}")))?;
+    let mut names = Names::begin(&plan, lookup, death.clone(), teller.clone(), readers.clone())
+        .map_err(StartError::system("look names up"))?;
     let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
     let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters, &teller)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
-    let (pins, of_secrets) = secrets::pins(&plan, &state)?;
+    let (pins, of_secrets) = secrets::pins(&plan, &options.state_directories)?;
     let plan = Arc::new(plan);
-    let process = process((&outboxes, &counters), (teller.clone(), outcomes));
+    let tell = (teller.clone(), outcomes);
+    let process = process((&outboxes, &counters), tell, options.trim_memory);
     let mut states = States::default();
     states.grow(&plan, cores, &process.rooms);
     let next = Arc::new(states.next((1, Arc::clone(&plan)), pins, chance::drawn()));
@@ -120,9 +118,9 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
     let own = Slab::new();
     counters.push(Arc::clone(&own));
     let telling = Telling::start((teller.clone(), told), plan, counters.clone(), own)
-        .map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
+        .map_err(StartError::system("start the log's thread"))?;
     let job = health::Job { next: Arc::clone(&next), inbox, posted, teller: teller.clone() };
-    let watch = Watch::start(to_health, job)?;
+    let watch = Watch::start(to_health, job, &death)?;
     let mut handle = Handle {
         addresses,
         drain: next.plan.global.shutdown.drain,
@@ -141,25 +139,8 @@ pub(super) fn start_with(plan: Plan, options: Options) -> Result<Handle, StartEr
     drop(starting);
     let pinned = chosen.may_pin && next.plan.global.pin;
     let each = chosen.cores.into_iter().map(|core| pinned.then_some(core)).zip(given);
-    spawn_all(&mut handle, (process, next), each)?;
+    spawn_all(&mut handle, (process, next), &death, each)?;
     Ok(handle)
-}
-
-/// Refuses a plan with an expression that no core could compile. `config` has tried those of files;
-/// a plan may come from elsewhere, and would lose its routes without a word.
-fn check_expressions(plan: &Plan) -> Result<(), StartError> {
-    for route in plan.routes.values() {
-        let PathPattern::Regex(expression) = &route.path else { continue };
-        if let Err(error) = path_regex(expression) {
-            // The library draws a picture; its last line says what is wrong.
-            let picture = error.to_string();
-            let said = picture.lines().last().unwrap_or_default();
-            let said = said.strip_prefix("error: ").unwrap_or(said);
-            let refusal = format!("the expression of route \"{}\" does not compile: ", route.name);
-            return Err(StartError(refusal + said));
-        }
-    }
-    Ok(())
 }
 
 /// What one core is given: its mailbox, its sockets, its ends of the logs.
@@ -169,6 +150,7 @@ type Given = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
 fn spawn_all(
     handle: &mut Handle,
     (process, next): (Process, Arc<Next>),
+    death: &Death,
     cores: impl Iterator<Item = (Option<CoreId>, Given)>,
 ) -> Result<(), StartError> {
     let global = &next.plan.global;
@@ -185,17 +167,15 @@ fn spawn_all(
             inbox,
             ready: ready.clone(),
         };
-        let thread = spawn::spawn(job)
-            .map_err(|error| StartError(format!("cannot start core {core_index}: {error}")))?;
+        let thread = spawn::spawn(job, death)
+            .map_err(StartError::system(format!("start core {core_index}")))?;
         handle.crew.add(outbox, thread);
     }
     drop(ready);
     let mut reason = None;
     for _ in 0..process.cores {
         let said = readiness.recv_timeout(READY_WITHIN);
-        let said =
-            said.map_err(|_| StartError("a core hangs at its start, or has ended".into()))?;
-        let (driver, why) = said.map_err(StartError)?;
+        let (driver, why) = said.map_err(|_| StartError::Hung("a core".into()))??;
         handle.driver = driver;
         reason = why.or(reason);
     }
@@ -216,19 +196,21 @@ fn mailboxes(cores: usize) -> Result<Mailboxes, StartError> {
 }
 
 fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
-    mailbox().map_err(|error| StartError(format!("cannot make a mailbox: {error}")))
+    mailbox().map_err(StartError::system("make a mailbox"))
 }
 
 /// What all workers share, whatever plan is in force.
 fn process(
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
     (teller, outcomes): (Teller, Outcomes),
+    trims_memory: bool,
 ) -> Process {
     let cores = outboxes.len();
     let ropes = || outboxes.iter().map(|outbox| outbox.rope().clone());
     Process {
         cores,
         pseudonym: pseudonym(),
+        trims_memory,
         connections: Permits::new(0),
         outcomes,
         rooms: Rooms::new(cores),

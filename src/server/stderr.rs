@@ -55,7 +55,7 @@ pub(super) fn open() -> Result<(), StartError> {
         while catch(|| write_all_told(&from, &counted, &mut io::stderr())).is_err() {}
     };
     let began = thread::Builder::new().name("ringway-stderr".into()).spawn(work);
-    began.map_err(|error| StartError(format!("cannot start the log's thread: {error}")))?;
+    began.map_err(StartError::system("start the log's thread"))?;
     let _ = QUEUE.set(Queue { to, dropped });
     Ok(())
 }

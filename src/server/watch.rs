@@ -1,10 +1,14 @@
 //! The health thread, as whoever started it holds it.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, io, rc::Rc};
 
 use crossbeam_channel::bounded;
 
-use super::{StartError, crew::Member, spawn};
+use super::{
+    StartError,
+    crew::Member,
+    spawn::{self, Death},
+};
 use crate::health::Job;
 use crate::observe::told::Teller;
 use crate::shared::inbox::{Outbox, ToHealth};
@@ -19,7 +23,11 @@ impl Watch {
     ///
     /// # Errors
     /// Where there can be no more threads, or no runtime for it.
-    pub(super) fn start(outbox: Outbox<ToHealth>, job: Job) -> Result<Watch, StartError> {
+    pub(super) fn start(
+        outbox: Outbox<ToHealth>,
+        job: Job,
+        death: &Death,
+    ) -> Result<Watch, StartError> {
         let (ready, readiness) = bounded(1);
         let work = move || {
             let has_begun = Rc::new(Cell::new(false));
@@ -35,13 +43,14 @@ impl Watch {
                 drop(ready.send(Err(why)));
             }
         };
-        let refused = |why: String| StartError(format!("cannot start the health thread: {why}"));
-        let thread = spawn::watched("ringway-health".into(), "the health thread".into(), work)
-            .map_err(|error| refused(error.to_string()))?;
+        let refused = || StartError::system("start the health thread");
+        let thread =
+            spawn::watched("ringway-health".into(), "the health thread".into(), death, work)
+                .map_err(refused())?;
         match readiness.recv_timeout(spawn::READY_WITHIN) {
             Ok(Ok(())) => Ok(Watch { member: Some(Member::new(outbox, thread)) }),
-            Ok(Err(why)) => Err(refused(why)),
-            Err(_) => Err(refused("it hangs at its start, or has ended".into())),
+            Ok(Err(why)) => Err(refused()(io::Error::other(why))),
+            Err(_) => Err(StartError::Hung("the health thread".into())),
         }
     }
 

@@ -107,7 +107,7 @@ mod tests {
             let listener = format!("[listener.l{place}]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n");
             text.push_str(&format!("{listener}max-connections = {max}\n"));
         }
-        let mut plan = crate::config::parse("worker.toml", &text).unwrap().plan;
+        let mut plan = crate::config::parse("worker.toml", &text).unwrap().plan.into_plan();
         plan.limits.connections = process;
         Worker::crew_of(plan, 1).remove(0)
     }

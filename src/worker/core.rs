@@ -18,6 +18,8 @@ pub(crate) struct Process {
     pub(crate) cores: usize,
     /// `ringway-` and eight hex digits, drawn once per process.
     pub(crate) pseudonym: Arc<str>,
+    /// Whether memory that is free after a peak goes back to the kernel.
+    pub(crate) trims_memory: bool,
     /// Client connections of the process; how many there may be is what a plan says.
     pub(crate) connections: Permits,
     /// Where failures and trials are posted.

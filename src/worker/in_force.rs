@@ -117,7 +117,7 @@ mod tests {
         "#;
         let (web, app) = (ListenerId(3), PoolId(2));
         let seats = [BackendId(1), BackendId(66)];
-        let mut plan = crate::config::parse("seats.toml", text).unwrap().plan;
+        let mut plan = crate::config::parse("seats.toml", text).unwrap().plan.into_plan();
         let mut listener = plan.listeners.remove(ListenerId(0)).unwrap();
         listener.pool = Some(app);
         plan.listeners.insert(web, listener);

@@ -264,13 +264,16 @@ impl Worker {
         self.give_memory_back();
     }
 
-    /// After a peak: what the pools of buffers and the allocator keep goes back to the kernel.
+    /// After a peak: what the pools of buffers keep goes back to the kernel; so does what the
+    /// allocator keeps, where the process is ours.
     fn give_memory_back(&self) {
         if self.peak.is_over(self.counters.read(Counter::Requests)) {
             self.buffers.shrink(BUFFERS_QUIET);
             self.scratches.borrow_mut().truncate(BUFFERS_QUIET);
             self.logs.give_memory_back();
-            crate::net::fd::trim_heap();
+            if self.core.process.trims_memory {
+                crate::net::fd::trim_heap();
+            }
         }
     }
 

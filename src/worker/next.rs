@@ -97,6 +97,7 @@ impl super::Process {
         super::Process {
             cores,
             pseudonym: "ringway-test".into(),
+            trims_memory: false,
             connections: Permits::new(0),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,
             rooms: Rooms::new(cores),
@@ -112,7 +113,10 @@ impl super::Process {
 impl super::Worker {
     /// So many workers that serve what this text says.
     pub(crate) fn crew(text: &str, cores: usize) -> Vec<std::rc::Rc<super::Worker>> {
-        super::Worker::crew_of(crate::config::parse("worker.toml", text).unwrap().plan, cores)
+        super::Worker::crew_of(
+            crate::config::parse("worker.toml", text).unwrap().plan.into_plan(),
+            cores,
+        )
     }
 
     /// The same of a plan.

@@ -277,7 +277,7 @@ fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
     strace.kill().unwrap();
     strace.wait().unwrap();
     assert_eq!(process.child.wait().unwrap().code(), Some(1), "{said}");
-    assert!(said.contains("thread=\"core 0\""), "{said}");
+    assert!(said.contains("event=\"thread_hung\" thread=\"core 0\""), "{said}");
     // 5 s of drain, 10 s for the end of its cores.
     watch.took().expect_at_most(Duration::from_secs(20));
 }

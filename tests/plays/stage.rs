@@ -13,7 +13,7 @@ use std::{
 };
 
 use ringway::{
-    Handle, Stop,
+    Endpoint, Handle, Options, Stop,
     events::{Event, Events},
 };
 
@@ -215,9 +215,13 @@ impl Setting {
         let text = self.text.toml(&addresses);
         let loaded = ringway::config::parse("play.toml", &text)
             .unwrap_or_else(|problems| panic!("{problems} in\n{text}"));
-        let handle = ringway::start(loaded.plan).map_err(|error| format!("{error}"))?;
+        let mut options = Options::default();
+        options.raise_descriptor_limit = true;
+        options.trim_memory = true;
+        let handle =
+            ringway::start_with(loaded.plan, options).map_err(|error| format!("{error}"))?;
         let backends = backends.into_iter().map(|(backend, _)| backend).collect();
-        Ok(Stage { addresses: handle.addresses(), handle: Some(handle), backends })
+        Ok(Stage { addresses: handle.addresses().to_vec(), handle: Some(handle), backends })
     }
 }
 
@@ -229,7 +233,7 @@ fn append(section: &mut String, line: &str) {
 /// A running proxy between clients and scripted backends.
 pub(crate) struct Stage {
     handle: Option<Handle>,
-    addresses: Vec<(String, SocketAddr)>,
+    addresses: Vec<(String, Endpoint)>,
     backends: Vec<Backend>,
 }
 
@@ -247,7 +251,7 @@ impl Stage {
 
     /// Where a listener of that name listens.
     pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
-        let named = |(name, address): &(String, SocketAddr)| (name == listener).then_some(*address);
+        let named = |(name, at): &(String, Endpoint)| at.tcp().filter(|_| name == listener);
         self.addresses.iter().find_map(named).expect("no listener of that name")
     }
 

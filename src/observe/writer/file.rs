@@ -35,13 +35,9 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens a file, or standard output; the error names it.
+    /// Opens a file, or standard output.
     pub(super) fn open(path: Option<PathBuf>) -> io::Result<Log> {
-        let named = |error: io::Error| match &path {
-            Some(path) => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
-            None => error,
-        };
-        let (file, cut) = open(path.as_deref()).map_err(named)?;
+        let (file, cut) = open(path.as_deref())?;
         Ok(Log { path, file, failing: false, cut, lost: 0 })
     }
 

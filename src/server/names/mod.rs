@@ -18,7 +18,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::resolver::{Answer, Given, News, Resolver};
-use super::spawn::{self, Thread};
+use super::spawn::{self, Death, Thread};
 use crate::base::ids::{BackendId, PoolId};
 use crate::observe::told::{Teller, What};
 use crate::plan::{Address, Plan};
@@ -91,6 +91,7 @@ impl Names {
     pub(super) fn begin(
         plan: &Plan,
         lookup: Lookup,
+        death: Death,
         teller: Teller,
         readers: Readers,
     ) -> io::Result<Option<Names>> {
@@ -107,7 +108,8 @@ impl Names {
         let told = teller.clone();
         let given = Given { names, lookup, teller: told, readers, start: to_start, news, over };
         let work = move || Resolver::new(given).run();
-        let thread = spawn::watched("ringway-names".into(), "the names thread".into(), work)?;
+        let thread =
+            spawn::watched("ringway-names".into(), "the names thread".into(), &death, work)?;
         let (wanted, thread) = (Some(wanted), Some(thread));
         Ok(Some(Names { backends, teller, first, wanted, news: to_thread, thread }))
     }

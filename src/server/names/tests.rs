@@ -18,10 +18,12 @@ use crate::observe::{
     event::Event,
     told::{self, ToHub},
 };
+use crate::plan::Checked;
 use crate::policy::resolve::Change;
 use crate::server::{
     Handle, Stop,
-    start::{Options, start_with},
+    spawn::Death,
+    start::{Setup, begin},
 };
 use crate::shared::inbox::{Found, Inbox, mailbox};
 
@@ -93,7 +95,10 @@ fn plan(backends: &str) -> Plan {
          [pool.app]\nresolve = \"100ms\"\ntimeouts = {{ connect = \"400ms\" }}\n\
          backends = [{backends}]\n"
     );
-    config::parse("names.toml", &text).unwrap_or_else(|problems| panic!("{problems}")).plan
+    config::parse("names.toml", &text)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .plan
+        .into_plan()
 }
 
 /// The thread alone, beside one mailbox.
@@ -113,7 +118,13 @@ impl Alone {
         let (teller, told) = told::channel();
         let (to_health, health) = mailbox().unwrap();
         let readers = Readers { cores: vec![outbox], health: to_health };
-        let begun = Names::begin(&plan(backends), lookup, teller, readers.clone());
+        let begun = Names::begin(
+            &plan(backends),
+            lookup,
+            Death::new(false, &teller),
+            teller,
+            readers.clone(),
+        );
         Alone { script, names: begun.unwrap().unwrap(), readers, inbox, health, told }
     }
 
@@ -285,7 +296,7 @@ fn no_thread_is_started_for_nothing() {
     let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
     let lookup: Lookup = Arc::new(|_, _| nowhere());
     let readers = Readers { cores: Vec::new(), health: mailbox().unwrap().0 };
-    let begun = Names::begin(&plan, lookup, told::channel().0, readers);
+    let begun = Names::begin(&plan, lookup, Death::Exit, told::channel().0, readers);
     assert!(begun.unwrap().is_none());
 }
 
@@ -302,17 +313,17 @@ impl Balancer {
         if more == "each connection serves one request" {
             plan.pools.get_mut(PoolId(0)).unwrap().connections.requests_max = 1;
         }
-        let options = Options { lookup, ..Options::default() };
+        let setup = Setup { lookup, ..Setup::default() };
         let handle = thread::scope(|scope| {
             let script = script.lent();
             scope.spawn(move || script.next(first));
-            start_with(plan, options).unwrap()
+            begin(Checked::new(plan), setup).unwrap()
         });
         Balancer { script, handle }
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.handle.addresses()[0].1).unwrap();
+        let stream = TcpStream::connect(self.handle.addresses()[0].1.tcp().unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }

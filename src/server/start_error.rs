@@ -1,0 +1,118 @@
+//! Why a balancer was not started.
+
+use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf};
+
+use super::refusal::cannot_listen;
+
+/// Why nothing was started; nothing is left running then.
+///
+/// As text it is one sentence for people, which says what to do where that is known.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The cores that the plan asks for are not to be had.
+    Cores(String),
+    /// The connections that the plan asks for do not fit into the descriptors of the process.
+    Descriptors(String),
+    /// The driver that the plan insists on is not to be had.
+    Driver(String),
+    /// An address cannot be listened on.
+    #[non_exhaustive]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What has it already, where that is known.
+        holder: Option<Holder>,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// An access log cannot be opened.
+    #[non_exhaustive]
+    AccessLog {
+        /// The file; none = standard output.
+        file: Option<PathBuf>,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The file with the secret of a pool's sticky cookies cannot be used.
+    #[non_exhaustive]
+    Secret {
+        /// The pool.
+        pool: String,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// The kernel gives no thread, no ring or no descriptor.
+    #[non_exhaustive]
+    System {
+        /// What cannot be done: `start core 3`.
+        what: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A thread hangs at its start, or has ended: a bug in Ringway.
+    Hung(String),
+    /// The plan contradicts itself: a bug in what checked it.
+    Plan(String),
+}
+
+/// A process that listens on an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+impl StartError {
+    /// Of something that the kernel does not let us do.
+    pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+        let what = what.into();
+        |error| StartError::System { what, error }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Cores(why)
+            | StartError::Descriptors(why)
+            | StartError::Driver(why)
+            | StartError::Plan(why) => f.write_str(why),
+            StartError::Listen { address, holder, error } => {
+                f.write_str(&cannot_listen(*address, error, holder.as_ref()))
+            }
+            StartError::AccessLog { file: Some(file), error } => {
+                write!(f, "cannot open the access log {}: {error}", file.display())
+            }
+            StartError::AccessLog { file: None, error } => {
+                write!(f, "cannot open the access log on standard output: {error}")
+            }
+            StartError::Secret { pool, file, cause } => {
+                write!(f, "pool \"{pool}\": the secret file {} {cause}", file.display())
+            }
+            StartError::System { what, error } => write!(f, "cannot {what}: {error}"),
+            StartError::Hung(thread) => write!(f, "{thread} hangs at its start, or has ended"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StartError::Listen { error, .. }
+            | StartError::AccessLog { error, .. }
+            | StartError::System { error, .. } => Some(error),
+            StartError::Cores(_)
+            | StartError::Descriptors(_)
+            | StartError::Driver(_)
+            | StartError::Secret { .. }
+            | StartError::Hung(_)
+            | StartError::Plan(_) => None,
+        }
+    }
+}
