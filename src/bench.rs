@@ -87,14 +87,14 @@ impl Connection {
         let to = forward::ToClient {
             method: self.head.method,
             version: self.head.version,
-            keep_alive: true,
             date: b"Sun, 06 Nov 1994 08:49:37 GMT",
         };
         if self.parse_response(input)
             && let Ok(body) = framing::response(to.method, &mut self.response)
-            && let Ok(reply) = forward::response(&mut self.response, body, &to)
+            && forward::response(&mut self.response, body, &to).is_ok()
         {
-            write::response(&self.response, reply.body, &mut self.out);
+            let reply = forward::reply(body, to.version, true);
+            write::response(&self.response, reply.body, write::Connection::Unsaid, &mut self.out);
         }
         &self.out
     }
@@ -213,15 +213,13 @@ pub fn fuzz_response_head(input: &[u8]) {
     let Ok(Parse::Done { used }) = whole else { return };
     assert!(used <= input.len());
     let Ok(body) = framing::response(Method::Get, &mut head) else { return };
-    let to = forward::ToClient {
-        method: Method::Get,
-        version: Default::default(),
-        keep_alive: true,
-        date: b"x",
-    };
-    let Ok(reply) = forward::response(&mut head, body, &to) else { return };
+    let to = forward::ToClient { method: Method::Get, version: Default::default(), date: b"x" };
+    if forward::response(&mut head, body, &to).is_err() {
+        return;
+    }
+    let reply = forward::reply(body, to.version, true);
     let mut out = Vec::new();
-    write::response(&head, reply.body, &mut out);
+    write::response(&head, reply.body, write::Connection::Unsaid, &mut out);
     let limits = HeadLimits { head_bytes_max: 64 << 10, fields_max: 200, ..LIMITS };
     let sent = parse::response(&out, &limits, &mut again);
     assert_eq!(sent, Ok(Parse::Done { used: out.len() }));

@@ -18,7 +18,7 @@ use crate::net::{
 };
 use crate::plan::Connections;
 use crate::policy::connect;
-use crate::proto::h1::Backend;
+use crate::proto::{Backend, h1};
 use crate::shared::counters::Counter;
 
 /// The addresses of one backend and the connections to each.
@@ -103,6 +103,7 @@ impl BackendConns {
     /// Keeps a connection, if it may be kept and its address is still one of the backend's.
     #[inline]
     pub(crate) fn give(&mut self, backend: Backend, now: Tick) {
+        let Backend::H1(backend) = backend;
         if let Some(at) = self.all.iter_mut().find(|at| at.number == backend.address) {
             at.conns.give(backend, now, &self.means);
         }
@@ -175,8 +176,8 @@ pub(crate) async fn warm(
             let means = Rc::clone(&conns.borrow().means);
             Box::pin(idle.warm_after_all(now, means)).await
         };
-        if warm.is_some() {
-            return warm;
+        if let Some(warm) = warm {
+            return Some(Backend::H1(warm));
         }
     }
 }
@@ -202,7 +203,7 @@ pub(crate) async fn open(
         let share = connect::share(time, spent, to_try.len() - tried);
         let watched = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
         let error = match Stream::connect(*address, share, &frees, watched).await {
-            Ok(stream) => return Ok(Backend::new(stream, *number)),
+            Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
             Err(error) => error,
         };
         clock.renew();
@@ -284,7 +285,7 @@ mod tests {
         /// The number of the address that a warm connection belongs to.
         async fn take(&self) -> Option<u32> {
             let taken = warm(&self.conns, Tick::from_millis(1), false).await;
-            taken.map(|backend| backend.address)
+            taken.map(|Backend::H1(backend)| backend.address)
         }
 
         fn idle(&self) -> u64 {
@@ -359,7 +360,8 @@ mod tests {
                 opened.push(stage.opened(&[&one, &two]).await);
             }
             let busy = opened.split_off(2);
-            let numbers: Vec<u32> = busy.iter().map(|(backend, _)| backend.address).collect();
+            let numbers: Vec<u32> =
+                busy.iter().map(|(Backend::H1(backend), _)| backend.address).collect();
             opened.into_iter().for_each(|(backend, _)| stage.give(backend));
             assert_eq!(stage.idle(), 2);
             stage.move_to(&[second]);

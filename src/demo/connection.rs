@@ -162,7 +162,7 @@ impl Connection {
         let is_chunked = length == BodyLength::Chunked;
         let length = if length == BodyLength::None { BodyLength::Fixed(0) } else { length };
         let mut out = Vec::new();
-        write::response(&head, length, &mut out);
+        write::response(&head, length, write::Connection::Unsaid, &mut out);
         if self.head.method == Method::Head {
             while !self.piece(&mut left).await?.is_empty() {}
             return self.send(out).await.map(drop);
@@ -195,7 +195,7 @@ impl Connection {
             _ => BodyLength::Fixed(text.len() as u64),
         };
         let mut out = Vec::new();
-        write::response(&head, length, &mut out);
+        write::response(&head, length, write::Connection::Unsaid, &mut out);
         if !framing::has_no_body(self.head.method, status) {
             out.extend_from_slice(text.as_bytes());
         }
@@ -205,7 +205,7 @@ impl Connection {
     async fn send_bytes(&mut self, mut count: u64) -> Result<(), Broken> {
         let head = answer::head(&self.name, 200, b"application/octet-stream", &self.head);
         let mut out = Vec::with_capacity(PIECE);
-        write::response(&head, BodyLength::Fixed(count), &mut out);
+        write::response(&head, BodyLength::Fixed(count), write::Connection::Unsaid, &mut out);
         if self.head.method == Method::Head {
             count = 0;
         }

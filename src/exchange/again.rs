@@ -6,7 +6,12 @@
 
 use std::{ops::ControlFlow, rc::Rc};
 
-use super::{Answer, Exchange, attempt, choose::choose, queue};
+use super::{
+    Answer, Exchange,
+    choose::choose,
+    queue,
+    upload::{self, Upload},
+};
 use crate::base::{
     moment::{Micros, Moment},
     rng::Rng,
@@ -15,7 +20,7 @@ use crate::http::fault::{Fault, Side};
 use crate::net::{clock::Clock, io::sleep};
 use crate::observe::told::Attempt;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
-use crate::proto::h1::Client;
+use crate::proto::Client;
 use crate::shared::counters::Counter;
 use crate::worker::{Nobody, Pick, Worker};
 
@@ -27,8 +32,10 @@ pub(super) async fn another(
     (outcome, pick): (Outcome, Option<Pick>),
     mut result: Result<Answer, Fault>,
 ) -> ControlFlow<Result<Answer, Fault>, Pick> {
-    if let Ok(answer) = &mut result {
-        attempt::release(client, exchange, answer).await;
+    if let Ok(Answer::Fetched(fetched)) = &mut result
+        && fetched.upload.as_ref().is_some_and(Upload::is_whole)
+    {
+        upload::recover(client, exchange, fetched.upload.take()).await;
     }
     let ended = Clock::moment();
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {

@@ -8,39 +8,30 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use super::{
     Answer, Exchange, Fetched,
     download::Pause,
-    kept::Keeping,
-    upload::{self, Recovered, Upload, beside},
+    upload::{self, Upload, beside},
 };
-use crate::base::{ids::BackendId, moment::Deadline};
+use crate::base::{
+    ids::{BackendId, PoolId},
+    moment::Deadline,
+};
 use crate::conns;
 use crate::http::{
     fault::{Cause, Fault},
     forward::{self, ToClient},
     framing::{self, BodyLength},
-    head::Version,
-    keep_alive,
-    parse::HeadLimits,
-    upgrade, write,
+    head::{RequestHead, Version},
+    upgrade,
 };
-use crate::net::{
-    buffer::Buffer,
-    clock::Clock,
-    deadlines::{Ended, Unmet},
-    io::is_want,
-    leaving::Leaves,
-};
+use crate::net::{clock::Clock, leaving::Leaves};
 use crate::observe::told::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
-use crate::proto::h1::{Backend, Begun, Client, Incoming, Outgoing};
+use crate::proto::{Arriving, Asking, Backend, Client};
 use crate::shared::counters::Counter;
-use crate::worker::{Pick, Worker};
+use crate::worker::{InForce, Pick, Scratch, Worker};
 
 /// More interim answers than any honest backend sends before its answer.
 const INTERIM_MAX: u32 = 32;
-
-/// A body up to this long is copied behind its head, so that both leave by one send of the ring.
-const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// Asks one backend once: the one that was picked. The pick goes with its answer; where it gives
 /// none it is left.
@@ -65,48 +56,41 @@ pub(super) async fn once(
     record.reused = false;
     (record.times.connect, record.times.first_byte) = (None, None);
     let mut backend = connection(worker, client, exchange, picked).await?;
-    backend.requests += 1;
+    backend.begin(logged);
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
         // It did not wait for the connection.
         return Err(Cause::ClientAbort.into());
     }
-    let (upload, refused) = match send(worker, client, exchange, &backend, id).await? {
-        Sent::All => (None, false),
-        Sent::Begun(upload) => (Some(upload), false),
-        Sent::Refused => (None, true),
-    };
+    let upload = send(worker, client, exchange, &mut backend).await?;
     exchange.asked_at = worker.clock.tick();
     if timed {
         exchange.timed_from = Some(Clock::moment());
     }
-    let begun = Begun { timed, ..Begun::default() };
-    let try_by = exchange.try_deadline;
-    let mut waiting = Waiting { worker, backend: &backend, upload, buffer: None, begun, try_by };
+    let (arriving, try_by) = (Arriving::new(timed), exchange.try_deadline);
+    let mut waiting = Waiting { worker, backend: &backend, upload, arriving, try_by };
     let read = waiting.final_head(client, exchange).await;
-    let Waiting { upload, buffer, begun, .. } = waiting;
-    let without = if refused { Body::Untaken } else { Body::Whole };
+    let Waiting { upload, arriving, .. } = waiting;
+    let without = if backend.has_refused() { Body::Untaken } else { Body::Whole };
     exchange.body = upload.as_ref().map_or(without, Upload::with_backend);
     if let Some(from) = exchange.timed_from {
-        let until = begun.at.unwrap_or_else(Clock::moment);
+        let until = arriving.at().unwrap_or_else(Clock::moment);
         let times = &mut exchange.scratch.record.times;
         times.waited += until.since(from);
-        times.first_byte = begun.at.map(|at| at.since(exchange.began));
+        times.first_byte = arriving.at().map(|at| at.since(exchange.began));
     }
     if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
-        restore(client, exchange, upload);
+        upload::put_back(client, exchange, upload);
         return Err(fault);
     }
-    let (Ok(()), Some(buffer)) = (read, buffer) else {
-        Box::pin(recover(client, exchange, upload)).await;
-        let fault = read.err().unwrap_or(Cause::Internal.into());
+    if let Err(fault) = read {
+        Box::pin(upload::recover(client, exchange, upload)).await;
         if fault.cause == Cause::BackendStale {
             worker.count(Counter::BackendStale);
         }
         return Err(fault);
-    };
-    let limits = exchange.in_force.head_limits;
-    fetched(limits, exchange, Fetching { id, backend, buffer, upload, refused }, pick)
+    }
+    fetched(exchange, (backend, arriving, upload), pick)
 }
 
 /// A warm connection, or a new one.
@@ -144,7 +128,7 @@ async fn connection(
     }
     match opened {
         Ok(backend) => {
-            backend.stream.outlasts(exchange.pool_plan().timeouts.write);
+            backend.waits().outlasts(exchange.pool_plan().timeouts.write);
             worker.count(Counter::BackendOpened);
             pool.reached(&worker.events, id);
             Ok(backend)
@@ -164,113 +148,58 @@ async fn connection(
     }
 }
 
-/// What became of a request that was to be sent.
-enum Sent {
-    /// All of it was.
-    All,
-    /// The head was; the body is on its way.
-    Begun(Upload),
-    /// Not even the head was taken whole; of the body nothing was touched.
-    Refused,
-}
-
-/// Sends the head, with all of a body that can be sent again or with the first of one that
-/// cannot; the rest of that is an upload.
+/// Sends the head, with all of a body that can be sent again or with the first of one that cannot;
+/// the rest of that is an upload.
 async fn send(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    backend: &Backend,
-    id: BackendId,
-) -> Result<Sent, Fault> {
-    compose(client, exchange, id);
-    let write = exchange.pool_plan().timeouts.write;
-    let deadline = exchange.deadline;
-    let by = || deadline.earlier(worker.clock.after(write));
-    exchange.request_sent = true;
-    if exchange.scratch.record.logged {
-        backend.stream.time_stalls();
-    }
-    let held = client.held_body();
-    let out = &mut exchange.scratch.out;
-    let sent = match held {
-        Some(body) if body.len() <= COPIED_BYTES_MAX => {
-            out.extend_from_slice(body);
-            let (sent, room) = backend.stream.send_vec(std::mem::take(out), by).await;
-            *out = room;
-            sent
-        }
-        Some(body) => Box::pin(backend.stream.send_parts(out, body, false, by)).await,
-        None => {
-            // With the first of the body, where that is sent at once: of chunks it may be too few
-            // bytes to make one.
-            let more = client
-                .reader
-                .as_ref()
-                .is_some_and(|reader| !reader.buffer.is_empty() && reader.body.left().is_some());
-            Box::pin(backend.stream.send_all(out, more, by)).await
-        }
-    };
-    if exchange.scratch.record.logged {
-        exchange.scratch.record.times.waited += backend.stream.take_stalled();
-    }
-    match sent {
-        Ok(()) => {}
-        Err(Unmet::Ended(Ended::Overdue)) => {
-            return Err(late(worker, exchange, Cause::ResponseTimeout.into()));
-        }
-        Err(Unmet::Broken(error)) if is_want(&error) => return Err(Cause::Overloaded.into()),
-        // A backend that does not take the request may have answered it all the same. Behind a
-        // head that was cut its body would be read as a request.
-        Err(Unmet::Ended(_) | Unmet::NotNow | Unmet::Broken(_)) => return Ok(Sent::Refused),
-    }
-    if held.is_some() {
-        return Ok(Sent::All);
-    }
-    let Some(reader) = client.reader.take() else { return Ok(Sent::All) };
-    exchange.body_gone = true;
-    let keeping = Keeping::of(exchange);
-    let outgoing = framing_of(exchange);
-    let way = upload::Way {
-        worker: Rc::clone(worker),
-        client: Rc::clone(&client.stream),
-        backend: Rc::clone(&backend.stream),
-        in_force: Rc::clone(&exchange.in_force),
-        listener: client.peer.listener,
-        pool: exchange.pool,
-        deadline: exchange.deadline,
-        expects_continue: exchange.scratch.request.expects_continue,
-    };
-    Ok(Sent::Begun(Upload::begin(way, reader, outgoing, keeping)))
-}
-
-/// How the request's body is framed for backends.
-fn framing_of(exchange: &Exchange) -> Outgoing {
-    match exchange.length {
-        BodyLength::Chunked => Outgoing::Chunked,
-        BodyLength::None | BodyLength::Fixed(_) | BodyLength::UntilClose => Outgoing::Plain,
-    }
-}
-
-/// Writes the request as this backend gets it, and what other backends got of its body before.
-fn compose(client: &Client, exchange: &mut Exchange, id: BackendId) {
+    backend: &mut Backend,
+) -> Result<Option<Upload>, Fault> {
     let in_force = Rc::clone(&exchange.in_force);
-    let pool = in_force.plan.pool(exchange.pool);
-    let host = match &pool.host {
-        // HTTP/1.0 clients may give no host; HTTP/1.1 backends must be given one.
-        HostHeader::Client if exchange.scratch.request.authority.len == 0 => {
-            Some(in_force.pool(exchange.pool).authority(id))
-        }
-        HostHeader::Client => None,
-        HostHeader::Backend => Some(in_force.pool(exchange.pool).authority(id)),
-        HostHeader::Literal(host) => Some(host.as_bytes()),
+    exchange.request_sent = true;
+    let deadline = exchange.deadline;
+    let write = in_force.plan.pool(exchange.pool).timeouts.write;
+    let by = || deadline.earlier(worker.clock.after(write));
+    let Scratch { request, out, record, .. } = &mut *exchange.scratch;
+    let held = client.held_body();
+    let asking = Asking {
+        host: host(&in_force, exchange.pool, record.backend, request),
+        head: request,
+        length: exchange.length,
+        before: exchange.kept.as_ref().map(|kept| (kept.bytes(), client.has_whole_body())),
+        held,
+        // Of chunks it may be too few bytes to make one.
+        has_more: held.is_none() && client.has_some_body(),
     };
-    let scratch = &mut *exchange.scratch;
-    scratch.out.clear();
-    write::request(&scratch.request, host, exchange.length, &mut scratch.out);
-    if let Some(kept) = &exchange.kept {
-        let ended = client.reader.as_ref().is_none_or(|reader| reader.body.has_ended());
-        kept.write(framing_of(exchange), ended, &mut exchange.scratch.out);
+    let asked = backend.ask(&asking, out, by).await;
+    if record.logged {
+        record.times.waited += backend.take_stalled();
+    }
+    let is_whole = held.is_some();
+    if !asked.map_err(|fault| late(worker, exchange, fault))? || is_whole {
+        return Ok(None);
+    }
+    let Some(source) = client.body() else { return Ok(None) };
+    exchange.body_gone = true;
+    let to = (source, backend.body(exchange.length), backend.waits());
+    Ok(Some(Upload::begin(worker, exchange, client.peer().listener, to)))
+}
+
+/// What Host is, where it is not the client's.
+fn host<'a>(
+    in_force: &'a InForce,
+    pool: PoolId,
+    backend: Option<BackendId>,
+    request: &RequestHead,
+) -> Option<&'a [u8]> {
+    let its_own = || in_force.pool(pool).authority(backend.unwrap_or(BackendId(0)));
+    match &in_force.plan.pool(pool).host {
+        // HTTP/1.0 clients may give no host; HTTP/1.1 backends must be given one.
+        HostHeader::Client if request.authority.len == 0 => Some(its_own()),
+        HostHeader::Client => None,
+        HostHeader::Backend => Some(its_own()),
+        HostHeader::Literal(host) => Some(host.as_bytes()),
     }
 }
 
@@ -279,8 +208,7 @@ struct Waiting<'a> {
     worker: &'a Rc<Worker>,
     backend: &'a Backend,
     upload: Option<Upload>,
-    buffer: Option<Buffer>,
-    begun: Begun,
+    arriving: Arriving,
     /// When this try must have an answer that begins.
     try_by: Deadline,
 }
@@ -292,16 +220,8 @@ impl Waiting<'_> {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Fault> {
-        if !self.backend.stream.is_receiving() {
-            let posted = self.backend.post_receive(&self.worker.buffers);
-            posted.map_err(|_| Cause::Overloaded)?;
-        }
         for _ in 0..INTERIM_MAX {
-            self.begun.at = None;
-            let used = self.head(client, exchange).await?;
-            if let Some(buffer) = &mut self.buffer {
-                buffer.consume(used);
-            }
+            self.head(client, exchange).await?;
             match exchange.scratch.response.status {
                 101 => return Ok(()),
                 100..=199 => Box::pin(self.relay_interim(client, exchange)).await?,
@@ -313,7 +233,7 @@ impl Waiting<'_> {
 
     /// Reads the next head while the upload goes on. The time for an answer begins when the
     /// request has been sent, and is for all of its head: no backend is late because of a client.
-    async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<usize, Fault> {
+    async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<(), Fault> {
         let (worker, backend) = (self.worker, self.backend);
         let plan = exchange.pool_plan();
         let (limit, per_try) = (plan.timeouts.response, plan.retry.per_try);
@@ -326,13 +246,9 @@ impl Waiting<'_> {
         let has_more = self.upload.as_ref().is_some_and(Upload::has_more);
         let for_client = Cell::new(if has_more { by_reset } else { by_end });
         let scratch = &mut *exchange.scratch;
-        let read = backend.read_head(
-            &mut self.buffer,
-            &mut scratch.response,
-            &exchange.in_force.head_limits,
-            &mut self.begun,
-            (&until, &for_client),
-        );
+        let with = (&exchange.in_force.head_limits, &*worker.buffers);
+        let bounds = (&until, &for_client);
+        let read = backend.head(&mut self.arriving, &mut scratch.response, with, bounds);
         let try_by = &mut self.try_by;
         let result = match &mut self.upload {
             None => read.await,
@@ -342,10 +258,10 @@ impl Waiting<'_> {
                         worker.clock.renew();
                         *try_by = deadline.earlier(worker.clock.after(per_try));
                         until.set(by(*try_by));
-                        backend.stream.watched().read_by(until.get());
+                        upload.backend().read_by(until.get());
                         if upload.has_more() {
                             for_client.set(by_reset);
-                            backend.stream.watched().waits_for(by_reset);
+                            upload.backend().waits_for(by_reset);
                         }
                     }
                 })
@@ -361,110 +277,54 @@ impl Waiting<'_> {
         client: &Client,
         exchange: &mut Exchange,
     ) -> Result<(), Fault> {
-        let plan = exchange.in_force.plan.listener(client.peer.listener);
+        let plan = exchange.in_force.plan.listener(client.peer().listener);
         let wait = plan.timeouts.client_write;
         let scratch = &mut *exchange.scratch;
         let request = &scratch.request;
         if request.version == Version::Http10 {
             return Ok(());
         }
-        let to = ToClient {
-            method: request.method,
-            version: request.version,
-            keep_alive: exchange.keep_alive,
-            date: b"",
-        };
+        let (method, version) = (request.method, request.version);
+        let to = ToClient { method, version, date: b"" };
         forward::response(&mut scratch.response, BodyLength::None, &to)?;
-        scratch.out.clear();
-        write::response(&scratch.response, BodyLength::None, &mut scratch.out);
         exchange.interim_sent = true;
-        let worker = self.worker;
-        scratch.record.response_bytes += scratch.out.len() as u64;
-        let by = || exchange.deadline.earlier(worker.clock.after(wait));
-        let send = client.send(&scratch.out, false, by);
-        match &mut self.upload {
+        let (worker, deadline) = (self.worker, exchange.deadline);
+        let by = || deadline.earlier(worker.clock.after(wait));
+        let send = client.interim(&scratch.response, &mut scratch.out, by);
+        let sent = match &mut self.upload {
             None => send.await,
             Some(upload) => beside(send, |cx| _ = upload.poll(cx)).await,
-        }
+        };
+        scratch.record.response_bytes += sent?;
+        Ok(())
     }
-}
-
-/// What is left of a try whose final head has come.
-struct Fetching {
-    id: BackendId,
-    backend: Backend,
-    buffer: Buffer,
-    upload: Option<Upload>,
-    refused: bool,
 }
 
 /// Makes the answer of a final head. A body that is held stays held: by its status the answer may
 /// be one that is not taken, and the request asked again.
 fn fetched(
-    limits: HeadLimits,
     exchange: &mut Exchange,
-    fetching: Fetching,
+    (mut backend, arriving, upload): (Backend, Arriving, Option<Upload>),
     pick: &mut Option<Pick>,
 ) -> Result<Answer, Fault> {
-    let Fetching { id, mut backend, buffer, upload, refused } = fetching;
-    let scratch = &mut *exchange.scratch;
-    let head = &mut scratch.response;
+    let Scratch { request, response: head, .. } = &mut *exchange.scratch;
     let switched = head.status == 101;
     if switched {
-        upgrade::allowed(&scratch.request, head)?;
-        if refused {
+        upgrade::allowed(request, head)?;
+        if backend.has_refused() {
             // What it has not read it cannot have agreed to.
             return Err(Cause::BackendProtocol.into());
         }
     }
-    let length = framing::response(scratch.request.method, head)?;
-    backend.note(keep_alive::read(&head.headers));
-    let body = Incoming::of_response(length, limits);
-    let buffer = Some(buffer);
-    let (began_well_at, pause) = (None, Pause::default());
-    let Some(pick) = pick.take() else { return Err(Cause::Internal.into()) };
-    let fetched = Box::new(Fetched {
-        id,
-        backend,
-        buffer,
-        body,
-        length,
-        upload,
-        refused,
-        began_well_at,
-        pause,
-        pick,
-    });
+    let length = framing::response(request.method, head)?;
+    let source = backend.source(arriving, (head, length), exchange.in_force.head_limits);
+    let (Some(source), Some(pick)) = (source, pick.take()) else {
+        return Err(Cause::Internal.into());
+    };
+    let (id, began_well_at, pause) = (pick.backend(), None, Pause::default());
+    let fetched =
+        Box::new(Fetched { id, backend, source, length, upload, began_well_at, pause, pick });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
-}
-
-/// An answer that may not be taken gives its upload back, if all of that went over.
-pub(super) async fn release(client: &mut Client, exchange: &mut Exchange, answer: &mut Answer) {
-    let Answer::Fetched(fetched) = answer else { return };
-    if fetched.upload.as_ref().is_some_and(Upload::is_whole) {
-        recover(client, exchange, fetched.upload.take()).await;
-    }
-}
-
-/// Takes an upload back for another try: the client's reader, and what was sent.
-pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
-    let Some(upload) = upload else { return };
-    let Recovered { reader, kept, bytes } = upload.recover().await;
-    exchange.scratch.record.request_bytes += bytes;
-    exchange.body_gone = kept.is_none();
-    exchange.kept = kept.map(Box::new);
-    client.reader = reader;
-    // A read that was given up has left its deadline: nothing is awaited of the client now.
-    client.stream.watched().read_by(Deadline::NEVER);
-}
-
-/// Gives the client its reader back, if the upload has ended.
-pub(super) fn restore(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
-    if let Some(upload) = upload {
-        let (reader, bytes) = upload.into_reader();
-        exchange.scratch.record.request_bytes += bytes;
-        client.reader = reader;
-    }
 }
 
 /// A wait that ended because all of the exchange is late says so.

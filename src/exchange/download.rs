@@ -1,97 +1,83 @@
 //! An answer's body on its way to the client, behind its head.
 //!
-//! Memory is one buffer; who reads waits for who writes, so a slow client slows its backend. A
-//! piece that is being sent belongs to the ring: this is not dropped before it has ended, and it
-//! ends by its deadlines.
+//! What arrived with the head leaves with the head, in one write; the rest is passed on as it
+//! comes. A piece that is being sent belongs to the ring: this is not dropped before it has ended,
+//! and it ends by its deadlines.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, time::Duration};
 
-use super::{Exchange, Fetched, pace::Pace};
+use super::{
+    Exchange, Fetched,
+    pace::Pace,
+    pass::{Bounds, Through, pass},
+    reply,
+};
 use crate::base::moment::{Deadline, Tick};
-use crate::http::{
-    chunks,
-    fault::{Cause, Fault},
-    headers::Headers,
-};
-use crate::net::{
-    buffer::Buffer, clock::Clock, deadlines::Ended, leaving::ForClient, relay::Relayed,
-    stream::Stream, turns::give_way,
-};
+use crate::http::fault::Fault;
+use crate::net::{clock::Clock, leaving::ForClient};
 use crate::observe::record::Record;
-use crate::proto::h1::{Client, Framed, Incoming, Outgoing};
+use crate::proto::{Client, Cut, Sink, Source};
 use crate::worker::{Scratch, Worker};
 
-/// From this many bytes on a body of known length is spliced: below, the pipe costs more than the
-/// copy.
-const SPLICE_BYTES_MIN: u64 = 96 << 10;
-
-/// Sends a backend's answer: its head, which stands in the exchange's scratch as it goes out, and
-/// its body. What arrived with the head leaves with the head, in one write.
+/// Sends a backend's answer: its head, the first piece of its body with that, and the rest.
 pub(super) async fn send(
     worker: &Worker,
-    client: &Client,
+    client: &mut Client,
     exchange: &mut Exchange,
     fetched: &mut Fetched,
-    (outgoing, for_client): (Outgoing, &Cell<ForClient>),
+    for_client: &Cell<ForClient>,
 ) -> Result<(), Fault> {
-    let last = !exchange.keep_alive;
+    let mut first = fetched.source.first()?;
+    reply::head(worker, exchange, fetched)?;
+    let Fetched { source, length, pause, .. } = fetched;
+    let Scratch { request, response, out, record, .. } = &mut *exchange.scratch;
+    record.status = response.status;
+    let mut sink = client.answer(response, *length, request.version, std::mem::take(out));
     let in_force = &exchange.in_force;
-    let down = Download {
+    let down = Downloading {
         worker,
-        client,
-        source: Rc::clone(&fetched.backend.stream),
-        outgoing,
         for_client,
         deadline: exchange.deadline,
         read: &in_force.plan.pool(exchange.pool).timeouts.body,
-        write: &in_force.plan.listener(client.peer.listener).timeouts.client_write,
+        write: &in_force.plan.listener(client.peer().listener).timeouts.client_write,
         pace: Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min),
-        pause: &fetched.pause,
+        pause,
     };
-    let Fetched { buffer: held, body, .. } = fetched;
-    let Some(mut buffer) = held.take() else { return Err(Cause::Internal.into()) };
-    let Scratch { out: head, trailers, record, .. } = &mut *exchange.scratch;
-    let bytes = &mut record.response_bytes;
-    if buffer.is_empty() && !body.has_ended() {
-        // The body is often right behind its head: one more look saves a write.
-        let _ = down.source.recv_now(&mut buffer);
+    let mut sent = sink.write(&mut first, |_| down.first_by()).await;
+    let ended = first.ends();
+    source.done(first);
+    if sent.is_ok() && !ended {
+        sent = Box::pin(rest(source, &mut sink, down, record)).await;
     }
-    let piece = body.next(&mut buffer, trailers)?;
-    let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, piece, trailers);
-    let before = head.len();
-    let then = *bytes + (before + send) as u64;
-    client.head_sent.set(true);
-    if buffer.prepend(head) {
-        let whole = before + send;
-        // The end of a connection leaves with the end of its last answer, in one segment.
-        let held_back = if last && body.has_ended() && !end_apart {
-            client.hold_back(&buffer, whole)
-        } else {
-            0
-        };
-        buffer.consume(held_back);
-        buffer = client.send_buffer(buffer, whole - held_back, || down.first_by()).await?;
-        buffer.consume(before + skip - held_back);
-    } else {
-        Box::pin(client.send(head, send > 0, || down.first_by())).await?;
-        buffer = client.send_buffer(buffer, send, || down.first_by()).await?;
-        buffer.consume(skip);
-    }
-    *bytes = then;
-    if end_apart || !body.has_ended() {
-        buffer = Box::pin(down.all_the_rest(buffer, body, trailers, end_apart, record)).await?;
-    }
-    *held = Some(buffer);
-    Ok(())
+    record.response_bytes += sink.sent();
+    *out = sink.into_room();
+    sent
 }
 
-/// A body on its way to a client.
-struct Download<'a> {
-    worker: &'a Worker,
-    client: &'a Client,
-    source: Rc<Stream>,
-    outgoing: Outgoing,
-    for_client: &'a Cell<ForClient>,
+/// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the
+/// record all of it is a wait.
+async fn rest(
+    source: &mut Source,
+    sink: &mut Sink,
+    down: Downloading<'_>,
+    record: &mut Record,
+) -> Result<(), Fault> {
+    let since = record.logged.then(Clock::moment);
+    if since.is_some() {
+        record.times.waited += sink.take_stalled();
+    }
+    let rest = pass(source, sink, &mut Through::these(&[]), &Bounds::Download(down)).await;
+    if let Some(since) = since {
+        record.times.waited += Clock::moment().since(since);
+        sink.take_stalled();
+    }
+    rest.map_err(|(Cut::From(fault) | Cut::To(fault))| fault)
+}
+
+/// How long each wait of a download may last. The client's pace is taken.
+pub(super) struct Downloading<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) for_client: &'a Cell<ForClient>,
     deadline: Deadline,
     read: &'a Duration,
     write: &'a Duration,
@@ -108,8 +94,8 @@ pub(crate) struct Pause {
     was_long: Cell<bool>,
 }
 
-/// A client that takes nothing for so long may cost its backend the patience:
-/// few servers wait less for room to send. The coarse clock may be a round of the sweep behind.
+/// A client that takes nothing for so long may cost its backend the patience: few servers wait less
+/// for room to send. The coarse clock may be a round of the sweep behind.
 const PAUSE_LONG: Duration = Duration::from_millis(500);
 
 impl Pause {
@@ -131,123 +117,22 @@ impl Pause {
     }
 }
 
-impl Download<'_> {
+impl Downloading<'_> {
     /// Until when the backend is waited for, from now on.
-    fn read_by(&self) -> Deadline {
+    pub(super) fn reads(&self) -> Deadline {
         self.pace.rest();
         self.pause.ends(self.worker.clock.tick());
         self.deadline.earlier(self.worker.clock.after(*self.read))
     }
 
     /// Until when the client is waited for, from now on.
-    fn write_by(&self, bytes: u64) -> Deadline {
-        self.pace.wait(bytes, self.first_by())
+    pub(super) fn writes(&self, sent: u64) -> Deadline {
+        self.pace.wait(sent, self.first_by())
     }
 
     /// Until when the client is waited for with the first of an answer.
     fn first_by(&self) -> Deadline {
         self.pause.begins(self.worker.clock.tick());
         self.deadline.earlier(self.worker.clock.after(*self.write))
-    }
-
-    /// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the
-    /// record all of it is a wait.
-    async fn all_the_rest(
-        &self,
-        buffer: Buffer,
-        body: &mut Incoming,
-        trailers: &mut Headers,
-        end_apart: bool,
-        record: &mut Record,
-    ) -> Result<Buffer, Fault> {
-        if !record.logged {
-            return self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
-        }
-        record.times.waited += self.client.stream.take_stalled();
-        let since = Clock::moment();
-        let rest = self.rest(buffer, body, trailers, end_apart, &mut record.response_bytes).await;
-        record.times.waited += Clock::moment().since(since);
-        self.client.stream.take_stalled();
-        rest
-    }
-
-    /// Sends what comes behind the first piece.
-    async fn rest(
-        &self,
-        mut buffer: Buffer,
-        body: &mut Incoming,
-        trailers: &mut Headers,
-        mut end_apart: bool,
-        bytes: &mut u64,
-    ) -> Result<Buffer, Fault> {
-        let client = self.client;
-        loop {
-            if end_apart {
-                let mut end = Vec::new();
-                chunks::write_trailers(trailers, &mut end);
-                client.send(&end, false, || self.write_by(*bytes)).await?;
-                *bytes += end.len() as u64;
-            }
-            if body.has_ended() {
-                return Ok(buffer);
-            }
-            if let Incoming::Fixed(left @ SPLICE_BYTES_MIN..) = *body
-                && self.spliced(left, bytes).await?
-            {
-                body.passed(left);
-                return Ok(buffer);
-            }
-            buffer.rewind();
-            let piece = if self.more(&mut buffer).await? {
-                body.next(&mut buffer, trailers)?
-            } else {
-                body.end_of_stream(Cause::ResponseIncomplete)?
-            };
-            let framed = self.outgoing.frame(&mut buffer, piece, trailers);
-            let then = *bytes + framed.send as u64;
-            buffer = client.send_buffer(buffer, framed.send, || self.write_by(then)).await?;
-            *bytes = then;
-            buffer.consume(framed.skip);
-            end_apart = framed.end_apart;
-        }
-    }
-
-    /// Reads more of the answer; false at the end of the connection.
-    async fn more(&self, buffer: &mut Buffer) -> Result<bool, Fault> {
-        give_way().await;
-        match self.source.recv_for(buffer, self.read_by(), self.for_client.get()).await {
-            Ok(count) if count > 0 => Ok(true),
-            Ok(_) => Ok(false),
-            Err(_) => Err(cut(&self.source)),
-        }
-    }
-
-    /// Lets the kernel move the rest; false where it has no pipe for us.
-    async fn spliced(&self, left: u64, bytes: &mut u64) -> Result<bool, Fault> {
-        let moved = Cell::new(*bytes);
-        let by = (|| self.read_by(), || self.write_by(moved.get()));
-        let (source, client) = (&*self.source, &*self.client.stream);
-        let pipes = &self.worker.pipes;
-        let relayed = pipes.relay(source, client, left, self.for_client, &moved, by).await;
-        *bytes = moved.get();
-        match relayed {
-            Relayed::All => Ok(true),
-            Relayed::NoPipe => Ok(false),
-            Relayed::NoDescriptor => {
-                // This body is copied, or the rest of it.
-                self.worker.frees_descriptors();
-                Ok(false)
-            }
-            Relayed::SourceEnded => Err(cut(source)),
-            Relayed::SinkFailed => Err(self.client.write_fault()),
-        }
-    }
-}
-
-/// Why a backend's answer ended early.
-fn cut(source: &Stream) -> Fault {
-    match source.read_ended() {
-        Some(Ended::ClientLeft) => Cause::ClientAbort.into(),
-        Some(Ended::Overdue | Ended::Closed) | None => Cause::ResponseIncomplete.into(),
     }
 }

@@ -8,10 +8,16 @@
 
 use std::time::Duration;
 
-use super::{Exchange, Fetched, reply::skip_body, upload::Upload};
+use super::{
+    Exchange, Fetched,
+    pass::{Bounds, Through, pass},
+    reply::skip_body,
+    upload::Upload,
+};
+use crate::base::moment::Deadline;
 use crate::http::framing::BodyLength;
-use crate::net::fd::Half;
-use crate::proto::h1::{Client, Reader};
+use crate::net::clock::Clock;
+use crate::proto::{Client, Sink};
 use crate::worker::Worker;
 
 /// For how long a body that nobody takes is read and dropped: so much between two pieces, so much
@@ -59,16 +65,12 @@ fn waits(exchange: &Exchange) -> bool {
 }
 
 /// Whether the head of an answer may promise that the client's next request is served.
-pub(super) fn may_promise(
-    client: &Client,
-    exchange: &Exchange,
-    fetched: &Fetched,
-    backend_keeps: bool,
-) -> bool {
-    match &fetched.upload {
-        None => !fetched.refused || client.held_body().is_some(),
+pub(super) fn may_promise(client: &Client, exchange: &Exchange, fetched: &Fetched) -> bool {
+    let Fetched { backend, upload, .. } = fetched;
+    match upload {
+        None => !backend.has_refused() || client.held_body().is_some(),
         Some(upload) if upload.is_whole() => true,
-        Some(upload) => Rest::of(exchange, upload, backend_keeps).will_be_read(),
+        Some(upload) => Rest::of(exchange, upload, backend.keeps()).will_be_read(),
     }
 }
 
@@ -77,10 +79,10 @@ pub(super) async fn go_on(client: &Client, exchange: &Exchange, upload: &mut Upl
     if waits(exchange) && upload.bytes() == 0 {
         return;
     }
-    if upload.is_going() && !exchange.keep_alive {
+    if upload.is_going() && !client.keeps() {
         // A client that was told of the close may wait for it before it does anything else, and
         // the answer may end with it.
-        client.stream.shut_down(Half::Writing);
+        client.waits().end_saying();
     }
     upload.end().await;
 }
@@ -88,15 +90,28 @@ pub(super) async fn go_on(client: &Client, exchange: &Exchange, upload: &mut Upl
 /// Reads and drops what is left of a body that the backend does not take any more, so that the
 /// next request is served as promised.
 pub(super) async fn drain(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+    if skip_body(client, exchange) {
+        return;
+    }
+    let Some(mut source) = client.body() else { return };
     worker.clock.renew();
     let end = worker.clock.after(DROPS_IN_ALL);
-    while !skip_body(client, exchange) {
-        let Some(Reader { buffer, .. }) = &mut client.reader else { return };
-        buffer.rewind();
-        let by = end.earlier(worker.clock.after(DROPS_BETWEEN));
-        if !matches!(client.stream.recv(buffer, by).await, Ok(1..)) {
-            return;
-        }
+    let bounds = Bounds::Drop(Dropping { clock: &worker.clock, end });
+    // However it ends: whether all of it was read is asked of the source.
+    let _ = pass(&mut source, &mut Sink::Nowhere, &mut Through::these(&[]), &bounds).await;
+    exchange.scratch.record.request_bytes += source.received() - source.rest() as u64;
+    client.put_back(Some(source));
+}
+
+/// How long each wait for a body may last that nobody takes.
+pub(super) struct Dropping<'a> {
+    clock: &'a Clock,
+    end: Deadline,
+}
+
+impl Dropping<'_> {
+    pub(super) fn reads(&self) -> Deadline {
+        self.end.earlier(self.clock.after(DROPS_BETWEEN))
     }
 }
 

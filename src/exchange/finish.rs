@@ -18,20 +18,20 @@ use crate::policy::{
     blame::{Verdict, Wait, blame},
     retry::Outcome,
 };
-use crate::proto::{h1::Client, peer::Peer};
+use crate::proto::{Client, peer::Peer};
 use crate::shared::counters::Counter;
 use crate::worker::{Pick, Worker};
 
 /// Notes what the log will want to know of an exchange that begins.
 pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, began, .. } = exchange;
-    let trusted = &in_force.plan.listener(client.peer.listener).trusted_proxies;
+    let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
     let record = &mut scratch.record;
     record.logged = true;
-    record.client = client.peer.client(&scratch.request, trusted);
-    record.times.waited = client.began.map_or(Micros(0), |first| began.since(first));
+    record.client = client.peer().client(&scratch.request, trusted);
+    record.times.waited = client.began().map_or(Micros(0), |first| began.since(first));
     scratch.asked = Asked::of(&scratch.request);
-    client.stream.take_stalled();
+    client.take_stalled();
 }
 
 /// Counts how a try ended, for its backend and for those who decide about it.
@@ -52,7 +52,7 @@ pub(super) fn tried(
     let pool = exchange.in_force.pool(exchange.pool);
     let trial = match result {
         Ok(Answer::Fetched(fetched) | Answer::Switched(fetched)) => fetched.pick.take_trial(),
-        Ok(Answer::Own { .. }) | Err(_) => pick.and_then(Pick::take_trial),
+        Ok(Answer::Own(_)) | Err(_) => pick.and_then(Pick::take_trial),
     };
     if outcome.calls_for_another() {
         worker.clock.renew();
@@ -106,7 +106,7 @@ pub(super) fn answered(
 #[cold]
 fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at): (Cause, Tick)) {
     worker.clock.renew();
-    let cause = match (cause, fetched.backend.stream.read_ended()) {
+    let cause = match (cause, fetched.backend.read_ended()) {
         _ if worker.clock.is_over(exchange.deadline) => Cause::Deadline,
         // A backend that cannot send loses patience.
         (Cause::ResponseIncomplete, _) if fetched.pause.was_long() => Cause::ClientTimeout,
@@ -144,26 +144,22 @@ pub(super) fn record(
         Term::Fault(Cause::ResponseIncomplete) => worker.count(Counter::Incomplete),
         Term::Fault(_) => worker.count(Counter::Refused),
     }
-    if record.logged {
-        log(worker, client, &mut exchange);
-    }
+    let ended = record.logged.then(|| log(worker, client, &mut exchange));
     worker.recycle(exchange.scratch);
-    client.head_sent.set(false);
-    client.is_behind = client.buffered() > 0;
+    client.end(ended);
     reuse
 }
 
 /// Writes the line of an exchange that ends now.
-fn log(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+fn log(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Moment {
     let Exchange { in_force, scratch, .. } = exchange;
     let record = &mut scratch.record;
     let ended = worker.clock.renew();
-    record.times.total = client.began.map_or(Micros(0), |began| ended.since(began));
-    record.times.waited += client.stream.take_stalled();
-    // What else is buffered is a request that begins here.
-    client.began = Some(ended);
+    record.times.total = client.began().map_or(Micros(0), |began| ended.since(began));
+    record.times.waited += client.take_stalled();
     let asked = (scratch.asked, &scratch.request.headers.bytes[..]);
-    write_line(worker, (&client.peer, ended), record, asked, &in_force.plan);
+    write_line(worker, (client.peer(), ended), record, asked, &in_force.plan);
+    ended
 }
 
 /// Writes the line of a connection that was refused before anything of it was read.

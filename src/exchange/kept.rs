@@ -7,9 +7,8 @@
 use std::cell::RefCell;
 
 use super::Exchange;
-use crate::http::chunks;
 use crate::net::signal::Signal;
-use crate::proto::h1::Outgoing;
+use crate::proto::Piece;
 
 /// The part of a body that was sent so far.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,14 +40,13 @@ impl Keeping {
         Some(Keeping { kept: RefCell::new(kept), stop: Signal::default() })
     }
 
-    /// These bytes of the body are about to be sent.
-    pub(crate) fn note(&self, body: &[u8]) {
-        self.kept.borrow_mut().note(body);
-    }
-
-    /// Something was sent that is not kept: trailers.
-    pub(crate) fn forget(&self) {
-        self.kept.borrow_mut().forget();
+    /// This piece of the body is about to be sent. Trailers are not kept.
+    pub(crate) fn note(&self, piece: &Piece) {
+        let mut kept = self.kept.borrow_mut();
+        kept.note(piece.bytes());
+        if piece.has_trailers() {
+            kept.forget();
+        }
     }
 
     /// All that was sent, if it was kept.
@@ -71,23 +69,9 @@ impl Kept {
         self.bytes = Vec::new();
     }
 
-    /// Writes it as a backend gets it; `ended` where nothing comes behind it.
-    pub(crate) fn write(&self, outgoing: Outgoing, ended: bool, out: &mut Vec<u8>) {
-        match outgoing {
-            Outgoing::Plain => out.extend_from_slice(&self.bytes),
-            Outgoing::Chunked => {
-                if !self.bytes.is_empty() {
-                    let mut head = [0_u8; 18];
-                    let len = chunks::chunk_head(self.bytes.len() as u64, &mut head);
-                    out.extend_from_slice(head.get(..len).unwrap_or(&[]));
-                    out.extend_from_slice(&self.bytes);
-                    out.extend_from_slice(b"\r\n");
-                }
-                if ended {
-                    out.extend_from_slice(b"0\r\n\r\n");
-                }
-            }
-        }
+    /// The bytes of the body.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -100,39 +84,27 @@ mod tests {
         Keeping { kept: RefCell::new(kept), stop: Signal::default() }
     }
 
-    /// What is sent again of a body that came in these pieces; none = it is not kept.
+    /// What is kept of a body that came in these pieces; none = it is not kept.
     #[track_caller]
-    fn check(pieces: &[&str], outgoing: Outgoing, ended: bool, expected: Option<&str>) {
+    fn check(pieces: &[&str], expected: Option<&str>) {
         let keeping = keeping(8);
         for piece in pieces {
-            keeping.note(piece.as_bytes());
+            keeping.kept.borrow_mut().note(piece.as_bytes());
         }
-        let written = keeping.into_kept().map(|kept| {
-            let mut out = Vec::new();
-            kept.write(outgoing, ended, &mut out);
-            String::from_utf8(out).unwrap()
-        });
-        assert_eq!(written.as_deref(), expected);
-    }
-
-    #[test]
-    fn what_was_sent_is_sent_again_in_one_piece() {
-        check(&["abc", "de"], Outgoing::Plain, true, Some("abcde"));
-        check(&["abc", "de"], Outgoing::Plain, false, Some("abcde"));
-        check(&["abc", "de"], Outgoing::Chunked, false, Some("5\r\nabcde\r\n"));
-        check(&["abc", "de"], Outgoing::Chunked, true, Some("5\r\nabcde\r\n0\r\n\r\n"));
-        check(&[], Outgoing::Chunked, false, Some(""));
-        check(&[], Outgoing::Chunked, true, Some("0\r\n\r\n"));
+        let kept = keeping.into_kept();
+        assert_eq!(kept.as_ref().map(Kept::bytes), expected.map(str::as_bytes));
     }
 
     #[test]
     fn what_outgrows_the_bound_is_not_kept_not_even_in_part() {
-        check(&["12345678"], Outgoing::Plain, true, Some("12345678"));
-        check(&["12345678", "9"], Outgoing::Plain, true, None);
-        check(&["123456789", "1"], Outgoing::Plain, true, None);
+        check(&[], Some(""));
+        check(&["abc", "de"], Some("abcde"));
+        check(&["12345678"], Some("12345678"));
+        check(&["12345678", "9"], None);
+        check(&["123456789", "1"], None);
         let trailers = keeping(8);
-        trailers.note(b"abc");
-        trailers.forget();
+        trailers.kept.borrow_mut().note(b"abc");
+        trailers.kept.borrow_mut().forget();
         assert_eq!(trailers.into_kept(), None);
     }
 }

@@ -12,6 +12,7 @@ mod early;
 mod finish;
 mod kept;
 mod pace;
+mod pass;
 mod queue;
 mod reply;
 pub(crate) mod run;
@@ -32,17 +33,14 @@ use crate::http::{
     framing::BodyLength,
     head::ResponseHead,
 };
-use crate::net::{
-    buffer::Buffer,
-    leaving::{ForClient, Leaves},
-};
+use crate::net::leaving::{ForClient, Leaves};
 use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
     blame::Body,
     retry::{Attempt, Outcome},
 };
-use crate::proto::h1::{Backend, Client, Incoming};
+use crate::proto::{Backend, Client, Source};
 use crate::shared::counters::Counter;
 use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
 
@@ -86,10 +84,6 @@ pub(crate) struct Exchange {
     pub(crate) timed_from: Option<Moment>,
     /// Whether the client has seen an interim answer.
     pub(crate) interim_sent: bool,
-    /// Whether the client's connection may be kept after this.
-    pub(crate) keep_alive: bool,
-    /// Whether the end of the connection is the end of the answer's body.
-    pub(crate) ends_by_close: bool,
     /// When its head was whole.
     pub(crate) began: Moment,
     _under_way: Gauge,
@@ -99,8 +93,8 @@ pub(crate) struct Exchange {
 pub(crate) enum Answer {
     /// A backend's; its head stands in the exchange's scratch.
     Fetched(Box<Fetched>),
-    /// Our own, whole, in the exchange's scratch.
-    Own { status: u16 },
+    /// Our own; its head and its body stand there. How long its body is.
+    Own(BodyLength),
     /// The backend agreed to another protocol.
     Switched(Box<Fetched>),
 }
@@ -109,14 +103,11 @@ pub(crate) enum Answer {
 pub(crate) struct Fetched {
     pub(crate) id: BackendId,
     pub(crate) backend: Backend,
-    /// What came behind the head; not here while it is being sent.
-    pub(crate) buffer: Option<Buffer>,
-    pub(crate) body: Incoming,
+    /// Its body.
+    pub(crate) source: Source,
     pub(crate) length: BodyLength,
     /// The request's body, where it is still on its way.
     pub(crate) upload: Option<Upload>,
-    /// Whether the backend answered without having taken the request's head whole.
-    pub(crate) refused: bool,
     /// When it began, where its end is to be counted.
     pub(crate) began_well_at: Option<Tick>,
     /// How long its client keeps it waiting.
@@ -146,17 +137,17 @@ pub(crate) enum Reuse {
 impl Exchange {
     fn begin(
         worker: &Worker,
-        client: &Client,
+        client: &mut Client,
         scratch: Box<Scratch>,
         length: BodyLength,
     ) -> Exchange {
         worker.count(Counter::Requests);
+        client.begin(scratch.request.keep_alive && !worker.is_draining());
         let began = worker.clock.renew();
         let in_force = worker.in_force();
         let mut exchange = Exchange {
             _under_way: Gauge::up(&worker.core, Counter::InFlight),
             in_force,
-            keep_alive: scratch.request.keep_alive && !worker.is_draining(),
             scratch,
             pool: PoolId(0),
             deadline: Deadline::NEVER,
@@ -173,10 +164,9 @@ impl Exchange {
             since: None,
             timed_from: None,
             interim_sent: false,
-            ends_by_close: false,
             began,
         };
-        if worker.logs.is_on(client.peer.listener) {
+        if worker.logs.is_on(client.peer().listener) {
             finish::expect(client, &mut exchange);
         }
         exchange
@@ -193,10 +183,9 @@ impl Exchange {
     /// comes behind them.
     #[inline]
     fn for_client(&self, client: &Client, leaves: Leaves) -> ForClient {
-        let half_close = self.in_force.plan.listener(client.peer.listener).half_close;
-        let may_wait = half_close || client.is_behind || client.has_more();
-        let leaves = if may_wait { Leaves::Reset } else { leaves };
-        ForClient::new(client.stream.raw(), leaves)
+        let half_close = self.in_force.plan.listener(client.peer().listener).half_close;
+        let may_wait = half_close || client.is_pipelined();
+        client.waiting(if may_wait { Leaves::Reset } else { leaves })
     }
 
     /// The plan of the pool that answers.

@@ -13,7 +13,7 @@ use crate::net::{
     clock::Clock,
     leaving::{ForClient, Leaves},
 };
-use crate::proto::h1::Client;
+use crate::proto::Client;
 use crate::worker::{Nobody, Pick, Place, WaitsFor, Worker};
 
 /// Waits for room at a backend, on behalf of an exchange.
@@ -26,7 +26,7 @@ pub(super) async fn wait(
     let since = Clock::moment();
     let timeout = exchange.pool_plan().queue.timeout;
     let for_client = exchange.for_client(client, Leaves::End);
-    let readable = || client.stream.readable();
+    let readable = || client.stirs();
     let mut errand = exchange.errand(worker);
     let picked = wait_as(worker, &mut errand, what, (timeout, for_client), readable).await;
     let waits_since = errand.wanted.since;

@@ -1,62 +1,48 @@
 //! Sending an answer, and refusing with a fault.
 //!
-//! Whatever is sent, the record says what the client was answered and how it ended. No fault is
-//! answered with once the head of an answer has gone out: then the connection is cut.
+//! Whatever is sent, the record says what the client was answered and how it ended. An answer of
+//! our own is a head and bytes like anybody's.
 
 use std::{cell::Cell, pin::pin, rc::Rc};
 
 use super::{
-    Answer, Exchange, Fetched, Reuse, attempt, download, early, finish, sticky, tunnel,
-    upload::{Upload, beside},
+    Answer, Exchange, Fetched, Reuse, download, early, finish, sticky, tunnel,
+    upload::{self, Upload, beside},
 };
 use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault, Side},
-    forward::{self, Reply, ToClient},
+    forward::{self, ToClient},
     framing::BodyLength,
-    head::Version,
     names::Name,
-    write,
 };
 use crate::net::leaving::Leaves;
 use crate::policy::blame::Body;
-use crate::proto::h1::{Client, Outgoing};
+use crate::proto::{Client, Source};
 use crate::shared::counters::Counter;
 use crate::worker::{Scratch, Worker};
 
-/// Sends an answer; what becomes of the client's connection then.
+/// Sends an answer, or refuses with a fault; what becomes of the client's connection then. No fault
+/// is answered with once the head of an answer has gone out: then the connection is cut.
 pub(super) async fn send(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    answer: Answer,
+    answered: Result<Answer, Fault>,
 ) -> Reuse {
-    let result = match answer {
-        Answer::Own { status } => {
-            exchange.scratch.record.status = status;
-            Box::pin(send_own(worker, client, exchange)).await
-        }
-        Answer::Fetched(fetched) => send_fetched(worker, client, exchange, fetched).await,
-        Answer::Switched(fetched) => {
+    let result = match answered {
+        Ok(Answer::Fetched(fetched)) => send_fetched(worker, client, exchange, fetched).await,
+        Ok(Answer::Own(length)) => Box::pin(send_own(worker, client, exchange, length)).await,
+        Ok(Answer::Switched(fetched)) => {
             exchange.scratch.record.status = 101;
             return Box::pin(tunnel::run(worker, client, exchange, fetched)).await;
         }
+        Err(fault) => Err(fault),
     };
     match result {
         Ok(()) => after(client, exchange),
-        Err(fault) if !client.head_sent.get() => {
-            Box::pin(refuse(worker, client, exchange, fault)).await
-        }
-        Err(fault) => {
-            let fault = match fault.side {
-                Side::Client => fault,
-                Side::Proxy | Side::Backend => Cause::ResponseIncomplete.into(),
-            };
-            exchange.scratch.record.fail(fault);
-            skip_body(client, exchange);
-            // A body that only ends with the connection must not end like a whole one.
-            if exchange.ends_by_close { Reuse::Reset } else { Reuse::Close }
-        }
+        Err(fault) if client.has_answered() => cut(client, exchange, fault),
+        Err(fault) => Box::pin(refuse(worker, client, exchange, fault)).await,
     }
 }
 
@@ -64,29 +50,63 @@ pub(super) async fn send(
 fn after(client: &mut Client, exchange: &mut Exchange) -> Reuse {
     if !skip_body(client, exchange) {
         Reuse::Linger
-    } else if exchange.keep_alive {
+    } else if client.keeps() {
         Reuse::Keep
     } else {
         Reuse::Close
     }
 }
 
-/// Skips what is buffered of the request's body; whether the whole request has been read now.
-pub(super) fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
-    let before = client.buffered();
-    let whole = client.skip_buffered_body();
-    exchange.scratch.record.request_bytes += before - client.buffered();
-    whole
+/// The same after one that was cut.
+fn cut(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> Reuse {
+    let fault = match fault.side {
+        Side::Client => fault,
+        Side::Proxy | Side::Backend => Cause::ResponseIncomplete.into(),
+    };
+    exchange.scratch.record.fail(fault);
+    skip_body(client, exchange);
+    // A body that only ends with the connection must not end like a whole one.
+    if client.ends_by_close() { Reuse::Reset } else { Reuse::Close }
 }
 
-/// Sends what stands in the scratch.
-async fn send_own(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<(), Fault> {
-    let in_force = &exchange.in_force;
-    let wait = in_force.plan.listener(client.peer.listener).timeouts.client_write;
-    let Scratch { out, record, .. } = &mut *exchange.scratch;
-    client.head_sent.set(true);
-    client.send(out, false, || worker.clock.after(wait)).await?;
-    record.response_bytes += out.len() as u64;
+/// Skips what is buffered of the request's body; whether the whole request has been read now.
+pub(super) fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
+    let (is_whole, bytes) = client.skip_body();
+    exchange.scratch.record.request_bytes += bytes;
+    is_whole
+}
+
+/// Sends an answer of our own, whose head and body stand in the scratch.
+async fn send_own(
+    worker: &Worker,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    length: BodyLength,
+) -> Result<(), Fault> {
+    let timeouts = &exchange.in_force.plan.listener(client.peer().listener).timeouts;
+    let Scratch { request, response, out, body, record, .. } = &mut *exchange.scratch;
+    record.status = response.status;
+    let mut source = Source::Own(std::mem::take(body));
+    let mut piece = source.first()?;
+    let mut sink = client.answer(response, length, request.version, std::mem::take(out));
+    sink.write(&mut piece, |_| worker.clock.after(timeouts.client_write)).await?;
+    record.response_bytes += sink.sent();
+    *out = sink.into_room();
+    Ok(())
+}
+
+/// Makes a backend's response the one that its client gets, but for what is said of the connection
+/// and of the length of the body.
+pub(super) fn head(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    fetched: &Fetched,
+) -> Result<(), Fault> {
+    let Scratch { request, response, .. } = &mut *exchange.scratch;
+    let date = worker.http_date();
+    let to = ToClient { method: request.method, version: request.version, date: &date };
+    forward::response(response, fetched.length, &to)?;
+    sticky::answer(worker, exchange, fetched.id);
     Ok(())
 }
 
@@ -98,9 +118,10 @@ async fn send_fetched(
     exchange: &mut Exchange,
     mut fetched: Box<Fetched>,
 ) -> Result<(), Fault> {
-    let kept = fetched.backend_keeps(exchange);
-    exchange.keep_alive &= early::may_promise(client, exchange, &fetched, kept);
-    let outgoing = compose(worker, exchange, &fetched)?;
+    let kept = fetched.backend.keeps();
+    if worker.is_draining() || !early::may_promise(client, exchange, &fetched) {
+        client.will_close();
+    }
     let mut upload = fetched.upload.take();
     let by_end = exchange.for_client(client, Leaves::LastingEnd);
     let by_reset = exchange.for_client(client, Leaves::Reset);
@@ -108,16 +129,16 @@ async fn send_fetched(
     let sends = upload.as_ref().is_some_and(|upload| upload.is_going() || upload.has_more());
     let for_client = Cell::new(if sends { by_reset } else { by_end });
     let result = {
-        let how = (outgoing, &for_client);
         // Pinned here: a function that it is handed to by value keeps room for it twice.
-        let mut sending = pin!(download::send(worker, client, exchange, &mut fetched, how));
+        let sending = download::send(worker, client, exchange, &mut fetched, &for_client);
+        let mut sending = pin!(sending);
         match &mut upload {
             None => sending.await,
             Some(upload) => {
                 beside(sending.as_mut(), |cx| {
                     if upload.poll(cx) && !upload.has_more() {
                         for_client.set(by_end);
-                        upload.backend().watched().waits_for(by_end);
+                        upload.backend().waits_for(by_end);
                     }
                 })
                 .await
@@ -129,10 +150,8 @@ async fn send_fetched(
     let result = result.map_err(|cut| fault.unwrap_or(cut));
     exchange.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
     finish::answered(worker, exchange, &fetched, result);
-    let unasked = fetched.has_unasked();
-    if let Some(buffer) = fetched.buffer.take() {
-        worker.buffers.give(buffer);
-    }
+    // Whether the backend has sent more than its answer.
+    let unasked = fetched.source.end(&worker.buffers);
     if unasked {
         worker.count(Counter::BackendUnasked);
     }
@@ -140,7 +159,7 @@ async fn send_fetched(
         Box::pin(early::go_on(client, exchange, upload)).await;
     }
     let whole = upload.as_ref().is_none_or(Upload::is_whole);
-    attempt::restore(client, exchange, upload);
+    upload::put_back(client, exchange, upload);
     let Fetched { backend, pick, .. } = *fetched;
     if result.is_ok() && kept && whole && !unasked {
         if !backend.is_reused() {
@@ -153,35 +172,14 @@ async fn send_fetched(
         drop(backend);
     }
     drop(pick);
-    if result.is_ok() && !whole && exchange.keep_alive {
+    if result.is_ok() && !whole && client.keeps() {
         Box::pin(early::drain(worker, client, exchange)).await;
     }
     result
 }
 
-/// Writes the head of a backend's answer as the client gets it.
-fn compose(worker: &Worker, exchange: &mut Exchange, fetched: &Fetched) -> Result<Outgoing, Fault> {
-    let scratch = &mut *exchange.scratch;
-    let date = worker.http_date();
-    let to = ToClient {
-        method: scratch.request.method,
-        version: scratch.request.version,
-        keep_alive: exchange.keep_alive && !worker.is_draining(),
-        date: &date,
-    };
-    let Reply { body, keep_alive } = forward::response(&mut scratch.response, fetched.length, &to)?;
-    exchange.keep_alive = keep_alive;
-    exchange.ends_by_close = body == BodyLength::UntilClose;
-    scratch.record.status = scratch.response.status;
-    sticky::answer(worker, exchange, fetched.id);
-    let scratch = &mut *exchange.scratch;
-    scratch.out.clear();
-    write::response(&scratch.response, body, &mut scratch.out);
-    Ok(if body == BodyLength::Chunked { Outgoing::Chunked } else { Outgoing::Plain })
-}
-
 /// Answers with a fault, if anything can be answered any more.
-pub(super) async fn refuse(
+async fn refuse(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
@@ -196,31 +194,28 @@ pub(super) async fn refuse(
     }
     let request_id =
         *record.request_id.get_or_insert_with(|| worker.request_id(worker.clock.renew()));
-    let read_whole = skip_body(client, exchange);
-    let keep_alive =
-        exchange.keep_alive && read_whole && fault.leaves_framing_sound() && !worker.is_draining();
+    let is_sound = skip_body(client, exchange) && fault.leaves_framing_sound();
+    if !is_sound || worker.is_draining() {
+        client.will_close();
+    }
     let retry_after = retry_after(exchange, fault);
-    let scratch = &mut *exchange.scratch;
-    let date = worker.http_date();
+    let Scratch { request, response, body, .. } = &mut *exchange.scratch;
     let about = FaultAnswer {
-        kind: answer::body_kind(scratch.request.headers.first(Name::Accept)),
-        method: scratch.request.method,
-        version: scratch.request.version,
-        keep_alive,
-        date: &date,
+        kind: answer::body_kind(request.headers.first(Name::Accept)),
+        method: request.method,
+        date: &worker.http_date(),
         request_id: Some(&request_id.text()),
         retry_after,
     };
-    scratch.out.clear();
-    answer::write_fault(fault, &about, &mut scratch.out);
-    match send_own(worker, client, exchange).await {
+    let length = answer::fault(fault, &about, response, body);
+    match send_own(worker, client, exchange, length).await {
         Err(fault) => {
             exchange.scratch.record.fail(fault);
             Reuse::Reset
         }
-        Ok(()) if keep_alive => Reuse::Keep,
-        Ok(()) if read_whole && fault.leaves_framing_sound() => Reuse::Close,
-        Ok(()) => Reuse::Linger,
+        Ok(()) if !is_sound => Reuse::Linger,
+        Ok(()) if client.keeps() => Reuse::Keep,
+        Ok(()) => Reuse::Close,
     }
 }
 
@@ -237,36 +232,10 @@ fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
 /// The answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).
 #[cold]
 pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Exchange) -> Answer {
-    // Of a body that is still to come nobody waits for the end.
-    exchange.keep_alive &= skip_body(client, exchange);
-    let Scratch { request, out, .. } = &mut *exchange.scratch;
-    out.clear();
-    out.extend_from_slice(b"HTTP/1.1 204 No Content\r\n");
-    out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\ndate: ");
-    out.extend_from_slice(&worker.http_date());
-    out.extend_from_slice(match (exchange.keep_alive, request.version) {
-        (false, _) => b"\r\nConnection: close\r\n\r\n",
-        (true, Version::Http10) => b"\r\nConnection: keep-alive\r\n\r\n",
-        (true, Version::Http11) => b"\r\n\r\n",
-    });
-    Answer::Own { status: 204 }
-}
-
-impl Fetched {
-    /// Whether the backend has sent more than its answer.
-    fn has_unasked(&self) -> bool {
-        self.body.has_ended() && self.buffer.as_ref().is_some_and(|rest| !rest.is_empty())
+    if !skip_body(client, exchange) {
+        // Of a body that is still to come nobody waits for the end.
+        client.will_close();
     }
-
-    /// Whether the backend lets its connection be used again after this answer, and the answer
-    /// shows where it ends. Who sends 408 is about to close, whatever else it says (RFC 9110
-    /// §15.5.9).
-    fn backend_keeps(&self, exchange: &Exchange) -> bool {
-        let head = &exchange.scratch.response;
-        head.keep_alive
-            && head.status != 408
-            && self.length != BodyLength::UntilClose
-            && !self.refused
-            && !self.backend.is_used_up()
-    }
+    let response = &mut exchange.scratch.response;
+    Answer::Own(answer::options(&worker.http_date(), response))
 }

@@ -16,7 +16,7 @@ use crate::http::{
     head::Method,
 };
 use crate::policy::balance::key;
-use crate::proto::h1::Client;
+use crate::proto::Client;
 use crate::worker::{Nobody, Scratch, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
@@ -27,10 +27,7 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
         Ok(length) => answer(worker, client, &mut exchange, length).await,
         Err(fault) => Err(fault),
     };
-    let sent = match answered {
-        Ok(answer) => reply::send(worker, client, &mut exchange, answer).await,
-        Err(fault) => Box::pin(reply::refuse(worker, client, &mut exchange, fault)).await,
-    };
+    let sent = reply::send(worker, client, &mut exchange, answered).await;
     finish::record(worker, client, exchange, sent)
 }
 
@@ -43,8 +40,8 @@ pub(crate) async fn refuse(
 ) -> Reuse {
     scratch.record.request_bytes = client.buffered();
     let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
-    exchange.keep_alive = false;
-    let sent = reply::refuse(worker, client, &mut exchange, fault).await;
+    client.will_close();
+    let sent = reply::send(worker, client, &mut exchange, Err(fault)).await;
     finish::record(worker, client, exchange, sent)
 }
 
@@ -95,7 +92,7 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
 /// Which pool answers: the route's, else the listener's.
 fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
     let Exchange { in_force, scratch, .. } = exchange;
-    let listener = client.peer.listener;
+    let listener = client.peer().listener;
     scratch.record.route = in_force.router.find(listener, &scratch.request)?;
     match scratch.record.route {
         Some(route) => Ok(in_force.plan.route(route).pool),
@@ -106,17 +103,17 @@ fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
 /// Notes what the pool balances by, from the request as it came.
 fn note_key(client: &Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, .. } = &mut *exchange;
-    let trusted = &in_force.plan.listener(client.peer.listener).trusted_proxies;
+    let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
     // The log has asked before, where there is one.
     let known = scratch.record.client;
-    let address = known.or_else(|| client.peer.client(&scratch.request, trusted));
+    let address = known.or_else(|| client.peer().client(&scratch.request, trusted));
     exchange.scratch.key = key::of(exchange.pool_plan(), &exchange.scratch.request, address);
 }
 
 /// Makes the client's request the one that backends get.
 fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let scratch = &mut exchange.scratch;
-    let from = client.peer.forwarded_for(worker.core.process.pseudonym.as_bytes());
+    let from = client.peer().forwarded_for(worker.core.process.pseudonym.as_bytes());
     // Before the request is rewritten: then our own word stands beside that of a proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
     forward::request(&mut scratch.request, &from)

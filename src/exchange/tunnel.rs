@@ -15,25 +15,19 @@ use std::{
     time::Duration,
 };
 
-use super::{Exchange, Fetched, Reuse, reply::skip_body, sticky, upload::Upload};
+use super::{
+    Exchange, Fetched, Reuse,
+    pass::{Bounds, Through, pass},
+    reply::{self, skip_body},
+    upload::Upload,
+};
 use crate::base::moment::Deadline;
-use crate::http::{
-    fault::{Cause, Fault},
-    forward::{self, ToClient},
-    framing::BodyLength,
-    write,
-};
-use crate::net::{
-    buffer::Buffer,
-    clock::Clock,
-    deadlines::Unmet,
-    fd::Half,
-    stream::{InVain, Stream},
-};
+use crate::http::fault::Fault;
+use crate::net::clock::Clock;
 use crate::observe::record::Term;
-use crate::proto::h1::{Client, Reader};
+use crate::proto::{Client, Sink, Source, Waits};
 use crate::shared::counters::Counter;
-use crate::worker::Worker;
+use crate::worker::{Scratch, Worker};
 
 /// Tells the client that the protocol is switched and relays until the end.
 pub(super) async fn run(
@@ -50,7 +44,7 @@ pub(super) async fn run(
     if let Some(since) = since {
         // Whatever a tunnel does, it does at the pace of its ends.
         record.times.waited += Clock::moment().since(since);
-        client.stream.take_stalled();
+        client.take_stalled();
     }
     record.term = match result {
         Ok(term) => term,
@@ -65,34 +59,40 @@ async fn switch(
     exchange: &mut Exchange,
     fetched: Fetched,
 ) -> Result<Term, Fault> {
-    let timeouts = exchange.in_force.plan.listener(client.peer.listener).timeouts;
+    let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
     // A body that was held has been sent with its head.
     skip_body(client, exchange);
-    announce(worker, client, exchange, &fetched, timeouts.client_write).await?;
-    let Fetched { backend, buffer, upload, pick, .. } = fetched;
-    let Some(buffer) = buffer else { return Ok(Term::TunnelClosed) };
-    let (near, far) = (Side::of(&client.stream), Side::of(&backend.stream));
-    near.stream.outlasts(timeouts.tunnel);
-    far.stream.outlasts(timeouts.tunnel);
+    reply::head(worker, exchange, &fetched)?;
+    let Scratch { response, out, record, .. } = &mut *exchange.scratch;
+    let by = || worker.clock.after(timeouts.client_write);
+    record.response_bytes += client.switch(response, out, by).await?;
+    let Fetched { backend, source, upload, pick, .. } = fetched;
+    let (near, far) = (End::of(client.waits()), End::of(backend.waits()));
+    near.waits.outlasts(timeouts.tunnel);
+    far.waits.outlasts(timeouts.tunnel);
     let silence = Silence {
         clock: &worker.clock,
         tunnel: timeouts.tunnel,
         half_closed: timeouts.half_closed,
         one_has_ended: false.into(),
     };
-    let reader = client.reader.take();
+    let early = client.body();
     let up = async {
-        let (early, bytes) = match behind(upload, reader).await {
-            Ok(early) => early,
-            Err(why) => {
-                near.stream.shut_down(Half::Both);
-                far.stream.shut_down(Half::Both);
-                return (0, Some(why));
+        match behind(upload, early).await {
+            Ok((early, bytes)) => {
+                let early = early.into_tunnel(&worker.buffers);
+                (bytes + pump(early, backend.tunnel(), (&near, &far), &silence).await, None)
             }
-        };
-        (bytes + pump(worker, &near, &far, early, &silence).await, None)
+            Err(why) => {
+                near.waits.cut();
+                far.waits.cut();
+                (0, Some(why))
+            }
+        }
     };
-    let (mut up, mut down) = (pin!(up), pin!(pump(worker, &far, &near, buffer, &silence)));
+    let down = source.into_tunnel(&worker.buffers);
+    let down = pump(down, client.tunnel(), (&far, &near), &silence);
+    let (mut up, mut down) = (pin!(up), pin!(down));
     let (mut sent, mut received) = (None, None);
     poll_fn(|cx| {
         if sent.is_none()
@@ -116,65 +116,39 @@ async fn switch(
     if let Some(why) = why.flatten() {
         return Err(why);
     }
-    let idle = [&near, &far].iter().any(|side| side.stream.is_overdue());
+    let idle = near.waits.is_overdue() || far.waits.is_overdue();
     Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
-}
-
-/// Tells the client that the protocol is switched.
-async fn announce(
-    worker: &Worker,
-    client: &Client,
-    exchange: &mut Exchange,
-    fetched: &Fetched,
-    wait: Duration,
-) -> Result<(), Fault> {
-    let scratch = &mut *exchange.scratch;
-    let to = ToClient {
-        method: scratch.request.method,
-        version: scratch.request.version,
-        keep_alive: true,
-        date: b"",
-    };
-    forward::response(&mut scratch.response, BodyLength::None, &to)?;
-    sticky::answer(worker, exchange, fetched.id);
-    let scratch = &mut *exchange.scratch;
-    scratch.out.clear();
-    write::response(&scratch.response, BodyLength::None, &mut scratch.out);
-    client.head_sent.set(true);
-    client.send(&scratch.out, false, || worker.clock.after(wait)).await?;
-    scratch.record.response_bytes += scratch.out.len() as u64;
-    Ok(())
 }
 
 /// What the client has sent behind its request, once that is whole; and how many bytes an upload
 /// took of it. Why there is none, where that is the client's doing.
 async fn behind(
     upload: Option<Upload>,
-    reader: Option<Reader>,
-) -> Result<(Buffer, u64), Option<Fault>> {
-    let (reader, bytes) = match upload {
-        None => (reader, 0),
+    source: Option<Source>,
+) -> Result<(Source, u64), Option<Fault>> {
+    let (source, bytes) = match upload {
+        None => (source, 0),
         Some(mut upload) => {
             upload.end().await;
             if !upload.is_whole() {
                 return Err(upload.fault_of_client());
             }
-            upload.into_reader()
+            upload.into_source()
         }
     };
-    reader.map(|reader| (reader.buffer, bytes)).ok_or(None)
+    source.map(|source| (source, bytes)).ok_or(None)
 }
 
 /// One end of a tunnel.
-struct Side<'a> {
-    stream: &'a Stream,
+struct End {
+    waits: Waits,
     /// Whether a write to it waits for room.
     is_full: Cell<bool>,
 }
 
-impl Side<'_> {
-    fn of(stream: &Stream) -> Side<'_> {
-        Side { stream, is_full: false.into() }
+impl End {
+    fn of(waits: Waits) -> End {
+        End { waits, is_full: false.into() }
     }
 }
 
@@ -195,84 +169,62 @@ impl Silence<'_> {
     }
 
     /// One end has closed its half. The other way, which is waited for already, has less time now.
-    fn one_ends(&self, from: &Side<'_>, to: &Side<'_>) {
+    fn one_ends(&self, from: &End, to: &End) {
         self.one_has_ended.set(true);
         self.clock.renew();
-        to.stream.watched().read_by(self.by());
+        to.waits.read_by(self.by());
         if from.is_full.get() {
-            from.stream.watched().write_by(self.by());
+            from.waits.write_by(self.by());
         }
     }
 }
 
-/// Relays one direction until its end, which is handed on as a half-close. A buffer is held only
-/// while there is something in it: a silent tunnel costs none.
+/// Relays one direction until its end, which is handed on as a half-close; how many bytes came.
 async fn pump(
-    worker: &Worker,
-    from: &Side<'_>,
-    to: &Side<'_>,
-    first: Buffer,
+    mut source: Source,
+    mut sink: Sink,
+    (from, to): (&End, &End),
     silence: &Silence<'_>,
 ) -> u64 {
-    let mut bytes = 0;
-    let ended = relay(worker, from, to, first, silence, &mut bytes).await;
-    // After an error nothing can follow in either direction.
-    let half = if ended.is_ok() { Half::Writing } else { Half::Both };
-    to.stream.shut_down(half);
-    if ended.is_err() {
-        from.stream.shut_down(Half::Both);
-    } else {
-        silence.one_ends(from, to);
+    let bounds = Bounds::Tunnel(Tunneling { from, to, silence });
+    match pass(&mut source, &mut sink, &mut Through::these(&[]), &bounds).await {
+        Ok(()) => {
+            to.waits.end_saying();
+            silence.one_ends(from, to);
+        }
+        Err(_) => {
+            // After an error nothing can follow in either direction.
+            to.waits.cut();
+            from.waits.cut();
+        }
     }
-    bytes
+    source.received()
 }
 
-async fn relay(
-    worker: &Worker,
-    from: &Side<'_>,
-    to: &Side<'_>,
-    first: Buffer,
-    silence: &Silence<'_>,
-    bytes: &mut u64,
-) -> Result<(), Fault> {
-    let gone = |_: Unmet| Fault::new(Cause::ClientAbort);
-    let (mut held, mut in_vain) = (Some(first), InVain::default());
-    // A wait for room, of which each is for the one before has taken something, is no silence.
-    let full = || {
-        to.is_full.set(true);
-        from.stream.watched().read_by(silence.by());
-        silence.by()
-    };
-    loop {
-        if let Some(mut buffer) = held.take() {
-            if !buffer.is_empty() {
-                *bytes += buffer.len() as u64;
-                let sent = to.stream.send_all(buffer.bytes(), false, full).await;
-                to.is_full.set(false);
-                sent.map_err(gone)?;
-                buffer.clear();
-            }
-            worker.buffers.give(buffer);
-        }
-        from.stream.watched().read_by(silence.by());
-        from.stream.readable().await.map_err(gone)?;
-        // Traffic in one direction keeps the other one open too.
-        to.stream.watched().read_by(silence.by());
-        let mut buffer = worker.buffers.take().map_err(|error| gone(Unmet::Broken(error)))?;
-        match from.stream.recv_now(&mut buffer) {
-            Ok(0) => {
-                worker.buffers.give(buffer);
-                return Ok(());
-            }
-            Ok(_) => {
-                in_vain = InVain::default();
-                held = Some(buffer);
-            }
-            Err(Unmet::NotNow) => {
-                worker.buffers.give(buffer);
-                in_vain.pause().await;
-            }
-            Err(_) => return Err(Cause::ClientAbort.into()),
-        }
+/// How long each wait of one direction may last. Traffic in one keeps the other one open too.
+pub(super) struct Tunneling<'a> {
+    from: &'a End,
+    to: &'a End,
+    silence: &'a Silence<'a>,
+}
+
+impl Tunneling<'_> {
+    pub(super) fn reads(&self) -> Deadline {
+        self.silence.by()
+    }
+
+    pub(super) fn has_come(&self) {
+        self.to.waits.read_by(self.silence.by());
+    }
+
+    /// A wait for room, of which each is for the one before has taken something, is no silence.
+    pub(super) fn writes(&self) -> Deadline {
+        self.to.is_full.set(true);
+        self.from.waits.read_by(self.silence.by());
+        self.silence.by()
+    }
+
+    pub(super) fn has_gone(&self) {
+        self.to.is_full.set(false);
     }
 }

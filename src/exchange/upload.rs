@@ -10,42 +10,39 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use super::{
+    Exchange,
     kept::{Keeping, Kept},
     pace::Pace,
+    pass::{Bounds, Stage, Through, pass},
 };
 use crate::base::{
     ids::{ListenerId, PoolId},
     moment::Deadline,
 };
-use crate::http::{
-    chunks,
-    fault::{Cause, Fault},
-    headers::Headers,
-};
-use crate::net::{deadlines::Ended, fd::Half, stream::Stream};
+use crate::http::fault::{Cause, Fault};
+use crate::net::{clock::Clock, deadlines::Ended};
 use crate::policy::blame::Body;
-use crate::proto::h1::{Client, Framed, Outgoing, Reader};
+use crate::proto::{Client, Cut, Sink, Source, Waits};
 use crate::worker::{InForce, Worker};
 
-/// Where an upload goes, and what bounds it.
-pub(crate) struct Way {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) client: Rc<Stream>,
-    pub(crate) backend: Rc<Stream>,
-    pub(crate) in_force: Rc<InForce>,
-    pub(crate) listener: ListenerId,
-    pub(crate) pool: PoolId,
-    pub(crate) deadline: Deadline,
+/// What bounds an upload.
+struct Way {
+    worker: Rc<Worker>,
+    in_force: Rc<InForce>,
+    listener: ListenerId,
+    pool: PoolId,
+    deadline: Deadline,
     /// Whether the client may wait to be told to send its body.
-    pub(crate) expects_continue: bool,
+    expects_continue: bool,
 }
 
-/// How an upload ended: the reader is given back either way.
+/// How an upload ended: the source is given back either way.
 struct Uploaded {
-    reader: Reader,
+    source: Source,
     result: Result<(), Stopped>,
 }
 
@@ -58,11 +55,10 @@ enum Stopped {
     Backend,
 }
 
-type Uploading = Pin<Box<dyn Future<Output = Uploaded>>>;
-
 /// A request body on its way to a backend.
 pub(crate) struct Upload {
-    backend: Rc<Stream>,
+    /// Where it goes.
+    backend: Waits,
     state: State,
     /// Bytes taken from the client so far, framing too.
     taken: Rc<Cell<u64>>,
@@ -71,32 +67,40 @@ pub(crate) struct Upload {
 }
 
 /// What is left of an upload that was ended for another try.
-pub(crate) struct Recovered {
-    /// The client's, where it is known what comes next from it.
-    pub(crate) reader: Option<Reader>,
+struct Recovered {
+    /// Where the client is read, where it is known what comes next from it.
+    source: Option<Source>,
     /// What was sent, if it can be sent again.
-    pub(crate) kept: Option<Kept>,
+    kept: Option<Kept>,
     /// Bytes taken from the client, framing too.
-    pub(crate) bytes: u64,
+    bytes: u64,
 }
 
 enum State {
-    Going(Uploading),
+    Going(Pin<Box<dyn Future<Output = Uploaded>>>),
     Ended(Uploaded),
 }
 
 impl Upload {
-    /// Sends what `reader` holds and then what comes from the client.
-    pub(crate) fn begin(
-        way: Way,
-        reader: Reader,
-        outgoing: Outgoing,
-        keeping: Option<Keeping>,
+    /// Sends what comes from `source`, and lay there before, behind a head that has been sent.
+    pub(super) fn begin(
+        worker: &Rc<Worker>,
+        exchange: &mut Exchange,
+        listener: ListenerId,
+        (source, sink, backend): (Source, Sink, Waits),
     ) -> Upload {
-        let backend = Rc::clone(&way.backend);
-        let (taken, keeping) = (Rc::new(Cell::new(0)), keeping.map(Rc::new));
+        let keeping = Keeping::of(exchange).map(Rc::new);
+        let taken = Rc::new(Cell::new(source.received()));
+        let way = Way {
+            worker: Rc::clone(worker),
+            in_force: Rc::clone(&exchange.in_force),
+            listener,
+            pool: exchange.pool,
+            deadline: exchange.deadline,
+            expects_continue: exchange.scratch.request.expects_continue,
+        };
         let counted = Rc::clone(&taken);
-        let uploading = Box::pin(upload(way, reader, outgoing, counted, keeping.clone()));
+        let uploading = Box::pin(upload(way, source, sink, counted, keeping.clone()));
         Upload { backend, state: State::Going(uploading), taken, keeping }
     }
 
@@ -116,7 +120,7 @@ impl Upload {
         if matches!(ended.result, Err(Stopped::Client(_))) {
             // Nobody needs the answer any more: whoever waits for it wakes up, and knows that
             // its end is not the backend's doing.
-            self.backend.watched().end(Ended::ClientLeft);
+            self.backend.end(Ended::ClientLeft);
         }
         self.state = State::Ended(ended);
         true
@@ -130,7 +134,7 @@ impl Upload {
     /// Whether more has been read than the body: of the next request.
     pub(crate) fn has_more(&self) -> bool {
         match &self.state {
-            State::Ended(Uploaded { reader, result: Ok(()) }) => !reader.buffer.is_empty(),
+            State::Ended(Uploaded { source, result: Ok(()) }) => source.rest() > 0,
             State::Ended(_) | State::Going(_) => false,
         }
     }
@@ -160,7 +164,7 @@ impl Upload {
     }
 
     /// Where it goes.
-    pub(crate) fn backend(&self) -> &Stream {
+    pub(crate) fn backend(&self) -> &Waits {
         &self.backend
     }
 
@@ -170,17 +174,17 @@ impl Upload {
     }
 
     /// Ends it so that another try may follow.
-    pub(crate) async fn recover(self) -> Recovered {
+    async fn recover(self) -> Recovered {
         let Upload { backend, state, taken, keeping } = self;
         let Some(keeping) = keeping else {
-            let (reader, bytes) = Upload { backend, state, taken, keeping }.into_reader();
-            return Recovered { reader, kept: None, bytes };
+            let (source, bytes) = Upload { backend, state, taken, keeping }.into_source();
+            return Recovered { source, kept: None, bytes };
         };
-        let Uploaded { reader, result } = match state {
+        let Uploaded { source, result } = match state {
             State::Ended(uploaded) => uploaded,
             State::Going(uploading) => {
                 keeping.stop.raise();
-                backend.shut_down(Half::Both);
+                backend.cut();
                 uploading.await
             }
         };
@@ -188,100 +192,114 @@ impl Upload {
         let kept = Rc::into_inner(keeping).and_then(Keeping::into_kept);
         let bytes = taken.get();
         match result {
-            Ok(()) | Err(Stopped::Backend) => Recovered { reader: Some(reader), kept, bytes },
-            Err(Stopped::Client(_)) => Recovered { reader: None, kept: None, bytes },
+            Ok(()) | Err(Stopped::Backend) => Recovered { source: Some(source), kept, bytes },
+            Err(Stopped::Client(_)) => Recovered { source: None, kept: None, bytes },
         }
     }
 
-    /// The client's reader, where it is known what comes next from it: the next request, or the
-    /// rest of a body that the backend did not take. And how many bytes were taken from the
+    /// Where the client is read, where it is known what comes next from it: the next request, or
+    /// the rest of a body that the backend did not take. And how many bytes were taken from the
     /// client, framing too.
-    pub(crate) fn into_reader(self) -> (Option<Reader>, u64) {
-        let reader = match self.state {
-            State::Ended(Uploaded { reader, result: Ok(()) | Err(Stopped::Backend) }) => {
-                Some(reader)
+    pub(super) fn into_source(self) -> (Option<Source>, u64) {
+        let source = match self.state {
+            State::Ended(Uploaded { source, result: Ok(()) | Err(Stopped::Backend) }) => {
+                Some(source)
             }
             State::Ended(_) | State::Going(_) => None,
         };
-        (reader, self.taken.get())
+        (source, self.taken.get())
     }
 }
 
 async fn upload(
     way: Way,
-    mut reader: Reader,
-    outgoing: Outgoing,
+    mut source: Source,
+    mut sink: Sink,
     taken: Rc<Cell<u64>>,
     keeping: Option<Rc<Keeping>>,
 ) -> Uploaded {
-    taken.set(reader.buffer.len() as u64);
-    let result = upload_all(&way, &mut reader, outgoing, &taken, keeping.as_deref()).await;
-    if !matches!(result, Err(Stopped::Client(_))) {
+    let Way { worker, in_force, deadline, .. } = &way;
+    let keeping = keeping.as_deref();
+    let bounds = Bounds::Upload(Uploading {
+        clock: &worker.clock,
+        deadline: *deadline,
+        read: in_force.plan.listener(way.listener).timeouts.client_body,
+        write: in_force.plan.pool(way.pool).timeouts.write,
+        pace: Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min),
+        expects_continue: way.expects_continue,
+        taken: &taken,
+        keeping,
+    });
+    let limit = Stage::Limit(in_force.plan.limits.body_bytes_max);
+    let result = match keeping {
+        None => pass(&mut source, &mut sink, &mut Through::these(&[limit]), &bounds).await,
+        Some(keeping) => {
+            let stages = [limit, Stage::Keep(keeping)];
+            pass(&mut source, &mut sink, &mut Through::these(&stages), &bounds).await
+        }
+    };
+    let result = result.map_err(|cut| match cut {
+        Cut::To(_) => Stopped::Backend,
+        Cut::From(_) if keeping.is_some_and(|keeping| keeping.stop.is_raised()) => Stopped::Backend,
+        Cut::From(_) if worker.clock.is_over(*deadline) => Stopped::Client(Cause::Deadline.into()),
+        Cut::From(fault) => Stopped::Client(fault),
+    });
+    taken.set(match result {
         // What is left is counted by the one who takes it.
-        taken.set(taken.get().saturating_sub(reader.buffer.len() as u64));
-    }
-    Uploaded { reader, result }
+        Ok(()) | Err(Stopped::Backend) => source.received() - source.rest() as u64,
+        Err(Stopped::Client(_)) => source.received(),
+    });
+    Uploaded { source, result }
 }
 
-async fn upload_all(
-    way: &Way,
-    reader: &mut Reader,
-    outgoing: Outgoing,
-    taken: &Cell<u64>,
-    keeping: Option<&Keeping>,
-) -> Result<(), Stopped> {
-    let Way { worker, client, backend, in_force, deadline, .. } = way;
-    let listener = in_force.plan.listener(way.listener).timeouts;
-    let write = in_force.plan.pool(way.pool).timeouts.write;
-    let most = in_force.plan.limits.body_bytes_max;
-    let pace = Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min);
-    let write_by = || deadline.earlier(worker.clock.after(write));
-    let mut bytes = 0;
-    let mut trailers = Headers::default();
-    loop {
-        let piece = reader.body.next(&mut reader.buffer, &mut trailers).map_err(Stopped::Client)?;
-        bytes += piece.body as u64;
-        if most != 0 && bytes > most {
-            return Err(Stopped::Client(Cause::BodyTooLarge.into()));
-        }
-        if let Some(keeping) = keeping {
-            keeping.note(reader.buffer.bytes().get(..piece.body).unwrap_or(&[]));
-        }
-        let Framed { send, skip, end_apart } = outgoing.frame(&mut reader.buffer, piece, &trailers);
-        if let Some(keeping) = keeping.filter(|_| !trailers.fields.is_empty()) {
-            keeping.forget();
-        }
-        let out = reader.buffer.bytes().get(..send).unwrap_or(&[]);
-        let sent = backend.send_all(out, end_apart, write_by).await;
-        reader.buffer.consume(skip);
-        sent.map_err(|_| Stopped::Backend)?;
-        if end_apart {
-            let mut end = Vec::new();
-            chunks::write_trailers(&trailers, &mut end);
-            backend.send_all(&end, false, write_by).await.map_err(|_| Stopped::Backend)?;
-        }
-        if piece.ended {
-            return Ok(());
-        }
-        reader.buffer.rewind();
-        let mut by = deadline.earlier(worker.clock.after(listener.client_body));
+/// How long each wait of an upload may last. The client's pace is taken.
+pub(super) struct Uploading<'a> {
+    clock: &'a Clock,
+    deadline: Deadline,
+    read: Duration,
+    write: Duration,
+    pace: Pace<'a>,
+    expects_continue: bool,
+    taken: &'a Cell<u64>,
+    pub(super) keeping: Option<&'a Keeping>,
+}
+
+impl Uploading<'_> {
+    pub(super) fn reads(&self, bytes: u64) -> Deadline {
+        let by = self.deadline.earlier(self.clock.after(self.read));
         // A client that waits to be told to go on is not slow.
-        if !way.expects_continue || taken.get() > 0 {
-            by = pace.wait(bytes, by);
+        if self.expects_continue && self.taken.get() == 0 {
+            return by;
         }
-        let read = client.recv(&mut reader.buffer, by);
-        let read = match keeping {
-            None => read.await,
-            Some(keeping) => keeping.stop.or(read).await.ok_or(Stopped::Backend)?,
-        };
-        pace.rest();
-        match read {
-            Ok(count) if count > 0 => taken.set(taken.get() + count as u64),
-            Ok(_) | Err(_) if worker.clock.is_over(*deadline) => {
-                return Err(Stopped::Client(Cause::Deadline.into()));
-            }
-            Ok(_) | Err(_) => return Err(Stopped::Client(Client::read_fault(client))),
-        }
+        self.pace.wait(bytes, by)
+    }
+
+    pub(super) fn has_come(&self, received: u64) {
+        self.pace.rest();
+        self.taken.set(received);
+    }
+
+    pub(super) fn writes(&self) -> Deadline {
+        self.deadline.earlier(self.clock.after(self.write))
+    }
+}
+
+/// Takes an upload back for another try: where the client is read, and what was sent.
+pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
+    let Some(upload) = upload else { return };
+    let Recovered { source, kept, bytes } = upload.recover().await;
+    exchange.scratch.record.request_bytes += bytes;
+    exchange.body_gone = kept.is_none();
+    exchange.kept = kept.map(Box::new);
+    client.put_back(source);
+}
+
+/// Takes back where the client is read, if the upload has ended.
+pub(super) fn put_back(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
+    if let Some(upload) = upload {
+        let (source, bytes) = upload.into_source();
+        exchange.scratch.record.request_bytes += bytes;
+        client.put_back(source);
     }
 }
 

@@ -10,13 +10,11 @@ use crate::base::ids::ListenerId;
 use crate::net::{
     deadlines::Ends,
     fd::Half,
-    stream::{
-        Stream,
-        script::{self, Answers, Closed, Script, Step, says},
-    },
+    stream::script::{self, Answers, Closed, Script, Step, says},
 };
 use crate::proto::{
-    h1::{Client, HeadRead, Incoming, Reader},
+    Client,
+    h1::{self, HeadRead},
     peer::{Peer, PeerAddress},
 };
 use crate::shared::counters::Counter;
@@ -126,21 +124,15 @@ async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
     let address = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
     let peer = Peer::new(ListenerId(0), (address, 80), &[], false);
     let buffer = worker.buffers.take().unwrap();
-    let mut client = Client {
-        stream: Rc::clone(&stream),
-        peer: Rc::new(peer),
-        reader: Some(Reader { buffer, body: Incoming::Ended }),
-        head_sent: false.into(),
-        began: Default::default(),
-        is_behind: false,
-    };
+    let client = h1::Client::new(Rc::clone(&stream), Rc::new(peer), buffer, None);
+    let mut client = Client::H1(client);
     let reuse = loop {
-        let Some(reader) = &mut client.reader else { break Reuse::Close };
-        if reader.buffer.is_empty() && !read(worker, &stream, reader).await {
+        if client.buffered() == 0 && !read(worker, &mut client).await {
             break Reuse::Close;
         }
         let mut scratch = worker.scratch();
-        match client.take_head(&mut scratch.request, &worker.head_limits(), 0) {
+        let Client::H1(h1) = &mut client;
+        match h1.take_head(&mut scratch.request, &worker.head_limits(), 0) {
             HeadRead::Head(bytes) => {
                 scratch.record.request_bytes = bytes as u64;
                 match run::run(worker, &mut client, scratch).await {
@@ -152,8 +144,7 @@ async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
                 break run::refuse(worker, &mut client, scratch, fault).await;
             }
             HeadRead::Partial => {
-                let Some(reader) = &mut client.reader else { break Reuse::Close };
-                if !read(worker, &stream, reader).await {
+                if !read(worker, &mut client).await {
                     break Reuse::Close;
                 }
             }
@@ -163,13 +154,17 @@ async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
         Reuse::Reset => stream.reset_on_close(),
         Reuse::Keep | Reuse::Close | Reuse::Linger => stream.shut_down(Half::Writing),
     }
-    client.reader.into_iter().for_each(|reader| worker.buffers.give(reader.buffer));
+    let Client::H1(mut client) = client;
+    client.take_buffer().into_iter().for_each(|buffer| worker.buffers.give(buffer));
 }
 
-async fn read(worker: &Worker, stream: &Stream, reader: &mut Reader) -> bool {
-    reader.buffer.rewind();
-    let by = worker.clock.after(QUIET);
-    matches!(stream.recv(&mut reader.buffer, by).await, Ok(1..))
+async fn read(worker: &Worker, client: &mut Client) -> bool {
+    let Client::H1(client) = client;
+    let Some(mut buffer) = client.take_buffer() else { return false };
+    buffer.rewind();
+    let read = client.stream().recv(&mut buffer, worker.clock.after(QUIET)).await;
+    client.put_buffer(buffer);
+    matches!(read, Ok(1..))
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

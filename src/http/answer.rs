@@ -6,8 +6,12 @@
 
 use super::{
     fault::Fault,
+    framing::BodyLength,
     grammar,
-    head::{Method, Version},
+    head::{Method, ResponseHead},
+    headers::Span,
+    names::Name,
+    write::{self, Connection},
 };
 
 /// The shape of a body.
@@ -25,9 +29,6 @@ pub(crate) struct FaultAnswer<'a> {
     pub(crate) kind: BodyKind,
     /// Of the request, where it was read as far as that: HEAD gets no body.
     pub(crate) method: Method,
-    pub(crate) version: Version,
-    /// Whether the client's connection stays open.
-    pub(crate) keep_alive: bool,
     /// The value of Date.
     pub(crate) date: &'a [u8],
     pub(crate) request_id: Option<&'a [u8]>,
@@ -94,48 +95,80 @@ fn quality(parameter: &[u8]) -> Option<u16> {
     })
 }
 
-/// Appends the whole answer to a fault, head and body. Of one that has no status any more it
-/// appends nothing.
-pub(crate) fn write_fault(fault: Fault, answer: &FaultAnswer<'_>, out: &mut Vec<u8>) {
+/// Makes the answer to a fault: its head, and its body in `body`; how long the body is, which to
+/// HEAD is only said. One that has no status any more has no answer.
+pub(crate) fn fault(
+    fault: Fault,
+    answer: &FaultAnswer<'_>,
+    head: &mut ResponseHead,
+    body: &mut Vec<u8>,
+) -> BodyLength {
     let row = fault.cause.row();
     if row.status == 0 {
-        return;
+        return BodyLength::None;
     }
+    begin(row.status, head);
     let title = title(row.status);
+    body.clear();
     // The only part of the body whose length is not known from the table is the request id.
-    let mut body = Vec::with_capacity(256 + answer.request_id.map_or(0, <[u8]>::len));
+    body.reserve(256 + answer.request_id.map_or(0, <[u8]>::len));
     match answer.kind {
-        BodyKind::Json => json(fault, title, answer.request_id, &mut body),
-        BodyKind::Text => text(fault, title, answer.request_id, &mut body),
-        BodyKind::Html => html(fault, title, answer.request_id, &mut body),
+        BodyKind::Json => json(fault, title, answer.request_id, body),
+        BodyKind::Text => text(fault, title, answer.request_id, body),
+        BodyKind::Html => html(fault, title, answer.request_id, body),
     }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    grammar::push_decimal(u64::from(row.status), out);
-    push(out, &[b" ", title.as_bytes(), b"\r\ncontent-type: ", content_type(answer.kind)]);
-    out.extend_from_slice(b"\r\nContent-Length: ");
-    grammar::push_decimal(body.len() as u64, out);
-    push(out, &[b"\r\ndate: ", answer.date, b"\r\ncache-control: no-store"]);
-    push(out, &[b"\r\nproxy-status: ringway; error=", row.proxy_status.as_bytes()]);
+    let headers = &mut head.headers;
+    headers.push(Name::ContentType, b"content-type", content_type(answer.kind));
+    headers.push(Name::Date, b"date", answer.date);
+    headers.push(Name::CacheControl, b"cache-control", b"no-store");
+    headers.push_with(Name::Other, b"proxy-status", |out| {
+        push(out, &[b"ringway; error=", row.proxy_status.as_bytes()]);
+    });
     if row.status == 405 {
-        // RFC 9110 §15.5.6; that is all but CONNECT and TRACE, as far as we are concerned.
-        out.extend_from_slice(b"\r\nallow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+        headers.push(Name::Other, b"allow", ALLOW); // RFC 9110 §15.5.6
     }
     if let Some(seconds) = answer.retry_after {
-        out.extend_from_slice(b"\r\nretry-after: ");
-        grammar::push_decimal(u64::from(seconds), out);
+        headers.push_with(Name::Other, b"retry-after", |out| {
+            grammar::push_decimal(u64::from(seconds), out);
+        });
     }
     if let Some(id) = answer.request_id.filter(|id| is_field_value(id)) {
-        push(out, &[b"\r\nx-request-id: ", id]);
+        headers.push(Name::XRequestId, b"x-request-id", id);
     }
-    match (answer.keep_alive, answer.version) {
-        (false, _) => out.extend_from_slice(b"\r\nConnection: close"),
-        (true, Version::Http10) => out.extend_from_slice(b"\r\nConnection: keep-alive"),
-        (true, Version::Http11) => {}
+    let length = BodyLength::Fixed(body.len() as u64);
+    if answer.method == Method::Head {
+        body.clear();
     }
-    out.extend_from_slice(b"\r\n\r\n");
-    if answer.method != Method::Head {
-        out.extend_from_slice(&body);
-    }
+    length
+}
+
+/// The answer to a fault as it is written, head and body, on a connection that ends with it.
+pub(crate) fn alone(of: Fault, answer: &FaultAnswer<'_>) -> Vec<u8> {
+    let (mut head, mut body, mut out) = (ResponseHead::default(), Vec::new(), Vec::new());
+    let length = fault(of, answer, &mut head, &mut body);
+    write::response(&head, length, Connection::Close, &mut out);
+    out.extend_from_slice(&body);
+    out
+}
+
+/// All methods but CONNECT and TRACE, as far as we are concerned.
+const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+
+/// Makes the answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).
+#[cold]
+pub(crate) fn options(date: &[u8], head: &mut ResponseHead) -> BodyLength {
+    begin(204, head);
+    head.headers.push(Name::Other, b"allow", ALLOW);
+    head.headers.push(Name::Date, b"date", date);
+    BodyLength::None
+}
+
+/// Begins the head of an answer of our own.
+fn begin(status: u16, head: &mut ResponseHead) {
+    head.clear();
+    head.status = status;
+    head.headers.bytes.extend_from_slice(title(status).as_bytes());
+    head.reason = Span::new(0, head.headers.bytes.len());
 }
 
 fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -231,6 +264,7 @@ fn html_escape(byte: u8) -> Option<&'static [u8]> {
 /// The reason phrase of a status that the table of faults has.
 fn title(status: u16) -> &'static str {
     match status {
+        204 => "No Content",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
@@ -258,9 +292,8 @@ mod tests {
     use super::*;
     use crate::http::{
         fault::Cause,
-        framing::{self, BodyLength},
-        head::ResponseHead,
-        names::Name,
+        framing,
+        head::Version,
         parse::{self, HeadLimits, Parse},
     };
 
@@ -300,9 +333,19 @@ mod tests {
 
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
+    /// The answer on a connection that ends with it.
     fn written(cause: Cause, answer: &FaultAnswer<'_>) -> String {
+        written_as(cause, answer, Connection::Close)
+    }
+
+    fn written_as(cause: Cause, answer: &FaultAnswer<'_>, connection: Connection) -> String {
+        let (mut head, mut body) = (ResponseHead::default(), Vec::new());
+        let length = fault(cause.into(), answer, &mut head, &mut body);
         let mut out = Vec::new();
-        write_fault(cause.into(), answer, &mut out);
+        if head.status != 0 {
+            write::response(&head, length, connection, &mut out);
+        }
+        out.extend_from_slice(&body);
         String::from_utf8(out).unwrap()
     }
 
@@ -311,12 +354,12 @@ mod tests {
         let answer = FaultAnswer { date: DATE, request_id: Some(b"01J"), ..FaultAnswer::default() };
         let expected = "HTTP/1.1 503 Service Unavailable\r\n\
             content-type: application/problem+json\r\n\
-            Content-Length: 124\r\n\
             date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
             cache-control: no-store\r\n\
             proxy-status: ringway; error=destination_unavailable\r\n\
             x-request-id: 01J\r\n\
             Connection: close\r\n\
+            Content-Length: 124\r\n\
             \r\n\
             {\"error\":\"No healthy backends available\",\"code\":\"no_backend\",\"status\":503,\
             \"title\":\"Service Unavailable\",\"request_id\":\"01J\"}\n";
@@ -351,16 +394,26 @@ mod tests {
     fn the_lines_that_some_answers_have_are_on_those_only() {
         #[track_caller]
         fn check(cause: Cause, answer: FaultAnswer<'_>, line: &str, expected: bool) {
-            let out = written(cause, &answer);
+            check_as(cause, answer, Connection::Close, line, expected);
+        }
+        #[track_caller]
+        fn check_as(
+            cause: Cause,
+            answer: FaultAnswer<'_>,
+            connection: Connection,
+            line: &str,
+            expected: bool,
+        ) {
+            let out = written_as(cause, &answer, connection);
             assert_eq!(out.contains(&format!("\r\n{line}\r\n")), expected, "{line}: {out}");
         }
         let plain = FaultAnswer::default();
-        let kept = FaultAnswer { keep_alive: true, ..plain };
-        let kept_10 = FaultAnswer { version: Version::Http10, ..kept };
+        let kept = Connection::of(Some((Version::Http11, true)));
+        let kept_10 = Connection::of(Some((Version::Http10, true)));
         check(Cause::NoRoute, plain, "Connection: close", true);
-        check(Cause::NoRoute, kept, "Connection: close", false);
-        check(Cause::NoRoute, kept, "Connection: keep-alive", false);
-        check(Cause::NoRoute, kept_10, "Connection: keep-alive", true);
+        check_as(Cause::NoRoute, plain, kept, "Connection: close", false);
+        check_as(Cause::NoRoute, plain, kept, "Connection: keep-alive", false);
+        check_as(Cause::NoRoute, plain, kept_10, "Connection: keep-alive", true);
         let later = FaultAnswer { retry_after: Some(120), ..plain };
         check(Cause::QueueFull, later, "retry-after: 120", true);
         let allow = "allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";

@@ -11,7 +11,7 @@
 use super::{
     framing::BodyLength,
     grammar,
-    head::{RequestHead, ResponseHead, TargetForm},
+    head::{RequestHead, ResponseHead, TargetForm, Version},
     headers::{Field, Headers},
     names::{Name, NameSet},
 };
@@ -60,8 +60,36 @@ fn request_line(head: &RequestHead, out: &mut Vec<u8>) -> Range<usize> {
     0..0
 }
 
-/// Appends a response as it goes to a client.
-pub(crate) fn response(head: &ResponseHead, body: BodyLength, out: &mut Vec<u8>) {
+/// What a response says about the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// Nothing: it stays, as its version has it, or the answer is an interim one.
+    Unsaid,
+    KeepAlive,
+    Close,
+}
+
+impl Connection {
+    /// What a final answer says to a client of this version, whose connection stays or does not;
+    /// what an interim one says to anybody.
+    #[inline]
+    pub(crate) fn of(last: Option<(Version, bool)>) -> Connection {
+        match last {
+            None | Some((Version::Http11, true)) => Connection::Unsaid,
+            Some((Version::Http10, true)) => Connection::KeepAlive,
+            Some((_, false)) => Connection::Close,
+        }
+    }
+}
+
+/// Appends a response as it goes to a client. The lines about the connection are ours: an upgrade
+/// that is named is an option of it (RFC 9110 §7.8).
+pub(crate) fn response(
+    head: &ResponseHead,
+    body: BodyLength,
+    connection: Connection,
+    out: &mut Vec<u8>,
+) {
     out.reserve(head.headers.bytes.len() + 64);
     out.extend_from_slice(b"HTTP/1.1 ");
     let digit = |place: u16| b'0' + (head.status / place % 10) as u8;
@@ -69,6 +97,14 @@ pub(crate) fn response(head: &ResponseHead, body: BodyLength, out: &mut Vec<u8>)
     out.extend_from_slice(head.reason.of(&head.headers.bytes));
     out.extend_from_slice(b"\r\n");
     fields(&head.headers, NameSet::default(), out);
+    if head.headers.contains(Name::Upgrade) {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+    }
+    match connection {
+        Connection::Unsaid => {}
+        Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
+    }
     length(body, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -207,7 +243,7 @@ mod tests {
         ] {
             parse::response(input, &LIMITS, &mut head).unwrap();
             let mut out = Vec::new();
-            response(&head, BodyLength::Fixed(12), &mut out);
+            response(&head, BodyLength::Fixed(12), Connection::Unsaid, &mut out);
             assert_eq!(out, [expected, b"Content-Length: 12\r\n\r\n"].concat());
         }
     }

@@ -96,16 +96,15 @@ impl Pipes {
         Ok(Taken { pipes: self, pipe })
     }
 
-    /// Moves exactly `count` bytes from `source` to `sink`; `client` is whom it is for. `moved`
-    /// grows by what the sink has taken.
+    /// Moves exactly `count` bytes from `source` to `sink`. `until` says until when the source is
+    /// waited for, and for which client. `moved` grows by what the sink has taken.
     pub(crate) async fn relay(
         &self,
         source: &Stream,
         sink: &Stream,
         count: u64,
-        client: &Cell<ForClient>,
         moved: &Cell<u64>,
-        (read_by, write_by): (impl Fn() -> Deadline, impl Fn() -> Deadline),
+        (until, write_by): (impl Fn() -> (Deadline, Option<ForClient>), impl Fn() -> Deadline),
     ) -> Relayed {
         if !source.can_splice() || !sink.can_splice() {
             return Relayed::NoPipe;
@@ -117,7 +116,8 @@ impl Pipes {
         let pipe = &taken.pipe;
         let (mut left, mut in_vain) = (count, false);
         while left > 0 {
-            source.watched().read_for(read_by(), Some(client.get()));
+            let (read_by, client) = until();
+            source.watched().read_for(read_by, client);
             let ready = source.readable().await;
             source.watched().read_for(Deadline::NEVER, None);
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
@@ -203,8 +203,9 @@ mod tests {
         Deadline::NEVER
     }
 
-    fn of(client: &Stream) -> Cell<ForClient> {
-        Cell::new(ForClient::new(client.raw(), Leaves::Reset))
+    /// Until then, for this client.
+    fn until(by: Deadline, client: &Stream) -> (Deadline, Option<ForClient>) {
+        (by, Some(ForClient::new(client.raw(), Leaves::Reset)))
     }
 
     fn deadlines() -> (Rc<Deadlines>, Rc<Clock>) {
@@ -246,8 +247,8 @@ mod tests {
             let said = say(from, [&what[..], b"rest"].concat());
             let heard = hear(to, MANY);
             let moved = Cell::new(0);
-            let relayed =
-                pipes.relay(&source, &sink, MANY as u64, &of(&sink), &moved, (never, never)).await;
+            let until = || until(never(), &sink);
+            let relayed = pipes.relay(&source, &sink, MANY as u64, &moved, (until, never)).await;
             assert!(matches!(relayed, Relayed::All), "{relayed:?}");
             assert!(heard.join().unwrap() == what);
             assert_eq!(moved.get(), MANY as u64);
@@ -275,8 +276,8 @@ mod tests {
                 from.write_all(b"half").unwrap();
                 let from = (!closes).then_some(from);
                 let moved = Cell::new(0);
-                let relayed =
-                    pipes.relay(&source, &sink, 8, &of(&sink), &moved, (|| by, never)).await;
+                let until = || until(by, &sink);
+                let relayed = pipes.relay(&source, &sink, 8, &moved, (until, never)).await;
                 assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
                 assert_eq!(source.read_ended(), ended);
                 // What came before the end has gone over, and no pipe holds anything.
@@ -296,8 +297,8 @@ mod tests {
             let said = thread::spawn(move || (&from).write_all(&bytes(MANY)));
             let by = || clock.after(Duration::from_millis(1));
             let moved = Cell::new(0);
-            let relayed =
-                pipes.relay(&source, &sink, MANY as u64, &of(&sink), &moved, (never, by)).await;
+            let until = || until(never(), &sink);
+            let relayed = pipes.relay(&source, &sink, MANY as u64, &moved, (until, by)).await;
             assert!(matches!(relayed, Relayed::SinkFailed), "{relayed:?}");
             assert_eq!(sink.write_ended(), Some(Ended::Overdue), "its peer takes nothing");
             assert!(pipes.free.borrow().is_empty());
@@ -315,7 +316,8 @@ mod tests {
             drop(to);
             sink.shut_down(crate::net::fd::Half::Writing);
             let moved = Cell::new(0);
-            let relayed = pipes.relay(&source, &sink, 8, &of(&sink), &moved, (never, never)).await;
+            let until = || until(never(), &sink);
+            let relayed = pipes.relay(&source, &sink, 8, &moved, (until, never)).await;
             assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
             assert_eq!(source.read_ended(), Some(Ended::ClientLeft));
             drop(from);

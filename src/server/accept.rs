@@ -166,13 +166,12 @@ impl Accepting {
         let worker = &self.worker;
         let fault = Fault::from(Cause::Overloaded);
         let request_id = worker.request_id(worker.clock.renew());
-        let mut out = Vec::new();
         let about = FaultAnswer {
             date: &worker.http_date(),
             request_id: Some(&request_id.text()),
             ..FaultAnswer::default()
         };
-        answer::write_fault(fault, &about, &mut out);
+        let out = answer::alone(fault, &about);
         turn_away(worker, fd, &out);
         let record = Record {
             status: fault.status(),

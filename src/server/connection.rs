@@ -29,7 +29,8 @@ use crate::net::{
 };
 use crate::plan::{ListenerId, ListenerTimeouts};
 use crate::proto::{
-    h1::{Client, HeadRead, Incoming, Reader},
+    Client,
+    h1::{self, HeadRead},
     peer::{Peer, PeerAddress},
 };
 use crate::worker::{Admitted, Worker};
@@ -208,13 +209,14 @@ impl Connection {
 
     /// Notes what is awaited after a burst.
     fn settle(&mut self, client: Client, after: After) -> After {
+        let Client::H1(mut client) = client;
         (self.awaits, self.began) = (Awaits::Next, None);
-        match (&after, client.reader) {
-            (After::Partial, Some(Reader { buffer, .. })) => {
+        match (&after, client.take_buffer()) {
+            (After::Partial, Some(buffer)) => {
                 self.keep(buffer);
                 self.began = client.began;
             }
-            (_, Some(Reader { buffer, .. })) => self.worker.buffers.give(buffer),
+            (_, Some(buffer)) => self.worker.buffers.give(buffer),
             (_, None) => {}
         }
         if matches!(after, After::Idle) {
@@ -226,8 +228,9 @@ impl Connection {
     /// Waits, with all that a burst has at hand, for the next request of a client who asks again
     /// as soon as it is answered; `None` when that has come.
     async fn stay(&self, client: &mut Client) -> Option<After> {
+        let Client::H1(client) = client;
         let worker = &self.worker;
-        let Some(Reader { buffer, .. }) = client.reader.take() else {
+        let Some(buffer) = client.take_buffer() else {
             return Some(After::End(Ending::Close));
         };
         worker.buffers.give(buffer);
@@ -241,7 +244,7 @@ impl Connection {
             return Some(After::End(Ending::Reset));
         };
         let received = self.stream.recv_now(&mut buffer);
-        client.reader = Some(Reader { buffer, body: Incoming::Ended });
+        client.put_buffer(buffer);
         match received {
             Ok(1..) => {}
             Err(Unmet::NotNow) => return Some(After::Idle),
@@ -253,14 +256,8 @@ impl Connection {
     }
 
     fn client(&self, buffer: Buffer) -> Client {
-        Client {
-            stream: Rc::clone(&self.stream),
-            peer: Rc::clone(&self.peer),
-            reader: Some(Reader { buffer, body: Incoming::Ended }),
-            head_sent: false.into(),
-            began: self.began,
-            is_behind: false,
-        }
+        let (stream, peer) = (Rc::clone(&self.stream), Rc::clone(&self.peer));
+        Client::H1(h1::Client::new(stream, peer, buffer, self.began))
     }
 
     /// Keeps what has come of a head, in no more room than it needs.
@@ -288,7 +285,8 @@ impl Connection {
         };
         let mut client = self.client(buffer);
         let reuse = run::refuse(&worker, &mut client, worker.scratch(), fault).await;
-        if let Some(Reader { buffer, .. }) = client.reader {
+        let Client::H1(mut client) = client;
+        if let Some(buffer) = client.take_buffer() {
             worker.buffers.give(buffer);
         }
         match reuse {
@@ -305,10 +303,11 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
     loop {
         let mut scratch = worker.scratch();
         let mut waited = false;
-        let reuse = match client.take_head(&mut scratch.request, &worker.head_limits(), known) {
+        let Client::H1(h1) = &mut *client;
+        let reuse = match h1.take_head(&mut scratch.request, &worker.head_limits(), known) {
             HeadRead::Head(bytes) => {
                 scratch.record.request_bytes = bytes as u64;
-                client.stream.watched().read_by(Deadline::NEVER);
+                h1.stream().watched().read_by(Deadline::NEVER);
                 let mut exchange = pin!(run::run(worker, client, scratch));
                 poll_fn(|cx| {
                     let polled = exchange.as_mut().poll(cx);
@@ -321,22 +320,20 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
             HeadRead::Partial => {
                 worker.recycle(scratch);
                 if known == 0 {
-                    head_begins(worker, client);
+                    head_begins(worker, h1);
                 }
                 return After::Partial;
             }
         };
         known = 0;
-        match (reuse, &client.reader) {
-            (Reuse::Keep, Some(reader)) if reader.buffer.is_empty() => return After::Idle,
+        let Client::H1(h1) = &*client;
+        match (reuse, h1.behind()) {
+            (Reuse::Keep, Some(0)) => return After::Idle,
             // An answer of our own, or of a backend that was quicker than we, takes no turn.
             (Reuse::Keep, Some(_)) if !waited => next_turn().await,
             (Reuse::Keep, Some(_)) => {}
             // A close over unread bytes is a reset, which may destroy the answer.
-            (Reuse::Close, Some(reader)) if !reader.buffer.is_empty() => {
-                return After::End(Ending::Linger);
-            }
-            (Reuse::Linger, _) => return After::End(Ending::Linger),
+            (Reuse::Close, Some(1..)) | (Reuse::Linger, _) => return After::End(Ending::Linger),
             (Reuse::Reset, _) => return After::End(Ending::Reset),
             (Reuse::Close, _) | (Reuse::Keep, None) => return After::End(Ending::Close),
         }
@@ -345,10 +342,10 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
 
 /// The first bytes of a head have come: the rest has its time from here on.
 #[cold]
-fn head_begins(worker: &Worker, client: &Client) {
+fn head_begins(worker: &Worker, client: &h1::Client) {
     worker.clock.renew();
     let timeouts = worker.in_force().plan.listener(client.peer.listener).timeouts;
-    client.stream.watched().read_by(worker.clock.after(timeouts.client_header));
+    client.stream().watched().read_by(worker.clock.after(timeouts.client_header));
 }
 
 impl Awaits {

@@ -3,10 +3,7 @@
 //! A warm request finds all of it grown and allocates nothing.
 
 use crate::base::backend_set::BackendSet;
-use crate::http::{
-    head::{RequestHead, ResponseHead},
-    headers::Headers,
-};
+use crate::http::head::{RequestHead, ResponseHead};
 use crate::observe::record::{Asked, Record};
 use crate::policy::sticky::Reading;
 
@@ -18,9 +15,10 @@ const BYTES_KEPT: usize = 16 << 10;
 pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
-    pub(crate) trailers: Headers,
     /// Bytes on their way out.
     pub(crate) out: Vec<u8>,
+    /// The body of an answer of our own.
+    pub(crate) body: Vec<u8>,
     /// The backends that were asked.
     pub(crate) tried: BackendSet,
     /// What the pool balances by, where it does.
@@ -39,8 +37,8 @@ impl Scratch {
     pub(crate) fn clear(&mut self) {
         self.request.clear();
         self.response.clear();
-        self.trailers.clear();
         self.out.clear();
+        self.body.clear();
         self.tried = BackendSet::EMPTY;
         self.key = None;
         self.reading = Reading::Absent;
@@ -55,7 +53,6 @@ impl Scratch {
     pub(crate) fn is_small(&self) -> bool {
         self.request.headers.bytes.capacity() <= BYTES_KEPT
             && self.response.headers.bytes.capacity() <= BYTES_KEPT
-            && self.trailers.bytes.capacity() <= BYTES_KEPT
             && self.out.capacity() <= BYTES_KEPT
     }
 }

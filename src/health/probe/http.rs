@@ -22,7 +22,6 @@ use crate::http::{
     fault::Cause,
     framing::{self, BodyLength},
     head::{self, ResponseHead},
-    headers::Headers,
     parse::{self, HeadLimits, Parse},
 };
 use crate::net::{
@@ -165,19 +164,18 @@ impl Answer {
     /// Reads until the text is seen, or there can be none any more.
     async fn expect_in_body(&mut self, length: BodyLength, text: &[u8]) -> Result<(), ProbeFault> {
         let mut body = Incoming::of_response(length, self.limits);
-        let (mut seen, mut trailers) = (Vec::new(), Headers::default());
+        let mut seen = Vec::new();
         loop {
             // A text may begin in one piece and end in the next.
             let from = seen.len().saturating_sub(text.len());
-            let piece = body.next(&mut self.buffer, &mut trailers);
-            let piece = piece.map_err(|_| ProbeFault::Protocol)?;
-            seen.extend_from_slice(self.buffer.bytes().get(..piece.body).unwrap_or_default());
-            self.buffer.consume(piece.consumed);
+            let part = body.next(&mut self.buffer).map_err(|_| ProbeFault::Protocol)?;
+            seen.extend_from_slice(self.buffer.bytes().get(..part.body).unwrap_or_default());
+            self.buffer.consume(part.consumed);
             seen.truncate(BODY_MAX);
             if memmem::find(seen.get(from..).unwrap_or_default(), text).is_some() {
                 return Ok(());
             }
-            if piece.ended || seen.len() >= BODY_MAX {
+            if part.ended || seen.len() >= BODY_MAX {
                 return Err(ProbeFault::Body);
             }
             if self.more().await? == 0 {

@@ -14,7 +14,7 @@ mod response;
 pub(crate) use self::{
     client::{client_address, is_secure},
     request::{Forward, ForwardedFor, request},
-    response::{Reply, ToClient, response},
+    response::{Reply, ToClient, reply, response},
 };
 use super::{
     fault::{Cause, Fault},

@@ -1,6 +1,6 @@
-//! What a client gets of a backend's response: what was said to us alone out, and how the body is
-//! framed for this client, whatever its version. Whether the connection stays is decided here, as
-//! a body that only ends with it leaves no choice.
+//! What a client gets of a backend's response: what was said to us alone out, a date in; and how
+//! the body is framed for this client, whatever its version. Whether the connection stays is
+//! decided with that, as a body that only ends with it leaves no choice.
 
 use super::{HOP_BY_HOP, drop_listed};
 use crate::http::{
@@ -17,8 +17,6 @@ pub(crate) struct ToClient<'a> {
     /// Of the request.
     pub(crate) method: Method,
     pub(crate) version: Version,
-    /// Whether we are ready to keep the client's connection.
-    pub(crate) keep_alive: bool,
     /// The value of Date where the backend sent none.
     pub(crate) date: &'a [u8],
 }
@@ -32,13 +30,14 @@ pub(crate) struct Reply {
     pub(crate) keep_alive: bool,
 }
 
-/// Turns a backend's response, whose body has this length, into the one a client gets. That a 101
-/// is allowed has been asked before (`upgrade`).
+/// Takes out of a backend's response, whose body has this length, what its client is not to get.
+/// That a 101 is allowed has been asked before (`upgrade`). The lines about the connection and the
+/// body's length are `write`'s.
 pub(crate) fn response(
     head: &mut ResponseHead,
     body: BodyLength,
     to: &ToClient<'_>,
-) -> Result<Reply, Fault> {
+) -> Result<(), Fault> {
     drop_listed(&mut head.headers, Cause::ResponseRefused)?;
     // Where there is no body its length is only spoken of: to HEAD and in 304 it may be, in 1xx and
     // 204 it must not (RFC 9110 §8.6), and `framing` has seen that it is one number.
@@ -58,41 +57,24 @@ pub(crate) fn response(
         };
         field.removed |= !kept;
     }
-    if switching {
-        head.headers.push(Name::Connection, b"Connection", b"Upgrade");
-        return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
-    }
-    if head.status < 200 {
-        return Ok(Reply { body: BodyLength::None, keep_alive: to.keep_alive });
-    }
-    if !head.headers.contains(Name::Date) {
+    if head.status >= 200 && !head.headers.contains(Name::Date) {
         head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
     }
-    if demanding {
-        head.headers.push(Name::Connection, b"Connection", b"Upgrade");
-    }
-    let reply = reply(body, to);
-    match (reply.keep_alive, to.version) {
-        (false, _) => head.headers.push(Name::Connection, b"Connection", b"close"),
-        (true, Version::Http10) => {
-            head.headers.push(Name::Connection, b"Connection", b"keep-alive");
-        }
-        (true, Version::Http11) => {}
-    }
-    Ok(reply)
+    Ok(())
 }
 
 /// How a final answer's body goes on: of unknown length in chunks, but to HTTP/1.0, which knows no
 /// chunks, until we close (RFC 9112 §6.1).
-fn reply(body: BodyLength, to: &ToClient<'_>) -> Reply {
-    match (body, to.version) {
+#[inline]
+pub(crate) fn reply(body: BodyLength, version: Version, keep_alive: bool) -> Reply {
+    match (body, version) {
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => {
             Reply { body: BodyLength::UntilClose, keep_alive: false }
         }
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => {
-            Reply { body: BodyLength::Chunked, keep_alive: to.keep_alive }
+            Reply { body: BodyLength::Chunked, keep_alive }
         }
-        (BodyLength::None | BodyLength::Fixed(_), _) => Reply { body, keep_alive: to.keep_alive },
+        (BodyLength::None | BodyLength::Fixed(_), _) => Reply { body, keep_alive },
     }
 }
 
@@ -103,31 +85,45 @@ mod tests {
     use crate::http::{
         framing,
         parse::{self, Parse},
-        write,
+        write::{self, Connection},
     };
+
+    /// Of an answer that is none yet nothing is said about the connection.
+    const INTERIM: Reply = Reply { body: BodyLength::None, keep_alive: true };
 
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
     /// To a GET of HTTP/1.1 on a connection that stays.
-    const TO: ToClient<'_> =
-        ToClient { method: Method::Get, version: Version::Http11, keep_alive: true, date: DATE };
+    const TO: To = To { method: Method::Get, version: Version::Http11, keep_alive: true };
+
+    /// Whom an answer goes to, and whether its connection may stay.
+    #[derive(Clone, Copy)]
+    struct To {
+        method: Method,
+        version: Version,
+        keep_alive: bool,
+    }
 
     /// What a client gets of a response of these lines, and whether its connection stays.
     #[track_caller]
-    fn answered(line: &str, fields: &str, to: &ToClient<'_>) -> (String, Reply) {
+    fn answered(line: &str, fields: &str, to: &To) -> (String, Reply) {
         let input = format!("{line}\r\n{fields}\r\n");
         let mut head = ResponseHead::default();
         let parsed = parse::response(input.as_bytes(), &LIMITS, &mut head);
         assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
         let body = framing::response(to.method, &mut head).unwrap();
-        let reply = response(&mut head, body, to).unwrap();
+        let To { method, version, keep_alive } = *to;
+        response(&mut head, body, &ToClient { method, version, date: DATE }).unwrap();
+        let is_final = head.status >= 200;
+        let reply = if is_final { reply(body, version, keep_alive) } else { INTERIM };
+        let connection = Connection::of(is_final.then_some((version, reply.keep_alive)));
         let mut out = Vec::new();
-        write::response(&head, reply.body, &mut out);
+        write::response(&head, reply.body, connection, &mut out);
         (String::from_utf8(out).unwrap(), reply)
     }
 
     #[track_caller]
-    fn check_answer(line: &str, fields: &str, to: &ToClient<'_>, expected: &str) {
+    fn check_answer(line: &str, fields: &str, to: &To, expected: &str) {
         let (out, _) = answered(line, fields, to);
         assert_eq!(out, format!("{line}\r\n{expected}\r\n"), "{line} {fields}");
     }
@@ -150,7 +146,8 @@ mod tests {
         check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
         let mut head = ResponseHead::default();
         head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
-        let refused = response(&mut head, BodyLength::None, &TO);
+        let to = ToClient { method: Method::Get, version: Version::Http11, date: DATE };
+        let refused = response(&mut head, BodyLength::None, &to);
         assert_eq!(refused, Err(Cause::ResponseRefused.into()));
     }
 
@@ -165,8 +162,8 @@ mod tests {
 
     #[test]
     fn the_length_is_written_anew_for_whom_it_goes_to() {
-        let to_10 = ToClient { version: Version::Http10, ..TO };
-        let check = |to: &ToClient<'_>, fields: &str, expected: &str, reply: Reply| {
+        let to_10 = To { version: Version::Http10, ..TO };
+        let check = |to: &To, fields: &str, expected: &str, reply: Reply| {
             let fields = format!("Date: x\r\n{fields}");
             let (out, sent) = answered("HTTP/1.1 200 OK", &fields, to);
             assert_eq!(out, format!("HTTP/1.1 200 OK\r\nDate: x\r\n{expected}\r\n"));
@@ -182,7 +179,7 @@ mod tests {
         check(&to_10, "Transfer-Encoding: chunked\r\n", close, closed);
         let stays = "Connection: keep-alive\r\nContent-Length: 7\r\n";
         check(&to_10, "Content-Length: 7\r\n", stays, kept(BodyLength::Fixed(7)));
-        let leaves = ToClient { keep_alive: false, ..TO };
+        let leaves = To { keep_alive: false, ..TO };
         let sent = Reply { body: BodyLength::Chunked, keep_alive: false };
         check(&leaves, "", "Connection: close\r\nTransfer-Encoding: chunked\r\n", sent);
     }
@@ -192,7 +189,7 @@ mod tests {
     fn a_length_is_spoken_of_where_it_may_be_and_dropped_where_it_must_not() {
         let length = "Date: x\r\nContent-Length: 5\r\n";
         let coding = "Date: x\r\nTransfer-Encoding: chunked\r\n";
-        let to_head = ToClient { method: Method::Head, ..TO };
+        let to_head = To { method: Method::Head, ..TO };
         check_answer("HTTP/1.1 200 OK", length, &to_head, length);
         check_answer("HTTP/1.1 200 OK", coding, &to_head, "Date: x\r\n");
         check_answer("HTTP/1.1 304 Not Modified", length, &TO, length);
@@ -205,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_interim_response_says_nothing_about_the_connection() {
-        let leaves = ToClient { keep_alive: false, ..TO };
+        let leaves = To { keep_alive: false, ..TO };
         check_answer("HTTP/1.1 100 Continue", "Connection: close\r\n", &leaves, "");
         let fields = "Upgrade: websocket\r\nConnection: upgrade\r\nA: 1\r\n";
         let expected = "Upgrade: websocket\r\nA: 1\r\nConnection: Upgrade\r\n";
@@ -217,7 +214,7 @@ mod tests {
             "Date: x\r\nUpgrade: websocket\r\nA: 1\r\nConnection: Upgrade\r\n\
              Connection: close\r\nTransfer-Encoding: chunked\r\n",
         );
-        let to_10 = ToClient { version: Version::Http10, ..leaves };
+        let to_10 = To { version: Version::Http10, ..leaves };
         check_answer(
             "HTTP/1.1 426 Upgrade Required",
             &format!("Date: x\r\n{fields}"),

@@ -258,9 +258,9 @@ impl Stream {
         &self,
         buffer: &mut Buffer,
         deadline: Deadline,
-        client: ForClient,
+        client: Option<ForClient>,
     ) -> impl Future<Output = Result<usize, Unmet>> {
-        self.recv_until(buffer, deadline, Some(client), true)
+        self.recv_until(buffer, deadline, client, true)
     }
 
     async fn recv_until(

@@ -1,45 +1,31 @@
 //! A connection to a backend: the head of its answer, and what tells whether it may be used again.
 //!
-//! Bodies are not read here (`body.rs` frames them), nor is anything sent. Before the first byte of
-//! an answer a wait is for the posted receive, later for readiness.
+//! The body behind a request's head goes through a `Sink`, that of the answer comes from a
+//! `Source`. Before the first byte of an answer a wait is for the posted receive, later for
+//! readiness.
 
 use std::{cell::Cell, rc::Rc};
 
-use crate::base::moment::{Deadline, Moment};
+use super::{Incoming, Outgoing, To, compose};
+use crate::base::moment::{Deadline, Micros};
 use crate::http::{
     fault::{Cause, Fault},
+    framing::BodyLength,
     head::ResponseHead,
-    keep_alive::KeepAlive,
+    keep_alive::{self, KeepAlive},
     parse::{self, HeadLimits, Parse},
 };
 use crate::net::{
-    buffer::{Buffer, Buffers},
-    clock::Clock,
-    deadlines::Ended,
+    buffer::Buffers,
+    deadlines::{Ended, Unmet},
+    io::is_want,
     leaving::ForClient,
     stream::Stream,
 };
+use crate::proto::{Arriving, Asking, Sink, Source, Waits};
 
-/// What is known of the beginning of an answer.
-#[derive(Default)]
-pub(crate) struct Begun {
-    /// Whether any byte of an answer has come.
-    pub(crate) seen: bool,
-    /// Whether somebody wants to know when.
-    pub(crate) timed: bool,
-    /// When the first byte of this head came, if it has.
-    pub(crate) at: Option<Moment>,
-}
-
-impl Begun {
-    #[inline]
-    fn note(&mut self) {
-        self.seen = true;
-        if self.timed && self.at.is_none() {
-            self.at = Some(Clock::moment());
-        }
-    }
-}
+/// A body up to this long is copied behind its head, so that both leave by one send of the ring.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// A connection to a backend.
 pub(crate) struct Backend {
@@ -52,6 +38,10 @@ pub(crate) struct Backend {
     pub(crate) keeps_idle: Option<u32>,
     /// How many requests it says it takes on it in all (`Keep-Alive: max`).
     requests_max: u32,
+    /// Whether the answer at hand lets it be used again, and shows where it ends.
+    keeps: bool,
+    /// Whether the request at hand was not taken whole, not even its head.
+    has_refused: bool,
 }
 
 impl Backend {
@@ -62,6 +52,8 @@ impl Backend {
             requests: 0,
             keeps_idle: None,
             requests_max: u32::MAX,
+            keeps: false,
+            has_refused: false,
         }
     }
 
@@ -71,66 +63,158 @@ impl Backend {
         self.requests > 1
     }
 
-    /// Notes what an answer says of how long this connection is kept: each says it anew, but what
-    /// was said of requests holds for the next too, as they only become fewer.
+    /// Whether it may be used again after the answer at hand. A backend that sends 408 is about to
+    /// close, whatever else it says (RFC 9110 §15.5.9).
     #[inline]
-    pub(crate) fn note(&mut self, said: KeepAlive) {
-        self.keeps_idle = said.timeout;
-        if let Some(more) = said.max {
-            self.requests_max = self.requests_max.min(self.requests.saturating_add(more));
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps && !self.has_refused && self.requests < self.requests_max
+    }
+
+    /// Whether the backend has not taken the head of the request at hand.
+    #[inline]
+    pub(crate) fn has_refused(&self) -> bool {
+        self.has_refused
+    }
+
+    /// A request is sent on it now; from now on the time is taken for which it waits, if that is
+    /// wanted.
+    #[inline]
+    pub(crate) fn begin(&mut self, is_timed: bool) {
+        self.requests += 1;
+        (self.keeps, self.has_refused) = (false, false);
+        if is_timed {
+            self.stream.time_stalls();
         }
     }
 
-    /// Whether the backend takes no further request on it.
-    #[inline]
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.requests >= self.requests_max
+    /// Sends the head of a request, with all of its body that is at hand; whether it was taken. A
+    /// backend that does not take a request may have answered it all the same. Behind a head that
+    /// was cut a body would be read as a request.
+    ///
+    /// # Errors
+    /// Where it takes nothing in time, or we lack something to send it.
+    pub(crate) async fn ask(
+        &mut self,
+        asking: &Asking<'_>,
+        room: &mut Vec<u8>,
+        by: impl Fn() -> Deadline,
+    ) -> Result<bool, Fault> {
+        compose::request(asking, room);
+        let sent = match asking.held {
+            Some(body) if body.len() <= COPIED_BYTES_MAX => {
+                room.extend_from_slice(body);
+                let (sent, back) = self.stream.send_vec(std::mem::take(room), by).await;
+                *room = back;
+                sent
+            }
+            Some(body) => Box::pin(self.stream.send_parts(room, body, false, by)).await,
+            None => Box::pin(self.stream.send_all(room, asking.has_more, by)).await,
+        };
+        match sent {
+            Ok(()) => {}
+            Err(Unmet::Ended(Ended::Overdue)) => return Err(Cause::ResponseTimeout.into()),
+            Err(Unmet::Broken(error)) if is_want(&error) => return Err(Cause::Overloaded.into()),
+            Err(Unmet::Ended(_) | Unmet::NotNow | Unmet::Broken(_)) => self.has_refused = true,
+        }
+        Ok(!self.has_refused)
     }
 
-    /// Reads the next head into `head`, from `buffer` and then from the connection; how many of
-    /// the buffered bytes it takes. The deadline and the client may
-    /// be set while it waits.
+    /// Where the rest of the body goes that was announced with the head.
+    pub(crate) fn body(&self, length: BodyLength) -> Sink {
+        let stream = Rc::clone(&self.stream);
+        Sink::H1(super::Sink::new(stream, Outgoing::of(length), To::Backend, Vec::new()))
+    }
+
+    /// Reads the next head of an answer into `head`. The deadline and the client may be set while
+    /// it waits.
     ///
     /// # Errors
     /// Where none comes, or none that is one.
-    pub(crate) async fn read_head(
+    pub(crate) async fn head(
         &self,
-        buffer: &mut Option<Buffer>,
+        arriving: &mut Arriving,
         head: &mut ResponseHead,
-        limits: &HeadLimits,
-        begun: &mut Begun,
+        (limits, buffers): (&HeadLimits, &Buffers),
         (deadline, client): (&Cell<Deadline>, &Cell<ForClient>),
-    ) -> Result<usize, Fault> {
+    ) -> Result<(), Fault> {
+        arriving.at = None;
+        if arriving.buffer.is_none() && !self.stream.is_receiving() {
+            self.post_receive(buffers).map_err(|_| Cause::Overloaded)?;
+        }
         loop {
-            if let Some(bytes) = buffer.as_ref().filter(|buffer| !buffer.is_empty()) {
-                begun.note();
-                if let Parse::Done { used } = parse::response(bytes.bytes(), limits, head)? {
-                    return Ok(used);
-                }
+            if arriving.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty()) {
+                arriving.note();
             }
-            let read = match buffer {
+            if let Some(buffer) = arriving.buffer.as_mut().filter(|buffer| !buffer.is_empty())
+                && let Parse::Done { used } = parse::response(buffer.bytes(), limits, head)?
+            {
+                buffer.consume(used);
+                return Ok(());
+            }
+            let read = match &mut arriving.buffer {
                 None => {
                     self.stream.watched().read_for(deadline.get(), Some(client.get()));
                     let (read, received) = self.stream.received().await;
                     self.stream.watched().read_for(Deadline::NEVER, None);
-                    *buffer = Some(received);
+                    arriving.buffer = Some(received);
                     read
                 }
                 Some(buffer) => {
                     if buffer.room_len() == 0 {
                         buffer.rewind();
                     }
-                    self.stream.recv_for(buffer, deadline.get(), client.get()).await
+                    self.stream.recv_for(buffer, deadline.get(), Some(client.get())).await
                 }
             };
             if !matches!(read, Ok(count) if count > 0) {
-                return Err(self.read_fault(begun.seen));
+                return Err(self.read_fault(arriving.is_seen));
             }
         }
     }
 
+    /// Where the body behind the final head comes from.
+    #[inline]
+    pub(crate) fn source(
+        &mut self,
+        arriving: Arriving,
+        (head, length): (&ResponseHead, BodyLength),
+        limits: HeadLimits,
+    ) -> Option<Source> {
+        let KeepAlive { timeout, max } = keep_alive::read(&head.headers);
+        // Each answer says it anew, but what was said of requests holds for the next too, as they
+        // only become fewer.
+        self.keeps_idle = timeout;
+        if let Some(more) = max {
+            self.requests_max = self.requests_max.min(self.requests.saturating_add(more));
+        }
+        self.keeps = head.keep_alive && head.status != 408 && length != BodyLength::UntilClose;
+        let body = Incoming::of_response(length, limits);
+        let (stream, buffer) = (Rc::clone(&self.stream), arriving.buffer?);
+        Some(Source::H1(super::Source::of_backend(stream, buffer, body)))
+    }
+
+    /// What goes to the backend through a tunnel.
+    pub(crate) fn tunnel(&self) -> Sink {
+        Sink::H1(super::Sink::tunnel(Rc::clone(&self.stream)))
+    }
+
+    /// A hold on what is waited for of it.
+    pub(crate) fn waits(&self) -> Waits {
+        Waits::H1(Rc::clone(&self.stream))
+    }
+
+    /// For how long writes waited for it since this was asked last.
+    pub(crate) fn take_stalled(&self) -> Micros {
+        self.stream.take_stalled()
+    }
+
+    /// Whether, and why, we ended reading it.
+    pub(crate) fn read_ended(&self) -> Option<Ended> {
+        self.stream.read_ended()
+    }
+
     /// Why the wait for its head ended without one.
-    pub(crate) fn read_fault(&self, answer_begun: bool) -> Fault {
+    fn read_fault(&self, answer_begun: bool) -> Fault {
         match self.stream.read_ended() {
             Some(Ended::Overdue) => Cause::ResponseTimeout.into(),
             Some(Ended::ClientLeft) => Cause::ClientAbort.into(),

@@ -11,25 +11,22 @@ use crate::http::{
     parse::HeadLimits,
 };
 use crate::net::buffer::Buffer;
+use crate::proto::body::Part;
 
 /// A body that is being read.
 pub(crate) enum Incoming {
     /// So many bytes are still to come.
     Fixed(u64),
-    Chunked(Box<Chunks>),
+    Chunked(Box<Chunked>),
     /// All that comes until the end of the connection.
     UntilClose,
     Ended,
 }
 
-/// What lies at the front of a buffer: `body` bytes of body, then bytes of no more use up to
-/// `consumed`, then what does not belong to the body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) body: usize,
-    pub(crate) consumed: usize,
-    /// Whether the body ends with this piece.
-    pub(crate) ended: bool,
+/// A chunked body, and the trailers behind it as far as they have come.
+pub(crate) struct Chunked {
+    chunks: Chunks,
+    trailers: Headers,
 }
 
 impl Incoming {
@@ -47,7 +44,10 @@ impl Incoming {
         match length {
             BodyLength::None | BodyLength::Fixed(0) => Incoming::Ended,
             BodyLength::Fixed(count) => Incoming::Fixed(count),
-            BodyLength::Chunked => Incoming::Chunked(Box::new(chunks())),
+            BodyLength::Chunked => {
+                let (chunks, trailers) = (chunks(), Headers::default());
+                Incoming::Chunked(Box::new(Chunked { chunks, trailers }))
+            }
             BodyLength::UntilClose => Incoming::UntilClose,
         }
     }
@@ -77,53 +77,55 @@ impl Incoming {
         }
     }
 
-    /// What of the buffered bytes is body; moves it to the front. `trailers` takes what follows
-    /// a last chunk.
+    /// What of the buffered bytes is body; moves it to the front.
     ///
     /// # Errors
     /// Where the framing breaks the rules.
-    pub(crate) fn next(
-        &mut self,
-        buffer: &mut Buffer,
-        trailers: &mut Headers,
-    ) -> Result<Piece, Fault> {
+    #[inline]
+    pub(crate) fn next(&mut self, buffer: &mut Buffer) -> Result<Part, Fault> {
         let there = buffer.len();
-        let piece = match self {
+        let part = match self {
             Incoming::Fixed(left) => {
                 let body = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
                 *left -= body as u64;
-                Piece { body, consumed: body, ended: *left == 0 }
+                Part { body, consumed: body, ended: *left == 0, trailers: None }
             }
-            Incoming::Chunked(chunks) => {
-                let Compacted { body, consumed, ended } =
-                    chunks.compact(buffer.bytes_mut(), trailers)?;
-                if !body.is_empty() {
-                    buffer.consume(body.start);
-                }
-                let before = if body.is_empty() { 0 } else { body.start };
-                Piece { body: body.len(), consumed: consumed - before, ended }
+            Incoming::Chunked(chunked) => chunked.next(buffer)?,
+            Incoming::UntilClose => {
+                Part { body: there, consumed: there, ended: false, trailers: None }
             }
-            Incoming::UntilClose => Piece { body: there, consumed: there, ended: false },
-            Incoming::Ended => Piece { ended: true, ..Piece::default() },
+            Incoming::Ended => Part { ended: true, ..Part::default() },
         };
-        if piece.ended {
+        if part.ended {
             *self = Incoming::Ended;
         }
-        Ok(piece)
+        Ok(part)
     }
 
     /// The connection has ended: is the body whole?
     ///
     /// # Errors
     /// Where it is cut.
-    pub(crate) fn end_of_stream(&mut self, cut: Cause) -> Result<Piece, Fault> {
+    pub(crate) fn end_of_stream(&mut self, cut: Cause) -> Result<Part, Fault> {
         match self {
             Incoming::UntilClose | Incoming::Ended => {
                 *self = Incoming::Ended;
-                Ok(Piece { ended: true, ..Piece::default() })
+                Ok(Part { ended: true, ..Part::default() })
             }
             Incoming::Fixed(_) | Incoming::Chunked(_) => Err(cut.into()),
         }
+    }
+}
+
+impl Chunked {
+    fn next(&mut self, buffer: &mut Buffer) -> Result<Part, Fault> {
+        let Compacted { body, consumed, ended } =
+            self.chunks.compact(buffer.bytes_mut(), &mut self.trailers)?;
+        let before = if body.is_empty() { 0 } else { body.start };
+        buffer.consume(before);
+        let trailers = (ended && !self.trailers.fields.is_empty())
+            .then(|| Box::new(std::mem::take(&mut self.trailers)));
+        Ok(Part { body: body.len(), consumed: consumed - before, ended, trailers })
     }
 }
 
@@ -147,13 +149,31 @@ pub(crate) struct Framed {
 const END: &[u8] = b"\r\n0\r\n\r\n";
 
 impl Outgoing {
-    /// Writes the frame around a piece at the front of `buffer`.
-    pub(crate) fn frame(self, buffer: &mut Buffer, piece: Piece, trailers: &Headers) -> Framed {
-        let Piece { body, consumed, ended } = piece;
+    /// For a head that says this.
+    #[inline]
+    pub(crate) fn of(length: BodyLength) -> Outgoing {
+        match length {
+            BodyLength::Chunked => Outgoing::Chunked,
+            BodyLength::None | BodyLength::Fixed(_) | BodyLength::UntilClose => Outgoing::Plain,
+        }
+    }
+
+    /// Writes the frame around what lies at the front of `buffer`.
+    #[inline]
+    pub(crate) fn frame(self, buffer: &mut Buffer, part: &Part) -> Framed {
+        let Part { body, consumed, ended, .. } = *part;
         if self == Outgoing::Plain {
             return Framed { send: body, skip: consumed, end_apart: false };
         }
-        let bare = trailers.fields.is_empty();
+        self.frame_chunk(buffer, (body, consumed, ended), part.trailers.is_none())
+    }
+
+    fn frame_chunk(
+        self,
+        buffer: &mut Buffer,
+        (body, consumed, ended): (usize, usize, bool),
+        bare: bool,
+    ) -> Framed {
         let tail: &[u8] = match (body > 0, ended && bare) {
             (true, true) => END,
             (true, false) => &END[..2],
@@ -204,26 +224,26 @@ mod tests {
     fn relay(length: BodyLength, outgoing: Outgoing, reads: &[&[u8]]) -> Result<Relayed, Fault> {
         let mut incoming = Incoming::of_request(length, LIMITS);
         let mut buffer = Buffers::new(1).take().unwrap();
-        let (mut sent, mut trailers) = (Vec::new(), Headers::default());
+        let mut sent = Vec::new();
         let mut reads = reads.iter();
         let mut ended = false;
         while !ended {
-            let piece = match reads.next() {
+            let part = match reads.next() {
                 Some(read) => {
                     buffer.rewind();
                     buffer.room()[..read.len()].copy_from_slice(read);
                     buffer.filled(read.len());
-                    incoming.next(&mut buffer, &mut trailers)?
+                    incoming.next(&mut buffer)?
                 }
                 None => incoming.end_of_stream(Cause::ResponseIncomplete)?,
             };
-            ended = piece.ended;
+            ended = part.ended;
             assert_eq!(incoming.has_ended(), ended);
-            let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, piece, &trailers);
+            let Framed { send, skip, end_apart } = outgoing.frame(&mut buffer, &part);
             sent.extend_from_slice(&buffer.bytes()[..send]);
             buffer.consume(skip);
             if end_apart {
-                chunks::write_trailers(&trailers, &mut sent);
+                chunks::write_trailers(&part.trailers.unwrap_or_default(), &mut sent);
             }
         }
         let mut left = buffer.bytes().to_vec();

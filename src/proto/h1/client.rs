@@ -3,39 +3,49 @@
 //! What is idle is not here (`server/connection.rs`). Bytes are read once: what was parsed is
 //! consumed, and what lies behind it belongs to the next message.
 
-use std::{cell::Cell, rc::Rc};
+use std::rc::Rc;
 
-use crate::base::moment::{Deadline, Moment};
+use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
     fault::{Cause, Fault},
+    forward::{self, Reply},
     framing::BodyLength,
-    head::RequestHead,
-    headers::Headers,
+    head::{RequestHead, ResponseHead, Version},
     parse::{self, HeadLimits, Parse},
+    write::{self, Connection},
 };
-use crate::net::{buffer::Buffer, deadlines::Ended, stream::Stream};
-use crate::proto::peer::Peer;
+use crate::net::{
+    buffer::Buffer,
+    deadlines::{Ended, Unmet},
+    leaving::{ForClient, Leaves},
+    stream::Stream,
+};
+use crate::proto::{Sink, Source, Waits, peer::Peer};
 
-use super::Incoming;
+use super::{Incoming, Outgoing, To};
 
 /// Where the bytes of requests are read, and what of the current body is still to come.
-pub(crate) struct Reader {
-    pub(crate) buffer: Buffer,
-    pub(crate) body: Incoming,
+pub(super) struct Reader {
+    pub(super) buffer: Buffer,
+    pub(super) body: Incoming,
 }
 
 /// A client's connection while it is served.
 pub(crate) struct Client {
-    pub(crate) stream: Rc<Stream>,
+    stream: Rc<Stream>,
     pub(crate) peer: Rc<Peer>,
     /// Not here while an upload has it.
-    pub(crate) reader: Option<Reader>,
-    /// Whether the head of the final answer has gone out.
-    pub(crate) head_sent: Cell<bool>,
+    reader: Option<Reader>,
+    /// Whether the head of the final answer has gone out, or is about to.
+    has_answered: bool,
+    /// Whether the connection may be kept after the request at hand.
+    keeps: bool,
+    /// Whether the end of the connection is the end of the answer's body.
+    ends_by_close: bool,
     /// When the request at hand began; none where it is not logged.
     pub(crate) began: Option<Moment>,
     /// Whether the request at hand was read behind another.
-    pub(crate) is_behind: bool,
+    is_behind: bool,
 }
 
 /// What a look at the buffered bytes gave.
@@ -49,6 +59,25 @@ pub(crate) enum HeadRead {
 }
 
 impl Client {
+    /// A client whose bytes come into `buffer`, and whose first request began then.
+    pub(crate) fn new(
+        stream: Rc<Stream>,
+        peer: Rc<Peer>,
+        buffer: Buffer,
+        began: Option<Moment>,
+    ) -> Client {
+        Client {
+            stream,
+            peer,
+            reader: Some(Reader { buffer, body: Incoming::Ended }),
+            has_answered: false,
+            keeps: false,
+            ends_by_close: false,
+            began,
+            is_behind: false,
+        }
+    }
+
     /// Parses a head from what is buffered. `scanned` bytes of it are known to hold no end.
     pub(crate) fn take_head(
         &mut self,
@@ -79,11 +108,32 @@ impl Client {
         self.reader.as_ref().map_or(0, |reader| reader.buffer.len() as u64)
     }
 
+    /// A request begins whose head has been taken; its client says whether it asks for more then.
+    pub(crate) fn begin(&mut self, keeps: bool) {
+        (self.has_answered, self.keeps, self.ends_by_close) = (false, keeps, false);
+    }
+
     /// Says how long the body is that follows the head just taken.
     pub(crate) fn expect_body(&mut self, length: BodyLength, limits: HeadLimits) {
         if let Some(reader) = &mut self.reader {
             reader.body = Incoming::of_request(length, limits);
         }
+    }
+
+    /// Where the rest of the request's body comes from; none where somebody has it already.
+    pub(crate) fn body(&mut self) -> Option<Source> {
+        let reader = self.reader.take()?;
+        Some(Source::H1(super::Source::of_client(Rc::clone(&self.stream), reader)))
+    }
+
+    /// Takes it back, where it is known what comes next from it. Nothing is awaited of the client
+    /// now.
+    pub(crate) fn put_back(&mut self, source: Option<Source>) {
+        self.stream.watched().read_by(Deadline::NEVER);
+        self.reader = match source {
+            Some(Source::H1(source)) => source.into_reader(),
+            Some(Source::Own(_)) | None => None,
+        };
     }
 
     /// The body, where all of it is buffered and its length is known: it can be sent again.
@@ -93,77 +143,174 @@ impl Client {
         reader.buffer.bytes().get(..count)
     }
 
-    /// Whether more is buffered than the request at hand, as far as that is known before its end.
-    pub(crate) fn has_more(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| {
-            let left = reader.body.left().unwrap_or(u64::MAX);
-            reader.buffer.len() as u64 > left
-        })
+    /// Whether some of the body is buffered, of a length that is known.
+    pub(crate) fn has_some_body(&self) -> bool {
+        let reader = self.reader.as_ref();
+        reader.is_some_and(|it| !it.buffer.is_empty() && it.body.left().is_some())
     }
 
-    /// Takes the rest of a small body that is buffered already, so that the connection can be
-    /// kept; whether the whole request has been read now.
-    pub(crate) fn skip_buffered_body(&mut self) -> bool {
-        let Some(Reader { buffer, body }) = &mut self.reader else { return false };
-        let mut trailers = Headers::default();
+    /// Whether nothing more of the body comes from the client.
+    pub(crate) fn has_whole_body(&self) -> bool {
+        self.reader.as_ref().is_none_or(|reader| reader.body.has_ended())
+    }
+
+    /// Whether more has been read than the request at hand, as far as that is known before its end,
+    /// or before it.
+    pub(crate) fn is_pipelined(&self) -> bool {
+        self.is_behind
+            || self.reader.as_ref().is_some_and(|reader| {
+                let left = reader.body.left().unwrap_or(u64::MAX);
+                reader.buffer.len() as u64 > left
+            })
+    }
+
+    /// The client as one for whom somebody else is waited for; it has left by this.
+    #[inline]
+    pub(crate) fn waiting(&self, leaves: Leaves) -> ForClient {
+        ForClient::new(self.stream.raw(), leaves)
+    }
+
+    /// Takes the rest of a small body that is buffered already, so that the connection can be kept;
+    /// whether the whole request has been read now, and how many bytes were taken.
+    pub(crate) fn skip_body(&mut self) -> (bool, u64) {
+        let Some(Reader { buffer, body }) = &mut self.reader else { return (false, 0) };
+        let before = buffer.len();
         while !body.has_ended() {
-            match body.next(buffer, &mut trailers) {
-                Ok(piece) if piece.consumed > 0 => buffer.consume(piece.consumed),
-                Ok(_) | Err(_) => return false,
+            match body.next(buffer) {
+                Ok(part) if part.consumed > 0 => buffer.consume(part.consumed),
+                Ok(_) | Err(_) => break,
             }
         }
-        true
+        (body.has_ended(), (before - buffer.len()) as u64)
     }
 
-    /// Sends bytes of an answer; each time the client takes none, it has until `deadline()`.
+    /// Until something lies in its socket, or its end.
+    pub(crate) fn stirs(&self) -> impl Future<Output = Result<(), Unmet>> {
+        self.stream.readable()
+    }
+
+    /// Whether the connection may be kept after the request at hand.
+    #[inline]
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    /// It will not be kept.
+    pub(crate) fn will_close(&mut self) {
+        self.keeps = false;
+    }
+
+    /// Whether the head of the final answer has gone out: then no other can be given.
+    #[inline]
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Whether the end of the connection is the end of the answer's body.
+    pub(crate) fn ends_by_close(&self) -> bool {
+        self.ends_by_close
+    }
+
+    /// Composes the head of a final answer whose body has this length, for a client of this
+    /// version. It leaves with the first piece of its body, which is written at once.
+    #[inline]
+    pub(crate) fn answer(
+        &mut self,
+        head: &ResponseHead,
+        length: BodyLength,
+        version: Version,
+        mut room: Vec<u8>,
+    ) -> Sink {
+        let Reply { body, keep_alive } = forward::reply(length, version, self.keeps);
+        self.keeps = keep_alive;
+        self.ends_by_close = body == BodyLength::UntilClose;
+        self.has_answered = true;
+        room.clear();
+        write::response(head, body, Connection::of(Some((version, keep_alive))), &mut room);
+        let to = To::Client { closes: !keep_alive };
+        Sink::H1(super::Sink::new(Rc::clone(&self.stream), Outgoing::of(body), to, room))
+    }
+
+    /// Sends an interim answer; how many bytes it had.
     ///
     /// # Errors
-    /// The client's fault: it left, or stopped reading.
-    #[inline]
-    pub(crate) async fn send(
+    /// As a sink's.
+    pub(crate) async fn interim(
         &self,
-        bytes: &[u8],
-        more: bool,
-        deadline: impl Fn() -> Deadline,
-    ) -> Result<(), Fault> {
-        self.stream.send_all(bytes, more, deadline).await.map_err(|_| self.write_fault())
+        head: &ResponseHead,
+        room: &mut Vec<u8>,
+        by: impl Fn() -> Deadline,
+    ) -> Result<u64, Fault> {
+        room.clear();
+        write::response(head, BodyLength::None, Connection::Unsaid, room);
+        let sent = self.stream.send_all(room, false, by).await;
+        sent.map_err(|_| self.write_fault())?;
+        Ok(room.len() as u64)
     }
 
-    /// As `send`, of the first `count` bytes of a buffer.
+    /// Sends the answer that the protocol is switched, behind which a tunnel begins; how many bytes
+    /// it had.
     ///
     /// # Errors
-    /// As `send`.
-    #[inline]
-    pub(crate) async fn send_buffer(
-        &self,
-        buffer: Buffer,
-        count: usize,
-        deadline: impl Fn() -> Deadline,
-    ) -> Result<Buffer, Fault> {
-        let sent = self.stream.send_buffer(buffer, count, deadline).await;
-        sent.map_err(|_| self.write_fault())
+    /// As a sink's.
+    pub(crate) async fn switch(
+        &mut self,
+        head: &ResponseHead,
+        room: &mut Vec<u8>,
+        by: impl Fn() -> Deadline,
+    ) -> Result<u64, Fault> {
+        self.has_answered = true;
+        self.interim(head, room, by).await
     }
 
-    /// Hands over the first `count` bytes of a buffer that leave when more follows or the
-    /// connection is closed, which whoever calls does at once; how many the kernel took.
-    pub(crate) fn hold_back(&self, buffer: &Buffer, count: usize) -> usize {
-        let bytes = buffer.bytes().get(..count).unwrap_or(&[]);
-        self.stream.send_now(bytes, true).unwrap_or(0)
+    /// What goes to it through a tunnel.
+    pub(crate) fn tunnel(&self) -> Sink {
+        Sink::H1(super::Sink::tunnel(Rc::clone(&self.stream)))
+    }
+
+    /// A hold on what is waited for of it.
+    pub(crate) fn waits(&self) -> Waits {
+        Waits::H1(Rc::clone(&self.stream))
+    }
+
+    /// For how long writes waited for it since this was asked last.
+    pub(crate) fn take_stalled(&self) -> Micros {
+        self.stream.take_stalled()
+    }
+
+    /// The buffer, with what lies in it; none where an upload has lost it.
+    pub(crate) fn take_buffer(&mut self) -> Option<Buffer> {
+        self.reader.take().map(|reader| reader.buffer)
+    }
+
+    /// Bytes come into this one from now on.
+    pub(crate) fn put_buffer(&mut self, buffer: Buffer) {
+        self.reader = Some(Reader { buffer, body: Incoming::Ended });
+    }
+
+    /// How many bytes lie behind the requests so far; none where nobody knows.
+    pub(crate) fn behind(&self) -> Option<usize> {
+        self.reader.as_ref().map(|reader| reader.buffer.len())
+    }
+
+    /// Its connection.
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// A request is over, at this moment if it is logged; what else is buffered is the next, which
+    /// begins then.
+    pub(crate) fn end(&mut self, ended: Option<Moment>) {
+        self.is_behind = self.buffered() > 0;
+        if ended.is_some() {
+            self.began = ended;
+        }
     }
 
     /// Why a write to it failed.
     pub(crate) fn write_fault(&self) -> Fault {
         match self.stream.write_ended() {
             Some(Ended::Overdue) => Cause::ClientTimeout.into(),
-            Some(Ended::Closed) => Cause::ShuttingDown.into(),
-            Some(Ended::ClientLeft) | None => Cause::ClientAbort.into(),
-        }
-    }
-
-    /// Why a read of its body found an end.
-    pub(crate) fn read_fault(stream: &Stream) -> Fault {
-        match stream.read_ended() {
-            Some(Ended::Overdue) => Cause::RequestTimeout.into(),
             Some(Ended::Closed) => Cause::ShuttingDown.into(),
             Some(Ended::ClientLeft) | None => Cause::ClientAbort.into(),
         }

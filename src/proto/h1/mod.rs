@@ -3,9 +3,19 @@
 mod backend;
 mod body;
 mod client;
+mod compose;
+mod sink;
+mod source;
 
 pub(crate) use self::{
-    backend::{Backend, Begun},
-    body::{Framed, Incoming, Outgoing},
-    client::{Client, HeadRead, Reader},
+    backend::Backend,
+    body::Incoming,
+    client::{Client, HeadRead},
+    sink::Sink,
+    source::Source,
+};
+use self::{
+    body::{Framed, Outgoing},
+    client::Reader,
+    sink::To,
 };

@@ -1,0 +1,157 @@
+//! The one loop that moves a body, or what comes through a tunnel, from one peer to the other.
+//!
+//! It pulls: a piece is read when the one before has been written, so memory is one piece, and a
+//! peer that reads slowly slows the one that sends. What may be waited for, and for how long, is
+//! said by `Bounds`; what a body passes on its way by `Through`.
+
+use super::{
+    download::Downloading, early::Dropping, kept::Keeping, tunnel::Tunneling, upload::Uploading,
+};
+use crate::base::moment::Deadline;
+use crate::http::fault::{Cause, Fault};
+use crate::net::leaving::ForClient;
+use crate::proto::{Cut, Piece, Sink, Source, Spliced};
+
+/// From this many bytes on a body of known length is spliced: below, the pipe costs more than the
+/// copy.
+const SPLICE_BYTES_MIN: u64 = 96 << 10;
+
+/// Moves all that comes, up to the end of the body.
+///
+/// # Errors
+/// Which side ended it before, and why.
+pub(super) async fn pass(
+    from: &mut Source,
+    to: &mut Sink,
+    through: &mut Through<'_>,
+    bounds: &Bounds<'_>,
+) -> Result<(), Cut> {
+    loop {
+        if from.spliceable() >= SPLICE_BYTES_MIN && splice(from, to, bounds).await? {
+            return Ok(());
+        }
+        let bytes = through.bytes;
+        let next = from.next(|| bounds.reads(bytes));
+        let next = match bounds.stop() {
+            None => next.await,
+            Some(stop) => stop.or(next).await.unwrap_or(Err(Cause::BackendReset.into())),
+        };
+        let mut piece = next.map_err(Cut::From)?;
+        bounds.has_come(from.received());
+        let written = match through.see(&piece) {
+            Ok(()) => to.write(&mut piece, |sent| bounds.writes(sent)).await.map_err(Cut::To),
+            Err(fault) => Err(Cut::From(fault)),
+        };
+        bounds.has_gone();
+        let ended = piece.ends();
+        from.done(piece);
+        written?;
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets the kernel move all that is left; false where it does not, or not all.
+async fn splice(from: &mut Source, to: &mut Sink, bounds: &Bounds<'_>) -> Result<bool, Cut> {
+    let Bounds::Download(down) = bounds else { return Ok(false) };
+    let pipes = &down.worker.pipes;
+    let spliced = to.splice(from, pipes, || bounds.reads(0), |sent| bounds.writes(sent)).await?;
+    if let Spliced::NoDescriptor = spliced {
+        // This body is copied, or the rest of it.
+        down.worker.frees_descriptors();
+    }
+    Ok(matches!(spliced, Spliced::All))
+}
+
+/// What a body passes on its way. Each stage is an arm; they see the bytes in this order.
+pub(super) struct Through<'a> {
+    stages: &'a [Stage<'a>],
+    /// Bytes of the body so far.
+    bytes: u64,
+}
+
+pub(super) enum Stage<'a> {
+    /// No more than so many bytes; 0 = any number.
+    Limit(u64),
+    /// What is sent is kept, in case that it has to be sent again.
+    Keep(&'a Keeping),
+}
+
+impl<'a> Through<'a> {
+    pub(super) fn these(stages: &'a [Stage<'a>]) -> Through<'a> {
+        Through { stages, bytes: 0 }
+    }
+
+    fn see(&mut self, piece: &Piece) -> Result<(), Fault> {
+        self.bytes += piece.bytes().len() as u64;
+        for stage in self.stages {
+            match stage {
+                Stage::Limit(most) if *most != 0 && self.bytes > *most => {
+                    return Err(Cause::BodyTooLarge.into());
+                }
+                Stage::Limit(_) => {}
+                Stage::Keep(keeping) => keeping.note(piece),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long each wait of a pass may last, and what else it means to somebody.
+pub(super) enum Bounds<'a> {
+    Upload(Uploading<'a>),
+    Download(Downloading<'a>),
+    Tunnel(Tunneling<'a>),
+    /// A body that nobody takes.
+    Drop(Dropping<'a>),
+}
+
+impl Bounds<'_> {
+    /// More is wanted of the source now, from which so many bytes of the body have come: until when
+    /// it is waited for, and on behalf of which client.
+    fn reads(&self, bytes: u64) -> (Deadline, Option<ForClient>) {
+        match self {
+            Bounds::Upload(up) => (up.reads(bytes), None),
+            Bounds::Download(down) => (down.reads(), Some(down.for_client.get())),
+            Bounds::Tunnel(tunnel) => (tunnel.reads(), None),
+            Bounds::Drop(drop) => (drop.reads(), None),
+        }
+    }
+
+    /// Something has come; so many bytes by now, framing too.
+    fn has_come(&self, received: u64) {
+        match self {
+            Bounds::Upload(up) => up.has_come(received),
+            Bounds::Tunnel(tunnel) => tunnel.has_come(),
+            Bounds::Download(_) | Bounds::Drop(_) => {}
+        }
+    }
+
+    /// The sink has to take something now, with which it will have got so many bytes: until when it
+    /// may take none.
+    fn writes(&self, sent: u64) -> Deadline {
+        match self {
+            Bounds::Upload(up) => up.writes(),
+            Bounds::Download(down) => down.writes(sent),
+            Bounds::Tunnel(tunnel) => tunnel.writes(),
+            Bounds::Drop(_) => Deadline::NEVER,
+        }
+    }
+
+    /// It has taken it, or takes no more.
+    fn has_gone(&self) {
+        match self {
+            Bounds::Tunnel(tunnel) => tunnel.has_gone(),
+            Bounds::Upload(_) | Bounds::Download(_) | Bounds::Drop(_) => {}
+        }
+    }
+
+    /// What stops it while it waits for the source.
+    fn stop(&self) -> Option<&crate::net::signal::Signal> {
+        match self {
+            Bounds::Upload(up) => up.keeping.map(|keeping| &keeping.stop),
+            Bounds::Download(_) | Bounds::Tunnel(_) | Bounds::Drop(_) => None,
+        }
+    }
+}

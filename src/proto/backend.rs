@@ -1,0 +1,176 @@
+//! The asked side of one exchange, whatever it speaks, and what is said to it and heard of it.
+
+use std::{cell::Cell, future::Future};
+
+use super::{Sink, Source, Waits, h1};
+use crate::base::moment::{Deadline, Micros, Moment};
+use crate::http::{
+    fault::Fault,
+    framing::BodyLength,
+    head::{RequestHead, ResponseHead},
+    parse::HeadLimits,
+};
+use crate::net::{
+    buffer::{Buffer, Buffers},
+    clock::Clock,
+    deadlines::Ended,
+    leaving::ForClient,
+};
+
+/// The asked side of one exchange.
+pub(crate) enum Backend {
+    H1(h1::Backend),
+}
+
+/// A request as a backend is to get it.
+pub(crate) struct Asking<'a> {
+    pub(crate) head: &'a RequestHead,
+    /// What Host is, where it is not the client's.
+    pub(crate) host: Option<&'a [u8]>,
+    pub(crate) length: BodyLength,
+    /// What of the body other backends got before, and whether that is all of it.
+    pub(crate) before: Option<(&'a [u8], bool)>,
+    /// All of the body, where it is at hand and its length is known.
+    pub(crate) held: Option<&'a [u8]>,
+    /// Whether the first of the body follows at once.
+    pub(crate) has_more: bool,
+}
+
+/// What has come of an answer.
+#[derive(Default)]
+pub(crate) struct Arriving {
+    pub(super) buffer: Option<Buffer>,
+    /// Whether any byte of an answer has come.
+    pub(super) is_seen: bool,
+    /// Whether somebody wants to know when.
+    is_timed: bool,
+    /// When the first byte of the latest head came, if it has.
+    pub(super) at: Option<Moment>,
+}
+
+impl Arriving {
+    /// Nothing yet. `is_timed`: somebody wants to know when the first byte comes.
+    #[inline]
+    pub(crate) fn new(is_timed: bool) -> Arriving {
+        Arriving { is_timed, ..Arriving::default() }
+    }
+
+    /// When the first byte of the latest head came, if it has and that is timed.
+    #[inline]
+    pub(crate) fn at(&self) -> Option<Moment> {
+        self.at
+    }
+
+    /// Something has come.
+    #[inline]
+    pub(super) fn note(&mut self) {
+        self.is_seen = true;
+        if self.is_timed && self.at.is_none() {
+            self.at = Some(Clock::moment());
+        }
+    }
+}
+
+impl Backend {
+    #[inline]
+    fn h1(&self) -> &h1::Backend {
+        let Backend::H1(backend) = self;
+        backend
+    }
+
+    #[inline]
+    fn h1_mut(&mut self) -> &mut h1::Backend {
+        let Backend::H1(backend) = self;
+        backend
+    }
+
+    /// A request is sent on its connection now; from now on the time is taken for which it waits,
+    /// if that is wanted.
+    #[inline]
+    pub(crate) fn begin(&mut self, is_timed: bool) {
+        self.h1_mut().begin(is_timed);
+    }
+
+    /// Whether its connection has carried a request before the one at hand.
+    #[inline]
+    pub(crate) fn is_reused(&self) -> bool {
+        self.h1().is_reused()
+    }
+
+    /// Whether it may be asked again on its connection after the answer at hand.
+    #[inline]
+    pub(crate) fn keeps(&self) -> bool {
+        self.h1().keeps()
+    }
+
+    /// Whether it has not taken the head of the request at hand.
+    #[inline]
+    pub(crate) fn has_refused(&self) -> bool {
+        self.h1().has_refused()
+    }
+
+    /// Sends the head of a request, with all of its body that is at hand; whether it was taken.
+    /// One that does not take a request may have answered it all the same.
+    ///
+    /// # Errors
+    /// Where it takes nothing in time, or we lack something to send it.
+    pub(crate) fn ask(
+        &mut self,
+        asking: &Asking<'_>,
+        room: &mut Vec<u8>,
+        by: impl Fn() -> Deadline,
+    ) -> impl Future<Output = Result<bool, Fault>> {
+        self.h1_mut().ask(asking, room, by)
+    }
+
+    /// Where the rest of the body goes that was announced with the head.
+    pub(crate) fn body(&self, length: BodyLength) -> Sink {
+        self.h1().body(length)
+    }
+
+    /// Reads the next head of an answer into `head`. The deadline and the client may be set while
+    /// it waits.
+    ///
+    /// # Errors
+    /// Where none comes, or none that is one.
+    pub(crate) fn head(
+        &self,
+        arriving: &mut Arriving,
+        head: &mut ResponseHead,
+        with: (&HeadLimits, &Buffers),
+        bounds: (&Cell<Deadline>, &Cell<ForClient>),
+    ) -> impl Future<Output = Result<(), Fault>> {
+        self.h1().head(arriving, head, with, bounds)
+    }
+
+    /// Where the body behind the final head comes from.
+    #[inline]
+    pub(crate) fn source(
+        &mut self,
+        arriving: Arriving,
+        head: (&ResponseHead, BodyLength),
+        limits: HeadLimits,
+    ) -> Option<Source> {
+        self.h1_mut().source(arriving, head, limits)
+    }
+
+    /// What goes to it through a tunnel.
+    pub(crate) fn tunnel(&self) -> Sink {
+        self.h1().tunnel()
+    }
+
+    /// A hold on what is waited for of it.
+    pub(crate) fn waits(&self) -> Waits {
+        self.h1().waits()
+    }
+
+    /// For how long writes waited for it since this was asked last.
+    pub(crate) fn take_stalled(&self) -> Micros {
+        self.h1().take_stalled()
+    }
+
+    /// Whether, and why, we ended reading it.
+    pub(crate) fn read_ended(&self) -> Option<Ended> {
+        self.h1().read_ended()
+    }
+}

@@ -1,0 +1,260 @@
+//! Bodies, and what a tunnel carries: pulled from a source a piece at a time, written to a sink.
+//!
+//! A piece is asked for when the one before has gone: memory is one piece for each direction, and
+//! whoever reads waits for whoever writes. How a body is framed is the protocol's business on both
+//! sides; what stands between them (`exchange::pass`) sees bytes of the body and its end.
+
+use std::rc::Rc;
+
+use crate::base::moment::{Deadline, Micros};
+use crate::http::{fault::Fault, headers::Headers};
+use crate::net::{
+    buffer::{Buffer, Buffers},
+    leaving::ForClient,
+    relay::Pipes,
+};
+
+use super::h1;
+
+/// Where a body comes from.
+pub(crate) enum Source {
+    H1(h1::Source),
+    /// A body of our own, which is all there.
+    Own(Vec<u8>),
+}
+
+/// Where a body goes.
+pub(crate) enum Sink {
+    H1(h1::Sink),
+    /// Read and forgotten.
+    Nowhere,
+}
+
+/// A piece of a body on its way. It goes back to its source when it has been written, because what
+/// lies behind it may be of the next message.
+#[derive(Default)]
+pub(crate) struct Piece {
+    pub(super) held: Held,
+    pub(super) part: Part,
+}
+
+/// What lies at the front of a piece: `body` bytes of body, then bytes of no more use up to
+/// `consumed`, then what does not belong to the body.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) body: usize,
+    pub(crate) consumed: usize,
+    /// Whether the body ends with it.
+    pub(crate) ended: bool,
+    /// What comes behind the body, where something does.
+    pub(crate) trailers: Option<Box<Headers>>,
+}
+
+/// What a piece lies in.
+#[derive(Default)]
+pub(super) enum Held {
+    #[default]
+    Nothing,
+    Buffer(Buffer),
+    Own(Vec<u8>),
+}
+
+impl Piece {
+    /// Its bytes of the body.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let bytes = match &self.held {
+            Held::Nothing => &[],
+            Held::Buffer(buffer) => buffer.bytes(),
+            Held::Own(bytes) => &bytes[..],
+        };
+        bytes.get(..self.part.body).unwrap_or(&[])
+    }
+
+    /// Whether the body ends with it.
+    #[inline]
+    pub(crate) fn ends(&self) -> bool {
+        self.part.ended
+    }
+
+    /// Whether trailers come behind it.
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.part.trailers.is_some()
+    }
+
+    /// The buffer it lies in.
+    #[inline]
+    pub(super) fn take_buffer(&mut self) -> Option<Buffer> {
+        match std::mem::take(&mut self.held) {
+            Held::Buffer(buffer) => Some(buffer),
+            other => {
+                self.held = other;
+                None
+            }
+        }
+    }
+}
+
+impl Source {
+    /// What has come already, without a wait: it may be nothing.
+    ///
+    /// # Errors
+    /// Where the framing breaks the rules.
+    #[inline]
+    pub(crate) fn first(&mut self) -> Result<Piece, Fault> {
+        match self {
+            Source::H1(source) => source.first(),
+            Source::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let part = Part { body: bytes.len(), ended: true, ..Part::default() };
+                Ok(Piece { held: Held::Own(bytes), part })
+            }
+        }
+    }
+
+    /// The next piece, which may be empty. `until` says until when it is waited for, and on behalf
+    /// of which client.
+    ///
+    /// # Errors
+    /// Where none comes, or the framing breaks the rules; the fault says whose it is.
+    pub(crate) async fn next(
+        &mut self,
+        until: impl Fn() -> (Deadline, Option<ForClient>),
+    ) -> Result<Piece, Fault> {
+        match self {
+            Source::H1(source) => source.next(until).await,
+            Source::Own(_) => self.first(),
+        }
+    }
+
+    /// Takes a piece back that has been written, or has not because nobody takes it.
+    #[inline]
+    pub(crate) fn done(&mut self, piece: Piece) {
+        match self {
+            Source::H1(source) => source.done(piece),
+            Source::Own(_) => {}
+        }
+    }
+
+    /// Bytes that have come of it, framing too.
+    #[inline]
+    pub(crate) fn received(&self) -> u64 {
+        match self {
+            Source::H1(source) => source.received(),
+            Source::Own(_) => 0,
+        }
+    }
+
+    /// Of these, what belongs to the next message, or has not been looked at.
+    pub(crate) fn rest(&self) -> usize {
+        match self {
+            Source::H1(source) => source.rest(),
+            Source::Own(_) => 0,
+        }
+    }
+
+    /// What lies behind the body, and comes from now on, belongs to a tunnel.
+    pub(crate) fn into_tunnel(self, buffers: &Rc<Buffers>) -> Source {
+        match self {
+            Source::H1(source) => Source::H1(source.into_tunnel(buffers)),
+            Source::Own(bytes) => Source::Own(bytes),
+        }
+    }
+
+    /// Nobody reads on: its buffer goes back. Whether more has come than a whole message.
+    #[inline]
+    pub(crate) fn end(&mut self, buffers: &Buffers) -> bool {
+        match self {
+            Source::H1(source) => source.end(buffers),
+            Source::Own(_) => false,
+        }
+    }
+
+    /// How many bytes the kernel could move from here by itself: of a body of known length.
+    #[inline]
+    pub(crate) fn spliceable(&self) -> u64 {
+        match self {
+            Source::H1(source) => source.spliceable(),
+            Source::Own(_) => 0,
+        }
+    }
+}
+
+/// What became of a body that the kernel was to move.
+#[derive(Debug)]
+pub(crate) enum Spliced {
+    /// All of it was moved.
+    All,
+    /// Nothing was, or not all: it goes by pieces.
+    Not,
+    /// The same, for want of a descriptor.
+    NoDescriptor,
+}
+
+/// Which side of a pass ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    From(Fault),
+    To(Fault),
+}
+
+impl Sink {
+    /// Writes a piece, framed as its peer wants it. `by` says, of how many bytes will have gone
+    /// with it, until when the peer may take none.
+    ///
+    /// # Errors
+    /// Where the peer takes no more.
+    #[inline]
+    pub(crate) async fn write(
+        &mut self,
+        piece: &mut Piece,
+        by: impl Fn(u64) -> Deadline,
+    ) -> Result<(), Fault> {
+        match self {
+            Sink::H1(sink) => sink.write(piece, by).await,
+            Sink::Nowhere => Ok(()),
+        }
+    }
+
+    /// Lets the kernel move what `Source::spliceable` says.
+    ///
+    /// # Errors
+    /// Where either side broke.
+    pub(crate) async fn splice(
+        &mut self,
+        from: &mut Source,
+        pipes: &Pipes,
+        until: impl Fn() -> (Deadline, Option<ForClient>),
+        by: impl Fn(u64) -> Deadline,
+    ) -> Result<Spliced, Cut> {
+        match (self, from) {
+            (Sink::H1(sink), Source::H1(source)) => sink.splice(source, pipes, until, by).await,
+            (Sink::H1(_) | Sink::Nowhere, _) => Ok(Spliced::Not),
+        }
+    }
+
+    /// For how long writes waited for the peer since this was asked last.
+    pub(crate) fn take_stalled(&self) -> Micros {
+        match self {
+            Sink::H1(sink) => sink.stream().take_stalled(),
+            Sink::Nowhere => Micros(0),
+        }
+    }
+
+    /// The room of its head, empty.
+    #[inline]
+    pub(crate) fn into_room(self) -> Vec<u8> {
+        match self {
+            Sink::H1(sink) => sink.into_room(),
+            Sink::Nowhere => Vec::new(),
+        }
+    }
+
+    /// Bytes handed over so far, a head and framing too.
+    #[inline]
+    pub(crate) fn sent(&self) -> u64 {
+        match self {
+            Sink::H1(sink) => sink.sent(),
+            Sink::Nowhere => 0,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The asker of one request at a time, whatever it speaks: what an exchange knows of its client.
+//!
+//! Not a connection: an HTTP/2 connection will have one of these for each of its streams.
+
+use std::{future::Future, rc::Rc};
+
+use crate::base::moment::{Deadline, Micros, Moment};
+use crate::http::{
+    fault::Fault,
+    framing::BodyLength,
+    head::{ResponseHead, Version},
+    parse::HeadLimits,
+};
+use crate::net::{
+    deadlines::Unmet,
+    leaving::{ForClient, Leaves},
+};
+
+use super::{Sink, Source, Waits, h1, peer::Peer};
+
+/// The asker of one request at a time.
+pub(crate) enum Client {
+    H1(h1::Client),
+}
+
+impl Client {
+    #[inline]
+    fn h1(&self) -> &h1::Client {
+        let Client::H1(client) = self;
+        client
+    }
+
+    #[inline]
+    fn h1_mut(&mut self) -> &mut h1::Client {
+        let Client::H1(client) = self;
+        client
+    }
+
+    /// Who it is.
+    #[inline]
+    pub(crate) fn peer(&self) -> &Rc<Peer> {
+        &self.h1().peer
+    }
+
+    /// When the request at hand began; none where it is not logged.
+    #[inline]
+    pub(crate) fn began(&self) -> Option<Moment> {
+        self.h1().began
+    }
+
+    /// A request begins whose head has been taken; `keeps`: after it the connection may be kept.
+    #[inline]
+    pub(crate) fn begin(&mut self, keeps: bool) {
+        self.h1_mut().begin(keeps);
+    }
+
+    /// The request is over, at this moment if it is logged. What else has come is the next.
+    #[inline]
+    pub(crate) fn end(&mut self, ended: Option<Moment>) {
+        self.h1_mut().end(ended);
+    }
+
+    /// Says how long the body is that follows the head just taken.
+    #[inline]
+    pub(crate) fn expect_body(&mut self, length: BodyLength, limits: HeadLimits) {
+        self.h1_mut().expect_body(length, limits);
+    }
+
+    /// Where the rest of the request's body comes from; none where somebody has it already.
+    pub(crate) fn body(&mut self) -> Option<Source> {
+        self.h1_mut().body()
+    }
+
+    /// Takes it back, where it is known what comes next from it. Nothing is awaited of the client
+    /// now.
+    pub(crate) fn put_back(&mut self, source: Option<Source>) {
+        self.h1_mut().put_back(source);
+    }
+
+    /// The body, where all of it has come and its length is known: it can be sent again.
+    #[inline]
+    pub(crate) fn held_body(&self) -> Option<&[u8]> {
+        self.h1().held_body()
+    }
+
+    /// Whether some of the body has come, of a length that is known.
+    pub(crate) fn has_some_body(&self) -> bool {
+        self.h1().has_some_body()
+    }
+
+    /// Whether nothing more of the body comes.
+    pub(crate) fn has_whole_body(&self) -> bool {
+        self.h1().has_whole_body()
+    }
+
+    /// Forgets what has come of the body; whether the whole request has been read now, and how many
+    /// bytes these were.
+    #[inline]
+    pub(crate) fn skip_body(&mut self) -> (bool, u64) {
+        self.h1_mut().skip_body()
+    }
+
+    /// Bytes that have come and that nobody has taken.
+    pub(crate) fn buffered(&self) -> u64 {
+        self.h1().buffered()
+    }
+
+    /// Whether more has come than the request at hand, as far as that is known before its end, or
+    /// came before it was answered.
+    #[inline]
+    pub(crate) fn is_pipelined(&self) -> bool {
+        self.h1().is_pipelined()
+    }
+
+    /// The client as one for whom somebody else is waited for; it has left by this.
+    #[inline]
+    pub(crate) fn waiting(&self, leaves: Leaves) -> ForClient {
+        self.h1().waiting(leaves)
+    }
+
+    /// Until it does something that may be a sign of its leaving.
+    pub(crate) fn stirs(&self) -> impl Future<Output = Result<(), Unmet>> {
+        self.h1().stirs()
+    }
+
+    /// Whether its connection may be kept after the request at hand.
+    #[inline]
+    pub(crate) fn keeps(&self) -> bool {
+        self.h1().keeps()
+    }
+
+    /// Its connection will not be kept.
+    #[inline]
+    pub(crate) fn will_close(&mut self) {
+        self.h1_mut().will_close();
+    }
+
+    /// Whether a final answer has begun: then no other can be given.
+    #[inline]
+    pub(crate) fn has_answered(&self) -> bool {
+        self.h1().has_answered()
+    }
+
+    /// Whether the end of the connection is the end of the answer's body.
+    pub(crate) fn ends_by_close(&self) -> bool {
+        self.h1().ends_by_close()
+    }
+
+    /// Begins a final answer, whose body has this length, to a request of this version. Its head
+    /// leaves with the first piece of its body, which is written at once.
+    #[inline]
+    pub(crate) fn answer(
+        &mut self,
+        head: &ResponseHead,
+        length: BodyLength,
+        version: Version,
+        room: Vec<u8>,
+    ) -> Sink {
+        self.h1_mut().answer(head, length, version, room)
+    }
+
+    /// Sends an interim answer; how many bytes it had.
+    ///
+    /// # Errors
+    /// As a sink's.
+    pub(crate) fn interim(
+        &self,
+        head: &ResponseHead,
+        room: &mut Vec<u8>,
+        by: impl Fn() -> Deadline,
+    ) -> impl Future<Output = Result<u64, Fault>> {
+        self.h1().interim(head, room, by)
+    }
+
+    /// Sends the answer that the protocol is switched, behind which a tunnel begins; how many bytes
+    /// it had.
+    ///
+    /// # Errors
+    /// As a sink's.
+    pub(crate) fn switch(
+        &mut self,
+        head: &ResponseHead,
+        room: &mut Vec<u8>,
+        by: impl Fn() -> Deadline,
+    ) -> impl Future<Output = Result<u64, Fault>> {
+        self.h1_mut().switch(head, room, by)
+    }
+
+    /// What goes to it through a tunnel.
+    pub(crate) fn tunnel(&self) -> Sink {
+        self.h1().tunnel()
+    }
+
+    /// A hold on what is waited for of it.
+    pub(crate) fn waits(&self) -> Waits {
+        self.h1().waits()
+    }
+
+    /// For how long writes waited for it since this was asked last.
+    pub(crate) fn take_stalled(&self) -> Micros {
+        self.h1().take_stalled()
+    }
+}

@@ -1,0 +1,220 @@
+//! Where bodies go: the writing side of a connection, with the frame that its peer was promised.
+//!
+//! A head that was composed and has not gone out leaves with the first piece, in one write. To a
+//! client pieces leave by the ring, in the batch of the turn; a piece that is being sent belongs to
+//! the ring, so such a write is not dropped before it has ended. To a backend, and through a
+//! tunnel, they leave by a call of their own: such a write may be dropped at any moment.
+
+use std::{cell::Cell, rc::Rc};
+
+use super::{Framed, Outgoing, Source};
+use crate::base::moment::Deadline;
+use crate::http::{
+    chunks,
+    fault::{Cause, Fault},
+};
+use crate::net::{
+    buffer::Buffer,
+    deadlines::Ended,
+    leaving::ForClient,
+    relay::{Pipes, Relayed},
+    stream::Stream,
+};
+use crate::proto::body::{Cut, Held, Piece, Spliced};
+
+/// Where a body goes, or what goes through a tunnel.
+pub(crate) struct Sink {
+    stream: Rc<Stream>,
+    outgoing: Outgoing,
+    to: To,
+    /// A head that leaves with the first piece; then it is empty.
+    head: Vec<u8>,
+    /// Bytes handed over.
+    sent: u64,
+}
+
+/// Whose connection it is, and so how it is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    Client {
+        /// Whether the connection ends with this message.
+        closes: bool,
+    },
+    Backend,
+    Tunnel,
+}
+
+impl Sink {
+    pub(super) fn new(stream: Rc<Stream>, outgoing: Outgoing, to: To, head: Vec<u8>) -> Sink {
+        Sink { stream, outgoing, to, head, sent: 0 }
+    }
+
+    pub(super) fn tunnel(stream: Rc<Stream>) -> Sink {
+        Sink::new(stream, Outgoing::Plain, To::Tunnel, Vec::new())
+    }
+
+    pub(in crate::proto) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(in crate::proto) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The room of the head.
+    pub(in crate::proto) fn into_room(self) -> Vec<u8> {
+        self.head
+    }
+
+    /// See `proto::Sink::write`.
+    #[inline]
+    pub(in crate::proto) async fn write(
+        &mut self,
+        piece: &mut Piece,
+        by: impl Fn(u64) -> Deadline,
+    ) -> Result<(), Fault> {
+        let end_apart = match (self.to, piece.take_buffer()) {
+            (To::Client { closes }, Some(buffer)) => {
+                self.write_by_ring(piece, buffer, closes, &by).await?
+            }
+            (_, buffer) => {
+                piece.held = buffer.map_or(std::mem::take(&mut piece.held), Held::Buffer);
+                self.write_by_call(piece, &by).await?
+            }
+        };
+        if end_apart {
+            Box::pin(self.write_trailers(piece, &by)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a piece, behind a head that waits for it, with the batch of the turn; whether its end
+    /// is to be sent apart.
+    #[inline]
+    async fn write_by_ring(
+        &mut self,
+        piece: &mut Piece,
+        mut buffer: Buffer,
+        closes: bool,
+        by: &impl Fn(u64) -> Deadline,
+    ) -> Result<bool, Fault> {
+        let Framed { mut send, mut skip, end_apart } =
+            self.outgoing.frame(&mut buffer, &piece.part);
+        let head = self.head.len();
+        let mut held_back = 0;
+        if head > 0 {
+            if buffer.prepend(&self.head) {
+                (send, skip) = (send + head, skip + head);
+                // The end of a connection leaves with the end of its last answer, in one segment.
+                if closes && piece.part.ended && !end_apart {
+                    held_back = self.hold_back(&buffer, send);
+                    buffer.consume(held_back);
+                }
+            } else {
+                let sent = self.stream.send_all(&self.head, send > 0, || by(self.sent));
+                Box::pin(sent).await.map_err(|_| self.fault())?;
+                self.sent += head as u64;
+            }
+            self.head.clear();
+        }
+        let then = self.sent + send as u64;
+        let sent = self.stream.send_buffer(buffer, send - held_back, || by(then)).await;
+        piece.held = Held::Buffer(sent.map_err(|_| self.fault())?);
+        piece.part.consumed = skip - held_back;
+        self.sent = then;
+        Ok(end_apart)
+    }
+
+    /// Sends a piece, behind a head that waits for it, by calls of its own; whether its end is to
+    /// be sent apart. The piece is done with even where that fails.
+    async fn write_by_call(
+        &mut self,
+        piece: &mut Piece,
+        by: &impl Fn(u64) -> Deadline,
+    ) -> Result<bool, Fault> {
+        let (send, end_apart) = match &mut piece.held {
+            Held::Buffer(buffer) => {
+                let Framed { send, skip, end_apart } = self.outgoing.frame(buffer, &piece.part);
+                piece.part.consumed = skip;
+                (buffer.bytes().get(..send).unwrap_or(&[]), end_apart)
+            }
+            Held::Own(bytes) => {
+                // Our own answers are small: they leave with their heads.
+                self.head.extend_from_slice(bytes);
+                (&[][..], false)
+            }
+            Held::Nothing => (&[][..], false),
+        };
+        let then = self.sent + (self.head.len() + send.len()) as u64;
+        let sent = if self.head.is_empty() {
+            self.stream.send_all(send, end_apart, || by(then)).await
+        } else {
+            self.stream.send_parts(&self.head, send, end_apart, || by(then)).await
+        };
+        self.head.clear();
+        sent.map_err(|_| self.fault())?;
+        self.sent = then;
+        Ok(end_apart)
+    }
+
+    /// Sends the last chunk, with what comes behind it.
+    async fn write_trailers(
+        &mut self,
+        piece: &Piece,
+        by: &impl Fn(u64) -> Deadline,
+    ) -> Result<(), Fault> {
+        let mut end = Vec::new();
+        match &piece.part.trailers {
+            Some(trailers) => chunks::write_trailers(trailers, &mut end),
+            None => end.extend_from_slice(b"0\r\n\r\n"),
+        }
+        let sent = self.stream.send_all(&end, false, || by(self.sent)).await;
+        sent.map_err(|_| self.fault())?;
+        self.sent += end.len() as u64;
+        Ok(())
+    }
+
+    /// Hands over the first `count` bytes of a buffer that leave when more follows or the
+    /// connection is closed, which is at once; how many the kernel took.
+    fn hold_back(&self, buffer: &Buffer, count: usize) -> usize {
+        let bytes = buffer.bytes().get(..count).unwrap_or(&[]);
+        self.stream.send_now(bytes, true).unwrap_or(0)
+    }
+
+    /// See `proto::Sink::splice`.
+    pub(in crate::proto) async fn splice(
+        &mut self,
+        from: &mut Source,
+        pipes: &Pipes,
+        until: impl Fn() -> (Deadline, Option<ForClient>),
+        by: impl Fn(u64) -> Deadline,
+    ) -> Result<Spliced, Cut> {
+        let (left, moved) = (from.spliceable(), Cell::new(self.sent));
+        let bounds = (until, || by(moved.get()));
+        let relayed = pipes.relay(from.stream(), &self.stream, left, &moved, bounds).await;
+        self.sent = moved.get();
+        match relayed {
+            Relayed::All => {
+                from.passed(left);
+                Ok(Spliced::All)
+            }
+            Relayed::NoPipe => Ok(Spliced::Not),
+            Relayed::NoDescriptor => Ok(Spliced::NoDescriptor),
+            Relayed::SourceEnded => Err(Cut::From(from.read_fault())),
+            Relayed::SinkFailed => Err(Cut::To(self.fault())),
+        }
+    }
+
+    /// Why a write failed.
+    fn fault(&self) -> Fault {
+        match (self.to, self.stream.write_ended()) {
+            (To::Client { .. }, Some(Ended::Overdue)) => Cause::ClientTimeout.into(),
+            (To::Client { .. }, Some(Ended::Closed)) => Cause::ShuttingDown.into(),
+            (To::Client { .. }, Some(Ended::ClientLeft) | None) | (To::Tunnel, _) => {
+                Cause::ClientAbort.into()
+            }
+            // Whatever it is: a backend that takes no body may have answered, and that tells.
+            (To::Backend, _) => Cause::BackendReset.into(),
+        }
+    }
+}
