@@ -12,7 +12,7 @@ use crate::base::moment::Tick;
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     clock::Clock,
-    deadlines::{Deadlines, Ends, NO_TAG},
+    deadlines::{Deadlines, Watch},
     io,
     stream::Stream,
 };
@@ -201,7 +201,7 @@ pub(crate) async fn open(
     for (tried, (number, address)) in to_try.iter().enumerate() {
         let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
-        let watched = |fd| deadlines.watch(fd, Ends::Both, NO_TAG);
+        let watched = |fd| deadlines.watch(fd, Watch::Backend);
         let error = match Stream::connect(*address, share, &frees, watched).await {
             Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
             Err(error) => error,

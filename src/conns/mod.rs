@@ -201,7 +201,7 @@ mod tests {
     use crate::base::moment::millis;
     use crate::net::{
         clock::Clock,
-        deadlines::{Deadlines, Ends, NO_TAG},
+        deadlines::{Deadlines, Watch},
     };
     use crate::testkit::{eventually, on_both_drivers, pair};
 
@@ -226,7 +226,7 @@ mod tests {
 
         /// A connection that has carried two requests, and its other end.
         fn used(&self) -> (Backend, TcpStream) {
-            let (stream, peer) = pair(|fd| self.deadlines.watch(fd, Ends::Both, NO_TAG));
+            let (stream, peer) = pair(|fd| self.deadlines.watch(fd, Watch::Backend));
             let mut backend = Backend::new(stream, 0);
             backend.requests = 2;
             (backend, peer)
@@ -269,7 +269,7 @@ mod tests {
 
         /// Lets the kernel try the receives that were posted until now.
         async fn next_turn(&self) {
-            let (other, mut its_peer) = pair(|fd| self.deadlines.watch(fd, Ends::Both, NO_TAG));
+            let (other, mut its_peer) = pair(|fd| self.deadlines.watch(fd, Watch::Backend));
             let said = std::thread::spawn(move || its_peer.write_all(b"!").map(|()| its_peer));
             other.readable().await.expect("it is open");
             drop(said.join());
@@ -405,7 +405,7 @@ mod tests {
                 let (good_number, good_too) = stage.give(4);
                 let (_, bad_too) = stage.give(5);
                 let bad_too = spoil(bad_too);
-                let (sign, mut giver) = pair(|fd| stage.deadlines.watch(fd, Ends::Both, NO_TAG));
+                let (sign, mut giver) = pair(|fd| stage.deadlines.watch(fd, Watch::Backend));
                 giver.write_all(b"!").expect("it is open");
                 sign.readable().await.expect("it is there");
                 assert_eq!(stage.take(6, false).await, Some(good_number));

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use super::{Reuse, run};
 use crate::base::ids::ListenerId;
 use crate::net::{
-    deadlines::Ends,
+    deadlines::Watch,
     fd::Half,
     stream::script::{self, Answers, Closed, Script, Step, says},
 };
@@ -120,7 +120,8 @@ impl Scene {
 
 /// Serves a client as `server::connection` does, but for what it does about idleness.
 async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
-    let stream = Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Ends::Wait, 0)));
+    let stream =
+        Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0)))));
     let address = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
     let peer = Peer::new(ListenerId(0), (address, 80), &[], false);
     let buffer = worker.buffers.take().unwrap();

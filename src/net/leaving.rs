@@ -12,8 +12,8 @@ use super::fd;
 /// A client for whom somebody else is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ForClient {
-    fd: RawFd,
-    leaves: Leaves,
+    pub(super) fd: RawFd,
+    pub(super) leaves: Leaves,
 }
 
 /// What tells that a client has left.

@@ -158,7 +158,7 @@ mod tests {
     use crate::base::moment::Deadline;
     use crate::net::{
         clock::Clock,
-        deadlines::{Deadlines, Ends, NO_TAG},
+        deadlines::{Deadlines, Watch},
         stream::Stream,
     };
     use crate::testkit::{eventually, on_both_drivers, pair};
@@ -172,7 +172,7 @@ mod tests {
 
     fn connected() -> Connected {
         let deadlines = Deadlines::new(Rc::new(Clock::new()));
-        let (ours, peer) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+        let (ours, peer) = pair(|fd| deadlines.watch(fd, Watch::Backend));
         Connected { ours, peer, buffers: Buffers::new(4) }
     }
 

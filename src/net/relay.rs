@@ -190,7 +190,7 @@ mod tests {
     use crate::net::{
         buffer::Buffers,
         clock::Clock,
-        deadlines::{Deadlines, Ended, Ends, NO_TAG},
+        deadlines::{Deadlines, Ended, Watch},
         io::task,
         leaving::Leaves,
     };
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn connected(deadlines: &Rc<Deadlines>) -> (Stream, TcpStream) {
-        pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG))
+        pair(|fd| deadlines.watch(fd, Watch::Backend))
     }
 
     /// Says all of it beside everything else, and then nothing.

@@ -18,7 +18,7 @@ use crate::http::{
     fault::{Cause, Fault},
 };
 use crate::net::{
-    deadlines::Ends,
+    deadlines::Watch,
     io::{FREED, sleep},
     listener::Listener,
     stream::Stream,
@@ -156,7 +156,7 @@ impl Accepting {
             return self.refuse(fd, &arrival);
         };
         let deadlines = &worker.deadlines;
-        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Ends::Wait, self.id.0));
+        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Watch::Client(self.id)));
         let Ok(stream) = stream else { return };
         connection::spawn(Rc::clone(worker), stream, &arrival, admitted);
     }

@@ -10,7 +10,7 @@ use super::netted::netted;
 use crate::base::moment::{Deadline, Tick};
 use crate::net::{
     buffer::Buffer,
-    deadlines::{Ended, Ends, NO_TAG, Unmet},
+    deadlines::{Ended, Unmet, Watch},
     fd::Half,
     stream::{InVain, Stream},
     turns::next_turn,
@@ -150,7 +150,7 @@ impl Drop for Counted {
 
 /// Answers a client that is not let in, without a look at what it asks.
 pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
-    let watch = |fd| worker.deadlines.watch(fd, Ends::Wait, NO_TAG);
+    let watch = |fd| worker.deadlines.watch(fd, Watch::Refused);
     let Ok(stream) = Stream::adopt(fd, watch) else { return };
     // What a new connection does not take at once it may do without.
     let _ = stream.send_now(answer, false);
@@ -170,6 +170,7 @@ pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::ListenerId;
     use crate::net::{
         clock::Clock,
         io::task,
@@ -194,7 +195,8 @@ mod tests {
         let took = play(async {
             let worker = Worker::crew(PLAN, 1).remove(0);
             let client = Script::new(steps);
-            let stream = client.stream(|fd| worker.deadlines.watch(fd, Ends::Wait, 0));
+            let stream =
+                client.stream(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0))));
             let since = Clock::moment();
             let reads = read_on(&worker, &stream, until, patience);
             beside(reads, worker.deadlines.sweep(|| {})).await;
@@ -228,7 +230,8 @@ mod tests {
             worker.lingering.set(LINGERING_MAX - 2);
             let mut peers = Vec::new();
             for _ in 0..4 {
-                let (ours, peer) = pair(|fd| worker.deadlines.watch(fd, Ends::Wait, 0));
+                let (ours, peer) =
+                    pair(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0))));
                 peers.push(peer);
                 let (worker, lingering) = (Rc::clone(&worker), Rc::clone(&lingering));
                 lingering.set(lingering.get() + 1);

@@ -28,15 +28,15 @@ impl Admitted {
     pub(crate) fn enter(worker: &Rc<Worker>, listener: ListenerId) -> Option<Admitted> {
         let in_force = worker.in_force();
         let view = in_force.listeners.get(listener)?;
-        let evict = |tag| {
-            let evicted = worker.deadlines.make_room(tag);
+        let evict = |of| {
+            let evicted = worker.deadlines.make_room(of);
             let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
             // Whoever is told of the limit reads the counts.
             worker.count(what);
             worker.events.limit(Limit::Connections, worker.clock.tick());
             evicted
         };
-        let (own, owes_own) = take(&view.connections, || evict(Some(listener.0)))?;
+        let (own, owes_own) = take(&view.connections, || evict(Some(listener)))?;
         let (process, owes) = if owes_own {
             // Who makes room at the listener makes it in the process too.
             (in_force.connections.take_over(), true)
@@ -98,7 +98,7 @@ mod tests {
         moment::{Deadline, Tick},
         rng::Rng,
     };
-    use crate::net::deadlines::{Ended, Ends, Rest, Watched};
+    use crate::net::deadlines::{Ended, Rest, Watch, Watched};
 
     /// A worker with a limit for the process and one for each listener; 0 = none.
     fn worker(process: u32, listeners: &[u32]) -> Rc<Worker> {
@@ -134,7 +134,8 @@ mod tests {
     fn enter(worker: &Rc<Worker>, listener: u16) -> Option<Open> {
         let admitted = Admitted::enter(worker, ListenerId(listener))?;
         let (socket, _) = UnixStream::pair().unwrap();
-        let watched = worker.deadlines.watch(socket.as_raw_fd(), Ends::Wait, listener);
+        let watched =
+            worker.deadlines.watch(socket.as_raw_fd(), Watch::Client(ListenerId(listener)));
         Some(Open { watched, listener, _socket: socket, _admitted: admitted })
     }
 

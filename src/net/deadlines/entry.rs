@@ -4,28 +4,64 @@ use std::{os::fd::RawFd, task::Waker};
 
 use super::{
     ended::{End, Ended},
-    resting::Rest,
+    resting::{NONE, Rest},
 };
-use crate::base::moment::{Deadline, Tick};
+use crate::base::{
+    ids::ListenerId,
+    moment::{Deadline, Tick},
+};
 use crate::net::{
     fd::{self, Half},
-    leaving::ForClient,
+    leaving::Leaves,
 };
 
-/// How the sweep ends a wait to read that is overdue.
+/// What is watched: that says how a wait ends that is overdue, and whether it may rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// The wait alone, by waking its task: a client is still to be answered.
-    Wait,
-    /// All of the connection: a backend that is late is of no more use.
-    Both,
+pub(crate) enum Watch {
+    /// A client of this listener. A wait to read ends alone, by waking its task: the client is
+    /// still to be answered. It may rest.
+    Client(ListenerId),
+    /// A client that is turned away; the same, but it never rests.
+    Refused,
+    /// A backend. One that is late is of no more use: all of the connection ends.
+    Backend,
+    /// A task without a descriptor of its own, as one stream of many of a connection: every wait
+    /// ends by waking it.
+    #[allow(dead_code, reason = "the first are the streams of HTTP/2")]
+    Task,
 }
 
+/// What an entry is in use for: a `Watch` without its listener, which is kept apart, so that an
+/// entry has room in one line of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Free,
+    Client,
+    Refused,
+    Backend,
+    Task,
+}
+
+/// Whether a descriptor is waited for on behalf of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnBehalf {
+    Nobody,
+    /// For one that leaves by this.
+    Client(Leaves),
+    /// For one that leaves by a lasting end, and has left if that is so at the next look.
+    Doubtful,
+}
+
+/// One line of the cache: a request touches two entries a few times, the sweep touches all.
+#[repr(align(64))]
 pub(super) struct Entry {
     pub(super) fd: RawFd,
-    /// The client that waits for this one, if any, and whether it may have left.
-    pub(super) client: Option<ForClient>,
-    pub(super) doubtful: bool,
+    pub(super) kind: Kind,
+    /// The listener of a client: room may be needed at one listener alone.
+    pub(super) listener: ListenerId,
+    pub(super) on_behalf: OnBehalf,
+    /// The descriptor of that client.
+    pub(super) client_fd: RawFd,
     pub(super) read_by: Deadline,
     pub(super) write_by: Deadline,
     /// Since when it rests, or rested last; before that since it is watched.
@@ -33,28 +69,53 @@ pub(super) struct Entry {
     /// Its place among those that rest alike.
     pub(super) previous: u32,
     pub(super) next: u32,
-    /// Which listener it came from: room may be needed at one listener alone.
-    pub(super) tag: u16,
-    pub(super) ends: Ends,
     /// Why there is no more reading, and no more writing.
     pub(super) reading: Option<Ended>,
     pub(super) writing: Option<Ended>,
     pub(super) rest: Option<Rest>,
-    pub(super) used: bool,
     /// Whether its task is to be told when it has been idle for `STAY`.
     pub(super) stays: bool,
     /// The task that waits to read, where that is woken.
     pub(super) task: Option<Waker>,
 }
 
+const _: () = assert!(size_of::<Entry>() == 64, "an entry is one line of the cache");
+
 impl Entry {
+    /// Of a descriptor that is watched from now on.
+    pub(super) fn new(fd: RawFd, watch: Watch, now: Tick) -> Entry {
+        let (kind, listener) = match watch {
+            Watch::Client(listener) => (Kind::Client, listener),
+            Watch::Refused => (Kind::Refused, ListenerId(0)),
+            Watch::Backend => (Kind::Backend, ListenerId(0)),
+            Watch::Task => (Kind::Task, ListenerId(0)),
+        };
+        Entry {
+            fd,
+            kind,
+            listener,
+            on_behalf: OnBehalf::Nobody,
+            client_fd: -1,
+            read_by: Deadline::NEVER,
+            write_by: Deadline::NEVER,
+            since: now,
+            previous: NONE,
+            next: NONE,
+            reading: None,
+            writing: None,
+            rest: None,
+            stays: false,
+            task: None,
+        }
+    }
+
     pub(super) fn end_reading(&mut self, why: Ended) {
-        match self.ends {
-            Ends::Both => self.end_both(why),
-            Ends::Wait => {
+        match self.kind {
+            Kind::Client | Kind::Refused => {
                 self.reading = Some(why);
                 self.wake();
             }
+            Kind::Backend | Kind::Task | Kind::Free => self.end_both(why),
         }
     }
 
@@ -62,7 +123,9 @@ impl Entry {
     pub(super) fn end_both(&mut self, why: Ended) {
         self.reading.get_or_insert(why);
         self.writing.get_or_insert(why);
-        fd::shut_down(self.fd, Half::Both);
+        if self.kind != Kind::Task {
+            fd::shut_down(self.fd, Half::Both);
+        }
         self.wake();
     }
 

@@ -1,13 +1,13 @@
-//! The sweep: one slab of deadlines per worker, looked at every quarter of a second while it holds
+//! Deadlines of one worker: a slab of what is waited for, swept four times a second while it holds
 //! anything.
 //!
-//! No operation has a timer object of its own. Who waits for a socket notes until when; the sweep
-//! ends what is overdue, one half or both, and leaves a mark that says whose doing it was
-//! (`ended.rs`). A client's wait to read is ended by waking its task, and its socket stays as it
-//! is, because it may still be answered and read; every other end is `shutdown(2)`, which completes
-//! what is in flight. The sweep also looks after clients that wait for a slow backend: when one has
-//! left, the wait for the backend is ended. Timeouts hold to a quarter of a second. Which
-//! connections rest, and make room for others, stands in `resting.rs`.
+//! No operation has a timer object of its own. A task notes until when it waits (`watched.rs`); the
+//! sweep ends what is overdue, one half or both, and leaves a mark by which the task can tell our
+//! end from the peer's (`ended.rs`). A client's wait to read is ended by waking its task, and its
+//! socket stays as it is, because it may still be answered and read; every other end of a socket is
+//! `shutdown(2)`, which completes what is in flight. The sweep also looks at clients for whom a
+//! slow backend is waited for: when one has left, the wait is ended (`sweep.rs`). Timeouts hold to
+//! a quarter of a second. Connections that rest, and make room for others, are in `resting.rs`.
 //!
 //! An entry is taken out before its socket is closed, by a guard: descriptor numbers are reused,
 //! and a late entry would shut down a stranger.
@@ -27,23 +27,19 @@ use std::{
 
 pub(crate) use self::{
     ended::{End, Ended, Unmet},
-    entry::Ends,
+    entry::Watch,
     resting::Rest,
     watched::Watched,
 };
 use self::{
-    entry::Entry,
-    resting::{NONE, Resting},
+    entry::{Entry, Kind},
+    resting::Resting,
 };
 use super::clock::Clock;
-use crate::base::moment::Deadline;
 
 /// Entries that are looked at before others have their turn, and connections that are closed in one
 /// round of a drain: all of them may be closed then, at a few microseconds each.
 const SLICE: usize = 4_096;
-
-/// The tag of descriptors that no listener has: they never rest.
-pub(crate) const NO_TAG: u16 = u16::MAX;
 
 #[derive(Default)]
 struct Slab {
@@ -72,25 +68,8 @@ impl Deadlines {
     }
 
     /// Watches a descriptor until the guard is dropped.
-    pub(crate) fn watch(self: &Rc<Deadlines>, fd: RawFd, ends: Ends, tag: u16) -> Watched {
-        let entry = Entry {
-            fd,
-            client: None,
-            doubtful: false,
-            read_by: Deadline::NEVER,
-            write_by: Deadline::NEVER,
-            since: self.clock.tick(),
-            previous: NONE,
-            next: NONE,
-            tag,
-            ends,
-            reading: None,
-            writing: None,
-            rest: None,
-            used: true,
-            stays: false,
-            task: None,
-        };
+    pub(crate) fn watch(self: &Rc<Deadlines>, fd: RawFd, watch: Watch) -> Watched {
+        let entry = Entry::new(fd, watch, self.clock.tick());
         let slab = &mut *self.slab.borrow_mut();
         let index = if let Some(index) = slab.free.pop() {
             slab.entries[index as usize] = entry;
@@ -122,7 +101,10 @@ impl Deadlines {
     /// Shuts everything down at once.
     pub(crate) fn close_all(&self) {
         let slab = &mut *self.slab.borrow_mut();
-        slab.entries.iter_mut().filter(|it| it.used).for_each(|it| it.end_both(Ended::Closed));
+        slab.entries
+            .iter_mut()
+            .filter(|it| it.kind != Kind::Free)
+            .for_each(|it| it.end_both(Ended::Closed));
     }
 }
 

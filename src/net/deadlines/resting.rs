@@ -5,7 +5,7 @@
 //! Whoever needs room closes from the beginning of a list; why, and when, is not known here.
 
 use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry};
-use crate::base::moment::Tick;
+use crate::base::{ids::ListenerId, moment::Tick};
 use crate::net::fd::{self, Half};
 
 /// No entry.
@@ -40,16 +40,16 @@ const EMPTY: List = List { first: NONE, last: NONE };
 /// The lists of all listeners.
 #[derive(Default)]
 pub(super) struct Resting {
-    by_tag: Vec<[List; KINDS.len()]>,
+    by_listener: Vec<[List; KINDS.len()]>,
 }
 
 impl Resting {
-    /// Who makes room: the longest resting of the first kind that there is, of one listener if
-    /// `tag` says so. `may_go` has the last word.
+    /// Who makes room: the longest resting of the first kind that there is, of this
+    /// listener or of any. `may_go` has the last word.
     pub(super) fn next_to_go(
         &self,
         entries: &[Entry],
-        tag: Option<u16>,
+        listener: Option<ListenerId>,
         may_go: impl Fn(&Entry) -> bool,
     ) -> Option<u32> {
         let mut looks = LOOKS_MAX;
@@ -66,9 +66,9 @@ impl Resting {
             None
         };
         KINDS.iter().find_map(|kind| {
-            let lists = || self.by_tag.iter().map(|lists| &lists[*kind as usize]);
-            match tag {
-                Some(tag) => look(lists().nth(usize::from(tag))?),
+            let lists = || self.by_listener.iter().map(|lists| &lists[*kind as usize]);
+            match listener {
+                Some(id) => look(lists().nth(id.index())?),
                 None => lists()
                     .filter_map(|list| Some((entries.get(list.first as usize)?.since, list)))
                     .min_by_key(|(since, _)| *since)
@@ -79,22 +79,22 @@ impl Resting {
     }
 
     /// The longest resting of one kind and listener.
-    pub(super) fn first(&self, tag: u16, kind: Rest) -> u32 {
-        self.by_tag.get(usize::from(tag)).map_or(NONE, |lists| lists[kind as usize].first)
+    pub(super) fn first(&self, listener: ListenerId, kind: Rest) -> u32 {
+        self.by_listener.get(listener.index()).map_or(NONE, |lists| lists[kind as usize].first)
     }
 
-    /// How many listeners there are lists of.
-    pub(super) fn tags(&self) -> u16 {
-        self.by_tag.len() as u16
+    /// The listeners that there are lists of.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = ListenerId> + use<> {
+        (0..self.by_listener.len() as u16).map(ListenerId)
     }
 
     /// An entry that did not rest joins at the end.
     pub(super) fn push(&mut self, entries: &mut [Entry], index: u32, kind: Rest) {
-        let tag = usize::from(entries[index as usize].tag);
-        if self.by_tag.len() <= tag {
-            self.by_tag.resize(tag + 1, [EMPTY; KINDS.len()]);
+        let listener = entries[index as usize].listener.index();
+        if self.by_listener.len() <= listener {
+            self.by_listener.resize(listener + 1, [EMPTY; KINDS.len()]);
         }
-        let list = &mut self.by_tag[tag][kind as usize];
+        let list = &mut self.by_listener[listener][kind as usize];
         let previous = std::mem::replace(&mut list.last, index);
         if previous == NONE {
             list.first = index;
@@ -112,7 +112,7 @@ impl Resting {
         let entry = &mut entries[index as usize];
         let Some(kind) = entry.rest.take() else { return };
         let (previous, next) = (entry.previous, entry.next);
-        let list = &mut self.by_tag[usize::from(entry.tag)][kind as usize];
+        let list = &mut self.by_listener[entry.listener.index()][kind as usize];
         match previous {
             NONE => list.first = next,
             place => entries[place as usize].next = next,
@@ -125,11 +125,11 @@ impl Resting {
 }
 
 impl Deadlines {
-    /// Closes the client connection that is the next to make room, of one listener if `tag` says
-    /// so; false where none rests. One whose request lies in its socket already does not rest.
-    pub(crate) fn make_room(&self, tag: Option<u16>) -> bool {
+    /// Closes the client connection that is the next to make room, of this listener or of any;
+    /// false where none rests. One whose request lies in its socket already does not rest.
+    pub(crate) fn make_room(&self, listener: Option<ListenerId>) -> bool {
         let slab = &mut *self.slab.borrow_mut();
-        let next = slab.resting.next_to_go(&slab.entries, tag, Entry::may_go);
+        let next = slab.resting.next_to_go(&slab.entries, listener, Entry::may_go);
         let Some(index) = next else { return false };
         slab.close_resting(index);
         true
@@ -138,8 +138,10 @@ impl Deadlines {
     /// Closes the connection that has lingered longest.
     pub(crate) fn close_longest_lingering(&self) {
         let slab = &mut *self.slab.borrow_mut();
-        let longest = (0..slab.resting.tags())
-            .map(|tag| slab.resting.first(tag, Rest::Lingering))
+        let longest = slab
+            .resting
+            .listeners()
+            .map(|id| slab.resting.first(id, Rest::Lingering))
             .filter(|place| *place != NONE)
             .min_by_key(|place| slab.entries[*place as usize].since);
         if let Some(index) = longest {
@@ -152,9 +154,9 @@ impl Deadlines {
     pub(crate) fn close_resting_since(&self, until: Tick) {
         let slab = &mut *self.slab.borrow_mut();
         let mut left = SLICE;
-        for tag in 0..slab.resting.tags() {
+        for id in slab.resting.listeners() {
             for kind in [Rest::Silent, Rest::Idle] {
-                let mut place = slab.resting.first(tag, kind);
+                let mut place = slab.resting.first(id, kind);
                 while place != NONE && left > 0 {
                     let entry = &slab.entries[place as usize];
                     if entry.since > until {
@@ -204,7 +206,7 @@ mod tests {
     };
     use crate::net::{
         clock::Clock,
-        deadlines::{Deadlines, Ended, Ends, Watched},
+        deadlines::{Deadlines, Ended, Watch, Watched},
     };
 
     /// Chance against a plain list: who comes, goes, rests and is needed again, in any order, of
@@ -216,17 +218,17 @@ mod tests {
             let deadlines = Deadlines::new(Rc::new(Clock::new()));
             // One descriptor for all: what is shut down does not matter here.
             let (ours, _peer) = UnixStream::pair().unwrap();
-            let mut watched: Vec<(u64, u16, Watched)> = Vec::new();
-            let mut queue: Vec<(Rest, u64, u16)> = Vec::new();
+            let mut watched: Vec<(u64, ListenerId, Watched)> = Vec::new();
+            let mut queue: Vec<(Rest, u64, ListenerId)> = Vec::new();
             for step in 1..400_u64 {
                 let at = rng.below(watched.len() as u32) as usize;
                 match (rng.below(7), watched.get(at)) {
                     (0 | 1, _) | (_, None) => {
-                        let tag = rng.below(3) as u16;
+                        let listener = ListenerId(rng.below(3) as u16);
                         watched.push((
                             step,
-                            tag,
-                            deadlines.watch(ours.as_raw_fd(), Ends::Wait, tag),
+                            listener,
+                            deadlines.watch(ours.as_raw_fd(), Watch::Client(listener)),
                         ));
                     }
                     (2, Some((name, _, one))) => {
@@ -237,10 +239,10 @@ mod tests {
                         queue.retain(|(_, other, _)| other != name);
                         watched.swap_remove(at);
                     }
-                    (_, Some((name, tag, one))) => {
+                    (_, Some((name, listener, one))) => {
                         let kind = KINDS[rng.below(3) as usize];
                         if !queue.iter().any(|(_, other, _)| other == name) {
-                            queue.push((kind, *name, *tag));
+                            queue.push((kind, *name, *listener));
                         }
                         one.rests(kind, Tick::from_millis(step), Deadline::NEVER);
                     }
@@ -249,12 +251,13 @@ mod tests {
             }
             queue.sort_by_key(|(kind, ..)| *kind as u8);
             while !queue.is_empty() {
-                let tag = Some(rng.below(4) as u16).filter(|tag| *tag < 3);
-                let goes = queue.iter().position(|(.., of)| tag.is_none_or(|tag| tag == *of));
-                assert_eq!(deadlines.make_room(tag), goes.is_some(), "seed {seed}");
+                let of = Some(ListenerId(rng.below(4) as u16)).filter(|of| of.0 < 3);
+                let goes = queue.iter().position(|(.., its)| of.is_none_or(|of| of == *its));
+                assert_eq!(deadlines.make_room(of), goes.is_some(), "seed {seed}");
                 let Some(goes) = goes else { continue };
                 let (_, name, _) = queue.remove(goes);
-                let ended = |(.., one): &&(u64, u16, Watched)| one.reading() == Some(Ended::Closed);
+                let ended =
+                    |(.., one): &&(u64, ListenerId, Watched)| one.reading() == Some(Ended::Closed);
                 let closed: Vec<u64> = watched.iter().filter(ended).map(|(one, ..)| *one).collect();
                 assert_eq!(closed, [name], "seed {seed}");
                 watched.retain(|(other, ..)| *other != name);
@@ -268,13 +271,16 @@ mod tests {
     fn one_listener_does_not_hide_what_rests_at_another() {
         let deadlines = Deadlines::new(Rc::new(Clock::new()));
         let (ours, _peer) = UnixStream::pair().unwrap();
-        let watch = |tag| deadlines.watch(ours.as_raw_fd(), Ends::Wait, tag);
+        let watch =
+            |listener| deadlines.watch(ours.as_raw_fd(), Watch::Client(ListenerId(listener)));
         let many: Vec<_> = (0..1_200).map(|_| watch(0)).collect();
         many.iter().for_each(|one| one.rests(Rest::Idle, Tick::from_millis(1), Deadline::NEVER));
         let other = watch(1);
         other.rests(Rest::Idle, Tick::from_millis(2), Deadline::NEVER);
-        assert!(deadlines.make_room(Some(1)));
+        assert!(deadlines.make_room(Some(ListenerId(1))));
         assert_eq!(other.reading(), Some(Ended::Closed));
-        assert!(!deadlines.make_room(Some(1)) && !deadlines.make_room(Some(7)));
+        assert!(
+            !deadlines.make_room(Some(ListenerId(1))) && !deadlines.make_room(Some(ListenerId(7)))
+        );
     }
 }

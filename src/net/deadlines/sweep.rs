@@ -2,12 +2,18 @@
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
-use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry, resting::Rest, watched::STAY};
+use super::{
+    Deadlines, SLICE, Slab,
+    ended::Ended,
+    entry::{Entry, Kind, OnBehalf},
+    resting::Rest,
+    watched::STAY,
+};
 use crate::base::moment::{Micros, Tick};
 use crate::net::{
     clock::Clock,
     io::sleep,
-    leaving::{ForClient, Look},
+    leaving::{ForClient, Leaves, Look},
     turns::next_turn,
 };
 
@@ -68,7 +74,7 @@ impl Deadlines {
         let until = (from + SLICE).min(slab.entries.len());
         let turn = slab.round;
         for (index, entry) in (from..).zip(slab.entries.get_mut(from..until)?) {
-            if entry.used {
+            if entry.kind != Kind::Free {
                 let watches = (index as u32).wrapping_add(turn).is_multiple_of(WATCH_ROUNDS);
                 entry.look(now, watches);
             }
@@ -104,10 +110,18 @@ impl Entry {
 
     /// Whether the client has left for whom this one is waited for.
     fn client_has_left(&mut self) -> bool {
-        match self.client.map(ForClient::look) {
-            None | Some(Look::There) => false,
-            Some(Look::Doubtful) => std::mem::replace(&mut self.doubtful, true),
-            Some(Look::Left) => true,
+        let (leaves, doubtful) = match self.on_behalf {
+            OnBehalf::Nobody => return false,
+            OnBehalf::Client(leaves) => (leaves, false),
+            OnBehalf::Doubtful => (Leaves::LastingEnd, true),
+        };
+        match ForClient::new(self.client_fd, leaves).look() {
+            Look::There => false,
+            Look::Doubtful => {
+                self.on_behalf = OnBehalf::Doubtful;
+                doubtful
+            }
+            Look::Left => true,
         }
     }
 }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use super::{sweep::WATCH_ROUNDS, watched::STAY, *};
-use crate::base::moment::Tick;
+use crate::base::{
+    ids::ListenerId,
+    moment::{Deadline, Tick},
+};
 use crate::net::leaving::{ForClient, Leaves};
 
 const MS: Duration = Duration::from_millis(1);
@@ -28,11 +31,11 @@ struct Socket {
 }
 
 impl Socket {
-    fn new(deadlines: &Rc<Deadlines>, ends: Ends, tag: u16) -> Socket {
+    fn new(deadlines: &Rc<Deadlines>, watch: Watch) -> Socket {
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         peer.set_nonblocking(true).unwrap();
-        let watched = deadlines.watch(ours.as_raw_fd(), ends, tag);
+        let watched = deadlines.watch(ours.as_raw_fd(), watch);
         Socket { watched, ours, peer }
     }
 
@@ -94,7 +97,7 @@ impl Deadlines {
 #[test]
 fn a_client_that_is_late_is_woken_and_can_still_be_read_and_answered() {
     let deadlines = deadlines();
-    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     let (task, waker) = Task::new();
     assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
     client.watched.read_by(Deadline::at(deadlines.clock.tick()));
@@ -110,7 +113,7 @@ fn a_client_that_is_late_is_woken_and_can_still_be_read_and_answered() {
 #[test]
 fn a_backend_that_is_late_is_shut_down_whole() {
     let deadlines = deadlines();
-    let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
+    let backend = Socket::new(&deadlines, Watch::Backend);
     backend.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(backend.ended(), (Some(Ended::Overdue), Some(Ended::Overdue)));
@@ -118,9 +121,35 @@ fn a_backend_that_is_late_is_shut_down_whole() {
 }
 
 #[test]
+fn a_task_without_a_descriptor_is_woken_by_either_deadline_and_no_socket_is_touched() {
+    let deadlines = deadlines();
+    type Set = fn(&Watched, Deadline);
+    let set: [(Set, End); 2] = [
+        (|watched, late| watched.read_by(late), End::Reading),
+        (|watched, late| watched.write_by(late), End::Writing),
+    ];
+    for (set, end) in set {
+        // A number that a socket has, which the entry is not to know of.
+        let other = Socket::new(&deadlines, Watch::Backend);
+        let watched = deadlines.watch(other.ours.as_raw_fd(), Watch::Task);
+        let (task, waker) = Task::new();
+        watched.rests(Rest::Idle, deadlines.clock.tick(), Deadline::NEVER);
+        assert!(!deadlines.make_room(None), "it does not rest");
+        assert_eq!(watched.ended_or_wakes(end, &waker), None);
+        set(&watched, Deadline::at(deadlines.clock.tick()));
+        deadlines.look();
+        assert_eq!(watched.ended_or_wakes(end, &waker), Some(Ended::Overdue));
+        assert_eq!(task.woken(), 1);
+        other.peer.set_nonblocking(true).unwrap();
+        let read = (&other.peer).read(&mut [0; 8]).unwrap_err();
+        assert_eq!(read.kind(), std::io::ErrorKind::WouldBlock, "it is open");
+    }
+}
+
+#[test]
 fn a_peer_that_takes_nothing_is_shut_down_whole() {
     let deadlines = deadlines();
-    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     client.watched.write_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(client.ended(), (Some(Ended::Overdue), Some(Ended::Overdue)));
@@ -146,7 +175,7 @@ fn writing_is_late_although_reading_ended_before() {
     ];
     for (end_reading, why) in reading_ends {
         let deadlines = deadlines();
-        let client = Socket::new(&deadlines, Ends::Wait, 0);
+        let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
         end_reading(&deadlines, &client);
         (0..WATCH_ROUNDS).for_each(|_| deadlines.look());
         assert_eq!(client.ended(), (Some(why), None));
@@ -176,7 +205,7 @@ fn nobody_is_ended_before_the_time_and_without_a_time_never() {
         },
     ];
     for set in set {
-        let socket = Socket::new(&deadlines, Ends::Both, 0);
+        let socket = Socket::new(&deadlines, Watch::Backend);
         // The clock stands still from here on: it is renewed when one more is watched.
         set(&socket.watched, deadlines.clock.tick() + MS);
         deadlines.look();
@@ -188,12 +217,12 @@ fn nobody_is_ended_before_the_time_and_without_a_time_never() {
 #[test]
 fn a_descriptor_that_is_watched_no_more_is_left_alone() {
     let deadlines = deadlines();
-    let Socket { watched, ours, peer } = Socket::new(&deadlines, Ends::Both, 0);
+    let Socket { watched, ours, peer } = Socket::new(&deadlines, Watch::Backend);
     watched.rests(Rest::Idle, deadlines.clock.tick(), Deadline::at(deadlines.clock.tick()));
     drop(watched);
     assert!(deadlines.is_empty() && !deadlines.make_room(None));
     // The place is used again, by another.
-    let next = Socket::new(&deadlines, Ends::Both, 0);
+    let next = Socket::new(&deadlines, Watch::Backend);
     next.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     deadlines.close_all();
@@ -204,10 +233,10 @@ fn a_descriptor_that_is_watched_no_more_is_left_alone() {
 #[test]
 fn a_wait_ends_when_the_client_it_is_for_has_left() {
     let deadlines = deadlines();
-    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     let backends: Vec<_> = (0..8)
         .map(|_| {
-            let backend = Socket::new(&deadlines, Ends::Both, NO_TAG);
+            let backend = Socket::new(&deadlines, Watch::Backend);
             backend.watched.read_for(Deadline::NEVER, Some(of(&client)));
             backend
         })
@@ -231,7 +260,7 @@ fn a_wait_ends_when_the_client_it_is_for_has_left() {
 #[test]
 fn who_makes_room_is_told_to_close_and_its_peer_sees_the_end() {
     let deadlines = deadlines();
-    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     let (task, waker) = Task::new();
     assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
     client.watched.rests(Rest::Idle, deadlines.clock.tick(), Deadline::NEVER);
@@ -248,12 +277,12 @@ fn who_makes_room_is_told_to_close_and_its_peer_sees_the_end() {
 #[test]
 fn who_has_asked_already_does_not_make_room() {
     let deadlines = deadlines();
-    let asks = Socket::new(&deadlines, Ends::Wait, 0);
+    let asks = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     asks.watched.rests(Rest::Silent, Tick::from_millis(1), Deadline::NEVER);
     (&asks.peer).write_all(b"G").unwrap();
     assert!(!deadlines.make_room(None));
     deadlines.close_resting_since(Tick::from_millis(1));
-    let idle = Socket::new(&deadlines, Ends::Wait, 0);
+    let idle = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     idle.watched.rests(Rest::Idle, Tick::from_millis(2), Deadline::NEVER);
     assert!(deadlines.make_room(None));
     let ended = [asks.watched.reading(), idle.watched.reading()];
@@ -264,7 +293,7 @@ fn who_has_asked_already_does_not_make_room() {
 fn those_answered_for_the_last_time_go_first_then_the_silent_then_the_idle() {
     let deadlines = deadlines();
     let rests = |kind, tag| {
-        let socket = Socket::new(&deadlines, Ends::Wait, tag);
+        let socket = Socket::new(&deadlines, Watch::Client(ListenerId(tag)));
         socket.watched.rests(kind, Tick::from_millis(1), Deadline::NEVER);
         socket
     };
@@ -276,10 +305,10 @@ fn those_answered_for_the_last_time_go_first_then_the_silent_then_the_idle() {
         rests(Rest::Idle, 2),
     ];
     let closed = |index: usize| sockets[index].watched.reading() == Some(Ended::Closed);
-    assert!(deadlines.make_room(Some(2)) && closed(3));
+    assert!(deadlines.make_room(Some(ListenerId(2))) && closed(3));
     assert!(deadlines.make_room(None) && closed(2));
     assert!(deadlines.make_room(None) && closed(1));
-    assert!(deadlines.make_room(Some(2)) && closed(4) && !closed(0));
+    assert!(deadlines.make_room(Some(ListenerId(2))) && closed(4) && !closed(0));
     sockets[0].watched.busy();
     assert!(!deadlines.make_room(None));
     sockets[0].watched.rests(Rest::Idle, Tick::from_millis(2), Deadline::NEVER);
@@ -295,7 +324,7 @@ fn those_resting_for_long_are_closed_and_the_others_not() {
         .iter()
         .zip([10, 20, 30, 30, 5])
         .map(|(kind, since)| {
-            let socket = Socket::new(&deadlines, Ends::Wait, 0);
+            let socket = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
             socket.watched.rests(*kind, Tick::from_millis(since), Deadline::NEVER);
             socket
         })
@@ -309,7 +338,7 @@ fn those_resting_for_long_are_closed_and_the_others_not() {
 #[test]
 fn who_lingers_reads_again_until_its_time_is_over() {
     let deadlines = deadlines();
-    let client = Socket::new(&deadlines, Ends::Wait, 0);
+    let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     client.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
     assert_eq!(client.watched.reading(), Some(Ended::Overdue));
@@ -325,7 +354,7 @@ fn who_lingers_reads_again_until_its_time_is_over() {
 fn who_stays_is_told_once_it_has_been_idle_for_a_while() {
     let deadlines = deadlines();
     let (task, waker) = Task::new();
-    let Socket { watched, .. } = &Socket::new(&deadlines, Ends::Wait, 0);
+    let Socket { watched, .. } = &Socket::new(&deadlines, Watch::Client(ListenerId(0)));
     let begun = deadlines.clock.tick();
     let round_at = |now| {
         deadlines.clock.set(now);
@@ -352,7 +381,8 @@ fn who_stays_is_told_once_it_has_been_idle_for_a_while() {
 #[test]
 fn everything_can_be_shut_down_at_once() {
     let deadlines = deadlines();
-    let sockets = [Ends::Wait, Ends::Both].map(|ends| Socket::new(&deadlines, ends, 0));
+    let sockets =
+        [Watch::Client(ListenerId(0)), Watch::Backend].map(|watch| Socket::new(&deadlines, watch));
     deadlines.close_all();
     for socket in &sockets {
         assert_eq!(socket.ended(), (Some(Ended::Closed), Some(Ended::Closed)));
@@ -368,8 +398,9 @@ fn everything_can_be_shut_down_at_once() {
 fn a_round_looks_at_all_slices() {
     let deadlines = deadlines();
     let (ours, _peer) = UnixStream::pair().unwrap();
-    let many: Vec<_> =
-        (0..2 * SLICE + 1).map(|_| deadlines.watch(ours.as_raw_fd(), Ends::Wait, 0)).collect();
+    let many: Vec<_> = (0..2 * SLICE + 1)
+        .map(|_| deadlines.watch(ours.as_raw_fd(), Watch::Client(ListenerId(0))))
+        .collect();
     many.iter().for_each(|watched| watched.read_by(Deadline::at(deadlines.clock.tick())));
     deadlines.look();
     assert!(many.iter().all(|watched| watched.reading() == Some(Ended::Overdue)));

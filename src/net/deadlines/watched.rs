@@ -2,9 +2,13 @@
 
 use std::{rc::Rc, task::Waker, time::Duration};
 
-use super::{Deadlines, End, Ended, Ends, NO_TAG, SLICE, entry::Entry, resting::Rest};
+use super::{
+    Deadlines, End, Ended, SLICE,
+    entry::{Entry, Kind, OnBehalf},
+    resting::Rest,
+};
 use crate::base::moment::{Deadline, Tick};
-use crate::net::leaving::ForClient;
+use crate::net::leaving::{ForClient, Leaves};
 
 /// For how long an idle client that may go on at once keeps what a burst of requests needs, and at
 /// most a round longer.
@@ -40,16 +44,21 @@ impl Watched {
     pub(crate) fn read_for(&self, deadline: Deadline, client: Option<ForClient>) {
         self.with(|entry| {
             entry.read_by = deadline;
-            entry.client = client;
-            entry.doubtful = false;
+            entry.on_behalf = OnBehalf::Nobody;
+            if let Some(client) = client {
+                entry.on_behalf = OnBehalf::Client(client.leaves);
+                entry.client_fd = client.fd;
+            }
         });
     }
 
     /// Where reading is for a client: it is for this one.
     pub(crate) fn waits_for(&self, client: ForClient) {
-        self.with(|entry| {
-            if let Some(known) = &mut entry.client {
-                *known = client;
+        self.with(|entry| match (entry.on_behalf, client.leaves) {
+            (OnBehalf::Nobody, _) | (OnBehalf::Doubtful, Leaves::LastingEnd) => {}
+            (OnBehalf::Client(_) | OnBehalf::Doubtful, leaves) => {
+                entry.on_behalf = OnBehalf::Client(leaves);
+                entry.client_fd = client.fd;
             }
         });
     }
@@ -60,7 +69,7 @@ impl Watched {
     pub(crate) fn rests(&self, kind: Rest, now: Tick, deadline: Deadline) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
         let entry = &mut slab.entries[self.index as usize];
-        if entry.rest.is_some() || entry.tag == NO_TAG {
+        if entry.rest.is_some() || entry.kind != Kind::Client {
             return;
         }
         entry.since = now;
@@ -102,7 +111,12 @@ impl Watched {
     pub(crate) fn ended_or_wakes(&self, end: End, task: &Waker) -> Option<Ended> {
         self.with(|entry| {
             let ended = entry.ended(end);
-            if ended.is_none() && end == End::Reading && entry.ends == Ends::Wait {
+            let is_woken = match entry.kind {
+                Kind::Client | Kind::Refused => end == End::Reading,
+                Kind::Task => true,
+                Kind::Backend | Kind::Free => false,
+            };
+            if ended.is_none() && is_woken {
                 entry.note(task);
             }
             ended
@@ -148,7 +162,7 @@ impl Drop for Watched {
         let slab = &mut *self.deadlines.slab.borrow_mut();
         slab.resting.remove(&mut slab.entries, self.index);
         let entry = &mut slab.entries[self.index as usize];
-        entry.used = false;
+        entry.kind = Kind::Free;
         let task = entry.task.take();
         slab.free.push(self.index);
         // Give the room of a peak back once nobody is watched.

@@ -564,9 +564,10 @@ mod tests {
     };
 
     use super::*;
+    use crate::base::ids::ListenerId;
     use crate::net::{
         clock::Clock,
-        deadlines::{Deadlines, Ends, NO_TAG, Rest},
+        deadlines::{Deadlines, Rest, Watch},
         io::task,
     };
     use crate::testkit::{bytes, eventually, on_both_drivers, pair};
@@ -580,10 +581,10 @@ mod tests {
         buffers: Rc<Buffers>,
     }
 
-    fn connected(ends: Ends) -> Connected {
+    fn connected(watch: Watch) -> Connected {
         let clock = Rc::new(Clock::new());
         let deadlines = Deadlines::new(Rc::clone(&clock));
-        let (ours, peer) = pair(|fd| deadlines.watch(fd, ends, 0));
+        let (ours, peer) = pair(|fd| deadlines.watch(fd, watch));
         Connected { ours, peer, deadlines, clock, buffers: Buffers::new(4) }
     }
 
@@ -603,7 +604,7 @@ mod tests {
     #[test]
     fn reads_what_is_there_waits_for_more_and_finds_the_end() {
         on_both_drivers(|| async {
-            let Connected { ours, mut peer, buffers, .. } = connected(Ends::Both);
+            let Connected { ours, mut peer, buffers, .. } = connected(Watch::Backend);
             let mut buffer = buffers.take().unwrap();
             assert!(matches!(ours.recv_now(&mut buffer), Err(Unmet::NotNow)));
             peer.write_all(b"one").unwrap();
@@ -620,7 +621,8 @@ mod tests {
     #[test]
     fn who_stays_waits_for_a_while_and_can_be_waited_for_again() {
         on_both_drivers(|| async {
-            let Connected { ours, mut peer, deadlines, clock, buffers } = connected(Ends::Wait);
+            let Connected { ours, mut peer, deadlines, clock, buffers } =
+                connected(Watch::Client(ListenerId(0)));
             let sweeping = Rc::clone(&deadlines);
             task(async move { sweeping.sweep(|| {}).await });
             ours.watched().rests(Rest::Idle, clock.tick(), Deadline::NEVER);
@@ -641,11 +643,11 @@ mod tests {
     #[test]
     fn a_read_and_a_write_end_when_they_are_overdue() {
         on_both_drivers(|| async {
-            let Connected { ours, peer, deadlines, clock, buffers } = connected(Ends::Both);
+            let Connected { ours, peer, deadlines, clock, buffers } = connected(Watch::Backend);
             let sweeping = Rc::clone(&deadlines);
             task(async move { sweeping.sweep(|| {}).await });
             let mut buffer = buffers.take().unwrap();
-            let (other, silent) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+            let (other, silent) = pair(|fd| deadlines.watch(fd, Watch::Backend));
             // Both at once, so that one round ends them.
             let by = clock.after(Duration::from_millis(1));
             let many = bytes(8 << 20);
@@ -665,7 +667,8 @@ mod tests {
     #[test]
     fn a_wait_for_room_that_ends_without_room_does_not_go_round() {
         on_both_drivers(|| async {
-            let Connected { ours, peer, deadlines, clock, .. } = connected(Ends::Wait);
+            let Connected { ours, peer, deadlines, clock, .. } =
+                connected(Watch::Client(ListenerId(0)));
             let sweeping = Rc::clone(&deadlines);
             task(async move { sweeping.sweep(|| {}).await });
             peer.shutdown(std::net::Shutdown::Write).unwrap();
@@ -690,7 +693,7 @@ mod tests {
     #[test]
     fn sends_more_than_a_socket_holds_each_byte_once_and_in_order() {
         on_both_drivers(|| async {
-            let Connected { ours, peer, buffers, .. } = connected(Ends::Both);
+            let Connected { ours, peer, buffers, .. } = connected(Watch::Backend);
             let heard = hear(peer);
             let many = bytes(3 << 20);
             let (first, second) = many.split_at(1 << 20);
@@ -715,7 +718,7 @@ mod tests {
     #[test]
     fn a_reset_is_seen_as_one_and_what_came_is_forgotten_at_will() {
         on_both_drivers(|| async {
-            let Connected { ours, mut peer, .. } = connected(Ends::Both);
+            let Connected { ours, mut peer, .. } = connected(Watch::Backend);
             peer.write_all(b"unread").unwrap();
             ours.readable().await.unwrap();
             assert_eq!(ours.discard_now(&mut [0; 64]).unwrap(), 6);
@@ -730,7 +733,8 @@ mod tests {
     #[test]
     fn a_busy_reader_lets_others_have_their_turn() {
         on_both_drivers(|| async {
-            let Connected { ours: busy, mut peer, deadlines, buffers, .. } = connected(Ends::Both);
+            let Connected { ours: busy, mut peer, deadlines, buffers, .. } =
+                connected(Watch::Backend);
             peer.write_all(&[7; 100_000]).unwrap();
             let read = async || {
                 let mut buffer = buffers.take().unwrap();
@@ -738,7 +742,7 @@ mod tests {
                 assert!(busy.recv(&mut buffer, Deadline::NEVER).await.unwrap() > 0);
             };
             read().await;
-            let (other, mut its_peer) = pair(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+            let (other, mut its_peer) = pair(|fd| deadlines.watch(fd, Watch::Backend));
             its_peer.write_all(b"x").unwrap();
             let heard = Rc::new(Cell::new(false));
             let note = Rc::clone(&heard);

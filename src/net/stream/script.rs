@@ -343,7 +343,7 @@ mod tests {
     use crate::net::{
         buffer::Buffers,
         clock::Clock,
-        deadlines::{Deadlines, Ended, Ends, NO_TAG, Unmet},
+        deadlines::{Deadlines, Ended, Unmet, Watch},
     };
     use crate::testkit::play;
 
@@ -362,7 +362,7 @@ mod tests {
                 Step::Takes(9),
                 Step::Ends,
             ]);
-            let ours = peer.stream(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+            let ours = peer.stream(|fd| deadlines.watch(fd, Watch::Backend));
             let mut buffer = Buffers::new(1).take().unwrap();
             let never = clock.after(std::time::Duration::ZERO);
             for piece in [&b"one"[..], b"two"] {
@@ -388,7 +388,7 @@ mod tests {
             let clock = Rc::new(Clock::new());
             let deadlines = Deadlines::new(Rc::clone(&clock));
             let peer = Script::new([]);
-            let ours = peer.stream(|fd| deadlines.watch(fd, Ends::Both, NO_TAG));
+            let ours = peer.stream(|fd| deadlines.watch(fd, Watch::Backend));
             let sweeping = Rc::clone(&deadlines);
             let buffers = Buffers::new(1);
             crate::testkit::beside(
