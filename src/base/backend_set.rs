@@ -1,13 +1,13 @@
-//! Which backends of one pool: a bitmap of sixteen words.
+//! A set of backends of one pool, as a bitmap of sixteen words.
 //!
-//! Combining two sets is a handful of instructions, so every concern about backends (healthy,
-//! enabled, admitted, not tried yet) is one set and a pick sees only their intersection.
+//! Combining two sets takes a handful of instructions. So every concern about backends (healthy,
+//! enabled, admitted, not tried yet) is a set of its own, and a pick sees only their intersection.
 
 use std::ops::{BitAnd, BitOr, Not};
 
 use super::ids::BackendId;
 
-/// Most backends in one pool (sixteen words of 64).
+/// The most backends in one pool (sixteen words of 64).
 pub(crate) const BACKENDS_MAX: usize = 1024;
 
 /// Words of a set.
@@ -60,12 +60,13 @@ impl BackendSet {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// The first backend at `start` or after it, else the first of all: the next in turn.
+    /// The first backend at or after `start`, or the first of all if there is none: the next in
+    /// turn.
     #[inline]
     pub(crate) fn next_from(&self, start: usize) -> Option<BackendId> {
         let (first, bit) = ((start / 64) % WORDS, start % 64);
         let above = u64::MAX << bit;
-        // The word of `start` is looked at twice: its upper part first, its lower part last.
+        // The word of `start` is looked at twice: its upper bits first, its lower bits last.
         for step in 0..=WORDS {
             let place = (first + step) % WORDS;
             let word = match step {
@@ -86,7 +87,7 @@ impl BackendSet {
         &self.0
     }
 
-    /// The set that these words are.
+    /// The set with these words.
     pub(crate) fn from_words(words: [u64; WORDS]) -> BackendSet {
         BackendSet(words)
     }

@@ -1,10 +1,10 @@
-//! Base64 that may stand in a URL or a cookie (RFC 4648 §5), for lengths that need no padding.
+//! Base64 for URLs and cookies (RFC 4648 §5), for lengths that need no padding.
 //!
-//! Such a length has one spelling only, so whoever compares spellings compares bytes.
+//! Such a length has one spelling only, so comparing spellings compares bytes.
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Appends the spelling of these bytes; their number is divisible by three.
+/// Appends the encoding of these bytes; their number must be divisible by three.
 pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     let (triples, rest) = bytes.as_chunks::<3>();
     debug_assert!(rest.is_empty(), "this length needs padding");
@@ -14,7 +14,7 @@ pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The bytes that this spells, if it spells exactly `N`, a number divisible by three.
+/// The decoded bytes, if there are exactly `N` of them, a number divisible by three.
 pub(crate) fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let (quads, rest) = text.as_chunks::<4>();
     if quads.len() * 3 != N || !rest.is_empty() {

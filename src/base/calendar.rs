@@ -1,12 +1,12 @@
-//! Days since 1970-01-01 as dates of the Gregorian calendar. UTC always, so that no day is special.
+//! Days since 1970-01-01 as Gregorian dates. Always UTC, so no day is special.
 
-/// The names of the months, as dates of HTTP and of logs have them.
+/// The names of the months, as in HTTP dates and in logs.
 pub(crate) const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
 ];
 
-/// Year, month (1 to 12) and day (1 to 31): Howard Hinnant's `civil_from_days`, whose years begin
-/// in March so that the leap day is their last.
+/// Year, month (1 to 12) and day (1 to 31): Howard Hinnant's `civil_from_days`. Its years begin in
+/// March, so the leap day comes last.
 pub(crate) fn civil(days: u64) -> (u64, usize, u64) {
     let days = days + 719_468; // since 0000-03-01
     let (era, of_era) = (days / 146_097, days % 146_097);

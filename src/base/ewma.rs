@@ -1,27 +1,27 @@
-//! Moving averages that forget with time: what is left of an old value after a while.
+//! Exponentially decaying averages and peaks: how much of an old value is left after some time.
 //!
-//! Pure functions of a value and an age; who keeps them, and how long a while is, is not known
-//! here. Forgetting goes on while nothing is seen, so that what is old never counts for ever.
+//! Pure functions of a value and an age. The caller keeps the values and chooses the time constant.
+//! Decay goes on while there are no samples, so an old value never counts for ever.
 
 use std::time::Duration;
 
-/// The share that is left of a value of this age: all of a new one, 1/e of one as old as `tau`.
+/// The share of a value of this age that is left: all of a new one, 1/e of one as old as `tau`.
 #[inline]
 pub(crate) fn left(age: Duration, tau: Duration) -> f32 {
     (-age.as_secs_f32() / tau.as_secs_f32()).exp()
 }
 
-/// The average with a new sample, where this share of the old one is left.
+/// The average with a new sample, when this share of the old average is left.
 #[inline]
 pub(crate) fn mean(average: f32, left: f32, sample: f32) -> f32 {
     average * left + sample * (1.0 - left)
 }
 
-/// The peak with a new sample: it rises at once and falls as it is forgotten.
+/// The peak with a new sample: it rises at once and decays.
 ///
-/// Peak-EWMA (Finagle, tower) as it comes out when it is read between any two samples: each
-/// reading forgets, so nothing is left for the mean to do. The peak of several rows of samples is
-/// then the highest of their peaks, whichever of them saw a sample.
+/// This is Peak-EWMA (Finagle, tower) as it works out if it is read between any two samples: each
+/// reading decays it, so no averaging is left to do. The peak of several rows is the highest of
+/// their peaks, whichever row saw a sample.
 #[inline]
 pub(crate) fn peak(peak: f32, left: f32, sample: f32) -> f32 {
     sample.max(peak * left)

@@ -1,13 +1,13 @@
-//! A histogram of times, from microseconds to two minutes, in 512 bytes.
+//! A histogram of durations, from microseconds to two minutes, in 512 bytes.
 //!
-//! Log-linear: a decade has 17 cells, each a round step wide, so the bounds that people alert on
-//! (1, 2, 2.5, 5 ms, ...) are bounds of cells and counts below them are exact. From 10 us to 120 s
-//! what is read back differs from what was recorded by `ERROR_MAX` of it at most, below 10 us by
-//! 1 us; times from 120 s on are counted and no more. DECISIONS 73 says why this size.
+//! Log-linear: a decade has 17 cells, each a round step wide. So the bounds that people alert on
+//! (1, 2, 2.5, 5 ms, ...) are bounds of cells, and counts below them are exact. From 10 us to 120 s
+//! the value read back differs from the recorded one by at most `ERROR_MAX` of it, below 10 us by
+//! at most 1 us. Times from 120 s on are only counted. DECISIONS 73 says why this size.
 //!
-//! `cell` says where a time is counted, so that a single writer may keep the counts in cells of its
-//! own (`shared/durations.rs`): 126 words of 32 bits, which wrap. A `Reading` is what they say,
-//! modulo 2^32; a `Histogram` grows by the difference of two readings.
+//! `cell` says where a time is counted, so a single writer may keep the counts in cells of its own
+//! (`shared/durations.rs`): 126 words of 32 bits, which wrap. A `Reading` is their values, modulo
+//! 2^32. A `Histogram` grows by the difference of two readings.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ const fn cells_of_digits() -> [u8; 100] {
     cells
 }
 
-/// Where a time is counted, below `CELLS`.
+/// The cell in which a time is counted, below `CELLS`.
 #[inline]
 pub(crate) fn cell(time: Duration) -> usize {
     let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
@@ -56,8 +56,7 @@ pub(crate) fn cell(time: Duration) -> usize {
     (SHORT + decade as usize * STEPS.len() + usize::from(of_decade)).min(LAST)
 }
 
-/// The shortest time of a cell, in microseconds; also the first that the cell before it does not
-/// hold.
+/// The shortest time of a cell, in microseconds: the upper bound of the cell before it.
 const fn begin(cell: usize) -> u64 {
     if cell < SHORT {
         return cell as u64 * 2;
@@ -66,7 +65,7 @@ const fn begin(cell: usize) -> u64 {
     STEPS[place % STEPS.len()] as u64 * 10_u64.pow((place / STEPS.len()) as u32)
 }
 
-/// What stands for all times of a cell: the value whose relative error is the same at both ends.
+/// The value that represents all times of a cell: its relative error is the same at both ends.
 fn representative(cell: usize) -> Duration {
     let (from, to) = (begin(cell), begin(cell + 1));
     let micros = match cell {
@@ -77,7 +76,7 @@ fn representative(cell: usize) -> Duration {
     Duration::from_secs_f64(micros / 1e6)
 }
 
-/// What the cells of one writer say, or of several together: counts modulo 2^32.
+/// The cells of one writer, or of several added up: counts modulo 2^32.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) cells: [u32; CELLS],
@@ -92,8 +91,8 @@ impl Default for Reading {
 }
 
 impl Reading {
-    /// Adds what another writer's cells say. The sum wraps as each of them does, so the difference
-    /// of two sums is what was recorded between them by all.
+    /// Adds the cells of another writer. The sum wraps as each of them does, so the difference of
+    /// two sums is what all of them recorded in between.
     pub(crate) fn merge(&mut self, other: &Reading) {
         for (cell, more) in self.cells.iter_mut().zip(&other.cells) {
             *cell = cell.wrapping_add(*more);
@@ -134,7 +133,7 @@ impl Histogram {
         self.micros = self.micros.wrapping_add(now.micros.wrapping_sub(before.micros));
     }
 
-    /// Adds what another has recorded.
+    /// Adds another histogram.
     pub(crate) fn merge(&mut self, other: &Histogram) {
         for (count, more) in self.cells.iter_mut().zip(&other.cells) {
             *count += more;
@@ -147,19 +146,19 @@ impl Histogram {
         self.cells.iter().sum()
     }
 
-    /// The sum of all times, which is exact.
+    /// The sum of all times, exact.
     pub(crate) fn sum(&self) -> Duration {
         Duration::from_micros(self.micros)
     }
 
-    /// How many times were shorter than this: exact where it is a bound of a cell, else those of
-    /// the cells below the one that holds it.
+    /// How many times were shorter than this. Exact if it is a bound of a cell, otherwise the count
+    /// of the cells below the one that holds it.
     pub(crate) fn below(&self, time: Duration) -> u64 {
         self.cells.iter().take(cell(time)).sum()
     }
 
-    /// The time that this share of all times does not exceed (nearest rank); none where nothing
-    /// was recorded. A quantile of 120 s and more is said to be 120 s.
+    /// The time that this share of all times does not exceed (nearest rank); none if nothing was
+    /// recorded. A quantile of 120 s or more is given as 120 s.
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         let rank = ((share * count as f64).ceil() as u64).clamp(1, count.max(1));
@@ -182,7 +181,7 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
 
-    /// A `Duration` is rounded to this, in microseconds.
+    /// The resolution of a `Duration`, in microseconds.
     const NANO: f64 = 0.001;
 
     fn us(micros: u64) -> Duration {
@@ -223,7 +222,7 @@ mod tests {
         }
     }
 
-    /// The error of every length that a cell can hold, at both of its ends.
+    /// The error of every length that a cell can hold, at both ends of the cell.
     #[test]
     fn what_is_read_back_is_within_the_bound() {
         for place in SHORT..LAST {
@@ -269,8 +268,8 @@ mod tests {
         assert_eq!(histogram.count(), 3);
     }
 
-    /// Counts of all cores wrap, one more than another; what was recorded between two readings is
-    /// right all the same.
+    /// Counts of all cores wrap, some further than others; the difference of two readings is still
+    /// right.
     #[test]
     fn counts_that_wrap_between_two_readings_are_right() {
         let at = cell(us(777));
@@ -291,7 +290,7 @@ mod tests {
         assert_eq!((histogram.count(), histogram.sum()), (10, us(10 * 777)));
     }
 
-    /// Chance: of many times, all quantiles are within the bound of the true ones, however they are
+    /// Random times: all quantiles are within the bound of the true ones, however the times are
     /// spread over writers, merged and read in between.
     #[test]
     fn quantiles_of_any_times_are_within_the_bound() {

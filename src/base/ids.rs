@@ -1,17 +1,16 @@
-//! Ids: what names become once the configuration is checked.
+//! Typed ids: indexes into the tables of the plan, in place of the names of the configuration.
 //!
-//! Each is an index into one table of the plan, with a type of its own so that a pool's index
-//! cannot be used on routes.
+//! Each table has a type of id of its own, so a pool's index cannot be used on routes.
 
-/// An id: an index of a type of its own.
+/// An id: an index with a type of its own.
 pub trait Id: Copy + Eq {
-    /// How many there are.
+    /// How many ids of this type there can be.
     const COUNT: usize = 1 << 16;
 
-    /// The place in the table.
+    /// The index in the table.
     fn index(self) -> usize;
 
-    /// The id of a place, if the place has one.
+    /// The id of an index, if the index has one.
     fn at(index: usize) -> Option<Self>;
 }
 
@@ -22,7 +21,7 @@ macro_rules! id {
         pub struct $name(pub u16);
 
         impl $name {
-            /// The place in the plan's table.
+            /// The index in the plan's table.
             #[inline]
             #[must_use]
             pub fn index(self) -> usize {

@@ -1,7 +1,7 @@
-//! Things that have never heard of HTTP: sets of backends, tables by id, chance with a seed, what
-//! time forgets, how long things took, the calendar.
+//! General-purpose types that know nothing of HTTP: backend sets, tables by id, time, seeded
+//! randomness, decaying averages, histograms, the calendar.
 //!
-//! Floor 0. Nothing here knows any other module, reads a clock or touches a socket.
+//! Floor 0. Nothing here uses another module, reads a clock or touches a socket.
 
 pub(crate) mod backend_set;
 pub(crate) mod base64url;

@@ -1,8 +1,8 @@
-//! Time as types: readings of the coarse and the precise clock, deadlines, and wall time.
+//! Types for time: readings of the coarse and the precise clock, deadlines, and wall time.
 //!
 //! The clocks count from the start of the process; `net::clock` reads them. A span is a `Duration`,
-//! or `Micros` where each request measures some and a division for each would be felt. A reading is
-//! never zero inside, so that an `Option` of one takes no more room than the reading.
+//! or `Micros` where every request measures some and a division each time would cost. A reading is
+//! never zero inside, so an `Option` of one takes no more room than the reading.
 
 use std::{
     num::NonZeroU64,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// A reading of the coarse clock, which its owner renews once in a while; in milliseconds.
+/// A reading of the coarse clock, in milliseconds. Its owner updates that clock now and then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(NonZeroU64);
 
@@ -18,11 +18,11 @@ pub(crate) struct Tick(NonZeroU64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(NonZeroU64);
 
-/// The tick at which something is over, or never.
+/// The tick at which something is due, or never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Deadline(Option<Tick>);
 
-/// From one moment to another, in microseconds.
+/// A span between two moments, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Micros(pub(crate) u64);
 
@@ -34,14 +34,14 @@ pub(crate) struct UnixMillis(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct UnixSeconds(pub(crate) u64);
 
-/// A span in milliseconds; one of more than the clock can count is as good as no end.
+/// A span in whole milliseconds; `u64::MAX` if it is longer than the clock can count.
 #[inline]
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Tick {
-    /// So many milliseconds after the start of the process.
+    /// The tick this many milliseconds after the start of the process.
     #[inline]
     pub(crate) const fn from_millis(millis: u64) -> Tick {
         Tick(NonZeroU64::MIN.saturating_add(millis))
@@ -53,19 +53,19 @@ impl Tick {
         self.0.get() - 1
     }
 
-    /// The same by the precise clock.
+    /// The same point in time on the precise clock.
     #[inline]
     pub(crate) const fn moment(self) -> Moment {
         Moment::from_micros(self.millis().saturating_mul(1000))
     }
 
-    /// How long ago `earlier` was; nothing where it is still to come.
+    /// How long ago `earlier` was; zero if it is still to come.
     #[inline]
     pub(crate) fn since(self, earlier: Tick) -> Duration {
         Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
     }
 
-    /// So long before this; the start of the process at the earliest.
+    /// The tick this long before; at the earliest the start of the process.
     #[inline]
     pub(crate) fn before(self, span: Duration) -> Tick {
         Tick::from_millis(self.millis().saturating_sub(millis(span)))
@@ -82,7 +82,7 @@ impl Add<Duration> for Tick {
 }
 
 impl Moment {
-    /// So many microseconds after the start of the process.
+    /// The moment this many microseconds after the start of the process.
     #[inline]
     pub(crate) const fn from_micros(micros: u64) -> Moment {
         Moment(NonZeroU64::MIN.saturating_add(micros))
@@ -94,13 +94,13 @@ impl Moment {
         self.0.get() - 1
     }
 
-    /// What the coarse clock shows at this moment.
+    /// The coarse clock's reading at this moment.
     #[inline]
     pub(crate) const fn tick(self) -> Tick {
         Tick::from_millis(self.micros() / 1000)
     }
 
-    /// How long ago `earlier` was; nothing where it is still to come.
+    /// How long ago `earlier` was; zero if it is still to come.
     #[inline]
     pub(crate) const fn since(self, earlier: Moment) -> Micros {
         Micros(self.0.get().saturating_sub(earlier.0.get()))
@@ -111,20 +111,20 @@ impl Deadline {
     /// No bound.
     pub(crate) const NEVER: Deadline = Deadline(None);
 
-    /// Over at this tick.
+    /// Due at this tick.
     #[inline]
     pub(crate) const fn at(tick: Tick) -> Deadline {
         Deadline(Some(tick))
     }
 
-    /// For something that begins now and may take `span`. A span of zero is no bound: so it is in
-    /// the configuration, and nowhere else is that said.
+    /// For something that begins now and may take `span`. A span of zero means no bound, as in the
+    /// configuration; no other code interprets zero.
     #[inline]
     pub(crate) fn after(now: Tick, span: Duration) -> Deadline {
         if span.is_zero() { Deadline::NEVER } else { Deadline(Some(now + span)) }
     }
 
-    /// The tick, where there is one.
+    /// The tick, if there is one.
     #[inline]
     pub(crate) const fn tick(self) -> Option<Tick> {
         self.0
@@ -186,7 +186,7 @@ impl Sub for Micros {
 }
 
 impl UnixMillis {
-    /// The second that it lies in.
+    /// The second that contains it.
     #[inline]
     pub(crate) const fn seconds(self) -> UnixSeconds {
         UnixSeconds(self.0 / 1000)
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(Deadline::NEVER.earlier(at(6)), at(6));
         assert_eq!(Deadline::after(tick(5), Duration::from_millis(2)), at(7));
         assert!(Deadline::after(tick(5), Duration::ZERO).is_never());
-        // Less than the clock can tell is over at once, which is not never.
+        // Less than the clock can tell is due at once, which is not never.
         assert_eq!(Deadline::after(tick(5), Duration::from_nanos(1)), at(5));
     }
 

@@ -1,14 +1,14 @@
-//! A quick hash for tables whose keys are ours: eight bytes a step, one folded multiplication each.
+//! A fast hash for tables with trusted keys: eight bytes a step, one folded multiplication each.
 //!
-//! Without a secret, so whoever chooses the keys of such a table can make it slow: only for keys
-//! that stand in the configuration, which peers look up and never add to.
+//! It has no secret, so chosen keys could make such a table slow. Use it only for keys that come
+//! from the configuration, which peers look up and never add to.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// A table whose keys are ours.
+/// A table with trusted keys.
 pub(crate) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<QuickHasher>>;
 
 /// The state of one hash.
@@ -18,7 +18,7 @@ pub(crate) struct QuickHasher(u64);
 impl QuickHasher {
     #[inline]
     fn add(&mut self, word: u64) {
-        // Odd, with its bits spread: the digits of pi.
+        // Odd, with well-spread bits: the digits of pi.
         const PI: u64 = 0x243f_6a88_85a3_08d3;
         let product = u128::from(self.0 ^ word ^ PI) * 0x1319_8a2e_0370_7345_u128;
         #[allow(clippy::cast_possible_truncation)] // folding is the point

@@ -1,7 +1,7 @@
-//! Chance with a seed: SplitMix64 (Steele, Lea and Flood 2014), 64 bits of state.
+//! A seeded random number generator: SplitMix64 (Steele, Lea and Flood 2014), 64 bits of state.
 //!
-//! Good enough for drawing backends and jitter, never for secrets. Below the worker it is always
-//! a parameter, so a test can repeat a run by its seed.
+//! Good enough for drawing backends and jitter, never for secrets. Below the worker it is always a
+//! parameter, so a test can repeat a run from its seed.
 
 /// A seeded source of numbers.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, or 0 where `bound` is 0 (Lemire's multiply-shift; the bias is below
+    /// A number below `bound`, or 0 if `bound` is 0 (Lemire's multiply-shift; the bias is below
     /// 2^-32 for the bounds used here).
     #[inline]
     pub(crate) fn below(&mut self, bound: u32) -> u32 {

@@ -1,18 +1,18 @@
-//! A list that grows at its end and never moves what is in it, so other threads may read meanwhile.
+//! An append-only list that never moves its rows, so other threads may read while it grows.
 //!
-//! It is made of segments of 1, 1, 2, 4, … 512 rows, each made once and kept: a short list is
-//! small, and an index leads to its row in a few instructions. What a row holds may change only if
-//! the row itself allows that; the list knows nothing of it.
+//! It is made of segments of 1, 1, 2, 4, … 512 rows. Each is allocated once and kept: a short list
+//! is small, and an index leads to its row in a few instructions. Whether a row can change is up to
+//! its own type.
 
 use std::sync::OnceLock;
 
-/// Segments of a full list.
+/// The segments of a full list.
 const SEGMENTS: usize = 11;
 
-/// Rows of a full list.
+/// The rows of a full list.
 pub(crate) const ROWS_MAX: usize = 1 << (SEGMENTS - 1);
 
-/// A list that grows at its end.
+/// An append-only list.
 pub(crate) struct Segments<T>([OnceLock<Box<[T]>>; SEGMENTS]);
 
 impl<T> Segments<T> {
@@ -21,7 +21,7 @@ impl<T> Segments<T> {
         Segments([const { OnceLock::new() }; SEGMENTS])
     }
 
-    /// Grows to so many rows at least, but not beyond `ROWS_MAX`; each new one is made by `row`.
+    /// Grows to at least `count` rows, but not beyond `ROWS_MAX`; `row` makes each new one.
     pub(crate) fn grow(&self, count: usize, row: impl Fn() -> T) {
         let Some(last) = count.min(ROWS_MAX).checked_sub(1) else { return };
         for (segment, rows) in self.0.iter().enumerate().take(place(last).0 + 1) {
@@ -29,20 +29,20 @@ impl<T> Segments<T> {
         }
     }
 
-    /// The row at an index, where the list has grown so far.
+    /// The row at an index, if the list has grown that far.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         let (segment, offset) = place(index);
         self.0.get(segment)?.get()?.get(offset)
     }
 
-    /// All rows in order; there may be more of them than were asked for.
+    /// All rows in order; there may be more than were asked for.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map_while(OnceLock::get).flatten()
     }
 }
 
-/// The segment of an index, and the place in it.
+/// The segment of an index, and the offset in it.
 #[inline]
 fn place(index: usize) -> (usize, usize) {
     let segment = (usize::BITS - index.leading_zeros()) as usize;
@@ -52,7 +52,7 @@ fn place(index: usize) -> (usize, usize) {
 /// The index of a segment's first row.
 #[inline]
 fn first(segment: usize) -> usize {
-    // Shifted by less than all bits, as an index has no more of them.
+    // The shift is below the width of the type, as an index has no more bits.
     (1_usize.wrapping_shl(segment as u32)) >> 1
 }
 

@@ -1,8 +1,8 @@
-//! A table whose rows are found by an id: what a plan has of listeners, routes, pools and backends.
+//! A table whose rows are found by id: the listeners, routes, pools and backends of a plan.
 //!
 //! A row is a seat. Its id stays the same while other rows come and go, so a table may have holes:
-//! `len` counts the rows, `span` says how long a list must be that has a place for every id. There
-//! is no `Index`: an id of another plan finds nothing, and never a panic.
+//! `len` counts the rows, `span` is the length of a list with an entry for every id. There is no
+//! `Index`: an id of another plan finds nothing and never panics.
 
 use std::{fmt, iter::FusedIterator, marker::PhantomData, slice};
 
@@ -31,14 +31,14 @@ impl<I: Id, T> Table<I, T> {
         self.rows.get(id.index())?.as_ref()
     }
 
-    /// As `get`, to be changed.
+    /// Like `get`, mutable.
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         self.rows.get_mut(id.index())?.as_mut()
     }
 
-    /// Puts a row at an id; the row that was there before, if any.
+    /// Puts a row at an id; returns the row that was there before, if any.
     pub fn insert(&mut self, id: I, row: T) -> Option<T> {
         let index = id.index();
         if index >= self.rows.len() {
@@ -64,19 +64,19 @@ impl<I: Id, T> Table<I, T> {
         Iter { rows: self.rows.iter().enumerate(), left: self.used, ids: PhantomData }
     }
 
-    /// As `iter`, to be changed.
+    /// Like `iter`, mutable.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
         let rows = self.rows.iter_mut().enumerate();
         rows.filter_map(|(index, row)| Some((I::at(index)?, row.as_mut()?)))
     }
 
-    /// The rows themselves with their ids.
+    /// The rows by value with their ids.
     pub fn into_rows(self) -> impl Iterator<Item = (I, T)> {
         let rows = self.rows.into_iter().enumerate();
         rows.filter_map(|(index, row)| Some((I::at(index)?, row?)))
     }
 
-    /// Each row at the seat that `seats` has for its id; rows that have none are left out.
+    /// Moves each row to the seat that `seats` has for its id; drops rows that have none.
     #[must_use]
     pub fn moved(self, seats: &Table<I, I>) -> Table<I, T> {
         self.into_rows().filter_map(|(id, row)| Some((*seats.get(id)?, row))).collect()
@@ -92,12 +92,12 @@ impl<I: Id, T> Table<I, T> {
         self.iter().map(|(_, row)| row)
     }
 
-    /// As `values`, to be changed.
+    /// Like `values`, mutable.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.rows.iter_mut().flatten()
     }
 
-    /// Every seat up to the last row, holes too: a list of `span` places.
+    /// Every seat up to the last row, including holes: a list of `span` entries.
     pub fn seats(&self) -> impl ExactSizeIterator<Item = Option<&T>> + FusedIterator + Clone {
         self.rows.iter().map(Option::as_ref)
     }
@@ -116,7 +116,7 @@ impl<I: Id, T> Table<I, T> {
         self.used == 0
     }
 
-    /// The index of the last row and one: the length of a list that has a place for every id.
+    /// One more than the index of the last row: the length of a list with an entry for every id.
     #[inline]
     #[must_use]
     pub fn span(&self) -> usize {
@@ -157,14 +157,14 @@ impl<'a, I: Id, T> IntoIterator for &'a Table<I, T> {
     }
 }
 
-// By hand: a derived one asks `T: Clone`.
+// By hand: a derived one requires `T: Clone`.
 impl<I, T> Clone for Iter<'_, I, T> {
     fn clone(&self) -> Self {
         Iter { rows: self.rows.clone(), left: self.left, ids: PhantomData }
     }
 }
 
-// By hand: a derived one asks `I: Default`.
+// By hand: a derived one requires `I: Default`.
 impl<I: Id, T> Default for Table<I, T> {
     fn default() -> Table<I, T> {
         Table::new()
@@ -177,7 +177,7 @@ impl<I: Id + fmt::Debug, T: fmt::Debug> fmt::Debug for Table<I, T> {
     }
 }
 
-/// A dense table: the rows in order, from the first id on. Rows beyond the last id are left out;
+/// A dense table: the rows in order, from the first id on. Rows beyond the last id are dropped;
 /// what is read from a file is counted before.
 impl<I: Id, T> FromIterator<T> for Table<I, T> {
     fn from_iter<R: IntoIterator<Item = T>>(rows: R) -> Table<I, T> {
@@ -186,14 +186,14 @@ impl<I: Id, T> FromIterator<T> for Table<I, T> {
     }
 }
 
-/// As from an iterator of rows.
+/// Like `from_iter` over rows.
 impl<I: Id, T> From<Vec<T>> for Table<I, T> {
     fn from(rows: Vec<T>) -> Table<I, T> {
         rows.into_iter().collect()
     }
 }
 
-/// Rows at their ids; of two with one id the last.
+/// Rows at their ids; of two with the same id the last one stays.
 impl<I: Id, T> FromIterator<(I, T)> for Table<I, T> {
     fn from_iter<R: IntoIterator<Item = (I, T)>>(rows: R) -> Table<I, T> {
         let mut table = Table::new();
@@ -211,7 +211,7 @@ mod tests {
 
     type Names = Table<PoolId, &'static str>;
 
-    /// Rows at these indexes, put in in this order, and what the table is then.
+    /// Checks the table after rows are inserted at these indexes, in this order.
     #[track_caller]
     fn check(rows: &[(u16, &'static str)], expected: &str, (len, span): (usize, usize)) {
         let table: Names = rows.iter().map(|(id, name)| (PoolId(*id), *name)).collect();
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(format!("{moved:?}"), r#"{PoolId(0): "b", PoolId(2): "c", PoolId(7): "a"}"#);
     }
 
-    /// Chance: it does what a sorted map does, and never forgets how many rows it has.
+    /// Random operations: the table does what a sorted map does, and its count of rows stays right.
     #[test]
     fn a_table_is_a_map_of_ids() {
         for seed in 0..256 {

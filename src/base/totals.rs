@@ -1,22 +1,23 @@
-//! How the requests of one backend ended, counted since the process began.
+//! Request totals of one backend by how the requests ended, since the process began.
 
 use super::moment::Tick;
 
 /// Requests by how they ended, over all cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// Whose answers ended as they should, or were ended by their clients.
+    /// Answers that ended well, or that the client broke off.
     pub(crate) ok: u64,
-    /// What the backend is to blame for; a client that left is counted nowhere.
+    /// Failures of the backend. A client that left is counted in no total.
     pub(crate) failed: u64,
-    /// What it is to blame for as well, and has answered others since: no sign of what it is now.
+    /// Failures of the backend as well, but it has answered other requests since: they say nothing
+    /// about its state now.
     pub(crate) late: u64,
-    /// When an answer that is no failure last began; none = never, or that is of no interest.
+    /// When an answer that is no failure last began; none = never, or not recorded.
     pub(crate) answered_at: Option<Tick>,
 }
 
 impl Totals {
-    /// Without those that were counted before, of another that had the same seat.
+    /// Without what an earlier backend counted in the same seat.
     pub(crate) fn without(self, before: Totals) -> Totals {
         Totals {
             ok: self.ok.wrapping_sub(before.ok),
@@ -26,7 +27,7 @@ impl Totals {
         }
     }
 
-    /// All that failed, whatever it is a sign of.
+    /// With late failures counted as failures.
     pub(crate) fn with_late(self) -> Totals {
         Totals { failed: self.failed + self.late, late: 0, ..self }
     }

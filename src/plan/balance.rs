@@ -1,4 +1,4 @@
-//! How a backend is picked.
+//! The balancing algorithms of a pool, as configured.
 
 use super::share::Share;
 
@@ -13,16 +13,16 @@ pub enum Algorithm {
     Random,
     /// The fewest requests in flight, by weight.
     LeastConnections,
-    /// By the client's address: the same client, the same backend.
+    /// By the client's address: the same client gets the same backend.
     IpHash,
-    /// The shortest time to the first byte of an answer, as far as it is known.
+    /// The shortest time to the first byte of an answer, as far as known.
     LeastResponseTime,
     /// By a hash of a part of the request.
     Hash {
-        /// Of what.
+        /// The part that is hashed.
         of: HashOf,
-        /// How much more than its share a backend may have in flight before its keys go on to the
-        /// next (1.25 = a quarter more); none = no bound.
+        /// How far above its share of requests in flight a backend may go before its keys move on
+        /// to the next (1.25 = a quarter more); none = no bound.
         bound: Option<Share>,
     },
 }
@@ -37,7 +37,7 @@ pub enum HashOf {
     Header(String),
     /// The value of this cookie.
     Cookie(String),
-    /// The value of this argument of the query.
+    /// The value of this query argument.
     Query(String),
     /// The path and the query.
     Uri,

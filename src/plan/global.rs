@@ -1,8 +1,8 @@
-//! What concerns the whole process: cores, driver, log, stop.
+//! Process-wide settings: cores, driver, log, shutdown.
 
 use std::time::Duration;
 
-/// What concerns the whole process.
+/// Process-wide settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Global {
@@ -14,7 +14,7 @@ pub struct Global {
     pub driver: Driver,
     /// The name of this process in logs, metrics and status; never sent to a peer.
     pub instance: String,
-    /// How the process ends when it is told to.
+    /// How the process shuts down.
     pub shutdown: Shutdown,
     /// How much the operational log says.
     pub log_level: LogLevel,
@@ -43,9 +43,9 @@ pub enum Cores {
     /// Every core of the affinity mask, bounded by the cgroup's CPU limit.
     #[default]
     Auto,
-    /// That many of the affinity mask.
+    /// That many cores of the affinity mask.
     Count(u16),
-    /// Exactly these.
+    /// Exactly these cores.
     List(Vec<u16>),
 }
 
@@ -62,13 +62,13 @@ pub enum Driver {
     Epoll,
 }
 
-/// How the process ends when it is told to.
+/// How the process shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// How long readiness says no while traffic is still served, before the drain.
+    /// How long readiness reports no while traffic is still served, before the drain.
     pub lameduck: Duration,
-    /// How long exchanges under way may take to finish.
+    /// How long exchanges in flight may take to finish.
     pub drain: Duration,
 }
 
@@ -83,14 +83,14 @@ impl Default for Shutdown {
 pub enum LogLevel {
     /// Only what needs a person.
     Error,
-    /// And what may need one.
+    /// Also what may need one.
     Warn,
-    /// And what changed.
+    /// Also what changed.
     #[default]
     Info,
-    /// And why.
+    /// Also why.
     Debug,
-    /// And everything.
+    /// Everything.
     Trace,
 }
 

@@ -1,4 +1,4 @@
-//! How it is found out that a backend fails: by probes, by its answers, by a circuit breaker.
+//! Health checks, outlier ejection and circuit breaking of a pool, as configured.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -10,15 +10,15 @@ use super::share::Share;
 pub struct Health {
     /// What a probe is.
     pub probe: Probe,
-    /// The port that is probed, where it is not the backend's own.
+    /// The port to probe, if not the backend's own.
     pub port: Option<u16>,
-    /// From the start of a probe to the start of the next. 5 s: HAProxy has 2 s, nginx 5 s.
+    /// From the start of a probe to the start of the next. 5 s: HAProxy uses 2 s, nginx 5 s.
     pub interval: Duration,
-    /// For all of one probe.
+    /// For the whole probe.
     pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
+    /// Successes in a row that mark a backend up.
     pub rise: u16,
-    /// Failures in a row that take it down.
+    /// Failures in a row that mark it down.
     pub fall: u16,
 }
 
@@ -32,19 +32,19 @@ pub enum Probe {
     Http(HttpProbe),
 }
 
-/// A GET and what is expected of its answer.
+/// A GET and the answer that is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpProbe {
     /// Its target, in origin form.
     pub path: String,
-    /// Its Host; none = the backend's address as it was written.
+    /// Its Host; none = the backend's address as written.
     pub host: Option<String>,
-    /// Further fields, their names in lower case.
+    /// Extra fields, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The statuses that are good.
+    /// The statuses that count as success.
     pub statuses: Statuses,
-    /// What must stand in the first 64 KiB of the answer's body, if anything.
+    /// What the first 64 KiB of the answer's body must contain, if anything.
     pub body: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct HttpProbe {
 pub struct Statuses(pub Vec<RangeInclusive<u16>>);
 
 impl Statuses {
-    /// Whether it holds a status.
+    /// Whether the set contains a status.
     #[must_use]
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
@@ -85,17 +85,17 @@ impl Default for Health {
     }
 }
 
-/// When a backend that fails requests is left out for a while: it is ejected.
+/// Outlier ejection: when a backend that fails requests is left out for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Passive {
-    /// Failures in a row, over all cores; 0 = none ejects.
+    /// Failures in a row, over all cores; 0 = never eject for them.
     pub failures_max: u16,
-    /// The statuses that are failures.
+    /// The statuses that count as failures.
     pub statuses: Statuses,
-    /// How long the first time; each further time twice as long, up to 300 s.
+    /// The first ejection lasts this long, each further one twice as long, up to 300 s.
     pub eject: Duration,
-    /// The share of the pool that may be ejected at once; one backend always may.
+    /// The share of the pool that may be ejected at once; one backend always may be.
     pub ejected_max: Share,
 }
 
@@ -111,23 +111,23 @@ impl Default for Passive {
 }
 
 /// The circuit breaker of each backend: *closed* lets traffic through, *open* stops it, *half-open*
-/// lets probes through.
+/// lets trials through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breaker {
-    /// The share of failures in the window from which it opens.
+    /// The share of failures in the window at which it opens.
     pub error_ratio: Share,
-    /// Requests in the window below which it does not.
+    /// The fewest requests in the window for it to open.
     pub requests_min: u32,
-    /// What is looked back on.
+    /// The time over which requests are counted.
     pub window: Duration,
     /// How long it stays open the first time.
     pub open: Duration,
-    /// How long at most: each time in a row twice as long.
+    /// The longest it stays open: each opening in a row lasts twice as long as the one before.
     pub open_max: Duration,
-    /// Requests let through at once while it is half-open, exact for the process.
+    /// Requests in flight while it is half-open, exact for the process.
     pub probes: u16,
-    /// Their successes that close it.
+    /// Successes while half-open that close it.
     pub successes: u16,
     /// Whether it may open for the last usable backend.
     pub allow_empty: bool,

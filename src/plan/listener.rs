@@ -1,4 +1,4 @@
-//! Where connections arrive, and how they are spoken to.
+//! Listeners: the addresses that accept connections, and how to talk to what arrives there.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -6,23 +6,23 @@ use ipnet::IpNet;
 
 use super::PoolId;
 
-/// An address (or several) on which connections arrive, and how they are spoken to.
+/// One or more addresses that accept connections, and how to talk to what arrives there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listener {
     /// Its name in the configuration.
     pub name: String,
-    /// The addresses it is bound to; port 0 takes a free one.
+    /// The addresses to bind; port 0 takes a free one.
     pub bind: Vec<SocketAddr>,
-    /// What answers where no route does; none: 404.
+    /// The pool for requests that match no route; none: 404.
     pub pool: Option<PoolId>,
-    /// Whose X-Forwarded-* and Forwarded are believed.
+    /// The networks whose X-Forwarded-* and Forwarded fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.
     pub connections_max: u32,
-    /// Where each exchange is written to, if anywhere.
+    /// Where exchanges are logged, if anywhere.
     pub access_log: Option<AccessLog>,
-    /// Whether a client that closes its writing half still waits for its answer.
+    /// Whether a client that shuts down its writing half still gets its answer.
     pub half_close: bool,
     /// How long each wait for the client may take.
     pub timeouts: ListenerTimeouts,
@@ -32,7 +32,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Every pool that it leads to.
+    /// Every pool that it refers to.
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
         self.pool.iter_mut()
     }
@@ -46,15 +46,15 @@ pub struct ListenerTimeouts {
     pub client_header: Duration,
     /// Between two pieces of a request body: 408.
     pub client_body: Duration,
-    /// For a client to take any of what it is sent.
+    /// For a client to take any of the data sent to it.
     pub client_write: Duration,
     /// For a keep-alive connection without a request.
     pub idle: Duration,
-    /// For the handshake of TLS.
+    /// For the TLS handshake.
     pub tls_handshake: Duration,
     /// Without a byte in either direction of a tunnel.
     pub tunnel: Duration,
-    /// Without a byte in a tunnel of which one end has closed its half.
+    /// Without a byte in a tunnel in which one side has shut down its half.
     pub half_closed: Duration,
 }
 
@@ -72,24 +72,24 @@ impl Default for ListenerTimeouts {
     }
 }
 
-/// Where each exchange is written to.
+/// Where exchanges are logged, and in which format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccessLog {
     /// The file; none = standard output.
     pub path: Option<PathBuf>,
-    /// The shape of a line.
+    /// The format of a line.
     pub format: AccessLogFormat,
 }
 
-/// The shape of a line of the access log.
+/// The format of a line of the access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccessLogFormat {
-    /// One flat object a line.
+    /// One flat JSON object per line.
     #[default]
     Json,
-    /// As Apache and nginx call it.
+    /// The format of that name in Apache and nginx.
     Combined,
     /// `combined` without referer and user agent.
     Common,

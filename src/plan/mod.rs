@@ -1,4 +1,4 @@
-//! The checked configuration: immutable data, ids instead of names.
+//! The plan: the checked configuration as immutable data, with ids in place of names.
 //!
 //! Floor 2. A `Checked` plan has been checked (`config` does it) and is not checked again. No logic
 //! beyond defaults; every limit carries the reason for its number.
@@ -33,19 +33,19 @@ pub use crate::base::{
     table::Table,
 };
 
-/// Everything the threads need to know to serve, as one value.
+/// Everything the threads need to serve, as one value.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Plan {
-    /// What concerns the whole process.
+    /// Settings of the whole process.
     pub global: Global,
     /// The limits of the whole process.
     pub limits: Limits,
-    /// Where connections arrive.
+    /// Where connections are accepted.
     pub listeners: Table<ListenerId, Listener>,
-    /// Which requests go where; in no order that matters.
+    /// Which requests go to which pool. Their order has no meaning.
     pub routes: Table<RouteId, Route>,
-    /// Who answers.
+    /// The backends, in pools.
     pub pools: Table<PoolId, Pool>,
 }
 
@@ -69,7 +69,7 @@ impl Plan {
     }
 }
 
-/// The row that an id of the same plan leads to. An id of another plan is a fault of ours.
+/// The row of an id of the same plan. An id of another plan is a bug.
 fn known<T>(row: Option<&T>) -> &T {
     match row {
         Some(row) => row,

@@ -1,4 +1,4 @@
-//! Backends that can stand in for each other, with one policy.
+//! Pools: backends that can stand in for each other, with one policy.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,25 +23,25 @@ pub struct Pool {
     pub resolve: Duration,
     /// How a backend is picked.
     pub algorithm: Algorithm,
-    /// Where the hashes begin: the same seed and the same pool give the same table everywhere.
+    /// The seed of the hashes: the same seed and the same pool give the same table everywhere.
     pub hash_seed: String,
-    /// The Host that backends are sent.
+    /// The Host that backends receive.
     pub host: HostHeader,
-    /// How backends are probed; none = they are not.
+    /// How backends are probed; none = no probes.
     pub health: Option<Health>,
-    /// When a backend that fails requests is left out for a while.
+    /// Outlier ejection.
     pub passive: Passive,
-    /// The circuit breaker of each backend; none = it has none.
+    /// The circuit breaker of each backend; none = no breaker.
     pub breaker: Option<Breaker>,
-    /// When a request is asked again.
+    /// Which requests are retried.
     pub retry: Retry,
-    /// Whose requests stay with one backend, and how; none = nobody's do.
+    /// Stickiness: which requests stay with one backend; none = no stickiness.
     pub sticky: Option<Sticky>,
-    /// How long a backend that returns takes to get its full share; zero = at once.
+    /// How long a returning backend takes to reach its full share; zero = no slow start.
     pub slow_start: Duration,
     /// Below this share of usable backends all are used; 0 = never.
     pub panic: Share,
-    /// Who waits where all backends have `in_flight_max`.
+    /// The queue for requests when all backends are at `in_flight_max`.
     pub queue: Queue,
     /// The connection pools of each core.
     pub connections: Connections,
@@ -76,25 +76,25 @@ impl Default for Pool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backend {
-    /// Its name, or its address as it was written.
+    /// Its name, or its address as written.
     pub name: String,
-    /// Where it is.
+    /// Where to reach it.
     pub address: Address,
     /// Its share, 0..=256; 0 = no new traffic.
     pub weight: u16,
-    /// Whether it serves only when no other can.
+    /// Whether it serves only when no regular backend can.
     pub backup: bool,
-    /// Requests under way at once, exact for the process; 0 = no bound.
+    /// Requests in flight at once, exact for the process; 0 = no bound.
     pub in_flight_max: u32,
 }
 
-/// Where a backend is.
+/// Where to reach a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// An address and a port.
     Socket(SocketAddr),
-    /// A name and a port. What the name gives is no part of the plan: it changes by itself.
+    /// A name and a port. What the name resolves to is no part of the plan: it changes on its own.
     Name {
         /// The name to look up.
         host: String,
@@ -104,13 +104,13 @@ pub enum Address {
 }
 
 impl Backend {
-    /// One of weight 1, called by its address as it was written.
+    /// A backend of weight 1, named after its address as written.
     #[must_use]
     pub fn new(name: String, address: Address) -> Backend {
         Backend { name, address, weight: 1, backup: false, in_flight_max: 0 }
     }
 
-    /// Its address as a Host field has it (RFC 9110 §7.2).
+    /// Its address in the form of a Host field (RFC 9110 §7.2).
     #[must_use]
     pub fn authority(&self) -> String {
         match &self.address {
@@ -120,26 +120,26 @@ impl Backend {
     }
 }
 
-/// The Host that backends are sent.
+/// The Host that backends receive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HostHeader {
     /// The client's.
     #[default]
     Client,
-    /// The backend's address as it was written.
+    /// The backend's address as written.
     Backend,
-    /// This one.
+    /// This value.
     Literal(String),
 }
 
-/// Who waits in front of a full pool.
+/// The queue in front of a full pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Queue {
-    /// Requests that may wait, exact for the process; 0 = none does.
+    /// Requests that may wait, exact for the process; 0 = no queue.
     pub size: u32,
-    /// How long one waits at most: 503.
+    /// The longest wait: 503.
     pub timeout: Duration,
 }
 
@@ -155,8 +155,8 @@ impl Default for Queue {
 pub struct Connections {
     /// Idle connections kept. 64: nginx keeps 32 per worker, HAProxy has no bound.
     pub idle_max: u16,
-    /// How long one may be idle: below the keep-alive time of common servers, so that we close
-    /// first.
+    /// How long a connection may stay idle: less than the keep-alive time of common servers, so
+    /// that we close first.
     pub idle_timeout: Duration,
     /// Requests on one connection; 0 = no bound.
     pub requests_max: u32,
@@ -174,9 +174,9 @@ impl Default for Connections {
 pub struct PoolTimeouts {
     /// For a connection: 504.
     pub connect: Duration,
-    /// For a backend to take any of what it is sent: 504.
+    /// For a backend to take any of the data sent to it: 504.
     pub write: Duration,
-    /// From the request sent to the whole head of the answer: 504.
+    /// From the end of the request to the whole head of the answer: 504.
     pub response: Duration,
     /// Between two pieces of the answer's body.
     pub body: Duration,

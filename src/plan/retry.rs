@@ -1,38 +1,38 @@
-//! When a request is asked again.
+//! Retries of a pool, as configured.
 
 use std::time::Duration;
 
 use super::share::Share;
 
-/// When a request is asked again.
+/// Which requests are retried, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// All tries, the first among them.
+    /// All tries, including the first.
     pub attempts: u8,
-    /// After what.
+    /// The failures that are retried.
     pub on: RetryOn,
-    /// How long one try may take until its answer begins, where that is less than the pool's
+    /// How long one try may take until its answer begins, if that is less than the pool's
     /// `response`; zero = no bound of its own.
     pub per_try: Duration,
-    /// How many retries there may be beside the requests; none = no bound.
+    /// How many retries are allowed in proportion to the requests; none = no bound.
     pub budget: Option<RetryBudget>,
     /// Bytes of a request body that are kept so that it can be sent again.
     pub body_bytes_max: u32,
 }
 
-/// How many retries there may be: a share of the requests and some, of the last ten seconds.
+/// The retry budget: a share of the requests of the last ten seconds, plus a constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryBudget {
-    /// For each request so much of a retry.
+    /// The retries that each request earns.
     pub ratio: Share,
-    /// So many in every second whatever the requests are.
+    /// Retries allowed in every second however many requests there are.
     pub per_second: u32,
 }
 
 impl Default for RetryBudget {
-    /// A fifth and ten, as Finagle and tower have it.
+    /// A fifth and ten, like Finagle and tower.
     fn default() -> RetryBudget {
         RetryBudget { ratio: Share::percent(20), per_second: 10 }
     }
@@ -54,7 +54,7 @@ impl Default for Retry {
     }
 }
 
-/// What a request may be asked again after.
+/// The failures that are retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)]
 #[non_exhaustive]

@@ -1,7 +1,8 @@
-//! Which requests, and which pool answers them; and which of two routes is more specific.
+//! Routes: which requests, and which pool answers them; and which of two routes is more specific.
 //!
-//! The order of routes in a file means nothing: of all that take a request the most specific
-//! answers, and two of which neither is are a tie, which the configuration refuses.
+//! The order of routes in a file has no meaning. Of all routes that match a request the most
+//! specific one applies. The configuration refuses a tie: two routes of which neither is more
+//! specific.
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -14,19 +15,19 @@ use crate::http::target;
 pub struct Route {
     /// Its name in the configuration.
     pub name: String,
-    /// On which listener; none = on every one.
+    /// The listener; none = all of them.
     pub listener: Option<ListenerId>,
-    /// For which hosts, in lower case without port or trailing dot; none = for any.
+    /// The hosts, in lower case without port or trailing dot; none = any.
     pub hosts: Vec<HostPattern>,
-    /// For which path.
+    /// The path.
     pub path: PathPattern,
-    /// For which methods; none = for any.
+    /// The methods; none = any.
     pub methods: Vec<String>,
-    /// Fields that must be there with exactly this value; names in lower case.
+    /// Fields that must be present with exactly this value; names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Which of two otherwise equal routes is first: the higher.
+    /// Decides between two otherwise equal routes: the higher one applies.
     pub priority: i32,
-    /// Who answers.
+    /// The pool that answers.
     pub pool: PoolId,
 }
 
@@ -55,29 +56,29 @@ pub struct Specificity {
     priority: i32,
 }
 
-/// The kinds of paths, the most specific last.
+/// The kinds of path pattern, the most specific last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum PathRank {
     Any,
     Regex,
-    /// By its length.
+    /// By length.
     Prefix(usize),
     Exact,
 }
 
 impl Route {
-    /// Every pool that it leads to.
+    /// Every pool that it refers to.
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
         std::iter::once(&mut self.pool)
     }
 
-    /// Every listener that it is for.
+    /// Every listener that it refers to.
     pub(crate) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut ListenerId> {
         self.listener.iter_mut()
     }
 
-    /// How specific it is among the routes that take the same host: by its path, then by the
-    /// number of its conditions (the methods are one, each field is one, the listener is one),
+    /// How specific it is among the routes that match the same host: by its path, then by the
+    /// number of its conditions (all methods together count one, each field one, the listener one),
     /// then by priority.
     #[must_use]
     pub fn specificity(&self) -> Specificity {
@@ -95,8 +96,8 @@ impl Route {
         Specificity { path, conditions, priority: self.priority }
     }
 
-    /// Whether there are requests that both take and neither takes more specifically: both have a
-    /// host and the path in common, weigh the same, and their conditions can hold together.
+    /// Whether some request matches both and neither is more specific: both have a host and the
+    /// path in common, the same weight, and conditions that can hold together.
     #[must_use]
     pub fn ties_with(&self, other: &Route) -> bool {
         self.shares_host(other)
@@ -129,18 +130,17 @@ impl Route {
     }
 }
 
-/// A host that a route takes.
+/// A host that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum HostPattern {
     /// This name.
     Exact(String),
-    /// Any name that ends in this suffix, which begins with a dot: `*.example.com` is
-    /// `.example.com`.
+    /// Any name with this suffix, which begins with a dot: `*.example.com` is `.example.com`.
     Suffix(String),
 }
 
-/// A path that a route takes.
+/// A path that a route matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathPattern {
@@ -149,17 +149,17 @@ pub enum PathPattern {
     Any,
     /// This path.
     Exact(String),
-    /// This path and all below it, on segment borders: `/v1` and `/v1/` both take `/v1`, `/v1/`
+    /// This path and all below it, on segment borders: `/v1` and `/v1/` both match `/v1`, `/v1/`
     /// and `/v1/x`, never `/v1x`.
     Prefix(String),
-    /// What this expression finds itself in; it says itself where it begins and ends.
+    /// A path in which this expression finds a match; anchors are part of the expression.
     Regex(String),
 }
 
 impl PathPattern {
-    /// The text that paths are compared with: spelled as requests are for routes (`http::target`
-    /// has the rule), of a prefix without its last slash. None where no request can have this
-    /// path; empty where there is nothing to compare.
+    /// The text that paths are compared with, spelled as paths of requests are for routing
+    /// (`http::target` has the rule), and for a prefix without its last slash. None if no request
+    /// can have this path; empty if there is nothing to compare.
     #[must_use]
     pub fn text(&self) -> Option<Vec<u8>> {
         match self {
@@ -172,7 +172,7 @@ impl PathPattern {
         }
     }
 
-    /// Whether both are of one kind and of one text.
+    /// Whether both have the same kind and the same text.
     fn same(&self, other: &PathPattern) -> bool {
         match (self, other) {
             (PathPattern::Any, PathPattern::Any) => true,
@@ -190,8 +190,8 @@ impl PathPattern {
     }
 }
 
-/// A path of the configuration in the spelling in which routes see those of requests. What may
-/// not stand in a request as it is, a person may write all the same: `/café` is `/caf%C3%A9`.
+/// A path of the configuration in the spelling that paths of requests have for routing. Characters
+/// that a request must escape may be written as they are: `/café` is `/caf%C3%A9`.
 fn normalised(path: &str) -> Option<Vec<u8>> {
     if !path.starts_with('/') {
         return None;
@@ -208,11 +208,11 @@ fn normalised(path: &str) -> Option<Vec<u8>> {
     target::normalise_path(&encoded, &mut copy).ok().map(<[u8]>::to_vec)
 }
 
-/// Compiles what stands in a `PathPattern::Regex`. Paths are compared as ASCII, so classes are
-/// those of ASCII and none of Unicode; 1 MiB is what a few thousand characters of text need.
+/// Compiles the text of a `PathPattern::Regex`. Paths are compared as ASCII, so classes are those
+/// of ASCII, not Unicode; 1 MiB is enough for a few thousand characters of text.
 ///
 /// # Errors
-/// Where it is no expression, or too large a one.
+/// If the expression is invalid or too large.
 pub fn path_regex(expression: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(expression).unicode(false).size_limit(1 << 20).build()
 }
@@ -221,7 +221,7 @@ pub fn path_regex(expression: &str) -> Result<Regex, regex::Error> {
 mod tests {
     use super::*;
 
-    /// A route of any request for `path`, with these methods and fields.
+    /// A route for any request to `path`, with these methods and fields.
     fn route(path: PathPattern, methods: &[&str], headers: &[(&str, &str)]) -> Route {
         Route {
             name: "r".into(),

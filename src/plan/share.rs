@@ -1,4 +1,4 @@
-//! A share of a whole, exactly as it was written: millionths, so that plans can be compared.
+//! A share of a whole, exactly as written: in millionths, so that plans can be compared.
 
 /// A share of a whole, or a factor, in millionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,7 +8,7 @@ impl Share {
     /// Nothing.
     pub const ZERO: Share = Share(0);
 
-    /// So many hundredths.
+    /// A share from per cent.
     #[must_use]
     pub const fn percent(percent: u32) -> Share {
         Share(percent * 10_000)

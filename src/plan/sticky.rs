@@ -1,33 +1,33 @@
-//! Whose requests stay with one backend: those that bring a cookie of ours.
+//! Stickiness by cookie, as configured.
 
 use std::{path::PathBuf, time::Duration};
 
-/// Stickiness by a cookie that we set and the backends never see.
+/// Stickiness by a cookie that we set and that backends never see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sticky {
     /// The cookie's name.
     pub cookie: String,
-    /// Where the key is that its values are signed with; none = one made once, kept in the state
+    /// The file of the key that signs its values; none = a generated key, kept in the state
     /// directory.
     pub secret_file: Option<PathBuf>,
-    /// How long without a request it holds; zero = for ever.
+    /// How long it stays valid without a request; zero = for ever.
     pub idle_max: Duration,
-    /// How long it holds at all; zero = for ever.
+    /// How long it stays valid at all; zero = for ever.
     pub life_max: Duration,
-    /// Whether it is sent along with requests that other sites cause.
+    /// Whether browsers send it with cross-site requests.
     pub same_site: SameSite,
 }
 
-/// With which requests of other sites a browser sends a cookie (RFC 6265bis §5.6.7).
+/// The cross-site requests with which a browser sends a cookie (RFC 6265bis §5.6.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// With those that lead a person here: a link.
+    /// Those that navigate here: a link.
     #[default]
     Lax,
-    /// With none.
+    /// None of them.
     Strict,
-    /// With all of them. Browsers take such a cookie only over TLS, so it is always `Secure`.
+    /// All of them. Browsers accept such a cookie only over TLS, so it is always `Secure`.
     None,
 }
 
