@@ -1,8 +1,8 @@
-//! The answers we give ourselves to a request that did not go as asked.
+//! Our own answers to failed requests: status, code, sentence and body.
 //!
-//! One fault, one answer: status, code and sentence come from the table in `fault`, the shape of
+//! One fault, one answer: status, code and sentence come from the table in `fault`, the format of
 //! the body from Accept. No byte of a peer is in it but the request id, which is escaped; no
-//! address of a backend ever is. Whether the connection may stay is for the caller to say.
+//! address of a backend ever is. The caller decides whether the connection may stay open.
 
 use super::{
     fault::Fault,
@@ -14,7 +14,7 @@ use super::{
     write::{self, Connection},
 };
 
-/// The shape of a body.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum BodyKind {
     #[default]
@@ -23,11 +23,11 @@ pub(crate) enum BodyKind {
     Html,
 }
 
-/// What an answer says beside its fault.
+/// What an answer needs besides its fault.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FaultAnswer<'a> {
     pub(crate) kind: BodyKind,
-    /// Of the request, where it was read as far as that: HEAD gets no body.
+    /// Of the request, if it was read that far: HEAD gets no body.
     pub(crate) method: Method,
     /// The value of Date.
     pub(crate) date: &'a [u8],
@@ -36,7 +36,7 @@ pub(crate) struct FaultAnswer<'a> {
     pub(crate) retry_after: Option<u32>,
 }
 
-/// The shape that a client prefers (RFC 9110 §12.5.1): JSON unless text or HTML has the greater
+/// The format that a client prefers (RFC 9110 §12.5.1): JSON, unless text or HTML has a greater
 /// weight, or the same weight and is named more exactly.
 pub(crate) fn body_kind(accept: Option<&[u8]>) -> BodyKind {
     let Some(accept) = accept else { return BodyKind::Json };
@@ -56,8 +56,8 @@ pub(crate) fn body_kind(accept: Option<&[u8]>) -> BodyKind {
     .0
 }
 
-/// How much a media type is wanted, in thousandths, and how exactly it was named: by itself, by
-/// `type/*`, by `*/*`, or not at all.
+/// The weight of a media type in thousandths, and how exactly it was named: by itself, by `type/*`,
+/// by `*/*`, or not at all.
 fn weight(accept: &[u8], name: &[u8]) -> (u16, u8) {
     let kind = name.split(|byte| *byte == b'/').next().unwrap_or_default();
     let mut best: (u8, u16) = (0, 0);
@@ -70,7 +70,7 @@ fn weight(accept: &[u8], name: &[u8]) -> (u16, u8) {
             Some(b"*") => 1,
             Some(_) | None => continue,
         };
-        // The most exact range decides, and not the one with the greatest weight.
+        // The most exact range decides, not the one with the greatest weight.
         if exact > best.0 {
             best = (exact, parts.find_map(quality).unwrap_or(1000));
         }
@@ -232,8 +232,8 @@ fn html(fault: Fault, title: &str, request_id: Option<&[u8]>, body: &mut Vec<u8>
     body.extend_from_slice(b"</html>\n");
 }
 
-/// Appends bytes that came from a peer: what is not visible ASCII as a question mark, what
-/// `special` names as it says.
+/// Appends bytes from a peer: `special` replaces the bytes it knows, and a question mark what is
+/// not visible ASCII.
 fn escape(bytes: &[u8], special: fn(u8) -> Option<&'static [u8]>, out: &mut Vec<u8>) {
     for byte in bytes {
         match special(*byte) {
@@ -261,7 +261,7 @@ fn html_escape(byte: u8) -> Option<&'static [u8]> {
     }
 }
 
-/// The reason phrase of a status that the table of faults has.
+/// The reason phrase of a status in the table of faults.
 fn title(status: u16) -> &'static str {
     match status {
         204 => "No Content",
@@ -421,8 +421,8 @@ mod tests {
         check(Cause::NoRoute, plain, allow, false);
     }
 
-    /// Every cause with a status is a whole response of our own parser's liking, and HEAD's is the
-    /// same without the body (RFC 9110 §9.3.2).
+    /// Our own parser accepts the answer to every cause with a status, and HEAD's is the same
+    /// without the body (RFC 9110 §9.3.2).
     #[test]
     fn every_answer_is_whole() {
         const CAUSES: [Cause; 32] = [

@@ -1,9 +1,9 @@
-//! Chunked coding, both ways, one state machine (RFC 9112 §7.1).
+//! Chunked transfer coding, decoder and encoder (RFC 9112 §7.1).
 //!
 //! The decoder takes bytes as they come, in any pieces, keeps nothing but its state, and says which
 //! of them are body. What it accepts has one reading: sizes of 1 to 16 hex digits, CRLF alone ends
 //! a line, extensions are dropped. The encoder writes the plainest form there is. How long a body
-//! may be, and that it ended too early, is for others to say.
+//! may be, and whether it ended too early, is checked elsewhere.
 
 use super::{
     fault::{Cause, Fault},
@@ -15,55 +15,55 @@ use super::{
 };
 use std::ops::Range;
 
-/// Bytes of extensions that one chunk may carry. Those that are in use sign chunks with a hash of
-/// 64 digits and a name.
+/// Bytes of extensions that one chunk may carry. Those in use sign chunks with a hash of 64 digits
+/// and a name.
 const EXTENSION_MAX: u64 = 256;
 
-/// Bytes of extensions that a message may carry whatever its body measures, and the share of the
-/// body that they may be beyond that: one byte in 16. A signature of 81 bytes on chunks of 8 KiB is
-/// one in 100; chunks of one byte with 256 bytes each are over after the sixteenth.
+/// Bytes of extensions that a message may carry regardless of its body, and the share of the body
+/// that they may have beyond that: one byte in 16. A signature of 81 bytes on chunks of 8 KiB is
+/// one in 100; chunks of one byte with 256 bytes of extensions each end after the sixteenth.
 const EXTENSIONS_FREE: u64 = 4096;
 const EXTENSIONS_SHARE: u64 = 16;
 
 /// What the next bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// All of the input was framing; go on with what comes next.
+    /// All of the input was framing; go on with the next read.
     More,
-    /// So many bytes are framing; ask again with the rest.
+    /// This many bytes are framing; ask again with the rest.
     Skip(usize),
-    /// So many bytes are body; ask again with the rest.
+    /// This many bytes are body; ask again with the rest.
     Body(usize),
-    /// So many bytes are framing, and then the message is over: the rest is not its own.
+    /// This many bytes are framing, and then the message is over: the rest belongs to the next.
     End(usize),
 }
 
-/// What `compact` found.
+/// The result of `compact`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compacted {
-    /// Where the body's bytes now stand, in one piece. It begins where the first of them stood.
+    /// Where the body's bytes are now, in one piece. It begins where the first of them was.
     pub(crate) body: Range<usize>,
-    /// How many bytes were looked at: all, or up to the end of the message.
+    /// How many bytes were decoded: all, or up to the end of the message.
     pub(crate) consumed: usize,
     pub(crate) ended: bool,
 }
 
-/// Where in a body the decoder stands.
+/// The decoder's position in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Before or within the digits of a size.
     Size {
         digits: u8,
     },
-    /// Behind a size, in whitespace before an extension.
+    /// After a size, in whitespace before an extension.
     Space,
     Extension,
-    /// Behind the CR of a size's line.
+    /// After the CR of a size's line.
     SizeLf,
     Data,
     DataCr,
     DataLf,
-    /// In a line of the trailers, which begins at that place in the trailers' bytes.
+    /// In a line of the trailers, which begins at this offset of the trailers' bytes.
     Trailer {
         start: usize,
     },
@@ -74,32 +74,32 @@ enum State {
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks {
     state: State,
-    /// What is left of the chunk at hand; while its size is read, the size so far.
+    /// What is left of the current chunk; while its size is read, the size so far.
     left: u64,
     /// Body bytes announced so far.
     body: u64,
-    /// Bytes of extensions, of this chunk and of all.
+    /// Bytes of extensions, of this chunk and in total.
     extension: u64,
     extensions: u64,
-    /// Bytes and lines of trailers, dropped ones too.
+    /// Bytes and lines of trailers, including dropped ones.
     trailer_bytes: usize,
     trailer_fields: usize,
     limits: HeadLimits,
-    /// Whether whitespace where none belongs is taken, and taken out.
+    /// Whether misplaced whitespace is accepted and removed.
     is_lenient: bool,
     broken: Cause,
     too_large: Cause,
 }
 
 impl Chunks {
-    /// A decoder of a request's body, whose faults are the client's.
+    /// A decoder of a request's body: its faults are the client's.
     pub(crate) fn of_request(limits: HeadLimits) -> Chunks {
         Chunks::new(limits, false, Cause::BadRequest, Cause::HeadTooLarge)
     }
 
-    /// A decoder of a response's body, whose faults are the backend's. There are servers that fill
-    /// up a size with spaces, and no one behind us reads what they wrote: whitespace at the end of
-    /// a size's line and before the colon of a trailer (RFC 9112 §5.1) is taken out.
+    /// A decoder of a response's body: its faults are the backend's. Some servers pad a size with
+    /// spaces, and what they wrote goes no further than us. So whitespace at the end of a size's
+    /// line and before the colon of a trailer (RFC 9112 §5.1) is removed.
     pub(crate) fn of_response(limits: HeadLimits) -> Chunks {
         Chunks::new(limits, true, Cause::BackendProtocol, Cause::ResponseHeadTooLarge)
     }
@@ -126,8 +126,8 @@ impl Chunks {
         self.state == State::Done
     }
 
-    /// Says what the next bytes are. Trailers are collected into `trailers`, which are empty when
-    /// the body begins; after a fault the message is lost.
+    /// Says what the next bytes are. Trailers are collected into `trailers`, which must be empty
+    /// when the body begins. After a fault the message cannot be decoded any further.
     pub(crate) fn step(&mut self, input: &[u8], trailers: &mut Headers) -> Result<Step, Fault> {
         let mut used = 0;
         loop {
@@ -161,21 +161,21 @@ impl Chunks {
         }
     }
 
-    /// The state behind one byte of framing, up to the last chunk's line.
+    /// The state after one byte of framing, up to the last chunk's line.
     fn framing(&mut self, byte: u8, trailers_start: usize) -> Result<State, Fault> {
         Ok(match (self.state, byte) {
             (State::Size { digits }, _) if byte.is_ascii_hexdigit() => self.digit(digits, byte)?,
             (State::Size { digits: 1.. }, b'\r') => State::SizeLf,
             (State::Size { digits: 1.. }, b';') => self.extended(State::Extension)?,
-            // RFC 9112 §7.1.1: bad whitespace, which may stand before an extension only.
+            // RFC 9112 §7.1.1: bad whitespace, allowed before an extension only.
             (State::Size { digits: 1.. } | State::Space, b' ' | b'\t') => {
                 self.extended(State::Space)?
             }
             (State::Space, b';') => self.extended(State::Extension)?,
             (State::Space, b'\r') if self.is_lenient => State::SizeLf,
             (State::Extension, b'\r') => State::SizeLf,
-            // Names, values and quoted strings are made of these, and a line ends in none of them:
-            // that is all one must know to drop them.
+            // Names, values and quoted strings consist of these bytes, and none of them ends a
+            // line: that is enough to drop them.
             (State::Extension, b'\t' | b' '..=0x7e) => self.extended(State::Extension)?,
             (State::SizeLf, b'\n') => self.sized(trailers_start)?,
             (State::DataCr, b'\r') => State::DataLf,
@@ -208,8 +208,8 @@ impl Chunks {
         Ok(state)
     }
 
-    /// A size is known: its chunk comes, or the trailers. The whole must be a length that anyone
-    /// can hold, like a Content-Length.
+    /// The size is complete: the chunk follows, or the trailers. The body so far must be a length
+    /// that every reader can represent, like a Content-Length.
     fn sized(&mut self, trailers_start: usize) -> Result<State, Fault> {
         if self.left == 0 {
             return Ok(State::Trailer { start: trailers_start });
@@ -256,8 +256,8 @@ impl Chunks {
         Ok(piece.len())
     }
 
-    /// Decodes in place: moves the body's bytes together, so that they can be sent on as one
-    /// chunk. A read that holds one piece of body moves nothing.
+    /// Decodes in place: moves the body's bytes together, so that they can be sent as one chunk. A
+    /// read with one piece of body moves nothing.
     pub(crate) fn compact(
         &mut self,
         bytes: &mut [u8],
@@ -288,7 +288,7 @@ impl Chunks {
     }
 }
 
-/// One line of trailers, CRLF and all, which stands at `start`: as strict as a head's.
+/// One line of trailers at offset `start`, including its CRLF: as strict as in a head.
 fn trailer_field(line: &[u8], start: usize, is_lenient: bool) -> Option<Field> {
     let line = line.strip_suffix(b"\r\n")?;
     let colon = memchr::memchr(b':', line)?;
@@ -300,7 +300,7 @@ fn trailer_field(line: &[u8], start: usize, is_lenient: bool) -> Option<Field> {
         return None;
     }
     let value = grammar::trim(rest);
-    // An empty value stands behind one space, if there is one.
+    // An empty value begins after one space, if there is one.
     let leading = rest.len() - grammar::trim_start(rest).len();
     let value_start = colon + 1 + if value.is_empty() { leading.min(1) } else { leading };
     let value_end = value_start + value.len();
@@ -316,9 +316,9 @@ fn trailer_field(line: &[u8], start: usize, is_lenient: bool) -> Option<Field> {
     })
 }
 
-/// Whether a field means nothing good behind a body (RFC 9110 §6.5.1): framing, routing, what is
-/// said to one connection, request modifiers, authentication, response control, how to read the
-/// content, and who the client is.
+/// Whether a field is unsafe in trailers (RFC 9110 §6.5.1): framing, routing, connection options,
+/// request modifiers, authentication, response control, content format, and claims about the
+/// client.
 fn is_forbidden(known: Name, name: &[u8]) -> bool {
     const KNOWN: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
         Name::Authorization,
@@ -375,8 +375,8 @@ fn is_forbidden(known: Name, name: &[u8]) -> bool {
                 || names::claims_client(name)))
 }
 
-/// The line before a chunk of so many bytes, CRLF included; returns its length. Of zero bytes it
-/// would be the last chunk: there is none to write.
+/// Writes the line before a chunk of this many bytes, CRLF included; returns its length. Not for
+/// zero bytes, which would make it the last chunk.
 pub(crate) fn chunk_head(bytes: u64, out: &mut [u8; 18]) -> usize {
     debug_assert!(bytes > 0);
     let digits = (u64::BITS - bytes.leading_zeros()).div_ceil(4).max(1);
@@ -389,10 +389,10 @@ pub(crate) fn chunk_head(bytes: u64, out: &mut [u8; 18]) -> usize {
     digits as usize + 2
 }
 
-/// What ends the data of each chunk.
+/// The end of each chunk's data.
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
-/// The last chunk and the end of the message where no trailers follow.
+/// The last chunk and the end of the message without trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// The last chunk, the trailers and the end of the message.
@@ -410,7 +410,7 @@ mod tests {
     const LIMITS: HeadLimits =
         HeadLimits { head_bytes_max: 60, line_bytes_max: 100, fields_max: 3 };
 
-    /// What a decoder made of a message.
+    /// The result of decoding a message.
     #[derive(Debug, PartialEq, Eq)]
     struct Decoded {
         body: Vec<u8>,
@@ -457,8 +457,8 @@ mod tests {
         Ok(chunks.is_done().then_some(decoded))
     }
 
-    /// Decodes a message whole, in two pieces cut anywhere, byte by byte and in place: all the
-    /// same.
+    /// Decodes a message whole, in two pieces cut anywhere, byte by byte and in place: all must
+    /// agree.
     #[track_caller]
     fn decoded(input: &[u8]) -> Result<Option<Decoded>, Fault> {
         let new = || Chunks::of_request(LIMITS);
@@ -538,7 +538,7 @@ mod tests {
         }
     }
 
-    /// RFC 9112 §7.1, and the desyncs that other decoders are known for.
+    /// RFC 9112 §7.1, and known desyncs of other decoders.
     #[test]
     fn what_is_no_chunk_is_refused() {
         for input in [
@@ -561,7 +561,7 @@ mod tests {
             "5\0\r\nhello\r\n0\r\n\r\n",
             "5h\r\nhello\r\n0\r\n\r\n",
             "\"5\"\r\nhello\r\n0\r\n\r\n",
-            // Too long, or more than anyone can hold.
+            // Too long, or more than every reader can represent.
             "00000000000000005\r\nhello\r\n0\r\n\r\n",
             "10000000000000005\r\nhello\r\n0\r\n\r\n",
             "ffffffffffffffff\r\nhello",
@@ -596,7 +596,7 @@ mod tests {
         assert_eq!(outcome, Err(Cause::ResponseHeadTooLarge.into()));
     }
 
-    /// RFC 9112 §5.1 and §7.1.1: taken of backends, refused of clients.
+    /// RFC 9112 §5.1 and §7.1.1: accepted from backends, refused from clients.
     #[test]
     fn whitespace_where_none_belongs_is_taken_out_of_responses() {
         #[track_caller]
@@ -630,7 +630,7 @@ mod tests {
             let outcome = decode(Chunks::of_response(LIMITS), &[input.as_bytes()]);
             assert_eq!(outcome, Err(Cause::BackendProtocol.into()), "{input:?}");
         }
-        // Spaces count as an extension does.
+        // Spaces count like an extension.
         let outcome = decode(Chunks::of_response(LIMITS), &[b"5", &[b' '; 257], b"\r\n"]);
         assert_eq!(outcome, Err(Cause::BackendProtocol.into()));
     }
@@ -647,7 +647,7 @@ mod tests {
         assert!(outcome.is_ok(), "a sixteenth of the body is free");
         let outcome = decode(Chunks::of_request(LIMITS), &[sixteen.as_bytes(), b"1;b"]);
         assert_eq!(outcome, Err(Cause::BadRequest.into()));
-        // A body in signed chunks of 8 KiB may be as long as it likes.
+        // A body in signed chunks of 8 KiB has no limit of length.
         let chunk = format!("2000;chunk-signature={}\r\n{}\r\n", "f".repeat(64), "b".repeat(8192));
         let pieces = vec![chunk.as_bytes(); 500];
         let outcome = decode(Chunks::of_request(LIMITS), &pieces);

@@ -1,6 +1,6 @@
-//! The cookies of a request (RFC 6265 §4.2, §5.4): found by name, and one of them taken out.
+//! The cookies of a request (RFC 6265 §4.2, §5.4): reads them by name and removes them.
 //!
-//! What a value means is for others to say. Names are compared byte for byte, as user agents do.
+//! What a value means is not known here. Names are compared byte for byte, as user agents do.
 
 use super::{
     grammar,
@@ -19,8 +19,8 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     grammar::pair(pair).and_then(|(named, value)| (named == name).then_some(value))
 }
 
-/// Takes the cookies of this name out. The others stay byte for byte, and where they stand; a line
-/// that had no other goes.
+/// Removes the cookies of this name. The others keep their bytes and their order; a line with no
+/// other cookie is removed.
 pub(crate) fn remove(headers: &mut Headers, name: &[u8]) {
     if values(headers, name).next().is_none() {
         return;
@@ -38,13 +38,13 @@ pub(crate) fn remove(headers: &mut Headers, name: &[u8]) {
         let start = bytes.len();
         copy_others(field.value, name, bytes);
         field.value = Span::new(start, bytes.len());
-        // The name of the line stands elsewhere now.
+        // The line's name has moved to another offset.
         field.canonical = false;
         field.removed = field.value.len == 0;
     }
 }
 
-/// Appends the pairs of a line that have other names, with what stood between them.
+/// Appends the pairs of a line that have other names, with the separators between them.
 fn copy_others(line: Span, name: &[u8], bytes: &mut Vec<u8>) {
     let begun = bytes.len();
     let mut at = line.start as usize;
@@ -56,7 +56,7 @@ fn copy_others(line: Span, name: &[u8], bytes: &mut Vec<u8>) {
             if bytes.len() > begun {
                 bytes.push(b';');
             } else {
-                // The space behind a semicolon that went goes too.
+                // The space after a removed semicolon is removed too.
                 at = next - 1 - grammar::trim_start(pair).len();
             }
             bytes.extend_from_within(at..next - 1);

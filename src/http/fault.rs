@@ -1,10 +1,10 @@
-//! Why an exchange did not go as asked: whose fault, what happened.
+//! Faults: why an exchange did not go as asked, and whose fault it was.
 //!
-//! The list is closed and one table turns a cause into a status, a code, the `Proxy-Status` error
-//! (RFC 9209) and the sentence for people. A fault is small and copied freely; it holds no text of
-//! any peer.
+//! The list is closed. One table turns a cause into a status, a code, the `Proxy-Status` error (RFC
+//! 9209) and a sentence for people. A fault is small and copied freely; it holds no text of any
+//! peer.
 
-/// Whose fault it is, and so whose statistics suffer.
+/// The side at fault, against which it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Client,
@@ -23,7 +23,7 @@ pub(crate) enum Cause {
     NoRoute,
     /// TRACE or CONNECT.
     MethodRefused,
-    /// The head or the next piece of the body did not come in time.
+    /// The head or the next piece of the body did not arrive in time.
     RequestTimeout,
     LengthRequired,
     BodyTooLarge,
@@ -41,15 +41,14 @@ pub(crate) enum Cause {
     BackendTls,
     /// The connection ended before a whole response head.
     BackendReset,
-    /// The connection ended before a whole response head, on a connection used before, and no byte
-    /// of a response had come: the race of RFC 9112 §9.3.1.
+    /// A reused connection ended before any byte of a response: the race of RFC 9112 §9.3.1.
     BackendStale,
-    /// What came was no answer: its beginning is none, or it was cut within its head.
+    /// The backend sent no valid response: it does not begin as one, or it was cut within its head.
     BackendProtocol,
-    /// An answer came that we do not take for its form: what is behind a sound beginning breaks a
-    /// rule, or can be read in two ways. It says something about this one answer only.
+    /// We refuse a response for its form: it begins as one, but then breaks a rule or is ambiguous.
+    /// This says something about this one response only.
     ResponseRefused,
-    /// An answer came that we do not take for the size of its head.
+    /// We refuse a response for the size of its head.
     ResponseHeadTooLarge,
     NoBackend,
     QueueFull,
@@ -62,29 +61,29 @@ pub(crate) enum Cause {
     VersionRefused,
     /// The client left.
     ClientAbort,
-    /// The client stopped reading its answer.
+    /// The client stopped reading the response.
     ClientTimeout,
-    /// The answer was cut after its head had gone out.
+    /// The response was cut after its head had been sent to the client.
     ResponseIncomplete,
 }
 
-/// How a try failed, as far as it matters for what follows.
+/// How a try failed, as far as retries and health depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No connection was made.
     Connect,
-    /// A kept connection ended just when it was used again: it says nothing about the backend.
+    /// A reused connection turned out to be closed: it says nothing about the backend.
     Stale,
-    /// The connection ended before any byte of an answer.
+    /// The connection ended before any byte of a response.
     Reset,
-    /// No answer began in time.
+    /// No response began in time.
     Timeout,
-    /// What came was no answer, or not all of a head.
+    /// What came was no response, or not all of a head.
     Answer,
-    /// What came is an answer that we do not take. Whoever asks for the right path brings that
-    /// about with a sound backend, so it says nothing about the backend.
+    /// A response that we refuse. A client can cause this on a sound backend by asking for the
+    /// right path, so it says nothing about the backend.
     NotTaken,
-    /// Something of ours was missing, a descriptor or a port: it says nothing about the backend.
+    /// We ran out of something, a descriptor or a port: it says nothing about the backend.
     Ours,
 }
 
@@ -98,7 +97,7 @@ pub(crate) struct Fault {
 /// One row of the table of faults.
 pub(crate) struct Row {
     pub(crate) side: Side,
-    /// 0 where no answer can be given any more.
+    /// 0 if no answer can be given any more.
     pub(crate) status: u16,
     /// The stable token: error body, access log, metric.
     pub(crate) code: &'static str,
@@ -109,14 +108,14 @@ pub(crate) struct Row {
 }
 
 impl Fault {
-    /// The fault of a cause; its side stands in the table.
+    /// The fault of a cause, with the side from the table.
     #[inline]
     #[must_use]
     pub(crate) fn new(cause: Cause) -> Fault {
         Fault { side: cause.row().side, cause }
     }
 
-    /// The status of the answer; 0 where none can be given any more.
+    /// The status of the answer; 0 if none can be given any more.
     #[must_use]
     pub(crate) fn status(self) -> u16 {
         self.cause.row().status
@@ -172,7 +171,7 @@ impl Fault {
 }
 
 impl Cause {
-    /// How the try failed; none where that is not for another backend to mend.
+    /// How the try failed; none if another backend could not do better.
     #[cold]
     #[must_use]
     pub(crate) fn failure(self) -> Option<Failure> {

@@ -1,9 +1,9 @@
-//! How long a body is: RFC 9112 §6, whole and only here.
+//! Message framing: how long a body is (RFC 9112 §6), decided only here.
 //!
-//! Strict: a length that two readers could read differently is refused, on both sides, and what
-//! is sent on is written anew from the answer given here. Where no body can come there is nothing
-//! to disagree about but the next message: then the fields go, and the connection after them. What
-//! is between the chunks is `chunks`' business.
+//! Strict: a length that two readers could read differently is refused, on both sides, and what is
+//! sent on is framed anew from the answer given here. If no body can come, readers can only
+//! disagree about the next message: then the fields are removed and the connection is closed
+//! afterwards. The framing between chunks belongs to `chunks`.
 
 use super::{
     fault::{Cause, Fault},
@@ -16,22 +16,22 @@ use super::{
 /// How long a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyLength {
-    /// There is none. Of a request this also means that it names no length.
+    /// No body. For a request this also means that it states no length.
     None,
     Fixed(u64),
     Chunked,
-    /// Until the backend closes its connection; never of a request.
+    /// Until the backend closes its connection; never for a request.
     UntilClose,
 }
 
-/// The most that a length may say: what every reader holds in a signed number of 64 bits.
+/// The largest length accepted: every reader can hold it in a signed number of 64 bits.
 const LENGTH_MAX: u64 = i64::MAX as u64;
 
 /// The length of a request's body.
 pub(crate) fn request(head: &RequestHead) -> Result<BodyLength, Fault> {
     let refused = |wrong| match wrong {
         Wrong::Ambiguous => Fault::new(Cause::BadRequest),
-        // RFC 9112 §6.1: 501 for a coding we do not understand.
+        // RFC 9112 §6.1: 501 for a coding that we do not understand.
         Wrong::UnknownCoding => Fault::new(Cause::NotImplemented),
     };
     Ok(match stated(&head.headers, head.version, Repeats::Refused).map_err(refused)? {
@@ -41,9 +41,9 @@ pub(crate) fn request(head: &RequestHead) -> Result<BodyLength, Fault> {
     })
 }
 
-/// The length of the body of the response to a request of this method. Of one that cannot have a
-/// body it also sees to it that nobody is misled: what its fields say is made one number or taken
-/// out, and a connection about whose next byte the backend may think otherwise is not kept.
+/// The length of the body of the response to a request of this method. If there can be no body, it
+/// also corrects the fields: a stated length becomes one number or is removed, and the connection
+/// is not reused if the backend may disagree about the next byte.
 pub(crate) fn response(method: Method, head: &mut ResponseHead) -> Result<BodyLength, Fault> {
     let stated = stated(&head.headers, head.version, Repeats::Merged);
     if has_no_body(method, head.status) {
@@ -57,9 +57,9 @@ pub(crate) fn response(method: Method, head: &mut ResponseHead) -> Result<BodyLe
     })
 }
 
-/// What the fields say of a body that does not come. To HEAD and in 304 they may speak of the one
-/// that GET would bring (RFC 9110 §8.6, RFC 9112 §6.1), as far as that is one length. In 1xx and
-/// 204 they must not, and a backend that announces one there may send it.
+/// Corrects the fields about a body that does not come. In answers to HEAD and in 304 they may
+/// state the length that GET would bring (RFC 9110 §8.6, RFC 9112 §6.1), if it is one length. In
+/// 1xx and 204 they must not, and a backend that states one may well send the body.
 fn spoken_of(head: &mut ResponseHead, stated: Result<Stated, Wrong>) {
     let forbidden = matches!(head.status, 100..=199 | 204);
     let headers = &mut head.headers;
@@ -87,25 +87,25 @@ pub(crate) fn has_no_body(method: Method, status: u16) -> bool {
         || (method == Method::Connect && matches!(status, 200..=299))
 }
 
-/// What the fields say.
+/// The length that the fields state.
 enum Stated {
     Nothing,
     Length(u64),
     Chunked,
 }
 
-/// Why it cannot be believed.
+/// Why the fields cannot be trusted.
 enum Wrong {
     Ambiguous,
     UnknownCoding,
 }
 
-/// What becomes of one length that is said several times (RFC 9112 §6.3, 5 allows both).
+/// What to do with one length stated several times (RFC 9112 §6.3, 5 allows both).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeats {
-    /// No honest client has them.
+    /// No honest client sends this.
     Refused,
-    /// There are servers behind servers that each add the same line.
+    /// Some chains of servers each add the same line.
     Merged,
 }
 
@@ -120,7 +120,7 @@ fn stated(headers: &Headers, version: Version, repeats: Repeats) -> Result<State
     }
 }
 
-/// The one number that all lines say.
+/// The one number that all lines state.
 fn length(headers: &Headers, repeats: Repeats) -> Option<u64> {
     let number = |text| grammar::digits(text).filter(|length| *length <= LENGTH_MAX);
     let mut lines = headers.all(Name::ContentLength);
@@ -146,7 +146,7 @@ fn coding(headers: &Headers, version: Version) -> Result<Stated, Wrong> {
     let chunked = |member: &[u8]| member.eq_ignore_ascii_case(b"chunked");
     match (members().count(), members().last()) {
         (1, Some(only)) if chunked(only) => Ok(Stated::Chunked),
-        // Other codings are only unknown, not wrong, where `chunked` still ends them.
+        // Other codings are unknown rather than wrong as long as `chunked` ends them.
         (count, Some(last))
             if chunked(last)
                 && members()
@@ -159,7 +159,7 @@ fn coding(headers: &Headers, version: Version) -> Result<Stated, Wrong> {
     }
 }
 
-/// A token, perhaps with parameters, which are not looked into.
+/// A token, perhaps with parameters, which are not checked.
 fn is_coding(member: &[u8]) -> bool {
     let name = member.split(|byte| *byte == b';').next().unwrap_or_default();
     grammar::is_token(grammar::trim(name))
@@ -180,7 +180,7 @@ mod tests {
     fn of_request(version: &str, fields: &str) -> Result<BodyLength, Fault> {
         let input = format!("POST / {version}\r\nHost: a\r\n{fields}\r\n");
         let mut head = RequestHead::default();
-        // A few rows are refused by the parser already; that is as good.
+        // The parser refuses a few rows already; that is as good.
         parse::request(input.as_bytes(), &LIMITS, &mut head)?;
         request(&head)
     }
@@ -189,7 +189,7 @@ mod tests {
         of_kept_response(method, line, fields).map(|(length, ..)| length)
     }
 
-    /// With what is left of its framing fields, and whether its connection may be used again.
+    /// With the framing fields that are left, and whether the connection may be reused.
     fn of_kept_response(
         method: Method,
         line: &str,
@@ -204,7 +204,7 @@ mod tests {
         Ok((length, String::from_utf8(left).unwrap(), head.keep_alive))
     }
 
-    /// Fields that say a length in one way only.
+    /// Fields that state one length.
     const CLEAR: &[(&str, BodyLength)] = &[
         ("Content-Length: 0\r\n", BodyLength::Fixed(0)),
         ("Content-Length: 5\r\n", BodyLength::Fixed(5)),
@@ -215,7 +215,7 @@ mod tests {
         ("transfer-encoding: \tCHUNKED \r\n", BodyLength::Chunked),
     ];
 
-    /// Fields that are refused, and whether only because of a coding we do not know.
+    /// Fields that are refused, and whether only for an unknown coding.
     const UNCLEAR: &[(&str, bool)] = &[
         // RFC 9112 §6.3, 3: both.
         ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", false),
@@ -273,7 +273,7 @@ mod tests {
         ("Transfer-Encoding: a;b=c, d , CHUNKED\r\n", true),
     ];
 
-    /// One length that is said several times: refused of clients, one length of backends.
+    /// One length stated several times: refused from clients, merged from backends.
     const REPEATED: &[&str] = &[
         "Content-Length: 5\r\nContent-Length: 5\r\n",
         "Content-Length: 5, 5\r\n",
@@ -326,8 +326,7 @@ mod tests {
         assert_eq!(of_request("HTTP/1.0", fields), Ok(BodyLength::Fixed(5)));
     }
 
-    /// Requests and the answers to them that end with their heads; whether a length may be spoken
-    /// of there.
+    /// Requests and responses that end with the head, and whether a length may be stated there.
     const BODILESS: &[(Method, &str, bool)] = &[
         (Method::Head, "HTTP/1.1 200 OK", true),
         (Method::Head, "HTTP/1.1 404 Not Found", true),
@@ -351,7 +350,7 @@ mod tests {
             };
             check("", "", true);
             check("A: b\r\n", "A: b\r\n", true);
-            // A length of nought announces nothing.
+            // A length of zero announces nothing.
             check("content-length: 00\r\n", "Content-Length: 0\r\n", true);
             for (fields, length) in CLEAR {
                 match length {

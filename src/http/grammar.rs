@@ -1,8 +1,8 @@
-//! The small rules that all messages share: tokens, lists, whitespace, numbers (RFC 9110 §5.6).
+//! Grammar shared by all messages: tokens, lists, whitespace, numbers (RFC 9110 §5.6).
 //!
-//! Bytes in, bytes out; nothing here knows what a field means.
+//! Bytes in, bytes out; the meaning of a field is not known here.
 
-/// Whether a byte may stand in a token (RFC 9110 §5.6.2).
+/// Whether a byte is allowed in a token (RFC 9110 §5.6.2).
 #[inline]
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&'
@@ -14,20 +14,20 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
-/// Whether a byte may stand in a field value (RFC 9110 §5.5): no control but a tab.
+/// Whether a byte is allowed in a field value (RFC 9110 §5.5): no control but a tab.
 #[inline]
 pub(crate) const fn is_value_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
 }
 
-/// Without the optional whitespace around it (RFC 9110 §5.6.3). Not `trim_ascii`, which takes line
-/// ends and form feeds too.
+/// Without the optional whitespace around it (RFC 9110 §5.6.3). Not `trim_ascii`, which removes
+/// line ends and form feeds too.
 #[inline]
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     trim_end(trim_start(bytes))
 }
 
-/// Without the optional whitespace behind it.
+/// Without the optional whitespace after it.
 #[inline]
 pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
@@ -45,21 +45,21 @@ pub(crate) fn trim_start(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The members of a comma-separated list, without whitespace, empty ones left out
-/// (RFC 9110 §5.6.1.2). Not for lists whose members may be quoted strings.
+/// The members of a comma-separated list, trimmed, without empty ones (RFC 9110 §5.6.1.2). Not for
+/// lists whose members may be quoted strings.
 #[inline]
 pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim).filter(|member| !member.is_empty())
 }
 
-/// The two sides of the first `=`, without whitespace.
+/// The two sides of the first `=`, trimmed.
 #[inline]
 pub(crate) fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, value) = bytes.split_at_checked(memchr::memchr(b'=', bytes)?)?;
     Some((trim(name), trim(value.get(1..)?)))
 }
 
-/// A number of digits only. No sign, no space, no list; `None` where it does not fit.
+/// A number of digits only: no sign, no space, no list. `None` if it does not fit.
 pub(crate) fn digits(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;

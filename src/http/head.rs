@@ -1,8 +1,8 @@
-//! The heads of the two messages: what stands before the body.
+//! The heads of requests and responses as typed values.
 
 use super::headers::{Headers, Span};
 
-/// The methods that some rule asks for; all the others are `Other` and keep their bytes.
+/// The methods that some rule depends on; all others are `Other` and keep their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Method {
     #[default]
@@ -15,7 +15,7 @@ pub(crate) enum Method {
     Patch,
     Connect,
     Trace,
-    /// Any other that IANA's registry of methods calls idempotent.
+    /// Any other that IANA's method registry lists as idempotent.
     OtherIdempotent,
     Other,
 }
@@ -38,9 +38,9 @@ impl Method {
         }
     }
 
-    /// A method that has no rule of its own. The list is the registry's (RFC 9110 §16.1.1, filled
-    /// by RFC 7237 and later): of all that stand there LOCK alone is not idempotent besides
-    /// CONNECT, PATCH and POST.
+    /// A method without a rule of its own. The list is the registry's (RFC 9110 §16.1.1, filled by
+    /// RFC 7237 and later): of all its entries only LOCK is not idempotent, besides CONNECT, PATCH
+    /// and POST.
     #[cold]
     fn other(bytes: &[u8]) -> Method {
         match bytes {
@@ -53,14 +53,14 @@ impl Method {
             | b"BASELINE-CONTROL" | b"CHECKIN" | b"CHECKOUT" | b"LABEL" | b"MERGE"
             | b"MKACTIVITY" | b"MKWORKSPACE" | b"REPORT" | b"UNCHECKOUT" | b"UPDATE"
             | b"VERSION-CONTROL"
-            // The rest: RFC 2068, RFC 9113, and the method for questions with a body.
+            // The rest: RFC 2068, RFC 9113, and the method for queries with a body.
             | b"LINK" | b"UNLINK" | b"PRI" | b"QUERY" => Method::OtherIdempotent,
             _ => Method::Other,
         }
     }
 
-    /// Whether repeating it has the effect of doing it once (RFC 9110 §9.2.2). A method we do not
-    /// know is not taken for idempotent.
+    /// Whether repeating it has the same effect as sending it once (RFC 9110 §9.2.2). An unknown
+    /// method does not count as idempotent.
     #[must_use]
     pub(crate) fn is_idempotent(self) -> bool {
         match self {
@@ -84,7 +84,7 @@ pub(crate) enum Version {
     Http11,
 }
 
-/// The four shapes of a request target (RFC 9112 §3.2).
+/// The four forms of a request target (RFC 9112 §3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum TargetForm {
     #[default]
@@ -94,7 +94,7 @@ pub(crate) enum TargetForm {
     Asterisk,
 }
 
-/// A request's head. Recycled: `clear` keeps its room.
+/// A request's head. Reused: `clear` keeps its capacity.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestHead {
     pub(crate) headers: Headers,
@@ -102,26 +102,26 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     pub(crate) form: TargetForm,
     pub(crate) method_span: Span,
-    /// Path and query as they are sent on: of an absolute target without scheme and authority,
-    /// never empty (RFC 9110 §7.7).
+    /// Path and query as sent on: without the scheme and authority of an absolute target, and never
+    /// empty (RFC 9110 §7.7).
     pub(crate) target: Span,
     /// The path alone, as received.
     pub(crate) path: Span,
     /// The query without its question mark.
     pub(crate) query: Span,
-    /// The authority this request is for, as received: of the target where it is absolute, else
-    /// of Host; empty where an HTTP/1.0 client sent neither.
+    /// The authority this request is for, as received: from an absolute target, otherwise from
+    /// Host; empty if an HTTP/1.0 client sent neither.
     pub(crate) authority: Span,
     /// Whether the client asked for the connection to stay open (RFC 9112 §9.3).
     pub(crate) keep_alive: bool,
-    /// Whether it expects 100 (Continue) (RFC 9110 §10.1.1), and is of HTTP/1.1.
+    /// Whether it expects 100 (Continue) (RFC 9110 §10.1.1), and is HTTP/1.1.
     pub(crate) expects_continue: bool,
     /// Whether it asks for an upgrade that we would relay (RFC 9110 §7.8).
     pub(crate) upgrade: bool,
 }
 
 impl RequestHead {
-    /// Forgets everything but keeps the room.
+    /// Empties it and keeps the capacity.
     pub(crate) fn clear(&mut self) {
         let mut headers = std::mem::take(&mut self.headers);
         headers.clear();
@@ -135,7 +135,7 @@ impl RequestHead {
     }
 }
 
-/// A response's head. Recycled: `clear` keeps its room.
+/// A response's head. Reused: `clear` keeps its capacity.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ResponseHead {
     pub(crate) headers: Headers,
@@ -147,7 +147,7 @@ pub(crate) struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Forgets everything but keeps the room.
+    /// Empties it and keeps the capacity.
     pub(crate) fn clear(&mut self) {
         let mut headers = std::mem::take(&mut self.headers);
         headers.clear();
@@ -159,7 +159,7 @@ impl ResponseHead {
 mod tests {
     use super::*;
 
-    /// IANA's registry of methods: name, and whether it is idempotent.
+    /// IANA's method registry: name, and whether it is idempotent.
     #[rustfmt::skip]
     const REGISTRY: &[(&str, bool)] = &[
         ("*", false), ("ACL", true), ("BASELINE-CONTROL", true), ("BIND", true), ("CHECKIN", true),

@@ -1,8 +1,8 @@
-//! Ordered fields as ranges of one buffer.
+//! The fields of a head, in order, as ranges of one buffer.
 //!
-//! A head owns its bytes: the parser copies them in once, edits append to the same buffer and mark
-//! what they replace as removed, so nothing moves and nothing is allocated once the buffers of a
-//! recycled head have grown. Order is kept; lines of one name are never joined (RFC 9110 §5.3).
+//! A head owns its bytes: the parser copies them in once; edits append to the same buffer and mark
+//! what they replace as removed. So nothing moves, and nothing is allocated once the buffers of a
+//! reused head have grown. Order is kept; lines of one name are never joined (RFC 9110 §5.3).
 
 use super::names::{Name, NameSet};
 
@@ -25,7 +25,7 @@ impl Span {
         self.start as usize + self.len as usize
     }
 
-    /// The bytes of this range; empty where the range is not one of `bytes`.
+    /// The bytes of this range; empty if the range is not within `bytes`.
     #[inline]
     pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.start as usize..self.end()).unwrap_or(&[])
@@ -36,33 +36,33 @@ impl Span {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     pub(crate) known: Name,
-    /// Whether an edit took it out.
+    /// Whether an edit removed it.
     pub(crate) removed: bool,
-    /// Whether it stands in the buffer exactly as `name: value CRLF`, so that a run of such lines
-    /// can be written in one copy.
+    /// Whether the buffer holds it exactly as `name: value CRLF`, so that a run of such lines can
+    /// be written in one copy.
     pub(crate) canonical: bool,
     pub(crate) name: Span,
     pub(crate) value: Span,
 }
 
-/// The fields of a head, in order, and the bytes they stand in.
+/// The fields of a head, in order, and the buffer that they are ranges of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Headers {
     pub(crate) bytes: Vec<u8>,
     pub(crate) fields: Vec<Field>,
-    /// The names that were ever among the fields, so that most questions need no look at them.
+    /// The names that were ever among the fields, so that most queries need no scan.
     names: NameSet,
 }
 
 impl Headers {
-    /// Forgets everything but keeps the room.
+    /// Empties it and keeps the capacity.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
         self.names = NameSet::default();
     }
 
-    /// The fields that no edit took out, in order.
+    /// The fields that were not removed, in order.
     #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter().filter(|field| !field.removed)
@@ -78,7 +78,7 @@ impl Headers {
         field.value.of(&self.bytes)
     }
 
-    /// Whether any of these names may stand here: no is certain, yes is not.
+    /// Whether any of these names may be present: no is certain, yes is not.
     #[inline]
     pub(crate) fn may_have(&self, names: NameSet) -> bool {
         self.names.intersects(names)
@@ -110,7 +110,7 @@ impl Headers {
         self.all(known).next().is_some()
     }
 
-    /// Takes out every line of a known name.
+    /// Removes every line of a known name.
     pub(crate) fn remove(&mut self, known: Name) {
         if !self.names.contains(known) {
             return;
@@ -122,22 +122,22 @@ impl Headers {
         }
     }
 
-    /// Appends a line that stands in the buffer already.
+    /// Appends a line whose bytes are in the buffer already.
     #[inline]
     pub(crate) fn push_field(&mut self, field: Field) {
         self.names = self.names.with(field.known);
         self.fields.push(field);
     }
 
-    /// Appends lines that stand in the buffer already.
+    /// Appends lines whose bytes are in the buffer already.
     #[inline]
     pub(crate) fn extend_fields(&mut self, fields: impl Iterator<Item = Field>) {
         let names = &mut self.names;
         self.fields.extend(fields.inspect(|field| *names = names.with(field.known)));
     }
 
-    /// Appends a line, whatever stands there already. Inlined, so that a name known when this is
-    /// compiled costs no call to copy it.
+    /// Appends a line, even if there is one of that name. Inlined, so that copying a name known at
+    /// build time costs no call.
     #[inline(always)]
     pub(crate) fn push(&mut self, known: Name, name: &[u8], value: &[u8]) {
         self.push_with(known, name, |bytes| bytes.extend_from_slice(value));

@@ -1,17 +1,17 @@
-//! What a backend says of how long it keeps a connection: `Keep-Alive` (RFC 9112 appendix C.2.2).
+//! The `Keep-Alive` field of a backend (RFC 9112 appendix C.2.2): how long it keeps a connection.
 //!
-//! The field has a grammar in RFC 2068 §19.7.1.1 only, and servers write it in several ways:
-//! `timeout=5, max=100`, `Timeout = 5`, `timeout=5;max=100`. All of them are read. What it says is
-//! a hint: what cannot be read is not there, and of two numbers the smaller counts.
+//! Only RFC 2068 §19.7.1.1 has a grammar for it, and servers write it in several ways: `timeout=5,
+//! max=100`, `Timeout = 5`, `timeout=5;max=100`. All of them are read. The field is a hint: an
+//! unreadable value is ignored, and of two numbers the smaller counts.
 
 use super::{grammar, headers::Headers, names::Name};
 
-/// What a backend says of how long it keeps a connection.
+/// How long a backend keeps a connection, according to its `Keep-Alive`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeepAlive {
-    /// Seconds that it keeps an idle one.
+    /// Seconds for which it keeps an idle connection.
     pub(crate) timeout: Option<u32>,
-    /// Requests that it takes on this one after the present.
+    /// Requests that it accepts on this connection after the present one.
     pub(crate) max: Option<u32>,
 }
 

@@ -1,7 +1,7 @@
-//! What an HTTP message is; bytes in, bytes out.
+//! HTTP messages as pure functions of bytes: parsing, framing, forwarding, writing.
 //!
 //! Floor 1: pure. No function here can panic on any input, keeps more than its limits allow, or
-//! knows where bytes come from. Read in the order of the modules.
+//! knows where bytes come from. The modules are listed in reading order.
 
 #![deny(clippy::indexing_slicing)]
 

@@ -1,15 +1,15 @@
 //! Known field names as small integers, so that rules compare numbers.
 //!
 //! A name is looked up once, when its line is parsed: by length, then first letter, then one
-//! comparison; nothing is hashed. Sets of names are one word, so that a rule about twenty fields
-//! costs as much as a rule about one.
+//! comparison, without hashing. A set of names is one word, so a rule about twenty fields costs as
+//! much as a rule about one.
 //!
-//! Names are compared by their letters, and in one more way: CGI and its heirs (WSGI, Rack, PHP,
-//! FastCGI) make variables of names and `_` of each `-`, so that `X_Forwarded_For` is to them what
-//! `X-Forwarded-For` is. A name that we take out, write ourselves or believe of trusted peers alone
-//! is worth nothing where another spelling of it passes: such a spelling is `Disguised`.
+//! Names are compared by their letters, and also as CGI does: CGI and its descendants (WSGI, Rack,
+//! PHP, FastCGI) turn names into variables with `_` for each `-`, so `X_Forwarded_For` is to them
+//! the same as `X-Forwarded-For`. Removing or overwriting a name, or believing it of trusted peers
+//! alone, is useless if another spelling of it passes: such a spelling is `Disguised`.
 
-/// A field name that some rule asks for; all the others are `Other`.
+/// A field name that some rule depends on; all others are `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Name {
@@ -24,7 +24,7 @@ pub(crate) enum Name {
     ContentType,
     Cookie,
     Date,
-    /// A spelling with underscores of a name that we take out, write, or believe of some alone.
+    /// A spelling with underscores of a name that we remove, write, or believe of some peers alone.
     Disguised,
     Expect,
     Forwarded,
@@ -52,7 +52,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    /// The known name these bytes spell, in any case (RFC 9110 §5.1).
+    /// The known name that these bytes spell, in any case (RFC 9110 §5.1).
     #[inline]
     #[must_use]
     pub(crate) fn of(bytes: &[u8]) -> Name {
@@ -94,7 +94,7 @@ impl Name {
         if matches { name } else { Name::Other }
     }
 
-    /// The name in lower case; empty where it is none.
+    /// The name in lower case; empty for `Other` and `Disguised`.
     #[cfg(test)]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -136,7 +136,7 @@ impl Name {
     }
 }
 
-/// The names that begin with `X-Forwarded-`; of those that no rule asks for, the disguised.
+/// The names that begin with `X-Forwarded-`, including disguised spellings of the others.
 fn x_forwarded(bytes: &[u8]) -> Name {
     let name = match bytes.len() {
         15 if spells(bytes, b"x-forwarded-for") => Name::XForwardedFor,
@@ -156,7 +156,7 @@ fn dashed(byte: u8) -> u8 {
     if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
-/// A name that may not pass in any spelling: itself, disguised, or another one.
+/// A name that must not pass in any spelling: itself, disguised, or another.
 #[inline]
 fn guarded<const N: usize>(name: Name, bytes: &[u8], spelled: &[u8; N]) -> Name {
     if spells(bytes, spelled) {
@@ -168,8 +168,8 @@ fn guarded<const N: usize>(name: Name, bytes: &[u8], spelled: &[u8; N]) -> Name 
     }
 }
 
-/// Whether `bytes` is `name`, which is in lower case. The length is a constant, so that this is a
-/// few wide instructions and not a loop.
+/// Whether `bytes` is `name`, which is in lower case. The length is a constant, so this compiles to
+/// a few wide instructions instead of a loop.
 #[inline]
 fn spells<const N: usize>(bytes: &[u8], name: &[u8; N]) -> bool {
     let Ok(bytes) = <&[u8; N]>::try_from(bytes) else { return false };
@@ -195,7 +195,7 @@ impl NameSet {
         set
     }
 
-    /// This set and one name more.
+    /// This set with one more name.
     #[inline]
     pub(crate) const fn with(self, name: Name) -> NameSet {
         NameSet(self.0 | 1 << name as u8)
@@ -217,7 +217,7 @@ impl NameSet {
     }
 }
 
-/// What a message says about the client it came from; only trusted peers are believed.
+/// What a message says about its client; only trusted peers are believed.
 pub(crate) const ABOUT_CLIENT: NameSet = NameSet::of(&[
     Name::ClientCert,
     Name::ClientCertChain,
@@ -231,8 +231,8 @@ pub(crate) const ABOUT_CLIENT: NameSet = NameSet::of(&[
 
 const X_FORWARDED: &[u8; 12] = b"x-forwarded-";
 
-/// Whether a name that is not one of `ABOUT_CLIENT` says something about the client all the same:
-/// the rest of `X-Forwarded-…`.
+/// Whether a name outside `ABOUT_CLIENT` still says something about the client: the rest of
+/// `X-Forwarded-…`.
 pub(crate) fn claims_client(name: &[u8]) -> bool {
     name.get(..X_FORWARDED.len()).is_some_and(|start| start.eq_ignore_ascii_case(X_FORWARDED))
 }
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(Name::of(b""), Name::Other);
     }
 
-    /// Names that we take out, write or do not believe of everybody.
+    /// Names that we remove, write, or believe of some peers alone.
     const GUARDED: NameSet = ABOUT_CLIENT.union(NameSet::of(&[
         Name::ContentLength,
         Name::KeepAlive,

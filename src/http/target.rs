@@ -1,17 +1,17 @@
-//! Request targets, hosts, and the path that routes are compared with.
+//! Request targets, hosts, and the normalised path that routes are compared with.
 //!
-//! Three questions: which of the four shapes has a target and where do its parts begin
-//! (RFC 9112 §3.2), is this a host that we serve (RFC 9110 §4.2, §7.2), and under which path does
-//! a route see it. What is sent on is never changed here.
+//! Three questions: which of the four forms a target has and where its parts begin (RFC 9112 §3.2),
+//! whether this is a host that we serve (RFC 9110 §4.2, §7.2), and under which path a route sees
+//! it. The target that is sent on is never changed here.
 //!
 //! # The rule for paths
 //!
 //! A path goes to the backend byte for byte as it came. Routes are compared with a copy in which
-//! everything is equal that any server holds for equal: percent-encoded unreserved characters are
+//! everything is equal that any server considers equal: percent-encoded unreserved characters are
 //! decoded (RFC 3986 §6.2.2.2), other encodings are in capitals, `\`, `%5C` and `%2F` are slashes,
 //! the parameters of a segment (`;` or `%3B` and what follows in it, RFC 3986 §3.3) are cut, and
-//! runs of slashes are one. So no spelling leads past a route. What servers would resolve to
-//! another path is refused with 400: a dot segment in any spelling (`..`, `%2e.`, `..;x`), and
+//! runs of slashes are one. So no spelling leads past a route. A path that servers would resolve to
+//! another one is refused with 400: a dot segment in any spelling (`..`, `%2e.`, `..;x`), and
 //! `%00`. Clients resolve dot segments themselves before they ask (RFC 3986 §5.2.4).
 
 use super::{
@@ -20,21 +20,21 @@ use super::{
 };
 use std::{net::Ipv6Addr, ops::Range};
 
-/// Where the parts of a target stand in it.
+/// The ranges of a target's parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) form: TargetForm,
     /// Empty unless the form is absolute or authority.
     pub(crate) authority: Range<usize>,
-    /// Empty where an absolute target has none.
+    /// Empty if an absolute target has none.
     pub(crate) path: Range<usize>,
     /// Without its question mark.
     pub(crate) query: Range<usize>,
 }
 
-/// Reads a target; which shapes are allowed depends on the method (RFC 9112 §3.2).
+/// Reads a target; which forms are allowed depends on the method (RFC 9112 §3.2).
 pub(crate) fn read(method: Method, target: &[u8]) -> Result<Target, Fault> {
-    // Not the grammar of RFC 3986, which many clients break harmlessly (`|`, `{`, `"`), but no
+    // Not the grammar of RFC 3986, which many clients break harmlessly (`|`, `{`, `"`). But no
     // fragment, which never belongs in a target, no controls and nothing beyond ASCII.
     let clean = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b'#';
     if target.is_empty() || !target.iter().fold(true, |all, byte| all & clean(*byte)) {
@@ -85,7 +85,7 @@ fn absolute_form(target: &[u8]) -> Result<Target, Fault> {
     Ok(Target { form: TargetForm::Absolute, authority: start..end, path, query })
 }
 
-/// Parts what starts at `start` at its first question mark.
+/// Splits the target from `start` on at its first question mark.
 fn path_and_query(target: &[u8], start: usize) -> (Range<usize>, Range<usize>) {
     let end = target.len();
     match memchr::memchr(b'?', target.get(start..).unwrap_or_default()) {
@@ -96,10 +96,10 @@ fn path_and_query(target: &[u8], start: usize) -> (Range<usize>, Range<usize>) {
 
 /// Whether this is a host, with or without a port, that a request may be for.
 ///
-/// Stricter than the grammar of RFC 3986 §3.2.2 in four points, each a host that no one is served
-/// under: the empty host, which http forbids (RFC 9110 §4.2.1); percent-encoding, which some decode
-/// and some do not; a comma, which makes a list of a field that lists are made from; zones and
-/// future versions of addresses in brackets.
+/// Stricter than the grammar of RFC 3986 §3.2.2 in four points, all for hosts that are never
+/// served: the empty host, which http forbids (RFC 9110 §4.2.1); percent-encoding, which some
+/// decode and some do not; a comma, which makes a list of a field that lists are made from; zones
+/// and future versions of addresses in brackets.
 pub(crate) fn is_authority(authority: &[u8]) -> bool {
     parts(authority).is_some()
 }
@@ -131,7 +131,7 @@ fn parts(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     port.is_none_or(is_port).then_some((host, port))
 }
 
-/// Unreserved characters and sub-delims of RFC 3986, less the comma. A table, since each byte of
+/// Unreserved characters and sub-delims of RFC 3986, without the comma. A table, since each byte of
 /// each Host is looked at.
 #[allow(clippy::indexing_slicing)] // evaluated when compiled
 const HOST_BYTES: [bool; 256] = {
@@ -150,13 +150,13 @@ fn is_host_byte(byte: u8) -> bool {
     HOST_BYTES.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
-/// Digits that fit in 16 bits; the grammar allows none at all.
+/// Digits that fit in 16 bits; the grammar also allows none at all.
 fn is_port(port: &[u8]) -> bool {
     port.is_empty() || super::grammar::digits(port).is_some_and(|port| port <= 0xffff)
 }
 
-/// Writes the host that routes are compared with: lower case, without port and one trailing dot.
-/// `authority` is a valid one; of any other the result means nothing.
+/// Writes the host that routes are compared with: in lower case, without port and one trailing dot.
+/// `authority` must be valid; otherwise the result means nothing.
 pub(crate) fn normalise_host(authority: &[u8], host: &mut Vec<u8>) {
     host.clear();
     let end = match authority.first() {
@@ -171,8 +171,8 @@ pub(crate) fn normalise_host(authority: &[u8], host: &mut Vec<u8>) {
     host.extend(name.iter().map(u8::to_ascii_lowercase));
 }
 
-/// The path that routes are compared with, by the rule at the head of this file: the path itself
-/// where nothing in it needs the rule, else written to `copy`.
+/// The path that routes are compared with, by the rule at the top of this file: the path itself if
+/// the rule changes nothing, otherwise written to `copy`.
 pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
     if is_plain(path) {
         return Ok(path);
@@ -196,21 +196,21 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
     if segment.is_dots() { Err(Cause::BadRequest.into()) } else { Ok(copy) }
 }
 
-/// Whether a path is its own normalised copy at first sight.
+/// Whether a quick scan shows that a path is its own normalised copy.
 fn is_plain(path: &[u8]) -> bool {
     path.first() != Some(&b'.')
         && memchr::memchr3(b'%', b'\\', b';', path).is_none()
         && path.windows(2).fold(true, |plain, pair| plain & !matches!(pair, [b'/', b'/' | b'.']))
 }
 
-/// What has been seen of the segment at hand.
+/// The current segment so far.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Segment {
     Empty,
     Dot,
     DotDot,
     Name,
-    /// Behind its semicolon.
+    /// After its semicolon.
     Parameters,
 }
 
@@ -219,7 +219,7 @@ impl Segment {
         self == Segment::Dot || self == Segment::DotDot
     }
 
-    /// The segment one byte on; `None` where a dot segment has ended.
+    /// The segment after one more byte; `None` if a dot segment has ended.
     fn then(self, byte: u8) -> Option<Segment> {
         match (byte, self) {
             (b'/' | b'\\' | b';', Segment::Dot | Segment::DotDot) => None,
@@ -232,9 +232,9 @@ impl Segment {
     }
 }
 
-/// The first byte, decoded if it is a well-formed percent-encoding, and what follows it. A percent
-/// sign that encodes nothing stands for itself, and so for `%25`: left bare, it could come to stand
-/// before two digits that were encoded themselves.
+/// The first byte, decoded if it is a well-formed percent-encoding, and the rest. A percent sign
+/// that encodes nothing stands for itself, and so for `%25`: left bare, it could end up before two
+/// digits that were themselves encoded.
 fn next_byte(path: &[u8]) -> Option<(u8, bool, &[u8])> {
     let hex = |byte: &u8| char::from(*byte).to_digit(16);
     if let [b'%', high, low, rest @ ..] = path
@@ -245,7 +245,7 @@ fn next_byte(path: &[u8]) -> Option<(u8, bool, &[u8])> {
     path.split_first().map(|(byte, rest)| (*byte, *byte == b'%', rest))
 }
 
-/// Appends one byte of the copy: decoded where that changes no meaning, else encoded in capitals.
+/// Appends one byte of the copy: decoded if that changes no meaning, otherwise encoded in capitals.
 fn push_normalised(byte: u8, encoded: bool, copy: &mut Vec<u8>) {
     let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     if matches!(byte, b'/' | b'\\') {
@@ -508,8 +508,8 @@ mod tests {
         }
     }
 
-    /// What the rule says, from its words and without a state: pieces between separators, each cut
-    /// at its semicolon, where a dot segment is none.
+    /// The rule taken literally and without a state: pieces between separators, each cut at its
+    /// semicolon, none of them a dot segment.
     fn by_the_rule(path: &[u8]) -> Option<Vec<u8>> {
         let mut decoded = Vec::new();
         let mut rest = path;
@@ -548,7 +548,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-        /// Paths of what matters to the rule: the copy is what its words say, and its own copy.
+        /// Random paths of the characters that matter to the rule: the copy is what the literal
+        /// rule gives, and its own copy.
         #[test]
         fn a_copy_is_what_the_rule_says_and_its_own_copy(
             pieces in proptest::collection::vec(proptest::sample::select(vec![

@@ -1,8 +1,8 @@
-//! Which 101 opens a tunnel.
+//! Protocol upgrades: which 101 response may open a tunnel.
 //!
-//! A backend that switches protocols unasked, or to one that nobody named, would leave the client
-//! speaking HTTP into something else. Whether a request may ask at all is decided when it is
-//! parsed (`RequestHead::upgrade`). CONNECT opens none: it is refused.
+//! A backend that switches protocols unasked, or to a protocol that the client did not name, would
+//! leave the client speaking HTTP to something else. Whether a request may ask at all is decided
+//! when it is parsed (`RequestHead::upgrade`). CONNECT opens no tunnel: it is refused.
 
 use super::{
     fault::{Cause, Fault},
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Whether this 101 (Switching Protocols) answers this request (RFC 9110 §7.8, §15.2.2): it names
-/// at least one protocol, and only such as the client asked for. To be asked before the response
+/// at least one protocol, and only such as the client asked for. Must be called before the response
 /// is edited for forwarding.
 pub(crate) fn allowed(request: &RequestHead, response: &ResponseHead) -> Result<(), Fault> {
     let mut named = response.headers.all(Name::Upgrade).flat_map(grammar::list).peekable();

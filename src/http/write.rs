@@ -1,12 +1,11 @@
-//! Head → bytes, in the one form that we send.
+//! Writer of heads, in the one form that we send.
 //!
-//! `forward` has decided which lines there are; here they are only written. Lines that nobody
-//! touched and that stood in canonical form are copied in runs. The line of the body's length is
-//! always ours.
+//! `forward` has decided which lines there are; here they are only written. Unedited lines in
+//! canonical form are copied in runs. The line with the body's length is always ours.
 //!
-//! Both heads say HTTP/1.1 to whomever they go: a version is that of the sender on this connection,
-//! not of the peer, and a peer of HTTP/1.0 reads it as such (RFC 9110 §2.5, RFC 9112 §2.3). What a
-//! 1.0 peer must not get (chunks, interim responses) is kept from it elsewhere.
+//! Both heads say HTTP/1.1, whatever the peer's version: the version is that of the sender on this
+//! connection, and a peer of HTTP/1.0 reads it as such (RFC 9110 §2.5, RFC 9112 §2.3). What a 1.0
+//! peer must not get (chunks, interim responses) is withheld elsewhere.
 
 use super::{
     framing::BodyLength,
@@ -17,16 +16,15 @@ use super::{
 };
 use std::ops::Range;
 
-/// Appends a request as it goes to a backend. `host` replaces Host; without it Host stays as it
-/// came, but is rebuilt from the target where that was absolute (RFC 9112 §3.2.2) and is empty
-/// where an HTTP/1.0 client gave none.
+/// Appends a request for a backend. `host` replaces Host. Without it Host stays as it came, but is
+/// rebuilt from an absolute target (RFC 9112 §3.2.2) and is empty if an HTTP/1.0 client gave none.
 pub(crate) fn request(
     head: &RequestHead,
     host: Option<&[u8]>,
     body: BodyLength,
     out: &mut Vec<u8>,
 ) {
-    // Room for the line and the length beside what stands in the head.
+    // Room for the line and the length in addition to the head's bytes.
     out.reserve(head.headers.bytes.len() + 64 + host.map_or(0, <[u8]>::len));
     let mut run = request_line(head, out);
     let rebuilt = head.form == TargetForm::Absolute || head.authority.len == 0;
@@ -43,8 +41,8 @@ pub(crate) fn request(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Where the request line stands in the head as it is to be sent, so that it can begin a run; where
-/// it does not, writes it and says nothing.
+/// The range of the request line in the head if it can be sent as it is, so that it can begin a
+/// run; otherwise writes it and returns an empty range.
 fn request_line(head: &RequestHead, out: &mut Vec<u8>) -> Range<usize> {
     const VERSION: &[u8] = b" HTTP/1.1\r\n";
     let (method, target) = (head.method_span, head.target);
@@ -109,7 +107,7 @@ pub(crate) fn response(
     out.extend_from_slice(b"\r\n");
 }
 
-/// The line that says how long the body is (RFC 9112 §6).
+/// The line with the length of the body (RFC 9112 §6).
 fn length(body: BodyLength, out: &mut Vec<u8>) {
     match body {
         BodyLength::None | BodyLength::UntilClose => {}
@@ -122,13 +120,12 @@ fn length(body: BodyLength, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends all lines in order but those of the names to skip: neighbours in canonical form in one
-/// copy.
+/// Appends all lines in order except the skipped names: adjacent canonical lines in one copy.
 pub(crate) fn fields(headers: &Headers, skip: NameSet, out: &mut Vec<u8>) {
     fields_after(0..0, headers, skip, out);
 }
 
-/// The same behind a range of the bytes that is to be sent as it is.
+/// Like `fields`, after a range of the bytes that is to be sent as it is.
 fn fields_after(mut run: Range<usize>, headers: &Headers, skip: NameSet, out: &mut Vec<u8>) {
     for field in headers.iter().filter(|field| !skip.contains(field.known)) {
         let start = field.name.start as usize;
@@ -145,7 +142,7 @@ fn fields_after(mut run: Range<usize>, headers: &Headers, skip: NameSet, out: &m
     out.extend_from_slice(headers.bytes.get(run).unwrap_or_default());
 }
 
-/// A line that came with other spaces than ours.
+/// A line that came with other whitespace than ours.
 fn rebuilt(headers: &Headers, field: &Field, out: &mut Vec<u8>) {
     out.extend_from_slice(headers.name(field));
     push_line(b": ", headers.value(field), out);
@@ -249,7 +246,7 @@ mod tests {
     }
 
     proptest! {
-        /// What we write, we read back as the same request, and write again byte for byte.
+        /// We read back what we write as the same request, and write it again byte for byte.
         #[test]
         fn what_is_written_reads_back_the_same(
             line in proptest::sample::select(vec![

@@ -1,4 +1,4 @@
-//! Who the client is, behind proxies that are trusted to say so.
+//! The client's address and scheme, as far as trusted proxies vouch for them.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use super::{ForwardedFor, forwarded};
 use crate::http::{grammar, head::RequestHead, headers::Headers, names::Name};
 
-/// More proxies in a row than anyone has.
+/// The longest chain of proxies that is followed; real ones are shorter.
 const CHAIN_MAX: usize = 64;
 
-/// The client's address: from the immediate peer on, the first that is not a trusted proxy. Each
-/// trusted one vouches for the entry before it in X-Forwarded-For, and for no more; where an entry
-/// cannot be read the last good one stands. Without X-Forwarded-For it is Forwarded that counts:
-/// who speaks the one may let the other pass as it came.
+/// The client's address: starting at the immediate peer, the first that is not a trusted proxy.
+/// Each trusted proxy vouches for the entry before it in X-Forwarded-For, and for no more; an
+/// unreadable entry ends the walk at the last good one. Forwarded counts only if there is no
+/// X-Forwarded-For: a proxy that writes one of the two may pass the other on unchecked.
 pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut client = peer.to_canonical();
@@ -36,15 +36,16 @@ pub(crate) fn client_address(head: &RequestHead, peer: IpAddr, trusted: &[IpNet]
     client
 }
 
-/// Whether the client's scheme is https: as a trusted peer says, else as it came to us. Asked
-/// before the request is rewritten.
+/// Whether the client's scheme is https: as a trusted peer says, otherwise as the connection is.
+/// Must be called before the request is rewritten.
 pub(crate) fn is_secure(head: &RequestHead, from: &ForwardedFor<'_>) -> bool {
     let told = if from.trusted { told_scheme(&head.headers) } else { None };
     let scheme = told.unwrap_or(from.scheme);
     [&b"https"[..], b"wss"].iter().any(|secure| scheme.eq_ignore_ascii_case(secure))
 }
 
-/// What the proxies before us say; the first word is that of the one that the client spoke to.
+/// The scheme according to the proxies before us; the first entry is by the proxy that the client
+/// connected to.
 fn told_scheme(headers: &Headers) -> Option<&[u8]> {
     let mut told = headers.all(Name::XForwardedProto).flat_map(grammar::list);
     told.next().or_else(|| forwarded::scheme(headers))
@@ -78,20 +79,20 @@ mod tests {
         let lines = format!("{}{}", xff("198.51.100.1, 192.0.2.7"), xff("10.0.0.2"));
         check("10.0.0.1", &lines, "192.0.2.7");
         check("10.0.0.1", &format!("{}{}", xff("192.0.2.7"), xff("")), "192.0.2.7");
-        // It stops at the first entry that cannot be read.
+        // It stops at the first unreadable entry.
         check("10.0.0.1", &xff("192.0.2.7, unknown, 10.0.0.2"), "10.0.0.2");
         check("10.0.0.1", &xff("192.0.2.7, unknown"), "10.0.0.1");
         check("10.0.0.1", &xff("192.0.2.7, 192.0.2.0/24"), "10.0.0.1");
         check("10.0.0.1", &xff("192.0.2.7, 1.2.3.4:x"), "10.0.0.1");
         check("10.0.0.1", &xff("192.0.2.7, [1.2.3.4]"), "10.0.0.1");
-        // With ports, brackets, and addresses of one family in the clothes of the other.
+        // With ports, with brackets, and IPv4-mapped addresses.
         check("10.0.0.1", &xff("192.0.2.7:1234"), "192.0.2.7");
         check("10.0.0.1", &xff("2001:db8::1"), "2001:db8::1");
         check("10.0.0.1", &xff("[2001:db8::1]"), "2001:db8::1");
         check("10.0.0.1", &xff("192.0.2.7, [fd00::1]:80"), "192.0.2.7");
         check("::ffff:10.0.0.1", &xff("::ffff:192.0.2.7"), "192.0.2.7");
         check("::ffff:192.0.2.1", "", "192.0.2.1");
-        // Forwarded counts where there is no X-Forwarded-For, and only there.
+        // Forwarded counts only without X-Forwarded-For.
         let forwarded = |value: &str| format!("Forwarded: {value}\r\n");
         check("192.0.2.1", &forwarded("for=10.0.0.1"), "192.0.2.1");
         check("10.0.0.1", &forwarded("for=198.51.100.1, for=192.0.2.7"), "192.0.2.7");
@@ -100,7 +101,7 @@ mod tests {
         let both = format!("{}{}", forwarded("for=192.0.2.7"), xff("192.0.2.8"));
         check("10.0.0.1", &both, "192.0.2.8");
         check("10.0.0.1", &format!("{}{}", forwarded("for=192.0.2.7"), xff("")), "10.0.0.1");
-        // A chain longer than any is not walked to its end.
+        // A chain that is too long is not walked to its end.
         let chain = format!("192.0.2.7{}", ", 10.0.0.9".repeat(CHAIN_MAX));
         check("10.0.0.1", &xff(&chain), "10.0.0.9");
     }

@@ -1,8 +1,8 @@
-//! Forwarded (RFC 7239): whom a trusted peer asks for, and how its chain grows by that peer.
+//! The Forwarded field (RFC 7239): the client it names, and the element we add.
 //!
-//! Where trusted peers speak it, it is believed and continued; we never begin it, as backends are
-//! told all of it by X-Forwarded-*. Who is trusted, and when this is asked at all, is for
-//! `client` and `request` to say.
+//! If trusted peers send it, it is believed and continued. We never begin it, as X-Forwarded-*
+//! tells backends all of it. `client` and `request` decide which peers are trusted and when this
+//! field counts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,9 +12,9 @@ use crate::http::{
     names::Name,
 };
 
-/// The client by the lines of Forwarded, which make one list: from the right, the first that is not
-/// trusted; behind each trusted one stands whom it vouches for. None where the last element does
-/// not say; where an earlier one does not, the last good one stands.
+/// The client according to the lines of Forwarded, which make one list: from the right, the first
+/// address that is not trusted; each trusted one vouches for the element before it. None if the
+/// last element names no address; if an earlier one does not, the last good address.
 pub(super) fn client(headers: &Headers, is_trusted: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
     let elements = headers.all(Name::Forwarded).flat_map(|line| parts(line, b','));
     let elements = elements.filter(|element| !element.is_empty());
@@ -24,18 +24,18 @@ pub(super) fn client(headers: &Headers, is_trusted: impl Fn(&IpAddr) -> bool) ->
     })
 }
 
-/// The scheme of the client, as the first element names it.
+/// The client's scheme, as in the first element.
 pub(super) fn scheme(headers: &Headers) -> Option<&[u8]> {
     let elements = headers.all(Name::Forwarded).flat_map(|line| parts(line, b','));
     value({ elements }.find(|element| !element.is_empty())?, b"proto")
 }
 
-/// Whom an element asks for, if it says so by an address.
+/// The address in an element's `for`, if it is one.
 fn asks_for(element: &[u8]) -> Option<IpAddr> {
     address(value(element, b"for")?)
 }
 
-/// What an element says under this name.
+/// The value of this parameter of an element.
 fn value<'a>(element: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     let value = parts(element, b';').find_map(|pair| {
         let (name, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
@@ -59,16 +59,15 @@ pub(super) fn address(entry: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// Whether an element may be added to a line: not where a quoted string has no end, which would
-/// swallow it.
+/// Whether an element may be appended to a line: an unclosed quoted string would swallow it.
 pub(super) fn is_closed(line: &[u8]) -> bool {
     let mut quotes = Quotes::default();
     line.iter().for_each(|byte| _ = quotes.are_around(*byte));
     !quotes.open
 }
 
-/// Appends the element that says what we know: who asked us, for which host, and how. `out` is the
-/// head's own bytes, in which the host stands.
+/// Appends our element: who asked us, for which host, over which scheme. `out` is the head's own
+/// buffer, which contains the host.
 pub(super) fn push_element(peer: &[u8], host: Span, scheme: &[u8], out: &mut Vec<u8>) {
     let of_ipv6 = peer.contains(&b':');
     let (start, end): (&[u8], &[u8]) = if of_ipv6 { (b"\"[", b"]\"") } else { (b"", b"") };
@@ -85,14 +84,14 @@ pub(super) fn push_element(peer: &[u8], host: Span, scheme: &[u8], out: &mut Vec
     out.extend_from_slice(scheme);
 }
 
-/// Parts what a separator parts outside of quoted strings (RFC 9110 §5.6.4).
+/// Splits at a separator outside of quoted strings (RFC 9110 §5.6.4).
 fn parts(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut quotes = Quotes::default();
     let parts = value.split(move |byte| !quotes.are_around(*byte) && *byte == separator);
     parts.map(grammar::trim)
 }
 
-/// Where quoted strings begin and end, byte after byte.
+/// The state of quoted strings while scanning byte by byte.
 #[derive(Default)]
 struct Quotes {
     open: bool,
@@ -100,7 +99,7 @@ struct Quotes {
 }
 
 impl Quotes {
-    /// Takes the next byte; whether it is a part of a quoted string.
+    /// Takes the next byte; returns whether it is inside a quoted string.
     fn are_around(&mut self, byte: u8) -> bool {
         match byte {
             _ if self.escaped => self.escaped = false,
@@ -131,7 +130,7 @@ mod tests {
         assert_eq!(client, expected.map(|address| address.parse().unwrap()), "{lines:?}");
     }
 
-    /// RFC 7239 §4 and §6, with the examples that stand there.
+    /// RFC 7239 §4 and §6, with their examples.
     #[test]
     fn an_element_asks_for_an_address() {
         check(&["for=192.0.2.43"], Some("192.0.2.43"));
@@ -157,7 +156,7 @@ mod tests {
         check(&["for=10.0.0.2, for=10.0.0.1"], Some("10.0.0.2"));
         check(&["for=192.0.2.43, for=unknown, for=10.0.0.1"], Some("10.0.0.1"));
         check(&["for=192.0.2.43, for=unknown"], None);
-        // An end that is missing hides what is behind it, on its own line only.
+        // An unclosed string hides what follows it, on its own line only.
         check(&["for=\"192.0.2.43, for=192.0.2.44"], None);
         check(&["for=\"192.0.2.43, for=192.0.2.44", "for=10.0.0.1"], Some("10.0.0.1"));
     }

@@ -1,10 +1,10 @@
-//! What an intermediary changes between its two connections (RFC 9110 §7.6).
+//! Edits to a message between the two connections (RFC 9110 §7.6).
 //!
-//! Hop-by-hop fields out, Via and the fields about the client in, the lines of framing out: those
-//! are `write`'s. Everything else passes in its order. Edits mark and append; they are done once
-//! for a message, however often it is then written. Framing must have been read before, since the
-//! fields it was read from are gone afterwards. A message goes one way in `request` and the other
-//! in `response`; what holds for both stands here.
+//! Hop-by-hop fields are removed, Via and the fields about the client are added, the framing fields
+//! are removed, as `write` writes its own. Everything else passes in its order. Edits mark and
+//! append; they are done once per message, however often it is then sent. Framing must be read
+//! before, since the fields that it is read from are gone afterwards. `request` edits requests and
+//! `response` responses; this file holds what both share.
 
 mod client;
 mod forwarded;
@@ -23,9 +23,8 @@ use super::{
     names::{self, Name, NameSet},
 };
 
-/// What no peer is to see of any message, since it was said to us alone (RFC 9110 §7.6.1), or is
-/// ours to say (the lines of framing); and what a reader may take for that, or for what only
-/// trusted peers may say.
+/// Fields that never pass: they were meant for us alone (RFC 9110 §7.6.1), or are ours to write
+/// (framing), or could be mistaken for these or for fields that only trusted peers may send.
 const HOP_BY_HOP: NameSet = NameSet::of(&[
     Name::Connection,
     Name::ContentLength,
@@ -38,8 +37,8 @@ const HOP_BY_HOP: NameSet = NameSet::of(&[
     Name::TransferEncoding,
 ]);
 
-/// What no `Connection` can have us drop: fields that someone behind us trusts, and those that the
-/// rules below decide about (`Connection: X-Forwarded-For` is a known attack).
+/// Fields that `Connection` cannot make us drop: those that something behind us trusts, and those
+/// that the rules below decide about (`Connection: X-Forwarded-For` is a known attack).
 const PROTECTED: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
     Name::Authorization,
     Name::Connection,
@@ -56,10 +55,10 @@ const PROTECTED: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
     Name::XRequestId,
 ]));
 
-/// More options than any honest `Connection` has: each costs a look at every field.
+/// More options than any honest `Connection` has: each costs a scan of all fields.
 const OPTIONS_MAX: usize = 64;
 
-/// Takes out the fields that `Connection` names (RFC 9110 §7.6.1), but for the protected.
+/// Removes the fields that `Connection` names (RFC 9110 §7.6.1), except the protected ones.
 fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
     if !headers.may_have(NameSet::of(&[Name::Connection])) {
         return Ok(());
@@ -76,7 +75,7 @@ fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
                 return Err(broken.into());
             }
             let known = Name::of(option);
-            // What is hop-by-hop goes anyway, listed or not, and `close` is no field.
+            // Hop-by-hop fields are removed anyway, listed or not, and `close` is no field.
             if PROTECTED.union(HOP_BY_HOP).contains(known)
                 || names::claims_client(option)
                 || option.eq_ignore_ascii_case(b"close")

@@ -1,6 +1,6 @@
-//! What a backend gets of a client's request: hop-by-hop fields out, Via and the fields about the
-//! client in. What a peer says about the client is believed of trusted proxies alone, and nobody
-//! can have us drop what someone behind us trusts.
+//! Edits to a client's request before a backend gets it: hop-by-hop fields are removed, Via and the
+//! fields about the client are added. Only trusted proxies are believed about the client, and no
+//! client can make us drop a field that something behind us trusts.
 
 use super::{HOP_BY_HOP, drop_listed, forwarded};
 use crate::http::{
@@ -11,8 +11,8 @@ use crate::http::{
     names::{self, Name, NameSet},
 };
 
-/// What a backend is told about where a request came from. All of it text made once: for the
-/// process, the listener, or the connection.
+/// What a backend is told about the origin of a request. All text, made once: for the process, the
+/// listener or the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForwardedFor<'a> {
     /// The address of the immediate peer, without a port.
@@ -23,23 +23,23 @@ pub(crate) struct ForwardedFor<'a> {
     pub(crate) scheme: &'a [u8],
     /// The port that the client connected to.
     pub(crate) port: &'a [u8],
-    /// How we call ourselves in Via, `ringway-XXXXXXXX`.
+    /// Our name in Via, `ringway-XXXXXXXX`.
     pub(crate) pseudonym: &'a [u8],
 }
 
-/// What is to be done with a request.
+/// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forward {
     Send,
-    /// OPTIONS that has gone far enough (RFC 9110 §7.6.2): we are its last recipient.
+    /// An OPTIONS whose Max-Forwards has run out (RFC 9110 §7.6.2): we answer it.
     AnswerOptions,
 }
 
-/// Own entries in Via at which a request is going round in circles. More than one, since two
-/// listeners of one process may well be passed in a row.
+/// This many entries of our own in Via mean a loop. More than one, since a request may well pass
+/// two listeners of one process.
 const VISITS_MAX: usize = 5;
 
-/// Turns a client's request into the one a backend gets.
+/// Turns a client's request into the one that a backend gets.
 pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result<Forward, Fault> {
     if visits(&head.headers, from.pseudonym) >= VISITS_MAX {
         return Err(Cause::Loop.into());
@@ -78,8 +78,8 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
     Ok(Forward::Send)
 }
 
-/// Takes out a set of names, and of the unknown ones those that `also` says. (`Proxy` is among
-/// them because it is `HTTP_PROXY` to CGI and its heirs.)
+/// Removes a set of names, and those unknown names for which `also` is true. (`Proxy` is among them
+/// because CGI and its descendants turn it into `HTTP_PROXY`.)
 fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> bool) {
     let Headers { bytes, fields, .. } = headers;
     for field in fields {
@@ -91,7 +91,7 @@ fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> boo
     }
 }
 
-/// Whether the client takes trailers (RFC 9110 §10.1.4); other codings of TE end here.
+/// Whether the client accepts trailers (RFC 9110 §10.1.4); other codings of TE are dropped.
 fn takes_trailers(head: &RequestHead) -> bool {
     let mut codings = head.headers.all(Name::Te).flat_map(grammar::list);
     head.version == Version::Http11 && codings.any(|c| c.eq_ignore_ascii_case(b"trailers"))
@@ -106,7 +106,7 @@ fn visits(headers: &Headers, pseudonym: &[u8]) -> usize {
     headers.all(Name::Via).flat_map(grammar::list).filter(received_by).count()
 }
 
-/// Counts Max-Forwards down (RFC 9110 §7.6.2).
+/// Decrements Max-Forwards (RFC 9110 §7.6.2).
 fn forwards_left(headers: &mut Headers) -> Result<Forward, Fault> {
     let mut lines = headers.all(Name::MaxForwards);
     let (Some(value), None) = (lines.next(), lines.next()) else {
@@ -125,8 +125,8 @@ fn forwards_left(headers: &mut Headers) -> Result<Forward, Fault> {
     Ok(Forward::Send)
 }
 
-/// Says who asked, how, for which host, and through whom. What a trusted peer has said stays; the
-/// chains of addresses grow by that peer.
+/// Adds who asked, how, for which host, and through which proxies. What a trusted peer has said
+/// stays; the chains of addresses grow by that peer.
 fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     let headers = &mut head.headers;
     let told = |headers: &Headers, name| from.trusted && headers.contains(name);
@@ -140,8 +140,8 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     if told(headers, Name::Forwarded) {
         continue_forwarded(headers, head.authority, from);
     }
-    // A port belongs to the scheme and the host that the client sees. Who tells of those stands
-    // before us, and ours is no port of theirs: `https` and 8080 would make a link of both.
+    // A port belongs to the scheme and host that the client sees. If a proxy before us names those,
+    // our port does not go with them: `https` and 8080 would make a wrong link.
     let port_is_ours =
         !told(headers, Name::XForwardedProto) && !told(headers, Name::XForwardedHost);
     if !told(headers, Name::XForwardedProto) {
@@ -156,7 +156,7 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     if port_is_ours && !told(headers, Name::XForwardedPort) {
         headers.push(Name::XForwardedPort, b"x-forwarded-port", from.port);
     }
-    // RFC 9110 §7.6.3: the version is that of the message as received.
+    // RFC 9110 §7.6.3: the version of the message as received.
     let version: &[u8] = match head.version {
         Version::Http10 => b"1.0 ",
         Version::Http11 => b"1.1 ",
@@ -167,8 +167,8 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     });
 }
 
-/// Adds our element to the Forwarded of a trusted peer; without those of its lines that nobody
-/// could read on from.
+/// Adds our element to a trusted peer's Forwarded, and drops those of its lines that could not be
+/// parsed further.
 #[cold]
 fn continue_forwarded(headers: &mut Headers, authority: Span, from: &ForwardedFor<'_>) {
     let Headers { bytes, fields, .. } = &mut *headers;
@@ -180,8 +180,8 @@ fn continue_forwarded(headers: &mut Headers, authority: Span, from: &ForwardedFo
     });
 }
 
-/// Makes one line of all lines of a list and adds a member: there are readers of the first line
-/// only, and of the last line only.
+/// Joins all lines of a list into one and adds a member: some readers look at the first line only,
+/// others at the last.
 fn append_to_list(
     headers: &mut Headers,
     known: Name,
@@ -227,11 +227,11 @@ mod tests {
         pseudonym: b"ringway-0badcafe",
     };
 
-    /// What we say about the client of a request for host `a`.
+    /// The fields that we add about the client of a request for host `a`.
     const TOLD: &str = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\n\
         x-forwarded-host: a\r\nx-forwarded-port: 8080\r\nvia: 1.1 ringway-0badcafe\r\n";
 
-    /// What a backend gets of a request of these lines.
+    /// What a backend gets for a request with these lines.
     #[track_caller]
     fn forwarded(line: &str, fields: &str, from: &ForwardedFor<'_>) -> Result<String, Fault> {
         let mut head = parsed(&format!("{line}\r\n{fields}\r\n"));
@@ -242,7 +242,7 @@ mod tests {
         Ok(String::from_utf8(out).unwrap())
     }
 
-    /// `expected` stands before what we say about the client.
+    /// `expected` comes before the fields that we add about the client.
     #[track_caller]
     fn check(fields: &str, expected: &str) {
         let out = forwarded("GET / HTTP/1.1", &format!("Host: a\r\n{fields}"), &FROM);
@@ -363,7 +363,7 @@ mod tests {
         );
     }
 
-    /// To CGI and its heirs these are the same variables.
+    /// CGI and its descendants see these as the same variables.
     #[test]
     fn a_spelling_with_underscores_of_what_we_guard_passes_from_nobody() {
         let trusted = ForwardedFor { trusted: true, ..FROM };
@@ -423,13 +423,13 @@ mod tests {
         let listed = "Connection: X-Forwarded-Prefix, X-Real-IP\r\n";
         check(&format!("{listed}{kept}"), &format!("{kept}x-forwarded-for: 192.0.2.1\r\n"));
         check(kept, &format!("{kept}x-forwarded-for: 192.0.2.1\r\n"));
-        // The port that we were connected to is none of that scheme, or of that host.
+        // Our own port belongs neither to that scheme nor to that host.
         let ours = "x-forwarded-for: 192.0.2.1\r\n";
         let https = "X-Forwarded-Proto: https\r\n";
         check(https, &format!("{https}{ours}x-forwarded-host: a\r\n"));
         let host = "X-Forwarded-Host: b\r\n";
         check(host, &format!("{host}{ours}x-forwarded-proto: http\r\n"));
-        // Forwarded is continued where it was begun.
+        // Forwarded is continued if it is present.
         let element = "for=192.0.2.1;host=\"a\";proto=http";
         check(
             "Forwarded: for=b\r\nforwarded: for=\"c,d\"\r\n",
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(out, format!("GET /b?c HTTP/1.1\r\nHost: a\r\nA: 1\r\n{TOLD}\r\n"));
     }
 
-    /// RFC 9110 §7.6.3 and interface.md: five times is a circle.
+    /// RFC 9110 §7.6.3 and interface.md: five times is a loop.
     #[test]
     fn a_request_that_goes_in_circles_is_refused() {
         let via = |times: usize| "Via: 1.1 ringway-0badcafe\r\n".repeat(times);

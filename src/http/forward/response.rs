@@ -11,7 +11,7 @@ use crate::http::{
     names::Name,
 };
 
-/// What an answer must know of whom it goes to.
+/// What the edits depend on: the request, the client and the time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ToClient<'a> {
     /// Of the request.
@@ -21,12 +21,12 @@ pub(crate) struct ToClient<'a> {
     pub(crate) date: &'a [u8],
 }
 
-/// How an answer leaves.
+/// How a response is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
-    /// For `write`: how the body is framed on the way to the client.
+    /// For `write`: how the body is framed for the client.
     pub(crate) body: BodyLength,
-    /// Whether the client has been told that its connection stays.
+    /// Whether the client is told that its connection stays open.
     pub(crate) keep_alive: bool,
 }
 
@@ -39,13 +39,13 @@ pub(crate) fn response(
     to: &ToClient<'_>,
 ) -> Result<(), Fault> {
     drop_listed(&mut head.headers, Cause::ResponseRefused)?;
-    // Where there is no body its length is only spoken of: to HEAD and in 304 it may be, in 1xx and
-    // 204 it must not (RFC 9110 §8.6), and `framing` has seen that it is one number.
+    // A length without a body is allowed in answers to HEAD and in 304, and forbidden in 1xx and
+    // 204 (RFC 9110 §8.6). `framing` has checked that it is one number.
     let spoken_of = body == BodyLength::None && (head.status == 304 || to.method == Method::Head);
     let headless = matches!(head.status, 100..=199 | 204);
     let switching = head.status == 101;
-    // What a client is told to change to is nothing without its name (RFC 9110 §15.5.22), and we
-    // relay the change. HTTP/1.0 cannot change.
+    // A 426 makes no sense without Upgrade (RFC 9110 §15.5.22), and we do relay upgrades. HTTP/1.0
+    // cannot upgrade.
     let demanding =
         head.status == 426 && to.version == Version::Http11 && head.headers.contains(Name::Upgrade);
     let Headers { fields, .. } = &mut head.headers;
@@ -104,7 +104,7 @@ mod tests {
         keep_alive: bool,
     }
 
-    /// What a client gets of a response of these lines, and whether its connection stays.
+    /// What a client gets for a response with these lines, and whether its connection stays open.
     #[track_caller]
     fn answered(line: &str, fields: &str, to: &To) -> (String, Reply) {
         let input = format!("{line}\r\n{fields}\r\n");

@@ -1,4 +1,4 @@
-//! The fields of a head, as ranges of it, and what they say that is asked for right away.
+//! The fields of a head as ranges of it, and the facts they state that parsing needs at once.
 
 use super::offset;
 use crate::http::{
@@ -9,7 +9,7 @@ use crate::http::{
     names::{Name, NameSet},
 };
 
-/// What the fields of a head say that is asked for right away.
+/// The facts in the fields of a head that parsing needs at once.
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) hosts: u32,
@@ -18,14 +18,14 @@ pub(super) struct Facts {
     keep_alive: bool,
     pub(super) connection_upgrade: bool,
     pub(super) upgrade: bool,
-    /// An upgrade to something that would hide HTTP from us.
+    /// An upgrade to a protocol that would hide HTTP from us.
     pub(super) upgrade_to_http: bool,
     pub(super) expects_continue: bool,
     pub(super) expects_other: bool,
     pub(super) body: bool,
 }
 
-/// The fields that `Facts` is about.
+/// The fields that `Facts` reads.
 const TELLING: NameSet = NameSet::of(&[
     Name::Connection,
     Name::ContentLength,
@@ -68,7 +68,7 @@ pub(super) fn fields(
             value: value_span,
         }
     }));
-    // The empty line at the end; httparse has seen its LF, and all fields lie between.
+    // The empty line at the end; httparse has seen its LF, and all fields are before it.
     debug_assert!(line_end < used);
     if !all_end_well || seen.get(used.wrapping_sub(2)) != Some(&b'\r') {
         return Err(broken.into());
@@ -76,7 +76,7 @@ pub(super) fn fields(
     Ok(facts)
 }
 
-/// Whether a line whose value has trailing whitespace ends as it should.
+/// Whether a line with trailing whitespace in its value ends correctly.
 #[cold]
 fn ends_in_crlf_after_spaces(seen: &[u8], value_end: usize) -> bool {
     let rest = seen.get(value_end..).unwrap_or_default();
@@ -106,7 +106,7 @@ impl Facts {
                 self.upgrade_to_http |= is_http_itself(protocol);
             }
         } else {
-            // Whether the length makes sense is for `framing` to say.
+            // `framing` checks whether the length makes sense.
             self.body |= known == Name::TransferEncoding || value != b"0";
         }
     }
@@ -118,7 +118,7 @@ impl Facts {
 }
 
 /// Whether a protocol of Upgrade is HTTP or TLS: relaying these would carry requests past every
-/// rule (`h2c` above all; RFC 9113 §3.1 has taken it back).
+/// rule (above all `h2c`, which RFC 9113 §3.1 has withdrawn).
 fn is_http_itself(protocol: &[u8]) -> bool {
     let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
     [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))

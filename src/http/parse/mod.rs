@@ -1,10 +1,10 @@
-//! Head bytes → head: httparse, then our limits and refusals.
+//! Parser of heads: httparse, followed by our limits and refusals.
 //!
-//! httparse finds the pieces and refuses what is no HTTP at all; it is lenient about line ends,
-//! leading lines and what fields mean, and that is made up for here. What is refused is refused
+//! httparse finds the pieces and refuses what is not HTTP at all. It is lenient about line ends,
+//! leading lines and the meaning of fields; the checks here are strict about them. The outcome is
 //! the same whether the head came whole or byte by byte. A head is filled by one copy of its bytes
-//! and ranges into that copy; bodies are not looked at (`framing` does that). What a request's
-//! fields mean is in `request`, a response's in `response`; what all fields share is in `fields`.
+//! and ranges of that copy; bodies are not looked at (`framing` does that). `request` interprets
+//! the fields of requests, `response` those of responses, `fields` what both share.
 
 mod fields;
 mod request;
@@ -14,32 +14,32 @@ mod tests;
 
 pub(crate) use self::{request::request, response::response};
 
-/// What a head may measure at most.
+/// The limits of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadLimits {
-    /// Of the whole head with its empty line; also of the trailers of a body.
+    /// The whole head with its empty line; also the trailers of a body.
     pub(crate) head_bytes_max: usize,
-    /// Of the request line with its line end.
+    /// The request line with its line end.
     pub(crate) line_bytes_max: usize,
-    /// At most `FIELDS_CAP` counts.
+    /// At most `FIELDS_CAP` takes effect.
     pub(crate) fields_max: usize,
 }
 
-/// Fields are found into an array on the stack: 256 of 32 bytes are 8 KiB, not written until used.
+/// httparse fills an array on the stack: 256 fields of 32 bytes are 8 KiB, not written until used.
 const FIELDS_CAP: usize = 256;
 
-/// How far a head has come.
+/// How much of a head has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parse {
-    /// All is well so far and the end has not come.
+    /// Valid so far, and incomplete.
     More,
     /// The head is filled; the message goes on at `used`.
     Done { used: usize },
 }
 
-/// Where the head in `input` ends, if it does: looking only at bytes from `from` on for its last
-/// byte, so that many small reads cost no more than one. Ends of bare LFs count too: such a head is
-/// refused, and should be at once.
+/// Where the head in `input` ends, if it does. Looks for its last byte only from `from` on, so that
+/// many small reads cost no more than one. An end with bare LFs counts too: such a head is refused,
+/// and should be at once.
 pub(crate) fn complete(input: &[u8], from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', input.get(from..)?)
         .map(|at| from + at)
@@ -47,13 +47,13 @@ pub(crate) fn complete(input: &[u8], from: usize) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// What stands where HTTP/1.0 or HTTP/1.1 was wanted.
+/// What was found in place of HTTP/1.0 or HTTP/1.1.
 enum OtherVersion {
-    /// The start of a version.
+    /// The beginning of a version.
     Unfinished,
-    /// HTTP, but not of the first major version (the preface of HTTP/2 among them).
+    /// HTTP, but of another major version (the preface of HTTP/2 among them).
     Major,
-    /// HTTP/1.2 or later, which is to be read as the highest we know (RFC 9110 §2.5).
+    /// HTTP/1.2 or later, which is read as the highest version we know (RFC 9110 §2.5).
     Minor,
     /// No version.
     None,
@@ -69,14 +69,14 @@ fn other_version(bytes: &[u8]) -> OtherVersion {
     }
     match bytes.get(5..8) {
         None => OtherVersion::Unfinished,
-        // These two are ours: what was wrong came behind them.
+        // These two are supported: the error came after them.
         Some([b'1', b'.', b'0' | b'1']) => OtherVersion::None,
         Some([b'1', ..]) => OtherVersion::Minor,
         Some(_) => OtherVersion::Major,
     }
 }
 
-/// The same head as HTTP/1.1. A copy, which is fine for what nobody sends.
+/// The same head as HTTP/1.1. A copy is fine, as real clients do not send such versions.
 fn as_http11(seen: &[u8], version_at: usize) -> Vec<u8> {
     let mut copy = seen.to_vec();
     if let Some(version) = copy.get_mut(version_at..version_at + 8) {
@@ -85,7 +85,7 @@ fn as_http11(seen: &[u8], version_at: usize) -> Vec<u8> {
     copy
 }
 
-/// Where `part` stands in `whole`, of which it is a piece.
+/// The range of `part` in `whole`; it must be a piece of it.
 #[inline]
 fn offset(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr())

@@ -1,7 +1,7 @@
-//! A request's head: its line, its target, and what its fields say about it as a whole.
+//! Parser of a request's head: its line, its target, and what its fields say about it as a whole.
 //!
-//! What may be read in two ways is refused, with the status that the standard wants where it wants
-//! one, and in the order in which bytes come.
+//! A head that can be read in two ways is refused, with the status that the standard asks for if it
+//! asks for one, and in the order in which the bytes come.
 
 use std::mem::MaybeUninit;
 
@@ -19,14 +19,14 @@ use crate::http::{
     target::{self, Target},
 };
 
-/// Reads a request's head. On `More` and on a fault what stands in `head` means nothing, but for
-/// its method and version, which are those of the request or the default.
+/// Reads a request's head. On `More` and on a fault the contents of `head` mean nothing, except
+/// method and version, which are those of the request or the defaults.
 pub(crate) fn request(
     input: &[u8],
     limits: &HeadLimits,
     head: &mut RequestHead,
 ) -> Result<Parse, Fault> {
-    // What is not forgotten here is overwritten below; these two are asked for after a fault too.
+    // What is not cleared here is overwritten below; these two are also read after a fault.
     head.headers.clear();
     (head.method, head.version) = (Method::default(), Version::default());
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
@@ -52,12 +52,12 @@ pub(crate) fn request(
     Ok(Parse::Done { used })
 }
 
-/// The pieces of a request line that keeps its form (RFC 9112 §3).
+/// The pieces of a valid request line (RFC 9112 §3).
 struct RequestLine {
     method: Span,
     target: Span,
     version: Version,
-    /// Behind its line end.
+    /// After its line end.
     end: usize,
 }
 
@@ -74,8 +74,8 @@ fn request_line(
     if end - start > limits.line_bytes_max {
         return Err(Cause::UriTooLong.into());
     }
-    // RFC 9112 §2.2: a bare LF may be taken for a line end, or refused. It makes two readings of
-    // one head possible, and so it is refused.
+    // RFC 9112 §2.2: a bare LF may be accepted as a line end, or refused. It allows two readings of
+    // one head, so it is refused.
     if seen.get(end - 2) != Some(&b'\r') {
         return Err(Cause::BadRequest.into());
     }
@@ -88,7 +88,7 @@ fn request_line(
     })
 }
 
-/// The length of the empty line before the request line: one is forgiven (RFC 9112 §2.2).
+/// The length of the empty line before the request line: one is accepted (RFC 9112 §2.2).
 fn leading_line(seen: &[u8]) -> Result<usize, Fault> {
     match seen {
         [b'\r', b'\n', b'\r' | b'\n', ..] | [b'\n', ..] => Err(Cause::BadRequest.into()),
@@ -97,7 +97,7 @@ fn leading_line(seen: &[u8]) -> Result<usize, Fault> {
     }
 }
 
-/// A head whose end has not come: wait for more, unless it can only grow beyond its limits.
+/// An incomplete head: wait for more, unless it can only grow beyond its limits.
 fn request_unfinished(seen: &[u8], limits: &HeadLimits) -> Result<Parse, Fault> {
     let start = leading_line(seen)?;
     if line_is_too_long(seen, start, limits.line_bytes_max) {
@@ -114,8 +114,8 @@ fn line_is_too_long(seen: &[u8], start: usize, line_bytes_max: usize) -> bool {
         .is_some_and(|line| memchr::memchr(b'\n', line).is_none())
 }
 
-/// Why httparse stopped, in our words. `version_at` is known where the request line was read as
-/// far as its version.
+/// The fault for an error of httparse. `version_at` is known if the request line was read as far as
+/// its version.
 #[cold]
 fn request_refused(
     seen: &[u8],
@@ -127,8 +127,8 @@ fn request_refused(
     let start = leading_line(seen)?;
     let line_max = start + limits.line_bytes_max;
     if seen.len() > line_max && line_is_too_long(seen, start, limits.line_bytes_max) {
-        // Had the bytes come one by one, the line's length would have been seen first, unless
-        // the line breaks a rule before that.
+        // Had the bytes come one by one, the length of the line would have been noticed first,
+        // unless the line breaks a rule before that.
         return request(seen.get(..line_max).unwrap_or(seen), limits, head);
     }
     if error == httparse::Error::TooManyHeaders {
@@ -155,25 +155,25 @@ fn request_facts(head: &mut RequestHead, facts: &Facts) -> Result<(), Fault> {
         if !target::is_authority(head.bytes(facts.host)) {
             return Err(Cause::BadRequest.into());
         }
-        // RFC 9112 §3.2.2: the authority of an absolute target wins over Host.
+        // RFC 9112 §3.2.2: the authority of an absolute target takes precedence over Host.
         if matches!(head.form, TargetForm::Origin | TargetForm::Asterisk) {
             head.authority = facts.host;
         }
     }
-    // RFC 9110 §10.1.1: of HTTP/1.0 an expectation is ignored.
+    // RFC 9110 §10.1.1: in HTTP/1.0 an expectation is ignored.
     if http11 && facts.expects_other {
         return Err(Cause::ExpectationFailed.into());
     }
     head.keep_alive = facts.keeps_alive(head.version);
-    // RFC 9110 §10.1.1: a client has nothing to wait for where it sends no body.
+    // RFC 9110 §10.1.1: a client that sends no body has nothing to wait for.
     head.expects_continue = http11 && facts.expects_continue && facts.body;
-    // RFC 9110 §7.8: of HTTP/1.0 an upgrade is ignored. A body is no obstacle: the other protocol
-    // begins behind it.
+    // RFC 9110 §7.8: in HTTP/1.0 an upgrade is ignored. A body is no obstacle: the other protocol
+    // begins after it.
     head.upgrade = http11 && facts.connection_upgrade && facts.upgrade && !facts.upgrade_to_http;
     Ok(())
 }
 
-/// Reads the target, whose bytes stand in the head already, and sets its parts.
+/// Reads the target, whose bytes are in the head already, and sets its parts.
 fn place_target(head: &mut RequestHead, span: Span) -> Result<(), Fault> {
     let Target { form, authority, path, query } = target::read(head.method, head.bytes(span))?;
     let start = span.start as usize;
@@ -192,8 +192,8 @@ fn place_target(head: &mut RequestHead, span: Span) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Gives an absolute target without a path the one that is sent on: `/`, or `*` for OPTIONS
-/// without a query (RFC 9112 §3.2.1, §3.2.4). It is written behind the head's own bytes.
+/// Gives an absolute target without a path the one that is sent on: `/`, or `*` for OPTIONS without
+/// a query (RFC 9112 §3.2.1, §3.2.4). It is appended to the head's own bytes.
 fn give_path(head: &mut RequestHead) {
     let bytes = &mut head.headers.bytes;
     let start = bytes.len();

@@ -1,5 +1,5 @@
-//! A response's head. What does not begin as one is none (`BackendProtocol`); what does, and breaks
-//! a rule further on, is an answer that is refused (`ResponseRefused`).
+//! Parser of a response's head. Bytes that do not begin as a response are `BackendProtocol`; a
+//! response that breaks a rule further on is `ResponseRefused`.
 
 use std::mem::MaybeUninit;
 
@@ -14,14 +14,14 @@ use crate::http::{
     headers::Span,
 };
 
-/// Reads a response's head. On `More` and on a fault what stands in `head` means nothing.
+/// Reads a response's head. On `More` and on a fault the contents of `head` mean nothing.
 pub(crate) fn response(
     input: &[u8],
     limits: &HeadLimits,
     head: &mut ResponseHead,
 ) -> Result<Parse, Fault> {
     head.headers.clear();
-    // httparse forgives empty lines before a response too; no rule does.
+    // httparse accepts empty lines before a response too; the standard does not.
     if input.first().is_some_and(|first| *first != b'H') {
         return Err(NO_ANSWER.into());
     }
@@ -29,7 +29,7 @@ pub(crate) fn response(
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
     let slots = storage.get_mut(..limits.fields_max.min(FIELDS_CAP)).unwrap_or_default();
     let mut found = httparse::Response::new(&mut []);
-    // RFC 9112 §5.1: whitespace before the colon is taken out of responses. `write` does that.
+    // RFC 9112 §5.1: whitespace before the colon is removed from responses. `write` does that.
     let mut parser = httparse::ParserConfig::default();
     parser.allow_spaces_after_header_name_in_responses(true);
     let used = match parser.parse_response_with_uninit_headers(&mut found, seen, slots) {
@@ -37,13 +37,13 @@ pub(crate) fn response(
         Ok(Status::Partial) => return response_unfinished(seen, limits),
         Err(error) => return response_refused(seen, error, limits, head),
     };
-    // RFC 9110 §15: three digits, of which the first says the class. Those above 599 are no status
-    // of the standard, are sent all the same, and count as 5xx.
+    // RFC 9110 §15: three digits, of which the first is the class. Those above 599 are no status of
+    // the standard, occur all the same, and count as 5xx.
     head.status = found.code.filter(|code| *code > 99).ok_or(NO_ANSWER)?;
     head.version = if found.version == Some(0) { Version::Http10 } else { Version::Http11 };
     let first = found.headers.first().map(|field| offset(seen, field.name.as_bytes()));
     let line_end = first.unwrap_or(used.wrapping_sub(2));
-    // Of "HTTP/1.1 200 OK": the reason, if there is one, with bytes that httparse does not show.
+    // In "HTTP/1.1 200 OK": the reason, if there is one, with bytes that httparse does not return.
     head.reason = Span::new("HTTP/1.1 200 ".len(), line_end.wrapping_sub(2));
     if seen.get(line_end.wrapping_sub(2)) != Some(&b'\r') {
         return Err(REFUSED.into());
@@ -84,8 +84,8 @@ fn response_refused(
     }
 }
 
-/// Whether version and status are there, which is what only a server of HTTP writes. All that
-/// follows may be made of what a client asked for: a reason, a Location.
+/// Whether version and status are there, which only an HTTP server writes. All that follows may
+/// come from the client's request: a reason, a Location.
 fn begins_as_answer(seen: &[u8]) -> bool {
     let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', rest @ ..] = seen else {
         return false;

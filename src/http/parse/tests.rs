@@ -1,7 +1,7 @@
-//! Tests of heads: every head comes whole and byte by byte, and must end the same.
+//! Tests of the parser of heads: every head comes whole and byte by byte, with the same result.
 //!
-//! Tables of what is taken, with what it is taken for, and of what is refused, with whose fault
-//! that is; each limit on both sides.
+//! Tables of accepted heads with what they parse to, and of refused heads with the side at fault;
+//! each limit on both sides.
 
 use super::*;
 use crate::http::{
@@ -13,7 +13,7 @@ use crate::http::{
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 400, line_bytes_max: 100, fields_max: 8 };
 
-/// What `parse` makes of a head that comes whole, and, the same, byte by byte.
+/// The result of `parse` for a head that comes whole, and, the same, byte by byte.
 #[track_caller]
 fn parsed<H>(
     input: &[u8],
@@ -140,7 +140,7 @@ fn spaces_around_a_value_are_dropped_and_mark_its_line() {
     assert_eq!(lines(&head.headers), expected);
 }
 
-/// RFC 9112 §2.2, §3 and §5: everything that stands in the way of one reading of a head.
+/// RFC 9112 §2.2, §3 and §5: everything that makes a head ambiguous.
 #[test]
 fn a_request_that_can_be_read_in_two_ways_is_refused() {
     for input in [
@@ -326,7 +326,7 @@ fn a_request_line_up_to_its_limit_is_taken_and_one_beyond_is_414() {
     refuses(Cause::UriTooLong, format!("{}Host: a\r\n\r\n", request_line_of(max + 1)));
     refuses(Cause::UriTooLong, format!("GET /{}", "a".repeat(max)));
     refuses(Cause::UriTooLong, "A".repeat(max));
-    // What comes first is said first, however the bytes come.
+    // The first error in the bytes is reported, however they come.
     refuses(Cause::UriTooLong, format!("{}: bad\r\n\r\n", request_line_of(max + 1)));
     refuses(Cause::BadRequest, format!("G\0T /{}", "a".repeat(max)));
     refuses(Cause::UriTooLong, format!("GET /{} HTTP/2.0\r\n\r\n", "a".repeat(max)));
@@ -454,7 +454,7 @@ fn a_response_is_its_status_its_reason_and_its_fields() {
     check(b"HTTP/1.1 200  OK", 200, Version::Http11, b" OK");
 }
 
-/// RFC 9112 §4: neither a version nor a status, or not where they belong.
+/// RFC 9112 §4: version or status missing or misplaced.
 #[test]
 fn what_does_not_begin_as_a_response_is_none() {
     for input in [
@@ -481,7 +481,7 @@ fn what_does_not_begin_as_a_response_is_none() {
     }
 }
 
-/// RFC 9112 §2.2, §4 and §5: the same rules as for requests. It was a response all the same.
+/// RFC 9112 §2.2, §4 and §5: the same rules as for requests. Such bytes are still a response.
 #[test]
 fn a_response_that_breaks_a_rule_further_on_is_refused() {
     for input in [
