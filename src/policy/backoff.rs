@@ -1,11 +1,11 @@
-//! How long something stays out that failed again: twice as long each time, and never all at once.
+//! Exponential backoff with jitter for a backend that keeps failing: twice as long each time.
 
 use std::time::Duration;
 
 use crate::base::{moment::millis, rng::Rng};
 
-/// `first`, doubled so many `times` but not beyond `most`, a tenth more or less by chance: what
-/// fails together does not return together. Whole milliseconds, at least one.
+/// `first`, doubled `times` times up to `most`, with jitter of a tenth either way: backends that
+/// failed together do not return together. Whole milliseconds, at least one.
 pub(crate) fn grown(first: Duration, most: Duration, times: u8, rng: &mut Rng) -> Duration {
     let doubled =
         2_u32.checked_pow(times.into()).map_or(Duration::MAX, |by| first.saturating_mul(by));
@@ -18,7 +18,7 @@ pub(crate) fn grown(first: Duration, most: Duration, times: u8, rng: &mut Rng) -
 mod tests {
     use super::*;
 
-    /// Of a thousand draws the least and the most, in milliseconds.
+    /// The least and the most of a thousand draws, in milliseconds.
     fn check(first_ms: u64, most_ms: u64, times: u8, expected: (u64, u64)) {
         let mut rng = Rng::seeded(5);
         let (first, most) = (Duration::from_millis(first_ms), Duration::from_millis(most_ms));
@@ -26,7 +26,7 @@ mod tests {
         let drawn: Vec<u64> = std::iter::repeat_with(drawn).take(1000).collect();
         let (least, longest) = (*drawn.iter().min().unwrap(), *drawn.iter().max().unwrap());
         assert!(expected.0 <= least && longest <= expected.1, "{times}: {least}..={longest}");
-        // The whole width is used.
+        // The draws use the whole width.
         let tenth = (expected.1 - expected.0) / 10;
         assert!(least <= expected.0 + tenth && longest + tenth >= expected.1);
     }
@@ -38,7 +38,7 @@ mod tests {
         check(10_000, 300_000, 4, (144_000, 176_000));
         check(10_000, 300_000, 5, (270_000, 330_000));
         check(10_000, 300_000, 255, (270_000, 330_000));
-        // A first time beyond the most is no shorter for it.
+        // A first time beyond the most is not cut.
         check(400_000, 300_000, 3, (360_000, 440_000));
         check(0, 0, 3, (1, 1));
     }

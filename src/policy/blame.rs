@@ -1,12 +1,12 @@
-//! Whether the end of a try counts for its backend, against it, or not at all.
+//! Blame: whether the end of a try counts for its backend, against it, or not at all.
 //!
-//! Nothing that a client does or leaves undone counts against a backend: not that it leaves, nor
-//! that its body is late, too long or missing, nor that it asks for the one path whose answer we do
-//! not take for its form. A kept connection that the backend was just closing says nothing either.
+//! Nothing that a client does or fails to do counts against a backend: not that it leaves, not that
+//! its body is late, too long or missing, not that it asks for a path whose answer we refuse for
+//! its form. A reused connection that the backend was just closing does not count either.
 //!
-//! A client can also ask for the one path that takes for ever, as often as it likes, and all those
-//! requests then fail in one moment. So what fails after a long wait is `Late`: it is a sign of
-//! what the backend is now only if that has answered nobody since it was asked.
+//! A client can also ask for a path that takes for ever, as often as it likes, and all those
+//! requests then fail at one moment. So a failure after a long wait is `Late`: it counts against
+//! the backend only if that has answered no other request since it was asked.
 
 use std::time::Duration;
 
@@ -15,64 +15,62 @@ use crate::base::moment::Tick;
 use crate::http::fault::Cause;
 use crate::plan::Statuses;
 
-/// What waited so long before it failed says little of the present moment,
-/// whichever way it failed: behind a backend that is a gateway itself a slow path is a 504, behind
-/// one that ends its workers it is a reset.
+/// A failure after this long says little of the present, whatever its form: behind a backend that
+/// is a gateway itself a slow path is a 504, behind one that kills its workers it is a reset.
 const LONG: Duration = Duration::from_secs(1);
 
 /// How a try counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The backend did well.
+    /// As a success.
     Well,
-    /// It failed just now.
+    /// As a failure now.
     Failed,
-    /// It failed, which counts for less where it has answered others since it was asked.
+    /// As a failure, with less weight if the backend has answered others since it was asked.
     Late,
-    /// The try says nothing about it.
+    /// Not at all.
     Nothing,
 }
 
-/// What a try waited for when it ended.
+/// What a try was waiting for when it ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
     /// Since the head of the request was sent, or the try began.
     pub(crate) since: Tick,
     pub(crate) until: Tick,
     pub(crate) body: Body,
-    /// Whether nobody but this backend was waited for since the exchange began.
+    /// Whether this backend was the only one waited for since the exchange began.
     pub(crate) had_all_the_time: bool,
 }
 
-/// What a backend has got of the request's body.
+/// How much of the request's body a backend has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// All of it, or there is none, or nothing was asked of the client yet.
+    /// All of it; or there is none, or the client was not asked for it yet.
     #[default]
     Whole,
-    /// As much as it took.
+    /// As much as the backend took.
     Untaken,
     /// As much as the client has sent.
     Coming,
 }
 
-/// Whose doing a cause is.
+/// What brought a cause about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
-    /// The client's or our own, or a coincidence.
+    /// The client, ourselves, or a coincidence.
     NotItsOwn,
-    /// The backend let nobody connect.
+    /// The backend did not accept a connection.
     Refusal,
-    /// The backend ended the connection before it had answered: perhaps it wanted no more of a
-    /// body.
+    /// The backend ended the connection before it answered: perhaps it wanted no more of a body.
     Cut,
-    /// The backend did nothing, as long as it was waited for.
+    /// The backend did nothing while it was waited for.
     Silence,
-    /// All of an exchange took too long, of which the backend's part may be little.
+    /// The whole exchange took too long; the backend's part may be little.
     Lateness,
 }
 
-/// How a try counts that ended so, after this wait.
+/// How a try counts that ended in this way, after this wait.
 #[inline]
 pub(crate) fn blame(outcome: Outcome, failures: &Statuses, wait: Wait) -> Verdict {
     match outcome {
@@ -98,10 +96,10 @@ fn just_now(wait: Wait) -> Verdict {
     if wait.until < wait.since + LONG { Verdict::Failed } else { Verdict::Late }
 }
 
-/// The table: a new cause says here whose doing it is.
+/// The table of causes: a new one must be added here.
 fn doing(cause: Cause) -> Doing {
     match cause {
-        // What the client did or left undone.
+        // The client did it or failed to.
         Cause::BadRequest
         | Cause::MethodRefused
         | Cause::RequestTimeout
@@ -116,7 +114,7 @@ fn doing(cause: Cause) -> Doing {
         | Cause::VersionRefused
         | Cause::ClientAbort
         | Cause::ClientTimeout => Doing::NotItsOwn,
-        // What we decided, or had too little of.
+        // Our own decisions and limits.
         Cause::Denied
         | Cause::NoRoute
         | Cause::Internal
@@ -126,9 +124,9 @@ fn doing(cause: Cause) -> Doing {
         | Cause::QueueTimeout
         | Cause::Overloaded
         | Cause::ShuttingDown => Doing::NotItsOwn,
-        // A sound backend gives such an answer to whoever asks for the right path.
+        // A sound backend gives such an answer to any client that asks for the right path.
         Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Doing::NotItsOwn,
-        // It closed the connection when it was used again (RFC 9112 §9.3.1).
+        // It closed the connection while it was reused (RFC 9112 §9.3.1).
         Cause::BackendStale => Doing::NotItsOwn,
         Cause::ConnectFailed | Cause::NameNotResolved | Cause::BackendTls => Doing::Refusal,
         Cause::BackendReset | Cause::BackendProtocol | Cause::ResponseIncomplete => Doing::Cut,
@@ -145,7 +143,7 @@ mod tests {
     use Body::{Coming, Untaken, Whole};
     use Verdict::{Failed, Late, Nothing, Well};
 
-    /// What is said of an outcome after a wait of this kind, short and long.
+    /// How an outcome counts after a wait of this kind, short and long.
     #[track_caller]
     fn check(outcome: Outcome, body: Body, had_all_the_time: bool, expected: [Verdict; 2]) {
         let said = [LONG - Duration::from_millis(1), LONG].map(|span| {
@@ -207,7 +205,7 @@ mod tests {
             (Cause::ShuttingDown, NOBODY),
             (Cause::ConnectTimeout, SILENT),
             (Cause::ResponseTimeout, SILENT),
-            // Unless nobody else was waited for, which is tried apart.
+            // Unless no other backend was waited for, which has a test of its own.
             (Cause::Deadline, NOBODY),
             (Cause::VersionRefused, NOBODY),
             (Cause::ClientAbort, NOBODY),

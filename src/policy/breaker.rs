@@ -1,9 +1,9 @@
 //! The circuit breaker of a backend: *closed* lets traffic through, *open* stops it, *half-open*
 //! lets trials through.
 //!
-//! It looks back over a sliding window in ten buckets, fed from the totals of all cores each time
-//! that a request has failed; it needs no word of a success. Whether it may open depends on the
-//! other backends and is decided in `standing`. A trial that its client left decides nothing.
+//! It covers a sliding window in ten buckets, updated from the totals of all cores each time that a
+//! request has failed; it needs no message for a success. Whether it may open depends on the other
+//! backends and is decided in `standing`. A trial that its client left decides nothing.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(crate) enum State {
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A closed breaker.
     pub(crate) fn new(now: Tick) -> Breaker {
         Breaker { state: State::Closed, window: Window::new(now), times: 0 }
     }
@@ -56,9 +56,9 @@ impl Breaker {
         }
     }
 
-    /// Notes what the totals have more than the last time. What is in the window, where that is
-    /// enough to open. What is late counts here as well: a share of requests says how many are not
-    /// served, not what the backend is now.
+    /// Records how much the totals have grown since the last call. Returns the window if it is
+    /// enough to open. Late failures count here as well: the ratio says how many requests are not
+    /// served, not how the backend is now.
     pub(crate) fn failed(
         &mut self,
         plan: &plan::Breaker,
@@ -85,7 +85,7 @@ impl Breaker {
         self.state = State::Open { until: now + span };
     }
 
-    /// Lets trials through, where it is open.
+    /// Lets trials through, if it is open.
     pub(crate) fn end(&mut self) {
         if let State::Open { .. } = self.state {
             self.state = State::HalfOpen { ok: 0 };
@@ -109,16 +109,16 @@ impl Breaker {
     }
 }
 
-/// How requests ended of late, in buckets of equal width.
+/// How recent requests ended, in buckets of equal width.
 #[derive(Clone, Debug)]
 struct Window {
     buckets: [Totals; BUCKETS as usize],
-    /// The number of the newest bucket since the beginning of time.
+    /// The number of the newest bucket since the start of the process.
     newest: u64,
-    /// The totals that the buckets hold already, and when they were read.
+    /// The totals that the buckets include already, and when they were read.
     seen: Totals,
     seen_at: Tick,
-    /// Whether the totals hold failures that are none of the buckets' concern.
+    /// Whether the totals include failures that do not belong in the buckets.
     is_behind: bool,
 }
 
@@ -133,15 +133,16 @@ impl Window {
         }
     }
 
-    /// Forgets what is in it. The totals seen last stay: nearly nothing succeeded while it was
-    /// open, so what is more at the next failure succeeded since. What failed may have been trials,
-    /// of which it was not told: of the failures that come with the next one that alone counts.
+    /// Empties the window. The totals seen last stay: nearly nothing succeeded while it was open,
+    /// so the growth at the next failure is what succeeded since. The failures since may have been
+    /// trials, which were not reported here: of those that come with the next one, only that one
+    /// counts.
     fn clear(&mut self, now: Tick) {
         *self = Window { seen: self.seen, is_behind: true, ..Window::new(now) };
     }
 
-    /// Notes totals and sums the window up. What failed did so just now; what succeeded since the
-    /// last reading did so evenly.
+    /// Records totals and sums up the window. The failures count as just now; the successes since
+    /// the last reading as evenly spread.
     fn observe(&mut self, window: Duration, totals: Totals, now: Tick) -> Totals {
         let width_ms = (millis(window) / BUCKETS).max(1);
         let newest = now.millis() / width_ms;
@@ -170,7 +171,7 @@ impl Window {
         })
     }
 
-    /// Totals of several cores may come in another order than they were read.
+    /// Totals of several cores may arrive in another order than they were read.
     fn see(&mut self, totals: Totals) {
         self.seen.ok = self.seen.ok.max(totals.ok);
         self.seen.failed = self.seen.failed.max(totals.failed);
@@ -199,8 +200,8 @@ mod tests {
         }
     }
 
-    /// At each of these times so many succeed and then so many fail, of which the last is told;
-    /// what is in the window at the last of them, where that is enough to open.
+    /// At each of these times so many requests succeed and then so many fail, of which the last is
+    /// reported; the window at the last of them, if that is enough to open.
     #[track_caller]
     fn check(
         (percent, requests_min): (u32, u32),
@@ -254,7 +255,7 @@ mod tests {
         let hour = 3_600_000;
         check((50, 20), &[(hour, 3_600_000, 5_000)], None);
         check((50, 20), &[(hour, 3_600_000, 11_000)], Some((9_997, 11_000)));
-        // In the course of the window they leave it.
+        // Later they leave the window.
         let late = [(hour, 3_600_000, 1_000), (hour + 5_000, 0, 4_100)];
         check((50, 20), &late, Some((5_002, 5_100)));
     }
@@ -295,11 +296,11 @@ mod tests {
         let totals = |ok, failed| Totals { ok, failed, ..Totals::default() };
         assert!(breaker.failed(&plan, totals(0, 20), at(1_000)).is_some());
         breaker.open(&plan, at(1_000), &mut rng);
-        // Those under way when it opened.
+        // Those in flight when it opened.
         assert_eq!(breaker.failed(&plan, totals(0, 40), at(1_001)), None);
         breaker.end();
         breaker.tried(&plan, true, at(6_000), &mut rng);
-        // Of those failures that it was not told of, nobody knows whether they were trials.
+        // Failures that were not reported may have been trials.
         assert_eq!(breaker.failed(&plan, totals(1, 45), at(6_050)), None);
         assert_eq!(breaker.failed(&plan, totals(1, 63), at(6_100)), Some(totals(1, 19)));
         let narrow = plan::Breaker { window: Duration::ZERO, ..plan };

@@ -1,19 +1,19 @@
-//! How many retries there may be beside the requests of a pool: so that a pool that fails is not
-//! asked several times as much.
+//! The retry budget of a pool: retries in proportion to requests, so that a failing pool does not
+//! get several times its traffic.
 //!
-//! Each request earns a share of a retry and each second some more. What was earned is forgotten
-//! in the course of ten seconds, so a pool never has more than the last ten seconds have brought.
-//! All of it is one number, which the cores share (`shared/budget.rs`); pure.
+//! Each request earns a share of a retry and each second some more. Credit expires over ten
+//! seconds, so a pool never has more than the last ten seconds have earned. All of it is one
+//! number, which the cores share (`shared/budget.rs`); pure.
 
 use crate::base::moment::Tick;
 use crate::plan::RetryBudget;
 
-/// How long what was earned lasts.
+/// How many steps credit lasts.
 const WINDOW_STEPS: u64 = 100;
-/// A step: how often requests are looked up, however many retries there are.
+/// The length of a step: how often requests are counted, however many retries there are.
 const STEP_MS: u64 = 100;
 
-/// The number: the step when it was made, and what was left then, in thousandths of a retry.
+/// The number: the step at which it was made, and the credit then, in thousandths of a retry.
 #[derive(Clone, Copy)]
 struct Left {
     step: u64,
@@ -32,18 +32,18 @@ impl Left {
     }
 }
 
-/// What is left at the start: as after ten quiet seconds.
+/// The credit at the start: as after ten quiet seconds.
 pub(crate) fn full(budget: &RetryBudget) -> u64 {
     Left { step: 0, parts: earned(budget, 0, WINDOW_STEPS) }.pack()
 }
 
-/// Whether requests are to be looked up, as they have earned something since.
+/// Whether requests must be counted, as they have earned credit since.
 pub(crate) fn is_due(left: u64, now: Tick) -> bool {
     now.millis() / STEP_MS > Left::unpack(left).step
 }
 
-/// What is left after a retry is asked for, and whether it may be made. `fresh` are requests that
-/// have earned nothing yet.
+/// The credit after a retry is requested, and whether the retry is allowed. `fresh` are requests
+/// that have not been counted yet.
 pub(crate) fn take(budget: &RetryBudget, left: u64, fresh: u64, now: Tick) -> (u64, bool) {
     let Left { step, parts } = Left::unpack(left);
     let steps = (now.millis() / STEP_MS).saturating_sub(step);
@@ -75,8 +75,8 @@ mod tests {
         Tick::from_millis(millis)
     }
 
-    /// Asks for so many retries at a time, after so many requests since the last; how many may be
-    /// made.
+    /// Requests so many retries at a time, after so many requests since the last; returns how many
+    /// are allowed.
     fn ask(budget: &RetryBudget, left: &mut u64, now: u64, requests: u64, times: u64) -> u64 {
         let granted = (0..times).filter(|nth| {
             let (after, is_granted) =
@@ -87,7 +87,7 @@ mod tests {
         granted.count() as u64
     }
 
-    /// For each time, requests since the last and retries wanted: how many may be made.
+    /// For each time, requests since the last and retries wanted: how many are allowed.
     #[track_caller]
     fn check(percent: u32, per_second: u32, asked: &[(u64, u64, u64)], expected: &[u64]) {
         let budget = RetryBudget { ratio: Share::percent(percent), per_second };
@@ -118,11 +118,11 @@ mod tests {
 
     #[test]
     fn what_was_earned_is_gone_after_ten_seconds() {
-        // 1,000 requests earn 200; half of them is forgotten after 5 s, all after 10 s.
+        // 1,000 requests earn 200; half of that expires after 5 s, all after 10 s.
         let spend_one = (0, 1000, 1);
         check(20, 0, &[spend_one, (5_000, 0, 300)], &[1, 99]);
         check(20, 0, &[spend_one, (10_000, 0, 300)], &[1, 0]);
-        // Of what a minute has earned there is as much as the last ten seconds of it have.
+        // Of the credit of a minute only that of its last ten seconds is left.
         check(20, 0, &[(60_000, 6_000, 500)], &[200]);
     }
 
@@ -143,7 +143,7 @@ mod tests {
         assert!(!is_due(left, at(99)) && is_due(left, at(100)));
         let (left, _) = take(&budget, left, 0, at(199));
         assert!(!is_due(left, at(199)) && is_due(left, at(200)));
-        // A clock that goes back gives nothing, and takes nothing.
+        // A clock that goes back changes nothing.
         let (after, _) = take(&budget, left, 0, at(50));
         assert!(after < left && !is_due(after, at(199)));
     }

@@ -1,19 +1,19 @@
-//! In which order the addresses of one backend are tried, and for how long each.
+//! The order in which the addresses of one backend are tried, and how long each may take.
 //!
-//! Pure. Addresses are those of servers that can stand in for each other, so new connections begin
-//! with each in turn, but only among those of the first one's family: who gives both IPv4 and IPv6
-//! has put the better first (RFC 6724), and the other is what remains when that one fails. So it is
-//! with `localhost`, whose two addresses may belong to two different servers.
+//! Pure. The addresses are servers that can stand in for each other, so new connections begin with
+//! each in turn, but only among those of the first one's family: an answer with both IPv4 and IPv6
+//! has the better family first (RFC 6724), and the other is the fallback. The same goes for
+//! `localhost`, whose two addresses may belong to two different servers.
 
 use std::{net::SocketAddr, time::Duration};
 
-/// How long an address that could not be connected to is tried after all others.
+/// After a failed connection an address is tried last for this long.
 pub(crate) const AVOIDED: Duration = Duration::from_secs(10);
 
-/// Where no time is set, how long an address is tried while others are left.
+/// Without a configured time, how long an address is tried while others are left.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The places of `addresses` in the order to try them, each with whether it failed lately.
+/// The indexes of `addresses` in the order to try them, each with whether it failed recently.
 pub(crate) fn order(addresses: &[(SocketAddr, bool)], turn: usize) -> Vec<usize> {
     let Some((first, _)) = addresses.first() else { return Vec::new() };
     let (mut order, others): (Vec<usize>, Vec<usize>) = (0..addresses.len()).partition(|place| {
@@ -26,14 +26,14 @@ pub(crate) fn order(addresses: &[(SocketAddr, bool)], turn: usize) -> Vec<usize>
     order
 }
 
-/// How long the next address may take of the `time` for all, where `spent` is over and `left`
-/// addresses are left, that one among them; zero = no bound.
+/// How long the next address may take of the `time` for all, if `spent` has passed and `left`
+/// addresses are left, including that one; zero = no bound.
 pub(crate) fn share(time: Duration, spent: Duration, left: usize) -> Duration {
     let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
     match (time.is_zero(), left) {
         (true, 1) => Duration::ZERO,
         (true, _) => PATIENCE,
-        // Zero would be without a bound.
+        // Zero would mean no bound.
         (false, _) => (time.saturating_sub(spent) / left).max(Duration::from_millis(1)),
     }
 }
@@ -42,7 +42,7 @@ pub(crate) fn share(time: Duration, spent: Duration, left: usize) -> Duration {
 mod tests {
     use super::*;
 
-    /// Digits are IPv4 addresses, letters IPv6; `!` behind one: it failed lately.
+    /// Digits are IPv4 addresses, letters IPv6; `!` after one: it failed recently.
     #[track_caller]
     fn check(addresses: &str, turn: usize, expected: &str) {
         let mut parsed: Vec<(SocketAddr, bool)> = Vec::new();

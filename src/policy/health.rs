@@ -1,21 +1,21 @@
-//! Rise and fall: the results of probes become up or down.
+//! Rise and fall: turns the results of probes into up or down.
 //!
-//! Counters are of results in a row; one that is opposite to the trend begins anew. Every kind of
-//! failure counts alike. It knows neither what a probe is nor when one is sent, but how soon the
-//! next should be: sooner while the state is about to change, or not yet known.
+//! It counts results in a row; an opposite one resets the count. Every kind of failure counts
+//! alike. It does not know what a probe is or when one is sent, but how soon the next should be:
+//! sooner while the state is about to change, or not yet known.
 
 use std::{fmt, time::Duration};
 
 use crate::plan::Health;
 
-/// The interval while a state is about to change, where the pool's is longer.
+/// The interval while a state is about to change, if the pool's is longer.
 const FAST: Duration = Duration::from_secs(1);
 
 /// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProbeFault {
-    /// Nobody listens there.
+    /// Nothing listens there.
     Refused,
     /// No connection could be made for another reason: no route, a filter.
     Unreachable,
@@ -27,7 +27,7 @@ pub enum ProbeFault {
     Protocol,
     /// The answer had a status that is not expected.
     Status(u16),
-    /// Its body did not hold what is expected.
+    /// Its body did not contain the expected text.
     Body,
 }
 
@@ -45,23 +45,23 @@ impl fmt::Display for ProbeFault {
     }
 }
 
-/// What is known of one backend by its probes.
+/// What the probes say of one backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Tracker {
     is_up: bool,
     is_probed: bool,
-    /// Results in a row that speak against the present state.
+    /// Results in a row against the present state.
     against: u16,
 }
 
 impl Tracker {
-    /// Of a backend that was never probed. One that begins `up` goes down by its first probe, if
-    /// that fails: nobody has seen it work.
+    /// For a backend that was never probed. One that begins `up` goes down at its first failed
+    /// probe: it has never been seen to work.
     pub(crate) fn new(is_up: bool) -> Tracker {
         Tracker { is_up, is_probed: false, against: 0 }
     }
 
-    /// Notes a result; whether the state changed by it.
+    /// Records a result; returns whether it changed the state.
     pub(crate) fn observe(&mut self, health: &Health, is_good: bool) -> bool {
         let needed = match (self.is_up, self.is_probed) {
             (true, false) => 1,
@@ -97,8 +97,8 @@ impl Tracker {
 mod tests {
     use super::*;
 
-    /// Probes that are good (`+`) or not, and what the backend is after each: up (`U`, `u` about
-    /// to change) or down (`D`, `d`); small letters are probed sooner.
+    /// Probes that succeed (`+`) or not, and the backend's state after each: up (`U`, `u` about to
+    /// change) or down (`D`, `d`); in lower case it is probed sooner.
     #[track_caller]
     fn check(is_up: bool, (rise, fall): (u16, u16), probes: &str, expected: &str) {
         let health = Health { rise, fall, ..Health::default() };

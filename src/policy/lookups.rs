@@ -1,14 +1,14 @@
-//! Which name is looked up next, and what is known of each.
+//! The schedule of name lookups: which name is next, and what is known of each.
 //!
-//! Pure: time is what has passed since the first lookup, and who asks the resolver is not decided
-//! here. Names are looked up beside each other; one that takes longer than its interval is looked
-//! up again after all that have been due meanwhile.
+//! Pure: time is what has passed since the first lookup, and the lookup itself is done elsewhere.
+//! Names are looked up concurrently; one that takes longer than its interval is looked up again
+//! after all that have become due meanwhile.
 
 use std::{net::SocketAddr, time::Duration};
 
 use super::resolve::{Change, change};
 
-/// The names of a plan, each known by its place in it.
+/// The names of a plan, each known by its index in it.
 pub(crate) struct Lookups {
     names: Vec<Name>,
 }
@@ -16,7 +16,7 @@ pub(crate) struct Lookups {
 struct Name {
     /// From the beginning of one lookup to that of the next.
     every: Duration,
-    /// When it is due; none = it is being looked up.
+    /// When it is due; none = a lookup is in progress.
     due: Option<Duration>,
     known: Vec<SocketAddr>,
     last: Last,
@@ -42,15 +42,15 @@ impl Lookups {
         Lookups { names: intervals.map(name).collect() }
     }
 
-    /// The name to look up next, and when; none where there are no names, or all are being looked
-    /// up.
+    /// The name to look up next, and when; none if there are no names, or all lookups are in
+    /// progress.
     pub(crate) fn next(&self) -> Option<(usize, Duration)> {
         let due = self.names.iter().enumerate();
         let due = due.filter_map(|(place, name)| Some((place, name.due?)));
         due.min_by_key(|(_, due)| *due)
     }
 
-    /// A name is being looked up, until it is answered.
+    /// A lookup of this name has begun.
     pub(crate) fn begun(&mut self, place: usize) {
         if let Some(name) = self.names.get_mut(place) {
             name.due = None;
@@ -62,7 +62,7 @@ impl Lookups {
         self.names.get(place).map_or(&[], |name| &name.known)
     }
 
-    /// Notes the answer of a lookup, none = it failed; what it changes, if that is news.
+    /// Records the answer of a lookup, none = it failed; returns what it changes, if that is news.
     /// `Change::Same` is news after a failure: the name resolves again.
     pub(crate) fn answered(
         &mut self,
@@ -96,7 +96,7 @@ mod tests {
         Lookups::new(intervals.iter().map(|every| *every * MS))
     }
 
-    /// Looks names up for a while, each lookup taking its name's time; "a0 b3 …": name and begin.
+    /// Looks names up for a while, each lookup taking its name's time; "a0 b3 …": name and start.
     #[track_caller]
     fn check(intervals: &[u32], takes: &[u32], count: usize, expected: &str) {
         let mut lookups = lookups(intervals);

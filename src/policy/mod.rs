@@ -1,7 +1,7 @@
-//! Every decision, a file each: values in, a verdict out.
+//! Decisions, one file each: values in, a verdict out.
 //!
-//! Floor 3: pure. Nothing here reads a clock, draws by chance of its own, touches a socket or
-//! learns why a backend is not usable; it sees only which are.
+//! Floor 3: pure. Nothing here reads a clock, has randomness of its own, touches a socket or learns
+//! why a backend is not usable; it sees only which are.
 
 pub(crate) mod backoff;
 pub(crate) mod balance;

@@ -1,9 +1,9 @@
-//! Passive ejection: a backend that fails requests in a row is left out for a while.
+//! Outlier ejection: a backend that fails requests in a row is left out for a while.
 //!
-//! One `Outlier` for each backend, which counts, and knows how long it stays out; whether it may be
-//! left out at all depends on the others and is decided in `standing`. A row is over all cores:
-//! it lasts while no answer has begun or ended that is no failure. What fails so late that the
-//! backend has answered others since belongs to no row (`blame`). It returns by one trial.
+//! One `Outlier` per backend counts, and knows how long it stays out; whether it may be left out at
+//! all depends on the others and is decided in `standing`. A row spans all cores: it ends when an
+//! answer begins or ends that is no failure. A failure so late that the backend has answered others
+//! since belongs to no row (`blame`). A single trial brings it back.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::base::{
 };
 use crate::plan::Passive;
 
-/// The longest that a backend is left out, but for jitter, and unless the plan asks for more.
+/// The longest ejection, apart from jitter, and unless the plan asks for more.
 const EJECT_MAX: Duration = Duration::from_secs(300);
 
-/// What is known of one backend by its answers.
+/// What the answers of one backend say.
 #[derive(Clone, Debug)]
 pub(crate) struct Outlier {
     state: State,
     /// The totals before the present row of failures.
     before: Option<Totals>,
-    /// All failures that were seen, and when the last was.
+    /// All failures seen, and when the last was.
     seen: u64,
     failed_at: Option<Tick>,
-    /// How often it was left out of late.
+    /// Recent ejections.
     times: u8,
 }
 
@@ -41,14 +41,14 @@ pub(crate) enum State {
     Returning,
 }
 
-/// How many of so many backends may be left out at once; one always may.
+/// How many of this many backends may be ejected at once; one always may.
 pub(crate) fn ejected_max(passive: &Passive, backends: usize) -> usize {
     let share = u64::from(passive.ejected_max.0) * backends as u64 / 1_000_000;
     usize::try_from(share).unwrap_or(usize::MAX).max(1)
 }
 
 impl Outlier {
-    /// Of a backend that takes part.
+    /// For a backend that takes part.
     pub(crate) fn new(now: Tick) -> Outlier {
         Outlier {
             state: State::Admitted { since: now },
@@ -63,7 +63,7 @@ impl Outlier {
         self.state
     }
 
-    /// When its time out is over.
+    /// When its ejection ends.
     pub(crate) fn due(&self) -> Option<Tick> {
         match self.state {
             State::Ejected { until } => Some(until),
@@ -71,11 +71,11 @@ impl Outlier {
         }
     }
 
-    /// Notes failures, if these totals have more than any before. How many have failed in a row
-    /// where that is enough to leave it out, and is news.
+    /// Records failures, if these totals have more than any before. Returns how many have failed in
+    /// a row if that is enough to eject it, and is news.
     ///
-    /// Where successes came with several failures nobody knows their order: one of the failures
-    /// is taken to be the last of all.
+    /// If successes came with several failures their order is unknown: one of the failures is
+    /// assumed to be the last of all.
     pub(crate) fn failed(&mut self, passive: &Passive, totals: Totals, now: Tick) -> Option<u64> {
         if totals.failed <= self.seen {
             return None;
@@ -91,8 +91,7 @@ impl Outlier {
         (max > 0 && length >= max).then_some(length)
     }
 
-    /// Leaves it out: twice as long as the last time, unless it did well in between for long
-    /// enough to make up for some of that.
+    /// Ejects it: twice as long as the last time, less if it did well long enough in between.
     pub(crate) fn eject(&mut self, passive: &Passive, now: Tick, rng: &mut Rng) {
         if let State::Admitted { since } = self.state {
             let healthy = millis(now.since(since)) / millis(passive.eject).max(1);
@@ -103,7 +102,7 @@ impl Outlier {
         self.state = State::Ejected { until: now + span };
     }
 
-    /// Lets it try, where it is left out.
+    /// Lets it have a trial, if it is ejected.
     pub(crate) fn end(&mut self) {
         if let State::Ejected { .. } = self.state {
             self.state = State::Returning;
@@ -136,10 +135,9 @@ mod tests {
         Tick::from_millis(millis)
     }
 
-    /// What the totals say after each of these: `x` a failure, `l` one that is late, `o` a
-    /// success, `a` an answer that begins and `c` one that is cut, that are told of one by one,
-    /// `(…)` several before anybody looks. How many are in a row after each failure that is one
-    /// too many, and `-` after the others.
+    /// The totals after each of these: `x` a failure, `l` a late one, `o` a success, `a` an answer
+    /// that begins and `c` one that is cut, reported one by one; `(…)` several before a report. The
+    /// number in a row after each failure that is one too many, and `-` after the others.
     #[track_caller]
     fn check(failures_max: u16, requests: &str, expected: &str) {
         let passive = Passive { failures_max, ..Passive::default() };
@@ -202,9 +200,9 @@ mod tests {
     #[test]
     fn failures_that_were_not_told_of_count() {
         check(3, "x(xx)", "-3");
-        // Of those that came with a success nobody knows whether they came after it.
+        // Failures that came with a success may have come before it.
         check(3, "x(xxoxx)xx", "---3");
-        // Nothing new says nothing.
+        // Totals without news change nothing.
         check(1, "x(o)", "1-");
     }
 
@@ -236,13 +234,13 @@ mod tests {
             assert_eq!(outlier.state(), State::Returning);
             outlier.tried(&passive, false, now, &mut rng);
         }
-        // Eight times out; after 70 s of doing well once is left.
+        // Eight ejections; after 70 s of doing well one is left.
         outlier.end();
         outlier.tried(&passive, true, now, &mut rng);
         now = now + Duration::from_secs(70);
         outlier.eject(&passive, now, &mut rng);
         assert!((18_000..=22_000).contains(&ejected_for(&outlier, now)));
-        // Long after, nothing is.
+        // Long after, none is.
         outlier.end();
         outlier.tried(&passive, true, now, &mut rng);
         now = now + Duration::from_secs(1_000);

@@ -1,43 +1,43 @@
-//! When each backend is probed.
+//! The schedule of health probes.
 //!
-//! Pure: time and chance are parameters. Backends are probed at once when their probing begins,
-//! spread over a short while, and then at their interval from the start of one probe to that of the
-//! next, a little sooner or later each time so that many backends do not stay in step. Two probes
-//! of a backend never overlap; where too many are under way, those due wait in the order in which
-//! they fell due. No pool can take all the places: it waits while it has as many under way as there
-//! are places left, leaves one to each pool that has none, and goes behind those that have fewer.
-//! So backends that do not answer delay the probes of their own pool.
+//! Pure: time and chance are parameters. A backend is probed at once when its probing begins,
+//! spread over a short while, and then at its interval from the start of one probe to that of the
+//! next, with jitter so that many backends do not stay in step. Two probes of a backend never
+//! overlap; if too many are in progress, those due wait in the order in which they became due. No
+//! pool can take all the slots: it waits while it has as many in progress as there are slots left,
+//! leaves one to each pool that has none, and comes after those that have fewer. So backends that
+//! do not answer delay only the probes of their own pool.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::base::{moment::Tick, rng::Rng};
 
-/// Over how long the first probes are spread, at the most: a process that starts, or a name that
-/// gets an address, is to be looked at soon.
+/// The longest time over which first probes are spread: a process that starts, or a name that gets
+/// an address, should be probed soon.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// Probes under way at once; a pool alone has half of them, two have a third each, and so on.
-/// While backends answer within 10 ms, 64 probe 6,400 a second. Where a thousand of a pool all time
+/// Probes in progress at once; a pool alone has half of them, two have a third each, and so on.
+/// While backends answer within 10 ms, 64 probe 6,400 a second. If a thousand of a pool all time
 /// out after 2 s, its round takes half a minute instead of their interval, which is the price of
 /// the bound: each probe holds a descriptor and about 24 KiB, and a burst of connects is itself a
 /// load.
 pub(crate) const UNDER_WAY_MAX: usize = 128;
 
-/// The backends that are probed, each known by its place.
+/// The backends that are probed, each known by its index.
 pub(crate) struct Probes {
     all: Vec<Probed>,
     under_way: usize,
-    /// Of each pool.
+    /// For each pool.
     under_way_of: Vec<usize>,
     chance: Rng,
 }
 
 struct Probed {
-    /// Its pool's place in `under_way_of`.
+    /// The index of its pool in `under_way_of`.
     pool: usize,
     spread: Duration,
     state: State,
-    /// Whether it is to be probed: it has an address.
+    /// Whether it should be probed: it has an address.
     wanted: bool,
 }
 
@@ -50,10 +50,10 @@ enum State {
     UnderWay(Tick),
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// The probe of the backend at this place begins now, so long after it was due.
+    /// The probe of this backend begins now, this long after it was due.
     Probe { place: usize, late: Duration },
     /// Nothing before then.
     At(Tick),
@@ -62,9 +62,9 @@ pub(crate) enum Next {
 }
 
 impl Probes {
-    /// Backends of pools, which may have any numbers, with these intervals; none is probed yet.
+    /// Backends of pools, with any pool numbers, and their intervals; none is probed yet.
     pub(crate) fn new(backends: impl Iterator<Item = (usize, Duration)>, seed: u64) -> Probes {
-        // Only pools that are probed count: one that is not would have a place kept free for it.
+        // Only pools that are probed count: another would have a slot kept free for it.
         let mut pools = HashMap::new();
         let probed = |(pool, interval): (usize, Duration)| {
             let next = pools.len();
@@ -80,7 +80,7 @@ impl Probes {
         Probes { all, under_way: 0, under_way_of, chance: Rng::seeded(seed) }
     }
 
-    /// From now on a backend is to be probed, or is not.
+    /// From now on a backend is probed, or is not.
     pub(crate) fn want(&mut self, place: usize, wanted: bool, now: Tick) {
         let Some(probed) = self.all.get_mut(place) else { return };
         probed.wanted = wanted;
@@ -94,7 +94,7 @@ impl Probes {
         }
     }
 
-    /// What is to be done now. A probe that it says to begin has begun.
+    /// What to do now. A returned `Probe` counts as begun.
     pub(crate) fn next(&mut self, now: Tick) -> Next {
         let left = UNDER_WAY_MAX.saturating_sub(self.under_way);
         let with_none = self.under_way_of.iter().filter(|of_pool| **of_pool == 0).count();
@@ -137,13 +137,13 @@ impl Probes {
         self.count(place, |count| *count -= 1);
     }
 
-    /// How many are under way.
+    /// How many are in progress.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way
     }
 }
 
-/// Less than this, by chance, in whole milliseconds.
+/// A random span less than this, in whole milliseconds.
 fn below(span: Duration, chance: &mut Rng) -> Duration {
     let most = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
     Duration::from_millis(chance.below(most).into())
@@ -158,12 +158,12 @@ mod tests {
         Tick::from_millis(millis)
     }
 
-    /// Probes of one pool with these intervals, that all are wanted at 0.
+    /// Probes of one pool with these intervals, all wanted from 0 on.
     fn wanted(intervals: &[u64], seed: u64) -> Probes {
         wanted_of(&[intervals], seed)
     }
 
-    /// The same of several pools.
+    /// The same for several pools.
     fn wanted_of(pools: &[&[u64]], seed: u64) -> Probes {
         let backends = pools.iter().enumerate().flat_map(|(pool, intervals)| {
             intervals.iter().map(move |millis| (pool, Duration::from_millis(*millis)))
@@ -173,12 +173,13 @@ mod tests {
         probes
     }
 
-    /// Lets time pass until `end` with probes that take so long; when each began, by its place.
+    /// Lets time pass until `end` with probes that take this long; returns when each began, by
+    /// backend.
     fn play(probes: &mut Probes, takes: u64, interval: u64, end: u64) -> Vec<Vec<u64>> {
         play_each(probes, |_| takes, interval, end)
     }
 
-    /// The same with probes of which each takes as long as its pool says.
+    /// The same with probes that each take as long as their pool says.
     fn play_each(
         probes: &mut Probes,
         takes: impl Fn(usize) -> u64,
@@ -231,8 +232,8 @@ mod tests {
         let began = play(&mut wanted(&[5_000; 1_000], 3), 10, 5_000, 12_000);
         let rounds = began.iter().map(Vec::len);
         assert!(rounds.clone().min() >= Some(2) && rounds.max() <= Some(3));
-        // Too slow for the half that a pool has: all get their turn, and none twice before
-        // another's once.
+        // Too slow for the half that a pool has: all get their turn, and none twice before another
+        // once.
         let began = play(&mut wanted(&[1_000; 1_000], 3), 200, 1_000, 12_000);
         let rounds = began.iter().map(Vec::len);
         assert!(rounds.clone().max() <= rounds.min().map(|least| least + 1));
@@ -244,7 +245,7 @@ mod tests {
         probes.want(1, false, at(0));
         let began = play(&mut probes, 7, 100, 1_000);
         assert!(began[0].len() >= 9 && began[1].is_empty());
-        // One that is under way is not begun again, whatever is wanted meanwhile.
+        // A probe in progress is not begun again, whatever is wanted meanwhile.
         assert!(matches!(probes.next(at(1_100)), Next::Probe { place: 0, .. }));
         probes.want(0, false, at(1_100));
         probes.want(0, true, at(1_100));
@@ -260,7 +261,7 @@ mod tests {
         });
     }
 
-    /// The longest time between two probes of a backend, of each pool.
+    /// The longest time between two probes of a backend, for each pool.
     fn longest(probes: &Probes, began: &[Vec<u64>]) -> Vec<u64> {
         let mut longest = vec![0; probes.under_way_of.len()];
         for (probed, began) in probes.all.iter().zip(began) {
@@ -270,7 +271,7 @@ mod tests {
         longest
     }
 
-    /// Four hundred that time out after 2 s kept all places busy for twelve seconds.
+    /// Four hundred that time out after 2 s used to keep all slots busy for twelve seconds.
     #[test]
     fn silent_backends_delay_the_probes_of_their_own_pool() {
         let (silent, well) = ([5_000; 400], [2_500; 20]);
@@ -296,7 +297,7 @@ mod tests {
         assert!(rounds.clone().max() <= rounds.min().map(|least| least + 2));
     }
 
-    /// Pools that are not probed leave no places free.
+    /// Pools that are not probed keep no slots free.
     #[test]
     fn a_pool_has_as_many_places_whatever_its_number_is() {
         for before in [0, 1, 31, 63, 500] {

@@ -1,8 +1,8 @@
-//! What is known of a backend's address, and what a new answer for its name changes.
+//! The effect of a lookup on a backend's addresses.
 //!
-//! Pure: who looks names up, and when, is not decided here. A lookup that fails or finds nothing
-//! changes nothing, as a name server that is down must not take backends down with it. An answer
-//! in another order is the same answer: name servers turn theirs round with every question.
+//! Pure: lookups are done and scheduled elsewhere. A lookup that fails or finds nothing changes
+//! nothing, as a name server that is down must not take backends down with it. An answer in another
+//! order is the same answer: name servers rotate theirs with every question.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,9 +12,9 @@ use crate::plan::Address;
 /// core.
 const ADDRESSES_MAX: usize = 16;
 
-/// The addresses that are known without asking anybody: for `localhost` and names below it those
-/// of loopback (RFC 6761 §6.3), both of them whatever the system says, since a server on
-/// "localhost" may listen on either.
+/// The addresses that are known without a lookup: for `localhost` and names below it those of
+/// loopback (RFC 6761 §6.3), both of them whatever the system says, since a server on "localhost"
+/// may listen on either.
 pub(crate) fn known(address: &Address) -> Vec<SocketAddr> {
     match address {
         Address::Socket(address) => vec![*address],
@@ -38,10 +38,10 @@ pub(crate) enum Change {
     /// These are the addresses from now on, in the order to try them: those that stay first.
     Now {
         addresses: Vec<SocketAddr>,
-        /// Those that no new connection may be made to.
+        /// Addresses to which no new connection may be made.
         gone: Vec<SocketAddr>,
     },
-    /// No answer: the addresses known go on being used.
+    /// No answer: the known addresses stay in use.
     Kept,
     /// No answer, and none before: the backend is down.
     Unknown,

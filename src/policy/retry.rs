@@ -1,10 +1,10 @@
-//! May the same request be asked again? One table, no I/O.
+//! The retry decision: may the same request be sent again? One table, no I/O.
 //!
 //! What RFC 9110 §9.2.2 and RFC 9112 §9.3.1 forbid is refused whatever the configuration says:
-//! nothing is repeated that may have had an effect, and nothing once the client has seen a byte
-//! of an answer. What they allow is done where the pool's `retry` names it. One thing is done
-//! always, once, and counts as no try: a kept connection that the backend was just closing says
-//! nothing about the backend, and the client must not see it.
+//! nothing is repeated that may have had an effect, and nothing once the client has got a byte of
+//! an answer. What they allow is retried if the pool's `retry` names it. A request that met a
+//! closing reused connection is always sent again, once, and that counts as no try: it says nothing
+//! about the backend, and the client must not notice.
 
 use std::time::Duration;
 
@@ -24,15 +24,15 @@ const PAUSE_MS_MAX: u32 = 250;
 pub(crate) struct Attempt {
     pub(crate) method: Method,
     pub(crate) outcome: Outcome,
-    /// The tries so far, this one among them; those that met a stale connection do not count.
+    /// The tries so far, including this one; those that met a stale connection do not count.
     pub(crate) tries: u8,
     /// Whether an earlier try of this request met a stale connection.
     pub(crate) stale_before: bool,
-    /// Whether any byte of the request was handed to the kernel in this try.
+    /// Whether any byte of the request was given to the kernel in this try.
     pub(crate) request_sent: bool,
     /// Whether a byte of the body was sent that we no longer hold.
     pub(crate) body_gone: bool,
-    /// Whether the client was sent any byte of an answer, an interim one included.
+    /// Whether the client got any byte of an answer, including an interim one.
     pub(crate) answered: bool,
 }
 
@@ -47,21 +47,21 @@ pub(crate) enum Outcome {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Nothing to ask again about: the outcome stands.
+    /// No reason to retry: the outcome stands.
     Keep,
     /// Ask another backend; it counts as a try.
     Another,
-    /// Ask on a new connection, of another backend or, where there is none, of the same; it
-    /// counts as no try.
+    /// Ask on a new connection, of another backend or, if there is none, of the same; it counts as
+    /// no try.
     Fresh,
-    /// There was reason to ask again, but it may not be: the outcome stands.
+    /// There was a reason to retry, but it is not allowed: the outcome stands.
     Refused(Refusal),
 }
 
-/// Why a request is not asked again.
+/// Why a request is not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Refusal {
-    /// The client has seen a part of the answer.
+    /// The client has got a part of the answer.
     Answered,
     /// A part of the body is gone.
     BodyGone,
@@ -71,9 +71,9 @@ pub(crate) enum Refusal {
     NotNamed,
     /// All of `retry.attempts` are used up.
     TriesUsed,
-    /// No backend is left that was not asked yet. Said by the caller, who picks.
+    /// Every backend was asked already. Set by the caller, which picks.
     NoneLeft,
-    /// The pool's budget is spent. Said by the caller, who holds it.
+    /// The pool's budget is spent. Set by the caller, which holds it.
     BudgetSpent,
 }
 
@@ -94,7 +94,7 @@ impl Refusal {
 }
 
 impl Outcome {
-    /// Whether it may be a reason to ask again; most are none.
+    /// Whether it may be a reason to retry; most are none.
     #[inline]
     pub(crate) fn calls_for_another(self) -> bool {
         match self {
@@ -104,8 +104,8 @@ impl Outcome {
     }
 }
 
-/// How long to wait before the next try: the first goes elsewhere at once; later ones wait for a
-/// moment by chance, so that many who failed together do not come back together.
+/// How long to wait before the next try: the first retry goes to another backend at once; later
+/// ones wait for a random moment, so that requests that failed together do not return together.
 pub(crate) fn pause(tries: u8, rng: &mut Rng) -> Duration {
     if tries < 2 {
         return Duration::ZERO;
@@ -114,24 +114,24 @@ pub(crate) fn pause(tries: u8, rng: &mut Rng) -> Duration {
     Duration::from_millis(u64::from(rng.below(most + 1)))
 }
 
-/// The reasons to ask again, as far as they differ in what follows.
+/// The reasons to retry, as far as they differ in what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trigger {
     /// No connection was made.
     Connect,
-    /// Something of ours was missing, mostly for a connection.
+    /// We ran out of something, usually for a connection.
     Ours,
-    /// A kept connection ended just when it was used again.
+    /// A reused connection turned out to be closed.
     Stale,
     /// A connection ended before any byte of an answer.
     Reset,
     /// No answer began in time.
     Timeout,
-    /// An answer of one of the statuses that can be named.
+    /// An answer with a status that can be named.
     Status(u16),
 }
 
-/// Whether the request may be asked again after this try, and how.
+/// Whether the request may be retried after this try, and how.
 #[must_use]
 pub(crate) fn again(retry: &Retry, attempt: &Attempt) -> Decision {
     let Some(trigger) = trigger(attempt.outcome) else {
@@ -152,7 +152,7 @@ pub(crate) fn again(retry: &Retry, attempt: &Attempt) -> Decision {
     Decision::Another
 }
 
-/// The reason to ask again that lies in an outcome, if there is any.
+/// The reason to retry that an outcome gives, if any.
 fn trigger(outcome: Outcome) -> Option<Trigger> {
     let cause = match outcome {
         Outcome::Status(status @ 502..=504) => return Some(Trigger::Status(status)),
@@ -177,7 +177,8 @@ fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), Refusal> {
     if attempt.body_gone {
         return Err(Refusal::BodyGone);
     }
-    // Without a connection nothing was sent; what was never sent had no effect (RFC 9110 §9.2.2).
+    // Without a connection nothing was sent; a request that was never sent had no effect (RFC 9110
+    // §9.2.2).
     let sent = attempt.request_sent && trigger != Trigger::Connect;
     if sent && !attempt.method.is_idempotent() {
         return Err(Refusal::NotIdempotent);
@@ -185,8 +186,7 @@ fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether the pool asks again after this. A stale connection that was met before is one that
-/// ended before an answer, like any other.
+/// Whether the pool retries this. A second stale connection counts as a reset.
 fn named(trigger: Trigger, retry: &Retry) -> bool {
     let on = &retry.on;
     match trigger {
@@ -224,7 +224,7 @@ mod tests {
         Retry { on: RetryOn::default(), ..everything() }
     }
 
-    /// A first GET without a body, all sent.
+    /// A first GET without a body, fully sent.
     fn get(outcome: impl Into<Outcome>) -> Attempt {
         Attempt {
             method: Method::Get,
@@ -292,7 +292,7 @@ mod tests {
         check(everything(), post(stale), Refused(NotIdempotent));
         check(everything(), Attempt { request_sent: false, ..post(stale) }, Fresh);
         check(everything(), Attempt { body_gone: true, ..get(stale) }, Refused(BodyGone));
-        // Met again it is a reset like any other.
+        // The second time it is a reset like any other.
         let again = Attempt { stale_before: true, ..get(stale) };
         check(everything(), again, Another);
         check(nothing(), again, Refused(NotNamed));

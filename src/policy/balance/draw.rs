@@ -1,15 +1,16 @@
-//! Drawing by chance among usable backends, each by its weight.
+//! Random draws among usable backends, each with the chance of its weight.
 //!
-//! Nearly always nearly all are usable, so a draw among all that hits one that is not is drawn
-//! again, a few times; only then are the usable ones counted through. Both give the same chances.
+//! Nearly always nearly all backends are usable. So a draw among all of them is repeated a few
+//! times if it hits an unusable one; only then are the usable ones summed up. Both give the same
+//! chances.
 
 use super::Weights;
 use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
 
-/// Draws among all before the usable ones are counted through.
+/// Draws among all backends before the usable ones are summed up.
 const DRAWS: usize = 8;
 
-/// One of these; none where none of them weighs anything.
+/// One of these; none if all weights are 0.
 #[inline]
 fn one(
     from: &BackendSet,
@@ -26,7 +27,7 @@ fn one(
     counted(from, but, weights, rng)
 }
 
-/// One of these and, where there are two, another.
+/// One of these, and another if there are two.
 #[inline]
 pub(super) fn two(
     from: &BackendSet,
@@ -62,8 +63,8 @@ fn counted(
 mod tests {
     use super::*;
 
-    /// Draws pairs among the usable of 64 backends; each of them, and no other, has to come up
-    /// first as often as it weighs.
+    /// Draws pairs among the usable of 64 backends; each of these, and no other, must come up first
+    /// as often as its weight says.
     fn check(weight: fn(u16) -> u16, usable: &[u16]) {
         let weights = Weights::new((0..64).map(weight));
         let mut from = BackendSet::EMPTY;

@@ -1,54 +1,54 @@
-//! Who fails counts as busier: a backend that answers 500 at once has never anything under way, and
-//! whoever looks for the least would ask it and no other.
+//! Penalty for failing backends: one that answers 500 at once never has anything in flight, so an
+//! algorithm that looks for the least load would ask it and no other.
 //!
-//! Its failures stand in for the load that it would have if it worked, and raise the cost of asking
-//! it up to elevenfold. One failure in twenty costs nothing; where all fail alike it changes
-//! nothing. Forgotten within tens of seconds, so a backend that works again is tried again.
+//! Its failures stand in for the load that it would have if it worked, and raise its cost up to
+//! elevenfold. One failure in twenty costs nothing; if all fail alike nothing changes. Failures are
+//! forgotten within tens of seconds, so a backend that works again is tried again.
 //!
-//! Where nobody fails, nothing is noted and a pick costs what it did: successes are of interest
-//! only where there was a failure before.
+//! While no backend fails, nothing is noted and a pick costs nothing extra: successes matter only
+//! after a failure.
 
 use std::time::Duration;
 
 use super::{Candidates, known::Known};
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 
-/// How many times more a backend costs that fails always: 1 and this.
+/// The extra cost of a backend that always fails, in multiples of its normal cost.
 const FAILING_COST: f32 = 10.0;
 
 /// The share of failures that costs nothing: one now and then.
 const FAILING_FREE: f32 = 0.05;
 
-/// Below this share a backend is no longer thought of.
+/// Below this share a backend is dropped from the list.
 const FORGOTTEN: f32 = 0.005;
 
-/// How old what is added may be.
+/// How old the additions may be.
 const EXTRA: Duration = Duration::from_millis(10);
 
-/// How busy a backend counts that has this much under way for the mean weight and of whose requests
-/// this share fails, where the mean of all has so much: 1 = it is idle and fails in nothing.
+/// How busy a backend counts that has this much in flight per mean weight and fails this share of
+/// its requests, if the mean of all has `mean`: 1 = idle and without failures.
 #[inline]
 pub(super) fn busyness(load: f32, failing: f32, mean_load: f32) -> f32 {
     let failing = (failing - FAILING_FREE).max(0.0);
     (1.0 + load + failing * mean_load) * (1.0 + FAILING_COST * failing)
 }
 
-/// What is under way at a backend, for the mean weight.
+/// Requests in flight at a backend, per mean weight.
 #[inline]
 pub(super) fn relative_load(id: BackendId, candidates: &Candidates<'_>) -> f32 {
     let load = candidates.load(id);
     load.in_flight as f32 * candidates.weights.mean() / f32::from(load.weight.max(1))
 }
 
-/// What one core adds to the loads of those that fail.
+/// The additions of one core to the loads of failing backends.
 #[derive(Clone, Debug)]
 pub(super) struct Failing {
     known: Known,
-    /// Who failed of late.
+    /// Backends that failed recently.
     some: BackendSet,
-    /// What is added to what each has under way.
+    /// What is added to the requests in flight at each.
     extra: Vec<u32>,
-    /// When that is worked out again; none = at once.
+    /// When the additions are computed again; none = at once.
     due: Option<Tick>,
 }
 
@@ -62,7 +62,7 @@ impl Failing {
         }
     }
 
-    /// Goes on with what another knows.
+    /// Continues with what another instance knows.
     pub(super) fn take_over(&mut self, before: Failing) {
         self.known.take_over(before.known);
         for id in before.some.iter().filter(|id| id.index() < self.extra.len()) {
@@ -70,7 +70,7 @@ impl Failing {
         }
     }
 
-    /// What is to be added to what each backend has under way; empty where none fails.
+    /// What to add to the requests in flight at each backend; empty if none fails.
     #[inline]
     pub(super) fn extra(&mut self, candidates: &Candidates<'_>) -> &[u32] {
         if self.some.is_empty() {
@@ -97,13 +97,13 @@ impl Failing {
             let more = busyness(0.0, failing, mean_load) - 1.0;
             let weight = f32::from(candidates.weights.get(id)) / candidates.weights.mean().max(1.0);
             if let Some(extra) = self.extra.get_mut(id.index()) {
-                // Any part of a request is one: it decides between two that are idle.
+                // Rounded up, so that any part of a request decides between two idle backends.
                 *extra = (more * weight).ceil() as u32;
             }
         }
     }
 
-    /// Notes how a request of this core ended.
+    /// Records how a request of this core ended.
     #[inline]
     pub(super) fn observe(&mut self, id: BackendId, failed: bool, now: Tick) {
         if failed || self.some.contains(id) {
@@ -114,7 +114,7 @@ impl Failing {
     #[cold]
     fn note(&mut self, id: BackendId, failed: bool, now: Tick) {
         if !self.some.contains(id) {
-            // It did well as far as anybody has noted: one failure does not say that it fails.
+            // It did well as far as recorded: one failure does not make it a failing backend.
             self.known.see(id, 0.0, false, now);
             self.some.insert(id);
         }
@@ -127,7 +127,7 @@ impl Failing {
         self.known.published(id)
     }
 
-    /// Takes over what the other cores have published about a backend.
+    /// Merges what the other cores have published about a backend.
     pub(super) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         let mut others = others.filter(|word| *word != 0).peekable();
         if others.peek().is_none() && !self.some.contains(id) {
@@ -139,7 +139,7 @@ impl Failing {
         }
     }
 
-    /// A backend came back: what was known of it is of no use.
+    /// A backend returned: what was known of it no longer counts.
     pub(super) fn forget(&mut self, id: BackendId, now: Tick) {
         self.known.forget(id, now);
         self.some.remove(id);
@@ -148,7 +148,7 @@ impl Failing {
         }
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         self.known.check_invariants();
@@ -165,8 +165,9 @@ mod tests {
     use super::*;
     use crate::policy::balance::Weights;
 
-    /// What is added to each of these with so much under way each, after requests of some backends
-    /// failed (`a`) or succeeded (`A`), a millisecond each, and so many milliseconds have passed.
+    /// The additions for these backends with this much in flight each, after requests of some
+    /// backends failed (`a`) or succeeded (`A`), a millisecond each, and this many milliseconds
+    /// have passed.
     #[track_caller]
     fn check(weights: &[u16], in_flight: u32, requests: &str, ms: u64, expected: &[u32]) {
         let mut failing = Failing::new(1, weights.len());

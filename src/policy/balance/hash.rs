@@ -1,10 +1,11 @@
-//! The same key, the same backend, on every core and every Ringway with the same pool.
+//! Consistent hashing: the same key gets the same backend, on every core and every Ringway with the
+//! same pool.
 //!
-//! The table stands in `maglev`, what makes a key in `key`. A request without a key is placed in
-//! turn. With a bound no backend gets more than so many times its share of what is under way
-//! (Mirrokni, Thorup and Zadimoghaddam, arXiv 1608.01350): where the key's own is full it walks on
+//! `maglev` has the table, `key` makes the keys. A request without a key is placed in turn. With a
+//! bound no backend gets more than that factor times its share of what is in flight (Mirrokni,
+//! Thorup and Zadimoghaddam, arXiv 1608.01350): if the key's own backend is full the key walks on
 //! as if that were down, by jumps that differ from key to key, so that the neighbour of a full one
-//! does not get all it turns away (arXiv 1908.08762).
+//! does not get everything it turns away (arXiv 1908.08762).
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::{Candidates, key, load::Room, maglev::Maglev, round_robin::RoundRobin
 use crate::base::ids::BackendId;
 use crate::plan::{Pool, Share};
 
-/// Who owns the keys: one table for those that serve, one for backups when they have to.
+/// The owners of the keys: one table for regular backends, one for backups.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     primaries: Maglev,
@@ -20,7 +21,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// For the backends of a pool.
+    /// The tables of a pool.
     pub(crate) fn of(pool: &Pool) -> Tables {
         let seed = key::seed(pool);
         let table = |backup| {
@@ -36,7 +37,7 @@ impl Tables {
 pub(crate) struct Hash {
     tables: Arc<Tables>,
     bound: Option<Share>,
-    /// Of those that have no key.
+    /// For requests without a key.
     turn: RoundRobin,
 }
 
@@ -45,12 +46,13 @@ impl Hash {
         Hash { tables, bound, turn }
     }
 
-    /// Goes on where another left off: the keys are the next plan's.
+    /// Continues where another instance left off; the tables are the new plan's.
     pub(crate) fn take_over(&mut self, before: Hash, same_weights: bool) {
         self.turn.take_over(before.turn, same_weights);
     }
 
-    /// The key's own, or the next on its way; all candidates are backups, or none is.
+    /// The key's own backend, or the next on its way. Either all candidates are backups, or none
+    /// is.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>, backups: bool) -> Option<BackendId> {
         let Some(key) = candidates.key else {
@@ -64,7 +66,7 @@ impl Hash {
         table.find(key, |id| candidates.usable.contains(id) && room.is_left_at(id, candidates))
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         self.turn.check_invariants();
@@ -81,7 +83,7 @@ mod tests {
     use crate::plan::{Algorithm, HashOf};
     use crate::policy::balance::{Balancer, Prepared, Weights, tests::pool};
 
-    /// Balances by key among backends of these weights (below 0: a backup's).
+    /// A balancer by key among backends of these weights (below 0: a backup's).
     struct Keys {
         balancer: Balancer,
         weights: Weights,
@@ -114,7 +116,7 @@ mod tests {
             self.balancer.pick(&candidates).map(|id| id.0)
         }
 
-        /// Who gets each of many keys.
+        /// The backends of many keys.
         fn all(&mut self, usable: BackendSet) -> Vec<u16> {
             (0..20_000).filter_map(|key| self.pick(key, usable)).collect()
         }
@@ -148,7 +150,7 @@ mod tests {
         let mut one = BackendSet::EMPTY;
         one.insert(BackendId(700));
         assert!((0..2_000).all(|key| keys.pick(key, one) == Some(700)));
-        // With few left, one more that leaves moves no key but its own.
+        // With few left, the loss of one more moves no keys but its own.
         let few = |gone: &[u16]| without(8, gone);
         let with = (0..2_000).map(|key| keys.pick(key, few(&[]))).collect::<Vec<_>>();
         for (key, was) in (0..).zip(with) {
@@ -193,7 +195,7 @@ mod tests {
         assert_eq!(picked, [0, 1, 2, 0, 1, 2]);
     }
 
-    /// One key takes what its backend may have, and then goes on to the others.
+    /// One key fills its backend to the bound, and then moves on to the others.
     #[test]
     fn nobody_gets_more_than_the_bound_whatever_the_keys_are() {
         for weights in [&[1, 1, 1, 1][..], &[4, 2, 1, 1]] {

@@ -1,8 +1,8 @@
-//! What of a request decides who answers it: the same key, the same backend.
+//! The hash key of a request, for balancing by key.
 //!
 //! The key is a hash (xxh3 with the pool's seed) of the client's address or of a part of the
-//! request, so that every Ringway with the same pool finds the same one. A request without the
-//! part has no key, and is balanced in turn. What the key means for a pick stands in `hash`.
+//! request, so every Ringway with the same pool computes the same one. A request without the part
+//! has no key, and is balanced in turn. `hash` turns a key into a pick.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::http::{cookies, head::RequestHead};
 use crate::plan::{Algorithm, HashOf, Pool};
 
-/// The key of a request of this client; none where the pool needs none, or the request lacks the
-/// part that is hashed, or the client an address.
+/// The key of a request of this client; none if the pool needs none, if the request lacks the
+/// hashed part, or if the client has no address.
 #[inline]
 pub(crate) fn of(pool: &Pool, head: &RequestHead, client: Option<IpAddr>) -> Option<u64> {
     let seed = || seed(pool);
@@ -28,13 +28,13 @@ pub(crate) fn of(pool: &Pool, head: &RequestHead, client: Option<IpAddr>) -> Opt
     }
 }
 
-/// Where the hashes of a pool begin.
+/// The seed of a pool's hashes.
 pub(super) fn seed(pool: &Pool) -> u64 {
     xxh3_64(pool.hash_seed.as_bytes())
 }
 
-/// An IPv6 client by its /64, since one client has all of that; an IPv4 one by its address,
-/// however it is written (RFC 4291 §2.5.5.2).
+/// An IPv6 client by its /64, since one client has all of that; an IPv4 one by its address, however
+/// it is written (RFC 4291 §2.5.5.2).
 fn of_address(client: IpAddr, seed: u64) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(address) => xxh3_64_with_seed(&address.octets(), seed),
@@ -45,10 +45,10 @@ fn of_address(client: IpAddr, seed: u64) -> u64 {
     }
 }
 
-/// The part of a request that is hashed; none where it is absent or empty.
+/// The hashed part of a request; none if it is absent or empty.
 fn part<'a>(head: &'a RequestHead, of: &HashOf) -> Option<&'a [u8]> {
     let part = match of {
-        // Of the connection, not of the request: above.
+        // A property of the connection, not of the request: see above.
         HashOf::ClientIp => None,
         HashOf::Header(name) => head.headers.named(name.as_bytes()).next(),
         HashOf::Cookie(name) => cookies::values(&head.headers, name.as_bytes()).next(),
@@ -58,7 +58,7 @@ fn part<'a>(head: &'a RequestHead, of: &HashOf) -> Option<&'a [u8]> {
     part.filter(|part| !part.is_empty())
 }
 
-/// The value of the first argument of this name, as it was sent: nothing is decoded.
+/// The value of the first query argument of this name, undecoded.
 fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut pairs = query.split(|byte| *byte == b'&');
     pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
@@ -73,7 +73,7 @@ mod tests {
         Pool { algorithm, ..Pool::default() }
     }
 
-    /// The part of this request that is hashed, `-` where it has no key.
+    /// The hashed part of this request, `-` if it has no key.
     fn check(of: HashOf, request: &str, expected: &str) {
         let limits = HeadLimits { head_bytes_max: 4096, line_bytes_max: 4096, fields_max: 20 };
         let mut head = RequestHead::default();
@@ -99,7 +99,7 @@ mod tests {
         check(id(), &with("theme=dark; id=7; id=8"), "7");
         check(id(), &with("theme=dark\r\ncookie: id=7"), "7");
         check(id(), &with("id=a=b"), "a=b");
-        // As the cookies that pin are read: a client that stays with a backend by its cookie is
+        // Cookies are read as for stickiness: a client that stays with a backend by its cookie is
         // hashed by the same value.
         check(id(), &with("theme=dark;id = 7 ; id=8"), "7");
         check(id(), &with("id=\t7"), "7");

@@ -1,18 +1,18 @@
-//! What one core knows of the backends by how their requests ended: by its own, and by what the
-//! other cores publish of theirs.
+//! What one core knows of each backend by how requests ended: its own requests, and those that the
+//! other cores publish.
 
 use super::times::Times;
 use crate::base::{ids::BackendId, moment::Tick};
 
-/// Requests of all cores that the share of failures is taken over at most, and at least of one
-/// core: what one core sees stands for what all see, so each of many goes by fewer.
+/// The share of failures covers at most this many requests of all cores, and at least one of this
+/// core. What one core sees stands for what all see, so with many cores each uses fewer.
 const FAILING_OF: usize = 32;
 const FAILING_OF_MIN: usize = 2;
 
 /// What one core knows of each backend.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    /// What a request of this core counts for at least in the share of failures.
+    /// The least weight of one request of this core in the share of failures.
     part: f32,
     /// What this core saw itself.
     own: Vec<Times>,
@@ -20,12 +20,12 @@ pub(super) struct Known {
     others: Vec<Times>,
     /// Both.
     all: Vec<Times>,
-    /// When a backend last came back: what is older counts no more.
+    /// When a backend last returned: older samples no longer count.
     returned: Vec<Option<Tick>>,
 }
 
 impl Known {
-    /// Nothing yet.
+    /// Knows nothing yet.
     pub(super) fn new(cores: usize, backends: usize) -> Known {
         let failing_of = (FAILING_OF / cores.max(1)).max(FAILING_OF_MIN);
         let unknown = vec![Times::default(); backends];
@@ -38,7 +38,7 @@ impl Known {
         }
     }
 
-    /// Goes on with what another knows.
+    /// Continues with what another instance knows.
     pub(super) fn take_over(&mut self, before: Known) {
         fn copy<T>(to: &mut [T], from: Vec<T>) {
             to.iter_mut().zip(from).for_each(|(to, from)| *to = from);
@@ -55,7 +55,7 @@ impl Known {
         self.all.get(id.index()).filter(|times| times.is_known())
     }
 
-    /// One more request of this core ended.
+    /// Records the end of a request of this core.
     pub(super) fn see(&mut self, id: BackendId, micros: f32, failed: bool, now: Tick) {
         if let Some(own) = self.own.get_mut(id.index()) {
             own.see(micros, failed, self.part, now);
@@ -68,7 +68,7 @@ impl Known {
         self.own.get(id.index()).map_or(0, Times::packed)
     }
 
-    /// Takes over what the other cores have published about a backend.
+    /// Merges what the other cores have published about a backend.
     pub(super) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         let returned = self.returned.get(id.index()).copied().unwrap_or_default();
         let others = others.filter_map(|word| Times::unpacked(word, now));
@@ -78,8 +78,8 @@ impl Known {
         self.join(id, now);
     }
 
-    /// A backend came back: what was known of it is of no use, here or on a core that has not asked
-    /// since and still publishes it.
+    /// A backend returned: what was known of it no longer counts, here or on a core that has not
+    /// asked it since and still publishes old samples.
     pub(super) fn forget(&mut self, id: BackendId, now: Tick) {
         if let Some(returned) = self.returned.get_mut(id.index()) {
             *returned = Some(now);
@@ -99,7 +99,7 @@ impl Known {
         }
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         for ((own, others), all) in self.own.iter().zip(&self.others).zip(&self.all) {

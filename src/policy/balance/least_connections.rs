@@ -1,34 +1,33 @@
-//! The fewest requests under way, each for its weight.
+//! Least connections: the fewest requests in flight, relative to weight.
 //!
-//! Among few backends on few cores all are looked at. Where all weigh the same, those with the
-//! fewest take turns. Where they do not, those with less than their share of what is under way take
-//! turns by weight: whoever is slow fills up to its share and is passed over, and both a lone
-//! client and a hundred see the shares that the weights say. To look for the fewest for the weight
-//! would not: a light backend that is idle has none whatever it weighs, and would get every second
-//! request of two clients; and with the request that is being placed counted (HAProxy's key) none
-//! at all.
+//! Among few backends on few cores all are compared. With equal weights, those with the fewest take
+//! turns. With unequal weights, those below their share of what is in flight take turns by weight:
+//! a slow backend fills up to its share and is passed over, and both a lone client and a hundred
+//! see the shares that the weights say. A search for the fewest per weight would fail at that: a
+//! light backend that is idle has none whatever its weight, and would get every second request of
+//! two clients; and with the request being placed counted in (HAProxy's key) none at all.
 //!
-//! A backend whose last answers failed counts as busier (`failing`): one that fails at once has
-//! never anything under way.
+//! A backend whose last answers failed counts as busier (`failing`): one that fails at once never
+//! has anything in flight.
 //!
-//! What the other cores have under way is known up to 10 ms late, so with many cores all would run
-//! to the same least backend until they see each other there; and a search through many backends
-//! costs more than it gains. From there on it is the better of two drawn by weight.
+//! The counts of other cores are up to 10 ms old. So with many cores all would run to the same
+//! least loaded backend until they see each other there; and a search through many backends costs
+//! more than it gains. Beyond these limits it is the better of two drawn by weight.
 
 use super::{Candidates, load::Room, random::Random, round_robin::RoundRobin};
 use crate::base::{backend_set::BackendSet, ids::BackendId};
 use crate::plan::Share;
 
-/// From so many cores on two are drawn.
+/// From this many cores on two are drawn.
 const CORES_MANY: usize = 3;
 
-/// From so many backends on two are drawn.
+/// From this many backends on two are drawn.
 const BACKENDS_MANY: usize = 32;
 
-/// The search for the least, on one core.
+/// The search for the least loaded backend, on one core.
 #[derive(Clone, Debug)]
 pub(crate) enum LeastConnections {
-    /// Among all; those that are equally good take turns.
+    /// Among all; equally good ones take turns.
     All(RoundRobin),
     /// Between two.
     Two(Random),
@@ -43,7 +42,7 @@ impl LeastConnections {
         }
     }
 
-    /// Goes on where another left off.
+    /// Continues where another instance left off.
     pub(crate) fn take_over(&mut self, before: LeastConnections, same_weights: bool) {
         match (self, before) {
             (LeastConnections::All(next), LeastConnections::All(before)) => {
@@ -54,7 +53,7 @@ impl LeastConnections {
         }
     }
 
-    /// One that has little; every candidate weighs more than 0.
+    /// A lightly loaded backend; every candidate has a weight above 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         match self {
@@ -68,7 +67,7 @@ impl LeastConnections {
     }
 }
 
-/// All that have as few under way as anybody.
+/// All that have the fewest in flight.
 #[inline]
 fn fewest(candidates: &Candidates<'_>) -> BackendSet {
     let (mut set, mut fewest) = (BackendSet::EMPTY, u32::MAX);
@@ -84,7 +83,7 @@ fn fewest(candidates: &Candidates<'_>) -> BackendSet {
     set
 }
 
-/// All that have less than their share of what is under way.
+/// All that are below their share of what is in flight.
 #[inline]
 fn below_share(candidates: &Candidates<'_>) -> BackendSet {
     let room = Room::of(candidates, Share::percent(100));
@@ -112,7 +111,8 @@ mod tests {
         LeastConnections::new(turn, Random::new(Rng::seeded(1)), cores, backends)
     }
 
-    /// Places one request after another, none of which ends: `expected` names who gets them.
+    /// Places one request after another, none of which ends: `expected` names the backends that get
+    /// them.
     fn check(weights: &[u16], in_flight: &[u32], expected: &str) {
         let weights = Weights::new(weights.iter().copied());
         let in_flight: Vec<_> = in_flight.iter().copied().map(Cell::new).collect();

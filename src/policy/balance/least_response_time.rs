@@ -1,15 +1,15 @@
-//! The better of two drawn by weight: the shorter wait for a first byte, as far as it is known.
+//! Least response time: of two drawn by weight, the one with the shorter wait for a first byte.
 //!
-//! A backend is known by the peak of its times to the first byte, forgotten within tens of seconds
-//! (so one that was slow once is tried again), by the share of requests that failed, and by what it
-//! has under way. A failure never looks fast: it counts as at least the pool's median; more than
-//! one in twenty make a backend count as busier (`failing`). One of which nothing is known is taken
-//! for the pool's median; one not heard of for long for half of it, so that it is tried and not
+//! A backend is judged by the peak of its times to the first byte, which decays within tens of
+//! seconds (so one that was slow once is tried again), by the share of requests that failed, and by
+//! what it has in flight. A failure never looks fast: it counts as at least the pool's median; more
+//! than one in twenty make a backend count as busier (`failing`). An unknown backend is assumed to
+//! have the pool's median; one not heard of for long half of it, so that it is tried and not
 //! flooded.
 //!
 //! Each core keeps what it saw itself, publishes it packed into a word, and merges what the others
-//! have published: peaks by the highest, failures by the mean. All of it is forgotten at one pace,
-//! so a merge is as good later as it was when it was made.
+//! have published: peaks by the highest, failures by the mean. All of it decays at one pace, so a
+//! merge stays valid as time goes by.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ use super::{
 };
 use crate::base::{ids::BackendId, moment::Tick, rng::Rng};
 
-/// Costs within this factor are the same.
+/// Costs within this factor count as equal.
 const SAME: f32 = 1.05;
 
-/// How old the picture of the whole pool may be.
+/// How old the summary of the whole pool may be.
 const PICTURE: Duration = Duration::from_millis(10);
 
-/// Nobody is taken for faster, in microseconds: load counts even where all times are forgotten.
+/// The shortest time assumed, in microseconds: load counts even after all times have decayed.
 const MICROS_MIN: f32 = 1.0;
 
 /// Two choices by cost, on one core.
@@ -37,16 +37,16 @@ pub(crate) struct LeastResponseTime {
     picture: Picture,
 }
 
-/// What is usual among those that can be asked.
+/// What is usual among the candidates.
 #[derive(Clone, Debug)]
 struct Picture {
-    /// The median of the times that are known, the lower of two.
+    /// The median of the known times, the lower of two.
     micros: f32,
-    /// The mean of what is under way for the mean weight.
+    /// The mean of what is in flight per mean weight.
     load: f32,
-    /// When it is drawn again; none = at once.
+    /// When it is computed again; none = at once.
     due: Option<Tick>,
-    /// Room to find the median in.
+    /// Scratch space for the median.
     room: Vec<f32>,
 }
 
@@ -57,13 +57,13 @@ impl LeastResponseTime {
         LeastResponseTime { rng, known: Known::new(cores, backends), picture }
     }
 
-    /// Goes on with what another knows.
+    /// Continues with what another instance knows.
     pub(crate) fn take_over(&mut self, before: LeastResponseTime) {
         self.rng = before.rng;
         self.known.take_over(before.known);
     }
 
-    /// The better of two; every candidate weighs more than 0.
+    /// The better of two; every candidate has a weight above 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         if self.picture.due.is_none_or(|due| candidates.now >= due) {
@@ -75,9 +75,9 @@ impl LeastResponseTime {
         Some(if second_is_better { second } else { first })
     }
 
-    /// What it costs to wait for a backend.
+    /// The cost of waiting for a backend.
     ///
-    /// A weight already gives it its share of the draws; so its load counts for its weight, and the
+    /// Its weight already gives it its share of the draws. So its load counts per weight, and the
     /// time of an idle backend does not: with both divided by the weight, the heaviest of idle
     /// backends would win every draw it is in.
     #[inline]
@@ -93,7 +93,7 @@ impl LeastResponseTime {
         micros.max(MICROS_MIN) * failing::busyness(load, failing, self.picture.load)
     }
 
-    /// Notes how long a backend took.
+    /// Records how long a backend took.
     pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: Tick) {
         let (micros, failed) = match sample {
             Sample::FirstByte(micros) => (micros as f32, false),
@@ -107,17 +107,17 @@ impl LeastResponseTime {
         self.known.published(id)
     }
 
-    /// Takes over what the other cores have published about a backend.
+    /// Merges what the other cores have published about a backend.
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         self.known.merge(id, others, now);
     }
 
-    /// A backend came back: what was known of it is of no use.
+    /// A backend returned: what was known of it no longer counts.
     pub(crate) fn forget(&mut self, id: BackendId, now: Tick) {
         self.known.forget(id, now);
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         self.known.check_invariants();
@@ -173,7 +173,7 @@ mod tests {
             self.algorithm.check_invariants();
         }
 
-        /// Who gets how many of 1,000 picks.
+        /// How many of 1,000 picks each backend gets.
         fn picks(&mut self, now: u64) -> Vec<u32> {
             let usable = BackendSet::first(self.in_flight.len());
             let (weights, in_flight) = (&self.weights, &self.in_flight);
@@ -234,7 +234,7 @@ mod tests {
             core.see(1, Sample::Failed(300), now);
         }
         assert_eq!(core.picks(200), [1_000, 0]);
-        // Nor where the others are busy and it is not.
+        // Nor if the others are busy and it is not.
         core.in_flight[0].set(40);
         core.algorithm.picture.due = None;
         assert_eq!(core.picks(200), [1_000, 0]);

@@ -1,5 +1,5 @@
-//! Requests under way at a backend: how a core counts them, which of two has less for its weight,
-//! and who has less than so many times its share.
+//! Requests in flight at a backend: how a core counts them, which of two backends has less for its
+//! weight, and which are within a factor of their share.
 
 use std::{cell::Cell, cmp::Ordering};
 
@@ -7,40 +7,41 @@ use super::Candidates;
 use crate::base::ids::BackendId;
 use crate::plan::Share;
 
-/// More than so many cores are taken for so many.
+/// More cores than this count as this many.
 const CORES_MAX: usize = 8;
 
-/// How a core counts what is under way in the whole process until it hears from the others.
+/// How a core counts the requests in flight in the whole process between two merges with the
+/// others.
 ///
-/// What it merged is up to 10 ms old. If it then added only its own requests, all cores would go
-/// on to the backend that had the least, each for itself; so it takes the others to do as it does,
-/// and counts each of its own for as many as there are cores. Of many cores each has too few
-/// requests in 10 ms to go by that, so they count for eight at most. Without it the fullest backend
-/// of the simulation has 1.6 times the mean on 8 cores, with it 1.3.
+/// What it merged is up to 10 ms old. If it then added only its own requests, every core would go
+/// on to the backend that had the least. So it assumes that the others do as it does, and counts
+/// each of its own requests once for each core. With many cores each has too few requests in 10 ms
+/// for that, so the factor is eight at most. Without it the fullest backend of the simulation has
+/// 1.6 times the mean on 8 cores, with it 1.3.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step(u32);
 
 impl Step {
-    /// For one of so many cores.
+    /// For one of this many cores.
     #[allow(clippy::cast_possible_truncation)] // 8 at most
     pub(crate) fn new(cores: usize) -> Step {
         Step(cores.clamp(1, CORES_MAX) as u32)
     }
 
-    /// One of this core's own begins.
+    /// One of this core's own requests begins.
     #[inline]
     pub(crate) fn begin(self, in_flight: &Cell<u32>) {
         in_flight.set(in_flight.get().saturating_add(self.0));
     }
 
-    /// One of this core's own is over, which leaves it so many there.
+    /// One of this core's own requests ends, which leaves it this many there.
     #[inline]
     pub(crate) fn end(self, in_flight: &Cell<u32>, own: u32) {
         in_flight.set(in_flight.get().saturating_sub(self.0).max(own));
     }
 }
 
-/// Requests under way at a backend, for its weight, which is above 0.
+/// Requests in flight at a backend, relative to its weight, which is above 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) in_flight: u32,
@@ -63,13 +64,13 @@ impl PartialEq for Load {
     }
 }
 
-/// How much each may have under way: so many times its share of all that is under way at those who
-/// can be asked and the request that is being placed, rounded up. With a factor of 1 or more there
-/// is always somebody who may have one more.
+/// How much each backend may have in flight: a factor times its share of what all candidates have
+/// in flight, including the request being placed, rounded up. With a factor of 1 or more some
+/// backend always has room for one more.
 pub(super) struct Room {
-    /// The factor, in millionths, times what is under way.
+    /// The factor, in millionths, times what is in flight.
     allowed: u128,
-    /// The whole weight, in the same millionths.
+    /// The total weight, in the same millionths.
     weight: u128,
 }
 
@@ -86,7 +87,7 @@ impl Room {
         }
     }
 
-    /// Whether one more fits: who is below its part has at most that, rounded up, afterwards.
+    /// Whether one more fits: a backend below its part has at most that, rounded up, afterwards.
     #[inline]
     pub(super) fn is_left_at(&self, id: BackendId, candidates: &Candidates<'_>) -> bool {
         let load = candidates.load(id);

@@ -1,37 +1,37 @@
-//! Maglev's table: each key has a place in it, each place belongs to a backend (Eisenbud et al.,
-//! NSDI 2016, §3.4).
+//! Maglev's lookup table: each key has a slot in it, each slot belongs to a backend (Eisenbud et
+//! al., NSDI 2016, §3.4).
 //!
-//! Each backend takes free places in an order of its own, which follows from its name and the
-//! pool's seed, in turns by weight; so all get their shares to within a place, and where one leaves
-//! the pool nearly all places keep their owner. Nothing depends on where a backend stands in the
-//! list or on whether it is usable: a key whose backend cannot take it walks on, and returns when
-//! it can. Every Ringway with the same pool walks the same way.
+//! Each backend takes free slots in an order of its own, which follows from its name and the pool's
+//! seed, in turns by weight. So all get their shares to within a slot, and if one leaves the pool
+//! nearly all slots keep their owner. Nothing depends on a backend's position in the list or on
+//! whether it is usable: a key whose backend cannot take it walks on, and returns when it can.
+//! Every Ringway with the same pool walks the same way.
 //!
-//! A backend whose share is less than a place (1 of 65,537) may get none.
+//! A backend whose share is less than a slot (1 of 65,537) may get none.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::base::{ids::BackendId, rng::Rng};
 
-/// Places: a prime, so that every order visits all of them, and more than 64 for each of 1,024
+/// Slots: a prime, so that every order visits all of them, and more than 64 for each of 1,024
 /// backends.
 const PLACES: u32 = 65_537;
 
-/// Steps of a walk before lots are drawn. It only gets there where few can take the key: with half
-/// of the weight usable once in 2^64 keys, with a tenth once in 850.
+/// Steps of a walk before it falls back to lots. It gets there only if few can take the key: with
+/// half of the weight usable once in 2^64 keys, with a tenth once in 850.
 const STEPS: usize = 64;
 
-/// A place that nobody has taken yet.
+/// A slot without an owner yet.
 const FREE: u16 = u16::MAX;
 
-/// Which backend each key belongs to.
+/// The owner of each key.
 #[derive(Debug, Default)]
 pub(crate) struct Maglev {
     places: Vec<u16>,
     lots: Vec<Lots>,
 }
 
-/// The lots that one backend holds: as many as it weighs.
+/// The lots that one backend holds: as many as its weight.
 #[derive(Debug)]
 struct Lots {
     id: BackendId,
@@ -41,7 +41,7 @@ struct Lots {
 }
 
 impl Maglev {
-    /// For backends of these names and weights.
+    /// The table for backends of these names and weights.
     pub(crate) fn new<'a>(
         backends: impl Iterator<Item = (BackendId, &'a str, u16)>,
         seed: u64,
@@ -57,7 +57,7 @@ impl Maglev {
         Maglev { places: places(&lots), lots }
     }
 
-    /// The first on the key's way that takes it.
+    /// The first backend on the key's way that takes it.
     #[inline]
     pub(crate) fn find(&self, key: u64, takes: impl Fn(BackendId) -> bool) -> Option<BackendId> {
         let mut way = Rng::seeded(key);
@@ -70,7 +70,7 @@ impl Maglev {
         self.draw_lots(key, takes)
     }
 
-    /// Where few take keys: who of them holds the highest lot for this one (rendezvous hashing).
+    /// If few take keys: the one that holds the highest lot for this key (rendezvous hashing).
     #[cold]
     fn draw_lots(&self, key: u64, takes: impl Fn(BackendId) -> bool) -> Option<BackendId> {
         let highest = |lots: &Lots| {
@@ -82,7 +82,7 @@ impl Maglev {
     }
 }
 
-/// The owner of each place; none without backends.
+/// The owner of each slot; empty without backends.
 fn places(lots: &[Lots]) -> Vec<u16> {
     let most = lots.iter().map(|lots| u32::from(lots.weight)).max();
     let Some(most) = most else { return Vec::new() };
@@ -105,7 +105,7 @@ fn places(lots: &[Lots]) -> Vec<u16> {
     }
 }
 
-/// How a backend goes through the places, and what it is owed.
+/// The order in which a backend visits the slots, and its credit.
 struct Turns {
     next: u32,
     skip: u32,
@@ -120,7 +120,7 @@ impl Turns {
         Turns { next, skip: skip as u32, credit: 0 }
     }
 
-    /// Takes the next free place; there is one.
+    /// Takes the next free slot; there is one.
     fn take(&mut self, places: &mut [u16], id: BackendId) {
         loop {
             let place = places.get_mut(self.next as usize);

@@ -1,11 +1,11 @@
-//! Which of the usable backends answers: the seam that every algorithm stands behind.
+//! The balancer: picks one of the usable backends by the pool's algorithm.
 //!
 //! What all algorithms have in common is decided here, once and in this order: weight 0 takes no
-//! new traffic; backups serve only when nobody else can, and then all of them; who came back a
-//! moment ago counts for less, but not where keys decide; who fails counts as busier. An algorithm
-//! is a struct with a `pick`; it sees what is left and never learns why a backend is missing. One
-//! `Balancer` belongs to one pool on one core, so a pick touches nothing that another core writes,
-//! and allocates nothing.
+//! new traffic; backups serve only if no regular backend can, and then all of them; a backend that
+//! has just returned counts for less, except by key; a failing one counts as busier. An algorithm
+//! is a struct with a `pick`; it sees the backends that are left and never learns why one is
+//! missing. One `Balancer` belongs to one pool on one core, so a pick touches nothing that another
+//! core writes, and allocates nothing.
 
 mod draw;
 mod failing;
@@ -41,73 +41,73 @@ use self::{
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick, rng::Rng};
 use crate::plan::{self, Pool};
 
-/// What an algorithm may look at.
+/// The inputs of an algorithm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidates<'a> {
-    /// Who can take this request: healthy, enabled, admitted, not tried yet.
+    /// The backends that can take this request: healthy, enabled, admitted, not tried yet.
     pub(crate) usable: &'a BackendSet,
     /// The shares of the pool's backends.
     pub(crate) weights: &'a Weights,
-    /// Requests under way at each backend in the whole process, as this core knows it: the sum over
-    /// all cores when it merged, and from there on by `Step`. May be empty where `Needs` does not
-    /// ask for it.
+    /// Requests in flight at each backend in the whole process, as this core knows it: the sum over
+    /// all cores at the last merge, and since then by `Step`. May be empty if `Needs` does not ask
+    /// for it.
     pub(crate) in_flight: &'a [Cell<u32>],
-    /// What of them is added to each backend that fails; empty where none does, or elsewhere.
+    /// What is added to that for each failing backend; empty if none fails, or if unused.
     pub(crate) extra: &'a [u32],
     pub(crate) now: Tick,
-    /// What `key::of` made of the request. May be none where `Needs` does not ask for it.
+    /// The key that `key::of` computed. May be none if `Needs` does not ask for it.
     pub(crate) key: Option<u64>,
 }
 
 impl Candidates<'_> {
-    /// Requests under way at a backend, and as many more as it counts for that fails.
+    /// Requests in flight at a backend, with the addition for its failures.
     #[inline]
     fn in_flight(&self, id: BackendId) -> u32 {
         let extra = self.extra.get(id.index()).copied().unwrap_or_default();
         self.in_flight.get(id.index()).map_or(0, Cell::get).saturating_add(extra)
     }
 
-    /// The same, for its weight.
+    /// The same, relative to its weight.
     #[inline]
     fn load(&self, id: BackendId) -> Load {
         Load { in_flight: self.in_flight(id), weight: self.weights.get(id) }
     }
 }
 
-/// How a backend did, and how long it took in microseconds where `Needs` asks for times.
+/// How a backend did, and how long it took in microseconds if `Needs` asks for times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sample {
-    /// To the first byte of an answer that is no failure.
+    /// The time to the first byte of an answer that is no failure.
     FirstByte(u32),
-    /// To an answer that is a failure, or to none at all.
+    /// The time to an answer that is a failure, or to none at all.
     Failed(u32),
 }
 
 /// What a worker has to keep for a pool's picks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// Requests under way at each backend, merged over the cores.
+    /// Requests in flight at each backend, merged over the cores.
     pub(crate) in_flight: bool,
-    /// `observe`, and `published` of each core merged into the others.
+    /// Calls of `observe`, and `published` of each core merged into the others.
     pub(crate) outcomes: bool,
-    /// How long each request took, precisely, for `observe`.
+    /// The precise duration of each request, for `observe`.
     pub(crate) times: bool,
     /// A key for each request.
     pub(crate) key: bool,
-    /// To keep to a bound of what is under way.
+    /// Requests in flight, for the bound of a hash.
     bound: bool,
 }
 
-/// What other cores have under way is looked up at most this often, and only
-/// while requests come: everything across cores costs something per while, not per request.
+/// The shortest time between two merges of other cores' requests in flight, which happen only while
+/// requests come: work across cores is done per interval, not per request.
 const MERGED: Duration = Duration::from_millis(10);
 
-/// But at each pick where a bound depends on it and what is looked at are so few counts, of all
-/// cores and backends: the bound then holds but for what other cores place in that same moment.
+/// With a bound and at most this many counts (cores times backends), a merge happens at each pick:
+/// the bound then holds except for what other cores place at the same moment.
 const COUNTS_MAX: usize = 1_024;
 
 impl Needs {
-    /// Those of a pool.
+    /// The needs of a pool.
     pub(crate) fn of(pool: &Pool) -> Needs {
         let none = Needs::default();
         match &pool.algorithm {
@@ -126,8 +126,7 @@ impl Needs {
         }
     }
 
-    /// How old what a core knows of the others may become where so many cores
-    /// place requests at so many backends.
+    /// How old the merged figures may become with this many cores and backends.
     pub(crate) fn merged_age_max(self, cores: usize, backends: usize) -> Duration {
         let at_each_pick = self.bound && cores > 1 && cores * backends <= COUNTS_MAX;
         if at_each_pick { Duration::ZERO } else { MERGED }
@@ -138,27 +137,27 @@ impl Needs {
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     seed: u64,
-    /// Who owns the keys; empty where no keys decide.
+    /// The owners of the keys; empty unless the pool balances by key.
     tables: Arc<Tables>,
 }
 
 impl Prepared {
-    /// For one pool; what is left to chance begins with `seed`.
+    /// For one pool; its randomness begins with `seed`.
     pub(crate) fn of(pool: &Pool, seed: u64) -> Prepared {
         let tables = if Needs::of(pool).key { Tables::of(pool) } else { Tables::default() };
         Prepared { seed, tables: Arc::new(tables) }
     }
 }
 
-/// The way one core picks among the backends of one pool.
+/// The balancer of one pool on one core.
 #[derive(Clone, Debug)]
 pub(crate) struct Balancer {
     backups: BackendSet,
-    /// Most pools have none, and then no pick looks at that set.
+    /// Most pools have none, and then no pick reads that set.
     has_backups: bool,
-    /// None where the pool has none, or keys decide.
+    /// None if the pool has none, or balances by key.
     slow_start: Option<Box<SlowStart>>,
-    /// None where the algorithm goes by no loads, or knows better.
+    /// None if the algorithm ignores load, or handles failures itself.
     failing: Option<Box<Failing>>,
     algorithm: Algorithm,
 }
@@ -203,14 +202,14 @@ impl Balancer {
             Algorithm::Random(_) | Algorithm::LeastConnections(_) => {
                 Some(Box::new(Failing::new(cores, span)))
             }
-            // The last knows what fails by its own means; turns and keys go by no load.
+            // The last one handles failures itself; turns and keys ignore load.
             Algorithm::RoundRobin(_) | Algorithm::Hash(_) | Algorithm::LeastResponseTime(_) => None,
         };
         let backups = backups(pool);
         Balancer { backups, has_backups: !backups.is_empty(), slow_start, failing, algorithm }
     }
 
-    /// The backend to ask; none where nobody may be asked.
+    /// The backend to ask; none if no backend may be asked.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         let mut usable = *candidates.usable & *candidates.weights.taking();
@@ -226,7 +225,7 @@ impl Balancer {
         self.pick_with_more(&usable, candidates, on_backups)
     }
 
-    /// As `pick`, where it takes more than turns: apart, so that those stay short.
+    /// Like `pick`, if it takes more than turns: a separate function, so that turns stay short.
     #[inline(never)]
     fn pick_with_more(
         &mut self,
@@ -238,7 +237,7 @@ impl Balancer {
         let (usable, weights) = match &mut self.slow_start {
             Some(slow_start) => {
                 let weights = slow_start.weights(usable, candidates.now);
-                // These go by the newest plan, and the request perhaps by an earlier one.
+                // The weights are of the newest plan, the request perhaps of an earlier one.
                 narrowed = *usable & *weights.taking();
                 (&narrowed, weights)
             }
@@ -259,8 +258,8 @@ impl Balancer {
         }
     }
 
-    /// Goes on under a new plan of the same pool: what was learned of the backends stays where the
-    /// algorithm stays, and whose turn it is where the weights do.
+    /// Continues under a new plan of the same pool: what was learned of the backends stays if the
+    /// algorithm stays, and whose turn it is if the weights stay.
     pub(crate) fn replan(
         &mut self,
         pool: &Pool,
@@ -283,7 +282,7 @@ impl Balancer {
             (Algorithm::Hash(next), Algorithm::Hash(before)) => {
                 next.take_over(before, same_weights);
             }
-            // Another algorithm goes by other facts.
+            // Another algorithm uses other facts.
             (
                 Algorithm::RoundRobin(_)
                 | Algorithm::Random(_)
@@ -301,7 +300,7 @@ impl Balancer {
         }
     }
 
-    /// Notes how a backend did; nothing where `Needs` asks for no outcomes.
+    /// Records how a backend did; nothing unless `Needs` asks for outcomes.
     #[inline]
     pub(crate) fn observe(&mut self, id: BackendId, sample: Sample, now: Tick) {
         match &mut self.algorithm {
@@ -327,7 +326,7 @@ impl Balancer {
         }
     }
 
-    /// Takes over what the other cores have published about a backend.
+    /// Merges what the other cores have published about a backend.
     pub(crate) fn merge(&mut self, id: BackendId, others: impl Iterator<Item = u64>, now: Tick) {
         match &mut self.algorithm {
             Algorithm::LeastResponseTime(algorithm) => algorithm.merge(id, others, now),
@@ -340,8 +339,8 @@ impl Balancer {
         }
     }
 
-    /// Notes that a backend came back, or is new: its slow start begins, and how it once was is
-    /// forgotten. Not for those that are there when the process begins.
+    /// A backend returned, or is new: its slow start begins, and what was known of it is dropped.
+    /// Not for those that exist when the process begins.
     pub(crate) fn returned(&mut self, id: BackendId, now: Tick) {
         if let Some(slow_start) = &mut self.slow_start {
             slow_start.begin(id, now);
@@ -357,7 +356,7 @@ impl Balancer {
         }
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     fn check_invariants(&self) {
         if let Some(slow_start) = &self.slow_start {
@@ -378,7 +377,7 @@ impl Balancer {
     }
 }
 
-/// The backends that serve only when no other can.
+/// The backends that serve only if no regular one can.
 fn backups(pool: &Pool) -> BackendSet {
     let mut set = BackendSet::EMPTY;
     for (id, backend) in &pool.backends {
@@ -408,7 +407,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Candidates of whom nothing else is known.
+    /// Candidates of which nothing else is known.
     pub(crate) fn plain<'a>(usable: &'a BackendSet, weights: &'a Weights) -> Candidates<'a> {
         Candidates {
             extra: &[],
@@ -420,8 +419,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Picks once for each letter of `expected` (`a` is the first backend, `-` is nobody), with
-    /// the backends named in `down` not usable.
+    /// Picks once for each letter of `expected` (`a` is the first backend, `-` is none), with the
+    /// backends named in `down` not usable.
     fn check(weights: &[i32], down: &str, expected: &str) {
         let pool = pool(weights);
         let mut balancer = Balancer::new(&pool, &Prepared::of(&pool, 0), 0, 1);

@@ -1,11 +1,11 @@
-//! The better of two drawn by weight: few requests never meet at one backend, and nobody has to
-//! look at all of them.
+//! Two random choices: of two backends drawn by weight, the one with less in flight. Few requests
+//! never meet at one backend, and no pick compares all of them.
 //!
 //! Two choices instead of one keep the fullest of n backends within ln ln n of the mean
-//! (Mitzenmacher 2001). Better is who has less under way for its weight; where both have the same
-//! the first drawn answers, so that backends at rest get their shares exactly. Unlike a search for
-//! the least of all, cores that see the same stale figures do not all run to the same backend. One
-//! whose last answers failed counts as busier (`failing`).
+//! (Mitzenmacher 2001). The better is the one with less in flight for its weight; if both are equal
+//! the first drawn is picked, so that idle backends get their exact shares. Unlike with a search
+//! for the least loaded, cores that see the same stale figures do not all run to the same backend.
+//! One whose last answers failed counts as busier (`failing`).
 
 use super::{Candidates, draw};
 use crate::base::{ids::BackendId, rng::Rng};
@@ -21,7 +21,7 @@ impl Random {
         Random { rng }
     }
 
-    /// The better of two; every candidate weighs more than 0.
+    /// The better of two; every candidate has a weight above 0.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
         let (first, second) = draw::two(candidates.usable, candidates.weights, &mut self.rng)?;
@@ -39,7 +39,7 @@ mod tests {
     use crate::base::moment::Tick;
     use crate::policy::balance::Weights;
 
-    /// With these weights and requests under way, the busiest for its weight is never picked, and
+    /// With these weights and requests in flight, the busiest for its weight is never picked, and
     /// all the others are.
     fn check(weights: &[u16], in_flight: &[u32], busiest: u16) {
         let weights = Weights::new(weights.iter().copied());

@@ -1,30 +1,30 @@
-//! Smooth weighted round robin, as nginx has it: in turn, by weight, the turns of a heavy backend
+//! Smooth weighted round robin, like nginx's: in turn, by weight, the turns of a heavy backend
 //! spread out instead of in a row.
 //!
-//! Each backend holds a credit. A pick pays every candidate its weight, takes the one with the
-//! most credit (the first of equals) and charges it all that was paid out: 5/1/1 gives
-//! a a b a c a a. Credits only ever move between backends, so their sum stays zero, and one that
-//! is not usable for a while keeps its credit and its share. Where all weigh the same that comes
-//! down to taking turns, and a cursor does it without touching a credit.
+//! Each backend has a credit. A pick pays every candidate its weight, takes the one with the most
+//! credit (the first of equals) and charges it all that was paid out: 5/1/1 gives a a b a c a a.
+//! Credits only ever move between backends, so their sum stays zero, and one that is not usable for
+//! a while keeps its credit and its share. With equal weights that comes down to taking turns, and
+//! a cursor does it without touching a credit.
 //!
-//! Every core counts for itself and begins elsewhere in the turn, and every process does, so that
-//! those that start often do not all ask the first backend first. Counted from the begin of a turn,
-//! on one core a backend is never more than one request from its exact share; over all cores, never
-//! more than one request for each core, and one more counted from anywhere (the simulation below
-//! holds it for 1 to 64 cores, whichever get the requests).
+//! Every core counts for itself and begins at another point of the turn, and so does every process,
+//! so that processes that start often do not all ask the first backend first. Counted from the
+//! beginning of a turn, on one core a backend is never more than one request from its exact share;
+//! over all cores, never more than one request per core, and one more counted from any point (the
+//! simulation below holds it for 1 to 64 cores, whichever get the requests).
 
 use super::Weights;
 use crate::base::{backend_set::BackendSet, ids::BackendId};
 
-/// Picks made ahead so that cores begin apart, at most: a bound on the cost of a new plan.
+/// The most picks made in advance so that cores begin apart: a bound on the cost of a new plan.
 const AHEAD_MAX: usize = 1024;
 
 /// Whose turn it is, on one core.
 #[derive(Clone, Debug)]
 pub(crate) struct RoundRobin {
-    /// Where the next search begins, while all weigh the same.
+    /// Where the next search begins, with equal weights.
     next: usize,
-    /// What each backend is owed, while they do not: its sum is zero.
+    /// What each backend is owed, with unequal weights: the sum is zero.
     credits: Vec<i32>,
 }
 
@@ -46,19 +46,19 @@ impl RoundRobin {
         turn
     }
 
-    /// Goes on where another left off, where the shares are the same; else it begins anew.
+    /// Continues where another instance left off if the shares are the same; otherwise begins anew.
     pub(crate) fn take_over(&mut self, before: RoundRobin, same_weights: bool) {
         if same_weights {
             *self = before;
         }
     }
 
-    /// The next in turn; every candidate weighs more than 0.
+    /// The next in turn; every candidate has a weight above 0.
     #[inline]
     pub(crate) fn pick(&mut self, usable: &BackendSet, weights: &Weights) -> Option<BackendId> {
         if weights.equal() {
             let picked = usable.next_from(self.next)?;
-            // Round at the last one, so that no search runs past the end of a small pool.
+            // Wraps at the last one, so that no search runs past the end of a small pool.
             let next = picked.index() + 1;
             self.next = if next < self.credits.len() { next } else { 0 };
             return Some(picked);
@@ -84,7 +84,7 @@ impl RoundRobin {
         Some(picked)
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         assert_eq!(self.credits.iter().sum::<i32>(), 0, "a pick only moves credit");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// The largest distance of any backend from its share, over the picks of all cores, at any
-    /// moment of `picks` requests that arrive on cores by chance.
+    /// moment of `picks` requests that arrive on random cores.
     fn spread(weights: &Weights, cores: usize, picks: u32, rng: &mut Rng) -> f64 {
         let sum: u32 = weights.each().iter().copied().map(u32::from).sum();
         let mut turns: Vec<_> =

@@ -1,10 +1,10 @@
-//! A backend that came back gets its share little by little, so that cold caches and pools do not
-//! take the full load at once.
+//! Slow start: a backend that returned gets its share gradually, so that cold caches and pools do
+//! not take the full load at once.
 //!
-//! Its weight grows with time in a straight line, never below a tenth, and is worked out again when
-//! a pick finds that the clock has moved: nothing ticks. Where every candidate is in its slow start
-//! all have their full weight, since there is nobody else to give the rest to. A process begins
-//! without it. Weights are in hundredths here, so that a tenth of 1 is not 0.
+//! Its weight grows linearly with time, never below a tenth, and is computed again when a pick
+//! finds that the clock has moved: there is no timer. If every candidate is in its slow start all
+//! have their full weight, since no other backend could take the rest. A process begins without it.
+//! Weights are in hundredths here, so that a tenth of 1 is not 0.
 
 use std::num::NonZeroU64;
 
@@ -16,26 +16,26 @@ use crate::base::{
 };
 use crate::plan::{Backend, Pool};
 
-/// The share that one begins with, in hundredths.
+/// The share at the beginning, in hundredths.
 const FLOOR: u64 = 10;
 
-/// The shares of a pool whose backends start slowly.
+/// The shares of a pool with slow start.
 #[derive(Clone, Debug)]
 pub(crate) struct SlowStart {
     /// How long it takes.
     time_ms: NonZeroU64,
-    /// Who is in it.
+    /// The backends in slow start.
     starting: BackendSet,
-    /// Since when; none where it never was.
+    /// Since when; none = never.
     since: Vec<Option<Tick>>,
     full: Weights,
-    /// As they were at `at`, where anybody has started since the beginning.
+    /// The weights as of `at`, if any backend has started since the beginning.
     growing: Weights,
     at: Option<Tick>,
 }
 
 impl SlowStart {
-    /// For a pool; none where it has none.
+    /// For a pool; none if it has no slow start.
     pub(crate) fn of(pool: &Pool) -> Option<Box<SlowStart>> {
         let time_ms = NonZeroU64::new(millis(pool.slow_start))?;
         let weight = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.weight * 100);
@@ -50,7 +50,7 @@ impl SlowStart {
         }))
     }
 
-    /// Those that another had in their slow start go on with it.
+    /// Backends that were in slow start before continue with it.
     pub(crate) fn take_over(&mut self, before: SlowStart) {
         self.since.iter_mut().zip(before.since).for_each(|(to, from)| *to = from);
         for id in before.starting.iter().filter(|id| id.index() < self.since.len()) {
@@ -58,7 +58,7 @@ impl SlowStart {
         }
     }
 
-    /// A backend came back.
+    /// A backend returned.
     pub(crate) fn begin(&mut self, id: BackendId, now: Tick) {
         if let Some(since) = self.since.get_mut(id.index()) {
             *since = Some(now);
@@ -67,7 +67,7 @@ impl SlowStart {
         }
     }
 
-    /// The shares of these at this time.
+    /// The shares of these backends at this time.
     #[inline]
     pub(crate) fn weights(&mut self, usable: &BackendSet, now: Tick) -> &Weights {
         if self.starting.is_empty() {
@@ -99,7 +99,7 @@ impl SlowStart {
         }));
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         for (id, (growing, full)) in self.growing.each().iter().zip(self.full.each()).enumerate() {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::policy::balance::tests::pool;
 
-    /// After these came back, at these times, the shares of 3 backends are so high at `now`.
+    /// After these backends returned, at these times, the shares of 3 backends at `now`.
     fn check(returned: &[(u16, u64)], usable: &[u16], now: u64, expected: &[u16]) {
         let pool = Pool { slow_start: Duration::from_secs(10), ..pool(&[1, 2, 256]) };
         let mut slow_start = SlowStart::of(&pool).expect("it has one");

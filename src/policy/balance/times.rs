@@ -1,28 +1,28 @@
-//! What is known of one backend's times: the peak of them, and how much fails.
+//! One backend's response times and failures: a decaying peak and a decaying share.
 //!
-//! Values that are forgotten as time goes by; whoever reads them says what time it is. They pack
-//! into one word, so that a core can tell the others with a plain store.
+//! The values decay with time; the reader passes the time. They pack into one word, so a core can
+//! tell the others with a plain store.
 
 use std::time::Duration;
 
 use crate::base::{ewma, moment::Tick};
 
-/// How long it takes to forget all but 1/e.
+/// The time constant of the decay: all but 1/e is forgotten.
 const TAU: Duration = Duration::from_secs(10);
 
-/// Packed times count in units of so many milliseconds: the word lasts for two years.
+/// Packed times count in units of this many milliseconds: the word lasts for two years.
 const UNIT_MS: u64 = 16;
 
-/// What is known of one backend's times; nothing, to begin with.
+/// One backend's times and failures; empty to begin with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// The peak at `at`, in microseconds.
     micros: f32,
     /// The share that failed at `at`, 0 to 1.
     failing: f32,
-    /// None where nothing is known.
+    /// None if nothing is known.
     at: Option<Tick>,
-    /// How many rows of samples it stands for.
+    /// How many rows of samples it covers.
     rows: u16,
 }
 
@@ -31,21 +31,21 @@ impl Times {
         self.at.is_some()
     }
 
-    /// The peak and the share that fails, as much of it as is left now.
+    /// The peak and the failing share, as decayed by now.
     #[inline]
     pub(super) fn at(&self, now: Tick) -> (f32, f32) {
         let left = self.left(now);
         (self.micros * left, self.failing * left)
     }
 
-    /// The share that is left of it now.
+    /// The share of it that is left by now.
     #[inline]
     fn left(&self, now: Tick) -> f32 {
         self.at.map_or(0.0, |at| ewma::left(now.since(at), TAU))
     }
 
-    /// One more sample, which counts for at least this part in the share that fails: so where many
-    /// come a failure is noticed after some requests, not after seconds.
+    /// One more sample, which has at least the weight `part` in the failing share: with many
+    /// requests a failure is noticed after some of them, not after seconds.
     pub(super) fn see(&mut self, micros: f32, failed: bool, part: f32, now: Tick) {
         let left = self.left(now);
         self.micros = ewma::peak(self.micros, left, micros);
@@ -54,7 +54,7 @@ impl Times {
         (self.at, self.rows) = (self.at.max(Some(now)), 1);
     }
 
-    /// What several rows of samples say together: the highest peak, the mean of what fails.
+    /// Several rows of samples combined: the highest peak, the mean of the failing shares.
     pub(super) fn merged(each: impl Iterator<Item = Times>, now: Tick) -> Times {
         let mut sum = Times::default();
         for times in each.filter(Times::is_known) {
@@ -68,8 +68,8 @@ impl Times {
         sum
     }
 
-    /// In one word: the upper 24 bits of the peak, 8 of the share that fails, 32 of the time.
-    /// 0 = nothing is known.
+    /// In one word: the upper 24 bits of the peak, 8 of the failing share, 32 of the time. 0 =
+    /// nothing is known.
     pub(super) fn packed(&self) -> u64 {
         let Some(at) = self.at else { return 0 };
         let micros = u64::from(self.micros.to_bits() >> 8);
@@ -77,7 +77,7 @@ impl Times {
         micros << 40 | failing << 32 | u64::from((at.millis() / UNIT_MS) as u32)
     }
 
-    /// The word of another core, whose clock may be a little ahead.
+    /// From the word of another core, whose clock may be a little ahead.
     pub(super) fn unpacked(word: u64, now: Tick) -> Option<Times> {
         if word == 0 {
             return None;
@@ -91,12 +91,12 @@ impl Times {
         Some(Times { micros, failing: f32::from(failing) / 255.0, at, rows: 1 })
     }
 
-    /// Whether it is of later than this, where there is such a time.
+    /// Whether it is later than this, if there is such a time.
     pub(super) fn is_later_than(&self, time: Option<Tick>) -> bool {
         self.at > time
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         assert!(self.micros.is_finite() && self.micros >= 0.0, "{self:?}");
@@ -122,7 +122,7 @@ mod tests {
         times
     }
 
-    /// After these samples the peak and the share that fails are so high, within a thousandth.
+    /// After these samples the peak and the failing share are these, within a thousandth.
     fn check(samples: &[(u32, bool, u64)], now: u64, micros: f32, failing: f32) {
         let (peak, share) = of(samples).at(ms(now));
         assert!((peak - micros).abs() <= micros / 1e3, "{samples:?}: {peak} for {micros}");
@@ -172,7 +172,7 @@ mod tests {
                 assert!((failing - failing_again).abs() <= 0.005, "{failing} {failing_again}");
             }
         }
-        // A core whose clock was read a little earlier takes it for new.
+        // A core whose clock was read a little earlier treats it as new.
         let ahead = Times::unpacked(of(&[(800, false, 1_000)]).packed(), ms(960)).expect("known");
         assert_eq!(ahead.at, Some(ms(960)));
     }

@@ -1,26 +1,26 @@
-//! The shares of a pool's backends, and what follows from them for every pick.
+//! The weights of a pool's backends, with sums and sets that every pick uses.
 //!
-//! Worked out when a weight changes, so that no pick has to look through them all. Who draws by
-//! chance finds here what to draw from; how to draw among those that are usable stands in `draw`.
+//! Computed when a weight changes, so that no pick has to scan them all. Random draws start from
+//! the sums here; `draw` restricts them to usable backends.
 
 use crate::base::{backend_set::BackendSet, ids::BackendId, rng::Rng};
 use crate::plan::{Backend, Table};
 
-/// The shares of a pool's backends.
+/// The weights of a pool's backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Weights {
     each: Vec<u16>,
-    /// The sum of all weights up to this backend and its own.
+    /// For each backend the sum of all weights up to its own, inclusive.
     up_to: Vec<u32>,
     taking: BackendSet,
     equal: bool,
-    /// How many there are, where all weigh the same and take traffic; else 0.
+    /// How many there are, if all have the same weight and take traffic; otherwise 0.
     even: u32,
     mean: f32,
 }
 
 impl Weights {
-    /// As the plan has them; a seat without a backend weighs nothing.
+    /// The weights of the plan; a seat without a backend has weight 0.
     pub(crate) fn of(backends: &Table<BackendId, Backend>) -> Weights {
         Weights::new(backends.seats().map(|backend| backend.map_or(0, |backend| backend.weight)))
     }
@@ -33,7 +33,7 @@ impl Weights {
         weights
     }
 
-    /// From now on these; without an allocation where there were as many before.
+    /// Replaces the weights; allocates nothing if there were as many before.
     pub(crate) fn refill(&mut self, each: impl Iterator<Item = u16>) {
         self.each.clear();
         self.each.extend(each);
@@ -56,37 +56,37 @@ impl Weights {
         self.mean = sum as f32 / (count as f32).max(1.0);
     }
 
-    /// One for each backend.
+    /// The weight of each backend.
     #[inline]
     pub(crate) fn each(&self) -> &[u16] {
         &self.each
     }
 
-    /// That of one backend; 0 where there is no such backend.
+    /// The weight of one backend; 0 if there is no such backend.
     #[inline]
     pub(crate) fn get(&self, id: BackendId) -> u16 {
         self.each.get(id.index()).copied().unwrap_or_default()
     }
 
-    /// The mean of those that are above 0.
+    /// The mean of the weights above 0.
     #[inline]
     pub(crate) fn mean(&self) -> f32 {
         self.mean
     }
 
-    /// Those that take new traffic: whose weight is above 0.
+    /// The backends that take new traffic: their weight is above 0.
     #[inline]
     pub(crate) fn taking(&self) -> &BackendSet {
         &self.taking
     }
 
-    /// Whether all that take new traffic weigh the same.
+    /// Whether all that take new traffic have the same weight.
     #[inline]
     pub(crate) fn equal(&self) -> bool {
         self.equal
     }
 
-    /// Any backend, drawn by weight; no backend's id where none weighs anything.
+    /// A backend drawn by weight; no valid id if all weights are 0.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // below `BACKENDS_MAX`
     pub(crate) fn any(&self, rng: &mut Rng) -> BackendId {

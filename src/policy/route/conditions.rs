@@ -1,14 +1,14 @@
-//! What a route asks of a request besides its host and its path.
+//! The conditions of a route besides host and path: methods, fields, listener.
 //!
-//! All of it must hold. A method is compared by its bytes, as methods are case-sensitive
-//! (RFC 9110 §9.1); of a field one line must have exactly the value.
+//! All of them must hold. A method is compared by its bytes, as methods are case-sensitive (RFC
+//! 9110 §9.1); one line of a field must have exactly the value.
 
 use super::Asked;
 use crate::plan::{ListenerId, Route};
 
 type Bytes = Box<[u8]>;
 
-/// What a route asks of a request besides its host and its path.
+/// The conditions of a route besides host and path.
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     listener: Option<ListenerId>,
@@ -31,7 +31,7 @@ impl Conditions {
         }
     }
 
-    /// Whether all of it holds.
+    /// Whether all of them hold.
     pub(super) fn hold(&self, asked: &Asked<'_>) -> bool {
         let method = || asked.head.bytes(asked.head.method_span);
         self.listener.is_none_or(|listener| listener == asked.listener)

@@ -1,14 +1,14 @@
-//! Which route takes a request.
+//! The router: finds the route of a request.
 //!
-//! What the configuration lists in any order is compiled into one table for each host that stands
-//! in it: by name, by suffix, and one for all others. The order is that of the most specific: host
+//! The routes of the configuration, listed in any order, are compiled into one table for each host
+//! that they name: by name, by suffix, and one for all others. The order is by specificity: host
 //! (by name, by the longest suffix, any), path (exact, the longest prefix, expression, any), the
-//! number of conditions, priority. A host whose routes do not take a request hands it on to the
-//! next less specific one.
+//! number of conditions, priority. If no route of a host matches a request the next less specific
+//! host is tried.
 //!
-//! Hosts and paths are compared in the spelling of `http::target`, which also says which paths
-//! are refused because servers would disagree about them. A request costs a few lookups whatever
-//! the number of routes, except for expressions, which are tried one after the other.
+//! Hosts and paths are compared in the spelling of `http::target`, which also says which paths are
+//! refused because servers would disagree about them. A request costs a few lookups whatever the
+//! number of routes, except for expressions, which are tried one after the other.
 
 mod conditions;
 mod paths;
@@ -29,7 +29,7 @@ pub(crate) struct Router {
     /// By suffix, which begins with a dot.
     suffixes: QuickMap<Box<[u8]>, Paths>,
     any: Paths,
-    /// Room for the copies that are compared; kept so that no request allocates.
+    /// Buffers for the copies that are compared; kept so that no request allocates.
     room: RefCell<Room>,
 }
 
@@ -39,7 +39,7 @@ struct Room {
     path: Vec<u8>,
 }
 
-/// What of a request is compared.
+/// The parts of a request that are compared.
 struct Asked<'a> {
     listener: ListenerId,
     head: &'a RequestHead,
@@ -50,7 +50,7 @@ impl Router {
     /// Compiles the routes of a plan.
     ///
     /// # Errors
-    /// Where an expression does not compile. The configuration has tried it before.
+    /// If an expression does not compile. The configuration has tried it before.
     pub(crate) fn compile(routes: &Table<RouteId, Route>) -> Result<Router, regex::Error> {
         let mut router = Router {
             named: QuickMap::default(),
@@ -58,8 +58,7 @@ impl Router {
             any: Paths::default(),
             room: RefCell::default(),
         };
-        // The most specific first, so that in every list of every table the first that takes a
-        // request is the one.
+        // The most specific first, so that in every list of every table the first match applies.
         let mut sorted: Vec<(RouteId, &Route)> = routes.iter().collect();
         sorted.sort_by_cached_key(|(_, route)| rank(route));
         for (id, route) in sorted {
@@ -77,10 +76,10 @@ impl Router {
         Ok(router)
     }
 
-    /// The route that takes a request, if one does.
+    /// The route of a request, if one matches.
     ///
     /// # Errors
-    /// 400 where the path is one about which servers would disagree.
+    /// 400 for a path about which servers would disagree.
     pub(crate) fn find(
         &self,
         listener: ListenerId,
@@ -98,7 +97,7 @@ impl Router {
         by_name.or_else(|| self.find_by_suffix(host, asked)).or_else(|| self.any.find(asked))
     }
 
-    /// The longest suffix first; what stands before it is never empty.
+    /// The longest suffix first; the text before it is never empty.
     fn find_by_suffix(&self, host: &[u8], asked: &Asked<'_>) -> Option<RouteId> {
         if self.suffixes.is_empty() {
             return None;
@@ -109,12 +108,12 @@ impl Router {
     }
 }
 
-/// Labels of a host that are looked at: a name of 253 bytes (RFC 1035 §2.3.4) has no more.
+/// Labels of a host that are compared: a name of 253 bytes (RFC 1035 §2.3.4) has no more.
 const LABELS_MAX: usize = 127;
 
-/// The more specific is the less. Where two routes are equally specific and yet no tie, as with
-/// two expressions or two hosts in one of their lists, their texts and names decide: anything but
-/// their order.
+/// The more specific route has the lower rank. If two routes are equally specific and yet no tie,
+/// as with two expressions or two hosts in one of their lists, their texts and names decide:
+/// anything but their order.
 fn rank(route: &Route) -> impl Ord + use<> {
     let expression = match &route.path {
         PathPattern::Regex(expression) => expression.clone(),

@@ -1,7 +1,7 @@
-//! The paths of one host's routes: a tree of segments, and expressions beside it.
+//! The paths of one host's routes: a tree of segments, and a list of expressions.
 //!
 //! A request walks down the tree once as far as its segments lead; then the exact routes of the
-//! place where the whole path ends are asked, and the prefixes of every place on the way back up.
+//! node where the whole path ends are tried, and the prefixes of every node on the way back up.
 //! Every list has the most specific first.
 
 use regex::bytes::Regex;
@@ -19,7 +19,7 @@ pub(super) struct Paths {
     any: Vec<Entry>,
 }
 
-/// Where some path of the configuration ends or passes.
+/// A node where a path of the configuration ends or passes.
 #[derive(Clone, Debug, Default)]
 struct Place {
     parent: Option<usize>,
@@ -64,7 +64,7 @@ impl Paths {
         Ok(())
     }
 
-    /// The place of a path of the configuration; none where no request can have it.
+    /// The node of a path of the configuration; none if no request can have it.
     fn place_of(&mut self, path: &PathPattern) -> Option<&mut Place> {
         let text = path.text()?;
         let mut at = 0;
@@ -86,7 +86,7 @@ impl Paths {
         child
     }
 
-    /// The first route, by specificity, that takes the request.
+    /// The first route, by specificity, that matches the request.
     pub(super) fn find(&self, asked: &Asked<'_>) -> Option<RouteId> {
         self.find_in_tree(asked)
             .or_else(|| {
@@ -122,7 +122,7 @@ impl Paths {
     }
 }
 
-/// What stands between the slashes of a path; none where it does not begin with one.
+/// The segments between the slashes of a path; none if it does not begin with one.
 fn segments(path: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     Some(path.strip_prefix(b"/")?.split(|byte| *byte == b'/'))
 }

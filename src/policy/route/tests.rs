@@ -1,6 +1,6 @@
-//! Tests of the router: tables of the order that users rely on, spellings that must not
-//! lead past a route, and random routes and requests against a plain search of the whole list,
-//! which is written without any of the router's tables.
+//! Tests of the router: tables of the order that users rely on, spellings that must not lead past a
+//! route, and random routes and requests compared with a plain search of the whole list, which uses
+//! none of the router's tables.
 
 use super::*;
 use crate::base::rng::Rng;
@@ -77,7 +77,7 @@ fn route(line: &str) -> Route {
 }
 
 /// Asks `routes`, in both orders, for a GET of listener 0; expects the route of that name, or none
-/// where that is empty.
+/// if that is empty.
 #[track_caller]
 fn check(routes: &[&str], url: &str, expected: &str) {
     check_head(routes, &get(url, &[]), expected);
@@ -197,7 +197,7 @@ fn two_expressions_that_both_match_are_ordered_by_their_texts_alone() {
     check(&["b * * ~/aa", "a * * ~/aa"], "h/aa", "a");
 }
 
-/// The rule stands in `http::target`.
+/// The rule is in `http::target`.
 #[test]
 fn no_spelling_of_a_path_leads_past_a_route() {
     let routes = ["admin * * /admin", "any * * *"];
@@ -234,7 +234,7 @@ fn a_pattern_that_no_request_can_have_takes_none() {
     check(&["never * * /a/../b", "any * * *"], "h/b", "any");
 }
 
-/// The route that a plain search of the whole list finds: of all that take the request, the first
+/// The route that a plain search of the whole list finds: of all that match the request, the first
 /// by host, then by `rank`.
 fn search(routes: &[Route], listener: ListenerId, head: &RequestHead) -> Option<RouteId> {
     let text = |span| String::from_utf8(head.bytes(span).to_vec()).unwrap();

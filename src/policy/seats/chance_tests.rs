@@ -1,7 +1,7 @@
-//! Random sequences of plans, of threads that let go of them and of requests that outlive them.
+//! Random sequences of plans, of threads that release them and of requests that outlive them.
 //!
-//! After each plan: no seat has two names, no name has moved, all that leads somewhere leads there,
-//! what is said to have changed has, and an equal plan changes nothing.
+//! After each plan: no seat has two names, no name has moved, every reference leads to its target,
+//! the reported changes are the real ones, and an equal plan changes nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::base::rng::Rng;
 
-/// What a plan says, by name.
+/// The contents of a plan, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
-    /// The pool that each listener leads to.
+    /// The pool of each listener.
     listeners: BTreeMap<String, Option<String>>,
-    /// The pool that each route leads to, and its listener.
+    /// The pool of each route, and its listener.
     routes: BTreeMap<String, (String, Option<String>)>,
     /// Port and weight of each backend of each pool.
     pools: BTreeMap<String, BTreeMap<String, (u16, u16)>>,
@@ -45,7 +45,7 @@ fn shuffled<'a>(names: impl Iterator<Item = &'a String>, rng: &mut Rng) -> Vec<S
 }
 
 impl Wanted {
-    /// A neighbour: a few names come, go, move or weigh something else.
+    /// A neighbour: a few names come, go, move or change weight.
     fn change(&mut self, rng: &mut Rng) {
         for _ in 0..1 + rng.below(4) {
             match rng.below(8) {
@@ -108,7 +108,7 @@ impl Wanted {
         plan
     }
 
-    /// What a plan says, whatever its seats are.
+    /// The contents of a plan, whatever its seats are.
     fn of(plan: &Plan) -> Wanted {
         let pool = |id| plan.pool(id).name.clone();
         let on = |id| plan.listener(id).name.clone();
@@ -133,7 +133,7 @@ fn port(backend: &Backend) -> u16 {
     }
 }
 
-/// Each seat of a plan, and who sits there.
+/// Each seat of a plan, and the name in it.
 fn sitting(plan: &Plan) -> Vec<(String, String)> {
     let listeners = plan.listeners.iter().map(|(id, it)| (format!("l{}", id.0), it.name.clone()));
     let routes = plan.routes.iter().map(|(id, it)| (format!("r{}", id.0), it.name.clone()));
@@ -146,13 +146,13 @@ fn sitting(plan: &Plan) -> Vec<(String, String)> {
     listeners.chain(routes).chain(pools).chain(backends).collect()
 }
 
-/// The seats of a pool that are busy, and then its own.
+/// The busy seats of a pool, and then its own.
 fn busy_seats((id, busy): (PoolId, &BackendSet)) -> Vec<String> {
     let own = (!busy.is_empty()).then(|| format!("p{}", id.0));
     busy.iter().map(|seat| format!("p{}b{}", id.0, seat.0)).chain(own).collect()
 }
 
-/// What is known beside `Held`: each plan with its generation and the threads that hold it.
+/// What is known besides `Held`: each plan with its generation and the threads that hold it.
 struct Model {
     held: Held,
     busy: Busy,
@@ -176,7 +176,7 @@ impl Model {
         self.plans.push((generation, plan, (0..threads).collect()));
     }
 
-    /// Nobody sits on a seat that somebody else holds, nor elsewhere than before.
+    /// No name sits in a seat that another holds, or elsewhere than before.
     fn look_at_seats(&self, plan: &Plan) {
         let in_force = self.held.generation();
         let held = self.plans.iter().filter(|(id, _, by)| *id == in_force || !by.is_empty());
@@ -192,7 +192,8 @@ impl Model {
         }
     }
 
-    /// A thread lets go of a plan that is not in force; whoever owns the plans drops what is free.
+    /// A thread releases a plan that is not in force; the owner of the plans drops those that are
+    /// free.
     fn let_go(&mut self, rng: &mut Rng) {
         let in_force = self.held.generation();
         let at = rng.below(self.plans.len() as u32) as usize;
@@ -209,7 +210,7 @@ impl Model {
         assert_eq!(self.held.plans().count(), self.plans.len());
     }
 
-    /// Tunnels begin where the plan in force has backends.
+    /// Tunnels begin if the plan in force has backends.
     fn begin_tunnels(&mut self, rng: &mut Rng) {
         for (id, pool) in &Arc::clone(self.held.in_force()).pools {
             let some: BackendSet = pool.backends.ids().filter(|_| rng.below(4) == 0).collect();
@@ -219,7 +220,7 @@ impl Model {
     }
 }
 
-/// What is said to have come, gone and changed has, and nothing else.
+/// The reported additions, removals and changes are the real ones, all of them.
 fn look_at_changes(before: &Wanted, wanted: &Wanted, changes: &Changes) {
     let names = |said: &Wanted| -> [BTreeSet<String>; 3] {
         [
@@ -246,8 +247,8 @@ fn look_at_changes(before: &Wanted, wanted: &Wanted, changes: &Changes) {
     assert_eq!(changed(&changes.pools), other.map(|(name, _)| &**name).collect());
 }
 
-/// Whatever plans come, and in whatever order threads let go of them, no seat ever has two names,
-/// no name leaves its seat, what leads somewhere leads there, and an equal plan changes nothing.
+/// Whatever plans come, and in whatever order threads release them, no seat ever has two names, no
+/// name leaves its seat, every reference leads to its target, and an equal plan changes nothing.
 #[test]
 fn whatever_plans_come_each_name_has_its_seat() {
     for seed in 0..256 {

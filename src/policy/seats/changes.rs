@@ -1,9 +1,9 @@
-//! What is different in the next plan, as a reload prints it: what came, what went, and the keys of
-//! what stayed.
+//! The differences between two plans, as a reload prints them: what was added, what was removed,
+//! and the keys of what changed.
 //!
-//! Names are compared, not seats: a backend that has moved to another address is one that changed
-//! its address, although it gets another seat. Every field of a plan is named here, so that a new
-//! key cannot be forgotten.
+//! Names are compared, not seats: a backend that has moved to another address has changed its
+//! address, although it gets another seat. Every field of a plan is named here, so that a new key
+//! cannot be forgotten.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,36 +13,36 @@ use crate::plan::{Backend, Global, Limits, Listener, Plan, Pool, Route};
 /// What is different in the next plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// The keys of `[global]` that changed, those of `limits` among them.
+    /// The changed keys of `[global]`, including those of `limits`.
     pub(crate) global: Vec<&'static str>,
-    /// By name, as the following.
+    /// By name, like the following.
     pub(crate) listeners: Vec<Change>,
     pub(crate) routes: Vec<Change>,
     pub(crate) pools: Vec<Change>,
 }
 
-/// What became of one name.
+/// The change of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) name: String,
     pub(crate) what: What,
 }
 
-/// What became of it.
+/// The kind of change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Added,
     Removed,
     Changed {
-        /// Its keys that changed, as the configuration calls them.
+        /// Its changed keys, by their names in the configuration.
         keys: Vec<&'static str>,
-        /// What became of its backends, if it is a pool.
+        /// The changes of its backends, if it is a pool.
         backends: Vec<Change>,
     },
 }
 
 impl Changes {
-    /// What is different in `next`, which has its seats.
+    /// The differences in `next`, which is already seated.
     pub(crate) fn between(now: &Plan, next: &Plan) -> Changes {
         let mut global = global_keys(&now.global, &next.global);
         global.extend(limits_keys(&now.limits, &next.limits));
@@ -56,7 +56,7 @@ impl Changes {
         }
     }
 
-    /// Whether nothing is.
+    /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         let Changes { global, listeners, routes, pools } = self;
         global.is_empty() && listeners.is_empty() && routes.is_empty() && pools.is_empty()
@@ -68,7 +68,7 @@ fn rows<T: Named>(plan: &Plan) -> BTreeMap<&str, &T> {
     T::all(plan).values().map(|row| (row.name(), row)).collect()
 }
 
-/// What became of each, by name.
+/// The change of each, by name.
 fn compare<T>(
     now: BTreeMap<&str, &T>,
     next: BTreeMap<&str, &T>,
@@ -98,7 +98,7 @@ fn of_pool(now: &Pool, next: &Pool) -> Option<What> {
     (!keys.is_empty() || !backends.is_empty()).then_some(What::Changed { keys, backends })
 }
 
-/// Those keys whose values differ.
+/// The keys whose values differ.
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }

@@ -1,8 +1,8 @@
-//! Which plans are held, and by which threads.
+//! The plans that are held, and the threads that hold them.
 //!
-//! A thread holds a plan from when it was published until the thread has said that it let go of it:
-//! the last of its requests that began under the plan has ended. Threads let go in any order, and
-//! of an early plan perhaps long after a later one.
+//! A thread holds a plan from its publication until the thread reports that it released it: the
+//! last of its requests that began under the plan has ended. Threads release plans in any order,
+//! and an early plan perhaps long after a later one.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -23,7 +23,7 @@ struct Published {
 }
 
 impl Held {
-    /// Before the first plan: an empty one is in force, and nobody holds it.
+    /// Before the first plan: an empty one is in force, which no thread holds.
     pub(crate) fn new() -> Held {
         let plan = Arc::new(Plan::default());
         Held { plans: VecDeque::from([Published { generation: 0, plan, threads: Vec::new() }]) }
@@ -42,7 +42,7 @@ impl Held {
         self.plans.back().map_or(0, |last| last.generation)
     }
 
-    /// From now on this plan is in force, and these threads hold it; its generation.
+    /// Puts this plan in force, held by these threads; returns its generation.
     pub(crate) fn publish(
         &mut self,
         plan: Arc<Plan>,
@@ -57,7 +57,7 @@ impl Held {
         generation
     }
 
-    /// A thread holds the plan of this generation no more.
+    /// A thread no longer holds the plan of this generation.
     pub(crate) fn retire(&mut self, generation: u64, thread: usize) {
         let of_generation = |published: &&mut Published| published.generation == generation;
         if let Some(published) = self.plans.iter_mut().find(of_generation) {
@@ -65,7 +65,7 @@ impl Held {
         }
     }
 
-    /// The plans that nobody holds any more, to be dropped: not the one in force.
+    /// Removes the plans that no thread holds any more, except the one in force.
     pub(crate) fn free(&mut self) -> Vec<Arc<Plan>> {
         let in_force = self.generation();
         let is_held = |it: &Published| it.generation == in_force || !it.threads.is_empty();

@@ -1,12 +1,12 @@
-//! Which seat each name of the next plan gets: its id, in the plan and in all that threads keep.
+//! Seats: assigns each name of the next plan its id, in the plan and in all that threads keep.
 //!
-//! A name keeps its seat for as long as any thread holds a plan that has the name; a new name gets
-//! the lowest seat that nobody holds. So what is kept by id (counters, permits, connections,
-//! averages) stays with its name from plan to plan, and is never another's by mistake. A backend is
-//! known by its name and its address together: one that has moved is another server, and one that
-//! was renamed is another to everybody who counts or remembers it (DECISIONS 72).
+//! A name keeps its seat for as long as any thread holds a plan with that name; a new name gets the
+//! lowest seat that is not held. So what is kept by id (counters, permits, connections, averages)
+//! stays with its name from plan to plan, and is never mistaken for another's. A backend is
+//! identified by its name and its address together: one that has moved is another server, and a
+//! renamed one is another to everything that counts or remembers it (DECISIONS 72).
 //!
-//! Pure: nothing changes by it. The owner of the plan publishes what comes out, or does not.
+//! Pure: nothing changes by it. The owner of the plan publishes the result, or does not.
 
 #[cfg(test)]
 mod chance_tests;
@@ -27,20 +27,20 @@ use crate::plan::{
     Table,
 };
 
-/// Which backends of each pool have requests under way, under whatever plan: a tunnel may outlive
+/// The backends of each pool with requests in flight, under whatever plan: a tunnel may outlive
 /// every plan that names its backend, and is counted in its seat until it ends.
 pub(crate) type Busy = Table<PoolId, BackendSet>;
 
 /// Why a plan cannot be seated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Two listeners, routes, pools, or backends of one pool have one name.
+    /// Two listeners, routes, pools, or backends of one pool have the same name.
     Twice { what: &'static str, name: String },
-    /// A listener or a route leads to what is not in the plan.
+    /// A listener or a route refers to what is not in the plan.
     Astray { what: &'static str, name: String },
-    /// No seat is left for so many of a kind: earlier plans hold too many.
+    /// Not enough seats of this kind: earlier plans hold too many.
     Full { what: &'static str, lacking: usize },
-    /// The same of a pool's backends.
+    /// The same for a pool's backends.
     PoolFull { pool: String, lacking: usize },
 }
 
@@ -66,10 +66,10 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Gives every name of the next plan its seat, and says what changes by it.
+/// Gives every name of the next plan its seat, and returns what that changes.
 ///
 /// # Errors
-/// Where it cannot be seated; nothing has changed then.
+/// If it cannot be seated; nothing has changed then.
 pub(crate) fn seat(next: Plan, held: &Held, busy: &Busy) -> Result<(Plan, Changes), Refused> {
     let is_busy = busy.iter().filter(|(_, backends)| !backends.is_empty());
     let pool_seats = seats_of(&next.pools, held, is_busy.map(|(id, _)| id))?;
@@ -100,7 +100,7 @@ pub(crate) fn seat(next: Plan, held: &Held, busy: &Busy) -> Result<(Plan, Change
     Ok((plan, changes))
 }
 
-/// What has a name and a seat in a plan.
+/// An item of a plan with a name and a seat.
 trait Named: Sized {
     type Id: Id;
     const WHAT: &'static str;
@@ -148,7 +148,7 @@ impl Named for Pool {
     }
 }
 
-/// From the ids of the next plan to its seats; no new name gets one of the `busy`.
+/// From the ids of the next plan to its seats; no new name gets a `busy` seat.
 fn seats_of<T: Named>(
     next: &Table<T::Id, T>,
     held: &Held,
@@ -167,7 +167,7 @@ fn seats_of<T: Named>(
     }
 }
 
-/// The same of a pool's backends, where the pool has this seat.
+/// The same for a pool's backends, if the pool has this seat.
 fn backend_seats(
     pool: &Pool,
     id: PoolId,
@@ -193,35 +193,35 @@ fn backend_seats(
     }
 }
 
-/// What something is known by from plan to plan: its name, and of a backend its address.
+/// The identity of an item from plan to plan: its name, and for a backend its address.
 type Key<'a> = (&'a str, Option<&'a Address>);
 
 fn key(backend: &Backend) -> Key<'_> {
     (&backend.name, Some(&backend.address))
 }
 
-/// Who has which seats of one table.
+/// The occupied seats of one table.
 #[derive(Default)]
 struct Chart<'a> {
     seats: HashMap<Key<'a>, usize>,
-    /// By seat, whether somebody has it.
+    /// By seat, whether it is taken.
     taken: Vec<bool>,
 }
 
-/// Why not everybody got a seat.
+/// Why an item got no seat.
 enum Unseated {
     Twice(String),
     Lacking(usize),
 }
 
 impl<'a> Chart<'a> {
-    /// A held plan has this in that seat.
+    /// A held plan has this item in that seat.
     fn hold(&mut self, key: Key<'a>, seat: usize) {
         self.seats.insert(key, seat);
         self.keep(seat);
     }
 
-    /// Nobody who is new gets this seat.
+    /// No new item may get this seat.
     fn keep(&mut self, seat: usize) {
         if seat >= self.taken.len() {
             self.taken.resize(seat + 1, false);
@@ -231,8 +231,8 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// A seat below `count` for each of these, in their order: its own, else the lowest that is
-    /// free.
+    /// A seat below `count` for each of these, in their order: its own, otherwise the lowest free
+    /// one.
     fn seat(self, keys: &[Key<'a>], count: usize) -> Result<Vec<usize>, Unseated> {
         let mut seen = HashSet::new();
         if let Some((name, _)) = keys.iter().find(|(name, _)| !seen.insert(name)) {
@@ -249,7 +249,7 @@ impl<'a> Chart<'a> {
     }
 }
 
-/// Replaces an id of the next plan by its seat; false where the plan has no such row.
+/// Replaces an id of the next plan by its seat; false if the plan has no such row.
 fn lead<I: Id>(id: &mut I, seats: &Table<I, I>) -> bool {
     seats.get(*id).map(|seat| *id = *seat).is_some()
 }
@@ -259,7 +259,7 @@ fn require<T: Named>(is_found: bool, row: &T) -> Result<(), Refused> {
     is_found.then_some(()).ok_or_else(astray)
 }
 
-/// What holds whenever a plan has been seated.
+/// Invariants of every seated plan.
 fn check_invariants(plan: &Plan, held: &Held, busy: &Busy) {
     if !cfg!(debug_assertions) {
         return;

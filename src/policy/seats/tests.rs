@@ -1,4 +1,4 @@
-//! Seats of plans in a few letters, and what changes from one to the next.
+//! Tests of seats: plans written in a few letters, and the changes from one to the next.
 //!
 //! `L:web>app` is a listener that leads to a pool, `R:api>app@web` a route to it on a listener,
 //! `P:app=a1,b2` a pool whose backends `a` and `b` are at ports 1 and 2.
@@ -50,7 +50,7 @@ pub(super) fn plan(text: &str) -> Plan {
         |kind| of(kind).map(|word| word.split(['>', '=', '@']).next().unwrap()).collect::<Vec<_>>();
     let (listeners, pools) = (names("L:"), names("P:"));
     let id = |name: &str, names: &[&str]| {
-        // One that is not there gets an id all the same.
+        // A missing one gets an id all the same.
         names.iter().position(|other| *other == name).unwrap_or(names.len()) as u16
     };
     let pool = |name: &str| PoolId(id(name, &pools));
@@ -104,7 +104,7 @@ fn stage() -> Stage {
 }
 
 impl Stage {
-    /// The next plan is seated and published to all threads.
+    /// Seats the next plan and publishes it to all threads.
     #[track_caller]
     fn next(&mut self, text: &str, expected: &str) -> &mut Stage {
         let (plan, changes) = seat(plan(text), &self.held, &self.busy).unwrap();
@@ -232,7 +232,7 @@ fn what_cannot_be_seated_is_refused_and_changes_nothing() {
         .refuses("L:l>nowhere P:p=", "listener \"l\" leads to what is not in the plan")
         .refuses("R:r>nowhere P:p=", "route \"r\" leads to what is not in the plan")
         .refuses("R:r>p@nowhere P:p=", "route \"r\" leads to what is not in the plan");
-    // As many backends as a pool may have, of which some are replaced.
+    // As many backends as a pool may have, some of them replaced.
     let backends = |range: std::ops::Range<u16>| {
         let named =
             range.map(|port| Backend { name: port.to_string(), ..backend(&format!("x{port}")) });
@@ -309,7 +309,7 @@ fn keys_are_said_as_the_configuration_calls_them() {
         }
     };
     let expected = "~ pool \"app\": 2 weights, 3 backups, 3 max-in-flight";
-    // The second weighs 1, as before.
+    // The second has weight 1, as before.
     check(&now, weights, expected);
     check(&now, |plan| app(plan, |pool| pool.panic.0 += 1), "~ pool \"app\": panic");
     let several: fn(&mut Pool) = |pool| {
@@ -332,7 +332,7 @@ fn keys_are_said_as_the_configuration_calls_them() {
     check(&now, path, "~ route \"r\": path");
 }
 
-/// Names that come and go for ever use the same few seats, once threads have let go of them.
+/// Names that come and go for ever use the same few seats, once threads have released them.
 #[test]
 fn seats_are_used_again() {
     let (mut held, mut span) = (Held::new(), (0, 0, 0, 0));
@@ -347,7 +347,7 @@ fn seats_are_used_again() {
             (plan.listeners.span(), plan.routes.span(), plan.pools.span(), q.backends.span());
         span = span.max(spans);
         let generation = held.publish(Arc::new(plan), 0..THREADS);
-        // They let go of each three plans later.
+        // They release each three plans later.
         if let Some(early) = generation.checked_sub(3) {
             (0..THREADS).for_each(|thread| held.retire(early, thread));
         }

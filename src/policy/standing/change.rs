@@ -1,11 +1,13 @@
-//! What people and metrics are told of a pool: what a backend was, is, and why.
+//! State changes of a pool and its backends, as reported to people and metrics: before, after, and
+//! why.
 
 use std::{fmt, time::Duration};
 
 use crate::base::ids::BackendId;
 use crate::policy::health::ProbeFault;
 
-/// What a backend is, in one of the ways to look at it; a change stays within one way.
+/// The state of a backend in one of three respects (probes, answers, breaker); a change stays
+/// within one respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// By its probes.
@@ -19,34 +21,34 @@ pub(crate) enum State {
     Returning,
     /// Its circuit breaker lets traffic through.
     Closed,
-    /// It stops it.
+    /// It stops traffic.
     Open,
     /// It lets trials through.
     HalfOpen,
 }
 
-/// Why a backend changed.
+/// Why a backend's state changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// A probe failed, and as many before it as `fall` asks for.
+    /// A probe failed, and as many before it as `fall` requires.
     Probe(ProbeFault),
-    /// As many probes succeeded as `rise` asks for.
+    /// As many probes succeeded as `rise` requires.
     Probes,
     /// So many requests failed in a row.
     Failures(u64),
     /// So many of so many requests in the window failed.
     Ratio {
-        /// Those that failed.
+        /// The failed ones.
         failed: u64,
         /// All of them.
         requests: u64,
     },
     /// Its time is over.
     Elapsed,
-    /// The last that is left fails, too.
+    /// The last backend that is left fails, too.
     NobodyElse,
-    /// A trial succeeded, or as many as `successes` asks for.
+    /// A trial succeeded, or as many as `successes` requires.
     TrialOk,
     /// A trial failed.
     TrialFailed,
@@ -69,19 +71,19 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How it is decided who of a pool is usable.
+/// How the usable backends of a pool are determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Who is up, admitted and not stopped by its breaker.
+    /// Those that are up, admitted and not stopped by their breaker.
     Strict,
-    /// Nobody would be left: so ejection does not count, nor, where that is not enough and the
-    /// plan does not allow an empty pool, do breakers.
+    /// None would be left: so ejection does not count, nor, if that is not enough and the plan does
+    /// not allow an empty pool, do breakers.
     Lenient,
     /// Fewer would be left than the pool's `panic`: so neither probes nor ejection count.
     Panic,
 }
 
-/// What people and metrics are told.
+/// A change to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Backend {
@@ -89,9 +91,9 @@ pub(crate) enum Change {
         from: State,
         to: State,
         cause: Cause,
-        /// How long it was what it was.
+        /// How long the state before lasted.
         lasted: Duration,
     },
-    /// Of the pool itself; so many of so many are as they should be.
+    /// The pool's mode changed; `sound` of its `of` backends are healthy.
     Pool { from: Mode, to: Mode, sound: usize, of: usize },
 }

@@ -1,11 +1,12 @@
-//! Who of a pool may be asked: probes, ejection, breaker, panic and addresses, put together.
+//! The standing of a pool: which backends may be asked, from probes, ejection, breaker, panic and
+//! addresses.
 //!
-//! Owned by the health thread, one for each pool; what it says is published for all cores
+//! Owned by the health thread, one per pool; its results are published to all cores
 //! (`shared/standing.rs`, `shared/trials.rs`). It decides for the process, so all cores agree.
-//! Pure: the health thread tells it what happened and when, calls `turn` when something is due,
-//! and then carries out what has changed: first `periods`, then the sets, then `changes`.
+//! Pure: the health thread reports what happened and when, calls `turn` when something is due, and
+//! then carries out the changes: first `periods`, then the sets, then `changes`.
 //!
-//! Neither ejection nor a breaker ever leaves nobody who could be asked.
+//! Neither ejection nor a breaker ever leaves a pool with no backend to ask.
 
 mod change;
 mod slot;
@@ -27,23 +28,23 @@ use crate::base::{
 };
 use crate::plan::{Pool, Table};
 
-/// Where all backends fail, each that is ejected is tried again so often and no more.
+/// If all backends fail, each ejected one is tried again at most this often.
 const EJECTED_MIN: Duration = Duration::from_secs(1);
 
 /// What the health thread does to `shared/trials.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Period {
-    /// A period of trials begins, with so many permits; an earlier one is over by that.
+    /// A period of trials begins, with so many permits; it ends an earlier one.
     Begins(BackendId, u16),
     Ends(BackendId),
 }
 
-/// Who of a pool may be asked.
+/// Which backends of a pool may be asked.
 pub(crate) struct Standing {
     plan: Plan,
     rng: Rng,
     slots: Table<BackendId, Slot>,
-    /// Who is up, admitted and not stopped.
+    /// Those that are up, admitted and not stopped.
     sound: BackendSet,
     mode: Mode,
     usable: BackendSet,
@@ -58,7 +59,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Of a pool at the start of the process: who has an address is usable.
+    /// For a pool at the start of the process: every backend with an address is usable.
     pub(crate) fn new(pool: &Pool, seed: u64, now: Tick) -> Standing {
         let mut standing = Standing {
             plan: Plan::of(pool),
@@ -88,7 +89,7 @@ impl Standing {
             }
         });
         if is_news && result.is_ok() {
-            // It was seen to fail and to work again, which is what any time out waits for.
+            // It was seen to fail and to work again, which is what any ejection waits for.
             self.step(id, now, Cause::Probes, |_, slot, _| {
                 slot.outlier.end();
                 slot.breaker.end();
@@ -98,7 +99,7 @@ impl Standing {
     }
 
     /// From the start of a backend's last probe to that of its next, before jitter: shorter while
-    /// its state is about to change or not yet known. Without probes as long as can be.
+    /// its state is about to change or not yet known. Without probes the longest possible.
     pub(crate) fn interval(&self, id: BackendId) -> Duration {
         let slot = self.slots.get(id).zip(self.plan.health.as_ref());
         slot.map_or(Duration::MAX, |(slot, health)| slot.tracker.interval(health))
@@ -149,7 +150,7 @@ impl Standing {
         self.refresh();
     }
 
-    /// Its name gives an address, or gives none any more.
+    /// Its name gained an address, or lost its last one.
     pub(crate) fn addressed(&mut self, id: BackendId, has_address: bool) {
         if let Some(slot) = self.slots.get_mut(id) {
             self.is_stale |= slot.has_address != has_address;
@@ -158,7 +159,7 @@ impl Standing {
         self.refresh();
     }
 
-    /// Does what is due; when something is due next, later than `now`.
+    /// Does what is due; returns when something is due next, later than `now`.
     pub(crate) fn turn(&mut self, now: Tick) -> Deadline {
         if self.due.is_over(now) {
             for id in self.ids() {
@@ -175,17 +176,18 @@ impl Standing {
         self.slots.values().map(Slot::due).fold(Deadline::NEVER, Deadline::earlier)
     }
 
-    /// Who may be asked.
+    /// The backends that may be asked.
     pub(crate) fn usable(&self) -> BackendSet {
         self.usable
     }
 
-    /// Who may be asked with a permit; none of them is usable.
+    /// The backends that may be asked with a permit; none of them is usable.
     pub(crate) fn on_trial(&self) -> BackendSet {
         self.on_trial
     }
 
-    /// Who is left out for its answers alone: to be asked where a request has nobody else left.
+    /// The backends that are left out for their answers alone: the last resort of a request with no
+    /// other backend left.
     pub(crate) fn spare(&self) -> BackendSet {
         self.spare
     }
@@ -195,18 +197,18 @@ impl Standing {
         self.periods.drain(..)
     }
 
-    /// What people and metrics are told.
+    /// The changes to report to people and metrics.
     pub(crate) fn changes(&mut self) -> Drain<'_, Change> {
         self.changes.drain(..)
     }
 
-    /// What one backend is by its probes, its answers and its breaker.
+    /// The state of one backend by its probes, its answers and its breaker.
     #[allow(dead_code, reason = "the admin API shows it")]
     pub(crate) fn states(&self, id: BackendId) -> Option<[State; 3]> {
         self.slots.get(id).map(Slot::states)
     }
 
-    /// Lets one backend go on, and notes what has changed by that; whether anything has.
+    /// Advances one backend, and notes what that changed; returns whether anything did.
     fn step(
         &mut self,
         id: BackendId,
@@ -229,8 +231,8 @@ impl Standing {
         before != after
     }
 
-    /// Whose time out is over and who is asked by nobody now, a backup while others can be asked,
-    /// would wait for a trial for ever, and keep others from being ejected.
+    /// A backend whose ejection is over but that no request reaches, as a backup while others
+    /// serve, would wait for a trial for ever, and keep others from being ejected.
     fn admit_the_resting(&mut self, now: Tick) {
         let primaries = self.sound_primaries();
         let sound = self.sound;
@@ -247,7 +249,7 @@ impl Standing {
         }
     }
 
-    /// The last that is left fails like those that were ejected, and they may be well by now.
+    /// The last one left fails like those that were ejected, and they may have recovered by now.
     fn try_the_ejected(&mut self, now: Tick) {
         for id in self.ids() {
             self.step(id, now, Cause::NobodyElse, |_, slot, _| {
@@ -258,7 +260,7 @@ impl Standing {
         }
     }
 
-    /// Whether one who takes part may be ejected: what fails while it is out says nothing new.
+    /// Whether a backend that takes part may be ejected: failures while it is out say nothing new.
     fn may_eject(&self, id: BackendId) -> bool {
         let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
         self.can_spare(id) && ejected < self.plan.ejected_max
@@ -275,7 +277,7 @@ impl Standing {
         self.takes(others) || !self.plan.taking.contains(id)
     }
 
-    /// Who answers where it is as it should be.
+    /// The backends that serve when the pool is as it should be.
     fn sound_primaries(&self) -> BackendSet {
         self.sound & self.plan.taking & !self.plan.backups
     }
@@ -304,13 +306,13 @@ impl Standing {
         self.check_invariants();
     }
 
-    /// Who is usable, and how that is decided. `unstopped` are those whom ejection alone may keep
-    /// from being sound.
+    /// The usable backends, and the mode that gives them. `unstopped` are those that only ejection
+    /// may keep from being sound.
     fn decide(&self, unstopped: BackendSet) -> (Mode, BackendSet) {
         let sound = (self.sound & self.plan.taking).len() as u64;
         let all = self.plan.taking.len() as u64;
         let is_panic = sound * 1_000_000 < u64::from(self.plan.panic.0) * all;
-        // Backups that can answer come before primaries that are said to be unable.
+        // Backups that can answer come before primaries that count as down.
         let is_panic = is_panic && (sound == 0 || !self.sound_primaries().is_empty());
         let closed = self.who(|slot| slot.has_address && slot.is_closed());
         let available = self.who(Slot::is_available);
@@ -360,7 +362,7 @@ impl Standing {
         set
     }
 
-    /// What holds whenever the sets have been made.
+    /// Invariants whenever the sets have been made.
     fn check_invariants(&self) {
         let available = self.who(Slot::is_available);
         debug_assert!((self.usable & self.on_trial).is_empty(), "a trial needs no permit");

@@ -1,4 +1,4 @@
-//! What is known of one backend, and what of the plan that goes by.
+//! The state of one backend in a standing, and the parts of the plan that it uses.
 
 use super::{Mode, State};
 use crate::base::{
@@ -14,7 +14,7 @@ use crate::policy::{
     resolve,
 };
 
-/// What of the plan a pool's standing goes by.
+/// The parts of the plan that a pool's standing uses.
 pub(super) struct Plan {
     pub(super) health: Option<plan::Health>,
     pub(super) passive: plan::Passive,
@@ -22,9 +22,9 @@ pub(super) struct Plan {
     pub(super) panic: Share,
     /// How many may be ejected at once.
     pub(super) ejected_max: usize,
-    /// Who takes new traffic at all: only of them one can be the last.
+    /// The backends that take new traffic at all: only one of them can be the last.
     pub(super) taking: BackendSet,
-    /// Who takes it only where no other can.
+    /// The backends that take it only if no regular one can.
     pub(super) backups: BackendSet,
 }
 
@@ -51,20 +51,20 @@ impl Plan {
         }
     }
 
-    /// Whether breakers may leave nobody.
+    /// Whether breakers may leave no usable backend.
     pub(super) fn allows_empty(&self) -> bool {
         self.breaker.as_ref().is_some_and(|breaker| breaker.allow_empty)
     }
 }
 
-/// What is known of one backend.
+/// The state of one backend.
 pub(super) struct Slot {
     pub(super) has_address: bool,
     pub(super) tracker: Tracker,
     pub(super) outlier: Outlier,
-    /// Never but closed where the plan has no breaker.
+    /// Always closed if the plan has no breaker.
     pub(super) breaker: Breaker,
-    /// Since when it is what it is, as `states` says it.
+    /// Since when it is in each of its `states`.
     pub(super) since: [Tick; 3],
     /// Permits of its trials; 0 = it is not on trial.
     pub(super) permits: u16,
@@ -82,7 +82,7 @@ impl Slot {
         }
     }
 
-    /// What it is by its probes, its answers and its breaker.
+    /// Its state by its probes, its answers and its breaker.
     pub(super) fn states(&self) -> [State; 3] {
         [
             if self.tracker.is_up() { State::Up } else { State::Down },
@@ -108,12 +108,12 @@ impl Slot {
         matches!(self.outlier.state(), outlier::State::Admitted { .. })
     }
 
-    /// Whether a trial is all that it waits for.
+    /// Whether it only waits for a trial.
     pub(super) fn is_returning(&self) -> bool {
         self.outlier.state() == outlier::State::Returning
     }
 
-    /// When it was ejected, if that was the last that its answers did.
+    /// When it was ejected, if that was its last change by answers.
     pub(super) fn ejected_at(&self) -> Tick {
         self.since[1]
     }
@@ -122,7 +122,7 @@ impl Slot {
         self.breaker.state() == breaker::State::Closed
     }
 
-    /// Notes totals; what speaks for ejecting it, and what for opening its breaker.
+    /// Records totals; returns the reasons to eject it and to open its breaker.
     pub(super) fn failed(
         &mut self,
         plan: &Plan,
@@ -134,11 +134,11 @@ impl Slot {
         (row, breaker.and_then(|plan| self.breaker.failed(plan, totals, now)))
     }
 
-    /// How many trials it may have at once, where it is not usable; none while it is out.
+    /// How many trials it may have at once, if it is not usable; none while it is out.
     pub(super) fn trials(&self, plan: &Plan, mode: Mode) -> u16 {
         let probes = plan.breaker.as_ref().map_or(0, |breaker| breaker.probes);
         match self.states() {
-            // In a panic breakers alone count.
+            // In a panic only breakers count.
             [_, _, State::HalfOpen] if mode == Mode::Panic && self.has_address => probes,
             _ if !self.is_available() => 0,
             [_, State::Returning, State::Closed | State::HalfOpen] => 1,

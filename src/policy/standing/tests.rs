@@ -1,7 +1,7 @@
-//! Tests of standing: played step by step, and by chance with every invariant looked at.
+//! Tests of standing: played step by step, and at random with every invariant checked.
 //!
-//! A play is a few words (`Stage::play`), what it comes to a letter for each backend. No clock and
-//! no thread: time passes from one thing that is due to the next, as the health thread sleeps.
+//! A play is a few words (`Stage::play`), its result a letter for each backend. No clock and no
+//! thread: time passes from one due event to the next, as the health thread sleeps.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Stage {
     now: u64,
 }
 
-/// Backends `a`, `b`, …, so many; what else holds is `shape`d.
+/// Backends `a`, `b`, …, this many; `shape` changes the rest of the pool.
 fn stage(backends: u16, shape: impl Fn(&mut Pool)) -> Stage {
     let address = Address::Socket(([127, 0, 0, 1], 3000).into());
     let mut pool = Pool {
@@ -37,10 +37,9 @@ fn id(letter: char) -> BackendId {
 }
 
 impl Stage {
-    /// Plays words: `a:xxo` requests of `a` that fail or succeed, told one by one, `l` one that
-    /// fails late; `a:+-` probes;
-    /// `a:tf` trials that succeed or fail; `a:!?` its name gives no address any more, and one
-    /// again; `5s` or `5ms` passes.
+    /// Plays words: `a:xxo` requests of `a` that fail or succeed, reported one by one, `l` one that
+    /// fails late; `a:+-` probes; `a:tf` trials that succeed or fail; `a:!?` its name loses its
+    /// addresses, and gets one again; `5s` or `5ms` passes.
     fn play(&mut self, words: &str) -> &mut Stage {
         for word in words.split_whitespace() {
             match word.split_once(':') {
@@ -77,7 +76,7 @@ impl Stage {
         self.standing.check_invariants();
     }
 
-    /// Time passes, from one thing that is due to the next.
+    /// Time passes, from one due event to the next.
     fn pass(&mut self, ms: u64) {
         let end = self.now + ms;
         let due = |tick: Option<Tick>| tick.map(Tick::millis).filter(|due| *due <= end);
@@ -89,8 +88,8 @@ impl Stage {
         self.standing.check_invariants();
     }
 
-    /// For each backend: `u`sable, on `t`rial (or `s` and a `T` where it is spare too), `s`pare
-    /// or out.
+    /// For each backend: `u`sable, on `t`rial (or `s` and a `T` if it is also spare), `s`pare or
+    /// out.
     #[track_caller]
     fn sees(&mut self, expected: &str) -> &mut Stage {
         let letter = |id: BackendId| match () {
@@ -104,7 +103,7 @@ impl Stage {
         self
     }
 
-    /// What was told since the last time.
+    /// What was reported since the last time.
     #[track_caller]
     fn told(&mut self, expected: &[&str]) -> &mut Stage {
         let told: Vec<String> = self.standing.changes().map(|change| said(&change)).collect();
@@ -195,7 +194,7 @@ fn a_trial_that_fails_ejects_for_longer_and_one_that_nobody_decides_does_nothing
         .sees("su")
         .play("5s")
         .sees("tu")
-        // A trial of an earlier period, had it come through, would find nobody on trial.
+        // A trial of an earlier period, had it come through, would find no backend on trial.
         .play("a:f b:t b:f a:f")
         .sees("su");
 }
@@ -210,10 +209,10 @@ fn the_last_usable_backend_stays() {
     stage(1, |_| ()).play("a:xxxxxx").sees("u");
     let half = |pool: &mut Pool| pool.passive.ejected_max = Share::percent(100);
     stage(3, half).play("a:xxx b:xxx c:xxxxxx").sees("ssu");
-    // Whoever has no weight takes no new traffic: it does not count as another.
+    // A backend without weight takes no new traffic: it does not count as another.
     let weightless = |pool: &mut Pool| pool.backends.get_mut(BackendId(1)).unwrap().weight = 0;
     stage(2, weightless).play("a:xxxxxx").sees("uu").play("b:xxx").sees("us");
-    // One without an address, or down, is no other either.
+    // Nor does one without an address, or down.
     stage(2, |_| ()).play("b:! a:xxxx").sees("u-").play("b:? a:x").sees("su");
     stage(2, |_| ()).play("b:- a:xxxx").sees("u-");
 }
@@ -240,7 +239,7 @@ fn where_nobody_else_is_left_ejection_does_not_count() {
             "b Down-Up by Probes after 0",
             "Lenient-Strict, 1 of 2",
         ]);
-    // While it waits for its trial, too: then there is none until there is somebody else.
+    // Also while it waits for its trial: then there is none until there is another backend.
     stage(2, |_| ()).play("a:xxx 11s").sees("tu").play("b:-").sees("u-").play("b:++").sees("tu");
 }
 
@@ -259,7 +258,7 @@ fn where_the_last_fails_too_the_ejected_are_tried() {
             "a Returning-Admitted by TrialOk after 0",
             "b Admitted-Ejected by Failures(5) after 1000",
         ]);
-    // Where all are dead that goes on once a second, however much fails.
+    // If all are dead that goes on once a second, however much fails.
     stage(2, |_| ()).play("a:xxx 1s b:xxxx a:f b:xxxx").sees("su").play("1s b:x").sees("tu");
 }
 
@@ -380,7 +379,7 @@ fn below_its_share_all_are_used_and_probes_go_on() {
             "b Down-Up by Probes after 0",
             "Panic-Strict, 2 of 3",
         ]);
-    // Who is ejected is used, who has no address or an open breaker is not.
+    // An ejected backend is used, one without an address or with an open breaker is not.
     let both = |pool: &mut Pool| {
         breaker(pool);
         panic(pool);
@@ -421,8 +420,7 @@ fn an_unknown_backend_changes_nothing() {
     stage.sees("u").told(&[]);
 }
 
-/// Pools of all shapes, and whatever may happen to them in any order; seeds as many as
-/// `RINGWAY_SEEDS` says.
+/// Pools of all shapes, with any events in any order; `RINGWAY_SEEDS` sets the number of seeds.
 #[test]
 fn whatever_happens_the_invariants_hold() {
     let seeds = std::env::var("RINGWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
@@ -463,7 +461,7 @@ fn happens(rng: &mut Rng) {
     }
 }
 
-/// What was told leads from what it was to what it is.
+/// The reported changes lead from the old state to the new.
 fn follow(stage: &mut Stage, states: &mut [[State; 3]], on_trial: &mut BackendSet) {
     for change in stage.standing.changes() {
         if let Change::Backend { backend, from, to, .. } = change {
@@ -489,7 +487,7 @@ fn follow(stage: &mut Stage, states: &mut [[State; 3]], on_trial: &mut BackendSe
     assert_eq!(*on_trial, stage.standing.on_trial());
 }
 
-/// A core counts what its trials come to in its row, as it does with every request.
+/// A core counts the results of its trials in its row, like those of every request.
 #[test]
 fn trials_that_failed_do_not_count_once_a_breaker_is_closed() {
     let mut stage = stage(3, |pool| {

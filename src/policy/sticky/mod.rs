@@ -1,4 +1,4 @@
-//! Which backend a client stays with: the cookie that says so, written and read.
+//! Sticky cookies: written, signed and read; each names the backend that a client stays with.
 //!
 //! ```text
 //! version 1 │ backend 8 │ issued 4 │ last seen 4 │ MAC 16     33 bytes, 44 letters of base64url
@@ -6,8 +6,8 @@
 //!
 //! Times are seconds since 1970. The MAC is HMAC-SHA256 cut to 128 bits (RFC 2104 §5), under a key
 //! made of the secret and the pool's name, so that a cookie of one pool says nothing to another. A
-//! backend is called by a MAC of its name: instances that share a secret agree on it, wherever it
-//! stands in the list, and nobody outside learns or guesses names and addresses. Nothing is kept
+//! backend is named by a MAC of its name: instances that share a secret agree on it, whatever its
+//! position in the list, and outsiders cannot learn or guess names and addresses. Nothing is kept
 //! about a client here, and nothing is allocated to read what it sends.
 
 mod reading;
@@ -25,14 +25,14 @@ pub(crate) use self::{
 use crate::base::{base64url, ids::BackendId, moment::UnixSeconds};
 use crate::plan::{Pool, SameSite, Sticky, Table};
 
-/// Changed with what stands in a cookie or how it is signed.
+/// Changes whenever the contents of a cookie or the way it is signed change.
 const VERSION: u8 = 1;
 
 const VALUE_BYTES: usize = 33;
 const SIGNED_BYTES: usize = 17;
 
-/// Cookies of our name that are looked at. An honest client has one, or one for each of a few
-/// domains that contain each other; each costs two MACs at most.
+/// Cookies of our name that are read. An honest client has one, or one for each of a few nested
+/// domains; each costs two MACs at most.
 const COOKIES_MAX: usize = 4;
 
 /// A date further in the future than this is ignored: clocks differ, but not by a day.
@@ -45,14 +45,14 @@ pub(crate) struct Pins {
     /// In seconds; none = for ever.
     idle_max: Option<NonZeroU32>,
     life_max: Option<NonZeroU32>,
-    /// The first signs.
+    /// The first one signs.
     keys: Vec<Key>,
 }
 
 /// One secret, as one pool uses it.
 struct Key {
     mac: Hmac<Sha256>,
-    /// What its backends are called, by id.
+    /// The names of its backends in cookies, by id.
     names: Table<BackendId, [u8; 8]>,
     /// The same in the order of the names.
     backends: Vec<([u8; 8], BackendId)>,
@@ -74,7 +74,7 @@ impl Pins {
         self.cookie.as_bytes()
     }
 
-    /// What the values of our cookies say: the first that is valid, else what is wrong with the
+    /// The result of reading our cookies: the first that is valid, otherwise what is wrong with the
     /// first.
     pub(crate) fn read<'a>(
         &self,
@@ -162,12 +162,12 @@ impl Pins {
         }
         if let Some(left) = self.left(issued, now) {
             use std::io::Write as _;
-            // A vector takes whatever is written.
+            // Writing to a vector cannot fail.
             let _ = write!(out, "; Max-Age={left}");
         }
     }
 
-    /// How long a cookie holds that is used now and never again; none = for ever.
+    /// How long a cookie stays valid that is used now and never again; none = for ever.
     fn left(&self, issued: u32, now: u32) -> Option<u32> {
         let age = now.saturating_sub(issued);
         let life = self.life_max.map(|most| most.get().saturating_sub(age).max(1));
@@ -179,7 +179,7 @@ impl Pins {
 impl Key {
     fn new(secret: &[u8; 32], pool: &Pool) -> Key {
         let mac = keyed(&keyed(secret).chain_update(pool.name.as_bytes()).finalize().into_bytes());
-        // No cookie that is signed begins with a nought.
+        // No signed cookie begins with a zero.
         let named = |name: &str| mac.clone().chain_update([0]).chain_update(name);
         let name_of = |name: &str| first(named(name).finalize().into_bytes());
         let named = pool.backends.iter().map(|(id, backend)| (id, name_of(&backend.name)));
@@ -193,7 +193,7 @@ impl Key {
         first(self.mac.clone().chain_update(signed).finalize().into_bytes())
     }
 
-    /// Whether this is our signature; takes as long whatever it is.
+    /// Whether this is our signature; takes the same time in any case.
     fn has_signed(&self, signed: &[u8; SIGNED_BYTES], mac: &[u8; 16]) -> bool {
         self.mac.clone().chain_update(signed).verify_truncated_left(mac).is_ok()
     }
@@ -204,7 +204,7 @@ impl Key {
     }
 }
 
-/// What a cookie's MAC is over, and what stands before it.
+/// The part of a cookie that the MAC covers, and that comes before it.
 fn signed(name: [u8; 8], issued: u32, seen: u32) -> [u8; SIGNED_BYTES] {
     let mut bytes = [VERSION; SIGNED_BYTES];
     let parts = name.into_iter().chain(issued.to_be_bytes()).chain(seen.to_be_bytes());
@@ -212,7 +212,7 @@ fn signed(name: [u8; 8], issued: u32, seen: u32) -> [u8; SIGNED_BYTES] {
     bytes
 }
 
-/// An HMAC under these 32 bytes, which RFC 2104 §2 pads with noughts.
+/// An HMAC under these 32 bytes, which RFC 2104 §2 pads with zeros.
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
     let mut block = [0; 64];
     block.iter_mut().zip(key).for_each(|(byte, part)| *byte = *part);
@@ -226,13 +226,13 @@ fn first<const N: usize>(mac: impl IntoIterator<Item = u8>) -> [u8; N] {
     bytes
 }
 
-/// Whole seconds, at least as long: less than one is not nought, which is no bound.
+/// Whole seconds, rounded up: less than one is not zero, which means no bound.
 fn seconds(time: Duration) -> Option<NonZeroU32> {
     let seconds = time.as_secs().saturating_add((time.subsec_nanos() > 0).into());
     NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
-/// A second as it stands in a cookie: until 2106.
+/// A second in the form of a cookie: until 2106.
 fn clamped(UnixSeconds(seconds): UnixSeconds) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
@@ -407,7 +407,7 @@ mod tests {
             let expected = expected.map_or(Reading::Expired, |due| pinned(0, issued, due));
             assert_eq!(read(&pins, &[&value], NOW), expected);
         }
-        // Without a bound it is neither over nor written again.
+        // Without a bound it neither expires nor is written again.
         check(0, 0, (0, 0), Some(false));
         // Not used for `idle`; due after a quarter of it.
         check(100, 0, (0, NOW - 100), Some(true));
@@ -422,7 +422,7 @@ mod tests {
         check(100, 200, (NOW - 200, NOW), Some(false));
         check(100, 200, (NOW - 201, NOW), None);
         check(100, 200, (NOW - 200, NOW - 101), None);
-        // Of the future: other clocks may be ahead of ours, by a day.
+        // In the future: other clocks may be ahead of ours, by a day.
         let day = u64::from(FUTURE_SECONDS_MAX);
         check(100, 200, (NOW + day, NOW + day), Some(false));
         check(0, 0, (NOW + day + 1, NOW), None);

@@ -1,20 +1,21 @@
-//! What the cookies of a request say, and what becomes of them when a backend has answered.
+//! The result of reading a request's sticky cookies, and what becomes of them when a backend has
+//! answered.
 
 use super::clamped;
 use crate::base::{ids::BackendId, moment::UnixSeconds};
 
-/// To whom a client is pinned.
+/// The backend that a client is pinned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pin {
     pub(crate) backend: BackendId,
     /// When it was pinned, in seconds since 1970.
     pub(crate) issued: u32,
-    /// Whether the client should be given the cookie anew: it was last seen long ago, or is signed
-    /// with the older secret.
+    /// Whether the client should get the cookie anew: it was last seen long ago, or is signed with
+    /// the older secret.
     pub(crate) refresh: bool,
 }
 
-/// What the cookies of a request say.
+/// The result of reading the cookies of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reading {
     Pinned(Pin),
@@ -25,7 +26,7 @@ pub(crate) enum Reading {
     Malformed,
     /// Not signed by us, or for another pool.
     Forged,
-    /// Too old, too long unused, or of the future.
+    /// Too old, too long unused, or from the future.
     Expired,
     /// Of a backend that is gone.
     Unknown,
@@ -36,7 +37,7 @@ pub(crate) enum Reading {
 pub(crate) enum Outcome {
     /// The backend it names has answered.
     Kept,
-    /// The same, and the client was given it anew.
+    /// The same, and the client got it anew.
     Refreshed,
     /// Another backend has answered, and the client is pinned to that.
     Moved,
@@ -77,8 +78,8 @@ impl Reading {
         }
     }
 
-    /// Since when the client counts as pinned in the cookie it is given when this backend has
-    /// answered; none = it keeps the one it has.
+    /// The date of the cookie that the client gets when this backend has answered; none = it keeps
+    /// the one it has.
     pub(crate) fn issued(self, answered: BackendId, now: UnixSeconds) -> Option<u32> {
         match (self.outcome(answered), self) {
             (Outcome::Kept, _) => None,

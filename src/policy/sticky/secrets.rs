@@ -1,19 +1,19 @@
-//! What cookies are signed with, as a file holds it.
+//! The secrets that sign sticky cookies, parsed from a file.
 
 use sha2::{Digest as _, Sha256};
 
 /// Secrets in force at a time: the one that signs, and the one before it.
 const SECRETS_MAX: usize = 2;
 
-/// The shortest secret: 128 bits, if it is made by chance.
+/// The shortest secret: 128 bits, if it is random.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// What cookies are signed with: the first signs, both are believed.
+/// The secrets that sign cookies: the first signs, both are accepted.
 #[derive(Clone)]
 pub(crate) struct Secrets(pub(super) Vec<[u8; 32]>);
 
 impl Secrets {
-    /// The secrets of a file: a line each.
+    /// Parses the secrets of a file: one per line.
     ///
     /// # Errors
     /// What is wrong with the text; the secret is not repeated.

@@ -1,10 +1,9 @@
-//! A small world to balance in: cores, backends that slow down, fail, go and return, and a clock
-//! that moves when it is told to.
+//! A simulation for balancing: cores, backends that slow down, fail, leave and return, and a
+//! virtual clock.
 //!
-//! Only tests see it; what has to come true in it stands in `tests`. A core knows its own requests
-//! exactly and those of the others as they were when it merged, up to 10 ms ago or now, as workers
-//! do.
-//! Everything follows from a seed. After each step the balancer that was asked is looked through.
+//! Only tests use it; `tests` has what must hold in it. A core knows its own requests exactly and
+//! those of the others as of its last merge, up to 10 ms ago or now, like a worker. Everything
+//! follows from a seed. After each step the invariants of the balancer that was asked are checked.
 
 mod tests;
 
@@ -14,7 +13,7 @@ use super::{Balancer, Candidates, Needs, Prepared, Sample, Step, Weights};
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick, rng::Rng};
 use crate::plan::Pool;
 
-/// All there is.
+/// The state of the simulation.
 struct World {
     weights: Weights,
     usable: BackendSet,
@@ -31,11 +30,11 @@ struct World {
 /// How a backend behaves, and what it got.
 #[derive(Clone, Copy, Default)]
 struct Backend {
-    /// The mean time to its first byte: from half of it to half more.
+    /// The mean time to its first byte: times vary from half of it to half more.
     micros: u32,
     fails: bool,
     in_flight: u32,
-    /// Requests that it was ever asked.
+    /// Requests that it ever got.
     asked: u32,
 }
 
@@ -43,15 +42,15 @@ struct Core {
     balancer: Balancer,
     /// Its own requests.
     own: Vec<u32>,
-    /// Those of all, as this core knows it.
+    /// Requests of all cores, as this core knows them.
     in_flight: Vec<Cell<u32>>,
-    /// What it tells the others of times.
+    /// What it publishes to the others about times.
     published: Vec<u64>,
     /// When it merges again.
     merges: Tick,
 }
 
-/// What is under way; the first to end is the least.
+/// Requests in flight; the first to end is the least.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Request {
     ends: u64,
@@ -62,7 +61,7 @@ struct Request {
 }
 
 impl World {
-    /// All backends are there and take `micros`.
+    /// All backends are usable and take `micros`.
     fn new(pool: &Pool, cores: usize, micros: u32, seed: u64) -> World {
         let prepared = Prepared::of(pool, seed);
         let backends = pool.backends.span();
@@ -90,7 +89,8 @@ impl World {
         Tick::from_millis(self.now / 1_000)
     }
 
-    /// One request comes to some core, `gap` microseconds after the last on the mean; who gets it.
+    /// One request arrives on a random core, on average `gap` microseconds after the last; returns
+    /// its backend.
     fn ask(&mut self, gap: u32, key: u64) -> Option<usize> {
         let gap = u64::from(self.rng.below(2 * gap + 1));
         self.wait(self.now + gap);
@@ -117,7 +117,7 @@ impl World {
         Some(picked)
     }
 
-    /// So many requests, each with a key of its own; who got how many of them.
+    /// This many requests, each with a key of its own; returns how many each backend got.
     fn ask_many(&mut self, requests: u32, gap: u32) -> Vec<u32> {
         let before: Vec<_> = self.backends.iter().map(|backend| backend.asked).collect();
         for _ in 0..requests {
@@ -127,7 +127,7 @@ impl World {
         self.backends.iter().zip(before).map(|(backend, before)| backend.asked - before).collect()
     }
 
-    /// What ends until then ends.
+    /// Ends every request that is due by then.
     fn wait(&mut self, until: u64) {
         while self.under_way.peek().is_some_and(|Reverse(request)| request.ends <= until) {
             let Some(Reverse(request)) = self.under_way.pop() else { return };
@@ -153,7 +153,7 @@ impl World {
         core.published[request.backend] = core.balancer.published(id);
     }
 
-    /// A core looks at what the others have under way and what they publish.
+    /// A core merges what the others have in flight and publish.
     fn merge(&mut self, index: usize) {
         let now = self.tick();
         self.cores[index].merges =
@@ -171,7 +171,7 @@ impl World {
         self.cores[index].balancer.check_invariants();
     }
 
-    /// Nobody asks a backend any more, but what it has it ends.
+    /// A backend gets no more requests, but finishes those it has.
     fn leave(&mut self, index: u16) {
         self.usable.remove(BackendId(index));
     }
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// Requests under way at the fullest backend, and at all.
+    /// Requests in flight at the fullest backend, and in total.
     fn fullest(&self) -> (u32, u32) {
         let each = || self.backends.iter().map(|backend| backend.in_flight);
         (each().max().unwrap_or_default(), each().sum())

@@ -1,8 +1,7 @@
-//! What has to come true in the world: the bounds that are published.
+//! The published bounds of the algorithms, tested in the simulation.
 //!
-//! Where seeds are tried, the one that fails is told; `RINGWAY_SEED=<n> cargo test simulation`
-//! runs that one alone. Bounds that stand in DECISIONS or in an algorithm's head are named here as
-//! they are there.
+//! A failing seed is printed; `RINGWAY_SEED=<n> cargo test simulation` runs that one alone. Bounds
+//! from DECISIONS or from the head of an algorithm are quoted as they are there.
 
 use super::*;
 use crate::base::moment::Tick;
@@ -10,7 +9,7 @@ use crate::plan::{Algorithm, HashOf, Share};
 use crate::policy::balance::tests::pool;
 use crate::testkit::allocations;
 
-/// The seed of a run that went wrong is told.
+/// Prints the seed of a run that fails.
 struct Tell(u64);
 
 impl Drop for Tell {
@@ -21,7 +20,7 @@ impl Drop for Tell {
     }
 }
 
-/// Runs for so many seeds, or for the one that the environment names.
+/// Runs for this many seeds, or for the one that the environment names.
 fn seeds(count: u64, run: impl Fn(u64)) {
     let named = std::env::var("RINGWAY_SEED").ok();
     let named = named.map(|seed| seed.parse::<u64>().expect("RINGWAY_SEED is a number"));
@@ -31,8 +30,7 @@ fn seeds(count: u64, run: impl Fn(u64)) {
     }
 }
 
-/// Every way to balance: a new one does not compile until it says here what comes after it, and
-/// then belongs after another.
+/// Every algorithm: a new one does not compile until it is added to the chain here.
 fn variants() -> Vec<Algorithm> {
     let hash = |bound| Algorithm::Hash { of: HashOf::Uri, bound };
     let next = |last: &Algorithm| match last {
@@ -61,7 +59,7 @@ fn world(algorithm: &Algorithm, weights: &[i32], cores: usize, micros: u32) -> W
     World::new(&Pool { algorithm: algorithm.clone(), ..pool(weights) }, cores, micros, 1)
 }
 
-/// What may happen to a world of this pool between two requests.
+/// What may happen in a simulation of this pool between two requests.
 fn something_happens(world: &mut World, pool: &Pool) {
     let nth = world.rng.below(u32::try_from(pool.backends.len()).expect("few backends"));
     let Some(BackendId(index)) = pool.backends.ids().nth(nth as usize) else { return };
@@ -76,8 +74,8 @@ fn something_happens(world: &mut World, pool: &Pool) {
     }
 }
 
-/// Backends of any weight, of which some are backups and some take nothing new; between them may
-/// be seats that nobody has.
+/// Backends of any weight, some of them backups, some without new traffic; with empty seats in
+/// between.
 fn any_pool(algorithm: &Algorithm, rng: &mut Rng) -> Pool {
     let weight = |rng: &mut Rng| match rng.below(8) {
         0 => 0,
@@ -168,9 +166,9 @@ fn missed(got: &[u32], weights: &[i32]) -> (f64, f64) {
     missed.fold((0.0, 0.0), |a, b| (a.0.max(b.0), a.1.max(b.1)))
 }
 
-/// Where there is work to do everybody gets the share that the weights say: in turn to within one
-/// request of each core, otherwise to within an eighth; or a fifth, where a bound holds so few that
-/// one request more or less is much.
+/// Under load every backend gets the share of its weight: in turn to within one request of each
+/// core, otherwise to within an eighth; or a fifth, if a bound holds so few that one request more
+/// or less is much.
 #[test]
 fn shares_go_by_weight_on_any_number_of_cores() {
     let weights = [5, 3, 1, 1];
@@ -190,8 +188,8 @@ fn shares_go_by_weight_on_any_number_of_cores() {
     }
 }
 
-/// A lone client's requests, one after another, reach all by their weights: to within a tenth, by
-/// time to within a third, since who is asked more shows a higher peak.
+/// A lone client's requests, one after another, reach all backends by weight: to within a tenth, by
+/// time to within a third, since a backend that is asked more shows a higher peak.
 #[test]
 fn a_lone_client_does_not_see_the_heaviest_only() {
     for algorithm in variants() {
@@ -203,7 +201,7 @@ fn a_lone_client_does_not_see_the_heaviest_only() {
     }
 }
 
-/// The most that the fullest of 10 backends has under way in a while, for the mean.
+/// The most that the fullest of 10 backends has in flight during a while, relative to the mean.
 fn fullest(algorithm: &Algorithm, cores: usize) -> f64 {
     let mut world = world(algorithm, &[1; 10], cores, 20_000);
     world.ask_many(1_000, 50);
@@ -218,8 +216,8 @@ fn fullest(algorithm: &Algorithm, cores: usize) -> f64 {
     f64::from(most) / (f64::from(sum) / 3_000.0 / 10.0)
 }
 
-/// 20,000 requests a second that take 20 ms: 40 under way at each of 10 backends on the mean, and
-/// half of all of them come between two looks at the other cores.
+/// 20,000 requests a second that take 20 ms: on average 40 in flight at each of 10 backends, and
+/// half of all of them arrive between two merges with the other cores.
 #[test]
 fn the_fullest_backend_is_not_far_above_the_mean() {
     for cores in CORES {
@@ -239,10 +237,9 @@ fn the_fullest_backend_is_not_far_above_the_mean() {
     }
 }
 
-/// Half of all requests have one key. Its backend is never given more than the bound says, 1.25
-/// times the mean and one. Where there are too many counts to look at all of them at each pick, at
-/// most 2.5 times the mean and four, since each core may give it some before it hears of the
-/// others.
+/// Half of all requests have one key. Its backend never gets more than the bound, 1.25 times the
+/// mean and one. With too many counts to read all of them at each pick, at most 2.5 times the mean
+/// and four, since each core may give it some before it hears of the others.
 #[test]
 fn a_bound_holds_where_one_key_is_asked_for_all_the_time() {
     let exact = CORES.map(|cores| (cores, 10, 1.25, 1.0));
@@ -262,7 +259,7 @@ fn a_bound_holds_where_one_key_is_asked_for_all_the_time() {
     }
 }
 
-/// Who gets each key among the backends of these names.
+/// The owner of each key among the backends of these names.
 fn owners(names: &[String], keys: u64) -> Vec<String> {
     let algorithm = Algorithm::Hash { of: HashOf::Uri, bound: None };
     let mut pool = Pool { algorithm, ..pool(&vec![1; names.len()]) };
@@ -278,7 +275,7 @@ fn names(seed: u64) -> Vec<String> {
     (0..10).map(|index| format!("10.0.{seed}.{index}:8080")).collect()
 }
 
-/// One in ten has to move; Maglev moves hardly more.
+/// One in ten must move; Maglev moves hardly more.
 #[test]
 fn removing_one_of_ten_moves_at_most_11_percent_of_the_keys() {
     seeds(4, |seed| {
@@ -293,7 +290,7 @@ fn removing_one_of_ten_moves_at_most_11_percent_of_the_keys() {
     });
 }
 
-/// Also where another core, started with another seed, has the backends in another order.
+/// Also if another core, started with another seed, has the backends in another order.
 #[test]
 fn two_ringways_with_the_same_pool_agree_on_every_key() {
     seeds(2, |seed| {
@@ -324,8 +321,8 @@ fn one_that_was_slow_once_gets_its_share_back() {
     }
 }
 
-/// One of five answers 500 at once. It looks a hundred times faster than the others and idle, and
-/// gets at most one request in thirty all the same; once it works again it gets its share back.
+/// One of five answers 500 at once. It looks a hundred times faster than the others and idle, but
+/// gets at most one request in thirty; once it works again it gets its share back.
 #[test]
 fn one_that_fails_fast_is_no_black_hole() {
     for cores in [1, 8, 64] {
@@ -350,9 +347,9 @@ fn one_that_fails_fast_is_no_black_hole() {
     }
 }
 
-/// The same for those that go by what is under way, of which one that fails at once never has
-/// anything: one request after another and many at once, whatever it weighs. It gets less than a
-/// third of its share, and once it works again its share.
+/// The same for the algorithms that use requests in flight, of which a backend that fails at once
+/// never has any: one request after another and many at once, whatever its weight. It gets less
+/// than a third of its share, and once it works again its share.
 #[test]
 fn one_that_fails_at_once_attracts_nobody_who_looks_for_the_least() {
     for algorithm in [Algorithm::LeastConnections, Algorithm::Random] {
@@ -389,7 +386,7 @@ fn one_that_fails_at_once_attracts_nobody_who_looks_for_the_least() {
     }
 }
 
-/// Where all fail alike, nobody counts as busier than another.
+/// If all fail alike, none counts as busier than another.
 #[test]
 fn where_all_fail_all_get_their_shares() {
     for algorithm in [Algorithm::LeastConnections, Algorithm::Random] {
@@ -404,8 +401,8 @@ fn where_all_fail_all_get_their_shares() {
     }
 }
 
-/// One client sends slow paths, a dozen at once and again and again, each of which holds a place of
-/// its backend for half a minute: the requests of all others go by weight as before.
+/// One client requests slow paths, a dozen at once and again and again, each of which occupies its
+/// backend for half a minute: the requests of all others go by weight as before.
 #[test]
 fn slow_paths_of_one_client_keep_nobody_from_the_others() {
     for algorithm in variants() {
@@ -423,14 +420,14 @@ fn slow_paths_of_one_client_keep_nobody_from_the_others() {
             }
             let share = missed(&got, &weights).0;
             println!("{algorithm:?}, {cores} cores: {got:?}");
-            // Who holds more of the slow ones gets fewer of the others, which is the point.
+            // A backend with more of the slow ones gets fewer of the others, which is the point.
             assert!(share <= 0.4, "{algorithm:?}, {cores} cores: {got:?}");
         }
     }
 }
 
-/// One of four comes back: within a tenth of its slow start it has at most 30 % of its share, in
-/// the middle of it more and not the whole, afterwards the whole; by key it has the whole at once.
+/// One of four returns: within a tenth of its slow start it has at most 30 % of its share, in the
+/// middle of it more and not the whole, afterwards the whole; by key it has the whole at once.
 #[test]
 fn one_that_comes_back_gets_its_share_little_by_little() {
     for algorithm in variants() {
