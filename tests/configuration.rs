@@ -1,4 +1,5 @@
-//! Files, directories and overrides become one configuration, and what is shown loads again.
+//! Tests that files, directories and overrides become one configuration, and that a printed
+//! configuration loads again.
 //!
 //! Files are made in folders of the tests' own; mistakes within one file are in `pictures`.
 
@@ -28,14 +29,14 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// Loads files of a folder; what is wrong is told without the folder's name.
+/// Loads files of a folder; problems are given without the folder's name.
 fn load(folder: &Path, paths: &[&str], overrides: &Overrides) -> Result<Loaded, String> {
     let paths: Vec<PathBuf> = paths.iter().map(|path| folder.join(path)).collect();
     let short = |text: String| text.replace(&format!("{}/", folder.display()), "");
     config::load(&paths, overrides).map_err(|problems| short(problems.render(false)))
 }
 
-/// What loading these files says, as files of a folder.
+/// The result of loading these files, as files of a folder.
 fn check(name: &str, files: &[(&str, &[u8])], paths: &[&str], expected: &str) {
     let folder = folder(name);
     for (file, text) in files {
@@ -94,7 +95,7 @@ fn a_file_that_is_no_text_is_not_drawn() {
 fn a_file_that_is_named_twice_is_said_so() {
     let files = [("conf.d/a.toml", SMALLEST.as_bytes())];
     let expected = "error: conf.d/a.toml is named twice\n\
-        help: name each file once; a directory brings its own\n";
+        help: name each file once; a directory includes its own\n";
     check("named-twice", &files, &["conf.d/a.toml", "conf.d/a.toml"], expected);
     check("named-by-folder", &files, &["conf.d", "conf.d/a.toml"], expected);
 }
@@ -190,8 +191,8 @@ fn a_directory_without_files_is_said_so() {
         "nothing",
         &[("conf.d/README", b"")],
         &["conf.d"],
-        "error: conf.d holds no configuration\nhelp: a directory means its files that end \
-         in .toml\n",
+        "error: conf.d has no configuration\nhelp: only files that end in .toml \
+         are read\n",
     );
 }
 
@@ -272,7 +273,7 @@ fn shipped_files_are_good_and_show_themselves() {
     }
 }
 
-/// What is shown of a configuration loads to the same plan.
+/// The printed configuration loads to the same plan.
 fn shows_itself(loaded: &Loaded) {
     let shown = loaded.effective();
     let again = match config::parse("shown", &shown) {
@@ -392,7 +393,8 @@ fn the_schema_refuses_what_the_program_refuses() {
 }
 
 proptest! {
-    /// Whatever is cut out of a good file or put into it: there is a plan or there are pictures.
+    /// Whatever is cut out of a valid file or inserted into it: there is a plan or there are
+    /// pictures.
     #[test]
     fn no_text_ends_in_a_panic(
         from in 0_usize..10_000,
@@ -434,7 +436,7 @@ fn of_very_many_problems_the_first_are_drawn() {
     assert!(said.ends_with("\nand 100 more\n"), "{said}");
 }
 
-/// As much of JSON Schema as ours uses; a word it does not know fails.
+/// As much of JSON Schema as ours uses; an unknown keyword fails.
 fn misfits(root: &Json, schema: &Json, value: &Json, at: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut say = |what: &str| wrong.push(format!("{at}: {what}"));
@@ -505,7 +507,7 @@ fn kind(value: &Json) -> &'static str {
     }
 }
 
-/// What `${file:…}` brings may be a secret: it is shown as it was written, everywhere.
+/// What `${file:…}` inserts may be a secret: everywhere the reference is shown instead.
 #[test]
 fn what_files_bring_is_never_shown() {
     let folder = folder("from-files");
@@ -577,7 +579,7 @@ fn a_folder_that_ends_in_toml_is_no_file() {
     assert!(load(&folder, &["."], &Overrides::default()).is_ok());
 }
 
-/// Sixty thousand of anything that has names: what grows with the square takes minutes here.
+/// Sixty thousand of everything that has names: quadratic growth would take minutes here.
 #[test]
 fn many_routes_and_pools_are_read_in_good_time() {
     let count = 60_000;
@@ -592,7 +594,7 @@ fn many_routes_and_pools_are_read_in_good_time() {
     read_in_good_time(&text, count);
 }
 
-/// The same where only a field tells them apart.
+/// The same if only a field distinguishes them.
 #[test]
 fn many_routes_of_one_path_are_read_in_good_time() {
     let count = 60_000;
@@ -612,6 +614,6 @@ fn read_in_good_time(text: &str, routes: usize) {
     let since = std::time::Instant::now();
     let loaded = config::parse("many.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.plan.routes.len(), routes);
-    // A second of an optimised build; this one is not, and others may want the processor.
+    // A second in an optimised build; this one is not, and other tests may want the processor.
     assert!(since.elapsed() < Duration::from_secs(60), "{:?}", since.elapsed());
 }

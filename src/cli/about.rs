@@ -1,4 +1,4 @@
-//! What the program says about itself: version, completions, manual page, schema.
+//! The commands that describe the program: version, completions, manual page, schema.
 
 use clap::CommandFactory as _;
 
@@ -59,7 +59,7 @@ fn manual() -> std::io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// A command as a section of its own: what it does, its usage, its flags.
+/// A command as a section: what it does, its usage, its flags.
 fn section(command: &clap::Command) -> String {
     let mut text = format!(".SH \"RINGWAY {}\"\n", command.get_name().to_uppercase());
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
@@ -80,7 +80,7 @@ fn section(command: &clap::Command) -> String {
     text
 }
 
-/// Text in which roff sees no commands.
+/// Escaped text, in which roff finds no commands.
 fn roff(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let line = line.replace('\\', "\\\\").replace('-', "\\-");

@@ -1,7 +1,7 @@
 //! Commands and flags, and the texts of `--help`.
 //!
-//! Flags that say the same as a key of the configuration become overrides of it, so that they take
-//! the same way through the same checks, and a mistake in one is drawn as one in a file.
+//! Flags that mean the same as a key of the configuration become overrides of it. So they pass the
+//! same checks, and a mistake in one is shown like one in a file.
 
 use std::{env, path::PathBuf};
 
@@ -13,7 +13,7 @@ use clap::{
 
 use crate::config::Overrides;
 
-/// Where the demo listens unless told otherwise.
+/// Where the demo listens by default.
 pub(super) const DEMO_LISTEN: &str = "127.0.0.1:8080";
 
 /// A load balancer and reverse proxy: one pinned thread and one io_uring per core
@@ -35,8 +35,8 @@ pub(super) struct Args {
     pub(super) command: Option<Command>,
 }
 
-/// The command line as it is read: a variable that is set to nothing is not set, as where a unit or
-/// a container passes on what it may not have.
+/// The command line to parse. A variable that is set to nothing counts as not set, as when a unit
+/// or a container passes on one that it does not have.
 pub(super) fn command() -> clap::Command {
     Args::command().mut_args(|flag| {
         let variable = flag.get_env().and_then(env::var_os);
@@ -55,14 +55,14 @@ Examples:
   ringway run -c ringway.toml                        serve
 
 Without -c the file is ./ringway.toml, then /etc/ringway/ringway.toml.
-Flags beat the environment, which beats files, which beat defaults.
+Flags override the environment, which overrides files, which override defaults.
 Exit codes: 0 done, 1 failed, 2 usage, 3 no running instance.";
 
-/// Flags of every command; each can stand in the environment too.
+/// Flags of every command; each can also be set in the environment.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
-    /// A configuration file, or a directory for its *.toml in order; may be repeated, in the
-    /// variable with colons between
+    /// A configuration file, or a directory of *.toml files, read in order; may be repeated, or
+    /// in the variable separated by colons
     #[arg(
         short,
         long,
@@ -89,13 +89,13 @@ pub(super) struct Flags {
     #[arg(value_parser = PossibleValuesParser::new(["auto", "io_uring", "epoll"]))]
     driver: Option<String>,
 
-    /// How much the log on stderr says
+    /// Level of the log on stderr
     #[arg(long, global = true, value_name = "LEVEL", env = "RINGWAY_LOG_LEVEL")]
     #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]))]
     log_level: Option<String>,
 
-    /// How the log on stderr is written
+    /// Format of the log on stderr
     #[arg(long, global = true, value_name = "FORMAT", env = "RINGWAY_LOG_FORMAT")]
     #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["text", "json"]))]
@@ -103,7 +103,7 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// The files that were named; in the variable as in `PATH`.
+    /// The files named by flags, or by the variable as in `PATH`.
     pub(super) fn files(&self, matches: &ArgMatches) -> Vec<PathBuf> {
         if origin(matches, "config") == "--config" {
             return self.config.clone();
@@ -112,12 +112,12 @@ impl Flags {
         all.filter(|path| !path.as_os_str().is_empty()).collect()
     }
 
-    /// Whether files were named by a flag, for the commands that take none.
+    /// Whether a flag named files, for the commands that take none.
     pub(super) fn names_files(matches: &ArgMatches) -> bool {
         origin(matches, "config") == "--config"
     }
 
-    /// What was given, each with whether it was a flag or a variable.
+    /// The values given, each with whether it came from a flag or a variable.
     pub(super) fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let mut overrides = Overrides::default();
         for (key, id, value) in [
@@ -152,7 +152,7 @@ fn origin(matches: &ArgMatches, id: &str) -> String {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Three built-in backends with a balancer in front, to look at
+    /// Three built-in backends with a balancer in front, to try it out
     #[command(next_help_heading = None)]
     Demo {
         /// Where to listen
@@ -164,10 +164,10 @@ pub(super) enum Command {
     /// Serve in the foreground until told to stop
     #[command(after_help = RUN_HELP)]
     Run,
-    /// Show everything that is wrong with the configuration, or that nothing is
+    /// Check the configuration and show everything that is wrong with it
     #[command(after_help = CHECK_HELP)]
     Check {
-        /// Show the configuration in force, with where each value came from
+        /// Show the configuration in force, with the origin of each value
         #[arg(long, help_heading = None)]
         print: bool,
     },
@@ -194,7 +194,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Whether it serves what no file says.
+    /// Whether it serves without any file.
     pub(super) fn is_without_file(&self) -> bool {
         matches!(self, Command::Demo { .. } | Command::Proxy(_))
     }
@@ -234,15 +234,15 @@ pub(super) struct Proxy {
     #[arg(long, value_name = "PATH", help_heading = None)]
     pub(super) health: Option<String>,
 
-    /// Write each request to a file; - is stdout
+    /// Log each request to a file; - is stdout
     #[arg(long, value_name = "FILE", help_heading = None)]
     pub(super) access_log: Option<String>,
 
-    /// Write the configuration that this stands for, and end
+    /// Write the equivalent configuration and exit
     #[arg(long, help_heading = None)]
     pub(super) print_config: bool,
 
-    // Decided but not built: they get a sentence of their own instead of "unexpected argument".
+    // Decided but not built: they get a message of their own instead of "unexpected argument".
     #[arg(long, hide = true)]
     pub(super) cert: Option<String>,
     #[arg(long, hide = true)]

@@ -1,4 +1,4 @@
-//! `run`, `check` and `demo`: from files and flags to a plan, and on to the server.
+//! The commands `run`, `check` and `demo`: from files and flags to a plan, and on to the server.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use crate::demo;
 use crate::plan::{Checked, Plan};
 use crate::server;
 
-/// Where a configuration is looked for when none is named.
+/// Where to look for a configuration when none is named.
 pub(super) const FILES: [&str; 2] = ["ringway.toml", "/etc/ringway/ringway.toml"];
 
-/// The first file that is there.
+/// The first of them that exists.
 pub(super) fn found() -> Option<PathBuf> {
     FILES.iter().map(Path::new).find(|path| path.exists()).map(Path::to_path_buf)
 }
@@ -24,14 +24,14 @@ pub(super) fn run(files: &[PathBuf], overrides: &Overrides) -> Exit {
     }
 }
 
-/// Says what is wrong, or that nothing is.
+/// Shows what is wrong, or that nothing is.
 pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Exit {
     let loaded = match load(files, overrides) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let found = server::check::check(&loaded.plan);
-    // What a configuration means is shown on any machine.
+    // A configuration can be shown on any machine.
     let (mut warnings, mut refusals) = (found.warnings, found.refusals);
     if print { &mut warnings } else { &mut refusals }.extend(found.missing_here);
     warnings.iter().for_each(|note| say::talk(&format!("ringway: warning: {note}")));
@@ -69,7 +69,7 @@ pub(super) fn serve(plan: Checked) -> Exit {
     }
 }
 
-/// The configuration of these files, or of the one that is found.
+/// The configuration of these files, or of the first default file that exists.
 fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Exit> {
     let paths = match files {
         [] => vec![found().ok_or_else(no_file)?],
@@ -89,7 +89,7 @@ fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Exit> {
 
 fn no_file() -> Exit {
     say::failed(&format!(
-        "there is no configuration: neither {} nor {} is there, and no -c FILE was given\n\
+        "no configuration: neither {} nor {} exists, and no -c FILE was given\n\
          \n  ringway demo                         shows what it does\n  \
          ringway proxy :8080 10.0.0.1:3000    is a proxy without a file",
         FILES[0], FILES[1]

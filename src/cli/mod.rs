@@ -1,8 +1,8 @@
-//! The command line: what was asked for, done, and said.
+//! The command line: parses it, runs the command, reports the result.
 //!
-//! Data goes to stdout and talk to stderr, in colour only on a terminal. Each command ends in one
-//! of four exit codes. Nothing here serves a request: what a command line stands for becomes a
-//! plan, and the plan is handed on.
+//! Data goes to stdout and messages to stderr, in colour only on a terminal. Each command ends with
+//! one of four exit codes. Nothing here serves a request: a command line becomes a plan, and the
+//! plan is handed on.
 
 mod about;
 mod args;
@@ -21,15 +21,15 @@ use self::args::{Args, Command, Flags};
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
-    /// What was asked for was done.
+    /// The command succeeded.
     Done,
-    /// It was not: a bad configuration, an address in use.
+    /// It failed: a bad configuration, an address in use.
     Failed,
-    /// The command line itself makes no sense.
+    /// The command line is invalid.
     Usage,
 }
 
-/// Exit codes, as manual and documents show them.
+/// Exit codes, as the manual and the documents show them.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
     (1, "failed: bad configuration, address refused, reload refused, not ready"),
@@ -47,14 +47,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Does what a command line says; the first argument is the program's own name.
+/// Runs a command line; the first argument is the program's own name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     say::panics_in_one_line();
     let matches = match args::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            // Nobody is left to be told where this fails.
+            // If this fails there is nowhere left to report it.
             let _ = error.print();
             return exit.into();
         }

@@ -1,17 +1,17 @@
 //! `ringway proxy`: a command line that stands for a configuration.
 //!
-//! It is written as TOML and loaded like any file, so that `--print-config` shows exactly what
-//! runs, and a mistake is drawn in the line it became.
+//! It is written as TOML and loaded like any file. So `--print-config` shows exactly what runs, and
+//! a mistake is shown in the line that it became.
 
 use super::{Exit, args::Proxy, launch, say};
 use crate::config::{self, Overrides};
 
-/// What the text is called in pictures of mistakes.
-const NAME: &str = "the configuration this stands for";
+/// The name of the text where mistakes are shown.
+const NAME: &str = "the equivalent configuration";
 
 const LISTEN: &str = "127.0.0.1:8080";
 
-/// Serves what the command line stands for, or shows it.
+/// Serves the configuration that the command line stands for, or shows it.
 pub(super) fn main(proxy: &Proxy, overrides: &Overrides) -> Exit {
     if let Some(refusal) = not_built(proxy) {
         return say::usage(refusal);

@@ -1,5 +1,5 @@
-//! Holds `docs/command-line.md`, `docs/errors.md` and `docs/access-log.md` to what the program
-//! takes, answers and logs.
+//! Tests that hold `docs/command-line.md`, `docs/errors.md` and `docs/access-log.md` to what the
+//! program takes, answers and logs.
 //!
 //! `UPDATE=1` rewrites the tables between the marks of a page.
 
@@ -101,7 +101,7 @@ causes! {
     ResponseTimeout Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
 }
 
-/// Every ending that is nobody's fault; the match keeps the list whole.
+/// Every ending that is not a fault; the match keeps the list whole.
 fn well() -> [Term; 3] {
     let all = [Term::Ok, Term::TunnelClosed, Term::TunnelIdle];
     for term in all {
@@ -158,7 +158,7 @@ fn the_page_of_the_access_log_is_what_is_written() {
     held("docs/access-log.md", "access log", &fields);
 }
 
-/// Holds what stands between the marks of a page; `UPDATE=1` writes it there.
+/// Compares the text between the marks of a page; `UPDATE=1` rewrites it.
 fn held(path: &str, mark: &str, expected: &str) {
     let page = fs::read_to_string(path).unwrap();
     let (start, end) = (format!("<!-- generated: {mark} -->\n"), format!("\n<!-- end: {mark} -->"));

@@ -1,4 +1,4 @@
-//! How the command line speaks: data on stdout, talk on stderr, colour only where it is seen.
+//! Output of the command line: data on stdout, messages on stderr, colour only on a terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -6,7 +6,7 @@ use super::Exit;
 use crate::config::Problems;
 use crate::server::stderr;
 
-/// Writes data to stdout. A reader that has gone away (`| head`) has what it wanted.
+/// Writes data to stdout. A reader that has closed (`| head`) has what it wanted.
 pub(super) fn data(text: &str) -> Exit {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -16,25 +16,25 @@ pub(super) fn data(text: &str) -> Exit {
     }
 }
 
-/// Says something to whoever started us.
+/// Writes a message to stderr.
 pub(super) fn talk(text: &str) {
     stderr::say(text);
     stderr::flush();
 }
 
-/// Says why it was not done.
+/// Says why the command failed.
 pub(super) fn failed(why: &str) -> Exit {
     talk(&format!("ringway: {why}"));
     Exit::Failed
 }
 
-/// Says why the command line makes no sense.
+/// Says why the command line is invalid.
 pub(super) fn usage(why: &str) -> Exit {
     talk(&format!("ringway: {why}\n\nFor more information, try '--help'."));
     Exit::Usage
 }
 
-/// Shows problems as pictures, and how many there are.
+/// Shows each problem in its line, and how many there are.
 pub(super) fn problems(problems: &Problems) {
     if problems.is_empty() {
         return;
@@ -53,7 +53,7 @@ fn count(problems: &Problems) -> String {
     counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// On a terminal that can, unless <https://no-color.org> says no.
+/// On a terminal that can, unless <https://no-color.org> applies.
 fn is_colored() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     std::io::stderr().is_terminal()
@@ -61,7 +61,7 @@ fn is_colored() -> bool {
         && set("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A bug is one line that asks to be reported; the backtrace is for who asks for it.
+/// Prints a panic as one line that asks for a bug report, with a backtrace only on request.
 pub(super) fn panics_in_one_line() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,7 +1,7 @@
-//! The configuration in force, as TOML, with where each value came from.
+//! The configuration in force as TOML, with the origin of each value.
 //!
 //! Written from the plan and not from the files, so that it shows what was understood; the tree of
-//! what was written only answers where. What it writes loads to the same plan.
+//! what was written only gives the origins. The output loads to the same plan.
 
 use super::{
     check::{
@@ -25,12 +25,12 @@ pub(super) struct Section {
     pub(super) lines: Vec<Line>,
 }
 
-/// One key, what it is, and where that was said.
+/// One key, its value, and where that came from.
 pub(super) struct Line {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) origin: String,
-    /// Whether it is only told: a limit that nobody wrote gives way where it does not fit.
+    /// Whether it is only shown: a limit that was not written gives way if it does not fit.
     pub(super) is_told: bool,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn sections(
     sections
 }
 
-/// The sections as a file whose comments say where each value came from.
+/// The sections as a file, with comments that say where each value came from.
 pub(super) fn text(sections: &[Section]) -> String {
     let mut text = String::new();
     for section in sections {
@@ -89,7 +89,7 @@ pub(super) fn text(sections: &[Section]) -> String {
         let column = section.lines.iter().map(last).filter(|width| *width <= 60).max().unwrap_or(0);
         for line in &section.lines {
             if line.value.contains('\n') {
-                // Its elements have said it, line by line.
+                // Its elements have their origins already, line by line.
                 text.push_str(&format!("{}\n", setting(line)));
                 continue;
             }
@@ -100,7 +100,7 @@ pub(super) fn text(sections: &[Section]) -> String {
     text
 }
 
-/// The lines of one section, while they are collected.
+/// Collects the lines of one section.
 struct Lines<'a> {
     list: Vec<Line>,
     node: &'a Node,
@@ -113,7 +113,7 @@ impl Lines<'_> {
         self.add_else(key, value, "default");
     }
 
-    /// As `add`, of a key that has its value from `elsewhere` where it is not written.
+    /// Like `add`, for a key whose value comes from `elsewhere` if it is not written.
     fn add_else(&mut self, key: &str, value: String, elsewhere: &str) {
         let written = key.split('.').try_fold(self.node, |node, part| node.key(part));
         let origin = written
@@ -125,7 +125,7 @@ impl Lines<'_> {
         self.list.push(Line { key: key.to_owned(), value, origin, is_told: false });
     }
 
-    /// What is written of a key: itself, or the value that stands for the table it belongs to.
+    /// The node that was written for a key: its own, or the value that stands for its table.
     fn nearest(&self, key: &str) -> Option<&Node> {
         let mut node = self.node;
         for part in key.split('.') {
@@ -138,7 +138,7 @@ impl Lines<'_> {
         Some(node)
     }
 
-    /// Whether a file brought some of it.
+    /// Whether a file supplied some of it.
     fn is_from_file(&self, node: &Node) -> bool {
         match &node.value {
             Value::List(list) => list.iter().any(|item| self.is_from_file(item)),
@@ -147,7 +147,7 @@ impl Lines<'_> {
         }
     }
 
-    /// A value as it was written, in one line where its strings are.
+    /// A value as it was written, on one line if its strings are.
     fn as_written(&self, node: &Node) -> String {
         match &node.value {
             Value::List(items) => list(items.iter().map(|item| self.as_written(item))),
@@ -375,7 +375,7 @@ impl Lines<'_> {
         named.unwrap_or_else(|| "default".to_owned())
     }
 
-    /// One backend a line, each with its own origin.
+    /// One backend per line, each with its own origin.
     fn backends(&mut self, pool: &Pool) {
         let key = self.node.key("backends");
         let mut text = String::from("[\n");

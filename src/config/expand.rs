@@ -1,7 +1,7 @@
-//! `${VAR}` and `${file:/path}` inside strings.
+//! Expansion of `${VAR}` and `${file:/path}` inside strings.
 //!
-//! Expanded after parsing, so that no value can break out of its string, and once: what is put in
-//! is not looked at again. `$${` stands for `${`.
+//! Expanded after parsing, so that no value can break out of its string, and once: the inserted
+//! text is not expanded again. `$${` stands for `${`.
 
 use std::ops::Range;
 
@@ -11,38 +11,38 @@ use super::{
     tree::{Node, Value},
 };
 
-/// Where variables and files come from.
+/// The source of variables and files.
 pub(crate) trait Lookup {
     /// The value of a variable of the environment.
     fn variable(&self, name: &str) -> Option<String>;
-    /// The text of a file, or why it cannot be had.
+    /// The text of a file, or why it cannot be read.
     fn file(&self, path: &str) -> Result<String, String>;
-    /// Whether a file can be read, or why not.
+    /// Checks that a file can be read, or says why not.
     fn readable(&self, path: &str) -> Result<(), String>;
 }
 
 /// Longest name of a variable or path of a file.
 const REFERENCE_BYTES_MAX: usize = 4096;
 
-/// What `${file:…}` brought: it may be a secret, so people are shown the reference instead.
+/// Texts from `${file:…}`: they may be secrets, so people are shown the reference instead.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FromFiles {
-    /// The strings that have some of it.
+    /// The strings that contain such a text.
     places: Vec<Place>,
-    /// What was put in, and what was written for it.
+    /// The inserted text, and the reference written for it.
     values: Vec<(String, String)>,
 }
 
-/// A value as short as this may stand anywhere by chance: it is hidden only where it stands alone.
+/// A value shorter than this may occur anywhere by chance: it is hidden only between quotes.
 const SHORT: usize = 4;
 
 impl FromFiles {
-    /// Whether the string at this place has some of it.
+    /// Whether the string at this place contains such a text.
     pub(crate) fn are_at(&self, place: Place) -> bool {
         self.places.contains(&place)
     }
 
-    /// A text for people without any of it.
+    /// A text for people, with the references in place of the secrets.
     pub(crate) fn hidden(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (value, written) in self.values.iter().filter(|(value, _)| !value.is_empty()) {
@@ -58,7 +58,7 @@ impl FromFiles {
     }
 }
 
-/// Expands every string of a tree; what files brought is noted.
+/// Expands every string of a tree; what came from files is noted.
 pub(crate) fn tree(
     node: &mut Node,
     sources: &Sources,
@@ -106,7 +106,7 @@ fn text(
     let mut rest = 0;
     while let Some(at) = written[rest..].find("${").map(|at| rest + at) {
         if written[..at].ends_with('$') {
-            // `$${`: the first `$` has been copied with what stood before, the second goes.
+            // `$${`: the first `$` has been copied with the text before, the second is dropped.
             expanded.push_str(&written[rest..at]);
             expanded.push('{');
             rest = at + 2;
@@ -142,7 +142,7 @@ fn text(
     expanded
 }
 
-/// The value of what stands between `${` and `}`; else title and label of a problem.
+/// The value of the reference between `${` and `}`; otherwise title and label of a problem.
 fn reference(name: &str, lookup: &dyn Lookup) -> Result<String, Box<(String, String)>> {
     let problem = |title: String, label: String| Err(Box::new((title, label)));
     if name.len() > REFERENCE_BYTES_MAX {
@@ -150,7 +150,7 @@ fn reference(name: &str, lookup: &dyn Lookup) -> Result<String, Box<(String, Str
     }
     if let Some(path) = name.strip_prefix("file:") {
         return match lookup.file(path) {
-            // A file ends in a newline that nobody meant to write into a secret.
+            // A file ends with a newline that is not part of the secret.
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(why) => problem(format!("`{path}` cannot be read"), why),
         };

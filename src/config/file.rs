@@ -1,9 +1,9 @@
-//! Exactly what may be written in a configuration file.
+//! The keys of a configuration file, as structs.
 //!
-//! The first of two stages: what stands here has the right kind (string, number, list, table) and
-//! nothing more. What values mean, and what they are when absent, is decided in `check`. The name
-//! of a struct is what `foreign` knows its section by; its doc comments are the JSON Schema's and
-//! the reference page's text.
+//! The first of two stages: the values here have the right kind (string, number, list, table) and
+//! nothing more is known of them. `check` decides what they mean, and their defaults. `foreign`
+//! knows a section by the name of its struct; the doc comments are the text of the JSON Schema and
+//! of the reference page.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,17 +14,17 @@ use super::written::{List, Scalar, Tables, WordOr, Written};
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "file", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct File {
-    /// What concerns the whole process.
+    /// Settings of the whole process.
     pub(crate) global: Option<Written<Global>>,
-    /// Addresses on which connections arrive, by name.
+    /// Addresses that accept connections, by name.
     pub(crate) listener: Tables<Listener>,
-    /// Which requests go where. Their order never matters: what is more specific wins.
+    /// Which requests go where. Their order never matters: the more specific one wins.
     pub(crate) route: List<Route>,
     /// Sets of backends that can stand in for each other, by name.
     pub(crate) pool: Tables<Pool>,
 }
 
-/// What concerns the whole process.
+/// Settings of the whole process.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "global", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Global {
@@ -34,13 +34,13 @@ pub(crate) struct Global {
     pub(crate) cores: Option<Written<CoresText>>,
     /// Whether each serving thread is pinned to its core.
     pub(crate) pin: Option<Written<bool>>,
-    /// What the threads wait on: "auto", "io_uring" or "epoll". "auto" takes epoll where the
-    /// kernel forbids io_uring; "io_uring" then refuses to start.
+    /// What the threads wait on: "auto", "io_uring" or "epoll". "auto" takes epoll if the kernel
+    /// forbids io_uring; "io_uring" then refuses to start.
     pub(crate) driver: Option<Written<String>>,
     /// The name of this process in logs, metrics and status; never sent to clients or backends.
-    /// Absent: the name of the machine.
+    /// Absent: the host name of the machine.
     pub(crate) instance: Option<Written<String>>,
-    /// How the process ends when it is told to.
+    /// How the process shuts down.
     pub(crate) shutdown: Option<Written<Shutdown>>,
     /// The operational log.
     pub(crate) log: Option<Written<Log>>,
@@ -48,13 +48,13 @@ pub(crate) struct Global {
     pub(crate) limits: Option<Written<Limits>>,
 }
 
-/// How the process ends when it is told to.
+/// How the process shuts down.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "shutdown", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Shutdown {
-    /// How long readiness says no while traffic is still served, before the drain.
+    /// How long readiness reports no while traffic is still served, before the drain.
     pub(crate) lameduck: Option<Written<DurationText>>,
-    /// How long requests under way may take to finish.
+    /// How long requests in flight may take to finish.
     pub(crate) drain: Option<Written<DurationText>>,
 }
 
@@ -62,9 +62,9 @@ pub(crate) struct Shutdown {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "log", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Log {
-    /// How much it says: "error", "warn", "info", "debug" or "trace".
+    /// How much is logged: "error", "warn", "info", "debug" or "trace".
     pub(crate) level: Option<Written<String>>,
-    /// How it is written: "text" or "json".
+    /// The format of the log: "text" or "json".
     pub(crate) format: Option<Written<String>>,
 }
 
@@ -75,40 +75,39 @@ pub(crate) struct Limits {
     /// Client connections, exact for the process. The default is lowered to what the descriptor
     /// limit allows; a value that is written down and does not fit is an error.
     pub(crate) connections: Option<Written<i64>>,
-    /// Bytes of a request head; more is answered with 431. Also of an answer's head, and of the
-    /// trailers of a body: a backend that sends more is answered for with 502.
+    /// Bytes of a request head; larger ones are answered with 431. Also of a response head, and of
+    /// the trailers of a body: if a backend sends more, the client gets 502.
     pub(crate) header_size: Option<Written<SizeText>>,
-    /// Fields of a request head; more is answered with 431. Of an answer's head and of trailers
-    /// too, as for `header-size`.
+    /// Fields of a request head; more are answered with 431. Also of response heads and trailers,
+    /// as for `header-size`.
     pub(crate) headers: Option<Written<i64>>,
     /// The slowest body accepted, in bytes per second and after 10 s, in either direction; time
-    /// that is spent waiting for the backend does not count; "0B" = only the gaps between its
-    /// pieces count.
+    /// spent waiting for the backend does not count; "0B" = only the gaps between its pieces count.
     pub(crate) body_rate: Option<Written<SizeText>>,
-    /// Bytes of a request body; more is answered with 413; "0B" = no limit.
+    /// Bytes of a request body; larger ones are answered with 413; "0B" = no limit.
     pub(crate) body_size: Option<Written<SizeText>>,
 }
 
-/// An address (or several) on which connections arrive, and how they are spoken to.
+/// One or more addresses that accept connections, and how to talk to what arrives there.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "listener", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Listener {
     /// The addresses to listen on, each an IP address and a port. Port 0 takes a free one.
     pub(crate) bind: List<String>,
-    /// What is spoken: "http".
+    /// The protocol spoken: "http".
     pub(crate) mode: Option<Written<String>>,
-    /// The pool that answers what no route takes; absent: 404.
+    /// The pool for requests that match no route; absent: 404.
     pub(crate) pool: Option<Written<String>>,
     /// The versions of HTTP that clients may speak: "h1".
     pub(crate) protocols: List<String>,
-    /// The networks of proxies whose X-Forwarded-* and Forwarded are believed.
+    /// The networks of proxies whose X-Forwarded-* and Forwarded are trusted.
     pub(crate) trusted_proxies: List<String>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.
     pub(crate) max_connections: Option<Written<i64>>,
-    /// Where each request is written to; absent: nowhere.
+    /// Where requests are logged; absent: nowhere.
     pub(crate) access_log: Option<Written<AccessLog>>,
-    /// Whether a client that closes its writing half still waits for its answer; false: it has
-    /// left, and its request is given up.
+    /// Whether a client that shuts down its writing half still gets its answer; false: it counts as
+    /// gone, and its request is abandoned.
     pub(crate) half_close: Option<Written<bool>>,
     /// How long each wait for a client may take; "0s" = no bound.
     pub(crate) timeouts: Option<Written<ListenerTimeouts>>,
@@ -116,13 +115,13 @@ pub(crate) struct Listener {
     pub(crate) backlog: Option<Written<i64>>,
 }
 
-/// Where each request is written to.
+/// Where requests are logged, and in which format.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "access-log", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct AccessLog {
     /// The file; "-" = standard output.
     pub(crate) path: Option<Written<String>>,
-    /// The shape of a line: "json", "combined" or "common".
+    /// The format of a line: "json", "combined" or "common".
     pub(crate) format: Option<Written<String>>,
 }
 
@@ -134,15 +133,15 @@ pub(crate) struct ListenerTimeouts {
     pub(crate) client_header: Option<Written<DurationText>>,
     /// Between two pieces of a request body: 408.
     pub(crate) client_body: Option<Written<DurationText>>,
-    /// For a client to take any of what it is sent.
+    /// For a client to take any of the data sent to it.
     pub(crate) client_write: Option<Written<DurationText>>,
     /// For a keep-alive connection without a request.
     pub(crate) idle: Option<Written<DurationText>>,
-    /// For the handshake of TLS.
+    /// For the TLS handshake.
     pub(crate) tls_handshake: Option<Written<DurationText>>,
     /// Without a byte in either direction of a tunnel (WebSocket).
     pub(crate) tunnel: Option<Written<DurationText>>,
-    /// Without a byte in a tunnel of which one end has closed its half.
+    /// Without a byte in a tunnel in which one side has shut down its half.
     pub(crate) half_closed: Option<Written<DurationText>>,
 }
 
@@ -160,13 +159,13 @@ pub(crate) struct Route {
     pub(crate) path: Option<Written<String>>,
     /// The one path it is for.
     pub(crate) path_exact: Option<Written<String>>,
-    /// An expression for the paths it is for; it need not match from the beginning.
+    /// A regular expression for the paths it is for; it need not match from the beginning.
     pub(crate) path_regex: Option<Written<String>>,
     /// The methods it is for; absent: any.
     pub(crate) method: List<String>,
-    /// Header fields that must be there with exactly these values.
+    /// Header fields that must be present with exactly these values.
     pub(crate) header: Tables<String>,
-    /// Which of two routes that are otherwise equally specific is first: the higher.
+    /// Decides between two routes that are otherwise equally specific: the higher one applies.
     pub(crate) priority: Option<Written<i64>>,
     /// The pool that answers.
     pub(crate) pool: Option<Written<String>>,
@@ -176,7 +175,7 @@ pub(crate) struct Route {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "pool", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Pool {
-    /// Its backends: each an address, or a table when there is more to say.
+    /// Its backends: each an address, or a table if there is more to say.
     pub(crate) backends: List<Backend>,
     /// How often names of backends are looked up again.
     pub(crate) resolve: Option<Written<DurationText>>,
@@ -184,29 +183,29 @@ pub(crate) struct Pool {
     /// "random" (the better of two), "least-connections", "ip-hash", "least-response-time", or a
     /// table with `hash`.
     pub(crate) balance: Option<Written<WordOr<Balance>>>,
-    /// Where the hashes begin: the same seed and the same backends send the same client or key to
+    /// The seed of the hashes: with the same seed and the same backends, a client or key goes to
     /// the same backend on every instance.
     pub(crate) hash_seed: Option<Written<String>>,
-    /// What is spoken to backends: "h1".
+    /// The protocol spoken to backends: "h1".
     pub(crate) protocol: Option<Written<String>>,
-    /// The Host that backends are sent: "client" (as it came), "backend" (its address as written)
-    /// or a host of your choice.
+    /// The Host that backends receive: "client" (as it came), "backend" (its address as written) or
+    /// a host of your choice.
     pub(crate) host: Option<Written<String>>,
-    /// How backends are probed; absent: they are not.
+    /// How backends are probed; absent: no probes.
     pub(crate) health: Option<Written<Health>>,
-    /// When a backend that fails requests is left out for a while: it is ejected.
+    /// Outlier ejection: when a backend that fails requests is left out for a while.
     pub(crate) passive: Option<Written<Passive>>,
-    /// The circuit breaker of each backend; absent: it has none.
+    /// The circuit breaker of each backend; absent: no breaker.
     pub(crate) breaker: Option<Written<Breaker>>,
-    /// When a request is tried again.
+    /// When a request is retried.
     pub(crate) retry: Option<Written<Retry>>,
-    /// Whose requests stay with one backend, by a cookie; absent: nobody's do.
+    /// Which requests stay with one backend, by a cookie; absent: none.
     pub(crate) sticky: Option<Written<Sticky>>,
-    /// How long a backend that returns takes to get its full share; "0s" = at once.
+    /// How long a returning backend takes to reach its full share; "0s" = at once.
     pub(crate) slow_start: Option<Written<DurationText>>,
-    /// The share of usable backends below which all are used, be they down or not; 0 = never.
+    /// The share of usable backends below which all are used, even those that are down; 0 = never.
     pub(crate) panic: Option<Written<ShareNumber>>,
-    /// Who waits where every backend has its `max-in-flight`.
+    /// The queue for requests when every backend is at its `max-in-flight`.
     pub(crate) queue: Option<Written<Queue>>,
     /// The idle connections that each core keeps to each backend.
     pub(crate) connections: Option<Written<Connections>>,
@@ -225,15 +224,15 @@ pub(crate) struct Backend {
     pub(crate) max_in_flight: Option<Written<i64>>,
 }
 
-/// A backend is picked by a hash of a part of the request.
+/// Picks a backend by a hash of a part of the request.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "balance", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Balance {
-    /// What is hashed: "header:NAME", "cookie:NAME", "query:NAME" or "uri" (path and query). A
-    /// request that lacks it is balanced in turn.
+    /// What is hashed: "header:NAME", "cookie:NAME", "query:NAME" or "uri" (path and query).
+    /// Requests without it are balanced in turn.
     pub(crate) hash: Option<Written<String>>,
-    /// How much more than its share a backend may have under way before its keys go on to the next,
-    /// as a factor above 1, such as 1.25; absent: no bound.
+    /// How far above its share of requests in flight a backend may go before its keys move on to
+    /// the next, as a factor above 1, such as 1.25; absent: no bound.
     pub(crate) bound: Option<Written<ShareNumber>>,
 }
 
@@ -241,126 +240,128 @@ pub(crate) struct Balance {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "health", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Health {
-    /// What a probe is: "http" (a GET that is answered as expected) or "tcp" (a connection).
+    /// What a probe is: "http" (a GET and an expected answer) or "tcp" (a connection).
     pub(crate) r#type: Option<Written<String>>,
-    /// The path of the GET, with a query if need be.
+    /// The path of the GET, with a query if needed.
     pub(crate) path: Option<Written<String>>,
     /// The Host of the GET; absent: the backend's address as written.
     pub(crate) host: Option<Written<String>>,
     /// The port that is probed; absent: the backend's own.
     pub(crate) port: Option<Written<i64>>,
-    /// Further fields of the GET.
+    /// Extra fields of the GET.
     pub(crate) headers: Tables<String>,
-    /// What has to stand in the first 64 KiB of the answer's body; absent: anything.
+    /// What the first 64 KiB of the answer's body must contain; absent: anything.
     pub(crate) body: Option<Written<String>>,
-    /// The statuses that are good: 200, "200-399", or a list of such.
+    /// The statuses that count as success: 200, "200-399", or a list of these.
     pub(crate) status: Option<List<StatusText>>,
     /// From the start of a probe to the start of the next.
     pub(crate) interval: Option<Written<DurationText>>,
-    /// For all of one probe, at most the interval; absent: "2s", or the interval if that is less.
+    /// For the whole probe, at most the interval; absent: "2s", or the interval if that is less.
     pub(crate) timeout: Option<Written<DurationText>>,
-    /// Successes in a row that bring a backend up.
+    /// Successes in a row that mark a backend up.
     pub(crate) rise: Option<Written<i64>>,
-    /// Failures in a row that take it down.
+    /// Failures in a row that mark it down.
     pub(crate) fall: Option<Written<i64>>,
 }
 
-/// When a backend that fails requests is left out for a while: it is ejected.
+/// Outlier ejection: when a backend that fails requests is left out for a while.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "passive", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Passive {
     /// Failures in a row that eject it, with no success on any core since the first of them; 0 =
-    /// none does.
+    /// never eject for them.
     pub(crate) max_failures: Option<Written<i64>>,
-    /// The statuses that are failures: 503, "502-504", or a list of such, 100 to 999. No answer
-    /// always is one.
+    /// The statuses that count as failures: 503, "502-504", or a list of these, 100 to 999. No
+    /// answer always counts.
     pub(crate) statuses: Option<List<StatusText>>,
-    /// How long the first time; each further time twice as long, up to 300 s.
+    /// How long the first ejection lasts; each further one twice as long, up to 300 s.
     pub(crate) eject: Option<Written<DurationText>>,
-    /// The share of the pool that may be ejected at once, 0 to 1. One backend always may, the last
-    /// usable one never.
+    /// The share of the pool that may be ejected at once, 0 to 1. One backend always may be, the
+    /// last usable one never.
     pub(crate) max_ejected: Option<Written<ShareNumber>>,
 }
 
-/// The circuit breaker of each backend: closed it lets requests through, open none, half-open a
-/// few probes.
+/// The circuit breaker of each backend: closed it lets requests through, open none, half-open a few
+/// trials.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "breaker", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Breaker {
-    /// The share of failures within the window from which it opens; above 0, at most 1.
+    /// The share of failures within the window at which it opens; above 0, at most 1.
     pub(crate) error_ratio: Option<Written<ShareNumber>>,
-    /// Requests within the window below which it does not.
+    /// The fewest requests within the window for it to open.
     pub(crate) min_requests: Option<Written<i64>>,
-    /// How far it looks back.
+    /// The time over which requests are counted.
     pub(crate) window: Option<Written<DurationText>>,
-    /// How long it stays open the first time; each time in a row twice as long.
+    /// How long it stays open the first time; each further time in a row twice as long.
     pub(crate) open: Option<Written<DurationText>>,
-    /// How long it stays open at most.
+    /// The longest it stays open.
     pub(crate) max_open: Option<Written<DurationText>>,
-    /// Requests that are let through at once while it is half-open, exact for the process; one more
-    /// where none of them is answered within a second.
+    /// Requests in flight at once while it is half-open, exact for the process; one more if none of
+    /// them is answered within a second.
     pub(crate) probes: Option<Written<i64>>,
-    /// How many of them have to succeed for it to close.
+    /// How many of them must succeed for it to close.
     pub(crate) successes: Option<Written<i64>>,
     /// Whether it may open for the last usable backend too: requests are then answered with 503
-    /// instead of asking one that fails.
+    /// instead of going to one that fails.
     pub(crate) allow_empty: Option<Written<bool>>,
 }
 
-/// When a request is tried again.
+/// When a request is retried.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "retry", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Retry {
-    /// All tries of a request, the first among them; 1 = no retries.
+    /// All tries of a request, including the first; 1 = no retries.
     pub(crate) attempts: Option<Written<i64>>,
-    /// After what: "connect-failure", "reset-before-response", "timeout", "502", "503", "504".
+    /// The failures that are retried: "connect-failure", "reset-before-response", "timeout", "502",
+    /// "503", "504".
     pub(crate) on: Option<List<String>>,
-    /// How long one try may wait for the answer to begin, where that is less than the pool's
+    /// How long one try may wait for the answer to begin, if that is less than the pool's
     /// `response`; "0s" = no bound of its own.
     pub(crate) per_try: Option<Written<DurationText>>,
-    /// How many retries there may be beside the requests; "off" = as many as `attempts` allows.
+    /// How many retries are allowed in proportion to the requests; "off" = as many as `attempts`
+    /// allows.
     pub(crate) budget: Option<Written<WordOr<Budget>>>,
     /// Bytes of a request body that are kept so that it can be sent again; a longer one is not
-    /// tried again once some of it has been sent. "0B" = none is kept.
+    /// retried once some of it has been sent. "0B" = none is kept.
     pub(crate) body: Option<Written<SizeText>>,
 }
 
-/// How many retries there may be beside the requests, over the last ten seconds.
+/// How many retries are allowed in proportion to the requests of the last ten seconds.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "budget", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Budget {
-    /// Retries for each request, 0 to 1.
+    /// Retries that each request earns, 0 to 1.
     pub(crate) ratio: Option<Written<ShareNumber>>,
     /// Retries in every second, however few requests there are.
     pub(crate) per_second: Option<Written<i64>>,
 }
 
-/// Whose requests stay with one backend: those that bring a cookie of ours.
+/// Stickiness: requests that carry our cookie stay with one backend.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "sticky", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Sticky {
     /// The cookie's name.
     pub(crate) cookie: Option<Written<String>>,
-    /// The file with the key that its values are signed with; instances that share it honour each
-    /// other's cookies. Absent: a key that is made once and kept.
+    /// The file with the key that signs the cookie's values; instances that share it accept each
+    /// other's cookies. Absent: a generated key, which is kept.
     pub(crate) secret_file: Option<Written<String>>,
-    /// How long it holds without a request; "0s" = for ever.
+    /// How long it stays valid without a request; "0s" = for ever.
     pub(crate) max_idle: Option<Written<DurationText>>,
-    /// How long it holds at all; "0s" = for ever.
+    /// How long it stays valid at all; "0s" = for ever.
     pub(crate) max_life: Option<Written<DurationText>>,
-    /// Whether browsers send it with requests that other sites cause: "lax" = with links,
-    /// "strict" = never, "none" = always, which takes TLS before the client.
+    /// Whether browsers send it with cross-site requests: "lax" = with links, "strict" = never,
+    /// "none" = always, which requires TLS before the client.
     pub(crate) same_site: Option<Written<String>>,
 }
 
-/// Who waits where every backend has its `max-in-flight`. A client that closes while it waits has
-/// left, be it its half alone.
+/// The queue for requests when every backend is at its `max-in-flight`. A client that closes while
+/// it waits counts as gone, even if it shuts down only its writing half.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "queue", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Queue {
-    /// Requests that may wait, exact for the process; 0 = none does.
+    /// Requests that may wait, exact for the process; 0 = no queue.
     pub(crate) size: Option<Written<i64>>,
-    /// How long one waits at most: 503.
+    /// The longest wait: 503.
     pub(crate) timeout: Option<Written<DurationText>>,
 }
 
@@ -370,7 +371,7 @@ pub(crate) struct Queue {
 pub(crate) struct Connections {
     /// Idle connections kept.
     pub(crate) max_idle: Option<Written<i64>>,
-    /// How long one may be idle.
+    /// How long a connection may stay idle.
     pub(crate) idle_timeout: Option<Written<DurationText>>,
     /// Requests on one connection; 0 = no bound.
     pub(crate) max_requests: Option<Written<i64>>,
@@ -382,9 +383,9 @@ pub(crate) struct Connections {
 pub(crate) struct PoolTimeouts {
     /// For a connection to be made: 504.
     pub(crate) connect: Option<Written<DurationText>>,
-    /// For a backend to take any of what it is sent: 504.
+    /// For a backend to take any of the data sent to it: 504.
     pub(crate) write: Option<Written<DurationText>>,
-    /// From the request sent to the whole head of the answer: 504.
+    /// From the end of the request to the whole head of the answer: 504.
     pub(crate) response: Option<Written<DurationText>>,
     /// Between two pieces of the answer's body.
     pub(crate) body: Option<Written<DurationText>>,

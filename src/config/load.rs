@@ -1,4 +1,5 @@
-//! Reads files, directories and what they name; the only file access below floor 4.
+//! Reading of configuration files, directories and the files they name; the only file access below
+//! floor 4.
 
 use std::{
     fs,
@@ -8,7 +9,8 @@ use std::{
 
 use super::{expand::Lookup, problem::Problem, source::Sources};
 
-/// Most bytes of one file: a hundred thousand routes, and no accident with a log file.
+/// Most bytes of one file: enough for a hundred thousand routes, too few for a log file by
+/// accident.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Most bytes of a file named by `${file:…}`.
@@ -28,19 +30,19 @@ impl Lookup for Machine {
     }
 
     fn readable(&self, path: &str) -> Result<(), String> {
-        // A FIFO would be waited for.
+        // Opening a FIFO would block.
         let about = fs::metadata(path).map_err(|error| said(&error))?;
         if !about.is_file() && !about.is_dir() {
-            return Err("it is no file".to_owned());
+            return Err("it is not a file".to_owned());
         }
-        // One byte tells a directory from a file.
+        // Reading one byte tells a directory from a file.
         let mut open = fs::File::open(path).map_err(|error| said(&error))?;
         open.read(&mut [0]).map(|_| ()).map_err(|error| said(&error))
     }
 }
 
-/// What this machine is called, which names the process where the configuration does not. Nobody
-/// is kept from starting by a kernel that does not say.
+/// The host name of this machine, which is the default name of the process. A kernel that does not
+/// give it does not prevent a start.
 pub(super) fn machine_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
@@ -60,8 +62,8 @@ pub(super) fn files(paths: &[PathBuf], sources: &mut Sources, problems: &mut Vec
         }
         match directory(path) {
             Ok(found) if found.is_empty() => problems.push(
-                Problem::error(format!("{} holds no configuration", path.display()))
-                    .help("a directory means its files that end in .toml"),
+                Problem::error(format!("{} has no configuration", path.display()))
+                    .help("only files that end in .toml are read"),
             ),
             Ok(found) => found.iter().for_each(|path| file(path, problems)),
             Err(why) => {
@@ -76,7 +78,7 @@ fn directory(path: &Path) -> Result<Vec<PathBuf>, String> {
     for entry in fs::read_dir(path).map_err(|error| said(&error))? {
         let path = entry.map_err(|error| said(&error))?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        // A link that leads nowhere is one, and is told of.
+        // A dangling link counts as a file, and is reported.
         let is_file = fs::metadata(&path).map_or(true, |about| about.is_file());
         if path.extension().is_some_and(|extension| extension == "toml") && !hidden && is_file {
             found.push(path);
@@ -86,7 +88,7 @@ fn directory(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-/// What is said of a file that was there before, by this name or through a link.
+/// The problem of a file that was read before, by this name or through a link.
 fn again(path: &Path, seen: &mut Vec<(PathBuf, PathBuf)>) -> Option<Problem> {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let Some((_, first)) = seen.iter().find(|(other, _)| *other == real) else {
@@ -97,7 +99,7 @@ fn again(path: &Path, seen: &mut Vec<(PathBuf, PathBuf)>) -> Option<Problem> {
         true => format!("{} is named twice", path.display()),
         false => format!("{} and {} are one file", first.display(), path.display()),
     };
-    Some(Problem::error(title).help("name each file once; a directory brings its own"))
+    Some(Problem::error(title).help("name each file once; a directory includes its own"))
 }
 
 fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
@@ -112,12 +114,12 @@ fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
         }
     };
     if bytes.contains(&0) {
-        // A program, or UTF-16: no line of it is worth a picture.
+        // A program, or UTF-16: none of its lines is worth showing.
         let problem = Problem::error(format!("{name} is not UTF-8 text"));
         problems.push(problem.help("save the file as UTF-8"));
         return;
     }
-    // Editors of Windows put a mark in front that nobody sees; columns are counted without it.
+    // Editors on Windows put an invisible mark in front; columns are counted without it.
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").map(<[u8]>::to_vec).unwrap_or(bytes);
     match String::from_utf8(bytes) {
         Ok(text) if text.trim().is_empty() => {
@@ -128,7 +130,7 @@ fn file(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) {
             sources.add(&name, text);
         }
         Err(error) => {
-            // The line is still shown, with what is not text replaced.
+            // The line is still shown, with invalid bytes replaced.
             let sound = error.utf8_error().valid_up_to();
             let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
             let source = sources.add(&name, shown);

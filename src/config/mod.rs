@@ -1,9 +1,10 @@
-//! From files a person wrote to a plan, or to pictures of everything that is wrong.
+//! Configuration: from files that people write to a plan, or to pictures of everything wrong in
+//! them.
 //!
 //! Floor 3. Two stages: what was written (`file.rs`, read from a tree in which every value knows
-//! its place) and what it means (`check`). Several files become one tree first, and flags and
-//! variables of the environment are laid over it, so that one path leads to a plan. `load` is the
-//! only file access below floor 4. Names of backends are not looked up here.
+//! its place) and what it means (`check`). Several files first become one tree, and flags and
+//! variables of the environment are laid over it, so one path leads to a plan. `load` is the only
+//! file access below floor 4. Host names of backends are not looked up here.
 
 mod check;
 mod effective;
@@ -32,7 +33,7 @@ use self::{
 };
 use crate::plan::Checked;
 
-/// A configuration that can be used.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Loaded {
@@ -46,8 +47,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The configuration in force as TOML, with where each value came from. What `${file:…}`
-    /// brought stands there as it was written.
+    /// The configuration in force as TOML, with the origin of each value. Text from `${file:…}` is
+    /// shown as the reference.
     #[must_use]
     pub fn effective(&self) -> String {
         let Loaded { plan, written, sources, from_files, .. } = self;
@@ -55,7 +56,7 @@ impl Loaded {
     }
 }
 
-/// Values from flags and the environment, which beat those of files.
+/// Values from flags and the environment, which override those of files.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     list: Vec<Override>,
@@ -70,8 +71,8 @@ struct Override {
 }
 
 impl Overrides {
-    /// Sets a key of `[global]` (`global.cores`) to a text; `from` is what people are told where it
-    /// came from (`--cores`, `RINGWAY_CORES`).
+    /// Sets a key of `[global]` (`global.cores`) to a text; `from` names its origin for messages
+    /// (`--cores`, `RINGWAY_CORES`).
     pub fn text(&mut self, key: &'static str, text: &str, from: &str) {
         let (text, from) = (text.to_owned(), from.to_owned());
         self.list.push(Override { key, text, switch: None, from });
@@ -83,7 +84,7 @@ impl Overrides {
         self.list.push(Override { key, text, switch: Some(on), from });
     }
 
-    /// The same values as they would stand in a file.
+    /// The same values as they would be written in a file.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -111,7 +112,7 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Problems
     assemble(sources, problems, overrides, &load::Machine)
 }
 
-/// Checks a text as if it stood in a file of that name.
+/// Checks a text as if it were a file of that name.
 ///
 /// # Errors
 ///
@@ -120,7 +121,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
     parse_with(name, text, &Overrides::default())
 }
 
-/// As `parse`, with overrides on top.
+/// Like `parse`, with overrides on top.
 ///
 /// # Errors
 ///
@@ -152,8 +153,8 @@ fn assemble(
         tree::merge(&mut root, tree, "", &mut problems);
     }
     if !sound {
-        // What is not TOML, or not there, leaves a tree full of holes: what would be said about
-        // the rest is a guess.
+        // A source that is missing or not TOML leaves a tree full of holes: messages about the rest
+        // would be guesses.
         return Err(Problems::new(problems, Arc::new(sources)));
     }
     let mut from_files = FromFiles::default();
@@ -172,7 +173,7 @@ fn assemble(
     let sources = Arc::new(sources);
     let hide = |problem: Problem| {
         let problem = problem.with_texts(|text| from_files.hidden(text));
-        // What is to be written instead is made of parts of what is hidden.
+        // The help is made of parts of the hidden text.
         let is_hidden = problem.place().is_some_and(|place| from_files.are_at(place));
         if is_hidden { problem.without_help() } else { problem }
     };

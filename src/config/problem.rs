@@ -1,8 +1,7 @@
-//! What is wrong with a configuration: what, where, and what to write instead.
+//! Problems of a configuration: what is wrong, where, and what to write instead.
 //!
 //! Problems are collected, never thrown: a person gets all of them at once, each as a picture of
-//! the line with a caret under the spot. Drawing is left to annotate-snippets, which this file
-//! wraps alone.
+//! the line with a caret under the spot. annotate-snippets draws them; only this file uses it.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -15,7 +14,7 @@ use super::source::{Place, Sources};
 pub enum Severity {
     /// It does.
     Error,
-    /// It does not, but someone should look.
+    /// It does not, but a person should look at it.
     Warning,
 }
 
@@ -28,7 +27,7 @@ pub struct Problem {
     help: Vec<String>,
 }
 
-/// A spot and what is said about it; the first mark of a problem is the one with the carets.
+/// A spot and its message; the first mark of a problem is the one with the carets.
 #[derive(Clone, Debug)]
 struct Mark {
     place: Place,
@@ -45,7 +44,7 @@ impl Problem {
         Problem { severity: Severity::Warning, ..Problem::error(title) }
     }
 
-    /// Adds a spot; the first one is where it is wrong, others are what it collides with.
+    /// Adds a spot; the first is where the problem is, others are what it collides with.
     #[must_use]
     pub(crate) fn at(mut self, place: Place, label: impl Into<String>) -> Problem {
         self.marks.push(Mark { place, label: label.into() });
@@ -75,7 +74,7 @@ impl Problem {
         self
     }
 
-    /// The same with every text changed like this.
+    /// The same with every text passed through this function.
     #[must_use]
     pub(crate) fn with_texts(mut self, change: impl Fn(&str) -> String) -> Problem {
         self.title = change(&self.title);
@@ -125,7 +124,7 @@ impl Problem {
             report.push(Group::with_title(Level::HELP.secondary_title(text)));
         }
         let drawn: Vec<String> = if self.marks.is_empty() {
-            // Without a line to point at there is no gutter to hang the help on.
+            // Without a line to point at, the help has no gutter to hang on.
             report.iter().map(|part| renderer.render(std::slice::from_ref(part))).collect()
         } else {
             vec![renderer.render(&report)]
@@ -150,7 +149,7 @@ impl Problem {
 /// Most characters of a title or of help, which repeat what was written however long it is.
 const SAID_CHARS_MAX: usize = 300;
 
-/// A text, cut where nobody reads on.
+/// A text, cut to a length that people still read.
 fn short(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(SAID_CHARS_MAX) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
@@ -158,10 +157,10 @@ fn short(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Most problems that are drawn. Nobody reads more at once; each costs a walk through its file.
+/// Most problems that are drawn. People read no more at once, and each costs a scan of its file.
 const DRAWN_MAX: usize = 200;
 
-/// Everything that is wrong with one configuration, in the order of its lines.
+/// Everything wrong with one configuration, in the order of its lines.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     list: Vec<Problem>,
@@ -170,7 +169,7 @@ pub struct Problems {
 
 impl Problems {
     pub(crate) fn new(mut list: Vec<Problem>, sources: Arc<Sources>) -> Problems {
-        // What has no place concerns the whole and is said last.
+        // A problem without a place concerns the whole and comes last.
         list.sort_by_key(|problem| (problem.place().is_none(), problem.place()));
         Problems { list, sources }
     }
@@ -198,8 +197,8 @@ impl Problems {
         self.list.len() - self.errors()
     }
 
-    /// All of them as pictures, an empty line between two, each line ended; of very many the
-    /// first.
+    /// All of them as pictures, separated by empty lines, each line terminated; of very many only
+    /// the first.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };

@@ -1,8 +1,8 @@
-//! Reads a tree into the structs of `file.rs`, without stopping at what is wrong.
+//! A serde deserializer from a tree into the structs of `file.rs` that does not stop at errors.
 //!
-//! A serde deserializer over `tree::Node`. It differs from others in three things: a `Written`
-//! gets its place and swallows the refusal of its value (which is noted as a problem first), a key
-//! that a struct does not have is noted and passed over, and a list may be given as one value.
+//! It differs from others in three ways: a `Written` gets its place and absorbs the refusal of its
+//! value (which is noted as a problem first), a key that a struct does not have is noted and
+//! skipped, and a list may be given as one value.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,8 +21,8 @@ use super::{
     written::{WORD_OR_TABLE, WRITTEN, WRITTEN_FIELDS},
 };
 
-/// Reads the whole tree; what is refused is noted in `problems`. With it the names of tables that
-/// stand in sections nobody knows, or of the wrong kind: what points to them is no mistake.
+/// Reads the whole tree; refusals are noted in `problems`. Also returns the names of tables in
+/// unknown sections or of the wrong kind: a reference to one of them is no mistake.
 pub(crate) fn read<T: de::DeserializeOwned + Default>(
     root: &Node,
     problems: &mut Vec<Problem>,
@@ -34,11 +34,11 @@ pub(crate) fn read<T: de::DeserializeOwned + Default>(
     (read.unwrap_or_default(), noted.lost.into_inner())
 }
 
-/// What is noted on the way.
+/// What was noted on the way.
 #[derive(Default)]
 struct Noted {
     problems: RefCell<Vec<Problem>>,
-    /// How many of them are keys that nobody knows.
+    /// How many of them are unknown keys.
     unknown: Cell<usize>,
     lost: RefCell<Vec<String>>,
 }
@@ -60,11 +60,11 @@ impl Noted {
     }
 }
 
-/// The way from the root to a value, for telling people where they are.
+/// The path from the root to a value, for messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Trail<'a> {
     above: Option<&'a Trail<'a>>,
-    /// The key it stands under; empty for the elements of a list.
+    /// Its key; empty for the elements of a list.
     key: &'a str,
     node: &'a Node,
 }
@@ -115,7 +115,7 @@ fn describe_route(route: &Node) -> String {
     }
 }
 
-/// Why a value was refused: what stands under the caret.
+/// Why a value was refused: the text under the caret.
 #[derive(Debug)]
 pub(crate) struct Refused(String);
 
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
         self.noted.problems.borrow_mut().push(problem);
     }
 
-    /// The entries that a struct has a field for; the others are noted.
+    /// The entries that the struct has a field for; the others are noted.
     fn known<'e>(
         &self,
         section: &str,
@@ -208,7 +208,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor.visit_seq(Items { rest: items.iter(), reader: self })
     }
 
-    /// A table of names; what is something else is noted and read as an empty one.
+    /// A table of names; anything else is noted and read as an empty one.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         let rest = if let Value::Table(entries) = &self.node.value {
             entries.iter().collect()
@@ -391,7 +391,7 @@ fn wrong_kind(reader: Reader, Refused(expected): &Refused) -> Problem {
         .help_if(instead(node, expected, &trail.keys()))
 }
 
-/// What to write instead of a value of the wrong kind, where one can guess.
+/// What to write instead of a value of the wrong kind, if it can be guessed.
 fn instead(node: &Node, expected: &str, keys: &[&str]) -> Option<String> {
     match &node.value {
         Value::Text(text) if expected == "a whole number" && text.parse::<i64>().is_ok() => {

@@ -1,5 +1,5 @@
-//! Holds `config/reference.toml` and `docs/configuration.md` to the keys of `file.rs` and the
-//! defaults of the plan. `UPDATE=1` rewrites the tables of the page.
+//! Tests that hold `config/reference.toml` and `docs/configuration.md` to the keys of `file.rs` and
+//! the defaults of the plan. `UPDATE=1` rewrites the tables of the page.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn schema() -> Json {
     serde_json::from_str(&schema::text()).unwrap()
 }
 
-/// Follows a reference; what stands beside it (the sentence about this key) wins.
+/// Follows a reference; the text beside it (the sentence about this key) takes precedence.
 fn resolved<'a>(schema: &'a Json, at: &'a Json) -> &'a Json {
     at["$ref"].as_str().map_or(at, |path| schema.pointer(&path[1..]).unwrap())
 }
@@ -49,7 +49,7 @@ fn rows(schema: &Json, section: &Json, before: &str, into: &mut Vec<Row>) {
         let default = at.get("default").map(ToString::to_string);
         let takes = takes(schema, at);
         into.push(Row { takes, key: key.clone(), default, meaning: one_line(meaning) });
-        // A list of tables, or a table where a word may stand.
+        // A list of tables, or a table where a word is also allowed.
         let element = resolved(schema, &kind["anyOf"][1]["items"]);
         let table = resolved(schema, &kind["anyOf"][1]);
         for (table, owner) in
@@ -148,7 +148,7 @@ fn the_reference_names_every_key() {
             _ => table["pool"].as_table().unwrap().values().cloned().collect(),
         };
         for row in rows {
-            // What names a file that has to be there can only stand in a comment.
+            // A key that names a file which must exist can only be set in a comment.
             let in_comment = row.key == "sticky.secret-file" && text.contains(", secret-file = ");
             let found = in_comment || owners.iter().any(|owner| has(owner, &row.key));
             assert!(found, "config/reference.toml does not name `{}` of {header}", row.key);
@@ -178,7 +178,7 @@ fn the_reference_shows_the_defaults() {
     }
 }
 
-/// Holds what stands between the marks of a page; `UPDATE=1` writes it there.
+/// Compares the text between the marks of a page; `UPDATE=1` rewrites it.
 fn held(path: &str, expected: &str) {
     let page = fs::read_to_string(path).unwrap();
     let (start, end) = ("<!-- generated: keys -->\n", "\n<!-- end: keys -->");

@@ -13,7 +13,7 @@ pub(super) fn text() -> String {
     format!("{value:#}\n")
 }
 
-/// TOML has no null: a key that may be absent is one that is not required.
+/// TOML has no null: a key that may be absent is simply not required.
 fn without_null(value: &mut serde_json::Value) {
     use serde_json::Value;
     match value {
@@ -33,7 +33,7 @@ fn without_null(value: &mut serde_json::Value) {
                     None => {}
                 }
             }
-            // An integer of TOML is checked against what the key takes, not what Rust holds.
+            // An integer of TOML is checked against the range of its key, not of its Rust type.
             if object.get("format").is_some_and(Value::is_string) {
                 object.remove("format");
             }
@@ -101,7 +101,7 @@ schema_of!(Backend, "backend", {
             "properties": {
                 "address": {
                     "type": "string",
-                    "description": "A host and a port; the one key that has to be there."
+                    "description": "A host and a port; the one required key."
                 },
                 "weight": {
                     "type": "integer",
@@ -112,18 +112,18 @@ schema_of!(Backend, "backend", {
                 },
                 "name": {
                     "type": "string",
-                    "description": "What logs and metrics call it; absent: its address."
+                    "description": "Its name in logs and metrics; absent: its address."
                 },
                 "backup": {
                     "type": "boolean",
                     "default": false,
-                    "description": "Whether it serves only when no other can."
+                    "description": "Whether it serves only when no regular backend can."
                 },
                 "max-in-flight": {
                     "type": "integer",
                     "minimum": 0,
                     "default": 0,
-                    "description": "Requests under way at once, of all cores; 0 = no bound."
+                    "description": "Requests in flight at once, over all cores; 0 = no bound."
                 }
             },
             "required": ["address"],

@@ -1,7 +1,7 @@
-//! The texts a configuration came from, and places in them.
+//! The texts that a configuration came from, and places in them.
 //!
-//! A source is a file, or what stood behind a flag or in a variable of the environment: an override
-//! is shown in the same pictures as a line of a file. A place is a range of bytes of one source.
+//! A source is a file, or the value of a flag or of a variable of the environment: an override is
+//! shown in the same pictures as a line of a file. A place is a range of bytes of one source.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ impl Place {
     }
 }
 
-/// One text, and what people call it.
+/// One text, and its name for messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) name: String,
@@ -36,7 +36,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Adds a text and gives its number.
+    /// Adds a text and returns its number.
     pub(crate) fn add(&mut self, name: &str, text: String) -> u16 {
         let ends = memchr::memchr_iter(b'\n', text.as_bytes());
         let ends = ends.map(|end| u32::try_from(end).unwrap_or(u32::MAX)).collect();
@@ -66,8 +66,8 @@ impl Sources {
         Place { source, start: narrow(range.start), end: narrow(range.end) }
     }
 
-    /// The place of a part of a string whose value is `value`; the whole string where escapes or
-    /// expansions moved things.
+    /// The place of a part of a string whose value is `value`; the whole string if escapes or
+    /// expansions shifted it.
     pub(crate) fn within(&self, string: Place, value: &str, part: Range<usize>) -> Place {
         let written = self.text(string);
         let Some(shift) = written.find(value).filter(|_| !value.is_empty()) else {
@@ -85,7 +85,7 @@ impl Sources {
         self.place(place.source, start..start)
     }
 
-    /// The place that stands in an equal line before, as this one does in its line.
+    /// The same place in an earlier, equal line.
     pub(crate) fn same_line_before(&self, place: Place) -> Option<Place> {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let start = self.line_start(place).range().start;
@@ -104,7 +104,7 @@ impl Sources {
         None
     }
 
-    /// The nearest line before that sets a key of the name at this place.
+    /// The nearest earlier line that sets a key of the name at this place.
     pub(crate) fn setting_before(&self, place: Place) -> Option<Place> {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let name = self.text(place);
@@ -121,7 +121,7 @@ impl Sources {
         None
     }
 
-    /// Where the header of the table begins that a place is in.
+    /// Where the header of the table begins that contains a place.
     pub(crate) fn header_before(&self, place: Place) -> Option<u32> {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let before = text.get(..place.range().start).unwrap_or_default();
@@ -135,7 +135,7 @@ impl Sources {
         None
     }
 
-    /// `ringway.toml:12`, or the name alone for what is not a file.
+    /// `ringway.toml:12`, or only the name if it is not a file.
     pub(crate) fn name_and_line(&self, place: Place) -> String {
         let Some(source) = self.of(place) else {
             return String::new();

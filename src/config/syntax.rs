@@ -1,7 +1,8 @@
-//! What the parser of TOML says, in words for people who do not write TOML every day.
+//! Errors of the TOML parser, reworded for people who do not write TOML every day.
 //!
-//! The parser goes on after an error, so one mistake may make several; and a file of another
-//! language makes one of each line. Both are said once. Where a mistake is, the parser knows.
+//! The parser goes on after an error, so one mistake may cause several; and a file in another
+//! language causes one per line. Both are reported once. The parser supplies the place of a
+//! mistake.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +11,14 @@ use super::{
     source::{Place, Sources},
 };
 
-/// Most lines of a file in which each line is wrong and one may still have meant TOML.
+/// Most lines of a file in which each line is wrong and the author may still have meant TOML.
 const LINES_FEW: usize = 2;
 
-/// Notes what is not TOML in one source, in the order of its lines.
+/// Notes the syntax errors of one source, in the order of its lines.
 pub(super) fn note(errors: &[(&str, Place)], sources: &Sources, problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
     let mut lines = errors.to_vec();
-    // What follows on the same line follows from it.
+    // Further errors on a line follow from its first.
     lines.retain(|(_, at)| seen.insert(sources.line_start(*at)));
     let Some((_, first)) = lines.first() else { return };
     let text = sources.of(*first).map_or("", |source| source.text.as_str());
@@ -31,7 +32,7 @@ pub(super) fn note(errors: &[(&str, Place)], sources: &Sources, problems: &mut V
     problems.extend(lines.iter().map(|(message, at)| problem(message, *at, sources)));
 }
 
-/// Every line is wrong: nobody wants to be shown each of them.
+/// Every line is wrong: one message instead of one each.
 fn another_language(first: Place) -> Problem {
     Problem::error("this is not TOML").at(first, "the file is in another language").help(SHAPE)
 }
@@ -42,16 +43,16 @@ fn problem(message: &str, at: Place, sources: &Sources) -> Problem {
     Problem::error("this is not TOML").at(at, label).help_if(help.map(str::to_owned))
 }
 
-const QUOTES: &str = "strings, addresses and durations stand in quotes: \"0.0.0.0:80\"";
+const QUOTES: &str = "strings, addresses and durations need quotes: \"0.0.0.0:80\"";
 const SHAPE: &str = "a setting is written key = \"value\", a section [listener.web]";
 const ESCAPE: &str =
-    "a backslash is itself in single quotes: '^/[0-9]+\\.html$'; in double quotes write two";
+    "a backslash is literal in single quotes: '^/[0-9]+\\.html$'; in double quotes write two";
 
-/// What stands under the caret for a message of the parser, and what helps.
+/// The text under the caret for a message of the parser, and the help.
 fn words<'a>(message: &'a str, written: &str) -> (&'a str, Option<&'static str>) {
     let begins = |with: &str| message.starts_with(with);
     if message.contains(" string, expected `") {
-        ("a quote that closes it is missing", None)
+        ("the closing quote is missing", None)
     } else if message.contains("visible characters") {
         ("a control character", None)
     } else if begins("missing escaped value") {

@@ -1,4 +1,4 @@
-//! What was written, as a tree in which every key and value knows its place.
+//! A tree of what was written, in which every key and value knows its place.
 //!
 //! TOML becomes a tree here, several files become one, and flags and variables of the environment
 //! are laid over it. What the keys mean is not known here.
@@ -11,14 +11,14 @@ use super::{
     syntax,
 };
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) value: Value,
 }
 
-/// A value as TOML knows it.
+/// A TOML value.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Text(String),
@@ -27,7 +27,7 @@ pub(crate) enum Value {
     Flag(bool),
     /// A date or a time; no key takes one.
     Moment,
-    /// A string whose expansion was refused; nothing more is said about it.
+    /// A string whose expansion was refused; no further message is given about it.
     Refused,
     List(Vec<Node>),
     /// In the order of the file.
@@ -71,7 +71,7 @@ impl Node {
         self.entry(name).map(|entry| &entry.node)
     }
 
-    /// The nearest place before another where a key of this name stands.
+    /// The nearest place before another at which a key of this name is set.
     fn last_key_before(&self, name: &str, before: Place, found: &mut Option<Place>) {
         match &self.value {
             Value::Table(entries) => {
@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    /// What people call this kind of value.
+    /// The name of this kind of value in messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {
             Value::Text(_) | Value::Refused => "a string",
@@ -108,7 +108,7 @@ impl Node {
     }
 }
 
-/// Reads one source. `false` = it is not TOML, and what the tree says is a guess.
+/// Reads one source. `false` = it is not TOML, and the tree is a guess.
 pub(crate) fn parse(source: u16, sources: &Sources, problems: &mut Vec<Problem>) -> (Node, bool) {
     let place = Place { source, start: 0, end: u32::MAX };
     let text = sources.of(place).map_or("", |source| source.text.as_str());
@@ -136,7 +136,7 @@ fn duplicates(twice: &[Place], root: &Node, sources: &Sources, problems: &mut Ve
         let before = sources.line_start(*at);
         let in_header =
             sources.text(Place { end: at.start, ..before }).trim_start().starts_with('[');
-        // The keys below a table that is there twice collide too; the table says it all.
+        // The keys below a repeated table collide too; one message for the table is enough.
         if !in_header && header == sources.header_before(*at) && header.is_some() {
             continue;
         }
@@ -150,7 +150,7 @@ fn duplicates(twice: &[Place], root: &Node, sources: &Sources, problems: &mut Ve
         if first.is_none() {
             root.last_key_before(&name, *at, &mut first);
         }
-        // Where a header follows `name = { … }` the parser keeps the later one alone.
+        // If a header follows `name = { … }` the parser keeps only the later one.
         let first = first.or_else(|| sources.setting_before(*at));
         problems.push(match first {
             Some(first) => problem.at(first, "first set here"),
@@ -192,13 +192,13 @@ fn table_node(
             node: node(sources, source, value.span(), value.get_ref()),
         })
         .collect();
-    // The parser sorts by name; people wrote them in an order of their own.
+    // The parser sorts by name; the order of the file is restored.
     entries.sort_by_key(|entry| entry.key.place);
     Node { place: sources.place(source, span), value: Value::Table(entries) }
 }
 
-/// Lays a file over those read before it: tables join, routes add up, anything else that is set
-/// in both is a problem that shows both.
+/// Lays a file over those read before it: tables join, routes add up, anything else that is set in
+/// both is a problem that shows both.
 pub(crate) fn merge(into: &mut Node, from: Node, path: &str, problems: &mut Vec<Problem>) {
     let (Value::Table(have), Value::Table(more)) = (&mut into.value, from.value) else {
         return;
@@ -226,7 +226,7 @@ pub(crate) fn merge(into: &mut Node, from: Node, path: &str, problems: &mut Vec<
     }
 }
 
-/// Puts a value over whatever is there, making tables on the way.
+/// Puts a value over an existing one, creating tables on the way.
 pub(crate) fn put(into: &mut Node, path: &str, node: Node) {
     let (name, rest) = path.split_once('.').unwrap_or((path, ""));
     let Value::Table(entries) = &mut into.value else {

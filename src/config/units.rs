@@ -1,15 +1,15 @@
 //! Durations, sizes and shares as people write them, and back.
 //!
-//! A number and a unit, nothing else: a bare number means seconds in one program and milliseconds
+//! A number and a unit, nothing else. A bare number means seconds in one program and milliseconds
 //! in the next, and `10m` means 10,000,000 to one and 10 MiB to another, so both are refused with
-//! the way to write them. A share is a number and never per cent, for the same reason.
+//! the right way to write them. A share is a number and never per cent, for the same reason.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::written::Scalar;
 use crate::plan::Share;
 
-/// Why a value was refused: a title, what stands under the caret, and help.
+/// Why a value was refused: a title, the text under the caret, and help.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) title: String,
@@ -42,7 +42,7 @@ const SIZES: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
 ];
 
-/// Longest duration that can be written: ten years, which no timer of ours overflows on.
+/// Longest duration that can be written: ten years, on which none of our timers overflows.
 const DURATION_MS_MAX: u64 = 10 * 365 * 86_400_000;
 
 /// `"500ms"`, `"2s"`, `"1m"`, `"1h"`, `"1d"`.
@@ -98,7 +98,7 @@ pub(crate) fn size(written: &Scalar) -> Result<u64, Refusal> {
     count.checked_mul(*scale).ok_or_else(|| Refusal::new("size too large", "too large"))
 }
 
-/// `0.5`, `1`, `1.25`, within a range that `expected` says in words.
+/// `0.5`, `1`, `1.25`, within a range that `expected` gives in words.
 pub(crate) fn share(
     written: &Scalar,
     range: &RangeInclusive<Share>,
@@ -126,7 +126,7 @@ pub(crate) fn share(
     })
 }
 
-/// The nearest share, of what is a number of a size that one can have.
+/// The nearest share, if the number is of a plausible size.
 fn as_share(number: f64) -> Option<Share> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within the range
     (0.0..=4_000.0).contains(&number).then(|| Share((number * 1e6).round() as u32))
@@ -146,13 +146,13 @@ fn quoted_share(text: &str, range: &RangeInclusive<Share>, expected: &str) -> Re
     }
 }
 
-/// The shortest way to write a share, such that `share` reads the same.
+/// The shortest way to write a share that `share` reads back the same.
 pub(crate) fn write_share(share: Share) -> String {
-    // With a point always, and never with more digits than the millionths it holds.
+    // Always with a point, and never with more digits than the millionths it holds.
     format!("{:?}", share.as_f64())
 }
 
-/// The shortest way to write a duration, such that `duration` reads the same.
+/// The shortest way to write a duration that `duration` reads back the same.
 pub(crate) fn write_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if ms == 0 {
@@ -166,14 +166,14 @@ pub(crate) fn write_duration(duration: Duration) -> String {
     format!("{}{unit}", ms / scale)
 }
 
-/// The shortest way to write a size, such that `size` reads the same.
+/// The shortest way to write a size that `size` reads back the same.
 pub(crate) fn write_size(bytes: u64) -> String {
     let whole = |(_, scale): &&(&str, u64)| bytes.is_multiple_of(*scale) && bytes >= *scale;
     let (unit, scale) = SIZES.iter().rev().find(whole).unwrap_or(&("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 
-/// The number in front, and what follows it.
+/// The number in front, and the text after it.
 fn split(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -235,7 +235,7 @@ fn unknown_size(number: &str, unit: &str) -> Refusal {
     }
 }
 
-/// `"1.5s"`: the same in the largest unit that makes it whole, where there is one.
+/// `"1.5s"`: the same in the largest unit that makes it whole, if there is one.
 fn fraction(what: &str, number: &str, unit: &str, scale: u64, units: &[(&str, u64)]) -> Refusal {
     let refusal = Refusal::new(format!("{what} that is not a whole number"), "no fractions");
     let Some((whole, part)) = number.split_once('.') else {

@@ -1,7 +1,7 @@
-//! How values stand in the structs of `file.rs`: with their place, and still there when broken.
+//! Wrappers of the values in `file.rs`: they carry the place, and survive a refused value.
 //!
-//! `Written<T>` keeps the place of a value, and is empty where the value was refused: the problem
-//! has been noted by then, and everything around it is still read.
+//! `Written<T>` keeps the place of a value, and is empty if the value was refused: the problem has
+//! been noted by then, and everything around it is still read.
 
 use std::{fmt, marker::PhantomData};
 
@@ -15,15 +15,15 @@ use super::source::Place;
 
 /// The name by which `Written` asks `read` for a value and its place.
 pub(crate) const WRITTEN: &str = "$written";
-/// The fields `read` then gives, in this order.
+/// The fields that `read` then gives, in this order.
 pub(crate) const WRITTEN_FIELDS: &[&str] = &["source", "start", "end", "value", "holes"];
 
-/// A value and where it stands; no value where it was refused.
+/// A value and its place; no value if it was refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Written<T> {
     pub(crate) place: Place,
     pub(crate) value: Option<T>,
-    /// Whether there is a key in it that nobody knows: what is missing may be what was misspelt.
+    /// Whether it contains an unknown key: a missing key may be a misspelt one.
     pub(crate) holes: bool,
 }
 
@@ -159,7 +159,7 @@ impl<T: JsonSchema> JsonSchema for Tables<T> {
 /// The name by which `WordOr` asks `read` for a string or a table.
 pub(crate) const WORD_OR_TABLE: &str = "$word-or-table";
 
-/// A word, or a table where there is more to say.
+/// A word, or a table if there is more to say.
 #[derive(Clone, Debug)]
 pub(crate) enum WordOr<T> {
     Word(String),
@@ -205,7 +205,7 @@ impl<T: JsonSchema> JsonSchema for WordOr<T> {
     }
 }
 
-/// A string, number or flag as it was written; whoever checks it knows what it should have been.
+/// A string, number or flag as it was written; the code that checks it knows what it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scalar {
     Text(String),

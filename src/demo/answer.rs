@@ -1,7 +1,7 @@
-//! What an origin answers to which request: a pure function of name and head.
+//! The answers of a demo origin: a pure function of name and head.
 //!
-//! Paths with a number that is none, or out of range, are answered with 400 and a sentence; every
-//! other path that is not listed here gets the description of the request itself.
+//! A path whose number is invalid or out of range is answered with 400 and a sentence; every path
+//! that is not listed here gets a description of the request itself.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::http::{
 /// The longest that `/delay/MS` waits.
 const DELAY_MS_MAX: u64 = 60_000;
 
-/// What an origin says to one request.
+/// The answer of an origin to one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// How long it lets the client wait first.
+    /// How long the client waits first.
     pub(super) wait: Duration,
     pub(super) body: Body,
 }
 
-/// What stands in the answer's body.
+/// The body of the answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Body {
     /// This text.
     Json(String),
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
     /// The request's body, as it comes.
     Echo,
@@ -75,7 +75,7 @@ pub(super) fn head(
     head.headers.push(Name::ContentType, b"content-type", content_type);
     match (asked.keep_alive, asked.version) {
         (true, Version::Http11) => {}
-        // RFC 9112 §9.3: an HTTP/1.0 client believes only what is said.
+        // RFC 9112 §9.3: an HTTP/1.0 client needs to be told.
         (true, Version::Http10) => {
             head.headers.push(Name::Connection, b"connection", b"keep-alive")
         }
@@ -84,7 +84,7 @@ pub(super) fn head(
     head
 }
 
-/// What came, as JSON. Lines of one name are joined as RFC 9110 §5.3 allows.
+/// The request as JSON. Lines of one name are joined as RFC 9110 §5.3 allows.
 fn description(name: &str, head: &RequestHead) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let mut fields: Vec<(String, String)> = Vec::new();
@@ -125,7 +125,7 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// The phrase of the statuses that people ask for (RFC 9110 §15); empty is as good.
+/// The reason phrase of common statuses (RFC 9110 §15); empty for the others, which is allowed.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",

@@ -1,7 +1,7 @@
-//! One connection to an origin: exchange after exchange, on the crate's own floor of messages.
+//! One connection to a demo origin: exchange after exchange, on the crate's own `http` module.
 //!
 //! A request that breaks the rules gets its status and the connection is closed. A body is read to
-//! its end before an answer, but for `/echo`, which sends back what comes as it comes.
+//! its end before the answer, except for `/echo`, which sends it back as it comes.
 
 use std::{io, rc::Rc};
 
@@ -37,15 +37,15 @@ pub(super) struct Connection {
     name: Rc<str>,
     stream: TcpStream,
     ending: Ending,
-    /// What came and has not been consumed.
+    /// Bytes received and not yet consumed.
     input: Vec<u8>,
     head: RequestHead,
     head_sent: bool,
 }
 
-/// Why a connection ends before its client wants it to.
+/// Why a connection ends early.
 enum Broken {
-    /// The client left, or the origins end.
+    /// The client left, or the origins are stopping.
     Gone,
     /// The client broke a rule.
     Fault(Fault),
@@ -76,7 +76,7 @@ impl Connection {
         Connection { name, stream, ending, input, head, head_sent: false }
     }
 
-    /// Serves until either side has enough.
+    /// Serves until either side ends the connection.
     pub(super) async fn serve(mut self) {
         loop {
             self.head_sent = false;
@@ -124,7 +124,7 @@ impl Connection {
         }
     }
 
-    /// What came next of the body; empty at its end.
+    /// The next piece of the body; empty at its end.
     async fn piece(&mut self, left: &mut Left) -> Result<Vec<u8>, Broken> {
         loop {
             match left {
@@ -138,7 +138,7 @@ impl Connection {
                     return Ok(self.input.drain(..take).collect());
                 }
                 Left::Chunked(chunks) if !self.input.is_empty() => {
-                    // Trailers are read and not looked at.
+                    // Trailers are read and ignored.
                     let found = chunks.compact(&mut self.input, &mut Headers::default())?;
                     let body = self.input.get(found.body).unwrap_or_default().to_vec();
                     self.input.drain(..found.consumed);
@@ -222,7 +222,7 @@ impl Connection {
         }
     }
 
-    /// Answers a request that broke a rule, if it can still be answered.
+    /// Answers a request that broke a rule, if that is still possible.
     async fn refuse(&mut self, fault: Fault) {
         if self.head_sent {
             return;
@@ -244,7 +244,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes all of it, and gives the room back.
+    /// Writes all of it, and returns the buffer.
     async fn send(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, Broken> {
         let mut sent = 0;
         while sent < bytes.len() {

@@ -1,8 +1,8 @@
 //! The demo: three built-in origins on loopback and the balancer in front of them.
 //!
-//! It goes the way anybody goes: a text becomes a plan, the plan becomes a running balancer by the
-//! public door. The text is shown, so that what runs is no secret. It holds no HTTP of its own
-//! beyond the origins, and nothing of the product depends on it.
+//! It uses the public API like any embedder: a text becomes a plan, the plan becomes a running
+//! balancer. The text is shown, so people see what runs. It holds no HTTP of its own beyond the
+//! origins, and nothing of the product depends on it.
 
 mod answer;
 mod connection;
@@ -19,7 +19,7 @@ pub(crate) use self::origins::Origins;
 use crate::config::{Overrides, parse_with};
 use crate::server::{Options, Stop, start_with};
 
-/// As many origins as it takes to see a round robin go round.
+/// Enough origins to see a round robin go round.
 const ORIGINS: usize = 3;
 
 /// Runs the demo on `listen` until Ctrl-C.
@@ -28,7 +28,7 @@ const ORIGINS: usize = 3;
 ///
 /// What keeps origins or balancer from starting, in words for people.
 pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<dyn Error>> {
-    // Before anything starts, so that no early Ctrl-C leaves half of it behind.
+    // Before anything starts, so that an early Ctrl-C leaves nothing half started.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
     let origins = Origins::start(ORIGINS)?;
     let text = configuration(listen, origins.addresses());
@@ -37,7 +37,7 @@ pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<d
     let listening = balancer.addresses().first().and_then(|(_, at)| at.tcp()).unwrap_or(listen);
     io::Write::write_all(&mut io::stdout(), introduction(listening, &text).as_bytes())?;
     signals.forever().next();
-    // First the balancer: it finishes what its clients still wait for.
+    // The balancer first: it finishes the requests its clients still wait for.
     balancer.stop(Stop::Graceful);
     drop(origins);
     Ok(())
@@ -55,7 +55,7 @@ fn configuration(listen: SocketAddr, origins: &[SocketAddr]) -> String {
     text + "]\n"
 }
 
-/// What the demo says: what runs, and what to try.
+/// The text that the demo prints: what runs, and what to try.
 fn introduction(listening: SocketAddr, configuration: &str) -> String {
     let mut text =
         "Three origins and a balancer in front of them, from this configuration:\n\n".to_owned();
@@ -64,8 +64,8 @@ fn introduction(listening: SocketAddr, configuration: &str) -> String {
     }
     text.push_str("\nTry in another terminal:\n\n");
     for (options, path, seen) in [
-        ("", "/", "who answered, and what came: a, then b, then c"),
-        ("-i ", "/health", "X-Origin says who, too"),
+        ("", "/", "which origin answered, and the request: a, then b, then c"),
+        ("-i ", "/health", "X-Origin names the origin too"),
         ("-d hello ", "/echo", "what you send comes back"),
         ("", "/delay/1500", "after a second and a half"),
         ("-i ", "/status/503", "an origin's own answer is passed on"),

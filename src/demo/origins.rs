@@ -1,7 +1,6 @@
-//! Built-in origins: small HTTP/1.1 servers on loopback, for the demo and for whoever needs a
-//! friendly backend.
+//! Built-in origins: small HTTP/1.1 servers on loopback, for the demo and for tests.
 //!
-//! One thread with its own runtime serves them all. They are correct, not fast, and know no
+//! One thread with its own runtime serves them all. They are correct, not fast, and have no
 //! timeouts: their only client is the balancer beside them. They end when `Origins` is dropped:
 //! every operation in flight is cancelled and waited for, so no connection outlives them.
 
@@ -23,29 +22,29 @@ use monoio::{
 
 use super::connection::Connection;
 
-/// How long a wait goes on before it looks whether the origins are to end.
+/// How often a wait checks whether the origins are to end.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Running origins; dropping them stops them.
 #[derive(Debug)]
 pub(crate) struct Origins {
     addresses: Vec<SocketAddr>,
-    /// The thread ends when this does.
+    /// The thread ends when this is dropped.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Origins {
-    /// Starts so many origins, named `a`, `b`, `c` …, each on a free port of loopback.
+    /// Starts `count` origins, named `a`, `b`, `c` …, each on a free port of loopback.
     ///
     /// # Errors
     ///
-    /// The kernel's, where it gives no thread, ring or socket.
+    /// The kernel's, if it gives no thread, ring or socket.
     pub(crate) fn start(count: usize) -> io::Result<Origins> {
         let (stop, stopped) = UnixStream::pair()?;
         let (tell, told) = crossbeam_channel::bounded(1);
         let thread = thread::Builder::new().name("origins".to_owned()).spawn(move || {
-            // The runtime is built on the thread that runs it: its ring takes no other.
+            // The runtime is built on the thread that runs it: its ring accepts no other.
             let runtime = RuntimeBuilder::<FusionDriver>::new().enable_timer().build();
             match runtime {
                 Ok(mut runtime) => runtime.block_on(async {
@@ -129,13 +128,13 @@ async fn accept(name: Rc<str>, listener: TcpListener, ending: Ending) {
                 let connection = Connection::new(Rc::clone(&name), stream, ending.clone());
                 monoio::spawn(connection.serve());
             }
-            // No descriptor left, most likely: trying again at once would only spin.
+            // Most likely out of descriptors: trying again at once would only spin.
             Err(_) => ending.wait(LOOK).await,
         }
     }
 }
 
-/// What every task holds to learn of the end, and to be waited for.
+/// Held by every task, to learn of the end and to be waited for.
 #[derive(Clone)]
 pub(super) struct Ending {
     handle: CancelHandle,
@@ -149,7 +148,7 @@ impl Ending {
         self.handle.clone()
     }
 
-    /// Waits so long, or until the end.
+    /// Waits this long, or until the end.
     pub(super) async fn wait(&self, mut rest: Duration) {
         while self.running.get() && !rest.is_zero() {
             let slice = rest.min(LOOK);
@@ -169,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// Says `request` to the first of two origins and reads until it closes.
+    /// Sends `request` to the first of two origins and reads until it closes.
     #[track_caller]
     fn ask(request: &str) -> String {
         let origins = Origins::start(2).unwrap();

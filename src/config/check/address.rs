@@ -1,13 +1,13 @@
-//! Addresses: where to listen, and where backends are.
+//! Addresses: where listeners bind, and where backends are.
 //!
-//! Names of backends stay names here: looking them up is the process's work.
+//! Host names of backends stay names here; the running process looks them up.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::units::Refusal;
 use crate::plan::Address;
 
-/// `0.0.0.0:80`, `[::]:80`: where to listen.
+/// An address to listen on: `0.0.0.0:80`, `[::]:80`.
 pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -19,15 +19,14 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
             .help("`unix:` arrives with TLS, HTTP/2 and TCP; write an IP address and a port"));
     }
     if text.is_empty() {
-        return Err(refusal("nothing").help(
-            "write for example \"0.0.0.0:8080\"; where this is a variable, it is set to nothing",
-        ));
+        return Err(refusal("nothing")
+            .help("write for example \"0.0.0.0:8080\"; if this is a variable, it is empty"));
     }
     if let Some(parts) = several(text) {
         return Err(refusal("several addresses in one string").help(list_of("bind", &parts)));
     }
     if let Some(zone) = zone(text) {
-        return Err(refusal("a zone id cannot be listened on").help(format!(
+        return Err(refusal("cannot listen on an address with a zone id").help(format!(
             "leave `{zone}` out and name an address of another scope, or \"[::]:…\""
         )));
     }
@@ -43,7 +42,7 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
         "localhost" => Err(refusal("expected an IP address, not a name")
             .help(format!("write \"127.0.0.1:{port}\""))),
         host if host.parse::<IpAddr>().is_ok() => {
-            Err(refusal("an IPv6 address stands in brackets")
+            Err(refusal("an IPv6 address needs brackets")
                 .help(format!("write \"[{host}]:{port}\"")))
         }
         _ => Err(refusal("expected an IP address and a port")
@@ -51,7 +50,7 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
     }
 }
 
-/// `10.0.0.1:3000`, `[::1]:3000`, `app.internal:8080`: where a backend is.
+/// An address of a backend: `10.0.0.1:3000`, `[::1]:3000`, `app.internal:8080`.
 pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
     let refusal =
         |label: &str| Refusal::new(format!("`{text}` is not the address of a backend"), label);
@@ -65,20 +64,19 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
         return Err(refusal("no port").help(with_port(text)));
     }
     if text.is_empty() {
-        return Err(refusal("nothing").help(
-            "write for example \"10.0.0.1:3000\"; where this is a variable, it is set to nothing",
-        ));
+        return Err(refusal("nothing")
+            .help("write for example \"10.0.0.1:3000\"; if this is a variable, it is empty"));
     }
     if let Some(parts) = several(text) {
         return Err(refusal("several addresses in one string").help(list_of("backends", &parts)));
     }
     if let Some(zone) = zone(text) {
-        return Err(refusal("a zone id means something on one machine only").help(format!(
+        return Err(refusal("a zone id is valid on one machine only").help(format!(
             "leave `{zone}` out and name an address of another scope (fd00::/8, 2000::/3)"
         )));
     }
     if text.trim() != text || text.contains('\n') {
-        return Err(refusal("an address and nothing else")
+        return Err(refusal("expected an address and nothing else")
             .help("write a list: backends = [\"10.0.0.1:3000\", \"10.0.0.2:3000\"]"));
     }
     if text.starts_with("unix:") {
@@ -88,7 +86,7 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
         let weight = options.split_once("weight=").map(|(_, rest)| rest);
         let weight: Option<u16> = weight.and_then(|rest| rest.split(' ').next()?.parse().ok());
         let weight = weight.map_or("…".to_owned(), |weight| weight.to_string());
-        return Err(refusal("an address and nothing else")
+        return Err(refusal("expected an address and nothing else")
             .help(format!("write {{ address = \"{address}\", weight = {weight} }}")));
     }
     if let Some((scheme, rest)) = text.split_once("://") {
@@ -119,8 +117,9 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
         return Err(refusal("no host").help(format!("write for example \"localhost:{port}\"")));
     }
     if host.contains(':') {
-        return Err(refusal("an IPv6 address stands in brackets")
-            .help(format!("write \"[{host}]:{port}\"")));
+        return Err(
+            refusal("an IPv6 address needs brackets").help(format!("write \"[{host}]:{port}\""))
+        );
     }
     if !is_host_name(host) {
         return Err(refusal("expected an IP address or a host name, and a port"));
@@ -128,8 +127,8 @@ pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
     Ok(Address::Name { host: host.to_owned(), port: number })
 }
 
-/// The addresses of a string that has several, as a variable may: parted by commas, semicolons or
-/// white space.
+/// The addresses in a string that has several, as a variable may: separated by commas, semicolons
+/// or white space.
 fn several(text: &str) -> Option<Vec<&str>> {
     let parts = text.split(|c: char| c.is_whitespace() || ",;".contains(c));
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
@@ -140,7 +139,7 @@ fn several(text: &str) -> Option<Vec<&str>> {
     (parts.len() > 1 && parts.iter().all(is_one)).then_some(parts)
 }
 
-/// How to write them. Nothing parts a string behind our back: each variable is one string.
+/// How to write them as a list. A string is never split silently: each variable is one string.
 fn list_of(key: &str, parts: &[&str]) -> String {
     let shown: Vec<String> = parts.iter().take(3).map(|part| format!("\"{part}\"")).collect();
     let more = if parts.len() > 3 { ", …" } else { "" };
@@ -161,7 +160,7 @@ fn zone(text: &str) -> Option<&str> {
     text.get(start..start + 1 + end)
 }
 
-/// Why an address may be written but is no backend, if it is none: a warning.
+/// Why a valid address cannot be that of a backend, if it cannot: a warning.
 pub(crate) fn doubtful(address: &SocketAddr) -> Option<(&'static str, String)> {
     let port = address.port();
     match address.ip() {
@@ -177,19 +176,19 @@ pub(crate) fn doubtful(address: &SocketAddr) -> Option<(&'static str, String)> {
             Some(("the broadcast address", "no TCP connection can be made to it".to_owned()))
         }
         ip if ip.is_multicast() => {
-            Some(("an address of a group", "no TCP connection can be made to it".to_owned()))
+            Some(("a multicast address", "no TCP connection can be made to it".to_owned()))
         }
         _ => None,
     }
 }
 
-/// A host name by which it is compared: letters in one case, without the dot of the root.
+/// A host name in the form used to compare: in lower case, without the dot of the root.
 pub(crate) fn comparable(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// How to add the port to an IP address. `::1:8080` is an address as it stands, and who wrote it
-/// meant a port.
+/// How to add the port to an IP address. `::1:8080` is a valid address, but its author meant a
+/// port.
 fn with_port(address: &str) -> String {
     let parts = address.rsplit_once(':').filter(|(host, port)| {
         host.parse::<std::net::Ipv6Addr>().is_ok() && port_number(port).is_ok_and(|port| port != 0)
@@ -252,7 +251,7 @@ mod tests {
             ("300.0.0.1:80", "expected an IP address and a port"),
             ("unix:/run/x.sock", "unix sockets are not built yet"),
             ("0.0.0.0:80,[::]:80", "several addresses in one string"),
-            ("[fe80::1%eth0]:80", "a zone id cannot be listened on"),
+            ("[fe80::1%eth0]:80", "cannot listen on an address with a zone id"),
         ] {
             assert_eq!(bind(text).unwrap_err().label, label, "{text}");
         }
@@ -275,8 +274,8 @@ mod tests {
             ("0.0.0.0:80", "any address of this machine"),
             ("[::]:80", "any address of this machine"),
             ("255.255.255.255:80", "the broadcast address"),
-            ("224.0.0.1:80", "an address of a group"),
-            ("[ff02::1]:80", "an address of a group"),
+            ("224.0.0.1:80", "a multicast address"),
+            ("[ff02::1]:80", "a multicast address"),
             ("10.0.0.255:80", ""),
             ("127.0.0.1:80", ""),
             ("[::1]:80", ""),
@@ -325,14 +324,14 @@ mod tests {
             ("http://app:3000/x", "a backend is a host and a port, not a URL"),
             ("app:3000/x", "a backend is a host and a port, without a path"),
             ("300.0.0.1:80", "expected an IP address or a host name, and a port"),
-            ("a b:80", "an address and nothing else"),
-            (" a:80", "an address and nothing else"),
+            ("a b:80", "expected an address and nothing else"),
+            (" a:80", "expected an address and nothing else"),
             ("a:80\nb:80", "several addresses in one string"),
             ("10.0.0.1:80,10.0.0.2:80", "several addresses in one string"),
             ("10.0.0.1:80 a:80 b:81", "several addresses in one string"),
             ("[::1]:80; [::2]:80", "several addresses in one string"),
-            ("[fe80::1%eth0]:80", "a zone id means something on one machine only"),
-            ("fe80::1%2", "a zone id means something on one machine only"),
+            ("[fe80::1%eth0]:80", "a zone id is valid on one machine only"),
+            ("fe80::1%2", "a zone id is valid on one machine only"),
             ("unix:/run/app.sock", "backends are reached over TCP"),
             ("a&b:80", "expected an IP address or a host name, and a port"),
             ("", "nothing"),

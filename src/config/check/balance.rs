@@ -1,4 +1,4 @@
-//! `balance` of a pool: a word, or what is hashed.
+//! `balance` of a pool: a word, or a table that says what is hashed.
 
 use super::{Check, both, route_text};
 use crate::config::{
@@ -19,11 +19,11 @@ pub(crate) const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("least-response-time", Algorithm::LeastResponseTime),
 ];
 
-/// A bound of exactly the share leaves no room for one request more, and none needs a hundredfold.
+/// A bound of exactly the share leaves no room for one more request; a hundredfold is never useful.
 const BOUNDS: std::ops::RangeInclusive<Share> = Share(1_000_001)..=Share::percent(10_000);
 
 impl Check<'_> {
-    /// How a backend is picked, if the key is there and right.
+    /// How a backend is picked, if the key is present and valid.
     pub(super) fn balance(
         &mut self,
         key: Option<&Written<WordOr<file::Balance>>>,
@@ -33,7 +33,8 @@ impl Check<'_> {
         match &key.value {
             None => {}
             Some(WordOr::Word(word)) => {
-                if let Some(found) = self.choose("way to balance", key.place, word, ALGORITHMS) {
+                if let Some(found) = self.choose("balancing algorithm", key.place, word, ALGORITHMS)
+                {
                     *into = found;
                 }
             }
@@ -49,7 +50,7 @@ impl Check<'_> {
     ) {
         if table.hash.is_none() && !key.holes {
             self.note(
-                Problem::error("way to balance that does not say what is hashed")
+                Problem::error("`balance` table without `hash`")
                     .at(key.place, "has no `hash`")
                     .help("write for example: balance = { hash = \"header:x-user\" }"),
             );
@@ -92,10 +93,10 @@ fn hash_of(text: &str) -> Result<HashOf, Refusal> {
             Ok(HashOf::Cookie(name.to_owned()))
         }
         ("query", Some(name)) => {
-            // RFC 3986 §3.4, and `&` and `=` as everybody parts a query.
+            // RFC 3986 §3.4, and `&` and `=` as query strings are commonly split.
             let fits = |c: char| c.is_ascii_graphic() && !"&=#\"<>".contains(c);
             if name.is_empty() || !name.chars().all(fits) {
-                return Err(refusal("expected the name of an argument, as it stands in the query"));
+                return Err(refusal("expected the name of a query argument"));
             }
             Ok(HashOf::Query(name.to_owned()))
         }
@@ -120,7 +121,7 @@ fn hash_of(text: &str) -> Result<HashOf, Refusal> {
     }
 }
 
-/// The words that give the same part.
+/// The words for this part.
 pub(crate) fn write_hash_of(of: &HashOf) -> String {
     match of {
         HashOf::ClientIp => "client-ip".to_owned(),

@@ -1,7 +1,8 @@
-//! Sticky pools whose cookies a browser would take for one.
+//! Clashes between sticky pools whose cookies a browser would treat as one.
 //!
-//! To a browser a cookie is a name and a host, whatever the port. Where two pools share both, each
-//! finds the other's cookie, takes it for forged and writes its own over it: nobody stays anywhere.
+//! To a browser a cookie is a name and a host, whatever the port. If two pools share both, each
+//! reads the other's cookie, takes it for forged and overwrites it with its own: no client stays
+//! anywhere.
 
 use super::Check;
 use crate::config::{file::File, problem::Problem, source::Place};
@@ -24,9 +25,9 @@ impl Check<'_> {
                 let cookie = &sticky.cookie;
                 self.note(
                     Problem::warning(format!(
-                        "pools \"{other}\" and \"{name}\" give one host the same cookie"
+                        "pools \"{other}\" and \"{name}\" set the same cookie for one host"
                     ))
-                    .at(written.place, format!("`{cookie}` again: each writes over the other's"))
+                    .at(written.place, format!("`{cookie}` again: each overwrites the other's"))
                     .at(*first, "first here")
                     .help(format!("give it a name of its own: cookie = \"{cookie}-{name}\"")),
                 );

@@ -1,13 +1,13 @@
-//! `passive` and `breaker` of a pool: what its own requests say about a backend.
+//! `passive` and `breaker` of a pool: how its own requests judge a backend.
 
 use super::{Check, both};
 use crate::config::{file, problem::Problem, units::write_duration, written::Written};
 use crate::plan::{Breaker, Passive, Share};
 
-/// All shares there are.
+/// Every share.
 const ANY: std::ops::RangeInclusive<Share> = Share::ZERO..=Share::percent(100);
 
-/// All but nothing: a ratio of 0 would open on success.
+/// Every share but 0: a ratio of 0 would open on success.
 const SOME: std::ops::RangeInclusive<Share> = Share(1)..=Share::percent(100);
 
 impl Check<'_> {
@@ -19,7 +19,7 @@ impl Check<'_> {
         self.share(written.max_ejected.as_ref(), ANY, "expected 0 to 1", &mut into.ejected_max);
     }
 
-    /// The circuit breaker, if the key is there.
+    /// The circuit breaker, if the key is present.
     pub(super) fn breaker(&mut self, key: Option<&Written<file::Breaker>>) -> Option<Breaker> {
         let written = key?.value.as_ref()?;
         let mut breaker = Breaker::default();
@@ -41,7 +41,7 @@ impl Check<'_> {
 
     fn longest_open(&mut self, written: &file::Breaker, into: &mut Breaker) {
         let Some(key) = &written.max_open else {
-            // Nobody wrote it, so it is raised and not complained about.
+            // The default is raised without a complaint, as no person wrote it.
             into.open_max = into.open_max.max(into.open);
             return;
         };

@@ -22,10 +22,10 @@ pub(crate) const LOG_LEVELS: &[(&str, LogLevel)] = &[
 pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
-/// Most cores that can be named: what Linux knows on one machine, rounded up.
+/// The highest number of a core: what Linux supports on one machine, rounded up.
 const CORES_MAX: u16 = 8192;
 
-/// A head is read into one buffer of 64 KiB, with what belongs to it.
+/// A head is read into one buffer of 64 KiB, together with its metadata.
 const HEAD_BYTES_MAX: u64 = 60 << 10;
 
 impl Check<'_> {
@@ -87,12 +87,12 @@ fn cores(written: &Scalar) -> Result<Cores, Refusal> {
         return Ok(Cores::Auto);
     }
     let expected = "expected a number of cores, a list such as \"0-3,8\", or \"auto\"";
-    let refuse = || Refusal::new(format!("`{text}` does not say which cores"), expected);
+    let refuse = || Refusal::new(format!("`{text}` is not a list of cores"), expected);
     if let Ok(count) = text.parse::<u16>() {
         return match count {
             0 => Err(Refusal::new(
                 "no cores at all",
-                "at least one has to serve; core 0 alone is \"0-0\"",
+                "at least one must serve; core 0 alone is \"0-0\"",
             )),
             1..=CORES_MAX => Ok(Cores::Count(count)),
             _ => Err(Refusal::new("too many cores", format!("at most {CORES_MAX}"))),
@@ -109,7 +109,7 @@ fn cores(written: &Scalar) -> Result<Cores, Refusal> {
         for core in first..=last {
             if list.contains(&core) {
                 let title = format!("core {core} is named twice");
-                return Err(Refusal::new(title, "each core serves once"));
+                return Err(Refusal::new(title, "name each core once"));
             }
             list.push(core);
         }
@@ -138,11 +138,11 @@ mod tests {
     #[test]
     fn refuses_what_names_no_cores() {
         check("0", Err("no cores at all"));
-        check("all", Err("`all` does not say which cores"));
-        check("3-1", Err("`3-1` does not say which cores"));
+        check("all", Err("`all` is not a list of cores"));
+        check("3-1", Err("`3-1` is not a list of cores"));
         check("0-1,1", Err("core 1 is named twice"));
         check("9000", Err("too many cores"));
-        check("", Err("`` does not say which cores"));
-        check("-1", Err("`-1` does not say which cores"));
+        check("", Err("`` is not a list of cores"));
+        check("-1", Err("`-1` is not a list of cores"));
     }
 }

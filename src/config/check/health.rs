@@ -1,7 +1,7 @@
-//! `health` of a pool: what a probe is, and what is expected of it.
+//! `health` of a pool: the probe, and the answer that it expects.
 //!
-//! A probe that could never be sent, or never be satisfied, is refused here. Who is up is decided
-//! elsewhere, by `policy`.
+//! A probe that could never be sent, or never succeed, is refused here. `policy` decides which
+//! backends are up.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::{
 };
 use crate::plan::{Health, HttpProbe, Probe};
 
-/// The kinds of probes; the word says nothing about how an HTTP one looks.
+/// The kinds of probes; the contents of an HTTP probe are in other keys.
 pub(crate) const PROBES: &[(&str, Kind)] = &[("http", Kind::Http), ("tcp", Kind::Tcp)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub(crate) enum Kind {
     Tcp,
 }
 
-/// Shortest interval: probes are for noticing, and a tenth of this would be load.
+/// Shortest interval: a probe is there to notice, and one ten times as often would be load.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// Fields that a probe writes itself, since they say where it ends or where it goes.
+/// Fields that a probe writes itself, since they frame or route it.
 const FIELDS_OF_OURS: &[&str] = &["connection", "content-length", "transfer-encoding"];
 
 impl Check<'_> {
-    /// How backends are probed, if the key is there.
+    /// How backends are probed, if the key is present.
     pub(super) fn health(&mut self, key: Option<&Written<file::Health>>) -> Option<Health> {
         let written = key?.value.as_ref()?;
         let mut health = Health::default();
@@ -63,7 +63,7 @@ impl Check<'_> {
             self.note(Problem::error("probes too often").at(place, label));
         }
         let Some(timeout) = &written.timeout else {
-            // Nobody wrote it, so it is lowered and not complained about.
+            // The default is lowered without a complaint, as no person wrote it.
             health.timeout = health.timeout.min(health.interval);
             return;
         };
@@ -72,7 +72,7 @@ impl Check<'_> {
             let interval = write_duration(health.interval);
             let mut problem = Problem::error("timeout of a probe longer than its interval").at(
                 timeout.place,
-                format!("a probe has to end before the next begins, after \"{interval}\""),
+                format!("a probe must end before the next begins, after \"{interval}\""),
             );
             match &written.interval {
                 Some(key) => problem = problem.at(key.place, "the interval"),
@@ -102,7 +102,7 @@ impl Check<'_> {
             && list.0.is_empty()
         {
             self.note(
-                Problem::error("probe that no status satisfies")
+                Problem::error("probe that no status can satisfy")
                     .help("`status` of `health` is an empty list: write for example \"200-399\""),
             );
         }
@@ -110,8 +110,8 @@ impl Check<'_> {
             if body.is_empty() {
                 self.note(
                     Problem::error("probe that looks for an empty text")
-                        .at(place, "stands in every body")
-                        .help("leave `body` out: then any body is good"),
+                        .at(place, "every body contains it")
+                        .help("leave `body` out: any body is then accepted"),
                 );
             }
             probe.body = Some(body.clone());
@@ -134,7 +134,7 @@ impl Check<'_> {
             if headers.iter().any(|(other, _)| *other == name) {
                 self.note(
                     Problem::error(format!("`{name}` is sent twice"))
-                        .at(key.place, "field names do not tell upper from lower case"),
+                        .at(key.place, "field names ignore case"),
                 );
             }
             headers.push((name, value.clone()));
@@ -142,7 +142,7 @@ impl Check<'_> {
         headers
     }
 
-    /// Warns about what a connection alone has no use for.
+    /// Warns about keys that a TCP probe does not use.
     fn only_for_http(&mut self, written: &file::Health) {
         let place = |key: &Option<Written<String>>| key.as_ref().map(|key| key.place);
         let status = written.status.as_ref().and_then(|list| list.0.first());
@@ -157,7 +157,7 @@ impl Check<'_> {
         for (name, place) in useless {
             let Some(place) = place else { continue };
             self.note(
-                Problem::warning(format!("`{name}` says nothing to a probe of type \"tcp\""))
+                Problem::warning(format!("`{name}` has no effect on a probe of type \"tcp\""))
                     .at(place, "only a GET has one")
                     .help("leave it out, or write type = \"http\""),
             );
@@ -170,7 +170,7 @@ fn origin_form(text: &str) -> Result<(), Refusal> {
     let refusal = |label: &str| Refusal::new(format!("`{text}` is not the path of a probe"), label);
     if text.contains("://") {
         return Err(refusal("a URL, not a path")
-            .help("write the path; `host` and `port` of `health` say the rest"));
+            .help("write the path; the rest goes into `host` and `port` of `health`"));
     }
     if !text.starts_with('/') {
         return Err(refusal("a path begins with `/`").help(format!("write \"/{text}\"")));
@@ -181,13 +181,13 @@ fn origin_form(text: &str) -> Result<(), Refusal> {
     // RFC 3986 appendix A: pchar, `/` and `?`.
     let may_stand = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
     if !text.chars().all(may_stand) {
-        return Err(refusal("expected signs that can stand in a request line")
-            .help("write others in per cent: \"%20\" for a space"));
+        return Err(refusal("expected characters that a request line can have")
+            .help("percent-encode others: \"%20\" for a space"));
     }
     Ok(())
 }
 
-/// The name of a field that a probe may be given, in lower case.
+/// The name of a field that a probe may carry, in lower case.
 fn probe_field(name: &str) -> Result<(), Refusal> {
     route_text::field_name(name)?;
     if name == "host" {

@@ -111,11 +111,11 @@ impl Check<'_> {
             Ok(network) if network == network.trunc() => return Some(network),
             Ok(network) => {
                 let help = format!("write \"{}\"", network.trunc());
-                self.note(problem.at(place, "there are bits set beyond its length").help(help));
+                self.note(problem.at(place, "bits are set beyond its length").help(help));
             }
             Err(_) => {
                 let help = "write for example \"10.0.0.0/8\", \"fd00::/8\" or \"10.0.0.1\"";
-                self.note(problem.at(place, "expected an address and a length").help(help));
+                self.note(problem.at(place, "expected an address and a prefix length").help(help));
             }
         }
         None
@@ -138,7 +138,7 @@ impl Check<'_> {
         if path.is_empty() {
             self.note(
                 Problem::error("access log without a path")
-                    .at(place, "no file is called so")
+                    .at(place, "not a file name")
                     .help("leave `access-log` out for none; path = \"-\" is standard output"),
             );
             return None;

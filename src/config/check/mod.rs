@@ -1,9 +1,9 @@
 //! From what was written to a plan, section by section; every problem is collected.
 //!
 //! The second of two stages: units, names, ranges, and everything that concerns more than one key.
-//! A value that is refused is noted and its default taken, so that the rest is still checked; a
-//! plan made so is thrown away at the end. Nothing here opens a file or looks up a name; whether a
-//! file is there that the plan names, `Lookup` says.
+//! A refused value is noted and its default used instead, so that the rest is still checked; such a
+//! plan is thrown away at the end. Nothing here opens a file or looks up a name; `Lookup` says
+//! whether a file that the plan names exists.
 
 mod address;
 mod balance;
@@ -76,19 +76,19 @@ struct Check<'a> {
     sources: &'a Sources,
     lookup: &'a dyn Lookup,
     problems: &'a mut Vec<Problem>,
-    /// Whether somebody names a pool in a way that was not understood.
+    /// Whether some reference to a pool could not be understood.
     loose_ends: bool,
 }
 
-/// What a name in one section may point to in another.
+/// The names that sections may refer to.
 struct Names<'a> {
     pools: Positions<'a>,
     listeners: Positions<'a>,
-    /// Those of sections that could not be read.
+    /// The names of sections that could not be read.
     lost: &'a [String],
 }
 
-/// Where each name stands in the order of its tables: there may be tens of thousands.
+/// The index of each name in the order of its tables: there may be tens of thousands.
 struct Positions<'a>(HashMap<&'a str, usize>);
 
 impl<'a> Positions<'a> {
@@ -111,7 +111,7 @@ impl<'a> Positions<'a> {
 }
 
 impl Names<'_> {
-    /// Whether a name may be there, in a section that could not be read.
+    /// Whether this may be the name of a section that could not be read.
     fn may_have(&self, name: &str) -> bool {
         self.lost.iter().any(|lost| lost == name)
     }
@@ -127,7 +127,7 @@ impl Check<'_> {
         self.note(problem.help_if(refusal.help));
     }
 
-    /// A duration, if the key is there and right.
+    /// A duration, if the key is present and valid.
     fn duration(&mut self, key: Option<&Written<DurationText>>, into: &mut Duration) {
         if let Some((place, DurationText(written))) = both(key) {
             match units::duration(written) {
@@ -137,7 +137,7 @@ impl Check<'_> {
         }
     }
 
-    /// A duration of some length, if the key is there and right; whether it is.
+    /// A non-zero duration, if the key is present and valid; returns whether it is.
     fn duration_above_zero(
         &mut self,
         key: Option<&Written<DurationText>>,
@@ -146,7 +146,7 @@ impl Check<'_> {
         let Some((place, DurationText(written))) = both(key) else { return false };
         match units::duration(written) {
             Ok(Duration::ZERO) => {
-                self.note(Problem::error("duration of nothing").at(place, "expected more than 0"));
+                self.note(Problem::error("duration of zero").at(place, "expected more than 0"));
                 return false;
             }
             Ok(duration) => *into = duration,
@@ -158,7 +158,7 @@ impl Check<'_> {
         true
     }
 
-    /// A share in a range, if the key is there and right; the range in words.
+    /// A share in a range, if the key is present and valid; `expected` is the range in words.
     fn share(
         &mut self,
         key: Option<&Written<ShareNumber>>,
@@ -174,7 +174,7 @@ impl Check<'_> {
         }
     }
 
-    /// A size in a range, if the key is there and right.
+    /// A size in a range, if the key is present and valid.
     fn size(&mut self, key: Option<&Written<SizeText>>, range: RangeInclusive<u64>) -> Option<u64> {
         let (place, SizeText(written)) = both(key)?;
         match units::size(written) {
@@ -193,7 +193,7 @@ impl Check<'_> {
         }
     }
 
-    /// A whole number in a range, if the key is there and right.
+    /// A whole number in a range, if the key is present and valid.
     fn whole_number<T: TryFrom<i64>>(
         &mut self,
         key: Option<&Written<i64>>,
@@ -210,7 +210,7 @@ impl Check<'_> {
         }
     }
 
-    /// One of a few words, if the key is there and right.
+    /// One of a few words, if the key is present and valid.
     fn word<T: Clone>(
         &mut self,
         what: &str,
@@ -224,7 +224,7 @@ impl Check<'_> {
         }
     }
 
-    /// The meaning of one of a few words, in large or small letters.
+    /// The meaning of one of a few words, in upper or lower case.
     fn choose<T: Clone>(
         &mut self,
         what: &str,
@@ -232,7 +232,7 @@ impl Check<'_> {
         word: &str,
         words: &[(&str, T)],
     ) -> Option<T> {
-        // As people write them in variables of the environment: `INFO`.
+        // As in variables of the environment: `INFO`.
         let is_it = |(name, _): &&(&str, T)| name.eq_ignore_ascii_case(word);
         if let Some((_, meaning)) = words.iter().find(is_it) {
             return Some(meaning.clone());
@@ -273,7 +273,8 @@ impl Check<'_> {
 
     /// Whether a table's name can be a label in metrics and a part of a URL.
     fn name(&mut self, what: &str, place: Place, name: &str) {
-        // Backends without a name are called by their address, so its signs are among theirs.
+        // A backend without a name is named after its address, so the characters of addresses are
+        // allowed.
         let signs = if what == "backend" { "-_.:[]" } else { "-_." };
         let fits = |c: char| c.is_ascii_alphanumeric() || signs.contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
@@ -285,12 +286,12 @@ impl Check<'_> {
     }
 }
 
-/// Place and value of a key that is there and was not refused before.
+/// Place and value of a key that is present and was not refused before.
 fn both<T>(key: Option<&Written<T>>) -> Option<(Place, &T)> {
     key.and_then(|key| Some((key.place, key.value.as_ref()?)))
 }
 
-/// The value of a section that is there.
+/// The value of a section that is present.
 fn section<T>(key: Option<&Written<T>>) -> Option<&T> {
     key.and_then(|key| key.value.as_ref())
 }
@@ -305,7 +306,7 @@ fn spelled(scalar: &Scalar) -> String {
     }
 }
 
-/// The signs of a text in words.
+/// A set of characters in words.
 fn one_of_signs(signs: &str) -> String {
     let signs: Vec<String> = signs.chars().map(|sign| format!("`{sign}`")).collect();
     signs.join(" ")

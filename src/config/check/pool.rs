@@ -1,7 +1,7 @@
 //! `[pool.NAME]` and its backends.
 //!
-//! Sections of a pool that are worlds of their own (`health`, `balance`, `retry`, `sticky` …) have
-//! their files; keys that say nothing beside others are `useless`.
+//! Large sections of a pool (`health`, `balance`, `retry`, `sticky` …) have files of their own;
+//! `useless` reports keys that have no effect beside others.
 
 use std::collections::HashMap;
 
@@ -36,7 +36,7 @@ impl Check<'_> {
         if backends.0.is_empty() {
             self.note(
                 Problem::error(format!("pool \"{name}\" has no backends"))
-                    .at(place, "nobody would answer")
+                    .at(place, "no request would be answered")
                     .help("add for example: backends = [\"10.0.0.1:3000\"]"),
             );
         }
@@ -83,19 +83,19 @@ impl Check<'_> {
         pool
     }
 
-    /// Warns where nobody takes new traffic: that is meant of one backend, and of all only for a
-    /// short while.
+    /// Warns if no backend takes new traffic: for one backend that is intended, for all only
+    /// briefly.
     fn weightless(&mut self, written: &file::Pool, pool: &Pool) {
         let weights = written.backends.0.iter().filter_map(|item| item.value.as_ref());
         let Some((place, _)) = weights.filter_map(|table| both(table.weight.as_ref())).next()
         else {
             return;
         };
-        // One that was refused may be the one that would take some.
+        // A refused backend may have taken some.
         let all_are_known = pool.backends.len() == written.backends.0.len();
         if all_are_known && pool.backends.values().all(|backend| backend.weight == 0) {
             let title = format!("pool \"{}\" takes no new traffic", pool.name);
-            let help = "0 is for a backend that is to be emptied; leave `weight` out for 1";
+            let help = "0 is for a backend that is being drained; leave `weight` out for 1";
             self.note(
                 Problem::warning(title).at(place, "all of its backends have weight 0").help(help),
             );
@@ -136,7 +136,7 @@ impl Check<'_> {
         }
     }
 
-    /// A host as a Host field has it, perhaps with a port.
+    /// A host in the form of a Host field, perhaps with a port.
     pub(super) fn host_literal(&mut self, place: Place, literal: &str, expected: &str) {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
         if literal.is_empty() || !literal.chars().all(fits) {
@@ -192,8 +192,8 @@ impl Check<'_> {
         backends
     }
 
-    /// Warns of an address that is no backend's, and of a name that is that of another, written
-    /// otherwise. `hosts` are the names so far, as they are compared.
+    /// Warns of an address that cannot be a backend's, and of two spellings of one name. `hosts`
+    /// are the names so far, in the form used to compare.
     fn doubtful_backend(
         &mut self,
         place: Place,
@@ -203,17 +203,17 @@ impl Check<'_> {
         match &backend.address {
             Address::Socket(address) => {
                 let Some((label, help)) = address::doubtful(address) else { return };
-                let title = format!("`{address}` is hardly the address of a backend");
+                let title = format!("`{address}` is unlikely to be the address of a backend");
                 self.note(Problem::warning(title).at(place, label).help(help));
             }
             Address::Name { host, port } => {
                 let key = (address::comparable(host), *port);
                 let (first, written) = hosts.entry(key).or_insert((place, host.clone()));
                 if written != host {
-                    let title = format!("`{host}` and `{written}` are one name");
+                    let title = format!("`{host}` and `{written}` are the same name");
                     self.note(
                         Problem::warning(title)
-                            .at(place, "letters in another case and a dot at the end mean nothing")
+                            .at(place, "case and a dot at the end make no difference")
                             .at(*first, "first here")
                             .help("for a larger share write { address = …, weight = 2 }"),
                     );

@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::plan::{Retry, RetryBudget, RetryOn, Share};
 
-/// What a request may be tried again after: the word, and its switch.
+/// A failure that may be retried: the word, and its switch.
 pub(crate) type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
 
 pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
@@ -19,7 +19,7 @@ pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
     ("504", |on| &mut on.status_504),
 ];
 
-/// Most bytes of a body that may be kept: each request under way may cost as much memory.
+/// Most bytes of a body that may be kept: each request in flight may cost as much memory.
 const BODY_BYTES_MAX: u64 = 16 << 20;
 
 impl Check<'_> {

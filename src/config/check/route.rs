@@ -1,7 +1,7 @@
-//! `[[route]]`: what each asks for and which pool answers.
+//! `[[route]]`: the conditions of each route, and the pool that answers.
 //!
-//! Each text alone is read in `route_text`; which of several routes is first is the business of
-//! `policy`, and only that two of them tie is said here (`ties`).
+//! `route_text` reads each text. `policy` decides which of several routes applies; only a tie
+//! between two is reported here (`ties`).
 
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ impl Check<'_> {
             self.note(
                 Problem::error("route without a name")
                     .at(header, "has no `name`")
-                    .help("add for example: name = \"api\" (logs and metrics call it so)"),
+                    .help("add for example: name = \"api\" (used in logs and metrics)"),
             );
             return (header, String::new());
         };
@@ -191,8 +191,8 @@ impl Check<'_> {
             let name = name.to_ascii_lowercase();
             if route.headers.iter().any(|(other, _)| *other == name) {
                 self.note(
-                    Problem::error(format!("`{name}` is asked for twice"))
-                        .at(key.place, "field names do not tell upper from lower case"),
+                    Problem::error(format!("`{name}` is listed twice"))
+                        .at(key.place, "field names ignore case"),
                 );
             }
             route.headers.push((name, value.clone()));

@@ -1,7 +1,7 @@
-//! The texts of a route: hosts, paths, expressions, methods, fields; and the names of cookies.
+//! The texts of a route: hosts, paths, expressions, methods, fields; also the names of cookies.
 //!
-//! What could never match a request is refused here, so that a route that never fires is a problem
-//! on the first day and not a riddle later.
+//! A text that could never match a request is refused, so that a route that never applies is a
+//! problem on the first day and not a puzzle later.
 
 use std::ops::Range;
 
@@ -65,7 +65,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Refusal> {
         None => (plain.as_str(), false),
     };
     if name.contains('*') {
-        return Err(refusal("a wildcard stands in front, followed by a dot")
+        return Err(refusal("a wildcard comes first, followed by a dot")
             .help("write for example \"*.example.com\""));
     }
     if !is_host_name(name) {
@@ -83,8 +83,8 @@ pub(super) fn prefix(text: &str) -> Result<PathPattern, Complaint> {
     if let Some(star) = text.find('*') {
         return Err(Complaint::of(
             star..text.len(),
-            Refusal::new("`path` knows no wildcards", "would be compared as it stands")
-                .help("`path` takes all below it by itself; or write a `path-regex`"),
+            Refusal::new("`path` has no wildcards", "is compared as written")
+                .help("`path` includes all below it; or write a `path-regex`"),
         ));
     }
     reachable(PathPattern::Prefix(text.to_owned()))
@@ -100,7 +100,7 @@ pub(super) fn exact(text: &str) -> Result<PathPattern, Complaint> {
 fn reachable(pattern: PathPattern) -> Result<PathPattern, Complaint> {
     match pattern.text() {
         Some(_) => Ok(pattern),
-        None => Err(Refusal::new("a path that no request has", "is refused when it comes").into()),
+        None => Err(Refusal::new("a path that no request has", "such requests are refused").into()),
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn regex(text: &str) -> Result<PathPattern, Complaint> {
         )
         .into()),
         Err(error) => {
-            // The library's message is a picture of its own; its last line says what is wrong.
+            // The library's message is itself a picture; its last line says what is wrong.
             let picture = error.to_string();
             let said = picture.lines().last().unwrap_or_default();
             let label = said.strip_prefix("error: ").unwrap_or(said).to_owned();
@@ -124,7 +124,7 @@ pub(super) fn regex(text: &str) -> Result<PathPattern, Complaint> {
                     .then(|| (line.len() - carets.len(), carets.len()))
             });
             let refusal = Refusal::new("`path-regex` does not compile", label);
-            // It indents by four, and counts characters.
+            // The library indents by four, and counts characters.
             let part = column.filter(|_| text.is_ascii()).and_then(|(indent, length)| {
                 let start = indent.checked_sub(4)?;
                 (start + length <= text.len()).then_some(start..start + length)
@@ -134,7 +134,7 @@ pub(super) fn regex(text: &str) -> Result<PathPattern, Complaint> {
     }
 }
 
-/// What every path that is compared as text must be.
+/// The checks for every path that is compared as text.
 fn path(text: &str) -> Result<(), Complaint> {
     if !text.starts_with('/') {
         return Err(Refusal::new(format!("`{text}` is not a path"), "a path begins with `/`")
@@ -144,15 +144,15 @@ fn path(text: &str) -> Result<(), Complaint> {
     if let Some(at) = text.find(['?', '#']) {
         return Err(Complaint::of(
             at..text.len(),
-            Refusal::new("a path has no query", "never part of what is compared"),
+            Refusal::new("a path has no query", "not part of what is compared"),
         ));
     }
-    // What is cut from a request's path by `http::target` is never compared.
+    // Parts that `http::target` cuts from a request's path are never compared.
     let encoded = || text.to_ascii_lowercase().find("%3b");
     if let Some(at) = text.find(';').or_else(encoded) {
         return Err(Complaint::of(
             at..text.len(),
-            Refusal::new("a path has no parameters", "never part of what is compared"),
+            Refusal::new("a path has no parameters", "not part of what is compared"),
         ));
     }
     let mut start = 0;
@@ -160,7 +160,7 @@ fn path(text: &str) -> Result<(), Complaint> {
         if segment == "." || segment == ".." {
             return Err(Complaint::of(
                 start..start + segment.len(),
-                Refusal::new("a path without `.` and `..`", "no request gets here with it"),
+                Refusal::new("a path without `.` and `..`", "no such request gets here"),
             ));
         }
         start += segment.len() + 1;
@@ -176,12 +176,10 @@ pub(super) fn method(text: &str) -> Result<(), Refusal> {
     }
     let upper = text.to_ascii_uppercase();
     if upper != text {
-        return Err(
-            refusal("methods tell upper from lower case").help(format!("write \"{upper}\""))
-        );
+        return Err(refusal("methods are case-sensitive").help(format!("write \"{upper}\"")));
     }
     if text == "CONNECT" || text == "TRACE" {
-        return Err(refusal("refused before any route is looked at"));
+        return Err(refusal("refused before routing"));
     }
     Ok(())
 }
@@ -209,7 +207,7 @@ pub(super) fn cookie_name(text: &str) -> Result<(), Refusal> {
 pub(super) fn field_value(text: &str) -> Result<(), Refusal> {
     let fits = |c: char| c == '\t' || !c.is_control();
     if text.trim() != text || !text.chars().all(fits) {
-        return Err(Refusal::new("a field value that cannot be", "no field has this value"));
+        return Err(Refusal::new("an impossible field value", "no field can have this value"));
     }
     Ok(())
 }
@@ -245,8 +243,8 @@ mod tests {
             ("http://example.com/", "a URL, not a host"),
             ("example.com/v1", "a host has no path"),
             ("example.com:80", "hosts are compared without their port"),
-            ("www.*.com", "a wildcard stands in front, followed by a dot"),
-            ("*example.com", "a wildcard stands in front, followed by a dot"),
+            ("www.*.com", "a wildcard comes first, followed by a dot"),
+            ("*example.com", "a wildcard comes first, followed by a dot"),
             ("bücher.example", "not ASCII"),
             ("a b", "expected a host name or \"*.\" and one"),
             ("", "expected a host name or \"*.\" and one"),

@@ -1,6 +1,6 @@
 //! Sets of statuses: `200`, `"200-399"`, `["200", "204-299"]`, and back.
 //!
-//! A set is kept in one way however it was written: in order, neighbours joined.
+//! A set has one form however it was written: sorted, with adjacent ranges joined.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +13,7 @@ use crate::config::{
 use crate::plan::Statuses;
 
 impl Check<'_> {
-    /// A set of statuses, if the key is there; what is wrong with an element is noted.
+    /// A set of statuses, if the key is present; problems of single elements are noted.
     pub(super) fn statuses(&mut self, key: Option<&List<StatusText>>, into: &mut Statuses) {
         let Some(list) = key else { return };
         let mut ranges = Vec::new();
@@ -27,8 +27,8 @@ impl Check<'_> {
     }
 }
 
-/// All statuses that an answer of a backend may have: those above 599 mean nothing to the standard,
-/// are in use all the same, and count as 5xx (RFC 9110 §15).
+/// All statuses that a backend may answer with: those above 599 mean nothing to the standard, occur
+/// all the same, and count as 5xx (RFC 9110 §15).
 const STATUSES: RangeInclusive<u16> = 100..=999;
 
 /// `200`, `"200"`, `"200-399"`.
@@ -54,13 +54,13 @@ fn range(written: &Scalar) -> Result<RangeInclusive<u16>, Refusal> {
         return Err(Refusal::new(format!("`{text}` is not a status"), "expected 100 to 999"));
     }
     if first > last {
-        return Err(Refusal::new("range of statuses that holds none", "ends before it begins")
+        return Err(Refusal::new("empty range of statuses", "ends before it begins")
             .help(format!("write \"{last}-{first}\"")));
     }
     Ok(first..=last)
 }
 
-/// The ranges in order, neighbours joined.
+/// The ranges sorted, with adjacent ones joined.
 fn joined(mut ranges: Vec<RangeInclusive<u16>>) -> Statuses {
     ranges.sort_by_key(|range| *range.start());
     let mut joined: Vec<RangeInclusive<u16>> = Vec::new();
@@ -75,7 +75,7 @@ fn joined(mut ranges: Vec<RangeInclusive<u16>>) -> Statuses {
     Statuses(joined)
 }
 
-/// The words that give the same set.
+/// The words for this set.
 pub(crate) fn words(statuses: &Statuses) -> impl Iterator<Item = String> {
     statuses.0.iter().map(|range| match (range.start(), range.end()) {
         (first, last) if first == last => first.to_string(),
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_status() {
-        let range_of = "range of statuses that holds none";
+        let range_of = "empty range of statuses";
         for (written, title, help) in [
             (Scalar::Whole(99), "`99` is not a status", None),
             (Scalar::Whole(1000), "`1000` is not a status", None),

@@ -10,7 +10,7 @@ pub(crate) const SAME_SITE: &[(&str, SameSite)] =
     &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)];
 
 impl Check<'_> {
-    /// Whose requests stay with one backend, if the key is there.
+    /// How requests stay with one backend, if the key is present.
     pub(super) fn sticky(&mut self, key: Option<&Written<file::Sticky>>) -> Option<Sticky> {
         let written = key?.value.as_ref()?;
         let mut sticky = Sticky::default();
@@ -21,14 +21,14 @@ impl Check<'_> {
             }
         }
         if let Some((place, path)) = both(written.secret_file.as_ref()) {
-            // Never its name: what stands there by mistake may be the secret itself.
+            // Never the name: by mistake it may be the secret itself.
             if let Err(why) = self.lookup.readable(path) {
                 self.note(
                     Problem::error(format!("`secret-file` cannot be read: {why}"))
-                        .at(place, "has to be there before the start")
+                        .at(place, "must exist before the start")
                         .help(
                             "make one: (umask 077; openssl rand -base64 32 > sticky.key); or leave \
-                             it out: a key is made and kept",
+                             it out: a key is then generated and kept",
                         ),
                 );
             }

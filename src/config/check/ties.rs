@@ -1,4 +1,4 @@
-//! Two routes that nothing decides between, shown together.
+//! Ties: two routes of which neither is more specific, shown together.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,31 +6,30 @@ use super::Check;
 use crate::config::{problem::Problem, source::Place};
 use crate::plan::{HostPattern, PathPattern, Route, Specificity};
 
-/// Routes that may tie: only those that have their path and a host, as text, in common, are as
-/// special as each other, and ask for no two values of one field. There may be tens of thousands.
+/// Routes that may tie: they have the same path and a host, as text, are equally specific, and
+/// require no two values of one field. There may be tens of thousands.
 #[derive(Default)]
 pub(super) struct Ties {
     seen: HashMap<Key, Vec<Kin>>,
 }
 
-/// What two routes have in common that tie: kind and text of the path, a host, how special they
-/// are.
+/// What two tying routes have in common: kind and text of the path, a host, how specific they are.
 type Key = (u8, Vec<u8>, Option<HostPattern>, Specificity);
 
 /// Values of fields, in the order of their names.
 type Values = Vec<String>;
 
-/// Routes that ask for values of the same fields.
+/// Routes that require values of the same fields.
 #[derive(Default)]
 struct Kin {
     names: Vec<String>,
     routes: Vec<(usize, BTreeMap<String, String>)>,
-    /// By some of the fields: which route asks for which values of those.
+    /// For some of the fields: which routes require which values of them.
     by: HashMap<Vec<String>, HashMap<Values, Vec<usize>>>,
 }
 
 impl Kin {
-    /// Those that ask for no other value of any field than this route does.
+    /// The routes that require no other value of any field than this route does.
     fn agreeing(&mut self, fields: &BTreeMap<String, String>) -> Vec<usize> {
         let shared = self.names.iter().filter(|name| fields.contains_key(*name));
         let shared: Vec<String> = shared.cloned().collect();
@@ -62,7 +61,7 @@ fn values(names: &[String], fields: &BTreeMap<String, String>) -> Values {
 }
 
 impl Ties {
-    /// The routes before that share path and host with this one, each once.
+    /// The earlier routes that share path and host with this one, each once.
     fn add(&mut self, route: &Route, index: usize) -> Vec<usize> {
         let (kind, text) = match &route.path {
             PathPattern::Any => (0, Vec::new()),
@@ -97,7 +96,7 @@ impl Ties {
 }
 
 impl Check<'_> {
-    /// Notes each route before this one that it ties with.
+    /// Notes each earlier route that this one ties with.
     pub(super) fn ties(
         &mut self,
         ties: &mut Ties,
@@ -115,12 +114,12 @@ impl Check<'_> {
             }
             self.note(
                 Problem::error(format!(
-                    "routes \"{}\" and \"{}\" tie: both take the same requests",
+                    "routes \"{}\" and \"{}\" tie: both match the same requests",
                     other.name, route.name
                 ))
-                .at(place, "nothing says whether this one is first")
+                .at(place, "neither is more specific")
                 .at(*other_place, "or this one")
-                .help("tell them apart by host, path, method or header, or give one a `priority`"),
+                .help("distinguish them by host, path, method or header, or give one a `priority`"),
             );
         }
     }
@@ -132,7 +131,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::plan::PoolId;
 
-    /// One of a few routes that have much in common.
+    /// A random route out of a few that have much in common.
     fn route(rng: &mut Rng) -> Route {
         let mut below = |count: u64| rng.next() % count;
         let field = |name: &str, value: u64| (name.to_owned(), value.to_string());

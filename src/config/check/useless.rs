@@ -1,4 +1,4 @@
-//! Keys of a pool that say nothing beside the others: warnings, since nothing breaks.
+//! Warnings about keys of a pool that have no effect beside the others.
 
 use super::{Check, both};
 use crate::config::{file, problem::Problem, source::Place, written::Written};
@@ -49,13 +49,13 @@ impl Check<'_> {
             && pool.retry.per_try >= response
         {
             let title = format!("`per-try` of pool \"{of}\" has no effect");
-            let label = "`response` of its timeouts ends each try before";
+            let label = "`response` of its timeouts ends each try sooner";
             self.note(Problem::warning(title).at(place, label));
         }
     }
 }
 
-/// Where a key stands that was not refused.
+/// The place of a key that was not refused.
 fn place<T>(key: Option<&Written<T>>) -> Option<Place> {
     both(key).map(|(place, _)| place)
 }

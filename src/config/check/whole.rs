@@ -1,5 +1,5 @@
-//! What concerns the whole configuration: something to listen on, addresses used once, pools that
-//! somebody uses, listeners that lead somewhere, counts that fit.
+//! Checks of the whole configuration: there is a listener, no address is used twice, every pool is
+//! used, every listener leads somewhere, counts fit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +12,7 @@ use crate::plan::{Plan, Route};
 
 impl Check<'_> {
     pub(super) fn whole(&mut self, file: &File, plan: &Plan) {
-        // A section that was misspelt has been noted: there may be a listener after all.
+        // A misspelt section has been noted: it may have been the listener.
         if file.listener.0.is_empty() && self.problems.is_empty() {
             self.note(Problem::error("there is nothing to listen on").help(SMALLEST));
         }
@@ -77,14 +77,14 @@ impl Check<'_> {
         for ((key, _), pool) in file.pool.0.iter().zip(plan.pools.values()) {
             if !named.contains(pool.name.as_str()) {
                 self.note(
-                    Problem::warning(format!("pool \"{}\" is used by nobody", pool.name))
+                    Problem::warning(format!("pool \"{}\" is not used", pool.name))
                         .at(key.place, "no listener and no route names it"),
                 );
             }
         }
     }
 
-    /// A listener from which nothing leads anywhere.
+    /// A listener from which no route and no pool is reached.
     fn idle_listeners(&mut self, file: &File, plan: &Plan) {
         for ((key, _), (id, listener)) in file.listener.0.iter().zip(&plan.listeners) {
             let is_led_on = |route: &Route| route.listener.is_none_or(|listener| listener == id);
@@ -101,7 +101,7 @@ impl Check<'_> {
     }
 }
 
-/// Shown to who starts with nothing.
+/// Shown when there is no configuration at all.
 pub(crate) const SMALLEST: &str = "the smallest file is:
 
 [listener.web]

@@ -1,8 +1,8 @@
-//! Keys that are not ours: what was probably meant.
+//! Unknown keys and words: what was probably meant.
 //!
-//! People bring spellings from nginx, HAProxy, Traefik, Caddy and Envoy; a table of their own says
-//! what we call it. Another table names the keys that are decided but not built yet, so that nobody
-//! hunts for a spelling mistake. What is in neither is compared with the keys that are there.
+//! People bring spellings from nginx, HAProxy, Traefik, Caddy and Envoy; one table translates them.
+//! Another lists the keys that are decided but not built yet, so that no operator looks for a
+//! spelling mistake. Anything else is compared with the existing keys.
 
 mod table;
 
@@ -13,7 +13,7 @@ use super::{
     tree::{Entry, Node, Value},
 };
 
-/// What an unknown key of a section is told.
+/// The message for an unknown key of a section.
 pub(crate) fn unknown_key(
     entry: &Entry,
     section: &str,
@@ -32,7 +32,7 @@ pub(crate) fn unknown_key(
         .help_if(help(name, section, fields, &entry.node))
 }
 
-/// A section as one calls it in a sentence.
+/// The name of a section in a sentence.
 fn what_it_is(section: &str) -> &'static str {
     match section {
         "global" => "[global]",
@@ -75,7 +75,7 @@ fn help(name: &str, section: &str, fields: &[&'static str], node: &Node) -> Opti
     if let Some((owner, _)) = KEYS.iter().find(|(owner, keys)| *owner != section && has(keys)) {
         return Some(format!("`{plain}` is a key of {}", what_it_is(owner)));
     }
-    // A misspelling may be one of a word from elsewhere, too.
+    // A misspelling may also be one of a foreign word.
     let others = FOREIGN.iter().filter(|row| row.0 == section).map(|row| row.1);
     let coming = NOT_BUILT.iter().filter(|row| row.0 == section).map(|row| row.1);
     let near = nearest(name, fields.iter().copied().chain(others).chain(coming))?;
@@ -84,7 +84,7 @@ fn help(name: &str, section: &str, fields: &[&'static str], node: &Node) -> Opti
         .or_else(|| Some(format!("did you mean `{near}`?")))
 }
 
-/// What an unknown word of a closed list is told.
+/// The message for an unknown word of a closed list.
 pub(crate) fn unknown_word(what: &str, word: &str, known: &[&str]) -> Option<String> {
     if let Some(meant) = unbuilt(WORDS_NOT_BUILT, what, word) {
         return Some(meant);
@@ -101,13 +101,13 @@ pub(crate) fn unknown_word(what: &str, word: &str, known: &[&str]) -> Option<Str
     unbuilt(WORDS_NOT_BUILT, what, near).or_else(|| Some(format!("did you mean \"{near}\"?")))
 }
 
-/// What is said about a key or word that is decided but not built.
+/// The message for a key or word that is decided but not built.
 fn unbuilt(table: &[(&str, &str, &str)], place: &str, name: &str) -> Option<String> {
     let row = table.iter().find(|row| row.0 == place && row.1 == name)?;
     Some(format!("`{name}` is not built yet: it comes with {}", row.2))
 }
 
-/// What is said about a spelling from elsewhere.
+/// The message for a foreign spelling.
 fn elsewhere(table: &[(&str, &str, Meant)], place: &str, spelling: &str) -> Option<String> {
     let plain = spelling.replace('_', "-").to_lowercase();
     let row = table.iter().find(|row| row.0 == place && row.1 == plain)?;
@@ -121,7 +121,7 @@ fn elsewhere(table: &[(&str, &str, Meant)], place: &str, spelling: &str) -> Opti
     }
 }
 
-/// How to write what has to be a table and is something else.
+/// How to write a value that must be a table and is not.
 pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
     let example = match keys {
         ["listener"] => return Some("each has a name: write [listener.web]".to_owned()),
@@ -142,7 +142,7 @@ pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
         [.., "health"] => "health = { path = \"/health\" }",
         [.., "headers"] => "headers = { x-probe = \"1\" }",
         [.., "passive"] => "passive = { max-failures = 3 }; 0 = off",
-        [.., "breaker"] => "breaker = { error-ratio = 0.5 }; it is off where there is none",
+        [.., "breaker"] => "breaker = { error-ratio = 0.5 }; it is off by default",
         [.., "budget"] => "budget = { ratio = 0.2, per-second = 10 }, or \"off\"",
         [.., "sticky"] => "sticky = { cookie = \"ringway\" }",
         [.., "queue"] => "queue = { size = 100, timeout = \"5s\" }",
@@ -156,7 +156,7 @@ pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
     Some(format!("write for example: {example}"))
 }
 
-/// How to write what has to be one string and is something else.
+/// How to write a value that must be one string and is not.
 pub(crate) fn text_meant(keys: &[&str]) -> Option<String> {
     let meant = match keys {
         [.., "cores"] => "write for example: cores = \"0-3,8\"",
@@ -172,7 +172,7 @@ pub(crate) fn text_meant(keys: &[&str]) -> Option<String> {
     Some(meant.to_owned())
 }
 
-/// The candidate that is spelled most like a word, if any is near enough to be meant.
+/// The candidate closest to a word, if it is close enough to be meant.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -191,7 +191,7 @@ pub(crate) fn nearest<'a>(
 mod tests {
     use super::*;
 
-    /// The keys of a section, as the JSON Schema has them.
+    /// The keys of a section, from the JSON Schema.
     fn keys_of(section: &str) -> Vec<String> {
         let schema: serde_json::Value =
             serde_json::from_str(&super::super::schema::text()).unwrap();

@@ -1,21 +1,21 @@
-//! The tables behind `foreign`: spellings from elsewhere, and keys that are not built yet.
+//! The tables behind `foreign`: foreign spellings, and keys that are not built yet.
 //!
-//! No logic, and nothing that `file.rs` has: a capability that lands takes its rows out of
-//! `NOT_BUILT` (a test insists). What is said is one sentence that names what to write. Long and
-//! better whole: nobody reads it, one looks a word up.
+//! No logic, and no key that `file.rs` has: a capability that lands removes its rows from
+//! `NOT_BUILT` (a test insists). Each message is one sentence that names what to write. Long, and
+//! better whole: it is a lookup table, not for reading through.
 
 use self::Meant::{Say, Unbuilt};
 
-/// What somebody meant by a spelling that is not ours.
+/// What a foreign spelling means.
 #[derive(Clone, Copy)]
 pub(super) enum Meant {
-    /// This, in words.
+    /// A message.
     Say(&'static str),
     /// A key or word of the tables of what is not built yet.
     Unbuilt(&'static str),
 }
 
-/// Keys that one may look for in the wrong section; the test below holds them to `file.rs`.
+/// Keys that people may put in the wrong section; the test below holds them to `file.rs`.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("global", &["cores", "pin", "driver", "instance", "shutdown", "log"]),
     ("limits", &["header-size", "body-rate", "body-size"]),
@@ -60,7 +60,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("connections", &["idle-timeout", "max-requests"]),
 ];
 
-/// Section, key, and what it comes with.
+/// Section, key, and the capability that brings it.
 pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("global", "admin", ADMIN),
     ("global", "state-dir", ADMIN),
@@ -83,7 +83,7 @@ const ADMIN: &str = "the admin interface";
 const TLS: &str = "TLS, HTTP/2 and TCP";
 const RULES: &str = "the rules of routes";
 
-/// List, word, and what it comes with.
+/// List, word, and the capability that brings it.
 pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] = &[
     ("mode", "tcp", TLS),
     ("protocol", "h2", TLS),
@@ -91,49 +91,49 @@ pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] = &[
     ("kind of probe", "grpc", TLS),
 ];
 
-/// List, word from elsewhere, and what to say.
+/// List, foreign word, and the message.
 #[rustfmt::skip] // one row a line reads as the table it is
 pub(super) const FOREIGN_WORDS: &[(&str, &str, Meant)] = &[
-    ("way to balance", "rr", Say("did you mean \"round-robin\"?")),
-    ("way to balance", "static-rr", Say("did you mean \"round-robin\"?")),
-    ("way to balance", "roundrobin", Say("did you mean \"round-robin\"?")),
-    ("way to balance", "wrr", Say("did you mean \"weighted\"?")),
-    ("way to balance", "weighted-round-robin", Say("did you mean \"weighted\"?")),
-    ("way to balance", "swrr", Say("did you mean \"weighted\"?")),
-    ("way to balance", "least-conn", Say("did you mean \"least-connections\"?")),
-    ("way to balance", "leastconn", Say("did you mean \"least-connections\"?")),
-    ("way to balance", "least-request", Say("did you mean \"least-connections\"?")),
-    ("way to balance", "least-requests", Say("did you mean \"least-connections\"?")),
-    ("way to balance", "p2c", Say("did you mean \"random\"?")),
-    ("way to balance", "power-of-two-choices", Say("did you mean \"random\"?")),
-    ("way to balance", "random-choose", Say("did you mean \"random\"?")),
-    ("way to balance", "source", Say("did you mean \"ip-hash\"?")),
-    ("way to balance", "iphash", Say("did you mean \"ip-hash\"?")),
-    ("way to balance", "client-ip", Say("did you mean \"ip-hash\"?")),
-    ("way to balance", "client-ip-hash", Say("did you mean \"ip-hash\"?")),
-    ("way to balance", "least-time", Say("did you mean \"least-response-time\"?")),
-    ("way to balance", "leasttime", Say("did you mean \"least-response-time\"?")),
-    ("way to balance", "ewma", Say("did you mean \"least-response-time\"?")),
-    ("way to balance", "peak-ewma", Say("did you mean \"least-response-time\"?")),
-    ("way to balance", "latency", Say("did you mean \"least-response-time\"?")),
-    ("way to balance", "hash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "consistent-hash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "consistent", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "maglev", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "ring-hash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "chash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "rendezvous", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "hrw", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
-    ("way to balance", "uri", Say("write balance = { hash = \"uri\" }")),
-    ("way to balance", "uri-hash", Say("write balance = { hash = \"uri\" }")),
-    ("way to balance", "url-hash", Say("write balance = { hash = \"uri\" }")),
-    ("way to balance", "header", Say("write balance = { hash = \"header:…\" }")),
-    ("way to balance", "hdr", Say("write balance = { hash = \"header:…\" }")),
-    ("way to balance", "cookie", Say("write balance = { hash = \"cookie:…\" }; or `sticky`, whose cookie we set")),
-    ("way to balance", "query", Say("write balance = { hash = \"query:…\" }")),
-    ("way to balance", "url-param", Say("write balance = { hash = \"query:…\" }")),
-    ("way to balance", "sticky", Say("stickiness is no way to balance: write sticky = { cookie = \"ringway\" } beside it")),
-    ("way to balance", "first", Say("write `backup = true` for those that come later")),
+    ("balancing algorithm", "rr", Say("did you mean \"round-robin\"?")),
+    ("balancing algorithm", "static-rr", Say("did you mean \"round-robin\"?")),
+    ("balancing algorithm", "roundrobin", Say("did you mean \"round-robin\"?")),
+    ("balancing algorithm", "wrr", Say("did you mean \"weighted\"?")),
+    ("balancing algorithm", "weighted-round-robin", Say("did you mean \"weighted\"?")),
+    ("balancing algorithm", "swrr", Say("did you mean \"weighted\"?")),
+    ("balancing algorithm", "least-conn", Say("did you mean \"least-connections\"?")),
+    ("balancing algorithm", "leastconn", Say("did you mean \"least-connections\"?")),
+    ("balancing algorithm", "least-request", Say("did you mean \"least-connections\"?")),
+    ("balancing algorithm", "least-requests", Say("did you mean \"least-connections\"?")),
+    ("balancing algorithm", "p2c", Say("did you mean \"random\"?")),
+    ("balancing algorithm", "power-of-two-choices", Say("did you mean \"random\"?")),
+    ("balancing algorithm", "random-choose", Say("did you mean \"random\"?")),
+    ("balancing algorithm", "source", Say("did you mean \"ip-hash\"?")),
+    ("balancing algorithm", "iphash", Say("did you mean \"ip-hash\"?")),
+    ("balancing algorithm", "client-ip", Say("did you mean \"ip-hash\"?")),
+    ("balancing algorithm", "client-ip-hash", Say("did you mean \"ip-hash\"?")),
+    ("balancing algorithm", "least-time", Say("did you mean \"least-response-time\"?")),
+    ("balancing algorithm", "leasttime", Say("did you mean \"least-response-time\"?")),
+    ("balancing algorithm", "ewma", Say("did you mean \"least-response-time\"?")),
+    ("balancing algorithm", "peak-ewma", Say("did you mean \"least-response-time\"?")),
+    ("balancing algorithm", "latency", Say("did you mean \"least-response-time\"?")),
+    ("balancing algorithm", "hash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "consistent-hash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "consistent", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "maglev", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "ring-hash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "chash", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "rendezvous", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "hrw", Say("write balance = { hash = \"header:…\" }; or \"cookie:…\", \"query:…\", \"uri\"")),
+    ("balancing algorithm", "uri", Say("write balance = { hash = \"uri\" }")),
+    ("balancing algorithm", "uri-hash", Say("write balance = { hash = \"uri\" }")),
+    ("balancing algorithm", "url-hash", Say("write balance = { hash = \"uri\" }")),
+    ("balancing algorithm", "header", Say("write balance = { hash = \"header:…\" }")),
+    ("balancing algorithm", "hdr", Say("write balance = { hash = \"header:…\" }")),
+    ("balancing algorithm", "cookie", Say("write balance = { hash = \"cookie:…\" }; or `sticky`, whose cookie we set")),
+    ("balancing algorithm", "query", Say("write balance = { hash = \"query:…\" }")),
+    ("balancing algorithm", "url-param", Say("write balance = { hash = \"query:…\" }")),
+    ("balancing algorithm", "sticky", Say("stickiness is not a balancing algorithm: write sticky = { cookie = \"ringway\" } beside it")),
+    ("balancing algorithm", "first", Say("write `backup = true` for those that come later")),
     ("kind of probe", "https", Say("did you mean \"http\"? Probes of backends that speak TLS are not built yet")),
     ("kind of probe", "h1", Say("did you mean \"http\"?")),
     ("kind of probe", "httpchk", Say("did you mean \"http\"?")),
@@ -167,24 +167,24 @@ pub(super) const FOREIGN_WORDS: &[(&str, &str, Meant)] = &[
     ("format", "text", Say("did you mean \"combined\"?")),
 ];
 
-/// Section, spelling from elsewhere (in lower case, with `-`), and what to say.
+/// Section, foreign spelling (in lower case, with `-`), and the message.
 #[rustfmt::skip] // one row a line reads as the table it is
 pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     // nginx
     ("file", "upstream", Say("a set of backends is a [pool.NAME]")),
     ("file", "upstreams", Say("a set of backends is a [pool.NAME]")),
-    ("file", "server", Say("what listens is a [listener.NAME]; what answers stands in `backends` of a [pool.NAME]")),
-    ("file", "servers", Say("what listens is a [listener.NAME]; what answers stands in `backends` of a [pool.NAME]")),
-    ("file", "location", Say("what decides by path is a [[route]] with `path`")),
-    ("file", "events", Say("there is nothing like it: each core serves as many as [global.limits] `connections` allows")),
+    ("file", "server", Say("a listener is a [listener.NAME]; servers go into `backends` of a [pool.NAME]")),
+    ("file", "servers", Say("a listener is a [listener.NAME]; servers go into `backends` of a [pool.NAME]")),
+    ("file", "location", Say("paths are matched by a [[route]] with `path`")),
+    ("file", "events", Say("there is no such key: each core serves as many as [global.limits] `connections` allows")),
     ("file", "worker-processes", Say("did you mean `cores` in [global]?")),
     ("file", "worker-connections", Say("did you mean `connections` in [global.limits]?")),
     ("file", "include", Say("give several files or a directory: ringway run -c a.toml -c conf.d")),
     ("file", "proxy-pass", Say("did you mean `pool` of a [listener.NAME] or a [[route]]?")),
     ("file", "listen", Say("did you mean `bind` of a [listener.NAME]?")),
     // HAProxy
-    ("file", "frontend", Say("what listens is a [listener.NAME]")),
-    ("file", "frontends", Say("what listens is a [listener.NAME]")),
+    ("file", "frontend", Say("a listener is a [listener.NAME]")),
+    ("file", "frontends", Say("a listener is a [listener.NAME]")),
     ("file", "backend", Say("a set of backends is a [pool.NAME]")),
     ("file", "backends", Say("a set of backends is a [pool.NAME] with `backends`")),
     ("file", "listen-on", Say("did you mean `bind` of a [listener.NAME]?")),
@@ -193,12 +193,12 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("file", "timeout", Say("did you mean `timeouts` of a [listener.NAME] or a [pool.NAME]?")),
     ("file", "timeouts", Say("did you mean `timeouts` of a [listener.NAME] or a [pool.NAME]?")),
     // Traefik
-    ("file", "entrypoints", Say("what listens is a [listener.NAME] with `bind`")),
+    ("file", "entrypoints", Say("a listener is a [listener.NAME] with `bind`")),
     ("file", "providers", Say("there is one source of configuration: the files given with -c")),
     ("file", "http", Say("routers are [[route]], services are [pool.NAME]")),
-    ("file", "routers", Say("what decides is a [[route]]")),
+    ("file", "routers", Say("requests are matched by a [[route]]")),
     ("file", "services", Say("a set of backends is a [pool.NAME]")),
-    ("file", "middlewares", Say("what a route does beside choosing a pool is not built yet")),
+    ("file", "middlewares", Say("a route can only choose a pool; the rest is not built yet")),
     ("file", "loadbalancer", Say("a set of backends is a [pool.NAME] with `balance`")),
     // Caddy
     ("file", "reverse-proxy", Say("write a [listener.NAME] with `pool`, and a [pool.NAME] with `backends`; or: ringway proxy :8080 10.0.0.1:3000")),
@@ -208,7 +208,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("file", "static-resources", Say("listeners are [listener.NAME], clusters are [pool.NAME]")),
     ("file", "clusters", Say("a set of backends is a [pool.NAME]")),
     ("file", "cluster", Say("a set of backends is a [pool.NAME]")),
-    ("file", "listeners", Say("what listens is a [listener.NAME]")),
+    ("file", "listeners", Say("a listener is a [listener.NAME]")),
     ("file", "routes", Say("routes are written as [[route]]")),
     ("file", "pools", Say("a set of backends is a [pool.NAME]")),
     ("file", "admin", Say("did you mean `admin` in [global]? It is not built yet")),
@@ -220,7 +220,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("global", "nbthread", Say("did you mean `cores`?")),
     ("global", "nbproc", Say("did you mean `cores`?")),
     ("global", "concurrency", Say("did you mean `cores`?")),
-    ("global", "cpu-map", Say("did you mean `cores`? It pins by itself; `pin = false` stops that")),
+    ("global", "cpu-map", Say("did you mean `cores`? Threads are pinned by default; `pin = false` stops that")),
     ("global", "cpuset-threads", Say("did you mean `pin`?")),
     ("global", "worker-cpu-affinity", Say("did you mean `pin`?")),
     ("global", "maxconn", Say("did you mean `connections` in [global.limits]?")),
@@ -233,7 +233,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("global", "hard-stop-after", Say("did you mean `shutdown = { drain = … }`?")),
     ("global", "grace-period", Say("did you mean `shutdown = { drain = … }`?")),
     ("global", "worker-shutdown-timeout", Say("did you mean `shutdown = { drain = … }`?")),
-    ("global", "daemon", Say("there is no such mode: a service manager keeps it in the background")),
+    ("global", "daemon", Say("there is no such mode: a service manager runs it in the background")),
     ("global", "stats", Say("did you mean `admin`? It is not built yet")),
     ("global", "timeouts", Say("did you mean `timeouts` of a listener or a pool?")),
     ("global", "timeout", Say("did you mean `timeouts` of a listener or a pool?")),
@@ -257,15 +257,15 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("listener", "port", Say("did you mean `bind`? It holds the address and the port")),
     ("listener", "default-backend", Say("did you mean `pool`?")),
     ("listener", "backend", Say("did you mean `pool`?")),
-    ("listener", "backends", Say("backends stand in a [pool.NAME]; the listener names it as its `pool`")),
+    ("listener", "backends", Say("backends go into a [pool.NAME]; the listener names it as its `pool`")),
     ("listener", "service", Say("did you mean `pool`?")),
     ("listener", "upstream", Say("did you mean `pool`?")),
     ("listener", "proxy-pass", Say("did you mean `pool`?")),
     ("listener", "reverse-proxy", Say("did you mean `pool`?")),
     ("listener", "use-backend", Say("did you mean a [[route]]?")),
     ("listener", "location", Say("did you mean a [[route]] with `path`?")),
-    ("listener", "route", Say("routes stand beside listeners: [[route]], with `listener` if it is for one of them")),
-    ("listener", "routes", Say("routes stand beside listeners: [[route]], with `listener` if it is for one of them")),
+    ("listener", "route", Say("routes are not part of listeners: write a [[route]], with `listener` if it is for one of them")),
+    ("listener", "routes", Say("routes are not part of listeners: write a [[route]], with `listener` if it is for one of them")),
     ("listener", "server-name", Say("did you mean `host` of a [[route]]?")),
     ("listener", "host", Say("did you mean `host` of a [[route]]?")),
     ("listener", "maxconn", Say("did you mean `max-connections`?")),
@@ -311,8 +311,8 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("route", "path-prefix", Say("did you mean `path`?")),
     ("route", "path-beg", Say("did you mean `path`?")),
     ("route", "path-reg", Say("did you mean `path-regex`?")),
-    ("route", "rule", Say("did you mean `host`, `path`, `method` and `header`? Each stands on its own")),
-    ("route", "match", Say("did you mean `host`, `path`, `method` and `header`? Each stands on its own")),
+    ("route", "rule", Say("did you mean `host`, `path`, `method` and `header`? Each is a key of its own")),
+    ("route", "match", Say("did you mean `host`, `path`, `method` and `header`? Each is a key of its own")),
     ("route", "domains", Say("did you mean `host`?")),
     ("route", "hosts", Say("did you mean `host`? It takes a list too")),
     ("route", "server-name", Say("did you mean `host`?")),
@@ -326,7 +326,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("route", "to", Say("did you mean `pool`?")),
     ("route", "order", Say("did you mean `priority`? The order of routes never matters")),
     ("route", "return", Say("`respond` and `redirect` are not built yet: they come with the rules of routes")),
-    ("route", "middlewares", Say("what a route does beside choosing a pool is not built yet")),
+    ("route", "middlewares", Say("a route can only choose a pool; the rest is not built yet")),
 
     ("pool", "server", Say("did you mean `backends`?")),
     ("pool", "servers", Say("did you mean `backends`?")),
@@ -384,7 +384,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("pool", "passhostheader", Say("did you mean `host`? \"client\" passes it on")),
     ("pool", "proxy-http-version", Say("did you mean `protocol`?")),
     ("pool", "dns-refresh-rate", Say("did you mean `resolve`?")),
-    ("pool", "resolver", Say("did you mean `resolve`? It says how often; the system's resolver is asked")),
+    ("pool", "resolver", Say("did you mean `resolve`? It says how often; the system's resolver is used")),
     ("pool", "healthcheck", Say("did you mean `health`?")),
     ("pool", "health-check", Say("did you mean `health`?")),
     ("pool", "health-checks", Say("did you mean `health`?")),
@@ -443,7 +443,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("backend", "inter", Say("probes are for the pool: health = { interval = … }")),
     ("backend", "rise", Say("probes are for the pool: health = { rise = … }")),
     ("backend", "fall", Say("probes are for the pool: health = { fall = … }")),
-    ("backend", "cookie", Say("a backend needs none: the pool's `sticky` names them by itself")),
+    ("backend", "cookie", Say("there is no such key: the pool's `sticky` names backends by itself")),
     ("backend", "maxqueue", Say("the queue is the pool's: queue = { size = … }")),
     ("backend", "down", Say("write weight = 0: no new traffic")),
     ("backend", "disabled", Say("write weight = 0: no new traffic")),
@@ -473,8 +473,8 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("pool-timeouts", "idle", Say("did you mean `connections = { idle-timeout = … }`, or `idle` of a listener's timeouts?")),
     ("pool-timeouts", "tunnel", Say("`tunnel` is a timeout of a listener")),
 
-    ("balance", "algorithm", Say("did you mean `hash`? The other ways are words: balance = \"random\"")),
-    ("balance", "type", Say("did you mean `hash`? The other ways are words: balance = \"random\"")),
+    ("balance", "algorithm", Say("did you mean `hash`? The other algorithms are words: balance = \"random\"")),
+    ("balance", "type", Say("did you mean `hash`? The other algorithms are words: balance = \"random\"")),
     ("balance", "key", Say("did you mean `hash`?")),
     ("balance", "on", Say("did you mean `hash`?")),
     ("balance", "factor", Say("did you mean `bound`?")),
@@ -490,9 +490,9 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("health", "inter", Say("did you mean `interval`?")),
     ("health", "period", Say("did you mean `interval`?")),
     ("health", "every", Say("did you mean `interval`?")),
-    ("health", "fastinter", Say("there is no such key: in transition it probes more often by itself")),
-    ("health", "downinter", Say("there is no such key: in transition it probes more often by itself")),
-    ("health", "jitter", Say("there is no such key: probes are spread by themselves")),
+    ("health", "fastinter", Say("there is no such key: a backend in transition is probed more often anyway")),
+    ("health", "downinter", Say("there is no such key: a backend in transition is probed more often anyway")),
+    ("health", "jitter", Say("there is no such key: probes are always spread")),
     ("health", "statuses", Say("did you mean `status`?")),
     ("health", "expect", Say("did you mean `status`?")),
     ("health", "expect-status", Say("did you mean `status`?")),
@@ -555,10 +555,10 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("sticky", "name", Say("did you mean `cookie`?")),
     ("sticky", "insert", Say("there is no such key: the cookie is always inserted, and backends never see it")),
     ("sticky", "indirect", Say("there is no such key: backends never see the cookie")),
-    ("sticky", "nocache", Say("there is no such key: what can be cached is marked private by itself")),
-    ("sticky", "httponly", Say("there is no such key: the cookie always is")),
-    ("sticky", "secure", Say("there is no such key: the cookie is wherever the client's scheme is https")),
-    ("sticky", "samesite", Say("there is no such key: it is Lax")),
+    ("sticky", "nocache", Say("there is no such key: cacheable answers are always marked private")),
+    ("sticky", "httponly", Say("there is no such key: the cookie is always HttpOnly")),
+    ("sticky", "secure", Say("there is no such key: the cookie is Secure whenever the client's scheme is https")),
+    ("sticky", "samesite", Say("did you mean `same-site`?")),
     ("sticky", "secret", Say("did you mean `secret-file`?")),
     ("sticky", "key", Say("did you mean `secret-file`?")),
     ("sticky", "key-file", Say("did you mean `secret-file`?")),
