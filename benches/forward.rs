@@ -1,4 +1,4 @@
-//! The whole way of a head: parsed, framed, edited for forwarding, written.
+//! Forwarding a head: parsed, framed, edited, written.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::bench::Connection;

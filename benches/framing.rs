@@ -1,4 +1,4 @@
-//! How long a body is: without one, and with a length among other fields.
+//! Body framing: without a body, and with a length among other fields.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::bench::Connection;

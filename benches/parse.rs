@@ -1,4 +1,4 @@
-//! Head bytes → head: the least head there is, one of a browser, and an answer of nginx.
+//! Parsing heads: the smallest head there is, a browser's, and an answer of nginx.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::bench::Connection;

@@ -1,5 +1,5 @@
-//! Finding the route of a request among a thousand: on one host by path, on a hundred hosts by
-//! name and by suffix, where none takes it, and with a path that must be spelled out first.
+//! Finding the route of a request among a thousand: on one host by path, on a hundred hosts by name
+//! and by suffix, without a match, and with a path that must be normalised first.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{

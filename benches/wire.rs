@@ -1,9 +1,9 @@
 //! A whole message on the wire: from a client through the proxy on one core to a backend and back.
 //!
 //! Everything is on loopback and in this process: client and backend are plain threads, the proxy
-//! is started as anybody starts it. One request at a time shows what a message costs in turns and
+//! is started through the public API. One request at a time shows what a message costs in turns and
 //! system calls, sixteen at once what it costs besides. For comparing two states of this tree on
-//! one machine; how it stands beside others is measured by `loadtest/`.
+//! one machine; `loadtest/` compares it with other proxies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

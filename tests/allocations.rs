@@ -1,9 +1,9 @@
-//! What a warm request costs in heap allocations, on the whole path: the figure is held here.
+//! Heap allocations of a warm request, on the whole path: this test holds the number.
 //!
-//! The proxy runs as anybody starts it (`ringway::start`), on one core and on each driver, between
-//! a client and a backend that are plain threads. An allocator that counts notes what the thread
-//! of the core asks for, and nobody else's; a growing block counts as a new one. The pure floors
-//! have a test of their own beside `src/bench.rs`: they may not allocate at all.
+//! The proxy is started through the public API (`ringway::start`), on one core and on each driver,
+//! between a client and a backend that are plain threads. A counting allocator counts what the
+//! thread of the core allocates, and no other thread; a growing block counts as a new one. The pure
+//! floors have a test of their own beside `src/bench.rs`: they may not allocate at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(
@@ -22,7 +22,7 @@ use std::{
 
 use ringway::{Handle, Stop};
 
-/// Most allocations of one warm request.
+/// The most allocations of one warm request.
 const ALLOCATIONS_MAX: u64 = 4;
 
 const WARM_UP: usize = 200;
@@ -31,7 +31,7 @@ const REQUESTS: u64 = 500;
 /// No wait of this test may take longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Passes everything to the system's allocator, and counts while it is told to.
+/// Passes everything to the system's allocator, and counts while it is turned on.
 struct Counting;
 
 #[global_allocator]
@@ -41,7 +41,7 @@ static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Whether this thread is a core's; unknown until it allocates while there is counting.
+    /// Whether this is the thread of a core; unknown until it allocates while counting is on.
     static IS_CORE: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
@@ -50,7 +50,7 @@ fn note() {
         return;
     }
     let is_core = IS_CORE.get().unwrap_or_else(|| {
-        // Asked of the kernel, because asking the library may allocate.
+        // From the kernel, because asking the library may allocate.
         let mut name = [0_u8; 16];
         // SAFETY: PR_GET_NAME writes at most 16 bytes.
         unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
@@ -94,8 +94,8 @@ fn counted(act: impl FnOnce()) -> u64 {
     COUNTED.load(SeqCst)
 }
 
-/// A backend that answers every request that ends where a read ends. It has more than one
-/// connection where the machine stands still for a while: a POST goes on a young one.
+/// A backend that answers every request that ends where a read ends. It gets more than one
+/// connection if the machine stands still for a while: a POST goes on a young one.
 fn backend(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -130,7 +130,7 @@ fn proxy(driver: &str, backend: SocketAddr, pool: &str) -> Result<Handle, String
 fn ask(client: &mut TcpStream, request: &[u8], room: &mut [u8], length: &mut usize) {
     client.write_all(request).unwrap();
     if *length == 0 {
-        // The first answer: what comes until its body's end is its length.
+        // The first answer: its length is what comes until its body's end.
         loop {
             *length += client.read(&mut room[*length..]).unwrap();
             if room[..*length].ends_with(b"!") {
@@ -170,7 +170,7 @@ fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
             ask(&mut client, request, &mut room, &mut length);
         }
     });
-    // That there is counting at all: a connection is a task, and a task is allocated.
+    // Proof that counting works: a connection is a task, and a task is allocated.
     let fresh = counted(|| ask(&mut connect(), request, &mut room, &mut length));
     handle.stop(Stop::Now);
     let head = String::from_utf8_lossy(request.split(|byte| *byte == b'\r').next().unwrap());
@@ -186,7 +186,7 @@ fn a_warm_request_costs_few_allocations() {
     let plain = b"HTTP/1.1 200 OK\r\nServer: a\r\nContent-Length: 6\r\n\r\nhello!";
     let two = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nCache-Control: no-store\r\n\
                 Content-Length: 8\r\n\r\ngoodbye!";
-    // The worst case of a sticky pool: a cookie that is not valid, taken out and given anew.
+    // The worst case of a sticky pool: an invalid cookie, removed and issued anew.
     let sticky = b"GET /a HTTP/1.1\r\nHost: a\r\nCookie: a=1; ringway=\
         AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA; b=2\r\n\r\n";
     let secret = std::env::temp_dir().join(format!("ringway-allocations-{}", std::process::id()));

@@ -1,6 +1,6 @@
-//! The binary as a person or a script meets it: what it says where, and how it ends.
+//! The binary as a person or a script uses it: its output, where it goes, and its exit codes.
 //!
-//! What serving itself does is played in `plays`.
+//! `plays` tests serving itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +14,7 @@ use std::{
 const SMALLEST: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\n\
     [pool.app]\nbackends = [\"127.0.0.1:3000\"]\n";
 
-/// A folder of this test's own with these files.
+/// A folder for this test with these files.
 fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
@@ -233,7 +233,7 @@ fn the_manual_names_variables_and_files() {
     for name in ["RINGWAY_CONFIG", "RINGWAY_LOG_FORMAT", "\n\\&./ringway.toml, /etc/"] {
         assert!(page.contains(name), "{name}");
     }
-    // A line that begins with a point is a command, and of these there are few.
+    // A line that begins with a point is a command, and there are few of these.
     let commands = page.lines().filter_map(|line| line.strip_prefix('.'));
     let known = ["ie", "el", "TH", "SH", "TP", "RS", "RE", "IP", "PP", "nf", "fi", "br"];
     for line in commands {
@@ -338,7 +338,7 @@ struct Serving(Child);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It has ended already where all went well.
+        // It has ended already if all went well.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -376,7 +376,7 @@ fn a_second_ringway_on_one_address_is_refused_and_term_ends_the_first() {
 fn what_was_written_and_does_not_fit_is_refused() {
     let file = format!("[global.limits]\nconnections = 10_000_000\n{SMALLEST}");
     let folder = folder("descriptors", &[("ringway.toml", &file)]);
-    // The shell's limit, hard and soft, so that it does not hang on this machine's.
+    // The shell's limit, hard and soft, so that it does not depend on this machine's.
     let mut command = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_ringway");
     command.args(["-c", &format!("ulimit -n 1000; exec {program} run --cores 1")]);

@@ -1,8 +1,8 @@
-//! Cells that several threads write or read, tried in every order in which the threads may go and
-//! with every value that memory may show them (loom).
+//! Model checking of shared cells with loom: every order of the threads, and every value that
+//! memory may show them.
 //!
-//! The tests stand under the code that they test, in `src/shared`. There each runs once, on real
-//! threads; the same files are included here with loom's atomics and threads in the place of
+//! The tests are under the code that they test, in `src/shared`. There each runs once, on real
+//! threads; the same files are included here with loom's atomics and threads in place of
 //! `src/shared/atomics.rs`, and `every_order` does what its name says.
 
 #![allow(dead_code, unreachable_pub, reason = "who uses the cells is not included")]

@@ -1,8 +1,8 @@
 //! Every kind of mistake in a configuration, with the whole picture that is drawn of it.
 //!
-//! A case is a file of `tests/pictures`: the configuration, a line of `=====`, and what is said.
-//! `UPDATE=1 cargo test --test pictures` writes what is said now; read the difference before it is
-//! committed.
+//! A case is a file of `tests/pictures`: the configuration, a line of `=====`, and the output.
+//! `UPDATE=1 cargo test --test pictures` writes the present output; read the diff before you commit
+//! it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

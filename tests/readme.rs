@@ -1,7 +1,7 @@
-//! The tour of README.md is what a new user sees: its files are good, its mistakes are drawn as it
-//! shows them, and what it prints is what the program prints.
+//! Tests that hold the tour of README.md to the program: its files are valid, its mistakes are
+//! drawn as it shows them, and its output is what the program prints.
 //!
-//! What hangs on time and place (the moments of a log, who answers first) is not held here.
+//! Parts that depend on time and place (timestamps, which backend answers first) are not checked.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use ringway::config::{self, Overrides};
 /// A fenced block: its language and its text.
 type Block = (String, String);
 
-/// The blocks behind a heading or a bold beginning, up to the next of its kind.
+/// The blocks after a heading or a bold beginning, up to the next of its kind.
 fn blocks(from: &str, to: &str) -> Vec<Block> {
     let page = fs::read_to_string("README.md").unwrap();
     let (_, rest) = page.split_once(from).unwrap_or_else(|| panic!("README.md has no `{from}`"));
@@ -43,7 +43,7 @@ fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
     folder
 }
 
-/// What the program says, on stdout and on stderr.
+/// The output of the program, on stdout and on stderr.
 fn said(folder: &PathBuf, arguments: &[&str]) -> (String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
     command.args(arguments).current_dir(folder).env_remove("APP_HOST");
@@ -102,7 +102,7 @@ fn what_jq_asks_for_is_in_the_log() {
     assert_eq!(line.split('\t').count(), filter.matches(", .").count() + 1);
 }
 
-/// Each goes with this file, as one of several.
+/// Each is valid with this file, as one of several.
 #[test]
 fn what_is_shown_by_task_is_good() {
     const BASE: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\

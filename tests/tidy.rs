@@ -1,10 +1,10 @@
 //! The rules of the house that a machine can check.
 //!
-//! Reads every `.rs` file of the package line by line, without comments and without what only
-//! tests see, and says where a rule is broken and what to do instead. It knows no Rust grammar: a
-//! rule here must be visible in one line, which is why each module is imported by one
-//! `use crate::<module>::…`. What clippy can say stands in `Cargo.toml` and `.clippy.toml`. Below
-//! the rules each has a test on a small source that breaks it.
+//! Reads every `.rs` file of the package line by line, without comments and without what only tests
+//! see, and says where a rule is broken and what to do instead. It knows no Rust grammar: a rule
+//! here must be visible in one line, which is why each module is imported by one `use
+//! crate::<module>::…`. Rules that clippy can check are in `Cargo.toml` and `.clippy.toml`. At the
+//! end each rule has a test on a small source that breaks it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -44,13 +44,13 @@ const PURE: u8 = 3;
 const BELL: &str = "shared/bell.rs";
 /// From this floor on the crate's own public door (`crate::start`) may be used.
 const DOOR: u8 = 11;
-/// Modules that only tests and benches turn on: they see everything, and nobody below sees them.
+/// Modules that only tests and benches turn on: they see everything, and nothing below sees them.
 const FREE: [&str; 2] = ["testkit", "bench"];
 /// Files of more lines than this need a head of three lines, the others of one.
 const SHORT: usize = 200;
 const COLUMNS: usize = 100;
 
-/// A word, the only places that may say it, and what all the others do instead.
+/// A word, the only places that may use it, and what all others do instead.
 struct Word {
     word: &'static str,
     allowed: &'static [&'static str],
@@ -75,7 +75,7 @@ const WORDS: &[Word] = &[
 const CLOCKS: &[&str] =
     &["net/clock.rs", "worker/", "server/", "health/", "admin/", "acme/", "observe/writer/"];
 
-/// What the pure floors may not say besides.
+/// Further words that the pure floors may not use.
 const IMPURE: [&str; 5] = ["async", ".await", "rustix::", "TcpStream", "thread::"];
 
 /// A file as the rules see it.
@@ -109,7 +109,7 @@ impl Source {
         self.path.strip_prefix("src/").filter(|path| !path.ends_with("tests.rs"))
     }
 
-    /// The top module it belongs to; none where the rules of modules do not hold.
+    /// The top module it belongs to; none if the rules of modules do not apply.
     fn module(&self) -> Option<&str> {
         let module = self.below_src()?.split('/').next()?.trim_end_matches(".rs");
         (!FREE.contains(&module)).then_some(module)
@@ -136,7 +136,7 @@ fn floor_of(module: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
 }
 
-/// The places in `line` where `word` begins and is not the tail of a longer one.
+/// The positions in `line` where `word` begins and is not the tail of a longer one.
 fn occurrences<'a>(line: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let is_part = |before: char| before.is_alphanumeric() || before == '_';
     line.match_indices(word)
@@ -195,7 +195,7 @@ fn imports(source: &Source, say: &mut Vec<String>) {
     }
 }
 
-/// Rules 15 to 18 and 22: words that only some places may say.
+/// Rules 15 to 18 and 22: words that only some places may use.
 fn words(source: &Source, say: &mut Vec<String>) {
     let (Some(path), Some(module)) = (source.below_src(), source.module()) else { return };
     let is_pure = floor_of(module).is_some_and(|floor| floor <= PURE) && path != BELL;
@@ -217,7 +217,7 @@ fn words(source: &Source, say: &mut Vec<String>) {
     }
 }
 
-/// What holds for every line: its width, issues of what is left to do, no ignored test.
+/// Rules for every line: its width, issues of what is left to do, no ignored test.
 fn lines(source: &Source, say: &mut Vec<String>) {
     let lines: Vec<&str> = source.text.lines().collect();
     let mut skipped = 0;
@@ -287,7 +287,7 @@ fn counters(sources: &[Source], say: &mut Vec<String>) {
     }
 }
 
-/// Each key that may be written (`config/file.rs`) stands in `config/reference.toml`.
+/// Each key that may be written (`config/file.rs`) is in `config/reference.toml`.
 fn keys(file: &Source, reference: &str, say: &mut Vec<String>) {
     let is_key = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
     let known: HashSet<&str> = reference.split(|letter| !is_key(letter)).collect();
@@ -304,7 +304,7 @@ fn keys(file: &Source, reference: &str, say: &mut Vec<String>) {
     }
 }
 
-/// Each file that a page or a comment calls by its name (`policy/retry.rs`) is there.
+/// Each file that a page or a comment names (`policy/retry.rs`) exists.
 fn names(page: &str, text: &str, is_there: impl Fn(&str) -> bool, say: &mut Vec<String>) {
     let is_comment = |line: &&str| !page.ends_with(".rs") || line.trim_start().starts_with("//");
     for (at, line) in text.lines().enumerate().filter(|(_, line)| is_comment(line)) {
@@ -371,8 +371,8 @@ fn the_tree_keeps_the_rules() {
     assert!(say.is_empty(), "{} offences:\n{}", say.len(), say.join("\n"));
 }
 
-/// What is said about one made-up file below a one-line head: exactly one complaint that contains
-/// `expected`, or none where that is empty.
+/// The complaints about one made-up file below a one-line head: exactly one that contains
+/// `expected`, or none if that is empty.
 #[track_caller]
 fn check(path: &str, code: &str, expected: &str) {
     let say = complaints(&[Source::new(path, &format!("//! A head.\n{code}\n"))]);

@@ -1,7 +1,7 @@
-//! Plays of clients that leave, in every phase: counted, and nothing stays behind.
+//! Plays of clients that leave, in every phase: each abort is counted, and nothing stays behind.
 //!
-//! That no connection and no request is counted for ever is checked when each stage is struck;
-//! here also that the backend is let go at once.
+//! When a stage is struck it checks that no connection and no request stays counted; here it is
+//! also checked that the backend is released at once.
 
 use std::time::Duration;
 
@@ -85,8 +85,7 @@ fn a_client_may_leave_while_it_waits(driver: Driver) {
     }
 }
 
-/// How long it may take until it is noticed that a client has left: each is looked at once a
-/// second.
+/// How long it may take to notice that a client has left: each is checked once a second.
 const NOTICED: Duration = Duration::from_millis(1_250 + 350);
 
 /// A close, or one half of it: there is no telling the two apart.
@@ -121,7 +120,7 @@ fn a_client_that_ends_its_stream_while_it_waits_has_left(driver: Driver) {
     }
 }
 
-/// Its next request lies in the socket, which nobody reads before the answer at hand.
+/// Its next request is in the socket, which is not read before the present answer.
 fn what_lies_unread_hides_no_leave(driver: Driver) {
     let stage = Stage::on(driver).backend(never_answers()).start();
     let long = post("/", &"x".repeat(300_000));
@@ -211,7 +210,7 @@ fn requests_that_were_read_before_the_end_are_answered(driver: Driver) {
     assert_eq!(stage.count("client_aborts_total"), 0);
 }
 
-/// Who closes a half and reads on is there; who closes while nothing comes is not.
+/// A client that closes a half and reads on is there; one that closes while nothing comes is not.
 fn a_client_may_leave_in_a_pause_of_its_answer(driver: Driver) {
     for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
         let piece = if framing.ends_with("chunked") { "5\r\npiece\r\n" } else { "piece" };
@@ -297,7 +296,7 @@ fn a_client_may_leave_a_pipeline_behind(driver: Driver) {
     assert_eq!(targets, ["/1", "/next"], "nobody waits for the others");
 }
 
-/// The answer stands in the proxy's send buffer when the connection ends: a reset would destroy it.
+/// The answer is in the proxy's send buffer when the connection ends: a reset would destroy it.
 fn what_a_half_close_cuts_costs_no_answer_before_it(driver: Driver) {
     const BODY: usize = 48 << 10;
     let long = answers_each(|_| ok("b".repeat(BODY)).into_bytes());
@@ -317,7 +316,7 @@ fn what_a_half_close_cuts_costs_no_answer_before_it(driver: Driver) {
     }
 }
 
-/// RFC 9112 §2.2 forgives one before a request; there are clients that send one behind each.
+/// RFC 9112 §2.2 allows one before a request; some clients send one after each.
 fn an_empty_line_is_nothing_that_was_begun(driver: Driver) {
     let times = "timeouts = { client-header = \"500ms\" }";
     let stage = Stage::on(driver).listener(times).backend(answers("ok")).start();

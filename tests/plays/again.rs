@@ -1,7 +1,7 @@
-//! Plays of requests that are asked again: with their bodies, in time, and what stands when nobody
-//! answers better.
+//! Plays of retries: with their bodies, in time, and what the client gets if no backend does
+//! better.
 //!
-//! The second backend reads as strictly as the first: what it is sent must be a whole request.
+//! The second backend reads as strictly as the first: it must get a whole request.
 
 use std::time::{Duration, Instant};
 
@@ -43,12 +43,12 @@ fn an_answer_that_was_declined_is_better_than_a_fault(driver: Driver) {
     assert!(stage.count("retries_total") >= 1);
 }
 
-/// Answers with the body it was sent.
+/// Answers with the body it received.
 fn echoes_bodies() -> Script {
     answers_each(|request| ok(String::from_utf8_lossy(&request.body)).into_bytes())
 }
 
-/// Reads so many bytes of a request's body and closes.
+/// Reads this many bytes of a request's body and closes.
 fn reads_some_and_closes() -> Script {
     plays(|visit| {
         visit.head()?;
@@ -163,7 +163,7 @@ fn a_try_that_takes_too_long_makes_room_for_another(driver: Driver, slower: u32)
         .start();
     let mut client = stage.connect();
     let mut waits = [0, 1].map(|_| client.waits(|client| client.get("/").expect(200, "b")));
-    // At least one of them met the slow backend first.
+    // At least one of them reached the slow backend first.
     waits.sort();
     expect_about(waits[1], per_try);
     assert!(stage.count("retries_total") >= 1);
@@ -200,8 +200,8 @@ fn retries_keep_to_their_budget(driver: Driver) {
     stage.expect_count("retries_refused_total{reason=\"budget_spent\"}", 20 - retries);
 }
 
-/// A status that is retried came when the body had been given up: the second backend was sent a
-/// length without a body, and would have taken the next request for it.
+/// A retried status used to come after the body had been given up: the second backend got a length
+/// without a body, and would have taken the next request for it.
 fn a_body_that_is_asked_for_again_is_sent_again(driver: Driver) {
     let stage = Stage::on(driver)
         .pool("retry = { attempts = 2, on = [\"503\"] }\ntimeouts = { response = \"2s\" }")

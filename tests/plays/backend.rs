@@ -1,9 +1,9 @@
-//! A scripted backend: a listener on loopback, a thread for each connection, a script for each.
+//! A scripted backend: a listener on loopback, a thread and a script for each connection.
 //!
 //! A script is a function over one `Visit`, the connection that the proxy made; `scripts.rs` has
-//! those that plays share. Every byte that arrives is noted, every whole request is recorded, and
-//! a request that is not canonical is a complaint that fails the play when its stage is struck.
-//! All threads end when the backend is dropped.
+//! those that plays share. Every byte that arrives is noted, every whole request is recorded, and a
+//! request that is not canonical is a complaint that fails the play when its stage is struck. All
+//! threads end when the backend is dropped.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -25,7 +25,7 @@ use crate::wire::{Broken, Fields, Framing, Head, Heard, PATIENCE, Wire, socket};
 /// What a backend does with each connection.
 #[derive(Clone)]
 pub(crate) enum Script {
-    /// Accepts and plays this part.
+    /// Accepts and runs this part.
     Plays(Arc<Part>),
     /// Holds the port and refuses every connection.
     Refuses,
@@ -33,7 +33,7 @@ pub(crate) enum Script {
     Unreachable,
 }
 
-/// What is done on one connection, until it returns.
+/// What happens on one connection, until it returns.
 pub(crate) type Part = dyn Fn(&mut Visit) -> Result<(), Broken> + Send + Sync;
 
 /// A script from a function over one connection.
@@ -158,7 +158,7 @@ impl Backend {
         String::from_utf8_lossy(&visits.flatten().collect::<Vec<u8>>()).into_owned()
     }
 
-    /// What the proxy sent that no proxy should; the play fails unless it is empty.
+    /// What the proxy sent that a proxy must not; the play fails unless it is empty.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.notes.complaints.lock().unwrap().clone()
     }
@@ -168,7 +168,7 @@ impl Drop for Backend {
     fn drop(&mut self) {
         self.notes.closing.store(true, Ordering::SeqCst);
         if let Some(accepting) = self.accepting.take() {
-            // Only a connection wakes an accept; the loop sees that it is over and ends.
+            // Only a connection wakes an accept; the loop then sees that it is over and ends.
             let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
             let _ = accepting.join();
         }
@@ -214,7 +214,7 @@ fn bound() -> Vec<OwnedFd> {
     vec![held]
 }
 
-/// A listener whose backlog is full, and what fills it: a further SYN is dropped by the kernel.
+/// A listener whose backlog is full, and the sockets that fill it: the kernel drops a further SYN.
 fn full() -> Vec<OwnedFd> {
     let mut held = bound();
     listen(&held[0], 0).unwrap();
@@ -325,7 +325,7 @@ impl Visit {
         self.wire.take().expect("this visit has been reset").reset();
     }
 
-    /// Lets go of the other descriptor of this socket, which would keep it open.
+    /// Closes the other descriptor of this socket, which would keep it open.
     fn forget(&self) {
         self.notes.open.lock().unwrap().retain(|(number, _)| *number != self.number);
     }
@@ -336,7 +336,7 @@ impl Visit {
     }
 }
 
-/// A word from the play to a script: now.
+/// A signal from the play to a script: now.
 #[derive(Clone, Default)]
 pub(crate) struct Cue(Arc<AtomicBool>);
 

@@ -1,7 +1,7 @@
-//! Plays of who is asked: shares, weights, and what happens when one cannot be reached.
+//! Plays of balancing: shares, weights, and what happens when a backend cannot be reached.
 //!
-//! Seen from the backends: how many requests each received, and which were asked twice. The order
-//! itself is held by the tables of `policy`.
+//! Seen from the backends: how many requests each received, and which were asked twice. The tables
+//! of `policy` test the order itself.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -50,7 +50,7 @@ fn requests_go_round(driver: Driver) {
     assert_eq!(shares(&stage, 24, 3), [10, 10, 10]);
 }
 
-/// All asked the first backend first.
+/// All processes used to ask the first backend first.
 fn processes_begin_anywhere(driver: Driver) {
     let first = || {
         let setting = Stage::on(driver).backend(answers("a")).backend(answers("b"));
@@ -60,7 +60,7 @@ fn processes_begin_anywhere(driver: Driver) {
     assert!(firsts.iter().any(|name| *name != firsts[0]), "16 begin with {}", firsts[0]);
 }
 
-/// It never has anything under way, and looked like the least busy of all.
+/// It never has anything in flight, and used to look like the least busy of all.
 fn a_backend_that_fails_at_once_attracts_nobody(driver: Driver) {
     for (balance, cores) in [("least-connections", 1), ("least-connections", 2), ("random", 1)] {
         let stage = Stage::on(driver)
@@ -88,7 +88,7 @@ fn a_backend_that_fails_at_once_attracts_nobody(driver: Driver) {
 fn weights_are_shares(driver: Driver) {
     let stage = Stage::on(driver).weighted(answers("a"), 3).weighted(answers("b"), 1).start();
     let order: String = (0..8).map(|_| stage.get("/").text().to_owned()).collect();
-    // Smooth: the light one comes between the turns of the heavy one, not behind them all.
+    // Smooth: the light one comes between the turns of the heavy one, not after them all.
     assert!(!order.contains("aaaa"), "{order}");
     assert_eq!(shares(&stage, 32, 2), [30, 10]);
 }

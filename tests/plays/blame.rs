@@ -1,8 +1,8 @@
-//! Plays of blame: nothing that a client does or leaves undone counts against a backend.
+//! Plays of blame: nothing that a client does or fails to do counts against a backend.
 //!
-//! In each a client brings about as many failures at once as would take a backend out many times
-//! over, and both backends go on answering. What counts against whom is held by the table of
-//! `policy/blame.rs`; who really hangs is left out in `failure` and `trials`.
+//! In each a client causes many times as many failures at once as would eject a backend, and both
+//! backends go on answering. The table of `policy/blame.rs` tests what counts against which side;
+//! `failure` and `trials` test that a backend that really hangs is left out.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ fn many(stage: &Stage, request: &str) -> Vec<Client> {
     (0..MANY).map(|_| begin()).collect()
 }
 
-/// An honest client asks one after another until all the others have this status.
+/// An honest client asks one request after another until all the others have this status.
 #[track_caller]
 fn until_all_have(stage: &Stage, others: Vec<Client>, status: u16) {
     let mut honest = stage.connect();
@@ -145,8 +145,8 @@ fn a_slow_path_ejects_nobody_whichever_way_it_ends(driver: Driver, slower: u32) 
     }
 }
 
-/// It was told to go ahead by nobody; but a client need not wait for that for ever (RFC 9110
-/// §10.1.1), and one that means harm does.
+/// The backend never sent a 100; a client need not wait for that for ever (RFC 9110 §10.1.1), but a
+/// hostile one does.
 fn a_client_that_waits_for_a_continue_ejects_nobody(driver: Driver, slower: u32) {
     let time = ms(Duration::from_millis(300) * slower);
     let stage = two(driver, Slow::Nothing)
@@ -175,7 +175,7 @@ fn a_slow_upload_ejects_nobody(driver: Driver, slower: u32) {
     }
 }
 
-/// The time of a request is nearly over when its turn comes.
+/// The time of a request has nearly passed when its turn comes.
 fn a_wait_in_line_ejects_nobody(driver: Driver, slower: u32) {
     let time = ms(Duration::from_millis(600) * slower);
     let busy = Duration::from_millis(500) * slower;
@@ -205,7 +205,7 @@ fn answers_after(wait: Duration, name: &'static str) -> Script {
     })
 }
 
-/// What comes of an answer, all of which begin well, and how it ends.
+/// How an answer continues and ends; all begin well.
 #[derive(Clone, Copy)]
 enum End {
     Closes,
@@ -232,7 +232,7 @@ fn cuts(head: &'static str, bytes: usize, end: End) -> Script {
     })
 }
 
-/// Each began with 200 and counted as a success by that.
+/// Each began with 200 and used to count as a success for that.
 fn answers_that_are_cut_take_their_backend_out(driver: Driver, slower: u32) {
     let long = "HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n";
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n";
@@ -262,7 +262,7 @@ fn answers_that_are_cut_take_their_backend_out(driver: Driver, slower: u32) {
     }
 }
 
-/// Sends a long answer for as long as the client takes it, and resets after that long without.
+/// Sends a long answer while the client takes it, and resets once it has not for this long.
 fn loses_patience(visit: &mut Visit, wait: Duration) -> Result<(), Broken> {
     visit.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
     let stream = visit.wire().stream().try_clone().unwrap();
@@ -273,8 +273,8 @@ fn loses_patience(visit: &mut Visit, wait: Duration) -> Result<(), Broken> {
     Ok(())
 }
 
-/// It leaves in the middle, or takes nothing for so long that the backend loses patience, or all of
-/// the exchange takes too long.
+/// The client leaves in the middle, or takes nothing for so long that the backend loses patience,
+/// or the whole exchange takes too long.
 fn an_answer_that_its_client_ends_ejects_nobody(driver: Driver, slower: u32) {
     let wait = Duration::from_millis(1_500) * slower;
     let two = |pool: &str| {
@@ -307,7 +307,7 @@ fn an_answer_that_its_client_ends_ejects_nobody(driver: Driver, slower: u32) {
     expect_both(&stage);
     let held: Vec<_> = (0..MANY).map(|_| ask(&stage)).collect();
     std::thread::sleep(wait);
-    // Who takes something now finds what is left, and then the end.
+    // A client that reads now finds what is left, and then the end.
     for mut client in held {
         while matches!(client.wire().some(), Ok(some) if !some.is_empty()) {}
     }

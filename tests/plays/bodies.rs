@@ -1,7 +1,7 @@
-//! Plays of bodies: every framing in both directions, streamed, with trailers, or not there.
+//! Plays of bodies: every framing in both directions, streamed, with trailers, or absent.
 //!
 //! Well-behaved peers only; bodies that break the rules are in `smuggling.rs` and
-//! `misbehaviour.rs`, bodies by chance in `random.rs`.
+//! `misbehaviour.rs`, random bodies in `random.rs`.
 
 use std::sync::{
     Arc,
@@ -178,8 +178,8 @@ fn both_bodies_flow_at_once(driver: Driver) {
     let stage = Stage::on(driver).backend(echoes()).start();
     let mut client = stage.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
-    // The answer begins before the request has ended, and each piece comes back before the next
-    // one is sent: nothing may wait for a whole body.
+    // The answer begins before the request has ended, and each piece comes back before the next one
+    // is sent: no step may wait for a whole body.
     assert_eq!(client.response_head("POST").unwrap().status, 200);
     for number in 0..50 {
         let piece = format!("piece {number}");
@@ -239,7 +239,7 @@ fn a_slow_reader_slows_the_backend(driver: Driver) {
     client.send(get("/"));
     let head = client.response_head("GET").unwrap();
     // What fits is in the kernel's buffers of four sockets (up to 32 MiB each where they may grow),
-    // not in the proxy, whose memory `process` looks at.
+    // not in the proxy, whose memory `process` checks.
     let taken = settled(|| sent.load(Ordering::SeqCst));
     assert!(0 < taken && taken < SIZE / 2, "{taken} bytes were taken for a client that reads none");
     let mut came = 0;

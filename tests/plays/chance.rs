@@ -1,23 +1,23 @@
-//! Numbers by chance, and what plays by chance are made of: sizes, bodies in any framing, pieces.
+//! Random numbers, and what random plays are made of: sizes, bodies in any framing, pieces.
 //!
 //! Each play prints its seed, which is shown when it fails; `RINGWAY_PLAYS_SEED` takes one back.
-//! `RINGWAY_PLAYS_LONG` makes as many more rounds as a night has room for.
+//! `RINGWAY_PLAYS_LONG` runs as many more rounds as a night has room for.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use crate::stage::long;
 
-/// So many rounds, or thirty times as many where there is time.
+/// This many rounds, or thirty times as many if there is time.
 pub(crate) fn rounds(usual: usize) -> usize {
     if long() { 30 * usual } else { usual }
 }
 
-/// Numbers by chance (xorshift64*), the same for the same seed.
+/// Random numbers (xorshift64*), the same for the same seed.
 #[derive(Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// Of a seed of its own, or of the one that was given.
+    /// With a new seed, or the one that was given.
     pub(crate) fn new() -> Chance {
         let given = std::env::var("RINGWAY_PLAYS_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());
@@ -25,7 +25,7 @@ impl Chance {
         Chance(seed | 1)
     }
 
-    /// Another of as many numbers for each of its uses, which may then go on beside each other.
+    /// Another generator for each use, so that uses may run concurrently.
     pub(crate) fn split(&mut self) -> Chance {
         self.below(1);
         Chance(self.0 ^ 0x9e37_79b9_7f4a_7c15 | 1)
@@ -36,7 +36,7 @@ impl Chance {
         all[self.below(all.len())]
     }
 
-    /// Whether one thing happens that does so once in so many times.
+    /// True once in this many times, on average.
     pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -1,7 +1,7 @@
-//! Plays by chance of clients that leave at any moment, and of backends that do.
+//! Random plays of clients that leave at any moment, and of backends that do.
 //!
-//! Nobody looks at what is answered. What counts is what is left behind: every gauge is nought
-//! again, no place of a backend or of a queue is held by one who is gone, and the next are served.
+//! The answers are not checked. What counts is what is left behind: every gauge is zero again, no
+//! slot of a backend or of a queue is held for a client that is gone, and the next are served.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::{
 
 on_both_drivers!(clients_that_leave_leave_nothing_behind, backends_that_leave_leave_nothing_behind);
 
-/// How many leave beside each other, and how many places there are for them.
+/// How many leave concurrently, and how many slots there are for them.
 const CROWD: usize = 6;
 const PLACES: usize = 4;
 
-/// Answers in a way and at a pace by chance; `/hold` when it is told to. Where `dies` says so it
-/// is gone in the middle of something, now and then.
+/// Answers in a random way and at a random pace; `/hold` on its cue. If `dies`, it is sometimes
+/// gone in the middle of something.
 fn answers_by_chance(chance: Chance, hold: &Cue, dies: bool) -> Script {
     let hold = hold.clone();
     plays(move |visit| {
@@ -71,7 +71,7 @@ fn tunnels(visit: &mut Visit, chance: &mut Chance) -> Result<(), Broken> {
     Ok(())
 }
 
-/// An answer of some length, in pieces; cut where a backend dies.
+/// An answer of some length, in pieces; cut if a backend dies.
 fn answers(visit: &mut Visit, chance: &mut Chance, dies: bool) -> Result<(), Broken> {
     let body = "x".repeat(chance.size());
     let mut bytes = match chance.below(3) {
@@ -142,11 +142,11 @@ fn comes_and_leaves(stage: &Stage, chance: &mut Chance) {
     }
 }
 
-/// What nobody holds any more.
+/// Gauges that must return to zero.
 const NOUGHT: [&str; 5] =
     ["connections", "requests_in_flight", "requests_queued", "backend_in_flight", "tunnels"];
 
-/// Lets a crowd come and leave, and looks what is left of it.
+/// Lets a crowd come and leave, and checks what is left of it.
 #[track_caller]
 fn play(driver: Driver, dies: bool) {
     let mut chance = Chance::new();
@@ -175,7 +175,7 @@ fn play(driver: Driver, dies: bool) {
     assert_eq!(stage.count("panics_total"), 0);
 }
 
-/// Fails unless all places are free, which those see who take all of them at once.
+/// Fails unless all slots are free: as many requests as there are slots are let in at once.
 #[track_caller]
 fn expect_places(stage: &Stage, hold: &Cue) {
     let mut clients: Vec<Client> = (0..PLACES).map(|_| stage.connect()).collect();

@@ -1,7 +1,7 @@
-//! A scripted client: sends raw bytes, reads responses strictly, ends as it likes.
+//! A scripted client: sends raw bytes, reads responses strictly, ends as the play wants.
 //!
-//! It never repairs anything. A response that is framed wrongly, bytes behind a response, a missing
-//! final chunk or a reset where an end was due fail the play, with what was read. It does not
+//! It never repairs anything. A response that is framed wrongly, bytes after a response, a missing
+//! final chunk or a reset instead of an end fail the play, with what was read. It does not
 //! reconnect and has no notion of what a request should look like: plays write the bytes.
 
 use std::{
@@ -90,7 +90,7 @@ impl Client {
         Client { wire: Wire::new(TcpStream::from(stream)) }
     }
 
-    /// The wire below, for what this client has no word for.
+    /// The wire below, for what this client has no method for.
     pub(crate) fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }
@@ -228,7 +228,7 @@ impl Client {
         assert_eq!(some, Err(Broken::Silent), "neither bytes nor an end were due");
     }
 
-    /// How long it takes until this has come; what sets it off is done in there too.
+    /// How long it takes until this has come; the trigger belongs inside too.
     pub(crate) fn waits(&mut self, for_what: impl FnOnce(&mut Client)) -> Took {
         let watch = Watch::start();
         for_what(self);

@@ -1,4 +1,4 @@
-//! Plays of descriptors: connections to backends that nobody uses make room for those who ask.
+//! Plays of descriptors: unused connections to backends make room for new requests.
 
 use std::{net::TcpStream, thread};
 
@@ -19,7 +19,7 @@ on_both_drivers!(
 const IDLE: &str = "backend_connections{state=\"idle\"}";
 const EVICTED: &str = "backend_connections_closed_total{reason=\"evicted\"}";
 
-/// As many clients as this ask at once, and so as many connections are idle then.
+/// This many clients ask at once, so this many connections are idle afterwards.
 const IDLE_COUNT: usize = 60;
 
 /// Holds its first requests until all have come, so that each has a connection of its own.
@@ -34,7 +34,7 @@ fn holds_until_all_ask(all_ask: &Cue) -> Script {
     })
 }
 
-/// Lets so many connections to a backend become idle.
+/// Makes this many connections to a backend idle.
 fn make_idle(address: std::net::SocketAddr, path: &str, backend: &Backend, all_ask: &Cue) {
     let mut clients: Vec<_> = (0..IDLE_COUNT).map(|_| Client::connect(address)).collect();
     clients.iter_mut().for_each(|client| _ = client.send(get(path)));
@@ -79,7 +79,7 @@ fn idle_connections_are_bounded_by_what_a_core_may_have(driver: Driver) {
     assert_eq!(stage.count("connections_rejected_total{reason=\"descriptors\"}"), 0);
 }
 
-/// Two backends, of which one keeps idle connections for all descriptors that there are.
+/// Two backends, one of which keeps idle connections for all the descriptors there are.
 fn full_of_idle(driver: Driver) -> (Process, [Backend; 2]) {
     let all_ask = Cue::default();
     let backends = [Backend::open(holds_until_all_ask(&all_ask)), Backend::open(answers("other"))];
@@ -97,7 +97,7 @@ fn full_of_idle(driver: Driver) -> (Process, [Backend; 2]) {
     (process, backends)
 }
 
-/// Connects until no descriptor is left, without a word.
+/// Connects until no descriptor is left, without sending anything.
 fn fill(process: &Process) -> Vec<TcpStream> {
     let connect = || TcpStream::connect(process.address).unwrap();
     let most = *process.open().iter().max().unwrap();

@@ -1,7 +1,7 @@
 //! Plays of answers that come before their request is over, and of the lingering close.
 //!
 //! A client in the middle of a body must see the answer and not a reset, however much it had sent
-//! that nobody will read. What becomes of the rest of the body is in `uploads`.
+//! that is never read. `uploads` tests what becomes of the rest of the body.
 
 use std::time::Duration;
 
@@ -186,7 +186,7 @@ fn a_body_that_no_backend_took_is_never_a_request(driver: Driver) {
         visit.wire().bytes(5)?;
         visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER}\r\n\r\n"))?;
         visit.send("a".repeat(ANSWER))?;
-        // Closing with bytes unread is a reset: what still comes is not taken.
+        // Closing with bytes unread is a reset: later bytes are not taken.
         visit.pause(Duration::from_millis(300))?;
         visit.reset();
         Ok(())
@@ -198,7 +198,7 @@ fn a_body_that_no_backend_took_is_never_a_request(driver: Driver) {
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nfirst"));
     let head = client.response_head("POST").unwrap();
     eventually("the backend leaves", || stage.backend(0).open_visits(), |open| *open == 0);
-    // The rest of the body comes when nobody is there to take it and the answer is under way.
+    // The rest of the body comes when nothing takes it any more and the answer is on its way.
     client.send(smuggled);
     std::thread::sleep(Duration::from_millis(50));
     let body = client.wire().body(head.framing).map(|(body, _)| body.len());
@@ -251,7 +251,7 @@ fn refused(client: &mut Client, head: &str, status: u16, code: &str) {
     client.expect_end();
 }
 
-/// An answer without a length was ended with the last chunk when it was we who ended it.
+/// An answer without a length that we ended used to get a last chunk.
 fn an_answer_cut_for_its_clients_fault_does_not_look_whole(driver: Driver) {
     let stage = Stage::on(driver)
         .backend(plays(|visit| {

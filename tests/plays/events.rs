@@ -1,4 +1,4 @@
-//! Plays of what an embedder hears: typed events, by `Handle::events`.
+//! Plays of the typed events that an embedder gets from `Handle::events`.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ on_both_drivers!(
 /// However slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for an event of which this is something.
+/// Waits for an event for which this returns something.
 #[track_caller]
 fn heard<T>(events: &Events, what: impl Fn(&Event) -> Option<T>) -> T {
     let mut others = Vec::new();
@@ -41,7 +41,7 @@ fn an_embedder_hears_what_happens_by_name(driver: Driver) {
         .pool("passive = { max-failures = 2 }")
         .start();
     let (events, other) = (stage.events(), stage.events());
-    // A core that was refused passes over the backend for a second.
+    // A core that was refused skips the backend for a second.
     let is_ejected =
         |happened: &Vec<Event>| happened.iter().any(|it| it.word() == "backend_ejected");
     let asked = || {

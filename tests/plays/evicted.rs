@@ -1,5 +1,5 @@
-//! Plays of connections that make room: who goes first, and that nobody is served on a place that
-//! has a new owner.
+//! Plays of eviction: which connections make room first, and that no client is served on a slot
+//! that has a new owner.
 //!
 //! Races are tried with many clients and several seeds; what the kernel shows decides.
 
@@ -34,13 +34,13 @@ const LIMIT: usize = 24;
 /// Connections that one batch may take and one turn of the core has yet to close.
 const IN_ONE_TURN: usize = 32;
 
-/// Clients that rest are asked for their place in the moment in which they ask.
+/// Idle clients are evicted at the moment in which they send a request.
 fn a_place_has_one_holder_whatever_happens_at_the_limit(driver: Driver) {
     for seed in 1..=2 {
         let cue = Cue::default();
         cue.give();
         let limit = format!("connections = {LIMIT}");
-        // No time is over while the kernel is asked, which takes long on a machine that is busy.
+        // Asking the kernel takes long on a busy machine; no timeout may pass meanwhile.
         let stage = Stage::on(driver)
             .limits(&limit)
             .listener("timeouts = { client-header = \"10m\", idle = \"10m\" }")
@@ -48,7 +48,7 @@ fn a_place_has_one_holder_whatever_happens_at_the_limit(driver: Driver) {
             .start();
         let (open, most) = storm(stage.address(), seed);
         assert!(most <= LIMIT + IN_ONE_TURN, "seed {seed}: {most} held at once");
-        // Clients that were turned away are held for a moment, until they have read their answer.
+        // Refused clients are held for a moment, until they have read their answer.
         let held_at_rest = || held(stage.address()) as u64;
         let counted = || stage.count("connections");
         eventually("the kernel holds what is counted", held_at_rest, |held| *held == counted());
@@ -56,7 +56,7 @@ fn a_place_has_one_holder_whatever_happens_at_the_limit(driver: Driver) {
         drop(open);
         stage.expect_count("connections", 0);
         eventually("nobody is held", held_at_rest, |held| *held == 0);
-        // None of the room is lost, none was won.
+        // No slot is lost, none gained.
         let mut busy: Vec<Client> = (0..LIMIT).map(|_| stage.connect()).collect();
         for client in &mut busy {
             client.get("/").expect(200, "ok");
@@ -69,13 +69,13 @@ fn a_place_has_one_holder_whatever_happens_at_the_limit(driver: Driver) {
             late.send_what_is_taken(get("/")).response().status
         };
         eventually("all are busy", full, |status| *status == 503);
-        // Who was turned away is held for a moment, to be told so.
+        // A refused client is held for a moment, so that it can be told.
         eventually("the busy are held", || held(stage.address()), |held| *held == LIMIT);
     }
 }
 
-/// New clients come, and those that have rested longest ask at that moment: who is left, and the
-/// most that were ever held.
+/// New clients come, and those idle longest ask at that moment: returns the ones left, and the most
+/// that were ever held.
 fn storm(address: SocketAddr, seed: u64) -> (VecDeque<TcpStream>, usize) {
     let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut below = |most: u64| {
@@ -119,7 +119,7 @@ fn storm(address: SocketAddr, seed: u64) -> (VecDeque<TcpStream>, usize) {
     (open, most)
 }
 
-/// Those that have rested longest ask, and are the latest then.
+/// Those idle longest ask, and are the latest then.
 fn ask(open: &mut VecDeque<TcpStream>, count: u64) {
     for _ in 0..count {
         let Some(mut one) = open.pop_front() else { return };
@@ -128,7 +128,7 @@ fn ask(open: &mut VecDeque<TcpStream>, count: u64) {
     }
 }
 
-/// Takes what has come; whether there may be more.
+/// Takes what has come; returns whether there may be more.
 fn is_open(stream: &mut TcpStream) -> bool {
     let mut room = [0; 4096];
     loop {
@@ -173,7 +173,7 @@ fn what_is_idle_at_one_listener_does_not_hide_what_is_at_another(driver: Driver)
     first.expect_end();
 }
 
-/// `client-header` is 10 s: nobody waits for those who have not asked anything.
+/// `client-header` is 10 s: a stop does not wait for clients that have not asked anything.
 fn a_stop_does_not_wait_for_those_that_have_said_nothing(driver: Driver) {
     let mut stage = Stage::on(driver).backend(answers("ok")).start();
     let mut silent: Vec<Client> = (0..3).map(|_| stage.connect()).collect();

@@ -1,7 +1,7 @@
 //! Plays of failure: a backend dies, hangs, lies or flaps and comes back; clients do not notice.
 //!
-//! A crowd of clients asks without pause while a play breaks one of three backends and mends it. No
-//! play knows how long finding out takes: it waits, within bounds, until the proxy has done it. A
+//! A crowd of clients asks without pause while a play breaks one of three backends and repairs it.
+//! No play knows how long detection takes: it waits, within bounds, until the proxy has noticed. A
 //! backend that is late has failed, so all of them play at a pace that the machine keeps.
 
 use std::{
@@ -39,7 +39,7 @@ on_both_drivers!(
     a_client_that_leaves_gives_its_trial_back,
 );
 
-/// How the issue has it, five times as fast, or not so much.
+/// The settings of the issue, five times as fast, or not so much.
 fn watched(slower: u32) -> String {
     let [probe, interval, wait] = [80, 100, 200].map(|of| ms(Duration::from_millis(of) * slower));
     format!(
@@ -60,8 +60,7 @@ fn before(driver: Driver, pool: &str, mortals: &[Mortal]) -> Setting {
         .fold(Stage::on(driver).pool(pool), |setting, mortal| setting.written(mortal.written()))
 }
 
-/// Clients that ask without pause as long as `meanwhile` lasts; fails unless each gets its 200 each
-/// time.
+/// Clients that ask without pause while `meanwhile` runs; fails unless each gets its 200 each time.
 #[track_caller]
 fn crowd_notices_nothing(stage: &Stage, meanwhile: impl FnOnce()) {
     struct Ends<'a>(&'a AtomicBool);
@@ -104,7 +103,7 @@ fn expect_all_asked(mortals: &[Mortal]) {
     }
 }
 
-/// Fails unless the first is asked no more, but for single trials, while the others are.
+/// Fails unless the first gets no more requests, except single trials, while the others do.
 #[track_caller]
 fn expect_spared(mortals: &[Mortal]) {
     let asked = || {
@@ -117,8 +116,8 @@ fn expect_spared(mortals: &[Mortal]) {
     eventually("the broken one is spared", asked, |asked| *asked <= 2);
 }
 
-/// Breaks the first of three under load, waits until it is spared, mends it and waits until it
-/// serves again; nobody may notice.
+/// Breaks the first of three under load, waits until it is avoided, repairs it and waits until it
+/// serves again; no client may notice.
 #[track_caller]
 fn nobody_notices(setting: (Driver, u32), breaks: impl Fn(&mut Mortal), mends: fn(&mut Mortal)) {
     nobody_notices_on(1, setting, breaks, mends);
@@ -232,7 +231,7 @@ fn a_500_that_is_listed_ejects(driver: Driver) {
     let stage = before(driver, pool, &mortals).start();
     let mut client = stage.connect();
     let mut failed = 0;
-    // The verdict is another thread's: a few more may be asked until it has come.
+    // The verdict comes from another thread: a few more requests may go there until then.
     eventually(
         "it is ejected",
         || {
@@ -263,7 +262,7 @@ fn an_ejected_backend_returns_by_one_trial(driver: Driver, slower: u32) {
     });
 }
 
-/// Who answers the next dozen of requests.
+/// The backends that answer the next dozen of requests.
 fn round_of(client: &mut Client) -> String {
     (0..12).map(|_| client.get("/").text().to_owned()).collect()
 }
@@ -307,7 +306,7 @@ fn probes_alone_take_a_backend_out_and_bring_it_back(driver: Driver, slower: u32
     let pool = format!("health = {{ interval = {interval} }}\npassive = {{ max-failures = 0 }}");
     let stage = before(driver, &pool, &mortals).start();
     let mut client = stage.connect();
-    // Requests are well: only its page says that it is not.
+    // Its requests succeed: only its health page says that it is not well.
     let probed = |client: &mut Client, wanted: bool| {
         eventually("in or out", || round_of(client), |names| names.contains('a') == wanted);
     };
@@ -329,7 +328,7 @@ fn breaker(slower: u32) -> String {
     )
 }
 
-/// Opens the breaker of the first of three, and has it hold whatever it is asked then.
+/// Opens the breaker of the first of three, and then has it hold every request.
 fn opened(driver: Driver, slower: u32, mortals: &[Mortal]) -> Stage {
     mortals[0].becomes(Mood::Says(500));
     let stage = before(driver, &breaker(slower), mortals).start();

@@ -1,7 +1,7 @@
-//! Plays of the answers that Ringway gives itself: shape, language, and what follows them.
+//! Plays of Ringway's own answers: form, language, and what follows them.
 //!
-//! Which cause has which status is one table in `http`; here a few causes of each kind are brought
-//! about, and what a script may rely on is looked at.
+//! One table in `http` has the status of each cause; here a few causes of each kind are provoked,
+//! and what a script may rely on is checked.
 
 use crate::{
     backend::{Script, plays},
@@ -22,7 +22,7 @@ on_both_drivers!(
     every_answer_of_ours_has_another_id,
 );
 
-/// What is asked, of which backend, and what becomes of it.
+/// The request, the backend's script, and the expected answer.
 type Case = (&'static str, Script, u16, &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -48,7 +48,7 @@ fn stage(driver: Driver, script: Script) -> Stage {
     Stage::on(driver).backend(script).start()
 }
 
-/// A stage for this case: one that is about time has little of it, and the others enough.
+/// A stage for this case: short timeouts if it is about time, long ones otherwise.
 fn stage_for(driver: Driver, script: Script, status: u16) -> Stage {
     let timeouts = match status {
         504 => "timeouts = { connect = \"100ms\", response = \"100ms\" }",
@@ -148,7 +148,7 @@ fn a_fault_keeps_the_connection_if_the_request_was_read_whole(driver: Driver) {
     for _ in 0..3 {
         assert!(!client.get("/").closes(), "nothing was left unread");
     }
-    // A body that nobody read: the connection may be kept only if it is out of the way.
+    // An unread body: the connection may be kept only if the body is out of the way.
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nthe beginning");
     let response = client.response();
     assert!(matches!(response.status, 502 | 503), "{response:#?}");

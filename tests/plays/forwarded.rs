@@ -1,4 +1,4 @@
-//! Plays of what backends are told about the client, and who is believed.
+//! Plays of what backends are told about the client, and which peers are believed.
 //!
 //! A stranger is never believed and cannot have the truth dropped either; a trusted proxy is
 //! believed, and is itself added to the chain.
@@ -30,7 +30,7 @@ const LIES: &str = "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n
 
 const TRUSTING: &str = "trusted-proxies = [\"10.0.0.0/8\", \"127.0.0.0/8\"]";
 
-/// What a backend receives of a request with these fields.
+/// What a backend receives for a request with these fields.
 #[track_caller]
 fn forwarded(stage: &Stage, fields: &str) -> Request {
     let mut client: Client = stage.connect();
@@ -81,7 +81,7 @@ fn what_a_trusted_proxy_says_is_kept(driver: Driver) {
     }
 }
 
-/// RFC 7239 §4: each proxy adds whom it was asked by.
+/// RFC 7239 §4: each proxy adds the peer that asked it.
 fn a_forwarded_of_a_trusted_proxy_is_continued(driver: Driver) {
     let stage = Stage::on(driver).listener(TRUSTING).backend(answers("ok")).start();
     let first = "for=\"[2001:db8::7]:443\";proto=https";
@@ -127,7 +127,7 @@ fn a_trusted_proxy_cannot_have_the_truth_dropped(driver: Driver) {
     assert_eq!(request.field("x-forwarded-for"), Some("203.0.113.7, 127.0.0.1"));
 }
 
-/// What begins with these is one variable to CGI and its heirs with what is guarded.
+/// To CGI and its descendants these names are the same variable as a guarded one.
 fn names_that_look_alike_are_dropped(driver: Driver) {
     let alike = "X_Forwarded_For: 203.0.113.7\r\nX-Forwarded_Proto: https\r\n\
         x_forwarded-host: bank.test\r\nX_FORWARDED_PREFIX: /a\r\nX_Real_IP: 203.0.113.7\r\n\

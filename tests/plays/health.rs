@@ -1,8 +1,9 @@
-//! Plays of probes: who fails them gets no traffic, who passes them again gets it back.
+//! Plays of probes: a backend that fails them gets no traffic, and gets it back once it passes them
+//! again.
 //!
 //! Every play waits for what it wants to see, as a probe comes when it comes; and plays at a pace
-//! that the machine keeps, as a probe may not take longer than to the next. What probes are made of
-//! is held by tests of `health`; what follows from them by the tables of `policy`.
+//! that the machine keeps, as a probe must end before the next. Tests of `health` check what probes
+//! consist of; the tables of `policy` check what follows from them.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -36,7 +37,7 @@ on_both_drivers!(
     silent_backends_delay_nobodys_probes_but_their_own,
 );
 
-/// How probes are made, quickly enough for a play, with these further keys.
+/// Probe settings, fast enough for a play, with these further keys.
 fn quick(slower: u32, keys: &str) -> String {
     let beat = ms(Duration::from_millis(60) * slower);
     format!("health = {{ interval = {beat}, timeout = {beat}{keys} }}")
@@ -47,7 +48,7 @@ fn http(slower: u32) -> String {
     quick(slower, ", rise = 3, fall = 2")
 }
 
-/// What a play turns on and off.
+/// A switch that a play turns on and off.
 #[derive(Clone)]
 struct Switch(Arc<AtomicBool>);
 
@@ -65,8 +66,8 @@ impl Switch {
     }
 }
 
-/// Answers traffic with this text, and probes with 200 and this body while the switch is on, else
-/// with `otherwise`.
+/// Answers traffic with this text, and probes with 200 and this body while the switch is on, with
+/// `otherwise` while it is off.
 fn probed(text: &'static str, switch: &Switch, otherwise: &'static str) -> Script {
     let switch = switch.clone();
     answers_each(move |request| match request.target() {
@@ -78,7 +79,7 @@ fn probed(text: &'static str, switch: &Switch, otherwise: &'static str) -> Scrip
 
 const DOWN: &str = "HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n";
 
-/// Who answers the next requests.
+/// The backends that answer the next requests.
 #[track_caller]
 fn who(stage: &Stage) -> String {
     (0..8).map(|_| stage.get("/").text().to_owned()).collect()
@@ -95,7 +96,7 @@ fn expect_only(stage: &Stage, expected: &[&str]) {
     eventually(&format!("only {expected:?} answer"), || who(stage), is_so);
 }
 
-/// The requests that a backend received for its probes, and those that it received for clients.
+/// The requests that a backend received from probes, and those from clients.
 fn received(stage: &Stage, backend: usize) -> (usize, usize) {
     let requests = stage.backend(backend).requests();
     let probes = requests.iter().filter(|request| request.target() == "/health").count();
@@ -124,7 +125,7 @@ fn a_backend_that_fails_its_probes_gets_no_traffic_until_it_has_passed_enough(
     let (before, _) = received(&stage, 1);
     healthy.set(true);
     expect_only(&stage, &["a", "b"]);
-    // One of those under way when the switch was set may have been the last bad one.
+    // A probe in flight when the switch was set may have been the last bad one.
     let (after, _) = received(&stage, 1);
     assert!(after >= before + 3, "it came back after {} probes", after - before);
 }
@@ -157,7 +158,7 @@ fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver, slower:
             visit.send(ok("b"))?;
         }
     });
-    // The backend, too, has to notice that it is left before the next probe comes.
+    // The backend, too, must notice that the probe has left before the next one comes.
     let [interval, timeout] = [300, 50].map(|of| ms(Duration::from_millis(of) * slower));
     let health = format!("health = {{ interval = {interval}, timeout = {timeout} }}");
     let stage = Stage::on(driver).pool(&health).backend(answers("a")).backend(hangs).start();
@@ -167,7 +168,7 @@ fn a_probe_that_hangs_is_a_failure_and_never_two_at_once(driver: Driver, slower:
 }
 
 fn a_backend_that_accepts_passes_a_tcp_probe(driver: Driver, slower: u32) {
-    // Both ports of one host, and one where nobody else takes the other meanwhile.
+    // Two ports of one host, and a host where nothing else takes the other meanwhile.
     let probed = free();
     let listener = TcpListener::bind(probed).unwrap();
     let health = quick(slower, &format!(", type = \"tcp\", port = {}", probed.port()));
@@ -227,7 +228,7 @@ fn probes_are_counted_nowhere(driver: Driver, slower: u32) {
     ] {
         assert_eq!(stage.count(name), 0, "{name}");
     }
-    // One may be under way.
+    // One may be in flight.
     let counts = || (stage.backend(0).visits(), stage.backend(0).requests().len());
     eventually("each has a connection of its own", counts, |(visits, probes)| visits == probes);
     let probes = stage.backend(0).requests();
@@ -244,7 +245,7 @@ struct Crowd {
 
 impl Crowd {
     fn open(count: usize) -> Crowd {
-        // Not where the ports of other plays are.
+        // Away from the ports of other plays.
         let any = SocketAddr::from(([127, 2, 0, 1], 0));
         let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind(any).unwrap()).collect();
         let addresses = listeners.iter().map(|one| one.local_addr().unwrap()).collect();
@@ -273,7 +274,7 @@ impl Crowd {
         Crowd { addresses, probes, ending, serving: Some(serving) }
     }
 
-    /// How often the least probed was probed, and the most probed.
+    /// The fewest and the most probes that a backend got.
     fn probes(&self) -> (usize, usize) {
         let counts = || self.probes.iter().map(|count| count.load(SeqCst));
         (counts().min().unwrap_or(0), counts().max().unwrap_or(0))
@@ -301,9 +302,9 @@ fn three_hundred_backends_are_probed_by_one_thread(driver: Driver, slower: u32) 
     assert_eq!(stage.get("/").status, 200, "and all are up");
 }
 
-/// Probes of all pools stood in one line, behind three hundred that took a second each.
+/// Probes of all pools used to share one queue, behind three hundred that took a second each.
 fn silent_backends_delay_nobodys_probes_but_their_own(driver: Driver, slower: u32) {
-    // Who listens and accepts nothing is silent.
+    // A socket that listens and accepts nothing is silent.
     let any = SocketAddr::from(([127, 2, 0, 1], 0));
     let silent: Vec<_> = (0..300).map(|_| TcpListener::bind(any).unwrap()).collect();
     let list: Vec<String> =
@@ -319,7 +320,7 @@ fn silent_backends_delay_nobodys_probes_but_their_own(driver: Driver, slower: u3
         ))
         .start();
     let most = Duration::from_millis(1_200) * slower;
-    // As many as may be are under way by now.
+    // By now as many as allowed are in flight.
     std::thread::sleep(Duration::from_millis(1_200) * slower);
     for (is_on, status) in [(false, 503), (true, 200), (false, 503)] {
         let watch = Watch::start();

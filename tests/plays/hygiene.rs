@@ -110,7 +110,7 @@ fn a_backend_that_closes_does_not_close_the_client(driver: Driver) {
     }
 }
 
-/// How this process calls itself in Via.
+/// The name of this process in Via.
 fn pseudonym(stage: &Stage) -> String {
     stage.get("/").expect(200, "ok");
     let via = stage.last_request().field("via").expect("no Via").to_owned();

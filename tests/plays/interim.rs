@@ -1,4 +1,4 @@
-//! Plays of interim responses (RFC 9110 §15.2) and of Expect (§10.1.1): who waits for whom.
+//! Plays of interim responses (RFC 9110 §15.2) and of Expect (§10.1.1): which side waits for which.
 //!
 //! A proxy relays what it did not ask for itself, in order, and waits for neither side: a client
 //! that does not wait for the go-ahead is as good as one that does.
@@ -168,7 +168,7 @@ fn an_unasked_switch_of_protocols_is_a_fault(driver: Driver) {
     stage.get("/").expect_fault(502, "backend_protocol");
 }
 
-/// RFC 9110 §10.1.1: nobody needs to wait for a 100 for ever. One client could take out a pool.
+/// RFC 9110 §10.1.1: a client need not wait for a 100 for ever. One client could take out a pool.
 fn who_sends_nothing_of_a_body_is_late_itself_and_no_backend(driver: Driver) {
     let waits = || {
         plays(|visit| {

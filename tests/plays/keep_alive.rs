@@ -1,7 +1,7 @@
 //! Plays of one client connection: request after request, pipelines, how it ends.
 //!
-//! All peers behave, but for the one bad request or answer in the middle of a pipeline, which is
-//! answered in its place. Connections to backends are the matter of `reuse.rs`.
+//! All peers behave, except for the one bad request or answer in the middle of a pipeline, which is
+//! answered in its place. `reuse.rs` plays connections to backends.
 
 use crate::{
     client::{get, post},

@@ -1,4 +1,4 @@
-//! What the kernel shows of connections, whoever counts them otherwise.
+//! The connections that the kernel shows, to check our own counts against.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 const ESTABLISHED: &str = "01";
 const CLOSE_WAIT: &str = "08";
 
-/// How many connections to this address (of IPv4) somebody has accepted and not ended. Those that
-/// wait to be accepted belong to nobody, and have no inode.
+/// How many connections to this address (IPv4) are accepted and not ended. Those waiting in the
+/// backlog have no owner, and no inode.
 pub(crate) fn held(address: SocketAddr) -> usize {
     let IpAddr::V4(ip) = address.ip() else { panic!("{address} is not of IPv4") };
     let local = format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), address.port());

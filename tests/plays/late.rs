@@ -1,5 +1,5 @@
-//! Plays of clients that are late in two ways at once: what ended their reading says nothing about
-//! their writing, and each has its own time.
+//! Plays of clients that are late in reading and in writing at once: each direction has its own
+//! deadline, and the end of one says nothing about the other.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn floods(head: &'static str, piece: &'static [u8]) -> Script {
 
 /// Answers without end: one that is spliced, one in chunks, one that ends with its connection.
 fn endless() -> [Script; 3] {
-    // Of such a size that all buffers on the way are full soon: only then the time begins.
+    // Large enough that all buffers on the way are full soon: only then the time begins.
     static CHUNK: &[u8; 4_096 + 8] = &{
         let mut chunk = [b'x'; 4_096 + 8];
         let (mut at, frame) = (0, b"1000\r\n\r\n");
@@ -48,7 +48,7 @@ fn endless() -> [Script; 3] {
     ]
 }
 
-/// After the end of its reading no end of its writing was looked at any more.
+/// After the end of its reading, the end of its writing used not to be checked any more.
 fn who_does_not_read_is_cut_although_its_body_is_late_too(driver: Driver) {
     for script in endless() {
         let stage = Stage::on(driver)
@@ -64,8 +64,8 @@ fn who_does_not_read_is_cut_although_its_body_is_late_too(driver: Driver) {
     }
 }
 
-/// io_uring ends a poll for room at once where the peer has closed its half: the deadline began
-/// anew each time, and the core went round.
+/// io_uring ends a poll for room at once if the peer has closed its half: the deadline used to
+/// begin anew each time, and the core spun.
 fn who_does_not_read_is_cut_although_it_has_closed_its_half(driver: Driver) {
     for script in endless() {
         let stage = Stage::on(driver)
@@ -92,7 +92,7 @@ enum Before {
 
 use Before::{Pauses, Reads, Sends};
 
-/// A deadline that depended on how an earlier request had come was none (slowloris).
+/// A deadline used to be lost depending on how an earlier request had come (slowloris).
 fn a_head_has_its_time_whatever_came_before_it(driver: Driver) {
     let in_two = || {
         let whole = get("/");
@@ -120,7 +120,7 @@ fn a_head_has_its_time_whatever_came_before_it(driver: Driver) {
         let stage = Stage::on(driver).listener(&timeouts).backend(answers("ok")).start();
         std::thread::scope(|scope| {
             for before in &befores {
-                // Alone, and right behind the last request.
+                // By itself, and together with the last request.
                 for apart in [true, false] {
                     let stage = &stage;
                     scope.spawn(move || partial(stage, before, begun, apart));
@@ -156,7 +156,7 @@ fn partial(stage: &Stage, before: &[Before], begun: &str, apart: bool) {
     client.expect_end();
 }
 
-/// Two bytes of urgent data made a new connection readable without a byte, and so an idle one.
+/// Two bytes of urgent data used to make a new connection readable without a byte, and so idle.
 fn urgent_data_buys_no_time(driver: Driver) {
     let stage = Stage::on(driver)
         .listener("timeouts = { client-header = \"500ms\", idle = \"60s\" }")
@@ -176,7 +176,7 @@ fn urgent_data_buys_no_time(driver: Driver) {
         }
         watch.took().expect_at_most(Duration::from_millis(500 + 600));
     }
-    // Behind a request, and before the next: it is a byte like any other.
+    // After a request, and before the next: it is a byte like any other.
     let mut client = stage.connect();
     client.get("/").expect(200, "ok");
     let urgent = rustix::net::SendFlags::OOB;

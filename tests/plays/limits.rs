@@ -1,7 +1,7 @@
 //! Plays of limits, each from both sides: what just fits passes, what is one over is refused.
 //!
 //! Sizes of heads and bodies, counts of connections, and the crowd that tries to use them all up.
-//! How a refusal is delivered to a client that still sends is the matter of `early.rs`.
+//! `early.rs` plays how a refusal reaches a client that still sends.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -140,7 +140,7 @@ fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
     let mut client = stage.connect();
     let watch = Watch::start();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
-    // No gap is long; but of the 1 KiB a second that are due after 10 s not a tenth comes.
+    // No gap is long; but of the 1 KiB a second that is due after 10 s not a tenth comes.
     let sending = client.wire().stream().try_clone().unwrap();
     let trickle = std::thread::spawn(move || {
         while std::io::Write::write_all(&mut &sending, b"abcde").is_ok() {
@@ -148,7 +148,7 @@ fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
         }
     });
     client.response().expect_fault(408, "request_timeout");
-    // It is looked at with each round of the sweep.
+    // Each round of the sweep checks it.
     let took = watch.took();
     took.expect_at_least(Duration::from_millis(9_950));
     took.expect_at_most(Duration::from_millis(10_850));
@@ -159,10 +159,10 @@ fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
 /// More than the grace of a pace.
 const LONG: Duration = Duration::from_millis(11_500);
 
-/// More than a round of the sweep: then a wait that is overdue has been ended.
+/// More than a round of the sweep: by then an overdue wait has been ended.
 const A_ROUND: Duration = Duration::from_millis(600);
 
-/// The backend stands still, and then the client for a moment: of the time it has, that is all.
+/// The backend stalls, and then the client for a moment: only that counts against its time.
 fn no_client_is_slow_because_of_its_backend(driver: Driver) {
     const MUCH: usize = 16 << 20;
     let lazy = plays(|visit| {
@@ -181,7 +181,7 @@ fn no_client_is_slow_because_of_its_backend(driver: Driver) {
     std::thread::sleep(A_ROUND);
     client.send("b");
     let head = client.response_head("POST").unwrap();
-    // It has nothing of its answer for long, and then more than the client takes at once.
+    // Its answer does not come for long, and then it is more than the client takes at once.
     let first = client.wire().bytes(1).unwrap();
     std::thread::sleep(A_ROUND);
     let rest = client.wire().bytes(MUCH - 1).unwrap().len();
@@ -209,7 +209,7 @@ fn at_the_limit_of_connections_an_idle_one_makes_room(driver: Driver) {
     for client in &mut clients {
         client.get("/").expect(200, "ok");
     }
-    // The first has been used again since: the second is the longest idle.
+    // The first has been used again since: the second is idle longest.
     clients[0].get("/").expect(200, "ok");
     let mut fifth = stage.connect();
     fifth.get("/").expect(200, "ok");
@@ -220,7 +220,7 @@ fn at_the_limit_of_connections_an_idle_one_makes_room(driver: Driver) {
     assert_eq!(stage.count("connections_idle_evicted_total"), 1);
 }
 
-/// Clients with a request under way that is not answered before the cue.
+/// Clients with a request in flight that is not answered before the cue.
 fn busy(stage: &Stage, count: usize) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..count).map(|_| stage.connect()).collect();
     for client in &mut clients {
@@ -312,14 +312,14 @@ fn a_crowd_of_slow_heads_does_not_slow_others(driver: Driver) {
     for client in &mut crowd {
         match client.try_response() {
             Ok(response) => response.expect_fault(408, "request_timeout"),
-            // More was sent than is borne, or nothing before it was too late.
+            // More was sent than is accepted, or nothing before it was too late.
             Err((broken, _)) => assert!(matches!(broken, Broken::Reset | Broken::Ended)),
         }
     }
 }
 
-/// At both limits a connection was closed to make room, the newcomer refused all the same, and its
-/// permit given back twice.
+/// At both limits a connection used to be closed to make room, the newcomer refused all the same,
+/// and its permit returned twice.
 fn two_limits_at_once_stay_exact(driver: Driver) {
     let cue = Cue::default();
     let stage = Stage::on(driver)
@@ -337,7 +337,7 @@ fn two_limits_at_once_stay_exact(driver: Driver) {
         client.send(get("/"));
     }
     eventually("both ask", || stage.backend(0).requests().len(), |count| *count == 2);
-    // An idle one of the other listener makes room for nobody whose own listener is full.
+    // An idle one of the other listener makes no room if one's own listener is full.
     for _ in 0..3 {
         let mut idle = other();
         idle.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
@@ -357,7 +357,8 @@ fn two_limits_at_once_stay_exact(driver: Driver) {
     }
 }
 
-/// A client that was turned away with 503 and sent on was reset before it could read that.
+/// A client that was refused with 503 and went on sending used to be reset before it could read
+/// that.
 fn who_is_turned_away_sees_why_whatever_it_sends(driver: Driver, _: u32) {
     let cue = Cue::default();
     let stage = Stage::on(driver).limits("connections = 1").backend(answers_on(&cue, "ok")).start();
@@ -366,7 +367,7 @@ fn who_is_turned_away_sees_why_whatever_it_sends(driver: Driver, _: u32) {
     eventually("one asks", || stage.backend(0).requests().len(), |count| *count == 1);
     for _ in 0..5 {
         let mut client = stage.connect();
-        // Sent when the answer is there and the connection, but for us, closed.
+        // Sent when the answer has arrived and the connection, apart from lingering, is closed.
         thread::sleep(Duration::from_millis(20));
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
         for _ in 0..10 {

@@ -1,6 +1,6 @@
 //! Plays of the last answer of a connection: its client sees all of it, whatever it still sends.
 //!
-//! How long a client is read that goes on sending is bounded; those bounds are tried in
+//! A client that goes on sending is read for a bounded time; those bounds are tested in
 //! `server/linger.rs`, where time can be short.
 
 use std::{
@@ -27,8 +27,8 @@ on_both_drivers!(
 
 const PIECE: usize = 16 << 10;
 
-/// It took a second, or a quarter of a mebibyte, to make an end of a client that reads its answer
-/// when it has sent everything.
+/// A client that reads its answer after it has sent everything used to be cut off after a second,
+/// or a quarter of a mebibyte.
 fn a_slow_upload_that_is_refused_sees_its_status(driver: Driver) {
     let early = answers_early("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
     let stage = Stage::on(driver)
@@ -43,7 +43,7 @@ fn a_slow_upload_that_is_refused_sees_its_status(driver: Driver) {
         (format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000)), 414, PIECE, 28),
         (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(40_000)), 431, PIECE, 28),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n".to_owned(), 505, PIECE, 28),
-        // So little and so slowly that time is what ended it.
+        // So little and so slowly that time ended it.
         (post("Content-Length: 450000\r\n"), 413, 1_000, 30),
         // Without a pause, and much.
         (post("Content-Length: 9000000\r\n"), 413, 1 << 20, 8),
@@ -55,7 +55,7 @@ fn a_slow_upload_that_is_refused_sees_its_status(driver: Driver) {
                 let mut client = stage.connect();
                 client.send(head);
                 for _ in 0..*count {
-                    // Who stops at an error would never see the answer.
+                    // A client that stops at an error would never see the answer.
                     client.send(vec![b'a'; *piece]);
                     thread::sleep(Duration::from_millis(60));
                 }
@@ -80,7 +80,7 @@ fn a_slow_upload_that_is_refused_sees_its_status(driver: Driver) {
     });
 }
 
-/// Bytes that came behind the last request reset the connection under an answer on its way.
+/// Bytes after the last request used to reset the connection under an answer on its way.
 fn a_last_answer_is_whole_whatever_comes_before_it_is_read(driver: Driver) {
     let body = "x".repeat(400_000);
     let with_length = ok(&body);
@@ -124,7 +124,7 @@ fn those_who_were_refused_make_room_first(driver: Driver) {
     let mut new: Vec<Client> = (0..2).map(|_| stage.connect()).collect();
     new.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
     idle.get("/").expect(200, "ok");
-    // They go on sending, and are told that nobody reads any more.
+    // They go on sending, and are told that nothing is read any more.
     for stream in &mut refused {
         while stream.write_all(b"more").is_ok() {
             thread::sleep(Duration::from_millis(5));

@@ -1,8 +1,8 @@
-//! Plays of the access log: what its lines say, that nobody can forge one, and that no disk ever
-//! keeps a client waiting.
+//! Plays of the access log: its lines, that no client can forge one, and that a disk never keeps a
+//! client waiting.
 //!
-//! Each play has a directory of its own. Lines are looked at when the proxy has stopped, which
-//! hands over all there are.
+//! Each play has a directory of its own. Lines are checked once the proxy has stopped, which hands
+//! over all there are.
 
 use std::{
     fs::{self, File},
@@ -116,7 +116,7 @@ impl Drop for Folder {
     }
 }
 
-/// Stops the proxy; what its exchanges wrote is in the log then.
+/// Stops the proxy; by then the log has what its exchanges wrote.
 fn stop(stage: &mut Stage) {
     stage.expect_count("requests_in_flight", 0);
     stage.stop_beside(Stop::Now).join().unwrap();
@@ -135,7 +135,7 @@ fn object(line: &str) -> Map<String, Value> {
     let object: Map<String, Value> =
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     if !object.contains_key("dropped") {
-        // The library sorts keys; their order is looked up in the text.
+        // The library sorts keys; their order is checked in the text.
         let places = KEYS.map(|key| line.find(&format!("\"{key}\":")).expect(key));
         assert!(places.is_sorted() && object.len() == KEYS.len(), "{line}");
     }
@@ -210,7 +210,7 @@ fn bytes_are_those_of_the_wire(driver: Driver) {
         client.send(&request);
         answers.push((request.len(), client.wire().until_end().unwrap().len()));
     }
-    // And in a pipeline, where what was read of one is not of the other.
+    // And in a pipeline, where the fields of one must not show in another.
     let mut client = stage.connect();
     client.send(requests.concat());
     for _ in requests {
@@ -406,7 +406,7 @@ fn what_strangers_send_cannot_forge_a_line(driver: Driver) {
     for format in ["json", "combined"] {
         let mut state = seed;
         let folder = Folder::new();
-        // What it is sent is no text, which the other scripts complain of.
+        // The bytes it gets are no text, which the other scripts would complain about.
         let deaf = plays(|visit| {
             visit.wire().some()?;
             visit.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
@@ -415,7 +415,8 @@ fn what_strangers_send_cannot_forge_a_line(driver: Driver) {
         let mut agents = Vec::new();
         for number in 0..100 {
             let [mut path, mut host, agent, referer] = [(); 4].map(|()| hostile(&mut state));
-            // A host or a path like this is refused mostly, and then the others are not looked at.
+            // A host or a path like this is usually refused, and then the other fields are not
+            // read.
             if number % 4 > 0 {
                 host.clear();
             }
@@ -437,7 +438,7 @@ fn what_strangers_send_cannot_forge_a_line(driver: Driver) {
             let lines = lines(&folder.path());
             assert_eq!(lines.len(), 100);
             for (line, agent) in lines.iter().zip(agents) {
-                // Where the head could be read it says what was sent; else it says nothing.
+                // If the head could be read it says what was sent; otherwise nothing.
                 let said = line["user_agent"].as_str();
                 assert!(said.is_none_or(|said| said == agent), "{said:?} is not {agent:?}");
             }
@@ -487,7 +488,7 @@ fn lines_come_by_themselves_within_two_seconds(driver: Driver) {
     // A line is not worth a write of its own.
     wait.expect_at_least(Duration::from_millis(500));
     wait.expect_at_most(Duration::from_secs(2));
-    // Nobody is there any more, and the core sleeps: before it does it hands over.
+    // No client is left, and the core sleeps: before that it hands over.
     client.send(get("/")).response().expect(200, "ok");
     drop(client);
     let count = || fs::read_to_string(folder.path()).unwrap().lines().count();
@@ -540,12 +541,12 @@ fn a_full_disk_keeps_nobody_waiting_and_its_lines_are_counted(driver: Driver) {
     assert!(note["time"].is_string());
 }
 
-/// A stop waits five seconds for a reader, which is to have read all by then.
+/// A stop waits five seconds for a reader, which must have read everything by then.
 fn a_slow_reader_keeps_nobody_waiting_and_dropped_lines_are_told(driver: Driver, _: u32) {
     let folder = Folder::new();
     let made = std::process::Command::new("mkfifo").arg(folder.path()).status().unwrap();
     assert!(made.success());
-    // Without a reader not even the opening would end; this one does not read.
+    // Without a reader the open itself would block; this one does not read.
     let non_blocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let mut pipe =
         File::options().read(true).custom_flags(non_blocking).open(folder.path()).unwrap();

@@ -1,11 +1,11 @@
 //! The plays: the whole proxy on loopback, between scripted clients and scripted backends.
 //!
 //! Every play of the wire runs on both drivers. A play reads like what a user would see: it sets a
-//! stage (`stage.rs`), speaks raw bytes through a client of its own (`client.rs`) and looks at what
+//! stage (`stage.rs`), sends raw bytes through a client of its own (`client.rs`) and looks at what
 //! the backends received (`backend.rs`). Nothing here shares code with the crate, so that a mistake
-//! in it cannot excuse itself; only the library's one door is used (`ringway::start`).
+//! in it cannot excuse itself; only the library's public API is used (`ringway::start`).
 //!
-//! Every socket has a deadline, so a hang is a failure with a sentence; nothing sleeps for luck.
+//! Every socket has a deadline, so a hang is a failure with a message; nothing sleeps for luck.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a play that cannot go on has failed")]
 #![allow(clippy::result_large_err, reason = "what was read of a broken answer is told with it")]

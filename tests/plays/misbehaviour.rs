@@ -125,7 +125,7 @@ fn spaces_where_none_belong_are_taken_out_of_answers(driver: Driver) {
     }
 }
 
-/// Framing that no body could be read by, or that announces one where there must be none.
+/// Framing that makes a body unreadable, or announces one where there must be none.
 const UNSOUND: &[&str] = &[
     "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
     "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
@@ -140,8 +140,8 @@ const UNSOUND: &[&str] = &[
     "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
 ];
 
-/// RFC 9112 §6.3, 1: it ends with its head. Whether the backend means the same is not known, so
-/// the next request goes on another connection.
+/// RFC 9112 §6.3, 1: it ends with its head. Whether the backend agrees is unknown, so the next
+/// request goes on another connection.
 fn an_answer_without_a_body_is_taken_whatever_its_fields_say(driver: Driver) {
     for (method, line) in [
         ("HEAD", "HTTP/1.1 200 OK"),
@@ -189,7 +189,7 @@ fn what_an_answer_without_a_body_announces_is_nobodys_answer(driver: Driver) {
     }
 }
 
-/// What a backend says instead of an answer, and stays open.
+/// What a backend sends instead of an answer, and then stays open.
 #[rustfmt::skip]
 const NO_ANSWERS: &[&str] = &[
     "garbage\r\n\r\n",
@@ -238,7 +238,7 @@ fn answers_that_are_none_become_502(driver: Driver) {
     }
 }
 
-/// RFC 9110 §15: as any 5xx, and so as an answer.
+/// RFC 9110 §15: like any 5xx, so it is an answer.
 fn a_status_beyond_those_of_the_standard_is_passed_on(driver: Driver) {
     for line in ["HTTP/1.1 600 X", "HTTP/1.1 799 ", "HTTP/1.0 999 Denied", "HTTP/1.1 599 X"] {
         let raw = format!("{line}\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nno");
@@ -272,7 +272,7 @@ fn a_status_beyond_those_of_the_standard_counts_where_it_is_listed(driver: Drive
     eventually("it is ejected", || round_of_bad(&mut client), |names| !names.contains('a'));
 }
 
-/// Answers `/bad` with these bytes, and closes then if so wanted; all else with its name.
+/// Answers `/bad` with these bytes, and then closes if `closes`; all else with its name.
 fn bad_at_one_path(name: &'static str, raw: Vec<u8>, closes: bool) -> Script {
     plays(move |visit| {
         loop {
@@ -288,7 +288,7 @@ fn bad_at_one_path(name: &'static str, raw: Vec<u8>, closes: bool) -> Script {
     })
 }
 
-/// Two backends that answer `/bad` like this, and are left out for long once they are.
+/// Two backends that answer `/bad` like this, and are ejected for long if it counts.
 fn two_bad_at_one_path(driver: Driver, raw: &[u8], closes: bool) -> Stage {
     Stage::on(driver)
         .pool("passive = { max-failures = 3, eject = \"60s\" }")
@@ -297,7 +297,7 @@ fn two_bad_at_one_path(driver: Driver, raw: &[u8], closes: bool) -> Stage {
         .start()
 }
 
-/// Asks for `/bad` a dozen times; who answers the next dozen of others.
+/// Asks for `/bad` a dozen times; returns the backends that answer the next dozen of others.
 fn round_of_bad(client: &mut Client) -> String {
     (0..12).for_each(|_| _ = client.get("/bad"));
     (0..12).map(|_| client.get("/").text().to_owned()).collect()
@@ -347,7 +347,7 @@ fn connections_that_end_before_an_answer_become_502(driver: Driver) {
     let hint = "HTTP/1.1 103 Early Hints\r\n\r\n";
     for (raw, code) in [
         ("", "backend_reset"),
-        // A head that was cut is no answer, but the sign of one: not to be asked again.
+        // A cut head is no answer, but the sign of one: not to be retried.
         ("H", "backend_protocol"),
         ("HTTP/1.1 200 OK\r\nContent-Le", "backend_protocol"),
         (hint, "backend_"),
@@ -398,13 +398,13 @@ fn in_two_pieces(first: &'static str, second: String, cue: &Cue) -> Script {
     })
 }
 
-/// Asks and expects an answer of which `body` came and then the end, in the middle of it.
+/// Asks and expects an answer that has `body` and then ends in the middle.
 #[track_caller]
 fn expect_cut(script: Script, driver: Driver, body: &str) {
     expect_cut_after(&Cue::default(), script, driver, body);
 }
 
-/// As `expect_cut`, with a cue for the backend when the head is there.
+/// Like `expect_cut`, with a cue for the backend once the head has arrived.
 #[track_caller]
 fn expect_cut_after(cue: &Cue, script: Script, driver: Driver, body: &str) {
     let stage = Stage::on(driver).backend(script).start();
@@ -442,7 +442,7 @@ fn broken_chunks_cut_the_answer(driver: Driver) {
         let cue = Cue::default();
         let script = in_two_pieces(head, [rest, "0\r\n\r\n"].concat(), &cue);
         expect_cut_after(&cue, script, driver, "abcdeabcde");
-        // Where all came at once, the answer need not have begun.
+        // If all came at once, the answer need not have begun.
         let stage = Stage::on(driver).backend(sends([head, rest, "0\r\n\r\n"].concat())).start();
         let mut client = stage.connect();
         client.send(get("/"));
@@ -492,13 +492,13 @@ fn a_cut_is_counted_and_the_next_request_is_served(driver: Driver) {
     first.send([get("/1"), get("/behind")].concat());
     assert!(first.try_response().is_err());
     stage.expect_count("responses_incomplete_total", 1);
-    // What was in the pipeline behind the cut answer is not served on that connection.
+    // Requests pipelined after the cut answer are not served on that connection.
     stage.get("/2").expect(200, "good");
     let targets: Vec<_> = stage.backend(0).heads().into_iter().map(|head| head.start).collect();
     assert_eq!(targets, ["GET /1 HTTP/1.1", "GET /2 HTTP/1.1"]);
 }
 
-/// On epoll the relay of a long answer span for ever: readable, and nothing to splice.
+/// On epoll the relay of a long answer used to spin for ever: readable, and nothing to splice.
 fn urgent_data_in_a_long_answer_cuts_it(driver: Driver) {
     let stage = Stage::on(driver)
         .backend(plays(|visit| {

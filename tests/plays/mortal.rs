@@ -1,10 +1,10 @@
-//! A backend that can die and come back: one port over all its lives.
+//! A backend that can die and come back, on the same port all its lives.
 //!
-//! It answers every request with its name, and a probe (`/health`) apart from those: what it does
-//! can be changed at any moment, also for requests that it has already read. Killed, it resets its
-//! connections as the kernel does for a process that is killed; finishing, it serves whoever has
-//! come, says `Connection: close` and leaves. Other than `Backend` it judges nothing that it is
-//! sent, and records only how much that was.
+//! It answers every request with its name, and a probe (`/health`) separately: what it does can be
+//! changed at any moment, also for requests that it has already read. Killed, it resets its
+//! connections as the kernel does for a killed process; finishing, it serves every client that has
+//! come, says `Connection: close` and leaves. Unlike `Backend` it does not check what it receives,
+//! and records only how much that was.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use crate::{
     wire::{Wire, socket},
 };
 
-/// How often an accept looks whether the port is to be closed.
+/// How often an accept checks whether to close the port.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// What a backend makes of each request.
@@ -34,13 +34,13 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 pub(crate) enum Mood {
     /// Answers at once with 200.
     Well,
-    /// Answers at once with this status; probes are well.
+    /// Answers at once with this status; probes succeed.
     Says(u16),
     /// Answers with this status, probes too.
     Ails(u16),
-    /// Accepts and does not answer, probes neither, until its mood changes: a paused process.
+    /// Accepts and does not answer, nor probes, until its mood changes: a paused process.
     Silent,
-    /// Holds requests until its mood changes; probes are well.
+    /// Holds requests until its mood changes; probes succeed.
     Holds,
     /// Answers after that long, probes too.
     Slow(Duration),
@@ -69,7 +69,7 @@ struct Shared {
 /// A backend that can die and come back.
 pub(crate) struct Mortal {
     address: SocketAddr,
-    /// Keeps the port while nobody listens.
+    /// Keeps the port while nothing listens.
     _port: OwnedFd,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<Vec<JoinHandle<()>>>>,
@@ -77,7 +77,7 @@ pub(crate) struct Mortal {
 }
 
 impl Mortal {
-    /// One that is well, on a free port of loopback.
+    /// A healthy one, on a free port of loopback.
     pub(crate) fn born(name: &'static str) -> Mortal {
         let port = port(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = SocketAddr::try_from(getsockname(&port).unwrap()).unwrap();
@@ -104,12 +104,12 @@ impl Mortal {
         mortal
     }
 
-    /// Where it listens, as a configuration has it.
+    /// Its address, as a configuration has it.
     pub(crate) fn written(&self) -> String {
         self.address.to_string()
     }
 
-    /// Changes what it makes of requests.
+    /// Changes what it does with requests.
     pub(crate) fn becomes(&self, mood: Mood) {
         self.shared.change(|life| life.mood = mood);
     }
@@ -129,7 +129,7 @@ impl Mortal {
         self.shared.life().under_way
     }
 
-    /// Opens the port, again or at first; whatever had befallen it is over.
+    /// Opens the port, again or for the first time; it is healthy then.
     pub(crate) fn open_port(&mut self) {
         self.shared.change(|life| {
             (life.listening, life.killed, life.finishing) = (true, false, false);
@@ -140,7 +140,7 @@ impl Mortal {
         self.accepting = Some(std::thread::spawn(move || accept(&listener, &shared)));
     }
 
-    /// Closes the port. Who waits there is let in, and the connections go on.
+    /// Closes the port. Connections waiting there are accepted, and the open ones go on.
     pub(crate) fn close_port(&mut self) {
         self.shared.change(|life| life.listening = false);
         if let Some(accepting) = self.accepting.take() {
@@ -161,13 +161,13 @@ impl Mortal {
         self.is_served();
     }
 
-    /// Ends as a server should: nobody new, whoever has asked is answered.
+    /// Ends as a server should: accepts no new client, and answers those that have asked.
     pub(crate) fn finishes(&mut self) {
         self.close_port();
         self.shared.change(|life| {
             life.finishing = true;
             for stream in life.open.values() {
-                // What has arrived can still be read; who has sent nothing sees the end.
+                // What has arrived can still be read; a client that has sent nothing sees the end.
                 let _ = stream.shutdown(std::net::Shutdown::Read);
             }
         });
@@ -208,7 +208,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// What a request is answered, once its mood allows; nothing if it has been killed meanwhile.
+    /// The answer to a request, once its mood allows; none if it has been killed meanwhile.
     fn answer(&self, probe: bool) -> Option<String> {
         let mut life = self.life();
         if probe {
@@ -240,7 +240,7 @@ impl Shared {
     }
 }
 
-/// Serves whoever comes until the port is to be closed, and whoever waits then.
+/// Serves all clients until the port is to be closed, then those still waiting.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
     listener.set_nonblocking(true).unwrap();
@@ -283,7 +283,7 @@ fn serve(stream: TcpStream, shared: &Shared) {
     shared.life().open.remove(&number);
 }
 
-/// A socket on that address that shares its port with our others, and with nobody else's.
+/// A socket on that address that shares its port with our others, and with no other process.
 fn port(address: SocketAddr) -> OwnedFd {
     let socket = socket();
     sockopt::set_socket_reuseport(&socket, true).unwrap();

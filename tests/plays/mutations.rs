@@ -1,10 +1,10 @@
-//! Plays by chance of pipelines that were spoiled: what arrives is what the client has sent.
+//! Random plays of corrupted pipelines: what arrives is what the client has sent.
 //!
 //! Sound pipelines, whose bodies are full of further requests, are mutated a little and sent in
-//! random pieces. A second reader, written here from the words of RFC 9112 and of our own rules,
+//! random pieces. A second reader, written here from the text of RFC 9112 and of our own rules,
 //! says which messages the bytes contain, up to the first that can be read in two ways. A backend
-//! may see these and no others, with the same bodies; and a client gets no more answers than it
-//! has sent requests, and one refusal.
+//! may see these and no others, with the same bodies; and a client gets no more answers than it has
+//! sent requests, and one refusal.
 
 use crate::{
     backend::Request,
@@ -20,7 +20,7 @@ on_both_drivers!(
     sound_pipelines_are_read_by_both_in_the_same_way,
 );
 
-/// A request as its bytes say it.
+/// A request according to its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Message {
     method: String,
@@ -35,7 +35,7 @@ impl From<&Request> for Message {
     }
 }
 
-/// The messages that stand in these bytes, up to the first that is cut or can be refused.
+/// The messages in these bytes, up to the first that is cut or may be refused.
 fn messages(mut bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some((message, rest)) = message(bytes) {
@@ -46,7 +46,7 @@ fn messages(mut bytes: &[u8]) -> Vec<Message> {
 }
 
 fn message(bytes: &[u8]) -> Option<(Message, &[u8])> {
-    // One empty line is forgiven (RFC 9112 §2.2).
+    // One empty line is allowed (RFC 9112 §2.2).
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let (head, rest) = parted(bytes, b"\r\n\r\n")?;
     let head = std::str::from_utf8(head).ok()?;
@@ -91,7 +91,7 @@ fn token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_one)
 }
 
-/// A chunked body and what follows it (RFC 9112 §7.1).
+/// A chunked body and the bytes after it (RFC 9112 §7.1).
 fn chunks(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
@@ -122,13 +122,13 @@ fn chunks(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// What stands before the first of these, and what behind it.
+/// The bytes before the first occurrence, and those after it.
 fn parted<'a>(bytes: &'a [u8], by: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = bytes.windows(by.len()).position(|window| window == by)?;
     Some((&bytes[..at], &bytes[at + by.len()..]))
 }
 
-/// Requests one behind the other; the bodies hold further ones, and framing.
+/// Requests one after the other; the bodies hold further ones, and framing.
 fn pipeline(chance: &mut Chance, round: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..1 + chance.below(4) {
@@ -220,7 +220,7 @@ fn spoil(bytes: &mut Vec<u8>, chance: &mut Chance) {
     }
 }
 
-/// Sends bytes in pieces, and then no more; how many answers come.
+/// Sends bytes in pieces, then shuts down; returns how many answers come.
 fn answers_to(stage: &Stage, chance: &mut Chance, bytes: &[u8]) -> usize {
     let mut client: Client = stage.connect();
     for piece in chance.pieces(bytes) {
@@ -247,7 +247,7 @@ fn stage(driver: Driver) -> Stage {
     Stage::on(driver).listener("half-close = true").backend(strict).start()
 }
 
-/// What a backend has seen of these rounds, once nothing more can come of them.
+/// What a backend has seen in these rounds, once nothing more can come of them.
 #[track_caller]
 fn expect_no_other(stage: &Stage, mut sent: Vec<Message>) {
     stage.expect_count("connections", 0);
@@ -290,7 +290,7 @@ fn spoiled_pipelines_bring_no_request_that_was_not_sent(driver: Driver) {
     expect_no_other(&stage, sent);
 }
 
-/// The reader above is no use if it reads less than what is forwarded.
+/// The reader above is useless if it reads less than what is forwarded.
 fn sound_pipelines_are_read_by_both_in_the_same_way(driver: Driver) {
     let mut chance = Chance::new();
     let stage = stage(driver);

@@ -1,8 +1,8 @@
-//! Plays of backends that are written by name.
+//! Plays of backends that are configured by name.
 //!
-//! What changes while the proxy runs is played in `src/server/names/tests.rs`, where the answers
-//! for names are scripted. Here it is the system that answers; the top-level domain `invalid` never
-//! exists (RFC 6761 §6.4).
+//! Changes while the proxy runs are played in `src/server/names/tests.rs`, where the answers for
+//! names are scripted. Here the system answers; the top-level domain `invalid` never exists (RFC
+//! 6761 §6.4).
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -60,7 +60,7 @@ fn localhost_is_ipv4_and_ipv6(driver: Driver) {
 fn a_name_that_does_not_resolve_is_passed_over(driver: Driver) {
     let stage = Stage::on(driver).written("nowhere.invalid:80").backend(answers("here")).start();
     let [(name, cause)] = &unknown(&stage)[..] else { panic!("{:?}", stage.happened()) };
-    // Where no name server can be reached, the system takes its time to say so.
+    // If no name server can be reached, the system takes its time to say so.
     assert!(name == "nowhere.invalid:80" && !cause.is_empty(), "{name}: {cause}");
     let mut client = stage.connect();
     for _ in 0..10 {

@@ -1,8 +1,8 @@
-//! Plays of what operators meet: a stderr that nobody reads, a log that is a FIFO, two starts in
-//! the same moment, a start after a kill, a process that may have no more threads.
+//! Plays of operations: a stderr without a reader, a log that is a FIFO, two starts at the same
+//! moment, a start after a kill, a process that may have no more threads.
 //!
-//! The binary runs as a process of its own. Its backend is one that is not there, unless the play
-//! says otherwise: that it answers at all is what is asked for.
+//! The binary runs as a process of its own. Its backend does not exist, unless the play says
+//! otherwise: the play only checks that Ringway answers at all.
 
 use std::{
     fs::File,
@@ -47,7 +47,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts it on this address, with these lines of the listener and a backend there.
+    /// Starts it on this address, with these lines of the listener and this backend.
     fn start(
         driver: Driver,
         address: SocketAddr,
@@ -111,14 +111,14 @@ fn fifo() -> PathBuf {
     path
 }
 
-/// A pipe in which there is room for nothing, and its end for reading.
+/// A full pipe, and its end for reading.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     fill(&mut writer);
     (reader, writer)
 }
 
-/// Writes until there is no room, and makes writes wait again.
+/// Writes until the pipe is full, and makes writes block again.
 fn fill(pipe: &mut (impl AsFd + std::io::Write)) {
     let flags = fcntl_getfl(pipe.as_fd()).unwrap();
     fcntl_setfl(pipe.as_fd(), flags | OFlags::NONBLOCK).unwrap();
@@ -199,7 +199,7 @@ fn after_a_kill_it_starts_again_at_once(driver: Driver) {
     let start = || Running::start(driver, address, "", backend.address(), Stdio::null());
     let mut process = start();
     for round in 0..10 {
-        // A client may still find the sockets of the one that was killed.
+        // A client may still find the sockets of the killed process.
         let status = || process.client().send(get("/")).try_response().map_or(0, |it| it.status);
         eventually("it serves", status, |status| *status == 200);
         let refused = process.child.try_wait().unwrap();
@@ -210,7 +210,7 @@ fn after_a_kill_it_starts_again_at_once(driver: Driver) {
     }
 }
 
-/// As where a limit of tasks is reached (`TasksMax=`, `ulimit -u`).
+/// As with a limit on tasks (`TasksMax=`, `ulimit -u`).
 fn no_new_thread_is_needed_to_stop(driver: Driver) {
     if !crate::process::has_strace() {
         return;

@@ -1,12 +1,12 @@
 //! The pace of the machine, measured beside every play of time.
 //!
-//! That a busy machine is late, or one that stood still, is no doing of the proxy's: a thread that
-//! only sleeps notes how much later than it asked it is woken. Who says "no later than" allows for
-//! what was noted meanwhile. Where being late spoils the play itself, as a client's next byte comes
-//! too late and is timed out with good reason, the play is played again, slower.
+//! A busy machine is late, or one that stood still, and the proxy is not to blame: a thread that
+//! only sleeps notes how much later than asked it wakes. A check of "no later than" allows for what
+//! was noted meanwhile. If lateness spoils the play itself, as when a client's next byte comes too
+//! late and is rightly timed out, the play is run again, slower.
 //!
-//! Where a machine is full of threads that work, one that sleeps is punctual all the same, and one
-//! that works takes many times as long: how many times is what a [`Crowd`] measures.
+//! On a machine full of busy threads one that sleeps is still punctual, but one that works takes
+//! many times as long: a [`Crowd`] measures how many times.
 
 use std::{
     io::Write,
@@ -23,10 +23,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// How long the sleeper asks to sleep.
 const NAP: Duration = Duration::from_millis(5);
 
-/// What is not worth a note: every machine is that late now and then.
+/// Lateness not worth a note: every machine is that late now and then.
 const PUNCTUAL: Duration = Duration::from_millis(5);
 
-/// How late a machine is, in all, that may have spoilt a play of usual pace.
+/// How late a machine must be, in total, to have perhaps spoilt a play at the usual pace.
 const SPOILS: Duration = Duration::from_millis(20);
 
 /// The slowest pace: a play that fails at this one has failed.
@@ -34,9 +34,9 @@ const SLOWEST: u32 = 16;
 
 /// What the sleeper notes.
 struct Notes {
-    /// How late it has been woken in all.
+    /// How late it has woken in total.
     late: Duration,
-    /// When it is to be woken next.
+    /// When it should wake next.
     due: Instant,
 }
 
@@ -63,42 +63,42 @@ fn worth_a_note(late: Duration) -> Duration {
     if late > PUNCTUAL { late } else { Duration::ZERO }
 }
 
-/// How late this machine has been in all, up to now.
+/// How late this machine has been in total, up to now.
 fn late() -> Duration {
     let notes = notes().lock().unwrap();
     notes.late + worth_a_note(notes.due.elapsed())
 }
 
-/// A time that is being taken.
+/// A time measurement in progress.
 pub(crate) struct Watch {
     since: Instant,
     late: Duration,
 }
 
 impl Watch {
-    /// Begins. Whatever sets off the time that is to be compared comes after this.
+    /// Begins. The event that starts the measured time must come after this.
     pub(crate) fn start() -> Watch {
         Watch { late: late(), since: Instant::now() }
     }
 
-    /// What it has come to.
+    /// The time so far.
     pub(crate) fn took(&self) -> Took {
         let time = self.since.elapsed();
         Took { time, late: late() - self.late }
     }
 }
 
-/// A time that was taken.
+/// A measured time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Took {
-    /// What it was.
+    /// The time.
     pub(crate) time: Duration,
     /// How late the machine was meanwhile.
     pub(crate) late: Duration,
 }
 
 impl Took {
-    /// Fails if it was longer, the lateness of the machine apart.
+    /// Fails if it was longer, not counting the lateness of the machine.
     #[track_caller]
     pub(crate) fn expect_at_most(self, most: Duration) {
         assert!(self.time <= most + self.late, "at most {most:?}, and {self:?}");
@@ -111,13 +111,12 @@ impl Took {
     }
 }
 
-/// How many times as long as its work a thread takes that always has work, since it shares the
-/// cores.
+/// How many times as long as its work a busy thread takes, since it shares the cores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crowd(f64);
 
 impl Crowd {
-    /// Works until it is over.
+    /// Works until `over` is set.
     pub(crate) fn measure(over: &AtomicBool) -> Crowd {
         let (since, worked) = (Instant::now(), worked());
         while !over.load(SeqCst) {
@@ -127,7 +126,7 @@ impl Crowd {
         Crowd((since.elapsed().as_secs_f64() / work.as_secs_f64()).max(1.0))
     }
 
-    /// The time that so much work takes.
+    /// The time that this much work takes.
     pub(crate) fn time(self, work: Duration) -> Duration {
         work.mul_f64(self.0)
     }
@@ -138,13 +137,13 @@ fn worked() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().expect("a time since the thread began")
 }
 
-/// A time as a configuration has it.
+/// A time in the form of the configuration.
 pub(crate) fn ms(time: Duration) -> String {
     format!("\"{}ms\"", time.as_millis())
 }
 
-/// Plays at the usual pace. Where that fails and the machine was late meanwhile, which may have
-/// been why, plays again with all times twice as long; `play` is told how many times as long.
+/// Plays at the usual pace. If that fails and the machine was late meanwhile, which may have been
+/// the cause, plays again with all times twice as long; `play` gets the factor.
 pub(crate) fn at_a_pace(play: impl Fn(u32)) {
     let mut slower = 1;
     loop {
@@ -157,8 +156,8 @@ pub(crate) fn at_a_pace(play: impl Fn(u32)) {
     }
 }
 
-/// Adds a line to the file that `RINGWAY_REPLAYS` names, if it names one: CI counts them, as a play
-/// that fails now and then would pass for one on a late machine.
+/// Adds a line to the file that `RINGWAY_REPLAYS` names, if set: CI counts them, as a play that
+/// fails now and then would otherwise pass for one on a late machine.
 fn count_replay() {
     let Some(path) = std::env::var_os("RINGWAY_REPLAYS") else { return };
     let play = std::thread::current().name().unwrap_or("?").to_owned();
@@ -167,7 +166,7 @@ fn count_replay() {
         .expect("a line in the file of RINGWAY_REPLAYS");
 }
 
-/// The pace after one that has failed, if it may have been the machine.
+/// The pace after one that has failed, if the machine may have been the cause.
 fn next(slower: u32, late: Duration) -> Option<u32> {
     (late >= SPOILS * slower && slower < SLOWEST).then_some(slower * 2)
 }

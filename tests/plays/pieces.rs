@@ -1,7 +1,7 @@
 //! Plays of bodies that come in pieces with pauses between them: each piece leaves as it comes.
 //!
-//! The kernel holds a segment that is not full back for 200 ms where it was told that more follows.
-//! Pieces are given a cue one by one, so that each has to arrive before the next is sent: of few
+//! The kernel holds back a segment that is not full for 200 ms if it was told that more follows.
+//! Pieces are sent on cues, one by one, so that each must arrive before the next is sent: of few
 //! bytes, of less than a segment and of more (on loopback a segment has 65,483 bytes), of more than
 //! one read.
 
@@ -19,7 +19,7 @@ on_both_drivers!(each_piece_of_an_answer_leaves_as_it_comes, a_request_leaves_as
 
 const SIZES: [usize; 6] = [1, 100, 4_000, 65_483, 70_000, 200_000];
 
-/// Less than the time for which something is held back.
+/// Less than the time for which the kernel holds back a segment.
 const AT_ONCE: Duration = Duration::from_millis(150);
 
 fn piece(framing: &str, size: usize) -> String {
@@ -70,7 +70,7 @@ fn a_request_leaves_as_it_comes(driver: Driver) {
             Stage::on(driver).backend(plays(|visit| visit.head().and(visit.drain()))).start();
         let mut client = stage.connect();
         let head = format!("POST / HTTP/1.1\r\nHost: play.test\r\n{framing}\r\n\r\n");
-        // The first of a frame comes with the head, and nothing of the body.
+        // The first bytes of a frame come with the head, and nothing of the body.
         let first = piece(framing, SIZES[0]);
         let (begun, mut rest) = first.split_at(first.len().min(2) - 1);
         let watch = Watch::start();

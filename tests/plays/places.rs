@@ -1,8 +1,8 @@
-//! Plays by chance of places at backends: clients that leave and backends that fail at any moment
-//! never have more requests under way than there are places, and no place is lost.
+//! Random plays of `max-in-flight`: whatever clients leave and backends fail, there are never more
+//! requests in flight than slots, and no slot is lost.
 //!
-//! What is counted is what the kernel says at a backend: a request is under way from its head until
-//! the last of its answer is sent or its connection has ended.
+//! The kernel at the backend is what counts: a request is in flight from its head until the last of
+//! its answer is sent or its connection has ended.
 
 use std::{
     net::TcpStream,
@@ -34,7 +34,7 @@ const PLACES: usize = 4;
 const BACKENDS: usize = 2;
 const CLIENTS: usize = 24;
 
-/// What is under way at one backend.
+/// What is in flight at one backend.
 #[derive(Default)]
 struct House {
     under_way: Mutex<Vec<TcpStream>>,
@@ -60,7 +60,7 @@ impl House {
         self.served.fetch_add(1, SeqCst);
     }
 
-    /// Its answer is about to be whole, or it gets none.
+    /// Its answer is about to be complete, or it gets none.
     fn goes(&self, visit: &mut Visit) {
         let peer = visit.wire().stream().peer_addr().ok();
         let is_other = |stream: &TcpStream| peer.is_some() && stream.peer_addr().ok() != peer;
@@ -107,10 +107,10 @@ fn obeys(house: &Arc<House>, cue: &Cue) -> Script {
     })
 }
 
-/// Answers, or not; whether the connection stays.
+/// Answers, or not; returns whether the connection stays open.
 fn answers(visit: &mut Visit, house: &House, cue: &Cue, target: &str) -> Result<bool, Broken> {
     let long = "x".repeat(200_000);
-    // So that more ask than there are places.
+    // So that more clients ask than there are slots.
     visit.pause(Duration::from_millis(3))?;
     let answer = match target {
         "/slow" => {
@@ -156,7 +156,7 @@ const TARGETS: [&str; 14] = [
     "/long", "/early", "/closes", "/tunnel",
 ];
 
-/// One client, who asks a few times and leaves in some way.
+/// One client, which asks a few times and leaves in some way.
 fn visits(stage: &Stage, chance: &mut Chance) {
     let mut client = stage.connect();
     client.wire().wait_at_most(Duration::from_secs(10));
@@ -226,7 +226,7 @@ fn chaos(driver: Driver, pool: &str) {
     eventually("kept is what is open", || (idle(), open()), |(idle, open)| idle == open);
 }
 
-/// All places are free, each can be taken, and none beside them.
+/// All slots are free, each can be taken, and no others.
 fn every_place_can_be_taken(stage: &Stage, houses: &[Arc<House>; BACKENDS], cue: &Cue) {
     for gauge in ["connections", "backend_in_flight", "requests_queued"] {
         stage.expect_count(gauge, 0);
@@ -236,7 +236,7 @@ fn every_place_can_be_taken(stage: &Stage, houses: &[Arc<House>; BACKENDS], cue:
         || houses.each_ref().map(|house| house.living()),
         |living| *living == [0; BACKENDS],
     );
-    // Who was left out is back.
+    // A backend that was left out is back.
     let served = || houses.each_ref().map(|house| house.served.load(SeqCst));
     let before = served();
     let mut client = stage.connect();

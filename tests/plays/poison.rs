@@ -1,8 +1,8 @@
 //! Plays of response poisoning: a backend sends more than its answer, and no client may get it.
 //!
 //! The surplus is an answer of its own. What a read takes together with the end of the answer is
-//! seen at once; these answers end with a full read or are spliced, so that the surplus stays in
-//! the socket. Many clients ask at once, so that a connection that is given back is taken at once.
+//! noticed at once; these answers end with a full read or are spliced, so that the surplus stays in
+//! the socket. Many clients ask at once, so that a returned connection is taken at once.
 
 use std::{
     sync::{
@@ -41,13 +41,13 @@ const READ: usize = 64 << 10;
 /// How a backend frames its answer to a target; both times the body is `body_of`.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
-    /// By a length; so long is the body.
+    /// By a length; the body is this long.
     Body(usize),
-    /// By a length; so long is all of the answer.
+    /// By a length; the whole answer is this long.
     Whole(usize),
-    /// As `Body`, from a backend of HTTP/1.0 that keeps its connections.
+    /// Like `Body`, from a backend of HTTP/1.0 that keeps its connections.
     Old(usize),
-    /// By one chunk; so long is all of the answer.
+    /// By one chunk; the whole answer is this long.
     Chunked(usize),
 }
 
@@ -76,7 +76,8 @@ impl Shape {
             }
             Shape::Chunked(whole) => {
                 let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-                // The size of the chunk is written with all digits, so that it is as long for each.
+                // The size of the chunk is written with all digits, so that it always has the same
+                // length.
                 let body = body_of(target, whole - head.len() - "00000\r\n\r\n0\r\n\r\n".len());
                 [format!("{head}{:05x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"]
                     .concat()
@@ -86,12 +87,12 @@ impl Shape {
 }
 
 fn with_length(version: &str, fields: &str, target: &str, length: usize) -> Vec<u8> {
-    // As many digits for each length, so that the head is as long for each.
+    // Always as many digits, so that the head always has the same length.
     let head = format!("HTTP/{version} 200 OK\r\n{fields}Content-Length: {length:07}\r\n\r\n");
     [head.as_bytes(), &body_of(target, length)].concat()
 }
 
-/// A body that says whose answer it is.
+/// A body that says which request it answers.
 fn body_of(target: &str, length: usize) -> Vec<u8> {
     target.bytes().chain(std::iter::repeat(b'.')).take(length).collect()
 }
@@ -100,12 +101,12 @@ fn surplus() -> Vec<u8> {
     ok("poison").into_bytes()
 }
 
-/// Each answer has a surplus behind it, in the same write.
+/// Each answer has a surplus after it, in the same write.
 fn poisons(shape: Shape) -> Script {
     answers_each(move |request| [shape.answer(request.target()), surplus()].concat())
 }
 
-/// Asks for a target and checks that the answer is the one to it; the start of its body.
+/// Asks for a target and checks that the answer is the right one, by the start of its body.
 fn ask(client: &mut Client, target: &str) {
     expect_own(client.send(get(target)), target);
 }
@@ -143,7 +144,7 @@ fn what_lies_behind_an_answer_is_nobodys_answer(driver: Driver) {
     }
 }
 
-/// Who waits for a place is called in the turn in which the connection is given back.
+/// A request in the queue is called in the turn in which the connection is returned.
 fn what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_queue(driver: Driver) {
     for shape in [Shape::Whole(READ), Shape::Body(300_000)] {
         let stage = Stage::on(driver)
@@ -167,8 +168,8 @@ fn what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_pipeline(dri
     }
 }
 
-/// The surplus comes by itself, and before the next request is asked. (What comes while a request
-/// is on its way to the backend cannot be told from its answer.)
+/// The surplus comes by itself, and before the next request is sent. (What comes while a request is
+/// on its way to the backend cannot be told from its answer.)
 fn what_comes_a_moment_later_is_nobodys_answer(driver: Driver) {
     let rounds = if long() { 200 } else { 10 };
     for shape in [Shape::Body(2), Shape::Whole(READ), Shape::Chunked(READ), Shape::Body(300_000)] {
@@ -209,7 +210,7 @@ fn what_comes_a_moment_later_is_nobodys_answer(driver: Driver) {
     }
 }
 
-/// A backend that sends just its answers loses nothing by the distrust in others.
+/// A backend that sends just its answers loses nothing by the distrust of others.
 fn answers_that_end_with_a_read_cost_no_connection(driver: Driver) {
     for shape in [Shape::Body(2), Shape::Whole(READ), Shape::Chunked(READ), Shape::Body(96 << 10)] {
         for each in ["max-in-flight = 1000", "max-in-flight = 4"] {
@@ -232,7 +233,7 @@ fn answers_that_end_with_a_read_cost_no_connection(driver: Driver) {
 }
 
 /// Once in the life of a connection its backend has a moment to show that it sends more than its
-/// answers. A machine that is busy makes that only longer.
+/// answers. A busy machine only makes that longer.
 fn a_new_connection_rests_after_its_first_answer(driver: Driver) {
     let rested = Arc::new(Mutex::new(Vec::new()));
     let rests = Arc::clone(&rested);

@@ -1,6 +1,6 @@
 //! Plays of the binary as a process of its own: its memory, its quiet, its signals, its exit code.
 //!
-//! The binary is told its address in a file, so it must be one that nobody else takes meanwhile.
+//! The binary gets its address in a file, so it must be one that nothing else takes meanwhile.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -48,7 +48,7 @@ impl Process {
         Process::start_with(driver, script, "")
     }
 
-    /// As `start`, with further keys of the listener.
+    /// Like `start`, with further keys of the listener.
     fn start_with(driver: Driver, script: Script, listener: &str) -> Process {
         let address = free();
         let process = Process::spawn_with(driver, script, address, listener);
@@ -92,7 +92,7 @@ impl Process {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for the end and gives how it ended and what was said.
+    /// Waits for the end; returns how it ended and what it printed.
     #[track_caller]
     fn ended(&mut self) -> (ExitStatus, String) {
         let exited =
@@ -100,7 +100,7 @@ impl Process {
         (exited.unwrap(), self.said())
     }
 
-    /// What was said on stderr, to its end.
+    /// The output on stderr, to its end.
     fn said(&mut self) -> String {
         std::io::read_to_string(self.child.stderr.take().unwrap()).unwrap()
     }
@@ -134,7 +134,7 @@ impl Drop for Process {
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
         if std::thread::panicking() {
-            // For whoever asks why the play failed.
+            // For people who look into why the play failed.
             let said = self.child.stderr.take().map(std::io::read_to_string);
             eprintln!("the process: {ended:?}, {said:?}");
         }
@@ -170,7 +170,7 @@ fn a_large_body_passes_through_little_memory(driver: Driver) {
     assert!(most < 64 * MEBIBYTE, "{} MiB", most / MEBIBYTE);
 }
 
-/// Whether strace is there; in CI it has to be.
+/// Whether strace is installed; in CI it must be.
 pub(crate) fn has_strace() -> bool {
     let is_there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
     assert!(is_there || std::env::var("CI").is_err(), "strace is missing");
@@ -243,7 +243,7 @@ fn a_process_that_is_told_twice_ends_at_once(driver: Driver) {
     watch.took().expect_at_most(Duration::from_secs(2));
 }
 
-/// One core stands still in its next system call; the process says so and ends with 1.
+/// One core hangs in its next system call; the process says so and ends with 1.
 fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
     if !has_strace() {
         return;
@@ -291,8 +291,8 @@ fn a_second_process_on_one_port_ends_with_1(driver: Driver) {
     Client::connect(first.address).get("/").expect(200, "first");
 }
 
-/// A suspended machine, or a debugger: all deadlines are over when it goes on, and the requests of
-/// those who were in time lie in their sockets.
+/// A suspended machine, or a debugger: all deadlines have passed when it goes on, and the requests
+/// of clients that were in time are in their sockets.
 fn a_process_that_stood_still_reads_before_it_closes(driver: Driver) {
     let timeouts = "timeouts = { client-header = \"1s\", client-body = \"1s\", idle = \"1s\" }";
     let process = Process::start_with(driver, answers("ok"), timeouts);
@@ -313,9 +313,9 @@ fn a_process_that_stood_still_reads_before_it_closes(driver: Driver) {
     process.signal(Signal::CONT);
     let mut all = [silent, idle, half, posts, new];
     all.iter_mut().for_each(|client| client.response().expect(200, "ok"));
-    // They are served on, as if nothing had happened.
+    // They are still served, as if nothing had happened.
     all.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
-    // And those who are late are told so.
+    // And late clients are told so.
     let mut late = connect();
     late.send("GET / HT").response().expect_fault(408, "request_timeout");
 }

@@ -1,7 +1,7 @@
-//! Plays of backends that may have only so much in flight, and of those who wait in front.
+//! Plays of `max-in-flight` and of the queue in front of it.
 //!
-//! A play knows who is under way and who waits by the gauges alone: both are exact for the process,
-//! and nought when everybody has left.
+//! A play knows which requests are in flight and which wait by the gauges alone: both are exact for
+//! the process, and zero when every client has left.
 
 use std::{
     sync::{
@@ -39,7 +39,7 @@ on_both_drivers!(
     all_the_room_of_a_backend_that_comes_back_is_used_at_once,
 );
 
-/// Answers after a moment, and not before it has had so many in flight; the most that it had in
+/// Answers after a moment, and not before it has had this many in flight; the most that it had in
 /// flight at once is noted.
 fn counts(most: &Arc<AtomicUsize>, allowed: usize) -> Script {
     let (most, now) = (Arc::clone(most), Arc::new(AtomicUsize::new(0)));
@@ -260,7 +260,7 @@ fn who_is_asked_again_waits_in_line_too(driver: Driver) {
     second.response().expect(200, "b");
 }
 
-/// Closes where it is asked for `/close`, and answers all else with this text.
+/// Closes on a request for `/close`, and answers all else with this text.
 fn closes_when_asked(text: &'static str) -> Script {
     plays(move |visit| {
         while visit.request()?.target() != "/close" {
@@ -270,8 +270,8 @@ fn closes_when_asked(text: &'static str) -> Script {
     })
 }
 
-/// A client whose request is held by the first of two backends; where it met the other first, it
-/// has asked again. (A process begins anywhere: of two in a row each meets one.)
+/// A client whose request is held by the first of two backends; if it reached the other first, it
+/// has asked again. (A process begins anywhere: of two in a row each reaches one.)
 fn held_by_the_first(stage: &Stage) -> Client {
     let mut client = stage.connect();
     client.send(get("/"));

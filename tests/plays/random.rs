@@ -1,4 +1,4 @@
-//! Plays by chance: pipelines of random requests and answers, split at random.
+//! Random plays: pipelines of random requests and answers, split at random.
 //!
 //! What arrives is compared with what was sent.
 
@@ -81,7 +81,7 @@ fn random_answers_arrive_whole(driver: Driver) {
     assert_eq!(stage.backend(0).visits(), 1, "each answer ended where it ended");
 }
 
-/// Answers with the body it was sent, framed in any way there is, in any pieces.
+/// Answers with the body it received, in any framing, in any pieces.
 fn echoes_by_chance(chance: Chance) -> Script {
     plays(move |visit| {
         let mut chance = chance.clone();
@@ -91,7 +91,7 @@ fn echoes_by_chance(chance: Chance) -> Script {
     })
 }
 
-/// Answers one request; whether the connection stays.
+/// Answers one request; returns whether the connection stays open.
 fn echoes(visit: &mut Visit, chance: &mut Chance) -> Result<bool, Broken> {
     let (head, framing) = visit.head()?;
     if head.lists("expect", "100-continue") {
@@ -117,7 +117,7 @@ fn echoes(visit: &mut Visit, chance: &mut Chance) -> Result<bool, Broken> {
     Ok(!ends_by_closing)
 }
 
-/// What a client sends and gets back, whatever both sides make of their framing.
+/// What a client sends comes back, whatever framing both sides use.
 fn random_bodies_come_back_whole(driver: Driver) {
     let mut chance = Chance::new();
     let stage = Stage::on(driver).backend(echoes_by_chance(chance.split())).start();

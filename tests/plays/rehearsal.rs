@@ -1,7 +1,7 @@
 //! The stage itself, rehearsed without a proxy: a client speaks straight to a scripted backend.
 //!
-//! What is checked here is that the strict readers notice what they must, so that a play that
-//! passes means something.
+//! It checks that the strict readers notice what they must, so that a play that passes means
+//! something.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! Plays of the connection pools: which connections are used again, and which never.
+//! Plays of connection pools: which connections are reused, and which never are.
 //!
-//! A backend may close a kept connection at any moment; a client must not notice where the
-//! standard allows to ask again (RFC 9112 §9.3.1).
+//! A backend may close a kept connection at any moment; a client must not notice if the standard
+//! allows a retry (RFC 9112 §9.3.1).
 
 use std::{thread, time::Duration};
 
@@ -70,7 +70,7 @@ fn each_request_under_way_has_its_own_connection(driver: Driver) {
 fn a_connection_closed_while_idle_is_noticed(driver: Driver) {
     let stage = Stage::on(driver).backend(closes_after(1, "once")).start();
     for round in 1..=5 {
-        // A POST could not be asked again: it must not meet the closed connection at all.
+        // A POST could not be retried: it must not get the closed connection at all.
         stage.connect().send(post("/", "body")).response().expect(200, "once");
         stage.expect_count(CLOSED, round);
     }
@@ -78,7 +78,8 @@ fn a_connection_closed_while_idle_is_noticed(driver: Driver) {
     assert_eq!(stage.count("retries_total"), 0);
 }
 
-/// RFC 9110 §15.5.9: who sends 408 wants to close the connection, and may forget to say so.
+/// RFC 9110 §15.5.9: a backend that sends 408 wants to close the connection, and may forget to say
+/// so.
 fn a_connection_that_was_given_up_is_not_used_again(driver: Driver) {
     let raw = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate";
     let stage = Stage::on(driver).backend(sends(raw)).start();
@@ -114,7 +115,7 @@ fn a_stale_connection_is_hidden_from_what_may_be_repeated(driver: Driver) {
         "VERSION-CONTROL / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         "QUERY /?a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb".to_owned(),
     ] {
-        // Even where no retry is configured: that the connection was kept is our own doing.
+        // Even without a configured retry: keeping the connection was our own decision.
         let stage =
             Stage::on(driver).pool("retry = { attempts = 1 }").backend(goes_stale()).start();
         let mut client = stage.connect();
@@ -127,7 +128,7 @@ fn a_stale_connection_is_hidden_from_what_may_be_repeated(driver: Driver) {
     }
 }
 
-/// Whoever asks again keeps its place: others are after it all the time, on another core too.
+/// A request that is sent again keeps its slot: others want it all the time, on another core too.
 fn a_stale_connection_is_hidden_where_all_places_are_taken(driver: Driver) {
     let stale_when_used_again = plays(|visit| {
         visit.request()?;
@@ -159,8 +160,8 @@ fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: D
         client.get("/first").expect(200, "good");
         client.send(format!("{method} /once HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"));
         let status = client.response().status;
-        // A young connection is used, and then nobody knows whether the request was acted on; or
-        // a new one was made at once.
+        // A young connection is used, and then it is unknown whether the request was acted on; or a
+        // new one was made at once.
         assert!(matches!(status, 200 | 502), "{status}");
         let heads = stage.backend(0).heads();
         assert_eq!(heads.iter().filter(|head| head.start.contains("/once")).count(), 1);
@@ -171,7 +172,7 @@ fn a_post_prefers_a_young_connection(driver: Driver, _: u32) {
     let stage = Stage::on(driver).backend(answers("ok")).start();
     let mut client = stage.connect();
     client.send(post("/1", "body")).response().expect(200, "ok");
-    // The age of a connection is what this play is about: it has to pass.
+    // The age of a connection is what this play is about: it must pass.
     std::thread::sleep(Duration::from_millis(1_300));
     client.send(post("/2", "body")).response().expect(200, "ok");
     assert_eq!(stage.backend(0).visits(), 2);
@@ -185,7 +186,7 @@ fn a_body_with_a_stale_connection_is_not_lost(driver: Driver) {
     client.get("/first").expect(200, "good");
     client.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
     let status = client.response().status;
-    // With the body still at hand it is asked again, whole; with the body gone it is refused.
+    // With the body still at hand it is retried, whole; with the body gone it is refused.
     assert!(matches!(status, 200 | 502), "{status}");
     for request in stage.backend(0).requests().iter().skip(1) {
         assert_eq!(request.body, b"body");
@@ -252,7 +253,7 @@ fn a_backend_may_say_how_long_it_keeps_a_connection(driver: Driver) {
     }
 }
 
-/// The number is of those that may still come (RFC 2068 §19.7.1.1), said once or with each answer.
+/// The number of requests that may still come (RFC 2068 §19.7.1.1), given once or with each answer.
 fn a_backend_may_say_how_many_requests_it_takes(driver: Driver) {
     for (said, each) in [
         (&["max=0"; 9][..], 1),
@@ -303,7 +304,7 @@ fn an_origin_that_closes_idle_connections_is_no_fault(driver: Driver) {
             let stage = &stage;
             scope.spawn(move || {
                 let mut client = stage.connect();
-                // Pauses around the idle time, in small steps, to meet the moment of the close.
+                // Pauses around the idle time, in small steps, to hit the moment of the close.
                 for step in 0..150_u64 {
                     client.get("/").expect(200, "ok");
                     std::thread::sleep(Duration::from_micros(
@@ -315,7 +316,7 @@ fn an_origin_that_closes_idle_connections_is_no_fault(driver: Driver) {
     });
 }
 
-/// A body that is streamed is as little repeatable as a POST, whatever the method.
+/// A streamed body cannot be repeated any more than a POST, whatever the method.
 fn a_body_that_cannot_be_sent_again_goes_on_a_young_connection(driver: Driver, _: u32) {
     let stage = Stage::on(driver).backend(answers("ok")).start();
     let mut client = stage.connect();

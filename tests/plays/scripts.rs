@@ -1,7 +1,7 @@
-//! The parts that scripted backends play, each a name that a play reads like a sentence.
+//! The scripts of backends that plays share, each with a name that a play reads like a sentence.
 //!
 //! Well-behaved ones first, then those that end too soon, then those that break the protocol. A
-//! script that only one play needs stands in that play, through `plays`.
+//! script that only one play needs is in that play, through `plays`.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ pub(crate) fn answers_on(cue: &Cue, text: &'static str) -> Script {
     })
 }
 
-/// Reads every request and never says a word.
+/// Reads every request and never answers.
 pub(crate) fn never_answers() -> Script {
     plays(Visit::drain_requests)
 }

@@ -1,7 +1,7 @@
 //! Plays of request smuggling: every head or body that two readers could read differently is
-//! answered with 400, the connection is closed, and nothing behind it reaches a backend.
+//! answered with 400, the connection is closed, and nothing after it reaches a backend.
 //!
-//! The same rows stand in the tables of `http`; here it is seen that the whole proxy lives by them.
+//! The tables of `http` have the same rows; here the whole proxy must refuse them.
 
 use crate::{
     client::{get, post},
@@ -17,7 +17,7 @@ on_both_drivers!(
     the_next_client_is_not_harmed,
 );
 
-/// What an attacker hopes to have taken for a request.
+/// The request that an attacker hopes to get through.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Heads, without their request line and Host, and what follows them.
@@ -70,7 +70,7 @@ const HEADS: &[(&str, &str)] = &[
     ("the same host again", "Host: a\r\n\r\n"),
 ];
 
-/// Bodies behind a head with `Transfer-Encoding: chunked`.
+/// Bodies after a head with `Transfer-Encoding: chunked`.
 #[rustfmt::skip]
 const CHUNKS: &[(&str, &str)] = &[
     ("no size", "\r\n\r\n"),

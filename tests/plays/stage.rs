@@ -29,12 +29,12 @@ use crate::{
 pub(crate) enum Driver {
     /// The kernel's ring.
     IoUring,
-    /// The older way.
+    /// The older interface.
     Epoll,
 }
 
-/// Makes two tests of each play, one for each driver. Those `at a pace` are told how many times as
-/// long as usual their times are (`pace.rs`).
+/// Makes two tests of each play, one for each driver. Those `at a pace` get the factor by which
+/// their times are longer than usual (`pace.rs`).
 macro_rules! on_both_drivers {
     ($($play:ident),* $(,)? $(; at a pace: $($paced:ident),+ $(,)?)?) => {
         mod io_uring {
@@ -55,7 +55,7 @@ macro_rules! on_both_drivers {
     };
 }
 
-/// Runs a play on io_uring. Where the kernel forbids it this says so; in CI that is a failure.
+/// Runs a play on io_uring. If the kernel forbids it this says so; in CI that is a failure.
 pub(crate) fn on_io_uring(play: fn(Driver)) {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     let allowed = *ALLOWED.get_or_init(|| {
@@ -95,7 +95,7 @@ impl Text {
             None => "auto",
         };
         let cores = self.cores.unwrap_or(1);
-        // Where no other play's port can be: a play may knock when its proxy has left.
+        // Where no other play's port can be: a play may connect when its proxy has left.
         let bind = self.bind.unwrap_or_else(|| SocketAddr::from((addresses::host(), 0)));
         let mut list = String::new();
         let each = &self.each;
@@ -191,7 +191,7 @@ impl Setting {
         self
     }
 
-    /// A backend that is not the stage's own, by its address as it is written.
+    /// A backend that is not the stage's own, by its address as written.
     pub(crate) fn written(mut self, address: impl Into<String>) -> Setting {
         self.text.written.push(address.into());
         self
@@ -282,12 +282,12 @@ impl Stage {
         self.backends[0].requests().pop().expect("no request has arrived")
     }
 
-    /// What happens, from the start on.
+    /// The events, from the start on.
     pub(crate) fn events(&self) -> Events {
         self.handle.as_ref().expect("the proxy was stopped").events()
     }
 
-    /// What has happened since the start, as far as it is told by now.
+    /// The events since the start, as far as reported by now.
     pub(crate) fn happened(&self) -> Vec<Event> {
         let events = self.events();
         std::iter::from_fn(|| events.try_next()).map(|told| told.event.clone()).collect()
@@ -298,7 +298,7 @@ impl Stage {
         self.handle.as_ref().expect("the proxy was stopped").count(name)
     }
 
-    /// Opens the access logs anew.
+    /// Reopens the access logs.
     pub(crate) fn reopen_logs(&self) -> bool {
         self.handle.as_ref().expect("the proxy was stopped").reopen_logs()
     }
@@ -313,7 +313,7 @@ impl Stage {
         );
     }
 
-    /// Stops the proxy from another thread, which gives how long that took and whether everything
+    /// Stops the proxy from another thread, which returns how long that took and whether everything
     /// had finished by itself.
     pub(crate) fn stop_beside(&mut self, how: Stop) -> std::thread::JoinHandle<(Took, bool)> {
         let handle = self.handle.take().expect("the proxy was stopped");
@@ -345,15 +345,15 @@ impl Drop for Stage {
     }
 }
 
-/// What must be nought when every client has left: what is under way, and panics.
+/// What must be zero when every client has left: everything in flight, and panics.
 const NOUGHT_AT_THE_END: [&str; 5] =
     ["connections", "requests_in_flight", "backend_in_flight", "tunnels", "panics_total"];
 
-/// How much later than its time a timeout may strike, the lateness of the machine apart: the sweep
-/// looks every quarter of a second, and everybody takes turns.
+/// How much later than its time a timeout may come, not counting the lateness of the machine: the
+/// sweep runs every quarter of a second, and tasks take turns.
 const LATE_AT_MOST: Duration = Duration::from_millis(250 + 550);
 
-/// How much earlier: what a coarse clock may be behind.
+/// How much earlier: the error of a coarse clock.
 const EARLY_AT_MOST: Duration = Duration::from_millis(50);
 
 /// Fails unless a timeout of `wanted` took about that long.
@@ -363,11 +363,11 @@ pub(crate) fn expect_about(took: Took, wanted: Duration) {
     took.expect_at_most(wanted + LATE_AT_MOST);
 }
 
-/// How long, and how often, is looked for something at least.
+/// How long, and how often, a check is repeated at least.
 const LOOKING: (Duration, u32) = (Duration::from_secs(8), 800);
 
-/// Looks until what is seen is as it should be; fails with what was seen last. Looks are counted
-/// too, as of those a machine that is busy or stands still grants fewer.
+/// Checks until the value is as it should be; fails with the last value. Checks are counted too, as
+/// a machine that is busy or stands still allows fewer.
 #[track_caller]
 pub(crate) fn eventually<T: std::fmt::Debug>(
     what: &str,
@@ -387,7 +387,7 @@ pub(crate) fn eventually<T: std::fmt::Debug>(
     }
 }
 
-/// Waits until nobody is let in at this address any more.
+/// Waits until this address accepts no connection any more.
 #[track_caller]
 pub(crate) fn expect_closed(address: SocketAddr) {
     // At first a new connection is not answered at all, and would try again in a second.
@@ -396,7 +396,7 @@ pub(crate) fn expect_closed(address: SocketAddr) {
     eventually("new connections are refused", connect, |refused| *refused);
 }
 
-/// Looks until what is seen has stayed the same for 30 looks, of 10 ms and more.
+/// Checks until the value has stayed the same for 30 checks, of 10 ms and more.
 pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
     let (mut last, mut same) = (look(), 0);
     while same < 30 {
@@ -408,7 +408,7 @@ pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
     last
 }
 
-/// Whether the plays are to be played at full length: `RINGWAY_PLAYS_LONG` is set.
+/// Whether to play at full length: `RINGWAY_PLAYS_LONG` is set.
 pub(crate) fn long() -> bool {
     std::env::var_os("RINGWAY_PLAYS_LONG").is_some()
 }

@@ -1,7 +1,8 @@
-//! Plays of sticky pools: who stays with whom, what clients are given and backends never see.
+//! Plays of sticky pools: which client stays with which backend, and the cookies that clients get
+//! and backends never see.
 //!
-//! Cookies that the proxy would not write any more, or not yet, are written here, by code of the
-//! play's own: it knows the secret and what a cookie is, and nothing else.
+//! Cookies that the proxy would no longer write, or not yet, are written here, by code of the
+//! play's own: it knows the secret and the format of a cookie, and nothing else.
 
 use std::{
     fs,
@@ -132,7 +133,7 @@ fn expect_none(response: &Response) {
     assert!(response.head.all("cache-control").is_empty(), "{}", response.head.raw);
 }
 
-/// How often each thing became of a cookie.
+/// How often each outcome of a cookie occurred.
 fn counts(stage: &Stage) -> Vec<(&'static str, u64)> {
     let words = ["kept", "refreshed", "moved", "new", "malformed", "forged", "expired", "unknown"];
     let counted =
@@ -357,7 +358,7 @@ fn a_client_waits_for_its_full_backend_where_there_is_a_queue(driver: Driver) {
     stage.expect_count("backend_in_flight", 1);
     let mut waiting = [sends_with(&stage, &ours), sends_with(&stage, &ours)];
     stage.expect_count("requests_queued", 2);
-    // All others are in nobody's way, and need no place in the line.
+    // All others are not blocked, and need no place in the queue.
     let mut client = stage.connect();
     (0..5).for_each(|_| ask(&mut client, "").expect(200, "b"));
     sends_with(&stage, &ours).response().expect_fault(503, "queue_full");
@@ -404,7 +405,7 @@ fn a_client_waits_no_more_for_a_backend_that_goes_down(driver: Driver) {
     stage.expect_count("backend_in_flight", 1);
     let mut waits = sends_with(&stage, &ours);
     stage.expect_count("requests_queued", 1);
-    // Nobody else comes by whom its core could hear of it.
+    // No request comes by which its core could hear of it.
     well.store(false, Ordering::SeqCst);
     waits.response().expect(200, "b");
     cue.give();
@@ -431,7 +432,7 @@ fn who_waits_too_long_for_its_backend_is_told_and_who_leaves_gives_its_place_up(
     stage.expect_count("requests_queued", 0);
     cue.give();
     first.response().expect(200, "a");
-    // Nothing is left over of either: whoever comes finds the room.
+    // Nothing is left over of either: the next request finds the room.
     stage.connect().get("/").expect(200, "a");
     assert_eq!(stage.backend(0).requests().len(), 2);
 }
@@ -506,7 +507,7 @@ fn what_is_not_valid_counts_as_none(driver: Driver) {
         assert_ne!(given(&response).0, value);
         bodies.push(response.text().to_owned());
     }
-    // They go round like clients without a cookie.
+    // They take turns like clients without a cookie.
     assert_eq!(bodies[..3], bodies[3..6]);
     assert_ne!(bodies[0], bodies[1]);
     let expected = [("malformed", 3), ("forged", 1), ("expired", 2), ("unknown", 1)];
@@ -541,7 +542,8 @@ fn a_cookie_holds_as_long_as_the_plan_says(driver: Driver) {
         response
     };
     check(now - 500, now - 10, false).expect(200, "c");
-    // Seen longer ago than a quarter of what it may be idle: it says now, and since when it holds.
+    // Seen longer ago than a quarter of what it may be idle: it is refreshed, with its old date of
+    // issue.
     let refreshed = check(now - 950, now - 40, true);
     refreshed.expect(200, "c");
     let (value, attributes) = given(&refreshed);
@@ -606,7 +608,7 @@ fn an_upgrade_is_sticky_too(driver: Driver) {
     };
     let (first, name) = chat("");
     let (value, _) = given(&first);
-    // Nobody keeps a switch of protocols.
+    // A switch of protocols is never cached.
     assert!(first.head.all("cache-control").is_empty());
     for _ in 0..4 {
         let (again, same) = chat(&format!("Cookie: ringway={value}\r\n"));
@@ -667,7 +669,7 @@ fn no_shared_cache_keeps_a_cookie(driver: Driver) {
         assert_eq!(first.head.all("cache-control"), expected);
         let cookies = first.head.all("set-cookie");
         assert!(cookies[0] == "a=1" && cookies[1].starts_with("ringway="), "{cookies:?}");
-        // What bears no cookie of ours is as cacheable as its backend says.
+        // An answer without our cookie is as cacheable as its backend says.
         let ours = format!("ringway={}", cookie(&stage, 0, now(), now()));
         let kept = ask(&mut client, &ours);
         assert_eq!(kept.head.all("set-cookie"), ["a=1"]);

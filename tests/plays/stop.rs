@@ -1,7 +1,8 @@
-//! Plays of the end: what runs is finished, who asks once more is told, and the port is free.
+//! Plays of the stop: running requests are finished, clients that ask again are told, and the port
+//! is free.
 //!
-//! Graceful and at once, through the handle of the library; the signals of the binary are in
-//! `process.rs`. Starting where another listens stands here too: it is about the same port.
+//! Graceful and at once, through the handle of the library; `process.rs` plays the signals of the
+//! binary. Starting where another process listens is here too: it is about the same port.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -66,7 +67,7 @@ fn what_runs_is_finished_and_told_that_it_was_the_last(driver: Driver) {
     expect_finished(stopping);
 }
 
-/// Who has been idle for a second is closed by a stop: a client that is later is not told.
+/// A stop closes clients that have been idle for a second: one that asks later is not told.
 fn a_kept_connection_is_told_on_its_next_answer(driver: Driver, _: u32) {
     let cue = Cue::default();
     let slow = {
@@ -217,7 +218,7 @@ fn expect_finished(stopping: JoinHandle<(Took, bool)>) {
     took.expect_at_most(2 * SOON);
 }
 
-/// A drain that found no connection open was over before it had looked into the queue.
+/// A drain that found no open connection used to end before it had looked into the accept queue.
 fn a_client_that_is_let_in_is_served_by_a_stop(driver: Driver) {
     for _ in 0..10 {
         let mut stage = Stage::on(driver).backend(answers("served")).start();

@@ -1,7 +1,7 @@
 //! Plays of methods and targets: what is forwarded as it came, what is rewritten, what is refused.
 //!
-//! Nothing is normalised on its way to a backend; which spellings of a path a route takes is held
-//! by the tables of `http`.
+//! Nothing is normalised on its way to a backend; the tables of `http` test which spellings of a
+//! path match a route.
 
 use crate::{
     client::get,
@@ -66,7 +66,7 @@ fn options_with_no_forwards_left_is_answered_here(driver: Driver) {
         assert_eq!(response.status, 204);
         assert!(response.field("date").is_some() && !response.closes());
     }
-    // A body that is still to come is not waited for, and its sender told so.
+    // A body that is still to come is not waited for, and its client is told so.
     let head = "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nContent-Length: 2\r\n\r\n";
     client.send([head, "hi"].concat());
     assert!(!client.response().closes());
@@ -172,7 +172,7 @@ fn a_route_takes_its_path_and_the_rest_has_none(driver: Driver) {
     client.half_close().expect_end();
 }
 
-/// The route is seen in all spellings, and the backend gets the one that came.
+/// Routes match all spellings, and the backend gets the one that came.
 fn no_spelling_leads_past_a_route(driver: Driver) {
     let stage = Stage::on(driver)
         .backend(answers_target())

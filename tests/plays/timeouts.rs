@@ -1,8 +1,8 @@
-//! Plays of time: every wait has an end, which comes when it should and ends what it should.
+//! Plays of timeouts: every wait has an end, which comes when it should and ends what it should.
 //!
-//! A timeout holds to a quarter of a second, the beat of the sweep; `expect_about` allows for a
-//! busy machine. Where a play sleeps, the passing of time is its subject. Who is slow but in time
-//! plays at a pace that the machine keeps.
+//! A timeout holds to a quarter of a second, the interval of the sweep; `expect_about` allows for a
+//! busy machine. Where a play sleeps, the passing of time is its subject. Peers that are slow but
+//! in time play at a pace that the machine keeps.
 
 use std::{
     thread,
@@ -43,7 +43,8 @@ on_both_drivers!(
 );
 
 const WAIT: Duration = Duration::from_millis(500);
-/// Of those who are slow but in time: with the quarter of a second that a timeout may come early.
+/// For peers that are slow but in time: allows for the quarter of a second that a timeout may come
+/// early.
 const GAP: Duration = Duration::from_millis(100);
 
 fn a_head_that_does_not_end_is_answered_with_408(driver: Driver) {
@@ -122,7 +123,7 @@ fn an_idle_connection_is_closed(driver: Driver) {
         client.expect_end();
     });
     expect_about(took, WAIT);
-    // One that asks at once again is waited for in another way, and no longer.
+    // A client that asks again at once is waited for in another way, but no longer.
     let mut quick = stage.connect();
     for _ in 0..4 {
         quick.get("/").expect(200, "ok");
@@ -268,7 +269,7 @@ fn a_timeout_ends_nobody_else(driver: Driver, slower: u32) {
     for client in &mut doomed {
         client.send(get("/never"));
     }
-    // Descriptors come and go meanwhile: a deadline must strike only the one it was set for.
+    // Descriptors come and go meanwhile: a deadline must end only the one it was set for.
     let since = Instant::now();
     let mut kept = stage.connect();
     while since.elapsed() < 2 * WAIT * slower {
@@ -301,7 +302,7 @@ fn trickles(head: &'static str, rest: &'static str, gap: Duration) -> Script {
     })
 }
 
-/// Answers with a body that has no end in sight.
+/// Answers with an endless body.
 fn fountain() -> Script {
     plays(|visit| {
         visit.request()?;
@@ -321,7 +322,7 @@ fn trickle(mut stream: &std::net::TcpStream, text: &str) {
     }
 }
 
-/// While an upload went on, the wait for the head had no end; it was given one when the upload
+/// While an upload went on, the wait for the head used to have no end; it got one when the upload
 /// ended, and lost it with the first bytes of the head.
 fn a_response_head_has_an_end_even_behind_an_upload(driver: Driver) {
     let stage = Stage::on(driver)
@@ -342,7 +343,7 @@ fn a_response_head_has_an_end_even_behind_an_upload(driver: Driver) {
     expect_about(took, Duration::from_millis(500));
 }
 
-/// The time for the whole request ended no wait for the client to read.
+/// The time for the whole request used not to end a wait for the client to read.
 fn a_request_ends_though_its_client_does_not_read(driver: Driver) {
     let stage = Stage::on(driver)
         .pool("timeouts = { request = \"500ms\" }")

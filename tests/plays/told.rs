@@ -1,4 +1,4 @@
-//! Plays of what the process tells on stderr: the operational log, as text and as JSON.
+//! Plays of the operational log on stderr, as text and as JSON.
 //!
 //! The binary runs as a process of its own, since the log belongs to the process and not to the
 //! library. The first line is text for people, whatever the format of the rest.
@@ -43,7 +43,7 @@ on_both_drivers!(
     probes_that_begin_late_are_told_of,
 );
 
-/// A running binary, and what it has told so far.
+/// A running binary, and its output so far.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -59,7 +59,7 @@ impl Process {
         Process::with_pool(driver, listener, &one(backend), format)
     }
 
-    /// As `start`, with these lines of the pool.
+    /// Like `start`, with these lines of the pool.
     #[track_caller]
     pub(crate) fn with_pool(driver: Driver, listener: &str, pool: &str, format: &str) -> Process {
         let mut process = Process::spawn(driver, listener, pool, format, Stdio::piped());
@@ -72,7 +72,7 @@ impl Process {
         process
     }
 
-    /// As `with_pool`, with this stderr; not waited for.
+    /// Like `with_pool`, with this stderr; not waited for.
     fn spawn(driver: Driver, listener: &str, pool: &str, format: &str, stderr: Stdio) -> Process {
         let address = free();
         let config = own_file("toml");
@@ -106,7 +106,7 @@ impl Process {
         eventually(other, || self.told(), is_told);
     }
 
-    /// The first number that is no open descriptor: below it none can be given out.
+    /// The lowest free descriptor number.
     pub(crate) fn first_free(&self) -> u64 {
         let pid = self.child.id();
         let open =
@@ -124,7 +124,7 @@ impl Process {
     /// From now on its descriptors are below this number.
     pub(crate) fn may_open(&self, below: u64) {
         let pid = Some(Pid::from_child(&self.child));
-        // The hard limit is the one it has from us.
+        // The hard limit is the one that it inherited from us.
         let limit = Rlimit { current: Some(below), ..getrlimit(Resource::Nofile) };
         prlimit(pid, Resource::Nofile, limit).unwrap();
     }
@@ -133,7 +133,7 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Ends it and gives all that it told.
+    /// Ends it and returns its whole output.
     #[track_caller]
     pub(crate) fn end(mut self) -> Vec<String> {
         self.signal(Signal::INT);
@@ -195,7 +195,7 @@ fn the_first_line_is_text_and_the_rest_as_asked(driver: Driver) {
 }
 
 fn what_happens_is_told_after_the_first_line(driver: Driver) {
-    // Of so many that are down some are found to be so before all cores serve.
+    // Of so many that are down some are found down before all cores serve.
     let backends: Vec<String> = (1..=200).map(|host| format!("\"127.9.9.{host}:9\"")).collect();
     let pool = format!(
         "backends = [{}]\nhealth = {{ interval = \"10ms\", timeout = \"10ms\" }}",
@@ -221,7 +221,7 @@ fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
         }
         process.expect("backend_unreachable", "backend_unreachable");
         let returned = TcpListener::bind(backend).unwrap();
-        // Whichever core makes the connection, each has its own; nobody answers.
+        // Whichever core makes the connection, each has its own; the backend does not answer.
         let waiting: Vec<Client> = (0..8).map(|_| ask()).collect();
         process.expect("backend_reachable", "backend_reachable");
         drop((waiting, returned));
@@ -238,7 +238,7 @@ fn a_backend_that_goes_and_returns_is_told_of_once_each(driver: Driver) {
     }
 }
 
-/// A backend that answers whatever it is asked, until this ends.
+/// A backend that answers every request, until this is dropped.
 struct Answers(Option<(Arc<AtomicBool>, JoinHandle<()>)>, SocketAddr);
 
 impl Answers {
@@ -307,7 +307,7 @@ fn what_probes_find_is_told_of_once_each(driver: Driver, slower: u32) {
     }
 }
 
-/// Two hundred backends that do not answer want three times the places that their pool has.
+/// Two hundred backends that do not answer want three times the slots that their pool has.
 fn probes_that_begin_late_are_told_of(driver: Driver, slower: u32) {
     let any = SocketAddr::from(([127, 2, 0, 1], 0));
     let silent: Vec<_> = (0..200).map(|_| TcpListener::bind(any).unwrap()).collect();
@@ -387,7 +387,7 @@ fn a_process_without_descriptors_says_so_once_a_second(driver: Driver) {
     let since = Instant::now();
     let process = Process::start(driver, "", free(), "text");
     process.may_open(process.first_free());
-    // More than are turned away in the time that a process has to end.
+    // More than are refused in the time that a process has to end.
     let turned_away: Vec<_> = (0..60).map(|_| TcpStream::connect(process.address)).collect();
     process.expect("descriptors used up", "descriptors used up");
     drop(turned_away);
@@ -416,7 +416,7 @@ fn what_we_are_short_of_is_no_backends_fault(driver: Driver) {
     assert_eq!(count(&lines, "unreachable") + count(&lines, "ejected"), 0, "{lines:#?}");
 }
 
-/// How often something may be told of in this time that is told of once a second.
+/// How often a message that is limited to once a second may come in this time.
 fn most_in(time: Duration) -> u64 {
     time.as_secs() + 2
 }
@@ -455,7 +455,7 @@ fn who_cannot_say_anything_serves(driver: Driver) {
     }
 }
 
-/// As on a disk that is full, but for this process alone.
+/// As on a full disk, but for this process alone.
 fn a_log_that_may_grow_no_further_ends_in_a_whole_line(driver: Driver) {
     const ROOM: u64 = 4_000;
     let log = own_file("log");

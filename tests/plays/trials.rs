@@ -1,7 +1,8 @@
-//! Plays of trials: who was left out comes back by whatever traffic there is; and who is left out
-//! though no time of its own is over.
+//! Plays of trials: an ejected backend comes back by whatever traffic there is; and a backend may
+//! be ejected although none of its own timeouts has passed.
 //!
-//! What follows from a trial is held by the tables of `policy`; here it is that one is made at all.
+//! The tables of `policy` test what follows from a trial; here it is tested that one is made at
+//! all.
 
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ on_both_drivers!(
     who_uses_up_all_the_time_is_left_out,
 );
 
-/// How long one is left out, or a request may take.
+/// How long an ejection lasts, or a request may take.
 fn wait(slower: u32) -> String {
     ms(Duration::from_millis(200) * slower)
 }
 
-/// Who answers the next dozen of POSTs.
+/// The backends that answer the next dozen of POSTs.
 fn round_of_posts(client: &mut Client) -> String {
     (0..12).map(|_| client.send(post("/", "x")).response().text().to_owned()).collect()
 }
@@ -46,7 +47,7 @@ fn a_backend_comes_back_though_nothing_can_be_repeated(driver: Driver, slower: u
     eventually("it is back", || round_of_posts(&mut client), |names| names.contains('a'));
 }
 
-/// Answers with 503 so many times, and then agrees to every upgrade.
+/// Answers this many times with 503, and then agrees to every upgrade.
 fn ails_then_upgrades() -> Script {
     plays(|visit| {
         loop {
@@ -123,15 +124,15 @@ fn ails_or_is_late(cue: &Cue) -> Script {
     })
 }
 
-/// Requests whose answers are late, by their path or by a client that takes its time, and what
-/// the client sends at last.
+/// Requests whose answers are late, by their path or by a client that takes its time, and what the
+/// client sends at last.
 const LATE: [(&str, &str); 3] = [
     ("GET /late HTTP/1.1\r\nHost: a\r\n\r\n", ""),
     ("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx", "x"),
     ("PUT /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", "0\r\n\r\n"),
 ];
 
-/// A trial is decided in so much time, whatever the request is that was taken for it.
+/// A trial is decided within this time, whatever request was used for it.
 const DECIDED: Duration = Duration::from_secs(3);
 
 /// Sends a request until one gets no answer: it is with the backend on trial.

@@ -1,7 +1,7 @@
 //! Plays of upgraded connections: a tunnel both ways, each half with an end of its own.
 //!
-//! Upgrades that are agreed, refused, or not relayed at all; what a tunnel carries is nobody's
-//! business, only that all of it arrives and that the tunnel ends.
+//! Upgrades that are agreed, refused, or not relayed at all. The contents of a tunnel do not
+//! matter, only that all of it arrives and that the tunnel ends.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ on_both_drivers!(
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
                        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n";
 
-/// A client behind an agreed upgrade.
+/// A client with an agreed upgrade.
 #[track_caller]
 fn upgraded(stage: &Stage) -> Client {
     let mut client = stage.connect();
@@ -108,7 +108,7 @@ fn a_client_may_end_its_half_first(driver: Driver) {
         visit.request()?;
         visit.send(SWITCHING)?;
         let all = visit.wire().until_end()?;
-        // The other half is open still: everything goes back only now.
+        // The other half is still open: everything goes back only now.
         visit.send(all)?;
         visit.send(" and good bye")
     });
@@ -164,12 +164,12 @@ fn a_refused_upgrade_is_an_answer_like_any_other(driver: Driver) {
 fn an_upgrade_nobody_offered_to_relay_stays_here(driver: Driver) {
     let stage = Stage::on(driver).backend(answers("plain")).start();
     for head in [
-        // Without the option, the field is somebody else's.
+        // Without the option, the field is not for us.
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
         // HTTP in a tunnel would pass every rule of ours.
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\
          Connection: Upgrade, HTTP2-Settings\r\n\r\n",
-        // RFC 9110 §7.8: of 1.0 it is ignored.
+        // RFC 9110 §7.8: in 1.0 it is ignored.
         "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ] {
         stage.connect().send(head).response().expect(200, "plain");
@@ -281,8 +281,8 @@ fn an_upgrade_may_have_a_body(driver: Driver) {
     }
 }
 
-/// 101 comes before the body has: what follows it is of the tunnel, what the client sends is not
-/// before the body's end.
+/// 101 comes before the body has: what follows it belongs to the tunnel, but what the client sends
+/// does only after the body's end.
 fn a_body_may_end_behind_the_agreement(driver: Driver) {
     let hasty = plays(|visit| {
         let (head, framing) = visit.head()?;

@@ -1,9 +1,9 @@
-//! Plays of clients that never stop asking: each has its turn, everybody else too, and what is due
-//! by time is done in time.
+//! Plays of clients that never stop asking: each has its turn, all others too, and what is due by
+//! time is done in time.
 //!
-//! Requests that we answer ourselves, and those that a quick backend answers, come in a pipeline
-//! without end. Beside eight such clients an honest one is answered soon, and a head that does not
-//! end is refused when its time is over.
+//! Requests that we answer ourselves, and those that a quick backend answers, come in an endless
+//! pipeline. Beside eight such clients an honest one is answered soon, and an endless head is
+//! refused when its time is over.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -31,15 +31,15 @@ on_both_drivers!(
 /// Clients that flood.
 const FLOODS: usize = 8;
 
-/// How long each kind of request floods: the head that does not end is refused meanwhile.
+/// How long each kind of request floods: the endless head is refused meanwhile.
 const TIME: Duration = Duration::from_millis(900);
 
-/// An honest client's median and its worst wait but one in a hundred, where the proxy's thread had
-/// a core to itself. The machine is full of threads that flood: how much longer work takes there is
+/// An honest client's median and its worst wait but one in a hundred, if the proxy's thread had a
+/// core to itself. The machine is full of threads that flood: how much longer work takes there is
 /// measured meanwhile (`Crowd`).
 const SOON: [Duration; 2] = [Duration::from_millis(60), Duration::from_millis(250)];
 /// The same beside fast transfers: a turn of each takes a buffer of 64 KiB, and ten thousand chunks
-/// in one cost a build for debugging 10 ms and more.
+/// in one cost a debug build 10 ms and more.
 const LATER: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1_000)];
 
 fn nobody_waits_for_those_whom_we_answer_ourselves(driver: Driver) {
@@ -69,8 +69,8 @@ fn nobody_waits_for_those_who_come_and_are_refused(driver: Driver) {
     beside(driver, "GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false);
 }
 
-/// Bodies without end, as fast as they are taken: spliced, in chunks, copied; and as fast as they
-/// are sent.
+/// Endless bodies, as fast as they are taken: spliced, in chunks, copied; and as fast as they are
+/// sent.
 fn nobody_waits_for_fast_transfers(driver: Driver) {
     for (head, piece) in [
         ("GET /good/spliced", &b""[..]),
@@ -88,7 +88,7 @@ fn nobody_waits_for_fast_transfers(driver: Driver) {
 
 const CHUNKS: &[u8] = b"1\r\na\r\n5\r\nhello\r\n2\r\nbc\r\n1\r\nd\r\n3\r\nefg\r\n1\r\nh\r\n";
 
-/// Answers without end, takes without end, or says that it is well.
+/// Answers endlessly, takes endlessly, or says that it is well.
 fn tireless() -> Script {
     plays(|visit| {
         loop {
@@ -124,7 +124,7 @@ fn beside(driver: Driver, flood: &'static str, pipelined: bool) {
     });
 }
 
-/// An honest client, and a head that does not end, beside many that flood.
+/// An honest client, and an endless head, beside many that flood.
 fn floods_beside(
     driver: Driver,
     flood: &str,
@@ -175,7 +175,7 @@ fn floods_beside(
     });
 }
 
-/// Says that it is over, in a play that has failed too: nobody would leave the stage.
+/// Ends the floods even in a play that has failed: otherwise they would never leave the stage.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -184,7 +184,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Asks one request after the other; how long each took.
+/// Asks one request after the other; returns how long each took.
 fn honest(stage: &Stage) -> Vec<Took> {
     let (mut client, since) = (stage.connect(), Instant::now());
     let mut waits = Vec::new();
@@ -195,7 +195,7 @@ fn honest(stage: &Stage) -> Vec<Took> {
     waits
 }
 
-/// Sends the request again and again and takes the answers, whatever they are; their bytes.
+/// Sends the request again and again and takes the answers, whatever they are; returns their bytes.
 fn pipeline(address: SocketAddr, flood: &str, over: &AtomicBool) -> usize {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -217,7 +217,7 @@ fn pipeline(address: SocketAddr, flood: &str, over: &AtomicBool) -> usize {
     taken
 }
 
-/// Comes, asks, takes the answer and goes, again and again; the bytes of the answers.
+/// Connects, asks, takes the answer and leaves, again and again; returns the bytes of the answers.
 fn connections(address: SocketAddr, flood: &str, over: &AtomicBool) -> usize {
     let (mut taken, mut room) = (0, [0; 4096]);
     while !over.load(SeqCst) {
@@ -230,7 +230,7 @@ fn connections(address: SocketAddr, flood: &str, over: &AtomicBool) -> usize {
     taken
 }
 
-/// Asks once and sends this without end, or takes what comes; the bytes.
+/// Asks once and sends this endlessly, or takes what comes; returns the bytes.
 fn transfer(address: SocketAddr, head: &str, piece: &[u8], over: &AtomicBool) -> usize {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(head.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! Plays of uploads whose answer is there before they are over.
+//! Plays of uploads whose answer arrives before they are over.
 //!
 //! As long as both peers take part no body is cut, whatever the answer; and no client that was not
 //! told of a close loses its next request, whatever the backend does (RFC 9112 §9.3, §9.6).
@@ -23,7 +23,7 @@ on_both_drivers!(
     a_body_that_nobody_waits_for_is_not_waited_for,
 );
 
-/// What is sent of a body, and how it is framed.
+/// The size of a body, and how it is framed.
 #[derive(Clone, Copy, Debug)]
 struct Body {
     bytes: usize,
@@ -44,7 +44,7 @@ impl Body {
         (0..self.bytes).map(|at| b'a' + (at % 23) as u8).collect()
     }
 
-    /// As it goes over the wire behind its head.
+    /// Its bytes on the wire, after the head.
     fn framed(self) -> Vec<u8> {
         let bytes = self.bytes();
         if !self.chunked {
@@ -84,7 +84,7 @@ fn answers_and_reads_on(connection: &'static str) -> Script {
     })
 }
 
-/// Writes all of it beside everything else, and gives the client back.
+/// Writes all of it concurrently, and returns the client.
 fn beside(client: &mut Client, pieces: Vec<Vec<u8>>, pause: Duration) -> thread::JoinHandle<bool> {
     let mut stream = client.wire().stream().try_clone().unwrap();
     thread::spawn(move || {
@@ -127,7 +127,7 @@ fn an_early_answer_cuts_no_upload_and_loses_no_request(driver: Driver) {
         let puts = eventually("the body arrives whole", puts, |puts| puts.len() == round + 1);
         assert!(puts.last() == Some(&body.bytes()), "round {round}: {body:?}");
     }
-    // The next client may ask in the moment in which the connection is given back.
+    // The next client may ask at the moment in which the connection is returned.
     let visits = stage.backend(0).visits();
     assert!(visits <= 8, "the backend's connections are kept: {visits} in 64 rounds");
 }
@@ -153,7 +153,7 @@ fn a_slow_upload_goes_on_behind_its_answer(driver: Driver) {
     assert_eq!(stage.backend(0).visits(), 1);
 }
 
-/// What a backend does behind its early answer.
+/// What a backend does after its early answer.
 const ENDS: [&str; 5] = ["closes", "resets", "stops", "half-closes", "leaves in the middle"];
 
 fn ends(how: &'static str, answer: &'static str) -> Script {
@@ -187,7 +187,7 @@ fn end(visit: &mut Visit, how: &str) -> Result<(), Broken> {
     }
 }
 
-/// Whoever was told of no close is answered: over all rounds nobody loses a request.
+/// A client that was not told of a close is answered: over all rounds no request is lost.
 fn whatever_becomes_of_the_backend_no_request_is_lost_unless_told(driver: Driver) {
     let (mut told, mut served) = (0, 0);
     for how in ENDS {

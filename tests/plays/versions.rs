@@ -1,6 +1,6 @@
-//! Plays of HTTP/1.0 on either side, and of versions that are not spoken.
+//! Plays of HTTP/1.0 on either side, and of unsupported versions.
 //!
-//! Each side is told what its version understands: chunks never reach 1.0, and what 1.0 ends by
+//! Each side gets what its version understands: chunks never reach 1.0, and what 1.0 ends by
 //! closing reaches 1.1 in chunks, so that a cut can be seen.
 
 use crate::{

@@ -16,8 +16,8 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt},
 };
 
-/// How long any single read or write may take before the play fails: longer than anybody looks for
-/// what follows from it (`stage::LOOKING`).
+/// How long any single read or write may take before the play fails: longer than any check of what
+/// follows from it (`stage::LOOKING`).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The largest head a play reads: above every limit that a play sets.
@@ -51,8 +51,8 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
-/// A socket that no child process inherits: kept open by one that another play starts, a port would
-/// not close with us.
+/// A socket that no child process inherits: a copy in a process that another play starts would keep
+/// a port open after ours is closed.
 pub(crate) fn socket() -> OwnedFd {
     let flags = SocketFlags::CLOEXEC;
     socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap()
@@ -73,7 +73,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// The value of the only field of that name; fails if it stands there twice.
+    /// The value of the only field of that name; fails if there are two.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
         assert!(all.len() <= 1, "{name} stands {} times in\n{}", all.len(), self.raw);
@@ -143,7 +143,7 @@ pub(crate) struct Wire {
     unread: Vec<u8>,
     /// How long a read may wait.
     wait: Duration,
-    /// Where every byte that is read is noted, if anybody wants to know.
+    /// Where every byte that is read is noted, if it is wanted.
     heard: Option<Heard>,
 }
 
@@ -162,7 +162,7 @@ impl Wire {
         Wire { stream, unread: Vec::new(), wait: PATIENCE, heard: None }
     }
 
-    /// Notes there every byte that is read from now on.
+    /// Notes every byte that is read from now on.
     pub(crate) fn noting(mut self, heard: Heard) -> Wire {
         self.heard = Some(heard);
         self
@@ -178,7 +178,7 @@ impl Wire {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Says that nothing more will be written; of a connection that is gone already, nothing.
+    /// Shuts down writing; does nothing if the connection is gone already.
     pub(crate) fn half_close(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -359,7 +359,7 @@ impl Wire {
                     return Ok(());
                 }
                 Err(error) => match error.kind() {
-                    // Who was stopped and goes on would wait as long once more.
+                    // A process that was stopped and continued would wait as long once more.
                     ErrorKind::Interrupted => {
                         if since.elapsed() >= self.wait {
                             return Err(Broken::Silent);
@@ -373,7 +373,7 @@ impl Wire {
     }
 }
 
-/// An end inside a message is a cut, even where no byte of the piece had come.
+/// An end inside a message is a cut, even if no byte of the piece had come.
 fn in_the_middle(broken: Broken) -> Broken {
     if broken == Broken::Ended { Broken::Cut } else { broken }
 }
