@@ -1,7 +1,7 @@
 //! The accept loop of one listener on one worker: how many connections are let in.
 //!
-//! Who is let in is served by `connection.rs`, who is not is told so, and the log with it. Without
-//! descriptors a client is met with an end rather than with silence. A drain serves all that the
+//! Admitted connections go to `connection.rs`; others get a 503 and a log line. Without descriptors
+//! a connection is accepted and closed rather than left in the queue. A drain serves all that the
 //! kernel has queued, and takes no more.
 
 use std::{fs::File, io, os::fd::OwnedFd, rc::Rc, time::Duration};
@@ -65,8 +65,8 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
             accepting.worker.draining().or(sleep(pause)).await;
         }
     }
-    // Clients in the queue are served, and those whose handshake is under way, which takes them as
-    // long as a way there and back; new ones find nobody and try again elsewhere.
+    // Connections in the queue are served, and those whose handshake is under way, which takes a
+    // round trip; new ones are refused by the kernel and tried elsewhere.
     if accepting.listener.refuse_new().is_ok() {
         for _ in 0..HANDSHAKE_STEPS {
             accepting.rest().await;

@@ -1,8 +1,9 @@
 //! The connections that rest: nothing is under way on them, and they make room when it is needed.
 //!
-//! A list for each listener and each kind of rest, through the entries of the slab, so that coming
-//! and going cost a few stores whatever the number, and nobody of one listener hides another's.
-//! Whoever needs room closes from the beginning of a list; why, and when, is not known here.
+//! A list for each listener and each kind of rest runs through the entries of the slab, so that to
+//! join and to leave cost a few stores whatever the number, and connections of one listener do not
+//! hide those of another. Room is made from the beginning of a list; when and why is decided by the
+//! caller.
 
 use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry};
 use crate::base::{ids::ListenerId, moment::Tick};
@@ -44,7 +45,7 @@ pub(super) struct Resting {
 }
 
 impl Resting {
-    /// Who makes room: the longest resting of the first kind that there is, of this
+    /// What makes room: the longest resting of the first kind that there is, of this
     /// listener or of any. `may_go` has the last word.
     pub(super) fn next_to_go(
         &self,

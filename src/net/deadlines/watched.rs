@@ -63,8 +63,8 @@ impl Watched {
         });
     }
 
-    /// Joins those that rest, and make room when it is needed; something must come by then. Nothing
-    /// where it rests already: nobody becomes less idle by being looked at.
+    /// Joins those that rest, and make room when it is needed; something must come by then. It does
+    /// nothing where it rests already: a look makes no connection less idle.
     #[inline]
     pub(crate) fn rests(&self, kind: Rest, now: Tick, deadline: Deadline) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
