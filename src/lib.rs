@@ -54,6 +54,7 @@
 //! | `worker` | All that one core owns: its view of the plan, its buffers and counters. |
 //! | `exchange` | One request and its answer, step by step; begin with `exchange/run.rs`. |
 //! | `health` | The thread that probes backends and decides which are usable. |
+//! | `admin` | What operators ask of a running process, over HTTP on a thread of its own. |
 //! | `server` | Starts the threads and stops them; the public door. |
 //! | `demo` | Three built-in origins and a balancer in front of them. |
 //! | `cli` | The command line of the binary. |
@@ -80,6 +81,9 @@ mod worker;
 mod exchange;
 
 mod health;
+
+#[cfg_attr(not(test), expect(dead_code, reason = "reloads open it"))]
+mod admin;
 
 mod server;
 

@@ -1,0 +1,111 @@
+//! What a call gives: a status, a body, and the fields of both.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::guard::Refusal;
+use crate::http::fault::Fault;
+
+/// An answer of the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    content_type: &'static str,
+    /// Beside those that every answer has.
+    fields: Vec<(&'static str, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// One sentence and more, for people.
+    pub(super) fn text(status: u16, text: impl Into<String>) -> Answer {
+        let mut body = text.into();
+        body.push('\n');
+        Answer {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            fields: Vec::new(),
+            body: body.into_bytes(),
+        }
+    }
+
+    pub(super) fn json(status: u16, value: &Value) -> Answer {
+        let mut body = value.to_string().into_bytes();
+        body.push(b'\n');
+        Answer { status, content_type: "application/json", fields: Vec::new(), body }
+    }
+
+    /// An error: a sentence for people and a stable word for programs.
+    pub(super) fn error(status: u16, code: &str, error: &str) -> Answer {
+        Answer::json(status, &json!({ "error": error, "code": code }))
+    }
+
+    /// With one field more.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// With the number of the plan that it speaks of as its entity tag.
+    pub(super) fn of_generation(self, generation: u64) -> Answer {
+        self.with("etag", format!("\"{generation}\""))
+    }
+
+    /// The message. `closes`: it is the last of its connection; `bodiless`: it answers HEAD.
+    pub(super) fn write(&self, closes: bool, bodiless: bool) -> Vec<u8> {
+        let reason = StatusCode::from_u16(self.status).ok().and_then(|it| it.canonical_reason());
+        let mut out = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or(""));
+        let mut field = |name: &str, value: &str| {
+            out.push_str(name);
+            out.push_str(": ");
+            out.push_str(value);
+            out.push_str("\r\n");
+        };
+        field("content-type", self.content_type);
+        field("content-length", &self.body.len().to_string());
+        field("cache-control", "no-store");
+        field("x-content-type-options", "nosniff");
+        for (name, value) in &self.fields {
+            field(name, value);
+        }
+        if closes {
+            field("connection", "close");
+        }
+        out.push_str("\r\n");
+        let mut out = out.into_bytes();
+        if !bodiless {
+            out.extend_from_slice(&self.body);
+        }
+        out
+    }
+}
+
+impl From<Fault> for Answer {
+    /// A request that is none, refused as the data path refuses it.
+    fn from(fault: Fault) -> Answer {
+        let row = fault.cause.row();
+        Answer::error(row.status, row.code, row.sentence)
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Answer {
+        match refusal {
+            Refusal::Token => Answer::error(401, "unauthorized", "this call needs the token")
+                .with("www-authenticate", "Bearer realm=\"ringway\""),
+            Refusal::Elsewhere => Answer::error(
+                403,
+                "forbidden",
+                "without a token-file writes are taken from this machine alone",
+            ),
+            Refusal::Origin => {
+                Answer::error(403, "forbidden", "a page of another origin may not write here")
+            }
+            Refusal::Host => Answer::error(
+                403,
+                "forbidden",
+                "the Host is a name; ask this machine by its address or as localhost",
+            ),
+        }
+    }
+}

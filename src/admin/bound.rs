@@ -1,0 +1,158 @@
+//! Where the admin listener listens, and the streams that come in there.
+//!
+//! An address of the network, and a Unix socket for the command line, which only its owner can
+//! open.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{guard::From, request::Stream};
+
+/// Where it listens.
+pub(crate) enum Bound {
+    Tcp(TcpListener),
+    /// Removed when it is dropped.
+    Socket(UnixListener, PathBuf),
+}
+
+impl Bound {
+    /// An address of this machine.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn tcp(address: SocketAddr) -> io::Result<Bound> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Bound::Tcp(listener))
+    }
+
+    /// A Unix socket that its owner alone can open. One that nobody listens on any more is
+    /// replaced.
+    ///
+    /// # Errors
+    /// `AddrInUse` where somebody listens on it; else the kernel's.
+    pub(crate) fn socket(path: &Path) -> io::Result<Bound> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(ErrorKind::AddrInUse.into());
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Bound::Socket(listener, path.to_path_buf()))
+    }
+
+    /// The address, if it is one of the network.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Bound::Tcp(listener) => listener.local_addr().ok(),
+            Bound::Socket(..) => None,
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Bound::Tcp(listener) => listener.as_fd(),
+            Bound::Socket(listener, _) => listener.as_fd(),
+        }
+    }
+
+    pub(super) fn accept(&self) -> io::Result<Peer> {
+        Ok(match self {
+            Bound::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                let is_near = address.ip().to_canonical().is_loopback();
+                let from = if is_near { From::Loopback } else { From::Elsewhere };
+                Peer { stream: Socket::Tcp(stream), from, name: address.to_string() }
+            }
+            Bound::Socket(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                Peer { stream: Socket::Unix(stream), from: From::Socket, name: "socket".into() }
+            }
+        })
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Bound::Socket(_, path) = self {
+            // It may be gone, or in a folder that is.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Who has come.
+pub(super) struct Peer {
+    pub(super) stream: Socket,
+    pub(super) from: From,
+    /// For events.
+    pub(super) name: String,
+}
+
+/// The stream of one connection.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(super) fn bound_writes(&self, time: Duration) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_write_timeout(Some(time)),
+            Socket::Unix(stream) => stream.set_write_timeout(Some(time)),
+        }
+    }
+
+    pub(super) fn end_writes(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        }
+    }
+}
+
+impl io::Read for Socket {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(room),
+            Socket::Unix(stream) => stream.read(room),
+        }
+    }
+}
+
+impl io::Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Socket {
+    fn bound_reads(&self, time: Duration) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_read_timeout(Some(time)),
+            Socket::Unix(stream) => stream.set_read_timeout(Some(time)),
+        }
+    }
+}
