@@ -66,6 +66,8 @@ async fn switch(
     let Scratch { response, out, record, .. } = &mut *exchange.scratch;
     let by = || worker.clock.after(timeouts.client_write);
     record.response_bytes += client.switch(response, out, by).await?;
+    // It may last for hours, and longer than many plans.
+    exchange.in_force = exchange.in_force.remnant();
     let Fetched { backend, source, upload, pick, .. } = fetched;
     let (near, far) = (End::of(client.waits()), End::of(backend.waits()));
     near.waits.outlasts(timeouts.tunnel);

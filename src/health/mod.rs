@@ -13,17 +13,32 @@ mod verdicts;
 
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
+
 use crate::net::runtime::{Room, Runtime};
 use crate::observe::told::Teller;
-use crate::plan::Driver;
+use crate::plan::{BackendId, Driver, PoolId};
 use crate::shared::{
-    inbox::{Inbox, ToHealth},
+    inbox::{Found, Inbox},
     outcomes::Posted,
 };
 use crate::worker::Next;
 
 /// As many as monoio makes at the least; a turn of probes fits.
 const ROOM: Room = Room { entries: 256, completions: 1024 };
+
+/// What the thread can be told.
+pub(crate) enum ToHealth {
+    /// These backends have moved. The names thread has at most one such message on its way.
+    Addresses(Arc<Vec<Found>>),
+    /// This is the next plan: it is published at once what is usable of it, and whether it was
+    /// taken is answered. What went with the one before is known until it is forgotten.
+    Plan(Arc<Next>, Sender<Result<(), String>>),
+    /// No thread holds a plan any more that names these: a pool, or one of its backends.
+    Forget(Vec<(PoolId, Option<BackendId>)>),
+    /// End.
+    Stop,
+}
 
 /// What the thread is given.
 pub(crate) struct Job {

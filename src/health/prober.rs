@@ -4,7 +4,7 @@
 //! Pools that have the same backend probe it each for themselves: what they expect may differ, and
 //! so may what they do with it. Where the probes of a pool begin late, people are told.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::probe::{Limits, Probe};
 use crate::base::{
@@ -27,7 +27,7 @@ const LATE_AGAIN: Duration = Duration::from_secs(60);
 
 /// A probe that has ended.
 pub(super) struct Ended {
-    place: usize,
+    number: u64,
     pub(super) pool: PoolId,
     pub(super) backend: BackendId,
     /// None where nothing was found out.
@@ -38,6 +38,8 @@ pub(super) struct Ended {
 pub(super) struct Prober {
     probes: Probes,
     targets: Vec<Target>,
+    /// Targets so far.
+    count: u64,
     news: Rc<News>,
     /// When each pool's probes are told to be late again; none = at once.
     late_again: Vec<Option<Tick>>,
@@ -53,9 +55,14 @@ pub(super) struct Late {
 
 /// Who is probed, and how.
 struct Target {
+    /// What tells it from all others, earlier ones in the same seat too.
+    number: u64,
     pool: PoolId,
     backend: BackendId,
     probe: Rc<Probe>,
+    /// Where the backend is.
+    at: Vec<SocketAddr>,
+    /// Where it is probed.
     addresses: Rc<[SocketAddr]>,
     /// The port that is probed, where it is not the backend's.
     port: Option<u16>,
@@ -79,30 +86,62 @@ impl Prober {
     /// # Errors
     /// A sentence, where what is configured cannot be sent.
     pub(super) fn new(plan: &Plan, seed: u64, now: Tick) -> Result<Prober, String> {
+        let mut prober = Prober {
+            probes: Probes::new(std::iter::empty(), seed),
+            targets: Vec::new(),
+            count: 0,
+            news: Rc::default(),
+            late_again: Vec::new(),
+            late: Vec::new(),
+        };
+        prober.replan(plan, now)?;
+        Ok(prober)
+    }
+
+    /// From now on those of this plan are probed. Those that stay go on at their pace; the probes
+    /// under way of those that went end by themselves, and say nothing any more.
+    ///
+    /// # Errors
+    /// As `new`; nothing has changed then.
+    pub(super) fn replan(&mut self, plan: &Plan, now: Tick) -> Result<(), String> {
+        let known = self.targets.iter().enumerate();
+        let known: HashMap<_, _> =
+            known.map(|(place, target)| ((target.pool, target.backend), place)).collect();
         let mut targets = Vec::new();
         for (pool_id, pool) in &plan.pools {
             let Some(health) = &pool.health else { continue };
             for (id, backend) in &pool.backends {
                 let probe = Probe::of(health, backend, plan.limits.heads())
                     .map_err(|why| format!("pool \"{}\": {why}", pool.name))?;
-                targets.push(Target {
+                let before = known.get(&(pool_id, id)).copied();
+                let same = before.and_then(|before| self.targets.get(before));
+                let at = same.map_or_else(|| resolve::known(&backend.address), |it| it.at.clone());
+                let target = Target {
+                    number: same.map_or(0, |same| same.number),
                     pool: pool_id,
                     backend: id,
                     probe: Rc::new(probe),
-                    addresses: at(&resolve::known(&backend.address), health.port),
+                    addresses: with_port(&at, health.port),
+                    at,
                     port: health.port,
                     interval: health.interval,
                     time: health.timeout,
-                });
+                };
+                targets.push((target, before));
             }
         }
-        let backends = targets.iter().map(|target| (target.pool.index(), target.interval));
-        let mut probes = Probes::new(backends, seed);
-        for (place, target) in targets.iter().enumerate() {
-            probes.want(place, !target.addresses.is_empty(), now);
+        let each = targets.iter();
+        self.probes.replan(each.map(|(it, before)| (it.pool.index(), it.interval, *before)));
+        self.targets = targets.into_iter().map(|(target, _)| target).collect();
+        for (place, target) in self.targets.iter_mut().enumerate() {
+            if target.number == 0 {
+                self.count += 1;
+                target.number = self.count;
+            }
+            self.probes.want(place, !target.addresses.is_empty(), now);
         }
-        let late_again = vec![None; plan.pools.span()];
-        Ok(Prober { probes, targets, news: Rc::default(), late_again, late: Vec::new() })
+        self.late_again.resize(plan.pools.span(), None);
+        Ok(())
     }
 
     /// Backends have moved.
@@ -111,7 +150,8 @@ impl Prober {
             let is_it =
                 |found: &&Found| (found.pool, found.backend) == (target.pool, target.backend);
             if let Some(found) = found.iter().find(is_it) {
-                target.addresses = at(&found.addresses, target.port);
+                target.at.clone_from(&found.addresses);
+                target.addresses = with_port(&target.at, target.port);
                 self.probes.want(place, !target.addresses.is_empty(), now);
             }
         }
@@ -147,13 +187,13 @@ impl Prober {
 
     fn probe(&self, place: usize) {
         let Some(target) = self.targets.get(place) else { return };
-        let Target { pool, backend, time, .. } = *target;
+        let Target { number, pool, backend, time, .. } = *target;
         let (probe, addresses) = (Rc::clone(&target.probe), Rc::clone(&target.addresses));
         let news = Rc::clone(&self.news);
         task(async move {
             let limits = Limits { time, ending: &news.ending };
             let result = probe.run(&addresses, limits).await;
-            news.ended.borrow_mut().push(Ended { place, pool, backend, result });
+            news.ended.borrow_mut().push(Ended { number, pool, backend, result });
             news.come.raise();
         });
     }
@@ -164,9 +204,21 @@ impl Prober {
         self.news.ended.take()
     }
 
+    /// Whether it was the probe of a backend that is probed still.
+    pub(super) fn knows(&self, ended: &Ended) -> bool {
+        self.place(ended).is_some()
+    }
+
+    fn place(&self, ended: &Ended) -> Option<usize> {
+        self.targets.iter().position(|target| target.number == ended.number)
+    }
+
     /// The next probe of this backend is due so long after this one began.
     pub(super) fn rest(&mut self, ended: &Ended, interval: Duration, now: Tick) {
-        self.probes.ended(ended.place, interval, now);
+        match self.place(ended) {
+            Some(place) => self.probes.ended(place, interval, now),
+            None => self.probes.strayed(),
+        }
     }
 
     /// What says that a probe has ended.
@@ -178,16 +230,16 @@ impl Prober {
     pub(super) fn end(&mut self, now: Tick) -> bool {
         self.news.ending.raise();
         for ended in self.ended() {
-            self.probes.ended(ended.place, Duration::ZERO, now);
+            self.rest(&ended, Duration::ZERO, now);
         }
         self.probes.under_way() == 0
     }
 }
 
 /// The addresses to probe.
-fn at(addresses: &[SocketAddr], port: Option<u16>) -> Rc<[SocketAddr]> {
-    let with_port = |address: &SocketAddr| {
+fn with_port(addresses: &[SocketAddr], port: Option<u16>) -> Rc<[SocketAddr]> {
+    let probed = |address: &SocketAddr| {
         SocketAddr::new(address.ip(), port.unwrap_or_else(|| address.port()))
     };
-    addresses.iter().map(with_port).collect()
+    addresses.iter().map(probed).collect()
 }

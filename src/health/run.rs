@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    Job,
+    Job, ToHealth,
     prober::{Late, Prober},
     verdicts::Verdicts,
 };
 use crate::base::{moment::Tick, rng::Rng};
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
 use crate::observe::told::What;
-use crate::shared::inbox::ToHealth;
 
 /// How long the end waits for probes to notice it, in steps.
 const END_STEP: Duration = Duration::from_millis(5);
@@ -38,13 +37,22 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
                     }
                     prober.moved(&found, now);
                 }
+                ToHealth::Plan(next, answer) => {
+                    let taken = prober.replan(&next.plan, now);
+                    if taken.is_ok() {
+                        verdicts.replan(&next, &mut chance, now);
+                    }
+                    // Where nobody waits for it any more, it is in force all the same.
+                    let _ = answer.try_send(taken);
+                }
+                ToHealth::Forget(gone) => verdicts.forget(&gone, now),
                 ToHealth::Stop => return end(prober, now).await,
             }
         }
         verdicts.hear(&posted, now);
         for ended in prober.ended() {
             let (pool, backend) = (ended.pool, ended.backend);
-            if let Some(result) = ended.result {
+            if let Some(result) = ended.result.filter(|_| prober.knows(&ended)) {
                 verdicts.probed((pool, backend), result, now);
             }
             prober.rest(&ended, verdicts.interval(pool, backend), now);

@@ -11,7 +11,7 @@ use std::{
 
 use crossbeam_channel::Receiver;
 
-use super::{Job, verdicts::Verdicts};
+use super::{Job, ToHealth, verdicts::Verdicts};
 use crate::base::{
     ids::BackendId,
     ids::PoolId,
@@ -23,7 +23,7 @@ use crate::plan::{Driver, Plan};
 use crate::policy::standing::{Change, State};
 use crate::shared::{
     bell::Rope,
-    inbox::{Outbox, ToHealth, mailbox},
+    inbox::{Outbox, mailbox},
     outcomes::{self, Outcomes},
     pool::PoolState,
 };

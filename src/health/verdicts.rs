@@ -47,6 +47,18 @@ struct Pool {
     heard: Table<BackendId, Heard>,
 }
 
+impl Pool {
+    /// Of a pool that comes: who has an address is usable.
+    fn new(pool: &plan::Pool, state: &Arc<PoolState>, seed: u64, now: Tick) -> Pool {
+        Pool {
+            state: Arc::clone(state),
+            standing: Standing::new(pool, seed, now),
+            due: Deadline::at(now),
+            heard: Table::new(),
+        }
+    }
+}
+
 /// What is known of the totals of one backend.
 #[derive(Clone, Copy, Default)]
 struct Heard {
@@ -58,15 +70,50 @@ struct Heard {
 
 impl Verdicts {
     pub(super) fn new(next: &Next, teller: Teller, chance: &mut Rng, now: Tick) -> Verdicts {
-        let mut pool = |pool: &plan::Pool, state: &Arc<PoolState>| Pool {
-            state: Arc::clone(state),
-            standing: Standing::new(pool, chance.next(), now),
-            due: Deadline::at(now),
-            heard: pool.backends.ids().map(|id| (id, Heard::default())).collect(),
-        };
-        let each = next.plan.pools.iter();
-        let pools = each.filter_map(|(id, it)| Some((id, pool(it, &next.pools.get(id)?.state))));
-        Verdicts { pools: pools.collect(), teller, untold: VecDeque::new() }
+        let mut verdicts = Verdicts { pools: Table::new(), teller, untold: VecDeque::new() };
+        verdicts.take(next, chance, now);
+        verdicts
+    }
+
+    /// Goes on under the next plan, and publishes what follows. What went with the plan is known
+    /// until it is forgotten.
+    pub(super) fn replan(&mut self, next: &Next, chance: &mut Rng, now: Tick) {
+        self.take(next, chance, now);
+        next.pools.ids().for_each(|id| self.carry_out(id, now));
+    }
+
+    fn take(&mut self, next: &Next, chance: &mut Rng, now: Tick) {
+        for (id, pool) in &next.plan.pools {
+            let Some(state) = next.pools.get(id).map(|next| &next.state) else { continue };
+            match self.pools.get_mut(id) {
+                Some(known) => known.standing.replan(pool, now),
+                None => drop(self.pools.insert(id, Pool::new(pool, state, chance.next(), now))),
+            }
+            let Some(Pool { heard, .. }) = self.pools.get_mut(id) else { continue };
+            for backend in pool.backends.ids() {
+                if heard.get(backend).is_none() {
+                    state.unreachable.forget(backend);
+                    let before = state.load.ended(backend);
+                    let failed = before.with_late().failed;
+                    heard.insert(backend, Heard { failed, before });
+                }
+            }
+        }
+    }
+
+    /// No thread holds a plan any more that names these: a pool, or one of its backends.
+    pub(super) fn forget(&mut self, gone: &[(PoolId, Option<BackendId>)], now: Tick) {
+        for (id, backend) in gone {
+            match (self.pools.get_mut(*id), backend) {
+                (Some(known), Some(backend)) => {
+                    known.heard.remove(*backend);
+                    known.standing.forget(*backend);
+                    self.carry_out(*id, now);
+                }
+                (Some(_), None) => drop(self.pools.remove(*id)),
+                (None, _) => {}
+            }
+        }
     }
 
     /// Takes what cores have posted.

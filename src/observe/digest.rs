@@ -44,6 +44,11 @@ struct Told {
 }
 
 impl Digest {
+    /// Forgets what was told of all backends but these.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(PoolId, BackendId) -> bool) {
+        self.backends.retain(|(pool, backend), _| is_kept(*pool, *backend));
+    }
+
     /// Takes what is told; what people are to be told at once, if anything.
     pub(crate) fn observe(&mut self, what: What, now: Tick) -> Option<What> {
         let (key, cause) = match what {

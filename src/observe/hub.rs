@@ -43,6 +43,20 @@ impl Hub {
         Hub { plan, counters, digest, readers: Vec::new(), kept, last_id: 0 }
     }
 
+    /// This is the plan in force from now on. What was told of backends that it does not name, or
+    /// names otherwise, is of no use any more.
+    pub(crate) fn replan(&mut self, plan: Arc<Plan>) {
+        let before = std::mem::replace(&mut self.plan, plan);
+        let plan = &self.plan;
+        self.digest.keep(|pool, backend| {
+            let named = |plan: &Plan| {
+                let pool = plan.pools.get(pool)?;
+                Some((pool.name.clone(), pool.backends.get(backend)?.name.clone()))
+            };
+            named(plan).is_some_and(|now| named(&before) == Some(now))
+        });
+    }
+
     /// One more reader; it gets the last events first.
     pub(crate) fn subscribe(&mut self, reader: Subscriber) {
         self.readers.retain(Subscriber::is_read);

@@ -3,14 +3,14 @@
 //! A thread that serves neither formats nor writes. What is posted goes to the hub (`hub.rs`),
 //! which gives it names and decides, for all threads together, what becomes an event.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{event::Event, events::Subscriber, request_id::RequestId};
 use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
-use crate::plan::{BackendId, LogLevel, PoolId};
+use crate::plan::{BackendId, LogLevel, Plan, PoolId};
 use crate::policy::{
     resolve,
     retry::{Outcome, Refusal},
@@ -78,6 +78,8 @@ pub(super) const LIMITS: usize = 4;
 /// What the hub takes.
 pub(crate) enum ToHub {
     What(What),
+    /// This is the plan in force from now on.
+    Plan(Arc<Plan>),
     /// One more reader; the channel closes when it has been given what it missed.
     Subscribe(Subscriber, Sender<()>),
     /// No thread tells anything any more.
@@ -154,6 +156,11 @@ impl CoreTeller {
         CoreTeller { teller, tells_attempts, limits: Default::default() }
     }
 
+    /// The log is to say so much from now on.
+    pub(crate) fn set_level(&self, level: LogLevel) {
+        self.tells_attempts.set(level >= LogLevel::Debug);
+    }
+
     /// Whether single attempts are told.
     #[inline]
     pub(crate) fn tells_attempts(&self) -> bool {
@@ -198,7 +205,7 @@ impl ToHub {
     pub(crate) fn told(self) -> Option<What> {
         match self {
             ToHub::What(what) => Some(what),
-            ToHub::Subscribe(..) | ToHub::End => None,
+            ToHub::Plan(_) | ToHub::Subscribe(..) | ToHub::End => None,
         }
     }
 }

@@ -50,6 +50,8 @@ impl fmt::Display for ProbeFault {
 pub(crate) struct Tracker {
     is_up: bool,
     is_probed: bool,
+    /// Whether nobody has asked it anything yet.
+    is_new: bool,
     /// Results in a row against the present state.
     against: u16,
 }
@@ -58,13 +60,19 @@ impl Tracker {
     /// For a backend that was never probed. One that begins `up` goes down at its first failed
     /// probe: it has never been seen to work.
     pub(crate) fn new(is_up: bool) -> Tracker {
-        Tracker { is_up, is_probed: false, against: 0 }
+        Tracker { is_up, is_probed: false, is_new: false, against: 0 }
+    }
+
+    /// Of a backend that comes while others serve: it is up by its first probe, if that is good.
+    pub(crate) fn unseen() -> Tracker {
+        Tracker { is_up: false, is_probed: false, is_new: true, against: 0 }
     }
 
     /// Records a result; returns whether it changed the state.
     pub(crate) fn observe(&mut self, health: &Health, is_good: bool) -> bool {
         let needed = match (self.is_up, self.is_probed) {
             (true, false) => 1,
+            (false, false) if self.is_new => 1,
             (true, true) => health.fall,
             (false, _) => health.rise,
         };
@@ -80,6 +88,11 @@ impl Tracker {
         self.is_up = is_good;
         self.against = 0;
         true
+    }
+
+    /// Whether it came while others serve and was not probed yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.is_new && !self.is_probed
     }
 
     pub(crate) fn is_up(&self) -> bool {

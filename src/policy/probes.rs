@@ -27,6 +27,8 @@ pub(crate) const UNDER_WAY_MAX: usize = 128;
 pub(crate) struct Probes {
     all: Vec<Probed>,
     under_way: usize,
+    /// Of them those of backends that are gone.
+    stray: usize,
     /// For each pool.
     under_way_of: Vec<usize>,
     chance: Rng,
@@ -77,7 +79,38 @@ impl Probes {
         };
         let all: Vec<Probed> = backends.map(probed).collect();
         let under_way_of = vec![0; pools.len()];
-        Probes { all, under_way: 0, under_way_of, chance: Rng::seeded(seed) }
+        Probes { all, under_way: 0, stray: 0, under_way_of, chance: Rng::seeded(seed) }
+    }
+
+    /// From now on these are the backends: pools, intervals, and of those that stay the place that
+    /// each had. One that stays goes on as it was; the probe of one that is gone is under way until
+    /// it has `strayed`.
+    pub(crate) fn replan(
+        &mut self,
+        backends: impl Iterator<Item = (usize, Duration, Option<usize>)> + Clone,
+    ) {
+        let all = backends.clone().map(|(pool, interval, _)| (pool, interval));
+        let mut next = Probes::new(all, u64::from(self.chance.below(u32::MAX)));
+        for (place, (_, _, before)) in backends.enumerate() {
+            let before = before.and_then(|before| self.all.get_mut(before));
+            let (Some(now), Some(before)) = (next.all.get_mut(place), before) else { continue };
+            now.wanted = before.wanted;
+            now.state = std::mem::replace(&mut before.state, State::Resting);
+            if matches!(now.state, State::UnderWay(_)) {
+                next.count(place, |count| *count += 1);
+            }
+        }
+        // What was not taken over is of nobody any more.
+        let is_under_way = |probed: &&Probed| matches!(probed.state, State::UnderWay(_));
+        next.stray = self.stray + self.all.iter().filter(is_under_way).count();
+        next.under_way += next.stray;
+        *self = next;
+    }
+
+    /// The probe of a backend that is gone has ended.
+    pub(crate) fn strayed(&mut self) {
+        self.stray = self.stray.saturating_sub(1);
+        self.under_way = self.under_way.saturating_sub(1);
     }
 
     /// From now on a backend is probed, or is not.
@@ -326,5 +359,30 @@ mod tests {
         probes.ended(first[0].0, Duration::from_millis(100), at(1_000));
         let later = begun(&mut probes, 1_000);
         assert!(matches!(later[..], [(_, 900..=1_000)]), "{later:?}");
+    }
+
+    #[test]
+    fn those_that_stay_go_on_under_the_next_plan_and_those_that_are_gone_end() {
+        let mut probes = wanted(&[10, 10, 10], 1);
+        let mut begun = Vec::new();
+        while let Next::Probe { place, .. } = probes.next(at(10)) {
+            begun.push(place);
+        }
+        begun.sort_unstable();
+        assert_eq!((begun, probes.under_way()), (vec![0, 1, 2], 3));
+        let ms = Duration::from_millis(10);
+        // The first is gone, the last is the second now, and one is new.
+        probes.replan([(0, ms, Some(1)), (0, ms, Some(2)), (0, ms, None)].into_iter());
+        assert_eq!(probes.under_way(), 3);
+        assert!(matches!(probes.next(at(10)), Next::Nothing), "none is probed twice");
+        probes.want(2, true, at(10));
+        assert!(matches!(probes.next(at(2_000)), Next::Probe { place: 2, .. }));
+        probes.strayed();
+        assert_eq!(probes.under_way(), 3);
+        for place in 0..3 {
+            probes.ended(place, ms, at(2_010));
+        }
+        assert_eq!(probes.under_way(), 0);
+        assert!(matches!(probes.next(at(2_030)), Next::Probe { .. }));
     }
 }

@@ -4,7 +4,7 @@
 //! a connection is accepted and closed rather than left in the queue. A drain serves all that the
 //! kernel has queued, and takes no more.
 
-use std::{fs::File, io, os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{fs::File, io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use rustix::io::Errno;
 
@@ -49,20 +49,25 @@ const REST: usize = 4_096;
 const HANDSHAKE_STEP: Duration = Duration::from_millis(10);
 const HANDSHAKE_STEPS: u32 = 10;
 
-/// Takes connections until the worker drains; then those that wait, and no more.
-pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, port: u16) {
-    worker.begin_to_accept();
+/// Takes connections at one address of a listener until the worker drains or the address goes; then
+/// those that wait, and no more.
+pub(super) async fn run(
+    worker: Rc<Worker>,
+    listener: Listener,
+    (id, address): (ListenerId, SocketAddr),
+) {
+    let (ends, port) = (worker.begin_to_accept((id, address)), address.port());
     let mut accepting = Accepting { worker, listener, id, port, spare: spare(), pause: PAUSE };
     loop {
         give_way().await;
-        let ready = accepting.worker.draining().or(accepting.listener.readable()).await;
+        let ready = ends.or(accepting.listener.readable()).await;
         let batch = match ready {
             None => break,
             Some(Ok(())) => accepting.batch(),
             Some(Err(_)) => accepting.stuck(),
         };
         if let Batch::NoneFor(pause) | Batch::Stuck(pause) = batch {
-            accepting.worker.draining().or(sleep(pause)).await;
+            ends.or(sleep(pause)).await;
         }
     }
     // Connections in the queue are served, and those whose handshake is under way, which takes a
@@ -74,7 +79,7 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener, id: ListenerId, 
         }
         accepting.rest().await;
     }
-    accepting.worker.end_to_accept();
+    accepting.worker.end_to_accept(&ends);
 }
 
 struct Accepting {
@@ -151,6 +156,10 @@ impl Accepting {
     /// Begins to serve a connection, or says that there is no room.
     fn admit(&self, fd: OwnedFd, from: PeerAddress) {
         let worker = &self.worker;
+        if !worker.serves(self.id) {
+            // It was in the queue when its listener went.
+            return;
+        }
         let arrival = Arrival { listener: self.id, from, port: self.port };
         let Some(admitted) = Admitted::enter(worker, self.id) else {
             return self.refuse(fd, &arrival);

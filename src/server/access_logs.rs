@@ -17,43 +17,55 @@ use crate::shared::counters::Slab;
 const END_MAX: Duration = Duration::from_secs(5);
 
 /// The thread that writes the access logs, if any listener has one.
+#[derive(Default)]
 pub(super) struct AccessLogs {
     writer: Option<Writer>,
+    /// What the thread counts, and tells with.
+    means: Option<(Arc<Slab>, Teller)>,
 }
 
 /// One core's ends of the logs, by listener.
 pub(super) type Outlets = Table<ListenerId, Outlet>;
 
 impl AccessLogs {
-    /// Opens what the plan names; also each core's ends. `counters` has a slab for each core, and
-    /// gets that of the thread.
+    /// None yet. The thread counts in `counters`.
+    pub(super) fn new(counters: Arc<Slab>, teller: Teller) -> AccessLogs {
+        AccessLogs { writer: None, means: Some((counters, teller)) }
+    }
+
+    /// Opens what a plan names and the plan before did not; each core's ends of it.
     ///
     /// # Errors
     /// A sentence that names the file that cannot be opened.
-    pub(super) fn open(
+    pub(super) fn outlets(
+        &mut self,
         plan: &Plan,
-        counters: &mut Vec<Arc<Slab>>,
-        teller: &Teller,
-    ) -> Result<(AccessLogs, Vec<Outlets>), StartError> {
-        let cores = counters.len();
-        if plan.listeners.values().all(|listener| listener.access_log.is_none()) {
-            return Ok((AccessLogs { writer: None }, (0..cores).map(|_| Table::new()).collect()));
-        }
-        counters.push(Slab::new());
-        let mut writer = Writer::start(Arc::clone(&counters[cores]), teller.clone())
-            .map_err(StartError::system("start the log's thread"))?;
-        let mut outlets = Vec::new();
-        for _ in 0..cores {
-            let logs =
-                plan.listeners.iter().filter_map(|(id, it)| Some((id, it.access_log.as_ref()?)));
-            let mut own = Table::new();
-            for (id, log) in logs {
-                let refused = |error| StartError::AccessLog { file: log.path.clone(), error };
-                own.insert(id, writer.outlet(log).map_err(refused)?);
+        before: Option<&Plan>,
+        cores: usize,
+    ) -> Result<Vec<Outlets>, StartError> {
+        let mut outlets: Vec<Outlets> = (0..cores).map(|_| Table::new()).collect();
+        for (id, listener) in &plan.listeners {
+            let Some(log) = &listener.access_log else { continue };
+            let known = before.and_then(|before| before.listeners.get(id)?.access_log.as_ref());
+            if known == Some(log) {
+                continue;
             }
-            outlets.push(own);
+            let writer = self.writer()?;
+            for of_core in &mut outlets {
+                let refused = |error| StartError::AccessLog { file: log.path.clone(), error };
+                of_core.insert(id, writer.outlet(log).map_err(refused)?);
+            }
         }
-        Ok((AccessLogs { writer: Some(writer) }, outlets))
+        Ok(outlets)
+    }
+
+    fn writer(&mut self) -> Result<&mut Writer, StartError> {
+        if let (None, Some((counters, teller))) = (&self.writer, &self.means) {
+            let writer = Writer::start(Arc::clone(counters), teller.clone());
+            self.writer = Some(writer.map_err(StartError::system("start the log's thread"))?);
+        }
+        let ended = || StartError::Hung("the thread of the access logs".into());
+        self.writer.as_mut().ok_or_else(ended)
     }
 
     /// Opens every file anew; false where there is none, or the thread is too far behind.

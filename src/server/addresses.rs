@@ -57,7 +57,10 @@ impl fmt::Display for Endpoint {
 }
 
 /// The sockets of every address of every listener.
-pub(super) struct Addresses(Vec<(ListenerId, Bound)>);
+pub(super) struct Addresses(Vec<Taken>);
+
+/// An address that is taken: its listener, and how it was written.
+type Taken = (ListenerId, SocketAddr, Bound);
 
 /// An address of a listener, as it is to be taken.
 struct Wanted {
@@ -72,12 +75,17 @@ struct Wanted {
 }
 
 impl Addresses {
-    /// Takes every address, for so many cores.
+    /// Takes every address but those `known`, which are taken already, for so many cores.
     ///
     /// # Errors
     /// A sentence about the first that cannot be had, and by whom it is in use.
-    pub(super) fn take(plan: &Plan, cores: usize) -> Result<Addresses, StartError> {
-        let wanted = wanted(plan);
+    pub(super) fn take(
+        plan: &Plan,
+        cores: usize,
+        known: &[(ListenerId, SocketAddr)],
+    ) -> Result<Addresses, StartError> {
+        let mut wanted = wanted(plan);
+        wanted.retain(|wanted| !known.contains(&(wanted.listener, wanted.address)));
         let until = Instant::now() + RELEASED_WITHIN;
         let mut tries = 0;
         loop {
@@ -109,7 +117,12 @@ impl Addresses {
     pub(super) fn named(&self, plan: &Plan) -> Vec<(String, Endpoint)> {
         let name = |id: ListenerId| plan.listener(id).name.clone();
         let endpoint = |bound: &Bound| Endpoint::Tcp(bound.address);
-        self.0.iter().map(|(id, bound)| (name(*id), endpoint(bound))).collect()
+        self.0.iter().map(|(id, _, bound)| (name(*id), endpoint(bound))).collect()
+    }
+
+    /// The listener of each, the address as it was written, and as it is taken.
+    pub(super) fn bound(&self) -> Vec<(ListenerId, SocketAddr, SocketAddr)> {
+        self.0.iter().map(|(id, written, bound)| (*id, *written, bound.address)).collect()
     }
 
     /// Listens for all cores.
@@ -117,7 +130,7 @@ impl Addresses {
     /// # Errors
     /// A sentence about the first address where that is not possible.
     pub(super) fn listen(&self, plan: &Plan) -> Result<(), StartError> {
-        for (id, bound) in &self.0 {
+        for (id, _, bound) in &self.0 {
             let (address, holder) = (bound.address, None);
             listener::listen(bound, plan.listener(*id).backlog)
                 .map_err(|error| StartError::Listen { address, holder, error })?;
@@ -128,9 +141,9 @@ impl Addresses {
     /// Each core's own sockets.
     pub(super) fn share_out(self, cores: usize) -> Vec<Sockets> {
         let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
-        for (id, Bound { address, sockets }) in self.0 {
+        for (id, _, Bound { address, sockets }) in self.0 {
             let own = shares.iter_mut().zip(sockets);
-            own.for_each(|(share, socket): (_, OwnedFd)| share.push((id, address.port(), socket)));
+            own.for_each(|(share, socket): (_, OwnedFd)| share.push((id, address, socket)));
         }
         shares
     }
@@ -173,10 +186,7 @@ fn is_within(address: SocketAddr, other: SocketAddr, all: &[SocketAddr]) -> bool
 }
 
 /// Takes all of them, or none.
-fn take(
-    wanted: &[Wanted],
-    cores: usize,
-) -> Result<Vec<(ListenerId, Bound)>, (SocketAddr, io::Error)> {
+fn take(wanted: &[Wanted], cores: usize) -> Result<Vec<Taken>, (SocketAddr, io::Error)> {
     let mut firsts: Vec<(&Wanted, First)> = Vec::new();
     for wanted in wanted {
         let first = listener::bind(wanted.address, wanted.v6_only, wanted.patience);
@@ -188,10 +198,11 @@ fn take(
     }
     let join = |(wanted, first): (&Wanted, First)| {
         let address = first.address;
-        Ok((wanted.listener, first.join(cores).map_err(|error| (address, error))?))
+        let bound = first.join(cores).map_err(|error| (address, error))?;
+        Ok((wanted.listener, wanted.address, bound))
     };
     let mut taken: Vec<_> = firsts.into_iter().map(join).collect::<Result<_, _>>()?;
-    taken.sort_by_key(|(listener, _)| *listener);
+    taken.sort_by_key(|(listener, ..)| *listener);
     Ok(taken)
 }
 
@@ -225,7 +236,7 @@ mod tests {
     fn taker(addresses: &Addresses, to: &str) -> Option<u16> {
         let mut client = TcpStream::connect(to).ok()?;
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        for (id, bound) in &addresses.0 {
+        for (id, _, bound) in &addresses.0 {
             for socket in &bound.sockets {
                 let listener = TcpListener::from(socket.try_clone().unwrap());
                 if let Ok((stream, _)) = listener.accept() {
@@ -252,7 +263,7 @@ mod tests {
             let port = port();
             let binds: Vec<String> = binds.iter().map(|host| format!("{host}:{port}")).collect();
             let plan = plan(&binds);
-            let addresses = Addresses::take(&plan, 2).unwrap_or_else(|why| panic!("{why}"));
+            let addresses = Addresses::take(&plan, 2, &[]).unwrap_or_else(|why| panic!("{why}"));
             addresses.listen(&plan).unwrap();
             for (host, expected) in asked {
                 for _ in 0..4 {
@@ -277,9 +288,9 @@ mod tests {
             let port = port();
             let at = |host: &&str| format!("{host}:{port}");
             let held =
-                Addresses::take(&plan(&[at(&held)]), 1).unwrap_or_else(|why| panic!("{why}"));
+                Addresses::take(&plan(&[at(&held)]), 1, &[]).unwrap_or_else(|why| panic!("{why}"));
             let wanted: Vec<String> = wanted.iter().map(at).collect();
-            let refused = Addresses::take(&plan(&wanted), 2).err();
+            let refused = Addresses::take(&plan(&wanted), 2, &[]).err();
             let refused = refused.unwrap_or_else(|| panic!("{wanted:?} was taken twice"));
             assert!(
                 refused.to_string().contains("in use") || refused.to_string().contains("already")
@@ -294,7 +305,7 @@ mod tests {
             let port = port();
             let plan = &plan(&[format!("127.0.0.1:{port}")]);
             let taken: Vec<bool> = std::thread::scope(|scope| {
-                let take = || scope.spawn(|| Addresses::take(plan, 2));
+                let take = || scope.spawn(|| Addresses::take(plan, 2, &[]));
                 let all = [take(), take(), take(), take()].map(|thread| thread.join().unwrap());
                 all.iter().map(Result::is_ok).collect()
             });

@@ -169,7 +169,7 @@ impl Connection {
     }
 
     fn timeouts(&self) -> ListenerTimeouts {
-        self.worker.in_force().plan.listener(self.peer.listener).timeouts
+        self.worker.in_force().timeouts(self.peer.listener)
     }
 
     /// Reads what has come and serves the requests in it.
@@ -271,6 +271,9 @@ impl Connection {
     /// The client sends nothing more, or not in time.
     async fn ended(&mut self) -> Ending {
         let worker = Rc::clone(&self.worker);
+        if !worker.serves(self.peer.listener) {
+            return Ending::Close;
+        }
         let Ok(mut buffer) = worker.buffers.take() else { return Ending::Reset };
         self.awaits.restore(&mut buffer);
         // The empty line that is forgiven before a request begins none.
@@ -301,6 +304,10 @@ impl Connection {
 /// come before.
 async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) -> After {
     loop {
+        if !worker.serves(client.peer().listener) {
+            // The plan has no such listener any more, and so nothing that would answer.
+            return After::End(Ending::Close);
+        }
         let mut scratch = worker.scratch();
         let mut waited = false;
         let Client::H1(h1) = &mut *client;
@@ -344,7 +351,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
 #[cold]
 fn head_begins(worker: &Worker, client: &h1::Client) {
     worker.clock.renew();
-    let timeouts = worker.in_force().plan.listener(client.peer.listener).timeouts;
+    let timeouts = worker.in_force().timeouts(client.peer.listener);
     client.stream().watched().read_by(worker.clock.after(timeouts.client_header));
 }
 

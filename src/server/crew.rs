@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::spawn::Thread;
 use crate::observe::{event::Event, told::Teller};
-use crate::shared::inbox::{Outbox, ToCore, Unheard};
+use crate::shared::inbox::{Outbox, Unheard};
+use crate::worker::ToCore;
 
 /// How long all threads together may take to make room for a message: each looks within a turn.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
@@ -72,7 +73,7 @@ impl Crew {
 
     /// Tells all of them to take no new connections.
     pub(super) fn drain(&self) {
-        self.send(&ToCore::Drain);
+        self.send(|| ToCore::Drain);
     }
 
     /// Waits until all have ended, but no longer than this; whether they have.
@@ -84,14 +85,14 @@ impl Crew {
     /// end, which are left behind.
     #[must_use]
     pub(super) fn stop(&mut self) -> Vec<String> {
-        self.send(&ToCore::Stop);
+        self.send(|| ToCore::Stop);
         let until = Instant::now() + self.patience.1;
         self.cores.drain(..).filter_map(|core| core.end(until)).collect()
     }
 
-    fn send(&self, message: &ToCore) {
+    fn send(&self, message: impl Fn() -> ToCore) {
         let until = Instant::now() + self.patience.0;
-        self.cores.iter().for_each(|core| core.send(message.clone(), until, &self.teller));
+        self.cores.iter().for_each(|core| core.send(message(), until, &self.teller));
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
 
     /// Takes messages until it is told to stop.
     fn listens(inbox: &Inbox<ToCore>) {
-        while inbox.next() != Some(ToCore::Stop) {
+        while !matches!(inbox.next(), Some(ToCore::Stop)) {
             std::thread::yield_now();
         }
     }

@@ -9,11 +9,11 @@ use std::{
 };
 
 use super::{
-    access_logs::AccessLogs, addresses::Endpoint, crew::Crew, names::Names, tell::Telling,
-    watch::Watch,
+    StartError, addresses::Endpoint, control::Control, crew::Crew, tell::Telling, watch::Watch,
 };
 use crate::net::runtime::DriverInUse;
 use crate::observe::{event::Event, events::Events};
+use crate::plan::Checked;
 use crate::shared::counters::{Slab, TABLE};
 
 /// How to stop.
@@ -45,9 +45,8 @@ pub struct Handle {
     pub(super) backends_without_address: usize,
     pub(super) counters: Vec<Arc<Slab>>,
     pub(super) crew: Crew,
-    pub(super) names: Option<Names>,
+    pub(super) control: Control,
     pub(super) watch: Watch,
-    pub(super) access_logs: AccessLogs,
     pub(super) telling: Telling,
 }
 
@@ -110,7 +109,25 @@ impl Handle {
     /// Opens the access logs anew, as whoever has moved their files away wants it, and does not
     /// wait for it; false where there is none, or the disk is too far behind.
     pub fn reopen_logs(&self) -> bool {
-        self.access_logs.reopen()
+        self.control.reopen_logs()
+    }
+
+    /// Serves by this plan from now on; what changes by it, and the addresses really bound. For the
+    /// tests of this crate: there is no command for it yet.
+    ///
+    /// # Errors
+    /// Why it does not; then nothing has changed.
+    #[doc(hidden)]
+    pub fn change(&self, plan: Checked) -> Result<(String, Vec<(String, Endpoint)>), StartError> {
+        let changed = self.control.change(plan)?;
+        Ok((changed.changes.to_string(), changed.addresses))
+    }
+
+    /// How many plans some thread still holds, that in force among them. As `change`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn plans_held(&self) -> usize {
+        self.control.held()
     }
 
     /// Begins to drain and returns at once; `stop` or `wait` end it.
@@ -145,13 +162,16 @@ impl Handle {
 
     /// Ends all threads; the names of those that do not end.
     fn end(&mut self) -> Vec<String> {
-        self.names = None;
+        let (access_logs, hangs) = self.control.end();
         let mut hung = self.crew.stop();
+        hung.extend(hangs);
         hung.extend(self.watch.end(self.telling.teller()));
         for what in &hung {
             self.telling.teller().event(Event::ThreadHung { thread: what.as_str().into() });
         }
-        self.access_logs.end();
+        if let Some(mut access_logs) = access_logs {
+            access_logs.end();
+        }
         self.telling.end();
         hung
     }

@@ -3,7 +3,7 @@
 //! The thread itself is made in `spawn.rs`, what it owns in `worker`. It ends when nothing is in
 //! flight any more and the logs are handed over; for neither it waits longer than a second.
 
-use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use super::accept;
 use crate::net::{
@@ -13,11 +13,11 @@ use crate::net::{
     wake::Bell,
 };
 use crate::plan::ListenerId;
-use crate::shared::inbox::{Inbox, ToCore};
-use crate::worker::{Next, Own, Process, Worker};
+use crate::shared::inbox::Inbox;
+use crate::worker::{CorePlan, Next, Own, Process, ToCore, Worker};
 
-/// One worker's sockets: of which listener, on which port.
-pub(super) type Sockets = Vec<(ListenerId, u16, OwnedFd)>;
+/// One worker's sockets: of which listener, at which address.
+pub(super) type Sockets = Vec<(ListenerId, SocketAddr, OwnedFd)>;
 
 /// Messages taken before others have their turn.
 const BATCH: usize = 64;
@@ -49,13 +49,28 @@ pub(super) async fn serve(
 
 /// Starts the tasks that live as long as the worker.
 fn begin(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
-    for (id, port, socket) in sockets {
-        let listener = Listener::adopt(socket)?;
-        task(accept::run(Rc::clone(worker), listener, id, port));
-    }
+    accept_at(worker, sockets)?;
     let sweeper = Rc::clone(worker);
     task(async move { sweeper.deadlines.sweep(|| sweeper.turn()).await });
     Ok(())
+}
+
+/// Starts to take connections at these addresses.
+fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
+    for (id, address, socket) in sockets {
+        let listener = Listener::adopt(socket)?;
+        task(accept::run(Rc::clone(worker), listener, (id, address)));
+    }
+    Ok(())
+}
+
+/// Goes on under the next plan.
+fn change(worker: &Rc<Worker>, plan: CorePlan) {
+    let CorePlan { next, outlets, sockets, gone } = plan;
+    worker.change(&next, outlets);
+    gone.into_iter().for_each(|address| worker.leave(address));
+    // Where there is no descriptor left for one, the other cores take what comes there.
+    let _ = accept_at(worker, sockets);
 }
 
 /// Does what the inbox says, until the end.
@@ -73,6 +88,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
             }
             match message {
                 ToCore::Addresses(found) => worker.move_backends(&found),
+                ToCore::Plan(plan) => change(worker, *plan),
                 ToCore::Drain => worker.drain(),
                 ToCore::Stop => return,
             }

@@ -37,15 +37,16 @@ const OTHERS: u32 = 0o006;
 const SECRET_BYTES: usize = 33;
 
 /// What writes and reads the cookies of each pool that is sticky. Also what the operator
-/// should know.
+/// should know. `made` is the secret of pools that name none, once there is one.
 ///
 /// # Errors
 /// A sentence that names the pool and the file that cannot be used.
 pub(super) fn pins(
     plan: &Plan,
     states: &[PathBuf],
+    made: &mut Option<Secrets>,
 ) -> Result<(Table<PoolId, Pins>, Vec<Event>), StartError> {
-    let (mut made, mut notes) = (None, Vec::new());
+    let mut notes = Vec::new();
     let mut all = Table::new();
     for (id, pool) in &plan.pools {
         let Some(sticky) = &pool.sticky else { continue };
@@ -61,7 +62,7 @@ pub(super) fn pins(
                 }));
                 secrets
             }
-            None => match &made {
+            None => match &*made {
                 Some(made) => Secrets::clone(made),
                 None => {
                     let (secrets, said) = kept_or_made(states)?;
@@ -84,7 +85,7 @@ pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
     let is_named = |pool: &Pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some());
     let named = plan.pools.iter().filter(|(_, pool)| is_named(pool));
     let pools = named.map(|(id, pool)| (id, pool.clone())).collect();
-    let (_, notes) = pins(&Plan { pools, ..Plan::default() }, &[])?;
+    let (_, notes) = pins(&Plan { pools, ..Plan::default() }, &[], &mut None)?;
     let sentence = |event: &Event| match event {
         Event::SecretExposed { pool, file, mode } => format!(
             "pool \"{pool}\": the secret file {} may be read by everybody on this machine (mode \
@@ -276,13 +277,13 @@ mod tests {
         let folder = Folder::new();
         let states = [folder.0.join("file/below"), folder.0.join("a/b"), folder.0.join("c")];
         fs::write(folder.0.join("file"), "").unwrap();
-        let (first, notes) = pins(&plan(&[None, None]), &states).unwrap();
+        let (first, notes) = pins(&plan(&[None, None]), &states, &mut None).unwrap();
         assert_eq!(notes, []);
         let [Some(one), Some(two), None] = [0, 1, 2].map(|id| first.get(PoolId(id))) else {
             panic!("not two pins and none")
         };
         assert!(agree(one, two), "one secret for all pools of a process");
-        let (again, _) = pins(&plan(&[None]), &states).unwrap();
+        let (again, _) = pins(&plan(&[None]), &states, &mut None).unwrap();
         assert!(agree(again.get(PoolId(0)).unwrap(), one), "it was not kept");
         let file = states[1].join(FILE);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(fs::read_dir(&states[1]).unwrap().count(), 1, "something was left behind");
         assert!(!states[2].exists());
         // It is a secret file like any other.
-        let (named, _) = pins(&plan(&[Some(&file)]), &[]).unwrap();
+        let (named, _) = pins(&plan(&[Some(&file)]), &[], &mut None).unwrap();
         assert!(agree(named.get(PoolId(0)).unwrap(), one));
     }
 
@@ -300,7 +301,9 @@ mod tests {
             let folder = Folder::new();
             let states = [folder.0.clone()];
             let made: Vec<Pins> = std::thread::scope(|scope| {
-                let begin = || pins(&plan(&[None]), &states).unwrap().0.remove(PoolId(0)).unwrap();
+                let begin = || {
+                    pins(&plan(&[None]), &states, &mut None).unwrap().0.remove(PoolId(0)).unwrap()
+                };
                 let threads = [scope.spawn(begin), scope.spawn(begin), scope.spawn(begin)];
                 threads.map(|thread| thread.join().unwrap()).into()
             });
@@ -314,18 +317,18 @@ mod tests {
         let folder = Folder::new();
         let blocked = folder.file(b"").join("ringway");
         let states = [blocked];
-        let (made, notes) = pins(&plan(&[None]), &states).unwrap();
+        let (made, notes) = pins(&plan(&[None]), &states, &mut None).unwrap();
         let [Event::SecretNotKept { cause }] = &notes[..] else { panic!("{notes:?}") };
         assert!(cause.contains(&*states[0].to_string_lossy()), "{cause}");
         assert!(made.get(PoolId(0)).is_some());
-        let (other, _) = pins(&plan(&[None]), &states).unwrap();
+        let (other, _) = pins(&plan(&[None]), &states, &mut None).unwrap();
         assert!(
             !agree(made.get(PoolId(0)).unwrap(), other.get(PoolId(0)).unwrap()),
             "always the same"
         );
         let nowhere = [Event::SecretNotKept { cause: "no folder is given to keep it in".into() }];
-        assert_eq!(pins(&plan(&[None]), &[]).unwrap().1, nowhere);
-        assert_eq!(pins(&plan(&[]), &[]).unwrap().1, [], "nobody asked for a secret");
+        assert_eq!(pins(&plan(&[None]), &[], &mut None).unwrap().1, nowhere);
+        assert_eq!(pins(&plan(&[]), &[], &mut None).unwrap().1, [], "nobody asked for a secret");
     }
 
     #[test]
@@ -341,7 +344,7 @@ mod tests {
             let refused = |result: Result<(), StartError>| result.unwrap_err().to_string();
             let checked = check(&plan(&[Some(&file)])).map(|_| ());
             let expected = format!("pool \"app\": the secret file {} {expected}", file.display());
-            assert_eq!(refused(pins(&plan(&[Some(&file)]), &[]).map(|_| ())), expected);
+            assert_eq!(refused(pins(&plan(&[Some(&file)]), &[], &mut None).map(|_| ())), expected);
             assert_eq!(refused(checked), expected);
         }
         let short = folder.file(b"fifteen letters\n");
@@ -367,7 +370,7 @@ mod tests {
             let notes = check(&plan(&[Some(&file)])).unwrap();
             let pool = Arc::from("app");
             let exposed = Event::SecretExposed { pool, file: file.clone(), mode };
-            let told = pins(&plan(&[Some(&file)]), &[]).unwrap().1;
+            let told = pins(&plan(&[Some(&file)]), &[], &mut None).unwrap().1;
             assert_eq!(told, if is_told { vec![exposed] } else { vec![] });
             let is_named = |note: &String| note.contains(&*file.to_string_lossy());
             assert_eq!(notes.iter().any(is_named), is_told, "{mode:o}: {notes:?}");

@@ -22,8 +22,8 @@ use super::{
 use crate::net::runtime::{DriverInUse, Room, Runtime};
 use crate::observe::{event::Event, told::Teller};
 use crate::plan::Driver;
-use crate::shared::inbox::{Inbox, ToCore};
-use crate::worker::{Next, Own, Process};
+use crate::shared::inbox::Inbox;
+use crate::worker::{Next, Own, Process, ToCore};
 
 /// A turn of a busy core fits.
 const ROOM: Room = Room { entries: 4096, completions: 16_384 };

@@ -7,20 +7,21 @@
 use std::{sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use super::{
     StartError,
     access_logs::{AccessLogs, Outlets},
     addresses::Addresses,
+    control::{Control, Owner},
     cores,
     crew::Crew,
     descriptors,
     handle::Handle,
+    ledger::Ledger,
     names::{self, Lookup, Names, Readers},
     options::Options,
     run::Sockets,
-    secrets,
     spawn::{self, Death, Job, READY_WITHIN, Ready},
     tell::Telling,
     watch::Watch,
@@ -31,17 +32,16 @@ use crate::observe::{
     event::Event,
     told::{self, Teller},
 };
-use crate::plan::{Checked, Table};
-use crate::policy::seats::{self, Held};
+use crate::plan::Checked;
 use crate::shared::{
     counters::Slab,
-    inbox::{Inbox, Outbox, ToCore, mailbox},
+    inbox::{Inbox, Outbox, mailbox},
     outcomes::{self, Outcomes},
     permits::Permits,
     rooms::Rooms,
     spares::Spares,
 };
-use crate::worker::{Next, Own, Process, States};
+use crate::worker::{Next, Own, Process, Retired, ToCore};
 
 /// Starts the balancer that a plan describes, in a process that it leaves alone.
 ///
@@ -86,8 +86,8 @@ impl Default for Setup {
 /// Starts everything; the log says nothing yet.
 pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let Setup { options, lookup, first_answers, starting } = setup;
-    let (mut plan, _) = seats::seat(plan.into_plan(), &Held::new(), &Table::new())
-        .map_err(|refused| StartError::Plan(refused.to_string()))?;
+    let mut ledger = Ledger::new(options.state_directories);
+    let (mut plan, _) = ledger.seat(plan.into_plan())?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
     let cores = chosen.cores.len();
     let (teller, told) = told::channel();
@@ -95,22 +95,25 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let may_raise = options.raise_descriptor_limit;
     let lowered =
         descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
-    let bound = Addresses::take(&plan, cores)?;
+    let bound = Addresses::take(&plan, cores, &[])?;
     let (outboxes, inboxes) = mailboxes(cores)?;
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
-    let mut names = Names::begin(&plan, lookup, death.clone(), teller.clone(), readers.clone())
-        .map_err(StartError::system("look names up"))?;
+    let mut names =
+        Names::begin(&plan, lookup.clone(), death.clone(), teller.clone(), readers.clone())
+            .map_err(StartError::system("look names up"))?;
     let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
-    let (access_logs, outlets) = AccessLogs::open(&plan, &mut counters, &teller)?;
+    let of_logs = Slab::new();
+    let mut access_logs = AccessLogs::new(Arc::clone(&of_logs), teller.clone());
+    let outlets = access_logs.outlets(&plan, None, cores)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
-    let (pins, of_secrets) = secrets::pins(&plan, &options.state_directories)?;
-    let plan = Arc::new(plan);
-    let tell = (teller.clone(), outcomes);
+    let (to_control, retired) = unbounded();
+    let tell = (teller.clone(), outcomes, to_control);
     let process = process((&outboxes, &counters), tell, options.trim_memory);
-    let mut states = States::default();
-    states.grow(&plan, cores, &process.rooms);
-    let next = Arc::new(states.next((1, Arc::clone(&plan)), pins, chance::drawn()));
+    counters.push(of_logs);
+    let (next, of_secrets) = ledger.next(plan, &process, None)?;
+    ledger.publish(&next, cores);
+    let plan = Arc::clone(&next.plan);
     let addresses = bound.named(&plan);
     let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
     lowered.into_iter().chain(of_secrets).for_each(|event| teller.event(event));
@@ -121,6 +124,20 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         .map_err(StartError::system("start the log's thread"))?;
     let job = health::Job { next: Arc::clone(&next), inbox, posted, teller: teller.clone() };
     let watch = Watch::start(to_health, job, &death)?;
+    let owner = Owner {
+        process: process.clone(),
+        retired,
+        readers,
+        names,
+        lookup,
+        death: death.clone(),
+        may_raise,
+        access_logs,
+        ledger,
+        next: Arc::clone(&next),
+        bound: bound.bound(),
+    };
+    let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
     let mut handle = Handle {
         addresses,
         drain: next.plan.global.shutdown.drain,
@@ -129,9 +146,8 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         backends_without_address: unknown,
         counters,
         crew: Crew::new(teller),
-        names,
+        control,
         watch,
-        access_logs,
         telling,
     };
     let sockets = bound.share_out(cores);
@@ -202,7 +218,7 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
 /// What all workers share, whatever plan is in force.
 fn process(
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
-    (teller, outcomes): (Teller, Outcomes),
+    (teller, outcomes, retired): (Teller, Outcomes, Sender<Retired>),
     trims_memory: bool,
 ) -> Process {
     let cores = outboxes.len();
@@ -217,7 +233,7 @@ fn process(
         ropes: ropes().collect(),
         spares: Spares::new(counters.iter().cloned(), ropes()),
         teller,
-        retired: crossbeam_channel::unbounded().0,
+        retired,
     }
 }
 

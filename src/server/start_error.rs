@@ -56,6 +56,8 @@ pub enum StartError {
     Hung(String),
     /// The plan contradicts itself: a bug in what checked it.
     Plan(String),
+    /// Another plan would change this key, which takes a restart.
+    Restart(&'static str),
 }
 
 /// A process that listens on an address.
@@ -96,6 +98,9 @@ impl fmt::Display for StartError {
                 write!(f, "pool \"{pool}\": the secret file {} {cause}", file.display())
             }
             StartError::System { what, error } => write!(f, "cannot {what}: {error}"),
+            StartError::Restart(key) => {
+                write!(f, "{key} of [global] is another: that takes a restart")
+            }
             StartError::Hung(thread) => write!(f, "{thread} hangs at its start, or has ended"),
         }
     }
@@ -112,6 +117,7 @@ impl Error for StartError {
             | StartError::Driver(_)
             | StartError::Secret { .. }
             | StartError::Hung(_)
+            | StartError::Restart(_)
             | StartError::Plan(_) => None,
         }
     }

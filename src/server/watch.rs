@@ -9,9 +9,9 @@ use super::{
     crew::Member,
     spawn::{self, Death},
 };
-use crate::health::Job;
+use crate::health::{Job, ToHealth};
 use crate::observe::told::Teller;
-use crate::shared::inbox::{Outbox, ToHealth};
+use crate::shared::inbox::Outbox;
 
 /// The thread. Dropping it leaves it running: `end` ends it.
 pub(super) struct Watch {

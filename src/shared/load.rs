@@ -178,7 +178,6 @@ impl Load {
         backends.fold(0, |sum, (backend, _)| sum.wrapping_add(of(backend)))
     }
 
-    #[allow(dead_code, reason = "the owner of the plan keeps their seats")]
     /// The backends that have requests under way, from any worker and under any plan.
     pub(crate) fn busy(&self) -> BackendSet {
         let backends = (0..).map(BackendId).zip(self.late.iter()).map(|(backend, _)| backend);

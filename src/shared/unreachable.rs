@@ -22,6 +22,13 @@ impl Unreachable {
         self.0.grow(backends, AtomicBool::default);
     }
 
+    /// Another backend has this seat now, of which nothing was told.
+    pub(crate) fn forget(&self, backend: BackendId) {
+        if let Some(known) = self.0.get(backend.index()) {
+            known.store(false, Relaxed);
+        }
+    }
+
     /// A worker could, or could not, connect to this backend. Where that is news it is told, and
     /// known from then on unless `tell` says that it found no room.
     ///

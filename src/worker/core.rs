@@ -1,14 +1,16 @@
 //! What belongs to one core whatever plan is in force, and what all cores of a process share so.
 
-use std::{rc::Rc, sync::Arc};
+use std::{net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc};
 
 use crossbeam_channel::Sender;
 
+use super::Next;
 use crate::conns::Means;
 use crate::observe::{told::Teller, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::{
-    bell::Rope, counters::Slab, outcomes::Outcomes, permits::Permits, rooms::Rooms, spares::Spares,
+    bell::Rope, counters::Slab, inbox::Found, outcomes::Outcomes, permits::Permits, rooms::Rooms,
+    spares::Spares,
 };
 
 /// What all workers of a process share, whatever plan is in force.
@@ -35,13 +37,35 @@ pub(crate) struct Process {
     pub(crate) retired: Sender<Retired>,
 }
 
-/// A thread has dropped all that it made of a plan.
-#[allow(dead_code, reason = "the owner of the plan reads it")]
+/// What a core can be told.
+pub(crate) enum ToCore {
+    /// These backends have moved. The names thread has at most one such message on its way.
+    Addresses(Arc<Vec<Found>>),
+    /// This is the next plan.
+    Plan(Box<CorePlan>),
+    /// Take no new connections and finish those there are.
+    Drain,
+    /// Close everything and end.
+    Stop,
+}
+
+/// The next plan, and what one core is given for it.
+pub(crate) struct CorePlan {
+    pub(crate) next: Arc<Next>,
+    /// Its end of each access log that the plan before had not.
+    pub(crate) outlets: Table<ListenerId, Outlet>,
+    /// Its sockets of addresses that come.
+    pub(crate) sockets: Vec<(ListenerId, SocketAddr, OwnedFd)>,
+    /// The addresses that go.
+    pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
+}
+
+/// A core has dropped all that it made of a plan, or something that outlived that.
 #[derive(Debug)]
 pub(crate) struct Retired {
-    /// The core's index; the health thread has none.
     pub(crate) core_index: usize,
-    pub(crate) generation: u64,
+    /// None where the core said so before.
+    pub(crate) generation: Option<u64>,
     /// The plan itself, so that no core has to free it.
     pub(crate) plan: Arc<Plan>,
 }

@@ -11,13 +11,14 @@ use crate::base::{
     moment::Tick,
 };
 use crate::http::parse::HeadLimits;
-use crate::plan::{Plan, Table};
+use crate::plan::{ListenerTimeouts, Plan, Table};
 use crate::policy::route::Router;
 use crate::shared::permits::Permits;
 
 /// A plan and what this worker made of it.
 pub(crate) struct InForce {
-    generation: u64,
+    /// None of what is left of one that was dropped.
+    generation: Option<u64>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) router: Router,
     pub(crate) pools: Table<PoolId, Rc<PoolView>>,
@@ -63,7 +64,7 @@ impl InForce {
         let process = &core.process;
         let share = plan.limits.descriptors() / process.cores.max(1) as u64;
         InForce {
-            generation: next.generation,
+            generation: Some(next.generation),
             // The owner of the plan has compiled every expression once: none can fail here.
             router: Router::compile(&plan.routes).unwrap_or_default(),
             pools,
@@ -74,6 +75,26 @@ impl InForce {
             core: Rc::clone(core),
             plan,
         }
+    }
+
+    /// What something needs of it that may outlive it for long: the plan, for a line in a log.
+    pub(crate) fn remnant(&self) -> Rc<InForce> {
+        Rc::new(InForce {
+            generation: None,
+            plan: Arc::clone(&self.plan),
+            router: Router::default(),
+            pools: Table::new(),
+            listeners: Table::new(),
+            connections: self.connections.clone(),
+            head_limits: self.head_limits,
+            share: self.share,
+            core: Rc::clone(&self.core),
+        })
+    }
+
+    /// How long each wait for a client of this listener may take; the defaults where it is gone.
+    pub(crate) fn timeouts(&self, listener: ListenerId) -> ListenerTimeouts {
+        self.plan.listeners.get(listener).map(|listener| listener.timeouts).unwrap_or_default()
     }
 
     /// This worker's view of a pool.

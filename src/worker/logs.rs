@@ -10,39 +10,49 @@ use crate::observe::{access_log::Line, writer::Outlet};
 /// What one core has of the access logs.
 pub(crate) struct Logs {
     /// By listener; none where it has no log.
-    outlets: Table<ListenerId, RefCell<Outlet>>,
+    outlets: RefCell<Table<ListenerId, Outlet>>,
 }
 
 impl Logs {
     pub(crate) fn new(outlets: Table<ListenerId, Outlet>) -> Logs {
-        Logs {
-            outlets: outlets.into_rows().map(|(id, outlet)| (id, RefCell::new(outlet))).collect(),
-        }
+        Logs { outlets: RefCell::new(outlets) }
+    }
+
+    /// From now on there are these besides; what is in a log that is kept no more is handed over.
+    pub(crate) fn change(
+        &self,
+        outlets: Table<ListenerId, Outlet>,
+        is_kept: impl Fn(ListenerId) -> bool,
+    ) {
+        self.keep(is_kept);
+        let mut all = self.outlets.borrow_mut();
+        outlets.into_rows().for_each(|(id, outlet)| drop(all.insert(id, outlet)));
+    }
+
+    /// Keeps the logs of these listeners alone.
+    pub(crate) fn keep(&self, is_kept: impl Fn(ListenerId) -> bool) {
+        let mut all = self.outlets.borrow_mut();
+        let gone: Vec<ListenerId> = all.ids().filter(|id| !is_kept(*id)).collect();
+        gone.into_iter().for_each(|id| drop(all.remove(id)));
     }
 
     /// Whether what comes in at a listener is logged.
     #[inline]
     pub(crate) fn is_on(&self, listener: ListenerId) -> bool {
-        self.outlet(listener).is_some()
-    }
-
-    #[inline]
-    fn outlet(&self, listener: ListenerId) -> Option<&RefCell<Outlet>> {
-        self.outlets.get(listener)
+        self.outlets.borrow().get(listener).is_some()
     }
 
     /// Writes a line at this time; how many lines had to be dropped for it.
     pub(crate) fn write(&self, line: &Line<'_>, now: Tick) -> u64 {
-        let Some(outlet) = self.outlet(line.asker.listener) else { return 0 };
-        let mut outlet = outlet.borrow_mut();
+        let mut outlets = self.outlets.borrow_mut();
+        let Some(outlet) = outlets.get_mut(line.asker.listener) else { return 0 };
         outlet.write(line, now);
         outlet.take_dropped()
     }
 
     /// Hands over what is old; or all there is, where nothing may follow for a long time.
     pub(crate) fn turn(&self, now: Tick, all: bool) {
-        for outlet in self.outlets.values() {
-            let mut outlet = outlet.borrow_mut();
+        for outlet in self.outlets.borrow_mut().values_mut() {
             if all {
                 outlet.hand_over();
             } else {
@@ -53,14 +63,12 @@ impl Logs {
 
     /// Hands over all there is; false where the writer has no room for it.
     pub(crate) fn hand_over(&self) -> bool {
-        let outlets = self.outlets.values();
-        outlets.filter(|outlet| !outlet.borrow_mut().hand_over()).count() == 0
+        let mut outlets = self.outlets.borrow_mut();
+        outlets.values_mut().filter_map(|outlet| (!outlet.hand_over()).then_some(())).count() == 0
     }
 
     /// Gives memory back that only a peak needed.
     pub(crate) fn give_memory_back(&self) {
-        for outlet in self.outlets.values() {
-            outlet.borrow_mut().forget_spares();
-        }
+        self.outlets.borrow_mut().values_mut().for_each(Outlet::forget_spares);
     }
 }

@@ -15,17 +15,20 @@ mod peak;
 mod pool;
 mod queue;
 mod scratch;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    net::SocketAddr,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
 pub(crate) use self::{
     admission::Admitted,
-    core::{Core, Own, Process, Retired},
+    core::{Core, CorePlan, Own, Process, Retired, ToCore},
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
@@ -47,7 +50,9 @@ use crate::observe::{
     access_log::Line,
     request_id::RequestId,
     told::{CoreTeller, Limit},
+    writer::Outlet,
 };
+use crate::plan::{ListenerId, Table};
 use crate::shared::{
     counters::{Counter, Slab},
     inbox::Found,
@@ -69,6 +74,8 @@ const SCRATCHES_KEPT: usize = 256;
 pub(crate) struct Worker {
     pub(crate) core: Rc<Core>,
     in_force: RefCell<Rc<InForce>>,
+    /// Those before it that something here may still hold, the newest last.
+    older: RefCell<Vec<Weak<InForce>>>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) buffers: Rc<Buffers>,
@@ -90,6 +97,8 @@ pub(crate) struct Worker {
     /// Until then descriptors are about to be free, if any are.
     freed_until: Cell<Option<Tick>>,
     draining: Signal,
+    /// What each address takes connections until.
+    listening: RefCell<Vec<Listening>>,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
     peak: Peak,
@@ -98,6 +107,13 @@ pub(crate) struct Worker {
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: CoreTeller,
+}
+
+/// An address of a listener that takes connections.
+struct Listening {
+    of: (ListenerId, SocketAddr),
+    /// Up when it is to take no more.
+    ends: Rc<Signal>,
 }
 
 impl Worker {
@@ -117,6 +133,7 @@ impl Worker {
         Rc::new(Worker {
             core,
             in_force: RefCell::new(Rc::new(in_force)),
+            older: RefCell::default(),
             deadlines: Deadlines::new(Rc::clone(&clock)),
             clock,
             buffers,
@@ -130,6 +147,7 @@ impl Worker {
             owed: Cell::new(0),
             freed_until: Cell::new(None),
             draining: Signal::default(),
+            listening: RefCell::default(),
             drained: Signal::default(),
             peak: Peak::default(),
             chance: RefCell::new(Rng::seeded(chance::drawn())),
@@ -145,6 +163,42 @@ impl Worker {
         Rc::clone(&self.in_force.borrow())
     }
 
+    /// From now on this plan is in force. What began under the one before ends under it.
+    pub(crate) fn change(&self, next: &Next, outlets: Table<ListenerId, Outlet>) {
+        let now = self.clock.renew().tick();
+        let before = self.all_in_force();
+        let in_force = Rc::new(InForce::new(next, &before, &self.core, now));
+        self.events.set_level(next.plan.global.log_level);
+        self.logs.change(outlets, |id| {
+            let listener = next.plan.listeners.get(id);
+            listener.is_none_or(|listener| listener.access_log.is_some())
+        });
+        let former = self.in_force.replace(in_force);
+        let mut older = self.older.borrow_mut();
+        older.retain(|older| older.strong_count() > 0);
+        older.push(Rc::downgrade(&former));
+        drop(older);
+        self.leave_listeners();
+    }
+
+    /// The plan in force and all before it that something here still holds, the newest first.
+    fn all_in_force(&self) -> Vec<Rc<InForce>> {
+        let older = self.older.borrow();
+        let older = older.iter().rev().filter_map(Weak::upgrade);
+        std::iter::once(self.in_force()).chain(older).collect()
+    }
+
+    /// Whether connections of this listener are served: it is in the plan in force.
+    #[inline]
+    pub(crate) fn serves(&self, listener: ListenerId) -> bool {
+        self.in_force.borrow().listeners.get(listener).is_some()
+    }
+
+    /// Closes what rests of listeners that are gone.
+    fn leave_listeners(&self) {
+        self.deadlines.close_resting_of(|id| !self.serves(id));
+    }
+
     /// The limits of heads by the plan in force.
     pub(crate) fn head_limits(&self) -> HeadLimits {
         self.in_force.borrow().head_limits
@@ -156,25 +210,33 @@ impl Worker {
         self.draining.is_raised()
     }
 
-    /// Up when this worker takes no more connections.
-    #[inline]
-    pub(crate) fn draining(&self) -> &Signal {
-        &self.draining
-    }
-
     /// Begins to drain.
     pub(crate) fn drain(&self) {
         self.draining.raise();
+        self.listening.borrow().iter().for_each(|it| it.ends.raise());
         self.look_whether_drained();
     }
 
-    /// One more listener takes connections.
-    pub(crate) fn begin_to_accept(&self) {
+    /// One more address of a listener takes connections, until this is up.
+    pub(crate) fn begin_to_accept(&self, of: (ListenerId, SocketAddr)) -> Rc<Signal> {
         self.accepting.set(self.accepting.get() + 1);
+        let ends = Rc::new(Signal::default());
+        if self.is_draining() {
+            ends.raise();
+        }
+        self.listening.borrow_mut().push(Listening { of, ends: Rc::clone(&ends) });
+        ends
     }
 
-    /// A listener has taken the last of those that waited.
-    pub(crate) fn end_to_accept(&self) {
+    /// An address takes no more connections than those that wait.
+    pub(crate) fn leave(&self, address: (ListenerId, SocketAddr)) {
+        let listening = self.listening.borrow();
+        listening.iter().filter(|it| it.of == address).for_each(|it| it.ends.raise());
+    }
+
+    /// An address has taken the last of those that waited.
+    pub(crate) fn end_to_accept(&self, ends: &Rc<Signal>) {
+        self.listening.borrow_mut().retain(|it| !Rc::ptr_eq(&it.ends, ends));
         self.accepting.set(self.accepting.get() - 1);
         self.look_whether_drained();
     }
@@ -250,11 +312,14 @@ impl Worker {
     /// What is due once in a while: called by the sweep after each round.
     pub(crate) fn turn(&self) {
         let now = self.clock.tick();
-        let in_force = self.in_force();
-        for pool in in_force.pools.values() {
-            pool.expire(now);
-            pool.core.look_after_queue(now);
+        for in_force in self.all_in_force() {
+            for pool in in_force.pools.values() {
+                pool.expire(now);
+                pool.core.look_after_queue(now);
+            }
         }
+        self.forget_older();
+        self.leave_listeners();
         self.keep_to_share();
         if self.is_draining() {
             self.deadlines.close_resting_since(now.before(RESTS_MAX));
@@ -262,6 +327,17 @@ impl Worker {
         // The sweep rests while nothing is watched, however long that is.
         self.logs.turn(now, self.deadlines.is_empty());
         self.give_memory_back();
+    }
+
+    /// What was kept for the sake of earlier plans.
+    fn forget_older(&self) {
+        let mut older = self.older.borrow_mut();
+        if !older.is_empty() {
+            older.retain(|older| older.strong_count() > 0);
+            if older.is_empty() {
+                self.logs.keep(|id| self.serves(id));
+            }
+        }
     }
 
     /// After a peak: what the pools of buffers keep goes back to the kernel; so does what the
@@ -279,8 +355,8 @@ impl Worker {
 
     /// Closes what is idle towards backends: the worker ends.
     pub(crate) fn close_conns(&self) {
-        for pool in self.in_force().pools.values() {
-            pool.close_idle();
+        for in_force in self.all_in_force() {
+            in_force.pools.values().for_each(|pool| pool.close_idle());
         }
     }
 }

@@ -54,16 +54,22 @@ impl States {
     }
 
     /// A plan that they have grown for, with these pins; what is left to chance begins with `seed`.
+    /// What was prepared for the same pool of the plan before is used again.
     pub(crate) fn next(
         &self,
         (generation, plan): (u64, Arc<Plan>),
         mut pins: Table<PoolId, Pins>,
-        seed: u64,
+        (seed, before): (u64, Option<&Next>),
     ) -> Next {
+        let known = |id: PoolId, pool: &Pool| {
+            let before = before.filter(|before| before.plan.pools.get(id) == Some(pool))?;
+            Some(before.pools.get(id)?.prepared.clone())
+        };
         let pools = plan.pools.iter().filter_map(|(id, pool)| {
             let state = Arc::clone(self.pools.get(id)?);
+            let prepared = known(id, pool).unwrap_or_else(|| Prepared::of(pool, seed));
             let pins = pins.remove(id).map(Arc::new);
-            Some((id, NextPool { state, prepared: Prepared::of(pool, seed), pins }))
+            Some((id, NextPool { state, prepared, pins }))
         });
         let pools = pools.collect();
         let listeners =
@@ -85,7 +91,7 @@ impl States {
     pub(crate) fn first(plan: Plan, workers: usize) -> Arc<Next> {
         let mut states = States::default();
         states.grow(&plan, workers, &Rooms::new(workers));
-        Arc::new(states.next((1, Arc::new(plan)), Table::new(), 0))
+        Arc::new(states.next((1, Arc::new(plan)), Table::new(), (0, None)))
     }
 }
 

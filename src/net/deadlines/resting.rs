@@ -153,14 +153,23 @@ impl Deadlines {
     /// Closes client connections that have been silent or idle since `until` or longer, the longest
     /// of each listener first, and not more than a slice of them.
     pub(crate) fn close_resting_since(&self, until: Tick) {
+        self.close_resting(|_| true, Some(until));
+    }
+
+    /// Closes client connections that rest, of these listeners; not more than a slice of them.
+    pub(crate) fn close_resting_of(&self, is_meant: impl Fn(ListenerId) -> bool) {
+        self.close_resting(is_meant, None);
+    }
+
+    fn close_resting(&self, is_meant: impl Fn(ListenerId) -> bool, until: Option<Tick>) {
         let slab = &mut *self.slab.borrow_mut();
         let mut left = SLICE;
-        for id in slab.resting.listeners() {
+        for id in slab.resting.listeners().filter(|id| is_meant(*id)) {
             for kind in [Rest::Silent, Rest::Idle] {
                 let mut place = slab.resting.first(id, kind);
                 while place != NONE && left > 0 {
                     let entry = &slab.entries[place as usize];
-                    if entry.since > until {
+                    if until.is_some_and(|until| entry.since > until) {
                         break;
                     }
                     let (index, may_go) = (place, entry.may_go());

@@ -461,4 +461,98 @@ pub(crate) mod tests {
         check(&[1, -1, 1, -1], "ac", "bdbd");
         check(&[0, -1], "", "bb");
     }
+
+    /// Balancers of every algorithm.
+    fn all() -> Vec<Pool> {
+        let hash = plan::Algorithm::Hash { of: plan::HashOf::Uri, bound: None };
+        let algorithms = [
+            plan::Algorithm::RoundRobin,
+            plan::Algorithm::Random,
+            plan::Algorithm::LeastConnections,
+            plan::Algorithm::LeastResponseTime,
+            plan::Algorithm::IpHash,
+            hash,
+        ];
+        let of = |algorithm| Pool { algorithm, ..pool(&[1, 1, 1]) };
+        algorithms.map(of).into()
+    }
+
+    /// Picks with keys, as long as it takes to see whom it prefers.
+    fn picks(balancer: &mut Balancer, pool: &Pool, count: u64) -> Vec<BackendId> {
+        let weights = Weights::of(&pool.backends);
+        let in_flight: Vec<_> = weights.each().iter().map(|_| Cell::new(0)).collect();
+        let usable = *weights.taking();
+        let pick = |key| {
+            let key = Some(Rng::seeded(key).next());
+            let candidates = Candidates {
+                usable: &usable,
+                weights: &weights,
+                in_flight: &in_flight,
+                extra: &[],
+                now: Tick::from_millis(1_000),
+                key,
+            };
+            balancer.pick(&candidates).expect("all are usable")
+        };
+        let picked = (0..count).map(pick).collect();
+        balancer.check_invariants();
+        picked
+    }
+
+    #[test]
+    fn an_equal_plan_changes_no_pick() {
+        for pool in all() {
+            let prepared = Prepared::of(&pool, 3);
+            let mut balancer = Balancer::new(&pool, &prepared, 0, 2);
+            let now = Tick::from_millis(900);
+            for (id, micros) in [(0, 90_000), (1, 500), (2, 700)] {
+                balancer.observe(BackendId(id), Sample::FirstByte(micros), now);
+            }
+            (0..50).for_each(|_| balancer.observe(BackendId(2), Sample::Failed(9), now));
+            picks(&mut balancer, &pool, 7);
+            let mut other = balancer.clone();
+            other.replan(&pool, &prepared, (0, 2), true);
+            let published =
+                |balancer: &Balancer| [0, 1, 2].map(|id| balancer.published(BackendId(id)));
+            assert_eq!(published(&balancer), published(&other), "{:?}", pool.algorithm);
+            let both = [&mut balancer, &mut other].map(|it| picks(it, &pool, 60));
+            assert_eq!(both[0], both[1], "{:?}", pool.algorithm);
+        }
+    }
+
+    #[test]
+    fn what_was_learned_of_those_that_stay_is_kept_and_those_that_come_are_picked() {
+        for before in all() {
+            let mut balancer = Balancer::new(&before, &Prepared::of(&before, 3), 0, 2);
+            let now = Tick::from_millis(900);
+            (0..50).for_each(|_| balancer.observe(BackendId(0), Sample::Failed(90_000), now));
+            let published = balancer.published(BackendId(0));
+            let next = Pool { algorithm: before.algorithm.clone(), ..pool(&[1, 2, 1, 1]) };
+            balancer.replan(&next, &Prepared::of(&next, 3), (0, 2), false);
+            balancer.returned(BackendId(3), now);
+            assert_eq!(balancer.published(BackendId(0)), published, "{:?}", next.algorithm);
+            let picked: BackendSet = picks(&mut balancer, &next, 200).into_iter().collect();
+            assert!(picked.contains(BackendId(3)), "{:?}", next.algorithm);
+            // A request that began under the plan before has its own weights.
+            let picked = picks(&mut balancer, &before, 200);
+            assert!(picked.iter().all(|id| id.index() < 3), "{:?}", next.algorithm);
+        }
+    }
+
+    #[test]
+    fn a_slow_start_goes_on_and_whoever_weighs_nothing_by_now_is_not_drawn() {
+        let slow = |weights: &[i32]| Pool {
+            slow_start: std::time::Duration::from_secs(10),
+            algorithm: plan::Algorithm::Random,
+            ..pool(weights)
+        };
+        let (before, next) = (slow(&[1, 1, 1]), slow(&[1, 1, 0]));
+        let mut balancer = Balancer::new(&before, &Prepared::of(&before, 3), 0, 1);
+        balancer.returned(BackendId(1), Tick::from_millis(1_000));
+        balancer.replan(&next, &Prepared::of(&next, 3), (0, 1), false);
+        let picked = picks(&mut balancer, &before, 400);
+        let count = |id| picked.iter().filter(|it| **it == BackendId(id)).count();
+        assert_eq!(count(2), 0);
+        assert!((1..120).contains(&count(1)), "{} of 400", count(1));
+    }
 }

@@ -75,8 +75,13 @@ impl Held {
         free.into_iter().map(|published| published.plan).collect()
     }
 
+    /// How many plans are held, that in force among them.
+    pub(crate) fn len(&self) -> usize {
+        self.plans.len()
+    }
+
     /// The plan in force and all that some thread holds.
-    pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
+    pub(crate) fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
         let in_force = self.generation();
         let is_held = move |it: &&Published| it.generation == in_force || !it.threads.is_empty();
         self.plans.iter().filter(is_held).map(|published| &*published.plan)

@@ -52,6 +52,8 @@ pub enum Cause {
     TrialOk,
     /// A trial failed.
     TrialFailed,
+    /// The plan asks for it no more.
+    Plan,
 }
 
 impl fmt::Display for Cause {
@@ -67,6 +69,7 @@ impl fmt::Display for Cause {
             Cause::NobodyElse => f.write_str("all others fail"),
             Cause::TrialOk => f.write_str("a trial succeeded"),
             Cause::TrialFailed => f.write_str("a trial failed"),
+            Cause::Plan => f.write_str("the configuration changed"),
         }
     }
 }

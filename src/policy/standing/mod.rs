@@ -18,7 +18,7 @@ use std::{mem, time::Duration, vec::Drain};
 pub use self::change::Cause;
 pub(crate) use self::change::{Change, Mode, State};
 use self::slot::{Plan, Slot};
-use super::health::ProbeFault;
+use super::health::{ProbeFault, Tracker};
 use crate::base::{
     backend_set::BackendSet,
     ids::BackendId,
@@ -56,6 +56,8 @@ pub(crate) struct Standing {
     is_stale: bool,
     changes: Vec<Change>,
     periods: Vec<Period>,
+    /// How many were ejected when the plan changed: it may allow fewer.
+    ejected_before: usize,
 }
 
 impl Standing {
@@ -74,10 +76,48 @@ impl Standing {
             is_stale: true,
             changes: Vec::new(),
             periods: Vec::new(),
+            ejected_before: 0,
         };
         standing.refresh();
         standing.changes.clear();
         standing
+    }
+
+    /// Goes on under a new plan of the pool. Backends that come are usable at once, unless others
+    /// serve and probes are to find out first. Those that went are known until they are forgotten:
+    /// requests that began under an earlier plan may ask them.
+    pub(crate) fn replan(&mut self, pool: &Pool, now: Tick) {
+        self.plan = Plan::of(pool);
+        for id in self.ids() {
+            self.step(id, now, Cause::Plan, |plan, slot, _| slot.replan(plan, now));
+        }
+        let others_serve = self.takes(self.sound);
+        for (id, backend) in &pool.backends {
+            if self.slots.get(id).is_none() {
+                let mut slot = Slot::new(backend, now);
+                if self.plan.health.is_some() && others_serve {
+                    slot.tracker = Tracker::unseen();
+                }
+                self.slots.insert(id, slot);
+            }
+        }
+        let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
+        self.ejected_before = ejected;
+        self.is_stale = true;
+        self.due = self.next_due();
+        self.refresh();
+    }
+
+    /// A backend that went is known to nobody any more.
+    pub(crate) fn forget(&mut self, id: BackendId) {
+        if let Some(slot) = self.slots.remove(id) {
+            if slot.permits > 0 {
+                self.periods.push(Period::Ends(id));
+            }
+            self.is_stale = true;
+            self.due = self.next_due();
+            self.refresh();
+        }
     }
 
     /// A probe has ended.
@@ -310,7 +350,8 @@ impl Standing {
     /// may keep from being sound.
     fn decide(&self, unstopped: BackendSet) -> (Mode, BackendSet) {
         let sound = (self.sound & self.plan.taking).len() as u64;
-        let all = self.plan.taking.len() as u64;
+        // Those that come are no sign of anything before they have been probed.
+        let all = (self.plan.taking & !self.who(|slot| slot.tracker.is_unseen())).len() as u64;
         let is_panic = sound * 1_000_000 < u64::from(self.plan.panic.0) * all;
         // Backups that can answer come before primaries that count as down.
         let is_panic = is_panic && (sound == 0 || !self.sound_primaries().is_empty());
@@ -375,7 +416,10 @@ impl Standing {
             "somebody could be asked and nobody is"
         );
         let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
-        debug_assert!(ejected <= self.plan.ejected_max, "{ejected} are ejected at once");
+        debug_assert!(
+            ejected <= self.plan.ejected_max.max(self.ejected_before),
+            "{ejected} are ejected at once"
+        );
         debug_assert!(self.due.earlier(self.next_due()) == self.due, "a time is forgotten");
     }
 }

@@ -82,6 +82,19 @@ impl Slot {
         }
     }
 
+    /// What a plan does not ask for any more takes nobody out.
+    pub(super) fn replan(&mut self, plan: &Plan, now: Tick) {
+        if plan.health.is_none() && !self.tracker.is_up() {
+            self.tracker = Tracker::new(true);
+        }
+        if plan.passive.failures_max == 0 && !self.is_admitted() {
+            self.outlier.admit(now);
+        }
+        if plan.breaker.is_none() && !self.is_closed() {
+            self.breaker = Breaker::new(now);
+        }
+    }
+
     /// Its state by its probes, its answers and its breaker.
     pub(super) fn states(&self) -> [State; 3] {
         [

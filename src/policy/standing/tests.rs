@@ -519,3 +519,160 @@ fn a_seat_without_a_backend_is_never_asked() {
     stage.sees("u-uu").play("b:xxx b:++-- b:?").sees("u-uu");
     stage.play("a:xxx c:xxx").sees("s-uu").told(&["a Admitted-Ejected by Failures(3) after 0"]);
 }
+
+/// The pool of `stage`, with backends of these letters.
+fn with(letters: &str, shape: impl Fn(&mut Pool)) -> Pool {
+    let address = Address::Socket(([127, 0, 0, 1], 3000).into());
+    let backend = |letter: char| (id(letter), Backend::new(letter.into(), address.clone()));
+    let mut pool = Pool {
+        backends: letters.chars().map(backend).collect(),
+        health: Some(Health::default()),
+        ..Pool::default()
+    };
+    shape(&mut pool);
+    pool
+}
+
+impl Stage {
+    fn replan(&mut self, pool: &Pool) -> &mut Stage {
+        self.standing.replan(pool, at(self.now));
+        self.totals.resize(8, Totals::default());
+        self
+    }
+}
+
+#[test]
+fn what_is_known_of_those_that_stay_is_known_under_the_next_plan() {
+    let mut stage = stage(3, |_| {});
+    stage.play("a:xxx b:+---").sees("s-u").told(&[
+        "a Admitted-Ejected by Failures(3) after 0",
+        "b Up-Down by Probe(Timeout) after 0",
+    ]);
+    stage.replan(&with("abc", |_| {})).sees("s-u").told(&[]).periods(&[]);
+    // The row that ejects goes on as well.
+    stage.play("c:xx").replan(&with("abc", |pool| pool.queue.size = 9)).sees("s-u");
+    stage.play("11s").sees("t-u").replan(&with("abc", |_| {})).sees("t-u").play("a:t").sees("u-u");
+}
+
+#[test]
+fn one_that_comes_is_probed_before_it_is_asked_where_others_serve() {
+    let mut stage = stage(2, |_| {});
+    stage.replan(&with("abc", |_| {})).sees("uu-").play("c:+").sees("uuu");
+    stage.told(&["c Down-Up by Probes after 0"]);
+    stage.replan(&with("abcd", |_| {})).play("d:-").sees("uuu-").play("d:+").sees("uuu-");
+    stage.play("d:+").sees("uuuu");
+    let unprobed = |pool: &mut Pool| pool.health = None;
+    stage.replan(&with("abcde", unprobed)).sees("uuuuu");
+}
+
+#[test]
+fn those_that_come_all_together_are_asked_at_once() {
+    let mut stage = stage(2, |_| {});
+    stage.replan(&with("cd", |_| {})).sees("uuuu");
+}
+
+#[test]
+fn many_that_come_are_no_reason_for_panic() {
+    let mut stage = stage(2, |pool| pool.panic = Share::percent(50));
+    let panics = |pool: &mut Pool| pool.panic = Share::percent(50);
+    stage.replan(&with("abcdefg", panics)).sees("uu-----").told(&[]);
+}
+
+/// Requests that began under the plan before may ask it still.
+#[test]
+fn one_that_went_is_known_until_it_is_forgotten() {
+    let mut stage = stage(3, |_| {});
+    stage.play("a:xxx 12s").sees("tuu").periods(&[Period::Begins(id('a'), 1)]);
+    stage.replan(&with("bc", |_| {})).sees("tuu").play("a:t").sees("uuu");
+    stage.periods(&[Period::Ends(id('a'))]).play("b:xxx").sees("usu");
+    stage.standing.forget(id('a'));
+    stage.sees("-su").play("a:xxx a:++").sees("-su");
+    // It is not among those that could be asked instead.
+    stage.play("2s c:xxx").sees("-tu");
+}
+
+#[test]
+fn a_trial_that_nobody_may_make_any_more_is_over() {
+    let mut stage = stage(2, |_| {});
+    stage.play("a:xxx 12s").sees("tu").periods(&[Period::Begins(id('a'), 1)]);
+    stage.replan(&with("b", |_| {}));
+    stage.standing.forget(id('a'));
+    stage.sees("-u").periods(&[Period::Ends(id('a'))]);
+}
+
+#[test]
+fn what_the_plan_does_not_ask_for_any_more_takes_nobody_out() {
+    let shaped = |pool: &mut Pool| {
+        pool.breaker = Some(Breaker { requests_min: 4, ..Breaker::default() });
+        pool.passive.failures_max = 3;
+    };
+    let mut stage = stage(4, shaped);
+    stage.play("a:xxx b:- c:oxlllll").sees("s--u");
+    stage.standing.changes.clear();
+    stage.replan(&with("abcd", |pool| {
+        pool.health = None;
+        pool.passive.failures_max = 0;
+    }));
+    stage.sees("uuuu").told(&[
+        "a Ejected-Admitted by Plan after 0",
+        "b Down-Up by Plan after 0",
+        "c Open-Closed by Plan after 0",
+    ]);
+}
+
+#[test]
+fn as_many_may_be_out_as_were_when_the_plan_allows_fewer() {
+    let mut stage = stage(4, |pool| pool.passive.ejected_max = Share::percent(75));
+    stage.play("a:xxx b:xxx c:xxx").sees("sssu");
+    let fewer = |pool: &mut Pool| pool.passive.ejected_max = Share::percent(25);
+    stage.replan(&with("abcd", fewer)).sees("sssu").play("11s a:t").sees("uttu");
+    stage.play("a:xxx").sees("uttu").play("b:t c:t a:xxx").sees("suuu");
+}
+
+/// Chance: whatever plans come, and whatever happens between them.
+#[test]
+fn nothing_is_lost_whatever_plans_come() {
+    for seed in 0..200 {
+        let mut rng = Rng::seeded(seed);
+        let mut stage = stage(2, |_| {});
+        let (mut now, mut held) = (BackendSet::first(2), BackendSet::first(2));
+        for _ in 0..120 {
+            let letter = (b'a' + rng.below(8) as u8) as char;
+            match rng.below(12) {
+                0 => {
+                    if now.contains(id(letter)) && now.len() > 1 {
+                        now.remove(id(letter));
+                    } else {
+                        now.insert(id(letter));
+                    }
+                    held = held | now;
+                    let letters: String =
+                        now.iter().map(|id| (b'a' + id.0 as u8) as char).collect();
+                    let odds = [rng.below(2) == 0, rng.below(2) == 0, rng.below(2) == 0];
+                    let shape = |pool: &mut Pool| {
+                        pool.health = odds[0].then(Health::default);
+                        pool.breaker =
+                            odds[1].then(|| Breaker { requests_min: 4, ..Breaker::default() });
+                        pool.passive.failures_max = if odds[2] { 3 } else { 0 };
+                    };
+                    stage.replan(&with(&letters, shape));
+                    stage.standing.check_invariants();
+                }
+                1 => {
+                    for gone in (held & !now).iter() {
+                        stage.standing.forget(gone);
+                    }
+                    held = now;
+                }
+                2 => drop(stage.play(["1s", "20s", "5ms"][rng.below(3) as usize])),
+                _ => {
+                    stage.totals.resize(8, Totals::default());
+                    let step = ["o", "x", "xxx", "+", "-", "t", "f", "l"][rng.below(8) as usize];
+                    stage.play(&format!("{letter}:{step}"));
+                }
+            }
+            let known = stage.standing.slots.ids().collect::<BackendSet>();
+            assert_eq!(known, held, "seed {seed}");
+        }
+    }
+}

@@ -20,10 +20,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use self::resolver::{Answer, Given, News, Resolver};
 use super::spawn::{self, Death, Thread};
 use crate::base::ids::{BackendId, PoolId};
+use crate::health::ToHealth;
 use crate::observe::told::{Teller, What};
 use crate::plan::{Address, Plan};
 use crate::policy::resolve;
-use crate::shared::inbox::{Found, Outbox, ToCore, ToHealth, Unheard};
+use crate::shared::inbox::{Found, Outbox, Unheard};
+use crate::worker::ToCore;
 
 /// How names are looked up: a host and a port give addresses. It may block.
 pub(super) type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
@@ -62,6 +64,7 @@ impl Readers {
 }
 
 /// A backend whose name has to be looked up.
+#[derive(PartialEq, Eq)]
 struct Named {
     pool: PoolId,
     backend: BackendId,
@@ -112,6 +115,17 @@ impl Names {
             spawn::watched("ringway-names".into(), "the names thread".into(), &death, work)?;
         let (wanted, thread) = (Some(wanted), Some(thread));
         Ok(Some(Names { backends, teller, first, wanted, news: to_thread, thread }))
+    }
+
+    /// Whether two plans have the same names looked up, for the same backends.
+    pub(super) fn are_same(one: &Plan, other: &Plan) -> bool {
+        named(one) == named(other)
+    }
+
+    /// From now on the thread posts by itself, also the first answers: nobody waits for them.
+    pub(super) fn at_once(mut self) -> Names {
+        self.first = crossbeam_channel::never();
+        self
     }
 
     /// Waits for the first answer for each name, but no longer than `time`, and posts what came.

@@ -117,6 +117,7 @@ fn run(told: &Receiver<ToHub>, hub: &mut Hub, began: Instant) {
         let now = Tick::from_millis(millis(began.elapsed()));
         match next {
             Ok(ToHub::What(what)) => hub.take(what, now, SystemTime::now()),
+            Ok(ToHub::Plan(plan)) => hub.replan(plan),
             Ok(ToHub::Subscribe(reader, done)) => {
                 hub.subscribe(reader);
                 drop(done);

@@ -27,7 +27,7 @@ use crate::shared::{permits::Permits, pool::PoolState, standing::Publication};
 pub(crate) struct PoolCore {
     pub(super) id: PoolId,
     pub(super) core: Rc<Core>,
-    pub(super) state: Arc<PoolState>,
+    pub(in super::super) state: Arc<PoolState>,
     /// Who this core can ask.
     pub(super) eligible: Eligible,
     pub(super) balancer: RefCell<Balancer>,

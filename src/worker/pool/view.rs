@@ -114,6 +114,12 @@ impl PoolView {
         self.backends.values().map(|at| &at.conns)
     }
 
+    /// This core's connections to one backend.
+    #[cfg(test)]
+    pub(crate) fn conns_of(&self, id: BackendId) -> &RefCell<BackendConns> {
+        &self.backends.get(id).unwrap().conns
+    }
+
     /// Closes all idle connections.
     pub(crate) fn close_idle(&self) {
         self.all_conns().for_each(|conns| conns.borrow_mut().clear());

@@ -1,0 +1,121 @@
+//! What the owner of the plan keeps about plans: which are held, whose each seat is, and what the
+//! threads share of each pool and listener.
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
+
+use super::{StartError, secrets};
+use crate::net::chance;
+use crate::observe::event::Event;
+use crate::plan::{BackendId, Plan, PoolId};
+use crate::policy::{
+    seats::{self, Busy, Changes, Held},
+    sticky::Secrets,
+};
+use crate::shared::pool::PoolState;
+use crate::worker::{Next, Process, Retired, States};
+
+/// What is known of the plans that some thread holds.
+pub(super) struct Ledger {
+    held: Held,
+    states: States,
+    /// Where the state of the process may be, and the secret of pools that name none.
+    directories: Vec<PathBuf>,
+    secret: Option<Secrets>,
+    /// Where chance begins, for each plan alike.
+    seed: u64,
+}
+
+impl Ledger {
+    /// Before the first plan.
+    pub(super) fn new(directories: Vec<PathBuf>) -> Ledger {
+        let (held, states, seed) = (Held::new(), States::default(), chance::drawn());
+        Ledger { held, states, directories, secret: None, seed }
+    }
+
+    /// The next plan with the seats that its names have, and what changes by it.
+    ///
+    /// # Errors
+    /// Where there is no seat for one.
+    pub(super) fn seat(&mut self, plan: Plan) -> Result<(Plan, Changes), StartError> {
+        self.forget_states();
+        let busy = |(id, state): (PoolId, &Arc<PoolState>)| (id, state.load.busy());
+        let busy: Busy = self.states.pools.iter().map(busy).collect();
+        seats::seat(plan, &self.held, &busy)
+            .map_err(|refused| StartError::Plan(refused.to_string()))
+    }
+
+    /// The next plan, which has its seats, with all that threads share for it; and what the
+    /// operator should know. Nobody holds it yet.
+    ///
+    /// # Errors
+    /// A sentence about a secret that cannot be read.
+    pub(super) fn next(
+        &mut self,
+        plan: Plan,
+        process: &Process,
+        before: Option<&Next>,
+    ) -> Result<(Arc<Next>, Vec<Event>), StartError> {
+        let (pins, events) = secrets::pins(&plan, &self.directories, &mut self.secret)?;
+        self.states.grow(&plan, process.cores, &process.rooms);
+        let numbered = (self.held.generation() + 1, Arc::new(plan));
+        Ok((Arc::new(self.states.next(numbered, pins, (self.seed, before))), events))
+    }
+
+    /// From now on so many cores hold this plan.
+    pub(super) fn publish(&mut self, next: &Next, cores: usize) {
+        let generation = self.held.publish(Arc::clone(&next.plan), 0..cores);
+        debug_assert_eq!(generation, next.generation);
+    }
+
+    /// How many plans are held, that in force among them.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Cores have let go of these plans; the pools and backends that no plan names any more.
+    pub(super) fn free(
+        &mut self,
+        retired: impl Iterator<Item = Retired>,
+    ) -> Vec<(PoolId, Option<BackendId>)> {
+        for Retired { core_index, generation, plan } in retired {
+            if let Some(generation) = generation {
+                self.held.retire(generation, core_index);
+            }
+            drop(plan);
+        }
+        let gone = self.held.free();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        self.forget_states();
+        let held: HashSet<_> = self.held.plans().flat_map(named).collect();
+        let gone: HashSet<_> = gone.iter().flat_map(|plan| named(plan)).collect();
+        gone.difference(&held).copied().collect()
+    }
+
+    /// Drops what threads shared of pools and listeners that no plan names any more. A pool that
+    /// has requests under way, tunnels for example, keeps its seat.
+    fn forget_states(&mut self) {
+        let (mut pools, mut listeners) = (HashSet::new(), HashSet::new());
+        for plan in self.held.plans() {
+            pools.extend(plan.pools.ids());
+            listeners.extend(plan.listeners.ids());
+        }
+        let States { pools: of_pools, listeners: of_listeners } = &mut self.states;
+        let is_over = |(id, state): &(PoolId, &Arc<PoolState>)| {
+            !pools.contains(id) && state.load.busy().is_empty()
+        };
+        let over: Vec<_> = of_pools.iter().filter(is_over).map(|(id, _)| id).collect();
+        over.into_iter().for_each(|id| drop(of_pools.remove(id)));
+        let over: Vec<_> = of_listeners.ids().filter(|id| !listeners.contains(id)).collect();
+        over.into_iter().for_each(|id| drop(of_listeners.remove(id)));
+    }
+}
+
+/// The pools of a plan, and the backends of each.
+fn named(plan: &Plan) -> impl Iterator<Item = (PoolId, Option<BackendId>)> + '_ {
+    plan.pools.iter().flat_map(|(id, pool)| {
+        let backends = pool.backends.ids().map(move |backend| (id, Some(backend)));
+        std::iter::once((id, None)).chain(backends)
+    })
+}

@@ -1,0 +1,170 @@
+//! A core that goes on to the next plan: what stays, what goes, and when a plan is given back.
+//!
+//! Seats are as the owner of the plan would give them; that it does is tried in `policy/seats`.
+
+use std::{
+    net::SocketAddr,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    rc::Rc,
+    sync::Arc,
+};
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::*;
+use crate::base::{
+    backend_set::BackendSet,
+    moment::{Deadline, Tick},
+};
+use crate::net::deadlines::{Ended, Rest, Watch};
+use crate::plan::{self, BackendId, ListenerId, Plan, PoolId, Table};
+use crate::shared::counters::{Counter, Slab};
+
+const TEXT: &str = r#"
+    [listener.web]
+    bind = "127.0.0.1:0"
+    pool = "app"
+
+    [listener.other]
+    bind = "127.0.0.1:0"
+    pool = "app"
+
+    [pool.app]
+    balance = "least-response-time"
+    backends = ["127.0.0.1:9", "127.0.0.1:10", "127.0.0.1:11"]
+
+    [pool.gone]
+    backends = ["127.0.0.1:9"]
+"#;
+
+const APP: PoolId = PoolId(0);
+
+fn parse(text: &str) -> Plan {
+    crate::config::parse("plans.toml", text).unwrap().plan.into_plan()
+}
+
+fn pick(view: &PoolView) -> Option<Pick> {
+    let (tried, now) = (BackendSet::EMPTY, Tick::from_millis(1));
+    let wanted =
+        Wanted { tried: &tried, key: None, pinned: None, careful: false, since: None, now };
+    view.pick(&wanted).ok()
+}
+
+/// A core, its process, and what was shared of the plan that it serves.
+fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
+    let (retired, freed) = unbounded();
+    let process = Process { retired, ..Process::alone(1) };
+    let (plan, mut states) = (parse(TEXT), States::default());
+    states.grow(&plan, 1, &process.rooms);
+    let next = states.next((1, Arc::new(plan)), Table::new(), (0, None));
+    let own = Own { core_index: 0, counters: Slab::new(), outlets: Table::default() };
+    (Worker::new(process, &next, own), states, freed)
+}
+
+/// Goes on to the plan of this text, whose seats are those of the one before.
+fn change(worker: &Worker, states: &mut States, generation: u64, plan: Plan) {
+    states.grow(&plan, 1, &worker.core.process.rooms);
+    let next = states.next((generation, Arc::new(plan)), Table::new(), (0, None));
+    worker.change(&next, Table::new());
+}
+
+#[test]
+fn what_stays_goes_on_and_a_plan_is_given_back_when_its_last_request_has_ended() {
+    let (worker, mut states, freed) = served();
+    let first = worker.in_force();
+    let view = Rc::clone(first.pool(APP));
+    let under_way = pick(&view).unwrap();
+    change(&worker, &mut states, 2, parse(TEXT));
+    let second = worker.in_force();
+    assert!(Rc::ptr_eq(&second.pool(APP).core, &view.core));
+    assert!(std::ptr::eq(under_way.conns(), second.pool(APP).conns_of(under_way.backend())));
+    assert!(freed.try_recv().is_err(), "a request holds the first");
+    assert_eq!(view.core.state.load.in_flight(under_way.backend()), 1);
+    drop((first, under_way));
+    let Retired { generation, plan, .. } = freed.try_recv().unwrap();
+    assert_eq!((generation, plan.pools.len()), (Some(1), 2));
+    assert!(view.core.state.load.busy().is_empty());
+    let remnant = second.remnant();
+    change(&worker, &mut states, 3, parse(TEXT));
+    drop(second);
+    assert_eq!(freed.try_recv().unwrap().generation, Some(2), "a remnant holds none");
+    drop(remnant);
+    assert_eq!(freed.try_recv().unwrap().generation, None);
+}
+
+#[test]
+fn each_request_has_the_backends_of_its_own_plan() {
+    let (worker, mut states, _freed) = served();
+    let old = Rc::clone(worker.in_force().pool(APP));
+    let mut plan = parse(TEXT);
+    let app = plan.pools.get_mut(APP).unwrap();
+    let gone = app.backends.remove(BackendId(0)).unwrap();
+    let new = plan::Backend { name: "new".into(), ..gone };
+    app.backends.insert(BackendId(7), new);
+    plan.pools.remove(PoolId(1));
+    change(&worker, &mut states, 2, plan);
+    // As the health thread would, which knows of both plans.
+    let all: BackendSet = [0, 1, 2, 7].map(BackendId).into_iter().collect();
+    old.core.state.published.publish(all, BackendSet::EMPTY, BackendSet::EMPTY);
+    let view = Rc::clone(worker.in_force().pool(APP));
+    assert!(worker.in_force().pools.get(PoolId(1)).is_none());
+    for (view, expected) in [(&old, [0, 1, 2]), (&view, [1, 2, 7])] {
+        let picked: BackendSet =
+            (0..200).filter_map(|_| pick(view)).map(|pick| pick.backend()).collect();
+        assert_eq!(picked.iter().map(|id| id.0).collect::<Vec<_>>(), expected);
+    }
+    assert!(Rc::ptr_eq(&old.core, &view.core));
+    assert_eq!(view.authority(BackendId(7)), b"127.0.0.1:9");
+    assert_eq!(view.core.state.load.ended(BackendId(7)), Default::default());
+}
+
+#[test]
+fn a_listener_that_goes_lets_nobody_in_and_closes_what_rests() {
+    let (worker, mut states, _freed) = served();
+    let (web, other) = (ListenerId(0), ListenerId(1));
+    let admitted = [web, other].map(|id| Admitted::enter(&worker, id).unwrap());
+    let sockets = [web, other].map(|_| UnixStream::pair().unwrap().0);
+    let watched = [0, 1].map(|at| {
+        let fd = sockets[at].as_raw_fd();
+        let watched = worker.deadlines.watch(fd, Watch::Client(ListenerId(at as u16)));
+        watched.rests(Rest::Idle, Tick::from_millis(1), Deadline::NEVER);
+        watched
+    });
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let ends = [(web, 1), (other, 2), (web, 3)]
+        .map(|(id, port)| worker.begin_to_accept((id, address(port))));
+    let mut plan = parse(TEXT);
+    plan.listeners.remove(other);
+    change(&worker, &mut states, 2, plan);
+    worker.leave((other, address(2)));
+    assert!(worker.serves(web) && !worker.serves(other));
+    assert!(Admitted::enter(&worker, web).is_some() && Admitted::enter(&worker, other).is_none());
+    let closed = watched.each_ref().map(|it| it.reading() == Some(Ended::Closed));
+    assert_eq!(closed, [false, true]);
+    assert_eq!(ends.each_ref().map(|ends| ends.is_raised()), [false, true, false]);
+    ends.iter().for_each(|ends| worker.end_to_accept(ends));
+    drop(admitted);
+    assert_eq!(worker.counters.read(Counter::Connections), 0);
+    assert_eq!(worker.in_force().timeouts(other), Default::default());
+}
+
+#[test]
+fn a_limit_that_moves_counts_those_who_are_there() {
+    let (worker, mut states, _freed) = served();
+    let web = ListenerId(0);
+    let with_max = |max| {
+        let mut plan = parse(TEXT);
+        plan.listeners.get_mut(web).unwrap().connections_max = max;
+        plan
+    };
+    change(&worker, &mut states, 2, with_max(2));
+    let both = [web, web].map(|id| Admitted::enter(&worker, id).unwrap());
+    assert!(Admitted::enter(&worker, web).is_none());
+    change(&worker, &mut states, 3, with_max(3));
+    let third = Admitted::enter(&worker, web).unwrap();
+    change(&worker, &mut states, 4, with_max(2));
+    drop(third);
+    assert!(Admitted::enter(&worker, web).is_none());
+    drop(both);
+    assert!(Admitted::enter(&worker, web).is_some());
+}
