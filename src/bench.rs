@@ -1,8 +1,8 @@
-//! A door for `benches/` and `fuzz/`, which stand outside the crate, to the pure floors.
+//! Access to the pure floors for `benches/` and `fuzz/`, which are outside the crate.
 //!
 //! Behind the feature `bench`, hidden from the documentation, and no interface: it may change with
-//! every commit. Each function is thin; those for fuzzing hold what must hold of any bytes, and
-//! panic where it does not.
+//! every commit. Each function is thin; those for fuzzing check properties that hold for any bytes,
+//! and panic if one does not.
 
 use std::cell::Cell;
 
@@ -40,7 +40,7 @@ const FROM: ForwardedFor<'_> = ForwardedFor {
     pseudonym: b"ringway-0badcafe",
 };
 
-/// The recycled parts of a connection to a client.
+/// The reused parts of a connection to a client.
 #[derive(Default)]
 pub struct Connection {
     head: RequestHead,
@@ -49,12 +49,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Parses a request's head; whether it was whole and well-formed.
+    /// Parses a request's head; returns whether it was whole and well-formed.
     pub fn parse(&mut self, input: &[u8]) -> bool {
         matches!(parse::request(input, &LIMITS, &mut self.head), Ok(Parse::Done { .. }))
     }
 
-    /// Parses a response's head; whether it was whole and well-formed.
+    /// Parses a response's head; returns whether it was whole and well-formed.
     pub fn parse_response(&mut self, input: &[u8]) -> bool {
         matches!(parse::response(input, &LIMITS, &mut self.response), Ok(Parse::Done { .. }))
     }
@@ -69,7 +69,7 @@ impl Connection {
         framing::response(Method::Get, &mut self.response).is_ok()
     }
 
-    /// Parses, edits and writes a request, as on its way to a backend; what is then sent.
+    /// Parses, edits and writes a request for a backend; returns the bytes to send.
     pub fn relay(&mut self, input: &[u8]) -> &[u8] {
         self.out.clear();
         if self.parse(input)
@@ -81,7 +81,7 @@ impl Connection {
         &self.out
     }
 
-    /// Parses, edits and writes a response, as on its way to a client; what is then sent.
+    /// Parses, edits and writes a response for a client; returns the bytes to send.
     pub fn relay_response(&mut self, input: &[u8]) -> &[u8] {
         self.out.clear();
         let to = forward::ToClient {
@@ -100,25 +100,25 @@ impl Connection {
     }
 }
 
-/// Routes, compiled, and a request that asks for one.
+/// Compiled routes, and a request to look up.
 pub struct Routes {
     router: Router,
     head: RequestHead,
 }
 
 impl Routes {
-    /// Compiles them; none of them where an expression does not compile.
+    /// Compiles them; no routes at all if an expression does not compile.
     pub fn compile(routes: &Table<RouteId, Route>) -> Routes {
         let router = Router::compile(routes).unwrap_or_default();
         Routes { router, head: RequestHead::default() }
     }
 
-    /// Parses the request; whether it was whole and well-formed.
+    /// Parses the request; returns whether it was whole and well-formed.
     pub fn ask(&mut self, request: &[u8]) -> bool {
         matches!(parse::request(request, &LIMITS, &mut self.head), Ok(Parse::Done { .. }))
     }
 
-    /// Looks for the request's route; whether there is one.
+    /// Looks up the request's route; returns whether there is one.
     pub fn find(&self) -> bool {
         matches!(self.router.find(ListenerId(0), &self.head), Ok(Some(_)))
     }
@@ -130,12 +130,13 @@ pub struct Picks {
     weights: Weights,
     balancer: Balancer,
     in_flight: Vec<Cell<u32>>,
-    /// The next request's, where the algorithm needs one.
+    /// The key of the next request, if the algorithm needs one.
     key: Option<u64>,
 }
 
 impl Picks {
-    /// For the backends of a pool, each with some requests under way and a time of its own.
+    /// For the backends of a pool, each with some requests in flight and a response time of its
+    /// own.
     pub fn new(pool: &Pool) -> Picks {
         let mut balancer = Balancer::new(pool, &Prepared::of(pool, 1), 0, 1);
         for id in pool.backends.ids() {
@@ -156,7 +157,7 @@ impl Picks {
         }
     }
 
-    /// Picks one for the next key; whether there is one.
+    /// Picks one for the next key; returns whether there is one.
     pub fn pick(&mut self) -> bool {
         if let Some(key) = &mut self.key {
             *key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -173,8 +174,8 @@ impl Picks {
     }
 }
 
-/// Any bytes as a request's head: cut anywhere it is the same, and what we would send of it we take
-/// for the same request.
+/// Any bytes as a request's head: cutting it anywhere gives the same result, and what we would send
+/// parses as the same request.
 pub fn fuzz_request_head(input: &[u8]) {
     let mut head = RequestHead::default();
     let whole = parse::request(input, &LIMITS, &mut head);
@@ -228,7 +229,7 @@ pub fn fuzz_response_head(input: &[u8]) {
     }
 }
 
-/// Any bytes as a chunked body: in one read, in two, and in place it is the same.
+/// Any bytes as a chunked body: in one read, in two, and in place the result is the same.
 pub fn fuzz_chunked(input: &[u8]) {
     let whole = decoded(&[input]);
     let (first, second) = input.split_at(cut_of(input));
@@ -292,8 +293,8 @@ pub fn fuzz_target(input: &[u8]) {
     }
 }
 
-/// Any bytes as a line of cookies: ours are gone, the others are what they were, and none of it
-/// was written by us.
+/// Any bytes as a line of cookies: ours are removed, the others are unchanged, and none of it was
+/// written by us.
 pub fn fuzz_cookies(line: &[u8]) {
     let name = b"rw";
     let mut headers = Headers::default();
@@ -311,7 +312,7 @@ pub fn fuzz_cookies(line: &[u8]) {
     assert!(others(rest).eq(others(line)));
 }
 
-/// The cookies of a line that are not called `rw`, but for empty ones.
+/// The cookies of a line that are not named `rw`, without empty ones.
 fn others(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_other = |pair: &&[u8]| {
         let named = pair.strip_prefix(b"rw").map(grammar::trim_start);
@@ -320,7 +321,7 @@ fn others(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';').map(grammar::trim).filter(is_other)
 }
 
-/// A place to cut the input at that the input itself chooses.
+/// A cut position that the input itself chooses.
 fn cut_of(input: &[u8]) -> usize {
     let sum =
         input.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
@@ -333,7 +334,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::testkit::allocations;
 
-    /// What the fuzz target says, of lines that are nearly ours, in every `cargo test`.
+    /// Runs the fuzz target on near-valid lines in every `cargo test`.
     #[test]
     fn whatever_stands_beside_a_cookie_of_ours_stays() {
         const PIECES: [&[u8]; 10] =
@@ -351,7 +352,7 @@ mod tests {
     const REQUEST: &[u8] = include_bytes!("../benches/heads/browser.txt");
     const RESPONSE: &[u8] = include_bytes!("../benches/heads/nginx.txt");
 
-    /// What is decided about a request on its way: all of it on recycled room.
+    /// Everything decided about a request on its way, with reused buffers only.
     #[test]
     fn a_warm_request_allocates_nothing_on_the_pure_floors() {
         let text = concat!(

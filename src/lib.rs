@@ -1,8 +1,8 @@
 //! Ringway: a load balancer and reverse proxy for Linux, one pinned thread and one io_uring per
 //! core.
 //!
-//! Most people run the binary. A program that embeds it makes a plan of a text, a running balancer
-//! of the plan, and hears what happens.
+//! Most people run the binary. A program that embeds it turns a text into a plan, starts a balancer
+//! from the plan, and receives its events.
 //!
 //! ```
 //! use ringway::{Stop, config, events::Event};
@@ -36,26 +36,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The modules in reading order, from the ground up; a module uses only those above it in this
-//! list, and its own folder. `docs/ARCHITECTURE.md` says more of each.
+//! The modules are listed from the ground up. A module uses only those above it in this list, and
+//! its own folder. `docs/ARCHITECTURE.md` has more about each.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `base` | Things that have never heard of HTTP: sets, tables by id, time, chance, histograms. |
-//! | `http` | What an HTTP message is: bytes in, bytes out, strict in and canonical out. |
-//! | [`plan`] | A configuration that has been checked: immutable data, ids instead of names. |
-//! | [`config`] | From the files that a person wrote to a plan, or to what is wrong with them. |
-//! | `policy` | Every decision, a file each: values in, a verdict out. |
-//! | `shared` | Everything that two threads can both see; the only atomics. |
-//! | `net` | Sockets, buffers and deadlines: all that the data path knows of the ring. |
-//! | `observe` | What is told of what happened: events, access logs, statistics. |
+//! | `base` | General-purpose types: sets, tables by id, time, randomness, histograms. |
+//! | `http` | HTTP messages as pure functions of bytes: strict in, canonical out. |
+//! | [`plan`] | The checked configuration as immutable data, with ids in place of names. |
+//! | [`config`] | From files that people write to a plan, or to everything wrong in them. |
+//! | `policy` | Decisions, one file each: values in, a verdict out. |
+//! | `shared` | State that threads share; the only atomics. |
+//! | `net` | Sockets, buffers, deadlines and clocks on io_uring or epoll. |
+//! | `observe` | Events, access logs, the operational log, statistics. |
 //! | `proto` | HTTP/1 over a stream, for clients and for backends. |
-//! | `conns` | Connections to backends, kept warm by one core. |
-//! | `worker` | All that one core owns: its view of the plan, its buffers and counters. |
+//! | `conns` | Connection pools: idle connections to backends, per core. |
+//! | `worker` | The state of one core: its view of the plan, its buffers and counters. |
 //! | `exchange` | One request and its answer, step by step; begin with `exchange/run.rs`. |
 //! | `health` | The thread that probes backends and decides which are usable. |
-//! | `admin` | What operators ask of a running process, over HTTP on a thread of its own. |
-//! | `server` | Starts the threads and stops them; the public door. |
+//! | `admin` | The admin interface: HTTP for operators, on a thread of its own. |
+//! | `server` | Starts and stops the threads; the public API. |
 //! | `demo` | Three built-in origins and a balancer in front of them. |
 //! | `cli` | The command line of the binary. |
 

@@ -61,7 +61,7 @@ pub(super) fn demo(listen: &str, overrides: &Overrides) -> Exit {
     }
 }
 
-/// Serves a plan until told to stop; what is wrong with starting is said in one sentence.
+/// Serves a plan until told to stop; a failed start is reported in one sentence.
 pub(super) fn serve(plan: Checked) -> Exit {
     match server::main(plan) {
         Ok(()) => Exit::Done,

@@ -120,7 +120,7 @@ fn the_page_of_errors_is_what_is_answered() {
          |---|---|---|---|---|\n",
     );
     let mut logged = String::from(
-        "\nIn the log only: what went well, and what can no longer be answered.\n\n\
+        "\nIn the log only: successes, and failures that can no longer be answered.\n\n\
          | `term` | whose fault | meaning |\n|---|---|---|\n",
     );
     for (code, meaning) in well().map(Term::row) {

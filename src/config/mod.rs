@@ -37,9 +37,9 @@ use crate::plan::Checked;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// What it means.
+    /// Its meaning.
     pub plan: Checked,
-    /// What someone should look at.
+    /// Warnings, which do not prevent a start.
     pub warnings: Problems,
     written: Node,
     sources: Arc<Sources>,

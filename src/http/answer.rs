@@ -95,8 +95,8 @@ fn quality(parameter: &[u8]) -> Option<u16> {
     })
 }
 
-/// Makes the answer to a fault: its head, and its body in `body`; how long the body is, which to
-/// HEAD is only said. One that has no status any more has no answer.
+/// Makes the answer to a fault: its head, its body in `body`, and the body's length, which HEAD is
+/// only told. A fault without a status has no answer.
 pub(crate) fn fault(
     fault: Fault,
     answer: &FaultAnswer<'_>,
@@ -110,7 +110,7 @@ pub(crate) fn fault(
     begin(row.status, head);
     let title = title(row.status);
     body.clear();
-    // The only part of the body whose length is not known from the table is the request id.
+    // The request id is the only part of the body whose length the table does not give.
     body.reserve(256 + answer.request_id.map_or(0, <[u8]>::len));
     match answer.kind {
         BodyKind::Json => json(fault, title, answer.request_id, body),
@@ -142,7 +142,7 @@ pub(crate) fn fault(
     length
 }
 
-/// The answer to a fault as it is written, head and body, on a connection that ends with it.
+/// The answer to a fault as bytes, head and body, on a connection that ends with it.
 pub(crate) fn alone(of: Fault, answer: &FaultAnswer<'_>) -> Vec<u8> {
     let (mut head, mut body, mut out) = (ResponseHead::default(), Vec::new(), Vec::new());
     let length = fault(of, answer, &mut head, &mut body);
@@ -151,10 +151,10 @@ pub(crate) fn alone(of: Fault, answer: &FaultAnswer<'_>) -> Vec<u8> {
     out
 }
 
-/// All methods but CONNECT and TRACE, as far as we are concerned.
+/// For us, all methods but CONNECT and TRACE.
 const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
-/// Makes the answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).
+/// Makes the answer to an OPTIONS whose Max-Forwards has run out (RFC 9110 §7.6.2, §9.3.7).
 #[cold]
 pub(crate) fn options(date: &[u8], head: &mut ResponseHead) -> BodyLength {
     begin(204, head);

@@ -61,15 +61,15 @@ fn request_line(head: &RequestHead, out: &mut Vec<u8>) -> Range<usize> {
 /// What a response says about the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Connection {
-    /// Nothing: it stays, as its version has it, or the answer is an interim one.
+    /// Nothing: it stays open by the rules of its version, or the response is an interim one.
     Unsaid,
     KeepAlive,
     Close,
 }
 
 impl Connection {
-    /// What a final answer says to a client of this version, whose connection stays or does not;
-    /// what an interim one says to anybody.
+    /// What a final response says to a client of this version, whose connection stays open or not;
+    /// also what an interim one says to any client.
     #[inline]
     pub(crate) fn of(last: Option<(Version, bool)>) -> Connection {
         match last {
@@ -80,8 +80,8 @@ impl Connection {
     }
 }
 
-/// Appends a response as it goes to a client. The lines about the connection are ours: an upgrade
-/// that is named is an option of it (RFC 9110 §7.8).
+/// Appends a response for a client. The lines about the connection are ours: a named upgrade is one
+/// of its options (RFC 9110 §7.8).
 pub(crate) fn response(
     head: &ResponseHead,
     body: BodyLength,

@@ -1,4 +1,4 @@
-//! A plan that has been checked, as a type: what can be started.
+//! The type of a checked plan: only such a plan can be started.
 
 use std::ops::Deref;
 
@@ -6,15 +6,14 @@ use super::Plan;
 
 /// A plan that has been checked.
 ///
-/// Only what checks a plan makes one, so what is started needs no check on a core: every id leads
-/// somewhere, every expression compiles, every number is in its range. A plan made by hand cannot
-/// be started:
+/// Only a check makes one, so a core need not check it again: every id leads somewhere, every
+/// expression compiles, every number is in its range. A plan made by hand cannot be started:
 ///
 /// ```compile_fail,E0308
 /// ringway::start(ringway::plan::Plan::default());
 /// ```
 ///
-/// nor can one be declared good:
+/// nor can it be declared good:
 ///
 /// ```compile_fail,E0423
 /// ringway::plan::Checked(ringway::plan::Plan::default());
@@ -23,12 +22,12 @@ use super::Plan;
 pub struct Checked(Plan);
 
 impl Checked {
-    /// For what has checked it.
+    /// For the code that has checked it.
     pub(crate) fn new(plan: Plan) -> Checked {
         Checked(plan)
     }
 
-    /// The plan itself, to be looked at or changed; from then on nobody vouches for it.
+    /// The plan itself, to be read or changed; from then on it counts as unchecked.
     #[must_use]
     pub fn into_plan(self) -> Plan {
         self.0

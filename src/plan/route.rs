@@ -32,7 +32,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// One that takes every request.
+    /// A route for every request.
     #[must_use]
     pub fn new(name: String, pool: PoolId) -> Route {
         Route {
@@ -48,7 +48,7 @@ impl Route {
     }
 }
 
-/// How specific a route is among those that take the same host: the greater answers.
+/// How specific a route is among those that match the same host: the greater one applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Specificity {
     path: PathRank,

@@ -1,4 +1,4 @@
-//! Counts what a thread allocates, in all unit tests: each has a thread of its own.
+//! Allocation counter of the unit tests, per thread: each test has a thread of its own.
 //!
 //! `unsafe`, because an allocator is; every call is passed on to the system's as it is.
 

@@ -1,8 +1,7 @@
-//! What tests of several floors share: a runtime of either driver, connected sockets, counted
-//! allocations.
+//! Shared test support: a runtime of either driver, connected sockets, counted allocations.
 //!
-//! Only tests see it, and it sees everything; so the rules of the floors do not hold here. It
-//! plays no part of HTTP: scripted peers are in `tests/plays`.
+//! Only tests use it, and it may use everything; so the rules of the floors do not apply. It
+//! contains no HTTP: scripted peers are in `tests/plays`.
 
 mod allocations;
 pub(crate) mod play;

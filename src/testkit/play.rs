@@ -1,8 +1,8 @@
-//! Plays a future without a runtime, a socket or a clock of the wall: peers are scripted
-//! (`net::stream::script`), and time goes on only when nothing else can.
+//! Player of futures without a runtime, sockets or real time: peers are scripted
+//! (`net::stream::script`), and time advances only when nothing else can happen.
 //!
-//! So what a test sees follows from its scripts alone: in which order things happen, in which
-//! pieces they come, and when they are late.
+//! So the result of a test follows from its scripts alone: the order of events, the pieces in which
+//! bytes come, and how late they are.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,18 +24,18 @@ thread_local! {
     static SLEEPING: RefCell<Vec<(Moment, Waker)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How long a peer pauses at least, and until nothing has happened for so long.
+/// How long a peer pauses at least, and until nothing has happened for that long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is not over by then never will be.
+/// A play that has not ended by then never will.
 const PLAYED_MAX: Moment = Moment::from_micros(24 * 3_600 * 1_000_000);
 
-/// The moment of the play, where one is on.
+/// The moment of the play, if one is running.
 pub(crate) fn now() -> Option<Moment> {
     NOW.get()
 }
 
-/// Whether a play is on.
+/// Whether a play is running.
 pub(crate) fn is_on() -> bool {
     NOW.get().is_some()
 }
@@ -93,8 +93,8 @@ pub(crate) fn play<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Nothing goes on by itself: the first peer that pauses does when it has paused for long enough,
-/// else who sleeps least wakes up.
+/// When nothing else can happen: the first peer that has paused long enough continues, otherwise
+/// the task with the shortest sleep wakes up.
 fn goes_on() -> bool {
     let Some(now) = NOW.get() else { return false };
     let next = SLEEPING.with_borrow(|all| all.iter().map(|(until, _)| *until).min());
@@ -113,7 +113,7 @@ fn goes_on() -> bool {
     next < PLAYED_MAX
 }
 
-/// Runs `first` to its end, and `also` beside it.
+/// Runs `first` to its end, and `also` concurrently.
 pub(crate) async fn beside<T>(first: impl Future<Output = T>, also: impl Future<Output = ()>) -> T {
     let (mut first, mut also) = (pin!(first), pin!(also));
     poll_fn(|cx| {

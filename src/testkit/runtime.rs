@@ -1,6 +1,6 @@
 //! A runtime of either driver for one test, and connected sockets within it.
 //!
-//! What is in flight when the test ends is waited for, as a worker does it; a test that leaves
+//! Operations in flight when the test ends are waited for, as a worker does; a test that leaves
 //! something behind fails.
 
 use std::{
@@ -25,8 +25,8 @@ const ENTRIES: u32 = 256;
 /// No test and no blocking call of one may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs a test on io_uring and on epoll. Where the kernel forbids io_uring this says so; in CI
-/// that is a failure.
+/// Runs a test on io_uring and on epoll. If the kernel forbids io_uring this says so; in CI that is
+/// a failure.
 pub(crate) fn on_both_drivers<F: Future<Output = ()>>(test: impl Fn() -> F) {
     match RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).enable_timer().build() {
         Ok(mut ring) => ring.block_on(to_the_end(false, test())),
@@ -68,12 +68,12 @@ pub(crate) fn pair(watch: impl FnOnce(RawFd) -> Watched) -> (Stream, TcpStream) 
     (Stream::adopt(OwnedFd::from(ours), watch).expect("in a runtime"), peer)
 }
 
-/// Bytes in which every place can be told from its neighbours.
+/// Bytes in which every position can be told from its neighbours.
 pub(crate) fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|place| (place * 31 % 251) as u8).collect()
 }
 
-/// Looks again and again until it is true, while the runtime does its work.
+/// Checks again and again until it is true, while the runtime does its work.
 #[track_caller]
 pub(crate) fn eventually(mut is_true: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let place = std::panic::Location::caller();

@@ -1,8 +1,8 @@
-//! A probe that asks: a GET, and what is expected of the answer (RFC 9110 §9.3.1).
+//! HTTP probe: a GET, and a check of the answer (RFC 9110 §9.3.1).
 //!
-//! The answer is read by what reads answers for clients: the same parser with the same limits, the
-//! same rules of framing, the same decoder of bodies. So a backend is up only if a client would get
-//! such an answer. The request is written by monoio-http.
+//! The answer is read by the code that reads answers for clients: the same parser with the same
+//! limits, the same framing rules, the same decoder of bodies. So a backend is up only if a client
+//! would get such an answer. monoio-http writes the request.
 
 use std::os::fd::AsRawFd;
 
@@ -32,16 +32,16 @@ use crate::plan::{Backend, HttpProbe, Statuses};
 use crate::policy::health::ProbeFault;
 use crate::proto::h1::Incoming;
 
-/// Bytes of the answer's body that are looked at.
+/// Bytes of the answer's body that are searched.
 const BODY_MAX: usize = 64 * 1024;
 
-/// Heads of interim answers that may come before the answer, as of any other.
+/// Interim responses that may come before the answer, as in any exchange.
 const INTERIM_MAX: usize = 32;
 
 /// Bytes of one read.
 const PIECE: usize = 16 * 1024;
 
-/// What is asked, and what is expected.
+/// The request, and the expected answer.
 pub(in crate::health) struct Ask {
     target: Uri,
     fields: HeaderMap,
@@ -51,10 +51,10 @@ pub(in crate::health) struct Ask {
 }
 
 impl Ask {
-    /// Of one backend, whose heads have these limits.
+    /// For one backend, with these limits on heads.
     ///
     /// # Errors
-    /// A sentence, where what is configured cannot be sent.
+    /// A sentence, if the configured request cannot be sent.
     pub(super) fn new(
         probe: &HttpProbe,
         backend: &Backend,
@@ -91,7 +91,7 @@ fn field_value(value: &str) -> Result<HeaderValue, String> {
         .map_err(|error| format!("a probe cannot send the value {value:?}: {error}"))
 }
 
-/// Asks on a new connection; none where the thread ended meanwhile, or there is no memory.
+/// Asks on a new connection; none if the thread ended meanwhile, or memory ran out.
 pub(super) async fn judge(
     ask: &Ask,
     stream: TcpStream,
@@ -126,7 +126,7 @@ async fn exchange(ask: &Ask, stream: TcpStream, buffer: Buffer) -> Result<(), Pr
     }
 }
 
-/// What comes back, and what has come and was not looked at.
+/// The answer so far, and the bytes that have come and were not parsed.
 struct Answer {
     reading: TcpOwnedReadHalf,
     buffer: Buffer,
@@ -134,7 +134,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The first head that is not interim (RFC 9110 §15.2). Behind a 101 none follows.
+    /// The first head that is not interim (RFC 9110 §15.2). None follows a 101.
     async fn head(&mut self) -> Result<ResponseHead, ProbeFault> {
         let mut head = ResponseHead::default();
         for _ in 0..=INTERIM_MAX {
@@ -161,12 +161,12 @@ impl Answer {
         }
     }
 
-    /// Reads until the text is seen, or there can be none any more.
+    /// Reads until the text is found, or cannot be found any more.
     async fn expect_in_body(&mut self, length: BodyLength, text: &[u8]) -> Result<(), ProbeFault> {
         let mut body = Incoming::of_response(length, self.limits);
         let mut seen = Vec::new();
         loop {
-            // A text may begin in one piece and end in the next.
+            // The text may begin in one piece and end in the next.
             let from = seen.len().saturating_sub(text.len());
             let part = body.next(&mut self.buffer).map_err(|_| ProbeFault::Protocol)?;
             seen.extend_from_slice(self.buffer.bytes().get(..part.body).unwrap_or_default());
@@ -185,7 +185,7 @@ impl Answer {
         }
     }
 
-    /// Reads what comes next; 0 = nothing will.
+    /// Reads what comes next; 0 = the end.
     async fn more(&mut self) -> Result<usize, ProbeFault> {
         self.buffer.rewind();
         let room = self.buffer.room_len().min(PIECE);

@@ -1,7 +1,7 @@
-//! What a probe is: one connection of its own to a backend, and a verdict within a time.
+//! Probes: a new connection to a backend, and a verdict within a time limit.
 //!
-//! Connections are never kept: a connection that is used again would hide that a new one cannot be
-//! made. All addresses of a backend are one backend: the first that lets us connect is asked.
+//! Connections are never kept: a reused connection would hide that a new one cannot be made. All
+//! addresses of a backend are one backend: the first that accepts a connection is probed.
 
 mod http;
 mod tcp;
@@ -24,7 +24,7 @@ pub(super) enum Probe {
     Http(Box<Ask>),
 }
 
-/// How long a probe may take, and what ends it before: the thread's end.
+/// How long a probe may take, and what ends it earlier: the thread's end.
 #[derive(Clone, Copy)]
 pub(super) struct Limits<'a> {
     pub(super) time: Duration,
@@ -32,10 +32,10 @@ pub(super) struct Limits<'a> {
 }
 
 impl Probe {
-    /// A backend's, for heads with these limits.
+    /// The probe of a backend, with these limits on heads.
     ///
     /// # Errors
-    /// A sentence, where what is configured cannot be sent.
+    /// A sentence, if the configured request cannot be sent.
     pub(super) fn of(
         health: &Health,
         backend: &Backend,
@@ -49,8 +49,8 @@ impl Probe {
         }
     }
 
-    /// Probes whoever lives at these addresses. None where nothing was found out: the fault is
-    /// ours, or the thread ends.
+    /// Probes the backend at these addresses. None if nothing was found out: the fault is ours, or
+    /// the thread ends.
     pub(super) async fn run(
         &self,
         addresses: &[SocketAddr],
@@ -81,7 +81,7 @@ impl Probe {
     }
 }
 
-/// What a connection that could not be made says about the backend.
+/// What a failed connect says about the backend.
 fn fault(error: &io::Error) -> ProbeFault {
     match error.kind() {
         io::ErrorKind::TimedOut => ProbeFault::Timeout,

@@ -1,10 +1,10 @@
-//! A probe that connects: whoever accepts is up.
+//! TCP probe: a backend that accepts a connection is up.
 
 use monoio::net::TcpStream;
 
 use crate::policy::health::ProbeFault;
 
-/// A connection was made, and that is all that is asked. It is closed without a word.
+/// The connection was made, which is all that is required. It is closed without sending anything.
 pub(super) fn judge(stream: TcpStream) -> Result<(), ProbeFault> {
     drop(stream);
     Ok(())

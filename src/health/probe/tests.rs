@@ -1,4 +1,4 @@
-//! Probes against scripted backends on loopback, on both drivers.
+//! Tests of probes against scripted backends on loopback, on both drivers.
 //!
 //! A backend is a thread that serves one connection: it sends these bytes, in these pieces, and
 //! then closes or waits. Each verdict is one of the table of `ProbeFault`, or none at all.
@@ -23,12 +23,12 @@ enum Then {
     Waits,
 }
 
-/// How long a probe may take that is to succeed.
+/// The time limit of a probe that should succeed.
 const LONG: Duration = Duration::from_secs(10);
-/// How long one that is to time out.
+/// The time limit of one that should time out.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Serves one connection; what was asked comes out.
+/// Serves one connection; returns the request.
 fn backend(
     pieces: Vec<Vec<u8>>,
     then: Then,
@@ -84,7 +84,7 @@ fn check(answer: impl AsRef<[u8]>, then: Then, expected: Result<(), ProbeFault>)
     check_pieces(&HttpProbe::default(), &[answer.as_ref()], then, expected);
 }
 
-/// What is found of an answer whose body is to hold "ready".
+/// The verdict on an answer whose body must contain "ready".
 #[track_caller]
 fn check_body(pieces: &[&[u8]], then: Then, expected: Result<(), ProbeFault>) {
     let probe = HttpProbe { body: Some("ready".into()), ..HttpProbe::default() };
@@ -158,7 +158,7 @@ fn what_is_no_answer_is_a_fault_and_never_a_panic() {
     }
 }
 
-/// Clients would be told 502.
+/// Clients would get 502.
 #[test]
 fn an_answer_that_no_client_would_get_is_a_fault() {
     for fields in [
@@ -250,7 +250,7 @@ fn it_asks_as_configured_and_closes() {
     }
 }
 
-/// A port that nobody listens on, held.
+/// A port without a listener, reserved.
 fn refusing() -> (std::os::fd::OwnedFd, SocketAddr) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let held = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();

@@ -1,6 +1,6 @@
-//! What a client gets of a backend's response: what was said to us alone out, a date in; and how
-//! the body is framed for this client, whatever its version. Whether the connection stays is
-//! decided with that, as a body that only ends with it leaves no choice.
+//! Edits to a backend's response before a client gets it: hop-by-hop fields are removed, a date is
+//! added, and the body is framed for this client's version. It also decides whether the client's
+//! connection stays open, as a body that ends with the connection leaves no choice.
 
 use super::{HOP_BY_HOP, drop_listed};
 use crate::http::{
@@ -17,7 +17,7 @@ pub(crate) struct ToClient<'a> {
     /// Of the request.
     pub(crate) method: Method,
     pub(crate) version: Version,
-    /// The value of Date where the backend sent none.
+    /// The value of Date if the backend sent none.
     pub(crate) date: &'a [u8],
 }
 
@@ -30,9 +30,9 @@ pub(crate) struct Reply {
     pub(crate) keep_alive: bool,
 }
 
-/// Takes out of a backend's response, whose body has this length, what its client is not to get.
-/// That a 101 is allowed has been asked before (`upgrade`). The lines about the connection and the
-/// body's length are `write`'s.
+/// Removes from a backend's response, whose body has this length, what its client must not get.
+/// `upgrade` has already checked that a 101 is allowed. `write` adds the lines about the connection
+/// and the body's length.
 pub(crate) fn response(
     head: &mut ResponseHead,
     body: BodyLength,
@@ -63,8 +63,8 @@ pub(crate) fn response(
     Ok(())
 }
 
-/// How a final answer's body goes on: of unknown length in chunks, but to HTTP/1.0, which knows no
-/// chunks, until we close (RFC 9112 §6.1).
+/// How the body of a final response is framed: if its length is unknown, in chunks, or for
+/// HTTP/1.0, which has no chunks, until we close (RFC 9112 §6.1).
 #[inline]
 pub(crate) fn reply(body: BodyLength, version: Version, keep_alive: bool) -> Reply {
     match (body, version) {
@@ -88,15 +88,15 @@ mod tests {
         write::{self, Connection},
     };
 
-    /// Of an answer that is none yet nothing is said about the connection.
+    /// An interim response says nothing about the connection.
     const INTERIM: Reply = Reply { body: BodyLength::None, keep_alive: true };
 
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-    /// To a GET of HTTP/1.1 on a connection that stays.
+    /// To a GET of HTTP/1.1 on a connection that stays open.
     const TO: To = To { method: Method::Get, version: Version::Http11, keep_alive: true };
 
-    /// Whom an answer goes to, and whether its connection may stay.
+    /// The client of a response, and whether its connection may stay open.
     #[derive(Clone, Copy)]
     struct To {
         method: Method,
