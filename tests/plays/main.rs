@@ -43,6 +43,7 @@ mod targets;
 
 mod again;
 mod balance;
+mod changes;
 mod descriptors;
 mod health;
 mod misbehaviour;

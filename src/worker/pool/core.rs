@@ -19,9 +19,13 @@ use crate::base::{
     moment::Tick,
 };
 use crate::conns::BackendConns;
-use crate::plan::{Backend, Pool};
+use crate::plan::{Backend, Pool, Table};
 use crate::policy::balance::{Balancer, Needs, Step};
-use crate::shared::{permits::Permits, pool::PoolState, standing::Publication};
+use crate::shared::{
+    permits::{Permit, Permits},
+    pool::PoolState,
+    standing::Publication,
+};
 
 /// What a core keeps of a pool.
 pub(crate) struct PoolCore {
@@ -42,7 +46,8 @@ pub(crate) struct PoolCore {
     pub(super) needs: Cell<Needs>,
     /// How old what a merge found may become.
     pub(super) merged_age_max: Cell<Duration>,
-    slots: RefCell<Rc<[Permits]>>,
+    /// What each backend of the newest plan may have in flight, under whatever plan.
+    slots: RefCell<Rc<Table<BackendId, Permits>>>,
 }
 
 /// What a core keeps of one backend. A plan's view holds those that the plan names.
@@ -81,7 +86,7 @@ impl PoolCore {
     }
 
     /// From now on everything goes by what this plan says of the pool.
-    pub(super) fn arrange(&self, pool: &Pool, needs: Needs, slots: &Rc<[Permits]>) {
+    pub(super) fn arrange(&self, pool: &Pool, needs: Needs, slots: &Rc<Table<BackendId, Permits>>) {
         let span = pool.backends.span();
         let mut in_flight = self.in_flight.borrow_mut();
         if in_flight.len() < span {
@@ -94,6 +99,8 @@ impl PoolCore {
         self.slots.replace(Rc::clone(slots));
         let may_wait = may_wait(pool);
         self.queue.arrange(may_wait, may_wait && pool.sticky.is_some());
+        // There may be more room now for those that wait.
+        self.queue.look_around(self.eligible.can_be_asked());
     }
 
     /// From now on a backend is at these addresses; without any it cannot be asked.
@@ -133,7 +140,14 @@ impl PoolCore {
     }
 
     fn has_room(&self, id: BackendId) -> bool {
-        self.slots.borrow().get(id.index()).is_none_or(Permits::has_room)
+        self.slots.borrow().get(id).is_none_or(Permits::has_room)
+    }
+
+    /// One of what a backend may have in flight by the newest plan; none of those where that does
+    /// not name it.
+    #[allow(clippy::option_option, reason = "it has no permits, or none is left")]
+    pub(super) fn slot(&self, id: BackendId) -> Option<Option<Permit>> {
+        self.slots.borrow().get(id).map(Permits::take)
     }
 
     /// Looks after those that wait on this core.

@@ -204,9 +204,11 @@ impl PoolView {
         if is_kept { None } else { self.slot(id) }
     }
 
-    /// One of what a backend may have in flight; none where it has that.
+    /// One of what a backend may have in flight, by the newest plan that says so; none where it has
+    /// that.
     fn slot(&self, id: BackendId) -> Option<Permit> {
-        self.slots.get(id.index()).map_or(Some(Permit::NONE), Permits::take)
+        let of_own_plan = || self.slots.get(id).map_or(Some(Permit::NONE), Permits::take);
+        self.core.slot(id).unwrap_or_else(of_own_plan)
     }
 
     /// The algorithm's choice.

@@ -31,8 +31,8 @@ pub(crate) struct PoolView {
     pub(crate) core: Rc<PoolCore>,
     pub(super) weights: Weights,
     pub(super) needs: Needs,
-    /// What each backend may have in flight, by seat; empty where none has a bound.
-    pub(super) slots: Rc<[Permits]>,
+    /// What each backend may have in flight; empty where none has a bound.
+    pub(super) slots: Rc<Table<BackendId, Permits>>,
     /// The places of those that wait; none where nobody may.
     pub(in super::super) places: Option<Permits>,
     /// Whether anything follows from failures of its backends.
@@ -195,11 +195,10 @@ fn arrived(
     at
 }
 
-fn slots(pool: &Pool, next: &NextPool) -> Rc<[Permits]> {
+fn slots(pool: &Pool, next: &NextPool) -> Rc<Table<BackendId, Permits>> {
     if !is_bounded(pool) {
         return Rc::default();
     }
-    let each = (0..).map(BackendId).zip(pool.backends.seats());
-    let max = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.in_flight_max);
-    each.map(|(id, backend)| next.state.slots(id, max(backend))).collect()
+    let each = pool.backends.iter();
+    Rc::new(each.map(|(id, it)| (id, next.state.slots(id, it.in_flight_max))).collect())
 }
