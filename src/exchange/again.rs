@@ -58,7 +58,7 @@ pub(super) async fn another(
     if let Ok(answer) = result {
         exchange.decline(answer);
     }
-    let wait = retry::pause(exchange.tries, &mut Rng::seeded(Clock::moment().micros()));
+    let wait = retry::pause(exchange.tries.count, &mut Rng::seeded(Clock::moment().micros()));
     if !wait.is_zero() {
         sleep(wait).await;
     }
@@ -79,9 +79,9 @@ fn tell(
         request: *record.request_id.get_or_insert_with(|| worker.request_id(ended)),
         pool: exchange.pool,
         backend,
-        connected: exchange.request_sent,
+        connected: exchange.last.is_sent,
         outcome,
-        took: exchange.timed_from.map_or(Micros(0), |since| ended.since(since)),
+        took: exchange.last.timed_from.map_or(Micros(0), |since| ended.since(since)),
         refusal,
     });
 }
@@ -89,8 +89,8 @@ fn tell(
 /// Anybody, on a new connection: the one that was kept says nothing about its backend. Where all
 /// others are full, the same in its old place.
 fn fresh(worker: &Worker, exchange: &mut Exchange, pick: Option<Pick>) -> Result<Pick, Refusal> {
-    exchange.stale_before = true;
-    exchange.tries -= 1;
+    exchange.tries.stale_before = true;
+    exchange.tries.count -= 1;
     // A client that stays with this backend does so for more than a connection that was bad.
     let pinned = exchange.scratch.reading.pinned();
     if (pinned.is_none() || pinned != exchange.scratch.record.backend)
@@ -113,7 +113,9 @@ async fn elsewhere(
 ) -> Result<Pick, Refusal> {
     let next = match choose(&exchange.errand(worker)) {
         Ok(next) => Ok(next),
-        Err(Nobody::Free(what)) if result.is_err() && exchange.declined.is_none() => Err(what),
+        Err(Nobody::Free(what)) if result.is_err() && exchange.tries.declined.is_none() => {
+            Err(what)
+        }
         Err(Nobody::Free(_) | Nobody::Usable) => return Err(Refusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);

@@ -6,7 +6,7 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::{
-    Answer, Exchange, Fetched,
+    Answer, Exchange, Fetched, Try,
     download::Pause,
     upload::{self, Upload, beside},
 };
@@ -45,11 +45,14 @@ pub(super) async fn once(
     let id = picked.backend();
     let logged = exchange.scratch.record.logged;
     let timed = logged || exchange.needs().times || worker.events.tells_attempts();
-    exchange.timed_from = timed.then(Clock::moment);
-    exchange.request_sent = false;
-    (exchange.asked_at, exchange.body) = (worker.clock.tick(), Body::Whole);
     let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
-    exchange.try_deadline = exchange.deadline.earlier(per_try);
+    exchange.last = Try {
+        deadline: exchange.deadline.earlier(per_try),
+        is_sent: false,
+        asked_at: worker.clock.tick(),
+        timed_from: timed.then(Clock::moment),
+        body: Body::Whole,
+    };
     let record = &mut exchange.scratch.record;
     record.backend = Some(id);
     record.attempts = record.attempts.saturating_add(1);
@@ -63,17 +66,17 @@ pub(super) async fn once(
         return Err(Cause::ClientAbort.into());
     }
     let upload = send(worker, client, exchange, &mut backend).await?;
-    exchange.asked_at = worker.clock.tick();
+    exchange.last.asked_at = worker.clock.tick();
     if timed {
-        exchange.timed_from = Some(Clock::moment());
+        exchange.last.timed_from = Some(Clock::moment());
     }
-    let (arriving, try_by) = (Arriving::new(timed), exchange.try_deadline);
+    let (arriving, try_by) = (Arriving::new(timed), exchange.last.deadline);
     let mut waiting = Waiting { worker, backend: &backend, upload, arriving, try_by };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, arriving, .. } = waiting;
     let without = if backend.has_refused() { Body::Untaken } else { Body::Whole };
-    exchange.body = upload.as_ref().map_or(without, Upload::with_backend);
-    if let Some(from) = exchange.timed_from {
+    exchange.last.body = upload.as_ref().map_or(without, Upload::with_backend);
+    if let Some(from) = exchange.last.timed_from {
         let until = arriving.at().unwrap_or_else(Clock::moment);
         let times = &mut exchange.scratch.record.times;
         times.waited += until.since(from);
@@ -106,7 +109,7 @@ async fn connection(
     let repeatable =
         exchange.scratch.request.method.is_idempotent() && client.held_body().is_some();
     let careful = !repeatable;
-    if !exchange.stale_before {
+    if !exchange.tries.stale_before {
         let now = worker.clock.tick();
         if let Some(warm) = conns::warm(conns, now, careful).await {
             worker.count(Counter::BackendReuse);
@@ -114,7 +117,7 @@ async fn connection(
         }
     }
     let mut time = exchange.pool_plan().timeouts.connect;
-    if let Some(tick) = exchange.try_deadline.tick() {
+    if let Some(tick) = exchange.last.deadline.tick() {
         let left = tick.since(worker.clock.tick()).max(Duration::from_millis(1));
         time = if time.is_zero() { left } else { time.min(left) };
     }
@@ -157,7 +160,7 @@ async fn send(
     backend: &mut Backend,
 ) -> Result<Option<Upload>, Fault> {
     let in_force = Rc::clone(&exchange.in_force);
-    exchange.request_sent = true;
+    exchange.last.is_sent = true;
     let deadline = exchange.deadline;
     let write = in_force.plan.pool(exchange.pool).timeouts.write;
     let by = || deadline.earlier(worker.clock.after(write));
@@ -167,7 +170,7 @@ async fn send(
         host: host(&in_force, exchange.pool, record.backend, request),
         head: request,
         length: exchange.length,
-        before: exchange.kept.as_ref().map(|kept| (kept.bytes(), client.has_whole_body())),
+        before: exchange.tries.kept.as_ref().map(|kept| (kept.bytes(), client.has_whole_body())),
         held,
         // Of chunks it may be too few bytes to make one.
         has_more: held.is_none() && client.has_some_body(),
@@ -181,7 +184,7 @@ async fn send(
         return Ok(None);
     }
     let Some(source) = client.body() else { return Ok(None) };
-    exchange.body_gone = true;
+    exchange.tries.body_gone = true;
     let to = (source, backend.body(exchange.length), backend.waits());
     Ok(Some(Upload::begin(worker, exchange, client.peer().listener, to)))
 }
@@ -242,7 +245,7 @@ impl Waiting<'_> {
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by(self.try_by) });
         let by_end = exchange.for_client(client, Leaves::End);
-        let by_reset = exchange.for_client(client, Leaves::Reset);
+        let by_reset = client.waiting(Leaves::Reset);
         let has_more = self.upload.as_ref().is_some_and(Upload::has_more);
         let for_client = Cell::new(if has_more { by_reset } else { by_end });
         let scratch = &mut *exchange.scratch;
@@ -284,10 +287,10 @@ impl Waiting<'_> {
         if request.version == Version::Http10 {
             return Ok(());
         }
-        let (method, version) = (request.method, request.version);
-        let to = ToClient { method, version, date: b"" };
-        forward::response(&mut scratch.response, BodyLength::None, &to)?;
-        exchange.interim_sent = true;
+        let to = ToClient { method: request.method, version: request.version };
+        let date = || self.worker.http_date();
+        forward::response(&mut scratch.response, BodyLength::None, to, date)?;
+        exchange.tries.interim_sent = true;
         let (worker, deadline) = (self.worker, exchange.deadline);
         let by = || deadline.earlier(worker.clock.after(wait));
         let send = client.interim(&scratch.response, &mut scratch.out, by);

@@ -29,7 +29,7 @@ impl Exchange {
             key: scratch.key,
             pinned: scratch.reading.pinned(),
             careful,
-            since: self.since,
+            since: self.queued_since,
             now: worker.clock.tick(),
         };
         Errand { pool: self.in_force.pool(self.pool), wanted, deadline: self.deadline }

@@ -61,7 +61,7 @@ impl Rest {
 /// A client that waits for a 100 which will not come is told that its body is not wanted, and may
 /// keep it to itself (RFC 9110 §10.1.1).
 fn waits(exchange: &Exchange) -> bool {
-    exchange.scratch.request.expects_continue && !exchange.interim_sent
+    exchange.scratch.request.expects_continue && !exchange.tries.interim_sent
 }
 
 /// Whether the head of an answer may promise that the client's next request is served.

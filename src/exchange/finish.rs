@@ -1,8 +1,5 @@
-//! The one end of every try, and of the answer that it gave, which its backend is judged by; and of
-//! every exchange: counters and the log.
-//!
-//! What the log needs beyond the counters is noted only where the listener has one: the ranges of
-//! the head before it is edited, and a few moments of the precise clock.
+//! Where every try, and the answer that it gave, is scored against its backend, and every exchange
+//! is counted and logged.
 
 use super::{Answer, Exchange, Fetched, Reuse};
 use crate::base::moment::{Micros, Moment, Tick};
@@ -21,18 +18,6 @@ use crate::policy::{
 use crate::proto::{Client, peer::Peer};
 use crate::shared::counters::Counter;
 use crate::worker::{Pick, Worker};
-
-/// Notes what the log will want to know of an exchange that begins.
-pub(super) fn expect(client: &Client, exchange: &mut Exchange) {
-    let Exchange { in_force, scratch, began, .. } = exchange;
-    let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
-    let record = &mut scratch.record;
-    record.logged = true;
-    record.client = client.peer().client(&scratch.request, trusted);
-    record.times.waited = client.began().map_or(Micros(0), |first| began.since(first));
-    scratch.asked = Asked::of(&scratch.request);
-    client.take_stalled();
-}
 
 /// Counts how a try ended, for its backend and for those who decide about it.
 #[inline]
@@ -57,11 +42,12 @@ pub(super) fn tried(
     if outcome.calls_for_another() {
         worker.clock.renew();
     }
-    let (asked_at, now) = (exchange.asked_at, worker.clock.tick());
+    let (asked_at, now) = (exchange.last.asked_at, worker.clock.tick());
     // With nothing of a body on its way the client kept nobody waiting.
-    let alone = exchange.tries == 1 && exchange.request_sent && !exchange.body_gone;
-    let had_all_the_time = alone && exchange.kept.is_none() && exchange.since.is_none();
-    let wait = Wait { since: asked_at, until: now, body: exchange.body, had_all_the_time };
+    let alone = exchange.tries.count == 1 && exchange.last.is_sent && !exchange.tries.body_gone;
+    let had_all_the_time =
+        alone && exchange.tries.kept.is_none() && exchange.queued_since.is_none();
+    let wait = Wait { since: asked_at, until: now, body: exchange.last.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let Some(backend) = exchange.scratch.record.backend else { return outcome };
     let settled = pool.settle(backend, verdict, trial, (asked_at, now));
@@ -74,7 +60,7 @@ pub(super) fn tried(
     if let Some(ok) = settled
         && needs.outcomes
     {
-        let since = exchange.timed_from.filter(|_| needs.times);
+        let since = exchange.last.timed_from.filter(|_| needs.times);
         let took = since.map_or(Micros(0), |since| worker.clock.renew().since(since));
         let took = u32::try_from(took.0).unwrap_or(u32::MAX);
         // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
@@ -116,7 +102,8 @@ fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at
         (cause, _) => cause,
     };
     let now = worker.clock.tick();
-    let wait = Wait { since: began_at, until: now, body: exchange.body, had_all_the_time: false };
+    let wait =
+        Wait { since: began_at, until: now, body: exchange.last.body, had_all_the_time: false };
     let statuses = &exchange.pool_plan().passive.statuses;
     let verdict = blame(Outcome::Fault(cause.into()), statuses, wait);
     let pool = exchange.in_force.pool(exchange.pool);

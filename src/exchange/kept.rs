@@ -35,7 +35,7 @@ impl Keeping {
             return None;
         }
         let bytes_max = retry.body_bytes_max as usize;
-        let before = exchange.kept.take().map(|kept| *kept);
+        let before = exchange.tries.kept.take().map(|kept| *kept);
         let kept = before.unwrap_or(Kept { bytes_max, ..Kept::default() });
         Some(Keeping { kept: RefCell::new(kept), stop: Signal::default() })
     }

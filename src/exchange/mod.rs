@@ -26,7 +26,7 @@ use std::rc::Rc;
 
 use crate::base::{
     ids::{BackendId, PoolId},
-    moment::{Deadline, Moment, Tick},
+    moment::{Deadline, Micros, Moment, Tick},
 };
 use crate::http::{
     fault::{Fault, Side},
@@ -34,6 +34,7 @@ use crate::http::{
     head::ResponseHead,
 };
 use crate::net::leaving::{ForClient, Leaves};
+use crate::observe::record::Asked;
 use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
@@ -56,37 +57,47 @@ pub(crate) struct Exchange {
     pub(crate) pool: PoolId,
     /// When all of it must be over.
     pub(crate) deadline: Deadline,
-    /// When its last try must have an answer that begins.
-    pub(crate) try_deadline: Deadline,
     /// How long the request's body is.
     pub(crate) length: BodyLength,
-    /// Tries so far that count.
-    pub(crate) tries: u8,
-    /// Whether a connection from the pool turned out to be stale.
-    pub(crate) stale_before: bool,
-    /// Whether the last try handed any byte of the request to the kernel.
-    pub(crate) request_sent: bool,
-    /// When the last try's backend was asked: when its head was sent, before that when the try
-    /// began.
-    pub(crate) asked_at: Tick,
-    /// What the last try's backend has got of the body.
-    pub(crate) body: Body,
-    /// Whether bytes of the body are gone that a further try would need.
-    pub(crate) body_gone: bool,
-    /// What of the body was sent by earlier tries and is still held.
-    pub(crate) kept: Option<Box<Kept>>,
-    /// An answer that was not taken, in case no better one comes.
-    pub(crate) declined: Option<Box<Declined>>,
+    pub(crate) last: Try,
+    pub(crate) tries: Tries,
     /// Since when it waits or has waited in front of the pool, if it does.
-    pub(crate) since: Option<Tick>,
-    /// From when the last try is timed: once its request has been sent from then on, before that
-    /// from its beginning; none = nobody wants to know.
-    pub(crate) timed_from: Option<Moment>,
-    /// Whether the client has seen an interim answer.
-    pub(crate) interim_sent: bool,
+    pub(crate) queued_since: Option<Tick>,
     /// When its head was whole.
     pub(crate) began: Moment,
     _under_way: Gauge,
+}
+
+/// The last try: what is known of it beside what it gave.
+pub(crate) struct Try {
+    /// When it must have an answer that begins.
+    pub(crate) deadline: Deadline,
+    /// Whether it handed any byte of the request to the kernel.
+    pub(crate) is_sent: bool,
+    /// When its backend was asked: when the head was sent, before that when the try began.
+    pub(crate) asked_at: Tick,
+    /// From when it is timed: once the request has been sent from then on, before that from its
+    /// beginning; none = nobody wants to know.
+    pub(crate) timed_from: Option<Moment>,
+    /// What its backend has got of the body.
+    pub(crate) body: Body,
+}
+
+/// What the tries so far leave to the next.
+#[derive(Default)]
+pub(crate) struct Tries {
+    /// How many of them count.
+    pub(crate) count: u8,
+    /// Whether a connection from the pool turned out to be stale.
+    pub(crate) stale_before: bool,
+    /// Whether bytes of the body are gone that a further try would need.
+    pub(crate) body_gone: bool,
+    /// Whether the client has seen an interim answer.
+    pub(crate) interim_sent: bool,
+    /// What of the body was sent and is still held.
+    pub(crate) kept: Option<Box<Kept>>,
+    /// An answer that was not taken, in case no better one comes.
+    pub(crate) declined: Option<Box<Declined>>,
 }
 
 /// What will be sent to the client, wherever it came from.
@@ -151,25 +162,35 @@ impl Exchange {
             scratch,
             pool: PoolId(0),
             deadline: Deadline::NEVER,
-            try_deadline: Deadline::NEVER,
             length,
-            tries: 0,
-            stale_before: false,
-            request_sent: false,
-            asked_at: worker.clock.tick(),
-            body: Body::Whole,
-            body_gone: false,
-            kept: None,
-            declined: None,
-            since: None,
-            timed_from: None,
-            interim_sent: false,
+            last: Try {
+                deadline: Deadline::NEVER,
+                is_sent: false,
+                asked_at: began.tick(),
+                timed_from: None,
+                body: Body::Whole,
+            },
+            tries: Tries::default(),
+            queued_since: None,
             began,
         };
         if worker.logs.is_on(client.peer().listener) {
-            finish::expect(client, &mut exchange);
+            exchange.will_be_logged(client);
         }
         exchange
+    }
+
+    /// Notes what the log will want to know.
+    #[cold]
+    fn will_be_logged(&mut self, client: &Client) {
+        let Exchange { in_force, scratch, began, .. } = self;
+        let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
+        let record = &mut scratch.record;
+        record.logged = true;
+        record.client = client.peer().client(&scratch.request, trusted);
+        record.times.waited = client.began().map_or(Micros(0), |first| began.since(first));
+        scratch.asked = Asked::of(&scratch.request);
+        client.take_stalled();
     }
 
     /// What the algorithm of the pool that answers needs to know.
@@ -206,13 +227,13 @@ impl Exchange {
             // Nobody waits for its end any more.
             self.in_force.pool(self.pool).whole(fetched.id);
         }
-        self.declined = Some(Box::new(Declined { answer, head, backend }));
+        self.tries.declined = Some(Box::new(Declined { answer, head, backend }));
     }
 
     /// What the client gets when nobody else is asked: where the last try gave no answer, the one
     /// that an earlier try gave.
     fn or_declined(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
-        match (result, self.declined.take()) {
+        match (result, self.tries.declined.take()) {
             (Err(fault), Some(declined)) if fault.side != Side::Client => {
                 let Declined { answer, head, backend } = *declined;
                 self.scratch.response = head;
@@ -228,11 +249,11 @@ impl Exchange {
         Attempt {
             method: self.scratch.request.method,
             outcome,
-            tries: self.tries,
-            stale_before: self.stale_before,
-            request_sent: self.request_sent,
-            body_gone: self.body_gone,
-            answered: self.interim_sent,
+            tries: self.tries.count,
+            stale_before: self.tries.stale_before,
+            request_sent: self.last.is_sent,
+            body_gone: self.tries.body_gone,
+            answered: self.tries.interim_sent,
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn wait(
     let picked = wait_as(worker, &mut errand, what, (timeout, for_client), readable).await;
     let waits_since = errand.wanted.since;
     errand.pool.core.offers_room();
-    exchange.since = waits_since;
+    exchange.queued_since = waits_since;
     worker.clock.renew();
     if exchange.scratch.record.logged {
         let times = &mut exchange.scratch.record.times;

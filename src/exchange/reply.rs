@@ -86,13 +86,15 @@ async fn send_own(
     let timeouts = &exchange.in_force.plan.listener(client.peer().listener).timeouts;
     let Scratch { request, response, out, body, record, .. } = &mut *exchange.scratch;
     record.status = response.status;
-    let mut source = Source::Own(std::mem::take(body));
+    let mut source = Source::own(body, &worker.buffers)?;
     let mut piece = source.first()?;
     let mut sink = client.answer(response, length, request.version, std::mem::take(out));
-    sink.write(&mut piece, |_| worker.clock.after(timeouts.client_write)).await?;
+    let sent = sink.write(&mut piece, |_| worker.clock.after(timeouts.client_write)).await;
+    source.done(piece);
+    source.end(&worker.buffers);
     record.response_bytes += sink.sent();
     *out = sink.into_room();
-    Ok(())
+    sent
 }
 
 /// Makes a backend's response the one that its client gets, but for what is said of the connection
@@ -103,9 +105,8 @@ pub(super) fn head(
     fetched: &Fetched,
 ) -> Result<(), Fault> {
     let Scratch { request, response, .. } = &mut *exchange.scratch;
-    let date = worker.http_date();
-    let to = ToClient { method: request.method, version: request.version, date: &date };
-    forward::response(response, fetched.length, &to)?;
+    let to = ToClient { method: request.method, version: request.version };
+    forward::response(response, fetched.length, to, || worker.http_date())?;
     sticky::answer(worker, exchange, fetched.id);
     Ok(())
 }
@@ -124,7 +125,7 @@ async fn send_fetched(
     }
     let mut upload = fetched.upload.take();
     let by_end = exchange.for_client(client, Leaves::LastingEnd);
-    let by_reset = exchange.for_client(client, Leaves::Reset);
+    let by_reset = client.waiting(Leaves::Reset);
     // While it sends, the upload sees its end.
     let sends = upload.as_ref().is_some_and(|upload| upload.is_going() || upload.has_more());
     let for_client = Cell::new(if sends { by_reset } else { by_end });
@@ -148,7 +149,7 @@ async fn send_fetched(
     // What stopped the upload has stopped the answer.
     let fault = upload.as_ref().and_then(Upload::fault_of_client);
     let result = result.map_err(|cut| fault.unwrap_or(cut));
-    exchange.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
+    exchange.last.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
     finish::answered(worker, exchange, &fetched, result);
     // Whether the backend has sent more than its answer.
     let unasked = fetched.source.end(&worker.buffers);

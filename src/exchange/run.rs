@@ -134,7 +134,7 @@ async fn fetch(
     };
     loop {
         exchange.scratch.tried.insert(pick.backend());
-        exchange.tries += 1;
+        exchange.tries.count += 1;
         let mut own = Some(pick);
         let mut result = attempt::once(worker, client, exchange, &mut own).await;
         let outcome = finish::tried(worker, exchange, &mut result, own.as_mut());

@@ -55,15 +55,22 @@ enum Stopped {
     Backend,
 }
 
-/// A request body on its way to a backend.
-pub(crate) struct Upload {
+/// A request body on its way to a backend. In a box: most requests have none.
+pub(crate) struct Upload(Box<OnItsWay>);
+
+struct OnItsWay {
     /// Where it goes.
     backend: Waits,
     state: State,
+    progress: Rc<Progress>,
+}
+
+/// How far an upload has come.
+struct Progress {
     /// Bytes taken from the client so far, framing too.
-    taken: Rc<Cell<u64>>,
+    taken: Cell<u64>,
     /// What of it could be sent again; none where it is of no use.
-    keeping: Option<Rc<Keeping>>,
+    keeping: Option<Keeping>,
 }
 
 /// What is left of an upload that was ended for another try.
@@ -89,8 +96,8 @@ impl Upload {
         listener: ListenerId,
         (source, sink, backend): (Source, Sink, Waits),
     ) -> Upload {
-        let keeping = Keeping::of(exchange).map(Rc::new);
-        let taken = Rc::new(Cell::new(source.received()));
+        let (taken, keeping) = (Cell::new(source.received()), Keeping::of(exchange));
+        let progress = Rc::new(Progress { taken, keeping });
         let way = Way {
             worker: Rc::clone(worker),
             in_force: Rc::clone(&exchange.in_force),
@@ -99,9 +106,8 @@ impl Upload {
             deadline: exchange.deadline,
             expects_continue: exchange.scratch.request.expects_continue,
         };
-        let counted = Rc::clone(&taken);
-        let uploading = Box::pin(upload(way, source, sink, counted, keeping.clone()));
-        Upload { backend, state: State::Going(uploading), taken, keeping }
+        let uploading = Box::pin(upload(way, source, sink, Rc::clone(&progress)));
+        Upload(Box::new(OnItsWay { backend, state: State::Going(uploading), progress }))
     }
 
     /// Goes on with it until it ends.
@@ -115,25 +121,25 @@ impl Upload {
 
     /// Goes on with it; true when this ended it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        let State::Going(future) = &mut self.state else { return false };
+        let State::Going(future) = &mut self.0.state else { return false };
         let Poll::Ready(ended) = future.as_mut().poll(cx) else { return false };
         if matches!(ended.result, Err(Stopped::Client(_))) {
             // Nobody needs the answer any more: whoever waits for it wakes up, and knows that
             // its end is not the backend's doing.
-            self.backend.end(Ended::ClientLeft);
+            self.0.backend.end(Ended::ClientLeft);
         }
-        self.state = State::Ended(ended);
+        self.0.state = State::Ended(ended);
         true
     }
 
     /// Whether it has not ended.
     pub(crate) fn is_going(&self) -> bool {
-        matches!(self.state, State::Going(_))
+        matches!(self.0.state, State::Going(_))
     }
 
     /// Whether more has been read than the body: of the next request.
     pub(crate) fn has_more(&self) -> bool {
-        match &self.state {
+        match &self.0.state {
             State::Ended(Uploaded { source, result: Ok(()) }) => source.rest() > 0,
             State::Ended(_) | State::Going(_) => false,
         }
@@ -141,7 +147,7 @@ impl Upload {
 
     /// The client's fault that stopped it.
     pub(crate) fn fault_of_client(&self) -> Option<Fault> {
-        match &self.state {
+        match &self.0.state {
             State::Ended(Uploaded { result: Err(Stopped::Client(fault)), .. }) => Some(*fault),
             State::Ended(_) | State::Going(_) => None,
         }
@@ -149,12 +155,12 @@ impl Upload {
 
     /// Whether all of the body went over.
     pub(crate) fn is_whole(&self) -> bool {
-        matches!(&self.state, State::Ended(Uploaded { result: Ok(()), .. }))
+        matches!(&self.0.state, State::Ended(Uploaded { result: Ok(()), .. }))
     }
 
     /// What the backend has got of the body.
     pub(crate) fn with_backend(&self) -> Body {
-        match &self.state {
+        match &self.0.state {
             State::Ended(Uploaded { result: Ok(()), .. }) => Body::Whole,
             State::Ended(Uploaded { result: Err(Stopped::Backend), .. }) => Body::Untaken,
             State::Ended(Uploaded { result: Err(Stopped::Client(_)), .. }) | State::Going(_) => {
@@ -165,32 +171,33 @@ impl Upload {
 
     /// Where it goes.
     pub(crate) fn backend(&self) -> &Waits {
-        &self.backend
+        &self.0.backend
     }
 
     /// Bytes taken from the client so far, framing too.
     pub(crate) fn bytes(&self) -> u64 {
-        self.taken.get()
+        self.0.progress.taken.get()
     }
 
     /// Ends it so that another try may follow.
     async fn recover(self) -> Recovered {
-        let Upload { backend, state, taken, keeping } = self;
-        let Some(keeping) = keeping else {
-            let (source, bytes) = Upload { backend, state, taken, keeping }.into_source();
+        if self.0.progress.keeping.is_none() {
+            let (source, bytes) = self.into_source();
             return Recovered { source, kept: None, bytes };
-        };
+        }
+        let OnItsWay { backend, state, progress } = *self.0;
         let Uploaded { source, result } = match state {
             State::Ended(uploaded) => uploaded,
             State::Going(uploading) => {
-                keeping.stop.raise();
+                progress.keeping.iter().for_each(|keeping| keeping.stop.raise());
                 backend.cut();
                 uploading.await
             }
         };
+        let bytes = progress.taken.get();
         // The upload held the other end of it until it ended.
-        let kept = Rc::into_inner(keeping).and_then(Keeping::into_kept);
-        let bytes = taken.get();
+        let kept = Rc::into_inner(progress).and_then(|progress| progress.keeping);
+        let kept = kept.and_then(Keeping::into_kept);
         match result {
             Ok(()) | Err(Stopped::Backend) => Recovered { source: Some(source), kept, bytes },
             Err(Stopped::Client(_)) => Recovered { source: None, kept: None, bytes },
@@ -201,25 +208,19 @@ impl Upload {
     /// the rest of a body that the backend did not take. And how many bytes were taken from the
     /// client, framing too.
     pub(super) fn into_source(self) -> (Option<Source>, u64) {
-        let source = match self.state {
+        let source = match self.0.state {
             State::Ended(Uploaded { source, result: Ok(()) | Err(Stopped::Backend) }) => {
                 Some(source)
             }
             State::Ended(_) | State::Going(_) => None,
         };
-        (source, self.taken.get())
+        (source, self.0.progress.taken.get())
     }
 }
 
-async fn upload(
-    way: Way,
-    mut source: Source,
-    mut sink: Sink,
-    taken: Rc<Cell<u64>>,
-    keeping: Option<Rc<Keeping>>,
-) -> Uploaded {
+async fn upload(way: Way, mut source: Source, mut sink: Sink, progress: Rc<Progress>) -> Uploaded {
     let Way { worker, in_force, deadline, .. } = &way;
-    let keeping = keeping.as_deref();
+    let keeping = progress.keeping.as_ref();
     let bounds = Bounds::Upload(Uploading {
         clock: &worker.clock,
         deadline: *deadline,
@@ -227,7 +228,7 @@ async fn upload(
         write: in_force.plan.pool(way.pool).timeouts.write,
         pace: Pace::begin(&worker.clock, in_force.plan.limits.body_rate_min),
         expects_continue: way.expects_continue,
-        taken: &taken,
+        taken: &progress.taken,
         keeping,
     });
     let limit = Stage::Limit(in_force.plan.limits.body_bytes_max);
@@ -244,7 +245,7 @@ async fn upload(
         Cut::From(_) if worker.clock.is_over(*deadline) => Stopped::Client(Cause::Deadline.into()),
         Cut::From(fault) => Stopped::Client(fault),
     });
-    taken.set(match result {
+    progress.taken.set(match result {
         // What is left is counted by the one who takes it.
         Ok(()) | Err(Stopped::Backend) => source.received() - source.rest() as u64,
         Err(Stopped::Client(_)) => source.received(),
@@ -289,8 +290,8 @@ pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload
     let Some(upload) = upload else { return };
     let Recovered { source, kept, bytes } = upload.recover().await;
     exchange.scratch.record.request_bytes += bytes;
-    exchange.body_gone = kept.is_none();
-    exchange.kept = kept.map(Box::new);
+    exchange.tries.body_gone = kept.is_none();
+    exchange.tries.kept = kept.map(Box::new);
     client.put_back(source);
 }
 

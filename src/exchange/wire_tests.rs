@@ -3,170 +3,10 @@
 //! No socket, no kernel, no clock of the wall: what is proved here is proved for each order that a
 //! script can say, and not for those that a machine happens to run (`testkit::play`).
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::time::Duration;
 
-use super::{Reuse, run};
-use crate::base::ids::ListenerId;
-use crate::net::{
-    deadlines::Watch,
-    fd::Half,
-    stream::script::{self, Answers, Closed, Script, Step, says},
-};
-use crate::proto::{
-    Client,
-    h1::{self, HeadRead},
-    peer::{Peer, PeerAddress},
-};
-use crate::shared::counters::Counter;
-use crate::testkit::{beside, play};
-use crate::worker::Worker;
-
-/// What a client says, what the backends that are connected to do, and how the pool is configured.
-#[derive(Default)]
-struct Scene {
-    client: Vec<Step>,
-    backends: Vec<Vec<Step>>,
-    /// Whether they are all one backend.
-    alone: bool,
-    /// Keys of the pool, and of the listener.
-    pool: &'static str,
-    listener: &'static str,
-}
-
-/// What became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    /// What the client was sent, in writes of which lengths, and how its connection ended.
-    client: String,
-    writes: Vec<usize>,
-    closed: Closed,
-    backends: Vec<Backend>,
-    counts: Counts,
-    /// How long it took, by the clock of the play.
-    took: Duration,
-}
-
-/// What one backend was sent, and how its connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Backend {
-    heard: String,
-    writes: Vec<usize>,
-    closed: Closed,
-    is_gone: bool,
-    was_asked: bool,
-}
-
-impl Backend {
-    /// Whether its connection is kept for the next request.
-    fn is_kept(&self) -> bool {
-        !self.is_gone && self.was_asked
-    }
-}
-
-/// The counters that are not zero, but for those of every request.
-type Counts = BTreeMap<&'static str, u64>;
-
-/// Who was told of a close by these is not read any more: a time at which nothing else goes on.
-const QUIET: Duration = Duration::from_secs(60);
-
-impl Scene {
-    fn play(self) -> Seen {
-        play(async {
-            let text = format!(
-                "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{}\n[pool.app]\n\
-                 backends = [\"127.0.0.1:1\"{}]\n{}\n",
-                self.listener,
-                if self.alone { "" } else { ", \"127.0.0.1:2\"" },
-                self.pool
-            );
-            let worker = Worker::crew(&text, 1).remove(0);
-            let backends: Vec<_> = self.backends.into_iter().map(Script::new).collect();
-            script::answers(backends.iter().map(|script| Answers::Ok(Rc::clone(script))));
-            let client = Script::new(self.client);
-            let sweeping = Rc::clone(&worker);
-            let began = worker.clock.tick();
-            let serving = serve(&worker, &client);
-            beside(serving, sweeping.deadlines.sweep(|| sweeping.turn())).await;
-            let text = |script: &Script| String::from_utf8(script.heard()).expect("text");
-            let counts = [
-                ("retries", Counter::Retries),
-                ("stale", Counter::BackendStale),
-                ("kept", Counter::BackendIdle),
-                ("in flight", Counter::BackendInFlight),
-                ("refused", Counter::Refused),
-                ("incomplete", Counter::Incomplete),
-                ("aborts", Counter::ClientAborts),
-                ("unasked", Counter::BackendUnasked),
-            ];
-            let backend = |script: &Rc<Script>| Backend {
-                heard: text(script),
-                writes: script.writes(),
-                closed: script.closed(),
-                is_gone: script.is_gone(),
-                was_asked: !script.heard().is_empty(),
-            };
-            let count = |(name, counter)| (name, worker.counters.read(counter));
-            Seen {
-                client: text(&client),
-                writes: client.writes(),
-                closed: client.closed(),
-                backends: backends.iter().map(backend).collect(),
-                counts: counts.map(count).into_iter().filter(|(_, count)| *count > 0).collect(),
-                took: worker.clock.tick().since(began),
-            }
-        })
-    }
-}
-
-/// Serves a client as `server::connection` does, but for what it does about idleness.
-async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
-    let stream =
-        Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0)))));
-    let address = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
-    let peer = Peer::new(ListenerId(0), (address, 80), &[], false);
-    let buffer = worker.buffers.take().unwrap();
-    let client = h1::Client::new(Rc::clone(&stream), Rc::new(peer), buffer, None);
-    let mut client = Client::H1(client);
-    let reuse = loop {
-        if client.buffered() == 0 && !read(worker, &mut client).await {
-            break Reuse::Close;
-        }
-        let mut scratch = worker.scratch();
-        let Client::H1(h1) = &mut client;
-        match h1.take_head(&mut scratch.request, &worker.head_limits(), 0) {
-            HeadRead::Head(bytes) => {
-                scratch.record.request_bytes = bytes as u64;
-                match run::run(worker, &mut client, scratch).await {
-                    Reuse::Keep => {}
-                    other => break other,
-                }
-            }
-            HeadRead::Refused(fault) => {
-                break run::refuse(worker, &mut client, scratch, fault).await;
-            }
-            HeadRead::Partial => {
-                if !read(worker, &mut client).await {
-                    break Reuse::Close;
-                }
-            }
-        }
-    };
-    match reuse {
-        Reuse::Reset => stream.reset_on_close(),
-        Reuse::Keep | Reuse::Close | Reuse::Linger => stream.shut_down(Half::Writing),
-    }
-    let Client::H1(mut client) = client;
-    client.take_buffer().into_iter().for_each(|buffer| worker.buffers.give(buffer));
-}
-
-async fn read(worker: &Worker, client: &mut Client) -> bool {
-    let Client::H1(client) = client;
-    let Some(mut buffer) = client.take_buffer() else { return false };
-    buffer.rewind();
-    let read = client.stream().recv(&mut buffer, worker.clock.after(QUIET)).await;
-    client.put_buffer(buffer);
-    matches!(read, Ok(1..))
-}
+use crate::net::stream::script::{Closed, Step, says};
+use crate::testkit::scene::{Scene, after_a_head, client, dechunked, pieces};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
@@ -178,111 +18,6 @@ const OK: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 4\r\n\r\ngood";
 const OK_CHUNKED: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n\
      3\r\ngoo\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n";
 const OK_UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\nDate: x\r\n\r\ngood";
-
-/// A backend that hears a head and then does this.
-fn after_a_head(steps: Vec<Step>) -> Vec<Step> {
-    std::iter::once(Step::HearsOf("\r\n\r\n")).chain(steps).collect()
-}
-
-/// What the client was told, answer by answer: status, and the body, or the code of a fault, or
-/// `cut` where the answer ends before its end.
-fn told(client: &str, closed: bool) -> String {
-    let (mut rest, mut told) = (client, Vec::new());
-    while !rest.is_empty() {
-        let Some((head, behind)) = rest.split_once("\r\n\r\n") else {
-            told.push("cut head".to_owned());
-            break;
-        };
-        let field = |name: &str| {
-            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
-            lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-        };
-        let status = head.split(' ').nth(1).unwrap_or("?");
-        let length = field("content-length").map(|length| length.parse().unwrap());
-        let (body, behind) = match length {
-            _ if status.starts_with('1') => (Some(String::new()), behind),
-            Some(length) => match behind.split_at_checked(length) {
-                Some((body, behind)) => (Some(body.to_owned()), behind),
-                None => (None, ""),
-            },
-            None if field("transfer-encoding").is_some() => dechunked(behind),
-            None if status == "204" || status == "304" => (Some(String::new()), behind),
-            None => (Some(behind.to_owned()).filter(|_| closed), ""),
-        };
-        let code = body.as_ref().and_then(|body| body.split("\"code\":\"").nth(1));
-        let code = code.and_then(|code| code.split('"').next()).map(str::to_owned);
-        let what = code.or(body).unwrap_or_else(|| "cut".to_owned());
-        told.push(format!("{status} {what}"));
-        rest = behind;
-    }
-    told.join(", ")
-}
-
-/// A chunked body, and what is behind it; none where it was cut.
-fn dechunked(mut rest: &str) -> (Option<String>, &str) {
-    let mut body = String::new();
-    loop {
-        let Some((size, behind)) = rest.split_once("\r\n") else { return (None, "") };
-        let size = usize::from_str_radix(size, 16).expect("a size");
-        if size == 0 {
-            return match behind.split_once("\r\n") {
-                Some(("", behind)) => (Some(body), behind),
-                _ => match behind.split_once("\r\n\r\n") {
-                    Some((trailers, behind)) => (Some(format!("{body} ({trailers})")), behind),
-                    None => (None, ""),
-                },
-            };
-        }
-        let Some((chunk, behind)) = behind.split_at_checked(size) else { return (None, "") };
-        body.push_str(chunk);
-        let Some(behind) = behind.strip_prefix("\r\n") else { return (None, "") };
-        rest = behind;
-    }
-}
-
-impl Seen {
-    /// What the client was told.
-    fn told(&self) -> String {
-        told(&self.client, self.closed < Closed::Reset)
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        self.counts.get(name).copied().unwrap_or(0)
-    }
-
-    /// How often each backend was asked, by what it heard.
-    fn asked(&self) -> Vec<usize> {
-        let asked = |heard: &String| heard.matches(" HTTP/1.1\r\n").count();
-        self.backends.iter().map(|backend| asked(&backend.heard)).collect()
-    }
-
-    /// What holds whatever happens.
-    #[track_caller]
-    fn check(&self) {
-        assert_eq!(self.count("in flight"), 0, "{self:#?}");
-        assert_eq!(self.count("unasked"), 0, "{self:#?}");
-        let kept = self.backends.iter().filter(|it| it.is_kept()).count();
-        assert_eq!(self.count("kept"), kept as u64, "{self:#?}");
-    }
-}
-
-/// In all pairs of pieces, in one, and byte by byte: at once, and each when the one before has been
-/// dealt with.
-fn pieces(what: &str) -> Vec<Vec<Step>> {
-    let mut cuts: Vec<Vec<&str>> =
-        (1..what.len()).map(|at| vec![&what[..at], &what[at..]]).collect();
-    cuts.push(vec![what]);
-    cuts.push((0..what.len()).map(|at| &what[at..=at]).collect());
-    let at_once = cuts.iter().map(|cut| cut.iter().map(says).collect());
-    let late = cuts.iter().map(|cut| cut.iter().flat_map(|it| [Step::Pauses, says(it)]).collect());
-    at_once.chain(late).collect()
-}
-
-/// A client that says this, and leaves when nothing happens any more.
-fn client(says_it: Vec<Step>) -> Vec<Step> {
-    says_it.into_iter().chain([Step::Pauses, Step::Pauses, Step::Ends]).collect()
-}
-
 const TWO: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\ntwo";
 
 #[test]
@@ -668,5 +403,86 @@ fn trailers_are_bounded() {
         let seen = Scene { client: client(vec![said]), backends, ..Scene::default() }.play();
         seen.check();
         assert_eq!(seen.told(), told);
+    }
+}
+
+#[test]
+fn an_answer_is_the_same_in_whatever_pieces_it_is_taken() {
+    for (answer, told) in [(OK, "200 good"), (OK_CHUNKED, "200 good (A: b)")] {
+        for takes in 0..answer.len() {
+            let slowly = [Step::Pauses, Step::Takes(1), Step::Pauses, Step::Takes(1_000)];
+            let seen = Scene {
+                client: client([&[Step::Takes(takes), says(GET)], &slowly[..]].concat()),
+                backends: vec![after_a_head(vec![says(answer)])],
+                ..Scene::default()
+            };
+            let seen = seen.play();
+            seen.check();
+            assert_eq!(seen.told(), told, "{takes}: {seen:#?}");
+            assert!(seen.backends[0].is_kept(), "{takes}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_takes_no_more_is_cut_in_time() {
+    for answer in [OK, OK_CHUNKED] {
+        for takes in 0..answer.len() - 10 {
+            let seen = Scene {
+                client: vec![Step::Takes(takes), says(GET)],
+                backends: vec![after_a_head(vec![says(answer)])],
+                listener: "timeouts = { client-write = \"1s\" }",
+                ..Scene::default()
+            };
+            let seen = seen.play();
+            seen.check();
+            assert_eq!(seen.client.len(), takes, "{seen:#?}");
+            assert_eq!(seen.closed, Closed::Both, "{takes}: {seen:#?}");
+            assert!(seen.took <= Duration::from_millis(1_500), "{takes}: {:?}", seen.took);
+            assert!(!seen.backends[0].is_kept(), "{takes}");
+        }
+    }
+}
+
+/// A client that stops at each byte of its request's body.
+#[test]
+fn a_client_that_stops_is_told_so_wherever_it_stops() {
+    for request in [PUT, CHUNKED] {
+        let head = request.find("\r\n\r\n").unwrap() + 4;
+        for cut in head..request.len() {
+            let seen = Scene {
+                client: vec![says(&request[..cut])],
+                backends: vec![vec![]],
+                listener: "timeouts = { client-body = \"1s\" }",
+                ..Scene::default()
+            };
+            let seen = seen.play();
+            seen.check();
+            assert_eq!(seen.told(), "408 request_timeout", "{cut}: {seen:#?}");
+            assert!(seen.took <= Duration::from_millis(1_500), "{cut}: {:?}", seen.took);
+            assert_eq!((seen.asked(), seen.count("retries")), (vec![1], 0), "{cut}");
+            assert!(!seen.backends[0].is_kept(), "{cut}");
+        }
+    }
+}
+
+/// What is refused is refused alike, and nobody is asked.
+#[test]
+fn what_is_no_request_is_refused_in_whatever_pieces_it_comes() {
+    for (request, told) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400 bad_request"),
+        ("GET / HTTP/2.5\r\nHost: a\r\n\r\n", "505 version_refused"),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "405 method_refused"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "501 not_implemented",
+        ),
+    ] {
+        for pieces in pieces(request) {
+            let seen = Scene { client: client(pieces.clone()), ..Scene::default() }.play();
+            seen.check();
+            assert_eq!(seen.told(), told, "{pieces:?} {seen:#?}");
+            assert_eq!(seen.writes.len(), 1, "{seen:#?}");
+        }
     }
 }

@@ -7,7 +7,10 @@
 use std::rc::Rc;
 
 use crate::base::moment::{Deadline, Micros};
-use crate::http::{fault::Fault, headers::Headers};
+use crate::http::{
+    fault::{Cause, Fault},
+    headers::Headers,
+};
 use crate::net::{
     buffer::{Buffer, Buffers},
     leaving::ForClient,
@@ -19,8 +22,8 @@ use super::h1;
 /// Where a body comes from.
 pub(crate) enum Source {
     H1(h1::Source),
-    /// A body of our own, which is all there.
-    Own(Vec<u8>),
+    /// A body of our own, all of which is there; not while a piece has it.
+    Own(Option<Buffer>),
 }
 
 /// Where a body goes.
@@ -34,7 +37,8 @@ pub(crate) enum Sink {
 /// lies behind it may be of the next message.
 #[derive(Default)]
 pub(crate) struct Piece {
-    pub(super) held: Held,
+    /// What it lies in; none behind the last byte of a tunnel.
+    pub(super) buffer: Option<Buffer>,
     pub(super) part: Part,
 }
 
@@ -50,23 +54,10 @@ pub(crate) struct Part {
     pub(crate) trailers: Option<Box<Headers>>,
 }
 
-/// What a piece lies in.
-#[derive(Default)]
-pub(super) enum Held {
-    #[default]
-    Nothing,
-    Buffer(Buffer),
-    Own(Vec<u8>),
-}
-
 impl Piece {
     /// Its bytes of the body.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let bytes = match &self.held {
-            Held::Nothing => &[],
-            Held::Buffer(buffer) => buffer.bytes(),
-            Held::Own(bytes) => &bytes[..],
-        };
+        let bytes = self.buffer.as_ref().map_or(&[][..], Buffer::bytes);
         bytes.get(..self.part.body).unwrap_or(&[])
     }
 
@@ -80,21 +71,21 @@ impl Piece {
     pub(crate) fn has_trailers(&self) -> bool {
         self.part.trailers.is_some()
     }
-
-    /// The buffer it lies in.
-    #[inline]
-    pub(super) fn take_buffer(&mut self) -> Option<Buffer> {
-        match std::mem::take(&mut self.held) {
-            Held::Buffer(buffer) => Some(buffer),
-            other => {
-                self.held = other;
-                None
-            }
-        }
-    }
 }
 
 impl Source {
+    /// A body of our own, which is small.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub(crate) fn own(bytes: &[u8], buffers: &Buffers) -> Result<Source, Fault> {
+        let mut buffer = buffers.take().map_err(|_| Cause::Overloaded)?;
+        if !buffer.overwrite(0, bytes) {
+            return Err(Cause::Internal.into());
+        }
+        Ok(Source::Own(Some(buffer)))
+    }
+
     /// What has come already, without a wait: it may be nothing.
     ///
     /// # Errors
@@ -103,10 +94,10 @@ impl Source {
     pub(crate) fn first(&mut self) -> Result<Piece, Fault> {
         match self {
             Source::H1(source) => source.first(),
-            Source::Own(bytes) => {
-                let bytes = std::mem::take(bytes);
-                let part = Part { body: bytes.len(), ended: true, ..Part::default() };
-                Ok(Piece { held: Held::Own(bytes), part })
+            Source::Own(buffer) => {
+                let len = buffer.as_ref().map_or(0, Buffer::len);
+                let part = Part { body: len, consumed: len, ended: true, trailers: None };
+                Ok(Piece { buffer: buffer.take(), part })
             }
         }
     }
@@ -131,7 +122,7 @@ impl Source {
     pub(crate) fn done(&mut self, piece: Piece) {
         match self {
             Source::H1(source) => source.done(piece),
-            Source::Own(_) => {}
+            Source::Own(buffer) => *buffer = piece.buffer,
         }
     }
 
@@ -156,7 +147,7 @@ impl Source {
     pub(crate) fn into_tunnel(self, buffers: &Rc<Buffers>) -> Source {
         match self {
             Source::H1(source) => Source::H1(source.into_tunnel(buffers)),
-            Source::Own(bytes) => Source::Own(bytes),
+            Source::Own(buffer) => Source::Own(buffer),
         }
     }
 
@@ -165,7 +156,10 @@ impl Source {
     pub(crate) fn end(&mut self, buffers: &Buffers) -> bool {
         match self {
             Source::H1(source) => source.end(buffers),
-            Source::Own(_) => false,
+            Source::Own(buffer) => {
+                buffer.take().into_iter().for_each(|buffer| buffers.give(buffer));
+                false
+            }
         }
     }
 

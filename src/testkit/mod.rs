@@ -6,6 +6,7 @@
 mod allocations;
 pub(crate) mod play;
 mod runtime;
+pub(crate) mod scene;
 
 pub(crate) use self::{
     allocations::allocations,

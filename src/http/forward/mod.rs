@@ -69,7 +69,13 @@ fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
         let Some(field) = fields.get(at).filter(|field| field.known == Name::Connection) else {
             continue;
         };
-        for option in grammar::list(field.value.of(bytes)) {
+        let value = field.value.of(bytes);
+        // That and nothing else is what most say, and it names no field that would stay.
+        if options < OPTIONS_MAX && value.eq_ignore_ascii_case(b"keep-alive") {
+            options += 1;
+            continue;
+        }
+        for option in grammar::list(value) {
             options += 1;
             if options > OPTIONS_MAX {
                 return Err(broken.into());

@@ -11,14 +11,11 @@ use crate::http::{
     names::Name,
 };
 
-/// What the edits depend on: the request, the client and the time.
+/// What the edits depend on: the request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ToClient<'a> {
-    /// Of the request.
+pub(crate) struct ToClient {
     pub(crate) method: Method,
     pub(crate) version: Version,
-    /// The value of Date if the backend sent none.
-    pub(crate) date: &'a [u8],
 }
 
 /// How a response is sent.
@@ -32,11 +29,12 @@ pub(crate) struct Reply {
 
 /// Removes from a backend's response, whose body has this length, what its client must not get.
 /// `upgrade` has already checked that a 101 is allowed. `write` adds the lines about the connection
-/// and the body's length.
+/// and the body's length. `date` is the value of Date if the backend sent none.
 pub(crate) fn response(
     head: &mut ResponseHead,
     body: BodyLength,
-    to: &ToClient<'_>,
+    to: ToClient,
+    date: impl FnOnce() -> [u8; 29],
 ) -> Result<(), Fault> {
     drop_listed(&mut head.headers, Cause::ResponseRefused)?;
     // A length without a body is allowed in answers to HEAD and in 304, and forbidden in 1xx and
@@ -58,7 +56,7 @@ pub(crate) fn response(
         field.removed |= !kept;
     }
     if head.status >= 200 && !head.headers.contains(Name::Date) {
-        head.headers.push(Name::Date, b"date", to.date); // RFC 9110 §6.6.1
+        head.headers.push(Name::Date, b"date", &date()); // RFC 9110 §6.6.1
     }
     Ok(())
 }
@@ -91,7 +89,7 @@ mod tests {
     /// An interim response says nothing about the connection.
     const INTERIM: Reply = Reply { body: BodyLength::None, keep_alive: true };
 
-    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+    const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
     /// To a GET of HTTP/1.1 on a connection that stays open.
     const TO: To = To { method: Method::Get, version: Version::Http11, keep_alive: true };
@@ -113,7 +111,7 @@ mod tests {
         assert_eq!(parsed, Ok(Parse::Done { used: input.len() }), "{input}");
         let body = framing::response(to.method, &mut head).unwrap();
         let To { method, version, keep_alive } = *to;
-        response(&mut head, body, &ToClient { method, version, date: DATE }).unwrap();
+        response(&mut head, body, ToClient { method, version }, || *DATE).unwrap();
         let is_final = head.status >= 200;
         let reply = if is_final { reply(body, version, keep_alive) } else { INTERIM };
         let connection = Connection::of(is_final.then_some((version, reply.keep_alive)));
@@ -146,8 +144,8 @@ mod tests {
         check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
         let mut head = ResponseHead::default();
         head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
-        let to = ToClient { method: Method::Get, version: Version::Http11, date: DATE };
-        let refused = response(&mut head, BodyLength::None, &to);
+        let to = ToClient { method: Method::Get, version: Version::Http11 };
+        let refused = response(&mut head, BodyLength::None, to, || *DATE);
         assert_eq!(refused, Err(Cause::ResponseRefused.into()));
     }
 

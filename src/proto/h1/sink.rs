@@ -20,7 +20,7 @@ use crate::net::{
     relay::{Pipes, Relayed},
     stream::Stream,
 };
-use crate::proto::body::{Cut, Held, Piece, Spliced};
+use crate::proto::body::{Cut, Piece, Spliced};
 
 /// Where a body goes, or what goes through a tunnel.
 pub(crate) struct Sink {
@@ -66,95 +66,50 @@ impl Sink {
         self.head
     }
 
-    /// See `proto::Sink::write`.
+    /// See `proto::Sink::write`. What lies in a piece is done with even where a write by a call
+    /// fails: its source may go on.
     #[inline]
     pub(in crate::proto) async fn write(
         &mut self,
         piece: &mut Piece,
         by: impl Fn(u64) -> Deadline,
     ) -> Result<(), Fault> {
-        let end_apart = match (self.to, piece.take_buffer()) {
-            (To::Client { closes }, Some(buffer)) => {
-                self.write_by_ring(piece, buffer, closes, &by).await?
+        let Some(mut buffer) = piece.buffer.take() else { return Ok(()) };
+        let Framed { mut send, skip, end_apart } = self.outgoing.frame(&mut buffer, &piece.part);
+        piece.part.consumed = skip;
+        let head = self.head.len();
+        let then = self.sent + (head + send) as u64;
+        if let To::Client { closes } = self.to {
+            if head > 0 && buffer.prepend(&self.head) {
+                // The end of a connection leaves with the end of its last answer, in one segment.
+                let is_last = closes && piece.part.ended && !end_apart;
+                let held_back = if is_last { self.hold_back(&buffer, head + send) } else { 0 };
+                buffer.consume(held_back);
+                send = head + send - held_back;
+                piece.part.consumed = head + skip - held_back;
+            } else if head > 0 {
+                Box::pin(self.write_head(send > 0, || by(then))).await?;
             }
-            (_, buffer) => {
-                piece.held = buffer.map_or(std::mem::take(&mut piece.held), Held::Buffer);
-                self.write_by_call(piece, &by).await?
-            }
-        };
+            self.head.clear();
+            let sent = self.stream.send_buffer(buffer, send, || by(then)).await;
+            piece.buffer = Some(sent.map_err(|_| self.fault())?);
+        } else {
+            let bytes = buffer.bytes().get(..send).unwrap_or(&[]);
+            let sent = self.stream.send_all(bytes, end_apart, || by(then)).await;
+            piece.buffer = Some(buffer);
+            sent.map_err(|_| self.fault())?;
+        }
+        self.sent = then;
         if end_apart {
             Box::pin(self.write_trailers(piece, &by)).await?;
         }
         Ok(())
     }
 
-    /// Sends a piece, behind a head that waits for it, with the batch of the turn; whether its end
-    /// is to be sent apart.
-    #[inline]
-    async fn write_by_ring(
-        &mut self,
-        piece: &mut Piece,
-        mut buffer: Buffer,
-        closes: bool,
-        by: &impl Fn(u64) -> Deadline,
-    ) -> Result<bool, Fault> {
-        let Framed { mut send, mut skip, end_apart } =
-            self.outgoing.frame(&mut buffer, &piece.part);
-        let head = self.head.len();
-        let mut held_back = 0;
-        if head > 0 {
-            if buffer.prepend(&self.head) {
-                (send, skip) = (send + head, skip + head);
-                // The end of a connection leaves with the end of its last answer, in one segment.
-                if closes && piece.part.ended && !end_apart {
-                    held_back = self.hold_back(&buffer, send);
-                    buffer.consume(held_back);
-                }
-            } else {
-                let sent = self.stream.send_all(&self.head, send > 0, || by(self.sent));
-                Box::pin(sent).await.map_err(|_| self.fault())?;
-                self.sent += head as u64;
-            }
-            self.head.clear();
-        }
-        let then = self.sent + send as u64;
-        let sent = self.stream.send_buffer(buffer, send - held_back, || by(then)).await;
-        piece.held = Held::Buffer(sent.map_err(|_| self.fault())?);
-        piece.part.consumed = skip - held_back;
-        self.sent = then;
-        Ok(end_apart)
-    }
-
-    /// Sends a piece, behind a head that waits for it, by calls of its own; whether its end is to
-    /// be sent apart. The piece is done with even where that fails.
-    async fn write_by_call(
-        &mut self,
-        piece: &mut Piece,
-        by: &impl Fn(u64) -> Deadline,
-    ) -> Result<bool, Fault> {
-        let (send, end_apart) = match &mut piece.held {
-            Held::Buffer(buffer) => {
-                let Framed { send, skip, end_apart } = self.outgoing.frame(buffer, &piece.part);
-                piece.part.consumed = skip;
-                (buffer.bytes().get(..send).unwrap_or(&[]), end_apart)
-            }
-            Held::Own(bytes) => {
-                // Our own answers are small: they leave with their heads.
-                self.head.extend_from_slice(bytes);
-                (&[][..], false)
-            }
-            Held::Nothing => (&[][..], false),
-        };
-        let then = self.sent + (self.head.len() + send.len()) as u64;
-        let sent = if self.head.is_empty() {
-            self.stream.send_all(send, end_apart, || by(then)).await
-        } else {
-            self.stream.send_parts(&self.head, send, end_apart, || by(then)).await
-        };
-        self.head.clear();
-        sent.map_err(|_| self.fault())?;
-        self.sent = then;
-        Ok(end_apart)
+    /// Sends the head by itself.
+    async fn write_head(&mut self, more: bool, by: impl Fn() -> Deadline) -> Result<(), Fault> {
+        let sent = self.stream.send_all(&self.head, more, by).await;
+        sent.map_err(|_| self.fault())
     }
 
     /// Sends the last chunk, with what comes behind it.

@@ -16,7 +16,7 @@ use crate::net::{
     stream::{InVain, Stream},
     turns::give_way,
 };
-use crate::proto::body::{Held, Part, Piece};
+use crate::proto::body::{Part, Piece};
 
 /// A body, or what comes through a tunnel.
 pub(crate) struct Source {
@@ -129,7 +129,7 @@ impl Source {
     #[inline]
     fn piece(&mut self, mut buffer: Buffer) -> Result<Piece, Fault> {
         match self.body.next(&mut buffer) {
-            Ok(part) => Ok(Piece { held: Held::Buffer(buffer), part }),
+            Ok(part) => Ok(Piece { buffer: Some(buffer), part }),
             Err(fault) => {
                 self.buffer = Some(buffer);
                 Err(fault)
@@ -140,8 +140,7 @@ impl Source {
     /// The connection has ended: is the body whole?
     fn end_of_stream(&mut self) -> Result<Piece, Fault> {
         let part = self.body.end_of_stream(Cause::ResponseIncomplete)?;
-        let held = self.buffer.take().map_or(Held::Nothing, Held::Buffer);
-        Ok(Piece { held, part })
+        Ok(Piece { buffer: self.buffer.take(), part })
     }
 
     /// What comes next through a tunnel; nothing is held while it is waited for.
@@ -164,7 +163,7 @@ impl Source {
                     buffers.give(buffer);
                     self.body = Incoming::Ended;
                     let part = Part { ended: true, ..Part::default() };
-                    return Ok(Piece { held: Held::Nothing, part });
+                    return Ok(Piece { buffer: None, part });
                 }
                 Ok(count) => {
                     self.received += count as u64;
@@ -181,8 +180,8 @@ impl Source {
 
     /// See `proto::Source::done`.
     #[inline]
-    pub(in crate::proto) fn done(&mut self, mut piece: Piece) {
-        let Some(mut buffer) = piece.take_buffer() else { return };
+    pub(in crate::proto) fn done(&mut self, piece: Piece) {
+        let Some(mut buffer) = piece.buffer else { return };
         buffer.consume(piece.part.consumed);
         if let From::Tunnel(buffers) = &self.from {
             buffers.give(buffer);

@@ -1,0 +1,273 @@
+//! Scenes: one client and its backends, scripted, and what became of them.
+//!
+//! The client is served as `server::connection` does it, by the exchange itself and a whole worker;
+//! only what is done about idle connections is missing.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use super::{beside, play};
+use crate::base::ids::ListenerId;
+use crate::exchange::{Reuse, run};
+use crate::net::{
+    deadlines::Watch,
+    fd::Half,
+    stream::script::{self, Answers, Closed, Script, Step, says},
+};
+use crate::proto::{
+    Client,
+    h1::{self, HeadRead},
+    peer::{Peer, PeerAddress},
+};
+use crate::shared::counters::Counter;
+use crate::worker::Worker;
+
+/// What a client says, what the backends that are connected to do, and how the pool is configured.
+#[derive(Default)]
+pub(crate) struct Scene {
+    pub(crate) client: Vec<Step>,
+    pub(crate) backends: Vec<Vec<Step>>,
+    /// Whether they are all one backend.
+    pub(crate) alone: bool,
+    /// Keys of the pool, and of the listener.
+    pub(crate) pool: &'static str,
+    pub(crate) listener: &'static str,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// What the client was sent, in writes of which lengths, and how its connection ended.
+    pub(crate) client: String,
+    pub(crate) writes: Vec<usize>,
+    pub(crate) closed: Closed,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) counts: Counts,
+    /// How long it took, by the clock of the play.
+    pub(crate) took: Duration,
+}
+
+/// What one backend was sent, and how its connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) heard: String,
+    pub(crate) writes: Vec<usize>,
+    pub(crate) closed: Closed,
+    pub(crate) is_gone: bool,
+    pub(crate) was_asked: bool,
+}
+
+impl Backend {
+    /// Whether its connection is kept for the next request.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.is_gone && self.was_asked
+    }
+}
+
+/// The counters that are not zero, but for those of every request.
+pub(crate) type Counts = BTreeMap<&'static str, u64>;
+
+/// Who was told of a close by these is not read any more: a time at which nothing else goes on.
+pub(crate) const QUIET: Duration = Duration::from_secs(60);
+
+impl Scene {
+    pub(crate) fn play(self) -> Seen {
+        play(async {
+            let text = format!(
+                "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{}\n[pool.app]\n\
+                 backends = [\"127.0.0.1:1\"{}]\n{}\n",
+                self.listener,
+                if self.alone { "" } else { ", \"127.0.0.1:2\"" },
+                self.pool
+            );
+            let worker = Worker::crew(&text, 1).remove(0);
+            let backends: Vec<_> = self.backends.into_iter().map(Script::new).collect();
+            script::answers(backends.iter().map(|script| Answers::Ok(Rc::clone(script))));
+            let client = Script::new(self.client);
+            let sweeping = Rc::clone(&worker);
+            let began = worker.clock.tick();
+            let serving = serve(&worker, &client);
+            beside(serving, sweeping.deadlines.sweep(|| sweeping.turn())).await;
+            let text = |script: &Script| String::from_utf8(script.heard()).expect("text");
+            let counts = [
+                ("retries", Counter::Retries),
+                ("stale", Counter::BackendStale),
+                ("kept", Counter::BackendIdle),
+                ("in flight", Counter::BackendInFlight),
+                ("refused", Counter::Refused),
+                ("incomplete", Counter::Incomplete),
+                ("aborts", Counter::ClientAborts),
+                ("unasked", Counter::BackendUnasked),
+            ];
+            let backend = |script: &Rc<Script>| Backend {
+                heard: text(script),
+                writes: script.writes(),
+                closed: script.closed(),
+                is_gone: script.is_gone(),
+                was_asked: !script.heard().is_empty(),
+            };
+            let count = |(name, counter)| (name, worker.counters.read(counter));
+            Seen {
+                client: text(&client),
+                writes: client.writes(),
+                closed: client.closed(),
+                backends: backends.iter().map(backend).collect(),
+                counts: counts.map(count).into_iter().filter(|(_, count)| *count > 0).collect(),
+                took: worker.clock.tick().since(began),
+            }
+        })
+    }
+}
+
+/// Serves a client as `server::connection` does, but for what it does about idleness.
+async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
+    let stream =
+        Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0)))));
+    let address = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
+    let peer = Peer::new(ListenerId(0), (address, 80), &[], false);
+    let buffer = worker.buffers.take().unwrap();
+    let client = h1::Client::new(Rc::clone(&stream), Rc::new(peer), buffer, None);
+    let mut client = Client::H1(client);
+    let reuse = loop {
+        if client.buffered() == 0 && !read(worker, &mut client).await {
+            break Reuse::Close;
+        }
+        let mut scratch = worker.scratch();
+        let Client::H1(h1) = &mut client;
+        match h1.take_head(&mut scratch.request, &worker.head_limits(), 0) {
+            HeadRead::Head(bytes) => {
+                scratch.record.request_bytes = bytes as u64;
+                match run::run(worker, &mut client, scratch).await {
+                    Reuse::Keep => {}
+                    other => break other,
+                }
+            }
+            HeadRead::Refused(fault) => {
+                break run::refuse(worker, &mut client, scratch, fault).await;
+            }
+            HeadRead::Partial => {
+                if !read(worker, &mut client).await {
+                    break Reuse::Close;
+                }
+            }
+        }
+    };
+    match reuse {
+        Reuse::Reset => stream.reset_on_close(),
+        Reuse::Keep | Reuse::Close | Reuse::Linger => stream.shut_down(Half::Writing),
+    }
+    let Client::H1(mut client) = client;
+    client.take_buffer().into_iter().for_each(|buffer| worker.buffers.give(buffer));
+}
+
+async fn read(worker: &Worker, client: &mut Client) -> bool {
+    let Client::H1(client) = client;
+    let Some(mut buffer) = client.take_buffer() else { return false };
+    buffer.rewind();
+    let read = client.stream().recv(&mut buffer, worker.clock.after(QUIET)).await;
+    client.put_buffer(buffer);
+    matches!(read, Ok(1..))
+}
+
+/// A backend that hears a head and then does this.
+pub(crate) fn after_a_head(steps: Vec<Step>) -> Vec<Step> {
+    std::iter::once(Step::HearsOf("\r\n\r\n")).chain(steps).collect()
+}
+
+/// What the client was told, answer by answer: status, and the body, or the code of a fault, or
+/// `cut` where the answer ends before its end.
+fn told(client: &str, closed: bool) -> String {
+    let (mut rest, mut told) = (client, Vec::new());
+    while !rest.is_empty() {
+        let Some((head, behind)) = rest.split_once("\r\n\r\n") else {
+            told.push("cut head".to_owned());
+            break;
+        };
+        let field = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        };
+        let status = head.split(' ').nth(1).unwrap_or("?");
+        let length = field("content-length").map(|length| length.parse().unwrap());
+        let (body, behind) = match length {
+            _ if status.starts_with('1') => (Some(String::new()), behind),
+            Some(length) => match behind.split_at_checked(length) {
+                Some((body, behind)) => (Some(body.to_owned()), behind),
+                None => (None, ""),
+            },
+            None if field("transfer-encoding").is_some() => dechunked(behind),
+            None if status == "204" || status == "304" => (Some(String::new()), behind),
+            None => (Some(behind.to_owned()).filter(|_| closed), ""),
+        };
+        let code = body.as_ref().and_then(|body| body.split("\"code\":\"").nth(1));
+        let code = code.and_then(|code| code.split('"').next()).map(str::to_owned);
+        let what = code.or(body).unwrap_or_else(|| "cut".to_owned());
+        told.push(format!("{status} {what}"));
+        rest = behind;
+    }
+    told.join(", ")
+}
+
+/// A chunked body, and what is behind it; none where it was cut.
+pub(crate) fn dechunked(mut rest: &str) -> (Option<String>, &str) {
+    let mut body = String::new();
+    loop {
+        let Some((size, behind)) = rest.split_once("\r\n") else { return (None, "") };
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        if size == 0 {
+            return match behind.split_once("\r\n") {
+                Some(("", behind)) => (Some(body), behind),
+                _ => match behind.split_once("\r\n\r\n") {
+                    Some((trailers, behind)) => (Some(format!("{body} ({trailers})")), behind),
+                    None => (None, ""),
+                },
+            };
+        }
+        let Some((chunk, behind)) = behind.split_at_checked(size) else { return (None, "") };
+        body.push_str(chunk);
+        let Some(behind) = behind.strip_prefix("\r\n") else { return (None, "") };
+        rest = behind;
+    }
+}
+
+impl Seen {
+    /// What the client was told.
+    pub(crate) fn told(&self) -> String {
+        told(&self.client, self.closed < Closed::Reset)
+    }
+
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// How often each backend was asked, by what it heard.
+    pub(crate) fn asked(&self) -> Vec<usize> {
+        let asked = |heard: &String| heard.matches(" HTTP/1.1\r\n").count();
+        self.backends.iter().map(|backend| asked(&backend.heard)).collect()
+    }
+
+    /// What holds whatever happens.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        assert_eq!(self.count("in flight"), 0, "{self:#?}");
+        assert_eq!(self.count("unasked"), 0, "{self:#?}");
+        let kept = self.backends.iter().filter(|it| it.is_kept()).count();
+        assert_eq!(self.count("kept"), kept as u64, "{self:#?}");
+    }
+}
+
+/// In all pairs of pieces, in one, and byte by byte: at once, and each when the one before has been
+/// dealt with.
+pub(crate) fn pieces(what: &str) -> Vec<Vec<Step>> {
+    let mut cuts: Vec<Vec<&str>> =
+        (1..what.len()).map(|at| vec![&what[..at], &what[at..]]).collect();
+    cuts.push(vec![what]);
+    cuts.push((0..what.len()).map(|at| &what[at..=at]).collect());
+    let at_once = cuts.iter().map(|cut| cut.iter().map(says).collect());
+    let late = cuts.iter().map(|cut| cut.iter().flat_map(|it| [Step::Pauses, says(it)]).collect());
+    at_once.chain(late).collect()
+}
+
+/// A client that says this, and leaves when nothing happens any more.
+pub(crate) fn client(says_it: Vec<Step>) -> Vec<Step> {
+    says_it.into_iter().chain([Step::Pauses, Step::Pauses, Step::Ends]).collect()
+}
