@@ -71,7 +71,7 @@ class Child:
             return "".join(file.readlines()[-lines:]).strip()
 
     def stop(self):
-        """TERM, half a second of patience, then KILL for whoever of the tree is left."""
+        """TERM, half a second of patience, then KILL for what is left of the tree."""
         if self not in _alive:
             return
         _alive.remove(self)

@@ -1,4 +1,4 @@
-"""Who used how much CPU, read from the kernel.
+"""CPU time of processes and cores, read from the kernel.
 
 The CPU time of a process (all its threads, those that ended too, io_uring's workers too) comes from
 its POSIX CPU clock in nanoseconds: the sum that schedstat shows per thread. The split into user and
@@ -70,8 +70,8 @@ def core_ns(core):
 def everyone_else(own):
     """(ns of the kernel threads that serve us, {pid: (name, ns with reaped children)}).
 
-    Of all processes but `own`. One that ends within a slice is not lost: its time moves to whoever
-    reaped it, so the sum over all of them is kept.
+    Of all processes but `own`. One that ends within a slice is not lost: its time moves to the
+    process that reaped it, so the sum over all of them is kept.
     """
     kernel, foreign = 0, {}
     for entry in os.listdir("/proc"):

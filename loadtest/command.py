@@ -94,7 +94,7 @@ def end(_number, _frame):
 
 
 def framed(options, work):
-    """Runs `work(directory)`, which gives its failures; the exit status. Leaves nobody running."""
+    """Runs `work(directory)`, which returns its failures; returns the exit status. Leaves no process running."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, end)
     os.sched_setaffinity(0, {options.load_core})

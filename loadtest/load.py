@@ -58,7 +58,7 @@ class Stream:
             return None
         lines = head.decode("latin-1").lower().split("\r\n")
         fields = dict(line.split(":", 1) for line in lines[1:])
-        # Without a length it lasts until the end of the connection, and nobody waits for that.
+        # Without a length it lasts until the end of the connection, which is not waited for.
         if len(content) < int(fields.get("content-length", 0)):
             return None
         lasts = "content-length" in fields and fields.get("connection", "").strip() != "close"

@@ -4,9 +4,9 @@
     origin.py NUMBER PORT FILE
 
 Answers every GET after a hundredth of a second with its number in X-Origin, and writes down in
-FILE, a line each, when its client sent it (X-Sent): whoever sat in a paused process's queue is found
-there once it runs again. Orders come on its standard input, and it ends when that does.
-SIGTERM ends it as a server should: nobody new, whoever is under way is answered, then it exits.
+FILE, a line each, when its client sent it (X-Sent): requests in a paused process's queue are written
+once it runs again. Orders come on its standard input, and it ends when that does.
+SIGTERM ends it as a server should: no new clients, requests in flight are answered, then it exits.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class Origin:
         self.loop.add_reader(self.listener, self.accept)
 
     def accept(self):
-        """Everyone who waits; before the port is closed too, or they would be reset."""
+        """All waiting clients; before the port is closed too, or they would be reset."""
         while True:
             try:
                 stream, _ = self.listener.accept()

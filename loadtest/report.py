@@ -105,7 +105,7 @@ class Report:
             self._add(name, figure, found[figure.metric], found, table.kept_disturbed)
 
     def _rivals_of(self, name, figure):
-        """Whom a figure holds one of ours against; a variant only against the one that is none."""
+        """The rivals that a figure compares one of ours with; a variant only with the plain one."""
         if name in self.plain:
             plain, against = self.plain[name]
             return [plain] if figure.rival == against else []

@@ -159,7 +159,7 @@ class Bench:
                 return
 
     def undisturbed(self, proxy, command, seconds, table, foreign):
-        """A slice that nobody disturbed, or the least disturbed of a few, marked as such."""
+        """An undisturbed slice, or the least disturbed of a few, marked as such."""
         best = None
         while True:
             one = self.slice(proxy, command, seconds)

@@ -1,11 +1,10 @@
-//! A plan that changes while it is served by: a thousand times to an equal one, and two hundred
-//! times to a neighbour that chance makes.
+//! Plan changes under load: a thousand to an equal plan, and two hundred to random neighbours.
 //!
-//! The proxy runs as anybody starts it, on each driver, between clients and backends that are plain
-//! threads. Held are: no request fails and no connection is closed; counters only grow; averages,
-//! ejections, cookies and those that wait in line are kept; every plan that is over is freed, and
-//! memory does not grow. Its own program, because it looks at the memory of the process.
-//! `RINGWAY_PLANS` is how many times as many changes are made; `RINGWAY_SEED` another seed.
+//! The proxy is started through the public API, on each driver, between clients and backends that
+//! are plain threads. Checked are: no request fails and no connection is closed; counters only
+//! grow; averages, ejections, cookies and waiting requests are kept; every plan that is over is
+//! freed, and memory does not grow. A program of its own, because it reads the memory of the
+//! process. `RINGWAY_PLANS` multiplies the number of changes; `RINGWAY_SEED` sets another seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -31,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EQUAL: usize = 1_000;
 const NEIGHBOURS: usize = 200;
 
-/// What the process may have more after all changes than after the first tenth of them: what
-/// allocators keep back. A plan that is not freed is some 20 KiB, and there are a thousand.
+/// How much more memory the process may have after all changes than after the first tenth of them:
+/// what allocators keep back. A plan that is not freed is some 20 KiB, and there are a thousand.
 const GROWN_MAX: u64 = 6 << 20;
 
 /// A backend: answers every request with its name, after a while.
@@ -82,7 +81,7 @@ fn serve(stream: TcpStream, name: usize, delay: Duration, served: &AtomicU64) {
     }
 }
 
-/// What a client was answered.
+/// A client's answer.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -165,7 +164,7 @@ impl Load {
         Load { over: Arc::clone(&over), clients: all.map(begin).collect() }
     }
 
-    /// Ends it; how many requests were answered.
+    /// Ends it; returns how many requests were answered.
     fn end(self) -> u64 {
         self.over.store(true, SeqCst);
         let counts = self.clients.into_iter().map(|client| client.join().unwrap());
@@ -222,7 +221,7 @@ impl Shape {
     }
 }
 
-/// Whether this kernel has a ring for us.
+/// Whether this kernel allows a ring.
 fn drivers() -> Vec<&'static str> {
     let shape = Shape::of("io_uring", &[("app", "", &[0])]);
     let origins = [Origin::open(0, Duration::ZERO)];
@@ -242,7 +241,7 @@ fn address(handle: &Handle) -> SocketAddr {
     handle.addresses()[0].1.tcp().unwrap()
 }
 
-/// Memory of this process that is in use.
+/// Memory in use by this process.
 fn memory() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
@@ -257,7 +256,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Counters that only grow, as they were when they were looked at last.
+/// Counters that only grow, as of the last check.
 struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
@@ -281,7 +280,7 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
         let mut origins: Vec<Origin> = (0..3).map(|name| Origin::open(name, fast)).collect();
         origins.push(Origin::open(3, ms(30)));
         origins.push(Origin::open(4, ms(5)));
-        // Nobody listens there: it is ejected, and not asked again.
+        // No server listens there: it is ejected, and not asked again.
         let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         origins.push(Origin { name: 5, address: dead, served: Arc::default() });
         let out = "passive = { eject = \"600s\", max-ejected = 0.9 }";
@@ -329,7 +328,7 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
         let asked = load.end();
         eprintln!("{driver}: {changes} in {took:?}, {asked} requests, {} KiB", grown >> 10);
         for (name, (before, after)) in names.into_iter().zip(before.into_iter().zip(after)) {
-            // A connection more may be wanted where more happen to ask at once.
+            // One more connection may be needed if more clients happen to ask at once.
             let more = if name.contains("opened") { 12 } else { 0 };
             assert!(after <= before + more, "{driver}: {name} rose from {before} to {after}");
         }
@@ -340,7 +339,7 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
     }
 }
 
-/// Chance, with a seed.
+/// Seeded randomness.
 struct Chance(u64);
 
 impl Chance {
@@ -354,7 +353,7 @@ impl Chance {
 }
 
 impl Shape {
-    /// Changes one thing; those that are asked for all the time have somebody who answers.
+    /// Changes one thing; pools that are asked all the time keep a backend that answers.
     fn vary(&mut self, chance: &mut Chance, origins: usize) {
         let names: Vec<&'static str> = self.pools.keys().copied().collect();
         let pool = names[chance.below(names.len())];

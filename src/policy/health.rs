@@ -50,7 +50,7 @@ impl fmt::Display for ProbeFault {
 pub(crate) struct Tracker {
     is_up: bool,
     is_probed: bool,
-    /// Whether nobody has asked it anything yet.
+    /// Whether it was added while others serve: then it comes up at its first good probe.
     is_new: bool,
     /// Results in a row against the present state.
     against: u16,
@@ -63,7 +63,7 @@ impl Tracker {
         Tracker { is_up, is_probed: false, is_new: false, against: 0 }
     }
 
-    /// Of a backend that comes while others serve: it is up by its first probe, if that is good.
+    /// For a backend that is added while others serve: its first good probe brings it up.
     pub(crate) fn unseen() -> Tracker {
         Tracker { is_up: false, is_probed: false, is_new: true, against: 0 }
     }
@@ -90,7 +90,7 @@ impl Tracker {
         true
     }
 
-    /// Whether it came while others serve and was not probed yet.
+    /// Whether it was added while others serve and was not probed yet.
     pub(crate) fn is_unseen(&self) -> bool {
         self.is_new && !self.is_probed
     }

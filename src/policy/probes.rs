@@ -100,7 +100,7 @@ impl Probes {
                 next.count(place, |count| *count += 1);
             }
         }
-        // What was not taken over is of nobody any more.
+        // A probe that was not taken over belongs to no backend any more.
         let is_under_way = |probed: &&Probed| matches!(probed.state, State::UnderWay(_));
         next.stray = self.stray + self.all.iter().filter(is_under_way).count();
         next.under_way += next.stray;

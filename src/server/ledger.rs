@@ -1,5 +1,5 @@
-//! What the owner of the plan keeps about plans: which are held, whose each seat is, and what the
-//! threads share of each pool and listener.
+//! The plan owner's ledger: the plans that are held, the owner of each seat, and what the threads
+//! share of each pool and listener.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
@@ -14,14 +14,14 @@ use crate::policy::{
 use crate::shared::pool::PoolState;
 use crate::worker::{Next, Process, Retired, States};
 
-/// What is known of the plans that some thread holds.
+/// The plans that some thread holds.
 pub(super) struct Ledger {
     held: Held,
     states: States,
     /// Where the state of the process may be, and the secret of pools that name none.
     directories: Vec<PathBuf>,
     secret: Option<Secrets>,
-    /// Where chance begins, for each plan alike.
+    /// The seed of randomness, the same for each plan.
     seed: u64,
 }
 
@@ -32,10 +32,10 @@ impl Ledger {
         Ledger { held, states, directories, secret: None, seed }
     }
 
-    /// The next plan with the seats that its names have, and what changes by it.
+    /// The next plan with the seats of its names, and what that changes.
     ///
     /// # Errors
-    /// Where there is no seat for one.
+    /// If there is no seat for one.
     pub(super) fn seat(&mut self, plan: Plan) -> Result<(Plan, Changes), StartError> {
         self.forget_states();
         let busy = |(id, state): (PoolId, &Arc<PoolState>)| (id, state.load.busy());
@@ -44,8 +44,8 @@ impl Ledger {
             .map_err(|refused| StartError::Plan(refused.to_string()))
     }
 
-    /// The next plan, which has its seats, with all that threads share for it; and what the
-    /// operator should know. Nobody holds it yet.
+    /// The next plan, already seated, with all that threads share for it; and warnings for the
+    /// operator. No thread holds it yet.
     ///
     /// # Errors
     /// A sentence about a secret that cannot be read.
@@ -61,18 +61,18 @@ impl Ledger {
         Ok((Arc::new(self.states.next(numbered, pins, (self.seed, before))), events))
     }
 
-    /// From now on so many cores hold this plan.
+    /// From now on this many cores hold this plan.
     pub(super) fn publish(&mut self, next: &Next, cores: usize) {
         let generation = self.held.publish(Arc::clone(&next.plan), 0..cores);
         debug_assert_eq!(generation, next.generation);
     }
 
-    /// How many plans are held, that in force among them.
+    /// How many plans are held, including the one in force.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Cores have let go of these plans; the pools and backends that no plan names any more.
+    /// Cores have released these plans; returns the pools and backends that no plan names any more.
     pub(super) fn free(
         &mut self,
         retired: impl Iterator<Item = Retired>,
@@ -93,8 +93,8 @@ impl Ledger {
         gone.difference(&held).copied().collect()
     }
 
-    /// Drops what threads shared of pools and listeners that no plan names any more. A pool that
-    /// has requests under way, tunnels for example, keeps its seat.
+    /// Drops what threads shared of pools and listeners that no plan names any more. A pool with
+    /// requests in flight, tunnels for example, keeps its seat.
     fn forget_states(&mut self) {
         let (mut pools, mut listeners) = (HashSet::new(), HashSet::new());
         for plan in self.held.plans() {

@@ -1,6 +1,7 @@
-//! Plays of a plan that changes: what is under way ends under the plan that it began under, what
-//! stays goes on, and what is refused changes nothing. That it holds under load, a thousand times,
-//! is held by `tests/plans.rs`.
+//! Plays of plan changes.
+//!
+//! Requests in flight end under the plan that they began under, what stays continues, and a refusal
+//! changes nothing. `tests/plans.rs` does it under load, a thousand times.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -154,11 +155,11 @@ fn those_who_wait_are_answered_and_use_the_room_that_the_next_plan_makes(driver:
         client.send(get("/"));
         stage.expect_count("requests_queued", place as u64);
     }
-    // One that comes is for those that come: they do not wait behind those that cannot use it.
+    // A new backend is for new requests: they do not wait behind those that cannot use it.
     stage.change(&each(&[(&slow, 1), (&fast, 1)]));
     stage.connect().get("/").expect(200, "fast");
     assert_eq!(stage.handle.count("requests_queued"), 3);
-    // More room at the one that they wait for is for them.
+    // More room at the backend that they wait for is for them.
     stage.change(&each(&[(&slow, 3), (&fast, 1)]));
     stage.expect_count("requests_queued", 1);
     cue.give();
@@ -206,7 +207,7 @@ fn a_listener_that_comes_is_served_at_all_its_addresses(driver: Driver) {
     stage.change(&with(&format!("\"{one}\"")));
     let mut kept = Client::connect(one);
     kept.get("/").expect(200, "a");
-    // An address more, and the connection stays; then the first one goes.
+    // One more address, and the connection stays; then the first address goes.
     stage.change(&with(&format!("\"{one}\", \"{two}\"")));
     (0..8).for_each(|_| Client::connect(two).get("/").expect(200, "a"));
     kept.get("/").expect(200, "a");
@@ -288,7 +289,7 @@ fn what_is_refused_changes_nothing(driver: Driver) {
     let stage = Changing::start(driver, &first);
     let mut client = stage.connect();
     client.get("/").expect(200, "a");
-    // Somebody else has this address.
+    // Another socket has this address.
     let taken = TcpListener::bind((addresses::host(), 0)).unwrap();
     let other = taken.local_addr().unwrap();
     let second = format!("{first}[listener.other]\nbind = \"{other}\"\npool = \"app\"\n");
@@ -323,7 +324,7 @@ fn a_backend_that_comes_is_asked_when_its_first_probe_has_succeeded(driver: Driv
     cue.give();
     let text = || client.get("/").text().to_owned();
     eventually("it is asked", text, |text| text == "b");
-    // All others go: what is new is asked at once.
+    // All others go: the new one is asked at once.
     let c = Backend::open(answers("c"));
     stage.change(&of(&[&c]));
     stage.connect().get("/").expect(200, "c");

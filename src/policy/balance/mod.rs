@@ -477,7 +477,7 @@ pub(crate) mod tests {
         algorithms.map(of).into()
     }
 
-    /// Picks with keys, as long as it takes to see whom it prefers.
+    /// Picks with keys, often enough to see which backends it prefers.
     fn picks(balancer: &mut Balancer, pool: &Pool, count: u64) -> Vec<BackendId> {
         let weights = Weights::of(&pool.backends);
         let in_flight: Vec<_> = weights.each().iter().map(|_| Cell::new(0)).collect();

@@ -108,7 +108,7 @@ impl Standing {
         self.refresh();
     }
 
-    /// A backend that went is known to nobody any more.
+    /// Forgets a backend that is gone.
     pub(crate) fn forget(&mut self, id: BackendId) {
         if let Some(slot) = self.slots.remove(id) {
             if slot.permits > 0 {

@@ -82,7 +82,7 @@ impl Slot {
         }
     }
 
-    /// What a plan does not ask for any more takes nobody out.
+    /// A check that a plan no longer has takes no backend out.
     pub(super) fn replan(&mut self, plan: &Plan, now: Tick) {
         if plan.health.is_none() && !self.tracker.is_up() {
             self.tracker = Tracker::new(true);
