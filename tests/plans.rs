@@ -278,7 +278,8 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
     for driver in drivers() {
         let fast = ms(0);
         let mut origins: Vec<Origin> = (0..3).map(|name| Origin::open(name, fast)).collect();
-        origins.push(Origin::open(3, ms(30)));
+        // So slow that the fast one never looks like it, however late this machine is.
+        origins.push(Origin::open(3, ms(300)));
         origins.push(Origin::open(4, ms(5)));
         // No server listens there: it is ejected, and not asked again.
         let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -308,7 +309,7 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
             "connections_accepted_total",
         ];
         let before = names.map(count);
-        let slow = (origins[3].served(), count("requests_total"));
+        let slow = origins[3].served();
         let (mut counters, mut first) = (Counters(BTreeMap::new()), 0);
         let changes = EQUAL * times();
         let since = Instant::now();
@@ -324,16 +325,21 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
         eventually("all plans but one are freed", || handle.plans_held() == 1);
         let grown = memory().saturating_sub(first);
         let after = names.map(count);
-        let slow = (origins[3].served() - slow.0, count("requests_total") - slow.1);
+        let slow = origins[3].served() - slow;
         let asked = load.end();
-        eprintln!("{driver}: {changes} in {took:?}, {asked} requests, {} KiB", grown >> 10);
+        eprintln!(
+            "{driver}: {changes} in {took:?}, {asked} requests, {slow} slow, {} KiB",
+            grown >> 10
+        );
         for (name, (before, after)) in names.into_iter().zip(before.into_iter().zip(after)) {
             // One more connection may be needed if more clients happen to ask at once.
             let more = if name.contains("opened") { 12 } else { 0 };
             assert!(after <= before + more, "{driver}: {name} rose from {before} to {after}");
         }
-        assert!(slow.1 > 1_000, "{driver}: {slow:?}");
-        assert!(slow.0 * 10 < slow.1, "{driver}: the slow one got {slow:?}: its times were lost");
+        // Were its times lost, it would be asked anew after each change, and be under way always:
+        // by two clients three times a second each.
+        let most = 4 + took.as_secs() * 2;
+        assert!(slow <= most, "{driver}: the slow one got {slow} in {took:?}: its times were lost");
         assert!(grown <= GROWN_MAX, "{driver}: {} KiB more", grown >> 10);
         handle.stop(Stop::Now);
     }
