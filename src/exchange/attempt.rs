@@ -1,7 +1,7 @@
 //! One try against one backend: connect, send, wait for a head.
 //!
-//! Whatever goes wrong here leaves the client untouched (interim answers apart), so `fetch` may
-//! try again; a connection that did not finish its answer is closed, by being dropped.
+//! A failure here leaves the client untouched (apart from interim answers), so `fetch` may try
+//! again. A connection that has not finished its answer is closed by being dropped.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -30,11 +30,10 @@ use crate::proto::{Arriving, Asking, Backend, Client};
 use crate::shared::counters::Counter;
 use crate::worker::{InForce, Pick, Scratch, Worker};
 
-/// More interim answers than any honest backend sends before its answer.
+/// More interim answers than any honest backend sends before its final one.
 const INTERIM_MAX: u32 = 32;
 
-/// Asks one backend once: the one that was picked. The pick goes with its answer; where it gives
-/// none it is left.
+/// Asks the picked backend once. The answer takes the pick with it; without an answer it stays.
 pub(super) async fn once(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -62,7 +61,7 @@ pub(super) async fn once(
     backend.begin(logged);
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
-        // It did not wait for the connection.
+        // The client did not wait for the connection.
         return Err(Cause::ClientAbort.into());
     }
     let upload = send(worker, client, exchange, &mut backend).await?;
@@ -96,7 +95,7 @@ pub(super) async fn once(
     fetched(exchange, (backend, arriving, upload), pick)
 }
 
-/// A warm connection, or a new one.
+/// Takes a warm connection or opens a new one.
 async fn connection(
     worker: &Worker,
     client: &Client,
@@ -105,7 +104,7 @@ async fn connection(
 ) -> Result<Backend, Fault> {
     let (id, conns) = (pick.backend(), pick.conns());
     let pool = exchange.in_force.pool(exchange.pool);
-    // What cannot be sent again goes on a connection that was in use a moment ago.
+    // A request that cannot be sent again needs a connection that was in use a moment ago.
     let repeatable =
         exchange.scratch.request.method.is_idempotent() && client.held_body().is_some();
     let careful = !repeatable;
@@ -139,8 +138,8 @@ async fn connection(
         Err(fault) => {
             let now = worker.clock.tick();
             let fault = late(worker, exchange, fault);
-            // Whom there was no time left to connect to has not refused anything; nor has one for
-            // whom we had no descriptor or port.
+            // If our deadline expired, or we had no descriptor or port, the backend has not
+            // refused the connection.
             if fault.cause == Cause::Overloaded {
                 worker.events.limit(Limit::Outgoing, now);
             } else if fault.cause != Cause::Deadline {
@@ -151,8 +150,7 @@ async fn connection(
     }
 }
 
-/// Sends the head, with all of a body that can be sent again or with the first of one that cannot;
-/// the rest of that is an upload.
+/// Sends the head. A body that is all at hand goes with it; any other follows as an upload.
 async fn send(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -172,7 +170,7 @@ async fn send(
         length: exchange.length,
         before: exchange.tries.kept.as_ref().map(|kept| (kept.bytes(), client.has_whole_body())),
         held,
-        // Of chunks it may be too few bytes to make one.
+        // Buffered bytes of a chunked body may be too few to make a chunk.
         has_more: held.is_none() && client.has_some_body(),
     };
     let asked = backend.ask(&asking, out, by).await;
@@ -189,7 +187,7 @@ async fn send(
     Ok(Some(Upload::begin(worker, exchange, client.peer().listener, to)))
 }
 
-/// What Host is, where it is not the client's.
+/// The value of Host, if it is not the client's.
 fn host<'a>(
     in_force: &'a InForce,
     pool: PoolId,
@@ -198,7 +196,7 @@ fn host<'a>(
 ) -> Option<&'a [u8]> {
     let its_own = || in_force.pool(pool).authority(backend.unwrap_or(BackendId(0)));
     match &in_force.plan.pool(pool).host {
-        // HTTP/1.0 clients may give no host; HTTP/1.1 backends must be given one.
+        // HTTP/1.0 clients may send no host; HTTP/1.1 backends must get one.
         HostHeader::Client if request.authority.len == 0 => Some(its_own()),
         HostHeader::Client => None,
         HostHeader::Backend => Some(its_own()),
@@ -206,7 +204,7 @@ fn host<'a>(
     }
 }
 
-/// A request that was sent, at least in part.
+/// A request that has been sent, at least in part.
 struct Waiting<'a> {
     worker: &'a Rc<Worker>,
     backend: &'a Backend,
@@ -234,8 +232,8 @@ impl Waiting<'_> {
         Err(Cause::ResponseRefused.into())
     }
 
-    /// Reads the next head while the upload goes on. The time for an answer begins when the
-    /// request has been sent, and is for all of its head: no backend is late because of a client.
+    /// Reads the next head while the upload goes on. The time for an answer starts when the request
+    /// has been sent and covers the whole head: a slow client does not make its backend late.
     async fn head(&mut self, client: &Client, exchange: &mut Exchange) -> Result<(), Fault> {
         let (worker, backend) = (self.worker, self.backend);
         let plan = exchange.pool_plan();
@@ -274,7 +272,7 @@ impl Waiting<'_> {
         result.map_err(|fault| late(worker, exchange, fault))
     }
 
-    /// Relays an interim answer (RFC 9110 §15.2): all of them, but never to HTTP/1.0.
+    /// Relays an interim answer (RFC 9110 §15.2). HTTP/1.0 clients get none.
     async fn relay_interim(
         &mut self,
         client: &Client,
@@ -303,8 +301,8 @@ impl Waiting<'_> {
     }
 }
 
-/// Makes the answer of a final head. A body that is held stays held: by its status the answer may
-/// be one that is not taken, and the request asked again.
+/// Makes an answer of a final head. A held request body stays held, because the answer may still be
+/// declined for its status and the request be asked again.
 fn fetched(
     exchange: &mut Exchange,
     (mut backend, arriving, upload): (Backend, Arriving, Option<Upload>),
@@ -315,7 +313,7 @@ fn fetched(
     if switched {
         upgrade::allowed(request, head)?;
         if backend.has_refused() {
-            // What it has not read it cannot have agreed to.
+            // A backend cannot agree to a request that it has not read.
             return Err(Cause::BackendProtocol.into());
         }
     }
@@ -330,7 +328,7 @@ fn fetched(
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
 }
 
-/// A wait that ended because all of the exchange is late says so.
+/// Turns the timeout of one wait into that of the exchange if the exchange is late as a whole.
 fn late(worker: &Worker, exchange: &Exchange, fault: Fault) -> Fault {
     let timed_out = matches!(fault.cause, Cause::ResponseTimeout | Cause::ConnectTimeout);
     if timed_out && worker.clock.is_over(exchange.deadline) {

@@ -1,8 +1,8 @@
 //! An answer's body on its way to the client, behind its head.
 //!
-//! What arrived with the head leaves with the head, in one write; the rest is passed on as it
-//! comes. A piece that is being sent belongs to the ring: this is not dropped before it has ended,
-//! and it ends by its deadlines.
+//! Bytes that arrived with the head leave with it in one write; the rest is passed on as it comes.
+//! A piece that is being sent belongs to the ring, so this future is not dropped before it has
+//! ended; its deadlines end it.
 
 use std::{cell::Cell, time::Duration};
 
@@ -54,8 +54,8 @@ pub(super) async fn send(
     sent
 }
 
-/// Sends what comes behind the first piece. A long body goes at the pace of the peers: for the
-/// record all of it is a wait.
+/// Sends what follows the first piece. The peers set the pace of a long body, so the record counts
+/// all of this time as waiting.
 async fn rest(
     source: &mut Source,
     sink: &mut Sink,
@@ -74,7 +74,7 @@ async fn rest(
     rest.map_err(|(Cut::From(fault) | Cut::To(fault))| fault)
 }
 
-/// How long each wait of a download may last. The client's pace is taken.
+/// How long each wait of a download may last. The client's pace is measured.
 pub(super) struct Downloading<'a> {
     pub(super) worker: &'a Worker,
     pub(super) for_client: &'a Cell<ForClient>,
@@ -85,7 +85,7 @@ pub(super) struct Downloading<'a> {
     pause: &'a Pause,
 }
 
-/// How long a client keeps an answer waiting.
+/// How long a client keeps its answer waiting.
 #[derive(Default)]
 pub(crate) struct Pause {
     /// Since when, if it does.
@@ -94,8 +94,8 @@ pub(crate) struct Pause {
     was_long: Cell<bool>,
 }
 
-/// A client that takes nothing for so long may cost its backend the patience: few servers wait less
-/// for room to send. The coarse clock may be a round of the sweep behind.
+/// After a pause of this length a backend may run out of patience; few servers wait less for room
+/// to send. The coarse clock may be one round of the sweep behind.
 const PAUSE_LONG: Duration = Duration::from_millis(500);
 
 impl Pause {

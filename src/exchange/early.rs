@@ -1,4 +1,4 @@
-//! An answer that is there before its request is over.
+//! Answers that come before the end of their request.
 //!
 //! RFC 9112 §9.3: a server that answers early reads the request to its end or closes. As long as
 //! both peers take part the upload goes on behind the answer, and both connections are kept. What
@@ -20,8 +20,8 @@ use crate::net::clock::Clock;
 use crate::proto::{Client, Sink};
 use crate::worker::Worker;
 
-/// For how long a body that nobody takes is read and dropped: so much between two pieces, so much
-/// in all. The bounds of a lingering close (nginx: `lingering_timeout`, `lingering_time`).
+/// For how long an unwanted body is read and dropped: between two pieces, and in all. The bounds of
+/// a lingering close (nginx: `lingering_timeout`, `lingering_time`).
 const DROPS_BETWEEN: Duration = Duration::from_secs(5);
 const DROPS_IN_ALL: Duration = Duration::from_secs(30);
 
@@ -29,7 +29,7 @@ const DROPS_IN_ALL: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
     is_going: bool,
-    /// Whether the client waits to be told to send its body, and nobody has told it.
+    /// Whether the client waits for a 100 that it has not been sent.
     waits: bool,
     /// Whether the backend keeps its connection.
     backend_keeps: bool,
@@ -103,7 +103,7 @@ pub(super) async fn drain(worker: &Worker, client: &mut Client, exchange: &mut E
     client.put_back(Some(source));
 }
 
-/// How long each wait for a body may last that nobody takes.
+/// How long each wait for an unwanted body may last.
 pub(super) struct Dropping<'a> {
     clock: &'a Clock,
     end: Deadline,

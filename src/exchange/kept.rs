@@ -2,7 +2,7 @@
 //!
 //! Only where asking again is possible at all: the method is idempotent and the pool tries more
 //! than once. It is bounded by `retry.body`; a body that outgrows that is forgotten at once, and
-//! then nothing is kept. Bytes of the body alone stand here, without any framing.
+//! then nothing is kept. Only bytes of the body are kept, without framing.
 
 use std::cell::RefCell;
 

@@ -1,8 +1,19 @@
 //! One request and its answer.
 //!
-//! Floor 8, the spine: `run.rs` shows every step by name, each other file is one of them. What is
-//! decided is decided by `policy` and `http`; what happens on sockets happens in `proto` and
-//! `conns`; here is the order in which it happens.
+//! Floor 8, the spine. `run.rs` shows every step by name; each other file is one step. Decisions
+//! are made in `policy` and `http`, input and output is done in `proto` and `conns`; this folder is
+//! the order in which it happens.
+//!
+//! ```text
+//! head read ─▶ answer ─┬─▶ own answer (OPTIONS) ─────────────────────────┐
+//!                      ├─▶ fault ────────────────────────────────────────┤
+//!                      └─▶ fetch ─▶ choose ─▶ queue ─▶ attempt ─▶ tried  │
+//!                                     ▲                           │      │
+//!                                     └──── again ◀── not taken ──┤      │
+//!                                                          taken  ▼      ▼
+//!              record ◀─ kept or closed ◀─ body passed ◀── reply: head and first piece
+//!                                                     └──▶ tunnel (101)
+//! ```
 
 mod again;
 mod attempt;
@@ -52,7 +63,7 @@ use self::{download::Pause, kept::Kept, upload::Upload};
 pub(crate) struct Exchange {
     /// The plan it began under.
     pub(crate) in_force: Rc<InForce>,
-    /// Its heads, the request's as the rules have left it, and its record.
+    /// Its heads (the request's as it was rewritten) and its record.
     pub(crate) scratch: Box<Scratch>,
     pub(crate) pool: PoolId,
     /// When all of it must be over.
@@ -63,48 +74,48 @@ pub(crate) struct Exchange {
     pub(crate) tries: Tries,
     /// Since when it waits or has waited in front of the pool, if it does.
     pub(crate) queued_since: Option<Tick>,
-    /// When its head was whole.
+    /// When the head of the request was complete.
     pub(crate) began: Moment,
     _under_way: Gauge,
 }
 
-/// The last try: what is known of it beside what it gave.
+/// The last try, apart from its result.
 pub(crate) struct Try {
     /// When it must have an answer that begins.
     pub(crate) deadline: Deadline,
-    /// Whether it handed any byte of the request to the kernel.
+    /// Whether any byte of the request was handed to the kernel.
     pub(crate) is_sent: bool,
-    /// When its backend was asked: when the head was sent, before that when the try began.
+    /// When the head was sent; until then, when the try began.
     pub(crate) asked_at: Tick,
-    /// From when it is timed: once the request has been sent from then on, before that from its
-    /// beginning; none = nobody wants to know.
+    /// Start of its timing: when the request was sent; until then, when the try began. None if it
+    /// is not timed.
     pub(crate) timed_from: Option<Moment>,
-    /// What its backend has got of the body.
+    /// How much of the body the backend has taken.
     pub(crate) body: Body,
 }
 
-/// What the tries so far leave to the next.
+/// What earlier tries leave to the next one.
 #[derive(Default)]
 pub(crate) struct Tries {
     /// How many of them count.
     pub(crate) count: u8,
     /// Whether a connection from the pool turned out to be stale.
     pub(crate) stale_before: bool,
-    /// Whether bytes of the body are gone that a further try would need.
+    /// Whether bytes of the body that another try would need are gone.
     pub(crate) body_gone: bool,
     /// Whether the client has seen an interim answer.
     pub(crate) interim_sent: bool,
-    /// What of the body was sent and is still held.
+    /// The part of the body that was sent and is still held.
     pub(crate) kept: Option<Box<Kept>>,
-    /// An answer that was not taken, in case no better one comes.
+    /// An answer that was declined, in case no better one comes.
     pub(crate) declined: Option<Box<Declined>>,
 }
 
-/// What will be sent to the client, wherever it came from.
+/// What will be sent to the client.
 pub(crate) enum Answer {
-    /// A backend's; its head stands in the exchange's scratch.
+    /// A backend's answer. Its head is in the scratch.
     Fetched(Box<Fetched>),
-    /// Our own; its head and its body stand there. How long its body is.
+    /// An answer of our own, with a body of this length. Its head and body are in the scratch.
     Own(BodyLength),
     /// The backend agreed to another protocol.
     Switched(Box<Fetched>),
@@ -119,14 +130,14 @@ pub(crate) struct Fetched {
     pub(crate) length: BodyLength,
     /// The request's body, where it is still on its way.
     pub(crate) upload: Option<Upload>,
-    /// When it began, where its end is to be counted.
+    /// When it began, if its end is to be counted.
     pub(crate) began_well_at: Option<Tick>,
-    /// How long its client keeps it waiting.
+    /// How long the client keeps it waiting.
     pub(crate) pause: Pause,
     pub(crate) pick: Pick,
 }
 
-/// An answer that called for another try, and is better than none.
+/// An answer that called for another try but is better than none.
 pub(crate) struct Declined {
     answer: Answer,
     head: ResponseHead,
@@ -180,7 +191,7 @@ impl Exchange {
         exchange
     }
 
-    /// Notes what the log will want to know.
+    /// Notes what the access log will need.
     #[cold]
     fn will_be_logged(&mut self, client: &Client) {
         let Exchange { in_force, scratch, began, .. } = self;
@@ -199,9 +210,9 @@ impl Exchange {
         self.in_force.pool(self.pool).needs()
     }
 
-    /// The client for whom somebody is waited for; it has left by this, or by less where it may
-    /// close its half and wait. A request that was read together with others is answered, whatever
-    /// comes behind them.
+    /// The client on whose behalf a backend is waited for. `leaves` is the sign that it has left; a
+    /// client that may close its half and wait, or that has pipelined requests, leaves by a reset
+    /// only.
     #[inline]
     fn for_client(&self, client: &Client, leaves: Leaves) -> ForClient {
         let half_close = self.in_force.plan.listener(client.peer().listener).half_close;
@@ -224,14 +235,14 @@ impl Exchange {
         if let Answer::Fetched(fetched) = &mut answer
             && fetched.began_well_at.take().is_some()
         {
-            // Nobody waits for its end any more.
+            // Its end is not waited for any more.
             self.in_force.pool(self.pool).whole(fetched.id);
         }
         self.tries.declined = Some(Box::new(Declined { answer, head, backend }));
     }
 
-    /// What the client gets when nobody else is asked: where the last try gave no answer, the one
-    /// that an earlier try gave.
+    /// What the client gets if no other backend is asked: an earlier try's answer if the last try
+    /// gave none.
     fn or_declined(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
         match (result, self.tries.declined.take()) {
             (Err(fault), Some(declined)) if fault.side != Side::Client => {

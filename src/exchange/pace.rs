@@ -1,9 +1,9 @@
 //! How slow a body may be, whichever way it goes (`body-rate`).
 //!
 //! It is a mean, so a body may pause for as long as it was ahead. Its clock runs only while we wait
-//! for the peer whose pace is taken, a client that sends or one that reads: it is not to blame for
-//! a backend that does not take a body, or has nothing more of one. Nothing is ended here: a pace
-//! gives a deadline, and who waits hands it to the sweep.
+//! for the client, to send or to read: it is not to blame for a backend that does not take a body
+//! or has nothing more of one. Nothing is ended here: a pace gives a deadline, and the sweep
+//! enforces it.
 
 use std::{cell::Cell, time::Duration};
 

@@ -1,8 +1,8 @@
 //! The one loop that moves a body, or what comes through a tunnel, from one peer to the other.
 //!
-//! It pulls: a piece is read when the one before has been written, so memory is one piece, and a
-//! peer that reads slowly slows the one that sends. What may be waited for, and for how long, is
-//! said by `Bounds`; what a body passes on its way by `Through`.
+//! It pulls: a piece is read when the one before has been written. So memory is one piece, and a
+//! slow reader slows down the sender. `Bounds` says how long each wait may last; `Through` lists
+//! the stages that a body passes.
 
 use super::{
     download::Downloading, early::Dropping, kept::Keeping, tunnel::Tunneling, upload::Uploading,
@@ -16,10 +16,10 @@ use crate::proto::{Cut, Piece, Sink, Source, Spliced};
 /// copy.
 const SPLICE_BYTES_MIN: u64 = 96 << 10;
 
-/// Moves all that comes, up to the end of the body.
+/// Moves a body to its end.
 ///
 /// # Errors
-/// Which side ended it before, and why.
+/// Which side ended it early, and why.
 pub(super) async fn pass(
     from: &mut Source,
     to: &mut Sink,
@@ -52,19 +52,19 @@ pub(super) async fn pass(
     }
 }
 
-/// Lets the kernel move all that is left; false where it does not, or not all.
+/// Lets the kernel move the rest of the body. False if it cannot, or did so in part only.
 async fn splice(from: &mut Source, to: &mut Sink, bounds: &Bounds<'_>) -> Result<bool, Cut> {
     let Bounds::Download(down) = bounds else { return Ok(false) };
     let pipes = &down.worker.pipes;
     let spliced = to.splice(from, pipes, || bounds.reads(0), |sent| bounds.writes(sent)).await?;
     if let Spliced::NoDescriptor = spliced {
-        // This body is copied, or the rest of it.
+        // The body, or the rest of it, is copied.
         down.worker.frees_descriptors();
     }
     Ok(matches!(spliced, Spliced::All))
 }
 
-/// What a body passes on its way. Each stage is an arm; they see the bytes in this order.
+/// The stages that a body passes, in order.
 pub(super) struct Through<'a> {
     stages: &'a [Stage<'a>],
     /// Bytes of the body so far.
@@ -72,9 +72,9 @@ pub(super) struct Through<'a> {
 }
 
 pub(super) enum Stage<'a> {
-    /// No more than so many bytes; 0 = any number.
+    /// At most so many bytes; 0 = no limit.
     Limit(u64),
-    /// What is sent is kept, in case that it has to be sent again.
+    /// Bytes are kept in case they have to be sent again.
     Keep(&'a Keeping),
 }
 
@@ -98,18 +98,18 @@ impl<'a> Through<'a> {
     }
 }
 
-/// How long each wait of a pass may last, and what else it means to somebody.
+/// How long each wait may last, and what else follows from it.
 pub(super) enum Bounds<'a> {
     Upload(Uploading<'a>),
     Download(Downloading<'a>),
     Tunnel(Tunneling<'a>),
-    /// A body that nobody takes.
+    /// A body that is read and dropped.
     Drop(Dropping<'a>),
 }
 
 impl Bounds<'_> {
-    /// More is wanted of the source now, from which so many bytes of the body have come: until when
-    /// it is waited for, and on behalf of which client.
+    /// A wait for the source begins, after so many bytes of the body: until when it may last, and
+    /// on behalf of which client.
     fn reads(&self, bytes: u64) -> (Deadline, Option<ForClient>) {
         match self {
             Bounds::Upload(up) => (up.reads(bytes), None),
@@ -119,7 +119,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// Something has come; so many bytes by now, framing too.
+    /// Bytes have come; so many by now, framing included.
     fn has_come(&self, received: u64) {
         match self {
             Bounds::Upload(up) => up.has_come(received),
@@ -128,8 +128,8 @@ impl Bounds<'_> {
         }
     }
 
-    /// The sink has to take something now, with which it will have got so many bytes: until when it
-    /// may take none.
+    /// A write to the sink begins, with which it will have got so many bytes: until when it may
+    /// take nothing.
     fn writes(&self, sent: u64) -> Deadline {
         match self {
             Bounds::Upload(up) => up.writes(),
@@ -139,7 +139,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// It has taken it, or takes no more.
+    /// The write is over, or has failed.
     fn has_gone(&self) {
         match self {
             Bounds::Tunnel(tunnel) => tunnel.has_gone(),
@@ -147,7 +147,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// What stops it while it waits for the source.
+    /// A signal that stops it while it waits for the source.
     fn stop(&self) -> Option<&crate::net::signal::Signal> {
         match self {
             Bounds::Upload(up) => up.keeping.map(|keeping| &keeping.stop),

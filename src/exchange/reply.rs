@@ -1,7 +1,7 @@
-//! Sending an answer, and refusing with a fault.
+//! Sending an answer, or refusing with a fault.
 //!
-//! Whatever is sent, the record says what the client was answered and how it ended. An answer of
-//! our own is a head and bytes like anybody's.
+//! The record notes what the client was sent and how it ended. Our own answers are a head and a
+//! body like those of backends and are written the same way.
 
 use std::{cell::Cell, pin::pin, rc::Rc};
 
@@ -22,8 +22,8 @@ use crate::proto::{Client, Source};
 use crate::shared::counters::Counter;
 use crate::worker::{Scratch, Worker};
 
-/// Sends an answer, or refuses with a fault; what becomes of the client's connection then. No fault
-/// is answered with once the head of an answer has gone out: then the connection is cut.
+/// Sends an answer, or refuses with a fault, and says what happens to the client's connection. Once
+/// the head of an answer has gone out a fault cannot be answered any more: the connection is cut.
 pub(super) async fn send(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -46,7 +46,7 @@ pub(super) async fn send(
     }
 }
 
-/// What becomes of the client's connection after a whole answer.
+/// What happens to the client's connection after a complete answer.
 fn after(client: &mut Client, exchange: &mut Exchange) -> Reuse {
     if !skip_body(client, exchange) {
         Reuse::Linger
@@ -57,7 +57,7 @@ fn after(client: &mut Client, exchange: &mut Exchange) -> Reuse {
     }
 }
 
-/// The same after one that was cut.
+/// The same after an answer that was cut.
 fn cut(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> Reuse {
     let fault = match fault.side {
         Side::Client => fault,
@@ -65,18 +65,18 @@ fn cut(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> Reuse {
     };
     exchange.scratch.record.fail(fault);
     skip_body(client, exchange);
-    // A body that only ends with the connection must not end like a whole one.
+    // A body that ends with the connection must not look complete.
     if client.ends_by_close() { Reuse::Reset } else { Reuse::Close }
 }
 
-/// Skips what is buffered of the request's body; whether the whole request has been read now.
+/// Skips the buffered part of the request's body. True if the whole request has been read now.
 pub(super) fn skip_body(client: &mut Client, exchange: &mut Exchange) -> bool {
     let (is_whole, bytes) = client.skip_body();
     exchange.scratch.record.request_bytes += bytes;
     is_whole
 }
 
-/// Sends an answer of our own, whose head and body stand in the scratch.
+/// Sends an answer of our own, whose head and body are in the scratch.
 async fn send_own(
     worker: &Worker,
     client: &mut Client,
@@ -97,8 +97,8 @@ async fn send_own(
     sent
 }
 
-/// Makes a backend's response the one that its client gets, but for what is said of the connection
-/// and of the length of the body.
+/// Edits a backend's response for its client. The lines about the connection and the body's length
+/// are added when it is written.
 pub(super) fn head(
     worker: &Worker,
     exchange: &mut Exchange,
@@ -111,8 +111,8 @@ pub(super) fn head(
     Ok(())
 }
 
-/// Sends a backend's answer while the rest of the request goes on, and keeps the connection to
-/// the backend if both are whole.
+/// Sends a backend's answer while the rest of the request goes on. Keeps the connection to the
+/// backend if both are complete.
 async fn send_fetched(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -126,11 +126,11 @@ async fn send_fetched(
     let mut upload = fetched.upload.take();
     let by_end = exchange.for_client(client, Leaves::LastingEnd);
     let by_reset = client.waiting(Leaves::Reset);
-    // While it sends, the upload sees its end.
+    // While the upload reads from the client, it notices the end of the stream itself.
     let sends = upload.as_ref().is_some_and(|upload| upload.is_going() || upload.has_more());
     let for_client = Cell::new(if sends { by_reset } else { by_end });
     let result = {
-        // Pinned here: a function that it is handed to by value keeps room for it twice.
+        // Pinned here: a function that takes a future by value reserves room for it twice.
         let sending = download::send(worker, client, exchange, &mut fetched, &for_client);
         let mut sending = pin!(sending);
         match &mut upload {
@@ -146,7 +146,7 @@ async fn send_fetched(
             }
         }
     };
-    // What stopped the upload has stopped the answer.
+    // A fault that stopped the upload has stopped the answer too.
     let fault = upload.as_ref().and_then(Upload::fault_of_client);
     let result = result.map_err(|cut| fault.unwrap_or(cut));
     exchange.last.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
@@ -164,7 +164,7 @@ async fn send_fetched(
     let Fetched { backend, pick, .. } = *fetched;
     if result.is_ok() && kept && whole && !unasked {
         if !backend.is_reused() {
-            // It rests from now on.
+            // Its rest starts now.
             worker.clock.renew();
         }
         let now = worker.clock.tick();
@@ -179,7 +179,7 @@ async fn send_fetched(
     result
 }
 
-/// Answers with a fault, if anything can be answered any more.
+/// Answers with a fault, if the fault has a status.
 async fn refuse(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -190,7 +190,8 @@ async fn refuse(
     record.fail(fault);
     record.status = fault.status();
     if fault.status() == 0 {
-        // Who half-closes in the middle of a request may still be reading the answers before it.
+        // A client that half-closes in the middle of a request may still be reading earlier
+        // answers.
         return if fault.cause == Cause::ClientAbort { Reuse::Close } else { Reuse::Reset };
     }
     let request_id =
@@ -220,8 +221,8 @@ async fn refuse(
     }
 }
 
-/// When it is worth while to come back, in seconds: where the pool was full, when those who waited
-/// then have been answered or refused.
+/// Seconds until a retry makes sense. If the pool was full: when all requests that are waiting now
+/// have been answered or refused.
 fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
     if !matches!(fault.cause, Cause::QueueFull | Cause::QueueTimeout) {
         return None;
@@ -234,7 +235,7 @@ fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
 #[cold]
 pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Exchange) -> Answer {
     if !skip_body(client, exchange) {
-        // Of a body that is still to come nobody waits for the end.
+        // The rest of the body is not waited for.
         client.will_close();
     }
     let response = &mut exchange.scratch.response;

@@ -1,7 +1,9 @@
-//! The whole path of a request, by name. Read this first.
+//! The whole path of a request, step by step. Read this first.
 //!
-//! No final head has been sent to the client before `reply`, so `fetch` may ask several backends;
-//! and no exchange ends but through `finish`.
+//! `run` begins an exchange, decides what the client gets (`answer`), sends it (`reply::send`) and
+//! records how it ended (`finish::record`). `fetch` asks backends until one of them answers. No
+//! final head goes to the client before `reply`, so `fetch` may ask several; every exchange ends in
+//! `finish`.
 
 use std::{ops::ControlFlow, rc::Rc};
 
@@ -31,7 +33,7 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
     finish::record(worker, client, exchange, sent)
 }
 
-/// Answers bytes that are no request; in the scratch stands what could be read of it.
+/// Answers bytes that are no request. The scratch holds what could be read of it.
 pub(crate) async fn refuse(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -66,7 +68,7 @@ async fn answer(
     }
 }
 
-/// What this proxy does not do for anybody.
+/// Refuses what this proxy does not do for any route.
 fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
     let most = exchange.in_force.plan.limits.body_bytes_max;
     match exchange.scratch.request.method {
@@ -89,7 +91,7 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
     }
 }
 
-/// Which pool answers: the route's, else the listener's.
+/// Finds the pool that answers: the route's, or else the listener's.
 fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
     let Exchange { in_force, scratch, .. } = exchange;
     let listener = client.peer().listener;
@@ -104,17 +106,17 @@ fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
 fn note_key(client: &Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, .. } = &mut *exchange;
     let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
-    // The log has asked before, where there is one.
+    // Already known if the listener has a log.
     let known = scratch.record.client;
     let address = known.or_else(|| client.peer().client(&scratch.request, trusted));
     exchange.scratch.key = key::of(exchange.pool_plan(), &exchange.scratch.request, address);
 }
 
-/// Makes the client's request the one that backends get.
+/// Rewrites the client's request into the one that backends get.
 fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let scratch = &mut exchange.scratch;
     let from = client.peer().forwarded_for(worker.core.process.pseudonym.as_bytes());
-    // Before the request is rewritten: then our own word stands beside that of a proxy.
+    // Asked before the request is rewritten: afterwards our own fields are among those of a proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
     forward::request(&mut scratch.request, &from)
 }

@@ -1,4 +1,5 @@
-//! Sticky pools: whom a client's cookie names, and the cookie that goes with its answer.
+//! Sticky pools: the backend that a client's cookie names, and the cookie that goes with its
+//! answer.
 //!
 //! What is decided about cookies is decided by `policy::sticky`, who can be asked by the pick. A
 //! pool that is not sticky costs two looks at whether it is. The cookie is between the client and
@@ -23,7 +24,7 @@ pub(super) fn read(worker: &Worker, exchange: &mut Exchange) {
     }
 }
 
-/// Gives the client its cookie with the answer of this backend, whose head stands in the scratch,
+/// Gives the client its cookie with the answer of this backend, whose head is in the scratch,
 /// where it has to be given. Called before that head is written, when nothing more is taken out.
 #[inline]
 pub(super) fn answer(worker: &Worker, exchange: &mut Exchange, backend: BackendId) {

@@ -1,7 +1,7 @@
-//! Upgraded connections: bytes both ways until both sides have ended, or nobody says anything.
+//! Upgraded connections: bytes both ways until both sides have ended or both are silent.
 //!
 //! Two plain loops, each owning its half. Nothing of what passes is understood: whether a 101 was
-//! allowed is decided before (`http::upgrade`), and no connection is of use to anybody after it.
+//! allowed is decided before (`http::upgrade`), and neither connection is used again.
 //! A request that asks for an upgrade may have a body (`docker exec`): what comes from the client
 //! belongs to that body up to its end, and to the tunnel behind it (RFC 9110 §7.8). What comes from
 //! the backend belongs to the tunnel as soon as it has said 101.

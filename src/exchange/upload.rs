@@ -1,8 +1,8 @@
 //! A request's body on its way to a backend, while the answer may already come back.
 //!
-//! Memory is one buffer; who reads waits for who writes, so a slow backend slows its client. It
-//! waits by readiness polls alone: it may be dropped at any moment, and then nobody knows where the
-//! client's next request begins.
+//! It waits by readiness polls only, so it may be dropped at any moment; after that it is not known
+//! where the client's next request begins. A backend that takes no more does not fail the exchange:
+//! its answer tells what happened.
 
 use std::{
     cell::Cell,
@@ -124,8 +124,8 @@ impl Upload {
         let State::Going(future) = &mut self.0.state else { return false };
         let Poll::Ready(ended) = future.as_mut().poll(cx) else { return false };
         if matches!(ended.result, Err(Stopped::Client(_))) {
-            // Nobody needs the answer any more: whoever waits for it wakes up, and knows that
-            // its end is not the backend's doing.
+            // The answer is not needed any more. The wait for it ends and is not blamed on the
+            // backend.
             self.0.backend.end(Ended::ClientLeft);
         }
         self.0.state = State::Ended(ended);
@@ -246,14 +246,14 @@ async fn upload(way: Way, mut source: Source, mut sink: Sink, progress: Rc<Progr
         Cut::From(fault) => Stopped::Client(fault),
     });
     progress.taken.set(match result {
-        // What is left is counted by the one who takes it.
+        // Bytes that are left are counted when they are taken.
         Ok(()) | Err(Stopped::Backend) => source.received() - source.rest() as u64,
         Err(Stopped::Client(_)) => source.received(),
     });
     Uploaded { source, result }
 }
 
-/// How long each wait of an upload may last. The client's pace is taken.
+/// How long each wait of an upload may last. The client's pace is measured.
 pub(super) struct Uploading<'a> {
     clock: &'a Clock,
     deadline: Deadline,

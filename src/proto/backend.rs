@@ -42,14 +42,14 @@ pub(crate) struct Arriving {
     pub(super) buffer: Option<Buffer>,
     /// Whether any byte of an answer has come.
     pub(super) is_seen: bool,
-    /// Whether somebody wants to know when.
+    /// Whether the first byte is timed.
     is_timed: bool,
     /// When the first byte of the latest head came, if it has.
     pub(super) at: Option<Moment>,
 }
 
 impl Arriving {
-    /// Nothing yet. `is_timed`: somebody wants to know when the first byte comes.
+    /// Nothing yet. `is_timed`: the arrival of the first byte is to be noted.
     #[inline]
     pub(crate) fn new(is_timed: bool) -> Arriving {
         Arriving { is_timed, ..Arriving::default() }

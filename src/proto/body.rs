@@ -1,8 +1,8 @@
 //! Bodies, and what a tunnel carries: pulled from a source a piece at a time, written to a sink.
 //!
-//! A piece is asked for when the one before has gone: memory is one piece for each direction, and
-//! whoever reads waits for whoever writes. How a body is framed is the protocol's business on both
-//! sides; what stands between them (`exchange::pass`) sees bytes of the body and its end.
+//! A piece is asked for when the one before has been written, so memory is one piece for each
+//! direction and reading waits for writing. Each protocol frames bodies on its own side; what is
+//! between them (`exchange::pass`) sees the bytes of a body and its end.
 
 use std::rc::Rc;
 
@@ -33,8 +33,8 @@ pub(crate) enum Sink {
     Nowhere,
 }
 
-/// A piece of a body on its way. It goes back to its source when it has been written, because what
-/// lies behind it may be of the next message.
+/// A piece of a body on its way. It goes back to its source after it has been written, because the
+/// bytes behind it may belong to the next message.
 #[derive(Default)]
 pub(crate) struct Piece {
     /// What it lies in; none behind the last byte of a tunnel.
@@ -42,8 +42,8 @@ pub(crate) struct Piece {
     pub(super) part: Part,
 }
 
-/// What lies at the front of a piece: `body` bytes of body, then bytes of no more use up to
-/// `consumed`, then what does not belong to the body.
+/// What lies at the front of a buffer: `body` bytes of body, then bytes that are done with up to
+/// `consumed`, then bytes that do not belong to the body.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
     pub(crate) body: usize,
@@ -106,7 +106,7 @@ impl Source {
     /// of which client.
     ///
     /// # Errors
-    /// Where none comes, or the framing breaks the rules; the fault says whose it is.
+    /// If none comes, or the framing breaks the rules. The fault says on which side.
     pub(crate) async fn next(
         &mut self,
         until: impl Fn() -> (Deadline, Option<ForClient>),
@@ -117,7 +117,7 @@ impl Source {
         }
     }
 
-    /// Takes a piece back that has been written, or has not because nobody takes it.
+    /// Takes a piece back, whether or not it could be written.
     #[inline]
     pub(crate) fn done(&mut self, piece: Piece) {
         match self {
@@ -151,7 +151,7 @@ impl Source {
         }
     }
 
-    /// Nobody reads on: its buffer goes back. Whether more has come than a whole message.
+    /// Gives the buffer back: no more is read. True if more has come than a whole message.
     #[inline]
     pub(crate) fn end(&mut self, buffers: &Buffers) -> bool {
         match self {

@@ -36,7 +36,7 @@ impl Client {
         client
     }
 
-    /// Who it is.
+    /// The other end of its connection.
     #[inline]
     pub(crate) fn peer(&self) -> &Rc<Peer> {
         &self.h1().peer
@@ -48,7 +48,7 @@ impl Client {
         self.h1().began
     }
 
-    /// A request begins whose head has been taken; `keeps`: after it the connection may be kept.
+    /// A request begins; its head has been taken. `keeps`: the connection may be kept after it.
     #[inline]
     pub(crate) fn begin(&mut self, keeps: bool) {
         self.h1_mut().begin(keeps);
@@ -66,7 +66,7 @@ impl Client {
         self.h1_mut().expect_body(length, limits);
     }
 
-    /// Where the rest of the request's body comes from; none where somebody has it already.
+    /// The source of the rest of the request's body; none if it has been taken already.
     pub(crate) fn body(&mut self) -> Option<Source> {
         self.h1_mut().body()
     }
@@ -100,7 +100,7 @@ impl Client {
         self.h1_mut().skip_body()
     }
 
-    /// Bytes that have come and that nobody has taken.
+    /// Bytes that have come and have not been taken.
     pub(crate) fn buffered(&self) -> u64 {
         self.h1().buffered()
     }
@@ -112,7 +112,8 @@ impl Client {
         self.h1().is_pipelined()
     }
 
-    /// The client as one for whom somebody else is waited for; it has left by this.
+    /// The client as one on whose behalf a backend is waited for; `leaves` is the sign that it
+    /// left.
     #[inline]
     pub(crate) fn waiting(&self, leaves: Leaves) -> ForClient {
         self.h1().waiting(leaves)

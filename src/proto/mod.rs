@@ -1,9 +1,9 @@
 //! HTTP over a stream: the two peers of an exchange, and the bodies between them.
 //!
-//! Floor 5. Above this floor nobody knows which protocol a peer speaks: `Client`, `Backend`,
-//! `Source`, `Sink` and `Waits` are enums with an arm for each, today for HTTP/1 alone. Heads are
-//! composed and bodies are framed below (`h1`). Who serves a client's connection, and who keeps
-//! those to backends, knows the protocol, of course.
+//! Floor 5. `Client`, `Backend`, `Source`, `Sink` and `Waits` are enums with an arm for each
+//! protocol, today for HTTP/1 only, so an exchange does not depend on what its peers speak. Heads
+//! are composed and bodies are framed inside an arm (`h1`). Only the code that serves client
+//! connections and the connection pools know the protocol.
 
 mod backend;
 mod body;

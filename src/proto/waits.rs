@@ -1,12 +1,12 @@
-//! A hold on what is waited for of one peer, beside whoever waits: it sets the deadlines of those
-//! waits, and ends them.
+//! A handle on the waits for one peer, used beside the task that waits: it sets their deadlines and
+//! ends them.
 
 use std::{rc::Rc, time::Duration};
 
 use crate::base::moment::Deadline;
 use crate::net::{deadlines::Ended, fd::Half, leaving::ForClient, stream::Stream};
 
-/// A hold on the waits for one peer.
+/// A handle on the waits for one peer.
 #[derive(Clone)]
 pub(crate) enum Waits {
     H1(Rc<Stream>),

@@ -66,7 +66,7 @@ impl Backend {
 /// The counters that are not zero, but for those of every request.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
-/// Who was told of a close by these is not read any more: a time at which nothing else goes on.
+/// Longer than anything else in a scene.
 pub(crate) const QUIET: Duration = Duration::from_secs(60);
 
 impl Scene {

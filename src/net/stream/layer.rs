@@ -1,6 +1,6 @@
 //! What carries the bytes of a stream: today a TCP connection as it is.
 //!
-//! Below this a layer does as it likes; above it nobody knows which one it is. What a layer owes:
+//! Nothing above `net` knows which layer a stream has. What a layer owes:
 //! a call that does not wait says `WouldBlock` where there is nothing to be had, `readable` may be
 //! over without a byte to read (a layer may have read something for itself), and a layer whose
 //! bytes are not those of its descriptor says that it cannot be spliced.

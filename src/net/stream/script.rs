@@ -94,12 +94,12 @@ thread_local! {
 /// What a connect meets: a peer, or an error.
 pub(crate) type Answers = Result<Rc<Script>, io::ErrorKind>;
 
-/// Those who connect from now on meet these, one after the other; then connects are refused.
+/// The next connects meet these, one after the other; further connects are refused.
 pub(crate) fn answers(all: impl IntoIterator<Item = Answers>) {
     ANSWERS.set(Some(all.into_iter().collect()));
 }
 
-/// What somebody who connects meets, where scripts are played.
+/// What the next connect meets, if scripts are played.
 pub(crate) fn dial() -> Option<Answers> {
     ANSWERS.with_borrow_mut(|all| {
         let next = all.as_mut()?.pop_front();

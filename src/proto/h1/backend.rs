@@ -30,7 +30,7 @@ const COPIED_BYTES_MAX: usize = 4 << 10;
 /// A connection to a backend.
 pub(crate) struct Backend {
     pub(crate) stream: Rc<Stream>,
-    /// Which of its backend's addresses it goes to: whoever made it knows it by this number.
+    /// Which of its backend's addresses it goes to; the connection pool knows it by this number.
     pub(crate) address: u32,
     /// Requests sent on it, the one under way among them.
     pub(crate) requests: u32,

@@ -132,7 +132,7 @@ impl Chunked {
 /// How a body is framed for the peer it goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
-    /// As it is: its length stands in the head, or the connection's end is its end.
+    /// As it is: the head says its length, or it ends with the connection.
     Plain,
     Chunked,
 }

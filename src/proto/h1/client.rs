@@ -108,7 +108,7 @@ impl Client {
         self.reader.as_ref().map_or(0, |reader| reader.buffer.len() as u64)
     }
 
-    /// A request begins whose head has been taken; its client says whether it asks for more then.
+    /// A request begins; its head has been taken. `keeps`: the connection may be kept after it.
     pub(crate) fn begin(&mut self, keeps: bool) {
         (self.has_answered, self.keeps, self.ends_by_close) = (false, keeps, false);
     }
@@ -120,7 +120,7 @@ impl Client {
         }
     }
 
-    /// Where the rest of the request's body comes from; none where somebody has it already.
+    /// The source of the rest of the request's body; none if it has been taken already.
     pub(crate) fn body(&mut self) -> Option<Source> {
         let reader = self.reader.take()?;
         Some(Source::H1(super::Source::of_client(Rc::clone(&self.stream), reader)))
@@ -164,7 +164,8 @@ impl Client {
             })
     }
 
-    /// The client as one for whom somebody else is waited for; it has left by this.
+    /// The client as one on whose behalf a backend is waited for; `leaves` is the sign that it
+    /// left.
     #[inline]
     pub(crate) fn waiting(&self, leaves: Leaves) -> ForClient {
         ForClient::new(self.stream.raw(), leaves)
@@ -288,7 +289,7 @@ impl Client {
         self.reader = Some(Reader { buffer, body: Incoming::Ended });
     }
 
-    /// How many bytes lie behind the requests so far; none where nobody knows.
+    /// How many bytes lie behind the requests so far; none if that is not known.
     pub(crate) fn behind(&self) -> Option<usize> {
         self.reader.as_ref().map(|reader| reader.buffer.len())
     }

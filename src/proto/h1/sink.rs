@@ -33,7 +33,7 @@ pub(crate) struct Sink {
     sent: u64,
 }
 
-/// Whose connection it is, and so how it is written to.
+/// The kind of peer, which decides how it is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum To {
     Client {

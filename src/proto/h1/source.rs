@@ -1,8 +1,8 @@
 //! Where bodies come from: the reading side of a connection, behind the head that was read from it.
 //!
 //! What lies behind the end of a body stays in the buffer: it is of the next message, or of a
-//! tunnel. A source may be dropped at any wait, and nothing is lost; then nobody knows where the
-//! next message begins.
+//! tunnel. A source may be dropped at any wait without losing bytes; after that it is not known
+//! where the next message begins.
 
 use std::rc::Rc;
 
@@ -32,7 +32,7 @@ pub(crate) struct Source {
     received: u64,
 }
 
-/// Whose bytes they are, and so how they are waited for and whose fault it is when none come.
+/// The kind of peer, which decides how it is waited for and whose fault it is if nothing comes.
 enum From {
     Client,
     Backend,
