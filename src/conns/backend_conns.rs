@@ -1,9 +1,9 @@
 //! All connections to one backend: a connection pool for each of its addresses.
 //!
 //! Warm connections are taken from the addresses in turn, new ones begin with the next in turn; an
-//! address that failed lately is tried last (`policy::connect`). What happens to a backend's name
-//! happens here: an address that stays keeps its connections, one that vanishes has its idle ones
-//! closed at once and the others when they come back.
+//! address that failed recently is tried last (`policy::connect`). Changes of a backend's name are
+//! handled here: an address that stays keeps its connections, one that vanishes has its idle ones
+//! closed at once and the others when they are returned.
 
 use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -24,10 +24,10 @@ use crate::shared::counters::Counter;
 /// The addresses of one backend and the connections to each.
 pub(crate) struct BackendConns {
     all: Vec<At>,
-    /// Whose turn it is: a place in `all`.
+    /// Whose turn it is: an index in `all`.
     turn: usize,
-    /// The last number given to an address. A connection says by it where it belongs, since
-    /// places change.
+    /// The last number given to an address. A connection refers to its address by it, since indexes
+    /// change.
     last_number: u32,
     options: Connections,
     means: Rc<Means>,
@@ -38,17 +38,17 @@ struct At {
     number: u32,
     address: SocketAddr,
     conns: Conns,
-    /// Until then it is tried last; none where it has not failed.
+    /// Until then it is tried last; none if it has not failed.
     avoided_until: Option<Tick>,
 }
 
 impl BackendConns {
-    /// None yet. The core's index lets cores begin with different ones.
+    /// Without addresses yet. The core's index lets cores begin with different ones.
     pub(crate) fn new(options: Connections, core_index: usize, means: Rc<Means>) -> BackendConns {
         BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options, means }
     }
 
-    /// These are the addresses from now on.
+    /// Replaces the addresses.
     pub(crate) fn move_to(&mut self, addresses: &[SocketAddr]) {
         let mut before = std::mem::take(&mut self.all);
         for address in addresses {
@@ -68,7 +68,7 @@ impl BackendConns {
         self.all.iter_mut().for_each(|at| at.conns.options = options);
     }
 
-    /// Keeps no connections from now on, and closes those that are idle.
+    /// Keeps no connections from now on, and closes idle ones.
     pub(crate) fn keep_none(&mut self) {
         self.set_options(Connections { idle_max: 0, ..self.options });
         self.clear();
@@ -80,7 +80,7 @@ impl BackendConns {
         At { number: self.last_number, address, conns, avoided_until: None }
     }
 
-    /// An idle connection of the next address that has one; as `Conns::take`.
+    /// An idle connection of the next address that has one; see `Conns::take`.
     #[inline]
     fn take(&mut self, now: Tick, careful: bool) -> Option<Idle> {
         for _ in 0..self.all.len() {
@@ -93,14 +93,14 @@ impl BackendConns {
         None
     }
 
-    /// The place whose turn it is; then it is the next one's.
+    /// The index whose turn it is; advances the turn.
     fn next(&mut self) -> usize {
         let place = self.turn;
         self.turn = if place + 1 < self.all.len() { place + 1 } else { 0 };
         place
     }
 
-    /// Keeps a connection, if it may be kept and its address is still one of the backend's.
+    /// Keeps a connection, if it may be kept and its address still belongs to the backend.
     #[inline]
     pub(crate) fn give(&mut self, backend: Backend, now: Tick) {
         let Backend::H1(backend) = backend;
@@ -114,14 +114,14 @@ impl BackendConns {
         self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));
     }
 
-    /// Adds since when each of them is idle.
+    /// Appends since when each of them is idle.
     pub(crate) fn idle_since(&self, all: &mut Vec<Tick>) {
         for at in &self.all {
             all.extend(at.conns.idle.iter().map(|idle| idle.since));
         }
     }
 
-    /// Closes those that have been idle since `until` or longer, as long as there are any `left` to
+    /// Closes those that have been idle since `until` or longer, while there are any `left` to
     /// close.
     pub(crate) fn close_idle_since(&mut self, until: Tick, left: &mut usize) {
         let BackendConns { all, means, .. } = self;
@@ -142,7 +142,7 @@ impl BackendConns {
         order.iter().map(|place| (self.all[*place].number, self.all[*place].address)).collect()
     }
 
-    /// An address could not be connected to.
+    /// A connect to this address failed.
     fn failed(&mut self, number: u32, now: Tick) {
         self.means.counters.add(Counter::BackendConnectFailures, 1);
         if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
@@ -153,13 +153,13 @@ impl BackendConns {
 
 impl Drop for BackendConns {
     fn drop(&mut self) {
-        // What is idle is counted.
+        // Idle connections are counted.
         self.clear();
     }
 }
 
-/// A warm connection that is known to be quiet, if there is one. Where `careful` (the request may
-/// not be sent twice), only one that was in use a moment ago.
+/// A warm connection that is known to be quiet, if there is one. If `careful` (the request may not
+/// be sent twice), only one that was in use a moment ago.
 pub(crate) async fn warm(
     conns: &RefCell<BackendConns>,
     now: Tick,
@@ -172,7 +172,8 @@ pub(crate) async fn warm(
             let quiet = idle.backend.stream.quiet(&means.buffers);
             idle.warm(quiet, now, means)
         } else {
-            // Boxed, as that is rare: of a burst, those that came back in this turn; and new ones.
+            // Boxed, as it is rare: in a burst, those that were returned in this turn; and new
+            // ones.
             let means = Rc::clone(&conns.borrow().means);
             Box::pin(idle.warm_after_all(now, means)).await
         };
@@ -182,12 +183,12 @@ pub(crate) async fn warm(
     }
 }
 
-/// Opens a connection, trying the addresses in turn within one time; zero = no bound. Where there
-/// is no descriptor left, `frees` may close what nobody uses, and says whether it did.
+/// Opens a connection, trying the addresses in turn within one time; zero = no bound. If there is
+/// no descriptor left, `frees` may close unused ones, and returns whether it did.
 ///
 /// # Errors
-/// `ConnectTimeout` or `ConnectFailed`, of the last address, `Overloaded` where it was for want of
-/// something of ours; `NameNotResolved` without any.
+/// `ConnectTimeout` or `ConnectFailed`, of the last address, `Overloaded` if we ran out of
+/// something, `NameNotResolved` without addresses.
 pub(crate) async fn open(
     conns: &RefCell<BackendConns>,
     time: Duration,
@@ -266,7 +267,7 @@ mod tests {
             open(conns, Duration::from_secs(5), clock, deadlines, || false).await
         }
 
-        /// Opens a connection; to which of these.
+        /// Opens a connection; returns which of these it went to.
         async fn opened(&self, of: &[&TcpListener]) -> (Backend, usize) {
             let backend = self.open().await.unwrap();
             of.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
@@ -299,7 +300,7 @@ mod tests {
         (listener, address)
     }
 
-    /// An address that refuses: bound, so that nobody else gets it, and not listening.
+    /// An address that refuses: bound, so that no other socket gets it, and not listening.
     fn refusing() -> Bound {
         bind("127.0.0.1:0".parse().unwrap(), true, Duration::ZERO).unwrap().join(1).unwrap()
     }
@@ -366,7 +367,7 @@ mod tests {
             assert_eq!(stage.idle(), 2);
             stage.move_to(&[second]);
             assert_eq!(stage.idle(), 1);
-            // Those that were busy meanwhile: one belongs nowhere any more.
+            // Those that were busy meanwhile: one has no address any more.
             let places: Vec<usize> = busy.iter().map(|(_, place)| *place).collect();
             busy.into_iter().for_each(|(backend, _)| stage.give(backend));
             assert_eq!(stage.idle(), 2);
@@ -374,7 +375,7 @@ mod tests {
             for _ in 0..2 {
                 assert_eq!(stage.take().await, Some(numbers[stays]));
             }
-            // What comes back is another address, though it has the old one's digits.
+            // What is returned belongs to another address, though it has the old one's digits.
             stage.move_to(&[first, second]);
             assert!(!numbers.contains(&stage.conns.borrow().all[0].number));
         });

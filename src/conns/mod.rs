@@ -1,11 +1,11 @@
-//! Connection pools: connections to one backend, kept warm by one worker.
+//! Connection pools: idle connections to one backend, kept by one worker.
 //!
 //! Floor 6. Last in, first out, so that few stay in use and the others expire; bounded in number
-//! and in idle time, the backend's own hint honoured. Every idle connection has a receive posted:
-//! one that the backend closed, or wrote to unasked, is found out before it is used. A connection
-//! is used again only when the kernel has tried that receive since it was given back, or was asked
-//! for the purpose: what our own last read has seen says nothing about the bytes behind it. Here is
-//! the connection pool of one address; `backend_conns.rs` has those of all addresses of a backend.
+//! and in idle time, honouring the backend's own hint. Every idle connection has a receive posted:
+//! one that the backend closed, or wrote to unasked, is noticed before it is used. A connection is
+//! reused only once the kernel has tried that receive since it was returned, or was asked to: our
+//! own last read says nothing about the bytes after it. This file has the connection pool of one
+//! address; `backend_conns.rs` has those of all addresses of a backend.
 
 mod backend_conns;
 
@@ -25,13 +25,13 @@ use crate::shared::counters::{Counter, Slab};
 /// A connection this young may carry a request that cannot be sent again.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// What comes back in one burst may be wanted in the next: up to so many connections are kept
-/// beyond the limit until a round of the sweep found no use for them. Without this a load of 512
-/// clients opened a connection for every eighth request.
+/// Connections returned in one burst may be wanted in the next: this many are kept beyond the limit
+/// until a round of the sweep found no use for them. Without this a load of 512 clients opened a
+/// connection for every eighth request.
 const SURPLUS_MAX: usize = 1_024;
 const SURPLUS_TIME: Duration = Duration::from_millis(250);
 
-/// What connections to backends need of their core.
+/// What connections to backends need from their core.
 #[derive(Clone)]
 pub(crate) struct Means {
     pub(crate) buffers: Rc<Buffers>,
@@ -39,7 +39,7 @@ pub(crate) struct Means {
 }
 
 /// How long a connection rests after the first answer on it. A backend that always sends more than
-/// its answer, a moment later, is found out by then and harms nobody; nothing else could tell its
+/// its answer, a moment later, is noticed by then and does no harm; nothing else could tell its
 /// surplus from the next answer.
 const REST: Duration = Duration::from_millis(10);
 
@@ -64,10 +64,10 @@ impl Conns {
         Conns { idle: Vec::new(), options }
     }
 
-    /// An idle connection, which may be no good any more: of those whose receive was tried and that
-    /// do not rest the last that came; else the last that does not rest, else the one that has
-    /// rested longest. Where `careful` (the request may not be sent twice), only one that was in
-    /// use a moment ago.
+    /// An idle connection, which may have gone bad: of those whose receive was tried and that do
+    /// not rest the last one returned; otherwise the last that does not rest, otherwise the one
+    /// that has rested longest. If `careful` (the request may not be sent twice), only one that was
+    /// in use a moment ago.
     fn take(&mut self, now: Tick, careful: bool, means: &Means) -> Option<Idle> {
         let last = self.idle.len().checked_sub(1)?;
         let mut place = last;
@@ -111,8 +111,8 @@ impl Conns {
         });
     }
 
-    /// Closes the connections whose time is over and those that are no good any more; and of those
-    /// that are more than may be kept, the ones that a whole round found no use for.
+    /// Closes the connections whose time is over and those that have gone bad; and of those beyond
+    /// the limit, the ones that a whole round found no use for.
     fn expire(&mut self, now: Tick, means: &Means) {
         let Means { buffers, counters } = means;
         let surplus = self.idle.len().saturating_sub(usize::from(self.options.idle_max));
@@ -131,7 +131,7 @@ impl Conns {
         });
     }
 
-    /// Closes those that have been idle since `until` or longer, as long as there are any `left` to
+    /// Closes those that have been idle since `until` or longer, while there are any `left` to
     /// close.
     fn close_idle_since(&mut self, until: Tick, left: &mut usize, means: &Means) {
         let count = self.idle.partition_point(|idle| idle.since <= until).min(*left);
@@ -149,12 +149,12 @@ impl Conns {
 }
 
 impl Idle {
-    /// Whether nothing has to be waited for to know that it is quiet.
+    /// Whether it is known to be quiet without waiting for anything.
     fn is_at_hand(&self, now: Tick) -> bool {
         self.posted.is_past() && self.rests_until <= now
     }
 
-    /// The same as `warm`, of one that is not at hand.
+    /// Like `warm`, for one that is not at hand.
     async fn warm_after_all(self, now: Tick, means: Rc<Means>) -> Option<Backend> {
         if self.rests_until > now {
             sleep(self.rests_until.since(now)).await;
@@ -163,7 +163,7 @@ impl Idle {
         self.warm(quiet, now, &means)
     }
 
-    /// The connection, if it can be used; this is what its receive says.
+    /// The connection, if it can be used; `quiet` is the result of its receive.
     fn warm(self, quiet: Quiet, now: Tick, means: &Means) -> Option<Backend> {
         let spent = self.why_spent(quiet, now);
         if let Some(why) = spent {
@@ -172,7 +172,7 @@ impl Idle {
         spent.is_none().then_some(self.backend)
     }
 
-    /// Why it can be used no more, if so.
+    /// Why it cannot be used any more, if so.
     fn spent(&self, now: Tick, buffers: &Buffers) -> Option<Counter> {
         self.why_spent(self.backend.stream.quiet(buffers), now)
     }
@@ -232,7 +232,7 @@ mod tests {
             (backend, peer)
         }
 
-        /// Gives a connection at this time; its number, and its other end.
+        /// Returns a connection at this time; gives its number, and its other end.
         fn give(&mut self, now: u64) -> (i32, TcpStream) {
             let (backend, peer) = self.used();
             let number = backend.stream.raw();
@@ -240,7 +240,7 @@ mod tests {
             (number, peer)
         }
 
-        /// Gives a connection that has carried one request at this time.
+        /// Returns a connection that has carried one request at this time.
         fn give_first(&mut self, now: u64) -> (i32, TcpStream) {
             let (mut backend, peer) = self.used();
             backend.requests = 1;
@@ -249,7 +249,7 @@ mod tests {
             (number, peer)
         }
 
-        /// Takes a connection at this time, until one is good, and closes it; its number.
+        /// Takes a connection at this time, until one is good, and closes it; gives its number.
         async fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
             let now = Tick::from_millis(now);
             loop {
@@ -279,7 +279,7 @@ mod tests {
             self.conns.expire(Tick::from_millis(now), &self.means);
         }
 
-        /// How many are idle: what is counted is what there is.
+        /// How many are idle: the counter matches reality.
         fn idle(&self) -> u64 {
             let idle = self.conns.idle.len() as u64;
             assert_eq!(self.count(Counter::BackendIdle), idle);
@@ -401,7 +401,8 @@ mod tests {
                 })
                 .await;
                 assert_eq!(stage.idle(), 1);
-                // By the next who wants it; it came after the first byte of the other stream.
+                // By the next request that wants it; it came after the first byte of the other
+                // stream.
                 let (good_number, good_too) = stage.give(4);
                 let (_, bad_too) = stage.give(5);
                 let bad_too = spoil(bad_too);
@@ -415,7 +416,7 @@ mod tests {
         });
     }
 
-    /// What lies in the socket when it is given back is found in the same turn.
+    /// Bytes in the socket when it is returned are found in the same turn.
     #[test]
     fn one_that_was_spoiled_before_it_was_given_is_not_used_in_the_same_turn() {
         on_both_drivers(|| async {

@@ -1,10 +1,10 @@
-//! The worker's buffers: anonymous mappings of one size, kept warm in last-in-first-out order.
+//! The worker's I/O buffers: anonymous mappings of one size, kept warm in last-in-first-out order.
 //!
-//! A buffer has room for a whole 64 KiB read (a smaller first read costs a quarter of the machine
-//! time of a 16 KiB answer), with free room before and behind it, so that a head or the frame of a
-//! chunk can be written around a body that is already there and both leave in one write. Mappings
-//! instead of the allocator's memory: only touched pages cost, and what is given back after a peak
-//! is really given back. This is one of the two files with `unsafe`.
+//! A buffer holds a whole 64 KiB read (a smaller first read costs a quarter of the machine time of
+//! a 16 KiB answer), with free room before and after it, so that a head or the frame of a chunk can
+//! be written around a body that is already there and both leave in one write. Mappings instead of
+//! the allocator's memory: only touched pages cost, and what is unmapped after a peak is really
+//! given back. This is one of the two files with `unsafe`.
 
 #![allow(unsafe_code)]
 
@@ -19,26 +19,26 @@ use std::{
 use monoio::buf::{IoBuf, IoBufMut};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-/// Most bytes that one read takes.
+/// The most bytes that one read takes.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 
-/// Room kept free before what is read.
+/// Room kept free before the bytes that are read.
 const ROOM_BEFORE: usize = 1 << 10;
 
-/// Room kept free behind what is read: the end of a chunk and a last chunk.
+/// Room kept free after the bytes that are read: for the end of a chunk and a last chunk.
 const ROOM_BEHIND: usize = 64;
 
 const PAGE: usize = 4 << 10;
 
-/// Buffers begin at different places of their first page, so many lines of the cache apart. Were
-/// they all to begin at the same place, the heads in them would share a sixteenth of the cache.
+/// Buffers begin at different offsets of their first page, so many cache lines apart. If they all
+/// began at the same offset, the heads in them would share a sixteenth of the cache.
 const COLOUR_BYTES: usize = 192;
 const COLOURS: usize = 15;
 
 const MAPPING_BYTES: usize =
     (ROOM_BEFORE + COLOURS * COLOUR_BYTES + READ_BYTES + ROOM_BEHIND).div_ceil(PAGE) * PAGE;
 
-/// A buffer: the bytes in it lie between `start` and `end`.
+/// A buffer: its bytes are between `start` and `end`.
 pub(crate) struct Buffer {
     mapping: NonNull<u8>,
     /// Where the first read goes.
@@ -59,16 +59,15 @@ impl Buffer {
                 MapFlags::PRIVATE,
             )
         }?;
-        // A huge page would make each touched buffer cost 2 MiB. Advice: its failure changes
-        // nothing that we promise.
-        // SAFETY: the range is the mapping just made.
+        // A huge page would make each touched buffer cost 2 MiB. This is advice: its failure breaks
+        // no promise. SAFETY: the range is the mapping just made.
         let _ = unsafe { rustix::mm::madvise(mapping, MAPPING_BYTES, Advice::LinuxNoHugepage) };
         let mapping = NonNull::new(mapping.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let origin = (ROOM_BEFORE + colour % COLOURS * COLOUR_BYTES) as u32;
         Ok(Buffer { mapping, origin, start: origin, end: origin })
     }
 
-    /// Forgets what is in it.
+    /// Empties it.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.start = self.origin;
@@ -93,16 +92,16 @@ impl Buffer {
         unsafe { slice::from_raw_parts(self.mapping.as_ptr().add(self.start as usize), self.len()) }
     }
 
-    /// The bytes in it, to change in place.
+    /// The bytes in it, mutable.
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as `bytes`; `&mut self` makes the borrow unique.
+        // SAFETY: like `bytes`; `&mut self` makes the borrow unique.
         unsafe {
             slice::from_raw_parts_mut(self.mapping.as_ptr().add(self.start as usize), self.len())
         }
     }
 
-    /// Free room behind the bytes that a read may fill.
+    /// Free room after the bytes that a read may fill.
     #[inline]
     pub(crate) fn room(&mut self) -> &mut [u8] {
         let room = self.room_len();
@@ -115,7 +114,7 @@ impl Buffer {
         (self.origin as usize + READ_BYTES).saturating_sub(self.end as usize)
     }
 
-    /// Says that the first `count` bytes of `room` were filled.
+    /// Records that the first `count` bytes of `room` were filled.
     #[inline]
     pub(crate) fn filled(&mut self, count: usize) {
         debug_assert!(count <= self.room_len());
@@ -132,14 +131,14 @@ impl Buffer {
         }
     }
 
-    /// Moves the bytes to where an empty buffer would have them, so that all room is behind them.
+    /// Moves the bytes to where those of an empty buffer begin, so that all room is after them.
     pub(crate) fn rewind(&mut self) {
         let (from, len) = (self.start as usize, self.len());
         let origin = self.origin as usize;
         if from == origin {
             return;
         }
-        // SAFETY: both ranges lie in the mapping; `copy` allows them to overlap.
+        // SAFETY: both ranges are in the mapping; `copy` allows them to overlap.
         unsafe {
             let base = self.mapping.as_ptr();
             std::ptr::copy(base.add(from), base.add(origin), len);
@@ -148,8 +147,8 @@ impl Buffer {
         self.end = (origin + len) as u32;
     }
 
-    /// Writes `bytes` right before what is there; false, and nothing done, where the room is too
-    /// small.
+    /// Writes `bytes` right before the content; false, and nothing done, if there is not enough
+    /// room.
     #[inline]
     pub(crate) fn prepend(&mut self, bytes: &[u8]) -> bool {
         let Some(start) = (self.start as usize).checked_sub(bytes.len()) else {
@@ -160,9 +159,8 @@ impl Buffer {
         true
     }
 
-    /// Writes `bytes` at `at`, over what is there and, where that ends, behind it; false, and
-    /// nothing done, where the room is too small. Unlike a read it may use the room kept for the
-    /// end of a chunk.
+    /// Writes `bytes` at `at`, over the content and beyond its end; false, and nothing done, if
+    /// there is not enough room. Unlike a read it may use the room kept for the end of a chunk.
     #[inline]
     pub(crate) fn overwrite(&mut self, at: usize, bytes: &[u8]) -> bool {
         let end = self.start as usize + at + bytes.len();
@@ -177,8 +175,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nothing refers to it any more. Where the kernel cannot
-        // split its list of mappings the pages are given back all the same.
+        // SAFETY: the mapping is ours and nothing refers to it any more. If the kernel cannot split
+        // its list of mappings the pages are freed all the same.
         unsafe {
             let base = self.mapping.as_ptr().cast();
             if rustix::mm::munmap(base, MAPPING_BYTES).is_err() {
@@ -191,8 +189,8 @@ impl Drop for Buffer {
 /// A buffer that the kernel is filling.
 pub(crate) struct Filling(pub(crate) Buffer);
 
-// SAFETY: the pointer stays valid and in place while the buffer is owned by the operation, and
-// `bytes_total` bytes behind it lie in the mapping.
+// SAFETY: the pointer stays valid and in place while the operation owns the buffer, and
+// `bytes_total` bytes after it are in the mapping.
 unsafe impl IoBufMut for Filling {
     fn write_ptr(&mut self) -> *mut u8 {
         self.0.room().as_mut_ptr()
@@ -207,7 +205,7 @@ unsafe impl IoBufMut for Filling {
     }
 }
 
-// SAFETY: as above; what can be read is what is in the buffer.
+// SAFETY: as above; only the content can be read.
 unsafe impl IoBuf for Filling {
     fn read_ptr(&self) -> *const u8 {
         self.0.bytes().as_ptr()
@@ -224,7 +222,7 @@ pub(crate) struct Draining {
     pub(crate) count: usize,
 }
 
-// SAFETY: the pointer stays valid and in place while the buffer is owned by the operation.
+// SAFETY: the pointer stays valid and in place while the operation owns the buffer.
 unsafe impl IoBuf for Draining {
     fn read_ptr(&self) -> *const u8 {
         self.buffer.bytes().as_ptr()
@@ -243,7 +241,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Buffers of which at most `kept_max` are kept while nobody uses them.
+    /// Keeps at most `kept_max` unused buffers.
     pub(crate) fn new(kept_max: usize) -> Rc<Buffers> {
         Rc::new(Buffers {
             free: RefCell::new(Vec::with_capacity(kept_max)),
@@ -252,10 +250,10 @@ impl Buffers {
         })
     }
 
-    /// An empty buffer; the warmest there is, else a new one.
+    /// An empty buffer; the warmest there is, otherwise a new one.
     ///
     /// # Errors
-    /// The kernel's, where it gives no more memory.
+    /// The kernel's, if it gives no more memory.
     #[inline]
     pub(crate) fn take(&self) -> io::Result<Buffer> {
         match self.free.borrow_mut().pop() {
@@ -267,7 +265,7 @@ impl Buffers {
         }
     }
 
-    /// Takes a buffer back; a surplus one is unmapped.
+    /// Takes a buffer back; unmaps it if enough are kept.
     #[inline]
     pub(crate) fn give(&self, mut buffer: Buffer) {
         let mut free = self.free.borrow_mut();
@@ -277,7 +275,7 @@ impl Buffers {
         }
     }
 
-    /// Unmaps all but the `count` warmest of the buffers that nobody uses.
+    /// Unmaps all but the `count` warmest of the unused buffers.
     pub(crate) fn shrink(&self, count: usize) {
         let mut free = self.free.borrow_mut();
         let surplus = free.len().saturating_sub(count);
@@ -340,7 +338,7 @@ mod tests {
         assert_eq!(buffer.room_len(), 0);
         buffer.rewind();
         assert_eq!((buffer.bytes(), buffer.room_len()), (&b"ab"[..], READ_BYTES - 2));
-        // What was prepended is moved too.
+        // Prepended bytes are moved too.
         assert!(buffer.prepend(b"<"));
         buffer.rewind();
         assert_eq!((buffer.bytes(), buffer.room_len()), (&b"<ab"[..], READ_BYTES - 3));

@@ -1,11 +1,11 @@
-//! Chance that nobody can foresee, to begin what is drawn from there on by `base::rng`.
+//! Unpredictable seeds for `base::rng`.
 
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
 };
 
-/// A number by chance. The keys of the standard library's hasher are the process's own, so this
+/// A random number. The keys of the standard library's hasher are unique to the process, so this
 /// needs no system call of ours.
 pub(crate) fn drawn() -> u64 {
     RandomState::new().build_hasher().finish()

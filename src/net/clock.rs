@@ -1,8 +1,8 @@
-//! The worker's clock: when it was read last, what the precise clock says now, and wall time.
+//! The worker's clock: its last coarse reading, the precise clock, and wall time.
 //!
-//! Deadlines are compared with the coarse reading; it is renewed when a request begins and at each
-//! round of the sweep. The precise clock is read where a time is measured. Wall time is reckoned
-//! from the precise clock, so it is never asked for more than four times a second.
+//! Deadlines are compared with the coarse reading; it is updated when a request begins and at each
+//! round of the sweep. The precise clock is read to measure durations. Wall time is computed from
+//! the precise clock, so it is read at most four times a second.
 
 use std::{
     cell::Cell,
@@ -14,10 +14,11 @@ use crate::base::moment::{Deadline, Micros, Moment, Tick, UnixMillis};
 
 static BEGINNING: OnceLock<Instant> = OnceLock::new();
 
-/// How long wall time is reckoned from one reading: so long a step of its clock may go unseen.
+/// How long wall time is computed from one reading: a step of the clock may go unnoticed for this
+/// long.
 const WALL_GOOD: Micros = Micros(250_000);
 
-/// A coarse clock that its owner renews.
+/// A coarse clock that its owner updates.
 pub(crate) struct Clock {
     tick: Cell<Tick>,
     wall: Cell<Option<Wall>>,
@@ -27,7 +28,7 @@ pub(crate) struct Clock {
 #[derive(Clone, Copy)]
 struct Wall {
     read_at: Moment,
-    /// From 1970 to when the precise clock began to count.
+    /// From 1970 to the start of the precise clock.
     beginning: Micros,
 }
 
@@ -53,7 +54,7 @@ impl Clock {
         Moment::from_micros(since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()))
     }
 
-    /// Reads the precise clock and renews the coarse one.
+    /// Reads the precise clock and updates the coarse one.
     #[inline]
     pub(crate) fn renew(&self) -> Moment {
         let moment = Clock::moment();
@@ -79,19 +80,19 @@ impl Clock {
         wall
     }
 
-    /// Says what time it is.
+    /// Sets the time.
     #[cfg(test)]
     pub(crate) fn set(&self, tick: Tick) {
         self.tick.set(tick);
     }
 
-    /// Whether a deadline has come.
+    /// Whether a deadline has passed.
     #[inline]
     pub(crate) fn is_over(&self, deadline: Deadline) -> bool {
         deadline.is_over(self.tick())
     }
 
-    /// When something is over that begins now and may take `span`.
+    /// The deadline of something that begins now and may take `span`.
     #[inline]
     pub(crate) fn after(&self, span: Duration) -> Deadline {
         Deadline::after(self.tick(), span)

@@ -1,7 +1,7 @@
-//! What the kernel offers and monoio does not, by descriptor: non-blocking reads and writes,
-//! shutdown, readiness of a client, splice, filters. Through rustix, and libc where rustix has no
-//! call. One of the two files with `unsafe`: a raw descriptor is trusted to be open, which its
-//! callers owe to the streams they hold.
+//! System calls by descriptor that monoio does not offer: non-blocking reads and writes, shutdown,
+//! readiness of a client, splice, filters. Through rustix, and libc where rustix has no call. One
+//! of the two files with `unsafe`: a raw descriptor is trusted to be open, which its callers owe to
+//! the streams they hold.
 
 #![allow(unsafe_code)]
 
@@ -32,15 +32,16 @@ use super::buffer::{Buffer, Filling};
 #[cfg(test)]
 use super::stream::script;
 
-/// What of a connection is shut down. Never the reading half alone: Linux resets a connection on
-/// which bytes come when both that and the writing half are, and the last answer is lost.
+/// The part of a connection that is shut down. Never the reading half alone: Linux resets a
+/// connection that receives bytes when both that and the writing half are shut down, and the last
+/// answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
     Writing,
     Both,
 }
 
-/// What a receive gives back when it ends: how much came, and the buffer it came into.
+/// The result of a receive: how much came, and the buffer it came into.
 pub(crate) type Received = (io::Result<usize>, Buffer);
 
 /// A receive in flight. It owns a share of its stream and its buffer, and is never dropped before
@@ -78,7 +79,7 @@ impl Shared {
     pub(crate) fn receive(&self, buffer: Buffer) -> Receiving {
         let share = Rc::clone(&self.0);
         Box::pin(async move {
-            // SAFETY: as `stream`; this is the only receive, and monoio's future does not touch
+            // SAFETY: like `stream`; this is the only receive, and monoio's future does not touch
             // the stream after it has been made.
             let stream = unsafe { &mut *share.get() };
             let (result, Filling(buffer)) = stream.read(Filling(buffer)).await;
@@ -89,18 +90,18 @@ impl Shared {
     /// Hands a piece to the ring: it leaves with everything else of this turn, in one system call.
     #[inline]
     pub(crate) async fn submit<T: IoBuf>(&self, piece: T) -> (io::Result<usize>, T) {
-        // SAFETY: as `receive`, for the writing side: whoever calls waits for one write at a time.
+        // SAFETY: like `receive`, for the writing side: callers wait for one write at a time.
         let stream = unsafe { &mut *self.0.get() };
         stream.write(piece).await
     }
 
-    /// The stream itself, where nothing else has a share of it.
+    /// The stream itself, if nothing else has a share of it.
     pub(crate) fn into_stream(self) -> Option<TcpStream> {
         Rc::try_unwrap(self.0).ok().map(UnsafeCell::into_inner)
     }
 }
 
-/// A wait, unless a look says before each poll that it is over; and whether it took any time. By
+/// A wait, unless a check before each poll says that it is over; and whether it took any time. By
 /// hand, because an `async` block would keep the wait and a pin of it, in every idle connection.
 pub(crate) struct Unless<L, W> {
     look: L,
@@ -139,7 +140,7 @@ fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Reads what is there. `WouldBlock` where there is nothing.
+/// Reads what is there. `WouldBlock` if there is nothing.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<usize> {
     let (_, count) = rustix::net::recv(fd, buffer.room(), RecvFlags::DONTWAIT)?;
@@ -147,19 +148,19 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<usize>
     Ok(count)
 }
 
-/// Whether there is something to read, which stays there: 1, or 0 at the end. `WouldBlock` where
+/// Whether there is something to read, without reading it: 1, or 0 at the end. `WouldBlock` if
 /// there is nothing.
 pub(crate) fn peek(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     Ok(rustix::net::recv(fd, &mut [0_u8; 1][..], flags)?.1)
 }
 
-/// Reads what is there and forgets it.
+/// Reads what is there and drops it.
 pub(crate) fn discard(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::net::recv(fd, room, RecvFlags::DONTWAIT)?.1)
 }
 
-/// Whether bytes lie in a socket that nobody has read; an end is none.
+/// Whether a socket has unread bytes; an end does not count.
 pub(crate) fn has_bytes(fd: RawFd) -> bool {
     rustix::io::ioctl_fionread(borrow(fd)).is_ok_and(|count| count > 0)
 }
@@ -200,7 +201,7 @@ pub(crate) fn send_both(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::
     Ok(rustix::net::sendmsg(fd, &parts, &mut SendAncillaryBuffer::default(), flags)?)
 }
 
-/// Ends one half of a connection, or both; what waits for it wakes up.
+/// Ends one half of a connection, or both; waits on it wake up.
 pub(crate) fn shut_down(fd: RawFd, half: Half) {
     #[cfg(test)]
     if let Some(script) = script::of(fd) {
@@ -244,7 +245,7 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = rustix::net::sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO));
 }
 
-/// Closes a stream by close(2), which is cheaper than by the ring. A stream that something in
+/// Closes a stream by close(2), which is cheaper than by the ring. A stream that an operation in
 /// flight still holds is left to monoio.
 pub(crate) fn close(stream: Shared, something_in_flight: bool) {
     use std::os::fd::{FromRawFd, IntoRawFd};
@@ -284,9 +285,9 @@ pub(crate) fn splice(
     }
 }
 
-/// Makes a listening socket drop new connections: those in its queue are still accepted, those
-/// whose handshake is under way get there, and the clients whose SYN is dropped try again (and find
-/// whoever listens then).
+/// Makes a listening socket drop new connections: those in its queue are still accepted, those in a
+/// handshake get there, and the clients whose SYN is dropped try again (and reach whatever listens
+/// then).
 pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
     // A classic filter of TCP segments: `ldb [13]; jset #SYN; ret #0; ret #all`.
     let op = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
@@ -305,7 +306,7 @@ pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives memory that the allocator keeps after a peak back to the kernel.
+/// Returns memory that the allocator keeps after a peak to the kernel.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `malloc_trim` may be called at any time.
@@ -314,10 +315,10 @@ pub(crate) fn trim_heap() {
     }
 }
 
-/// What a piece would send.
+/// The bytes that a piece would send.
 #[cfg(test)]
 pub(crate) fn bytes_of(piece: &impl IoBuf) -> &[u8] {
-    // SAFETY: so an operation reads it.
+    // SAFETY: an operation reads it in the same way.
     unsafe { std::slice::from_raw_parts(piece.read_ptr(), piece.bytes_init()) }
 }
 

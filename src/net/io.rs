@@ -2,7 +2,7 @@
 //!
 //! Reads and writes with their deadlines are methods of `Stream`. A connect has no descriptor that
 //! the sweep could shut down, because monoio makes the socket inside: so it alone is under a timer
-//! that drops it (tried: no descriptor leaks).
+//! that drops it (tested: no descriptor leaks).
 
 use std::{
     cell::Cell,
@@ -24,7 +24,7 @@ use super::fd::Half;
 /// milliseconds.
 pub(crate) const USER_TIMEOUT_MS: u32 = 30_000;
 
-/// How long it takes until a descriptor is free whose connection was closed, and how often others
+/// How long it takes until the descriptor of a closed connection is free, and how often other tasks
 /// may take it.
 pub(crate) const FREED: Duration = Duration::from_millis(2);
 const FREED_TIMES: u32 = 50;
@@ -36,7 +36,7 @@ thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says whether this thread's runtime runs; what is dropped outside it cannot be waited for.
+/// Sets whether this thread's runtime runs; what is dropped outside it cannot be waited for.
 pub(crate) fn set_running(running: bool) {
     RUNNING.set(running);
 }
@@ -46,7 +46,7 @@ pub(crate) fn ending() -> usize {
     ENDING.get()
 }
 
-/// Runs a future to its end beside everything else; it must not panic.
+/// Runs a future to its end as a task of its own; it must not panic.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     if !RUNNING.get() {
         // The runtime is gone and with it the ring: nothing is in flight any more.
@@ -60,7 +60,7 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     });
 }
 
-/// Runs a future as a task of this thread; when the runtime ends it is dropped where it stands.
+/// Runs a future as a task of this thread; it is dropped unfinished when the runtime ends.
 pub(crate) fn task(future: impl Future<Output = ()> + 'static) {
     monoio::spawn(future);
 }
@@ -74,10 +74,10 @@ pub(crate) async fn sleep(time: Duration) {
     monoio::time::sleep(time).await;
 }
 
-/// Connects until a time is over; zero = for as long as the kernel tries.
+/// Connects within a time; zero = for as long as the kernel tries.
 ///
 /// # Errors
-/// `TimedOut` when the time was over, else what the kernel said.
+/// `TimedOut` when the time is over, otherwise the kernel's.
 pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<TcpStream> {
     // Boxed, as connects are rare: a timer is aligned to two cache lines and would make every
     // exchange as large and as aligned.
@@ -89,11 +89,11 @@ pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<T
     Ok(stream)
 }
 
-/// As `connect`; tried again where no descriptor is left and `frees` says that some are about to be
-/// free.
+/// Like `connect`; tried again if no descriptor is left and `frees` returns that some are about to
+/// become free.
 ///
 /// # Errors
-/// As `connect`.
+/// Like `connect`.
 pub(crate) async fn connect_freeing(
     address: SocketAddr,
     time: Duration,
@@ -108,15 +108,15 @@ pub(crate) async fn connect_freeing(
     connect(address, time).await
 }
 
-/// Whether an operation failed for want of something of ours: a descriptor, memory. Then it says
+/// Whether an operation failed because we ran out of something: a descriptor, memory. Then it says
 /// nothing about the peer.
 pub(crate) fn is_want(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::AGAIN))
 }
 
-/// Whether a connection was not made for want of something of ours, a port too. Without IPv6 no
-/// port is missing but an address, for good.
+/// Whether a connection was not made because we ran out of something, including ports. Without IPv6
+/// it is not a port that is missing but an address, for good.
 pub(crate) fn is_for_want(error: &io::Error, address: SocketAddr) -> bool {
     let no_port = error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error());
     is_want(error) || (no_port && address.is_ipv4())
@@ -128,7 +128,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// A connect until a time is over; nothing has been sent or received that could be lost.
+/// A connect within a time; nothing has been sent or received that could be lost.
 #[expect(clippy::disallowed_methods, reason = "a connect moves no bytes, and no descriptor leaks")]
 async fn until(
     time: Duration,
@@ -138,7 +138,7 @@ async fn until(
 }
 
 /// Runs operations on one socket to their end. When `end` comes first the socket is shut down, so
-/// that they end at once; what they said then is not asked any more.
+/// that they end at once; their results are then ignored.
 pub(crate) async fn ended_by<T>(
     end: impl Future<Output = ()>,
     fd: RawFd,
@@ -159,7 +159,8 @@ pub(crate) async fn ended_by<T>(
     .await
 }
 
-/// Until the time is over or a wait that may be dropped at will; whether it was the wait.
+/// Until the time is over or a wait that may be dropped at any time ends; returns whether it was
+/// the wait.
 ///
 /// # Errors
 /// Those of the wait.
@@ -174,9 +175,9 @@ pub(crate) async fn at_most(
     }
 }
 
-/// What every connection gets: no Nagle (a rival without it stalls 44 ms on every 16 KiB answer),
-/// keep-alive probes, an end to silence, and no urgent data: such a byte is one like any other (RFC
-/// 6093 §6). Out of line it would make a socket readable that has nothing to read.
+/// Options of every connection: no Nagle (a rival without this stalls 44 ms on every 16 KiB
+/// answer), keep-alive probes, a limit on silence, and no urgent data: such a byte is one like any
+/// other (RFC 6093 §6). Out of line it would make a socket readable that has nothing to read.
 pub(crate) fn set_peer_options(fd: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_keepalive(fd, true)?;
@@ -185,9 +186,9 @@ pub(crate) fn set_peer_options(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets sent data go without an acknowledgement for as long as somebody is willing to wait, where
-/// that is longer than usual; zero = for as long as the kernel tries. A peer that takes nothing
-/// would be cut by the kernel before its time.
+/// Lets sent data go without an acknowledgement for as long as a task is willing to wait, if that
+/// is longer than usual; zero = for as long as the kernel tries. A peer that takes nothing would
+/// otherwise be cut by the kernel before its time.
 pub(crate) fn outlast(fd: &impl AsFd, time: Duration) {
     let time = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     if time == 0 || time > USER_TIMEOUT_MS {

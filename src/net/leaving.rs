@@ -1,38 +1,38 @@
-//! Whether a client for whom a backend is waited for has left.
+//! Detection of clients that have left while a backend is waited for.
 //!
-//! A reset says so, and by default so does the end of its stream: there is no telling a client that
-//! closed one half and waits from one that is gone (nginx, Envoy, HAProxy's `abortonclose`). The
-//! socket is asked, and nothing read: what lies unread before the end, the next requests of a
-//! pipeline or the rest of a body, hides no end.
+//! A reset counts, and by default the end of the stream too: a client that closed one half and
+//! waits cannot be told from one that is gone (nginx, Envoy, HAProxy's `abortonclose`). The socket
+//! is polled, and nothing is read: unread bytes before the end, the next requests of a pipeline or
+//! the rest of a body, do not hide it.
 
 use std::os::fd::RawFd;
 
 use super::fd;
 
-/// A client for whom somebody else is waited for.
+/// A client on whose behalf a backend is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ForClient {
     pub(super) fd: RawFd,
     pub(super) leaves: Leaves,
 }
 
-/// What tells that a client has left.
+/// The signs by which a client has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
-    /// A reset alone: it may close its half and wait.
+    /// Only a reset: it may close its half and wait.
     Reset,
     /// The end of its stream.
     End,
-    /// The end of its stream, if nothing comes for it from one look to the next: it has been
+    /// The end of its stream, if nothing is sent to it from one check to the next: it has been
     /// answered, and may read a long answer to its end.
     LastingEnd,
 }
 
-/// What a look at a client's socket says.
+/// The result of checking a client's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     There,
-    /// It has left if it is so at the next look.
+    /// It has left if this is still so at the next check.
     Doubtful,
     Left,
 }
@@ -42,7 +42,7 @@ impl ForClient {
         ForClient { fd, leaves }
     }
 
-    /// Looks whether it is there.
+    /// Checks whether it is there.
     pub(crate) fn look(self) -> Look {
         match self.leaves {
             Leaves::Reset if fd::has_left(self.fd) => Look::Left,

@@ -1,9 +1,9 @@
 //! Listening sockets: one for each worker and address, joined by SO_REUSEPORT.
 //!
-//! SO_REUSEPORT alone would let a second Ringway join unseen, and a bind alone two that start in
+//! SO_REUSEPORT alone would let a second Ringway join unnoticed, and a bind alone two that start at
 //! the same moment: sockets that do not listen yet may share an address. So the first socket
 //! listens at once and without it, which the kernel allows one process only; then it gets the
-//! option, and the others join. Those listen when all is ready.
+//! option, and the others join. They listen when all is ready.
 
 use std::{
     io,
@@ -23,14 +23,14 @@ use super::{
 /// The sockets of one address, one for each worker.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    /// The address really bound: port 0 has become a number.
+    /// The address that was bound: port 0 has become a number.
     pub(crate) address: SocketAddr,
     pub(crate) sockets: Vec<OwnedFd>,
 }
 
-/// The first socket of an address, which nobody else may have.
+/// The first socket of an address, which no other process may have.
 pub(crate) struct First {
-    /// The address really bound.
+    /// The address that was bound.
     pub(crate) address: SocketAddr,
     socket: OwnedFd,
     v6_only: bool,
@@ -41,7 +41,7 @@ pub(crate) struct First {
 /// their writes may wait: `patience`.
 ///
 /// # Errors
-/// The kernel's; `AddrInUse` where another process listens there.
+/// The kernel's; `AddrInUse` if another process listens there.
 pub(crate) fn bind(address: SocketAddr, v6_only: bool, patience: Duration) -> io::Result<First> {
     let socket = socket(address, v6_only)?;
     net_io::outlast(&socket, patience);
@@ -52,11 +52,11 @@ pub(crate) fn bind(address: SocketAddr, v6_only: bool, patience: Duration) -> io
 }
 
 impl First {
-    /// Listens, and takes the address for this process. One that lies within an address that this
-    /// process has taken already is ours with it.
+    /// Listens, and takes the address for this process. An address within one that this process has
+    /// taken already is ours too.
     ///
     /// # Errors
-    /// The kernel's; `AddrInUse` where another process was first.
+    /// The kernel's; `AddrInUse` if another process was first.
     pub(crate) fn claim(&self, backlog: u32, is_ours: bool) -> io::Result<()> {
         sockopt::set_socket_reuseport(&self.socket, is_ours)?;
         listen_on(&self.socket, backlog)?;
@@ -119,17 +119,17 @@ impl Listener {
         Ok(Listener { polled, socket })
     }
 
-    /// Until there may be a connection to take.
+    /// Until there may be a connection to accept.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         self.polled.readable(false).await
     }
 
-    /// Takes a connection that waits; `WouldBlock` where none does.
+    /// Accepts a waiting connection; `WouldBlock` if there is none.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
         fd::accept(self.socket.as_fd())
     }
 
-    /// Lets no new connection into the queue; those in it can still be taken.
+    /// Lets no new connection into the queue; those in it can still be accepted.
     pub(crate) fn refuse_new(&self) -> io::Result<()> {
         fd::refuse_new(self.socket.as_fd())
     }

@@ -1,6 +1,6 @@
 //! Sockets and buffers: all that the data path knows of monoio's input and output.
 //!
-//! Floor 4. What leaves here are bytes, ends and deadlines; nothing here knows what HTTP is.
+//! Floor 4. It gives bytes, ends and deadlines; nothing here knows HTTP.
 
 pub(crate) mod buffer;
 pub(crate) mod chance;

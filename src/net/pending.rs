@@ -1,12 +1,12 @@
-//! What the ring still holds of one connection: the receive that was posted, and the mark that an
+//! Operations in flight on one connection: the receive that was posted, and the mark that an
 //! operation was dropped before it ended.
 //!
-//! A receive is in flight while the connection is idle: it sees a close, or bytes that nobody asked
-//! for, at once. It is never dropped before it has ended; `Stream` sees to that. A readiness poll
-//! may be dropped, but then monoio still holds the descriptor, and it alone may close it.
+//! A receive is in flight while the connection is idle: it sees a close, or unasked bytes, at once.
+//! It is never dropped before it has ended; `Stream` sees to that. A readiness poll may be dropped,
+//! but then monoio still holds the descriptor, and it alone may close it.
 //!
-//! That nothing came is known only as of the last look. A receive is handed to the kernel at the
-//! end of the turn in which it was posted, and what it took is seen in a later turn. So operations
+//! That nothing came is known only as of the last check. A receive is handed to the kernel at the
+//! end of the turn in which it was posted, and its result is seen in a later turn. So operations
 //! are numbered: when one that began after the receive was posted had to be waited for and has
 //! ended, the kernel has tried the receive, and its result has been collected (`Mark`).
 
@@ -27,7 +27,7 @@ thread_local! {
     static ENDED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A place in the order of this thread's operations.
+/// A position in the order of this thread's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
 
@@ -38,7 +38,7 @@ impl Mark {
     }
 
     /// Whether an operation that began later, and had to be waited for, has ended. The ring takes
-    /// operations and gives results in order, and epoll reports all that is ready: whatever lay in
+    /// operations and gives results in order, and epoll reports all that is ready: whatever was in
     /// a socket at this moment has reached the receive that was posted before it.
     #[inline]
     pub(crate) fn is_past(self) -> bool {
@@ -59,14 +59,14 @@ pub(super) struct Pending {
     under_way: Cell<u32>,
 }
 
-/// What a posted receive has to say while nobody asked for anything.
+/// The state of a posted receive on an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quiet {
     /// Nothing came.
     Yes,
     /// The peer closed, or the connection broke.
     Closed,
-    /// Bytes came that nobody asked for.
+    /// Unasked bytes came.
     Unasked,
 }
 
@@ -79,7 +79,7 @@ impl Pending {
         Begun(BEGUN.get())
     }
 
-    /// It has ended; `waited`: not at once, as on epoll it may.
+    /// It has ended; `waited`: not at once, as it may on epoll.
     #[inline]
     pub(super) fn end(&self, Begun(number): Begun, waited: bool) {
         self.under_way.set(self.under_way.get().wrapping_sub(1));
@@ -88,7 +88,7 @@ impl Pending {
         }
     }
 
-    /// Whether an operation was dropped before it ended, asked when none goes on.
+    /// Whether an operation was dropped before it ended; called when none goes on.
     pub(super) fn was_dropped(&self) -> bool {
         self.under_way.get() > 0
     }
@@ -97,13 +97,13 @@ impl Pending {
     pub(super) fn post(&self, receiving: Receiving) {
         debug_assert!(self.receiving.take().is_none(), "one receive at a time");
         self.receiving.set(Some(receiving));
-        // The first poll is what hands it to the kernel.
+        // The first poll hands it to the kernel.
         if let Some(received) = self.poll_receive(&mut Context::from_waker(Waker::noop())) {
             self.receiving.set(Some(Box::pin(std::future::ready(received))));
         }
     }
 
-    /// Goes on with the receive; what it gave, when it has ended.
+    /// Polls the receive; returns its result, once it has ended.
     pub(super) fn poll_receive(&self, cx: &mut Context<'_>) -> Option<Received> {
         let mut receiving = self.receiving.take()?;
         match receiving.as_mut().poll(cx) {
@@ -123,7 +123,7 @@ impl Pending {
         posted
     }
 
-    /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses
+    /// Checks the posted receive of an idle connection. Bytes that came are lost: the caller uses
     /// the connection only if it was quiet.
     pub(super) fn quiet(&self, buffers: &Buffers) -> Quiet {
         match self.poll_receive(&mut Context::from_waker(Waker::noop())) {
@@ -138,7 +138,7 @@ impl Pending {
         }
     }
 
-    /// The receive, which whoever takes it has to wait for.
+    /// The receive, which the caller must wait for.
     pub(super) fn take_receive(&self) -> Option<Receiving> {
         self.receiving.take()
     }
@@ -231,7 +231,7 @@ mod tests {
         });
     }
 
-    /// Only a panic drops a send of the ring; it must not become another one.
+    /// Only a panic drops a send of the ring; it must not cause another one.
     #[test]
     fn a_send_that_was_dropped_lets_its_connection_be_closed() {
         on_both_drivers(|| async {

@@ -1,10 +1,9 @@
-//! Bytes from one stream to another without copying them: splice(2) through a pipe, after
-//! readiness.
+//! Zero-copy relay between two streams: splice(2) through a pipe, after readiness.
 //!
 //! For long bodies of known length this takes 0.6 of the machine time of 64 KiB reads. Only after
 //! `readable()`: the ring's own splice always goes to a worker thread. A worker has few pipes,
 //! because each is two descriptors and can hold 1 MiB of the kernel's memory for as long as a slow
-//! client likes; where there is none, bytes are copied.
+//! client likes; without one, bytes are copied.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,14 +17,14 @@ use rustix::pipe::PipeFlags;
 use super::{deadlines::Unmet, fd, io::is_out_of_descriptors, leaving::ForClient, stream::Stream};
 use crate::base::moment::Deadline;
 
-/// How much a pipe holds, where the kernel lets us have that much.
+/// The size of a pipe, if the kernel allows it.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// A pipe that holds less than a read takes is worse than none. (Beyond a user's share of the
-/// kernel's memory pipes hold 8 KiB.)
+/// A pipe that holds less than a read is worse than none. (Beyond a user's share of the kernel's
+/// memory pipes hold 8 KiB.)
 const HOLDS_MIN: usize = 64 << 10;
 
-/// Pipes of one worker, used or not: their descriptors are among the 64 that a core has beside its
+/// Pipes of one worker, used or not: their descriptors are among the 64 that a core has besides its
 /// connections (`server/descriptors.rs`).
 const PIPES_MAX: usize = 20;
 
@@ -43,14 +42,14 @@ pub(crate) struct Pipes {
     taken: Cell<usize>,
 }
 
-/// A pipe in use; it is closed with what is in it, unless it is given back empty.
+/// A pipe in use; it is closed with its content, unless it is returned empty.
 struct Taken<'a> {
     pipes: &'a Pipes,
     pipe: Rc<Pipe>,
 }
 
 impl Taken<'_> {
-    /// Gives it back, empty.
+    /// Returns it, empty.
     fn give_back(self) {
         self.pipes.free.borrow_mut().push(Rc::clone(&self.pipe));
     }
@@ -62,23 +61,23 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// What became of a relay.
+/// The result of a relay.
 #[derive(Debug)]
 pub(crate) enum Relayed {
-    /// Everything went over.
+    /// Everything was moved.
     All,
     /// The source ended early or failed.
     SourceEnded,
     /// The sink failed.
     SinkFailed,
-    /// There is no pipe to be had, or a stream that cannot be spliced; nothing was moved.
+    /// There is no pipe, or a stream that cannot be spliced; nothing was moved.
     NoPipe,
-    /// The same, for want of descriptors.
+    /// The same, for lack of descriptors.
     NoDescriptor,
 }
 
 impl Pipes {
-    /// A pipe, or why there is none to be had.
+    /// A pipe, or why there is none.
     fn take(&self) -> Result<Taken<'_>, Relayed> {
         if self.taken.get() == PIPES_MAX {
             return Err(Relayed::NoPipe);
@@ -96,8 +95,8 @@ impl Pipes {
         Ok(Taken { pipes: self, pipe })
     }
 
-    /// Moves exactly `count` bytes from `source` to `sink`. `until` says until when the source is
-    /// waited for, and for which client. `moved` grows by what the sink has taken.
+    /// Moves exactly `count` bytes from `source` to `sink`. `until` gives the deadline of waits for
+    /// the source, and the client on whose behalf. `moved` grows by what the sink has taken.
     pub(crate) async fn relay(
         &self,
         source: &Stream,
@@ -124,8 +123,8 @@ impl Pipes {
             let spliced = ready.map(|()| source.splice_into(&pipe.writing, wanted));
             let count = match spliced {
                 Ok(Ok(count)) if count > 0 => count,
-                // Readable, and nothing to splice: once that may be chance. A peer that sends
-                // urgent data, which cannot be spliced, would keep us at it for ever.
+                // Readable, and nothing to splice: once may be chance. A peer that sends urgent
+                // data, which cannot be spliced, would make us spin for ever.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock && !in_vain => {
                     in_vain = true;
                     continue;
@@ -136,8 +135,8 @@ impl Pipes {
                 }
             };
             in_vain = false;
-            // More follows at once only where it is here: the kernel holds back a segment that is
-            // not full for as long as 200 ms when it is told so.
+            // More follows at once only if it is here: the kernel holds back a segment that is not
+            // full for as long as 200 ms when told so.
             let more = left > count as u64 && fd::has_bytes(source.raw());
             if drain(pipe, sink, (count, more), moved, &write_by).await.is_err() {
                 return Relayed::SinkFailed;
@@ -152,7 +151,7 @@ impl Pipes {
 impl Pipe {
     fn open() -> io::Result<Pipe> {
         let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Without the right to more, what the kernel gives by itself (64 KiB) serves.
+        // Without the right to more, the kernel's default (64 KiB) serves.
         let _ = rustix::pipe::fcntl_setpipe_size(&writing, PIPE_BYTES);
         let holds = rustix::pipe::fcntl_getpipe_size(&reading)?;
         Ok(Pipe { reading, writing, holds })
@@ -220,7 +219,7 @@ mod tests {
         pair(|fd| deadlines.watch(fd, Watch::Backend))
     }
 
-    /// Says all of it beside everything else, and then nothing.
+    /// Writes all of it concurrently, and then nothing.
     fn say(mut peer: TcpStream, what: Vec<u8>) -> JoinHandle<TcpStream> {
         thread::spawn(move || {
             peer.write_all(&what).unwrap();
@@ -228,7 +227,7 @@ mod tests {
         })
     }
 
-    /// Hears `count` bytes beside everything else.
+    /// Reads `count` bytes concurrently.
     fn hear(mut peer: TcpStream, count: usize) -> JoinHandle<Vec<u8>> {
         thread::spawn(move || {
             let mut heard = vec![0; count];
@@ -280,7 +279,7 @@ mod tests {
                 let relayed = pipes.relay(&source, &sink, 8, &moved, (until, never)).await;
                 assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
                 assert_eq!(source.read_ended(), ended);
-                // What came before the end has gone over, and no pipe holds anything.
+                // What came before the end has been moved, and no pipe holds anything.
                 assert_eq!((moved.get(), hear(to, 4).join().unwrap()), (4, b"half".to_vec()));
                 assert_eq!(pipes.free.borrow().len(), 1);
                 drop(from);
@@ -330,7 +329,7 @@ mod tests {
         let mut taken: Vec<_> = (0..PIPES_MAX).map(|_| pipes.take().unwrap()).collect();
         assert!(matches!(pipes.take(), Err(Relayed::NoPipe)));
         taken.pop().unwrap().give_back();
-        // One that is given back is used again; one that is dropped makes room for another.
+        // One that is returned is used again; one that is dropped makes room for another.
         taken.push(pipes.take().unwrap());
         assert!(pipes.take().is_err() && pipes.free.borrow().is_empty());
         taken.pop();

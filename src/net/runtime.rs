@@ -1,9 +1,9 @@
-//! Building a runtime: a ring with the flags that make it fast, or epoll.
+//! Runtime builder: a ring with the flags that make it fast, or epoll.
 //!
-//! Being interrupted by completions costs 0.4 of a request. Where the kernel refuses a flag the
-//! next best step serves, and where it refuses io_uring, epoll; which step it is, is said at the
-//! start. A ring belongs to the thread that builds it: nobody else may submit to it. What runs on a
-//! runtime is the business of who builds it.
+//! Being interrupted by completions costs 0.4 of a request. If the kernel refuses a flag the next
+//! best step serves, and if it refuses io_uring, epoll; the step is logged at the start. A ring
+//! belongs to the thread that builds it: no other may submit to it. The builder's caller decides
+//! what runs on it.
 
 use std::{fmt, future::Future, io};
 
@@ -12,7 +12,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use super::{io::set_running, turns};
 use crate::plan::Driver;
 
-/// How much room a ring has.
+/// The size of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Entries of the submission queue; monoio makes 256 of fewer.
@@ -21,7 +21,7 @@ pub(crate) struct Room {
     pub(crate) completions: u32,
 }
 
-/// What a thread that serves waits on.
+/// What a serving thread waits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverInUse {
@@ -51,7 +51,7 @@ pub(crate) struct Runtime {
     built: Built,
     /// What it waits on.
     pub(crate) driver: DriverInUse,
-    /// Why it is not the best there is, where it is not.
+    /// Why it is not the best there is, if it is not.
     pub(crate) why: Option<String>,
 }
 
@@ -64,8 +64,7 @@ impl Runtime {
     /// Builds the best runtime that the kernel allows.
     ///
     /// # Errors
-    /// A sentence, where the plan insists on io_uring and there is none, or there is not even
-    /// epoll.
+    /// A sentence, if the plan requires io_uring and there is none, or there is not even epoll.
     pub(crate) fn build(driver: Driver, room: Room) -> Result<Runtime, String> {
         if driver == Driver::Epoll {
             return epoll(None);
@@ -87,12 +86,12 @@ impl Runtime {
         }
     }
 
-    /// Runs a future to its end, and beside it the tasks that it spawns.
+    /// Runs a future to its end, along with the tasks that it spawns.
     pub(crate) fn run<T>(self, future: impl Future<Output = T>) -> T {
         let eager = self.driver == DriverInUse::Epoll;
         let running = async {
             set_running(true);
-            // At the start there are descriptors: `server/descriptors.rs` has seen to that.
+            // At the start there are descriptors: `server/descriptors.rs` has made sure.
             let _ = turns::begin(eager);
             let output = future.await;
             turns::end();

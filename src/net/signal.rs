@@ -1,7 +1,7 @@
 //! A flag that tasks of one thread can wait for.
 //!
-//! It is no operation: nothing is in flight while somebody waits for it, so such a wait may always
-//! be dropped. Threads tell each other by `shared::bell`.
+//! Waiting for it is not an operation: nothing is in flight meanwhile, so such a wait may always be
+//! dropped. Between threads `shared::bell` does this.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,7 +10,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// A flag that stays up once it is raised, until somebody lowers it.
+/// A flag that stays up once it is raised, until it is lowered.
 #[derive(Default)]
 pub(crate) struct Signal {
     raised: Cell<bool>,
@@ -18,13 +18,13 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Raises it and wakes whoever waits.
+    /// Raises it and wakes the waiting tasks.
     pub(crate) fn raise(&self) {
         self.raised.set(true);
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Takes it down again.
+    /// Lowers it again.
     pub(crate) fn lower(&self) {
         self.raised.set(false);
     }
@@ -33,8 +33,8 @@ impl Signal {
         self.raised.get()
     }
 
-    /// Until `wait` is over (its output) or the flag is up (none). `wait` is dropped then, so it
-    /// must be a wait that may be dropped at will.
+    /// Until `wait` is over (its output) or the flag is up (none). `wait` is then dropped, so it
+    /// must be a wait that may be dropped at any time.
     pub(crate) async fn or<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         let mut wait = pin!(wait);
         poll_fn(|cx| {

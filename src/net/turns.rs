@@ -1,14 +1,14 @@
-//! Turns of a core: a task that goes round gives way, and everybody else goes before it does.
+//! Turns of a core: a task that loops yields, and all other tasks run before it does.
 //!
-//! In a turn each task that is ready runs once; then the kernel is asked what has come, and timers
-//! are looked at. monoio does the last only when no task is ready. So a task that gives way may not
-//! be ready either: it waits for a bell that rings with the next answer of the kernel, and whatever
-//! is due by time runs in each turn, however busy the core is. One bell serves all who wait.
+//! In a turn each task that is ready runs once; then the kernel is polled for completions, and the
+//! timers are. monoio does the last only when no task is ready. So a task that yields may not be
+//! ready either: it waits for a bell that rings with the next completion of the kernel, and
+//! whatever is due by time runs in each turn, however busy the core is. One bell serves all waiting
+//! tasks.
 //!
-//! The rule of the house: between two turns a task serves one request, or moves one buffer (64
-//! KiB, or what a pipe holds), or takes one batch of connections or messages, whatever its peers
-//! send. A wait for a socket is a turn on io_uring; on epoll it may be over at once, and `Stream`
-//! gives way.
+//! The rule: between two turns a task serves one request, or moves one buffer (64 KiB, or a pipe's
+//! content), or takes one batch of connections or messages, whatever its peers send. A wait for a
+//! socket is a turn on io_uring; on epoll it may end at once, and then `Stream` yields.
 
 use std::{
     cell::{Cell, RefCell},
@@ -27,24 +27,24 @@ use super::{fd, io::task};
 
 thread_local! {
     static TURNS: RefCell<Option<Rc<Turns>>> = const { RefCell::new(None) };
-    /// Whether an operation that can end at once does so without a wait: epoll. Asked with each
-    /// send, so it stands apart.
+    /// Whether an operation that can end at once does so without a wait: epoll. Read with each
+    /// send, so it is separate.
     static EAGER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The turns of this thread's runtime.
 struct Turns {
-    /// Turns in which somebody waited for the next.
+    /// Turns in which a task waited for the next.
     number: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
-    /// The task that rings, while nobody waits.
+    /// The task that rings, while no other waits.
     ringer: Cell<Option<Waker>>,
 }
 
 /// Begins the turns of the runtime that runs this thread. `eager`: it is epoll.
 ///
 /// # Errors
-/// Where there is no descriptor for the bell.
+/// If there is no descriptor for the bell.
 pub(crate) fn begin(eager: bool) -> io::Result<()> {
     let bell = Bell::new(eager)?;
     let turns = Rc::new(Turns {
@@ -58,7 +58,7 @@ pub(crate) fn begin(eager: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The runtime ends: nobody is given a turn any more.
+/// The runtime ends: no task gets another turn.
 pub(crate) fn end() {
     TURNS.set(None);
     EAGER.set(false);
@@ -68,13 +68,13 @@ fn current() -> Option<Rc<Turns>> {
     TURNS.with_borrow(Option::clone)
 }
 
-/// Whether waits of this thread end at once where they can: epoll.
+/// Whether waits of this thread end at once if they can: epoll.
 #[inline]
 pub(crate) fn are_eager() -> bool {
     EAGER.get()
 }
 
-/// Gives everybody else a turn.
+/// Gives all other tasks a turn.
 pub(crate) async fn next_turn() {
     let Some(turns) = current() else { return };
     let (begun, mut waits) = (turns.number.get(), false);
@@ -94,7 +94,7 @@ pub(crate) async fn next_turn() {
     .await;
 }
 
-/// As `next_turn`, before an operation that is a turn by itself on the ring.
+/// Like `next_turn`, before an operation that is a turn by itself on the ring.
 #[inline]
 pub(crate) async fn give_way() {
     if are_eager() {
@@ -108,7 +108,7 @@ impl Turns {
         loop {
             self.until_somebody_waits().await;
             if bell.rung().await.is_err() {
-                // It is ours alone and open: this does not happen. Nobody may wait for ever.
+                // It is ours alone and open: this does not happen. But no task may wait for ever.
                 return end();
             }
             self.number.set(self.number.get().wrapping_add(1));
@@ -116,7 +116,7 @@ impl Turns {
             woken.drain(..).for_each(Waker::wake);
             let mut waiting = self.waiting.borrow_mut();
             if waiting.is_empty() {
-                // The room serves again.
+                // The allocation is reused.
                 *waiting = woken;
             }
         }
@@ -134,8 +134,8 @@ impl Turns {
     }
 }
 
-/// An eventfd. On the ring it is always readable, and a poll says so with the next batch of
-/// completions; on epoll, where only a change is told, it is written and read again.
+/// An eventfd. On the ring it is always readable, and a poll completes with the next batch; on
+/// epoll, which reports only changes, it is written and read again.
 struct Bell {
     polled: UnixStream,
     fd: RawFd,
@@ -151,7 +151,7 @@ impl Bell {
         Ok(Bell { polled, fd: raw, eager })
     }
 
-    /// Until the kernel has been asked.
+    /// Until the kernel has been polled.
     async fn rung(&self) -> io::Result<()> {
         if !self.eager {
             return self.polled.readable(false).await;
@@ -191,8 +191,8 @@ mod tests {
     use crate::net::io::sleep;
     use crate::testkit::on_both_drivers;
 
-    /// Eight tasks go round for ever; a timer fires all the same, and each has had about as many
-    /// turns as any other.
+    /// Eight tasks loop for ever; a timer fires all the same, and each has had about as many turns
+    /// as any other.
     #[test]
     fn timers_fire_and_turns_are_even_beside_tasks_that_go_round() {
         on_both_drivers(|| async {

@@ -1,4 +1,4 @@
-//! Waiting for another thread's bell: an eventfd that this runtime polls.
+//! Cross-thread wake-up: an eventfd of another thread that this runtime polls.
 //!
 //! monoio's own cross-thread wake-ups (feature `sync`) have a known race; a descriptor works on
 //! both drivers. Reading it as a file would fail on epoll (ESPIPE), so it is polled as a stream and

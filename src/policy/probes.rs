@@ -27,7 +27,7 @@ pub(crate) const UNDER_WAY_MAX: usize = 128;
 pub(crate) struct Probes {
     all: Vec<Probed>,
     under_way: usize,
-    /// Of them those of backends that are gone.
+    /// Of these, the probes of backends that are gone.
     stray: usize,
     /// For each pool.
     under_way_of: Vec<usize>,
@@ -82,9 +82,9 @@ impl Probes {
         Probes { all, under_way: 0, stray: 0, under_way_of, chance: Rng::seeded(seed) }
     }
 
-    /// From now on these are the backends: pools, intervals, and of those that stay the place that
-    /// each had. One that stays goes on as it was; the probe of one that is gone is under way until
-    /// it has `strayed`.
+    /// Replaces the backends: pools, intervals, and for those that stay the index that each had.
+    /// One that stays continues unchanged; the probe of one that is gone stays in progress until it
+    /// has `strayed`.
     pub(crate) fn replan(
         &mut self,
         backends: impl Iterator<Item = (usize, Duration, Option<usize>)> + Clone,
@@ -371,7 +371,7 @@ mod tests {
         begun.sort_unstable();
         assert_eq!((begun, probes.under_way()), (vec![0, 1, 2], 3));
         let ms = Duration::from_millis(10);
-        // The first is gone, the last is the second now, and one is new.
+        // The first is gone, the last is now the second, and one is new.
         probes.replan([(0, ms, Some(1)), (0, ms, Some(2)), (0, ms, None)].into_iter());
         assert_eq!(probes.under_way(), 3);
         assert!(matches!(probes.next(at(10)), Next::Nothing), "none is probed twice");

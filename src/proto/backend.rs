@@ -1,4 +1,4 @@
-//! The asked side of one exchange, whatever it speaks, and what is said to it and heard of it.
+//! The backend of one exchange, whatever protocol it speaks: requests to it, answers from it.
 
 use std::{cell::Cell, future::Future};
 
@@ -17,20 +17,20 @@ use crate::net::{
     leaving::ForClient,
 };
 
-/// The asked side of one exchange.
+/// The backend of one exchange.
 pub(crate) enum Backend {
     H1(h1::Backend),
 }
 
-/// A request as a backend is to get it.
+/// A request as the backend should get it.
 pub(crate) struct Asking<'a> {
     pub(crate) head: &'a RequestHead,
-    /// What Host is, where it is not the client's.
+    /// The value of Host, if not the client's.
     pub(crate) host: Option<&'a [u8]>,
     pub(crate) length: BodyLength,
-    /// What of the body other backends got before, and whether that is all of it.
+    /// The part of the body that other backends got before, and whether that is all of it.
     pub(crate) before: Option<(&'a [u8], bool)>,
-    /// All of the body, where it is at hand and its length is known.
+    /// The whole body, if it is at hand and its length is known.
     pub(crate) held: Option<&'a [u8]>,
     /// Whether the first of the body follows at once.
     pub(crate) has_more: bool,
@@ -55,7 +55,7 @@ impl Arriving {
         Arriving { is_timed, ..Arriving::default() }
     }
 
-    /// When the first byte of the latest head came, if it has and that is timed.
+    /// When the first byte of the latest head came, if it has and that is recorded.
     #[inline]
     pub(crate) fn at(&self) -> Option<Moment> {
         self.at
@@ -84,36 +84,36 @@ impl Backend {
         backend
     }
 
-    /// A request is sent on its connection now; from now on the time is taken for which it waits,
-    /// if that is wanted.
+    /// A request is sent on its connection now; from now on the time is measured for which it
+    /// waits, if that is wanted.
     #[inline]
     pub(crate) fn begin(&mut self, is_timed: bool) {
         self.h1_mut().begin(is_timed);
     }
 
-    /// Whether its connection has carried a request before the one at hand.
+    /// Whether its connection has carried a request before the present one.
     #[inline]
     pub(crate) fn is_reused(&self) -> bool {
         self.h1().is_reused()
     }
 
-    /// Whether it may be asked again on its connection after the answer at hand.
+    /// Whether its connection may be reused after the present answer.
     #[inline]
     pub(crate) fn keeps(&self) -> bool {
         self.h1().keeps()
     }
 
-    /// Whether it has not taken the head of the request at hand.
+    /// Whether it has not taken the head of the present request.
     #[inline]
     pub(crate) fn has_refused(&self) -> bool {
         self.h1().has_refused()
     }
 
-    /// Sends the head of a request, with all of its body that is at hand; whether it was taken.
-    /// One that does not take a request may have answered it all the same.
+    /// Sends the head of a request, with all of its body that is at hand; returns whether it was
+    /// taken. A backend that does not take a request may have answered it all the same.
     ///
     /// # Errors
-    /// Where it takes nothing in time, or we lack something to send it.
+    /// If it takes nothing in time, or we ran out of something.
     pub(crate) fn ask(
         &mut self,
         asking: &Asking<'_>,
@@ -123,7 +123,7 @@ impl Backend {
         self.h1_mut().ask(asking, room, by)
     }
 
-    /// Where the rest of the body goes that was announced with the head.
+    /// The sink for the rest of the body that was announced with the head.
     pub(crate) fn body(&self, length: BodyLength) -> Sink {
         self.h1().body(length)
     }
@@ -132,7 +132,7 @@ impl Backend {
     /// it waits.
     ///
     /// # Errors
-    /// Where none comes, or none that is one.
+    /// If none comes, or no valid one.
     pub(crate) fn head(
         &self,
         arriving: &mut Arriving,
@@ -143,7 +143,7 @@ impl Backend {
         self.h1().head(arriving, head, with, bounds)
     }
 
-    /// Where the body behind the final head comes from.
+    /// The source of the body after the final head.
     #[inline]
     pub(crate) fn source(
         &mut self,
@@ -154,17 +154,17 @@ impl Backend {
         self.h1_mut().source(arriving, head, limits)
     }
 
-    /// What goes to it through a tunnel.
+    /// The sink of a tunnel to it.
     pub(crate) fn tunnel(&self) -> Sink {
         self.h1().tunnel()
     }
 
-    /// A hold on what is waited for of it.
+    /// A hold on waits for it.
     pub(crate) fn waits(&self) -> Waits {
         self.h1().waits()
     }
 
-    /// For how long writes waited for it since this was asked last.
+    /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         self.h1().take_stalled()
     }

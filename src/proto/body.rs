@@ -19,17 +19,17 @@ use crate::net::{
 
 use super::h1;
 
-/// Where a body comes from.
+/// The source of a body.
 pub(crate) enum Source {
     H1(h1::Source),
-    /// A body of our own, all of which is there; not while a piece has it.
+    /// A body of our own, all of which is there; none while a piece has it.
     Own(Option<Buffer>),
 }
 
-/// Where a body goes.
+/// The sink of a body.
 pub(crate) enum Sink {
     H1(h1::Sink),
-    /// Read and forgotten.
+    /// Read and dropped.
     Nowhere,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum Sink {
 /// bytes behind it may belong to the next message.
 #[derive(Default)]
 pub(crate) struct Piece {
-    /// What it lies in; none behind the last byte of a tunnel.
+    /// The buffer that holds it; none after the last byte of a tunnel.
     pub(super) buffer: Option<Buffer>,
     pub(super) part: Part,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Part {
     pub(crate) consumed: usize,
     /// Whether the body ends with it.
     pub(crate) ended: bool,
-    /// What comes behind the body, where something does.
+    /// The trailers after the body, if any.
     pub(crate) trailers: Option<Box<Headers>>,
 }
 
@@ -67,7 +67,7 @@ impl Piece {
         self.part.ended
     }
 
-    /// Whether trailers come behind it.
+    /// Whether trailers follow it.
     pub(crate) fn has_trailers(&self) -> bool {
         self.part.trailers.is_some()
     }
@@ -77,7 +77,7 @@ impl Source {
     /// A body of our own, which is small.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn own(bytes: &[u8], buffers: &Buffers) -> Result<Source, Fault> {
         let mut buffer = buffers.take().map_err(|_| Cause::Overloaded)?;
         if !buffer.overwrite(0, bytes) {
@@ -86,10 +86,10 @@ impl Source {
         Ok(Source::Own(Some(buffer)))
     }
 
-    /// What has come already, without a wait: it may be nothing.
+    /// What has come already, without a wait: perhaps nothing.
     ///
     /// # Errors
-    /// Where the framing breaks the rules.
+    /// If the framing breaks the rules.
     #[inline]
     pub(crate) fn first(&mut self) -> Result<Piece, Fault> {
         match self {
@@ -126,7 +126,7 @@ impl Source {
         }
     }
 
-    /// Bytes that have come of it, framing too.
+    /// Bytes that have come of it, including framing.
     #[inline]
     pub(crate) fn received(&self) -> u64 {
         match self {
@@ -135,7 +135,7 @@ impl Source {
         }
     }
 
-    /// Of these, what belongs to the next message, or has not been looked at.
+    /// Of these, those that belong to the next message, or have not been parsed.
     pub(crate) fn rest(&self) -> usize {
         match self {
             Source::H1(source) => source.rest(),
@@ -143,7 +143,7 @@ impl Source {
         }
     }
 
-    /// What lies behind the body, and comes from now on, belongs to a tunnel.
+    /// Everything after the body belongs to a tunnel from now on.
     pub(crate) fn into_tunnel(self, buffers: &Rc<Buffers>) -> Source {
         match self {
             Source::H1(source) => Source::H1(source.into_tunnel(buffers)),
@@ -173,14 +173,14 @@ impl Source {
     }
 }
 
-/// What became of a body that the kernel was to move.
+/// The result of letting the kernel move a body.
 #[derive(Debug)]
 pub(crate) enum Spliced {
     /// All of it was moved.
     All,
     /// Nothing was, or not all: it goes by pieces.
     Not,
-    /// The same, for want of a descriptor.
+    /// The same, for lack of a descriptor.
     NoDescriptor,
 }
 
@@ -192,11 +192,11 @@ pub(crate) enum Cut {
 }
 
 impl Sink {
-    /// Writes a piece, framed as its peer wants it. `by` says, of how many bytes will have gone
-    /// with it, until when the peer may take none.
+    /// Writes a piece, framed as its peer wants it. `by` gives, for the number of bytes that will
+    /// have been sent with it, until when the peer may take none.
     ///
     /// # Errors
-    /// Where the peer takes no more.
+    /// If the peer takes no more.
     #[inline]
     pub(crate) async fn write(
         &mut self,
@@ -209,10 +209,10 @@ impl Sink {
         }
     }
 
-    /// Lets the kernel move what `Source::spliceable` says.
+    /// Lets the kernel move what `Source::spliceable` returns.
     ///
     /// # Errors
-    /// Where either side broke.
+    /// If either side broke.
     pub(crate) async fn splice(
         &mut self,
         from: &mut Source,
@@ -226,7 +226,7 @@ impl Sink {
         }
     }
 
-    /// For how long writes waited for the peer since this was asked last.
+    /// How long writes waited for the peer since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         match self {
             Sink::H1(sink) => sink.stream().take_stalled(),
@@ -234,7 +234,7 @@ impl Sink {
         }
     }
 
-    /// The room of its head, empty.
+    /// The buffer of its head, empty.
     #[inline]
     pub(crate) fn into_room(self) -> Vec<u8> {
         match self {
@@ -243,7 +243,7 @@ impl Sink {
         }
     }
 
-    /// Bytes handed over so far, a head and framing too.
+    /// Bytes sent so far, including a head and framing.
     #[inline]
     pub(crate) fn sent(&self) -> u64 {
         match self {

@@ -1,4 +1,4 @@
-//! The asker of one request at a time, whatever it speaks: what an exchange knows of its client.
+//! The client of an exchange, whatever protocol it speaks: one request at a time.
 //!
 //! Not a connection: an HTTP/2 connection will have one of these for each of its streams.
 
@@ -18,7 +18,7 @@ use crate::net::{
 
 use super::{Sink, Source, Waits, h1, peer::Peer};
 
-/// The asker of one request at a time.
+/// A client, with one request at a time.
 pub(crate) enum Client {
     H1(h1::Client),
 }
@@ -42,7 +42,7 @@ impl Client {
         &self.h1().peer
     }
 
-    /// When the request at hand began; none where it is not logged.
+    /// When the present request began; none if it is not logged.
     #[inline]
     pub(crate) fn began(&self) -> Option<Moment> {
         self.h1().began
@@ -54,13 +54,14 @@ impl Client {
         self.h1_mut().begin(keeps);
     }
 
-    /// The request is over, at this moment if it is logged. What else has come is the next.
+    /// The request is over, at this moment if it is logged. Anything else that has come is the
+    /// next.
     #[inline]
     pub(crate) fn end(&mut self, ended: Option<Moment>) {
         self.h1_mut().end(ended);
     }
 
-    /// Says how long the body is that follows the head just taken.
+    /// Sets the length of the body after the head just taken.
     #[inline]
     pub(crate) fn expect_body(&mut self, length: BodyLength, limits: HeadLimits) {
         self.h1_mut().expect_body(length, limits);
@@ -71,13 +72,13 @@ impl Client {
         self.h1_mut().body()
     }
 
-    /// Takes it back, where it is known what comes next from it. Nothing is awaited of the client
+    /// Takes it back, if it is known what comes next from it. Nothing is awaited from the client
     /// now.
     pub(crate) fn put_back(&mut self, source: Option<Source>) {
         self.h1_mut().put_back(source);
     }
 
-    /// The body, where all of it has come and its length is known: it can be sent again.
+    /// The body, if all of it has come and its length is known: it can be sent again.
     #[inline]
     pub(crate) fn held_body(&self) -> Option<&[u8]> {
         self.h1().held_body()
@@ -93,8 +94,8 @@ impl Client {
         self.h1().has_whole_body()
     }
 
-    /// Forgets what has come of the body; whether the whole request has been read now, and how many
-    /// bytes these were.
+    /// Drops what has come of the body; returns whether the whole request has been read now, and
+    /// how many bytes these were.
     #[inline]
     pub(crate) fn skip_body(&mut self) -> (bool, u64) {
         self.h1_mut().skip_body()
@@ -105,7 +106,7 @@ impl Client {
         self.h1().buffered()
     }
 
-    /// Whether more has come than the request at hand, as far as that is known before its end, or
+    /// Whether more has come than the present request, as far as that is known before its end, or
     /// came before it was answered.
     #[inline]
     pub(crate) fn is_pipelined(&self) -> bool {
@@ -124,7 +125,7 @@ impl Client {
         self.h1().stirs()
     }
 
-    /// Whether its connection may be kept after the request at hand.
+    /// Whether its connection may be kept after the present request.
     #[inline]
     pub(crate) fn keeps(&self) -> bool {
         self.h1().keeps()
@@ -160,10 +161,10 @@ impl Client {
         self.h1_mut().answer(head, length, version, room)
     }
 
-    /// Sends an interim answer; how many bytes it had.
+    /// Sends an interim answer; returns how many bytes it had.
     ///
     /// # Errors
-    /// As a sink's.
+    /// Those of a sink.
     pub(crate) fn interim(
         &self,
         head: &ResponseHead,
@@ -173,11 +174,11 @@ impl Client {
         self.h1().interim(head, room, by)
     }
 
-    /// Sends the answer that the protocol is switched, behind which a tunnel begins; how many bytes
-    /// it had.
+    /// Sends the answer that switches protocols, after which a tunnel begins; returns how many
+    /// bytes it had.
     ///
     /// # Errors
-    /// As a sink's.
+    /// Those of a sink.
     pub(crate) fn switch(
         &mut self,
         head: &ResponseHead,
@@ -187,17 +188,17 @@ impl Client {
         self.h1_mut().switch(head, room, by)
     }
 
-    /// What goes to it through a tunnel.
+    /// The sink of a tunnel to it.
     pub(crate) fn tunnel(&self) -> Sink {
         self.h1().tunnel()
     }
 
-    /// A hold on what is waited for of it.
+    /// A hold on waits for it.
     pub(crate) fn waits(&self) -> Waits {
         self.h1().waits()
     }
 
-    /// For how long writes waited for it since this was asked last.
+    /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         self.h1().take_stalled()
     }

@@ -1,8 +1,8 @@
-//! The peer of a client connection: its address, the scheme it speaks, what it may say of others.
+//! The peer of a client connection: its address, its scheme, and whether it is trusted.
 //!
-//! It is made when the connection has been greeted (`server/connection.rs`): a PROXY header tells
-//! the address, a handshake the scheme. Everything that needs one of them asks here, so nothing
-//! above says `http` or `not secure` by itself.
+//! It is made when the connection has been greeted (`server/connection.rs`): a PROXY header gives
+//! the address, a handshake the scheme. All code that needs one of them reads it here, so nothing
+//! above assumes `http` or `not secure`.
 
 use std::{
     io::Write,
@@ -29,15 +29,15 @@ pub(crate) struct Peer {
     /// Its address as text, formatted once.
     text: [u8; TEXT_BYTES],
     text_len: u8,
-    /// The port it came to, as text.
+    /// The port it connected to, as text.
     port: [u8; 5],
     port_len: u8,
 }
 
-/// Where a peer is.
+/// The address of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerAddress {
-    /// An IPv4 address that came as an IPv6 one is an IPv4 one.
+    /// An IPv4-mapped IPv6 address becomes an IPv4 one.
     Ip(SocketAddr),
     /// On this machine, at the other end of a unix socket.
     Unix,
@@ -46,11 +46,11 @@ pub(crate) enum PeerAddress {
 /// The longest IPv6 address, with an embedded IPv4 one.
 const TEXT_BYTES: usize = 45;
 
-/// What backends are told where there is no address (RFC 7239 §6.2).
+/// What backends are told if there is no address (RFC 7239 §6.2).
 const UNKNOWN: &str = "unknown";
 
 impl PeerAddress {
-    /// As the kernel says it with an accepted connection; none where that has no IP address.
+    /// As the kernel gives it with an accepted connection; none if that has no IP address.
     pub(crate) fn of(address: Option<SocketAddr>) -> PeerAddress {
         address.map_or(PeerAddress::Unix, |address| {
             PeerAddress::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
@@ -70,7 +70,7 @@ impl PeerAddress {
 }
 
 impl Peer {
-    /// A peer of this listener that came to `port`. `is_secure`: what it said came encrypted.
+    /// A peer of this listener that connected to `port`. `is_secure`: the connection is encrypted.
     pub(crate) fn new(
         listener: ListenerId,
         (address, port): (PeerAddress, u16),
@@ -87,7 +87,7 @@ impl Peer {
         Peer { listener, address, is_trusted, is_secure, text, text_len, port, port_len }
     }
 
-    /// What backends are told of it.
+    /// What backends are told about it.
     #[inline]
     pub(crate) fn forwarded_for<'a>(&'a self, pseudonym: &'a [u8]) -> ForwardedFor<'a> {
         ForwardedFor {
@@ -100,12 +100,12 @@ impl Peer {
     }
 
     /// The address of the client that it asks for: its own, unless it is a trusted proxy that names
-    /// another; none where it has no address.
+    /// another; none if it has no address.
     pub(crate) fn client(&self, head: &RequestHead, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
         Some(forward::client_address(head, self.address.ip()?, trusted_proxies))
     }
 
-    /// What the log says of it, where it asks for this client, if that is known.
+    /// What the log says of it, when it asks for this client, if that is known.
     pub(crate) fn asker(&self, client: Option<IpAddr>) -> Asker {
         Asker {
             listener: self.listener,
@@ -116,7 +116,7 @@ impl Peer {
     }
 }
 
-/// A text in a room that is large enough, and how long it is; empty where it is not.
+/// A text in a buffer that is large enough, and its length; empty if it is not.
 fn spelled<const N: usize>(text: std::fmt::Arguments<'_>) -> ([u8; N], u8) {
     let mut room = [0; N];
     let mut rest = &mut room[..];
@@ -129,7 +129,7 @@ fn spelled<const N: usize>(text: std::fmt::Arguments<'_>) -> ([u8; N], u8) {
 mod tests {
     use super::*;
 
-    /// A peer with this address, where `10.0.0.0/8` is trusted.
+    /// A peer with this address; `10.0.0.0/8` is trusted.
     fn peer(address: Option<&str>, is_secure: bool) -> Peer {
         let address = PeerAddress::of(address.map(|address| address.parse().unwrap()));
         Peer::new(ListenerId(3), (address, 8443), &["10.0.0.0/8".parse().unwrap()], is_secure)

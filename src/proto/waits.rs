@@ -19,37 +19,37 @@ impl Waits {
         }
     }
 
-    /// Reading must go on by then.
+    /// Reading must progress by then.
     pub(crate) fn read_by(&self, deadline: Deadline) {
         self.stream().watched().read_by(deadline);
     }
 
-    /// Writing must go on by then.
+    /// Writing must progress by then.
     pub(crate) fn write_by(&self, deadline: Deadline) {
         self.stream().watched().write_by(deadline);
     }
 
-    /// Where reading is for a client: it is for this one.
+    /// If reading is on behalf of a client: of this one.
     pub(crate) fn waits_for(&self, client: ForClient) {
         self.stream().watched().waits_for(client);
     }
 
-    /// Ends whatever is waited for, and says why.
+    /// Ends every wait for this reason.
     pub(crate) fn end(&self, why: Ended) {
         self.stream().watched().end(why);
     }
 
-    /// Nothing more is said to it.
+    /// Ends writing to it.
     pub(crate) fn end_saying(&self) {
         self.stream().shut_down(Half::Writing);
     }
 
-    /// Nothing more is said to it or heard of it; waits are over as if it had ended.
+    /// Ends writing to it and reading from it; waits end as if it had closed.
     pub(crate) fn cut(&self) {
         self.stream().shut_down(Half::Both);
     }
 
-    /// What is sent may go that long without an acknowledgement.
+    /// Sent data may go this long without an acknowledgement.
     pub(crate) fn outlasts(&self, time: Duration) {
         self.stream().outlasts(time);
     }

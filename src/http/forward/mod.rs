@@ -70,7 +70,7 @@ fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
             continue;
         };
         let value = field.value.of(bytes);
-        // That and nothing else is what most say, and it names no field that would stay.
+        // Most fields say just this, and it names no field that would stay.
         if options < OPTIONS_MAX && value.eq_ignore_ascii_case(b"keep-alive") {
             options += 1;
             continue;

@@ -1,7 +1,7 @@
-//! Why a wait for a peer is over: what whoever waited is told, and cannot overlook.
+//! Why a wait for a peer ended: returned to the waiting task, which cannot overlook it.
 //!
-//! Reading and writing end apart. A client whose request is late can still be answered, and then a
-//! client that does not take its answer is late in its turn.
+//! Reading and writing end separately. A client whose request is late can still be answered, and if
+//! it does not take its answer it is late again.
 
 use std::{fmt, io};
 
@@ -17,18 +17,18 @@ pub(crate) enum End {
 pub(crate) enum Ended {
     /// It was overdue.
     Overdue,
-    /// The client that it was for has left.
+    /// The client that the wait was for has left.
     ClientLeft,
-    /// The worker stops, or needs the room.
+    /// The worker stops, or needs the slot.
     Closed,
 }
 
-/// What a wait, or a call that does not wait, brought instead of what it was for.
+/// The result of a wait, or of a call that does not wait, that did not get what it was for.
 #[derive(Debug)]
 pub(crate) enum Unmet {
-    /// We ended it: nothing is read or written any more, whatever the socket holds.
+    /// We ended it: nothing is read or written any more, whatever the socket has.
     Ended(Ended),
-    /// Nothing can be read or written now; only of calls that do not wait.
+    /// Nothing can be read or written now; only from calls that do not wait.
     NotNow,
     /// The peer or the network broke the connection.
     Broken(io::Error),

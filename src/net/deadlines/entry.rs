@@ -1,4 +1,4 @@
-//! What is noted of one watched descriptor, and how what it waits for ends.
+//! The entry of one watched descriptor, and how an overdue wait on it ends.
 
 use std::{os::fd::RawFd, task::Waker};
 
@@ -15,24 +15,24 @@ use crate::net::{
     leaving::Leaves,
 };
 
-/// What is watched: that says how a wait ends that is overdue, and whether it may rest.
+/// What is watched: it determines how an overdue wait ends, and whether the connection may rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watch {
-    /// A client of this listener. A wait to read ends alone, by waking its task: the client is
-    /// still to be answered. It may rest.
+    /// A client of this listener. Only a wait to read ends, by waking its task: the client can
+    /// still be answered. It may rest.
     Client(ListenerId),
-    /// A client that is turned away; the same, but it never rests.
+    /// A client that is refused; the same, but it never rests.
     Refused,
-    /// A backend. One that is late is of no more use: all of the connection ends.
+    /// A backend. A late one is useless: the whole connection ends.
     Backend,
-    /// A task without a descriptor of its own, as one stream of many of a connection: every wait
-    /// ends by waking it.
+    /// A task without a descriptor of its own, such as one of many streams on a connection: every
+    /// wait ends by waking it.
     #[allow(dead_code, reason = "the first are the streams of HTTP/2")]
     Task,
 }
 
-/// What an entry is in use for: a `Watch` without its listener, which is kept apart, so that an
-/// entry has room in one line of the cache.
+/// The use of an entry: a `Watch` without its listener, which is kept separately, so that an entry
+/// fits in one cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Free,
@@ -42,17 +42,17 @@ pub(super) enum Kind {
     Task,
 }
 
-/// Whether a descriptor is waited for on behalf of a client.
+/// Whether a wait on a descriptor is for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OnBehalf {
     Nobody,
     /// For one that leaves by this.
     Client(Leaves),
-    /// For one that leaves by a lasting end, and has left if that is so at the next look.
+    /// For one that leaves by a lasting end, and has left if that is so at the next check.
     Doubtful,
 }
 
-/// One line of the cache: a request touches two entries a few times, the sweep touches all.
+/// One cache line: a request touches two entries a few times, the sweep touches all.
 #[repr(align(64))]
 pub(super) struct Entry {
     pub(super) fd: RawFd,
@@ -66,23 +66,23 @@ pub(super) struct Entry {
     pub(super) write_by: Deadline,
     /// Since when it rests, or rested last; before that since it is watched.
     pub(super) since: Tick,
-    /// Its place among those that rest alike.
+    /// Its neighbours among those in the same kind of rest.
     pub(super) previous: u32,
     pub(super) next: u32,
-    /// Why there is no more reading, and no more writing.
+    /// Why reading, and why writing, has ended.
     pub(super) reading: Option<Ended>,
     pub(super) writing: Option<Ended>,
     pub(super) rest: Option<Rest>,
-    /// Whether its task is to be told when it has been idle for `STAY`.
+    /// Whether to wake its task when it has been idle for `STAY`.
     pub(super) stays: bool,
-    /// The task that waits to read, where that is woken.
+    /// The task to wake, if it waits to read.
     pub(super) task: Option<Waker>,
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry is one line of the cache");
 
 impl Entry {
-    /// Of a descriptor that is watched from now on.
+    /// For a descriptor that is watched from now on.
     pub(super) fn new(fd: RawFd, watch: Watch, now: Tick) -> Entry {
         let (kind, listener) = match watch {
             Watch::Client(listener) => (Kind::Client, listener),
@@ -119,7 +119,7 @@ impl Entry {
         }
     }
 
-    /// Ends both halves; one that had its end before keeps its reason.
+    /// Ends both halves; one that had ended before keeps its reason.
     pub(super) fn end_both(&mut self, why: Ended) {
         self.reading.get_or_insert(why);
         self.writing.get_or_insert(why);
@@ -142,7 +142,7 @@ impl Entry {
         }
     }
 
-    /// Notes the task to wake; it is the same one as long as the connection lasts.
+    /// Records the task to wake; it is the same one as long as the connection lasts.
     pub(super) fn note(&mut self, task: &Waker) {
         if !self.task.as_ref().is_some_and(|known| known.will_wake(task)) {
             self.task = Some(task.clone());

@@ -1,16 +1,16 @@
-//! Deadlines of one worker: a slab of what is waited for, swept four times a second while it holds
-//! anything.
+//! Deadlines of one worker: a slab of waits, swept four times a second while it is not empty.
 //!
-//! No operation has a timer object of its own. A task notes until when it waits (`watched.rs`); the
-//! sweep ends what is overdue, one half or both, and leaves a mark by which the task can tell our
-//! end from the peer's (`ended.rs`). A client's wait to read is ended by waking its task, and its
-//! socket stays as it is, because it may still be answered and read; every other end of a socket is
-//! `shutdown(2)`, which completes what is in flight. The sweep also looks at clients for whom a
-//! slow backend is waited for: when one has left, the wait is ended (`sweep.rs`). Timeouts hold to
-//! a quarter of a second. Connections that rest, and make room for others, are in `resting.rs`.
+//! No operation has a timer object of its own. A task records the deadline of its wait
+//! (`watched.rs`); the sweep ends what is overdue, one half or both, and leaves a mark by which the
+//! task can tell a timeout from a close by the peer (`ended.rs`). A client's wait to read is ended
+//! by waking its task, and its socket stays open, because it may still be answered and read; every
+//! other end of a socket is `shutdown(2)`, which completes operations in flight. The sweep also
+//! checks clients on whose behalf a slow backend is waited for: when one has left, the wait is
+//! ended (`sweep.rs`). Timeouts are accurate to a quarter of a second. `resting.rs` has the
+//! connections that rest, and make room for others.
 //!
-//! An entry is taken out before its socket is closed, by a guard: descriptor numbers are reused,
-//! and a late entry would shut down a stranger.
+//! A guard removes an entry before its socket is closed: descriptor numbers are reused, and a late
+//! entry would shut down another connection.
 
 mod ended;
 mod entry;
@@ -37,8 +37,8 @@ use self::{
 };
 use super::clock::Clock;
 
-/// Entries that are looked at before others have their turn, and connections that are closed in one
-/// round of a drain: all of them may be closed then, at a few microseconds each.
+/// Entries that are checked before other tasks get their turn, and connections that are closed in
+/// one round of a drain: all of them may be closed then, at a few microseconds each.
 const SLICE: usize = 4_096;
 
 #[derive(Default)]

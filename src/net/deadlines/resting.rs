@@ -1,9 +1,9 @@
-//! The connections that rest: nothing is under way on them, and they make room when it is needed.
+//! Resting connections: nothing is in flight on them, and they make room when it is needed.
 //!
-//! A list for each listener and each kind of rest runs through the entries of the slab, so that to
-//! join and to leave cost a few stores whatever the number, and connections of one listener do not
-//! hide those of another. Room is made from the beginning of a list; when and why is decided by the
-//! caller.
+//! A list for each listener and each kind of rest runs through the entries of the slab, so that
+//! joining and leaving cost a few stores whatever the number, and connections of one listener do
+//! not hide those of another. Room is made from the beginning of a list; the caller decides when
+//! and why.
 
 use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry};
 use crate::base::{ids::ListenerId, moment::Tick};
@@ -12,16 +12,16 @@ use crate::net::fd::{self, Half};
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Connections that are looked at for one that can make room. Those passed over have sent what
-/// their task reads in this turn, so a second look later finds others.
+/// Connections that are checked for one that can make room. Those passed over have sent what their
+/// task reads in this turn, so a second look later finds others.
 const LOOKS_MAX: usize = 16;
 
-/// How a connection rests, in the order in which they make room.
+/// The kinds of rest, in the order in which they make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// It was answered for the last time, and is read until its client has seen that.
+    /// It has had its last answer, and is read until its client has seen that.
     Lingering,
-    /// It is new, and has not said anything.
+    /// It is new, and has not sent anything.
     Silent,
     /// It waits for its next request.
     Idle,
@@ -45,8 +45,8 @@ pub(super) struct Resting {
 }
 
 impl Resting {
-    /// What makes room: the longest resting of the first kind that there is, of this
-    /// listener or of any. `may_go` has the last word.
+    /// The next to make room: the longest resting of the first kind that has any, of this listener
+    /// or of any. `may_go` decides.
     pub(super) fn next_to_go(
         &self,
         entries: &[Entry],
@@ -84,7 +84,7 @@ impl Resting {
         self.by_listener.get(listener.index()).map_or(NONE, |lists| lists[kind as usize].first)
     }
 
-    /// The listeners that there are lists of.
+    /// The listeners that have lists.
     pub(super) fn listeners(&self) -> impl Iterator<Item = ListenerId> + use<> {
         (0..self.by_listener.len() as u16).map(ListenerId)
     }
@@ -126,8 +126,8 @@ impl Resting {
 }
 
 impl Deadlines {
-    /// Closes the client connection that is the next to make room, of this listener or of any;
-    /// false where none rests. One whose request lies in its socket already does not rest.
+    /// Closes the client connection that is next to make room, of this listener or of any; false if
+    /// none rests. One with a request in its socket does not rest.
     pub(crate) fn make_room(&self, listener: Option<ListenerId>) -> bool {
         let slab = &mut *self.slab.borrow_mut();
         let next = slab.resting.next_to_go(&slab.entries, listener, Entry::may_go);
@@ -151,12 +151,12 @@ impl Deadlines {
     }
 
     /// Closes client connections that have been silent or idle since `until` or longer, the longest
-    /// of each listener first, and not more than a slice of them.
+    /// of each listener first, at most a slice of them.
     pub(crate) fn close_resting_since(&self, until: Tick) {
         self.close_resting(|_| true, Some(until));
     }
 
-    /// Closes client connections that rest, of these listeners; not more than a slice of them.
+    /// Closes resting client connections of these listeners; at most a slice of them.
     pub(crate) fn close_resting_of(&self, is_meant: impl Fn(ListenerId) -> bool) {
         self.close_resting(is_meant, None);
     }
@@ -185,7 +185,7 @@ impl Deadlines {
 }
 
 impl Slab {
-    /// Says that this is the end and wakes the task, which closes; nothing is read before.
+    /// Marks it as ended and wakes the task, which closes it; nothing is read before.
     fn close_resting(&mut self, index: u32) {
         self.resting.remove(&mut self.entries, index);
         let entry = &mut self.entries[index as usize];
@@ -196,7 +196,7 @@ impl Slab {
 }
 
 impl Entry {
-    /// Whether it rests indeed: what lies in its socket is a request that came before us.
+    /// Whether it really rests: bytes in its socket are a request that came before us.
     fn may_go(&self) -> bool {
         self.rest == Some(Rest::Lingering) || !fd::has_bytes(self.fd)
     }
@@ -219,8 +219,8 @@ mod tests {
         deadlines::{Deadlines, Ended, Watch, Watched},
     };
 
-    /// Chance against a plain list: who comes, goes, rests and is needed again, in any order, of
-    /// three listeners. Room is made by the right one, whoever asks.
+    /// Random events against a plain list: connections of three listeners come, leave, rest and are
+    /// needed again, in any order. The right one makes room, whichever listener asks.
     #[test]
     fn the_lists_are_queues_whatever_happens() {
         for seed in 0..64 {
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Of 1,200 that rest at one listener none hides the only one of another.
+    /// 1,200 that rest at one listener do not hide the only one of another.
     #[test]
     fn one_listener_does_not_hide_what_rests_at_another() {
         let deadlines = Deadlines::new(Rc::new(Clock::new()));

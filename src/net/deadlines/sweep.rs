@@ -1,4 +1,4 @@
-//! The rounds of the sweep: what is overdue ends, and what is done for clients that have left.
+//! The rounds of the sweep: they end overdue waits, and waits on behalf of clients that have left.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -17,14 +17,14 @@ use crate::net::{
     turns::next_turn,
 };
 
-/// How often the sweep looks.
+/// The interval of the sweep.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// A quarter of the waiting clients is looked at in each round.
+/// A quarter of the waiting clients is checked in each round.
 pub(super) const WATCH_ROUNDS: u32 = 4;
 
-/// Between two rounds of more than this the process stood still. What lies in the sockets came in
-/// time, for all we know: it is read first, and the next round looks again.
+/// If more than this passed between two rounds the process stood still. Bytes in the sockets came
+/// in time, for all we know: they are read first, and the next round checks again.
 const STOOD_STILL: Micros = Micros(2 * 250_000);
 
 impl Deadlines {
@@ -57,7 +57,7 @@ impl Deadlines {
         .await;
     }
 
-    /// One round: ends what is overdue, and what is done for clients that have left.
+    /// One round: ends overdue waits, and waits on behalf of clients that have left.
     async fn round(&self) {
         self.slab.borrow_mut().begin_round();
         let mut from = 0;
@@ -67,7 +67,7 @@ impl Deadlines {
         }
     }
 
-    /// Looks at a slice of the entries; where the next begins, if there is one.
+    /// Checks a slice of the entries; returns where the next begins, if there is one.
     pub(super) fn slice(&self, from: usize) -> Option<usize> {
         let now = self.clock.tick();
         let slab = &mut *self.slab.borrow_mut();
@@ -90,8 +90,8 @@ impl Slab {
 }
 
 impl Entry {
-    /// Ends what is overdue. Reading and writing are late apart, and one has nothing to say about
-    /// the other.
+    /// Ends what is overdue. Reading and writing are late separately, and neither says anything
+    /// about the other.
     fn look(&mut self, now: Tick, watches: bool) {
         if self.stays && self.rest == Some(Rest::Idle) && self.since + STAY <= now {
             self.stays = false;
@@ -100,7 +100,7 @@ impl Entry {
         if self.writing.is_none() && self.write_by.is_over(now) {
             self.end_both(Ended::Overdue);
         } else if self.reading.is_some() {
-            // Nobody reads any more.
+            // There is no reader any more.
         } else if self.read_by.is_over(now) {
             self.end_reading(Ended::Overdue);
         } else if watches && self.client_has_left() {
@@ -108,7 +108,7 @@ impl Entry {
         }
     }
 
-    /// Whether the client has left for whom this one is waited for.
+    /// Whether the client has left on whose behalf this is waited for.
     fn client_has_left(&mut self) -> bool {
         let (leaves, doubtful) = match self.on_behalf {
             OnBehalf::Nobody => return false,

@@ -1,7 +1,7 @@
 //! Tests of the sweep: each half of a connection ends when it should, for one reason, once.
 //!
-//! The clock stands still or is set; sockets are pairs of the kernel, so that what was shut down is
-//! seen from both ends. How tasks take it is tried in `stream/mod.rs`.
+//! The clock stands still or is set; sockets are pairs of the kernel, so that a shutdown is seen
+//! from both ends. `stream/mod.rs` tests how tasks react.
 
 use std::{
     io::{Read, Write},
@@ -44,7 +44,7 @@ impl Socket {
         matches!((&self.ours).read(&mut [0; 8]), Ok(0))
     }
 
-    /// Whether the peer can still be told something.
+    /// Whether the peer can still be sent something.
     fn writes(&self) -> bool {
         (&self.ours).write(b"x").is_ok()
     }
@@ -84,7 +84,7 @@ fn deadlines() -> Rc<Deadlines> {
 }
 
 impl Deadlines {
-    /// One round, without anybody else's turns.
+    /// One round, without turns of other tasks.
     fn look(&self) {
         self.slab.borrow_mut().begin_round();
         let mut from = Some(0);
@@ -129,7 +129,7 @@ fn a_task_without_a_descriptor_is_woken_by_either_deadline_and_no_socket_is_touc
         (|watched, late| watched.write_by(late), End::Writing),
     ];
     for (set, end) in set {
-        // A number that a socket has, which the entry is not to know of.
+        // The number of a real socket, of which the entry must not know.
         let other = Socket::new(&deadlines, Watch::Backend);
         let watched = deadlines.watch(other.ours.as_raw_fd(), Watch::Task);
         let (task, waker) = Task::new();
@@ -206,7 +206,7 @@ fn nobody_is_ended_before_the_time_and_without_a_time_never() {
     ];
     for set in set {
         let socket = Socket::new(&deadlines, Watch::Backend);
-        // The clock stands still from here on: it is renewed when one more is watched.
+        // The clock stands still from here on: it is updated when one more is watched.
         set(&socket.watched, deadlines.clock.tick() + MS);
         deadlines.look();
         assert_eq!(socket.ended(), (None, None));
@@ -221,7 +221,7 @@ fn a_descriptor_that_is_watched_no_more_is_left_alone() {
     watched.rests(Rest::Idle, deadlines.clock.tick(), Deadline::at(deadlines.clock.tick()));
     drop(watched);
     assert!(deadlines.is_empty() && !deadlines.make_room(None));
-    // The place is used again, by another.
+    // The slot is used again, by another.
     let next = Socket::new(&deadlines, Watch::Backend);
     next.watched.read_by(Deadline::at(deadlines.clock.tick()));
     deadlines.look();
@@ -393,7 +393,7 @@ fn everything_can_be_shut_down_at_once() {
     assert!(deadlines.is_empty());
 }
 
-/// A round looks at all, however many slices they are.
+/// A round checks all, however many slices they are.
 #[test]
 fn a_round_looks_at_all_slices() {
     let deadlines = deadlines();

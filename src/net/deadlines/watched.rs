@@ -1,4 +1,4 @@
-//! The guard of a watched descriptor, by which its task says what it waits for.
+//! The guard of a watched descriptor, by which its task sets the deadlines of its waits.
 
 use std::{rc::Rc, task::Waker, time::Duration};
 
@@ -10,8 +10,8 @@ use super::{
 use crate::base::moment::{Deadline, Tick};
 use crate::net::leaving::{ForClient, Leaves};
 
-/// For how long an idle client that may go on at once keeps what a burst of requests needs, and at
-/// most a round longer.
+/// How long an idle client that may ask again at once keeps what a burst of requests needs; at most
+/// a round longer.
 pub(super) const STAY: Duration = Duration::from_millis(250);
 
 /// A watched descriptor. Dropping it ends the watch; drop it before the socket.
@@ -26,20 +26,20 @@ impl Watched {
         act(&mut self.deadlines.slab.borrow_mut().entries[self.index as usize])
     }
 
-    /// Reading must go on by then.
+    /// Reading must progress by then.
     #[inline]
     pub(crate) fn read_by(&self, deadline: Deadline) {
         self.with(|entry| entry.read_by = deadline);
     }
 
-    /// Writing must go on by then.
+    /// Writing must progress by then.
     #[inline]
     pub(crate) fn write_by(&self, deadline: Deadline) {
         self.with(|entry| entry.write_by = deadline);
     }
 
-    /// Reading must go on by then, and it is for this client, if any: when it leaves, so ends the
-    /// wait.
+    /// Reading must progress by then, and it is on behalf of this client, if any: when that leaves,
+    /// the wait ends.
     #[inline]
     pub(crate) fn read_for(&self, deadline: Deadline, client: Option<ForClient>) {
         self.with(|entry| {
@@ -52,7 +52,7 @@ impl Watched {
         });
     }
 
-    /// Where reading is for a client: it is for this one.
+    /// If reading is on behalf of a client: of this one.
     pub(crate) fn waits_for(&self, client: ForClient) {
         self.with(|entry| match (entry.on_behalf, client.leaves) {
             (OnBehalf::Nobody, _) | (OnBehalf::Doubtful, Leaves::LastingEnd) => {}
@@ -63,8 +63,8 @@ impl Watched {
         });
     }
 
-    /// Joins those that rest, and make room when it is needed; something must come by then. It does
-    /// nothing where it rests already: a look makes no connection less idle.
+    /// Joins the connections that rest, and make room when it is needed; bytes must come by then.
+    /// Does nothing if it rests already: a check makes no connection less idle.
     #[inline]
     pub(crate) fn rests(&self, kind: Rest, now: Tick, deadline: Deadline) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
@@ -84,7 +84,7 @@ impl Watched {
         slab.resting.remove(&mut slab.entries, self.index);
     }
 
-    /// Whether it became idle so lately that its client may be one who asks again at once.
+    /// Whether it became idle so recently that its client may be one that asks again at once.
     #[inline]
     pub(crate) fn is_idle_lately(&self, now: Tick) -> bool {
         self.with(|entry| entry.rest == Some(Rest::Idle) && now <= entry.since + STAY)
@@ -99,13 +99,13 @@ impl Watched {
         });
     }
 
-    /// Whether that has not come to pass.
+    /// Whether that has not happened.
     #[inline]
     pub(crate) fn stays(&self) -> bool {
         self.with(|entry| entry.stays)
     }
 
-    /// Whether, and why, we ended this half; else `task` is woken when we do, where that takes a
+    /// Whether, and why, we ended this half; otherwise `task` is woken when we do, if that takes a
     /// wake-up.
     #[inline]
     pub(crate) fn ended_or_wakes(&self, end: End, task: &Waker) -> Option<Ended> {
@@ -135,13 +135,13 @@ impl Watched {
         self.ended(End::Reading)
     }
 
-    /// Ends whatever is waited for, and says why.
+    /// Ends every wait for this reason.
     pub(crate) fn end(&self, why: Ended) {
         self.with(|entry| entry.end_both(why));
     }
 
-    /// The request is over, however its reading ended: what comes now is read and forgotten until
-    /// then. Nothing where the connection was closed.
+    /// The request is over, however its reading ended: further bytes are read and dropped until
+    /// then. Does nothing if the connection was closed.
     pub(crate) fn lingers(&self, now: Tick, deadline: Deadline) {
         let lingers = self.with(|entry| {
             if entry.reading != Some(Ended::Closed) {
@@ -165,7 +165,7 @@ impl Drop for Watched {
         entry.kind = Kind::Free;
         let task = entry.task.take();
         slab.free.push(self.index);
-        // Give the room of a peak back once nobody is watched.
+        // Free the memory of a peak once nothing is watched.
         if slab.free.len() == slab.entries.len() {
             slab.entries.clear();
             slab.free.clear();

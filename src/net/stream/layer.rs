@@ -24,11 +24,11 @@ use super::script::Script;
 #[cfg(test)]
 use std::rc::Rc;
 
-/// What carries the bytes of a stream.
+/// The layer of a stream.
 pub(super) enum Layer {
     /// A TCP connection.
     Plain(Shared),
-    /// A peer that plays a script, without a descriptor.
+    /// A scripted peer, without a descriptor.
     #[cfg(test)]
     Script(Rc<Script>),
 }
@@ -47,7 +47,7 @@ impl Layer {
         }
     }
 
-    /// Whether what its descriptor carries are the bytes themselves.
+    /// Whether the bytes on its descriptor are the stream's own.
     pub(super) fn can_splice(&self) -> bool {
         match self {
             Layer::Plain(_) => true,
@@ -56,7 +56,7 @@ impl Layer {
         }
     }
 
-    /// Until there is something to read, an end or an error. May be dropped at will.
+    /// Until there is something to read, an end or an error. May be dropped at any time.
     #[inline]
     pub(super) async fn readable(&self) -> io::Result<()> {
         match self {
@@ -66,7 +66,7 @@ impl Layer {
         }
     }
 
-    /// Until there is room to write, or an error. May be dropped at will.
+    /// Until there is room to write, or an error. May be dropped at any time.
     #[inline]
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
@@ -86,7 +86,7 @@ impl Layer {
         }
     }
 
-    /// Whether there is something to read, which stays there: 1, or 0 at the end.
+    /// Whether there is something to read, without reading it: 1, or 0 at the end.
     pub(super) fn peek(&self) -> io::Result<usize> {
         match self {
             Layer::Plain(shared) => fd::peek(shared.borrowed()),
@@ -95,7 +95,7 @@ impl Layer {
         }
     }
 
-    /// Reads what is there and forgets it.
+    /// Reads what is there and drops it.
     pub(super) fn discard(&self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Layer::Plain(shared) => fd::discard(shared.borrowed(), room),
@@ -168,7 +168,7 @@ impl Layer {
         }
     }
 
-    /// Whether a close now might cost the peer what it was sent.
+    /// Whether a close now might cost the peer bytes that were sent to it.
     pub(super) fn may_be_cut(&self) -> bool {
         match self {
             Layer::Plain(shared) => fd::has_bytes(shared.raw()) || fd::unsent(shared.raw()) > 0,
@@ -186,7 +186,7 @@ impl Layer {
         }
     }
 
-    /// Sent data may go that long without an acknowledgement.
+    /// Sets how long sent data may go without an acknowledgement.
     pub(super) fn outlasts(&self, time: Duration) {
         match self {
             Layer::Plain(shared) => outlast(&shared.borrowed(), time),
@@ -204,7 +204,7 @@ impl Layer {
         }
     }
 
-    /// Closes it. What something in flight still holds is left to that.
+    /// Closes it. What an operation in flight still holds is left to that.
     pub(super) fn close(self, something_in_flight: bool) {
         match self {
             Layer::Plain(shared) => fd::close(shared, something_in_flight),

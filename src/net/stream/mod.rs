@@ -3,11 +3,11 @@
 //! Its bytes go through a layer (`layer.rs`); nothing above this folder knows which one it is.
 //!
 //! Readiness: a poll on the ring (or epoll), then a direct non-blocking call; such a wait may be
-//! dropped at will, nothing can be lost. A posted receive: for the first bytes of a backend's
-//! answer; it is in flight while the connection is idle, sees a close or unasked bytes at once,
-//! and is never dropped before it has ended. A send by the ring: for what fits into one; on a
-//! client's socket, which is non-blocking, it ends within the turn, on a backend's at the latest
-//! with its deadline.
+//! dropped at any time, nothing can be lost. A posted receive: for the first bytes of a backend's
+//! answer; it is in flight while the connection is idle, sees a close or unasked bytes at once, and
+//! is never dropped before it has ended. A send by the ring: for what fits into one; on a client's
+//! socket, which is non-blocking, it ends within the turn, on a backend's at the latest with its
+//! deadline.
 
 use std::{
     cell::Cell,
@@ -39,9 +39,9 @@ use super::{
 };
 use crate::base::moment::{Deadline, Micros};
 
-/// Waits that were over without what was waited for, one after the other. Such a wait is never
-/// simply repeated: io_uring ends a poll for room as soon as the peer has closed its half, and the
-/// core would go round for as long as that peer likes.
+/// Consecutive waits that ended without what was waited for. Such a wait is never simply repeated:
+/// io_uring ends a poll for room as soon as the peer has closed its half, and the core would spin
+/// for as long as that peer likes.
 #[derive(Default)]
 pub(crate) struct InVain(u32);
 
@@ -50,13 +50,13 @@ const PAUSE_MAX: Duration = Duration::from_millis(64);
 const PAUSES_GROW: u32 = 6;
 
 impl InVain {
-    /// Lets a while pass. Where the next wait is one for a request, which may take long.
+    /// Pauses, if the next wait is one for a request, which may take long.
     #[cold]
     pub(crate) async fn pause_once() {
         InVain(PAUSES_GROW / 2).pause().await;
     }
 
-    /// Lets a while pass, longer each time. Once may be chance.
+    /// Pauses, longer each time. Once may be chance.
     #[cold]
     pub(crate) async fn pause(&mut self) {
         if self.0 > 0 {
@@ -69,12 +69,12 @@ impl InVain {
 
 /// A connection, watched by the sweep of deadlines.
 pub(crate) struct Stream {
-    /// Dropped before the stream, as its head demands.
+    /// Dropped before the stream, as `Watched` requires.
     watched: Option<Watched>,
     layer: Option<Layer>,
     fd: RawFd,
     pending: Pending,
-    /// Whether somebody wants to know for how long writes waited, and how long that was so far.
+    /// Whether to measure how long writes wait, and how long that was so far.
     timed: Cell<bool>,
     stalled: Cell<Micros>,
 }
@@ -151,8 +151,8 @@ impl Stream {
         [self.read_ended(), self.write_ended()].contains(&Some(Ended::Overdue))
     }
 
-    /// What an operation gave. One that failed after we ended its half was ended by that, and what
-    /// it says itself is not asked.
+    /// The result of an operation. If one failed after we ended its half, our end is the reason,
+    /// and its own error is ignored.
     #[inline]
     fn judged<T>(&self, end: End, result: io::Result<T>) -> Result<T, Unmet> {
         result.map_err(|error| self.unmet(end, error))
@@ -167,14 +167,14 @@ impl Stream {
         }
     }
 
-    /// Whether this half still goes on.
+    /// Whether this half is still open.
     #[inline]
     fn goes_on(&self, end: End) -> Result<(), Unmet> {
         self.watched().ended(end).map_or(Ok(()), |why| Err(Unmet::Ended(why)))
     }
 
-    /// Reads what is there into the buffer's room, without waiting. Nothing is read of a peer whom
-    /// we ended, whatever it has sent since.
+    /// Reads what is there into the buffer's room, without waiting. Nothing is read from a peer
+    /// whose reading we ended, whatever it has sent since.
     #[inline]
     pub(crate) fn recv_now(&self, buffer: &mut Buffer) -> Result<usize, Unmet> {
         self.goes_on(End::Reading)?;
@@ -187,7 +187,7 @@ impl Stream {
         self.layer().send(bytes, more)
     }
 
-    /// Waits until there is something to read; whoever calls has set a deadline.
+    /// Waits until there is something to read; the caller has set a deadline.
     #[inline]
     pub(crate) async fn readable(&self) -> Result<(), Unmet> {
         let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Reading, cx.waker());
@@ -200,8 +200,8 @@ impl Stream {
         if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Reading)).await }
     }
 
-    /// Waits until there is room to write; whoever calls has set a deadline. It may be over without
-    /// room (see `InVain`).
+    /// Waits until there is room to write; the caller has set a deadline. It may end without room
+    /// (see `InVain`).
     #[inline]
     pub(crate) async fn writable(&self) -> Result<(), Unmet> {
         let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Writing, cx.waker());
@@ -214,16 +214,16 @@ impl Stream {
         if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Writing)).await }
     }
 
-    /// A wait takes a turn of the core: a loop of them, with a peer as fast as we are, lets
-    /// everybody else go first. This one was over at once.
+    /// A wait takes a turn of the core: a loop of waits, with a peer as fast as we are, lets all
+    /// other tasks go first. This one ended at once.
     #[cold]
     async fn takes_a_turn(&self, end: End) -> Result<(), Unmet> {
         turns::next_turn().await;
         self.goes_on(end)
     }
 
-    /// As `readable`, of an idle client, for as long as `Watched` lets it stay; whether something
-    /// can be read.
+    /// Like `readable`, for an idle client, for as long as `Watched` lets it stay; returns whether
+    /// something can be read.
     #[inline]
     pub(crate) async fn readable_soon(&self) -> Result<bool, Unmet> {
         let mut readable = pin!(self.readable());
@@ -251,7 +251,7 @@ impl Stream {
         self.recv_until(buffer, deadline, None, false)
     }
 
-    /// As `recv`, on behalf of a client: when that has left, the wait ends. What is there already
+    /// Like `recv`, on behalf of a client: when that has left, the wait ends. What is there already
     /// is read without a wait.
     #[inline]
     pub(crate) fn recv_for(
@@ -292,8 +292,8 @@ impl Stream {
     }
 
     /// Sends the first `count` bytes of a buffer, with the batch of this turn: that is a twentieth
-    /// cheaper than a system call of its own. What the socket does not take at once goes the way
-    /// of `send_all`.
+    /// cheaper than a system call of its own. What the socket does not take at once goes through
+    /// `send_all`.
     #[inline]
     pub(crate) async fn send_buffer(
         &self,
@@ -313,7 +313,7 @@ impl Stream {
         Ok(buffer)
     }
 
-    /// As `send_buffer`, of bytes in a vector.
+    /// Like `send_buffer`, for bytes in a vector.
     #[inline]
     pub(crate) async fn send_vec(
         &self,
@@ -329,7 +329,7 @@ impl Stream {
         (result, bytes)
     }
 
-    /// How many bytes of a piece the ring sent; none where a non-blocking socket was full.
+    /// How many bytes of a piece the ring sent; none if a non-blocking socket was full.
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: Deadline) -> (Result<usize, Unmet>, T) {
         self.watched().write_by(deadline);
@@ -354,7 +354,7 @@ impl Stream {
         self.send_parts(bytes, &[], more, deadline).await
     }
 
-    /// As `send_all`, of two pieces that leave in one write.
+    /// Like `send_all`, for two pieces that leave in one write.
     pub(crate) async fn send_parts(
         &self,
         mut first: &[u8],
@@ -382,7 +382,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes by `write`, which does not wait; where the peer takes none of it, it has until
+    /// Writes by `write`, which does not wait; each time the peer takes none of it, it has until
     /// `deadline()`.
     #[inline]
     pub(crate) async fn write_some(
@@ -421,14 +421,13 @@ impl Stream {
         written
     }
 
-    /// From now on the time is taken for which writes wait for the peer.
+    /// From now on the time is measured for which writes wait for the peer.
     #[inline]
     pub(crate) fn time_stalls(&self) {
         self.timed.set(true);
     }
 
-    /// For how long writes waited for the peer since this was asked last; none where nobody takes
-    /// the time.
+    /// How long writes waited for the peer since the last call; none if it is not measured.
     #[inline]
     pub(crate) fn take_stalled(&self) -> Micros {
         self.stalled.take()
@@ -449,7 +448,7 @@ impl Stream {
     pub(crate) async fn received(&self) -> (Result<usize, Unmet>, Buffer) {
         let (read, buffer) =
             poll_fn(|cx| self.pending.poll_receive(cx).map_or(Poll::Pending, Poll::Ready)).await;
-        // An end is the peer's doing only where it is not ours.
+        // An end is the peer's only if it is not ours.
         let read = match read {
             Ok(0) => self.goes_on(End::Reading).map(|()| 0),
             other => self.judged(End::Reading, other),
@@ -457,16 +456,17 @@ impl Stream {
         (read, buffer)
     }
 
-    /// Looks at the posted receive of an idle connection. What came is lost: whoever asks uses
+    /// Checks the posted receive of an idle connection. Bytes that came are lost: the caller uses
     /// the connection only if it was quiet.
     pub(crate) fn quiet(&self, buffers: &Buffers) -> Quiet {
         self.pending.quiet(buffers)
     }
 
-    /// As `quiet`, of a receive that was posted in this turn: waits until the kernel has tried it.
+    /// Like `quiet`, for a receive that was posted in this turn: waits until the kernel has tried
+    /// it.
     pub(crate) async fn quiet_after_all(&self, buffers: &Buffers) -> Quiet {
         if turns::are_eager() {
-            // Nothing but us takes bytes out of the socket: the kernel is asked.
+            // Only we take bytes out of the socket: the kernel is asked.
             match self.layer().peek() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) | Err(_) => return Quiet::Closed,
@@ -490,25 +490,25 @@ impl Stream {
         self.layer().reset_on_close();
     }
 
-    /// Whether a close now might cost the peer what it was sent: bytes lie unread, which makes the
-    /// close a reset, or the kernel has yet to send something and would forget it at a byte that
-    /// comes after the close. What is on its way already is in order before a reset.
+    /// Whether a close now might cost the peer bytes that were sent to it: there are unread bytes,
+    /// which make the close a reset, or the kernel has yet to send something and would drop it at a
+    /// byte that comes after the close. What is on its way already is ordered before a reset.
     pub(crate) fn may_be_cut(&self) -> bool {
         self.layer().may_be_cut()
     }
 
-    /// Bytes, our end among them, that the peer has not acknowledged.
+    /// Bytes, including our end, that the peer has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.layer().unacknowledged()
     }
 
-    /// Sent data may go that long without an acknowledgement, where that is longer than usual; zero
-    /// = for as long as the kernel tries.
+    /// Sent data may go this long without an acknowledgement, if that is longer than usual; zero =
+    /// for as long as the kernel tries.
     pub(crate) fn outlasts(&self, time: Duration) {
         self.layer().outlasts(time);
     }
 
-    /// Reads and forgets what is there; the count, 0 at the end.
+    /// Reads and drops what is there; returns the count, 0 at the end.
     pub(crate) fn discard_now(&self, room: &mut [u8]) -> io::Result<usize> {
         self.layer().discard(room)
     }
@@ -592,7 +592,7 @@ mod tests {
         Deadline::NEVER
     }
 
-    /// Reads what the peer is sent, to its end, beside everything else.
+    /// Reads what the peer gets, to its end, concurrently.
     fn hear(mut peer: std::net::TcpStream) -> thread::JoinHandle<Vec<u8>> {
         thread::spawn(move || {
             let mut heard = Vec::new();
@@ -729,7 +729,7 @@ mod tests {
         });
     }
 
-    /// Somebody waits for a byte that is there; does a busy reader let him have it?
+    /// A task waits for a byte that is there; does a busy reader let it run?
     #[test]
     fn a_busy_reader_lets_others_have_their_turn() {
         on_both_drivers(|| async {

@@ -1,9 +1,9 @@
-//! Streams whose peers play a script: what they say and in which pieces, what they hear first,
-//! where they stop. No socket, no kernel, no runtime: what happens follows from the script alone.
+//! Scripted peers for tests: what they send and in which pieces, what they wait for first, where
+//! they stop. No socket, no kernel, no runtime: the result follows from the script alone.
 //!
-//! A peer does its steps one after the other, each as soon as it can, and is written to beside
-//! that. What it says waits for us as it would in a socket, one piece for each read. `Pauses` is
-//! over when nothing in the whole play has gone on for a while (`testkit::play`).
+//! A peer does its steps one after the other, each as soon as it can, and is written to meanwhile.
+//! What it sends waits as it would in a socket, one piece for each read. `Pauses` is over when
+//! nothing in the whole play has happened for a while (`testkit::play`).
 
 use std::{
     cell::RefCell,
@@ -22,33 +22,33 @@ use crate::net::{
     fd::{Half, Received, Receiving},
 };
 
-/// What a scripted peer does next.
+/// The next step of a scripted peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Says this, in one piece.
+    /// Sends this, in one piece.
     Says(Vec<u8>),
-    /// Waits until it has heard so many bytes in all.
+    /// Waits until it has received this many bytes in all.
     Hears(usize),
-    /// Waits until it has heard these bytes somewhere.
+    /// Waits until it has received these bytes somewhere.
     HearsOf(&'static str),
-    /// The same of two places.
+    /// The same in two places.
     HearsTwice(&'static str),
-    /// Takes no more than so many bytes from now on.
+    /// Takes no more than this many bytes from now on.
     Takes(usize),
     /// Waits until nothing has happened for a while.
     Pauses,
     /// Closes its half.
     Ends,
-    /// Breaks the connection. What it has said before can still be read.
+    /// Breaks the connection. What it has sent before can still be read.
     Resets,
 }
 
-/// A step that says something.
+/// A step that sends something.
 pub(crate) fn says(what: impl AsRef<[u8]>) -> Step {
     Step::Says(what.as_ref().to_vec())
 }
 
-/// A scripted peer, and what it has heard.
+/// A scripted peer, and what it has received.
 pub(crate) struct Script {
     number: RawFd,
     state: RefCell<State>,
@@ -57,7 +57,7 @@ pub(crate) struct Script {
 #[derive(Default)]
 struct State {
     steps: VecDeque<Step>,
-    /// What it said and we have not read.
+    /// What it sent and we have not read.
     said: VecDeque<Vec<u8>>,
     has_ended: bool,
     has_reset: bool,
@@ -91,7 +91,7 @@ thread_local! {
     static ANSWERS: RefCell<Option<VecDeque<Answers>>> = const { RefCell::new(None) };
 }
 
-/// What a connect meets: a peer, or an error.
+/// What a connect finds: a peer, or an error.
 pub(crate) type Answers = Result<Rc<Script>, io::ErrorKind>;
 
 /// The next connects meet these, one after the other; further connects are refused.
@@ -107,7 +107,7 @@ pub(crate) fn dial() -> Option<Answers> {
     })
 }
 
-/// Lets the first peer that pauses go on; false where none does.
+/// Lets the first peer that pauses continue; false if none does.
 pub(crate) fn go_on() -> bool {
     let paused = |script: &Rc<Script>| script.state.borrow().steps.front() == Some(&Step::Pauses);
     let Some(script) = all().into_iter().find(paused) else { return false };
@@ -116,7 +116,7 @@ pub(crate) fn go_on() -> bool {
     true
 }
 
-/// The peers and the connects of this thread are over.
+/// Ends the peers and the connects of this thread.
 pub(crate) fn forget() {
     SCRIPTS.take();
     ANSWERS.take();
@@ -153,7 +153,7 @@ impl Script {
         Stream::over(Layer::Script(Rc::clone(self)), watch)
     }
 
-    /// All that it has heard.
+    /// All that it has received.
     pub(crate) fn heard(&self) -> Vec<u8> {
         self.state.borrow().heard.clone()
     }
@@ -303,7 +303,7 @@ impl State {
         self.said.is_empty() && !self.has_ended && !self.is_broken()
     }
 
-    /// What a read finds where nothing lies.
+    /// The result of a read without bytes.
     fn nothing(&self) -> io::Result<usize> {
         if self.closed >= Closed::Both {
             Ok(0)
@@ -373,7 +373,7 @@ mod tests {
             assert!(matches!(ours.recv_now(&mut buffer), Err(Unmet::NotNow)));
             ours.send_all(b"abc", false, || never).await.unwrap();
             assert_eq!(ours.recv(&mut buffer, never).await.unwrap(), 5);
-            // Two bytes fit; the others do when nothing else can go on.
+            // Two bytes fit; the others do when nothing else can happen.
             ours.send_all(b"defg", false, || never).await.unwrap();
             assert_eq!(ours.recv(&mut buffer, never).await.unwrap(), 0);
             assert_eq!((peer.heard(), peer.writes()), (b"abcdefg".to_vec(), vec![3, 2, 2]));

@@ -75,7 +75,7 @@ impl Held {
         free.into_iter().map(|published| published.plan).collect()
     }
 
-    /// How many plans are held, that in force among them.
+    /// How many plans are held, including the one in force.
     pub(crate) fn len(&self) -> usize {
         self.plans.len()
     }

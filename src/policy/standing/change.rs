@@ -52,7 +52,7 @@ pub enum Cause {
     TrialOk,
     /// A trial failed.
     TrialFailed,
-    /// The plan asks for it no more.
+    /// The plan no longer asks for it.
     Plan,
 }
 

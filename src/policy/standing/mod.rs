@@ -83,8 +83,8 @@ impl Standing {
         standing
     }
 
-    /// Goes on under a new plan of the pool. Backends that come are usable at once, unless others
-    /// serve and probes are to find out first. Those that went are known until they are forgotten:
+    /// Continues under a new plan of the pool. New backends are usable at once, unless others serve
+    /// and there are probes to find out first. Removed ones stay known until they are forgotten:
     /// requests that began under an earlier plan may ask them.
     pub(crate) fn replan(&mut self, pool: &Pool, now: Tick) {
         self.plan = Plan::of(pool);
@@ -350,7 +350,7 @@ impl Standing {
     /// may keep from being sound.
     fn decide(&self, unstopped: BackendSet) -> (Mode, BackendSet) {
         let sound = (self.sound & self.plan.taking).len() as u64;
-        // Those that come are no sign of anything before they have been probed.
+        // New backends are no sign of anything before they have been probed.
         let all = (self.plan.taking & !self.who(|slot| slot.tracker.is_unseen())).len() as u64;
         let is_panic = sound * 1_000_000 < u64::from(self.plan.panic.0) * all;
         // Backups that can answer come before primaries that count as down.

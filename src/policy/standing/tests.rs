@@ -549,7 +549,7 @@ fn what_is_known_of_those_that_stay_is_known_under_the_next_plan() {
         "b Up-Down by Probe(Timeout) after 0",
     ]);
     stage.replan(&with("abc", |_| {})).sees("s-u").told(&[]).periods(&[]);
-    // The row that ejects goes on as well.
+    // The row that ejects continues as well.
     stage.play("c:xx").replan(&with("abc", |pool| pool.queue.size = 9)).sees("s-u");
     stage.play("11s").sees("t-u").replan(&with("abc", |_| {})).sees("t-u").play("a:t").sees("u-u");
 }
@@ -578,7 +578,7 @@ fn many_that_come_are_no_reason_for_panic() {
     stage.replan(&with("abcdefg", panics)).sees("uu-----").told(&[]);
 }
 
-/// Requests that began under the plan before may ask it still.
+/// Requests that began under the plan before may still ask it.
 #[test]
 fn one_that_went_is_known_until_it_is_forgotten() {
     let mut stage = stage(3, |_| {});
@@ -629,7 +629,7 @@ fn as_many_may_be_out_as_were_when_the_plan_allows_fewer() {
     stage.play("a:xxx").sees("uttu").play("b:t c:t a:xxx").sees("suuu");
 }
 
-/// Chance: whatever plans come, and whatever happens between them.
+/// Random plans, with random events between them.
 #[test]
 fn nothing_is_lost_whatever_plans_come() {
     for seed in 0..200 {

@@ -1,8 +1,7 @@
-//! A connection to a backend: the head of its answer, and what tells whether it may be used again.
+//! An HTTP/1 connection to a backend: the head of its answer, and whether it may be reused.
 //!
-//! The body behind a request's head goes through a `Sink`, that of the answer comes from a
-//! `Source`. Before the first byte of an answer a wait is for the posted receive, later for
-//! readiness.
+//! The body after a request's head goes through a `Sink`, that of the answer comes from a `Source`.
+//! Before the first byte of an answer a wait is for the posted receive, later for readiness.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -24,7 +23,7 @@ use crate::net::{
 };
 use crate::proto::{Arriving, Asking, Sink, Source, Waits};
 
-/// A body up to this long is copied behind its head, so that both leave by one send of the ring.
+/// A body up to this long is copied after its head, so that both leave by one send of the ring.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// A connection to a backend.
@@ -32,15 +31,15 @@ pub(crate) struct Backend {
     pub(crate) stream: Rc<Stream>,
     /// Which of its backend's addresses it goes to; the connection pool knows it by this number.
     pub(crate) address: u32,
-    /// Requests sent on it, the one under way among them.
+    /// Requests sent on it, including the present one.
     pub(crate) requests: u32,
-    /// How long the backend says it keeps an idle connection, in seconds (`Keep-Alive: timeout`).
+    /// How long the backend keeps an idle connection, in seconds (`Keep-Alive: timeout`).
     pub(crate) keeps_idle: Option<u32>,
-    /// How many requests it says it takes on it in all (`Keep-Alive: max`).
+    /// How many requests it takes on this connection in all (`Keep-Alive: max`).
     requests_max: u32,
-    /// Whether the answer at hand lets it be used again, and shows where it ends.
+    /// Whether the present answer allows reuse, and shows where it ends.
     keeps: bool,
-    /// Whether the request at hand was not taken whole, not even its head.
+    /// Whether the present request was not taken whole, not even its head.
     has_refused: bool,
 }
 
@@ -57,26 +56,26 @@ impl Backend {
         }
     }
 
-    /// Whether it has carried a request before the one under way.
+    /// Whether it has carried a request before the present one.
     #[inline]
     pub(crate) fn is_reused(&self) -> bool {
         self.requests > 1
     }
 
-    /// Whether it may be used again after the answer at hand. A backend that sends 408 is about to
+    /// Whether it may be reused after the present answer. A backend that sends 408 is about to
     /// close, whatever else it says (RFC 9110 §15.5.9).
     #[inline]
     pub(crate) fn keeps(&self) -> bool {
         self.keeps && !self.has_refused && self.requests < self.requests_max
     }
 
-    /// Whether the backend has not taken the head of the request at hand.
+    /// Whether the backend has not taken the head of the present request.
     #[inline]
     pub(crate) fn has_refused(&self) -> bool {
         self.has_refused
     }
 
-    /// A request is sent on it now; from now on the time is taken for which it waits, if that is
+    /// A request is sent on it now; from now on the time is measured for which it waits, if that is
     /// wanted.
     #[inline]
     pub(crate) fn begin(&mut self, is_timed: bool) {
@@ -87,12 +86,12 @@ impl Backend {
         }
     }
 
-    /// Sends the head of a request, with all of its body that is at hand; whether it was taken. A
-    /// backend that does not take a request may have answered it all the same. Behind a head that
-    /// was cut a body would be read as a request.
+    /// Sends the head of a request, with all of its body that is at hand; returns whether it was
+    /// taken. A backend that does not take a request may have answered it all the same. After a cut
+    /// head a body would be read as a request.
     ///
     /// # Errors
-    /// Where it takes nothing in time, or we lack something to send it.
+    /// If it takes nothing in time, or we ran out of something.
     pub(crate) async fn ask(
         &mut self,
         asking: &Asking<'_>,
@@ -119,7 +118,7 @@ impl Backend {
         Ok(!self.has_refused)
     }
 
-    /// Where the rest of the body goes that was announced with the head.
+    /// The sink for the rest of the body that was announced with the head.
     pub(crate) fn body(&self, length: BodyLength) -> Sink {
         let stream = Rc::clone(&self.stream);
         Sink::H1(super::Sink::new(stream, Outgoing::of(length), To::Backend, Vec::new()))
@@ -129,7 +128,7 @@ impl Backend {
     /// it waits.
     ///
     /// # Errors
-    /// Where none comes, or none that is one.
+    /// If none comes, or no valid one.
     pub(crate) async fn head(
         &self,
         arriving: &mut Arriving,
@@ -172,7 +171,7 @@ impl Backend {
         }
     }
 
-    /// Where the body behind the final head comes from.
+    /// The source of the body after the final head.
     #[inline]
     pub(crate) fn source(
         &mut self,
@@ -181,8 +180,8 @@ impl Backend {
         limits: HeadLimits,
     ) -> Option<Source> {
         let KeepAlive { timeout, max } = keep_alive::read(&head.headers);
-        // Each answer says it anew, but what was said of requests holds for the next too, as they
-        // only become fewer.
+        // Each answer states it anew, but a number of requests holds for the next too, as it only
+        // falls.
         self.keeps_idle = timeout;
         if let Some(more) = max {
             self.requests_max = self.requests_max.min(self.requests.saturating_add(more));
@@ -193,17 +192,17 @@ impl Backend {
         Some(Source::H1(super::Source::of_backend(stream, buffer, body)))
     }
 
-    /// What goes to the backend through a tunnel.
+    /// The sink of a tunnel to the backend.
     pub(crate) fn tunnel(&self) -> Sink {
         Sink::H1(super::Sink::tunnel(Rc::clone(&self.stream)))
     }
 
-    /// A hold on what is waited for of it.
+    /// A hold on waits for it.
     pub(crate) fn waits(&self) -> Waits {
         Waits::H1(Rc::clone(&self.stream))
     }
 
-    /// For how long writes waited for it since this was asked last.
+    /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         self.stream.take_stalled()
     }
@@ -219,7 +218,7 @@ impl Backend {
             Some(Ended::Overdue) => Cause::ResponseTimeout.into(),
             Some(Ended::ClientLeft) => Cause::ClientAbort.into(),
             Some(Ended::Closed) => Cause::ShuttingDown.into(),
-            // A head that was cut is no answer, but it is the sign of one.
+            // A cut head is no answer, but the sign of one.
             None if answer_begun => Cause::BackendProtocol.into(),
             None if self.is_reused() => Cause::BackendStale.into(),
             None => Cause::BackendReset.into(),
@@ -229,7 +228,7 @@ impl Backend {
     /// Posts the receive that waits while it is idle and takes the next answer.
     ///
     /// # Errors
-    /// Where there is no memory for a buffer.
+    /// If there is no memory for a buffer.
     pub(crate) fn post_receive(&self, buffers: &Buffers) -> std::io::Result<()> {
         self.stream.post_receive(buffers.take()?);
         Ok(())

@@ -1,4 +1,5 @@
-//! Bodies, a piece at a time: what of the buffered bytes is body, and how it is framed again.
+//! HTTP/1 bodies, one piece at a time: which of the buffered bytes are body, and how it is framed
+//! again.
 //!
 //! Framing is never passed through. A chunked piece is decoded in place, its body moved together,
 //! and leaves as one canonical chunk written around it in the same buffer, in one write.
@@ -15,7 +16,7 @@ use crate::proto::body::Part;
 
 /// A body that is being read.
 pub(crate) enum Incoming {
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Fixed(u64),
     Chunked(Box<Chunked>),
     /// All that comes until the end of the connection.
@@ -23,7 +24,7 @@ pub(crate) enum Incoming {
     Ended,
 }
 
-/// A chunked body, and the trailers behind it as far as they have come.
+/// A chunked body, and its trailers as far as they have come.
 pub(crate) struct Chunked {
     chunks: Chunks,
     trailers: Headers,
@@ -57,7 +58,7 @@ impl Incoming {
         matches!(self, Incoming::Ended)
     }
 
-    /// Bytes still to come, where that is known.
+    /// Bytes still to come, if that is known.
     #[inline]
     pub(crate) fn left(&self) -> Option<u64> {
         match self {
@@ -67,7 +68,7 @@ impl Incoming {
         }
     }
 
-    /// Notes that `count` bytes of a fixed length went another way (splice).
+    /// Records that `count` bytes of a fixed length went another way (splice).
     pub(crate) fn passed(&mut self, count: u64) {
         if let Incoming::Fixed(left) = self {
             *left = left.saturating_sub(count);
@@ -77,10 +78,10 @@ impl Incoming {
         }
     }
 
-    /// What of the buffered bytes is body; moves it to the front.
+    /// Which of the buffered bytes are body; moves it to the front.
     ///
     /// # Errors
-    /// Where the framing breaks the rules.
+    /// If the framing breaks the rules.
     #[inline]
     pub(crate) fn next(&mut self, buffer: &mut Buffer) -> Result<Part, Fault> {
         let there = buffer.len();
@@ -105,7 +106,7 @@ impl Incoming {
     /// The connection has ended: is the body whole?
     ///
     /// # Errors
-    /// Where it is cut.
+    /// If it is cut.
     pub(crate) fn end_of_stream(&mut self, cut: Cause) -> Result<Part, Fault> {
         match self {
             Incoming::UntilClose | Incoming::Ended => {
@@ -137,19 +138,19 @@ pub(crate) enum Outgoing {
     Chunked,
 }
 
-/// How much of a buffer's front is to be sent, and how much is done with then.
+/// How much of a buffer's front to send, and how much is then used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Framed {
     pub(crate) send: usize,
     pub(crate) skip: usize,
-    /// The last chunk did not fit and is to be sent apart.
+    /// The last chunk did not fit and must be sent separately.
     pub(crate) end_apart: bool,
 }
 
 const END: &[u8] = b"\r\n0\r\n\r\n";
 
 impl Outgoing {
-    /// For a head that says this.
+    /// For a head with this length.
     #[inline]
     pub(crate) fn of(length: BodyLength) -> Outgoing {
         match length {
@@ -158,7 +159,7 @@ impl Outgoing {
         }
     }
 
-    /// Writes the frame around what lies at the front of `buffer`.
+    /// Writes the frame around the body at the front of `buffer`.
     #[inline]
     pub(crate) fn frame(self, buffer: &mut Buffer, part: &Part) -> Framed {
         let Part { body, consumed, ended, .. } = *part;
@@ -213,7 +214,7 @@ mod tests {
     /// The next request of the pipeline: no byte of it may be touched.
     const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// What became of a message: what was sent on, and what was left in the buffer.
+    /// The result of relaying a message: what was sent, and what was left in the buffer.
     #[derive(Debug, PartialEq, Eq)]
     struct Relayed {
         sent: Vec<u8>,
@@ -353,7 +354,7 @@ mod tests {
         let head = message.len();
         message.extend_from_slice(&body);
         message.extend_from_slice(b"\r\n0\r\n\r\n");
-        // The first read is as long as can be: all of it body, or the head and the first of it.
+        // The first read is as long as possible: all of it body, or the head and the first of it.
         for first in [head, 1] {
             let (start, rest) = message.split_at(first);
             let reads: Vec<&[u8]> = std::iter::once(start).chain(rest.chunks(READ_BYTES)).collect();
@@ -365,7 +366,7 @@ mod tests {
         assert!(decoded(&relayed.sent).0 == body);
     }
 
-    /// Chance: bodies of many chunks of any size, in reads of any size.
+    /// Random bodies of many chunks of any size, in reads of any size.
     #[test]
     fn bodies_survive_whatever_chunks_and_reads_they_come_in() {
         for seed in 0..64 {

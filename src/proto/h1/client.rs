@@ -1,7 +1,7 @@
-//! A client's connection while it is served: reading heads and bodies, sending answers.
+//! An HTTP/1 client connection while it is served: reads heads and bodies, sends answers.
 //!
-//! What is idle is not here (`server/connection.rs`). Bytes are read once: what was parsed is
-//! consumed, and what lies behind it belongs to the next message.
+//! Idle connections are elsewhere (`server/connection.rs`). Bytes are read once: what was parsed is
+//! consumed, and the bytes after it belong to the next message.
 
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ use crate::proto::{Sink, Source, Waits, peer::Peer};
 
 use super::{Incoming, Outgoing, To};
 
-/// Where the bytes of requests are read, and what of the current body is still to come.
+/// The buffer of requests, and what of the current body is still to come.
 pub(super) struct Reader {
     pub(super) buffer: Buffer,
     pub(super) body: Incoming,
@@ -34,27 +34,27 @@ pub(super) struct Reader {
 pub(crate) struct Client {
     stream: Rc<Stream>,
     pub(crate) peer: Rc<Peer>,
-    /// Not here while an upload has it.
+    /// Absent while an upload has it.
     reader: Option<Reader>,
-    /// Whether the head of the final answer has gone out, or is about to.
+    /// Whether the head of the final answer has been sent, or is about to be.
     has_answered: bool,
-    /// Whether the connection may be kept after the request at hand.
+    /// Whether the connection may be kept after the present request.
     keeps: bool,
     /// Whether the end of the connection is the end of the answer's body.
     ends_by_close: bool,
-    /// When the request at hand began; none where it is not logged.
+    /// When the present request began; none if it is not logged.
     pub(crate) began: Option<Moment>,
-    /// Whether the request at hand was read behind another.
+    /// Whether the present request was read after another.
     is_behind: bool,
 }
 
-/// What a look at the buffered bytes gave.
+/// The result of parsing the buffered bytes.
 pub(crate) enum HeadRead {
-    /// A head of so many bytes; those behind it are in the reader's buffer.
+    /// A head of this many bytes; those after it are in the reader's buffer.
     Head(usize),
-    /// Not all of it is there.
+    /// It is incomplete.
     Partial,
-    /// What is there is no request.
+    /// The bytes are no request.
     Refused(Fault),
 }
 
@@ -78,7 +78,7 @@ impl Client {
         }
     }
 
-    /// Parses a head from what is buffered. `scanned` bytes of it are known to hold no end.
+    /// Parses a head from the buffered bytes. `scanned` bytes of it are known to contain no end.
     pub(crate) fn take_head(
         &mut self,
         head: &mut RequestHead,
@@ -87,8 +87,8 @@ impl Client {
     ) -> HeadRead {
         let Some(reader) = &mut self.reader else { return HeadRead::Partial };
         let bytes = reader.buffer.bytes();
-        // What comes first is looked at as a head at once: garbage is refused promptly. A head
-        // that comes in many small pieces is looked at again only when its end is there.
+        // The first bytes are parsed as a head at once: garbage is refused promptly. A head that
+        // comes in many small pieces is parsed again only when its end has come.
         let large = bytes.len() > limits.line_bytes_max.min(limits.head_bytes_max);
         if scanned > 0 && !large && parse::complete(bytes, scanned).is_none() {
             return HeadRead::Partial;
@@ -113,7 +113,7 @@ impl Client {
         (self.has_answered, self.keeps, self.ends_by_close) = (false, keeps, false);
     }
 
-    /// Says how long the body is that follows the head just taken.
+    /// Sets the length of the body after the head just taken.
     pub(crate) fn expect_body(&mut self, length: BodyLength, limits: HeadLimits) {
         if let Some(reader) = &mut self.reader {
             reader.body = Incoming::of_request(length, limits);
@@ -126,7 +126,7 @@ impl Client {
         Some(Source::H1(super::Source::of_client(Rc::clone(&self.stream), reader)))
     }
 
-    /// Takes it back, where it is known what comes next from it. Nothing is awaited of the client
+    /// Takes it back, if it is known what comes next from it. Nothing is awaited from the client
     /// now.
     pub(crate) fn put_back(&mut self, source: Option<Source>) {
         self.stream.watched().read_by(Deadline::NEVER);
@@ -136,7 +136,7 @@ impl Client {
         };
     }
 
-    /// The body, where all of it is buffered and its length is known: it can be sent again.
+    /// The body, if all of it is buffered and its length is known: it can be sent again.
     pub(crate) fn held_body(&self) -> Option<&[u8]> {
         let reader = self.reader.as_ref()?;
         let count = usize::try_from(reader.body.left()?).ok()?;
@@ -154,7 +154,7 @@ impl Client {
         self.reader.as_ref().is_none_or(|reader| reader.body.has_ended())
     }
 
-    /// Whether more has been read than the request at hand, as far as that is known before its end,
+    /// Whether more has been read than the present request, as far as that is known before its end,
     /// or before it.
     pub(crate) fn is_pipelined(&self) -> bool {
         self.is_behind
@@ -171,8 +171,8 @@ impl Client {
         ForClient::new(self.stream.raw(), leaves)
     }
 
-    /// Takes the rest of a small body that is buffered already, so that the connection can be kept;
-    /// whether the whole request has been read now, and how many bytes were taken.
+    /// Drops the rest of a small body that is buffered already, so that the connection can be kept;
+    /// returns whether the whole request has been read now, and how many bytes were dropped.
     pub(crate) fn skip_body(&mut self) -> (bool, u64) {
         let Some(Reader { buffer, body }) = &mut self.reader else { return (false, 0) };
         let before = buffer.len();
@@ -185,12 +185,12 @@ impl Client {
         (body.has_ended(), (before - buffer.len()) as u64)
     }
 
-    /// Until something lies in its socket, or its end.
+    /// Until there is something in its socket, or its end.
     pub(crate) fn stirs(&self) -> impl Future<Output = Result<(), Unmet>> {
         self.stream.readable()
     }
 
-    /// Whether the connection may be kept after the request at hand.
+    /// Whether the connection may be kept after the present request.
     #[inline]
     pub(crate) fn keeps(&self) -> bool {
         self.keeps
@@ -201,7 +201,7 @@ impl Client {
         self.keeps = false;
     }
 
-    /// Whether the head of the final answer has gone out: then no other can be given.
+    /// Whether the head of the final answer has been sent: then no other can be given.
     #[inline]
     pub(crate) fn has_answered(&self) -> bool {
         self.has_answered
@@ -232,10 +232,10 @@ impl Client {
         Sink::H1(super::Sink::new(Rc::clone(&self.stream), Outgoing::of(body), to, room))
     }
 
-    /// Sends an interim answer; how many bytes it had.
+    /// Sends an interim answer; returns how many bytes it had.
     ///
     /// # Errors
-    /// As a sink's.
+    /// Those of a sink.
     pub(crate) async fn interim(
         &self,
         head: &ResponseHead,
@@ -249,11 +249,11 @@ impl Client {
         Ok(room.len() as u64)
     }
 
-    /// Sends the answer that the protocol is switched, behind which a tunnel begins; how many bytes
-    /// it had.
+    /// Sends the answer that switches protocols, after which a tunnel begins; returns how many
+    /// bytes it had.
     ///
     /// # Errors
-    /// As a sink's.
+    /// Those of a sink.
     pub(crate) async fn switch(
         &mut self,
         head: &ResponseHead,
@@ -264,22 +264,22 @@ impl Client {
         self.interim(head, room, by).await
     }
 
-    /// What goes to it through a tunnel.
+    /// The sink of a tunnel to it.
     pub(crate) fn tunnel(&self) -> Sink {
         Sink::H1(super::Sink::tunnel(Rc::clone(&self.stream)))
     }
 
-    /// A hold on what is waited for of it.
+    /// A hold on waits for it.
     pub(crate) fn waits(&self) -> Waits {
         Waits::H1(Rc::clone(&self.stream))
     }
 
-    /// For how long writes waited for it since this was asked last.
+    /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         self.stream.take_stalled()
     }
 
-    /// The buffer, with what lies in it; none where an upload has lost it.
+    /// The buffer, with its content; none if an upload has lost it.
     pub(crate) fn take_buffer(&mut self) -> Option<Buffer> {
         self.reader.take().map(|reader| reader.buffer)
     }
@@ -299,8 +299,8 @@ impl Client {
         &self.stream
     }
 
-    /// A request is over, at this moment if it is logged; what else is buffered is the next, which
-    /// begins then.
+    /// A request is over, at this moment if it is logged; anything else that is buffered is the
+    /// next, which begins then.
     pub(crate) fn end(&mut self, ended: Option<Moment>) {
         self.is_behind = self.buffered() > 0;
         if ended.is_some() {

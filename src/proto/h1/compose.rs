@@ -1,11 +1,11 @@
-//! Requests as they are written to a backend: the head, and what other backends got of the body
+//! Composing requests for a backend: the head, and the part of the body that other backends got
 //! before.
 
 use super::Outgoing;
 use crate::http::{chunks, write};
 use crate::proto::Asking;
 
-/// Writes a request's head, with what of its body was sent before and is to be sent again.
+/// Writes a request's head, with the part of its body that was sent before and must be sent again.
 #[inline]
 pub(super) fn request(asking: &Asking<'_>, room: &mut Vec<u8>) {
     room.clear();
@@ -15,7 +15,7 @@ pub(super) fn request(asking: &Asking<'_>, room: &mut Vec<u8>) {
     }
 }
 
-/// Writes bytes of a body in one piece; `is_whole` where nothing comes behind them.
+/// Writes bytes of a body in one piece; `is_whole` if nothing follows them.
 fn frame(outgoing: Outgoing, bytes: &[u8], is_whole: bool, room: &mut Vec<u8>) {
     match outgoing {
         Outgoing::Plain => room.extend_from_slice(bytes),

@@ -1,9 +1,10 @@
-//! Where bodies go: the writing side of a connection, with the frame that its peer was promised.
+//! HTTP/1 sink of a body: the writing side of a connection, with the frame that its peer was
+//! promised.
 //!
-//! A head that was composed and has not gone out leaves with the first piece, in one write. To a
-//! client pieces leave by the ring, in the batch of the turn; a piece that is being sent belongs to
-//! the ring, so such a write is not dropped before it has ended. To a backend, and through a
-//! tunnel, they leave by a call of their own: such a write may be dropped at any moment.
+//! A composed head that has not been sent leaves with the first piece, in one write. To a client
+//! pieces leave by the ring, in the batch of the turn; a piece that is being sent belongs to the
+//! ring, so such a write is not dropped before it has ended. To a backend, and through a tunnel,
+//! they leave by a call of their own: such a write may be dropped at any moment.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -22,14 +23,14 @@ use crate::net::{
 };
 use crate::proto::body::{Cut, Piece, Spliced};
 
-/// Where a body goes, or what goes through a tunnel.
+/// The sink of a body, or of a tunnel.
 pub(crate) struct Sink {
     stream: Rc<Stream>,
     outgoing: Outgoing,
     to: To,
-    /// A head that leaves with the first piece; then it is empty.
+    /// A head that leaves with the first piece; empty afterwards.
     head: Vec<u8>,
-    /// Bytes handed over.
+    /// Bytes sent.
     sent: u64,
 }
 
@@ -61,13 +62,13 @@ impl Sink {
         self.sent
     }
 
-    /// The room of the head.
+    /// The buffer of the head.
     pub(in crate::proto) fn into_room(self) -> Vec<u8> {
         self.head
     }
 
-    /// See `proto::Sink::write`. What lies in a piece is done with even where a write by a call
-    /// fails: its source may go on.
+    /// See `proto::Sink::write`. The bytes of a piece are used up even if a write by a call fails:
+    /// its source may go on.
     #[inline]
     pub(in crate::proto) async fn write(
         &mut self,
@@ -106,13 +107,13 @@ impl Sink {
         Ok(())
     }
 
-    /// Sends the head by itself.
+    /// Sends the head separately.
     async fn write_head(&mut self, more: bool, by: impl Fn() -> Deadline) -> Result<(), Fault> {
         let sent = self.stream.send_all(&self.head, more, by).await;
         sent.map_err(|_| self.fault())
     }
 
-    /// Sends the last chunk, with what comes behind it.
+    /// Sends the last chunk, with the trailers.
     async fn write_trailers(
         &mut self,
         piece: &Piece,
@@ -129,8 +130,8 @@ impl Sink {
         Ok(())
     }
 
-    /// Hands over the first `count` bytes of a buffer that leave when more follows or the
-    /// connection is closed, which is at once; how many the kernel took.
+    /// Gives the kernel the first `count` bytes of a buffer, to be sent when more follows or the
+    /// connection is closed, which is at once; returns how many it took.
     fn hold_back(&self, buffer: &Buffer, count: usize) -> usize {
         let bytes = buffer.bytes().get(..count).unwrap_or(&[]);
         self.stream.send_now(bytes, true).unwrap_or(0)
@@ -168,7 +169,7 @@ impl Sink {
             (To::Client { .. }, Some(Ended::ClientLeft) | None) | (To::Tunnel, _) => {
                 Cause::ClientAbort.into()
             }
-            // Whatever it is: a backend that takes no body may have answered, and that tells.
+            // In any case: a backend that takes no body may have answered, and that tells.
             (To::Backend, _) => Cause::BackendReset.into(),
         }
     }

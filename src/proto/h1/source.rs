@@ -18,17 +18,17 @@ use crate::net::{
 };
 use crate::proto::body::{Part, Piece};
 
-/// A body, or what comes through a tunnel.
+/// A body, or the incoming bytes of a tunnel.
 pub(crate) struct Source {
     stream: Rc<Stream>,
-    /// Not here while a piece has it, or while a tunnel waits.
+    /// Absent while a piece has it, or while a tunnel waits.
     buffer: Option<Buffer>,
     /// What of the body is still to come.
     body: Incoming,
     from: From,
-    /// Whether what is buffered has been looked at.
+    /// Whether the buffered bytes have been parsed.
     is_looked_at: bool,
-    /// Bytes that have come, framing and what lies behind the body too.
+    /// Bytes that have come, including framing and what follows the body.
     received: u64,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Source {
 enum From {
     Client,
     Backend,
-    /// Either, and all that comes: what they are read into is taken when there is something.
+    /// Either, and all that comes: a buffer is taken once there is something to read.
     Tunnel(Rc<Buffers>),
 }
 
@@ -62,7 +62,7 @@ impl Source {
         Source::new(self.stream, self.buffer, Incoming::UntilClose, from)
     }
 
-    /// What a client's next request is read from.
+    /// The reader of a client's next request.
     pub(super) fn into_reader(self) -> Option<Reader> {
         let Source { buffer, body, .. } = self;
         buffer.map(|buffer| Reader { buffer, body })
@@ -80,7 +80,7 @@ impl Source {
         self.buffer.as_ref().map_or(0, Buffer::len)
     }
 
-    /// See `proto::Source::first`. The body is often right behind its head: one more look saves a
+    /// See `proto::Source::first`. The body is often right after its head: one more read saves a
     /// write.
     #[inline]
     pub(in crate::proto) fn first(&mut self) -> Result<Piece, Fault> {
@@ -93,7 +93,8 @@ impl Source {
         self.piece(buffer)
     }
 
-    /// See `proto::Source::next`: what has come and was not looked at, else what comes by one read.
+    /// See `proto::Source::next`: what has come and was not parsed, otherwise what comes by one
+    /// read.
     pub(in crate::proto) async fn next(
         &mut self,
         until: impl Fn() -> (Deadline, Option<ForClient>),
@@ -143,7 +144,7 @@ impl Source {
         Ok(Piece { buffer: self.buffer.take(), part })
     }
 
-    /// What comes next through a tunnel; nothing is held while it is waited for.
+    /// What comes next through a tunnel; no buffer is held while waiting.
     async fn next_of_tunnel(
         &mut self,
         buffers: &Buffers,
@@ -208,7 +209,7 @@ impl Source {
         }
     }
 
-    /// So many bytes went another way.
+    /// This many bytes went another way.
     pub(super) fn passed(&mut self, count: u64) {
         self.body.passed(count);
     }
