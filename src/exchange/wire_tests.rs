@@ -486,3 +486,111 @@ fn what_is_no_request_is_refused_in_whatever_pieces_it_comes() {
         }
     }
 }
+
+/// A backend that says more than its answer: its connection is closed, and nothing of the surplus
+/// reaches a client, wherever it is cut.
+#[test]
+fn what_comes_behind_an_answer_reaches_no_client() {
+    let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for answer in [OK, OK_CHUNKED] {
+        for pieces in pieces(&format!("{answer}{surplus}")) {
+            let seen = Scene {
+                client: client(vec![says(GET), Step::HearsOf("d"), Step::Pauses, says(GET)]),
+                backends: vec![after_a_head(pieces.clone()), after_a_head(vec![says(TWO)])],
+                alone: true,
+                ..Scene::default()
+            };
+            let seen = seen.play();
+            let good = if answer == OK { "200 good" } else { "200 good (A: b)" };
+            let late = pieces.first() == Some(&Step::Pauses);
+            let told = seen.told();
+            assert!(!seen.client.contains("evil") || late, "{pieces:?} {seen:#?}");
+            assert_eq!(told, format!("{good}, 200 two"), "{pieces:?} {seen:#?}");
+            assert_eq!(seen.count("unasked"), 1, "{pieces:?} {seen:#?}");
+            assert!(!seen.backends[0].is_kept(), "{pieces:?}");
+        }
+    }
+}
+
+/// A head that leaves no room for it in front of the body goes by itself.
+#[test]
+fn a_large_head_is_followed_by_all_of_its_body() {
+    for size in [900, 1_000, 1_100, 8_000] {
+        let lines = format!("X: {}\r\n", "y".repeat(size));
+        for answer in [OK, OK_CHUNKED] {
+            let answer = answer.replacen("Date: x\r\n", &format!("Date: x\r\n{lines}"), 1);
+            let seen = Scene {
+                client: client(vec![says(GET), Step::HearsOf("good")]),
+                backends: vec![after_a_head(vec![says(&answer)])],
+                ..Scene::default()
+            };
+            let seen = seen.play();
+            seen.check();
+            let good = if answer.contains("chunked") { "200 good (A: b)" } else { "200 good" };
+            assert_eq!(seen.told(), good, "{size}: {seen:#?}");
+            assert!(seen.client.contains(&lines) && seen.backends[0].is_kept(), "{size}");
+        }
+    }
+}
+
+/// Answers without a body, whatever their fields say of one.
+#[test]
+fn an_answer_without_a_body_ends_with_its_head() {
+    let head = GET.replace("GET", "HEAD");
+    for (request, answer, told) in [
+        (GET, "HTTP/1.1 204 No\r\nDate: x\r\n\r\n", "204 "),
+        (GET, "HTTP/1.1 304 No\r\nDate: x\r\nContent-Length: 4\r\n\r\n", "304 cut"),
+        (&head, "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 4\r\n\r\n", "200 cut"),
+    ] {
+        for pieces in pieces(answer) {
+            let seen = Scene {
+                client: client(vec![says(request)]),
+                backends: vec![after_a_head(pieces.clone())],
+                ..Scene::default()
+            };
+            let seen = seen.play();
+            seen.check();
+            // `cut`: to a reader that does not know what was asked.
+            assert_eq!(seen.told(), told, "{pieces:?} {seen:#?}");
+            assert!(seen.backends[0].is_kept(), "{pieces:?}");
+        }
+    }
+}
+
+/// A client that waits to be told to send its body (RFC 9110 §10.1.1).
+#[test]
+fn a_client_that_expects_100_gets_it_from_the_backend() {
+    let request = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    for interim in pieces("HTTP/1.1 100 Continue\r\n\r\n") {
+        let backend = [interim.clone(), vec![Step::HearsOf("body"), says(OK)]].concat();
+        let seen = Scene {
+            client: client(vec![says(request), Step::HearsOf("100"), says("body")]),
+            backends: vec![after_a_head(backend)],
+            ..Scene::default()
+        };
+        let seen = seen.play();
+        seen.check();
+        assert_eq!(seen.told(), "100 , 200 good", "{interim:?} {seen:#?}");
+        assert!(seen.backends[0].is_kept(), "{interim:?}");
+    }
+}
+
+/// HTTP/1.0 knows no chunks: such a body ends with the connection, by a reset where it is cut.
+#[test]
+fn to_http_1_0_a_body_of_unknown_length_ends_with_the_connection() {
+    let request = "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+    let head = OK_CHUNKED.find("\r\n\r\n").unwrap() + 4;
+    for cut in head..=OK_CHUNKED.len() {
+        let seen = Scene {
+            client: client(vec![says(request)]),
+            backends: vec![after_a_head(vec![says(&OK_CHUNKED[..cut]), Step::Ends])],
+            ..Scene::default()
+        };
+        let seen = seen.play();
+        seen.check();
+        let is_whole = cut == OK_CHUNKED.len();
+        assert_eq!(seen.told(), if is_whole { "200 good" } else { "200 cut" }, "{cut} {seen:#?}");
+        assert_eq!(seen.closed, if is_whole { Closed::Half } else { Closed::Reset }, "{cut}");
+        assert!(!seen.client.to_lowercase().contains("chunked"), "{seen:#?}");
+    }
+}
