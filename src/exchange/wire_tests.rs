@@ -594,3 +594,25 @@ fn to_http_1_0_a_body_of_unknown_length_ends_with_the_connection() {
         assert!(!seen.client.to_lowercase().contains("chunked"), "{seen:#?}");
     }
 }
+
+/// The next backend is asked at once, and not when the client sends its next piece.
+#[test]
+fn a_body_is_sent_again_while_its_client_is_silent() {
+    let request = PUT.strip_suffix("dy").unwrap();
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+    for end in [Step::Ends, Step::Resets] {
+        let seen = Scene {
+            client: client(vec![says(request), Step::HearsOf("103"), says("dy")]),
+            backends: vec![
+                vec![Step::HearsOf("bo"), end.clone()],
+                vec![Step::HearsOf("bo"), says(hints), Step::HearsOf("dy"), says(TWO)],
+            ],
+            ..Scene::default()
+        };
+        let seen = seen.play();
+        seen.check();
+        assert_eq!(seen.told(), "103 , 200 two", "{end:?} {seen:#?}");
+        assert!(seen.backends[1].heard.ends_with("\r\n\r\nbody"), "{end:?} {seen:#?}");
+        assert_eq!((seen.count("retries"), seen.took), (1, Duration::ZERO), "{end:?}");
+    }
+}
