@@ -1,7 +1,8 @@
-//! The thread that decides who is healthy: one for the process, with a runtime of its own.
+//! The health thread, which decides which backends are usable: one for the process, with a runtime
+//! of its own.
 //!
-//! It hears what cores post (`shared::outcomes`), probes backends, and publishes for all cores
-//! together who may be asked. What follows from a result is decided in `policy`. It sleeps until
+//! It receives what cores post (`shared::outcomes`), probes backends, and publishes for all cores
+//! together which may be asked. `policy` decides what follows from a result. It sleeps until
 //! something is posted or due: without probes and failures it makes no system calls.
 
 mod probe;
@@ -24,15 +25,15 @@ use crate::shared::{
 };
 use crate::worker::Next;
 
-/// As many as monoio makes at the least; a turn of probes fits.
+/// The least that monoio makes; a turn of probes fits.
 const ROOM: Room = Room { entries: 256, completions: 1024 };
 
-/// What the thread can be told.
+/// A message to the thread.
 pub(crate) enum ToHealth {
     /// These backends have moved. The names thread has at most one such message on its way.
     Addresses(Arc<Vec<Found>>),
-    /// This is the next plan: it is published at once what is usable of it, and whether it was
-    /// taken is answered. What went with the one before is known until it is forgotten.
+    /// The next plan: its usable backends are published at once, and the answer says whether it was
+    /// taken. What was removed stays known until it is forgotten.
     Plan(Arc<Next>, Sender<Result<(), String>>),
     /// No thread holds a plan any more that names these: a pool, or one of its backends.
     Forget(Vec<(PoolId, Option<BackendId>)>),
@@ -40,7 +41,7 @@ pub(crate) enum ToHealth {
     Stop,
 }
 
-/// What the thread is given.
+/// The inputs of the thread.
 pub(crate) struct Job {
     pub(crate) next: Arc<Next>,
     pub(crate) inbox: Inbox<ToHealth>,
@@ -49,13 +50,14 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Watches over the backends until told to end; says through `ready` when it begins.
+    /// Watches over the backends until told to end; calls `ready` when it begins.
     ///
     /// # Errors
-    /// A sentence, where there is no runtime or a probe cannot be sent.
+    /// A sentence, if there is no runtime or a probe cannot be sent.
     pub(crate) fn run(self, ready: impl FnOnce()) -> Result<(), String> {
         let driver = match self.next.plan.global.driver {
-            // What there is, and why, is said by the cores; this thread serves with what it gets.
+            // The cores report which driver there is, and why; this thread serves with what it
+            // gets.
             Driver::Auto | Driver::IoUring => Driver::Auto,
             Driver::Epoll => Driver::Epoll,
         };

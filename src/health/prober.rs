@@ -1,8 +1,8 @@
-//! Which probes run: begun when they are due, each a task of its own, and what they found.
+//! The running probes: begun when they are due, each a task of its own, with their results.
 //!
-//! When one is due is decided in `policy::probes`, what follows from it in `policy::standing`.
-//! Pools that have the same backend probe it each for themselves: what they expect may differ, and
-//! so may what they do with it. Where the probes of a pool begin late, people are told.
+//! `policy::probes` decides when one is due, `policy::standing` what follows from it. Pools with
+//! the same backend each probe it for themselves: what they expect may differ, and so may the
+//! consequences. If the probes of a pool begin late, that is reported.
 
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -20,8 +20,8 @@ use crate::policy::{
 };
 use crate::shared::inbox::Found;
 
-/// Probes of a pool are late if one begins so long after it was due, or its interval if that is
-/// longer; told of at most once in `LATE_AGAIN`.
+/// Probes of a pool are late if one begins this long after it was due, or its interval if that is
+/// longer; reported at most once in `LATE_AGAIN`.
 const LATE: Duration = Duration::from_secs(1);
 const LATE_AGAIN: Duration = Duration::from_secs(60);
 
@@ -30,7 +30,7 @@ pub(super) struct Ended {
     number: u64,
     pub(super) pool: PoolId,
     pub(super) backend: BackendId,
-    /// None where nothing was found out.
+    /// None if nothing was found out.
     pub(super) result: Option<Result<(), ProbeFault>>,
 }
 
@@ -38,10 +38,10 @@ pub(super) struct Ended {
 pub(super) struct Prober {
     probes: Probes,
     targets: Vec<Target>,
-    /// Targets so far.
+    /// Number of targets so far.
     count: u64,
     news: Rc<News>,
-    /// When each pool's probes are told to be late again; none = at once.
+    /// When late probes of each pool are reported again; none = at once.
     late_again: Vec<Option<Tick>>,
     late: Vec<Late>,
 }
@@ -53,24 +53,24 @@ pub(super) struct Late {
     pub(super) late: Duration,
 }
 
-/// Who is probed, and how.
+/// One backend to probe, and how.
 struct Target {
-    /// What tells it from all others, earlier ones in the same seat too.
+    /// Distinguishes it from all others, including earlier ones in the same seat.
     number: u64,
     pool: PoolId,
     backend: BackendId,
     probe: Rc<Probe>,
-    /// Where the backend is.
+    /// The backend's addresses.
     at: Vec<SocketAddr>,
-    /// Where it is probed.
+    /// The addresses to probe.
     addresses: Rc<[SocketAddr]>,
-    /// The port that is probed, where it is not the backend's.
+    /// The port to probe, if not the backend's.
     port: Option<u16>,
     interval: Duration,
     time: Duration,
 }
 
-/// What the tasks and the thread say to each other.
+/// Signals between the tasks and the thread.
 #[derive(Default)]
 pub(super) struct News {
     ended: RefCell<Vec<Ended>>,
@@ -81,10 +81,10 @@ pub(super) struct News {
 }
 
 impl Prober {
-    /// Of the pools of a plan that are to be probed.
+    /// For the pools of a plan that are to be probed.
     ///
     /// # Errors
-    /// A sentence, where what is configured cannot be sent.
+    /// A sentence, if the configured request cannot be sent.
     pub(super) fn new(plan: &Plan, seed: u64, now: Tick) -> Result<Prober, String> {
         let mut prober = Prober {
             probes: Probes::new(std::iter::empty(), seed),
@@ -98,11 +98,11 @@ impl Prober {
         Ok(prober)
     }
 
-    /// From now on those of this plan are probed. Those that stay go on at their pace; the probes
-    /// under way of those that went end by themselves, and say nothing any more.
+    /// Probes the backends of this plan from now on. Those that stay keep their pace; probes in
+    /// flight of removed ones end by themselves, and count no more.
     ///
     /// # Errors
-    /// As `new`; nothing has changed then.
+    /// Like `new`; nothing has changed then.
     pub(super) fn replan(&mut self, plan: &Plan, now: Tick) -> Result<(), String> {
         let known = self.targets.iter().enumerate();
         let known: HashMap<_, _> =
@@ -144,7 +144,7 @@ impl Prober {
         Ok(())
     }
 
-    /// Backends have moved.
+    /// Backends have new addresses.
     pub(super) fn moved(&mut self, found: &[Found], now: Tick) {
         for (place, target) in self.targets.iter_mut().enumerate() {
             let is_it =
@@ -157,7 +157,7 @@ impl Prober {
         }
     }
 
-    /// Begins the probes that are due; when the next is.
+    /// Begins the probes that are due; returns when the next is.
     pub(super) fn begin(&mut self, now: Tick) -> Deadline {
         loop {
             match self.probes.next(now) {
@@ -180,7 +180,7 @@ impl Prober {
         }
     }
 
-    /// The pools whose probes are late, since this was asked.
+    /// The pools whose probes were late since the last call.
     pub(super) fn late(&mut self) -> impl Iterator<Item = Late> {
         self.late.drain(..)
     }
@@ -198,13 +198,13 @@ impl Prober {
         });
     }
 
-    /// The probes that have ended since this was asked; each is to be `rested`.
+    /// The probes that have ended since the last call; each must be `rested`.
     pub(super) fn ended(&self) -> Vec<Ended> {
         self.news.come.lower();
         self.news.ended.take()
     }
 
-    /// Whether it was the probe of a backend that is probed still.
+    /// Whether it was the probe of a backend that is still probed.
     pub(super) fn knows(&self, ended: &Ended) -> bool {
         self.place(ended).is_some()
     }
@@ -213,7 +213,7 @@ impl Prober {
         self.targets.iter().position(|target| target.number == ended.number)
     }
 
-    /// The next probe of this backend is due so long after this one began.
+    /// The next probe of this backend is due this long after this one began.
     pub(super) fn rest(&mut self, ended: &Ended, interval: Duration, now: Tick) {
         match self.place(ended) {
             Some(place) => self.probes.ended(place, interval, now),
@@ -221,12 +221,12 @@ impl Prober {
         }
     }
 
-    /// What says that a probe has ended.
+    /// The signal that a probe has ended.
     pub(super) fn news(&self) -> Rc<News> {
         Rc::clone(&self.news)
     }
 
-    /// Ends all probes; whether none is under way any more.
+    /// Ends all probes; returns whether none is in flight any more.
     pub(super) fn end(&mut self, now: Tick) -> bool {
         self.news.ending.raise();
         for ended in self.ended() {

@@ -1,4 +1,4 @@
-//! What the thread does, turn after turn, until it is told to end.
+//! The main loop of the health thread.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::observe::told::What;
 const END_STEP: Duration = Duration::from_millis(5);
 const END_STEPS: u32 = 200;
 
-/// Watches until told to end.
+/// Runs until told to end.
 pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
     let Job { next, inbox, posted, teller } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
@@ -42,7 +42,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
                     if taken.is_ok() {
                         verdicts.replan(&next, &mut chance, now);
                     }
-                    // Where nobody waits for it any more, it is in force all the same.
+                    // If the sender does not wait any more, the plan is in force all the same.
                     let _ = answer.try_send(taken);
                 }
                 ToHealth::Forget(gone) => verdicts.forget(&gone, now),
@@ -69,7 +69,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
     }
 }
 
-/// Ends the probes under way and waits for them, as what a ring still does it must not lose.
+/// Ends the probes in flight and waits for them, as operations on a ring must not be lost.
 async fn end(mut prober: Prober, now: Tick) -> Result<(), String> {
     for _ in 0..END_STEPS {
         if prober.end(now) {

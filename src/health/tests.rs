@@ -1,7 +1,7 @@
-//! The thread as it runs, on both drivers, and what it does with what cores post.
+//! Tests of the running health thread, on both drivers, and of its reaction to what cores post.
 //!
-//! Here a test plays the cores: it counts in their rows, posts, and reads what is published. What
-//! follows from what is held by the tests of `policy`.
+//! A test plays the cores: it counts in their rows, posts, and reads what is published. Tests of
+//! `policy` check what follows from what.
 
 use std::{
     sync::Arc,
@@ -31,7 +31,7 @@ use crate::worker::{Next, States};
 
 const POOL: PoolId = PoolId(0);
 
-/// A pool of so many backends; three failures in a row eject.
+/// A pool of this many backends; three failures in a row eject.
 fn plan(backends: usize) -> Plan {
     let list: Vec<String> = (1..=backends).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
     let text = format!(
@@ -42,7 +42,7 @@ fn plan(backends: usize) -> Plan {
     crate::config::parse("health.toml", &text).unwrap().plan.into_plan()
 }
 
-/// What is shared of the pool.
+/// The shared state of the pool.
 fn state(next: &Next) -> Arc<PoolState> {
     Arc::clone(&next.pools.get(POOL).unwrap().state)
 }
@@ -97,7 +97,7 @@ impl Drop for Running {
     }
 }
 
-/// No deadline is near: what a core posts has to wake the thread.
+/// No deadline is near: what a core posts must wake the thread.
 #[test]
 fn a_verdict_is_published_as_soon_as_the_failure_that_decides_is_posted() {
     for driver in [Driver::Auto, Driver::Epoll] {
@@ -131,7 +131,7 @@ fn at(millis: u64) -> Tick {
     Tick::from_millis(millis)
 }
 
-/// What a thread would hold, without a thread.
+/// The state of the thread, without a thread.
 fn alone(count: usize, room: usize) -> (Verdicts, Arc<PoolState>, Receiver<ToHub>) {
     let next = States::first(plan(count), 1);
     let (teller, told) = told::channel_of(room);

@@ -1,8 +1,8 @@
-//! Who may be asked, of every pool: what has happened goes in, what follows is published at once.
+//! The verdicts of all pools: takes what happened, and publishes what follows at once.
 //!
-//! What follows is decided in `policy::standing`. Here it is carried out, in an order that no core
-//! can misunderstand: permits of trials begin before a core may see that somebody is on trial.
-//! Then people are told. Without input or output of its own, so it is tested without a runtime.
+//! `policy::standing` decides what follows. It is carried out here, in an order that no core can
+//! misunderstand: permits of trials exist before a core may see that a backend is on trial. Then
+//! the changes are reported. It has no I/O of its own, so it is tested without a runtime.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,14 +24,14 @@ use crate::shared::{
 };
 use crate::worker::Next;
 
-/// Changes that may wait for the hub: every backend of four full pools at once. What
-/// is more than that is not told; all of it is published.
+/// Changes that may wait for the hub: every backend of four full pools at once. Any more are not
+/// reported; all of them are published.
 const UNTOLD_MAX: usize = 4096;
 
-/// How soon what could not be told is told again.
+/// How soon changes that could not be reported are tried again.
 const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 
-/// What is known of all pools.
+/// The state of all pools.
 pub(super) struct Verdicts {
     pools: Table<PoolId, Pool>,
     teller: Teller,
@@ -48,7 +48,7 @@ struct Pool {
 }
 
 impl Pool {
-    /// Of a pool that comes: who has an address is usable.
+    /// For a new pool: every backend with an address is usable.
     fn new(pool: &plan::Pool, state: &Arc<PoolState>, seed: u64, now: Tick) -> Pool {
         Pool {
             state: Arc::clone(state),
@@ -59,12 +59,12 @@ impl Pool {
     }
 }
 
-/// What is known of the totals of one backend.
+/// The last totals of one backend.
 #[derive(Clone, Copy, Default)]
 struct Heard {
-    /// The failures that were looked at last.
+    /// The failures as of the last check.
     failed: u64,
-    /// What its seat had counted when it came: that is of another backend.
+    /// What its seat had counted when it came: those belong to another backend.
     before: Totals,
 }
 
@@ -75,7 +75,7 @@ impl Verdicts {
         verdicts
     }
 
-    /// Goes on under the next plan, and publishes what follows. What went with the plan is known
+    /// Continues under the next plan, and publishes what follows. What was removed stays known
     /// until it is forgotten.
     pub(super) fn replan(&mut self, next: &Next, chance: &mut Rng, now: Tick) {
         self.take(next, chance, now);
@@ -147,7 +147,7 @@ impl Verdicts {
         self.carry_out(pool, now);
     }
 
-    /// The backends that have failed since they were looked at, whether or not it was posted.
+    /// The backends that have failed since the last check, whether or not it was posted.
     fn unheard(&self) -> Vec<(PoolId, BackendId)> {
         let of_pool = |(id, pool): (PoolId, &Pool)| {
             let is_news = |(backend, heard): &(BackendId, &Heard)| {
@@ -160,7 +160,7 @@ impl Verdicts {
     }
 
     fn tried(&mut self, (pool, backend): (PoolId, BackendId), epoch: u16, ok: bool, now: Tick) {
-        // A trial of an earlier period says nothing any more.
+        // A trial of an earlier period means nothing any more.
         if let Some(known) = self.pools.get_mut(pool)
             && epoch == known.state.trials.epoch(backend)
         {
@@ -186,7 +186,7 @@ impl Verdicts {
         self.pools.get(pool).map_or(Duration::MAX, |known| known.standing.interval(backend))
     }
 
-    /// A backend has moved.
+    /// A backend has new addresses.
     pub(super) fn addressed(
         &mut self,
         (pool, backend): (PoolId, BackendId),
@@ -198,7 +198,7 @@ impl Verdicts {
         self.carry_out(pool, now);
     }
 
-    /// Does what is due; when something is due next.
+    /// Does what is due; returns when something is due next.
     pub(super) fn turn(&mut self, now: Tick) -> Deadline {
         for id in (0..).map(PoolId).take(self.pools.span()) {
             if self.pools.get(id).is_some_and(|pool| pool.due.is_over(now)) {
@@ -228,14 +228,14 @@ impl Verdicts {
         }
     }
 
-    /// People are to be told this, too, by the next `turn`.
+    /// Queues this for the report of the next `turn`.
     pub(super) fn say(&mut self, what: What) {
         if self.untold.len() < UNTOLD_MAX {
             self.untold.push_back(what);
         }
     }
 
-    /// Hands on what people are to be told; false where not all of it could be.
+    /// Reports the queued changes; false if not all of them could be.
     fn tell(&mut self) -> bool {
         while let Some(what) = self.untold.pop_front() {
             if let Err(what) = self.teller.try_tell(what) {

@@ -1,6 +1,6 @@
-//! The atomics of the cells whose interleavings are tested, in one place.
+//! The atomics of the model-checked cells, in one place.
 //!
-//! `tests/interleavings.rs` includes those cells with loom's atomics in the place of this file.
+//! `tests/interleavings.rs` includes those cells with loom's atomics in place of this file.
 
 pub(crate) use std::sync::atomic::{
     AtomicU64,
@@ -15,7 +15,7 @@ pub(crate) const PUBLISHED_WORDS: usize = crate::base::backend_set::WORDS;
 #[cfg(test)]
 pub(crate) use std::thread::spawn;
 
-/// Runs a test of threads: here once.
+/// Runs a test of threads, here once.
 #[cfg(test)]
 pub(crate) fn every_order(test: impl Fn() + Send + Sync + 'static) {
     test();

@@ -1,4 +1,4 @@
-//! The rope of a thread's bell: an eventfd that others write to and the thread's runtime polls.
+//! Thread wake-up: an eventfd that other threads write to and the thread's runtime polls.
 
 use std::{
     io,
@@ -8,26 +8,26 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// What rings the bell of a thread (`net::wake`).
+/// The writing end of a thread's bell (`net::wake`).
 #[derive(Clone)]
 pub(crate) struct Rope(Arc<OwnedFd>);
 
 impl Rope {
-    /// The rope of a new bell.
+    /// Makes a new bell.
     ///
     /// # Errors
-    /// The kernel's, where it gives no descriptor.
+    /// The kernel's, if it gives no descriptor.
     pub(crate) fn new() -> io::Result<Rope> {
         Ok(Rope(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
     /// Wakes the thread.
     pub(crate) fn pull(&self) {
-        // A full counter (2^64 - 2 rings unheard) still wakes.
+        // A full counter (2^64 - 2 unread rings) still wakes.
         let _ = rustix::io::write(self.0.as_fd(), &1_u64.to_ne_bytes());
     }
 
-    /// The bell, for the thread that listens to it.
+    /// The bell itself, for the thread that polls it.
     pub(crate) fn bell(&self) -> &Arc<OwnedFd> {
         &self.0
     }

@@ -1,35 +1,35 @@
-//! What is left of a pool's retries, for all cores together.
+//! The retries that a pool has left, for all cores together.
 //!
-//! Two words on a cache line of their own, touched by any core, and only where a retry is wanted.
-//! What they mean and how they grow is decided in `policy/budget.rs`.
+//! Two words on a cache line of their own, touched by any core, and only for a retry.
+//! `policy/budget.rs` decides what they mean and how they grow.
 
 use super::atomics::{AtomicU64, Relaxed};
 
-/// What is left of a pool's retries. It lives on from plan to plan.
+/// The retries that a pool has left. It lives on from plan to plan.
 #[repr(align(128))]
 pub(crate) struct Budget {
     left: AtomicU64,
-    /// The requests that have been turned into retries.
+    /// The requests that have been counted towards retries.
     seen: AtomicU64,
 }
 
 impl Budget {
-    /// With so much at first.
+    /// With this much at first.
     pub(crate) fn new(left: u64) -> Budget {
         Budget { left: AtomicU64::new(left), seen: AtomicU64::new(0) }
     }
 
-    /// What is left, as it stands.
+    /// The present value.
     pub(crate) fn left(&self) -> u64 {
         self.left.load(Relaxed)
     }
 
-    /// Of the pool's `requests` so far those that nobody was given yet: each is given once.
+    /// Those of the pool's `requests` so far that were not returned before: each is returned once.
     pub(crate) fn fresh(&self, requests: u64) -> u64 {
         requests.saturating_sub(self.seen.fetch_max(requests, Relaxed))
     }
 
-    /// Replaces what is left by what `step` says, and says what it said: may this retry be made?
+    /// Replaces the value by the result of `step`, and returns its verdict: may this retry be made?
     pub(crate) fn take(&self, step: impl Fn(u64) -> (u64, bool)) -> bool {
         let mut left = self.left();
         loop {

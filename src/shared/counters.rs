@@ -1,14 +1,16 @@
-//! The table of metrics and one slab of them per worker (and one for the writer of access logs).
+//! Counters and gauges: the table of metrics, and one slab of them per worker (and one for the
+//! writer of access logs).
 //!
-//! Written by its worker alone with plain loads and stores, read by anyone, summed on reading. A
-//! sum taken while workers count may miss what happens meanwhile, never more.
+//! Only its worker writes a slab, with plain loads and stores; any thread may read it, and sums are
+//! made on reading. A sum taken while workers count may miss what happens meanwhile, but is never
+//! too high.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// What a metric does over time.
+/// How a metric changes over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// It only grows.
@@ -19,7 +21,7 @@ pub(crate) enum Kind {
 
 /// One row of the table.
 pub(crate) struct Row {
-    /// Its name without the prefix `ringway_`, with labels where a family is counted apart.
+    /// Its name without the prefix `ringway_`, with labels if a family is counted in parts.
     pub(crate) name: &'static str,
     #[allow(dead_code, reason = "the exposition of the metrics prints it")]
     pub(crate) kind: Kind,
@@ -49,43 +51,43 @@ counters! {
     IdleEvicted, Counter, "connections_idle_evicted_total", "Idle client connections closed to make room";
     Connections, Gauge, "connections", "Client connections open";
     Requests, Counter, "requests_total", "Requests whose head was read whole, and those refused before";
-    InFlight, Gauge, "requests_in_flight", "Exchanges under way";
-    RequestBytes, Counter, "request_bytes_total", "Bytes taken from clients, heads and framing too";
-    ResponseBytes, Counter, "response_bytes_total", "Bytes handed to clients, heads and framing too";
+    InFlight, Gauge, "requests_in_flight", "Exchanges in flight";
+    RequestBytes, Counter, "request_bytes_total", "Bytes read from clients, including heads and framing";
+    ResponseBytes, Counter, "response_bytes_total", "Bytes sent to clients, including heads and framing";
     Refused, Counter, "refused_total", "Exchanges answered with a fault of the closed list";
     ClientAborts, Counter, "client_aborts_total", "Clients that left before their answer was whole";
     ClientTimeouts, Counter, "client_timeouts_total", "Clients cut because they stopped reading";
-    Incomplete, Counter, "responses_incomplete_total", "Answers cut after their head had gone out";
+    Incomplete, Counter, "responses_incomplete_total", "Answers cut after their head had been sent";
     Queued, Gauge, "requests_queued", "Requests that wait in front of a full pool";
-    Retries, Counter, "retries_total", "Requests asked again";
-    RetryAnswered, Counter, "retries_refused_total{reason=\"answered\"}", "Requests not asked again: the client had seen a part of an answer";
-    RetryBodyGone, Counter, "retries_refused_total{reason=\"body_gone\"}", "Requests not asked again: a part of the body was gone";
-    RetryNotIdempotent, Counter, "retries_refused_total{reason=\"not_idempotent\"}", "Requests not asked again: it might have done twice what must be done once";
-    RetryNotNamed, Counter, "retries_refused_total{reason=\"not_named\"}", "Requests not asked again: `retry.on` does not name what happened";
-    RetryTriesUsed, Counter, "retries_refused_total{reason=\"tries_used\"}", "Requests not asked again: all of `retry.attempts` were used up";
-    RetryNoneLeft, Counter, "retries_refused_total{reason=\"none_left\"}", "Requests not asked again: no other backend was left";
-    RetryBudgetSpent, Counter, "retries_refused_total{reason=\"budget_spent\"}", "Requests not asked again: the pool's budget was spent";
+    Retries, Counter, "retries_total", "Requests retried";
+    RetryAnswered, Counter, "retries_refused_total{reason=\"answered\"}", "Requests not retried: the client had got a part of an answer";
+    RetryBodyGone, Counter, "retries_refused_total{reason=\"body_gone\"}", "Requests not retried: a part of the body was gone";
+    RetryNotIdempotent, Counter, "retries_refused_total{reason=\"not_idempotent\"}", "Requests not retried: it might have done twice what must be done once";
+    RetryNotNamed, Counter, "retries_refused_total{reason=\"not_named\"}", "Requests not retried: `retry.on` does not name what happened";
+    RetryTriesUsed, Counter, "retries_refused_total{reason=\"tries_used\"}", "Requests not retried: all of `retry.attempts` were used up";
+    RetryNoneLeft, Counter, "retries_refused_total{reason=\"none_left\"}", "Requests not retried: no other backend was left";
+    RetryBudgetSpent, Counter, "retries_refused_total{reason=\"budget_spent\"}", "Requests not retried: the pool's budget was spent";
     BackendOpened, Counter, "backend_connections_opened_total", "Connections opened to backends";
     BackendReuse, Counter, "backend_connection_reuse_total", "Requests sent on a connection used before";
     BackendConnectFailures, Counter, "backend_connect_failures_total", "Connections to backends that could not be made";
     BackendClosedIdle, Counter, "backend_connections_closed_total{reason=\"closed\"}", "Idle backend connections that the backend closed";
-    BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because bytes came that nobody asked for";
+    BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because unasked bytes came";
     BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
-    BackendEvicted, Counter, "backend_connections_closed_total{reason=\"evicted\"}", "Idle backend connections closed because descriptors were wanted";
+    BackendEvicted, Counter, "backend_connections_closed_total{reason=\"evicted\"}", "Idle backend connections closed because descriptors ran short";
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
-    BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers that were not taken for their form or the size of their head";
-    BackendInFlight, Gauge, "backend_in_flight", "Requests under way at backends";
+    BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers refused for their form or the size of their head";
+    BackendInFlight, Gauge, "backend_in_flight", "Requests in flight at backends";
     BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
     StickyKept, Counter, "sticky_total{result=\"kept\"}", "Answers of the backend that the client's cookie names";
-    StickyRefreshed, Counter, "sticky_total{result=\"refreshed\"}", "The same, with the cookie given anew";
+    StickyRefreshed, Counter, "sticky_total{result=\"refreshed\"}", "The same, with the cookie refreshed";
     StickyMoved, Counter, "sticky_total{result=\"moved\"}", "Answers of another backend than the client's cookie names";
-    StickyNew, Counter, "sticky_total{result=\"new\"}", "Answers that gave a cookie to a client that had none";
-    StickyMalformed, Counter, "sticky_total{result=\"malformed\"}", "Answers to cookies that nobody here ever wrote";
+    StickyNew, Counter, "sticky_total{result=\"new\"}", "Answers that set a cookie for a client without one";
+    StickyMalformed, Counter, "sticky_total{result=\"malformed\"}", "Answers to cookies that we never write";
     StickyForged, Counter, "sticky_total{result=\"forged\"}", "Answers to cookies that were not signed by us for this pool";
-    StickyExpired, Counter, "sticky_total{result=\"expired\"}", "Answers to cookies whose time is over";
+    StickyExpired, Counter, "sticky_total{result=\"expired\"}", "Answers to cookies that have expired";
     StickyUnknown, Counter, "sticky_total{result=\"unknown\"}", "Answers to cookies of a backend that is gone";
     AccessLogDropped, Counter, "access_log_dropped_total", "Lines of access logs that could not be written";
-    Tunnels, Gauge, "tunnels", "Upgraded connections under way";
+    Tunnels, Gauge, "tunnels", "Upgraded connections open";
     Panics, Counter, "panics_total", "Connections ended by a panic: each is a bug";
 }
 
@@ -105,18 +107,18 @@ impl Slab {
         cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
-    /// Takes from a gauge. Only the slab's worker may call it.
+    /// Subtracts from a gauge. Only the slab's worker may call it.
     #[inline]
     pub(crate) fn sub(&self, counter: Counter, amount: u64) {
         self.add(counter, amount.wrapping_neg());
     }
 
-    /// A metric as it stands.
+    /// The present value of a metric.
     pub(crate) fn read(&self, counter: Counter) -> u64 {
         self.0[counter as usize].load(Relaxed)
     }
 
-    /// A metric by its place in the table.
+    /// A metric by its index in the table.
     pub(crate) fn read_at(&self, index: usize) -> u64 {
         self.0.get(index).map_or(0, |cell| cell.load(Relaxed))
     }

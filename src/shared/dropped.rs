@@ -1,4 +1,4 @@
-//! How many texts or events found no room in a queue: a count that any thread adds to.
+//! Drop counter: texts or events that found no room in a queue; any thread adds to it.
 
 use std::sync::{
     Arc,
@@ -14,12 +14,12 @@ impl Dropped {
         self.0.fetch_add(count, Relaxed);
     }
 
-    /// What has been added since the start, or since it was taken.
+    /// The number added since the start, or since it was taken.
     pub(crate) fn read(&self) -> u64 {
         self.0.load(Relaxed)
     }
 
-    /// What has been added since this was called last.
+    /// The number added since the last call.
     pub(crate) fn take(&self) -> u64 {
         self.0.swap(0, Relaxed)
     }

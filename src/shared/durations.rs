@@ -1,5 +1,5 @@
-//! How long things took on one core: the cells of a `base::histogram`, written by their core alone
-//! with plain loads and stores, read by anyone.
+//! Durations on one core: the cells of a `base::histogram`, written by their core alone with plain
+//! loads and stores, read by any thread.
 //!
 //! 512 bytes, and none of its lines belongs to two cores. A reading taken while the core counts may
 //! miss what happens meanwhile, and may have the count of a time without the time itself.
@@ -11,7 +11,7 @@ use std::{
 
 use crate::base::histogram::{CELLS, Reading, cell, micros};
 
-/// How long things took on one core.
+/// The durations measured on one core.
 #[repr(align(128))]
 pub(crate) struct Durations {
     cells: [AtomicU32; CELLS],
@@ -33,7 +33,7 @@ impl Durations {
         self.micros.store(sum, Relaxed);
     }
 
-    /// What the cells say.
+    /// The values of the cells.
     pub(crate) fn read(&self) -> Reading {
         let mut reading = Reading { micros: self.micros.load(Relaxed), ..Reading::default() };
         for (to, from) in reading.cells.iter_mut().zip(&self.cells) {

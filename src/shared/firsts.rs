@@ -1,25 +1,24 @@
-//! Since when the first waits on each worker: for one thing that they all wait for.
+//! Per worker, when its oldest waiter began to wait: for one thing that all of them wait for.
 //!
-//! Each worker writes its own word, and only when its own line has changed; whoever has made room
-//! reads them all. Nothing is counted, so nothing can be left over: a word is what its worker's
-//! line says.
+//! Each worker writes its own word, and only when its own queue has changed; a worker that has made
+//! room reads them all. Nothing is counted, so nothing can be left over: a word reflects its
+//! worker's queue.
 
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, SeqCst, fence};
 use crate::base::moment::Tick;
 
-/// The first that waits on a worker; what waited longer is less.
+/// The oldest waiter of a worker; one that has waited longer is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum First {
-    /// It waits since then.
+    /// It has waited since then.
     Since(Tick),
-    /// Those that wait let all others go first.
+    /// All waiters let every other go first.
     InNoWay,
 }
 
-/// The first that waits on each worker. A word is the millisecond of its tick, or one of those
-/// below.
+/// The oldest waiter of each worker. A word is the millisecond of its tick, or one of those below.
 #[derive(Clone)]
 pub(crate) struct Firsts(Arc<[AtomicU64]>);
 
@@ -43,13 +42,13 @@ fn unpacked(word: u64) -> Option<First> {
 }
 
 impl Firsts {
-    /// Of so many workers; nobody waits.
+    /// For this many workers, without waiters.
     pub(crate) fn new(workers: usize) -> Firsts {
         Firsts((0..workers).map(|_| AtomicU64::new(NOBODY)).collect())
     }
 
-    /// This is the first on this worker; none = nobody waits. Who joins looks once more
-    /// whether there is room after this: either it sees the room, or whoever made the room sees it
+    /// Sets the oldest waiter of this worker; none = no waiters. A request that joins checks once
+    /// more for room after this: either it sees the room, or the worker that made the room sees it
     /// wait.
     pub(crate) fn set(&self, worker: usize, first: Option<First>) {
         if let Some(word) = self.0.get(worker) {
@@ -58,13 +57,13 @@ impl Firsts {
         fence(SeqCst);
     }
 
-    /// The first that waits on this worker.
+    /// The oldest waiter of this worker.
     pub(crate) fn of(&self, worker: usize) -> Option<First> {
         unpacked(self.0.get(worker)?.load(SeqCst))
     }
 
-    /// The first that waits longest on another worker, and on which. Asked behind a fence by a
-    /// worker that has just made room.
+    /// The oldest waiter of all other workers, and its worker. Called after a fence by a worker
+    /// that has just made room.
     pub(crate) fn longest(&self, worker: usize) -> Option<(First, usize)> {
         let others = self.0.iter().enumerate().filter(|(other, _)| *other != worker);
         others.filter_map(|(other, word)| Some((unpacked(word.load(SeqCst))?, other))).min()
@@ -100,7 +99,7 @@ mod tests {
         });
     }
 
-    /// The word that is up, 1, where there is room.
+    /// The word that is up, 1, if there is room.
     fn room(up: u64) -> Arc<AtomicU64> {
         Arc::new(AtomicU64::new(up))
     }
@@ -127,7 +126,7 @@ mod tests {
             let (kept, line) = (Firsts::new(2), Firsts::new(2));
             kept.set(1, since(500));
             let (those, theirs) = (kept.clone(), line.clone());
-            // Who waited longest leaves, with room left over.
+            // The oldest waiter leaves, with room left over.
             let leaves = spawn(move || {
                 those.set(1, None);
                 theirs.longest(1).is_some()

@@ -1,9 +1,9 @@
-//! Control messages to a core or to the health thread: a bounded channel, and a bell that wakes
-//! the thread's ring.
+//! Control messages to a core or to the health thread: a bounded channel, and a bell that wakes the
+//! thread's ring.
 //!
-//! Only the threads that start, stop and look names up send here. What requests tell another core
-//! goes another way (`rooms.rs`), so no load can crowd a message out. A send waits for a bounded
-//! time and says whether it was taken: the sender has to act on that.
+//! Only the threads that start, stop and look names up send here. Messages between cores about
+//! requests go another way (`rooms.rs`), so no load can crowd a control message out. A send waits
+//! for a bounded time and returns whether it succeeded: the sender must act on that.
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
 
@@ -12,10 +12,10 @@ use crossbeam_channel::{Receiver, Sender};
 use super::bell::Rope;
 use crate::base::ids::{BackendId, PoolId};
 
-/// Messages that may wait for one thread: they are rare, and a thread looks within a turn.
+/// Messages that may wait for one thread: they are rare, and a thread reads them within a turn.
 const MESSAGES_MAX: usize = 64;
 
-/// Where a backend that has a name is now.
+/// The present addresses of a backend with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) pool: PoolId,
@@ -24,17 +24,17 @@ pub(crate) struct Found {
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
-/// A message was not taken: the thread has ended, or did not look for as long as was waited.
+/// A message was not accepted: the thread has ended, or did not read within the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unheard;
 
-/// The end that others hold.
+/// The sending end.
 pub(crate) struct Outbox<T> {
     sender: Sender<T>,
     rope: Rope,
 }
 
-/// The end of the thread itself.
+/// The thread's own end.
 pub(crate) struct Inbox<T> {
     receiver: Receiver<T>,
     rope: Rope,
@@ -43,14 +43,14 @@ pub(crate) struct Inbox<T> {
 /// A thread's mailbox, both ends.
 ///
 /// # Errors
-/// The kernel's, where it gives no descriptor.
+/// The kernel's, if it gives no descriptor.
 pub(crate) fn mailbox<T>() -> io::Result<(Outbox<T>, Inbox<T>)> {
     let rope = Rope::new()?;
     let (sender, receiver) = crossbeam_channel::bounded(MESSAGES_MAX);
     Ok((Outbox { sender, rope: rope.clone() }, Inbox { receiver, rope }))
 }
 
-// By hand: a derived one asks `T: Clone`.
+// By hand: a derived one requires `T: Clone`.
 impl<T> Clone for Outbox<T> {
     fn clone(&self) -> Outbox<T> {
         Outbox { sender: self.sender.clone(), rope: self.rope.clone() }
@@ -63,10 +63,10 @@ impl<T> Outbox<T> {
         &self.rope
     }
 
-    /// Sends a message and wakes the thread; where the box is full, waits for room until then.
+    /// Sends a message and wakes the thread; if the box is full, waits for room until then.
     ///
     /// # Errors
-    /// `Unheard` where the message was not taken.
+    /// `Unheard` if the message was not accepted.
     pub(crate) fn send(&self, message: T, until: Instant) -> Result<(), Unheard> {
         self.sender.send_deadline(message, until).map_err(|_| Unheard)?;
         self.rope.pull();
@@ -80,7 +80,7 @@ impl<T> Inbox<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// The bell that rings when a message was sent.
+    /// The bell that rings when a message is sent.
     pub(crate) fn bell(&self) -> &Arc<OwnedFd> {
         self.rope.bell()
     }

@@ -1,10 +1,11 @@
-//! The line in front of a full pool: how many wait, for the whole process, and on which cores.
+//! The queue in front of a full pool, as all cores see it: how many requests wait in the process,
+//! and on which cores.
 //!
-//! Written by the workers, and only in pools that have a queue: places are permits; each worker
-//! says for itself since when its first waits, so that whoever frees room elsewhere knows whom to
-//! tell, and no core keeps what it frees for itself while others wait on another. Where clients
-//! stay with a backend and may wait for it, it says so of each backend besides, and whoever has not
-//! waited as long leaves them the room.
+//! Written by the workers, and only in pools with a queue. Places are permits. Each worker
+//! publishes since when its oldest request waits, so that a worker which frees room knows which
+//! core to tell, and no core keeps room for itself while older requests wait on another. If clients
+//! stay with a backend and may wait for it, that is published for each backend too, and requests
+//! that have not waited as long leave them the room.
 
 use std::time::Duration;
 
@@ -15,23 +16,23 @@ use super::{
 };
 use crate::base::{ids::BackendId, moment::Tick, segments::Segments};
 
-/// So much longer must somebody have waited on another core than the first of
-/// one's own to go before that one: telling the other core takes its time, and clocks are coarse.
+/// How much longer a request on another core must have waited than the oldest of one's own to go
+/// first: telling the other core takes time, and clocks are coarse.
 const LONGER: Duration = Duration::from_millis(10);
 
-/// The line in front of one pool. It lives on from plan to plan; how many may wait, and whether
-/// clients may wait for the backend that they stay with, is what a plan says.
+/// The queue in front of one pool. It lives on from plan to plan; a plan says how many may wait,
+/// and whether clients may wait for the backend that they stay with.
 pub(crate) struct Line {
     workers: usize,
     places: Permits,
-    /// Since when the first waits on each worker who takes any room.
+    /// Since when the oldest request that takes any room waits, per worker.
     anybody: Firsts,
-    /// The same of those who stay with one backend, of each.
+    /// The same for requests that stay with one backend, per backend.
     homes: Segments<Firsts>,
 }
 
 impl Line {
-    /// For so many workers, in front of no backends yet.
+    /// For this many workers, and no backends yet.
     pub(crate) fn new(workers: usize) -> Line {
         Line {
             workers,
@@ -41,30 +42,32 @@ impl Line {
         }
     }
 
-    /// Makes room for so many backends.
+    /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
         self.homes.grow(backends, || Firsts::new(self.workers));
     }
 
-    /// Its places, of which there are so many.
+    /// Its places, of which there are `size`.
     pub(crate) fn places(&self, size: u32) -> Permits {
         self.places.with_max(size)
     }
 
-    /// On this worker the first who takes any room waits since then; none = nobody does.
+    /// Since when the oldest request of this worker that takes any room waits; none = there is
+    /// none.
     pub(crate) fn wait(&self, worker: usize, first: Option<First>) {
         self.anybody.set(worker, first);
     }
 
-    /// The same of those who stay with this backend.
+    /// The same for requests that stay with this backend.
     pub(crate) fn wait_at(&self, worker: usize, home: BackendId, first: Option<First>) {
         if let Some(firsts) = self.homes.get(home.index()) {
             firsts.set(worker, first);
         }
     }
 
-    /// Whether the room of this backend is left to those who stay with it, as one of them has
-    /// waited longer than somebody of this worker who waits since then; none = who has just come.
+    /// Whether the room of this backend is left to requests that stay with it, as one of them has
+    /// waited longer than a request of this worker that waits since then; none = one that has just
+    /// come.
     pub(crate) fn keeps(&self, worker: usize, home: BackendId, since: Option<Tick>) -> bool {
         let Some(firsts) = self.homes.get(home.index()) else { return false };
         let own = firsts.of(worker);
@@ -74,8 +77,8 @@ impl Line {
             || other.is_some_and(|other| goes_before(other, Some(since)))
     }
 
-    /// The other worker whose first waits longest of those who want room at this backend, where
-    /// that is long before the first of this one; asked after room was made.
+    /// The other worker whose oldest request waits longest for room at this backend, if that is
+    /// much older than the oldest of this worker; called after room was made.
     pub(crate) fn before(
         &self,
         worker: usize,
@@ -90,7 +93,7 @@ impl Line {
         Some(other)
     }
 
-    /// The same of those only who stay with it.
+    /// The same for requests that stay with it only.
     pub(crate) fn before_at(
         &self,
         worker: usize,
@@ -104,7 +107,7 @@ impl Line {
     }
 }
 
-/// Whether the first of another worker goes before that of one's own.
+/// Whether the oldest request of another worker goes before one's own.
 fn goes_before(other: First, own: Option<First>) -> bool {
     match (other, own) {
         (_, None) | (First::Since(_), Some(First::InNoWay)) => true,

@@ -1,19 +1,19 @@
-//! What all threads share of one listener, whatever plan is in force.
+//! The state of a listener that all threads share, whatever plan is in force.
 
 use super::permits::Permits;
 
-/// What all threads share of one listener. It lives on from plan to plan.
+/// The state of a listener that all threads share. It lives on from plan to plan.
 pub(crate) struct ListenerState {
     connections: Permits,
 }
 
 impl ListenerState {
-    /// Of one that has no connections yet.
+    /// For a listener without connections.
     pub(crate) fn new() -> ListenerState {
         ListenerState { connections: Permits::new(0) }
     }
 
-    /// Its client connections, of which there may be so many; 0 = no bound.
+    /// Its client connections, up to `max`; 0 = no bound.
     pub(crate) fn connections(&self, max: u32) -> Permits {
         self.connections.with_max(max)
     }

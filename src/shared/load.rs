@@ -1,7 +1,7 @@
-//! What each core counts of each backend of a pool: one row per worker and backend, read by all.
+//! Per-core counts for each backend of a pool: one row per worker and backend, read by all.
 //!
-//! Written by its worker alone with plain loads and stores, so a request never waits for another
-//! core: it touches its row and nothing else. A row lies in one cache line, and no line belongs to
+//! Only its worker writes a row, with plain loads and stores, so a request never waits for another
+//! core: it touches its row and nothing else. A row fits in one cache line, and no line belongs to
 //! two workers. A sum taken while workers count may miss what happens meanwhile.
 
 use std::{
@@ -19,7 +19,7 @@ use crate::base::{
 
 const ROWS_OF_LINE: usize = 4;
 
-/// What one worker counts of one backend. Only that worker may change it.
+/// One worker's counts for one backend. Only that worker may change them.
 #[derive(Default)]
 #[repr(align(32))]
 pub(crate) struct Row {
@@ -27,8 +27,8 @@ pub(crate) struct Row {
     failed: AtomicU64,
     times: AtomicU64,
     in_flight: AtomicU32,
-    /// When an answer that is no failure last began: the millisecond of its `Tick` as far as it
-    /// fits, as there is no room for more in a row; 0 = never.
+    /// When an answer that is no failure last began: the millisecond of its `Tick`, truncated to
+    /// the room in a row; 0 = never.
     answered_at: AtomicU32,
 }
 
@@ -39,7 +39,7 @@ impl Row {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// It is over, whichever way.
+    /// The request has ended, in whatever way.
     #[inline]
     pub(crate) fn end(&self) {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
@@ -52,8 +52,8 @@ impl Row {
         self.answered_at.store((now.millis() as u32).max(1), Relaxed);
     }
 
-    /// Counts a request whose answer has ended as it should; one that nobody waits for is counted
-    /// here as well, as its backend did what it could.
+    /// Counts a request whose answer ended well; also one that its client left, as its backend did
+    /// what it could.
     #[inline]
     pub(crate) fn succeeded(&self) {
         self.ok.store(self.ok.load(Relaxed).wrapping_add(1), Relaxed);
@@ -64,19 +64,19 @@ impl Row {
         self.failed.store(self.failed.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// Publishes what this worker knows of the backend's times, packed as the algorithm likes.
+    /// Publishes what this worker knows of the backend's times, packed as the algorithm needs.
     #[inline]
     pub(crate) fn publish_times(&self, times: u64) {
         self.times.store(times, Relaxed);
     }
 
-    /// Its requests under way.
+    /// Its requests in flight.
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
 
-    /// How many milliseconds ago an answer last began, where any did within seven weeks.
+    /// How many milliseconds ago an answer last began, if any did within seven weeks.
     #[allow(clippy::cast_possible_truncation)] // they go round
     fn answered_ago(&self, now: Tick) -> Option<u32> {
         match self.answered_at.load(Relaxed) {
@@ -94,33 +94,33 @@ struct Line([Row; ROWS_OF_LINE]);
 /// The rows of all workers for one pool. They live on from plan to plan, and grow with it.
 pub(crate) struct Load {
     workers: usize,
-    /// Each line once for each worker.
+    /// Each line once per worker.
     lines: Segments<Box<[Line]>>,
-    /// Failures of each backend that say nothing of what it is now. All workers write them, but
-    /// seldom: there is no room in a row.
+    /// Failures of each backend that say nothing about its present state. All workers write them,
+    /// but rarely: a row has no room for them.
     late: Segments<AtomicU64>,
 }
 
 impl Load {
-    /// For so many workers; there is no row yet.
+    /// For this many workers, without rows yet.
     pub(crate) const fn new(workers: usize) -> Load {
         Load { workers, lines: Segments::new(), late: Segments::new() }
     }
 
-    /// Makes room for so many backends.
+    /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
         let line = || (0..self.workers).map(|_| Line::default()).collect();
         self.lines.grow(backends.div_ceil(ROWS_OF_LINE), line);
         self.late.grow(backends, AtomicU64::default);
     }
 
-    /// The row that a worker writes for a backend; none where the pool has no such seat.
+    /// The row that a worker writes for a backend; none if the pool has no such seat.
     #[inline]
     pub(crate) fn row(&self, worker: usize, backend: BackendId) -> Option<&Row> {
         row(self.lines.get(backend.index() / ROWS_OF_LINE)?.get(worker)?, backend)
     }
 
-    /// Requests under way at a backend from all workers.
+    /// Requests in flight at a backend from all workers.
     pub(crate) fn in_flight(&self, backend: BackendId) -> u32 {
         let rows = self.rows(backend).map(|(_, row)| row.in_flight());
         rows.fold(0, u32::wrapping_add)
@@ -136,7 +136,7 @@ impl Load {
         others.map(|(_, row)| row.times.load(Relaxed))
     }
 
-    /// How the requests of a backend ended, over all workers, as it is now.
+    /// How the requests of a backend ended, over all workers, as of now.
     pub(crate) fn totals(&self, backend: BackendId, now: Tick) -> Totals {
         let mut totals = self.ended(backend);
         let ago = self.rows(backend).filter_map(|(_, row)| row.answered_ago(now)).min();
@@ -144,7 +144,7 @@ impl Load {
         totals
     }
 
-    /// The same without when.
+    /// The same without the time of the last answer.
     pub(crate) fn ended(&self, backend: BackendId) -> Totals {
         let late = self.late.get(backend.index()).map_or(0, |late| late.load(Relaxed));
         self.rows(backend).fold(Totals { late, ..Totals::default() }, |sum, (_, row)| Totals {
@@ -161,14 +161,14 @@ impl Load {
         self.rows(backend).any(|(_, row)| is_later(row))
     }
 
-    /// Counts a failure that says nothing of what the backend is now.
+    /// Counts a failure that says nothing about the backend's present state.
     pub(crate) fn failed_late(&self, backend: BackendId) {
         if let Some(late) = self.late.get(backend.index()) {
             late.fetch_add(1, Relaxed);
         }
     }
 
-    /// The requests of the pool that have ended. It reads every row: ask rarely.
+    /// The requests of the pool that have ended. It reads every row: call it rarely.
     pub(crate) fn requests(&self) -> u64 {
         let of = |backend| {
             let totals = self.ended(backend).with_late();
@@ -178,13 +178,13 @@ impl Load {
         backends.fold(0, |sum, (backend, _)| sum.wrapping_add(of(backend)))
     }
 
-    /// The backends that have requests under way, from any worker and under any plan.
+    /// The backends with requests in flight, from any worker and under any plan.
     pub(crate) fn busy(&self) -> BackendSet {
         let backends = (0..).map(BackendId).zip(self.late.iter()).map(|(backend, _)| backend);
         backends.filter(|backend| self.rows(*backend).any(|(_, row)| row.in_flight() > 0)).collect()
     }
 
-    /// The rows of a backend and whose each is.
+    /// The rows of a backend, each with its worker.
     fn rows(&self, backend: BackendId) -> impl Iterator<Item = (usize, &Row)> {
         let lines = self.lines.get(backend.index() / ROWS_OF_LINE).into_iter().flatten();
         lines.enumerate().filter_map(move |(worker, line)| Some((worker, row(line, backend)?)))

@@ -1,11 +1,11 @@
-//! Everything that two threads can both see: the only atomics in the house.
+//! State shared between threads: the only atomics in the crate.
 //!
-//! Floor 3. Each has one writer, named in its comment, except these: permits, trials and budgets,
-//! words that any core changes, and only where such a limit is in play; `rooms`, bits that any core
-//! sets while clients wait on another; the flags of `outcomes`, touched where a request fails or
-//! was a trial, and those of `spares`, where no descriptor is left; `dropped`, touched where a text
-//! or an event finds no room; `unreachable`, which decides nothing and is touched only where a
-//! connection is made or fails.
+//! Floor 3. Each has one writer, named in its comment, with these exceptions: permits, trials and
+//! budgets, words that any core changes, and only while such a limit is in use; `rooms`, bits that
+//! any core sets while requests wait on another; the flags of `outcomes`, touched when a request
+//! fails or was a trial, and those of `spares`, touched when no descriptor is left; `dropped`,
+//! touched when a text or an event finds no room; `unreachable`, which decides nothing and is
+//! touched only when a connection is made or fails.
 
 mod atomics;
 pub(crate) mod bell;

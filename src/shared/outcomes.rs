@@ -1,10 +1,10 @@
-//! How requests ended, as cores post it to the health thread.
+//! Outcomes of requests, posted by cores to the health thread.
 //!
-//! They post only what may change a decision: failures, and what came of trials. A failure that
-//! finds the channel full is not lost, as its core has counted it in its row: the thread is told
+//! Cores post only what may change a decision: failures, and the results of trials. A failure that
+//! finds the channel full is not lost, as its core has counted it in its row: the thread learns
 //! that it `missed` some, and compares the rows of all backends with what it knows. A trial that
-//! finds it full decides nothing: whoever made it gives its permit back and another will be made.
-//! However much is posted before the thread looks, its bell is rung once.
+//! finds it full decides nothing: its core returns the permit and another will be made. However
+//! much is posted before the thread reads, its bell rings once.
 
 use std::sync::{
     Arc,
@@ -19,11 +19,11 @@ use crate::base::{
     totals::Totals,
 };
 
-/// Outcomes that may wait: what many cores can fail in the time that the thread needs to wake. What
-/// is more is caught up from the rows, all at once.
+/// Outcomes that may wait: as many as many cores can fail in the time that the thread needs to
+/// wake. Any more are read from the rows, all at once.
 const OUTCOMES_MAX: usize = 1024;
 
-/// The bell has been rung and nobody has looked since.
+/// The bell has rung and the thread has not read since.
 const RUNG: u8 = 1;
 /// A failure found the channel full.
 const MISSED: u8 = 2;
@@ -31,14 +31,14 @@ const MISSED: u8 = 2;
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It failed. The totals are those that its core read right after it: many failures may be
-    /// heard at once, and only so is it known whether they were in a row.
+    /// It failed. The totals are those that its core read right after it: many failures may be read
+    /// at once, and only the totals show whether they were in a row.
     Failed { pool: PoolId, backend: BackendId, totals: Totals },
     /// It was a trial; `epoch` is that of its permit.
     Tried { pool: PoolId, backend: BackendId, epoch: u16, ok: bool },
 }
 
-/// The end that cores hold.
+/// The cores' end.
 #[derive(Clone)]
 pub(crate) struct Outcomes {
     to: Sender<Outcome>,
@@ -49,11 +49,11 @@ pub(crate) struct Outcomes {
 /// The thread's end.
 pub(crate) struct Posted {
     from: Receiver<Outcome>,
-    /// Set by whoever posts, taken by the thread.
+    /// Set by the posting core, cleared by the thread.
     flags: Arc<AtomicU8>,
 }
 
-/// Both ends; whoever posts pulls this rope.
+/// Both ends; posting pulls this rope.
 pub(crate) fn channel(rope: Rope) -> (Outcomes, Posted) {
     let flags = Arc::new(AtomicU8::new(0));
     let (to, from) = bounded(OUTCOMES_MAX);
@@ -61,13 +61,13 @@ pub(crate) fn channel(rope: Rope) -> (Outcomes, Posted) {
 }
 
 impl Outcomes {
-    /// A request failed; these totals, of all cores, count it already.
+    /// A request failed; these totals, of all cores, include it.
     pub(crate) fn failed(&self, pool: PoolId, backend: BackendId, totals: Totals) {
         let posted = self.to.try_send(Outcome::Failed { pool, backend, totals }).is_ok();
         self.ring(if posted { 0 } else { MISSED });
     }
 
-    /// A trial ended; false = it could not be told, and its permit is to be given back.
+    /// A trial ended; false = it could not be posted, and its permit must be returned.
     #[must_use]
     pub(crate) fn tried(&self, pool: PoolId, backend: BackendId, epoch: u16, ok: bool) -> bool {
         let posted = self.to.try_send(Outcome::Tried { pool, backend, epoch, ok }).is_ok();
@@ -76,8 +76,8 @@ impl Outcomes {
     }
 
     fn ring(&self, flag: u8) {
-        // The thread takes the flags before it looks: what was posted before they were taken it
-        // sees, and whoever comes later finds them taken and rings again.
+        // The thread clears the flags before it reads: it sees all that was posted before, and a
+        // later post finds them cleared and rings again.
         if self.flags.fetch_or(RUNG | flag, AcqRel) & RUNG == 0 {
             self.rope.pull();
         }
@@ -85,8 +85,8 @@ impl Outcomes {
 }
 
 impl Posted {
-    /// Whether failures were not posted that the rows know; to be asked before the first `next`
-    /// of a turn, as whoever posts later rings again.
+    /// Whether failures were counted in rows but not posted; must be called before the first `next`
+    /// of a turn, as a later post rings again.
     #[must_use]
     pub(crate) fn missed(&self) -> bool {
         self.flags.swap(0, AcqRel) & MISSED != 0
@@ -112,7 +112,7 @@ mod tests {
         (rope, outcomes, posted)
     }
 
-    /// How often the bell was rung since it was last asked.
+    /// How often the bell has rung since the last call.
     fn rings(rope: &Rope) -> u64 {
         let mut count = [0; 8];
         rustix::io::read(rope.bell(), &mut count).map_or(0, |_| u64::from_ne_bytes(count))

@@ -1,7 +1,7 @@
-//! A limit that is exact for the whole process: one counter on its own cache line.
+//! Process-wide limits: exact counters, each on a cache line of its own.
 //!
-//! An exception to single writers: every worker takes and gives back, but only where the limit is
-//! set, once for each connection of a client, or for each try at a backend with `max-in-flight`.
+//! An exception to single writers: every worker takes and returns permits, but only if the limit is
+//! set, once for each client connection, or for each try at a backend with `max-in-flight`.
 
 use std::sync::{
     Arc,
@@ -18,7 +18,7 @@ pub(crate) struct Permits {
     max: u32,
 }
 
-/// A permit; given back when it is dropped.
+/// A permit; returned when it is dropped.
 pub(crate) struct Permit(Option<Arc<Taken>>);
 
 impl Permits {
@@ -27,8 +27,8 @@ impl Permits {
         Permits { taken: Arc::new(Taken(AtomicU32::new(0))), max }
     }
 
-    /// The same permits, of which there are so many from now on: who holds one counts under the
-    /// new limit too. What was let in while there was no limit is not counted by one that comes.
+    /// The same permits with a new limit: those already held count under it too. What was let in
+    /// while there was no limit is not counted under a later one.
     pub(crate) fn with_max(&self, max: u32) -> Permits {
         Permits { taken: Arc::clone(&self.taken), max }
     }
@@ -45,30 +45,30 @@ impl Permits {
         None
     }
 
-    /// Whether one is left, as it stands.
+    /// Whether one is left at this moment.
     pub(crate) fn has_room(&self) -> bool {
         self.max == 0 || self.taken.0.load(Relaxed) < self.max
     }
 }
 
 impl Permits {
-    /// The permit of a holder that will `hand_over` its own.
+    /// The permit of a successor to a holder that will `hand_over` its own.
     pub(crate) fn take_over(&self) -> Permit {
         Permit((self.max != 0).then(|| Arc::clone(&self.taken)))
     }
 }
 
 impl Permit {
-    /// Of no limit.
+    /// A permit without a limit.
     pub(crate) const NONE: Permit = Permit(None);
 
-    /// Whether giving it back makes room.
+    /// Whether returning it makes room.
     #[inline]
     pub(crate) fn is_of_a_limit(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Leaves it to the one that took it over.
+    /// Leaves it to the successor that took it over.
     pub(crate) fn hand_over(mut self) {
         self.0 = None;
     }

@@ -1,9 +1,9 @@
-//! What all threads share of one pool, whatever plan is in force.
+//! The state of a pool that all threads share, whatever plan is in force.
 //!
-//! Made by the owner of the plan when a pool comes; it lives for as long as any thread serves a
-//! plan that names the pool. It grows before a plan is published that has more backends, and never
-//! shrinks: a seat (`policy/seats`) may be given to another backend when no thread holds a plan
-//! that names the first. What a plan says of a pool (limits, weights) stands in the plan alone.
+//! Made by the owner of the plan when a pool is added; it lives as long as any thread serves a plan
+//! that names the pool. It grows before a plan with more backends is published, and never shrinks:
+//! a seat (`policy/seats`) may go to another backend when no thread holds a plan that names the
+//! first. What a plan says of a pool (limits, weights) is in the plan alone.
 
 use super::{
     budget::Budget, line::Line, load::Load, permits::Permits, standing::Published, trials::Trials,
@@ -11,26 +11,26 @@ use super::{
 };
 use crate::base::{backend_set::BackendSet, ids::BackendId, segments::Segments};
 
-/// What all threads share of one pool.
+/// The state of a pool that all threads share.
 pub(crate) struct PoolState {
-    /// Who may be asked; the health thread's to write.
+    /// The backends that may be asked; written by the health thread.
     pub(crate) published: Published,
-    /// What each worker counts of each backend.
+    /// Each worker's counts for each backend.
     pub(crate) load: Load,
-    /// The permits of those on trial.
+    /// The permits of backends on trial.
     pub(crate) trials: Trials,
-    /// Which backends are told of as unreachable.
+    /// The backends reported as unreachable.
     pub(crate) unreachable: Unreachable,
-    /// What is left of its retries.
+    /// The retries it has left.
     pub(crate) budget: Budget,
-    /// Who waits.
+    /// The requests that wait.
     pub(crate) line: Line,
-    /// What each backend has in flight, where that has a bound.
+    /// What each backend has in flight, if that has a bound.
     slots: Segments<Permits>,
 }
 
 impl PoolState {
-    /// For so many workers. At first these backends are usable, and so much is left of retries.
+    /// For this many workers. At first these backends are usable, and this is the retry budget.
     pub(crate) fn new(workers: usize, usable: &BackendSet, retries: u64) -> PoolState {
         PoolState {
             published: Published::new(usable),
@@ -43,7 +43,7 @@ impl PoolState {
         }
     }
 
-    /// Makes room for so many backends.
+    /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
         self.load.grow(backends);
         self.trials.grow(backends);
@@ -52,7 +52,7 @@ impl PoolState {
         self.slots.grow(backends, || Permits::new(0));
     }
 
-    /// What a backend may have in flight, where that are so many; 0 = no bound.
+    /// What a backend may have in flight, up to `max`; 0 = no bound.
     pub(crate) fn slots(&self, backend: BackendId, max: u32) -> Permits {
         self.slots.get(backend.index()).map_or_else(|| Permits::new(0), |it| it.with_max(max))
     }

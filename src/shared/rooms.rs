@@ -1,15 +1,15 @@
-//! In front of which pools there may be room again: what requests that end tell another core.
+//! Room notices between cores: pools in which there may be room again.
 //!
-//! A bit for each core and pool, set by any core and taken by its own. However often room is made
-//! before the core looks, it is told once, so nothing can be full and nothing is lost. The words of
-//! one core are touched by others only while clients wait on that core.
+//! A bit for each core and pool, set by any core and cleared by its own. However often room is made
+//! before the core reads it, one notice is enough, so nothing can overflow or get lost. The words
+//! of one core are touched by others only while requests wait on that core.
 
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, SeqCst};
 use crate::base::{ids::PoolId, segments::Segments};
 
-/// Pools that one word has bits for.
+/// Pools per word.
 const BITS: usize = 64;
 
 /// The bits of all cores.
@@ -17,29 +17,29 @@ const BITS: usize = 64;
 pub(crate) struct Rooms(Arc<[Segments<AtomicU64>]>);
 
 impl Rooms {
-    /// For so many cores, and no pools yet.
+    /// For this many cores, and no pools yet.
     pub(crate) fn new(cores: usize) -> Rooms {
         Rooms((0..cores).map(|_| Segments::new()).collect())
     }
 
-    /// Makes room for so many pools; no bit of a new one is set.
+    /// Makes room for this many pools; no bit of a new one is set.
     pub(crate) fn grow(&self, pools: usize) {
         for words in &*self.0 {
             words.grow(pools.div_ceil(BITS), || AtomicU64::new(0));
         }
     }
 
-    /// Tells a core that there may be room in front of this pool; whether its bell has to ring:
-    /// not where a bit of the same word has rung it already.
+    /// Tells a core that there may be room in this pool; returns whether its bell must ring: not if
+    /// a bit of the same word has rung it already.
     #[must_use]
     pub(crate) fn tell(&self, core: usize, pool: PoolId) -> bool {
         let (place, bit) = (pool.index() / BITS, 1 << (pool.index() % BITS));
         let word = self.0.get(core).and_then(|words| words.get(place));
-        // All that made the room comes before this, in the eyes of who takes the bit.
+        // Everything that made the room happens before this, for the core that clears the bit.
         word.is_some_and(|word| word.fetch_or(bit, SeqCst) == 0)
     }
 
-    /// Takes what a core has been told since it looked last, after its bell has rung.
+    /// Takes the notices since the last call, after the bell has rung.
     pub(crate) fn take(&self, core: usize) -> impl Iterator<Item = PoolId> {
         let words = self.0.get(core).into_iter().flat_map(Segments::iter);
         words.enumerate().flat_map(|(place, word)| {

@@ -1,7 +1,7 @@
-//! What each core keeps that it could do without, idle connections to backends: a core that lacks
-//! descriptors and keeps none asks the one that keeps most.
+//! Spare descriptors of each core, held by idle connections to backends: a core that lacks
+//! descriptors and has no such connection asks the core that has most.
 //!
-//! A core is told once, however often it is asked before it looks.
+//! A core is told once, however often it is asked before it reads that.
 
 use std::sync::{
     Arc,
@@ -13,20 +13,20 @@ use super::{
     counters::{Counter, Slab},
 };
 
-/// What all cores keep.
+/// The idle connections of all cores.
 #[derive(Clone)]
 pub(crate) struct Spares(Arc<[Core]>);
 
 struct Core {
-    /// The core's own.
+    /// The core's own counters.
     counters: Arc<Slab>,
-    /// Set by any core, taken by its own.
+    /// Set by any core, cleared by its own.
     is_asked: AtomicBool,
     rope: Rope,
 }
 
 impl Spares {
-    /// Of cores with these counters, whom these ropes wake.
+    /// For cores with these counters, woken by these ropes.
     pub(crate) fn new(
         counters: impl Iterator<Item = Arc<Slab>>,
         ropes: impl Iterator<Item = Rope>,
@@ -35,7 +35,7 @@ impl Spares {
         Spares(counters.zip(ropes).map(core).collect())
     }
 
-    /// Asks the core that keeps most to close some; false where none keeps any.
+    /// Asks the core with the most to close some; false if none has any.
     pub(crate) fn ask(&self) -> bool {
         let kept = |core: &&Core| core.counters.read(Counter::BackendIdle);
         let Some(most) = self.0.iter().max_by_key(kept).filter(|core| kept(core) > 0) else {
@@ -47,7 +47,7 @@ impl Spares {
         true
     }
 
-    /// Whether a core was asked since it looked last.
+    /// Whether a core was asked since its last call.
     pub(crate) fn is_asked(&self, core: usize) -> bool {
         self.0.get(core).is_some_and(|core| core.is_asked.swap(false, SeqCst))
     }

@@ -1,17 +1,17 @@
-//! Who of a pool may be asked, as every core sees it.
+//! The backends of a pool that may be asked, as published to every core.
 //!
-//! Written by the health thread alone, read by every worker. An epoch says whether anything moved:
-//! a pick costs one load, and copies the words only after a publication. Nobody waits: who meets a
-//! publication under way keeps what he has, and finds the epoch moved at his next look, so the last
-//! publication is never lost and two are never mixed.
+//! Only the health thread writes it; every worker reads it. An epoch says whether anything changed:
+//! a pick costs one load, and copies the words only after a publication. No reader waits: one that
+//! meets a publication in progress keeps what it has, and finds the epoch changed at its next pick,
+//! so the last publication is never lost and two are never mixed.
 
 use super::atomics::{Acquire, AtomicU64, PUBLISHED_WORDS, Relaxed, Release};
 use crate::base::backend_set::{BackendSet, WORDS};
 
-/// What is published of a pool. It lives on from plan to plan.
+/// What is published about a pool. It lives on from plan to plan.
 #[repr(align(128))]
 pub(crate) struct Published {
-    /// Even; odd while a publication is under way.
+    /// Even; odd while a publication is in progress.
     epoch: AtomicU64,
     usable: [AtomicU64; PUBLISHED_WORDS],
     on_trial: [AtomicU64; PUBLISHED_WORDS],
@@ -22,16 +22,16 @@ pub(crate) struct Published {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
     pub(crate) epoch: u64,
-    /// Who may be asked.
+    /// The backends that may be asked.
     pub(crate) usable: BackendSet,
-    /// Who may be asked with a permit only (`trials`); none of them is usable.
+    /// The backends that may be asked with a permit only (`trials`); none of them is usable.
     pub(crate) on_trial: BackendSet,
-    /// Who is to be asked where a request has nobody else left: out for its answers alone.
+    /// The last resort of a request with no other backend left: out for their answers alone.
     pub(crate) spare: BackendSet,
 }
 
 impl Published {
-    /// Of a pool: at first these are usable.
+    /// For a pool whose backends are these at first.
     pub(crate) fn new(usable: &BackendSet) -> Published {
         let cells =
             |set: &BackendSet| std::array::from_fn(|place| AtomicU64::new(set.words()[place]));
@@ -43,7 +43,7 @@ impl Published {
         }
     }
 
-    /// The last publication, where it is not the one `seen`; 0 = none was.
+    /// The last publication, if it is not the one `seen`; 0 = none was.
     #[inline]
     pub(crate) fn after(&self, seen: u64) -> Option<Publication> {
         let epoch = self.epoch.load(Acquire);
@@ -82,7 +82,7 @@ fn is(cells: &[AtomicU64], set: &BackendSet) -> bool {
 fn store(cells: &[AtomicU64], set: &BackendSet) {
     for (cell, word) in cells.iter().zip(set.words()) {
         if cell.load(Relaxed) != *word {
-            // Release: the epoch that has begun comes before.
+            // Release: ordered after the beginning of the epoch.
             cell.store(*word, Release);
         }
     }
@@ -91,7 +91,7 @@ fn store(cells: &[AtomicU64], set: &BackendSet) {
 fn load(cells: &[AtomicU64]) -> BackendSet {
     let mut words = [0; WORDS];
     for (word, cell) in words.iter_mut().zip(cells) {
-        // Acquire: who sees a word of a later publication sees that its epoch has begun.
+        // Acquire: a reader that sees a word of a later publication sees that its epoch has begun.
         *word = cell.load(Acquire);
     }
     BackendSet::from_words(words)
@@ -144,7 +144,7 @@ mod tests {
         every_order(|| {
             let published = Arc::new(Published::new(&BackendSet::first(65)));
             let reader = Arc::clone(&published);
-            // Two words apart: torn, they would be nobody or both.
+            // Two words apart: torn, there would be neither or both.
             let known = [(2, set(&[0, 64])), (4, set(&[0])), (6, set(&[64]))];
             let (_, one, other) = (known[0], known[1].1, known[2].1);
             published.publish(one, set(&[]), set(&[]));

@@ -1,37 +1,37 @@
-//! Permits for trials: while a backend is on trial, half-open or back from an ejection, exactly so
-//! many requests at once try it, from all cores together.
+//! Trial permits: while a backend is half-open or back from an ejection, exactly so many requests
+//! at once try it, over all cores.
 //!
-//! A permit is a lease. A trial ends with the head of its answer, and that may come late through
-//! no fault of the backend: an upload that drips, a path that takes its time. So where no permit is
-//! left and none was taken for `LEASE_MS`, one more is given, and the next only after a time that
-//! is longer by that much again: nobody keeps a backend out, and one that hangs gets few requests.
-//! The end of a lease decides nothing; what comes of its trial still counts, while the period
-//! lasts.
+//! A permit is a lease. A trial ends with the head of its answer, and that may come late through no
+//! fault of the backend: an upload that drips, a path that takes its time. So if no permit is left
+//! and none was taken for `LEASE_MS`, one more is given, and the next only after a time that is
+//! longer by that much again: no client can keep a backend out, and one that hangs gets few
+//! requests. The end of a lease decides nothing; the result of its trial still counts while the
+//! period lasts.
 //!
-//! One word for each backend. The health thread alone begins and ends a period of trials, which
-//! moves the epoch; any core takes a permit and gives it back, and its permit remembers the epoch,
-//! so one of an earlier period never counts in a later one. Touched only while a backend is on
-//! trial: an exception to single writers.
+//! One word per backend. The health thread alone begins and ends a period of trials, which changes
+//! the epoch; any core takes a permit and returns it, and its permit remembers the epoch, so one of
+//! an earlier period never counts in a later one. Touched only while a backend is on trial: an
+//! exception to single writers.
 
 use std::sync::Arc;
 
 use super::atomics::{AtomicU64, Relaxed};
 use crate::base::{ids::BackendId, moment::Tick, segments::Segments};
 
-/// For how long a trial has its permit for itself, in milliseconds. Nearly all heads come sooner;
-/// and where the backend on trial is the only one, nobody else is answered meanwhile.
+/// How long a trial has its permit for itself, in milliseconds. Nearly all heads come sooner; and
+/// if the backend on trial is the only one, no other request is answered meanwhile.
 const LEASE_MS: u64 = 1_000;
 
-/// What a word says: `epoch << 48 | taken << 20 | left`.
+/// The contents of a word: `epoch << 48 | taken << 20 | left`.
 #[derive(Clone, Copy)]
 struct Word {
-    /// The period, counted.
+    /// The number of the period.
     epoch: u64,
-    /// When the last permit was taken: the millisecond of its `Tick` as far as it fits. They go
-    /// round every three days, and then a lease may be a second longer. 0 = its lease is over.
+    /// When the last permit was taken: the truncated millisecond of its `Tick`. It wraps every
+    /// three days, and then a lease may be a second longer. 0 = its lease is over.
     taken: u64,
-    /// Permits that are left, and `NONE_LEFT` more: below that some lease is over and its permit
-    /// was given once more. 0 = nobody is on trial.
+    /// Permits that are left, plus `NONE_LEFT`: below that some lease is over and its permit was
+    /// given once more. 0 = not on trial.
     left: u64,
 }
 
@@ -55,7 +55,7 @@ impl Word {
         (epoch << TAKEN_BITS | taken) << LEFT_BITS | left
     }
 
-    /// With one permit less, where one may be taken.
+    /// With one permit less, if one may be taken.
     fn with_one_less(self, now: Tick) -> Option<Word> {
         if self.left <= 1 {
             return None;
@@ -75,7 +75,7 @@ impl Word {
 /// The permits of a pool's backends. They live on from plan to plan, and grow with it.
 pub(crate) struct Trials(Segments<Arc<AtomicU64>>);
 
-/// A permit to try a backend. Given back when it is dropped: whoever leaves decides nothing.
+/// A permit to try a backend. Returned when it is dropped: a client that leaves decides nothing.
 pub(crate) struct Trial {
     /// None once it is decided.
     word: Option<Arc<AtomicU64>>,
@@ -83,18 +83,18 @@ pub(crate) struct Trial {
 }
 
 impl Trials {
-    /// Of no backends yet.
+    /// For no backends yet.
     pub(crate) const fn new() -> Trials {
         Trials(Segments::new())
     }
 
-    /// Makes room for so many backends; those that come are not on trial.
+    /// Makes room for this many backends; new ones are not on trial.
     pub(crate) fn grow(&self, backends: usize) {
         self.0.grow(backends, || Arc::new(AtomicU64::new(0)));
     }
 
-    /// A permit to try a backend, if one is left or a lease is over; `now` by the one clock
-    /// of all cores.
+    /// A permit to try a backend, if one is left or a lease is over; `now` by the one clock of all
+    /// cores.
     pub(crate) fn take(&self, backend: BackendId, now: Tick) -> Option<Trial> {
         let word = self.of(backend)?;
         let one_less = |word| Word::of(word).with_one_less(now).map(Word::packed);
@@ -102,7 +102,7 @@ impl Trials {
         Some(Trial { word: Some(Arc::clone(word)), epoch: epoch(former) })
     }
 
-    /// Begins a period with so many permits. Only the health thread may call it, and before it
+    /// Begins a period with this many permits. Only the health thread may call it, and before it
     /// publishes that the backend is on trial.
     pub(crate) fn open(&self, backend: BackendId, permits: u16) {
         self.begin(backend, NONE_LEFT + u64::from(permits));
@@ -119,11 +119,12 @@ impl Trials {
             let epoch = u64::from(epoch(former).wrapping_add(1));
             Some(Word { epoch, taken: 0, left }.packed())
         };
-        // Whatever was taken or given back meanwhile is of the earlier period. Never refused.
+        // Anything taken or returned meanwhile belongs to the earlier period. Never refused.
         let _ = word.fetch_update(Relaxed, Relaxed, begin);
     }
 
-    /// The period a backend is in: what a trial of another period found out says nothing any more.
+    /// The present period of a backend: the result of a trial of another period means nothing any
+    /// more.
     pub(crate) fn epoch(&self, backend: BackendId) -> u16 {
         self.of(backend).map_or(0, |word| epoch(word.load(Relaxed)))
     }
@@ -133,7 +134,7 @@ impl Trials {
     }
 }
 
-/// The period that a word tells of.
+/// The period in a word.
 #[allow(clippy::cast_possible_truncation)] // it has so many bits
 fn epoch(word: u64) -> u16 {
     const { assert!(EPOCH_BITS == u16::BITS && EPOCH_BITS + TAKEN_BITS + LEFT_BITS == u64::BITS) };
@@ -141,13 +142,13 @@ fn epoch(word: u64) -> u16 {
 }
 
 impl Trial {
-    /// The period it belongs to, for the message that tells its outcome.
+    /// The period it belongs to, for the message with its outcome.
     pub(crate) fn epoch(&self) -> u16 {
         self.epoch
     }
 
-    /// Its outcome was told to the health thread; where it could not be told, drop it instead.
-    /// After a success the next may try at once, whatever others wait for; after a failure nobody
+    /// Its outcome was posted to the health thread; if it could not be, drop the trial instead.
+    /// After a success the next may try at once, whatever others wait for; after a failure none
     /// may, until the health thread has ended the period.
     pub(crate) fn decide(mut self, is_ok: bool) {
         let Some(word) = self.word.take().filter(|_| is_ok) else { return };
@@ -185,14 +186,14 @@ mod tests {
     const NOW: Tick = Tick::from_millis(5);
     const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
-    /// Those of two backends, of which nobody is on trial.
+    /// Trials of two backends, neither on trial.
     fn none() -> Arc<Trials> {
         let trials = Arc::new(Trials::new());
         trials.grow(2);
         trials
     }
 
-    /// Trials of which `permits` may be under way.
+    /// Trials of which `permits` may be in flight.
     fn opened(permits: u16) -> Arc<Trials> {
         let trials = none();
         trials.open(BACKEND, permits);
@@ -234,8 +235,8 @@ mod tests {
         });
     }
 
-    /// Times at which one asks for a permit of a period that began with so many: `+` where it gets
-    /// one. `<` the first that was got and is still held is dropped, `=` decides that all is well.
+    /// Times at which a permit is requested in a period that began with this many: `+` if one is
+    /// given. `<` drops the first one given and still held, `=` decides that it succeeded.
     #[track_caller]
     fn check_leases(permits: u16, asks: &[(u64, char)]) {
         let asks = asks.to_vec();
@@ -260,13 +261,13 @@ mod tests {
     fn a_lease_that_is_over_lets_one_more_try_and_each_later_one_after_longer() {
         check_leases(1, &[(5, '+'), (1_004, '-'), (1_005, '+'), (3_004, '-'), (3_005, '+')]);
         check_leases(2, &[(5, '+'), (900, '+'), (1_899, '-'), (1_900, '+'), (2_900, '-')]);
-        // Undecided, each gives back what it took: no more are under way than there were permits.
+        // Undecided, each returns what it took: no more are in flight than there were permits.
         let (first, second) = ([(5, '+'), (1_005, '+')], [(1_006, '-'), (0, '<'), (1_007, '-')]);
         let third = [(0, '<'), (1_008, '+'), (1_009, '-')];
         check_leases(1, &[&first[..], &second, &third].concat());
         // A success lets the next try at once, though another hangs.
         check_leases(1, &[(5, '+'), (1_005, '+'), (0, '='), (1_006, '+'), (1_007, '-')]);
-        // The clock goes round.
+        // The clock wraps.
         let round = 1 << TAKEN_BITS;
         check_leases(1, &[(round - 5, '+'), (round + 994, '-'), (round + 995, '+')]);
     }

@@ -1,39 +1,39 @@
-//! Which backends of a pool are told of as unreachable, for all workers: so that the first failure
-//! and the first success after it are told, and the others are not.
+//! Backends of a pool that are reported as unreachable, for all workers: so that only the first
+//! failure and the first success after it are reported.
 //!
-//! Written by any worker, and only when a backend begins or ends to be unreachable; read when a
+//! Written by any worker, and only when a backend becomes unreachable or reachable; read when a
 //! connection is made or fails, which is rare. Nothing is decided by it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::base::{ids::BackendId, segments::Segments};
 
-/// Which backends of a pool are told of as unreachable. It lives on from plan to plan.
+/// The backends of a pool that are reported as unreachable. It lives on from plan to plan.
 pub(crate) struct Unreachable(Segments<AtomicBool>);
 
 impl Unreachable {
-    /// Of no backends yet.
+    /// For no backends yet.
     pub(crate) const fn new() -> Unreachable {
         Unreachable(Segments::new())
     }
 
-    /// Makes room for so many backends.
+    /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
         self.0.grow(backends, AtomicBool::default);
     }
 
-    /// Another backend has this seat now, of which nothing was told.
+    /// Another backend has this seat now, of which nothing was reported.
     pub(crate) fn forget(&self, backend: BackendId) {
         if let Some(known) = self.0.get(backend.index()) {
             known.store(false, Relaxed);
         }
     }
 
-    /// A worker could, or could not, connect to this backend. Where that is news it is told, and
-    /// known from then on unless `tell` says that it found no room.
+    /// A worker could, or could not, connect to this backend. If that is news it is reported, and
+    /// recorded unless `tell` returns that it found no room.
     ///
-    /// It is told before it is known: where two workers see different things at once, the next
-    /// connection that ends otherwise than what was told last is news again.
+    /// It is reported before it is recorded: if two workers see different things at once, the next
+    /// connection that ends otherwise than last reported is news again.
     pub(crate) fn note(
         &self,
         backend: BackendId,

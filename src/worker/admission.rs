@@ -1,8 +1,8 @@
-//! How many client connections are let in: the limit of the process and that of the listener.
+//! Admission of client connections: the limit of the process and that of the listener.
 //!
-//! At a limit the connection that has been idle longest on this core makes room. The one that
-//! comes instead takes over its permit at once, although it takes a moment to close: that is the
-//! debt kept here, so that the limits stay exact.
+//! At a limit the connection that has been idle longest on this core makes room. The new one takes
+//! over its permit at once, although the old one takes a moment to close: that debt is kept here,
+//! so that the limits stay exact.
 
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ use crate::shared::{
     permits::{Permit, Permits},
 };
 
-/// A client connection that was let in; gives its permits back when it is dropped.
+/// A client connection that was let in; returns its permits when it is dropped.
 pub(crate) struct Admitted {
     worker: Rc<Worker>,
     /// Both are there until the drop.
@@ -31,14 +31,14 @@ impl Admitted {
         let evict = |of| {
             let evicted = worker.deadlines.make_room(of);
             let what = if evicted { Counter::IdleEvicted } else { Counter::RejectedOverloaded };
-            // Whoever is told of the limit reads the counts.
+            // An event of the limit reads the counts.
             worker.count(what);
             worker.events.limit(Limit::Connections, worker.clock.tick());
             evicted
         };
         let (own, owes_own) = take(&view.connections, || evict(Some(listener)))?;
         let (process, owes) = if owes_own {
-            // Who makes room at the listener makes it in the process too.
+            // One that makes room at the listener makes it in the process too.
             (in_force.connections.take_over(), true)
         } else {
             take(&in_force.connections, || evict(None))?
@@ -74,8 +74,8 @@ impl Drop for Admitted {
         let worker = &self.worker;
         let owed = [&worker.owed, &*self.listener.owed];
         for (permit, owed) in [&mut self.process, &mut self.own].into_iter().zip(owed) {
-            // One that another has taken over is not given back. (One that was let in without a
-            // limit has nothing to hand over to one that came under a later plan.)
+            // One that another has taken over is not returned. (One that was let in without a limit
+            // has nothing to hand over to one that came under a later plan.)
             if owed.get() > 0
                 && let Some(permit) = permit.take_if(|permit| permit.is_of_a_limit())
             {
@@ -204,8 +204,8 @@ mod tests {
         assert!(own.is_closing() && !other.is_closing());
     }
 
-    /// Chance: however connections come, rest, make room and end, no limit is ever exceeded, and
-    /// none of the room is lost.
+    /// Random events: however connections come, rest, make room and end, no limit is ever exceeded,
+    /// and no room is lost.
     #[test]
     fn limits_are_exact_whatever_happens() {
         for seed in 0..128 {

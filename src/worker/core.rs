@@ -1,4 +1,5 @@
-//! What belongs to one core whatever plan is in force, and what all cores of a process share so.
+//! The state of a core that does not depend on the plan, and what all cores of a process share of
+//! this kind.
 
 use std::{net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc};
 
@@ -20,57 +21,57 @@ pub(crate) struct Process {
     pub(crate) cores: usize,
     /// `ringway-` and eight hex digits, drawn once per process.
     pub(crate) pseudonym: Arc<str>,
-    /// Whether memory that is free after a peak goes back to the kernel.
+    /// Whether memory that is free after a peak is returned to the kernel.
     pub(crate) trims_memory: bool,
-    /// Client connections of the process; how many there may be is what a plan says.
+    /// Client connections of the process; a plan says how many there may be.
     pub(crate) connections: Permits,
     /// Where failures and trials are posted.
     pub(crate) outcomes: Outcomes,
-    /// What cores tell each other of room, and what wakes each of them.
+    /// Room notices between cores, and the bells that wake them.
     pub(crate) rooms: Rooms,
     pub(crate) ropes: Arc<[Rope]>,
-    /// What each core could do without.
+    /// The idle connections of each core.
     pub(crate) spares: Spares,
-    /// Where what happens is told.
+    /// Where events are reported.
     pub(crate) teller: Teller,
-    /// Where a core says that it holds a plan no more.
+    /// Where a core reports that it has released a plan.
     pub(crate) retired: Sender<Retired>,
 }
 
-/// What a core can be told.
+/// Messages to a core.
 pub(crate) enum ToCore {
     /// These backends have moved. The names thread has at most one such message on its way.
     Addresses(Arc<Vec<Found>>),
-    /// This is the next plan.
+    /// The next plan.
     Plan(Box<CorePlan>),
-    /// Take no new connections and finish those there are.
+    /// Accept no new connections and finish those there are.
     Drain,
     /// Close everything and end.
     Stop,
 }
 
-/// The next plan, and what one core is given for it.
+/// The next plan, with one core's parts of it.
 pub(crate) struct CorePlan {
     pub(crate) next: Arc<Next>,
-    /// Its end of each access log that the plan before had not.
+    /// Its end of each access log that the plan before did not have.
     pub(crate) outlets: Table<ListenerId, Outlet>,
-    /// Its sockets of addresses that come.
+    /// Its sockets of new addresses.
     pub(crate) sockets: Vec<(ListenerId, SocketAddr, OwnedFd)>,
-    /// The addresses that go.
+    /// The addresses that are removed.
     pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
 }
 
-/// A core has dropped all that it made of a plan, or something that outlived that.
+/// A core has dropped everything that it made of a plan, or something that outlived that.
 #[derive(Debug)]
 pub(crate) struct Retired {
     pub(crate) core_index: usize,
-    /// None where the core said so before.
+    /// None if the core reported that before.
     pub(crate) generation: Option<u64>,
     /// The plan itself, so that no core has to free it.
     pub(crate) plan: Arc<Plan>,
 }
 
-/// What one worker is given for itself.
+/// The parts of its own that a worker gets.
 pub(crate) struct Own {
     pub(crate) core_index: usize,
     pub(crate) counters: Arc<Slab>,
@@ -78,7 +79,7 @@ pub(crate) struct Own {
     pub(crate) outlets: Table<ListenerId, Outlet>,
 }
 
-/// What belongs to one core: what its pools and requests need besides.
+/// The state of a core that its pools and requests need.
 pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) process: Process,

@@ -13,7 +13,7 @@ const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"W
 /// How old a date may be.
 const RENEWED: Duration = Duration::from_millis(500);
 
-/// The date of the latest look, and when that was.
+/// The latest date, and when it was made.
 #[derive(Default)]
 pub(crate) struct Date {
     text: Cell<[u8; 29]>,

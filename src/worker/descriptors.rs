@@ -1,24 +1,24 @@
-//! Descriptors that idle connections to backends hold: these are closed where any are wanted.
+//! Descriptor pressure: closes idle connections to backends when descriptors run short.
 //!
 //! Every client connection may need one to a backend, and there are descriptors for that many
-//! (`server/descriptors.rs`). What is kept idle beside them is closed, longest idle first: once in
-//! a while where this core has more sockets than its share; at once where the process has no
-//! descriptor left, on the core that keeps most where this one keeps none.
+//! (`server/descriptors.rs`). Idle connections beyond that are closed, longest idle first:
+//! periodically if this core has more sockets than its share; at once if the process has no
+//! descriptor left, on the core that has the most if this one has none.
 
 use std::time::Duration;
 
 use super::Worker;
 use crate::shared::counters::Counter;
 
-/// How many are closed at once: who has no descriptor for one has none for the next either.
+/// How many are closed at once: a core without a descriptor for one has none for the next either.
 const AT_ONCE: usize = 16;
 
-/// How long what was closed may take to be free, also on another core.
+/// How long closed ones may take to become free, also on another core.
 const FREED: Duration = Duration::from_millis(20);
 
 impl Worker {
-    /// There is no descriptor left: closes connections to backends that nobody uses. Whether there
-    /// will be descriptors in a moment, of those or of the ones before.
+    /// There is no descriptor left: closes unused connections to backends. Returns whether there
+    /// will be descriptors in a moment, from these or from earlier ones.
     pub(crate) fn frees_descriptors(&self) -> bool {
         self.clock.renew();
         let now = self.clock.tick();
@@ -28,20 +28,20 @@ impl Worker {
         self.freed_until.get().is_some_and(|until| now < until)
     }
 
-    /// Closes some where another core has asked for it.
+    /// Closes some if another core has asked for it.
     pub(crate) fn look_for_descriptors(&self) {
         if self.core.process.spares.is_asked(self.core.index) {
             self.close_longest_idle(AT_ONCE);
         }
     }
 
-    /// Closes what is idle while this worker has more sockets than its share.
+    /// Closes idle ones while this worker has more sockets than its share.
     pub(super) fn keep_to_share(&self) {
         self.close_longest_idle(self.deadlines.len().saturating_sub(self.in_force().share));
     }
 
-    /// Closes so many of the connections to backends, those that have been idle longest; how many
-    /// there were to close.
+    /// Closes this many of the connections to backends, those idle longest; returns how many there
+    /// were to close.
     fn close_longest_idle(&self, count: usize) -> usize {
         if count == 0 || self.counters.read(Counter::BackendIdle) == 0 {
             return 0;

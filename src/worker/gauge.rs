@@ -1,12 +1,12 @@
-//! Something under way that a gauge counts: counted down when it is dropped, whichever way it
-//! ended, a panic included.
+//! A scoped gauge: counts something in progress, and counts it down on drop, however it ended, a
+//! panic included.
 
 use std::rc::Rc;
 
 use super::Core;
 use crate::shared::counters::Counter;
 
-/// One more of what a gauge counts, for as long as this lives.
+/// Adds one to a gauge for as long as this lives.
 pub(crate) struct Gauge {
     core: Rc<Core>,
     counter: Counter,

@@ -1,7 +1,7 @@
-//! A plan, and what one core made of it.
+//! A plan in force on one core, with the core's routers, pools and listeners for it.
 //!
-//! Requests keep the one that they began under. When the last of them has ended, the core says so
-//! and gives the plan back to its owner.
+//! Requests keep the one that they began under. When the last of them has ended, the core reports
+//! it and returns the plan to its owner.
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::shared::permits::Permits;
 
 /// A plan and what this worker made of it.
 pub(crate) struct InForce {
-    /// None of what is left of one that was dropped.
+    /// None in the remnant of one that was dropped.
     generation: Option<u64>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) router: Router,
@@ -26,7 +26,7 @@ pub(crate) struct InForce {
     /// Client connections of the process.
     pub(crate) connections: Permits,
     pub(crate) head_limits: HeadLimits,
-    /// How many sockets are this worker's share of those that the process may have.
+    /// This worker's share of the sockets that the process may have.
     pub(super) share: usize,
     core: Rc<Core>,
 }
@@ -35,14 +35,14 @@ pub(crate) struct InForce {
 pub(crate) struct ListenerView {
     /// Its client connections.
     pub(super) connections: Permits,
-    /// Permits of connections that were closed to make room: the next to be given back are already
-    /// in use by those that came instead. It lives on from plan to plan.
+    /// Permits of connections that were closed to make room: the next ones returned are already in
+    /// use by the new connections. It lives on from plan to plan.
     pub(super) owed: Rc<Cell<u32>>,
 }
 
 impl InForce {
-    /// Of the next plan. `before` are those that something on this core still holds, the newest
-    /// first: what stays goes on as it is.
+    /// For the next plan. `before` are the plans that something on this core still holds, the
+    /// newest first: what stays continues unchanged.
     pub(super) fn new(next: &Next, before: &[Rc<InForce>], core: &Rc<Core>, now: Tick) -> InForce {
         let plan = Arc::clone(&next.plan);
         let view = |(id, pool)| {
@@ -77,7 +77,7 @@ impl InForce {
         }
     }
 
-    /// What something needs of it that may outlive it for long: the plan, for a line in a log.
+    /// The part that something may need long after the rest: the plan, for a line in a log.
     pub(crate) fn remnant(&self) -> Rc<InForce> {
         Rc::new(InForce {
             generation: None,
@@ -92,7 +92,7 @@ impl InForce {
         })
     }
 
-    /// How long each wait for a client of this listener may take; the defaults where it is gone.
+    /// How long each wait for a client of this listener may take; the defaults if it was removed.
     pub(crate) fn timeouts(&self, listener: ListenerId) -> ListenerTimeouts {
         self.plan.listeners.get(listener).map(|listener| listener.timeouts).unwrap_or_default()
     }
@@ -111,7 +111,7 @@ impl Drop for InForce {
     fn drop(&mut self) {
         let Core { index, process, .. } = &*self.core;
         let (generation, plan) = (self.generation, Arc::clone(&self.plan));
-        // Nobody listens any more where the process ends.
+        // The owner may be gone when the process ends.
         let _ = process.retired.send(Retired { core_index: *index, generation, plan });
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     use crate::plan::{BackendId, ListenerId};
     use crate::worker::{Admitted, Wanted, Worker};
 
-    /// A plan whose names have kept their seats while others went: each table has holes.
+    /// A plan whose names have kept their seats while others left: each table has holes.
     #[test]
     fn names_are_served_from_the_seats_that_they_have() {
         let text = r#"

@@ -1,15 +1,13 @@
-//! The access logs as one core has them: its end of each.
-//!
-//! Nothing here waits.
+//! The access logs of one core: its end of each.
 
 use std::cell::RefCell;
 
 use crate::base::{ids::ListenerId, moment::Tick, table::Table};
 use crate::observe::{access_log::Line, writer::Outlet};
 
-/// What one core has of the access logs.
+/// The access logs of one core.
 pub(crate) struct Logs {
-    /// By listener; none where it has no log.
+    /// By listener; none if it has no log.
     outlets: RefCell<Table<ListenerId, Outlet>>,
 }
 
@@ -18,7 +16,7 @@ impl Logs {
         Logs { outlets: RefCell::new(outlets) }
     }
 
-    /// From now on there are these besides; what is in a log that is kept no more is handed over.
+    /// Adds these logs; what is buffered for a log that is dropped is handed over.
     pub(crate) fn change(
         &self,
         outlets: Table<ListenerId, Outlet>,
@@ -36,13 +34,13 @@ impl Logs {
         gone.into_iter().for_each(|id| drop(all.remove(id)));
     }
 
-    /// Whether what comes in at a listener is logged.
+    /// Whether requests of a listener are logged.
     #[inline]
     pub(crate) fn is_on(&self, listener: ListenerId) -> bool {
         self.outlets.borrow().get(listener).is_some()
     }
 
-    /// Writes a line at this time; how many lines had to be dropped for it.
+    /// Writes a line at this time; returns how many lines had to be dropped for it.
     pub(crate) fn write(&self, line: &Line<'_>, now: Tick) -> u64 {
         let mut outlets = self.outlets.borrow_mut();
         let Some(outlet) = outlets.get_mut(line.asker.listener) else { return 0 };
@@ -50,7 +48,7 @@ impl Logs {
         outlet.take_dropped()
     }
 
-    /// Hands over what is old; or all there is, where nothing may follow for a long time.
+    /// Hands over old lines; or all of them, if none may follow for a long time.
     pub(crate) fn turn(&self, now: Tick, all: bool) {
         for outlet in self.outlets.borrow_mut().values_mut() {
             if all {
@@ -61,13 +59,13 @@ impl Logs {
         }
     }
 
-    /// Hands over all there is; false where the writer has no room for it.
+    /// Hands over all lines; false if the writer has no room for them.
     pub(crate) fn hand_over(&self) -> bool {
         let mut outlets = self.outlets.borrow_mut();
         outlets.values_mut().filter_map(|outlet| (!outlet.hand_over()).then_some(())).count() == 0
     }
 
-    /// Gives memory back that only a peak needed.
+    /// Frees memory that only a peak needed.
     pub(crate) fn give_memory_back(&self) {
         self.outlets.borrow_mut().values_mut().for_each(Outlet::forget_spares);
     }

@@ -1,7 +1,7 @@
-//! What one core owns: the plan in force, its view of each pool, buffers, counters, clock.
+//! The state of one core: the plan in force, its view of each pool, buffers, counters, clock.
 //!
-//! Floor 7. No loop and no thread: `server` runs them. Everything here belongs to one thread, so
-//! it is plain cells; what others may read or send stands in `shared`.
+//! Floor 7. No loop and no thread: `server` runs them. Everything here belongs to one thread, so it
+//! is plain cells; what other threads may read or send is in `shared`.
 
 mod admission;
 mod core;
@@ -58,23 +58,23 @@ use crate::shared::{
     inbox::Found,
 };
 
-/// Buffers kept warm per worker while nobody uses them: 256 of 68 KiB at most.
+/// Unused buffers kept warm per worker: at most 256 of 68 KiB.
 const BUFFERS_KEPT: usize = 256;
 
-/// Of these, how many stay after a quiet while.
+/// How many of these stay after a quiet while.
 const BUFFERS_QUIET: usize = 16;
 
-/// For how long a connection may rest while its worker drains: its client may have sent something.
+/// How long a connection may be idle while its worker drains: its client may have sent something.
 const RESTS_MAX: Duration = Duration::from_secs(1);
 
-/// Recycled heads kept per worker.
+/// Reusable heads kept per worker.
 const SCRATCHES_KEPT: usize = 256;
 
-/// What one core owns.
+/// The state of one core.
 pub(crate) struct Worker {
     pub(crate) core: Rc<Core>,
     in_force: RefCell<Rc<InForce>>,
-    /// Those before it that something here may still hold, the newest last.
+    /// Earlier ones that something here may still hold, the newest last.
     older: RefCell<Vec<Weak<InForce>>>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) deadlines: Rc<Deadlines>,
@@ -85,34 +85,35 @@ pub(crate) struct Worker {
     scratches: RefCell<Vec<Box<Scratch>>>,
     /// Client connections of this worker.
     open: Cell<u32>,
-    /// Listeners of this worker that still take connections, be it only those that wait.
+    /// Listeners of this worker that still accept connections, including those that only empty
+    /// their queue.
     accepting: Cell<u32>,
-    /// Clients that were turned away and have not gone.
+    /// Clients that were refused and have not left.
     pub(crate) turned_away: Rc<Cell<u32>>,
     /// Connections that linger.
     pub(crate) lingering: Rc<Cell<u32>>,
-    /// Permits of connections that were closed to make room: the next to be given back are
-    /// already in use by those that came instead.
+    /// Permits of connections that were closed to make room: the next ones returned are already in
+    /// use by the new connections.
     owed: Cell<u32>,
-    /// Until then descriptors are about to be free, if any are.
+    /// Until then descriptors are about to become free, if any are.
     freed_until: Cell<Option<Tick>>,
     draining: Signal,
-    /// What each address takes connections until.
+    /// The end signal of each address that accepts connections.
     listening: RefCell<Vec<Listening>>,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
     peak: Peak,
-    /// For the ids of requests.
+    /// The randomness for request ids.
     chance: RefCell<Rng>,
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: CoreTeller,
 }
 
-/// An address of a listener that takes connections.
+/// An address of a listener that accepts connections.
 struct Listening {
     of: (ListenerId, SocketAddr),
-    /// Up when it is to take no more.
+    /// Up when it must accept no more.
     ends: Rc<Signal>,
 }
 
@@ -163,7 +164,7 @@ impl Worker {
         Rc::clone(&self.in_force.borrow())
     }
 
-    /// From now on this plan is in force. What began under the one before ends under it.
+    /// Puts this plan in force. What began under the one before ends under it.
     pub(crate) fn change(&self, next: &Next, outlets: Table<ListenerId, Outlet>) {
         let now = self.clock.renew().tick();
         let before = self.all_in_force();
@@ -194,17 +195,17 @@ impl Worker {
         self.in_force.borrow().listeners.get(listener).is_some()
     }
 
-    /// Closes what rests of listeners that are gone.
+    /// Closes resting connections of removed listeners.
     fn leave_listeners(&self) {
         self.deadlines.close_resting_of(|id| !self.serves(id));
     }
 
-    /// The limits of heads by the plan in force.
+    /// The limits of heads in the plan in force.
     pub(crate) fn head_limits(&self) -> HeadLimits {
         self.in_force.borrow().head_limits
     }
 
-    /// Whether this worker takes no more connections and finishes those it has.
+    /// Whether this worker accepts no more connections and finishes those it has.
     #[inline]
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_raised()
@@ -217,7 +218,7 @@ impl Worker {
         self.look_whether_drained();
     }
 
-    /// One more address of a listener takes connections, until this is up.
+    /// One more address of a listener accepts connections, until this is up.
     pub(crate) fn begin_to_accept(&self, of: (ListenerId, SocketAddr)) -> Rc<Signal> {
         self.accepting.set(self.accepting.get() + 1);
         let ends = Rc::new(Signal::default());
@@ -228,13 +229,13 @@ impl Worker {
         ends
     }
 
-    /// An address takes no more connections than those that wait.
+    /// An address accepts no more connections than those that wait.
     pub(crate) fn leave(&self, address: (ListenerId, SocketAddr)) {
         let listening = self.listening.borrow();
         listening.iter().filter(|it| it.of == address).for_each(|it| it.ends.raise());
     }
 
-    /// An address has taken the last of those that waited.
+    /// An address has accepted the last of those that waited.
     pub(crate) fn end_to_accept(&self, ends: &Rc<Signal>) {
         self.listening.borrow_mut().retain(|it| !Rc::ptr_eq(&it.ends, ends));
         self.accepting.set(self.accepting.get() - 1);
@@ -252,12 +253,12 @@ impl Worker {
         self.counters.add(counter, 1);
     }
 
-    /// Recycled room for one exchange, empty.
+    /// Reusable buffers for one exchange, empty.
     pub(crate) fn scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes the room of an exchange back.
+    /// Takes the buffers of an exchange back.
     pub(crate) fn recycle(&self, mut scratch: Box<Scratch>) {
         let mut kept = self.scratches.borrow_mut();
         if kept.len() < SCRATCHES_KEPT && scratch.is_small() {
@@ -276,7 +277,7 @@ impl Worker {
         self.clock.unix(self.clock.tick().moment()).seconds()
     }
 
-    /// A new id of a request, made at this moment.
+    /// A new request id, made at this moment.
     pub(crate) fn request_id(&self, moment: Moment) -> RequestId {
         RequestId::new(self.clock.unix(moment), &mut self.chance.borrow_mut())
     }
@@ -290,7 +291,7 @@ impl Worker {
         }
     }
 
-    /// Calls who waits here for room that other cores have made.
+    /// Calls the requests that wait here for room that other cores have made.
     pub(crate) fn look_for_room(&self) {
         let in_force = self.in_force();
         for pool in self.core.process.rooms.take(self.core.index) {
@@ -298,7 +299,7 @@ impl Worker {
         }
     }
 
-    /// Notes where backends that have names are now.
+    /// Records new addresses of backends with names.
     pub(crate) fn move_backends(&self, found: &[Found]) {
         let in_force = self.in_force();
         for Found { pool, backend, addresses } in found {
@@ -309,7 +310,7 @@ impl Worker {
         }
     }
 
-    /// What is due once in a while: called by the sweep after each round.
+    /// Periodic work: called by the sweep after each round.
     pub(crate) fn turn(&self) {
         let now = self.clock.tick();
         for in_force in self.all_in_force() {
@@ -329,7 +330,7 @@ impl Worker {
         self.give_memory_back();
     }
 
-    /// What was kept for the sake of earlier plans.
+    /// Forgets what was kept for earlier plans.
     fn forget_older(&self) {
         let mut older = self.older.borrow_mut();
         if !older.is_empty() {
@@ -340,8 +341,8 @@ impl Worker {
         }
     }
 
-    /// After a peak: what the pools of buffers keep goes back to the kernel; so does what the
-    /// allocator keeps, where the process is ours.
+    /// After a peak: memory of the buffer pools is returned to the kernel, and that of the
+    /// allocator too if the process is ours.
     fn give_memory_back(&self) {
         if self.peak.is_over(self.counters.read(Counter::Requests)) {
             self.buffers.shrink(BUFFERS_QUIET);
@@ -353,7 +354,7 @@ impl Worker {
         }
     }
 
-    /// Closes what is idle towards backends: the worker ends.
+    /// Closes idle connections to backends: the worker ends.
     pub(crate) fn close_conns(&self) {
         for in_force in self.all_in_force() {
             in_force.pools.values().for_each(|pool| pool.close_idle());

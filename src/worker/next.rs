@@ -1,7 +1,7 @@
-//! A plan and all that threads share for it: what its owner hands to every thread.
+//! The next plan with the state that threads share for it: what its owner hands to every thread.
 //!
-//! What is shared of a pool or a listener stands in the tables of `States`, by seat, and lives on
-//! from plan to plan; a plan takes what it names, and makes it grow before anybody serves by it.
+//! The shared state of pools and listeners is in the tables of `States`, by seat, and lives on from
+//! plan to plan. A plan takes what it names, and makes it grow before any thread serves by it.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use crate::shared::{listener::ListenerState, pool::PoolState, rooms::Rooms};
 
 /// A plan and all that threads share for it.
 pub(crate) struct Next {
-    /// Plans are counted.
+    /// The number of the plan.
     pub(crate) generation: u64,
     pub(crate) plan: Arc<Plan>,
     pub(crate) pools: Table<PoolId, NextPool>,
     pub(crate) listeners: Table<ListenerId, Arc<ListenerState>>,
 }
 
-/// What threads share of one pool of a plan.
+/// The shared state of one pool of a plan.
 pub(crate) struct NextPool {
     pub(crate) state: Arc<PoolState>,
     pub(crate) prepared: Prepared,
-    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    /// Writes and reads the cookies of its clients; none if it is not sticky.
     pub(crate) pins: Option<Arc<Pins>>,
 }
 
-/// What threads share of all pools and listeners that any thread may still know.
+/// The shared state of all pools and listeners that any thread may still know.
 #[derive(Default)]
 pub(crate) struct States {
     pub(crate) pools: Table<PoolId, Arc<PoolState>>,
@@ -35,7 +35,7 @@ pub(crate) struct States {
 }
 
 impl States {
-    /// Makes room for all that a plan names, on so many workers.
+    /// Makes room for everything that a plan names, on this many workers.
     pub(crate) fn grow(&mut self, plan: &Plan, workers: usize, rooms: &Rooms) {
         rooms.grow(plan.pools.span());
         for (id, pool) in &plan.pools {
@@ -53,8 +53,8 @@ impl States {
         }
     }
 
-    /// A plan that they have grown for, with these pins; what is left to chance begins with `seed`.
-    /// What was prepared for the same pool of the plan before is used again.
+    /// A plan that they have grown for, with these pins; its randomness begins with `seed`. What
+    /// was prepared for the same pool of the plan before is used again.
     pub(crate) fn next(
         &self,
         (generation, plan): (u64, Arc<Plan>),
@@ -87,7 +87,7 @@ fn state(pool: &Pool, workers: usize) -> PoolState {
 
 #[cfg(test)]
 impl States {
-    /// A plan that so many workers serve, as the first of a process.
+    /// A plan that this many workers serve, as the first of a process.
     pub(crate) fn first(plan: Plan, workers: usize) -> Arc<Next> {
         let mut states = States::default();
         states.grow(&plan, workers, &Rooms::new(workers));
@@ -97,7 +97,7 @@ impl States {
 
 #[cfg(test)]
 impl super::Process {
-    /// Of so many workers; what they tell is heard by nobody.
+    /// For this many workers; their events go nowhere.
     pub(crate) fn alone(cores: usize) -> super::Process {
         use crate::shared::{bell::Rope, outcomes, permits::Permits, spares::Spares};
         super::Process {
@@ -117,7 +117,7 @@ impl super::Process {
 
 #[cfg(test)]
 impl super::Worker {
-    /// So many workers that serve what this text says.
+    /// This many workers that serve this text.
     pub(crate) fn crew(text: &str, cores: usize) -> Vec<std::rc::Rc<super::Worker>> {
         super::Worker::crew_of(
             crate::config::parse("worker.toml", text).unwrap().plan.into_plan(),
@@ -125,7 +125,7 @@ impl super::Worker {
         )
     }
 
-    /// The same of a plan.
+    /// The same for a plan.
     pub(crate) fn crew_of(plan: Plan, cores: usize) -> Vec<std::rc::Rc<super::Worker>> {
         use crate::shared::counters::Slab;
         let process = super::Process::alone(cores);

@@ -1,11 +1,12 @@
-//! Whether a peak of requests is over, so that memory that only it needed can be given back.
+//! Peak detection: whether a peak of requests is over, so that memory that only it needed can be
+//! freed.
 
 use std::cell::Cell;
 
-/// Rounds of the sweep without much to do after which a peak is over: a second.
+/// Quiet rounds of the sweep after which a peak is over: a second.
 const QUIET_ROUNDS: u32 = 4;
 
-/// The busiest round since memory was given back last, and how many quiet ones there were since.
+/// The busiest round since memory was last freed, and the quiet ones since.
 #[derive(Default)]
 pub(super) struct Peak {
     /// All requests as of the last round.
@@ -16,8 +17,8 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    /// Notes all `requests` so far, once in each round; true once for each peak, when a second long
-    /// fewer than a tenth of its requests came.
+    /// Records all `requests` so far, once per round; true once for each peak, when for a second
+    /// less than a tenth of its requests came.
     pub(super) fn is_over(&self, requests: u64) -> bool {
         let came = requests - self.seen.replace(requests);
         self.most.set(self.most.get().max(came));

@@ -1,4 +1,4 @@
-//! Recycled room for one exchange: its heads, what is written for it and recorded of it.
+//! Reusable buffers of one exchange: its heads, its output, its record.
 //!
 //! A warm request finds all of it grown and allocates nothing.
 
@@ -7,29 +7,29 @@ use crate::http::head::{RequestHead, ResponseHead};
 use crate::observe::record::{Asked, Record};
 use crate::policy::sticky::Reading;
 
-/// Room that grew beyond this is not kept.
+/// Buffers that grew beyond this are not kept.
 const BYTES_KEPT: usize = 16 << 10;
 
-/// The heads of one exchange, what is written for it and recorded of it.
+/// The heads, output and record of one exchange.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
-    /// Bytes on their way out.
+    /// Bytes to send.
     pub(crate) out: Vec<u8>,
     /// The body of an answer of our own.
     pub(crate) body: Vec<u8>,
     /// The backends that were asked.
     pub(crate) tried: BackendSet,
-    /// What the pool balances by, where it does.
+    /// The hash key, if the pool balances by key.
     pub(crate) key: Option<u64>,
-    /// What the client's cookies said, where the pool is sticky.
+    /// The result of reading the client's cookies, if the pool is sticky.
     pub(crate) reading: Reading,
-    /// Whether the client's scheme is https, by the word of a trusted proxy too.
+    /// Whether the client's scheme is https, also according to a trusted proxy.
     pub(crate) secure: bool,
     /// What the counters and the log will say.
     pub(crate) record: Record,
-    /// What was asked, where that is logged.
+    /// The request as it will be logged.
     pub(crate) asked: Asked,
 }
 

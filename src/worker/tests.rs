@@ -1,6 +1,6 @@
-//! A core that goes on to the next plan: what stays, what goes, and when a plan is given back.
+//! Tests of a core that changes plans: what stays, what is removed, and when a plan is returned.
 //!
-//! Seats are as the owner of the plan would give them; that it does is tried in `policy/seats`.
+//! Seats are as the owner of the plan would assign them; `policy/seats` tests that it does.
 
 use std::{
     net::SocketAddr,
@@ -50,7 +50,7 @@ fn pick(view: &PoolView) -> Option<Pick> {
     view.pick(&wanted).ok()
 }
 
-/// A core, its process, and what was shared of the plan that it serves.
+/// A core, its process, and the shared state of the plan that it serves.
 fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
     let (retired, freed) = unbounded();
     let process = Process { retired, ..Process::alone(1) };
@@ -61,7 +61,7 @@ fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
     (Worker::new(process, &next, own), states, freed)
 }
 
-/// Goes on to the plan of this text, whose seats are those of the one before.
+/// Changes to the plan of this text, whose seats are those of the one before.
 fn change(worker: &Worker, states: &mut States, generation: u64, plan: Plan) {
     states.grow(&plan, 1, &worker.core.process.rooms);
     let next = states.next((generation, Arc::new(plan)), Table::new(), (0, None));
@@ -103,7 +103,7 @@ fn each_request_has_the_backends_of_its_own_plan() {
     app.backends.insert(BackendId(7), new);
     plan.pools.remove(PoolId(1));
     change(&worker, &mut states, 2, plan);
-    // As the health thread would, which knows of both plans.
+    // As the health thread would, which knows both plans.
     let all: BackendSet = [0, 1, 2, 7].map(BackendId).into_iter().collect();
     old.core.state.published.publish(all, BackendSet::EMPTY, BackendSet::EMPTY);
     let view = Rc::clone(worker.in_force().pool(APP));

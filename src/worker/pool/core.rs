@@ -1,8 +1,8 @@
-//! What a core keeps of a pool from plan to plan.
+//! The state of a pool that a core keeps from plan to plan.
 //!
-//! It lives for as long as anything on this core needs it: a plan that names the pool, a request
-//! under way, a tunnel. `arrange` takes over what a new plan says of limits and the algorithm;
-//! everything else goes on as it was.
+//! It lives as long as anything on this core needs it: a plan that names the pool, a request in
+//! flight, a tunnel. `arrange` takes over the limits and the algorithm of a new plan; everything
+//! else continues unchanged.
 
 use std::{
     cell::{Cell, RefCell},
@@ -27,33 +27,33 @@ use crate::shared::{
     standing::Publication,
 };
 
-/// What a core keeps of a pool.
+/// The state of a pool that a core keeps.
 pub(crate) struct PoolCore {
     pub(super) id: PoolId,
     pub(super) core: Rc<Core>,
     pub(in super::super) state: Arc<PoolState>,
-    /// Who this core can ask.
+    /// The backends that this core can ask.
     pub(super) eligible: Eligible,
     pub(super) balancer: RefCell<Balancer>,
-    /// Requests in flight in the whole process: as of the last merge, and from there on by `step`.
-    /// Kept only where the algorithm needs it.
+    /// Requests in flight in the whole process: as of the last merge, and since then by `step`.
+    /// Kept only if the algorithm needs it.
     pub(super) in_flight: RefCell<Vec<Cell<u32>>>,
     pub(super) step: Step,
     /// When they are merged again; none = at once.
     pub(super) merge_due: Cell<Option<Tick>>,
     pub(in super::super) queue: Queue,
-    /// What of the newest plan everything here goes by.
+    /// What the newest plan requires here.
     pub(super) needs: Cell<Needs>,
-    /// How old what a merge found may become.
+    /// How old merged figures may become.
     pub(super) merged_age_max: Cell<Duration>,
     /// What each backend of the newest plan may have in flight, under whatever plan.
     slots: RefCell<Rc<Table<BackendId, Permits>>>,
 }
 
-/// What a core keeps of one backend. A plan's view holds those that the plan names.
+/// The state of a backend that a core keeps. A plan's view holds those that the plan names.
 pub(crate) struct BackendCore {
     pub(crate) conns: RefCell<BackendConns>,
-    /// What Host is, where the pool sends the backend's own.
+    /// The value of Host, if the pool sends the backend's own.
     pub(super) authority: String,
 }
 
@@ -65,7 +65,7 @@ impl BackendCore {
 }
 
 impl PoolCore {
-    /// Of a pool that this core has not known; no backend has an address yet.
+    /// For a pool that is new to this core; no backend has an address yet.
     pub(super) fn new(pool: &Pool, next: &NextPool, id: PoolId, core: &Rc<Core>) -> Rc<PoolCore> {
         let cores = core.process.cores;
         let state = Arc::clone(&next.state);
@@ -85,7 +85,7 @@ impl PoolCore {
         })
     }
 
-    /// From now on everything goes by what this plan says of the pool.
+    /// Applies what this plan says of the pool from now on.
     pub(super) fn arrange(&self, pool: &Pool, needs: Needs, slots: &Rc<Table<BackendId, Permits>>) {
         let span = pool.backends.span();
         let mut in_flight = self.in_flight.borrow_mut();
@@ -99,11 +99,11 @@ impl PoolCore {
         self.slots.replace(Rc::clone(slots));
         let may_wait = may_wait(pool);
         self.queue.arrange(may_wait, may_wait && pool.sticky.is_some());
-        // There may be more room now for those that wait.
+        // There may be more room now for waiting requests.
         self.queue.look_around(self.eligible.can_be_asked());
     }
 
-    /// From now on a backend is at these addresses; without any it cannot be asked.
+    /// A backend has these addresses from now on; without any it cannot be asked.
     pub(super) fn move_to(&self, id: BackendId, at: &BackendCore, addresses: &[SocketAddr]) {
         at.conns.borrow_mut().move_to(addresses);
         self.eligible.move_to(id, !addresses.is_empty());
@@ -119,8 +119,8 @@ impl PoolCore {
         self.queue.look_around(self.eligible.can_be_asked());
     }
 
-    /// A request that waited is gone from the line, or another core has made room: what room there
-    /// is goes to those that wait.
+    /// A waiting request has left the queue, or another core has made room: any room goes to the
+    /// requests that wait.
     pub(crate) fn offers_room(&self) {
         let who = self.eligible.can_be_asked();
         if who.is_empty() || who.iter().any(|id| self.has_room(id)) {
@@ -133,7 +133,7 @@ impl PoolCore {
         self.queue.room(Some(id));
     }
 
-    /// The backends that can be asked and have room, whoever it is left to.
+    /// The backends that can be asked and have room, whichever requests it is left to.
     pub(in super::super) fn rooms(&self) -> BackendSet {
         let who = self.eligible.can_be_asked();
         who.iter().filter(|id| self.has_room(*id)).collect()
@@ -143,26 +143,26 @@ impl PoolCore {
         self.slots.borrow().get(id).is_none_or(Permits::has_room)
     }
 
-    /// One of what a backend may have in flight by the newest plan; none of those where that does
-    /// not name it.
+    /// One of the permits of a backend by the newest plan; no such permits if that does not name
+    /// it.
     #[allow(clippy::option_option, reason = "it has no permits, or none is left")]
     pub(super) fn slot(&self, id: BackendId) -> Option<Option<Permit>> {
         self.slots.borrow().get(id).map(Permits::take)
     }
 
-    /// Looks after those that wait on this core.
+    /// Checks the requests that wait on this core.
     pub(in super::super) fn look_after_queue(&self, now: Tick) {
         self.queue.look_after(now, self.eligible.can_be_asked());
     }
 }
 
-/// Whether requests may wait in front of a pool: where nothing has a bound there is nothing to wait
+/// Whether requests may wait in front of a pool: if nothing has a bound there is nothing to wait
 /// for.
 pub(super) fn may_wait(pool: &Pool) -> bool {
     pool.queue.size > 0 && is_bounded(pool)
 }
 
-/// Whether any backend has a bound of what it may have in flight.
+/// Whether any backend has a bound on its requests in flight.
 pub(super) fn is_bounded(pool: &Pool) -> bool {
     pool.backends.values().any(|backend| backend.in_flight_max > 0)
 }

@@ -1,9 +1,8 @@
-//! Which backends of a pool this core can ask, as sets.
+//! The backends of a pool that this core can ask, as sets.
 //!
-//! Three facts make them: which have an address, which may be asked by what the health thread has
-//! published, and which would not let this core connect a moment ago. The first two are put
-//! together when one of them changes, as each set costs every pick; the third is of this core
-//! alone.
+//! Three facts make them: which have an address, which may be asked according to the health thread,
+//! and which refused this core a connection a moment ago. The first two are combined when one of
+//! them changes, as each set costs every pick; the third is local to this core.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,25 +12,25 @@ use std::{
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 use crate::shared::standing::Publication;
 
-/// How long a backend that refused a connection is passed over by the core that it refused;
-/// then one request finds out whether it is back.
+/// How long a backend that refused a connection is skipped by the core that it refused; then one
+/// request finds out whether it is back.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// Who of a pool this core can ask.
+/// The backends of a pool that this core can ask.
 pub(super) struct Eligible {
-    /// Who has an address: one whose name does not resolve has none.
+    /// Those with an address: a name that does not resolve has none.
     reachable: Cell<BackendSet>,
-    /// Who has one and may be asked.
+    /// Those that have one and may be asked.
     usable: Cell<BackendSet>,
-    /// Who has one and may be asked with a permit.
+    /// Those that have one and may be asked with a permit.
     on_trial: Cell<BackendSet>,
-    /// Whether there is any of them, and since when.
+    /// Whether there are any of these, and since when.
     has_trials: Cell<bool>,
     trials_since: Cell<Option<Tick>>,
-    /// What the health thread had published when this core last looked, and its epoch; 0 = nothing.
+    /// The last publication of the health thread that this core has seen, and its epoch; 0 = none.
     published: Cell<Option<Publication>>,
     epoch: Cell<u64>,
-    /// Who would not let this core connect a moment ago, and until when each is passed over.
+    /// Those that refused this core a connection a moment ago, and until when each is skipped.
     refusing: Cell<BackendSet>,
     refusing_until: RefCell<Vec<Option<Tick>>>,
 }
@@ -52,46 +51,46 @@ impl Eligible {
         }
     }
 
-    /// Who may be asked.
+    /// Those that may be asked.
     #[inline]
     pub(super) fn usable(&self) -> BackendSet {
         self.usable.get()
     }
 
-    /// Who may be asked with a permit.
+    /// Those that may be asked with a permit.
     pub(super) fn on_trial(&self) -> BackendSet {
         self.on_trial.get()
     }
 
-    /// Who may be asked, be it with a permit.
+    /// Those that may be asked, with or without a permit.
     pub(super) fn can_be_asked(&self) -> BackendSet {
         self.usable() | self.on_trial()
     }
 
-    /// Whether there is anybody who may be asked with a permit.
+    /// Whether there are any that may be asked with a permit.
     #[inline]
     pub(super) fn has_trials(&self) -> bool {
         self.has_trials.get()
     }
 
-    /// When the last of them came to be on trial.
+    /// When the last of them went on trial.
     pub(super) fn trials_since(&self) -> Option<Tick> {
         self.trials_since.get()
     }
 
-    /// Who is left out for its answers alone.
+    /// Those that are left out for their answers alone.
     pub(super) fn spare(&self) -> BackendSet {
         let spare = self.published.get().map_or(BackendSet::EMPTY, |published| published.spare);
         spare & self.reachable.get()
     }
 
-    /// Of what was published last, that this core knows; 0 = nothing.
+    /// The epoch of the last publication that this core knows; 0 = none.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
     }
 
-    /// A backend has moved to where it can be reached, or to nowhere.
+    /// A backend has become reachable at an address, or has none any more.
     pub(super) fn move_to(&self, id: BackendId, is_reachable: bool) {
         let mut reachable = self.reachable.get();
         if is_reachable {
@@ -101,12 +100,12 @@ impl Eligible {
         }
         self.reachable.set(reachable);
         self.combine();
-        // Those there are now have refused nothing yet.
+        // The new addresses have refused nothing yet.
         self.passes_over(id, None);
     }
 
-    /// Takes over what was published. Who is usable again by that; none where it is the first that
-    /// this core hears, as nobody comes back then.
+    /// Takes over a publication. Returns the backends that it makes usable again; none if it is the
+    /// first that this core sees, as then no backend returns.
     pub(super) fn learn(&self, news: Publication, now: Tick) -> Option<BackendSet> {
         self.epoch.set(news.epoch);
         let before = self.published.replace(Some(news));
@@ -117,7 +116,7 @@ impl Eligible {
         self.combine();
         let returned = news.usable & !before?.usable;
         for id in returned.iter() {
-            // Whoever it refused before, it is said to be back.
+            // Although it refused before, it is reported to be back.
             self.passes_over(id, None);
         }
         Some(returned)
@@ -131,7 +130,7 @@ impl Eligible {
         self.has_trials.set(!self.on_trial.get().is_empty());
     }
 
-    /// Notes that a backend would not let us connect.
+    /// Records that a backend refused a connection.
     pub(super) fn refused(&self, id: BackendId, now: Tick) {
         let mut refusing = self.refusing.get();
         refusing.insert(id);
@@ -149,7 +148,7 @@ impl Eligible {
         }
     }
 
-    /// Without those who are passed over now; all of them where that leaves nobody.
+    /// Without those that are skipped now; all of them if that leaves none.
     #[inline]
     pub(super) fn calm(&self, usable: BackendSet, now: Tick) -> BackendSet {
         if self.refusing.get().is_empty() {
@@ -159,7 +158,7 @@ impl Eligible {
         if calm.is_empty() { usable } else { calm }
     }
 
-    /// Who is passed over now.
+    /// Those that are skipped now.
     fn refusing(&self, now: Tick) -> BackendSet {
         let mut refusing = self.refusing.get();
         let until = self.refusing_until.borrow();
@@ -193,7 +192,7 @@ mod tests {
         BackendId(letter as u16 - u16::from(b'a'))
     }
 
-    /// Three backends that have an address, of whom nothing was published.
+    /// Three backends that have an address, of which nothing was published.
     fn three() -> Eligible {
         let eligible = Eligible::new();
         "abc".chars().for_each(|letter| eligible.move_to(id(letter), true));

@@ -1,7 +1,7 @@
-//! What this core counts of a pool's backends, and takes over from the other cores.
+//! A core's counts for a pool's backends, and the merging of other cores' counts.
 //!
-//! Counts are of this core alone, in rows that all may read. What may change who is asked is posted
-//! to the health thread besides.
+//! Counts are of this core alone, in rows that all may read. What may change which backends are
+//! usable is also posted to the health thread.
 
 use super::{PoolCore, PoolView};
 use crate::base::{ids::BackendId, moment::Tick};
@@ -9,7 +9,7 @@ use crate::policy::{balance::Sample, blame::Verdict};
 use crate::shared::{load::Row, trials::Trial};
 
 impl PoolCore {
-    /// Looks up what the other cores have in flight, and what they know.
+    /// Merges what the other cores have in flight, and what they know.
     #[cold]
     pub(super) fn merge(&self, now: Tick) {
         self.merge_due.set(Some(now + self.merged_age_max.get()));
@@ -30,7 +30,7 @@ impl PoolCore {
         self.state.load.row(self.core.index, id)
     }
 
-    /// One request more is under way at a backend.
+    /// One more request is in flight at a backend.
     #[inline]
     pub(super) fn begin(&self, id: BackendId) {
         let Some(row) = self.row(id) else { return };
@@ -56,10 +56,10 @@ impl PoolCore {
 }
 
 impl PoolView {
-    /// Counts how a try has ended of a backend that was asked at `asked_at`, and posts what may
-    /// change who is asked. Whether it did well; none where the try says nothing of what the
-    /// backend is now: then a trial is undecided. An answer that begins well counts as one that
-    /// begins; it is `whole` or `cut` when it ends.
+    /// Counts how a try ended of a backend that was asked at `asked_at`, and posts what may change
+    /// which backends are usable. Returns whether it did well; none if the try says nothing about
+    /// the backend's present state: then a trial is undecided. An answer that begins well counts as
+    /// begun; it is `whole` or `cut` when it ends.
     #[inline]
     pub(crate) fn settle(
         &self,
@@ -87,7 +87,7 @@ impl PoolView {
         Some(ok)
     }
 
-    /// An answer that began well has ended as it should, or its client ended it.
+    /// An answer that began well has ended well, or its client ended it.
     #[inline]
     pub(crate) fn whole(&self, id: BackendId) {
         if let Some(row) = self.core.row(id) {
@@ -95,7 +95,7 @@ impl PoolView {
         }
     }
 
-    /// An answer that began well at `began_at` has been cut. Whether that counts against the
+    /// An answer that began well at `began_at` was cut. Returns whether that counts against the
     /// backend.
     #[cold]
     pub(crate) fn cut(
@@ -114,14 +114,14 @@ impl PoolView {
                 row.failed();
             }
             if let Some(outcomes) = self.outcomes() {
-                // Those that began meanwhile, this one among them, may be cut as well.
+                // Those that began meanwhile, including this one, may be cut as well.
                 outcomes.failed(self.core.id, id, self.core.state.load.ended(id));
             }
         }
         counts
     }
 
-    /// Whether the backend has answered anybody since then; if so, the failure of one that was
+    /// Whether the backend has answered any request since then; if so, the failure of one that was
     /// asked before counts as late, which only a breaker looks at.
     #[cold]
     fn has_answered_since(&self, id: BackendId, asked_at: Tick, now: Tick) -> bool {
@@ -147,7 +147,7 @@ impl PoolView {
         }
     }
 
-    /// Notes how a backend did, where the algorithm wants to know.
+    /// Records how a backend did, if the algorithm wants to know.
     #[inline]
     pub(crate) fn observe(&self, id: BackendId, sample: Sample, now: Tick) {
         self.core.balancer.borrow_mut().observe(id, sample, now);
@@ -170,7 +170,7 @@ mod tests {
         balance = { hash = "uri", bound = 1.25 }
     "#;
 
-    /// In one and the same millisecond, in which nothing is looked up where no bound asks for it.
+    /// Within one millisecond, in which nothing is merged unless a bound asks for it.
     #[test]
     fn a_bound_holds_over_cores_that_place_in_turn() {
         let workers = Worker::crew(TEXT, 3);

@@ -1,7 +1,7 @@
-//! One pick: a backend for a request, with what it may be asked with.
+//! A pick: one backend for one request, with the permits that asking it takes.
 //!
-//! Most picks need no permit, and those do no more than ask the algorithm. Whoever is picked has
-//! one request more in flight at once, so that no two picks of a core see the same load.
+//! Most picks need no permit, and those only ask the algorithm. A picked backend has one more
+//! request in flight at once, so that no two picks of a core see the same load.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -15,43 +15,42 @@ use crate::shared::{
     trials::Trial,
 };
 
-/// For how long only requests that can be asked again and are answered soon are trials.
-/// Where none of those comes, whoever is left out would stay so for ever.
+/// How long only requests that can be retried and are answered soon become trials. If none of those
+/// comes, a backend that is left out would stay out for ever.
 const CAREFUL: Duration = Duration::from_secs(1);
 
 /// What a request wants of a pool.
 pub(crate) struct Wanted<'a> {
-    /// Who was asked already.
+    /// The backends asked already.
     pub(crate) tried: &'a BackendSet,
-    /// What the pool balances by, where it does.
+    /// The hash key, if the pool balances by key.
     pub(crate) key: Option<u64>,
-    /// Who has answered this client before, where that matters.
+    /// The backend that has answered this client before, if that matters.
     pub(crate) pinned: Option<BackendId>,
-    /// Whether a failure would cost it its answer, as it cannot be asked again, or its client may
-    /// take its time with a body: then it is no trial, unless there is nobody else or nothing else
-    /// comes that could be one.
+    /// Whether the request cannot be retried, or its client may take its time with a body: then it
+    /// is no trial, unless there is no other backend or no other request that could be one.
     pub(crate) careful: bool,
-    /// Since when it waits or has waited in line, where those who wait go before it no more; none =
-    /// not at all.
+    /// Since when it waits or has waited in the queue, so that waiting requests no longer go before
+    /// it; none = it has not.
     pub(crate) since: Option<Tick>,
     pub(crate) now: Tick,
 }
 
-/// A backend that was picked, and all that asking it takes: one request more in flight, counted
-/// from the pick on; a permit, where the backend has a bound; another, where it is on trial. All of
-/// it is given back when this is dropped, whichever way the request ended.
+/// A picked backend, and all that asking it takes: one more request in flight, counted from the
+/// pick on; a permit, if the backend has a bound; another, if it is on trial. All of it is returned
+/// when this is dropped, however the request ended.
 pub(crate) struct Pick {
     pool: Rc<PoolCore>,
     at: Rc<BackendCore>,
     backend: BackendId,
     /// One of the backend's `max-in-flight`.
     slot: Permit,
-    /// It is on trial: what comes of this request decides.
+    /// It is on trial: the result of this request decides.
     trial: Option<Trial>,
 }
 
 impl Pick {
-    /// Which backend.
+    /// The backend.
     #[inline]
     pub(crate) fn backend(&self) -> BackendId {
         self.backend
@@ -63,7 +62,7 @@ impl Pick {
         &self.at.conns
     }
 
-    /// The permit of its trial, to be decided; none where it is not on trial, or that was done.
+    /// The permit of its trial, to be decided; none if it is not on trial, or that was done.
     #[inline]
     pub(crate) fn take_trial(&mut self) -> Option<Trial> {
         self.trial.take()
@@ -82,19 +81,19 @@ impl Drop for Pick {
     }
 }
 
-/// Why nobody was picked.
+/// Why no backend was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nobody {
-    /// Nobody may be asked.
+    /// No backend may be asked.
     Usable,
-    /// All who may be asked have as much in flight as they may have, or the one that the client
-    /// stays with has: what to wait for.
+    /// All that may be asked are at their bound, or the one that the client stays with is: what to
+    /// wait for.
     Free(WaitsFor),
 }
 
 impl PoolView {
-    /// A backend to ask that is not among those tried; one that refuses connections only where
-    /// there is no other. It has one request more in flight from here on.
+    /// A backend to ask that is not among those tried; one that refuses connections only if there
+    /// is no other. It has one more request in flight from here on.
     #[inline]
     pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<Pick, Nobody> {
         let core = &*self.core;
@@ -116,7 +115,7 @@ impl PoolView {
         }
     }
 
-    /// One request more is in flight there.
+    /// One more request is in flight there.
     #[inline]
     fn begin(&self, id: BackendId, slot: Permit, trial: Option<Trial>) -> Result<Pick, Nobody> {
         let at = Rc::clone(self.backends.get(id).ok_or(Nobody::Usable)?);
@@ -141,7 +140,7 @@ impl PoolView {
         !self.core.eligible.has_trials() && self.slots.is_empty()
     }
 
-    /// As `pick`, where a backend is on trial, is bounded or has answered this client before.
+    /// Like `pick`, if a backend is on trial, is bounded or has answered this client before.
     #[cold]
     fn pick_with_permits(&self, wanted: &Wanted<'_>, usable: BackendSet) -> Result<Pick, Nobody> {
         let eligible = &self.core.eligible;
@@ -182,13 +181,13 @@ impl PoolView {
         }
     }
 
-    /// The same backend once more, in the place that was not given back.
+    /// The same backend once more, with the permits that were not returned.
     pub(crate) fn pick_again(&self, mut pick: Pick, now: Tick) -> Option<Pick> {
         pick.trial = self.trial(pick.backend, now)?;
         Some(pick)
     }
 
-    /// The permit that a backend can be asked with only; none where it needs one and none is left.
+    /// The trial permit that a backend requires; none if it requires one and none is left.
     #[allow(clippy::option_option, reason = "none is needed, or none is left")]
     fn trial(&self, id: BackendId, now: Tick) -> Option<Option<Trial>> {
         if self.core.eligible.on_trial().contains(id) {
@@ -198,14 +197,14 @@ impl PoolView {
         }
     }
 
-    /// As `slot`; none where it is left to those who stay with the backend.
+    /// Like `slot`; none if it is left to the requests that stay with the backend.
     fn slot_for(&self, id: BackendId, wanted: &Wanted<'_>) -> Option<Permit> {
         let is_kept = self.places.is_some() && self.core.queue.keeps(id, wanted.since);
         if is_kept { None } else { self.slot(id) }
     }
 
-    /// One of what a backend may have in flight, by the newest plan that says so; none where it has
-    /// that.
+    /// One of the requests that a backend may have in flight, by the newest plan that names it;
+    /// none if it is at its bound.
     fn slot(&self, id: BackendId) -> Option<Permit> {
         let of_own_plan = || self.slots.get(id).map_or(Some(Permit::NONE), Permits::take);
         self.core.slot(id).unwrap_or_else(of_own_plan)

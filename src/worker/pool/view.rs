@@ -1,7 +1,7 @@
-//! What one plan says of a pool, as one core uses it.
+//! One core's view of a pool under one plan.
 //!
 //! Immutable: a new plan makes a new view, which takes over the pool's core and the backends that
-//! stay. What went with the plan closes its idle connections at once, and the others when the last
+//! stay. Connections of removed backends are closed at once if idle, otherwise when the last
 //! request that uses them has ended.
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
@@ -31,11 +31,11 @@ pub(crate) struct PoolView {
     pub(crate) core: Rc<PoolCore>,
     pub(super) weights: Weights,
     pub(super) needs: Needs,
-    /// What each backend may have in flight; empty where none has a bound.
+    /// What each backend may have in flight; empty if none has a bound.
     pub(super) slots: Rc<Table<BackendId, Permits>>,
-    /// The places of those that wait; none where nobody may.
+    /// The places of waiting requests; none if none may wait.
     pub(in super::super) places: Option<Permits>,
-    /// Whether anything follows from failures of its backends.
+    /// Whether failures of its backends have any effect.
     is_watched: bool,
     pins: Option<Arc<Pins>>,
     pub(super) backends: Table<BackendId, Rc<BackendCore>>,
@@ -92,12 +92,12 @@ impl PoolView {
         })
     }
 
-    /// A pool whose plan is followed by one without it.
+    /// The next plan does not have this pool.
     pub(in super::super) fn leaves(&self) {
         self.backends.values().for_each(|at| at.conns.borrow_mut().keep_none());
     }
 
-    /// From now on a backend is at these addresses; without any it cannot be asked.
+    /// A backend has these addresses from now on; without any it cannot be asked.
     pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr]) {
         if let Some(at) = self.backends.get(id) {
             self.core.move_to(id, at, addresses);
@@ -130,7 +130,7 @@ impl PoolView {
         events.reachable((self.core.id, id), &self.core.state.unreachable);
     }
 
-    /// A backend would not let us connect.
+    /// A backend refused a connection.
     pub(crate) fn not_reached(
         &self,
         events: &CoreTeller,
@@ -152,7 +152,7 @@ impl PoolView {
         *self.weights.taking()
     }
 
-    /// Where failures are posted; none where nothing follows from them.
+    /// Where failures are posted; none if they have no effect.
     pub(super) fn outcomes(&self) -> Option<&Outcomes> {
         self.is_watched.then_some(&self.core.core.process.outcomes)
     }
@@ -167,19 +167,19 @@ impl PoolView {
         left.take(|left| budget::take(plan, left, fresh, now))
     }
 
-    /// What writes and reads the cookies of its clients; none where it is not sticky.
+    /// Writes and reads the cookies of its clients; none if it is not sticky.
     #[inline]
     pub(crate) fn pins(&self) -> Option<&Pins> {
         self.pins.as_deref()
     }
 
-    /// A backend's address as Host has it.
+    /// A backend's address in the form of Host.
     pub(crate) fn authority(&self, id: BackendId) -> &[u8] {
         self.backends.get(id).map_or(b"", |at| at.authority.as_bytes())
     }
 }
 
-/// A backend that this core has not known comes into a pool.
+/// A backend that is new to this core joins a pool.
 fn arrived(
     core: &PoolCore,
     (pool, id, backend): (&Pool, BackendId, &Backend),
@@ -189,7 +189,7 @@ fn arrived(
     let at = BackendCore::new(pool, backend, &core.core);
     core.move_to(id, &at, &resolve::known(&backend.address));
     if is_later {
-        // What was known of the one that had its seat before is not of this one.
+        // What was known of the earlier backend in its seat does not apply to this one.
         core.balancer.borrow_mut().returned(id, now);
     }
     at

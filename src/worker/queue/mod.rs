@@ -1,11 +1,12 @@
-//! The requests that wait on this core in front of a full pool, first come first served.
+//! The queue of one core in front of a full pool: requests that wait, first come first served.
 //!
-//! Room is made where a request ends: that core calls the first of its own, or tells another core
-//! where none waits here, or one on the other has waited longer. A request that is called looks for
-//! itself whether the room is still there, and whether it leaves room for the next. Retries that
-//! wait for another backend block nobody, nor do clients that wait for the backend they stay with,
-//! except at that backend: its room is left to the one that has waited longest for it. Once in a
-//! while all are looked at: whose time is over, and which have left.
+//! Room is made when a request ends: that core calls the first of its own waiting requests, or
+//! tells another core if none waits here, or one on the other has waited longer. A called request
+//! checks for itself whether the room is still there, and whether it leaves room for the next.
+//! Retries that wait for another backend block no other request, nor do clients that wait for the
+//! backend they stay with, except at that backend: its room is left to the one that has waited
+//! longest for it. Periodically all are checked: whether their time is over, and whether their
+//! clients have left.
 
 mod place;
 #[cfg(test)]
@@ -32,17 +33,17 @@ use crate::shared::{firsts::First, pool::PoolState};
 pub(super) struct Queue {
     pool: PoolId,
     core: Rc<Core>,
-    /// Its line is what the cores tell each other of those that wait.
+    /// Its `line` is what the cores tell each other of waiting requests.
     state: Arc<PoolState>,
-    /// In the order of `since`. One that is called is taken out, but those that stay with a
-    /// backend: its room is left to them until they have looked.
+    /// In the order of `since`. A called request is removed, except those that stay with a backend:
+    /// its room is left to them until they have checked.
     tickets: RefCell<VecDeque<Rc<Ticket>>>,
     /// Whether requests may wait, by the newest plan; and for the backend that they stay with.
     may_wait: Cell<bool>,
     has_homes: Cell<bool>,
 }
 
-/// A request that waits, until it is called.
+/// A waiting request, until it is called.
 struct Ticket {
     called: Signal,
     /// Since when it waits.
@@ -55,18 +56,19 @@ struct Ticket {
     taking: BackendSet,
 }
 
-/// Whose room a request waits for.
+/// Which backend's room a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
     Anybody,
-    /// That of backends that it has not tried.
+    /// That of any backend that it has not tried.
     Untried,
     /// That of the one that it stays with.
     Home(BackendId),
 }
 
 impl Ticket {
-    /// Whether it wants room, and nobody behind it may have it first: any, or that of this backend.
+    /// Whether it wants room, and no request behind it may have it first: any room, or that of this
+    /// backend.
     fn goes_first(&self, at: Option<BackendId>) -> bool {
         match self.waits_for.get() {
             WaitsFor::Anybody => at.is_none_or(|id| self.taking.contains(id)),
@@ -82,7 +84,7 @@ impl Ticket {
 }
 
 impl Queue {
-    /// Nobody waits, and nobody may.
+    /// An empty queue, in which none may wait yet.
     pub(super) fn new(pool: PoolId, core: Rc<Core>, state: Arc<PoolState>) -> Queue {
         let (tickets, [may_wait, has_homes]) = (RefCell::default(), [false, false].map(Cell::new));
         Queue { pool, core, state, tickets, may_wait, has_homes }
@@ -94,25 +96,25 @@ impl Queue {
         self.has_homes.set(has_homes);
     }
 
-    /// Whether nobody waits on this core.
+    /// Whether no request waits on this core.
     fn is_empty(&self) -> bool {
         self.tickets.borrow().is_empty()
     }
 
-    /// The backends that requests on this core wait for which no other may overtake.
+    /// The backends that requests on this core wait for and that no other may overtake.
     pub(super) fn waited_for(&self) -> BackendSet {
         let tickets = self.tickets.borrow();
         let first = tickets.iter().filter(|ticket| ticket.goes_first(None));
         first.fold(BackendSet::EMPTY, |all, ticket| all | ticket.taking)
     }
 
-    /// Whether the room of this backend is left to those that stay with it, by one that waits since
-    /// then; none = one that has just come.
+    /// Whether the room of this backend is left to requests that stay with it, by one that waits
+    /// since then; none = one that has just come.
     pub(super) fn keeps(&self, id: BackendId, since: Option<Tick>) -> bool {
         self.has_homes.get() && self.state.line.keeps(self.core.index, id, since)
     }
 
-    /// There is room, or may be, perhaps at this backend: the first that waits is called, here or
+    /// There is room, or may be, perhaps at this backend: calls the first waiting request, here or
     /// on another core.
     pub(super) fn room(&self, at: Option<BackendId>) {
         if self.may_wait.get() || !self.is_empty() {
@@ -120,8 +122,8 @@ impl Queue {
         }
     }
 
-    /// There may be room in the pool: it goes to those that wait for it. Which backends have any is
-    /// asked only where clients wait for one of them.
+    /// There may be room in the pool: it goes to the requests that wait for it. `rooms` is called
+    /// only if clients wait for one backend.
     pub(super) fn offer(&self, rooms: impl Fn() -> BackendSet) {
         let rooms = if self.has_homes.get() { rooms() } else { BackendSet::EMPTY };
         if rooms.is_empty() {
@@ -130,8 +132,8 @@ impl Queue {
         rooms.iter().for_each(|id| self.room(Some(id)));
     }
 
-    /// One was called that can do nothing with the room that there is: it is for those that stay
-    /// with its backend, whichever else has waited longer.
+    /// A called request cannot use the room there is: it is for those that stay with its backend,
+    /// whichever others have waited longer.
     fn pass_on(&self, rooms: impl Fn() -> BackendSet) {
         if self.has_homes.get() {
             for id in rooms().iter() {
@@ -141,8 +143,8 @@ impl Queue {
     }
 
     /// These are the backends that can be asked now: calls the first, and all that wait for a
-    /// backend that cannot be asked any more. Other cores find it out by themselves within a
-    /// quarter of a second.
+    /// backend that cannot be asked any more. Other cores notice by themselves within a quarter of
+    /// a second.
     pub(super) fn look_around(&self, can_be_asked: BackendSet) {
         if !self.is_empty() {
             let _ = self.call(None);
@@ -150,7 +152,7 @@ impl Queue {
         }
     }
 
-    /// Tells another core that there may be room; it looks for itself where.
+    /// Tells another core that there may be room; it checks for itself where.
     fn tell(&self, core: usize) {
         let process = &self.core.process;
         if process.rooms.tell(core, self.pool)
@@ -160,24 +162,24 @@ impl Queue {
         }
     }
 
-    /// Calls the first, or says which core to tell.
+    /// Calls the first, or returns which core to tell.
     fn call(&self, at: Option<BackendId>) -> Option<usize> {
         let first = self.first(|ticket| ticket.goes_first(at));
         if first.as_ref().is_some_and(|first| first.called.is_raised()) {
-            // It has yet to look, and then calls the next.
+            // It has yet to check, and then calls the next.
             return None;
         }
         let first = first.map(|first| First::Since(first.since)).or_else(|| self.in_no_way());
         let home = at.filter(|_| self.has_homes.get());
         let other = self.state.line.before(self.core.index, home, first);
-        // Those that may not want this room do not keep it from another core, nor it from them.
+        // Requests that may not want this room do not keep it from another core, nor it from them.
         if (other.is_none() || first == Some(First::InNoWay)) && self.call_first(at) {
             self.note(WaitsFor::Anybody);
         }
         other
     }
 
-    /// As `call`, but of those that stay with this backend alone.
+    /// Like `call`, only for requests that stay with this backend.
     fn call_at_home(&self, id: BackendId) -> Option<usize> {
         let first = self.first(|ticket| ticket.home() == Some(id));
         let since = first.as_ref().map(|first| First::Since(first.since));
@@ -201,13 +203,12 @@ impl Queue {
         self.tickets.borrow().iter().find(|ticket| is_meant(ticket)).cloned()
     }
 
-    /// What others see of those that let all go first, where any wait.
+    /// What others see if the only waiting requests let all go first.
     fn in_no_way(&self) -> Option<First> {
         self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| First::InNoWay)
     }
 
-    /// Calls the first, and the next where the first may not want this room; false where nobody
-    /// wants any.
+    /// Calls the first, and the next if the first may not want this room; false if none wants any.
     fn call_first(&self, at: Option<BackendId>) -> bool {
         let wants = |ticket: &Rc<Ticket>| match ticket.home() {
             Some(home) => Some(home) == at && !ticket.called.is_raised(),
@@ -237,8 +238,7 @@ impl Queue {
     }
 
     /// Calls those whose time is over, those that have left or wait for a backend that cannot be
-    /// asked any more, and the first of all, and of those of each backend, in case that its call
-    /// was lost.
+    /// asked any more, and the first of all, and of each backend, in case its call was lost.
     pub(super) fn look_after(&self, now: Tick, can_be_asked: BackendSet) {
         if self.is_empty() {
             return;
@@ -263,7 +263,7 @@ impl Queue {
         self.call_the_lost(can_be_asked);
     }
 
-    /// Lets other cores know since when the first waits of those that wait for this.
+    /// Publishes to other cores since when the first of those that wait for this waits.
     fn note(&self, what: WaitsFor) {
         let since = |is_meant: &dyn Fn(&Ticket) -> bool| {
             self.first(is_meant).map(|it| First::Since(it.since))
@@ -277,7 +277,7 @@ impl Queue {
         line.wait(self.core.index, first);
     }
 
-    /// Puts it where it belongs by its age.
+    /// Inserts it by its age.
     fn put(&self, ticket: &Rc<Ticket>) {
         let mut tickets = self.tickets.borrow_mut();
         let place = tickets.partition_point(|other| other.since < ticket.since);

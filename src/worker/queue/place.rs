@@ -1,4 +1,4 @@
-//! The place of one request in the line in front of a full pool.
+//! The place of one request in the queue in front of a full pool.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -8,16 +8,16 @@ use crate::net::{leaving::ForClient, signal::Signal};
 use crate::shared::{counters::Counter, permits::Permit};
 use crate::worker::{PoolCore, PoolView};
 
-/// A place in the line; given up when it is dropped.
+/// A place in the queue; given up when it is dropped.
 pub(crate) struct Place {
     pool: Rc<PoolCore>,
     ticket: Rc<Ticket>,
-    /// The place itself.
+    /// The permit of the place.
     _permit: Permit,
 }
 
 impl Place {
-    /// The last place of the line; none where the line is full.
+    /// The last place of the queue; none if the queue is full.
     pub(crate) fn take(
         view: &PoolView,
         by: Deadline,
@@ -34,9 +34,9 @@ impl Place {
         Some(Place { pool, ticket, _permit: permit })
     }
 
-    /// Whether it may look for room at once: nobody on this core waits before it that would take
-    /// the room it waits for. If so, those that do are called, in case that they do not want the
-    /// room of its backend.
+    /// Whether it may check for room at once: no earlier request on this core would take the room
+    /// it waits for. If so, the earlier ones are called, in case they do not want the room of its
+    /// backend.
     pub(crate) fn looks_at_once(&self) -> bool {
         let home = self.ticket.home();
         let is_own = |ticket: &Ticket| std::ptr::eq(ticket, Rc::as_ptr(&self.ticket));
@@ -48,8 +48,8 @@ impl Place {
         is_first
     }
 
-    /// Waits for this from now on; false where it does already. One that waits for something else
-    /// looks once more.
+    /// Waits for this from now on; false if it does already. One that waits for something else
+    /// checks once more.
     pub(crate) fn wants(&self, what: WaitsFor) -> bool {
         let former = self.ticket.waits_for.replace(what);
         if former == what {
@@ -60,7 +60,7 @@ impl Place {
         true
     }
 
-    /// It was called and found no room for itself: whatever room there is, is for others.
+    /// It was called and found no room for itself: any room is for others.
     pub(crate) fn passes_on(&self) {
         match self.ticket.home() {
             Some(_) => self.waits_behind(),
@@ -68,7 +68,7 @@ impl Place {
         }
     }
 
-    /// Others wait before it that may not want the room that its backend has: they are called.
+    /// Others wait before it that may not want the room of its backend: they are called.
     fn waits_behind(&self) {
         let home = self.ticket.home().filter(|home| self.pool.rooms().contains(*home));
         if home.is_some() {

@@ -1,6 +1,7 @@
-//! The queue of a core, and those of two cores beside each other: which request is called when
-//! there is room, here or there. That a call wakes the request that waits, and what it does then,
-//! is tried by plays.
+//! Tests of the queue on one core and on two.
+//!
+//! Which request is called when there is room, here or there. Plays test that a call wakes the
+//! waiting request, and what it does then.
 
 use std::os::fd::AsRawFd;
 
@@ -26,7 +27,7 @@ fn view(worker: &Worker) -> Rc<PoolView> {
     Rc::clone(worker.in_force().pool(POOL))
 }
 
-/// A place in line since then.
+/// A place in the queue since then.
 fn waits(view: &PoolView, since: u64, what: WaitsFor) -> Place {
     Place::take(view, Deadline::NEVER, (Tick::from_millis(since), None), what).unwrap()
 }
@@ -56,7 +57,7 @@ fn who_waits_on_another_core_is_told_of_room_where_it_is_nobodys_here_before() {
     assert!(place.called().is_raised());
 }
 
-/// Those who are called, of some who wait in this order where this backend has room.
+/// Those that are called, of some that wait in this order when this backend has room.
 #[track_caller]
 fn check(waiting: &[WaitsFor], has_room: Option<u16>, expected: &[usize]) {
     let workers = sticky();
@@ -108,7 +109,7 @@ fn sticky() -> Vec<Rc<Worker>> {
     Worker::crew(&text, 2)
 }
 
-/// Whether a core was told of room; it has looked for it, then.
+/// Whether a core was told of room; it has then checked for it.
 fn looks(workers: &[Rc<Worker>], core: usize) -> bool {
     let rooms = &workers[core].core.process.rooms;
     let told: Vec<PoolId> = rooms.take(core).collect();
@@ -128,7 +129,7 @@ fn pick_at(view: &PoolView, since: Option<u64>) -> Result<Pick, Nobody> {
     view.pick(&Wanted { tried, key: None, pinned: Some(A), careful: false, since, now })
 }
 
-/// The same, given back at once.
+/// The same, returned at once.
 fn pick(view: &PoolView, since: Option<u64>) -> Result<BackendId, Nobody> {
     pick_at(view, since).map(|pick| pick.backend())
 }
@@ -204,7 +205,7 @@ fn those_whose_backend_is_gone_are_all_called_and_nothing_is_left_over() {
     assert_eq!((pick(&there, None), workers[0].counters.read(Counter::Queued)), (Ok(A), 0));
 }
 
-/// A backend that only the next plan has is of no use to those that wait under this one.
+/// A backend that only the next plan has is of no use to requests that wait under this one.
 #[test]
 fn room_that_the_first_has_no_use_for_goes_to_the_next() {
     let workers = sticky();
