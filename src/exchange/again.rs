@@ -1,8 +1,8 @@
-//! Whether a request is asked again, and of whom.
+//! Retries: whether a request is sent again, and to which backend.
 //!
-//! A request that got a good answer does not come here. What may be repeated is decided in
-//! `policy`; here it is carried out: what was sent of the body is taken back, an answer that was
-//! not taken is kept in case no better one comes, and what is refused is counted.
+//! Only failed tries and answers that call for a retry come here. `policy` decides what may be
+//! repeated; this file carries it out: the part of the body that was sent is recovered, an answer
+//! that was declined is kept in case no better one comes, and refused retries are counted.
 
 use std::{ops::ControlFlow, rc::Rc};
 
@@ -24,7 +24,7 @@ use crate::proto::Client;
 use crate::shared::counters::Counter;
 use crate::worker::{Nobody, Pick, Worker};
 
-/// Who is asked next; or, where nobody is, the result that stands.
+/// The pick for the next try; or, if there is none, the result that stands.
 pub(super) async fn another(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -66,7 +66,7 @@ pub(super) async fn another(
     ControlFlow::Continue(next)
 }
 
-/// Tells of a try that is over, where the log is to say that much, and why there is no other.
+/// Reports a finished try, if the log level asks for it, and why there is no other.
 fn tell(
     worker: &Worker,
     exchange: &mut Exchange,
@@ -86,12 +86,12 @@ fn tell(
     });
 }
 
-/// Anybody, on a new connection: the one that was kept says nothing about its backend. Where all
-/// others are full, the same in its old place.
+/// Any backend, on a new connection: the stale one says nothing about its backend. If all others
+/// are full, the same one with its old permits.
 fn fresh(worker: &Worker, exchange: &mut Exchange, pick: Option<Pick>) -> Result<Pick, Refusal> {
     exchange.tries.stale_before = true;
     exchange.tries.count -= 1;
-    // A client that stays with this backend does so for more than a connection that was bad.
+    // A client that stays with this backend does not leave it for one bad connection.
     let pinned = exchange.scratch.reading.pinned();
     if (pinned.is_none() || pinned != exchange.scratch.record.backend)
         && let Ok(other) = choose(&exchange.errand(worker))
@@ -103,8 +103,9 @@ fn fresh(worker: &Worker, exchange: &mut Exchange, pick: Option<Pick>) -> Result
     same.ok_or(Refusal::NoneLeft)
 }
 
-/// One who was not asked yet, if the pool's budget allows it. Where all of them are full, who got
-/// no answer at all waits in line; who got one holds what others wait for, and does not.
+/// A backend that was not asked yet, if the pool's budget allows it. If all of them are full, a
+/// request without any answer waits in the queue; one with an answer holds what others wait for,
+/// and does not.
 async fn elsewhere(
     worker: &Rc<Worker>,
     client: &Client,
@@ -127,7 +128,7 @@ async fn elsewhere(
         Err(what) => match queue::wait(worker, client, exchange, what).await {
             Ok(next) => next,
             Err(fault) => {
-                // In vain: how the try ended stands, but for a client that has left.
+                // In vain: the result of the try stands, unless the client has left.
                 if fault.side == Side::Client {
                     *result = Err(fault);
                 }

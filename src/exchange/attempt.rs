@@ -210,7 +210,7 @@ struct Waiting<'a> {
     backend: &'a Backend,
     upload: Option<Upload>,
     arriving: Arriving,
-    /// When this try must have an answer that begins.
+    /// When the answer to this try must begin.
     try_by: Deadline,
 }
 

@@ -1,7 +1,7 @@
-//! Which backend is asked: at first, again, and after a wait in line.
+//! The choice of a backend: for the first try, for a retry, and after a wait in the queue.
 //!
-//! Which sets there are and what an algorithm makes of them is the pool's (`worker::PoolView`) and
-//! `policy::balance`'s; an `Errand` is what they are told.
+//! The pool (`worker::PoolView`) has the sets and `policy::balance` the algorithms; an `Errand`
+//! passes them what they need of the exchange.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use crate::base::moment::Deadline;
 use crate::http::framing::BodyLength;
 use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
 
-/// What is wanted of a pool: a backend for one request, or for whatever else asks one.
+/// What is wanted of a pool: a backend for one request, or for anything else that asks one.
 pub(super) struct Errand<'a> {
     pub(super) pool: &'a Rc<PoolView>,
     pub(super) wanted: Wanted<'a>,
@@ -36,7 +36,7 @@ impl Exchange {
     }
 }
 
-/// A backend to ask, which has one request more in flight from here on.
+/// A backend to ask, which has one more request in flight from here on.
 #[inline]
 pub(super) fn choose(errand: &Errand<'_>) -> Result<Pick, Nobody> {
     errand.pool.pick(&errand.wanted)

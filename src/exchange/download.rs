@@ -19,7 +19,7 @@ use crate::observe::record::Record;
 use crate::proto::{Client, Cut, Sink, Source};
 use crate::worker::{Scratch, Worker};
 
-/// Sends a backend's answer: its head, the first piece of its body with that, and the rest.
+/// Sends a backend's answer: its head with the first piece of its body, and then the rest.
 pub(super) async fn send(
     worker: &Worker,
     client: &mut Client,
@@ -118,19 +118,19 @@ impl Pause {
 }
 
 impl Downloading<'_> {
-    /// Until when the backend is waited for, from now on.
+    /// The deadline of a wait for the backend that begins now.
     pub(super) fn reads(&self) -> Deadline {
         self.pace.rest();
         self.pause.ends(self.worker.clock.tick());
         self.deadline.earlier(self.worker.clock.after(*self.read))
     }
 
-    /// Until when the client is waited for, from now on.
+    /// The deadline of a wait for the client that begins now.
     pub(super) fn writes(&self, sent: u64) -> Deadline {
         self.pace.wait(sent, self.first_by())
     }
 
-    /// Until when the client is waited for with the first of an answer.
+    /// The deadline of the client for the first piece of an answer.
     fn first_by(&self) -> Deadline {
         self.pause.begins(self.worker.clock.tick());
         self.deadline.earlier(self.worker.clock.after(*self.write))

@@ -25,7 +25,7 @@ use crate::worker::Worker;
 const DROPS_BETWEEN: Duration = Duration::from_secs(5);
 const DROPS_IN_ALL: Duration = Duration::from_secs(30);
 
-/// What is known of an upload when the head of its answer is written.
+/// The state of an upload when the head of its answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
     is_going: bool,
@@ -51,15 +51,15 @@ impl Rest {
         }
     }
 
-    /// Whether all of the body will be read, but for a fault of the client's own.
+    /// Whether all of the body will be read, unless the client is at fault.
     fn will_be_read(self) -> bool {
         let Rest { is_going, waits, backend_keeps, has_deadline, may_outgrow } = self;
         is_going && !waits && backend_keeps && !has_deadline && !may_outgrow
     }
 }
 
-/// A client that waits for a 100 which will not come is told that its body is not wanted, and may
-/// keep it to itself (RFC 9110 §10.1.1).
+/// A client that waits for a 100 which will not come learns that its body is not wanted, and need
+/// not send it (RFC 9110 §10.1.1).
 fn waits(exchange: &Exchange) -> bool {
     exchange.scratch.request.expects_continue && !exchange.tries.interim_sent
 }
@@ -74,21 +74,21 @@ pub(super) fn may_promise(client: &Client, exchange: &Exchange, fetched: &Fetche
     }
 }
 
-/// Goes on with an upload whose answer is through.
+/// Continues an upload whose answer is complete.
 pub(super) async fn go_on(client: &Client, exchange: &Exchange, upload: &mut Upload) {
     if waits(exchange) && upload.bytes() == 0 {
         return;
     }
     if upload.is_going() && !client.keeps() {
-        // A client that was told of the close may wait for it before it does anything else, and
-        // the answer may end with it.
+        // A client that was told of the close may wait for it before it does anything else, and the
+        // answer may end with it.
         client.waits().end_saying();
     }
     upload.end().await;
 }
 
-/// Reads and drops what is left of a body that the backend does not take any more, so that the
-/// next request is served as promised.
+/// Reads and drops what is left of a body that the backend does not take any more, so that the next
+/// request is served as promised.
 pub(super) async fn drain(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
     if skip_body(client, exchange) {
         return;
@@ -97,7 +97,7 @@ pub(super) async fn drain(worker: &Worker, client: &mut Client, exchange: &mut E
     worker.clock.renew();
     let end = worker.clock.after(DROPS_IN_ALL);
     let bounds = Bounds::Drop(Dropping { clock: &worker.clock, end });
-    // However it ends: whether all of it was read is asked of the source.
+    // However it ends: the source knows whether all of it was read.
     let _ = pass(&mut source, &mut Sink::Nowhere, &mut Through::these(&[]), &bounds).await;
     exchange.scratch.record.request_bytes += source.received() - source.rest() as u64;
     client.put_back(Some(source));

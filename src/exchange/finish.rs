@@ -1,5 +1,7 @@
-//! Where every try, and the answer that it gave, is scored against its backend, and every exchange
-//! is counted and logged.
+//! Scores every try and its answer against the backend; counts and logs every exchange.
+//!
+//! What the log needs beyond the counters is recorded only if the listener has one: the ranges of
+//! the head before it is edited, and a few moments of the precise clock.
 
 use super::{Answer, Exchange, Fetched, Reuse};
 use crate::base::moment::{Micros, Moment, Tick};
@@ -19,7 +21,7 @@ use crate::proto::{Client, peer::Peer};
 use crate::shared::counters::Counter;
 use crate::worker::{Pick, Worker};
 
-/// Counts how a try ended, for its backend and for those who decide about it.
+/// Counts how a try ended, for its backend and for the health thread.
 #[inline]
 pub(super) fn tried(
     worker: &Worker,
@@ -43,7 +45,7 @@ pub(super) fn tried(
         worker.clock.renew();
     }
     let (asked_at, now) = (exchange.last.asked_at, worker.clock.tick());
-    // With nothing of a body on its way the client kept nobody waiting.
+    // With nothing of a body on its way the client kept no one waiting.
     let alone = exchange.tries.count == 1 && exchange.last.is_sent && !exchange.tries.body_gone;
     let had_all_the_time =
         alone && exchange.tries.kept.is_none() && exchange.queued_since.is_none();
@@ -63,7 +65,7 @@ pub(super) fn tried(
         let since = exchange.last.timed_from.filter(|_| needs.times);
         let took = since.map_or(Micros(0), |since| worker.clock.renew().since(since));
         let took = u32::try_from(took.0).unwrap_or(u32::MAX);
-        // Also a 5xx that takes nobody out is a failure here: 500 at once is not fast.
+        // A 5xx that ejects no backend is a failure here too: 500 at once is not fast.
         let good = ok && !matches!(outcome, Outcome::Status(500..));
         let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
         pool.observe(backend, sample, worker.clock.tick());
@@ -71,7 +73,7 @@ pub(super) fn tried(
     outcome
 }
 
-/// Counts how an answer ended that began well, for its backend.
+/// Counts the end of an answer that began well, for its backend.
 #[inline]
 pub(super) fn answered(
     worker: &Worker,
@@ -88,7 +90,7 @@ pub(super) fn answered(
     }
 }
 
-/// The same of one that was cut: by its backend, unless there is another reason.
+/// The same for one that was cut: by its backend, unless there is another reason.
 #[cold]
 fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at): (Cause, Tick)) {
     worker.clock.renew();
@@ -114,7 +116,7 @@ fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at
     }
 }
 
-/// Records how an exchange ended and recycles its room.
+/// Records how an exchange ended and recycles its buffers.
 pub(super) fn record(
     worker: &Worker,
     client: &mut Client,
@@ -149,7 +151,7 @@ fn log(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Moment {
     ended
 }
 
-/// Writes the line of a connection that was refused before anything of it was read.
+/// Writes the line of a connection that was refused before anything was read from it.
 #[cold]
 pub(crate) fn log_refused(worker: &Worker, peer: &Peer, record: &Record) {
     if worker.logs.is_on(peer.listener) {

@@ -19,7 +19,7 @@ pub(crate) struct Kept {
     outgrown: bool,
 }
 
-/// What an upload keeps while it goes on, and how it is told to stop.
+/// What an upload keeps while it goes on, and the signal that stops it.
 #[derive(Default)]
 pub(crate) struct Keeping {
     kept: RefCell<Kept>,
@@ -27,7 +27,7 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
-    /// Goes on from what was kept before; nothing where the request cannot be sent again anyway.
+    /// Continues from what was kept before; none if the request cannot be sent again anyway.
     pub(crate) fn of(exchange: &mut Exchange) -> Option<Keeping> {
         let retry = &exchange.pool_plan().retry;
         let idempotent = exchange.scratch.request.method.is_idempotent();

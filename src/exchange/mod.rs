@@ -68,11 +68,11 @@ pub(crate) struct Exchange {
     pub(crate) pool: PoolId,
     /// When all of it must be over.
     pub(crate) deadline: Deadline,
-    /// How long the request's body is.
+    /// The length of the request's body.
     pub(crate) length: BodyLength,
     pub(crate) last: Try,
     pub(crate) tries: Tries,
-    /// Since when it waits or has waited in front of the pool, if it does.
+    /// Since when it waits or has waited in front of the pool, if it has.
     pub(crate) queued_since: Option<Tick>,
     /// When the head of the request was complete.
     pub(crate) began: Moment,
@@ -81,7 +81,7 @@ pub(crate) struct Exchange {
 
 /// The last try, apart from its result.
 pub(crate) struct Try {
-    /// When it must have an answer that begins.
+    /// When its answer must begin.
     pub(crate) deadline: Deadline,
     /// Whether any byte of the request was handed to the kernel.
     pub(crate) is_sent: bool,
@@ -103,7 +103,7 @@ pub(crate) struct Tries {
     pub(crate) stale_before: bool,
     /// Whether bytes of the body that another try would need are gone.
     pub(crate) body_gone: bool,
-    /// Whether the client has seen an interim answer.
+    /// Whether the client was sent an interim answer.
     pub(crate) interim_sent: bool,
     /// The part of the body that was sent and is still held.
     pub(crate) kept: Option<Box<Kept>>,
@@ -128,7 +128,7 @@ pub(crate) struct Fetched {
     /// Its body.
     pub(crate) source: Source,
     pub(crate) length: BodyLength,
-    /// The request's body, where it is still on its way.
+    /// The request's body, if it is still on its way.
     pub(crate) upload: Option<Upload>,
     /// When it began, if its end is to be counted.
     pub(crate) began_well_at: Option<Tick>,

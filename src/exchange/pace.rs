@@ -10,29 +10,29 @@ use std::{cell::Cell, time::Duration};
 use crate::base::moment::{Deadline, Tick};
 use crate::net::clock::Clock;
 
-/// How long a body may be slower than `body-rate` at its beginning: what a
-/// connection over a bad link takes to get going (Apache: 20 s of a head, 10 s of a body).
+/// How long a body may be slower than `body-rate` at its beginning: the time a connection over a
+/// bad link takes to get going (Apache: 20 s for a head, 10 s for a body).
 const RATE_GRACE: Duration = Duration::from_secs(10);
 
-/// The slowest pace that a peer may have, as a deadline: the moment at which the bytes so far
-/// would be too few.
+/// The slowest allowed pace of a peer, as a deadline: the moment at which the bytes so far would be
+/// too few.
 pub(super) struct Pace<'a> {
     clock: &'a Clock,
     rate: u64,
-    /// For how long that peer was waited for.
+    /// How long that peer was waited for.
     waited: Cell<Duration>,
     /// Since when it is waited for, if it is.
     since: Cell<Option<Tick>>,
 }
 
 impl Pace<'_> {
-    /// `rate` is in bytes per second; 0 = any will do.
+    /// `rate` is in bytes per second; 0 = any rate.
     pub(super) fn begin(clock: &Clock, rate: u64) -> Pace<'_> {
         Pace { clock, rate, waited: Cell::default(), since: Cell::default() }
     }
 
-    /// From now on the peer is waited for. The earlier of a deadline and the moment at which
-    /// `bytes` would be too few.
+    /// The peer is waited for from now on. Returns the earlier of a deadline and the moment at
+    /// which `bytes` would be too few.
     pub(super) fn wait(&self, bytes: u64, deadline: Deadline) -> Deadline {
         if self.rate == 0 {
             return deadline;
@@ -41,7 +41,7 @@ impl Pace<'_> {
         deadline.earlier(Deadline::at(self.wait_from(self.clock.tick(), bytes)))
     }
 
-    /// From now on it is not: the clock stands still.
+    /// The peer is not waited for any more: the clock stops.
     pub(super) fn rest(&self) {
         if self.rate != 0 {
             self.clock.renew();
@@ -75,12 +75,12 @@ mod tests {
     fn the_clock_runs_only_while_the_peer_is_waited_for() {
         let clock = Clock::new();
         let pace = Pace::begin(&clock, 500);
-        // Of nothing at the beginning, and of as many bytes as are due in a minute.
+        // For no bytes at the beginning, and for as many bytes as are due in a minute.
         assert_eq!(pace.wait_from(at(1_000), 0), at(11_000));
         assert_eq!(pace.wait_from(at(1_000), 30_000), at(71_000));
-        // Another wait for the same peer goes on with the same time.
+        // Another wait for the same peer continues with the same time.
         assert_eq!(pace.wait_from(at(5_000), 30_000), at(71_000));
-        // The other side was waited for an hour.
+        // The other side was waited for, an hour long.
         pace.rest_from(at(6_000));
         pace.rest_from(at(7_000));
         assert_eq!(pace.wait_from(at(3_606_000), 30_000), at(3_671_000));

@@ -1,5 +1,7 @@
 //! Waiting in front of a full pool: until a backend has room, the time is over, or the client has
 //! left.
+//!
+//! Even a half-close counts as leaving: nothing has been sent to the client yet.
 
 use std::{future::Future, rc::Rc, time::Duration};
 
@@ -42,7 +44,7 @@ pub(super) async fn wait(
     picked
 }
 
-/// Waits for room at a backend, whoever wants it; `readable` is a wait for a sign of the client.
+/// Waits for room at a backend, for any errand; `readable` is a wait for a sign of the client.
 async fn wait_as<T>(
     worker: &Worker,
     errand: &mut Errand<'_>,
@@ -57,7 +59,7 @@ where
     let now = worker.clock.tick();
     let place = Place::take(errand.pool, by, (now, Some(client)), what).ok_or(Cause::QueueFull)?;
     errand.wanted.since = Some(place.since());
-    // Whether there may be more to learn from the client's socket than that it closes.
+    // Whether the client's socket may still tell more than that it closes.
     let mut silent = true;
     let (mut looks, mut was_called) = (place.looks_at_once(), false);
     loop {

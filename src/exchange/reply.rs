@@ -231,7 +231,7 @@ fn retry_after(exchange: &Exchange, fault: Fault) -> Option<u32> {
     Some(u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1))
 }
 
-/// The answer to an OPTIONS that has come far enough (RFC 9110 §7.6.2, §9.3.7).
+/// The answer to an OPTIONS whose Max-Forwards has run out (RFC 9110 §7.6.2, §9.3.7).
 #[cold]
 pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Exchange) -> Answer {
     if !skip_body(client, exchange) {

@@ -102,7 +102,7 @@ fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
     }
 }
 
-/// Notes what the pool balances by, from the request as it came.
+/// Records the hash key, from the request as it came.
 fn note_key(client: &Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, .. } = &mut *exchange;
     let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
@@ -121,7 +121,7 @@ fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<
     forward::request(&mut scratch.request, &from)
 }
 
-/// Asks backends until one answers or asking again is no longer allowed.
+/// Asks backends until one answers or a retry is no longer allowed.
 async fn fetch(
     worker: &Rc<Worker>,
     client: &mut Client,

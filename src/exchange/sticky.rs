@@ -12,7 +12,7 @@ use crate::policy::sticky::{Outcome, Pins};
 use crate::shared::counters::Counter;
 use crate::worker::{Scratch, Worker};
 
-/// Reads our cookies, for every pick, and takes them out of the request, for every try.
+/// Reads our cookies, for every pick, and removes them from the request, for every try.
 #[inline]
 pub(super) fn read(worker: &Worker, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, pool, .. } = exchange;
@@ -42,7 +42,7 @@ fn pin(worker: &Worker, pins: &Pins, scratch: &mut Scratch, backend: BackendId) 
     let Some(issued) = scratch.reading.issued(backend, now) else { return };
     let secure = scratch.secure;
     let ResponseHead { headers, status, .. } = &mut scratch.response;
-    // A cache that serves many would give one client's cookie to all.
+    // A shared cache would give one client's cookie to all.
     let cached = *status != 101 && !is_private(headers);
     headers.push_with(Name::SetCookie, b"set-cookie", |out| {
         pins.write(backend, issued, now, secure, out);
@@ -53,7 +53,7 @@ fn pin(worker: &Worker, pins: &Pins, scratch: &mut Scratch, backend: BackendId) 
 }
 
 /// Whether no shared cache may keep this answer (RFC 9111 §5.2.2.5, §5.2.2.7). `private="name"` is
-/// about that field only; lines with quotes are not understood, and a line more harms nobody.
+/// about that field only; lines with quotes are not parsed, and an extra line does no harm.
 fn is_private(headers: &Headers) -> bool {
     let plain = headers.all(Name::CacheControl).filter(|line| !line.contains(&b'"'));
     let mut directives = plain.flat_map(grammar::list);

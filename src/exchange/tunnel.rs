@@ -60,7 +60,7 @@ async fn switch(
     fetched: Fetched,
 ) -> Result<Term, Fault> {
     let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
-    // A body that was held has been sent with its head.
+    // A held body has been sent with its head.
     skip_body(client, exchange);
     reply::head(worker, exchange, &fetched)?;
     let Scratch { response, out, record, .. } = &mut *exchange.scratch;
@@ -122,8 +122,8 @@ async fn switch(
     Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
 }
 
-/// What the client has sent behind its request, once that is whole; and how many bytes an upload
-/// took of it. Why there is none, where that is the client's doing.
+/// The bytes that the client sent after its request, once that is whole; and how many bytes an
+/// upload took of it. If there are none through the client's fault, why.
 async fn behind(
     upload: Option<Upload>,
     source: Option<Source>,
@@ -154,7 +154,7 @@ impl End {
     }
 }
 
-/// For how long a tunnel may be silent.
+/// How long a tunnel may be silent.
 struct Silence<'a> {
     clock: &'a Clock,
     tunnel: Duration,
@@ -170,7 +170,8 @@ impl Silence<'_> {
         if self.one_has_ended.get() { by.earlier(self.clock.after(self.half_closed)) } else { by }
     }
 
-    /// One end has closed its half. The other way, which is waited for already, has less time now.
+    /// One end has closed its half. The other direction, which is waited for already, has less time
+    /// now.
     fn one_ends(&self, from: &End, to: &End) {
         self.one_has_ended.set(true);
         self.clock.renew();
@@ -181,7 +182,8 @@ impl Silence<'_> {
     }
 }
 
-/// Relays one direction until its end, which is handed on as a half-close; how many bytes came.
+/// Relays one direction until its end, which is passed on as a half-close; returns how many bytes
+/// came.
 async fn pump(
     mut source: Source,
     mut sink: Sink,
@@ -203,7 +205,7 @@ async fn pump(
     source.received()
 }
 
-/// How long each wait of one direction may last. Traffic in one keeps the other one open too.
+/// The bounds of one direction. Traffic in one keeps the other one open too.
 pub(super) struct Tunneling<'a> {
     from: &'a End,
     to: &'a End,
@@ -219,7 +221,7 @@ impl Tunneling<'_> {
         self.to.waits.read_by(self.silence.by());
     }
 
-    /// A wait for room, of which each is for the one before has taken something, is no silence.
+    /// Waiting for room is no silence, as each wait means that the one before moved something.
     pub(super) fn writes(&self) -> Deadline {
         self.to.is_full.set(true);
         self.from.waits.read_by(self.silence.by());

@@ -29,18 +29,18 @@ use crate::policy::blame::Body;
 use crate::proto::{Client, Cut, Sink, Source, Waits};
 use crate::worker::{InForce, Worker};
 
-/// What bounds an upload.
+/// The bounds of an upload.
 struct Way {
     worker: Rc<Worker>,
     in_force: Rc<InForce>,
     listener: ListenerId,
     pool: PoolId,
     deadline: Deadline,
-    /// Whether the client may wait to be told to send its body.
+    /// Whether the client may wait for a 100 before it sends its body.
     expects_continue: bool,
 }
 
-/// How an upload ended: the source is given back either way.
+/// How an upload ended: the source is returned either way.
 struct Uploaded {
     source: Source,
     result: Result<(), Stopped>,
@@ -49,37 +49,37 @@ struct Uploaded {
 /// Why an upload stopped before the body's end.
 #[derive(Clone, Copy, Debug)]
 enum Stopped {
-    /// The client's doing, or its time is over: the exchange ends.
+    /// The client's fault, or its time is over: the exchange ends.
     Client(Fault),
     /// The backend takes no more: it may have answered, or it is gone; its answer will tell.
     Backend,
 }
 
-/// A request body on its way to a backend. In a box: most requests have none.
+/// A request body on its way to a backend. Boxed, as most requests have none.
 pub(crate) struct Upload(Box<OnItsWay>);
 
 struct OnItsWay {
-    /// Where it goes.
+    /// The backend that gets it.
     backend: Waits,
     state: State,
     progress: Rc<Progress>,
 }
 
-/// How far an upload has come.
+/// The progress of an upload.
 struct Progress {
-    /// Bytes taken from the client so far, framing too.
+    /// Bytes taken from the client so far, including framing.
     taken: Cell<u64>,
-    /// What of it could be sent again; none where it is of no use.
+    /// What of it could be sent again; none if that is of no use.
     keeping: Option<Keeping>,
 }
 
 /// What is left of an upload that was ended for another try.
 struct Recovered {
-    /// Where the client is read, where it is known what comes next from it.
+    /// The source of the client's bytes, if it is known what comes next from it.
     source: Option<Source>,
     /// What was sent, if it can be sent again.
     kept: Option<Kept>,
-    /// Bytes taken from the client, framing too.
+    /// Bytes taken from the client, including framing.
     bytes: u64,
 }
 
@@ -89,7 +89,8 @@ enum State {
 }
 
 impl Upload {
-    /// Sends what comes from `source`, and lay there before, behind a head that has been sent.
+    /// Sends what comes from `source`, including what it has buffered, after a head that has been
+    /// sent.
     pub(super) fn begin(
         worker: &Rc<Worker>,
         exchange: &mut Exchange,
@@ -110,7 +111,7 @@ impl Upload {
         Upload(Box::new(OnItsWay { backend, state: State::Going(uploading), progress }))
     }
 
-    /// Goes on with it until it ends.
+    /// Runs it until it ends.
     pub(crate) async fn end(&mut self) {
         poll_fn(|cx| {
             self.poll(cx);
@@ -119,7 +120,7 @@ impl Upload {
         .await;
     }
 
-    /// Goes on with it; true when this ended it.
+    /// Continues it; true when this ended it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         let State::Going(future) = &mut self.0.state else { return false };
         let Poll::Ready(ended) = future.as_mut().poll(cx) else { return false };
@@ -137,7 +138,7 @@ impl Upload {
         matches!(self.0.state, State::Going(_))
     }
 
-    /// Whether more has been read than the body: of the next request.
+    /// Whether more has been read than the body: bytes of the next request.
     pub(crate) fn has_more(&self) -> bool {
         match &self.0.state {
             State::Ended(Uploaded { source, result: Ok(()) }) => source.rest() > 0,
@@ -153,12 +154,12 @@ impl Upload {
         }
     }
 
-    /// Whether all of the body went over.
+    /// Whether all of the body was sent.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(&self.0.state, State::Ended(Uploaded { result: Ok(()), .. }))
     }
 
-    /// What the backend has got of the body.
+    /// How much of the body the backend has got.
     pub(crate) fn with_backend(&self) -> Body {
         match &self.0.state {
             State::Ended(Uploaded { result: Ok(()), .. }) => Body::Whole,
@@ -169,12 +170,12 @@ impl Upload {
         }
     }
 
-    /// Where it goes.
+    /// The backend that gets it.
     pub(crate) fn backend(&self) -> &Waits {
         &self.0.backend
     }
 
-    /// Bytes taken from the client so far, framing too.
+    /// Bytes taken from the client so far, including framing.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.progress.taken.get()
     }
@@ -195,7 +196,7 @@ impl Upload {
             }
         };
         let bytes = progress.taken.get();
-        // The upload held the other end of it until it ended.
+        // The upload held the other reference until it ended.
         let kept = Rc::into_inner(progress).and_then(|progress| progress.keeping);
         let kept = kept.and_then(Keeping::into_kept);
         match result {
@@ -204,9 +205,9 @@ impl Upload {
         }
     }
 
-    /// Where the client is read, where it is known what comes next from it: the next request, or
-    /// the rest of a body that the backend did not take. And how many bytes were taken from the
-    /// client, framing too.
+    /// The source of the client's bytes, if it is known what comes next from it: the next request,
+    /// or the rest of a body that the backend did not take. Also how many bytes were taken from the
+    /// client, including framing.
     pub(super) fn into_source(self) -> (Option<Source>, u64) {
         let source = match self.0.state {
             State::Ended(Uploaded { source, result: Ok(()) | Err(Stopped::Backend) }) => {
@@ -268,7 +269,7 @@ pub(super) struct Uploading<'a> {
 impl Uploading<'_> {
     pub(super) fn reads(&self, bytes: u64) -> Deadline {
         let by = self.deadline.earlier(self.clock.after(self.read));
-        // A client that waits to be told to go on is not slow.
+        // A client that waits for a 100 is not slow.
         if self.expects_continue && self.taken.get() == 0 {
             return by;
         }
@@ -285,7 +286,7 @@ impl Uploading<'_> {
     }
 }
 
-/// Takes an upload back for another try: where the client is read, and what was sent.
+/// Recovers an upload for another try: the client's source, and what was sent.
 pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
     let Some(upload) = upload else { return };
     let Recovered { source, kept, bytes } = upload.recover().await;
@@ -295,7 +296,7 @@ pub(super) async fn recover(client: &mut Client, exchange: &mut Exchange, upload
     client.put_back(source);
 }
 
-/// Takes back where the client is read, if the upload has ended.
+/// Returns the client's source to it, if the upload has ended.
 pub(super) fn put_back(client: &mut Client, exchange: &mut Exchange, upload: Option<Upload>) {
     if let Some(upload) = upload {
         let (source, bytes) = upload.into_source();

@@ -1,7 +1,8 @@
-//! Exchanges over scripted streams: each split at every byte and closed at every byte, as tables.
+//! Tests of exchanges over scripted streams: each split at every byte and closed at every byte, as
+//! tables.
 //!
-//! No socket, no kernel, no clock of the wall: what is proved here is proved for each order that a
-//! script can say, and not for those that a machine happens to run (`testkit::play`).
+//! No socket, no kernel, no real time: a result holds for every order that a script can express,
+//! not just for those that a machine happens to run (`testkit::play`).
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ fn an_answer_that_is_cut_is_never_whole() {
                 seen.check();
                 let ends_by_close = answer == OK_UNTIL_CLOSE && end == Step::Ends;
                 let expected = match cut {
-                    // Not a byte of an answer: another is asked.
+                    // Not a byte of an answer: another backend is asked.
                     0 => "200 two",
                     _ if cut < head => "502 backend_protocol",
                     _ if cut == answer.len() && (answer != OK_UNTIL_CLOSE || ends_by_close) => {
@@ -106,7 +107,7 @@ fn an_answer_that_is_cut_is_never_whole() {
     }
 }
 
-/// A kept connection that the backend closes: while it is idle, or when it has heard the next
+/// A kept connection that the backend closes: while it is idle, or when it has received the next
 /// request.
 #[test]
 fn a_stale_connection_is_hidden_where_the_request_can_be_repeated() {
@@ -128,7 +129,7 @@ fn a_stale_connection_is_hidden_where_the_request_can_be_repeated() {
                 backends: vec![
                     after_a_head(match hears {
                         false => vec![says(OK), Step::Ends],
-                        // Its head ends with the second empty line that it hears.
+                        // Its head ends with the second empty line that it receives.
                         true => vec![says(OK), Step::HearsTwice("\r\n\r\n"), Step::Ends],
                     }),
                     after_a_head(vec![says(TWO)]),
@@ -166,7 +167,7 @@ fn a_post_whose_body_comes_late_is_asked_once() {
     }
 }
 
-/// A backend that closes at each byte that it hears: another is sent all of the body.
+/// A backend that closes at each byte that it receives: another gets all of the body.
 #[test]
 fn a_body_is_sent_again_wherever_its_backend_closed() {
     let fixed = ["PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n", "bo", "dy"];
@@ -261,8 +262,8 @@ fn a_backend_that_stops_is_late_wherever_it_stops() {
     }
 }
 
-/// Answered before its body has come: the body goes on to the backend, and both connections stay.
-/// What the backend does not take any more is read and dropped.
+/// Answered before its body has come: the body goes on to the backend, and both connections stay
+/// open. What the backend does not take any more is read and dropped.
 #[test]
 fn a_body_goes_on_behind_an_early_answer() {
     for answer in [OK, OK_CHUNKED] {
@@ -357,7 +358,7 @@ fn a_head_leaves_with_the_first_of_its_body_in_one_write() {
         };
         let seen = seen.play();
         assert_eq!(seen.backends[0].writes.len(), 1, "{seen:#?}");
-        // Trailers go behind their body, apart.
+        // Trailers follow their body, separately.
         assert_eq!(seen.writes.len(), if answer == OK { 1 } else { 2 }, "{seen:#?}");
     }
 }
@@ -367,7 +368,7 @@ fn an_answer_that_was_declined_is_better_than_none() {
     let busy = "HTTP/1.1 503 Busy\r\nDate: x\r\nContent-Length: 4\r\n\r\nbusy";
     let seen = Scene {
         client: client(vec![says(GET)]),
-        // Who connects next is refused.
+        // The next connect is refused.
         backends: vec![after_a_head(vec![says(busy)])],
         pool: "retry = { attempts = 2, on = [\"connect-failure\", \"503\"] }\n\
                passive = { max-failures = 0 }",
@@ -466,7 +467,7 @@ fn a_client_that_stops_is_told_so_wherever_it_stops() {
     }
 }
 
-/// What is refused is refused alike, and nobody is asked.
+/// A refusal is the same in any pieces, and no backend is asked.
 #[test]
 fn what_is_no_request_is_refused_in_whatever_pieces_it_comes() {
     for (request, told) in [
