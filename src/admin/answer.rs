@@ -1,4 +1,4 @@
-//! What a call gives: a status, a body, and the fields of both.
+//! Answers of the admin interface: a status, fields and a body.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -11,13 +11,13 @@ use crate::http::fault::Fault;
 pub(super) struct Answer {
     pub(super) status: u16,
     content_type: &'static str,
-    /// Beside those that every answer has.
+    /// In addition to those of every answer.
     fields: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    /// One sentence and more, for people.
+    /// A text for people.
     pub(super) fn text(status: u16, text: impl Into<String>) -> Answer {
         let mut body = text.into();
         body.push('\n');
@@ -40,13 +40,13 @@ impl Answer {
         Answer::json(status, &json!({ "error": error, "code": code }))
     }
 
-    /// With one field more.
+    /// With one more field.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// With the number of the plan that it speaks of as its entity tag.
+    /// With the number of the plan it is about as its entity tag.
     pub(super) fn of_generation(self, generation: u64) -> Answer {
         self.with("etag", format!("\"{generation}\""))
     }
@@ -81,7 +81,7 @@ impl Answer {
 }
 
 impl From<Fault> for Answer {
-    /// A request that is none, refused as the data path refuses it.
+    /// A malformed request, refused like on the data path.
     fn from(fault: Fault) -> Answer {
         let row = fault.cause.row();
         Answer::error(row.status, row.code, row.sentence)
@@ -104,7 +104,7 @@ impl From<Refusal> for Answer {
             Refusal::Host => Answer::error(
                 403,
                 "forbidden",
-                "the Host is a name; ask this machine by its address or as localhost",
+                "the Host is a name; use the address of this machine or localhost",
             ),
         }
     }

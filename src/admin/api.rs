@@ -1,4 +1,4 @@
-//! The calls, and which request is which.
+//! The calls of the admin interface, and how requests map to them.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(super) enum Call {
     Reload,
 }
 
-/// Where each call is asked for, and how.
+/// The method and path of each call.
 pub(super) const CALLS: [(&str, &str, Call); 5] = [
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
@@ -24,14 +24,14 @@ pub(super) const CALLS: [(&str, &str, Call); 5] = [
     ("POST", "/api/v1/reload", Call::Reload),
 ];
 
-/// What describes the calls to programs (OpenAPI 3.1).
+/// The description of the calls for programs (OpenAPI 3.1).
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 impl Call {
     /// The call that a request makes.
     ///
     /// # Errors
-    /// 404 where there is none of this path, 405 where there is one of another method.
+    /// 404 for an unknown path, 405 for another method.
     pub(super) fn of(request: &Request) -> Result<Call, Answer> {
         let path = request.head.bytes(request.head.path);
         let method = match request.head.method {
@@ -53,7 +53,7 @@ impl Call {
             .with("allow", allowed.join(", ")))
     }
 
-    /// Whether anybody may ask it, by any name: probes of an orchestrator do.
+    /// Whether any client may make it under any host name, as probes of an orchestrator do.
     pub(super) fn is_exempt(self) -> bool {
         match self {
             Call::Live | Call::Ready => true,
@@ -100,13 +100,13 @@ fn reload(request: &Request, doors: &impl Doors, from: &str) -> Answer {
     }
 }
 
-/// What a reload says that was done, as the command line reads it too.
+/// The result of a reload, in the form that the command line also reads.
 pub(super) fn reloaded(done: &Reloaded) -> Value {
     let Reloaded { generation, lines, kept, warnings } = done;
     json!({ "generation": generation, "changes": lines, "kept": kept, "warnings": warnings })
 }
 
-/// Whether only to say what would change: `{"dryRun": true}`, or nothing.
+/// Whether to return only what would change: `{"dryRun": true}`, or nothing.
 fn options(request: &Request) -> Result<bool, Answer> {
     if request.body.iter().all(u8::is_ascii_whitespace) {
         return Ok(false);
@@ -114,19 +114,19 @@ fn options(request: &Request) -> Result<bool, Answer> {
     let value: Value = serde_json::from_slice(&request.body)
         .map_err(|error| Answer::error(400, "bad_request", &format!("the body: {error}")))?;
     let unfit = |what: &str| Answer::error(422, "unprocessable", what);
-    let Value::Object(fields) = value else { return Err(unfit("the body is no object")) };
+    let Value::Object(fields) = value else { return Err(unfit("the body is not an object")) };
     let mut dry_run = false;
     for (name, value) in fields {
         match (name.as_str(), value) {
             ("dryRun", Value::Bool(said)) => dry_run = said,
-            ("dryRun", _) => return Err(unfit("`dryRun` is true or false")),
+            ("dryRun", _) => return Err(unfit("`dryRun` must be true or false")),
             _ => return Err(unfit(&format!("there is no `{name}`; it takes `dryRun`"))),
         }
     }
     Ok(dry_run)
 }
 
-/// 412 where the request is meant for another plan than the one in force (RFC 9110 §13.1.1).
+/// 412 if the request is meant for another plan than the one in force (RFC 9110 §13.1.1).
 fn has_moved_on(request: &Request, generation: u64) -> Option<Answer> {
     let mut tags = request.head.headers.named(b"if-match").peekable();
     tags.peek()?;
@@ -134,6 +134,6 @@ fn has_moved_on(request: &Request, generation: u64) -> Option<Answer> {
     let names = |tag: &[u8]| tag.trim_ascii() == b"*" || tag.trim_ascii() == own.as_bytes();
     let is_meant = tags.any(|line| line.split(|byte| *byte == b',').any(names));
     (!is_meant).then(|| {
-        Answer::error(412, "changed", "another plan is in force by now").of_generation(generation)
+        Answer::error(412, "changed", "another plan is in force now").of_generation(generation)
     })
 }

@@ -1,4 +1,4 @@
-//! Where the admin listener listens, and the streams that come in there.
+//! The sockets of the admin interface, and the streams accepted there.
 //!
 //! An address of the network, and a Unix socket for the command line, which only its owner can
 //! open.
@@ -37,11 +37,10 @@ impl Bound {
         Ok(Bound::Tcp(listener))
     }
 
-    /// A Unix socket that its owner alone can open. One that nobody listens on any more is
-    /// replaced.
+    /// A Unix socket that only its owner can open. An abandoned one is replaced.
     ///
     /// # Errors
-    /// `AddrInUse` where somebody listens on it; else the kernel's.
+    /// `AddrInUse` if a process listens on it; otherwise the kernel's.
     pub(crate) fn socket(path: &Path) -> io::Result<Bound> {
         if UnixStream::connect(path).is_ok() {
             return Err(ErrorKind::AddrInUse.into());
@@ -90,13 +89,13 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Bound::Socket(_, path) = self {
-            // It may be gone, or in a folder that is.
+            // It may be gone, or its folder may be.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Who has come.
+/// A connected client.
 pub(super) struct Peer {
     pub(super) stream: Socket,
     pub(super) from: From,

@@ -1,6 +1,6 @@
-//! Who may ask what of the admin listener.
+//! Access control of the admin interface.
 //!
-//! A client that can connect may read. A write needs the token where there is one, else it must
+//! A client that can connect may read. A write needs the token if there is one, otherwise it must
 //! come over loopback or the Unix socket. Browsers are kept from both: a page of another origin may
 //! send a simple POST to a loopback address, and a name of its own may be made to point there (DNS
 //! rebinding). So a foreign `Origin`, `Sec-Fetch-Site` or `Host` is refused. RFC 6750 (bearer
@@ -20,7 +20,7 @@ pub(super) enum From {
     Elsewhere,
 }
 
-/// Why a request is not heard.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// 401: it lacks the token, or has another.
@@ -33,15 +33,15 @@ pub(super) enum Refusal {
     Host,
 }
 
-/// What is needed to be heard.
+/// The conditions of access.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Guard {
-    /// What a write must show.
+    /// The token that a write must present.
     pub(super) token: Option<String>,
 }
 
 impl Guard {
-    /// Whether this request may be heard. `exempt`: it only asks how the process is.
+    /// Whether this request is allowed. `exempt`: it only reads the state of the process.
     pub(super) fn check(
         &self,
         head: &RequestHead,
@@ -71,7 +71,7 @@ impl Guard {
     }
 }
 
-/// Whether a host is written as no page of somebody else can have it: an address, or `localhost`.
+/// Whether a host is one that no foreign page can have: an address, or `localhost`.
 fn is_own_host(authority: &[u8]) -> bool {
     let Ok(authority) = str::from_utf8(authority) else { return false };
     let host = match authority.strip_prefix('[') {
@@ -91,7 +91,7 @@ fn is_foreign(head: &RequestHead) -> bool {
     head.headers.named(b"origin").any(|origin| !origin.eq_ignore_ascii_case(&own))
 }
 
-/// Whether it shows this token. Every byte is compared, so that the time tells nothing.
+/// Whether it presents this token. Every byte is compared, so that the time reveals nothing.
 fn shows(head: &RequestHead, token: &str) -> bool {
     let mut shown = head.headers.named(b"authorization");
     let (Some(shown), None) = (shown.next(), shown.next()) else { return false };

@@ -1,7 +1,7 @@
-//! A request of the admin listener, read whole from a blocking stream.
+//! Requests of the admin interface, read whole from a blocking stream.
 //!
 //! The same parser and the same framing as on the data path, with bounds of its own: 16 KiB of
-//! head, 64 KiB of body, ten seconds for both. What is refused closes the connection.
+//! head, 64 KiB of body, ten seconds for both. A refusal closes the connection.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -25,16 +25,16 @@ const LIMITS: HeadLimits =
 const BODY_MAX: usize = 64 << 10;
 
 /// How long a connection may be silent between two requests, and how long a request may take once
-/// its first byte is there.
+/// its first byte has come.
 const IDLE: Duration = Duration::from_secs(30);
 const WHOLE: Duration = Duration::from_secs(10);
 
-/// How often a wait looks whether the listener ends.
+/// How often a wait checks whether the listener ends.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A stream whose reads can be bounded in time.
 pub(super) trait Stream: Read + Write {
-    /// At most so long, from now on.
+    /// At most this long, from now on.
     fn bound_reads(&self, time: Duration) -> io::Result<()>;
 }
 
@@ -45,17 +45,17 @@ pub(super) struct Request {
     pub(super) body: Vec<u8>,
 }
 
-/// What came.
+/// The result of reading.
 #[derive(Debug)]
 pub(super) enum Came {
     Request(Request),
-    /// Something that is not taken; this is the answer, and the connection's last.
+    /// A request that is refused; this is the answer, and the connection's last.
     Refused(Answer),
-    /// The client has ended, or has said nothing for too long.
+    /// The client has ended, or was silent for too long.
     Nothing,
 }
 
-/// A connection's bytes that nobody has asked for yet.
+/// A connection's stream with its unread bytes.
 pub(super) struct Reader<S> {
     pub(super) stream: S,
     bytes: Vec<u8>,
@@ -80,7 +80,7 @@ impl<S: Stream> Reader<S> {
         Reader { stream, bytes: Vec::new() }
     }
 
-    /// The next request, or what is to be done instead. `is_over` ends a wait for one.
+    /// The next request, or what to do instead. `is_over` ends a wait for one.
     pub(super) fn next(&mut self, is_over: &dyn Fn() -> bool) -> Came {
         if self.bytes.is_empty() && self.more(Instant::now() + IDLE, is_over).is_err() {
             return Came::Nothing;
@@ -130,7 +130,7 @@ impl<S: Stream> Reader<S> {
         }
     }
 
-    /// Tells a client that waits for it that its body is wanted (RFC 9110 §10.1.1).
+    /// Tells a client that waits for a 100 to send its body (RFC 9110 §10.1.1).
     fn go_on(&mut self, request: &Request) -> Result<(), Stop> {
         if !request.head.expects_continue {
             return Ok(());

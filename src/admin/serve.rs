@@ -1,7 +1,7 @@
-//! The threads of the admin listener: one accepts, each connection has one of its own.
+//! The threads of the admin interface: one accepts, each connection has one of its own.
 //!
-//! Blocking calls, since nobody here is many: at most 32 connections, each with a bound on every
-//! wait. What comes beyond is told so and closed.
+//! Blocking calls, since there are few: at most 32 connections, each with a bound on every wait.
+//! Further ones are refused with an answer and closed.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -25,18 +25,18 @@ use super::{
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 
-/// How long a client may take to take an answer.
+/// How long a client may take to receive an answer.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// How long what a client still sends is read after its last answer, so that it sees the answer and
-/// no reset; in so many pieces at most.
+/// How long a client is read after its last answer, so that it sees the answer and no reset; in
+/// this many pieces at most.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READS: usize = 64;
 
-/// How often the thread that accepts looks whether it is to end.
+/// How often the accepting thread checks whether to end.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The running admin listener.
+/// The running admin interface.
 pub(crate) struct Admin {
     /// Dropped to end it.
     runs: Option<Sender<()>>,
@@ -44,10 +44,10 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Listens on these, and asks `token` of those that write, if there is one.
+    /// Listens on these, and requires `token` of those that write, if there is one.
     ///
     /// # Errors
-    /// The kernel's, where it gives no thread.
+    /// The kernel's, if it gives no thread.
     pub(crate) fn start(
         bound: Vec<Bound>,
         token: Option<String>,
@@ -66,7 +66,7 @@ impl Drop for Admin {
     fn drop(&mut self) {
         self.runs = None;
         if let Some(thread) = self.thread.take() {
-            // It looks four times a second, and waits for nothing else. A panic has been told of.
+            // It checks four times a second, and waits for nothing else. A panic has been reported.
             let _ = thread.join();
         }
     }
@@ -94,7 +94,7 @@ fn accept<D: Doors>(bound: &[Bound], guard: &Arc<Guard>, doors: &Arc<D>, over: &
             }
             let (guard, doors, over) = (Arc::clone(guard), Arc::clone(doors), over.clone());
             let seat = Arc::clone(&seats);
-            // Where there is no thread the connection is closed: the client sees it at once.
+            // Without a thread the connection is closed: the client sees it at once.
             let _ = Builder::new().name("ringway-admin-c".into()).spawn(move || {
                 serve(peer, &guard, &*doors, &over);
                 drop(seat);

@@ -1,6 +1,6 @@
-//! Tests of the admin listener as a whole, over sockets, before doors that note what is asked of
-//! them. Who may ask is a table of `guard`; here it is seen that the table is asked, and that what
-//! is refused opens no door.
+//! Tests of the whole admin interface, over sockets, with doors that record what is asked of them.
+//! `guard` has the table of access; here it is tested that the table is applied, and that a refused
+//! request opens no door.
 
 use std::{
     io::{Read as _, Write as _},
@@ -64,7 +64,7 @@ fn stage(token: Option<&str>) -> Stage {
     Stage { address, noted, _admin: admin }
 }
 
-/// What is answered to these bytes, up to the end of the connection.
+/// The answer to these bytes, up to the end of the connection.
 fn ask(stage: &Stage, text: &str) -> String {
     let mut stream = TcpStream::connect(stage.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -1,7 +1,7 @@
-//! One exchange as one line of the access log.
+//! Access log lines: one exchange as one line.
 //!
-//! Three formats: a flat JSON object, and the two text formats that Apache gave their names. What
-//! strangers sent is escaped and bounded (`text.rs`), so that whatever they send, a line is one
+//! Three formats: a flat JSON object, and the two text formats that Apache gave their names. Text
+//! from clients is escaped and bounded (`text.rs`), so that whatever they send, a line stays one
 //! line and says what it says.
 
 use super::dates::Dates;
@@ -16,46 +16,46 @@ use crate::plan::{AccessLogFormat, Plan};
 const TARGET_BYTES_MAX: usize = 4 << 10;
 /// User agent and referer: longer ones are attacks or mistakes.
 const FIELD_BYTES_MAX: usize = 1 << 10;
-/// Host: a name of DNS has 253. Method: none that is registered has more than 17. Names of ours.
+/// Host: a DNS name has at most 253. Method: no registered one has more than 17. Our own names.
 const SHORT_BYTES_MAX: usize = 256;
 
-/// The keys of a JSON line, in their order, and what each says: what lines and documents are held
-/// to.
+/// The keys of a JSON line, in their order, and what each means: lines and documents are checked
+/// against it.
 #[cfg(test)]
 #[rustfmt::skip]
 pub(crate) const KEYS: [(&str, &str); 29] = [
     ("time", "when it ended; RFC 3339 with milliseconds, UTC"),
     ("request_id", "as in our own error answers"),
-    ("listener", "where it came in"),
-    ("client", "who asked: the peer, or whom a trusted proxy asked for"),
+    ("listener", "the listener of the connection"),
+    ("client", "the client: the peer, or the one that a trusted proxy names"),
     ("peer", "the other end of the connection, with its port"),
-    ("method", "as received; null where no head could be read"),
+    ("method", "as received; null if no head could be read"),
     ("scheme", "http or https"),
-    ("host", "as received, with any port; null where there was none"),
-    ("path", "as received; null where no head could be read"),
+    ("host", "as received, with any port; null if there was none"),
+    ("path", "as received; null if no head could be read"),
     ("query", "without its question mark"),
-    ("protocol", "HTTP/1.0 or HTTP/1.1; null where no head could be read"),
-    ("status", "what the client was answered; null where nothing was"),
-    ("request_bytes", "read from the client, head and framing too"),
-    ("response_bytes", "written to the client, head and framing too"),
-    ("route", "which route took it; null where none did"),
-    ("pool", "which pool was to answer"),
-    ("backend", "who of the pool was asked last"),
+    ("protocol", "HTTP/1.0 or HTTP/1.1; null if no head could be read"),
+    ("status", "the status sent to the client; null if none was"),
+    ("request_bytes", "read from the client, including head and framing"),
+    ("response_bytes", "written to the client, including head and framing"),
+    ("route", "the route; null if none matched"),
+    ("pool", "the pool"),
+    ("backend", "the backend that was asked last"),
     ("reused", "whether the connection to that backend had been used before"),
     ("attempts", "how often backends were asked"),
-    ("t_queue", "ms spent waiting for a backend to become free; null where there was no queue"),
-    ("t_connect", "ms until the connection to that backend was made; null where none was made"),
+    ("t_queue", "ms spent waiting for a backend to become free; null if it did not wait"),
+    ("t_connect", "ms until the connection to that backend was made; null if none was made"),
     ("t_first_byte", "ms from the whole request head to the first byte of the backend's final answer"),
     ("t_total", "ms from accept, or the first byte of a later request, to the end; in a pipeline from the end of the one before"),
-    ("t_self", "ms of these that were spent here, waiting for neither peer; the rest of a long body is a wait"),
+    ("t_self", "ms of these spent here, waiting for neither peer; the rest of a long body counts as a wait"),
     ("term", "how it ended: ok or an error code"),
-    ("sticky", "what became of the client's sticky cookie; null where the pool has none or did not answer"),
-    ("tls", "version of TLS on the client's side; null where there is none"),
-    ("user_agent", "as received; null where there was none"),
-    ("referer", "as received; null where there was none"),
+    ("sticky", "the outcome of the client's sticky cookie; null if the pool has none or did not answer"),
+    ("tls", "version of TLS on the client's side; null if there is none"),
+    ("user_agent", "as received; null if there was none"),
+    ("referer", "as received; null if there was none"),
 ];
 
-/// All that a line is made of.
+/// The contents of a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line<'a> {
     /// When the exchange ended.
@@ -63,8 +63,7 @@ pub(crate) struct Line<'a> {
     pub(crate) request_id: RequestId,
     pub(crate) asker: Asker,
     pub(crate) record: &'a Record,
-    /// What was asked, and the bytes of the head in which it stands; empty where no head could be
-    /// read.
+    /// The request, and the bytes of the head that it is in; empty if no head could be read.
     pub(crate) asked: Asked,
     pub(crate) bytes: &'a [u8],
     /// The plan that the exchange ran under, for the names.
@@ -125,7 +124,7 @@ fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\",\"sticky\":");
     let sticky = record.sticky.map(|outcome| outcome.word().as_bytes());
     push_text(sticky, SHORT_BYTES_MAX, to);
-    // Not there yet; the key is, so that readers need not change.
+    // Not supported yet; the key is present, so that readers need not change.
     to.extend_from_slice(b",\"tls\":null,\"user_agent\":");
     push_text(field(asked.user_agent, bytes), FIELD_BYTES_MAX, to);
     to.extend_from_slice(b",\"referer\":");
@@ -221,7 +220,7 @@ fn protocol(version: Version) -> &'static [u8] {
     }
 }
 
-/// What can only be empty where it is not known.
+/// A part that is empty only if it is unknown.
 fn known(span: Span, bytes: &[u8]) -> Option<&[u8]> {
     Some(span.of(bytes)).filter(|text| !text.is_empty())
 }
@@ -235,7 +234,7 @@ fn push_text(bytes: Option<&[u8]>, bytes_max: usize, to: &mut Vec<u8>) {
     push_known(bytes, to, |bytes, to| push_json(bytes, bytes_max, to));
 }
 
-/// A name of the configuration, which may hold what JSON escapes.
+/// A name of the configuration, which may contain what JSON escapes.
 fn push_name(name: Option<&String>, to: &mut Vec<u8>) {
     push_text(name.map(String::as_bytes), SHORT_BYTES_MAX, to);
 }
@@ -302,7 +301,7 @@ mod tests {
         }
     }
 
-    /// A head whose parts hold these bytes, whatever a parser would say to them.
+    /// A head whose parts contain these bytes, whatever a parser would say about them.
     fn head(parts: &[&[u8]; 4], user_agent: &[u8], referer: &[u8]) -> RequestHead {
         let mut headers = Headers::default();
         let mut add = |bytes: &[u8]| {
@@ -357,7 +356,7 @@ mod tests {
         buffer.split_off(12)
     }
 
-    /// The one object that a line of JSON is.
+    /// The one object in a line of JSON.
     #[track_caller]
     fn parse(line: &[u8]) -> Map<String, Value> {
         assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
@@ -366,7 +365,7 @@ mod tests {
         })
     }
 
-    /// The keys of a line in the order in which they stand in it.
+    /// The keys of a line in their order.
     fn keys(line: &[u8]) -> Vec<String> {
         let text = String::from_utf8(line.to_vec()).unwrap();
         let ends = text.match_indices("\":").map(|(end, _)| end);

@@ -1,12 +1,12 @@
-//! The date of a line, in the two spellings that logs have, without a look at any calendar per
-//! line: worked out once a second, the milliseconds put in afterwards. UTC always.
+//! Dates of log lines, in the two formats that logs have: computed once a second, with the
+//! milliseconds filled in afterwards, so that no line needs the calendar. Always UTC.
 
 use crate::base::{
     calendar::{self, MONTHS},
     moment::{UnixMillis, UnixSeconds},
 };
 
-/// The date that was asked for last, spelled out.
+/// The last date, formatted.
 #[derive(Clone, Debug)]
 pub(crate) struct Dates {
     second: UnixSeconds,
@@ -22,7 +22,7 @@ impl Default for Dates {
 }
 
 impl Dates {
-    /// As RFC 3339 has it, with milliseconds: `2026-10-05T12:34:56.789Z`.
+    /// In the format of RFC 3339, with milliseconds: `2026-10-05T12:34:56.789Z`.
     #[inline]
     pub(crate) fn rfc3339(&mut self, time: UnixMillis) -> &[u8; 24] {
         self.renew(time.seconds());
@@ -30,7 +30,7 @@ impl Dates {
         &self.rfc3339
     }
 
-    /// As the common log format has it: `05/Oct/2026:12:34:56 +0000`.
+    /// In the common log format: `05/Oct/2026:12:34:56 +0000`.
     #[inline]
     pub(crate) fn common(&mut self, time: UnixMillis) -> &[u8; 26] {
         self.renew(time.seconds());
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn spells_dates_with_milliseconds() {
         let mut dates = Dates::default();
-        // Each against `date -u -d @SECONDS`, and in this order, so that each second is new.
+        // Each checked with `date -u -d @SECONDS`, and in this order, so that each second is new.
         for (unix_ms, rfc3339, common) in [
             (0, "1970-01-01T00:00:00.000Z", "01/Jan/1970:00:00:00 +0000"),
             (951_782_400_001, "2000-02-29T00:00:00.001Z", "29/Feb/2000:00:00:00 +0000"),

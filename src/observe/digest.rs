@@ -1,7 +1,7 @@
-//! The events that people are told, of all that cores and the health thread tell.
+//! De-duplication and rate limits of events before they reach people.
 //!
-//! Each thing once when it changes, and at most once a second. What the health thread says of a
-//! backend is not said again for the cores, which could not reach it.
+//! Each thing is reported once when it changes, and at most once a second. What the health thread
+//! reports of a backend is not repeated for the cores, which could not reach it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,45 +11,45 @@ use crate::http::fault::Cause;
 use crate::plan::{BackendId, PoolId};
 use crate::policy::standing::{Change, State};
 
-/// An unreachable backend is told of only after so long: three failures in a row, for
-/// which the health thread ejects it and says so, take two seconds where there is one core, as it
-/// passes over a backend that refused it for one.
+/// An unreachable backend is reported only after this long: three failures in a row, for which the
+/// health thread ejects and reports it, take two seconds with one core, as that skips a backend
+/// that refused it for one.
 const HELD: Duration = Duration::from_millis(2_500);
 
-/// What people have been told, and what they are to be told.
+/// What has been reported, and what is due.
 #[derive(Default)]
 pub(crate) struct Digest {
     backends: HashMap<(PoolId, BackendId), Told>,
-    /// When each limit was told last.
+    /// When each limit was reported last.
     limits: [Option<Tick>; LIMITS],
 }
 
-/// What was told of a backend, and what was not yet.
+/// What was reported of a backend, and what not yet.
 struct Told {
-    /// What people believe.
+    /// The state that was reported last.
     reachable: bool,
-    /// From when on they may be told of it; none = at once.
+    /// When it may be reported next; none = at once.
     due: Option<Tick>,
-    /// It could not be reached, and people do not know.
+    /// It became unreachable, which was not reported.
     lost: Option<Cause>,
-    /// It could be reached after that.
+    /// It became reachable after that.
     found: bool,
-    /// What cores say of it now: why it cannot be reached.
+    /// The present state according to the cores: why it cannot be reached.
     known: Option<Cause>,
-    /// When it is told again what cores say, as the health thread has said that the backend is
-    /// back.
+    /// When the state according to the cores is reported again, as the health thread has reported
+    /// that the backend is back.
     again: Option<Tick>,
-    /// In which ways the health thread has said that it is out, a bit for each.
+    /// In which respects the health thread has reported that it is out, a bit for each.
     out: u8,
 }
 
 impl Digest {
-    /// Forgets what was told of all backends but these.
+    /// Forgets what was reported of all backends but these.
     pub(crate) fn keep(&mut self, is_kept: impl Fn(PoolId, BackendId) -> bool) {
         self.backends.retain(|(pool, backend), _| is_kept(*pool, *backend));
     }
 
-    /// Takes what is told; what people are to be told at once, if anything.
+    /// Takes a report; returns what to publish at once, if anything.
     pub(crate) fn observe(&mut self, what: What, now: Tick) -> Option<What> {
         let (key, cause) = match what {
             What::Limit(limit) => {
@@ -97,7 +97,7 @@ impl Default for Told {
 
 impl Told {
     /// A core could not reach it, and why; none = it could. A loss is held back for a while, in
-    /// which the health thread may say it better.
+    /// which the health thread may report it better.
     fn observe(&mut self, cause: Option<Cause>, now: Tick) {
         self.known = cause;
         if cause.is_none() {
@@ -114,8 +114,8 @@ impl Told {
         self.found = cause.is_none() && is_news;
     }
 
-    /// The health thread has decided, and says so itself: what cores say of the backend is not told
-    /// until it says that the backend is back.
+    /// The health thread has decided, and reports that itself: what cores say of the backend is not
+    /// reported until it reports that the backend is back.
     fn decided(&mut self, to: State, now: Tick) {
         let (way, is_out) = match to {
             State::Up => (1, false),
@@ -177,7 +177,7 @@ mod tests {
     const OTHER: What = What::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
     const FULL: What = What::Limit(Limit::Connections);
 
-    /// What is told of these events; none = only time passes.
+    /// What is published for these reports; none = only time passes.
     #[track_caller]
     fn check(events: &[(u64, Option<What>)], expected: &[(u64, What)]) {
         let mut digest = Digest::default();

@@ -1,8 +1,8 @@
-//! Events: what happens in a running balancer, as typed values with names.
+//! Events of a running balancer, as typed values with names.
 //!
-//! Each event has a word for machines, a level and a sentence; the three stand in one table. The
-//! operational log, `Handle::events` and whatever else tells people are readers of these values:
-//! nothing is put into words anywhere else. `hub.rs` makes them from what threads tell by ids.
+//! Each event has a word for machines, a level and a sentence; the three are in one table. The
+//! operational log, `Handle::events` and all other outputs are readers of these values: nothing is
+//! put into words anywhere else. `hub.rs` makes them from what threads report by ids.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::base::moment::millis;
 use crate::plan::LogLevel;
 use crate::policy::standing::Cause;
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -38,13 +38,13 @@ pub enum Event {
     LenientOn(Usable),
     /// Ejected backends of a pool are left out again.
     LenientOff(Usable),
-    /// No connection to a backend can be made. Told only where no other event about the backend
+    /// No connection to a backend can be made. Reported only if no other event about the backend
     /// says so within a few seconds.
     #[non_exhaustive]
     BackendUnreachable {
         /// The backend.
         backend: Backend,
-        /// Why, as the access log says it: `connect_failed`, `connect_timeout`, …
+        /// Why, by the code of the access log: `connect_failed`, `connect_timeout`, …
         code: &'static str,
     },
     /// Connections to a backend can be made again.
@@ -117,9 +117,9 @@ pub enum Event {
         /// The file; none = standard output.
         file: Option<PathBuf>,
     },
-    /// An access log cannot be opened anew; the file open until now is kept.
+    /// An access log cannot be reopened; the present file is kept.
     AccessLogNotReopened(AccessLog),
-    /// An attempt gave no answer that was used. Only where the log level is `debug` or more.
+    /// An attempt gave no answer that was used. Only if the log level is `debug` or more.
     AttemptFailed(Attempt),
     /// The limit of connections was lowered at the start, to fit the descriptors of the process.
     #[non_exhaustive]
@@ -133,13 +133,13 @@ pub enum Event {
         /// The descriptors that the wanted limit needs.
         needed: u64,
     },
-    /// epoll serves, as io_uring is not to be had.
+    /// epoll serves, as io_uring is not available.
     #[non_exhaustive]
     DriverFallback {
         /// Why.
         cause: Arc<str>,
     },
-    /// Everybody on the machine may read or write a secret file.
+    /// Every user of the machine may read or write a secret file.
     #[non_exhaustive]
     SecretExposed {
         /// The pool that names it.
@@ -155,13 +155,13 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
-    /// A thread takes no message, or does not end when it is told to: a bug in Ringway.
+    /// A thread accepts no message, or does not end when it is told to: a bug in Ringway.
     #[non_exhaustive]
     ThreadHung {
         /// The thread.
         thread: Arc<str>,
     },
-    /// A thread has died, and does no more what it did: a bug in Ringway.
+    /// A thread has died, and no longer does its work: a bug in Ringway.
     #[non_exhaustive]
     ThreadDied {
         /// The thread.
@@ -169,7 +169,7 @@ pub enum Event {
     },
 }
 
-/// What a backend, or its circuit breaker, was until now.
+/// A change of a backend, or of its circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transition {
@@ -179,7 +179,7 @@ pub struct Transition {
     pub backend: Arc<str>,
     /// Why it changed.
     pub cause: Cause,
-    /// How long the state that ended had lasted.
+    /// How long the earlier state had lasted.
     pub lasted: Duration,
 }
 
@@ -205,7 +205,7 @@ pub struct Backend {
     pub backend: Arc<str>,
 }
 
-/// A backend that is written as a host name.
+/// A backend that is configured by host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Named {
@@ -223,7 +223,7 @@ pub struct Named {
 pub struct AccessLog {
     /// The file; none = standard output.
     pub file: Option<PathBuf>,
-    /// What the system says.
+    /// The system's error.
     pub cause: Arc<str>,
 }
 
@@ -239,7 +239,7 @@ pub struct Attempt {
     pub backend: Arc<str>,
     /// Whether a connection was made.
     pub connected: bool,
-    /// What went wrong, as the access log says it; `ok` where it was the status.
+    /// What went wrong, by the code of the access log; `ok` if it was the status.
     pub code: &'static str,
     /// The status of the answer; 0 = none.
     pub status: u16,
@@ -256,13 +256,13 @@ impl Event {
         self.row().0
     }
 
-    /// How much it matters.
+    /// How important it is.
     #[must_use]
     pub fn level(&self) -> LogLevel {
         self.row().1
     }
 
-    /// What happened, in words; which backend it was, and why, is in the fields.
+    /// The sentence; the fields say which backend it was, and why.
     #[must_use]
     pub fn sentence(&self) -> &'static str {
         self.row().2
@@ -297,19 +297,19 @@ impl Event {
             Event::AccessLogBehind { .. } => ("access_log_behind", Warn, "access log written more slowly than it grows: lines are dropped"),
             Event::AccessLogFailing(_) => ("access_log_failing", Warn, "access log cannot be written: lines are counted and dropped"),
             Event::AccessLogWritten { .. } => ("access_log_written", Info, "access log can be written again"),
-            Event::AccessLogNotReopened(_) => ("access_log_not_reopened", Warn, "access log cannot be opened anew: the file open until now is kept"),
+            Event::AccessLogNotReopened(_) => ("access_log_not_reopened", Warn, "access log cannot be reopened: the present file is kept"),
             Event::AttemptFailed(_) => ("attempt_failed", Debug, "attempt failed"),
             Event::ConnectionsLowered { .. } => ("connections_lowered", Warn, "connection limit lowered to fit the descriptors of this process (LimitNOFILE in the systemd unit, or `ulimit -n`, allows more)"),
-            Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not to be had: epoll in use"),
-            Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by everybody on this machine: chmod o= it"),
+            Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not available: epoll in use"),
+            Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by every user of this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
-            Event::ThreadDied { .. } => ("thread_died", Error, "thread died by a bug in Ringway: what it did is done by nothing now"),
-            Event::ThreadHung { .. } => ("thread_hung", Error, "thread hangs by a bug in Ringway: it is left behind"),
+            Event::ThreadDied { .. } => ("thread_died", Error, "thread died of a bug in Ringway: its work is no longer done"),
+            Event::ThreadHung { .. } => ("thread_hung", Error, "thread hangs through a bug in Ringway: it is left behind"),
         }
     }
 }
 
-/// What an event says beside its word, by the names that logs and streams have for it.
+/// The fields of an event, by their names in logs and streams.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fields<'a> {
     pub(crate) request_id: Option<&'a str>,

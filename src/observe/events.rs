@@ -1,6 +1,6 @@
-//! Queues of events: one for each reader, bounded, and never waited for.
+//! Event queues: one for each reader, bounded, and never waited for.
 //!
-//! A reader that is too slow loses events, which are counted for it; nobody else notices.
+//! A reader that is too slow loses events, which are counted for it; nothing else is affected.
 
 use std::{
     sync::{Arc, Weak},
@@ -13,14 +13,14 @@ use super::event::Event;
 use crate::plan::LogLevel;
 use crate::shared::dropped::Dropped;
 
-/// Events that may wait for their reader: of more than a thousand backends at once.
+/// Events that may wait for their reader: those of more than a thousand backends at once.
 const WAITING_MAX: usize = 2048;
 
 /// An event, and when it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Happened {
-    /// Its number: one more for each event of this process.
+    /// Its number: each event of this process has the next.
     pub id: u64,
     /// When.
     pub at: SystemTime,
@@ -28,7 +28,7 @@ pub struct Happened {
     pub event: Event,
 }
 
-/// A queue of events, as its reader holds it; `Handle::events` gives one.
+/// A queue of events, for its reader; `Handle::events` returns one.
 ///
 /// As an iterator it waits for the next event, and ends with the balancer.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Subscriber {
     dropped: Dropped,
     /// Gone when the queue is read no more.
     read: Weak<()>,
-    /// What is less important than this is kept from it.
+    /// Less important events are not queued.
     level: LogLevel,
 }
 
@@ -86,12 +86,12 @@ impl Iterator for Events {
 }
 
 impl Subscriber {
-    /// Whether somebody may still read the queue.
+    /// Whether the queue may still be read.
     pub(crate) fn is_read(&self) -> bool {
         self.read.strong_count() > 0
     }
 
-    /// Hands an event over, if it is of interest.
+    /// Hands an event over, if it is important enough.
     pub(crate) fn hand(&self, happened: &Arc<Happened>) {
         if happened.event.level() > self.level {
             return;

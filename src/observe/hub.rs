@@ -1,7 +1,7 @@
-//! The hub: what threads tell by ids goes in, named events come out, one queue for each reader.
+//! The event hub: threads report by ids, and named events come out, one queue for each reader.
 //!
 //! It belongs to one thread (`server/tell`) and waits for nothing: neither for a reader nor for a
-//! disk. The last events are kept for readers that come later.
+//! disk. The last events are kept for later readers.
 
 use std::{
     collections::VecDeque,
@@ -24,10 +24,10 @@ use crate::policy::{
 };
 use crate::shared::counters::{Counter, Slab};
 
-/// Events that are kept for readers that come later.
+/// Events that are kept for later readers.
 const KEPT: usize = 256;
 
-/// Names what happens and hands it to all readers.
+/// Adds names to events and hands them to all readers.
 pub(crate) struct Hub {
     plan: Arc<Plan>,
     counters: Vec<Arc<Slab>>,
@@ -43,8 +43,8 @@ impl Hub {
         Hub { plan, counters, digest, readers: Vec::new(), kept, last_id: 0 }
     }
 
-    /// This is the plan in force from now on. What was told of backends that it does not name, or
-    /// names otherwise, is of no use any more.
+    /// Puts a plan in force. What was reported of backends that it does not name, or names
+    /// differently, is dropped.
     pub(crate) fn replan(&mut self, plan: Arc<Plan>) {
         let before = std::mem::replace(&mut self.plan, plan);
         let plan = &self.plan;
@@ -57,21 +57,21 @@ impl Hub {
         });
     }
 
-    /// One more reader; it gets the last events first.
+    /// Adds a reader; it gets the last events first.
     pub(crate) fn subscribe(&mut self, reader: Subscriber) {
         self.readers.retain(Subscriber::is_read);
         self.kept.iter().for_each(|happened| reader.hand(happened));
         self.readers.push(reader);
     }
 
-    /// Takes what a thread tells, at this tick of the hub's own clock.
+    /// Takes what a thread reports, at this tick of the hub's own clock.
     pub(crate) fn take(&mut self, what: What, now: Tick, at: SystemTime) {
         if let Some(what) = self.digest.observe(what, now) {
             self.publish(what, at);
         }
     }
 
-    /// Tells what has become due since.
+    /// Publishes what has become due since.
     pub(crate) fn due(&mut self, now: Tick, at: SystemTime) {
         let due: Vec<What> = self.digest.due(now).collect();
         due.into_iter().for_each(|what| self.publish(what, at));
@@ -94,7 +94,7 @@ impl Hub {
         self.kept.push_back(happened);
     }
 
-    /// The event; none where its ids are of no plan.
+    /// The event; none if its ids are of no plan.
     fn event(&self, what: What) -> Option<Event> {
         Some(match what {
             What::Event(event) => *event,

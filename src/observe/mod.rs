@@ -1,7 +1,7 @@
-//! What is told about what happened: events, the access log and, later, metrics and traces.
+//! Observation: events, the access log, statistics and, later, traces.
 //!
-//! Nothing here decides anything but what people are told. Lines are made on the core that ran the
-//! exchange and written by a thread of their own, so that no disk is ever waited for on a core.
+//! Nothing here affects what is served. Lines are made on the core that ran the exchange and
+//! written by a separate thread, so that no core ever waits for a disk.
 
 pub(crate) mod access_log;
 pub(crate) mod dates;

@@ -1,6 +1,6 @@
-//! What is known when an exchange ends.
+//! The record of an exchange: what the log and the counters will say about it.
 //!
-//! Numbers, ids and ranges only: names stand in the plan and text in the request's head, both of
+//! Numbers, ids and ranges only: names are in the plan and text in the request's head, both of
 //! which the exchange holds to its end. Filled on the way, read once. It never decides anything.
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,37 +16,37 @@ use crate::http::{
 use crate::plan::{BackendId, ListenerId, PoolId, RouteId};
 use crate::policy::sticky;
 
-/// What is known of one exchange.
+/// The record of one exchange.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Record {
-    /// What the client was answered; 0 = nothing.
+    /// The status of the client's answer; 0 = none.
     pub(crate) status: u16,
     pub(crate) term: Term,
-    /// Read from the client for this exchange, head and framing too.
+    /// Read from the client for this exchange, including head and framing.
     pub(crate) request_bytes: u64,
-    /// Written to the client for it, head and framing too.
+    /// Written to the client for it, including head and framing.
     pub(crate) response_bytes: u64,
-    /// None where the request was refused before, or none took it.
+    /// None if the request was refused before, or matched no route.
     pub(crate) route: Option<RouteId>,
     pub(crate) pool: Option<PoolId>,
-    /// Who was asked last.
+    /// The backend asked last.
     pub(crate) backend: Option<BackendId>,
     /// Whether the connection to that backend had been used before.
     pub(crate) reused: bool,
     /// How often backends were asked.
     pub(crate) attempts: u8,
-    /// What became of the client's cookie; none = the pool is not sticky, or none of it answered.
+    /// The outcome of the client's cookie; none = the pool is not sticky, or none of it answered.
     pub(crate) sticky: Option<sticky::Outcome>,
-    /// Made when something is to bear it.
+    /// Made when something needs it.
     pub(crate) request_id: Option<RequestId>,
-    /// Whether the exchange is logged: only then is what follows filled.
+    /// Whether the exchange is logged: only then the following fields are filled.
     pub(crate) logged: bool,
-    /// Who asks: the peer, or whom a trusted one asks for.
+    /// The client: the peer, or the one that a trusted peer asks for.
     pub(crate) client: Option<IpAddr>,
     pub(crate) times: Times,
 }
 
-/// How long what took; none = it did not happen.
+/// Durations of the steps; none = the step did not happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     /// Waiting for a backend to become free.
@@ -57,25 +57,25 @@ pub(crate) struct Times {
     pub(crate) first_byte: Option<Micros>,
     /// From accept, or from the first byte of a later request, to the end.
     pub(crate) total: Micros,
-    /// What of the total was spent waiting for either peer.
+    /// The part of the total that was spent waiting for either peer.
     pub(crate) waited: Micros,
 }
 
 impl Record {
-    /// Notes a fault.
+    /// Records a fault.
     pub(crate) fn fail(&mut self, fault: Fault) {
         self.term = Term::Fault(fault.cause);
     }
 }
 
 impl Times {
-    /// So long it took until a connection was made, or could not be made.
+    /// Records how long it took until a connection was made, or failed.
     pub(crate) fn connected(&mut self, took: Micros) {
         self.connect = Some(took);
         self.waited += took;
     }
 
-    /// What of the total was spent here.
+    /// The part of the total that was spent here.
     #[must_use]
     pub(crate) fn own(&self) -> Micros {
         self.total - self.waited
@@ -108,26 +108,26 @@ impl Term {
             Term::Ok => ("ok", "The answer was passed on to its end, whatever its status"),
             Term::Fault(cause) => (cause.row().code, cause.row().sentence),
             Term::TunnelClosed => ("tunnel_closed", "One end of the tunnel closed it"),
-            Term::TunnelIdle => ("tunnel_idle", "Nothing was said in the tunnel for too long"),
+            Term::TunnelIdle => ("tunnel_idle", "No byte moved in the tunnel for too long"),
         }
     }
 }
 
-/// Who asks, and where.
+/// The client of an exchange and its connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker {
     pub(crate) listener: ListenerId,
-    /// The address of the client: the peer's, or what a trusted peer says; none where the peer is
-    /// on this machine and has none.
+    /// The address of the client: the peer's, or what a trusted peer says; none if the peer is on
+    /// this machine and has none.
     pub(crate) client: Option<IpAddr>,
-    /// The other end of the connection; none where that is a unix socket.
+    /// The other end of the connection; none if that is a unix socket.
     pub(crate) peer: Option<SocketAddr>,
     /// Whether the client's side is encrypted.
     pub(crate) secure: bool,
 }
 
-/// Where a request's head says what was asked, as received: taken before it is edited. Edits only
-/// mark and append, so these ranges of the head's bytes keep their meaning.
+/// The parts of a request in its head, as received: taken before the head is edited. Edits only
+/// mark and append, so these ranges of the head's bytes stay valid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) method: Span,

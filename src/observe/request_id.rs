@@ -1,6 +1,6 @@
-//! The id that a request has in logs and in our error answers: a ULID.
+//! Request ids of logs and of our error answers: ULIDs.
 //!
-//! 48 bits of time and 80 of chance, in 26 characters that sort by time. It need not be a secret,
+//! 48 bits of time and 80 random bits, in 26 characters that sort by time. It need not be a secret,
 //! only different from all others.
 
 use crate::base::{moment::UnixMillis, rng::Rng};

@@ -1,14 +1,14 @@
-//! Bytes of strangers and numbers of ours as text of a log line.
+//! Escaping of client bytes, and formatting of numbers, for log lines.
 //!
-//! What a peer sends must never end a line, a string or a field early, whatever it is: every
-//! control character, quote, backslash and byte that is not UTF-8 is written in a spelling that is
-//! printable. Nothing here allocates beyond the buffer that it writes to.
+//! Bytes from a peer must never end a line, a string or a field early: every control character,
+//! quote, backslash and byte that is not UTF-8 is written in a printable spelling. Nothing here
+//! allocates beyond the buffer that it writes to.
 
 use crate::base::moment::Micros;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// Writes at most `bytes_max` bytes of a string as JSON, in quotes; what is cut ends in `…`.
+/// Writes at most `bytes_max` bytes of a string as JSON, in quotes; a cut one ends in `…`.
 pub(super) fn push_json(bytes: &[u8], bytes_max: usize, line: &mut Vec<u8>) {
     line.push(b'"');
     let (kept, cut) = cut(bytes, bytes_max);
@@ -29,8 +29,8 @@ fn push_json_escaped(bytes: &[u8], line: &mut Vec<u8>) {
         for character in chunk.valid().chars() {
             match character {
                 '"' | '\\' => line.extend([b'\\', character as u8]),
-                // Beside what JSON asks for: DEL, the controls of Latin 1 and the two separators
-                // that some readers take for the end of a line.
+                // In addition to what JSON requires: DEL, the controls of Latin 1 and the two
+                // separators that some readers take for the end of a line.
                 '\0'..' ' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
                     push_unicode(character as u32, line);
                 }
@@ -63,7 +63,7 @@ pub(super) fn push_hex_escaped(bytes: &[u8], bytes_max: usize, line: &mut Vec<u8
     }
 }
 
-/// Whether these bytes mean themselves in any format.
+/// Whether these bytes stand for themselves in any format.
 fn is_plain(bytes: &[u8]) -> bool {
     let plain = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
     bytes.iter().fold(true, |all, byte| all & plain(*byte))
@@ -109,7 +109,7 @@ pub(super) fn push_millis(Micros(micros): Micros, line: &mut Vec<u8>) {
     line.extend([b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
-/// What stands where an address would, of a peer on this machine that has none.
+/// Written in place of an address for a peer on this machine that has none.
 const NO_ADDRESS: &[u8] = b"unix";
 
 pub(super) fn push_client(client: Option<IpAddr>, line: &mut Vec<u8>) {

@@ -1,7 +1,7 @@
-//! What threads tell of themselves, by ids: small values over a bounded channel, never waited for.
+//! Reports of threads to the hub: small values with ids over a bounded channel, never waited for.
 //!
-//! A thread that serves neither formats nor writes. What is posted goes to the hub (`hub.rs`),
-//! which gives it names and decides, for all threads together, what becomes an event.
+//! A serving thread neither formats nor writes. Reports go to the hub (`hub.rs`), which adds names
+//! and decides, for all threads together, what becomes an event.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -18,13 +18,14 @@ use crate::policy::{
 };
 use crate::shared::{dropped::Dropped, unreachable::Unreachable};
 
-/// What may wait for the hub, which waits for nothing: all backends of a large pool at once.
+/// Reports that may wait for the hub, which waits for nothing: all backends of a large pool at
+/// once.
 const WAITING_MAX: usize = 1024;
 
-/// About one thing people are told at most once in so long.
+/// The shortest time between two events about the same thing.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
-/// What a thread tells.
+/// A report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// No connection to a backend can be made.
@@ -34,17 +35,17 @@ pub(crate) enum What {
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
-    /// A probe of this pool began so long after it was due; the health thread says so rarely.
+    /// A probe of this pool began this long after it was due; the health thread reports it rarely.
     ProbesLate(PoolId, Duration),
     /// What an answer for a backend's name changes, and why there was none.
     Name(PoolId, BackendId, Box<(resolve::Change, String)>),
     /// An attempt gave no answer that was used.
     Attempt(Box<Attempt>),
-    /// What has its names already.
+    /// An event that has its names already.
     Event(Box<Event>),
 }
 
-/// An attempt that gave no answer that was used; told only where the log is to say that much.
+/// An attempt that gave no answer that was used; reported only at that log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) request: RequestId,
@@ -52,15 +53,15 @@ pub(crate) struct Attempt {
     pub(crate) backend: BackendId,
     /// Whether a connection was made.
     pub(crate) connected: bool,
-    /// What it gave instead.
+    /// The outcome instead.
     pub(crate) outcome: Outcome,
     /// How long it took.
     pub(crate) took: Micros,
-    /// Why the request was not asked again; none = it was.
+    /// Why the request was not retried; none = it was.
     pub(crate) refusal: Option<Refusal>,
 }
 
-/// What there was too little of.
+/// What ran short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// Client connections.
@@ -75,18 +76,18 @@ pub(crate) enum Limit {
 
 pub(super) const LIMITS: usize = 4;
 
-/// What the hub takes.
+/// A message to the hub.
 pub(crate) enum ToHub {
     What(What),
-    /// This is the plan in force from now on.
+    /// The plan in force from now on.
     Plan(Arc<Plan>),
-    /// One more reader; the channel closes when it has been given what it missed.
+    /// Adds a reader; the channel closes when it has got the last events.
     Subscribe(Subscriber, Sender<()>),
-    /// No thread tells anything any more.
+    /// There are no more reports.
     End,
 }
 
-/// The end of the channel that a thread holds.
+/// A thread's end of the channel.
 #[derive(Clone)]
 pub(crate) struct Teller {
     to: Sender<ToHub>,
@@ -98,14 +99,14 @@ pub(crate) fn channel() -> (Teller, Receiver<ToHub>) {
     channel_of(WAITING_MAX)
 }
 
-/// The same with room for so much.
+/// The same with this much room.
 pub(crate) fn channel_of(room: usize) -> (Teller, Receiver<ToHub>) {
     let (to, from) = bounded(room);
     (Teller { to, dropped: Dropped::default() }, from)
 }
 
 impl Teller {
-    /// Tells, unless there is no room, which is counted; whether it was told.
+    /// Reports, unless there is no room, which is counted; returns whether it was reported.
     pub(crate) fn tell(&self, what: What) -> bool {
         let told = self.to.try_send(ToHub::What(what)).is_ok();
         if !told {
@@ -114,15 +115,15 @@ impl Teller {
         told
     }
 
-    /// Tells what has its names already.
+    /// Reports an event that has its names already.
     pub(crate) fn event(&self, event: Event) {
         self.tell(What::Event(Box::new(event)));
     }
 
-    /// Tells, or gives back what finds no room.
+    /// Reports, or returns what finds no room.
     ///
     /// # Errors
-    /// What was to be told.
+    /// The report.
     pub(crate) fn try_tell(&self, what: What) -> Result<(), What> {
         match self.to.try_send(ToHub::What(what)) {
             Err(TrySendError::Full(ToHub::What(what))) => Err(what),
@@ -130,23 +131,23 @@ impl Teller {
         }
     }
 
-    /// How much was not told.
+    /// How many were not reported.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.read()
     }
 
-    /// The channel itself, for who commands the hub.
+    /// The channel itself, for commands to the hub.
     pub(crate) fn to_hub(&self) -> &Sender<ToHub> {
         &self.to
     }
 }
 
-/// The end that a core holds.
+/// A core's end.
 pub(crate) struct CoreTeller {
     teller: Teller,
-    /// Whether single attempts are told.
+    /// Whether single attempts are reported.
     tells_attempts: Cell<bool>,
-    /// When each limit was told last, if ever.
+    /// When each limit was reported last, if ever.
     limits: [Cell<Option<Tick>>; LIMITS],
 }
 
@@ -156,12 +157,12 @@ impl CoreTeller {
         CoreTeller { teller, tells_attempts, limits: Default::default() }
     }
 
-    /// The log is to say so much from now on.
+    /// Sets the level of the log.
     pub(crate) fn set_level(&self, level: LogLevel) {
         self.tells_attempts.set(level >= LogLevel::Debug);
     }
 
-    /// Whether single attempts are told.
+    /// Whether single attempts are reported.
     #[inline]
     pub(crate) fn tells_attempts(&self) -> bool {
         self.tells_attempts.get()
@@ -172,7 +173,7 @@ impl CoreTeller {
         self.teller.tell(What::Attempt(Box::new(attempt)));
     }
 
-    /// A limit is hit. It is hit again with each connection, so it is posted once a second.
+    /// A limit is hit. It is hit again with each connection, so it is reported once a second.
     pub(crate) fn limit(&self, limit: Limit, now: Tick) {
         let last = &self.limits[limit as usize];
         if last.get().is_none_or(|last| now >= last + PERIOD) {
@@ -181,7 +182,7 @@ impl CoreTeller {
         }
     }
 
-    /// A connection to a backend could not be made. Of all cores the first one posts it.
+    /// A connection to a backend could not be made. Of all cores the first one reports it.
     #[cold]
     pub(crate) fn unreachable(
         &self,
@@ -201,7 +202,7 @@ impl CoreTeller {
 
 #[cfg(test)]
 impl ToHub {
-    /// What was told, if that is what it is.
+    /// The report, if it is one.
     pub(crate) fn told(self) -> Option<What> {
         match self {
             ToHub::What(what) => Some(what),

@@ -1,8 +1,8 @@
-//! The accept loop of one listener on one worker: how many connections are let in.
+//! The accept loop of one listener on one worker, with its admission.
 //!
 //! Admitted connections go to `connection.rs`; others get a 503 and a log line. Without descriptors
 //! a connection is accepted and closed rather than left in the queue. A drain serves all that the
-//! kernel has queued, and takes no more.
+//! kernel has queued, and accepts no more.
 
 use std::{fs::File, io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
@@ -33,24 +33,24 @@ use crate::proto::peer::PeerAddress;
 use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Worker};
 
-/// Connections taken before others have their turn.
+/// Connections accepted before other tasks get their turn.
 const BATCH: usize = 32;
 
 /// The first and the longest pause when nothing can be accepted: the process has no descriptor
-/// left, or the listening socket is of no use.
+/// left, or the listening socket is broken.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Batches that a drain takes in one step, or clients that it turns away without descriptors; the
+/// Batches that a drain accepts in one step, or clients that it refuses without descriptors; the
 /// others find the end.
 const REST: usize = 4_096;
 
-/// How long a drain waits for handshakes that are under way.
+/// How long a drain waits for handshakes in progress.
 const HANDSHAKE_STEP: Duration = Duration::from_millis(10);
 const HANDSHAKE_STEPS: u32 = 10;
 
-/// Takes connections at one address of a listener until the worker drains or the address goes; then
-/// those that wait, and no more.
+/// Accepts connections at one address of a listener until the worker drains or the address is
+/// removed; then those that wait, and no more.
 pub(super) async fn run(
     worker: Rc<Worker>,
     listener: Listener,
@@ -70,8 +70,8 @@ pub(super) async fn run(
             ends.or(sleep(pause)).await;
         }
     }
-    // Connections in the queue are served, and those whose handshake is under way, which takes a
-    // round trip; new ones are refused by the kernel and tried elsewhere.
+    // Connections in the queue are served, and those in a handshake, which takes a round trip; the
+    // kernel refuses new ones, which are tried elsewhere.
     if accepting.listener.refuse_new().is_ok() {
         for _ in 0..HANDSHAKE_STEPS {
             accepting.rest().await;
@@ -92,23 +92,23 @@ struct Accepting {
     pause: Duration,
 }
 
-/// What a batch found.
+/// The result of a batch.
 enum Batch {
     /// There may be more.
     Full,
-    /// Nobody waits any more.
+    /// No connection waits any more.
     Empty,
-    /// No descriptor is left: one will be in a moment, or one client was turned away. Trying again
-    /// deserves so long a pause.
+    /// No descriptor is left: one will be in a moment, or one client was refused. Pause this long
+    /// before trying again.
     NoneFor(Duration),
-    /// Nothing can be accepted here; trying again deserves so long a pause.
+    /// Nothing can be accepted here; pause this long before trying again.
     Stuck(Duration),
 }
 
 impl Accepting {
-    /// Takes some of those that wait.
+    /// Accepts some of the waiting connections.
     fn batch(&mut self) -> Batch {
-        // What a new connection is given time for begins now.
+        // The time limits of a new connection begin now.
         self.worker.clock.renew();
         for _ in 0..BATCH {
             match self.listener.accept() {
@@ -125,7 +125,7 @@ impl Accepting {
                     return Batch::NoneFor(self.longer_pause());
                 }
                 Err(error) if is_lasting(&error) => return self.stuck(),
-                // The client was gone before we came (ECONNABORTED and its like).
+                // The client was gone before we came (ECONNABORTED and the like).
                 Err(_) => {}
             }
         }
@@ -142,8 +142,8 @@ impl Accepting {
         pause
     }
 
-    /// Takes all that wait in a queue to which none are added. A pause would only keep from its end
-    /// a process that may be waited for.
+    /// Accepts all that wait in a queue to which none are added. A pause would only delay the end
+    /// of a process that may be waited for.
     async fn rest(&mut self) {
         for _ in 0..REST {
             match self.batch() {
@@ -153,11 +153,11 @@ impl Accepting {
         }
     }
 
-    /// Begins to serve a connection, or says that there is no room.
+    /// Begins to serve a connection, or refuses it for lack of room.
     fn admit(&self, fd: OwnedFd, from: PeerAddress) {
         let worker = &self.worker;
         if !worker.serves(self.id) {
-            // It was in the queue when its listener went.
+            // It was in the queue when its listener was removed.
             return;
         }
         let arrival = Arrival { listener: self.id, from, port: self.port };
@@ -170,7 +170,7 @@ impl Accepting {
         connection::spawn(Rc::clone(worker), stream, &arrival, admitted);
     }
 
-    /// Answers 503 without a look at the request, and closes.
+    /// Answers 503 without reading the request, and closes.
     fn refuse(&self, fd: OwnedFd, arrival: &Arrival) {
         let worker = &self.worker;
         let fault = Fault::from(Cause::Overloaded);
@@ -192,8 +192,8 @@ impl Accepting {
         log_refused(worker, &connection::greet(worker, arrival), &record);
     }
 
-    /// Accepts with the spare descriptor and closes: better a clear end than a queue that nobody
-    /// serves.
+    /// Accepts with the spare descriptor and closes: a clear end is better than a queue that is
+    /// never served.
     fn turn_one_away(&mut self) {
         self.worker.count(Counter::RejectedDescriptors);
         self.worker.events.limit(Limit::Descriptors, self.worker.clock.tick());
@@ -211,7 +211,7 @@ fn out_of_descriptors(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
 }
 
-/// Whether it says something of the listening socket, so that it will say it again.
+/// Whether the error is about the listening socket, so that it will come again.
 fn is_lasting(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::FAULT, Errno::OPNOTSUPP])
 }
@@ -240,7 +240,7 @@ mod tests {
         Worker::crew(text, 1).remove(0)
     }
 
-    /// A socket that nobody can accept from says so for ever.
+    /// A broken listening socket fails for ever.
     #[test]
     fn an_error_that_lasts_is_met_with_a_pause_and_ends_a_drain() {
         on_both_drivers(|| async {

@@ -1,5 +1,5 @@
-//! The access logs of a process: opened before anything serves, shared out to the cores, ended
-//! after the last of them.
+//! The access logs of a process: opened before anything serves, shared among the cores, ended after
+//! the last of them.
 
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const END_MAX: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct AccessLogs {
     writer: Option<Writer>,
-    /// What the thread counts, and tells with.
+    /// The slab and the sender of the thread.
     means: Option<(Arc<Slab>, Teller)>,
 }
 
@@ -28,12 +28,12 @@ pub(super) struct AccessLogs {
 pub(super) type Outlets = Table<ListenerId, Outlet>;
 
 impl AccessLogs {
-    /// None yet. The thread counts in `counters`.
+    /// Without logs yet. The thread counts in `counters`.
     pub(super) fn new(counters: Arc<Slab>, teller: Teller) -> AccessLogs {
         AccessLogs { writer: None, means: Some((counters, teller)) }
     }
 
-    /// Opens what a plan names and the plan before did not; each core's ends of it.
+    /// Opens the logs that a plan names and the plan before did not; returns each core's ends.
     ///
     /// # Errors
     /// A sentence that names the file that cannot be opened.
@@ -68,18 +68,18 @@ impl AccessLogs {
         self.writer.as_mut().ok_or_else(ended)
     }
 
-    /// Opens every file anew; false where there is none, or the thread is too far behind.
+    /// Reopens every file; false if there is none, or the thread is too far behind.
     pub(super) fn reopen(&self) -> bool {
         self.writer.as_ref().is_some_and(Writer::reopen)
     }
 
-    /// Ends the thread once it has written all; false where that takes it too long.
+    /// Ends the thread once it has written all; false if that takes too long.
     pub(super) fn end(&mut self) -> bool {
         self.writer.take().is_none_or(|writer| writer.stop(END_MAX))
     }
 }
 
-/// What the plan names and cannot be opened, in one sentence each; nothing is made.
+/// The logs of the plan that cannot be opened, in one sentence each; creates nothing.
 pub(super) fn check(plan: &Plan) -> Vec<String> {
     let logs = plan.listeners.values().filter_map(|listener| listener.access_log.as_ref());
     let mut paths: Vec<&Path> = logs.filter_map(|log| log.path.as_deref()).collect();

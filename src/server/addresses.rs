@@ -1,7 +1,7 @@
 //! The addresses that the process listens on: all of them taken before anything slow, or none.
 //!
-//! What is taken here is ours from this moment on: a second process that starts in the same moment
-//! is refused. Clients that come before all is ready wait in the kernel's queue.
+//! From this moment on they are ours: a second process that starts at the same moment is refused.
+//! Clients that come before all is ready wait in the kernel's queue.
 
 use std::{
     fmt, io,
@@ -15,15 +15,14 @@ use super::{StartError, refusal::holder, run::Sockets};
 use crate::net::listener::{self, Bound, First};
 use crate::plan::{ListenerId, Plan};
 
-/// How long an address is tried that is in use although no process has it: the kernel closes the
-/// sockets of a process that was killed, and had a ring, some time after its end (up to 34 ms
-/// seen).
+/// How long to retry an address that is in use although no process has it: the kernel closes the
+/// sockets of a killed process that had a ring some time after its end (up to 34 ms seen).
 const RELEASED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// After how many tries it is asked who has the address.
+/// The tries after which the holder of the address is looked up.
 const ASKED_AT: [u32; 5] = [0, 1, 4, 16, 64];
 
 /// Where a listener listens.
@@ -32,12 +31,12 @@ const ASKED_AT: [u32; 5] = [0, 1, 4, 16, 64];
 pub enum Endpoint {
     /// An address and a port.
     Tcp(SocketAddr),
-    /// A unix socket. None is listened on yet.
+    /// A unix socket. None is supported yet.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// The address and port, where it has them.
+    /// The address and port, if it has them.
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -59,10 +58,10 @@ impl fmt::Display for Endpoint {
 /// The sockets of every address of every listener.
 pub(super) struct Addresses(Vec<Taken>);
 
-/// An address that is taken: its listener, and how it was written.
+/// An address that is taken: its listener, and the address as written.
 type Taken = (ListenerId, SocketAddr, Bound);
 
-/// An address of a listener, as it is to be taken.
+/// An address of a listener, as it should be taken.
 struct Wanted {
     listener: ListenerId,
     address: SocketAddr,
@@ -70,15 +69,15 @@ struct Wanted {
     backlog: u32,
     /// How long its connections wait for an acknowledgement.
     patience: Duration,
-    /// Another address of ours takes its connections where this one is not bound.
+    /// Another address of ours takes its connections if this one is not bound.
     is_within: bool,
 }
 
 impl Addresses {
-    /// Takes every address but those `known`, which are taken already, for so many cores.
+    /// Takes every address except those `known`, which are taken already, for this many cores.
     ///
     /// # Errors
-    /// A sentence about the first that cannot be had, and by whom it is in use.
+    /// A sentence about the first that cannot be taken, with the process that uses it.
     pub(super) fn take(
         plan: &Plan,
         cores: usize,
@@ -97,8 +96,8 @@ impl Addresses {
             if error.kind() != io::ErrorKind::AddrInUse {
                 return Err(refusal(None, error));
             }
-            // Asked ever more rarely, as it looks at every process: of two that start in the same
-            // moment the one that is refused may look before the other listens.
+            // Looked up ever more rarely, as it scans every process: of two that start at the same
+            // moment the refused one may look before the other listens.
             if ASKED_AT.contains(&tries)
                 && let Some(holder) = holder(address)
             {
@@ -107,20 +106,20 @@ impl Addresses {
             if Instant::now() >= until {
                 return Err(refusal(None, error));
             }
-            // Nobody ever sends.
+            // Nothing is ever sent here.
             let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);
             tries += 1;
         }
     }
 
-    /// The addresses really taken, by the name of their listener.
+    /// The addresses that were taken, by the name of their listener.
     pub(super) fn named(&self, plan: &Plan) -> Vec<(String, Endpoint)> {
         let name = |id: ListenerId| plan.listener(id).name.clone();
         let endpoint = |bound: &Bound| Endpoint::Tcp(bound.address);
         self.0.iter().map(|(id, _, bound)| (name(*id), endpoint(bound))).collect()
     }
 
-    /// The listener of each, the address as it was written, and as it is taken.
+    /// The listener of each, the address as written, and as taken.
     pub(super) fn bound(&self) -> Vec<(ListenerId, SocketAddr, SocketAddr)> {
         self.0.iter().map(|(id, written, bound)| (*id, *written, bound.address)).collect()
     }
@@ -128,7 +127,7 @@ impl Addresses {
     /// Listens for all cores.
     ///
     /// # Errors
-    /// A sentence about the first address where that is not possible.
+    /// A sentence about the first address that fails.
     pub(super) fn listen(&self, plan: &Plan) -> Result<(), StartError> {
         for (id, _, bound) in &self.0 {
             let (address, holder) = (bound.address, None);
@@ -149,7 +148,7 @@ impl Addresses {
     }
 }
 
-/// Every address of a plan; those that take any address come first, as others lie within them.
+/// Every address of a plan; wildcard addresses come first, as others are within them.
 fn wanted(plan: &Plan) -> Vec<Wanted> {
     let all: Vec<SocketAddr> =
         plan.listeners.values().flat_map(|l| l.bind.iter().copied()).collect();
@@ -168,7 +167,7 @@ fn wanted(plan: &Plan) -> Vec<Wanted> {
     wanted
 }
 
-/// `[::]` takes IPv4 too, unless `0.0.0.0` of the same port is bound by itself.
+/// `[::]` takes IPv4 too, unless `0.0.0.0` of the same port is bound separately.
 fn is_v6_only(address: SocketAddr, all: &[SocketAddr]) -> bool {
     let any_v4 = |other: &SocketAddr| other.is_ipv4() && other.ip().is_unspecified();
     !address.ip().is_unspecified()
@@ -232,7 +231,7 @@ mod tests {
         TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
     }
 
-    /// Which listener takes a connection to this address; none = it is refused.
+    /// The listener that takes a connection to this address; none = it is refused.
     fn taker(addresses: &Addresses, to: &str) -> Option<u16> {
         let mut client = TcpStream::connect(to).ok()?;
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -1,13 +1,13 @@
-//! The CPU limit of this process by its control groups.
+//! The CPU limit of this process from its control groups.
 //!
 //! A group and each group above it may have a limit, so the smallest counts, from the process's own
 //! group up to the root (cgroups(7)). Both versions: `cpu.max` of the unified hierarchy (systemd's
-//! `CPUQuota=`, containers), `cpu.cfs_quota_us` of the old one. Pure over what files say.
+//! `CPUQuota=`, containers), `cpu.cfs_quota_us` of the old one. Pure functions of file contents.
 
-/// What a file says; none where it cannot be read.
+/// The contents of a file; none if it cannot be read.
 type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The limit of this process, rounded up to whole cores; none where there is none.
+/// The limit of this process, rounded up to whole cores; none if there is none.
 pub(super) fn cpu_limit() -> Option<usize> {
     least(&|path| std::fs::read_to_string(path).ok())
 }
@@ -35,7 +35,7 @@ fn least(read: Read<'_>) -> Option<usize> {
     limits.into_iter().min()
 }
 
-/// Which group is mounted where, by a line of mountinfo (proc(5)): none if it is another mount.
+/// The group and the mount point in a line of mountinfo (proc(5)): none if it is another mount.
 fn mount(line: &str, is_unified: bool) -> Option<(&str, &str)> {
     let (front, back) = line.split_once(" - ")?;
     let mut front = front.split(' ').skip(3);
@@ -50,8 +50,8 @@ fn mount(line: &str, is_unified: bool) -> Option<(&str, &str)> {
     is_meant.then_some((root, point))
 }
 
-/// A group as it is seen below the group that is mounted; the latter where it is not below it, as
-/// seen from within a container.
+/// A group's path below the mounted group; the latter if it is not below it, as seen from within a
+/// container.
 fn below<'a>(path: &'a str, root: &str) -> &'a str {
     let rest = if root == "/" { Some(path) } else { path.strip_prefix(root) };
     let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -75,7 +75,7 @@ fn old(point: &str, group: &str, read: Read<'_>) -> Option<usize> {
     whole(quota.trim(), period.trim())
 }
 
-/// Whole cores; none where there is no limit (`max`, `-1`).
+/// Whole cores; none if there is no limit (`max`, `-1`).
 fn whole(quota: &str, period: &str) -> Option<usize> {
     let (quota, period) = (quota.parse::<usize>().ok()?, period.parse::<usize>().ok()?);
     (period > 0).then(|| quota.div_ceil(period).max(1))
@@ -110,7 +110,7 @@ mod tests {
         check("0::/\n", &[V2], &[(max, "garbage")], None);
         check("0::/\n", &[V2], &[(max, "1 0")], None);
         check("0::/\n", &[V2], &[], None);
-        // systemd's CPUQuota= lies on the service, or on a slice above it.
+        // systemd's CPUQuota= is on the service, or on a slice above it.
         let service = "/sys/fs/cgroup/system.slice/ringway.service/cpu.max";
         let slice = "/sys/fs/cgroup/system.slice/cpu.max";
         let own = "0::/system.slice/ringway.service\n";
@@ -135,7 +135,7 @@ mod tests {
         check(groups, &[V1_OTHER, V1], &[(quota, "150000\n")], None);
         let slice = [(quota, "-1\n"), hundred, (above, "300000\n"), (above_period, "100000\n")];
         check(groups, &[V1], &slice, Some(3));
-        // Mixed: what the unified hierarchy says beside the old one counts too.
+        // Mixed: limits in the unified hierarchy beside the old one count too.
         let both = [(quota, "400000\n"), hundred, ("/sys/fs/cgroup/unified/docker/a/cpu.max", "200000 100000\n")];
         let unified = "31 23 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
         check(groups, &[V1, unified], &both, Some(2));

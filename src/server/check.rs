@@ -1,8 +1,8 @@
-//! What `run` would refuse on this machine, found before it is tried: `ringway check`.
+//! Preflight checks for `ringway check`: what `run` would refuse on this machine.
 //!
-//! The configuration is good by then; this is about what it names outside of itself: cores,
-//! descriptors, addresses, files. Nothing is made, changed or listened on. Whether an address is in
-//! use is not asked: the process that is to be replaced may have it.
+//! The configuration is valid by then; this checks what it refers to outside itself: cores,
+//! descriptors, addresses, files. Nothing is created, changed or listened on. An address in use is
+//! not an error: the process that will be replaced may have it.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,18 +10,18 @@ use super::{access_logs, cores, descriptors, refusal::cannot_listen, secrets};
 use crate::net::listener;
 use crate::plan::Plan;
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// What keeps the process from starting, in one sentence each.
+    /// Reasons why the process would not start, in one sentence each.
     pub(crate) refusals: Vec<String>,
-    /// The same of what another machine may have: cores, descriptors, addresses, folders.
+    /// The same for what another machine may have: cores, descriptors, addresses, folders.
     pub(crate) missing_here: Vec<String>,
-    /// What somebody should look at.
+    /// Warnings for the operator.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Looks for all of it at once.
+/// Runs all checks.
 pub(crate) fn check(plan: &Plan) -> Found {
     let mut found = Found::default();
     let count = match cores::choose(&plan.global.cores) {
@@ -45,7 +45,7 @@ pub(crate) fn check(plan: &Plan) -> Found {
 fn foreign_addresses(plan: &Plan) -> Vec<String> {
     let all = plan.listeners.values().flat_map(|listener| listener.bind.iter());
     let refusal = |address: &SocketAddr| {
-        // Any port will do: a bind changes nothing before somebody listens.
+        // Any port will do: a bind changes nothing before a listen.
         let refused =
             listener::bind(SocketAddr::new(address.ip(), 0), true, Duration::ZERO).err()?;
         Some(cannot_listen(*address, &refused, None))
@@ -85,7 +85,7 @@ mod tests {
             config::parse("check.toml", &text).unwrap_or_else(|wrong| panic!("{wrong}")).plan;
         let Found { refusals, missing_here, warnings } = check(&plan);
         let parts = [
-            "core 8000 is none",
+            "this process may not use core 8000",
             "9000000 connections do not fit",
             "cannot listen on 192.0.2.1:80: this machine does not have",
             "cannot listen on [2001:db8::1]:80: ",

@@ -1,9 +1,9 @@
 //! One client connection, from accept to close: exchange after exchange.
 //!
-//! Thousands of these are idle at any moment, so what a task keeps while it waits is small: the
-//! stream, who the client is, and nothing else. Everything a request needs lives in one boxed
-//! future per burst of requests, which outlasts it only for a client that asks again at once; the
-//! buffer is taken when there is something to read.
+//! Thousands of these are idle at any moment, so a task keeps little while it waits: the stream,
+//! the peer, and nothing else. Everything a request needs is in one boxed future per burst of
+//! requests, which outlasts the burst only for a client that asks again at once; the buffer is
+//! taken when there is something to read.
 
 use std::{
     future::{Future, poll_fn},
@@ -38,14 +38,14 @@ use crate::worker::{Admitted, Worker};
 /// What is known of a connection when it is accepted.
 pub(super) struct Arrival {
     pub(super) listener: ListenerId,
-    /// Where the kernel says that it comes from.
+    /// Where it comes from, according to the kernel.
     pub(super) from: PeerAddress,
-    /// The port that it came to.
+    /// The port that it connected to.
     pub(super) port: u16,
 }
 
-/// Who asks. What a PROXY header or a handshake says of a peer is to be read before this is called:
-/// there are neither yet, so a peer is where the kernel says, and not secure.
+/// The peer. A PROXY header or a handshake must be read before this is called: there are neither
+/// yet, so the peer is as the kernel says, and not secure.
 pub(super) fn greet(worker: &Worker, arrival: &Arrival) -> Peer {
     let Arrival { listener, from, port } = *arrival;
     let in_force = worker.in_force();
@@ -72,21 +72,21 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: &Arrival, admit
     netted(worker, connection.run());
 }
 
-/// A client connection while nobody asks anything.
+/// A client connection between requests.
 struct Connection {
     worker: Rc<Worker>,
     stream: Rc<Stream>,
     peer: Rc<Peer>,
     awaits: Awaits,
-    /// When the request that is awaited began: at accept, or with its first byte; none where it has
-    /// not, or is not logged.
+    /// When the awaited request began: at accept, or with its first byte; none if it has not, or is
+    /// not logged.
     began: Option<Moment>,
     _admitted: Admitted,
 }
 
-/// What a connection waits for. The deadline of each is set where its wait begins, so that none is
-/// kept of an earlier request: `client-header` for the first request, and again from the first byte
-/// of each head; `idle` for the next request.
+/// What a connection waits for. Each deadline is set when its wait begins, so that none is left
+/// over from an earlier request: `client-header` for the first request, and again from the first
+/// byte of each head; `idle` for the next request.
 enum Awaits {
     /// Its first request, of which nothing has come.
     First,
@@ -96,13 +96,13 @@ enum Awaits {
     Rest(Vec<u8>),
 }
 
-/// What a burst of requests left behind.
+/// The state after a burst of requests.
 enum After {
     /// All that came was answered.
     Idle,
     /// The first bytes of a head.
     Partial,
-    /// Nothing was there to be read.
+    /// There was nothing to read.
     Nothing,
     End(Ending),
 }
@@ -110,7 +110,7 @@ enum After {
 /// How a connection ends.
 #[derive(Clone, Copy)]
 enum Ending {
-    /// With all that it was sent.
+    /// With everything that was sent to it.
     Close,
     /// When the client has seen the answer: not all of its request was read.
     Linger,
@@ -130,7 +130,8 @@ impl Connection {
         let ending = loop {
             match self.stream.readable().await {
                 Ok(()) => {}
-                // Whom we closed is not read any more: its place is another's already.
+                // A connection that we closed is not read any more: its slot already belongs to
+                // another.
                 Err(Unmet::Ended(Ended::Closed) | Unmet::Broken(_)) => return,
                 Err(Unmet::Ended(Ended::Overdue | Ended::ClientLeft) | Unmet::NotNow) => {
                     break Box::pin(self.ended()).await;
@@ -149,9 +150,9 @@ impl Connection {
         }
     }
 
-    /// Closes when that costs the client none of its answer. What it has said meanwhile and nobody
-    /// read makes a close a reset: then it is told our end, with what was held back for it, and
-    /// read until it has all. One that was late is not waited for.
+    /// Closes once that costs the client none of its answer. Bytes that it has sent meanwhile and
+    /// that were not read make a close a reset: then we shut down, with any bytes held back for it,
+    /// and read until it has all. A client that was late is not waited for.
     async fn close(&self) {
         if !self.stream.may_be_cut() {
             return;
@@ -162,7 +163,7 @@ impl Connection {
         }
     }
 
-    /// Nothing is under way: it makes room for others when that is needed.
+    /// Nothing is in flight: it makes room for others when that is needed.
     fn rests(&self, how: Rest, time: Duration) {
         let clock = &self.worker.clock;
         self.stream.watched().rests(how, clock.tick(), clock.after(time));
@@ -207,7 +208,7 @@ impl Connection {
         self.settle(client, after)
     }
 
-    /// Notes what is awaited after a burst.
+    /// Records what is awaited after a burst.
     fn settle(&mut self, client: Client, after: After) -> After {
         let Client::H1(mut client) = client;
         (self.awaits, self.began) = (Awaits::Next, None);
@@ -225,8 +226,8 @@ impl Connection {
         after
     }
 
-    /// Waits, with all that a burst has at hand, for the next request of a client who asks again
-    /// as soon as it is answered; `None` when that has come.
+    /// Waits, with the resources of a burst at hand, for the next request of a client that asks
+    /// again as soon as it is answered; `None` when that has come.
     async fn stay(&self, client: &mut Client) -> Option<After> {
         let Client::H1(client) = client;
         let worker = &self.worker;
@@ -260,7 +261,7 @@ impl Connection {
         Client::H1(h1::Client::new(stream, peer, buffer, self.began))
     }
 
-    /// Keeps what has come of a head, in no more room than it needs.
+    /// Keeps the received part of a head, in no more memory than it needs.
     fn keep(&mut self, buffer: Buffer) {
         if !buffer.is_empty() {
             self.awaits = Awaits::Rest(buffer.bytes().to_vec());
@@ -276,7 +277,7 @@ impl Connection {
         }
         let Ok(mut buffer) = worker.buffers.take() else { return Ending::Reset };
         self.awaits.restore(&mut buffer);
-        // The empty line that is forgiven before a request begins none.
+        // The empty line that is allowed before a request does not begin one.
         let begun = !matches!(buffer.bytes(), b"" | b"\r" | b"\r\n");
         let fault: Fault = match self.stream.read_ended() {
             Some(Ended::Overdue) if begun => Cause::RequestTimeout.into(),
@@ -336,7 +337,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
         let Client::H1(h1) = &*client;
         match (reuse, h1.behind()) {
             (Reuse::Keep, Some(0)) => return After::Idle,
-            // An answer of our own, or of a backend that was quicker than we, takes no turn.
+            // An answer of our own, or of a backend that was quicker than we are, takes no turn.
             (Reuse::Keep, Some(_)) if !waited => next_turn().await,
             (Reuse::Keep, Some(_)) => {}
             // A close over unread bytes is a reset, which may destroy the answer.
@@ -347,7 +348,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
     }
 }
 
-/// The first bytes of a head have come: the rest has its time from here on.
+/// The first bytes of a head have come: the time for the rest begins here.
 #[cold]
 fn head_begins(worker: &Worker, client: &h1::Client) {
     worker.clock.renew();
@@ -356,7 +357,7 @@ fn head_begins(worker: &Worker, client: &h1::Client) {
 }
 
 impl Awaits {
-    /// Puts the bytes of a head that has not come whole where a read goes on behind them; how many.
+    /// Puts the bytes of an incomplete head where a read goes on after them; returns how many.
     fn restore(&mut self, buffer: &mut Buffer) -> usize {
         let Awaits::Rest(bytes) = self else { return 0 };
         let count = bytes.len().min(buffer.room_len());
@@ -374,12 +375,12 @@ mod tests {
     use super::*;
     use crate::server::netted::Netted;
 
-    /// How large what a function returns is; it is not called.
+    /// The size of what a function returns; it is not called.
     fn size_of_output<A, R>(_: impl FnOnce(A) -> R) -> usize {
         size_of::<R>()
     }
 
-    /// What each of thousands of idle connections keeps, and what each burst under way takes: one
+    /// What each of thousands of idle connections keeps, and what each running burst takes: one
     /// large future that is awaited without a box undoes both.
     #[test]
     fn what_an_idle_connection_keeps_is_small_and_so_is_a_burst() {

@@ -1,10 +1,10 @@
-//! The owner of the plan: the thread `ringway-control`.
+//! The control thread, `ringway-control`: owner of the plan.
 //!
-//! It alone knows which plans are held, whose the seats are, which addresses are bound and whose
-//! names are looked up. The handle and the signals are its clients, as an admin API will be: each
-//! sends a command and waits for the answer. A change of the plan is prepared whole, so that one
-//! that is refused has changed nothing; then the health thread takes it, and after it each core.
-//! What went with a plan is forgotten when no thread holds any plan that names it.
+//! It alone knows which plans are held, the owners of the seats, the bound addresses and the names
+//! that are looked up. The handle and the signals are its clients, and so will be an admin API:
+//! each sends a command and waits for the answer. A change of the plan is prepared completely, so
+//! that a refusal has changed nothing; then the health thread takes it, and after it each core.
+//! What was removed with a plan is forgotten when no thread holds any plan that names it.
 
 use std::{
     io,
@@ -31,38 +31,38 @@ use crate::policy::seats::Changes;
 use crate::shared::inbox::Unheard;
 use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
 
-/// How long a thread may take to make room for a message, and the health thread to take a plan: it
-/// does within a turn.
+/// How long a thread may take to accept a message, and the health thread to take a plan: it does
+/// within a turn.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a client waits for an answer: a change may have to wait for an address that the kernel
-/// frees late, and for threads that are busy.
+/// frees late, and for busy threads.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long an end waits for a command that is being carried out.
+/// How long an end waits for a command in progress.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
-/// An address of a listener: as it was written, and as it is bound.
+/// An address of a listener: as written, and as bound.
 type Bound = (ListenerId, SocketAddr, SocketAddr);
 
-/// What a client asks of the thread. Each waits for its answer, so there are never more commands
-/// than clients.
+/// A command to the thread. Each client waits for its answer, so there are never more commands than
+/// clients.
 enum Command {
     /// Serve by this plan.
     Change(Box<Plan>, Sender<Result<Changed, StartError>>),
-    /// Open the access logs anew; whether that could be said.
+    /// Reopen the access logs; returns whether the writer could be told.
     ReopenLogs(Sender<bool>),
-    /// How many plans are held, that in force among them.
+    /// How many plans are held, including the one in force.
     Held(Sender<usize>),
-    /// End; what is to be ended when no core writes any more is given back.
+    /// End; returns what must be ended when no core writes any more.
     End(Sender<AccessLogs>),
 }
 
-/// What a change has changed.
+/// The result of a change.
 pub(super) struct Changed {
     pub(super) changes: Changes,
-    /// The addresses really bound, by the name of their listener.
+    /// The addresses that are bound, by the name of their listener.
     pub(super) addresses: Vec<(String, Endpoint)>,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Control {
     thread: Option<Thread>,
 }
 
-/// What the thread owns.
+/// The state of the thread.
 pub(super) struct Owner {
     pub(super) process: Process,
     pub(super) retired: Receiver<Retired>,
@@ -80,7 +80,7 @@ pub(super) struct Owner {
     pub(super) names: Option<Names>,
     pub(super) lookup: Lookup,
     pub(super) death: Death,
-    /// Whether the limit of descriptors may be raised.
+    /// Whether the descriptor limit may be raised.
     pub(super) may_raise: bool,
     pub(super) access_logs: AccessLogs,
     pub(super) ledger: Ledger,
@@ -93,9 +93,9 @@ impl Control {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The kernel's, where it gives no thread.
+    /// The kernel's, if it gives no thread.
     pub(super) fn start(mut owner: Owner) -> io::Result<Control> {
-        // Without a bound: there is a command for each client that waits, and no more.
+        // Without a bound: there is a command for each waiting client, and no more.
         let (to, commands) = unbounded();
         let death = owner.death.clone();
         let work = move || owner.run(&commands);
@@ -113,13 +113,13 @@ impl Control {
         self.ask(|answer| Command::Change(Box::new(plan.into_plan()), answer)).unwrap_or_else(hangs)
     }
 
-    /// Opens the access logs anew, and does not wait for it; false where there is none, or the disk
-    /// is too far behind.
+    /// Reopens the access logs without waiting; false if there is none, or the disk is too far
+    /// behind.
     pub(super) fn reopen_logs(&self) -> bool {
         self.ask(Command::ReopenLogs).unwrap_or(false)
     }
 
-    /// How many plans are held, that in force among them.
+    /// How many plans are held, including the one in force.
     pub(super) fn held(&self) -> usize {
         self.ask(Command::Held).unwrap_or(0)
     }
@@ -130,8 +130,8 @@ impl Control {
         answered.recv_timeout(ANSWERED_WITHIN).ok()
     }
 
-    /// Ends the thread: no plan changes any more, and no name is looked up. The access logs are
-    /// left; what people call the thread where it does not end.
+    /// Ends the thread: no plan changes any more, and no name is looked up. Returns the access
+    /// logs, and the thread's name if it does not end.
     pub(super) fn end(&mut self) -> (Option<AccessLogs>, Option<String>) {
         let Some(thread) = self.thread.take() else { return (None, None) };
         let until = Instant::now() + END_WITHIN;
@@ -144,14 +144,14 @@ impl Control {
     }
 }
 
-/// A change that is prepared.
+/// A prepared change.
 struct Prepared {
     next: Arc<Next>,
     changes: Changes,
     outlets: Vec<Outlets>,
     addresses: Addresses,
     gone: Vec<(ListenerId, SocketAddr)>,
-    /// Whose names are looked up by the next plan, where those are others.
+    /// The thread that looks up the names of the next plan, if they are others.
     names: Option<Option<Names>>,
     events: Vec<Event>,
 }
@@ -180,8 +180,8 @@ impl Owner {
         }
     }
 
-    /// Frees what no thread holds any more: plans, and the seats of what only they named. Those are
-    /// given away by the next change at the earliest, of which the health thread hears after this.
+    /// Frees what no thread holds any more: plans, and the seats of what only they named. These are
+    /// assigned by the next change at the earliest, of which the health thread hears after this.
     fn free(&mut self) {
         let gone = self.ledger.free(self.retired.try_iter());
         if !gone.is_empty() {
@@ -194,7 +194,7 @@ impl Owner {
         self.take(prepared)
     }
 
-    /// Does all that can fail, and tells nobody.
+    /// Does everything that can fail, without telling any thread.
     fn prepare(&mut self, mut plan: Plan) -> Result<Prepared, StartError> {
         let cores = self.process.cores;
         let before = Arc::clone(&self.next.plan);
@@ -218,7 +218,8 @@ impl Owner {
         Ok(Prepared { next, changes, outlets, addresses, gone, names, events })
     }
 
-    /// Who looks up the names of the next plan, where those are others; it posts nothing yet.
+    /// The thread that looks up the names of the next plan, if they are others; it posts nothing
+    /// yet.
     fn names_of(&self, plan: &Plan) -> Result<Option<Option<Names>>, StartError> {
         if Names::are_same(&self.next.plan, plan) {
             return Ok(None);

@@ -1,8 +1,8 @@
-//! Which cores serve: the affinity mask, bounded by the CPU limit of the control groups.
+//! The cores that serve: the affinity mask, bounded by the CPU limit of the control groups.
 //!
-//! Chosen once, at the start; pinning to them is the business of `spawn.rs`. A mask says which
-//! cores are ours, a limit only how many at once: where the limit decides, no thread is pinned, or
-//! several such processes would all share the first cores.
+//! Chosen once, at the start; `spawn.rs` pins threads to them. A mask says which cores are ours, a
+//! limit only how many at once: if the limit decides, no thread is pinned, or several such
+//! processes would all share the first cores.
 
 use core_affinity::CoreId;
 
@@ -16,14 +16,14 @@ pub(super) struct Chosen {
     pub(super) cores: Vec<CoreId>,
     /// Whether they are ours, so that a thread may be pinned to each.
     pub(super) may_pin: bool,
-    /// As people write them.
+    /// In the form of the configuration.
     pub(super) text: String,
 }
 
 /// The cores to serve on, in order.
 ///
 /// # Errors
-/// A sentence for people, where the plan names cores that this process may not use.
+/// A sentence for people, if the plan names cores that this process may not use.
 pub(super) fn choose(cores: &Cores) -> Result<Chosen, String> {
     let allowed = core_affinity::get_core_ids().unwrap_or_default();
     if allowed.is_empty() {
@@ -35,7 +35,7 @@ pub(super) fn choose(cores: &Cores) -> Result<Chosen, String> {
             let count = usize::from(*count);
             if count == 0 || count > allowed.len() {
                 return Err(format!(
-                    "{count} cores are asked for, but this process may use {} ({})",
+                    "{count} cores requested, but this process may use {} ({})",
                     allowed.len(),
                     names(&allowed)
                 ));
@@ -47,7 +47,7 @@ pub(super) fn choose(cores: &Cores) -> Result<Chosen, String> {
             .map(|id| {
                 let id = usize::from(*id);
                 allowed.iter().copied().find(|core| core.id == id).ok_or_else(|| {
-                    format!("core {id} is none that this process may use ({})", names(&allowed))
+                    format!("this process may not use core {id} ({})", names(&allowed))
                 })
             })
             .collect::<Result<_, String>>()?,
@@ -60,7 +60,7 @@ fn all(cores: Vec<CoreId>) -> Chosen {
     Chosen { text: names(&cores), cores, may_pin: true }
 }
 
-/// As many of these as a limit allows.
+/// As many of these as the limit allows.
 fn by_limit(allowed: Vec<CoreId>, limit: Option<usize>) -> Chosen {
     let limit = limit.unwrap_or(usize::MAX).max(1);
     if limit >= allowed.len() {
@@ -70,7 +70,7 @@ fn by_limit(allowed: Vec<CoreId>, limit: Option<usize>) -> Chosen {
     Chosen { cores: allowed.into_iter().take(limit).collect(), may_pin: false, text }
 }
 
-/// Cores as people write them: `0-3,8`.
+/// Cores in the form of the configuration: `0-3,8`.
 fn names(cores: &[CoreId]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for core in cores {

@@ -1,8 +1,8 @@
-//! The threads of a running balancer, as the handle holds them: told, awaited, never for ever.
+//! The threads of a running balancer, as the handle holds them: messages and bounded joins.
 //!
-//! Each has a mailbox for control messages and a sign that it has ended. A thread that does not
-//! take a message, or does not end in time, hangs by a bug: it is named and left behind, so that a
-//! stop ends whatever the threads do.
+//! Each has a mailbox for control messages and a channel that closes at its end. A thread that
+//! accepts no message, or does not end in time, hangs through a bug: it is named and left behind,
+//! so that a stop ends whatever the threads do.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::observe::{event::Event, told::Teller};
 use crate::shared::inbox::{Outbox, Unheard};
 use crate::worker::ToCore;
 
-/// How long all threads together may take to make room for a message: each looks within a turn.
+/// How long all threads together may take to accept a message: each reads within a turn.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a thread may take to end: it closes everything within two seconds (`run.rs`), and on a
-/// machine that is busy with other things within a few more.
+/// busy machine within a few more.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A thread and its mailbox.
@@ -28,7 +28,7 @@ pub(super) struct Member<T> {
 pub(super) struct Crew {
     cores: Vec<Member<ToCore>>,
     teller: Teller,
-    /// How long they may take to hear, and to end.
+    /// How long they may take to accept a message, and to end.
     patience: (Duration, Duration),
 }
 
@@ -37,19 +37,20 @@ impl<T> Member<T> {
         Member { outbox, thread }
     }
 
-    /// Sends it the message that ends it; one that does not take it is found out by `end`.
+    /// Sends it the message that ends it; `end` notices if it does not accept it.
     fn send(&self, message: T, until: Instant, teller: &Teller) {
         if self.outbox.send(message, until) == Err(Unheard) && !self.thread.has_ended() {
             teller.event(Event::ThreadHung { thread: self.thread.what().into() });
         }
     }
 
-    /// Waits for its end; says which thread has not ended by then, which is left behind.
+    /// Waits for its end; returns the name of a thread that has not ended by then, which is left
+    /// behind.
     fn end(self, until: Instant) -> Option<String> {
         self.thread.end(until).err()
     }
 
-    /// Tells it to end and waits for it; its name where it does not.
+    /// Tells it to end and waits for it; returns its name if it does not.
     #[must_use]
     pub(super) fn stop(self, message: T, teller: &Teller) -> Option<String> {
         let now = Instant::now();
@@ -71,18 +72,18 @@ impl Crew {
         self.cores.len()
     }
 
-    /// Tells all of them to take no new connections.
+    /// Tells all of them to accept no new connections.
     pub(super) fn drain(&self) {
         self.send(|| ToCore::Drain);
     }
 
-    /// Waits until all have ended, but no longer than this; whether they have.
+    /// Waits until all have ended, but no longer than this; returns whether they have.
     pub(super) fn wait(&self, until: Instant) -> bool {
         self.cores.iter().all(|core| core.thread.ends_by(until))
     }
 
-    /// Tells all of them to close everything and waits for them; the names of those that do not
-    /// end, which are left behind.
+    /// Tells all of them to close everything and waits for them; returns the names of those that do
+    /// not end, which are left behind.
     #[must_use]
     pub(super) fn stop(&mut self) -> Vec<String> {
         self.send(|| ToCore::Stop);
@@ -108,7 +109,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A crew of one thread that does this, which may take so long.
+    /// A crew of one thread that does this, which may take this long.
     fn crew(
         within: Duration,
         work: impl FnOnce(Inbox<ToCore>) + Send + 'static,
@@ -122,7 +123,7 @@ mod tests {
         (crew, outbox)
     }
 
-    /// Takes messages until it is told to stop.
+    /// Reads messages until it is told to stop.
     fn listens(inbox: &Inbox<ToCore>) {
         while !matches!(inbox.next(), Some(ToCore::Stop)) {
             std::thread::yield_now();

@@ -1,8 +1,8 @@
-//! Whether the descriptors of this process suffice for the connections that are allowed.
+//! The descriptor limit: whether it suffices for the connections that are allowed.
 //!
 //! The soft limit is raised to the hard one first. A default that does not fit is lowered with one
-//! note; a number that somebody wrote down and that does not fit keeps the process from starting.
-//! What is kept idle towards backends has no descriptors of its own (`worker/descriptors.rs`).
+//! note; a configured number that does not fit keeps the process from starting. Idle connections to
+//! backends have no descriptors reserved (`worker/descriptors.rs`).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -15,10 +15,10 @@ const PROCESS: u64 = 64;
 const CORE: u64 = 64;
 const EACH: u64 = Limits::DESCRIPTORS_EACH;
 
-/// Makes the limit fit; an event if it was lowered.
+/// Makes the limit fit; returns an event if it was lowered.
 ///
 /// # Errors
-/// One sentence, where what was written down does not fit.
+/// One sentence, if the configured number does not fit.
 pub(super) fn fit(
     limits: &mut Limits,
     cores: usize,
@@ -27,20 +27,20 @@ pub(super) fn fit(
     judge(limits, descriptors(may_raise), cores)
 }
 
-/// Whether the limit will fit, where it is raised as far as it goes.
+/// Whether the limit will fit, once it is raised as far as possible.
 ///
 /// # Errors
-/// As `fit`.
+/// Like `fit`.
 pub(super) fn check(limits: &Limits, cores: usize) -> Result<(), String> {
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     judge(&mut limits.clone(), hard, cores).map(|_| ())
 }
 
-/// The soft limit, raised as far as it goes where that is allowed.
+/// The soft limit, raised as far as possible if that is allowed.
 fn descriptors(may_raise: bool) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if may_raise {
-        // Where it is refused the old limit still holds.
+        // If it is refused the old limit still holds.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)

@@ -1,7 +1,7 @@
-//! What whoever started a balancer holds: asks it, and stops it.
+//! The handle of a running balancer: reads its state, and stops it.
 //!
-//! Half of the public door. It reads counters and posts messages, and has no part in what is
-//! served; when it is dropped, nothing is left running.
+//! Half of the public API. It reads counters and posts messages, and has no part in serving; when
+//! it is dropped, nothing is left running.
 
 use std::{
     sync::Arc,
@@ -20,14 +20,14 @@ use crate::shared::counters::{Slab, TABLE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// Take no new connections, finish what runs, and end; at the latest after the plan's
+    /// Accept no new connections, finish what runs, and end; at the latest after the plan's
     /// `shutdown.drain`.
     Graceful,
     /// Close everything.
     Now,
 }
 
-/// How a stop went.
+/// The result of a stop.
 pub(super) struct Ended {
     /// Everything had finished by itself.
     pub(super) finished: bool,
@@ -51,8 +51,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Where it listens, by the names of the listeners: with the port that was taken where the
-    /// plan says 0.
+    /// Where it listens, by the names of the listeners: with the port that was taken if the plan
+    /// says 0.
     #[must_use]
     pub fn addresses(&self) -> &[(String, Endpoint)] {
         &self.addresses
@@ -64,7 +64,7 @@ impl Handle {
         self.driver
     }
 
-    /// The cores that serve, as people write them.
+    /// The cores that serve, in the form of the configuration.
     #[must_use]
     pub fn cores(&self) -> &str {
         &self.cores
@@ -76,14 +76,14 @@ impl Handle {
         self.crew.len()
     }
 
-    /// What happens, as a queue of its own for each call: the last events, as those of the start,
-    /// and all that follow, but for those that are of use only when looking for a fault.
+    /// The events, as a queue of its own for each call: the last ones, such as those of the start,
+    /// and all that follow, except those that only help to find a fault.
     #[must_use]
     pub fn events(&self) -> Events {
         self.telling.events()
     }
 
-    /// Tells from now on what happens: the first lines are whoever started it to say.
+    /// Begins to log events: the caller prints the first lines.
     pub(super) fn begin_to_tell(&mut self) {
         self.telling.begin();
     }
@@ -93,8 +93,8 @@ impl Handle {
         self.backends_without_address
     }
 
-    /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 where
-    /// there is none of this name.
+    /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 if there is
+    /// none of this name.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
         let Some(index) = TABLE.iter().position(|row| row.name == name) else { return 0 };
@@ -106,14 +106,14 @@ impl Handle {
         TABLE.iter().map(|row| (row.name, self.count(row.name)))
     }
 
-    /// Opens the access logs anew, as whoever has moved their files away wants it, and does not
-    /// wait for it; false where there is none, or the disk is too far behind.
+    /// Reopens the access logs, for log rotation, without waiting; false if there is none, or the
+    /// disk is too far behind.
     pub fn reopen_logs(&self) -> bool {
         self.control.reopen_logs()
     }
 
-    /// Serves by this plan from now on; what changes by it, and the addresses really bound. For the
-    /// tests of this crate: there is no command for it yet.
+    /// Serves by this plan from now on; returns what that changes, and the addresses that are
+    /// bound. For the tests of this crate: there is no command for it yet.
     ///
     /// # Errors
     /// Why it does not; then nothing has changed.
@@ -123,7 +123,7 @@ impl Handle {
         Ok((changed.changes.to_string(), changed.addresses))
     }
 
-    /// How many plans some thread still holds, that in force among them. As `change`.
+    /// How many plans some thread still holds, including the one in force. Like `change`.
     #[doc(hidden)]
     #[must_use]
     pub fn plans_held(&self) -> usize {
@@ -135,20 +135,20 @@ impl Handle {
         self.crew.drain();
     }
 
-    /// Waits until every core has ended, but no longer than `time`; whether they have.
+    /// Waits until every core has ended, but no longer than `time`; returns whether they have.
     #[must_use]
     pub fn wait(&self, time: Duration) -> bool {
         self.crew.wait(Instant::now() + time)
     }
 
-    /// Stops and waits for all threads; true where everything had finished by itself. A thread
-    /// that hangs by a bug is given ten seconds, told of in the log (`tracing`) and left behind.
+    /// Stops and waits for all threads; true if everything had finished by itself. A thread that
+    /// hangs through a bug gets ten seconds, is named in the log (`tracing`) and left behind.
     pub fn stop(mut self, stop: Stop) -> bool {
         let Ended { finished, hung } = self.end_as(stop);
         finished && hung.is_empty()
     }
 
-    /// As `stop`, of one that is still to be asked what it counted.
+    /// Like `stop`, if the counts are still needed afterwards.
     pub(super) fn end_as(&mut self, stop: Stop) -> Ended {
         let finished = match stop {
             Stop::Now => false,
@@ -160,7 +160,7 @@ impl Handle {
         Ended { finished, hung: self.end() }
     }
 
-    /// Ends all threads; the names of those that do not end.
+    /// Ends all threads; returns the names of those that do not end.
     fn end(&mut self) -> Vec<String> {
         let (access_logs, hangs) = self.control.end();
         let mut hung = self.crew.stop();

@@ -1,8 +1,7 @@
-//! Closing so that the client sees its answer and not a reset (RFC 9112 §9.6).
+//! Lingering close: the client sees its answer and not a reset (RFC 9112 §9.6).
 //!
-//! Whoever closes over bytes that were not read resets the connection, and a reset may destroy what
-//! the client has not read yet. So we say that we are done, read and forget what still comes for a
-//! while, and close.
+//! A close over unread bytes resets the connection, and a reset may destroy what the client has not
+//! read yet. So we shut down our half, read and drop what still comes for a while, and close.
 
 use std::{cell::Cell, os::fd::OwnedFd, rc::Rc, time::Duration};
 
@@ -17,20 +16,20 @@ use crate::net::{
 };
 use crate::worker::Worker;
 
-/// What is borne of a client that has been answered for the last time.
+/// The limits for a client that has had its last answer.
 #[derive(Clone, Copy)]
 struct Patience {
-    /// For how long it is read while it makes progress.
+    /// How long it is read while it makes progress.
     time: Duration,
-    /// For how long its next piece is waited for.
+    /// How long its next piece is waited for.
     piece: Duration,
-    /// So many bytes are read and forgotten.
+    /// This many bytes are read and dropped.
     bytes: usize,
 }
 
 /// The times are nginx's `lingering_time` and `lingering_timeout`: a client that reads its answer
 /// when it has sent everything gets there at 50 KB/s with 1.5 MB. The bytes are more than most
-/// bodies may measure, and a tenth of a second of a core for a client that never stops.
+/// bodies may have, and a tenth of a second of a core for a client that never stops.
 const PATIENCE: Patience =
     Patience { time: Duration::from_secs(30), piece: Duration::from_secs(5), bytes: 256 << 20 };
 
@@ -38,12 +37,12 @@ const PATIENCE: Patience =
 /// They keep their permits, and are the first to make room at a limit.
 const LINGERING_MAX: u32 = 1_024;
 
-/// How often is looked whether the client has been told.
+/// How often to check whether the client has received everything.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Clients that were turned away and still have their answer before them, at a time: they are
-/// beyond the limit of connections, and so are their descriptors. More are closed at once, and so
-/// is each of them after a second.
+/// Clients that were refused and have not read their answer yet, at a time: they are beyond the
+/// limit of connections, and so are their descriptors. More are closed at once, and each of them
+/// after a second.
 const TURNED_AWAY_MAX: u32 = 16;
 const TURNED_AWAY: Patience =
     Patience { time: Duration::from_secs(1), piece: Duration::from_secs(1), bytes: 256 << 10 };
@@ -53,11 +52,11 @@ const TURNED_AWAY: Patience =
 pub(super) enum Until {
     /// Until it ends, as it may be sending a long body.
     Ended,
-    /// Until it has acknowledged all that we said, our end too. Its request was whole.
+    /// Until it has acknowledged all that we sent, including our end. Its request was whole.
     Told,
 }
 
-/// Says that we are done and reads what the client still sends.
+/// Shuts down and reads what the client still sends.
 pub(super) async fn linger(worker: &Worker, stream: &Stream, until: Until) {
     let _counted = Counted::one_more(&worker.lingering);
     if worker.lingering.get() > LINGERING_MAX {
@@ -84,7 +83,7 @@ async fn read_on(worker: &Worker, stream: &Stream, until: Until, patience: Patie
                 progress.left -= count;
                 progress.since = now;
                 in_vain = InVain::default();
-                // Also what is there at once is read one buffer a turn.
+                // Bytes that are there at once are also read one buffer a turn.
                 next_turn().await;
                 if now >= over {
                     return;
@@ -117,12 +116,12 @@ async fn read_on(worker: &Worker, stream: &Stream, until: Until, patience: Patie
     }
 }
 
-/// How far a client has come.
+/// The progress of a client.
 struct Progress {
     since: Tick,
-    /// Bytes that are still borne.
+    /// Bytes that are still allowed.
     left: usize,
-    /// Bytes that it had not acknowledged when that was looked at.
+    /// Bytes that it had not acknowledged at the last check.
     untold: usize,
 }
 
@@ -132,7 +131,7 @@ fn discard(worker: &Worker, stream: &Stream, mut buffer: Buffer) -> std::io::Res
     read
 }
 
-/// One of those that are counted, for as long as it lives, whichever way it ends.
+/// Adds one to a count for as long as it lives, however it ends.
 struct Counted(Rc<Cell<u32>>);
 
 impl Counted {
@@ -148,11 +147,11 @@ impl Drop for Counted {
     }
 }
 
-/// Answers a client that is not let in, without a look at what it asks.
+/// Answers a client that is not let in, without reading its request.
 pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
     let watch = |fd| worker.deadlines.watch(fd, Watch::Refused);
     let Ok(stream) = Stream::adopt(fd, watch) else { return };
-    // What a new connection does not take at once it may do without.
+    // The client can do without what a new connection does not take at once.
     let _ = stream.send_now(answer, false);
     if worker.turned_away.get() == TURNED_AWAY_MAX {
         stream.shut_down(Half::Writing);
@@ -189,7 +188,7 @@ mod tests {
     }
 
     /// How long a client that does these steps is read, in milliseconds: by the clock of the play,
-    /// in which it pauses for 100 ms each time and the sweep looks every 250.
+    /// in which it pauses for 100 ms each time and the sweep runs every 250.
     #[track_caller]
     fn check(steps: Vec<Step>, until: Until, patience: Patience, expected: u128) {
         let took = play(async {

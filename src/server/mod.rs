@@ -1,7 +1,7 @@
-//! Starts the threads and stops them: the one door, plan in, handle out.
+//! Start and stop of the threads: the public API, from a plan to a handle.
 //!
 //! Floor 10. Everything that can fail is done before the first worker serves: cores are chosen,
-//! addresses bound. So a refused start has changed nothing. Names are looked up beside the cores.
+//! addresses bound. So a refused start has changed nothing. Names are looked up off the cores.
 
 mod accept;
 mod access_logs;

@@ -1,4 +1,4 @@
-//! The task of one connection, over a net.
+//! Panic net: the task of one connection, which catches a panic.
 //!
 //! What is caught here is a bug; it costs one client its connection and no other. What serves a
 //! connection is not known here.
@@ -15,13 +15,13 @@ use crate::net::io::task;
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
-/// Runs what serves one connection as a task of its own.
+/// Runs the future that serves one connection as a task of its own.
 pub(super) fn netted(worker: Rc<Worker>, serving: impl Future<Output = ()> + 'static) {
     task(Netted { worker, serving: Box::pin(serving) });
 }
 
-/// A connection's task over a net: a panic ends this connection and no other, and is counted as
-/// the bug it is. A future by hand, because an `async` block would keep what it serves twice.
+/// A connection's task with a net: a panic ends this connection and no other, and is counted as the
+/// bug it is. A future by hand, because an `async` block would keep what it serves twice.
 pub(super) struct Netted {
     worker: Rc<Worker>,
     serving: Pin<Box<dyn Future<Output = ()>>>,

@@ -1,8 +1,8 @@
-//! The operational log: where `tracing` writes to, in which format, and how much.
+//! The operational log: the destination, format and level of `tracing`.
 //!
-//! The process installs it, never `start`: whoever embeds Ringway has a log of his own. Lines of
-//! JSON say which process wrote them, since they are read where those of many come together. Nobody
-//! who tells anything waits for stderr (`stderr.rs`).
+//! The process installs it, never `start`: a program that embeds Ringway has a log of its own.
+//! Lines of JSON name their process, since they are read where those of many come together. No
+//! thread that logs waits for stderr (`stderr.rs`).
 
 use std::fmt;
 
@@ -18,29 +18,29 @@ use tracing_subscriber::{
 use super::stderr::Lines;
 use crate::plan::{Global, LogFormat, LogLevel};
 
-/// Sends what is told through `tracing` to stderr, as the plan says. Where a log is installed
-/// already it stays.
+/// Sends the output of `tracing` to stderr, as the plan says. A log that is installed already
+/// stays.
 pub(super) fn install(global: &Global) {
     let log = tracing_subscriber::fmt()
         .with_writer(Lines)
         .with_max_level(filter(global.log_level))
         .log_internal_errors(false) // it would say them on stderr, or panic
         .with_target(false)
-        // A log that is read by machines has no colours, whatever other crates turn on.
+        // A log for machines has no colours, whatever other crates turn on.
         .with_ansi(false);
     let _ = match global.log_format {
         LogFormat::Json => {
             let named = Named::new(&global.instance);
             log.fmt_fields(JsonFields::new()).event_format(named).try_init()
         }
-        // The journal has a time of its own for each line.
+        // The journal has a timestamp of its own for each line.
         LogFormat::Text if is_the_journal() => log.without_time().try_init(),
         LogFormat::Text => log.try_init(),
     };
 }
 
-/// Whether stderr goes to the journal: systemd says in JOURNAL_STREAM which device and inode that
-/// is (systemd.exec(5)), and children that write elsewhere inherit the variable.
+/// Whether stderr goes to the journal: systemd gives its device and inode in JOURNAL_STREAM
+/// (systemd.exec(5)), and children that write elsewhere inherit the variable.
 fn is_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr())
@@ -53,10 +53,10 @@ fn is_stream(named: &str, device: u64, inode: u64) -> bool {
     numbers == Some((device, inode))
 }
 
-/// Lines of JSON that end in the name of the process.
+/// Lines of JSON that end with the name of the process.
 struct Named {
     json: Format<Json>,
-    /// What stands in place of the closing brace.
+    /// Written in place of the closing brace.
     end: String,
 }
 

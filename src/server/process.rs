@@ -1,7 +1,7 @@
 //! The process around the balancer: its first line, its signals, its end.
 //!
-//! It uses the handle as anybody would; who embeds the library has no need of it, and gets no
-//! signal handlers.
+//! It uses the handle like any embedder; a program that embeds the library does not need it, and
+//! gets no signal handlers.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::plan::{Checked, LogFormat};
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// Where it cannot start.
+/// If it cannot start.
 pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
     let shutdown = plan.global.shutdown;
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
@@ -35,7 +35,7 @@ pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
     let mut handle = begin(plan, Setup { options, starting, ..Setup::default() })?;
     stderr::say(&first_line(&handle, routes, pools, backends));
     if format == LogFormat::Json {
-        // Whoever reads JSON cannot read the first line.
+        // A reader of JSON cannot parse the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
         let (cores, listeners) = (handle.core_count(), handle.addresses().len());
         info!(version, driver, cores, listeners, routes, pools, backends, "started");
@@ -52,7 +52,7 @@ pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What people see first.
+/// The first line that people see.
 fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> String {
     let many =
         |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
@@ -71,7 +71,7 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
     )
 }
 
-/// Waits for a signal that ends the process; the others are answered as far as they can be.
+/// Waits for a signal that ends the process; handles the others as far as possible.
 fn first_end(handle: &Handle, signals: &Signals) -> i32 {
     loop {
         match signals.next() {
@@ -85,7 +85,7 @@ fn first_end(handle: &Handle, signals: &Signals) -> i32 {
     }
 }
 
-/// Lameduck, drain, end. Nothing here can fail or needs a thread that is not there yet; a second
+/// Lameduck, drain, end. Nothing here can fail or needs a thread that does not exist yet; a second
 /// signal ends the process meanwhile (`signals.rs`).
 fn stop(mut handle: Handle, lameduck: Duration, drain: Duration) {
     if !lameduck.is_zero() {
@@ -96,7 +96,7 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration) {
     let connections = handle.count("connections");
     info!(connections, "draining for at most {drain:?}");
     let Ended { finished, hung } = handle.end_as(Stop::Graceful);
-    let how = if finished { "all finished" } else { "what had not finished was cut" };
+    let how = if finished { "all finished" } else { "unfinished connections were cut" };
     info!(
         connections_total = handle.count("connections_accepted_total"),
         requests_total = handle.count("requests_total"),
@@ -105,7 +105,7 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration) {
     );
     stderr::flush();
     if !hung.is_empty() {
-        // Whatever hangs must not keep the process.
+        // A thread that hangs must not keep the process.
         exit_at_once(1);
     }
 }

@@ -1,14 +1,14 @@
-//! Why an address cannot be listened on, in one sentence that says what to do.
+//! The message for an address that cannot be listened on, with what to do.
 //!
-//! For an address in use it asks the kernel's tables who has it: another Ringway, or whoever. Where
-//! they do not say (another user's process), the sentence does without. Asked only when a start is
-//! refused already.
+//! For an address in use it reads from the kernel's tables which process has it: another Ringway,
+//! or any other. If they do not say (another user's process), the message does without. Called only
+//! when a start is refused already.
 
 use std::{fs, io, net::IpAddr, net::SocketAddr};
 
 use super::start_error::Holder;
 
-/// The sentence; for an address in use with who has it, where that is known.
+/// The message; for an address in use with the process that has it, if known.
 pub(super) fn cannot_listen(
     address: SocketAddr,
     error: &io::Error,
@@ -17,7 +17,7 @@ pub(super) fn cannot_listen(
     let reason = match error.kind() {
         io::ErrorKind::AddrInUse => in_use(holder),
         io::ErrorKind::PermissionDenied if address.port() < 1024 => format!(
-            "a port below 1024 wants a right that this process does not have: run it under a \
+            "a port below 1024 needs a capability that this process does not have: run it under a \
              systemd unit with AmbientCapabilities=CAP_NET_BIND_SERVICE, or give it to the binary \
              once: setcap cap_net_bind_service=+ep {}",
             std::env::current_exe().map_or("ringway".into(), |path| path.display().to_string())
@@ -40,8 +40,8 @@ fn in_use(holder: Option<&Holder>) -> String {
     }
 }
 
-/// Who listens on an address. Processes of our own name are looked at first: it is most often one
-/// of those, and a machine may have many others with many files.
+/// The process that listens on an address. Processes with our own name are checked first: it is
+/// most often one of those, and a machine may have many others with many files.
 pub(super) fn holder(address: SocketAddr) -> Option<Holder> {
     let sockets: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()

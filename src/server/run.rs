@@ -1,7 +1,8 @@
-//! What a worker's thread runs: its listeners, its sweep, its inbox; until it is told to end.
+//! The main task of a worker's thread: its listeners, its sweep, its inbox; until it is told to
+//! end.
 //!
-//! The thread itself is made in `spawn.rs`, what it owns in `worker`. It ends when nothing is in
-//! flight any more and the logs are handed over; for neither it waits longer than a second.
+//! `spawn.rs` makes the thread, `worker` has its state. It ends when nothing is in flight any more
+//! and the logs are handed over; it waits for neither longer than a second.
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
@@ -16,17 +17,17 @@ use crate::plan::ListenerId;
 use crate::shared::inbox::Inbox;
 use crate::worker::{CorePlan, Next, Own, Process, ToCore, Worker};
 
-/// One worker's sockets: of which listener, at which address.
+/// One worker's sockets, each with its listener and address.
 pub(super) type Sockets = Vec<(ListenerId, SocketAddr, OwnedFd)>;
 
-/// Messages taken before others have their turn.
+/// Messages read before other tasks get their turn.
 const BATCH: usize = 64;
 
 /// How long the end waits for tasks to notice it, in steps.
 const END_STEP: Duration = Duration::from_millis(5);
 const END_STEPS: u32 = 200;
 
-/// Serves until told to stop, or until drained; says through `ready` when it begins.
+/// Serves until told to stop, or until drained; reports through `ready` when it begins.
 pub(super) async fn serve(
     (process, next): (Process, Arc<Next>),
     own: Own,
@@ -55,7 +56,7 @@ fn begin(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts to take connections at these addresses.
+/// Starts to accept connections at these addresses.
 fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
     for (id, address, socket) in sockets {
         let listener = Listener::adopt(socket)?;
@@ -64,16 +65,16 @@ fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Goes on under the next plan.
+/// Continues under the next plan.
 fn change(worker: &Rc<Worker>, plan: CorePlan) {
     let CorePlan { next, outlets, sockets, gone } = plan;
     worker.change(&next, outlets);
     gone.into_iter().for_each(|address| worker.leave(address));
-    // Where there is no descriptor left for one, the other cores take what comes there.
+    // If there is no descriptor left for one, the other cores take the connections there.
     let _ = accept_at(worker, sockets);
 }
 
-/// Does what the inbox says, until the end.
+/// Carries out the messages of the inbox, until the end.
 async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
     loop {
         match worker.drained.or(bell.rung()).await {

@@ -1,8 +1,8 @@
-//! The secrets that sticky cookies are signed with: read from the files that pools name, or made
-//! once and kept in the state directory.
+//! The secrets that sign sticky cookies: read from the files that pools name, or generated once and
+//! kept in the state directory.
 //!
-//! Read on the main thread, before anything serves. A secret is never told or logged, only where it
-//! stands. What is done with it is `policy::sticky`.
+//! Read on the main thread, before anything serves. A secret is never reported or logged, only its
+//! location. `policy::sticky` uses it.
 
 use std::{
     env, fs,
@@ -22,22 +22,22 @@ use crate::observe::event::Event;
 use crate::plan::{Plan, Pool, PoolId, Table};
 use crate::policy::sticky::{Pins, Secrets};
 
-/// The file in the state directory: as one that a pool may name, so that it can be handed on.
+/// The file in the state directory: in the form that a pool may name, so that it can be passed on.
 const FILE: &str = "sticky.key";
 
-/// More than two lines anybody writes.
+/// More than two lines that people write.
 const FILE_BYTES_MAX: u64 = 16 << 10;
 
-/// What everybody on the machine may do with a file: read or write it. A group is somebody's
-/// choice, and orchestrators mount secrets so that everybody in a container may read them: it is
-/// told, not refused.
+/// What every user of the machine may do with a file: read or write it. Access for a group is a
+/// deliberate choice, and orchestrators mount secrets readable for everyone in a container: there
+/// is a warning, not a refusal.
 const OTHERS: u32 = 0o006;
 
-/// How many bytes of chance a secret is made of: 256 bits, and a length that needs no padding.
+/// How many random bytes make a secret: 256 bits, and a length that needs no padding.
 const SECRET_BYTES: usize = 33;
 
-/// What writes and reads the cookies of each pool that is sticky. Also what the operator
-/// should know. `made` is the secret of pools that name none, once there is one.
+/// Writers and readers of cookies for each sticky pool. Also returns warnings for the operator.
+/// `made` is the secret of pools that name none, once there is one.
 ///
 /// # Errors
 /// A sentence that names the pool and the file that cannot be used.
@@ -76,11 +76,11 @@ pub(super) fn pins(
     Ok((all, notes))
 }
 
-/// Whether the files that pools name can be used; makes none. What the operator should know of
-/// them.
+/// Checks whether the files that pools name can be used; creates none. Returns warnings for the
+/// operator.
 ///
 /// # Errors
-/// As `pins`.
+/// Like `pins`.
 pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
     let is_named = |pool: &Pool| pool.sticky.as_ref().is_some_and(|s| s.secret_file.is_some());
     let named = plan.pools.iter().filter(|(_, pool)| is_named(pool));
@@ -88,7 +88,7 @@ pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
     let (_, notes) = pins(&Plan { pools, ..Plan::default() }, &[], &mut None)?;
     let sentence = |event: &Event| match event {
         Event::SecretExposed { pool, file, mode } => format!(
-            "pool \"{pool}\": the secret file {} may be read by everybody on this machine (mode \
+            "pool \"{pool}\": the secret file {} may be read by every user of this machine (mode \
              {mode:03o}): chmod o= it",
             file.display()
         ),
@@ -106,8 +106,8 @@ pub(super) fn state_directories() -> Vec<PathBuf> {
     bases.into_iter().flatten().map(|base| base.join("ringway")).collect()
 }
 
-/// The secret of the first place that has one or takes one; else one that ends with the process,
-/// and an event that says so.
+/// The secret of the first place that has one or takes one; otherwise one that ends with the
+/// process, and an event that says so.
 fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<Event>), StartError> {
     let mut refusals = Vec::new();
     for state in states {
@@ -117,7 +117,7 @@ fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<Event>), StartErr
         }
     }
     let cause = match refusals.is_empty() {
-        true => "no folder is given to keep it in".into(),
+        true => "there is no folder to keep it in".into(),
         false => refusals.join("; ").into(),
     };
     let note = Event::SecretNotKept { cause };
@@ -125,7 +125,7 @@ fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<Event>), StartErr
     Ok((secrets.map_err(StartError::system("make a secret"))?, Some(note)))
 }
 
-/// The secret in a state directory, made where there is none.
+/// The secret in a state directory, generated if there is none.
 fn kept(state: &Path) -> Result<Secrets, String> {
     let path = state.join(FILE);
     if !path.exists() {
@@ -134,8 +134,8 @@ fn kept(state: &Path) -> Result<Secrets, String> {
     read(&path).map(|(secrets, _)| secrets)
 }
 
-/// Makes a secret and puts it there whole or not at all; one that another process has put there
-/// meanwhile stays.
+/// Generates a secret and stores it atomically; one that another process has stored meanwhile
+/// stays.
 fn keep(state: &Path, path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
     let secret = made()?;
@@ -156,10 +156,10 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A line of chance.
+/// A line of random bytes.
 fn made() -> io::Result<Vec<u8>> {
     let mut chance = [0; SECRET_BYTES];
-    // As few as these come whole or not at all.
+    // So few bytes come whole or not at all.
     if getrandom(&mut chance, GetRandomFlags::empty())? != chance.len() {
         return Err(ErrorKind::UnexpectedEof.into());
     }
@@ -169,8 +169,8 @@ fn made() -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// The secrets of a file and its mode where that exposes it, or what is wrong with the file. Never
-/// waits: a FIFO is no file.
+/// The secrets of a file, with its mode if that exposes it, or what is wrong with the file. Never
+/// blocks: a FIFO is refused.
 fn read(path: &Path) -> Result<(Secrets, Option<u32>), String> {
     let unread = |error: io::Error| format!("cannot be read: {}", said(&error));
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
@@ -264,7 +264,7 @@ mod tests {
         Plan { pools: sticky_ones.chain([pool(None)]).collect(), ..Plan::default() }
     }
 
-    /// Whether one believes what the other writes.
+    /// Whether one accepts what the other writes.
     fn agree(one: &Pins, other: &Pins) -> bool {
         let mut line = Vec::new();
         one.write(BackendId(0), 0, UnixSeconds(0), false, &mut line);
@@ -326,7 +326,7 @@ mod tests {
             !agree(made.get(PoolId(0)).unwrap(), other.get(PoolId(0)).unwrap()),
             "always the same"
         );
-        let nowhere = [Event::SecretNotKept { cause: "no folder is given to keep it in".into() }];
+        let nowhere = [Event::SecretNotKept { cause: "there is no folder to keep it in".into() }];
         assert_eq!(pins(&plan(&[None]), &[], &mut None).unwrap().1, nowhere);
         assert_eq!(pins(&plan(&[]), &[], &mut None).unwrap().1, [], "nobody asked for a secret");
     }

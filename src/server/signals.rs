@@ -1,8 +1,8 @@
-//! The signals of the process, heard by a thread of its own from before the start to the very end.
+//! Signals of the process, received by a separate thread from before the start to the very end.
 //!
-//! Whatever main is doing, a signal is heard: one that ends the process during the start ends it at
-//! once, the first afterwards is handed to main, and one more ends it at once. The thread is there
-//! before anything else, so that nothing that can fail is needed to stop.
+//! Whatever main is doing, a signal is received: one that ends the process during the start ends it
+//! at once, the first afterwards is passed to main, and one more ends it at once. The thread exists
+//! before anything else, so that a stop needs nothing that can fail.
 
 use std::{
     thread,
@@ -15,8 +15,8 @@ use tracing::warn;
 
 use super::{StartError, stderr};
 
-/// What the process is told by signals. XFSZ comes where a log has become as large as a file may
-/// (`ulimit -f`): unheard it would end the process, and the write says enough.
+/// The signals that are handled. XFSZ comes when a log has become as large as a file may be
+/// (`ulimit -f`): unhandled it would end the process, and the failed write says enough.
 const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGXFSZ];
 
 /// Those that end it.
@@ -25,32 +25,32 @@ const ENDS: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 /// Signals that may wait for main. Only one that ends the process gets the last place.
 const WAITING_MAX: usize = 16;
 
-/// Two signals this close together are one: `timeout` and some supervisors tell the process and
-/// its group in the same moment.
+/// Two signals this close together are one: `timeout` and some supervisors signal the process and
+/// its group at the same moment.
 const SAME: Duration = Duration::from_millis(20);
 
-/// The signals, as main hears them.
+/// Main's end of the signals.
 pub(super) struct Signals {
     from: Receiver<i32>,
 }
 
-/// What follows from a signal that ends the process.
+/// The effect of a signal that ends the process.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     /// Main ends what it began.
     ByMain,
-    /// The process ends at once, and this is why.
+    /// The process ends at once, for this reason.
     AtOnce(&'static str),
-    /// Nothing: it was told already.
+    /// Nothing: it is a repetition.
     Same,
 }
 
 impl Signals {
-    /// Hears signals from now on; also what is to be dropped when there is something that main has
-    /// to end.
+    /// Receives signals from now on; also returns what to drop when there is something that main
+    /// must end.
     ///
     /// # Errors
-    /// Where the kernel allows no handler or no thread.
+    /// If the kernel allows no handler or no thread.
     pub(super) fn hear() -> Result<(Signals, Sender<()>), StartError> {
         let refused = || StartError::system("wait for signals");
         let mut signals = signal_hook::iterator::Signals::new(SIGNALS).map_err(refused())?;
@@ -72,7 +72,7 @@ impl Signals {
     }
 }
 
-/// Does what follows from a signal. `told` is when the first came that ends the process.
+/// Carries out the effect of a signal. `told` is when the first one came that ends the process.
 fn heard(signal: i32, told: &mut Option<Instant>, begins: &Receiver<()>, to: &Sender<i32>) {
     if !ENDS.contains(&signal) {
         if to.len() + 1 < WAITING_MAX {
@@ -96,10 +96,10 @@ fn heard(signal: i32, told: &mut Option<Instant>, begins: &Receiver<()>, to: &Se
     }
 }
 
-/// What follows from a signal that ends the process; `since` is how long ago the first was.
+/// The effect of a signal that ends the process; `since` is how long ago the first was.
 fn end(since: Option<Duration>, is_starting: bool) -> End {
     match since {
-        None if is_starting => End::AtOnce("told to end before the start was over"),
+        None if is_starting => End::AtOnce("stopped before the start was complete"),
         None => End::ByMain,
         Some(since) if since <= SAME => End::Same,
         Some(_) => End::AtOnce("told twice"),
@@ -121,7 +121,7 @@ mod tests {
     fn what_ends_the_process_by_when_it_was_told() {
         let ms = Duration::from_millis;
         for (since, is_starting, expected) in [
-            (None, true, End::AtOnce("told to end before the start was over")),
+            (None, true, End::AtOnce("stopped before the start was complete")),
             (None, false, End::ByMain),
             (Some(ms(0)), false, End::Same),
             (Some(ms(20)), false, End::Same),

@@ -1,7 +1,7 @@
 //! One pinned thread and runtime per core.
 //!
 //! The runtime is built on the thread that uses it (`net/runtime.rs` says which and why); a thread
-//! that dies takes the process with it, where the process is ours.
+//! that dies takes the process with it, if the process is ours.
 
 use std::{
     io,
@@ -28,14 +28,14 @@ use crate::worker::{Next, Own, Process, ToCore};
 /// A turn of a busy core fits.
 const ROOM: Room = Room { entries: 4096, completions: 16_384 };
 
-/// How long a thread may take until it serves: it does within milliseconds, and on a machine that
-/// is busy with other things within seconds. One that hangs refuses the start.
+/// How long a thread may take until it serves: normally milliseconds, on a busy machine seconds.
+/// One that hangs refuses the start.
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(15);
 
-/// What a worker says when it is ready to serve, or cannot.
+/// A worker's report that it is ready to serve, or cannot.
 pub(super) type Ready = Result<(DriverInUse, Option<String>), StartError>;
 
-/// A thread that the balancer cannot do without, as whoever started it holds it.
+/// A thread that the balancer cannot do without, as its owner holds it.
 pub(super) struct Thread {
     what: String,
     handle: JoinHandle<()>,
@@ -43,7 +43,7 @@ pub(super) struct Thread {
     ended: Receiver<()>,
 }
 
-/// What one worker's thread is given.
+/// The inputs of one worker's thread.
 pub(super) struct Job {
     pub(super) process: Process,
     pub(super) next: Arc<Next>,
@@ -58,19 +58,19 @@ pub(super) struct Job {
 /// Starts a worker's thread.
 ///
 /// # Errors
-/// The kernel's, where it gives no thread.
+/// The kernel's, if it gives no thread.
 pub(super) fn spawn(job: Job, death: &Death) -> io::Result<Thread> {
     let name = format!("ringway-{}", job.core.map_or(job.own.core_index, |core| core.id));
     let what = format!("core {}", job.own.core_index);
     watched(name, what, death, || work(job))
 }
 
-/// What follows when a thread dies that the balancer cannot do without.
+/// What to do when a thread dies that the balancer cannot do without.
 #[derive(Clone)]
 pub(super) enum Death {
     /// The process ends with it.
     Exit,
-    /// It is told, and the other threads go on.
+    /// It is reported, and the other threads go on.
     Tell(Teller),
 }
 
@@ -83,7 +83,7 @@ impl Death {
         match self {
             Death::Exit => {
                 stderr::last_words(&format!(
-                    "ringway: {thread} died by a bug in Ringway; the process ends with it"
+                    "ringway: {thread} died of a bug in Ringway; the process ends with it"
                 ));
                 exit_with_thread();
             }
@@ -95,7 +95,7 @@ impl Death {
 /// Starts a thread that the balancer cannot do without.
 ///
 /// # Errors
-/// The kernel's, where it gives no thread.
+/// The kernel's, if it gives no thread.
 pub(super) fn watched(
     name: String,
     what: String,
@@ -114,18 +114,18 @@ pub(super) fn watched(
 }
 
 impl Thread {
-    /// What people call it.
+    /// Its name for people.
     pub(super) fn what(&self) -> &str {
         &self.what
     }
 
     /// Whether it has ended.
     pub(super) fn has_ended(&self) -> bool {
-        // Nobody ever sends: the channel closes when the thread ends.
+        // Nothing is ever sent: the channel closes when the thread ends.
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until then for its end; whether it has ended.
+    /// Waits until then for its end; returns whether it has ended.
     pub(super) fn ends_by(&self, until: Instant) -> bool {
         self.ended.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
     }
@@ -133,12 +133,12 @@ impl Thread {
     /// Waits until then for its end, and frees what is left of it.
     ///
     /// # Errors
-    /// What people call it, where it has not ended: it is left behind.
+    /// Its name for people, if it has not ended: it is left behind.
     pub(super) fn end(self, until: Instant) -> Result<(), String> {
         if !self.ends_by(until) {
             return Err(self.what);
         }
-        // Where it has panicked, that was told.
+        // If it has panicked, that was reported.
         let _ = self.handle.join();
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Thread {
 /// Ends the process with a thread that has died.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a dead core serves nobody, a dead health thread leaves backends up or down for \
+    reason = "a dead core serves no client, a dead health thread leaves backends up or down for \
               ever: a restart is better"
 )]
 fn exit_with_thread() -> ! {

@@ -1,8 +1,8 @@
-//! From a plan to running threads.
+//! Start: from a plan to running threads.
 //!
-//! Everything that can fail comes before the first thread, but for the threads themselves; a
-//! refused start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs, and
-//! `handle.rs` is what whoever started them holds.
+//! Everything that can fail comes before the first thread, except the threads themselves; a refused
+//! start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs, and
+//! `handle.rs` is what the caller holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ use crate::shared::{
 };
 use crate::worker::{Next, Own, Process, Retired, ToCore};
 
-/// Starts the balancer that a plan describes, in a process that it leaves alone.
+/// Starts the balancer that a plan describes, in a process that it leaves unchanged.
 ///
 /// # Errors
 /// Why it cannot start; nothing is left running then.
@@ -51,17 +51,17 @@ pub fn start(plan: Checked) -> Result<Handle, StartError> {
     start_with(plan, Options::default())
 }
 
-/// As `start`, and it may do to the process what the options say.
+/// Like `start`, with what the options allow it to do to the process.
 ///
 /// # Errors
-/// As `start`.
+/// Like `start`.
 pub fn start_with(plan: Checked, options: Options) -> Result<Handle, StartError> {
     let mut handle = begin(plan, Setup { options, ..Setup::default() })?;
     handle.begin_to_tell();
     Ok(handle)
 }
 
-/// What the binary and the tests of this crate choose besides.
+/// Further choices of the binary and of this crate's tests.
 pub(super) struct Setup {
     pub(super) options: Options,
     /// How names are looked up.
@@ -83,7 +83,7 @@ impl Default for Setup {
     }
 }
 
-/// Starts everything; the log says nothing yet.
+/// Starts everything; nothing is logged yet.
 pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let Setup { options, lookup, first_answers, starting } = setup;
     let mut ledger = Ledger::new(options.state_directories);
@@ -159,7 +159,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     Ok(handle)
 }
 
-/// What one core is given: its mailbox, its sockets, its ends of the logs.
+/// The inputs of one core: its mailbox, its sockets, its ends of the logs.
 type Given = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
 
 /// Starts the workers and waits until all of them serve.

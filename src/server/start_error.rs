@@ -6,24 +6,24 @@ use super::refusal::cannot_listen;
 
 /// Why nothing was started; nothing is left running then.
 ///
-/// As text it is one sentence for people, which says what to do where that is known.
+/// As text it is one sentence for people, which says what to do if that is known.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The cores that the plan asks for are not to be had.
+    /// The requested cores are not available to this process.
     Cores(String),
-    /// The connections that the plan asks for do not fit into the descriptors of the process.
+    /// The requested connections do not fit into the descriptors of the process.
     Descriptors(String),
-    /// The driver that the plan insists on is not to be had.
+    /// The required driver is not available.
     Driver(String),
     /// An address cannot be listened on.
     #[non_exhaustive]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What has it already, where that is known.
+        /// What has it already, if known.
         holder: Option<Holder>,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
     /// An access log cannot be opened.
@@ -31,7 +31,7 @@ pub enum StartError {
     AccessLog {
         /// The file; none = standard output.
         file: Option<PathBuf>,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
     /// The file with the secret of a pool's sticky cookies cannot be used.
@@ -49,14 +49,14 @@ pub enum StartError {
     System {
         /// What cannot be done: `start core 3`.
         what: String,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
     /// A thread hangs at its start, or has ended: a bug in Ringway.
     Hung(String),
     /// The plan contradicts itself: a bug in what checked it.
     Plan(String),
-    /// Another plan would change this key, which takes a restart.
+    /// The other plan would change this key, which requires a restart.
     Restart(&'static str),
 }
 
@@ -71,7 +71,7 @@ pub struct Holder {
 }
 
 impl StartError {
-    /// Of something that the kernel does not let us do.
+    /// For something that the kernel does not allow.
     pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
         let what = what.into();
         |error| StartError::System { what, error }
@@ -99,7 +99,7 @@ impl fmt::Display for StartError {
             }
             StartError::System { what, error } => write!(f, "cannot {what}: {error}"),
             StartError::Restart(key) => {
-                write!(f, "{key} of [global] is another: that takes a restart")
+                write!(f, "{key} of [global] changed: that requires a restart")
             }
             StartError::Hung(thread) => write!(f, "{thread} hangs at its start, or has ended"),
         }

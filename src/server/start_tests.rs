@@ -1,4 +1,5 @@
-//! What starts, and what does not: plans that are made of files, and plans that are made by hand.
+//! Tests of starts that work and of those that are refused: plans made from files, and plans made
+//! by hand.
 
 use std::{
     fs,
@@ -74,8 +75,8 @@ fn plan() -> Plan {
     config::parse("start.toml", text).unwrap().plan.into_plan()
 }
 
-/// Only what checks makes a `Checked`; where that has a bug, no id may index past the end of
-/// anything on a core.
+/// Only a check makes a `Checked`; if that has a bug, no id may index past the end of anything on a
+/// core.
 #[test]
 fn an_id_that_leads_nowhere_reaches_no_core() {
     let refused = |plan| start(Checked::new(plan)).err().map(|refused| refused.to_string());

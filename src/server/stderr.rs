@@ -1,9 +1,9 @@
-//! The one way to stderr: a bounded queue of texts, and a thread that writes them.
+//! Output to stderr: a bounded queue of texts, and a thread that writes them.
 //!
-//! Who has something to tell puts it into the queue and goes on. So a reader that does not read, a
-//! stalled terminal or a disk that hangs keeps nobody from serving or stopping. Texts that find no
-//! room, or cannot be written, are counted, and told of when there is room again. The process opens
-//! it; where Ringway is a library there is no such thread, and its words go through `tracing`
+//! A thread that has something to say puts it into the queue and goes on. So a reader that does not
+//! read, a stalled terminal or a disk that hangs blocks neither serving nor a stop. Texts that find
+//! no room, or cannot be written, are counted, and reported when there is room again. The process
+//! opens it; if Ringway is a library there is no such thread, and its messages go through `tracing`
 //! alone.
 
 use std::{
@@ -20,10 +20,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::StartError;
 use crate::shared::dropped::Dropped;
 
-/// Texts that may wait: more than a start with a thousand listeners tells at once.
+/// Texts that may wait: more than a start with a thousand listeners writes at once.
 const WAITING_MAX: usize = 4096;
 
-/// How long a process that ends waits for the last words to be written.
+/// How long a process that ends waits for the last texts to be written.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Where texts go; none before `open`.
@@ -36,22 +36,22 @@ struct Queue {
 
 enum Told {
     Text(Vec<u8>),
-    /// All that was told before this has been written when its sender is dropped.
+    /// All earlier texts have been written when its sender is dropped.
     Mark {
         _written: Sender<()>,
     },
 }
 
-/// Starts the thread. Once for a process.
+/// Starts the thread. Once per process.
 ///
 /// # Errors
-/// Where there can be no more threads.
+/// If there can be no more threads.
 pub(super) fn open() -> Result<(), StartError> {
     let (to, from) = bounded(WAITING_MAX);
     let dropped = Dropped::default();
     let counted = dropped.clone();
     let work = move || {
-        // A bug here is told by the panic itself, and must not end those who serve.
+        // A bug here is reported by the panic itself, and must not end the serving threads.
         while catch(|| write_all_told(&from, &counted, &mut io::stderr())).is_err() {}
     };
     let began = thread::Builder::new().name("ringway-stderr".into()).spawn(work);
@@ -64,17 +64,17 @@ fn catch(work: impl FnOnce()) -> thread::Result<()> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
 }
 
-/// Says a line, and does not wait for it to be written; before `open` it is written at once.
+/// Writes a line without waiting for it; before `open` it is written at once.
 pub(crate) fn say(line: &str) {
     let text = format!("{}\n", line.trim_end());
     match QUEUE.get() {
         Some(queue) => queue.put(text.as_bytes()),
-        // Nobody is left to be told where this fails.
+        // If this fails there is nowhere left to report it.
         None => drop(io::stderr().lock().write_all(text.as_bytes())),
     }
 }
 
-/// Waits until all that was said is written, but not long: before the process ends.
+/// Waits briefly until all earlier texts are written: before the process ends.
 pub(crate) fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     let until = Instant::now() + LAST_WORDS;
@@ -84,7 +84,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// Says a line before the process ends by a bug, whoever reads it or not.
+/// Writes a line before the process ends through a bug, whether or not it is read.
 pub(super) fn last_words(line: &str) {
     let within = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let is_read = || {
@@ -106,7 +106,7 @@ impl Queue {
     }
 }
 
-/// The thread: writes what is told until nobody can tell anything.
+/// The thread: writes texts until every sender is gone.
 fn write_all_told(from: &Receiver<Told>, dropped: &Dropped, to: &mut impl Write) {
     for told in from {
         let Told::Text(text) = told else { continue };
@@ -114,7 +114,7 @@ fn write_all_told(from: &Receiver<Told>, dropped: &Dropped, to: &mut impl Write)
             dropped.add(1);
             continue;
         }
-        // Told only where it finds room by itself: it goes the way of all others.
+        // Reported only if it finds room by itself: it goes the way of all others.
         if from.len() < WAITING_MAX / 2 {
             let lines = dropped.take();
             if lines > 0 {
@@ -124,7 +124,7 @@ fn write_all_told(from: &Receiver<Told>, dropped: &Dropped, to: &mut impl Write)
     }
 }
 
-/// Writes all of a text, also where somebody else has made stderr one that does not wait.
+/// Writes all of a text, even if another process has made stderr non-blocking.
 fn write_all(to: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match to.write(rest) {
@@ -141,7 +141,7 @@ fn write_all(to: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What `tracing` writes its lines to.
+/// The writer that `tracing` uses.
 pub(super) struct Lines;
 
 /// One line of `tracing`.
@@ -174,7 +174,7 @@ impl Write for Line {
 mod tests {
     use super::*;
 
-    /// Takes what is written only while it is let.
+    /// Reads what is written only while it is allowed to.
     struct Reader {
         let_in: Receiver<()>,
         taken: Sender<String>,

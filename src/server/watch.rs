@@ -1,4 +1,4 @@
-//! The health thread, as whoever started it holds it.
+//! The health thread, as its owner holds it.
 
 use std::{cell::Cell, io, rc::Rc};
 
@@ -22,7 +22,7 @@ impl Watch {
     /// Starts the thread and waits until it watches.
     ///
     /// # Errors
-    /// Where there can be no more threads, or no runtime for it.
+    /// If there can be no more threads, or no runtime for it.
     pub(super) fn start(
         outbox: Outbox<ToHealth>,
         job: Job,
@@ -37,8 +37,7 @@ impl Watch {
                 drop(begun.send(Ok(())));
             });
             if let Err(why) = watched {
-                // Nobody asks any more, and backends would stay up or down for ever: the process
-                // ends with the thread.
+                // Backends would stay up or down for ever: the process ends with the thread.
                 assert!(!has_begun.get(), "the health thread cannot go on: {why}");
                 drop(ready.send(Err(why)));
             }
@@ -54,7 +53,7 @@ impl Watch {
         }
     }
 
-    /// Ends the thread and waits for it; its name where it does not end.
+    /// Ends the thread and waits for it; returns its name if it does not end.
     #[must_use]
     pub(super) fn end(&mut self, teller: &Teller) -> Option<String> {
         self.member.take()?.stop(ToHealth::Stop, teller)

@@ -21,7 +21,7 @@ use crate::proto::{
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
-/// What a client says, what the backends that are connected to do, and how the pool is configured.
+/// What a client sends, what the backends do, and how the pool is configured.
 #[derive(Default)]
 pub(crate) struct Scene {
     pub(crate) client: Vec<Step>,
@@ -33,10 +33,10 @@ pub(crate) struct Scene {
     pub(crate) listener: &'static str,
 }
 
-/// What became of it.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// What the client was sent, in writes of which lengths, and how its connection ended.
+    /// What the client got, the lengths of the writes, and how its connection ended.
     pub(crate) client: String,
     pub(crate) writes: Vec<usize>,
     pub(crate) closed: Closed,
@@ -46,7 +46,7 @@ pub(crate) struct Seen {
     pub(crate) took: Duration,
 }
 
-/// What one backend was sent, and how its connection ended.
+/// What one backend got, and how its connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Backend {
     pub(crate) heard: String,
@@ -63,7 +63,7 @@ impl Backend {
     }
 }
 
-/// The counters that are not zero, but for those of every request.
+/// The counters that are not zero, except those of every request.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
 /// Longer than anything else in a scene.
@@ -118,7 +118,7 @@ impl Scene {
     }
 }
 
-/// Serves a client as `server::connection` does, but for what it does about idleness.
+/// Serves a client like `server::connection`, except for idleness.
 async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
     let stream =
         Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0)))));
@@ -168,13 +168,13 @@ async fn read(worker: &Worker, client: &mut Client) -> bool {
     matches!(read, Ok(1..))
 }
 
-/// A backend that hears a head and then does this.
+/// A backend that receives a head and then does this.
 pub(crate) fn after_a_head(steps: Vec<Step>) -> Vec<Step> {
     std::iter::once(Step::HearsOf("\r\n\r\n")).chain(steps).collect()
 }
 
-/// What the client was told, answer by answer: status, and the body, or the code of a fault, or
-/// `cut` where the answer ends before its end.
+/// The client's answers, one by one: status, and the body, or the code of a fault, or `cut` if the
+/// answer ends early.
 fn told(client: &str, closed: bool) -> String {
     let (mut rest, mut told) = (client, Vec::new());
     while !rest.is_empty() {
@@ -207,7 +207,7 @@ fn told(client: &str, closed: bool) -> String {
     told.join(", ")
 }
 
-/// A chunked body, and what is behind it; none where it was cut.
+/// A chunked body, and what follows it; none if it was cut.
 pub(crate) fn dechunked(mut rest: &str) -> (Option<String>, &str) {
     let mut body = String::new();
     loop {
@@ -230,7 +230,7 @@ pub(crate) fn dechunked(mut rest: &str) -> (Option<String>, &str) {
 }
 
 impl Seen {
-    /// What the client was told.
+    /// The client's answers.
     pub(crate) fn told(&self) -> String {
         told(&self.client, self.closed < Closed::Reset)
     }
@@ -239,13 +239,13 @@ impl Seen {
         self.counts.get(name).copied().unwrap_or(0)
     }
 
-    /// How often each backend was asked, by what it heard.
+    /// How often each backend was asked, by what it received.
     pub(crate) fn asked(&self) -> Vec<usize> {
         let asked = |heard: &String| heard.matches(" HTTP/1.1\r\n").count();
         self.backends.iter().map(|backend| asked(&backend.heard)).collect()
     }
 
-    /// What holds whatever happens.
+    /// Invariants of every result.
     #[track_caller]
     pub(crate) fn check(&self) {
         assert_eq!(self.count("in flight"), 0, "{self:#?}");
@@ -256,7 +256,7 @@ impl Seen {
 }
 
 /// In all pairs of pieces, in one, and byte by byte: at once, and each when the one before has been
-/// dealt with.
+/// handled.
 pub(crate) fn pieces(what: &str) -> Vec<Vec<Step>> {
     let mut cuts: Vec<Vec<&str>> =
         (1..what.len()).map(|at| vec![&what[..at], &what[at..]]).collect();
@@ -267,7 +267,7 @@ pub(crate) fn pieces(what: &str) -> Vec<Vec<Step>> {
     at_once.chain(late).collect()
 }
 
-/// A client that says this, and leaves when nothing happens any more.
+/// A client that sends this, and leaves when nothing happens any more.
 pub(crate) fn client(says_it: Vec<Step>) -> Vec<Step> {
     says_it.into_iter().chain([Step::Pauses, Step::Pauses, Step::Ends]).collect()
 }

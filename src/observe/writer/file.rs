@@ -1,6 +1,6 @@
-//! One file of an access log, as the thread holds it: whole lines, and what is missing is said.
+//! One file of an access log, as the thread holds it: whole lines, and notes of missing ones.
 //!
-//! A disk that is full or a directory that is gone is reported once, until it is well again.
+//! A disk that is full or a directory that is gone is reported once, until it works again.
 
 use std::{
     fs::{File, OpenOptions},
@@ -30,7 +30,8 @@ pub(super) struct Log {
     failing: bool,
     /// Whether the file ends in a part of a line.
     cut: bool,
-    /// Lines that are neither in the log nor told there: of cores, and of failed writes.
+    /// Lines that are neither in the log nor noted there: those that cores dropped, and those of
+    /// failed writes.
     lost: u64,
 }
 
@@ -45,7 +46,7 @@ impl Log {
         AccessLog { file: self.path.clone(), cause: cause.to_string().into() }
     }
 
-    /// Opens the path anew; where that fails, goes on with the file at hand.
+    /// Reopens the path; if that fails, continues with the present file.
     pub(super) fn reopen(&mut self, teller: &Teller) {
         match open(self.path.as_deref()) {
             Ok(opened) => (self.file, self.cut) = opened,
@@ -53,8 +54,8 @@ impl Log {
         }
     }
 
-    /// Writes whole lines, after a note of those that cores had to drop; how many of these could
-    /// not be written.
+    /// Writes whole lines, after a note of those that cores had to drop; returns how many of these
+    /// could not be written.
     pub(super) fn write(&mut self, bytes: &[u8], dropped: u64, teller: &Teller) -> u64 {
         self.lost += dropped;
         let mut rest = bytes;
@@ -75,7 +76,7 @@ impl Log {
         failed
     }
 
-    /// Says in the log how many lines are missing here.
+    /// Notes in the log how many lines are missing here.
     fn tell_lost(&mut self) -> io::Result<()> {
         if self.lost == 0 {
             return Ok(());
@@ -96,7 +97,7 @@ impl Log {
         let written = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
         let whole = memchr::memrchr(b'\n', written).map_or(0, |last| last + 1);
         let part = (written.len() - whole) as u64;
-        // What cannot be taken back is ended before the next line; standard output is not ours.
+        // A part that cannot be removed is ended before the next line; standard output is not ours.
         let mut gone = || self.path.is_some() && take_back(&mut self.file, part).unwrap_or(false);
         self.cut |= part > 0 && !gone();
         outcome
@@ -111,8 +112,8 @@ impl Log {
     }
 }
 
-/// Takes the last bytes of a file back, which we have just written: a part of a line is none. False
-/// where it is not a file, or where somebody else has written to it since.
+/// Removes the last bytes of a file, which we have just written: a part of a line is useless. False
+/// if it is not a file, or if another process has written to it since.
 fn take_back(file: &mut File, part: u64) -> io::Result<bool> {
     let about = file.metadata()?;
     let end = about.is_file().then(|| file.stream_position()).transpose()?;
@@ -122,7 +123,7 @@ fn take_back(file: &mut File, part: u64) -> io::Result<bool> {
     file.set_len(about.len().saturating_sub(part)).map(|()| true)
 }
 
-/// Writes all of `rest`, which is what is left to write where that fails.
+/// Writes all of `rest`, which is what is left to write if that fails.
 fn write_all(file: &mut File, rest: &mut &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match file.write(rest) {
@@ -139,20 +140,20 @@ fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// Opens a file to append to it, or standard output; also whether it ends in a part of a line, as
-/// when a process was killed.
+/// Opens a file to append to it, or standard output; also returns whether it ends in a part of a
+/// line, as when a process was killed.
 fn open(path: Option<&Path>) -> io::Result<(File, bool)> {
     let Some(path) = path else {
         return Ok((File::from(io::stdout().as_fd().try_clone_to_owned()?), false));
     };
     let file = open_now(path)?;
-    // Whoever may write but not read has to live with such a line.
+    // If the file may be written but not read, such a line stays.
     let cut = file.metadata()?.is_file() && ends_in_a_part(path).unwrap_or(false);
     Ok((file, cut))
 }
 
-/// Opens a file to append to it without ever waiting. A FIFO that nobody reads is held open at both
-/// ends (fifo(7)): its lines wait for a reader. What is written waits as always: this thread may.
+/// Opens a file to append to it without ever waiting. A FIFO without a reader is held open at both
+/// ends (fifo(7)): its lines wait for a reader. Writing waits as always: this thread may.
 fn open_now(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NONBLOCK.bits().cast_signed();

@@ -1,9 +1,9 @@
-//! The thread that writes all access logs, and the end of it that each core holds.
+//! The writer thread of all access logs, and the end of it that each core holds.
 //!
 //! A core writes its lines into a buffer and hands over the full one; the thread writes it with one
 //! call and sends the buffer back. Both channels are bounded and no core ever waits: what the
-//! thread cannot take is dropped, counted, and said in the log itself. A disk that is full or a
-//! directory that is gone is reported once, until it is well again, and ends nothing.
+//! thread cannot take is dropped, counted, and noted in the log itself. A disk that is full or a
+//! directory that is gone is reported once, until it works again, and ends nothing.
 
 mod file;
 mod outlet;
@@ -33,7 +33,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// lines a second.
 const WAITING_MAX: usize = 128;
 
-/// What the thread is told.
+/// A message to the thread.
 enum Message {
     Open(Log),
     Write(Batch),
@@ -45,7 +45,7 @@ enum Message {
 
 /// Whole lines of one core for one log.
 struct Batch {
-    /// The place of the log, in the order in which they were opened.
+    /// The index of the log, in the order in which they were opened.
     log: usize,
     bytes: Vec<u8>,
     /// Lines that this core had to drop before these.
@@ -64,18 +64,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. With `teller` it tells when a file cannot be written, and when it can be
-    /// again; in `counters`, which are its own, it counts the lines that it could not write.
+    /// Starts the thread. With `teller` it reports when a file cannot be written, and when it can
+    /// be again; in `counters`, which are its own, it counts the lines that it could not write.
     ///
     /// # Errors
-    /// Where there can be no more threads.
+    /// If there can be no more threads.
     pub(crate) fn start(counters: Arc<Slab>, teller: Teller) -> io::Result<Writer> {
         let (to, from) = bounded(WAITING_MAX);
         let (ending, ended) = bounded(0);
         let mut logs = Vec::new();
         let run = move || {
-            // A bug loses the message that shows it, and is told by the panic itself; nobody who
-            // serves ends with it, and the next line is written.
+            // A bug loses the message that shows it, and is reported by the panic itself; no
+            // serving thread ends with it, and the next line is written.
             while catch_unwind(AssertUnwindSafe(|| run(&from, &mut logs, &counters, &teller)))
                 .is_err()
             {
@@ -87,10 +87,10 @@ impl Writer {
         Ok(Writer { to, open: Vec::new(), ended })
     }
 
-    /// The end of a log that one core holds. Logs of one path are one file, opened once.
+    /// A core's end of a log. Logs of one path are one file, opened once.
     ///
     /// # Errors
-    /// Where the file cannot be opened; the error names it.
+    /// If the file cannot be opened; the error names it.
     pub(crate) fn outlet(&mut self, log: &AccessLog) -> io::Result<Outlet> {
         let known = self.open.iter().position(|path| *path == log.path);
         let place = match known {
@@ -105,14 +105,14 @@ impl Writer {
         Ok(Outlet::new(place, Format(log.format), self.to.clone()))
     }
 
-    /// Opens every file anew, as whoever has moved them away wants it. Not waited for; false where
-    /// the thread is too far behind to be told.
+    /// Reopens every file, for log rotation. Not waited for; false if the thread is too far behind
+    /// to be told.
     pub(crate) fn reopen(&self) -> bool {
         self.to.try_send(Message::Reopen).is_ok()
     }
 
     /// Ends the thread after what was handed over before is written, waiting for no longer than
-    /// this; false where that was not enough.
+    /// this; false if that was not enough.
     pub(crate) fn stop(self, within: Duration) -> bool {
         let until = Instant::now() + within;
         self.to.send_deadline(Message::Stop, until).is_ok()
@@ -120,7 +120,7 @@ impl Writer {
     }
 }
 
-/// The thread. It ends when it is told to, or when nobody is left to tell it anything.
+/// The thread. It ends when it is told to, or when every sender is gone.
 fn run(from: &Receiver<Message>, logs: &mut Vec<Log>, counters: &Slab, teller: &Teller) {
     for message in from {
         match message {
@@ -132,7 +132,8 @@ fn run(from: &Receiver<Message>, logs: &mut Vec<Log>, counters: &Slab, teller: &
                     counters.add(Counter::AccessLogDropped, failed);
                 }
                 bytes.clear();
-                // One that a huge line has made grow is not worth keeping, nor is none at all.
+                // A buffer that a huge line has made grow is not worth keeping, nor is an empty
+                // one.
                 if (BUFFER_BYTES..=2 * BUFFER_BYTES).contains(&bytes.capacity()) {
                     drop(home.try_send(bytes)); // a core with enough of them, or gone
                 }

@@ -1,4 +1,4 @@
-//! The end of a log that one core holds: lines into a buffer, full buffers to the thread.
+//! A core's end of an access log: lines into a buffer, full buffers to the thread.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::observe::{
     dates::Dates,
 };
 
-/// What is left free for one more line; a longer one makes the buffer grow.
+/// Room that is left free for one more line; a longer one makes the buffer grow.
 const LINE_BYTES: usize = 2 << 10;
 /// Empty buffers that a core keeps for each log.
 const SPARE_MAX: usize = 8;
 /// Lines are handed over at the latest when the first of them is this old.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// The end of a log that one core holds. What is left in it when it is dropped is handed over.
+/// A core's end of a log. What is left in it when it is dropped is handed over.
 pub(crate) struct Outlet {
     log: usize,
     format: Format,
@@ -27,9 +27,9 @@ pub(crate) struct Outlet {
     lines: u64,
     /// When the first of them was written, or when handing them over was tried last.
     since: Option<Tick>,
-    /// Lines dropped that the log does not tell yet.
+    /// Dropped lines that the log does not note yet.
     untold: u64,
-    /// Lines dropped that the core has not counted yet.
+    /// Dropped lines that the core has not counted yet.
     uncounted: u64,
     to: Sender<Message>,
     pub(super) home: Sender<Vec<u8>>,
@@ -54,8 +54,8 @@ impl Outlet {
         }
     }
 
-    /// Writes a line; hands over what there is where it leaves no room for another, or where the
-    /// first line is old.
+    /// Writes a line; hands over the buffer if there is no room for another, or if the first line
+    /// is old.
     pub(crate) fn write(&mut self, line: &Line<'_>, now: Tick) {
         if self.buffer.capacity() == 0 {
             self.buffer =
@@ -73,7 +73,7 @@ impl Outlet {
         }
     }
 
-    /// Hands over what there is if the first line of it is old.
+    /// Hands over the buffer if its first line is old.
     pub(crate) fn hand_over_old(&mut self, now: Tick) {
         if self.since.is_some_and(|since| now >= since + AGE_MAX) {
             self.since = Some(now);
@@ -81,8 +81,8 @@ impl Outlet {
         }
     }
 
-    /// Hands over what there is, without ever waiting; false where the thread has no room for it,
-    /// which is then kept.
+    /// Hands over the buffer, without ever waiting; false if the thread has no room for it, which
+    /// is then kept.
     pub(crate) fn hand_over(&mut self) -> bool {
         if self.lines == 0 && self.untold == 0 {
             return true;
@@ -114,12 +114,12 @@ impl Outlet {
         self.buffer.clear();
     }
 
-    /// Lines that had to be dropped since this was asked last.
+    /// Lines that had to be dropped since the last call.
     pub(crate) fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Gives the memory of empty buffers back, as after a peak.
+    /// Frees empty buffers, as after a peak.
     pub(crate) fn forget_spares(&mut self) {
         while self.spare.try_recv().is_ok() {}
     }

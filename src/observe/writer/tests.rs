@@ -1,6 +1,6 @@
-//! Tests of the logs as all three see them: cores that write, the thread, and the files.
+//! Tests of the access logs from all three sides: cores that write, the thread, and the files.
 //!
-//! A log is read back as the lines of its file; what people are told comes over a channel.
+//! A log is read back as the lines of its file; events come over a channel.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::observe::{
 };
 use crate::plan::{AccessLogFormat, ListenerId, Plan};
 
-/// Longer than anything here takes on a machine that is busy with other things.
+/// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 /// The core's clock, which stands still.
@@ -60,7 +60,7 @@ fn writer() -> (Writer, Receiver<ToHub>) {
     (Writer::start(Slab::new(), teller).unwrap(), told)
 }
 
-/// The only event that was told.
+/// The only event that was reported.
 #[track_caller]
 fn only(told: &Receiver<ToHub>) -> Event {
     let Some(What::Event(event)) = told.try_recv().unwrap().told() else { panic!("no event") };
@@ -91,7 +91,7 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Hands over what there is and waits until the thread is done with it.
+/// Hands over the buffer and waits until the thread has written it.
 #[track_caller]
 fn written(outlet: &mut Outlet) {
     assert!(outlet.hand_over());

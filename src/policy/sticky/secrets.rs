@@ -24,12 +24,12 @@ impl Secrets {
         let lines: Vec<&str> =
             text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if lines.is_empty() {
-            return Err("holds no secret".to_owned());
+            return Err("contains no secret".to_owned());
         }
         if lines.len() > SECRETS_MAX {
             let count = lines.len();
             return Err(format!(
-                "holds {count} secrets: the first line signs, and one more is believed"
+                "contains {count} secrets: the first line signs, and one more is accepted"
             ));
         }
         if let Some(short) = lines.iter().map(|line| line.len()).find(|l| *l < SECRET_BYTES_MIN) {
@@ -51,13 +51,13 @@ mod tests {
             (&b"0123456789abcdef"[..], Ok(1)),
             (b"\n  0123456789abcdef \r\n\n", Ok(1)),
             (b"0123456789abcdef\n0123456789abcdeg\n", Ok(2)),
-            (b"", Err("holds no secret")),
-            (b" \n\n", Err("holds no secret")),
+            (b"", Err("contains no secret")),
+            (b" \n\n", Err("contains no secret")),
             (b"0123456789abcde\n", Err("holds a secret of 15 bytes: it takes 16 or more")),
             (b"0123456789abcdef\nshort\n", Err("holds a secret of 5 bytes: it takes 16 or more")),
             (
                 b"0123456789abcdef\n0123456789abcdef\n0123456789abcdef\n",
-                Err("holds 3 secrets: the first line signs, and one more is believed"),
+                Err("contains 3 secrets: the first line signs, and one more is accepted"),
             ),
             (
                 b"\xff0123456789abcdef",

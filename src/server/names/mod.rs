@@ -1,8 +1,8 @@
-//! The names of backends: looked up by threads of their own, never on a core.
+//! Name resolution: backends' names are looked up by separate threads, never on a core.
 //!
 //! `start` waits a while for the first answers; later ones reach the cores by their inboxes. A name
-//! without an answer is no refusal to start: its backend gets no requests until there is one. What
-//! an answer changes is decided in `policy`; `resolver.rs` is the thread.
+//! without an answer does not prevent a start: its backend gets no requests until there is one.
+//! `policy` decides what an answer changes; `resolver.rs` is the thread.
 
 mod resolver;
 #[cfg(test)]
@@ -33,7 +33,7 @@ pub(super) type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + 
 /// How long a start waits for the first answers.
 pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// How long an end waits for the thread, which may be in a lookup where there were no more threads.
+/// How long an end waits for the thread, which may be in a lookup if there were no more threads.
 const LAST_LOOKUP: Duration = Duration::from_millis(100);
 
 /// The system's resolver.
@@ -41,7 +41,7 @@ pub(super) fn by_the_system() -> Lookup {
     Arc::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect))
 }
 
-/// Who is told where backends are: every core and the health thread.
+/// The receivers of addresses: every core and the health thread.
 #[derive(Clone)]
 pub(super) struct Readers {
     pub(super) cores: Vec<Outbox<ToCore>>,
@@ -49,10 +49,10 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Posts to all of them, and waits for none.
+    /// Posts to all of them, without waiting.
     ///
     /// # Errors
-    /// `Unheard` where one of them has no room: it has to be posted again.
+    /// `Unheard` if one of them has no room: it must be posted again.
     fn post(&self, found: &Arc<Vec<Found>>) -> Result<(), Unheard> {
         let now = Instant::now();
         let mut heard = self.health.send(ToHealth::Addresses(Arc::clone(found)), now);
@@ -63,7 +63,7 @@ impl Readers {
     }
 }
 
-/// A backend whose name has to be looked up.
+/// A backend whose name is looked up.
 #[derive(PartialEq, Eq)]
 struct Named {
     pool: PoolId,
@@ -73,24 +73,24 @@ struct Named {
     every: Duration,
 }
 
-/// The thread that has names looked up. Dropping it ends the thread; lookups under way cannot be
+/// The thread that has names looked up. Dropping it ends the thread; lookups in progress cannot be
 /// stopped, and are left behind.
 pub(super) struct Names {
     /// The backends whose names are looked up.
     backends: Vec<(PoolId, BackendId)>,
     teller: Teller,
     first: Receiver<Answer>,
-    /// Dropped when nobody wants to hear anything more.
+    /// Dropped when no more answers are wanted.
     wanted: Option<Sender<()>>,
     news: Sender<News>,
     thread: Option<Thread>,
 }
 
 impl Names {
-    /// Begins to look up the names of a plan; nothing where there are none.
+    /// Begins to look up the names of a plan; does nothing if there are none.
     ///
     /// # Errors
-    /// The kernel's, where it gives no thread.
+    /// The kernel's, if it gives no thread.
     pub(super) fn begin(
         plan: &Plan,
         lookup: Lookup,
@@ -102,7 +102,7 @@ impl Names {
         if names.is_empty() {
             return Ok(None);
         }
-        // Without room: an answer is either taken by the start or kept by the thread.
+        // Without a buffer: an answer is either received by the start or kept by the thread.
         let (to_start, first) = bounded(0);
         let (wanted, over) = bounded(0);
         let news = resolver::news();
@@ -117,23 +117,24 @@ impl Names {
         Ok(Some(Names { backends, teller, first, wanted, news: to_thread, thread }))
     }
 
-    /// Whether two plans have the same names looked up, for the same backends.
+    /// Whether two plans look up the same names, for the same backends.
     pub(super) fn are_same(one: &Plan, other: &Plan) -> bool {
         named(one) == named(other)
     }
 
-    /// From now on the thread posts by itself, also the first answers: nobody waits for them.
+    /// From now on the thread posts by itself, including the first answers: they are not waited
+    /// for.
     pub(super) fn at_once(mut self) -> Names {
         self.first = crossbeam_channel::never();
         self
     }
 
     /// Waits for the first answer for each name, but no longer than `time`, and posts what came.
-    /// From then on the thread posts by itself. How many backends have no address.
+    /// From then on the thread posts by itself. Returns how many backends have no address.
     pub(super) fn first(&mut self, time: Duration, readers: &Readers) -> usize {
         let until = Instant::now() + time;
         let mut found = Vec::new();
-        // Whether each has an address; none = not answered yet.
+        // Whether each has an address; none = no answer yet.
         let mut known: Vec<Option<bool>> = vec![None; self.backends.len()];
         while known.contains(&None) {
             let Ok(answer) = self.first.recv_deadline(until) else { break };
@@ -163,7 +164,7 @@ impl Names {
 impl Drop for Names {
     fn drop(&mut self) {
         self.wanted = None;
-        // There is room for it beside the end of each lookup.
+        // There is room for it besides the end of each lookup.
         let _ = self.news.try_send(News::Stop);
         self.first = crossbeam_channel::never();
         if let Some(thread) = self.thread.take() {
@@ -172,7 +173,7 @@ impl Drop for Names {
     }
 }
 
-/// The backends of a plan whose names have to be looked up.
+/// The backends of a plan whose names must be looked up.
 fn named(plan: &Plan) -> Vec<Named> {
     let mut names = Vec::new();
     for (pool_id, pool) in &plan.pools {

@@ -1,9 +1,9 @@
-//! The thread that has names looked up, beside each other, and posts what changes to the cores.
+//! The resolver thread: has names looked up concurrently, and posts changes to the cores.
 //!
 //! A lookup may take as long as the system's resolver likes, so each runs on a thread of its own
 //! and delays no other: the bound is on those that are not known to be slow. At most one message is
-//! on its way to each core: what changes meanwhile waits here and goes with the next. So the
-//! inboxes have room for who stops the process, and no core frees what this thread has allocated.
+//! in flight to each core: later changes wait here and go with the next. So the inboxes have room
+//! for a stop, and no core frees what this thread has allocated.
 
 use std::{
     io,
@@ -24,30 +24,30 @@ use crate::shared::inbox::Found;
 /// How soon what could not be posted is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Lookups under way at once, beside the slow ones: what a resolver is asked in one moment.
+/// Lookups in progress at once, besides slow ones: what a resolver is asked at one moment.
 const QUICK_MAX: usize = 16;
 
-/// A lookup that takes longer is slow, and in nobody's way any more.
+/// A lookup that takes longer is slow, and no longer counts towards that bound.
 const SLOW: Duration = Duration::from_millis(250);
 
-/// Lookups under way at once in all: each is a thread that sleeps.
+/// Lookups in progress at once in all: each is a thread that sleeps.
 pub(super) const ALL_MAX: usize = 256;
 
-/// What the thread tells the start.
+/// A message to the start.
 pub(super) struct Answer {
     pub(super) place: usize,
     /// Whether the backend has an address.
     pub(super) is_known: bool,
     pub(super) found: Option<Found>,
-    /// What is to be told of it.
+    /// The event to report about it.
     pub(super) what: Option<What>,
 }
 
-/// What this thread is told.
+/// A message to this thread.
 pub(super) enum News {
     /// A lookup has ended.
     Ended(Ended),
-    /// This must end.
+    /// The thread must end.
     Stop,
 }
 
@@ -58,26 +58,26 @@ pub(super) struct Ended {
     answer: io::Result<Vec<SocketAddr>>,
 }
 
-/// A channel of news: each lookup under way has room for its end, and so has the stop.
+/// A channel of messages: each lookup in progress has room for its end, and so has the stop.
 pub(super) fn news() -> (Sender<News>, Receiver<News>) {
     bounded(ALL_MAX + 1)
 }
 
-/// What the thread is given.
+/// The inputs of the thread.
 pub(super) struct Given {
     pub(super) names: Vec<Named>,
     pub(super) lookup: Lookup,
     pub(super) teller: Teller,
     pub(super) readers: Readers,
-    /// Takes answers as long as the start waits for them.
+    /// Receives answers as long as the start waits for them.
     pub(super) start: Sender<Answer>,
-    /// Both ends of what this is told: lookups hold copies of the first.
+    /// Both ends of its own channel: lookups hold copies of the first.
     pub(super) news: (Sender<News>, Receiver<News>),
-    /// Closed when nobody wants to hear anything more.
+    /// Closed when no more answers are wanted.
     pub(super) over: Receiver<()>,
 }
 
-/// What the thread owns.
+/// The state of the thread.
 pub(super) struct Resolver {
     names: Vec<Named>,
     lookup: Lookup,
@@ -88,7 +88,7 @@ pub(super) struct Resolver {
     news: Receiver<News>,
     over: Receiver<()>,
     lookups: Lookups,
-    /// When each lookup began that is under way; none of two is of one name.
+    /// When each lookup in progress began; no two are of one name.
     under_way: Vec<(usize, Duration)>,
     /// Names whose addresses have not been posted since they changed.
     unposted: Vec<usize>,
@@ -138,7 +138,8 @@ impl Resolver {
         self.over.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Begins the lookups that are due and have room; when to look again, if not at the next news.
+    /// Begins the lookups that are due and have room; returns when to check again, if not at the
+    /// next message.
     fn begin_due(&mut self) -> Option<Duration> {
         let again = loop {
             let now = self.began.elapsed();
@@ -160,7 +161,7 @@ impl Resolver {
         [again, unposted].into_iter().flatten().min()
     }
 
-    /// Begins a lookup, on a thread of its own; where there is none, on this one.
+    /// Begins a lookup, on a thread of its own; without one, on this thread.
     fn begin(&mut self, place: usize, began: Duration) {
         self.lookups.begun(place);
         self.under_way.push((place, began));
@@ -170,7 +171,7 @@ impl Resolver {
                 let answer = catch_unwind(AssertUnwindSafe(|| lookup(&host, port)));
                 let answer = answer.unwrap_or_else(|_| Err(io::Error::other("a bug in Ringway")));
                 drop(lookup);
-                // There is room for the end of each lookup; none is wanted when this has ended.
+                // There is room for the end of each lookup; none is needed when this has ended.
                 let _ = tell.try_send(News::Ended(Ended { place, began, answer }));
             }
         };
@@ -181,7 +182,7 @@ impl Resolver {
         }
     }
 
-    /// Notes an answer and tells who must know.
+    /// Records an answer and passes it on.
     fn answered(&mut self, Ended { place, began, answer }: Ended) {
         self.under_way.retain(|(other, _)| *other != place);
         let times = (began, self.began.elapsed());
@@ -208,12 +209,12 @@ impl Resolver {
         }
     }
 
-    /// Hands an answer to the start; gives it back when the start does not wait any more.
+    /// Gives an answer to the start; returns it when the start does not wait any more.
     fn tell_start(&mut self, answer: Answer) -> Option<Answer> {
         let Some(start) = &self.start else { return Some(answer) };
         let refused = start.send(answer).err()?;
         self.start = None;
-        // A start that was refused wants to hear nothing more.
+        // A start that was refused wants no more answers.
         (!self.is_over()).then_some(refused.0)
     }
 

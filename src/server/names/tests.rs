@@ -1,7 +1,7 @@
-//! The thread that looks names up, with scripted answers, alone and below a whole balancer.
+//! Tests of the resolver thread, with scripted answers, alone and under a whole balancer.
 //!
-//! Every lookup waits for the test to say what it gives, so nothing here depends on luck: what an
-//! answer changes has been posted when the next lookup begins.
+//! Every lookup waits for the test to give its answer, so nothing here depends on luck: the effect
+//! of an answer has been posted when the next lookup begins.
 
 use std::{
     cell::RefCell,
@@ -32,10 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 type Given = io::Result<Vec<SocketAddr>>;
 
-/// What a script gives for a name.
+/// A script's answer for a name.
 type Named = (&'static str, Given);
 
-/// A resolver that asks the test: what is looked up, and where to send what it gives.
+/// A resolver that asks the test: what is looked up, and where to send the answer.
 struct Script {
     asked: Receiver<(String, Sender<Given>)>,
     /// Where the answer to the last lookup goes.
@@ -54,7 +54,7 @@ impl Script {
         (Script { asked, last: RefCell::default() }, Arc::new(lookup))
     }
 
-    /// Waits until a lookup begins; whose.
+    /// Waits until a lookup begins; returns its name.
     #[track_caller]
     fn asked(&self) -> String {
         let (name, answer) = self.asked.recv_timeout(PATIENCE).expect("no lookup begins");
@@ -128,7 +128,7 @@ impl Alone {
         Alone { script, names: begun.unwrap().unwrap(), readers, inbox, health, told }
     }
 
-    /// What a start sees when the first lookups give this.
+    /// The result of a start when the first lookups give this.
     fn first(&mut self, mut given: Vec<Named>) -> usize {
         let Alone { script, names, readers, .. } = self;
         let script = script.lent();
@@ -144,7 +144,7 @@ impl Alone {
         })
     }
 
-    /// The addresses that were posted, backend by backend, since the last time.
+    /// The addresses posted since the last call, backend by backend.
     fn posted(&self) -> Vec<(u16, String)> {
         let mut posted = Vec::new();
         while self.health.next().is_some() {}
@@ -156,14 +156,14 @@ impl Alone {
         posted
     }
 
-    /// What was told since the last time; what an answer changes has been told when the next lookup
-    /// begins.
+    /// The events since the last call; the effect of an answer has been reported when the next
+    /// lookup begins.
     fn told(&self) -> Vec<String> {
         self.told.try_iter().filter_map(ToHub::told).map(said).collect()
     }
 }
 
-/// What is told, in short.
+/// An event, in short.
 fn said(what: What) -> String {
     let What::Name(PoolId(0), BackendId(id), news) = what else { panic!("{what:?}") };
     match *news {
@@ -449,7 +449,7 @@ fn a_connection_in_use_ends_with_its_address_once_it_has_answered() {
     send(&client, "/held");
     one.opened.recv_timeout(PATIENCE).unwrap();
     balancer.script.next(at(&[&two.address]));
-    // Another client's answer says that the core knows. Before that it may get a connection to the
+    // Another client's answer shows that the core knows. Before that it may get a connection to the
     // first as well, which is idle when the address goes.
     let other = balancer.connect();
     eventually("the move", || get(&other, "/").1 == "two.");
@@ -466,7 +466,7 @@ fn a_connection_in_use_ends_with_its_address_once_it_has_answered() {
 #[test]
 fn a_dead_address_leaves_time_for_the_others() {
     let alive = Origin::open("alive");
-    // A backlog that is full: the kernel drops every further connect.
+    // A full backlog: the kernel drops every further connect.
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&dead, 0).unwrap();
     let address = dead.local_addr().unwrap();

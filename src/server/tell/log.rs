@@ -1,7 +1,7 @@
 //! The operational log as a reader of events: one line each, through `tracing`.
 //!
-//! Whoever runs the process has said where `tracing` writes to. Neither the words nor the levels
-//! are chosen here: they stand in the table of `observe/event.rs`.
+//! The process decides where `tracing` writes. Neither words nor levels are chosen here: they are
+//! in the table of `observe/event.rs`.
 
 use crate::observe::{
     event::{Event, Fields},
@@ -10,7 +10,7 @@ use crate::observe::{
 };
 use crate::plan::LogLevel;
 
-/// Writes what happens until nothing more can. `teller` knows what never became an event.
+/// Logs events until there are no more. `teller` knows how many never became an event.
 pub(super) fn run(events: &mut Events, teller: &Teller) {
     let mut lost = 0;
     while let Some(happened) = events.next() {

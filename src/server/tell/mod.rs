@@ -1,7 +1,7 @@
-//! The threads that tell: the hub of events, and the operational log, which reads it.
+//! The event threads: the hub, and the operational log, which reads it.
 //!
-//! The hub's thread takes what all others tell, names it and hands it to the readers' queues. The
-//! log has a thread of its own, because a log may wait for its disk and the hub must not.
+//! The hub's thread takes what all others report, adds names and hands it to the readers' queues.
+//! The log has a thread of its own, because a log may wait for its disk and the hub must not.
 
 mod log;
 
@@ -30,7 +30,7 @@ const END_MAX: Duration = Duration::from_secs(1);
 /// How long a new reader waits for the hub, which waits for nothing.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
-/// The threads that tell, as the handle holds them.
+/// The event threads, as the handle holds them.
 pub(super) struct Telling {
     teller: Teller,
     /// Dropped when the log may begin.
@@ -40,10 +40,10 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    /// Starts the threads; the log tells nothing before `begin`. `own` is what the hub counts.
+    /// Starts the threads; nothing is logged before `begin`. `own` is the slab of the hub.
     ///
     /// # Errors
-    /// Where there can be no more threads.
+    /// If there can be no more threads.
     pub(super) fn start(
         (teller, told): (Teller, Receiver<ToHub>),
         plan: Arc<Plan>,
@@ -55,8 +55,8 @@ impl Telling {
         hub.subscribe(log);
         let dropped = teller.clone();
         thread::Builder::new().name("ringway-events".into()).spawn(move || {
-            // A bug loses the event that shows it, and is told by the panic itself; nobody who
-            // serves ends with it.
+            // A bug loses the event that shows it, and is reported by the panic itself; no serving
+            // thread ends with it.
             let began = Instant::now();
             while catch_unwind(AssertUnwindSafe(|| run(&told, &mut hub, began))).is_err() {
                 own.add(Counter::Panics, 1);
@@ -65,21 +65,21 @@ impl Telling {
         let (ending, ended) = bounded(0);
         let (gate, begun) = bounded::<()>(0);
         thread::Builder::new().name("ringway-log".into()).spawn(move || {
-            // Nobody ever sends: it closes when it may begin.
+            // Nothing is ever sent: it closes when the log may begin.
             let _ = begun.recv();
-            // As above; a panic is counted by nobody here, but the hook tells it.
+            // As above; a panic is not counted here, but the hook reports it.
             while catch_unwind(AssertUnwindSafe(|| log::run(&mut events, &dropped))).is_err() {}
             drop(ending);
         })?;
         Ok(Telling { teller, gate: Some(gate), ended })
     }
 
-    /// What threads tell with.
+    /// The sender with which threads report events.
     pub(super) fn teller(&self) -> &Teller {
         &self.teller
     }
 
-    /// The log tells from now on, what has happened so far first.
+    /// Begins to log, starting with the events so far.
     pub(super) fn begin(&mut self) {
         self.gate = None;
     }
@@ -90,18 +90,18 @@ impl Telling {
         let until = Instant::now() + HEARD_WITHIN;
         let (done, given) = bounded::<()>(0);
         let subscribe = ToHub::Subscribe(subscriber, done);
-        // Where the hub has ended the queue ends at once.
+        // If the hub has ended the queue ends at once.
         if self.teller.to_hub().send_deadline(subscribe, until).is_ok() {
             let _ = given.recv_deadline(until);
         }
         events
     }
 
-    /// Waits for the last lines; the threads that tell have ended.
+    /// Waits for the last lines; the reporting threads have ended.
     pub(super) fn end(&mut self) {
         self.begin();
         let until = Instant::now() + END_MAX;
-        // Where it has ended already, both say so at once.
+        // If it has ended already, both return at once.
         let _ = self.teller.to_hub().send_deadline(ToHub::End, until);
         let _ = self.ended.recv_deadline(until);
     }
