@@ -165,12 +165,12 @@ fn what_this_machine_lacks_is_found_and_what_a_file_means_is_shown_anywhere() {
     let folder = folder("machine", &[("ringway.toml", &file)]);
     let checked = said(&mut ringway(&folder, &["check"]));
     assert_eq!(checked.code, 1, "{}", checked.err);
-    for part in ["5000 cores are asked for", "cannot open the access log none/a.log"] {
+    for part in ["5000 cores requested", "cannot open the access log none/a.log"] {
         assert!(checked.err.contains(part), "{}", checked.err);
     }
     let shown = said(&mut ringway(&folder, &["check", "--print"]));
     assert!(shown.code == 0 && shown.out.contains("cores = 5000"), "{}", shown.err);
-    assert!(shown.err.contains("warning: 5000 cores are asked for"), "{}", shown.err);
+    assert!(shown.err.contains("warning: 5000 cores requested"), "{}", shown.err);
 }
 
 #[test]
