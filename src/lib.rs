@@ -82,7 +82,6 @@ mod exchange;
 
 mod health;
 
-#[cfg_attr(not(test), expect(dead_code, reason = "reloads open it"))]
 mod admin;
 
 mod server;

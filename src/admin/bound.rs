@@ -9,7 +9,7 @@ use std::{
     os::{
         fd::{AsFd, BorrowedFd},
         unix::{
-            fs::PermissionsExt as _,
+            fs::{DirBuilderExt as _, PermissionsExt as _},
             net::{UnixListener, UnixStream},
         },
     },
@@ -24,6 +24,33 @@ pub(crate) enum Bound {
     Tcp(TcpListener),
     /// Removed when it is dropped.
     Socket(UnixListener, PathBuf),
+}
+
+/// Where the Unix socket of a process is that reads these files: in the folder that the service
+/// manager made for it, or the user's, or the system's; a name of its own for each set of files.
+pub(crate) fn admin_socket(files: &[PathBuf]) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = set("RUNTIME_DIRECTORY")
+        .map(PathBuf::from)
+        .or_else(|| set("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("ringway")))
+        .unwrap_or_else(|| PathBuf::from("/run/ringway"));
+    if files.is_empty() {
+        return None;
+    }
+    // The folder is ours alone where we make it; one that is there has its owner's mode.
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    let mut named = xxhash_rust::xxh3::Xxh3::new();
+    for file in self::named(files) {
+        named.update(file.as_bytes());
+        named.update(b"\0");
+    }
+    Some(folder.join(format!("{:016x}.sock", named.digest())))
+}
+
+/// Files by the names that they have for every process.
+pub(crate) fn named(files: &[PathBuf]) -> Vec<String> {
+    let whole = |file: &PathBuf| std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+    files.iter().map(|file| whole(file).to_string_lossy().into_owned()).collect()
 }
 
 impl Bound {

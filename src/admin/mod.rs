@@ -18,8 +18,10 @@ mod tests;
 
 use serde_json::Value;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "reloads open it"))]
-pub(crate) use self::{bound::Bound, serve::Admin};
+pub(crate) use self::{
+    bound::{Bound, admin_socket, named},
+    serve::Admin,
+};
 
 /// What the admin interface may do to the process.
 pub(crate) trait Doors: Send + Sync + 'static {

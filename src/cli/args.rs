@@ -89,6 +89,11 @@ pub(super) struct Flags {
     #[arg(value_parser = PossibleValuesParser::new(["auto", "io_uring", "epoll"]))]
     driver: Option<String>,
 
+    /// Where operators and their tools ask: an address, or off
+    #[arg(long, global = true, value_name = "ADDR|off", env = "RINGWAY_ADMIN")]
+    #[arg(hide_env_values = true)]
+    admin: Option<String>,
+
     /// Level of the log on stderr
     #[arg(long, global = true, value_name = "LEVEL", env = "RINGWAY_LOG_LEVEL")]
     #[arg(hide_env_values = true)]
@@ -103,6 +108,11 @@ pub(super) struct Flags {
 }
 
 impl Flags {
+    /// The admin listener that was named.
+    pub(super) fn admin(&self) -> Option<&str> {
+        self.admin.as_deref()
+    }
+
     /// The files named by flags, or by the variable as in `PATH`.
     pub(super) fn files(&self, matches: &ArgMatches) -> Vec<PathBuf> {
         if origin(matches, "config") == "--config" {
@@ -123,6 +133,7 @@ impl Flags {
         for (key, id, value) in [
             ("global.cores", "cores", &self.cores),
             ("global.driver", "driver", &self.driver),
+            ("global.admin", "admin", &self.admin),
             ("global.log.level", "log_level", &self.log_level),
             ("global.log.format", "log_format", &self.log_format),
         ] {
@@ -171,6 +182,21 @@ pub(super) enum Command {
         #[arg(long, help_heading = None)]
         print: bool,
     },
+    /// Have the running process read its configuration again
+    #[command(after_help = RELOAD_HELP)]
+    Reload {
+        /// Only show what would change
+        #[arg(long, help_heading = None)]
+        dry_run: bool,
+    },
+    /// Ask whether the running process may be sent traffic: exit 0 if so, 1 if not
+    Ready,
+    /// Show the running process: version, uptime, driver, cores, listeners
+    Status {
+        /// As JSON
+        #[arg(long, help_heading = None)]
+        json: bool,
+    },
     /// Show the version
     Version {
         /// As JSON
@@ -204,12 +230,23 @@ const RUN_HELP: &str = "\
 Signals:
   TERM, QUIT   not ready, lameduck, drain, exit 0; a second TERM or INT exits at once
   INT          drain without lameduck; a second one exits at once
+  HUP          reload the configuration
   USR1         reopen logs
 
 Examples:
   ringway run
   ringway run -c /etc/ringway/conf.d --cores 0-3
   RINGWAY_LOG_FORMAT=json ringway run";
+
+const RELOAD_HELP: &str = "\
+What changed is printed, a line each. A configuration with a mistake in it is refused as a whole,
+and nothing changes: exit 1.
+
+Examples:
+  ringway reload --dry-run
+  ringway reload
+  ringway reload -c /etc/ringway/conf.d
+  ringway reload --admin 127.0.0.1:9900";
 
 const CHECK_HELP: &str = "\
 Examples:

@@ -6,7 +6,7 @@ use super::{Exit, proxy, say};
 use crate::config::{self, Loaded, Overrides};
 use crate::demo;
 use crate::plan::{Checked, Plan};
-use crate::server;
+use crate::server::{self, Source};
 
 /// Where to look for a configuration when none is named.
 pub(super) const FILES: [&str; 2] = ["ringway.toml", "/etc/ringway/ringway.toml"];
@@ -19,7 +19,9 @@ pub(super) fn found() -> Option<PathBuf> {
 /// Serves until told to stop.
 pub(super) fn run(files: &[PathBuf], overrides: &Overrides) -> Exit {
     match load(files, overrides) {
-        Ok(loaded) => serve(loaded.plan),
+        Ok((loaded, files)) => {
+            serve(loaded.plan, Some(Source { files, overrides: overrides.clone() }))
+        }
         Err(exit) => exit,
     }
 }
@@ -27,7 +29,7 @@ pub(super) fn run(files: &[PathBuf], overrides: &Overrides) -> Exit {
 /// Shows what is wrong, or that nothing is.
 pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Exit {
     let loaded = match load(files, overrides) {
-        Ok(loaded) => loaded,
+        Ok((loaded, _)) => loaded,
         Err(exit) => return exit,
     };
     let found = server::check::check(&loaded.plan);
@@ -61,29 +63,40 @@ pub(super) fn demo(listen: &str, overrides: &Overrides) -> Exit {
     }
 }
 
-/// Serves a plan until told to stop; a failed start is reported in one sentence.
-pub(super) fn serve(plan: Checked) -> Exit {
-    match server::main(plan) {
+/// Serves a plan until told to stop, and reads `source` again when told to; a failed start is
+/// reported in one sentence.
+pub(super) fn serve(plan: Checked, source: Option<Source>) -> Exit {
+    match server::main(plan, source) {
         Ok(()) => Exit::Done,
         Err(why) => say::failed(&why.to_string()),
     }
 }
 
-/// The configuration of these files, or of the first default file that exists.
-fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Exit> {
-    let paths = match files {
-        [] => vec![found().ok_or_else(no_file)?],
-        files => files.to_vec(),
-    };
+/// The configuration of these files, or of the first default file that exists; and the files.
+fn load(files: &[PathBuf], overrides: &Overrides) -> Result<(Loaded, Vec<PathBuf>), Exit> {
+    let paths = paths(files)?;
     match config::load(&paths, overrides) {
         Ok(loaded) => {
             say::problems(&loaded.warnings);
-            Ok(loaded)
+            Ok((loaded, paths))
         }
         Err(problems) => {
             say::problems(&problems);
             Err(Exit::Failed)
         }
+    }
+}
+
+/// These files, or the first default file that exists.
+pub(super) fn paths(files: &[PathBuf]) -> Result<Vec<PathBuf>, Exit> {
+    paths_quietly(files).ok_or_else(no_file)
+}
+
+/// The same, without a word where there is none.
+pub(super) fn paths_quietly(files: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    match files {
+        [] => Some(vec![found()?]),
+        files => Some(files.to_vec()),
     }
 }
 

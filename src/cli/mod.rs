@@ -6,6 +6,7 @@
 
 mod about;
 mod args;
+mod ask;
 mod launch;
 mod proxy;
 #[cfg(test)]
@@ -27,6 +28,8 @@ enum Exit {
     Failed,
     /// The command line is invalid.
     Usage,
+    /// There is no running instance to ask.
+    NoInstance,
 }
 
 /// Exit codes, as the manual and the documents show them.
@@ -43,6 +46,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
+            Exit::NoInstance => 3,
         })
     }
 }
@@ -78,6 +82,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides) -> Exit {
+    let target = ask::Target { files, overrides, admin: args.flags.admin() };
     match &args.command {
         None if files.is_empty() && launch::found().is_none() => {
             launch::demo(args::DEMO_LISTEN, overrides)
@@ -85,6 +90,9 @@ fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides
         None | Some(Command::Run) => launch::run(files, overrides),
         Some(Command::Demo { listen }) => launch::demo(listen, overrides),
         Some(Command::Proxy(proxy)) => proxy::main(proxy, overrides),
+        Some(Command::Reload { dry_run }) => ask::reload(&target, *dry_run),
+        Some(Command::Ready) => ask::ready(&target),
+        Some(Command::Status { json }) => ask::status(&target, *json),
         Some(Command::Check { print }) => launch::check(files, overrides, *print),
         Some(Command::Version { json }) => about::version(*json),
         Some(Command::Completions { shell }) => about::completions(*shell),

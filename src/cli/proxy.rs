@@ -26,7 +26,7 @@ pub(super) fn main(proxy: &Proxy, overrides: &Overrides) -> Exit {
             Exit::Failed
         }
         Ok(_) if proxy.print_config => say::data(&text),
-        Ok(loaded) => launch::serve(loaded.plan),
+        Ok(loaded) => launch::serve(loaded.plan, None),
     }
 }
 

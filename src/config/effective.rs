@@ -14,7 +14,7 @@ use super::{
     units::{write_duration, write_share, write_size},
 };
 use crate::plan::{
-    Algorithm, Backend, Breaker, Cores, Health, HostHeader, HostPattern, Listener, Passive,
+    Admin, Algorithm, Backend, Breaker, Cores, Health, HostHeader, HostPattern, Listener, Passive,
     PathPattern, Plan, Pool, Probe, Retry, RetryOn, Route, Statuses, Sticky,
 };
 
@@ -172,6 +172,18 @@ impl Lines<'_> {
         self.add("cores", cores(&global.cores));
         self.add("pin", global.pin.to_string());
         self.add("driver", word(DRIVERS, global.driver));
+        match &global.admin {
+            Admin { bind: Some(address), token_file: None, .. } => {
+                self.add("admin", quoted(&address.to_string()));
+                let line = self.list.last_mut();
+                line.into_iter().for_each(|line| line.is_told = !global.admin.is_written);
+            }
+            Admin { bind: Some(address), token_file: Some(path), .. } => {
+                self.add("admin.bind", quoted(&address.to_string()));
+                self.add("admin.token-file", quoted(&path.to_string_lossy()));
+            }
+            Admin { bind: None, .. } => self.add("admin", quoted("off")),
+        }
         self.add_else("instance", quoted(&global.instance), "this machine");
         self.durations([
             ("shutdown.lameduck", global.shutdown.lameduck),

@@ -37,6 +37,9 @@ pub(crate) struct Global {
     /// What the threads wait on: "auto", "io_uring" or "epoll". "auto" takes epoll if the kernel
     /// forbids io_uring; "io_uring" then refuses to start.
     pub(crate) driver: Option<Written<String>>,
+    /// Where operators and their tools ask, over HTTP: an address, "off", or a table with `bind`
+    /// and `token-file`.
+    pub(crate) admin: Option<Written<WordOr<Admin>>>,
     /// The name of this process in logs, metrics and status; never sent to clients or backends.
     /// Absent: the host name of the machine.
     pub(crate) instance: Option<Written<String>>,
@@ -46,6 +49,17 @@ pub(crate) struct Global {
     pub(crate) log: Option<Written<Log>>,
     /// The limits of the whole process.
     pub(crate) limits: Option<Written<Limits>>,
+}
+
+/// Where operators and their tools ask, over HTTP.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "admin", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// The address to listen on.
+    pub(crate) bind: Option<Written<String>>,
+    /// A file with the token that a write must show as `Authorization: Bearer`; absent: writes are
+    /// taken from this machine alone.
+    pub(crate) token_file: Option<Written<String>>,
 }
 
 /// How the process shuts down.

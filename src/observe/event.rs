@@ -155,6 +155,30 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
+    /// Another plan is in force.
+    #[non_exhaustive]
+    Reloaded {
+        /// The number of the plan in force.
+        generation: u64,
+        /// What changed, a line each; empty where nothing did.
+        changes: Arc<str>,
+        /// Keys that are different in the file and keep their value until a restart.
+        kept: Arc<str>,
+        /// What asked for it: `HUP`, or the admin listener.
+        by: Arc<str>,
+        /// Where that came from, if it came over a socket.
+        from: Option<Arc<str>>,
+    },
+    /// A configuration was read again and refused; nothing has changed.
+    #[non_exhaustive]
+    ReloadRefused {
+        /// Why, in one sentence.
+        cause: Arc<str>,
+        /// What asked for it: `HUP`, or the admin listener.
+        by: Arc<str>,
+        /// Where that came from, if it came over a socket.
+        from: Option<Arc<str>>,
+    },
     /// A thread accepts no message, or does not end when it is told to: a bug in Ringway.
     #[non_exhaustive]
     ThreadHung {
@@ -303,6 +327,8 @@ impl Event {
             Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not available: epoll in use"),
             Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by every user of this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
+            Event::Reloaded { .. } => ("reload", Info, "configuration reloaded"),
+            Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
             Event::ThreadDied { .. } => ("thread_died", Error, "thread died of a bug in Ringway: its work is no longer done"),
             Event::ThreadHung { .. } => ("thread_hung", Error, "thread hangs through a bug in Ringway: it is left behind"),
         }
@@ -340,6 +366,9 @@ pub(crate) struct Fields<'a> {
     pub(crate) descriptors: Option<u64>,
     pub(crate) needed: Option<u64>,
     pub(crate) thread: Option<&'a str>,
+    pub(crate) generation: Option<u64>,
+    pub(crate) changes: Option<&'a str>,
+    pub(crate) by: Option<&'a str>,
 }
 
 impl Event {
@@ -410,6 +439,20 @@ impl Event {
                 pool: Some(pool),
                 file: Some(file.display().to_string()),
                 mode: Some(format!("{mode:03o}")),
+                ..none
+            },
+            Event::Reloaded { generation, changes, kept, by, from } => Fields {
+                generation: Some(*generation),
+                changes: (!changes.is_empty()).then_some(changes),
+                cause: (!kept.is_empty()).then(|| format!("kept until a restart: {kept}")),
+                by: Some(by),
+                address: from.as_deref(),
+                ..none
+            },
+            Event::ReloadRefused { cause, by, from } => Fields {
+                cause: Some(cause.to_string()),
+                by: Some(by),
+                address: from.as_deref(),
                 ..none
             },
             Event::ThreadHung { thread } | Event::ThreadDied { thread } => {

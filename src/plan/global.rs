@@ -1,6 +1,6 @@
 //! Process-wide settings: cores, driver, log, shutdown.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Process-wide settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Global {
     pub log_level: LogLevel,
     /// How the operational log is written.
     pub log_format: LogFormat,
+    /// Where operators and their tools ask.
+    pub admin: Admin,
 }
 
 impl Default for Global {
@@ -32,7 +34,27 @@ impl Default for Global {
             shutdown: Shutdown::default(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            admin: Admin::default(),
         }
+    }
+}
+
+/// Where operators and their tools ask a running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Admin {
+    /// The address to listen on; none = off.
+    pub bind: Option<SocketAddr>,
+    /// Whether that was written down. The default gives way where somebody else has its port.
+    pub is_written: bool,
+    /// Holds the token that a write must show; none = writes are taken from this machine alone.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        let bind = Some(SocketAddr::from(([127, 0, 0, 1], 9900)));
+        Admin { bind, is_written: false, token_file: None }
     }
 }
 

@@ -18,7 +18,7 @@ mod sticky;
 pub use self::{
     balance::{Algorithm, HashOf},
     checked::Checked,
-    global::{Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
+    global::{Admin, Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
     health::{Breaker, Health, HttpProbe, Passive, Probe, Statuses},
     limits::Limits,
     listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts},

@@ -7,6 +7,7 @@
 //! What was removed with a plan is forgotten when no thread holds any plan that names it.
 
 use std::{
+    collections::HashSet,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::health::ToHealth;
 use crate::observe::{event::Event, told::ToHub};
-use crate::plan::{Checked, Global, ListenerId, Plan};
+use crate::plan::{Checked, Global, ListenerId, Plan, PoolId};
 use crate::policy::seats::Changes;
 use crate::shared::inbox::Unheard;
 use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
@@ -51,7 +52,13 @@ type Bound = (ListenerId, SocketAddr, SocketAddr);
 enum Command {
     /// Serve by this plan.
     Change(Box<Plan>, Sender<Result<Changed, StartError>>),
-    /// Reopen the access logs; returns whether the writer could be told.
+    /// Say what would change by this plan.
+    Compare(Box<Plan>, Sender<Result<Changed, StartError>>),
+    /// Say how things are.
+    Look(Sender<Look>),
+    /// The process is about to stop: it is not ready any more.
+    Leave,
+    /// Open the access logs anew; whether that could be said.
     ReopenLogs(Sender<bool>),
     /// How many plans are held, including the one in force.
     Held(Sender<usize>),
@@ -64,15 +71,35 @@ pub(super) struct Changed {
     pub(super) changes: Changes,
     /// The addresses that are bound, by the name of their listener.
     pub(super) addresses: Vec<(String, Endpoint)>,
+    /// The number of the plan in force.
+    pub(super) generation: u64,
+    /// Keys that the plan would have changed and that only another process can take.
+    pub(super) kept: Vec<&'static str>,
 }
 
-/// The thread, as its clients hold it.
+/// How things are.
+pub(super) struct Look {
+    /// The number of the plan in force.
+    pub(super) generation: u64,
+    /// The addresses really bound, by the name of their listener.
+    pub(super) addresses: Vec<(String, Endpoint)>,
+    /// Why the process is not to be sent traffic.
+    pub(super) not_ready: Vec<String>,
+}
+
+/// The thread, as its starter holds it.
 pub(super) struct Control {
-    to: Sender<Command>,
+    client: Client,
     thread: Option<Thread>,
 }
 
-/// The state of the thread.
+/// The thread, as those hold it who ask it for something.
+#[derive(Clone)]
+pub(super) struct Client {
+    to: Sender<Command>,
+}
+
+/// What the thread owns.
 pub(super) struct Owner {
     pub(super) process: Process,
     pub(super) retired: Receiver<Retired>,
@@ -87,6 +114,8 @@ pub(super) struct Owner {
     /// The plan in force.
     pub(super) next: Arc<Next>,
     pub(super) bound: Vec<Bound>,
+    /// It is about to stop.
+    pub(super) leaving: bool,
 }
 
 impl Control {
@@ -101,9 +130,29 @@ impl Control {
         let work = move || owner.run(&commands);
         let what = "the control thread".into();
         let thread = spawn::watched("ringway-control".into(), what, &death, work)?;
-        Ok(Control { to, thread: Some(thread) })
+        Ok(Control { client: Client { to }, thread: Some(thread) })
     }
 
+    /// A way to ask it.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends the thread: no plan changes any more, and no name is looked up. The access logs are
+    /// left; what people call the thread where it does not end.
+    pub(super) fn end(&mut self) -> (Option<AccessLogs>, Option<String>) {
+        let Some(thread) = self.thread.take() else { return (None, None) };
+        let until = Instant::now() + END_WITHIN;
+        let (answer, answered) = bounded(1);
+        let logs = match self.client.to.send(Command::End(answer)) {
+            Ok(()) => answered.recv_deadline(until).ok(),
+            Err(_) => None,
+        };
+        (logs, thread.end(until).err())
+    }
+}
+
+impl Client {
     /// Serves by this plan from now on.
     ///
     /// # Errors
@@ -119,7 +168,27 @@ impl Control {
         self.ask(Command::ReopenLogs).unwrap_or(false)
     }
 
-    /// How many plans are held, including the one in force.
+    /// What would change by this plan; nothing does.
+    ///
+    /// # Errors
+    /// As `change`, as far as that can be known.
+    pub(super) fn compare(&self, plan: Checked) -> Result<Changed, StartError> {
+        let hangs = || Err(StartError::Hung("the control thread".into()));
+        self.ask(|answer| Command::Compare(Box::new(plan.into_plan()), answer))
+            .unwrap_or_else(hangs)
+    }
+
+    /// How things are; none where the thread hangs, or has ended.
+    pub(super) fn look(&self) -> Option<Look> {
+        self.ask(Command::Look)
+    }
+
+    /// From now on it says that it is not ready.
+    pub(super) fn leave(&self) {
+        let _ = self.to.send(Command::Leave);
+    }
+
+    /// How many plans are held, that in force among them.
     pub(super) fn held(&self) -> usize {
         self.ask(Command::Held).unwrap_or(0)
     }
@@ -129,19 +198,6 @@ impl Control {
         self.to.send(command(answer)).ok()?;
         answered.recv_timeout(ANSWERED_WITHIN).ok()
     }
-
-    /// Ends the thread: no plan changes any more, and no name is looked up. Returns the access
-    /// logs, and the thread's name if it does not end.
-    pub(super) fn end(&mut self) -> (Option<AccessLogs>, Option<String>) {
-        let Some(thread) = self.thread.take() else { return (None, None) };
-        let until = Instant::now() + END_WITHIN;
-        let (answer, answered) = bounded(1);
-        let logs = match self.to.send(Command::End(answer)) {
-            Ok(()) => answered.recv_deadline(until).ok(),
-            Err(_) => None,
-        };
-        (logs, thread.end(until).err())
-    }
 }
 
 /// A prepared change.
@@ -149,6 +205,7 @@ struct Prepared {
     next: Arc<Next>,
     changes: Changes,
     outlets: Vec<Outlets>,
+    kept: Vec<&'static str>,
     addresses: Addresses,
     gone: Vec<(ListenerId, SocketAddr)>,
     /// The thread that looks up the names of the next plan, if they are others.
@@ -167,6 +224,9 @@ impl Owner {
             self.free();
             match commands.try_recv() {
                 Ok(Command::Change(plan, answer)) => drop(answer.send(self.change(*plan))),
+                Ok(Command::Compare(plan, answer)) => drop(answer.send(self.compare(*plan))),
+                Ok(Command::Look(answer)) => drop(answer.send(self.look())),
+                Ok(Command::Leave) => self.leaving = true,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
                 Ok(Command::Held(answer)) => drop(answer.send(self.ledger.held())),
                 Ok(Command::End(answer)) => {
@@ -198,7 +258,7 @@ impl Owner {
     fn prepare(&mut self, mut plan: Plan) -> Result<Prepared, StartError> {
         let cores = self.process.cores;
         let before = Arc::clone(&self.next.plan);
-        require_restart(&before.global, &plan.global)?;
+        let kept = keep(&before.global, &mut plan.global);
         let lowered = descriptors::fit(&mut plan.limits, cores, self.may_raise);
         let lowered = lowered.map_err(StartError::Descriptors)?;
         let lowered = lowered.filter(|_| plan.limits.connections != before.limits.connections);
@@ -215,7 +275,7 @@ impl Owner {
         let names = self.names_of(&plan)?;
         let (next, mut events) = self.ledger.next(plan, &self.process, Some(&self.next))?;
         events.extend(lowered);
-        Ok(Prepared { next, changes, outlets, addresses, gone, names, events })
+        Ok(Prepared { next, changes, outlets, kept, addresses, gone, names, events })
     }
 
     /// The thread that looks up the names of the next plan, if they are others; it posts nothing
@@ -233,7 +293,7 @@ impl Owner {
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
     fn take(&mut self, prepared: Prepared) -> Result<Changed, StartError> {
-        let Prepared { next, changes, outlets, addresses, gone, names, events } = prepared;
+        let Prepared { next, changes, outlets, kept, addresses, gone, names, events } = prepared;
         let (answer, answered) = bounded(1);
         self.tell_health(ToHealth::Plan(Arc::clone(&next), answer));
         match answered.recv_timeout(TAKEN_WITHIN) {
@@ -249,7 +309,7 @@ impl Owner {
         if names.is_some() {
             self.names = None;
         }
-        let (plan, cores) = (&next.plan, self.readers.cores.len());
+        let cores = self.readers.cores.len();
         self.bound.retain(|(id, _, bound)| !gone.contains(&(*id, *bound)));
         self.bound.extend(addresses.bound());
         let sockets = addresses.share_out(cores);
@@ -264,11 +324,75 @@ impl Owner {
         if let Some(names) = names {
             self.names = names.map(Names::at_once);
         }
-        let name = |id: ListenerId| plan.listener(id).name.clone();
-        let named = |(id, _, bound): &Bound| (name(*id), Endpoint::Tcp(*bound));
-        let addresses = self.bound.iter().map(named).collect();
         self.next = next;
-        Ok(Changed { changes, addresses })
+        let (generation, addresses) = (self.next.generation, self.addresses());
+        Ok(Changed { changes, addresses, generation, kept })
+    }
+
+    /// What would change. Addresses are bound and given back, and nothing else is done.
+    fn compare(&self, mut plan: Plan) -> Result<Changed, StartError> {
+        let before = &self.next.plan;
+        let kept = keep(&before.global, &mut plan.global);
+        descriptors::fit(&mut plan.limits, self.process.cores, false)
+            .map_err(StartError::Descriptors)?;
+        let (plan, changes) = self.ledger.compare(plan)?;
+        let known: Vec<_> = self.bound.iter().map(|(id, written, _)| (*id, *written)).collect();
+        Addresses::take(&plan, self.process.cores, &known)?;
+        let (generation, addresses) = (self.next.generation, self.addresses());
+        Ok(Changed { changes, addresses, generation, kept })
+    }
+
+    /// The addresses really bound, by the names of their listeners.
+    fn addresses(&self) -> Vec<(String, Endpoint)> {
+        let name = |id: ListenerId| self.next.plan.listener(id).name.clone();
+        self.bound.iter().map(|(id, _, bound)| (name(*id), Endpoint::Tcp(*bound))).collect()
+    }
+
+    fn look(&self) -> Look {
+        let mut not_ready = Vec::new();
+        if self.leaving {
+            not_ready.push("the process is about to stop".to_owned());
+        }
+        not_ready.extend(self.silent_cores());
+        not_ready.extend(self.empty_pools());
+        let generation = self.next.generation;
+        Look { generation, addresses: self.addresses(), not_ready }
+    }
+
+    /// Cores that do not answer.
+    fn silent_cores(&self) -> Vec<String> {
+        let until = Instant::now() + HEARD_WITHIN;
+        let asked = self.readers.cores.iter().map(|core| {
+            let (answer, answered) = bounded(1);
+            core.send(ToCore::Ping(answer), until).ok().map(|()| answered)
+        });
+        // All are asked before the first is waited for.
+        let asked: Vec<_> = asked.collect();
+        let is_silent = |answered: &Option<Receiver<()>>| {
+            answered.as_ref().is_none_or(|answered| answered.recv_deadline(until).is_err())
+        };
+        let silent = asked.iter().enumerate().filter(|(_, answered)| is_silent(answered));
+        silent.map(|(core, _)| format!("core {core} does not answer")).collect()
+    }
+
+    /// Pools that a route or a listener names and that have no usable backend.
+    fn empty_pools(&self) -> Vec<String> {
+        let Next { plan, pools, .. } = &*self.next;
+        let of_listeners = plan.listeners.values().filter_map(|listener| listener.pool);
+        let named: HashSet<PoolId> =
+            of_listeners.chain(plan.routes.values().map(|route| route.pool)).collect();
+        let is_empty = |id: &PoolId| {
+            let state = pools.get(*id).and_then(|pool| pool.state.published.after(0));
+            state.is_some_and(|seen| {
+                let sets = [seen.usable, seen.on_trial, seen.spare];
+                let may_be_asked = |id| sets.iter().any(|set| set.contains(id));
+                !plan.pool(*id).backends.ids().any(may_be_asked)
+            })
+        };
+        let mut names: Vec<&str> =
+            named.into_iter().filter(is_empty).map(|id| plan.pool(id).name.as_str()).collect();
+        names.sort_unstable();
+        names.into_iter().map(|name| format!("pool \"{name}\" has no usable backend")).collect()
     }
 
     fn tell_health(&self, message: ToHealth) {
@@ -280,15 +404,16 @@ impl Owner {
     }
 }
 
-/// Refuses what only another process can take.
-fn require_restart(now: &Global, next: &Global) -> Result<(), StartError> {
+/// Keeps what only another process can take; the keys that would have changed.
+fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
     let changed = [
         ("cores", now.cores != next.cores),
         ("pin", now.pin != next.pin),
         ("driver", now.driver != next.driver),
+        ("admin", now.admin != next.admin),
     ];
-    match changed.iter().find(|(_, changed)| *changed) {
-        Some((key, _)) => Err(StartError::Restart(key)),
-        None => Ok(()),
-    }
+    next.cores.clone_from(&now.cores);
+    (next.pin, next.driver) = (now.pin, now.driver);
+    next.admin.clone_from(&now.admin);
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

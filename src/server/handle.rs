@@ -9,10 +9,15 @@ use std::{
 };
 
 use super::{
-    StartError, addresses::Endpoint, control::Control, crew::Crew, tell::Telling, watch::Watch,
+    StartError,
+    addresses::Endpoint,
+    control::{Client, Control},
+    crew::Crew,
+    tell::Telling,
+    watch::Watch,
 };
 use crate::net::runtime::DriverInUse;
-use crate::observe::{event::Event, events::Events};
+use crate::observe::{event::Event, events::Events, told::Teller};
 use crate::plan::Checked;
 use crate::shared::counters::{Slab, TABLE};
 
@@ -109,7 +114,7 @@ impl Handle {
     /// Reopens the access logs, for log rotation, without waiting; false if there is none, or the
     /// disk is too far behind.
     pub fn reopen_logs(&self) -> bool {
-        self.control.reopen_logs()
+        self.control.client().reopen_logs()
     }
 
     /// Serves by this plan from now on; returns what that changes, and the addresses that are
@@ -119,7 +124,7 @@ impl Handle {
     /// Why it does not; then nothing has changed.
     #[doc(hidden)]
     pub fn change(&self, plan: Checked) -> Result<(String, Vec<(String, Endpoint)>), StartError> {
-        let changed = self.control.change(plan)?;
+        let changed = self.control.client().change(plan)?;
         Ok((changed.changes.to_string(), changed.addresses))
     }
 
@@ -127,7 +132,17 @@ impl Handle {
     #[doc(hidden)]
     #[must_use]
     pub fn plans_held(&self) -> usize {
-        self.control.held()
+        self.control.client().held()
+    }
+
+    /// What tells events.
+    pub(super) fn teller(&self) -> &Teller {
+        self.telling.teller()
+    }
+
+    /// A way to ask the thread that owns the plan.
+    pub(super) fn client(&self) -> Client {
+        self.control.client().clone()
     }
 
     /// Begins to drain and returns at once; `stop` or `wait` end it.

@@ -38,6 +38,14 @@ impl Ledger {
     /// If there is no seat for one.
     pub(super) fn seat(&mut self, plan: Plan) -> Result<(Plan, Changes), StartError> {
         self.forget_states();
+        self.compare(plan)
+    }
+
+    /// What would change by a plan, which has the seats that it would have.
+    ///
+    /// # Errors
+    /// Where there is no seat for one.
+    pub(super) fn compare(&self, plan: Plan) -> Result<(Plan, Changes), StartError> {
         let busy = |(id, state): (PoolId, &Arc<PoolState>)| (id, state.load.busy());
         let busy: Busy = self.states.pools.iter().map(busy).collect();
         seats::seat(plan, &self.held, &busy)

@@ -13,6 +13,7 @@ mod control;
 mod cores;
 mod crew;
 mod descriptors;
+mod doors;
 mod handle;
 mod ledger;
 mod linger;
@@ -22,6 +23,7 @@ mod operational_log;
 mod options;
 mod process;
 mod refusal;
+mod reload;
 mod run;
 mod secrets;
 mod signals;
@@ -34,7 +36,6 @@ pub(crate) mod stderr;
 mod tell;
 mod watch;
 
-pub(crate) use self::process::run as main;
 pub use self::{
     addresses::Endpoint,
     handle::{Handle, Stop},
@@ -42,4 +43,5 @@ pub use self::{
     start::{start, start_with},
     start_error::{Holder, StartError},
 };
+pub(crate) use self::{doors::token as admin_token, process::run as main, reload::Source};
 pub use crate::net::runtime::DriverInUse;

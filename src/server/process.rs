@@ -3,28 +3,29 @@
 //! It uses the handle like any embedder; a program that embeds the library does not need it, and
 //! gets no signal handlers.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGXFSZ};
 use tracing::{info, warn};
 
 use super::{
-    Handle, StartError, Stop,
+    Handle, StartError, Stop, doors,
     handle::Ended,
     operational_log,
     options::Options,
+    reload::{Reloads, Source},
     signals::{Signals, exit_at_once},
     start::{Setup, begin},
     stderr,
 };
 use crate::plan::{Checked, LogFormat};
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it. A reload reads `source` again, if there is one.
 ///
 /// # Errors
-/// If it cannot start.
-pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
-    let shutdown = plan.global.shutdown;
+/// Where it cannot start.
+pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartError> {
+    let (shutdown, admin) = (plan.global.shutdown, plan.global.admin.clone());
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
     let backends: usize = plan.pools.values().map(|pool| pool.backends.len()).sum();
     let (signals, starting) = Signals::hear()?;
@@ -33,7 +34,10 @@ pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
     let format = plan.global.log_format;
     let (options, starting) = (Options::of_the_process(), Some(starting));
     let mut handle = begin(plan, Setup { options, starting, ..Setup::default() })?;
-    stderr::say(&first_line(&handle, routes, pools, backends));
+    let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
+    let reloads = Reloads::start(source, handle.client(), handle.teller().clone())?;
+    let opened = doors::open(&admin, &files, &handle, &reloads)?;
+    stderr::say(&first_line(&handle, opened.address, [routes, pools, backends]));
     if format == LogFormat::Json {
         // A reader of JSON cannot parse the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
@@ -43,24 +47,33 @@ pub(crate) fn run(plan: Checked) -> Result<(), StartError> {
     for (name, address) in handle.addresses() {
         info!("listener \"{name}\" on {address}");
     }
+    if let Some(why) = &opened.given_up {
+        warn!("admin listener off: {why}; choose an address with --admin, or `admin` in [global]");
+    }
     handle.begin_to_tell();
-    let lameduck = match first_end(&handle, &signals) {
+    let lameduck = match first_end(&handle, &signals, &reloads) {
         SIGINT => Duration::ZERO,
         _ => shutdown.lameduck,
     };
+    handle.client().leave();
     stop(handle, lameduck, shutdown.drain);
+    drop(opened);
     Ok(())
 }
 
-/// The first line that people see.
-fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> String {
+/// What people see first.
+fn first_line(
+    handle: &Handle,
+    admin: Option<SocketAddr>,
+    [routes, pools, backends]: [usize; 3],
+) -> String {
     let many =
         |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let names: std::collections::HashSet<_> =
         handle.addresses().iter().map(|(name, _)| name).collect();
     let up = backends - handle.backends_without_address();
     format!(
-        "ringway {}: {}, {} ({}), {}, {}, {} ({up}/{backends} backends up), admin off",
+        "ringway {}: {}, {} ({}), {}, {}, {} ({up}/{backends} backends up), admin {}",
         env!("CARGO_PKG_VERSION"),
         handle.driver(),
         many(handle.core_count(), "core"),
@@ -68,14 +81,15 @@ fn first_line(handle: &Handle, routes: usize, pools: usize, backends: usize) -> 
         many(names.len(), "listener"),
         many(routes, "route"),
         many(pools, "pool"),
+        admin.map_or("off".into(), |address| format!("http://{address}")),
     )
 }
 
-/// Waits for a signal that ends the process; handles the others as far as possible.
-fn first_end(handle: &Handle, signals: &Signals) -> i32 {
+/// Waits for a signal that ends the process; the others are answered as far as they can be.
+fn first_end(handle: &Handle, signals: &Signals, reloads: &Reloads) -> i32 {
     loop {
         match signals.next() {
-            SIGHUP => warn!("HUP: reload has not landed yet; nothing was changed"),
+            SIGHUP => reloads.begin("HUP"),
             SIGUSR1 if handle.reopen_logs() => info!("USR1: reopening access logs"),
             SIGUSR1 => warn!("USR1: there is no access log to reopen"),
             SIGUSR2 => warn!("USR2: upgrade has not landed yet; nothing was changed"),

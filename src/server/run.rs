@@ -90,6 +90,8 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
             match message {
                 ToCore::Addresses(found) => worker.move_backends(&found),
                 ToCore::Plan(plan) => change(worker, *plan),
+                // Who asks may wait no more.
+                ToCore::Ping(answer) => drop(answer.try_send(())),
                 ToCore::Drain => worker.drain(),
                 ToCore::Stop => return,
             }

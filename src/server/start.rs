@@ -136,6 +136,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         ledger,
         next: Arc::clone(&next),
         bound: bound.bound(),
+        leaving: false,
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
     let mut handle = Handle {

@@ -44,6 +44,14 @@ pub enum StartError {
         /// Why.
         cause: String,
     },
+    /// The file with the token of the admin listener cannot be used.
+    #[non_exhaustive]
+    Token {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The kernel gives no thread, no ring or no descriptor.
     #[non_exhaustive]
     System {
@@ -56,8 +64,6 @@ pub enum StartError {
     Hung(String),
     /// The plan contradicts itself: a bug in what checked it.
     Plan(String),
-    /// The other plan would change this key, which requires a restart.
-    Restart(&'static str),
 }
 
 /// A process that listens on an address.
@@ -97,10 +103,10 @@ impl fmt::Display for StartError {
             StartError::Secret { pool, file, cause } => {
                 write!(f, "pool \"{pool}\": the secret file {} {cause}", file.display())
             }
-            StartError::System { what, error } => write!(f, "cannot {what}: {error}"),
-            StartError::Restart(key) => {
-                write!(f, "{key} of [global] changed: that requires a restart")
+            StartError::Token { file, error } => {
+                write!(f, "the `token-file` {} cannot be used: {error}", file.display())
             }
+            StartError::System { what, error } => write!(f, "cannot {what}: {error}"),
             StartError::Hung(thread) => write!(f, "{thread} hangs at its start, or has ended"),
         }
     }
@@ -111,13 +117,13 @@ impl Error for StartError {
         match self {
             StartError::Listen { error, .. }
             | StartError::AccessLog { error, .. }
+            | StartError::Token { error, .. }
             | StartError::System { error, .. } => Some(error),
             StartError::Cores(_)
             | StartError::Descriptors(_)
             | StartError::Driver(_)
             | StartError::Secret { .. }
             | StartError::Hung(_)
-            | StartError::Restart(_)
             | StartError::Plan(_) => None,
         }
     }

@@ -44,7 +44,9 @@ pub(crate) enum ToCore {
     Addresses(Arc<Vec<Found>>),
     /// The next plan.
     Plan(Box<CorePlan>),
-    /// Accept no new connections and finish those there are.
+    /// Say that it lives.
+    Ping(Sender<()>),
+    /// Take no new connections and finish those there are.
     Drain,
     /// Close everything and end.
     Stop,

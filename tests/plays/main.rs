@@ -72,5 +72,6 @@ mod logs;
 
 mod operations;
 mod process;
+mod reload;
 mod stop;
 mod told;

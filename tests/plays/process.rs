@@ -76,6 +76,7 @@ impl Process {
         std::fs::write(&config, text).unwrap();
         let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
         let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .env("RINGWAY_ADMIN", "off")
             .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "-c"])
             .arg(&config)
             .stderr(Stdio::piped())

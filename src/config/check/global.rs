@@ -1,12 +1,16 @@
 //! `[global]` and `[global.limits]`.
 
-use super::{Check, both, section, spelled};
+use std::path::PathBuf;
+
+use super::{Check, address::bind as bind_address, both, section, spelled};
 use crate::config::{
     file, load,
+    problem::Problem,
+    source::Place,
     units::Refusal,
-    written::{Scalar, Written},
+    written::{Scalar, WordOr, Written},
 };
-use crate::plan::{Cores, Driver, Global, Limits, LogFormat, LogLevel};
+use crate::plan::{Admin, Cores, Driver, Global, Limits, LogFormat, LogLevel};
 
 pub(crate) const DRIVERS: &[(&str, Driver)] =
     &[("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
@@ -44,6 +48,7 @@ impl Check<'_> {
             global.pin = *pin;
         }
         self.word("driver", written.driver.as_ref(), DRIVERS, &mut global.driver);
+        self.admin(written.admin.as_ref(), &mut global.admin);
         if let Some((_, instance)) = both(written.instance.as_ref()) {
             global.instance.clone_from(instance);
         }
@@ -56,6 +61,36 @@ impl Check<'_> {
             self.word("log format", log.format.as_ref(), LOG_FORMATS, &mut global.log_format);
         }
         (global, self.limits(section(written.limits.as_ref())))
+    }
+
+    fn admin(&mut self, key: Option<&Written<WordOr<file::Admin>>>, into: &mut Admin) {
+        let Some((place, written)) = both(key) else { return };
+        match written {
+            WordOr::Word(word) if word == "off" => into.bind = None,
+            WordOr::Word(address) => self.admin_bind(place, address, into),
+            WordOr::Table(table) => {
+                if let Some((place, address)) = both(table.bind.as_ref()) {
+                    self.admin_bind(place, address, into);
+                }
+                if let Some((place, path)) = both(table.token_file.as_ref()) {
+                    if let Err(why) = self.lookup.readable(path) {
+                        self.note(
+                            Problem::error(format!("`token-file` cannot be read: {why}"))
+                                .at(place, "must exist before the start")
+                                .help("make one: (umask 077; openssl rand -hex 32 > admin.token)"),
+                        );
+                    }
+                    into.token_file = Some(PathBuf::from(path));
+                }
+            }
+        }
+    }
+
+    fn admin_bind(&mut self, place: Place, text: &str, into: &mut Admin) {
+        match bind_address(text) {
+            Ok(address) => (into.bind, into.is_written) = (Some(address), true),
+            Err(refusal) => self.refuse(place, refusal),
+        }
     }
 
     fn limits(&mut self, written: Option<&file::Limits>) -> Limits {

@@ -62,7 +62,6 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 
 /// Section, key, and the capability that brings it.
 pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("global", "admin", ADMIN),
     ("global", "state-dir", ADMIN),
     ("global", "user", ADMIN),
     ("listener", "tls", TLS),
@@ -211,7 +210,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("file", "listeners", Say("a listener is a [listener.NAME]")),
     ("file", "routes", Say("routes are written as [[route]]")),
     ("file", "pools", Say("a set of backends is a [pool.NAME]")),
-    ("file", "admin", Say("did you mean `admin` in [global]? It is not built yet")),
+    ("file", "admin", Say("did you mean `admin` in [global]?")),
     ("file", "limits", Say("did you mean [global.limits]?")),
 
     ("global", "workers", Say("did you mean `cores`?")),
@@ -234,7 +233,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("global", "grace-period", Say("did you mean `shutdown = { drain = … }`?")),
     ("global", "worker-shutdown-timeout", Say("did you mean `shutdown = { drain = … }`?")),
     ("global", "daemon", Say("there is no such mode: a service manager runs it in the background")),
-    ("global", "stats", Say("did you mean `admin`? It is not built yet")),
+    ("global", "stats", Say("did you mean `admin`?")),
     ("global", "timeouts", Say("did you mean `timeouts` of a listener or a pool?")),
     ("global", "timeout", Say("did you mean `timeouts` of a listener or a pool?")),
 

@@ -32,13 +32,13 @@ macro_rules! line {
             request_id, pool, backend, phase, code, status, cause, lasted_ms, late_ms, ms,
             asked_again, refusal, healthy, of, address, addresses, gone, open, idle_closed_total,
             refused_total, dropped_total, file, mode, connections, wanted, descriptors, needed,
-            thread,
+            thread, generation, changes, by,
         } = $event.fields();
         tracing::$level!(
             event = $event.word(), request_id, pool, backend, phase, code, status, cause, lasted_ms,
             late_ms, ms, asked_again, refusal, healthy, of, address, addresses, gone, open,
             idle_closed_total, refused_total, dropped_total, file, mode, connections, wanted,
-            descriptors, needed, thread, "{}", $event.sentence()
+            descriptors, needed, thread, generation, changes, by, "{}", $event.sentence()
         )
     }};
 }

@@ -1,0 +1,256 @@
+//! `reload`, `ready`, `status`: what is asked of a running process, over its admin listener.
+//!
+//! The process of a configuration is found by the Unix socket that the files name; without one by
+//! the address in them, and then only if it says that these are its files. `--admin` names the
+//! address instead, and needs no file.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{Exit, launch, say};
+use crate::admin::admin_socket;
+use crate::config::{self, Overrides};
+use crate::plan::Admin;
+use crate::server;
+
+/// How long a connection may take, and an answer: a reload may wait for another.
+const CONNECT: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Where a process is asked.
+enum Instance {
+    Socket(PathBuf),
+    Address {
+        address: SocketAddr,
+        token: Option<String>,
+        /// What it must have been started with, where only a default led here.
+        files: Option<Vec<String>>,
+    },
+}
+
+/// What it answered.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+/// Which instance is meant.
+pub(super) struct Target<'a> {
+    pub(super) files: &'a [PathBuf],
+    pub(super) overrides: &'a Overrides,
+    /// `--admin` or `RINGWAY_ADMIN`.
+    pub(super) admin: Option<&'a str>,
+}
+
+/// Reads the configuration again.
+pub(super) fn reload(target: &Target<'_>, dry_run: bool) -> Exit {
+    let body = json!({ "dryRun": dry_run }).to_string();
+    let answer = match ask(target, "POST", "/api/v1/reload", &body) {
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    let Ok(said) = serde_json::from_str::<Value>(&answer.body) else {
+        return say::failed(&format!("an answer that is not understood: {}", answer.body));
+    };
+    if answer.status != 200 {
+        let problems = said["problems"].as_str().unwrap_or_default();
+        if !problems.is_empty() {
+            say::talk(problems.trim_end());
+            say::talk("");
+        }
+        let why = said["error"].as_str().unwrap_or("it does not say why");
+        return say::failed(&format!("reload refused, nothing was changed: {why}"));
+    }
+    let list = |name: &str| -> Vec<String> {
+        let of = |value: &Value| value.as_str().map(str::to_owned);
+        said[name].as_array().into_iter().flatten().filter_map(of).collect()
+    };
+    list("warnings").iter().for_each(|it| say::talk(&format!("ringway: warning: {it}")));
+    for key in list("kept") {
+        say::talk(&format!("ringway: `{key}` of [global] keeps its value until a restart"));
+    }
+    match list("changes") {
+        changes if changes.is_empty() => say::data("nothing changes\n"),
+        changes => say::data(&format!("{}\n", changes.join("\n"))),
+    }
+}
+
+/// Whether it may be sent traffic.
+pub(super) fn ready(target: &Target<'_>) -> Exit {
+    match ask(target, "GET", "/readyz", "") {
+        Ok(Answer { status: 200, body }) => say::data(&body),
+        Ok(Answer { body, .. }) => say::failed(body.trim_end()),
+        Err(exit) => exit,
+    }
+}
+
+/// How it is.
+pub(super) fn status(target: &Target<'_>, as_json: bool) -> Exit {
+    let answer = match ask(target, "GET", "/api/v1/status", "") {
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    let said = serde_json::from_str::<Value>(&answer.body);
+    match said {
+        Ok(said) if answer.status == 200 && as_json => say::data(&format!("{said}\n")),
+        Ok(said) if answer.status == 200 => say::data(&described(&said)),
+        _ => say::failed(answer.body.trim_end()),
+    }
+}
+
+/// A status for people.
+fn described(said: &Value) -> String {
+    let text = |name: &str| said[name].as_str().unwrap_or("?").to_owned();
+    let number = |name: &str| said[name].as_f64().unwrap_or(0.0);
+    let up = Duration::from_secs(number("uptime_seconds") as u64);
+    let mut lines = format!(
+        "ringway {}: {}, {}, up {}, plan {}\n",
+        text("version"),
+        text("driver"),
+        counted(number("cores"), "core"),
+        spoken(up),
+        number("generation"),
+    );
+    for listener in said["listeners"].as_array().into_iter().flatten() {
+        let word = |name: &str| listener[name].as_str().unwrap_or("?");
+        lines.push_str(&format!("listener \"{}\" on {}\n", word("name"), word("address")));
+    }
+    lines
+}
+
+/// `1 core`, `2 cores`.
+fn counted(count: f64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1.0 { "" } else { "s" })
+}
+
+/// `3d 4h`, `5m 20s`.
+fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
+        (days, hours, ..) => format!("{days}d {hours}h"),
+    }
+}
+
+/// Asks the instance that is meant, whichever of its ways is open.
+fn ask(target: &Target<'_>, method: &str, path: &str, body: &str) -> Result<Answer, Exit> {
+    let instances = instances(target)?;
+    let mut tried = Vec::new();
+    for instance in &instances {
+        let asked = match instance {
+            Instance::Address { files: Some(files), .. } => {
+                exchange(instance, "GET", "/api/v1/status", "").and_then(|status| {
+                    match is_of(&status, files) {
+                        true => exchange(instance, method, path, body),
+                        false => Err(io::Error::other("serves another configuration")),
+                    }
+                })
+            }
+            _ => exchange(instance, method, path, body),
+        };
+        match asked {
+            Ok(answer) => return Ok(answer),
+            Err(error) => tried.push(format!("{}: {error}", instance.name())),
+        }
+    }
+    say::talk(&format!("ringway: no running instance: {}", tried.join("; ")));
+    Err(Exit::NoInstance)
+}
+
+/// The ways to the instance that is meant, the best first.
+fn instances(target: &Target<'_>) -> Result<Vec<Instance>, Exit> {
+    if let Some(address) = target.admin {
+        let Ok(address) = address.parse() else {
+            return Err(say::usage(&format!(
+                "`{address}` is not an address: --admin 127.0.0.1:9900"
+            )));
+        };
+        // Its token, if there are files that say where it is.
+        let token = loaded(target).and_then(|admin| token(&admin));
+        return Ok(vec![Instance::Address { address, token, files: None }]);
+    }
+    let files = launch::paths(target.files)?;
+    let socket = admin_socket(&files);
+    let mut ways: Vec<_> = socket.into_iter().map(Instance::Socket).collect();
+    let admin = loaded(target).unwrap_or_default();
+    let token = token(&admin);
+    if let Some(address) = admin.bind {
+        let files = (!admin.is_written).then(|| crate::admin::named(&files));
+        ways.push(Instance::Address { address, token, files });
+    }
+    Ok(ways)
+}
+
+/// What the files say of the admin listener; none where they cannot be read.
+fn loaded(target: &Target<'_>) -> Option<Admin> {
+    let files = launch::paths_quietly(target.files)?;
+    let loaded = config::load(&files, target.overrides).ok()?;
+    Some(loaded.plan.global.admin.clone())
+}
+
+fn token(admin: &Admin) -> Option<String> {
+    server::admin_token(admin.token_file.as_deref()?).ok()
+}
+
+fn is_of(status: &Answer, files: &[String]) -> bool {
+    let said = serde_json::from_str::<Value>(&status.body).unwrap_or_default();
+    said["files"] == json!(files)
+}
+
+impl Instance {
+    fn name(&self) -> String {
+        match self {
+            Instance::Socket(path) => path.display().to_string(),
+            Instance::Address { address, .. } => address.to_string(),
+        }
+    }
+}
+
+/// One request and its answer.
+fn exchange(instance: &Instance, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !body.is_empty() {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    match instance {
+        Instance::Socket(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(ANSWER))?;
+            stream.set_write_timeout(Some(CONNECT))?;
+            talk(stream, &format!("{head}Host: localhost\r\n\r\n{body}"))
+        }
+        Instance::Address { address, token, .. } => {
+            let stream = TcpStream::connect_timeout(address, CONNECT)?;
+            stream.set_read_timeout(Some(ANSWER))?;
+            stream.set_write_timeout(Some(CONNECT))?;
+            if let Some(token) = token {
+                head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+            }
+            talk(stream, &format!("{head}Host: {address}\r\n\r\n{body}"))
+        }
+    }
+}
+
+/// Most bytes of an answer that are read: no call gives more.
+const ANSWER_MAX: u64 = 16 << 20;
+
+fn talk(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {
+    stream.write_all(request.as_bytes())?;
+    let mut text = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let unread = || io::Error::other("its answer is not understood");
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(unread)?;
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let status = status.and_then(|status| status.parse().ok()).ok_or_else(unread)?;
+    Ok(Answer { status, body: body.to_owned() })
+}

@@ -1,0 +1,120 @@
+//! What the admin listener may ask, opened: the running process as operators see it.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+
+use super::{Handle, StartError, control::Client, refusal::cannot_listen, reload::Reloads};
+use crate::admin::{self, Admin, Bound, Doors, Refused, Reload, Reloaded, admin_socket};
+use crate::net::runtime::DriverInUse;
+use crate::plan;
+
+/// A running process.
+struct Running {
+    since: Instant,
+    driver: DriverInUse,
+    cores: usize,
+    client: Client,
+    reloads: Reloads,
+    /// What it reads its configuration from.
+    files: Vec<String>,
+}
+
+impl Doors for Running {
+    fn not_ready(&self) -> Vec<String> {
+        let hangs = || vec!["the control thread does not answer".to_owned()];
+        self.client.look().map_or_else(hangs, |look| look.not_ready)
+    }
+
+    fn generation(&self) -> u64 {
+        self.client.look().map_or(0, |look| look.generation)
+    }
+
+    fn status(&self) -> Value {
+        let look = self.client.look();
+        let (generation, addresses) =
+            look.map(|look| (look.generation, look.addresses)).unwrap_or_default();
+        let listeners = addresses
+            .iter()
+            .map(|(name, address)| json!({ "name": name, "address": address.to_string() }));
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "generation": generation,
+            "driver": self.driver.to_string(),
+            "cores": self.cores,
+            "uptime_seconds": self.since.elapsed().as_secs_f64(),
+            "files": self.files,
+            "listeners": listeners.collect::<Vec<_>>(),
+        })
+    }
+
+    fn reload(&self, how: Reload) -> Result<Reloaded, Refused> {
+        self.reloads.wait(how, "admin")
+    }
+}
+
+/// The admin listener, and where it listens if it is there.
+pub(super) struct Opened {
+    pub(super) address: Option<SocketAddr>,
+    /// Why the default address was given up.
+    pub(super) given_up: Option<String>,
+    _admin: Option<Admin>,
+}
+
+/// Opens the admin listener of a running process: the address that was chosen, and the Unix socket
+/// where there is a folder for it.
+///
+/// # Errors
+/// Where the address that was written down cannot be listened on, or the token cannot be read.
+pub(super) fn open(
+    wanted: &plan::Admin,
+    files: &[PathBuf],
+    handle: &Handle,
+    reloads: &Reloads,
+) -> Result<Opened, StartError> {
+    let token = wanted.token_file.as_deref().map(token).transpose()?;
+    let mut bound = Vec::new();
+    let mut given_up = None;
+    match wanted.bind.map(|address| (address, Bound::tcp(address))) {
+        None => {}
+        Some((_, Ok(listener))) => bound.push(listener),
+        Some((address, Err(error))) if wanted.is_written => {
+            return Err(StartError::Listen { address, holder: None, error });
+        }
+        Some((address, Err(error))) => given_up = Some(cannot_listen(address, &error, None)),
+    }
+    let address = bound.first().and_then(Bound::address);
+    // A folder that we may not write to, or a second process of the same file: then there is the
+    // address.
+    bound.extend(admin_socket(files).and_then(|path| Bound::socket(&path).ok()));
+    if bound.is_empty() {
+        return Ok(Opened { address, given_up, _admin: None });
+    }
+    let doors = Running {
+        since: Instant::now(),
+        driver: handle.driver(),
+        cores: handle.core_count(),
+        client: handle.client(),
+        reloads: reloads.clone(),
+        files: admin::named(files),
+    };
+    let admin = Admin::start(bound, token, Arc::new(doors))
+        .map_err(StartError::system("start the admin listener"))?;
+    Ok(Opened { address, given_up, _admin: Some(admin) })
+}
+
+/// The token of a file, without the newline that ends it.
+pub(crate) fn token(path: &Path) -> Result<String, StartError> {
+    let refused = |error: io::Error| StartError::Token { file: PathBuf::from(path), error };
+    let text = std::fs::read_to_string(path).map_err(refused)?;
+    match text.trim() {
+        "" => Err(refused(io::Error::other("it is empty"))),
+        token => Ok(token.to_owned()),
+    }
+}

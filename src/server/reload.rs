@@ -1,0 +1,140 @@
+//! Reading the configuration again while it runs, for a signal or a call.
+//!
+//! One thread does it, one after the other, so that what was read last is what is in force. What is
+//! wrong with the files changes nothing, and is said with the picture that `check` draws.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{StartError, control::Client};
+use crate::admin::{Refused, Reload, Reloaded};
+use crate::config::{self, Loaded, Overrides, Problems};
+use crate::observe::{event::Event, told::Teller};
+
+/// Reloads that may wait for the one that runs. A signal that finds no room is one of theirs: what
+/// they read is as new.
+const WAITING_MAX: usize = 8;
+
+/// How long a caller waits: the control thread has as long as it needs to be refused.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where the configuration is read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) overrides: Overrides,
+}
+
+type Outcome = Result<Reloaded, Refused>;
+
+struct Job {
+    how: Reload,
+    /// What asked for it.
+    by: &'static str,
+    answer: Option<Sender<Outcome>>,
+}
+
+/// The thread that reloads.
+#[derive(Clone)]
+pub(super) struct Reloads {
+    to: Sender<Job>,
+}
+
+impl Reloads {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn start(
+        source: Option<Source>,
+        client: Client,
+        teller: Teller,
+    ) -> Result<Reloads, StartError> {
+        let (to, jobs) = bounded(WAITING_MAX);
+        let run = move || run(source.as_ref(), &client, &teller, &jobs);
+        thread::Builder::new()
+            .name("ringway-reload".into())
+            .spawn(run)
+            .map_err(StartError::system("start the thread that reloads"))?;
+        Ok(Reloads { to })
+    }
+
+    /// For a signal, which waits for nothing.
+    pub(super) fn begin(&self, by: &'static str) {
+        let how = Reload { dry_run: false, from: String::new() };
+        let _ = self.to.try_send(Job { how, by, answer: None });
+    }
+
+    /// For a call, which waits for what becomes of it.
+    pub(super) fn wait(&self, how: Reload, by: &'static str) -> Outcome {
+        let until = Instant::now() + ANSWERED_WITHIN;
+        let (answer, answered) = bounded(1);
+        let late = || refused("another reload takes too long; nothing is known of this one".into());
+        self.to.send_deadline(Job { how, by, answer: Some(answer) }, until).map_err(|_| late())?;
+        answered.recv_deadline(until).unwrap_or_else(|_| Err(late()))
+    }
+}
+
+fn run(source: Option<&Source>, client: &Client, teller: &Teller, jobs: &Receiver<Job>) {
+    for Job { how, by, answer } in jobs {
+        let dry_run = how.dry_run;
+        let outcome = reload(source, client, dry_run);
+        if !dry_run {
+            teller.event(event(&outcome, by, &how.from));
+        }
+        if let Some(answer) = answer {
+            // Who asked may wait no more.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+fn reload(source: Option<&Source>, client: &Client, dry_run: bool) -> Outcome {
+    let source =
+        source.ok_or_else(|| refused("it was started without a file to read again".into()))?;
+    let Loaded { plan, warnings, .. } =
+        config::load(&source.files, &source.overrides).map_err(of_problems)?;
+    let changed = if dry_run { client.compare(plan) } else { client.change(plan) };
+    let changed = changed.map_err(|error| refused(error.to_string()))?;
+    Ok(Reloaded {
+        generation: changed.generation,
+        lines: changed.changes.to_string().lines().map(str::to_owned).collect(),
+        kept: changed.kept.into_iter().map(str::to_owned).collect(),
+        warnings: warnings.iter().map(|problem| problem.title().to_owned()).collect(),
+    })
+}
+
+fn refused(why: String) -> Refused {
+    Refused { why, problems: String::new() }
+}
+
+fn of_problems(problems: Problems) -> Refused {
+    let first = problems.iter().next().map_or("", |problem| problem.title());
+    let why = match problems.errors() {
+        1 => first.to_owned(),
+        count => format!("{first}, and {} more", count.saturating_sub(1)),
+    };
+    Refused { why, problems: problems.render(false) }
+}
+
+fn event(outcome: &Outcome, by: &'static str, from: &str) -> Event {
+    let from = (!from.is_empty()).then(|| Arc::from(from));
+    match outcome {
+        Ok(done) => Event::Reloaded {
+            generation: done.generation,
+            changes: done.lines.join("; ").into(),
+            kept: done.kept.join(", ").into(),
+            by: by.into(),
+            from,
+        },
+        Err(refused) => {
+            Event::ReloadRefused { cause: refused.why.as_str().into(), by: by.into(), from }
+        }
+    }
+}
