@@ -1,4 +1,4 @@
-//! An answer's body on its way to the client, behind its head.
+//! Downloads: an answer's body on its way to the client, after its head.
 //!
 //! Bytes that arrived with the head leave with it in one write; the rest is passed on as it comes.
 //! A piece that is being sent belongs to the ring, so this future is not dropped before it has

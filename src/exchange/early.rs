@@ -1,10 +1,10 @@
-//! Answers that come before the end of their request.
+//! Early answers: those that come before the end of their request.
 //!
 //! RFC 9112 §9.3: a server that answers early reads the request to its end or closes. As long as
-//! both peers take part the upload goes on behind the answer, and both connections are kept. What
-//! the backend does not take any more is read and dropped, within bounds. Where it is not sure that
-//! the next request will be served, the head of the answer says so (§9.6): a client that was told
-//! of no close would lose that request.
+//! both peers take part the upload goes on after the answer, and both connections are kept. Bytes
+//! that the backend does not take any more are read and dropped, within bounds. If it is not
+//! certain that the next request will be served, the head of the answer says so (§9.6): a client
+//! that was not told of a close would lose that request.
 
 use std::time::Duration;
 

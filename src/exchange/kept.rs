@@ -1,8 +1,9 @@
-//! What of a request's body was sent and is kept, so that it can be sent again.
+//! Replay buffer: the part of a request's body that was sent and is kept, so that it can be sent
+//! again.
 //!
-//! Only where asking again is possible at all: the method is idempotent and the pool tries more
-//! than once. It is bounded by `retry.body`; a body that outgrows that is forgotten at once, and
-//! then nothing is kept. Only bytes of the body are kept, without framing.
+//! Used only if a retry is possible at all: the method is idempotent and the pool tries more than
+//! once. It is bounded by `retry.body`; a body that outgrows that is dropped at once, and then
+//! nothing is kept. Only bytes of the body are kept, without framing.
 
 use std::cell::RefCell;
 

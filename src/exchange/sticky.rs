@@ -1,9 +1,9 @@
 //! Sticky pools: the backend that a client's cookie names, and the cookie that goes with its
 //! answer.
 //!
-//! What is decided about cookies is decided by `policy::sticky`, who can be asked by the pick. A
-//! pool that is not sticky costs two looks at whether it is. The cookie is between the client and
-//! us: no backend sees it, and none of our own answers bears it.
+//! `policy::sticky` decides about cookies, the pick which backends can be asked. A pool that is not
+//! sticky costs two checks. The cookie is between the client and us: no backend sees it, and none
+//! of our own answers carries it.
 
 use super::Exchange;
 use crate::base::ids::BackendId;
@@ -24,8 +24,8 @@ pub(super) fn read(worker: &Worker, exchange: &mut Exchange) {
     }
 }
 
-/// Gives the client its cookie with the answer of this backend, whose head is in the scratch,
-/// where it has to be given. Called before that head is written, when nothing more is taken out.
+/// Gives the client its cookie, if it is due, with the answer of this backend, whose head is in the
+/// scratch. Called before that head is written, when nothing more is removed.
 #[inline]
 pub(super) fn answer(worker: &Worker, exchange: &mut Exchange, backend: BackendId) {
     let Exchange { in_force, scratch, pool, .. } = exchange;

@@ -1,4 +1,4 @@
-//! A request's body on its way to a backend, while the answer may already come back.
+//! Uploads: a request's body on its way to a backend, while the answer may already come back.
 //!
 //! It waits by readiness polls only, so it may be dropped at any moment; after that it is not known
 //! where the client's next request begins. A backend that takes no more does not fail the exchange:

@@ -1,7 +1,7 @@
-//! Bodies, and what a tunnel carries: pulled from a source a piece at a time, written to a sink.
+//! Bodies and tunnels: pulled from a source one piece at a time, written to a sink.
 //!
-//! A piece is asked for when the one before has been written, so memory is one piece for each
-//! direction and reading waits for writing. Each protocol frames bodies on its own side; what is
+//! A piece is requested when the one before has been written, so memory is one piece for each
+//! direction and reading waits for writing. Each protocol frames bodies on its own side; the code
 //! between them (`exchange::pass`) sees the bytes of a body and its end.
 
 use std::rc::Rc;
@@ -34,7 +34,7 @@ pub(crate) enum Sink {
 }
 
 /// A piece of a body on its way. It goes back to its source after it has been written, because the
-/// bytes behind it may belong to the next message.
+/// bytes after it may belong to the next message.
 #[derive(Default)]
 pub(crate) struct Piece {
     /// The buffer that holds it; none after the last byte of a tunnel.
@@ -42,8 +42,8 @@ pub(crate) struct Piece {
     pub(super) part: Part,
 }
 
-/// What lies at the front of a buffer: `body` bytes of body, then bytes that are done with up to
-/// `consumed`, then bytes that do not belong to the body.
+/// The contents of a buffer: `body` bytes of body, then used-up bytes until `consumed`, then bytes
+/// that do not belong to the body.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
     pub(crate) body: usize,

@@ -1,7 +1,7 @@
-//! Scenes: one client and its backends, scripted, and what became of them.
+//! Scenes: one client and its backends, scripted, and the result.
 //!
 //! The client is served as `server::connection` does it, by the exchange itself and a whole worker;
-//! only what is done about idle connections is missing.
+//! only the handling of idle connections is missing.
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 

@@ -1,9 +1,9 @@
-//! What carries the bytes of a stream: today a TCP connection as it is.
+//! The layer that carries the bytes of a stream: today a plain TCP connection.
 //!
-//! Nothing above `net` knows which layer a stream has. What a layer owes:
-//! a call that does not wait says `WouldBlock` where there is nothing to be had, `readable` may be
-//! over without a byte to read (a layer may have read something for itself), and a layer whose
-//! bytes are not those of its descriptor says that it cannot be spliced.
+//! Nothing above `net` knows which layer a stream has. A layer's contract: a call that does not
+//! wait returns `WouldBlock` if there is nothing; `readable` may end without a byte to read (a
+//! layer may have read something for itself); and a layer whose bytes are not those of its
+//! descriptor says that it cannot be spliced.
 
 use std::{
     io,

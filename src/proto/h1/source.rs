@@ -1,6 +1,6 @@
-//! Where bodies come from: the reading side of a connection, behind the head that was read from it.
+//! HTTP/1 source of a body: the reading side of a connection, after the head that was read from it.
 //!
-//! What lies behind the end of a body stays in the buffer: it is of the next message, or of a
+//! Bytes after the end of a body stay in the buffer: they belong to the next message, or to a
 //! tunnel. A source may be dropped at any wait without losing bytes; after that it is not known
 //! where the next message begins.
 
