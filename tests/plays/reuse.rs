@@ -161,7 +161,7 @@ fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: D
         client.send(format!("{method} /once HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"));
         let status = client.response().status;
         // A young connection is used, and then it is unknown whether the request was acted on; or a
-        // new one was made at once.
+        // new one was made at once. `exchange/wire_tests.rs` shows which of the two when.
         assert!(matches!(status, 200 | 502), "{status}");
         let heads = stage.backend(0).heads();
         assert_eq!(heads.iter().filter(|head| head.start.contains("/once")).count(), 1);
@@ -185,9 +185,8 @@ fn a_body_with_a_stale_connection_is_not_lost(driver: Driver) {
     let mut client = stage.connect();
     client.get("/first").expect(200, "good");
     client.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
-    let status = client.response().status;
-    // With the body still at hand it is retried, whole; with the body gone it is refused.
-    assert!(matches!(status, 200 | 502), "{status}");
+    // In whatever pieces the body comes; `exchange/wire_tests.rs` has them all.
+    client.response().expect(200, "good");
     for request in stage.backend(0).requests().iter().skip(1) {
         assert_eq!(request.body, b"body");
     }
