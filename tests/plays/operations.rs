@@ -219,6 +219,13 @@ fn no_new_thread_is_needed_to_stop(driver: Driver) {
     let mut process = Running::start(driver, free(), "", free(), Stdio::piped());
     process.client().get("/").expect_fault(502, "connect_failed");
     let pid = process.child.id();
+    // The last thread of the start: one that comes while strace attaches would not be traced.
+    let names = || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let name = |task: PathBuf| std::fs::read_to_string(task.join("comm")).unwrap();
+        tasks.map(|task| name(task.unwrap().path())).collect::<String>()
+    };
+    eventually("all threads are there", names, |names| names.contains("ringway-reload"));
     let mut strace = Command::new("strace")
         .args(["-qq", "-f", "-o", "/dev/null", "-e", "trace=clone,clone3,fork,vfork", "-e"])
         .args(["inject=clone,clone3,fork,vfork:error=EAGAIN", "-p", &pid.to_string()])
