@@ -11,7 +11,7 @@ use crate::base::{
     moment::Tick,
 };
 use crate::http::parse::HeadLimits;
-use crate::plan::{ListenerTimeouts, Plan, Table};
+use crate::plan::{ListenerTimeouts, Plan, Pool, Table};
 use crate::policy::route::Router;
 use crate::shared::permits::Permits;
 
@@ -20,7 +20,7 @@ pub(crate) struct InForce {
     /// None in the remnant of one that was dropped.
     generation: Option<u64>,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) router: Router,
+    pub(crate) router: Rc<Router>,
     pub(crate) pools: Table<PoolId, Rc<PoolView>>,
     pub(crate) listeners: Table<ListenerId, Rc<ListenerView>>,
     /// Client connections of the process.
@@ -45,12 +45,22 @@ impl InForce {
     /// newest first: what stays continues unchanged.
     pub(super) fn new(next: &Next, before: &[Rc<InForce>], core: &Rc<Core>, now: Tick) -> InForce {
         let plan = Arc::clone(&next.plan);
+        let newest = before.first();
+        // What is the same is not made again: most of a large plan is, at most changes.
+        let unchanged = |id: PoolId, pool: &Pool| {
+            let newest = newest.filter(|newest| newest.plan.pools.get(id) == Some(pool))?;
+            let view = newest.pools.get(id)?;
+            view.is_of(next.pools.get(id)?).then(|| Rc::clone(view))
+        };
         let view = |(id, pool)| {
+            if let Some(view) = unchanged(id, pool) {
+                return Some((id, view));
+            }
             let before = before.iter().filter_map(|before| before.pools.get(id));
             Some((id, PoolView::new(pool, next.pools.get(id)?, (id, core), before, now)))
         };
         let pools: Table<_, _> = plan.pools.iter().filter_map(view).collect();
-        for (id, gone) in before.first().into_iter().flat_map(|newest| &newest.pools) {
+        for (id, gone) in newest.into_iter().flat_map(|newest| &newest.pools) {
             if pools.get(id).is_none() {
                 gone.leaves();
             }
@@ -65,8 +75,11 @@ impl InForce {
         let share = plan.limits.descriptors() / process.cores.max(1) as u64;
         InForce {
             generation: Some(next.generation),
-            // The owner of the plan has compiled every expression once: none can fail here.
-            router: Router::compile(&plan.routes).unwrap_or_default(),
+            router: match newest.filter(|newest| newest.plan.routes == plan.routes) {
+                Some(newest) => Rc::clone(&newest.router),
+                // What checked the plan has compiled every expression once: none can fail here.
+                None => Rc::new(Router::compile(&plan.routes).unwrap_or_default()),
+            },
             pools,
             listeners: listeners.collect(),
             connections: process.connections.with_max(plan.limits.connections),
@@ -82,7 +95,7 @@ impl InForce {
         Rc::new(InForce {
             generation: None,
             plan: Arc::clone(&self.plan),
-            router: Router::default(),
+            router: Rc::default(),
             pools: Table::new(),
             listeners: Table::new(),
             connections: self.connections.clone(),

@@ -63,12 +63,17 @@ impl States {
     ) -> Next {
         let known = |id: PoolId, pool: &Pool| {
             let before = before.filter(|before| before.plan.pools.get(id) == Some(pool))?;
-            Some(before.pools.get(id)?.prepared.clone())
+            before.pools.get(id)
         };
         let pools = plan.pools.iter().filter_map(|(id, pool)| {
-            let state = Arc::clone(self.pools.get(id)?);
-            let prepared = known(id, pool).unwrap_or_else(|| Prepared::of(pool, seed));
-            let pins = pins.remove(id).map(Arc::new);
+            let (state, known) = (Arc::clone(self.pools.get(id)?), known(id, pool));
+            let prepared = known.map(|known| known.prepared.clone());
+            let prepared = prepared.unwrap_or_else(|| Prepared::of(pool, seed));
+            let same = |pins: &Pins| {
+                let known = known.and_then(|known| known.pins.as_ref());
+                known.filter(|known| known.is_same(pins)).map(Arc::clone)
+            };
+            let pins = pins.remove(id).map(|pins| same(&pins).unwrap_or_else(|| Arc::new(pins)));
             Some((id, NextPool { state, prepared, pins }))
         });
         let pools = pools.collect();

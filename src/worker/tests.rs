@@ -74,9 +74,13 @@ fn what_stays_goes_on_and_a_plan_is_given_back_when_its_last_request_has_ended()
     let first = worker.in_force();
     let view = Rc::clone(first.pool(APP));
     let under_way = pick(&view).unwrap();
-    change(&worker, &mut states, 2, parse(TEXT));
+    let mut plan = parse(TEXT);
+    plan.pools.get_mut(APP).unwrap().queue.size = 7;
+    change(&worker, &mut states, 2, plan);
     let second = worker.in_force();
     assert!(Rc::ptr_eq(&second.pool(APP).core, &view.core));
+    assert!(!Rc::ptr_eq(second.pool(APP), &view), "it is another plan's");
+    assert!(Rc::ptr_eq(second.pool(PoolId(1)), first.pool(PoolId(1))), "nothing has changed");
     assert!(std::ptr::eq(under_way.conns(), second.pool(APP).conns_of(under_way.backend())));
     assert!(freed.try_recv().is_err(), "a request holds the first");
     assert_eq!(view.core.state.load.in_flight(under_way.backend()), 1);

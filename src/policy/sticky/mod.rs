@@ -69,6 +69,16 @@ impl Pins {
         }
     }
 
+    /// Whether another writes and reads the same cookies: names of backends are made with the
+    /// secrets, so where those are the same the secrets are.
+    pub(crate) fn is_same(&self, other: &Pins) -> bool {
+        let Pins { cookie, same_site, idle_max, life_max, keys } = self;
+        let names = |keys: &[Key]| keys.iter().map(|key| key.names.clone()).collect::<Vec<_>>();
+        (cookie, same_site, idle_max, life_max)
+            == (&other.cookie, &other.same_site, &other.idle_max, &other.life_max)
+            && names(keys) == names(&other.keys)
+    }
+
     /// The cookie's name.
     pub(crate) fn cookie(&self) -> &[u8] {
         self.cookie.as_bytes()
@@ -291,6 +301,22 @@ mod tests {
 
     fn pinned(backend: u16, issued: u64, refresh: bool) -> Reading {
         Reading::Pinned(Pin { backend: BackendId(backend), issued: issued as u32, refresh })
+    }
+
+    /// Anything that a client could see of them makes them others.
+    #[test]
+    fn pins_are_the_same_when_they_write_and_read_the_same() {
+        let of_app = |backends: &[&str]| pins_of(&pool("app", backends), NEW, 60, 600);
+        let before = of_app(&["a", "b"]);
+        assert!(before.is_same(&of_app(&["a", "b"])));
+        assert!(!before.is_same(&of_app(&["b", "a"])));
+        assert!(!before.is_same(&of_app(&["a", "b", "c"])));
+        let app = pool("app", &["a", "b"]);
+        assert!(!before.is_same(&pins_of(&app, OLD, 60, 600)));
+        assert!(!before.is_same(&pins_of(&app, NEW, 61, 600)));
+        assert!(!before.is_same(&pins_of(&app, NEW, 60, 601)));
+        let both = format!("{NEW}\n{OLD}");
+        assert!(!before.is_same(&pins_of(&app, &both, 60, 600)));
     }
 
     #[test]

@@ -92,6 +92,17 @@ impl PoolView {
         })
     }
 
+    /// Whether a pool that a plan says the same of is viewed the same: it is the same pool, and its
+    /// cookies are signed with the same secrets.
+    pub(in super::super) fn is_of(&self, next: &NextPool) -> bool {
+        let same_pins = match (&self.pins, &next.pins) {
+            (None, None) => true,
+            (Some(pins), Some(next)) => Arc::ptr_eq(pins, next),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        same_pins && Arc::ptr_eq(&self.core.state, &next.state)
+    }
+
     /// The next plan does not have this pool.
     pub(in super::super) fn leaves(&self) {
         self.backends.values().for_each(|at| at.conns.borrow_mut().keep_none());
