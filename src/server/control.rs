@@ -32,8 +32,7 @@ use crate::policy::seats::Changes;
 use crate::shared::inbox::Unheard;
 use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
 
-/// How long a thread may take to accept a message, and the health thread to take a plan: it does
-/// within a turn.
+/// How long a thread may take to accept a message, and to take a plan: it does within a turn.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -313,16 +312,23 @@ impl Owner {
         self.bound.retain(|(id, _, bound)| !gone.contains(&(*id, *bound)));
         self.bound.extend(addresses.bound());
         let sockets = addresses.share_out(cores);
+        let (taken, taken_by) = bounded(cores);
         for ((core, sockets), outlets) in self.readers.cores.iter().zip(sockets).zip(outlets) {
-            let (next, gone) = (Arc::clone(&next), gone.clone());
-            let plan = ToCore::Plan(Box::new(CorePlan { next, outlets, sockets, gone }));
-            if core.send(plan, Instant::now() + HEARD_WITHIN) == Err(Unheard) {
-                teller.event(Event::ThreadHung { thread: "a core".into() });
-            }
+            let (next, gone, taken) = (Arc::clone(&next), gone.clone(), taken.clone());
+            let plan = ToCore::Plan(Box::new(CorePlan { next, outlets, sockets, gone, taken }));
+            // A core that has no room for it is missed below.
+            let _ = core.send(plan, Instant::now() + HEARD_WITHIN);
         }
+        drop(taken);
         self.ledger.publish(&next, cores);
         if let Some(names) = names {
             self.names = names.map(Names::at_once);
+        }
+        // The answer says that requests that come from now on are under this plan.
+        let until = Instant::now() + TAKEN_WITHIN;
+        let missed = (0..cores).filter(|_| taken_by.recv_deadline(until).is_err());
+        for _ in missed {
+            teller.event(Event::ThreadHung { thread: "a core".into() });
         }
         self.next = next;
         let (generation, addresses) = (self.next.generation, self.addresses());

@@ -67,11 +67,13 @@ fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
 
 /// Continues under the next plan.
 fn change(worker: &Rc<Worker>, plan: CorePlan) {
-    let CorePlan { next, outlets, sockets, gone } = plan;
+    let CorePlan { next, outlets, sockets, gone, taken } = plan;
     worker.change(&next, outlets);
     gone.into_iter().for_each(|address| worker.leave(address));
     // If there is no descriptor left for one, the other cores take the connections there.
     let _ = accept_at(worker, sockets);
+    // Whoever asked for it may have lost patience.
+    let _ = taken.send(());
 }
 
 /// Carries out the messages of the inbox, until the end.

@@ -61,6 +61,8 @@ pub(crate) struct CorePlan {
     pub(crate) sockets: Vec<(ListenerId, SocketAddr, OwnedFd)>,
     /// The addresses that are removed.
     pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
+    /// Told by each core that has taken the plan.
+    pub(crate) taken: Sender<()>,
 }
 
 /// A core has dropped everything that it made of a plan, or something that outlived that.

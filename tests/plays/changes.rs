@@ -132,7 +132,8 @@ fn a_tunnel_outlives_its_plan_and_does_not_hold_it(driver: Driver) {
         tunnel.send("x");
         assert_eq!(tunnel.wire().bytes(1).unwrap(), b"x");
     }
-    assert_eq!(stage.handle.count("backend_in_flight"), 1, "it keeps its seat");
+    // It keeps its seat.
+    stage.expect_count("backend_in_flight", 1);
     tunnel.half_close().expect_end();
     stage.end();
 }
