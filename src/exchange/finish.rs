@@ -33,8 +33,8 @@ pub(super) fn tried(
         Ok(_) => Outcome::Status(exchange.scratch.response.status),
         Err(fault) => Outcome::Fault(*fault),
     };
-    if result.as_ref().is_err_and(|fault| fault.cause.failure() == Some(Failure::NotTaken)) {
-        worker.count(Counter::BackendAnswersRefused);
+    if let Err(fault) = result {
+        count_refused(worker, *fault);
     }
     let pool = exchange.in_force.pool(exchange.pool);
     let trial = match result {
@@ -73,6 +73,14 @@ pub(super) fn tried(
     outcome
 }
 
+/// Counts an answer that was not taken for its form, if that is why it failed.
+#[cold]
+fn count_refused(worker: &Worker, fault: Fault) {
+    if fault.cause.failure() == Some(Failure::NotTaken) {
+        worker.count(Counter::BackendAnswersRefused);
+    }
+}
+
 /// Counts the end of an answer that began well, for its backend.
 #[inline]
 pub(super) fn answered(
@@ -81,6 +89,9 @@ pub(super) fn answered(
     fetched: &Fetched,
     result: Result<(), Fault>,
 ) {
+    if let Err(fault) = result {
+        count_refused(worker, fault);
+    }
     let Some(began_at) = fetched.began_well_at else { return };
     match result {
         Err(fault) if fault.side != Side::Client => {
@@ -130,7 +141,7 @@ pub(super) fn record(
         Term::Ok | Term::TunnelClosed | Term::TunnelIdle => {}
         Term::Fault(Cause::ClientAbort) => worker.count(Counter::ClientAborts),
         Term::Fault(Cause::ClientTimeout) => worker.count(Counter::ClientTimeouts),
-        Term::Fault(Cause::ResponseIncomplete) => worker.count(Counter::Incomplete),
+        Term::Fault(Cause::ResponseIncomplete) | Term::Cut(_) => worker.count(Counter::Incomplete),
         Term::Fault(_) => worker.count(Counter::Refused),
     }
     let ended = record.logged.then(|| log(worker, client, &mut exchange));

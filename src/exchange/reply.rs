@@ -17,6 +17,7 @@ use crate::http::{
     names::Name,
 };
 use crate::net::leaving::Leaves;
+use crate::observe::record::Term;
 use crate::policy::blame::Body;
 use crate::proto::{Client, Source};
 use crate::shared::counters::Counter;
@@ -59,11 +60,11 @@ fn after(client: &mut Client, exchange: &mut Exchange) -> Reuse {
 
 /// The same after an answer that was cut.
 fn cut(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> Reuse {
-    let fault = match fault.side {
-        Side::Client => fault,
-        Side::Proxy | Side::Backend => Cause::ResponseIncomplete.into(),
+    exchange.scratch.record.term = match (fault.side, fault.cause) {
+        (Side::Client, cause) => Term::Fault(cause),
+        (_, cause @ (Cause::ResponseRefused | Cause::ResponseHeadTooLarge)) => Term::Cut(cause),
+        (Side::Proxy | Side::Backend, _) => Term::Cut(Cause::ResponseIncomplete),
     };
-    exchange.scratch.record.fail(fault);
     skip_body(client, exchange);
     // A body that ends with the connection must not look complete.
     if client.ends_by_close() { Reuse::Reset } else { Reuse::Close }

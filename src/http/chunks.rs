@@ -97,11 +97,12 @@ impl Chunks {
         Chunks::new(limits, false, Cause::BadRequest, Cause::HeadTooLarge)
     }
 
-    /// A decoder of a response's body: its faults are the backend's. Some servers pad a size with
-    /// spaces, and what they wrote goes no further than us. So whitespace at the end of a size's
-    /// line and before the colon of a trailer (RFC 9112 §5.1) is removed.
+    /// A decoder of a response's body. What breaks a rule is refused for its form, as in a head.
+    /// Some servers pad a size with spaces, and what they wrote goes no further than us. So
+    /// whitespace at the end of a size's line and before the colon of a trailer (RFC 9112 §5.1) is
+    /// removed.
     pub(crate) fn of_response(limits: HeadLimits) -> Chunks {
-        Chunks::new(limits, true, Cause::BackendProtocol, Cause::ResponseHeadTooLarge)
+        Chunks::new(limits, true, Cause::ResponseRefused, Cause::ResponseHeadTooLarge)
     }
 
     fn new(limits: HeadLimits, is_lenient: bool, broken: Cause, too_large: Cause) -> Chunks {
@@ -590,7 +591,7 @@ mod tests {
     #[test]
     fn whose_fault_it_is_depends_on_the_side() {
         let outcome = decode(Chunks::of_response(LIMITS), &[b"g"]);
-        assert_eq!(outcome, Err(Cause::BackendProtocol.into()));
+        assert_eq!(outcome, Err(Cause::ResponseRefused.into()));
         let trailers = format!("0\r\n{}", "x".repeat(100));
         let outcome = decode(Chunks::of_response(LIMITS), &[trailers.as_bytes()]);
         assert_eq!(outcome, Err(Cause::ResponseHeadTooLarge.into()));
@@ -628,11 +629,11 @@ mod tests {
             "0\r\nX \r\n\r\n",
         ] {
             let outcome = decode(Chunks::of_response(LIMITS), &[input.as_bytes()]);
-            assert_eq!(outcome, Err(Cause::BackendProtocol.into()), "{input:?}");
+            assert_eq!(outcome, Err(Cause::ResponseRefused.into()), "{input:?}");
         }
         // Spaces count like an extension.
         let outcome = decode(Chunks::of_response(LIMITS), &[b"5", &[b' '; 257], b"\r\n"]);
-        assert_eq!(outcome, Err(Cause::BackendProtocol.into()));
+        assert_eq!(outcome, Err(Cause::ResponseRefused.into()));
     }
 
     #[test]

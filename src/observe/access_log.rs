@@ -443,6 +443,7 @@ mod tests {
         for (term, code) in [
             (Term::Ok, "ok"),
             (Term::Fault(Cause::ConnectTimeout), "connect_timeout"),
+            (Term::Cut(Cause::ResponseRefused), "backend_protocol"),
             (Term::TunnelClosed, "tunnel_closed"),
             (Term::TunnelIdle, "tunnel_idle"),
         ] {

@@ -89,6 +89,8 @@ pub(crate) enum Term {
     #[default]
     Ok,
     Fault(Cause),
+    /// The answer was cut after its head had gone out.
+    Cut(Cause),
     /// A tunnel that one of its ends closed.
     TunnelClosed,
     /// A tunnel in which nothing moved for too long.
@@ -106,7 +108,7 @@ impl Term {
     pub(crate) fn row(self) -> (&'static str, &'static str) {
         match self {
             Term::Ok => ("ok", "The answer was passed on to its end, whatever its status"),
-            Term::Fault(cause) => (cause.row().code, cause.row().sentence),
+            Term::Fault(cause) | Term::Cut(cause) => (cause.row().code, cause.row().sentence),
             Term::TunnelClosed => ("tunnel_closed", "One end of the tunnel closed it"),
             Term::TunnelIdle => ("tunnel_idle", "No byte moved in the tunnel for too long"),
         }

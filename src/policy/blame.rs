@@ -2,7 +2,8 @@
 //!
 //! Nothing that a client does or fails to do counts against a backend: not that it leaves, not that
 //! its body is late, too long or missing, not that it asks for a path whose answer we refuse for
-//! its form. A reused connection that the backend was just closing does not count either.
+//! its form, in its head or in the framing of its body. A reused connection that the backend was
+//! just closing does not count either.
 //!
 //! A client can also ask for a path that takes for ever, as often as it likes, and all those
 //! requests then fail at one moment. So a failure after a long wait is `Late`: it counts against

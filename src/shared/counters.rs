@@ -75,7 +75,7 @@ counters! {
     BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
     BackendEvicted, Counter, "backend_connections_closed_total{reason=\"evicted\"}", "Idle backend connections closed because descriptors ran short";
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
-    BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers refused for their form or the size of their head";
+    BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers refused for the form of their head or body, or the size of their head";
     BackendInFlight, Gauge, "backend_in_flight", "Requests in flight at backends";
     BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
     StickyKept, Counter, "sticky_total{result=\"kept\"}", "Answers of the backend that the client's cookie names";

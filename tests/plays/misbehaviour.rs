@@ -23,6 +23,8 @@ on_both_drivers!(
     a_status_beyond_those_of_the_standard_is_passed_on,
     a_status_beyond_those_of_the_standard_counts_where_it_is_listed,
     an_answer_that_is_not_taken_for_its_form_takes_nobody_out,
+    a_body_that_is_not_taken_for_its_form_takes_nobody_out,
+    a_body_that_is_cut_takes_a_backend_out,
     what_is_no_answer_takes_a_backend_out,
     connections_that_end_before_an_answer_become_502,
     a_head_beyond_all_bounds_becomes_502,
@@ -325,6 +327,75 @@ fn an_answer_that_is_not_taken_for_its_form_takes_nobody_out(driver: Driver) {
             assert_eq!(names.matches('a').count(), 6, "{start:?}: {names}");
             stage.expect_count("backend_answers_refused_total", refused);
         }
+    }
+}
+
+/// Chunks and trailers that break a rule. The longest are beyond the bound of a line.
+fn broken_chunks() -> Vec<String> {
+    let fixed = [
+        "xyz\r\n",
+        "-1\r\n",
+        "\r\n",
+        "111111111111111111111111111111\r\n",
+        "2\nok\n0\n\n",
+        "2\r\nokX",
+        "2\r\nok\r\nxyz\r\n",
+        "2\r\nok\r\n0\r\nno field\r\n\r\n",
+    ];
+    let extension = format!("2;{}\r\nok\r\n0\r\n\r\n", "a".repeat(70_000));
+    let trailer = format!("0\r\nX: {}\r\n\r\n", "a".repeat(40_000));
+    let trailers = format!("0\r\n{}\r\n", "A: b\r\n".repeat(150));
+    fixed.map(str::to_owned).into_iter().chain([extension, trailer, trailers]).collect()
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn a_body_that_is_not_taken_for_its_form_takes_nobody_out(driver: Driver) {
+    for broken in broken_chunks() {
+        for begun in ["", "2\r\nno\r\n"] {
+            let (head, broken) = ([CHUNKED, begun].concat(), broken.clone());
+            let start = broken[..broken.len().min(60)].to_owned();
+            let bad = plays(move |visit| {
+                while visit.request()?.target() != "/bad" {
+                    visit.send(ok("a"))?;
+                }
+                visit.send(&head)?;
+                if head.len() > CHUNKED.len() {
+                    // The head and the first chunk go out alone.
+                    visit.pause(Duration::from_millis(10))?;
+                }
+                visit.send(&broken)?;
+                visit.drain()
+            });
+            let stage = Stage::on(driver)
+                .pool("passive = { max-failures = 3, eject = \"60s\" }")
+                .backend(bad)
+                .backend(bad_at_one_path("b", ok("b").into_bytes(), false))
+                .start();
+            for refused in [6, 12] {
+                for _ in 0..12 {
+                    _ = stage.connect().send(get("/bad")).try_response();
+                }
+                let names: String = (0..12).map(|_| stage.get("/").text().to_owned()).collect();
+                assert_eq!(names.matches('a').count(), 6, "{begun:?} {start:?}: {names}");
+                stage.expect_count("backend_answers_refused_total", refused);
+            }
+        }
+    }
+}
+
+fn a_body_that_is_cut_takes_a_backend_out(driver: Driver) {
+    for cut in ["", "2", "2\r\no", "2\r\nok\r\n", "2\r\nok\r\n0\r\n"] {
+        let raw = [CHUNKED, cut].concat();
+        let stage = two_bad_at_one_path(driver, raw.as_bytes(), true);
+        let who = || {
+            for _ in 0..12 {
+                _ = stage.connect().send(get("/bad")).try_response();
+            }
+            (0..12).map(|_| stage.get("/").text().to_owned()).collect::<String>()
+        };
+        eventually("it is ejected", who, |names| !names.contains('a'));
+        assert_eq!(stage.count("backend_answers_refused_total"), 0, "{cut:?}");
     }
 }
 
