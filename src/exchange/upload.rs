@@ -138,10 +138,10 @@ impl Upload {
         matches!(self.0.state, State::Going(_))
     }
 
-    /// Whether more has been read than the body: bytes of the next request.
+    /// Whether the head of another request has been read after the body.
     pub(crate) fn has_more(&self) -> bool {
         match &self.0.state {
-            State::Ended(Uploaded { source, result: Ok(()) }) => source.rest() > 0,
+            State::Ended(Uploaded { source, result: Ok(()) }) => source.has_next(),
             State::Ended(_) | State::Going(_) => false,
         }
     }

@@ -143,6 +143,14 @@ impl Source {
         }
     }
 
+    /// Whether the head of another request has been read after the body, which has ended.
+    pub(crate) fn has_next(&self) -> bool {
+        match self {
+            Source::H1(source) => source.has_next(),
+            Source::Own(_) => false,
+        }
+    }
+
     /// Everything after the body belongs to a tunnel from now on.
     pub(crate) fn into_tunnel(self, buffers: &Rc<Buffers>) -> Source {
         match self {

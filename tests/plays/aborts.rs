@@ -19,6 +19,7 @@ on_both_drivers!(
     a_client_may_leave_while_it_waits,
     a_client_that_ends_its_stream_while_it_waits_has_left,
     what_lies_unread_hides_no_leave,
+    what_is_no_request_hides_no_leave,
     a_place_that_a_client_left_is_free,
     a_client_may_be_allowed_to_close_its_half_and_wait,
     requests_that_were_read_before_the_end_are_answered,
@@ -136,6 +137,45 @@ fn what_lies_unread_hides_no_leave(driver: Driver) {
         stage.expect_count("connections", 0);
     }
     assert_eq!(stage.backend(0).requests().len(), 3, "what was not read is not asked");
+}
+
+/// An empty line behind a request (RFC 9112 §2.2), or the beginning of another, read with it.
+fn what_is_no_request_hides_no_leave(driver: Driver) {
+    let stage = Stage::on(driver).backend(never_answers()).start();
+    let requests = [get("/"), post("/", "short"), post("/", &"x".repeat(300_000))];
+    let mut aborts = 0;
+    for request in &requests {
+        for behind in ["\r\n", "\r\n\r\n", "G", "\r\nGET /next HTTP/1.1\r\nHost: a\r\n"] {
+            let mut client = stage.connect();
+            client.send([request, behind].concat());
+            aborts += 1;
+            let asked = || stage.backend(0).requests().len() as u64;
+            eventually("it is asked", asked, |asked| *asked == aborts);
+            let watch = Watch::start();
+            client.half_close();
+            let counted = || stage.count("client_aborts_total");
+            eventually("it is noticed", counted, |counted| *counted == aborts);
+            watch.took().expect_at_most(NOTICED);
+            client.expect_gone();
+            expect_forgotten(&stage, aborts);
+        }
+    }
+    // Nor does a beginning that has become the request at hand.
+    let stage = Stage::on(driver)
+        .backend(plays(|visit| {
+            while visit.request()?.target() == "/quick" {
+                visit.send(ok("ok"))?;
+            }
+            visit.drain()
+        }))
+        .start();
+    let mut client = stage.connect();
+    client.send([&get("/quick"), "GET /"].concat()).response().expect(200, "ok");
+    client.send("slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is asked", || stage.backend(0).requests().len(), |asked| *asked == 2);
+    drop(client);
+    stage.expect_count("client_aborts_total", 1);
+    stage.expect_count("backend_in_flight", 0);
 }
 
 fn a_place_that_a_client_left_is_free(driver: Driver) {
@@ -300,7 +340,7 @@ fn a_client_may_leave_a_pipeline_behind(driver: Driver) {
 fn what_a_half_close_cuts_costs_no_answer_before_it(driver: Driver) {
     const BODY: usize = 48 << 10;
     let long = answers_each(|_| ok("b".repeat(BODY)).into_bytes());
-    let stage = Stage::on(driver).backend(long).start();
+    let stage = Stage::on(driver).listener("half-close = true").backend(long).start();
     for (cut, aborts) in [
         ("GET /cut HTTP/1.1\r\nHo", 1),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc", 2),

@@ -47,6 +47,12 @@ pub(crate) fn complete(input: &[u8], from: usize) -> Option<usize> {
         .map(|at| at + 1)
 }
 
+/// Whether a whole head lies in `input`. Empty lines before it (RFC 9112 §2.2) are no part of one.
+pub(crate) fn has_head(input: &[u8]) -> bool {
+    let begin = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    begin.is_some_and(|begin| complete(input, begin).is_some())
+}
+
 /// What was found in place of HTTP/1.0 or HTTP/1.1.
 enum OtherVersion {
     /// The beginning of a version.

@@ -539,6 +539,25 @@ fn the_end_of_a_head_is_found_from_where_the_last_look_ended() {
 }
 
 #[test]
+fn an_empty_line_or_a_part_of_a_head_is_no_head() {
+    for (input, expected) in [
+        ("", false),
+        ("\r\n", false),
+        ("\r\n\r\n\r\n", false),
+        ("\n\n", false),
+        ("G", false),
+        ("\r\nGET / HTTP/1.1\r\nHost: a\r\n", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+        ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET", true),
+        // Refused at once, so it is answered.
+        ("x\n\n", true),
+    ] {
+        assert_eq!(has_head(input.as_bytes()), expected, "{input:?}");
+    }
+}
+
+#[test]
 fn a_head_used_again_keeps_its_room_and_nothing_else() {
     let mut head = RequestHead::default();
     let first = b"POST http://a/?b HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";

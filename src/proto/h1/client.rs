@@ -44,7 +44,7 @@ pub(crate) struct Client {
     ends_by_close: bool,
     /// When the present request began; none if it is not logged.
     pub(crate) began: Option<Moment>,
-    /// Whether the present request was read after another.
+    /// Whether the head of the present request was read together with another request.
     is_behind: bool,
 }
 
@@ -154,13 +154,14 @@ impl Client {
         self.reader.as_ref().is_none_or(|reader| reader.body.has_ended())
     }
 
-    /// Whether more has been read than the present request, as far as that is known before its end,
-    /// or before it.
+    /// Whether the head of another request has been read after the present request, as far as that
+    /// is known before its end, or before it. An empty line or the beginning of a head is none.
     pub(crate) fn is_pipelined(&self) -> bool {
         self.is_behind
             || self.reader.as_ref().is_some_and(|reader| {
-                let left = reader.body.left().unwrap_or(u64::MAX);
-                reader.buffer.len() as u64 > left
+                let left = reader.body.left().map(usize::try_from);
+                let behind = left.and_then(|left| reader.buffer.bytes().get(left.ok()?..));
+                behind.is_some_and(parse::has_head)
             })
     }
 
@@ -302,7 +303,8 @@ impl Client {
     /// A request is over, at this moment if it is logged; anything else that is buffered is the
     /// next, which begins then.
     pub(crate) fn end(&mut self, ended: Option<Moment>) {
-        self.is_behind = self.buffered() > 0;
+        self.is_behind =
+            self.reader.as_ref().is_some_and(|reader| parse::has_head(reader.buffer.bytes()));
         if ended.is_some() {
             self.began = ended;
         }

@@ -8,7 +8,10 @@ use std::rc::Rc;
 
 use super::{Incoming, Reader};
 use crate::base::moment::Deadline;
-use crate::http::fault::{Cause, Fault};
+use crate::http::{
+    fault::{Cause, Fault},
+    parse,
+};
 use crate::net::{
     buffer::{Buffer, Buffers},
     deadlines::{Ended, Unmet},
@@ -78,6 +81,10 @@ impl Source {
 
     pub(in crate::proto) fn rest(&self) -> usize {
         self.buffer.as_ref().map_or(0, Buffer::len)
+    }
+
+    pub(in crate::proto) fn has_next(&self) -> bool {
+        self.buffer.as_ref().is_some_and(|buffer| parse::has_head(buffer.bytes()))
     }
 
     /// See `proto::Source::first`. The body is often right after its head: one more read saves a
