@@ -72,7 +72,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 return say::usage("this command takes no file: -c is for `run` and `check`")
                     .into();
             }
-            dispatch(&args, &flags.files(&matches), &flags.overrides(&matches)).into()
+            if matches!(
+                args.command,
+                None | Some(Command::Run | Command::Demo { .. } | Command::Proxy(_))
+            ) {
+                say::serves();
+            }
+            let exit = dispatch(&args, &flags.files(&matches), &flags.overrides(&matches));
+            if exit != Exit::Done {
+                say::ends();
+            }
+            exit.into()
         }
         Err(error) => {
             let _ = error.print();

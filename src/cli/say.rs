@@ -16,9 +16,19 @@ pub(super) fn data(text: &str) -> Exit {
     }
 }
 
-/// Writes a message to stderr.
+/// Writes a message to stderr; a command that serves does not wait for its reader.
 pub(super) fn talk(text: &str) {
     stderr::say(text);
+}
+
+/// A command that serves begins: from now on nothing waits for a reader of stderr.
+pub(super) fn serves() {
+    // Where there can be no more threads the start fails, and says so.
+    drop(stderr::open());
+}
+
+/// The command ends: what it said is waited for, but not long.
+pub(super) fn ends() {
     stderr::flush();
 }
 
@@ -78,6 +88,7 @@ pub(super) fn panics_in_one_line() {
             tracing::error!(place, version, "a bug, please report it: {text}");
         } else {
             talk(&format!("ringway: a bug, please report it: {text} ({place}, version {version})"));
+            stderr::flush();
         }
     }));
 }

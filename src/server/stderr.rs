@@ -2,9 +2,9 @@
 //!
 //! A thread that has something to say puts it into the queue and goes on. So a reader that does not
 //! read, a stalled terminal or a disk that hangs blocks neither serving nor a stop. Texts that find
-//! no room, or cannot be written, are counted, and reported when there is room again. The process
-//! opens it; if Ringway is a library there is no such thread, and its messages go through `tracing`
-//! alone.
+//! no room, or cannot be written, are counted, and reported when there is room again. A command
+//! that serves opens it before it reads its configuration; other commands wait for their reader. If
+//! Ringway is a library there is no such thread, and its messages go through `tracing` alone.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -42,11 +42,14 @@ enum Told {
     },
 }
 
-/// Starts the thread. Once per process.
+/// Starts the thread, unless it is there.
 ///
 /// # Errors
 /// If there can be no more threads.
-pub(super) fn open() -> Result<(), StartError> {
+pub(crate) fn open() -> Result<(), StartError> {
+    if QUEUE.get().is_some() {
+        return Ok(());
+    }
     let (to, from) = bounded(WAITING_MAX);
     let dropped = Dropped::default();
     let counted = dropped.clone();

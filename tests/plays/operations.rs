@@ -31,6 +31,7 @@ use crate::{
 
 on_both_drivers!(
     nobody_who_reads_stderr_keeps_it_from_serving_or_ending,
+    what_is_said_of_the_configuration_keeps_it_from_nothing,
     a_log_that_nobody_reads_keeps_it_from_nothing,
     of_two_that_start_at_once_one_serves,
     after_a_kill_it_starts_again_at_once,
@@ -157,6 +158,47 @@ fn nobody_who_reads_stderr_keeps_it_from_serving_or_ending(driver: Driver) {
         watch.took().expect_at_most(SOON);
     }
     let _ = std::fs::remove_file(named);
+}
+
+/// Warnings come before the start, mistakes in its place.
+fn what_is_said_of_the_configuration_keeps_it_from_nothing(driver: Driver) {
+    let warned = "[pool.other]\nbackends = [\"127.0.0.1:1\"]\nhash-seed = \"x\"\n";
+    let (_unread, full) = full_pipe();
+    let mut process = Running::start(driver, free(), warned, free(), full.into());
+    process.client().get("/").expect_fault(502, "connect_failed");
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended().code(), Some(0));
+
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut process = Running::start(driver, free(), warned, free(), writer.into());
+    process.client().get("/").expect_fault(502, "connect_failed");
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended().code(), Some(0));
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert!(said.contains("hash-seed"), "{said}");
+
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    for (address, listener, word) in [
+        (free(), "nonsense = 1\n", "nonsense"),
+        (free(), "= 1\n", "="),
+        (free(), "access-log = { path = \"/nonexistent/x\" }\n", "/nonexistent/x"),
+        (taken, "", "127.0.0.1"),
+    ] {
+        let (_unread, full) = full_pipe();
+        let watch = Watch::start();
+        let mut process = Running::start(driver, address, listener, free(), full.into());
+        assert_eq!(process.ended().code(), Some(1), "{listener:?}");
+        watch.took().expect_at_most(2 * SOON);
+
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut process = Running::start(driver, address, listener, free(), writer.into());
+        assert_eq!(process.ended().code(), Some(1), "{listener:?}");
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert!(said.contains(word), "{said}");
+    }
 }
 
 fn a_log_that_nobody_reads_keeps_it_from_nothing(driver: Driver) {
