@@ -109,6 +109,19 @@ impl BackendConns {
         }
     }
 
+    /// The backend of this connection has sent more than an answer; see `Conns::suspect`.
+    #[cold]
+    pub(crate) fn suspect(&mut self, backend: &Backend, now: Tick) {
+        let Backend::H1(backend) = backend;
+        self.suspect_at(backend.address, now);
+    }
+
+    fn suspect_at(&mut self, number: u32, now: Tick) {
+        if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
+            at.conns.suspect(now, &self.means);
+        }
+    }
+
     /// Closes idle connections whose time is over.
     pub(crate) fn expire(&mut self, now: Tick) {
         self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));
@@ -167,6 +180,7 @@ pub(crate) async fn warm(
 ) -> Option<Backend> {
     loop {
         let idle = conns.borrow_mut().take(now, careful)?;
+        let number = idle.backend.address;
         let warm = if idle.is_at_hand(now) {
             let means = &conns.borrow().means;
             let quiet = idle.backend.stream.quiet(&means.buffers);
@@ -177,8 +191,10 @@ pub(crate) async fn warm(
             let means = Rc::clone(&conns.borrow().means);
             Box::pin(idle.warm_after_all(now, means)).await
         };
-        if let Some(warm) = warm {
-            return Some(Backend::H1(warm));
+        match warm {
+            Ok(warm) => return Some(Backend::H1(warm)),
+            Err(spent) if spent.by_surplus => conns.borrow_mut().suspect_at(number, now),
+            Err(_) => {}
         }
     }
 }

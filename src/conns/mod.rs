@@ -43,6 +43,15 @@ pub(crate) struct Means {
 /// surplus from the next answer.
 const REST: Duration = Duration::from_millis(10);
 
+/// Bytes that come unasked so soon after an answer are a part of it, or a second one; what comes to
+/// a connection that is idle for longer, such as a 408, says nothing about answers.
+const BEHIND_ANSWER: Duration = Duration::from_secs(1);
+
+/// For how long an address is suspected that has sent more than an answer. Then no connection to it
+/// is used again: one whose answers are shifted by one, which nothing can tell, is gone with the
+/// next of them.
+const SUSPECTED: Duration = Duration::from_secs(60);
+
 struct Idle {
     backend: Backend,
     since: Tick,
@@ -57,11 +66,20 @@ struct Idle {
 struct Conns {
     idle: Vec<Idle>,
     options: Connections,
+    /// Until when it is suspected; none where it never was.
+    suspected_until: Option<Tick>,
+}
+
+/// Why an idle connection can be used no more.
+struct Spent {
+    why: Counter,
+    /// Whether its backend has sent more than its last answer.
+    by_surplus: bool,
 }
 
 impl Conns {
     fn new(options: Connections) -> Conns {
-        Conns { idle: Vec::new(), options }
+        Conns { idle: Vec::new(), options, suspected_until: None }
     }
 
     /// An idle connection, which may have gone bad: of those whose receive was tried and that do
@@ -89,6 +107,10 @@ impl Conns {
 
     /// Keeps a connection whose answer was whole, if it may be kept.
     fn give(&mut self, backend: Backend, now: Tick, means: &Means) {
+        if self.suspected_until.is_some_and(|until| now < until) {
+            means.counters.add(Counter::BackendSuspected, 1);
+            return;
+        }
         let Connections { idle_max, idle_timeout, requests_max } = self.options;
         let spent = requests_max != 0 && backend.requests >= requests_max;
         if spent || idle_max == 0 || self.idle.len() >= usize::from(idle_max).max(SURPLUS_MAX) {
@@ -121,14 +143,28 @@ impl Conns {
         counters.sub(Counter::BackendIdle, surplus as u64);
         counters.add(Counter::BackendExpired, surplus as u64);
         self.idle.drain(..surplus);
+        let mut by_surplus = false;
         self.idle.retain(|idle| match idle.spent(now, buffers) {
             None => true,
-            Some(why) => {
+            Some(spent) => {
                 counters.sub(Counter::BackendIdle, 1);
-                counters.add(why, 1);
+                counters.add(spent.why, 1);
+                by_surplus |= spent.by_surplus;
                 false
             }
         });
+        if by_surplus {
+            self.suspect(now, means);
+        }
+    }
+
+    /// Its backend has sent more than an answer: nothing that is idle is used again, and for a
+    /// while nothing is kept.
+    #[cold]
+    fn suspect(&mut self, now: Tick, means: &Means) {
+        self.suspected_until = Some(now + SUSPECTED);
+        means.counters.add(Counter::BackendSuspected, self.idle.len() as u64);
+        self.clear(means);
     }
 
     /// Closes those that have been idle since `until` or longer, while there are any `left` to
@@ -155,7 +191,7 @@ impl Idle {
     }
 
     /// Like `warm`, for one that is not at hand.
-    async fn warm_after_all(self, now: Tick, means: Rc<Means>) -> Option<Backend> {
+    async fn warm_after_all(self, now: Tick, means: Rc<Means>) -> Result<Backend, Spent> {
         if self.rests_until > now {
             sleep(self.rests_until.since(now)).await;
         }
@@ -164,26 +200,30 @@ impl Idle {
     }
 
     /// The connection, if it can be used; `quiet` is the result of its receive.
-    fn warm(self, quiet: Quiet, now: Tick, means: &Means) -> Option<Backend> {
-        let spent = self.why_spent(quiet, now);
-        if let Some(why) = spent {
-            means.counters.add(why, 1);
+    fn warm(self, quiet: Quiet, now: Tick, means: &Means) -> Result<Backend, Spent> {
+        match self.why_spent(quiet, now) {
+            None => Ok(self.backend),
+            Some(spent) => {
+                means.counters.add(spent.why, 1);
+                Err(spent)
+            }
         }
-        spent.is_none().then_some(self.backend)
     }
 
     /// Why it cannot be used any more, if so.
-    fn spent(&self, now: Tick, buffers: &Buffers) -> Option<Counter> {
+    fn spent(&self, now: Tick, buffers: &Buffers) -> Option<Spent> {
         self.why_spent(self.backend.stream.quiet(buffers), now)
     }
 
-    fn why_spent(&self, quiet: Quiet, now: Tick) -> Option<Counter> {
-        match quiet {
-            Quiet::Closed => Some(Counter::BackendClosedIdle),
-            Quiet::Unasked => Some(Counter::BackendUnasked),
-            Quiet::Yes if now >= self.until => Some(Counter::BackendExpired),
-            Quiet::Yes => None,
-        }
+    fn why_spent(&self, quiet: Quiet, now: Tick) -> Option<Spent> {
+        let why = match quiet {
+            Quiet::Closed => Counter::BackendClosedIdle,
+            Quiet::Unasked => Counter::BackendUnasked,
+            Quiet::Yes if now >= self.until => Counter::BackendExpired,
+            Quiet::Yes => return None,
+        };
+        let by_surplus = quiet == Quiet::Unasked && now <= self.since + BEHIND_ANSWER;
+        Some(Spent { why, by_surplus })
     }
 }
 
@@ -261,8 +301,10 @@ mod tests {
                 } else {
                     idle.warm_after_all(now, means).await
                 };
-                if let Some(backend) = warm {
-                    return Some(backend.stream.raw());
+                match warm {
+                    Ok(backend) => return Some(backend.stream.raw()),
+                    Err(spent) if spent.by_surplus => self.conns.suspect(now, &self.means),
+                    Err(_) => {}
                 }
             }
         }
@@ -391,28 +433,69 @@ mod tests {
                         peer
                     })
                 };
-                // By the sweep.
+                // By the sweep; long after its answer, so that nobody is suspected.
                 let mut stage = Stage::new(OPTIONS);
                 let ((_, good), (_, bad)) = (stage.give(1), stage.give(2));
                 let bad = spoil(bad);
                 eventually(|| {
-                    stage.expire(3);
+                    stage.expire(2_000);
                     stage.count(counter) == 1
                 })
                 .await;
                 assert_eq!(stage.idle(), 1);
                 // By the next request that wants it; it came after the first byte of the other
                 // stream.
-                let (good_number, good_too) = stage.give(4);
-                let (_, bad_too) = stage.give(5);
+                let (good_number, good_too) = stage.give(2_001);
+                let (_, bad_too) = stage.give(2_002);
                 let bad_too = spoil(bad_too);
                 let (sign, mut giver) = pair(|fd| stage.deadlines.watch(fd, Watch::Backend));
                 giver.write_all(b"!").expect("it is open");
                 sign.readable().await.expect("it is there");
-                assert_eq!(stage.take(6, false).await, Some(good_number));
+                assert_eq!(stage.take(4_000, false).await, Some(good_number));
                 assert_eq!((stage.idle(), stage.count(counter)), (1, 2));
                 drop((good, bad, good_too, bad_too));
             }
+        });
+    }
+
+    /// Later bytes, such as a 408, say nothing about answers.
+    #[test]
+    fn for_a_while_after_a_surplus_no_connection_is_used_again() {
+        on_both_drivers(|| async {
+            let suspected = millis(SUSPECTED);
+            for (came_at, is_suspected) in [(1_000, true), (1_001, false)] {
+                let mut stage = Stage::new(OPTIONS);
+                let ((_, mut bad), (_, good)) = (stage.give(0), stage.give(0));
+                let (_, later) = stage.give(came_at);
+                bad.write_all(b"unasked").expect("it is open");
+                eventually(|| {
+                    stage.expire(came_at);
+                    stage.count(Counter::BackendUnasked) == 1
+                })
+                .await;
+                let (kept, closed) = if is_suspected { (0, 2) } else { (2, 0) };
+                assert_eq!(stage.idle(), kept, "{came_at}");
+                for (now, is_kept) in [
+                    (came_at, !is_suspected),
+                    (came_at + suspected - 1, !is_suspected),
+                    (came_at + suspected, true),
+                ] {
+                    let before = stage.idle();
+                    let _peer = stage.give(now);
+                    assert_eq!(stage.idle() - before, u64::from(is_kept), "{now}");
+                }
+                let closed = if is_suspected { closed + 2 } else { closed };
+                assert_eq!(stage.count(Counter::BackendSuspected), closed);
+                drop((good, later));
+            }
+            // The next that wants one finds out, too.
+            let mut stage = Stage::new(OPTIONS);
+            let ((_, good), (_, mut bad)) = (stage.give(1), stage.give(1));
+            bad.write_all(b"unasked").expect("it is open");
+            stage.next_turn().await;
+            assert_eq!(stage.take(2, false).await, None);
+            assert_eq!((stage.idle(), stage.count(Counter::BackendSuspected)), (0, 1));
+            drop(good);
         });
     }
 
@@ -427,7 +510,7 @@ mod tests {
                 peer.shutdown(std::net::Shutdown::Write).expect("it is open");
                 let (good_number, good) = stage.give(1);
                 stage.conns.give(bad, Tick::from_millis(1), &stage.means);
-                assert_eq!(stage.take(1, false).await, Some(good_number));
+                assert_eq!(stage.take(2_000, false).await, Some(good_number));
                 let closed = stage.count(Counter::BackendClosedIdle);
                 let both = [stage.count(Counter::BackendUnasked), closed];
                 assert_eq!(both, if unasked.is_empty() { [0, 1] } else { [1, 0] });
@@ -463,7 +546,7 @@ mod tests {
         on_both_drivers(|| async {
             let mut stage = Stage::new(OPTIONS);
             let (late, mut late_peer) = stage.give_first(10);
-            let (good, _a) = stage.give_first(10);
+            let (other, _a) = stage.give_first(10);
             let (proven, _b) = stage.give(10);
             assert_eq!(stage.take(10, false).await, Some(proven));
             {
@@ -471,10 +554,12 @@ mod tests {
                 let taken = poll_fn(|cx| Poll::Ready(taking.as_mut().poll(cx))).await;
                 assert!(taken.is_pending(), "both rest");
                 late_peer.write_all(b"unasked").expect("it is open");
-                assert_eq!(taking.await, Some(good));
+                assert_eq!(taking.await, None, "the other is suspected, too");
             }
-            assert_ne!(good, late);
+            assert_ne!(other, late);
             assert_eq!((stage.idle(), stage.count(Counter::BackendUnasked)), (0, 1));
+            assert_eq!(stage.count(Counter::BackendSuspected), 1);
+            let mut stage = Stage::new(OPTIONS);
             let (rested, _c) = stage.give_first(20);
             let rested_at = Tick::from_millis(20) + REST;
             assert_eq!(stage.conns.idle[0].rests_until, rested_at);

@@ -163,6 +163,9 @@ async fn send_fetched(
     let whole = upload.as_ref().is_none_or(Upload::is_whole);
     upload::put_back(client, exchange, upload);
     let Fetched { backend, pick, .. } = *fetched;
+    if unasked {
+        pick.conns().borrow_mut().suspect(&backend, worker.clock.tick());
+    }
     if result.is_ok() && kept && whole && !unasked {
         if !backend.is_reused() {
             // Its rest starts now.

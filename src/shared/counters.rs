@@ -72,6 +72,7 @@ counters! {
     BackendConnectFailures, Counter, "backend_connect_failures_total", "Connections to backends that could not be made";
     BackendClosedIdle, Counter, "backend_connections_closed_total{reason=\"closed\"}", "Idle backend connections that the backend closed";
     BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because unasked bytes came";
+    BackendSuspected, Counter, "backend_connections_closed_total{reason=\"suspected\"}", "Backend connections not used again because their address had sent more than an answer lately";
     BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
     BackendEvicted, Counter, "backend_connections_closed_total{reason=\"evicted\"}", "Idle backend connections closed because descriptors ran short";
     BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    backend::{Script, plays},
+    backend::{Cue, Script, plays},
     client::{Client, get},
     scripts::{answers_each, ok},
     stage::{Driver, Stage, eventually, long},
@@ -25,6 +25,7 @@ on_both_drivers!(
     what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_queue,
     what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_pipeline,
     what_comes_a_moment_later_is_nobodys_answer,
+    one_surplus_that_is_seen_ends_all_shifts,
     answers_that_end_with_a_read_cost_no_connection,
     a_new_connection_rests_after_its_first_answer,
 );
@@ -34,6 +35,7 @@ const CLIENTS: usize = 16;
 const REUSED: &str = "backend_connection_reuse_total";
 const OPENED: &str = "backend_connections_opened_total";
 const UNASKED: &str = "backend_connections_closed_total{reason=\"unasked\"}";
+const SUSPECTED: &str = "backend_connections_closed_total{reason=\"suspected\"}";
 
 /// Most bytes that the proxy reads at once.
 const READ: usize = 64 << 10;
@@ -206,8 +208,50 @@ fn what_comes_a_moment_later_is_nobodys_answer(driver: Driver) {
         });
         let asked = (CLIENTS * rounds) as u64;
         assert_eq!(stage.count(OPENED), asked, "{shape:?}: none may be used again");
-        stage.expect_count(UNASKED, asked);
+        let closed = || stage.count(UNASKED) + stage.count(SUSPECTED);
+        eventually("all are closed", closed, |closed| *closed == asked);
     }
+}
+
+/// A surplus that comes while the next request is on its way is taken for its answer, and then each
+/// answer is that of the request before. One surplus that is seen ends that at all connections.
+fn one_surplus_that_is_seen_ends_all_shifts(driver: Driver) {
+    let cue = Cue::default();
+    let wait = cue.clone();
+    let backend = plays(move |visit| {
+        loop {
+            let request = visit.request()?;
+            if request.target() == "/seen" {
+                visit.send([ok("/seen"), ok("poison")].concat())?;
+                return visit.drain();
+            }
+            if request.target() == "/held" {
+                visit.wait_for(&wait)?;
+            }
+            visit.send(ok(request.target()))?;
+            // Later than a new connection rests, so that the next request is on its way.
+            visit.pause(Duration::from_millis(if visit.served() == 1 { 20 } else { 1 }))?;
+            visit.send(surplus())?;
+        }
+    });
+    let stage = Stage::on(driver).pool("retry = { attempts = 1 }").backend(backend).start();
+    let mut held = stage.connect();
+    held.send(get("/held"));
+    eventually("it is asked", || stage.backend(0).requests().len(), |asked| *asked == 1);
+    ask(&mut stage.connect(), "/seen");
+    stage.expect_count(UNASKED, 1);
+    // One that was under way is not used again either, nor is a new one.
+    cue.give();
+    expect_own(&mut held, "/held");
+    for round in 0..5 {
+        ask(&mut held, &format!("/held/{round}"));
+    }
+    all_ask(&stage, 12);
+    assert_eq!(stage.count(REUSED), 0);
+    // On a busy machine a surplus may still come together with its answer.
+    let asked = (2 + 5 + CLIENTS * 12) as u64;
+    let closed = || stage.count(UNASKED) + stage.count(SUSPECTED);
+    eventually("none is kept", closed, |closed| *closed == asked);
 }
 
 /// A backend that sends just its answers loses nothing by the distrust of others.
