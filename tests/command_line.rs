@@ -194,6 +194,35 @@ fn flags_beat_the_environment_which_beats_files() {
 }
 
 #[test]
+fn words_are_taken_in_any_case() {
+    let words = [
+        ("CORES", "--cores", "AUTO"),
+        ("DRIVER", "--driver", "EPOLL"),
+        ("DRIVER", "--driver", "Io_Uring"),
+        ("LOG_LEVEL", "--log-level", "INFO"),
+        ("LOG_FORMAT", "--log-format", "JSON"),
+        ("NO_PIN", "", "TRUE"),
+    ];
+    let folder = folder("case", &[("ringway.toml", SMALLEST)]);
+    for (variable, flag, word) in words {
+        let mut command = ringway(&folder, &["check", "--print"]);
+        let by_variable = said(command.env(format!("RINGWAY_{variable}"), word));
+        assert_eq!(by_variable.code, 0, "{variable} {}", by_variable.err);
+        if !flag.is_empty() {
+            let by_flag = said(&mut ringway(&folder, &["check", "--print", flag, word]));
+            assert_eq!(by_flag.code, 0, "{flag} {}", by_flag.err);
+            let shown = format!("= \"{}\"", word.to_lowercase());
+            assert!(by_flag.out.contains(&shown), "{flag} {}", by_flag.out);
+        }
+    }
+    let file =
+        format!("[global]\ncores = \"Auto\"\ndriver = \"EPOLL\"\nlog.level = \"Warn\"\n{SMALLEST}");
+    fs::write(folder.join("ringway.toml"), file).unwrap();
+    let checked = said(&mut ringway(&folder, &["check"]));
+    assert_eq!(checked.code, 0, "{}", checked.err);
+}
+
+#[test]
 fn a_file_can_be_named_in_the_environment() {
     let folder = folder("named", &[("other.toml", SMALLEST)]);
     let mut command = ringway(&folder, &["check"]);

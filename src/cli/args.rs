@@ -87,6 +87,7 @@ pub(super) struct Flags {
     #[arg(long, global = true, value_name = "DRIVER", env = "RINGWAY_DRIVER")]
     #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["auto", "io_uring", "epoll"]))]
+    #[arg(ignore_case = true)]
     driver: Option<String>,
 
     /// Where operators and their tools ask: an address, or off
@@ -98,12 +99,13 @@ pub(super) struct Flags {
     #[arg(long, global = true, value_name = "LEVEL", env = "RINGWAY_LOG_LEVEL")]
     #[arg(hide_env_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]))]
+    #[arg(ignore_case = true)]
     log_level: Option<String>,
 
     /// Format of the log on stderr
     #[arg(long, global = true, value_name = "FORMAT", env = "RINGWAY_LOG_FORMAT")]
     #[arg(hide_env_values = true)]
-    #[arg(value_parser = PossibleValuesParser::new(["text", "json"]))]
+    #[arg(value_parser = PossibleValuesParser::new(["text", "json"]), ignore_case = true)]
     log_format: Option<String>,
 }
 
@@ -208,6 +210,7 @@ pub(super) enum Command {
         /usr/share/bash-completion/completions/ringway")]
     Completions {
         /// The shell
+        #[arg(ignore_case = true)]
         shell: clap_complete::Shell,
     },
     /// Write the manual page

@@ -118,7 +118,7 @@ impl Check<'_> {
 /// `4`, `"4"`, `"0-3,8"`, `"auto"`.
 fn cores(written: &Scalar) -> Result<Cores, Refusal> {
     let text = spelled(written);
-    if text == "auto" {
+    if text.eq_ignore_ascii_case("auto") {
         return Ok(Cores::Auto);
     }
     let expected = "expected a number of cores, a list such as \"0-3,8\", or \"auto\"";
@@ -164,6 +164,7 @@ mod tests {
     #[test]
     fn reads_counts_lists_and_auto() {
         check("auto", Ok(Cores::Auto));
+        check("AUTO", Ok(Cores::Auto));
         check("4", Ok(Cores::Count(4)));
         check("0-3,8", Ok(Cores::List(vec![0, 1, 2, 3, 8])));
         check("2-2", Ok(Cores::List(vec![2])));
