@@ -87,16 +87,19 @@ pub(crate) struct Log {
 #[serde(rename = "limits", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Limits {
     /// Client connections, exact for the process. The default is lowered to what the descriptor
-    /// limit allows; a value that is written down and does not fit is an error.
+    /// limit allows; a value that is written down and does not fit is an error. At the limit a core
+    /// closes the connection that is idle longest among its own, not among all; if it has none,
+    /// the new client gets 503.
     pub(crate) connections: Option<Written<i64>>,
     /// Bytes of a request head; larger ones are answered with 431. Also of a response head, and of
     /// the trailers of a body: if a backend sends more, the client gets 502.
     pub(crate) header_size: Option<Written<SizeText>>,
     /// Fields of a request head; more are answered with 431. Also of response heads and trailers,
-    /// as for `header-size`.
+    /// as for `header-size`. (Of interim responses, 1xx, 31 may come before one answer.)
     pub(crate) headers: Option<Written<i64>>,
-    /// The slowest body accepted, in bytes per second and after 10 s, in either direction; time
-    /// spent waiting for the backend does not count; "0B" = only the gaps between its pieces count.
+    /// The slowest body accepted, in either direction: body-rate bytes for each second beyond the
+    /// first ten; time spent waiting for the backend does not count; "0B" = only the gaps between
+    /// its pieces count.
     pub(crate) body_rate: Option<Written<SizeText>>,
     /// Bytes of a request body; larger ones are answered with 413; "0B" = no limit.
     pub(crate) body_size: Option<Written<SizeText>>,
