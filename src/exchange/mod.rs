@@ -9,23 +9,23 @@
 //!                      ├─▶ fault ────────────────────────────────────────┤
 //!                      └─▶ fetch ─▶ choose ─▶ queue ─▶ attempt ─▶ tried  │
 //!                                     ▲                           │      │
-//!                                     └──── again ◀── not taken ──┤      │
+//!                                     └──── retry ◀── not taken ──┤      │
 //!                                                          taken  ▼      ▼
 //!              record ◀─ kept or closed ◀─ body passed ◀── reply: head and first piece
 //!                                                     └──▶ tunnel (101)
 //! ```
 
-mod again;
 mod attempt;
 mod choose;
 mod download;
 mod early;
 mod finish;
-mod kept;
 mod pace;
 mod pass;
 mod queue;
+mod replay;
 mod reply;
+mod retry;
 pub(crate) mod run;
 mod sticky;
 mod tunnel;
@@ -57,7 +57,7 @@ use crate::shared::counters::Counter;
 use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
 
 pub(crate) use self::finish::log_refused;
-use self::{download::Pause, kept::Kept, upload::Upload};
+use self::{download::Pause, replay::Kept, upload::Upload};
 
 /// One request and its answer.
 pub(crate) struct Exchange {

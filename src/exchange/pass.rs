@@ -5,7 +5,7 @@
 //! the stages that a body passes.
 
 use super::{
-    download::Downloading, early::Dropping, kept::Keeping, tunnel::Tunneling, upload::Uploading,
+    download::Downloading, early::Dropping, replay::Keeping, tunnel::Tunneling, upload::Uploading,
 };
 use crate::base::moment::Deadline;
 use crate::http::fault::{Cause, Fault};

@@ -8,7 +8,7 @@
 use std::{ops::ControlFlow, rc::Rc};
 
 use super::{
-    Answer, Exchange, Reuse, again, attempt, choose::choose, finish, queue, reply, sticky,
+    Answer, Exchange, Reuse, attempt, choose::choose, finish, queue, reply, retry, sticky,
 };
 use crate::base::ids::PoolId;
 use crate::http::{
@@ -143,7 +143,7 @@ async fn fetch(
         if !outcome.calls_for_another() {
             return exchange.or_declined(result);
         }
-        let next = again::another(worker, client, exchange, (outcome, own), result);
+        let next = retry::another(worker, client, exchange, (outcome, own), result);
         match Box::pin(next).await {
             ControlFlow::Continue(next) => pick = next,
             ControlFlow::Break(result) => return result,

@@ -15,9 +15,9 @@ use std::{
 
 use super::{
     Exchange,
-    kept::{Keeping, Kept},
     pace::Pace,
     pass::{Bounds, Stage, Through, pass},
+    replay::{Keeping, Kept},
 };
 use crate::base::{
     ids::{ListenerId, PoolId},
