@@ -31,7 +31,7 @@ use crate::observe::{
 use crate::plan::ListenerId;
 use crate::proto::peer::PeerAddress;
 use crate::shared::counters::Counter;
-use crate::worker::{Admitted, Worker};
+use crate::worker::{Admitted, Listening, Worker};
 
 /// Connections accepted before other tasks get their turn.
 const BATCH: usize = 32;
@@ -56,8 +56,10 @@ pub(super) async fn run(
     listener: Listener,
     (id, address): (ListenerId, SocketAddr),
 ) {
-    let (ends, port) = (worker.begin_to_accept((id, address)), address.port());
-    let mut accepting = Accepting { worker, listener, id, port, spare: spare(), pause: PAUSE };
+    let at = worker.begin_to_accept((id, address));
+    let (ends, port) = (&at.ends, address.port());
+    let mut accepting =
+        Accepting { worker, listener, at: Rc::clone(&at), port, spare: spare(), pause: PAUSE };
     loop {
         give_way().await;
         let ready = ends.or(accepting.listener.readable()).await;
@@ -79,13 +81,13 @@ pub(super) async fn run(
         }
         accepting.rest().await;
     }
-    accepting.worker.end_to_accept(&ends);
+    accepting.worker.end_to_accept(&at);
 }
 
 struct Accepting {
     worker: Rc<Worker>,
     listener: Listener,
-    id: ListenerId,
+    at: Rc<Listening>,
     port: u16,
     /// A descriptor to give up when there is no other: to accept with, and close.
     spare: Option<File>,
@@ -155,17 +157,17 @@ impl Accepting {
 
     /// Begins to serve a connection, or refuses it for lack of room.
     fn admit(&self, fd: OwnedFd, from: PeerAddress) {
-        let worker = &self.worker;
-        if !worker.serves(self.id) {
+        let (worker, id) = (&self.worker, self.at.listener());
+        if !worker.serves(id) {
             // It was in the queue when its listener was removed.
             return;
         }
-        let arrival = Arrival { listener: self.id, from, port: self.port };
-        let Some(admitted) = Admitted::enter(worker, self.id) else {
+        let arrival = Arrival { listener: id, from, port: self.port };
+        let Some(admitted) = Admitted::enter(worker, id) else {
             return self.refuse(fd, &arrival);
         };
         let deadlines = &worker.deadlines;
-        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Watch::Client(self.id)));
+        let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Watch::Client(id)));
         let Ok(stream) = stream else { return };
         connection::spawn(Rc::clone(worker), stream, &arrival, admitted);
     }
@@ -251,9 +253,10 @@ mod tests {
             let any: SocketAddr = ([127, 0, 0, 1], 0).into();
             rustix::net::bind(&socket, &any).unwrap();
             let listener = Listener::adopt(socket).unwrap();
-            let (worker, id) = (worker(), ListenerId(0));
+            let worker = worker();
+            let at = worker.begin_to_accept((ListenerId(0), any));
             let mut accepting =
-                Accepting { worker, listener, id, port: 0, spare: spare(), pause: PAUSE };
+                Accepting { worker, listener, at, port: 0, spare: spare(), pause: PAUSE };
             for pause in [10, 20, 40] {
                 let pause = Duration::from_millis(pause);
                 assert!(matches!(accepting.batch(), Batch::Stuck(so_long) if so_long == pause));

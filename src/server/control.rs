@@ -206,10 +206,48 @@ struct Prepared {
     outlets: Vec<Outlets>,
     kept: Vec<&'static str>,
     addresses: Addresses,
-    gone: Vec<(ListenerId, SocketAddr)>,
+    bound: StillBound,
     /// The thread that looks up the names of the next plan, if they are others.
     names: Option<Option<Names>>,
     events: Vec<Event>,
+}
+
+/// What a plan makes of the addresses that are bound.
+#[derive(Default)]
+struct StillBound {
+    /// Those that go on, as their listeners under this plan have them.
+    stays: Vec<Bound>,
+    /// Those of them that another listener had: it, and its heir.
+    moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
+    gone: Vec<(ListenerId, SocketAddr)>,
+}
+
+impl StillBound {
+    /// An address goes on where it is written, be it for another listener: what waits there is
+    /// served, and nobody else can take it in between.
+    fn under(plan: &Plan, bound: &[Bound]) -> StillBound {
+        let mut still = StillBound::default();
+        for (id, written, bound) in bound.iter().copied() {
+            let has_it = |id| plan.listeners.get(id).is_some_and(|at| at.bind.contains(&written));
+            // With port 0 each has an address of its own.
+            let heir = || plan.listeners.ids().find(|id| written.port() != 0 && has_it(*id));
+            match if has_it(id) { Some(id) } else { heir() } {
+                None => still.gone.push((id, bound)),
+                Some(owner) => {
+                    still.stays.push((owner, written, bound));
+                    if owner != id {
+                        still.moved.push((id, bound, owner));
+                    }
+                }
+            }
+        }
+        still
+    }
+
+    /// The listener of each, and the address as written.
+    fn known(&self) -> Vec<(ListenerId, SocketAddr)> {
+        self.stays.iter().map(|(id, written, _)| (*id, *written)).collect()
+    }
 }
 
 impl Owner {
@@ -262,19 +300,14 @@ impl Owner {
         let lowered = lowered.map_err(StartError::Descriptors)?;
         let lowered = lowered.filter(|_| plan.limits.connections != before.limits.connections);
         let (plan, changes) = self.ledger.seat(plan)?;
-        let known: Vec<_> = self.bound.iter().map(|(id, written, _)| (*id, *written)).collect();
-        let addresses = Addresses::take(&plan, cores, &known)?;
+        let bound = StillBound::under(&plan, &self.bound);
+        let addresses = Addresses::take(&plan, cores, &bound.known())?;
         addresses.listen(&plan)?;
-        let is_bound = |id: ListenerId, written: &SocketAddr| {
-            plan.listeners.get(id).is_some_and(|listener| listener.bind.contains(written))
-        };
-        let gone = self.bound.iter().filter(|(id, written, _)| !is_bound(*id, written));
-        let gone = gone.map(|(id, _, bound)| (*id, *bound)).collect();
         let outlets = self.access_logs.outlets(&plan, Some(&before), cores)?;
         let names = self.names_of(&plan)?;
         let (next, mut events) = self.ledger.next(plan, &self.process, Some(&self.next))?;
         events.extend(lowered);
-        Ok(Prepared { next, changes, outlets, kept, addresses, gone, names, events })
+        Ok(Prepared { next, changes, outlets, kept, addresses, bound, names, events })
     }
 
     /// The thread that looks up the names of the next plan, if they are others; it posts nothing
@@ -292,7 +325,7 @@ impl Owner {
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
     fn take(&mut self, prepared: Prepared) -> Result<Changed, StartError> {
-        let Prepared { next, changes, outlets, kept, addresses, gone, names, events } = prepared;
+        let Prepared { next, changes, outlets, kept, addresses, bound, names, events } = prepared;
         let (answer, answered) = bounded(1);
         self.tell_health(ToHealth::Plan(Arc::clone(&next), answer));
         match answered.recv_timeout(TAKEN_WITHIN) {
@@ -309,15 +342,17 @@ impl Owner {
             self.names = None;
         }
         let cores = self.readers.cores.len();
-        self.bound.retain(|(id, _, bound)| !gone.contains(&(*id, *bound)));
+        let StillBound { stays, moved, gone } = bound;
+        self.bound = stays;
         self.bound.extend(addresses.bound());
         let sockets = addresses.share_out(cores);
         let (taken, taken_by) = bounded(cores);
         for ((core, sockets), outlets) in self.readers.cores.iter().zip(sockets).zip(outlets) {
             let (next, gone, taken) = (Arc::clone(&next), gone.clone(), taken.clone());
-            let plan = ToCore::Plan(Box::new(CorePlan { next, outlets, sockets, gone, taken }));
+            let moved = moved.clone();
+            let plan = CorePlan { next, outlets, sockets, moved, gone, taken };
             // A core that has no room for it is missed below.
-            let _ = core.send(plan, Instant::now() + HEARD_WITHIN);
+            let _ = core.send(ToCore::Plan(Box::new(plan)), Instant::now() + HEARD_WITHIN);
         }
         drop(taken);
         self.ledger.publish(&next, cores);
@@ -342,8 +377,8 @@ impl Owner {
         descriptors::fit(&mut plan.limits, self.process.cores, false)
             .map_err(StartError::Descriptors)?;
         let (plan, changes) = self.ledger.compare(plan)?;
-        let known: Vec<_> = self.bound.iter().map(|(id, written, _)| (*id, *written)).collect();
-        Addresses::take(&plan, self.process.cores, &known)?;
+        let bound = StillBound::under(&plan, &self.bound);
+        Addresses::take(&plan, self.process.cores, &bound.known())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
         Ok(Changed { changes, addresses, generation, kept })
     }

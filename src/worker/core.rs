@@ -59,6 +59,8 @@ pub(crate) struct CorePlan {
     pub(crate) outlets: Table<ListenerId, Outlet>,
     /// Its sockets of new addresses.
     pub(crate) sockets: Vec<(ListenerId, SocketAddr, OwnedFd)>,
+    /// The addresses that another listener has from now on: theirs before, and now.
+    pub(crate) moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
     /// The addresses that are removed.
     pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
     /// Told by each core that has taken the plan.

@@ -99,7 +99,7 @@ pub(crate) struct Worker {
     freed_until: Cell<Option<Tick>>,
     draining: Signal,
     /// The end signal of each address that accepts connections.
-    listening: RefCell<Vec<Listening>>,
+    listening: RefCell<Vec<Rc<Listening>>>,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
     peak: Peak,
@@ -111,10 +111,23 @@ pub(crate) struct Worker {
 }
 
 /// An address of a listener that accepts connections.
-struct Listening {
-    of: (ListenerId, SocketAddr),
+pub(crate) struct Listening {
+    of: Cell<ListenerId>,
+    address: SocketAddr,
     /// Up when it must accept no more.
-    ends: Rc<Signal>,
+    pub(crate) ends: Signal,
+}
+
+impl Listening {
+    /// The listener that has this address now.
+    #[inline]
+    pub(crate) fn listener(&self) -> ListenerId {
+        self.of.get()
+    }
+
+    fn is(&self, (listener, address): (ListenerId, SocketAddr)) -> bool {
+        self.listener() == listener && self.address == address
+    }
 }
 
 impl Worker {
@@ -218,26 +231,34 @@ impl Worker {
         self.look_whether_drained();
     }
 
-    /// One more address of a listener accepts connections, until this is up.
-    pub(crate) fn begin_to_accept(&self, of: (ListenerId, SocketAddr)) -> Rc<Signal> {
+    /// One more address of a listener accepts connections.
+    pub(crate) fn begin_to_accept(&self, of: (ListenerId, SocketAddr)) -> Rc<Listening> {
         self.accepting.set(self.accepting.get() + 1);
-        let ends = Rc::new(Signal::default());
+        let (listener, address) = of;
+        let ends = Signal::default();
         if self.is_draining() {
             ends.raise();
         }
-        self.listening.borrow_mut().push(Listening { of, ends: Rc::clone(&ends) });
-        ends
+        let listening = Rc::new(Listening { of: Cell::new(listener), address, ends });
+        self.listening.borrow_mut().push(Rc::clone(&listening));
+        listening
+    }
+
+    /// An address is another listener's from now on.
+    pub(crate) fn hand_over(&self, address: (ListenerId, SocketAddr), to: ListenerId) {
+        let listening = self.listening.borrow();
+        listening.iter().filter(|it| it.is(address)).for_each(|it| it.of.set(to));
     }
 
     /// An address accepts no more connections than those that wait.
     pub(crate) fn leave(&self, address: (ListenerId, SocketAddr)) {
         let listening = self.listening.borrow();
-        listening.iter().filter(|it| it.of == address).for_each(|it| it.ends.raise());
+        listening.iter().filter(|it| it.is(address)).for_each(|it| it.ends.raise());
     }
 
     /// An address has accepted the last of those that waited.
-    pub(crate) fn end_to_accept(&self, ends: &Rc<Signal>) {
-        self.listening.borrow_mut().retain(|it| !Rc::ptr_eq(&it.ends, ends));
+    pub(crate) fn end_to_accept(&self, listening: &Rc<Listening>) {
+        self.listening.borrow_mut().retain(|it| !Rc::ptr_eq(it, listening));
         self.accepting.set(self.accepting.get() - 1);
         self.look_whether_drained();
     }

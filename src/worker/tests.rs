@@ -135,18 +135,21 @@ fn a_listener_that_goes_lets_nobody_in_and_closes_what_rests() {
         watched
     });
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let ends = [(web, 1), (other, 2), (web, 3)]
+    let listening = [(web, 1), (other, 2), (web, 3)]
         .map(|(id, port)| worker.begin_to_accept((id, address(port))));
     let mut plan = parse(TEXT);
     plan.listeners.remove(other);
     change(&worker, &mut states, 2, plan);
     worker.leave((other, address(2)));
+    worker.hand_over((web, address(3)), other);
+    worker.leave((web, address(3)));
+    assert_eq!(listening.each_ref().map(|at| at.listener()), [web, other, other]);
     assert!(worker.serves(web) && !worker.serves(other));
     assert!(Admitted::enter(&worker, web).is_some() && Admitted::enter(&worker, other).is_none());
     let closed = watched.each_ref().map(|it| it.reading() == Some(Ended::Closed));
     assert_eq!(closed, [false, true]);
-    assert_eq!(ends.each_ref().map(|ends| ends.is_raised()), [false, true, false]);
-    ends.iter().for_each(|ends| worker.end_to_accept(ends));
+    assert_eq!(listening.each_ref().map(|at| at.ends.is_raised()), [false, true, false]);
+    listening.iter().for_each(|at| worker.end_to_accept(at));
     drop(admitted);
     assert_eq!(worker.counters.read(Counter::Connections), 0);
     assert_eq!(worker.in_force().timeouts(other), Default::default());

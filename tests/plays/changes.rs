@@ -21,6 +21,7 @@ on_both_drivers!(
     those_who_wait_are_answered_and_use_the_room_that_the_next_plan_makes,
     a_listener_that_goes_closes_what_rests_and_ends_what_is_under_way,
     a_listener_that_comes_is_served_at_all_its_addresses,
+    an_address_goes_from_one_listener_to_another,
     a_log_is_written_to_where_the_plan_says_now,
     cookies_are_good_under_the_next_plan,
     what_is_refused_changes_nothing,
@@ -216,6 +217,32 @@ fn a_listener_that_comes_is_served_at_all_its_addresses(driver: Driver) {
     expect_closed(one);
     kept.get("/").expect(200, "a");
     Client::connect(two).get("/").expect(200, "a");
+    stage.end();
+}
+
+/// Clients that are not let in yet do not notice that their listener has another name.
+fn an_address_goes_from_one_listener_to_another(driver: Driver) {
+    let all = ["a", "b"].map(|text| Backend::open(answers(text)));
+    let [a, b] = [("a", &all[0]), ("b", &all[1])].map(|(name, at)| pool(name, &[at], ""));
+    let stage = Changing::start(driver, &format!("pool = \"a\"\n{a}"));
+    let [one, two] = [free(), free()];
+    let with = |listener: &str, pool: &str, binds: &str| {
+        let more = format!("[listener.{listener}]\nbind = [{binds}]\npool = \"{pool}\"\n");
+        stage.change(&format!("pool = \"a\"\n{more}{a}{b}"))
+    };
+    let both = format!("\"{one}\", \"{two}\"");
+    with("first", "a", &both);
+    let mut kept = Client::connect(one);
+    kept.get("/").expect(200, "a");
+    with("second", "b", &both);
+    kept.expect_end();
+    for address in [one, two] {
+        (0..8).for_each(|_| Client::connect(address).get("/").expect(200, "b"));
+    }
+    // Back, without one of them, which comes again as new.
+    with("first", "a", &format!("\"{two}\""));
+    expect_closed(one);
+    (0..8).for_each(|_| Client::connect(two).get("/").expect(200, "a"));
     stage.end();
 }
 
