@@ -336,8 +336,8 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
             let more = if name.contains("opened") { 12 } else { 0 };
             assert!(after <= before + more, "{driver}: {name} rose from {before} to {after}");
         }
-        // Were its times lost, it would be asked anew after each change, and be under way always:
-        // by two clients three times a second each.
+        // If its times were lost, each change would send it requests again, and it would always be
+        // busy: with two clients, three times a second each.
         let most = 4 + took.as_secs() * 2;
         assert!(slow <= most, "{driver}: the slow one got {slow} in {took:?}: its times were lost");
         assert!(grown <= GROWN_MAX, "{driver}: {} KiB more", grown >> 10);

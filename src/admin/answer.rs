@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::guard::Refusal;
 use crate::http::fault::Fault;
 
-/// An answer of the admin listener.
+/// An answer of the admin interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,

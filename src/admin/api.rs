@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Doors, Reload, Reloaded, answer::Answer, request::Request};
 use crate::http::head::Method;
 
-/// A call of the admin listener.
+/// A call of the admin interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Live,

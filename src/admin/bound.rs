@@ -26,8 +26,9 @@ pub(crate) enum Bound {
     Socket(UnixListener, PathBuf),
 }
 
-/// Where the Unix socket of a process is that reads these files: in the folder that the service
-/// manager made for it, or the user's, or the system's; a name of its own for each set of files.
+/// The path of the Unix socket for a process that reads these files. Its folder is the one the
+/// service manager made for the process, else the user's, else the system's; its name is different
+/// for each set of files.
 pub(crate) fn admin_socket(files: &[PathBuf]) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let folder = set("RUNTIME_DIRECTORY")
@@ -37,7 +38,7 @@ pub(crate) fn admin_socket(files: &[PathBuf]) -> Option<PathBuf> {
     if files.is_empty() {
         return None;
     }
-    // The folder is ours alone where we make it; one that is there has its owner's mode.
+    // A folder made here is open to this user alone; an existing one keeps its mode.
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
     let mut named = xxhash_rust::xxh3::Xxh3::new();
     for file in self::named(files) {
@@ -47,7 +48,7 @@ pub(crate) fn admin_socket(files: &[PathBuf]) -> Option<PathBuf> {
     Some(folder.join(format!("{:016x}.sock", named.digest())))
 }
 
-/// Files by the names that they have for every process.
+/// The canonical paths of files, the same for every process.
 pub(crate) fn named(files: &[PathBuf]) -> Vec<String> {
     let whole = |file: &PathBuf| std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
     files.iter().map(|file| whole(file).to_string_lossy().into_owned()).collect()

@@ -90,7 +90,7 @@ pub(super) struct Flags {
     #[arg(ignore_case = true)]
     driver: Option<String>,
 
-    /// Where operators and their tools ask: an address, or off
+    /// Address of the admin interface, or off
     #[arg(long, global = true, value_name = "ADDR|off", env = "RINGWAY_ADMIN")]
     #[arg(hide_env_values = true)]
     admin: Option<String>,
@@ -110,7 +110,7 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// The admin listener that was named.
+    /// The address given for the admin interface.
     pub(super) fn admin(&self) -> Option<&str> {
         self.admin.as_deref()
     }
@@ -184,14 +184,14 @@ pub(super) enum Command {
         #[arg(long, help_heading = None)]
         print: bool,
     },
-    /// Have the running process read its configuration again
+    /// Reload the configuration of the running process
     #[command(after_help = RELOAD_HELP)]
     Reload {
         /// Only show what would change
         #[arg(long, help_heading = None)]
         dry_run: bool,
     },
-    /// Ask whether the running process may be sent traffic: exit 0 if so, 1 if not
+    /// Show whether the running process is ready for traffic: exit 0 if so, 1 if not
     Ready,
     /// Show the running process: version, uptime, driver, cores, listeners
     Status {
@@ -242,8 +242,8 @@ Examples:
   RINGWAY_LOG_FORMAT=json ringway run";
 
 const RELOAD_HELP: &str = "\
-What changed is printed, a line each. A configuration with a mistake in it is refused as a whole,
-and nothing changes: exit 1.
+Prints each change on a line. A configuration with a mistake is refused as a whole and changes
+nothing: exit 1.
 
 Examples:
   ringway reload --dry-run

@@ -1,8 +1,8 @@
-//! `reload`, `ready`, `status`: what is asked of a running process, over its admin listener.
+//! The commands `reload`, `ready` and `status`, for a running process, by its admin interface.
 //!
-//! The process of a configuration is found by the Unix socket that the files name; without one by
-//! the address in them, and then only if it says that these are its files. `--admin` names the
-//! address instead, and needs no file.
+//! The process is found by the Unix socket that its files name; without one by the address in the
+//! files, and a default address only if the process says that it reads these files. `--admin` names
+//! the address instead and needs no file.
 
 use std::{
     io::{self, Read, Write},
@@ -20,28 +20,28 @@ use crate::config::{self, Overrides};
 use crate::plan::Admin;
 use crate::server;
 
-/// How long a connection may take, and an answer: a reload may wait for another.
+/// How long a connection may take, and an answer: a reload may wait for another one.
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Where a process is asked.
+/// A way to reach the admin interface of a process.
 enum Instance {
     Socket(PathBuf),
     Address {
         address: SocketAddr,
         token: Option<String>,
-        /// What it must have been started with, where only a default led here.
+        /// The files that the process must have been started with; only for a default address.
         files: Option<Vec<String>>,
     },
 }
 
-/// What it answered.
+/// An HTTP answer.
 struct Answer {
     status: u16,
     body: String,
 }
 
-/// Which instance is meant.
+/// Which process is asked.
 pub(super) struct Target<'a> {
     pub(super) files: &'a [PathBuf],
     pub(super) overrides: &'a Overrides,
@@ -49,7 +49,7 @@ pub(super) struct Target<'a> {
     pub(super) admin: Option<&'a str>,
 }
 
-/// Reads the configuration again.
+/// Reloads the configuration of the process.
 pub(super) fn reload(target: &Target<'_>, dry_run: bool) -> Exit {
     let body = json!({ "dryRun": dry_run }).to_string();
     let answer = match ask(target, "POST", "/api/v1/reload", &body) {
@@ -82,7 +82,7 @@ pub(super) fn reload(target: &Target<'_>, dry_run: bool) -> Exit {
     }
 }
 
-/// Whether it may be sent traffic.
+/// Prints whether the process may be sent traffic.
 pub(super) fn ready(target: &Target<'_>) -> Exit {
     match ask(target, "GET", "/readyz", "") {
         Ok(Answer { status: 200, body }) => say::data(&body),
@@ -91,7 +91,7 @@ pub(super) fn ready(target: &Target<'_>) -> Exit {
     }
 }
 
-/// How it is.
+/// Prints the status of the process.
 pub(super) fn status(target: &Target<'_>, as_json: bool) -> Exit {
     let answer = match ask(target, "GET", "/api/v1/status", "") {
         Ok(answer) => answer,
@@ -105,7 +105,7 @@ pub(super) fn status(target: &Target<'_>, as_json: bool) -> Exit {
     }
 }
 
-/// A status for people.
+/// The status as lines of text.
 fn described(said: &Value) -> String {
     let text = |name: &str| said[name].as_str().unwrap_or("?").to_owned();
     let number = |name: &str| said[name].as_f64().unwrap_or(0.0);
@@ -141,7 +141,7 @@ fn spoken(time: Duration) -> String {
     }
 }
 
-/// Asks the instance that is meant, whichever of its ways is open.
+/// Sends a request to the process by the first way that works.
 fn ask(target: &Target<'_>, method: &str, path: &str, body: &str) -> Result<Answer, Exit> {
     let instances = instances(target)?;
     let mut tried = Vec::new();
@@ -166,7 +166,7 @@ fn ask(target: &Target<'_>, method: &str, path: &str, body: &str) -> Result<Answ
     Err(Exit::NoInstance)
 }
 
-/// The ways to the instance that is meant, the best first.
+/// The ways to reach the process, the best first.
 fn instances(target: &Target<'_>) -> Result<Vec<Instance>, Exit> {
     if let Some(address) = target.admin {
         let Ok(address) = address.parse() else {
@@ -174,7 +174,7 @@ fn instances(target: &Target<'_>) -> Result<Vec<Instance>, Exit> {
                 "`{address}` is not an address: --admin 127.0.0.1:9900"
             )));
         };
-        // Its token, if there are files that say where it is.
+        // The token, if there are files that name it.
         let token = loaded(target).and_then(|admin| token(&admin));
         return Ok(vec![Instance::Address { address, token, files: None }]);
     }
@@ -190,7 +190,7 @@ fn instances(target: &Target<'_>) -> Result<Vec<Instance>, Exit> {
     Ok(ways)
 }
 
-/// What the files say of the admin listener; none where they cannot be read.
+/// The admin settings of the files; none if the files cannot be read.
 fn loaded(target: &Target<'_>) -> Option<Admin> {
     let files = launch::paths_quietly(target.files)?;
     let loaded = config::load(&files, target.overrides).ok()?;
@@ -215,7 +215,7 @@ impl Instance {
     }
 }
 
-/// One request and its answer.
+/// Sends one request and reads its answer.
 fn exchange(instance: &Instance, method: &str, path: &str, body: &str) -> io::Result<Answer> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !body.is_empty() {
@@ -240,7 +240,7 @@ fn exchange(instance: &Instance, method: &str, path: &str, body: &str) -> io::Re
     }
 }
 
-/// Most bytes of an answer that are read: no call gives more.
+/// The most bytes of an answer that are read; no answer is longer.
 const ANSWER_MAX: u64 = 16 << 20;
 
 fn talk(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {

@@ -92,7 +92,7 @@ pub(super) fn paths(files: &[PathBuf]) -> Result<Vec<PathBuf>, Exit> {
     paths_quietly(files).ok_or_else(no_file)
 }
 
-/// The same, without a word where there is none.
+/// Like `paths`, but prints nothing if there is no file.
 pub(super) fn paths_quietly(files: &[PathBuf]) -> Option<Vec<PathBuf>> {
     match files {
         [] => Some(vec![found()?]),

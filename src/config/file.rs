@@ -37,8 +37,8 @@ pub(crate) struct Global {
     /// What the threads wait on: "auto", "io_uring" or "epoll". "auto" takes epoll if the kernel
     /// forbids io_uring; "io_uring" then refuses to start.
     pub(crate) driver: Option<Written<String>>,
-    /// Where operators and their tools ask, over HTTP: an address, "off", or a table with `bind`
-    /// and `token-file`.
+    /// The admin interface, over HTTP: an address to listen on, "off", or a table with `bind` and
+    /// `token-file`.
     pub(crate) admin: Option<Written<WordOr<Admin>>>,
     /// The name of this process in logs, metrics and status; never sent to clients or backends.
     /// Absent: the host name of the machine.
@@ -51,14 +51,14 @@ pub(crate) struct Global {
     pub(crate) limits: Option<Written<Limits>>,
 }
 
-/// Where operators and their tools ask, over HTTP.
+/// The admin interface, over HTTP.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "admin", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Admin {
     /// The address to listen on.
     pub(crate) bind: Option<Written<String>>,
     /// A file with the token that a write must show as `Authorization: Bearer`; absent: writes are
-    /// taken from this machine alone.
+    /// accepted only from this machine.
     pub(crate) token_file: Option<Written<String>>,
 }
 

@@ -160,13 +160,13 @@ pub enum Event {
     Reloaded {
         /// The number of the plan in force.
         generation: u64,
-        /// What changed, a line each; empty where nothing did.
+        /// What changed, one line for each change; empty if nothing did.
         changes: Arc<str>,
-        /// Keys that are different in the file and keep their value until a restart.
+        /// Keys that differ in the file and keep their value until a restart.
         kept: Arc<str>,
-        /// What asked for it: `HUP`, or the admin listener.
+        /// What asked for the reload: `HUP` or `admin`.
         by: Arc<str>,
-        /// Where that came from, if it came over a socket.
+        /// The peer that asked, if the request came over a socket.
         from: Option<Arc<str>>,
     },
     /// A configuration was read again and refused; nothing has changed.
@@ -174,9 +174,9 @@ pub enum Event {
     ReloadRefused {
         /// Why, in one sentence.
         cause: Arc<str>,
-        /// What asked for it: `HUP`, or the admin listener.
+        /// What asked for the reload: `HUP` or `admin`.
         by: Arc<str>,
-        /// Where that came from, if it came over a socket.
+        /// The peer that asked, if the request came over a socket.
         from: Option<Arc<str>>,
     },
     /// A thread accepts no message, or does not end when it is told to: a bug in Ringway.

@@ -20,7 +20,7 @@ pub struct Global {
     pub log_level: LogLevel,
     /// How the operational log is written.
     pub log_format: LogFormat,
-    /// Where operators and their tools ask.
+    /// The admin interface.
     pub admin: Admin,
 }
 
@@ -39,15 +39,17 @@ impl Default for Global {
     }
 }
 
-/// Where operators and their tools ask a running process.
+/// Settings of the admin interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Admin {
     /// The address to listen on; none = off.
     pub bind: Option<SocketAddr>,
-    /// Whether that was written down. The default gives way where somebody else has its port.
+    /// Whether the address is written down. The default is given up if another process has its
+    /// port.
     pub is_written: bool,
-    /// Holds the token that a write must show; none = writes are taken from this machine alone.
+    /// The file with the token that a write must show; none = writes are accepted only from this
+    /// machine.
     pub token_file: Option<PathBuf>,
 }
 

@@ -1,10 +1,10 @@
 //! The control thread, `ringway-control`: owner of the plan.
 //!
 //! It alone knows which plans are held, the owners of the seats, the bound addresses and the names
-//! that are looked up. The handle and the signals are its clients, and so will be an admin API:
-//! each sends a command and waits for the answer. A change of the plan is prepared completely, so
-//! that a refusal has changed nothing; then the health thread takes it, and after it each core.
-//! What was removed with a plan is forgotten when no thread holds any plan that names it.
+//! that are looked up. The handle, the reload thread and the admin interface are its clients: each
+//! sends a command and waits for the answer. A change of the plan is prepared completely, so that a
+//! refusal has changed nothing; then the health thread takes it, and after it each core. What was
+//! removed with a plan is forgotten when no thread holds any plan that names it.
 
 use std::{
     collections::HashSet,
@@ -51,13 +51,13 @@ type Bound = (ListenerId, SocketAddr, SocketAddr);
 enum Command {
     /// Serve by this plan.
     Change(Box<Plan>, Sender<Result<Changed, StartError>>),
-    /// Say what would change by this plan.
+    /// Answer what this plan would change.
     Compare(Box<Plan>, Sender<Result<Changed, StartError>>),
-    /// Say how things are.
+    /// Answer with the state of the process.
     Look(Sender<Look>),
-    /// The process is about to stop: it is not ready any more.
+    /// The process stops soon: it is not ready from now on.
     Leave,
-    /// Open the access logs anew; whether that could be said.
+    /// Reopen the access logs; the answer says whether their threads could be told.
     ReopenLogs(Sender<bool>),
     /// How many plans are held, including the one in force.
     Held(Sender<usize>),
@@ -72,27 +72,27 @@ pub(super) struct Changed {
     pub(super) addresses: Vec<(String, Endpoint)>,
     /// The number of the plan in force.
     pub(super) generation: u64,
-    /// Keys that the plan would have changed and that only another process can take.
+    /// Keys that differ in the new plan but keep their value until a restart.
     pub(super) kept: Vec<&'static str>,
 }
 
-/// How things are.
+/// The state of the process.
 pub(super) struct Look {
     /// The number of the plan in force.
     pub(super) generation: u64,
-    /// The addresses really bound, by the name of their listener.
+    /// The bound addresses, by the name of their listener.
     pub(super) addresses: Vec<(String, Endpoint)>,
-    /// Why the process is not to be sent traffic.
+    /// Why the process is not ready.
     pub(super) not_ready: Vec<String>,
 }
 
-/// The thread, as its starter holds it.
+/// The thread, for its starter.
 pub(super) struct Control {
     client: Client,
     thread: Option<Thread>,
 }
 
-/// The thread, as those hold it who ask it for something.
+/// The thread, for its clients.
 #[derive(Clone)]
 pub(super) struct Client {
     to: Sender<Command>,
@@ -113,7 +113,7 @@ pub(super) struct Owner {
     /// The plan in force.
     pub(super) next: Arc<Next>,
     pub(super) bound: Vec<Bound>,
-    /// It is about to stop.
+    /// Whether the process stops soon.
     pub(super) leaving: bool,
 }
 
@@ -132,13 +132,13 @@ impl Control {
         Ok(Control { client: Client { to }, thread: Some(thread) })
     }
 
-    /// A way to ask it.
+    /// A client of the thread.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Ends the thread: no plan changes any more, and no name is looked up. The access logs are
-    /// left; what people call the thread where it does not end.
+    /// Ends the thread: no plan changes any more, and no name is looked up. Returns the access
+    /// logs, which still run, and the name of the thread if it does not end.
     pub(super) fn end(&mut self) -> (Option<AccessLogs>, Option<String>) {
         let Some(thread) = self.thread.take() else { return (None, None) };
         let until = Instant::now() + END_WITHIN;
@@ -167,27 +167,26 @@ impl Client {
         self.ask(Command::ReopenLogs).unwrap_or(false)
     }
 
-    /// What would change by this plan; nothing does.
+    /// What this plan would change; nothing is changed.
     ///
-    /// # Errors
-    /// As `change`, as far as that can be known.
+    /// # Errors As for `change`, as far as they can be known.
     pub(super) fn compare(&self, plan: Checked) -> Result<Changed, StartError> {
         let hangs = || Err(StartError::Hung("the control thread".into()));
         self.ask(|answer| Command::Compare(Box::new(plan.into_plan()), answer))
             .unwrap_or_else(hangs)
     }
 
-    /// How things are; none where the thread hangs, or has ended.
+    /// The state of the process; none if the thread hangs or has ended.
     pub(super) fn look(&self) -> Option<Look> {
         self.ask(Command::Look)
     }
 
-    /// From now on it says that it is not ready.
+    /// Makes the process not ready from now on.
     pub(super) fn leave(&self) {
         let _ = self.to.send(Command::Leave);
     }
 
-    /// How many plans are held, that in force among them.
+    /// How many plans are held, including the one in force.
     pub(super) fn held(&self) -> usize {
         self.ask(Command::Held).unwrap_or(0)
     }
@@ -359,7 +358,7 @@ impl Owner {
         if let Some(names) = names {
             self.names = names.map(Names::at_once);
         }
-        // The answer says that requests that come from now on are under this plan.
+        // The answer promises that requests from now on are served under this plan.
         let until = Instant::now() + TAKEN_WITHIN;
         let missed = (0..cores).filter(|_| taken_by.recv_deadline(until).is_err());
         for _ in missed {
@@ -370,7 +369,8 @@ impl Owner {
         Ok(Changed { changes, addresses, generation, kept })
     }
 
-    /// What would change. Addresses are bound and given back, and nothing else is done.
+    /// What this plan would change. It binds new addresses and releases them, and does nothing
+    /// else.
     fn compare(&self, mut plan: Plan) -> Result<Changed, StartError> {
         let before = &self.next.plan;
         let kept = keep(&before.global, &mut plan.global);
@@ -383,7 +383,7 @@ impl Owner {
         Ok(Changed { changes, addresses, generation, kept })
     }
 
-    /// The addresses really bound, by the names of their listeners.
+    /// The bound addresses, by the name of their listener.
     fn addresses(&self) -> Vec<(String, Endpoint)> {
         let name = |id: ListenerId| self.next.plan.listener(id).name.clone();
         self.bound.iter().map(|(id, _, bound)| (name(*id), Endpoint::Tcp(*bound))).collect()
@@ -400,14 +400,14 @@ impl Owner {
         Look { generation, addresses: self.addresses(), not_ready }
     }
 
-    /// Cores that do not answer.
+    /// Cores that do not answer in time.
     fn silent_cores(&self) -> Vec<String> {
         let until = Instant::now() + HEARD_WITHIN;
         let asked = self.readers.cores.iter().map(|core| {
             let (answer, answered) = bounded(1);
             core.send(ToCore::Ping(answer), until).ok().map(|()| answered)
         });
-        // All are asked before the first is waited for.
+        // All cores are asked before the first answer is waited for.
         let asked: Vec<_> = asked.collect();
         let is_silent = |answered: &Option<Receiver<()>>| {
             answered.as_ref().is_none_or(|answered| answered.recv_deadline(until).is_err())
@@ -416,7 +416,7 @@ impl Owner {
         silent.map(|(core, _)| format!("core {core} does not answer")).collect()
     }
 
-    /// Pools that a route or a listener names and that have no usable backend.
+    /// Pools named by a route or a listener that have no usable backend.
     fn empty_pools(&self) -> Vec<String> {
         let Next { plan, pools, .. } = &*self.next;
         let of_listeners = plan.listeners.values().filter_map(|listener| listener.pool);
@@ -445,7 +445,8 @@ impl Owner {
     }
 }
 
-/// Keeps what only another process can take; the keys that would have changed.
+/// Keeps the settings that cannot change without a restart; returns the keys that would have
+/// changed.
 fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
     let changed = [
         ("cores", now.cores != next.cores),

@@ -1,4 +1,4 @@
-//! What the admin listener may ask, opened: the running process as operators see it.
+//! The running process behind the admin interface: what its calls read and do.
 
 use std::{
     io,
@@ -15,14 +15,14 @@ use crate::admin::{self, Admin, Bound, Doors, Refused, Reload, Reloaded, admin_s
 use crate::net::runtime::DriverInUse;
 use crate::plan;
 
-/// A running process.
+/// The running process.
 struct Running {
     since: Instant,
     driver: DriverInUse,
     cores: usize,
     client: Client,
     reloads: Reloads,
-    /// What it reads its configuration from.
+    /// The files of its configuration.
     files: Vec<String>,
 }
 
@@ -59,19 +59,18 @@ impl Doors for Running {
     }
 }
 
-/// The admin listener, and where it listens if it is there.
+/// The admin interface, and its address if it has one.
 pub(super) struct Opened {
     pub(super) address: Option<SocketAddr>,
-    /// Why the default address was given up.
+    /// Why the default address is not used.
     pub(super) given_up: Option<String>,
     _admin: Option<Admin>,
 }
 
-/// Opens the admin listener of a running process: the address that was chosen, and the Unix socket
-/// where there is a folder for it.
+/// Opens the admin interface of a running process: its address, and the Unix socket if there is a
+/// folder for it.
 ///
-/// # Errors
-/// Where the address that was written down cannot be listened on, or the token cannot be read.
+/// # Errors If a written address cannot be listened on, or the token cannot be read.
 pub(super) fn open(
     wanted: &plan::Admin,
     files: &[PathBuf],
@@ -90,8 +89,8 @@ pub(super) fn open(
         Some((address, Err(error))) => given_up = Some(cannot_listen(address, &error, None)),
     }
     let address = bound.first().and_then(Bound::address);
-    // A folder that we may not write to, or a second process of the same file: then there is the
-    // address.
+    // It fails in a folder without write permission, or if another process reads the same files;
+    // then only the address is left.
     bound.extend(admin_socket(files).and_then(|path| Bound::socket(&path).ok()));
     if bound.is_empty() {
         return Ok(Opened { address, given_up, _admin: None });
@@ -105,11 +104,11 @@ pub(super) fn open(
         files: admin::named(files),
     };
     let admin = Admin::start(bound, token, Arc::new(doors))
-        .map_err(StartError::system("start the admin listener"))?;
+        .map_err(StartError::system("start the admin interface"))?;
     Ok(Opened { address, given_up, _admin: Some(admin) })
 }
 
-/// The token of a file, without the newline that ends it.
+/// The token in a file, without white space around it.
 pub(crate) fn token(path: &Path) -> Result<String, StartError> {
     let refused = |error: io::Error| StartError::Token { file: PathBuf::from(path), error };
     let text = std::fs::read_to_string(path).map_err(refused)?;

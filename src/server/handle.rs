@@ -135,12 +135,12 @@ impl Handle {
         self.control.client().held()
     }
 
-    /// What tells events.
+    /// Where events are reported.
     pub(super) fn teller(&self) -> &Teller {
         self.telling.teller()
     }
 
-    /// A way to ask the thread that owns the plan.
+    /// A client of the control thread.
     pub(super) fn client(&self) -> Client {
         self.control.client().clone()
     }

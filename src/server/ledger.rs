@@ -41,10 +41,9 @@ impl Ledger {
         self.compare(plan)
     }
 
-    /// What would change by a plan, which has the seats that it would have.
+    /// The plan with the seats it would get, and what it would change; nothing is kept.
     ///
-    /// # Errors
-    /// Where there is no seat for one.
+    /// # Errors If there is no seat for a name.
     pub(super) fn compare(&self, plan: Plan) -> Result<(Plan, Changes), StartError> {
         let busy = |(id, state): (PoolId, &Arc<PoolState>)| (id, state.load.busy());
         let busy: Busy = self.states.pools.iter().map(busy).collect();

@@ -20,10 +20,9 @@ use super::{
 };
 use crate::plan::{Checked, LogFormat};
 
-/// Serves until a signal ends it. A reload reads `source` again, if there is one.
+/// Serves until a signal ends the process. A reload reads `source` again, if there is one.
 ///
-/// # Errors
-/// Where it cannot start.
+/// # Errors Why it does not start.
 pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartError> {
     let (shutdown, admin) = (plan.global.shutdown, plan.global.admin.clone());
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
@@ -48,7 +47,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         info!("listener \"{name}\" on {address}");
     }
     if let Some(why) = &opened.given_up {
-        warn!("admin listener off: {why}; choose an address with --admin, or `admin` in [global]");
+        warn!("admin interface off: {why}; choose an address with --admin, or `admin` in [global]");
     }
     handle.begin_to_tell();
     let lameduck = match first_end(&handle, &signals, &reloads) {
@@ -61,7 +60,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     Ok(())
 }
 
-/// What people see first.
+/// The first line that is printed.
 fn first_line(
     handle: &Handle,
     admin: Option<SocketAddr>,
@@ -85,7 +84,7 @@ fn first_line(
     )
 }
 
-/// Waits for a signal that ends the process; the others are answered as far as they can be.
+/// Waits for a signal that ends the process, and carries out the others.
 fn first_end(handle: &Handle, signals: &Signals, reloads: &Reloads) -> i32 {
     loop {
         match signals.next() {

@@ -1,7 +1,7 @@
-//! Reading the configuration again while it runs, for a signal or a call.
+//! Reloads of the configuration while it is in use, for a signal or an admin call.
 //!
-//! One thread does it, one after the other, so that what was read last is what is in force. What is
-//! wrong with the files changes nothing, and is said with the picture that `check` draws.
+//! One thread carries them out in order, so that the files read last are in force. A mistake in the
+//! files changes nothing; it is reported with the picture that `check` draws.
 
 use std::{
     path::PathBuf,
@@ -17,11 +17,11 @@ use crate::admin::{Refused, Reload, Reloaded};
 use crate::config::{self, Loaded, Overrides, Problems};
 use crate::observe::{event::Event, told::Teller};
 
-/// Reloads that may wait for the one that runs. A signal that finds no room is one of theirs: what
-/// they read is as new.
+/// Reloads that may wait for the one in progress. A signal that finds the queue full is dropped:
+/// the waiting ones read the files after it.
 const WAITING_MAX: usize = 8;
 
-/// How long a caller waits: the control thread has as long as it needs to be refused.
+/// How long a caller waits: longer than the control thread may take to answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where the configuration is read from.
@@ -35,12 +35,12 @@ type Outcome = Result<Reloaded, Refused>;
 
 struct Job {
     how: Reload,
-    /// What asked for it.
+    /// What asked for the reload.
     by: &'static str,
     answer: Option<Sender<Outcome>>,
 }
 
-/// The thread that reloads.
+/// A sender of jobs to the reload thread.
 #[derive(Clone)]
 pub(super) struct Reloads {
     to: Sender<Job>,
@@ -65,13 +65,13 @@ impl Reloads {
         Ok(Reloads { to })
     }
 
-    /// For a signal, which waits for nothing.
+    /// Begins a reload for a signal, without waiting.
     pub(super) fn begin(&self, by: &'static str) {
         let how = Reload { dry_run: false, from: String::new() };
         let _ = self.to.try_send(Job { how, by, answer: None });
     }
 
-    /// For a call, which waits for what becomes of it.
+    /// Reloads for an admin call, and waits for the result.
     pub(super) fn wait(&self, how: Reload, by: &'static str) -> Outcome {
         let until = Instant::now() + ANSWERED_WITHIN;
         let (answer, answered) = bounded(1);
@@ -89,7 +89,7 @@ fn run(source: Option<&Source>, client: &Client, teller: &Teller, jobs: &Receive
             teller.event(event(&outcome, by, &how.from));
         }
         if let Some(answer) = answer {
-            // Who asked may wait no more.
+            // The caller may have stopped waiting.
             let _ = answer.send(outcome);
         }
     }

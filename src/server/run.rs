@@ -73,7 +73,7 @@ fn change(worker: &Rc<Worker>, plan: CorePlan) {
     gone.into_iter().for_each(|address| worker.leave(address));
     // If there is no descriptor left for one, the other cores take the connections there.
     let _ = accept_at(worker, sockets);
-    // Whoever asked for it may have lost patience.
+    // The sender of the plan may have stopped waiting.
     let _ = taken.send(());
 }
 
@@ -93,7 +93,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
             match message {
                 ToCore::Addresses(found) => worker.move_backends(&found),
                 ToCore::Plan(plan) => change(worker, *plan),
-                // Who asks may wait no more.
+                // The asker may have stopped waiting.
                 ToCore::Ping(answer) => drop(answer.try_send(())),
                 ToCore::Drain => worker.drain(),
                 ToCore::Stop => return,

@@ -44,12 +44,12 @@ pub enum StartError {
         /// Why.
         cause: String,
     },
-    /// The file with the token of the admin listener cannot be used.
+    /// The file with the token of the admin interface cannot be used.
     #[non_exhaustive]
     Token {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// The kernel gives no thread, no ring or no descriptor.

@@ -44,7 +44,7 @@ pub(crate) enum ToCore {
     Addresses(Arc<Vec<Found>>),
     /// The next plan.
     Plan(Box<CorePlan>),
-    /// Say that it lives.
+    /// Answer, to show that the core is alive.
     Ping(Sender<()>),
     /// Take no new connections and finish those there are.
     Drain,
@@ -63,7 +63,7 @@ pub(crate) struct CorePlan {
     pub(crate) moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
     /// The addresses that are removed.
     pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
-    /// Told by each core that has taken the plan.
+    /// Gets a message from each core that has taken the plan.
     pub(crate) taken: Sender<()>,
 }
 

@@ -46,7 +46,8 @@ impl InForce {
     pub(super) fn new(next: &Next, before: &[Rc<InForce>], core: &Rc<Core>, now: Tick) -> InForce {
         let plan = Arc::clone(&next.plan);
         let newest = before.first();
-        // What is the same is not made again: most of a large plan is, at most changes.
+        // Parts that are equal in both plans are reused: most changes concern little of a large
+        // plan.
         let unchanged = |id: PoolId, pool: &Pool| {
             let newest = newest.filter(|newest| newest.plan.pools.get(id) == Some(pool))?;
             let view = newest.pools.get(id)?;
@@ -77,7 +78,7 @@ impl InForce {
             generation: Some(next.generation),
             router: match newest.filter(|newest| newest.plan.routes == plan.routes) {
                 Some(newest) => Rc::clone(&newest.router),
-                // What checked the plan has compiled every expression once: none can fail here.
+                // The check of the plan has compiled every expression once: none can fail here.
                 None => Rc::new(Router::compile(&plan.routes).unwrap_or_default()),
             },
             pools,

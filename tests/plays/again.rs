@@ -147,7 +147,7 @@ fn a_post_is_not_sent_again_however_small(driver: Driver) {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nb");
         std::thread::sleep(Duration::from_millis(5));
         let response = client.send("ody").response();
-        // Whose turn it is is chance here; `exchange/wire_tests.rs` has both.
+        // Which comes first is chance here; `exchange/wire_tests.rs` tests both.
         assert!(response.status == 502 || response.text() == "body", "{response:#?}");
     }
     assert_eq!(stage.count("retries_total"), 0);

@@ -1,8 +1,8 @@
-//! Plays of reloads of the real process: by the command, by HUP, and of what is refused.
+//! Plays of reloads of the real process: by command, by HUP, and refused ones.
 //!
-//! A configuration is rewritten while clients ask without a pause: each is answered, on the
-//! connection that it has. What is wrong with a file changes nothing, and is said as `check` says
-//! it.
+//! A configuration is rewritten while clients send requests without a pause: each request is
+//! answered, on the connection it came on. A mistake in a file changes nothing and is reported as
+//! by `check`.
 
 use std::{
     fs,
@@ -54,7 +54,7 @@ impl Running {
         running
     }
 
-    /// Writes the file: what the listener has, and what comes besides.
+    /// Writes the file with these keys for the listener, and with more text at its end.
     fn write(&self, listener: &str, more: &str) {
         write(&self.folder.join("r.toml"), self.address, &self.backends, listener, more);
     }
@@ -79,7 +79,7 @@ impl Running {
     }
 }
 
-/// The program, for the process of this folder.
+/// The program with these arguments, in the environment of this folder.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
     command.args(arguments).arg("-c").arg(folder.join("r.toml")).env("RUNTIME_DIRECTORY", folder);
@@ -92,7 +92,7 @@ fn write(file: &Path, address: SocketAddr, backends: &[Backend; 2], listener: &s
         "[global]\nadmin = \"off\"\n[listener.web]\nbind = \"{address}\"\n{listener}\n\
          [pool.a]\nbackends = [\"{a}\"]\n[pool.b]\nbackends = [\"{b}\"]\n{more}\n"
     );
-    // Whole at any moment.
+    // A reader sees the whole file at any moment.
     let new = file.with_extension("new");
     fs::write(&new, text).unwrap();
     fs::rename(new, file).unwrap();
@@ -117,7 +117,7 @@ fn a_reload_says_what_it_changed_and_serves_by_it(driver: Driver) {
     assert_eq!(String::from_utf8_lossy(&dry.stdout), "+ route \"canary\"\n");
     client.send(get("/b")).response().expect(200, "a");
     running.reloads("+ route \"canary\"\n");
-    // The same connection, and a new plan.
+    // The same connection under a new plan.
     client.send(get("/b")).response().expect(200, "b");
     running.write("pool = \"b\"", "");
     running.signal(Signal::HUP);
@@ -143,7 +143,7 @@ fn what_is_wrong_changes_nothing(driver: Driver) {
         running.signal(Signal::HUP);
         Client::connect(running.address).send(get("/")).response().expect(200, "a");
     }
-    // An address that somebody has.
+    // An address that is in use.
     let taken = std::net::TcpListener::bind(addresses::free()).unwrap();
     let taken = taken.local_addr().unwrap();
     running.write("pool = \"b\"", &format!("[listener.two]\nbind = \"{taken}\"\npool = \"a\""));
@@ -186,7 +186,7 @@ fn no_request_is_lost_while_plans_change(driver: Driver) {
     });
 }
 
-/// Says that it is over, in a play that has failed too.
+/// Says that the play is over, even if it has failed.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {

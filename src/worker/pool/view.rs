@@ -92,8 +92,8 @@ impl PoolView {
         })
     }
 
-    /// Whether a pool that a plan says the same of is viewed the same: it is the same pool, and its
-    /// cookies are signed with the same secrets.
+    /// Whether this view fits an unchanged pool of the next plan: it has the same shared state, and
+    /// its cookies are signed with the same secrets.
     pub(in super::super) fn is_of(&self, next: &NextPool) -> bool {
         let same_pins = match (&self.pins, &next.pins) {
             (None, None) => true,
