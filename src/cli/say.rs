@@ -21,13 +21,13 @@ pub(super) fn talk(text: &str) {
     stderr::say(text);
 }
 
-/// A command that serves begins: from now on nothing waits for a reader of stderr.
+/// Marks that a command that serves begins: from now on nothing waits for the reader of stderr.
 pub(super) fn serves() {
-    // Where there can be no more threads the start fails, and says so.
+    // If no thread can be made, the start fails and reports it.
     drop(stderr::open());
 }
 
-/// The command ends: what it said is waited for, but not long.
+/// Waits at the end of a command until its messages are written, but not long.
 pub(super) fn ends() {
     stderr::flush();
 }

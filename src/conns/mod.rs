@@ -43,13 +43,13 @@ pub(crate) struct Means {
 /// surplus from the next answer.
 const REST: Duration = Duration::from_millis(10);
 
-/// Bytes that come unasked so soon after an answer are a part of it, or a second one; what comes to
-/// a connection that is idle for longer, such as a 408, says nothing about answers.
+/// How soon after an answer unasked bytes count as a part of it, or as a second one. Bytes that
+/// come to a connection that is idle for longer, such as a 408, say nothing about answers.
 const BEHIND_ANSWER: Duration = Duration::from_secs(1);
 
-/// For how long an address is suspected that has sent more than an answer. Then no connection to it
-/// is used again: one whose answers are shifted by one, which nothing can tell, is gone with the
-/// next of them.
+/// How long an address that sent more than an answer is suspected. No connection to it is used
+/// again meanwhile, so that one whose answers are shifted, which cannot be detected, ends with its
+/// next answer.
 const SUSPECTED: Duration = Duration::from_secs(60);
 
 struct Idle {
@@ -66,14 +66,14 @@ struct Idle {
 struct Conns {
     idle: Vec<Idle>,
     options: Connections,
-    /// Until when it is suspected; none where it never was.
+    /// Until when the address is suspected; none if it never was.
     suspected_until: Option<Tick>,
 }
 
-/// Why an idle connection can be used no more.
+/// Why an idle connection cannot be used any more.
 struct Spent {
     why: Counter,
-    /// Whether its backend has sent more than its last answer.
+    /// Whether the backend has sent more than its last answer.
     by_surplus: bool,
 }
 
@@ -158,8 +158,8 @@ impl Conns {
         }
     }
 
-    /// Its backend has sent more than an answer: nothing that is idle is used again, and for a
-    /// while nothing is kept.
+    /// Begins to suspect the address, because it has sent more than an answer: closes what is idle
+    /// and keeps nothing for a while.
     #[cold]
     fn suspect(&mut self, now: Tick, means: &Means) {
         self.suspected_until = Some(now + SUSPECTED);
@@ -433,7 +433,7 @@ mod tests {
                         peer
                     })
                 };
-                // By the sweep; long after its answer, so that nobody is suspected.
+                // Noticed by the sweep, too long after the answer for a suspicion.
                 let mut stage = Stage::new(OPTIONS);
                 let ((_, good), (_, bad)) = (stage.give(1), stage.give(2));
                 let bad = spoil(bad);
@@ -488,7 +488,7 @@ mod tests {
                 assert_eq!(stage.count(Counter::BackendSuspected), closed);
                 drop((good, later));
             }
-            // The next that wants one finds out, too.
+            // Also noticed when a connection is taken.
             let mut stage = Stage::new(OPTIONS);
             let ((_, good), (_, mut bad)) = (stage.give(1), stage.give(1));
             bad.write_all(b"unasked").expect("it is open");

@@ -73,7 +73,7 @@ pub(super) fn tried(
     outcome
 }
 
-/// Counts an answer that was not taken for its form, if that is why it failed.
+/// Counts an answer that was refused for its form, if that is why the attempt failed.
 #[cold]
 fn count_refused(worker: &Worker, fault: Fault) {
     if fault.cause.failure() == Some(Failure::NotTaken) {

@@ -97,9 +97,9 @@ impl Chunks {
         Chunks::new(limits, false, Cause::BadRequest, Cause::HeadTooLarge)
     }
 
-    /// A decoder of a response's body. What breaks a rule is refused for its form, as in a head.
-    /// Some servers pad a size with spaces, and what they wrote goes no further than us. So
-    /// whitespace at the end of a size's line and before the colon of a trailer (RFC 9112 §5.1) is
+    /// A decoder for the body of a response. A mistake is refused for its form, as in a head. Some
+    /// servers pad a size with spaces, and their bytes are not passed on as they came. So
+    /// whitespace at the end of a size line and before the colon of a trailer (RFC 9112 §5.1) is
     /// removed.
     pub(crate) fn of_response(limits: HeadLimits) -> Chunks {
         Chunks::new(limits, true, Cause::ResponseRefused, Cause::ResponseHeadTooLarge)

@@ -169,7 +169,8 @@ impl Client {
 
     /// What this plan would change; nothing is changed.
     ///
-    /// # Errors As for `change`, as far as they can be known.
+    /// # Errors
+    /// As for `change`, as far as they can be known.
     pub(super) fn compare(&self, plan: Checked) -> Result<Changed, StartError> {
         let hangs = || Err(StartError::Hung("the control thread".into()));
         self.ask(|answer| Command::Compare(Box::new(plan.into_plan()), answer))
@@ -214,21 +215,21 @@ struct Prepared {
 /// What a plan makes of the addresses that are bound.
 #[derive(Default)]
 struct StillBound {
-    /// Those that go on, as their listeners under this plan have them.
+    /// Addresses that stay bound, with their listener under this plan.
     stays: Vec<Bound>,
-    /// Those of them that another listener had: it, and its heir.
+    /// Those that change the listener: the earlier one, the address, the next one.
     moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
     gone: Vec<(ListenerId, SocketAddr)>,
 }
 
 impl StillBound {
-    /// An address goes on where it is written, be it for another listener: what waits there is
-    /// served, and nobody else can take it in between.
+    /// An address stays bound if any listener has it: connections that wait there are served, and
+    /// no other process can take it in between.
     fn under(plan: &Plan, bound: &[Bound]) -> StillBound {
         let mut still = StillBound::default();
         for (id, written, bound) in bound.iter().copied() {
             let has_it = |id| plan.listeners.get(id).is_some_and(|at| at.bind.contains(&written));
-            // With port 0 each has an address of its own.
+            // With port 0 each listener has an address of its own.
             let heir = || plan.listeners.ids().find(|id| written.port() != 0 && has_it(*id));
             match if has_it(id) { Some(id) } else { heir() } {
                 None => still.gone.push((id, bound)),

@@ -70,7 +70,8 @@ pub(super) struct Opened {
 /// Opens the admin interface of a running process: its address, and the Unix socket if there is a
 /// folder for it.
 ///
-/// # Errors If a written address cannot be listened on, or the token cannot be read.
+/// # Errors
+/// If a written address cannot be listened on, or the token cannot be read.
 pub(super) fn open(
     wanted: &plan::Admin,
     files: &[PathBuf],

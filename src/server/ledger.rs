@@ -43,7 +43,8 @@ impl Ledger {
 
     /// The plan with the seats it would get, and what it would change; nothing is kept.
     ///
-    /// # Errors If there is no seat for a name.
+    /// # Errors
+    /// If there is no seat for a name.
     pub(super) fn compare(&self, plan: Plan) -> Result<(Plan, Changes), StartError> {
         let busy = |(id, state): (PoolId, &Arc<PoolState>)| (id, state.load.busy());
         let busy: Busy = self.states.pools.iter().map(busy).collect();

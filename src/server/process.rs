@@ -22,7 +22,8 @@ use crate::plan::{Checked, LogFormat};
 
 /// Serves until a signal ends the process. A reload reads `source` again, if there is one.
 ///
-/// # Errors Why it does not start.
+/// # Errors
+/// Why it does not start.
 pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartError> {
     let (shutdown, admin) = (plan.global.shutdown, plan.global.admin.clone());
     let (routes, pools) = (plan.routes.len(), plan.pools.len());

@@ -42,7 +42,7 @@ enum Told {
     },
 }
 
-/// Starts the thread, unless it is there.
+/// Starts the thread, unless it runs already.
 ///
 /// # Errors
 /// If there can be no more threads.

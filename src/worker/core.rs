@@ -59,7 +59,7 @@ pub(crate) struct CorePlan {
     pub(crate) outlets: Table<ListenerId, Outlet>,
     /// Its sockets of new addresses.
     pub(crate) sockets: Vec<(ListenerId, SocketAddr, OwnedFd)>,
-    /// The addresses that another listener has from now on: theirs before, and now.
+    /// Addresses that change the listener: the earlier one, the address, the next one.
     pub(crate) moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
     /// The addresses that are removed.
     pub(crate) gone: Vec<(ListenerId, SocketAddr)>,

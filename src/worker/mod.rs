@@ -231,7 +231,7 @@ impl Worker {
         self.look_whether_drained();
     }
 
-    /// One more address of a listener accepts connections.
+    /// Begins to accept connections at one more address of a listener.
     pub(crate) fn begin_to_accept(&self, of: (ListenerId, SocketAddr)) -> Rc<Listening> {
         self.accepting.set(self.accepting.get() + 1);
         let (listener, address) = of;
@@ -244,7 +244,7 @@ impl Worker {
         listening
     }
 
-    /// An address is another listener's from now on.
+    /// Gives an address to another listener.
     pub(crate) fn hand_over(&self, address: (ListenerId, SocketAddr), to: ListenerId) {
         let listening = self.listening.borrow();
         listening.iter().filter(|it| it.is(address)).for_each(|it| it.of.set(to));

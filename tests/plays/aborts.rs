@@ -139,7 +139,8 @@ fn what_lies_unread_hides_no_leave(driver: Driver) {
     assert_eq!(stage.backend(0).requests().len(), 3, "what was not read is not asked");
 }
 
-/// An empty line behind a request (RFC 9112 §2.2), or the beginning of another, read with it.
+/// An empty line after a request (RFC 9112 §2.2), or the beginning of another request, in the same
+/// read.
 fn what_is_no_request_hides_no_leave(driver: Driver) {
     let stage = Stage::on(driver).backend(never_answers()).start();
     let requests = [get("/"), post("/", "short"), post("/", &"x".repeat(300_000))];
@@ -160,7 +161,7 @@ fn what_is_no_request_hides_no_leave(driver: Driver) {
             expect_forgotten(&stage, aborts);
         }
     }
-    // Nor does a beginning that has become the request at hand.
+    // Nor does the beginning of a request that is now the present one.
     let stage = Stage::on(driver)
         .backend(plays(|visit| {
             while visit.request()?.target() == "/quick" {

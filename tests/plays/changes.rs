@@ -220,7 +220,7 @@ fn a_listener_that_comes_is_served_at_all_its_addresses(driver: Driver) {
     stage.end();
 }
 
-/// Clients that are not let in yet do not notice that their listener has another name.
+/// Clients that wait to be accepted do not notice that their listener has another name.
 fn an_address_goes_from_one_listener_to_another(driver: Driver) {
     let all = ["a", "b"].map(|text| Backend::open(answers(text)));
     let [a, b] = [("a", &all[0]), ("b", &all[1])].map(|(name, at)| pool(name, &[at], ""));
@@ -239,7 +239,7 @@ fn an_address_goes_from_one_listener_to_another(driver: Driver) {
     for address in [one, two] {
         (0..8).for_each(|_| Client::connect(address).get("/").expect(200, "b"));
     }
-    // Back, without one of them, which comes again as new.
+    // Back to the first listener, which is new again, without one of the addresses.
     with("first", "a", &format!("\"{two}\""));
     expect_closed(one);
     (0..8).for_each(|_| Client::connect(two).get("/").expect(200, "a"));

@@ -170,8 +170,8 @@ fn what_lies_behind_an_answer_is_not_the_answer_of_a_request_in_the_pipeline(dri
     }
 }
 
-/// The surplus comes by itself, and before the next request is sent. (What comes while a request is
-/// on its way to the backend cannot be told from its answer.)
+/// The surplus comes alone, before the next request is sent. (Bytes that come while a request is on
+/// its way to the backend cannot be told from its answer.)
 fn what_comes_a_moment_later_is_nobodys_answer(driver: Driver) {
     let rounds = if long() { 200 } else { 10 };
     for shape in [Shape::Body(2), Shape::Whole(READ), Shape::Chunked(READ), Shape::Body(300_000)] {
@@ -213,8 +213,9 @@ fn what_comes_a_moment_later_is_nobodys_answer(driver: Driver) {
     }
 }
 
-/// A surplus that comes while the next request is on its way is taken for its answer, and then each
-/// answer is that of the request before. One surplus that is seen ends that at all connections.
+/// A surplus that comes while the next request is on its way is taken for its answer; from then on
+/// each answer is that of the request before. The first surplus that is noticed ends this on all
+/// connections.
 fn one_surplus_that_is_seen_ends_all_shifts(driver: Driver) {
     let cue = Cue::default();
     let wait = cue.clone();
@@ -229,7 +230,7 @@ fn one_surplus_that_is_seen_ends_all_shifts(driver: Driver) {
                 visit.wait_for(&wait)?;
             }
             visit.send(ok(request.target()))?;
-            // Later than a new connection rests, so that the next request is on its way.
+            // Longer than a new connection rests, so that the next request is on its way.
             visit.pause(Duration::from_millis(if visit.served() == 1 { 20 } else { 1 }))?;
             visit.send(surplus())?;
         }
@@ -240,7 +241,7 @@ fn one_surplus_that_is_seen_ends_all_shifts(driver: Driver) {
     eventually("it is asked", || stage.backend(0).requests().len(), |asked| *asked == 1);
     ask(&mut stage.connect(), "/seen");
     stage.expect_count(UNASKED, 1);
-    // One that was under way is not used again either, nor is a new one.
+    // A connection in use at that moment is not reused either, nor is a new one.
     cue.give();
     expect_own(&mut held, "/held");
     for round in 0..5 {

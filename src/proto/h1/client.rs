@@ -154,8 +154,9 @@ impl Client {
         self.reader.as_ref().is_none_or(|reader| reader.body.has_ended())
     }
 
-    /// Whether the head of another request has been read after the present request, as far as that
-    /// is known before its end, or before it. An empty line or the beginning of a head is none.
+    /// Whether the head of another request has been read together with the present request, after
+    /// it (as far as is known before its end) or before it. An empty line or a part of a head does
+    /// not count.
     pub(crate) fn is_pipelined(&self) -> bool {
         self.is_behind
             || self.reader.as_ref().is_some_and(|reader| {
