@@ -106,6 +106,7 @@ pub mod events {
     pub use crate::policy::{health::ProbeFault, standing::Cause};
 }
 
+pub use observe::statistics;
 pub use server::{
     DriverInUse, Endpoint, Handle, Holder, Options, StartError, Stop, start, start_with,
 };

@@ -21,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringway::{Handle, Stop};
+use ringway::{
+    Handle, Stop,
+    statistics::{Counter, Kind, Sample, Value},
+};
 
 /// No wait may take longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -256,14 +259,27 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Counters that only grow, as of the last check.
-struct Counters(BTreeMap<&'static str, u64>);
+/// Counters that only grow, as of the last check: each of those that are of something that the plan
+/// in force names, and the times of backends.
+#[derive(Default)]
+struct Counters(BTreeMap<String, u64>);
 
 impl Counters {
     fn look(&mut self, handle: &Handle) {
-        for (name, now) in handle.statistics().filter(|(name, _)| name.contains("_total")) {
-            let before = self.0.insert(name, now).unwrap_or(0);
-            assert!(now >= before, "{name} fell from {before} to {now}");
+        let statistics = handle.statistics().unwrap();
+        let grows = |sample: &Sample<'_>| sample.kind != Kind::Gauge;
+        let all = statistics.samples().into_iter().filter(grows).map(|sample| {
+            let count = match sample.value {
+                Value::Count(count) => count,
+                Value::Times(times) => times.count(),
+                other => panic!("{other:?}"),
+            };
+            (format!("{}{:?}", sample.family, sample.labels), count)
+        });
+        let before = std::mem::replace(&mut self.0, all.collect());
+        for (name, now) in &self.0 {
+            let before = before.get(name).copied().unwrap_or(0);
+            assert!(*now >= before, "{name} fell from {before} to {now}");
         }
     }
 }
@@ -298,25 +314,25 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
         let handle = ringway::start(shape.plan(&origins)).unwrap();
         let clients = [("/app", 2), ("/hash", 1), ("/stays", 1), ("/line", 3), ("/fails", 1)];
         let load = Load::start(address(&handle), &clients);
-        let count = |name: &str| handle.count(name);
-        eventually("the dead one is ejected", || count("backend_connect_failures_total") >= 3);
-        eventually("all ask", || count("requests_total") > 2_000);
+        let count = |counter| handle.statistics().unwrap().total(counter);
+        eventually("the dead one is ejected", || count(Counter::BackendConnectFailures) >= 3);
+        eventually("all ask", || count(Counter::Requests) > 2_000);
         std::thread::sleep(ms(300));
-        let names = [
-            "backend_connect_failures_total",
-            "backend_connections_opened_total",
-            "sticky_total{result=\"moved\"}",
-            "connections_accepted_total",
+        let counters = [
+            Counter::BackendConnectFailures,
+            Counter::BackendOpened,
+            Counter::StickyMoved,
+            Counter::Accepted,
         ];
-        let before = names.map(count);
+        let before = counters.map(count);
         let slow = origins[3].served();
-        let (mut counters, mut first) = (Counters(BTreeMap::new()), 0);
+        let (mut monotonic, mut first) = (Counters::default(), 0);
         let changes = EQUAL * times();
         let since = Instant::now();
         for change in 0..changes {
             let (text, _) = handle.change(shape.plan(&origins)).unwrap();
             assert_eq!(text, "", "an equal plan changes nothing");
-            counters.look(&handle);
+            monotonic.look(&handle);
             if change == changes / 10 {
                 first = memory();
             }
@@ -324,17 +340,17 @@ fn an_equal_plan_changes_nothing_however_often_it_comes() {
         let took = since.elapsed();
         eventually("all plans but one are freed", || handle.plans_held() == 1);
         let grown = memory().saturating_sub(first);
-        let after = names.map(count);
+        let after = counters.map(count);
         let slow = origins[3].served() - slow;
         let asked = load.end();
         eprintln!(
             "{driver}: {changes} in {took:?}, {asked} requests, {slow} slow, {} KiB",
             grown >> 10
         );
-        for (name, (before, after)) in names.into_iter().zip(before.into_iter().zip(after)) {
+        for (counter, (before, after)) in counters.into_iter().zip(before.into_iter().zip(after)) {
             // One more connection may be needed if more clients happen to ask at once.
-            let more = if name.contains("opened") { 12 } else { 0 };
-            assert!(after <= before + more, "{driver}: {name} rose from {before} to {after}");
+            let more = if counter == Counter::BackendOpened { 12 } else { 0 };
+            assert!(after <= before + more, "{driver}: {counter:?} rose from {before} to {after}");
         }
         // If its times were lost, each change would send it requests again, and it would always be
         // busy: with two clients, three times a second each. On a machine that is busy with other
@@ -409,9 +425,10 @@ fn neighbours_come_and_go_and_nobody_who_is_served_notices() {
         let handle = ringway::start(shape.plan(&origins)).unwrap();
         let clients = [("/app", 2), ("/hash", 1), ("/stays", 2), ("/line", 3)];
         let load = Load::start(address(&handle), &clients);
-        eventually("all ask", || handle.count("requests_total") > 100);
-        let (mut counters, changes) = (Counters(BTreeMap::new()), NEIGHBOURS * times());
-        let accepted = handle.count("connections_accepted_total");
+        let count = |counter| handle.statistics().unwrap().total(counter);
+        eventually("all ask", || count(Counter::Requests) > 100);
+        let (mut counters, changes) = (Counters::default(), NEIGHBOURS * times());
+        let accepted = count(Counter::Accepted);
         let (mut first, mut others) = (0, 0);
         for change in 0..changes {
             shape.vary(&mut chance, origins.len());
@@ -434,7 +451,7 @@ fn neighbours_come_and_go_and_nobody_who_is_served_notices() {
         eventually("all plans but one are freed", || handle.plans_held() == 1);
         let grown = memory().saturating_sub(first);
         let asked = load.end();
-        let came = handle.count("connections_accepted_total") - accepted;
+        let came = count(Counter::Accepted) - accepted;
         assert_eq!(came, others, "{driver}: nobody else had to connect again");
         for name in ["more", "again"] {
             let answer = Client::connect(address(&handle)).get(&format!("/{name}"), "").unwrap();

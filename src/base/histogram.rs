@@ -11,12 +11,15 @@
 
 use std::time::Duration;
 
+use super::moment::Micros;
+
 /// The cells of a histogram.
 pub(crate) const CELLS: usize = 126;
 
 /// The most by which a quantile from 10 us to 120 s may differ from the recorded time, as a share
 /// of that time.
-pub(crate) const ERROR_MAX: f64 = 1.0 / 11.0;
+#[cfg(test)]
+const ERROR_MAX: f64 = 1.0 / 11.0;
 
 /// Where the cells of a decade begin, in tenths of its first value.
 const STEPS: [u8; 17] = [10, 12, 14, 16, 18, 20, 22, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90];
@@ -44,9 +47,14 @@ const fn cells_of_digits() -> [u8; 100] {
 }
 
 /// The cell in which a time is counted, below `CELLS`.
+fn cell(time: Duration) -> usize {
+    cell_of(Micros(micros(time)))
+}
+
+/// The same of a time in microseconds.
 #[inline]
-pub(crate) fn cell(time: Duration) -> usize {
-    let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+pub(crate) fn cell_of(time: Micros) -> usize {
+    let micros = u32::try_from(time.0).unwrap_or(u32::MAX);
     if micros < 10 {
         return micros as usize / 2;
     }
@@ -103,7 +111,7 @@ impl Reading {
 
 /// How many times of each length were recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     cells: [u64; CELLS],
     micros: u64,
 }
@@ -116,7 +124,8 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts a time.
-    pub(crate) fn record(&mut self, time: Duration) {
+    #[cfg(test)]
+    fn record(&mut self, time: Duration) {
         if let Some(count) = self.cells.get_mut(cell(time)) {
             *count += 1;
         }
@@ -134,7 +143,7 @@ impl Histogram {
     }
 
     /// Adds another histogram.
-    pub(crate) fn merge(&mut self, other: &Histogram) {
+    pub fn merge(&mut self, other: &Histogram) {
         for (count, more) in self.cells.iter_mut().zip(&other.cells) {
             *count += more;
         }
@@ -142,24 +151,28 @@ impl Histogram {
     }
 
     /// How many times were recorded.
-    pub(crate) fn count(&self) -> u64 {
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.cells.iter().sum()
     }
 
     /// The sum of all times, exact.
-    pub(crate) fn sum(&self) -> Duration {
+    #[must_use]
+    pub fn sum(&self) -> Duration {
         Duration::from_micros(self.micros)
     }
 
     /// How many times were shorter than this. Exact if it is a bound of a cell, otherwise the count
     /// of the cells below the one that holds it.
-    pub(crate) fn below(&self, time: Duration) -> u64 {
+    #[must_use]
+    pub fn below(&self, time: Duration) -> u64 {
         self.cells.iter().take(cell(time)).sum()
     }
 
     /// The time that this share of all times does not exceed (nearest rank); none if nothing was
     /// recorded. A quantile of 120 s or more is given as 120 s.
-    pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         let rank = ((share * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut up_to = 0;
@@ -172,7 +185,7 @@ impl Histogram {
 }
 
 /// Whole microseconds.
-pub(crate) fn micros(time: Duration) -> u64 {
+fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

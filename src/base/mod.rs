@@ -7,7 +7,6 @@ pub(crate) mod backend_set;
 pub(crate) mod base64url;
 pub(crate) mod calendar;
 pub(crate) mod ewma;
-#[cfg_attr(not(test), expect(dead_code, reason = "latencies become metrics with statistics"))]
 pub(crate) mod histogram;
 pub(crate) mod ids;
 pub(crate) mod moment;

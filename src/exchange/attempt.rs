@@ -49,6 +49,7 @@ pub(super) async fn once(
         deadline: exchange.deadline.earlier(per_try),
         is_sent: false,
         asked_at: worker.clock.tick(),
+        sent_at: worker.clock.last(),
         timed_from: timed.then(Clock::moment),
         body: Body::Whole,
     };
@@ -66,6 +67,7 @@ pub(super) async fn once(
     }
     let upload = send(worker, client, exchange, &mut backend).await?;
     exchange.last.asked_at = worker.clock.tick();
+    exchange.last.sent_at = worker.clock.last();
     if timed {
         exchange.last.timed_from = Some(Clock::moment());
     }

@@ -18,7 +18,7 @@ use crate::policy::{
     retry::Outcome,
 };
 use crate::proto::{Client, peer::Peer};
-use crate::shared::counters::Counter;
+use crate::shared::{counters::Counter, tally::Key};
 use crate::worker::{Pick, Worker};
 
 /// Counts how a try ended, for its backend and for the health thread.
@@ -52,6 +52,11 @@ pub(super) fn tried(
     let wait = Wait { since: asked_at, until: now, body: exchange.last.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let Some(backend) = exchange.scratch.record.backend else { return outcome };
+    let code = if let Outcome::Status(status) = outcome { status } else { 0 };
+    worker.counters.tally().add(Key::Tries(exchange.pool, backend, code), 1);
+    if result.is_ok() {
+        pool.began(backend, exchange.last.sent_at, &worker.clock);
+    }
     let settled = pool.settle(backend, verdict, trial, (asked_at, now));
     match result {
         Ok(Answer::Fetched(fetched)) if settled == Some(true) => fetched.began_well_at = Some(now),
@@ -127,6 +132,14 @@ fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at
     }
 }
 
+/// Counts an exchange by what its client was answered: when it ends, but for a tunnel, which may
+/// outlive the plan that has the names of its listener and its route.
+#[inline]
+pub(super) fn count(worker: &Worker, client: &Client, record: &Record) {
+    let answered = Key::Requests(client.peer().listener, record.route, record.status);
+    worker.counters.tally().add(answered, 1);
+}
+
 /// Records how an exchange ended and recycles its buffers.
 pub(super) fn record(
     worker: &Worker,
@@ -137,6 +150,9 @@ pub(super) fn record(
     let record = &exchange.scratch.record;
     worker.counters.add(Counter::RequestBytes, record.request_bytes);
     worker.counters.add(Counter::ResponseBytes, record.response_bytes);
+    if record.status != 101 {
+        count(worker, client, record);
+    }
     match record.term {
         Term::Ok | Term::TunnelClosed | Term::TunnelIdle => {}
         Term::Fault(Cause::ClientAbort) => worker.count(Counter::ClientAborts),

@@ -87,6 +87,8 @@ pub(crate) struct Try {
     pub(crate) is_sent: bool,
     /// When the head was sent; until then, when the try began.
     pub(crate) asked_at: Tick,
+    /// The same by the precise clock, as of its last reading on this core.
+    pub(crate) sent_at: Moment,
     /// Start of its timing: when the request was sent; until then, when the try began. None if it
     /// is not timed.
     pub(crate) timed_from: Option<Moment>,
@@ -178,6 +180,7 @@ impl Exchange {
                 deadline: Deadline::NEVER,
                 is_sent: false,
                 asked_at: began.tick(),
+                sent_at: began,
                 timed_from: None,
                 body: Body::Whole,
             },

@@ -21,7 +21,10 @@ use crate::net::{clock::Clock, io::sleep};
 use crate::observe::told::Attempt;
 use crate::policy::retry::{self, Decision, Outcome, Refusal};
 use crate::proto::Client;
-use crate::shared::counters::Counter;
+use crate::shared::{
+    counters::Counter,
+    tally::{Key, Reason},
+};
 use crate::worker::{Nobody, Pick, Worker};
 
 /// The pick for the next try; or, if there is none, the result that stands.
@@ -44,7 +47,11 @@ pub(super) async fn another(
         Decision::Fresh => fresh(worker, exchange, pick),
         Decision::Another => {
             drop(pick);
-            elsewhere(worker, client, exchange, &mut result).await
+            let next = elsewhere(worker, client, exchange, &mut result).await;
+            if next.is_ok() {
+                count(worker, exchange, outcome);
+            }
+            next
         }
     };
     tell(worker, exchange, outcome, (next.as_ref().err().copied(), ended));
@@ -136,8 +143,18 @@ async fn elsewhere(
             }
         },
     };
-    worker.count(Counter::Retries);
     Ok(next)
+}
+
+/// Counts a retry, and what it is for.
+fn count(worker: &Worker, exchange: &Exchange, outcome: Outcome) {
+    let reason = match outcome {
+        Outcome::Status(status) => Some(Reason::Status(status)),
+        Outcome::Fault(fault) => fault.cause.failure().map(Reason::Failure),
+    };
+    if let Some(reason) = reason {
+        worker.counters.tally().add(Key::Retries(exchange.pool, reason), 1);
+    }
 }
 
 fn counter(refusal: Refusal) -> Counter {

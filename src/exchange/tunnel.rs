@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Exchange, Fetched, Reuse,
+    Exchange, Fetched, Reuse, finish,
     pass::{Bounds, Through, pass},
     reply::{self, skip_body},
     upload::Upload,
@@ -64,6 +64,7 @@ async fn switch(
     skip_body(client, exchange);
     reply::head(worker, exchange, &fetched)?;
     let Scratch { response, out, record, .. } = &mut *exchange.scratch;
+    finish::count(worker, client, record);
     let by = || worker.clock.after(timeouts.client_write);
     record.response_bytes += client.switch(response, out, by).await?;
     // It may last for hours, and longer than many plans.

@@ -68,7 +68,7 @@ pub(crate) enum Cause {
 }
 
 /// How a try failed, as far as retries and health depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Failure {
     /// No connection was made.
     Connect,
@@ -85,6 +85,31 @@ pub(crate) enum Failure {
     NotTaken,
     /// We ran out of something, a descriptor or a port: it says nothing about the backend.
     Ours,
+}
+
+impl Failure {
+    pub(crate) const ALL: [Failure; 7] = [
+        Failure::Connect,
+        Failure::Stale,
+        Failure::Reset,
+        Failure::Timeout,
+        Failure::Answer,
+        Failure::NotTaken,
+        Failure::Ours,
+    ];
+
+    /// The stable token for metrics.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Failure::Connect => "connect_failure",
+            Failure::Stale => "stale",
+            Failure::Reset => "reset_before_response",
+            Failure::Timeout => "timeout",
+            Failure::Answer => "no_answer",
+            Failure::NotTaken => "answer_refused",
+            Failure::Ours => "overloaded",
+        }
+    }
 }
 
 /// Why an exchange did not go as asked.

@@ -21,6 +21,8 @@ const WALL_GOOD: Micros = Micros(250_000);
 /// A coarse clock that its owner updates.
 pub(crate) struct Clock {
     tick: Cell<Tick>,
+    /// The precise reading that the coarse one was made of.
+    last: Cell<Moment>,
     wall: Cell<Option<Wall>>,
 }
 
@@ -34,13 +36,20 @@ struct Wall {
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { tick: Cell::new(Clock::moment().tick()), wall: Cell::new(None) }
+        let now = Clock::moment();
+        Clock { tick: Cell::new(now.tick()), last: Cell::new(now), wall: Cell::new(None) }
     }
 
     /// The coarse reading.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
         self.tick.get()
+    }
+
+    /// The precise clock, as of when it was last renewed.
+    #[inline]
+    pub(crate) fn last(&self) -> Moment {
+        self.last.get()
     }
 
     /// The precise reading.
@@ -59,6 +68,7 @@ impl Clock {
     pub(crate) fn renew(&self) -> Moment {
         let moment = Clock::moment();
         self.tick.set(moment.tick());
+        self.last.set(moment);
         moment
     }
 
@@ -84,6 +94,7 @@ impl Clock {
     #[cfg(test)]
     pub(crate) fn set(&self, tick: Tick) {
         self.tick.set(tick);
+        self.last.set(tick.moment());
     }
 
     /// Whether a deadline has passed.

@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod hub;
 pub(crate) mod record;
 pub(crate) mod request_id;
+pub mod statistics;
 mod text;
 pub(crate) mod told;
 pub(crate) mod writer;

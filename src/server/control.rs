@@ -11,7 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
@@ -26,7 +26,11 @@ use super::{
     spawn::{self, Death, Thread},
 };
 use crate::health::ToHealth;
-use crate::observe::{event::Event, told::ToHub};
+use crate::observe::{
+    event::Event,
+    statistics::{Sources, Statistics},
+    told::ToHub,
+};
 use crate::plan::{Checked, Global, ListenerId, Plan, PoolId};
 use crate::policy::seats::Changes;
 use crate::shared::inbox::Unheard;
@@ -39,6 +43,10 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer: a change may have to wait for an address that the kernel
 /// frees late, and for busy threads.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How often all counts are read, whether or not anybody asks: some of them go round
+/// (`shared/durations.rs`), but not within days.
+const READ_AGAIN: Duration = Duration::from_secs(3600);
 
 /// How long an end waits for a command in progress.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -61,6 +69,8 @@ enum Command {
     ReopenLogs(Sender<bool>),
     /// How many plans are held, including the one in force.
     Held(Sender<usize>),
+    /// What has been counted.
+    Statistics(Sender<Statistics>),
     /// End; returns what must be ended when no core writes any more.
     End(Sender<AccessLogs>),
 }
@@ -110,6 +120,7 @@ pub(super) struct Owner {
     pub(super) may_raise: bool,
     pub(super) access_logs: AccessLogs,
     pub(super) ledger: Ledger,
+    pub(super) sources: Sources,
     /// The plan in force.
     pub(super) next: Arc<Next>,
     pub(super) bound: Vec<Bound>,
@@ -192,6 +203,11 @@ impl Client {
         self.ask(Command::Held).unwrap_or(0)
     }
 
+    /// What has been counted; none where the thread hangs by a bug.
+    pub(super) fn statistics(&self) -> Option<Statistics> {
+        self.ask(Command::Statistics)
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
         let (answer, answered) = bounded(1);
         self.to.send(command(answer)).ok()?;
@@ -257,7 +273,9 @@ impl Owner {
         either.recv(commands);
         either.recv(&retired);
         loop {
-            either.ready();
+            if either.ready_timeout(READ_AGAIN).is_err() {
+                self.statistics();
+            }
             self.free();
             match commands.try_recv() {
                 Ok(Command::Change(plan, answer)) => drop(answer.send(self.change(*plan))),
@@ -266,6 +284,7 @@ impl Owner {
                 Ok(Command::Leave) => self.leaving = true,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
                 Ok(Command::Held(answer)) => drop(answer.send(self.ledger.held())),
+                Ok(Command::Statistics(answer)) => drop(answer.send(self.statistics())),
                 Ok(Command::End(answer)) => {
                     self.names = None;
                     drop(answer.send(std::mem::take(&mut self.access_logs)));
@@ -286,6 +305,12 @@ impl Owner {
         }
     }
 
+    fn statistics(&mut self) -> Statistics {
+        let pools = &self.next.pools;
+        let state = |pool| Some(&*pools.get(pool)?.state);
+        self.sources.snapshot(SystemTime::now(), &self.next.plan, state)
+    }
+
     fn change(&mut self, plan: Plan) -> Result<Changed, StartError> {
         let prepared = self.prepare(plan)?;
         self.take(prepared)
@@ -299,6 +324,8 @@ impl Owner {
         let lowered = descriptors::fit(&mut plan.limits, cores, self.may_raise);
         let lowered = lowered.map_err(StartError::Descriptors)?;
         let lowered = lowered.filter(|_| plan.limits.connections != before.limits.connections);
+        // What gets a seat that another had begins to count at nought.
+        self.sources.forget(&self.ledger.named(), |pool| self.ledger.state(pool));
         let (plan, changes) = self.ledger.seat(plan)?;
         let bound = StillBound::under(&plan, &self.bound);
         let addresses = Addresses::take(&plan, cores, &bound.known())?;

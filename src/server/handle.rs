@@ -17,9 +17,9 @@ use super::{
     watch::Watch,
 };
 use crate::net::runtime::DriverInUse;
-use crate::observe::{event::Event, events::Events, told::Teller};
+use crate::observe::{event::Event, events::Events, statistics::Statistics, told::Teller};
 use crate::plan::Checked;
-use crate::shared::counters::{Slab, TABLE};
+use crate::shared::counters::{Counter, Slab};
 
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +98,16 @@ impl Handle {
         self.backends_without_address
     }
 
-    /// A metric of the table by its name (without `ringway_`), summed over the cores; 0 if there is
-    /// none of this name.
+    /// What has been counted since the start, and what goes on now; none if the thread that knows
+    /// hangs by a bug.
     #[must_use]
-    pub fn count(&self, name: &str) -> u64 {
-        let Some(index) = TABLE.iter().position(|row| row.name == name) else { return 0 };
-        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read_at(index)))
+    pub fn statistics(&self) -> Option<Statistics> {
+        self.control.client().statistics()
     }
 
-    /// All metrics: name and sum.
-    pub fn statistics(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        TABLE.iter().map(|row| (row.name, self.count(row.name)))
+    /// A metric, summed over the threads: also when they have ended.
+    pub(super) fn total(&self, counter: Counter) -> u64 {
+        self.counters.iter().fold(0, |sum, slab| sum.wrapping_add(slab.read(counter)))
     }
 
     /// Reopens the access logs, for log rotation, without waiting; false if there is none, or the

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use super::{StartError, secrets};
 use crate::net::chance;
-use crate::observe::event::Event;
+use crate::observe::{event::Event, statistics::Named};
 use crate::plan::{BackendId, Plan, PoolId};
 use crate::policy::{
     seats::{self, Busy, Changes, Held},
@@ -99,6 +99,18 @@ impl Ledger {
         let held: HashSet<_> = self.held.plans().flat_map(named).collect();
         let gone: HashSet<_> = gone.iter().flat_map(|plan| named(plan)).collect();
         gone.difference(&held).copied().collect()
+    }
+
+    /// Whose seats plans that some thread holds have named.
+    pub(super) fn named(&self) -> Named {
+        let mut named = Named::default();
+        self.held.plans().for_each(|plan| named.add(plan));
+        named
+    }
+
+    /// What threads share of a pool.
+    pub(super) fn state(&self, pool: PoolId) -> Option<&PoolState> {
+        self.states.pools.get(pool).map(|state| &**state)
     }
 
     /// Drops what threads shared of pools and listeners that no plan names any more. A pool with

@@ -19,6 +19,7 @@ use super::{
     stderr,
 };
 use crate::plan::{Checked, LogFormat};
+use crate::shared::counters::Counter;
 
 /// Serves until a signal ends the process. A reload reads `source` again, if there is one.
 ///
@@ -107,14 +108,14 @@ fn stop(mut handle: Handle, lameduck: Duration, drain: Duration) {
         // No core ends by itself meanwhile.
         let _ = handle.wait(lameduck);
     }
-    let connections = handle.count("connections");
+    let connections = handle.total(Counter::Connections);
     info!(connections, "draining for at most {drain:?}");
     let Ended { finished, hung } = handle.end_as(Stop::Graceful);
     let how = if finished { "all finished" } else { "unfinished connections were cut" };
     info!(
-        connections_total = handle.count("connections_accepted_total"),
-        requests_total = handle.count("requests_total"),
-        access_log_dropped_total = handle.count("access_log_dropped_total"),
+        connections_total = handle.total(Counter::Accepted),
+        requests_total = handle.total(Counter::Requests),
+        access_log_dropped_total = handle.total(Counter::AccessLogDropped),
         "stopped: {how}"
     );
     stderr::flush();

@@ -30,6 +30,7 @@ use crate::health;
 use crate::net::{chance, runtime::DriverInUse};
 use crate::observe::{
     event::Event,
+    statistics::Sources,
     told::{self, Teller},
 };
 use crate::plan::Checked;
@@ -134,6 +135,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         may_raise,
         access_logs,
         ledger,
+        sources: Sources::new(counters.clone(), cores),
         next: Arc::clone(&next),
         bound: bound.bound(),
         leaving: false,

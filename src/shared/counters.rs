@@ -1,8 +1,9 @@
-//! Counters and gauges: the table of metrics, and one slab of them per worker (and one for the
-//! writer of access logs).
+//! Counters and gauges: the table of metrics of the whole process, and a `Tally` of those that
+//! belong to a listener, a route, a pool or a backend. Each thread that counts has one `Slab` of
+//! both.
 //!
-//! Only its worker writes a slab, with plain loads and stores; any thread may read it, and sums are
-//! made on reading. A sum taken while workers count may miss what happens meanwhile, but is never
+//! Only its thread writes a slab, with plain loads and stores; any thread may read it, and sums are
+//! made on reading. A sum taken while threads count may miss what happens meanwhile, but is never
 //! too high.
 
 use std::sync::{
@@ -10,105 +11,138 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use super::tally::Tally;
+
 /// How a metric changes over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[non_exhaustive]
+pub enum Kind {
     /// It only grows.
     Counter,
     /// It goes up and down.
     Gauge,
+    /// How long things took, by length.
+    Histogram,
 }
 
 /// One row of the table.
 pub(crate) struct Row {
-    /// Its name without the prefix `ringway_`, with labels if a family is counted in parts.
-    pub(crate) name: &'static str,
-    #[allow(dead_code, reason = "the exposition of the metrics prints it")]
+    /// The name of its family, without the prefix `ringway_`.
+    pub(crate) family: &'static str,
+    /// The label that tells it from the others of its family, if any: name and value.
+    pub(crate) label: &'static [(&'static str, &'static str)],
     pub(crate) kind: Kind,
-    #[allow(dead_code, reason = "as `kind`")]
     pub(crate) help: &'static str,
 }
 
 macro_rules! counters {
-    ($($variant:ident, $kind:ident, $name:literal, $help:literal;)*) => {
-        /// A metric of the table.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    ($(
+        $variant:ident, $kind:ident, $name:literal [$($axis:ident = $value:literal)?],
+        $help:literal;
+    )*) => {
+        /// A metric of the whole process, or of each core; the table has its name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(usize)]
-        pub(crate) enum Counter { $(#[doc = $help] $variant,)* }
+        #[non_exhaustive]
+        pub enum Counter { $(#[doc = $help] $variant,)* }
+
+        impl Counter {
+            /// All of them.
+            pub const ALL: &[Counter] = &[$(Counter::$variant,)*];
+        }
 
         /// The table of metrics, in the order of `Counter`.
-        pub(crate) const TABLE: &[Row] = &[
-            $(Row { name: $name, kind: Kind::$kind, help: $help },)*
+        const TABLE: &[Row] = &[
+            $(Row {
+                family: $name,
+                label: &[$((stringify!($axis), $value))?],
+                kind: Kind::$kind,
+                help: $help,
+            },)*
         ];
     };
 }
 
 #[rustfmt::skip]
 counters! {
-    Accepted, Counter, "connections_accepted_total", "Client connections accepted";
-    RejectedOverloaded, Counter, "connections_rejected_total{reason=\"overloaded\"}", "Client connections refused because a limit was reached";
-    RejectedDescriptors, Counter, "connections_rejected_total{reason=\"descriptors\"}", "Client connections refused because no descriptor was left";
-    IdleEvicted, Counter, "connections_idle_evicted_total", "Idle client connections closed to make room";
-    Connections, Gauge, "connections", "Client connections open";
-    Requests, Counter, "requests_total", "Requests whose head was read whole, and those refused before";
-    InFlight, Gauge, "requests_in_flight", "Exchanges in flight";
-    RequestBytes, Counter, "request_bytes_total", "Bytes read from clients, including heads and framing";
-    ResponseBytes, Counter, "response_bytes_total", "Bytes sent to clients, including heads and framing";
-    Refused, Counter, "refused_total", "Exchanges answered with a fault of the closed list";
-    ClientAborts, Counter, "client_aborts_total", "Clients that left before their answer was whole";
-    ClientTimeouts, Counter, "client_timeouts_total", "Clients cut because they stopped reading";
-    Incomplete, Counter, "responses_incomplete_total", "Answers cut after their head had been sent";
-    Queued, Gauge, "requests_queued", "Requests that wait in front of a full pool";
-    Retries, Counter, "retries_total", "Requests retried";
-    RetryAnswered, Counter, "retries_refused_total{reason=\"answered\"}", "Requests not retried: the client had got a part of an answer";
-    RetryBodyGone, Counter, "retries_refused_total{reason=\"body_gone\"}", "Requests not retried: a part of the body was gone";
-    RetryNotIdempotent, Counter, "retries_refused_total{reason=\"not_idempotent\"}", "Requests not retried: it might have done twice what must be done once";
-    RetryNotNamed, Counter, "retries_refused_total{reason=\"not_named\"}", "Requests not retried: `retry.on` does not name what happened";
-    RetryTriesUsed, Counter, "retries_refused_total{reason=\"tries_used\"}", "Requests not retried: all of `retry.attempts` were used up";
-    RetryNoneLeft, Counter, "retries_refused_total{reason=\"none_left\"}", "Requests not retried: no other backend was left";
-    RetryBudgetSpent, Counter, "retries_refused_total{reason=\"budget_spent\"}", "Requests not retried: the pool's budget was spent";
-    BackendOpened, Counter, "backend_connections_opened_total", "Connections opened to backends";
-    BackendReuse, Counter, "backend_connection_reuse_total", "Requests sent on a connection used before";
-    BackendConnectFailures, Counter, "backend_connect_failures_total", "Connections to backends that could not be made";
-    BackendClosedIdle, Counter, "backend_connections_closed_total{reason=\"closed\"}", "Idle backend connections that the backend closed";
-    BackendUnasked, Counter, "backend_connections_closed_total{reason=\"unasked\"}", "Backend connections closed because unasked bytes came";
-    BackendSuspected, Counter, "backend_connections_closed_total{reason=\"suspected\"}", "Backend connections not used again because their address had sent more than an answer lately";
-    BackendExpired, Counter, "backend_connections_closed_total{reason=\"expired\"}", "Idle backend connections closed because their time was over";
-    BackendEvicted, Counter, "backend_connections_closed_total{reason=\"evicted\"}", "Idle backend connections closed because descriptors ran short";
-    BackendStale, Counter, "backend_connections_stale_total", "Reused connections that died before any byte of an answer";
-    BackendAnswersRefused, Counter, "backend_answers_refused_total", "Answers refused for the form of their head or body, or the size of their head";
-    BackendInFlight, Gauge, "backend_in_flight", "Requests in flight at backends";
-    BackendIdle, Gauge, "backend_connections{state=\"idle\"}", "Idle connections to backends";
-    StickyKept, Counter, "sticky_total{result=\"kept\"}", "Answers of the backend that the client's cookie names";
-    StickyRefreshed, Counter, "sticky_total{result=\"refreshed\"}", "The same, with the cookie refreshed";
-    StickyMoved, Counter, "sticky_total{result=\"moved\"}", "Answers of another backend than the client's cookie names";
-    StickyNew, Counter, "sticky_total{result=\"new\"}", "Answers that set a cookie for a client without one";
-    StickyMalformed, Counter, "sticky_total{result=\"malformed\"}", "Answers to cookies that we never write";
-    StickyForged, Counter, "sticky_total{result=\"forged\"}", "Answers to cookies that were not signed by us for this pool";
-    StickyExpired, Counter, "sticky_total{result=\"expired\"}", "Answers to cookies that have expired";
-    StickyUnknown, Counter, "sticky_total{result=\"unknown\"}", "Answers to cookies of a backend that is gone";
-    AccessLogDropped, Counter, "access_log_dropped_total", "Lines of access logs that could not be written";
-    Tunnels, Gauge, "tunnels", "Upgraded connections open";
-    Panics, Counter, "panics_total", "Connections ended by a panic: each is a bug";
+    Accepted, Counter, "connections_accepted_total" [], "Client connections accepted";
+    RejectedOverloaded, Counter, "connections_rejected_total" [reason = "overloaded"], "Client connections refused because a limit was reached";
+    RejectedDescriptors, Counter, "connections_rejected_total" [reason = "descriptors"], "Client connections refused because no descriptor was left";
+    IdleEvicted, Counter, "connections_idle_evicted_total" [], "Idle client connections closed to make room";
+    Connections, Gauge, "core_connections" [], "Client connections open on each core";
+    Requests, Counter, "core_requests_total" [], "Requests that began on each core: their head was read whole, or refused";
+    InFlight, Gauge, "requests_in_flight" [], "Exchanges in flight";
+    RequestBytes, Counter, "request_bytes_total" [], "Bytes read from clients, including heads and framing";
+    ResponseBytes, Counter, "response_bytes_total" [], "Bytes sent to clients, including heads and framing";
+    Refused, Counter, "refused_total" [], "Exchanges answered with a fault of the closed list";
+    ClientAborts, Counter, "client_aborts_total" [], "Clients that left before their answer was whole";
+    ClientTimeouts, Counter, "client_timeouts_total" [], "Clients cut because they stopped reading";
+    Incomplete, Counter, "responses_incomplete_total" [], "Answers cut after their head had been sent";
+    RetryAnswered, Counter, "retries_refused_total" [reason = "answered"], "Requests not retried: the client had got a part of an answer";
+    RetryBodyGone, Counter, "retries_refused_total" [reason = "body_gone"], "Requests not retried: a part of the body was gone";
+    RetryNotIdempotent, Counter, "retries_refused_total" [reason = "not_idempotent"], "Requests not retried: it might have done twice what must be done once";
+    RetryNotNamed, Counter, "retries_refused_total" [reason = "not_named"], "Requests not retried: `retry.on` does not name what happened";
+    RetryTriesUsed, Counter, "retries_refused_total" [reason = "tries_used"], "Requests not retried: all of `retry.attempts` were used up";
+    RetryNoneLeft, Counter, "retries_refused_total" [reason = "none_left"], "Requests not retried: no other backend was left";
+    RetryBudgetSpent, Counter, "retries_refused_total" [reason = "budget_spent"], "Requests not retried: the pool's budget was spent";
+    BackendOpened, Counter, "backend_connections_opened_total" [], "Connections opened to backends";
+    BackendReuse, Counter, "backend_connection_reuse_total" [], "Requests sent on a connection used before";
+    BackendConnectFailures, Counter, "backend_connect_failures_total" [], "Connections to backends that could not be made";
+    BackendClosedIdle, Counter, "backend_connections_closed_total" [reason = "closed"], "Idle backend connections that the backend closed";
+    BackendUnasked, Counter, "backend_connections_closed_total" [reason = "unasked"], "Backend connections closed because unasked bytes came";
+    BackendSuspected, Counter, "backend_connections_closed_total" [reason = "suspected"], "Backend connections not used again because their address had sent more than an answer lately";
+    BackendExpired, Counter, "backend_connections_closed_total" [reason = "expired"], "Idle backend connections closed because their time was over";
+    BackendEvicted, Counter, "backend_connections_closed_total" [reason = "evicted"], "Idle backend connections closed because descriptors ran short";
+    BackendStale, Counter, "backend_connections_stale_total" [], "Reused connections that died before any byte of an answer";
+    BackendAnswersRefused, Counter, "backend_answers_refused_total" [], "Answers refused for the form of their head or body, or the size of their head";
+    BackendIdle, Gauge, "backend_connections" [state = "idle"], "Idle connections to backends";
+    StickyKept, Counter, "sticky_total" [result = "kept"], "Answers of the backend that the client's cookie names";
+    StickyRefreshed, Counter, "sticky_total" [result = "refreshed"], "The same, with the cookie refreshed";
+    StickyMoved, Counter, "sticky_total" [result = "moved"], "Answers of another backend than the client's cookie names";
+    StickyNew, Counter, "sticky_total" [result = "new"], "Answers that set a cookie for a client without one";
+    StickyMalformed, Counter, "sticky_total" [result = "malformed"], "Answers to cookies that we never write";
+    StickyForged, Counter, "sticky_total" [result = "forged"], "Answers to cookies that were not signed by us for this pool";
+    StickyExpired, Counter, "sticky_total" [result = "expired"], "Answers to cookies that have expired";
+    StickyUnknown, Counter, "sticky_total" [result = "unknown"], "Answers to cookies of a backend that is gone";
+    AccessLogDropped, Counter, "access_log_dropped_total" [], "Lines of access logs that could not be written";
+    Tunnels, Gauge, "tunnels" [], "Upgraded connections open";
+    Panics, Counter, "panics_total" [], "Connections ended by a panic: each is a bug";
 }
 
-/// The metrics of one worker.
+impl Counter {
+    pub(crate) fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+}
+
+/// What one thread counts.
 #[repr(align(128))]
-pub(crate) struct Slab([AtomicU64; TABLE.len()]);
+pub(crate) struct Slab {
+    cells: [AtomicU64; TABLE.len()],
+    /// Its counts by name.
+    tally: Tally,
+}
 
 impl Slab {
     pub(crate) fn new() -> Arc<Slab> {
-        Arc::new(Slab([const { AtomicU64::new(0) }; TABLE.len()]))
+        let cells = [const { AtomicU64::new(0) }; TABLE.len()];
+        Arc::new(Slab { cells, tally: Tally::new() })
     }
 
-    /// Adds to a metric. Only the slab's worker may call it.
+    /// Its counts by name.
+    #[inline]
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Adds to a metric. Only the slab's thread may call it.
     #[inline]
     pub(crate) fn add(&self, counter: Counter, amount: u64) {
-        let cell = &self.0[counter as usize];
+        let cell = &self.cells[counter as usize];
         cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
-    /// Subtracts from a gauge. Only the slab's worker may call it.
+    /// Subtracts from a gauge. Only the slab's thread may call it.
     #[inline]
     pub(crate) fn sub(&self, counter: Counter, amount: u64) {
         self.add(counter, amount.wrapping_neg());
@@ -116,12 +150,7 @@ impl Slab {
 
     /// The present value of a metric.
     pub(crate) fn read(&self, counter: Counter) -> u64 {
-        self.0[counter as usize].load(Relaxed)
-    }
-
-    /// A metric by its index in the table.
-    pub(crate) fn read_at(&self, index: usize) -> u64 {
-        self.0.get(index).map_or(0, |cell| cell.load(Relaxed))
+        self.cells[counter as usize].load(Relaxed)
     }
 }
 
@@ -135,12 +164,13 @@ mod tests {
         slab.add(Counter::InFlight, 2);
         slab.sub(Counter::InFlight, 2);
         assert_eq!(slab.read(Counter::InFlight), 0);
-        let mut names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+        let mut names: Vec<_> = TABLE.iter().map(|row| (row.family, row.label)).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), TABLE.len());
-        for row in TABLE {
-            assert!(row.kind == Kind::Gauge || row.name.contains("_total"), "{}", row.name);
+        for (row, counter) in TABLE.iter().zip(Counter::ALL) {
+            assert_eq!((row.family, row.label), (counter.row().family, counter.row().label));
+            assert_eq!(row.kind == Kind::Counter, row.family.ends_with("_total"), "{}", row.family);
             assert!(!row.help.is_empty());
         }
     }

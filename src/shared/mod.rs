@@ -12,7 +12,6 @@ pub(crate) mod bell;
 pub(crate) mod budget;
 pub(crate) mod counters;
 pub(crate) mod dropped;
-#[cfg_attr(not(test), expect(dead_code, reason = "as `base::histogram`"))]
 pub(crate) mod durations;
 pub(crate) mod firsts;
 pub(crate) mod inbox;
@@ -25,5 +24,6 @@ pub(crate) mod pool;
 pub(crate) mod rooms;
 pub(crate) mod spares;
 pub(crate) mod standing;
+pub(crate) mod tally;
 pub(crate) mod trials;
 pub(crate) mod unreachable;

@@ -6,8 +6,8 @@
 //! first. What a plan says of a pool (limits, weights) is in the plan alone.
 
 use super::{
-    budget::Budget, line::Line, load::Load, permits::Permits, standing::Published, trials::Trials,
-    unreachable::Unreachable,
+    budget::Budget, durations::BackendTimes, line::Line, load::Load, permits::Permits,
+    standing::Published, trials::Trials, unreachable::Unreachable,
 };
 use crate::base::{backend_set::BackendSet, ids::BackendId, segments::Segments};
 
@@ -17,6 +17,8 @@ pub(crate) struct PoolState {
     pub(crate) published: Published,
     /// Each worker's counts for each backend.
     pub(crate) load: Load,
+    /// How long answers of each backend took to begin.
+    pub(crate) times: BackendTimes,
     /// The permits of backends on trial.
     pub(crate) trials: Trials,
     /// The backends reported as unreachable.
@@ -35,6 +37,7 @@ impl PoolState {
         PoolState {
             published: Published::new(usable),
             load: Load::new(workers),
+            times: BackendTimes::new(workers),
             trials: Trials::new(),
             unreachable: Unreachable::new(),
             budget: Budget::new(retries),
@@ -46,6 +49,7 @@ impl PoolState {
     /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
         self.load.grow(backends);
+        self.times.grow(backends);
         self.trials.grow(backends);
         self.unreachable.grow(backends);
         self.line.grow(backends);

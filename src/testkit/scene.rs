@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use super::{beside, play};
-use crate::base::ids::ListenerId;
+use crate::base::ids::{ListenerId, PoolId};
 use crate::exchange::{Reuse, run};
 use crate::net::{
     deadlines::Watch,
@@ -18,7 +18,7 @@ use crate::proto::{
     h1::{self, HeadRead},
     peer::{Peer, PeerAddress},
 };
-use crate::shared::counters::Counter;
+use crate::shared::{counters::Counter, tally::Key};
 use crate::worker::Worker;
 
 /// What a client sends, what the backends do, and how the pool is configured.
@@ -89,10 +89,8 @@ impl Scene {
             beside(serving, sweeping.deadlines.sweep(|| sweeping.turn())).await;
             let text = |script: &Script| String::from_utf8(script.heard()).expect("text");
             let counts = [
-                ("retries", Counter::Retries),
                 ("stale", Counter::BackendStale),
                 ("kept", Counter::BackendIdle),
-                ("in flight", Counter::BackendInFlight),
                 ("refused", Counter::Refused),
                 ("incomplete", Counter::Incomplete),
                 ("aborts", Counter::ClientAborts),
@@ -105,13 +103,19 @@ impl Scene {
                 is_gone: script.is_gone(),
                 was_asked: !script.heard().is_empty(),
             };
-            let count = |(name, counter)| (name, worker.counters.read(counter));
+            let mut counts: Counts =
+                counts.map(|(name, counter)| (name, worker.counters.read(counter))).into();
+            let retries = worker.counters.tally().all();
+            let retries = retries.filter(|(key, _)| matches!(key, Key::Retries(..)));
+            counts.insert("retries", retries.map(|(_, count)| count).sum());
+            counts.insert("in flight", worker.in_force().pool(PoolId(0)).core.all_in_flight());
+            counts.retain(|_, count| *count > 0);
             Seen {
                 client: text(&client),
                 writes: client.writes(),
                 closed: client.closed(),
                 backends: backends.iter().map(backend).collect(),
-                counts: counts.map(count).into_iter().filter(|(_, count)| *count > 0).collect(),
+                counts,
                 took: worker.clock.tick().since(began),
             }
         })

@@ -12,6 +12,7 @@ use crate::observe::told::Limit;
 use crate::shared::{
     counters::Counter,
     permits::{Permit, Permits},
+    tally::Key,
 };
 
 /// A client connection that was let in; returns its permits when it is dropped.
@@ -20,6 +21,7 @@ pub(crate) struct Admitted {
     /// Both are there until the drop.
     process: Option<Permit>,
     own: Option<Permit>,
+    id: ListenerId,
     listener: Rc<ListenerView>,
 }
 
@@ -51,11 +53,13 @@ impl Admitted {
         }
         worker.open.set(worker.open.get() + 1);
         worker.counters.add(Counter::Connections, 1);
+        worker.counters.tally().add(Key::Connections(listener), 1);
         worker.count(Counter::Accepted);
         Some(Admitted {
             worker: Rc::clone(worker),
             process: Some(process),
             own: Some(own),
+            id: listener,
             listener: Rc::clone(view),
         })
     }
@@ -84,6 +88,7 @@ impl Drop for Admitted {
             }
         }
         worker.counters.sub(Counter::Connections, 1);
+        worker.counters.tally().sub(Key::Connections(self.id), 1);
         worker.open.set(worker.open.get() - 1);
         worker.look_whether_drained();
     }

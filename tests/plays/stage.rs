@@ -15,6 +15,7 @@ use std::{
 use ringway::{
     Endpoint, Handle, Options, Stop,
     events::{Event, Events},
+    statistics::{Sample, Value, families},
 };
 
 use crate::{
@@ -293,9 +294,10 @@ impl Stage {
         std::iter::from_fn(|| events.try_next()).map(|told| told.event.clone()).collect()
     }
 
-    /// A counter or gauge, summed over the cores.
+    /// A metric by its name and some of its labels, as `retries_total{reason="502"}`: the sum of
+    /// all that have these.
     pub(crate) fn count(&self, name: &str) -> u64 {
-        self.handle.as_ref().expect("the proxy was stopped").count(name)
+        count(self.handle.as_ref().expect("the proxy was stopped"), name)
     }
 
     /// Reopens the access logs.
@@ -411,4 +413,26 @@ pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
 /// Whether to play at full length: `RINGWAY_PLAYS_LONG` is set.
 pub(crate) fn long() -> bool {
     std::env::var_os("RINGWAY_PLAYS_LONG").is_some()
+}
+
+/// A metric of a running balancer by its name and some of its labels: the sum of all that have
+/// these.
+pub(crate) fn count(handle: &Handle, name: &str) -> u64 {
+    let statistics = handle.statistics().expect("the control thread hangs");
+    let (family, wanted) = name.split_once('{').unwrap_or((name, "}"));
+    let wanted = wanted.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+    let wanted: Vec<_> = wanted.collect();
+    assert!(families().any(|known| known == family), "there is no metric {family}");
+    let samples = statistics.samples();
+    let of_family = samples.iter().filter(|sample| sample.family == family);
+    let has_all = |sample: &&Sample<'_>| {
+        let said = |(name, value): &(_, _)| format!("{name}=\"{value}\"");
+        let labels: Vec<String> = sample.labels.iter().map(said).collect();
+        wanted.iter().all(|label| labels.iter().any(|other| other == label))
+    };
+    let count = |sample: &Sample<'_>| match sample.value {
+        Value::Count(count) => count,
+        _ => panic!("{name} is no count"),
+    };
+    of_family.filter(has_all).map(count).sum()
 }

@@ -25,7 +25,10 @@ use crate::server::{
     spawn::Death,
     start::{Setup, begin},
 };
-use crate::shared::inbox::{Found, Inbox, mailbox};
+use crate::shared::{
+    counters::Counter,
+    inbox::{Found, Inbox, mailbox},
+};
 
 /// However slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -329,8 +332,8 @@ impl Balancer {
     }
 
     #[track_caller]
-    fn expect_count(&self, name: &str, expected: u64) {
-        eventually(name, || self.handle.count(name) == expected);
+    fn expect_count(&self, counter: Counter, expected: u64) {
+        eventually(&format!("{counter:?}"), || self.handle.total(counter) == expected);
     }
 }
 
@@ -417,7 +420,7 @@ fn serve(mut stream: TcpStream, name: &str, told: &Receiver<()>) {
 fn each_address_has_connections_of_its_own_and_loses_them_with_it() {
     let (one, two) = (Origin::open("one"), Origin::open("two"));
     let balancer = Balancer::start("", at(&[&one.address, &two.address]));
-    let idle = "backend_connections{state=\"idle\"}";
+    let idle = Counter::BackendIdle;
     let (first, second) = (balancer.connect(), balancer.connect());
     // While the one is held, a new connection begins with the other.
     send(&first, "/held");
@@ -436,7 +439,7 @@ fn each_address_has_connections_of_its_own_and_loses_them_with_it() {
     }
     assert_eq!(two.opened.try_iter().count(), 1, "the other stays, and is used");
     assert!(two.closed.is_empty());
-    assert_eq!(balancer.handle.count("backend_connections_opened_total"), 2);
+    assert_eq!(balancer.handle.total(Counter::BackendOpened), 2);
     drop((first, second));
     assert!(balancer.handle.stop(Stop::Graceful));
 }
@@ -480,8 +483,9 @@ fn a_dead_address_leaves_time_for_the_others() {
     for _ in 0..4 {
         assert_eq!(get(&client, "/"), (200, "alive.".to_owned()));
     }
-    assert_eq!(balancer.handle.count("backend_connect_failures_total"), 1, "then it is avoided");
-    assert_eq!(balancer.handle.count("retries_total"), 0);
+    assert_eq!(balancer.handle.total(Counter::BackendConnectFailures), 1, "then it is avoided");
+    let statistics = balancer.handle.statistics().unwrap();
+    assert!(statistics.pools[0].retries.is_empty());
 }
 
 #[test]

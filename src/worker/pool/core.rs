@@ -29,7 +29,7 @@ use crate::shared::{
 
 /// The state of a pool that a core keeps.
 pub(crate) struct PoolCore {
-    pub(super) id: PoolId,
+    pub(in super::super) id: PoolId,
     pub(super) core: Rc<Core>,
     pub(in super::super) state: Arc<PoolState>,
     /// The backends that this core can ask.
@@ -55,12 +55,15 @@ pub(crate) struct BackendCore {
     pub(crate) conns: RefCell<BackendConns>,
     /// The value of Host, if the pool sends the backend's own.
     pub(super) authority: String,
+    /// When an answer of it was timed last.
+    pub(super) timed_at: Cell<Option<Tick>>,
 }
 
 impl BackendCore {
     pub(super) fn new(pool: &Pool, backend: &Backend, core: &Core) -> Rc<BackendCore> {
         let conns = BackendConns::new(pool.connections, core.index, Rc::clone(&core.means));
-        Rc::new(BackendCore { conns: RefCell::new(conns), authority: backend.authority() })
+        let (conns, authority) = (RefCell::new(conns), backend.authority());
+        Rc::new(BackendCore { conns, authority, timed_at: Cell::new(None) })
     }
 }
 

@@ -4,7 +4,11 @@
 //! usable is also posted to the health thread.
 
 use super::{PoolCore, PoolView};
-use crate::base::{ids::BackendId, moment::Tick};
+use crate::base::{
+    ids::BackendId,
+    moment::{Micros, Moment, Tick},
+};
+use crate::net::clock::Clock;
 use crate::policy::{balance::Sample, blame::Verdict};
 use crate::shared::{load::Row, trials::Trial};
 
@@ -55,7 +59,33 @@ impl PoolCore {
     }
 }
 
+#[cfg(test)]
+impl PoolCore {
+    /// Requests in flight at all backends, from all cores.
+    pub(crate) fn all_in_flight(&self) -> u64 {
+        (0..1024).map(|id| u64::from(self.state.load.in_flight(BackendId(id)))).sum()
+    }
+}
+
 impl PoolView {
+    /// An answer begins: records how long that took, for the first of each millisecond. Reading the
+    /// clock for each would cost more than all other counts of a request.
+    #[inline]
+    pub(crate) fn began(&self, id: BackendId, sent_at: Moment, clock: &Clock) {
+        let Some(at) = self.backends.get(id) else { return };
+        let now = Some(clock.tick());
+        if at.timed_at.replace(now) != now {
+            self.time(id, clock.renew().since(sent_at));
+        }
+    }
+
+    #[cold]
+    fn time(&self, id: BackendId, time: Micros) {
+        if let Some(times) = self.core.state.times.of(self.core.core.index, id) {
+            times.record(time);
+        }
+    }
+
     /// Counts how a try ended of a backend that was asked at `asked_at`, and posts what may change
     /// which backends are usable. Returns whether it did well; none if the try says nothing about
     /// the backend's present state: then a trial is undecided. An answer that begins well counts as

@@ -10,7 +10,6 @@ use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 use crate::conns::BackendConns;
 use crate::policy::balance::Candidates;
 use crate::shared::{
-    counters::Counter,
     permits::{Permit, Permits},
     trials::Trial,
 };
@@ -72,7 +71,6 @@ impl Pick {
 impl Drop for Pick {
     fn drop(&mut self) {
         self.pool.end(self.backend);
-        self.pool.core.counters.sub(Counter::BackendInFlight, 1);
         self.trial = None;
         if self.slot.is_of_a_limit() {
             self.slot = Permit::NONE;
@@ -120,7 +118,6 @@ impl PoolView {
     fn begin(&self, id: BackendId, slot: Permit, trial: Option<Trial>) -> Result<Pick, Nobody> {
         let at = Rc::clone(self.backends.get(id).ok_or(Nobody::Usable)?);
         self.core.begin(id);
-        self.core.core.counters.add(Counter::BackendInFlight, 1);
         Ok(Pick { pool: Rc::clone(&self.core), at, backend: id, slot, trial })
     }
 

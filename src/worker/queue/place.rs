@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc};
 use super::{Ticket, WaitsFor};
 use crate::base::moment::{Deadline, Tick};
 use crate::net::{leaving::ForClient, signal::Signal};
-use crate::shared::{counters::Counter, permits::Permit};
+use crate::shared::{permits::Permit, tally::Key};
 use crate::worker::{PoolCore, PoolView};
 
 /// A place in the queue; given up when it is dropped.
@@ -30,7 +30,7 @@ impl Place {
         let ticket = Rc::new(Ticket { called, since: now, by, client, waits_for, taking });
         pool.queue.tickets.borrow_mut().push_back(Rc::clone(&ticket));
         pool.queue.note(what);
-        pool.queue.core.counters.add(Counter::Queued, 1);
+        pool.queue.core.counters.tally().add(Key::Queued(pool.id), 1);
         Some(Place { pool, ticket, _permit: permit })
     }
 
@@ -104,6 +104,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.pool.queue.remove(&self.ticket);
-        self.pool.queue.core.counters.sub(Counter::Queued, 1);
+        self.pool.queue.core.counters.tally().sub(Key::Queued(self.pool.id), 1);
     }
 }

@@ -6,8 +6,9 @@
 use std::os::fd::AsRawFd;
 
 use super::*;
+use crate::base::ids::PoolId;
 use crate::net::leaving::Leaves;
-use crate::shared::counters::Counter;
+use crate::shared::tally::Key;
 use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
 
 const POOL: PoolId = PoolId(0);
@@ -202,7 +203,10 @@ fn those_whose_backend_is_gone_are_all_called_and_nothing_is_left_over() {
     }));
     assert!(unwound.is_err());
     assert!(here.core.queue.is_empty());
-    assert_eq!((pick(&there, None), workers[0].counters.read(Counter::Queued)), (Ok(A), 0));
+    assert_eq!(
+        (pick(&there, None), workers[0].counters.tally().read(Key::Queued(PoolId(0)))),
+        (Ok(A), 0)
+    );
 }
 
 /// A backend that only the next plan has is of no use to requests that wait under this one.
