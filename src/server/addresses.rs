@@ -17,7 +17,7 @@ use crate::plan::{ListenerId, Plan};
 
 /// How long to retry an address that is in use although no process has it: the kernel closes the
 /// sockets of a killed process that had a ring some time after its end (up to 34 ms seen).
-const RELEASED_WITHIN: Duration = Duration::from_secs(1);
+const RELEASED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(5);

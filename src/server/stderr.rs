@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -25,6 +25,8 @@ const WAITING_MAX: usize = 4096;
 
 /// How long a process that ends waits for the last texts to be written.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// The same, as long as stderr can be written to.
+const LATE_WORDS: Duration = Duration::from_secs(3);
 
 /// Where texts go; none before `open`.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -77,25 +79,34 @@ pub(crate) fn say(line: &str) {
     }
 }
 
-/// Waits briefly until all earlier texts are written: before the process ends.
+/// Waits briefly until all earlier texts are written: before the process ends. Longer where stderr
+/// takes them, and only the machine is late.
 pub(crate) fn flush() {
     let Some(queue) = QUEUE.get() else { return };
-    let until = Instant::now() + LAST_WORDS;
+    let began = Instant::now();
+    let until = began + LAST_WORDS;
     let (mark, written) = bounded::<()>(0);
-    if queue.to.send_deadline(Told::Mark { _written: mark }, until).is_ok() {
-        let _ = written.recv_deadline(until);
+    if queue.to.send_deadline(Told::Mark { _written: mark }, until).is_err() {
+        return;
     }
+    while written.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
+        if began.elapsed() > LATE_WORDS || !takes_more(Duration::ZERO) {
+            return;
+        }
+    }
+}
+
+/// Whether stderr can be written to, now or within this time.
+fn takes_more(within: Duration) -> bool {
+    let within = Timespec::try_from(within).ok();
+    let stderr = io::stderr();
+    let mut waiting = [PollFd::new(&stderr, PollFlags::OUT)];
+    poll(&mut waiting, within.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 /// Writes a line before the process ends through a bug, whether or not it is read.
 pub(super) fn last_words(line: &str) {
-    let within = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    let is_read = || {
-        let stderr = io::stderr();
-        let mut waiting = [PollFd::new(&stderr, PollFlags::OUT)];
-        poll(&mut waiting, Some(&within)).is_ok_and(|ready| ready > 0)
-    };
-    if QUEUE.get().is_some() || is_read() {
+    if QUEUE.get().is_some() || takes_more(Duration::from_millis(100)) {
         say(line);
     }
     flush();

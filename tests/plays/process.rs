@@ -295,7 +295,7 @@ fn a_second_process_on_one_port_ends_with_1(driver: Driver) {
 /// A suspended machine, or a debugger: all deadlines have passed when it goes on, and the requests
 /// of clients that were in time are in their sockets.
 fn a_process_that_stood_still_reads_before_it_closes(driver: Driver) {
-    let timeouts = "timeouts = { client-header = \"1s\", client-body = \"1s\", idle = \"1s\" }";
+    let timeouts = "timeouts = { client-header = \"3s\", client-body = \"3s\", idle = \"3s\" }";
     let process = Process::start_with(driver, answers("ok"), timeouts);
     let connect = || Client::connect(process.address);
     let [mut silent, mut idle, mut half, mut posts] = [connect(), connect(), connect(), connect()];
@@ -310,7 +310,7 @@ fn a_process_that_stood_still_reads_before_it_closes(driver: Driver) {
     posts.send("cd");
     let mut new = connect();
     new.send(get("/"));
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(Duration::from_millis(4_500));
     process.signal(Signal::CONT);
     let mut all = [silent, idle, half, posts, new];
     all.iter_mut().for_each(|client| client.response().expect(200, "ok"));
