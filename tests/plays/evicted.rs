@@ -61,7 +61,9 @@ fn a_place_has_one_holder_whatever_happens_at_the_limit(driver: Driver) {
         for client in &mut busy {
             client.get("/").expect(200, "ok");
         }
-        assert_eq!((held(stage.address()), stage.count("connections")), (LIMIT, LIMIT as u64));
+        // A client of the storm that is accepted only now, and gone, is held for a moment.
+        let both = || (held(stage.address()), stage.count("connections"));
+        eventually("each has one slot", both, |both| *both == (LIMIT, LIMIT as u64));
         let asks = |client: &mut Client| _ = client.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
         busy.iter_mut().for_each(asks);
         let full = || {
