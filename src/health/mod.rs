@@ -20,6 +20,7 @@ use crate::net::runtime::{Room, Runtime};
 use crate::observe::told::Teller;
 use crate::plan::{BackendId, Driver, PoolId};
 use crate::shared::{
+    counters::Slab,
     inbox::{Found, Inbox},
     outcomes::Posted,
 };
@@ -47,6 +48,8 @@ pub(crate) struct Job {
     pub(crate) inbox: Inbox<ToHealth>,
     pub(crate) posted: Posted,
     pub(crate) teller: Teller,
+    /// What this thread counts.
+    pub(crate) counters: Arc<Slab>,
 }
 
 impl Job {

@@ -17,11 +17,11 @@ const END_STEPS: u32 = 200;
 
 /// Runs until told to end.
 pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
-    let Job { next, inbox, posted, teller } = job;
+    let Job { next, inbox, posted, teller, counters } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
-    let mut verdicts = Verdicts::new(&next, teller, &mut chance, clock.tick());
+    let mut verdicts = Verdicts::new(&next, (teller, counters), &mut chance, clock.tick());
     let mut prober = Prober::new(&next.plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();

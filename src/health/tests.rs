@@ -20,12 +20,17 @@ use crate::base::{
 };
 use crate::observe::told::{self, ToHub, What};
 use crate::plan::{Driver, Plan};
-use crate::policy::standing::{Change, State};
+use crate::policy::{
+    health::ProbeFault,
+    standing::{BackendState, Change, Present, State},
+};
 use crate::shared::{
     bell::Rope,
+    counters::Slab,
     inbox::{Outbox, mailbox},
     outcomes::{self, Outcomes},
     pool::PoolState,
+    tally::Key,
 };
 use crate::worker::{Next, States};
 
@@ -73,7 +78,7 @@ impl Running {
         let state = state(&next);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let job = Job { next, inbox, posted, teller };
+            let job = Job { next, inbox, posted, teller, counters: Slab::new() };
             job.run(move || ready.send(()).unwrap()).unwrap();
         });
         is_ready.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -135,7 +140,8 @@ fn at(millis: u64) -> Tick {
 fn alone(count: usize, room: usize) -> (Verdicts, Arc<PoolState>, Receiver<ToHub>) {
     let next = States::first(plan(count), 1);
     let (teller, told) = told::channel_of(room);
-    let verdicts = Verdicts::new(&next, teller, &mut Rng::seeded(1), at(1));
+    let counters = Slab::new();
+    let verdicts = Verdicts::new(&next, (teller, counters), &mut Rng::seeded(1), at(1));
     (verdicts, state(&next), told)
 }
 
@@ -177,6 +183,29 @@ fn what_people_cannot_be_told_now_they_are_told_later() {
         other => panic!("{other:?}"),
     };
     assert_eq!(first.iter().chain(&then).map(ejected).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+#[test]
+fn state_ejections_and_failed_probes_are_counted_until_the_backend_is_forgotten() {
+    let next = States::first(plan(4), 1);
+    let (state, counters) = (state(&next), Slab::new());
+    let tells = (told::channel().0, Arc::clone(&counters));
+    let mut verdicts = Verdicts::new(&next, tells, &mut Rng::seeded(1), at(1));
+    let (outcomes, posted) = outcomes::channel(Rope::new().unwrap());
+    let (bad, other) = (BackendId(1), BackendId(2));
+    (0..3).for_each(|_| fail(&state, &outcomes, bad));
+    verdicts.hear(&posted, at(5));
+    for backend in [bad, other] {
+        verdicts.probed((POOL, backend), Err(ProbeFault::Timeout), at(6));
+    }
+    let read = |key| counters.tally().read(key);
+    let present = |backend| Present(read(Key::Present(POOL, backend))).backend();
+    let failed = |backend| read(Key::FailedProbes(POOL, backend, ProbeFault::Timeout.kind()));
+    assert_eq!((present(bad), present(other)), (BackendState::Ejected, BackendState::Up));
+    assert_eq!((read(Key::Ejections(POOL, bad)), failed(bad), failed(other)), (1, 1, 1));
+    verdicts.forget(&[(POOL, Some(bad))], at(7));
+    assert_eq!((present(bad), failed(other)), (BackendState::Up, 1));
+    assert_eq!((read(Key::Ejections(POOL, bad)), failed(bad)), (0, 0));
 }
 
 #[test]

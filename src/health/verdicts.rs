@@ -16,11 +16,13 @@ use crate::observe::told::{Teller, What};
 use crate::plan::{self, Table};
 use crate::policy::{
     health::ProbeFault,
-    standing::{Period, Standing},
+    standing::{Change, Period, Present, Standing, State},
 };
 use crate::shared::{
+    counters::Slab,
     outcomes::{Outcome, Posted},
     pool::PoolState,
+    tally::Key,
 };
 use crate::worker::Next;
 
@@ -35,6 +37,7 @@ const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 pub(super) struct Verdicts {
     pools: Table<PoolId, Pool>,
     teller: Teller,
+    counters: Arc<Slab>,
     untold: VecDeque<What>,
 }
 
@@ -66,11 +69,19 @@ struct Heard {
     failed: u64,
     /// What its seat had counted when it came: those belong to another backend.
     before: Totals,
+    /// Its state, as it was published for statistics.
+    present: Present,
 }
 
 impl Verdicts {
-    pub(super) fn new(next: &Next, teller: Teller, chance: &mut Rng, now: Tick) -> Verdicts {
-        let mut verdicts = Verdicts { pools: Table::new(), teller, untold: VecDeque::new() };
+    pub(super) fn new(
+        next: &Next,
+        (teller, counters): (Teller, Arc<Slab>),
+        chance: &mut Rng,
+        now: Tick,
+    ) -> Verdicts {
+        let (pools, untold) = (Table::new(), VecDeque::new());
+        let mut verdicts = Verdicts { pools, teller, counters, untold };
         verdicts.take(next, chance, now);
         verdicts
     }
@@ -95,7 +106,7 @@ impl Verdicts {
                     state.unreachable.forget(backend);
                     let before = state.load.ended(backend);
                     let failed = before.with_late().failed;
-                    heard.insert(backend, Heard { failed, before });
+                    heard.insert(backend, Heard { failed, before, present: Present::default() });
                 }
             }
         }
@@ -103,6 +114,13 @@ impl Verdicts {
 
     /// No thread holds a plan any more that names these: a pool, or one of its backends.
     pub(super) fn forget(&mut self, gone: &[(PoolId, Option<BackendId>)], now: Tick) {
+        // Their seats may be given to others, which begin at nought.
+        self.counters.tally().forget(|key| match key {
+            Key::Present(pool, backend)
+            | Key::Ejections(pool, backend)
+            | Key::FailedProbes(pool, backend, _) => gone.contains(&(pool, Some(backend))),
+            _ => false,
+        });
         for (id, backend) in gone {
             match (self.pools.get_mut(*id), backend) {
                 (Some(known), Some(backend)) => {
@@ -177,6 +195,9 @@ impl Verdicts {
         now: Tick,
     ) {
         let Some(known) = self.pools.get_mut(pool) else { return };
+        if let Err(fault) = result {
+            self.counters.tally().add(Key::FailedProbes(pool, backend, fault.kind()), 1);
+        }
         known.standing.probed(backend, result, now);
         self.carry_out(pool, now);
     }
@@ -211,7 +232,7 @@ impl Verdicts {
 
     /// Carries out what follows for a pool.
     fn carry_out(&mut self, id: PoolId, now: Tick) {
-        let Some(Pool { state, standing, due, .. }) = self.pools.get_mut(id) else { return };
+        let Some(Pool { state, standing, due, heard }) = self.pools.get_mut(id) else { return };
         *due = standing.turn(now);
         for period in standing.periods() {
             match period {
@@ -222,6 +243,14 @@ impl Verdicts {
         let (usable, on_trial) = (standing.usable(), standing.on_trial());
         state.published.publish(usable, on_trial, standing.spare());
         for change in standing.changes() {
+            if let Change::Backend { backend, to, .. } = change
+                && let Some(heard) = heard.get_mut(backend)
+            {
+                heard.present = heard.present.after(to);
+                let tally = self.counters.tally();
+                tally.set(Key::Present(id, backend), heard.present.0);
+                tally.add(Key::Ejections(id, backend), u64::from(to == State::Ejected));
+            }
             if self.untold.len() < UNTOLD_MAX {
                 self.untold.push_back(What::Standing(id, change));
             }

@@ -17,6 +17,8 @@ pub use crate::base::histogram::Histogram;
 use crate::base::histogram::Reading;
 use crate::http::fault::Failure;
 use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
+pub use crate::policy::standing::{BackendState, BreakerState};
+use crate::policy::{health::ProbeFault, standing::Present};
 pub use crate::shared::counters::{Counter, Kind};
 use crate::shared::{
     counters::Slab,
@@ -110,6 +112,14 @@ pub struct Backend {
     pub tries: Vec<(Option<u16>, u64)>,
     /// How long its answers took to begin, from the request sent.
     pub times: Histogram,
+    /// Its state.
+    pub state: BackendState,
+    /// The state of its circuit breaker; none = it has none.
+    pub breaker: Option<BreakerState>,
+    /// How often it was ejected.
+    pub ejections: u64,
+    /// Probes that failed, by the kind of failure.
+    pub failed_probes: Vec<(&'static str, u64)>,
 }
 
 /// A number by the name that metrics have for it.
@@ -178,11 +188,17 @@ mod families {
     pub(super) const RETRIES: Family = ("retries_total", Counter, "Requests asked again");
     pub(super) const BACKEND_IN_FLIGHT: Family = ("backend_in_flight", Gauge, "Requests in flight at backends");
     pub(super) const BACKEND_REQUESTS: Family = ("backend_requests_total", Counter, "Tries at backends that have ended");
+    pub(super) const BACKEND_UP: Family = ("backend_up", Gauge, "Whether the backend takes part: 1 or 0");
+    pub(super) const BACKEND_STATE: Family = ("backend_state", Gauge, "1 for the state that the backend has");
+    pub(super) const BREAKER_STATE: Family = ("breaker_state", Gauge, "1 for the state that the backend's circuit breaker has");
+    pub(super) const EJECTIONS: Family = ("backend_ejections_total", Counter, "How often the backend was ejected");
+    pub(super) const FAILED_PROBES: Family = ("backend_check_failures_total", Counter, "Probes of the backend that failed");
     pub(super) const BACKEND_RESPONSE: Family = ("backend_response_seconds", Histogram, "How long answers of backends took to begin");
 }
 use families::{
-    BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, CONNECTIONS, CORE_CONNECTIONS,
-    CORE_REQUESTS, QUEUED, REQUESTS, RETRIES,
+    BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE, BACKEND_UP,
+    BREAKER_STATE, CONNECTIONS, CORE_CONNECTIONS, CORE_REQUESTS, EJECTIONS, FAILED_PROBES, QUEUED,
+    REQUESTS, RETRIES,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -197,6 +213,11 @@ pub fn families() -> impl Iterator<Item = &'static str> {
         BACKEND_IN_FLIGHT,
         BACKEND_REQUESTS,
         BACKEND_RESPONSE,
+        BACKEND_UP,
+        BACKEND_STATE,
+        BREAKER_STATE,
+        EJECTIONS,
+        FAILED_PROBES,
     ];
     let of_process = Counter::ALL.iter().map(|counter| counter.row().family);
     named.map(|(name, ..)| name).into_iter().chain(of_process)
@@ -247,17 +268,35 @@ impl<'a> Samples<'a> {
         for Retries { reason, count } in &pool.retries {
             self.add(&RETRIES, [name(), ("reason", reason.clone())], *count);
         }
-        for backend in &pool.backends {
-            let both = || [name(), ("backend", Cow::Borrowed(&*backend.name))];
-            self.add(&BACKEND_IN_FLIGHT, both(), backend.in_flight);
-            for (code, count) in &backend.tries {
-                let [pool, backend] = both();
-                self.add(&BACKEND_REQUESTS, [pool, backend, ("code", said(*code))], *count);
-            }
-            let (family, kind, help) = BACKEND_RESPONSE;
-            let (labels, value) = (both().into(), Value::Times(&backend.times));
-            self.0.push(Sample { family, kind, help, labels, value });
+        pool.backends.iter().for_each(|backend| self.of_backend(&pool.name, backend));
+    }
+
+    fn of_backend(&mut self, pool: &'a str, backend: &'a Backend) {
+        let both = || [("pool", pool.into()), ("backend", Cow::Borrowed(&*backend.name))];
+        let with = |label: &'static str, value| {
+            let [pool, backend] = both();
+            [pool, backend, (label, value)]
+        };
+        self.add(&BACKEND_UP, both(), u64::from(backend.state == BackendState::Up));
+        for state in BackendState::ALL {
+            let labels = with("state", state.word().into());
+            self.add(&BACKEND_STATE, labels, u64::from(backend.state == state));
         }
+        for state in BreakerState::ALL.into_iter().filter(|_| backend.breaker.is_some()) {
+            let labels = with("state", state.word().into());
+            self.add(&BREAKER_STATE, labels, u64::from(backend.breaker == Some(state)));
+        }
+        self.add(&EJECTIONS, both(), backend.ejections);
+        for (reason, count) in &backend.failed_probes {
+            self.add(&FAILED_PROBES, with("reason", (*reason).into()), *count);
+        }
+        self.add(&BACKEND_IN_FLIGHT, both(), backend.in_flight);
+        for (code, count) in &backend.tries {
+            self.add(&BACKEND_REQUESTS, with("code", said(*code)), *count);
+        }
+        let (family, kind, help) = BACKEND_RESPONSE;
+        let (labels, value) = (both().into(), Value::Times(&backend.times));
+        self.0.push(Sample { family, kind, help, labels, value });
     }
 }
 
@@ -323,6 +362,8 @@ impl Sources {
             }
             Key::Retries(pool, _) => !named.pools.contains(&pool),
             Key::Tries(pool, backend, _) => !named.backends.contains(&(pool, backend)),
+            // Those are the health thread's, which forgets them itself.
+            Key::Present(..) | Key::Ejections(..) | Key::FailedProbes(..) => false,
         };
         self.slabs.iter().for_each(|slab| slab.tally().forget(is_gone));
     }
@@ -378,11 +419,25 @@ impl Sources {
             let now = state.times.read(backend);
             times.add(read, &now);
             *read = now;
+            let failed =
+                Key::FailedProbes(id, backend, 0)..=Key::FailedProbes(id, backend, u16::MAX);
+            let failed = counts.range(failed).filter_map(|(key, count)| match key {
+                Key::FailedProbes(_, _, kind) => {
+                    Some((*ProbeFault::CODES.get(usize::from(*kind))?, *count))
+                }
+                _ => None,
+            });
+            let count = |key| counts.get(&key).copied().unwrap_or_default();
+            let present = Present(count(Key::Present(id, backend)));
             Backend {
                 name: Arc::from(&*of.name),
                 in_flight: state.load.in_flight(backend).into(),
                 tries: tries.collect(),
                 times: times.clone(),
+                state: present.backend(),
+                breaker: pool.breaker.is_some().then(|| present.breaker()),
+                ejections: count(Key::Ejections(id, backend)),
+                failed_probes: failed.collect(),
             }
         };
         Some(Pool {
@@ -435,10 +490,12 @@ mod tests {
     use super::*;
     use crate::base::{backend_set::BackendSet, moment::Micros};
     use crate::plan::{ListenerId, RouteId};
+    use crate::policy::standing::State;
 
     const TEXT: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                         [[route]]\nname = \"api\"\npath = \"/v1\"\npool = \"app\"\n\
-                        [pool.app]\nbackends = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n";
+                        [pool.app]\nbackends = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n\
+                        breaker = {}\n";
 
     const WEB: ListenerId = ListenerId(0);
     const APP: PoolId = PoolId(0);
@@ -496,6 +553,7 @@ mod tests {
         stage.slabs[2].add(Counter::AccessLogDropped, 5);
         stage.slabs[0].add(Counter::Requests, 6);
         stage.slabs[1].add(Counter::Connections, 7);
+        let ejected_and_open = Present::default().after(State::Ejected).after(State::Open);
         for (thread, key, count) in [
             (0, Key::Connections(WEB), 5),
             (1, Key::Connections(WEB), 2),
@@ -510,6 +568,9 @@ mod tests {
             (0, Key::Tries(APP, BackendId(1), 200), 50),
             (0, Key::Tries(APP, BackendId(1), 0), 6),
             (0, Key::Tries(PoolId(9), BackendId(1), 200), 50),
+            (2, Key::Present(APP, BackendId(1)), ejected_and_open.0),
+            (2, Key::Ejections(APP, BackendId(1)), 8),
+            (2, Key::FailedProbes(APP, BackendId(0), ProbeFault::Status(500).kind()), 3),
         ] {
             stage.count(thread, key, count);
         }
@@ -528,7 +589,14 @@ mod tests {
             "requests_queued{pool=app} 4",
             "retries_total{pool=app,reason=503} 2",
             "retries_total{pool=app,reason=connect_failure} 3",
+            "backend_up{pool=app,backend=10.0.0.1:80} 1",
+            "backend_state{pool=app,backend=10.0.0.1:80,state=up} 1",
+            "breaker_state{pool=app,backend=10.0.0.1:80,state=closed} 1",
+            "backend_check_failures_total{pool=app,backend=10.0.0.1:80,reason=status} 3",
             "backend_in_flight{pool=app,backend=10.0.0.1:80} 1",
+            "backend_state{pool=app,backend=10.0.0.2:80,state=ejected} 1",
+            "breaker_state{pool=app,backend=10.0.0.2:80,state=open} 1",
+            "backend_ejections_total{pool=app,backend=10.0.0.2:80} 8",
             "backend_requests_total{pool=app,backend=10.0.0.2:80,code=-} 6",
             "backend_requests_total{pool=app,backend=10.0.0.2:80,code=200} 50",
             "backend_response_seconds{pool=app,backend=10.0.0.2:80} 1",
@@ -579,7 +647,12 @@ mod tests {
         named.add(&plan);
         let state = Arc::clone(&stage.state);
         stage.sources.forget(&named, |_| Some(&*state));
-        let after = lines(&stage.snapshot());
+        let is_counted = |line: &String| {
+            !line.starts_with("backend_up")
+                && !line.contains("state=up")
+                && !line.contains("state=closed")
+        };
+        let after: Vec<_> = lines(&stage.snapshot()).into_iter().filter(is_counted).collect();
         let expected = [
             "connections{listener=web,state=open} 2",
             "requests_total{listener=web,route=-,code=200} 2",

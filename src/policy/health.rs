@@ -31,6 +31,25 @@ pub enum ProbeFault {
     Body,
 }
 
+impl ProbeFault {
+    /// The stable tokens for metrics, in the order of the kinds.
+    pub(crate) const CODES: [&str; 7] =
+        ["refused", "unreachable", "timeout", "reset", "protocol", "status", "body"];
+
+    /// Which of the kinds it is.
+    pub(crate) fn kind(self) -> u16 {
+        match self {
+            ProbeFault::Refused => 0,
+            ProbeFault::Unreachable => 1,
+            ProbeFault::Timeout => 2,
+            ProbeFault::Reset => 3,
+            ProbeFault::Protocol => 4,
+            ProbeFault::Status(_) => 5,
+            ProbeFault::Body => 6,
+        }
+    }
+}
+
 impl fmt::Display for ProbeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -121,9 +121,17 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     bound.listen(&plan)?;
     let own = Slab::new();
     counters.push(Arc::clone(&own));
+    let of_health = Slab::new();
+    counters.push(Arc::clone(&of_health));
     let telling = Telling::start((teller.clone(), told), plan, counters.clone(), own)
         .map_err(StartError::system("start the log's thread"))?;
-    let job = health::Job { next: Arc::clone(&next), inbox, posted, teller: teller.clone() };
+    let job = health::Job {
+        next: Arc::clone(&next),
+        inbox,
+        posted,
+        teller: teller.clone(),
+        counters: of_health,
+    };
     let watch = Watch::start(to_health, job, &death)?;
     let owner = Owner {
         process: process.clone(),

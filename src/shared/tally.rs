@@ -28,6 +28,12 @@ pub(crate) enum Key {
     Retries(PoolId, Reason),
     /// Tries that have ended, by the status of the answer; 0 = none.
     Tries(PoolId, BackendId, u16),
+    /// The present state of a backend, as the health thread packs it.
+    Present(PoolId, BackendId),
+    /// How often it was ejected.
+    Ejections(PoolId, BackendId),
+    /// Probes that failed, by the kind of failure.
+    FailedProbes(PoolId, BackendId, u16),
 }
 
 /// Why a request was asked again.
@@ -71,6 +77,11 @@ impl Key {
             Key::Queued(pool) => word(4, pool.0, 0, 0),
             Key::Retries(pool, reason) => word(5, pool.0, 0, reason.pack()),
             Key::Tries(pool, backend, code) => word(6, pool.0, backend.0.into(), code.into()),
+            Key::Present(pool, backend) => word(7, pool.0, backend.0.into(), 0),
+            Key::Ejections(pool, backend) => word(8, pool.0, backend.0.into(), 0),
+            Key::FailedProbes(pool, backend, kind) => {
+                word(9, pool.0, backend.0.into(), kind.into())
+            }
         }
     }
 
@@ -86,6 +97,9 @@ impl Key {
             4 => Key::Queued(PoolId(one)),
             5 => Key::Retries(PoolId(one), Reason::unpack(last)),
             6 => Key::Tries(PoolId(one), BackendId(other as u16), last),
+            7 => Key::Present(PoolId(one), BackendId(other as u16)),
+            8 => Key::Ejections(PoolId(one), BackendId(other as u16)),
+            9 => Key::FailedProbes(PoolId(one), BackendId(other as u16), last),
             _ => return None,
         })
     }
@@ -138,6 +152,11 @@ impl Tally {
     #[inline(always)]
     pub(crate) fn sub(&self, key: Key, amount: u64) {
         self.add_to(key.pack(), amount.wrapping_neg());
+    }
+
+    /// Sets a count. Only the tally's thread may call it.
+    pub(crate) fn set(&self, key: Key, value: u64) {
+        self.count(key.pack()).store(value, Relaxed);
     }
 
     /// A count as it stands.
@@ -251,6 +270,9 @@ mod tests {
             Key::Retries(pool, Reason::Status(503)),
             Key::Tries(pool, backend, 0),
             Key::Tries(PoolId(u16::MAX), backend, u16::MAX),
+            Key::Present(pool, backend),
+            Key::Ejections(pool, backend),
+            Key::FailedProbes(pool, backend, number),
         ];
         keys.extend(failures);
         keys

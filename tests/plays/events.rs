@@ -58,6 +58,10 @@ fn an_embedder_hears_what_happens_by_name(driver: Driver) {
         assert_eq!(ejected.cause.to_string(), "2 failures in a row");
         assert_eq!(events.dropped(), 0);
     }
+    let count = |family: &str| stage.count(&format!("{family}{{backend=\"{address}\"}}"));
+    assert_eq!((count("backend_up"), count("backend_ejections_total")), (0, 1));
+    assert_eq!(stage.count("backend_state{state=\"ejected\"}"), 1);
+    assert_eq!(stage.count("backend_up"), 1, "the other");
 }
 
 fn a_backend_that_cannot_be_reached_is_an_event_each_way(driver: Driver) {

@@ -9,15 +9,22 @@
 //! Neither ejection nor a breaker ever leaves a pool with no backend to ask.
 
 mod change;
+mod present;
 mod slot;
 #[cfg(test)]
 mod tests;
 
 use std::{mem, time::Duration, vec::Drain};
 
-pub use self::change::Cause;
-pub(crate) use self::change::{Change, Mode, State};
 use self::slot::{Plan, Slot};
+pub use self::{
+    change::Cause,
+    present::{BackendState, BreakerState},
+};
+pub(crate) use self::{
+    change::{Change, Mode, State},
+    present::Present,
+};
 use super::health::{ProbeFault, Tracker};
 use crate::base::{
     backend_set::BackendSet,
