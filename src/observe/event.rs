@@ -179,6 +179,30 @@ pub enum Event {
         /// The peer that asked, if the request came over a socket.
         from: Option<Arc<str>>,
     },
+    /// The process is about to stop: it is not ready any more, and still serves.
+    #[non_exhaustive]
+    Lameduck {
+        /// For how long.
+        time: Duration,
+    },
+    /// No new connections are taken, and what runs finishes.
+    #[non_exhaustive]
+    Draining {
+        /// Client connections that are open.
+        connections: u64,
+    },
+    /// Everything has ended.
+    #[non_exhaustive]
+    Stopped {
+        /// Whether everything had finished by itself; else it was cut.
+        finished: bool,
+        /// Client connections accepted since the start.
+        connections: u64,
+        /// Requests since the start.
+        requests: u64,
+        /// Lines of access logs dropped since the start.
+        dropped: u64,
+    },
     /// A thread accepts no message, or does not end when it is told to: a bug in Ringway.
     #[non_exhaustive]
     ThreadHung {
@@ -329,6 +353,10 @@ impl Event {
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
             Event::Reloaded { .. } => ("reload", Info, "configuration reloaded"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
+            Event::Lameduck { .. } => ("lameduck", Info, "lameduck: not ready any more, but still serving"),
+            Event::Draining { .. } => ("draining", Info, "draining: no new connections are taken"),
+            Event::Stopped { finished: true, .. } => ("stopped", Info, "stopped: all finished"),
+            Event::Stopped { finished: false, .. } => ("stopped", Info, "stopped: unfinished connections were cut"),
             Event::ThreadDied { .. } => ("thread_died", Error, "thread died of a bug in Ringway: its work is no longer done"),
             Event::ThreadHung { .. } => ("thread_hung", Error, "thread hangs through a bug in Ringway: it is left behind"),
         }
@@ -366,6 +394,9 @@ pub(crate) struct Fields<'a> {
     pub(crate) descriptors: Option<u64>,
     pub(crate) needed: Option<u64>,
     pub(crate) thread: Option<&'a str>,
+    pub(crate) connections_total: Option<u64>,
+    pub(crate) requests_total: Option<u64>,
+    pub(crate) access_log_dropped_total: Option<u64>,
     pub(crate) generation: Option<u64>,
     pub(crate) changes: Option<&'a str>,
     pub(crate) by: Option<&'a str>,
@@ -453,6 +484,14 @@ impl Event {
                 cause: Some(cause.to_string()),
                 by: Some(by),
                 address: from.as_deref(),
+                ..none
+            },
+            Event::Lameduck { time } => Fields { ms: Some(millis(*time) as f64), ..none },
+            Event::Draining { connections } => Fields { open: Some(*connections), ..none },
+            Event::Stopped { connections, requests, dropped, .. } => Fields {
+                connections_total: Some(*connections),
+                requests_total: Some(*requests),
+                access_log_dropped_total: Some(*dropped),
                 ..none
             },
             Event::ThreadHung { thread } | Event::ThreadDied { thread } => {

@@ -146,6 +146,8 @@ impl Handle {
 
     /// Begins to drain and returns at once; `stop` or `wait` end it.
     pub fn drain(&self) {
+        let connections = self.total(Counter::Connections);
+        self.telling.teller().event(Event::Draining { connections });
         self.crew.drain();
     }
 
@@ -171,11 +173,12 @@ impl Handle {
                 self.wait(self.drain)
             }
         };
-        Ended { finished, hung: self.end() }
+        Ended { finished, hung: self.end(finished) }
     }
 
-    /// Ends all threads; returns the names of those that do not end.
-    fn end(&mut self) -> Vec<String> {
+    /// Ends all threads; returns the names of those that do not end. `finished` says whether the
+    /// cores had ended by themselves.
+    fn end(&mut self, finished: bool) -> Vec<String> {
         let (access_logs, hangs) = self.control.end();
         let mut hung = self.crew.stop();
         hung.extend(hangs);
@@ -186,6 +189,12 @@ impl Handle {
         if let Some(mut access_logs) = access_logs {
             access_logs.end();
         }
+        self.telling.teller().event(Event::Stopped {
+            finished,
+            connections: self.total(Counter::Accepted),
+            requests: self.total(Counter::Requests),
+            dropped: self.total(Counter::AccessLogDropped),
+        });
         self.telling.end();
         hung
     }
@@ -193,6 +202,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.end();
+        // What `stop` has ended already hears nothing any more.
+        self.end(false);
     }
 }

@@ -18,8 +18,8 @@ use super::{
     start::{Setup, begin},
     stderr,
 };
+use crate::observe::event::Event;
 use crate::plan::{Checked, LogFormat};
-use crate::shared::counters::Counter;
 
 /// Serves until a signal ends the process. A reload reads `source` again, if there is one.
 ///
@@ -57,7 +57,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         _ => shutdown.lameduck,
     };
     handle.client().leave();
-    stop(handle, lameduck, shutdown.drain);
+    stop(handle, lameduck);
     drop(opened);
     Ok(())
 }
@@ -102,22 +102,13 @@ fn first_end(handle: &Handle, signals: &Signals, reloads: &Reloads) -> i32 {
 
 /// Lameduck, drain, end. Nothing here can fail or needs a thread that does not exist yet; a second
 /// signal ends the process meanwhile (`signals.rs`).
-fn stop(mut handle: Handle, lameduck: Duration, drain: Duration) {
+fn stop(mut handle: Handle, lameduck: Duration) {
     if !lameduck.is_zero() {
-        info!("lameduck for {lameduck:?}");
+        handle.teller().event(Event::Lameduck { time: lameduck });
         // No core ends by itself meanwhile.
         let _ = handle.wait(lameduck);
     }
-    let connections = handle.total(Counter::Connections);
-    info!(connections, "draining for at most {drain:?}");
-    let Ended { finished, hung } = handle.end_as(Stop::Graceful);
-    let how = if finished { "all finished" } else { "unfinished connections were cut" };
-    info!(
-        connections_total = handle.total(Counter::Accepted),
-        requests_total = handle.total(Counter::Requests),
-        access_log_dropped_total = handle.total(Counter::AccessLogDropped),
-        "stopped: {how}"
-    );
+    let Ended { hung, .. } = handle.end_as(Stop::Graceful);
     stderr::flush();
     if !hung.is_empty() {
         // A thread that hangs must not keep the process.

@@ -32,13 +32,15 @@ macro_rules! line {
             request_id, pool, backend, phase, code, status, cause, lasted_ms, late_ms, ms,
             asked_again, refusal, healthy, of, address, addresses, gone, open, idle_closed_total,
             refused_total, dropped_total, file, mode, connections, wanted, descriptors, needed,
-            thread, generation, changes, by,
+            thread, generation, changes, by, connections_total, requests_total,
+            access_log_dropped_total,
         } = $event.fields();
         tracing::$level!(
             event = $event.word(), request_id, pool, backend, phase, code, status, cause, lasted_ms,
             late_ms, ms, asked_again, refusal, healthy, of, address, addresses, gone, open,
             idle_closed_total, refused_total, dropped_total, file, mode, connections, wanted,
-            descriptors, needed, thread, generation, changes, by, "{}", $event.sentence()
+            descriptors, needed, thread, generation, changes, by, connections_total,
+            requests_total, access_log_dropped_total, "{}", $event.sentence()
         )
     }};
 }
