@@ -151,15 +151,17 @@ impl Connection {
     }
 
     /// Closes once that costs the client none of its answer. Bytes that it has sent meanwhile and
-    /// that were not read make a close a reset: then we shut down, with any bytes held back for it,
-    /// and read until it has all. A client that was late is not waited for.
+    /// that were not read make a close a reset, and so do bytes that come while the kernel has yet
+    /// to send some of ours: then we shut down, with any bytes held back for it, and read until it
+    /// has all. A client that was late is not waited for.
     async fn close(&self) {
-        if !self.stream.may_be_cut() {
+        let stream = &self.stream;
+        if stream.is_one_segment() && !stream.has_unread() {
             return;
         }
-        self.stream.shut_down(Half::Writing);
-        if !self.stream.is_overdue() && self.stream.may_be_cut() {
-            Box::pin(linger(&self.worker, &self.stream, Until::Told)).await;
+        stream.shut_down(Half::Writing);
+        if !stream.is_overdue() && (stream.has_unread() || stream.has_unsent()) {
+            Box::pin(linger(&self.worker, stream, Until::Told)).await;
         }
     }
 

@@ -168,10 +168,19 @@ impl Layer {
         }
     }
 
-    /// Whether a close now might cost the peer bytes that were sent to it.
-    pub(super) fn may_be_cut(&self) -> bool {
+    /// Whether there are unread bytes.
+    pub(super) fn has_unread(&self) -> bool {
         match self {
-            Layer::Plain(shared) => fd::has_bytes(shared.raw()) || fd::unsent(shared.raw()) > 0,
+            Layer::Plain(shared) => fd::has_bytes(shared.raw()),
+            #[cfg(test)]
+            Layer::Script(_) => false,
+        }
+    }
+
+    /// Whether the kernel has yet to send something.
+    pub(super) fn has_unsent(&self) -> bool {
+        match self {
+            Layer::Plain(shared) => fd::unsent(shared.raw()) > 0,
             #[cfg(test)]
             Layer::Script(_) => false,
         }

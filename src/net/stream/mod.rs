@@ -67,6 +67,10 @@ impl InVain {
     }
 }
 
+/// What leaves at once on a new connection: less than a segment of Ethernet, of which the first
+/// window has several (RFC 5681 §3.1).
+const SEGMENT: u32 = 1_024;
+
 /// A connection, watched by the sweep of deadlines.
 pub(crate) struct Stream {
     /// Dropped before the stream, as `Watched` requires.
@@ -74,6 +78,8 @@ pub(crate) struct Stream {
     layer: Option<Layer>,
     fd: RawFd,
     pending: Pending,
+    /// Bytes written by `send_now` alone; the largest number once there was another write.
+    written: Cell<u32>,
     /// Whether to measure how long writes wait, and how long that was so far.
     timed: Cell<bool>,
     stalled: Cell<Micros>,
@@ -111,6 +117,7 @@ impl Stream {
             layer: Some(layer),
             fd,
             pending: Pending::default(),
+            written: Cell::new(0),
             timed: Cell::new(false),
             stalled: Cell::default(),
         }
@@ -184,7 +191,10 @@ impl Stream {
     /// Writes what fits, without waiting. `more`: it leaves with what follows, or with the end.
     #[inline]
     pub(crate) fn send_now(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        self.layer().send(bytes, more)
+        let sent = self.layer().send(bytes, more)?;
+        let sent_now = u32::try_from(sent).unwrap_or(u32::MAX);
+        self.written.set(self.written.get().saturating_add(sent_now));
+        Ok(sent)
     }
 
     /// Waits until there is something to read; the caller has set a deadline.
@@ -332,6 +342,7 @@ impl Stream {
     /// How many bytes of a piece the ring sent; none if a non-blocking socket was full.
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: Deadline) -> (Result<usize, Unmet>, T) {
+        self.written.set(u32::MAX);
         self.watched().write_by(deadline);
         let begun = self.pending.begin();
         let (sent, piece) = self.layer().submit(piece).await;
@@ -362,6 +373,7 @@ impl Stream {
         more: bool,
         deadline: impl Fn() -> Deadline,
     ) -> Result<(), Unmet> {
+        self.written.set(u32::MAX);
         while !first.is_empty() || !second.is_empty() {
             let layer = self.layer();
             let write = || match (first.is_empty(), second.is_empty()) {
@@ -390,6 +402,7 @@ impl Stream {
         write: impl Fn() -> io::Result<usize>,
         deadline: &impl Fn() -> Deadline,
     ) -> Result<usize, Unmet> {
+        self.written.set(u32::MAX);
         match self.judged(End::Writing, write()) {
             Err(Unmet::NotNow) => Box::pin(self.write_when_there_is_room(write, deadline())).await,
             other => other,
@@ -490,11 +503,21 @@ impl Stream {
         self.layer().reset_on_close();
     }
 
-    /// Whether a close now might cost the peer bytes that were sent to it: there are unread bytes,
-    /// which make the close a reset, or the kernel has yet to send something and would drop it at a
-    /// byte that comes after the close. What is on its way already is ordered before a reset.
-    pub(crate) fn may_be_cut(&self) -> bool {
-        self.layer().may_be_cut()
+    /// Whether there are unread bytes, which make a close a reset.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.layer().has_unread()
+    }
+
+    /// Whether the kernel has yet to send something, and would drop it at a byte that comes after a
+    /// close. What is on its way already is ordered before a reset.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.layer().has_unsent()
+    }
+
+    /// Whether all that was ever written here leaves at once, whatever the peer's windows: it fits
+    /// into one segment.
+    pub(crate) fn is_one_segment(&self) -> bool {
+        self.written.get() <= SEGMENT
     }
 
     /// Bytes, including our end, that the peer has not acknowledged.
