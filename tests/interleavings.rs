@@ -35,8 +35,8 @@ mod shared {
     }
 
     mod budget;
-    mod firsts;
     mod rooms;
     mod standing;
     mod trials;
+    mod waiting_since;
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{
     problem::Problem,
-    source::{Place, Sources},
+    source::{Position, Sources},
     tree::{Node, Value},
 };
 
@@ -28,7 +28,7 @@ const REFERENCE_BYTES_MAX: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FromFiles {
     /// The strings that contain such a text.
-    places: Vec<Place>,
+    places: Vec<Position>,
     /// The inserted text, and the reference written for it.
     values: Vec<(String, String)>,
 }
@@ -38,7 +38,7 @@ const SHORT: usize = 4;
 
 impl FromFiles {
     /// Whether the string at this place contains such a text.
-    pub(crate) fn are_at(&self, place: Place) -> bool {
+    pub(crate) fn are_at(&self, place: Position) -> bool {
         self.places.contains(&place)
     }
 
@@ -96,7 +96,7 @@ pub(crate) fn tree(
 
 fn text(
     written: &str,
-    place: Place,
+    place: Position,
     sources: &Sources,
     lookup: &dyn Lookup,
     problems: &mut Vec<Problem>,

@@ -28,7 +28,7 @@ use std::{path::PathBuf, sync::Arc};
 pub use self::problem::{Problem, Problems, Severity};
 use self::{
     expand::{FromFiles, Lookup},
-    source::{Place, Sources},
+    source::{Position, Sources},
     tree::{Node, Value},
 };
 use crate::plan::Checked;
@@ -161,7 +161,7 @@ fn assemble(
     expand::tree(&mut root, &sources, lookup, &mut problems, &mut from_files);
     for setting in &overrides.list {
         let source = sources.add(&setting.from, setting.text.clone());
-        let place = Place { source, ..sources.place(source, 0..setting.text.len()) };
+        let place = Position { source, ..sources.place(source, 0..setting.text.len()) };
         let value = match setting.switch {
             Some(on) => Value::Flag(on),
             None => Value::Text(setting.text.clone()),

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
-use super::source::{Place, Sources};
+use super::source::{Position, Sources};
 
 /// Whether a problem keeps the configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Problem {
 /// A spot and its message; the first mark of a problem is the one with the carets.
 #[derive(Clone, Debug)]
 struct Mark {
-    place: Place,
+    place: Position,
     label: String,
 }
 
@@ -46,7 +46,7 @@ impl Problem {
 
     /// Adds a spot; the first is where the problem is, others are what it collides with.
     #[must_use]
-    pub(crate) fn at(mut self, place: Place, label: impl Into<String>) -> Problem {
+    pub(crate) fn at(mut self, place: Position, label: impl Into<String>) -> Problem {
         self.marks.push(Mark { place, label: label.into() });
         self
     }
@@ -95,7 +95,7 @@ impl Problem {
         &self.title
     }
 
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<Position> {
         self.marks.first().map(|mark| mark.place)
     }
 

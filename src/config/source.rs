@@ -7,13 +7,13 @@ use std::ops::Range;
 
 /// A range of bytes of one source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub(crate) source: u16,
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
-impl Place {
+impl Position {
     /// The bytes of its source.
     pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
@@ -50,25 +50,25 @@ impl Sources {
     }
 
     /// The source of a place.
-    pub(crate) fn of(&self, place: Place) -> Option<&Source> {
+    pub(crate) fn of(&self, place: Position) -> Option<&Source> {
         self.list.get(usize::from(place.source))
     }
 
     /// The text at a place, as it was written.
-    pub(crate) fn text(&self, place: Place) -> &str {
+    pub(crate) fn text(&self, place: Position) -> &str {
         self.of(place).and_then(|source| source.text.get(place.range())).unwrap_or_default()
     }
 
     /// The place of a range of bytes of one source.
-    pub(crate) fn place(&self, source: u16, range: Range<usize>) -> Place {
+    pub(crate) fn place(&self, source: u16, range: Range<usize>) -> Position {
         let length = self.list.get(usize::from(source)).map_or(0, |source| source.text.len());
         let narrow = |at: usize| u32::try_from(at.min(length)).unwrap_or(u32::MAX);
-        Place { source, start: narrow(range.start), end: narrow(range.end) }
+        Position { source, start: narrow(range.start), end: narrow(range.end) }
     }
 
     /// The place of a part of a string whose value is `value`; the whole string if escapes or
     /// expansions shifted it.
-    pub(crate) fn within(&self, string: Place, value: &str, part: Range<usize>) -> Place {
+    pub(crate) fn within(&self, string: Position, value: &str, part: Range<usize>) -> Position {
         let written = self.text(string);
         let Some(shift) = written.find(value).filter(|_| !value.is_empty()) else {
             return string;
@@ -78,7 +78,7 @@ impl Sources {
     }
 
     /// Where the line of a place begins.
-    pub(crate) fn line_start(&self, place: Place) -> Place {
+    pub(crate) fn line_start(&self, place: Position) -> Position {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let before = text.get(..place.range().start).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -86,7 +86,7 @@ impl Sources {
     }
 
     /// The same place in an earlier, equal line.
-    pub(crate) fn same_line_before(&self, place: Place) -> Option<Place> {
+    pub(crate) fn same_line_before(&self, place: Position) -> Option<Position> {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let start = self.line_start(place).range().start;
         let (before, rest) = (text.get(..start)?, text.get(start..)?);
@@ -105,7 +105,7 @@ impl Sources {
     }
 
     /// The nearest earlier line that sets a key of the name at this place.
-    pub(crate) fn setting_before(&self, place: Place) -> Option<Place> {
+    pub(crate) fn setting_before(&self, place: Position) -> Option<Position> {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let name = self.text(place);
         let mut end = self.line_start(place).range().start;
@@ -122,7 +122,7 @@ impl Sources {
     }
 
     /// Where the header of the table begins that contains a place.
-    pub(crate) fn header_before(&self, place: Place) -> Option<u32> {
+    pub(crate) fn header_before(&self, place: Position) -> Option<u32> {
         let text = self.of(place).map_or("", |source| source.text.as_str());
         let before = text.get(..place.range().start).unwrap_or_default();
         let mut start = before.len();
@@ -136,7 +136,7 @@ impl Sources {
     }
 
     /// `ringway.toml:12`, or only the name if it is not a file.
-    pub(crate) fn name_and_line(&self, place: Place) -> String {
+    pub(crate) fn name_and_line(&self, place: Position) -> String {
         let Some(source) = self.of(place) else {
             return String::new();
         };

@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use super::{
     problem::Problem,
-    source::{Place, Sources},
+    source::{Position, Sources},
 };
 
 /// Most lines of a file in which each line is wrong and the author may still have meant TOML.
 const LINES_FEW: usize = 2;
 
 /// Notes the syntax errors of one source, in the order of its lines.
-pub(super) fn note(errors: &[(&str, Place)], sources: &Sources, problems: &mut Vec<Problem>) {
+pub(super) fn note(errors: &[(&str, Position)], sources: &Sources, problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
     let mut lines = errors.to_vec();
     // Further errors on a line follow from its first.
@@ -33,11 +33,11 @@ pub(super) fn note(errors: &[(&str, Place)], sources: &Sources, problems: &mut V
 }
 
 /// Every line is wrong: one message instead of one each.
-fn another_language(first: Place) -> Problem {
+fn another_language(first: Position) -> Problem {
     Problem::error("this is not TOML").at(first, "the file is in another language").help(SHAPE)
 }
 
-fn problem(message: &str, at: Place, sources: &Sources) -> Problem {
+fn problem(message: &str, at: Position, sources: &Sources) -> Problem {
     let message = message.strip_suffix(", expected nothing").unwrap_or(message);
     let (label, help) = words(message, sources.text(at).trim());
     Problem::error("this is not TOML").at(at, label).help_if(help.map(str::to_owned))

@@ -7,14 +7,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     problem::Problem,
-    source::{Place, Sources},
+    source::{Position, Sources},
     syntax,
 };
 
 /// A value and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) place: Place,
+    pub(crate) place: Position,
     pub(crate) value: Value,
 }
 
@@ -55,7 +55,7 @@ impl Entry {
 impl Node {
     /// An empty table.
     pub(crate) fn empty() -> Node {
-        Node { place: Place::default(), value: Value::Table(Vec::new()) }
+        Node { place: Position::default(), value: Value::Table(Vec::new()) }
     }
 
     /// The entry of a key, if this is a table that has it.
@@ -72,7 +72,7 @@ impl Node {
     }
 
     /// The nearest place before another at which a key of this name is set.
-    fn last_key_before(&self, name: &str, before: Place, found: &mut Option<Place>) {
+    fn last_key_before(&self, name: &str, before: Position, found: &mut Option<Position>) {
         match &self.value {
             Value::Table(entries) => {
                 for entry in entries {
@@ -110,7 +110,7 @@ impl Node {
 
 /// Reads one source. `false` = it is not TOML, and the tree is a guess.
 pub(crate) fn parse(source: u16, sources: &Sources, problems: &mut Vec<Problem>) -> (Node, bool) {
-    let place = Place { source, start: 0, end: u32::MAX };
+    let place = Position { source, start: 0, end: u32::MAX };
     let text = sources.of(place).map_or("", |source| source.text.as_str());
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut broken = Vec::new();
@@ -130,12 +130,12 @@ pub(crate) fn parse(source: u16, sources: &Sources, problems: &mut Vec<Problem>)
 }
 
 /// Notes each key that is set twice in one file, with its first place.
-fn duplicates(twice: &[Place], root: &Node, sources: &Sources, problems: &mut Vec<Problem>) {
+fn duplicates(twice: &[Position], root: &Node, sources: &Sources, problems: &mut Vec<Problem>) {
     let mut header: Option<u32> = None;
     for at in twice {
         let before = sources.line_start(*at);
         let in_header =
-            sources.text(Place { end: at.start, ..before }).trim_start().starts_with('[');
+            sources.text(Position { end: at.start, ..before }).trim_start().starts_with('[');
         // The keys below a repeated table collide too; one message for the table is enough.
         if !in_header && header == sources.header_before(*at) && header.is_some() {
             continue;

@@ -11,19 +11,19 @@ use crate::plan::Share;
 
 /// Why a value was refused: a title, the text under the caret, and help.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct BadValue {
     pub(crate) title: String,
     pub(crate) label: String,
     pub(crate) help: Option<String>,
 }
 
-impl Refusal {
-    pub(crate) fn new(title: impl Into<String>, label: impl Into<String>) -> Refusal {
-        Refusal { title: title.into(), label: label.into(), help: None }
+impl BadValue {
+    pub(crate) fn new(title: impl Into<String>, label: impl Into<String>) -> BadValue {
+        BadValue { title: title.into(), label: label.into(), help: None }
     }
 
     #[must_use]
-    pub(crate) fn help(mut self, text: impl Into<String>) -> Refusal {
+    pub(crate) fn help(mut self, text: impl Into<String>) -> BadValue {
         self.help = Some(text.into());
         self
     }
@@ -46,13 +46,13 @@ const SIZES: &[(&str, u64)] = &[
 const DURATION_MS_MAX: u64 = 10 * 365 * 86_400_000;
 
 /// `"500ms"`, `"2s"`, `"1m"`, `"1h"`, `"1d"`.
-pub(crate) fn duration(written: &Scalar) -> Result<Duration, Refusal> {
+pub(crate) fn duration(written: &Scalar) -> Result<Duration, BadValue> {
     let text = match written {
         Scalar::Text(text) => text.as_str(),
         Scalar::Whole(number) => return Err(no_duration_unit(&number.to_string())),
         Scalar::Number(number) => return Err(no_duration_unit(&number.to_string())),
         Scalar::Flag(_) => {
-            return Err(Refusal::new("wrong kind of value for a duration", "expected a string")
+            return Err(BadValue::new("wrong kind of value for a duration", "expected a string")
                 .help("write a number and a unit, such as \"2s\""));
         }
     };
@@ -69,18 +69,18 @@ pub(crate) fn duration(written: &Scalar) -> Result<Duration, Refusal> {
     };
     match count.checked_mul(*scale) {
         Some(ms) if ms <= DURATION_MS_MAX => Ok(Duration::from_millis(ms)),
-        _ => Err(Refusal::new("duration too long", "more than ten years")),
+        _ => Err(BadValue::new("duration too long", "more than ten years")),
     }
 }
 
 /// `"512B"`, `"64KiB"`, `"10MB"`.
-pub(crate) fn size(written: &Scalar) -> Result<u64, Refusal> {
+pub(crate) fn size(written: &Scalar) -> Result<u64, BadValue> {
     let text = match written {
         Scalar::Text(text) => text.as_str(),
         Scalar::Whole(number) => return Err(no_size_unit(&number.to_string())),
         Scalar::Number(number) => return Err(no_size_unit(&number.to_string())),
         Scalar::Flag(_) => {
-            return Err(Refusal::new("wrong kind of value for a size", "expected a string")
+            return Err(BadValue::new("wrong kind of value for a size", "expected a string")
                 .help("write a number and a unit, such as \"64KiB\""));
         }
     };
@@ -95,7 +95,7 @@ pub(crate) fn size(written: &Scalar) -> Result<u64, Refusal> {
     let Ok(count) = number.parse::<u64>() else {
         return Err(fraction("size", number, unit, *scale, SIZES));
     };
-    count.checked_mul(*scale).ok_or_else(|| Refusal::new("size too large", "too large"))
+    count.checked_mul(*scale).ok_or_else(|| BadValue::new("size too large", "too large"))
 }
 
 /// `0.5`, `1`, `1.25`, within a range that `expected` gives in words.
@@ -103,19 +103,19 @@ pub(crate) fn share(
     written: &Scalar,
     range: &RangeInclusive<Share>,
     expected: &str,
-) -> Result<Share, Refusal> {
+) -> Result<Share, BadValue> {
     let number = match written {
         Scalar::Number(number) => *number,
         #[allow(clippy::cast_precision_loss)] // far out of every range by then
         Scalar::Whole(number) => *number as f64,
         Scalar::Text(text) => return Err(quoted_share(text, range, expected)),
         Scalar::Flag(_) => {
-            return Err(Refusal::new("wrong kind of value for a share", expected));
+            return Err(BadValue::new("wrong kind of value for a share", expected));
         }
     };
     let in_range = |number: f64| as_share(number).filter(|share| range.contains(share));
     in_range(number).ok_or_else(|| {
-        let refusal = Refusal::new("number out of range", expected);
+        let refusal = BadValue::new("number out of range", expected);
         match in_range(number / 100.0) {
             // 50 for a half, 125 for a quarter more.
             Some(meant) if number >= 2.0 => {
@@ -133,8 +133,8 @@ fn as_share(number: f64) -> Option<Share> {
 }
 
 /// A share in quotes, perhaps in per cent.
-fn quoted_share(text: &str, range: &RangeInclusive<Share>, expected: &str) -> Refusal {
-    let refusal = Refusal::new("wrong kind of value for a share", expected);
+fn quoted_share(text: &str, range: &RangeInclusive<Share>, expected: &str) -> BadValue {
+    let refusal = BadValue::new("wrong kind of value for a share", expected);
     let (number, scale) = match text.strip_suffix('%') {
         Some(number) => (number.trim_end(), 100.0),
         None => (text, 1.0),
@@ -180,16 +180,16 @@ fn split(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
-fn no_duration_unit(number: &str) -> Refusal {
-    Refusal::new("duration without a unit", format!("write \"{number}s\" or \"{number}ms\""))
+fn no_duration_unit(number: &str) -> BadValue {
+    BadValue::new("duration without a unit", format!("write \"{number}s\" or \"{number}ms\""))
 }
 
-fn no_size_unit(number: &str) -> Refusal {
-    Refusal::new("size without a unit", format!("write \"{number}B\" or \"{number}KiB\""))
+fn no_size_unit(number: &str) -> BadValue {
+    BadValue::new("size without a unit", format!("write \"{number}B\" or \"{number}KiB\""))
 }
 
-fn unknown_duration(number: &str, unit: &str) -> Refusal {
-    let refusal = Refusal::new("not a duration", "expected a number and ms, s, m, h or d");
+fn unknown_duration(number: &str, unit: &str) -> BadValue {
+    let refusal = BadValue::new("not a duration", "expected a number and ms, s, m, h or d");
     if number.is_empty() {
         return refusal.help("write for example \"500ms\", \"2s\" or \"1m\"");
     }
@@ -205,41 +205,41 @@ fn unknown_duration(number: &str, unit: &str) -> Refusal {
     refusal.help(format!("write \"{number}{meant}\""))
 }
 
-fn unknown_size(number: &str, unit: &str) -> Refusal {
+fn unknown_size(number: &str, unit: &str) -> BadValue {
     let expected = "expected a number and B, KB, KiB, MB, MiB, GB or GiB";
     if number.is_empty() {
-        return Refusal::new("not a size", expected)
+        return BadValue::new("not a size", expected)
             .help("write for example \"64KiB\" or \"10MB\"");
     }
     match unit.to_ascii_uppercase().as_str() {
-        "B" => Refusal::new("not a size", expected).help(format!("write \"{number}B\"")),
+        "B" => BadValue::new("not a size", expected).help(format!("write \"{number}B\"")),
         short @ ("K" | "M" | "G") => {
             let (thousands, binary) = match short {
                 "K" => ("1,000", "1,024"),
                 "M" => ("1,000,000", "1,048,576"),
                 _ => ("1,000,000,000", "1,073,741,824"),
             };
-            Refusal::new("size with a single letter", "thousands or 1,024s?").help(format!(
+            BadValue::new("size with a single letter", "thousands or 1,024s?").help(format!(
                 "write \"{number}{short}B\" for units of {thousands} bytes, or \
                  \"{number}{short}iB\" for units of {binary}"
             ))
         }
         long @ ("KB" | "MB" | "GB") => {
-            Refusal::new("not a size", expected).help(format!("write \"{number}{long}\""))
+            BadValue::new("not a size", expected).help(format!("write \"{number}{long}\""))
         }
-        long @ ("KIB" | "MIB" | "GIB") => Refusal::new("not a size", expected)
+        long @ ("KIB" | "MIB" | "GIB") => BadValue::new("not a size", expected)
             .help(format!("write \"{number}{}iB\"", long.get(..1).unwrap_or_default())),
         _ => {
-            Refusal::new("not a size", expected).help(format!("write for example \"{number}KiB\""))
+            BadValue::new("not a size", expected).help(format!("write for example \"{number}KiB\""))
         }
     }
 }
 
 /// `"1.5s"`: the same in the largest unit that makes it whole, if there is one.
-fn fraction(what: &str, number: &str, unit: &str, scale: u64, units: &[(&str, u64)]) -> Refusal {
-    let refusal = Refusal::new(format!("{what} that is not a whole number"), "no fractions");
+fn fraction(what: &str, number: &str, unit: &str, scale: u64, units: &[(&str, u64)]) -> BadValue {
+    let refusal = BadValue::new(format!("{what} that is not a whole number"), "no fractions");
     let Some((whole, part)) = number.split_once('.') else {
-        return Refusal::new(format!("{what} too large"), "too large");
+        return BadValue::new(format!("{what} too large"), "too large");
     };
     let digits = format!("{whole}{part}").parse::<u64>().ok();
     let tens = u32::try_from(part.len()).ok().and_then(|places| 10_u64.checked_pow(places));

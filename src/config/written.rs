@@ -11,7 +11,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::source::Place;
+use super::source::Position;
 
 /// The name by which `Written` asks `read` for a value and its place.
 pub(crate) const WRITTEN: &str = "$written";
@@ -21,7 +21,7 @@ pub(crate) const WRITTEN_FIELDS: &[&str] = &["source", "start", "end", "value", 
 /// A value and its place; no value if it was refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Written<T> {
-    pub(crate) place: Place,
+    pub(crate) place: Position,
     pub(crate) value: Option<T>,
     /// Whether it contains an unknown key: a missing key may be a misspelt one.
     pub(crate) holes: bool,
@@ -54,7 +54,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for WrittenVisitor<T> {
         let value = map.next_value::<T>().ok();
         map.next_key::<String>()?;
         let holes = map.next_value()?;
-        Ok(Written { place: Place { source, start, end }, value, holes })
+        Ok(Written { place: Position { source, start, end }, value, holes })
     }
 }
 

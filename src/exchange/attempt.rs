@@ -23,7 +23,7 @@ use crate::http::{
     upgrade,
 };
 use crate::net::{clock::Clock, leaving::Leaves};
-use crate::observe::told::Limit;
+use crate::observe::reports::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
 use crate::proto::{Arriving, Asking, Backend, Client};

@@ -8,14 +8,14 @@ use crate::base::moment::{Micros, Moment, Tick};
 use crate::http::fault::{Cause, Failure, Fault, Side};
 use crate::net::deadlines::Ended;
 use crate::observe::{
-    access_log::Line,
+    access_log::AccessLine,
     record::{Asked, Record, Term},
 };
 use crate::plan::Plan;
 use crate::policy::{
     balance::Sample,
     blame::{Verdict, Wait, blame},
-    retry::Outcome,
+    retry::TryOutcome,
 };
 use crate::proto::{Client, peer::Peer};
 use crate::shared::{counters::Counter, tally::Key};
@@ -28,10 +28,10 @@ pub(super) fn tried(
     exchange: &mut Exchange,
     result: &mut Result<Answer, Fault>,
     pick: Option<&mut Pick>,
-) -> Outcome {
+) -> TryOutcome {
     let outcome = match result {
-        Ok(_) => Outcome::Status(exchange.scratch.response.status),
-        Err(fault) => Outcome::Fault(*fault),
+        Ok(_) => TryOutcome::Status(exchange.scratch.response.status),
+        Err(fault) => TryOutcome::Fault(*fault),
     };
     if let Err(fault) = result {
         count_refused(worker, *fault);
@@ -52,7 +52,7 @@ pub(super) fn tried(
     let wait = Wait { since: asked_at, until: now, body: exchange.last.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let Some(backend) = exchange.scratch.record.backend else { return outcome };
-    let code = if let Outcome::Status(status) = outcome { status } else { 0 };
+    let code = if let TryOutcome::Status(status) = outcome { status } else { 0 };
     worker.counters.tally().add(Key::Tries(exchange.pool, backend, code), 1);
     if result.is_ok() {
         pool.began(backend, exchange.last.sent_at, &worker.clock);
@@ -71,7 +71,7 @@ pub(super) fn tried(
         let took = since.map_or(Micros(0), |since| worker.clock.renew().since(since));
         let took = u32::try_from(took.0).unwrap_or(u32::MAX);
         // A 5xx that ejects no backend is a failure here too: 500 at once is not fast.
-        let good = ok && !matches!(outcome, Outcome::Status(500..));
+        let good = ok && !matches!(outcome, TryOutcome::Status(500..));
         let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
         pool.observe(backend, sample, worker.clock.tick());
     }
@@ -123,7 +123,7 @@ fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at
     let wait =
         Wait { since: began_at, until: now, body: exchange.last.body, had_all_the_time: false };
     let statuses = &exchange.pool_plan().passive.statuses;
-    let verdict = blame(Outcome::Fault(cause.into()), statuses, wait);
+    let verdict = blame(TryOutcome::Fault(cause.into()), statuses, wait);
     let pool = exchange.in_force.pool(exchange.pool);
     if verdict == Verdict::Nothing {
         pool.whole(fetched.id);
@@ -194,7 +194,7 @@ fn write_line(
     (asked, bytes): (Asked, &[u8]),
     plan: &Plan,
 ) {
-    worker.log(&Line {
+    worker.log(&AccessLine {
         ended: worker.clock.unix(ended),
         request_id: record.request_id.unwrap_or_else(|| worker.request_id(ended)),
         asker: peer.asker(record.client),

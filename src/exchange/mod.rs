@@ -50,7 +50,7 @@ use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
     blame::Body,
-    retry::{Attempt, Outcome},
+    retry::{Attempt, TryOutcome},
 };
 use crate::proto::{Backend, Client, Source};
 use crate::shared::counters::Counter;
@@ -259,7 +259,7 @@ impl Exchange {
     }
 
     /// The last try, as the retry rules see it.
-    fn attempt(&self, outcome: Outcome) -> Attempt {
+    fn attempt(&self, outcome: TryOutcome) -> Attempt {
         Attempt {
             method: self.scratch.request.method,
             outcome,

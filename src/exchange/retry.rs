@@ -18,8 +18,8 @@ use crate::base::{
 };
 use crate::http::fault::{Fault, Side};
 use crate::net::{clock::Clock, io::sleep};
-use crate::observe::told::Attempt;
-use crate::policy::retry::{self, Decision, Outcome, Refusal};
+use crate::observe::reports::Attempt;
+use crate::policy::retry::{self, Decision, RetryRefusal, TryOutcome};
 use crate::proto::Client;
 use crate::shared::{
     counters::Counter,
@@ -32,7 +32,7 @@ pub(super) async fn another(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    (outcome, pick): (Outcome, Option<Pick>),
+    (outcome, pick): (TryOutcome, Option<Pick>),
     mut result: Result<Answer, Fault>,
 ) -> ControlFlow<Result<Answer, Fault>, Pick> {
     if let Ok(Answer::Fetched(fetched)) = &mut result
@@ -77,8 +77,8 @@ pub(super) async fn another(
 fn tell(
     worker: &Worker,
     exchange: &mut Exchange,
-    outcome: Outcome,
-    (refusal, ended): (Option<Refusal>, Moment),
+    outcome: TryOutcome,
+    (refusal, ended): (Option<RetryRefusal>, Moment),
 ) {
     let record = &mut exchange.scratch.record;
     let Some(backend) = record.backend.filter(|_| worker.events.tells_attempts()) else { return };
@@ -95,7 +95,11 @@ fn tell(
 
 /// Any backend, on a new connection: the stale one says nothing about its backend. If all others
 /// are full, the same one with its old permits.
-fn fresh(worker: &Worker, exchange: &mut Exchange, pick: Option<Pick>) -> Result<Pick, Refusal> {
+fn fresh(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    pick: Option<Pick>,
+) -> Result<Pick, RetryRefusal> {
     exchange.tries.stale_before = true;
     exchange.tries.count -= 1;
     // A client that stays with this backend does not leave it for one bad connection.
@@ -107,7 +111,7 @@ fn fresh(worker: &Worker, exchange: &mut Exchange, pick: Option<Pick>) -> Result
     }
     let pool = exchange.in_force.pool(exchange.pool);
     let same = pick.and_then(|pick| pool.pick_again(pick, worker.clock.tick()));
-    same.ok_or(Refusal::NoneLeft)
+    same.ok_or(RetryRefusal::NoneLeft)
 }
 
 /// A backend that was not asked yet, if the pool's budget allows it. If all of them are full, a
@@ -118,17 +122,17 @@ async fn elsewhere(
     client: &Client,
     exchange: &mut Exchange,
     result: &mut Result<Answer, Fault>,
-) -> Result<Pick, Refusal> {
+) -> Result<Pick, RetryRefusal> {
     let next = match choose(&exchange.errand(worker)) {
         Ok(next) => Ok(next),
         Err(Nobody::Free(what)) if result.is_err() && exchange.tries.declined.is_none() => {
             Err(what)
         }
-        Err(Nobody::Free(_) | Nobody::Usable) => return Err(Refusal::NoneLeft),
+        Err(Nobody::Free(_) | Nobody::Usable) => return Err(RetryRefusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);
     if !pool.may_ask_again(exchange.pool_plan(), worker.clock.tick()) {
-        return Err(Refusal::BudgetSpent);
+        return Err(RetryRefusal::BudgetSpent);
     }
     let next = match next {
         Ok(next) => next,
@@ -139,7 +143,7 @@ async fn elsewhere(
                 if fault.side == Side::Client {
                     *result = Err(fault);
                 }
-                return Err(Refusal::NoneLeft);
+                return Err(RetryRefusal::NoneLeft);
             }
         },
     };
@@ -147,24 +151,24 @@ async fn elsewhere(
 }
 
 /// Counts a retry, and what it is for.
-fn count(worker: &Worker, exchange: &Exchange, outcome: Outcome) {
+fn count(worker: &Worker, exchange: &Exchange, outcome: TryOutcome) {
     let reason = match outcome {
-        Outcome::Status(status) => Some(Reason::Status(status)),
-        Outcome::Fault(fault) => fault.cause.failure().map(Reason::Failure),
+        TryOutcome::Status(status) => Some(Reason::Status(status)),
+        TryOutcome::Fault(fault) => fault.cause.failure().map(Reason::Failure),
     };
     if let Some(reason) = reason {
         worker.counters.tally().add(Key::Retries(exchange.pool, reason), 1);
     }
 }
 
-fn counter(refusal: Refusal) -> Counter {
+fn counter(refusal: RetryRefusal) -> Counter {
     match refusal {
-        Refusal::Answered => Counter::RetryAnswered,
-        Refusal::BodyGone => Counter::RetryBodyGone,
-        Refusal::NotIdempotent => Counter::RetryNotIdempotent,
-        Refusal::NotNamed => Counter::RetryNotNamed,
-        Refusal::TriesUsed => Counter::RetryTriesUsed,
-        Refusal::NoneLeft => Counter::RetryNoneLeft,
-        Refusal::BudgetSpent => Counter::RetryBudgetSpent,
+        RetryRefusal::Answered => Counter::RetryAnswered,
+        RetryRefusal::BodyGone => Counter::RetryBodyGone,
+        RetryRefusal::NotIdempotent => Counter::RetryNotIdempotent,
+        RetryRefusal::NotNamed => Counter::RetryNotNamed,
+        RetryRefusal::TriesUsed => Counter::RetryTriesUsed,
+        RetryRefusal::NoneLeft => Counter::RetryNoneLeft,
+        RetryRefusal::BudgetSpent => Counter::RetryBudgetSpent,
     }
 }

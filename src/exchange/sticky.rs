@@ -8,7 +8,7 @@
 use super::Exchange;
 use crate::base::ids::BackendId;
 use crate::http::{cookies, grammar, head::ResponseHead, headers::Headers, names::Name};
-use crate::policy::sticky::{Outcome, Pins};
+use crate::policy::sticky::{CookieReading, Pins};
 use crate::shared::counters::Counter;
 use crate::worker::{Scratch, Worker};
 
@@ -62,16 +62,16 @@ fn is_private(headers: &Headers) -> bool {
     })
 }
 
-fn counter(outcome: Outcome) -> Counter {
+fn counter(outcome: CookieReading) -> Counter {
     match outcome {
-        Outcome::Kept => Counter::StickyKept,
-        Outcome::Refreshed => Counter::StickyRefreshed,
-        Outcome::Moved => Counter::StickyMoved,
-        Outcome::New => Counter::StickyNew,
-        Outcome::Malformed => Counter::StickyMalformed,
-        Outcome::Forged => Counter::StickyForged,
-        Outcome::Expired => Counter::StickyExpired,
-        Outcome::Unknown => Counter::StickyUnknown,
+        CookieReading::Kept => Counter::StickyKept,
+        CookieReading::Refreshed => Counter::StickyRefreshed,
+        CookieReading::Moved => Counter::StickyMoved,
+        CookieReading::New => Counter::StickyNew,
+        CookieReading::Malformed => Counter::StickyMalformed,
+        CookieReading::Forged => Counter::StickyForged,
+        CookieReading::Expired => Counter::StickyExpired,
+        CookieReading::Unknown => Counter::StickyUnknown,
     }
 }
 

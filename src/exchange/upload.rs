@@ -30,7 +30,7 @@ use crate::proto::{Client, Cut, Sink, Source, Waits};
 use crate::worker::{InForce, Worker};
 
 /// The bounds of an upload.
-struct Way {
+struct UploadTerms {
     worker: Rc<Worker>,
     in_force: Rc<InForce>,
     listener: ListenerId,
@@ -99,7 +99,7 @@ impl Upload {
     ) -> Upload {
         let (taken, keeping) = (Cell::new(source.received()), Keeping::of(exchange));
         let progress = Rc::new(Progress { taken, keeping });
-        let way = Way {
+        let way = UploadTerms {
             worker: Rc::clone(worker),
             in_force: Rc::clone(&exchange.in_force),
             listener,
@@ -219,8 +219,13 @@ impl Upload {
     }
 }
 
-async fn upload(way: Way, mut source: Source, mut sink: Sink, progress: Rc<Progress>) -> Uploaded {
-    let Way { worker, in_force, deadline, .. } = &way;
+async fn upload(
+    way: UploadTerms,
+    mut source: Source,
+    mut sink: Sink,
+    progress: Rc<Progress>,
+) -> Uploaded {
+    let UploadTerms { worker, in_force, deadline, .. } = &way;
     let keeping = progress.keeping.as_ref();
     let bounds = Bounds::Upload(Uploading {
         clock: &worker.clock,

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::net::runtime::{Room, Runtime};
-use crate::observe::told::Teller;
+use crate::observe::reports::Reporter;
 use crate::plan::{BackendId, Driver, PoolId};
 use crate::shared::{
     counters::Slab,
-    inbox::{Found, Inbox},
+    inbox::{Inbox, MovedBackend},
     outcomes::Posted,
 };
 use crate::worker::Next;
@@ -32,7 +32,7 @@ const ROOM: Room = Room { entries: 256, completions: 1024 };
 /// A message to the thread.
 pub(crate) enum ToHealth {
     /// These backends have moved. The names thread has at most one such message on its way.
-    Addresses(Arc<Vec<Found>>),
+    Addresses(Arc<Vec<MovedBackend>>),
     /// The next plan: its usable backends are published at once, and the answer says whether it was
     /// taken. What was removed stays known until it is forgotten.
     Plan(Arc<Next>, Sender<Result<(), String>>),
@@ -43,16 +43,16 @@ pub(crate) enum ToHealth {
 }
 
 /// The inputs of the thread.
-pub(crate) struct Job {
+pub(crate) struct HealthJob {
     pub(crate) next: Arc<Next>,
     pub(crate) inbox: Inbox<ToHealth>,
     pub(crate) posted: Posted,
-    pub(crate) teller: Teller,
+    pub(crate) reporter: Reporter,
     /// What this thread counts.
     pub(crate) counters: Arc<Slab>,
 }
 
-impl Job {
+impl HealthJob {
     /// Watches over the backends until told to end; calls `ready` when it begins.
     ///
     /// # Errors

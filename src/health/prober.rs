@@ -18,7 +18,7 @@ use crate::policy::{
     probes::{Next, Probes},
     resolve,
 };
-use crate::shared::inbox::Found;
+use crate::shared::inbox::MovedBackend;
 
 /// Probes of a pool are late if one begins this long after it was due, or its interval if that is
 /// longer; reported at most once in `LATE_AGAIN`.
@@ -145,10 +145,11 @@ impl Prober {
     }
 
     /// Backends have new addresses.
-    pub(super) fn moved(&mut self, found: &[Found], now: Tick) {
+    pub(super) fn moved(&mut self, found: &[MovedBackend], now: Tick) {
         for (place, target) in self.targets.iter_mut().enumerate() {
-            let is_it =
-                |found: &&Found| (found.pool, found.backend) == (target.pool, target.backend);
+            let is_it = |found: &&MovedBackend| {
+                (found.pool, found.backend) == (target.pool, target.backend)
+            };
             if let Some(found) = found.iter().find(is_it) {
                 target.at.clone_from(&found.addresses);
                 target.addresses = with_port(&target.at, target.port);

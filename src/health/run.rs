@@ -3,25 +3,25 @@
 use std::time::Duration;
 
 use super::{
-    Job, ToHealth,
+    HealthJob, ToHealth,
     prober::{Late, Prober},
     verdicts::Verdicts,
 };
 use crate::base::{moment::Tick, rng::Rng};
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
-use crate::observe::told::What;
+use crate::observe::reports::Report;
 
 /// How long the end waits for probes to notice it, in steps.
 const END_STEP: Duration = Duration::from_millis(5);
 const END_STEPS: u32 = 200;
 
 /// Runs until told to end.
-pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
-    let Job { next, inbox, posted, teller, counters } = job;
+pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), String> {
+    let HealthJob { next, inbox, posted, reporter, counters } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
-    let mut verdicts = Verdicts::new(&next, (teller, counters), &mut chance, clock.tick());
+    let mut verdicts = Verdicts::new(&next, (reporter, counters), &mut chance, clock.tick());
     let mut prober = Prober::new(&next.plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();
@@ -59,7 +59,7 @@ pub(super) async fn run(job: Job, ready: impl FnOnce()) -> Result<(), String> {
         }
         let probes_due = prober.begin(now);
         for Late { pool, late } in prober.late() {
-            verdicts.say(What::ProbesLate(pool, late));
+            verdicts.say(Report::ProbesLate(pool, late));
         }
         let rung = match verdicts.turn(now).earlier(probes_due).tick() {
             Some(due) => news.come.or(bell.rung_within(due.since(now))).await,

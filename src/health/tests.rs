@@ -11,14 +11,14 @@ use std::{
 
 use crossbeam_channel::Receiver;
 
-use super::{Job, ToHealth, verdicts::Verdicts};
+use super::{HealthJob, ToHealth, verdicts::Verdicts};
 use crate::base::{
     ids::BackendId,
     ids::PoolId,
     moment::{Deadline, Tick},
     rng::Rng,
 };
-use crate::observe::told::{self, ToHub, What};
+use crate::observe::reports::{self, Report, ToHub};
 use crate::plan::{Driver, Plan};
 use crate::policy::{
     health::ProbeFault,
@@ -73,12 +73,12 @@ impl Running {
         plan.global.driver = driver;
         let (outbox, inbox) = mailbox().unwrap();
         let (outcomes, posted) = outcomes::channel(outbox.rope().clone());
-        let (teller, told) = told::channel();
+        let (reporter, told) = reports::channel();
         let next = States::first(plan, 1);
         let state = state(&next);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let job = Job { next, inbox, posted, teller, counters: Slab::new() };
+            let job = HealthJob { next, inbox, posted, reporter, counters: Slab::new() };
             job.run(move || ready.send(()).unwrap()).unwrap();
         });
         is_ready.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -125,7 +125,7 @@ fn each_change_is_told_once() {
         running.fail(BackendId(1));
     }
     let told = running.told.recv_timeout(Duration::from_secs(10)).unwrap().told();
-    let Some(What::Standing(POOL, Change::Backend { backend, to, .. })) = told else {
+    let Some(Report::Standing(POOL, Change::Backend { backend, to, .. })) = told else {
         panic!("{told:?}")
     };
     assert_eq!((backend, to), (BackendId(1), State::Ejected));
@@ -139,9 +139,9 @@ fn at(millis: u64) -> Tick {
 /// The state of the thread, without a thread.
 fn alone(count: usize, room: usize) -> (Verdicts, Arc<PoolState>, Receiver<ToHub>) {
     let next = States::first(plan(count), 1);
-    let (teller, told) = told::channel_of(room);
+    let (reporter, told) = reports::channel_of(room);
     let counters = Slab::new();
-    let verdicts = Verdicts::new(&next, (teller, counters), &mut Rng::seeded(1), at(1));
+    let verdicts = Verdicts::new(&next, (reporter, counters), &mut Rng::seeded(1), at(1));
     (verdicts, state(&next), told)
 }
 
@@ -178,8 +178,8 @@ fn what_people_cannot_be_told_now_they_are_told_later() {
     let first = said();
     assert!(verdicts.turn(at(25)).tick().is_some_and(|due| due > at(1_000)));
     let then = said();
-    let ejected = |what: &What| match what {
-        What::Standing(_, Change::Backend { backend, to: State::Ejected, .. }) => backend.0,
+    let ejected = |what: &Report| match what {
+        Report::Standing(_, Change::Backend { backend, to: State::Ejected, .. }) => backend.0,
         other => panic!("{other:?}"),
     };
     assert_eq!(first.iter().chain(&then).map(ejected).collect::<Vec<_>>(), [0, 1, 2, 3]);
@@ -189,7 +189,7 @@ fn what_people_cannot_be_told_now_they_are_told_later() {
 fn state_ejections_and_failed_probes_are_counted_until_the_backend_is_forgotten() {
     let next = States::first(plan(4), 1);
     let (state, counters) = (state(&next), Slab::new());
-    let tells = (told::channel().0, Arc::clone(&counters));
+    let tells = (reports::channel().0, Arc::clone(&counters));
     let mut verdicts = Verdicts::new(&next, tells, &mut Rng::seeded(1), at(1));
     let (outcomes, posted) = outcomes::channel(Rope::new().unwrap());
     let (bad, other) = (BackendId(1), BackendId(2));

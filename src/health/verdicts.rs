@@ -12,7 +12,7 @@ use crate::base::{
     rng::Rng,
     totals::Totals,
 };
-use crate::observe::told::{Teller, What};
+use crate::observe::reports::{Report, Reporter};
 use crate::plan::{self, Table};
 use crate::policy::{
     health::ProbeFault,
@@ -36,9 +36,9 @@ const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 /// The state of all pools.
 pub(super) struct Verdicts {
     pools: Table<PoolId, Pool>,
-    teller: Teller,
+    reporter: Reporter,
     counters: Arc<Slab>,
-    untold: VecDeque<What>,
+    untold: VecDeque<Report>,
 }
 
 struct Pool {
@@ -76,12 +76,12 @@ struct Heard {
 impl Verdicts {
     pub(super) fn new(
         next: &Next,
-        (teller, counters): (Teller, Arc<Slab>),
+        (reporter, counters): (Reporter, Arc<Slab>),
         chance: &mut Rng,
         now: Tick,
     ) -> Verdicts {
         let (pools, untold) = (Table::new(), VecDeque::new());
-        let mut verdicts = Verdicts { pools, teller, counters, untold };
+        let mut verdicts = Verdicts { pools, reporter, counters, untold };
         verdicts.take(next, chance, now);
         verdicts
     }
@@ -252,13 +252,13 @@ impl Verdicts {
                 tally.add(Key::Ejections(id, backend), u64::from(to == State::Ejected));
             }
             if self.untold.len() < UNTOLD_MAX {
-                self.untold.push_back(What::Standing(id, change));
+                self.untold.push_back(Report::Standing(id, change));
             }
         }
     }
 
     /// Queues this for the report of the next `turn`.
-    pub(super) fn say(&mut self, what: What) {
+    pub(super) fn say(&mut self, what: Report) {
         if self.untold.len() < UNTOLD_MAX {
             self.untold.push_back(what);
         }
@@ -267,7 +267,7 @@ impl Verdicts {
     /// Reports the queued changes; false if not all of them could be.
     fn tell(&mut self) -> bool {
         while let Some(what) = self.untold.pop_front() {
-            if let Err(what) = self.teller.try_tell(what) {
+            if let Err(what) = self.reporter.try_tell(what) {
                 self.untold.push_front(what);
                 return false;
             }

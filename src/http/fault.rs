@@ -120,7 +120,7 @@ pub(crate) struct Fault {
 }
 
 /// One row of the table of faults.
-pub(crate) struct Row {
+pub(crate) struct CauseFacts {
     pub(crate) side: Side,
     /// 0 if no answer can be given any more.
     pub(crate) status: u16,
@@ -250,11 +250,11 @@ impl Cause {
     /// Its row of the table.
     #[rustfmt::skip]
     #[must_use]
-    pub(crate) fn row(self) -> &'static Row {
+    pub(crate) fn row(self) -> &'static CauseFacts {
         use Side::{Backend, Client, Proxy};
         macro_rules! row {
             ($side:ident, $status:literal, $code:literal, $proxy:literal, $text:literal) => {
-                &Row { side: $side, status: $status, code: $code, proxy_status: $proxy, sentence: $text }
+                &CauseFacts { side: $side, status: $status, code: $code, proxy_status: $proxy, sentence: $text }
             };
         }
         match self {

@@ -57,7 +57,7 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
 
 /// The contents of a line.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line<'a> {
+pub(crate) struct AccessLine<'a> {
     /// When the exchange ended.
     pub(crate) ended: UnixMillis,
     pub(crate) request_id: RequestId,
@@ -76,7 +76,7 @@ pub(crate) struct Format(pub(crate) AccessLogFormat);
 
 impl Format {
     /// Appends one line, its newline included.
-    pub(crate) fn write(self, line: &Line<'_>, dates: &mut Dates, buffer: &mut Vec<u8>) {
+    pub(crate) fn write(self, line: &AccessLine<'_>, dates: &mut Dates, buffer: &mut Vec<u8>) {
         match self.0 {
             AccessLogFormat::Json => json(line, dates, buffer),
             AccessLogFormat::Common => common(line, dates, buffer),
@@ -94,8 +94,8 @@ impl Format {
     }
 }
 
-fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
-    let Line { request_id, asker, record, asked, bytes, plan, .. } = *line;
+fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
+    let AccessLine { request_id, asker, record, asked, bytes, plan, .. } = *line;
     to.extend_from_slice(b"{\"time\":\"");
     to.extend_from_slice(dates.rfc3339(line.ended));
     to.extend_from_slice(b"\",\"request_id\":\"");
@@ -132,8 +132,8 @@ fn json(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.push(b'}');
 }
 
-fn json_of_asked(line: &Line<'_>, to: &mut Vec<u8>) {
-    let Line { asker, asked, bytes, .. } = *line;
+fn json_of_asked(line: &AccessLine<'_>, to: &mut Vec<u8>) {
+    let AccessLine { asker, asked, bytes, .. } = *line;
     let method = known(asked.method, bytes);
     to.extend_from_slice(b",\"method\":");
     push_text(method, SHORT_BYTES_MAX, to);
@@ -152,8 +152,8 @@ fn json_of_asked(line: &Line<'_>, to: &mut Vec<u8>) {
     push_text(method.map(|_| protocol(asked.version)), SHORT_BYTES_MAX, to);
 }
 
-fn json_of_answerer(line: &Line<'_>, to: &mut Vec<u8>) {
-    let Line { record, plan, .. } = *line;
+fn json_of_answerer(line: &AccessLine<'_>, to: &mut Vec<u8>) {
+    let AccessLine { record, plan, .. } = *line;
     let route = record.route.and_then(|id| plan.routes.get(id));
     to.extend_from_slice(b",\"route\":");
     push_name(route.map(|route| &route.name), to);
@@ -188,8 +188,8 @@ fn json_of_times(record: &Record, to: &mut Vec<u8>) {
 
 /// `client - - [date] "method target protocol" status bytes`, as Apache and nginx write it; bytes
 /// are all that were sent.
-fn common(line: &Line<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
-    let Line { asker, record, asked, bytes, .. } = *line;
+fn common(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
+    let AccessLine { asker, record, asked, bytes, .. } = *line;
     push_client(asker.client, to);
     to.extend_from_slice(b" - - [");
     to.extend_from_slice(dates.common(line.ended));
@@ -342,7 +342,7 @@ mod tests {
             peer: "192.0.2.7:5123".parse().ok(),
             secure: false,
         };
-        let line = Line {
+        let line = AccessLine {
             ended: UnixMillis(1_791_203_696_789),
             request_id: RequestId::default(),
             asker,
@@ -383,7 +383,7 @@ mod tests {
             pool: Some(PoolId(0)),
             backend: Some(BackendId(0)),
             attempts: 2,
-            sticky: Some(sticky::Outcome::Moved),
+            sticky: Some(sticky::CookieReading::Moved),
             ..Record::default()
         };
         record.times.connect = Some(Micros(250));

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::told::{LIMITS, PERIOD, What};
+use super::reports::{LIMITS, PERIOD, Report};
 use crate::base::moment::Tick;
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, PoolId};
@@ -19,13 +19,13 @@ const HELD: Duration = Duration::from_millis(2_500);
 /// What has been reported, and what is due.
 #[derive(Default)]
 pub(crate) struct Digest {
-    backends: HashMap<(PoolId, BackendId), Told>,
+    backends: HashMap<(PoolId, BackendId), Said>,
     /// When each limit was reported last.
     limits: [Option<Tick>; LIMITS],
 }
 
 /// What was reported of a backend, and what not yet.
-struct Told {
+struct Said {
     /// The state that was reported last.
     reachable: bool,
     /// When it may be reported next; none = at once.
@@ -50,9 +50,9 @@ impl Digest {
     }
 
     /// Takes a report; returns what to publish at once, if anything.
-    pub(crate) fn observe(&mut self, what: What, now: Tick) -> Option<What> {
+    pub(crate) fn observe(&mut self, what: Report, now: Tick) -> Option<Report> {
         let (key, cause) = match what {
-            What::Limit(limit) => {
+            Report::Limit(limit) => {
                 let last = self.limits.get_mut(limit as usize)?;
                 let due = last.is_none_or(|last| now >= last + PERIOD);
                 return due.then(|| {
@@ -60,17 +60,17 @@ impl Digest {
                     what
                 });
             }
-            What::Standing(pool, change) => {
+            Report::Standing(pool, change) => {
                 if let Change::Backend { backend, to, .. } = change {
                     self.backends.entry((pool, backend)).or_default().decided(to, now);
                 }
                 return Some(what);
             }
-            What::Name(..) | What::Attempt(_) | What::ProbesLate(..) | What::Event(_) => {
+            Report::Name(..) | Report::Attempt(_) | Report::ProbesLate(..) | Report::Event(_) => {
                 return Some(what);
             }
-            What::Unreachable(pool, backend, cause) => ((pool, backend), Some(cause)),
-            What::Reachable(pool, backend) => ((pool, backend), None),
+            Report::Unreachable(pool, backend, cause) => ((pool, backend), Some(cause)),
+            Report::Reachable(pool, backend) => ((pool, backend), None),
         };
         let told = self.backends.entry(key).or_default();
         told.observe(cause, now);
@@ -78,24 +78,24 @@ impl Digest {
     }
 
     /// What has become due since.
-    pub(crate) fn due(&mut self, now: Tick) -> impl Iterator<Item = What> {
+    pub(crate) fn due(&mut self, now: Tick) -> impl Iterator<Item = Report> {
         self.backends.iter_mut().filter_map(move |(key, told)| told.due(*key, now))
     }
 
     /// How long until something becomes due, at most; none = nothing will.
     pub(crate) fn waits(&self) -> Option<Duration> {
-        self.backends.values().any(Told::waits).then_some(PERIOD)
+        self.backends.values().any(Said::waits).then_some(PERIOD)
     }
 }
 
-impl Default for Told {
-    fn default() -> Told {
+impl Default for Said {
+    fn default() -> Said {
         let (reachable, found) = (true, false);
-        Told { reachable, due: None, lost: None, found, known: None, again: None, out: 0 }
+        Said { reachable, due: None, lost: None, found, known: None, again: None, out: 0 }
     }
 }
 
-impl Told {
+impl Said {
     /// A core could not reach it, and why; none = it could. A loss is held back for a while, in
     /// which the health thread may report it better.
     fn observe(&mut self, cause: Option<Cause>, now: Tick) {
@@ -128,7 +128,7 @@ impl Told {
         let was_out = self.out != 0;
         if is_out {
             let (due, known, out) = (self.due, self.known, self.out | way);
-            *self = Told { due, known, out, ..Told::default() };
+            *self = Said { due, known, out, ..Said::default() };
         } else {
             self.out &= !way;
         }
@@ -137,7 +137,7 @@ impl Told {
         }
     }
 
-    fn due(&mut self, (pool, backend): (PoolId, BackendId), now: Tick) -> Option<What> {
+    fn due(&mut self, (pool, backend): (PoolId, BackendId), now: Tick) -> Option<Report> {
         if self.again.is_some_and(|again| now >= again) {
             self.again = None;
             self.lost = self.lost.or(self.known).filter(|_| self.reachable);
@@ -146,9 +146,9 @@ impl Told {
             return None;
         }
         let what = if self.reachable {
-            What::Unreachable(pool, backend, self.lost.take()?)
+            Report::Unreachable(pool, backend, self.lost.take()?)
         } else if std::mem::take(&mut self.found) {
-            What::Reachable(pool, backend)
+            Report::Reachable(pool, backend)
         } else {
             return None;
         };
@@ -165,21 +165,21 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::told::Limit;
+    use crate::observe::reports::Limit;
     use crate::policy::standing::Cause as Why;
 
     fn at(millis: u64) -> Tick {
         Tick::from_millis(millis)
     }
 
-    const DOWN: What = What::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
-    const UP: What = What::Reachable(PoolId(0), BackendId(1));
-    const OTHER: What = What::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
-    const FULL: What = What::Limit(Limit::Connections);
+    const DOWN: Report = Report::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
+    const UP: Report = Report::Reachable(PoolId(0), BackendId(1));
+    const OTHER: Report = Report::Unreachable(PoolId(1), BackendId(1), Cause::ConnectTimeout);
+    const FULL: Report = Report::Limit(Limit::Connections);
 
     /// What is published for these reports; none = only time passes.
     #[track_caller]
-    fn check(events: &[(u64, Option<What>)], expected: &[(u64, What)]) {
+    fn check(events: &[(u64, Option<Report>)], expected: &[(u64, Report)]) {
         let mut digest = Digest::default();
         let mut told = Vec::new();
         for (now, what) in events {
@@ -216,7 +216,7 @@ mod tests {
         let decided = |from, to| {
             let (backend, cause) = (BackendId(1), Why::Elapsed);
             let change = Change::Backend { backend, from, to, cause, lasted: Duration::ZERO };
-            What::Standing(PoolId(0), change)
+            Report::Standing(PoolId(0), change)
         };
         let ejected = decided(State::Admitted, State::Ejected);
         let down = decided(State::Up, State::Down);
@@ -258,7 +258,7 @@ mod tests {
                 cause: Why::Elapsed,
                 lasted: Duration::ZERO,
             };
-            What::Standing(PoolId(0), change)
+            Report::Standing(PoolId(0), change)
         };
         let (down, up) = (decided(State::Up, State::Down), decided(State::Down, State::Up));
         let out = [(5, Some(DOWN)), (10, Some(down.clone())), (50, Some(up.clone()))];
@@ -274,7 +274,7 @@ mod tests {
             &[(5, Some(FULL)), (9, Some(FULL)), (1_004, Some(FULL)), (1_005, Some(FULL))],
             &[(5, FULL), (1_005, FULL)],
         );
-        let other = What::Limit(Limit::Descriptors);
+        let other = Report::Limit(Limit::Descriptors);
         check(&[(5, Some(FULL)), (6, Some(other.clone()))], &[(5, FULL), (6, other)]);
     }
 }

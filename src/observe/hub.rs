@@ -13,13 +13,13 @@ use super::{
     digest::Digest,
     event::{self, Event, Named, Transition, Usable},
     events::{Happened, Subscriber},
-    told::{Attempt, Limit, What},
+    reports::{Attempt, Limit, Report},
 };
 use crate::base::moment::Tick;
 use crate::plan::{BackendId, Plan, PoolId};
 use crate::policy::{
     resolve,
-    retry::Outcome,
+    retry::TryOutcome,
     standing::{Change, Mode, State},
 };
 use crate::shared::counters::{Counter, Slab};
@@ -65,7 +65,7 @@ impl Hub {
     }
 
     /// Takes what a thread reports, at this tick of the hub's own clock.
-    pub(crate) fn take(&mut self, what: What, now: Tick, at: SystemTime) {
+    pub(crate) fn take(&mut self, what: Report, now: Tick, at: SystemTime) {
         if let Some(what) = self.digest.observe(what, now) {
             self.publish(what, at);
         }
@@ -73,7 +73,7 @@ impl Hub {
 
     /// Publishes what has become due since.
     pub(crate) fn due(&mut self, now: Tick, at: SystemTime) {
-        let due: Vec<What> = self.digest.due(now).collect();
+        let due: Vec<Report> = self.digest.due(now).collect();
         due.into_iter().for_each(|what| self.publish(what, at));
     }
 
@@ -82,7 +82,7 @@ impl Hub {
         self.digest.waits()
     }
 
-    fn publish(&mut self, what: What, at: SystemTime) {
+    fn publish(&mut self, what: Report, at: SystemTime) {
         let Some(event) = self.event(what) else { return };
         self.last_id += 1;
         let happened = Arc::new(Happened { id: self.last_id, at, event });
@@ -95,19 +95,21 @@ impl Hub {
     }
 
     /// The event; none if its ids are of no plan.
-    fn event(&self, what: What) -> Option<Event> {
+    fn event(&self, what: Report) -> Option<Event> {
         Some(match what {
-            What::Event(event) => *event,
-            What::Unreachable(pool, backend, cause) => {
+            Report::Event(event) => *event,
+            Report::Unreachable(pool, backend, cause) => {
                 let code = cause.row().code;
                 Event::BackendUnreachable { backend: self.backend(pool, backend)?, code }
             }
-            What::Reachable(pool, backend) => Event::BackendReachable(self.backend(pool, backend)?),
-            What::Limit(limit) => self.limit(limit),
-            What::Standing(pool, change) => return self.standing(pool, change),
-            What::ProbesLate(pool, late) => Event::ProbesLate { pool: self.pool(pool)?, late },
-            What::Name(pool, backend, news) => return self.name((pool, backend), *news),
-            What::Attempt(attempt) => return self.attempt(&attempt),
+            Report::Reachable(pool, backend) => {
+                Event::BackendReachable(self.backend(pool, backend)?)
+            }
+            Report::Limit(limit) => self.limit(limit),
+            Report::Standing(pool, change) => return self.standing(pool, change),
+            Report::ProbesLate(pool, late) => Event::ProbesLate { pool: self.pool(pool)?, late },
+            Report::Name(pool, backend, news) => return self.name((pool, backend), *news),
+            Report::Attempt(attempt) => return self.attempt(&attempt),
         })
     }
 
@@ -192,8 +194,8 @@ impl Hub {
         let event::Backend { pool, backend } = self.backend(attempt.pool, attempt.backend)?;
         let request_id = attempt.request.text();
         let (code, status) = match attempt.outcome {
-            Outcome::Status(status) => ("ok", status),
-            Outcome::Fault(fault) => (fault.cause.row().code, 0),
+            TryOutcome::Status(status) => ("ok", status),
+            TryOutcome::Fault(fault) => (fault.cause.row().code, 0),
         };
         Some(Event::AttemptFailed(event::Attempt {
             request_id: Arc::from(str::from_utf8(&request_id).unwrap_or_default()),
@@ -242,9 +244,9 @@ mod tests {
         hub.subscribe(log);
         let (other, warns) = queue(LogLevel::Warn);
         hub.subscribe(other);
-        hub.take(What::Limit(Limit::Outgoing), at(0), AT);
-        hub.take(What::Unreachable(PoolId(0), BackendId(0), Cause::ConnectFailed), at(0), AT);
-        hub.take(What::Reachable(PoolId(0), BackendId(0)), at(1), AT);
+        hub.take(Report::Limit(Limit::Outgoing), at(0), AT);
+        hub.take(Report::Unreachable(PoolId(0), BackendId(0), Cause::ConnectFailed), at(0), AT);
+        hub.take(Report::Reachable(PoolId(0), BackendId(0)), at(1), AT);
         hub.due(at(3_000), AT);
         hub.due(at(4_000), AT);
         let all = [(1, "outgoing_limit"), (2, "backend_unreachable"), (3, "backend_reachable")];
@@ -255,7 +257,7 @@ mod tests {
         assert_eq!(words(&late_ones), all);
         drop((debug, warns, late_ones));
         for number in 0..1_000 {
-            hub.take(What::Limit(Limit::Outgoing), at(10_000 + 1_000 * number), AT);
+            hub.take(Report::Limit(Limit::Outgoing), at(10_000 + 1_000 * number), AT);
         }
         assert_eq!((hub.readers.len(), hub.kept.len()), (0, KEPT));
     }
@@ -264,13 +266,13 @@ mod tests {
     fn names_stand_in_place_of_ids_and_ids_of_no_plan_give_nothing() {
         let mut hub = hub();
         let news = |pool, change| {
-            What::Name(PoolId(pool), BackendId(0), Box::new((change, "no such host".to_owned())))
+            Report::Name(PoolId(pool), BackendId(0), Box::new((change, "no such host".to_owned())))
         };
         let (reader, events) = queue(LogLevel::Info);
         hub.subscribe(reader);
         hub.take(news(7, resolve::Change::Kept), at(0), AT);
         hub.take(
-            What::Standing(
+            Report::Standing(
                 PoolId(0),
                 Change::Pool { from: Mode::Strict, to: Mode::Panic, sound: 1, of: 3 },
             ),

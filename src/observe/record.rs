@@ -36,7 +36,7 @@ pub(crate) struct Record {
     /// How often backends were asked.
     pub(crate) attempts: u8,
     /// The outcome of the client's cookie; none = the pool is not sticky, or none of it answered.
-    pub(crate) sticky: Option<sticky::Outcome>,
+    pub(crate) sticky: Option<sticky::CookieReading>,
     /// Made when something needs it.
     pub(crate) request_id: Option<RequestId>,
     /// Whether the exchange is logged: only then the following fields are filled.

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::retry::Outcome;
+use super::retry::TryOutcome;
 use crate::base::moment::Tick;
 use crate::http::fault::Cause;
 use crate::plan::Statuses;
@@ -62,7 +62,7 @@ enum Doing {
     /// The client, ourselves, or a coincidence.
     NotItsOwn,
     /// The backend did not accept a connection.
-    Refusal,
+    RetryRefusal,
     /// The backend ended the connection before it answered: perhaps it wanted no more of a body.
     Cut,
     /// The backend did nothing while it was waited for.
@@ -73,11 +73,11 @@ enum Doing {
 
 /// How a try counts that ended in this way, after this wait.
 #[inline]
-pub(crate) fn blame(outcome: Outcome, failures: &Statuses, wait: Wait) -> Verdict {
+pub(crate) fn blame(outcome: TryOutcome, failures: &Statuses, wait: Wait) -> Verdict {
     match outcome {
-        Outcome::Status(status) if !failures.contains(status) => Verdict::Well,
-        Outcome::Status(_) => just_now(wait),
-        Outcome::Fault(fault) => blame_for(fault.cause, wait),
+        TryOutcome::Status(status) if !failures.contains(status) => Verdict::Well,
+        TryOutcome::Status(_) => just_now(wait),
+        TryOutcome::Fault(fault) => blame_for(fault.cause, wait),
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn blame(outcome: Outcome, failures: &Statuses, wait: Wait) -> Verdic
 fn blame_for(cause: Cause, wait: Wait) -> Verdict {
     match (doing(cause), wait.body) {
         (Doing::NotItsOwn, _) | (Doing::Silence, Body::Coming) => Verdict::Nothing,
-        (Doing::Refusal, _) | (Doing::Cut, Body::Whole) => just_now(wait),
+        (Doing::RetryRefusal, _) | (Doing::Cut, Body::Whole) => just_now(wait),
         (Doing::Cut, Body::Untaken | Body::Coming)
         | (Doing::Silence, Body::Whole | Body::Untaken) => Verdict::Late,
         (Doing::Lateness, Body::Whole) if wait.had_all_the_time => Verdict::Late,
@@ -129,7 +129,7 @@ fn doing(cause: Cause) -> Doing {
         Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Doing::NotItsOwn,
         // It closed the connection while it was reused (RFC 9112 §9.3.1).
         Cause::BackendStale => Doing::NotItsOwn,
-        Cause::ConnectFailed | Cause::NameNotResolved | Cause::BackendTls => Doing::Refusal,
+        Cause::ConnectFailed | Cause::NameNotResolved | Cause::BackendTls => Doing::RetryRefusal,
         Cause::BackendReset | Cause::BackendProtocol | Cause::ResponseIncomplete => Doing::Cut,
         Cause::ConnectTimeout | Cause::ResponseTimeout => Doing::Silence,
         Cause::Deadline => Doing::Lateness,
@@ -146,7 +146,7 @@ mod tests {
 
     /// How an outcome counts after a wait of this kind, short and long.
     #[track_caller]
-    fn check(outcome: Outcome, body: Body, had_all_the_time: bool, expected: [Verdict; 2]) {
+    fn check(outcome: TryOutcome, body: Body, had_all_the_time: bool, expected: [Verdict; 2]) {
         let said = [LONG - Duration::from_millis(1), LONG].map(|span| {
             let since = Tick::from_millis(5);
             let wait = Wait { since, until: since + span, body, had_all_the_time };
@@ -159,10 +159,10 @@ mod tests {
     fn an_answer_counts_by_its_status() {
         for body in [Whole, Untaken, Coming] {
             for status in [101, 200, 304, 404, 429, 500, 501, 505, 600, 999] {
-                check(Outcome::Status(status), body, false, [Well, Well]);
+                check(TryOutcome::Status(status), body, false, [Well, Well]);
             }
             for status in [502, 503, 504] {
-                check(Outcome::Status(status), body, false, [Failed, Late]);
+                check(TryOutcome::Status(status), body, false, [Failed, Late]);
             }
         }
     }
@@ -220,9 +220,9 @@ mod tests {
         for (place, (cause, expected)) in TABLE.iter().enumerate() {
             assert_eq!(*cause as usize, place, "{cause:?} is missing, or not in its place");
             for (body, expected) in [Whole, Untaken, Coming].into_iter().zip(*expected) {
-                check(Outcome::Fault((*cause).into()), body, false, expected);
+                check(TryOutcome::Fault((*cause).into()), body, false, expected);
                 if *cause != Cause::Deadline {
-                    check(Outcome::Fault((*cause).into()), body, true, expected);
+                    check(TryOutcome::Fault((*cause).into()), body, true, expected);
                 }
             }
         }
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn who_had_all_the_time_of_an_exchange_is_to_blame_that_it_is_late() {
-        let late = Outcome::Fault(Cause::Deadline.into());
+        let late = TryOutcome::Fault(Cause::Deadline.into());
         check(late, Whole, true, [Late; 2]);
         check(late, Untaken, true, [Nothing; 2]);
         check(late, Coming, true, [Nothing; 2]);

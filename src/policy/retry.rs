@@ -23,7 +23,7 @@ const PAUSE_MS_MAX: u32 = 250;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
     pub(crate) method: Method,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: TryOutcome,
     /// The tries so far, including this one; those that met a stale connection do not count.
     pub(crate) tries: u8,
     /// Whether an earlier try of this request met a stale connection.
@@ -38,7 +38,7 @@ pub(crate) struct Attempt {
 
 /// How one try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum TryOutcome {
     /// With an answer of this status, of which nothing was relayed yet.
     Status(u16),
     Fault(Fault),
@@ -55,12 +55,12 @@ pub(crate) enum Decision {
     /// no try.
     Fresh,
     /// There was a reason to retry, but it is not allowed: the outcome stands.
-    Refused(Refusal),
+    Refused(RetryRefusal),
 }
 
 /// Why a request is not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Refusal {
+pub(crate) enum RetryRefusal {
     /// The client has got a part of the answer.
     Answered,
     /// A part of the body is gone.
@@ -77,29 +77,29 @@ pub(crate) enum Refusal {
     BudgetSpent,
 }
 
-impl Refusal {
+impl RetryRefusal {
     /// The stable token for logs and metrics.
     #[must_use]
     pub(crate) fn code(self) -> &'static str {
         match self {
-            Refusal::Answered => "answered",
-            Refusal::BodyGone => "body_gone",
-            Refusal::NotIdempotent => "not_idempotent",
-            Refusal::NotNamed => "not_named",
-            Refusal::TriesUsed => "tries_used",
-            Refusal::NoneLeft => "none_left",
-            Refusal::BudgetSpent => "budget_spent",
+            RetryRefusal::Answered => "answered",
+            RetryRefusal::BodyGone => "body_gone",
+            RetryRefusal::NotIdempotent => "not_idempotent",
+            RetryRefusal::NotNamed => "not_named",
+            RetryRefusal::TriesUsed => "tries_used",
+            RetryRefusal::NoneLeft => "none_left",
+            RetryRefusal::BudgetSpent => "budget_spent",
         }
     }
 }
 
-impl Outcome {
+impl TryOutcome {
     /// Whether it may be a reason to retry; most are none.
     #[inline]
     pub(crate) fn calls_for_another(self) -> bool {
         match self {
-            Outcome::Status(status) => matches!(status, 502..=504),
-            Outcome::Fault(_) => true,
+            TryOutcome::Status(status) => matches!(status, 502..=504),
+            TryOutcome::Fault(_) => true,
         }
     }
 }
@@ -144,20 +144,20 @@ pub(crate) fn again(retry: &Retry, attempt: &Attempt) -> Decision {
         return Decision::Fresh;
     }
     if !named(trigger, retry) {
-        return Decision::Refused(Refusal::NotNamed);
+        return Decision::Refused(RetryRefusal::NotNamed);
     }
     if attempt.tries >= retry.attempts {
-        return Decision::Refused(Refusal::TriesUsed);
+        return Decision::Refused(RetryRefusal::TriesUsed);
     }
     Decision::Another
 }
 
 /// The reason to retry that an outcome gives, if any.
-fn trigger(outcome: Outcome) -> Option<Trigger> {
+fn trigger(outcome: TryOutcome) -> Option<Trigger> {
     let cause = match outcome {
-        Outcome::Status(status @ 502..=504) => return Some(Trigger::Status(status)),
-        Outcome::Status(_) => return None,
-        Outcome::Fault(fault) => fault.cause,
+        TryOutcome::Status(status @ 502..=504) => return Some(Trigger::Status(status)),
+        TryOutcome::Status(_) => return None,
+        TryOutcome::Fault(fault) => fault.cause,
     };
     match cause.failure()? {
         Failure::Connect => Some(Trigger::Connect),
@@ -170,18 +170,18 @@ fn trigger(outcome: Outcome) -> Option<Trigger> {
 }
 
 /// What the standard forbids, whatever the configuration says.
-fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), Refusal> {
+fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), RetryRefusal> {
     if attempt.answered {
-        return Err(Refusal::Answered);
+        return Err(RetryRefusal::Answered);
     }
     if attempt.body_gone {
-        return Err(Refusal::BodyGone);
+        return Err(RetryRefusal::BodyGone);
     }
     // Without a connection nothing was sent; a request that was never sent had no effect (RFC 9110
     // §9.2.2).
     let sent = attempt.request_sent && trigger != Trigger::Connect;
     if sent && !attempt.method.is_idempotent() {
-        return Err(Refusal::NotIdempotent);
+        return Err(RetryRefusal::NotIdempotent);
     }
     Ok(())
 }
@@ -206,7 +206,7 @@ mod tests {
     use crate::plan::RetryOn;
 
     use Decision::{Another, Fresh, Keep, Refused};
-    use Refusal::{Answered, BodyGone, NotIdempotent, NotNamed, TriesUsed};
+    use RetryRefusal::{Answered, BodyGone, NotIdempotent, NotNamed, TriesUsed};
 
     fn everything() -> Retry {
         let on = RetryOn {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     /// A first GET without a body, fully sent.
-    fn get(outcome: impl Into<Outcome>) -> Attempt {
+    fn get(outcome: impl Into<TryOutcome>) -> Attempt {
         Attempt {
             method: Method::Get,
             outcome: outcome.into(),
@@ -237,19 +237,19 @@ mod tests {
         }
     }
 
-    fn post(outcome: impl Into<Outcome>) -> Attempt {
+    fn post(outcome: impl Into<TryOutcome>) -> Attempt {
         Attempt { method: Method::Post, ..get(outcome) }
     }
 
-    impl From<Cause> for Outcome {
-        fn from(cause: Cause) -> Outcome {
-            Outcome::Fault(cause.into())
+    impl From<Cause> for TryOutcome {
+        fn from(cause: Cause) -> TryOutcome {
+            TryOutcome::Fault(cause.into())
         }
     }
 
-    impl From<u16> for Outcome {
-        fn from(status: u16) -> Outcome {
-            Outcome::Status(status)
+    impl From<u16> for TryOutcome {
+        fn from(status: u16) -> TryOutcome {
+            TryOutcome::Status(status)
         }
     }
 
@@ -302,7 +302,7 @@ mod tests {
     /// RFC 9110 §9.2.2.
     #[test]
     fn what_may_have_had_an_effect_is_repeated_only_if_idempotent() {
-        let outcomes: [Outcome; 5] = [
+        let outcomes: [TryOutcome; 5] = [
             Cause::BackendReset.into(),
             Cause::ResponseTimeout.into(),
             502.into(),
@@ -336,12 +336,12 @@ mod tests {
             (RetryOn { connect_failure: true, ..off }, Cause::ConnectFailed.into()),
             (RetryOn { reset_before_response: true, ..off }, Cause::BackendReset.into()),
             (RetryOn { timeout: true, ..off }, Cause::ResponseTimeout.into()),
-            (RetryOn { status_502: true, ..off }, Outcome::Status(502)),
-            (RetryOn { status_503: true, ..off }, Outcome::Status(503)),
-            (RetryOn { status_504: true, ..off }, Outcome::Status(504)),
+            (RetryOn { status_502: true, ..off }, TryOutcome::Status(502)),
+            (RetryOn { status_503: true, ..off }, TryOutcome::Status(503)),
+            (RetryOn { status_504: true, ..off }, TryOutcome::Status(504)),
         ] {
             check(Retry { on, ..nothing() }, get(outcome), Another);
-            let others: [Outcome; 6] = [
+            let others: [TryOutcome; 6] = [
                 Cause::ConnectFailed.into(),
                 Cause::BackendReset.into(),
                 Cause::ResponseTimeout.into(),
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn nothing_is_repeated_once_the_client_has_seen_a_byte_or_the_body_is_gone() {
-        let outcomes: [Outcome; 4] = [
+        let outcomes: [TryOutcome; 4] = [
             Cause::BackendReset.into(),
             Cause::BackendStale.into(),
             Cause::ResponseTimeout.into(),

@@ -26,7 +26,7 @@ use crate::net::{
 };
 use crate::observe::{
     record::{Record, Term},
-    told::Limit,
+    reports::Limit,
 };
 use crate::plan::ListenerId;
 use crate::proto::peer::PeerAddress;

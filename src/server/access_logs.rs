@@ -7,7 +7,7 @@ use rustix::fs::{Access, access};
 
 use super::StartError;
 use crate::observe::{
-    told::Teller,
+    reports::Reporter,
     writer::{Outlet, Writer},
 };
 use crate::plan::{ListenerId, Plan, Table};
@@ -21,7 +21,7 @@ const END_MAX: Duration = Duration::from_secs(5);
 pub(super) struct AccessLogs {
     writer: Option<Writer>,
     /// The slab and the sender of the thread.
-    means: Option<(Arc<Slab>, Teller)>,
+    means: Option<(Arc<Slab>, Reporter)>,
 }
 
 /// One core's ends of the logs, by listener.
@@ -29,8 +29,8 @@ pub(super) type Outlets = Table<ListenerId, Outlet>;
 
 impl AccessLogs {
     /// Without logs yet. The thread counts in `counters`.
-    pub(super) fn new(counters: Arc<Slab>, teller: Teller) -> AccessLogs {
-        AccessLogs { writer: None, means: Some((counters, teller)) }
+    pub(super) fn new(counters: Arc<Slab>, reporter: Reporter) -> AccessLogs {
+        AccessLogs { writer: None, means: Some((counters, reporter)) }
     }
 
     /// Opens the logs that a plan names and the plan before did not; returns each core's ends.
@@ -60,8 +60,8 @@ impl AccessLogs {
     }
 
     fn writer(&mut self) -> Result<&mut Writer, StartError> {
-        if let (None, Some((counters, teller))) = (&self.writer, &self.means) {
-            let writer = Writer::start(Arc::clone(counters), teller.clone());
+        if let (None, Some((counters, reporter))) = (&self.writer, &self.means) {
+            let writer = Writer::start(Arc::clone(counters), reporter.clone());
             self.writer = Some(writer.map_err(StartError::system("start the log's thread"))?);
         }
         let ended = || StartError::Hung("the thread of the access logs".into());

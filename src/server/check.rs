@@ -12,7 +12,7 @@ use crate::plan::Plan;
 
 /// The findings.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct Findings {
     /// Reasons why the process would not start, in one sentence each.
     pub(crate) refusals: Vec<String>,
     /// The same for what another machine may have: cores, descriptors, addresses, folders.
@@ -22,8 +22,8 @@ pub(crate) struct Found {
 }
 
 /// Runs all checks.
-pub(crate) fn check(plan: &Plan) -> Found {
-    let mut found = Found::default();
+pub(crate) fn check(plan: &Plan) -> Findings {
+    let mut found = Findings::default();
     let count = match cores::choose(&plan.global.cores) {
         Ok(chosen) => chosen.cores.len(),
         Err(why) => {
@@ -83,7 +83,7 @@ mod tests {
         );
         let plan =
             config::parse("check.toml", &text).unwrap_or_else(|wrong| panic!("{wrong}")).plan;
-        let Found { refusals, missing_here, warnings } = check(&plan);
+        let Findings { refusals, missing_here, warnings } = check(&plan);
         let parts = [
             "this process may not use core 8000",
             "9000000 connections do not fit",

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     linger::{Until, linger},
-    netted::netted,
+    panic_net::catching,
 };
 use crate::base::moment::{Deadline, Moment};
 use crate::exchange::{Reuse, run};
@@ -69,7 +69,7 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: &Arrival, admit
         began,
         _admitted: admitted,
     };
-    netted(worker, connection.run());
+    catching(worker, connection.run());
 }
 
 /// A client connection between requests.
@@ -375,7 +375,7 @@ impl Awaits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::netted::Netted;
+    use crate::server::panic_net::Catching;
 
     /// The size of what a function returns; it is not called.
     fn size_of_output<A, R>(_: impl FnOnce(A) -> R) -> usize {
@@ -386,7 +386,7 @@ mod tests {
     /// large future that is awaited without a box undoes both.
     #[test]
     fn what_an_idle_connection_keeps_is_small_and_so_is_a_burst() {
-        let idle = size_of::<Netted>() + size_of_output(Connection::run);
+        let idle = size_of::<Catching>() + size_of_output(Connection::run);
         let burst = size_of_output(|connection: &'static mut Connection| connection.burst());
         println!("idle {idle} bytes, burst {burst} bytes");
         assert!(idle <= 400, "an idle connection's task: {idle} bytes");

@@ -28,8 +28,8 @@ use super::{
 use crate::health::ToHealth;
 use crate::observe::{
     event::Event,
+    reports::ToHub,
     statistics::{Sources, Statistics},
-    told::ToHub,
 };
 use crate::plan::{Checked, Global, ListenerId, Plan, PoolId};
 use crate::policy::seats::Changes;
@@ -343,8 +343,8 @@ impl Owner {
         if Names::are_same(&self.next.plan, plan) {
             return Ok(None);
         }
-        let (lookup, teller) = (self.lookup.clone(), self.process.teller.clone());
-        Names::begin(plan, lookup, self.death.clone(), teller, self.readers.clone())
+        let (lookup, reporter) = (self.lookup.clone(), self.process.reporter.clone());
+        Names::begin(plan, lookup, self.death.clone(), reporter, self.readers.clone())
             .map(Some)
             .map_err(StartError::system("look names up"))
     }
@@ -360,11 +360,11 @@ impl Owner {
             Ok(Err(why)) => return Err(StartError::Plan(why)),
             Err(_) => return Err(StartError::Hung("the health thread".into())),
         }
-        let teller = &self.process.teller;
+        let reporter = &self.process.reporter;
         let until = Instant::now() + HEARD_WITHIN;
         // The hub waits for nothing.
-        let _ = teller.to_hub().send_deadline(ToHub::Plan(Arc::clone(&next.plan)), until);
-        events.into_iter().for_each(|event| teller.event(event));
+        let _ = reporter.to_hub().send_deadline(ToHub::Plan(Arc::clone(&next.plan)), until);
+        events.into_iter().for_each(|event| reporter.event(event));
         if names.is_some() {
             self.names = None;
         }
@@ -390,7 +390,7 @@ impl Owner {
         let until = Instant::now() + TAKEN_WITHIN;
         let missed = (0..cores).filter(|_| taken_by.recv_deadline(until).is_err());
         for _ in missed {
-            teller.event(Event::ThreadHung { thread: "a core".into() });
+            reporter.event(Event::ThreadHung { thread: "a core".into() });
         }
         self.next = next;
         let (generation, addresses) = (self.next.generation, self.addresses());
@@ -468,7 +468,7 @@ impl Owner {
         let until = Instant::now() + HEARD_WITHIN;
         if self.readers.health.send(message, until) == Err(Unheard) {
             let thread = "the health thread".into();
-            self.process.teller.event(Event::ThreadHung { thread });
+            self.process.reporter.event(Event::ThreadHung { thread });
         }
     }
 }

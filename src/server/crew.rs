@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::spawn::Thread;
-use crate::observe::{event::Event, told::Teller};
+use crate::observe::{event::Event, reports::Reporter};
 use crate::shared::inbox::{Outbox, Unheard};
 use crate::worker::ToCore;
 
@@ -27,7 +27,7 @@ pub(super) struct Member<T> {
 /// The threads of all cores.
 pub(super) struct Crew {
     cores: Vec<Member<ToCore>>,
-    teller: Teller,
+    reporter: Reporter,
     /// How long they may take to accept a message, and to end.
     patience: (Duration, Duration),
 }
@@ -38,9 +38,9 @@ impl<T> Member<T> {
     }
 
     /// Sends it the message that ends it; `end` notices if it does not accept it.
-    fn send(&self, message: T, until: Instant, teller: &Teller) {
+    fn send(&self, message: T, until: Instant, reporter: &Reporter) {
         if self.outbox.send(message, until) == Err(Unheard) && !self.thread.has_ended() {
-            teller.event(Event::ThreadHung { thread: self.thread.what().into() });
+            reporter.event(Event::ThreadHung { thread: self.thread.what().into() });
         }
     }
 
@@ -52,16 +52,16 @@ impl<T> Member<T> {
 
     /// Tells it to end and waits for it; returns its name if it does not.
     #[must_use]
-    pub(super) fn stop(self, message: T, teller: &Teller) -> Option<String> {
+    pub(super) fn stop(self, message: T, reporter: &Reporter) -> Option<String> {
         let now = Instant::now();
-        self.send(message, now + HEARD_WITHIN, teller);
+        self.send(message, now + HEARD_WITHIN, reporter);
         self.end(now + END_WITHIN)
     }
 }
 
 impl Crew {
-    pub(super) fn new(teller: Teller) -> Crew {
-        Crew { cores: Vec::new(), teller, patience: (HEARD_WITHIN, END_WITHIN) }
+    pub(super) fn new(reporter: Reporter) -> Crew {
+        Crew { cores: Vec::new(), reporter, patience: (HEARD_WITHIN, END_WITHIN) }
     }
 
     pub(super) fn add(&mut self, outbox: Outbox<ToCore>, thread: Thread) {
@@ -93,7 +93,7 @@ impl Crew {
 
     fn send(&self, message: impl Fn() -> ToCore) {
         let until = Instant::now() + self.patience.0;
-        self.cores.iter().for_each(|core| core.send(message(), until, &self.teller));
+        self.cores.iter().for_each(|core| core.send(message(), until, &self.reporter));
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::observe::told;
+    use crate::observe::reports;
     use crate::server::spawn::{self, Death};
     use crate::shared::inbox::{Inbox, mailbox};
 
@@ -115,10 +115,10 @@ mod tests {
         work: impl FnOnce(Inbox<ToCore>) + Send + 'static,
     ) -> (Crew, Outbox<ToCore>) {
         let (outbox, inbox) = mailbox().unwrap();
-        let teller = told::channel().0;
-        let death = Death::new(false, &teller);
+        let reporter = reports::channel().0;
+        let death = Death::new(false, &reporter);
         let thread = spawn::watched("a-test".into(), "core 7".into(), &death, move || work(inbox));
-        let mut crew = Crew { patience: (within, within), ..Crew::new(teller) };
+        let mut crew = Crew { patience: (within, within), ..Crew::new(reporter) };
         crew.add(outbox.clone(), thread.unwrap());
         (crew, outbox)
     }

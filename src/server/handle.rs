@@ -13,11 +13,11 @@ use super::{
     addresses::Endpoint,
     control::{Client, Control},
     crew::Crew,
+    health_thread::HealthThread,
     tell::Telling,
-    watch::Watch,
 };
 use crate::net::runtime::DriverInUse;
-use crate::observe::{event::Event, events::Events, statistics::Statistics, told::Teller};
+use crate::observe::{event::Event, events::Events, reports::Reporter, statistics::Statistics};
 use crate::plan::Checked;
 use crate::shared::counters::{Counter, Slab};
 
@@ -51,7 +51,7 @@ pub struct Handle {
     pub(super) counters: Vec<Arc<Slab>>,
     pub(super) crew: Crew,
     pub(super) control: Control,
-    pub(super) watch: Watch,
+    pub(super) watch: HealthThread,
     pub(super) telling: Telling,
 }
 
@@ -135,8 +135,8 @@ impl Handle {
     }
 
     /// Where events are reported.
-    pub(super) fn teller(&self) -> &Teller {
-        self.telling.teller()
+    pub(super) fn reporter(&self) -> &Reporter {
+        self.telling.reporter()
     }
 
     /// A client of the control thread.
@@ -147,7 +147,7 @@ impl Handle {
     /// Begins to drain and returns at once; `stop` or `wait` end it.
     pub fn drain(&self) {
         let connections = self.total(Counter::Connections);
-        self.telling.teller().event(Event::Draining { connections });
+        self.telling.reporter().event(Event::Draining { connections });
         self.crew.drain();
     }
 
@@ -182,14 +182,14 @@ impl Handle {
         let (access_logs, hangs) = self.control.end();
         let mut hung = self.crew.stop();
         hung.extend(hangs);
-        hung.extend(self.watch.end(self.telling.teller()));
+        hung.extend(self.watch.end(self.telling.reporter()));
         for what in &hung {
-            self.telling.teller().event(Event::ThreadHung { thread: what.as_str().into() });
+            self.telling.reporter().event(Event::ThreadHung { thread: what.as_str().into() });
         }
         if let Some(mut access_logs) = access_logs {
             access_logs.end();
         }
-        self.telling.teller().event(Event::Stopped {
+        self.telling.reporter().event(Event::Stopped {
             finished,
             connections: self.total(Counter::Accepted),
             requests: self.total(Counter::Requests),

@@ -5,7 +5,7 @@
 
 use std::{cell::Cell, os::fd::OwnedFd, rc::Rc, time::Duration};
 
-use super::netted::netted;
+use super::panic_net::catching;
 use crate::base::moment::{Deadline, Tick};
 use crate::net::{
     buffer::Buffer,
@@ -160,7 +160,7 @@ pub(super) fn turn_away(worker: &Rc<Worker>, fd: OwnedFd, answer: &[u8]) {
     }
     let counted = Counted::one_more(&worker.turned_away);
     let lingering = Rc::clone(worker);
-    netted(Rc::clone(worker), async move {
+    catching(Rc::clone(worker), async move {
         read_on(&lingering, &stream, Until::Ended, TURNED_AWAY).await;
         drop((stream, counted));
     });

@@ -6,6 +6,7 @@
 mod accept;
 mod access_logs;
 mod addresses;
+mod admin_doors;
 mod cgroup;
 pub(crate) mod check;
 mod connection;
@@ -13,14 +14,14 @@ mod control;
 mod cores;
 mod crew;
 mod descriptors;
-mod doors;
 mod handle;
+mod health_thread;
 mod ledger;
 mod linger;
 mod names;
-mod netted;
 mod operational_log;
 mod options;
+mod panic_net;
 mod process;
 mod refusal;
 mod reload;
@@ -34,7 +35,6 @@ mod start_error;
 mod start_tests;
 pub(crate) mod stderr;
 mod tell;
-mod watch;
 
 pub use self::{
     addresses::Endpoint,
@@ -43,5 +43,5 @@ pub use self::{
     start::{start, start_with},
     start_error::{Holder, StartError},
 };
-pub(crate) use self::{doors::token as admin_token, process::run as main, reload::Source};
+pub(crate) use self::{admin_doors::token as admin_token, process::run as main, reload::Source};
 pub use crate::net::runtime::DriverInUse;

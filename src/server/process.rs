@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGXFSZ};
 use tracing::{info, warn};
 
 use super::{
-    Handle, StartError, Stop, doors,
+    Handle, StartError, Stop, admin_doors,
     handle::Ended,
     operational_log,
     options::Options,
@@ -36,8 +36,8 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let (options, starting) = (Options::of_the_process(), Some(starting));
     let mut handle = begin(plan, Setup { options, starting, ..Setup::default() })?;
     let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
-    let reloads = Reloads::start(source, handle.client(), handle.teller().clone())?;
-    let opened = doors::open(&admin, &files, &handle, &reloads)?;
+    let reloads = Reloads::start(source, handle.client(), handle.reporter().clone())?;
+    let opened = admin_doors::open(&admin, &files, &handle, &reloads)?;
     stderr::say(&first_line(&handle, opened.address, [routes, pools, backends]));
     if format == LogFormat::Json {
         // A reader of JSON cannot parse the first line.
@@ -104,7 +104,7 @@ fn first_end(handle: &Handle, signals: &Signals, reloads: &Reloads) -> i32 {
 /// signal ends the process meanwhile (`signals.rs`).
 fn stop(mut handle: Handle, lameduck: Duration) {
     if !lameduck.is_zero() {
-        handle.teller().event(Event::Lameduck { time: lameduck });
+        handle.reporter().event(Event::Lameduck { time: lameduck });
         // No core ends by itself meanwhile.
         let _ = handle.wait(lameduck);
     }

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{StartError, control::Client};
 use crate::admin::{Refused, Reload, Reloaded};
 use crate::config::{self, Loaded, Overrides, Problems};
-use crate::observe::{event::Event, told::Teller};
+use crate::observe::{event::Event, reports::Reporter};
 
 /// Reloads that may wait for the one in progress. A signal that finds the queue full is dropped:
 /// the waiting ones read the files after it.
@@ -33,7 +33,7 @@ pub(crate) struct Source {
 
 type Outcome = Result<Reloaded, Refused>;
 
-struct Job {
+struct ReloadJob {
     how: Reload,
     /// What asked for the reload.
     by: &'static str,
@@ -43,7 +43,7 @@ struct Job {
 /// A sender of jobs to the reload thread.
 #[derive(Clone)]
 pub(super) struct Reloads {
-    to: Sender<Job>,
+    to: Sender<ReloadJob>,
 }
 
 impl Reloads {
@@ -54,10 +54,10 @@ impl Reloads {
     pub(super) fn start(
         source: Option<Source>,
         client: Client,
-        teller: Teller,
+        reporter: Reporter,
     ) -> Result<Reloads, StartError> {
         let (to, jobs) = bounded(WAITING_MAX);
-        let run = move || run(source.as_ref(), &client, &teller, &jobs);
+        let run = move || run(source.as_ref(), &client, &reporter, &jobs);
         thread::Builder::new()
             .name("ringway-reload".into())
             .spawn(run)
@@ -68,7 +68,7 @@ impl Reloads {
     /// Begins a reload for a signal, without waiting.
     pub(super) fn begin(&self, by: &'static str) {
         let how = Reload { dry_run: false, from: String::new() };
-        let _ = self.to.try_send(Job { how, by, answer: None });
+        let _ = self.to.try_send(ReloadJob { how, by, answer: None });
     }
 
     /// Reloads for an admin call, and waits for the result.
@@ -76,17 +76,19 @@ impl Reloads {
         let until = Instant::now() + ANSWERED_WITHIN;
         let (answer, answered) = bounded(1);
         let late = || refused("another reload takes too long; nothing is known of this one".into());
-        self.to.send_deadline(Job { how, by, answer: Some(answer) }, until).map_err(|_| late())?;
+        self.to
+            .send_deadline(ReloadJob { how, by, answer: Some(answer) }, until)
+            .map_err(|_| late())?;
         answered.recv_deadline(until).unwrap_or_else(|_| Err(late()))
     }
 }
 
-fn run(source: Option<&Source>, client: &Client, teller: &Teller, jobs: &Receiver<Job>) {
-    for Job { how, by, answer } in jobs {
+fn run(source: Option<&Source>, client: &Client, reporter: &Reporter, jobs: &Receiver<ReloadJob>) {
+    for ReloadJob { how, by, answer } in jobs {
         let dry_run = how.dry_run;
         let outcome = reload(source, client, dry_run);
         if !dry_run {
-            teller.event(event(&outcome, by, &how.from));
+            reporter.event(event(&outcome, by, &how.from));
         }
         if let Some(answer) = answer {
             // The caller may have stopped waiting.

@@ -15,7 +15,7 @@ use crate::net::{
 };
 use crate::plan::ListenerId;
 use crate::shared::inbox::Inbox;
-use crate::worker::{CorePlan, Next, Own, Process, ToCore, Worker};
+use crate::worker::{CorePlan, Next, Process, ToCore, Worker, WorkerSeed};
 
 /// One worker's sockets, each with its listener and address.
 pub(super) type Sockets = Vec<(ListenerId, SocketAddr, OwnedFd)>;
@@ -30,7 +30,7 @@ const END_STEPS: u32 = 200;
 /// Serves until told to stop, or until drained; reports through `ready` when it begins.
 pub(super) async fn serve(
     (process, next): (Process, Arc<Next>),
-    own: Own,
+    own: WorkerSeed,
     sockets: Sockets,
     inbox: Inbox<ToCore>,
     ready: impl FnOnce(io::Result<()>),

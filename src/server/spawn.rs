@@ -20,10 +20,10 @@ use super::{
     stderr,
 };
 use crate::net::runtime::{DriverInUse, Room, Runtime};
-use crate::observe::{event::Event, told::Teller};
+use crate::observe::{event::Event, reports::Reporter};
 use crate::plan::Driver;
 use crate::shared::inbox::Inbox;
-use crate::worker::{Next, Own, Process, ToCore};
+use crate::worker::{Next, Process, ToCore, WorkerSeed};
 
 /// A turn of a busy core fits.
 const ROOM: Room = Room { entries: 4096, completions: 16_384 };
@@ -44,10 +44,10 @@ pub(super) struct Thread {
 }
 
 /// The inputs of one worker's thread.
-pub(super) struct Job {
+pub(super) struct CoreJob {
     pub(super) process: Process,
     pub(super) next: Arc<Next>,
-    pub(super) own: Own,
+    pub(super) own: WorkerSeed,
     pub(super) core: Option<CoreId>,
     pub(super) driver: Driver,
     pub(super) sockets: Sockets,
@@ -59,7 +59,7 @@ pub(super) struct Job {
 ///
 /// # Errors
 /// The kernel's, if it gives no thread.
-pub(super) fn spawn(job: Job, death: &Death) -> io::Result<Thread> {
+pub(super) fn spawn(job: CoreJob, death: &Death) -> io::Result<Thread> {
     let name = format!("ringway-{}", job.core.map_or(job.own.core_index, |core| core.id));
     let what = format!("core {}", job.own.core_index);
     watched(name, what, death, || work(job))
@@ -71,12 +71,12 @@ pub(super) enum Death {
     /// The process ends with it.
     Exit,
     /// It is reported, and the other threads go on.
-    Tell(Teller),
+    Tell(Reporter),
 }
 
 impl Death {
-    pub(super) fn new(exits: bool, teller: &Teller) -> Death {
-        if exits { Death::Exit } else { Death::Tell(teller.clone()) }
+    pub(super) fn new(exits: bool, reporter: &Reporter) -> Death {
+        if exits { Death::Exit } else { Death::Tell(reporter.clone()) }
     }
 
     fn of(&self, thread: &str) {
@@ -87,7 +87,7 @@ impl Death {
                 ));
                 exit_with_thread();
             }
-            Death::Tell(teller) => teller.event(Event::ThreadDied { thread: thread.into() }),
+            Death::Tell(reporter) => reporter.event(Event::ThreadDied { thread: thread.into() }),
         }
     }
 }
@@ -154,11 +154,11 @@ fn exit_with_thread() -> ! {
     std::process::exit(1)
 }
 
-fn work(job: Job) {
+fn work(job: CoreJob) {
     if let Some(core) = job.core {
         core_affinity::set_for_current(core);
     }
-    let Job { process, next, own, driver, sockets, inbox, ready, .. } = job;
+    let CoreJob { process, next, own, driver, sockets, inbox, ready, .. } = job;
     match Runtime::build(driver, ROOM) {
         Err(refused) => drop(ready.send(Err(StartError::Driver(refused)))),
         Ok(mut runtime) => {
@@ -174,17 +174,17 @@ fn work(job: Job) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::told::{self, ToHub, What};
+    use crate::observe::reports::{self, Report, ToHub};
 
     #[test]
     fn a_thread_that_dies_in_a_foreign_process_is_told() {
-        let (teller, told) = told::channel();
-        let death = Death::new(false, &teller);
+        let (reporter, told) = reports::channel();
+        let death = Death::new(false, &reporter);
         let work = || panic!("a bug on purpose");
         let thread = watched("a-test".into(), "core 7".into(), &death, work).unwrap();
         assert!(thread.ends_by(Instant::now() + Duration::from_secs(20)));
         let died = Event::ThreadDied { thread: "core 7".into() };
-        let heard: Vec<What> = told.try_iter().filter_map(ToHub::told).collect();
-        assert_eq!(heard, [What::Event(Box::new(died))]);
+        let heard: Vec<Report> = told.try_iter().filter_map(ToHub::told).collect();
+        assert_eq!(heard, [Report::Event(Box::new(died))]);
     }
 }

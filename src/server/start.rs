@@ -18,20 +18,20 @@ use super::{
     crew::Crew,
     descriptors,
     handle::Handle,
+    health_thread::HealthThread,
     ledger::Ledger,
     names::{self, Lookup, Names, Readers},
     options::Options,
     run::Sockets,
-    spawn::{self, Death, Job, READY_WITHIN, Ready},
+    spawn::{self, CoreJob, Death, READY_WITHIN, Ready},
     tell::Telling,
-    watch::Watch,
 };
 use crate::health;
 use crate::net::{chance, runtime::DriverInUse};
 use crate::observe::{
     event::Event,
+    reports::{self, Reporter},
     statistics::Sources,
-    told::{self, Teller},
 };
 use crate::plan::Checked;
 use crate::shared::{
@@ -42,7 +42,7 @@ use crate::shared::{
     rooms::Rooms,
     spares::Spares,
 };
-use crate::worker::{Next, Own, Process, Retired, ToCore};
+use crate::worker::{Next, Process, Retired, ToCore, WorkerSeed};
 
 /// Starts the balancer that a plan describes, in a process that it leaves unchanged.
 ///
@@ -91,8 +91,8 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let (mut plan, _) = ledger.seat(plan.into_plan())?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
     let cores = chosen.cores.len();
-    let (teller, told) = told::channel();
-    let death = Death::new(options.exit_on_death, &teller);
+    let (reporter, told) = reports::channel();
+    let death = Death::new(options.exit_on_death, &reporter);
     let may_raise = options.raise_descriptor_limit;
     let lowered =
         descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
@@ -101,15 +101,15 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
     let mut names =
-        Names::begin(&plan, lookup.clone(), death.clone(), teller.clone(), readers.clone())
+        Names::begin(&plan, lookup.clone(), death.clone(), reporter.clone(), readers.clone())
             .map_err(StartError::system("look names up"))?;
     let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
     let of_logs = Slab::new();
-    let mut access_logs = AccessLogs::new(Arc::clone(&of_logs), teller.clone());
+    let mut access_logs = AccessLogs::new(Arc::clone(&of_logs), reporter.clone());
     let outlets = access_logs.outlets(&plan, None, cores)?;
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (to_control, retired) = unbounded();
-    let tell = (teller.clone(), outcomes, to_control);
+    let tell = (reporter.clone(), outcomes, to_control);
     let process = process((&outboxes, &counters), tell, options.trim_memory);
     counters.push(of_logs);
     let (next, of_secrets) = ledger.next(plan, &process, None)?;
@@ -117,22 +117,22 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let plan = Arc::clone(&next.plan);
     let addresses = bound.named(&plan);
     let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
-    lowered.into_iter().chain(of_secrets).for_each(|event| teller.event(event));
+    lowered.into_iter().chain(of_secrets).for_each(|event| reporter.event(event));
     bound.listen(&plan)?;
     let own = Slab::new();
     counters.push(Arc::clone(&own));
     let of_health = Slab::new();
     counters.push(Arc::clone(&of_health));
-    let telling = Telling::start((teller.clone(), told), plan, counters.clone(), own)
+    let telling = Telling::start((reporter.clone(), told), plan, counters.clone(), own)
         .map_err(StartError::system("start the log's thread"))?;
-    let job = health::Job {
+    let job = health::HealthJob {
         next: Arc::clone(&next),
         inbox,
         posted,
-        teller: teller.clone(),
+        reporter: reporter.clone(),
         counters: of_health,
     };
-    let watch = Watch::start(to_health, job, &death)?;
+    let watch = HealthThread::start(to_health, job, &death)?;
     let owner = Owner {
         process: process.clone(),
         retired,
@@ -156,7 +156,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         cores: chosen.text.clone(),
         backends_without_address: unknown,
         counters,
-        crew: Crew::new(teller),
+        crew: Crew::new(reporter),
         control,
         watch,
         telling,
@@ -171,23 +171,23 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
 }
 
 /// The inputs of one core: its mailbox, its sockets, its ends of the logs.
-type Given = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
+type CoreShare = ((Outbox<ToCore>, Inbox<ToCore>), (Sockets, Outlets));
 
 /// Starts the workers and waits until all of them serve.
 fn spawn_all(
     handle: &mut Handle,
     (process, next): (Process, Arc<Next>),
     death: &Death,
-    cores: impl Iterator<Item = (Option<CoreId>, Given)>,
+    cores: impl Iterator<Item = (Option<CoreId>, CoreShare)>,
 ) -> Result<(), StartError> {
     let global = &next.plan.global;
     let (ready, readiness) = bounded::<Ready>(process.cores);
     for (core_index, (core, ((outbox, inbox), (sockets, outlets)))) in cores.enumerate() {
         let counters = Arc::clone(&handle.counters[core_index]);
-        let job = Job {
+        let job = CoreJob {
             process: process.clone(),
             next: Arc::clone(&next),
-            own: Own { core_index, counters, outlets },
+            own: WorkerSeed { core_index, counters, outlets },
             core,
             driver: global.driver,
             sockets,
@@ -208,7 +208,7 @@ fn spawn_all(
     }
     // All cores have the same.
     if let Some(why) = reason {
-        handle.telling.teller().event(Event::DriverFallback { cause: why.into() });
+        handle.telling.reporter().event(Event::DriverFallback { cause: why.into() });
     }
     Ok(())
 }
@@ -229,7 +229,7 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
 /// What all workers share, whatever plan is in force.
 fn process(
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
-    (teller, outcomes, retired): (Teller, Outcomes, Sender<Retired>),
+    (reporter, outcomes, retired): (Reporter, Outcomes, Sender<Retired>),
     trims_memory: bool,
 ) -> Process {
     let cores = outboxes.len();
@@ -243,7 +243,7 @@ fn process(
         rooms: Rooms::new(cores),
         ropes: ropes().collect(),
         spares: Spares::new(counters.iter().cloned(), ropes()),
-        teller,
+        reporter,
         retired,
     }
 }

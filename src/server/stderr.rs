@@ -32,11 +32,11 @@ const LATE_WORDS: Duration = Duration::from_secs(3);
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 struct Queue {
-    to: Sender<Told>,
+    to: Sender<ToStderr>,
     dropped: Dropped,
 }
 
-enum Told {
+enum ToStderr {
     Text(Vec<u8>),
     /// All earlier texts have been written when its sender is dropped.
     Mark {
@@ -86,7 +86,7 @@ pub(crate) fn flush() {
     let began = Instant::now();
     let until = began + LAST_WORDS;
     let (mark, written) = bounded::<()>(0);
-    if queue.to.send_deadline(Told::Mark { _written: mark }, until).is_err() {
+    if queue.to.send_deadline(ToStderr::Mark { _written: mark }, until).is_err() {
         return;
     }
     while written.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
@@ -114,16 +114,16 @@ pub(super) fn last_words(line: &str) {
 
 impl Queue {
     fn put(&self, text: &[u8]) {
-        if self.to.try_send(Told::Text(text.to_vec())).is_err() {
+        if self.to.try_send(ToStderr::Text(text.to_vec())).is_err() {
             self.dropped.add(1);
         }
     }
 }
 
 /// The thread: writes texts until every sender is gone.
-fn write_all_told(from: &Receiver<Told>, dropped: &Dropped, to: &mut impl Write) {
+fn write_all_told(from: &Receiver<ToStderr>, dropped: &Dropped, to: &mut impl Write) {
     for told in from {
-        let Told::Text(text) = told else { continue };
+        let ToStderr::Text(text) = told else { continue };
         if write_all(to, &text).is_err() {
             dropped.add(1);
             continue;
@@ -159,17 +159,17 @@ fn write_all(to: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
 pub(super) struct Lines;
 
 /// One line of `tracing`.
-pub(super) struct Line;
+pub(super) struct StderrLine;
 
 impl MakeWriter<'_> for Lines {
-    type Writer = Line;
+    type Writer = StderrLine;
 
-    fn make_writer(&self) -> Line {
-        Line
+    fn make_writer(&self) -> StderrLine {
+        StderrLine
     }
 }
 
-impl Write for Line {
+impl Write for StderrLine {
     /// `tracing` writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match QUEUE.get() {
@@ -226,7 +226,7 @@ mod tests {
         assert!((997..=998).contains(&lost), "{lost}");
         drop(go_on);
         let (mark, written) = bounded::<()>(0);
-        queue.to.send(Told::Mark { _written: mark }).unwrap();
+        queue.to.send(ToStderr::Mark { _written: mark }).unwrap();
         assert!(written.recv_timeout(Duration::from_secs(10)).is_err());
         assert_eq!(took.try_iter().count() as u64, 1_000 - lost);
         queue.put(b"fails");

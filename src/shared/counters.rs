@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 /// One row of the table.
-pub(crate) struct Row {
+pub(crate) struct Metric {
     /// The name of its family, without the prefix `ringway_`.
     pub(crate) family: &'static str,
     /// The label that tells it from the others of its family, if any: name and value.
@@ -52,8 +52,8 @@ macro_rules! counters {
         }
 
         /// The table of metrics, in the order of `Counter`.
-        const TABLE: &[Row] = &[
-            $(Row {
+        const TABLE: &[Metric] = &[
+            $(Metric {
                 family: $name,
                 label: &[$((stringify!($axis), $value))?],
                 kind: Kind::$kind,
@@ -110,7 +110,7 @@ counters! {
 }
 
 impl Counter {
-    pub(crate) fn row(self) -> &'static Row {
+    pub(crate) fn row(self) -> &'static Metric {
         &TABLE[self as usize]
     }
 }

@@ -17,7 +17,7 @@ const MESSAGES_MAX: usize = 64;
 
 /// The present addresses of a backend with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct MovedBackend {
     pub(crate) pool: PoolId,
     pub(crate) backend: BackendId,
     /// In the order to try them.

@@ -22,7 +22,7 @@ const ROWS_OF_LINE: usize = 4;
 /// One worker's counts for one backend. Only that worker may change them.
 #[derive(Default)]
 #[repr(align(32))]
-pub(crate) struct Row {
+pub(crate) struct BackendCounts {
     ok: AtomicU64,
     failed: AtomicU64,
     times: AtomicU64,
@@ -32,7 +32,7 @@ pub(crate) struct Row {
     answered_at: AtomicU32,
 }
 
-impl Row {
+impl BackendCounts {
     /// A request goes to the backend.
     #[inline]
     pub(crate) fn begin(&self) {
@@ -89,34 +89,34 @@ impl Row {
 /// Two cache lines: processors fetch them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
-struct Line([Row; ROWS_OF_LINE]);
+struct CountsLine([BackendCounts; ROWS_OF_LINE]);
 
 /// The rows of all workers for one pool. They live on from plan to plan, and grow with it.
-pub(crate) struct Load {
+pub(crate) struct PoolCounts {
     workers: usize,
     /// Each line once per worker.
-    lines: Segments<Box<[Line]>>,
+    lines: Segments<Box<[CountsLine]>>,
     /// Failures of each backend that say nothing about its present state. All workers write them,
     /// but rarely: a row has no room for them.
     late: Segments<AtomicU64>,
 }
 
-impl Load {
+impl PoolCounts {
     /// For this many workers, without rows yet.
-    pub(crate) const fn new(workers: usize) -> Load {
-        Load { workers, lines: Segments::new(), late: Segments::new() }
+    pub(crate) const fn new(workers: usize) -> PoolCounts {
+        PoolCounts { workers, lines: Segments::new(), late: Segments::new() }
     }
 
     /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
-        let line = || (0..self.workers).map(|_| Line::default()).collect();
+        let line = || (0..self.workers).map(|_| CountsLine::default()).collect();
         self.lines.grow(backends.div_ceil(ROWS_OF_LINE), line);
         self.late.grow(backends, AtomicU64::default);
     }
 
     /// The row that a worker writes for a backend; none if the pool has no such seat.
     #[inline]
-    pub(crate) fn row(&self, worker: usize, backend: BackendId) -> Option<&Row> {
+    pub(crate) fn row(&self, worker: usize, backend: BackendId) -> Option<&BackendCounts> {
         row(self.lines.get(backend.index() / ROWS_OF_LINE)?.get(worker)?, backend)
     }
 
@@ -157,7 +157,7 @@ impl Load {
     /// Whether any worker saw an answer begin later than `since`.
     pub(crate) fn has_answered_since(&self, backend: BackendId, since: Tick, now: Tick) -> bool {
         let ago = u32::try_from(millis(now.since(since))).unwrap_or(u32::MAX);
-        let is_later = |row: &Row| row.answered_ago(now).is_some_and(|its| its < ago);
+        let is_later = |row: &BackendCounts| row.answered_ago(now).is_some_and(|its| its < ago);
         self.rows(backend).any(|(_, row)| is_later(row))
     }
 
@@ -185,14 +185,14 @@ impl Load {
     }
 
     /// The rows of a backend, each with its worker.
-    fn rows(&self, backend: BackendId) -> impl Iterator<Item = (usize, &Row)> {
+    fn rows(&self, backend: BackendId) -> impl Iterator<Item = (usize, &BackendCounts)> {
         let lines = self.lines.get(backend.index() / ROWS_OF_LINE).into_iter().flatten();
         lines.enumerate().filter_map(move |(worker, line)| Some((worker, row(line, backend)?)))
     }
 }
 
 #[inline]
-fn row(line: &Line, backend: BackendId) -> Option<&Row> {
+fn row(line: &CountsLine, backend: BackendId) -> Option<&BackendCounts> {
     line.0.get(backend.index() % ROWS_OF_LINE)
 }
 
@@ -202,8 +202,8 @@ mod tests {
 
     const BACKEND: BackendId = BackendId(4);
 
-    fn load(workers: usize) -> Load {
-        let load = Load::new(workers);
+    fn load(workers: usize) -> PoolCounts {
+        let load = PoolCounts::new(workers);
         load.grow(5);
         load
     }
@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn no_row_crosses_a_line_and_no_line_belongs_to_two_workers() {
-        assert_eq!(size_of::<Row>(), 32);
-        assert_eq!(size_of::<Line>(), 128);
+        assert_eq!(size_of::<BackendCounts>(), 32);
+        assert_eq!(size_of::<CountsLine>(), 128);
         let load = load(2);
         for worker in 0..2 {
             assert_eq!(

@@ -6,8 +6,8 @@
 //! first. What a plan says of a pool (limits, weights) is in the plan alone.
 
 use super::{
-    budget::Budget, durations::BackendTimes, line::Line, load::Load, permits::Permits,
-    standing::Published, trials::Trials, unreachable::Unreachable,
+    budget::Budget, durations::BackendTimes, load::PoolCounts, permits::Permits,
+    queue::SharedQueue, standing::Published, trials::Trials, unreachable::Unreachable,
 };
 use crate::base::{backend_set::BackendSet, ids::BackendId, segments::Segments};
 
@@ -16,7 +16,7 @@ pub(crate) struct PoolState {
     /// The backends that may be asked; written by the health thread.
     pub(crate) published: Published,
     /// Each worker's counts for each backend.
-    pub(crate) load: Load,
+    pub(crate) load: PoolCounts,
     /// How long answers of each backend took to begin.
     pub(crate) times: BackendTimes,
     /// The permits of backends on trial.
@@ -26,7 +26,7 @@ pub(crate) struct PoolState {
     /// The retries it has left.
     pub(crate) budget: Budget,
     /// The requests that wait.
-    pub(crate) line: Line,
+    pub(crate) queue: SharedQueue,
     /// What each backend has in flight, if that has a bound.
     slots: Segments<Permits>,
 }
@@ -36,12 +36,12 @@ impl PoolState {
     pub(crate) fn new(workers: usize, usable: &BackendSet, retries: u64) -> PoolState {
         PoolState {
             published: Published::new(usable),
-            load: Load::new(workers),
+            load: PoolCounts::new(workers),
             times: BackendTimes::new(workers),
             trials: Trials::new(),
             unreachable: Unreachable::new(),
             budget: Budget::new(retries),
-            line: Line::new(workers),
+            queue: SharedQueue::new(workers),
             slots: Segments::new(),
         }
     }
@@ -52,7 +52,7 @@ impl PoolState {
         self.times.grow(backends);
         self.trials.grow(backends);
         self.unreachable.grow(backends);
-        self.line.grow(backends);
+        self.queue.grow(backends);
         self.slots.grow(backends, || Permits::new(0));
     }
 

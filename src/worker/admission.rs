@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::{Worker, in_force::ListenerView};
 use crate::base::ids::ListenerId;
-use crate::observe::told::Limit;
+use crate::observe::reports::Limit;
 use crate::shared::{
     counters::Counter,
     permits::{Permit, Permits},

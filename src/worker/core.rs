@@ -7,11 +7,11 @@ use crossbeam_channel::Sender;
 
 use super::Next;
 use crate::conns::Means;
-use crate::observe::{told::Teller, writer::Outlet};
+use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::{
-    bell::Rope, counters::Slab, inbox::Found, outcomes::Outcomes, permits::Permits, rooms::Rooms,
-    spares::Spares,
+    bell::Rope, counters::Slab, inbox::MovedBackend, outcomes::Outcomes, permits::Permits,
+    rooms::Rooms, spares::Spares,
 };
 
 /// What all workers of a process share, whatever plan is in force.
@@ -33,7 +33,7 @@ pub(crate) struct Process {
     /// The idle connections of each core.
     pub(crate) spares: Spares,
     /// Where events are reported.
-    pub(crate) teller: Teller,
+    pub(crate) reporter: Reporter,
     /// Where a core reports that it has released a plan.
     pub(crate) retired: Sender<Retired>,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Process {
 /// Messages to a core.
 pub(crate) enum ToCore {
     /// These backends have moved. The names thread has at most one such message on its way.
-    Addresses(Arc<Vec<Found>>),
+    Addresses(Arc<Vec<MovedBackend>>),
     /// The next plan.
     Plan(Box<CorePlan>),
     /// Answer, to show that the core is alive.
@@ -78,7 +78,7 @@ pub(crate) struct Retired {
 }
 
 /// The parts of its own that a worker gets.
-pub(crate) struct Own {
+pub(crate) struct WorkerSeed {
     pub(crate) core_index: usize,
     pub(crate) counters: Arc<Slab>,
     /// Its end of the access log of each listener that has one.

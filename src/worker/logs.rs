@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::base::{ids::ListenerId, moment::Tick, table::Table};
-use crate::observe::{access_log::Line, writer::Outlet};
+use crate::observe::{access_log::AccessLine, writer::Outlet};
 
 /// The access logs of one core.
 pub(crate) struct Logs {
@@ -41,7 +41,7 @@ impl Logs {
     }
 
     /// Writes a line at this time; returns how many lines had to be dropped for it.
-    pub(crate) fn write(&self, line: &Line<'_>, now: Tick) -> u64 {
+    pub(crate) fn write(&self, line: &AccessLine<'_>, now: Tick) -> u64 {
         let mut outlets = self.outlets.borrow_mut();
         let Some(outlet) = outlets.get_mut(line.asker.listener) else { return 0 };
         outlet.write(line, now);

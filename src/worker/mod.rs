@@ -28,7 +28,7 @@ use std::{
 
 pub(crate) use self::{
     admission::Admitted,
-    core::{Core, CorePlan, Own, Process, Retired, ToCore},
+    core::{Core, CorePlan, Process, Retired, ToCore, WorkerSeed},
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
@@ -47,15 +47,15 @@ use crate::net::{
     buffer::Buffers, chance, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
 };
 use crate::observe::{
-    access_log::Line,
+    access_log::AccessLine,
+    reports::{CoreReporter, Limit},
     request_id::RequestId,
-    told::{CoreTeller, Limit},
     writer::Outlet,
 };
 use crate::plan::{ListenerId, Table};
 use crate::shared::{
     counters::{Counter, Slab},
-    inbox::Found,
+    inbox::MovedBackend,
 };
 
 /// Unused buffers kept warm per worker: at most 256 of 68 KiB.
@@ -107,7 +107,7 @@ pub(crate) struct Worker {
     chance: RefCell<Rng>,
     date: date::Date,
     pub(crate) logs: Logs,
-    pub(crate) events: CoreTeller,
+    pub(crate) events: CoreReporter,
 }
 
 /// An address of a listener that accepts connections.
@@ -131,11 +131,11 @@ impl Listening {
 }
 
 impl Worker {
-    pub(crate) fn new(process: Process, next: &Next, own: Own) -> Rc<Worker> {
-        let Own { core_index, counters, outlets } = own;
+    pub(crate) fn new(process: Process, next: &Next, own: WorkerSeed) -> Rc<Worker> {
+        let WorkerSeed { core_index, counters, outlets } = own;
         let buffers = Buffers::new(BUFFERS_KEPT);
         let means = Means { buffers: Rc::clone(&buffers), counters: Arc::clone(&counters) };
-        let (teller, level) = (process.teller.clone(), next.plan.global.log_level);
+        let (reporter, level) = (process.reporter.clone(), next.plan.global.log_level);
         let core = Rc::new(Core {
             index: core_index,
             process,
@@ -167,7 +167,7 @@ impl Worker {
             chance: RefCell::new(Rng::seeded(chance::drawn())),
             date: date::Date::default(),
             logs: Logs::new(outlets),
-            events: CoreTeller::new(teller, level),
+            events: CoreReporter::new(reporter, level),
         })
     }
 
@@ -304,7 +304,7 @@ impl Worker {
     }
 
     /// Writes a line of an access log.
-    pub(crate) fn log(&self, line: &Line<'_>) {
+    pub(crate) fn log(&self, line: &AccessLine<'_>) {
         let dropped = self.logs.write(line, self.clock.tick());
         if dropped > 0 {
             self.counters.add(Counter::AccessLogDropped, dropped);
@@ -321,9 +321,9 @@ impl Worker {
     }
 
     /// Records new addresses of backends with names.
-    pub(crate) fn move_backends(&self, found: &[Found]) {
+    pub(crate) fn move_backends(&self, found: &[MovedBackend]) {
         let in_force = self.in_force();
-        for Found { pool, backend, addresses } in found {
+        for MovedBackend { pool, backend, addresses } in found {
             // It may be of another plan than the one in force here.
             if let Some(view) = in_force.pools.get(*pool) {
                 view.move_to(*backend, addresses);

@@ -114,7 +114,7 @@ impl super::Process {
             rooms: Rooms::new(cores),
             ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
             spares: Spares::new([].into_iter(), [].into_iter()),
-            teller: crate::observe::told::channel().0,
+            reporter: crate::observe::reports::channel().0,
             retired: crossbeam_channel::unbounded().0,
         }
     }
@@ -136,7 +136,7 @@ impl super::Worker {
         let process = super::Process::alone(cores);
         process.rooms.grow(plan.pools.span());
         let next = States::first(plan, cores);
-        let own = |core_index| super::Own {
+        let own = |core_index| super::WorkerSeed {
             core_index,
             counters: Slab::new(),
             outlets: Table::default(),

@@ -57,7 +57,7 @@ fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
     let (plan, mut states) = (parse(TEXT), States::default());
     states.grow(&plan, 1, &process.rooms);
     let next = states.next((1, Arc::new(plan)), Table::new(), (0, None));
-    let own = Own { core_index: 0, counters: Slab::new(), outlets: Table::default() };
+    let own = WorkerSeed { core_index: 0, counters: Slab::new(), outlets: Table::default() };
     (Worker::new(process, &next, own), states, freed)
 }
 

@@ -4,16 +4,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::units::Refusal;
+use crate::config::units::BadValue;
 use crate::plan::Address;
 
 /// An address to listen on: `0.0.0.0:80`, `[::]:80`.
-pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
+pub(crate) fn bind(text: &str) -> Result<SocketAddr, BadValue> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     let refusal =
-        |label: &str| Refusal::new(format!("`{text}` is not an address to listen on"), label);
+        |label: &str| BadValue::new(format!("`{text}` is not an address to listen on"), label);
     if text.starts_with("unix:") {
         return Err(refusal("unix sockets are not built yet")
             .help("`unix:` arrives with TLS, HTTP/2 and TCP; write an IP address and a port"));
@@ -51,9 +51,9 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, Refusal> {
 }
 
 /// An address of a backend: `10.0.0.1:3000`, `[::1]:3000`, `app.internal:8080`.
-pub(crate) fn backend(text: &str) -> Result<Address, Refusal> {
+pub(crate) fn backend(text: &str) -> Result<Address, BadValue> {
     let refusal =
-        |label: &str| Refusal::new(format!("`{text}` is not the address of a backend"), label);
+        |label: &str| BadValue::new(format!("`{text}` is not the address of a backend"), label);
     if let Ok(address) = text.parse::<SocketAddr>() {
         return match address.port() {
             0 => Err(refusal("no backend has port 0")),

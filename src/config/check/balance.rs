@@ -4,8 +4,8 @@ use super::{Check, both, route_text};
 use crate::config::{
     file,
     problem::Problem,
-    source::Place,
-    units::Refusal,
+    source::Position,
+    units::BadValue,
     written::{WordOr, Written},
 };
 use crate::plan::{Algorithm, HashOf, Share};
@@ -62,7 +62,7 @@ impl Check<'_> {
         }
     }
 
-    fn hash_of(&mut self, written: Option<(Place, &String)>) -> Option<HashOf> {
+    fn hash_of(&mut self, written: Option<(Position, &String)>) -> Option<HashOf> {
         let (place, text) = written?;
         match hash_of(text) {
             Ok(of) => Some(of),
@@ -75,8 +75,8 @@ impl Check<'_> {
 }
 
 /// `header:x-user`, `cookie:session`, `query:id`, `uri`.
-fn hash_of(text: &str) -> Result<HashOf, Refusal> {
-    let refusal = |label: &str| Refusal::new(format!("`{text}` cannot be hashed"), label);
+fn hash_of(text: &str) -> Result<HashOf, BadValue> {
+    let refusal = |label: &str| BadValue::new(format!("`{text}` cannot be hashed"), label);
     let expected = "expected \"header:…\", \"cookie:…\", \"query:…\" or \"uri\"";
     let (part, name) = match text.split_once(':') {
         Some((part, name)) => (part, Some(name)),

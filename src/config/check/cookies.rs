@@ -5,12 +5,12 @@
 //! anywhere.
 
 use super::Check;
-use crate::config::{file::File, problem::Problem, source::Place};
+use crate::config::{file::File, problem::Problem, source::Position};
 use crate::plan::{HostPattern, Plan, PoolId};
 
 impl Check<'_> {
     pub(super) fn cookies(&mut self, file: &File, plan: &Plan) {
-        let mut seen: Vec<(PoolId, Place)> = Vec::new();
+        let mut seen: Vec<(PoolId, Position)> = Vec::new();
         let pools = plan.pools.iter().zip(&file.pool.0);
         for ((id, pool), (_, written)) in pools {
             let written = written.value.as_ref().and_then(|written| written.sticky.as_ref());

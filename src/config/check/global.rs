@@ -6,8 +6,8 @@ use super::{Check, address::bind as bind_address, both, section, spelled};
 use crate::config::{
     file, load,
     problem::Problem,
-    source::Place,
-    units::Refusal,
+    source::Position,
+    units::BadValue,
     written::{Scalar, WordOr, Written},
 };
 use crate::plan::{Admin, Cores, Driver, Global, Limits, LogFormat, LogLevel};
@@ -86,7 +86,7 @@ impl Check<'_> {
         }
     }
 
-    fn admin_bind(&mut self, place: Place, text: &str, into: &mut Admin) {
+    fn admin_bind(&mut self, place: Position, text: &str, into: &mut Admin) {
         match bind_address(text) {
             Ok(address) => (into.bind, into.is_written) = (Some(address), true),
             Err(refusal) => self.refuse(place, refusal),
@@ -116,21 +116,21 @@ impl Check<'_> {
 }
 
 /// `4`, `"4"`, `"0-3,8"`, `"auto"`.
-fn cores(written: &Scalar) -> Result<Cores, Refusal> {
+fn cores(written: &Scalar) -> Result<Cores, BadValue> {
     let text = spelled(written);
     if text.eq_ignore_ascii_case("auto") {
         return Ok(Cores::Auto);
     }
     let expected = "expected a number of cores, a list such as \"0-3,8\", or \"auto\"";
-    let refuse = || Refusal::new(format!("`{text}` is not a list of cores"), expected);
+    let refuse = || BadValue::new(format!("`{text}` is not a list of cores"), expected);
     if let Ok(count) = text.parse::<u16>() {
         return match count {
-            0 => Err(Refusal::new(
+            0 => Err(BadValue::new(
                 "no cores at all",
                 "at least one must serve; core 0 alone is \"0-0\"",
             )),
             1..=CORES_MAX => Ok(Cores::Count(count)),
-            _ => Err(Refusal::new("too many cores", format!("at most {CORES_MAX}"))),
+            _ => Err(BadValue::new("too many cores", format!("at most {CORES_MAX}"))),
         };
     }
     let mut list = Vec::new();
@@ -144,7 +144,7 @@ fn cores(written: &Scalar) -> Result<Cores, Refusal> {
         for core in first..=last {
             if list.contains(&core) {
                 let title = format!("core {core} is named twice");
-                return Err(Refusal::new(title, "name each core once"));
+                return Err(BadValue::new(title, "name each core once"));
             }
             list.push(core);
         }

@@ -9,8 +9,8 @@ use super::{Check, both, route_text};
 use crate::config::{
     file,
     problem::Problem,
-    source::Place,
-    units::{Refusal, write_duration},
+    source::Position,
+    units::{BadValue, write_duration},
     written::{Tables, Written},
 };
 use crate::plan::{Health, HttpProbe, Probe};
@@ -147,7 +147,7 @@ impl Check<'_> {
         let place = |key: &Option<Written<String>>| key.as_ref().map(|key| key.place);
         let status = written.status.as_ref().and_then(|list| list.0.first());
         let header = written.headers.0.first();
-        let useless: [(&str, Option<Place>); 5] = [
+        let useless: [(&str, Option<Position>); 5] = [
             ("path", place(&written.path)),
             ("host", place(&written.host)),
             ("headers", header.map(|(key, _)| key.place)),
@@ -166,8 +166,9 @@ impl Check<'_> {
 }
 
 /// A target in origin form (RFC 9112 §3.2.1).
-fn origin_form(text: &str) -> Result<(), Refusal> {
-    let refusal = |label: &str| Refusal::new(format!("`{text}` is not the path of a probe"), label);
+fn origin_form(text: &str) -> Result<(), BadValue> {
+    let refusal =
+        |label: &str| BadValue::new(format!("`{text}` is not the path of a probe"), label);
     if text.contains("://") {
         return Err(refusal("a URL, not a path")
             .help("write the path; the rest goes into `host` and `port` of `health`"));
@@ -188,15 +189,15 @@ fn origin_form(text: &str) -> Result<(), Refusal> {
 }
 
 /// The name of a field that a probe may carry, in lower case.
-fn probe_field(name: &str) -> Result<(), Refusal> {
+fn probe_field(name: &str) -> Result<(), BadValue> {
     route_text::field_name(name)?;
     if name == "host" {
-        return Err(Refusal::new("`host` among the headers of a probe", "has a key of its own")
+        return Err(BadValue::new("`host` among the headers of a probe", "has a key of its own")
             .help("write health = { host = … }"));
     }
     if FIELDS_OF_OURS.contains(&name) {
         let title = format!("`{name}` among the headers of a probe");
-        return Err(Refusal::new(title, "a probe writes it itself"));
+        return Err(BadValue::new(title, "a probe writes it itself"));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::{Check, Names, bind_address, both, section};
 use crate::config::{
     file,
     problem::Problem,
-    source::Place,
+    source::Position,
     written::{Tables, Written},
 };
 use crate::plan::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts};
@@ -102,7 +102,7 @@ impl Check<'_> {
     }
 
     /// `10.0.0.0/8`, or one address.
-    fn network(&mut self, place: Place, text: &str) -> Option<IpNet> {
+    fn network(&mut self, place: Position, text: &str) -> Option<IpNet> {
         if let Ok(address) = text.parse::<std::net::IpAddr>() {
             return Some(IpNet::from(address));
         }

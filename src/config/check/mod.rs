@@ -29,8 +29,8 @@ use super::{
     file::{DurationText, File, ShareNumber, SizeText},
     foreign,
     problem::Problem,
-    source::{Place, Sources},
-    units::{self, Refusal},
+    source::{Position, Sources},
+    units::{self, BadValue},
     written::{Scalar, Tables, Written},
 };
 use crate::plan::{Plan, PoolId, Share};
@@ -122,7 +122,7 @@ impl Check<'_> {
         self.problems.push(problem);
     }
 
-    fn refuse(&mut self, place: Place, refusal: Refusal) {
+    fn refuse(&mut self, place: Position, refusal: BadValue) {
         let problem = Problem::error(refusal.title).at(place, refusal.label);
         self.note(problem.help_if(refusal.help));
     }
@@ -183,7 +183,7 @@ impl Check<'_> {
                 let (least, most) = range.into_inner();
                 let (least, most) = (units::write_size(least), units::write_size(most));
                 let label = format!("expected {least} to {most}");
-                self.refuse(place, Refusal::new("size out of range", label));
+                self.refuse(place, BadValue::new("size out of range", label));
                 None
             }
             Err(refusal) => {
@@ -228,7 +228,7 @@ impl Check<'_> {
     fn choose<T: Clone>(
         &mut self,
         what: &str,
-        place: Place,
+        place: Position,
         word: &str,
         words: &[(&str, T)],
     ) -> Option<T> {
@@ -272,7 +272,7 @@ impl Check<'_> {
     }
 
     /// Whether a table's name can be a label in metrics and a part of a URL.
-    fn name(&mut self, what: &str, place: Place, name: &str) {
+    fn name(&mut self, what: &str, place: Position, name: &str) {
         // A backend without a name is named after its address, so the characters of addresses are
         // allowed.
         let signs = if what == "backend" { "-_.:[]" } else { "-_." };
@@ -287,7 +287,7 @@ impl Check<'_> {
 }
 
 /// Place and value of a key that is present and was not refused before.
-fn both<T>(key: Option<&Written<T>>) -> Option<(Place, &T)> {
+fn both<T>(key: Option<&Written<T>>) -> Option<(Position, &T)> {
     key.and_then(|key| Some((key.place, key.value.as_ref()?)))
 }
 

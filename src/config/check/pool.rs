@@ -10,7 +10,7 @@ use crate::base::backend_set::BACKENDS_MAX;
 use crate::config::{
     file,
     problem::Problem,
-    source::Place,
+    source::Position,
     written::{List, Tables, Written},
 };
 use crate::plan::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue, Share};
@@ -32,7 +32,7 @@ impl Check<'_> {
         pools
     }
 
-    fn backends_present(&mut self, name: &str, place: Place, backends: &List<file::Backend>) {
+    fn backends_present(&mut self, name: &str, place: Position, backends: &List<file::Backend>) {
         if backends.0.is_empty() {
             self.note(
                 Problem::error(format!("pool \"{name}\" has no backends"))
@@ -125,7 +125,7 @@ impl Check<'_> {
         self.duration(written.request.as_ref(), &mut into.request);
     }
 
-    fn host_header(&mut self, place: Place, host: &str) -> HostHeader {
+    fn host_header(&mut self, place: Position, host: &str) -> HostHeader {
         match host {
             "client" => HostHeader::Client,
             "backend" => HostHeader::Backend,
@@ -137,7 +137,7 @@ impl Check<'_> {
     }
 
     /// A host in the form of a Host field, perhaps with a port.
-    pub(super) fn host_literal(&mut self, place: Place, literal: &str, expected: &str) {
+    pub(super) fn host_literal(&mut self, place: Position, literal: &str, expected: &str) {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
         if literal.is_empty() || !literal.chars().all(fits) {
             let problem = Problem::error(format!("`{literal}` is not a host")).at(place, expected);
@@ -149,7 +149,7 @@ impl Check<'_> {
 
     fn backends(&mut self, pool: &str, written: &List<file::Backend>) -> Vec<Backend> {
         let mut backends: Vec<Backend> = Vec::new();
-        let mut places: Vec<(Place, Place)> = Vec::new();
+        let mut places: Vec<(Position, Position)> = Vec::new();
         let mut hosts = HashMap::new();
         for item in &written.0 {
             let Some(table) = &item.value else { continue };
@@ -196,9 +196,9 @@ impl Check<'_> {
     /// are the names so far, in the form used to compare.
     fn doubtful_backend(
         &mut self,
-        place: Place,
+        place: Position,
         backend: &Backend,
-        hosts: &mut HashMap<(String, u16), (Place, String)>,
+        hosts: &mut HashMap<(String, u16), (Position, String)>,
     ) {
         match &backend.address {
             Address::Socket(address) => {

@@ -13,7 +13,7 @@ use super::{
 use crate::config::{
     file, foreign,
     problem::Problem,
-    source::Place,
+    source::Position,
     written::{List, Written},
 };
 use crate::plan::{ListenerId, PathPattern, PoolId, Route};
@@ -53,8 +53,8 @@ impl Check<'_> {
         &mut self,
         item: &Written<file::Route>,
         route: &file::Route,
-        first_of: &mut HashMap<String, Place>,
-    ) -> (Place, String) {
+        first_of: &mut HashMap<String, Position>,
+    ) -> (Position, String) {
         let header = item.place;
         let Some(key) = &route.name else {
             if item.holes {
@@ -164,7 +164,7 @@ impl Check<'_> {
 
     fn judged(
         &mut self,
-        place: Place,
+        place: Position,
         text: &str,
         judged: Result<PathPattern, Complaint>,
     ) -> PathPattern {

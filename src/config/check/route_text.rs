@@ -6,31 +6,31 @@
 use std::ops::Range;
 
 use super::address::is_host_name;
-use crate::config::units::Refusal;
+use crate::config::units::BadValue;
 use crate::plan::{HostPattern, PathPattern, path_regex};
 
 /// Why a text was refused, and which part of it.
 #[derive(Debug)]
 pub(super) struct Complaint {
     pub(super) part: Option<Range<usize>>,
-    pub(super) refusal: Refusal,
+    pub(super) refusal: BadValue,
 }
 
 impl Complaint {
-    fn of(part: Range<usize>, refusal: Refusal) -> Complaint {
+    fn of(part: Range<usize>, refusal: BadValue) -> Complaint {
         Complaint { part: Some(part), refusal }
     }
 }
 
-impl From<Refusal> for Complaint {
-    fn from(refusal: Refusal) -> Complaint {
+impl From<BadValue> for Complaint {
+    fn from(refusal: BadValue) -> Complaint {
         Complaint { part: None, refusal }
     }
 }
 
 /// `api.example.com`, `*.example.com`, `10.0.0.1`, `[::1]`.
-pub(super) fn host(text: &str) -> Result<HostPattern, Refusal> {
-    let refusal = |label: &str| Refusal::new(format!("`{text}` is not a host"), label);
+pub(super) fn host(text: &str) -> Result<HostPattern, BadValue> {
+    let refusal = |label: &str| BadValue::new(format!("`{text}` is not a host"), label);
     if text == "*" {
         return Err(refusal("any host").help("leave `host` out: the route then takes any host"));
     }
@@ -83,7 +83,7 @@ pub(super) fn prefix(text: &str) -> Result<PathPattern, Complaint> {
     if let Some(star) = text.find('*') {
         return Err(Complaint::of(
             star..text.len(),
-            Refusal::new("`path` has no wildcards", "is compared as written")
+            BadValue::new("`path` has no wildcards", "is compared as written")
                 .help("`path` includes all below it; or write a `path-regex`"),
         ));
     }
@@ -100,7 +100,9 @@ pub(super) fn exact(text: &str) -> Result<PathPattern, Complaint> {
 fn reachable(pattern: PathPattern) -> Result<PathPattern, Complaint> {
     match pattern.text() {
         Some(_) => Ok(pattern),
-        None => Err(Refusal::new("a path that no request has", "such requests are refused").into()),
+        None => {
+            Err(BadValue::new("a path that no request has", "such requests are refused").into())
+        }
     }
 }
 
@@ -108,7 +110,7 @@ fn reachable(pattern: PathPattern) -> Result<PathPattern, Complaint> {
 pub(super) fn regex(text: &str) -> Result<PathPattern, Complaint> {
     match path_regex(text) {
         Ok(_) => Ok(PathPattern::Regex(text.to_owned())),
-        Err(regex::Error::CompiledTooBig(bytes)) => Err(Refusal::new(
+        Err(regex::Error::CompiledTooBig(bytes)) => Err(BadValue::new(
             "`path-regex` is too large",
             format!("compiles to more than {bytes} bytes"),
         )
@@ -123,7 +125,7 @@ pub(super) fn regex(text: &str) -> Result<PathPattern, Complaint> {
                 (!carets.is_empty() && carets.chars().all(|c| c == '^'))
                     .then(|| (line.len() - carets.len(), carets.len()))
             });
-            let refusal = Refusal::new("`path-regex` does not compile", label);
+            let refusal = BadValue::new("`path-regex` does not compile", label);
             // The library indents by four, and counts characters.
             let part = column.filter(|_| text.is_ascii()).and_then(|(indent, length)| {
                 let start = indent.checked_sub(4)?;
@@ -137,14 +139,14 @@ pub(super) fn regex(text: &str) -> Result<PathPattern, Complaint> {
 /// The checks for every path that is compared as text.
 fn path(text: &str) -> Result<(), Complaint> {
     if !text.starts_with('/') {
-        return Err(Refusal::new(format!("`{text}` is not a path"), "a path begins with `/`")
+        return Err(BadValue::new(format!("`{text}` is not a path"), "a path begins with `/`")
             .help(format!("write \"/{text}\""))
             .into());
     }
     if let Some(at) = text.find(['?', '#']) {
         return Err(Complaint::of(
             at..text.len(),
-            Refusal::new("a path has no query", "not part of what is compared"),
+            BadValue::new("a path has no query", "not part of what is compared"),
         ));
     }
     // Parts that `http::target` cuts from a request's path are never compared.
@@ -152,7 +154,7 @@ fn path(text: &str) -> Result<(), Complaint> {
     if let Some(at) = text.find(';').or_else(encoded) {
         return Err(Complaint::of(
             at..text.len(),
-            Refusal::new("a path has no parameters", "not part of what is compared"),
+            BadValue::new("a path has no parameters", "not part of what is compared"),
         ));
     }
     let mut start = 0;
@@ -160,7 +162,7 @@ fn path(text: &str) -> Result<(), Complaint> {
         if segment == "." || segment == ".." {
             return Err(Complaint::of(
                 start..start + segment.len(),
-                Refusal::new("a path without `.` and `..`", "no such request gets here"),
+                BadValue::new("a path without `.` and `..`", "no such request gets here"),
             ));
         }
         start += segment.len() + 1;
@@ -169,8 +171,8 @@ fn path(text: &str) -> Result<(), Complaint> {
 }
 
 /// A method that can reach a route.
-pub(super) fn method(text: &str) -> Result<(), Refusal> {
-    let refusal = |label: &str| Refusal::new(format!("`{text}` is not a method"), label);
+pub(super) fn method(text: &str) -> Result<(), BadValue> {
+    let refusal = |label: &str| BadValue::new(format!("`{text}` is not a method"), label);
     if text.is_empty() || !text.chars().all(is_token) {
         return Err(refusal("expected letters, such as \"GET\""));
     }
@@ -185,17 +187,17 @@ pub(super) fn method(text: &str) -> Result<(), Refusal> {
 }
 
 /// A field name (RFC 9110 §5.1).
-pub(super) fn field_name(text: &str) -> Result<(), Refusal> {
+pub(super) fn field_name(text: &str) -> Result<(), BadValue> {
     if text.is_empty() || !text.chars().all(is_token) {
-        return Err(Refusal::new(format!("`{text}` is not a field name"), "expected a token"));
+        return Err(BadValue::new(format!("`{text}` is not a field name"), "expected a token"));
     }
     Ok(())
 }
 
 /// The name of a cookie (RFC 6265 §4.1.1).
-pub(super) fn cookie_name(text: &str) -> Result<(), Refusal> {
+pub(super) fn cookie_name(text: &str) -> Result<(), BadValue> {
     if text.is_empty() || !text.chars().all(is_token) {
-        return Err(Refusal::new(
+        return Err(BadValue::new(
             format!("`{text}` is not the name of a cookie"),
             "expected letters, digits, `-` and `_`",
         ));
@@ -204,10 +206,10 @@ pub(super) fn cookie_name(text: &str) -> Result<(), Refusal> {
 }
 
 /// A field value (RFC 9110 §5.5).
-pub(super) fn field_value(text: &str) -> Result<(), Refusal> {
+pub(super) fn field_value(text: &str) -> Result<(), BadValue> {
     let fits = |c: char| c == '\t' || !c.is_control();
     if text.trim() != text || !text.chars().all(fits) {
-        return Err(Refusal::new("an impossible field value", "no field can have this value"));
+        return Err(BadValue::new("an impossible field value", "no field can have this value"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use super::{Check, both, spelled};
 use crate::config::{
     file::StatusText,
-    units::Refusal,
+    units::BadValue,
     written::{List, Scalar},
 };
 use crate::plan::Statuses;
@@ -32,10 +32,10 @@ impl Check<'_> {
 const STATUSES: RangeInclusive<u16> = 100..=999;
 
 /// `200`, `"200"`, `"200-399"`.
-fn range(written: &Scalar) -> Result<RangeInclusive<u16>, Refusal> {
+fn range(written: &Scalar) -> Result<RangeInclusive<u16>, BadValue> {
     let text = spelled(written);
     let expected = "expected a status such as 200, or a range such as \"200-399\"";
-    let refusal = || Refusal::new(format!("`{text}` is not a status"), expected);
+    let refusal = || BadValue::new(format!("`{text}` is not a status"), expected);
     if let Some((first, rest)) = text.split_once(',') {
         let quoted = |part: &str| format!("\"{}\"", part.trim());
         let all: Vec<String> = std::iter::once(first).chain(rest.split(',')).map(quoted).collect();
@@ -51,10 +51,10 @@ fn range(written: &Scalar) -> Result<RangeInclusive<u16>, Refusal> {
     let bounds = first.trim().parse::<u16>().ok().zip(last.trim().parse::<u16>().ok());
     let (first, last) = bounds.ok_or_else(refusal)?;
     if !STATUSES.contains(&first) || !STATUSES.contains(&last) {
-        return Err(Refusal::new(format!("`{text}` is not a status"), "expected 100 to 999"));
+        return Err(BadValue::new(format!("`{text}` is not a status"), "expected 100 to 999"));
     }
     if first > last {
-        return Err(Refusal::new("empty range of statuses", "ends before it begins")
+        return Err(BadValue::new("empty range of statuses", "ends before it begins")
             .help(format!("write \"{last}-{first}\"")));
     }
     Ok(first..=last)

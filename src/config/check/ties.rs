@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Check;
-use crate::config::{problem::Problem, source::Place};
+use crate::config::{problem::Problem, source::Position};
 use crate::plan::{HostPattern, PathPattern, Route, Specificity};
 
 /// Routes that may tie: they have the same path and a host, as text, are equally specific, and
@@ -101,9 +101,9 @@ impl Check<'_> {
         &mut self,
         ties: &mut Ties,
         route: &Route,
-        place: Place,
+        place: Position,
         before: &[Route],
-        places: &[Place],
+        places: &[Position],
     ) {
         for index in ties.add(route, before.len()) {
             let (Some(other), Some(other_place)) = (before.get(index), places.get(index)) else {

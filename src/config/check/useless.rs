@@ -1,7 +1,7 @@
 //! Warnings about keys of a pool that have no effect beside the others.
 
 use super::{Check, both};
-use crate::config::{file, problem::Problem, source::Place, written::Written};
+use crate::config::{file, problem::Problem, source::Position, written::Written};
 use crate::plan::{Algorithm, Pool};
 
 impl Check<'_> {
@@ -56,6 +56,6 @@ impl Check<'_> {
 }
 
 /// The place of a key that was not refused.
-fn place<T>(key: Option<&Written<T>>) -> Option<Place> {
+fn place<T>(key: Option<&Written<T>>) -> Option<Position> {
     both(key).map(|(place, _)| place)
 }

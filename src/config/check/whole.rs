@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Check, both};
-use crate::config::{file::File, problem::Problem, source::Place};
+use crate::config::{file::File, problem::Problem, source::Position};
 use crate::plan::{Plan, Route};
 
 impl Check<'_> {
@@ -34,7 +34,7 @@ impl Check<'_> {
 
     /// Two listeners on one address would each get a part of its connections.
     fn addresses(&mut self, file: &File) {
-        let mut seen: HashMap<SocketAddr, (Place, &str)> = HashMap::new();
+        let mut seen: HashMap<SocketAddr, (Position, &str)> = HashMap::new();
         for (key, listener) in &file.listener.0 {
             let (Some(name), Some(listener)) = (key.value.as_deref(), &listener.value) else {
                 continue;

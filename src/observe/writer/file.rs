@@ -19,7 +19,7 @@ use crate::base::moment::{UnixMillis, millis};
 use crate::observe::{
     dates::Dates,
     event::{AccessLog, Event},
-    told::Teller,
+    reports::Reporter,
 };
 
 /// One file, as the thread holds it.
@@ -47,16 +47,16 @@ impl Log {
     }
 
     /// Reopens the path; if that fails, continues with the present file.
-    pub(super) fn reopen(&mut self, teller: &Teller) {
+    pub(super) fn reopen(&mut self, reporter: &Reporter) {
         match open(self.path.as_deref()) {
             Ok(opened) => (self.file, self.cut) = opened,
-            Err(error) => teller.event(Event::AccessLogNotReopened(self.with_cause(&error))),
+            Err(error) => reporter.event(Event::AccessLogNotReopened(self.with_cause(&error))),
         }
     }
 
     /// Writes whole lines, after a note of those that cores had to drop; returns how many of these
     /// could not be written.
-    pub(super) fn write(&mut self, bytes: &[u8], dropped: u64, teller: &Teller) -> u64 {
+    pub(super) fn write(&mut self, bytes: &[u8], dropped: u64, reporter: &Reporter) -> u64 {
         self.lost += dropped;
         let mut rest = bytes;
         let outcome = self.tell_lost().and_then(|()| self.write_lines(&mut rest));
@@ -65,11 +65,11 @@ impl Log {
         match outcome {
             Ok(()) if self.failing => {
                 self.failing = false;
-                teller.event(Event::AccessLogWritten { file: self.path.clone() });
+                reporter.event(Event::AccessLogWritten { file: self.path.clone() });
             }
             Err(error) if !self.failing => {
                 self.failing = true;
-                teller.event(Event::AccessLogFailing(self.with_cause(&error)));
+                reporter.event(Event::AccessLogFailing(self.with_cause(&error)));
             }
             Ok(()) | Err(_) => {}
         }
@@ -184,16 +184,16 @@ mod tests {
 
     use super::super::tests::Folder;
     use super::*;
-    use crate::observe::told;
+    use crate::observe::reports;
 
     #[test]
     fn a_line_that_was_cut_is_ended_before_the_next() {
-        let (teller, told) = told::channel();
+        let (reporter, told) = reports::channel();
         let folder = Folder::new("cut");
         let mut log = Log::open(folder.log().path).unwrap();
         log.file.write_all(b"{\"cut").unwrap();
         log.cut = true;
-        assert_eq!(log.write(b"{}\n", 0, &teller), 0);
+        assert_eq!(log.write(b"{}\n", 0, &reporter), 0);
         let text = fs::read_to_string(folder.0.join("access.log")).unwrap();
         assert_eq!(text, "{\"cut\n{}\n");
         assert!(told.is_empty());
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_file_that_ends_in_a_part_of_a_line_is_ended_before_the_first() {
-        let (teller, told) = told::channel();
+        let (reporter, told) = reports::channel();
         let folder = Folder::new("killed");
         for (found, expected) in
             [("", "{}\n"), ("{}\n", "{}\n{}\n"), ("{}\n{\"cut", "{}\n{\"cut\n{}\n")]
@@ -209,7 +209,7 @@ mod tests {
             let path = folder.0.join("access.log");
             fs::write(&path, found).unwrap();
             let mut log = Log::open(Some(path.clone())).unwrap();
-            assert_eq!(log.write(b"{}\n", 0, &teller), 0);
+            assert_eq!(log.write(b"{}\n", 0, &reporter), 0);
             assert_eq!(fs::read_to_string(path).unwrap(), expected);
         }
         assert!(told.is_empty());
@@ -217,13 +217,13 @@ mod tests {
 
     #[test]
     fn a_fifo_that_nobody_reads_is_opened_at_once_and_keeps_its_lines_for_a_reader() {
-        let (teller, told) = told::channel();
+        let (reporter, told) = reports::channel();
         use rustix::fs::{CWD, FileType, Mode, mknodat};
         let folder = Folder::new("fifo");
         let path = folder.0.join("access.log");
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let mut log = Log::open(Some(path.clone())).unwrap();
-        assert_eq!(log.write(b"{}\n", 0, &teller), 0);
+        assert_eq!(log.write(b"{}\n", 0, &reporter), 0);
         let mut reader = File::open(&path).unwrap();
         let mut read = [0; 3];
         reader.read_exact(&mut read).unwrap();
@@ -234,18 +234,18 @@ mod tests {
 
     #[test]
     fn a_part_of_a_line_is_taken_back_unless_somebody_wrote_behind_it() {
-        let (teller, told) = told::channel();
+        let (reporter, told) = reports::channel();
         let folder = Folder::new("part");
         let path = folder.0.join("access.log");
         let mut log = Log::open(Some(path.clone())).unwrap();
         log.file.write_all(b"{}\n{\"cut").unwrap();
         assert!(take_back(&mut log.file, 5).unwrap());
-        assert_eq!(log.write(b"{}\n", 0, &teller), 0);
+        assert_eq!(log.write(b"{}\n", 0, &reporter), 0);
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n");
 
         log.file.write_all(b"{\"cut").unwrap();
         let mut other = Log::open(Some(path.clone())).unwrap();
-        other.write(b"{}\n", 0, &teller);
+        other.write(b"{}\n", 0, &reporter);
         assert!(!take_back(&mut log.file, 5).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n{\"cut\n{}\n");
 

@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::file::Log;
 pub(crate) use self::outlet::Outlet;
-use super::{access_log::Format, told::Teller};
+use super::{access_log::Format, reports::Reporter};
 use crate::plan::AccessLog;
 use crate::shared::counters::{Counter, Slab};
 
@@ -64,19 +64,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. With `teller` it reports when a file cannot be written, and when it can
+    /// Starts the thread. With `reporter` it reports when a file cannot be written, and when it can
     /// be again; in `counters`, which are its own, it counts the lines that it could not write.
     ///
     /// # Errors
     /// If there can be no more threads.
-    pub(crate) fn start(counters: Arc<Slab>, teller: Teller) -> io::Result<Writer> {
+    pub(crate) fn start(counters: Arc<Slab>, reporter: Reporter) -> io::Result<Writer> {
         let (to, from) = bounded(WAITING_MAX);
         let (ending, ended) = bounded(0);
         let mut logs = Vec::new();
         let run = move || {
             // A bug loses the message that shows it, and is reported by the panic itself; no
             // serving thread ends with it, and the next line is written.
-            while catch_unwind(AssertUnwindSafe(|| run(&from, &mut logs, &counters, &teller)))
+            while catch_unwind(AssertUnwindSafe(|| run(&from, &mut logs, &counters, &reporter)))
                 .is_err()
             {
                 counters.add(Counter::Panics, 1);
@@ -121,14 +121,14 @@ impl Writer {
 }
 
 /// The thread. It ends when it is told to, or when every sender is gone.
-fn run(from: &Receiver<Message>, logs: &mut Vec<Log>, counters: &Slab, teller: &Teller) {
+fn run(from: &Receiver<Message>, logs: &mut Vec<Log>, counters: &Slab, reporter: &Reporter) {
     for message in from {
         match message {
             Message::Open(log) => logs.push(log),
             Message::Write(batch) => {
                 let Batch { log, mut bytes, dropped, home } = batch;
                 if let Some(log) = logs.get_mut(log) {
-                    let failed = log.write(&bytes, dropped, teller);
+                    let failed = log.write(&bytes, dropped, reporter);
                     counters.add(Counter::AccessLogDropped, failed);
                 }
                 bytes.clear();
@@ -138,7 +138,7 @@ fn run(from: &Receiver<Message>, logs: &mut Vec<Log>, counters: &Slab, teller: &
                     drop(home.try_send(bytes)); // a core with enough of them, or gone
                 }
             }
-            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(teller)),
+            Message::Reopen => logs.iter_mut().for_each(|log| log.reopen(reporter)),
             Message::Stop => return,
             #[cfg(test)]
             Message::Bug => panic!("a bug on purpose"),

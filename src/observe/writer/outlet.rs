@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::{BUFFER_BYTES, Batch, Message};
 use crate::base::moment::Tick;
 use crate::observe::{
-    access_log::{Format, Line},
+    access_log::{AccessLine, Format},
     dates::Dates,
 };
 
@@ -56,7 +56,7 @@ impl Outlet {
 
     /// Writes a line; hands over the buffer if there is no room for another, or if the first line
     /// is old.
-    pub(crate) fn write(&mut self, line: &Line<'_>, now: Tick) {
+    pub(crate) fn write(&mut self, line: &AccessLine<'_>, now: Tick) {
         if self.buffer.capacity() == 0 {
             self.buffer =
                 self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));

@@ -13,11 +13,11 @@ use crate::base::{
     rng::Rng,
 };
 use crate::observe::{
-    access_log::Line,
+    access_log::AccessLine,
     event::Event,
     record::{Asked, Asker, Record},
+    reports::{self, Report, ToHub},
     request_id::RequestId,
-    told::{self, ToHub, What},
 };
 use crate::plan::{AccessLogFormat, ListenerId, Plan};
 
@@ -56,14 +56,14 @@ impl Drop for Folder {
 }
 
 fn writer() -> (Writer, Receiver<ToHub>) {
-    let (teller, told) = told::channel();
-    (Writer::start(Slab::new(), teller).unwrap(), told)
+    let (reporter, told) = reports::channel();
+    (Writer::start(Slab::new(), reporter).unwrap(), told)
 }
 
 /// The only event that was reported.
 #[track_caller]
 fn only(told: &Receiver<ToHub>) -> Event {
-    let Some(What::Event(event)) = told.try_recv().unwrap().told() else { panic!("no event") };
+    let Some(Report::Event(event)) = told.try_recv().unwrap().told() else { panic!("no event") };
     assert!(told.is_empty(), "{event:?} and more");
     *event
 }
@@ -73,7 +73,7 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
     let peer: SocketAddr = ([127, 0, 0, 1], 1).into();
     let client = peer.ip();
     for request_bytes in numbers {
-        let line = Line {
+        let line = AccessLine {
             ended: UnixMillis(0),
             request_id: RequestId::new(UnixMillis(0), &mut Rng::seeded(1)),
             asker: Asker {
@@ -170,7 +170,7 @@ fn a_core_never_waits_and_what_is_dropped_is_told_in_the_log() {
     for message in [Message::Open(log), first, second, Message::Stop] {
         to.send(message).unwrap();
     }
-    run(&from, &mut Vec::new(), &Slab::new(), &told::channel().0);
+    run(&from, &mut Vec::new(), &Slab::new(), &reports::channel().0);
     let lines = folder.lines("access.log");
     assert_eq!(numbers(&lines), [0].into_iter().chain(1 + dropped..1_000).collect::<Vec<_>>());
     assert_eq!(lines[1]["dropped"], dropped);
@@ -232,9 +232,9 @@ fn a_full_disk_is_reported_once_and_its_lines_are_counted() {
     let folder = Folder::new("full");
     let path = folder.0.join("access.log");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let (teller, told) = told::channel();
+    let (reporter, told) = reports::channel();
     let counters = Slab::new();
-    let mut writer = Writer::start(Arc::clone(&counters), teller).unwrap();
+    let mut writer = Writer::start(Arc::clone(&counters), reporter).unwrap();
     let mut outlet = writer.outlet(&folder.log()).unwrap();
     for number in 0..3 {
         write(&mut outlet, number..number + 1);
@@ -268,7 +268,7 @@ fn a_file_that_cannot_be_opened_is_no_outlet() {
 fn a_bug_in_the_thread_loses_one_message_and_not_the_log() {
     let folder = Folder::new("bug");
     let counters = Slab::new();
-    let mut writer = Writer::start(Arc::clone(&counters), told::channel().0).unwrap();
+    let mut writer = Writer::start(Arc::clone(&counters), reports::channel().0).unwrap();
     let mut outlet = writer.outlet(&folder.log()).unwrap();
     writer.to.send(Message::Bug).unwrap();
     write(&mut outlet, 0..3);

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::{Candidates, key, load::Room, maglev::Maglev, round_robin::RoundRobin};
+use super::{Candidates, key, load::Headroom, maglev::Maglev, round_robin::RoundRobin};
 use crate::base::ids::BackendId;
 use crate::plan::{Pool, Share};
 
@@ -62,7 +62,7 @@ impl Hash {
         let Some(bound) = self.bound else {
             return table.find(key, |id| candidates.usable.contains(id));
         };
-        let room = Room::of(candidates, bound);
+        let room = Headroom::of(candidates, bound);
         table.find(key, |id| candidates.usable.contains(id) && room.is_left_at(id, candidates))
     }
 

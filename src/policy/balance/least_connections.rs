@@ -14,7 +14,7 @@
 //! least loaded backend until they see each other there; and a search through many backends costs
 //! more than it gains. Beyond these limits it is the better of two drawn by weight.
 
-use super::{Candidates, load::Room, random::Random, round_robin::RoundRobin};
+use super::{Candidates, load::Headroom, random::Random, round_robin::RoundRobin};
 use crate::base::{backend_set::BackendSet, ids::BackendId};
 use crate::plan::Share;
 
@@ -86,7 +86,7 @@ fn fewest(candidates: &Candidates<'_>) -> BackendSet {
 /// All that are below their share of what is in flight.
 #[inline]
 fn below_share(candidates: &Candidates<'_>) -> BackendSet {
-    let room = Room::of(candidates, Share::percent(100));
+    let room = Headroom::of(candidates, Share::percent(100));
     let mut set = *candidates.usable;
     for id in candidates.usable.iter() {
         if !room.is_left_at(id, candidates) {

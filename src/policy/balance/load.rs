@@ -67,21 +67,21 @@ impl PartialEq for Load {
 /// How much each backend may have in flight: a factor times its share of what all candidates have
 /// in flight, including the request being placed, rounded up. With a factor of 1 or more some
 /// backend always has room for one more.
-pub(super) struct Room {
+pub(super) struct Headroom {
     /// The factor, in millionths, times what is in flight.
     allowed: u128,
     /// The total weight, in the same millionths.
     weight: u128,
 }
 
-impl Room {
-    pub(super) fn of(candidates: &Candidates<'_>, factor: Share) -> Room {
+impl Headroom {
+    pub(super) fn of(candidates: &Candidates<'_>, factor: Share) -> Headroom {
         let (mut under_way, mut weight) = (1, 0);
         for id in candidates.usable.iter() {
             under_way += u64::from(candidates.in_flight(id));
             weight += u64::from(candidates.weights.get(id));
         }
-        Room {
+        Headroom {
             allowed: u128::from(factor.0) * u128::from(under_way),
             weight: u128::from(weight) * 1_000_000,
         }

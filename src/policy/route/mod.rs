@@ -30,11 +30,11 @@ pub(crate) struct Router {
     suffixes: QuickMap<Box<[u8]>, Paths>,
     any: Paths,
     /// Buffers for the copies that are compared; kept so that no request allocates.
-    room: RefCell<Room>,
+    room: RefCell<Copies>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Room {
+struct Copies {
     host: Vec<u8>,
     path: Vec<u8>,
 }
@@ -86,7 +86,7 @@ impl Router {
         head: &RequestHead,
     ) -> Result<Option<RouteId>, Fault> {
         let mut room = self.room.borrow_mut();
-        let Room { host, path } = &mut *room;
+        let Copies { host, path } = &mut *room;
         let path = target::normalise_path(head.bytes(head.path), path)?;
         target::normalise_host(head.bytes(head.authority), host);
         Ok(self.find_for(host, &Asked { listener, head, path }))

@@ -14,14 +14,14 @@ use crate::plan::{PathPattern, Route, RouteId, path_regex};
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
     /// The first is the root; each comes after its parent.
-    places: Vec<Place>,
+    places: Vec<PathNode>,
     expressions: Vec<(Regex, Entry)>,
     any: Vec<Entry>,
 }
 
 /// A node where a path of the configuration ends or passes.
 #[derive(Clone, Debug, Default)]
-struct Place {
+struct PathNode {
     parent: Option<usize>,
     /// One segment further.
     children: QuickMap<Box<[u8]>, usize>,
@@ -37,7 +37,7 @@ struct Entry {
 
 impl Default for Paths {
     fn default() -> Paths {
-        Paths { places: vec![Place::default()], expressions: Vec::new(), any: Vec::new() }
+        Paths { places: vec![PathNode::default()], expressions: Vec::new(), any: Vec::new() }
     }
 }
 
@@ -65,7 +65,7 @@ impl Paths {
     }
 
     /// The node of a path of the configuration; none if no request can have it.
-    fn place_of(&mut self, path: &PathPattern) -> Option<&mut Place> {
+    fn place_of(&mut self, path: &PathPattern) -> Option<&mut PathNode> {
         let text = path.text()?;
         let mut at = 0;
         // A prefix of all paths is the empty text: the root.
@@ -81,7 +81,7 @@ impl Paths {
         let new = self.places.len();
         let child = *self.places[parent].children.entry(segment.into()).or_insert(new);
         if child == new {
-            self.places.push(Place { parent: Some(parent), ..Place::default() });
+            self.places.push(PathNode { parent: Some(parent), ..PathNode::default() });
         }
         child
     }

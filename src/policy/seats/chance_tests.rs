@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    changes::{Change, What},
+    changes::{Change, Report},
     tests::{listener, route, seats},
     *,
 };
@@ -231,15 +231,15 @@ fn look_at_changes(before: &Wanted, wanted: &Wanted, changes: &Changes) {
     };
     let kinds = [&changes.listeners, &changes.routes, &changes.pools];
     for ((was, is), changes) in names(before).iter().zip(&names(wanted)).zip(kinds) {
-        let of = |what: &What| {
+        let of = |what: &Report| {
             let these = changes.iter().filter(move |it| it.what == *what);
             these.map(|it| it.name.clone()).collect::<BTreeSet<_>>()
         };
-        assert_eq!(of(&What::Added), is - was);
-        assert_eq!(of(&What::Removed), was - is);
+        assert_eq!(of(&Report::Added), is - was);
+        assert_eq!(of(&Report::Removed), was - is);
     }
     fn changed(changes: &[Change]) -> BTreeSet<&str> {
-        let changed = changes.iter().filter(|it| matches!(it.what, What::Changed { .. }));
+        let changed = changes.iter().filter(|it| matches!(it.what, Report::Changed { .. }));
         changed.map(|it| &*it.name).collect()
     }
     let pools = before.pools.iter();

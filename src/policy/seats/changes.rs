@@ -25,12 +25,12 @@ pub(crate) struct Changes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) name: String,
-    pub(crate) what: What,
+    pub(crate) what: Report,
 }
 
 /// The kind of change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Report {
     Added,
     Removed,
     Changed {
@@ -72,30 +72,30 @@ fn rows<T: Named>(plan: &Plan) -> BTreeMap<&str, &T> {
 fn compare<T>(
     now: BTreeMap<&str, &T>,
     next: BTreeMap<&str, &T>,
-    changed: impl Fn(&T, &T) -> Option<What>,
+    changed: impl Fn(&T, &T) -> Option<Report>,
 ) -> Vec<Change> {
     let gone = now.keys().filter(|name| !next.contains_key(**name));
-    let mut all: Vec<(&str, What)> = gone.map(|name| (*name, What::Removed)).collect();
+    let mut all: Vec<(&str, Report)> = gone.map(|name| (*name, Report::Removed)).collect();
     all.extend(next.iter().filter_map(|(name, next)| {
-        let what = now.get(name).map_or(Some(What::Added), |now| changed(now, next))?;
+        let what = now.get(name).map_or(Some(Report::Added), |now| changed(now, next))?;
         Some((*name, what))
     }));
     all.sort_by_key(|(name, _)| *name);
     all.into_iter().map(|(name, what)| Change { name: name.to_owned(), what }).collect()
 }
 
-fn changed(keys: Vec<&'static str>) -> Option<What> {
-    (!keys.is_empty()).then_some(What::Changed { keys, backends: Vec::new() })
+fn changed(keys: Vec<&'static str>) -> Option<Report> {
+    (!keys.is_empty()).then_some(Report::Changed { keys, backends: Vec::new() })
 }
 
-fn of_pool(now: &Pool, next: &Pool) -> Option<What> {
+fn of_pool(now: &Pool, next: &Pool) -> Option<Report> {
     fn backends(pool: &Pool) -> BTreeMap<&str, &Backend> {
         pool.backends.values().map(|backend| (&*backend.name, backend)).collect()
     }
     let of_backend = |now: &Backend, next: &Backend| changed(backend_keys(now, next));
     let backends = compare(backends(now), backends(next), of_backend);
     let keys = pool_keys(now, next);
-    (!keys.is_empty() || !backends.is_empty()).then_some(What::Changed { keys, backends })
+    (!keys.is_empty() || !backends.is_empty()).then_some(Report::Changed { keys, backends })
 }
 
 /// The keys whose values differ.
@@ -232,9 +232,9 @@ impl fmt::Display for Changes {
         for (what, changes) in [("listener", listeners), ("route", routes), ("pool", pools)] {
             for Change { name, what: became } in changes {
                 match became {
-                    What::Added => writeln!(f, "+ {what} \"{name}\"")?,
-                    What::Removed => writeln!(f, "- {what} \"{name}\"")?,
-                    What::Changed { keys, backends } => {
+                    Report::Added => writeln!(f, "+ {what} \"{name}\"")?,
+                    Report::Removed => writeln!(f, "- {what} \"{name}\"")?,
+                    Report::Changed { keys, backends } => {
                         let mut parts = of_backends(backends);
                         parts.extend(keys.iter().map(|key| (*key).to_owned()));
                         writeln!(f, "~ {what} \"{name}\": {}", parts.join(", "))?;
@@ -252,9 +252,9 @@ fn of_backends(changes: &[Change]) -> Vec<String> {
     let mut keys: Vec<(&str, usize)> = Vec::new();
     for Change { what, .. } in changes {
         match what {
-            What::Added => added += 1,
-            What::Removed => removed += 1,
-            What::Changed { keys: changed, .. } => {
+            Report::Added => added += 1,
+            Report::Removed => removed += 1,
+            Report::Changed { keys: changed, .. } => {
                 for key in changed {
                     match keys.iter_mut().find(|(other, _)| other == key) {
                         Some((_, count)) => *count += 1,

@@ -19,7 +19,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 pub(crate) use self::{
-    reading::{Outcome, Pin, Reading},
+    reading::{CookieReading, Pin, Reading},
     secrets::Secrets,
 };
 use crate::base::{base64url, ids::BackendId, moment::UnixSeconds};

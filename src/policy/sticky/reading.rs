@@ -34,7 +34,7 @@ pub(crate) enum Reading {
 
 /// What became of a client's cookie when a backend has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CookieReading {
     /// The backend it names has answered.
     Kept,
     /// The same, and the client got it anew.
@@ -65,16 +65,16 @@ impl Reading {
     }
 
     /// What becomes of it when this backend has answered.
-    pub(crate) fn outcome(self, answered: BackendId) -> Outcome {
+    pub(crate) fn outcome(self, answered: BackendId) -> CookieReading {
         match self {
-            Reading::Pinned(pin) if pin.backend != answered => Outcome::Moved,
-            Reading::Pinned(pin) if pin.refresh => Outcome::Refreshed,
-            Reading::Pinned(_) => Outcome::Kept,
-            Reading::Absent => Outcome::New,
-            Reading::Malformed => Outcome::Malformed,
-            Reading::Forged => Outcome::Forged,
-            Reading::Expired => Outcome::Expired,
-            Reading::Unknown => Outcome::Unknown,
+            Reading::Pinned(pin) if pin.backend != answered => CookieReading::Moved,
+            Reading::Pinned(pin) if pin.refresh => CookieReading::Refreshed,
+            Reading::Pinned(_) => CookieReading::Kept,
+            Reading::Absent => CookieReading::New,
+            Reading::Malformed => CookieReading::Malformed,
+            Reading::Forged => CookieReading::Forged,
+            Reading::Expired => CookieReading::Expired,
+            Reading::Unknown => CookieReading::Unknown,
         }
     }
 
@@ -82,26 +82,26 @@ impl Reading {
     /// the one it has.
     pub(crate) fn issued(self, answered: BackendId, now: UnixSeconds) -> Option<u32> {
         match (self.outcome(answered), self) {
-            (Outcome::Kept, _) => None,
-            (Outcome::Refreshed, Reading::Pinned(pin)) => Some(pin.issued),
+            (CookieReading::Kept, _) => None,
+            (CookieReading::Refreshed, Reading::Pinned(pin)) => Some(pin.issued),
             _ => Some(clamped(now)),
         }
     }
 }
 
-impl Outcome {
+impl CookieReading {
     /// The word in the access log.
     #[must_use]
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Outcome::Kept => "kept",
-            Outcome::Refreshed => "refreshed",
-            Outcome::Moved => "moved",
-            Outcome::New => "new",
-            Outcome::Malformed => "malformed",
-            Outcome::Forged => "forged",
-            Outcome::Expired => "expired",
-            Outcome::Unknown => "unknown",
+            CookieReading::Kept => "kept",
+            CookieReading::Refreshed => "refreshed",
+            CookieReading::Moved => "moved",
+            CookieReading::New => "new",
+            CookieReading::Malformed => "malformed",
+            CookieReading::Forged => "forged",
+            CookieReading::Expired => "expired",
+            CookieReading::Unknown => "unknown",
         }
     }
 }
@@ -117,15 +117,15 @@ mod tests {
     #[test]
     fn what_becomes_of_a_cookie_hangs_on_who_has_answered() {
         for (reading, answered, expected) in [
-            (pinned(1, false), 1, Outcome::Kept),
-            (pinned(1, true), 1, Outcome::Refreshed),
-            (pinned(1, true), 2, Outcome::Moved),
-            (pinned(1, false), 0, Outcome::Moved),
-            (Reading::Absent, 0, Outcome::New),
-            (Reading::Malformed, 0, Outcome::Malformed),
-            (Reading::Forged, 0, Outcome::Forged),
-            (Reading::Expired, 0, Outcome::Expired),
-            (Reading::Unknown, 0, Outcome::Unknown),
+            (pinned(1, false), 1, CookieReading::Kept),
+            (pinned(1, true), 1, CookieReading::Refreshed),
+            (pinned(1, true), 2, CookieReading::Moved),
+            (pinned(1, false), 0, CookieReading::Moved),
+            (Reading::Absent, 0, CookieReading::New),
+            (Reading::Malformed, 0, CookieReading::Malformed),
+            (Reading::Forged, 0, CookieReading::Forged),
+            (Reading::Expired, 0, CookieReading::Expired),
+            (Reading::Unknown, 0, CookieReading::Unknown),
         ] {
             assert_eq!(reading.outcome(BackendId(answered)), expected);
         }

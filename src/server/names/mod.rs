@@ -17,14 +17,14 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use self::resolver::{Answer, Given, News, Resolver};
+use self::resolver::{Answer, News, Parts, Resolver};
 use super::spawn::{self, Death, Thread};
 use crate::base::ids::{BackendId, PoolId};
 use crate::health::ToHealth;
-use crate::observe::told::{Teller, What};
+use crate::observe::reports::{Report, Reporter};
 use crate::plan::{Address, Plan};
 use crate::policy::resolve;
-use crate::shared::inbox::{Found, Outbox, Unheard};
+use crate::shared::inbox::{MovedBackend, Outbox, Unheard};
 use crate::worker::ToCore;
 
 /// How names are looked up: a host and a port give addresses. It may block.
@@ -53,7 +53,7 @@ impl Readers {
     ///
     /// # Errors
     /// `Unheard` if one of them has no room: it must be posted again.
-    fn post(&self, found: &Arc<Vec<Found>>) -> Result<(), Unheard> {
+    fn post(&self, found: &Arc<Vec<MovedBackend>>) -> Result<(), Unheard> {
         let now = Instant::now();
         let mut heard = self.health.send(ToHealth::Addresses(Arc::clone(found)), now);
         for core in &self.cores {
@@ -78,7 +78,7 @@ struct Named {
 pub(super) struct Names {
     /// The backends whose names are looked up.
     backends: Vec<(PoolId, BackendId)>,
-    teller: Teller,
+    reporter: Reporter,
     first: Receiver<Answer>,
     /// Dropped when no more answers are wanted.
     wanted: Option<Sender<()>>,
@@ -95,7 +95,7 @@ impl Names {
         plan: &Plan,
         lookup: Lookup,
         death: Death,
-        teller: Teller,
+        reporter: Reporter,
         readers: Readers,
     ) -> io::Result<Option<Names>> {
         let names = named(plan);
@@ -108,13 +108,13 @@ impl Names {
         let news = resolver::news();
         let to_thread = news.0.clone();
         let backends = names.iter().map(|name| (name.pool, name.backend)).collect();
-        let told = teller.clone();
-        let given = Given { names, lookup, teller: told, readers, start: to_start, news, over };
+        let told = reporter.clone();
+        let given = Parts { names, lookup, reporter: told, readers, start: to_start, news, over };
         let work = move || Resolver::new(given).run();
         let thread =
             spawn::watched("ringway-names".into(), "the names thread".into(), &death, work)?;
         let (wanted, thread) = (Some(wanted), Some(thread));
-        Ok(Some(Names { backends, teller, first, wanted, news: to_thread, thread }))
+        Ok(Some(Names { backends, reporter, first, wanted, news: to_thread, thread }))
     }
 
     /// Whether two plans look up the same names, for the same backends.
@@ -142,14 +142,14 @@ impl Names {
             known[answer.place] = Some(answer.is_known);
             // That a name resolves is no news at the start.
             if let Some(what) = answer.what.filter(|_| !(is_first && answer.is_known)) {
-                self.teller.tell(what);
+                self.reporter.tell(what);
             }
             found.extend(answer.found);
         }
         for ((pool, backend), _) in self.backends.iter().zip(&known).filter(|(_, it)| it.is_none())
         {
             let news = (resolve::Change::Unknown, format!("no answer after {time:?}"));
-            self.teller.tell(What::Name(*pool, *backend, Box::new(news)));
+            self.reporter.tell(Report::Name(*pool, *backend, Box::new(news)));
         }
         if !found.is_empty() {
             // Nothing has been sent yet, so there is room.

@@ -17,9 +17,9 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::{Lookup, Named, Readers};
-use crate::observe::told::{Teller, What};
+use crate::observe::reports::{Report, Reporter};
 use crate::policy::{lookups::Lookups, resolve::Change};
-use crate::shared::inbox::Found;
+use crate::shared::inbox::MovedBackend;
 
 /// How soon what could not be posted is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -38,9 +38,9 @@ pub(super) struct Answer {
     pub(super) place: usize,
     /// Whether the backend has an address.
     pub(super) is_known: bool,
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<MovedBackend>,
     /// The event to report about it.
-    pub(super) what: Option<What>,
+    pub(super) what: Option<Report>,
 }
 
 /// A message to this thread.
@@ -64,10 +64,10 @@ pub(super) fn news() -> (Sender<News>, Receiver<News>) {
 }
 
 /// The inputs of the thread.
-pub(super) struct Given {
+pub(super) struct Parts {
     pub(super) names: Vec<Named>,
     pub(super) lookup: Lookup,
-    pub(super) teller: Teller,
+    pub(super) reporter: Reporter,
     pub(super) readers: Readers,
     /// Receives answers as long as the start waits for them.
     pub(super) start: Sender<Answer>,
@@ -81,7 +81,7 @@ pub(super) struct Given {
 pub(super) struct Resolver {
     names: Vec<Named>,
     lookup: Lookup,
-    teller: Teller,
+    reporter: Reporter,
     readers: Readers,
     start: Option<Sender<Answer>>,
     to_self: Sender<News>,
@@ -93,18 +93,18 @@ pub(super) struct Resolver {
     /// Names whose addresses have not been posted since they changed.
     unposted: Vec<usize>,
     /// The last message, until no core holds it.
-    posted: Option<Arc<Vec<Found>>>,
+    posted: Option<Arc<Vec<MovedBackend>>>,
     began: Instant,
 }
 
 impl Resolver {
-    pub(super) fn new(given: Given) -> Resolver {
-        let Given { names, lookup, teller, readers, start, news: (to_self, news), over } = given;
+    pub(super) fn new(given: Parts) -> Resolver {
+        let Parts { names, lookup, reporter, readers, start, news: (to_self, news), over } = given;
         Resolver {
             lookups: Lookups::new(names.iter().map(|name| name.every)),
             names,
             lookup,
-            teller,
+            reporter,
             readers,
             start: Some(start),
             to_self,
@@ -192,7 +192,7 @@ impl Resolver {
         let what = change.map(|change| {
             let why =
                 answer.as_ref().err().map_or("it has no address".into(), io::Error::to_string);
-            What::Name(pool, backend, Box::new((change, why)))
+            Report::Name(pool, backend, Box::new((change, why)))
         });
         let told = Answer {
             place,
@@ -202,7 +202,7 @@ impl Resolver {
         };
         let Some(told) = self.tell_start(told) else { return };
         if let Some(what) = told.what {
-            self.teller.tell(what);
+            self.reporter.tell(what);
         }
         if moved && !self.unposted.contains(&place) {
             self.unposted.push(place);
@@ -218,9 +218,9 @@ impl Resolver {
         (!self.is_over()).then_some(refused.0)
     }
 
-    fn found(&self, place: usize) -> Found {
+    fn found(&self, place: usize) -> MovedBackend {
         let Named { pool, backend, .. } = self.names[place];
-        Found { pool, backend, addresses: self.lookups.known(place).to_vec() }
+        MovedBackend { pool, backend, addresses: self.lookups.known(place).to_vec() }
     }
 
     /// Posts what has changed, unless a core still holds the last message.

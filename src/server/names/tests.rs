@@ -16,7 +16,7 @@ use super::*;
 use crate::config;
 use crate::observe::{
     event::Event,
-    told::{self, ToHub},
+    reports::{self, ToHub},
 };
 use crate::plan::Checked;
 use crate::policy::resolve::Change;
@@ -27,7 +27,7 @@ use crate::server::{
 };
 use crate::shared::{
     counters::Counter,
-    inbox::{Found, Inbox, mailbox},
+    inbox::{Inbox, MovedBackend, mailbox},
 };
 
 /// However slow the machine is.
@@ -118,14 +118,14 @@ impl Alone {
     fn begin(backends: &str) -> Alone {
         let (script, lookup) = Script::new();
         let (outbox, inbox) = mailbox().unwrap();
-        let (teller, told) = told::channel();
+        let (reporter, told) = reports::channel();
         let (to_health, health) = mailbox().unwrap();
         let readers = Readers { cores: vec![outbox], health: to_health };
         let begun = Names::begin(
             &plan(backends),
             lookup,
-            Death::new(false, &teller),
-            teller,
+            Death::new(false, &reporter),
+            reporter,
             readers.clone(),
         );
         Alone { script, names: begun.unwrap().unwrap(), readers, inbox, health, told }
@@ -152,7 +152,7 @@ impl Alone {
         let mut posted = Vec::new();
         while self.health.next().is_some() {}
         while let Some(ToCore::Addresses(found)) = self.inbox.next() {
-            for Found { backend, addresses, .. } in &*found {
+            for MovedBackend { backend, addresses, .. } in &*found {
                 posted.push((backend.0, format!("{addresses:?}")));
             }
         }
@@ -167,8 +167,8 @@ impl Alone {
 }
 
 /// An event, in short.
-fn said(what: What) -> String {
-    let What::Name(PoolId(0), BackendId(id), news) = what else { panic!("{what:?}") };
+fn said(what: Report) -> String {
+    let Report::Name(PoolId(0), BackendId(id), news) = what else { panic!("{what:?}") };
     match *news {
         (Change::Same, _) => format!("{id} same"),
         (Change::Kept, why) => format!("{id} kept: {why}"),
@@ -299,7 +299,7 @@ fn no_thread_is_started_for_nothing() {
     let plan = plan("\"127.0.0.1:1\", \"localhost:1\"");
     let lookup: Lookup = Arc::new(|_, _| nowhere());
     let readers = Readers { cores: Vec::new(), health: mailbox().unwrap().0 };
-    let begun = Names::begin(&plan, lookup, Death::Exit, told::channel().0, readers);
+    let begun = Names::begin(&plan, lookup, Death::Exit, reports::channel().0, readers);
     assert!(begun.unwrap().is_none());
 }
 

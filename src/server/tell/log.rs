@@ -6,16 +6,16 @@
 use crate::observe::{
     event::{Event, Fields},
     events::Events,
-    told::Teller,
+    reports::Reporter,
 };
 use crate::plan::LogLevel;
 
-/// Logs events until there are no more. `teller` knows how many never became an event.
-pub(super) fn run(events: &mut Events, teller: &Teller) {
+/// Logs events until there are no more. `reporter` knows how many never became an event.
+pub(super) fn run(events: &mut Events, reporter: &Reporter) {
     let mut lost = 0;
     while let Some(happened) = events.next() {
         say(&happened.event);
-        let all = events.dropped() + teller.dropped();
+        let all = events.dropped() + reporter.dropped();
         if all > lost {
             let events = all - lost;
             tracing::warn!(event = "events_dropped", events, "events lost: too many at once");

@@ -19,7 +19,7 @@ use crate::base::moment::{Tick, millis};
 use crate::observe::{
     events::{self, Events},
     hub::Hub,
-    told::{Teller, ToHub},
+    reports::{Reporter, ToHub},
 };
 use crate::plan::{LogLevel, Plan};
 use crate::shared::counters::{Counter, Slab};
@@ -32,7 +32,7 @@ const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The event threads, as the handle holds them.
 pub(super) struct Telling {
-    teller: Teller,
+    reporter: Reporter,
     /// Dropped when the log may begin.
     gate: Option<Sender<()>>,
     /// Closed when the log has ended.
@@ -45,7 +45,7 @@ impl Telling {
     /// # Errors
     /// If there can be no more threads.
     pub(super) fn start(
-        (teller, told): (Teller, Receiver<ToHub>),
+        (reporter, told): (Reporter, Receiver<ToHub>),
         plan: Arc<Plan>,
         counters: Vec<Arc<Slab>>,
         own: Arc<Slab>,
@@ -53,7 +53,7 @@ impl Telling {
         let (log, mut events) = events::queue(LogLevel::Trace);
         let mut hub = Hub::new(plan, counters);
         hub.subscribe(log);
-        let dropped = teller.clone();
+        let dropped = reporter.clone();
         thread::Builder::new().name("ringway-events".into()).spawn(move || {
             // A bug loses the event that shows it, and is reported by the panic itself; no serving
             // thread ends with it.
@@ -71,12 +71,12 @@ impl Telling {
             while catch_unwind(AssertUnwindSafe(|| log::run(&mut events, &dropped))).is_err() {}
             drop(ending);
         })?;
-        Ok(Telling { teller, gate: Some(gate), ended })
+        Ok(Telling { reporter, gate: Some(gate), ended })
     }
 
     /// The sender with which threads report events.
-    pub(super) fn teller(&self) -> &Teller {
-        &self.teller
+    pub(super) fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     /// Begins to log, starting with the events so far.
@@ -91,7 +91,7 @@ impl Telling {
         let (done, given) = bounded::<()>(0);
         let subscribe = ToHub::Subscribe(subscriber, done);
         // If the hub has ended the queue ends at once.
-        if self.teller.to_hub().send_deadline(subscribe, until).is_ok() {
+        if self.reporter.to_hub().send_deadline(subscribe, until).is_ok() {
             let _ = given.recv_deadline(until);
         }
         events
@@ -102,7 +102,7 @@ impl Telling {
         self.begin();
         let until = Instant::now() + END_MAX;
         // If it has ended already, both return at once.
-        let _ = self.teller.to_hub().send_deadline(ToHub::End, until);
+        let _ = self.reporter.to_hub().send_deadline(ToHub::End, until);
         let _ = self.ended.recv_deadline(until);
     }
 }
@@ -116,7 +116,7 @@ fn run(told: &Receiver<ToHub>, hub: &mut Hub, began: Instant) {
         };
         let now = Tick::from_millis(millis(began.elapsed()));
         match next {
-            Ok(ToHub::What(what)) => hub.take(what, now, SystemTime::now()),
+            Ok(ToHub::Report(what)) => hub.take(what, now, SystemTime::now()),
             Ok(ToHub::Plan(plan)) => hub.replan(plan),
             Ok(ToHub::Subscribe(reader, done)) => {
                 hub.subscribe(reader);

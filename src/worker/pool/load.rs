@@ -10,7 +10,7 @@ use crate::base::{
 };
 use crate::net::clock::Clock;
 use crate::policy::{balance::Sample, blame::Verdict};
-use crate::shared::{load::Row, trials::Trial};
+use crate::shared::{load::BackendCounts, trials::Trial};
 
 impl PoolCore {
     /// Merges what the other cores have in flight, and what they know.
@@ -30,7 +30,7 @@ impl PoolCore {
 
     /// This core's row of a backend.
     #[inline]
-    fn row(&self, id: BackendId) -> Option<&Row> {
+    fn row(&self, id: BackendId) -> Option<&BackendCounts> {
         self.state.load.row(self.core.index, id)
     }
 

@@ -17,7 +17,7 @@ use crate::base::{
 };
 use crate::conns::BackendConns;
 use crate::http::fault::Cause;
-use crate::observe::told::CoreTeller;
+use crate::observe::reports::CoreReporter;
 use crate::plan::{Backend, Pool, Table};
 use crate::policy::{
     balance::{Needs, Weights},
@@ -84,7 +84,7 @@ impl PoolView {
             weights,
             needs,
             slots,
-            places: may_wait(pool).then(|| next.state.line.places(pool.queue.size)),
+            places: may_wait(pool).then(|| next.state.queue.places(pool.queue.size)),
             is_watched: pool.passive.failures_max > 0 || pool.breaker.is_some(),
             pins: next.pins.clone(),
             backends,
@@ -137,14 +137,14 @@ impl PoolView {
     }
 
     /// A connection to a backend was made.
-    pub(crate) fn reached(&self, events: &CoreTeller, id: BackendId) {
+    pub(crate) fn reached(&self, events: &CoreReporter, id: BackendId) {
         events.reachable((self.core.id, id), &self.core.state.unreachable);
     }
 
     /// A backend refused a connection.
     pub(crate) fn not_reached(
         &self,
-        events: &CoreTeller,
+        events: &CoreReporter,
         (id, cause): (BackendId, Cause),
         now: Tick,
     ) {

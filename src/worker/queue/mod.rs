@@ -27,7 +27,7 @@ use crate::base::{
     moment::{Deadline, Tick},
 };
 use crate::net::{leaving::ForClient, signal::Signal};
-use crate::shared::{firsts::First, pool::PoolState};
+use crate::shared::{pool::PoolState, waiting_since::Oldest};
 
 /// The requests that wait on this core in front of one pool.
 pub(super) struct Queue {
@@ -111,7 +111,7 @@ impl Queue {
     /// Whether the room of this backend is left to requests that stay with it, by one that waits
     /// since then; none = one that has just come.
     pub(super) fn keeps(&self, id: BackendId, since: Option<Tick>) -> bool {
-        self.has_homes.get() && self.state.line.keeps(self.core.index, id, since)
+        self.has_homes.get() && self.state.queue.keeps(self.core.index, id, since)
     }
 
     /// There is room, or may be, perhaps at this backend: calls the first waiting request, here or
@@ -169,11 +169,11 @@ impl Queue {
             // It has yet to check, and then calls the next.
             return None;
         }
-        let first = first.map(|first| First::Since(first.since)).or_else(|| self.in_no_way());
+        let first = first.map(|first| Oldest::Since(first.since)).or_else(|| self.in_no_way());
         let home = at.filter(|_| self.has_homes.get());
-        let other = self.state.line.before(self.core.index, home, first);
+        let other = self.state.queue.before(self.core.index, home, first);
         // Requests that may not want this room do not keep it from another core, nor it from them.
-        if (other.is_none() || first == Some(First::InNoWay)) && self.call_first(at) {
+        if (other.is_none() || first == Some(Oldest::InNoWay)) && self.call_first(at) {
             self.note(WaitsFor::Anybody);
         }
         other
@@ -182,8 +182,8 @@ impl Queue {
     /// Like `call`, only for requests that stay with this backend.
     fn call_at_home(&self, id: BackendId) -> Option<usize> {
         let first = self.first(|ticket| ticket.home() == Some(id));
-        let since = first.as_ref().map(|first| First::Since(first.since));
-        let other = self.state.line.before_at(self.core.index, id, since);
+        let since = first.as_ref().map(|first| Oldest::Since(first.since));
+        let other = self.state.queue.before_at(self.core.index, id, since);
         if other.is_none()
             && let Some(first) = first
         {
@@ -204,8 +204,8 @@ impl Queue {
     }
 
     /// What others see if the only waiting requests let all go first.
-    fn in_no_way(&self) -> Option<First> {
-        self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| First::InNoWay)
+    fn in_no_way(&self) -> Option<Oldest> {
+        self.first(|ticket| ticket.waits_for.get() == WaitsFor::Untried).map(|_| Oldest::InNoWay)
     }
 
     /// Calls the first, and the next if the first may not want this room; false if none wants any.
@@ -266,15 +266,15 @@ impl Queue {
     /// Publishes to other cores since when the first of those that wait for this waits.
     fn note(&self, what: WaitsFor) {
         let since = |is_meant: &dyn Fn(&Ticket) -> bool| {
-            self.first(is_meant).map(|it| First::Since(it.since))
+            self.first(is_meant).map(|it| Oldest::Since(it.since))
         };
-        let line = &self.state.line;
+        let queue = &self.state.queue;
         if let WaitsFor::Home(id) = what {
             let first = since(&|ticket| ticket.home() == Some(id));
-            return line.wait_at(self.core.index, id, first);
+            return queue.wait_at(self.core.index, id, first);
         }
         let first = since(&|ticket| ticket.goes_first(None)).or_else(|| self.in_no_way());
-        line.wait(self.core.index, first);
+        queue.wait(self.core.index, first);
     }
 
     /// Inserts it by its age.

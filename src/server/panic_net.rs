@@ -16,18 +16,18 @@ use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
 /// Runs the future that serves one connection as a task of its own.
-pub(super) fn netted(worker: Rc<Worker>, serving: impl Future<Output = ()> + 'static) {
-    task(Netted { worker, serving: Box::pin(serving) });
+pub(super) fn catching(worker: Rc<Worker>, serving: impl Future<Output = ()> + 'static) {
+    task(Catching { worker, serving: Box::pin(serving) });
 }
 
 /// A connection's task with a net: a panic ends this connection and no other, and is counted as the
 /// bug it is. A future by hand, because an `async` block would keep what it serves twice.
-pub(super) struct Netted {
+pub(super) struct Catching {
     worker: Rc<Worker>,
     serving: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-impl Future for Netted {
+impl Future for Catching {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

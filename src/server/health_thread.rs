@@ -9,25 +9,25 @@ use super::{
     crew::Member,
     spawn::{self, Death},
 };
-use crate::health::{Job, ToHealth};
-use crate::observe::told::Teller;
+use crate::health::{HealthJob, ToHealth};
+use crate::observe::reports::Reporter;
 use crate::shared::inbox::Outbox;
 
 /// The thread. Dropping it leaves it running: `end` ends it.
-pub(super) struct Watch {
+pub(super) struct HealthThread {
     member: Option<Member<ToHealth>>,
 }
 
-impl Watch {
+impl HealthThread {
     /// Starts the thread and waits until it watches.
     ///
     /// # Errors
     /// If there can be no more threads, or no runtime for it.
     pub(super) fn start(
         outbox: Outbox<ToHealth>,
-        job: Job,
+        job: HealthJob,
         death: &Death,
-    ) -> Result<Watch, StartError> {
+    ) -> Result<HealthThread, StartError> {
         let (ready, readiness) = bounded(1);
         let work = move || {
             let has_begun = Rc::new(Cell::new(false));
@@ -47,7 +47,7 @@ impl Watch {
             spawn::watched("ringway-health".into(), "the health thread".into(), death, work)
                 .map_err(refused())?;
         match readiness.recv_timeout(spawn::READY_WITHIN) {
-            Ok(Ok(())) => Ok(Watch { member: Some(Member::new(outbox, thread)) }),
+            Ok(Ok(())) => Ok(HealthThread { member: Some(Member::new(outbox, thread)) }),
             Ok(Err(why)) => Err(refused()(io::Error::other(why))),
             Err(_) => Err(StartError::Hung("the health thread".into())),
         }
@@ -55,7 +55,7 @@ impl Watch {
 
     /// Ends the thread and waits for it; returns its name if it does not end.
     #[must_use]
-    pub(super) fn end(&mut self, teller: &Teller) -> Option<String> {
-        self.member.take()?.stop(ToHealth::Stop, teller)
+    pub(super) fn end(&mut self, reporter: &Reporter) -> Option<String> {
+        self.member.take()?.stop(ToHealth::Stop, reporter)
     }
 }

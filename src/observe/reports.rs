@@ -13,7 +13,7 @@ use crate::http::fault::Cause;
 use crate::plan::{BackendId, LogLevel, Plan, PoolId};
 use crate::policy::{
     resolve,
-    retry::{Outcome, Refusal},
+    retry::{RetryRefusal, TryOutcome},
     standing::Change,
 };
 use crate::shared::{dropped::Dropped, unreachable::Unreachable};
@@ -27,7 +27,7 @@ pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
 /// A report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Report {
     /// No connection to a backend can be made.
     Unreachable(PoolId, BackendId, Cause),
     /// Connections can be made again.
@@ -54,11 +54,11 @@ pub(crate) struct Attempt {
     /// Whether a connection was made.
     pub(crate) connected: bool,
     /// The outcome instead.
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: TryOutcome,
     /// How long it took.
     pub(crate) took: Micros,
     /// Why the request was not retried; none = it was.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<RetryRefusal>,
 }
 
 /// What ran short.
@@ -78,7 +78,7 @@ pub(super) const LIMITS: usize = 4;
 
 /// A message to the hub.
 pub(crate) enum ToHub {
-    What(What),
+    Report(Report),
     /// The plan in force from now on.
     Plan(Arc<Plan>),
     /// Adds a reader; the channel closes when it has got the last events.
@@ -89,26 +89,26 @@ pub(crate) enum ToHub {
 
 /// A thread's end of the channel.
 #[derive(Clone)]
-pub(crate) struct Teller {
+pub(crate) struct Reporter {
     to: Sender<ToHub>,
     dropped: Dropped,
 }
 
 /// The channel to the hub.
-pub(crate) fn channel() -> (Teller, Receiver<ToHub>) {
+pub(crate) fn channel() -> (Reporter, Receiver<ToHub>) {
     channel_of(WAITING_MAX)
 }
 
 /// The same with this much room.
-pub(crate) fn channel_of(room: usize) -> (Teller, Receiver<ToHub>) {
+pub(crate) fn channel_of(room: usize) -> (Reporter, Receiver<ToHub>) {
     let (to, from) = bounded(room);
-    (Teller { to, dropped: Dropped::default() }, from)
+    (Reporter { to, dropped: Dropped::default() }, from)
 }
 
-impl Teller {
+impl Reporter {
     /// Reports, unless there is no room, which is counted; returns whether it was reported.
-    pub(crate) fn tell(&self, what: What) -> bool {
-        let told = self.to.try_send(ToHub::What(what)).is_ok();
+    pub(crate) fn tell(&self, what: Report) -> bool {
+        let told = self.to.try_send(ToHub::Report(what)).is_ok();
         if !told {
             self.dropped.add(1);
         }
@@ -117,16 +117,16 @@ impl Teller {
 
     /// Reports an event that has its names already.
     pub(crate) fn event(&self, event: Event) {
-        self.tell(What::Event(Box::new(event)));
+        self.tell(Report::Event(Box::new(event)));
     }
 
     /// Reports, or returns what finds no room.
     ///
     /// # Errors
     /// The report.
-    pub(crate) fn try_tell(&self, what: What) -> Result<(), What> {
-        match self.to.try_send(ToHub::What(what)) {
-            Err(TrySendError::Full(ToHub::What(what))) => Err(what),
+    pub(crate) fn try_tell(&self, what: Report) -> Result<(), Report> {
+        match self.to.try_send(ToHub::Report(what)) {
+            Err(TrySendError::Full(ToHub::Report(what))) => Err(what),
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
         }
     }
@@ -143,18 +143,18 @@ impl Teller {
 }
 
 /// A core's end.
-pub(crate) struct CoreTeller {
-    teller: Teller,
+pub(crate) struct CoreReporter {
+    reporter: Reporter,
     /// Whether single attempts are reported.
     tells_attempts: Cell<bool>,
     /// When each limit was reported last, if ever.
     limits: [Cell<Option<Tick>>; LIMITS],
 }
 
-impl CoreTeller {
-    pub(crate) fn new(teller: Teller, level: LogLevel) -> CoreTeller {
+impl CoreReporter {
+    pub(crate) fn new(reporter: Reporter, level: LogLevel) -> CoreReporter {
         let tells_attempts = Cell::new(level >= LogLevel::Debug);
-        CoreTeller { teller, tells_attempts, limits: Default::default() }
+        CoreReporter { reporter, tells_attempts, limits: Default::default() }
     }
 
     /// Sets the level of the log.
@@ -170,7 +170,7 @@ impl CoreTeller {
 
     /// An attempt gave no answer that was used.
     pub(crate) fn attempt(&self, attempt: Attempt) {
-        self.teller.tell(What::Attempt(Box::new(attempt)));
+        self.reporter.tell(Report::Attempt(Box::new(attempt)));
     }
 
     /// A limit is hit. It is hit again with each connection, so it is reported once a second.
@@ -178,7 +178,7 @@ impl CoreTeller {
         let last = &self.limits[limit as usize];
         if last.get().is_none_or(|last| now >= last + PERIOD) {
             last.set(Some(now));
-            self.teller.tell(What::Limit(limit));
+            self.reporter.tell(Report::Limit(limit));
         }
     }
 
@@ -190,22 +190,22 @@ impl CoreTeller {
         cause: Cause,
         known: &Unreachable,
     ) {
-        let tell = || self.teller.tell(What::Unreachable(pool, backend, cause));
+        let tell = || self.reporter.tell(Report::Unreachable(pool, backend, cause));
         known.note(backend, true, tell);
     }
 
     /// A connection to a backend was made.
     pub(crate) fn reachable(&self, (pool, backend): (PoolId, BackendId), known: &Unreachable) {
-        known.note(backend, false, || self.teller.tell(What::Reachable(pool, backend)));
+        known.note(backend, false, || self.reporter.tell(Report::Reachable(pool, backend)));
     }
 }
 
 #[cfg(test)]
 impl ToHub {
     /// The report, if it is one.
-    pub(crate) fn told(self) -> Option<What> {
+    pub(crate) fn told(self) -> Option<Report> {
         match self {
-            ToHub::What(what) => Some(what),
+            ToHub::Report(what) => Some(what),
             ToHub::Plan(_) | ToHub::Subscribe(..) | ToHub::End => None,
         }
     }
@@ -216,15 +216,15 @@ mod tests {
     use super::*;
 
     const ID: (PoolId, BackendId) = (PoolId(0), BackendId(1));
-    const DOWN: What = What::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
-    const UP: What = What::Reachable(PoolId(0), BackendId(1));
+    const DOWN: Report = Report::Unreachable(PoolId(0), BackendId(1), Cause::ConnectFailed);
+    const UP: Report = Report::Reachable(PoolId(0), BackendId(1));
 
     #[test]
     fn what_all_cores_see_is_told_once_and_again_where_there_was_no_room() {
-        let (teller, from) = channel_of(1);
+        let (reporter, from) = channel_of(1);
         let known = Unreachable::new();
         known.grow(2);
-        let [core, other] = [(); 2].map(|()| CoreTeller::new(teller.clone(), LogLevel::Info));
+        let [core, other] = [(); 2].map(|()| CoreReporter::new(reporter.clone(), LogLevel::Info));
         let told = || from.try_iter().filter_map(ToHub::told).collect::<Vec<_>>();
         for core in [&core, &other, &core] {
             core.unreachable(ID, Cause::ConnectFailed, &known);
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(told(), [DOWN]);
         core.limit(Limit::LogLines, Tick::from_millis(1));
         other.reachable(ID, &known);
-        assert_eq!((told(), teller.dropped()), (vec![What::Limit(Limit::LogLines)], 1));
+        assert_eq!((told(), reporter.dropped()), (vec![Report::Limit(Limit::LogLines)], 1));
         for core in [&other, &core] {
             core.reachable(ID, &known);
         }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::{
     atomics::{SeqCst, fence},
-    firsts::{First, Firsts},
     permits::Permits,
+    waiting_since::{Oldest, WaitingSince},
 };
 use crate::base::{ids::BackendId, moment::Tick, segments::Segments};
 
@@ -22,29 +22,29 @@ const LONGER: Duration = Duration::from_millis(10);
 
 /// The queue in front of one pool. It lives on from plan to plan; a plan says how many may wait,
 /// and whether clients may wait for the backend that they stay with.
-pub(crate) struct Line {
+pub(crate) struct SharedQueue {
     workers: usize,
     places: Permits,
     /// Since when the oldest request that takes any room waits, per worker.
-    anybody: Firsts,
+    anybody: WaitingSince,
     /// The same for requests that stay with one backend, per backend.
-    homes: Segments<Firsts>,
+    homes: Segments<WaitingSince>,
 }
 
-impl Line {
+impl SharedQueue {
     /// For this many workers, and no backends yet.
-    pub(crate) fn new(workers: usize) -> Line {
-        Line {
+    pub(crate) fn new(workers: usize) -> SharedQueue {
+        SharedQueue {
             workers,
             places: Permits::new(0),
-            anybody: Firsts::new(workers),
+            anybody: WaitingSince::new(workers),
             homes: Segments::new(),
         }
     }
 
     /// Makes room for this many backends.
     pub(crate) fn grow(&self, backends: usize) {
-        self.homes.grow(backends, || Firsts::new(self.workers));
+        self.homes.grow(backends, || WaitingSince::new(self.workers));
     }
 
     /// Its places, of which there are `size`.
@@ -54,14 +54,14 @@ impl Line {
 
     /// Since when the oldest request of this worker that takes any room waits; none = there is
     /// none.
-    pub(crate) fn wait(&self, worker: usize, first: Option<First>) {
+    pub(crate) fn wait(&self, worker: usize, first: Option<Oldest>) {
         self.anybody.set(worker, first);
     }
 
     /// The same for requests that stay with this backend.
-    pub(crate) fn wait_at(&self, worker: usize, home: BackendId, first: Option<First>) {
-        if let Some(firsts) = self.homes.get(home.index()) {
-            firsts.set(worker, first);
+    pub(crate) fn wait_at(&self, worker: usize, home: BackendId, first: Option<Oldest>) {
+        if let Some(waiting) = self.homes.get(home.index()) {
+            waiting.set(worker, first);
         }
     }
 
@@ -69,10 +69,10 @@ impl Line {
     /// waited longer than a request of this worker that waits since then; none = one that has just
     /// come.
     pub(crate) fn keeps(&self, worker: usize, home: BackendId, since: Option<Tick>) -> bool {
-        let Some(firsts) = self.homes.get(home.index()) else { return false };
-        let own = firsts.of(worker);
-        let other = firsts.longest(worker).map(|(first, _)| first);
-        let Some(since) = since.map(First::Since) else { return own.is_some() || other.is_some() };
+        let Some(waiting) = self.homes.get(home.index()) else { return false };
+        let own = waiting.of(worker);
+        let other = waiting.longest(worker).map(|(first, _)| first);
+        let Some(since) = since.map(Oldest::Since) else { return own.is_some() || other.is_some() };
         own.is_some_and(|own| own < since)
             || other.is_some_and(|other| goes_before(other, Some(since)))
     }
@@ -83,11 +83,11 @@ impl Line {
         &self,
         worker: usize,
         at: Option<BackendId>,
-        first: Option<First>,
+        first: Option<Oldest>,
     ) -> Option<usize> {
         fence(SeqCst);
         let home = at.and_then(|at| self.homes.get(at.index()));
-        let home = home.and_then(|firsts| firsts.longest(worker));
+        let home = home.and_then(|waiting| waiting.longest(worker));
         let longest = home.into_iter().chain(self.anybody.longest(worker)).min();
         let (_, other) = longest.filter(|(since, _)| goes_before(*since, first))?;
         Some(other)
@@ -98,7 +98,7 @@ impl Line {
         &self,
         worker: usize,
         home: BackendId,
-        first: Option<First>,
+        first: Option<Oldest>,
     ) -> Option<usize> {
         fence(SeqCst);
         let longest = self.homes.get(home.index())?.longest(worker);
@@ -108,11 +108,11 @@ impl Line {
 }
 
 /// Whether the oldest request of another worker goes before one's own.
-fn goes_before(other: First, own: Option<First>) -> bool {
+fn goes_before(other: Oldest, own: Option<Oldest>) -> bool {
     match (other, own) {
-        (_, None) | (First::Since(_), Some(First::InNoWay)) => true,
-        (First::Since(other), Some(First::Since(own))) => other + LONGER <= own,
-        (First::InNoWay, Some(_)) => false,
+        (_, None) | (Oldest::Since(_), Some(Oldest::InNoWay)) => true,
+        (Oldest::Since(other), Some(Oldest::Since(own))) => other + LONGER <= own,
+        (Oldest::InNoWay, Some(_)) => false,
     }
 }
 
@@ -125,13 +125,13 @@ mod tests {
         Some(Tick::from_millis(millis))
     }
 
-    fn since(millis: u64) -> Option<First> {
-        tick(millis).map(First::Since)
+    fn since(millis: u64) -> Option<Oldest> {
+        tick(millis).map(Oldest::Since)
     }
 
     #[test]
     fn places_are_bounded_and_those_who_wait_elsewhere_are_found() {
-        let line = Line::new(3);
+        let line = SharedQueue::new(3);
         let places = line.places(1);
         let place = places.take().unwrap();
         assert!(line.places(1).take().is_none() && line.places(2).take().is_some());
@@ -150,20 +150,20 @@ mod tests {
 
     #[test]
     fn who_has_waited_much_longer_elsewhere_goes_first() {
-        let line = Line::new(2);
+        let line = SharedQueue::new(2);
         line.wait(1, since(500));
         assert_eq!(line.before(0, None, since(500)), None);
         assert_eq!(line.before(0, None, since(499 + millis(LONGER))), None);
         assert_eq!(line.before(0, None, since(500 + millis(LONGER))), Some(1));
-        assert_eq!(line.before(0, None, Some(First::InNoWay)), Some(1));
-        line.wait(1, Some(First::InNoWay));
+        assert_eq!(line.before(0, None, Some(Oldest::InNoWay)), Some(1));
+        line.wait(1, Some(Oldest::InNoWay));
         assert_eq!(line.before(0, None, since(500)), None);
         assert_eq!(line.before(0, None, None), Some(1));
     }
 
     #[test]
     fn who_stays_with_a_backend_goes_before_those_alone_who_want_room_there() {
-        let (line, a, b) = (Line::new(2), BackendId(0), BackendId(1));
+        let (line, a, b) = (SharedQueue::new(2), BackendId(0), BackendId(1));
         line.grow(2);
         line.wait_at(1, a, since(500));
         assert_eq!(line.before(0, Some(a), since(500 + millis(LONGER))), Some(1));
