@@ -69,7 +69,7 @@ const WORDS: &[Word] = &[
     Word { word: "RwLock", allowed: &[], instead: "let one thread own the state (Rc, Cell) and send it messages" },
     Word { word: "Atomic", allowed: &["shared/"], instead: "put what crosses threads into src/shared, with its one writer named" },
     Word { word: "unsafe", allowed: &["net/fd.rs", "net/buffer.rs"], instead: "use rustix, or put a safe function into net/fd.rs with its reason and a test" },
-    Word { word: "monoio::", allowed: &["net/", "health/", "demo/"], instead: "go through net, which alone calls monoio's I/O" },
+    Word { word: "monoio::", allowed: &["net/", "health/"], instead: "go through net, which alone calls monoio's I/O" },
 ];
 
 const CLOCKS: &[&str] =

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::http::{
-    head::{RequestHead, ResponseHead, Version},
+    head::{RequestHead, ResponseHead},
     headers::Span,
     names::Name,
 };
@@ -60,27 +60,25 @@ pub(super) fn to(name: &str, head: &RequestHead) -> Answer {
     }
 }
 
-/// The head of an answer; its framing is written later.
-pub(super) fn head(
-    name: &str,
-    status: u16,
-    content_type: &[u8],
-    asked: &RequestHead,
-) -> ResponseHead {
+/// The head of an answer. The lines about the connection and the body's length are added when it is
+/// written.
+pub(super) fn head(name: &str, status: u16, content_type: &[u8]) -> ResponseHead {
+    let mut head = begin(status);
+    head.headers.push(Name::Other, b"x-origin", name.as_bytes());
+    head.headers.push(Name::ContentType, b"content-type", content_type);
+    head
+}
+
+/// The head that asks for the body of a request (RFC 9110 §15.2.1).
+pub(super) fn interim() -> ResponseHead {
+    begin(100)
+}
+
+fn begin(status: u16) -> ResponseHead {
     let mut head = ResponseHead { status, ..ResponseHead::default() };
     let reason = reason(status).as_bytes();
     head.headers.bytes.extend_from_slice(reason);
     head.reason = Span::new(0, reason.len());
-    head.headers.push(Name::Other, b"x-origin", name.as_bytes());
-    head.headers.push(Name::ContentType, b"content-type", content_type);
-    match (asked.keep_alive, asked.version) {
-        (true, Version::Http11) => {}
-        // RFC 9112 §9.3: an HTTP/1.0 client needs to be told.
-        (true, Version::Http10) => {
-            head.headers.push(Name::Connection, b"connection", b"keep-alive")
-        }
-        (false, _) => head.headers.push(Name::Connection, b"connection", b"close"),
-    }
     head
 }
 
@@ -126,8 +124,9 @@ fn quoted(text: &str) -> String {
 }
 
 /// The reason phrase of common statuses (RFC 9110 §15); empty for the others, which is allowed.
-pub(super) fn reason(status: u16) -> &'static str {
+fn reason(status: u16) -> &'static str {
     match status {
+        100 => "Continue",
         200 => "OK",
         204 => "No Content",
         304 => "Not Modified",

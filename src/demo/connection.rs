@@ -1,261 +1,205 @@
-//! One connection to a demo origin: exchange after exchange, on the crate's own `http` module.
+//! One connection to a demo origin: exchange after exchange, on the wire of the product (`proto`).
 //!
 //! A request that breaks the rules gets its status and the connection is closed. A body is read to
 //! its end before the answer, except for `/echo`, which sends it back as it comes.
 
-use std::{io, rc::Rc};
-
-use monoio::{
-    buf::IoBuf,
-    io::{CancelableAsyncReadRent, CancelableAsyncWriteRent},
-    net::TcpStream,
-};
+use std::rc::Rc;
 
 use super::{
     answer::{self, Answer, Body},
-    origins::Ending,
+    origins::Running,
 };
+use crate::base::moment::Deadline;
 use crate::http::{
-    chunks::{self, Chunks},
-    fault::Fault,
+    fault::{Cause, Fault},
     framing::{self, BodyLength},
     head::{Method, RequestHead},
-    headers::Headers,
     names::Name,
-    parse::{self, HeadLimits, Parse},
-    write,
+    parse::HeadLimits,
+};
+use crate::net::turns::give_way;
+use crate::proto::{
+    Sink, Source,
+    h1::{Client, HeadRead},
 };
 
+/// Larger than those of the balancer in front: that adds fields to what it lets pass.
 const LIMITS: HeadLimits =
-    HeadLimits { head_bytes_max: 64 << 10, line_bytes_max: 32 << 10, fields_max: 200 };
+    HeadLimits { head_bytes_max: 48 << 10, line_bytes_max: 32 << 10, fields_max: 200 };
 
-/// One read, and one write of `/bytes/N`.
-const PIECE: usize = 64 << 10;
+/// The body of `/bytes/N`, and at most one write of any.
+const FILL: &[u8] = &[b'x'; 32 << 10];
 
 /// One connection to an origin.
 pub(super) struct Connection {
+    running: Rc<Running>,
+    /// The origin's name.
     name: Rc<str>,
-    stream: TcpStream,
-    ending: Ending,
-    /// Bytes received and not yet consumed.
-    input: Vec<u8>,
+    client: Client,
     head: RequestHead,
-    head_sent: bool,
-}
-
-/// Why a connection ends early.
-enum Broken {
-    /// The client left, or the origins are stopping.
-    Gone,
-    /// The client broke a rule.
-    Fault(Fault),
-}
-
-impl From<io::Error> for Broken {
-    fn from(_: io::Error) -> Broken {
-        Broken::Gone
-    }
-}
-
-impl From<Fault> for Broken {
-    fn from(fault: Fault) -> Broken {
-        Broken::Fault(fault)
-    }
-}
-
-/// What is left of a request's body.
-enum Left {
-    Nothing,
-    Fixed(u64),
-    Chunked(Chunks),
+    /// Room for the heads of answers.
+    room: Vec<u8>,
 }
 
 impl Connection {
-    pub(super) fn new(name: Rc<str>, stream: TcpStream, ending: Ending) -> Connection {
-        let (input, head) = (Vec::new(), RequestHead::default());
-        Connection { name, stream, ending, input, head, head_sent: false }
+    pub(super) fn new(running: Rc<Running>, name: Rc<str>, client: Client) -> Connection {
+        Connection { running, name, client, head: RequestHead::default(), room: Vec::new() }
     }
 
     /// Serves until either side ends the connection.
     pub(super) async fn serve(mut self) {
+        while let Some(head) = self.next_head().await {
+            self.client.begin(head.is_ok() && self.head.keep_alive);
+            let result = match head {
+                Ok(()) => self.exchange().await,
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = result {
+                self.client.will_close();
+                self.refuse(fault).await;
+            }
+            if !self.client.keeps() {
+                break;
+            }
+        }
+        self.client.take_buffer().into_iter().for_each(|it| self.running.buffers.give(it));
+    }
+
+    /// The next head, or what is wrong with it; none if the client has ended.
+    async fn next_head(&mut self) -> Option<Result<(), Fault>> {
         loop {
-            self.head_sent = false;
-            match self.exchange().await {
-                Ok(()) if self.head.keep_alive => {}
-                Ok(()) | Err(Broken::Gone) => return,
-                Err(Broken::Fault(fault)) => return self.refuse(fault).await,
+            match self.client.take_head(&mut self.head, &LIMITS, 0) {
+                HeadRead::Head(_) => return Some(Ok(())),
+                HeadRead::Refused(fault) => return Some(Err(fault)),
+                HeadRead::Partial if self.client.read_more(Deadline::NEVER).await => {}
+                HeadRead::Partial => return None,
             }
         }
     }
 
-    async fn exchange(&mut self) -> Result<(), Broken> {
-        self.read_head().await?;
+    async fn exchange(&mut self) -> Result<(), Fault> {
         let length = framing::request(&self.head)?;
-        let mut left = match length {
-            BodyLength::None | BodyLength::UntilClose | BodyLength::Fixed(0) => Left::Nothing,
-            BodyLength::Fixed(count) => Left::Fixed(count),
-            BodyLength::Chunked => Left::Chunked(Chunks::of_request(LIMITS)),
-        };
-        if self.head.expects_continue && !matches!(left, Left::Nothing) {
-            self.send(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await?;
+        self.client.expect_body(length, LIMITS);
+        if self.head.expects_continue && !self.client.has_whole_body() {
+            let head = answer::interim();
+            self.client.interim(&head, &mut self.room, || Deadline::NEVER).await?;
         }
         let Answer { status, wait, body } = answer::to(&self.name, &self.head);
         if body == Body::Echo {
-            return self.echo(length, left).await;
+            return self.echo(length).await;
         }
-        while !self.piece(&mut left).await?.is_empty() {}
-        self.ending.wait(wait).await;
+        self.pass_body(&mut Sink::Nowhere).await?;
+        self.running.wait(wait).await;
         match body {
-            Body::Json(text) => self.send_text(status, text).await,
+            Body::Json(text) => self.send_text(status, &text).await,
             Body::Bytes(count) => self.send_bytes(count).await,
             Body::Echo => Ok(()),
         }
     }
 
-    async fn read_head(&mut self) -> Result<(), Broken> {
-        loop {
-            match parse::request(&self.input, &LIMITS, &mut self.head)? {
-                Parse::Done { used } => {
-                    self.input.drain(..used);
-                    return Ok(());
-                }
-                Parse::More => self.read().await?,
-            }
-        }
-    }
-
-    /// The next piece of the body; empty at its end.
-    async fn piece(&mut self, left: &mut Left) -> Result<Vec<u8>, Broken> {
-        loop {
-            match left {
-                Left::Nothing => return Ok(Vec::new()),
-                Left::Fixed(count) if !self.input.is_empty() => {
-                    let take = self.input.len().min(usize::try_from(*count).unwrap_or(usize::MAX));
-                    *count -= take as u64;
-                    if *count == 0 {
-                        *left = Left::Nothing;
-                    }
-                    return Ok(self.input.drain(..take).collect());
-                }
-                Left::Chunked(chunks) if !self.input.is_empty() => {
-                    // Trailers are read and ignored.
-                    let found = chunks.compact(&mut self.input, &mut Headers::default())?;
-                    let body = self.input.get(found.body).unwrap_or_default().to_vec();
-                    self.input.drain(..found.consumed);
-                    if found.ended {
-                        *left = Left::Nothing;
-                    }
-                    if found.ended || !body.is_empty() {
-                        return Ok(body);
-                    }
-                }
-                Left::Fixed(_) | Left::Chunked(_) => self.read().await?,
-            }
-        }
-    }
-
     /// Sends the body back as it comes, framed as it came.
-    async fn echo(&mut self, length: BodyLength, mut left: Left) -> Result<(), Broken> {
+    async fn echo(&mut self, length: BodyLength) -> Result<(), Fault> {
+        let is_head = self.head.method == Method::Head;
+        let length = match length {
+            BodyLength::None => BodyLength::Fixed(0),
+            BodyLength::Chunked if is_head => BodyLength::None,
+            BodyLength::Fixed(_) | BodyLength::Chunked | BodyLength::UntilClose => length,
+        };
         let kind =
             self.head.headers.first(Name::ContentType).unwrap_or(b"application/octet-stream");
-        let head = answer::head(&self.name, 200, kind, &self.head);
-        let is_chunked = length == BodyLength::Chunked;
-        let length = if length == BodyLength::None { BodyLength::Fixed(0) } else { length };
-        let mut out = Vec::new();
-        write::response(&head, length, write::Connection::Unsaid, &mut out);
-        if self.head.method == Method::Head {
-            while !self.piece(&mut left).await?.is_empty() {}
-            return self.send(out).await.map(drop);
+        let head = answer::head(&self.name, 200, kind);
+        if is_head {
+            self.pass_body(&mut Sink::Nowhere).await?;
         }
-        self.head_sent = true;
-        loop {
-            let piece = self.piece(&mut left).await?;
-            let is_end = piece.is_empty();
-            if is_chunked && is_end {
-                out.extend_from_slice(chunks::LAST_CHUNK);
-            } else if is_chunked {
-                out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                out.extend_from_slice(&piece);
-                out.extend_from_slice(chunks::CHUNK_END);
-            } else {
-                out.extend_from_slice(&piece);
-            }
-            self.send(std::mem::take(&mut out)).await?;
-            if is_end {
-                return Ok(());
-            }
+        let room = std::mem::take(&mut self.room);
+        let mut sink = self.client.answer(&head, length, self.head.version, room);
+        if is_head {
+            self.send(&mut sink, b"").await?;
+        } else {
+            self.pass_body(&mut sink).await?;
         }
+        self.room = sink.into_room();
+        Ok(())
     }
 
-    async fn send_text(&mut self, status: u16, text: String) -> Result<(), Broken> {
-        let head = answer::head(&self.name, status, b"application/json", &self.head);
+    /// Passes the request's body on as it comes.
+    async fn pass_body(&mut self, to: &mut Sink) -> Result<(), Fault> {
+        let Some(mut source) = self.client.body() else { return Err(Cause::Internal.into()) };
+        let mut piece = source.first()?;
+        loop {
+            let ended = piece.ends();
+            if ended || !piece.bytes().is_empty() {
+                to.write(&mut piece, |_| Deadline::NEVER).await?;
+            }
+            source.done(piece);
+            if ended {
+                break;
+            }
+            piece = source.next(|| (Deadline::NEVER, None)).await?;
+        }
+        self.client.put_back(Some(source));
+        Ok(())
+    }
+
+    async fn send_text(&mut self, status: u16, text: &str) -> Result<(), Fault> {
+        let head = answer::head(&self.name, status, b"application/json");
         // RFC 9110 §8.6: no Content-Length in a 204; a 304 may carry that of the 200.
         let length = match status {
             204 => BodyLength::None,
             _ => BodyLength::Fixed(text.len() as u64),
         };
-        let mut out = Vec::new();
-        write::response(&head, length, write::Connection::Unsaid, &mut out);
-        if !framing::has_no_body(self.head.method, status) {
-            out.extend_from_slice(text.as_bytes());
-        }
-        self.send(out).await.map(drop)
-    }
-
-    async fn send_bytes(&mut self, mut count: u64) -> Result<(), Broken> {
-        let head = answer::head(&self.name, 200, b"application/octet-stream", &self.head);
-        let mut out = Vec::with_capacity(PIECE);
-        write::response(&head, BodyLength::Fixed(count), write::Connection::Unsaid, &mut out);
-        if self.head.method == Method::Head {
-            count = 0;
-        }
+        let has_body = !framing::has_no_body(self.head.method, status);
+        let room = std::mem::take(&mut self.room);
+        let mut sink = self.client.answer(&head, length, self.head.version, room);
+        let mut rest = if has_body { text.as_bytes() } else { b"" };
         loop {
-            let room = PIECE.saturating_sub(out.len());
-            let take = room.min(usize::try_from(count).unwrap_or(room));
-            out.resize(out.len() + take, b'x');
-            count -= take as u64;
-            out = self.send(out).await?;
-            if count == 0 {
+            let (piece, behind) = rest.split_at(rest.len().min(FILL.len()));
+            self.send(&mut sink, piece).await?;
+            rest = behind;
+            if rest.is_empty() {
+                self.room = sink.into_room();
                 return Ok(());
             }
-            out.clear();
         }
+    }
+
+    async fn send_bytes(&mut self, count: u64) -> Result<(), Fault> {
+        let head = answer::head(&self.name, 200, b"application/octet-stream");
+        let length = BodyLength::Fixed(count);
+        let room = std::mem::take(&mut self.room);
+        let mut sink = self.client.answer(&head, length, self.head.version, room);
+        let mut left = if self.head.method == Method::Head { 0 } else { count };
+        loop {
+            let take = usize::try_from(left).unwrap_or(usize::MAX).min(FILL.len());
+            self.send(&mut sink, FILL.get(..take).unwrap_or_default()).await?;
+            left -= take as u64;
+            if left == 0 {
+                self.room = sink.into_room();
+                return Ok(());
+            }
+            give_way().await;
+        }
+    }
+
+    /// Sends bytes of our own.
+    async fn send(&self, sink: &mut Sink, bytes: &[u8]) -> Result<(), Fault> {
+        let mut source = Source::own(bytes, &self.running.buffers)?;
+        let mut piece = source.first()?;
+        let sent = sink.write(&mut piece, |_| Deadline::NEVER).await;
+        source.done(piece);
+        source.end(&self.running.buffers);
+        sent
     }
 
     /// Answers a request that broke a rule, if that is still possible.
     async fn refuse(&mut self, fault: Fault) {
-        if self.head_sent {
+        let (status, code) = (fault.status(), fault.code());
+        // Without a status, the client has left.
+        if status == 0 || self.client.has_answered() {
             return;
         }
-        let (status, code) = (fault.status(), fault.code());
         let text = format!("{{\"origin\":\"{}\",\"error\":\"{code}\"}}\n", self.name);
-        self.head = RequestHead::default();
-        let _ = self.send_text(status, text).await;
-    }
-
-    /// Reads at least one byte.
-    async fn read(&mut self) -> Result<(), Broken> {
-        let room = Vec::with_capacity(PIECE);
-        let (result, room) = self.stream.cancelable_read(room, self.ending.handle()).await;
-        if result? == 0 {
-            return Err(Broken::Gone);
-        }
-        self.input.extend_from_slice(&room);
-        Ok(())
-    }
-
-    /// Writes all of it, and returns the buffer.
-    async fn send(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, Broken> {
-        let mut sent = 0;
-        while sent < bytes.len() {
-            let rest = bytes.slice(sent..);
-            let (result, rest) = self.stream.cancelable_write(rest, self.ending.handle()).await;
-            match result? {
-                0 => return Err(Broken::Gone),
-                count => sent += count,
-            }
-            bytes = rest.into_inner();
-        }
-        Ok(bytes)
+        self.head.clear();
+        let _ = self.send_text(status, &text).await;
     }
 }

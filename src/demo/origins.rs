@@ -1,36 +1,59 @@
 //! Built-in origins: small HTTP/1.1 servers on loopback, for the demo and for tests.
 //!
-//! One thread with its own runtime serves them all. They are correct, not fast, and have no
-//! timeouts: their only client is the balancer beside them. They end when `Origins` is dropped:
-//! every operation in flight is cancelled and waited for, so no connection outlives them.
+//! One thread with its own runtime serves them all, on the wire of the product: `net` and `proto`.
+//! They have no timeouts: their only client is the balancer beside them. They end when `Origins` is
+//! dropped: every wait is ended and every task waited for, so no connection outlives them.
 
 use std::{
-    cell::Cell,
     io,
     net::SocketAddr,
-    os::unix::net::UnixStream,
     rc::Rc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use monoio::{
-    FusionDriver, RuntimeBuilder,
-    io::{CancelHandle, Canceller},
-    net::TcpListener,
-};
+use crossbeam_channel::{Sender, bounded};
 
 use super::connection::Connection;
+use crate::base::ids::ListenerId;
+use crate::net::{
+    buffer::Buffers,
+    clock::Clock,
+    deadlines::{Deadlines, Watch},
+    io::{ending, sleep, task},
+    listener::{self, Listener},
+    runtime::{Room, Runtime},
+    signal::Signal,
+    stream::Stream,
+    turns::give_way,
+    wake::Bell,
+};
+use crate::plan::Driver;
+use crate::proto::{
+    h1::Client,
+    peer::{Peer, PeerAddress},
+};
+use crate::shared::bell::Rope;
 
-/// How often a wait checks whether the origins are to end.
-const LOOK: Duration = Duration::from_millis(50);
+/// The origins' ring; a connection has at most two operations in flight.
+const ROOM: Room = Room { entries: 256, completions: 4_096 };
+
+/// Buffers that are kept warm.
+const BUFFERS: usize = 16;
+
+const BACKLOG: u32 = 1_024;
+
+/// How long sent bytes may stay unacknowledged.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause after an accept that failed, most likely for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Running origins; dropping them stops them.
-#[derive(Debug)]
 pub(crate) struct Origins {
     addresses: Vec<SocketAddr>,
-    /// The thread ends when this is dropped.
-    stop: Option<UnixStream>,
+    /// Wakes the thread, which then ends.
+    stop: Rope,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,26 +64,14 @@ impl Origins {
     ///
     /// The kernel's, if it gives no thread, ring or socket.
     pub(crate) fn start(count: usize) -> io::Result<Origins> {
-        let (stop, stopped) = UnixStream::pair()?;
-        let (tell, told) = crossbeam_channel::bounded(1);
-        let thread = thread::Builder::new().name("origins".to_owned()).spawn(move || {
-            // The runtime is built on the thread that runs it: its ring accepts no other.
-            let runtime = RuntimeBuilder::<FusionDriver>::new().enable_timer().build();
-            match runtime {
-                Ok(mut runtime) => runtime.block_on(async {
-                    match bind(count) {
-                        Ok((listeners, addresses)) => {
-                            let _ = tell.send(Ok(addresses));
-                            serve(listeners, stopped).await;
-                        }
-                        Err(error) => drop(tell.send(Err(error))),
-                    }
-                }),
-                Err(error) => drop(tell.send(Err(error))),
-            }
-        })?;
+        let stop = Rope::new()?;
+        let (tell, told) = bounded(1);
+        let stopped = stop.clone();
+        let thread = thread::Builder::new()
+            .name("origins".to_owned())
+            .spawn(move || run(count, &stopped, &tell))?;
         let addresses = told.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Origins { addresses, stop: Some(stop), thread: Some(thread) })
+        Ok(Origins { addresses, stop, thread: Some(thread) })
     }
 
     /// Where they listen, in the order of their names.
@@ -76,84 +87,96 @@ impl Origins {
 
 impl Drop for Origins {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.stop.pull();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn bind(count: usize) -> io::Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
-    let listeners = (0..count)
-        .map(|_| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))))
-        .collect::<io::Result<Vec<_>>>()?;
-    let addresses =
-        listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+/// Runs the thread; tells the addresses, or why there are none.
+fn run(count: usize, stopped: &Rope, tell: &Sender<io::Result<Vec<SocketAddr>>>) {
+    // The runtime is built on the thread that runs it: its ring accepts no other.
+    let runtime = match Runtime::build(Driver::Auto, ROOM) {
+        Ok(runtime) => runtime,
+        Err(why) => return drop(tell.send(Err(io::Error::other(why)))),
+    };
+    runtime.run(async {
+        match bind(count).and_then(|bound| Ok((bound, Bell::adopt(stopped.bell())?))) {
+            Ok(((listeners, addresses), bell)) => {
+                let _ = tell.send(Ok(addresses));
+                serve(listeners, &bell).await;
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    });
+}
+
+fn bind(count: usize) -> io::Result<(Vec<Listener>, Vec<SocketAddr>)> {
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let first = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), true, PATIENCE)?;
+        first.claim(BACKLOG, false)?;
+        let bound = first.join(1)?;
+        addresses.push(bound.address);
+        for socket in bound.sockets {
+            listeners.push(Listener::adopt(socket)?);
+        }
+    }
     Ok((listeners, addresses))
 }
 
-/// Serves until the other end of `stopped` closes.
-async fn serve(listeners: Vec<TcpListener>, stopped: UnixStream) {
-    let canceller = Canceller::new();
-    let running = Rc::new(Cell::new(true));
-    let tasks = Rc::new(());
-    let ending = Ending {
-        handle: canceller.handle(),
-        running: Rc::clone(&running),
-        _task: Rc::clone(&tasks),
-    };
+/// Serves until the bell rings, and until every task has ended.
+async fn serve(listeners: Vec<Listener>, bell: &Bell) {
+    let clock = Rc::new(Clock::new());
+    let running = Rc::new(Running {
+        buffers: Buffers::new(BUFFERS),
+        deadlines: Deadlines::new(clock),
+        stopping: Signal::default(),
+    });
     for (place, listener) in listeners.into_iter().enumerate() {
-        monoio::spawn(accept(Rc::from(Origins::name(place)), listener, ending.clone()));
+        task(accept(Rc::clone(&running), Rc::from(Origins::name(place)), listener));
     }
-    drop(ending);
-    if stopped.set_nonblocking(true).is_ok()
-        && let Ok(stopped) = monoio::net::UnixStream::from_std(stopped)
-    {
-        let _ = stopped.readable(false).await;
-    }
-    running.set(false);
-    drop(canceller.cancel());
-    // Each task holds one; a cancelled operation takes a turn to come back.
-    while Rc::strong_count(&tasks) > 1 {
-        monoio::time::sleep(Duration::from_millis(1)).await;
+    // A bell that is broken ends them too.
+    let _ = bell.rung().await;
+    running.stopping.raise();
+    running.deadlines.close_all();
+    while Rc::strong_count(&running) > 1 || ending() > 0 {
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
-async fn accept(name: Rc<str>, listener: TcpListener, ending: Ending) {
-    while ending.running.get() {
-        match listener.cancelable_accept(ending.handle()).await {
-            Ok((stream, _)) => {
-                // Without it, answers in two writes stall for 40 ms.
-                let _ = stream.set_nodelay(true);
-                let connection = Connection::new(Rc::clone(&name), stream, ending.clone());
-                monoio::spawn(connection.serve());
+async fn accept(running: Rc<Running>, name: Rc<str>, listener: Listener) {
+    loop {
+        give_way().await;
+        let Some(Ok(())) = running.stopping.or(listener.readable()).await else { return };
+        match listener.accept() {
+            Ok((fd, from)) => {
+                let watch = Watch::Client(ListenerId(0));
+                let stream = Stream::adopt(fd, |fd| running.deadlines.watch(fd, watch));
+                let (Ok(stream), Ok(buffer)) = (stream, running.buffers.take()) else { continue };
+                let peer = Peer::new(ListenerId(0), (PeerAddress::of(from), 0), &[], false);
+                let client = Client::new(Rc::new(stream), Rc::new(peer), buffer, None);
+                task(Connection::new(Rc::clone(&running), Rc::clone(&name), client).serve());
             }
-            // Most likely out of descriptors: trying again at once would only spin.
-            Err(_) => ending.wait(LOOK).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => running.wait(PAUSE).await,
         }
     }
 }
 
-/// Held by every task, to learn of the end and to be waited for.
-#[derive(Clone)]
-pub(super) struct Ending {
-    handle: CancelHandle,
-    running: Rc<Cell<bool>>,
-    _task: Rc<()>,
+/// What all tasks of the thread hold, so that they can be ended and waited for.
+pub(super) struct Running {
+    pub(super) buffers: Rc<Buffers>,
+    deadlines: Rc<Deadlines>,
+    stopping: Signal,
 }
 
-impl Ending {
-    /// For an operation that the end cancels.
-    pub(super) fn handle(&self) -> CancelHandle {
-        self.handle.clone()
-    }
-
+impl Running {
     /// Waits this long, or until the end.
-    pub(super) async fn wait(&self, mut rest: Duration) {
-        while self.running.get() && !rest.is_zero() {
-            let slice = rest.min(LOOK);
-            monoio::time::sleep(slice).await;
-            rest -= slice;
+    pub(super) async fn wait(&self, time: Duration) {
+        if !time.is_zero() {
+            self.stopping.or(sleep(time)).await;
         }
     }
 }
@@ -200,7 +223,7 @@ mod tests {
             &["HTTP/1.1 200 OK\r\n", "x-origin: a\r\n", "\"path\":\"/?1\"", "204 No", "\r\n\r\n"],
         );
         let old = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\nGET /bytes/3 HTTP/1.0\r\n\r\n";
-        check(old, &["connection: keep-alive", "connection: close", "\r\n\r\nxxx"]);
+        check(old, &["Connection: keep-alive", "Connection: close", "\r\n\r\nxxx"]);
         check(
             &format!("HEAD /bytes/9 HTTP/1.1\r\nhost: x\r\n\r\n{LAST}"),
             &["Length: 9\r\n\r\nHTTP/1.1 204"],
@@ -211,7 +234,10 @@ mod tests {
     fn bodies_are_read_and_sent_back() {
         let chunks = "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\nt: 1\r\n\r\n";
         let echo = format!("POST /echo HTTP/1.1\r\nhost: x\r\n{chunks}{LAST}");
-        check(&echo, &["Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\nHTTP/1.1 204"]);
+        check(
+            &echo,
+            &["Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\nt: 1\r\n\r\nHTTP/1.1 204"],
+        );
         check(&echo.replace("/echo", "/"), &["\"path\":\"/\"", "\n", "204"]);
         let fixed =
             "PUT /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nok";
@@ -220,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_breaks_a_rule_is_refused_and_closed() {
-        check("GET / HTTP/1.1\r\n\r\n", &["HTTP/1.1 400 ", "connection: close", "bad_request"]);
+        check("GET / HTTP/1.1\r\n\r\n", &["HTTP/1.1 400 ", "Connection: close", "bad_request"]);
         let chunk = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nx\r\n";
         check(chunk, &["HTTP/1.1 400 "]);
     }

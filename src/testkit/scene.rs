@@ -165,11 +165,7 @@ async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
 
 async fn read(worker: &Worker, client: &mut Client) -> bool {
     let Client::H1(client) = client;
-    let Some(mut buffer) = client.take_buffer() else { return false };
-    buffer.rewind();
-    let read = client.stream().recv(&mut buffer, worker.clock.after(QUIET)).await;
-    client.put_buffer(buffer);
-    matches!(read, Ok(1..))
+    client.read_more(worker.clock.after(QUIET)).await
 }
 
 /// A backend that receives a head and then does this.

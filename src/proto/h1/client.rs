@@ -103,6 +103,13 @@ impl Client {
         }
     }
 
+    /// Reads more of a head, until then; false if no more comes.
+    pub(crate) async fn read_more(&mut self, by: Deadline) -> bool {
+        let Some(reader) = &mut self.reader else { return false };
+        reader.buffer.rewind();
+        matches!(self.stream.recv(&mut reader.buffer, by).await, Ok(1..))
+    }
+
     /// How many bytes are buffered.
     pub(crate) fn buffered(&self) -> u64 {
         self.reader.as_ref().map_or(0, |reader| reader.buffer.len() as u64)

@@ -25,10 +25,10 @@ fn frame(outgoing: Outgoing, bytes: &[u8], is_whole: bool, room: &mut Vec<u8>) {
                 let len = chunks::chunk_head(bytes.len() as u64, &mut head);
                 room.extend_from_slice(head.get(..len).unwrap_or(&[]));
                 room.extend_from_slice(bytes);
-                room.extend_from_slice(b"\r\n");
+                room.extend_from_slice(chunks::CHUNK_END);
             }
             if is_whole {
-                room.extend_from_slice(b"0\r\n\r\n");
+                room.extend_from_slice(chunks::LAST_CHUNK);
             }
         }
     }

@@ -122,7 +122,7 @@ impl Sink {
         let mut end = Vec::new();
         match &piece.part.trailers {
             Some(trailers) => chunks::write_trailers(trailers, &mut end),
-            None => end.extend_from_slice(b"0\r\n\r\n"),
+            None => end.extend_from_slice(chunks::LAST_CHUNK),
         }
         let sent = self.stream.send_all(&end, false, || by(self.sent)).await;
         sent.map_err(|_| self.fault())?;
