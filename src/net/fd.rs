@@ -6,14 +6,14 @@
 #![allow(unsafe_code)]
 
 use std::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     future::Future,
     io::{self, IoSlice},
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, RawWaker, RawWakerVTable, Waker},
 };
 
 use monoio::{
@@ -28,9 +28,12 @@ use rustix::{
     pipe::SpliceFlags,
 };
 
-use super::buffer::{Buffer, Filling};
 #[cfg(test)]
 use super::stream::script;
+use super::{
+    buffer::{Buffer, Filling},
+    repeated::Repeated,
+};
 
 /// The part of a connection that is shut down. Never the reading half alone: Linux resets a
 /// connection that receives bytes when both that and the writing half are shut down, and the last
@@ -41,12 +44,9 @@ pub(crate) enum Half {
     Both,
 }
 
-/// The result of a receive: how much came, and the buffer it came into.
-pub(crate) type Received = (io::Result<usize>, Buffer);
-
-/// A receive in flight. It owns a share of its stream and its buffer, and is never dropped before
-/// it has ended (`stream/mod.rs` sees to that).
-pub(crate) type Receiving = Pin<Box<dyn Future<Output = Received>>>;
+/// The receives of a stream. It owns a share of the stream and the buffer, and is never dropped
+/// while one is in flight (`stream/mod.rs` sees to that).
+pub(crate) type Receiving = Repeated<Buffer>;
 
 /// A TCP stream that one receive and any number of readiness polls may use at once.
 pub(crate) struct Shared(Rc<UnsafeCell<TcpStream>>);
@@ -75,10 +75,10 @@ impl Shared {
         borrow(self.raw())
     }
 
-    /// A receive that takes what comes next into a buffer. Nothing happens before the first poll.
-    pub(crate) fn receive(&self, buffer: Buffer) -> Receiving {
+    /// Receives that take what comes next into a buffer, one at a time.
+    pub(crate) fn receiving(&self) -> Receiving {
         let share = Rc::clone(&self.0);
-        Box::pin(async move {
+        Repeated::new(async move |buffer| {
             // SAFETY: like `stream`; this is the only receive, and monoio's future does not touch
             // the stream after it has been made.
             let stream = unsafe { &mut *share.get() };
@@ -131,6 +131,52 @@ impl<E, L: FnMut(&mut Context<'_>) -> Option<E>, W: Future> Future for Unless<L,
         let before = *waited;
         *waited |= polled.is_pending();
         polled.map(|output| (Ok(output), before))
+    }
+}
+
+/// A flag that a waker raises. For an operation that no task waits for: the flag says at the cost
+/// of a load that nothing has happened.
+pub(crate) struct Flag {
+    raised: Rc<Cell<bool>>,
+    waker: Waker,
+}
+
+impl Flag {
+    const WAKER: RawWakerVTable = RawWakerVTable::new(
+        // SAFETY: the pointer of each waker is that of an `Rc` whose count it holds.
+        |flag| unsafe {
+            Rc::increment_strong_count(flag.cast::<Cell<bool>>());
+            RawWaker::new(flag, &Flag::WAKER)
+        },
+        |flag| unsafe { Rc::from_raw(flag.cast::<Cell<bool>>()).set(true) },
+        |flag| unsafe { (*flag.cast::<Cell<bool>>()).set(true) },
+        |flag| unsafe { drop(Rc::from_raw(flag.cast::<Cell<bool>>())) },
+    );
+
+    pub(crate) fn new() -> Flag {
+        let raised = Rc::new(Cell::new(false));
+        let own = Rc::into_raw(Rc::clone(&raised)).cast();
+        // SAFETY: the table keeps the count. A waker may be sent to another thread, but this one is
+        // lent to operations of this thread's driver alone, which do not.
+        let waker = unsafe { Waker::new(own, &Flag::WAKER) };
+        Flag { raised, waker }
+    }
+
+    /// Lowers it, and lends its waker.
+    #[inline]
+    pub(crate) fn lower(&self) -> Context<'_> {
+        self.raised.set(false);
+        Context::from_waker(&self.waker)
+    }
+
+    #[inline]
+    pub(crate) fn raise(&self) {
+        self.raised.set(true);
+    }
+
+    #[inline]
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raised.get()
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod leaving;
 pub(crate) mod listener;
 pub(crate) mod pending;
 pub(crate) mod relay;
+pub(crate) mod repeated;
 pub(crate) mod runtime;
 pub(crate) mod signal;
 pub(crate) mod stream;

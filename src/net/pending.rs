@@ -11,13 +11,15 @@
 //! ended, the kernel has tried the receive, and its result has been collected (`Mark`).
 
 use std::{
-    cell::Cell,
-    task::{Context, Poll, Waker},
+    cell::{Cell, OnceCell},
+    future::poll_fn,
+    task::{Context, Poll},
 };
 
 use super::{
-    buffer::Buffers,
-    fd::{Received, Receiving},
+    buffer::{Buffer, Buffers},
+    fd::{Flag, Receiving},
+    repeated::Done,
 };
 
 thread_local! {
@@ -53,10 +55,18 @@ pub(super) struct Begun(u64);
 /// The operations of one connection that have not ended.
 #[derive(Default)]
 pub(super) struct Pending {
-    receiving: Cell<Option<Receiving>>,
+    /// Made with the first receive.
+    receiver: OnceCell<Box<Receiver>>,
     /// Operations that have not ended. One that was dropped before it ended (a poll, or by a panic
     /// a send) never does: monoio then still holds the descriptor.
     under_way: Cell<u32>,
+}
+
+/// The receives of one connection.
+pub(super) struct Receiver {
+    receiving: Receiving,
+    /// Raised when the receive may have ended, until a task waits for it.
+    stirs: Flag,
 }
 
 /// The state of a posted receive on an idle connection.
@@ -93,54 +103,63 @@ impl Pending {
         self.under_way.get() > 0
     }
 
-    /// Keeps a receive, and hands it to the kernel.
-    pub(super) fn post(&self, receiving: Receiving) {
-        debug_assert!(self.receiving.take().is_none(), "one receive at a time");
-        self.receiving.set(Some(receiving));
-        // The first poll hands it to the kernel.
-        if let Some(received) = self.poll_receive(&mut Context::from_waker(Waker::noop())) {
-            self.receiving.set(Some(Box::pin(std::future::ready(received))));
+    /// Hands a receive into this buffer to the kernel. `make` makes the receives of the connection.
+    pub(super) fn post(&self, buffer: Buffer, make: impl FnOnce() -> Receiving) {
+        let receiver = self
+            .receiver
+            .get_or_init(|| Box::new(Receiver { receiving: make(), stirs: Flag::new() }));
+        if receiver.receiving.begin(buffer, &mut receiver.stirs.lower()) {
+            receiver.stirs.raise();
         }
     }
 
-    /// Polls the receive; returns its result, once it has ended.
-    pub(super) fn poll_receive(&self, cx: &mut Context<'_>) -> Option<Received> {
-        let mut receiving = self.receiving.take()?;
-        match receiving.as_mut().poll(cx) {
-            Poll::Ready(received) => Some(received),
-            Poll::Pending => {
-                self.receiving.set(Some(receiving));
-                None
-            }
+    /// Polls the receive, if one is posted.
+    #[inline]
+    pub(super) fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Done<Buffer>> {
+        self.receiver.get().map_or(Poll::Pending, |receiver| receiver.receiving.poll(cx))
+    }
+
+    /// Whether a receive is posted.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.receiver.get().is_some_and(|receiver| receiver.receiving.is_under_way())
+    }
+
+    /// Checks the posted receive of an idle connection. Bytes that came are lost: the caller uses
+    /// the connection only if it was quiet.
+    #[inline]
+    pub(super) fn quiet(&self, buffers: &Buffers) -> Quiet {
+        let Some(receiver) = self.receiver.get() else { return Quiet::Yes };
+        if receiver.stirs.is_raised() { receiver.end_of_quiet(buffers) } else { Quiet::Yes }
+    }
+
+    /// The receives, of which the caller must wait for the one that is posted, if one is.
+    pub(super) fn take_receiver(&mut self) -> Option<Box<Receiver>> {
+        self.receiver.take()
+    }
+}
+
+impl Receiver {
+    /// Like `Pending::quiet`, when something has happened.
+    #[cold]
+    fn end_of_quiet(&self, buffers: &Buffers) -> Quiet {
+        let Poll::Ready((result, buffer)) = self.receiving.poll(&mut self.stirs.lower()) else {
+            return Quiet::Yes;
+        };
+        buffers.give(buffer);
+        match result {
+            Ok(count) if count > 0 => Quiet::Unasked,
+            _ => Quiet::Closed,
         }
     }
 
     /// Whether a receive is posted.
     pub(super) fn is_receiving(&self) -> bool {
-        let receiving = self.receiving.take();
-        let posted = receiving.is_some();
-        self.receiving.set(receiving);
-        posted
+        self.receiving.is_under_way()
     }
 
-    /// Checks the posted receive of an idle connection. Bytes that came are lost: the caller uses
-    /// the connection only if it was quiet.
-    pub(super) fn quiet(&self, buffers: &Buffers) -> Quiet {
-        match self.poll_receive(&mut Context::from_waker(Waker::noop())) {
-            None => Quiet::Yes,
-            Some((result, buffer)) => {
-                buffers.give(buffer);
-                match result {
-                    Ok(count) if count > 0 => Quiet::Unasked,
-                    _ => Quiet::Closed,
-                }
-            }
-        }
-    }
-
-    /// The receive, which the caller must wait for.
-    pub(super) fn take_receive(&self) -> Option<Receiving> {
-        self.receiving.take()
+    /// Waits for the posted receive to end.
+    pub(super) async fn ends(&self) {
+        drop(poll_fn(|cx| self.receiving.poll(cx)).await);
     }
 }
 

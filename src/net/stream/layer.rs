@@ -134,12 +134,12 @@ impl Layer {
         }
     }
 
-    /// A receive that takes what comes next into a buffer. Nothing happens before the first poll.
-    pub(super) fn receive(&self, buffer: Buffer) -> Receiving {
+    /// Receives that take what comes next into a buffer, one at a time.
+    pub(super) fn receiving(&self) -> Receiving {
         match self {
-            Layer::Plain(shared) => shared.receive(buffer),
+            Layer::Plain(shared) => shared.receiving(),
             #[cfg(test)]
-            Layer::Script(script) => Script::receive(script, buffer),
+            Layer::Script(script) => Script::receiving(script),
         }
     }
 

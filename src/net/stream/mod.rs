@@ -448,7 +448,7 @@ impl Stream {
 
     /// Posts a receive: the kernel takes what comes next into `buffer`.
     pub(crate) fn post_receive(&self, buffer: Buffer) {
-        self.pending.post(self.layer().receive(buffer));
+        self.pending.post(buffer, || self.layer().receiving());
     }
 
     /// Whether a receive is posted.
@@ -459,8 +459,7 @@ impl Stream {
     /// Waits for the posted receive.
     #[inline]
     pub(crate) async fn received(&self) -> (Result<usize, Unmet>, Buffer) {
-        let (read, buffer) =
-            poll_fn(|cx| self.pending.poll_receive(cx).map_or(Poll::Pending, Poll::Ready)).await;
+        let (read, buffer) = poll_fn(|cx| self.pending.poll_receive(cx)).await;
         // An end is the peer's only if it is not ours.
         let read = match read {
             Ok(0) => self.goes_on(End::Reading).map(|()| 0),
@@ -564,15 +563,17 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.watched = None;
         let Some(layer) = self.layer.take() else { return };
-        let Some(receiving) = self.pending.take_receive() else {
-            layer.close(self.pending.was_dropped());
+        let something_in_flight = self.pending.was_dropped();
+        let receiver = self.pending.take_receiver().filter(|receiver| receiver.is_receiving());
+        let Some(receiver) = receiver else {
+            layer.close(something_in_flight);
             return;
         };
         // A receive in flight is ended and waited for, never dropped.
         fd::shut_down(self.fd, Half::Both);
-        let something_in_flight = self.pending.was_dropped();
         spawn(async move {
-            drop(receiving.await);
+            receiver.ends().await;
+            drop(receiver);
             layer.close(something_in_flight);
         });
     }

@@ -8,7 +8,7 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     os::fd::RawFd,
     rc::{Rc, Weak},
@@ -19,7 +19,7 @@ use super::{Stream, layer::Layer};
 use crate::net::{
     buffer::Buffer,
     deadlines::Watched,
-    fd::{Half, Received, Receiving},
+    fd::{Half, Receiving},
 };
 
 /// The next step of a scripted peer.
@@ -283,14 +283,13 @@ impl Script {
         .await
     }
 
-    /// The receive of a ring.
-    pub(super) fn receive(script: &Rc<Script>, mut buffer: Buffer) -> Receiving {
+    /// The receives of a ring.
+    pub(super) fn receiving(script: &Rc<Script>) -> Receiving {
         let script = Rc::clone(script);
-        let receiving: std::pin::Pin<Box<dyn Future<Output = Received>>> = Box::pin(async move {
+        Receiving::new(async move |mut buffer| {
             let ready = script.readable().await;
             (ready.and_then(|()| script.recv(&mut buffer)), buffer)
-        });
-        receiving
+        })
     }
 }
 
