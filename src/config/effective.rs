@@ -3,19 +3,23 @@
 //! Written from the plan and not from the files, so that it shows what was understood; the tree of
 //! what was written only gives the origins. The output loads to the same plan.
 
+use std::path::Path;
+
 use super::{
     check::{
-        ACCESS_LOG_FORMATS, ALGORITHMS, DRIVERS, LOG_FORMATS, LOG_LEVELS, RETRY_ON, SAME_SITE,
-        status_words, write_hash_of,
+        ACCESS_LOG_FORMATS, ALGORITHMS, CLIENT_AUTH_MODES, DRIVERS, LOG_FORMATS, LOG_LEVELS,
+        RETRY_ON, SAME_SITE, TLS_VERSIONS, UNKNOWN_NAMES, status_words, write_hash_of,
     },
     expand::FromFiles,
+    foreign,
     source::Sources,
     tree::{Entry, Node, Value},
     units::{write_duration, write_share, write_size},
 };
 use crate::plan::{
-    Admin, Algorithm, Backend, Breaker, Cores, Health, HostHeader, HostPattern, Listener, Passive,
-    PathPattern, Plan, Pool, Probe, Retry, RetryOn, Route, Statuses, Sticky,
+    Admin, Algorithm, Backend, Breaker, CertificateFiles, Cores, Health, HostHeader, HostPattern,
+    Listener, ListenerTls, Passive, PathPattern, Plan, Pool, PoolTls, Probe, Retry, RetryOn, Route,
+    Statuses, Sticky,
 };
 
 /// One table of the configuration.
@@ -209,6 +213,9 @@ impl Lines<'_> {
         if let Some(pool) = listener.pool {
             self.add("pool", quoted(&plan.pool(pool).name));
         }
+        if let Some(tls) = &listener.tls {
+            self.listener_tls(tls);
+        }
         self.add("protocols", list([quoted("h1")]));
         let networks = listener.trusted_proxies.iter();
         self.add("trusted-proxies", list(networks.map(|network| quoted(&network.to_string()))));
@@ -262,6 +269,9 @@ impl Lines<'_> {
         self.balance(&pool.algorithm);
         self.add("hash-seed", quoted(&pool.hash_seed));
         self.add("protocol", quoted("h1"));
+        if foreign::is_built("pool", "client-cert") {
+            self.add("client-cert", pool.client_cert.to_string());
+        }
         self.add(
             "host",
             quoted(match &pool.host {
@@ -270,6 +280,9 @@ impl Lines<'_> {
                 HostHeader::Literal(host) => host,
             }),
         );
+        if let Some(tls) = &pool.tls {
+            self.pool_tls(tls);
+        }
         if let Some(health) = &pool.health {
             self.health(health);
         }
@@ -380,6 +393,49 @@ impl Lines<'_> {
             ("sticky.max-life", sticky.life_max),
         ]);
         self.add("sticky.same-site", word(SAME_SITE, sticky.same_site));
+    }
+
+    fn listener_tls(&mut self, tls: &ListenerTls) {
+        let pair = |files: &CertificateFiles| {
+            let cert = quoted(&files.cert.to_string_lossy());
+            let mut text = format!("{{ cert = {cert}");
+            if files.key != files.cert {
+                text.push_str(&format!(", key = {}", quoted(&files.key.to_string_lossy())));
+            }
+            if let Some(ocsp) = &files.ocsp {
+                text.push_str(&format!(", ocsp = {}", quoted(&ocsp.to_string_lossy())));
+            }
+            text + " }"
+        };
+        self.add("tls.certificates", list(tls.certificates.iter().map(pair)));
+        self.path("tls.directory", tls.directory.as_deref());
+        self.add("tls.min-version", word(TLS_VERSIONS, tls.version_min));
+        if let Some(auth) = &tls.client_auth {
+            self.path("tls.client-auth.ca", Some(&auth.ca));
+            self.add("tls.client-auth.mode", word(CLIENT_AUTH_MODES, auth.mode));
+            self.path("tls.client-auth.crl", auth.crl.as_deref());
+        }
+        self.add("tls.unknown-name", word(UNKNOWN_NAMES, tls.unknown_name));
+        self.path("tls.ticket-secret-file", tls.ticket_secret_file.as_deref());
+    }
+
+    fn pool_tls(&mut self, tls: &PoolTls) {
+        if let Some(name) = &tls.server_name {
+            self.add("tls.server-name", quoted(name));
+        }
+        self.path("tls.ca", tls.ca.as_deref());
+        if let Some(files) = &tls.identity {
+            self.path("tls.cert", Some(&files.cert));
+            self.path("tls.key", Some(files.key.as_path()).filter(|key| *key != files.cert));
+        }
+        self.add("tls.verify", tls.verify.to_string());
+    }
+
+    /// A path, if there is one.
+    fn path(&mut self, key: &str, path: Option<&Path>) {
+        if let Some(path) = path {
+            self.add(key, quoted(&path.to_string_lossy()));
+        }
     }
 
     fn origin(&self, node: Option<&Node>) -> String {

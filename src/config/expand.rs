@@ -19,6 +19,8 @@ pub(crate) trait Lookup {
     fn file(&self, path: &str) -> Result<String, String>;
     /// Checks that a file can be read, or says why not.
     fn readable(&self, path: &str) -> Result<(), String>;
+    /// The names in a folder, sorted, or why it cannot be read.
+    fn folder(&self, path: &str) -> Result<Vec<String>, String>;
 }
 
 /// Longest name of a variable or path of a file.

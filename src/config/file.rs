@@ -115,6 +115,8 @@ pub(crate) struct Listener {
     pub(crate) mode: Option<Written<String>>,
     /// The pool for requests that match no route; absent: 404.
     pub(crate) pool: Option<Written<String>>,
+    /// TLS: the certificates, and what is asked of clients; absent: plain HTTP.
+    pub(crate) tls: Option<Written<ListenerTls>>,
     /// The versions of HTTP that clients may speak: "h1".
     pub(crate) protocols: List<String>,
     /// The networks of proxies whose X-Forwarded-* and Forwarded are trusted.
@@ -130,6 +132,52 @@ pub(crate) struct Listener {
     pub(crate) timeouts: Option<Written<ListenerTimeouts>>,
     /// Connections that the kernel holds for each core until they are accepted.
     pub(crate) backlog: Option<Written<i64>>,
+}
+
+/// TLS in front: the certificates, and what is asked of clients.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "listener-tls", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct ListenerTls {
+    /// The certificates, each a table with `cert` and `key`. The first is for clients that name no
+    /// host, and for hosts without a certificate.
+    pub(crate) certificates: List<Certificate>,
+    /// A folder with certificates: `NAME.pem` or `NAME.crt` with its key in `NAME.key`, or both in
+    /// one file.
+    pub(crate) directory: Option<Written<String>>,
+    /// The lowest version that is spoken: "1.2" or "1.3".
+    pub(crate) min_version: Option<Written<String>>,
+    /// Which clients must show a certificate; absent: no client is asked.
+    pub(crate) client_auth: Option<Written<ClientAuth>>,
+    /// What a client gets that names a host without a certificate: "default" (the first
+    /// certificate) or "refuse" (the alert `unrecognized_name`).
+    pub(crate) unknown_name: Option<Written<String>>,
+    /// The file with the secret that session tickets are sealed with; instances that share it
+    /// resume each other's sessions. Absent: a generated secret.
+    pub(crate) ticket_secret_file: Option<Written<String>>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "certificate", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Certificate {
+    /// The file with the certificate, followed by its chain (PEM).
+    pub(crate) cert: Option<Written<String>>,
+    /// The file with its private key (PEM, not encrypted); absent: it is in the file of `cert`.
+    pub(crate) key: Option<Written<String>>,
+    /// A file with an OCSP response that is stapled (DER); absent: none is.
+    pub(crate) ocsp: Option<Written<String>>,
+}
+
+/// Which clients must show a certificate.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "client-auth", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct ClientAuth {
+    /// The file with the certificates of the authorities whose signature is accepted (PEM).
+    pub(crate) ca: Option<Written<String>>,
+    /// Whether a client without a certificate is turned away: "required" or "optional".
+    pub(crate) mode: Option<Written<String>>,
+    /// The file with the lists of revoked certificates (PEM); absent: none is looked up.
+    pub(crate) crl: Option<Written<String>>,
 }
 
 /// Where requests are logged, and in which format.
@@ -205,9 +253,14 @@ pub(crate) struct Pool {
     pub(crate) hash_seed: Option<Written<String>>,
     /// The protocol spoken to backends: "h1".
     pub(crate) protocol: Option<Written<String>>,
+    /// Whether backends are told the certificate that the client has shown, as Client-Cert and
+    /// Client-Cert-Chain (RFC 9440). Fields of these names from clients are always removed.
+    pub(crate) client_cert: Option<Written<bool>>,
     /// The Host that backends receive: "client" (as it came), "backend" (its address as written) or
     /// a host of your choice.
     pub(crate) host: Option<Written<String>>,
+    /// TLS to the backends; absent: plain HTTP.
+    pub(crate) tls: Option<Written<PoolTls>>,
     /// How backends are probed; absent: no probes.
     pub(crate) health: Option<Written<Health>>,
     /// Outlier ejection: when a backend that fails requests is left out for a while.
@@ -228,6 +281,25 @@ pub(crate) struct Pool {
     pub(crate) connections: Option<Written<Connections>>,
     /// How long each wait for a backend may take; "0s" = no bound.
     pub(crate) timeouts: Option<Written<PoolTimeouts>>,
+}
+
+/// TLS to backends.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "pool-tls", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct PoolTls {
+    /// The name that is asked for and that the certificate must have; absent: the host of the
+    /// backend's address.
+    pub(crate) server_name: Option<Written<String>>,
+    /// The file with the certificates of the authorities whose signature is accepted (PEM); absent:
+    /// those of the system.
+    pub(crate) ca: Option<Written<String>>,
+    /// The file with the certificate that is shown to backends that ask for one (PEM).
+    pub(crate) cert: Option<Written<String>>,
+    /// The file with its private key (PEM); absent: it is in the file of `cert`.
+    pub(crate) key: Option<Written<String>>,
+    /// Whether the certificate of a backend must be good; false protects from nobody who can reach
+    /// the network in between.
+    pub(crate) verify: Option<Written<bool>>,
 }
 
 /// One server of a pool.

@@ -39,6 +39,16 @@ impl Lookup for Machine {
         let mut open = fs::File::open(path).map_err(|error| said(&error))?;
         open.read(&mut [0]).map(|_| ()).map_err(|error| said(&error))
     }
+
+    fn folder(&self, path: &str) -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path).map_err(|error| said(&error))? {
+            let name = entry.map_err(|error| said(&error))?.file_name();
+            names.push(name.to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
 }
 
 /// The host name of this machine, which is the default name of the process. A kernel that does not
@@ -159,6 +169,7 @@ fn said(error: &std::io::Error) -> String {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
         ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        ErrorKind::NotADirectory => "it is not a directory".to_owned(),
         _ => error.to_string(),
     }
 }

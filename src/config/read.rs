@@ -162,8 +162,10 @@ impl<'a> Reader<'a> {
         fields: &[&'static str],
         entries: &'e [Entry],
     ) -> Vec<&'e Entry> {
-        let (known, unknown): (Vec<&Entry>, Vec<&Entry>) =
-            entries.iter().partition(|entry| fields.contains(&entry.name()));
+        let (known, unknown): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| {
+            let name = entry.name();
+            fields.contains(&name) && foreign::is_built(section, name)
+        });
         for entry in unknown {
             self.noted.unknown.update(|count| count + 1);
             if self.trail.above.is_none() {

@@ -2,7 +2,10 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::file::{Backend, CoresText, DurationText, File, ShareNumber, SizeText, StatusText};
+use super::{
+    file::{Backend, CoresText, DurationText, File, ShareNumber, SizeText, StatusText},
+    foreign,
+};
 
 /// The schema, as JSON.
 pub(super) fn text() -> String {
@@ -10,7 +13,28 @@ pub(super) fn text() -> String {
     let schema = settings.into_generator().into_root_schema_for::<File>();
     let mut value = schema.to_value();
     without_null(&mut value);
+    without_unbuilt(&mut value);
     format!("{value:#}\n")
+}
+
+/// A key that is not built yet is no key, and what only it refers to is nothing.
+fn without_unbuilt(schema: &mut serde_json::Value) {
+    use serde_json::Value;
+    let Some(Value::Object(definitions)) = schema.get_mut("definitions") else { return };
+    for (section, definition) in definitions.iter_mut() {
+        if let Some(Value::Object(keys)) = definition.get_mut("properties") {
+            keys.retain(|key, _| foreign::is_built(section, key));
+        }
+    }
+    loop {
+        let text = schema.to_string();
+        let Some(Value::Object(definitions)) = schema.get_mut("definitions") else { return };
+        let before = definitions.len();
+        definitions.retain(|name, _| text.contains(&format!("\"#/definitions/{name}\"")));
+        if definitions.len() == before {
+            return;
+        }
+    }
 }
 
 /// TOML has no null: a key that may be absent is simply not required.

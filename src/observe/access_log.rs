@@ -273,6 +273,7 @@ mod tests {
             name: "web".into(),
             bind: Vec::new(),
             pool: None,
+            tls: None,
             trusted_proxies: Vec::new(),
             connections_max: 0,
             access_log: None,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use super::PoolId;
+use super::{PoolId, tls::ListenerTls};
 
 /// One or more addresses that accept connections, and how to talk to what arrives there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Listener {
     pub bind: Vec<SocketAddr>,
     /// The pool for requests that match no route; none: 404.
     pub pool: Option<PoolId>,
+    /// TLS; none = plain HTTP.
+    pub tls: Option<ListenerTls>,
     /// The networks whose X-Forwarded-* and Forwarded fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.

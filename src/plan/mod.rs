@@ -14,6 +14,7 @@ mod retry;
 mod route;
 mod share;
 mod sticky;
+mod tls;
 
 pub use self::{
     balance::{Algorithm, HashOf},
@@ -27,6 +28,9 @@ pub use self::{
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},
     share::Share,
     sticky::{SameSite, Sticky},
+    tls::{
+        CertificateFiles, ClientAuth, ClientAuthMode, ListenerTls, PoolTls, TlsVersion, UnknownName,
+    },
 };
 pub use crate::base::{
     ids::{BackendId, Id, ListenerId, PoolId, RouteId},

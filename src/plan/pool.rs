@@ -1,4 +1,6 @@
 //! Pools: backends that can stand in for each other, with one policy.
+//!
+//! Data with its defaults. What a name of a backend resolves to is no part of it.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,6 +11,7 @@ use super::{
     retry::Retry,
     share::Share,
     sticky::Sticky,
+    tls::PoolTls,
 };
 
 /// A named set of backends that can stand in for each other.
@@ -25,8 +28,13 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// The seed of the hashes: the same seed and the same pool give the same table everywhere.
     pub hash_seed: String,
+    /// Whether backends are told the certificate of the client: Client-Cert and
+    /// Client-Cert-Chain (RFC 9440).
+    pub client_cert: bool,
     /// The Host that backends receive.
     pub host: HostHeader,
+    /// TLS to the backends; none = plain HTTP.
+    pub tls: Option<PoolTls>,
     /// How backends are probed; none = no probes.
     pub health: Option<Health>,
     /// Outlier ejection.
@@ -57,7 +65,9 @@ impl Default for Pool {
             resolve: Duration::from_secs(10),
             algorithm: Algorithm::default(),
             hash_seed: "ringway".into(),
+            client_cert: false,
             host: HostHeader::default(),
+            tls: None,
             health: None,
             passive: Passive::default(),
             breaker: None,

@@ -51,6 +51,7 @@ impl Check<'_> {
             name,
             bind: Vec::new(),
             pool: None,
+            tls: None,
             trusted_proxies: Vec::new(),
             connections_max: 0,
             access_log: None,
@@ -71,6 +72,7 @@ impl Check<'_> {
         if let Some(pool) = &written.pool {
             listener.pool = self.pool_named(&who, pool, names);
         }
+        listener.tls = self.listener_tls(&listener.name, written.tls.as_ref());
         for (place, text) in written.trusted_proxies.0.iter().filter_map(|item| both(Some(item))) {
             listener.trusted_proxies.extend(self.network(place, text));
         }

@@ -19,6 +19,7 @@ mod route_text;
 mod statuses;
 mod sticky;
 mod ties;
+mod tls;
 mod useless;
 mod whole;
 
@@ -42,6 +43,7 @@ pub(crate) use self::listener::ACCESS_LOG_FORMATS;
 pub(crate) use self::retry::RETRY_ON;
 pub(crate) use self::statuses::words as status_words;
 pub(crate) use self::sticky::SAME_SITE;
+pub(crate) use self::tls::{CLIENT_AUTH_MODES, TLS_VERSIONS, UNKNOWN_NAMES};
 pub(crate) use self::whole::SMALLEST;
 
 /// What the file means, if nothing was added to `problems`; `lost` are the names of tables that
@@ -59,6 +61,7 @@ pub(super) fn plan(
     let (pools_by_name, listeners) = (Positions::of(&file.pool), Positions::of(&file.listener));
     let names = Names { pools: pools_by_name, listeners, lost };
     let listeners = check.listeners(&file.listener, &names);
+    check.client_certs(&file.pool, &listeners);
     let routes = check.routes(&file.route, &names);
     check.counts([
         ("listeners", listeners.len()),

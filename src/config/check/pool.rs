@@ -67,6 +67,10 @@ impl Check<'_> {
         if let Some((place, host)) = both(written.host.as_ref()) {
             pool.host = self.host_header(place, host);
         }
+        if let Some((_, client_cert)) = both(written.client_cert.as_ref()) {
+            pool.client_cert = *client_cert;
+        }
+        pool.tls = self.pool_tls(&pool.name, written.tls.as_ref());
         pool.health = self.health(written.health.as_ref());
         self.passive(section(written.passive.as_ref()), &mut pool.passive);
         pool.breaker = self.breaker(written.breaker.as_ref());

@@ -54,6 +54,10 @@ fn what_it_is(section: &str) -> &'static str {
         "queue" => "`queue`",
         "retry" => "`retry`",
         "connections" => "`connections`",
+        "listener-tls" => "`tls` of a listener",
+        "certificate" => "a certificate",
+        "client-auth" => "`client-auth`",
+        "pool-tls" => "`tls` of a pool",
         "pool-timeouts" => "the timeouts of a pool",
         _ => "the file",
     }
@@ -101,6 +105,22 @@ pub(crate) fn unknown_word(what: &str, word: &str, known: &[&str]) -> Option<Str
     unbuilt(WORDS_NOT_BUILT, what, near).or_else(|| Some(format!("did you mean \"{near}\"?")))
 }
 
+/// Whether a key that `file.rs` has may be written: a row of `NOT_BUILT` keeps it out until its
+/// capability is there.
+pub(crate) fn is_built(section: &str, key: &str) -> bool {
+    #[cfg(test)]
+    if OPEN.get() {
+        return true;
+    }
+    !NOT_BUILT.iter().any(|row| row.0 == section && row.1 == key)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether this test may write keys that are not built yet.
+    pub(crate) static OPEN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// The message for a key or word that is decided but not built.
 fn unbuilt(table: &[(&str, &str, &str)], place: &str, name: &str) -> Option<String> {
     let row = table.iter().find(|row| row.0 == place && row.1 == name)?;
@@ -137,6 +157,10 @@ pub(crate) fn table_meant(keys: &[&str]) -> Option<String> {
         [.., "log"] => "log = { level = \"info\" }",
         [.., "access-log"] => "access-log = { path = \"access.log\" }",
         [.., "shutdown"] => "shutdown = { drain = \"30s\" }",
+        ["pool", .., "tls"] => "tls = { server-name = \"app.internal\" }",
+        [.., "tls"] => "tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }",
+        [.., "certificates", ""] => "{ cert = \"a.pem\", key = \"a.key\" }",
+        [.., "client-auth"] => "client-auth = { ca = \"ca.pem\" }",
         [.., "retry"] => "retry = { attempts = 2 }",
         [.., "balance"] => "balance = \"least-connections\", or balance = { hash = \"uri\" }",
         [.., "health"] => "health = { path = \"/health\" }",

@@ -15,6 +15,7 @@ pub(super) fn listener(name: &str, pool: Option<PoolId>) -> Listener {
         name: name.into(),
         bind: Vec::new(),
         pool,
+        tls: None,
         trusted_proxies: Vec::new(),
         connections_max: 0,
         access_log: None,
