@@ -30,22 +30,31 @@ pub(crate) enum Bound {
 /// service manager made for the process, else the user's, else the system's; its name is different
 /// for each set of files.
 pub(crate) fn admin_socket(files: &[PathBuf]) -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let folder = set("RUNTIME_DIRECTORY")
-        .map(PathBuf::from)
-        .or_else(|| set("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("ringway")))
-        .unwrap_or_else(|| PathBuf::from("/run/ringway"));
-    if files.is_empty() {
-        return None;
-    }
+    let socket = admin_sockets(files).into_iter().next()?;
     // A folder made here is open to this user alone; an existing one keeps its mode.
-    let _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(socket.parent()?);
+    Some(socket)
+}
+
+/// Where the socket may be, the best place first: the process may have been started by another user
+/// or with another environment.
+pub(crate) fn admin_sockets(files: &[PathBuf]) -> Vec<PathBuf> {
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let given = set("RUNTIME_DIRECTORY").map(PathBuf::from);
+    let of_user = set("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("ringway"));
+    let mut folders: Vec<_> = given.into_iter().chain(of_user).collect();
+    folders.push(PathBuf::from("/run/ringway"));
+    folders.dedup();
     let mut named = xxhash_rust::xxh3::Xxh3::new();
     for file in self::named(files) {
         named.update(file.as_bytes());
         named.update(b"\0");
     }
-    Some(folder.join(format!("{:016x}.sock", named.digest())))
+    let name = format!("{:016x}.sock", named.digest());
+    folders.into_iter().map(|folder| folder.join(&name)).collect()
 }
 
 /// The canonical paths of files, the same for every process.

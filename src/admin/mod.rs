@@ -19,7 +19,7 @@ mod tests;
 use serde_json::Value;
 
 pub(crate) use self::{
-    bound::{Bound, admin_socket, named},
+    bound::{Bound, admin_socket, admin_sockets, named},
     serve::Admin,
 };
 

@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{Exit, launch, say};
-use crate::admin::admin_socket;
+use crate::admin::admin_sockets;
 use crate::config::{self, Overrides};
 use crate::plan::Admin;
 use crate::server;
@@ -179,8 +179,7 @@ fn instances(target: &Target<'_>) -> Result<Vec<Instance>, Exit> {
         return Ok(vec![Instance::Address { address, token, files: None }]);
     }
     let files = launch::paths(target.files)?;
-    let socket = admin_socket(&files);
-    let mut ways: Vec<_> = socket.into_iter().map(Instance::Socket).collect();
+    let mut ways: Vec<_> = admin_sockets(&files).into_iter().map(Instance::Socket).collect();
     let admin = loaded(target).unwrap_or_default();
     let token = token(&admin);
     if let Some(address) = admin.bind {

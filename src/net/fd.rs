@@ -311,6 +311,21 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<So
     Ok((fd, address.and_then(|address| SocketAddr::try_from(address).ok())))
 }
 
+/// Takes over a descriptor that this process was started with; children do not get it any more.
+///
+/// # Errors
+/// If it is not open, or belongs to standard input or output.
+pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    if number <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::io::fcntl_setfd(borrow(number), rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and the caller, who knows that nothing else in the process has it, takes
+    // it over at most once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Moves up to `count` bytes from one descriptor to another, one of them a pipe, without copying.
 #[inline]
 pub(crate) fn splice(

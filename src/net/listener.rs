@@ -26,6 +26,8 @@ pub(crate) struct Bound {
     /// The address that was bound: port 0 has become a number.
     pub(crate) address: SocketAddr,
     pub(crate) sockets: Vec<OwnedFd>,
+    /// How many of them, from the first on, another process has, too.
+    pub(crate) shared: usize,
 }
 
 /// The first socket of an address, which no other process may have.
@@ -72,14 +74,60 @@ impl First {
         let First { address, socket: first, v6_only, patience } = self;
         let mut sockets = vec![first];
         for _ in 1..count {
-            let next = socket(address, v6_only)?;
-            net_io::outlast(&next, patience);
-            sockopt::set_socket_reuseport(&next, true)?;
-            rustix::net::bind(&next, &address)?;
-            sockets.push(next);
+            sockets.push(joined(address, v6_only, patience)?);
         }
-        Ok(Bound { address, sockets })
+        Ok(Bound { address, sockets, shared: 0 })
     }
+}
+
+/// One more socket of an address that this process has.
+fn joined(address: SocketAddr, v6_only: bool, patience: Duration) -> io::Result<OwnedFd> {
+    let next = socket(address, v6_only)?;
+    net_io::outlast(&next, patience);
+    sockopt::set_socket_reuseport(&next, true)?;
+    rustix::net::bind(&next, &address)?;
+    Ok(next)
+}
+
+/// Sockets of an address that another process has opened, and as many of our own as are missing for
+/// `count` workers. Sockets of another user cannot be joined: then workers share what there is.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn adopt(
+    (address, mut sockets): (SocketAddr, Vec<OwnedFd>),
+    (v6_only, patience): (bool, Duration),
+    (count, is_shared): (usize, bool),
+) -> io::Result<Bound> {
+    for socket in &sockets {
+        rustix::io::ioctl_fionbio(socket, true)?;
+        sockopt::set_socket_reuseport(socket, true)?;
+        net_io::outlast(socket, patience);
+        set_peer_options(socket)?;
+    }
+    let given = sockets.len();
+    let mut shared = if is_shared { given } else { 0 };
+    while sockets.len() < count {
+        match joined(address, v6_only, patience) {
+            Ok(own) => sockets.push(own),
+            Err(_) => {
+                let copy = sockets[sockets.len() % given].try_clone()?;
+                sockets.push(copy);
+                if is_shared {
+                    shared = sockets.len();
+                }
+            }
+        }
+    }
+    Ok(Bound { address, sockets, shared })
+}
+
+/// The address of a TCP socket that listens; none if it is something else.
+pub(crate) fn listens_on(socket: &OwnedFd) -> Option<SocketAddr> {
+    let is_stream = sockopt::socket_type(socket) == Ok(SocketType::STREAM);
+    let listens = is_stream && sockopt::socket_acceptconn(socket) == Ok(true);
+    let address = rustix::net::getsockname(socket).ok()?;
+    SocketAddr::try_from(address).ok().filter(|_| listens)
 }
 
 /// Begins to listen, on all sockets of an address.

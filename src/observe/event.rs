@@ -139,6 +139,12 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
+    /// The service manager gave a socket that no listener has the address of; it was closed.
+    #[non_exhaustive]
+    SocketUnused {
+        /// Its address, or what it is.
+        address: Arc<str>,
+    },
     /// Every user of the machine may read or write a secret file.
     #[non_exhaustive]
     SecretExposed {
@@ -349,6 +355,7 @@ impl Event {
             Event::AttemptFailed(_) => ("attempt_failed", Debug, "attempt failed"),
             Event::ConnectionsLowered { .. } => ("connections_lowered", Warn, "connection limit lowered to fit the descriptors of this process (LimitNOFILE in the systemd unit, or `ulimit -n`, allows more)"),
             Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not available: epoll in use"),
+            Event::SocketUnused { .. } => ("socket_unused", Warn, "socket of the service manager closed: no listener has its address"),
             Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by every user of this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
             Event::Reloaded { .. } => ("reload", Info, "configuration reloaded"),
@@ -466,6 +473,7 @@ impl Event {
             Event::DriverFallback { cause } | Event::SecretNotKept { cause } => {
                 Fields { cause: Some(cause.to_string()), ..none }
             }
+            Event::SocketUnused { address } => Fields { address: Some(address), ..none },
             Event::SecretExposed { pool, file, mode } => Fields {
                 pool: Some(pool),
                 file: Some(file.display().to_string()),

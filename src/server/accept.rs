@@ -19,7 +19,7 @@ use crate::http::{
 };
 use crate::net::{
     deadlines::Watch,
-    io::{FREED, sleep},
+    io::{FREED, sleep, task},
     listener::Listener,
     stream::Stream,
     turns::{give_way, next_turn},
@@ -31,7 +31,7 @@ use crate::observe::{
 use crate::plan::ListenerId;
 use crate::proto::peer::PeerAddress;
 use crate::shared::counters::Counter;
-use crate::worker::{Admitted, Listening, Worker};
+use crate::worker::{Admitted, Listening, Socket, Worker};
 
 /// Connections accepted before other tasks get their turn.
 const BATCH: usize = 32;
@@ -51,12 +51,22 @@ const HANDSHAKE_STEPS: u32 = 10;
 
 /// Accepts connections at one address of a listener until the worker drains or the address is
 /// removed; then those that wait, and no more.
-pub(super) async fn run(
+///
+/// # Errors
+/// If there is no descriptor left for it.
+pub(super) fn begin(worker: &Rc<Worker>, socket: Socket) -> io::Result<()> {
+    let Socket { listener: id, address, fd, is_shared } = socket;
+    let listener = Listener::adopt(fd)?;
+    task(run(Rc::clone(worker), listener, (id, address, is_shared)));
+    Ok(())
+}
+
+async fn run(
     worker: Rc<Worker>,
     listener: Listener,
-    (id, address): (ListenerId, SocketAddr),
+    (id, address, is_shared): (ListenerId, SocketAddr, bool),
 ) {
-    let at = worker.begin_to_accept((id, address));
+    let at = worker.begin_to_accept((id, address), is_shared);
     let (ends, port) = (&at.ends, address.port());
     let mut accepting =
         Accepting { worker, listener, at: Rc::clone(&at), port, spare: spare(), pause: PAUSE };
@@ -73,8 +83,9 @@ pub(super) async fn run(
         }
     }
     // Connections in the queue are served, and those in a handshake, which takes a round trip; the
-    // kernel refuses new ones, which are tried elsewhere.
-    if accepting.listener.refuse_new().is_ok() {
+    // kernel refuses new ones, which are tried elsewhere. If another process has the socket, too,
+    // the queue is left to it.
+    if !at.is_shared.get() && accepting.listener.refuse_new().is_ok() {
         for _ in 0..HANDSHAKE_STEPS {
             accepting.rest().await;
             sleep(HANDSHAKE_STEP).await;
@@ -254,7 +265,7 @@ mod tests {
             rustix::net::bind(&socket, &any).unwrap();
             let listener = Listener::adopt(socket).unwrap();
             let worker = worker();
-            let at = worker.begin_to_accept((ListenerId(0), any));
+            let at = worker.begin_to_accept((ListenerId(0), any), false);
             let mut accepting =
                 Accepting { worker, listener, at, port: 0, spare: spare(), pause: PAUSE };
             for pause in [10, 20, 40] {

@@ -6,14 +6,14 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use super::{StartError, refusal::holder, run::Sockets};
+use super::{StartError, given::Given, refusal::holder, run::Sockets};
 use crate::net::listener::{self, Bound, First};
 use crate::plan::{ListenerId, Plan};
+use crate::worker::Socket;
 
 /// How long to retry an address that is in use although no process has it: the kernel closes the
 /// sockets of a killed process that had a ring some time after its end (up to 34 ms seen).
@@ -74,7 +74,8 @@ struct Wanted {
 }
 
 impl Addresses {
-    /// Takes every address except those `known`, which are taken already, for this many cores.
+    /// Takes every address except those `known`, which are taken already, for this many cores: the
+    /// sockets that are `given`, and new ones.
     ///
     /// # Errors
     /// A sentence about the first that cannot be taken, with the process that uses it.
@@ -82,14 +83,16 @@ impl Addresses {
         plan: &Plan,
         cores: usize,
         known: &[(ListenerId, SocketAddr)],
+        given: &mut Given,
     ) -> Result<Addresses, StartError> {
         let mut wanted = wanted(plan);
         wanted.retain(|wanted| !known.contains(&(wanted.listener, wanted.address)));
+        let adopted = adopt(&mut wanted, cores, given)?;
         let until = Instant::now() + RELEASED_WITHIN;
         let mut tries = 0;
         loop {
             let (address, error) = match take(&wanted, cores) {
-                Ok(taken) => return Ok(Addresses(taken)),
+                Ok(taken) => return Ok(Addresses::all(adopted, taken)),
                 Err(refused) => refused,
             };
             let refusal = |holder, error| StartError::Listen { address, holder, error };
@@ -110,6 +113,13 @@ impl Addresses {
             let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);
             tries += 1;
         }
+    }
+
+    /// All of them, in the order of the listeners.
+    fn all(mut some: Vec<Taken>, others: Vec<Taken>) -> Addresses {
+        some.extend(others);
+        some.sort_by_key(|(listener, ..)| *listener);
+        Addresses(some)
     }
 
     /// The addresses that were taken, by the name of their listener.
@@ -137,15 +147,43 @@ impl Addresses {
         Ok(())
     }
 
-    /// Each core's own sockets.
+    /// Each core's own sockets; of an address with more sockets than cores a core has several.
     pub(super) fn share_out(self, cores: usize) -> Vec<Sockets> {
         let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
-        for (id, _, Bound { address, sockets }) in self.0 {
-            let own = shares.iter_mut().zip(sockets);
-            own.for_each(|(share, socket): (_, OwnedFd)| share.push((id, address, socket)));
+        for (listener, _, Bound { address, sockets, shared }) in self.0 {
+            for (number, fd) in sockets.into_iter().enumerate() {
+                let is_shared = number < shared;
+                shares[number % cores].push(Socket { listener, address, fd, is_shared });
+            }
         }
         shares
     }
+}
+
+/// Takes the sockets that are given for wanted addresses, which are then not wanted any more.
+fn adopt(
+    wanted: &mut Vec<Wanted>,
+    cores: usize,
+    given: &mut Given,
+) -> Result<Vec<Taken>, StartError> {
+    let mut taken = Vec::new();
+    let mut refused = Ok(());
+    wanted.retain(|it| {
+        let (sockets, is_shared) = given.take(it.address);
+        if sockets.is_empty() || refused.is_err() {
+            return true;
+        }
+        let how = (it.v6_only, it.patience);
+        match listener::adopt((it.address, sockets), how, (cores, is_shared)) {
+            Ok(bound) => taken.push((it.listener, it.address, bound)),
+            Err(error) => {
+                let address = it.address;
+                refused = Err(StartError::Listen { address, holder: None, error });
+            }
+        }
+        false
+    });
+    refused.map(|()| taken)
 }
 
 /// Every address of a plan; wildcard addresses come first, as others are within them.
@@ -200,9 +238,7 @@ fn take(wanted: &[Wanted], cores: usize) -> Result<Vec<Taken>, (SocketAddr, io::
         let bound = first.join(cores).map_err(|error| (address, error))?;
         Ok((wanted.listener, wanted.address, bound))
     };
-    let mut taken: Vec<_> = firsts.into_iter().map(join).collect::<Result<_, _>>()?;
-    taken.sort_by_key(|(listener, ..)| *listener);
-    Ok(taken)
+    firsts.into_iter().map(join).collect()
 }
 
 #[cfg(test)]
@@ -262,7 +298,8 @@ mod tests {
             let port = port();
             let binds: Vec<String> = binds.iter().map(|host| format!("{host}:{port}")).collect();
             let plan = plan(&binds);
-            let addresses = Addresses::take(&plan, 2, &[]).unwrap_or_else(|why| panic!("{why}"));
+            let addresses = Addresses::take(&plan, 2, &[], &mut Given::default())
+                .unwrap_or_else(|why| panic!("{why}"));
             addresses.listen(&plan).unwrap();
             for (host, expected) in asked {
                 for _ in 0..4 {
@@ -286,10 +323,10 @@ mod tests {
         ] {
             let port = port();
             let at = |host: &&str| format!("{host}:{port}");
-            let held =
-                Addresses::take(&plan(&[at(&held)]), 1, &[]).unwrap_or_else(|why| panic!("{why}"));
+            let held = Addresses::take(&plan(&[at(&held)]), 1, &[], &mut Given::default())
+                .unwrap_or_else(|why| panic!("{why}"));
             let wanted: Vec<String> = wanted.iter().map(at).collect();
-            let refused = Addresses::take(&plan(&wanted), 2, &[]).err();
+            let refused = Addresses::take(&plan(&wanted), 2, &[], &mut Given::default()).err();
             let refused = refused.unwrap_or_else(|| panic!("{wanted:?} was taken twice"));
             assert!(
                 refused.to_string().contains("in use") || refused.to_string().contains("already")
@@ -304,7 +341,7 @@ mod tests {
             let port = port();
             let plan = &plan(&[format!("127.0.0.1:{port}")]);
             let taken: Vec<bool> = std::thread::scope(|scope| {
-                let take = || scope.spawn(|| Addresses::take(plan, 2, &[]));
+                let take = || scope.spawn(|| Addresses::take(plan, 2, &[], &mut Given::default()));
                 let all = [take(), take(), take(), take()].map(|thread| thread.join().unwrap());
                 all.iter().map(Result::is_ok).collect()
             });

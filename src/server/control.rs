@@ -21,6 +21,7 @@ use super::{
     access_logs::{AccessLogs, Outlets},
     addresses::{Addresses, Endpoint},
     descriptors,
+    given::Given,
     ledger::Ledger,
     names::{Lookup, Names, Readers},
     spawn::{self, Death, Thread},
@@ -33,7 +34,7 @@ use crate::observe::{
 };
 use crate::plan::{Checked, Global, ListenerId, Plan, PoolId};
 use crate::policy::seats::Changes;
-use crate::shared::inbox::Unheard;
+use crate::shared::{inbox::Unheard, standing::Publication};
 use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
 
 /// How long a thread may take to accept a message, and to take a plan: it does within a turn.
@@ -94,6 +95,10 @@ pub(super) struct Look {
     pub(super) addresses: Vec<(String, Endpoint)>,
     /// Why the process is not ready.
     pub(super) not_ready: Vec<String>,
+    /// The cores that do not answer.
+    pub(super) silent_cores: Vec<String>,
+    /// How many backends are usable, and how many there are.
+    pub(super) backends: (usize, usize),
 }
 
 /// The thread, for its starter.
@@ -328,7 +333,7 @@ impl Owner {
         self.sources.forget(&self.ledger.named(), |pool| self.ledger.state(pool));
         let (plan, changes) = self.ledger.seat(plan)?;
         let bound = StillBound::under(&plan, &self.bound);
-        let addresses = Addresses::take(&plan, cores, &bound.known())?;
+        let addresses = Addresses::take(&plan, cores, &bound.known(), &mut Given::default())?;
         addresses.listen(&plan)?;
         let outlets = self.access_logs.outlets(&plan, Some(&before), cores)?;
         let names = self.names_of(&plan)?;
@@ -406,7 +411,7 @@ impl Owner {
             .map_err(StartError::Descriptors)?;
         let (plan, changes) = self.ledger.compare(plan)?;
         let bound = StillBound::under(&plan, &self.bound);
-        Addresses::take(&plan, self.process.cores, &bound.known())?;
+        Addresses::take(&plan, self.process.cores, &bound.known(), &mut Given::default())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
         Ok(Changed { changes, addresses, generation, kept })
     }
@@ -422,10 +427,25 @@ impl Owner {
         if self.leaving {
             not_ready.push("the process is about to stop".to_owned());
         }
-        not_ready.extend(self.silent_cores());
+        let silent_cores = self.silent_cores();
+        not_ready.extend(silent_cores.iter().cloned());
         not_ready.extend(self.empty_pools());
-        let generation = self.next.generation;
-        Look { generation, addresses: self.addresses(), not_ready }
+        let (generation, backends) = (self.next.generation, self.usable());
+        Look { generation, addresses: self.addresses(), not_ready, silent_cores, backends }
+    }
+
+    /// How many backends are usable, and how many there are.
+    fn usable(&self) -> (usize, usize) {
+        let Next { plan, pools, .. } = &*self.next;
+        plan.pools.iter().fold((0, 0), |(up, all), (id, pool)| {
+            let count = pool.backends.len();
+            let seen = pools.get(id).and_then(|pool| pool.state.published.after(0));
+            let is_up = |seen: &Publication| {
+                pool.backends.ids().filter(|it| seen.usable.contains(*it)).count()
+            };
+            // Nothing is published before the first change: all are usable.
+            (up + seen.as_ref().map_or(count, is_up), all + count)
+        })
     }
 
     /// Cores that do not answer in time.

@@ -10,10 +10,12 @@ use tracing::{info, warn};
 
 use super::{
     Handle, StartError, Stop, admin_doors,
+    given::Given,
     handle::Ended,
     operational_log,
     options::Options,
     reload::{Reloads, Source},
+    service_manager::ServiceManager,
     signals::{Signals, exit_at_once},
     start::{Setup, begin},
     stderr,
@@ -34,9 +36,12 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
     let (options, starting) = (Options::of_the_process(), Some(starting));
-    let mut handle = begin(plan, Setup { options, starting, ..Setup::default() })?;
+    let given = Given::by_the_manager()?;
+    let mut handle = begin(plan, Setup { options, starting, given, ..Setup::default() })?;
+    let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
     let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
-    let reloads = Reloads::start(source, handle.client(), handle.reporter().clone())?;
+    let told = (handle.reporter().clone(), manager.clone());
+    let reloads = Reloads::start(source, handle.client(), told)?;
     let opened = admin_doors::open(&admin, &files, &handle, &reloads)?;
     stderr::say(&first_line(&handle, opened.address, [routes, pools, backends]));
     if format == LogFormat::Json {
@@ -52,11 +57,13 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         warn!("admin interface off: {why}; choose an address with --admin, or `admin` in [global]");
     }
     handle.begin_to_tell();
+    manager.ready();
     let lameduck = match first_end(&handle, &signals, &reloads) {
         SIGINT => Duration::ZERO,
         _ => shutdown.lameduck,
     };
     handle.client().leave();
+    manager.stopping();
     stop(handle, lameduck);
     drop(opened);
     Ok(())

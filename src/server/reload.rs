@@ -12,7 +12,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{StartError, control::Client};
+use super::{StartError, control::Client, service_manager::ServiceManager};
 use crate::admin::{Refused, Reload, Reloaded};
 use crate::config::{self, Loaded, Overrides, Problems};
 use crate::observe::{event::Event, reports::Reporter};
@@ -54,10 +54,10 @@ impl Reloads {
     pub(super) fn start(
         source: Option<Source>,
         client: Client,
-        reporter: Reporter,
+        (reporter, manager): (Reporter, ServiceManager),
     ) -> Result<Reloads, StartError> {
         let (to, jobs) = bounded(WAITING_MAX);
-        let run = move || run(source.as_ref(), &client, &reporter, &jobs);
+        let run = move || run(source.as_ref(), &client, (&reporter, &manager), &jobs);
         thread::Builder::new()
             .name("ringway-reload".into())
             .spawn(run)
@@ -83,11 +83,19 @@ impl Reloads {
     }
 }
 
-fn run(source: Option<&Source>, client: &Client, reporter: &Reporter, jobs: &Receiver<ReloadJob>) {
+fn run(
+    source: Option<&Source>,
+    client: &Client,
+    (reporter, manager): (&Reporter, &ServiceManager),
+    jobs: &Receiver<ReloadJob>,
+) {
     for ReloadJob { how, by, answer } in jobs {
-        let dry_run = how.dry_run;
-        let outcome = reload(source, client, dry_run);
-        if !dry_run {
+        if !how.dry_run {
+            manager.reloading();
+        }
+        let outcome = reload(source, client, how.dry_run);
+        if !how.dry_run {
+            manager.reloaded(verdict(&outcome));
             reporter.event(event(&outcome, by, &how.from));
         }
         if let Some(answer) = answer {
@@ -110,6 +118,15 @@ fn reload(source: Option<&Source>, client: &Client, dry_run: bool) -> Outcome {
         kept: changed.kept.into_iter().map(str::to_owned).collect(),
         warnings: warnings.iter().map(|problem| problem.title().to_owned()).collect(),
     })
+}
+
+/// The outcome in one sentence.
+fn verdict(outcome: &Outcome) -> String {
+    match outcome {
+        Ok(done) if done.lines.is_empty() => "last reload: nothing changed".to_owned(),
+        Ok(done) => format!("last reload: {}", done.lines.join("; ")),
+        Err(refused) => format!("last reload refused: {}", refused.why),
+    }
 }
 
 fn refused(why: String) -> Refused {

@@ -4,21 +4,19 @@
 //! `spawn.rs` makes the thread, `worker` has its state. It ends when nothing is in flight any more
 //! and the logs are handed over; it waits for neither longer than a second.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use super::accept;
 use crate::net::{
     io::{ending, sleep, task},
-    listener::Listener,
     turns::next_turn,
     wake::Bell,
 };
-use crate::plan::ListenerId;
 use crate::shared::inbox::Inbox;
-use crate::worker::{CorePlan, Next, Process, ToCore, Worker, WorkerSeed};
+use crate::worker::{CorePlan, Next, Process, Socket, ToCore, Worker, WorkerSeed};
 
-/// One worker's sockets, each with its listener and address.
-pub(super) type Sockets = Vec<(ListenerId, SocketAddr, OwnedFd)>;
+/// One worker's sockets.
+pub(super) type Sockets = Vec<Socket>;
 
 /// Messages read before other tasks get their turn.
 const BATCH: usize = 64;
@@ -57,12 +55,8 @@ fn begin(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
 }
 
 /// Starts to accept connections at these addresses.
-fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> std::io::Result<()> {
-    for (id, address, socket) in sockets {
-        let listener = Listener::adopt(socket)?;
-        task(accept::run(Rc::clone(worker), listener, (id, address)));
-    }
-    Ok(())
+fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
+    sockets.into_iter().try_for_each(|socket| accept::begin(worker, socket))
 }
 
 /// Continues under the next plan.

@@ -17,6 +17,7 @@ use super::{
     cores,
     crew::Crew,
     descriptors,
+    given::Given,
     handle::Handle,
     health_thread::HealthThread,
     ledger::Ledger,
@@ -71,6 +72,8 @@ pub(super) struct Setup {
     pub(super) first_answers: Duration,
     /// Dropped before the first core serves: from then on a stop has something to finish.
     pub(super) starting: Option<Sender<()>>,
+    /// Listening sockets that another process has opened.
+    pub(super) given: Given,
 }
 
 impl Default for Setup {
@@ -80,13 +83,14 @@ impl Default for Setup {
             lookup: names::by_the_system(),
             first_answers: names::FIRST_ANSWERS,
             starting: None,
+            given: Given::default(),
         }
     }
 }
 
 /// Starts everything; nothing is logged yet.
 pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
-    let Setup { options, lookup, first_answers, starting } = setup;
+    let Setup { options, lookup, first_answers, starting, mut given } = setup;
     let mut ledger = Ledger::new(options.state_directories);
     let (mut plan, _) = ledger.seat(plan.into_plan())?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
@@ -96,7 +100,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let may_raise = options.raise_descriptor_limit;
     let lowered =
         descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
-    let bound = Addresses::take(&plan, cores, &[])?;
+    let bound = Addresses::take(&plan, cores, &[], &mut given)?;
     let (outboxes, inboxes) = mailboxes(cores)?;
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
@@ -117,7 +121,11 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let plan = Arc::clone(&next.plan);
     let addresses = bound.named(&plan);
     let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
-    lowered.into_iter().chain(of_secrets).for_each(|event| reporter.event(event));
+    lowered
+        .into_iter()
+        .chain(of_secrets)
+        .chain(given.close())
+        .for_each(|event| reporter.event(event));
     bound.listen(&plan)?;
     let own = Slab::new();
     counters.push(Arc::clone(&own));

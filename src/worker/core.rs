@@ -52,13 +52,23 @@ pub(crate) enum ToCore {
     Stop,
 }
 
+/// A listening socket of one core.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) listener: ListenerId,
+    pub(crate) address: SocketAddr,
+    pub(crate) fd: OwnedFd,
+    /// Another process has it, too, and serves what waits there when this one ends.
+    pub(crate) is_shared: bool,
+}
+
 /// The next plan, with one core's parts of it.
 pub(crate) struct CorePlan {
     pub(crate) next: Arc<Next>,
     /// Its end of each access log that the plan before did not have.
     pub(crate) outlets: Table<ListenerId, Outlet>,
     /// Its sockets of new addresses.
-    pub(crate) sockets: Vec<(ListenerId, SocketAddr, OwnedFd)>,
+    pub(crate) sockets: Vec<Socket>,
     /// Addresses that change the listener: the earlier one, the address, the next one.
     pub(crate) moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
     /// The addresses that are removed.

@@ -28,7 +28,7 @@ use std::{
 
 pub(crate) use self::{
     admission::Admitted,
-    core::{Core, CorePlan, Process, Retired, ToCore, WorkerSeed},
+    core::{Core, CorePlan, Process, Retired, Socket, ToCore, WorkerSeed},
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
@@ -114,6 +114,8 @@ pub(crate) struct Worker {
 pub(crate) struct Listening {
     of: Cell<ListenerId>,
     address: SocketAddr,
+    /// Another process serves what waits here when this one ends.
+    pub(crate) is_shared: Cell<bool>,
     /// Up when it must accept no more.
     pub(crate) ends: Signal,
 }
@@ -232,14 +234,18 @@ impl Worker {
     }
 
     /// Begins to accept connections at one more address of a listener.
-    pub(crate) fn begin_to_accept(&self, of: (ListenerId, SocketAddr)) -> Rc<Listening> {
+    pub(crate) fn begin_to_accept(
+        &self,
+        (listener, address): (ListenerId, SocketAddr),
+        is_shared: bool,
+    ) -> Rc<Listening> {
         self.accepting.set(self.accepting.get() + 1);
-        let (listener, address) = of;
         let ends = Signal::default();
         if self.is_draining() {
             ends.raise();
         }
-        let listening = Rc::new(Listening { of: Cell::new(listener), address, ends });
+        let is_shared = Cell::new(is_shared);
+        let listening = Rc::new(Listening { of: Cell::new(listener), address, is_shared, ends });
         self.listening.borrow_mut().push(Rc::clone(&listening));
         listening
     }

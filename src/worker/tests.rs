@@ -136,7 +136,7 @@ fn a_listener_that_goes_lets_nobody_in_and_closes_what_rests() {
     });
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let listening = [(web, 1), (other, 2), (web, 3)]
-        .map(|(id, port)| worker.begin_to_accept((id, address(port))));
+        .map(|(id, port)| worker.begin_to_accept((id, address(port)), false));
     let mut plan = parse(TEXT);
     plan.listeners.remove(other);
     change(&worker, &mut states, 2, plan);
