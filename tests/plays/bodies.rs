@@ -114,13 +114,17 @@ fn trailers_of_a_request_are_relayed(driver: Driver) {
 
 fn trailers_cannot_smuggle_framing(driver: Driver) {
     let stage = Stage::on(driver).backend(answers("thanks")).start();
-    for trailer in ["Content-Length: 5", "Transfer-Encoding: chunked", "Host: b", "Via: 1.1 x"] {
+    for (trailer, status) in [
+        ("Content-Length: 5", 200),
+        ("Transfer-Encoding: chunked", 200),
+        ("Host: b", 200),
+        ("Via: 1.1 x", 200),
+        ("Content-Length : 5", 400),
+    ] {
         let mut client = stage.connect();
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         client.send(format!("3\r\nabc\r\n0\r\n{trailer}\r\nX-Sum: 1\r\n\r\n"));
-        // Dropped or refused, as long as no backend sees it.
-        let status = client.response().status;
-        assert!(matches!(status, 200 | 400), "{trailer}: {status}");
+        assert_eq!(client.response().status, status, "{trailer}");
     }
     for request in stage.backend(0).requests() {
         assert!(request.trailers.iter().all(|(name, _)| name.eq_ignore_ascii_case("x-sum")));

@@ -119,7 +119,7 @@ fn the_language_is_the_one_the_client_prefers(driver: Driver) {
         let mut client: Client = stage.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"));
         let response = client.response();
-        assert!(matches!(response.status, 502 | 503), "{response:#?}");
+        assert_eq!(response.status, 502, "{response:#?}");
         let given = response.field("content-type").expect("no type");
         assert!(given.split(';').next() == Some(content_type), "{accept}: {given}");
         let html = response.text().to_lowercase().contains("<html");
@@ -134,7 +134,7 @@ fn the_answer_to_a_head_is_told_but_not_given(driver: Driver) {
     for _ in 0..3 {
         client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
         let response = client.response_to("HEAD");
-        assert!(matches!(response.status, 502 | 503), "{response:#?}");
+        assert_eq!(response.status, 502, "{response:#?}");
         assert!(!response.closes());
         let length = response.field("content-length").map(|length| length.parse::<u32>());
         assert!(matches!(length, Some(Ok(1..))), "{response:#?}");
@@ -151,7 +151,7 @@ fn a_fault_keeps_the_connection_if_the_request_was_read_whole(driver: Driver) {
     // An unread body: the connection may be kept only if the body is out of the way.
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nthe beginning");
     let response = client.response();
-    assert!(matches!(response.status, 502 | 503), "{response:#?}");
+    assert_eq!(response.status, 502, "{response:#?}");
     assert!(response.closes(), "the body is on its way");
     client.expect_end();
 }

@@ -141,12 +141,15 @@ fn expect_refusal(client: &mut crate::client::Client, what: &str) {
 
 fn unknown_codings_are_refused(driver: Driver) {
     let stage = Stage::on(driver).backend(answers("never")).start();
-    for coding in ["gzip, chunked", "identity, chunked", "x\r\nTransfer-Encoding: chunked"] {
+    for (coding, status) in [
+        ("gzip, chunked", 501),
+        ("identity, chunked", 501),
+        ("x\r\nTransfer-Encoding: chunked", 501),
+    ] {
         let mut client = stage.connect();
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n");
         client.send([&head, "0\r\n\r\n", SMUGGLED].concat());
-        let status = client.response().status;
-        assert!(matches!(status, 400 | 501), "{coding}: {status}");
+        assert_eq!(client.response().status, status, "{coding}");
         client.expect_end();
     }
     assert_eq!(stage.backend(0).heard(), "");
