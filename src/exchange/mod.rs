@@ -18,6 +18,8 @@
 mod attempt;
 mod choose;
 mod download;
+#[cfg(test)]
+mod duplex_wire_tests;
 mod early;
 mod finish;
 mod pace;

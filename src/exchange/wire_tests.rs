@@ -9,17 +9,17 @@ use std::time::Duration;
 use crate::net::stream::script::{Closed, Step, says};
 use crate::testkit::scene::{Scene, after_a_head, client, dechunked, pieces};
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub(super) const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
-const PUT: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+pub(super) const PUT: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
 const CHUNKED: &str = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
      3\r\nbod\r\n1;x\r\ny\r\n0\r\nA: b\r\n\r\n";
 
-const OK: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 4\r\n\r\ngood";
-const OK_CHUNKED: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n\
-     3\r\ngoo\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 4\r\n\r\ngood";
+pub(super) const OK_CHUNKED: &str = "HTTP/1.1 200 OK\r\nDate: x\r\n\
+     Transfer-Encoding: chunked\r\n\r\n3\r\ngoo\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n";
 const OK_UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\nDate: x\r\n\r\ngood";
-const TWO: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\ntwo";
+pub(super) const TWO: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\ntwo";
 
 #[test]
 fn an_answer_is_the_same_in_whatever_pieces_it_comes() {
@@ -217,9 +217,8 @@ fn a_client_that_leaves_in_the_middle_of_its_request_costs_nothing_more() {
                 .play();
                 seen.check();
                 assert_eq!(seen.told(), "", "{cut} {end:?}: {seen:#?}");
-                let asked = usize::from(cut >= head);
-                assert_eq!(seen.asked(), [asked], "{cut} {end:?}");
-                assert_eq!(seen.count("aborts"), asked as u64, "{cut} {end:?}");
+                assert_eq!(seen.asked(), [usize::from(cut >= head)], "{cut} {end:?}");
+                assert_eq!(seen.count("aborts"), u64::from(cut > 0), "{cut} {end:?}");
                 assert!(!seen.backends[0].is_kept(), "{cut} {end:?}");
             }
         }
@@ -262,32 +261,6 @@ fn a_backend_that_stops_is_late_wherever_it_stops() {
     }
 }
 
-/// Answered before its body has come: the body goes on to the backend, and both connections stay
-/// open. What the backend does not take any more is read and dropped.
-#[test]
-fn a_body_goes_on_behind_an_early_answer() {
-    for answer in [OK, OK_CHUNKED] {
-        for (last, kept) in [(Step::HearsOf("body"), 2), (Step::Takes(0), 1), (Step::Resets, 1)] {
-            let request = PUT.strip_suffix("body").unwrap();
-            let waits = if last == Step::Takes(0) { Step::HearsOf("two") } else { Step::Pauses };
-            let late = [says("bo"), Step::Pauses, says("dy"), Step::Pauses, says(GET), waits];
-            let seen = Scene {
-                client: client([&[says(request), Step::HearsOf("d")][..], &late].concat()),
-                backends: vec![
-                    after_a_head(vec![says(answer), last.clone()]),
-                    after_a_head(vec![says(TWO)]),
-                ],
-                pool: "timeouts = { write = \"1s\" }",
-                ..Scene::default()
-            };
-            let seen = seen.play();
-            let good = if answer == OK { "200 good" } else { "200 good (A: b)" };
-            let told = format!("{good}, 200 two");
-            assert_eq!((seen.told(), seen.count("kept")), (told, kept), "{last:?} {seen:#?}");
-        }
-    }
-}
-
 #[test]
 fn interim_answers_are_relayed_in_whatever_pieces_they_come() {
     let all = format!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 102 P\r\n\r\n{OK}");
@@ -297,29 +270,6 @@ fn interim_answers_are_relayed_in_whatever_pieces_they_come() {
         seen.check();
         assert_eq!(seen.told(), "103 , 102 , 200 good", "{pieces:?}");
         assert!(seen.backends[0].is_kept());
-    }
-}
-
-#[test]
-fn a_tunnel_carries_what_comes_in_whatever_pieces() {
-    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: ws\r\n\r\n";
-    let switched = "HTTP/1.1 101 S\r\nUpgrade: ws\r\nConnection: upgrade\r\n\r\n";
-    let ways = pieces(&format!("{request}ping"));
-    let answers = pieces(&format!("{switched}pong"));
-    for (says_it, answer) in ways.iter().zip(answers.iter().cycle()) {
-        let client = says_it.iter().cloned().chain([Step::HearsOf("pong"), Step::Ends]).collect();
-        let backend = after_a_head(
-            answer
-                .iter()
-                .cloned()
-                .chain([Step::HearsOf("ping"), Step::Pauses, Step::Ends])
-                .collect(),
-        );
-        let seen = Scene { client, backends: vec![backend], ..Scene::default() }.play();
-        seen.check();
-        assert!(seen.client.ends_with("\r\n\r\npong"), "{seen:#?}");
-        assert!(seen.backends[0].heard.ends_with("\r\n\r\nping"), "{seen:#?}");
-        assert!(!seen.backends[0].is_kept());
     }
 }
 
@@ -460,7 +410,9 @@ fn a_client_that_stops_is_told_so_wherever_it_stops() {
             let seen = seen.play();
             seen.check();
             assert_eq!(seen.told(), "408 request_timeout", "{cut}: {seen:#?}");
-            assert!(seen.took <= Duration::from_millis(1_500), "{cut}: {:?}", seen.took);
+            // Then it lingers: five seconds for a client that sends nothing more.
+            let late = seen.took.checked_sub(Duration::from_secs(6));
+            assert!(late.is_some_and(|late| late <= Duration::from_millis(500)), "{cut}");
             assert_eq!((seen.asked(), seen.count("retries")), (vec![1], 0), "{cut}");
             assert!(!seen.backends[0].is_kept(), "{cut}");
         }

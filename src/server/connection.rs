@@ -55,21 +55,17 @@ pub(super) fn greet(worker: &Worker, arrival: &Arrival) -> Peer {
 
 /// Serves a connection in a task of its own.
 pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: &Arrival, admitted: Admitted) {
-    let peer = greet(&worker, arrival);
-    let mut began = None;
-    if worker.logs.is_on(peer.listener) {
-        began = Some(Clock::moment());
-        stream.time_stalls();
-    }
-    let connection = Connection {
-        worker: Rc::clone(&worker),
-        stream: Rc::new(stream),
-        peer: Rc::new(peer),
-        awaits: Awaits::First,
-        began,
-        _admitted: admitted,
-    };
+    let connection = Connection::new(Rc::clone(&worker), stream, arrival, admitted);
     catching(worker, connection.run());
+}
+
+/// Serves a scripted client to its end.
+#[cfg(test)]
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: Stream, listener: ListenerId) {
+    let from = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
+    let admitted = Admitted::enter(worker, listener).expect("room for it");
+    let arrival = Arrival { listener, from, port: 80 };
+    Connection::new(Rc::clone(worker), stream, &arrival, admitted).run().await;
 }
 
 /// A client connection between requests.
@@ -119,6 +115,28 @@ enum Ending {
 }
 
 impl Connection {
+    fn new(
+        worker: Rc<Worker>,
+        stream: Stream,
+        arrival: &Arrival,
+        admitted: Admitted,
+    ) -> Connection {
+        let peer = greet(&worker, arrival);
+        let mut began = None;
+        if worker.logs.is_on(peer.listener) {
+            began = Some(Clock::moment());
+            stream.time_stalls();
+        }
+        Connection {
+            worker,
+            stream: Rc::new(stream),
+            peer: Rc::new(peer),
+            awaits: Awaits::First,
+            began,
+            _admitted: admitted,
+        }
+    }
+
     /// Serves it to its end. A block, because a function would keep the connection twice.
     #[allow(clippy::manual_async_fn, reason = "as above")]
     fn run(mut self) -> impl Future<Output = ()> {

@@ -9,7 +9,7 @@ mod addresses;
 mod admin_doors;
 mod cgroup;
 pub(crate) mod check;
-mod connection;
+pub(crate) mod connection;
 mod control;
 mod cores;
 mod crew;

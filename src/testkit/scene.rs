@@ -1,23 +1,17 @@
 //! Scenes: one client and its backends, scripted, and the result.
 //!
-//! The client is served as `server::connection` does it, by the exchange itself and a whole worker;
-//! only the handling of idle connections is missing.
+//! The client is served by `server::connection` itself, to the end of its connection, and by a
+//! whole worker.
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use super::{beside, play};
 use crate::base::ids::{ListenerId, PoolId};
-use crate::exchange::{Reuse, run};
 use crate::net::{
     deadlines::Watch,
-    fd::Half,
     stream::script::{self, Answers, Closed, Script, Step, says},
 };
-use crate::proto::{
-    Client,
-    h1::{self, HeadRead},
-    peer::{Peer, PeerAddress},
-};
+use crate::server::connection::serve;
 use crate::shared::{counters::Counter, tally::Key};
 use crate::worker::Worker;
 
@@ -28,9 +22,10 @@ pub(crate) struct Scene {
     pub(crate) backends: Vec<Vec<Step>>,
     /// Whether they are all one backend.
     pub(crate) alone: bool,
-    /// Keys of the pool, and of the listener.
+    /// Keys of the pool, of the listener, and of the limits of all.
     pub(crate) pool: &'static str,
     pub(crate) listener: &'static str,
+    pub(crate) limits: &'static str,
 }
 
 /// The result.
@@ -66,15 +61,14 @@ impl Backend {
 /// The counters that are not zero, except those of every request.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
-/// Longer than anything else in a scene.
-pub(crate) const QUIET: Duration = Duration::from_secs(60);
-
 impl Scene {
     pub(crate) fn play(self) -> Seen {
         play(async {
             let text = format!(
-                "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{}\n[pool.app]\n\
-                 backends = [\"127.0.0.1:1\"{}]\n{}\n",
+                "[global.limits]\n{}\n\
+                 [listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{}\n\
+                 [pool.app]\nbackends = [\"127.0.0.1:1\"{}]\n{}\n",
+                self.limits,
                 self.listener,
                 if self.alone { "" } else { ", \"127.0.0.1:2\"" },
                 self.pool
@@ -85,7 +79,9 @@ impl Scene {
             let client = Script::new(self.client);
             let sweeping = Rc::clone(&worker);
             let began = worker.clock.tick();
-            let serving = serve(&worker, &client);
+            let watch = Watch::Client(ListenerId(0));
+            let stream = client.stream(|fd| worker.deadlines.watch(fd, watch));
+            let serving = serve(&worker, stream, ListenerId(0));
             beside(serving, sweeping.deadlines.sweep(|| sweeping.turn())).await;
             let text = |script: &Script| String::from_utf8(script.heard()).expect("text");
             let counts = [
@@ -108,6 +104,7 @@ impl Scene {
             let retries = worker.counters.tally().all();
             let retries = retries.filter(|(key, _)| matches!(key, Key::Retries(..)));
             counts.insert("retries", retries.map(|(_, count)| count).sum());
+            counts.insert("open", worker.counters.read(Counter::Connections));
             counts.insert("in flight", worker.in_force().pool(PoolId(0)).core.all_in_flight());
             counts.retain(|_, count| *count > 0);
             Seen {
@@ -120,52 +117,6 @@ impl Scene {
             }
         })
     }
-}
-
-/// Serves a client like `server::connection`, except for idleness.
-async fn serve(worker: &Rc<Worker>, script: &Rc<Script>) {
-    let stream =
-        Rc::new(script.stream(|fd| worker.deadlines.watch(fd, Watch::Client(ListenerId(0)))));
-    let address = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
-    let peer = Peer::new(ListenerId(0), (address, 80), &[], false);
-    let buffer = worker.buffers.take().unwrap();
-    let client = h1::Client::new(Rc::clone(&stream), Rc::new(peer), buffer, None);
-    let mut client = Client::H1(client);
-    let reuse = loop {
-        if client.buffered() == 0 && !read(worker, &mut client).await {
-            break Reuse::Close;
-        }
-        let mut scratch = worker.scratch();
-        let Client::H1(h1) = &mut client;
-        match h1.take_head(&mut scratch.request, &worker.head_limits(), 0) {
-            HeadRead::Head(bytes) => {
-                scratch.record.request_bytes = bytes as u64;
-                match run::run(worker, &mut client, scratch).await {
-                    Reuse::Keep => {}
-                    other => break other,
-                }
-            }
-            HeadRead::Refused(fault) => {
-                break run::refuse(worker, &mut client, scratch, fault).await;
-            }
-            HeadRead::Partial => {
-                if !read(worker, &mut client).await {
-                    break Reuse::Close;
-                }
-            }
-        }
-    };
-    match reuse {
-        Reuse::Reset => stream.reset_on_close(),
-        Reuse::Keep | Reuse::Close | Reuse::Linger => stream.shut_down(Half::Writing),
-    }
-    let Client::H1(mut client) = client;
-    client.take_buffer().into_iter().for_each(|buffer| worker.buffers.give(buffer));
-}
-
-async fn read(worker: &Worker, client: &mut Client) -> bool {
-    let Client::H1(client) = client;
-    client.read_more(worker.clock.after(QUIET)).await
 }
 
 /// A backend that receives a head and then does this.
@@ -248,7 +199,7 @@ impl Seen {
     /// Invariants of every result.
     #[track_caller]
     pub(crate) fn check(&self) {
-        assert_eq!(self.count("in flight"), 0, "{self:#?}");
+        assert_eq!((self.count("in flight"), self.count("open")), (0, 0), "{self:#?}");
         assert_eq!(self.count("unasked"), 0, "{self:#?}");
         let kept = self.backends.iter().filter(|it| it.is_kept()).count();
         assert_eq!(self.count("kept"), kept as u64, "{self:#?}");

@@ -58,8 +58,8 @@ fn reads_some_and_closes() -> Script {
     })
 }
 
-/// The first backends of the stage, so many, answer nobody: each time that one was asked, another was
-/// asked after it.
+/// The first backends of the stage, so many, answer nobody: each time that one was asked, another
+/// was asked after it.
 #[track_caller]
 fn expect_retries_of(stage: &Stage, failing: usize) {
     let visits: Vec<usize> = (0..failing).map(|index| stage.backend(index).visits()).collect();

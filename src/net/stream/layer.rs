@@ -173,7 +173,7 @@ impl Layer {
         match self {
             Layer::Plain(shared) => fd::has_bytes(shared.raw()),
             #[cfg(test)]
-            Layer::Script(_) => false,
+            Layer::Script(script) => script.has_unread(),
         }
     }
 

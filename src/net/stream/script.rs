@@ -251,6 +251,10 @@ impl Script {
         Ok(count)
     }
 
+    pub(super) fn has_unread(&self) -> bool {
+        !self.state.borrow().said.is_empty()
+    }
+
     pub(super) fn peek(&self) -> io::Result<usize> {
         let state = self.state.borrow();
         if state.said.is_empty() { state.nothing() } else { Ok(1) }
