@@ -43,6 +43,7 @@
 //! |---|---|
 //! | `base` | General-purpose types: sets, tables by id, time, randomness, histograms. |
 //! | `http` | HTTP messages as pure functions of bytes: strict in, canonical out. |
+//! | `certs` | Certificates: from the bytes of files to what TLS signs with and trusts. |
 //! | [`plan`] | The checked configuration as immutable data, with ids in place of names. |
 //! | [`config`] | From files that people write to a plan, or to everything wrong in them. |
 //! | `policy` | Decisions, one file each: values in, a verdict out. |
@@ -63,6 +64,8 @@ mod base;
 
 mod http;
 
+#[allow(dead_code, unused_imports, reason = "the thread that reads certificates comes next")]
+mod certs;
 pub mod plan;
 
 pub mod config;

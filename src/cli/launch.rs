@@ -44,7 +44,8 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
     if print {
         return say::data(&loaded.effective());
     }
-    say::talk(&format!("ringway: the configuration is good: {}", summary(&loaded.plan)));
+    let (summary, certificates) = (summary(&loaded.plan), certificates(&loaded));
+    say::talk(&format!("ringway: the configuration is good: {summary}{certificates}"));
     Exit::Done
 }
 
@@ -107,6 +108,21 @@ fn no_file() -> Exit {
          ringway proxy :8080 10.0.0.1:3000    is a proxy without a file",
         FILES[0], FILES[1]
     ))
+}
+
+/// `, 2 certificates (the first expires in 41 days: a.pem)`; nothing if there are none.
+fn certificates(loaded: &Loaded) -> String {
+    let Some((first, days)) = loaded.first_to_expire() else { return String::new() };
+    let count = loaded.certificates.len();
+    let (certificates, the_first) = match count {
+        1 => ("certificate", "it"),
+        _ => ("certificates", "the first"),
+    };
+    let ends = match days {
+        0.. => format!("expires in {}", crate::certs::days_in_words(days)),
+        _ => "has expired".to_owned(),
+    };
+    format!(", {count} {certificates} ({the_first} {ends}: {})", first.files.cert.display())
 }
 
 /// `1 listener, 2 routes, 1 pool (3 backends)`.

@@ -10,17 +10,19 @@ use super::{
     source::{Position, Sources},
     tree::{Node, Value},
 };
+use crate::base::moment::UnixSeconds;
+use crate::certs::Files;
 
 /// The source of variables and files.
-pub(crate) trait Lookup {
+pub(crate) trait Lookup: Files {
     /// The value of a variable of the environment.
     fn variable(&self, name: &str) -> Option<String>;
     /// The text of a file, or why it cannot be read.
     fn file(&self, path: &str) -> Result<String, String>;
     /// Checks that a file can be read, or says why not.
     fn readable(&self, path: &str) -> Result<(), String>;
-    /// The names in a folder, sorted, or why it cannot be read.
-    fn folder(&self, path: &str) -> Result<Vec<String>, String>;
+    /// Wall time, for dates in files.
+    fn now(&self) -> UnixSeconds;
 }
 
 /// Longest name of a variable or path of a file.

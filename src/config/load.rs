@@ -1,13 +1,19 @@
-//! Reading of configuration files, directories and the files they name; the only file access below
-//! floor 4.
+//! Reading of configuration files, directories and the files they name.
+//!
+//! The only file access below floor 4, and the only clock there: dates in certificates are compared
+//! with now. Nothing is written.
 
 use std::{
     fs,
     io::{ErrorKind, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use super::{expand::Lookup, problem::Problem, source::Sources};
+use crate::base::moment::UnixSeconds;
+use crate::certs::{self, Files, Stamp};
 
 /// Most bytes of one file: enough for a hundred thousand routes, too few for a log file by
 /// accident.
@@ -40,14 +46,44 @@ impl Lookup for Machine {
         open.read(&mut [0]).map(|_| ()).map_err(|error| said(&error))
     }
 
-    fn folder(&self, path: &str) -> Result<Vec<String>, String> {
+    fn now(&self) -> UnixSeconds {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        UnixSeconds(since.map_or(0, |since| since.as_secs()))
+    }
+}
+
+impl Files for Machine {
+    fn bytes(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let about = fs::metadata(path).map_err(|error| said(&error))?;
+        if !about.is_file() {
+            let what = if about.is_dir() { "it is a directory" } else { "it is not a file" };
+            return Err(what.to_owned());
+        }
+        bytes(path, certs::FILE_BYTES_MAX)
+    }
+
+    fn names(&self, folder: &Path) -> Result<Vec<String>, String> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(path).map_err(|error| said(&error))? {
+        for entry in fs::read_dir(folder).map_err(|error| said(&error))? {
             let name = entry.map_err(|error| said(&error))?.file_name();
             names.push(name.to_string_lossy().into_owned());
         }
         names.sort();
         Ok(names)
+    }
+
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let about = fs::metadata(path).ok()?;
+        let nanos = |seconds: i64, nanos: i64| {
+            i128::from(seconds).saturating_mul(1_000_000_000).saturating_add(i128::from(nanos))
+        };
+        Some(Stamp {
+            device: about.dev(),
+            inode: about.ino(),
+            bytes: about.size(),
+            modified: nanos(about.mtime(), about.mtime_nsec()),
+            changed: nanos(about.ctime(), about.ctime_nsec()),
+        })
     }
 }
 

@@ -25,6 +25,7 @@ mod written;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub(crate) use self::check::Found as FoundCertificate;
 pub use self::problem::{Problem, Problems, Severity};
 use self::{
     expand::{FromFiles, Lookup},
@@ -41,12 +42,20 @@ pub struct Loaded {
     pub plan: Checked,
     /// Warnings, which do not prevent a start.
     pub warnings: Problems,
+    /// The certificates that it names, with what is in them.
+    pub(crate) certificates: Vec<FoundCertificate>,
     written: Node,
     sources: Arc<Sources>,
     from_files: FromFiles,
 }
 
 impl Loaded {
+    /// The certificate that expires first, and whole days until then.
+    pub(crate) fn first_to_expire(&self) -> Option<(&FoundCertificate, i64)> {
+        let first = self.certificates.iter().min_by_key(|found| found.facts.not_after)?;
+        Some((first, first.facts.days_left(load::Machine.now())))
+    }
+
     /// The configuration in force as TOML, with the origin of each value. Text from `${file:…}` is
     /// shown as the reference.
     #[must_use]
@@ -169,7 +178,7 @@ fn assemble(
         tree::put(&mut root, setting.key, Node { place, value });
     }
     let (file, lost): (file::File, _) = read::read(&root, &mut problems);
-    let plan = check::plan(&file, &lost, &sources, lookup, &mut problems);
+    let (plan, certificates) = check::plan(&file, &lost, &sources, lookup, &mut problems);
     let sources = Arc::new(sources);
     let hide = |problem: Problem| {
         let problem = problem.with_texts(|text| from_files.hidden(text));
@@ -182,5 +191,7 @@ fn assemble(
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Loaded { plan: Checked::new(plan), warnings: problems, written: root, sources, from_files })
+    let plan = Checked::new(plan);
+    let warnings = problems;
+    Ok(Loaded { plan, warnings, certificates, written: root, sources, from_files })
 }

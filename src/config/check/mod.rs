@@ -7,6 +7,7 @@
 
 mod address;
 mod balance;
+mod certificates;
 mod cookies;
 mod failures;
 mod global;
@@ -38,6 +39,7 @@ use crate::plan::{Plan, PoolId, Share};
 
 use self::address::{backend as backend_address, bind as bind_address};
 pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
+pub(crate) use self::certificates::Found;
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
 pub(crate) use self::listener::ACCESS_LOG_FORMATS;
 pub(crate) use self::retry::RETRY_ON;
@@ -54,8 +56,9 @@ pub(super) fn plan(
     sources: &Sources,
     lookup: &dyn Lookup,
     problems: &mut Vec<Problem>,
-) -> Plan {
-    let mut check = Check { sources, lookup, problems, loose_ends: !lost.is_empty() };
+) -> (Plan, Vec<Found>) {
+    let loose_ends = !lost.is_empty();
+    let mut check = Check { sources, lookup, problems, loose_ends, certificates: Vec::new() };
     let (global, limits) = check.global(file.global.as_ref());
     let pools = check.pools(&file.pool);
     let (pools_by_name, listeners) = (Positions::of(&file.pool), Positions::of(&file.listener));
@@ -71,7 +74,7 @@ pub(super) fn plan(
     let (listeners, routes) = (listeners.into_iter().collect(), routes.into_iter().collect());
     let plan = Plan { global, limits, listeners, routes, pools: pools.into_iter().collect() };
     check.whole(file, &plan);
-    plan
+    (plan, check.certificates)
 }
 
 /// The problems so far, and what is needed to say where they are.
@@ -81,6 +84,8 @@ struct Check<'a> {
     problems: &'a mut Vec<Problem>,
     /// Whether some reference to a pool could not be understood.
     loose_ends: bool,
+    /// The certificates that were read.
+    certificates: Vec<Found>,
 }
 
 /// The names that sections may refer to.

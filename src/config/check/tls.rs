@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::{Check, address::is_host_name, both, section};
+use super::{Check, address::is_host_name, both, certificates::Named, section};
 use crate::config::{
     file,
     problem::Problem,
@@ -47,10 +47,7 @@ impl Check<'_> {
             tls.certificates.extend(self.certificate(item));
         }
         if let Some((place, path)) = both(written.directory.as_ref()) {
-            if let Err(why) = self.lookup.folder(path) {
-                let title = format!("`directory` cannot be read: {why}");
-                self.note(Problem::error(title).at(place, "must exist before the start"));
-            }
+            self.folder(place, path.as_ref(), &tls);
             tls.directory = Some(PathBuf::from(path));
         }
         let versions = written.min_version.as_ref();
@@ -72,11 +69,30 @@ impl Check<'_> {
                     .help("write for example: { cert = \"a.pem\", key = \"a.key\" }"),
             );
         }
-        let cert = self.file_named("cert", written.cert.as_ref());
-        let key = self.file_named("key", written.key.as_ref());
-        let ocsp = self.file_named("ocsp", written.ocsp.as_ref());
+        let ocsp = written.ocsp.as_ref();
+        self.identity(written.cert.as_ref(), written.key.as_ref(), ocsp)
+    }
+
+    /// A certificate with its key, if they are named.
+    fn identity(
+        &mut self,
+        cert: Option<&Written<String>>,
+        key: Option<&Written<String>>,
+        ocsp: Option<&Written<String>>,
+    ) -> Option<CertificateFiles> {
+        let before = self.problems.len();
+        let at = cert?.place;
+        let place = |key: Option<&Written<String>>| key.map_or(at, |key| key.place);
+        let named = Named { cert: at, key: place(key), ocsp: place(ocsp) };
+        let cert = self.file_named("cert", cert);
+        let key = self.file_named("key", key);
+        let ocsp = self.file_named("ocsp", ocsp);
         let cert = cert?;
-        Some(CertificateFiles { key: key.unwrap_or_else(|| cert.clone()), cert, ocsp })
+        let files = CertificateFiles { key: key.unwrap_or_else(|| cert.clone()), cert, ocsp };
+        if self.problems.len() == before {
+            self.pair(named, &files);
+        }
+        Some(files)
     }
 
     fn client_auth(&mut self, key: Option<&Written<file::ClientAuth>>) -> Option<ClientAuth> {
@@ -93,7 +109,10 @@ impl Check<'_> {
         self.word("mode", written.mode.as_ref(), CLIENT_AUTH_MODES, &mut mode);
         let ca = self.file_named("ca", written.ca.as_ref());
         let crl = self.file_named("crl", written.crl.as_ref());
-        Some(ClientAuth { ca: ca?, mode, crl })
+        let auth = ClientAuth { ca: ca?, mode, crl };
+        let place = |key: Option<&Written<String>>| key.map(|key| key.place).unwrap_or_default();
+        self.client_trust((place(written.ca.as_ref()), place(written.crl.as_ref())), &auth);
+        Some(auth)
     }
 
     /// TLS to the backends of a pool, if the key is present.
@@ -115,8 +134,10 @@ impl Check<'_> {
             }
         }
         tls.ca = self.file_named("ca", written.ca.as_ref());
-        let cert = self.file_named("cert", written.cert.as_ref());
-        let key = self.file_named("key", written.key.as_ref());
+        if let Some(ca) = &written.ca {
+            self.backend_trust(ca.place, &tls);
+        }
+        tls.identity = self.identity(written.cert.as_ref(), written.key.as_ref(), None);
         if let (None, Some((place, _))) = (&written.cert, both(written.key.as_ref())) {
             self.note(
                 Problem::error("key without a certificate")
@@ -124,11 +145,6 @@ impl Check<'_> {
                     .help("add the certificate that is shown to backends: cert = \"me.pem\""),
             );
         }
-        tls.identity = cert.map(|cert| CertificateFiles {
-            key: key.unwrap_or_else(|| cert.clone()),
-            cert,
-            ocsp: None,
-        });
         if let Some((place, false)) = both(written.verify.as_ref()).map(|(at, is)| (at, *is)) {
             tls.verify = false;
             self.unverified(pool, place, written);
@@ -201,133 +217,220 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{
+        fs,
+        path::Path,
+        sync::atomic::{AtomicU32, Ordering},
+    };
 
     use super::*;
-    use crate::config::{self, foreign};
+    use crate::certs::sample::{Authority, Kind, own};
+    use crate::config::{self, Loaded, foreign};
     use crate::plan::{ListenerId, PoolId};
 
-    /// A file that can be read, whatever is in it.
-    const THERE: &str = "Cargo.toml";
+    /// A folder with a few certificates, which goes with the test.
+    struct Folder(PathBuf);
 
-    fn text(listener: &str, pool: &str) -> String {
-        let text = format!(
-            "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{listener}\n\
-             [pool.app]\nbackends = [\"127.0.0.1:9\"]\n{pool}\n"
-        );
-        text.replace("THERE", THERE)
+    impl Folder {
+        fn new() -> Folder {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(format!("ringway-tls-{process}-{count}"));
+            fs::create_dir_all(path.join("certs.d")).unwrap();
+            let folder = Folder(path);
+            let a = own(&["a.example"], Kind::Ecdsa, 2100);
+            folder.write("a.pem", &a.cert);
+            folder.write("a.key", &a.key);
+            let b = own(&["b.example"], Kind::Ecdsa, 2100);
+            folder.write("b.pem", &format!("{}{}", b.cert, b.key));
+            folder.write("certs.d/b.pem", &format!("{}{}", b.cert, b.key));
+            let old = own(&["old.example"], Kind::Ecdsa, 2021);
+            folder.write("old.pem", &format!("{}{}", old.cert, old.key));
+            let ca = Authority::root("root");
+            folder.write("ca.pem", &ca.pem());
+            folder.write("crl.pem", &ca.revokes(1, 2100));
+            fs::write(folder.0.join("a.ocsp"), [0x30, 0x03, 0x0a, 0x01, 0x00]).unwrap();
+            folder
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.0.join(name), text).unwrap();
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        /// A configuration with these keys, in which `~` is the folder.
+        fn load(&self, listener: &str, pool: &str) -> Result<Loaded, config::Problems> {
+            let text = format!(
+                "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{listener}\n\
+                 [pool.app]\nbackends = [\"127.0.0.1:9\"]\n{pool}\n"
+            );
+            config::parse("tls.toml", &text.replace('~', &self.0.to_string_lossy()))
+        }
+
+        /// The titles of what is wrong, and of the warnings where nothing is.
+        fn titles(&self, listener: &str, pool: &str) -> Vec<String> {
+            foreign::OPEN.set(true);
+            let problems = match self.load(listener, pool) {
+                Ok(loaded) => loaded.warnings,
+                Err(problems) => problems,
+            };
+            let short = |title: &str| title.replace(&*self.0.to_string_lossy(), "~");
+            problems.iter().map(|problem| short(problem.title())).collect()
+        }
     }
 
-    /// The titles of what is wrong, and of the warnings where nothing is.
-    fn titles(listener: &str, pool: &str) -> Vec<String> {
-        foreign::OPEN.set(true);
-        let problems = match config::parse("tls.toml", &text(listener, pool)) {
-            Ok(loaded) => loaded.warnings,
-            Err(problems) => problems,
-        };
-        problems.iter().map(|problem| problem.title().to_owned()).collect()
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 
     #[test]
     fn every_key_has_its_place_in_the_plan_and_is_printed_as_it_is_read() {
         foreign::OPEN.set(true);
-        let text = text(
-            "tls = { certificates = [{ cert = \"THERE\", key = \"README.md\", ocsp = \"THERE\" }, \
-             { cert = \"THERE\" }], directory = \"src\", min-version = \"1.3\", \
-             client-auth = { ca = \"THERE\", mode = \"optional\", crl = \"THERE\" }, \
-             unknown-name = \"refuse\", ticket-secret-file = \"THERE\" }",
-            "client-cert = true\ntls = { server-name = \"api.internal\", ca = \"THERE\", \
-             cert = \"THERE\", key = \"README.md\", verify = true }",
+        let folder = Folder::new();
+        let loaded = folder.load(
+            "tls = { certificates = [{ cert = \"~/a.pem\", key = \"~/a.key\", \
+             ocsp = \"~/a.ocsp\" }, { cert = \"~/b.pem\" }], directory = \"~/certs.d\", \
+             min-version = \"1.3\", client-auth = { ca = \"~/ca.pem\", mode = \"optional\", \
+             crl = \"~/crl.pem\" }, unknown-name = \"refuse\", \
+             ticket-secret-file = \"~/a.key\" }",
+            "client-cert = true\ntls = { server-name = \"api.internal\", ca = \"~/ca.pem\", \
+             cert = \"~/a.pem\", key = \"~/a.key\", verify = true }",
         );
-        let loaded = config::parse("tls.toml", &text).unwrap();
-        let there = || PathBuf::from(THERE);
+        let loaded = loaded.unwrap_or_else(|wrong| panic!("{wrong}"));
         let tls = ListenerTls {
             certificates: vec![
                 CertificateFiles {
-                    cert: there(),
-                    key: PathBuf::from("README.md"),
-                    ocsp: Some(there()),
+                    cert: folder.path("a.pem"),
+                    key: folder.path("a.key"),
+                    ocsp: Some(folder.path("a.ocsp")),
                 },
-                CertificateFiles::new(there(), there()),
+                CertificateFiles::new(folder.path("b.pem"), folder.path("b.pem")),
             ],
-            directory: Some(PathBuf::from("src")),
+            directory: Some(folder.path("certs.d")),
             version_min: TlsVersion::Tls13,
             client_auth: Some(ClientAuth {
-                ca: there(),
+                ca: folder.path("ca.pem"),
                 mode: ClientAuthMode::Optional,
-                crl: Some(there()),
+                crl: Some(folder.path("crl.pem")),
             }),
             unknown_name: UnknownName::Refuse,
-            ticket_secret_file: Some(there()),
+            ticket_secret_file: Some(folder.path("a.key")),
         };
         assert_eq!(loaded.plan.listener(ListenerId(0)).tls, Some(tls));
         let pool = loaded.plan.pool(PoolId(0));
         assert!(pool.client_cert);
         let backends = pool.tls.as_ref().unwrap();
         assert_eq!(backends.server_name.as_deref(), Some("api.internal"));
-        assert_eq!(backends.ca.as_deref(), Some(Path::new(THERE)));
+        assert_eq!(backends.ca.as_deref(), Some(&*folder.path("ca.pem")));
         assert!(backends.verify);
         let printed = loaded.effective();
         let again = config::parse("printed.toml", &printed);
         let again = again.unwrap_or_else(|wrong| panic!("{wrong}\n{printed}"));
         assert_eq!(again.plan.listener(ListenerId(0)), loaded.plan.listener(ListenerId(0)));
         assert_eq!(again.plan.pool(PoolId(0)), pool);
+        assert_eq!(loaded.certificates.len(), 4, "that of the pool, three of the listener");
     }
 
     #[test]
     fn a_listener_is_told_what_its_tls_lacks() {
+        let folder = Folder::new();
         for (tls, expected) in [
             ("{}", "TLS of listener \"web\" without a certificate"),
             ("{ certificates = [{}] }", "certificate without a file"),
             ("{ certificates = [{ cert = \"no.pem\" }] }", "`cert` cannot be read: there is no"),
             ("{ directory = \"no.d\" }", "`directory` cannot be read: there is no such file"),
-            ("{ directory = \"src\", min-version = \"1.1\" }", "unknown version of TLS \"1.1\""),
-            ("{ directory = \"src\", unknown-name = \"drop\" }", "unknown answer \"drop\""),
-            ("{ directory = \"src\", client-auth = {} }", "`client-auth` without an authority"),
+            ("{ directory = \"~/a.pem\" }", "`directory` cannot be read: it is not a directory"),
+            ("{ directory = \"src\" }", "src has no certificates"),
             (
-                "{ directory = \"src\", client-auth = { ca = \"THERE\", mode = \"off\" } }",
+                "{ directory = \"~/certs.d\", min-version = \"1.1\" }",
+                "unknown version of TLS \"1.1\"",
+            ),
+            ("{ directory = \"~/certs.d\", unknown-name = \"drop\" }", "unknown answer \"drop\""),
+            (
+                "{ directory = \"~/certs.d\", client-auth = {} }",
+                "`client-auth` without an authority",
+            ),
+            (
+                "{ directory = \"~/certs.d\", client-auth = { ca = \"~/ca.pem\", \
+                 mode = \"off\" } }",
                 "unknown mode \"off\"",
             ),
             (
-                "{ directory = \"src\", ticket-secret-file = \"no.key\" }",
+                "{ directory = \"~/certs.d\", client-auth = { ca = \"~/a.key\" } }",
+                "~/a.key has no certificate",
+            ),
+            (
+                "{ directory = \"~/certs.d\", ticket-secret-file = \"no.key\" }",
                 "`ticket-secret-file` cannot be read: there is no such file",
             ),
             (
                 "{ directory = \"src\", cert = \"a.pem\" }",
                 "unknown key `cert` in `tls` of listener",
             ),
+            (
+                "{ certificates = [{ cert = \"~/a.pem\", key = \"~/b.pem\" }] }",
+                "~/b.pem does not fit the certificate (of \"a.example\")",
+            ),
+            ("{ certificates = [{ cert = \"~/a.pem\" }] }", "~/a.pem has no private key"),
+            (
+                "{ certificates = [{ cert = \"~/old.pem\" }] }",
+                "~/old.pem has expired on 2021-12-31",
+            ),
         ] {
-            let titles = titles(&format!("tls = {tls}"), "");
-            let [only] = titles.as_slice() else { panic!("{tls}: {titles:?}") };
-            assert!(only.starts_with(expected), "{tls}: {only}");
+            let titles = folder.titles(&format!("tls = {tls}"), "");
+            let found = titles.iter().any(|title| title.starts_with(expected));
+            let only = titles.len() == 1 || tls.contains("src");
+            assert!(found && only, "{tls}: {titles:?}");
         }
     }
 
     #[test]
     fn a_pool_is_told_what_its_tls_lacks_and_what_does_not_protect() {
+        let folder = Folder::new();
         for (keys, expected) in [
             ("tls = {}", &[][..]),
             ("tls = { server-name = \"a:443\" }", &["`a:443` is not the name of a server"]),
-            ("tls = { key = \"THERE\" }", &["key without a certificate"]),
+            ("tls = { key = \"~/a.key\" }", &["key without a certificate"]),
+            ("tls = { cert = \"~/a.pem\" }", &["~/a.pem has no private key"]),
             ("tls = { ca = \"no.pem\" }", &["`ca` cannot be read: there is no such file"]),
+            ("tls = { ca = \"~/a.key\" }", &["~/a.key has no certificate"]),
             ("tls = { verify = false }", &["certificates of pool \"app\" are not verified"]),
             (
-                "tls = { verify = false, ca = \"THERE\" }",
+                "tls = { verify = false, ca = \"~/ca.pem\" }",
                 &["certificates of pool \"app\" are not verified", "`ca` has no effect"],
             ),
             ("client-cert = true", &["`client-cert` has no effect"]),
             ("client-cert = false", &[]),
         ] {
-            assert_eq!(titles("", keys), expected, "{keys}");
+            assert_eq!(folder.titles("", keys), expected, "{keys}");
         }
     }
 
     #[test]
+    fn the_certificate_that_expires_first_is_known() {
+        foreign::OPEN.set(true);
+        let folder = Folder::new();
+        let pairs = "[{ cert = \"~/b.pem\" }, { cert = \"~/old.pem\" }]";
+        let loaded = folder.load(&format!("tls = {{ certificates = {pairs} }}"), "").unwrap();
+        let (first, days) = loaded.first_to_expire().unwrap();
+        assert_eq!(first.files.cert, Path::new(&folder.path("old.pem")));
+        assert!(days < 0, "{days}");
+    }
+
+    #[test]
     fn keys_are_refused_until_their_capability_is_there() {
-        for (listener, pool) in
-            [("tls = { directory = \"src\" }", ""), ("", "tls = {}"), ("", "client-cert = true")]
-        {
-            let wrong = config::parse("tls.toml", &text(listener, pool)).unwrap_err().to_string();
+        let folder = Folder::new();
+        for (listener, pool) in [
+            ("tls = { directory = \"~/certs.d\" }", ""),
+            ("", "tls = {}"),
+            ("", "client-cert = true"),
+        ] {
+            let wrong = folder.load(listener, pool).unwrap_err().to_string();
             assert!(wrong.contains("is not built yet: it comes with TLS"), "{wrong}");
         }
     }
