@@ -98,7 +98,7 @@ causes! {
     ExpectationFailed Misdirected Limited HeadTooLarge Internal NotImplemented Loop ConnectFailed
     NameNotResolved BackendTls BackendReset BackendStale BackendProtocol ResponseRefused
     ResponseHeadTooLarge NoBackend QueueFull QueueTimeout Overloaded ShuttingDown ConnectTimeout
-    ResponseTimeout Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
+    ResponseTimeout BackendDown Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
 }
 
 /// Every ending that is not a fault; the match keeps the list whole.

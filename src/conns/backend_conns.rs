@@ -8,7 +8,10 @@
 use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::{Conns, Idle, Means};
-use crate::base::moment::Tick;
+use crate::base::{
+    ids::{BackendId, PoolId},
+    moment::Tick,
+};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     clock::Clock,
@@ -31,6 +34,8 @@ pub(crate) struct BackendConns {
     last_number: u32,
     options: Connections,
     means: Rc<Means>,
+    /// Which backend it is.
+    of: (PoolId, BackendId),
 }
 
 /// One address.
@@ -44,8 +49,13 @@ struct At {
 
 impl BackendConns {
     /// Without addresses yet. The core's index lets cores begin with different ones.
-    pub(crate) fn new(options: Connections, core_index: usize, means: Rc<Means>) -> BackendConns {
-        BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options, means }
+    pub(crate) fn new(
+        of: (PoolId, BackendId),
+        options: Connections,
+        core_index: usize,
+        means: Rc<Means>,
+    ) -> BackendConns {
+        BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options, means, of }
     }
 
     /// Replaces the addresses.
@@ -218,7 +228,12 @@ pub(crate) async fn open(
     for (tried, (number, address)) in to_try.iter().enumerate() {
         let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
-        let watched = |fd| deadlines.watch(fd, Watch::Backend);
+        let watched = |fd| {
+            let watched = deadlines.watch(fd, Watch::Backend);
+            let (pool, backend) = conns.borrow().of;
+            watched.is_of(pool, backend);
+            watched
+        };
         let error = match Stream::connect(*address, share, &frees, watched).await {
             Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
             Err(error) => error,
@@ -246,6 +261,7 @@ mod tests {
     use crate::shared::counters::Slab;
     use crate::testkit::on_both_drivers;
 
+    const OF: (PoolId, BackendId) = (PoolId(0), BackendId(0));
     const OPTIONS: Connections =
         Connections { idle_max: 8, idle_timeout: Duration::from_secs(60), requests_max: 0 };
 
@@ -264,7 +280,7 @@ mod tests {
             let clock = Rc::new(Clock::new());
             let means = Rc::new(Means { buffers: Buffers::new(8), counters: Slab::new() });
             let stage = Stage {
-                conns: RefCell::new(BackendConns::new(OPTIONS, 0, Rc::clone(&means))),
+                conns: RefCell::new(BackendConns::new(OF, OPTIONS, 0, Rc::clone(&means))),
                 deadlines: Deadlines::new(Rc::clone(&clock)),
                 clock,
                 means,

@@ -3,11 +3,18 @@
 //! A failure here leaves the client untouched (apart from interim answers), so `fetch` may try
 //! again. A connection that has not finished its answer is closed by being dropped.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
     Answer, Exchange, Fetched, Try,
     download::Pause,
+    rescue::{self, Rescue},
     upload::{self, Upload, beside},
 };
 use crate::base::{
@@ -52,6 +59,7 @@ pub(super) async fn once(
         sent_at: worker.clock.last(),
         timed_from: timed.then(Clock::moment),
         body: Body::Whole,
+        losses: worker.core.losses.get(),
     };
     let record = &mut exchange.scratch.record;
     record.backend = Some(id);
@@ -105,7 +113,6 @@ async fn connection(
     pick: &Pick,
 ) -> Result<Backend, Fault> {
     let (id, conns) = (pick.backend(), pick.conns());
-    let pool = exchange.in_force.pool(exchange.pool);
     // A request that cannot be sent again needs a connection that was in use a moment ago.
     let repeatable =
         exchange.scratch.request.method.is_idempotent() && client.held_body().is_some();
@@ -125,8 +132,11 @@ async fn connection(
     let since = exchange.scratch.record.logged.then(Clock::moment);
     let Worker { clock, deadlines, .. } = worker;
     let frees = || worker.frees_descriptors();
-    let opened = Box::pin(conns::open(conns, time, clock, deadlines, frees)).await;
+    let opening = conns::open(conns, time, clock, deadlines, frees);
+    let of = (exchange.pool, id);
+    let opened = Box::pin(rescue::connecting(worker, exchange, of, opening)).await;
     let ended = clock.renew();
+    let pool = exchange.in_force.pool(exchange.pool);
     if let Some(since) = since {
         exchange.scratch.record.times.connected(ended.since(since));
     }
@@ -144,7 +154,7 @@ async fn connection(
             // refused the connection.
             if fault.cause == Cause::Overloaded {
                 worker.events.limit(Limit::Outgoing, now);
-            } else if fault.cause != Cause::Deadline {
+            } else if !matches!(fault.cause, Cause::Deadline | Cause::BackendDown) {
                 pool.not_reached(&worker.events, (id, fault.cause), now);
             }
             Err(fault)
@@ -248,28 +258,36 @@ impl Waiting<'_> {
         let by_reset = client.waiting(Leaves::Reset);
         let has_more = self.upload.as_ref().is_some_and(Upload::has_more);
         let for_client = Cell::new(if has_more { by_reset } else { by_end });
-        let scratch = &mut *exchange.scratch;
-        let with = (&exchange.in_force.head_limits, &*worker.buffers);
-        let bounds = (&until, &for_client);
-        let read = backend.head(&mut self.arriving, &mut scratch.response, with, bounds);
-        let try_by = &mut self.try_by;
-        let result = match &mut self.upload {
-            None => read.await,
-            Some(upload) => {
-                beside(read, |cx| {
-                    if upload.poll(cx) {
-                        worker.clock.renew();
-                        *try_by = deadline.earlier(worker.clock.after(per_try));
-                        until.set(by(*try_by));
-                        upload.backend().read_by(until.get());
-                        if upload.has_more() {
-                            for_client.set(by_reset);
-                            upload.backend().waits_for(by_reset);
-                        }
+        let result = {
+            let (mut rescue, response) = Rescue::of(worker, exchange);
+            let with = (&rescue.in_force.head_limits, &*worker.buffers);
+            let read = backend.head(&mut self.arriving, response, with, (&until, &for_client));
+            let (try_by, upload) = (&mut self.try_by, &mut self.upload);
+            let mut read = pin!(read);
+            let (mut losses, mut is_moved) = (rescue.losses(), false);
+            let result = poll_fn(|cx| {
+                if let Some(upload) = upload
+                    && upload.poll(cx)
+                {
+                    worker.clock.renew();
+                    *try_by = deadline.earlier(worker.clock.after(per_try));
+                    until.set(by(*try_by));
+                    upload.backend().read_by(until.get());
+                    if upload.has_more() {
+                        for_client.set(by_reset);
+                        upload.backend().waits_for(by_reset);
                     }
-                })
-                .await
-            }
+                }
+                let polled = read.as_mut().poll(cx);
+                if polled.is_pending() && losses != worker.core.losses.get() {
+                    losses = worker.core.losses.get();
+                    is_moved = is_moved || rescue.moves(backend, upload.as_ref());
+                }
+                polled
+            })
+            .await;
+            // Nothing is read from a backend whose reading we ended, whatever came in that moment.
+            if is_moved { Err(Cause::BackendDown.into()) } else { result }
         };
         result.map_err(|fault| late(worker, exchange, fault))
     }

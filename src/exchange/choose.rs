@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::Exchange;
 use crate::base::moment::Deadline;
-use crate::http::framing::BodyLength;
+use crate::http::{framing::BodyLength, head::RequestHead};
 use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
 
 /// What is wanted of a pool: a backend for one request, or for anything else that asks one.
@@ -23,12 +23,11 @@ impl Exchange {
     #[inline]
     pub(super) fn errand(&self, worker: &Worker) -> Errand<'_> {
         let Exchange { scratch, length, .. } = self;
-        let careful = !scratch.request.method.is_idempotent() || may_be_slow(*length);
         let wanted = Wanted {
             tried: &scratch.tried,
             key: scratch.key,
             pinned: scratch.reading.pinned(),
-            careful,
+            careful: is_careful(&scratch.request, *length),
             since: self.queued_since,
             now: worker.clock.tick(),
         };
@@ -40,6 +39,11 @@ impl Exchange {
 #[inline]
 pub(super) fn choose(errand: &Errand<'_>) -> Result<Pick, Nobody> {
     errand.pool.pick(&errand.wanted)
+}
+
+/// Whether a request is better not a trial: it cannot be retried, or may keep its backend waiting.
+pub(super) fn is_careful(request: &RequestHead, length: BodyLength) -> bool {
+    !request.method.is_idempotent() || may_be_slow(length)
 }
 
 /// Whether its answer may have to wait for its client, which sends a body as fast as it likes.

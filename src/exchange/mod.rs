@@ -27,6 +27,7 @@ mod pass;
 mod queue;
 mod replay;
 mod reply;
+mod rescue;
 mod retry;
 pub(crate) mod run;
 mod sticky;
@@ -96,6 +97,8 @@ pub(crate) struct Try {
     pub(crate) timed_from: Option<Moment>,
     /// How much of the body the backend has taken.
     pub(crate) body: Body,
+    /// How often this core had learned of lost backends when it began.
+    pub(crate) losses: u64,
 }
 
 /// What earlier tries leave to the next one.
@@ -113,6 +116,8 @@ pub(crate) struct Tries {
     pub(crate) kept: Option<Box<Kept>>,
     /// An answer that was declined, in case no better one comes.
     pub(crate) declined: Option<Box<Declined>>,
+    /// The backend that is asked instead of one that was taken out.
+    pub(crate) instead: Option<Box<Pick>>,
 }
 
 /// What will be sent to the client.
@@ -185,6 +190,7 @@ impl Exchange {
                 sent_at: began,
                 timed_from: None,
                 body: Body::Whole,
+                losses: 0,
             },
             tries: Tries::default(),
             queued_since: None,

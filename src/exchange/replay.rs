@@ -50,6 +50,11 @@ impl Keeping {
         }
     }
 
+    /// Whether all that was sent is kept.
+    pub(crate) fn has_all(&self) -> bool {
+        !self.kept.borrow().outgrown
+    }
+
     /// All that was sent, if it was kept.
     pub(crate) fn into_kept(self) -> Option<Kept> {
         Some(self.kept.into_inner()).filter(|kept| !kept.outgrown)

@@ -16,7 +16,7 @@ use crate::base::{
     moment::{Micros, Moment},
     rng::Rng,
 };
-use crate::http::fault::{Fault, Side};
+use crate::http::fault::{Cause, Fault, Side};
 use crate::net::{clock::Clock, io::sleep};
 use crate::observe::reports::Attempt;
 use crate::policy::retry::{self, Decision, RetryRefusal, TryOutcome};
@@ -41,6 +41,17 @@ pub(super) async fn another(
         upload::recover(client, exchange, fetched.upload.take()).await;
     }
     let ended = Clock::moment();
+    let is_lost = outcome == TryOutcome::Fault(Cause::BackendDown.into());
+    if let Some(instead) = exchange.tries.instead.take()
+        && is_lost
+        && !exchange.tries.body_gone
+    {
+        // Decided when the wait was ended, and taken from the budget.
+        drop(pick);
+        count(worker, exchange, outcome);
+        tell(worker, exchange, outcome, (None, ended));
+        return ControlFlow::Continue(*instead);
+    }
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.or_declined(result)),
         Decision::Refused(refusal) => Err(refusal),

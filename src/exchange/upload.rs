@@ -159,6 +159,11 @@ impl Upload {
         matches!(&self.0.state, State::Ended(Uploaded { result: Ok(()), .. }))
     }
 
+    /// Whether all that was sent is kept, so that another backend can get it.
+    pub(crate) fn can_be_sent_again(&self) -> bool {
+        self.0.progress.keeping.as_ref().is_some_and(Keeping::has_all)
+    }
+
     /// How much of the body the backend has got.
     pub(crate) fn with_backend(&self) -> Body {
         match &self.0.state {

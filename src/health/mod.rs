@@ -20,9 +20,11 @@ use crate::net::runtime::{Room, Runtime};
 use crate::observe::reports::Reporter;
 use crate::plan::{BackendId, Driver, PoolId};
 use crate::shared::{
+    bell::Rope,
     counters::Slab,
     inbox::{Inbox, MovedBackend},
     outcomes::Posted,
+    rooms::Rooms,
 };
 use crate::worker::Next;
 
@@ -50,6 +52,9 @@ pub(crate) struct HealthJob {
     pub(crate) reporter: Reporter,
     /// What this thread counts.
     pub(crate) counters: Arc<Slab>,
+    /// Notices to the cores, and their bells.
+    pub(crate) rooms: Rooms,
+    pub(crate) ropes: Arc<[Rope]>,
 }
 
 impl HealthJob {

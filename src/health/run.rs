@@ -17,11 +17,12 @@ const END_STEPS: u32 = 200;
 
 /// Runs until told to end.
 pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), String> {
-    let HealthJob { next, inbox, posted, reporter, counters } = job;
+    let HealthJob { next, inbox, posted, reporter, counters, rooms, ropes } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
-    let mut verdicts = Verdicts::new(&next, (reporter, counters), &mut chance, clock.tick());
+    let (tells, calls) = ((reporter, counters), (rooms, ropes));
+    let mut verdicts = Verdicts::new(&next, tells, calls, &mut chance, clock.tick());
     let mut prober = Prober::new(&next.plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();

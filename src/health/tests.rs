@@ -30,6 +30,7 @@ use crate::shared::{
     inbox::{Outbox, mailbox},
     outcomes::{self, Outcomes},
     pool::PoolState,
+    rooms::Rooms,
     tally::Key,
 };
 use crate::worker::{Next, States};
@@ -58,6 +59,11 @@ fn fail(state: &PoolState, outcomes: &Outcomes, backend: BackendId) {
     outcomes.failed(POOL, backend, state.load.ended(backend));
 }
 
+/// Notices to no core.
+fn calls() -> (Rooms, Arc<[Rope]>) {
+    (Rooms::new(0), Arc::default())
+}
+
 /// A running thread.
 struct Running {
     outbox: Outbox<ToHealth>,
@@ -78,7 +84,9 @@ impl Running {
         let state = state(&next);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let job = HealthJob { next, inbox, posted, reporter, counters: Slab::new() };
+            let (rooms, ropes) = calls();
+            let counters = Slab::new();
+            let job = HealthJob { next, inbox, posted, reporter, counters, rooms, ropes };
             job.run(move || ready.send(()).unwrap()).unwrap();
         });
         is_ready.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -141,7 +149,7 @@ fn alone(count: usize, room: usize) -> (Verdicts, Arc<PoolState>, Receiver<ToHub
     let next = States::first(plan(count), 1);
     let (reporter, told) = reports::channel_of(room);
     let counters = Slab::new();
-    let verdicts = Verdicts::new(&next, (reporter, counters), &mut Rng::seeded(1), at(1));
+    let verdicts = Verdicts::new(&next, (reporter, counters), calls(), &mut Rng::seeded(1), at(1));
     (verdicts, state(&next), told)
 }
 
@@ -190,7 +198,7 @@ fn state_ejections_and_failed_probes_are_counted_until_the_backend_is_forgotten(
     let next = States::first(plan(4), 1);
     let (state, counters) = (state(&next), Slab::new());
     let tells = (reports::channel().0, Arc::clone(&counters));
-    let mut verdicts = Verdicts::new(&next, tells, &mut Rng::seeded(1), at(1));
+    let mut verdicts = Verdicts::new(&next, tells, calls(), &mut Rng::seeded(1), at(1));
     let (outcomes, posted) = outcomes::channel(Rope::new().unwrap());
     let (bad, other) = (BackendId(1), BackendId(2));
     (0..3).for_each(|_| fail(&state, &outcomes, bad));

@@ -4,9 +4,10 @@
 //! misunderstand: permits of trials exist before a core may see that a backend is on trial. Then
 //! the changes are reported. It has no I/O of its own, so it is tested without a runtime.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::base::{
+    backend_set::BackendSet,
     ids::{BackendId, PoolId},
     moment::{Deadline, Tick},
     rng::Rng,
@@ -19,9 +20,11 @@ use crate::policy::{
     standing::{Change, Period, Present, Standing, State},
 };
 use crate::shared::{
+    bell::Rope,
     counters::Slab,
     outcomes::{Outcome, Posted},
     pool::PoolState,
+    rooms::Rooms,
     tally::Key,
 };
 use crate::worker::Next;
@@ -38,6 +41,9 @@ pub(super) struct Verdicts {
     pools: Table<PoolId, Pool>,
     reporter: Reporter,
     counters: Arc<Slab>,
+    /// How cores are told of what is taken out.
+    rooms: Rooms,
+    ropes: Arc<[Rope]>,
     untold: VecDeque<Report>,
 }
 
@@ -48,6 +54,8 @@ struct Pool {
     /// When something is due.
     due: Deadline,
     heard: Table<BackendId, Heard>,
+    /// The backends that fail, as published.
+    out: BackendSet,
 }
 
 impl Pool {
@@ -58,6 +66,7 @@ impl Pool {
             standing: Standing::new(pool, seed, now),
             due: Deadline::at(now),
             heard: Table::new(),
+            out: BackendSet::EMPTY,
         }
     }
 }
@@ -77,11 +86,12 @@ impl Verdicts {
     pub(super) fn new(
         next: &Next,
         (reporter, counters): (Reporter, Arc<Slab>),
+        (rooms, ropes): (Rooms, Arc<[Rope]>),
         chance: &mut Rng,
         now: Tick,
     ) -> Verdicts {
         let (pools, untold) = (Table::new(), VecDeque::new());
-        let mut verdicts = Verdicts { pools, reporter, counters, untold };
+        let mut verdicts = Verdicts { pools, reporter, counters, rooms, ropes, untold };
         verdicts.take(next, chance, now);
         verdicts
     }
@@ -232,7 +242,9 @@ impl Verdicts {
 
     /// Carries out what follows for a pool.
     fn carry_out(&mut self, id: PoolId, now: Tick) {
-        let Some(Pool { state, standing, due, heard }) = self.pools.get_mut(id) else { return };
+        let Some(Pool { state, standing, due, heard, out }) = self.pools.get_mut(id) else {
+            return;
+        };
         *due = standing.turn(now);
         for period in standing.periods() {
             match period {
@@ -241,7 +253,13 @@ impl Verdicts {
             }
         }
         let (usable, on_trial) = (standing.usable(), standing.on_trial());
-        state.published.publish(usable, on_trial, standing.spare());
+        state.published.publish((usable, on_trial), (standing.spare(), standing.out()));
+        let before = mem::replace(out, standing.out());
+        if !(*out & !before).is_empty() {
+            // Requests may wait there, on any core.
+            let told = |(core, _): &(usize, &Rope)| self.rooms.tell(*core, id);
+            self.ropes.iter().enumerate().filter(told).for_each(|(_, rope)| rope.pull());
+        }
         for change in standing.changes() {
             if let Change::Backend { backend, to, .. } = change
                 && let Some(heard) = heard.get_mut(backend)

@@ -57,6 +57,9 @@ pub(crate) enum Cause {
     ShuttingDown,
     ConnectTimeout,
     ResponseTimeout,
+    /// The backend was taken out before any byte of a response, and another is asked. No client
+    /// sees it.
+    BackendDown,
     Deadline,
     VersionRefused,
     /// The client left.
@@ -78,6 +81,8 @@ pub(crate) enum Failure {
     Reset,
     /// No response began in time.
     Timeout,
+    /// The backend was taken out before any byte of a response.
+    Down,
     /// What came was no response, or not all of a head.
     Answer,
     /// A response that we refuse. A client can cause this on a sound backend by asking for the
@@ -88,11 +93,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) const ALL: [Failure; 7] = [
+    pub(crate) const ALL: [Failure; 8] = [
         Failure::Connect,
         Failure::Stale,
         Failure::Reset,
         Failure::Timeout,
+        Failure::Down,
         Failure::Answer,
         Failure::NotTaken,
         Failure::Ours,
@@ -105,6 +111,7 @@ impl Failure {
             Failure::Stale => "stale",
             Failure::Reset => "reset_before_response",
             Failure::Timeout => "timeout",
+            Failure::Down => "backend_down",
             Failure::Answer => "no_answer",
             Failure::NotTaken => "answer_refused",
             Failure::Ours => "overloaded",
@@ -179,6 +186,7 @@ impl Fault {
             | Cause::ConnectFailed
             | Cause::NameNotResolved
             | Cause::BackendTls
+            | Cause::BackendDown
             | Cause::BackendReset
             | Cause::BackendStale
             | Cause::BackendProtocol
@@ -208,6 +216,7 @@ impl Cause {
             Cause::BackendStale => Some(Failure::Stale),
             Cause::BackendReset => Some(Failure::Reset),
             Cause::ResponseTimeout => Some(Failure::Timeout),
+            Cause::BackendDown => Some(Failure::Down),
             Cause::BackendProtocol => Some(Failure::Answer),
             Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Some(Failure::NotTaken),
             Cause::Overloaded => Some(Failure::Ours),
@@ -288,6 +297,7 @@ impl Cause {
             Cause::ShuttingDown => row!(Proxy, 503, "shutting_down", "proxy_internal_response", "Shutting down"),
             Cause::ConnectTimeout => row!(Backend, 504, "connect_timeout", "connection_timeout", "Gateway Timeout"),
             Cause::ResponseTimeout => row!(Backend, 504, "response_timeout", "http_response_timeout", "Gateway Timeout"),
+            Cause::BackendDown => row!(Backend, 504, "response_timeout", "http_response_timeout", "Gateway Timeout"),
             Cause::Deadline => row!(Backend, 504, "deadline", "http_response_timeout", "Gateway Timeout"),
             Cause::VersionRefused => row!(Client, 505, "version_refused", "http_request_error", "This version of HTTP is not spoken here"),
             Cause::ClientAbort => row!(Client, 0, "client_abort", "http_request_error", "The client left"),

@@ -13,6 +13,8 @@ use super::fd;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ForClient {
     pub(super) fd: RawFd,
+    /// Its entry among the deadlines of its worker.
+    pub(super) entry: u32,
     pub(super) leaves: Leaves,
 }
 
@@ -38,8 +40,8 @@ pub(crate) enum Look {
 }
 
 impl ForClient {
-    pub(crate) fn new(fd: RawFd, leaves: Leaves) -> ForClient {
-        ForClient { fd, leaves }
+    pub(super) fn new((fd, entry): (RawFd, u32), leaves: Leaves) -> ForClient {
+        ForClient { fd, entry, leaves }
     }
 
     /// Checks whether it is there.
@@ -93,7 +95,7 @@ mod tests {
                 client.write_all(unread).unwrap();
                 let kept = does(client);
                 let looks = [Leaves::Reset, Leaves::End, Leaves::LastingEnd]
-                    .map(|leaves| ForClient::new(ours.as_raw_fd(), leaves).look());
+                    .map(|leaves| ForClient::new((ours.as_raw_fd(), 0), leaves).look());
                 assert_eq!(looks, expected, "{unread:?}");
                 drop(kept);
             }

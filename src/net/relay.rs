@@ -204,7 +204,7 @@ mod tests {
 
     /// Until then, for this client.
     fn until(by: Deadline, client: &Stream) -> (Deadline, Option<ForClient>) {
-        (by, Some(ForClient::new(client.raw(), Leaves::Reset)))
+        (by, Some(client.watched().waits(client.raw(), Leaves::Reset)))
     }
 
     fn deadlines() -> (Rc<Deadlines>, Rc<Clock>) {

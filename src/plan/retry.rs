@@ -45,6 +45,7 @@ impl Default for Retry {
             on: RetryOn {
                 connect_failure: true,
                 reset_before_response: true,
+                backend_down: true,
                 ..RetryOn::default()
             },
             per_try: Duration::ZERO,
@@ -71,4 +72,6 @@ pub struct RetryOn {
     pub status_504: bool,
     /// The answer did not begin in time.
     pub timeout: bool,
+    /// The backend was taken out while the answer had not begun.
+    pub backend_down: bool,
 }

@@ -127,6 +127,8 @@ fn doing(cause: Cause) -> Doing {
         | Cause::ShuttingDown => Doing::NotItsOwn,
         // A sound backend gives such an answer to any client that asks for the right path.
         Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Doing::NotItsOwn,
+        // It is out already, for what others found.
+        Cause::BackendDown => Doing::NotItsOwn,
         // It closed the connection while it was reused (RFC 9112 §9.3.1).
         Cause::BackendStale => Doing::NotItsOwn,
         Cause::ConnectFailed | Cause::NameNotResolved | Cause::BackendTls => Doing::RetryRefusal,
@@ -206,6 +208,7 @@ mod tests {
             (Cause::ShuttingDown, NOBODY),
             (Cause::ConnectTimeout, SILENT),
             (Cause::ResponseTimeout, SILENT),
+            (Cause::BackendDown, NOBODY),
             // Unless no other backend was waited for, which has a test of its own.
             (Cause::Deadline, NOBODY),
             (Cause::VersionRefused, NOBODY),

@@ -127,6 +127,8 @@ enum Trigger {
     Reset,
     /// No answer began in time.
     Timeout,
+    /// The backend was taken out before any byte of an answer.
+    Down,
     /// An answer with a status that can be named.
     Status(u16),
 }
@@ -165,6 +167,7 @@ fn trigger(outcome: TryOutcome) -> Option<Trigger> {
         Failure::Stale => Some(Trigger::Stale),
         Failure::Reset => Some(Trigger::Reset),
         Failure::Timeout => Some(Trigger::Timeout),
+        Failure::Down => Some(Trigger::Down),
         Failure::Answer | Failure::NotTaken => None,
     }
 }
@@ -193,6 +196,7 @@ fn named(trigger: Trigger, retry: &Retry) -> bool {
         Trigger::Connect | Trigger::Ours => on.connect_failure,
         Trigger::Stale | Trigger::Reset => on.reset_before_response,
         Trigger::Timeout => on.timeout,
+        Trigger::Down => on.backend_down,
         Trigger::Status(502) => on.status_502,
         Trigger::Status(503) => on.status_503,
         Trigger::Status(_) => on.status_504,
@@ -216,6 +220,7 @@ mod tests {
             status_503: true,
             status_504: true,
             timeout: true,
+            backend_down: true,
         };
         Retry { attempts: 2, on, ..Retry::default() }
     }
@@ -302,8 +307,9 @@ mod tests {
     /// RFC 9110 §9.2.2.
     #[test]
     fn what_may_have_had_an_effect_is_repeated_only_if_idempotent() {
-        let outcomes: [TryOutcome; 5] = [
+        let outcomes: [TryOutcome; 6] = [
             Cause::BackendReset.into(),
+            Cause::BackendDown.into(),
             Cause::ResponseTimeout.into(),
             502.into(),
             503.into(),
@@ -326,7 +332,9 @@ mod tests {
             }
             check(nothing(), get(outcome), Refused(NotNamed));
         }
-        check(everything(), Attempt { request_sent: false, ..post(Cause::BackendReset) }, Another);
+        for cause in [Cause::BackendReset, Cause::BackendDown] {
+            check(everything(), Attempt { request_sent: false, ..post(cause) }, Another);
+        }
     }
 
     #[test]
@@ -336,13 +344,15 @@ mod tests {
             (RetryOn { connect_failure: true, ..off }, Cause::ConnectFailed.into()),
             (RetryOn { reset_before_response: true, ..off }, Cause::BackendReset.into()),
             (RetryOn { timeout: true, ..off }, Cause::ResponseTimeout.into()),
+            (RetryOn { backend_down: true, ..off }, Cause::BackendDown.into()),
             (RetryOn { status_502: true, ..off }, TryOutcome::Status(502)),
             (RetryOn { status_503: true, ..off }, TryOutcome::Status(503)),
             (RetryOn { status_504: true, ..off }, TryOutcome::Status(504)),
         ] {
             check(Retry { on, ..nothing() }, get(outcome), Another);
-            let others: [TryOutcome; 6] = [
+            let others: [TryOutcome; 7] = [
                 Cause::ConnectFailed.into(),
+                Cause::BackendDown.into(),
                 Cause::BackendReset.into(),
                 Cause::ResponseTimeout.into(),
                 502.into(),
@@ -357,8 +367,9 @@ mod tests {
 
     #[test]
     fn nothing_is_repeated_once_the_client_has_seen_a_byte_or_the_body_is_gone() {
-        let outcomes: [TryOutcome; 4] = [
+        let outcomes: [TryOutcome; 5] = [
             Cause::BackendReset.into(),
+            Cause::BackendDown.into(),
             Cause::BackendStale.into(),
             Cause::ResponseTimeout.into(),
             503.into(),

@@ -109,6 +109,11 @@ impl Backend {
         self.h1().has_refused()
     }
 
+    /// Whether any byte of the present answer has come.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.h1().has_begun()
+    }
+
     /// Sends the head of a request, with all of its body that is at hand; returns whether it was
     /// taken. A backend that does not take a request may have answered it all the same.
     ///

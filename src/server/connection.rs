@@ -151,7 +151,9 @@ impl Connection {
                 // A connection that we closed is not read any more: its slot already belongs to
                 // another.
                 Err(Unmet::Ended(Ended::Closed) | Unmet::Broken(_)) => return,
-                Err(Unmet::Ended(Ended::Overdue | Ended::ClientLeft) | Unmet::NotNow) => {
+                Err(
+                    Unmet::Ended(Ended::Overdue | Ended::ClientLeft | Ended::Moved) | Unmet::NotNow,
+                ) => {
                     break Box::pin(self.ended()).await;
                 }
             }
@@ -302,7 +304,7 @@ impl Connection {
         let fault: Fault = match self.stream.read_ended() {
             Some(Ended::Overdue) if begun => Cause::RequestTimeout.into(),
             None if begun => Cause::ClientAbort.into(),
-            Some(Ended::Overdue | Ended::ClientLeft | Ended::Closed) | None => {
+            Some(Ended::Overdue | Ended::ClientLeft | Ended::Moved | Ended::Closed) | None => {
                 worker.buffers.give(buffer);
                 return Ending::Close;
             }

@@ -93,7 +93,8 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                 ToCore::Stop => return,
             }
         }
-        worker.look_for_room();
+        worker.look_at_notices();
+        worker.call_from_lost().await;
         worker.look_for_descriptors();
     }
 }

@@ -139,6 +139,8 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         posted,
         reporter: reporter.clone(),
         counters: of_health,
+        rooms: process.rooms.clone(),
+        ropes: Arc::clone(&process.ropes),
     };
     let watch = HealthThread::start(to_health, job, &death)?;
     let owner = Owner {

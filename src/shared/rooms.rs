@@ -1,4 +1,4 @@
-//! Room notices between cores: pools in which there may be room again.
+//! Notices to cores: pools in which there may be room again, or a backend was taken out.
 //!
 //! A bit for each core and pool, set by any core and cleared by its own. However often room is made
 //! before the core reads it, one notice is enough, so nothing can overflow or get lost. The words
@@ -29,8 +29,8 @@ impl Rooms {
         }
     }
 
-    /// Tells a core that there may be room in this pool; returns whether its bell must ring: not if
-    /// a bit of the same word has rung it already.
+    /// Tells a core that something about this pool is new; returns whether its bell must ring: not
+    /// if a bit of the same word has rung it already.
     #[must_use]
     pub(crate) fn tell(&self, core: usize, pool: PoolId) -> bool {
         let (place, bit) = (pool.index() / BITS, 1 << (pool.index() % BITS));

@@ -16,6 +16,7 @@ pub(crate) struct Published {
     usable: [AtomicU64; PUBLISHED_WORDS],
     on_trial: [AtomicU64; PUBLISHED_WORDS],
     spare: [AtomicU64; PUBLISHED_WORDS],
+    out: [AtomicU64; PUBLISHED_WORDS],
 }
 
 /// One publication.
@@ -28,6 +29,8 @@ pub(crate) struct Publication {
     pub(crate) on_trial: BackendSet,
     /// The last resort of a request with no other backend left: out for their answers alone.
     pub(crate) spare: BackendSet,
+    /// Those that were taken out because they fail: what waits there is asked of others.
+    pub(crate) out: BackendSet,
 }
 
 impl Published {
@@ -40,6 +43,7 @@ impl Published {
             usable: cells(usable),
             on_trial: cells(&BackendSet::EMPTY),
             spare: cells(&BackendSet::EMPTY),
+            out: cells(&BackendSet::EMPTY),
         }
     }
 
@@ -52,17 +56,26 @@ impl Published {
 
     #[cold]
     fn copy(&self, epoch: u64) -> Option<Publication> {
-        let Published { usable, on_trial, spare, .. } = self;
+        let Published { usable, on_trial, spare, out, .. } = self;
         let (usable, on_trial, spare) = (load(usable), load(on_trial), load(spare));
+        let out = load(out);
         let is_whole = epoch.is_multiple_of(2) && self.epoch.load(Relaxed) == epoch;
-        is_whole.then_some(Publication { epoch, usable, on_trial, spare })
+        is_whole.then_some(Publication { epoch, usable, on_trial, spare, out })
     }
 
     /// Publishes, if it is news. Only the health thread may call it.
-    pub(crate) fn publish(&self, usable: BackendSet, on_trial: BackendSet, spare: BackendSet) {
+    pub(crate) fn publish(
+        &self,
+        (usable, on_trial): (BackendSet, BackendSet),
+        (spare, out): (BackendSet, BackendSet),
+    ) {
         let Published { epoch, .. } = self;
-        let pairs: [(&[AtomicU64], BackendSet); 3] =
-            [(&self.usable, usable), (&self.on_trial, on_trial), (&self.spare, spare)];
+        let pairs: [(&[AtomicU64], BackendSet); 4] = [
+            (&self.usable, usable),
+            (&self.on_trial, on_trial),
+            (&self.spare, spare),
+            (&self.out, out),
+        ];
         if pairs.iter().all(|(cells, set)| is(cells, set)) {
             return;
         }
@@ -129,12 +142,16 @@ mod tests {
             let published = Published::new(&BackendSet::first(3));
             let first = published.after(0).unwrap();
             assert_eq!(published.after(first.epoch), None);
-            published.publish(set(&[0, 1, 2]), set(&[]), set(&[]));
+            let publish = |usable: &[u16], on_trial: &[u16], spare: &[u16], out: &[u16]| {
+                published.publish((set(usable), set(on_trial)), (set(spare), set(out)));
+            };
+            publish(&[0, 1, 2], &[], &[], &[]);
             assert_eq!(published.after(first.epoch), None);
-            published.publish(set(&[0]), set(&[1]), set(&[1, 2]));
+            publish(&[0], &[1], &[1, 2], &[2]);
             let second = published.after(first.epoch).unwrap();
             assert_eq!(second.usable, set(&[0]));
             assert_eq!((second.on_trial, second.spare), (set(&[1]), set(&[1, 2])));
+            assert_eq!((first.out, second.out), (set(&[]), set(&[2])));
             assert!(second.epoch > first.epoch);
         });
     }
@@ -147,13 +164,14 @@ mod tests {
             // Two words apart: torn, there would be neither or both.
             let known = [(2, set(&[0, 64])), (4, set(&[0])), (6, set(&[64]))];
             let (_, one, other) = (known[0], known[1].1, known[2].1);
-            published.publish(one, set(&[]), set(&[]));
+            let none = set(&[]);
+            published.publish((one, none), (none, none));
             let reading = spawn(move || {
                 let Some(news) = reader.after(2) else { return 2 };
                 assert!(known.contains(&(news.epoch, news.usable)), "{news:?}");
                 news.epoch
             });
-            published.publish(other, set(&[]), set(&[]));
+            published.publish((other, none), (none, none));
             let seen = reading.join().unwrap();
             match published.after(seen) {
                 Some(last) => assert_eq!((last.epoch, last.usable), (6, other)),

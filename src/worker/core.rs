@@ -1,7 +1,7 @@
 //! The state of a core that does not depend on the plan, and what all cores of a process share of
 //! this kind.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc};
 
 use crossbeam_channel::Sender;
 
@@ -101,4 +101,6 @@ pub(crate) struct Core {
     pub(crate) process: Process,
     pub(crate) counters: Arc<Slab>,
     pub(super) means: Rc<Means>,
+    /// How often this core has learned that backends were taken out.
+    pub(crate) losses: Cell<u64>,
 }

@@ -143,6 +143,7 @@ impl Worker {
             process,
             counters: Arc::clone(&counters),
             means: Rc::new(means),
+            losses: Cell::new(0),
         });
         let clock = Rc::new(Clock::new());
         let in_force = InForce::new(next, &[], &core, clock.tick());
@@ -318,11 +319,23 @@ impl Worker {
         }
     }
 
-    /// Calls the requests that wait here for room that other cores have made.
-    pub(crate) fn look_for_room(&self) {
-        let in_force = self.in_force();
+    /// Calls the requests that wait here for room that other cores have made, and learns which
+    /// backends were taken out.
+    pub(crate) fn look_at_notices(&self) {
+        let (in_force, now) = (self.in_force(), self.clock.tick());
         for pool in self.core.process.rooms.take(self.core.index) {
-            in_force.pools.get(pool).into_iter().for_each(|view| view.core.offers_room());
+            if let Some(view) = in_force.pools.get(pool) {
+                view.core.offers_room();
+                view.core.hear(now);
+            }
+        }
+    }
+
+    /// Calls the requests that wait at backends that were taken out.
+    pub(crate) async fn call_from_lost(&self) {
+        let lost: Vec<_> = self.in_force().pools.values().filter_map(|it| it.core.lost()).collect();
+        for (pool, backends) in lost {
+            self.deadlines.call(pool, backends.iter()).await;
         }
     }
 
@@ -343,9 +356,11 @@ impl Worker {
         for in_force in self.all_in_force() {
             for pool in in_force.pools.values() {
                 pool.expire(now);
+                pool.core.hear(now);
                 pool.core.look_after_queue(now);
             }
         }
+        self.ring_for_lost();
         self.forget_older();
         self.leave_listeners();
         self.keep_to_share();
@@ -355,6 +370,15 @@ impl Worker {
         // The sweep rests while nothing is watched, however long that is.
         self.logs.turn(now, self.deadlines.is_empty());
         self.give_memory_back();
+    }
+
+    /// A publication that could not be read when its notice came was read since.
+    fn ring_for_lost(&self) {
+        if self.in_force().pools.values().any(|it| it.core.has_lost())
+            && let Some(rope) = self.core.process.ropes.get(self.core.index)
+        {
+            rope.pull();
+        }
     }
 
     /// Forgets what was kept for earlier plans.

@@ -52,6 +52,7 @@ mod names;
 mod places;
 mod poison;
 mod queue;
+mod rescue;
 mod reuse;
 mod sticky;
 mod trials;

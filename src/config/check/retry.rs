@@ -13,6 +13,7 @@ pub(crate) type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
 pub(crate) const RETRY_ON: &[(&str, RetrySwitch)] = &[
     ("connect-failure", |on| &mut on.connect_failure),
     ("reset-before-response", |on| &mut on.reset_before_response),
+    ("backend-down", |on| &mut on.backend_down),
     ("timeout", |on| &mut on.timeout),
     ("502", |on| &mut on.status_502),
     ("503", |on| &mut on.status_503),

@@ -19,6 +19,8 @@ pub(crate) enum Ended {
     Overdue,
     /// The client that the wait was for has left.
     ClientLeft,
+    /// What was waited for is asked of another backend.
+    Moved,
     /// The worker stops, or needs the slot.
     Closed,
 }

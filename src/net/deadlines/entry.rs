@@ -7,7 +7,7 @@ use super::{
     resting::{NONE, Rest},
 };
 use crate::base::{
-    ids::ListenerId,
+    ids::{BackendId, ListenerId, PoolId},
     moment::{Deadline, Tick},
 };
 use crate::net::{
@@ -25,9 +25,8 @@ pub(crate) enum Watch {
     Refused,
     /// A backend. A late one is useless: the whole connection ends.
     Backend,
-    /// A task without a descriptor of its own, such as one of many streams on a connection: every
-    /// wait ends by waking it.
-    #[allow(dead_code, reason = "the first are the streams of HTTP/2")]
+    /// A task without a descriptor of its own, such as one that connects to a backend: every wait
+    /// ends by waking it.
     Task,
 }
 
@@ -66,7 +65,8 @@ pub(super) struct Entry {
     pub(super) write_by: Deadline,
     /// Since when it rests, or rested last; before that since it is watched.
     pub(super) since: Tick,
-    /// Its neighbours among those in the same kind of rest.
+    /// Of a client: its neighbours among those in the same kind of rest. Of a backend, which never
+    /// rests: which one it is (`packed`), and the entry of the client that it was last waited for.
     pub(super) previous: u32,
     pub(super) next: u32,
     /// Why reading, and why writing, has ended.
@@ -80,6 +80,11 @@ pub(super) struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry is one line of the cache");
+
+/// Which backend it is, in the room that an entry has for that.
+pub(super) fn packed(PoolId(pool): PoolId, BackendId(backend): BackendId) -> u32 {
+    u32::from(pool) << 16 | u32::from(backend)
+}
 
 impl Entry {
     /// For a descriptor that is watched from now on.

@@ -12,6 +12,7 @@
 //! A guard removes an entry before its socket is closed: descriptor numbers are reused, and a late
 //! entry would shut down another connection.
 
+mod called;
 mod ended;
 mod entry;
 mod resting;

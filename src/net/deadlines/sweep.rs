@@ -115,7 +115,7 @@ impl Entry {
             OnBehalf::Client(leaves) => (leaves, false),
             OnBehalf::Doubtful => (Leaves::LastingEnd, true),
         };
-        match ForClient::new(self.client_fd, leaves).look() {
+        match ForClient::new((self.client_fd, self.next), leaves).look() {
             Look::There => false,
             Look::Doubtful => {
                 self.on_behalf = OnBehalf::Doubtful;

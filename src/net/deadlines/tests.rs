@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use super::{sweep::WATCH_ROUNDS, watched::STAY, *};
+use super::{entry::packed, sweep::WATCH_ROUNDS, watched::STAY, *};
 use crate::base::{
-    ids::ListenerId,
+    ids::{BackendId, ListenerId, PoolId},
     moment::{Deadline, Tick},
 };
 use crate::net::leaving::{ForClient, Leaves};
@@ -76,7 +76,7 @@ impl Task {
 }
 
 fn of(client: &Socket) -> ForClient {
-    ForClient::new(client.ours.as_raw_fd(), Leaves::Reset)
+    client.watched.waits(client.ours.as_raw_fd(), Leaves::Reset)
 }
 
 fn deadlines() -> Rc<Deadlines> {
@@ -255,6 +255,41 @@ fn a_wait_ends_when_the_client_it_is_for_has_left() {
         assert!(backend.reads_an_end() && !backend.writes());
     }
     assert_eq!(other.watched.reading(), None);
+}
+
+#[test]
+fn a_call_wakes_whoever_waits_for_those_backends_and_nobody_else() {
+    let deadlines = deadlines();
+    let asks = |backend: u16| {
+        let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
+        let (task, waker) = Task::new();
+        assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
+        let asked = Socket::new(&deadlines, Watch::Backend);
+        asked.watched.is_of(PoolId(1), BackendId(backend));
+        asked.watched.read_for(Deadline::NEVER, Some(of(&client)));
+        (client, asked, task)
+    };
+    let connects = |backend: u16| {
+        let (task, waker) = Task::new();
+        let watched = deadlines.watch(-1, Watch::Task);
+        watched.is_of(PoolId(1), BackendId(backend));
+        watched.wakes(&waker);
+        (watched, task)
+    };
+    let (asking, connecting) = ([1, 2, 3].map(asks), [1, 2, 3].map(connects));
+    let gone = asks(3);
+    // Its place is free, and its backend's entry names it still.
+    drop(gone.0);
+    let called = [3, 1].map(|backend| packed(PoolId(1), BackendId(backend)));
+    let mut called = called.to_vec();
+    called.sort_unstable();
+    assert_eq!(deadlines.call_slice(&called, 0), None);
+    assert_eq!(asking.each_ref().map(|(_, _, task)| task.woken()), [1, 0, 1]);
+    assert_eq!(connecting.each_ref().map(|(_, task)| task.woken()), [1, 0, 1]);
+    assert_eq!(asking[0].1.ended(), (None, None), "the task decides");
+    let other_pool = [packed(PoolId(2), BackendId(2))];
+    assert_eq!(deadlines.call_slice(&other_pool, 0), None);
+    assert_eq!(asking.each_ref().map(|(_, _, task)| task.woken()), [1, 0, 1]);
 }
 
 #[test]

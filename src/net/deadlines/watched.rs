@@ -1,13 +1,16 @@
 //! The guard of a watched descriptor, by which its task sets the deadlines of its waits.
 
-use std::{rc::Rc, task::Waker, time::Duration};
+use std::{os::fd::RawFd, rc::Rc, task::Waker, time::Duration};
 
 use super::{
     Deadlines, End, Ended, SLICE,
-    entry::{Entry, Kind, OnBehalf},
+    entry::{Entry, Kind, OnBehalf, packed},
     resting::Rest,
 };
-use crate::base::moment::{Deadline, Tick};
+use crate::base::{
+    ids::{BackendId, PoolId},
+    moment::{Deadline, Tick},
+};
 use crate::net::leaving::{ForClient, Leaves};
 
 /// How long an idle client that may ask again at once keeps what a burst of requests needs; at most
@@ -48,6 +51,7 @@ impl Watched {
             if let Some(client) = client {
                 entry.on_behalf = OnBehalf::Client(client.leaves);
                 entry.client_fd = client.fd;
+                entry.next = client.entry;
             }
         });
     }
@@ -59,8 +63,25 @@ impl Watched {
             (OnBehalf::Client(_) | OnBehalf::Doubtful, leaves) => {
                 entry.on_behalf = OnBehalf::Client(leaves);
                 entry.client_fd = client.fd;
+                entry.next = client.entry;
             }
         });
+    }
+
+    /// It is a connection to this backend, or a task that makes one.
+    pub(crate) fn is_of(&self, pool: PoolId, backend: BackendId) {
+        self.with(|entry| entry.previous = packed(pool, backend));
+    }
+
+    /// This task is woken when its backend is `called`.
+    pub(crate) fn wakes(&self, task: &Waker) {
+        self.with(|entry| entry.note(task));
+    }
+
+    /// As a client on whose behalf a backend is waited for; `leaves` is the sign that it left.
+    #[inline]
+    pub(crate) fn waits(&self, fd: RawFd, leaves: Leaves) -> ForClient {
+        ForClient::new((fd, self.index), leaves)
     }
 
     /// Joins the connections that rest, and make room when it is needed; bytes must come by then.

@@ -57,6 +57,7 @@ pub(crate) struct Standing {
     usable: BackendSet,
     on_trial: BackendSet,
     spare: BackendSet,
+    out: BackendSet,
     /// When something is due.
     due: Deadline,
     /// Whether a backend has changed since the sets were made.
@@ -79,6 +80,7 @@ impl Standing {
             usable: BackendSet::EMPTY,
             on_trial: BackendSet::EMPTY,
             spare: BackendSet::EMPTY,
+            out: BackendSet::EMPTY,
             due: Deadline::NEVER,
             is_stale: true,
             changes: Vec::new(),
@@ -239,6 +241,11 @@ impl Standing {
         self.spare
     }
 
+    /// The backends that are left out because they fail; none of them may be asked.
+    pub(crate) fn out(&self) -> BackendSet {
+        self.out
+    }
+
     /// Periods of trials that have begun or ended, in order: `Trials::open` and `close`.
     pub(crate) fn periods(&mut self) -> Drain<'_, Period> {
         self.periods.drain(..)
@@ -350,6 +357,7 @@ impl Standing {
             self.changes.push(Change::Pool { from, to: mode, sound, of: self.plan.taking.len() });
         }
         self.refresh_trials();
+        self.out = self.who(Slot::fails) & !(self.usable | self.on_trial);
         self.check_invariants();
     }
 

@@ -117,6 +117,13 @@ impl Slot {
         self.has_address && self.tracker.is_up()
     }
 
+    /// Whether its probes, its answers or its breaker keep it out. One that was not probed yet has
+    /// not failed.
+    pub(super) fn fails(&self) -> bool {
+        let is_down = !self.tracker.is_up() && !self.tracker.is_unseen();
+        is_down || !self.is_admitted() || !self.is_closed()
+    }
+
     pub(super) fn is_admitted(&self) -> bool {
         matches!(self.outlier.state(), outlier::State::Admitted { .. })
     }

@@ -41,6 +41,8 @@ pub(crate) struct Backend {
     keeps: bool,
     /// Whether the present request was not taken whole, not even its head.
     has_refused: bool,
+    /// Whether any byte of the present answer has come.
+    has_begun: Cell<bool>,
 }
 
 impl Backend {
@@ -53,6 +55,7 @@ impl Backend {
             requests_max: u32::MAX,
             keeps: false,
             has_refused: false,
+            has_begun: Cell::new(false),
         }
     }
 
@@ -75,12 +78,18 @@ impl Backend {
         self.has_refused
     }
 
+    /// Whether any byte of the present answer has come.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun.get()
+    }
+
     /// A request is sent on it now; from now on the time is measured for which it waits, if that is
     /// wanted.
     #[inline]
     pub(crate) fn begin(&mut self, is_timed: bool) {
         self.requests += 1;
         (self.keeps, self.has_refused) = (false, false);
+        self.has_begun.set(false);
         if is_timed {
             self.stream.time_stalls();
         }
@@ -143,6 +152,7 @@ impl Backend {
         loop {
             if arriving.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty()) {
                 arriving.note();
+                self.has_begun.set(true);
             }
             if let Some(buffer) = arriving.buffer.as_mut().filter(|buffer| !buffer.is_empty())
                 && let Parse::Done { used } = parse::response(buffer.bytes(), limits, head)?
@@ -217,6 +227,7 @@ impl Backend {
         match self.stream.read_ended() {
             Some(Ended::Overdue) => Cause::ResponseTimeout.into(),
             Some(Ended::ClientLeft) => Cause::ClientAbort.into(),
+            Some(Ended::Moved) => Cause::BackendDown.into(),
             Some(Ended::Closed) => Cause::ShuttingDown.into(),
             // A cut head is no answer, but the sign of one.
             None if answer_begun => Cause::BackendProtocol.into(),

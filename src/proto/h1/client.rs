@@ -177,7 +177,7 @@ impl Client {
     /// left.
     #[inline]
     pub(crate) fn waiting(&self, leaves: Leaves) -> ForClient {
-        ForClient::new(self.stream.raw(), leaves)
+        self.stream.watched().waits(self.stream.raw(), leaves)
     }
 
     /// Drops the rest of a small body that is buffered already, so that the connection can be kept;
@@ -323,7 +323,7 @@ impl Client {
         match self.stream.write_ended() {
             Some(Ended::Overdue) => Cause::ClientTimeout.into(),
             Some(Ended::Closed) => Cause::ShuttingDown.into(),
-            Some(Ended::ClientLeft) | None => Cause::ClientAbort.into(),
+            Some(Ended::ClientLeft | Ended::Moved) | None => Cause::ClientAbort.into(),
         }
     }
 }

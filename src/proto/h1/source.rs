@@ -227,11 +227,10 @@ impl Source {
         match (&self.from, ended) {
             (From::Client, Some(Ended::Overdue)) => Cause::RequestTimeout.into(),
             (From::Client, Some(Ended::Closed)) => Cause::ShuttingDown.into(),
-            (From::Client, Some(Ended::ClientLeft) | None) | (From::Tunnel(_), _) => {
-                Cause::ClientAbort.into()
-            }
+            (From::Client, Some(Ended::ClientLeft | Ended::Moved) | None)
+            | (From::Tunnel(_), _) => Cause::ClientAbort.into(),
             (From::Backend, Some(Ended::ClientLeft)) => Cause::ClientAbort.into(),
-            (From::Backend, Some(Ended::Overdue | Ended::Closed) | None) => {
+            (From::Backend, Some(Ended::Overdue | Ended::Moved | Ended::Closed) | None) => {
                 Cause::ResponseIncomplete.into()
             }
         }

@@ -44,6 +44,8 @@ pub(crate) struct PoolCore {
     pub(in super::super) queue: Queue,
     /// What the newest plan requires here.
     pub(super) needs: Cell<Needs>,
+    /// When each backend was taken out last, as a count of `Core::losses`; 0 = never.
+    lost_at: RefCell<Vec<u64>>,
     /// How old merged figures may become.
     pub(super) merged_age_max: Cell<Duration>,
     /// What each backend of the newest plan may have in flight, under whatever plan.
@@ -60,8 +62,12 @@ pub(crate) struct BackendCore {
 }
 
 impl BackendCore {
-    pub(super) fn new(pool: &Pool, backend: &Backend, core: &Core) -> Rc<BackendCore> {
-        let conns = BackendConns::new(pool.connections, core.index, Rc::clone(&core.means));
+    pub(super) fn new(
+        of: (PoolId, BackendId),
+        (pool, backend): (&Pool, &Backend),
+        core: &Core,
+    ) -> Rc<BackendCore> {
+        let conns = BackendConns::new(of, pool.connections, core.index, Rc::clone(&core.means));
         let (conns, authority) = (RefCell::new(conns), backend.authority());
         Rc::new(BackendCore { conns, authority, timed_at: Cell::new(None) })
     }
@@ -83,6 +89,7 @@ impl PoolCore {
             queue: Queue::new(id, Rc::clone(core), Arc::clone(&state)),
             state,
             needs: Cell::default(),
+            lost_at: RefCell::default(),
             merged_age_max: Cell::default(),
             slots: RefCell::default(),
         })
@@ -115,11 +122,51 @@ impl PoolCore {
     /// Takes over what the health thread has published.
     #[cold]
     pub(super) fn learn(&self, news: Publication, now: Tick) {
-        let Some(returned) = self.eligible.learn(news, now) else { return };
+        let Some((returned, lost)) = self.eligible.learn(news, now) else { return };
         for id in returned.iter() {
             self.balancer.borrow_mut().returned(id, now);
         }
+        if !lost.is_empty() {
+            self.lose(lost);
+        }
         self.queue.look_around(self.eligible.can_be_asked());
+    }
+
+    /// Learns what the health thread has published since.
+    pub(in super::super) fn hear(&self, now: Tick) {
+        if let Some(news) = self.state.published.after(self.eligible.epoch()) {
+            self.learn(news, now);
+        }
+    }
+
+    fn lose(&self, lost: BackendSet) {
+        let count = self.core.losses.get() + 1;
+        self.core.losses.set(count);
+        let mut lost_at = self.lost_at.borrow_mut();
+        for id in lost.iter() {
+            if lost_at.len() <= id.index() {
+                lost_at.resize(id.index() + 1, 0);
+            }
+            if let Some(at) = lost_at.get_mut(id.index()) {
+                *at = count;
+            }
+        }
+    }
+
+    /// The backends that were taken out, if there are any whose requests were not called yet.
+    pub(in super::super) fn lost(&self) -> Option<(PoolId, BackendSet)> {
+        let lost = self.eligible.take_lost();
+        (!lost.is_empty()).then_some((self.id, lost))
+    }
+
+    /// Whether there are any such.
+    pub(in super::super) fn has_lost(&self) -> bool {
+        self.eligible.has_lost()
+    }
+
+    /// Whether a backend was taken out since this count of `Core::losses`.
+    pub(crate) fn is_lost_since(&self, id: BackendId, count: u64) -> bool {
+        self.lost_at.borrow().get(id.index()).is_some_and(|at| *at > count)
     }
 
     /// A waiting request has left the queue, or another core has made room: any room goes to the

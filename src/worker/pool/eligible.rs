@@ -30,6 +30,8 @@ pub(super) struct Eligible {
     /// The last publication of the health thread that this core has seen, and its epoch; 0 = none.
     published: Cell<Option<Publication>>,
     epoch: Cell<u64>,
+    /// Those that were taken out, and which requests wait there does not know yet.
+    lost: Cell<BackendSet>,
     /// Those that refused this core a connection a moment ago, and until when each is skipped.
     refusing: Cell<BackendSet>,
     refusing_until: RefCell<Vec<Option<Tick>>>,
@@ -46,6 +48,7 @@ impl Eligible {
             trials_since: Cell::new(None),
             published: Cell::new(None),
             epoch: Cell::new(0),
+            lost: Cell::new(BackendSet::EMPTY),
             refusing: Cell::new(BackendSet::EMPTY),
             refusing_until: RefCell::default(),
         }
@@ -104,9 +107,9 @@ impl Eligible {
         self.passes_over(id, None);
     }
 
-    /// Takes over a publication. Returns the backends that it makes usable again; none if it is the
-    /// first that this core sees, as then no backend returns.
-    pub(super) fn learn(&self, news: Publication, now: Tick) -> Option<BackendSet> {
+    /// Takes over a publication. Returns the backends that it makes usable again, and those that it
+    /// takes out; none if it is the first that this core sees, as then no backend returns.
+    pub(super) fn learn(&self, news: Publication, now: Tick) -> Option<(BackendSet, BackendSet)> {
         self.epoch.set(news.epoch);
         let before = self.published.replace(Some(news));
         let were = before.map_or(BackendSet::EMPTY, |before| before.on_trial);
@@ -114,12 +117,25 @@ impl Eligible {
             self.trials_since.set(Some(now));
         }
         self.combine();
-        let returned = news.usable & !before?.usable;
+        let before = before?;
+        let returned = news.usable & !before.usable;
+        let lost = news.out & !before.out;
+        self.lost.set(self.lost.get() | lost);
         for id in returned.iter() {
             // Although it refused before, it is reported to be back.
             self.passes_over(id, None);
         }
-        Some(returned)
+        Some((returned, lost))
+    }
+
+    /// Whether any were taken out since `take_lost`.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.get().is_empty()
+    }
+
+    /// Those that were taken out since the last call.
+    pub(super) fn take_lost(&self) -> BackendSet {
+        self.lost.replace(BackendSet::EMPTY)
     }
 
     fn combine(&self) {
@@ -199,9 +215,10 @@ mod tests {
         eligible
     }
 
+    /// All that are neither usable nor on trial are out.
     fn publication(epoch: u64, usable: &str, on_trial: &str, spare: &str) -> Publication {
         let (usable, on_trial, spare) = (set(usable), set(on_trial), set(spare));
-        Publication { epoch, usable, on_trial, spare }
+        Publication { epoch, usable, on_trial, spare, out: set("abc") & !(usable | on_trial) }
     }
 
     #[test]
@@ -225,9 +242,14 @@ mod tests {
     fn who_comes_back_is_named_but_not_by_the_first_that_is_heard() {
         let eligible = three();
         assert_eq!(eligible.learn(publication(2, "abc", "", ""), at(1)), None);
-        assert_eq!(eligible.learn(publication(4, "a", "", "bc"), at(2)), Some(set("")));
-        assert_eq!(eligible.learn(publication(6, "abc", "", ""), at(3)), Some(set("bc")));
-        assert_eq!(eligible.epoch(), 6);
+        let learn = |epoch, usable, on_trial| {
+            eligible.learn(publication(epoch, usable, on_trial, ""), at(epoch))
+        };
+        assert_eq!(learn(4, "a", ""), Some((set(""), set("bc"))));
+        assert_eq!(learn(6, "ab", "c"), Some((set("b"), set(""))));
+        assert_eq!(learn(8, "b", "c"), Some((set(""), set("a"))));
+        assert_eq!((eligible.take_lost(), eligible.take_lost()), (set("abc"), set("")));
+        assert_eq!(eligible.epoch(), 8);
     }
 
     #[test]

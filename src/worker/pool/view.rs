@@ -197,7 +197,7 @@ fn arrived(
     is_later: bool,
     now: Tick,
 ) -> Rc<BackendCore> {
-    let at = BackendCore::new(pool, backend, &core.core);
+    let at = BackendCore::new((core.id, id), (pool, backend), &core.core);
     core.move_to(id, &at, &resolve::known(&backend.address));
     if is_later {
         // What was known of the earlier backend in its seat does not apply to this one.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use super::*;
 use crate::base::ids::PoolId;
-use crate::net::leaving::Leaves;
+use crate::net::{deadlines::Watch, leaving::Leaves};
 use crate::shared::tally::Key;
 use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
 
@@ -117,7 +117,7 @@ fn looks(workers: &[Rc<Worker>], core: usize) -> bool {
     for pool in &told {
         let _ = rooms.tell(core, *pool);
     }
-    workers[core].look_for_room();
+    workers[core].look_at_notices();
     !told.is_empty()
 }
 
@@ -186,7 +186,8 @@ fn those_whose_backend_is_gone_are_all_called_and_nothing_is_left_over() {
     let [here, there] = [0, 1].map(|core: usize| view(&workers[core]));
     let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     let home = WaitsFor::Home(A);
-    let client = ForClient::new(client.as_raw_fd(), Leaves::End);
+    let watched = workers[0].deadlines.watch(client.as_raw_fd(), Watch::Refused);
+    let client = watched.waits(client.as_raw_fd(), Leaves::End);
     let join = |now| {
         let now = (Tick::from_millis(now), Some(client));
         Place::take(&here, Deadline::NEVER, now, home).unwrap()
