@@ -189,6 +189,9 @@ impl Lines<'_> {
             Admin { bind: None, .. } => self.add("admin", quoted("off")),
         }
         self.add_else("instance", quoted(&global.instance), "this machine");
+        if let Some(user) = &global.user {
+            self.add("user", quoted(user));
+        }
         self.durations([
             ("shutdown.lameduck", global.shutdown.lameduck),
             ("shutdown.drain", global.shutdown.drain),

@@ -43,6 +43,8 @@ pub(crate) struct Global {
     /// The name of this process in logs, metrics and status; never sent to clients or backends.
     /// Absent: the host name of the machine.
     pub(crate) instance: Option<Written<String>>,
+    /// The user that the process becomes before it opens anything, if root starts it; absent: none.
+    pub(crate) user: Option<Written<String>>,
     /// How the process shuts down.
     pub(crate) shutdown: Option<Written<Shutdown>>,
     /// The operational log.

@@ -22,6 +22,8 @@ pub struct Global {
     pub log_format: LogFormat,
     /// The admin interface.
     pub admin: Admin,
+    /// The user that the process becomes if root starts it.
+    pub user: Option<String>,
 }
 
 impl Default for Global {
@@ -35,6 +37,7 @@ impl Default for Global {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             admin: Admin::default(),
+            user: None,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{access_logs, cores, descriptors, refusal::cannot_listen, secrets};
+use super::{access_logs, cores, descriptors, refusal::cannot_listen, secrets, user};
 use crate::net::listener;
 use crate::plan::Plan;
 
@@ -32,6 +32,8 @@ pub(crate) fn check(plan: &Plan) -> Findings {
         }
     };
     found.missing_here.extend(descriptors::check(&plan.limits, count).err());
+    let user = user::check(plan.global.user.as_deref());
+    found.missing_here.extend(user.err().map(|why| why.to_string()));
     found.missing_here.extend(foreign_addresses(plan));
     found.missing_here.extend(access_logs::check(plan));
     match secrets::check(plan) {
@@ -65,6 +67,7 @@ mod tests {
             r#"
             [global]
             cores = "8000-8000"
+            user = "no-such-user"
             [global.limits]
             connections = 9000000
             [listener.a]
@@ -87,6 +90,7 @@ mod tests {
         let parts = [
             "this process may not use core 8000",
             "9000000 connections do not fit",
+            "`user` in [global], \"no-such-user\": this machine has no such user",
             "cannot listen on 192.0.2.1:80: this machine does not have",
             "cannot listen on [2001:db8::1]:80: ",
             "Is a directory",

@@ -501,9 +501,11 @@ fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
         ("pin", now.pin != next.pin),
         ("driver", now.driver != next.driver),
         ("admin", now.admin != next.admin),
+        ("user", now.user != next.user),
     ];
     next.cores.clone_from(&now.cores);
     (next.pin, next.driver) = (now.pin, now.driver);
     next.admin.clone_from(&now.admin);
+    next.user.clone_from(&now.user);
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -37,6 +37,7 @@ mod start_error;
 mod start_tests;
 pub(crate) mod stderr;
 mod tell;
+mod user;
 
 pub use self::{
     addresses::Endpoint,

@@ -3,7 +3,7 @@
 //! It uses the handle like any embedder; a program that embeds the library does not need it, and
 //! gets no signal handlers.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGXFSZ};
 use tracing::{info, warn};
@@ -15,11 +15,14 @@ use super::{
     operational_log,
     options::Options,
     reload::{Reloads, Source},
+    secrets::state_directories,
     service_manager::ServiceManager,
     signals::{Signals, exit_at_once},
     start::{Setup, begin},
     stderr,
+    user::{become_user, unreadable},
 };
+use crate::admin::admin_sockets;
 use crate::observe::event::Event;
 use crate::plan::{Checked, LogFormat};
 
@@ -31,6 +34,11 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let (shutdown, admin) = (plan.global.shutdown, plan.global.admin.clone());
     let (routes, pools) = (plan.routes.len(), plan.pools.len());
     let backends: usize = plan.pools.values().map(|pool| pool.backends.len()).sum();
+    let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
+    let user = plan.global.user.clone();
+    if let Some(user) = &user {
+        become_user(user, &folders(&files))?;
+    }
     let (signals, starting) = Signals::hear()?;
     stderr::open()?;
     operational_log::install(&plan.global);
@@ -39,7 +47,6 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let given = Given::by_the_manager()?;
     let mut handle = begin(plan, Setup { options, starting, given, ..Setup::default() })?;
     let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
-    let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
     let told = (handle.reporter().clone(), manager.clone());
     let reloads = Reloads::start(source, handle.client(), told)?;
     let opened = admin_doors::open(&admin, &files, &handle, &reloads)?;
@@ -56,6 +63,12 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     if let Some(why) = &opened.given_up {
         warn!("admin interface off: {why}; choose an address with --admin, or `admin` in [global]");
     }
+    if let Some(user) = user {
+        let unread = unreadable(&files).into_iter();
+        unread.for_each(|file| {
+            warn!("{file} cannot be read by the user \"{user}\": a reload will be refused");
+        });
+    }
     handle.begin_to_tell();
     manager.ready();
     let lameduck = match first_end(&handle, &signals, &reloads) {
@@ -67,6 +80,13 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     stop(handle, lameduck);
     drop(opened);
     Ok(())
+}
+
+/// The folders of the system that a process with these files uses.
+fn folders(files: &[PathBuf]) -> Vec<PathBuf> {
+    let socket = admin_sockets(files).into_iter().next();
+    let of_socket = socket.and_then(|path| Some(path.parent()?.to_path_buf()));
+    of_socket.into_iter().chain(state_directories().into_iter().take(1)).collect()
 }
 
 /// The first line that is printed.

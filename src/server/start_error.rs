@@ -52,6 +52,14 @@ pub enum StartError {
         /// The system's error.
         error: io::Error,
     },
+    /// The process cannot become the user that the plan names.
+    #[non_exhaustive]
+    User {
+        /// The user.
+        user: String,
+        /// Why.
+        cause: String,
+    },
     /// The kernel gives no thread, no ring or no descriptor.
     #[non_exhaustive]
     System {
@@ -106,6 +114,9 @@ impl fmt::Display for StartError {
             StartError::Token { file, error } => {
                 write!(f, "the `token-file` {} cannot be used: {error}", file.display())
             }
+            StartError::User { user, cause } => {
+                write!(f, "`user` in [global], \"{user}\": {cause}")
+            }
             StartError::System { what, error } => write!(f, "cannot {what}: {error}"),
             StartError::Hung(thread) => write!(f, "{thread} hangs at its start, or has ended"),
         }
@@ -123,6 +134,7 @@ impl Error for StartError {
             | StartError::Descriptors(_)
             | StartError::Driver(_)
             | StartError::Secret { .. }
+            | StartError::User { .. }
             | StartError::Hung(_)
             | StartError::Plan(_) => None,
         }

@@ -79,3 +79,4 @@ mod stop;
 mod supervised;
 mod told;
 mod units;
+mod user;

@@ -52,6 +52,7 @@ impl Check<'_> {
         if let Some((_, instance)) = both(written.instance.as_ref()) {
             global.instance.clone_from(instance);
         }
+        global.user = both(written.user.as_ref()).map(|(_, user)| user.clone());
         if let Some(shutdown) = section(written.shutdown.as_ref()) {
             self.duration(shutdown.lameduck.as_ref(), &mut global.shutdown.lameduck);
             self.duration(shutdown.drain.as_ref(), &mut global.shutdown.drain);
