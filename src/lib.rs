@@ -103,7 +103,7 @@ mod testkit;
 /// What happens in a running balancer, as typed values: [`Handle::events`].
 pub mod events {
     pub use crate::observe::{
-        event::{AccessLog, Attempt, Backend, Event, Named, Transition, Usable},
+        event::{AccessLog, Attempt, Backend, Change, Event, Named, Transition, Usable},
         events::{Events, Happened},
     };
     pub use crate::policy::{health::ProbeFault, standing::Cause};

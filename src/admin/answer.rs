@@ -35,6 +35,11 @@ impl Answer {
         Answer { status, content_type: "application/json", fields: Vec::new(), body }
     }
 
+    /// Without a body.
+    pub(super) fn empty(status: u16) -> Answer {
+        Answer { status, content_type: "", fields: Vec::new(), body: Vec::new() }
+    }
+
     /// An error: a sentence for people and a stable word for programs.
     pub(super) fn error(status: u16, code: &str, error: &str) -> Answer {
         Answer::json(status, &json!({ "error": error, "code": code }))
@@ -61,8 +66,11 @@ impl Answer {
             out.push_str(value);
             out.push_str("\r\n");
         };
-        field("content-type", self.content_type);
-        field("content-length", &self.body.len().to_string());
+        // RFC 9110 §8.6: a 204 has no length.
+        if self.status != 204 {
+            field("content-type", self.content_type);
+            field("content-length", &self.body.len().to_string());
+        }
         field("cache-control", "no-store");
         field("x-content-type-options", "nosniff");
         for (name, value) in &self.fields {

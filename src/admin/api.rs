@@ -1,8 +1,11 @@
 //! The calls of the admin interface, and how requests map to them.
+//!
+//! `CALLS` is the whole of it, and `openapi.json` describes the same. `backends` has those about
+//! pools and backends.
 
 use serde_json::{Value, json};
 
-use super::{Doors, Reload, Reloaded, answer::Answer, request::Request};
+use super::{Doors, Reload, Reloaded, answer::Answer, backends, request::Request};
 use crate::http::head::Method;
 
 /// A call of the admin interface.
@@ -13,36 +16,62 @@ pub(super) enum Call {
     Status,
     OpenApi,
     Reload,
+    Pools,
+    Pool,
+    Backends,
+    Backend,
+    AddBackend,
+    SetBackend,
+    RemoveBackend,
 }
 
-/// The method and path of each call.
-pub(super) const CALLS: [(&str, &str, Call); 5] = [
+const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
+const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
+
+/// The method and path of each call; a part in braces is a name.
+pub(super) const CALLS: [(&str, &str, Call); 12] = [
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
     ("GET", "/api/v1/status", Call::Status),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
+    ("GET", "/api/v1/pools", Call::Pools),
+    ("GET", "/api/v1/pools/{pool}", Call::Pool),
+    ("GET", BACKENDS, Call::Backends),
+    ("POST", BACKENDS, Call::AddBackend),
+    ("GET", BACKEND, Call::Backend),
+    ("PATCH", BACKEND, Call::SetBackend),
+    ("DELETE", BACKEND, Call::RemoveBackend),
 ];
 
 /// The description of the calls for programs (OpenAPI 3.1).
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
-impl Call {
+/// A call with the names in its path.
+pub(super) struct Called {
+    pub(super) call: Call,
+    pub(super) names: Vec<String>,
+}
+
+impl Called {
     /// The call that a request makes.
     ///
     /// # Errors
     /// 404 for an unknown path, 405 for another method.
-    pub(super) fn of(request: &Request) -> Result<Call, Answer> {
+    pub(super) fn of(request: &Request) -> Result<Called, Answer> {
         let path = request.head.bytes(request.head.path);
         let method = match request.head.method {
             Method::Head => b"GET",
             _ => request.head.bytes(request.head.method_span),
         };
-        let here = || CALLS.iter().filter(|(_, at, _)| at.as_bytes() == path);
-        if let Some((_, _, call)) = here().find(|(by, _, _)| by.as_bytes() == method) {
-            return Ok(*call);
+        let here = CALLS.iter().filter_map(|(by, at, call)| Some((by, names(at, path)?, call)));
+        let mut allowed: Vec<&str> = Vec::new();
+        for (by, names, call) in here {
+            if by.as_bytes() == method {
+                return Ok(Called { call: *call, names });
+            }
+            allowed.push(by);
         }
-        let mut allowed: Vec<&str> = here().map(|(by, _, _)| *by).collect();
         if allowed.is_empty() {
             return Err(Answer::error(404, "not_found", "there is no such call"));
         }
@@ -54,16 +83,13 @@ impl Call {
     }
 
     /// Whether any client may make it under any host name, as probes of an orchestrator do.
-    pub(super) fn is_exempt(self) -> bool {
-        match self {
-            Call::Live | Call::Ready => true,
-            Call::Status | Call::OpenApi | Call::Reload => false,
-        }
+    pub(super) fn is_exempt(&self) -> bool {
+        matches!(self.call, Call::Live | Call::Ready)
     }
 
     /// Carries it out.
-    pub(super) fn answer(self, request: &Request, doors: &impl Doors, from: &str) -> Answer {
-        match self {
+    pub(super) fn answer(&self, request: &Request, doors: &impl Doors, from: &str) -> Answer {
+        match self.call {
             Call::Live => Answer::text(200, "alive"),
             Call::Ready => ready(doors),
             Call::Status => Answer::json(200, &doors.status()).of_generation(doors.generation()),
@@ -72,8 +98,44 @@ impl Call {
                 Err(error) => Answer::error(500, "internal", &error.to_string()),
             },
             Call::Reload => reload(request, doors, from),
+            Call::Pools | Call::Pool | Call::Backends | Call::Backend => {
+                backends::show(self, &doors.pools())
+            }
+            Call::AddBackend | Call::SetBackend | Call::RemoveBackend => {
+                backends::write(self, request, doors, from)
+            }
         }
     }
+}
+
+/// The names in a path, if it has this form.
+fn names(form: &str, path: &[u8]) -> Option<Vec<String>> {
+    let (mut forms, mut parts) = (form.split('/'), path.split(|byte| *byte == b'/'));
+    let mut names = Vec::new();
+    loop {
+        match (forms.next(), parts.next()) {
+            (None, None) => return Some(names),
+            (Some(form), Some(part)) if form.starts_with('{') => names.push(decoded(part)?),
+            (Some(form), Some(part)) if form.as_bytes() == part => {}
+            _ => return None,
+        }
+    }
+}
+
+/// A part of a path without percent-encoding; none if it is no text, or empty.
+fn decoded(part: &[u8]) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), part);
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        rest = after;
+        bytes.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok().filter(|name| !name.is_empty())
 }
 
 fn ready(doors: &impl Doors) -> Answer {
@@ -84,19 +146,20 @@ fn ready(doors: &impl Doors) -> Answer {
 }
 
 fn reload(request: &Request, doors: &impl Doors, from: &str) -> Answer {
-    let how = match options(request) {
-        Ok(dry_run) => Reload { dry_run, from: from.to_owned() },
+    let mut how = match options(request) {
+        Ok(how) => how,
         Err(refused) => return refused,
     };
-    if let Some(refused) = has_moved_on(request, doors.generation()) {
-        return refused;
-    }
+    (how.only_if, how.from) = (meant_for(request), from.to_owned());
     match doors.reload(how) {
         Ok(done) => Answer::json(200, &reloaded(&done)).of_generation(done.generation),
-        Err(refused) => Answer::json(
-            422,
-            &json!({ "error": refused.why, "code": "refused", "problems": refused.problems }),
-        ),
+        Err(refused) => match refused.moved_to {
+            Some(generation) => moved(generation),
+            None => Answer::json(
+                422,
+                &json!({ "error": refused.why, "code": "refused", "problems": refused.problems }),
+            ),
+        },
     }
 }
 
@@ -106,34 +169,58 @@ pub(super) fn reloaded(done: &Reloaded) -> Value {
     json!({ "generation": generation, "changes": lines, "kept": kept, "warnings": warnings })
 }
 
-/// Whether to return only what would change: `{"dryRun": true}`, or nothing.
-fn options(request: &Request) -> Result<bool, Answer> {
+/// The options in the body: `{"dryRun": true, "discard": true}`, or nothing.
+fn options(request: &Request) -> Result<Reload, Answer> {
+    let mut how = Reload::default();
+    for (name, value) in fields(request)? {
+        let into = match name.as_str() {
+            "dryRun" => &mut how.dry_run,
+            "discard" => &mut how.discard,
+            _ => return Err(unfit(&format!("there is no `{name}`; it takes `dryRun`, `discard`"))),
+        };
+        match value {
+            Value::Bool(said) => *into = said,
+            _ => return Err(unfit(&format!("`{name}` must be true or false"))),
+        }
+    }
+    Ok(how)
+}
+
+/// The fields of the object in the body; none if there is no body.
+pub(super) fn fields(request: &Request) -> Result<Vec<(String, Value)>, Answer> {
     if request.body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let value: Value = serde_json::from_slice(&request.body)
         .map_err(|error| Answer::error(400, "bad_request", &format!("the body: {error}")))?;
-    let unfit = |what: &str| Answer::error(422, "unprocessable", what);
-    let Value::Object(fields) = value else { return Err(unfit("the body is not an object")) };
-    let mut dry_run = false;
-    for (name, value) in fields {
-        match (name.as_str(), value) {
-            ("dryRun", Value::Bool(said)) => dry_run = said,
-            ("dryRun", _) => return Err(unfit("`dryRun` must be true or false")),
-            _ => return Err(unfit(&format!("there is no `{name}`; it takes `dryRun`"))),
-        }
+    match value {
+        Value::Object(fields) => Ok(fields.into_iter().collect()),
+        _ => Err(unfit("the body is not an object")),
     }
-    Ok(dry_run)
 }
 
-/// 412 if the request is meant for another plan than the one in force (RFC 9110 §13.1.1).
-fn has_moved_on(request: &Request, generation: u64) -> Option<Answer> {
-    let mut tags = request.head.headers.named(b"if-match").peekable();
-    tags.peek()?;
-    let own = format!("\"{generation}\"");
-    let names = |tag: &[u8]| tag.trim_ascii() == b"*" || tag.trim_ascii() == own.as_bytes();
-    let is_meant = tags.any(|line| line.split(|byte| *byte == b',').any(names));
-    (!is_meant).then(|| {
-        Answer::error(412, "changed", "another plan is in force now").of_generation(generation)
-    })
+/// 422: what was sent means nothing.
+pub(super) fn unfit(what: &str) -> Answer {
+    Answer::error(422, "unprocessable", what)
+}
+
+/// The plans that a request is meant for, by their numbers (RFC 9110 §13.1.1); none = any.
+pub(super) fn meant_for(request: &Request) -> Option<Vec<u64>> {
+    let mut lines = request.head.headers.named(b"if-match").peekable();
+    lines.peek()?;
+    let mut meant = Vec::new();
+    for tag in lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
+        if tag == b"*" {
+            return None;
+        }
+        let number = tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\""));
+        let number = number.and_then(|number| str::from_utf8(number).ok());
+        meant.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    Some(meant)
+}
+
+/// 412: the plan of this number is in force, and the request is meant for another.
+pub(super) fn moved(generation: u64) -> Answer {
+    Answer::error(412, "changed", "another plan is in force now").of_generation(generation)
 }

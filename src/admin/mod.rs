@@ -2,13 +2,14 @@
 //!
 //! Floor 9. `bound` has the sockets; `serve` accepts, bounded in connections and time, on threads
 //! of its own: a request here costs a serving core nothing. `request` reads with the parser and the
-//! framing of the data path; `guard` has the access control; `api` the calls; `answer` their
-//! results. The effect of a call is behind [`Doors`], which the server implements. *Invariants:*
-//! GET changes nothing; a write comes from a peer that may write, and never from a browser of
-//! another origin.
+//! framing of the data path; `guard` has the access control; `api` the calls, of which `backends`
+//! has those about pools; `answer` their results. The effect of a call is behind [`Doors`], which
+//! the server implements. *Invariants:* GET changes nothing; a write comes from a peer that may
+//! write, and never from a browser of another origin.
 
 mod answer;
 mod api;
+mod backends;
 mod bound;
 mod guard;
 mod request;
@@ -16,12 +17,15 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::{fmt, time::Duration};
+
 use serde_json::Value;
 
 pub(crate) use self::{
     bound::{Bound, admin_socket, admin_sockets, named},
     serve::Admin,
 };
+use crate::policy::overlay::{self as order, Order};
 
 /// What the admin interface may do to the process.
 pub(crate) trait Doors: Send + Sync + 'static {
@@ -34,6 +38,15 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// Version, uptime, driver, cores, listeners.
     fn status(&self) -> Value;
 
+    /// Configuration and state of each pool.
+    fn pools(&self) -> Pools;
+
+    /// Carries out an order about a backend.
+    ///
+    /// # Errors
+    /// Why it is refused; then nothing has changed.
+    fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied>;
+
     /// Reads the configuration again and serves by it, or only returns what would change.
     ///
     /// # Errors
@@ -41,11 +54,69 @@ pub(crate) trait Doors: Send + Sync + 'static {
     fn reload(&self, how: Reload) -> Result<Reloaded, Refused>;
 }
 
-/// The options of a reload, and its origin.
+/// Pools as the admin interface shows them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pools {
+    /// The number of the plan in force.
+    pub(crate) generation: u64,
+    /// Each with its `name` and its `backends`, each of which has a `name`.
+    pub(crate) pools: Vec<Value>,
+}
+
+/// An order about a backend, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackendWrite {
+    pub(crate) order: Order,
+    /// How long a removal waits until the backend is empty; none = it does not.
+    pub(crate) drain: Option<Duration>,
+    /// The plans that it is meant for, by their numbers; none = any.
+    pub(crate) only_if: Option<Vec<u64>>,
+    /// Where the call came from, for the event.
+    pub(crate) from: String,
+}
+
+/// The result of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackendWritten {
+    /// The plan in force now.
+    pub(crate) generation: u64,
+    /// Whether the backend is to be removed, and drains so far.
+    pub(crate) is_draining: bool,
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WriteDenied {
+    /// It makes no plan.
+    Order(order::Refused),
+    /// The plan of this number is in force, for which it is not meant.
+    Moved(u64),
+    /// It cannot be kept on disk.
+    #[allow(dead_code, reason = "the state directory comes next")]
+    NotKept(String),
+    /// Another reason, in one sentence.
+    Failed(String),
+}
+
+impl fmt::Display for WriteDenied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriteDenied::Order(refused) => refused.fmt(f),
+            WriteDenied::Moved(generation) => write!(f, "plan {generation} is in force now"),
+            WriteDenied::NotKept(why) | WriteDenied::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The options of a reload, and its origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reload {
     /// Only return what would change.
     pub(crate) dry_run: bool,
+    /// Drop all run-time changes.
+    pub(crate) discard: bool,
+    /// The plans that it is meant for, by their numbers; none = any.
+    pub(crate) only_if: Option<Vec<u64>>,
     /// Where the call came from, for the event.
     pub(crate) from: String,
 }
@@ -70,4 +141,6 @@ pub(crate) struct Refused {
     pub(crate) why: String,
     /// All problems, drawn as `check` draws them; empty if it is no problem of the text.
     pub(crate) problems: String,
+    /// The plan in force, if the reload was meant for another.
+    pub(crate) moved_to: Option<u64>,
 }

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::{
     Doors,
     answer::Answer,
-    api::Call,
+    api::Called,
     bound::{Bound, Peer, Socket},
     guard::{From, Guard},
     request::{Came, Reader, Request, Stream},
@@ -136,13 +136,13 @@ fn answer(
     doors: &impl Doors,
     (from, name): (From, &str),
 ) -> Answer {
-    let call = Call::of(request);
-    let exempt = call.as_ref().is_ok_and(|call| call.is_exempt());
+    let called = Called::of(request);
+    let exempt = called.as_ref().is_ok_and(Called::is_exempt);
     if let Err(refusal) = guard.check(&request.head, from, exempt) {
         return refusal.into();
     }
-    match call {
-        Ok(call) => call.answer(request, doors, name),
+    match called {
+        Ok(called) => called.answer(request, doors, name),
         Err(refused) => refused,
     }
 }

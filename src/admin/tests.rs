@@ -13,15 +13,19 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Admin, Bound, Doors, Refused, Reload, Reloaded,
+    Admin, BackendWrite, BackendWritten, Bound, Doors, Pools, Reload, Reloaded, WriteDenied,
     api::{CALLS, OPENAPI},
 };
+use crate::plan::{Duty, Settings};
+use crate::policy::overlay::{Order, Refused};
 
 #[derive(Default)]
 struct Noted {
     not_ready: Mutex<Vec<String>>,
     reloads: Mutex<Vec<Reload>>,
-    refuses: Mutex<Option<Refused>>,
+    refuses: Mutex<Option<super::Refused>>,
+    writes: Mutex<Vec<BackendWrite>>,
+    denies: Mutex<Option<WriteDenied>>,
 }
 
 impl Doors for Noted {
@@ -37,7 +41,29 @@ impl Doors for Noted {
         json!({ "version": "1" })
     }
 
-    fn reload(&self, how: Reload) -> Result<Reloaded, Refused> {
+    fn pools(&self) -> Pools {
+        let backend = json!({ "name": "10.0.0.1:80", "weight": 3 });
+        let pool = json!({ "name": "app", "backends": [backend] });
+        Pools { generation: 7, pools: vec![pool] }
+    }
+
+    fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied> {
+        if write.only_if.as_ref().is_some_and(|meant| !meant.contains(&7)) {
+            return Err(WriteDenied::Moved(7));
+        }
+        let is_draining = write.drain.is_some();
+        self.writes.lock().unwrap().push(write);
+        match self.denies.lock().unwrap().clone() {
+            Some(denied) => Err(denied),
+            None => Ok(BackendWritten { generation: 8, is_draining }),
+        }
+    }
+
+    fn reload(&self, how: Reload) -> Result<Reloaded, super::Refused> {
+        if how.only_if.as_ref().is_some_and(|meant| !meant.contains(&7)) {
+            let moved_to = Some(7);
+            return Err(super::Refused { why: "moved".into(), problems: String::new(), moved_to });
+        }
         self.reloads.lock().unwrap().push(how);
         match self.refuses.lock().unwrap().clone() {
             Some(refused) => Err(refused),
@@ -121,7 +147,11 @@ fn a_reload_says_what_it_did_or_why_not() {
     let reloads = std::mem::take(&mut *stage.noted.reloads.lock().unwrap());
     assert_eq!(reloads.iter().map(|it| it.dry_run).collect::<Vec<_>>(), [false, true]);
     assert!(reloads[0].from.starts_with("127.0.0.1:"), "{reloads:?}");
-    let refused = Refused { why: "it is wrong".into(), problems: "error: here".into() };
+    let refused = super::Refused {
+        why: "it is wrong".into(),
+        problems: "error: here".into(),
+        moved_to: None,
+    };
     *stage.noted.refuses.lock().unwrap() = Some(refused);
     expect(&post(&stage, "", ""), 422, "\"problems\":\"error: here\"");
 }
@@ -134,6 +164,7 @@ fn what_does_not_make_sense_reloads_nothing() {
         ("", "[]", 422),
         ("", "{\"dryRun\": 1}", 422),
         ("", "{\"dry\": true}", 422),
+        ("", "{\"discard\": 0}", 422),
         ("If-Match: \"6\"\n", "", 412),
         ("Origin: http://evil.example\n", "", 403),
         ("Sec-Fetch-Site: cross-site\n", "", 403),
@@ -197,7 +228,12 @@ fn the_document_has_every_call_and_no_other() {
     let mut described: Vec<(String, String)> = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         described.extend(
-            methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())),
+            methods
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|method| *method != "parameters")
+                .map(|method| (method.to_uppercase(), path.clone())),
         );
     }
     let mut there: Vec<(String, String)> =
@@ -205,4 +241,120 @@ fn the_document_has_every_call_and_no_other() {
     described.sort();
     there.sort();
     assert_eq!(described, there);
+}
+
+/// A request without a body or with one, for a path below that of the pools.
+fn call(stage: &Stage, method: &str, path: &str, fields: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{method} /api/v1/pools{path} HTTP/1.1\nHost: localhost\n");
+    ask(stage, &format!("{head}Connection: close\n{fields}Content-Length: {length}\n\n{body}"))
+}
+
+#[test]
+fn pools_and_backends_are_found_by_their_names() {
+    let stage = stage(None);
+    let get = |path: &str| call(&stage, "GET", path, "", "");
+    expect(&get(""), 200, "{\"pools\":[{\"name\":\"app\",\"backends\":[");
+    expect(&get("/app"), 200, "{\"name\":\"app\",");
+    expect(&get("/app/backends"), 200, "{\"backends\":[{\"name\":\"10.0.0.1:80\"");
+    for name in ["10.0.0.1:80", "10.0.0.1%3A80", "10.0.0.1%3a80"] {
+        expect(&get(&format!("/app/backends/{name}")), 200, "etag: \"7\"");
+    }
+    for path in ["/none", "/none/backends", "/app/backends/b", "/app/backends/%2"] {
+        expect(&get(path), 404, "\"code\":\"not_found\"");
+    }
+    for (method, path, allowed) in [
+        ("POST", "", "GET, HEAD"),
+        ("PUT", "/app/backends", "GET, POST, HEAD"),
+        ("POST", "/app/backends/b", "GET, PATCH, DELETE, HEAD"),
+    ] {
+        expect(&call(&stage, method, path, "", ""), 405, &format!("allow: {allowed}\r\n"));
+    }
+}
+
+#[test]
+fn an_order_is_what_was_sent_and_says_what_it_did() {
+    let stage = stage(None);
+    let (all, one) = ("/app/backends", "/app/backends/10.0.0.1%3A80");
+    let body = "{\"address\":\"10.0.0.1:80\",\"weight\":3}";
+    let added = call(&stage, "POST", all, "", body);
+    expect(&added, 201, "location: /api/v1/pools/app/backends/10.0.0.1%3A80\r\n");
+    expect(&added, 201, "etag: \"8\"");
+    let set = "{\"state\":\"draining\",\"weight\":0}";
+    expect(&call(&stage, "PATCH", one, "If-Match: \"7\"\n", set), 200, "\"weight\":3");
+    expect(&call(&stage, "DELETE", &format!("{one}?drain=30s"), "", ""), 202, "10.0.0.1:80");
+    let gone = call(&stage, "DELETE", one, "", "");
+    expect(&gone, 204, "etag: \"8\"");
+    assert!(!gone.contains("content-length"), "{gone}");
+    let (pool, backend) = (|| "app".to_owned(), || "10.0.0.1:80".to_owned());
+    let address = crate::config::backend_address("10.0.0.1:80").unwrap();
+    let settings = Settings { weight: Some(0), duty: Some(Duty::Draining) };
+    let writes = std::mem::take(&mut *stage.noted.writes.lock().unwrap());
+    assert!(writes.iter().all(|write| write.from.starts_with("127.0.0.1:")), "{writes:?}");
+    let seen: Vec<_> =
+        writes.into_iter().map(|write| (write.order, write.drain, write.only_if)).collect();
+    let removal = || Order::Remove { pool: pool(), backend: backend() };
+    let expected = [
+        (Order::Add { pool: pool(), backend: backend(), address, weight: 3 }, None, None),
+        (Order::Set { pool: pool(), backend: backend(), settings }, None, Some(vec![7])),
+        (removal(), Some(Duration::from_secs(30)), None),
+        (removal(), None, None),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn an_order_that_means_nothing_opens_no_door() {
+    let stage = stage(None);
+    let (all, one) = ("/app/backends", "/app/backends/b");
+    for (method, path, body, status) in [
+        ("POST", all, "{", 400),
+        ("POST", all, "", 422),
+        ("POST", all, "{\"address\":\"10.0.0.1\"}", 422),
+        ("POST", all, "{\"address\":7}", 422),
+        ("POST", all, "{\"address\":\"10.0.0.1:80\",\"weight\":-1}", 422),
+        ("POST", all, "{\"address\":\"10.0.0.1:80\",\"weight\":\"3\"}", 422),
+        ("POST", all, "{\"address\":\"10.0.0.1:80\",\"wieght\":3}", 422),
+        ("PATCH", one, "{}", 422),
+        ("PATCH", one, "[1]", 422),
+        ("PATCH", one, "{\"state\":\"off\"}", 422),
+        ("PATCH", one, "{\"state\":null}", 422),
+        ("PATCH", one, "{\"address\":\"10.0.0.2:80\"}", 422),
+        ("DELETE", "/app/backends/b?drain=30", "", 422),
+        ("DELETE", "/app/backends/b?drian=30s", "", 422),
+    ] {
+        expect(&call(&stage, method, path, "", body), status, "\"code\":");
+    }
+    let set = "{\"weight\":1}";
+    for fields in ["If-Match: \"6\"\n", "If-Match: W/\"7\"\n", "If-Match: 7\n"] {
+        expect(&call(&stage, "PATCH", one, fields, set), 412, "etag: \"7\"");
+    }
+    let page = "Origin: http://evil.example\n";
+    expect(&call(&stage, "DELETE", one, page, ""), 403, "\"code\":\"forbidden\"");
+    assert_eq!(*stage.noted.writes.lock().unwrap(), []);
+}
+
+#[test]
+fn a_denied_order_has_a_status_and_a_word() {
+    let stage = stage(None);
+    let (pool, backend) = (|| "app".to_owned(), || "b".to_owned());
+    let address = crate::config::backend_address("10.0.0.1:80").unwrap();
+    let order = WriteDenied::Order;
+    for (denied, status, code) in [
+        (order(Refused::NoPool { pool: pool() }), 404, "not_found"),
+        (order(Refused::NoBackend { pool: pool(), backend: backend() }), 404, "not_found"),
+        (order(Refused::NameTaken { pool: pool(), backend: backend() }), 409, "exists"),
+        (order(Refused::AddressTaken { pool: pool(), address, backend: backend() }), 409, "exists"),
+        (order(Refused::Last { pool: pool(), backend: backend() }), 409, "last_backend"),
+        (order(Refused::Full { pool: pool() }), 409, "full"),
+        (order(Refused::NotAName { backend: backend() }), 422, "unprocessable"),
+        (order(Refused::Weight), 422, "unprocessable"),
+        (WriteDenied::NotKept("disk full".into()), 507, "not_kept"),
+        (WriteDenied::Failed("no descriptors".into()), 422, "refused"),
+    ] {
+        *stage.noted.denies.lock().unwrap() = Some(denied.clone());
+        let answer = call(&stage, "DELETE", "/app/backends/b", "", "");
+        expect(&answer, status, &format!("\"code\":\"{code}\""));
+        expect(&answer, status, &denied.to_string().replace('"', "\\\""));
+    }
 }

@@ -122,6 +122,9 @@ fn described(said: &Value) -> String {
         let word = |name: &str| listener[name].as_str().unwrap_or("?");
         lines.push_str(&format!("listener \"{}\" on {}\n", word("name"), word("address")));
     }
+    for line in said["run_time_changes"].as_array().into_iter().flatten() {
+        lines.push_str(&format!("run-time change: {}\n", line.as_str().unwrap_or("?")));
+    }
     lines
 }
 

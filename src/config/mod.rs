@@ -23,7 +23,7 @@ mod tree;
 mod units;
 mod written;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub(crate) use self::check::Found as FoundCertificate;
 pub use self::problem::{Problem, Problems, Severity};
@@ -32,7 +32,7 @@ use self::{
     source::{Position, Sources},
     tree::{Node, Value},
 };
-use crate::plan::Checked;
+use crate::plan::{Address, Algorithm, Checked};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -139,6 +139,26 @@ pub fn parse_with(name: &str, text: &str, overrides: &Overrides) -> Result<Loade
     let mut sources = Sources::default();
     sources.add(name, text.to_owned());
     assemble(sources, Vec::new(), overrides, &load::Machine)
+}
+
+/// The address of a backend, in the form of a configuration.
+///
+/// # Errors
+///
+/// What is wrong with the text, in one sentence.
+pub fn backend_address(text: &str) -> Result<Address, String> {
+    check::backend_address(text).map_err(units::BadValue::in_one_line)
+}
+
+/// The word for an algorithm, in the form of a configuration.
+pub(crate) fn algorithm_word(algorithm: &Algorithm) -> &'static str {
+    let found = check::ALGORITHMS.iter().find(|(_, other)| other == algorithm);
+    found.map_or("hash", |(word, _)| word)
+}
+
+/// A duration, in the form of a configuration.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(&written::Scalar::Text(text.to_owned())).map_err(units::BadValue::in_one_line)
 }
 
 /// The JSON Schema of the configuration.

@@ -22,6 +22,13 @@ impl BadValue {
         BadValue { title: title.into(), label: label.into(), help: None }
     }
 
+    /// For messages that show no line.
+    pub(crate) fn in_one_line(self) -> String {
+        let BadValue { title, label, help } = self;
+        let help = help.map_or_else(String::new, |help| format!("; {help}"));
+        format!("{title}: {label}{help}")
+    }
+
     #[must_use]
     pub(crate) fn help(mut self, text: impl Into<String>) -> BadValue {
         self.help = Some(text.into());

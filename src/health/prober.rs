@@ -12,7 +12,7 @@ use crate::base::{
     moment::{Deadline, Tick},
 };
 use crate::net::{io::task, signal::Signal};
-use crate::plan::Plan;
+use crate::plan::{Duty, Plan};
 use crate::policy::{
     health::ProbeFault,
     probes::{Next, Probes},
@@ -40,6 +40,8 @@ pub(super) struct Prober {
     targets: Vec<Target>,
     /// Number of targets so far.
     count: u64,
+    /// Whether it has had a plan.
+    has_begun: bool,
     news: Rc<News>,
     /// When late probes of each pool are reported again; none = at once.
     late_again: Vec<Option<Tick>>,
@@ -60,6 +62,8 @@ struct Target {
     pool: PoolId,
     backend: BackendId,
     probe: Rc<Probe>,
+    /// Whether it is in maintenance: it is not probed.
+    is_away: bool,
     /// The backend's addresses.
     at: Vec<SocketAddr>,
     /// The addresses to probe.
@@ -68,6 +72,12 @@ struct Target {
     port: Option<u16>,
     interval: Duration,
     time: Duration,
+}
+
+impl Target {
+    fn is_wanted(&self) -> bool {
+        !self.addresses.is_empty() && !self.is_away
+    }
 }
 
 /// Signals between the tasks and the thread.
@@ -90,6 +100,7 @@ impl Prober {
             probes: Probes::new(std::iter::empty(), seed),
             targets: Vec::new(),
             count: 0,
+            has_begun: false,
             news: Rc::default(),
             late_again: Vec::new(),
             late: Vec::new(),
@@ -118,6 +129,7 @@ impl Prober {
                 let at = same.map_or_else(|| resolve::known(&backend.address), |it| it.at.clone());
                 let target = Target {
                     number: same.map_or(0, |same| same.number),
+                    is_away: backend.duty == Duty::Maintenance,
                     pool: pool_id,
                     backend: id,
                     probe: Rc::new(probe),
@@ -127,18 +139,26 @@ impl Prober {
                     interval: health.interval,
                     time: health.timeout,
                 };
-                targets.push((target, before));
+                // One that comes or returns later waits for its first probe.
+                let waits = same.is_none_or(|same| same.is_away) && !target.is_away;
+                targets.push((target, before, waits && self.has_begun));
             }
         }
         let each = targets.iter();
-        self.probes.replan(each.map(|(it, before)| (it.pool.index(), it.interval, *before)));
-        self.targets = targets.into_iter().map(|(target, _)| target).collect();
+        self.probes.replan(each.map(|(it, before, _)| (it.pool.index(), it.interval, *before)));
+        for place in
+            targets.iter().enumerate().filter_map(|(place, (.., waits))| waits.then_some(place))
+        {
+            self.probes.hurry(place);
+        }
+        self.has_begun = true;
+        self.targets = targets.into_iter().map(|(target, ..)| target).collect();
         for (place, target) in self.targets.iter_mut().enumerate() {
             if target.number == 0 {
                 self.count += 1;
                 target.number = self.count;
             }
-            self.probes.want(place, !target.addresses.is_empty(), now);
+            self.probes.want(place, target.is_wanted(), now);
         }
         self.late_again.resize(plan.pools.span(), None);
         Ok(())
@@ -153,7 +173,7 @@ impl Prober {
             if let Some(found) = found.iter().find(is_it) {
                 target.at.clone_from(&found.addresses);
                 target.addresses = with_port(&target.at, target.port);
-                self.probes.want(place, !target.addresses.is_empty(), now);
+                self.probes.want(place, target.is_wanted(), now);
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::base::{
     rng::Rng,
 };
 use crate::observe::reports::{self, Report, ToHub};
-use crate::plan::{Driver, Plan};
+use crate::plan::{Driver, Duty, Plan};
 use crate::policy::{
     health::ProbeFault,
     standing::{BackendState, Change, Present, State},
@@ -207,7 +207,7 @@ fn state_ejections_and_failed_probes_are_counted_until_the_backend_is_forgotten(
         verdicts.probed((POOL, backend), Err(ProbeFault::Timeout), at(6));
     }
     let read = |key| counters.tally().read(key);
-    let present = |backend| Present(read(Key::Present(POOL, backend))).backend();
+    let present = |backend| Present(read(Key::Present(POOL, backend))).with(Duty::Up);
     let failed = |backend| read(Key::FailedProbes(POOL, backend, ProbeFault::Timeout.kind()));
     assert_eq!((present(bad), present(other)), (BackendState::Ejected, BackendState::Up));
     assert_eq!((read(Key::Ejections(POOL, bad)), failed(bad), failed(other)), (1, 1, 1));

@@ -110,7 +110,7 @@ impl Verdicts {
                 Some(known) => known.standing.replan(pool, now),
                 None => drop(self.pools.insert(id, Pool::new(pool, state, chance.next(), now))),
             }
-            let Some(Pool { heard, .. }) = self.pools.get_mut(id) else { continue };
+            let Some(Pool { heard, standing, .. }) = self.pools.get_mut(id) else { continue };
             for backend in pool.backends.ids() {
                 if heard.get(backend).is_none() {
                     state.unreachable.forget(backend);
@@ -118,6 +118,14 @@ impl Verdicts {
                     let failed = before.with_late().failed;
                     heard.insert(backend, Heard { failed, before, present: Present::default() });
                 }
+                // One that is new, or back from maintenance, has a state that nothing has changed.
+                let (Some(heard), Some(states)) =
+                    (heard.get_mut(backend), standing.states(backend))
+                else {
+                    continue;
+                };
+                heard.present = states.into_iter().fold(Present::default(), Present::after);
+                self.counters.tally().set(Key::Present(id, backend), heard.present.0);
             }
         }
     }

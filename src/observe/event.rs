@@ -175,6 +175,22 @@ pub enum Event {
         /// The peer that asked, if the request came over a socket.
         from: Option<Arc<str>>,
     },
+    /// A backend was added at run time.
+    BackendAdded(Change),
+    /// A backend was removed at run time.
+    BackendRemoved(Change),
+    /// The weight of a backend or what it is for was set at run time.
+    BackendSet(Change),
+    /// A run-time change of a backend does not fit the configuration any more, and was dropped.
+    #[non_exhaustive]
+    ChangeDropped {
+        /// The pool.
+        pool: Arc<str>,
+        /// The backend.
+        backend: Arc<str>,
+        /// Why it does not fit.
+        cause: Arc<str>,
+    },
     /// A configuration was read again and refused; nothing has changed.
     #[non_exhaustive]
     ReloadRefused {
@@ -235,6 +251,24 @@ pub struct Transition {
     pub cause: Cause,
     /// How long the earlier state had lasted.
     pub lasted: Duration,
+}
+
+/// A change of a backend at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The backend.
+    pub backend: Arc<str>,
+    /// What is set: `weight 3, draining`; empty for a removal.
+    pub changes: Arc<str>,
+    /// The number of the plan in force.
+    pub generation: u64,
+    /// What asked for it: `admin`, `library`, or `drain` where a drain has ended.
+    pub by: Arc<str>,
+    /// The peer that asked, if the request came over a socket.
+    pub from: Option<Arc<str>>,
 }
 
 /// How many backends of a pool are usable by their probes and failures.
@@ -359,6 +393,10 @@ impl Event {
             Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by every user of this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
             Event::Reloaded { .. } => ("reload", Info, "configuration reloaded"),
+            Event::BackendAdded(_) => ("backend_added", Info, "backend added"),
+            Event::BackendRemoved(_) => ("backend_removed", Info, "backend removed"),
+            Event::BackendSet(_) => ("backend_set", Info, "backend set"),
+            Event::ChangeDropped { .. } => ("change_dropped", Warn, "run-time change does not fit the configuration any more: dropped"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
             Event::Lameduck { .. } => ("lameduck", Info, "lameduck: not ready any more, but still serving"),
             Event::Draining { .. } => ("draining", Info, "draining: no new connections are taken"),
@@ -488,6 +526,16 @@ impl Event {
                 address: from.as_deref(),
                 ..none
             },
+            Event::BackendAdded(it) | Event::BackendRemoved(it) | Event::BackendSet(it) => Fields {
+                generation: Some(it.generation),
+                changes: (!it.changes.is_empty()).then_some(&it.changes),
+                by: Some(&it.by),
+                address: it.from.as_deref(),
+                ..Fields::of(&it.pool, &it.backend)
+            },
+            Event::ChangeDropped { pool, backend, cause } => {
+                Fields { cause: Some(cause.to_string()), ..Fields::of(pool, backend) }
+            }
             Event::ReloadRefused { cause, by, from } => Fields {
                 cause: Some(cause.to_string()),
                 by: Some(by),

@@ -434,7 +434,7 @@ impl Sources {
                 in_flight: state.load.in_flight(backend).into(),
                 tries: tries.collect(),
                 times: times.clone(),
-                state: present.backend(),
+                state: present.with(of.duty),
                 breaker: pool.breaker.is_some().then(|| present.breaker()),
                 ejections: count(Key::Ejections(id, backend)),
                 failed_probes: failed.collect(),

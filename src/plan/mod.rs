@@ -9,6 +9,7 @@ mod global;
 mod health;
 mod limits;
 mod listener;
+mod overlay;
 mod pool;
 mod retry;
 mod route;
@@ -23,6 +24,7 @@ pub use self::{
     health::{Breaker, Health, HttpProbe, Passive, Probe, Statuses},
     limits::Limits,
     listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts},
+    overlay::{Amendment, Duty, Overlay, Settings, Subject},
     pool::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue},
     retry::{Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},

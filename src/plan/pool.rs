@@ -2,12 +2,13 @@
 //!
 //! Data with its defaults. What a name of a backend resolves to is no part of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use super::{
     BackendId, Table,
     balance::Algorithm,
     health::{Breaker, Health, Passive},
+    overlay::Duty,
     retry::Retry,
     share::Share,
     sticky::Sticky,
@@ -96,10 +97,12 @@ pub struct Backend {
     pub backup: bool,
     /// Requests in flight at once, exact for the process; 0 = no bound.
     pub in_flight_max: u32,
+    /// What it is for at the moment: a configuration says nothing about it, an operator may.
+    pub duty: Duty,
 }
 
 /// Where to reach a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// An address and a port.
@@ -117,15 +120,39 @@ impl Backend {
     /// A backend of weight 1, named after its address as written.
     #[must_use]
     pub fn new(name: String, address: Address) -> Backend {
-        Backend { name, address, weight: 1, backup: false, in_flight_max: 0 }
+        Backend { name, address, weight: 1, backup: false, in_flight_max: 0, duty: Duty::Up }
+    }
+
+    /// The signs that its name may have beside letters and digits. One without a name is named
+    /// after its address, so those of addresses are allowed.
+    pub(crate) const SIGNS: &str = "-_.:[]";
+
+    /// Whether a text can be its name: a label in metrics and a part of a URL.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        let fits = |c: char| c.is_ascii_alphanumeric() || Backend::SIGNS.contains(c);
+        (1..=64).contains(&text.len()) && text.chars().all(fits)
+    }
+
+    /// The share of new traffic that it takes: its weight, unless it is not to take any.
+    #[must_use]
+    pub fn share(&self) -> u16 {
+        if self.duty == Duty::Up { self.weight } else { 0 }
     }
 
     /// Its address in the form of a Host field (RFC 9110 §7.2).
     #[must_use]
     pub fn authority(&self) -> String {
-        match &self.address {
-            Address::Socket(address) => address.to_string(),
-            Address::Name { host, port } => format!("{host}:{port}"),
+        self.address.to_string()
+    }
+}
+
+/// As it is written, and in the form of a Host field.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Socket(address) => address.fmt(f),
+            Address::Name { host, port } => write!(f, "{host}:{port}"),
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod connect;
 pub(crate) mod health;
 pub(crate) mod lookups;
 pub(crate) mod outlier;
+pub(crate) mod overlay;
 pub(crate) mod probes;
 pub(crate) mod resolve;
 pub(crate) mod retry;

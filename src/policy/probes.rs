@@ -1,12 +1,12 @@
 //! The schedule of health probes.
 //!
 //! Pure: time and chance are parameters. A backend is probed at once when its probing begins,
-//! spread over a short while, and then at its interval from the start of one probe to that of the
-//! next, with jitter so that many backends do not stay in step. Two probes of a backend never
-//! overlap; if too many are in progress, those due wait in the order in which they became due. No
-//! pool can take all the slots: it waits while it has as many in progress as there are slots left,
-//! leaves one to each pool that has none, and comes after those that have fewer. So backends that
-//! do not answer delay only the probes of their own pool.
+//! spread over a short while unless something waits for it, and then at its interval from the start
+//! of one probe to that of the next, with jitter so that many backends do not stay in step. Two
+//! probes of a backend never overlap; if too many are in progress, those due wait in the order in
+//! which they became due. No pool can take all the slots: it waits while it has as many in progress
+//! as there are slots left, leaves one to each pool that has none, and comes after those that have
+//! fewer. So backends that do not answer delay only the probes of their own pool.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -111,6 +111,13 @@ impl Probes {
     pub(crate) fn strayed(&mut self) {
         self.stray = self.stray.saturating_sub(1);
         self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The first probe of a backend begins at once, if none has begun.
+    pub(crate) fn hurry(&mut self, place: usize) {
+        if let Some(probed) = self.all.get_mut(place) {
+            probed.spread = Duration::ZERO;
+        }
     }
 
     /// From now on a backend is probed, or is not.
@@ -251,6 +258,17 @@ mod tests {
                 let after = pair[1] - pair[0];
                 assert!((4_500..=5_500).contains(&after), "seed {seed}: {after} ms");
             }
+        }
+    }
+
+    #[test]
+    fn one_that_something_waits_for_is_probed_at_once() {
+        for seed in 0..64 {
+            let mut probes = Probes::new([(0, Duration::from_secs(30))].into_iter(), seed);
+            probes.hurry(0);
+            probes.want(0, true, at(7));
+            let now = Next::Probe { place: 0, late: Duration::ZERO };
+            assert_eq!(probes.next(at(7)), now, "seed {seed}");
         }
     }
 

@@ -10,8 +10,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Handle, StartError, control::Client, refusal::cannot_listen, reload::Reloads};
-use crate::admin::{self, Admin, Bound, Doors, Refused, Reload, Reloaded, admin_socket};
+use super::{
+    Handle, StartError, backend_writes, changes::Changes, control::Client, refusal::cannot_listen,
+    views,
+};
+use crate::admin::{
+    self, Admin, BackendWrite, BackendWritten, Bound, Doors, Pools, Refused, Reload, Reloaded,
+    WriteDenied, admin_socket,
+};
 use crate::net::runtime::DriverInUse;
 use crate::plan;
 
@@ -21,7 +27,7 @@ struct Running {
     driver: DriverInUse,
     cores: usize,
     client: Client,
-    reloads: Reloads,
+    changes: Changes,
     /// The files of its configuration.
     files: Vec<String>,
 }
@@ -33,13 +39,14 @@ impl Doors for Running {
     }
 
     fn generation(&self) -> u64 {
-        self.client.look().map_or(0, |look| look.generation)
+        self.client.layers().map_or(0, |(generation, _)| generation)
     }
 
     fn status(&self) -> Value {
         let look = self.client.look();
         let (generation, addresses) =
             look.map(|look| (look.generation, look.addresses)).unwrap_or_default();
+        let overlay = self.client.layers().map(|(_, layers)| layers.overlay).unwrap_or_default();
         let listeners = addresses
             .iter()
             .map(|(name, address)| json!({ "name": name, "address": address.to_string() }));
@@ -51,11 +58,20 @@ impl Doors for Running {
             "uptime_seconds": self.since.elapsed().as_secs_f64(),
             "files": self.files,
             "listeners": listeners.collect::<Vec<_>>(),
+            "run_time_changes": backend_writes::lines(&overlay),
         })
     }
 
+    fn pools(&self) -> Pools {
+        self.client.view().map_or_else(Pools::default, |view| views::pools(&view))
+    }
+
+    fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied> {
+        self.changes.write(write, "admin")
+    }
+
     fn reload(&self, how: Reload) -> Result<Reloaded, Refused> {
-        self.reloads.wait(how, "admin")
+        self.changes.reload(how, "admin")
     }
 }
 
@@ -76,7 +92,6 @@ pub(super) fn open(
     wanted: &plan::Admin,
     files: &[PathBuf],
     handle: &Handle,
-    reloads: &Reloads,
 ) -> Result<Opened, StartError> {
     let token = wanted.token_file.as_deref().map(token).transpose()?;
     let mut bound = Vec::new();
@@ -101,7 +116,7 @@ pub(super) fn open(
         driver: handle.driver(),
         cores: handle.core_count(),
         client: handle.client(),
-        reloads: reloads.clone(),
+        changes: handle.changes().clone(),
         files: admin::named(files),
     };
     let admin = Admin::start(bound, token, Arc::new(doors))

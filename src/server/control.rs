@@ -32,8 +32,11 @@ use crate::observe::{
     reports::ToHub,
     statistics::{Sources, Statistics},
 };
-use crate::plan::{Checked, Global, ListenerId, Plan, PoolId};
-use crate::policy::seats::Changes;
+use crate::plan::{Global, ListenerId, Overlay, Plan, PoolId};
+use crate::policy::{
+    overlay::{Composed, Layers, Misfit},
+    seats::Changes,
+};
 use crate::shared::{inbox::Unheard, standing::Publication};
 use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
 
@@ -58,10 +61,16 @@ type Bound = (ListenerId, SocketAddr, SocketAddr);
 /// A command to the thread. Each client waits for its answer, so there are never more commands than
 /// clients.
 enum Command {
-    /// Serve by this plan.
-    Change(Box<Plan>, Sender<Result<Changed, StartError>>),
-    /// Answer what this plan would change.
-    Compare(Box<Plan>, Sender<Result<Changed, StartError>>),
+    /// Serve by the plan that this makes.
+    Change(Edit, Sender<Result<Changed, Denied>>),
+    /// Answer what that would change.
+    Compare(Edit, Sender<Result<Changed, Denied>>),
+    /// Answer with what the plan in force is made of, and its number.
+    Layers(Sender<(u64, Layers)>),
+    /// Answer with what there is to see of pools.
+    View(Sender<View>),
+    /// Answer how many requests a backend of a pool has in flight.
+    InFlight((String, String), Sender<Option<u64>>),
     /// Answer with the state of the process.
     Look(Sender<Look>),
     /// The process stops soon: it is not ready from now on.
@@ -76,6 +85,38 @@ enum Command {
     End(Sender<AccessLogs>),
 }
 
+/// What a change replaces of the layers that make the plan.
+#[derive(Default)]
+pub(super) struct Edit {
+    pub(super) base: Option<Arc<Plan>>,
+    pub(super) overlay: Option<Overlay>,
+    /// The numbers of the plans that it is meant for; none = any.
+    pub(super) only_if: Option<Vec<u64>>,
+}
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub(super) enum Denied {
+    /// It is meant for another plan than the one of this number, which is in force.
+    Moved(u64),
+    /// The plan cannot be put in force.
+    Plan(StartError),
+}
+
+impl From<StartError> for Denied {
+    fn from(error: StartError) -> Denied {
+        Denied::Plan(error)
+    }
+}
+
+/// What there is to see of pools.
+pub(super) struct View {
+    pub(super) generation: u64,
+    pub(super) plan: Arc<Plan>,
+    pub(super) overlay: Overlay,
+    pub(super) statistics: Statistics,
+}
+
 /// The result of a change.
 pub(super) struct Changed {
     pub(super) changes: Changes,
@@ -85,6 +126,11 @@ pub(super) struct Changed {
     pub(super) generation: u64,
     /// Keys that differ in the new plan but keep their value until a restart.
     pub(super) kept: Vec<&'static str>,
+    /// The run-time changes that are in force.
+    #[allow(dead_code, reason = "the state directory comes next")]
+    pub(super) overlay: Overlay,
+    /// Those that do not fit, and were dropped.
+    pub(super) misfits: Vec<Misfit>,
 }
 
 /// The state of the process.
@@ -128,6 +174,8 @@ pub(super) struct Owner {
     pub(super) sources: Sources,
     /// The plan in force.
     pub(super) next: Arc<Next>,
+    /// What it is made of.
+    pub(super) layers: Layers,
     pub(super) bound: Vec<Bound>,
     /// Whether the process stops soon.
     pub(super) leaving: bool,
@@ -168,13 +216,12 @@ impl Control {
 }
 
 impl Client {
-    /// Serves by this plan from now on.
+    /// Serves by the plan that this makes from now on.
     ///
     /// # Errors
     /// Why it does not; then nothing has changed.
-    pub(super) fn change(&self, plan: Checked) -> Result<Changed, StartError> {
-        let hangs = || Err(StartError::Hung("the control thread".into()));
-        self.ask(|answer| Command::Change(Box::new(plan.into_plan()), answer)).unwrap_or_else(hangs)
+    pub(super) fn change(&self, edit: Edit) -> Result<Changed, Denied> {
+        self.ask(|answer| Command::Change(edit, answer)).unwrap_or_else(hangs)
     }
 
     /// Reopens the access logs without waiting; false if there is none, or the disk is too far
@@ -183,14 +230,29 @@ impl Client {
         self.ask(Command::ReopenLogs).unwrap_or(false)
     }
 
-    /// What this plan would change; nothing is changed.
+    /// What that would change; nothing is changed.
     ///
     /// # Errors
     /// As for `change`, as far as they can be known.
-    pub(super) fn compare(&self, plan: Checked) -> Result<Changed, StartError> {
-        let hangs = || Err(StartError::Hung("the control thread".into()));
-        self.ask(|answer| Command::Compare(Box::new(plan.into_plan()), answer))
-            .unwrap_or_else(hangs)
+    pub(super) fn compare(&self, edit: Edit) -> Result<Changed, Denied> {
+        self.ask(|answer| Command::Compare(edit, answer)).unwrap_or_else(hangs)
+    }
+
+    /// The number of the plan in force, and what it is made of; none if the thread hangs or has
+    /// ended.
+    pub(super) fn layers(&self) -> Option<(u64, Layers)> {
+        self.ask(Command::Layers)
+    }
+
+    /// What there is to see of pools.
+    pub(super) fn view(&self) -> Option<View> {
+        self.ask(Command::View)
+    }
+
+    /// How many requests a backend has in flight; none if the plan in force does not have it.
+    pub(super) fn in_flight(&self, pool: &str, backend: &str) -> Option<u64> {
+        let of = (pool.to_owned(), backend.to_owned());
+        self.ask(|answer| Command::InFlight(of, answer)).flatten()
     }
 
     /// The state of the process; none if the thread hangs or has ended.
@@ -218,6 +280,10 @@ impl Client {
         self.to.send(command(answer)).ok()?;
         answered.recv_timeout(ANSWERED_WITHIN).ok()
     }
+}
+
+fn hangs<T>() -> Result<T, Denied> {
+    Err(Denied::Plan(StartError::Hung("the control thread".into())))
 }
 
 /// A prepared change.
@@ -283,8 +349,15 @@ impl Owner {
             }
             self.free();
             match commands.try_recv() {
-                Ok(Command::Change(plan, answer)) => drop(answer.send(self.change(*plan))),
-                Ok(Command::Compare(plan, answer)) => drop(answer.send(self.compare(*plan))),
+                Ok(Command::Change(edit, answer)) => drop(answer.send(self.change(edit))),
+                Ok(Command::Compare(edit, answer)) => drop(answer.send(self.compare(edit))),
+                Ok(Command::Layers(answer)) => {
+                    drop(answer.send((self.next.generation, self.layers.clone())));
+                }
+                Ok(Command::View(answer)) => drop(answer.send(self.view())),
+                Ok(Command::InFlight((pool, backend), answer)) => {
+                    _ = answer.send(self.in_flight(&pool, &backend));
+                }
                 Ok(Command::Look(answer)) => drop(answer.send(self.look())),
                 Ok(Command::Leave) => self.leaving = true,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
@@ -316,9 +389,39 @@ impl Owner {
         self.sources.snapshot(SystemTime::now(), &self.next.plan, state)
     }
 
-    fn change(&mut self, plan: Plan) -> Result<Changed, StartError> {
+    fn view(&mut self) -> View {
+        let statistics = self.statistics();
+        let (plan, overlay) = (Arc::clone(&self.next.plan), self.layers.overlay.clone());
+        View { generation: self.next.generation, plan, overlay, statistics }
+    }
+
+    fn in_flight(&self, pool: &str, backend: &str) -> Option<u64> {
+        let Next { plan, pools, .. } = &*self.next;
+        let (id, pool) = plan.pools.iter().find(|(_, it)| it.name == pool)?;
+        let (seat, _) = pool.backends.iter().find(|(_, it)| it.name == backend)?;
+        Some(pools.get(id)?.state.load.in_flight(seat).into())
+    }
+
+    /// The layers after an edit, and the plan that they make.
+    fn edited(&self, edit: Edit) -> Result<(Layers, Composed), Denied> {
+        let Edit { base, overlay, only_if } = edit;
+        let generation = self.next.generation;
+        if only_if.is_some_and(|meant| !meant.contains(&generation)) {
+            return Err(Denied::Moved(generation));
+        }
+        let Layers { base: before, overlay: amended } = self.layers.clone();
+        let layers = Layers { base: base.unwrap_or(before), overlay: overlay.unwrap_or(amended) };
+        let composed = layers.compose();
+        Ok((Layers { overlay: composed.overlay.clone(), ..layers }, composed))
+    }
+
+    fn change(&mut self, edit: Edit) -> Result<Changed, Denied> {
+        let (layers, Composed { plan, overlay, misfits }) = self.edited(edit)?;
         let prepared = self.prepare(plan)?;
-        self.take(prepared)
+        let (changes, kept) = self.take(prepared)?;
+        self.layers = layers;
+        let (generation, addresses) = (self.next.generation, self.addresses());
+        Ok(Changed { changes, addresses, generation, kept, overlay, misfits })
     }
 
     /// Does everything that can fail, without telling any thread.
@@ -356,7 +459,7 @@ impl Owner {
 
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
-    fn take(&mut self, prepared: Prepared) -> Result<Changed, StartError> {
+    fn take(&mut self, prepared: Prepared) -> Result<(Changes, Vec<&'static str>), StartError> {
         let Prepared { next, changes, outlets, kept, addresses, bound, names, events } = prepared;
         let (answer, answered) = bounded(1);
         self.tell_health(ToHealth::Plan(Arc::clone(&next), answer));
@@ -398,13 +501,13 @@ impl Owner {
             reporter.event(Event::ThreadHung { thread: "a core".into() });
         }
         self.next = next;
-        let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept })
+        Ok((changes, kept))
     }
 
     /// What this plan would change. It binds new addresses and releases them, and does nothing
     /// else.
-    fn compare(&self, mut plan: Plan) -> Result<Changed, StartError> {
+    fn compare(&self, edit: Edit) -> Result<Changed, Denied> {
+        let (_, Composed { mut plan, overlay, misfits }) = self.edited(edit)?;
         let before = &self.next.plan;
         let kept = keep(&before.global, &mut plan.global);
         descriptors::fit(&mut plan.limits, self.process.cores, false)
@@ -413,7 +516,7 @@ impl Owner {
         let bound = StillBound::under(&plan, &self.bound);
         Addresses::take(&plan, self.process.cores, &bound.known(), &mut Given::default())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept })
+        Ok(Changed { changes, addresses, generation, kept, overlay, misfits })
     }
 
     /// The bound addresses, by the name of their listener.

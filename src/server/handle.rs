@@ -11,6 +11,7 @@ use std::{
 use super::{
     StartError,
     addresses::Endpoint,
+    changes::Changes,
     control::{Client, Control},
     crew::Crew,
     health_thread::HealthThread,
@@ -51,6 +52,7 @@ pub struct Handle {
     pub(super) counters: Vec<Arc<Slab>>,
     pub(super) crew: Crew,
     pub(super) control: Control,
+    pub(super) changes: Changes,
     pub(super) watch: HealthThread,
     pub(super) telling: Telling,
 }
@@ -123,7 +125,7 @@ impl Handle {
     /// Why it does not; then nothing has changed.
     #[doc(hidden)]
     pub fn change(&self, plan: Checked) -> Result<(String, Vec<(String, Endpoint)>), StartError> {
-        let changed = self.control.client().change(plan)?;
+        let changed = self.changes.replace(plan)?;
         Ok((changed.changes.to_string(), changed.addresses))
     }
 
@@ -142,6 +144,11 @@ impl Handle {
     /// A client of the control thread.
     pub(super) fn client(&self) -> Client {
         self.control.client().clone()
+    }
+
+    /// What changes the plan in force.
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Begins to drain and returns at once; `stop` or `wait` end it.

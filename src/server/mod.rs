@@ -7,7 +7,9 @@ mod accept;
 mod access_logs;
 mod addresses;
 mod admin_doors;
+mod backend_writes;
 mod cgroup;
+mod changes;
 pub(crate) mod check;
 pub(crate) mod connection;
 mod control;
@@ -38,6 +40,7 @@ mod start_tests;
 pub(crate) mod stderr;
 mod tell;
 mod user;
+mod views;
 
 pub use self::{
     addresses::Endpoint,

@@ -14,7 +14,7 @@ use super::{
     handle::Ended,
     operational_log,
     options::Options,
-    reload::{Reloads, Source},
+    reload::Source,
     secrets::state_directories,
     service_manager::ServiceManager,
     signals::{Signals, exit_at_once},
@@ -47,9 +47,8 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let given = Given::by_the_manager()?;
     let mut handle = begin(plan, Setup { options, starting, given, ..Setup::default() })?;
     let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
-    let told = (handle.reporter().clone(), manager.clone());
-    let reloads = Reloads::start(source, handle.client(), told)?;
-    let opened = admin_doors::open(&admin, &files, &handle, &reloads)?;
+    handle.changes().attach(source, manager.clone());
+    let opened = admin_doors::open(&admin, &files, &handle)?;
     stderr::say(&first_line(&handle, opened.address, [routes, pools, backends]));
     if format == LogFormat::Json {
         // A reader of JSON cannot parse the first line.
@@ -71,7 +70,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     }
     handle.begin_to_tell();
     manager.ready();
-    let lameduck = match first_end(&handle, &signals, &reloads) {
+    let lameduck = match first_end(&handle, &signals) {
         SIGINT => Duration::ZERO,
         _ => shutdown.lameduck,
     };
@@ -114,10 +113,10 @@ fn first_line(
 }
 
 /// Waits for a signal that ends the process, and carries out the others.
-fn first_end(handle: &Handle, signals: &Signals, reloads: &Reloads) -> i32 {
+fn first_end(handle: &Handle, signals: &Signals) -> i32 {
     loop {
         match signals.next() {
-            SIGHUP => reloads.begin("HUP"),
+            SIGHUP => handle.changes().begin_reload("HUP"),
             SIGUSR1 if handle.reopen_logs() => info!("USR1: reopening access logs"),
             SIGUSR1 => warn!("USR1: there is no access log to reopen"),
             SIGUSR2 => warn!("USR2: upgrade has not landed yet; nothing was changed"),

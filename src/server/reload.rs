@@ -1,28 +1,19 @@
 //! Reloads of the configuration while it is in use, for a signal or an admin call.
 //!
-//! One thread carries them out in order, so that the files read last are in force. A mistake in the
-//! files changes nothing; it is reported with the picture that `check` draws.
+//! A mistake in the files changes nothing; it is reported with the picture that `check` draws.
+//! Run-time changes stay where they fit, and those that do not are named and dropped.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
+use std::{path::PathBuf, sync::Arc};
+
+use super::{
+    changes::Changer,
+    control::{Changed, Denied, Edit},
+    service_manager::ServiceManager,
 };
-
-use crossbeam_channel::{Receiver, Sender, bounded};
-
-use super::{StartError, control::Client, service_manager::ServiceManager};
 use crate::admin::{Refused, Reload, Reloaded};
 use crate::config::{self, Loaded, Overrides, Problems};
-use crate::observe::{event::Event, reports::Reporter};
-
-/// Reloads that may wait for the one in progress. A signal that finds the queue full is dropped:
-/// the waiting ones read the files after it.
-const WAITING_MAX: usize = 8;
-
-/// How long a caller waits: longer than the control thread may take to answer.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+use crate::observe::event::Event;
+use crate::plan::{Checked, Overlay, Subject};
 
 /// Where the configuration is read from.
 #[derive(Clone, Debug)]
@@ -31,97 +22,74 @@ pub(crate) struct Source {
     pub(crate) overrides: Overrides,
 }
 
-type Outcome = Result<Reloaded, Refused>;
+/// The result of a reload.
+pub(super) type ReloadOutcome = Result<Reloaded, Refused>;
 
-struct ReloadJob {
-    how: Reload,
-    /// What asked for the reload.
-    by: &'static str,
-    answer: Option<Sender<Outcome>>,
-}
-
-/// A sender of jobs to the reload thread.
-#[derive(Clone)]
-pub(super) struct Reloads {
-    to: Sender<ReloadJob>,
-}
-
-impl Reloads {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(super) fn start(
-        source: Option<Source>,
-        client: Client,
-        (reporter, manager): (Reporter, ServiceManager),
-    ) -> Result<Reloads, StartError> {
-        let (to, jobs) = bounded(WAITING_MAX);
-        let run = move || run(source.as_ref(), &client, (&reporter, &manager), &jobs);
-        thread::Builder::new()
-            .name("ringway-reload".into())
-            .spawn(run)
-            .map_err(StartError::system("start the thread that reloads"))?;
-        Ok(Reloads { to })
-    }
-
-    /// Begins a reload for a signal, without waiting.
-    pub(super) fn begin(&self, by: &'static str) {
-        let how = Reload { dry_run: false, from: String::new() };
-        let _ = self.to.try_send(ReloadJob { how, by, answer: None });
-    }
-
-    /// Reloads for an admin call, and waits for the result.
-    pub(super) fn wait(&self, how: Reload, by: &'static str) -> Outcome {
-        let until = Instant::now() + ANSWERED_WITHIN;
-        let (answer, answered) = bounded(1);
-        let late = || refused("another reload takes too long; nothing is known of this one".into());
-        self.to
-            .send_deadline(ReloadJob { how, by, answer: Some(answer) }, until)
-            .map_err(|_| late())?;
-        answered.recv_deadline(until).unwrap_or_else(|_| Err(late()))
-    }
-}
-
-fn run(
-    source: Option<&Source>,
-    client: &Client,
-    (reporter, manager): (&Reporter, &ServiceManager),
-    jobs: &Receiver<ReloadJob>,
-) {
-    for ReloadJob { how, by, answer } in jobs {
+impl Changer {
+    /// Reads the configuration again and serves by it, or only returns what would change.
+    pub(super) fn reload(&mut self, how: &Reload, by: &'static str) -> ReloadOutcome {
+        let manager = self.manager.as_ref().filter(|_| !how.dry_run).cloned();
+        manager.iter().for_each(ServiceManager::reloading);
+        let outcome = self.read_again(how);
+        manager.iter().for_each(|manager| manager.reloaded(verdict(&outcome)));
         if !how.dry_run {
-            manager.reloading();
+            self.tell(event(&outcome, by, &how.from));
         }
-        let outcome = reload(source, client, how.dry_run);
-        if !how.dry_run {
-            manager.reloaded(verdict(&outcome));
-            reporter.event(event(&outcome, by, &how.from));
-        }
-        if let Some(answer) = answer {
-            // The caller may have stopped waiting.
-            let _ = answer.send(outcome);
-        }
+        outcome
     }
-}
 
-fn reload(source: Option<&Source>, client: &Client, dry_run: bool) -> Outcome {
-    let source =
-        source.ok_or_else(|| refused("it was started without a file to read again".into()))?;
-    let Loaded { plan, warnings, .. } =
-        config::load(&source.files, &source.overrides).map_err(of_problems)?;
-    let changed = if dry_run { client.compare(plan) } else { client.change(plan) };
-    let changed = changed.map_err(|error| refused(error.to_string()))?;
-    Ok(Reloaded {
-        generation: changed.generation,
-        lines: changed.changes.to_string().lines().map(str::to_owned).collect(),
-        kept: changed.kept.into_iter().map(str::to_owned).collect(),
-        warnings: warnings.iter().map(|problem| problem.title().to_owned()).collect(),
-    })
+    fn read_again(&mut self, how: &Reload) -> ReloadOutcome {
+        let unread = || refused("it was started without a file to read again".into());
+        let source = self.source.as_ref().ok_or_else(unread)?;
+        let Loaded { plan, warnings, .. } =
+            config::load(&source.files, &source.overrides).map_err(of_problems)?;
+        let changed = match self.serve_by(plan, how) {
+            Ok(changed) => changed,
+            Err(Denied::Plan(error)) => return Err(refused(error.to_string())),
+            Err(Denied::Moved(generation)) => {
+                let why = "another plan is in force now".to_owned();
+                return Err(Refused { moved_to: Some(generation), ..refused(why) });
+            }
+        };
+        let mut said: Vec<String> =
+            warnings.iter().map(|problem| problem.title().to_owned()).collect();
+        said.extend(changed.misfits.iter().map(|it| format!("run-time change dropped: {it}")));
+        Ok(Reloaded {
+            generation: changed.generation,
+            lines: changed.changes.to_string().lines().map(str::to_owned).collect(),
+            kept: changed.kept.into_iter().map(str::to_owned).collect(),
+            warnings: said,
+        })
+    }
+
+    /// Serves by this configuration and the run-time changes that fit it, or only compares.
+    pub(super) fn serve_by(&mut self, plan: Checked, how: &Reload) -> Result<Changed, Denied> {
+        let edit = Edit {
+            base: Some(Arc::new(plan.into_plan())),
+            overlay: how.discard.then(Overlay::default),
+            only_if: how.only_if.clone(),
+        };
+        if how.dry_run {
+            return self.client.compare(edit);
+        }
+        let changed = self.client.change(edit)?;
+        if how.discard {
+            self.leaving.clear();
+        }
+        for misfit in &changed.misfits {
+            let Subject { pool, backend, .. } = &misfit.subject;
+            self.tell(Event::ChangeDropped {
+                pool: pool.as_str().into(),
+                backend: backend.as_str().into(),
+                cause: misfit.reason().into(),
+            });
+        }
+        Ok(changed)
+    }
 }
 
 /// The outcome in one sentence.
-fn verdict(outcome: &Outcome) -> String {
+fn verdict(outcome: &ReloadOutcome) -> String {
     match outcome {
         Ok(done) if done.lines.is_empty() => "last reload: nothing changed".to_owned(),
         Ok(done) => format!("last reload: {}", done.lines.join("; ")),
@@ -129,8 +97,9 @@ fn verdict(outcome: &Outcome) -> String {
     }
 }
 
-fn refused(why: String) -> Refused {
-    Refused { why, problems: String::new() }
+/// A refusal that no line of the files is to blame for.
+pub(super) fn refused(why: String) -> Refused {
+    Refused { why, problems: String::new(), moved_to: None }
 }
 
 fn of_problems(problems: Problems) -> Refused {
@@ -139,10 +108,10 @@ fn of_problems(problems: Problems) -> Refused {
         1 => first.to_owned(),
         count => format!("{first}, and {} more", count.saturating_sub(1)),
     };
-    Refused { why, problems: problems.render(false) }
+    Refused { why, problems: problems.render(false), moved_to: None }
 }
 
-fn event(outcome: &Outcome, by: &'static str, from: &str) -> Event {
+fn event(outcome: &ReloadOutcome, by: &'static str, from: &str) -> Event {
     let from = (!from.is_empty()).then(|| Arc::from(from));
     match outcome {
         Ok(done) => Event::Reloaded {

@@ -13,6 +13,7 @@ use super::{
     StartError,
     access_logs::{AccessLogs, Outlets},
     addresses::Addresses,
+    changes::Changes,
     control::{Control, Owner},
     cores,
     crew::Crew,
@@ -34,7 +35,8 @@ use crate::observe::{
     reports::{self, Reporter},
     statistics::Sources,
 };
-use crate::plan::Checked;
+use crate::plan::{Checked, Overlay};
+use crate::policy::overlay::Layers;
 use crate::shared::{
     counters::Slab,
     inbox::{Inbox, Outbox, mailbox},
@@ -92,7 +94,8 @@ impl Default for Setup {
 pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let Setup { options, lookup, first_answers, starting, mut given } = setup;
     let mut ledger = Ledger::new(options.state_directories);
-    let (mut plan, _) = ledger.seat(plan.into_plan())?;
+    let layers = Layers { base: Arc::new(plan.into_plan()), overlay: Overlay::default() };
+    let (mut plan, _) = ledger.seat(layers.compose().plan)?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
     let cores = chosen.cores.len();
     let (reporter, told) = reports::channel();
@@ -155,12 +158,15 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         ledger,
         sources: Sources::new(counters.clone(), cores),
         next: Arc::clone(&next),
+        layers,
         bound: bound.bound(),
         leaving: false,
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
+    let changes = Changes::start(control.client().clone(), reporter.clone())?;
     let mut handle = Handle {
         addresses,
+        changes,
         drain: next.plan.global.shutdown.drain,
         driver: DriverInUse::IoUring,
         cores: chosen.text.clone(),

@@ -75,6 +75,7 @@ mod logs;
 mod operations;
 mod process;
 mod reload;
+mod run_time;
 mod stop;
 mod supervised;
 mod told;

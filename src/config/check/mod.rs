@@ -35,9 +35,10 @@ use super::{
     units::{self, BadValue},
     written::{Scalar, Tables, Written},
 };
-use crate::plan::{Plan, PoolId, Share};
+use crate::plan::{Backend, Plan, PoolId, Share};
 
-use self::address::{backend as backend_address, bind as bind_address};
+pub(super) use self::address::backend as backend_address;
+use self::address::bind as bind_address;
 pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
 pub(crate) use self::certificates::Found;
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
@@ -281,9 +282,7 @@ impl Check<'_> {
 
     /// Whether a table's name can be a label in metrics and a part of a URL.
     fn name(&mut self, what: &str, place: Position, name: &str) {
-        // A backend without a name is named after its address, so the characters of addresses are
-        // allowed.
-        let signs = if what == "backend" { "-_.:[]" } else { "-_." };
+        let signs = if what == "backend" { Backend::SIGNS } else { "-_." };
         let fits = |c: char| c.is_ascii_alphanumeric() || signs.contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
             let label = format!("expected 1 to 64 letters, digits and {}", one_of_signs(signs));

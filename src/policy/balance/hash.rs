@@ -26,7 +26,7 @@ impl Tables {
         let seed = key::seed(pool);
         let table = |backup| {
             let these = pool.backends.iter().filter(|(_, backend)| backend.backup == backup);
-            Maglev::new(these.map(|(id, backend)| (id, &*backend.name, backend.weight)), seed)
+            Maglev::new(these.map(|(id, backend)| (id, &*backend.name, backend.share())), seed)
         };
         Tables { primaries: table(false), backups: table(true) }
     }

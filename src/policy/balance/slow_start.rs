@@ -38,7 +38,7 @@ impl SlowStart {
     /// For a pool; none if it has no slow start.
     pub(crate) fn of(pool: &Pool) -> Option<Box<SlowStart>> {
         let time_ms = NonZeroU64::new(millis(pool.slow_start))?;
-        let weight = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.weight * 100);
+        let weight = |backend: Option<&Backend>| backend.map_or(0, |backend| backend.share() * 100);
         let full = Weights::new(pool.backends.seats().map(weight));
         Some(Box::new(SlowStart {
             time_ms,

@@ -22,7 +22,7 @@ pub(crate) struct Weights {
 impl Weights {
     /// The weights of the plan; a seat without a backend has weight 0.
     pub(crate) fn of(backends: &Table<BackendId, Backend>) -> Weights {
-        Weights::new(backends.seats().map(|backend| backend.map_or(0, |backend| backend.weight)))
+        Weights::new(backends.seats().map(|backend| backend.map_or(0, Backend::share)))
     }
 
     /// In the order of the backends' ids.

@@ -220,12 +220,13 @@ fn pool_keys(now: &Pool, next: &Pool) -> Vec<&'static str> {
 }
 
 fn backend_keys(now: &Backend, next: &Backend) -> Vec<&'static str> {
-    let Backend { name: _, address, weight, backup, in_flight_max } = next;
+    let Backend { name: _, address, weight, backup, in_flight_max, duty } = next;
     differing([
         ("address", *address != now.address),
         ("weight", *weight != now.weight),
         ("backup", *backup != now.backup),
         ("max-in-flight", *in_flight_max != now.in_flight_max),
+        ("state", *duty != now.duty),
     ])
 }
 

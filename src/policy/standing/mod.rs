@@ -33,7 +33,7 @@ use crate::base::{
     rng::Rng,
     totals::Totals,
 };
-use crate::plan::{Pool, Table};
+use crate::plan::{Duty, Pool, Table};
 
 /// If all backends fail, each ejected one is tried again at most this often.
 const EJECTED_MIN: Duration = Duration::from_secs(1);
@@ -92,9 +92,9 @@ impl Standing {
         standing
     }
 
-    /// Continues under a new plan of the pool. New backends are usable at once, unless others serve
-    /// and there are probes to find out first. Removed ones stay known until they are forgotten:
-    /// requests that began under an earlier plan may ask them.
+    /// Continues under a new plan of the pool. New backends, and those back from maintenance, are
+    /// usable at once, unless others serve and there are probes to find out first. Removed ones
+    /// stay known until they are forgotten: requests that began under an earlier plan may ask them.
     pub(crate) fn replan(&mut self, pool: &Pool, now: Tick) {
         self.plan = Plan::of(pool);
         for id in self.ids() {
@@ -102,12 +102,22 @@ impl Standing {
         }
         let others_serve = self.takes(self.sound);
         for (id, backend) in &pool.backends {
-            if self.slots.get(id).is_none() {
-                let mut slot = Slot::new(backend, now);
-                if self.plan.health.is_some() && others_serve {
-                    slot.tracker = Tracker::unseen();
+            match self.slots.get_mut(id) {
+                Some(slot) if !slot.returns(backend) => {
+                    if backend.duty == Duty::Maintenance {
+                        slot.leaves();
+                    }
                 }
-                self.slots.insert(id, slot);
+                known => {
+                    let mut slot = Slot::new(backend, now);
+                    if let Some(known) = known {
+                        (slot.has_address, slot.permits) = (known.has_address, known.permits);
+                    }
+                    if self.plan.health.is_some() && others_serve {
+                        slot.tracker = Tracker::unseen();
+                    }
+                    self.slots.insert(id, slot);
+                }
             }
         }
         let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
@@ -131,6 +141,10 @@ impl Standing {
 
     /// A probe has ended.
     pub(crate) fn probed(&mut self, id: BackendId, result: Result<(), ProbeFault>, now: Tick) {
+        if self.slots.get(id).is_some_and(Slot::is_away) {
+            // It was sent before the backend went into maintenance.
+            return;
+        }
         let cause = result.err().map_or(Cause::Probes, Cause::Probe);
         let is_news = self.step(id, now, cause, |plan, slot, _| {
             if let Some(health) = &plan.health {
@@ -257,7 +271,6 @@ impl Standing {
     }
 
     /// The state of one backend by its probes, its answers and its breaker.
-    #[allow(dead_code, reason = "the admin API shows it")]
     pub(crate) fn states(&self, id: BackendId) -> Option<[State; 3]> {
         self.slots.get(id).map(Slot::states)
     }
@@ -370,7 +383,7 @@ impl Standing {
         let is_panic = sound * 1_000_000 < u64::from(self.plan.panic.0) * all;
         // Backups that can answer come before primaries that count as down.
         let is_panic = is_panic && (sound == 0 || !self.sound_primaries().is_empty());
-        let closed = self.who(|slot| slot.has_address && slot.is_closed());
+        let closed = self.who(|slot| slot.is_there() && slot.is_closed());
         let available = self.who(Slot::is_available);
         if is_panic && self.takes(closed) {
             (Mode::Panic, closed)
@@ -422,7 +435,7 @@ impl Standing {
     fn check_invariants(&self) {
         let available = self.who(Slot::is_available);
         debug_assert!((self.usable & self.on_trial).is_empty(), "a trial needs no permit");
-        debug_assert!((self.usable & !self.who(|slot| slot.has_address)).is_empty());
+        debug_assert!((self.usable & !self.who(Slot::is_there)).is_empty());
         debug_assert!((self.sound & !self.usable).is_empty(), "who is sound is asked");
         debug_assert!(self.mode == Mode::Panic || (self.usable & !available).is_empty());
         debug_assert!(self.mode != Mode::Strict || self.usable == self.sound);

@@ -2,6 +2,7 @@
 //! publishes for statistics.
 
 use super::change::State;
+use crate::plan::Duty;
 
 /// The state of a backend, as people see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -9,6 +10,10 @@ use super::change::State;
 pub enum BackendState {
     /// It takes part.
     Up,
+    /// It takes no new traffic, by the decision of an operator.
+    Draining,
+    /// It takes no traffic, by the decision of an operator.
+    Maintenance,
     /// Its probes fail.
     Down,
     /// It is left out for its failures, or awaits a trial after that.
@@ -29,14 +34,21 @@ pub enum BreakerState {
 
 impl BackendState {
     /// All of them.
-    pub const ALL: [BackendState; 3] =
-        [BackendState::Up, BackendState::Down, BackendState::Ejected];
+    pub const ALL: [BackendState; 5] = [
+        BackendState::Up,
+        BackendState::Draining,
+        BackendState::Maintenance,
+        BackendState::Down,
+        BackendState::Ejected,
+    ];
 
     /// The word for logs and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             BackendState::Up => "up",
+            BackendState::Draining => "draining",
+            BackendState::Maintenance => "maintenance",
             BackendState::Down => "down",
             BackendState::Ejected => "ejected",
         }
@@ -84,7 +96,16 @@ impl Present {
         Present(self.0 & !gone | come)
     }
 
-    pub(crate) fn backend(self) -> BackendState {
+    /// The state that people see, with what an operator decided: it goes before what happens.
+    pub(crate) fn with(self, duty: Duty) -> BackendState {
+        match (duty, self.backend()) {
+            (Duty::Maintenance, _) => BackendState::Maintenance,
+            (Duty::Draining, BackendState::Up) => BackendState::Draining,
+            (Duty::Draining | Duty::Up, state) => state,
+        }
+    }
+
+    fn backend(self) -> BackendState {
         match self.0 {
             bits if bits & DOWN != 0 => BackendState::Down,
             bits if bits & EJECTED != 0 => BackendState::Ejected,

@@ -1,4 +1,7 @@
 //! The state of one backend in a standing, and the parts of the plan that it uses.
+//!
+//! Each respect (probes, answers, breaker, the decision of an operator) is kept by itself; which of
+//! them counts is decided for the whole pool.
 
 use super::{Mode, State};
 use crate::base::{
@@ -6,7 +9,7 @@ use crate::base::{
     moment::{Deadline, Tick},
     totals::Totals,
 };
-use crate::plan::{self, Pool, Share};
+use crate::plan::{self, Duty, Pool, Share};
 use crate::policy::{
     breaker::{self, Breaker},
     health::Tracker,
@@ -33,7 +36,7 @@ impl Plan {
         let mut taking = BackendSet::EMPTY;
         let mut backups = BackendSet::EMPTY;
         for (id, backend) in &pool.backends {
-            if backend.weight > 0 {
+            if backend.share() > 0 {
                 taking.insert(id);
             }
             if backend.backup {
@@ -60,6 +63,8 @@ impl Plan {
 /// The state of one backend.
 pub(super) struct Slot {
     pub(super) has_address: bool,
+    /// Whether it is in maintenance: it is not asked, whatever else is known of it.
+    is_away: bool,
     pub(super) tracker: Tracker,
     pub(super) outlier: Outlier,
     /// Always closed if the plan has no breaker.
@@ -74,6 +79,7 @@ impl Slot {
     pub(super) fn new(backend: &plan::Backend, now: Tick) -> Slot {
         Slot {
             has_address: !resolve::known(&backend.address).is_empty(),
+            is_away: backend.duty == Duty::Maintenance,
             tracker: Tracker::new(true),
             outlier: Outlier::new(now),
             breaker: Breaker::new(now),
@@ -112,9 +118,29 @@ impl Slot {
         ]
     }
 
+    /// Whether it was in maintenance and is back: then it is like a new one.
+    pub(super) fn returns(&self, backend: &plan::Backend) -> bool {
+        self.is_away && backend.duty != Duty::Maintenance
+    }
+
+    /// Whether it is in maintenance.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away
+    }
+
+    /// It is in maintenance from now on.
+    pub(super) fn leaves(&mut self) {
+        self.is_away = true;
+    }
+
+    /// Whether it may be asked at all.
+    pub(super) fn is_there(&self) -> bool {
+        self.has_address && !self.is_away
+    }
+
     /// Whether it can be reached, as far as probes and names tell.
     pub(super) fn is_available(&self) -> bool {
-        self.has_address && self.tracker.is_up()
+        self.is_there() && self.tracker.is_up()
     }
 
     /// Whether its probes, its answers or its breaker keep it out. One that was not probed yet has
@@ -159,7 +185,7 @@ impl Slot {
         let probes = plan.breaker.as_ref().map_or(0, |breaker| breaker.probes);
         match self.states() {
             // In a panic only breakers count.
-            [_, _, State::HalfOpen] if mode == Mode::Panic && self.has_address => probes,
+            [_, _, State::HalfOpen] if mode == Mode::Panic && self.is_there() => probes,
             _ if !self.is_available() => 0,
             [_, State::Returning, State::Closed | State::HalfOpen] => 1,
             [_, State::Admitted, State::HalfOpen] => probes,

@@ -629,6 +629,21 @@ fn as_many_may_be_out_as_were_when_the_plan_allows_fewer() {
     stage.play("a:xxx").sees("uttu").play("b:t c:t a:xxx").sees("suuu");
 }
 
+#[test]
+fn maintenance_takes_one_out_and_ends_like_a_start() {
+    let away = |pool: &mut Pool| pool.backends.get_mut(id('b')).unwrap().duty = Duty::Maintenance;
+    let mut stage = stage(3, |_| {});
+    stage.play("b:x").replan(&with("abc", away)).sees("u-u").play("b:+-----").sees("u-u");
+    stage.play("a:-  c:-").sees("---").play("a:++ c:++").sees("u-u");
+    stage.replan(&with("abc", |_| {})).sees("u-u").play("b:+").sees("uuu");
+    // Nobody else serves: it may be asked at once.
+    stage.replan(&with("abc", away)).play("a:--- c:---").sees("---");
+    stage.replan(&with("abc", |_| {})).sees("-u-");
+    // One that drains is asked by those that stay with it.
+    let drains = |pool: &mut Pool| pool.backends.get_mut(id('b')).unwrap().duty = Duty::Draining;
+    stage.replan(&with("abc", drains)).sees("-u-");
+}
+
 /// Random plans, with random events between them.
 #[test]
 fn nothing_is_lost_whatever_plans_come() {
@@ -649,11 +664,16 @@ fn nothing_is_lost_whatever_plans_come() {
                     let letters: String =
                         now.iter().map(|id| (b'a' + id.0 as u8) as char).collect();
                     let odds = [rng.below(2) == 0, rng.below(2) == 0, rng.below(2) == 0];
+                    let duty = |_| Duty::ALL[rng.below(5).saturating_sub(2) as usize];
+                    let duties: Vec<Duty> = (0..8).map(duty).collect();
                     let shape = |pool: &mut Pool| {
                         pool.health = odds[0].then(Health::default);
                         pool.breaker =
                             odds[1].then(|| Breaker { requests_min: 4, ..Breaker::default() });
                         pool.passive.failures_max = if odds[2] { 3 } else { 0 };
+                        for (backend, duty) in pool.backends.values_mut().zip(&duties) {
+                            backend.duty = *duty;
+                        }
                     };
                     stage.replan(&with(&letters, shape));
                     stage.standing.check_invariants();

@@ -1,0 +1,207 @@
+//! Orders of an operator: what each makes of the overlay, and why one is refused.
+//!
+//! An order is taken only if a check would take the plan that it makes. What is set to the value of
+//! the configuration is no change, so that the overlay says only what differs.
+
+use std::fmt;
+
+use super::{Layers, is};
+use crate::base::backend_set::BACKENDS_MAX;
+use crate::plan::{Address, Amendment, Backend, Duty, Overlay, Pool, Settings, Subject};
+
+/// A change of one backend, as it is ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Add it, with this weight.
+    Add { pool: String, backend: String, address: Address, weight: u16 },
+    /// Set these values.
+    Set { pool: String, backend: String, settings: Settings },
+    /// Remove it.
+    Remove { pool: String, backend: String },
+}
+
+/// Why an order is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    NoPool { pool: String },
+    NoBackend { pool: String, backend: String },
+    NotAName { backend: String },
+    NotAnAddress { address: Address },
+    Weight,
+    NameTaken { pool: String, backend: String },
+    AddressTaken { pool: String, address: Address, backend: String },
+    Last { pool: String, backend: String },
+    Full { pool: String },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::NoPool { pool } => write!(f, "there is no pool \"{pool}\""),
+            Refused::NoBackend { pool, backend } => {
+                write!(f, "pool \"{pool}\" has no backend \"{backend}\"")
+            }
+            Refused::NotAName { backend } => write!(
+                f,
+                "\"{backend}\" cannot be the name of a backend: expected 1 to 64 letters, digits \
+                 and signs of {}",
+                Backend::SIGNS
+            ),
+            Refused::NotAnAddress { address } => {
+                write!(f, "{address} is not the address of a backend: it needs a port")
+            }
+            Refused::Weight => write!(f, "a weight is 0 to {WEIGHT_MAX}"),
+            Refused::NameTaken { pool, backend } => {
+                write!(f, "pool \"{pool}\" has a backend \"{backend}\" already")
+            }
+            Refused::AddressTaken { pool, address, backend } => {
+                write!(f, "pool \"{pool}\" has {address} already, as backend \"{backend}\"")
+            }
+            Refused::Last { pool, backend } => write!(
+                f,
+                "\"{backend}\" is the last backend of pool \"{pool}\": add another first, or put \
+                 this one into maintenance"
+            ),
+            Refused::Full { pool } => {
+                write!(f, "pool \"{pool}\" has {BACKENDS_MAX} backends, which is the most")
+            }
+        }
+    }
+}
+
+/// The highest weight, as in a configuration.
+const WEIGHT_MAX: u16 = 256;
+
+impl Order {
+    /// The pool and the name of the backend.
+    pub(crate) fn of(&self) -> (&str, &str) {
+        match self {
+            Order::Add { pool, backend, .. }
+            | Order::Set { pool, backend, .. }
+            | Order::Remove { pool, backend } => (pool, backend),
+        }
+    }
+}
+
+impl Layers {
+    /// The overlay after an order.
+    ///
+    /// # Errors
+    /// If the plan would not pass a check, or the order is about nothing that there is.
+    pub(crate) fn amend(&self, order: &Order) -> Result<Overlay, Refused> {
+        let composed = self.compose();
+        let (pool, name) = order.of();
+        let pool = composed.plan.pools.values().find(|it| it.name == pool);
+        let pool = pool.ok_or_else(|| Refused::NoPool { pool: order.of().0.to_owned() })?;
+        let configured = self.base.pools.values().find(|it| it.name == pool.name);
+        let mut overlay = composed.overlay;
+        match order {
+            Order::Add { address, weight, .. } => {
+                check_new(pool, name, address, *weight)?;
+                let subject = subject(pool, name, address);
+                let known = configured.and_then(|pool| backend_of(pool, &subject));
+                let change = match known {
+                    // It was removed, and is put back.
+                    Some(known) => Amendment::Set(Settings {
+                        weight: (*weight != known.weight).then_some(*weight),
+                        duty: None,
+                    }),
+                    None => Amendment::Added(Settings { weight: Some(*weight), duty: None }),
+                };
+                put(&mut overlay, subject, change);
+            }
+            Order::Set { settings, .. } => {
+                if settings.weight.is_some_and(|weight| weight > WEIGHT_MAX) {
+                    return Err(Refused::Weight);
+                }
+                let backend = named(pool, name)?;
+                let subject = subject(pool, name, &backend.address);
+                let known = configured.and_then(|pool| backend_of(pool, &subject));
+                let change = match overlay.changes.get(&subject) {
+                    Some(Amendment::Added(before)) => Amendment::Added(settings.over(*before)),
+                    Some(Amendment::Set(before)) => Amendment::Set(settings.over(*before)),
+                    Some(Amendment::Removed) | None => Amendment::Set(*settings),
+                };
+                put(&mut overlay, subject, without_what_is(change, known));
+            }
+            Order::Remove { .. } => {
+                let backend = named(pool, name)?;
+                if pool.backends.len() == 1 {
+                    let (pool, backend) = (pool.name.clone(), name.to_owned());
+                    return Err(Refused::Last { pool, backend });
+                }
+                let subject = subject(pool, name, &backend.address);
+                match overlay.changes.get(&subject) {
+                    Some(Amendment::Added(_)) => drop(overlay.changes.remove(&subject)),
+                    Some(Amendment::Set(_) | Amendment::Removed) | None => {
+                        overlay.changes.insert(subject, Amendment::Removed);
+                    }
+                }
+            }
+        }
+        Ok(overlay)
+    }
+}
+
+/// Whether a pool can have one more backend like this.
+fn check_new(pool: &Pool, name: &str, address: &Address, weight: u16) -> Result<(), Refused> {
+    if !Backend::is_name(name) {
+        return Err(Refused::NotAName { backend: name.to_owned() });
+    }
+    let port = match address {
+        Address::Socket(address) => address.port(),
+        Address::Name { port, .. } => *port,
+    };
+    if port == 0 {
+        return Err(Refused::NotAnAddress { address: address.clone() });
+    }
+    if weight > WEIGHT_MAX {
+        return Err(Refused::Weight);
+    }
+    let of = || pool.name.clone();
+    if pool.backends.values().any(|it| it.name == name) {
+        return Err(Refused::NameTaken { pool: of(), backend: name.to_owned() });
+    }
+    if let Some(other) = pool.backends.values().find(|it| it.address == *address) {
+        let (address, backend) = (address.clone(), other.name.clone());
+        return Err(Refused::AddressTaken { pool: of(), address, backend });
+    }
+    if pool.backends.len() >= BACKENDS_MAX {
+        return Err(Refused::Full { pool: of() });
+    }
+    Ok(())
+}
+
+fn named<'a>(pool: &'a Pool, name: &str) -> Result<&'a Backend, Refused> {
+    let found = pool.backends.values().find(|it| it.name == name);
+    let none = || Refused::NoBackend { pool: pool.name.clone(), backend: name.to_owned() };
+    found.ok_or_else(none)
+}
+
+fn subject(pool: &Pool, name: &str, address: &Address) -> Subject {
+    let (pool, backend) = (pool.name.clone(), name.to_owned());
+    Subject { pool, backend, address: address.clone() }
+}
+
+fn backend_of<'a>(pool: &'a Pool, subject: &Subject) -> Option<&'a Backend> {
+    pool.backends.values().find(|it| is(it, subject))
+}
+
+/// A change without the values that the configuration has.
+fn without_what_is(change: Amendment, known: Option<&Backend>) -> Amendment {
+    let (Amendment::Set(settings), Some(known)) = (change, known) else { return change };
+    Amendment::Set(Settings {
+        weight: settings.weight.filter(|weight| *weight != known.weight),
+        duty: settings.duty.filter(|duty| *duty != Duty::Up),
+    })
+}
+
+/// Keeps a change, unless it changes nothing.
+fn put(overlay: &mut Overlay, subject: Subject, change: Amendment) {
+    match change {
+        Amendment::Set(settings) if settings.is_empty() => {
+            overlay.changes.remove(&subject);
+        }
+        _ => drop(overlay.changes.insert(subject, change)),
+    }
+}

@@ -1,0 +1,227 @@
+//! The overlay: run-time changes of backends on top of a configuration.
+//!
+//! `compose` makes the plan in force of both, `amend` the next overlay from an order of an
+//! operator. An order is refused unless the plan that it makes is one that `check` would take. A
+//! later configuration keeps what still fits: every change that does not is named, with the reason,
+//! and dropped; so a change never comes back after the configuration has moved on.
+//!
+//! Pure: the owner of the plan publishes the result, or does not. Another source of backends, such
+//! as the addresses that names have, is one more field of `Layers` (DECISIONS 100).
+
+mod amend;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc};
+
+pub(crate) use self::amend::{Order, Refused};
+use crate::base::backend_set::BACKENDS_MAX;
+use crate::plan::{Amendment, Backend, BackendId, Id as _, Overlay, Plan, Pool, Settings, Subject};
+
+/// What the plan in force is made of, from the ground up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layers {
+    /// The configuration.
+    pub(crate) base: Arc<Plan>,
+    /// Run-time changes.
+    pub(crate) overlay: Overlay,
+}
+
+/// A plan made of layers.
+pub(crate) struct Composed {
+    pub(crate) plan: Plan,
+    /// The run-time changes that fit.
+    pub(crate) overlay: Overlay,
+    /// Those that do not.
+    pub(crate) misfits: Vec<Misfit>,
+}
+
+/// A run-time change that does not fit the configuration any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    pub(crate) subject: Subject,
+    pub(crate) why: Why,
+}
+
+/// Why it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    NoPool,
+    NoBackend,
+    OtherAddress,
+    IsConfigured,
+    NameTaken,
+    AddressTaken,
+    Last,
+    Full,
+}
+
+impl Misfit {
+    /// Why it does not fit, in a few words.
+    pub(crate) fn reason(&self) -> String {
+        let Subject { address, .. } = &self.subject;
+        match self.why {
+            Why::NoPool => "the configuration has no such pool".into(),
+            Why::NoBackend => "the configuration has no such backend".into(),
+            Why::OtherAddress => format!("it is not at {address} any more"),
+            Why::IsConfigured => "it was added, and the configuration has it now".into(),
+            Why::NameTaken => "the configuration has another of that name".into(),
+            Why::AddressTaken => format!("the configuration has another at {address}"),
+            Why::Last => "the pool would have no backend without it".into(),
+            Why::Full => format!("the pool has {BACKENDS_MAX} backends without it"),
+        }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Subject { pool, backend, .. } = &self.subject;
+        write!(f, "backend \"{backend}\" of pool \"{pool}\": {}", self.reason())
+    }
+}
+
+impl Layers {
+    /// The plan that they make; its ids are not its seats yet.
+    pub(crate) fn compose(&self) -> Composed {
+        let mut composed = Composed {
+            plan: Plan::clone(&self.base),
+            overlay: Overlay::default(),
+            misfits: Vec::new(),
+        };
+        let mut rest = self.overlay.changes.iter().peekable();
+        while let Some((Subject { pool, .. }, _)) = rest.peek() {
+            let mut of_pool: Vec<(&Subject, Amendment)> = Vec::new();
+            while let Some((subject, amendment)) = rest.next_if(|(next, _)| next.pool == *pool) {
+                of_pool.push((subject, *amendment));
+            }
+            match composed.plan.pools.values_mut().find(|it| it.name == *pool) {
+                Some(found) => Patch { pool: found, removed: Vec::new() }.apply(
+                    of_pool,
+                    &mut composed.overlay,
+                    &mut composed.misfits,
+                ),
+                None => composed.misfits.extend(of_pool.into_iter().map(misfit(Why::NoPool))),
+            }
+        }
+        composed
+    }
+}
+
+fn misfit(why: Why) -> impl Fn((&Subject, Amendment)) -> Misfit {
+    move |(subject, _)| Misfit { subject: subject.clone(), why }
+}
+
+/// The changes of one pool.
+struct Patch<'a> {
+    pool: &'a mut Pool,
+    /// Backends of the configuration that are out.
+    removed: Vec<(BackendId, Backend)>,
+}
+
+impl Patch<'_> {
+    /// Applies the changes of this pool: those that fit are kept, the others named.
+    fn apply(
+        mut self,
+        changes: Vec<(&Subject, Amendment)>,
+        kept: &mut Overlay,
+        misfits: &mut Vec<Misfit>,
+    ) {
+        let mut fits = |subject: &Subject, amendment: Amendment, fit: Result<(), Why>| match fit {
+            Ok(()) => drop(kept.changes.insert(subject.clone(), amendment)),
+            Err(why) => misfits.push(Misfit { subject: subject.clone(), why }),
+        };
+        let configured: Vec<Backend> = self.pool.backends.values().cloned().collect();
+        let of = |wanted: fn(&Amendment) -> bool| {
+            changes.iter().filter(move |(_, amendment)| wanted(amendment))
+        };
+        // What goes makes room for what comes; whether anything is left is known after that.
+        for (subject, _) in of(|it| *it == Amendment::Removed) {
+            if let Ok(id) = self.find(subject)
+                && let Some(backend) = self.pool.backends.remove(id)
+            {
+                self.removed.push((id, backend));
+            }
+        }
+        for (subject, amendment) in of(|it| matches!(it, Amendment::Added(_))) {
+            let Amendment::Added(settings) = *amendment else { continue };
+            let fit = self.add(subject, settings, &configured);
+            if let (Err(Why::IsConfigured), Some(duty)) = (fit, settings.duty) {
+                // A configuration that has learned of it does not give it traffic again.
+                let set = Settings { duty: Some(duty), weight: None };
+                fits(subject, Amendment::Set(set), self.set(subject, set));
+                continue;
+            }
+            fits(subject, *amendment, fit);
+        }
+        let is_empty = self.pool.backends.is_empty();
+        for (subject, amendment) in of(|it| *it == Amendment::Removed) {
+            let place = self.removed.iter().position(|(_, it)| is(it, subject));
+            let fit = match place.map(|place| self.removed.swap_remove(place)) {
+                Some((id, backend)) if is_empty => {
+                    self.pool.backends.insert(id, backend);
+                    Err(Why::Last)
+                }
+                Some(_) => Ok(()),
+                None => Err(self.find(subject).err().unwrap_or(Why::NoBackend)),
+            };
+            fits(subject, *amendment, fit);
+        }
+        for (subject, amendment) in of(|it| matches!(it, Amendment::Set(_))) {
+            let Amendment::Set(settings) = *amendment else { continue };
+            fits(subject, *amendment, self.set(subject, settings));
+        }
+    }
+
+    /// The backend of this name at this address.
+    fn find(&self, subject: &Subject) -> Result<BackendId, Why> {
+        let mut named = self.pool.backends.iter().filter(|(_, it)| it.name == subject.backend);
+        let (id, backend) = named.next().ok_or(Why::NoBackend)?;
+        if is(backend, subject) { Ok(id) } else { Err(Why::OtherAddress) }
+    }
+
+    fn add(
+        &mut self,
+        subject: &Subject,
+        settings: Settings,
+        configured: &[Backend],
+    ) -> Result<(), Why> {
+        let Subject { backend: name, address, .. } = subject;
+        if configured.iter().any(|it| is(it, subject)) {
+            return Err(Why::IsConfigured);
+        }
+        let present = || self.pool.backends.values();
+        if present().any(|it| it.name == *name) {
+            return Err(Why::NameTaken);
+        }
+        if present().any(|it| it.address == *address) {
+            return Err(Why::AddressTaken);
+        }
+        if self.pool.backends.len() >= BACKENDS_MAX {
+            return Err(Why::Full);
+        }
+        // Seats are given by name later on: any free id will do.
+        let taken = self.removed.iter().map(|(id, _)| id.index() + 1).max().unwrap_or(0);
+        let id = BackendId::at(self.pool.backends.span().max(taken)).ok_or(Why::Full)?;
+        let mut backend = Backend::new(name.clone(), address.clone());
+        settle(&mut backend, settings);
+        self.pool.backends.insert(id, backend);
+        Ok(())
+    }
+
+    fn set(&mut self, subject: &Subject, settings: Settings) -> Result<(), Why> {
+        let id = self.find(subject)?;
+        if let Some(backend) = self.pool.backends.get_mut(id) {
+            settle(backend, settings);
+        }
+        Ok(())
+    }
+}
+
+fn is(backend: &Backend, subject: &Subject) -> bool {
+    backend.name == subject.backend && backend.address == subject.address
+}
+
+fn settle(backend: &mut Backend, Settings { weight, duty }: Settings) {
+    backend.weight = weight.unwrap_or(backend.weight);
+    backend.duty = duty.unwrap_or(backend.duty);
+}

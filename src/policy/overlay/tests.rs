@@ -1,0 +1,194 @@
+//! Tests of the overlay: orders, what they make of a plan, and what a later configuration keeps.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::plan::{Address, Duty};
+
+const TEXT: &str = r#"
+    [listener.web]
+    bind = "127.0.0.1:0"
+    pool = "app"
+    [pool.app]
+    backends = ["10.0.0.1:80", { address = "10.0.0.2:80", name = "b", weight = 3 }]
+    [pool.other]
+    backends = ["10.0.0.1:80"]
+"#;
+
+fn layers(text: &str) -> Layers {
+    let base = crate::config::parse("overlay.toml", text).unwrap_or_else(|wrong| panic!("{wrong}"));
+    Layers { base: Arc::new(base.plan.into_plan()), overlay: Overlay::default() }
+}
+
+fn address(text: &str) -> Address {
+    Address::Socket(text.parse().unwrap())
+}
+
+fn add(backend: &str, at: &str, weight: u16) -> Order {
+    Order::Add { pool: "app".into(), backend: backend.into(), address: address(at), weight }
+}
+
+fn set(backend: &str, weight: Option<u16>, duty: Option<Duty>) -> Order {
+    let settings = Settings { weight, duty };
+    Order::Set { pool: "app".into(), backend: backend.into(), settings }
+}
+
+fn remove(backend: &str) -> Order {
+    Order::Remove { pool: "app".into(), backend: backend.into() }
+}
+
+/// The backends of pool `app`: name, address, weight and duty.
+fn seen(plan: &Plan) -> Vec<String> {
+    let pool = plan.pools.values().find(|pool| pool.name == "app").unwrap();
+    let line =
+        |it: &Backend| format!("{} {} {} {}", it.name, it.address, it.weight, it.duty.word());
+    let mut lines: Vec<String> = pool.backends.values().map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// After these orders, each of which is taken.
+fn after(text: &str, orders: &[Order]) -> Layers {
+    let mut layers = layers(text);
+    for order in orders {
+        layers.overlay = layers.amend(order).unwrap_or_else(|why| panic!("{order:?}: {why}"));
+        let Composed { overlay, misfits, .. } = layers.compose();
+        assert_eq!((&overlay, &*misfits), (&layers.overlay, &[][..]), "{order:?}");
+    }
+    layers
+}
+
+#[track_caller]
+fn check(orders: &[Order], expected: &[&str]) {
+    assert_eq!(seen(&after(TEXT, orders).compose().plan), expected);
+}
+
+const FIRST: &str = "10.0.0.1:80 10.0.0.1:80 1 up";
+const SECOND: &str = "b 10.0.0.2:80 3 up";
+
+#[test]
+fn what_is_ordered_is_in_the_plan() {
+    check(&[], &[FIRST, SECOND]);
+    check(&[add("c", "10.0.0.3:80", 5)], &[FIRST, SECOND, "c 10.0.0.3:80 5 up"]);
+    check(&[set("b", Some(9), None)], &[FIRST, "b 10.0.0.2:80 9 up"]);
+    check(&[set("b", None, Some(Duty::Draining))], &[FIRST, "b 10.0.0.2:80 3 draining"]);
+    check(&[remove("b")], &[FIRST]);
+    check(
+        &[add("c", "10.0.0.3:80", 5), remove("b"), remove("10.0.0.1:80")],
+        &["c 10.0.0.3:80 5 up"],
+    );
+}
+
+#[test]
+fn orders_follow_each_other() {
+    let down = set("b", Some(9), Some(Duty::Maintenance));
+    check(&[down.clone(), set("b", Some(2), None)], &[FIRST, "b 10.0.0.2:80 2 maintenance"]);
+    let back = [down, set("b", Some(3), Some(Duty::Up))];
+    check(&back, &[FIRST, SECOND]);
+    assert_eq!(after(TEXT, &back).overlay, Overlay::default(), "it is as configured");
+    let added = [add("c", "10.0.0.3:80", 5), set("c", None, Some(Duty::Draining))];
+    check(&added, &[FIRST, SECOND, "c 10.0.0.3:80 5 draining"]);
+    let gone = [add("c", "10.0.0.3:80", 5), remove("c")];
+    check(&gone, &[FIRST, SECOND]);
+    assert_eq!(after(TEXT, &gone).overlay, Overlay::default());
+    let again = [remove("b"), add("b", "10.0.0.2:80", 7)];
+    check(&again, &[FIRST, "b 10.0.0.2:80 7 up"]);
+    // The name goes to another server.
+    check(&[remove("b"), add("b", "10.0.0.9:80", 1)], &[FIRST, "b 10.0.0.9:80 1 up"]);
+}
+
+#[test]
+fn an_order_that_no_check_would_take_is_refused() {
+    let at = |layers: &Layers, order: &Order| layers.amend(order).unwrap_err().to_string();
+    let first = layers(TEXT);
+    for (order, words) in [
+        (add("b", "10.0.0.3:80", 1), "has a backend \"b\" already"),
+        (add("c", "10.0.0.2:80", 1), "has 10.0.0.2:80 already, as backend \"b\""),
+        (add("", "10.0.0.3:80", 1), "cannot be the name"),
+        (add("a/b", "10.0.0.3:80", 1), "cannot be the name"),
+        (add("c", "10.0.0.3:0", 1), "needs a port"),
+        (add("c", "10.0.0.3:80", 257), "0 to 256"),
+        (set("c", Some(1), None), "has no backend \"c\""),
+        (set("b", Some(257), None), "0 to 256"),
+        (remove("c"), "has no backend \"c\""),
+        (Order::Remove { pool: "none".into(), backend: "b".into() }, "there is no pool \"none\""),
+        (
+            Order::Remove { pool: "other".into(), backend: "10.0.0.1:80".into() },
+            "the last backend of pool \"other\"",
+        ),
+    ] {
+        let said = at(&first, &order);
+        assert!(said.contains(words), "{order:?}: {said}");
+    }
+    let none_left = after(TEXT, &[remove("b")]);
+    assert!(at(&none_left, &remove("10.0.0.1:80")).contains("last backend"));
+    let mut full = layers(TEXT);
+    for port in 1..=BACKENDS_MAX - 2 {
+        let order = add(&format!("n{port}"), &format!("10.1.0.1:{port}"), 1);
+        let Order::Add { pool, backend, address, .. } = order else { unreachable!() };
+        let subject = Subject { pool, backend, address };
+        full.overlay.changes.insert(subject, Amendment::Added(Settings::default()));
+    }
+    assert!(at(&full, &add("one", "10.0.0.3:80", 1)).contains("which is the most"));
+}
+
+#[test]
+fn a_later_configuration_keeps_what_fits_and_names_the_rest() {
+    let orders = [
+        add("c", "10.0.0.3:80", 5),
+        add("d", "10.0.0.4:80", 5),
+        set("d", None, Some(Duty::Draining)),
+        set("10.0.0.1:80", Some(7), None),
+        remove("b"),
+    ];
+    let before = after(TEXT, &orders);
+    let with = |text: &str| Layers { overlay: before.overlay.clone(), ..layers(text) };
+    let said = |layers: &Layers| {
+        let Composed { plan, overlay, misfits } = layers.compose();
+        // What is kept fits by itself.
+        let again = Layers { overlay: overlay.clone(), ..layers.clone() }.compose();
+        assert_eq!((again.misfits.len(), &again.overlay), (0, &overlay));
+        assert_eq!(seen(&again.plan), seen(&plan));
+        (seen(&plan), misfits.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let pool = |backends: &str| {
+        format!(
+            "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+             [pool.app]\nbackends = [{backends}]\n"
+        )
+    };
+    // `b` is another server now, `c` was added to the configuration, the first has left it.
+    let next = with(&pool(
+        "{ address = \"10.0.0.9:80\", name = \"b\" }, { address = \"10.0.0.3:80\", name = \"c\" }",
+    ));
+    let (plan, misfits) = said(&next);
+    assert_eq!(plan, ["b 10.0.0.9:80 1 up", "c 10.0.0.3:80 1 up", "d 10.0.0.4:80 5 draining"]);
+    assert_eq!(
+        misfits,
+        [
+            "backend \"c\" of pool \"app\": it was added, and the configuration has it now",
+            "backend \"b\" of pool \"app\": it is not at 10.0.0.2:80 any more",
+            "backend \"10.0.0.1:80\" of pool \"app\": the configuration has no such backend",
+        ]
+    );
+    // One that drains is not given traffic by a configuration that has it now.
+    let next = with(&pool("\"10.0.0.1:80\", { address = \"10.0.0.4:80\", name = \"d\" }"));
+    let (plan, misfits) = said(&next);
+    let expected =
+        ["10.0.0.1:80 10.0.0.1:80 7 up", "c 10.0.0.3:80 5 up", "d 10.0.0.4:80 1 draining"];
+    assert_eq!(plan, expected);
+    assert_eq!(misfits, ["backend \"b\" of pool \"app\": the configuration has no such backend"]);
+    let Composed { misfits, overlay, .. } = with(&TEXT.replace("app", "web")).compose();
+    assert_eq!((misfits.len(), overlay.changes.len()), (4, 0));
+    assert!(misfits.iter().all(|it| it.why == Why::NoPool), "{misfits:?}");
+}
+
+#[test]
+fn a_removal_that_would_leave_nothing_does_not_fit() {
+    let before = after(TEXT, &[remove("b")]);
+    let text = TEXT.replace("\"10.0.0.1:80\", {", "{");
+    let Composed { plan, overlay, misfits } =
+        Layers { overlay: before.overlay, ..layers(&text) }.compose();
+    assert_eq!((seen(&plan), overlay.changes.len()), (vec![SECOND.to_owned()], 0));
+    assert_eq!(misfits[0].why, Why::Last);
+}
