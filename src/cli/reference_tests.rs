@@ -94,11 +94,12 @@ macro_rules! causes {
 }
 
 causes! {
-    BadRequest Denied NoRoute MethodRefused RequestTimeout LengthRequired BodyTooLarge UriTooLong
-    ExpectationFailed Misdirected Limited HeadTooLarge Internal NotImplemented Loop ConnectFailed
-    NameNotResolved BackendTls BackendReset BackendStale BackendProtocol ResponseRefused
-    ResponseHeadTooLarge NoBackend QueueFull QueueTimeout Overloaded ShuttingDown ConnectTimeout
-    ResponseTimeout BackendDown Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
+    BadRequest PlainHttp Denied NoRoute MethodRefused RequestTimeout LengthRequired BodyTooLarge
+    UriTooLong ExpectationFailed Misdirected Limited HeadTooLarge Internal NotImplemented Loop
+    ConnectFailed NameNotResolved BackendTls BackendReset BackendStale BackendProtocol
+    ResponseRefused ResponseHeadTooLarge NoBackend QueueFull QueueTimeout Overloaded
+    ShuttingDown ConnectTimeout ResponseTimeout BackendDown Deadline VersionRefused ClientAbort
+    ClientTimeout ResponseIncomplete
 }
 
 /// Every ending that is not a fault; the match keeps the list whole.

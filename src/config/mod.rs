@@ -25,8 +25,8 @@ mod written;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-pub(crate) use self::check::Found as FoundCertificate;
 pub use self::problem::{Problem, Problems, Severity};
+pub(crate) use self::{check::Found as FoundCertificate, load::Machine};
 use self::{
     expand::{FromFiles, Lookup},
     source::{Position, Sources},
@@ -53,7 +53,7 @@ impl Loaded {
     /// The certificate that expires first, and whole days until then.
     pub(crate) fn first_to_expire(&self) -> Option<(&FoundCertificate, i64)> {
         let first = self.certificates.iter().min_by_key(|found| found.facts.not_after)?;
-        Some((first, first.facts.days_left(load::Machine.now())))
+        Some((first, first.facts.days_left(Machine.now())))
     }
 
     /// The configuration in force as TOML, with the origin of each value. Text from `${file:…}` is
@@ -118,7 +118,7 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, Problems
     let mut sources = Sources::default();
     let mut problems = Vec::new();
     load::files(paths, &mut sources, &mut problems);
-    assemble(sources, problems, overrides, &load::Machine)
+    assemble(sources, problems, overrides, &Machine)
 }
 
 /// Checks a text as if it were a file of that name.
@@ -138,7 +138,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
 pub fn parse_with(name: &str, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
     let mut sources = Sources::default();
     sources.add(name, text.to_owned());
-    assemble(sources, Vec::new(), overrides, &load::Machine)
+    assemble(sources, Vec::new(), overrides, &Machine)
 }
 
 /// The address of a backend, in the form of a configuration.

@@ -1,5 +1,7 @@
 //! Tests that hold `config/reference.toml` and `docs/configuration.md` to the keys of `file.rs` and
-//! the defaults of the plan. `UPDATE=1` rewrites the tables of the page.
+//! the defaults of the plan.
+//!
+//! `UPDATE=1` rewrites the tables of the page.
 
 use std::fs;
 
@@ -153,6 +155,13 @@ fn the_reference_names_every_key() {
             let in_comment = match row.key.as_str() {
                 "sticky.secret-file" => text.contains(", secret-file = "),
                 "admin.bind" | "admin.token-file" => text.contains("{ bind = \"…\", token-file = "),
+                key if key.starts_with("tls.") || key.starts_with("certificates[].") => {
+                    let last = key.rsplit('.').next().unwrap();
+                    ["# ", "{ ", ", "].iter().any(|before| {
+                        let names = |line: &str| line.trim_start().starts_with([' ', '=']);
+                        text.split(&format!("{before}{last}")).skip(1).any(names)
+                    })
+                }
                 _ => false,
             };
             let found = in_comment || owners.iter().any(|owner| has(owner, &row.key));

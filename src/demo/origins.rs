@@ -155,7 +155,7 @@ async fn accept(running: Rc<Running>, name: Rc<str>, listener: Listener) {
                 let watch = Watch::Client(ListenerId(0));
                 let stream = Stream::adopt(fd, |fd| running.deadlines.watch(fd, watch));
                 let (Ok(stream), Ok(buffer)) = (stream, running.buffers.take()) else { continue };
-                let peer = Peer::new(ListenerId(0), (PeerAddress::of(from), 0), &[], false);
+                let peer = Peer::new(ListenerId(0), (PeerAddress::of(from), 0), &[], None);
                 let client = Client::new(Rc::new(stream), Rc::new(peer), buffer, None);
                 task(Connection::new(Rc::clone(&running), Rc::clone(&name), client).serve());
             }

@@ -198,6 +198,7 @@ fn write_line(
         ended: worker.clock.unix(ended),
         request_id: record.request_id.unwrap_or_else(|| worker.request_id(ended)),
         asker: peer.asker(record.client),
+        tls: peer.secure().map(|secure| &*secure.text),
         record,
         asked,
         bytes,

@@ -16,9 +16,10 @@ use crate::http::{
     forward::{self, Forward},
     framing::{self, BodyLength},
     head::Method,
+    target,
 };
 use crate::policy::balance::key;
-use crate::proto::Client;
+use crate::proto::{Client, peer::Peer};
 use crate::worker::{Nobody, Scratch, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
@@ -56,6 +57,7 @@ async fn answer(
 ) -> Result<Answer, Fault> {
     client.expect_body(length, exchange.in_force.head_limits);
     admit(exchange, length)?;
+    is_directed(worker, client, exchange)?;
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.pool_plan().timeouts.request);
@@ -88,6 +90,32 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
         BodyLength::None | BodyLength::Fixed(_) | BodyLength::Chunked | BodyLength::UntilClose => {
             Ok(())
         }
+    }
+}
+
+/// Refuses a request for a host that another certificate is for than the one of its connection (RFC
+/// 9110 §15.5.20). A client that named no host was not told a certificate by one, and is served.
+#[inline]
+fn is_directed(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<(), Fault> {
+    let peer = client.peer();
+    let Some(name) = peer.secure().and_then(|secure| secure.name.as_deref()) else {
+        return Ok(());
+    };
+    let request = &exchange.scratch.request;
+    let authority = request.bytes(request.authority);
+    let is_same = authority.split_at_checked(name.len()).is_some_and(|(host, port)| {
+        host.eq_ignore_ascii_case(name.as_bytes()) && matches!(port, [] | [b':', ..])
+    });
+    if is_same || authority.is_empty() { Ok(()) } else { may_share(worker, peer, name, authority) }
+}
+
+#[cold]
+fn may_share(worker: &Worker, peer: &Peer, name: &str, authority: &[u8]) -> Result<(), Fault> {
+    let mut host = Vec::new();
+    target::normalise_host(authority, &mut host);
+    match std::str::from_utf8(&host) {
+        Ok(host) if worker.agrees(peer.listener, name, host) => Ok(()),
+        Ok(_) | Err(_) => Err(Cause::Misdirected.into()),
     }
 }
 

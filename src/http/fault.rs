@@ -19,6 +19,8 @@ pub(crate) enum Side {
 pub(crate) enum Cause {
     /// Breaks a rule of RFC 9110 or 9112, or is ambiguous.
     BadRequest,
+    /// Plain HTTP where TLS is spoken.
+    PlainHttp,
     Denied,
     NoRoute,
     /// TRACE or CONNECT.
@@ -164,6 +166,7 @@ impl Fault {
     pub(crate) fn leaves_framing_sound(self) -> bool {
         match self.cause {
             Cause::BadRequest
+            | Cause::PlainHttp
             | Cause::RequestTimeout
             | Cause::BodyTooLarge
             | Cause::UriTooLong
@@ -221,6 +224,7 @@ impl Cause {
             Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Some(Failure::NotTaken),
             Cause::Overloaded => Some(Failure::Ours),
             Cause::BadRequest
+            | Cause::PlainHttp
             | Cause::Denied
             | Cause::NoRoute
             | Cause::MethodRefused
@@ -268,6 +272,7 @@ impl Cause {
         }
         match self {
             Cause::BadRequest => row!(Client, 400, "bad_request", "http_request_error", "The request breaks HTTP's rules"),
+            Cause::PlainHttp => row!(Client, 400, "bad_request", "http_request_error", "Plain HTTP was sent to a port that speaks HTTPS: use https://"),
             Cause::Denied => row!(Proxy, 403, "denied", "http_request_denied", "Denied"),
             Cause::NoRoute => row!(Proxy, 404, "no_route", "destination_not_found", "No route for this request"),
             Cause::MethodRefused => row!(Client, 405, "method_refused", "http_request_denied", "This method is not allowed here"),

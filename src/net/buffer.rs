@@ -121,6 +121,26 @@ impl Buffer {
         self.end += count.min(self.room_len()) as u32;
     }
 
+    /// Drops all but the first `len` bytes.
+    #[inline]
+    pub(crate) fn shorten(&mut self, len: usize) {
+        debug_assert!(len <= self.len());
+        self.end = self.start + len.min(self.len()) as u32;
+    }
+
+    /// Replaces its content by what `fill` writes to the front of all the room that there is, also
+    /// that around reads; returns its error, if it has none to write.
+    #[inline]
+    pub(crate) fn fill_whole<E>(
+        &mut self,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        (self.start, self.end) = (0, MAPPING_BYTES as u32);
+        let filled = fill(self.bytes_mut());
+        self.end = filled.as_ref().map_or(0, |count| (*count).min(MAPPING_BYTES)) as u32;
+        filled.map(|_| ())
+    }
+
     /// Drops `count` bytes from the front. An empty buffer starts over, with all its room.
     #[inline]
     pub(crate) fn consume(&mut self, count: usize) {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::base::moment::{Deadline, Micros, Moment, Tick, UnixMillis};
+use crate::base::moment::{Deadline, Micros, Moment, Tick, UnixMillis, UnixSeconds};
 
 static BEGINNING: OnceLock<Instant> = OnceLock::new();
 
@@ -78,6 +78,12 @@ impl Clock {
         let known = self.wall.get().filter(|wall| moment.since(wall.read_at) < WALL_GOOD);
         let wall = known.unwrap_or_else(|| self.read_wall());
         UnixMillis((wall.beginning.0 + moment.micros()) / 1000)
+    }
+
+    /// Wall time, read anew: for what is no request.
+    pub(crate) fn unix_now() -> UnixSeconds {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixSeconds(now.as_secs())
     }
 
     #[cold]

@@ -377,7 +377,7 @@ pub(crate) fn trim_heap() {
 }
 
 /// The bytes that a piece would send.
-#[cfg(test)]
+#[inline]
 pub(crate) fn bytes_of(piece: &impl IoBuf) -> &[u8] {
     // SAFETY: an operation reads it in the same way.
     unsafe { std::slice::from_raw_parts(piece.read_ptr(), piece.bytes_init()) }

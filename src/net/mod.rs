@@ -16,5 +16,6 @@ pub(crate) mod repeated;
 pub(crate) mod runtime;
 pub(crate) mod signal;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod turns;
 pub(crate) mod wake;

@@ -82,6 +82,18 @@ impl<T: 'static> Repeated<T> {
         self.desk.piece.take().map_or(Poll::Pending, |piece| Poll::Ready((result, piece)))
     }
 
+    /// Does it once, to its end. The wait must not be dropped.
+    pub(crate) async fn done_with(&self, piece: T) -> Done<T> {
+        let mut piece = Some(piece);
+        poll_fn(|cx| {
+            if let Some(piece) = piece.take() {
+                self.begin(piece, cx);
+            }
+            self.poll(cx)
+        })
+        .await
+    }
+
     /// Whether it was begun and its end has not been taken.
     pub(crate) fn is_under_way(&self) -> bool {
         self.desk.step.get() != Step::Rests

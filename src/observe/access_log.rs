@@ -50,7 +50,10 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
     ("t_self", "ms of these spent here, waiting for neither peer; the rest of a long body counts as a wait"),
     ("term", "how it ended: ok or an error code"),
     ("sticky", "the outcome of the client's sticky cookie; null if the pool has none or did not answer"),
-    ("tls", "version of TLS on the client's side; null if there is none"),
+    (
+        "tls",
+        "version, suite, protocol, new or resumed, name: TLS with the client; null if there is none",
+    ),
     ("user_agent", "as received; null if there was none"),
     ("referer", "as received; null if there was none"),
 ];
@@ -62,6 +65,8 @@ pub(crate) struct AccessLine<'a> {
     pub(crate) ended: UnixMillis,
     pub(crate) request_id: RequestId,
     pub(crate) asker: Asker,
+    /// What the client's handshake has agreed on, if there was one.
+    pub(crate) tls: Option<&'a str>,
     pub(crate) record: &'a Record,
     /// The request, and the bytes of the head that it is in; empty if no head could be read.
     pub(crate) asked: Asked,
@@ -124,8 +129,9 @@ fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.extend_from_slice(b"\",\"sticky\":");
     let sticky = record.sticky.map(|outcome| outcome.word().as_bytes());
     push_text(sticky, SHORT_BYTES_MAX, to);
-    // Not supported yet; the key is present, so that readers need not change.
-    to.extend_from_slice(b",\"tls\":null,\"user_agent\":");
+    to.extend_from_slice(b",\"tls\":");
+    push_text(line.tls.map(str::as_bytes), FIELD_BYTES_MAX, to);
+    to.extend_from_slice(b",\"user_agent\":");
     push_text(field(asked.user_agent, bytes), FIELD_BYTES_MAX, to);
     to.extend_from_slice(b",\"referer\":");
     push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);
@@ -344,6 +350,7 @@ mod tests {
             secure: false,
         };
         let line = AccessLine {
+            tls: Some("TLSv1.3 suite - new a.example"),
             ended: UnixMillis(1_791_203_696_789),
             request_id: RequestId::default(),
             asker,
@@ -401,8 +408,8 @@ mod tests {
             "response_bytes": 1234, "route": "a \"route\"", "pool": "app",
             "backend": "10.0.0.1:3000", "reused": false, "attempts": 2, "t_queue": null,
             "t_connect": 0.25, "t_first_byte": 1.05, "t_total": 12345.678, "t_self": 0.042,
-            "term": "ok", "sticky": "moved", "tls": null, "user_agent": "curl/8",
-            "referer": "http://b/",
+            "term": "ok", "sticky": "moved", "tls": "TLSv1.3 suite - new a.example",
+            "user_agent": "curl/8", "referer": "http://b/",
         });
         assert_eq!(Value::Object(parse(&line)), expected);
         assert!(String::from_utf8(line).unwrap().contains("\"t_connect\":0.250,"));

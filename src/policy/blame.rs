@@ -102,6 +102,7 @@ fn doing(cause: Cause) -> Doing {
     match cause {
         // The client did it or failed to.
         Cause::BadRequest
+        | Cause::PlainHttp
         | Cause::MethodRefused
         | Cause::RequestTimeout
         | Cause::LengthRequired
@@ -179,6 +180,7 @@ mod tests {
         const SILENT: [[Verdict; 2]; 3] = [[Late; 2], [Late; 2], [Nothing; 2]];
         &[
             (Cause::BadRequest, NOBODY),
+            (Cause::PlainHttp, NOBODY),
             (Cause::Denied, NOBODY),
             (Cause::NoRoute, NOBODY),
             (Cause::MethodRefused, NOBODY),

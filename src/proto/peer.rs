@@ -24,14 +24,23 @@ pub(crate) struct Peer {
     address: PeerAddress,
     /// Whether it is one of the listener's trusted proxies.
     is_trusted: bool,
-    /// Whether its side of the connection is encrypted.
-    is_secure: bool,
+    /// What its handshake has agreed on; none if its side of the connection is not encrypted.
+    secure: Option<Box<Secure>>,
     /// Its address as text, formatted once.
     text: [u8; TEXT_BYTES],
     text_len: u8,
     /// The port it connected to, as text.
     port: [u8; 5],
     port_len: u8,
+}
+
+/// What is known of an encrypted connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Secure {
+    /// The name that the client asked for.
+    pub(crate) name: Option<Box<str>>,
+    /// For the log: version, suite, protocol, whether it was resumed, name. Empty if there is none.
+    pub(crate) text: Box<str>,
 }
 
 /// The address of a peer.
@@ -70,12 +79,12 @@ impl PeerAddress {
 }
 
 impl Peer {
-    /// A peer of this listener that connected to `port`. `is_secure`: the connection is encrypted.
+    /// A peer of this listener that connected to `port`; `secure` if the connection is encrypted.
     pub(crate) fn new(
         listener: ListenerId,
         (address, port): (PeerAddress, u16),
         trusted_proxies: &[IpNet],
-        is_secure: bool,
+        secure: Option<Box<Secure>>,
     ) -> Peer {
         let ip = address.ip();
         let is_trusted = ip.is_some_and(|ip| trusted_proxies.iter().any(|net| net.contains(&ip)));
@@ -84,7 +93,7 @@ impl Peer {
             None => spelled(format_args!("{UNKNOWN}")),
         };
         let (port, port_len) = spelled(format_args!("{port}"));
-        Peer { listener, address, is_trusted, is_secure, text, text_len, port, port_len }
+        Peer { listener, address, is_trusted, secure, text, text_len, port, port_len }
     }
 
     /// What backends are told about it.
@@ -93,10 +102,16 @@ impl Peer {
         ForwardedFor {
             peer: self.text.get(..usize::from(self.text_len)).unwrap_or_default(),
             trusted: self.is_trusted,
-            scheme: if self.is_secure { b"https" } else { b"http" },
+            scheme: if self.secure.is_some() { b"https" } else { b"http" },
             port: self.port.get(..usize::from(self.port_len)).unwrap_or_default(),
             pseudonym,
         }
+    }
+
+    /// What is known of its connection, if that is encrypted.
+    #[inline]
+    pub(crate) fn secure(&self) -> Option<&Secure> {
+        self.secure.as_deref()
     }
 
     /// The address of the client that it asks for: its own, unless it is a trusted proxy that names
@@ -111,7 +126,7 @@ impl Peer {
             listener: self.listener,
             client: client.or(self.address.ip()),
             peer: self.address.socket(),
-            secure: self.is_secure,
+            secure: self.secure.is_some(),
         }
     }
 }
@@ -132,7 +147,8 @@ mod tests {
     /// A peer with this address; `10.0.0.0/8` is trusted.
     fn peer(address: Option<&str>, is_secure: bool) -> Peer {
         let address = PeerAddress::of(address.map(|address| address.parse().unwrap()));
-        Peer::new(ListenerId(3), (address, 8443), &["10.0.0.0/8".parse().unwrap()], is_secure)
+        let secure = is_secure.then(Box::<Secure>::default);
+        Peer::new(ListenerId(3), (address, 8443), &["10.0.0.0/8".parse().unwrap()], secure)
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::{
     connection::{self, Arrival},
     linger::turn_away,
+    secure,
 };
 use crate::exchange::log_refused;
 use crate::http::{
@@ -180,7 +181,7 @@ impl Accepting {
         let deadlines = &worker.deadlines;
         let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Watch::Client(id)));
         let Ok(stream) = stream else { return };
-        connection::spawn(Rc::clone(worker), stream, &arrival, admitted);
+        connection::spawn(Rc::clone(worker), stream, arrival, admitted);
     }
 
     /// Answers 503 without reading the request, and closes.
@@ -193,7 +194,11 @@ impl Accepting {
             request_id: Some(&request_id.text()),
             ..FaultAnswer::default()
         };
-        let out = answer::alone(fault, &about);
+        let out = match worker.front(arrival.listener) {
+            None => answer::alone(fault, &about),
+            // It understands nothing else.
+            Some(_) => secure::NO_ROOM.to_vec(),
+        };
         turn_away(worker, fd, &out);
         let record = Record {
             status: fault.status(),
@@ -202,7 +207,7 @@ impl Accepting {
             response_bytes: out.len() as u64,
             ..Record::default()
         };
-        log_refused(worker, &connection::greet(worker, arrival), &record);
+        log_refused(worker, &connection::greet(worker, arrival, None), &record);
     }
 
     /// Accepts with the spare descriptor and closes: a clear end is better than a queue that is

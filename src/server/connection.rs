@@ -15,6 +15,7 @@ use std::{
 use super::{
     linger::{Until, linger},
     panic_net::catching,
+    secure,
 };
 use crate::base::moment::{Deadline, Moment};
 use crate::exchange::{Reuse, run};
@@ -25,13 +26,14 @@ use crate::net::{
     deadlines::{Ended, Rest, Unmet},
     fd::Half,
     stream::{InVain, Stream},
+    tls::Front,
     turns::next_turn,
 };
 use crate::plan::{ListenerId, ListenerTimeouts};
 use crate::proto::{
     Client,
     h1::{self, HeadRead},
-    peer::{Peer, PeerAddress},
+    peer::{Peer, PeerAddress, Secure},
 };
 use crate::worker::{Admitted, Worker};
 
@@ -44,19 +46,43 @@ pub(super) struct Arrival {
     pub(super) port: u16,
 }
 
-/// The peer. A PROXY header or a handshake must be read before this is called: there are neither
-/// yet, so the peer is as the kernel says, and not secure.
-pub(super) fn greet(worker: &Worker, arrival: &Arrival) -> Peer {
+/// The peer, once a handshake has been made where one is due.
+pub(super) fn greet(worker: &Worker, arrival: &Arrival, secure: Option<Box<Secure>>) -> Peer {
     let Arrival { listener, from, port } = *arrival;
     let in_force = worker.in_force();
     let trusted = &in_force.plan.listener(listener).trusted_proxies;
-    Peer::new(listener, (from, port), trusted, false)
+    Peer::new(listener, (from, port), trusted, secure)
 }
 
 /// Serves a connection in a task of its own.
-pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: &Arrival, admitted: Admitted) {
-    let connection = Connection::new(Rc::clone(&worker), stream, arrival, admitted);
-    catching(worker, connection.run());
+pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
+    match worker.front(arrival.listener) {
+        None => {
+            let peer = greet(&worker, &arrival, None);
+            let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
+            catching(worker, connection.run());
+        }
+        Some(front) => {
+            let own = Rc::clone(&worker);
+            catching(worker, shake_hands_first(own, stream, arrival, (front, admitted)));
+        }
+    }
+}
+
+/// Serves a connection that begins with a handshake. What that needs is gone afterwards: the
+/// connection goes on in a task of its own.
+async fn shake_hands_first(
+    worker: Rc<Worker>,
+    mut stream: Stream,
+    arrival: Arrival,
+    (front, admitted): (Front, Admitted),
+) {
+    let secure = secure::shake_hands(&worker, &mut stream, &arrival, &front).await;
+    if let Some(secure) = secure {
+        let peer = greet(&worker, &arrival, Some(secure));
+        let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
+        catching(worker, connection.run());
+    }
 }
 
 /// Serves a scripted client to its end.
@@ -65,7 +91,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: Stream, listener: Listene
     let from = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
     let admitted = Admitted::enter(worker, listener).expect("room for it");
     let arrival = Arrival { listener, from, port: 80 };
-    Connection::new(Rc::clone(worker), stream, &arrival, admitted).run().await;
+    let peer = greet(worker, &arrival, None);
+    Connection::new(Rc::clone(worker), stream, peer, admitted).run().await;
 }
 
 /// A client connection between requests.
@@ -115,13 +142,7 @@ enum Ending {
 }
 
 impl Connection {
-    fn new(
-        worker: Rc<Worker>,
-        stream: Stream,
-        arrival: &Arrival,
-        admitted: Admitted,
-    ) -> Connection {
-        let peer = greet(&worker, arrival);
+    fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) -> Connection {
         let mut began = None;
         if worker.logs.is_on(peer.listener) {
             began = Some(Clock::moment());

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
-use super::{StartError, secrets};
+use super::{StartError, fronts, secrets};
 use crate::net::chance;
 use crate::observe::{event::Event, statistics::Named};
 use crate::plan::{BackendId, Plan, PoolId};
@@ -21,6 +21,8 @@ pub(super) struct Ledger {
     /// Where the state of the process may be, and the secret of pools that name none.
     directories: Vec<PathBuf>,
     secret: Option<Secrets>,
+    /// The secret of session tickets of listeners that name none.
+    ticket_secret: Option<Secrets>,
     /// The seed of randomness, the same for each plan.
     seed: u64,
 }
@@ -29,7 +31,7 @@ impl Ledger {
     /// Before the first plan.
     pub(super) fn new(directories: Vec<PathBuf>) -> Ledger {
         let (held, states, seed) = (Held::new(), States::default(), chance::drawn());
-        Ledger { held, states, directories, secret: None, seed }
+        Ledger { held, states, directories, secret: None, ticket_secret: None, seed }
     }
 
     /// The next plan with the seats of its names, and what that changes.
@@ -64,9 +66,11 @@ impl Ledger {
         before: Option<&Next>,
     ) -> Result<(Arc<Next>, Vec<Event>), StartError> {
         let (pins, events) = secrets::pins(&plan, &self.directories, &mut self.secret)?;
+        let keys = secrets::of_tickets(&plan, &self.directories, &mut self.ticket_secret)?;
+        let fronts = fronts::fronts(&plan, &keys)?;
         self.states.grow(&plan, process.cores, &process.rooms);
         let numbered = (self.held.generation() + 1, Arc::new(plan));
-        Ok((Arc::new(self.states.next(numbered, pins, (self.seed, before))), events))
+        Ok((Arc::new(self.states.next(numbered, (pins, fronts), (self.seed, before))), events))
     }
 
     /// From now on this many cores hold this plan.

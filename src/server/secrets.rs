@@ -1,8 +1,8 @@
-//! The secrets that sign sticky cookies: read from the files that pools name, or generated once and
-//! kept in the state directory.
+//! The secrets that sign sticky cookies and seal session tickets: read from the files that pools
+//! and listeners name, or generated once and kept in the state directory.
 //!
 //! Read on the main thread, before anything serves. A secret is never reported or logged, only its
-//! location. `policy::sticky` uses it.
+//! location. `policy::sticky` and `net::tls` use it.
 
 use std::{
     env, fs,
@@ -19,11 +19,13 @@ use rustix::{
 use super::StartError;
 use crate::base::base64url;
 use crate::observe::event::Event;
-use crate::plan::{Plan, Pool, PoolId, Table};
+use crate::plan::{ListenerId, Plan, Pool, PoolId, Table};
 use crate::policy::sticky::{Pins, Secrets};
 
-/// The file in the state directory: in the form that a pool may name, so that it can be passed on.
+/// The files in the state directory: in the form that a pool or a listener may name, so that they
+/// can be passed on.
 const FILE: &str = "sticky.key";
+const TICKETS_FILE: &str = "tickets.key";
 
 /// More than two lines that people write.
 const FILE_BYTES_MAX: u64 = 16 << 10;
@@ -65,8 +67,9 @@ pub(super) fn pins(
             None => match &*made {
                 Some(made) => Secrets::clone(made),
                 None => {
-                    let (secrets, said) = kept_or_made(states)?;
-                    notes.extend(said);
+                    let (secrets, why_not_kept) = kept_or_made(states, FILE)?;
+                    let note = |why: String| Event::SecretNotKept { cause: why.into() };
+                    notes.extend(why_not_kept.map(note));
                     made.insert(secrets).clone()
                 }
             },
@@ -74,6 +77,35 @@ pub(super) fn pins(
         all.insert(id, Pins::new(pool, sticky, &secrets));
     }
     Ok((all, notes))
+}
+
+/// The secrets of session tickets of each listener that speaks TLS. Where none can be kept tickets
+/// end with the process, and their clients make a whole handshake once more.
+///
+/// # Errors
+/// A sentence that names the listener and the file that cannot be used.
+pub(super) fn of_tickets(
+    plan: &Plan,
+    states: &[PathBuf],
+    made: &mut Option<Secrets>,
+) -> Result<Table<ListenerId, Secrets>, StartError> {
+    let mut all = Table::new();
+    for (id, listener) in &plan.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let secrets = match (&tls.ticket_secret_file, &*made) {
+            (Some(path), _) => {
+                let unusable = |why| {
+                    let (listener, file) = (&listener.name, path.display());
+                    StartError::Plan(format!("listener \"{listener}\": ticket secret {file} {why}"))
+                };
+                read(path).map_err(unusable)?.0
+            }
+            (None, Some(made)) => made.clone(),
+            (None, None) => made.insert(kept_or_made(states, TICKETS_FILE)?.0).clone(),
+        };
+        all.insert(id, secrets);
+    }
+    Ok(all)
 }
 
 /// Checks whether the files that pools name can be used; creates none. Returns warnings for the
@@ -114,27 +146,26 @@ pub(super) fn state_directories() -> Vec<PathBuf> {
 }
 
 /// The secret of the first place that has one or takes one; otherwise one that ends with the
-/// process, and an event that says so.
-fn kept_or_made(states: &[PathBuf]) -> Result<(Secrets, Option<Event>), StartError> {
+/// process, and why.
+fn kept_or_made(states: &[PathBuf], file: &str) -> Result<(Secrets, Option<String>), StartError> {
     let mut refusals = Vec::new();
     for state in states {
-        match kept(state) {
+        match kept(state, file) {
             Ok(secrets) => return Ok((secrets, None)),
-            Err(why) => refusals.push(format!("{} {why}", state.join(FILE).display())),
+            Err(why) => refusals.push(format!("{} {why}", state.join(file).display())),
         }
     }
     let cause = match refusals.is_empty() {
         true => "there is no folder to keep it in".into(),
-        false => refusals.join("; ").into(),
+        false => refusals.join("; "),
     };
-    let note = Event::SecretNotKept { cause };
     let secrets = made().and_then(|made| Secrets::parse(&made).map_err(io::Error::other));
-    Ok((secrets.map_err(StartError::system("make a secret"))?, Some(note)))
+    Ok((secrets.map_err(StartError::system("make a secret"))?, Some(cause)))
 }
 
 /// The secret in a state directory, generated if there is none.
-fn kept(state: &Path) -> Result<Secrets, String> {
-    let path = state.join(FILE);
+fn kept(state: &Path, file: &str) -> Result<Secrets, String> {
+    let path = state.join(file);
     if !path.exists() {
         keep(state, &path).map_err(|error| format!("cannot be written: {}", said(&error)))?;
     }
@@ -147,7 +178,8 @@ fn keep(state: &Path, path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
     let secret = made()?;
     let other = String::from_utf8(made()?).map_err(io::Error::other)?;
-    let beside = state.join(format!(".{FILE}.{}", other.trim_end()));
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(FILE);
+    let beside = state.join(format!(".{name}.{}", other.trim_end()));
     let written = write(&beside, &secret).and_then(|()| fs::hard_link(&beside, path));
     let removed = fs::remove_file(&beside);
     match written {

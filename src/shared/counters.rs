@@ -29,7 +29,7 @@ pub enum Kind {
 pub(crate) struct Metric {
     /// The name of its family, without the prefix `ringway_`.
     pub(crate) family: &'static str,
-    /// The label that tells it from the others of its family, if any: name and value.
+    /// The labels that tell it from the others of its family, if any: name and value of each.
     pub(crate) label: &'static [(&'static str, &'static str)],
     pub(crate) kind: Kind,
     pub(crate) help: &'static str,
@@ -37,7 +37,7 @@ pub(crate) struct Metric {
 
 macro_rules! counters {
     ($(
-        $variant:ident, $kind:ident, $name:literal [$($axis:ident = $value:literal)?],
+        $variant:ident, $kind:ident, $name:literal [$($axis:ident = $value:literal),*],
         $help:literal;
     )*) => {
         /// A metric of the whole process, or of each core; the table has its name.
@@ -55,7 +55,7 @@ macro_rules! counters {
         const TABLE: &[Metric] = &[
             $(Metric {
                 family: $name,
-                label: &[$((stringify!($axis), $value))?],
+                label: &[$((stringify!($axis), $value)),*],
                 kind: Kind::$kind,
                 help: $help,
             },)*
@@ -105,6 +105,15 @@ counters! {
     StickyExpired, Counter, "sticky_total" [result = "expired"], "Answers to cookies that have expired";
     StickyUnknown, Counter, "sticky_total" [result = "unknown"], "Answers to cookies of a backend that is gone";
     AccessLogDropped, Counter, "access_log_dropped_total" [], "Lines of access logs that could not be written";
+    TlsNew13, Counter, "tls_handshakes_total" [version = "1.3", resumed = "no"], "Handshakes with clients that were completed";
+    TlsResumed13, Counter, "tls_handshakes_total" [version = "1.3", resumed = "yes"], "Handshakes with clients that were completed";
+    TlsNew12, Counter, "tls_handshakes_total" [version = "1.2", resumed = "no"], "Handshakes with clients that were completed";
+    TlsResumed12, Counter, "tls_handshakes_total" [version = "1.2", resumed = "yes"], "Handshakes with clients that were completed";
+    TlsRefused, Counter, "tls_handshake_failures_total" [reason = "refused"], "Handshakes that we refused: nothing in common, a certificate that is not good, garbage";
+    TlsAlerted, Counter, "tls_handshake_failures_total" [reason = "alert"], "Handshakes that the client broke off by an alert, such as one for our certificate";
+    TlsLeft, Counter, "tls_handshake_failures_total" [reason = "left"], "Handshakes that the client left, or that the network broke";
+    TlsTimeout, Counter, "tls_handshake_failures_total" [reason = "timeout"], "Handshakes that took longer than timeouts.tls-handshake";
+    TlsPlainHttp, Counter, "tls_handshake_failures_total" [reason = "plain_http"], "Plain HTTP on a port that speaks TLS";
     Tunnels, Gauge, "tunnels" [], "Upgraded connections open";
     Panics, Counter, "panics_total" [], "Connections ended by a panic: each is a bug";
 }

@@ -44,7 +44,13 @@ use crate::base::{
 use crate::conns::Means;
 use crate::http::parse::HeadLimits;
 use crate::net::{
-    buffer::Buffers, chance, clock::Clock, deadlines::Deadlines, relay::Pipes, signal::Signal,
+    buffer::Buffers,
+    chance,
+    clock::Clock,
+    deadlines::Deadlines,
+    relay::Pipes,
+    signal::Signal,
+    tls::{Front, Fronts, Gate},
 };
 use crate::observe::{
     access_log::AccessLine,
@@ -108,6 +114,10 @@ pub(crate) struct Worker {
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: CoreReporter,
+    /// TLS of the listeners that speak it.
+    fronts: RefCell<Arc<Fronts>>,
+    /// The gate for handshakes with clients.
+    pub(crate) gate: Gate,
 }
 
 /// An address of a listener that accepts connections.
@@ -171,7 +181,21 @@ impl Worker {
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: CoreReporter::new(reporter, level),
+            fronts: RefCell::new(Arc::clone(&next.fronts)),
+            gate: Gate::default(),
         })
+    }
+
+    /// TLS of a listener, if it speaks it.
+    #[inline]
+    pub(crate) fn front(&self, id: ListenerId) -> Option<Front> {
+        self.fronts.borrow().get(id).cloned()
+    }
+
+    /// Whether a request for this host may come over a connection to this listener that was made
+    /// for this name.
+    pub(crate) fn agrees(&self, id: ListenerId, name: &str, host: &str) -> bool {
+        self.fronts.borrow().get(id).is_none_or(|front| front.store.agrees(Some(name), host))
     }
 
     /// The plan in force, and what this worker made of it.
@@ -186,6 +210,7 @@ impl Worker {
         let before = self.all_in_force();
         let in_force = Rc::new(InForce::new(next, &before, &self.core, now));
         self.events.set_level(next.plan.global.log_level);
+        self.fronts.replace(Arc::clone(&next.fronts));
         self.logs.change(outlets, |id| {
             let listener = next.plan.listeners.get(id);
             listener.is_none_or(|listener| listener.access_log.is_some())

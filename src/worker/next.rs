@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::backend_set::BackendSet;
+use crate::net::tls::Fronts;
 use crate::plan::{ListenerId, Plan, Pool, PoolId, Table};
 use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{listener::ListenerState, pool::PoolState, rooms::Rooms};
@@ -17,6 +18,8 @@ pub(crate) struct Next {
     pub(crate) plan: Arc<Plan>,
     pub(crate) pools: Table<PoolId, NextPool>,
     pub(crate) listeners: Table<ListenerId, Arc<ListenerState>>,
+    /// TLS of the listeners that speak it.
+    pub(crate) fronts: Arc<Fronts>,
 }
 
 /// The shared state of one pool of a plan.
@@ -58,7 +61,7 @@ impl States {
     pub(crate) fn next(
         &self,
         (generation, plan): (u64, Arc<Plan>),
-        mut pins: Table<PoolId, Pins>,
+        (mut pins, fronts): (Table<PoolId, Pins>, Arc<Fronts>),
         (seed, before): (u64, Option<&Next>),
     ) -> Next {
         let known = |id: PoolId, pool: &Pool| {
@@ -80,7 +83,7 @@ impl States {
         let listeners =
             plan.listeners.ids().filter_map(|id| Some((id, Arc::clone(self.listeners.get(id)?))));
         let listeners = listeners.collect();
-        Next { generation, plan, pools, listeners }
+        Next { generation, plan, pools, listeners, fronts }
     }
 }
 
@@ -96,7 +99,7 @@ impl States {
     pub(crate) fn first(plan: Plan, workers: usize) -> Arc<Next> {
         let mut states = States::default();
         states.grow(&plan, workers, &Rooms::new(workers));
-        Arc::new(states.next((1, Arc::new(plan)), Table::new(), (0, None)))
+        Arc::new(states.next((1, Arc::new(plan)), Default::default(), (0, None)))
     }
 }
 

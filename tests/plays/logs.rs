@@ -78,10 +78,10 @@ const KEYS: [&str; 29] = [
 ];
 
 /// A directory for the log of one play.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let name = format!("ringway-log-{}-{number}", std::process::id());
@@ -95,7 +95,7 @@ impl Folder {
     }
 
     /// A stage whose listener logs here.
-    fn stage(&self, driver: Driver, format: &str) -> Setting {
+    pub(crate) fn stage(&self, driver: Driver, format: &str) -> Setting {
         let path = self.path();
         let log =
             format!("access-log = {{ path = \"{}\", format = \"{format}\" }}", path.display());
@@ -104,7 +104,7 @@ impl Folder {
 
     /// The lines, after the stage has been struck.
     #[track_caller]
-    fn lines(&self, mut stage: Stage) -> Vec<Map<String, Value>> {
+    pub(crate) fn lines(&self, mut stage: Stage) -> Vec<Map<String, Value>> {
         stop(&mut stage);
         lines(&self.path())
     }

@@ -19,6 +19,7 @@ mod kernel;
 mod mortal;
 mod pace;
 mod scripts;
+mod secure;
 #[macro_use]
 mod stage;
 mod wire;
@@ -26,6 +27,7 @@ mod wire;
 mod rehearsal;
 
 mod keep_alive;
+mod tls;
 mod versions;
 
 mod bodies;

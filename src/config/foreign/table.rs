@@ -63,7 +63,6 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 /// Section, key, and the capability that brings it.
 pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("global", "state-dir", ADMIN),
-    ("listener", "tls", TLS),
     ("listener", "proxy-protocol", TLS),
     ("route", "split", RULES),
     ("route", "redirect", RULES),

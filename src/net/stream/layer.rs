@@ -1,58 +1,50 @@
-//! The layer that carries the bytes of a stream: today a plain TCP connection.
+//! The layer of a stream: what is between it and its wire. Plain, or TLS.
 //!
 //! Nothing above `net` knows which layer a stream has. A layer's contract: a call that does not
-//! wait returns `WouldBlock` if there is nothing; `readable` may end without a byte to read (a
-//! layer may have read something for itself); and a layer whose bytes are not those of its
-//! descriptor says that it cannot be spliced.
+//! wait returns `WouldBlock` if there is nothing, or no room; `readable` may end without a byte to
+//! read (a layer may have read something for itself); a write may take nothing (0) and yet have
+//! made progress, and what it does not take is sent again; and a layer whose bytes are not those of
+//! its descriptor says that it cannot be spliced.
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd},
+    rc::Rc,
     time::Duration,
 };
 
-use monoio::{buf::IoBuf, net::TcpStream};
+use std::os::fd::AsFd;
 
+use monoio::buf::IoBuf;
+
+use super::wire::Wire;
 use crate::net::{
     buffer::Buffer,
-    fd::{self, Receiving, Shared},
-    io::outlast,
+    fd::{self, Receiving},
+    tls::Tls,
 };
-
-#[cfg(test)]
-use super::script::Script;
-#[cfg(test)]
-use std::rc::Rc;
 
 /// The layer of a stream.
 pub(super) enum Layer {
-    /// A TCP connection.
-    Plain(Shared),
-    /// A scripted peer, without a descriptor.
-    #[cfg(test)]
-    Script(Rc<Script>),
+    /// None: the bytes of the stream are those of its wire.
+    Plain(Wire),
+    Tls(Rc<Tls>),
 }
 
 impl Layer {
-    pub(super) fn plain(stream: TcpStream) -> Layer {
-        Layer::Plain(Shared::new(stream))
-    }
-
-    /// The number of its descriptor.
-    pub(super) fn raw(&self) -> RawFd {
+    #[inline]
+    fn wire(&self) -> &Wire {
         match self {
-            Layer::Plain(shared) => shared.raw(),
-            #[cfg(test)]
-            Layer::Script(script) => script.number(),
+            Layer::Plain(wire) => wire,
+            Layer::Tls(tls) => tls.wire(),
         }
     }
 
     /// Whether the bytes on its descriptor are the stream's own.
     pub(super) fn can_splice(&self) -> bool {
         match self {
-            Layer::Plain(_) => true,
-            #[cfg(test)]
-            Layer::Script(_) => false,
+            Layer::Plain(wire) => wire.can_splice(),
+            Layer::Tls(_) => false,
         }
     }
 
@@ -60,47 +52,39 @@ impl Layer {
     #[inline]
     pub(super) async fn readable(&self) -> io::Result<()> {
         match self {
-            Layer::Plain(shared) => shared.stream().readable(false).await,
-            #[cfg(test)]
-            Layer::Script(script) => script.readable().await,
+            Layer::Plain(wire) => wire.readable().await,
+            Layer::Tls(tls) => tls.readable().await,
         }
     }
 
     /// Until there is room to write, or an error. May be dropped at any time.
     #[inline]
     pub(super) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Layer::Plain(shared) => shared.stream().writable(false).await,
-            #[cfg(test)]
-            Layer::Script(script) => script.writable().await,
-        }
+        self.wire().writable().await
     }
 
     /// Reads what is there.
     #[inline]
     pub(super) fn recv(&self, buffer: &mut Buffer) -> io::Result<usize> {
         match self {
-            Layer::Plain(shared) => fd::recv(shared.borrowed(), buffer),
-            #[cfg(test)]
-            Layer::Script(script) => script.recv(buffer),
+            Layer::Plain(wire) => wire.recv(buffer),
+            Layer::Tls(tls) => tls.recv(buffer),
         }
     }
 
     /// Whether there is something to read, without reading it: 1, or 0 at the end.
     pub(super) fn peek(&self) -> io::Result<usize> {
         match self {
-            Layer::Plain(shared) => fd::peek(shared.borrowed()),
-            #[cfg(test)]
-            Layer::Script(script) => script.peek(),
+            Layer::Plain(wire) => wire.peek(),
+            Layer::Tls(tls) => tls.peek(),
         }
     }
 
-    /// Reads what is there and drops it.
+    /// Reads what is there and drops it. Nothing else is read afterwards.
     pub(super) fn discard(&self, room: &mut [u8]) -> io::Result<usize> {
         match self {
-            Layer::Plain(shared) => fd::discard(shared.borrowed(), room),
-            #[cfg(test)]
-            Layer::Script(script) => script.read(room),
+            Layer::Plain(wire) => wire.discard(room),
+            Layer::Tls(tls) => tls.discard(room),
         }
     }
 
@@ -108,9 +92,8 @@ impl Layer {
     #[inline]
     pub(super) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         match self {
-            Layer::Plain(shared) => fd::send(shared.borrowed(), bytes, more),
-            #[cfg(test)]
-            Layer::Script(script) => script.write(bytes),
+            Layer::Plain(wire) => wire.send(bytes, more),
+            Layer::Tls(tls) => tls.send(bytes, &[], more),
         }
     }
 
@@ -118,9 +101,8 @@ impl Layer {
     #[inline]
     pub(super) fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
-            Layer::Plain(shared) => fd::send_both(shared.borrowed(), first, second),
-            #[cfg(test)]
-            Layer::Script(script) => script.write(&[first, second].concat()),
+            Layer::Plain(wire) => wire.send_both(first, second),
+            Layer::Tls(tls) => tls.send(first, second, false),
         }
     }
 
@@ -128,18 +110,16 @@ impl Layer {
     #[inline]
     pub(super) async fn submit<T: IoBuf>(&self, piece: T) -> (io::Result<usize>, T) {
         match self {
-            Layer::Plain(shared) => shared.submit(piece).await,
-            #[cfg(test)]
-            Layer::Script(script) => (script.write(fd::bytes_of(&piece)), piece),
+            Layer::Plain(wire) => wire.submit(piece).await,
+            Layer::Tls(tls) => tls.submit(piece).await,
         }
     }
 
     /// Receives that take what comes next into a buffer, one at a time.
     pub(super) fn receiving(&self) -> Receiving {
         match self {
-            Layer::Plain(shared) => shared.receiving(),
-            #[cfg(test)]
-            Layer::Script(script) => Script::receiving(script),
+            Layer::Plain(wire) => wire.receiving(),
+            Layer::Tls(tls) => tls.receiving(),
         }
     }
 
@@ -162,63 +142,53 @@ impl Layer {
 
     fn spliced(&self) -> io::Result<BorrowedFd<'_>> {
         match self {
-            Layer::Plain(shared) => Ok(shared.borrowed()),
-            #[cfg(test)]
-            Layer::Script(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Plain(wire) => wire.borrowed(),
+            Layer::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Says that nothing more follows, if there is a way to say that besides the end itself.
+    pub(super) fn say_end(&self) {
+        match self {
+            Layer::Plain(_) => {}
+            Layer::Tls(tls) => tls.say_end(),
         }
     }
 
     /// Whether there are unread bytes.
     pub(super) fn has_unread(&self) -> bool {
-        match self {
-            Layer::Plain(shared) => fd::has_bytes(shared.raw()),
-            #[cfg(test)]
-            Layer::Script(script) => script.has_unread(),
-        }
+        self.wire().has_unread()
     }
 
     /// Whether the kernel has yet to send something.
     pub(super) fn has_unsent(&self) -> bool {
-        match self {
-            Layer::Plain(shared) => fd::unsent(shared.raw()) > 0,
-            #[cfg(test)]
-            Layer::Script(_) => false,
-        }
+        self.wire().has_unsent()
     }
 
     /// Bytes that the peer has not acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
-        match self {
-            Layer::Plain(shared) => fd::unacknowledged(shared.raw()),
-            #[cfg(test)]
-            Layer::Script(_) => 0,
-        }
+        self.wire().unacknowledged()
     }
 
     /// Sets how long sent data may go without an acknowledgement.
     pub(super) fn outlasts(&self, time: Duration) {
-        match self {
-            Layer::Plain(shared) => outlast(&shared.borrowed(), time),
-            #[cfg(test)]
-            Layer::Script(_) => {}
-        }
+        self.wire().outlasts(time);
     }
 
     /// Makes its close a reset.
     pub(super) fn reset_on_close(&self) {
-        match self {
-            Layer::Plain(shared) => fd::reset_on_close(shared.borrowed()),
-            #[cfg(test)]
-            Layer::Script(script) => script.reset_on_close(),
-        }
+        self.wire().reset_on_close();
     }
 
     /// Closes it. What an operation in flight still holds is left to that.
     pub(super) fn close(self, something_in_flight: bool) {
         match self {
-            Layer::Plain(shared) => fd::close(shared, something_in_flight),
-            #[cfg(test)]
-            Layer::Script(script) => script.close(),
+            Layer::Plain(wire) => wire.close(something_in_flight),
+            Layer::Tls(tls) => {
+                if let Some(wire) = tls.into_wire() {
+                    wire.close(something_in_flight);
+                }
+            }
         }
     }
 }

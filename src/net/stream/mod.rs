@@ -16,6 +16,7 @@ use std::{
     net::SocketAddr,
     os::fd::{OwnedFd, RawFd},
     pin::pin,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,10 +24,12 @@ use std::{
 mod layer;
 #[cfg(test)]
 pub(crate) mod script;
+mod wire;
 
 use monoio::{buf::IoBuf, net::TcpStream};
 
 use self::layer::Layer;
+pub(crate) use self::wire::Wire;
 use super::{
     buffer::{Buffer, Buffers, Draining},
     clock::Clock,
@@ -35,6 +38,7 @@ use super::{
     io::{connect_freeing, sleep, spawn},
     leaving::ForClient,
     pending::{Pending, Quiet},
+    tls::{Records, Tls},
     turns,
 };
 use crate::base::moment::{Deadline, Micros};
@@ -107,14 +111,14 @@ impl Stream {
 
     /// Wraps a connected stream.
     fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
-        Stream::over(Layer::plain(stream), watch)
+        Stream::over(Wire::plain(stream), watch)
     }
 
-    fn over(layer: Layer, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
-        let fd = layer.raw();
+    fn over(wire: Wire, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
+        let fd = wire.raw();
         Stream {
             watched: Some(watch(fd)),
-            layer: Some(layer),
+            layer: Some(Layer::Plain(wire)),
             fd,
             pending: Pending::default(),
             written: Cell::new(0),
@@ -494,7 +498,20 @@ impl Stream {
 
     /// Ends one half, or both; waits on it end too.
     pub(crate) fn shut_down(&self, half: Half) {
+        if half == Half::Writing {
+            self.layer().say_end();
+        }
         fd::shut_down(self.fd, half);
+    }
+
+    /// From now on its bytes go through TLS. `come` has come already.
+    pub(crate) fn secure(&mut self, records: Records, come: Vec<u8>, buffers: &Rc<Buffers>) {
+        // The handshake was longer than a segment.
+        self.written.set(u32::MAX);
+        if let Some(Layer::Plain(wire)) = self.layer.take() {
+            let tls = Tls::new(wire, Rc::clone(buffers), records, come);
+            self.layer = Some(Layer::Tls(tls));
+        }
     }
 
     /// Makes its close a reset.
@@ -556,6 +573,17 @@ impl Stream {
         more: bool,
     ) -> io::Result<usize> {
         self.layer().splice_from(pipe, count, more)
+    }
+}
+
+#[cfg(test)]
+impl Stream {
+    /// How many bytes TLS keeps for it besides its keys.
+    pub(crate) fn kept_by_tls(&self) -> usize {
+        match self.layer() {
+            Layer::Plain(_) => 0,
+            Layer::Tls(tls) => tls.kept(),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{Stream, layer::Layer};
+use super::{Stream, Wire};
 use crate::net::{
     buffer::Buffer,
     deadlines::Watched,
@@ -150,7 +150,7 @@ impl Script {
     /// Our end of the connection to it.
     pub(crate) fn stream(self: &Rc<Script>, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
         self.play();
-        Stream::over(Layer::Script(Rc::clone(self)), watch)
+        Stream::over(Wire::Script(Rc::clone(self)), watch)
     }
 
     /// All that it has received.

@@ -41,6 +41,13 @@ impl Secrets {
     }
 }
 
+impl Secrets {
+    /// As keys: the first signs or seals.
+    pub(crate) fn keys(&self) -> &[[u8; 32]] {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,62 @@
+//! TLS of a listener, as handshakes with its clients need it.
+//!
+//! Made whole by the thread that owns the plan, of the plan, the certificates and the secret of
+//! tickets; never changed, only replaced. One for all cores: a handshake takes a count of it, and
+//! writes nothing else that another core reads.
+
+use std::sync::Arc;
+
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier},
+    version::{TLS12, TLS13},
+};
+
+use super::handshake::Chooser;
+use crate::plan::{ListenerId, ListenerTls, Table, TlsVersion};
+use crate::shared::certs::{ListenerCerts, Store};
+
+/// TLS of the listeners that speak it.
+pub(crate) type Fronts = Table<ListenerId, Front>;
+
+/// The protocols that clients may choose from, the best first.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// TLS of one listener.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) store: Arc<Store>,
+}
+
+impl Front {
+    /// # Errors
+    /// If rustls does not accept it, which is a mistake of ours.
+    pub(crate) fn new(
+        tls: &ListenerTls,
+        certs: &ListenerCerts,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<Front, rustls::Error> {
+        let versions: &[_] = match tls.version_min {
+            TlsVersion::Tls12 => &[&TLS13, &TLS12],
+            TlsVersion::Tls13 => &[&TLS13],
+        };
+        let clients = certs.clients.clone();
+        let clients = clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let mut config = builder
+            .with_protocol_versions(versions)?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::new(Chooser(Arc::clone(&certs.store))));
+        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        config.ticketer = tickets;
+        // A second one costs a client nothing but us a tenth of the handshake.
+        config.send_tls13_tickets = 1;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        // For records.rs: this process reads its own keys.
+        config.enable_secret_extraction = true;
+        Ok(Front { config: Arc::new(config), store: Arc::clone(&certs.store) })
+    }
+}

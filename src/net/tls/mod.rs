@@ -1,0 +1,27 @@
+//! TLS: handshakes, records, and the layer between a stream and its wire.
+//!
+//! rustls does the handshakes, and no more of a connection than that: afterwards its keys are ours,
+//! and records are sealed and opened where their bytes lie (`records.rs`, `keys.rs`). Exactly one
+//! file knows how rustls moves bytes (`handshake.rs`). `layer.rs` is TLS to a stream.
+
+mod accept;
+mod alert;
+mod front;
+mod gate;
+mod handshake;
+mod keys;
+mod layer;
+mod records;
+#[cfg(test)]
+mod tests;
+mod tickets;
+
+pub(crate) use self::{
+    accept::{Means, NoTls, accept},
+    front::{Front, Fronts},
+    gate::Gate,
+    handshake::{Agreed, Failed},
+    layer::Tls,
+    records::Records,
+    tickets::Tickets,
+};

@@ -1,0 +1,231 @@
+//! TLS for plays: certificates made for the occasion, and a bridge that lets a scripted client that
+//! knows no TLS speak it.
+//!
+//! The bridge is a thread between two sockets, with rustls as the client. An end without
+//! `close_notify` is a reset on the play's side, so that no play can take it for an end.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt,
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::CertificateDer,
+    version::{TLS12, TLS13},
+};
+
+use crate::client::Client;
+
+/// The versions that plays go through.
+pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// A certificate with its key, in a folder of its own.
+pub(crate) struct Identity {
+    folder: PathBuf,
+    cert: CertificateDer<'static>,
+    name: String,
+}
+
+impl Identity {
+    /// Signed by itself, for these names.
+    pub(crate) fn of(names: &[&str]) -> Identity {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("ringway-plays-tls-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let all: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let made = rcgen::generate_simple_self_signed(all).unwrap();
+        std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        Identity { folder, cert: made.cert.der().clone(), name: names[0].to_owned() }
+    }
+
+    /// Where its files are, as a table of a configuration.
+    pub(crate) fn files(&self) -> String {
+        let folder = self.folder.display();
+        format!("{{ cert = \"{folder}/cert.pem\", key = \"{folder}/key.pem\" }}")
+    }
+
+    /// The line of a listener that shows it, with more keys of `tls`.
+    pub(crate) fn line(&self, more: &str) -> String {
+        format!("tls = {{ certificates = [{}]{more} }}", self.files())
+    }
+
+    /// A client that trusts it.
+    pub(crate) fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.cert.clone()).unwrap();
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+
+    /// A client that trusts it and has shaken hands.
+    #[track_caller]
+    pub(crate) fn connect(&self, address: SocketAddr) -> Client {
+        self.connect_as(address, self.trusting(&VERSIONS))
+    }
+
+    /// The same with these settings.
+    #[track_caller]
+    pub(crate) fn connect_as(&self, address: SocketAddr, config: ClientConfig) -> Client {
+        let name = self.name.clone().try_into().unwrap();
+        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        Client::over(bridge(address, tls))
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// A plain end whose bytes reach an address through TLS.
+#[track_caller]
+pub(crate) fn bridge(address: SocketAddr, tls: ClientConnection) -> TcpStream {
+    let secure = TcpStream::connect(address).expect("no connection");
+    let between = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let ours = TcpStream::connect(between.local_addr().unwrap()).unwrap();
+    let (plain, _) = between.accept().unwrap();
+    for stream in [&secure, &plain, &ours] {
+        stream.set_nodelay(true).unwrap();
+    }
+    std::thread::spawn(move || {
+        let mut bridge = Bridge { plain, secure, tls, to_plain: Vec::new(), ended: false };
+        if bridge.run().is_err() {
+            // Whatever was cut looks cut.
+            for stream in [&bridge.plain, &bridge.secure] {
+                let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+            }
+        }
+    });
+    ours
+}
+
+struct Bridge {
+    plain: TcpStream,
+    secure: TcpStream,
+    tls: ClientConnection,
+    /// What the play has not read yet.
+    to_plain: Vec<u8>,
+    /// Whether the play has ended its half.
+    ended: bool,
+}
+
+/// What is read ahead of the play.
+const AHEAD: usize = 64 << 10;
+
+impl Bridge {
+    fn run(&mut self) -> std::io::Result<()> {
+        self.plain.set_nonblocking(true)?;
+        self.secure.set_nonblocking(true)?;
+        let mut told_end = false;
+        loop {
+            self.wait()?;
+            self.take_plain()?;
+            while self.tls.wants_write() {
+                match self.tls.write_tls(&mut &self.secure) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.ended && !told_end && !self.tls.wants_write() && !self.tls.is_handshaking() {
+                told_end = true;
+                self.secure.shutdown(Shutdown::Write)?;
+            }
+            let closed = self.take_secure()?;
+            if closed && self.to_plain.is_empty() {
+                self.plain.shutdown(Shutdown::Write)?;
+                // What the play still says is read, so that its end is no reset.
+                self.plain.set_nonblocking(false)?;
+                self.plain.set_read_timeout(Some(crate::wire::PATIENCE))?;
+                let _ = std::io::copy(&mut &self.plain, &mut std::io::sink());
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> std::io::Result<()> {
+        let mut of_plain = PollFlags::empty();
+        let is_read = !self.ended && !self.tls.wants_write() && !self.tls.is_handshaking();
+        of_plain.set(PollFlags::IN, is_read);
+        of_plain.set(PollFlags::OUT, !self.to_plain.is_empty());
+        let mut of_secure = PollFlags::empty();
+        of_secure.set(PollFlags::IN, self.to_plain.len() < AHEAD);
+        of_secure.set(PollFlags::OUT, self.tls.wants_write());
+        let mut both = [PollFd::new(&self.plain, of_plain), PollFd::new(&self.secure, of_secure)];
+        poll(&mut both, Some(&Timespec { tv_sec: 30, tv_nsec: 0 }))?;
+        Ok(())
+    }
+
+    fn take_plain(&mut self) -> std::io::Result<()> {
+        let mut room = [0; 16 << 10];
+        if self.ended || self.tls.wants_write() || self.tls.is_handshaking() {
+            return Ok(());
+        }
+        match (&self.plain).read(&mut room) {
+            Ok(0) => {
+                self.ended = true;
+                self.tls.send_close_notify();
+                Ok(())
+            }
+            Ok(count) => self.tls.writer().write_all(&room[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether the other side has said that it sends no more.
+    fn take_secure(&mut self) -> std::io::Result<bool> {
+        let mut closed = false;
+        if self.to_plain.len() < AHEAD {
+            match self.tls.read_tls(&mut &self.secure) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            let processed = self.tls.process_new_packets();
+            if let Err(error) = processed {
+                let _ = self.tls.write_tls(&mut &self.secure);
+                return Err(std::io::Error::other(error));
+            }
+            let mut room = [0; 16 << 10];
+            loop {
+                match self.tls.reader().read(&mut room) {
+                    Ok(0) => {
+                        closed = true;
+                        break;
+                    }
+                    Ok(count) => self.to_plain.extend_from_slice(&room[..count]),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        while !self.to_plain.is_empty() {
+            match (&self.plain).write(&self.to_plain) {
+                Ok(count) => drop(self.to_plain.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(closed)
+    }
+}

@@ -1,0 +1,286 @@
+//! Plays of listeners that speak TLS: handshakes, what clients and backends see of them, and
+//! clients that do not get through.
+//!
+//! `net/tls` tests records byte by byte; here is the whole proxy.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{
+    ClientConnection,
+    version::{TLS12, TLS13},
+};
+
+use crate::{
+    client::{Client, get, post},
+    logs::Folder,
+    scripts::{
+        answers, answers_each, answers_target, close_delimited, echoes, ok, sends_and_closes,
+    },
+    secure::{Identity, VERSIONS},
+    stage::{Driver, Stage, expect_about},
+    wire::{Broken, PATIENCE},
+};
+
+on_both_drivers!(
+    a_connection_serves_request_after_request,
+    large_bodies_go_both_ways,
+    backends_and_the_log_are_told_of_it,
+    a_sticky_cookie_is_secure,
+    clients_come_again_with_a_ticket_to_any_core,
+    bytes_may_come_one_by_one,
+    plain_http_is_told_so_in_plain_http,
+    garbage_is_refused_by_an_alert,
+    an_answer_that_ends_by_close_is_cut_where_it_is_cut,
+    an_upload_that_ends_without_close_notify_is_an_abort,
+    a_client_that_closes_its_side_is_answered_if_that_is_wished;
+    at a pace:
+    a_handshake_has_its_time_and_no_more,
+    half_open_handshakes_leave_others_alone,
+);
+
+fn name() -> Identity {
+    Identity::of(&["play.test"])
+}
+
+fn a_connection_serves_request_after_request(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(answers_target()).start();
+    for version in VERSIONS {
+        let mut client = identity.connect_as(stage.address(), identity.trusting(&[version]));
+        for number in 0..20 {
+            let path = format!("/{number}");
+            let response = client.get(&path);
+            response.expect(200, &path);
+            assert!(!response.closes());
+        }
+        client.send("GET / HTTP/1.1\r\nHost: play.test\r\nConnection: close\r\n\r\n");
+        assert!(client.response().closes());
+        client.expect_end();
+    }
+    stage.expect_count("tls_handshakes_total{version=\"1.2\",resumed=\"no\"}", 1);
+    stage.expect_count("tls_handshakes_total{version=\"1.3\",resumed=\"no\"}", 1);
+}
+
+fn large_bodies_go_both_ways(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(echoes()).start();
+    let body = "0123456789abcdef".repeat(40_000);
+    for version in VERSIONS {
+        let mut client = identity.connect_as(stage.address(), identity.trusting(&[version]));
+        for _ in 0..3 {
+            client.send(post("/", &body));
+            assert!(client.response().body == body.as_bytes());
+        }
+    }
+}
+
+fn backends_and_the_log_are_told_of_it(driver: Driver) {
+    let (identity, log) = (name(), Folder::new());
+    let stage =
+        log.stage(driver, "json").listener(&identity.line("")).backend(answers("ok")).start();
+    let mut config = identity.trusting(&[&TLS13]);
+    config.alpn_protocols = vec![b"h3".to_vec(), b"http/1.1".to_vec()];
+    let mut client = identity.connect_as(stage.address(), config);
+    client.get("/").expect(200, "ok");
+    let request = stage.last_request();
+    assert_eq!(request.field("x-forwarded-proto"), Some("https"));
+    let port = stage.address().port().to_string();
+    assert_eq!(request.field("x-forwarded-port"), Some(&*port));
+    client.half_close().expect_end();
+    let lines = log.lines(stage);
+    assert_eq!(lines[0]["scheme"], "https");
+    assert_eq!(lines[0]["tls"], "TLSv1.3 TLS_AES_256_GCM_SHA384 http/1.1 new play.test");
+}
+
+fn a_sticky_cookie_is_secure(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver)
+        .listener(&identity.line(""))
+        .pool("sticky = {}")
+        .backend(answers("ok"))
+        .start();
+    let response = identity.connect(stage.address()).get("/");
+    let cookie = response.field("set-cookie").expect("no cookie");
+    assert!(cookie.contains("; Secure"), "{cookie}");
+}
+
+fn clients_come_again_with_a_ticket_to_any_core(driver: Driver) {
+    let identity = name();
+    let stage =
+        Stage::on(driver).cores(2).listener(&identity.line("")).backend(answers("ok")).start();
+    for (version, label) in [(&TLS12, "1.2"), (&TLS13, "1.3")] {
+        let config = Arc::new(identity.trusting(&[version]));
+        for _ in 0..12 {
+            let name = "play.test".try_into().unwrap();
+            let tls = ClientConnection::new(Arc::clone(&config), name).unwrap();
+            let mut client = Client::over(crate::secure::bridge(stage.address(), tls));
+            client.get("/").expect(200, "ok");
+        }
+        let resumed = format!("tls_handshakes_total{{version=\"{label}\",resumed=\"yes\"}}");
+        stage.expect_count(&resumed, 11);
+    }
+}
+
+fn bytes_may_come_one_by_one(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(echoes()).start();
+    for version in VERSIONS {
+        let name = "play.test".try_into().unwrap();
+        let config = Arc::new(identity.trusting(&[version]));
+        let mut tls = ClientConnection::new(config, name).unwrap();
+        let stream = TcpStream::connect(stage.address()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        tls.writer().write_all(post("/", "byte by byte").as_bytes()).unwrap();
+        let mut got = Vec::new();
+        while !got.ends_with(b"byte by byte") {
+            let mut all = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut all).unwrap();
+            }
+            for byte in all {
+                (&stream).write_all(&[byte]).unwrap();
+            }
+            assert!(tls.read_tls(&mut (&stream).take(1)).unwrap() > 0);
+            tls.process_new_packets().unwrap();
+            let mut room = [0; 1_000];
+            if let Ok(count) = tls.reader().read(&mut room) {
+                got.extend_from_slice(&room[..count]);
+            }
+        }
+    }
+}
+
+fn plain_http_is_told_so_in_plain_http(driver: Driver) {
+    let (identity, log) = (name(), Folder::new());
+    let stage =
+        log.stage(driver, "json").listener(&identity.line("")).backend(answers("never")).start();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    let response = client.response();
+    assert!(response.status == 400 && response.closes(), "{response:?}");
+    assert!(response.field("content-type").unwrap().starts_with("text/plain"));
+    assert!(response.text().contains("speaks HTTPS"), "{}", response.text());
+    client.expect_end();
+    stage.expect_count("tls_handshake_failures_total{reason=\"plain_http\"}", 1);
+    assert_eq!(stage.backend(0).visits(), 0);
+    let lines = log.lines(stage);
+    assert_eq!((&lines[0]["status"], &lines[0]["term"]), (&400.into(), &"bad_request".into()));
+}
+
+fn garbage_is_refused_by_an_alert(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(answers("ok")).start();
+    for garbage in [
+        &b"\x80\x2e\x01\x03\x01"[..],
+        b"\x16\x03\x01\x00\x05hello",
+        b"\x00\x00",
+        b"\x17\x03\x03\xff\xff",
+    ] {
+        let mut stream = TcpStream::connect(stage.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(garbage).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        // An alert, fatal.
+        assert!(matches!(answer[..], [21, 3, _, 0, 2, 2, _]), "{garbage:?} {answer:?}");
+    }
+    stage.expect_count("tls_handshake_failures_total{reason=\"refused\"}", 4);
+    identity.connect(stage.address()).get("/").expect(200, "ok");
+}
+
+/// The bridge makes an end without `close_notify` a reset.
+fn an_answer_that_ends_by_close_is_cut_where_it_is_cut(driver: Driver) {
+    let identity = name();
+    let whole = Stage::on(driver)
+        .listener(&identity.line(""))
+        .backend(close_delimited("the whole"))
+        .start();
+    let mut client = identity.connect(whole.address());
+    client.send("GET / HTTP/1.0\r\nHost: play.test\r\n\r\n");
+    client.response().expect(200, "the whole");
+    let cut = Stage::on(driver)
+        .listener(&identity.line(""))
+        .backend(sends_and_closes("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all"))
+        .start();
+    let mut client = identity.connect(cut.address());
+    client.send(get("/"));
+    let (broken, _) = client.try_response().unwrap_err();
+    assert!(matches!(broken, Broken::Reset | Broken::Cut), "{broken:?}");
+}
+
+fn an_upload_that_ends_without_close_notify_is_an_abort(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(echoes()).start();
+    let name = "play.test".try_into().unwrap();
+    let config = Arc::new(identity.trusting(&[&TLS13]));
+    let mut tls = ClientConnection::new(config, name).unwrap();
+    let mut stream = TcpStream::connect(stage.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    tls.complete_io(&mut stream).unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: play.test\r\nContent-Length: 10\r\n\r\nhalf";
+    tls.writer().write_all(head.as_bytes()).unwrap();
+    tls.complete_io(&mut stream).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    stage.expect_count("client_aborts_total", 1);
+}
+
+fn a_client_that_closes_its_side_is_answered_if_that_is_wished(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver)
+        .listener(&identity.line(""))
+        .listener("half-close = true")
+        .backend(answers_each(|request| ok(request.target()).into_bytes()))
+        .start();
+    let mut client = identity.connect(stage.address());
+    client.send(get("/last")).half_close();
+    client.response().expect(200, "/last");
+    client.expect_end();
+}
+
+fn a_handshake_has_its_time_and_no_more(driver: Driver, slower: u32) {
+    let identity = name();
+    let wait = Duration::from_millis(500) * slower;
+    let stage = Stage::on(driver)
+        .listener(&identity.line(""))
+        .listener(&format!("timeouts = {{ tls-handshake = \"{}ms\" }}", wait.as_millis()))
+        .backend(answers("never"))
+        .start();
+    let mut silent = stage.connect();
+    let mut begins = stage.connect();
+    begins.send(b"\x16\x03\x01\x02");
+    expect_about(silent.waits(|client| client.expect_end()), wait);
+    begins.expect_end();
+    stage.expect_count("tls_handshake_failures_total{reason=\"timeout\"}", 2);
+}
+
+fn half_open_handshakes_leave_others_alone(driver: Driver, _: u32) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(answers("ok")).start();
+    let half_open: Vec<TcpStream> = (0..300)
+        .map(|number| {
+            let mut stream = TcpStream::connect(stage.address()).unwrap();
+            // Some say nothing, some a part, some a hello and no more.
+            let name = "play.test".try_into().unwrap();
+            let config = Arc::new(identity.trusting(&VERSIONS));
+            let mut tls = ClientConnection::new(config, name).unwrap();
+            let mut hello = Vec::new();
+            tls.write_tls(&mut hello).unwrap();
+            let share = [0, 40, hello.len()][number % 3];
+            stream.write_all(&hello[..share]).unwrap();
+            stream
+        })
+        .collect();
+    let mut client = identity.connect(stage.address());
+    for _ in 0..20 {
+        client.get("/").expect(200, "ok");
+    }
+    drop(half_open);
+}
