@@ -106,7 +106,7 @@ pub mod events {
         event::{AccessLog, Attempt, Backend, Change, Event, Named, Transition, Usable},
         events::{Events, Happened},
     };
-    pub use crate::policy::{health::ProbeFault, standing::Cause};
+    pub use crate::policy::{health::ProbeFault, standing::Cause, suspicion::Silence};
 }
 
 pub use observe::statistics;

@@ -1,4 +1,5 @@
-//! Request totals of one backend by how the requests ended, since the process began.
+//! Request totals of one backend by how the requests ended, since the process began, and how many
+//! of them wait.
 
 use super::moment::Tick;
 
@@ -30,5 +31,22 @@ impl Totals {
     /// With late failures counted as failures.
     pub(crate) fn with_late(self) -> Totals {
         Totals { failed: self.failed + self.late, late: 0, ..self }
+    }
+}
+
+/// How many tries a backend has got, answered and lost, over all workers. They go round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tries {
+    pub(crate) asked: u32,
+    /// Those whose answer has begun.
+    pub(crate) answers: u32,
+    /// Those that ended, or are not expected to be answered soon, without that.
+    pub(crate) left: u32,
+}
+
+impl Tries {
+    /// How many wait for a first byte.
+    pub(crate) fn waiting(self) -> u32 {
+        self.asked.wrapping_sub(self.answers).wrapping_sub(self.left)
     }
 }

@@ -74,6 +74,9 @@ pub(super) async fn once(
         return Err(Cause::ClientAbort.into());
     }
     let upload = send(worker, client, exchange, &mut backend).await?;
+    if upload.is_some() {
+        picked.waits_for_client();
+    }
     exchange.last.asked_at = worker.clock.tick();
     exchange.last.sent_at = worker.clock.last();
     if timed {
@@ -342,7 +345,9 @@ fn fetched(
     let (Some(source), Some(pick)) = (source, pick.take()) else {
         return Err(Cause::Internal.into());
     };
-    let (id, began_well_at, pause) = (pick.backend(), None, Pause::default());
+    let (mut pick, began_well_at, pause) = (pick, None, Pause::default());
+    pick.begins_to_answer();
+    let id = pick.backend();
     let fetched =
         Box::new(Fetched { id, backend, source, length, upload, began_well_at, pause, pick });
     Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })

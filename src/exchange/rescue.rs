@@ -117,16 +117,18 @@ impl<'a> Rescue<'a> {
             return None;
         }
         let now = self.worker.clock.renew().tick();
-        let wanted = Wanted {
-            tried: self.tried,
+        let wanted = |tried| Wanted {
+            tried,
             key: self.key,
             pinned: self.reading.pinned(),
             careful: is_careful(self.request, self.length),
             since: self.queued_since,
             now,
         };
-        let pick = pool.pick(&wanted).ok()?;
-        pool.may_ask_again(plan, now).then_some(pick)
+        // Another that answers nobody may be about to go the same way.
+        let rather_not = *self.tried | pool.core.silent();
+        let pick = pool.pick(&wanted(&rather_not)).or_else(|_| pool.pick(&wanted(self.tried)));
+        pick.ok().filter(|_| pool.may_ask_again(plan, now))
     }
 }
 

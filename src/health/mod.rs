@@ -3,7 +3,7 @@
 //!
 //! It receives what cores post (`shared::outcomes`), probes backends, and publishes for all cores
 //! together which may be asked. `policy` decides what follows from a result. It sleeps until
-//! something is posted or due: without probes and failures it makes no system calls.
+//! something is posted or due: without requests, probes and failures it makes no system calls.
 
 mod probe;
 mod prober;
@@ -11,6 +11,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod verdicts;
+mod watch;
 
 use std::sync::Arc;
 

@@ -9,9 +9,9 @@ use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Du
 use super::probe::{Limits, Probe};
 use crate::base::{
     ids::{BackendId, PoolId},
-    moment::{Deadline, Tick},
+    moment::{Deadline, Micros, Tick},
 };
-use crate::net::{io::task, signal::Signal};
+use crate::net::{clock::Clock, io::task, signal::Signal};
 use crate::plan::{Duty, Plan};
 use crate::policy::{
     health::ProbeFault,
@@ -25,6 +25,10 @@ use crate::shared::inbox::MovedBackend;
 const LATE: Duration = Duration::from_secs(1);
 const LATE_AGAIN: Duration = Duration::from_secs(60);
 
+/// A hurried probe has so many times the usual time of one, and at least this long.
+const TIMES_USUAL: u32 = 8;
+const HURRIED_MIN: Duration = Duration::from_millis(100);
+
 /// A probe that has ended.
 pub(super) struct Ended {
     number: u64,
@@ -32,6 +36,7 @@ pub(super) struct Ended {
     pub(super) backend: BackendId,
     /// None if nothing was found out.
     pub(super) result: Option<Result<(), ProbeFault>>,
+    took: Micros,
 }
 
 /// The probes of all pools.
@@ -72,6 +77,22 @@ struct Target {
     port: Option<u16>,
     interval: Duration,
     time: Duration,
+    run: Run,
+}
+
+/// The present probe of a backend, and how long they usually take.
+#[derive(Clone, Default)]
+struct Run {
+    /// When it began; none = no probe is in progress.
+    began: Option<Tick>,
+    /// When it must have ended, if it was hurried.
+    hurried_by: Deadline,
+    /// Up when it has no more time.
+    hurried: Rc<Signal>,
+    /// Whether the next has little time.
+    next_is_hurried: bool,
+    /// How long good ones take, smoothed.
+    usual: Option<Micros>,
 }
 
 impl Target {
@@ -138,6 +159,7 @@ impl Prober {
                     port: health.port,
                     interval: health.interval,
                     time: health.timeout,
+                    run: same.map_or_else(Run::default, |same| same.run.clone()),
                 };
                 // One that comes or returns later waits for its first probe.
                 let waits = same.is_none_or(|same| same.is_away) && !target.is_away;
@@ -178,13 +200,41 @@ impl Prober {
         }
     }
 
-    /// Begins the probes that are due; returns when the next is.
+    /// A backend is suspected: it is probed at once and with little time. A probe in progress has
+    /// no more than that from its beginning.
+    pub(super) fn hurry(&mut self, id: (PoolId, BackendId), now: Tick) {
+        let is_it = |target: &Target| (target.pool, target.backend) == id;
+        let Some(place) = self.targets.iter().position(is_it) else { return };
+        let Some(target) = self.targets.get_mut(place) else { return };
+        match target.run.began {
+            Some(began) => target.run.hurried_by = Deadline::at(began + target.hurried_time()),
+            None => {
+                target.run.next_is_hurried = true;
+                self.probes.becomes_due(place, now);
+            }
+        }
+    }
+
+    /// Begins the probes that are due, and ends those that were hurried; returns when the next is
+    /// due.
     pub(super) fn begin(&mut self, now: Tick) -> Deadline {
+        let mut due = Deadline::NEVER;
+        for Target { run, .. } in &mut self.targets {
+            if run.hurried_by.is_over(now) {
+                run.hurried_by = Deadline::NEVER;
+                run.hurried.raise();
+            }
+            due = due.earlier(run.hurried_by);
+        }
+        due.earlier(self.begin_due(now))
+    }
+
+    fn begin_due(&mut self, now: Tick) -> Deadline {
         loop {
             match self.probes.next(now) {
                 Next::Probe { place, late } => {
                     self.note_late(place, late, now);
-                    self.probe(place);
+                    self.probe(place, now);
                 }
                 Next::At(due) => return Deadline::at(due),
                 Next::Nothing => return Deadline::NEVER,
@@ -206,15 +256,25 @@ impl Prober {
         self.late.drain(..)
     }
 
-    fn probe(&self, place: usize) {
-        let Some(target) = self.targets.get(place) else { return };
-        let Target { number, pool, backend, time, .. } = *target;
+    fn probe(&mut self, place: usize, now: Tick) {
+        let Some(target) = self.targets.get_mut(place) else { return };
+        let Target { number, pool, backend, .. } = *target;
+        let time = if target.run.next_is_hurried { target.hurried_time() } else { target.time };
+        let hurried = Rc::<Signal>::default();
+        target.run = Run {
+            began: Some(now),
+            hurried: Rc::clone(&hurried),
+            usual: target.run.usual,
+            ..Run::default()
+        };
         let (probe, addresses) = (Rc::clone(&target.probe), Rc::clone(&target.addresses));
         let news = Rc::clone(&self.news);
         task(async move {
-            let limits = Limits { time, ending: &news.ending };
+            let limits = Limits { time, ending: &news.ending, hurried: &hurried };
+            let began = Clock::moment();
             let result = probe.run(&addresses, limits).await;
-            news.ended.borrow_mut().push(Ended { number, pool, backend, result });
+            let took = Clock::moment().since(began);
+            news.ended.borrow_mut().push(Ended { number, pool, backend, result, took });
             news.come.raise();
         });
     }
@@ -237,7 +297,10 @@ impl Prober {
     /// The next probe of this backend is due this long after this one began.
     pub(super) fn rest(&mut self, ended: &Ended, interval: Duration, now: Tick) {
         match self.place(ended) {
-            Some(place) => self.probes.ended(place, interval, now),
+            Some(place) => {
+                self.probes.ended(place, interval, now);
+                self.targets.get_mut(place).into_iter().for_each(|target| target.ended(ended));
+            }
             None => self.probes.strayed(),
         }
     }
@@ -254,6 +317,23 @@ impl Prober {
             self.rest(&ended, Duration::ZERO, now);
         }
         self.probes.under_way() == 0
+    }
+}
+
+impl Target {
+    /// The time of a probe that finds out whether a silent backend is there.
+    fn hurried_time(&self) -> Duration {
+        let usual = self.run.usual.map(|usual| Duration::from_micros(usual.0));
+        self.time.min(usual.map_or(self.time, |usual| HURRIED_MIN.max(usual * TIMES_USUAL)))
+    }
+
+    /// Its probe has ended.
+    fn ended(&mut self, ended: &Ended) {
+        (self.run.began, self.run.hurried_by) = (None, Deadline::NEVER);
+        if ended.result == Some(Ok(())) {
+            let took = ended.took.0;
+            self.run.usual = Some(Micros(self.run.usual.map_or(took, |it| (it.0 * 7 + took) / 8)));
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use super::{
     prober::{Late, Prober},
     verdicts::Verdicts,
 };
-use crate::base::{moment::Tick, rng::Rng};
+use crate::base::{
+    moment::{Deadline, Tick},
+    rng::Rng,
+};
 use crate::net::{chance, clock::Clock, io::sleep, wake::Bell};
 use crate::observe::reports::Report;
 
@@ -58,11 +61,18 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
             }
             prober.rest(&ended, verdicts.interval(pool, backend), now);
         }
+        let watch_due = verdicts.watch(now);
+        for suspect in verdicts.suspects() {
+            prober.hurry(suspect, now);
+        }
         let probes_due = prober.begin(now);
         for Late { pool, late } in prober.late() {
             verdicts.say(Report::ProbesLate(pool, late));
         }
-        let rung = match verdicts.turn(now).earlier(probes_due).tick() {
+        if watch_due == Deadline::NEVER {
+            posted.sleeps();
+        }
+        let rung = match verdicts.turn(now).earlier(probes_due).earlier(watch_due).tick() {
             Some(due) => news.come.or(bell.rung_within(due.since(now))).await,
             None => news.come.or(bell.rung()).await,
         };

@@ -15,7 +15,7 @@ use super::{HealthJob, ToHealth, verdicts::Verdicts};
 use crate::base::{
     ids::BackendId,
     ids::PoolId,
-    moment::{Deadline, Tick},
+    moment::{Deadline, Micros, Tick},
     rng::Rng,
 };
 use crate::observe::reports::{self, Report, ToHub};
@@ -241,4 +241,46 @@ fn a_trial_of_an_earlier_period_says_nothing() {
     verdicts.hear(&posted, now);
     assert!(!on_trial(&state));
     assert!(state.published.after(0).unwrap().usable.contains(BackendId(1)));
+}
+
+#[test]
+fn the_watch_ends_while_nothing_is_asked_and_goes_on_while_anything_waits() {
+    let (mut verdicts, state, _told) = alone(4, 16);
+    let mut now = 1;
+    let mut look = |verdicts: &mut Verdicts| {
+        let due = verdicts.watch(at(now)).tick();
+        now = due.map_or(now, Tick::millis);
+        due.is_some()
+    };
+    assert!((0..5).any(|_| !look(&mut verdicts)));
+    assert!(!look(&mut verdicts), "woken for another reason");
+    let row = state.load.row(0, BackendId(2)).unwrap();
+    row.begin();
+    assert!((0..100).all(|_| look(&mut verdicts)));
+    row.begins_to_answer();
+    row.end();
+    assert!((0..5).any(|_| !look(&mut verdicts)));
+}
+
+/// Usual times, totals and states are those of the thread; the cores' part is played.
+#[test]
+fn a_silent_backend_is_ejected_for_its_silence_where_there_are_no_probes() {
+    let (mut verdicts, state, _told) = alone(4, 64);
+    let silent = BackendId(2);
+    for _ in 0..20 {
+        state.times.of(0, silent).unwrap().record(Micros(900));
+    }
+    let row = |id| state.load.row(0, id).unwrap();
+    (0..3).for_each(|_| row(silent).begin());
+    for step in 0..60 {
+        row(BackendId(0)).begin();
+        row(BackendId(0)).begins_to_answer();
+        verdicts.watch(at(100 + 25 * step));
+        let is_usable = state.published.after(0).unwrap().usable.contains(silent);
+        // Three spans after the first, and as much as two looks each are late.
+        assert!(is_usable || step >= 40, "{step}");
+    }
+    let last = state.published.after(0).unwrap();
+    assert!(!last.usable.contains(silent) && last.out.contains(silent));
+    assert_eq!(verdicts.suspects(), [(POOL, silent)]);
 }

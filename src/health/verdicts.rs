@@ -6,6 +6,7 @@
 
 use std::{collections::VecDeque, mem, net::SocketAddr, sync::Arc, time::Duration};
 
+use super::watch::Watch;
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
@@ -18,6 +19,7 @@ use crate::plan::{self, Table};
 use crate::policy::{
     health::ProbeFault,
     standing::{Change, Period, Present, Standing, State},
+    suspicion::Suspicions,
 };
 use crate::shared::{
     bell::Rope,
@@ -38,24 +40,26 @@ const UNTOLD_AGAIN: Duration = Duration::from_millis(20);
 
 /// The state of all pools.
 pub(super) struct Verdicts {
-    pools: Table<PoolId, Pool>,
+    pub(super) pools: Table<PoolId, Pool>,
     reporter: Reporter,
     counters: Arc<Slab>,
     /// How cores are told of what is taken out.
     rooms: Rooms,
     ropes: Arc<[Rope]>,
     untold: VecDeque<Report>,
+    pub(super) watch: Watch,
 }
 
-struct Pool {
+pub(super) struct Pool {
     /// Where it is published, and what cores count.
-    state: Arc<PoolState>,
-    standing: Standing,
+    pub(super) state: Arc<PoolState>,
+    pub(super) standing: Standing,
     /// When something is due.
     due: Deadline,
-    heard: Table<BackendId, Heard>,
+    pub(super) heard: Table<BackendId, Heard>,
     /// The backends that fail, as published.
     out: BackendSet,
+    pub(super) suspicions: Suspicions,
 }
 
 impl Pool {
@@ -67,17 +71,18 @@ impl Pool {
             due: Deadline::at(now),
             heard: Table::new(),
             out: BackendSet::EMPTY,
+            suspicions: Suspicions::default(),
         }
     }
 }
 
 /// The last totals of one backend.
 #[derive(Clone, Copy, Default)]
-struct Heard {
+pub(super) struct Heard {
     /// The failures as of the last check.
     failed: u64,
     /// What its seat had counted when it came: those belong to another backend.
-    before: Totals,
+    pub(super) before: Totals,
     /// Its state, as it was published for statistics.
     present: Present,
 }
@@ -91,7 +96,8 @@ impl Verdicts {
         now: Tick,
     ) -> Verdicts {
         let (pools, untold) = (Table::new(), VecDeque::new());
-        let mut verdicts = Verdicts { pools, reporter, counters, rooms, ropes, untold };
+        let watch = Watch::new(now);
+        let mut verdicts = Verdicts { pools, reporter, counters, rooms, ropes, untold, watch };
         verdicts.take(next, chance, now);
         verdicts
     }
@@ -140,9 +146,11 @@ impl Verdicts {
             _ => false,
         });
         for (id, backend) in gone {
+            self.watch.forget(*id, *backend);
             match (self.pools.get_mut(*id), backend) {
                 (Some(known), Some(backend)) => {
                     known.heard.remove(*backend);
+                    known.suspicions.forget(*backend);
                     known.standing.forget(*backend);
                     self.carry_out(*id, now);
                 }
@@ -216,7 +224,13 @@ impl Verdicts {
         if let Err(fault) = result {
             self.counters.tally().add(Key::FailedProbes(pool, backend, fault.kind()), 1);
         }
-        known.standing.probed(backend, result, now);
+        match result {
+            Err(fault) if known.suspicions.is_suspected(backend) => {
+                known.standing.confirmed(backend, fault, now);
+            }
+            result => known.standing.probed(backend, result, now),
+        }
+        known.suspicions.clear(backend, now);
         self.carry_out(pool, now);
     }
 
@@ -249,10 +263,9 @@ impl Verdicts {
     }
 
     /// Carries out what follows for a pool.
-    fn carry_out(&mut self, id: PoolId, now: Tick) {
-        let Some(Pool { state, standing, due, heard, out }) = self.pools.get_mut(id) else {
-            return;
-        };
+    pub(super) fn carry_out(&mut self, id: PoolId, now: Tick) {
+        let Some(known) = self.pools.get_mut(id) else { return };
+        let Pool { state, standing, due, heard, out, suspicions } = known;
         *due = standing.turn(now);
         for period in standing.periods() {
             match period {
@@ -261,7 +274,8 @@ impl Verdicts {
             }
         }
         let (usable, on_trial) = (standing.usable(), standing.on_trial());
-        state.published.publish((usable, on_trial), (standing.spare(), standing.out()));
+        let others = (standing.spare(), standing.out(), suspicions.silent());
+        state.published.publish((usable, on_trial), others);
         let before = mem::replace(out, standing.out());
         if !(*out & !before).is_empty() {
             // Requests may wait there, on any core.

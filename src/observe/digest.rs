@@ -66,7 +66,11 @@ impl Digest {
                 }
                 return Some(what);
             }
-            Report::Name(..) | Report::Attempt(_) | Report::ProbesLate(..) | Report::Event(_) => {
+            Report::Name(..)
+            | Report::Attempt(_)
+            | Report::Suspected(..)
+            | Report::ProbesLate(..)
+            | Report::Event(_) => {
                 return Some(what);
             }
             Report::Unreachable(pool, backend, cause) => ((pool, backend), Some(cause)),

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::base::moment::millis;
 use crate::plan::LogLevel;
-use crate::policy::standing::Cause;
+use crate::policy::{standing::Cause, suspicion::Silence};
 
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,15 @@ pub enum Event {
     },
     /// Connections to a backend can be made again.
     BackendReachable(Backend),
+    /// A backend has answered nobody for far longer than usual, while others answer: it is probed
+    /// at once, or counted as failing.
+    #[non_exhaustive]
+    BackendSuspected {
+        /// The backend.
+        backend: Backend,
+        /// Why.
+        cause: Silence,
+    },
     /// Probes of a pool begin late.
     #[non_exhaustive]
     ProbesLate {
@@ -374,6 +383,7 @@ impl Event {
             Event::LenientOff(_) => ("lenient_off", Info, "pool with usable backends again: ejected ones are left out"),
             Event::BackendUnreachable { .. } => ("backend_unreachable", Warn, "backend unreachable"),
             Event::BackendReachable(_) => ("backend_reachable", Info, "backend reachable again"),
+            Event::BackendSuspected { .. } => ("backend_suspected", Info, "backend suspected: it answers nobody"),
             Event::ProbesLate { .. } => ("probes_late", Warn, "probes late: too many backends of the pool do not answer, or the machine is busy"),
             Event::NameMoved { .. } => ("name_moved", Info, "name of a backend resolves to other addresses"),
             Event::NameResolved(_) => ("name_resolved", Info, "name of a backend resolves again"),
@@ -475,6 +485,10 @@ impl Event {
                 Fields { code: Some(code), ..Fields::of(&backend.pool, &backend.backend) }
             }
             Event::BackendReachable(it) => Fields::of(&it.pool, &it.backend),
+            Event::BackendSuspected { backend, cause } => Fields {
+                cause: Some(cause.to_string()),
+                ..Fields::of(&backend.pool, &backend.backend)
+            },
             Event::ProbesLate { pool, late } => {
                 Fields { pool: Some(pool), late_ms: Some(millis(*late)), ..none }
             }

@@ -107,6 +107,9 @@ impl Hub {
             }
             Report::Limit(limit) => self.limit(limit),
             Report::Standing(pool, change) => return self.standing(pool, change),
+            Report::Suspected(pool, backend, cause) => {
+                Event::BackendSuspected { backend: self.backend(pool, backend)?, cause }
+            }
             Report::ProbesLate(pool, late) => Event::ProbesLate { pool: self.pool(pool)?, late },
             Report::Name(pool, backend, news) => return self.name((pool, backend), *news),
             Report::Attempt(attempt) => return self.attempt(&attempt),

@@ -15,6 +15,7 @@ use crate::policy::{
     resolve,
     retry::{RetryRefusal, TryOutcome},
     standing::Change,
+    suspicion::Silence,
 };
 use crate::shared::{dropped::Dropped, unreachable::Unreachable};
 
@@ -35,6 +36,8 @@ pub(crate) enum Report {
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
+    /// A backend answers nobody.
+    Suspected(PoolId, BackendId, Silence),
     /// A probe of this pool began this long after it was due; the health thread reports it rarely.
     ProbesLate(PoolId, Duration),
     /// What an answer for a backend's name changes, and why there was none.

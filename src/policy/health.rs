@@ -109,6 +109,14 @@ impl Tracker {
         true
     }
 
+    /// Records a failure that counts as many as it takes; returns whether it changed the state.
+    pub(crate) fn fail(&mut self, health: &Health) -> bool {
+        if self.is_up {
+            self.against = self.against.max(health.fall.saturating_sub(1));
+        }
+        self.observe(health, false)
+    }
+
     /// Whether it was added while others serve and was not probed yet.
     pub(crate) fn is_unseen(&self) -> bool {
         self.is_new && !self.is_probed
@@ -173,6 +181,16 @@ mod tests {
         check(true, (2, 3), "+-", "Uu");
         check(false, (2, 3), "-+-++", "DdDdU");
         check(false, (1, 3), "+", "U");
+    }
+
+    #[test]
+    fn a_failure_may_count_as_many_as_it_takes() {
+        let health = Health { rise: 2, fall: 3, ..Health::default() };
+        let mut tracker = Tracker::new(true);
+        tracker.observe(&health, true);
+        assert!(tracker.fail(&health) && !tracker.is_up());
+        assert!(!tracker.fail(&health) && !tracker.observe(&health, true));
+        assert!(tracker.observe(&health, true), "rise counts as ever");
     }
 
     #[test]

@@ -21,3 +21,4 @@ pub(crate) mod route;
 pub(crate) mod seats;
 pub(crate) mod standing;
 pub(crate) mod sticky;
+pub(crate) mod suspicion;

@@ -134,6 +134,15 @@ impl Probes {
         }
     }
 
+    /// This backend is probed at once, if it is probed and no probe of it is in progress.
+    pub(crate) fn becomes_due(&mut self, place: usize, now: Tick) {
+        if let Some(probed) = self.all.get_mut(place)
+            && let State::Due(due) = probed.state
+        {
+            probed.state = State::Due(due.min(now));
+        }
+    }
+
     /// What to do now. A returned `Probe` counts as begun.
     pub(crate) fn next(&mut self, now: Tick) -> Next {
         let left = UNDER_WAY_MAX.saturating_sub(self.under_way);

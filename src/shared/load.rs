@@ -14,19 +14,24 @@ use crate::base::{
     ids::BackendId,
     moment::{Tick, millis},
     segments::Segments,
-    totals::Totals,
+    totals::{Totals, Tries},
 };
 
-const ROWS_OF_LINE: usize = 4;
+const ROWS_OF_LINE: usize = 2;
 
 /// One worker's counts for one backend. Only that worker may change them.
 #[derive(Default)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub(crate) struct BackendCounts {
     ok: AtomicU64,
     failed: AtomicU64,
     times: AtomicU64,
     in_flight: AtomicU32,
+    /// Tries so far; those whose answer has begun; and those that ended, or are not expected to be
+    /// answered soon, without that. The rest waits for a first byte. They go round.
+    asked: AtomicU32,
+    answers: AtomicU32,
+    left: AtomicU32,
     /// When an answer that is no failure last began: the millisecond of its `Tick`, truncated to
     /// the room in a row; 0 = never.
     answered_at: AtomicU32,
@@ -37,6 +42,19 @@ impl BackendCounts {
     #[inline]
     pub(crate) fn begin(&self) {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_add(1), Relaxed);
+        self.asked.store(self.asked.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// The first byte of the answer to one that waits for it has come.
+    #[inline]
+    pub(crate) fn begins_to_answer(&self) {
+        self.answers.store(self.answers.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// One that waits for a first byte does so no more.
+    #[inline]
+    pub(crate) fn leaves(&self) {
+        self.left.store(self.left.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// The request has ended, in whatever way.
@@ -124,6 +142,21 @@ impl PoolCounts {
     pub(crate) fn in_flight(&self, backend: BackendId) -> u32 {
         let rows = self.rows(backend).map(|(_, row)| row.in_flight());
         rows.fold(0, u32::wrapping_add)
+    }
+
+    /// The tries of a backend.
+    pub(crate) fn tries(&self, backend: BackendId) -> Tries {
+        self.rows(backend).fold(Tries::default(), |sum, (_, row)| Tries {
+            // Before those asked: none of them was not asked.
+            answers: sum.answers.wrapping_add(row.answers.load(Relaxed)),
+            left: sum.left.wrapping_add(row.left.load(Relaxed)),
+            asked: sum.asked.wrapping_add(row.asked.load(Relaxed)),
+        })
+    }
+
+    /// How many workers count.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
     }
 
     /// What the other workers know of a backend's times.
@@ -231,6 +264,21 @@ mod tests {
     }
 
     #[test]
+    fn those_that_wait_for_a_first_byte_are_neither_answered_nor_gone() {
+        let load = load(2);
+        let rows = [0, 1].map(|worker| load.row(worker, BACKEND).unwrap());
+        rows.iter().for_each(|row| (0..3).for_each(|_| row.begin()));
+        rows[0].begins_to_answer();
+        rows[1].leaves();
+        rows[1].end();
+        let tries = load.tries(BACKEND);
+        assert_eq!(tries, Tries { asked: 6, answers: 1, left: 1 });
+        assert_eq!((tries.waiting(), load.tries(BackendId(0)).waiting()), (4, 0));
+        let round = Tries { asked: 1, answers: u32::MAX, left: 0 };
+        assert_eq!(round.waiting(), 2);
+    }
+
+    #[test]
     fn any_worker_knows_of_an_answer_since_whatever_the_clock() {
         for begin in [1_u64, 1_000, (1 << 32) - 50, 1 << 40] {
             let load = load(3);
@@ -262,7 +310,7 @@ mod tests {
 
     #[test]
     fn no_row_crosses_a_line_and_no_line_belongs_to_two_workers() {
-        assert_eq!(size_of::<BackendCounts>(), 32);
+        assert_eq!(size_of::<BackendCounts>(), 64);
         assert_eq!(size_of::<CountsLine>(), 128);
         let load = load(2);
         for worker in 0..2 {

@@ -8,7 +8,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, Ordering::AcqRel},
+    atomic::{
+        AtomicU8,
+        Ordering::{AcqRel, Relaxed},
+    },
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -25,6 +28,8 @@ const OUTCOMES_MAX: usize = 1024;
 
 /// The bell has rung and the thread has not read since.
 const RUNG: u8 = 1;
+/// The thread watches nothing until something is asked of a backend.
+const ASLEEP: u8 = 4;
 /// A failure found the channel full.
 const MISSED: u8 = 2;
 
@@ -75,6 +80,14 @@ impl Outcomes {
         posted
     }
 
+    /// Requests were asked: wakes the thread if it watches nothing.
+    #[inline]
+    pub(crate) fn stir(&self) {
+        if self.flags.load(Relaxed) & ASLEEP != 0 {
+            self.ring(0);
+        }
+    }
+
     fn ring(&self, flag: u8) {
         // The thread clears the flags before it reads: it sees all that was posted before, and a
         // later post finds them cleared and rings again.
@@ -85,6 +98,11 @@ impl Outcomes {
 }
 
 impl Posted {
+    /// Nothing is watched from now on, until `stir` or anything posted wakes the thread.
+    pub(crate) fn sleeps(&self) {
+        self.flags.fetch_or(ASLEEP, AcqRel);
+    }
+
     /// Whether failures were counted in rows but not posted; must be called before the first `next`
     /// of a turn, as a later post rings again.
     #[must_use]
@@ -135,6 +153,19 @@ mod tests {
         assert_eq!((seen[10], seen.len()), (tried, 11));
         outcomes.failed(POOL, BackendId(0), Totals::default());
         assert_eq!(rings(&rope), 1);
+    }
+
+    #[test]
+    fn who_stirs_wakes_a_thread_that_sleeps_and_no_other() {
+        let (rope, outcomes, posted) = both();
+        outcomes.stir();
+        assert_eq!(rings(&rope), 0);
+        posted.sleeps();
+        outcomes.stir();
+        outcomes.stir();
+        assert_eq!((rings(&rope), posted.missed()), (1, false));
+        outcomes.stir();
+        assert_eq!(rings(&rope), 0, "it is awake");
     }
 
     #[test]

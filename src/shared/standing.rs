@@ -17,6 +17,7 @@ pub(crate) struct Published {
     on_trial: [AtomicU64; PUBLISHED_WORDS],
     spare: [AtomicU64; PUBLISHED_WORDS],
     out: [AtomicU64; PUBLISHED_WORDS],
+    silent: [AtomicU64; PUBLISHED_WORDS],
 }
 
 /// One publication.
@@ -31,6 +32,8 @@ pub(crate) struct Publication {
     pub(crate) spare: BackendSet,
     /// Those that were taken out because they fail: what waits there is asked of others.
     pub(crate) out: BackendSet,
+    /// Those that have answered nobody for suspiciously long: what is asked again avoids them.
+    pub(crate) silent: BackendSet,
 }
 
 impl Published {
@@ -44,6 +47,7 @@ impl Published {
             on_trial: cells(&BackendSet::EMPTY),
             spare: cells(&BackendSet::EMPTY),
             out: cells(&BackendSet::EMPTY),
+            silent: cells(&BackendSet::EMPTY),
         }
     }
 
@@ -56,25 +60,26 @@ impl Published {
 
     #[cold]
     fn copy(&self, epoch: u64) -> Option<Publication> {
-        let Published { usable, on_trial, spare, out, .. } = self;
+        let Published { usable, on_trial, spare, out, silent, .. } = self;
         let (usable, on_trial, spare) = (load(usable), load(on_trial), load(spare));
-        let out = load(out);
+        let (out, silent) = (load(out), load(silent));
         let is_whole = epoch.is_multiple_of(2) && self.epoch.load(Relaxed) == epoch;
-        is_whole.then_some(Publication { epoch, usable, on_trial, spare, out })
+        is_whole.then_some(Publication { epoch, usable, on_trial, spare, out, silent })
     }
 
     /// Publishes, if it is news. Only the health thread may call it.
     pub(crate) fn publish(
         &self,
         (usable, on_trial): (BackendSet, BackendSet),
-        (spare, out): (BackendSet, BackendSet),
+        (spare, out, silent): (BackendSet, BackendSet, BackendSet),
     ) {
         let Published { epoch, .. } = self;
-        let pairs: [(&[AtomicU64], BackendSet); 4] = [
+        let pairs: [(&[AtomicU64], BackendSet); 5] = [
             (&self.usable, usable),
             (&self.on_trial, on_trial),
             (&self.spare, spare),
             (&self.out, out),
+            (&self.silent, silent),
         ];
         if pairs.iter().all(|(cells, set)| is(cells, set)) {
             return;
@@ -143,7 +148,8 @@ mod tests {
             let first = published.after(0).unwrap();
             assert_eq!(published.after(first.epoch), None);
             let publish = |usable: &[u16], on_trial: &[u16], spare: &[u16], out: &[u16]| {
-                published.publish((set(usable), set(on_trial)), (set(spare), set(out)));
+                let (spare, out) = (set(spare), set(out));
+                published.publish((set(usable), set(on_trial)), (spare, out, out));
             };
             publish(&[0, 1, 2], &[], &[], &[]);
             assert_eq!(published.after(first.epoch), None);
@@ -152,6 +158,7 @@ mod tests {
             assert_eq!(second.usable, set(&[0]));
             assert_eq!((second.on_trial, second.spare), (set(&[1]), set(&[1, 2])));
             assert_eq!((first.out, second.out), (set(&[]), set(&[2])));
+            assert_eq!((first.silent, second.silent), (set(&[]), set(&[2])));
             assert!(second.epoch > first.epoch);
         });
     }
@@ -165,13 +172,13 @@ mod tests {
             let known = [(2, set(&[0, 64])), (4, set(&[0])), (6, set(&[64]))];
             let (_, one, other) = (known[0], known[1].1, known[2].1);
             let none = set(&[]);
-            published.publish((one, none), (none, none));
+            published.publish((one, none), (none, none, none));
             let reading = spawn(move || {
                 let Some(news) = reader.after(2) else { return 2 };
                 assert!(known.contains(&(news.epoch, news.usable)), "{news:?}");
                 news.epoch
             });
-            published.publish((other, none), (none, none));
+            published.publish((other, none), (none, none, none));
             let seen = reading.join().unwrap();
             match published.after(seen) {
                 Some(last) => assert_eq!((last.epoch, last.usable), (6, other)),

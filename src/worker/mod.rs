@@ -96,6 +96,8 @@ pub(crate) struct Worker {
     accepting: Cell<u32>,
     /// Clients that were refused and have not left.
     pub(crate) turned_away: Rc<Cell<u32>>,
+    /// Requests so far, as of the last round of the sweep.
+    requests_seen: Cell<u64>,
     /// Connections that linger.
     pub(crate) lingering: Rc<Cell<u32>>,
     /// Permits of connections that were closed to make room: the next ones returned are already in
@@ -170,6 +172,7 @@ impl Worker {
             open: Cell::new(0),
             accepting: Cell::new(0),
             turned_away: Rc::default(),
+            requests_seen: Cell::new(0),
             lingering: Rc::default(),
             owed: Cell::new(0),
             freed_until: Cell::new(None),
@@ -386,6 +389,7 @@ impl Worker {
             }
         }
         self.ring_for_lost();
+        self.stir_health();
         self.forget_older();
         self.leave_listeners();
         self.keep_to_share();
@@ -395,6 +399,15 @@ impl Worker {
         // The sweep rests while nothing is watched, however long that is.
         self.logs.turn(now, self.deadlines.is_empty());
         self.give_memory_back();
+    }
+
+    /// The health thread sleeps while nothing is asked.
+    fn stir_health(&self) {
+        let requests = self.counters.read(Counter::Requests);
+        let is_news = self.requests_seen.replace(requests) != requests;
+        if is_news || self.counters.read(Counter::InFlight) > 0 {
+            self.core.process.outcomes.stir();
+        }
     }
 
     /// A publication that could not be read when its notice came was read since.

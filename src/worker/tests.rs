@@ -110,7 +110,7 @@ fn each_request_has_the_backends_of_its_own_plan() {
     // As the health thread would, which knows both plans.
     let all: BackendSet = [0, 1, 2, 7].map(BackendId).into_iter().collect();
     let none = BackendSet::EMPTY;
-    old.core.state.published.publish((all, none), (none, none));
+    old.core.state.published.publish((all, none), (none, none, none));
     let view = Rc::clone(worker.in_force().pool(APP));
     assert!(worker.in_force().pools.get(PoolId(1)).is_none());
     for (view, expected) in [(&old, [0, 1, 2]), (&view, [1, 2, 7])] {

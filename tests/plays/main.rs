@@ -57,6 +57,7 @@ mod queue;
 mod rescue;
 mod reuse;
 mod sticky;
+mod suspicion;
 mod trials;
 
 mod aborts;

@@ -99,7 +99,7 @@ pub(super) async fn judge(
 ) -> Option<Result<(), ProbeFault>> {
     let buffer = Buffers::new(0).take().ok()?;
     let end = async {
-        limits.ending.or(sleep(limits.time)).await;
+        limits.ending.or(limits.hurried.or(sleep(limits.time))).await;
     };
     let fd = stream.as_raw_fd();
     match ended_by(end, fd, exchange(ask, stream, buffer)).await {

@@ -8,7 +8,11 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use monoio::net::TcpStream;
 
@@ -24,11 +28,13 @@ pub(super) enum Probe {
     Http(Box<Ask>),
 }
 
-/// How long a probe may take, and what ends it earlier: the thread's end.
+/// How long a probe may take, and what ends it earlier: the thread's end, or that it has less time
+/// after all.
 #[derive(Clone, Copy)]
 pub(super) struct Limits<'a> {
     pub(super) time: Duration,
     pub(super) ending: &'a Signal,
+    pub(super) hurried: &'a Signal,
 }
 
 impl Probe {
@@ -61,7 +67,8 @@ impl Probe {
         let mut last = None;
         for (place, address) in addresses.iter().enumerate() {
             let share = connect::share(limits.time, spent(), addresses.len() - place);
-            match limits.ending.or(net_io::connect(*address, share)).await? {
+            let connecting = limits.hurried.or(net_io::connect(*address, share));
+            match limits.ending.or(connecting).await?.unwrap_or(Err(ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     let time = limits.time.saturating_sub(spent());
                     return self.ask(stream, Limits { time, ..limits }).await;

@@ -25,7 +25,10 @@ pub(crate) use self::{
     change::{Change, Mode, State},
     present::Present,
 };
-use super::health::{ProbeFault, Tracker};
+use super::{
+    health::{ProbeFault, Tracker},
+    suspicion::Bounds,
+};
 use crate::base::{
     backend_set::BackendSet,
     ids::BackendId,
@@ -159,6 +162,40 @@ impl Standing {
             });
         }
         self.refresh();
+    }
+
+    /// A probe has failed of a backend that was suspected: it counts for as many as it takes.
+    pub(crate) fn confirmed(&mut self, id: BackendId, fault: ProbeFault, now: Tick) {
+        if self.slots.get(id).is_some_and(Slot::is_away) {
+            return;
+        }
+        self.step(id, now, Cause::Probe(fault), |plan, slot, _| {
+            if let Some(health) = &plan.health {
+                slot.tracker.fail(health);
+            }
+        });
+        self.refresh();
+    }
+
+    /// A backend is silent for one more span, which counts as a failure; these are its totals.
+    pub(crate) fn unanswered(&mut self, id: BackendId, totals: Totals, now: Tick) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.unanswered += 1;
+        }
+        self.failed(id, totals, now);
+    }
+
+    /// How silent backends are suspected; none if nothing would follow from it.
+    pub(crate) fn suspicion(&self) -> Option<Bounds> {
+        let probes = self.plan.health.is_some();
+        let decides = probes || self.plan.passive.failures_max > 0;
+        let suspects_max = self.plan.ejected_max;
+        (decides && self.plan.taking.len() > 1).then_some(Bounds { probes, suspects_max })
+    }
+
+    /// The backends that take new traffic and nothing keeps out.
+    pub(crate) fn serving(&self) -> BackendSet {
+        self.sound & self.plan.taking
     }
 
     /// From the start of a backend's last probe to that of its next, before jitter: shorter while

@@ -73,6 +73,8 @@ pub(super) struct Slot {
     pub(super) since: [Tick; 3],
     /// Permits of its trials; 0 = it is not on trial.
     pub(super) permits: u16,
+    /// Failures that are no request's: spans of silence.
+    pub(super) unanswered: u64,
 }
 
 impl Slot {
@@ -85,6 +87,7 @@ impl Slot {
             breaker: Breaker::new(now),
             since: [now; 3],
             permits: 0,
+            unanswered: 0,
         }
     }
 
@@ -147,7 +150,7 @@ impl Slot {
     /// not failed.
     pub(super) fn fails(&self) -> bool {
         let is_down = !self.tracker.is_up() && !self.tracker.is_unseen();
-        is_down || !self.is_admitted() || !self.is_closed()
+        !self.is_away() && (is_down || !self.is_admitted() || !self.is_closed())
     }
 
     pub(super) fn is_admitted(&self) -> bool {
@@ -175,7 +178,8 @@ impl Slot {
         totals: Totals,
         now: Tick,
     ) -> (Option<u64>, Option<Totals>) {
-        let row = self.outlier.failed(&plan.passive, totals, now);
+        let failed = totals.failed + self.unanswered;
+        let row = self.outlier.failed(&plan.passive, Totals { failed, ..totals }, now);
         let breaker = plan.breaker.as_ref();
         (row, breaker.and_then(|plan| self.breaker.failed(plan, totals, now)))
     }

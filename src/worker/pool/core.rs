@@ -164,6 +164,11 @@ impl PoolCore {
         self.eligible.has_lost()
     }
 
+    /// The backends that have answered nobody for suspiciously long.
+    pub(crate) fn silent(&self) -> BackendSet {
+        self.eligible.silent()
+    }
+
     /// Whether a backend was taken out since this count of `Core::losses`.
     pub(crate) fn is_lost_since(&self, id: BackendId, count: u64) -> bool {
         self.lost_at.borrow().get(id.index()).is_some_and(|at| *at > count)

@@ -87,6 +87,11 @@ impl Eligible {
         spare & self.reachable.get()
     }
 
+    /// Those that have answered nobody for suspiciously long.
+    pub(super) fn silent(&self) -> BackendSet {
+        self.published.get().map_or(BackendSet::EMPTY, |published| published.silent)
+    }
+
     /// The epoch of the last publication that this core knows; 0 = none.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
@@ -218,7 +223,8 @@ mod tests {
     /// All that are neither usable nor on trial are out.
     fn publication(epoch: u64, usable: &str, on_trial: &str, spare: &str) -> Publication {
         let (usable, on_trial, spare) = (set(usable), set(on_trial), set(spare));
-        Publication { epoch, usable, on_trial, spare, out: set("abc") & !(usable | on_trial) }
+        let (out, silent) = (set("abc") & !(usable | on_trial), set(""));
+        Publication { epoch, usable, on_trial, spare, out, silent }
     }
 
     #[test]

@@ -46,6 +46,22 @@ impl PoolCore {
         }
     }
 
+    /// The answer of one that waits for it begins.
+    #[inline]
+    pub(super) fn begins_to_answer(&self, id: BackendId) {
+        if let Some(row) = self.row(id) {
+            row.begins_to_answer();
+        }
+    }
+
+    /// One that waits for an answer does so no more.
+    #[cold]
+    pub(super) fn leaves(&self, id: BackendId) {
+        if let Some(row) = self.row(id) {
+            row.leaves();
+        }
+    }
+
     /// One less.
     #[inline]
     pub(super) fn end(&self, id: BackendId) {

@@ -46,6 +46,8 @@ pub(crate) struct Pick {
     slot: Permit,
     /// It is on trial: the result of this request decides.
     trial: Option<Trial>,
+    /// Whether it waits for the first byte of an answer.
+    waits: bool,
 }
 
 impl Pick {
@@ -61,6 +63,22 @@ impl Pick {
         &self.at.conns
     }
 
+    /// The answer has begun.
+    #[inline]
+    pub(crate) fn begins_to_answer(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.pool.begins_to_answer(self.backend);
+        }
+    }
+
+    /// No answer is expected before the client has sent more.
+    #[inline]
+    pub(crate) fn waits_for_client(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.pool.leaves(self.backend);
+        }
+    }
+
     /// The permit of its trial, to be decided; none if it is not on trial, or that was done.
     #[inline]
     pub(crate) fn take_trial(&mut self) -> Option<Trial> {
@@ -70,6 +88,7 @@ impl Pick {
 
 impl Drop for Pick {
     fn drop(&mut self) {
+        self.waits_for_client();
         self.pool.end(self.backend);
         self.trial = None;
         if self.slot.is_of_a_limit() {
@@ -118,7 +137,7 @@ impl PoolView {
     fn begin(&self, id: BackendId, slot: Permit, trial: Option<Trial>) -> Result<Pick, Nobody> {
         let at = Rc::clone(self.backends.get(id).ok_or(Nobody::Usable)?);
         self.core.begin(id);
-        Ok(Pick { pool: Rc::clone(&self.core), at, backend: id, slot, trial })
+        Ok(Pick { pool: Rc::clone(&self.core), at, backend: id, slot, trial, waits: true })
     }
 
     /// One that is left out for its answers alone, as this request has no other left.
