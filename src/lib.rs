@@ -64,7 +64,6 @@ mod base;
 
 mod http;
 
-#[allow(dead_code, unused_imports, reason = "the thread that reads certificates comes next")]
 mod certs;
 pub mod plan;
 
@@ -103,7 +102,9 @@ mod testkit;
 /// What happens in a running balancer, as typed values: [`Handle::events`].
 pub mod events {
     pub use crate::observe::{
-        event::{AccessLog, Attempt, Backend, Change, Event, Named, Transition, Usable},
+        event::{
+            AccessLog, Attempt, Backend, Certificate, Change, Event, Named, Transition, Usable,
+        },
         events::{Events, Happened},
     };
     pub use crate::policy::{health::ProbeFault, standing::Cause, suspicion::Silence};

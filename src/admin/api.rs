@@ -14,6 +14,7 @@ pub(super) enum Call {
     Live,
     Ready,
     Status,
+    Certificates,
     OpenApi,
     Reload,
     Pools,
@@ -29,10 +30,11 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 12] = [
+pub(super) const CALLS: [(&str, &str, Call); 13] = [
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
     ("GET", "/api/v1/status", Call::Status),
+    ("GET", "/api/v1/certificates", Call::Certificates),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
     ("GET", "/api/v1/pools", Call::Pools),
@@ -93,6 +95,9 @@ impl Called {
             Call::Live => Answer::text(200, "alive"),
             Call::Ready => ready(doors),
             Call::Status => Answer::json(200, &doors.status()).of_generation(doors.generation()),
+            Call::Certificates => {
+                Answer::json(200, &json!({ "certificates": doors.certificates() }))
+            }
             Call::OpenApi => match serde_json::from_str(OPENAPI) {
                 Ok(document) => Answer::json(200, &document),
                 Err(error) => Answer::error(500, "internal", &error.to_string()),

@@ -38,6 +38,9 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// Version, uptime, driver, cores, listeners.
     fn status(&self) -> Value;
 
+    /// The certificates in use.
+    fn certificates(&self) -> Vec<Value>;
+
     /// Configuration and state of each pool.
     fn pools(&self) -> Pools;
 

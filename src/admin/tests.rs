@@ -41,6 +41,10 @@ impl Doors for Noted {
         json!({ "version": "1" })
     }
 
+    fn certificates(&self) -> Vec<Value> {
+        vec![json!({ "file": "a.pem" })]
+    }
+
     fn pools(&self) -> Pools {
         let backend = json!({ "name": "10.0.0.1:80", "weight": 3 });
         let pool = json!({ "name": "app", "backends": [backend] });

@@ -14,7 +14,7 @@ use crate::base::{calendar, moment::UnixSeconds};
 const DAY_SECONDS: u64 = 24 * 3600;
 
 /// A certificate that ends within this time is worth a warning.
-const SOON_DAYS: u64 = 30;
+const SOON_DAYS: i64 = 30;
 
 /// What is known of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,12 @@ impl Facts {
         day(self.not_after)
     }
 
+    /// How many days it was made for.
+    pub(crate) fn lifetime_days(&self) -> i64 {
+        let days = self.not_after.0.saturating_sub(self.not_before.0) / DAY_SECONDS;
+        i64::try_from(days).unwrap_or(i64::MAX)
+    }
+
     /// Whether it is valid at this moment.
     pub(crate) fn is_current(&self, now: UnixSeconds) -> bool {
         self.not_before <= now && now <= self.not_after
@@ -65,10 +71,9 @@ impl Facts {
                     .help("clients refuse it until then; is the clock of this machine right?"),
             );
         }
-        let lifetime = (self.not_after.0 - self.not_before.0) / DAY_SECONDS;
         // A short one is renewed when a third of its time is left.
-        let soon = SOON_DAYS.min(lifetime / 3);
-        (left < i64::try_from(soon).unwrap_or(i64::MAX)).then(|| {
+        let soon = SOON_DAYS.min(self.lifetime_days() / 3);
+        (left < soon).then(|| {
             Finding::new(format!("expires in {}, on {}", days_in_words(left), self.last_day()))
                 .help("renew it")
         })

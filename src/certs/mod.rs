@@ -23,7 +23,7 @@ pub(crate) use self::{
     facts::{Facts, days_in_words},
     files::{FILE_BYTES_MAX, Files, Stamp},
     folder::pairs_in,
-    pair::{Pair, Part, load, read},
+    pair::{Pair, Part, read},
     trust::{TrustPart, clients, servers, unverified},
 };
 

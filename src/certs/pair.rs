@@ -61,7 +61,7 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// Why it cannot be used, and the file that is to blame.
-pub(crate) fn load(
+pub(super) fn load(
     cert: &[u8],
     key: Option<&[u8]>,
     ocsp: Option<Vec<u8>>,

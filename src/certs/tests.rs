@@ -5,6 +5,7 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use super::{
+    pair::load,
     sample::{Authority, Kind, Sample, own},
     *,
 };

@@ -199,6 +199,12 @@ pub(super) enum Command {
         #[arg(long, help_heading = None)]
         json: bool,
     },
+    /// Show the certificates of the running process: names, days left, files
+    Cert {
+        /// As JSON
+        #[arg(long, help_heading = None)]
+        json: bool,
+    },
     /// Show the version
     Version {
         /// As JSON

@@ -1,4 +1,5 @@
-//! The commands `reload`, `ready` and `status`, for a running process, by its admin interface.
+//! The commands `reload`, `ready`, `status` and `cert`, for a running process, by its admin
+//! interface.
 //!
 //! The process is found by the Unix socket that its files name; without one by the address in the
 //! files, and a default address only if the process says that it reads these files. `--admin` names
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, launch, say};
 use crate::admin::admin_sockets;
+use crate::certs::days_in_words;
 use crate::config::{self, Overrides};
 use crate::plan::Admin;
 use crate::server;
@@ -103,6 +105,56 @@ pub(super) fn status(target: &Target<'_>, as_json: bool) -> Exit {
         Ok(said) if answer.status == 200 => say::data(&described(&said)),
         _ => say::failed(answer.body.trim_end()),
     }
+}
+
+/// Prints the certificates of the process.
+pub(super) fn cert(target: &Target<'_>, as_json: bool) -> Exit {
+    let answer = match ask(target, "GET", "/api/v1/certificates", "") {
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    match serde_json::from_str::<Value>(&answer.body) {
+        Ok(said) if answer.status == 200 && as_json => say::data(&format!("{said}\n")),
+        Ok(said) if answer.status == 200 => say::data(&certificates(&said)),
+        _ => say::failed(answer.body.trim_end()),
+    }
+}
+
+/// The certificates as lines of text, those that end first at the top.
+fn certificates(said: &Value) -> String {
+    let mut list: Vec<&Value> = said["certificates"].as_array().into_iter().flatten().collect();
+    if list.is_empty() {
+        return "no certificates: no listener has `tls`\n".to_owned();
+    }
+    list.sort_by_key(|it| it["notAfter"].as_u64());
+    list.into_iter().map(certificate).collect()
+}
+
+/// `a.example, b.example: 89 days left, ECDSA P-256 by "R3", a.pem (listener web)`, and what is
+/// wrong below it.
+fn certificate(it: &Value) -> String {
+    let words = |name: &str| -> String {
+        let words = it[name].as_array().into_iter().flatten().filter_map(Value::as_str);
+        words.collect::<Vec<_>>().join(", ")
+    };
+    let text = |name: &str| it[name].as_str().unwrap_or("?");
+    let left = match it["daysLeft"].as_i64() {
+        Some(days @ 0..) => format!("{} left", days_in_words(days)),
+        Some(_) => "expired".to_owned(),
+        None => "never read".to_owned(),
+    };
+    let mut line = format!(
+        "{}: {left}, {} by \"{}\", {} ({})\n",
+        words("names"),
+        text("keyType"),
+        text("issuer"),
+        text("file"),
+        words("usedBy"),
+    );
+    if let Some(problem) = it["problem"].as_str() {
+        line.push_str(&format!("  refused, the one before stays: {problem}\n"));
+    }
+    line
 }
 
 /// The status as lines of text.
@@ -255,4 +307,32 @@ fn talk(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     let status = status.and_then(|status| status.parse().ok()).ok_or_else(unread)?;
     Ok(Answer { status, body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_listed_by_their_end_with_what_is_wrong_below() {
+        let said = json!({ "certificates": [
+            {
+                "names": ["a.example", "b.example"], "daysLeft": 89, "notAfter": 2,
+                "keyType": "ECDSA P-256", "issuer": "R3", "file": "a.pem",
+                "usedBy": ["listener web"], "problem": null,
+            },
+            {
+                "names": ["c.example"], "daysLeft": -3, "notAfter": 1, "keyType": "RSA 2048",
+                "issuer": "R3", "file": "c.pem", "usedBy": ["listener web", "pool app"],
+                "problem": "c.pem has no certificate",
+            },
+        ]});
+        assert_eq!(
+            certificates(&said),
+            "c.example: expired, RSA 2048 by \"R3\", c.pem (listener web, pool app)\n  \
+             refused, the one before stays: c.pem has no certificate\n\
+             a.example, b.example: 89 days left, ECDSA P-256 by \"R3\", a.pem (listener web)\n"
+        );
+        assert!(certificates(&json!({ "certificates": [] })).starts_with("no certificates"));
+    }
 }

@@ -102,6 +102,7 @@ fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides
         Some(Command::Proxy(proxy)) => proxy::main(proxy, overrides),
         Some(Command::Reload { dry_run }) => ask::reload(&target, *dry_run),
         Some(Command::Ready) => ask::ready(&target),
+        Some(Command::Cert { json }) => ask::cert(&target, *json),
         Some(Command::Status { json }) => ask::status(&target, *json),
         Some(Command::Check { print }) => launch::check(files, overrides, *print),
         Some(Command::Version { json }) => about::version(*json),

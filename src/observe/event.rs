@@ -170,6 +170,32 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
+    /// A certificate was replaced: new connections get the one that is in its file now.
+    CertificateReplaced(Certificate),
+    /// What is in a file of certificates cannot be used; what was read from it before stays.
+    #[non_exhaustive]
+    CertificateRefused {
+        /// The file of the certificate.
+        file: PathBuf,
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// A certificate ends soon.
+    #[non_exhaustive]
+    CertificateExpires {
+        /// The certificate.
+        certificate: Certificate,
+        /// Whole days until it ends.
+        days: u64,
+    },
+    /// A certificate has ended: clients refuse it.
+    CertificateExpired(Certificate),
+    /// The folders of certificates cannot be watched; they are looked at every ten seconds.
+    #[non_exhaustive]
+    CertificatesUnwatched {
+        /// Why.
+        cause: Arc<str>,
+    },
     /// Another plan is in force.
     #[non_exhaustive]
     Reloaded {
@@ -324,6 +350,18 @@ pub struct AccessLog {
     pub cause: Arc<str>,
 }
 
+/// A certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Certificate {
+    /// Its file, as in the configuration.
+    pub file: PathBuf,
+    /// The names it is for.
+    pub names: Vec<Arc<str>>,
+    /// The day it ends: `2027-02-28`.
+    pub last_day: Arc<str>,
+}
+
 /// An attempt that gave no answer that was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -402,6 +440,11 @@ impl Event {
             Event::SocketUnused { .. } => ("socket_unused", Warn, "socket of the service manager closed: no listener has its address"),
             Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by every user of this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
+            Event::CertificateReplaced(_) => ("certificate_replaced", Info, "certificate replaced: new connections get the one in its file"),
+            Event::CertificateRefused { .. } => ("certificate_refused", Error, "certificate refused: the one in use stays"),
+            Event::CertificateExpires { .. } => ("certificate_expires", Warn, "certificate ends soon"),
+            Event::CertificateExpired(_) => ("certificate_expired", Error, "certificate has ended: clients refuse it"),
+            Event::CertificatesUnwatched { .. } => ("certificates_unwatched", Warn, "folders of certificates cannot be watched: they are looked at every ten seconds"),
             Event::Reloaded { .. } => ("reload", Info, "configuration reloaded"),
             Event::BackendAdded(_) => ("backend_added", Info, "backend added"),
             Event::BackendRemoved(_) => ("backend_removed", Info, "backend removed"),
@@ -444,6 +487,9 @@ pub(crate) struct Fields<'a> {
     pub(crate) dropped_total: Option<u64>,
     pub(crate) file: Option<String>,
     pub(crate) mode: Option<String>,
+    pub(crate) names: Option<String>,
+    pub(crate) days: Option<u64>,
+    pub(crate) last_day: Option<&'a str>,
     pub(crate) connections: Option<u32>,
     pub(crate) wanted: Option<u32>,
     pub(crate) descriptors: Option<u64>,
@@ -532,6 +578,18 @@ impl Event {
                 mode: Some(format!("{mode:03o}")),
                 ..none
             },
+            Event::CertificateReplaced(it) | Event::CertificateExpired(it) => it.fields(),
+            Event::CertificateRefused { file, cause } => Fields {
+                file: Some(file.display().to_string()),
+                cause: Some(cause.to_string()),
+                ..none
+            },
+            Event::CertificateExpires { certificate, days } => {
+                Fields { days: Some(*days), ..certificate.fields() }
+            }
+            Event::CertificatesUnwatched { cause } => {
+                Fields { cause: Some(cause.to_string()), ..none }
+            }
             Event::Reloaded { generation, changes, kept, by, from } => Fields {
                 generation: Some(*generation),
                 changes: (!changes.is_empty()).then_some(changes),
@@ -580,6 +638,21 @@ impl<'a> Fields<'a> {
 impl Named {
     fn fields(&self) -> Fields<'_> {
         Fields { address: Some(&self.address), ..Fields::of(&self.pool, &self.backend) }
+    }
+}
+
+impl Certificate {
+    pub(crate) fn new(file: PathBuf, names: Vec<Arc<str>>, last_day: &str) -> Certificate {
+        Certificate { file, names, last_day: Arc::from(last_day) }
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            file: Some(self.file.display().to_string()),
+            names: Some(self.names.join(", ")),
+            last_day: Some(&self.last_day),
+            ..Fields::default()
+        }
     }
 }
 

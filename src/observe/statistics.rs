@@ -38,6 +38,8 @@ pub struct Statistics {
     pub listeners: Vec<Listener>,
     /// Each pool of the plan in force.
     pub pools: Vec<Pool>,
+    /// Each certificate in use.
+    pub certificates: Vec<Certificate>,
     /// In the order of `Counter::ALL`.
     totals: Vec<u64>,
 }
@@ -122,6 +124,18 @@ pub struct Backend {
     pub failed_probes: Vec<(&'static str, u64)>,
 }
 
+/// A certificate in use.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Certificate {
+    /// Its file, as in the configuration.
+    pub file: Arc<str>,
+    /// When it ends, in seconds since 1970; none = it could never be used.
+    pub not_after: Option<u64>,
+    /// Whether what is in its file now cannot be used.
+    pub is_refused: bool,
+}
+
 /// A number by the name that metrics have for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -169,6 +183,11 @@ impl Statistics {
         }
         self.listeners.iter().for_each(|listener| samples.of_listener(listener));
         self.pools.iter().for_each(|pool| samples.of_pool(pool));
+        for Certificate { file, not_after, is_refused } in &self.certificates {
+            let name = || [("name", Cow::Borrowed(&**file))];
+            not_after.iter().for_each(|end| samples.add(&CERTIFICATE_END, name(), *end));
+            samples.add(&CERTIFICATE_REFUSED, name(), u64::from(*is_refused));
+        }
         samples.0
     }
 }
@@ -193,12 +212,14 @@ mod families {
     pub(super) const BREAKER_STATE: Family = ("breaker_state", Gauge, "1 for the state that the backend's circuit breaker has");
     pub(super) const EJECTIONS: Family = ("backend_ejections_total", Counter, "How often the backend was ejected");
     pub(super) const FAILED_PROBES: Family = ("backend_check_failures_total", Counter, "Probes of the backend that failed");
+    pub(super) const CERTIFICATE_END: Family = ("tls_certificate_not_after_seconds", Gauge, "When the certificate ends, in seconds since 1970");
+    pub(super) const CERTIFICATE_REFUSED: Family = ("tls_certificate_refused", Gauge, "1 where what is in its file now cannot be used, and the one before stays in use");
     pub(super) const BACKEND_RESPONSE: Family = ("backend_response_seconds", Histogram, "How long answers of backends took to begin");
 }
 use families::{
     BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE, BACKEND_UP,
-    BREAKER_STATE, CONNECTIONS, CORE_CONNECTIONS, CORE_REQUESTS, EJECTIONS, FAILED_PROBES, QUEUED,
-    REQUESTS, RETRIES,
+    BREAKER_STATE, CERTIFICATE_END, CERTIFICATE_REFUSED, CONNECTIONS, CORE_CONNECTIONS,
+    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, QUEUED, REQUESTS, RETRIES,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -218,6 +239,8 @@ pub fn families() -> impl Iterator<Item = &'static str> {
         BREAKER_STATE,
         EJECTIONS,
         FAILED_PROBES,
+        CERTIFICATE_END,
+        CERTIFICATE_REFUSED,
     ];
     let of_process = Counter::ALL.iter().map(|counter| counter.row().family);
     named.map(|(name, ..)| name).into_iter().chain(of_process)
@@ -393,7 +416,7 @@ impl Sources {
         let listeners = listeners(plan, &counts);
         let pools = plan.pools.ids().filter_map(|id| Some((id, state(id)?)));
         let pools = pools.filter_map(|(id, state)| self.pool(plan, (id, state), &counts)).collect();
-        Statistics { at, cores, listeners, pools, totals }
+        Statistics { at, cores, listeners, pools, certificates: Vec::new(), totals }
     }
 
     fn pool(

@@ -66,7 +66,7 @@ pub enum UnknownName {
 }
 
 /// Which clients must show a certificate, and which certificates are accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ClientAuth {
     /// The certificates of the authorities that may have signed it (PEM).
@@ -78,7 +78,7 @@ pub struct ClientAuth {
 }
 
 /// Whether a client without a certificate is turned away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientAuthMode {
     /// It is.

@@ -18,6 +18,7 @@ use crate::admin::{
     self, Admin, BackendWrite, BackendWritten, Bound, Doors, Pools, Refused, Reload, Reloaded,
     WriteDenied, admin_socket,
 };
+use crate::config::{Lookup, Machine};
 use crate::net::runtime::DriverInUse;
 use crate::plan;
 
@@ -58,8 +59,14 @@ impl Doors for Running {
             "uptime_seconds": self.since.elapsed().as_secs_f64(),
             "files": self.files,
             "listeners": listeners.collect::<Vec<_>>(),
+            "certificates": self.client.certificates().len(),
             "run_time_changes": backend_writes::lines(&overlay),
         })
+    }
+
+    fn certificates(&self) -> Vec<Value> {
+        let now = Machine.now();
+        self.client.certificates().iter().map(|held| held.json(now)).collect()
     }
 
     fn pools(&self) -> Pools {

@@ -20,6 +20,7 @@ use super::{
     StartError,
     access_logs::{AccessLogs, Outlets},
     addresses::{Addresses, Endpoint},
+    certificates::{Certificates, Fresh, Held},
     descriptors,
     given::Given,
     ledger::Ledger,
@@ -79,6 +80,8 @@ enum Command {
     ReopenLogs(Sender<bool>),
     /// How many plans are held, including the one in force.
     Held(Sender<usize>),
+    /// The certificates in use.
+    Certificates(Sender<Arc<[Held]>>),
     /// What has been counted.
     Statistics(Sender<Statistics>),
     /// End; returns what must be ended when no core writes any more.
@@ -179,6 +182,11 @@ pub(super) struct Owner {
     pub(super) bound: Vec<Bound>,
     /// Whether the process stops soon.
     pub(super) leaving: bool,
+    pub(super) certificates: Certificates,
+    /// What files of certificates have become.
+    pub(super) renewed: Receiver<Fresh>,
+    /// The certificates of the plan in force.
+    pub(super) fresh: Fresh,
 }
 
 impl Control {
@@ -275,6 +283,11 @@ impl Client {
         self.ask(Command::Statistics)
     }
 
+    /// The certificates in use; none where the thread hangs by a bug.
+    pub(super) fn certificates(&self) -> Arc<[Held]> {
+        self.ask(Command::Certificates).unwrap_or_default()
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
         let (answer, answered) = bounded(1);
         self.to.send(command(answer)).ok()?;
@@ -289,6 +302,7 @@ fn hangs<T>() -> Result<T, Denied> {
 /// A prepared change.
 struct Prepared {
     next: Arc<Next>,
+    fresh: Fresh,
     changes: Changes,
     outlets: Vec<Outlets>,
     kept: Vec<&'static str>,
@@ -339,15 +353,17 @@ impl StillBound {
 
 impl Owner {
     fn run(&mut self, commands: &Receiver<Command>) {
-        let retired = self.retired.clone();
+        let (retired, renewed) = (self.retired.clone(), self.renewed.clone());
         let mut either = Select::new();
         either.recv(commands);
         either.recv(&retired);
+        either.recv(&renewed);
         loop {
             if either.ready_timeout(READ_AGAIN).is_err() {
                 self.statistics();
             }
             self.free();
+            renewed.try_iter().last().into_iter().for_each(|fresh| self.renew(fresh));
             match commands.try_recv() {
                 Ok(Command::Change(edit, answer)) => drop(answer.send(self.change(edit))),
                 Ok(Command::Compare(edit, answer)) => drop(answer.send(self.compare(edit))),
@@ -362,9 +378,11 @@ impl Owner {
                 Ok(Command::Leave) => self.leaving = true,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
                 Ok(Command::Held(answer)) => drop(answer.send(self.ledger.held())),
+                Ok(Command::Certificates(answer)) => drop(answer.send(self.fresh.held.clone())),
                 Ok(Command::Statistics(answer)) => drop(answer.send(self.statistics())),
                 Ok(Command::End(answer)) => {
                     self.names = None;
+                    self.end_certificates();
                     drop(answer.send(std::mem::take(&mut self.access_logs)));
                     return;
                 }
@@ -386,7 +404,9 @@ impl Owner {
     fn statistics(&mut self) -> Statistics {
         let pools = &self.next.pools;
         let state = |pool| Some(&*pools.get(pool)?.state);
-        self.sources.snapshot(SystemTime::now(), &self.next.plan, state)
+        let mut statistics = self.sources.snapshot(SystemTime::now(), &self.next.plan, state);
+        statistics.certificates = self.fresh.held.iter().map(Held::statistics).collect();
+        statistics
     }
 
     fn view(&mut self) -> View {
@@ -440,9 +460,10 @@ impl Owner {
         addresses.listen(&plan)?;
         let outlets = self.access_logs.outlets(&plan, Some(&before), cores)?;
         let names = self.names_of(&plan)?;
+        let fresh = self.certificates.read(&plan)?;
         let (next, mut events) = self.ledger.next(plan, &self.process, Some(&self.next))?;
         events.extend(lowered);
-        Ok(Prepared { next, changes, outlets, kept, addresses, bound, names, events })
+        Ok(Prepared { next, fresh, changes, outlets, kept, addresses, bound, names, events })
     }
 
     /// The thread that looks up the names of the next plan, if they are others; it posts nothing
@@ -460,7 +481,8 @@ impl Owner {
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
     fn take(&mut self, prepared: Prepared) -> Result<(Changes, Vec<&'static str>), StartError> {
-        let Prepared { next, changes, outlets, kept, addresses, bound, names, events } = prepared;
+        let Prepared { next, fresh, changes, outlets, kept, addresses, bound, names, events } =
+            prepared;
         let (answer, answered) = bounded(1);
         self.tell_health(ToHealth::Plan(Arc::clone(&next), answer));
         match answered.recv_timeout(TAKEN_WITHIN) {
@@ -501,7 +523,23 @@ impl Owner {
             reporter.event(Event::ThreadHung { thread: "a core".into() });
         }
         self.next = next;
+        self.certificates.keep(&fresh);
+        self.fresh = fresh;
         Ok((changes, kept))
+    }
+
+    /// Gives what files of certificates have become to all cores; connections keep theirs.
+    fn renew(&mut self, fresh: Fresh) {
+        // Of a plan that is not in force any more, it comes too late.
+        if fresh.number == self.fresh.number {
+            self.fresh = fresh;
+        }
+    }
+
+    fn end_certificates(&mut self) {
+        if let Some(thread) = self.certificates.end() {
+            self.process.reporter.event(Event::ThreadHung { thread: thread.into() });
+        }
     }
 
     /// What this plan would change. It binds new addresses and releases them, and does nothing

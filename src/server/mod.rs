@@ -8,6 +8,7 @@ mod access_logs;
 mod addresses;
 mod admin_doors;
 mod backend_writes;
+mod certificates;
 mod cgroup;
 mod changes;
 pub(crate) mod check;

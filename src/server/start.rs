@@ -13,6 +13,7 @@ use super::{
     StartError,
     access_logs::{AccessLogs, Outlets},
     addresses::Addresses,
+    certificates::Certificates,
     changes::Changes,
     control::{Control, Owner},
     cores,
@@ -104,6 +105,8 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let lowered =
         descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
     let bound = Addresses::take(&plan, cores, &[], &mut given)?;
+    let (mut certificates, renewed) = Certificates::new(death.clone(), reporter.clone());
+    let fresh = certificates.read(&plan)?;
     let (outboxes, inboxes) = mailboxes(cores)?;
     let (to_health, inbox) = one_mailbox()?;
     let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
@@ -121,6 +124,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     counters.push(of_logs);
     let (next, of_secrets) = ledger.next(plan, &process, None)?;
     ledger.publish(&next, cores);
+    certificates.keep(&fresh);
     let plan = Arc::clone(&next.plan);
     let addresses = bound.named(&plan);
     let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
@@ -161,6 +165,9 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         layers,
         bound: bound.bound(),
         leaving: false,
+        certificates,
+        renewed,
+        fresh,
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
     let changes = Changes::start(control.client().clone(), reporter.clone())?;

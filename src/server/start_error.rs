@@ -44,6 +44,8 @@ pub enum StartError {
         /// Why.
         cause: String,
     },
+    /// A certificate, a key or an authority cannot be used.
+    Certificates(String),
     /// The file with the token of the admin interface cannot be used.
     #[non_exhaustive]
     Token {
@@ -98,6 +100,7 @@ impl fmt::Display for StartError {
             StartError::Cores(why)
             | StartError::Descriptors(why)
             | StartError::Driver(why)
+            | StartError::Certificates(why)
             | StartError::Plan(why) => f.write_str(why),
             StartError::Listen { address, holder, error } => {
                 f.write_str(&cannot_listen(*address, error, holder.as_ref()))
@@ -133,6 +136,7 @@ impl Error for StartError {
             StartError::Cores(_)
             | StartError::Descriptors(_)
             | StartError::Driver(_)
+            | StartError::Certificates(_)
             | StartError::Secret { .. }
             | StartError::User { .. }
             | StartError::Hung(_)

@@ -72,6 +72,18 @@ type Keys = Vec<Arc<CertifiedKey>>;
 impl Store {
     /// Of these certificates, the best first; the first is the default.
     pub(crate) fn new(entries: &[StoreEntry], refuses: bool) -> Store {
+        match entries.first() {
+            Some(default) => Store::with_default(default, entries, refuses),
+            None => Store { refuses, ..Store::default() },
+        }
+    }
+
+    /// Of these certificates, the best first, of which one is the default.
+    pub(crate) fn with_default(
+        default: &StoreEntry,
+        entries: &[StoreEntry],
+        refuses: bool,
+    ) -> Store {
         let mut store = Store { refuses, ..Store::default() };
         for StoreEntry { names, certified } in entries {
             for name in names {
@@ -84,16 +96,15 @@ impl Store {
                 }
             }
         }
-        if let Some(StoreEntry { names, certified }) = entries.first() {
-            // The same name may have a certificate of another kind.
-            let found = names.first().and_then(|name| match name.strip_prefix("*.") {
-                Some(rest) => store.wildcard.get(rest),
-                None => store.exact.get(name),
-            });
-            store.default.push(Arc::clone(certified));
-            let others = found.into_iter().flatten();
-            store.default.extend(others.filter(|it| !Arc::ptr_eq(it, certified)).cloned());
-        }
+        // The same name may have a certificate of another kind, which goes first if it is better.
+        let found = default.names.first().and_then(|name| match name.strip_prefix("*.") {
+            Some(rest) => store.wildcard.get(rest),
+            None => store.exact.get(name),
+        });
+        store.default = match found {
+            Some(keys) => keys.clone(),
+            None => vec![Arc::clone(&default.certified)],
+        };
         store
     }
 

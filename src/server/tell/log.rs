@@ -31,14 +31,15 @@ macro_rules! line {
         let Fields {
             request_id, pool, backend, phase, code, status, cause, lasted_ms, late_ms, ms,
             asked_again, refusal, healthy, of, address, addresses, gone, open, idle_closed_total,
-            refused_total, dropped_total, file, mode, connections, wanted, descriptors, needed,
-            thread, generation, changes, by, connections_total, requests_total,
+            refused_total, dropped_total, file, mode, names, days, last_day, connections, wanted,
+            descriptors, needed, thread, generation, changes, by, connections_total, requests_total,
             access_log_dropped_total,
         } = $event.fields();
         tracing::$level!(
             event = $event.word(), request_id, pool, backend, phase, code, status, cause, lasted_ms,
             late_ms, ms, asked_again, refusal, healthy, of, address, addresses, gone, open,
-            idle_closed_total, refused_total, dropped_total, file, mode, connections, wanted,
+            idle_closed_total, refused_total, dropped_total, file, mode, names, days, last_day,
+            connections, wanted,
             descriptors, needed, thread, generation, changes, by, connections_total,
             requests_total, access_log_dropped_total, "{}", $event.sentence()
         )
