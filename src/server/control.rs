@@ -21,13 +21,14 @@ use super::{
     access_logs::{AccessLogs, Outlets},
     addresses::{Addresses, Endpoint},
     certificates::{Certificates, Fresh, Held},
-    descriptors,
+    descriptors, fronts,
     given::Given,
     ledger::Ledger,
     names::{Lookup, Names, Readers},
     spawn::{self, Death, Thread},
 };
 use crate::health::ToHealth;
+use crate::net::tls::Fronts;
 use crate::observe::{
     event::Event,
     reports::ToHub,
@@ -187,6 +188,8 @@ pub(super) struct Owner {
     pub(super) renewed: Receiver<Fresh>,
     /// The certificates of the plan in force.
     pub(super) fresh: Fresh,
+    /// What was made last of certificates, and what before it.
+    pub(super) fronts: [Option<Arc<Fronts>>; 2],
 }
 
 impl Control {
@@ -461,7 +464,10 @@ impl Owner {
         let outlets = self.access_logs.outlets(&plan, Some(&before), cores)?;
         let names = self.names_of(&plan)?;
         let fresh = self.certificates.read(&plan)?;
-        let (next, mut events) = self.ledger.next(plan, &self.process, Some(&self.next))?;
+        let (next, mut events) = {
+            let held = (Some(&*self.next), &*fresh.certs);
+            self.ledger.next(plan, &self.process, held)?
+        };
         events.extend(lowered);
         Ok(Prepared { next, fresh, changes, outlets, kept, addresses, bound, names, events })
     }
@@ -531,9 +537,21 @@ impl Owner {
     /// Gives what files of certificates have become to all cores; connections keep theirs.
     fn renew(&mut self, fresh: Fresh) {
         // Of a plan that is not in force any more, it comes too late.
-        if fresh.number == self.fresh.number {
-            self.fresh = fresh;
+        if fresh.number != self.fresh.number {
+            return;
         }
+        let plan = &self.next.plan;
+        // Nothing of it can fail: rustls has accepted the same with other certificates.
+        let Ok(fronts) = fronts::renewed(plan, &fresh.certs, &self.next.fronts) else { return };
+        let until = Instant::now() + HEARD_WITHIN;
+        for core in &self.readers.cores {
+            if core.send(ToCore::Fronts(Arc::clone(&fronts)), until) == Err(Unheard) {
+                self.process.reporter.event(Event::ThreadHung { thread: "a core".into() });
+            }
+        }
+        self.fresh = fresh;
+        // What was before is freed here and not on a core, which has let go of it by the next time.
+        self.fronts = [self.fronts[1].take(), Some(fronts)];
     }
 
     fn end_certificates(&mut self) {

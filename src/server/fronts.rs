@@ -1,39 +1,47 @@
 //! TLS of the listeners of a plan, made of certificates and secrets before any thread hears of it.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use rustls::server::danger::ClientCertVerifier;
+use std::sync::Arc;
 
 use super::StartError;
-use crate::certs::{self, Files};
-use crate::config;
-use crate::net::{
-    clock::Clock,
-    tls::{Front, Fronts, Tickets},
-};
-use crate::plan::{
-    CertificateFiles, ClientAuth, ClientAuthMode, ListenerId, ListenerTls, Plan, Table, UnknownName,
-};
+use crate::net::tls::{Front, Fronts, Tickets};
+use crate::plan::{ListenerId, ListenerTls, Plan, Table};
 use crate::policy::sticky::Secrets;
-use crate::shared::certs::{ListenerCerts, Store, StoreEntry};
+use crate::shared::certs::Certs;
 
-/// TLS of the listeners of a plan, with these secrets of tickets.
+/// TLS of the listeners of a plan, with these certificates and secrets of tickets.
 ///
 /// # Errors
-/// A sentence about a file that cannot be used.
+/// If rustls does not accept it, which is a mistake of ours.
 pub(super) fn fronts(
     plan: &Plan,
+    certs: &Certs,
     secrets: &Table<ListenerId, Secrets>,
 ) -> Result<Arc<Fronts>, StartError> {
     let mut fronts = Fronts::new();
     for (id, listener) in &plan.listeners {
-        let (Some(tls), Some(secrets)) = (&listener.tls, secrets.get(id)) else { continue };
-        let certs = certs(tls).map_err(StartError::Plan)?;
+        let (Some(tls), Some(certs)) = (&listener.tls, certs.listeners.get(id)) else { continue };
+        let Some(secrets) = secrets.get(id) else { continue };
         let tickets = Tickets::new(secrets.keys(), scope(&listener.name, tls));
-        let front = Front::new(tls, &certs, Arc::new(tickets));
+        let front = Front::new(tls, certs, Arc::new(tickets));
+        fronts.insert(id, front.map_err(|error| StartError::Plan(error.to_string()))?);
+    }
+    Ok(Arc::new(fronts))
+}
+
+/// The same with what files of certificates have become.
+///
+/// # Errors
+/// Like `fronts`.
+pub(super) fn renewed(
+    plan: &Plan,
+    certs: &Certs,
+    before: &Fronts,
+) -> Result<Arc<Fronts>, StartError> {
+    let mut fronts = Fronts::new();
+    for (id, listener) in &plan.listeners {
+        let (Some(tls), Some(certs)) = (&listener.tls, certs.listeners.get(id)) else { continue };
+        let Some(before) = before.get(id) else { continue };
+        let front = Front::new(tls, certs, Arc::clone(&before.config.ticketer));
         fronts.insert(id, front.map_err(|error| StartError::Plan(error.to_string()))?);
     }
     Ok(Arc::new(fronts))
@@ -42,41 +50,4 @@ pub(super) fn fronts(
 /// What a ticket is bound to: it must not spare a client what it would have to show.
 fn scope(listener: &str, tls: &ListenerTls) -> Vec<u8> {
     format!("{listener}\0{:?}", tls.client_auth).into_bytes()
-}
-
-fn certs(tls: &ListenerTls) -> Result<ListenerCerts, String> {
-    let files = config::Machine;
-    let mut all: Vec<_> = tls.certificates.iter().map(paths).collect();
-    if let Some(folder) = &tls.directory {
-        let found = certs::pairs_in(&files, folder);
-        all.extend(found.map_err(|why| format!("{}: {why}", folder.display()))?);
-    }
-    let entries: Result<Vec<StoreEntry>, String> = all
-        .iter()
-        .map(|(cert, key, ocsp)| {
-            let pair = certs::read(&files, cert, key, ocsp.as_deref());
-            let pair = pair.map_err(|(_, finding)| format!("{} {finding}", cert.display()))?;
-            let names = pair.facts.names.clone();
-            Ok(StoreEntry { names, certified: pair.certified })
-        })
-        .collect();
-    let store = Store::new(&entries?, tls.unknown_name == UnknownName::Refuse);
-    let clients = tls.client_auth.as_ref().map(|auth| clients(&files, auth)).transpose()?;
-    Ok(ListenerCerts { store: Arc::new(store), clients })
-}
-
-fn paths(files: &CertificateFiles) -> (PathBuf, PathBuf, Option<PathBuf>) {
-    (files.cert.clone(), files.key.clone(), files.ocsp.clone())
-}
-
-fn clients(files: &dyn Files, auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let bytes = |path: &Path| {
-        files.bytes(path).map_err(|why| format!("{} cannot be read: {why}", path.display()))
-    };
-    let crl = auth.crl.as_deref().map(bytes).transpose()?;
-    let is_required = auth.mode == ClientAuthMode::Required;
-    let now = Clock::unix_now();
-    let (verifier, _) = certs::clients(&bytes(&auth.ca)?, crl.as_deref(), is_required, now)
-        .map_err(|(_, finding)| format!("{} {finding}", auth.ca.display()))?;
-    Ok(verifier)
 }

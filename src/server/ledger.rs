@@ -11,7 +11,7 @@ use crate::policy::{
     seats::{self, Busy, Changes, Held},
     sticky::Secrets,
 };
-use crate::shared::pool::PoolState;
+use crate::shared::{certs::Certs, pool::PoolState};
 use crate::worker::{Next, Process, Retired, States};
 
 /// The plans that some thread holds.
@@ -63,11 +63,11 @@ impl Ledger {
         &mut self,
         plan: Plan,
         process: &Process,
-        before: Option<&Next>,
+        (before, certs): (Option<&Next>, &Certs),
     ) -> Result<(Arc<Next>, Vec<Event>), StartError> {
         let (pins, events) = secrets::pins(&plan, &self.directories, &mut self.secret)?;
         let keys = secrets::of_tickets(&plan, &self.directories, &mut self.ticket_secret)?;
-        let fronts = fronts::fronts(&plan, &keys)?;
+        let fronts = fronts::fronts(&plan, certs, &keys)?;
         self.states.grow(&plan, process.cores, &process.rooms);
         let numbered = (self.held.generation() + 1, Arc::new(plan));
         Ok((Arc::new(self.states.next(numbered, (pins, fronts), (self.seed, before))), events))

@@ -122,7 +122,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let tell = (reporter.clone(), outcomes, to_control);
     let process = process((&outboxes, &counters), tell, options.trim_memory);
     counters.push(of_logs);
-    let (next, of_secrets) = ledger.next(plan, &process, None)?;
+    let (next, of_secrets) = ledger.next(plan, &process, (None, &fresh.certs))?;
     ledger.publish(&next, cores);
     certificates.keep(&fresh);
     let plan = Arc::clone(&next.plan);
@@ -168,6 +168,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         certificates,
         renewed,
         fresh,
+        fronts: [None, None],
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
     let changes = Changes::start(control.client().clone(), reporter.clone())?;

@@ -36,6 +36,7 @@ pub(crate) struct ListenerCerts {
 }
 
 /// What a pool whose backends speak TLS needs.
+#[allow(dead_code, reason = "TLS to backends reads it")]
 #[derive(Clone)]
 pub(crate) struct PoolCerts {
     /// Decides about certificates of backends.
@@ -71,6 +72,7 @@ type Keys = Vec<Arc<CertifiedKey>>;
 
 impl Store {
     /// Of these certificates, the best first; the first is the default.
+    #[cfg(test)]
     pub(crate) fn new(entries: &[StoreEntry], refuses: bool) -> Store {
         match entries.first() {
             Some(default) => Store::with_default(default, entries, refuses),
@@ -108,6 +110,7 @@ impl Store {
         store
     }
 
+    #[allow(dead_code, reason = "ACME brings them")]
     /// The same with these certificates for an authority that checks names.
     pub(crate) fn with_challenges(
         mut self,

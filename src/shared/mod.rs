@@ -10,7 +10,6 @@
 mod atomics;
 pub(crate) mod bell;
 pub(crate) mod budget;
-#[allow(dead_code, reason = "the traffic of TLS, which reads it, is not there yet")]
 pub(crate) mod certs;
 pub(crate) mod counters;
 pub(crate) mod dropped;

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::Next;
 use crate::conns::Means;
+use crate::net::tls::Fronts;
 use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::{
@@ -42,6 +43,8 @@ pub(crate) struct Process {
 pub(crate) enum ToCore {
     /// These backends have moved. The names thread has at most one such message on its way.
     Addresses(Arc<Vec<MovedBackend>>),
+    /// TLS of listeners, of which files of certificates have changed.
+    Fronts(Arc<Fronts>),
     /// The next plan.
     Plan(Box<CorePlan>),
     /// Answer, to show that the core is alive.

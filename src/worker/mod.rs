@@ -195,6 +195,11 @@ impl Worker {
         self.fronts.borrow().get(id).cloned()
     }
 
+    /// Shakes hands with these certificates from now on; connections keep theirs.
+    pub(crate) fn renew(&self, fronts: Arc<Fronts>) {
+        self.fronts.replace(fronts);
+    }
+
     /// Whether a request for this host may come over a connection to this listener that was made
     /// for this name.
     pub(crate) fn agrees(&self, id: ListenerId, name: &str, host: &str) -> bool {

@@ -26,6 +26,7 @@ mod wire;
 
 mod rehearsal;
 
+mod certificates;
 mod keep_alive;
 mod tls;
 mod versions;

@@ -63,7 +63,6 @@ pub(super) struct Wanted {
 pub(super) struct Fresh {
     /// The number of the plan's reading.
     pub(super) number: u64,
-    #[allow(dead_code, reason = "the traffic of TLS, which takes it, is not there yet")]
     pub(super) certs: Arc<Certs>,
     pub(super) held: Arc<[Held]>,
 }
