@@ -112,7 +112,8 @@ pub mod events {
 
 pub use observe::statistics;
 pub use server::{
-    DriverInUse, Endpoint, Handle, Holder, Options, StartError, Stop, start, start_with,
+    ChangeError, DriverInUse, Endpoint, Handle, Holder, Options, StartError, Stop, start,
+    start_with,
 };
 
 #[doc(hidden)]

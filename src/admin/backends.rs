@@ -172,7 +172,7 @@ fn refused(refused: &Refused) -> Answer {
 }
 
 /// A name as a part of a path (RFC 3986 §3.3).
-fn encoded(name: &str) -> String {
+pub(crate) fn encoded(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
         match byte {

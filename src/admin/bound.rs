@@ -48,18 +48,24 @@ pub(crate) fn admin_sockets(files: &[PathBuf]) -> Vec<PathBuf> {
     let mut folders: Vec<_> = given.into_iter().chain(of_user).collect();
     folders.push(PathBuf::from("/run/ringway"));
     folders.dedup();
-    let mut named = xxhash_rust::xxh3::Xxh3::new();
-    for file in self::named(files) {
-        named.update(file.as_bytes());
-        named.update(b"\0");
-    }
-    let name = format!("{:016x}.sock", named.digest());
+    let name = format!("{}.sock", hash_of(files));
     folders.into_iter().map(|folder| folder.join(&name)).collect()
 }
 
-/// The canonical paths of files, the same for every process.
+/// What stands for a set of files in a file's name: 16 hex digits.
+pub(crate) fn hash_of(files: &[PathBuf]) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for file in named(files) {
+        hash.update(file.as_bytes());
+        hash.update(b"\0");
+    }
+    format!("{:016x}", hash.digest())
+}
+
+/// The whole paths of files, the same for every process. Links are not followed: they are how
+/// files are replaced, of a deployment or of a mounted volume, and the process stays the same.
 pub(crate) fn named(files: &[PathBuf]) -> Vec<String> {
-    let whole = |file: &PathBuf| std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+    let whole = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
     files.iter().map(|file| whole(file).to_string_lossy().into_owned()).collect()
 }
 

@@ -22,7 +22,8 @@ use std::{fmt, time::Duration};
 use serde_json::Value;
 
 pub(crate) use self::{
-    bound::{Bound, admin_socket, admin_sockets, named},
+    backends::encoded,
+    bound::{Bound, admin_socket, admin_sockets, hash_of, named},
     serve::Admin,
 };
 use crate::policy::overlay::{self as order, Order};
@@ -95,7 +96,6 @@ pub(crate) enum WriteDenied {
     /// The plan of this number is in force, for which it is not meant.
     Moved(u64),
     /// It cannot be kept on disk.
-    #[allow(dead_code, reason = "the state directory comes next")]
     NotKept(String),
     /// Another reason, in one sentence.
     Failed(String),

@@ -11,6 +11,11 @@ use clap::{
     parser::ValueSource,
 };
 
+use super::{
+    Exit,
+    ask::Target,
+    backend::{self, Action, Given},
+};
 use crate::config::Overrides;
 
 /// Where the demo listens by default.
@@ -190,7 +195,12 @@ pub(super) enum Command {
         /// Only show what would change
         #[arg(long, help_heading = None)]
         dry_run: bool,
+        /// Drop the run-time changes of backends
+        #[arg(long, help_heading = None)]
+        discard: bool,
     },
+    /// Show, add, set or remove backends of the running process
+    Backend(BackendArgs),
     /// Show whether the running process is ready for traffic: exit 0 if so, 1 if not
     Ready,
     /// Show the running process: version, uptime, driver, cores, listeners
@@ -254,8 +264,84 @@ nothing: exit 1.
 Examples:
   ringway reload --dry-run
   ringway reload
+  ringway reload --discard
   ringway reload -c /etc/ringway/conf.d
   ringway reload --admin 127.0.0.1:9900";
+
+/// What to do with backends of the running process.
+#[derive(Debug, clap::Args)]
+#[command(after_help = BACKEND_HELP)]
+pub(super) struct BackendArgs {
+    /// list, add, remove, drain, up, maintenance or weight
+    #[arg(value_name = "ACTION", help_heading = None, ignore_case = true)]
+    #[arg(value_parser = PossibleValuesParser::new(Action::WORDS.map(|(word, _)| word)))]
+    #[arg(hide_possible_values = true)]
+    action: String,
+
+    /// The pool, or a backend of it
+    #[arg(value_name = "POOL[/BACKEND]", help_heading = None)]
+    of: Option<String>,
+
+    /// The address to add, or the weight to set
+    #[arg(value_name = "VALUE", help_heading = None)]
+    value: Option<String>,
+
+    /// The name of a backend that is added; its address, if there is none
+    #[arg(long, value_name = "NAME", help_heading = None)]
+    name: Option<String>,
+
+    /// The weight of a backend that is added
+    #[arg(long, value_name = "N", help_heading = None)]
+    weight: Option<u16>,
+
+    /// How long a backend that is removed may drain: 30s
+    #[arg(long, value_name = "TIME", help_heading = None)]
+    drain: Option<String>,
+
+    /// Wait until nothing is left there, and show what is
+    #[arg(long, help_heading = None)]
+    wait: bool,
+
+    /// As JSON
+    #[arg(long, help_heading = None)]
+    json: bool,
+}
+
+impl BackendArgs {
+    /// Does it.
+    pub(super) fn run(&self, target: &Target<'_>) -> Exit {
+        let is_it = |(word, _): &&(&str, Action)| word.eq_ignore_ascii_case(&self.action);
+        let action = Action::WORDS.iter().find(is_it).map_or(Action::List, |(_, it)| *it);
+        let given = Given {
+            of: self.of.as_deref(),
+            value: self.value.as_deref(),
+            name: self.name.as_deref(),
+            weight: self.weight,
+            drain: self.drain.as_deref(),
+            wait: self.wait,
+            json: self.json,
+        };
+        backend::backend(target, action, given)
+    }
+}
+
+const BACKEND_HELP: &str = "\
+Actions:
+  list [POOL[/BACKEND]]        state, weight, requests under way and so far
+  add POOL ADDRESS             traffic at once; with health checks after one good probe
+  weight POOL/BACKEND N        its share, 0 to 256
+  drain POOL/BACKEND           no new traffic but of clients that stay with it
+  maintenance POOL/BACKEND     no traffic and no probes
+  up POOL/BACKEND              the end of both
+  remove POOL/BACKEND          at once, or with --drain when it is empty
+
+Changes last over a restart, until `ringway reload --discard`.
+
+Examples:
+  ringway backend list
+  ringway backend add app 10.0.0.9:3000 --weight 2
+  ringway backend drain app/10.0.0.9:3000 --wait
+  ringway backend remove app/10.0.0.9:3000 --drain 30s";
 
 const CHECK_HELP: &str = "\
 Examples:

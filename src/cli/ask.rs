@@ -38,9 +38,9 @@ enum Instance {
 }
 
 /// An HTTP answer.
-struct Answer {
-    status: u16,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
 }
 
 /// Which process is asked.
@@ -52,8 +52,8 @@ pub(super) struct Target<'a> {
 }
 
 /// Reloads the configuration of the process.
-pub(super) fn reload(target: &Target<'_>, dry_run: bool) -> Exit {
-    let body = json!({ "dryRun": dry_run }).to_string();
+pub(super) fn reload(target: &Target<'_>, dry_run: bool, discard: bool) -> Exit {
+    let body = json!({ "dryRun": dry_run, "discard": discard }).to_string();
     let answer = match ask(target, "POST", "/api/v1/reload", &body) {
         Ok(answer) => answer,
         Err(exit) => return exit,
@@ -197,7 +197,12 @@ fn spoken(time: Duration) -> String {
 }
 
 /// Sends a request to the process by the first way that works.
-fn ask(target: &Target<'_>, method: &str, path: &str, body: &str) -> Result<Answer, Exit> {
+pub(super) fn ask(
+    target: &Target<'_>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<Answer, Exit> {
     let instances = instances(target)?;
     let mut tried = Vec::new();
     for instance in &instances {

@@ -28,13 +28,15 @@ pub(super) fn run(files: &[PathBuf], overrides: &Overrides) -> Exit {
 
 /// Shows what is wrong, or that nothing is.
 pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Exit {
-    let loaded = match load(files, overrides) {
-        Ok((loaded, _)) => loaded,
+    let (loaded, files) = match load(files, overrides) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let found = server::check::check(&loaded.plan);
+    let (overlay, dropped) = server::check::run_time_changes(&loaded.plan, &files);
     // A configuration can be shown on any machine.
     let (mut warnings, mut refusals) = (found.warnings, found.refusals);
+    warnings.extend(dropped);
     if print { &mut warnings } else { &mut refusals }.extend(found.missing_here);
     warnings.iter().for_each(|note| say::talk(&format!("ringway: warning: {note}")));
     refusals.iter().for_each(|why| _ = say::failed(why));
@@ -42,7 +44,7 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
         return Exit::Failed;
     }
     if print {
-        return say::data(&loaded.effective());
+        return say::data(&loaded.effective_with(&overlay));
     }
     let (summary, certificates) = (summary(&loaded.plan), certificates(&loaded));
     say::talk(&format!("ringway: the configuration is good: {summary}{certificates}"));

@@ -7,6 +7,7 @@
 mod about;
 mod args;
 mod ask;
+mod backend;
 mod launch;
 mod proxy;
 #[cfg(test)]
@@ -100,7 +101,8 @@ fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides
         None | Some(Command::Run) => launch::run(files, overrides),
         Some(Command::Demo { listen }) => launch::demo(listen, overrides),
         Some(Command::Proxy(proxy)) => proxy::main(proxy, overrides),
-        Some(Command::Reload { dry_run }) => ask::reload(&target, *dry_run),
+        Some(Command::Reload { dry_run, discard }) => ask::reload(&target, *dry_run, *discard),
+        Some(Command::Backend(it)) => it.run(&target),
         Some(Command::Ready) => ask::ready(&target),
         Some(Command::Cert { json }) => ask::cert(&target, *json),
         Some(Command::Status { json }) => ask::status(&target, *json),

@@ -17,9 +17,9 @@ use super::{
     units::{write_duration, write_share, write_size},
 };
 use crate::plan::{
-    Admin, Algorithm, Backend, Breaker, CertificateFiles, Cores, Health, HostHeader, HostPattern,
-    Listener, ListenerTls, Passive, PathPattern, Plan, Pool, PoolTls, Probe, Retry, RetryOn, Route,
-    Statuses, Sticky,
+    Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HostHeader,
+    HostPattern, Listener, ListenerTls, Overlay, Passive, PathPattern, Plan, Pool, PoolTls, Probe,
+    Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
 };
 
 /// One table of the configuration.
@@ -74,6 +74,56 @@ pub(super) fn sections(
         add(header, named("pool", &pool.name), &|lines| lines.pool(pool));
     }
     sections
+}
+
+/// Shows run-time changes where they apply: in the lists of backends.
+pub(super) fn lay_over(sections: &mut [Section], plan: &Plan, overlay: &Overlay) {
+    for pool in plan.pools.values() {
+        let changes = overlay.changes.iter().filter(|(subject, _)| subject.pool == pool.name);
+        let changes: Vec<(&Subject, &Amendment)> = changes.collect();
+        let header = format!("[pool.{}]", bare_or_quoted(&pool.name));
+        let section = sections.iter_mut().find(|section| section.header == header);
+        let line = section.and_then(|it| it.lines.iter_mut().find(|it| it.key == "backends"));
+        let Some(line) = line.filter(|_| !changes.is_empty()) else { continue };
+        let of = |it: &Backend| {
+            let is = |(subject, _): &&(&Subject, &Amendment)| {
+                subject.backend == it.name && subject.address == it.address
+            };
+            changes.iter().find(is).map(|(_, amendment)| **amendment)
+        };
+        let mut lines: Vec<String> = line.value.lines().map(str::to_owned).collect();
+        // The first line opens the list.
+        for (shown, it) in lines.iter_mut().skip(1).zip(pool.backends.values()) {
+            match of(it) {
+                Some(Amendment::Removed) => {
+                    *shown = format!("    # {}; removed at run time", shown.trim())
+                }
+                // What files bring is never shown.
+                Some(Amendment::Set(_)) if shown.contains("${file:") => {}
+                Some(Amendment::Set(settings)) => *shown = settled(it, settings),
+                Some(Amendment::Added(_)) | None => {}
+            }
+        }
+        let end = lines.pop().unwrap_or_default();
+        for (subject, amendment) in changes {
+            if let Amendment::Added(settings) = amendment {
+                let it = Backend::new(subject.backend.clone(), subject.address.clone());
+                lines.push(settled(&it, *settings));
+            }
+        }
+        lines.push(end);
+        line.value = lines.join("\n");
+    }
+}
+
+/// A backend with values set at run time: what it is for cannot be written, so its share is.
+fn settled(it: &Backend, settings: Settings) -> String {
+    let mut shown = it.clone();
+    shown.weight = settings.weight.unwrap_or(it.weight);
+    shown.duty = settings.duty.unwrap_or(it.duty);
+    let state = settings.duty.map_or(String::new(), |duty| format!(", {}", duty.word()));
+    shown.weight = shown.share();
+    format!("    {},  # run time{state}", backend(&shown))
 }
 
 /// The sections as a file, with comments that say where each value came from.
@@ -189,6 +239,9 @@ impl Lines<'_> {
             Admin { bind: None, .. } => self.add("admin", quoted("off")),
         }
         self.add_else("instance", quoted(&global.instance), "this machine");
+        if let Some(folder) = &global.state_dir {
+            self.add("state-dir", quoted(&folder.to_string_lossy()));
+        }
         if let Some(user) = &global.user {
             self.add("user", quoted(user));
         }

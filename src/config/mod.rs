@@ -16,6 +16,7 @@ mod problem;
 mod read;
 #[cfg(test)]
 mod reference_tests;
+mod run_time;
 mod schema;
 mod source;
 mod syntax;
@@ -26,13 +27,15 @@ mod written;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use self::problem::{Problem, Problems, Severity};
-pub(crate) use self::{check::Found as FoundCertificate, expand::Lookup, load::Machine};
+pub(crate) use self::{
+    check::Found as FoundCertificate, expand::Lookup, load::Machine, run_time::RunTimeChanges,
+};
 use self::{
     expand::FromFiles,
     source::{Position, Sources},
     tree::{Node, Value},
 };
-use crate::plan::{Address, Algorithm, Checked};
+use crate::plan::{Address, Algorithm, Checked, Overlay};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -60,8 +63,15 @@ impl Loaded {
     /// shown as the reference.
     #[must_use]
     pub fn effective(&self) -> String {
+        self.effective_with(&Overlay::default())
+    }
+
+    /// The same with run-time changes.
+    pub(crate) fn effective_with(&self, overlay: &Overlay) -> String {
         let Loaded { plan, written, sources, from_files, .. } = self;
-        effective::text(&effective::sections(plan, written, (sources, from_files)))
+        let mut sections = effective::sections(plan, written, (sources, from_files));
+        effective::lay_over(&mut sections, plan, overlay);
+        effective::text(&sections)
     }
 }
 

@@ -226,6 +226,20 @@ pub enum Event {
         /// Why it does not fit.
         cause: Arc<str>,
     },
+    /// A line of the file that keeps run-time changes cannot be used, and was dropped.
+    #[non_exhaustive]
+    StateRefused {
+        /// The file and the line.
+        at: Arc<str>,
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// What is in force could not be kept over a restart.
+    #[non_exhaustive]
+    StateNotKept {
+        /// Why.
+        cause: Arc<str>,
+    },
     /// A configuration was read again and refused; nothing has changed.
     #[non_exhaustive]
     ReloadRefused {
@@ -450,6 +464,8 @@ impl Event {
             Event::BackendRemoved(_) => ("backend_removed", Info, "backend removed"),
             Event::BackendSet(_) => ("backend_set", Info, "backend set"),
             Event::ChangeDropped { .. } => ("change_dropped", Warn, "run-time change does not fit the configuration any more: dropped"),
+            Event::StateRefused { .. } => ("state_refused", Warn, "run-time change that was kept does not fit: dropped"),
+            Event::StateNotKept { .. } => ("state_not_kept", Warn, "run-time changes not kept over a restart"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
             Event::Lameduck { .. } => ("lameduck", Info, "lameduck: not ready any more, but still serving"),
             Event::Draining { .. } => ("draining", Info, "draining: no new connections are taken"),
@@ -608,6 +624,10 @@ impl Event {
             Event::ChangeDropped { pool, backend, cause } => {
                 Fields { cause: Some(cause.to_string()), ..Fields::of(pool, backend) }
             }
+            Event::StateRefused { at, cause } => {
+                Fields { file: Some(at.to_string()), cause: Some(cause.to_string()), ..none }
+            }
+            Event::StateNotKept { cause } => Fields { cause: Some(cause.to_string()), ..none },
             Event::ReloadRefused { cause, by, from } => Fields {
                 cause: Some(cause.to_string()),
                 by: Some(by),

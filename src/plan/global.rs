@@ -22,6 +22,8 @@ pub struct Global {
     pub log_format: LogFormat,
     /// The admin interface.
     pub admin: Admin,
+    /// The folder that keeps state over a restart; none = the default ones.
+    pub state_dir: Option<PathBuf>,
     /// The user that the process becomes if root starts it.
     pub user: Option<String>,
 }
@@ -37,6 +39,7 @@ impl Default for Global {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             admin: Admin::default(),
+            state_dir: None,
             user: None,
         }
     }

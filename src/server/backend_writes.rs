@@ -12,12 +12,13 @@ use super::{
 use crate::admin::{BackendWrite, BackendWritten, WriteDenied};
 use crate::observe::event::{Change, Event};
 use crate::plan::{Amendment, Duty, Overlay, Settings, Subject};
-use crate::policy::overlay::Order;
+use crate::policy::overlay::{Layers, Order};
 
 /// The result of a run-time change.
 pub(super) type WriteOutcome = Result<BackendWritten, WriteDenied>;
 
 /// A backend that drains, and is removed when it is empty.
+#[derive(Clone)]
 pub(super) struct Leaving {
     pool: String,
     backend: String,
@@ -46,10 +47,9 @@ impl Changer {
         }
         let (pool, backend) = order.of();
         // What is left when all that leave are gone must serve, too.
-        let mut last = layers.clone();
-        for leaving in self.leaving.iter().filter(|leaving| !leaving.is(order)) {
-            last.overlay = last.amend(&leaving.removal()).unwrap_or(last.overlay);
-        }
+        let others = self.leaving.iter().filter(|leaving| !leaving.is(order)).cloned();
+        let others: Vec<Leaving> = others.collect();
+        let last = Layers { overlay: without(layers.clone(), &others), ..layers.clone() };
         last.amend(order).map_err(WriteDenied::Order)?;
         let drain = drain.filter(|time| {
             let is_busy = self.client.in_flight(pool, backend).is_some_and(|count| count > 0);
@@ -62,27 +62,55 @@ impl Changer {
         };
         let now = if drain.is_some() { &drains } else { order };
         let overlay = layers.amend(now).map_err(WriteDenied::Order)?;
-        let edit = Edit { overlay: Some(overlay), only_if: only_if.clone(), base: None };
-        let generation = self.amend(edit)?;
+        let mut leaving = self.leaving.clone();
         match (order, drain) {
             (_, Some(time)) => {
-                self.leaving.retain(|leaving| !leaving.is(order));
+                leaving.retain(|leaving| !leaving.is(order));
                 let (pool, backend) = (pool.to_owned(), backend.to_owned());
-                self.leaving.push(Leaving { pool, backend, until: Instant::now() + time });
+                leaving.push(Leaving { pool, backend, until: Instant::now() + time });
             }
             (Order::Set { settings: Settings { duty: Some(Duty::Up), .. }, .. }, None)
-            | (Order::Remove { .. }, None) => self.leaving.retain(|leaving| !leaving.is(order)),
+            | (Order::Remove { .. }, None) => leaving.retain(|leaving| !leaving.is(order)),
             (Order::Add { .. } | Order::Set { .. }, None) => {}
         }
+        // It is on the disk before anything changes.
+        let before = without(layers.clone(), &self.leaving);
+        let after = Layers { overlay: overlay.clone(), ..layers };
+        self.keep(&without(after, &leaving)).map_err(WriteDenied::NotKept)?;
+        let edit = Edit { overlay: Some(overlay), only_if: only_if.clone(), base: None };
+        let generation = match self.amend(edit) {
+            Ok(generation) => generation,
+            Err(denied) => {
+                self.keep_or_tell(&before);
+                return Err(denied);
+            }
+        };
+        self.leaving = leaving;
         self.tell_of(now, generation, (by, from));
         Ok(BackendWritten { generation, is_draining: drain.is_some() })
     }
 
+    /// Keeps run-time changes over a restart, if there is a place for them.
+    ///
+    /// # Errors
+    /// Why they cannot be kept.
+    pub(super) fn keep(&mut self, overlay: &Overlay) -> Result<(), String> {
+        self.state.as_mut().map_or(Ok(()), |state| state.write(overlay))
+    }
+
+    /// The same after what cannot be undone.
+    pub(super) fn keep_or_tell(&mut self, overlay: &Overlay) {
+        if let Err(why) = self.keep(overlay) {
+            self.tell(Event::StateNotKept { cause: why.into() });
+        }
+    }
+
     /// Serves by an edited overlay; returns the number of its plan.
-    fn amend(&mut self, edit: Edit) -> Result<u64, WriteDenied> {
+    fn amend(&self, edit: Edit) -> Result<u64, WriteDenied> {
         match self.client.change(edit) {
             Ok(changed) => Ok(changed.generation),
             Err(Denied::Moved(generation)) => Err(WriteDenied::Moved(generation)),
+            Err(Denied::NotKept(why)) => Err(WriteDenied::NotKept(why)),
             Err(Denied::Plan(error)) => Err(WriteDenied::Failed(error.to_string())),
         }
     }
@@ -164,4 +192,15 @@ pub(super) fn lines(overlay: &Overlay) -> Vec<String> {
         format!("{sign} backend \"{backend}\" of pool \"{pool}\"{at}{what}")
     };
     overlay.changes.iter().map(line).collect()
+}
+
+/// An overlay after all that leave have left: what is kept over a restart, as nothing is in flight
+/// after that.
+pub(super) fn without(mut layers: Layers, leaving: &[Leaving]) -> Overlay {
+    for leaving in leaving {
+        if let Ok(overlay) = layers.amend(&leaving.removal()) {
+            layers.overlay = overlay;
+        }
+    }
+    layers.overlay
 }

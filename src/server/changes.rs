@@ -17,6 +17,7 @@ use super::{
     control::{Changed, Client, Denied},
     reload::{self, ReloadOutcome, Source},
     service_manager::ServiceManager,
+    state_file::StateFile,
 };
 use crate::admin::{BackendWrite, Reload, WriteDenied};
 use crate::observe::{event::Event, reports::Reporter};
@@ -53,6 +54,8 @@ pub(super) struct Changer {
     pub(super) manager: Option<ServiceManager>,
     pub(super) client: Client,
     pub(super) reporter: Reporter,
+    /// What keeps run-time changes over a restart; none where nothing is restarted.
+    pub(super) state: Option<StateFile>,
     /// Backends that are removed when they are empty.
     pub(super) leaving: Vec<Leaving>,
 }
@@ -62,10 +65,14 @@ impl Changes {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn start(client: Client, reporter: Reporter) -> Result<Changes, StartError> {
+    pub(super) fn start(
+        client: Client,
+        reporter: Reporter,
+        state: Option<StateFile>,
+    ) -> Result<Changes, StartError> {
         let (to, changes) = bounded(WAITING_MAX);
         let mut changer =
-            Changer { source: None, manager: None, client, reporter, leaving: Vec::new() };
+            Changer { source: None, manager: None, client, reporter, state, leaving: Vec::new() };
         thread::Builder::new()
             .name("ringway-changes".into())
             .spawn(move || changer.run(&changes))
@@ -144,6 +151,7 @@ impl Changer {
         match self.serve_by(plan, &how) {
             Ok(changed) => Ok(changed),
             Err(Denied::Plan(error)) => Err(error),
+            Err(Denied::NotKept(why)) => Err(StartError::Plan(why)),
             // No number was given.
             Err(Denied::Moved(generation)) => {
                 Err(StartError::Plan(format!("plan {generation} is in force")))

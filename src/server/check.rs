@@ -4,11 +4,18 @@
 //! descriptors, addresses, files. Nothing is created, changed or listened on. An address in use is
 //! not an error: the process that will be replaced may have it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{access_logs, cores, descriptors, refusal::cannot_listen, secrets, user};
+use super::{
+    access_logs, cores, descriptors,
+    refusal::cannot_listen,
+    secrets::{self, state_directories},
+    state_file::{self, Kept, StateFile},
+    user,
+};
 use crate::net::listener;
-use crate::plan::Plan;
+use crate::observe::event::Event;
+use crate::plan::{Checked, Overlay, Plan};
 
 /// The findings.
 #[derive(Debug, Default)]
@@ -19,6 +26,20 @@ pub(crate) struct Findings {
     pub(crate) missing_here: Vec<String>,
     /// Warnings for the operator.
     pub(crate) warnings: Vec<String>,
+}
+
+/// The run-time changes that a process with these files would begin with, and what of those that
+/// were kept is dropped.
+pub(crate) fn run_time_changes(plan: &Checked, files: &[PathBuf]) -> (Overlay, Vec<String>) {
+    let directories = state_file::directories(&plan.global, &state_directories());
+    let base = Arc::new(plan.clone().into_plan());
+    let Kept { overlay, dropped } = StateFile::new(&directories, files).read(&base);
+    let line = |event: &Event| {
+        let fields = event.fields();
+        let (at, why) = (fields.file.unwrap_or_default(), fields.cause.unwrap_or_default());
+        format!("{at}: {why}; this run-time change is not used")
+    };
+    (overlay, dropped.iter().map(line).collect())
 }
 
 /// Runs all checks.

@@ -103,6 +103,8 @@ pub(super) struct Edit {
 pub(super) enum Denied {
     /// It is meant for another plan than the one of this number, which is in force.
     Moved(u64),
+    /// Run-time changes cannot be kept over a restart.
+    NotKept(String),
     /// The plan cannot be put in force.
     Plan(StartError),
 }
@@ -130,9 +132,6 @@ pub(super) struct Changed {
     pub(super) generation: u64,
     /// Keys that differ in the new plan but keep their value until a restart.
     pub(super) kept: Vec<&'static str>,
-    /// The run-time changes that are in force.
-    #[allow(dead_code, reason = "the state directory comes next")]
-    pub(super) overlay: Overlay,
     /// Those that do not fit, and were dropped.
     pub(super) misfits: Vec<Misfit>,
 }
@@ -439,12 +438,12 @@ impl Owner {
     }
 
     fn change(&mut self, edit: Edit) -> Result<Changed, Denied> {
-        let (layers, Composed { plan, overlay, misfits }) = self.edited(edit)?;
+        let (layers, Composed { plan, misfits, .. }) = self.edited(edit)?;
         let prepared = self.prepare(plan)?;
         let (changes, kept) = self.take(prepared)?;
         self.layers = layers;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept, overlay, misfits })
+        Ok(Changed { changes, addresses, generation, kept, misfits })
     }
 
     /// Does everything that can fail, without telling any thread.
@@ -563,7 +562,7 @@ impl Owner {
     /// What this plan would change. It binds new addresses and releases them, and does nothing
     /// else.
     fn compare(&self, edit: Edit) -> Result<Changed, Denied> {
-        let (_, Composed { mut plan, overlay, misfits }) = self.edited(edit)?;
+        let (_, Composed { mut plan, misfits, .. }) = self.edited(edit)?;
         let before = &self.next.plan;
         let kept = keep(&before.global, &mut plan.global);
         descriptors::fit(&mut plan.limits, self.process.cores, false)
@@ -572,7 +571,7 @@ impl Owner {
         let bound = StillBound::under(&plan, &self.bound);
         Addresses::take(&plan, self.process.cores, &bound.known(), &mut Given::default())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept, overlay, misfits })
+        Ok(Changed { changes, addresses, generation, kept, misfits })
     }
 
     /// The bound addresses, by the name of their listener.
@@ -660,11 +659,13 @@ fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
         ("pin", now.pin != next.pin),
         ("driver", now.driver != next.driver),
         ("admin", now.admin != next.admin),
+        ("state-dir", now.state_dir != next.state_dir),
         ("user", now.user != next.user),
     ];
     next.cores.clone_from(&now.cores);
     (next.pin, next.driver) = (now.pin, now.driver);
     next.admin.clone_from(&now.admin);
+    next.state_dir.clone_from(&now.state_dir);
     next.user.clone_from(&now.user);
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

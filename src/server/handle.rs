@@ -4,6 +4,8 @@
 //! it is dropped, nothing is left running.
 
 use std::{
+    error::Error,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,9 +19,11 @@ use super::{
     health_thread::HealthThread,
     tell::Telling,
 };
+use crate::admin::{BackendWrite, BackendWritten};
 use crate::net::runtime::DriverInUse;
 use crate::observe::{event::Event, events::Events, reports::Reporter, statistics::Statistics};
-use crate::plan::Checked;
+use crate::plan::{Backend, Checked, Duty, Settings};
+use crate::policy::overlay::Order;
 use crate::shared::counters::{Counter, Slab};
 
 /// How to stop.
@@ -31,6 +35,34 @@ pub enum Stop {
     Graceful,
     /// Close everything.
     Now,
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The order makes no plan: a name that there is not, or is already.
+    Order(String),
+    /// The plan cannot be put in force.
+    Plan(StartError),
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChangeError::Order(why) => f.write_str(why),
+            ChangeError::Plan(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for ChangeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ChangeError::Order(_) => None,
+            ChangeError::Plan(error) => Some(error),
+        }
+    }
 }
 
 /// The result of a stop.
@@ -119,7 +151,7 @@ impl Handle {
     }
 
     /// Serves by this plan from now on; returns what that changes, and the addresses that are
-    /// bound. For the tests of this crate: there is no command for it yet.
+    /// bound. For the tests of this crate; `reload` is for everybody else.
     ///
     /// # Errors
     /// Why it does not; then nothing has changed.
@@ -127,6 +159,78 @@ impl Handle {
     pub fn change(&self, plan: Checked) -> Result<(String, Vec<(String, Endpoint)>), StartError> {
         let changed = self.changes.replace(plan)?;
         Ok((changed.changes.to_string(), changed.addresses))
+    }
+
+    /// Serves by another configuration from now on, with the run-time changes that still fit it;
+    /// returns what that changes, a line for each.
+    ///
+    /// # Errors
+    /// Why it does not; then nothing has changed.
+    pub fn reload(&self, plan: Checked) -> Result<String, ChangeError> {
+        let changed = self.changes.replace(plan).map_err(ChangeError::Plan)?;
+        Ok(changed.changes.to_string())
+    }
+
+    /// Adds a backend to a pool: its name, its address and its weight. Every core knows it when
+    /// this returns; if the pool is probed it is sent traffic after its first good probe.
+    ///
+    /// # Errors
+    /// Why it was not added.
+    pub fn add_backend(&self, pool: &str, backend: &Backend) -> Result<(), ChangeError> {
+        let Backend { name, address, weight, .. } = backend;
+        let (backend, address) = (name.clone(), address.clone());
+        let order = Order::Add { pool: pool.into(), backend, address, weight: *weight };
+        self.order(order, None).map(|_| ())
+    }
+
+    /// Removes a backend. With a time it drains first, and is removed when it has nothing in
+    /// flight, at the latest after that time. What is in flight then ends by itself.
+    ///
+    /// # Errors
+    /// Why it was not removed.
+    pub fn remove_backend(
+        &self,
+        pool: &str,
+        backend: &str,
+        drain: Option<Duration>,
+    ) -> Result<(), ChangeError> {
+        let order = Order::Remove { pool: pool.into(), backend: backend.into() };
+        self.order(order, drain).map(|_| ())
+    }
+
+    /// Sets the weight of a backend, 0 to 256.
+    ///
+    /// # Errors
+    /// Why it was not set.
+    pub fn set_weight(&self, pool: &str, backend: &str, weight: u16) -> Result<(), ChangeError> {
+        self.set(pool, backend, Settings { weight: Some(weight), duty: None })
+    }
+
+    /// Sets what a backend is for.
+    ///
+    /// # Errors
+    /// Why it was not set.
+    pub fn set_duty(&self, pool: &str, backend: &str, duty: Duty) -> Result<(), ChangeError> {
+        self.set(pool, backend, Settings { weight: None, duty: Some(duty) })
+    }
+
+    /// Gives a backend no new traffic, except from clients that stay with it.
+    ///
+    /// # Errors
+    /// Why it does not drain.
+    pub fn drain_backend(&self, pool: &str, backend: &str) -> Result<(), ChangeError> {
+        self.set_duty(pool, backend, Duty::Draining)
+    }
+
+    fn set(&self, pool: &str, backend: &str, settings: Settings) -> Result<(), ChangeError> {
+        let order = Order::Set { pool: pool.into(), backend: backend.into(), settings };
+        self.order(order, None).map(|_| ())
+    }
+
+    fn order(&self, order: Order, drain: Option<Duration>) -> Result<BackendWritten, ChangeError> {
+        let write = BackendWrite { order, drain, only_if: None, from: String::new() };
+        let written = self.changes.write(write, "library");
+        written.map_err(|denied| ChangeError::Order(denied.to_string()))
     }
 
     /// How many plans some thread still holds, including the one in force. Like `change`.

@@ -40,6 +40,7 @@ mod start;
 mod start_error;
 #[cfg(test)]
 mod start_tests;
+mod state_file;
 pub(crate) mod stderr;
 mod tell;
 mod user;
@@ -47,7 +48,7 @@ mod views;
 
 pub use self::{
     addresses::Endpoint,
-    handle::{Handle, Stop},
+    handle::{ChangeError, Handle, Stop},
     options::Options,
     start::{start, start_with},
     start_error::{Holder, StartError},

@@ -19,12 +19,12 @@ use super::{
     service_manager::ServiceManager,
     signals::{Signals, exit_at_once},
     start::{Setup, begin},
-    stderr,
+    state_file, stderr,
     user::{become_user, unreadable},
 };
 use crate::admin::admin_sockets;
 use crate::observe::event::Event;
-use crate::plan::{Checked, LogFormat};
+use crate::plan::{Checked, LogFormat, Plan};
 
 /// Serves until a signal ends the process. A reload reads `source` again, if there is one.
 ///
@@ -37,7 +37,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
     let user = plan.global.user.clone();
     if let Some(user) = &user {
-        become_user(user, &folders(&files))?;
+        become_user(user, &folders(&files, &plan))?;
     }
     let (signals, starting) = Signals::hear()?;
     stderr::open()?;
@@ -45,7 +45,8 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let format = plan.global.log_format;
     let (options, starting) = (Options::of_the_process(), Some(starting));
     let given = Given::by_the_manager()?;
-    let mut handle = begin(plan, Setup { options, starting, given, ..Setup::default() })?;
+    let mut handle =
+        begin(plan, Setup { options, starting, given, files: files.clone(), ..Setup::default() })?;
     let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
     handle.changes().attach(source, manager.clone());
     let opened = admin_doors::open(&admin, &files, &handle)?;
@@ -82,10 +83,11 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
 }
 
 /// The folders of the system that a process with these files uses.
-fn folders(files: &[PathBuf]) -> Vec<PathBuf> {
+fn folders(files: &[PathBuf], plan: &Plan) -> Vec<PathBuf> {
     let socket = admin_sockets(files).into_iter().next();
     let of_socket = socket.and_then(|path| Some(path.parent()?.to_path_buf()));
-    of_socket.into_iter().chain(state_directories().into_iter().take(1)).collect()
+    let states = state_file::directories(&plan.global, &state_directories());
+    of_socket.into_iter().chain(states.into_iter().take(1)).collect()
 }
 
 /// The first line that is printed.

@@ -6,6 +6,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
+    backend_writes::without,
     changes::Changer,
     control::{Changed, Denied, Edit},
     service_manager::ServiceManager,
@@ -46,6 +47,7 @@ impl Changer {
         let changed = match self.serve_by(plan, how) {
             Ok(changed) => changed,
             Err(Denied::Plan(error)) => return Err(refused(error.to_string())),
+            Err(Denied::NotKept(why)) => return Err(refused(why)),
             Err(Denied::Moved(generation)) => {
                 let why = "another plan is in force now".to_owned();
                 return Err(Refused { moved_to: Some(generation), ..refused(why) });
@@ -72,9 +74,24 @@ impl Changer {
         if how.dry_run {
             return self.client.compare(edit);
         }
-        let changed = self.client.change(edit)?;
+        let before = self.client.layers().map(|(_, layers)| without(layers, &self.leaving));
+        if how.discard {
+            self.keep(&Overlay::default()).map_err(Denied::NotKept)?;
+        }
+        let changed = match self.client.change(edit) {
+            Ok(changed) => changed,
+            Err(denied) => {
+                before.filter(|_| how.discard).iter().for_each(|it| self.keep_or_tell(it));
+                return Err(denied);
+            }
+        };
         if how.discard {
             self.leaving.clear();
+        }
+        if !changed.misfits.is_empty()
+            && let Some((_, layers)) = self.client.layers()
+        {
+            self.keep_or_tell(&without(layers, &self.leaving));
         }
         for misfit in &changed.misfits {
             let Subject { pool, backend, .. } = &misfit.subject;

@@ -4,7 +4,7 @@
 //! start leaves nothing behind. Nothing here serves: `run.rs` is what a thread runs, and
 //! `handle.rs` is what the caller holds.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use core_affinity::CoreId;
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -27,6 +27,7 @@ use super::{
     options::Options,
     run::Sockets,
     spawn::{self, CoreJob, Death, READY_WITHIN, Ready},
+    state_file::{self, Kept, StateFile},
     tell::Telling,
 };
 use crate::health;
@@ -36,7 +37,7 @@ use crate::observe::{
     reports::{self, Reporter},
     statistics::Sources,
 };
-use crate::plan::{Checked, Overlay};
+use crate::plan::Checked;
 use crate::policy::overlay::Layers;
 use crate::shared::{
     counters::Slab,
@@ -77,6 +78,8 @@ pub(super) struct Setup {
     pub(super) starting: Option<Sender<()>>,
     /// Listening sockets that another process has opened.
     pub(super) given: Given,
+    /// The files of the configuration, if it came from files: run-time changes are kept for them.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Default for Setup {
@@ -87,15 +90,21 @@ impl Default for Setup {
             first_answers: names::FIRST_ANSWERS,
             starting: None,
             given: Given::default(),
+            files: Vec::new(),
         }
     }
 }
 
 /// Starts everything; nothing is logged yet.
 pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
-    let Setup { options, lookup, first_answers, starting, mut given } = setup;
-    let mut ledger = Ledger::new(options.state_directories);
-    let layers = Layers { base: Arc::new(plan.into_plan()), overlay: Overlay::default() };
+    let Setup { options, lookup, first_answers, starting, mut given, files } = setup;
+    let directories = state_file::directories(&plan.global, &options.state_directories);
+    let mut state = (!files.is_empty()).then(|| StateFile::new(&directories, &files));
+    let mut ledger = Ledger::new(directories);
+    let base = Arc::new(plan.into_plan());
+    let Kept { overlay, dropped } =
+        state.as_mut().map_or_else(Kept::default, |state| state.read(&base));
+    let layers = Layers { base, overlay };
     let (mut plan, _) = ledger.seat(layers.compose().plan)?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
     let cores = chosen.cores.len();
@@ -132,6 +141,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         .into_iter()
         .chain(of_secrets)
         .chain(given.close())
+        .chain(dropped)
         .for_each(|event| reporter.event(event));
     bound.listen(&plan)?;
     let own = Slab::new();
@@ -171,7 +181,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         fronts: [None, None],
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
-    let changes = Changes::start(control.client().clone(), reporter.clone())?;
+    let changes = Changes::start(control.client().clone(), reporter.clone(), state)?;
     let mut handle = Handle {
         addresses,
         changes,

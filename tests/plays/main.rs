@@ -76,6 +76,7 @@ mod turns;
 mod events;
 mod logs;
 
+mod kept;
 mod operations;
 mod process;
 mod reload;

@@ -7,7 +7,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
@@ -33,42 +33,63 @@ on_both_drivers!(
 );
 
 /// A process with a pool `app`, its admin interface, and the folder of its files.
-struct Running {
-    child: Child,
-    folder: PathBuf,
-    address: SocketAddr,
-    admin: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) folder: PathBuf,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    driver: Driver,
 }
 
 impl Running {
     /// With these keys of the pool.
-    fn start(driver: Driver, pool: &str) -> Running {
+    pub(crate) fn start(driver: Driver, pool: &str) -> Running {
+        Running::start_within(driver, pool, "")
+    }
+
+    /// The same after these commands of a shell, which may set limits.
+    pub(crate) fn start_within(driver: Driver, pool: &str, first: &str) -> Running {
         let (address, admin) = (addresses::free(), addresses::free());
         let name = format!("ringway-run-time-{}-{}", std::process::id(), address.port());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("r.toml");
-        let text = format!(
-            "[global]\nadmin = \"{admin}\"\n[listener.web]\nbind = \"{address}\"\n\
-             pool = \"app\"\n[pool.app]\n{pool}\n"
-        );
-        fs::write(&file, text).unwrap();
-        let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-        command.args(["run", "--driver", driver, "--cores", "2", "--no-pin", "-c"]).arg(&file);
-        command.env("RUNTIME_DIRECTORY", &folder).env("XDG_STATE_HOME", &folder);
-        let log = fs::File::create(folder.join("log")).unwrap();
-        let child = command.stderr(log).stdout(Stdio::null()).spawn().unwrap();
-        let running = Running { child, folder, address, admin };
-        for address in [address, admin] {
-            let is_there = || std::net::TcpStream::connect(address).is_ok();
-            eventually("it serves", is_there, |serves| *serves);
-        }
+        write(&folder, (address, admin), pool);
+        let child = spawn(&folder, driver, first);
+        let running = Running { child, folder, address, admin, driver };
+        running.serves();
         running
     }
 
+    fn serves(&self) {
+        for address in [self.address, self.admin] {
+            let is_there = || std::net::TcpStream::connect(address).is_ok();
+            eventually("it serves", is_there, |serves| *serves);
+        }
+    }
+
+    /// Kills the process and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.folder, self.driver, "");
+        self.serves();
+    }
+
+    /// Writes the file again, with other keys of the pool.
+    pub(crate) fn write(&self, pool: &str) {
+        write(&self.folder, (self.address, self.admin), pool);
+    }
+
+    /// A command for the process.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        command.args(arguments).arg("-c").arg(self.folder.join("r.toml"));
+        command.env("RUNTIME_DIRECTORY", &self.folder);
+        command
+    }
+
     /// A call of the admin interface, for a path below that of the pool.
-    fn call(&self, method: &str, path: &str, body: &Value) -> Response {
+    pub(crate) fn call(&self, method: &str, path: &str, body: &Value) -> Response {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let head = format!(
             "{method} /api/v1/pools/app{path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
@@ -79,34 +100,34 @@ impl Running {
     }
 
     #[track_caller]
-    fn calls(&self, method: &str, path: &str, body: &Value, status: u16) -> Value {
+    pub(crate) fn calls(&self, method: &str, path: &str, body: &Value, status: u16) -> Value {
         let response = self.call(method, path, body);
         assert_eq!(response.status, status, "{method} {path}: {}", response.text());
         serde_json::from_str(response.text()).unwrap_or_default()
     }
 
     #[track_caller]
-    fn add(&self, backend: &Backend) -> Value {
+    pub(crate) fn add(&self, backend: &Backend) -> Value {
         self.calls("POST", "/backends", &json!({ "address": backend.address().to_string() }), 201)
     }
 
     #[track_caller]
-    fn set(&self, backend: &Backend, what: &Value) -> Value {
+    pub(crate) fn set(&self, backend: &Backend, what: &Value) -> Value {
         self.calls("PATCH", &path(backend), what, 200)
     }
 
-    fn state_of(&self, backend: &Backend) -> (u16, String) {
+    pub(crate) fn state_of(&self, backend: &Backend) -> (u16, String) {
         let response = self.call("GET", &path(backend), &Value::Null);
         let view: Value = serde_json::from_str(response.text()).unwrap_or_default();
         (response.status, view["state"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap()
     }
 
     /// The bodies of so many answers.
-    fn ask(&self, count: usize) -> Vec<String> {
+    pub(crate) fn ask(&self, count: usize) -> Vec<String> {
         let mut client = Client::connect(self.address);
         (0..count).map(|_| client.send(get("/")).response().text().to_owned()).collect()
     }
@@ -120,11 +141,37 @@ impl Drop for Running {
     }
 }
 
-fn path(backend: &Backend) -> String {
+fn write(folder: &Path, (address, admin): (SocketAddr, SocketAddr), pool: &str) {
+    let state = folder.join("state");
+    let text = format!(
+        "[global]\nadmin = \"{admin}\"\nstate-dir = \"{}\"\n\
+         [listener.web]\nbind = \"{address}\"\npool = \"app\"\n[pool.app]\n{pool}\n",
+        state.display()
+    );
+    fs::write(folder.join("r.toml"), text).unwrap();
+}
+
+fn spawn(folder: &Path, driver: Driver, first: &str) -> Child {
+    let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
+    let mut command = Command::new("sh");
+    let run = format!("{first}\nexec \"$0\" run --driver {driver} --cores 2 --no-pin -c \"$1\"");
+    command.args(["-c", &run, env!("CARGO_BIN_EXE_ringway")]).arg(folder.join("r.toml"));
+    command.env("RUNTIME_DIRECTORY", folder).stdout(Stdio::null());
+    if first.is_empty() {
+        let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        command.stderr(log);
+    } else {
+        // A limit of files would be one of the log.
+        command.stderr(Stdio::null());
+    }
+    command.spawn().unwrap()
+}
+
+pub(crate) fn path(backend: &Backend) -> String {
     format!("/backends/{}", backend.address().to_string().replace(':', "%3A"))
 }
 
-fn list(backends: &[Backend]) -> String {
+pub(crate) fn list(backends: &[Backend]) -> String {
     let each = backends.iter().map(|it| format!("\"{}\"", it.address()));
     format!("backends = [{}]", each.collect::<Vec<_>>().join(", "))
 }

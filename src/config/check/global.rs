@@ -52,6 +52,10 @@ impl Check<'_> {
         if let Some((_, instance)) = both(written.instance.as_ref()) {
             global.instance.clone_from(instance);
         }
+        global.state_dir = both(written.state_dir.as_ref()).map(|(place, path)| {
+            self.state_dir(place, path);
+            PathBuf::from(path)
+        });
         global.user = both(written.user.as_ref()).map(|(_, user)| user.clone());
         if let Some(shutdown) = section(written.shutdown.as_ref()) {
             self.duration(shutdown.lameduck.as_ref(), &mut global.shutdown.lameduck);
@@ -62,6 +66,15 @@ impl Check<'_> {
             self.word("log format", log.format.as_ref(), LOG_FORMATS, &mut global.log_format);
         }
         (global, self.limits(section(written.limits.as_ref())))
+    }
+
+    fn state_dir(&mut self, place: Position, path: &str) {
+        if !path.starts_with('/') {
+            let problem = Problem::error("`state-dir` is no absolute path")
+                .at(place, "would depend on where the process is started")
+                .help("write for example state-dir = \"/var/lib/ringway\"");
+            self.note(problem);
+        }
     }
 
     fn admin(&mut self, key: Option<&Written<WordOr<file::Admin>>>, into: &mut Admin) {

@@ -62,7 +62,6 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 
 /// Section, key, and the capability that brings it.
 pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("global", "state-dir", ADMIN),
     ("listener", "proxy-protocol", TLS),
     ("route", "split", RULES),
     ("route", "redirect", RULES),
@@ -77,7 +76,6 @@ pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("pool", "send-proxy-protocol", TLS),
 ];
 
-const ADMIN: &str = "the admin interface";
 const TLS: &str = "TLS, HTTP/2 and TCP";
 const RULES: &str = "the rules of routes";
 

@@ -104,14 +104,25 @@ fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static st
 }
 
 fn global_keys(now: &Global, next: &Global) -> Vec<&'static str> {
-    let Global { cores, pin, driver, instance, shutdown, log_level, log_format, admin, user } =
-        next;
+    let Global {
+        cores,
+        pin,
+        driver,
+        instance,
+        shutdown,
+        log_level,
+        log_format,
+        admin,
+        user,
+        state_dir,
+    } = next;
     differing([
         ("cores", *cores != now.cores),
         ("pin", *pin != now.pin),
         ("driver", *driver != now.driver),
         ("admin", *admin != now.admin),
         ("instance", *instance != now.instance),
+        ("state-dir", *state_dir != now.state_dir),
         ("user", *user != now.user),
         ("shutdown", *shutdown != now.shutdown),
         ("log", (log_level, log_format) != (&now.log_level, &now.log_format)),
