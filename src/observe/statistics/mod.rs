@@ -1,0 +1,138 @@
+//! Statistics: what all threads have counted, as typed values with names
+//! ([`Handle::statistics`](crate::Handle::statistics)).
+//!
+//! A snapshot gives the counts of all threads, which are kept by seats, the names of the plan in
+//! force. It is the one source of whatever shows numbers: `Handle::statistics`, and what will be
+//! served of metrics, of the API and of the dashboard. `samples` says every number by the name that
+//! metrics have for it.
+
+mod samples;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
+
+pub use self::samples::{Sample, Value, families};
+pub(crate) use self::sources::{Named, Sources};
+pub use crate::base::histogram::Histogram;
+pub use crate::policy::standing::{BackendState, BreakerState};
+pub use crate::shared::counters::{Counter, Kind};
+
+/// What a balancer has counted since its start, and what goes on in it now.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// When it was read.
+    pub at: SystemTime,
+    /// Each core.
+    pub cores: Vec<Core>,
+    /// Each listener of the plan in force.
+    pub listeners: Vec<Listener>,
+    /// Each pool of the plan in force.
+    pub pools: Vec<Pool>,
+    /// Each certificate in use.
+    pub certificates: Vec<Certificate>,
+    /// In the order of `Counter::ALL`.
+    totals: Vec<u64>,
+}
+
+/// A core.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Core {
+    /// Requests that began.
+    pub requests: u64,
+    /// Client connections open.
+    pub connections: u64,
+}
+
+/// A listener.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Listener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Client connections open.
+    pub connections: u64,
+    /// Exchanges that have ended.
+    pub requests: Vec<Requests>,
+}
+
+/// Exchanges of a listener that have ended alike.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Requests {
+    /// The route that took them; none = there was none.
+    pub route: Option<Arc<str>>,
+    /// The status that the client was sent; none = it was sent none.
+    pub code: Option<u16>,
+    /// How many.
+    pub count: u64,
+}
+
+/// A pool.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Pool {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Requests that wait in line.
+    pub queued: u64,
+    /// Requests asked again.
+    pub retries: Vec<Retries>,
+    /// Its backends.
+    pub backends: Vec<Backend>,
+}
+
+/// Requests asked again for one reason.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Retries {
+    /// What had happened: a status, or a word.
+    pub reason: Cow<'static, str>,
+    /// How many.
+    pub count: u64,
+}
+
+/// A backend.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Backend {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Tries that have ended, by the status of their answers; none = there was no answer.
+    pub tries: Vec<(Option<u16>, u64)>,
+    /// How long its answers took to begin, from the request sent.
+    pub times: Histogram,
+    /// Its state.
+    pub state: BackendState,
+    /// The state of its circuit breaker; none = it has none.
+    pub breaker: Option<BreakerState>,
+    /// How often it was ejected.
+    pub ejections: u64,
+    /// Probes that failed, by the kind of failure.
+    pub failed_probes: Vec<(&'static str, u64)>,
+}
+
+/// A certificate in use.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Certificate {
+    /// Its file, as in the configuration.
+    pub file: Arc<str>,
+    /// When it ends, in seconds since 1970; none = it could never be used.
+    pub not_after: Option<u64>,
+    /// Whether what is in its file now cannot be used.
+    pub is_refused: bool,
+}
+
+impl Statistics {
+    /// A count of the whole process.
+    #[must_use]
+    pub fn total(&self, counter: Counter) -> u64 {
+        self.totals.get(counter as usize).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,193 @@
+//! Every number of the statistics by the name and labels that metrics have for it.
+
+use std::borrow::Cow;
+
+use super::{
+    Backend, BackendState, BreakerState, Certificate, Counter, Histogram, Kind, Listener, Pool,
+    Requests, Retries, Statistics,
+};
+
+/// A number by the name that metrics have for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sample<'a> {
+    /// The name of its family, without the prefix `ringway_`.
+    pub family: &'static str,
+    /// What the family is.
+    pub help: &'static str,
+    /// What the number does over time.
+    pub kind: Kind,
+    /// Names and values of its labels.
+    pub labels: Vec<(&'static str, Cow<'a, str>)>,
+    /// The number.
+    pub value: Value<'a>,
+}
+
+/// What a sample says.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// A count.
+    Count(u64),
+    /// How long things took.
+    Times(&'a Histogram),
+}
+
+impl Statistics {
+    /// Every number, by the name that metrics have for it.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample<'_>> {
+        let mut samples = Samples(Vec::new());
+        for counter in Counter::ALL {
+            samples.of_process(*counter, self.total(*counter));
+        }
+        for (core, index) in self.cores.iter().zip(0_usize..) {
+            let core_label = || [("core", Cow::Owned(index.to_string()))];
+            samples.add(&CORE_REQUESTS, core_label(), core.requests);
+            samples.add(&CORE_CONNECTIONS, core_label(), core.connections);
+        }
+        self.listeners.iter().for_each(|listener| samples.of_listener(listener));
+        self.pools.iter().for_each(|pool| samples.of_pool(pool));
+        for Certificate { file, not_after, is_refused } in &self.certificates {
+            let name = || [("name", Cow::Borrowed(&**file))];
+            not_after.iter().for_each(|end| samples.add(&CERTIFICATE_END, name(), *end));
+            samples.add(&CERTIFICATE_REFUSED, name(), u64::from(*is_refused));
+        }
+        samples.0
+    }
+}
+
+/// A family of metrics: its name, what it does over time, and what it is.
+type Family = (&'static str, Kind, &'static str);
+
+#[rustfmt::skip] // tables
+mod families {
+    use super::{Family, Kind::{Counter, Gauge, Histogram}};
+
+    pub(super) const CORE_REQUESTS: Family = ("core_requests_total", Counter, "Requests that began on each core");
+    pub(super) const CORE_CONNECTIONS: Family = ("core_connections", Gauge, "Client connections open on each core");
+    pub(super) const CONNECTIONS: Family = ("connections", Gauge, "Client connections open");
+    pub(super) const REQUESTS: Family = ("requests_total", Counter, "Requests that have ended");
+    pub(super) const QUEUED: Family = ("requests_queued", Gauge, "Requests that wait in front of a full pool");
+    pub(super) const RETRIES: Family = ("retries_total", Counter, "Requests asked again");
+    pub(super) const BACKEND_IN_FLIGHT: Family = ("backend_in_flight", Gauge, "Requests in flight at backends");
+    pub(super) const BACKEND_REQUESTS: Family = ("backend_requests_total", Counter, "Tries at backends that have ended");
+    pub(super) const BACKEND_UP: Family = ("backend_up", Gauge, "Whether the backend takes part: 1 or 0");
+    pub(super) const BACKEND_STATE: Family = ("backend_state", Gauge, "1 for the state that the backend has");
+    pub(super) const BREAKER_STATE: Family = ("breaker_state", Gauge, "1 for the state that the backend's circuit breaker has");
+    pub(super) const EJECTIONS: Family = ("backend_ejections_total", Counter, "How often the backend was ejected");
+    pub(super) const FAILED_PROBES: Family = ("backend_check_failures_total", Counter, "Probes of the backend that failed");
+    pub(super) const CERTIFICATE_END: Family = ("tls_certificate_not_after_seconds", Gauge, "When the certificate ends, in seconds since 1970");
+    pub(super) const CERTIFICATE_REFUSED: Family = ("tls_certificate_refused", Gauge, "1 where what is in its file now cannot be used, and the one before stays in use");
+    pub(super) const BACKEND_RESPONSE: Family = ("backend_response_seconds", Histogram, "How long answers of backends took to begin");
+}
+use families::{
+    BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE, BACKEND_UP,
+    BREAKER_STATE, CERTIFICATE_END, CERTIFICATE_REFUSED, CONNECTIONS, CORE_CONNECTIONS,
+    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, QUEUED, REQUESTS, RETRIES,
+};
+
+/// Every family that a sample may be of, by its name without the prefix `ringway_`.
+pub fn families() -> impl Iterator<Item = &'static str> {
+    let named = [
+        CORE_REQUESTS,
+        CORE_CONNECTIONS,
+        CONNECTIONS,
+        REQUESTS,
+        QUEUED,
+        RETRIES,
+        BACKEND_IN_FLIGHT,
+        BACKEND_REQUESTS,
+        BACKEND_RESPONSE,
+        BACKEND_UP,
+        BACKEND_STATE,
+        BREAKER_STATE,
+        EJECTIONS,
+        FAILED_PROBES,
+        CERTIFICATE_END,
+        CERTIFICATE_REFUSED,
+    ];
+    let of_process = Counter::ALL.iter().map(|counter| counter.row().family);
+    named.map(|(name, ..)| name).into_iter().chain(of_process)
+}
+
+/// Where there is no name or no code.
+const NONE: &str = "-";
+
+struct Samples<'a>(Vec<Sample<'a>>);
+
+impl<'a> Samples<'a> {
+    fn add<const LABELS: usize>(
+        &mut self,
+        (family, kind, help): &Family,
+        labels: [(&'static str, Cow<'a, str>); LABELS],
+        count: u64,
+    ) {
+        let value = Value::Count(count);
+        self.0.push(Sample { family, kind: *kind, help, labels: labels.into(), value });
+    }
+
+    fn of_process(&mut self, counter: Counter, total: u64) {
+        match counter {
+            // Of each core.
+            Counter::Requests | Counter::Connections => {}
+            _ => {
+                let row = counter.row();
+                let labels = row.label.iter().map(|(name, value)| (*name, Cow::Borrowed(*value)));
+                let (labels, value) = (labels.collect(), Value::Count(total));
+                let (family, kind, help) = (row.family, row.kind, row.help);
+                self.0.push(Sample { family, kind, help, labels, value });
+            }
+        }
+    }
+
+    fn of_listener(&mut self, listener: &'a Listener) {
+        let name = || ("listener", Cow::Borrowed(&*listener.name));
+        self.add(&CONNECTIONS, [name(), ("state", "open".into())], listener.connections);
+        for Requests { route, code, count } in &listener.requests {
+            let route = ("route", Cow::Borrowed(route.as_deref().unwrap_or(NONE)));
+            self.add(&REQUESTS, [name(), route, ("code", said(*code))], *count);
+        }
+    }
+
+    fn of_pool(&mut self, pool: &'a Pool) {
+        let name = || ("pool", Cow::Borrowed(&*pool.name));
+        self.add(&QUEUED, [name()], pool.queued);
+        for Retries { reason, count } in &pool.retries {
+            self.add(&RETRIES, [name(), ("reason", reason.clone())], *count);
+        }
+        pool.backends.iter().for_each(|backend| self.of_backend(&pool.name, backend));
+    }
+
+    fn of_backend(&mut self, pool: &'a str, backend: &'a Backend) {
+        let both = || [("pool", pool.into()), ("backend", Cow::Borrowed(&*backend.name))];
+        let with = |label: &'static str, value| {
+            let [pool, backend] = both();
+            [pool, backend, (label, value)]
+        };
+        self.add(&BACKEND_UP, both(), u64::from(backend.state == BackendState::Up));
+        for state in BackendState::ALL {
+            let labels = with("state", state.word().into());
+            self.add(&BACKEND_STATE, labels, u64::from(backend.state == state));
+        }
+        for state in BreakerState::ALL.into_iter().filter(|_| backend.breaker.is_some()) {
+            let labels = with("state", state.word().into());
+            self.add(&BREAKER_STATE, labels, u64::from(backend.breaker == Some(state)));
+        }
+        self.add(&EJECTIONS, both(), backend.ejections);
+        for (reason, count) in &backend.failed_probes {
+            self.add(&FAILED_PROBES, with("reason", (*reason).into()), *count);
+        }
+        self.add(&BACKEND_IN_FLIGHT, both(), backend.in_flight);
+        for (code, count) in &backend.tries {
+            self.add(&BACKEND_REQUESTS, with("code", said(*code)), *count);
+        }
+        let (family, kind, help) = BACKEND_RESPONSE;
+        let (labels, value) = (both().into(), Value::Times(&backend.times));
+        self.0.push(Sample { family, kind, help, labels, value });
+    }
+}
+
+fn said<'a>(code: Option<u16>) -> Cow<'a, str> {
+    code.map_or(NONE.into(), |code| code.to_string().into())
+}

@@ -1,0 +1,201 @@
+//! Where the statistics come from: the counts of all threads, which are kept by seats, and the names
+//! that the plan in force has for these.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{Backend, Core, Counter, Histogram, Listener, Pool, Requests, Retries, Statistics};
+use crate::base::histogram::Reading;
+use crate::http::fault::Failure;
+use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
+use crate::policy::{health::ProbeFault, standing::Present};
+use crate::shared::{
+    counters::Slab,
+    pool::PoolState,
+    tally::{Key, Reason},
+};
+
+/// Whose seats are named by plans that some thread holds.
+#[derive(Default)]
+pub(crate) struct Named {
+    listeners: HashSet<ListenerId>,
+    routes: HashSet<RouteId>,
+    pools: HashSet<PoolId>,
+    backends: HashSet<(PoolId, BackendId)>,
+}
+
+impl Named {
+    /// Adds those of a plan.
+    pub(crate) fn add(&mut self, plan: &Plan) {
+        self.listeners.extend(plan.listeners.ids());
+        self.routes.extend(plan.routes.ids());
+        self.pools.extend(plan.pools.ids());
+        for (id, pool) in &plan.pools {
+            self.backends.extend(pool.backends.ids().map(|backend| (id, backend)));
+        }
+    }
+}
+
+/// What snapshots are made of.
+pub(crate) struct Sources {
+    /// Those of the cores come first.
+    slabs: Vec<Arc<Slab>>,
+    cores: usize,
+    /// How long answers of backends took: what was read last, and all of it so far.
+    times: HashMap<(PoolId, BackendId), (Reading, Histogram)>,
+}
+
+impl Sources {
+    /// The slabs of all threads that count, those of so many cores first.
+    pub(crate) fn new(slabs: Vec<Arc<Slab>>, cores: usize) -> Sources {
+        Sources { slabs, cores, times: HashMap::new() }
+    }
+
+    /// Forgets what was counted of all that is not named: its seats may be given to others, and
+    /// nobody counts for it any more. Gauges are left: what they count ends by itself.
+    pub(crate) fn forget<'a>(
+        &mut self,
+        named: &Named,
+        state: impl Fn(PoolId) -> Option<&'a PoolState>,
+    ) {
+        self.times.retain(|(pool, backend), _| {
+            let stays = named.backends.contains(&(*pool, *backend));
+            if !stays && let Some(state) = state(*pool) {
+                state.times.forget(*backend);
+            }
+            stays
+        });
+        let is_gone = |key| match key {
+            Key::Connections(_) | Key::Queued(_) => false,
+            Key::Requests(listener, route, _) => {
+                let has_route = route.is_none_or(|route| named.routes.contains(&route));
+                !(named.listeners.contains(&listener) && has_route)
+            }
+            Key::Retries(pool, _) => !named.pools.contains(&pool),
+            Key::Tries(pool, backend, _) => !named.backends.contains(&(pool, backend)),
+            // Those are the health thread's, which forgets them itself.
+            Key::Present(..) | Key::Ejections(..) | Key::FailedProbes(..) => false,
+        };
+        self.slabs.iter().for_each(|slab| slab.tally().forget(is_gone));
+    }
+
+    /// What has been counted so far, at this time, with the names of the plan in force; `state` is
+    /// what threads share of a pool.
+    pub(crate) fn snapshot<'a>(
+        &mut self,
+        at: SystemTime,
+        plan: &Plan,
+        state: impl Fn(PoolId) -> Option<&'a PoolState>,
+    ) -> Statistics {
+        let sum = |counter| {
+            self.slabs.iter().fold(0, |sum: u64, slab| sum.wrapping_add(slab.read(counter)))
+        };
+        let totals = Counter::ALL.iter().map(|counter| sum(*counter)).collect();
+        let core = |slab: &Arc<Slab>| Core {
+            requests: slab.read(Counter::Requests),
+            connections: slab.read(Counter::Connections),
+        };
+        let cores = self.slabs.iter().take(self.cores).map(core).collect();
+        let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
+        for (key, count) in self.slabs.iter().flat_map(|slab| slab.tally().all()) {
+            let sum = counts.entry(key).or_default();
+            *sum = sum.wrapping_add(count);
+        }
+        let listeners = listeners(plan, &counts);
+        let pools = plan.pools.ids().filter_map(|id| Some((id, state(id)?)));
+        let pools = pools.filter_map(|(id, state)| self.pool(plan, (id, state), &counts)).collect();
+        Statistics { at, cores, listeners, pools, certificates: Vec::new(), totals }
+    }
+
+    fn pool(
+        &mut self,
+        plan: &Plan,
+        (id, state): (PoolId, &PoolState),
+        counts: &BTreeMap<Key, u64>,
+    ) -> Option<Pool> {
+        let pool = plan.pools.get(id)?;
+        let reasons = Reason::Status(0)..=Reason::Failure(Failure::Ours);
+        let retries = Key::Retries(id, *reasons.start())..=Key::Retries(id, *reasons.end());
+        let retries = counts.range(retries).filter_map(|(key, count)| match key {
+            Key::Retries(_, why) => Some(Retries { reason: word(*why), count: *count }),
+            _ => None,
+        });
+        let backend = |(backend, of): (BackendId, &crate::plan::Backend)| {
+            let tries = Key::Tries(id, backend, 0)..=Key::Tries(id, backend, u16::MAX);
+            let tries = counts.range(tries).filter_map(|(key, count)| match key {
+                Key::Tries(_, _, code) => Some((code_of(*code), *count)),
+                _ => None,
+            });
+            let (read, times) = self.times.entry((id, backend)).or_default();
+            let now = state.times.read(backend);
+            times.add(read, &now);
+            *read = now;
+            let failed =
+                Key::FailedProbes(id, backend, 0)..=Key::FailedProbes(id, backend, u16::MAX);
+            let failed = counts.range(failed).filter_map(|(key, count)| match key {
+                Key::FailedProbes(_, _, kind) => {
+                    Some((*ProbeFault::CODES.get(usize::from(*kind))?, *count))
+                }
+                _ => None,
+            });
+            let count = |key| counts.get(&key).copied().unwrap_or_default();
+            let present = Present(count(Key::Present(id, backend)));
+            Backend {
+                name: Arc::from(&*of.name),
+                in_flight: state.load.in_flight(backend).into(),
+                tries: tries.collect(),
+                times: times.clone(),
+                state: present.with(of.duty),
+                breaker: pool.breaker.is_some().then(|| present.breaker()),
+                ejections: count(Key::Ejections(id, backend)),
+                failed_probes: failed.collect(),
+            }
+        };
+        Some(Pool {
+            name: Arc::from(&*pool.name),
+            queued: counts.get(&Key::Queued(id)).copied().unwrap_or_default(),
+            retries: retries.collect(),
+            backends: pool.backends.iter().map(backend).collect(),
+        })
+    }
+}
+
+fn listeners(plan: &Plan, counts: &BTreeMap<Key, u64>) -> Vec<Listener> {
+    let count = |key| counts.get(&key).copied().unwrap_or_default();
+    let all = plan.listeners.iter().map(|(id, listener)| {
+        let last = Key::Requests(id, Some(RouteId(u16::MAX)), u16::MAX);
+        let requests = counts.range(Key::Requests(id, None, 0)..=last);
+        let requests = requests.filter_map(|(key, count)| match key {
+            Key::Requests(_, route, code) => {
+                let route = match route {
+                    // One that no plan in force has any more has no name.
+                    Some(route) => Some(Arc::from(&*plan.routes.get(*route)?.name)),
+                    None => None,
+                };
+                Some(Requests { route, code: code_of(*code), count: *count })
+            }
+            _ => None,
+        });
+        Listener {
+            name: Arc::from(&*listener.name),
+            connections: count(Key::Connections(id)),
+            requests: requests.collect(),
+        }
+    });
+    all.collect()
+}
+
+fn code_of(status: u16) -> Option<u16> {
+    (status != 0).then_some(status)
+}
+
+fn word(reason: Reason) -> Cow<'static, str> {
+    match reason {
+        Reason::Status(status) => status.to_string().into(),
+        Reason::Failure(failure) => failure.code().into(),
+    }
+}

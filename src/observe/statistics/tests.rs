@@ -1,0 +1,189 @@
+//! Tests of statistics: what is counted is said by name and labels.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::*;
+use crate::base::{backend_set::BackendSet, moment::Micros};
+use crate::http::fault::Failure;
+use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
+use crate::policy::{
+    health::ProbeFault,
+    standing::{Present, State},
+};
+use crate::shared::{
+    counters::Slab,
+    pool::PoolState,
+    tally::{Key, Reason},
+};
+
+const TEXT: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                    [[route]]\nname = \"api\"\npath = \"/v1\"\npool = \"app\"\n\
+                    [pool.app]\nbackends = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n\
+                    breaker = {}\n";
+
+const WEB: ListenerId = ListenerId(0);
+const APP: PoolId = PoolId(0);
+
+/// Two cores and one more thread, and a pool of two backends.
+struct Stage {
+    plan: Plan,
+    slabs: Vec<Arc<Slab>>,
+    state: Arc<PoolState>,
+    sources: Sources,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let plan = crate::config::parse("statistics.toml", TEXT).unwrap().plan.into_plan();
+        let slabs: Vec<_> = (0..3).map(|_| Slab::new()).collect();
+        let state = PoolState::new(2, &BackendSet::first(2), 0);
+        state.grow(2);
+        let sources = Sources::new(slabs.clone(), 2);
+        Stage { plan, slabs, state: Arc::new(state), sources }
+    }
+
+    fn snapshot(&mut self) -> Statistics {
+        let state = Arc::clone(&self.state);
+        self.sources
+            .snapshot(SystemTime::UNIX_EPOCH, &self.plan, |pool| (pool == APP).then_some(&*state))
+    }
+
+    fn count(&self, thread: usize, key: Key, count: u64) {
+        self.slabs[thread].tally().add(key, count);
+    }
+}
+
+/// Those that are not nought, as metrics have them.
+fn lines(statistics: &Statistics) -> Vec<String> {
+    let line = |sample: Sample<'_>| {
+        let count = match sample.value {
+            Value::Count(0) => return None,
+            Value::Count(count) => count,
+            Value::Times(times) => Some(times.count()).filter(|count| *count > 0)?,
+        };
+        let labels = sample.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        let labels: Vec<_> = labels.collect();
+        Some(format!("{}{{{}}} {count}", sample.family, labels.join(",")))
+    };
+    statistics.samples().into_iter().filter_map(line).collect()
+}
+
+#[test]
+fn every_count_is_said_by_its_name_and_labels() {
+    let mut stage = Stage::new();
+    stage.slabs[0].add(Counter::Accepted, 3);
+    stage.slabs[1].add(Counter::RejectedDescriptors, 4);
+    stage.slabs[2].add(Counter::AccessLogDropped, 5);
+    stage.slabs[0].add(Counter::Requests, 6);
+    stage.slabs[1].add(Counter::Connections, 7);
+    let ejected_and_open = Present::default().after(State::Ejected).after(State::Open);
+    for (thread, key, count) in [
+        (0, Key::Connections(WEB), 5),
+        (1, Key::Connections(WEB), 2),
+        (0, Key::Requests(WEB, None, 404), 1),
+        (0, Key::Requests(WEB, Some(RouteId(0)), 200), 20),
+        (1, Key::Requests(WEB, Some(RouteId(0)), 200), 30),
+        (1, Key::Requests(WEB, Some(RouteId(0)), 0), 2),
+        (0, Key::Requests(WEB, Some(RouteId(9)), 200), 9),
+        (0, Key::Queued(APP), 4),
+        (0, Key::Retries(APP, Reason::Status(503)), 2),
+        (1, Key::Retries(APP, Reason::Failure(Failure::Connect)), 3),
+        (0, Key::Tries(APP, BackendId(1), 200), 50),
+        (0, Key::Tries(APP, BackendId(1), 0), 6),
+        (0, Key::Tries(PoolId(9), BackendId(1), 200), 50),
+        (2, Key::Present(APP, BackendId(1)), ejected_and_open.0),
+        (2, Key::Ejections(APP, BackendId(1)), 8),
+        (2, Key::FailedProbes(APP, BackendId(0), ProbeFault::Status(500).kind()), 3),
+    ] {
+        stage.count(thread, key, count);
+    }
+    stage.state.load.row(1, BackendId(0)).unwrap().begin();
+    stage.state.times.of(0, BackendId(1)).unwrap().record(Micros(1_500));
+    let expected = [
+        "connections_accepted_total{} 3",
+        "connections_rejected_total{reason=descriptors} 4",
+        "access_log_dropped_total{} 5",
+        "core_requests_total{core=0} 6",
+        "core_connections{core=1} 7",
+        "connections{listener=web,state=open} 7",
+        "requests_total{listener=web,route=-,code=404} 1",
+        "requests_total{listener=web,route=api,code=-} 2",
+        "requests_total{listener=web,route=api,code=200} 50",
+        "requests_queued{pool=app} 4",
+        "retries_total{pool=app,reason=503} 2",
+        "retries_total{pool=app,reason=connect_failure} 3",
+        "backend_up{pool=app,backend=10.0.0.1:80} 1",
+        "backend_state{pool=app,backend=10.0.0.1:80,state=up} 1",
+        "breaker_state{pool=app,backend=10.0.0.1:80,state=closed} 1",
+        "backend_check_failures_total{pool=app,backend=10.0.0.1:80,reason=status} 3",
+        "backend_in_flight{pool=app,backend=10.0.0.1:80} 1",
+        "backend_state{pool=app,backend=10.0.0.2:80,state=ejected} 1",
+        "breaker_state{pool=app,backend=10.0.0.2:80,state=open} 1",
+        "backend_ejections_total{pool=app,backend=10.0.0.2:80} 8",
+        "backend_requests_total{pool=app,backend=10.0.0.2:80,code=-} 6",
+        "backend_requests_total{pool=app,backend=10.0.0.2:80,code=200} 50",
+        "backend_response_seconds{pool=app,backend=10.0.0.2:80} 1",
+    ];
+    let statistics = stage.snapshot();
+    assert_eq!(lines(&statistics), expected);
+    assert_eq!(statistics.total(Counter::Accepted), 3);
+    for sample in statistics.samples() {
+        assert!(families().any(|family| family == sample.family), "{}", sample.family);
+        assert_eq!(sample.kind == Kind::Counter, sample.family.ends_with("_total"));
+    }
+}
+
+#[test]
+fn times_grow_from_snapshot_to_snapshot() {
+    let mut stage = Stage::new();
+    let record = |stage: &Stage, core, micros| {
+        stage.state.times.of(core, BackendId(0)).unwrap().record(Micros(micros));
+    };
+    record(&stage, 0, 100);
+    let first = stage.snapshot();
+    record(&stage, 1, 300);
+    let (second, third) = (stage.snapshot(), stage.snapshot());
+    let count = |statistics: &Statistics| statistics.pools[0].backends[0].times.count();
+    assert_eq!([&first, &second, &third].map(count), [1, 2, 2]);
+    assert_eq!(third.pools[0].backends[0].times.sum().as_micros(), 400);
+}
+
+#[test]
+fn what_gets_the_seat_of_another_begins_at_nought() {
+    let mut stage = Stage::new();
+    let count = |stage: &Stage| {
+        for backend in [BackendId(0), BackendId(1)] {
+            stage.state.times.of(0, backend).unwrap().record(Micros(100));
+            stage.count(0, Key::Tries(APP, backend, 200), 1);
+        }
+        stage.count(0, Key::Requests(WEB, Some(RouteId(0)), 200), 1);
+        stage.count(0, Key::Requests(WEB, None, 200), 1);
+        stage.count(0, Key::Connections(WEB), 1);
+    };
+    count(&stage);
+    stage.snapshot();
+    count(&stage);
+    let mut named = Named::default();
+    let mut plan = stage.plan.clone();
+    plan.pools.get_mut(APP).unwrap().backends.remove(BackendId(0));
+    plan.routes.remove(RouteId(0));
+    named.add(&plan);
+    let state = Arc::clone(&stage.state);
+    stage.sources.forget(&named, |_| Some(&*state));
+    let is_counted = |line: &String| {
+        !line.starts_with("backend_up")
+            && !line.contains("state=up")
+            && !line.contains("state=closed")
+    };
+    let after: Vec<_> = lines(&stage.snapshot()).into_iter().filter(is_counted).collect();
+    let expected = [
+        "connections{listener=web,state=open} 2",
+        "requests_total{listener=web,route=-,code=200} 2",
+        "backend_requests_total{pool=app,backend=10.0.0.2:80,code=200} 2",
+        "backend_response_seconds{pool=app,backend=10.0.0.2:80} 2",
+    ];
+    assert_eq!(after, expected);
+    count(&stage);
+    let after = lines(&stage.snapshot());
+    assert!(after.contains(&"requests_total{listener=web,route=api,code=200} 1".to_owned()));
+}
