@@ -49,8 +49,8 @@ pub(super) async fn once(
 ) -> Result<Answer, Fault> {
     let Some(picked) = pick else { return Err(Cause::Internal.into()) };
     let id = picked.backend();
-    let logged = exchange.scratch.record.logged;
-    let timed = logged || exchange.needs().times || worker.events.tells_attempts();
+    let is_timed = exchange.scratch.record.is_timed();
+    let timed = is_timed || exchange.needs().times || worker.events.tells_attempts();
     let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
     exchange.last = Try {
         deadline: exchange.deadline.earlier(per_try),
@@ -65,9 +65,10 @@ pub(super) async fn once(
     record.backend = Some(id);
     record.attempts = record.attempts.saturating_add(1);
     record.reused = false;
-    (record.times.connect, record.times.first_byte) = (None, None);
+    let times = &mut record.times;
+    (times.connect, times.first_byte, times.answer) = (None, None, None);
     let mut backend = connection(worker, client, exchange, picked).await?;
-    backend.begin(logged);
+    backend.begin(is_timed);
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
         // The client did not wait for the connection.
@@ -89,10 +90,12 @@ pub(super) async fn once(
     let without = if backend.has_refused() { Body::Untaken } else { Body::Whole };
     exchange.last.body = upload.as_ref().map_or(without, Upload::with_backend);
     if let Some(from) = exchange.last.timed_from {
-        let until = arriving.at().unwrap_or_else(Clock::moment);
+        // The head may come in pieces.
+        let until = arriving.last().filter(|_| read.is_ok()).unwrap_or_else(Clock::moment);
         let times = &mut exchange.scratch.record.times;
         times.waited += until.since(from);
         times.first_byte = arriving.at().map(|at| at.since(exchange.began));
+        times.answer = arriving.at().map(|at| at.since(from));
     }
     if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
         upload::put_back(client, exchange, upload);
@@ -132,7 +135,7 @@ async fn connection(
         let left = tick.since(worker.clock.tick()).max(Duration::from_millis(1));
         time = if time.is_zero() { left } else { time.min(left) };
     }
-    let since = exchange.scratch.record.logged.then(Clock::moment);
+    let since = exchange.scratch.record.is_timed().then(Clock::moment);
     let Worker { clock, deadlines, .. } = worker;
     let frees = || worker.frees_descriptors();
     let opening = conns::open(conns, time, clock, deadlines, frees);
@@ -189,7 +192,7 @@ async fn send(
         has_more: held.is_none() && client.has_some_body(),
     };
     let asked = backend.ask(&asking, out, by).await;
-    if record.logged {
+    if record.is_timed() {
         record.times.waited += backend.take_stalled();
     }
     let is_whole = held.is_some();

@@ -62,7 +62,7 @@ async fn rest(
     down: Downloading<'_>,
     record: &mut Record,
 ) -> Result<(), Fault> {
-    let since = record.logged.then(Clock::moment);
+    let since = record.is_timed().then(Clock::moment);
     if since.is_some() {
         record.times.waited += sink.take_stalled();
     }

@@ -18,7 +18,11 @@ use crate::policy::{
     retry::TryOutcome,
 };
 use crate::proto::{Client, peer::Peer};
-use crate::shared::{counters::Counter, tally::Key};
+use crate::shared::{
+    counters::Counter,
+    request_times::{Phase, Timed},
+    tally::Key,
+};
 use crate::worker::{Pick, Worker};
 
 /// Counts how a try ended, for its backend and for the health thread.
@@ -160,22 +164,45 @@ pub(super) fn record(
         Term::Fault(Cause::ResponseIncomplete) | Term::Cut(_) => worker.count(Counter::Incomplete),
         Term::Fault(_) => worker.count(Counter::Refused),
     }
-    let ended = record.logged.then(|| log(worker, client, &mut exchange));
+    let logged = if record.is_timed() { time(worker, client, &mut exchange) } else { None };
     worker.recycle(exchange.scratch);
-    client.end(ended);
+    client.end(logged);
     reuse
 }
 
-/// Writes the line of an exchange that ends now.
-fn log(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Moment {
-    let Exchange { in_force, scratch, .. } = exchange;
-    let record = &mut scratch.record;
+/// Counts the times of an exchange that ends now and writes its line, if it is one that is sampled
+/// or logged; returns when it was logged.
+#[cold]
+fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Moment> {
     let ended = worker.clock.renew();
-    record.times.total = client.began().map_or(Micros(0), |began| ended.since(began));
+    let Exchange { in_force, scratch, began, .. } = exchange;
+    let record = &mut scratch.record;
+    record.times.rest = ended.since(*began);
     record.times.waited += client.take_stalled();
+    // A tunnel lasts for as long as its ends like.
+    if record.sampled && record.status != 101 {
+        count_times(worker, record);
+    }
+    if !record.logged {
+        return None;
+    }
     let asked = (scratch.asked, &scratch.request.headers.bytes[..]);
     write_line(worker, (client.peer(), ended), record, asked, &in_force.plan);
-    ended
+    Some(ended)
+}
+
+fn count_times(worker: &Worker, record: &Record) {
+    let (counted, times) = (worker.counters.times(), &record.times);
+    counted.record(Timed::Request(record.route), times.rest);
+    counted.record(Timed::Own, times.own());
+    for (phase, took) in [
+        (Phase::Queue, times.queue),
+        (Phase::Connect, times.connect),
+        (Phase::FirstByte, times.answer),
+        (Phase::Body, times.first_byte.map(|first| times.rest - first)),
+    ] {
+        took.into_iter().for_each(|took| counted.record(Timed::Phase(phase), took));
+    }
 }
 
 /// Writes the line of a connection that was refused before anything was read from it.

@@ -196,8 +196,12 @@ impl Exchange {
             queued_since: None,
             began,
         };
+        exchange.scratch.record.sampled = worker.is_sample(began.tick());
         if worker.logs.is_on(client.peer().listener) {
             exchange.will_be_logged(client);
+        }
+        if exchange.scratch.record.is_timed() {
+            client.time_stalls();
         }
         exchange
     }
@@ -210,9 +214,8 @@ impl Exchange {
         let record = &mut scratch.record;
         record.logged = true;
         record.client = client.peer().client(&scratch.request, trusted);
-        record.times.waited = client.began().map_or(Micros(0), |first| began.since(first));
+        record.times.header = client.began().map_or(Micros(0), |first| began.since(first));
         scratch.asked = Asked::of(&scratch.request);
-        client.take_stalled();
     }
 
     /// What the algorithm of the pool that answers needs to know.

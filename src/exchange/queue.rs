@@ -35,7 +35,7 @@ pub(super) async fn wait(
     errand.pool.core.offers_room();
     exchange.queued_since = waits_since;
     worker.clock.renew();
-    if exchange.scratch.record.logged {
+    if exchange.scratch.record.is_timed() {
         let times = &mut exchange.scratch.record.times;
         let waited = Clock::moment().since(since);
         times.queue = Some(times.queue.unwrap_or_default() + waited);

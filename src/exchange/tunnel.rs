@@ -37,7 +37,7 @@ pub(super) async fn run(
     fetched: Box<Fetched>,
 ) -> Reuse {
     worker.counters.add(Counter::Tunnels, 1);
-    let since = exchange.scratch.record.logged.then(Clock::moment);
+    let since = exchange.scratch.record.is_timed().then(Clock::moment);
     let result = switch(worker, client, exchange, *fetched).await;
     worker.counters.sub(Counter::Tunnels, 1);
     let record = &mut exchange.scratch.record;

@@ -439,3 +439,27 @@ fn what_is_no_request_is_refused_in_whatever_pieces_it_comes() {
         }
     }
 }
+
+/// Each pause of a peer is a tenth of a second: none of it was spent here.
+#[test]
+fn the_time_of_a_request_is_told_by_what_was_waited_for() {
+    let (head, rest) = OK.split_at(10);
+    let (most, last) = OK.split_at(OK.len() - 1);
+    let at_once = || vec![says(GET)];
+    let paused = |first, second| after_a_head(vec![says(first), Step::Pauses, says(second)]);
+    let takes_late = vec![Step::Takes(9), says(GET), Step::Pauses, Step::Takes(1_000)];
+    let sends_late = vec![says(&PUT[..PUT.len() - 1]), Step::Pauses, says("y")];
+    let hears_all = vec![Step::HearsOf("body"), says(OK)];
+    // All, here, and in the queue, to connect, to the first byte, and from there on.
+    for (client, backend, expected) in [
+        (at_once(), after_a_head(vec![says(OK)]), [0, 0, 0, 0, 0, 0]),
+        (at_once(), after_a_head(vec![Step::Pauses, says(OK)]), [100, 0, 0, 0, 100, 0]),
+        (at_once(), paused(head, rest), [100, 0, 0, 0, 0, 100]),
+        (at_once(), paused(most, last), [100, 0, 0, 0, 0, 100]),
+        (takes_late, after_a_head(vec![says(OK)]), [100, 0, 0, 0, 0, 100]),
+        (sends_late, hears_all, [100, 0, 0, 0, 100, 0]),
+    ] {
+        let seen = Scene { client, backends: vec![backend], ..Scene::default() }.play();
+        assert_eq!(seen.times, expected, "{seen:#?}");
+    }
+}

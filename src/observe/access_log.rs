@@ -184,7 +184,7 @@ fn json_of_times(record: &Record, to: &mut Vec<u8>) {
         (&b",\"t_queue\":"[..], times.queue),
         (b",\"t_connect\":", times.connect),
         (b",\"t_first_byte\":", times.first_byte),
-        (b",\"t_total\":", Some(times.total)),
+        (b",\"t_total\":", Some(times.total())),
         (b",\"t_self\":", Some(times.own())),
     ] {
         to.extend_from_slice(key);
@@ -396,7 +396,7 @@ mod tests {
         };
         record.times.connect = Some(Micros(250));
         record.times.first_byte = Some(Micros(1_050));
-        record.times.total = Micros(12_345_678);
+        record.times.rest = Micros(12_345_678);
         record.times.waited = Micros(12_345_636);
         let line = write(AccessLogFormat::Json, &record, &head);
         assert_eq!(keys(&line), KEYS.map(|(key, _)| key.to_owned()));

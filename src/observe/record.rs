@@ -39,10 +39,13 @@ pub(crate) struct Record {
     pub(crate) sticky: Option<sticky::CookieReading>,
     /// Made when something needs it.
     pub(crate) request_id: Option<RequestId>,
-    /// Whether the exchange is logged: only then the following fields are filled.
+    /// Whether the exchange is logged.
     pub(crate) logged: bool,
-    /// The client: the peer, or the one that a trusted peer asks for.
+    /// Whether its times are counted: the first exchange of each millisecond on a core is a sample.
+    pub(crate) sampled: bool,
+    /// The client: the peer, or the one that a trusted peer asks for. Known if it is logged.
     pub(crate) client: Option<IpAddr>,
+    /// Measured if it is logged or sampled.
     pub(crate) times: Times,
 }
 
@@ -55,13 +58,24 @@ pub(crate) struct Times {
     pub(crate) connect: Option<Micros>,
     /// From the whole head of the request to the first byte of the backend's final answer.
     pub(crate) first_byte: Option<Micros>,
-    /// From accept, or from the first byte of a later request, to the end.
-    pub(crate) total: Micros,
-    /// The part of the total that was spent waiting for either peer.
+    /// The wait for the first byte of that answer, after the request was sent.
+    pub(crate) answer: Option<Micros>,
+    /// From accept, or from the first byte of a later request, to the whole head of the request.
+    /// Known if it is logged.
+    pub(crate) header: Micros,
+    /// From then on to the end.
+    pub(crate) rest: Micros,
+    /// The part of the rest that was spent waiting for either peer.
     pub(crate) waited: Micros,
 }
 
 impl Record {
+    /// Whether the steps of the exchange are timed.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.logged || self.sampled
+    }
+
     /// Records a fault.
     pub(crate) fn fail(&mut self, fault: Fault) {
         self.term = Term::Fault(fault.cause);
@@ -75,10 +89,16 @@ impl Times {
         self.waited += took;
     }
 
-    /// The part of the total that was spent here.
+    /// All of it.
+    #[must_use]
+    pub(crate) fn total(&self) -> Micros {
+        self.header + self.rest
+    }
+
+    /// The part that was spent here.
     #[must_use]
     pub(crate) fn own(&self) -> Micros {
-        self.total - self.waited
+        self.rest - self.waited
     }
 }
 

@@ -42,14 +42,16 @@ pub(crate) struct Arriving {
     pub(super) buffer: Option<Buffer>,
     /// Whether any byte of an answer has come.
     pub(super) is_seen: bool,
-    /// Whether the first byte is timed.
+    /// Whether what comes is timed.
     is_timed: bool,
     /// When the first byte of the latest head came, if it has.
     pub(super) at: Option<Moment>,
+    /// When something came last.
+    last: Option<Moment>,
 }
 
 impl Arriving {
-    /// Nothing yet. `is_timed`: the arrival of the first byte is to be noted.
+    /// Nothing yet. `is_timed`: it is to be noted when something comes.
     #[inline]
     pub(crate) fn new(is_timed: bool) -> Arriving {
         Arriving { is_timed, ..Arriving::default() }
@@ -61,12 +63,20 @@ impl Arriving {
         self.at
     }
 
+    /// When something came last, if it has and that is recorded.
+    #[inline]
+    pub(crate) fn last(&self) -> Option<Moment> {
+        self.last
+    }
+
     /// Something has come.
     #[inline]
     pub(super) fn note(&mut self) {
         self.is_seen = true;
-        if self.is_timed && self.at.is_none() {
-            self.at = Some(Clock::moment());
+        if self.is_timed {
+            let now = Clock::moment();
+            self.at.get_or_insert(now);
+            self.last = Some(now);
         }
     }
 }

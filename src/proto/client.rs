@@ -198,6 +198,11 @@ impl Client {
         self.h1().waits()
     }
 
+    /// From now on the time is measured for which writes wait for it.
+    pub(crate) fn time_stalls(&self) {
+        self.h1().time_stalls();
+    }
+
     /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         self.h1().take_stalled()

@@ -143,11 +143,7 @@ enum Ending {
 
 impl Connection {
     fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) -> Connection {
-        let mut began = None;
-        if worker.logs.is_on(peer.listener) {
-            began = Some(Clock::moment());
-            stream.time_stalls();
-        }
+        let began = worker.logs.is_on(peer.listener).then(Clock::moment);
         Connection {
             worker,
             stream: Rc::new(stream),

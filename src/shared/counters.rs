@@ -1,6 +1,6 @@
-//! Counters and gauges: the table of metrics of the whole process, and a `Tally` of those that
-//! belong to a listener, a route, a pool or a backend. Each thread that counts has one `Slab` of
-//! both.
+//! Counters and gauges: the table of metrics of the whole process, a `Tally` of those that belong
+//! to a listener, a route, a pool or a backend, and the times of requests. Each thread that counts
+//! has one `Slab` of all three.
 //!
 //! Only its thread writes a slab, with plain loads and stores; any thread may read it, and sums are
 //! made on reading. A sum taken while threads count may miss what happens meanwhile, but is never
@@ -11,7 +11,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::tally::Tally;
+use super::{request_times::RequestTimes, tally::Tally};
 
 /// How a metric changes over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +130,19 @@ pub(crate) struct Slab {
     cells: [AtomicU64; TABLE.len()],
     /// Its counts by name.
     tally: Tally,
+    /// How long requests took.
+    times: RequestTimes,
 }
 
 impl Slab {
     pub(crate) fn new() -> Arc<Slab> {
         let cells = [const { AtomicU64::new(0) }; TABLE.len()];
-        Arc::new(Slab { cells, tally: Tally::new() })
+        Arc::new(Slab { cells, tally: Tally::new(), times: RequestTimes::new() })
+    }
+
+    /// How long requests took.
+    pub(crate) fn times(&self) -> &RequestTimes {
+        &self.times
     }
 
     /// Its counts by name.

@@ -20,8 +20,14 @@ pub(crate) struct Durations {
     micros: AtomicU64,
 }
 
+impl Default for Durations {
+    fn default() -> Durations {
+        Durations::new()
+    }
+}
+
 impl Durations {
-    pub(crate) fn new() -> Durations {
+    pub(crate) const fn new() -> Durations {
         Durations { cells: [const { AtomicU32::new(0) }; CELLS], micros: AtomicU64::new(0) }
     }
 
@@ -36,7 +42,7 @@ impl Durations {
     }
 
     /// Begins at nought again: nothing counts here any more. Any thread may call it.
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.cells.iter().for_each(|cell| cell.store(0, Relaxed));
         self.micros.store(0, Relaxed);
     }

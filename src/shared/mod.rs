@@ -21,6 +21,7 @@ pub(crate) mod outcomes;
 pub(crate) mod permits;
 pub(crate) mod pool;
 pub(crate) mod queue;
+pub(crate) mod request_times;
 pub(crate) mod rooms;
 pub(crate) mod spares;
 pub(crate) mod standing;

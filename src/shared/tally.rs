@@ -20,6 +20,8 @@ use crate::http::fault::Failure;
 pub(crate) enum Key {
     /// Client connections open.
     Connections(ListenerId),
+    /// Those of them that are idle, as of the last round of the core's sweep.
+    Idle(ListenerId),
     /// Exchanges that have ended, by the status that the client was sent; 0 = none.
     Requests(ListenerId, Option<RouteId>, u16),
     /// Requests that wait in line.
@@ -70,6 +72,7 @@ impl Key {
         };
         match self {
             Key::Connections(listener) => word(1, listener.0, 0, 0),
+            Key::Idle(listener) => word(2, listener.0, 0, 0),
             Key::Requests(listener, route, code) => {
                 let route = route.map_or(0, |route| u64::from(route.0) + 1);
                 word(3, listener.0, route, code.into())
@@ -90,6 +93,7 @@ impl Key {
         let (one, other, last) = ((word >> 40) as u16, word >> 16 & 0xFF_FFFF, word as u16);
         Some(match word >> 56 {
             1 => Key::Connections(ListenerId(one)),
+            2 => Key::Idle(ListenerId(one)),
             3 => {
                 let route = other.checked_sub(1).map(|route| RouteId(route as u16));
                 Key::Requests(ListenerId(one), route, last)
@@ -263,6 +267,7 @@ mod tests {
         let failures = Failure::ALL.map(|failure| Key::Retries(pool, Reason::Failure(failure)));
         let mut keys = vec![
             Key::Connections(listener),
+            Key::Idle(listener),
             Key::Requests(listener, None, 200),
             Key::Requests(listener, Some(RouteId(number)), 0),
             Key::Requests(ListenerId(0), Some(RouteId(number)), 999),

@@ -12,7 +12,11 @@ use crate::net::{
     stream::script::{self, Answers, Closed, Script, Step, says},
 };
 use crate::server::connection::serve;
-use crate::shared::{counters::Counter, tally::Key};
+use crate::shared::{
+    counters::Counter,
+    request_times::{Phase, Timed},
+    tally::Key,
+};
 use crate::worker::Worker;
 
 /// What a client sends, what the backends do, and how the pool is configured.
@@ -37,6 +41,9 @@ pub(crate) struct Seen {
     pub(crate) closed: Closed,
     pub(crate) backends: Vec<Backend>,
     pub(crate) counts: Counts,
+    /// The times that were counted, in milliseconds: of requests, of what they spent here, and of
+    /// each of their phases.
+    pub(crate) times: Vec<u64>,
     /// How long it took, by the clock of the play.
     pub(crate) took: Duration,
 }
@@ -107,7 +114,13 @@ impl Scene {
             counts.insert("open", worker.counters.read(Counter::Connections));
             counts.insert("in flight", worker.in_force().pool(PoolId(0)).core.all_in_flight());
             counts.retain(|_, count| *count > 0);
+            let times = [Timed::Request(None), Timed::Own].into_iter();
+            let times = times.chain(Phase::ALL.map(Timed::Phase)).map(|what| {
+                let reading = worker.counters.times().read(what);
+                reading.map_or(0, |reading| reading.micros / 1_000)
+            });
             Seen {
+                times: times.collect(),
                 client: text(&client),
                 writes: client.writes(),
                 closed: client.closed(),

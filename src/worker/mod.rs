@@ -62,6 +62,7 @@ use crate::plan::{ListenerId, Table};
 use crate::shared::{
     counters::{Counter, Slab},
     inbox::MovedBackend,
+    tally::Key,
 };
 
 /// Unused buffers kept warm per worker: at most 256 of 68 KiB.
@@ -111,6 +112,8 @@ pub(crate) struct Worker {
     /// Up when this worker drains, no client waits to be let in, and the last has left.
     pub(crate) drained: Signal,
     peak: Peak,
+    /// When the last exchange whose times are counted began.
+    sampled_at: Cell<Option<Tick>>,
     /// The randomness for request ids.
     chance: RefCell<Rng>,
     date: date::Date,
@@ -180,6 +183,7 @@ impl Worker {
             listening: RefCell::default(),
             drained: Signal::default(),
             peak: Peak::default(),
+            sampled_at: Cell::new(None),
             chance: RefCell::new(Rng::seeded(chance::drawn())),
             date: date::Date::default(),
             logs: Logs::new(outlets),
@@ -383,6 +387,13 @@ impl Worker {
         }
     }
 
+    /// Whether the times of an exchange that begins now are counted: of all that begin in one
+    /// millisecond, the first.
+    #[inline]
+    pub(crate) fn is_sample(&self, now: Tick) -> bool {
+        self.sampled_at.replace(Some(now)) != Some(now)
+    }
+
     /// Periodic work: called by the sweep after each round.
     pub(crate) fn turn(&self) {
         let now = self.clock.tick();
@@ -400,6 +411,10 @@ impl Worker {
         self.keep_to_share();
         if self.is_draining() {
             self.deadlines.close_resting_since(now.before(RESTS_MAX));
+        }
+        for id in self.in_force.borrow().listeners.ids() {
+            let idle = u64::from(self.deadlines.resting(id));
+            self.counters.tally().set(Key::Idle(id), idle);
         }
         // The sweep rests while nothing is watched, however long that is.
         self.logs.turn(now, self.deadlines.is_empty());

@@ -29,14 +29,15 @@ pub(crate) enum Rest {
 
 const KINDS: [Rest; 3] = [Rest::Lingering, Rest::Silent, Rest::Idle];
 
-/// One list: the longest resting, the latest.
+/// One list: the longest resting, the latest, and how many there are.
 #[derive(Clone, Copy)]
 struct List {
     first: u32,
     last: u32,
+    len: u32,
 }
 
-const EMPTY: List = List { first: NONE, last: NONE };
+const EMPTY: List = List { first: NONE, last: NONE, len: 0 };
 
 /// The lists of all listeners.
 #[derive(Default)]
@@ -96,6 +97,7 @@ impl Resting {
             self.by_listener.resize(listener + 1, [EMPTY; KINDS.len()]);
         }
         let list = &mut self.by_listener[listener][kind as usize];
+        list.len += 1;
         let previous = std::mem::replace(&mut list.last, index);
         if previous == NONE {
             list.first = index;
@@ -114,6 +116,7 @@ impl Resting {
         let Some(kind) = entry.rest.take() else { return };
         let (previous, next) = (entry.previous, entry.next);
         let list = &mut self.by_listener[entry.listener.index()][kind as usize];
+        list.len -= 1;
         match previous {
             NONE => list.first = next,
             place => entries[place as usize].next = next,
@@ -126,6 +129,15 @@ impl Resting {
 }
 
 impl Deadlines {
+    /// How many client connections of this listener are silent or idle.
+    pub(crate) fn resting(&self, listener: ListenerId) -> u32 {
+        let slab = self.slab.borrow();
+        let lists = slab.resting.by_listener.get(listener.index());
+        lists.map_or(0, |lists| {
+            [Rest::Silent, Rest::Idle].iter().map(|kind| lists[*kind as usize].len).sum()
+        })
+    }
+
     /// Closes the client connection that is next to make room, of this listener or of any; false if
     /// none rests. One with a request in its socket does not rest.
     pub(crate) fn make_room(&self, listener: Option<ListenerId>) -> bool {

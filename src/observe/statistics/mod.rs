@@ -17,7 +17,10 @@ pub use self::samples::{Sample, Value, families};
 pub(crate) use self::sources::{Named, Sources};
 pub use crate::base::histogram::Histogram;
 pub use crate::policy::standing::{BackendState, BreakerState};
-pub use crate::shared::counters::{Counter, Kind};
+pub use crate::shared::{
+    counters::{Counter, Kind},
+    request_times::Phase,
+};
 
 /// What a balancer has counted since its start, and what goes on in it now.
 #[derive(Clone, Debug)]
@@ -33,6 +36,13 @@ pub struct Statistics {
     pub pools: Vec<Pool>,
     /// Each certificate in use.
     pub certificates: Vec<Certificate>,
+    /// Routes of the plan in force by which requests were timed, and the time of these. Of the
+    /// requests that begin on a core within a millisecond, the first is timed; tunnels are not.
+    pub routes: Vec<Route>,
+    /// What of that was spent in Ringway, and not waiting for either peer.
+    pub own_times: Histogram,
+    /// What was spent in each phase.
+    pub phases: Vec<(Phase, Histogram)>,
     /// In the order of `Counter::ALL`.
     totals: Vec<u64>,
 }
@@ -55,6 +65,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Client connections open.
     pub connections: u64,
+    /// Those of them without a request in flight, as of a quarter of a second ago.
+    pub idle: u64,
     /// Exchanges that have ended.
     pub requests: Vec<Requests>,
 }
@@ -69,6 +81,16 @@ pub struct Requests {
     pub code: Option<u16>,
     /// How many.
     pub count: u64,
+}
+
+/// The times of a route.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Route {
+    /// Its name; none = no route took the requests.
+    pub name: Option<Arc<str>>,
+    /// From the whole head of a request to its end.
+    pub times: Histogram,
 }
 
 /// A pool.

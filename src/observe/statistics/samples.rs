@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Backend, BackendState, BreakerState, Certificate, Counter, Histogram, Kind, Listener, Pool,
-    Requests, Retries, Statistics,
+    Requests, Retries, Route, Statistics,
 };
 
 /// A number by the name that metrics have for it.
@@ -53,6 +53,14 @@ impl Statistics {
             not_after.iter().for_each(|end| samples.add(&CERTIFICATE_END, name(), *end));
             samples.add(&CERTIFICATE_REFUSED, name(), u64::from(*is_refused));
         }
+        for Route { name, times } in &self.routes {
+            let route = name.as_deref().unwrap_or(NONE).into();
+            samples.times(&REQUEST_SECONDS, [("route", route)], times);
+        }
+        samples.times(&SELF_SECONDS, [], &self.own_times);
+        for (phase, times) in &self.phases {
+            samples.times(&PHASE_SECONDS, [("phase", phase.word().into())], times);
+        }
         samples.0
     }
 }
@@ -79,12 +87,16 @@ mod families {
     pub(super) const FAILED_PROBES: Family = ("backend_check_failures_total", Counter, "Probes of the backend that failed");
     pub(super) const CERTIFICATE_END: Family = ("tls_certificate_not_after_seconds", Gauge, "When the certificate ends, in seconds since 1970");
     pub(super) const CERTIFICATE_REFUSED: Family = ("tls_certificate_refused", Gauge, "1 where what is in its file now cannot be used, and the one before stays in use");
+    pub(super) const REQUEST_SECONDS: Family = ("request_duration_seconds", Histogram, "How long requests took, from their whole head to their end");
+    pub(super) const SELF_SECONDS: Family = ("self_duration_seconds", Histogram, "What of that was spent in Ringway, not waiting for either peer");
+    pub(super) const PHASE_SECONDS: Family = ("phase_seconds", Histogram, "What of that was spent in each phase");
     pub(super) const BACKEND_RESPONSE: Family = ("backend_response_seconds", Histogram, "How long answers of backends took to begin");
 }
 use families::{
     BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE, BACKEND_UP,
     BREAKER_STATE, CERTIFICATE_END, CERTIFICATE_REFUSED, CONNECTIONS, CORE_CONNECTIONS,
-    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, QUEUED, REQUESTS, RETRIES,
+    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, PHASE_SECONDS, QUEUED, REQUEST_SECONDS, REQUESTS,
+    RETRIES, SELF_SECONDS,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -106,6 +118,9 @@ pub fn families() -> impl Iterator<Item = &'static str> {
         FAILED_PROBES,
         CERTIFICATE_END,
         CERTIFICATE_REFUSED,
+        REQUEST_SECONDS,
+        SELF_SECONDS,
+        PHASE_SECONDS,
     ];
     let of_process = Counter::ALL.iter().map(|counter| counter.row().family);
     named.map(|(name, ..)| name).into_iter().chain(of_process)
@@ -127,6 +142,16 @@ impl<'a> Samples<'a> {
         self.0.push(Sample { family, kind: *kind, help, labels: labels.into(), value });
     }
 
+    fn times<const LABELS: usize>(
+        &mut self,
+        (family, kind, help): &Family,
+        labels: [(&'static str, Cow<'a, str>); LABELS],
+        times: &'a Histogram,
+    ) {
+        let value = Value::Times(times);
+        self.0.push(Sample { family, kind: *kind, help, labels: labels.into(), value });
+    }
+
     fn of_process(&mut self, counter: Counter, total: u64) {
         match counter {
             // Of each core.
@@ -143,7 +168,9 @@ impl<'a> Samples<'a> {
 
     fn of_listener(&mut self, listener: &'a Listener) {
         let name = || ("listener", Cow::Borrowed(&*listener.name));
-        self.add(&CONNECTIONS, [name(), ("state", "open".into())], listener.connections);
+        let active = listener.connections.saturating_sub(listener.idle);
+        self.add(&CONNECTIONS, [name(), ("state", "active".into())], active);
+        self.add(&CONNECTIONS, [name(), ("state", "idle".into())], listener.idle);
         for Requests { route, code, count } in &listener.requests {
             let route = ("route", Cow::Borrowed(route.as_deref().unwrap_or(NONE)));
             self.add(&REQUESTS, [name(), route, ("code", said(*code))], *count);
@@ -182,9 +209,7 @@ impl<'a> Samples<'a> {
         for (code, count) in &backend.tries {
             self.add(&BACKEND_REQUESTS, with("code", said(*code)), *count);
         }
-        let (family, kind, help) = BACKEND_RESPONSE;
-        let (labels, value) = (both().into(), Value::Times(&backend.times));
-        self.0.push(Sample { family, kind, help, labels, value });
+        self.times(&BACKEND_RESPONSE, both(), &backend.times);
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Backend, Core, Counter, Histogram, Listener, Pool, Requests, Retries, Statistics};
+use super::{
+    Backend, Core, Counter, Histogram, Listener, Phase, Pool, Requests, Retries, Route, Statistics,
+};
 use crate::base::histogram::Reading;
 use crate::http::fault::Failure;
 use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
@@ -16,6 +18,7 @@ use crate::policy::{health::ProbeFault, standing::Present};
 use crate::shared::{
     counters::Slab,
     pool::PoolState,
+    request_times::Timed,
     tally::{Key, Reason},
 };
 
@@ -47,12 +50,14 @@ pub(crate) struct Sources {
     cores: usize,
     /// How long answers of backends took: what was read last, and all of it so far.
     times: HashMap<(PoolId, BackendId), (Reading, Histogram)>,
+    /// The same of requests.
+    requests: HashMap<Timed, (Reading, Histogram)>,
 }
 
 impl Sources {
     /// The slabs of all threads that count, those of so many cores first.
     pub(crate) fn new(slabs: Vec<Arc<Slab>>, cores: usize) -> Sources {
-        Sources { slabs, cores, times: HashMap::new() }
+        Sources { slabs, cores, times: HashMap::new(), requests: HashMap::new() }
     }
 
     /// Forgets what was counted of all that is not named: its seats may be given to others, and
@@ -69,8 +74,15 @@ impl Sources {
             }
             stays
         });
+        self.requests.retain(|what, _| match what {
+            Timed::Request(Some(route)) if !named.routes.contains(route) => {
+                self.slabs.iter().for_each(|slab| slab.times().forget(*route));
+                false
+            }
+            Timed::Request(_) | Timed::Own | Timed::Phase(_) => true,
+        });
         let is_gone = |key| match key {
-            Key::Connections(_) | Key::Queued(_) => false,
+            Key::Connections(_) | Key::Idle(_) | Key::Queued(_) => false,
             Key::Requests(listener, route, _) => {
                 let has_route = route.is_none_or(|route| named.routes.contains(&route));
                 !(named.listeners.contains(&listener) && has_route)
@@ -108,7 +120,30 @@ impl Sources {
         let listeners = listeners(plan, &counts);
         let pools = plan.pools.ids().filter_map(|id| Some((id, state(id)?)));
         let pools = pools.filter_map(|(id, state)| self.pool(plan, (id, state), &counts)).collect();
-        Statistics { at, cores, listeners, pools, certificates: Vec::new(), totals }
+        let routes = plan.routes.iter().map(|(id, route)| (Some(id), Some(&route.name)));
+        let routes = routes.chain([(None, None)]).filter_map(|(id, name)| {
+            let times = self.read(Timed::Request(id)).filter(|times| times.count() > 0)?;
+            Some(Route { name: name.map(|name| Arc::from(&**name)), times })
+        });
+        let routes = routes.collect();
+        let own_times = self.read(Timed::Own).unwrap_or_default();
+        let phase = |phase| (phase, self.read(Timed::Phase(phase)).unwrap_or_default());
+        let phases = Phase::ALL.map(phase).into();
+        let certificates = Vec::new();
+        Statistics { at, cores, listeners, pools, routes, own_times, phases, certificates, totals }
+    }
+
+    /// All that was counted of it so far; none = nothing ever was.
+    fn read(&mut self, what: Timed) -> Option<Histogram> {
+        let readings = self.slabs.iter().filter_map(|slab| slab.times().read(what));
+        let now = readings.reduce(|mut sum, one| {
+            sum.merge(&one);
+            sum
+        })?;
+        let (before, times) = self.requests.entry(what).or_default();
+        times.add(before, &now);
+        *before = now;
+        Some(times.clone())
     }
 
     fn pool(
@@ -183,6 +218,7 @@ fn listeners(plan: &Plan, counts: &BTreeMap<Key, u64>) -> Vec<Listener> {
         Listener {
             name: Arc::from(&*listener.name),
             connections: count(Key::Connections(id)),
+            idle: count(Key::Idle(id)).min(count(Key::Connections(id))),
             requests: requests.collect(),
         }
     });

@@ -13,6 +13,7 @@ use crate::policy::{
 use crate::shared::{
     counters::Slab,
     pool::PoolState,
+    request_times::Timed,
     tally::{Key, Reason},
 };
 
@@ -80,6 +81,7 @@ fn every_count_is_said_by_its_name_and_labels() {
     for (thread, key, count) in [
         (0, Key::Connections(WEB), 5),
         (1, Key::Connections(WEB), 2),
+        (1, Key::Idle(WEB), 3),
         (0, Key::Requests(WEB, None, 404), 1),
         (0, Key::Requests(WEB, Some(RouteId(0)), 200), 20),
         (1, Key::Requests(WEB, Some(RouteId(0)), 200), 30),
@@ -99,13 +101,22 @@ fn every_count_is_said_by_its_name_and_labels() {
     }
     stage.state.load.row(1, BackendId(0)).unwrap().begin();
     stage.state.times.of(0, BackendId(1)).unwrap().record(Micros(1_500));
+    let (api, times) =
+        (Timed::Request(Some(RouteId(0))), |thread: usize| stage.slabs[thread].times());
+    times(0).record(api, Micros(700));
+    times(1).record(api, Micros(900));
+    times(1).record(Timed::Request(None), Micros(30));
+    times(1).record(Timed::Request(Some(RouteId(9))), Micros(30));
+    times(0).record(Timed::Own, Micros(20));
+    times(0).record(Timed::Phase(Phase::Connect), Micros(90));
     let expected = [
         "connections_accepted_total{} 3",
         "connections_rejected_total{reason=descriptors} 4",
         "access_log_dropped_total{} 5",
         "core_requests_total{core=0} 6",
         "core_connections{core=1} 7",
-        "connections{listener=web,state=open} 7",
+        "connections{listener=web,state=active} 4",
+        "connections{listener=web,state=idle} 3",
         "requests_total{listener=web,route=-,code=404} 1",
         "requests_total{listener=web,route=api,code=-} 2",
         "requests_total{listener=web,route=api,code=200} 50",
@@ -123,6 +134,10 @@ fn every_count_is_said_by_its_name_and_labels() {
         "backend_requests_total{pool=app,backend=10.0.0.2:80,code=-} 6",
         "backend_requests_total{pool=app,backend=10.0.0.2:80,code=200} 50",
         "backend_response_seconds{pool=app,backend=10.0.0.2:80} 1",
+        "request_duration_seconds{route=api} 2",
+        "request_duration_seconds{route=-} 1",
+        "self_duration_seconds{} 1",
+        "phase_seconds{phase=connect} 1",
     ];
     let statistics = stage.snapshot();
     assert_eq!(lines(&statistics), expected);
@@ -157,6 +172,7 @@ fn what_gets_the_seat_of_another_begins_at_nought() {
             stage.count(0, Key::Tries(APP, backend, 200), 1);
         }
         stage.count(0, Key::Requests(WEB, Some(RouteId(0)), 200), 1);
+        stage.slabs[0].times().record(Timed::Request(Some(RouteId(0))), Micros(100));
         stage.count(0, Key::Requests(WEB, None, 200), 1);
         stage.count(0, Key::Connections(WEB), 1);
     };
@@ -177,7 +193,7 @@ fn what_gets_the_seat_of_another_begins_at_nought() {
     };
     let after: Vec<_> = lines(&stage.snapshot()).into_iter().filter(is_counted).collect();
     let expected = [
-        "connections{listener=web,state=open} 2",
+        "connections{listener=web,state=active} 2",
         "requests_total{listener=web,route=-,code=200} 2",
         "backend_requests_total{pool=app,backend=10.0.0.2:80,code=200} 2",
         "backend_response_seconds{pool=app,backend=10.0.0.2:80} 2",
@@ -186,4 +202,5 @@ fn what_gets_the_seat_of_another_begins_at_nought() {
     count(&stage);
     let after = lines(&stage.snapshot());
     assert!(after.contains(&"requests_total{listener=web,route=api,code=200} 1".to_owned()));
+    assert!(after.contains(&"request_duration_seconds{route=api} 1".to_owned()));
 }

@@ -283,6 +283,12 @@ impl Client {
         Waits::H1(Rc::clone(&self.stream))
     }
 
+    /// From now on the time is measured for which writes wait for it.
+    pub(crate) fn time_stalls(&self) {
+        self.stream.time_stalls();
+        self.stream.take_stalled();
+    }
+
     /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
         self.stream.take_stalled()
