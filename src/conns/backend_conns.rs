@@ -92,10 +92,10 @@ impl BackendConns {
 
     /// An idle connection of the next address that has one; see `Conns::take`.
     #[inline]
-    fn take(&mut self, now: Tick, careful: bool) -> Option<Idle> {
+    fn take(&mut self, now: Tick, unrepeatable: bool) -> Option<Idle> {
         for _ in 0..self.all.len() {
             let place = self.next();
-            let idle = self.all.get_mut(place)?.conns.take(now, careful, &self.means);
+            let idle = self.all.get_mut(place)?.conns.take(now, unrepeatable, &self.means);
             if idle.is_some() {
                 return idle;
             }
@@ -181,15 +181,15 @@ impl Drop for BackendConns {
     }
 }
 
-/// A warm connection that is known to be quiet, if there is one. If `careful` (the request may not
-/// be sent twice), only one that was in use a moment ago.
+/// A warm connection that is known to be quiet, if there is one. If `unrepeatable` (the request may
+/// not be sent twice), only one that was in use a moment ago.
 pub(crate) async fn warm(
     conns: &RefCell<BackendConns>,
     now: Tick,
-    careful: bool,
+    unrepeatable: bool,
 ) -> Option<Backend> {
     loop {
-        let idle = conns.borrow_mut().take(now, careful)?;
+        let idle = conns.borrow_mut().take(now, unrepeatable)?;
         let number = idle.backend.address;
         let warm = if idle.is_at_hand(now) {
             let means = &conns.borrow().means;

@@ -84,9 +84,9 @@ impl Conns {
 
     /// An idle connection, which may have gone bad: of those whose receive was tried and that do
     /// not rest the last one returned; otherwise the last that does not rest, otherwise the one
-    /// that has rested longest. If `careful` (the request may not be sent twice), only one that was
-    /// in use a moment ago.
-    fn take(&mut self, now: Tick, careful: bool, means: &Means) -> Option<Idle> {
+    /// that has rested longest. If `unrepeatable` (the request may not be sent twice), only one
+    /// that was in use a moment ago.
+    fn take(&mut self, now: Tick, unrepeatable: bool, means: &Means) -> Option<Idle> {
         let last = self.idle.len().checked_sub(1)?;
         let mut place = last;
         if !self.idle[last].is_at_hand(now) {
@@ -95,7 +95,7 @@ impl Conns {
             let at_hand = self.idle[..tried].iter().rposition(rested);
             place = at_hand.or_else(|| self.idle.iter().rposition(rested)).unwrap_or(0);
         }
-        if careful && now > self.idle[place].since + YOUNG {
+        if unrepeatable && now > self.idle[place].since + YOUNG {
             place = last;
             if now > self.idle[place].since + YOUNG {
                 return None;
@@ -290,10 +290,10 @@ mod tests {
         }
 
         /// Takes a connection at this time, until one is good, and closes it; gives its number.
-        async fn take(&mut self, now: u64, careful: bool) -> Option<i32> {
+        async fn take(&mut self, now: u64, unrepeatable: bool) -> Option<i32> {
             let now = Tick::from_millis(now);
             loop {
-                let idle = self.conns.take(now, careful, &self.means)?;
+                let idle = self.conns.take(now, unrepeatable, &self.means)?;
                 let means = Rc::new(self.means.clone());
                 let warm = if idle.is_at_hand(now) {
                     let quiet = idle.backend.stream.quiet(&means.buffers);

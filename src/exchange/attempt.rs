@@ -122,10 +122,9 @@ async fn connection(
     // A request that cannot be sent again needs a connection that was in use a moment ago.
     let repeatable =
         exchange.scratch.request.method.is_idempotent() && client.held_body().is_some();
-    let careful = !repeatable;
     if !exchange.tries.stale_before {
         let now = worker.clock.tick();
-        if let Some(warm) = conns::warm(conns, now, careful).await {
+        if let Some(warm) = conns::warm(conns, now, !repeatable).await {
             worker.count(Counter::BackendReuse);
             return Ok(warm);
         }

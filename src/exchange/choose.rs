@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::Exchange;
 use crate::base::moment::Deadline;
 use crate::http::{framing::BodyLength, head::RequestHead};
-use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
+use crate::worker::{NoPick, Pick, PoolView, Wanted, Worker};
 
 /// What is wanted of a pool: a backend for one request, or for anything else that asks one.
 pub(super) struct Errand<'a> {
@@ -27,7 +27,7 @@ impl Exchange {
             tried: &scratch.tried,
             key: scratch.key,
             pinned: scratch.reading.pinned(),
-            careful: is_careful(&scratch.request, *length),
+            avoids_trials: avoids_trials(&scratch.request, *length),
             since: self.queued_since,
             now: worker.clock.tick(),
         };
@@ -37,12 +37,12 @@ impl Exchange {
 
 /// A backend to ask, which has one more request in flight from here on.
 #[inline]
-pub(super) fn choose(errand: &Errand<'_>) -> Result<Pick, Nobody> {
+pub(super) fn choose(errand: &Errand<'_>) -> Result<Pick, NoPick> {
     errand.pool.pick(&errand.wanted)
 }
 
 /// Whether a request is better not a trial: it cannot be retried, or may keep its backend waiting.
-pub(super) fn is_careful(request: &RequestHead, length: BodyLength) -> bool {
+pub(super) fn avoids_trials(request: &RequestHead, length: BodyLength) -> bool {
     !request.method.is_idempotent() || may_be_slow(length)
 }
 

@@ -16,7 +16,7 @@ use crate::net::{
     leaving::{ForClient, Leaves},
 };
 use crate::proto::Client;
-use crate::worker::{Nobody, Pick, Place, WaitsFor, Worker};
+use crate::worker::{NoPick, Pick, Place, WaitsFor, Worker};
 
 /// Waits for room at a backend, on behalf of an exchange.
 pub(super) async fn wait(
@@ -66,8 +66,8 @@ where
         while looks {
             match look(errand, worker.clock.tick()) {
                 Ok(pick) => return Ok(pick),
-                Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
-                Err(Nobody::Free(what)) => looks = place.wants(what),
+                Err(NoPick::NoneUsable) => return Err(Cause::NoBackend.into()),
+                Err(NoPick::AllFull(what)) => looks = place.wants(what),
             }
         }
         if was_called {
@@ -95,7 +95,7 @@ where
     }
 }
 
-fn look(errand: &mut Errand<'_>, now: Tick) -> Result<Pick, Nobody> {
+fn look(errand: &mut Errand<'_>, now: Tick) -> Result<Pick, NoPick> {
     errand.wanted.now = now;
     choose(errand)
 }

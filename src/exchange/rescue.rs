@@ -11,7 +11,7 @@ use std::{
     task::Poll,
 };
 
-use super::{Exchange, Tries, Try, choose::is_careful, upload::Upload};
+use super::{Exchange, Tries, Try, choose::avoids_trials, upload::Upload};
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
@@ -121,7 +121,7 @@ impl<'a> Rescue<'a> {
             tried,
             key: self.key,
             pinned: self.reading.pinned(),
-            careful: is_careful(self.request, self.length),
+            avoids_trials: avoids_trials(self.request, self.length),
             since: self.queued_since,
             now,
         };

@@ -25,7 +25,7 @@ use crate::shared::{
     counters::Counter,
     tally::{Key, Reason},
 };
-use crate::worker::{Nobody, Pick, Worker};
+use crate::worker::{NoPick, Pick, Worker};
 
 /// The pick for the next try; or, if there is none, the result that stands.
 pub(super) async fn another(
@@ -136,10 +136,10 @@ async fn elsewhere(
 ) -> Result<Pick, RetryRefusal> {
     let next = match choose(&exchange.errand(worker)) {
         Ok(next) => Ok(next),
-        Err(Nobody::Free(what)) if result.is_err() && exchange.tries.declined.is_none() => {
+        Err(NoPick::AllFull(what)) if result.is_err() && exchange.tries.declined.is_none() => {
             Err(what)
         }
-        Err(Nobody::Free(_) | Nobody::Usable) => return Err(RetryRefusal::NoneLeft),
+        Err(NoPick::AllFull(_) | NoPick::NoneUsable) => return Err(RetryRefusal::NoneLeft),
     };
     let pool = exchange.in_force.pool(exchange.pool);
     if !pool.may_ask_again(exchange.pool_plan(), worker.clock.tick()) {

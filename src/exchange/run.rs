@@ -20,7 +20,7 @@ use crate::http::{
 };
 use crate::policy::balance::key;
 use crate::proto::{Client, peer::Peer};
-use crate::worker::{Nobody, Scratch, Worker};
+use crate::worker::{NoPick, Scratch, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
 pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
@@ -159,8 +159,8 @@ async fn fetch(
     let picked = choose(&exchange.errand(worker));
     let mut pick = match picked {
         Ok(pick) => pick,
-        Err(Nobody::Free(what)) => Box::pin(queue::wait(worker, client, exchange, what)).await?,
-        Err(Nobody::Usable) => return Err(Cause::NoBackend.into()),
+        Err(NoPick::AllFull(what)) => Box::pin(queue::wait(worker, client, exchange, what)).await?,
+        Err(NoPick::NoneUsable) => return Err(Cause::NoBackend.into()),
     };
     loop {
         exchange.scratch.tried.insert(pick.backend());

@@ -167,7 +167,7 @@ mod tests {
         let now = Tick::from_millis(1);
         let pick = |tried: &BackendSet| {
             let wanted =
-                Wanted { tried, key: None, pinned: None, careful: false, since: None, now };
+                Wanted { tried, key: None, pinned: None, avoids_trials: false, since: None, now };
             view.pick(&wanted).ok()
         };
         let rooms = || view.core.rooms().iter().collect::<Vec<_>>();

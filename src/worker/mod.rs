@@ -32,7 +32,7 @@ pub(crate) use self::{
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
-    pool::{Nobody, Pick, PoolCore, PoolView, Wanted},
+    pool::{NoPick, Pick, PoolCore, PoolView, Wanted},
     queue::{Place, WaitsFor},
     scratch::Scratch,
 };

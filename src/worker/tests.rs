@@ -46,7 +46,7 @@ fn parse(text: &str) -> Plan {
 fn pick(view: &PoolView) -> Option<Pick> {
     let (tried, now) = (BackendSet::EMPTY, Tick::from_millis(1));
     let wanted =
-        Wanted { tried: &tried, key: None, pinned: None, careful: false, since: None, now };
+        Wanted { tried: &tried, key: None, pinned: None, avoids_trials: false, since: None, now };
     view.pick(&wanted).ok()
 }
 

@@ -1,4 +1,7 @@
-//! Every number of the statistics by the name and labels that metrics have for it.
+//! Samples: every number of the statistics by the name and labels that metrics have for it.
+//!
+//! A family has its name, its kind and its sentence here; those of the whole process have them in
+//! `shared/counters.rs`. Nothing is counted here.
 
 use std::borrow::Cow;
 

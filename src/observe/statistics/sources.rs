@@ -1,5 +1,7 @@
-//! Where the statistics come from: the counts of all threads, which are kept by seats, and the names
+//! Sources of the statistics: the counts of all threads, which are kept by seats, and the names
 //! that the plan in force has for these.
+//!
+//! The owner of the plan alone reads them. A seat that is given to another begins at nought.
 
 use std::{
     borrow::Cow,

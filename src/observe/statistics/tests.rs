@@ -1,4 +1,7 @@
 //! Tests of statistics: what is counted is said by name and labels.
+//!
+//! One table has a count of each kind; the others are about seats that are given to another, and
+//! about histograms that grow from snapshot to snapshot.
 
 use std::{sync::Arc, time::SystemTime};
 

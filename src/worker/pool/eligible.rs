@@ -171,12 +171,12 @@ impl Eligible {
 
     /// Without those that are skipped now; all of them if that leaves none.
     #[inline]
-    pub(super) fn calm(&self, usable: BackendSet, now: Tick) -> BackendSet {
+    pub(super) fn without_refusing(&self, usable: BackendSet, now: Tick) -> BackendSet {
         if self.refusing.get().is_empty() {
             return usable;
         }
-        let calm = usable & !self.refusing(now);
-        if calm.is_empty() { usable } else { calm }
+        let without_refusing = usable & !self.refusing(now);
+        if without_refusing.is_empty() { usable } else { without_refusing }
     }
 
     /// Those that are skipped now.
@@ -277,10 +277,10 @@ mod tests {
     fn who_refused_is_passed_over_for_a_second_unless_there_is_nobody_else() {
         let eligible = three();
         eligible.refused(id('a'), at(10));
-        assert_eq!(eligible.calm(set("abc"), at(10)), set("bc"));
-        assert_eq!(eligible.calm(set("a"), at(10)), set("a"), "there is nobody else");
-        assert_eq!(eligible.calm(set("abc"), at(9) + REFUSED), set("bc"));
-        assert_eq!(eligible.calm(set("abc"), at(10) + REFUSED), set("abc"));
+        assert_eq!(eligible.without_refusing(set("abc"), at(10)), set("bc"));
+        assert_eq!(eligible.without_refusing(set("a"), at(10)), set("a"), "there is nobody else");
+        assert_eq!(eligible.without_refusing(set("abc"), at(9) + REFUSED), set("bc"));
+        assert_eq!(eligible.without_refusing(set("abc"), at(10) + REFUSED), set("abc"));
     }
 
     #[test]
@@ -290,6 +290,6 @@ mod tests {
         "abc".chars().for_each(|letter| eligible.refused(id(letter), at(2)));
         eligible.learn(publication(4, "abc", "", ""), at(3));
         eligible.move_to(id('b'), true);
-        assert_eq!(eligible.calm(set("abc"), at(4)), set("bc"));
+        assert_eq!(eligible.without_refusing(set("abc"), at(4)), set("bc"));
     }
 }

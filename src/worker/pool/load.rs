@@ -222,8 +222,14 @@ mod tests {
         let workers = Worker::crew(TEXT, 3);
         let cores: Vec<_> = workers.iter().map(|worker| worker.in_force()).collect();
         let (none, now) = (BackendSet::EMPTY, Tick::from_millis(1_000));
-        let wanted =
-            Wanted { tried: &none, key: Some(7), pinned: None, careful: false, since: None, now };
+        let wanted = Wanted {
+            tried: &none,
+            key: Some(7),
+            pinned: None,
+            avoids_trials: false,
+            since: None,
+            now,
+        };
         let (mut given, mut under_way) = ([0_usize; 4], Vec::new());
         for place in 0..120 {
             let core = &cores[place % 3];

@@ -15,7 +15,7 @@ mod view;
 
 pub(crate) use self::{
     core::PoolCore,
-    pick::{Nobody, Pick, Wanted},
+    pick::{NoPick, Pick, Wanted},
     view::PoolView,
 };
 use super::{Core, NextPool, queue};

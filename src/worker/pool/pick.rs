@@ -16,7 +16,7 @@ use crate::shared::{
 
 /// How long only requests that can be retried and are answered soon become trials. If none of those
 /// comes, a backend that is left out would stay out for ever.
-const CAREFUL: Duration = Duration::from_secs(1);
+const TRIALS_AVOIDED: Duration = Duration::from_secs(1);
 
 /// What a request wants of a pool.
 pub(crate) struct Wanted<'a> {
@@ -28,7 +28,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) pinned: Option<BackendId>,
     /// Whether the request cannot be retried, or its client may take its time with a body: then it
     /// is no trial, unless there is no other backend or no other request that could be one.
-    pub(crate) careful: bool,
+    pub(crate) avoids_trials: bool,
     /// Since when it waits or has waited in the queue, so that waiting requests no longer go before
     /// it; none = it has not.
     pub(crate) since: Option<Tick>,
@@ -100,19 +100,19 @@ impl Drop for Pick {
 
 /// Why no backend was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nobody {
+pub(crate) enum NoPick {
     /// No backend may be asked.
-    Usable,
+    NoneUsable,
     /// All that may be asked are at their bound, or the one that the client stays with is: what to
     /// wait for.
-    Free(WaitsFor),
+    AllFull(WaitsFor),
 }
 
 impl PoolView {
     /// A backend to ask that is not among those tried; one that refuses connections only if there
     /// is no other. It has one more request in flight from here on.
     #[inline]
-    pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<Pick, Nobody> {
+    pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<Pick, NoPick> {
         let core = &*self.core;
         if let Some(news) = core.state.published.after(core.eligible.epoch()) {
             core.learn(news, wanted.now);
@@ -122,31 +122,33 @@ impl PoolView {
         }
         let usable = core.eligible.usable() & !*wanted.tried;
         if self.is_plain() && wanted.pinned.is_none() {
-            let picked = self.balance(core.eligible.calm(usable, wanted.now), wanted);
-            let Some(backend) = picked else { return self.pick_spare(wanted) };
+            let picked = self.balance(core.eligible.without_refusing(usable, wanted.now), wanted);
+            let Some(backend) = picked else { return self.pick_last_resort(wanted) };
             return self.begin(backend, Permit::NONE, None);
         }
         match self.pick_with_permits(wanted, usable) {
-            Err(Nobody::Usable) => self.pick_spare(wanted),
+            Err(NoPick::NoneUsable) => self.pick_last_resort(wanted),
             picked => picked,
         }
     }
 
     /// One more request is in flight there.
     #[inline]
-    fn begin(&self, id: BackendId, slot: Permit, trial: Option<Trial>) -> Result<Pick, Nobody> {
-        let at = Rc::clone(self.backends.get(id).ok_or(Nobody::Usable)?);
+    fn begin(&self, id: BackendId, slot: Permit, trial: Option<Trial>) -> Result<Pick, NoPick> {
+        let at = Rc::clone(self.backends.get(id).ok_or(NoPick::NoneUsable)?);
         self.core.begin(id);
         Ok(Pick { pool: Rc::clone(&self.core), at, backend: id, slot, trial, waits: true })
     }
 
     /// One that is left out for its answers alone, as this request has no other left.
     #[cold]
-    fn pick_spare(&self, wanted: &Wanted<'_>) -> Result<Pick, Nobody> {
+    fn pick_last_resort(&self, wanted: &Wanted<'_>) -> Result<Pick, NoPick> {
         let eligible = &self.core.eligible;
         let spare = eligible.spare() & !*wanted.tried;
-        let id = self.balance(eligible.calm(spare, wanted.now), wanted).ok_or(Nobody::Usable)?;
-        let slot = self.slot(id).ok_or(Nobody::Usable)?;
+        let id = self
+            .balance(eligible.without_refusing(spare, wanted.now), wanted)
+            .ok_or(NoPick::NoneUsable)?;
+        let slot = self.slot(id).ok_or(NoPick::NoneUsable)?;
         self.begin(id, slot, None)
     }
 
@@ -158,24 +160,24 @@ impl PoolView {
 
     /// Like `pick`, if a backend is on trial, is bounded or has answered this client before.
     #[cold]
-    fn pick_with_permits(&self, wanted: &Wanted<'_>, usable: BackendSet) -> Result<Pick, Nobody> {
+    fn pick_with_permits(&self, wanted: &Wanted<'_>, usable: BackendSet) -> Result<Pick, NoPick> {
         let eligible = &self.core.eligible;
-        let is_long = |since| wanted.now >= since + CAREFUL;
+        let is_long = |since| wanted.now >= since + TRIALS_AVOIDED;
         let long_awaited = eligible.trials_since().is_none_or(is_long);
-        let trying = !wanted.careful || usable.is_empty() || long_awaited;
+        let trying = !wanted.avoids_trials || usable.is_empty() || long_awaited;
         let on_trial =
             if trying { eligible.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
-        let mut candidates = eligible.calm(usable | on_trial, wanted.now);
-        let mut nobody = Nobody::Usable;
+        let mut candidates = eligible.without_refusing(usable | on_trial, wanted.now);
+        let mut no_pick = NoPick::NoneUsable;
         let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
         // What the client has there is worth waiting for.
-        let home = pinned.filter(|_| self.places.is_some());
-        let any = if wanted.tried.is_empty() { WaitsFor::Anybody } else { WaitsFor::Untried };
+        let sticky = pinned.filter(|_| self.places.is_some());
+        let any = if wanted.tried.is_empty() { WaitsFor::Any } else { WaitsFor::Untried };
         if wanted.since.is_none() && self.places.is_some() {
             let kept = self.core.queue.waited_for();
             let free = candidates & !kept;
             if !kept.is_empty() && (free & *self.weights.taking()).is_empty() {
-                return Err(Nobody::Free(home.map_or(any, WaitsFor::Home)));
+                return Err(NoPick::AllFull(sticky.map_or(any, WaitsFor::Sticky)));
             }
             candidates = free;
             pinned = pinned.filter(|id| free.contains(*id));
@@ -183,13 +185,13 @@ impl PoolView {
         loop {
             let is_pinned = pinned.is_some();
             let picked = pinned.take().or_else(|| self.balance(candidates, wanted));
-            let Some(id) = picked else { return Err(nobody) };
+            let Some(id) = picked else { return Err(no_pick) };
             candidates.remove(id);
             let Some(slot) = self.slot_for(id, wanted) else {
-                if let Some(home) = home.filter(|_| is_pinned) {
-                    return Err(Nobody::Free(WaitsFor::Home(home)));
+                if let Some(sticky) = sticky.filter(|_| is_pinned) {
+                    return Err(NoPick::AllFull(WaitsFor::Sticky(sticky)));
                 }
-                nobody = Nobody::Free(any);
+                no_pick = NoPick::AllFull(any);
                 continue;
             };
             let Some(trial) = self.trial(id, wanted.now) else { continue };

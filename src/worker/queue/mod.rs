@@ -40,7 +40,7 @@ pub(super) struct Queue {
     tickets: RefCell<VecDeque<Rc<Ticket>>>,
     /// Whether requests may wait, by the newest plan; and for the backend that they stay with.
     may_wait: Cell<bool>,
-    has_homes: Cell<bool>,
+    has_sticky: Cell<bool>,
 }
 
 /// A waiting request, until it is called.
@@ -59,11 +59,11 @@ struct Ticket {
 /// Which backend's room a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    Anybody,
+    Any,
     /// That of any backend that it has not tried.
     Untried,
     /// That of the one that it stays with.
-    Home(BackendId),
+    Sticky(BackendId),
 }
 
 impl Ticket {
@@ -71,29 +71,29 @@ impl Ticket {
     /// backend.
     fn goes_first(&self, at: Option<BackendId>) -> bool {
         match self.waits_for.get() {
-            WaitsFor::Anybody => at.is_none_or(|id| self.taking.contains(id)),
+            WaitsFor::Any => at.is_none_or(|id| self.taking.contains(id)),
             WaitsFor::Untried => false,
-            WaitsFor::Home(id) => Some(id) == at,
+            WaitsFor::Sticky(id) => Some(id) == at,
         }
     }
 
     /// The backend that it stays with and waits for.
-    fn home(&self) -> Option<BackendId> {
-        if let WaitsFor::Home(id) = self.waits_for.get() { Some(id) } else { None }
+    fn sticky(&self) -> Option<BackendId> {
+        if let WaitsFor::Sticky(id) = self.waits_for.get() { Some(id) } else { None }
     }
 }
 
 impl Queue {
     /// An empty queue, in which none may wait yet.
     pub(super) fn new(pool: PoolId, core: Rc<Core>, state: Arc<PoolState>) -> Queue {
-        let (tickets, [may_wait, has_homes]) = (RefCell::default(), [false, false].map(Cell::new));
-        Queue { pool, core, state, tickets, may_wait, has_homes }
+        let (tickets, [may_wait, has_sticky]) = (RefCell::default(), [false, false].map(Cell::new));
+        Queue { pool, core, state, tickets, may_wait, has_sticky }
     }
 
     /// From now on requests may wait, or may not; and for the backend that their client stays with.
-    pub(super) fn arrange(&self, may_wait: bool, has_homes: bool) {
+    pub(super) fn arrange(&self, may_wait: bool, has_sticky: bool) {
         self.may_wait.set(may_wait);
-        self.has_homes.set(has_homes);
+        self.has_sticky.set(has_sticky);
     }
 
     /// Whether no request waits on this core.
@@ -111,7 +111,7 @@ impl Queue {
     /// Whether the room of this backend is left to requests that stay with it, by one that waits
     /// since then; none = one that has just come.
     pub(super) fn keeps(&self, id: BackendId, since: Option<Tick>) -> bool {
-        self.has_homes.get() && self.state.queue.keeps(self.core.index, id, since)
+        self.has_sticky.get() && self.state.queue.keeps(self.core.index, id, since)
     }
 
     /// There is room, or may be, perhaps at this backend: calls the first waiting request, here or
@@ -125,7 +125,7 @@ impl Queue {
     /// There may be room in the pool: it goes to the requests that wait for it. `rooms` is called
     /// only if clients wait for one backend.
     pub(super) fn offer(&self, rooms: impl Fn() -> BackendSet) {
-        let rooms = if self.has_homes.get() { rooms() } else { BackendSet::EMPTY };
+        let rooms = if self.has_sticky.get() { rooms() } else { BackendSet::EMPTY };
         if rooms.is_empty() {
             self.room(None);
         }
@@ -135,7 +135,7 @@ impl Queue {
     /// A called request cannot use the room there is: it is for those that stay with its backend,
     /// whichever others have waited longer.
     fn pass_on(&self, rooms: impl Fn() -> BackendSet) {
-        if self.has_homes.get() {
+        if self.has_sticky.get() {
             for id in rooms().iter() {
                 self.call_at_home(id).into_iter().for_each(|core| self.tell(core));
             }
@@ -170,18 +170,18 @@ impl Queue {
             return None;
         }
         let first = first.map(|first| Oldest::Since(first.since)).or_else(|| self.in_no_way());
-        let home = at.filter(|_| self.has_homes.get());
-        let other = self.state.queue.before(self.core.index, home, first);
+        let sticky = at.filter(|_| self.has_sticky.get());
+        let other = self.state.queue.before(self.core.index, sticky, first);
         // Requests that may not want this room do not keep it from another core, nor it from them.
         if (other.is_none() || first == Some(Oldest::InNoWay)) && self.call_first(at) {
-            self.note(WaitsFor::Anybody);
+            self.note(WaitsFor::Any);
         }
         other
     }
 
     /// Like `call`, only for requests that stay with this backend.
     fn call_at_home(&self, id: BackendId) -> Option<usize> {
-        let first = self.first(|ticket| ticket.home() == Some(id));
+        let first = self.first(|ticket| ticket.sticky() == Some(id));
         let since = first.as_ref().map(|first| Oldest::Since(first.since));
         let other = self.state.queue.before_at(self.core.index, id, since);
         if other.is_none()
@@ -194,7 +194,8 @@ impl Queue {
 
     /// Calls those that wait for a backend that cannot be asked any more.
     fn call_the_lost(&self, can_be_asked: BackendSet) {
-        let is_lost = |ticket: &Ticket| ticket.home().is_some_and(|id| !can_be_asked.contains(id));
+        let is_lost =
+            |ticket: &Ticket| ticket.sticky().is_some_and(|id| !can_be_asked.contains(id));
         let tickets = self.tickets.borrow();
         tickets.iter().filter(|it| is_lost(it)).for_each(|it| it.called.raise());
     }
@@ -210,8 +211,8 @@ impl Queue {
 
     /// Calls the first, and the next if the first may not want this room; false if none wants any.
     fn call_first(&self, at: Option<BackendId>) -> bool {
-        let wants = |ticket: &Rc<Ticket>| match ticket.home() {
-            Some(home) => Some(home) == at && !ticket.called.is_raised(),
+        let wants = |ticket: &Rc<Ticket>| match ticket.sticky() {
+            Some(sticky) => Some(sticky) == at && !ticket.called.is_raised(),
             None => at.is_none_or(|id| ticket.taking.contains(id)),
         };
         let mut called = false;
@@ -229,7 +230,7 @@ impl Queue {
     fn call_this(&self, place: usize) -> Option<Rc<Ticket>> {
         let mut tickets = self.tickets.borrow_mut();
         let ticket = Rc::clone(tickets.get(place)?);
-        if ticket.home().is_none() {
+        if ticket.sticky().is_none() {
             tickets.remove(place);
         }
         drop(tickets);
@@ -246,20 +247,23 @@ impl Queue {
         let due = |ticket: &Rc<Ticket>| {
             ticket.by.is_over(now) || ticket.client.is_some_and(ForClient::has_left)
         };
-        let (mut called, mut homes): (Vec<_>, _) = (Vec::new(), BackendSet::EMPTY);
+        let (mut called, mut sticky_backends): (Vec<_>, _) = (Vec::new(), BackendSet::EMPTY);
         self.tickets.borrow_mut().retain(|ticket| {
-            let home = ticket.home();
-            let is_first_at_home = home.is_some_and(|home| !homes.contains(home));
+            let sticky = ticket.sticky();
+            let is_first = sticky.is_some_and(|sticky| !sticky_backends.contains(sticky));
             let is_due = due(ticket);
-            if is_due || is_first_at_home {
+            if is_due || is_first {
                 called.push(Rc::clone(ticket));
             }
-            home.into_iter().filter(|_| !is_due).for_each(|home| homes.insert(home));
-            home.is_some() || !is_due
+            sticky
+                .into_iter()
+                .filter(|_| !is_due)
+                .for_each(|sticky| sticky_backends.insert(sticky));
+            sticky.is_some() || !is_due
         });
         called.iter().for_each(|ticket| ticket.called.raise());
         self.call_first(None);
-        self.note(WaitsFor::Anybody);
+        self.note(WaitsFor::Any);
         self.call_the_lost(can_be_asked);
     }
 
@@ -269,8 +273,8 @@ impl Queue {
             self.first(is_meant).map(|it| Oldest::Since(it.since))
         };
         let queue = &self.state.queue;
-        if let WaitsFor::Home(id) = what {
-            let first = since(&|ticket| ticket.home() == Some(id));
+        if let WaitsFor::Sticky(id) = what {
+            let first = since(&|ticket| ticket.sticky() == Some(id));
             return queue.wait_at(self.core.index, id, first);
         }
         let first = since(&|ticket| ticket.goes_first(None)).or_else(|| self.in_no_way());

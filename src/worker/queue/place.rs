@@ -38,9 +38,9 @@ impl Place {
     /// it waits for. If so, the earlier ones are called, in case they do not want the room of its
     /// backend.
     pub(crate) fn looks_at_once(&self) -> bool {
-        let home = self.ticket.home();
+        let sticky = self.ticket.sticky();
         let is_own = |ticket: &Ticket| std::ptr::eq(ticket, Rc::as_ptr(&self.ticket));
-        let first = self.pool.queue.first(|ticket| is_own(ticket) || ticket.goes_first(home));
+        let first = self.pool.queue.first(|ticket| is_own(ticket) || ticket.goes_first(sticky));
         let is_first = first.is_none_or(|first| is_own(&first));
         if !is_first {
             self.waits_behind();
@@ -62,7 +62,7 @@ impl Place {
 
     /// It was called and found no room for itself: any room is for others.
     pub(crate) fn passes_on(&self) {
-        match self.ticket.home() {
+        match self.ticket.sticky() {
             Some(_) => self.waits_behind(),
             None => self.pool.queue.pass_on(|| self.pool.rooms()),
         }
@@ -70,9 +70,9 @@ impl Place {
 
     /// Others wait before it that may not want the room of its backend: they are called.
     fn waits_behind(&self) {
-        let home = self.ticket.home().filter(|home| self.pool.rooms().contains(*home));
-        if home.is_some() {
-            self.pool.queue.room(home);
+        let sticky = self.ticket.sticky().filter(|sticky| self.pool.rooms().contains(*sticky));
+        if sticky.is_some() {
+            self.pool.queue.room(sticky);
         }
     }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::base::ids::PoolId;
 use crate::net::{deadlines::Watch, leaving::Leaves};
 use crate::shared::tally::Key;
-use crate::worker::{Nobody, Pick, PoolView, Wanted, Worker};
+use crate::worker::{NoPick, Pick, PoolView, Wanted, Worker};
 
 const POOL: PoolId = PoolId(0);
 
@@ -41,16 +41,16 @@ fn who_waits_on_another_core_is_told_of_room_where_it_is_nobodys_here_before() {
     let room = |view: &PoolView| view.core.queue.room(None);
     room(&here);
     assert_eq!(told(), [0, 0], "nobody waits");
-    let place = waits(&there, 500, WaitsFor::Anybody);
+    let place = waits(&there, 500, WaitsFor::Any);
     room(&here);
     room(&here);
     assert_eq!(told(), [0, 1], "once");
     assert!(!place.called().is_raised(), "its own core calls it");
-    let nearer = waits(&here, 505, WaitsFor::Anybody);
+    let nearer = waits(&here, 505, WaitsFor::Any);
     room(&here);
     assert!(nearer.called().is_raised());
     assert_eq!(told(), [0, 0]);
-    let later = waits(&here, 900, WaitsFor::Anybody);
+    let later = waits(&here, 900, WaitsFor::Any);
     room(&here);
     assert!(!later.called().is_raised(), "the other has waited for long");
     assert_eq!(told(), [0, 1]);
@@ -74,21 +74,22 @@ fn check(waiting: &[WaitsFor], has_room: Option<u16>, expected: &[usize]) {
     assert_eq!(queue.call(has_room.map(BackendId)), None);
     let called = tickets.iter().enumerate().filter(|(_, ticket)| ticket.called.is_raised());
     assert_eq!(called.map(|(place, _)| place).collect::<Vec<_>>(), expected, "{waiting:?}");
-    let homes = expected.iter().filter(|place| tickets[**place].home().is_some()).count();
-    assert_eq!(queue.tickets.borrow().len() + expected.len(), waiting.len() + homes);
+    let sticky_backends =
+        expected.iter().filter(|place| tickets[**place].sticky().is_some()).count();
+    assert_eq!(queue.tickets.borrow().len() + expected.len(), waiting.len() + sticky_backends);
 }
 
 #[test]
 fn room_is_offered_to_the_first_who_wants_it_and_not_to_those_of_another_backend() {
-    use WaitsFor::{Anybody, Home, Untried};
-    let [a, b] = [0, 1].map(|id| Home(BackendId(id)));
-    check(&[Anybody, Anybody], Some(0), &[0]);
-    check(&[Untried, Anybody, Anybody], Some(0), &[0, 1]);
-    check(&[b, a, Anybody], Some(0), &[1]);
-    check(&[b, Anybody, a], Some(0), &[1]);
+    use WaitsFor::{Any, Sticky, Untried};
+    let [a, b] = [0, 1].map(|id| Sticky(BackendId(id)));
+    check(&[Any, Any], Some(0), &[0]);
+    check(&[Untried, Any, Any], Some(0), &[0, 1]);
+    check(&[b, a, Any], Some(0), &[1]);
+    check(&[b, Any, a], Some(0), &[1]);
     check(&[a, a, b, b], Some(1), &[2]);
     check(&[Untried, a, a], Some(0), &[0, 1]);
-    check(&[a, b, Anybody], None, &[2]);
+    check(&[a, b, Any], None, &[2]);
     check(&[a, b], None, &[]);
 }
 
@@ -124,14 +125,14 @@ fn looks(workers: &[Rc<Worker>], core: usize) -> bool {
 const A: BackendId = BackendId(0);
 
 /// A pick of one that stays with A and waits since then, or has just come.
-fn pick_at(view: &PoolView, since: Option<u64>) -> Result<Pick, Nobody> {
+fn pick_at(view: &PoolView, since: Option<u64>) -> Result<Pick, NoPick> {
     let (tried, now) = (&BackendSet::EMPTY, Tick::from_millis(1));
     let since = since.map(Tick::from_millis);
-    view.pick(&Wanted { tried, key: None, pinned: Some(A), careful: false, since, now })
+    view.pick(&Wanted { tried, key: None, pinned: Some(A), avoids_trials: false, since, now })
 }
 
 /// The same, returned at once.
-fn pick(view: &PoolView, since: Option<u64>) -> Result<BackendId, Nobody> {
+fn pick(view: &PoolView, since: Option<u64>) -> Result<BackendId, NoPick> {
     pick_at(view, since).map(|pick| pick.backend())
 }
 
@@ -140,11 +141,11 @@ fn room_is_left_to_whoever_has_waited_longest_for_it_on_any_core() {
     let workers = sticky();
     let looks = |core| looks(&workers, core);
     let [here, there] = [0, 1].map(|core: usize| view(&workers[core]));
-    let full = Err(Nobody::Free(WaitsFor::Home(A)));
+    let full = Err(NoPick::AllFull(WaitsFor::Sticky(A)));
     let busy = pick_at(&here, None).ok().unwrap();
     assert_eq!(pick(&here, None), full);
     let (early, late) =
-        (waits(&there, 100, WaitsFor::Home(A)), waits(&here, 200, WaitsFor::Home(A)));
+        (waits(&there, 100, WaitsFor::Sticky(A)), waits(&here, 200, WaitsFor::Sticky(A)));
     drop(busy);
     assert!(!late.called().is_raised() && !early.called().is_raised());
     assert_eq!((pick(&here, None), pick(&here, Some(200))), (full, full), "it is the other's");
@@ -165,18 +166,18 @@ fn room_that_the_first_does_not_want_is_passed_on_to_those_of_the_backend() {
     let workers = sticky();
     let looks = |core| looks(&workers, core);
     let [here, there] = [0, 1].map(|core: usize| view(&workers[core]));
-    let any = waits(&here, 50, WaitsFor::Anybody);
-    let home = waits(&here, 100, WaitsFor::Home(A));
-    assert!(!home.looks_at_once());
-    assert!(any.called().is_raised() && !home.called().is_raised());
+    let any = waits(&here, 50, WaitsFor::Any);
+    let sticky = waits(&here, 100, WaitsFor::Sticky(A));
+    assert!(!sticky.looks_at_once());
+    assert!(any.called().is_raised() && !sticky.called().is_raised());
     any.woke();
     any.passes_on();
-    assert!(home.called().is_raised() && !any.called().is_raised());
-    drop(home);
-    let home = waits(&there, 100, WaitsFor::Home(A));
+    assert!(sticky.called().is_raised() && !any.called().is_raised());
+    drop(sticky);
+    let sticky = waits(&there, 100, WaitsFor::Sticky(A));
     any.passes_on();
     assert!(looks(1));
-    assert!(!home.called().is_raised(), "who has waited longer is told first");
+    assert!(!sticky.called().is_raised(), "who has waited longer is told first");
     assert!(looks(0));
 }
 
@@ -185,19 +186,19 @@ fn those_whose_backend_is_gone_are_all_called_and_nothing_is_left_over() {
     let workers = sticky();
     let [here, there] = [0, 1].map(|core: usize| view(&workers[core]));
     let (client, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-    let home = WaitsFor::Home(A);
+    let sticky = WaitsFor::Sticky(A);
     let watched = workers[0].deadlines.watch(client.as_raw_fd(), Watch::Refused);
     let client = watched.waits(client.as_raw_fd(), Leaves::End);
     let join = |now| {
         let now = (Tick::from_millis(now), Some(client));
-        Place::take(&here, Deadline::NEVER, now, home).unwrap()
+        Place::take(&here, Deadline::NEVER, now, sticky).unwrap()
     };
     let places = [join(100), join(200)];
     here.move_to(A, &[]);
     here.core.look_after_queue(Tick::from_millis(300));
     assert!(places.iter().all(|place| place.called().is_raised()));
-    assert_eq!(pick(&there, None), Err(Nobody::Free(WaitsFor::Home(A))));
-    assert!(places[0].wants(WaitsFor::Anybody) && !places[0].wants(WaitsFor::Anybody));
+    assert_eq!(pick(&there, None), Err(NoPick::AllFull(WaitsFor::Sticky(A))));
+    assert!(places[0].wants(WaitsFor::Any) && !places[0].wants(WaitsFor::Any));
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _places = places;
         panic!("while they wait");
@@ -218,7 +219,7 @@ fn room_that_the_first_has_no_use_for_goes_to_the_next() {
     let queue = &view.core.queue;
     let new = BackendId(2);
     let ticket = |taking| {
-        let (called, waits_for) = (Signal::default(), Cell::new(WaitsFor::Anybody));
+        let (called, waits_for) = (Signal::default(), Cell::new(WaitsFor::Any));
         let (since, by) = (Tick::from_millis(1), Deadline::NEVER);
         Rc::new(Ticket { called, since, by, client: None, waits_for, taking })
     };
