@@ -326,8 +326,8 @@ impl Waiting<'_> {
     }
 }
 
-/// Makes an answer of a final head. A held request body stays held, because the answer may still be
-/// declined for its status and the request be asked again.
+/// Keeps the answer that begins with a final head. A held request body stays held, because the
+/// answer may still be declined for its status and the request be asked again.
 fn fetched(
     exchange: &mut Exchange,
     (mut backend, arriving, upload): (Backend, Arriving, Option<Upload>),
@@ -350,9 +350,9 @@ fn fetched(
     let (mut pick, began_well_at, pause) = (pick, None, Pause::default());
     pick.begins_to_answer();
     let id = pick.backend();
-    let fetched =
-        Box::new(Fetched { id, backend, source, length, upload, began_well_at, pause, pick });
-    Ok(if switched { Answer::Switched(fetched) } else { Answer::Fetched(fetched) })
+    exchange.fetched =
+        Some(Fetched { id, backend, source, length, upload, began_well_at, pause, pick });
+    Ok(if switched { Answer::Switched } else { Answer::Fetched })
 }
 
 /// Turns the timeout of one wait into that of the exchange if the exchange is late as a whole.

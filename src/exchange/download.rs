@@ -13,7 +13,7 @@ use super::{
     reply,
 };
 use crate::base::moment::{Deadline, Tick};
-use crate::http::fault::Fault;
+use crate::http::fault::{Cause, Fault};
 use crate::net::{clock::Clock, leaving::ForClient};
 use crate::observe::record::Record;
 use crate::proto::{Client, Cut, Sink, Source};
@@ -24,16 +24,18 @@ pub(super) async fn send(
     worker: &Worker,
     client: &mut Client,
     exchange: &mut Exchange,
-    fetched: &mut Fetched,
     for_client: &Cell<ForClient>,
 ) -> Result<(), Fault> {
-    let mut first = fetched.source.first()?;
-    reply::head(worker, exchange, fetched)?;
+    let Some(fetched) = &mut exchange.fetched else { return Err(Cause::Internal.into()) };
+    let (mut first, of) = (fetched.source.first()?, (fetched.length, fetched.id));
+    reply::head(worker, exchange, of)?;
+    let Exchange { fetched: Some(fetched), scratch, in_force, .. } = exchange else {
+        return Err(Cause::Internal.into());
+    };
     let Fetched { source, length, pause, .. } = fetched;
-    let Scratch { request, response, out, record, .. } = &mut *exchange.scratch;
+    let Scratch { request, response, out, record, .. } = &mut **scratch;
     record.status = response.status;
     let mut sink = client.answer(response, *length, request.version, std::mem::take(out));
-    let in_force = &exchange.in_force;
     let down = Downloading {
         worker,
         for_client,

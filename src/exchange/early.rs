@@ -65,8 +65,8 @@ fn waits(exchange: &Exchange) -> bool {
 }
 
 /// Whether the head of an answer may promise that the client's next request is served.
-pub(super) fn may_promise(client: &Client, exchange: &Exchange, fetched: &Fetched) -> bool {
-    let Fetched { backend, upload, .. } = fetched;
+pub(super) fn may_promise(client: &Client, exchange: &Exchange) -> bool {
+    let Some(Fetched { backend, upload, .. }) = &exchange.fetched else { return false };
     match upload {
         None => !backend.has_refused() || client.held_body().is_some(),
         Some(upload) if upload.is_whole() => true,

@@ -3,7 +3,7 @@
 //! What the log needs beyond the counters is recorded only if the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{Answer, Exchange, Fetched, Reuse};
+use super::{Answer, Exchange, Fetched};
 use crate::base::moment::{Micros, Moment, Tick};
 use crate::http::fault::{Cause, Failure, Fault, Side};
 use crate::net::deadlines::Ended;
@@ -30,20 +30,20 @@ use crate::worker::{Pick, Worker};
 pub(super) fn tried(
     worker: &Worker,
     exchange: &mut Exchange,
-    result: &mut Result<Answer, Fault>,
+    result: Result<Answer, Fault>,
     pick: Option<&mut Pick>,
 ) -> TryOutcome {
     let outcome = match result {
         Ok(_) => TryOutcome::Status(exchange.scratch.response.status),
-        Err(fault) => TryOutcome::Fault(*fault),
+        Err(fault) => TryOutcome::Fault(fault),
     };
     if let Err(fault) = result {
-        count_refused(worker, *fault);
+        count_refused(worker, fault);
     }
     let pool = exchange.in_force.pool(exchange.pool);
-    let trial = match result {
-        Ok(Answer::Fetched(fetched) | Answer::Switched(fetched)) => fetched.pick.take_trial(),
-        Ok(Answer::Own(_)) | Err(_) => pick.and_then(Pick::take_trial),
+    let trial = match &mut exchange.fetched {
+        Some(fetched) => fetched.pick.take_trial(),
+        None => pick.and_then(Pick::take_trial),
     };
     if outcome.calls_for_another() {
         worker.clock.renew();
@@ -62,10 +62,12 @@ pub(super) fn tried(
         pool.began(backend, exchange.last.sent_at, &worker.clock);
     }
     let settled = pool.settle(backend, verdict, trial, (asked_at, now));
-    match result {
-        Ok(Answer::Fetched(fetched)) if settled == Some(true) => fetched.began_well_at = Some(now),
-        Ok(_) if settled == Some(true) => pool.whole(backend),
-        Ok(_) | Err(_) => {}
+    match (result, &mut exchange.fetched) {
+        (Ok(Answer::Fetched), Some(fetched)) if settled == Some(true) => {
+            fetched.began_well_at = Some(now);
+        }
+        (Ok(_), _) if settled == Some(true) => pool.whole(backend),
+        (Ok(_) | Err(_), _) => {}
     }
     let needs = pool.needs();
     if let Some(ok) = settled
@@ -92,15 +94,11 @@ fn count_refused(worker: &Worker, fault: Fault) {
 
 /// Counts the end of an answer that began well, for its backend.
 #[inline]
-pub(super) fn answered(
-    worker: &Worker,
-    exchange: &Exchange,
-    fetched: &Fetched,
-    result: Result<(), Fault>,
-) {
+pub(super) fn answered(worker: &Worker, exchange: &Exchange, result: Result<(), Fault>) {
     if let Err(fault) = result {
         count_refused(worker, fault);
     }
+    let Some(fetched) = &exchange.fetched else { return };
     let Some(began_at) = fetched.began_well_at else { return };
     match result {
         Err(fault) if fault.side != Side::Client => {
@@ -144,13 +142,8 @@ pub(super) fn count(worker: &Worker, client: &Client, record: &Record) {
     worker.counters.tally().add(answered, 1);
 }
 
-/// Records how an exchange ended and recycles its buffers.
-pub(super) fn record(
-    worker: &Worker,
-    client: &mut Client,
-    mut exchange: Exchange,
-    reuse: Reuse,
-) -> Reuse {
+/// Records how an exchange ended.
+pub(super) fn record(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
     let record = &exchange.scratch.record;
     worker.counters.add(Counter::RequestBytes, record.request_bytes);
     worker.counters.add(Counter::ResponseBytes, record.response_bytes);
@@ -164,10 +157,8 @@ pub(super) fn record(
         Term::Fault(Cause::ResponseIncomplete) | Term::Cut(_) => worker.count(Counter::Incomplete),
         Term::Fault(_) => worker.count(Counter::Refused),
     }
-    let logged = if record.is_timed() { time(worker, client, &mut exchange) } else { None };
-    worker.recycle(exchange.scratch);
+    let logged = if record.is_timed() { time(worker, client, exchange) } else { None };
     client.end(logged);
-    reuse
 }
 
 /// Counts the times of an exchange that ends now and writes its line, if it is one that is sampled

@@ -75,6 +75,8 @@ pub(crate) struct Exchange {
     pub(crate) length: BodyLength,
     pub(crate) last: Try,
     pub(crate) tries: Tries,
+    /// The answer of a backend, until it is sent.
+    fetched: Option<Fetched>,
     /// Since when it waits or has waited in front of the pool, if it has.
     pub(crate) queued_since: Option<Tick>,
     /// When the head of the request was complete.
@@ -121,13 +123,14 @@ pub(crate) struct Tries {
 }
 
 /// What will be sent to the client.
+#[derive(Clone, Copy)]
 pub(crate) enum Answer {
-    /// A backend's answer. Its head is in the scratch.
-    Fetched(Box<Fetched>),
+    /// A backend's answer, which the exchange has. Its head is in the scratch.
+    Fetched,
     /// An answer of our own, with a body of this length. Its head and body are in the scratch.
     Own(BodyLength),
-    /// The backend agreed to another protocol.
-    Switched(Box<Fetched>),
+    /// The same; the backend agreed to another protocol.
+    Switched,
 }
 
 /// A backend's answer: its head has been read, its body is on its way.
@@ -149,6 +152,7 @@ pub(crate) struct Fetched {
 /// An answer that called for another try but is better than none.
 pub(crate) struct Declined {
     answer: Answer,
+    fetched: Option<Fetched>,
     head: ResponseHead,
     backend: Option<BackendId>,
 }
@@ -166,17 +170,26 @@ pub(crate) enum Reuse {
 }
 
 impl Exchange {
+    #[inline]
     fn begin(
         worker: &Worker,
         client: &mut Client,
-        scratch: Box<Scratch>,
+        mut scratch: Box<Scratch>,
         length: BodyLength,
     ) -> Exchange {
         worker.count(Counter::Requests);
         client.begin(scratch.request.keep_alive && !worker.is_draining());
         let began = worker.clock.renew();
         let in_force = worker.in_force();
-        let mut exchange = Exchange {
+        scratch.record.sampled = worker.is_sample(began.tick());
+        if worker.logs.is_on(client.peer().listener) {
+            will_be_logged(&in_force, client, &mut scratch, began);
+        }
+        if scratch.record.is_timed() {
+            client.time_stalls();
+        }
+        // Made where it stays: it is large.
+        Exchange {
             _under_way: Gauge::up(&worker.core, Counter::InFlight),
             in_force,
             scratch,
@@ -193,29 +206,10 @@ impl Exchange {
                 losses: 0,
             },
             tries: Tries::default(),
+            fetched: None,
             queued_since: None,
             began,
-        };
-        exchange.scratch.record.sampled = worker.is_sample(began.tick());
-        if worker.logs.is_on(client.peer().listener) {
-            exchange.will_be_logged(client);
         }
-        if exchange.scratch.record.is_timed() {
-            client.time_stalls();
-        }
-        exchange
-    }
-
-    /// Notes what the access log will need.
-    #[cold]
-    fn will_be_logged(&mut self, client: &Client) {
-        let Exchange { in_force, scratch, began, .. } = self;
-        let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
-        let record = &mut scratch.record;
-        record.logged = true;
-        record.client = client.peer().client(&scratch.request, trusted);
-        record.times.header = client.began().map_or(Micros(0), |first| began.since(first));
-        scratch.asked = Asked::of(&scratch.request);
     }
 
     /// What the algorithm of the pool that answers needs to know.
@@ -241,18 +235,30 @@ impl Exchange {
     }
 }
 
+/// Notes what the access log will need.
+#[cold]
+fn will_be_logged(in_force: &InForce, client: &Client, scratch: &mut Scratch, began: Moment) {
+    let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
+    let record = &mut scratch.record;
+    record.logged = true;
+    record.client = client.peer().client(&scratch.request, trusted);
+    record.times.header = client.began().map_or(Micros(0), |first| began.since(first));
+    scratch.asked = Asked::of(&scratch.request);
+}
+
 impl Exchange {
     /// Keeps an answer while others are asked.
-    fn decline(&mut self, mut answer: Answer) {
+    fn decline(&mut self, answer: Answer) {
         let head = std::mem::take(&mut self.scratch.response);
         let backend = self.scratch.record.backend;
-        if let Answer::Fetched(fetched) = &mut answer
+        let mut fetched = self.fetched.take();
+        if let Some(fetched) = &mut fetched
             && fetched.began_well_at.take().is_some()
         {
             // Its end is not waited for any more.
             self.in_force.pool(self.pool).whole(fetched.id);
         }
-        self.tries.declined = Some(Box::new(Declined { answer, head, backend }));
+        self.tries.declined = Some(Box::new(Declined { answer, fetched, head, backend }));
     }
 
     /// What the client gets if no other backend is asked: an earlier try's answer if the last try
@@ -260,7 +266,8 @@ impl Exchange {
     fn or_declined(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
         match (result, self.tries.declined.take()) {
             (Err(fault), Some(declined)) if fault.side != Side::Client => {
-                let Declined { answer, head, backend } = *declined;
+                let Declined { answer, fetched, head, backend } = *declined;
+                self.fetched = fetched;
                 self.scratch.response = head;
                 self.scratch.record.backend = backend;
                 Ok(answer)

@@ -9,6 +9,7 @@ use super::{
     Answer, Exchange, Fetched, Reuse, download, early, finish, sticky, tunnel,
     upload::{self, Upload, beside},
 };
+use crate::base::ids::BackendId;
 use crate::http::{
     answer::{self, FaultAnswer},
     fault::{Cause, Fault, Side},
@@ -32,12 +33,9 @@ pub(super) async fn send(
     answered: Result<Answer, Fault>,
 ) -> Reuse {
     let result = match answered {
-        Ok(Answer::Fetched(fetched)) => send_fetched(worker, client, exchange, fetched).await,
+        Ok(Answer::Fetched) => send_fetched(worker, client, exchange).await,
         Ok(Answer::Own(length)) => Box::pin(send_own(worker, client, exchange, length)).await,
-        Ok(Answer::Switched(fetched)) => {
-            exchange.scratch.record.status = 101;
-            return Box::pin(tunnel::run(worker, client, exchange, fetched)).await;
-        }
+        Ok(Answer::Switched) => return Box::pin(tunnel::run(worker, client, exchange)).await,
         Err(fault) => Err(fault),
     };
     match result {
@@ -103,12 +101,12 @@ async fn send_own(
 pub(super) fn head(
     worker: &Worker,
     exchange: &mut Exchange,
-    fetched: &Fetched,
+    (length, backend): (BodyLength, BackendId),
 ) -> Result<(), Fault> {
     let Scratch { request, response, .. } = &mut *exchange.scratch;
     let to = ToClient { method: request.method, version: request.version };
-    forward::response(response, fetched.length, to, || worker.http_date())?;
-    sticky::answer(worker, exchange, fetched.id);
+    forward::response(response, length, to, || worker.http_date())?;
+    sticky::answer(worker, exchange, backend);
     Ok(())
 }
 
@@ -118,13 +116,11 @@ async fn send_fetched(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    mut fetched: Box<Fetched>,
 ) -> Result<(), Fault> {
-    let kept = fetched.backend.keeps();
-    if worker.is_draining() || !early::may_promise(client, exchange, &fetched) {
+    if worker.is_draining() || !early::may_promise(client, exchange) {
         client.will_close();
     }
-    let mut upload = fetched.upload.take();
+    let mut upload = exchange.fetched.as_mut().and_then(|fetched| fetched.upload.take());
     let by_end = exchange.for_client(client, Leaves::LastingEnd);
     let by_reset = client.waiting(Leaves::Reset);
     // While the upload reads from the client, it notices the end of the stream itself.
@@ -132,7 +128,7 @@ async fn send_fetched(
     let for_client = Cell::new(if sends { by_reset } else { by_end });
     let result = {
         // Pinned here: a function that takes a future by value reserves room for it twice.
-        let sending = download::send(worker, client, exchange, &mut fetched, &for_client);
+        let sending = download::send(worker, client, exchange, &for_client);
         let mut sending = pin!(sending);
         match &mut upload {
             None => sending.await,
@@ -151,22 +147,32 @@ async fn send_fetched(
     let fault = upload.as_ref().and_then(Upload::fault_of_client);
     let result = result.map_err(|cut| fault.unwrap_or(cut));
     exchange.last.body = upload.as_ref().map_or(Body::Whole, Upload::with_backend);
-    finish::answered(worker, exchange, &fetched, result);
-    // Whether the backend has sent more than its answer.
-    let unasked = fetched.source.end(&worker.buffers);
-    if unasked {
-        worker.count(Counter::BackendUnasked);
-    }
+    finish::answered(worker, exchange, result);
     if let (Ok(()), Some(upload)) = (result, &mut upload) {
         Box::pin(early::go_on(client, exchange, upload)).await;
     }
     let whole = upload.as_ref().is_none_or(Upload::is_whole);
     upload::put_back(client, exchange, upload);
-    let Fetched { backend, pick, .. } = *fetched;
+    if let Some(fetched) = exchange.fetched.take() {
+        end(worker, fetched, result.is_ok() && whole);
+    }
+    if result.is_ok() && !whole && client.keeps() {
+        Box::pin(early::drain(worker, client, exchange)).await;
+    }
+    result
+}
+
+/// An answer is over; if it is complete and so is its request, the connection to the backend is
+/// kept.
+fn end(worker: &Worker, fetched: Fetched, is_complete: bool) {
+    let Fetched { backend, mut source, pick, .. } = fetched;
+    // Whether the backend has sent more than its answer.
+    let unasked = source.end(&worker.buffers);
     if unasked {
+        worker.count(Counter::BackendUnasked);
         pick.conns().borrow_mut().suspect(&backend, worker.clock.tick());
     }
-    if result.is_ok() && kept && whole && !unasked {
+    if is_complete && backend.keeps() && !unasked {
         if !backend.is_reused() {
             // Its rest starts now.
             worker.clock.renew();
@@ -176,11 +182,6 @@ async fn send_fetched(
     } else {
         drop(backend);
     }
-    drop(pick);
-    if result.is_ok() && !whole && client.keeps() {
-        Box::pin(early::drain(worker, client, exchange)).await;
-    }
-    result
 }
 
 /// Answers with a fault, if the fault has a status.

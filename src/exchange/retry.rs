@@ -35,10 +35,11 @@ pub(super) async fn another(
     (outcome, pick): (TryOutcome, Option<Pick>),
     mut result: Result<Answer, Fault>,
 ) -> ControlFlow<Result<Answer, Fault>, Pick> {
-    if let Ok(Answer::Fetched(fetched)) = &mut result
+    if let Some(fetched) = &mut exchange.fetched
         && fetched.upload.as_ref().is_some_and(Upload::is_whole)
     {
-        upload::recover(client, exchange, fetched.upload.take()).await;
+        let upload = fetched.upload.take();
+        upload::recover(client, exchange, upload).await;
     }
     let ended = Clock::moment();
     let is_lost = outcome == TryOutcome::Fault(Cause::BackendDown.into());

@@ -30,8 +30,10 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
         Ok(length) => answer(worker, client, &mut exchange, length).await,
         Err(fault) => Err(fault),
     };
-    let sent = reply::send(worker, client, &mut exchange, answered).await;
-    finish::record(worker, client, exchange, sent)
+    let reuse = reply::send(worker, client, &mut exchange, answered).await;
+    finish::record(worker, client, &mut exchange);
+    worker.recycle(exchange.scratch);
+    reuse
 }
 
 /// Answers bytes that are no request. The scratch holds what could be read of it.
@@ -44,8 +46,10 @@ pub(crate) async fn refuse(
     scratch.record.request_bytes = client.buffered();
     let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
     client.will_close();
-    let sent = reply::send(worker, client, &mut exchange, Err(fault)).await;
-    finish::record(worker, client, exchange, sent)
+    let reuse = reply::send(worker, client, &mut exchange, Err(fault)).await;
+    finish::record(worker, client, &mut exchange);
+    worker.recycle(exchange.scratch);
+    reuse
 }
 
 /// Decides what the client gets: a reply of our own or a backend's.
@@ -166,8 +170,8 @@ async fn fetch(
         exchange.scratch.tried.insert(pick.backend());
         exchange.tries.count += 1;
         let mut own = Some(pick);
-        let mut result = attempt::once(worker, client, exchange, &mut own).await;
-        let outcome = finish::tried(worker, exchange, &mut result, own.as_mut());
+        let result = attempt::once(worker, client, exchange, &mut own).await;
+        let outcome = finish::tried(worker, exchange, result, own.as_mut());
         if !outcome.calls_for_another() {
             return exchange.or_declined(result);
         }

@@ -22,7 +22,7 @@ use super::{
     upload::Upload,
 };
 use crate::base::moment::Deadline;
-use crate::http::fault::Fault;
+use crate::http::fault::{Cause, Fault};
 use crate::net::clock::Clock;
 use crate::observe::record::Term;
 use crate::proto::{Client, Sink, Source, Waits};
@@ -34,11 +34,11 @@ pub(super) async fn run(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    fetched: Box<Fetched>,
 ) -> Reuse {
+    exchange.scratch.record.status = 101;
     worker.counters.add(Counter::Tunnels, 1);
     let since = exchange.scratch.record.is_timed().then(Clock::moment);
-    let result = switch(worker, client, exchange, *fetched).await;
+    let result = switch(worker, client, exchange).await;
     worker.counters.sub(Counter::Tunnels, 1);
     let record = &mut exchange.scratch.record;
     if let Some(since) = since {
@@ -57,12 +57,12 @@ async fn switch(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-    fetched: Fetched,
 ) -> Result<Term, Fault> {
+    let Some(fetched) = exchange.fetched.take() else { return Err(Cause::Internal.into()) };
     let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
     // A held body has been sent with its head.
     skip_body(client, exchange);
-    reply::head(worker, exchange, &fetched)?;
+    reply::head(worker, exchange, (fetched.length, fetched.id))?;
     let Scratch { response, out, record, .. } = &mut *exchange.scratch;
     finish::count(worker, client, record);
     let by = || worker.clock.after(timeouts.client_write);
