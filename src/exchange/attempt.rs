@@ -264,9 +264,9 @@ impl Waiting<'_> {
         let has_more = self.upload.as_ref().is_some_and(Upload::has_more);
         let for_client = Cell::new(if has_more { by_reset } else { by_end });
         let result = {
-            let (mut rescue, response) = Rescue::of(worker, exchange);
+            let (mut rescue, into) = Rescue::of(worker, exchange);
             let with = (&rescue.in_force.head_limits, &*worker.buffers);
-            let read = backend.head(&mut self.arriving, response, with, (&until, &for_client));
+            let read = backend.head(&mut self.arriving, into, with, (&until, &for_client));
             let (try_by, upload) = (&mut self.try_by, &mut self.upload);
             let mut read = pin!(read);
             let (mut losses, mut is_moved) = (rescue.losses(), false);

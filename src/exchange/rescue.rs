@@ -47,14 +47,15 @@ pub(super) struct Rescue<'a> {
 }
 
 impl<'a> Rescue<'a> {
-    /// For the present try of an exchange; also the place of its answer.
+    /// For the present try of an exchange; also the place of its answer, and the room of its
+    /// request.
     #[inline]
     pub(super) fn of(
         worker: &'a Worker,
         exchange: &'a mut Exchange,
-    ) -> (Rescue<'a>, &'a mut ResponseHead) {
+    ) -> (Rescue<'a>, (&'a mut ResponseHead, &'a mut Vec<u8>)) {
         let Exchange { in_force, scratch, pool, length, last, tries, queued_since, .. } = exchange;
-        let Scratch { request, response, tried, key, reading, record, .. } = &mut **scratch;
+        let Scratch { request, response, out, tried, key, reading, record, .. } = &mut **scratch;
         let (pool, length, queued_since) = (*pool, *length, *queued_since);
         let (backend, key) = (record.backend, *key);
         let rescue = Rescue {
@@ -71,7 +72,7 @@ impl<'a> Rescue<'a> {
             key,
             reading,
         };
-        (rescue, response)
+        (rescue, (response, out))
     }
 
     /// How often this core had learned of lost backends when the try began.

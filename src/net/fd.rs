@@ -48,6 +48,9 @@ pub(crate) enum Half {
 /// while one is in flight (`stream/mod.rs` sees to that).
 pub(crate) type Receiving = Repeated<Buffer>;
 
+/// The sends of a stream that no task waits for; like `Receiving`.
+pub(crate) type Sending = Repeated<Vec<u8>>;
+
 /// A TCP stream that one receive and any number of readiness polls may use at once.
 pub(crate) struct Shared(Rc<UnsafeCell<TcpStream>>);
 
@@ -84,6 +87,16 @@ impl Shared {
             let stream = unsafe { &mut *share.get() };
             let (result, Filling(buffer)) = stream.read(Filling(buffer)).await;
             (result, buffer)
+        })
+    }
+
+    /// Sends of bytes that the ring takes, one at a time.
+    pub(crate) fn sending(&self) -> Sending {
+        let share = Rc::clone(&self.0);
+        Repeated::new(async move |bytes| {
+            // SAFETY: like `receiving`, for the writing side.
+            let stream = unsafe { &mut *share.get() };
+            stream.write(bytes).await
         })
     }
 

@@ -13,12 +13,12 @@
 use std::{
     cell::{Cell, OnceCell},
     future::poll_fn,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
 };
 
 use super::{
     buffer::{Buffer, Buffers},
-    fd::{Flag, Receiving},
+    fd::{Flag, Receiving, Sending},
     repeated::Done,
 };
 
@@ -57,6 +57,8 @@ pub(super) struct Begun(u64);
 pub(super) struct Pending {
     /// Made with the first receive.
     receiver: OnceCell<Box<Receiver>>,
+    /// Made with the first send that no task waits for.
+    sender: OnceCell<Box<Sender>>,
     /// Operations that have not ended. One that was dropped before it ended (a poll, or by a panic
     /// a send) never does: monoio then still holds the descriptor.
     under_way: Cell<u32>,
@@ -67,6 +69,13 @@ pub(super) struct Receiver {
     receiving: Receiving,
     /// Raised when the receive may have ended, until a task waits for it.
     stirs: Flag,
+}
+
+/// The sends of one connection that no task waits for.
+pub(super) struct Sender {
+    sending: Sending,
+    /// The number of the latest.
+    number: Cell<u64>,
 }
 
 /// The state of a posted receive on an idle connection.
@@ -132,9 +141,67 @@ impl Pending {
         if receiver.stirs.is_raised() { receiver.end_of_quiet(buffers) } else { Quiet::Yes }
     }
 
-    /// The receives, of which the caller must wait for the one that is posted, if one is.
-    pub(super) fn take_receiver(&mut self) -> Option<Box<Receiver>> {
-        self.receiver.take()
+    /// Hands these bytes to the kernel. `make` makes the sends of the connection.
+    ///
+    /// # Errors
+    /// With the bytes, if it makes none.
+    pub(super) fn post_send(
+        &self,
+        bytes: Vec<u8>,
+        make: impl FnOnce() -> Option<Sending>,
+    ) -> Result<(), Vec<u8>> {
+        let sender = match self.sender.get() {
+            Some(sender) => sender,
+            None => {
+                let Some(sending) = make() else { return Err(bytes) };
+                let number = Cell::new(0);
+                self.sender.get_or_init(|| Box::new(Sender { sending, number }))
+            }
+        };
+        BEGUN.set(BEGUN.get() + 1);
+        sender.number.set(BEGUN.get());
+        sender.sending.begin(bytes, &mut Context::from_waker(Waker::noop()));
+        Ok(())
+    }
+
+    /// Whether a send was posted whose end nobody has asked for.
+    #[inline]
+    pub(super) fn is_sending(&self) -> bool {
+        self.sender.get().is_some_and(|sender| sender.sending.is_under_way())
+    }
+
+    /// Polls the posted send.
+    #[inline]
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<Done<Vec<u8>>> {
+        let Some(sender) = self.sender.get() else { return Poll::Pending };
+        let done = ready!(sender.sending.poll(cx));
+        ENDED.set(ENDED.get().max(sender.number.get()));
+        Poll::Ready(done)
+    }
+
+    /// What is posted and has not ended, which the caller must wait for.
+    pub(super) fn take_posted(&mut self) -> Option<Posted> {
+        let receiver = self.receiver.take().filter(|it| it.receiving.is_under_way());
+        let sender = self.sender.take().filter(|it| it.sending.is_under_way());
+        (receiver.is_some() || sender.is_some()).then_some(Posted { receiver, sender })
+    }
+}
+
+/// A receive and a send that are posted on a connection that is no longer used.
+pub(super) struct Posted {
+    receiver: Option<Box<Receiver>>,
+    sender: Option<Box<Sender>>,
+}
+
+impl Posted {
+    /// Waits for both to end.
+    pub(super) async fn ends(self) {
+        if let Some(Receiver { receiving, .. }) = self.receiver.as_deref() {
+            drop(poll_fn(|cx| receiving.poll(cx)).await);
+        }
+        if let Some(Sender { sending, .. }) = self.sender.as_deref() {
+            drop(poll_fn(|cx| sending.poll(cx)).await);
+        }
     }
 }
 
@@ -151,16 +218,6 @@ impl Receiver {
             _ => Quiet::Closed,
         }
     }
-
-    /// Whether a receive is posted.
-    pub(super) fn is_receiving(&self) -> bool {
-        self.receiving.is_under_way()
-    }
-
-    /// Waits for the posted receive to end.
-    pub(super) async fn ends(&self) {
-        drop(poll_fn(|cx| self.receiving.poll(cx)).await);
-    }
 }
 
 #[cfg(test)]
@@ -171,6 +228,7 @@ mod tests {
         net::TcpStream,
         pin::pin,
         rc::Rc,
+        thread,
     };
 
     use super::*;
@@ -179,6 +237,7 @@ mod tests {
         clock::Clock,
         deadlines::{Deadlines, Watch},
         stream::Stream,
+        turns,
     };
     use crate::testkit::{eventually, on_both_drivers, pair};
 
@@ -203,7 +262,7 @@ mod tests {
             assert!(ours.is_receiving());
             assert_eq!(ours.quiet(&buffers), Quiet::Yes);
             peer.write_all(b"answer").unwrap();
-            let (read, buffer) = ours.received().await;
+            let (read, buffer) = ours.received(Deadline::NEVER, None).await.unwrap();
             assert_eq!((read.unwrap(), buffer.bytes()), (6, &b"answer"[..]));
             assert!(!ours.is_receiving());
         });
@@ -247,6 +306,76 @@ mod tests {
             ours.post_receive(buffers.take().unwrap());
             drop(ours);
             assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_posted_send_is_heard_of_when_the_answer_has_come() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected();
+            for (asked, answer) in [("ask", "answer"), ("again", "and again")] {
+                ours.post_receive(buffers.take().unwrap());
+                let posted = ours.post_send(asked.into());
+                assert_eq!(posted.is_ok(), !turns::are_eager());
+                if let Err(bytes) = posted {
+                    // Epoll has nothing to post it to.
+                    assert_eq!(bytes, asked.as_bytes());
+                    return;
+                }
+                assert!(ours.is_sending());
+                let play = thread::spawn(move || {
+                    let mut heard = vec![0; asked.len()];
+                    peer.read_exact(&mut heard).unwrap();
+                    peer.write_all(answer.as_bytes()).unwrap();
+                    (peer, heard)
+                });
+                let (read, buffer) = ours.received(Deadline::NEVER, None).await.unwrap();
+                assert_eq!((read.unwrap(), buffer.bytes()), (answer.len(), answer.as_bytes()));
+                assert_eq!(ours.has_sent(), Some(asked.into()), "the bytes come back");
+                assert!(!ours.is_sending());
+                let heard;
+                (peer, heard) = play.join().unwrap();
+                assert_eq!(heard, asked.as_bytes());
+            }
+            let long = ours.post_send(vec![0; 64 << 10]);
+            assert!(long.is_err(), "the kernel may not take it in one piece");
+        });
+    }
+
+    /// As after a round of the sweep without an answer.
+    #[test]
+    fn a_posted_send_is_looked_after_while_no_answer_comes() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected();
+            ours.post_receive(buffers.take().unwrap());
+            if ours.post_send(b"ask".to_vec()).is_err() {
+                return;
+            }
+            let mut received = pin!(ours.received(Deadline::NEVER, None));
+            let polled = poll_fn(|cx| Poll::Ready(received.as_mut().poll(cx))).await;
+            assert!(polled.is_pending());
+            assert!(received.await.is_none(), "polled without an answer, it calls for a look");
+            let (sent, bytes) = ours.sent(Deadline::NEVER).await;
+            sent.unwrap();
+            assert_eq!((bytes, ours.is_sending()), (b"ask".to_vec(), false));
+            peer.write_all(b"answer").unwrap();
+            let (read, _) = ours.received(Deadline::NEVER, None).await.unwrap();
+            assert_eq!(read.unwrap(), 6);
+        });
+    }
+
+    /// The runtime of the test ends only when nothing is in flight.
+    #[test]
+    fn a_posted_send_is_waited_for_by_its_connection() {
+        on_both_drivers(|| async {
+            let Connected { ours, mut peer, buffers, .. } = connected();
+            ours.post_receive(buffers.take().unwrap());
+            let posted = ours.post_send(b"ask".to_vec());
+            drop(ours);
+            let mut heard = Vec::new();
+            // The connection is cut, and perhaps before the bytes have left.
+            let _ = peer.read_to_end(&mut heard);
+            assert!(heard.is_empty() || (posted.is_ok() && heard == b"ask"));
         });
     }
 

@@ -125,7 +125,8 @@ impl Backend {
     }
 
     /// Sends the head of a request, with all of its body that is at hand; returns whether it was
-    /// taken. A backend that does not take a request may have answered it all the same.
+    /// taken, or is on its way: a small request is not waited for, and `head` hears of it. A
+    /// backend that does not take a request may have answered it all the same.
     ///
     /// # Errors
     /// If it takes nothing in time, or we ran out of something.
@@ -143,19 +144,19 @@ impl Backend {
         self.h1().body(length)
     }
 
-    /// Reads the next head of an answer into `head`. The deadline and the client may be set while
-    /// it waits.
+    /// Reads the next head of an answer; `into` also has the room of the request. The deadline and
+    /// the client may be set while it waits.
     ///
     /// # Errors
     /// If none comes, or no valid one.
     pub(crate) fn head(
         &self,
         arriving: &mut Arriving,
-        head: &mut ResponseHead,
+        into: (&mut ResponseHead, &mut Vec<u8>),
         with: (&HeadLimits, &Buffers),
         bounds: (&Cell<Deadline>, &Cell<ForClient>),
     ) -> impl Future<Output = Result<(), Fault>> {
-        self.h1().head(arriving, head, with, bounds)
+        self.h1().head(arriving, into, with, bounds)
     }
 
     /// The source of the body after the final head.

@@ -73,7 +73,8 @@ pub(super) struct Entry {
     pub(super) reading: Option<Ended>,
     pub(super) writing: Option<Ended>,
     pub(super) rest: Option<Rest>,
-    /// Whether to wake its task when it has been idle for `STAY`.
+    /// Of a client: whether to wake its task when it has been idle for `STAY`. Of a backend:
+    /// whether to wake that of its client in the next round.
     pub(super) stays: bool,
     /// The task to wake, if it waits to read.
     pub(super) task: Option<Waker>,

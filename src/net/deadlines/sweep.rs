@@ -73,10 +73,15 @@ impl Deadlines {
         let slab = &mut *self.slab.borrow_mut();
         let until = (from + SLICE).min(slab.entries.len());
         let turn = slab.round;
-        for (index, entry) in (from..).zip(slab.entries.get_mut(from..until)?) {
+        for index in from..until {
+            let entry = slab.entries.get_mut(index)?;
             if entry.kind != Kind::Free {
                 let watches = (index as u32).wrapping_add(turn).is_multiple_of(WATCH_ROUNDS);
                 entry.look(now, watches);
+            }
+            if entry.kind == Kind::Backend && std::mem::take(&mut entry.stays) {
+                let client = entry.next as usize;
+                slab.entries.get(client).into_iter().for_each(Entry::wake);
             }
         }
         (until < slab.entries.len()).then_some(until)

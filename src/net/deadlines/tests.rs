@@ -121,6 +121,27 @@ fn a_backend_that_is_late_is_shut_down_whole() {
 }
 
 #[test]
+fn a_task_that_awaits_a_backend_and_has_something_to_look_after_is_woken_once() {
+    let deadlines = deadlines();
+    let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));
+    let backend = Socket::new(&deadlines, Watch::Backend);
+    let (task, waker) = Task::new();
+    assert_eq!(client.watched.ended_or_wakes(End::Reading, &waker), None);
+    let mut woken = 0;
+    for (looks_after, answered) in [(false, false), (true, false), (true, true), (true, false)] {
+        backend.watched.awaits(Deadline::NEVER, Some(of(&client)), looks_after);
+        if answered {
+            backend.watched.awaits_no_more();
+        }
+        woken += u32::from(looks_after && !answered);
+        deadlines.look();
+        deadlines.look();
+        assert_eq!(task.woken(), woken, "looks after: {looks_after}, answered: {answered}");
+    }
+    assert_eq!((client.ended(), backend.ended()), ((None, None), (None, None)));
+}
+
+#[test]
 fn a_task_without_a_descriptor_is_woken_by_either_deadline_and_no_socket_is_touched() {
     let deadlines = deadlines();
     type Set = fn(&Watched, Deadline);

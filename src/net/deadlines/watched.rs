@@ -1,4 +1,7 @@
 //! The guard of a watched descriptor, by which its task sets the deadlines of its waits.
+//!
+//! It has the index of an entry and nothing else: each call is a look into the slab. What ends an
+//! overdue wait is in `entry.rs` and `sweep.rs`.
 
 use std::{os::fd::RawFd, rc::Rc, task::Waker, time::Duration};
 
@@ -45,15 +48,23 @@ impl Watched {
     /// the wait ends.
     #[inline]
     pub(crate) fn read_for(&self, deadline: Deadline, client: Option<ForClient>) {
+        self.with(|entry| entry.reads_for(deadline, client));
+    }
+
+    /// Like `read_for`, for an answer. `calls`: the task of the client is woken in the next round,
+    /// once, as it has something to look after that it does not wait for.
+    #[inline]
+    pub(crate) fn awaits(&self, deadline: Deadline, client: Option<ForClient>, calls: bool) {
         self.with(|entry| {
-            entry.read_by = deadline;
-            entry.on_behalf = OnBehalf::Nobody;
-            if let Some(client) = client {
-                entry.on_behalf = OnBehalf::Client(client.leaves);
-                entry.client_fd = client.fd;
-                entry.next = client.entry;
-            }
+            entry.reads_for(deadline, client);
+            entry.stays = calls;
         });
+    }
+
+    /// The answer has come.
+    #[inline]
+    pub(crate) fn awaits_no_more(&self) {
+        self.awaits(Deadline::NEVER, None, false);
     }
 
     /// If reading is on behalf of a client: of this one.
@@ -174,6 +185,19 @@ impl Watched {
         if !lingers {
             self.busy();
             self.rests(Rest::Lingering, now, deadline);
+        }
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn reads_for(&mut self, deadline: Deadline, client: Option<ForClient>) {
+        self.read_by = deadline;
+        self.on_behalf = OnBehalf::Nobody;
+        if let Some(client) = client {
+            self.on_behalf = OnBehalf::Client(client.leaves);
+            self.client_fd = client.fd;
+            self.next = client.entry;
         }
     }
 }

@@ -20,7 +20,7 @@ use monoio::buf::IoBuf;
 use super::wire::Wire;
 use crate::net::{
     buffer::Buffer,
-    fd::{self, Receiving},
+    fd::{self, Receiving, Sending},
     tls::Tls,
 };
 
@@ -120,6 +120,14 @@ impl Layer {
         match self {
             Layer::Plain(wire) => wire.receiving(),
             Layer::Tls(tls) => tls.receiving(),
+        }
+    }
+
+    /// Sends of bytes that the ring takes, one at a time; none if they do not leave as they are.
+    pub(super) fn sending(&self) -> Option<Sending> {
+        match self {
+            Layer::Plain(wire) => Some(wire.sending()),
+            Layer::Tls(_) => None,
         }
     }
 

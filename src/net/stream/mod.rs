@@ -17,7 +17,7 @@ use std::{
     os::fd::{OwnedFd, RawFd},
     pin::pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -74,6 +74,10 @@ impl InVain {
 /// What leaves at once on a new connection: less than a segment of Ethernet, of which the first
 /// window has several (RFC 5681 §3.1).
 const SEGMENT: u32 = 1_024;
+
+/// The longest posted send: what the kernel takes in one piece, whatever its peer does, unless it
+/// is short of memory.
+const POSTED_BYTES_MAX: usize = 4 << 10;
 
 /// A connection, watched by the sweep of deadlines.
 pub(crate) struct Stream {
@@ -343,6 +347,47 @@ impl Stream {
         (result, bytes)
     }
 
+    /// Hands bytes to the ring, and does not wait for their end: no task is woken for it. It is
+    /// asked for when the answer has come (`has_sent`), or when that is late (`sent`).
+    ///
+    /// # Errors
+    /// With the bytes, if they may not be taken in one piece, or not as they are.
+    #[inline]
+    pub(crate) fn post_send(&self, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+        if bytes.len() > POSTED_BYTES_MAX || turns::are_eager() {
+            return Err(bytes);
+        }
+        self.written.set(u32::MAX);
+        self.pending.post_send(bytes, || self.layer().sending())
+    }
+
+    /// Whether a send was posted whose end nobody has asked for.
+    #[inline]
+    pub(crate) fn is_sending(&self) -> bool {
+        self.pending.is_sending()
+    }
+
+    /// The bytes of the posted send, if it has ended and all were taken.
+    #[inline]
+    pub(crate) fn has_sent(&self) -> Option<Vec<u8>> {
+        match self.pending.poll_send(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready((Ok(count), bytes)) if count == bytes.len() => Some(bytes),
+            Poll::Ready(_) | Poll::Pending => None,
+        }
+    }
+
+    /// Waits for the posted send, and sends what it left.
+    pub(crate) async fn sent(&self, deadline: Deadline) -> (Result<(), Unmet>, Vec<u8>) {
+        self.watched().write_by(deadline);
+        let (sent, bytes) = poll_fn(|cx| self.pending.poll_send(cx)).await;
+        self.watched().write_by(Deadline::NEVER);
+        let result = match self.judged(End::Writing, sent).map(|sent| bytes.get(sent..)) {
+            Ok(rest) => self.send_all(rest.unwrap_or(&[]), false, || deadline).await,
+            Err(error) => Err(error),
+        };
+        (result, bytes)
+    }
+
     /// How many bytes of a piece the ring sent; none if a non-blocking socket was full.
     #[inline]
     async fn submit<T: IoBuf>(&self, piece: T, deadline: Deadline) -> (Result<usize, Unmet>, T) {
@@ -460,16 +505,38 @@ impl Stream {
         self.pending.is_receiving()
     }
 
-    /// Waits for the posted receive.
+    /// Waits for the posted receive until `deadline`, on behalf of a client. None if a posted send
+    /// has not been heard of for a while: the sweep calls for a look at it, once.
     #[inline]
-    pub(crate) async fn received(&self) -> (Result<usize, Unmet>, Buffer) {
-        let (read, buffer) = poll_fn(|cx| self.pending.poll_receive(cx)).await;
+    pub(crate) async fn received(
+        &self,
+        deadline: Deadline,
+        client: Option<ForClient>,
+    ) -> Option<(Result<usize, Unmet>, Buffer)> {
+        let mut waits = false;
+        let received = poll_fn(|cx| {
+            if let Poll::Ready(received) = self.pending.poll_receive(cx) {
+                return Poll::Ready(Some(received));
+            }
+            let is_sending = self.pending.is_sending();
+            if waits && is_sending {
+                return Poll::Ready(None);
+            }
+            if !waits {
+                waits = true;
+                self.watched().awaits(deadline, client, is_sending);
+            }
+            Poll::Pending
+        })
+        .await;
+        self.watched().awaits_no_more();
+        let (read, buffer) = received?;
         // An end is the peer's only if it is not ours.
         let read = match read {
             Ok(0) => self.goes_on(End::Reading).map(|()| 0),
             other => self.judged(End::Reading, other),
         };
-        (read, buffer)
+        Some((read, buffer))
     }
 
     /// Checks the posted receive of an idle connection. Bytes that came are lost: the caller uses
@@ -592,16 +659,14 @@ impl Drop for Stream {
         self.watched = None;
         let Some(layer) = self.layer.take() else { return };
         let something_in_flight = self.pending.was_dropped();
-        let receiver = self.pending.take_receiver().filter(|receiver| receiver.is_receiving());
-        let Some(receiver) = receiver else {
+        let Some(posted) = self.pending.take_posted() else {
             layer.close(something_in_flight);
             return;
         };
-        // A receive in flight is ended and waited for, never dropped.
+        // What is in flight is ended and waited for, never dropped.
         fd::shut_down(self.fd, Half::Both);
         spawn(async move {
-            receiver.ends().await;
-            drop(receiver);
+            posted.ends().await;
             layer.close(something_in_flight);
         });
     }

@@ -19,7 +19,7 @@ use super::{Stream, Wire};
 use crate::net::{
     buffer::Buffer,
     deadlines::Watched,
-    fd::{Half, Receiving},
+    fd::{Half, Receiving, Sending},
 };
 
 /// The next step of a scripted peer.
@@ -293,6 +293,24 @@ impl Script {
         Receiving::new(async move |mut buffer| {
             let ready = script.readable().await;
             (ready.and_then(|()| script.recv(&mut buffer)), buffer)
+        })
+    }
+
+    /// The sends of a ring, which end when all is sent.
+    pub(super) fn sending(script: &Rc<Script>) -> Sending {
+        let script = Rc::clone(script);
+        Sending::new(async move |bytes: Vec<u8>| {
+            let mut sent = 0;
+            while sent < bytes.len() {
+                sent += match script.write(&bytes[sent..]) {
+                    Ok(count) => count,
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                        return (Err(error), bytes);
+                    }
+                    Err(_) => script.writable().await.map_or(0, |()| 0),
+                };
+            }
+            (Ok(sent), bytes)
         })
     }
 }

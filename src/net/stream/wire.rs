@@ -13,7 +13,7 @@ use monoio::{buf::IoBuf, net::TcpStream};
 
 use crate::net::{
     buffer::Buffer,
-    fd::{self, Receiving, Shared},
+    fd::{self, Receiving, Sending, Shared},
     io::outlast,
 };
 
@@ -138,6 +138,15 @@ impl Wire {
             Wire::Plain(shared) => shared.receiving(),
             #[cfg(test)]
             Wire::Script(script) => Script::receiving(script),
+        }
+    }
+
+    /// Sends of bytes that the ring takes, one at a time.
+    pub(crate) fn sending(&self) -> Sending {
+        match self {
+            Wire::Plain(shared) => shared.sending(),
+            #[cfg(test)]
+            Wire::Script(script) => Script::sending(script),
         }
     }
 

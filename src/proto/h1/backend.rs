@@ -40,7 +40,7 @@ pub(crate) struct Backend {
     /// Whether the present answer allows reuse, and shows where it ends.
     keeps: bool,
     /// Whether the present request was not taken whole, not even its head.
-    has_refused: bool,
+    has_refused: Cell<bool>,
     /// Whether any byte of the present answer has come.
     has_begun: Cell<bool>,
 }
@@ -54,7 +54,7 @@ impl Backend {
             keeps_idle: None,
             requests_max: u32::MAX,
             keeps: false,
-            has_refused: false,
+            has_refused: Cell::new(false),
             has_begun: Cell::new(false),
         }
     }
@@ -69,13 +69,13 @@ impl Backend {
     /// close, whatever else it says (RFC 9110 §15.5.9).
     #[inline]
     pub(crate) fn keeps(&self) -> bool {
-        self.keeps && !self.has_refused && self.requests < self.requests_max
+        self.keeps && !self.has_refused() && self.requests < self.requests_max
     }
 
     /// Whether the backend has not taken the head of the present request.
     #[inline]
     pub(crate) fn has_refused(&self) -> bool {
-        self.has_refused
+        self.has_refused.get()
     }
 
     /// Whether any byte of the present answer has come.
@@ -88,7 +88,8 @@ impl Backend {
     #[inline]
     pub(crate) fn begin(&mut self, is_timed: bool) {
         self.requests += 1;
-        (self.keeps, self.has_refused) = (false, false);
+        self.keeps = false;
+        self.has_refused.set(false);
         self.has_begun.set(false);
         if is_timed {
             self.stream.time_stalls();
@@ -96,8 +97,9 @@ impl Backend {
     }
 
     /// Sends the head of a request, with all of its body that is at hand; returns whether it was
-    /// taken. A backend that does not take a request may have answered it all the same. After a cut
-    /// head a body would be read as a request.
+    /// taken, or is on its way: a small request is not waited for, and `head` hears of it. A
+    /// backend that does not take a request may have answered it all the same. After a cut head a
+    /// body would be read as a request.
     ///
     /// # Errors
     /// If it takes nothing in time, or we ran out of something.
@@ -111,20 +113,55 @@ impl Backend {
         let sent = match asking.held {
             Some(body) if body.len() <= COPIED_BYTES_MAX => {
                 room.extend_from_slice(body);
-                let (sent, back) = self.stream.send_vec(std::mem::take(room), by).await;
-                *room = back;
-                sent
+                match self.stream.post_send(std::mem::take(room)) {
+                    Ok(()) => return Ok(true),
+                    Err(bytes) => {
+                        let (sent, back) = self.stream.send_vec(bytes, by).await;
+                        *room = back;
+                        sent
+                    }
+                }
             }
             Some(body) => Box::pin(self.stream.send_parts(room, body, false, by)).await,
             None => Box::pin(self.stream.send_all(room, asking.has_more, by)).await,
         };
+        self.heard(sent)?;
+        Ok(!self.has_refused())
+    }
+
+    /// The end of a send.
+    fn heard(&self, sent: Result<(), Unmet>) -> Result<(), Fault> {
         match sent {
             Ok(()) => {}
             Err(Unmet::Ended(Ended::Overdue)) => return Err(Cause::ResponseTimeout.into()),
             Err(Unmet::Broken(error)) if is_want(&error) => return Err(Cause::Overloaded.into()),
-            Err(Unmet::Ended(_) | Unmet::NotNow | Unmet::Broken(_)) => self.has_refused = true,
+            Err(Unmet::Ended(_) | Unmet::NotNow | Unmet::Broken(_)) => self.has_refused.set(true),
         }
-        Ok(!self.has_refused)
+        Ok(())
+    }
+
+    /// Something has come, if only an end: the request that is on its way has been taken, or will
+    /// not be.
+    #[inline]
+    fn hears_of_request(&self, room: &mut Vec<u8>) {
+        if self.stream.is_sending() {
+            match self.stream.has_sent() {
+                Some(back) => *room = back,
+                None => self.has_refused.set(true),
+            }
+        }
+    }
+
+    /// Nothing has come yet: looks after the request that is on its way.
+    #[cold]
+    async fn looks_after_request(
+        &self,
+        room: &mut Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
+        let (sent, back) = self.stream.sent(deadline).await;
+        *room = back;
+        self.heard(sent)
     }
 
     /// The sink for the rest of the body that was announced with the head.
@@ -133,15 +170,15 @@ impl Backend {
         Sink::H1(super::Sink::new(stream, Outgoing::of(length), To::Backend, Vec::new()))
     }
 
-    /// Reads the next head of an answer into `head`. The deadline and the client may be set while
-    /// it waits.
+    /// Reads the next head of an answer into `head`; `room` is that of the request. The deadline
+    /// and the client may be set while it waits.
     ///
     /// # Errors
     /// If none comes, or no valid one.
     pub(crate) async fn head(
         &self,
         arriving: &mut Arriving,
-        head: &mut ResponseHead,
+        (head, room): (&mut ResponseHead, &mut Vec<u8>),
         (limits, buffers): (&HeadLimits, &Buffers),
         (deadline, client): (&Cell<Deadline>, &Cell<ForClient>),
     ) -> Result<(), Fault> {
@@ -162,9 +199,12 @@ impl Backend {
             }
             let read = match &mut arriving.buffer {
                 None => {
-                    self.stream.watched().read_for(deadline.get(), Some(client.get()));
-                    let (read, received) = self.stream.received().await;
-                    self.stream.watched().read_for(Deadline::NEVER, None);
+                    let (by, client) = (deadline.get(), Some(client.get()));
+                    let Some((read, received)) = self.stream.received(by, client).await else {
+                        Box::pin(self.looks_after_request(room, deadline.get())).await?;
+                        continue;
+                    };
+                    self.hears_of_request(room);
                     arriving.buffer = Some(received);
                     read
                 }
