@@ -26,7 +26,7 @@ pub(super) struct Facts {
 }
 
 /// The fields that `Facts` reads.
-const TELLING: NameSet = NameSet::of(&[
+pub(super) const TELLING: NameSet = NameSet::of(&[
     Name::Connection,
     Name::ContentLength,
     Name::Expect,
@@ -84,7 +84,8 @@ fn ends_in_crlf_after_spaces(seen: &[u8], value_end: usize) -> bool {
 }
 
 impl Facts {
-    fn note(&mut self, known: Name, value: &[u8], span: Span) {
+    #[inline]
+    pub(super) fn note(&mut self, known: Name, value: &[u8], span: Span) {
         if known == Name::Host {
             self.hosts += 1;
             self.host = span;

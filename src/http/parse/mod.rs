@@ -4,9 +4,11 @@
 //! leading lines and the meaning of fields; the checks here are strict about them. The outcome is
 //! the same whether the head came whole or byte by byte. A head is filled by one copy of its bytes
 //! and ranges of that copy; bodies are not looked at (`framing` does that). `request` interprets
-//! the fields of requests, `response` those of responses, `fields` what both share.
+//! the fields of requests, `response` those of responses, `fields` what both share. Most heads are
+//! `plain`, and httparse does not see them.
 
 mod fields;
+mod plain;
 mod request;
 mod response;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use httparse::Status;
 use super::{
     FIELDS_CAP, HeadLimits, OtherVersion, Parse, as_http11,
     fields::{Facts, fields},
-    offset, other_version,
+    offset, other_version, plain,
 };
 use crate::http::{
     fault::{Cause, Fault},
@@ -30,6 +30,38 @@ pub(crate) fn request(
     head.headers.clear();
     (head.method, head.version) = (Method::default(), Version::default());
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
+    if let Some((line, facts, used)) = plain_request(seen, limits, head) {
+        place_target(head, line.target)?;
+        request_facts(head, &facts)?;
+        return Ok(Parse::Done { used });
+    }
+    any_request(seen, limits, head)
+}
+
+/// Fills a head in its plain form, but for what its target and its fields say; where it ends.
+#[inline]
+fn plain_request(
+    seen: &[u8],
+    limits: &HeadLimits,
+    head: &mut RequestHead,
+) -> Option<(RequestLine, Facts, usize)> {
+    let line = plain::request_line(seen, limits)?;
+    let most = limits.fields_max.min(FIELDS_CAP);
+    let (facts, used) = plain::fields(seen, line.end, most, &mut head.headers)?;
+    head.headers.bytes.extend_from_slice(seen.get(..used)?);
+    head.method = Method::of(line.method.of(seen));
+    (head.method_span, head.version) = (line.method, line.version);
+    Some((line, facts, used))
+}
+
+/// Like `request`, for a head in any form, or for none.
+#[cold]
+pub(super) fn any_request(
+    seen: &[u8],
+    limits: &HeadLimits,
+    head: &mut RequestHead,
+) -> Result<Parse, Fault> {
+    head.headers.clear();
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
     let slots = storage.get_mut(..limits.fields_max.min(FIELDS_CAP)).unwrap_or_default();
     let mut found = httparse::Request::new(&mut []);
@@ -53,12 +85,12 @@ pub(crate) fn request(
 }
 
 /// The pieces of a valid request line (RFC 9112 §3).
-struct RequestLine {
-    method: Span,
-    target: Span,
-    version: Version,
+pub(super) struct RequestLine {
+    pub(super) method: Span,
+    pub(super) target: Span,
+    pub(super) version: Version,
     /// After its line end.
-    end: usize,
+    pub(super) end: usize,
 }
 
 fn request_line(

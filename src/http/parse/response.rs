@@ -7,6 +7,7 @@ use httparse::Status;
 
 use super::{
     FIELDS_CAP, HeadLimits, OtherVersion, Parse, as_http11, fields::fields, offset, other_version,
+    plain,
 };
 use crate::http::{
     fault::{Cause, Fault},
@@ -26,6 +27,32 @@ pub(crate) fn response(
         return Err(NO_ANSWER.into());
     }
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
+    if let Some(used) = plain_response(seen, limits, head) {
+        return Ok(Parse::Done { used });
+    }
+    any_response(seen, limits, head)
+}
+
+/// Fills a head in its plain form; where it ends.
+#[inline]
+fn plain_response(seen: &[u8], limits: &HeadLimits, head: &mut ResponseHead) -> Option<usize> {
+    let (status, reason, end) = plain::status_line(seen)?;
+    let most = limits.fields_max.min(FIELDS_CAP);
+    let (facts, used) = plain::fields(seen, end, most, &mut head.headers)?;
+    head.headers.bytes.extend_from_slice(seen.get(..used)?);
+    (head.status, head.version, head.reason) = (status, Version::Http11, reason);
+    head.keep_alive = facts.keeps_alive(head.version);
+    Some(used)
+}
+
+/// Like `response`, for a head in any form, or for none.
+#[cold]
+pub(super) fn any_response(
+    seen: &[u8],
+    limits: &HeadLimits,
+    head: &mut ResponseHead,
+) -> Result<Parse, Fault> {
+    head.headers.clear();
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_CAP];
     let slots = storage.get_mut(..limits.fields_max.min(FIELDS_CAP)).unwrap_or_default();
     let mut found = httparse::Response::new(&mut []);

@@ -4,6 +4,7 @@
 //! each limit on both sides.
 
 use super::*;
+use crate::base::rng::Rng;
 use crate::http::{
     fault::{Cause, Fault},
     head::{Method, RequestHead, ResponseHead, TargetForm, Version},
@@ -569,4 +570,82 @@ fn a_head_used_again_keeps_its_room_and_nothing_else() {
     let mut fresh = RequestHead::default();
     request(second, &LIMITS, &mut fresh).unwrap();
     assert_eq!(format!("{head:?}"), format!("{fresh:?}"));
+}
+
+/// Heads as peers write them, and pieces that change what they are.
+#[rustfmt::skip]
+const HEADS: [&str; 7] = [
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /a?b=c HTTP/1.1\r\nHost: a.example:80\r\nContent-Length: 3\r\nX-1: b\r\n\r\nabc",
+    "GET http://a/b HTTP/1.1\r\nConnection: keep-alive, x\r\nHost: a\r\nTE: trailers\r\n\r\n",
+    "PUT /p HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nServer: b\r\nContent-Length: 128\r\nDate: Sun, 06 Nov 1994\r\n\r\n",
+    "HTTP/1.1 404 Not Found\r\nConnection: close\r\nSet-Cookie: a=b; c\r\nx_y!: \u{e9}\r\n\r\nrest",
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+];
+const PIECES: [&str; 26] = [
+    "",
+    " ",
+    "  ",
+    "\t",
+    "\r",
+    "\n",
+    "\r\n",
+    ":",
+    ": ",
+    "\0",
+    "\u{7f}",
+    "\u{e9}",
+    "-",
+    "_",
+    "0",
+    "a",
+    "Z",
+    "#",
+    "%",
+    "?",
+    "/",
+    ",",
+    "[",
+    "@",
+    "HTTP/1.0",
+    "Host: b\r\n",
+];
+
+/// `plain` takes nothing that the other way refuses or reads otherwise.
+#[test]
+fn both_ways_through_a_head_have_one_result() {
+    let mut rng = Rng::seeded(135);
+    let mut taken = [0, 0];
+    for _ in 0..60_000 {
+        let mut input = HEADS[rng.below(7) as usize].as_bytes().to_vec();
+        for _ in 0..rng.below(4) {
+            let from = rng.below(input.len() as u32 + 1) as usize;
+            let to = (from + rng.below(3) as usize).min(input.len());
+            input.splice(from..to, PIECES[rng.below(26) as usize].bytes());
+        }
+        let seen = input.get(..LIMITS.head_bytes_max).unwrap_or(&input);
+        let (mut one, mut other) = (RequestHead::default(), RequestHead::default());
+        let results =
+            (request(&input, &LIMITS, &mut one), request::any_request(seen, &LIMITS, &mut other));
+        assert_eq!(results.0, results.1, "{}", input.escape_ascii());
+        if matches!(results.0, Ok(Parse::Done { .. })) {
+            taken[0] += 1;
+            assert_eq!(format!("{one:?}"), format!("{other:?}"), "{}", input.escape_ascii());
+        }
+        let (mut one, mut other) = (ResponseHead::default(), ResponseHead::default());
+        let results = (
+            response(&input, &LIMITS, &mut one),
+            response::any_response(seen, &LIMITS, &mut other),
+        );
+        // The first byte is looked at before either.
+        if input.first() == Some(&b'H') {
+            assert_eq!(results.0, results.1, "{}", input.escape_ascii());
+        }
+        if matches!(results.0, Ok(Parse::Done { .. })) {
+            taken[1] += 1;
+            assert_eq!(format!("{one:?}"), format!("{other:?}"), "{}", input.escape_ascii());
+        }
+    }
+    assert!(taken.iter().all(|count| *count > 2_000), "{taken:?}");
 }
