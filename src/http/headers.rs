@@ -50,6 +50,8 @@ pub(crate) struct Field {
 pub(crate) struct Headers {
     pub(crate) bytes: Vec<u8>,
     pub(crate) fields: Vec<Field>,
+    /// Whole lines of ours behind the fields. No query looks at them.
+    pub(crate) own_lines: Span,
     /// The names that were ever among the fields, so that most queries need no scan.
     names: NameSet,
 }
@@ -59,6 +61,7 @@ impl Headers {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
+        self.own_lines = Span::default();
         self.names = NameSet::default();
     }
 

@@ -140,6 +140,9 @@ fn fields_after(mut run: Range<usize>, headers: &Headers, skip: NameSet, out: &m
         }
     }
     out.extend_from_slice(headers.bytes.get(run).unwrap_or_default());
+    if headers.own_lines.len > 0 {
+        out.extend_from_slice(headers.own_lines.of(&headers.bytes));
+    }
 }
 
 /// A line that came with other whitespace than ours.

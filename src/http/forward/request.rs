@@ -62,8 +62,10 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
     if !from.trusted {
         dropped = dropped.union(names::ABOUT_CLIENT);
     }
-    drop_set(&mut head.headers, dropped, |name| {
-        (!from.trusted && names::claims_client(name)) || name.eq_ignore_ascii_case(b"proxy")
+    drop_set(&mut head.headers, dropped, |name| match name.first() {
+        Some(b'x' | b'X') => !from.trusted && names::claims_client(name),
+        Some(b'p' | b'P') => name.eq_ignore_ascii_case(b"proxy"),
+        _ => false,
     });
     if takes_trailers {
         head.headers.push(Name::Te, b"TE", b"trailers");
@@ -74,7 +76,11 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
         (false, true) => head.headers.push(Name::Connection, b"Connection", b"TE"),
         (false, false) => {}
     }
-    tell_about_client(head, from);
+    if from.trusted {
+        continue_about_client(head, from);
+    } else {
+        tell_about_client(head, from);
+    }
     Ok(Forward::Send)
 }
 
@@ -125,11 +131,46 @@ fn forwards_left(headers: &mut Headers) -> Result<Forward, Fault> {
     Ok(Forward::Send)
 }
 
-/// Adds who asked, how, for which host, and through which proxies. What a trusted peer has said
-/// stays; the chains of addresses grow by that peer.
+/// Adds who asked, how, for which host, and through which proxies: all of it in one piece, since
+/// nothing of what such a peer says of it is left.
 fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
+    let authority = head.authority.start as usize..head.authority.end();
+    let bytes = &mut head.headers.bytes;
+    let start = bytes.len();
+    bytes.reserve(LINES_BYTES + from.peer.len() + authority.len() + from.pseudonym.len());
+    bytes.extend_from_slice(b"x-forwarded-for: ");
+    bytes.extend_from_slice(from.peer);
+    bytes.extend_from_slice(b"\r\nx-forwarded-proto: ");
+    bytes.extend_from_slice(from.scheme);
+    if !authority.is_empty() {
+        bytes.extend_from_slice(b"\r\nx-forwarded-host: ");
+        copy_within(bytes, authority);
+    }
+    bytes.extend_from_slice(b"\r\nx-forwarded-port: ");
+    bytes.extend_from_slice(from.port);
+    bytes.extend_from_slice(b"\r\nvia: ");
+    bytes.extend_from_slice(received_version(head.version));
+    bytes.extend_from_slice(from.pseudonym);
+    bytes.extend_from_slice(b"\r\n");
+    head.headers.own_lines = Span::new(start, head.headers.bytes.len());
+}
+
+/// More than the names of the lines about the client, a scheme and a port.
+const LINES_BYTES: usize = 128;
+
+/// The version of a message as received (RFC 9110 §7.6.3).
+fn received_version(version: Version) -> &'static [u8] {
+    match version {
+        Version::Http10 => b"1.0 ",
+        Version::Http11 => b"1.1 ",
+    }
+}
+
+/// The same for a trusted peer: what it has said stays; the chains of addresses grow by that peer.
+#[cold]
+fn continue_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     let headers = &mut head.headers;
-    let told = |headers: &Headers, name| from.trusted && headers.contains(name);
+    let told = |headers: &Headers, name| headers.contains(name);
     if told(headers, Name::XForwardedFor) {
         append_to_list(headers, Name::XForwardedFor, b"x-forwarded-for", |out| {
             out.extend_from_slice(from.peer);
@@ -156,13 +197,8 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     if port_is_ours && !told(headers, Name::XForwardedPort) {
         headers.push(Name::XForwardedPort, b"x-forwarded-port", from.port);
     }
-    // RFC 9110 §7.6.3: the version of the message as received.
-    let version: &[u8] = match head.version {
-        Version::Http10 => b"1.0 ",
-        Version::Http11 => b"1.1 ",
-    };
     headers.push_with(Name::Via, b"via", |out| {
-        out.extend_from_slice(version);
+        out.extend_from_slice(received_version(head.version));
         out.extend_from_slice(from.pseudonym);
     });
 }
