@@ -10,7 +10,7 @@ use super::{
     grammar,
     head::{Method, RequestHead, ResponseHead, Version},
     headers::Headers,
-    names::Name,
+    names::{Name, NameSet},
 };
 
 /// How long a body is.
@@ -109,7 +109,11 @@ enum Repeats {
     Merged,
 }
 
+#[inline]
 fn stated(headers: &Headers, version: Version, repeats: Repeats) -> Result<Stated, Wrong> {
+    if !headers.may_have(NameSet::of(&[Name::ContentLength, Name::TransferEncoding])) {
+        return Ok(Stated::Nothing);
+    }
     let lengths = headers.contains(Name::ContentLength);
     match (lengths, headers.contains(Name::TransferEncoding)) {
         (false, false) => Ok(Stated::Nothing),
@@ -124,10 +128,12 @@ fn stated(headers: &Headers, version: Version, repeats: Repeats) -> Result<State
 fn length(headers: &Headers, repeats: Repeats) -> Option<u64> {
     let number = |text| grammar::digits(text).filter(|length| *length <= LENGTH_MAX);
     let mut lines = headers.all(Name::ContentLength);
-    if repeats == Repeats::Refused {
-        let length = number(lines.next()?);
-        return length.filter(|_| lines.next().is_none());
+    let length = number(lines.next()?);
+    let is_only = lines.next().is_none();
+    if repeats == Repeats::Refused || (is_only && length.is_some()) {
+        return length.filter(|_| is_only);
     }
+    let lines = headers.all(Name::ContentLength);
     let mut members = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(grammar::trim);
     let first = number(members.next()?)?;
     members.all(|member| number(member) == Some(first)).then_some(first)

@@ -196,11 +196,28 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
     if segment.is_dots() { Err(Cause::BadRequest.into()) } else { Ok(copy) }
 }
 
-/// Whether a quick scan shows that a path is its own normalised copy.
+/// Whether a quick scan shows that a path is its own normalised copy: no byte of it is encoded or
+/// special, and no segment is empty or begins with a dot.
 fn is_plain(path: &[u8]) -> bool {
-    path.first() != Some(&b'.')
-        && memchr::memchr3(b'%', b'\\', b';', path).is_none()
-        && path.windows(2).fold(true, |plain, pair| plain & !matches!(pair, [b'/', b'/' | b'.']))
+    const SPECIAL: u8 = 1;
+    const DOT: u8 = 2;
+    const SLASH: u8 = 4;
+    #[allow(clippy::indexing_slicing)] // evaluated when compiled
+    const KINDS: [u8; 256] = {
+        let mut table = [0; 256];
+        (table[b'%' as usize], table[b'\\' as usize], table[b';' as usize]) =
+            (SPECIAL, SPECIAL, SPECIAL);
+        (table[b'.' as usize], table[b'/' as usize]) = (DOT, SLASH);
+        table
+    };
+    // What may not come next: a dot anywhere but inside a segment, nor a slash behind a slash.
+    let mut refused = SPECIAL | DOT;
+    path.iter().all(|byte| {
+        let kind = KINDS.get(usize::from(*byte)).copied().unwrap_or(SPECIAL);
+        let is_plain = kind & refused == 0;
+        refused = if kind == SLASH { SPECIAL | DOT | SLASH } else { SPECIAL };
+        is_plain
+    })
 }
 
 /// The current segment so far.

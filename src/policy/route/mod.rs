@@ -88,8 +88,12 @@ impl Router {
         let mut room = self.room.borrow_mut();
         let Copies { host, path } = &mut *room;
         let path = target::normalise_path(head.bytes(head.path), path)?;
+        let asked = Asked { listener, head, path };
+        if self.named.is_empty() && self.suffixes.is_empty() {
+            return Ok(self.any.find(&asked));
+        }
         target::normalise_host(head.bytes(head.authority), host);
-        Ok(self.find_for(host, &Asked { listener, head, path }))
+        Ok(self.find_for(host, &asked))
     }
 
     fn find_for(&self, host: &[u8], asked: &Asked<'_>) -> Option<RouteId> {

@@ -99,8 +99,9 @@ impl Paths {
 
     fn find_in_tree(&self, asked: &Asked<'_>) -> Option<RouteId> {
         let mut at = 0;
-        let mut whole = true;
-        for segment in segments(asked.path)? {
+        // Where no route has a path, none is looked at.
+        let mut whole = !self.places.first()?.children.is_empty();
+        for segment in segments(asked.path)?.take_while(|_| whole) {
             match self.places.get(at)?.children.get(segment) {
                 Some(child) => at = *child,
                 None => {
