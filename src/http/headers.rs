@@ -52,6 +52,8 @@ pub(crate) struct Headers {
     pub(crate) fields: Vec<Field>,
     /// Whole lines of ours behind the fields. No query looks at them.
     pub(crate) own_lines: Span,
+    /// Whether `Connection` may name fields.
+    pub(crate) has_options: bool,
     /// The names that were ever among the fields, so that most queries need no scan.
     names: NameSet,
 }
@@ -62,6 +64,7 @@ impl Headers {
         self.bytes.clear();
         self.fields.clear();
         self.own_lines = Span::default();
+        self.has_options = false;
         self.names = NameSet::default();
     }
 

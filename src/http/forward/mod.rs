@@ -60,7 +60,7 @@ const OPTIONS_MAX: usize = 64;
 
 /// Removes the fields that `Connection` names (RFC 9110 §7.6.1), except the protected ones.
 fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
-    if !headers.may_have(NameSet::of(&[Name::Connection])) {
+    if !headers.has_options {
         return Ok(());
     }
     let Headers { bytes, fields, .. } = headers;
@@ -69,13 +69,7 @@ fn drop_listed(headers: &mut Headers, broken: Cause) -> Result<(), Fault> {
         let Some(field) = fields.get(at).filter(|field| field.known == Name::Connection) else {
             continue;
         };
-        let value = field.value.of(bytes);
-        // Most fields say just this, and it names no field that would stay.
-        if options < OPTIONS_MAX && value.eq_ignore_ascii_case(b"keep-alive") {
-            options += 1;
-            continue;
-        }
-        for option in grammar::list(value) {
+        for option in grammar::list(field.value.of(bytes)) {
             options += 1;
             if options > OPTIONS_MAX {
                 return Err(broken.into());

@@ -143,7 +143,9 @@ mod tests {
         let expected = "Date: x\r\nSet-Cookie: a\r\nContent-Length: 5\r\n";
         check_answer("HTTP/1.1 200 OK", fields, &TO, expected);
         let mut head = ResponseHead::default();
-        head.headers.push(Name::Connection, b"connection", "x,".repeat(65).as_bytes());
+        let options = "x,".repeat(65);
+        let input = format!("HTTP/1.1 200 OK\r\nConnection: {options}\r\n\r\n");
+        parse::response(input.as_bytes(), &LIMITS, &mut head).unwrap();
         let to = ToClient { method: Method::Get, version: Version::Http11 };
         let refused = response(&mut head, BodyLength::None, to, || *DATE);
         assert_eq!(refused, Err(Cause::ResponseRefused.into()));

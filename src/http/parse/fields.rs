@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub(super) host: Span,
     close: bool,
     keep_alive: bool,
+    /// Whether Connection says more than one of these two.
+    pub(super) other_options: bool,
     pub(super) connection_upgrade: bool,
     pub(super) upgrade: bool,
     /// An upgrade to a protocol that would hide HTTP from us.
@@ -90,6 +92,13 @@ impl Facts {
             self.hosts += 1;
             self.host = span;
         } else if known == Name::Connection {
+            // Most say just this.
+            let is_first = !self.close && !self.keep_alive && !self.other_options;
+            if is_first && Name::of(value) == Name::KeepAlive {
+                self.keep_alive = true;
+                return;
+            }
+            self.other_options |= !is_first || !value.eq_ignore_ascii_case(b"close");
             for option in grammar::list(value) {
                 self.close |= option.eq_ignore_ascii_case(b"close");
                 self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

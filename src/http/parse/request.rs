@@ -197,6 +197,7 @@ fn request_facts(head: &mut RequestHead, facts: &Facts) -> Result<(), Fault> {
         return Err(Cause::ExpectationFailed.into());
     }
     head.keep_alive = facts.keeps_alive(head.version);
+    head.headers.has_options = facts.other_options;
     // RFC 9110 §10.1.1: a client that sends no body has nothing to wait for.
     head.expects_continue = http11 && facts.expects_continue && facts.body;
     // RFC 9110 §7.8: in HTTP/1.0 an upgrade is ignored. A body is no obstacle: the other protocol

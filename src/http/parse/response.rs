@@ -42,6 +42,7 @@ fn plain_response(seen: &[u8], limits: &HeadLimits, head: &mut ResponseHead) -> 
     head.headers.bytes.extend_from_slice(seen.get(..used)?);
     (head.status, head.version, head.reason) = (status, Version::Http11, reason);
     head.keep_alive = facts.keeps_alive(head.version);
+    head.headers.has_options = facts.other_options;
     Some(used)
 }
 
@@ -78,6 +79,7 @@ pub(super) fn any_response(
     head.headers.bytes.extend_from_slice(seen.get(..used).unwrap_or_default());
     let facts = fields(seen, used, line_end, found.headers, &mut head.headers, REFUSED)?;
     head.keep_alive = facts.keeps_alive(head.version);
+    head.headers.has_options = facts.other_options;
     Ok(Parse::Done { used })
 }
 

@@ -167,9 +167,12 @@ impl Client {
     pub(crate) fn is_pipelined(&self) -> bool {
         self.is_behind
             || self.reader.as_ref().is_some_and(|reader| {
-                let left = reader.body.left().map(usize::try_from);
-                let behind = left.and_then(|left| reader.buffer.bytes().get(left.ok()?..));
-                behind.is_some_and(parse::has_head)
+                // Nothing is: that is so of most.
+                !reader.buffer.is_empty() && {
+                    let left = reader.body.left().map(usize::try_from);
+                    let behind = left.and_then(|left| reader.buffer.bytes().get(left.ok()?..));
+                    behind.is_some_and(parse::has_head)
+                }
             })
     }
 
@@ -317,8 +320,8 @@ impl Client {
     /// A request is over, at this moment if it is logged; anything else that is buffered is the
     /// next, which begins then.
     pub(crate) fn end(&mut self, ended: Option<Moment>) {
-        self.is_behind =
-            self.reader.as_ref().is_some_and(|reader| parse::has_head(reader.buffer.bytes()));
+        let behind = self.reader.as_ref().filter(|reader| !reader.buffer.is_empty());
+        self.is_behind = behind.is_some_and(|reader| parse::has_head(reader.buffer.bytes()));
         if ended.is_some() {
             self.began = ended;
         }
