@@ -119,6 +119,14 @@ enum Awaits {
     Rest(Vec<u8>),
 }
 
+/// The result of reading a connection that was ready.
+enum Came {
+    Bytes,
+    Nothing,
+    /// The end of the stream, or of its time.
+    End,
+}
+
 /// The state after a burst of requests.
 enum After {
     /// All that came was answered.
@@ -217,13 +225,13 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let Ok(mut buffer) = worker.buffers.take() else { return After::End(Ending::Reset) };
         let mut known = self.awaits.restore(&mut buffer);
-        match self.stream.recv_now(&mut buffer) {
-            Ok(1..) => {}
-            Err(Unmet::NotNow) => {
+        match self.reads(&mut buffer) {
+            Came::Bytes => {}
+            Came::Nothing => {
                 self.keep(buffer);
                 return After::Nothing;
             }
-            Ok(_) | Err(_) => {
+            Came::End => {
                 self.keep(buffer);
                 return After::End(Box::pin(self.ended()).await);
             }
@@ -245,6 +253,15 @@ impl Connection {
             }
         };
         self.settle(client, after)
+    }
+
+    /// Reads what has come.
+    fn reads(&self, buffer: &mut Buffer) -> Came {
+        match self.stream.recv_now(buffer) {
+            Ok(1..) => Came::Bytes,
+            Err(Unmet::NotNow) => Came::Nothing,
+            Ok(_) | Err(_) => Came::End,
+        }
     }
 
     /// Records what is awaited after a burst.
@@ -283,12 +300,13 @@ impl Connection {
         let Ok(mut buffer) = worker.buffers.take() else {
             return Some(After::End(Ending::Reset));
         };
-        let received = self.stream.recv_now(&mut buffer);
+        let came = self.reads(&mut buffer);
         client.put_buffer(buffer);
-        match received {
-            Ok(1..) => {}
-            Err(Unmet::NotNow) => return Some(After::Idle),
-            Ok(_) | Err(_) => return Some(After::End(Ending::Close)),
+        match came {
+            Came::Bytes => {}
+            Came::Nothing => return Some(After::Idle),
+            // Nothing of a request has come that could be answered (`ended`).
+            Came::End => return Some(After::End(Ending::Close)),
         }
         self.stream.watched().busy();
         client.began = worker.logs.is_on(self.peer.listener).then(Clock::moment);
