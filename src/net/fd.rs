@@ -147,49 +147,71 @@ impl<E, L: FnMut(&mut Context<'_>) -> Option<E>, W: Future> Future for Unless<L,
     }
 }
 
-/// A flag that a waker raises. For an operation that no task waits for: the flag says at the cost
-/// of a load that nothing has happened.
+/// A flag that a waker raises, for an operation that began before a task waits for it: the flag
+/// says at the cost of a load that nothing has happened, and wakes the task when something has.
 pub(crate) struct Flag {
-    raised: Rc<Cell<bool>>,
+    state: Rc<FlagState>,
     waker: Waker,
 }
 
+#[derive(Default)]
+struct FlagState {
+    is_raised: Cell<bool>,
+    task: Cell<Option<Waker>>,
+}
+
+impl FlagState {
+    fn raise(&self) {
+        self.is_raised.set(true);
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+}
+
 impl Flag {
+    // SAFETY: the pointer of each waker is that of an `Rc` of which it has a count.
     const WAKER: RawWakerVTable = RawWakerVTable::new(
-        // SAFETY: the pointer of each waker is that of an `Rc` whose count it holds.
         |flag| unsafe {
-            Rc::increment_strong_count(flag.cast::<Cell<bool>>());
+            Rc::increment_strong_count(flag.cast::<FlagState>());
             RawWaker::new(flag, &Flag::WAKER)
         },
-        |flag| unsafe { Rc::from_raw(flag.cast::<Cell<bool>>()).set(true) },
-        |flag| unsafe { (*flag.cast::<Cell<bool>>()).set(true) },
-        |flag| unsafe { drop(Rc::from_raw(flag.cast::<Cell<bool>>())) },
+        |flag| unsafe { Rc::from_raw(flag.cast::<FlagState>()).raise() },
+        |flag| unsafe { (*flag.cast::<FlagState>()).raise() },
+        |flag| unsafe { drop(Rc::from_raw(flag.cast::<FlagState>())) },
     );
 
     pub(crate) fn new() -> Flag {
-        let raised = Rc::new(Cell::new(false));
-        let own = Rc::into_raw(Rc::clone(&raised)).cast();
-        // SAFETY: the table keeps the count. A waker may be sent to another thread, but this one is
-        // lent to operations of this thread's driver alone, which do not.
+        let state = Rc::<FlagState>::default();
+        let own = Rc::into_raw(Rc::clone(&state)).cast();
+        // SAFETY: as above. A waker may be sent to another thread, but this one is lent to
+        // operations of this thread's driver alone, which do not.
         let waker = unsafe { Waker::new(own, &Flag::WAKER) };
-        Flag { raised, waker }
+        Flag { state, waker }
     }
 
     /// Lowers it, and lends its waker.
     #[inline]
     pub(crate) fn lower(&self) -> Context<'_> {
-        self.raised.set(false);
+        self.state.is_raised.set(false);
         Context::from_waker(&self.waker)
     }
 
     #[inline]
     pub(crate) fn raise(&self) {
-        self.raised.set(true);
+        self.state.raise();
     }
 
     #[inline]
     pub(crate) fn is_raised(&self) -> bool {
-        self.raised.get()
+        self.state.is_raised.get()
+    }
+
+    /// This task is woken when it is raised, once.
+    #[inline]
+    pub(crate) fn wakes(&self, task: &Waker) {
+        let known = self.state.task.take().filter(|known| known.will_wake(task));
+        self.state.task.set(Some(known.unwrap_or_else(|| task.clone())));
     }
 }
 

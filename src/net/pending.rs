@@ -67,7 +67,7 @@ pub(super) struct Pending {
 /// The receives of one connection.
 pub(super) struct Receiver {
     receiving: Receiving,
-    /// Raised when the receive may have ended, until a task waits for it.
+    /// Raised when the receive may have ended.
     stirs: Flag,
 }
 
@@ -125,7 +125,7 @@ impl Pending {
     /// Polls the receive, if one is posted.
     #[inline]
     pub(super) fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Done<Buffer>> {
-        self.receiver.get().map_or(Poll::Pending, |receiver| receiver.receiving.poll(cx))
+        self.receiver.get().map_or(Poll::Pending, |receiver| receiver.poll(cx))
     }
 
     /// Whether a receive is posted.
@@ -196,16 +196,32 @@ pub(super) struct Posted {
 impl Posted {
     /// Waits for both to end.
     pub(super) async fn ends(self) {
-        if let Some(Receiver { receiving, .. }) = self.receiver.as_deref() {
-            drop(poll_fn(|cx| receiving.poll(cx)).await);
+        if let Some(receiver) = &self.receiver {
+            drop(poll_fn(|cx| receiver.poll(cx)).await);
         }
-        if let Some(Sender { sending, .. }) = self.sender.as_deref() {
-            drop(poll_fn(|cx| sending.poll(cx)).await);
+        if let Some(sender) = &self.sender {
+            drop(poll_fn(|cx| sender.sending.poll(cx)).await);
         }
     }
 }
 
 impl Receiver {
+    /// Polls the receive; the task is woken when there is a reason to poll again.
+    #[inline]
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Done<Buffer>> {
+        if self.stirs.is_raised()
+            && let Poll::Ready(done) = self.receiving.poll(&mut self.stirs.lower())
+        {
+            return Poll::Ready(done);
+        }
+        self.stirs.wakes(cx.waker());
+        if self.stirs.is_raised() {
+            // By the poll itself.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
     /// Like `Pending::quiet`, when something has happened.
     #[cold]
     fn end_of_quiet(&self, buffers: &Buffers) -> Quiet {
