@@ -9,6 +9,7 @@ pub(crate) mod fault;
 
 pub(crate) mod grammar;
 pub(crate) mod names;
+pub(crate) mod words;
 
 pub(crate) mod headers;
 

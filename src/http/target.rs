@@ -17,6 +17,7 @@
 use super::{
     fault::{Cause, Fault},
     head::{Method, TargetForm},
+    words::Word,
 };
 use std::{net::Ipv6Addr, ops::Range};
 
@@ -199,25 +200,25 @@ pub(crate) fn normalise_path<'a>(path: &'a [u8], copy: &'a mut Vec<u8>) -> Resul
 /// Whether a quick scan shows that a path is its own normalised copy: no byte of it is encoded or
 /// special, and no segment is empty or begins with a dot.
 fn is_plain(path: &[u8]) -> bool {
-    const SPECIAL: u8 = 1;
-    const DOT: u8 = 2;
-    const SLASH: u8 = 4;
-    #[allow(clippy::indexing_slicing)] // evaluated when compiled
-    const KINDS: [u8; 256] = {
-        let mut table = [0; 256];
-        (table[b'%' as usize], table[b'\\' as usize], table[b';' as usize]) =
-            (SPECIAL, SPECIAL, SPECIAL);
-        (table[b'.' as usize], table[b'/' as usize]) = (DOT, SLASH);
-        table
-    };
-    // What may not come next: a dot anywhere but inside a segment, nor a slash behind a slash.
-    let mut refused = SPECIAL | DOT;
-    path.iter().all(|byte| {
-        let kind = KINDS.get(usize::from(*byte)).copied().unwrap_or(SPECIAL);
-        let is_plain = kind & refused == 0;
-        refused = if kind == SLASH { SPECIAL | DOT | SLASH } else { SPECIAL };
-        is_plain
-    })
+    if path.first() == Some(&b'.') {
+        return false;
+    }
+    let (mut refused, mut before, mut rest) = (0, 0, path);
+    loop {
+        let (word, behind) = match rest.split_first_chunk() {
+            Some((word, behind)) => (Word::of(*word), behind),
+            None => (Word::of_rest(rest), &[][..]),
+        };
+        let (slash, dot) = (word.is(b'/'), word.is(b'.'));
+        // The last byte of the word before stands in front of the first.
+        let after_slash = slash << 8 | before >> 56;
+        refused |= word.is(b'%') | word.is(b'\\') | word.is(b';') | (after_slash & (slash | dot));
+        before = slash;
+        rest = behind;
+        if rest.is_empty() {
+            return refused == 0;
+        }
+    }
 }
 
 /// The current segment so far.
