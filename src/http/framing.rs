@@ -114,22 +114,24 @@ fn stated(headers: &Headers, version: Version, repeats: Repeats) -> Result<State
     if !headers.may_have(NameSet::of(&[Name::ContentLength, Name::TransferEncoding])) {
         return Ok(Stated::Nothing);
     }
-    let lengths = headers.contains(Name::ContentLength);
-    match (lengths, headers.contains(Name::TransferEncoding)) {
-        (false, false) => Ok(Stated::Nothing),
-        (true, false) => length(headers, repeats).map(Stated::Length).ok_or(Wrong::Ambiguous),
+    let mut lengths = headers.all(Name::ContentLength);
+    match (lengths.next(), headers.contains(Name::TransferEncoding)) {
+        (None, false) => Ok(Stated::Nothing),
+        (Some(first), false) => {
+            let is_only = lengths.next().is_none();
+            let length = length(headers, (first, is_only), repeats);
+            length.map(Stated::Length).ok_or(Wrong::Ambiguous)
+        }
         // RFC 9112 §6.1: a message with both ought to be handled as an error.
-        (true, true) => Err(Wrong::Ambiguous),
-        (false, true) => coding(headers, version),
+        (Some(_), true) => Err(Wrong::Ambiguous),
+        (None, true) => coding(headers, version),
     }
 }
 
-/// The one number that all lines state.
-fn length(headers: &Headers, repeats: Repeats) -> Option<u64> {
+/// The one number that all lines state, of which this is the first, and perhaps the only one.
+fn length(headers: &Headers, (first, is_only): (&[u8], bool), repeats: Repeats) -> Option<u64> {
     let number = |text| grammar::digits(text).filter(|length| *length <= LENGTH_MAX);
-    let mut lines = headers.all(Name::ContentLength);
-    let length = number(lines.next()?);
-    let is_only = lines.next().is_none();
+    let length = number(first);
     if repeats == Repeats::Refused || (is_only && length.is_some()) {
         return length.filter(|_| is_only);
     }

@@ -58,6 +58,25 @@ fn request_line(head: &RequestHead, out: &mut Vec<u8>) -> Range<usize> {
     0..0
 }
 
+/// The range of the status line in the head if it can be sent as it is, as for a request.
+fn status_line(head: &ResponseHead, out: &mut Vec<u8>) -> Range<usize> {
+    let digit = |place: u16| b'0' + (head.status / place % 10) as u8;
+    let mut line = *b"HTTP/1.1 000 ";
+    let [.., a, b, c, _] = &mut line;
+    (*a, *b, *c) = (digit(100), digit(10), digit(1));
+    let (bytes, end) = (&head.headers.bytes, head.reason.end() + 2);
+    let is_own = head.reason.start as usize == line.len()
+        && bytes.starts_with(&line)
+        && bytes.get(head.reason.end()..end) == Some(b"\r\n");
+    if is_own {
+        return 0..end;
+    }
+    out.extend_from_slice(&line);
+    out.extend_from_slice(head.reason.of(bytes));
+    out.extend_from_slice(b"\r\n");
+    0..0
+}
+
 /// What a response says about the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Connection {
@@ -89,12 +108,8 @@ pub(crate) fn response(
     out: &mut Vec<u8>,
 ) {
     out.reserve(head.headers.bytes.len() + 64);
-    out.extend_from_slice(b"HTTP/1.1 ");
-    let digit = |place: u16| b'0' + (head.status / place % 10) as u8;
-    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
-    out.extend_from_slice(head.reason.of(&head.headers.bytes));
-    out.extend_from_slice(b"\r\n");
-    fields(&head.headers, NameSet::default(), out);
+    let run = status_line(head, out);
+    fields_after(run, &head.headers, NameSet::default(), out);
     if head.headers.contains(Name::Upgrade) {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
     }

@@ -159,7 +159,7 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
 const LINES_BYTES: usize = 128;
 
 /// The version of a message as received (RFC 9110 §7.6.3).
-fn received_version(version: Version) -> &'static [u8] {
+fn received_version(version: Version) -> &'static [u8; 4] {
     match version {
         Version::Http10 => b"1.0 ",
         Version::Http11 => b"1.1 ",
