@@ -263,7 +263,11 @@ impl Exchange {
 
     /// What the client gets if no other backend is asked: an earlier try's answer if the last try
     /// gave none.
+    #[inline]
     fn or_declined(&mut self, result: Result<Answer, Fault>) -> Result<Answer, Fault> {
+        if self.tries.declined.is_none() {
+            return result;
+        }
         match (result, self.tries.declined.take()) {
             (Err(fault), Some(declined)) if fault.side != Side::Client => {
                 let Declined { answer, fetched, head, backend } = *declined;

@@ -87,7 +87,22 @@ impl Paths {
     }
 
     /// The first route, by specificity, that matches the request.
+    #[inline]
     pub(super) fn find(&self, asked: &Asked<'_>) -> Option<RouteId> {
+        if self.is_empty() { None } else { self.find_any(asked) }
+    }
+
+    /// Whether no route is in it.
+    fn is_empty(&self) -> bool {
+        let has_path = |node: &PathNode| {
+            !node.children.is_empty() || !node.exact.is_empty() || !node.prefix.is_empty()
+        };
+        self.any.is_empty()
+            && self.expressions.is_empty()
+            && !self.places.first().is_some_and(has_path)
+    }
+
+    fn find_any(&self, asked: &Asked<'_>) -> Option<RouteId> {
         self.find_in_tree(asked)
             .or_else(|| {
                 let expressions = self.expressions.iter();
@@ -99,9 +114,8 @@ impl Paths {
 
     fn find_in_tree(&self, asked: &Asked<'_>) -> Option<RouteId> {
         let mut at = 0;
-        // Where no route has a path, none is looked at.
-        let mut whole = !self.places.first()?.children.is_empty();
-        for segment in segments(asked.path)?.take_while(|_| whole) {
+        let mut whole = true;
+        for segment in segments(asked.path)? {
             match self.places.get(at)?.children.get(segment) {
                 Some(child) => at = *child,
                 None => {
