@@ -10,6 +10,7 @@ use crate::base::{
     backend_set::BackendSet,
     moment::{Tick, UnixSeconds},
 };
+use crate::certs;
 use crate::http::{
     chunks::{Chunks, Step},
     cookies,
@@ -311,6 +312,26 @@ pub fn fuzz_cookies(line: &[u8]) {
     assert!(others(rest).eq(others(line)));
 }
 
+/// Any bytes as a certificate, and as a file: what is accepted signs for its names, and what is not
+/// has a sentence.
+pub fn fuzz_certificates(input: &[u8]) {
+    certs::describe(input);
+    let now = UnixSeconds(1_796_083_200);
+    match certs::load(input, None, None) {
+        Ok(pair) => {
+            assert!(!pair.certified.cert.is_empty());
+            assert!(!pair.facts.names.is_empty());
+            assert!(pair.findings(now).all(|(_, finding)| !finding.what.is_empty()));
+        }
+        Err((_, finding)) => assert!(!finding.what.is_empty()),
+    }
+    for crl in [None, Some(input)] {
+        if let Err((_, finding)) = certs::clients(input, crl, true, now) {
+            assert!(!finding.what.is_empty());
+        }
+    }
+}
+
 /// The cookies of a line that are not named `rw`, without empty ones.
 fn others(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_other = |pair: &&[u8]| {
@@ -345,6 +366,28 @@ mod tests {
             let line: Vec<u8> = pieces.flatten().copied().collect();
             println!("seed {seed}: {:?}", String::from_utf8_lossy(&line));
             fuzz_cookies(&line);
+        }
+    }
+
+    /// The same with certificates of which a few bytes are others, as files and as DER.
+    #[test]
+    fn a_certificate_of_which_bytes_are_changed_is_used_or_has_a_sentence() {
+        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let sample = certs::sample::own(&["a.example"], certs::sample::Kind::Ecdsa, 2100);
+        let file = format!("{}{}", sample.cert, sample.key).into_bytes();
+        let der = CertificateDer::from_pem_slice(&file).unwrap().to_vec();
+        for seed in 0..3_000 {
+            let rng = &mut Rng::seeded(seed);
+            for good in [&file, &der] {
+                let mut bytes = good.clone();
+                for _ in 0..1 + rng.below(3) {
+                    let at = rng.below(u32::try_from(bytes.len()).unwrap()) as usize;
+                    bytes[at] = u8::try_from(rng.below(256)).unwrap();
+                }
+                bytes.truncate(bytes.len() - rng.below(4) as usize * 7);
+                println!("seed {seed}");
+                fuzz_certificates(&bytes);
+            }
         }
     }
 

@@ -93,7 +93,8 @@ fn a_senseless_command_line_ends_in_2() {
         &["proxy"],
         &["--driver", "kqueue", "check"],
         &["proxy", "app:1", "app:2"],
-        &["proxy", "localhost:3000", "--cert", "a.pem"],
+        &["proxy", "localhost:3000", "--key", "a.key"],
+        &["proxy", "localhost:3000", "--cert", "a.pem", "--tls-self-signed"],
         &["demo", "nowhere"],
         &["proxy", "-c", "ringway.toml", "localhost:3000"],
         &["-c", "ringway.toml", "demo"],
@@ -105,9 +106,21 @@ fn a_senseless_command_line_ends_in_2() {
 }
 
 #[test]
-fn what_is_not_built_has_a_sentence() {
-    let said = run(&["proxy", "localhost:3000", "--cert", "a.pem"]);
-    assert!(said.err.contains("--cert and --key are not built yet"), "{}", said.err);
+fn a_certificate_of_proxy_that_cannot_be_read_is_drawn() {
+    let said = run(&["proxy", "localhost:3000", "--cert", "no-such.pem"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("`cert` cannot be read: there is no such file"), "{}", said.err);
+}
+
+#[test]
+fn a_trial_of_https_is_one_command() {
+    let folder = folder("self-signed", &[]);
+    let mut command = ringway(&folder, &["proxy", ":8443", "localhost:3000", "--print-config"]);
+    let said = said(command.arg("--tls-self-signed"));
+    assert_eq!(said.code, 0, "{}", said.err);
+    let file = said.out.split("cert = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let pem = fs::read_to_string(file.expect(&said.out)).unwrap();
+    assert!(pem.contains("BEGIN CERTIFICATE") && pem.contains("BEGIN PRIVATE KEY"), "{pem}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! (RFC 8446 §4.4.2). Files are often made in another order, which some clients refuse.
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::certificate::X509Certificate;
+use x509_parser::{certificate::X509Certificate, x509::SubjectPublicKeyInfo};
 
 use super::{Finding, facts};
 
@@ -14,17 +14,21 @@ pub(super) struct Chain {
 }
 
 /// Orders the certificates of a file; the first becomes that of the key whose public half is
-/// `public` (the bits of its subjectPublicKeyInfo).
+/// `public`.
 ///
 /// # Errors
 /// If the key fits none of them.
 pub(super) fn order(
     certificates: Vec<CertificateDer<'static>>,
-    public: &[u8],
+    public: &SubjectPublicKeyInfo<'_>,
 ) -> Result<Chain, Finding> {
     let parsed: Vec<X509Certificate<'_>> =
         certificates.iter().map(|der| facts::parse(der)).collect::<Result<_, _>>()?;
-    let is_own = |it: &X509Certificate<'_>| *it.public_key().subject_public_key.data == *public;
+    let is_own = |it: &X509Certificate<'_>| {
+        let theirs = it.public_key();
+        theirs.subject_public_key.data == public.subject_public_key.data
+            && theirs.algorithm.algorithm == public.algorithm.algorithm
+    };
     let Some(own) = parsed.iter().position(is_own) else {
         let of = parsed.first().map(|it| facts::title(it.subject())).unwrap_or_default();
         return Err(Finding::new(format!("does not fit the certificate (of \"{of}\")"))

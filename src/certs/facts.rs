@@ -1,4 +1,6 @@
 //! What people should know of a certificate: its names, its times, its kind of key, its issuer.
+//!
+//! And what clients refuse in it. Whether a signature is right is not looked at.
 
 use std::sync::Arc;
 
@@ -96,6 +98,12 @@ pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Finding> {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(Finding::new("has a section that is not a certificate")),
     }
+}
+
+/// What is known of any bytes, if they are a certificate.
+#[cfg(any(test, feature = "bench"))]
+pub(crate) fn describe(der: &[u8]) -> Option<Facts> {
+    Some(of(&parse(der).ok()?).0)
 }
 
 /// What is known of a certificate, and what should be looked at in it besides its times.

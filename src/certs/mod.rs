@@ -19,6 +19,9 @@ mod trust;
 
 use std::fmt;
 
+#[cfg(any(test, feature = "bench"))]
+pub(crate) use self::{facts::describe, pair::load};
+
 pub(crate) use self::{
     facts::{Facts, days_in_words},
     files::{FILE_BYTES_MAX, Files, Stamp},

@@ -61,7 +61,7 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// Why it cannot be used, and the file that is to blame.
-pub(super) fn load(
+pub(crate) fn load(
     cert: &[u8],
     key: Option<&[u8]>,
     ocsp: Option<Vec<u8>>,
@@ -88,10 +88,7 @@ pub(super) fn load(
     let public = key.public_key().ok_or_else(|| of_key(Finding::new("has an unknown key")))?;
     let public = SubjectPublicKeyInfo::from_der(&public)
         .map_err(|_| of_key(Finding::new("has an unknown key")))?
-        .1
-        .subject_public_key
-        .data
-        .to_vec();
+        .1;
     let chain = chain::order(certificates, &public).map_err(|finding| {
         match finding.what.starts_with("does not fit") {
             true => of_key(finding),

@@ -5,7 +5,6 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use super::{
-    pair::load,
     sample::{Authority, Kind, Sample, own},
     *,
 };

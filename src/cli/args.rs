@@ -374,11 +374,24 @@ pub(super) struct Proxy {
     #[arg(long, help_heading = None)]
     pub(super) print_config: bool,
 
-    // Decided but not built: they get a message of their own instead of "unexpected argument".
-    #[arg(long, hide = true)]
+    /// Serve HTTPS with the certificate in this file (PEM)
+    #[arg(long, value_name = "FILE", help_heading = None)]
     pub(super) cert: Option<String>,
-    #[arg(long, hide = true)]
+
+    /// Its private key; without it, it is in the file of the certificate
+    #[arg(long, value_name = "FILE", help_heading = None, requires = "cert")]
     pub(super) key: Option<String>,
+
+    /// Serve HTTPS with a certificate made for this machine, to try it out
+    #[arg(long, help_heading = None, conflicts_with_all = ["cert", "key"])]
+    pub(super) tls_self_signed: bool,
+}
+
+impl Proxy {
+    /// Whether it serves HTTPS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.cert.is_some() || self.tls_self_signed
+    }
 }
 
 const PROXY_HELP: &str = "\
@@ -391,4 +404,5 @@ Examples:
   ringway proxy localhost:3000
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --balance least-connections --health /health
+  ringway proxy :8443 localhost:3000 --tls-self-signed
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --print-config > ringway.toml";

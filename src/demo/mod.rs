@@ -8,7 +8,13 @@ mod answer;
 mod connection;
 mod origins;
 
-use std::{error::Error, fmt::Write as _, io, net::SocketAddr};
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
 
 use signal_hook::{
     consts::{SIGINT, SIGQUIT, SIGTERM},
@@ -17,10 +23,13 @@ use signal_hook::{
 
 pub(crate) use self::origins::Origins;
 use crate::config::{Overrides, parse_with};
-use crate::server::{Options, Stop, start_with};
+use crate::server::{Endpoint, Options, Stop, self_signed, start_with};
 
 /// Enough origins to see a round robin go round.
 const ORIGINS: usize = 3;
+
+/// How far the port of HTTPS is from that of HTTP: 8443 from 8080.
+const SECURE_PORT_OFFSET: u16 = 363;
 
 /// Runs the demo on `listen` until Ctrl-C.
 ///
@@ -31,11 +40,17 @@ pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<d
     // Before anything starts, so that an early Ctrl-C leaves nothing half started.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
     let origins = Origins::start(ORIGINS)?;
-    let text = configuration(listen, origins.addresses());
+    let secure = secure(listen);
+    let text = configuration(listen, secure.as_ref(), origins.addresses());
     let plan = parse_with("demo", &text, overrides)?.plan;
     let balancer = start_with(plan, Options::of_the_process())?;
-    let listening = balancer.addresses().first().and_then(|(_, at)| at.tcp()).unwrap_or(listen);
-    io::Write::write_all(&mut io::stdout(), introduction(listening, &text).as_bytes())?;
+    let listening = |name: &str| {
+        let named = |(listener, at): &(String, _)| (listener == name).then(|| Endpoint::tcp(at))?;
+        balancer.addresses().iter().find_map(named)
+    };
+    let secure = secure.as_ref().and_then(|(_, file)| Some((listening("secure")?, &**file)));
+    let text = introduction(listening("demo").unwrap_or(listen), secure, &text);
+    io::Write::write_all(&mut io::stdout(), text.as_bytes())?;
     signals.forever().next();
     // The balancer first: it finishes the requests its clients still wait for.
     balancer.stop(Stop::Graceful);
@@ -44,9 +59,18 @@ pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<d
 }
 
 /// The configuration that the demo runs.
-fn configuration(listen: SocketAddr, origins: &[SocketAddr]) -> String {
+fn configuration(
+    listen: SocketAddr,
+    secure: Option<&(SocketAddr, PathBuf)>,
+    origins: &[SocketAddr],
+) -> String {
     let mut text = "[global]\nshutdown = { drain = \"1s\" }\n\n".to_owned();
     let _ = write!(text, "[listener.demo]\nbind = \"{listen}\"\npool = \"origins\"\n\n");
+    if let Some((listen, file)) = secure {
+        let file = toml::Value::String(file.to_string_lossy().into_owned());
+        let _ = write!(text, "[listener.secure]\nbind = \"{listen}\"\npool = \"origins\"\n");
+        let _ = write!(text, "tls = {{ certificates = [{{ cert = {file} }}] }}\n\n");
+    }
     text.push_str("[pool.origins]\nbackends = [\n");
     for (place, address) in origins.iter().enumerate() {
         let name = Origins::name(place);
@@ -55,8 +79,22 @@ fn configuration(listen: SocketAddr, origins: &[SocketAddr]) -> String {
     text + "]\n"
 }
 
+/// Where HTTPS listens, and its certificate; none where that cannot be kept.
+fn secure(listen: SocketAddr) -> Option<(SocketAddr, PathBuf)> {
+    let file = self_signed(Some(listen.ip())).ok()?;
+    // 8443 beside 8080, if nobody has it.
+    let beside = listen.port().checked_add(SECURE_PORT_OFFSET).filter(|_| listen.port() != 0);
+    let is_free = |port: &u16| TcpListener::bind((listen.ip(), *port)).is_ok();
+    let port = beside.filter(is_free).unwrap_or(0);
+    Some((SocketAddr::new(listen.ip(), port), file))
+}
+
 /// The text that the demo prints: what runs, and what to try.
-fn introduction(listening: SocketAddr, configuration: &str) -> String {
+fn introduction(
+    listening: SocketAddr,
+    secure: Option<(SocketAddr, &Path)>,
+    configuration: &str,
+) -> String {
     let mut text =
         "Three origins and a balancer in front of them, from this configuration:\n\n".to_owned();
     for line in configuration.lines() {
@@ -74,6 +112,11 @@ fn introduction(listening: SocketAddr, configuration: &str) -> String {
         let command = format!("curl {options}http://{listening}{path}");
         let _ = writeln!(text, "    {command:<62} # {seen}");
     }
+    if let Some((secure, file)) = secure {
+        let _ =
+            writeln!(text, "\nThe same over HTTPS, by a certificate that is signed by itself:\n");
+        let _ = writeln!(text, "    curl --cacert {} https://{secure}/", file.display());
+    }
     text + "\nCtrl-C stops it all.\n"
 }
 
@@ -84,12 +127,17 @@ mod tests {
     #[test]
     fn its_configuration_is_one() {
         let addresses = ["127.0.0.1:1001", "127.0.0.1:1002"].map(|text| text.parse().unwrap());
-        let text = configuration("[::1]:8080".parse().unwrap(), &addresses);
+        let text = configuration("[::1]:8080".parse().unwrap(), None, &addresses);
         let loaded = parse_with("demo", &text, &Overrides::default()).unwrap();
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
         let pool = loaded.plan.pools.values().next().unwrap();
         let names: Vec<_> = pool.backends.values().map(|b| b.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
+        // The example of HTTPS is one, too.
+        let secure = ("[::1]:8443".parse().unwrap(), PathBuf::from("/no/such.pem"));
+        let text = configuration("[::1]:8080".parse().unwrap(), Some(&secure), &addresses);
+        let wrong = parse_with("demo", &text, &Overrides::default()).unwrap_err();
+        assert_eq!(wrong.errors(), 1, "{wrong}");
         assert_eq!(
             loaded.plan.listeners.values().next().unwrap().bind,
             ["[::1]:8080".parse().unwrap()]
@@ -98,9 +146,13 @@ mod tests {
 
     #[test]
     fn every_line_to_try_names_where_it_listens() {
-        let text = introduction("127.0.0.1:8080".parse().unwrap(), "[listener.demo]\n");
+        let text = introduction("127.0.0.1:8080".parse().unwrap(), None, "[listener.demo]\n");
         assert_eq!(text.matches("curl ").count(), 6);
         assert_eq!(text.matches("http://127.0.0.1:8080/").count(), 6);
         assert!(text.contains("\n    [listener.demo]\n"));
+        let secure = ("127.0.0.1:8443".parse().unwrap(), Path::new("/x/self-signed.pem"));
+        let text = introduction("127.0.0.1:8080".parse().unwrap(), Some(secure), "");
+        let line = "    curl --cacert /x/self-signed.pem https://127.0.0.1:8443/\n";
+        assert!(text.contains(line), "{text}");
     }
 }

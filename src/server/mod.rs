@@ -33,6 +33,7 @@ mod reload;
 mod run;
 mod secrets;
 mod secure;
+mod self_signed;
 mod service_manager;
 mod signals;
 mod spawn;
@@ -53,5 +54,8 @@ pub use self::{
     start::{start, start_with},
     start_error::{Holder, StartError},
 };
-pub(crate) use self::{admin_doors::token as admin_token, process::run as main, reload::Source};
+pub(crate) use self::{
+    admin_doors::token as admin_token, process::run as main, reload::Source,
+    self_signed::self_signed,
+};
 pub use crate::net::runtime::DriverInUse;
