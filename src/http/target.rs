@@ -209,10 +209,11 @@ fn is_plain(path: &[u8]) -> bool {
             Some((word, behind)) => (Word::of(*word), behind),
             None => (Word::of_rest(rest), &[][..]),
         };
-        let (slash, dot) = (word.is(b'/'), word.is(b'.'));
+        let slash = word.is_one_of([b'/']);
         // The last byte of the word before stands in front of the first.
         let after_slash = slash << 8 | before >> 56;
-        refused |= word.is(b'%') | word.is(b'\\') | word.is(b';') | (after_slash & (slash | dot));
+        refused |=
+            word.is_one_of([b'%', b'\\', b';']) | (after_slash & word.is_one_of([b'/', b'.']));
         before = slash;
         rest = behind;
         if rest.is_empty() {

@@ -56,10 +56,12 @@ impl Word {
         ((!letter & other_than_dash) | self.0) & HIGHEST
     }
 
-    /// This byte, which is one of ASCII. Exact.
+    /// One of these bytes, which are ASCII. Exact.
     #[inline(always)]
-    pub(crate) fn is(self, byte: u8) -> u64 {
-        let other = ((self.0 ^ all(byte)) & !HIGHEST) + all(0x7f);
+    pub(crate) fn is_one_of<const N: usize>(self, bytes: [u8; N]) -> u64 {
+        let low = self.0 & !HIGHEST;
+        let other =
+            bytes.iter().fold(HIGHEST, |other, byte| other & ((low ^ all(*byte)) + all(0x7f)));
         !(other | self.0) & HIGHEST
     }
 }
@@ -126,7 +128,7 @@ mod tests {
         check(Word::control, |byte| byte < b' ' || byte == 0x7f);
         check(|word| word.below(0x21), |byte| byte < 0x21 || byte == 0x7f);
         check(Word::neither_letter_nor_dash, |byte| !byte.is_ascii_alphabetic() && byte != b'-');
-        check(|word| word.is(b'/'), |byte| byte == b'/');
+        check(|word| word.is_one_of([b'/', b'.']), |byte| byte == b'/' || byte == b'.');
         assert_eq!(first(&[], Word::control), None);
     }
 
@@ -139,7 +141,7 @@ mod tests {
             let is_other = |byte: u8| !byte.is_ascii_alphabetic() && byte != b'-';
             let in_two = |is: fn(u8) -> bool| u64::from(is(a)) << 7 | u64::from(is(b)) << 15;
             assert_eq!(word.neither_letter_nor_dash(), in_two(is_other), "{a:#x} {b:#x}");
-            assert_eq!(word.is(b'.'), in_two(|byte| byte == b'.'), "{a:#x} {b:#x}");
+            assert_eq!(word.is_one_of([b'.']), in_two(|byte| byte == b'.'), "{a:#x} {b:#x}");
         }
     }
 }

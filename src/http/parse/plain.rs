@@ -55,7 +55,7 @@ pub(super) fn status_line(seen: &[u8]) -> Option<(u16, Span, usize)> {
     (seen.get(reason_end..end)? == b"\r\n").then(|| (status, Span::new(reason, reason_end), end))
 }
 
-/// Reads the fields from `at` on, at most so many; what they state, and where the head ends. If it
+/// Reads the fields from `at` on, at most so many, and what they state; where the head ends. If it
 /// is none, `headers` may have some of them.
 #[inline]
 pub(super) fn fields(
@@ -63,12 +63,12 @@ pub(super) fn fields(
     mut at: usize,
     most: usize,
     headers: &mut Headers,
-) -> Option<(Facts, usize)> {
-    let mut facts = Facts::default();
+    facts: &mut Facts,
+) -> Option<usize> {
     loop {
         let line = seen.get(at..)?;
         if let [b'\r', b'\n', ..] = line {
-            return Some((facts, at + 2));
+            return Some(at + 2);
         }
         let (name, rest) = line.split_at_checked(name_len(line)?)?;
         let [b':', b' ', rest @ ..] = rest else { return None };

@@ -30,7 +30,8 @@ pub(crate) fn request(
     head.headers.clear();
     (head.method, head.version) = (Method::default(), Version::default());
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
-    if let Some((line, facts, used)) = plain_request(seen, limits, head) {
+    let mut facts = Facts::default();
+    if let Some((line, used)) = plain_request(seen, limits, head, &mut facts) {
         place_target(head, line.target)?;
         request_facts(head, &facts)?;
         return Ok(Parse::Done { used });
@@ -44,14 +45,15 @@ fn plain_request(
     seen: &[u8],
     limits: &HeadLimits,
     head: &mut RequestHead,
-) -> Option<(RequestLine, Facts, usize)> {
+    facts: &mut Facts,
+) -> Option<(RequestLine, usize)> {
     let line = plain::request_line(seen, limits)?;
     let most = limits.fields_max.min(FIELDS_CAP);
-    let (facts, used) = plain::fields(seen, line.end, most, &mut head.headers)?;
+    let used = plain::fields(seen, line.end, most, &mut head.headers, facts)?;
     head.headers.bytes.extend_from_slice(seen.get(..used)?);
     head.method = Method::of(line.method.of(seen));
     (head.method_span, head.version) = (line.method, line.version);
-    Some((line, facts, used))
+    Some((line, used))
 }
 
 /// Like `request`, for a head in any form, or for none.

@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 use httparse::Status;
 
 use super::{
-    FIELDS_CAP, HeadLimits, OtherVersion, Parse, as_http11, fields::fields, offset, other_version,
-    plain,
+    FIELDS_CAP, HeadLimits, OtherVersion, Parse, as_http11,
+    fields::{Facts, fields},
+    offset, other_version, plain,
 };
 use crate::http::{
     fault::{Cause, Fault},
@@ -38,7 +39,8 @@ pub(crate) fn response(
 fn plain_response(seen: &[u8], limits: &HeadLimits, head: &mut ResponseHead) -> Option<usize> {
     let (status, reason, end) = plain::status_line(seen)?;
     let most = limits.fields_max.min(FIELDS_CAP);
-    let (facts, used) = plain::fields(seen, end, most, &mut head.headers)?;
+    let mut facts = Facts::default();
+    let used = plain::fields(seen, end, most, &mut head.headers, &mut facts)?;
     head.headers.bytes.extend_from_slice(seen.get(..used)?);
     (head.status, head.version, head.reason) = (status, Version::Http11, reason);
     head.keep_alive = facts.keeps_alive(head.version);
