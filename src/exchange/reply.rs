@@ -15,6 +15,7 @@ use crate::http::{
     fault::{Cause, Fault, Side},
     forward::{self, ToClient},
     framing::BodyLength,
+    head::Method,
     names::Name,
 };
 use crate::net::leaving::Leaves;
@@ -245,4 +246,27 @@ pub(super) fn options(worker: &Worker, client: &mut Client, exchange: &mut Excha
     }
     let response = &mut exchange.scratch.response;
     Answer::Own(answer::options(&worker.http_date(), response))
+}
+
+/// The answer that an authority looks for to see whether a name is ours: before any route.
+#[cold]
+pub(super) fn challenge(
+    worker: &Worker,
+    client: &mut Client,
+    exchange: &mut Exchange,
+) -> Option<Answer> {
+    let challenges = worker.challenges()?;
+    let request = &exchange.scratch.request;
+    if !matches!(request.method, Method::Get | Method::Head) {
+        return None;
+    }
+    let answer = challenges.answer(request.bytes(request.path))?;
+    if !skip_body(client, exchange) {
+        client.will_close();
+    }
+    let Scratch { request, response, body, .. } = &mut *exchange.scratch;
+    let sent = if request.method == Method::Head { &[][..] } else { answer };
+    body.clear();
+    body.extend_from_slice(sent);
+    Some(Answer::Own(answer::plain(answer.len(), &worker.http_date(), response)))
 }

@@ -61,6 +61,11 @@ async fn answer(
 ) -> Result<Answer, Fault> {
     client.expect_body(length, exchange.in_force.head_limits);
     admit(exchange, length)?;
+    if worker.has_challenges()
+        && let Some(answer) = reply::challenge(worker, client, exchange)
+    {
+        return Ok(answer);
+    }
     is_directed(worker, client, exchange)?;
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);

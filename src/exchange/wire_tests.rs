@@ -4,9 +4,10 @@
 //! No socket, no kernel, no real time: a result holds for every order that a script can express,
 //! not just for those that a machine happens to run (`testkit::play`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::net::stream::script::{Closed, Step, says};
+use crate::shared::certs::Challenges;
 use crate::testkit::scene::{Scene, after_a_head, client, dechunked, pieces};
 
 pub(super) const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -461,5 +462,32 @@ fn the_time_of_a_request_is_told_by_what_was_waited_for() {
     ] {
         let seen = Scene { client, backends: vec![backend], ..Scene::default() }.play();
         assert_eq!(seen.times, expected, "{seen:#?}");
+    }
+}
+
+/// RFC 8555 §8.3: an authority asks in plain HTTP, and gets its answer whatever the routes say.
+#[test]
+fn what_an_authority_looks_for_is_there_before_any_route() {
+    let challenge = |method: &str, token: &str| {
+        format!("{method} /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a\r\n\r\n")
+    };
+    for (request, told, asks_a_backend) in [
+        (challenge("GET", "token"), "200 token.key", false),
+        (challenge("GET", "other"), "200 good", true),
+        (challenge("POST", "token"), "200 good", true),
+        ("GET /token HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "200 good", true),
+    ] {
+        let mut challenges = Challenges::default();
+        challenges.answers.insert((*b"token").into(), (*b"token.key").into());
+        let seen = Scene {
+            client: client(vec![says(&request), Step::HearsOf("\r\n\r\n")]),
+            backends: vec![after_a_head(vec![says(OK)])],
+            challenges: Some(Arc::new(challenges)),
+            ..Scene::default()
+        }
+        .play();
+        seen.check();
+        assert_eq!(seen.told(), told, "{request}");
+        assert_eq!(seen.backends[0].was_asked, asks_a_backend, "{request}");
     }
 }

@@ -163,6 +163,16 @@ pub(crate) fn options(date: &[u8], head: &mut ResponseHead) -> BodyLength {
     BodyLength::None
 }
 
+/// Makes the head of an answer of this many bytes that are no text for people.
+#[cold]
+pub(crate) fn plain(bytes: usize, date: &[u8], head: &mut ResponseHead) -> BodyLength {
+    begin(200, head);
+    head.headers.push(Name::Other, b"content-type", b"application/octet-stream");
+    head.headers.push(Name::Other, b"cache-control", b"no-store");
+    head.headers.push(Name::Date, b"date", date);
+    BodyLength::Fixed(bytes as u64)
+}
+
 /// Begins the head of an answer of our own.
 fn begin(status: u16, head: &mut ResponseHead) {
     head.clear();

@@ -87,6 +87,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
             match message {
                 ToCore::Addresses(found) => worker.move_backends(&found),
                 ToCore::Fronts(fronts) => worker.renew(fronts),
+                ToCore::Challenges(challenges) => worker.answer_challenges(challenges),
                 ToCore::Plan(plan) => change(worker, *plan),
                 // The asker may have stopped waiting.
                 ToCore::Ping(answer) => drop(answer.try_send(())),

@@ -45,6 +45,26 @@ pub(crate) struct PoolCerts {
     pub(crate) identity: Option<Arc<CertifiedKey>>,
 }
 
+/// What an authority looks for to see whether a name is ours (RFC 8555 §8). ACME brings it, and
+/// takes it away when the authority has seen it.
+#[derive(Default)]
+pub(crate) struct Challenges {
+    /// Certificates by name, for clients that speak `acme-tls/1` (RFC 8737).
+    pub(crate) certificates: HashMap<Arc<str>, Arc<CertifiedKey>>,
+    /// Answers by the last part of the path, under `/.well-known/acme-challenge/`.
+    pub(crate) answers: HashMap<Box<[u8]>, Box<[u8]>>,
+}
+
+/// Where authorities look for answers (RFC 8555 §8.3).
+const ANSWERS: &[u8] = b"/.well-known/acme-challenge/";
+
+impl Challenges {
+    /// The answer at a path, if it is that of a challenge.
+    pub(crate) fn answer(&self, path: &[u8]) -> Option<&[u8]> {
+        self.answers.get(path.strip_prefix(ANSWERS)?).map(|answer| &**answer)
+    }
+}
+
 /// A certificate for a store.
 #[derive(Clone)]
 pub(crate) struct StoreEntry {
@@ -63,8 +83,8 @@ pub(crate) struct Store {
     default: Keys,
     /// Whether a host without a certificate is refused.
     refuses: bool,
-    /// For the authority that checks a name (`acme-tls/1`), and nobody else.
-    challenges: HashMap<Arc<str>, Arc<CertifiedKey>>,
+    /// For authorities that check a name, and nobody else.
+    challenges: Option<Arc<Challenges>>,
 }
 
 /// The certificates for one name, the best first: of different kinds of keys, as clients differ.
@@ -111,12 +131,9 @@ impl Store {
     }
 
     #[allow(dead_code, reason = "ACME brings them")]
-    /// The same with these certificates for an authority that checks names.
-    pub(crate) fn with_challenges(
-        mut self,
-        challenges: impl IntoIterator<Item = (Arc<str>, Arc<CertifiedKey>)>,
-    ) -> Store {
-        self.challenges.extend(challenges);
+    /// The same with these for authorities that check names.
+    pub(crate) fn with_challenges(mut self, challenges: Arc<Challenges>) -> Store {
+        self.challenges = Some(challenges);
         self
     }
 
@@ -128,7 +145,8 @@ impl Store {
             list.next().is_some_and(|only| only == ACME_TLS) && list.next().is_none()
         });
         if asks_for_challenge {
-            return self.challenges.get(hello.server_name()?).map(Arc::clone);
+            let certificates = &self.challenges.as_ref()?.certificates;
+            return certificates.get(hello.server_name()?).map(Arc::clone);
         }
         self.choose(hello.server_name(), hello.signature_schemes())
     }

@@ -3,7 +3,7 @@
 //! The client is served by `server::connection` itself, to the end of its connection, and by a
 //! whole worker.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use super::{beside, play};
 use crate::base::ids::{ListenerId, PoolId};
@@ -13,6 +13,7 @@ use crate::net::{
 };
 use crate::server::connection::serve;
 use crate::shared::{
+    certs::Challenges,
     counters::Counter,
     request_times::{Phase, Timed},
     tally::Key,
@@ -30,6 +31,8 @@ pub(crate) struct Scene {
     pub(crate) pool: &'static str,
     pub(crate) listener: &'static str,
     pub(crate) limits: &'static str,
+    /// What authorities look for.
+    pub(crate) challenges: Option<Arc<Challenges>>,
 }
 
 /// The result.
@@ -81,6 +84,7 @@ impl Scene {
                 self.pool
             );
             let worker = Worker::crew(&text, 1).remove(0);
+            worker.answer_challenges(self.challenges);
             let backends: Vec<_> = self.backends.into_iter().map(Script::new).collect();
             script::answers(backends.iter().map(|script| Answers::Ok(Rc::clone(script))));
             let client = Script::new(self.client);

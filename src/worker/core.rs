@@ -11,8 +11,8 @@ use crate::net::tls::Fronts;
 use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::{
-    bell::Rope, counters::Slab, inbox::MovedBackend, outcomes::Outcomes, permits::Permits,
-    rooms::Rooms, spares::Spares,
+    bell::Rope, certs::Challenges, counters::Slab, inbox::MovedBackend, outcomes::Outcomes,
+    permits::Permits, rooms::Rooms, spares::Spares,
 };
 
 /// What all workers of a process share, whatever plan is in force.
@@ -43,6 +43,9 @@ pub(crate) struct Process {
 pub(crate) enum ToCore {
     /// These backends have moved. The names thread has at most one such message on its way.
     Addresses(Arc<Vec<MovedBackend>>),
+    /// What authorities look for that check names.
+    #[allow(dead_code, reason = "ACME sends it")]
+    Challenges(Option<Arc<Challenges>>),
     /// TLS of listeners, of which files of certificates have changed.
     Fronts(Arc<Fronts>),
     /// The next plan.

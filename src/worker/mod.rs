@@ -60,6 +60,7 @@ use crate::observe::{
 };
 use crate::plan::{ListenerId, Table};
 use crate::shared::{
+    certs::Challenges,
     counters::{Counter, Slab},
     inbox::MovedBackend,
     tally::Key,
@@ -121,6 +122,8 @@ pub(crate) struct Worker {
     pub(crate) events: CoreReporter,
     /// TLS of the listeners that speak it.
     fronts: RefCell<Arc<Fronts>>,
+    /// What authorities look for that check names; none most of the time.
+    challenges: RefCell<Option<Arc<Challenges>>>,
     /// The gate for handshakes with clients.
     pub(crate) gate: Gate,
 }
@@ -189,6 +192,7 @@ impl Worker {
             logs: Logs::new(outlets),
             events: CoreReporter::new(reporter, level),
             fronts: RefCell::new(Arc::clone(&next.fronts)),
+            challenges: RefCell::default(),
             gate: Gate::default(),
         })
     }
@@ -197,6 +201,22 @@ impl Worker {
     #[inline]
     pub(crate) fn front(&self, id: ListenerId) -> Option<Front> {
         self.fronts.borrow().get(id).cloned()
+    }
+
+    /// Whether an authority may be looking for something.
+    #[inline]
+    pub(crate) fn has_challenges(&self) -> bool {
+        self.challenges.borrow().is_some()
+    }
+
+    /// What authorities may be looking for.
+    pub(crate) fn challenges(&self) -> Option<Arc<Challenges>> {
+        self.challenges.borrow().clone()
+    }
+
+    /// Answers authorities with these from now on; none = with nothing.
+    pub(crate) fn answer_challenges(&self, challenges: Option<Arc<Challenges>>) {
+        self.challenges.replace(challenges);
     }
 
     /// Shakes hands with these certificates from now on; connections keep theirs.
