@@ -17,9 +17,9 @@ use super::{
     units::{write_duration, write_share, write_size},
 };
 use crate::plan::{
-    Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HostHeader,
-    HostPattern, Listener, ListenerTls, Overlay, Passive, PathPattern, Plan, Pool, PoolTls, Probe,
-    Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
+    Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
+    HostHeader, HostPattern, Listener, ListenerTls, Overlay, Passive, PathPattern, Plan, Pool,
+    PoolTls, Probe, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
 };
 
 /// One table of the configuration.
@@ -434,6 +434,17 @@ impl Lines<'_> {
             Some(budget) => {
                 self.add("retry.budget.ratio", write_share(budget.ratio));
                 self.add("retry.budget.per-second", budget.per_second.to_string());
+            }
+        }
+        match &retry.hedge {
+            None => self.add("retry.hedge", quoted("off")),
+            Some(hedge) => {
+                let after = match hedge.after {
+                    HedgeAfter::Quantile(percent) => format!("p{percent}"),
+                    HedgeAfter::Time(time) => write_duration(time),
+                };
+                self.add("retry.hedge.after", quoted(&after));
+                self.add("retry.hedge.max", write_share(hedge.max));
             }
         }
         self.add("retry.body", quoted(&write_size(retry.body_bytes_max.into())));

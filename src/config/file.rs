@@ -415,9 +415,24 @@ pub(crate) struct Retry {
     /// How many retries are allowed in proportion to the requests; "off" = as many as `attempts`
     /// allows.
     pub(crate) budget: Option<Written<WordOr<Budget>>>,
+    /// When a request whose answer is late is asked of a second backend as well: the first answer
+    /// counts. Only idempotent methods, with no body or one that is at hand; "off" = never.
+    pub(crate) hedge: Option<Written<WordOr<Hedge>>>,
     /// Bytes of a request body that are kept so that it can be sent again; a longer one is not
     /// retried once some of it has been sent. "0B" = none is kept.
     pub(crate) body: Option<Written<SizeText>>,
+}
+
+/// A second copy of a request whose answer is late.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "hedge", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Hedge {
+    /// How long the answer has to begin: a duration, or "p95", the time within which 95 of 100
+    /// answers of the pool begin at present ("p1" to "p99").
+    pub(crate) after: Option<Written<DurationText>>,
+    /// The share of requests of which there may be a second copy, above 0, at most 1. The retry
+    /// budget holds, too.
+    pub(crate) max: Option<Written<ShareNumber>>,
 }
 
 /// How many retries are allowed in proportion to the requests of the last ten seconds.

@@ -155,6 +155,9 @@ fn the_reference_names_every_key() {
             let in_comment = match row.key.as_str() {
                 "sticky.secret-file" => text.contains(", secret-file = "),
                 "admin.bind" | "admin.token-file" => text.contains("{ bind = \"…\", token-file = "),
+                "retry.hedge.after" | "retry.hedge.max" => {
+                    text.contains("{ after = \"p95\", max = 0.05 }")
+                }
                 key if key.starts_with("tls.") || key.starts_with("certificates[].") => {
                     let last = key.rsplit('.').next().unwrap();
                     ["# ", "{ ", ", "].iter().any(|before| {

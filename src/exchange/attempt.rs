@@ -8,12 +8,14 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
 use super::{
     Answer, Exchange, Fetched, Try,
     download::Pause,
+    hedge::{Hedge, Won},
     rescue::{self, Rescue},
     upload::{self, Upload, beside},
 };
@@ -34,7 +36,7 @@ use crate::observe::reports::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
 use crate::proto::{Arriving, Asking, Backend, Client};
-use crate::shared::counters::Counter;
+use crate::shared::{counters::Counter, tally::Key};
 use crate::worker::{InForce, Pick, Scratch, Worker};
 
 /// More interim answers than any honest backend sends before its final one.
@@ -84,9 +86,9 @@ pub(super) async fn once(
         exchange.last.timed_from = Some(Clock::moment());
     }
     let (arriving, try_by) = (Arriving::new(timed), exchange.last.deadline);
-    let mut waiting = Waiting { worker, backend: &backend, upload, arriving, try_by };
+    let mut waiting = Waiting { worker, backend: &backend, upload, arriving, try_by, won: None };
     let read = waiting.final_head(client, exchange).await;
-    let Waiting { upload, arriving, .. } = waiting;
+    let Waiting { upload, arriving, won, .. } = waiting;
     let without = if backend.has_refused() { Body::Untaken } else { Body::Whole };
     exchange.last.body = upload.as_ref().map_or(without, Upload::with_backend);
     if let Some(from) = exchange.last.timed_from {
@@ -96,6 +98,11 @@ pub(super) async fn once(
         times.waited += until.since(from);
         times.first_byte = arriving.at().map(|at| at.since(exchange.began));
         times.answer = arriving.at().map(|at| at.since(from));
+    }
+    if let Some(won) = won {
+        // The answer that comes too late is not read.
+        drop(backend);
+        return fetched_copy(worker, exchange, *won, pick);
     }
     if let Some(fault) = upload.as_ref().and_then(Upload::fault_of_client) {
         upload::put_back(client, exchange, upload);
@@ -109,6 +116,29 @@ pub(super) async fn once(
         return Err(fault);
     }
     fetched(exchange, (backend, arriving, upload), pick)
+}
+
+/// The answer of a second copy.
+#[cold]
+fn fetched_copy(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    won: Won,
+    pick: &mut Option<Pick>,
+) -> Result<Answer, Fault> {
+    let Won { backend, arriving, pick: other, asked_at, sent_at, .. } = won;
+    let Exchange { scratch, last, pool, began, .. } = &mut *exchange;
+    let record = &mut scratch.record;
+    if let Some(first) = record.backend.replace(other.backend()) {
+        worker.counters.tally().add(Key::Tries(*pool, first, 0), 1);
+    }
+    record.attempts = record.attempts.saturating_add(1);
+    record.reused = backend.is_reused();
+    record.times.first_byte = last.timed_from.map(|_| Clock::moment().since(*began));
+    (last.asked_at, last.sent_at) = (asked_at, sent_at);
+    last.timed_from = last.timed_from.map(|_| sent_at);
+    *pick = Some(other);
+    fetched(exchange, (backend, arriving, None), pick)
 }
 
 /// Takes a warm connection or opens a new one.
@@ -205,7 +235,7 @@ async fn send(
 }
 
 /// The value of Host, if it is not the client's.
-fn host<'a>(
+pub(super) fn host<'a>(
     in_force: &'a InForce,
     pool: PoolId,
     backend: Option<BackendId>,
@@ -229,6 +259,8 @@ struct Waiting<'a> {
     arriving: Arriving,
     /// When the answer to this try must begin.
     try_by: Deadline,
+    /// The answer of a second copy that came first.
+    won: Option<Box<Won>>,
 }
 
 impl Waiting<'_> {
@@ -255,7 +287,7 @@ impl Waiting<'_> {
         let (worker, backend) = (self.worker, self.backend);
         let plan = exchange.pool_plan();
         let (limit, per_try) = (plan.timeouts.response, plan.retry.per_try);
-        let deadline = exchange.deadline;
+        let (deadline, hedge) = (exchange.deadline, plan.retry.hedge);
         let by = |try_by: Deadline| try_by.earlier(worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by(self.try_by) });
@@ -270,6 +302,11 @@ impl Waiting<'_> {
             let (try_by, upload) = (&mut self.try_by, &mut self.upload);
             let mut read = pin!(read);
             let (mut losses, mut is_moved) = (rescue.losses(), false);
+            let mut copy = match hedge.filter(|_| upload.is_none()) {
+                Some(plan) => Hedge::of(plan, &rescue, client),
+                None => Hedge::Off,
+            };
+            let won = &mut self.won;
             let result = poll_fn(|cx| {
                 if let Some(upload) = upload
                     && upload.poll(cx)
@@ -288,12 +325,32 @@ impl Waiting<'_> {
                     losses = worker.core.losses.get();
                     is_moved = is_moved || rescue.moves(backend, upload.as_ref());
                 }
+                if polled.is_pending()
+                    && !is_moved
+                    && let Some(plan) = hedge
+                {
+                    let send = || {
+                        let client = (client, for_client.get());
+                        if backend.has_begun() {
+                            None
+                        } else {
+                            rescue.send_copy(worker, plan, client)
+                        }
+                    };
+                    *won = copy.poll(cx, send);
+                    if won.is_some() {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 polled
             })
             .await;
             // Nothing is read from a backend whose reading we ended, whatever came in that moment.
             if is_moved { Err(Cause::BackendDown.into()) } else { result }
         };
+        if let Some(won) = &mut self.won {
+            std::mem::swap(&mut exchange.scratch.response, &mut won.head);
+        }
         result.map_err(|fault| late(worker, exchange, fault))
     }
 

@@ -22,6 +22,7 @@ mod download;
 mod duplex_wire_tests;
 mod early;
 mod finish;
+mod hedge;
 mod pace;
 mod pass;
 mod queue;

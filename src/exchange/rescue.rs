@@ -8,40 +8,52 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    rc::Rc,
     task::Poll,
 };
 
-use super::{Exchange, Tries, Try, choose::avoids_trials, upload::Upload};
+use super::{
+    Exchange, Tries, Try,
+    attempt::host,
+    choose::avoids_trials,
+    hedge::{Copied, Sent},
+    upload::Upload,
+};
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
-    moment::Tick,
+    moment::{Deadline, Tick},
 };
 use crate::http::{
     fault::{Cause, Fault},
     framing::BodyLength,
     head::{RequestHead, ResponseHead},
 };
-use crate::net::deadlines::{Ended, Watch};
+use crate::net::{
+    deadlines::{Ended, Watch},
+    leaving::ForClient,
+};
+use crate::plan::Hedge;
 use crate::policy::{
     retry::{self, Attempt, Decision, TryOutcome},
     sticky::Reading,
 };
-use crate::proto::Backend;
-use crate::worker::{InForce, Pick, Scratch, Wanted, Worker};
+use crate::proto::{Backend, Client};
+use crate::worker::{InForce, Pick, PoolView, Scratch, Wanted, Worker};
 
 /// All that is looked at to rescue a request, while its answer is read into its place.
 pub(super) struct Rescue<'a> {
     worker: &'a Worker,
-    pub(super) in_force: &'a InForce,
+    pub(super) in_force: &'a Rc<InForce>,
     pool: PoolId,
+    deadline: Deadline,
     last: &'a Try,
     tries: &'a mut Tries,
     request: &'a RequestHead,
     length: BodyLength,
     queued_since: Option<Tick>,
     backend: Option<BackendId>,
-    tried: &'a BackendSet,
+    tried: &'a mut BackendSet,
     key: Option<u64>,
     reading: &'a Reading,
 }
@@ -54,14 +66,17 @@ impl<'a> Rescue<'a> {
         worker: &'a Worker,
         exchange: &'a mut Exchange,
     ) -> (Rescue<'a>, (&'a mut ResponseHead, &'a mut Vec<u8>)) {
-        let Exchange { in_force, scratch, pool, length, last, tries, queued_since, .. } = exchange;
+        let Exchange {
+            in_force, scratch, pool, length, last, tries, queued_since, deadline, ..
+        } = exchange;
         let Scratch { request, response, out, tried, key, reading, record, .. } = &mut **scratch;
         let (pool, length, queued_since) = (*pool, *length, *queued_since);
-        let (backend, key) = (record.backend, *key);
+        let (backend, key, deadline) = (record.backend, *key, *deadline);
         let rescue = Rescue {
             worker,
             in_force,
             pool,
+            deadline,
             last,
             tries,
             request,
@@ -99,9 +114,59 @@ impl<'a> Rescue<'a> {
         true
     }
 
+    fn wanted<'b>(&'b self, tried: &'b BackendSet, now: Tick) -> Wanted<'b> {
+        Wanted {
+            tried,
+            key: self.key,
+            pinned: self.reading.pinned(),
+            avoids_trials: avoids_trials(self.request, self.length),
+            since: self.queued_since,
+            now,
+        }
+    }
+
+    pub(super) fn view(&self) -> &Rc<PoolView> {
+        self.in_force.pool(self.pool)
+    }
+
+    /// Whether a second copy of the request does no harm.
+    pub(super) fn may_be_hedged(&self) -> bool {
+        self.request.method.is_idempotent()
+            && self.tries.count == 1
+            && !self.tries.interim_sent
+            && self.reading.pinned().is_none()
+    }
+
+    /// Sends a copy of the request to another backend, if there is one and the pool allows it.
+    #[cold]
+    pub(super) fn send_copy(
+        &mut self,
+        worker: &Rc<Worker>,
+        plan: Hedge,
+        client: (&Client, ForClient),
+    ) -> Option<Sent> {
+        let now = self.worker.clock.renew().tick();
+        let tried = *self.tried | self.view().core.silent();
+        let pick = self.view().pick(&self.wanted(&tried, now)).ok()?;
+        if !self.view().may_hedge(self.in_force.plan.pool(self.pool), plan.max, now) {
+            return None;
+        }
+        self.tried.insert(pick.backend());
+        let backend = Some(pick.backend());
+        let copied = Copied {
+            in_force: Rc::clone(self.in_force),
+            pool: self.pool,
+            head: self.request.clone(),
+            length: self.length,
+            host: host(self.in_force, self.pool, backend, self.request).map(<[u8]>::to_vec),
+            deadline: self.deadline,
+        };
+        Some(Sent::new(worker, copied, client, pick))
+    }
+
     /// Another backend for a request whose backend was taken out, if it may be asked again.
     fn another(&self, body_gone: bool) -> Option<Pick> {
-        let (pool, plan) = (self.in_force.pool(self.pool), self.in_force.plan.pool(self.pool));
+        let (pool, plan) = (self.view(), self.in_force.plan.pool(self.pool));
         if !pool.core.is_lost_since(self.backend?, self.last.losses) {
             return None;
         }
@@ -118,17 +183,11 @@ impl<'a> Rescue<'a> {
             return None;
         }
         let now = self.worker.clock.renew().tick();
-        let wanted = |tried| Wanted {
-            tried,
-            key: self.key,
-            pinned: self.reading.pinned(),
-            avoids_trials: avoids_trials(self.request, self.length),
-            since: self.queued_since,
-            now,
-        };
         // Another that answers nobody may be about to go the same way.
-        let rather_not = *self.tried | pool.core.silent();
-        let pick = pool.pick(&wanted(&rather_not)).or_else(|_| pool.pick(&wanted(self.tried)));
+        let tried = &*self.tried;
+        let rather_not = *tried | pool.core.silent();
+        let pick = pool.pick(&self.wanted(&rather_not, now));
+        let pick = pick.or_else(|_| pool.pick(&self.wanted(tried, now)));
         pick.ok().filter(|_| pool.may_ask_again(plan, now))
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Pool {
     /// The backends that fail, as published.
     out: BackendSet,
     pub(super) suspicions: Suspicions,
+    /// The share of answers after whose time second copies are sent, if any are.
+    pub(super) hedge: Option<f64>,
 }
 
 impl Pool {
@@ -72,6 +74,7 @@ impl Pool {
             heard: Table::new(),
             out: BackendSet::EMPTY,
             suspicions: Suspicions::default(),
+            hedge: None,
         }
     }
 }
@@ -116,7 +119,17 @@ impl Verdicts {
                 Some(known) => known.standing.replan(pool, now),
                 None => drop(self.pools.insert(id, Pool::new(pool, state, chance.next(), now))),
             }
-            let Some(Pool { heard, standing, .. }) = self.pools.get_mut(id) else { continue };
+            let Some(Pool { heard, standing, hedge, .. }) = self.pools.get_mut(id) else {
+                continue;
+            };
+            *hedge = match pool.retry.hedge.map(|hedge| hedge.after) {
+                Some(plan::HedgeAfter::Quantile(percent)) => Some(f64::from(percent) / 100.0),
+                Some(plan::HedgeAfter::Time(time)) => {
+                    state.set_hedge_after(time);
+                    None
+                }
+                None => None,
+            };
             for backend in pool.backends.ids() {
                 if heard.get(backend).is_none() {
                     state.unreachable.forget(backend);
@@ -265,7 +278,7 @@ impl Verdicts {
     /// Carries out what follows for a pool.
     pub(super) fn carry_out(&mut self, id: PoolId, now: Tick) {
         let Some(known) = self.pools.get_mut(id) else { return };
-        let Pool { state, standing, due, heard, out, suspicions } = known;
+        let Pool { state, standing, due, heard, out, suspicions, .. } = known;
         *due = standing.turn(now);
         for period in standing.periods() {
             match period {

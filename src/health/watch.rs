@@ -27,6 +27,9 @@ const PACE_MAX: Duration = Duration::from_millis(200);
 /// cores looks take about a hundredth of the time.
 const ROW: Duration = Duration::from_micros(5);
 
+/// How often it is found out after how long second copies are sent.
+const HEDGES: Duration = Duration::from_secs(1);
+
 /// For how long the times of answers are of the present.
 const PRESENT: Duration = Duration::from_secs(10);
 /// Fewer answers do not say what is usual.
@@ -43,6 +46,7 @@ pub(super) struct Watch {
     /// The times of each backend's answers.
     times: Table<PoolId, Table<BackendId, Box<Times>>>,
     suspects: Vec<(PoolId, BackendId)>,
+    hedges_due: Deadline,
 }
 
 /// Readings of the times of a backend's answers.
@@ -56,7 +60,8 @@ struct Times {
 impl Watch {
     pub(super) fn new(now: Tick) -> Watch {
         let (times, suspects) = (Table::new(), Vec::new());
-        Watch { due: Deadline::at(now), pace: PACE, times, suspects }
+        let due = Deadline::at(now);
+        Watch { due, pace: PACE, times, suspects, hedges_due: due }
     }
 
     /// A backend is gone, or all of a pool.
@@ -82,7 +87,7 @@ impl Verdicts {
         let mut readings = READINGS_MAX;
         for id in (0..).map(PoolId).take(self.pools.span()) {
             let Some(pool) = self.pools.get_mut(id) else { continue };
-            if pool.standing.suspicion().is_none() {
+            if pool.standing.suspicion().is_none() && pool.hedge.is_none() {
                 continue;
             }
             rows += pool.heard.len() * pool.state.load.workers();
@@ -91,7 +96,16 @@ impl Verdicts {
             }
             waits |= pool.suspicions.waits();
             self.watch.read_times((id, &*pool), &mut readings, now);
+            if self.watch.hedges_due.is_over(now)
+                && let Some(share) = pool.hedge
+                && let Some(after) = self.watch.quantile((id, &*pool), share)
+            {
+                pool.state.set_hedge_after(after);
+            }
             self.decide(id, now);
+        }
+        if self.watch.hedges_due.is_over(now) {
+            self.watch.hedges_due = Deadline::at(now + HEDGES);
         }
         let watch = &mut self.watch;
         watch.pace = if is_news { PACE } else { PACE_MAX.min(watch.pace * 2) };
@@ -155,6 +169,20 @@ impl Watch {
             };
             all.insert(backend, Box::new(Times { older, newer, at: now }));
         }
+    }
+
+    /// Within what time this share of a pool's answers begins; none if it has given too few.
+    fn quantile(&self, (id, pool): (PoolId, &Pool), share: f64) -> Option<Duration> {
+        let of = |backend| self.times.get(id).and_then(|all| all.get(backend));
+        let nothing = Reading::default();
+        let (mut lately, mut ever) = (Histogram::default(), Histogram::default());
+        for backend in pool.heard.ids() {
+            let now = pool.state.times.read(backend);
+            lately.add(of(backend).map_or(&nothing, |times| &times.older), &now);
+            ever.add(&nothing, &now);
+        }
+        let known = [lately, ever].into_iter().find(|times| times.count() >= ANSWERS_MIN)?;
+        known.quantile(share)
     }
 
     /// Within what time answers of a backend usually begin; none if it has given too few.

@@ -26,7 +26,7 @@ pub use self::{
     listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts},
     overlay::{Amendment, Duty, Overlay, Settings, Subject},
     pool::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue},
-    retry::{Retry, RetryBudget, RetryOn},
+    retry::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},
     share::Share,
     sticky::{SameSite, Sticky},

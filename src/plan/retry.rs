@@ -17,8 +17,36 @@ pub struct Retry {
     pub per_try: Duration,
     /// How many retries are allowed in proportion to the requests; none = no bound.
     pub budget: Option<RetryBudget>,
+    /// When a slow request is asked of a second backend as well; none = never.
+    pub hedge: Option<Hedge>,
     /// Bytes of a request body that are kept so that it can be sent again.
     pub body_bytes_max: u32,
+}
+
+/// Hedging: a second copy of a slow request goes to another backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hedge {
+    /// How long the first has to begin its answer.
+    pub after: HedgeAfter,
+    /// The share of requests of which there may be a second copy.
+    pub max: Share,
+}
+
+/// When a second copy is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// After the time within which so many of a hundred answers of the pool begin at present.
+    Quantile(u8),
+    /// After this time.
+    Time(Duration),
+}
+
+impl Default for Hedge {
+    /// The slowest twentieth.
+    fn default() -> Hedge {
+        Hedge { after: HedgeAfter::Quantile(95), max: Share::percent(5) }
+    }
 }
 
 /// The retry budget: a share of the requests of the last ten seconds, plus a constant.
@@ -50,6 +78,7 @@ impl Default for Retry {
             },
             per_try: Duration::ZERO,
             budget: Some(RetryBudget::default()),
+            hedge: None,
             body_bytes_max: 64 << 10,
         }
     }

@@ -85,6 +85,8 @@ counters! {
     RetryTriesUsed, Counter, "retries_refused_total" [reason = "tries_used"], "Requests not retried: all of `retry.attempts` were used up";
     RetryNoneLeft, Counter, "retries_refused_total" [reason = "none_left"], "Requests not retried: no other backend was left";
     RetryBudgetSpent, Counter, "retries_refused_total" [reason = "budget_spent"], "Requests not retried: the pool's budget was spent";
+    HedgesWon, Counter, "hedges_total" [result = "won"], "Second copies of slow requests that were answered first";
+    HedgesLost, Counter, "hedges_total" [result = "lost"], "Second copies of slow requests that were cancelled or failed";
     BackendOpened, Counter, "backend_connections_opened_total" [], "Connections opened to backends";
     BackendReuse, Counter, "backend_connection_reuse_total" [], "Requests sent on a connection used before";
     BackendConnectFailures, Counter, "backend_connect_failures_total" [], "Connections to backends that could not be made";

@@ -5,6 +5,11 @@
 //! a seat (`policy/seats`) may go to another backend when no thread holds a plan that names the
 //! first. What a plan says of a pool (limits, weights) is in the plan alone.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
 use super::{
     budget::Budget, durations::BackendTimes, load::PoolCounts, permits::Permits,
     queue::SharedQueue, standing::Published, trials::Trials, unreachable::Unreachable,
@@ -25,6 +30,11 @@ pub(crate) struct PoolState {
     pub(crate) unreachable: Unreachable,
     /// The retries it has left.
     pub(crate) budget: Budget,
+    /// The second copies that it has left.
+    pub(crate) hedges: Budget,
+    /// After how long a second copy is sent, in microseconds; 0 = not known. Written by the health
+    /// thread.
+    hedge_after: AtomicU64,
     /// The requests that wait.
     pub(crate) queue: SharedQueue,
     /// What each backend has in flight, if that has a bound.
@@ -41,6 +51,8 @@ impl PoolState {
             trials: Trials::new(),
             unreachable: Unreachable::new(),
             budget: Budget::new(retries),
+            hedges: Budget::new(0),
+            hedge_after: AtomicU64::new(0),
             queue: SharedQueue::new(workers),
             slots: Segments::new(),
         }
@@ -54,6 +66,17 @@ impl PoolState {
         self.unreachable.grow(backends);
         self.queue.grow(backends);
         self.slots.grow(backends, || Permits::new(0));
+    }
+
+    /// After how long a second copy of a request is sent at present, if that is known.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        let micros = self.hedge_after.load(Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Only the health thread may call it.
+    pub(crate) fn set_hedge_after(&self, after: Duration) {
+        self.hedge_after.store(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// What a backend may have in flight, up to `max`; 0 = no bound.

@@ -50,6 +50,7 @@ mod balance;
 mod changes;
 mod descriptors;
 mod health;
+mod hedging;
 mod misbehaviour;
 mod names;
 mod places;

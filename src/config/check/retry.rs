@@ -1,11 +1,14 @@
 //! `retry` of a pool.
 
+use std::time::Duration;
+
 use super::{Check, both, section};
 use crate::config::{
-    file,
-    written::{WordOr, Written},
+    file::{self, DurationText},
+    problem::Problem,
+    written::{Scalar, WordOr, Written},
 };
-use crate::plan::{Retry, RetryBudget, RetryOn, Share};
+use crate::plan::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn, Share};
 
 /// A failure that may be retried: the word, and its switch.
 pub(crate) type RetrySwitch = fn(&mut RetryOn) -> &mut bool;
@@ -32,12 +35,52 @@ impl Check<'_> {
             into.body_bytes_max = u32::try_from(bytes).unwrap_or(into.body_bytes_max);
         }
         self.budget(written.budget.as_ref(), &mut into.budget);
+        self.hedge(written.hedge.as_ref(), &mut into.hedge);
         let Some(on) = &written.on else { return };
         into.on = RetryOn::default();
         for (place, word) in on.0.iter().filter_map(|item| both(Some(item))) {
             if let Some(switch) = self.choose("reason to retry", place, word, RETRY_ON) {
                 *switch(&mut into.on) = true;
             }
+        }
+    }
+
+    fn hedge(&mut self, key: Option<&Written<WordOr<file::Hedge>>>, into: &mut Option<Hedge>) {
+        let Some((place, written)) = both(key) else { return };
+        match written {
+            WordOr::Word(word) => {
+                if self.choose("hedging", place, word, &[("off", ())]).is_some() {
+                    *into = None;
+                }
+            }
+            WordOr::Table(table) => {
+                let mut hedge = Hedge::default();
+                self.hedge_after(table.after.as_ref(), &mut hedge.after);
+                let range = Share(1)..=Share::percent(100);
+                let expected = "expected more than 0, at most 1";
+                self.share(table.max.as_ref(), range, expected, &mut hedge.max);
+                *into = Some(hedge);
+            }
+        }
+    }
+
+    fn hedge_after(&mut self, key: Option<&Written<DurationText>>, into: &mut HedgeAfter) {
+        let Some((place, DurationText(written))) = both(key) else { return };
+        if let Scalar::Text(text) = written
+            && let Some(percent) = text.strip_prefix('p')
+        {
+            match percent.parse() {
+                Ok(percent @ 1..=99) => *into = HedgeAfter::Quantile(percent),
+                Ok(_) | Err(_) => self.note(
+                    Problem::error(format!("no such quantile: \"{text}\""))
+                        .at(place, "expected \"p1\" to \"p99\", or a duration"),
+                ),
+            }
+            return;
+        }
+        let mut time = Duration::ZERO;
+        if self.duration_above_zero(key, &mut time) {
+            *into = HedgeAfter::Time(time);
         }
     }
 

@@ -55,7 +55,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "allow-empty",
         ],
     ),
-    ("retry", &["attempts", "on", "per-try", "budget"]),
+    ("retry", &["attempts", "on", "per-try", "budget", "hedge"]),
     ("sticky", &["cookie", "secret-file", "max-life"]),
     ("connections", &["idle-timeout", "max-requests"]),
 ];

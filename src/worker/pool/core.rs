@@ -164,6 +164,11 @@ impl PoolCore {
         self.eligible.has_lost()
     }
 
+    /// After how long a second copy of a request is sent at present, if that is known.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        self.state.hedge_after()
+    }
+
     /// The backends that have answered nobody for suspiciously long.
     pub(crate) fn silent(&self) -> BackendSet {
         self.eligible.silent()

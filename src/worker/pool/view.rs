@@ -18,7 +18,7 @@ use crate::base::{
 use crate::conns::BackendConns;
 use crate::http::fault::Cause;
 use crate::observe::reports::CoreReporter;
-use crate::plan::{Backend, Pool, Table};
+use crate::plan::{Backend, Pool, RetryBudget, Share, Table};
 use crate::policy::{
     balance::{Needs, Weights},
     budget, resolve,
@@ -176,6 +176,16 @@ impl PoolView {
         let fresh =
             if budget::is_due(left.left(), now) { left.fresh(state.load.requests()) } else { 0 };
         left.take(|left| budget::take(plan, left, fresh, now))
+    }
+
+    /// Whether there may be a second copy of a request: within its share, and the retry budget.
+    pub(crate) fn may_hedge(&self, plan: &Pool, max: Share, now: Tick) -> bool {
+        let state = &self.core.state;
+        let left = &state.hedges;
+        let fresh =
+            if budget::is_due(left.left(), now) { left.fresh(state.load.requests()) } else { 0 };
+        let share = RetryBudget { ratio: max, per_second: 0 };
+        left.take(|left| budget::take(&share, left, fresh, now)) && self.may_ask_again(plan, now)
     }
 
     /// Writes and reads the cookies of its clients; none if it is not sticky.
