@@ -5,7 +5,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Doors, Reload, Reloaded, answer::Answer, backends, request::Request};
+use super::{
+    Doors, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, request::Request,
+};
 use crate::http::head::Method;
 
 /// A call of the admin interface.
@@ -17,6 +19,7 @@ pub(super) enum Call {
     Certificates,
     OpenApi,
     Reload,
+    Upgrade,
     Pools,
     Pool,
     Backends,
@@ -30,13 +33,14 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 13] = [
+pub(super) const CALLS: [(&str, &str, Call); 14] = [
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
     ("GET", "/api/v1/status", Call::Status),
     ("GET", "/api/v1/certificates", Call::Certificates),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
+    ("POST", "/api/v1/upgrade", Call::Upgrade),
     ("GET", "/api/v1/pools", Call::Pools),
     ("GET", "/api/v1/pools/{pool}", Call::Pool),
     ("GET", BACKENDS, Call::Backends),
@@ -103,6 +107,7 @@ impl Called {
                 Err(error) => Answer::error(500, "internal", &error.to_string()),
             },
             Call::Reload => reload(request, doors, from),
+            Call::Upgrade => upgrade(request, doors, from),
             Call::Pools | Call::Pool | Call::Backends | Call::Backend => {
                 backends::show(self, &doors.pools())
             }
@@ -143,6 +148,33 @@ fn decoded(part: &[u8]) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|name| !name.is_empty())
 }
 
+fn upgrade(request: &Request, doors: &impl Doors, from: &str) -> Answer {
+    let generation = doors.generation();
+    if meant_for(request).is_some_and(|meant| !meant.contains(&generation)) {
+        return moved(generation);
+    }
+    match doors.upgrade(from) {
+        Ok(done) => {
+            let Upgraded { pid, version, connections, drain } = done;
+            let drain = drain.as_secs_f64();
+            Answer::json(
+                200,
+                &json!({
+                    "pid": pid, "version": version, "connections": connections,
+                    "drainSeconds": drain,
+                }),
+            )
+        }
+        Err(refused) => refusal(&refused),
+    }
+}
+
+/// Nothing has changed, for this reason.
+fn refusal(refused: &Refused) -> Answer {
+    let Refused { why, problems, .. } = refused;
+    Answer::json(422, &json!({ "error": why, "code": "refused", "problems": problems }))
+}
+
 fn ready(doors: &impl Doors) -> Answer {
     match doors.not_ready() {
         reasons if reasons.is_empty() => Answer::text(200, "ready"),
@@ -160,10 +192,7 @@ fn reload(request: &Request, doors: &impl Doors, from: &str) -> Answer {
         Ok(done) => Answer::json(200, &reloaded(&done)).of_generation(done.generation),
         Err(refused) => match refused.moved_to {
             Some(generation) => moved(generation),
-            None => Answer::json(
-                422,
-                &json!({ "error": refused.why, "code": "refused", "problems": refused.problems }),
-            ),
+            None => refusal(&refused),
         },
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             fs::{DirBuilderExt as _, PermissionsExt as _},
             net::{UnixListener, UnixStream},
@@ -22,8 +22,8 @@ use super::{guard::From, request::Stream};
 /// Where it listens.
 pub(crate) enum Bound {
     Tcp(TcpListener),
-    /// Removed when it is dropped.
-    Socket(UnixListener, PathBuf),
+    /// Its path stays when it is dropped: another process may listen there, too.
+    Socket(UnixListener),
 }
 
 /// The path of the Unix socket for a process that reads these files. Its folder is the one the
@@ -95,21 +95,42 @@ impl Bound {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        Ok(Bound::Socket(listener, path.to_path_buf()))
+        Ok(Bound::Socket(listener))
+    }
+
+    /// An address that another process listens on, too.
+    pub(crate) fn given_tcp(listener: OwnedFd) -> Bound {
+        Bound::Tcp(listener.into())
+    }
+
+    /// A Unix socket that another process listens on, too.
+    pub(crate) fn given_socket(listener: OwnedFd) -> Bound {
+        Bound::Socket(listener.into())
+    }
+
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn copied(&self) -> io::Result<Bound> {
+        Ok(match self {
+            Bound::Tcp(listener) => Bound::Tcp(listener.try_clone()?),
+            Bound::Socket(listener) => Bound::Socket(listener.try_clone()?),
+        })
     }
 
     /// The address, if it is one of the network.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Bound::Tcp(listener) => listener.local_addr().ok(),
-            Bound::Socket(..) => None,
+            Bound::Socket(_) => None,
         }
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Bound::Tcp(listener) => listener.as_fd(),
-            Bound::Socket(listener, _) => listener.as_fd(),
+            Bound::Socket(listener) => listener.as_fd(),
         }
     }
 
@@ -121,20 +142,11 @@ impl Bound {
                 let from = if is_near { From::Loopback } else { From::Elsewhere };
                 Peer { stream: Socket::Tcp(stream), from, name: address.to_string() }
             }
-            Bound::Socket(listener, _) => {
+            Bound::Socket(listener) => {
                 let (stream, _) = listener.accept()?;
                 Peer { stream: Socket::Unix(stream), from: From::Socket, name: "socket".into() }
             }
         })
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if let Bound::Socket(_, path) = self {
-            // It may be gone, or its folder may be.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

@@ -24,7 +24,7 @@ use serde_json::Value;
 pub(crate) use self::{
     backends::encoded,
     bound::{Bound, admin_socket, admin_sockets, hash_of, named},
-    serve::Admin,
+    serve::{Admin, Closing},
 };
 use crate::policy::overlay::{self as order, Order};
 
@@ -56,6 +56,12 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with it; then nothing has changed.
     fn reload(&self, how: Reload) -> Result<Reloaded, Refused>;
+
+    /// Lets a new process of the program take over; the call came from `from`.
+    ///
+    /// # Errors
+    /// Why none does; then this one serves on.
+    fn upgrade(&self, from: &str) -> Result<Upgraded, Refused>;
 }
 
 /// Pools as the admin interface shows them.
@@ -135,6 +141,19 @@ pub(crate) struct Reloaded {
     pub(crate) kept: Vec<String>,
     /// Warnings about the configuration.
     pub(crate) warnings: Vec<String>,
+}
+
+/// The process that has taken over, and what this one still has to finish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Upgraded {
+    /// Its id.
+    pub(crate) pid: u32,
+    /// The version of its program.
+    pub(crate) version: String,
+    /// Client connections that this process still has.
+    pub(crate) connections: u64,
+    /// How long it may take to finish them.
+    pub(crate) drain: Duration,
 }
 
 /// Why a configuration was refused.

@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    sync::Arc,
+    sync::{Arc, Weak},
     thread::{Builder, JoinHandle},
     time::Duration,
 };
@@ -38,8 +38,12 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// The running admin interface.
 pub(crate) struct Admin {
-    /// Dropped to end it.
-    runs: Option<Sender<()>>,
+    /// Dropped to accept no more.
+    accepts: Option<Sender<()>>,
+    /// Dropped to end the connections.
+    runs: Sender<()>,
+    /// Held by each connection.
+    seats: Weak<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,17 +58,41 @@ impl Admin {
         doors: Arc<impl Doors>,
     ) -> io::Result<Admin> {
         let (runs, over) = bounded(0);
+        let (accepts, full) = bounded(0);
         let guard = Arc::new(Guard { token });
+        let seats = Arc::new(());
+        let held = Arc::downgrade(&seats);
         let thread = Builder::new()
             .name("ringway-admin".into())
-            .spawn(move || accept(&bound, &guard, &doors, &over))?;
-        Ok(Admin { runs: Some(runs), thread: Some(thread) })
+            .spawn(move || accept(&bound, &guard, (&doors, &seats), (&full, &over)))?;
+        Ok(Admin { accepts: Some(accepts), runs, seats: held, thread: Some(thread) })
+    }
+}
+
+impl Admin {
+    /// Accepts no more, and answers what was asked on the connections that there are.
+    pub(crate) fn close(self) -> Closing {
+        Closing { seats: Weak::clone(&self.seats), _runs: Some(self.runs.clone()) }
+    }
+}
+
+/// The last connections of an admin interface. They end when it is dropped.
+#[derive(Default)]
+pub(crate) struct Closing {
+    seats: Weak<()>,
+    _runs: Option<Sender<()>>,
+}
+
+impl Closing {
+    /// Whether all have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.seats.strong_count() == 0
     }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        self.runs = None;
+        self.accepts = None;
         if let Some(thread) = self.thread.take() {
             // It checks four times a second, and waits for nothing else. A panic has been reported.
             let _ = thread.join();
@@ -76,27 +104,35 @@ fn is_over(over: &Receiver<()>) -> bool {
     over.try_recv() == Err(TryRecvError::Disconnected)
 }
 
-fn accept<D: Doors>(bound: &[Bound], guard: &Arc<Guard>, doors: &Arc<D>, over: &Receiver<()>) {
-    let seats = Arc::new(());
-    while !is_over(over) {
+fn accept<D: Doors>(
+    bound: &[Bound],
+    guard: &Arc<Guard>,
+    (doors, seats): (&Arc<D>, &Arc<()>),
+    (full, over): (&Receiver<()>, &Receiver<()>),
+) {
+    while !is_over(full) {
         let mut ready: Vec<PollFd<'_>> =
             bound.iter().map(|bound| PollFd::from_borrowed_fd(bound.fd(), PollFlags::IN)).collect();
         if !matches!(poll(&mut ready, Some(&LOOK.try_into().unwrap_or_default())), Ok(1..)) {
             continue;
         }
+        if is_over(full) {
+            return;
+        }
         for bound in bound {
             let Ok(mut peer) = bound.accept() else { continue };
-            if Arc::strong_count(&seats) > CONNECTIONS_MAX {
+            if Arc::strong_count(seats) > CONNECTIONS_MAX {
                 let full = Answer::error(503, "overloaded", "too many connections are open here");
                 let _ = peer.stream.bound_writes(LOOK);
                 let _ = peer.stream.write_all(&full.write(true, false));
                 continue;
             }
-            let (guard, doors, over) = (Arc::clone(guard), Arc::clone(doors), over.clone());
-            let seat = Arc::clone(&seats);
+            let (guard, doors) = (Arc::clone(guard), Arc::clone(doors));
+            let (full, over) = (full.clone(), over.clone());
+            let seat = Arc::clone(seats);
             // Without a thread the connection is closed: the client sees it at once.
             let _ = Builder::new().name("ringway-admin-c".into()).spawn(move || {
-                serve(peer, &guard, &*doors, &over);
+                serve(peer, &guard, &*doors, (&full, &over));
                 drop(seat);
             });
         }
@@ -104,7 +140,12 @@ fn accept<D: Doors>(bound: &[Bound], guard: &Arc<Guard>, doors: &Arc<D>, over: &
 }
 
 /// Serves one connection to its end.
-fn serve(peer: Peer, guard: &Guard, doors: &impl Doors, over: &Receiver<()>) {
+fn serve(
+    peer: Peer,
+    guard: &Guard,
+    doors: &impl Doors,
+    (full, over): (&Receiver<()>, &Receiver<()>),
+) {
     let Peer { stream, from, name } = peer;
     if stream.bound_writes(WRITE).is_err() {
         return;
@@ -117,7 +158,7 @@ fn serve(peer: Peer, guard: &Guard, doors: &impl Doors, over: &Receiver<()>) {
             Came::Refused(answer) => (answer, true, false),
             Came::Request(request) => {
                 let bodiless = request.head.method == crate::http::head::Method::Head;
-                let closes = !request.head.keep_alive || ends();
+                let closes = !request.head.keep_alive || is_over(full);
                 (answer(&request, guard, doors, (from, &name)), closes, bodiless)
             }
         };

@@ -201,6 +201,9 @@ pub(super) enum Command {
     },
     /// Show, add, set or remove backends of the running process
     Backend(BackendArgs),
+    /// Let a new process of the program take over from the running one, and wait for the verdict
+    #[command(after_help = UPGRADE_HELP)]
+    Upgrade,
     /// Show whether the running process is ready for traffic: exit 0 if so, 1 if not
     Ready,
     /// Show the running process: version, uptime, driver, cores, listeners
@@ -251,6 +254,7 @@ Signals:
   INT          drain without lameduck; a second one exits at once
   HUP          reload the configuration
   USR1         reopen logs
+  USR2         upgrade: a new process of the program takes over
 
 Examples:
   ringway run
@@ -342,6 +346,15 @@ Examples:
   ringway backend add app 10.0.0.9:3000 --weight 2
   ringway backend drain app/10.0.0.9:3000 --wait
   ringway backend remove app/10.0.0.9:3000 --drain 30s";
+
+const UPGRADE_HELP: &str = "\
+The program is started again from its path, with the same arguments and files. It gets the listening
+sockets, resting client connections, and what is known of the backends. The running process finishes
+what it has, for at most `shutdown.drain`, and ends. If the new one cannot serve, the running one
+serves on: exit 1.
+
+Example:
+  apt install ./ringway_0.2.0_amd64.deb && ringway upgrade";
 
 const CHECK_HELP: &str = "\
 Examples:

@@ -84,6 +84,29 @@ pub(super) fn reload(target: &Target<'_>, dry_run: bool, discard: bool) -> Exit 
     }
 }
 
+/// Lets a new process take over from the process.
+pub(super) fn upgrade(target: &Target<'_>) -> Exit {
+    let answer = match ask(target, "POST", "/api/v1/upgrade", "") {
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    let Ok(said) = serde_json::from_str::<Value>(&answer.body) else {
+        return say::failed(&format!("an answer that is not understood: {}", answer.body));
+    };
+    if answer.status != 200 {
+        let why = said["error"].as_str().unwrap_or("it does not say why");
+        return say::failed(&format!("upgrade refused, the running process serves on: {why}"));
+    }
+    let connections = said["connections"].as_f64().unwrap_or(0.0);
+    say::data(&format!(
+        "process {} serves (ringway {}); the one before finishes {}, within {}\n",
+        said["pid"],
+        said["version"].as_str().unwrap_or("?"),
+        counted(connections, "connection"),
+        spoken(Duration::from_secs(said["drainSeconds"].as_f64().unwrap_or(0.0) as u64)),
+    ))
+}
+
 /// Prints whether the process may be sent traffic.
 pub(super) fn ready(target: &Target<'_>) -> Exit {
     match ask(target, "GET", "/readyz", "") {
@@ -173,6 +196,14 @@ fn described(said: &Value) -> String {
     for listener in said["listeners"].as_array().into_iter().flatten() {
         let word = |name: &str| listener[name].as_str().unwrap_or("?");
         lines.push_str(&format!("listener \"{}\" on {}\n", word("name"), word("address")));
+    }
+    for process in said["draining"].as_array().into_iter().flatten() {
+        lines.push_str(&format!(
+            "process {} (ringway {}) finishes {}\n",
+            process["pid"],
+            process["version"].as_str().unwrap_or("?"),
+            counted(process["connections"].as_f64().unwrap_or(0.0), "connection"),
+        ));
     }
     for line in said["run_time_changes"].as_array().into_iter().flatten() {
         lines.push_str(&format!("run-time change: {}\n", line.as_str().unwrap_or("?")));

@@ -36,7 +36,7 @@ enum Exit {
 /// Exit codes, as the manual and the documents show them.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
-    (1, "failed: bad configuration, address refused, reload refused, not ready"),
+    (1, "failed: bad configuration, address refused, reload or upgrade refused, not ready"),
     (2, "the command line makes no sense"),
     (3, "there is no running instance to talk to"),
 ];
@@ -103,6 +103,7 @@ fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides
         Some(Command::Proxy(proxy)) => proxy::main(proxy, overrides),
         Some(Command::Reload { dry_run, discard }) => ask::reload(&target, *dry_run, *discard),
         Some(Command::Backend(it)) => it.run(&target),
+        Some(Command::Upgrade) => ask::upgrade(&target),
         Some(Command::Ready) => ask::ready(&target),
         Some(Command::Cert { json }) => ask::cert(&target, *json),
         Some(Command::Status { json }) => ask::status(&target, *json),

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::Exit;
 use crate::config::Problems;
-use crate::server::stderr;
+use crate::server::{self, stderr};
 
 /// Writes data to stdout. A reader that has closed (`| head`) has what it wanted.
 pub(super) fn data(text: &str) -> Exit {
@@ -34,6 +34,8 @@ pub(super) fn ends() {
 
 /// Says why the command failed.
 pub(super) fn failed(why: &str) -> Exit {
+    // A process that is to take over says it to the one that has started it, too.
+    server::tell_refusal(why);
     talk(&format!("ringway: {why}"));
     Exit::Failed
 }
@@ -48,6 +50,9 @@ pub(super) fn usage(why: &str) -> Exit {
 pub(super) fn problems(problems: &Problems) {
     if problems.is_empty() {
         return;
+    }
+    if problems.errors() > 0 {
+        server::tell_refusal(&problems.render(false));
     }
     talk(&problems.render(is_colored()));
     talk(&format!("\nringway: {}", count(problems)));

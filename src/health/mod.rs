@@ -20,6 +20,7 @@ use crossbeam_channel::Sender;
 use crate::net::runtime::{Room, Runtime};
 use crate::observe::reports::Reporter;
 use crate::plan::{BackendId, Driver, PoolId};
+use crate::policy::standing::Carried;
 use crate::shared::{
     bell::Rope,
     counters::Slab,
@@ -39,11 +40,16 @@ pub(crate) enum ToHealth {
     /// The next plan: its usable backends are published at once, and the answer says whether it was
     /// taken. What was removed stays known until it is forgotten.
     Plan(Arc<Next>, Sender<Result<(), String>>),
+    /// Answer what is known of each backend, for the process that takes over.
+    Carry(Sender<Vec<CarriedBackend>>),
     /// No thread holds a plan any more that names these: a pool, or one of its backends.
     Forget(Vec<(PoolId, Option<BackendId>)>),
     /// End.
     Stop,
 }
+
+/// What is known of a backend, as it is handed to the next process.
+pub(crate) type CarriedBackend = (PoolId, BackendId, Carried);
 
 /// The inputs of the thread.
 pub(crate) struct HealthJob {
@@ -56,6 +62,8 @@ pub(crate) struct HealthJob {
     /// Notices to the cores, and their bells.
     pub(crate) rooms: Rooms,
     pub(crate) ropes: Arc<[Rope]>,
+    /// What an earlier process knew of the backends.
+    pub(crate) carried: Vec<CarriedBackend>,
 }
 
 impl HealthJob {

@@ -20,12 +20,13 @@ const END_STEPS: u32 = 200;
 
 /// Runs until told to end.
 pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), String> {
-    let HealthJob { next, inbox, posted, reporter, counters, rooms, ropes } = job;
+    let HealthJob { next, inbox, posted, reporter, counters, rooms, ropes, carried } = job;
     let bell = Bell::adopt(inbox.bell()).map_err(|error| error.to_string())?;
     let clock = Clock::new();
     let mut chance = Rng::seeded(chance::drawn());
     let (tells, calls) = ((reporter, counters), (rooms, ropes));
     let mut verdicts = Verdicts::new(&next, tells, calls, &mut chance, clock.tick());
+    verdicts.resume(carried, clock.tick());
     let mut prober = Prober::new(&next.plan, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();
@@ -49,6 +50,8 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
                     // If the sender does not wait any more, the plan is in force all the same.
                     let _ = answer.try_send(taken);
                 }
+                // The asker may have stopped waiting.
+                ToHealth::Carry(answer) => drop(answer.try_send(verdicts.carried(now))),
                 ToHealth::Forget(gone) => verdicts.forget(&gone, now),
                 ToHealth::Stop => return end(prober, now).await,
             }

@@ -86,7 +86,8 @@ impl Running {
         let thread = std::thread::spawn(move || {
             let (rooms, ropes) = calls();
             let counters = Slab::new();
-            let job = HealthJob { next, inbox, posted, reporter, counters, rooms, ropes };
+            let carried = Vec::new();
+            let job = HealthJob { next, inbox, posted, reporter, counters, rooms, ropes, carried };
             job.run(move || ready.send(()).unwrap()).unwrap();
         });
         is_ready.recv_timeout(Duration::from_secs(10)).unwrap();

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, mem, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::watch::Watch;
+use super::{CarriedBackend, watch::Watch};
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
@@ -103,6 +103,31 @@ impl Verdicts {
         let mut verdicts = Verdicts { pools, reporter, counters, rooms, ropes, untold, watch };
         verdicts.take(next, chance, now);
         verdicts
+    }
+
+    /// What is known of each backend.
+    pub(super) fn carried(&self, now: Tick) -> Vec<CarriedBackend> {
+        let of_pool = |(id, pool): (PoolId, &Pool)| {
+            let carried = pool.standing.carried(now).into_iter();
+            carried.map(move |(backend, carried)| (id, backend, carried))
+        };
+        self.pools.iter().flat_map(of_pool).collect()
+    }
+
+    /// Goes on from what an earlier process knew, and publishes it.
+    pub(super) fn resume(&mut self, carried: Vec<CarriedBackend>, now: Tick) {
+        let mut pools = Vec::new();
+        for (id, backend, carried) in carried {
+            let Some(pool) = self.pools.get_mut(id) else { continue };
+            let present = pool.standing.resume(backend, &carried, now);
+            if let Some(heard) = pool.heard.get_mut(backend) {
+                heard.present = present;
+                self.counters.tally().set(Key::Present(id, backend), present.0);
+            }
+            pools.push(id);
+        }
+        pools.dedup();
+        pools.into_iter().for_each(|id| self.carry_out(id, now));
     }
 
     /// Continues under the next plan, and publishes what follows. What was removed stays known

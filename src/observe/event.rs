@@ -148,7 +148,8 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
-    /// The service manager gave a socket that no listener has the address of; it was closed.
+    /// A listening socket that was given to the process, by the service manager or at an upgrade,
+    /// was closed: no listener has its address.
     #[non_exhaustive]
     SocketUnused {
         /// Its address, or what it is.
@@ -246,6 +247,28 @@ pub enum Event {
         /// Why, in one sentence.
         cause: Arc<str>,
         /// What asked for the reload: `HUP` or `admin`.
+        by: Arc<str>,
+        /// The peer that asked, if the request came over a socket.
+        from: Option<Arc<str>>,
+    },
+    /// A new process of the program has taken over; this one finishes what it has.
+    #[non_exhaustive]
+    Upgraded {
+        /// The id of the new process.
+        pid: u32,
+        /// The version of its program.
+        version: Arc<str>,
+        /// What asked for it: `USR2` or `admin`.
+        by: Arc<str>,
+        /// The peer that asked, if the request came over a socket.
+        from: Option<Arc<str>>,
+    },
+    /// No new process has taken over; this one serves on.
+    #[non_exhaustive]
+    UpgradeRefused {
+        /// Why.
+        cause: Arc<str>,
+        /// What asked for it: `USR2` or `admin`; `upgrade` if the new process died later.
         by: Arc<str>,
         /// The peer that asked, if the request came over a socket.
         from: Option<Arc<str>>,
@@ -451,7 +474,7 @@ impl Event {
             Event::AttemptFailed(_) => ("attempt_failed", Debug, "attempt failed"),
             Event::ConnectionsLowered { .. } => ("connections_lowered", Warn, "connection limit lowered to fit the descriptors of this process (LimitNOFILE in the systemd unit, or `ulimit -n`, allows more)"),
             Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not available: epoll in use"),
-            Event::SocketUnused { .. } => ("socket_unused", Warn, "socket of the service manager closed: no listener has its address"),
+            Event::SocketUnused { .. } => ("socket_unused", Warn, "listening socket that was given closed: no listener has its address"),
             Event::SecretExposed { .. } => ("secret_exposed", Warn, "secret file may be read or written by every user of this machine: chmod o= it"),
             Event::SecretNotKept { .. } => ("secret_not_kept", Warn, "secret of sticky cookies not kept: the cookies end with this process; name a `secret-file`"),
             Event::CertificateReplaced(_) => ("certificate_replaced", Info, "certificate replaced: new connections get the one in its file"),
@@ -467,6 +490,8 @@ impl Event {
             Event::StateRefused { .. } => ("state_refused", Warn, "run-time change that was kept does not fit: dropped"),
             Event::StateNotKept { .. } => ("state_not_kept", Warn, "run-time changes not kept over a restart"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
+            Event::Upgraded { .. } => ("upgrade", Info, "a new process has taken over"),
+            Event::UpgradeRefused { .. } => ("upgrade_refused", Error, "no new process has taken over: this one serves on"),
             Event::Lameduck { .. } => ("lameduck", Info, "lameduck: not ready any more, but still serving"),
             Event::Draining { .. } => ("draining", Info, "draining: no new connections are taken"),
             Event::Stopped { finished: true, .. } => ("stopped", Info, "stopped: all finished"),
@@ -517,6 +542,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) generation: Option<u64>,
     pub(crate) changes: Option<&'a str>,
     pub(crate) by: Option<&'a str>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) version: Option<&'a str>,
 }
 
 impl Event {
@@ -629,6 +656,19 @@ impl Event {
             }
             Event::StateNotKept { cause } => Fields { cause: Some(cause.to_string()), ..none },
             Event::ReloadRefused { cause, by, from } => Fields {
+                cause: Some(cause.to_string()),
+                by: Some(by),
+                address: from.as_deref(),
+                ..none
+            },
+            Event::Upgraded { pid, version, by, from } => Fields {
+                pid: Some(*pid),
+                version: Some(version),
+                by: Some(by),
+                address: from.as_deref(),
+                ..none
+            },
+            Event::UpgradeRefused { cause, by, from } => Fields {
                 cause: Some(cause.to_string()),
                 by: Some(by),
                 address: from.as_deref(),

@@ -4,6 +4,7 @@
 //! written by a separate thread, so that no core ever waits for a disk.
 
 pub(crate) mod access_log;
+pub(crate) mod carried;
 pub(crate) mod dates;
 mod digest;
 pub(crate) mod event;

@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use super::backoff;
+use super::{
+    backoff,
+    standing::{Carried, Pause},
+};
 use crate::base::{
     moment::{Tick, millis},
     rng::Rng,
@@ -42,6 +45,26 @@ impl Breaker {
     /// A closed breaker.
     pub(crate) fn new(now: Tick) -> Breaker {
         Breaker { state: State::Closed, window: Window::new(now), times: 0 }
+    }
+
+    /// Writes down what it knows, for the next process; its window begins anew there.
+    pub(super) fn carry(&self, into: &mut Carried, now: Tick) {
+        into.openings = self.times;
+        into.breaker = match self.state {
+            State::Closed => Pause::No,
+            State::Open { until } => Pause::until(until, now),
+            State::HalfOpen { .. } => Pause::Trial,
+        };
+    }
+
+    /// Goes on from what another process knew.
+    pub(super) fn resume(&mut self, from: &Carried, now: Tick) {
+        self.times = from.openings;
+        self.state = match from.breaker {
+            Pause::No => State::Closed,
+            Pause::Ms(ms) => State::Open { until: now + Duration::from_millis(ms) },
+            Pause::Trial => State::HalfOpen { ok: 0 },
+        };
     }
 
     pub(crate) fn state(&self) -> State {

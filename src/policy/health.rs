@@ -6,6 +6,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::standing::Carried;
 use crate::plan::Health;
 
 /// The interval while a state is about to change, if the pool's is longer.
@@ -85,6 +86,20 @@ impl Tracker {
     /// For a backend that is added while others serve: its first good probe brings it up.
     pub(crate) fn unseen() -> Tracker {
         Tracker { is_up: false, is_probed: false, is_new: true, against: 0 }
+    }
+
+    /// Writes down what it knows, for the next process.
+    pub(super) fn carry(&self, into: &mut Carried) {
+        into.is_down = !self.is_up;
+        into.is_probed = self.is_probed;
+        into.against = self.against;
+    }
+
+    /// Goes on from what another process knew.
+    pub(super) fn resume(&mut self, from: &Carried) {
+        self.is_up = !from.is_down;
+        self.is_probed = from.is_probed;
+        self.against = from.against;
     }
 
     /// Records a result; returns whether it changed the state.

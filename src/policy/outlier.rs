@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use super::backoff;
+use super::{
+    backoff,
+    standing::{Carried, Pause},
+};
 use crate::base::{
     moment::{Tick, millis},
     rng::Rng,
@@ -57,6 +60,26 @@ impl Outlier {
             failed_at: None,
             times: 0,
         }
+    }
+
+    /// Writes down what it knows, for the next process.
+    pub(super) fn carry(&self, into: &mut Carried, now: Tick) {
+        into.ejections = self.times;
+        into.ejection = match self.state {
+            State::Admitted { .. } => Pause::No,
+            State::Ejected { until } => Pause::until(until, now),
+            State::Returning => Pause::Trial,
+        };
+    }
+
+    /// Goes on from what another process knew; its state has lasted since then.
+    pub(super) fn resume(&mut self, from: &Carried, since: Tick, now: Tick) {
+        self.times = from.ejections;
+        self.state = match from.ejection {
+            Pause::No => State::Admitted { since },
+            Pause::Ms(ms) => State::Ejected { until: now + Duration::from_millis(ms) },
+            Pause::Trial => State::Returning,
+        };
     }
 
     pub(crate) fn state(&self) -> State {

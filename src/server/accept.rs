@@ -4,7 +4,14 @@
 //! a connection is accepted and closed rather than left in the queue. A drain serves all that the
 //! kernel has queued, and accepts no more.
 
-use std::{fs::File, io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{
+    fs::File,
+    io,
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::Duration,
+};
 
 use rustix::io::Errno;
 
@@ -32,7 +39,7 @@ use crate::observe::{
 use crate::plan::ListenerId;
 use crate::proto::peer::PeerAddress;
 use crate::shared::counters::Counter;
-use crate::worker::{Admitted, Listening, Socket, Worker};
+use crate::worker::{Admitted, Listening, RestingClient, Socket, Worker};
 
 /// Connections accepted before other tasks get their turn.
 const BATCH: usize = 32;
@@ -94,6 +101,23 @@ async fn run(
         accepting.rest().await;
     }
     accepting.worker.end_to_accept(&at);
+}
+
+/// Goes on with a connection that another process has given away, if there is room for it.
+pub(super) fn adopt(worker: &Rc<Worker>, connection: RestingClient) {
+    let RestingClient { listener, is_idle, fd } = connection;
+    let known = TcpStream::from(fd);
+    let (from, port) = (known.peer_addr().ok(), known.local_addr().map_or(0, |it| it.port()));
+    if !worker.serves(listener) {
+        return;
+    }
+    let Some(admitted) = Admitted::enter(worker, listener) else { return };
+    let arrival = Arrival { listener, from: PeerAddress::of(from), port };
+    let deadlines = &worker.deadlines;
+    let stream = Stream::adopt(known.into(), |fd| deadlines.watch(fd, Watch::Client(listener)));
+    let Ok(stream) = stream else { return };
+    let begin = if is_idle { connection::go_on } else { connection::spawn };
+    begin(Rc::clone(worker), stream, arrival, admitted);
 }
 
 struct Accepting {

@@ -1,8 +1,11 @@
-//! The running process behind the admin interface: what its calls read and do.
+//! The running process behind the admin interface: what its calls read and do; and the interface
+//! itself, which is opened when the process serves, closed when another one takes over, and opened
+//! again if that dies. Nothing here serves HTTP.
 
 use std::{
     io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -11,12 +14,16 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Handle, StartError, backend_writes, changes::Changes, control::Client, refusal::cannot_listen,
+    Handle, StartError, backend_writes,
+    changes::Changes,
+    control::Client,
+    refusal::cannot_listen,
+    upgrade::{Before, Upgrades},
     views,
 };
 use crate::admin::{
-    self, Admin, BackendWrite, BackendWritten, Bound, Doors, Pools, Refused, Reload, Reloaded,
-    WriteDenied, admin_socket,
+    self, Admin, BackendWrite, BackendWritten, Bound, Closing, Doors, Pools, Refused, Reload,
+    Reloaded, Upgraded, WriteDenied, admin_socket,
 };
 use crate::config::{Lookup, Machine};
 use crate::net::runtime::DriverInUse;
@@ -29,6 +36,7 @@ struct Running {
     cores: usize,
     client: Client,
     changes: Changes,
+    upgrades: Upgrades,
     /// The files of its configuration.
     files: Vec<String>,
 }
@@ -45,8 +53,13 @@ impl Doors for Running {
 
     fn status(&self) -> Value {
         let look = self.client.look();
-        let (generation, addresses) =
-            look.map(|look| (look.generation, look.addresses)).unwrap_or_default();
+        let (generation, addresses, before) =
+            look.map(|look| (look.generation, look.addresses, look.before)).unwrap_or_default();
+        let draining = before.iter().map(|Before { program, connections }| {
+            json!({
+                "pid": program.pid, "version": program.version, "connections": connections,
+            })
+        });
         let overlay = self.client.layers().map(|(_, layers)| layers.overlay).unwrap_or_default();
         let listeners = addresses
             .iter()
@@ -61,6 +74,8 @@ impl Doors for Running {
             "listeners": listeners.collect::<Vec<_>>(),
             "certificates": self.client.certificates().len(),
             "run_time_changes": backend_writes::lines(&overlay),
+            "pid": std::process::id(),
+            "draining": draining.collect::<Vec<_>>(),
         })
     }
 
@@ -80,55 +95,152 @@ impl Doors for Running {
     fn reload(&self, how: Reload) -> Result<Reloaded, Refused> {
         self.changes.reload(how, "admin")
     }
+
+    fn upgrade(&self, from: &str) -> Result<Upgraded, Refused> {
+        self.upgrades.wait(from.to_owned(), "admin")
+    }
 }
 
-/// The admin interface, and its address if it has one.
-pub(super) struct Opened {
+/// Sockets of the admin interface that two processes share at an upgrade.
+#[derive(Default)]
+pub(super) struct AdminSockets {
+    pub(super) address: Option<(SocketAddr, OwnedFd)>,
+    pub(super) socket: Option<(PathBuf, OwnedFd)>,
+}
+
+/// The admin interface of a process.
+pub(super) struct AdminInterface {
+    /// Its address, if it has one.
     pub(super) address: Option<SocketAddr>,
     /// Why the default address is not used.
     pub(super) given_up: Option<String>,
-    _admin: Option<Admin>,
+    bound: Vec<Bound>,
+    /// The path of its Unix socket, to be removed at the end.
+    path: Option<PathBuf>,
+    token: Option<String>,
+    doors: Option<Arc<Running>>,
+    open: Option<Admin>,
 }
 
-/// Opens the admin interface of a running process: its address, and the Unix socket if there is a
-/// folder for it.
-///
-/// # Errors
-/// If a written address cannot be listened on, or the token cannot be read.
-pub(super) fn open(
-    wanted: &plan::Admin,
-    files: &[PathBuf],
-    handle: &Handle,
-) -> Result<Opened, StartError> {
-    let token = wanted.token_file.as_deref().map(token).transpose()?;
-    let mut bound = Vec::new();
-    let mut given_up = None;
-    match wanted.bind.map(|address| (address, Bound::tcp(address))) {
-        None => {}
-        Some((_, Ok(listener))) => bound.push(listener),
-        Some((address, Err(error))) if wanted.is_written => {
-            return Err(StartError::Listen { address, holder: None, error });
+impl AdminInterface {
+    /// Takes its address, and makes the Unix socket if there is a folder for it, unless they are
+    /// given.
+    ///
+    /// # Errors
+    /// If a written address cannot be listened on, or the token cannot be read.
+    pub(super) fn bind(
+        wanted: &plan::Admin,
+        files: &[PathBuf],
+        given: AdminSockets,
+    ) -> Result<AdminInterface, StartError> {
+        let token = wanted.token_file.as_deref().map(token).transpose()?;
+        let mut bound = Vec::new();
+        let mut given_up = None;
+        let of_address = given.address.filter(|(address, _)| wanted.bind == Some(*address));
+        match (of_address, wanted.bind) {
+            (Some((_, socket)), _) => bound.push(Bound::given_tcp(socket)),
+            (None, None) => {}
+            (None, Some(address)) => match Bound::tcp(address) {
+                Ok(listener) => bound.push(listener),
+                Err(error) if wanted.is_written => {
+                    return Err(StartError::Listen { address, holder: None, error });
+                }
+                Err(error) => given_up = Some(cannot_listen(address, &error, None)),
+            },
         }
-        Some((address, Err(error))) => given_up = Some(cannot_listen(address, &error, None)),
+        let address = bound.first().and_then(Bound::address);
+        // It fails in a folder without write permission, or if another process reads the same
+        // files; then only the address is left.
+        let path = admin_socket(files);
+        let of_path = given.socket.filter(|(at, _)| path.as_ref() == Some(at));
+        let socket = match of_path {
+            Some((_, socket)) => Some(Bound::given_socket(socket)),
+            None => path.as_ref().and_then(|path| Bound::socket(path).ok()),
+        };
+        let path = path.filter(|_| socket.is_some());
+        bound.extend(socket);
+        Ok(AdminInterface { address, given_up, bound, path, token, doors: None, open: None })
     }
-    let address = bound.first().and_then(Bound::address);
-    // It fails in a folder without write permission, or if another process reads the same files;
-    // then only the address is left.
-    bound.extend(admin_socket(files).and_then(|path| Bound::socket(&path).ok()));
-    if bound.is_empty() {
-        return Ok(Opened { address, given_up, _admin: None });
+
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// The kernel's, if it gives no thread.
+    pub(super) fn open(
+        &mut self,
+        files: &[PathBuf],
+        handle: &Handle,
+        upgrades: &Upgrades,
+    ) -> Result<(), StartError> {
+        self.doors = Some(Arc::new(Running {
+            since: Instant::now(),
+            driver: handle.driver(),
+            cores: handle.core_count(),
+            client: handle.client(),
+            changes: handle.changes().clone(),
+            upgrades: upgrades.clone(),
+            files: admin::named(files),
+        }));
+        self.reopen()
     }
-    let doors = Running {
-        since: Instant::now(),
-        driver: handle.driver(),
-        cores: handle.core_count(),
-        client: handle.client(),
-        changes: handle.changes().clone(),
-        files: admin::named(files),
-    };
-    let admin = Admin::start(bound, token, Arc::new(doors))
-        .map_err(StartError::system("start the admin interface"))?;
-    Ok(Opened { address, given_up, _admin: Some(admin) })
+
+    /// Begins to answer again.
+    ///
+    /// # Errors
+    /// Like `open`.
+    pub(super) fn reopen(&mut self) -> Result<(), StartError> {
+        let refused = || StartError::system("start the admin interface");
+        if let (Some(doors), false) = (&self.doors, self.bound.is_empty()) {
+            let copies: io::Result<Vec<Bound>> = self.bound.iter().map(Bound::copied).collect();
+            let copies = copies.map_err(refused())?;
+            let admin = Admin::start(copies, self.token.clone(), Arc::clone(doors));
+            self.open = Some(admin.map_err(refused())?);
+        }
+        Ok(())
+    }
+
+    /// Accepts no more, and answers what was asked.
+    pub(super) fn close(&mut self) -> Closing {
+        self.open.take().map_or_else(Closing::default, Admin::close)
+    }
+
+    /// Leaves the Unix socket to another process.
+    pub(super) fn leave(&mut self) {
+        self.path = None;
+    }
+
+    /// The path of its Unix socket.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.path.clone()
+    }
+
+    /// Owns the Unix socket at this path again.
+    pub(super) fn take_back(&mut self, path: Option<PathBuf>) {
+        self.path = path;
+    }
+
+    /// Copies of its sockets.
+    pub(super) fn sockets(&self) -> AdminSockets {
+        let mut sockets = AdminSockets::default();
+        for bound in &self.bound {
+            let Ok(copy) = bound.fd().try_clone_to_owned() else { continue };
+            match bound.address() {
+                Some(address) => sockets.address = Some((address, copy)),
+                None => sockets.socket = self.path.clone().map(|path| (path, copy)),
+            }
+        }
+        sockets
+    }
+}
+
+impl Drop for AdminInterface {
+    fn drop(&mut self) {
+        self.open = None;
+        if let Some(path) = &self.path {
+            // It may be gone, or its folder may be.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// The token in a file, without white space around it.

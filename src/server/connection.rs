@@ -35,7 +35,7 @@ use crate::proto::{
     h1::{self, HeadRead},
     peer::{Peer, PeerAddress, Secure},
 };
-use crate::worker::{Admitted, Worker};
+use crate::worker::{Admitted, RestingClient, Worker};
 
 /// What is known of a connection when it is accepted.
 pub(super) struct Arrival {
@@ -83,6 +83,19 @@ async fn shake_hands_first(
         let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
         catching(worker, connection.run());
     }
+}
+
+/// Goes on with a connection that has had an answer from another process, and awaits its next
+/// request.
+pub(super) fn go_on(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
+    if worker.front(arrival.listener).is_some() {
+        // It made no handshake, and would have to here.
+        return;
+    }
+    let peer = greet(&worker, &arrival, None);
+    let mut connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
+    (connection.awaits, connection.began) = (Awaits::Next, None);
+    catching(worker, connection.run());
 }
 
 /// Serves a scripted client to its end.
@@ -135,6 +148,8 @@ enum After {
     Partial,
     /// There was nothing to read.
     Nothing,
+    /// Another process goes on with the connection.
+    GivenAway,
     End(Ending),
 }
 
@@ -169,13 +184,17 @@ impl Connection {
     }
 
     async fn serve(&mut self) {
-        self.rests(Rest::Silent, self.timeouts().client_header);
+        match self.awaits {
+            Awaits::First => self.rests(Rest::Silent, self.timeouts().client_header),
+            Awaits::Next | Awaits::Rest(_) => self.rests(Rest::Idle, self.timeouts().idle),
+        }
         let ending = loop {
             match self.stream.readable().await {
                 Ok(()) => {}
                 // A connection that we closed is not read any more: its slot already belongs to
                 // another.
                 Err(Unmet::Ended(Ended::Closed) | Unmet::Broken(_)) => return,
+                Err(Unmet::Ended(Ended::GivenAway)) => return self.give_away(),
                 Err(
                     Unmet::Ended(Ended::Overdue | Ended::ClientLeft | Ended::Moved) | Unmet::NotNow,
                 ) => {
@@ -185,6 +204,7 @@ impl Connection {
             match Box::pin(self.burst()).await {
                 After::Nothing => Box::pin(InVain::pause_once()).await,
                 After::End(ending) => break ending,
+                After::GivenAway => return self.give_away(),
                 After::Idle | After::Partial => {}
             }
         };
@@ -207,6 +227,16 @@ impl Connection {
         stream.shut_down(Half::Writing);
         if !stream.is_overdue() && (stream.has_unread() || stream.has_unsent()) {
             Box::pin(linger(&self.worker, stream, Until::Told)).await;
+        }
+    }
+
+    /// Gives the connection, on which nothing is in flight, to the process that takes over. It ends
+    /// here without a word to the client.
+    #[cold]
+    fn give_away(&self) {
+        let (listener, is_idle) = (self.peer.listener, matches!(self.awaits, Awaits::Next));
+        if let Some(fd) = self.stream.copied() {
+            self.worker.give_away(RestingClient { listener, is_idle, fd });
         }
     }
 
@@ -295,6 +325,7 @@ impl Connection {
         match self.stream.readable_soon().await {
             Ok(true) => {}
             Ok(false) => return Some(After::Idle),
+            Err(Unmet::Ended(Ended::GivenAway)) => return Some(After::GivenAway),
             Err(_) => return Some(After::End(Ending::Close)),
         }
         let Ok(mut buffer) = worker.buffers.take() else {
@@ -339,7 +370,14 @@ impl Connection {
         let fault: Fault = match self.stream.read_ended() {
             Some(Ended::Overdue) if begun => Cause::RequestTimeout.into(),
             None if begun => Cause::ClientAbort.into(),
-            Some(Ended::Overdue | Ended::ClientLeft | Ended::Moved | Ended::Closed) | None => {
+            Some(
+                Ended::Overdue
+                | Ended::ClientLeft
+                | Ended::Moved
+                | Ended::Closed
+                | Ended::GivenAway,
+            )
+            | None => {
                 worker.buffers.give(buffer);
                 return Ending::Close;
             }

@@ -26,6 +26,7 @@ use super::{
     ledger::Ledger,
     names::{Lookup, Names, Readers},
     spawn::{self, Death, Thread},
+    upgrade::{Ask, Before, Kept},
 };
 use crate::health::ToHealth;
 use crate::net::tls::Fronts;
@@ -79,6 +80,8 @@ enum Command {
     Leave,
     /// Reopen the access logs; the answer says whether their threads could be told.
     ReopenLogs(Sender<bool>),
+    /// What an upgrade asks for.
+    Upgrade(Ask),
     /// How many plans are held, including the one in force.
     Held(Sender<usize>),
     /// The certificates in use.
@@ -148,6 +151,8 @@ pub(super) struct Look {
     pub(super) silent_cores: Vec<String>,
     /// How many backends are usable, and how many there are.
     pub(super) backends: (usize, usize),
+    /// The process before this one, while it finishes what it has.
+    pub(super) before: Option<Before>,
 }
 
 /// The thread, for its starter.
@@ -189,6 +194,8 @@ pub(super) struct Owner {
     pub(super) fresh: Fresh,
     /// What was made last of certificates, and what before it.
     pub(super) fronts: [Option<Arc<Fronts>>; 2],
+    /// What it keeps for an upgrade.
+    pub(super) kept: Kept,
 }
 
 impl Control {
@@ -290,6 +297,12 @@ impl Client {
         self.ask(Command::Certificates).unwrap_or_default()
     }
 
+    /// Does what an upgrade asks for.
+    pub(super) fn upgrade(&self, ask: Ask) {
+        // If the thread has ended nothing waits for it.
+        let _ = self.to.send(Command::Upgrade(ask));
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
         let (answer, answered) = bounded(1);
         self.to.send(command(answer)).ok()?;
@@ -377,6 +390,7 @@ impl Owner {
                     _ = answer.send(self.in_flight(&pool, &backend));
                 }
                 Ok(Command::Look(answer)) => drop(answer.send(self.look())),
+                Ok(Command::Upgrade(ask)) => self.upgrade(ask),
                 Ok(Command::Leave) => self.leaving = true,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
                 Ok(Command::Held(answer)) => drop(answer.send(self.ledger.held())),
@@ -403,7 +417,7 @@ impl Owner {
         }
     }
 
-    fn statistics(&mut self) -> Statistics {
+    pub(super) fn statistics(&mut self) -> Statistics {
         let pools = &self.next.pools;
         let state = |pool| Some(&*pools.get(pool)?.state);
         let mut statistics = self.sources.snapshot(SystemTime::now(), &self.next.plan, state);
@@ -508,6 +522,13 @@ impl Owner {
         self.bound = stays;
         self.bound.extend(addresses.bound());
         let sockets = addresses.share_out(cores);
+        self.kept.remove(&gone);
+        if let Err(error) = self.kept.add(&sockets) {
+            // They are served, but not handed on.
+            let cause = format!("new sockets will be missing at an upgrade: {error}").into();
+            let by = "reload".into();
+            reporter.event(Event::UpgradeRefused { cause, by, from: None });
+        }
         let (taken, taken_by) = bounded(cores);
         for ((core, sockets), outlets) in self.readers.cores.iter().zip(sockets).zip(outlets) {
             let (next, gone, taken) = (Arc::clone(&next), gone.clone(), taken.clone());
@@ -589,7 +610,8 @@ impl Owner {
         not_ready.extend(silent_cores.iter().cloned());
         not_ready.extend(self.empty_pools());
         let (generation, backends) = (self.next.generation, self.usable());
-        Look { generation, addresses: self.addresses(), not_ready, silent_cores, backends }
+        let (addresses, before) = (self.addresses(), self.kept.before().cloned());
+        Look { generation, addresses, not_ready, silent_cores, backends, before }
     }
 
     /// How many backends are usable, and how many there are.
@@ -642,7 +664,7 @@ impl Owner {
         names.into_iter().map(|name| format!("pool \"{name}\" has no usable backend")).collect()
     }
 
-    fn tell_health(&self, message: ToHealth) {
+    pub(super) fn tell_health(&self, message: ToHealth) {
         let until = Instant::now() + HEARD_WITHIN;
         if self.readers.health.send(message, until) == Err(Unheard) {
             let thread = "the health thread".into();

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::spawn::Thread;
+use super::{run::Sockets, spawn::Thread};
 use crate::observe::{event::Event, reports::Reporter};
 use crate::shared::inbox::{Outbox, Unheard};
 use crate::worker::ToCore;
@@ -75,6 +75,14 @@ impl Crew {
     /// Tells all of them to accept no new connections.
     pub(super) fn drain(&self) {
         self.send(|| ToCore::Drain);
+    }
+
+    /// Gives each its sockets, at which it accepts connections from now on.
+    pub(super) fn accept(&self, sockets: Vec<Sockets>) {
+        let until = Instant::now() + self.patience.0;
+        for (core, sockets) in self.cores.iter().zip(sockets) {
+            core.send(ToCore::Accept(sockets), until, &self.reporter);
+        }
     }
 
     /// Waits until all have ended, but no longer than this; returns whether they have.

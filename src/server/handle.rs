@@ -17,7 +17,9 @@ use super::{
     control::{Client, Control},
     crew::Crew,
     health_thread::HealthThread,
+    run::Sockets,
     tell::Telling,
+    upgrade::Ask,
 };
 use crate::admin::{BackendWrite, BackendWritten};
 use crate::net::runtime::DriverInUse;
@@ -83,6 +85,8 @@ pub struct Handle {
     pub(super) backends_without_address: usize,
     pub(super) counters: Vec<Arc<Slab>>,
     pub(super) crew: Crew,
+    /// The sockets of each core, if it does not accept connections yet.
+    pub(super) held_back: Vec<Sockets>,
     pub(super) control: Control,
     pub(super) changes: Changes,
     pub(super) watch: HealthThread,
@@ -255,10 +259,16 @@ impl Handle {
         &self.changes
     }
 
+    /// Accepts connections from now on, if that was held back at the start.
+    pub(super) fn accept(&mut self) {
+        self.crew.accept(std::mem::take(&mut self.held_back));
+    }
+
     /// Begins to drain and returns at once; `stop` or `wait` end it.
     pub fn drain(&self) {
         let connections = self.total(Counter::Connections);
         self.telling.reporter().event(Event::Draining { connections });
+        self.control.client().upgrade(Ask::Release);
         self.crew.drain();
     }
 

@@ -3,14 +3,14 @@
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
-use super::{StartError, fronts, secrets};
+use super::{
+    StartError, fronts,
+    secrets::{self, Made},
+};
 use crate::net::chance;
 use crate::observe::{event::Event, statistics::Named};
 use crate::plan::{BackendId, Plan, PoolId};
-use crate::policy::{
-    seats::{self, Busy, Changes, Held},
-    sticky::Secrets,
-};
+use crate::policy::seats::{self, Busy, Changes, Held};
 use crate::shared::{certs::Certs, pool::PoolState};
 use crate::worker::{Next, Process, Retired, States};
 
@@ -20,9 +20,9 @@ pub(super) struct Ledger {
     states: States,
     /// Where the state of the process may be, and the secret of pools that name none.
     directories: Vec<PathBuf>,
-    secret: Option<Secrets>,
+    secret: Option<Made>,
     /// The secret of session tickets of listeners that name none.
-    ticket_secret: Option<Secrets>,
+    ticket_secret: Option<Made>,
     /// The seed of randomness, the same for each plan.
     seed: u64,
 }
@@ -32,6 +32,17 @@ impl Ledger {
     pub(super) fn new(directories: Vec<PathBuf>) -> Ledger {
         let (held, states, seed) = (Held::new(), States::default(), chance::drawn());
         Ledger { held, states, directories, secret: None, ticket_secret: None, seed }
+    }
+
+    /// Goes on with the secrets of another process, of cookies and of tickets, that are in no file.
+    pub(super) fn inherit(&mut self, [cookies, tickets]: [Option<String>; 2]) {
+        self.secret = cookies.as_deref().and_then(Made::inherited);
+        self.ticket_secret = tickets.as_deref().and_then(Made::inherited);
+    }
+
+    /// The secrets that are in no file: of cookies, and of tickets.
+    pub(super) fn unkept(&self) -> [Option<String>; 2] {
+        [&self.secret, &self.ticket_secret].map(|made| made.as_ref()?.text.clone())
     }
 
     /// The next plan with the seats of its names, and what that changes.

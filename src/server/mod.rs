@@ -44,6 +44,7 @@ mod start_tests;
 mod state_file;
 pub(crate) mod stderr;
 mod tell;
+mod upgrade;
 mod user;
 mod views;
 
@@ -56,6 +57,6 @@ pub use self::{
 };
 pub(crate) use self::{
     admin_doors::token as admin_token, process::run as main, reload::Source,
-    self_signed::self_signed,
+    self_signed::self_signed, upgrade::tell_refusal,
 };
 pub use crate::net::runtime::DriverInUse;

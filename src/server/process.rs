@@ -9,7 +9,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGXFSZ};
 use tracing::{info, warn};
 
 use super::{
-    Handle, StartError, Stop, admin_doors,
+    Handle, StartError, Stop,
+    admin_doors::{AdminInterface, AdminSockets},
     given::Given,
     handle::Ended,
     operational_log,
@@ -17,12 +18,13 @@ use super::{
     reload::Source,
     secrets::state_directories,
     service_manager::ServiceManager,
-    signals::{Signals, exit_at_once},
+    signals::{Signals, ToMain, exit_at_once},
     start::{Setup, begin},
     state_file, stderr,
+    upgrade::{Means, Taker, Upgrades},
     user::{become_user, unreadable},
 };
-use crate::admin::admin_sockets;
+use crate::admin::{Closing, admin_sockets};
 use crate::observe::event::Event;
 use crate::plan::{Checked, LogFormat, Plan};
 
@@ -44,13 +46,27 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     operational_log::install(&plan.global);
     let format = plan.global.log_format;
     let (options, starting) = (Options::of_the_process(), Some(starting));
-    let given = Given::by_the_manager()?;
-    let mut handle =
-        begin(plan, Setup { options, starting, given, files: files.clone(), ..Setup::default() })?;
+    let (taker, given, admin_sockets, before) = match Taker::find()? {
+        Some((taker, given, admin, state)) => (Some(taker), given, admin, Some(state)),
+        None => (None, Given::by_the_manager()?, AdminSockets::default(), None),
+    };
+    let (keeps_sockets, own) = (true, files.clone());
+    let setup =
+        Setup { options, starting, given, before, keeps_sockets, files: own, ..Setup::default() };
+    let mut handle = begin(plan, setup)?;
     let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
     handle.changes().attach(source, manager.clone());
-    let opened = admin_doors::open(&admin, &files, &handle)?;
-    stderr::say(&first_line(&handle, opened.address, [routes, pools, backends]));
+    let mut admin = AdminInterface::bind(&admin, &files, admin_sockets)?;
+    let means = Means {
+        client: handle.client(),
+        reporter: handle.reporter().clone(),
+        manager: manager.clone(),
+        main: signals.sender(),
+        counters: handle.counters.clone(),
+        drain: shutdown.drain,
+    };
+    let (upgrades, running) = Upgrades::start(means)?;
+    stderr::say(&first_line(&handle, admin.address, [routes, pools, backends]));
     if format == LogFormat::Json {
         // A reader of JSON cannot parse the first line.
         let (version, driver) = (env!("CARGO_PKG_VERSION"), handle.driver().to_string());
@@ -60,7 +76,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     for (name, address) in handle.addresses() {
         info!("listener \"{name}\" on {address}");
     }
-    if let Some(why) = &opened.given_up {
+    if let Some(why) = &admin.given_up {
         warn!("admin interface off: {why}; choose an address with --admin, or `admin` in [global]");
     }
     if let Some(user) = user {
@@ -70,16 +86,47 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         });
     }
     handle.begin_to_tell();
-    manager.ready();
-    let lameduck = match first_end(&handle, &signals) {
-        SIGINT => Duration::ZERO,
-        _ => shutdown.lameduck,
+    if let Some(taker) = &taker {
+        taker.is_ready();
+        handle.accept();
+    }
+    admin.open(&files, &handle, &upgrades)?;
+    let stops = match taker {
+        // The manager hears of this process when the old one has named it.
+        Some(taker) => Some(
+            taker
+                .serves(handle.client(), manager.clone())
+                .map_err(StartError::system("take over"))?,
+        ),
+        None => {
+            manager.ready();
+            None
+        }
     };
+    let end = first_end(&handle, (&signals, &upgrades), &mut admin);
+    running.end();
+    if let Some(stops) = stops {
+        stops.tell();
+    }
     handle.client().leave();
     manager.stopping();
-    stop(handle, lameduck);
-    drop(opened);
+    match end {
+        End::Signal(SIGINT) => stop(handle, Duration::ZERO, Stop::Graceful),
+        End::Signal(_) => stop(handle, shutdown.lameduck, Stop::Graceful),
+        End::LetGo { finished: true } => stop(handle, Duration::ZERO, Stop::Graceful),
+        End::LetGo { finished: false } => stop(handle, Duration::ZERO, Stop::Now),
+    }
+    drop(admin);
     Ok(())
+}
+
+/// Why the process ends.
+enum End {
+    Signal(i32),
+    /// Another process has taken over, and everything here has finished or its time is over.
+    LetGo {
+        finished: bool,
+    },
 }
 
 /// The folders of the system that a process with these files uses.
@@ -114,29 +161,49 @@ fn first_line(
     )
 }
 
-/// Waits for a signal that ends the process, and carries out the others.
-fn first_end(handle: &Handle, signals: &Signals) -> i32 {
+/// Waits for what ends the process, and carries out the rest.
+fn first_end(
+    handle: &Handle,
+    (signals, upgrades): (&Signals, &Upgrades),
+    admin: &mut AdminInterface,
+) -> End {
+    let path = admin.path();
     loop {
         match signals.next() {
-            SIGHUP => handle.changes().begin_reload("HUP"),
-            SIGUSR1 if handle.reopen_logs() => info!("USR1: reopening access logs"),
-            SIGUSR1 => warn!("USR1: there is no access log to reopen"),
-            SIGUSR2 => warn!("USR2: upgrade has not landed yet; nothing was changed"),
-            SIGXFSZ => {}
-            end => return end,
+            ToMain::Signal(SIGHUP) => handle.changes().begin_reload("HUP"),
+            ToMain::Signal(SIGUSR1) if handle.reopen_logs() => {
+                info!("USR1: reopening access logs");
+            }
+            ToMain::Signal(SIGUSR1) => warn!("USR1: there is no access log to reopen"),
+            ToMain::Signal(SIGUSR2) => upgrades.begin("USR2"),
+            ToMain::Signal(SIGXFSZ) => {}
+            ToMain::Signal(end) => return End::Signal(end),
+            ToMain::LetGo { finished } => return End::LetGo { finished },
+            ToMain::AdminSockets(answer) => _ = answer.send(admin.sockets()),
+            ToMain::Admin { is_open: false, answer } => {
+                admin.leave();
+                let _ = answer.send(admin.close());
+            }
+            ToMain::Admin { is_open: true, answer } => {
+                admin.take_back(path.clone());
+                if let Err(why) = admin.reopen() {
+                    warn!("{why}");
+                }
+                let _ = answer.send(Closing::default());
+            }
         }
     }
 }
 
 /// Lameduck, drain, end. Nothing here can fail or needs a thread that does not exist yet; a second
 /// signal ends the process meanwhile (`signals.rs`).
-fn stop(mut handle: Handle, lameduck: Duration) {
+fn stop(mut handle: Handle, lameduck: Duration, how: Stop) {
     if !lameduck.is_zero() {
         handle.reporter().event(Event::Lameduck { time: lameduck });
         // No core ends by itself meanwhile.
         let _ = handle.wait(lameduck);
     }
-    let Ended { hung, .. } = handle.end_as(Stop::Graceful);
+    let Ended { hung, .. } = handle.end_as(how);
     stderr::flush();
     if !hung.is_empty() {
         // A thread that hangs must not keep the process.

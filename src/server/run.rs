@@ -91,6 +91,15 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                 ToCore::Plan(plan) => change(worker, *plan),
                 // The asker may have stopped waiting.
                 ToCore::Ping(answer) => drop(answer.try_send(())),
+                ToCore::Accept(sockets) => {
+                    worker.take_back();
+                    // If there is no descriptor left the other cores accept there.
+                    let _ = accept_at(worker, sockets);
+                }
+                ToCore::GiveAway(heir) => worker.give_away_all(heir),
+                ToCore::Adopt(connections) => {
+                    connections.into_iter().for_each(|one| accept::adopt(worker, one));
+                }
                 ToCore::Drain => worker.drain(),
                 ToCore::Stop => return,
             }

@@ -38,6 +38,21 @@ const OTHERS: u32 = 0o006;
 /// How many random bytes make a secret: 256 bits, and a length that needs no padding.
 const SECRET_BYTES: usize = 33;
 
+/// The secret of pools that name none.
+pub(super) struct Made {
+    secrets: Secrets,
+    /// Its text, if it is in no file: it is handed to the process that takes over.
+    pub(super) text: Option<String>,
+}
+
+impl Made {
+    /// The secret of the process before this one.
+    pub(super) fn inherited(text: &str) -> Option<Made> {
+        let secrets = Secrets::parse(text.as_bytes()).ok()?;
+        Some(Made { secrets, text: Some(text.to_owned()) })
+    }
+}
+
 /// Writers and readers of cookies for each sticky pool. Also returns warnings for the operator.
 /// `made` is the secret of pools that name none, once there is one.
 ///
@@ -46,7 +61,7 @@ const SECRET_BYTES: usize = 33;
 pub(super) fn pins(
     plan: &Plan,
     states: &[PathBuf],
-    made: &mut Option<Secrets>,
+    made: &mut Option<Made>,
 ) -> Result<(Table<PoolId, Pins>, Vec<Event>), StartError> {
     let mut notes = Vec::new();
     let mut all = Table::new();
@@ -65,12 +80,12 @@ pub(super) fn pins(
                 secrets
             }
             None => match &*made {
-                Some(made) => Secrets::clone(made),
+                Some(made) => made.secrets.clone(),
                 None => {
-                    let (secrets, why_not_kept) = kept_or_made(states, FILE)?;
+                    let (kept, why_not_kept) = kept_or_made(states, FILE)?;
                     let note = |why: String| Event::SecretNotKept { cause: why.into() };
                     notes.extend(why_not_kept.map(note));
-                    made.insert(secrets).clone()
+                    made.insert(kept).secrets.clone()
                 }
             },
         };
@@ -87,7 +102,7 @@ pub(super) fn pins(
 pub(super) fn of_tickets(
     plan: &Plan,
     states: &[PathBuf],
-    made: &mut Option<Secrets>,
+    made: &mut Option<Made>,
 ) -> Result<Table<ListenerId, Secrets>, StartError> {
     let mut all = Table::new();
     for (id, listener) in &plan.listeners {
@@ -100,8 +115,8 @@ pub(super) fn of_tickets(
                 };
                 read(path).map_err(unusable)?.0
             }
-            (None, Some(made)) => made.clone(),
-            (None, None) => made.insert(kept_or_made(states, TICKETS_FILE)?.0).clone(),
+            (None, Some(made)) => made.secrets.clone(),
+            (None, None) => made.insert(kept_or_made(states, TICKETS_FILE)?.0).secrets.clone(),
         };
         all.insert(id, secrets);
     }
@@ -147,11 +162,11 @@ pub(super) fn state_directories() -> Vec<PathBuf> {
 
 /// The secret of the first place that has one or takes one; otherwise one that ends with the
 /// process, and why.
-fn kept_or_made(states: &[PathBuf], file: &str) -> Result<(Secrets, Option<String>), StartError> {
+fn kept_or_made(states: &[PathBuf], file: &str) -> Result<(Made, Option<String>), StartError> {
     let mut refusals = Vec::new();
     for state in states {
         match kept(state, file) {
-            Ok(secrets) => return Ok((secrets, None)),
+            Ok(secrets) => return Ok((Made { secrets, text: None }, None)),
             Err(why) => refusals.push(format!("{} {why}", state.join(file).display())),
         }
     }
@@ -159,8 +174,11 @@ fn kept_or_made(states: &[PathBuf], file: &str) -> Result<(Secrets, Option<Strin
         true => "there is no folder to keep it in".into(),
         false => refusals.join("; "),
     };
-    let secrets = made().and_then(|made| Secrets::parse(&made).map_err(io::Error::other));
-    Ok((secrets.map_err(StartError::system("make a secret"))?, Some(cause)))
+    let made = made().and_then(|line| {
+        let secrets = Secrets::parse(&line).map_err(io::Error::other)?;
+        Ok(Made { secrets, text: Some(String::from_utf8_lossy(&line).trim().to_owned()) })
+    });
+    Ok((made.map_err(StartError::system("make a secret"))?, Some(cause)))
 }
 
 /// The secret in a state directory, generated if there is none.

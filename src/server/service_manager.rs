@@ -39,6 +39,8 @@ enum News {
     Reloading,
     /// A reload has ended like this.
     Reloaded(String),
+    /// Another process, of this id, is the main one from now on; the answer says that it was sent.
+    HandsOver(u32, Sender<()>),
     /// The process stops; the answer says that it was sent.
     Stopping(Sender<()>),
 }
@@ -93,6 +95,14 @@ impl ServiceManager {
         let _ = is_sent.recv_timeout(ROOM_WITHIN);
     }
 
+    /// Another process is the main one of the service from now on; returns when that was sent. This
+    /// one tells the manager nothing more, which would not listen.
+    pub(super) fn hands_over(&self, pid: u32) {
+        let (sent, is_sent) = bounded(1);
+        self.tell(News::HandsOver(pid, sent));
+        let _ = is_sent.recv_timeout(ROOM_WITHIN);
+    }
+
     fn tell(&self, news: News) {
         if let Some(to) = &self.to {
             // The manager reads nothing: there is nobody to tell.
@@ -136,6 +146,11 @@ impl Told {
                 Ok(News::Reloaded(verdict)) => {
                     self.verdict = Some(verdict);
                     self.say(&[NotifyState::Ready]);
+                }
+                Ok(News::HandsOver(pid, sent)) => {
+                    let _ = sd_notify::notify(&[NotifyState::MainPid(pid)]);
+                    drop(sent);
+                    return;
                 }
                 Ok(News::Stopping(sent)) => {
                     self.stops = true;

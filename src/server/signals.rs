@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use tracing::warn;
 
-use super::{StartError, stderr};
+use super::{StartError, admin_doors::AdminSockets, stderr};
+use crate::admin::Closing;
 
 /// The signals that are handled. XFSZ comes when a log has become as large as a file may be
 /// (`ulimit -f`): unhandled it would end the process, and the failed write says enough.
@@ -29,9 +30,26 @@ const WAITING_MAX: usize = 16;
 /// its group at the same moment.
 const SAME: Duration = Duration::from_millis(20);
 
-/// Main's end of the signals.
+/// Main's end of the signals, and of what the thread that upgrades asks of main.
 pub(super) struct Signals {
-    from: Receiver<i32>,
+    from: Receiver<ToMain>,
+    to: Sender<ToMain>,
+}
+
+/// A message to main.
+pub(super) enum ToMain {
+    Signal(i32),
+    /// Another process has taken over, and this one has finished what it had, or its time is over.
+    LetGo {
+        finished: bool,
+    },
+    /// Open or close the admin interface; the answer has the last connections of the closed one.
+    Admin {
+        is_open: bool,
+        answer: Sender<Closing>,
+    },
+    /// Answer with copies of the sockets of the admin interface.
+    AdminSockets(Sender<AdminSockets>),
 }
 
 /// The effect of a signal that ends the process.
@@ -56,27 +74,33 @@ impl Signals {
         let mut signals = signal_hook::iterator::Signals::new(SIGNALS).map_err(refused())?;
         let (to, from) = bounded(WAITING_MAX);
         let (starting, begins) = bounded::<()>(0);
+        let tells = to.clone();
         let hear = move || {
             let mut told = None;
             for signal in signals.forever() {
-                heard(signal, &mut told, &begins, &to);
+                heard(signal, &mut told, &begins, &tells);
             }
         };
         thread::Builder::new().name("ringway-signals".into()).spawn(hear).map_err(refused())?;
-        Ok((Signals { from }, starting))
+        Ok((Signals { from, to }, starting))
     }
 
-    /// Waits for the next signal.
-    pub(super) fn next(&self) -> i32 {
-        self.from.recv().unwrap_or(SIGTERM)
+    /// Waits for the next message.
+    pub(super) fn next(&self) -> ToMain {
+        self.from.recv().unwrap_or(ToMain::Signal(SIGTERM))
+    }
+
+    /// How other threads send messages to main.
+    pub(super) fn sender(&self) -> Sender<ToMain> {
+        self.to.clone()
     }
 }
 
 /// Carries out the effect of a signal. `told` is when the first one came that ends the process.
-fn heard(signal: i32, told: &mut Option<Instant>, begins: &Receiver<()>, to: &Sender<i32>) {
+fn heard(signal: i32, told: &mut Option<Instant>, begins: &Receiver<()>, to: &Sender<ToMain>) {
     if !ENDS.contains(&signal) {
         if to.len() + 1 < WAITING_MAX {
-            let _ = to.try_send(signal);
+            let _ = to.try_send(ToMain::Signal(signal));
         }
         return;
     }
@@ -85,7 +109,7 @@ fn heard(signal: i32, told: &mut Option<Instant>, begins: &Receiver<()>, to: &Se
         End::Same => {}
         End::ByMain => {
             *told = Some(Instant::now());
-            if to.try_send(signal).is_err() {
+            if to.try_send(ToMain::Signal(signal)).is_err() {
                 exit_at_once(0);
             }
         }
@@ -142,8 +166,8 @@ mod tests {
             heard(SIGHUP, &mut told, &begins, &to);
         }
         heard(SIGTERM, &mut told, &begins, &to);
-        let heard: Vec<i32> = from.try_iter().collect();
+        let heard: Vec<ToMain> = from.try_iter().collect();
         assert_eq!(heard.len(), WAITING_MAX);
-        assert_eq!(heard.last(), Some(&SIGTERM));
+        assert!(matches!(heard.last(), Some(ToMain::Signal(SIGTERM))));
     }
 }

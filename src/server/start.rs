@@ -29,10 +29,12 @@ use super::{
     spawn::{self, CoreJob, Death, READY_WITHIN, Ready},
     state_file::{self, Kept, StateFile},
     tell::Telling,
+    upgrade::{self, State},
 };
 use crate::health;
 use crate::net::{chance, runtime::DriverInUse};
 use crate::observe::{
+    carried::Counts,
     event::Event,
     reports::{self, Reporter},
     statistics::Sources,
@@ -80,6 +82,10 @@ pub(super) struct Setup {
     pub(super) given: Given,
     /// The files of the configuration, if it came from files: run-time changes are kept for them.
     pub(super) files: Vec<PathBuf>,
+    /// What the process before this one knew; it says when connections are accepted.
+    pub(super) before: Option<State>,
+    /// Whether the sockets may be handed on.
+    pub(super) keeps_sockets: bool,
 }
 
 impl Default for Setup {
@@ -91,16 +97,22 @@ impl Default for Setup {
             starting: None,
             given: Given::default(),
             files: Vec::new(),
+            before: None,
+            keeps_sockets: false,
         }
     }
 }
 
 /// Starts everything; nothing is logged yet.
 pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
-    let Setup { options, lookup, first_answers, starting, mut given, files } = setup;
+    let Setup { options, lookup, first_answers, starting, mut given, files, .. } = setup;
     let directories = state_file::directories(&plan.global, &options.state_directories);
     let mut state = (!files.is_empty()).then(|| StateFile::new(&directories, &files));
+    let holds_back = setup.before.is_some();
+    let before = setup.before.unwrap_or_default();
+    let State { pseudonym, secret, ticket_secret, counts, backends } = before;
     let mut ledger = Ledger::new(directories);
+    ledger.inherit([secret, ticket_secret]);
     let base = Arc::new(plan.into_plan());
     let Kept { overlay, dropped } =
         state.as_mut().map_or_else(Kept::default, |state| state.read(&base));
@@ -129,12 +141,15 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (to_control, retired) = unbounded();
     let tell = (reporter.clone(), outcomes, to_control);
-    let process = process((&outboxes, &counters), tell, options.trim_memory);
+    let process = process((&outboxes, &counters), tell, (pseudonym, options.trim_memory));
     counters.push(of_logs);
+    let earlier = Slab::new();
+    counters.push(Arc::clone(&earlier));
     let (next, of_secrets) = ledger.next(plan, &process, (None, &fresh.certs))?;
     ledger.publish(&next, cores);
     certificates.keep(&fresh);
     let plan = Arc::clone(&next.plan);
+    counts.add_to(&earlier, &plan, &Counts::default());
     let addresses = bound.named(&plan);
     let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
     lowered
@@ -158,8 +173,12 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         counters: of_health,
         rooms: process.rooms.clone(),
         ropes: Arc::clone(&process.ropes),
+        carried: upgrade::known(&next.plan, backends),
     };
     let watch = HealthThread::start(to_health, job, &death)?;
+    let (of_addresses, sockets) = (bound.bound(), bound.share_out(cores));
+    let kept = upgrade::Kept::new(setup.keeps_sockets, Some((earlier, counts)), &sockets)
+        .map_err(StartError::system("copy the listening sockets"))?;
     let owner = Owner {
         process: process.clone(),
         retired,
@@ -173,12 +192,13 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         sources: Sources::new(counters.clone(), cores),
         next: Arc::clone(&next),
         layers,
-        bound: bound.bound(),
+        bound: of_addresses,
         leaving: false,
         certificates,
         renewed,
         fresh,
         fronts: [None, None],
+        kept,
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;
     let changes = Changes::start(control.client().clone(), reporter.clone(), state)?;
@@ -191,11 +211,16 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         backends_without_address: unknown,
         counters,
         crew: Crew::new(reporter),
+        held_back: Vec::new(),
         control,
         watch,
         telling,
     };
-    let sockets = bound.share_out(cores);
+    let sockets = match holds_back {
+        true => std::mem::replace(&mut handle.held_back, sockets),
+        false => sockets,
+    };
+    let sockets = sockets.into_iter().chain(std::iter::repeat_with(Vec::new));
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
     drop(starting);
     let pinned = chosen.may_pin && next.plan.global.pin;
@@ -264,13 +289,13 @@ fn one_mailbox<T>() -> Result<(Outbox<T>, Inbox<T>), StartError> {
 fn process(
     (outboxes, counters): (&[Outbox<ToCore>], &[Arc<Slab>]),
     (reporter, outcomes, retired): (Reporter, Outcomes, Sender<Retired>),
-    trims_memory: bool,
+    (pseudonym, trims_memory): (Option<String>, bool),
 ) -> Process {
     let cores = outboxes.len();
     let ropes = || outboxes.iter().map(|outbox| outbox.rope().clone());
     Process {
         cores,
-        pseudonym: pseudonym(),
+        pseudonym: pseudonym.map_or_else(drawn_pseudonym, Arc::from),
         trims_memory,
         connections: Permits::new(0),
         outcomes,
@@ -283,6 +308,6 @@ fn process(
 }
 
 /// `ringway-` and eight hex digits, for Via.
-fn pseudonym() -> Arc<str> {
+fn drawn_pseudonym() -> Arc<str> {
     format!("ringway-{:08x}", chance::drawn() as u32).into()
 }

@@ -52,6 +52,13 @@ pub(crate) enum ToCore {
     Plan(Box<CorePlan>),
     /// Answer, to show that the core is alive.
     Ping(Sender<()>),
+    /// Accept connections at these sockets from now on, whatever was said before.
+    Accept(Vec<Socket>),
+    /// Accept no more connections, give the resting ones away, and finish the others; but do not
+    /// end.
+    GiveAway(Sender<RestingClient>),
+    /// Go on with connections that another process has given away.
+    Adopt(Vec<RestingClient>),
     /// Take no new connections and finish those there are.
     Drain,
     /// Close everything and end.
@@ -66,6 +73,15 @@ pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
     /// Another process has it, too, and serves what waits there when this one ends.
     pub(crate) is_shared: bool,
+}
+
+/// A client connection on which nothing is in flight, on its way to another process.
+#[derive(Debug)]
+pub(crate) struct RestingClient {
+    pub(crate) listener: ListenerId,
+    /// It has had an answer, and awaits its next request.
+    pub(crate) is_idle: bool,
+    pub(crate) fd: OwnedFd,
 }
 
 /// The next plan, with one core's parts of it.

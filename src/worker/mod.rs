@@ -28,7 +28,7 @@ use std::{
 
 pub(crate) use self::{
     admission::Admitted,
-    core::{Core, CorePlan, Process, Retired, Socket, ToCore, WorkerSeed},
+    core::{Core, CorePlan, Process, RestingClient, Retired, Socket, ToCore, WorkerSeed},
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
@@ -37,6 +37,8 @@ pub(crate) use self::{
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
+use crossbeam_channel::Sender;
+
 use crate::base::{
     moment::{Moment, Tick, UnixSeconds},
     rng::Rng,
@@ -108,6 +110,8 @@ pub(crate) struct Worker {
     /// Until then descriptors are about to become free, if any are.
     freed_until: Cell<Option<Tick>>,
     draining: Signal,
+    /// Who gets its resting connections while it drains; none = they are closed.
+    heir: RefCell<Option<Sender<RestingClient>>>,
     /// The end signal of each address that accepts connections.
     listening: RefCell<Vec<Rc<Listening>>>,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
@@ -183,6 +187,7 @@ impl Worker {
             owed: Cell::new(0),
             freed_until: Cell::new(None),
             draining: Signal::default(),
+            heir: RefCell::default(),
             listening: RefCell::default(),
             drained: Signal::default(),
             peak: Peak::default(),
@@ -286,9 +291,44 @@ impl Worker {
 
     /// Begins to drain.
     pub(crate) fn drain(&self) {
+        self.heir.take();
         self.draining.raise();
         self.listening.borrow().iter().for_each(|it| it.ends.raise());
         self.look_whether_drained();
+    }
+
+    /// Another process has the listening sockets, too, and takes over: no more connections are
+    /// accepted, and those that rest, or come to rest, are given to it. The worker does not end
+    /// when all have left: it may take back what it gave.
+    pub(crate) fn give_away_all(&self, heir: Sender<RestingClient>) {
+        self.heir.replace(Some(heir));
+        self.draining.raise();
+        for listening in &*self.listening.borrow() {
+            listening.is_shared.set(true);
+            listening.ends.raise();
+        }
+        self.give_away_resting();
+    }
+
+    /// Gives away what rests, but connections with a session of TLS, which cannot go along.
+    fn give_away_resting(&self) {
+        let fronts = self.fronts.borrow();
+        self.deadlines.give_away_resting(|id| fronts.get(id).is_none());
+    }
+
+    /// Gives a connection away.
+    pub(crate) fn give_away(&self, connection: RestingClient) {
+        if let Some(heir) = &*self.heir.borrow() {
+            // If nobody takes it the connection is closed.
+            let _ = heir.send(connection);
+        }
+    }
+
+    /// Serves again as before it gave everything away.
+    pub(crate) fn take_back(&self) {
+        if self.heir.take().is_some() {
+            self.draining.lower();
+        }
     }
 
     /// Begins to accept connections at one more address of a listener.
@@ -328,7 +368,8 @@ impl Worker {
     }
 
     fn look_whether_drained(&self) {
-        if self.is_draining() && self.accepting.get() == 0 && self.open.get() == 0 {
+        let ends = self.is_draining() && self.heir.borrow().is_none();
+        if ends && self.accepting.get() == 0 && self.open.get() == 0 {
             self.drained.raise();
         }
     }
@@ -429,6 +470,9 @@ impl Worker {
         self.forget_older();
         self.leave_listeners();
         self.keep_to_share();
+        if self.heir.borrow().is_some() {
+            self.give_away_resting();
+        }
         if self.is_draining() {
             self.deadlines.close_resting_since(now.before(RESTS_MAX));
         }

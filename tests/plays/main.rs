@@ -86,4 +86,5 @@ mod stop;
 mod supervised;
 mod told;
 mod units;
+mod upgrade;
 mod user;

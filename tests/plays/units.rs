@@ -94,7 +94,7 @@ fn every_system_call_is_one_that_the_unit_allows(driver: Driver) {
     let log = stage.folder.join("access.log");
     let text = format!("access-log = {{ path = \"{}\" }}", log.display());
     let (address, origin) = (stage.address, backend.address());
-    let pool = "sticky = {}\nhealth = { path = \"/\", interval = \"100ms\" }";
+    let pool = "health = { path = \"/\", interval = \"100ms\" }";
     stage.write_whole(&format!(
         "[global]\nadmin = \"off\"\n[listener.web]\nbind = \"{address}\"\npool = \"app\"\n{text}\n\
          [pool.app]\nbackends = [\"{origin}\", \"localhost:9\"]\n{pool}\n"

@@ -23,6 +23,8 @@ pub(crate) enum Ended {
     Moved,
     /// The worker stops, or needs the slot.
     Closed,
+    /// Another process serves it from now on.
+    GivenAway,
 }
 
 /// The result of a wait, or of a call that does not wait, that did not get what it was for.

@@ -173,6 +173,29 @@ impl Deadlines {
         self.close_resting(is_meant, None);
     }
 
+    /// Marks resting client connections of these listeners as given away, at most a slice of them,
+    /// and wakes their tasks.
+    pub(crate) fn give_away_resting(&self, is_meant: impl Fn(ListenerId) -> bool) {
+        let slab = &mut *self.slab.borrow_mut();
+        let mut left = SLICE;
+        for id in slab.resting.listeners().filter(|id| is_meant(*id)) {
+            for kind in [Rest::Silent, Rest::Idle] {
+                loop {
+                    let place = slab.resting.first(id, kind);
+                    if place == NONE || left == 0 {
+                        break;
+                    }
+                    left -= 1;
+                    slab.resting.remove(&mut slab.entries, place);
+                    let entry = &mut slab.entries[place as usize];
+                    entry.reading = Some(Ended::GivenAway);
+                    entry.writing = entry.reading;
+                    entry.wake();
+                }
+            }
+        }
+    }
+
     fn close_resting(&self, is_meant: impl Fn(ListenerId) -> bool, until: Option<Tick>) {
         let slab = &mut *self.slab.borrow_mut();
         let mut left = SLICE;

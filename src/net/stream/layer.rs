@@ -80,6 +80,14 @@ impl Layer {
         }
     }
 
+    /// A copy of the descriptor, if all of the state of the connection is in the kernel.
+    pub(super) fn copied(&self) -> Option<OwnedFd> {
+        match self {
+            Layer::Plain(wire) => wire.borrowed().ok()?.try_clone_to_owned().ok(),
+            Layer::Tls(_) => None,
+        }
+    }
+
     /// Reads what is there and drops it. Nothing else is read afterwards.
     pub(super) fn discard(&self, room: &mut [u8]) -> io::Result<usize> {
         match self {

@@ -563,6 +563,12 @@ impl Stream {
         self.quiet(buffers)
     }
 
+    /// A copy of its descriptor, with which the connection outlives this stream; none if a part of
+    /// its state is in this process.
+    pub(crate) fn copied(&self) -> Option<OwnedFd> {
+        self.layer().copied()
+    }
+
     /// Ends one half, or both; waits on it end too.
     pub(crate) fn shut_down(&self, half: Half) {
         if half == Half::Writing {

@@ -14,6 +14,7 @@ mod tests;
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 pub use self::samples::{Sample, Value, families};
+pub(in crate::observe) use self::sources::reason_of;
 pub(crate) use self::sources::{Named, Sources};
 pub use crate::base::histogram::Histogram;
 pub use crate::policy::standing::{BackendState, BreakerState};

@@ -231,6 +231,12 @@ fn code_of(status: u16) -> Option<u16> {
     (status != 0).then_some(status)
 }
 
+/// The reason that is called this.
+pub(in crate::observe) fn reason_of(word: &str) -> Option<Reason> {
+    let failure = Failure::ALL.into_iter().find(|failure| failure.code() == word);
+    failure.map(Reason::Failure).or_else(|| word.parse().ok().map(Reason::Status))
+}
+
 fn word(reason: Reason) -> Cow<'static, str> {
     match reason {
         Reason::Status(status) => status.to_string().into(),

@@ -8,6 +8,7 @@
 //!
 //! Neither ejection nor a breaker ever leaves a pool with no backend to ask.
 
+mod carried;
 mod change;
 mod present;
 mod slot;
@@ -16,14 +17,16 @@ mod tests;
 
 use std::{mem, time::Duration, vec::Drain};
 
+pub(in crate::policy) use self::carried::Pause;
 use self::slot::{Plan, Slot};
+pub(crate) use self::{
+    carried::Carried,
+    change::{Change, Mode, State},
+    present::Present,
+};
 pub use self::{
     change::Cause,
     present::{BackendState, BreakerState},
-};
-pub(crate) use self::{
-    change::{Change, Mode, State},
-    present::Present,
 };
 use super::{
     health::{ProbeFault, Tracker},

@@ -268,7 +268,7 @@ impl Backend {
             Some(Ended::Overdue) => Cause::ResponseTimeout.into(),
             Some(Ended::ClientLeft) => Cause::ClientAbort.into(),
             Some(Ended::Moved) => Cause::BackendDown.into(),
-            Some(Ended::Closed) => Cause::ShuttingDown.into(),
+            Some(Ended::Closed | Ended::GivenAway) => Cause::ShuttingDown.into(),
             // A cut head is no answer, but the sign of one.
             None if answer_begun => Cause::BackendProtocol.into(),
             None if self.is_reused() => Cause::BackendStale.into(),

@@ -331,7 +331,7 @@ impl Client {
     pub(crate) fn write_fault(&self) -> Fault {
         match self.stream.write_ended() {
             Some(Ended::Overdue) => Cause::ClientTimeout.into(),
-            Some(Ended::Closed) => Cause::ShuttingDown.into(),
+            Some(Ended::Closed | Ended::GivenAway) => Cause::ShuttingDown.into(),
             Some(Ended::ClientLeft | Ended::Moved) | None => Cause::ClientAbort.into(),
         }
     }

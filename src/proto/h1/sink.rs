@@ -165,7 +165,9 @@ impl Sink {
     fn fault(&self) -> Fault {
         match (self.to, self.stream.write_ended()) {
             (To::Client { .. }, Some(Ended::Overdue)) => Cause::ClientTimeout.into(),
-            (To::Client { .. }, Some(Ended::Closed)) => Cause::ShuttingDown.into(),
+            (To::Client { .. }, Some(Ended::Closed | Ended::GivenAway)) => {
+                Cause::ShuttingDown.into()
+            }
             (To::Client { .. }, Some(Ended::ClientLeft | Ended::Moved) | None)
             | (To::Tunnel, _) => Cause::ClientAbort.into(),
             // In any case: a backend that takes no body may have answered, and that tells.

@@ -226,13 +226,14 @@ impl Source {
         let ended = self.stream.read_ended();
         match (&self.from, ended) {
             (From::Client, Some(Ended::Overdue)) => Cause::RequestTimeout.into(),
-            (From::Client, Some(Ended::Closed)) => Cause::ShuttingDown.into(),
+            (From::Client, Some(Ended::Closed | Ended::GivenAway)) => Cause::ShuttingDown.into(),
             (From::Client, Some(Ended::ClientLeft | Ended::Moved) | None)
             | (From::Tunnel(_), _) => Cause::ClientAbort.into(),
             (From::Backend, Some(Ended::ClientLeft)) => Cause::ClientAbort.into(),
-            (From::Backend, Some(Ended::Overdue | Ended::Moved | Ended::Closed) | None) => {
-                Cause::ResponseIncomplete.into()
-            }
+            (
+                From::Backend,
+                Some(Ended::Overdue | Ended::Moved | Ended::Closed | Ended::GivenAway) | None,
+            ) => Cause::ResponseIncomplete.into(),
         }
     }
 }

@@ -1,0 +1,255 @@
+//! The control thread's part of an upgrade: it alone knows the sockets, the names and the state
+//! that go to the next process, and what came from the one before. It does what it is asked, and
+//! waits for no process. *Invariant:* a copy of a socket is kept only while its address is served.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::message::{Program, State};
+use crate::health::{CarriedBackend, ToHealth};
+use crate::observe::carried::Counts;
+use crate::plan::{BackendId, ListenerId, Plan, PoolId};
+use crate::policy::standing::Carried;
+use crate::server::{
+    control::{Client, Owner},
+    run::Sockets,
+};
+use crate::shared::counters::Slab;
+use crate::worker::{RestingClient, Socket, ToCore};
+
+/// How long a thread may take to accept a message, and the control thread to answer.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the control thread keeps for an upgrade.
+#[derive(Default)]
+pub(in crate::server) struct Kept {
+    /// Copies of the listening sockets; none if they are never handed on.
+    sockets: Option<Vec<Copied>>,
+    /// The process before this one, while it finishes what it has.
+    before: Option<Before>,
+    /// What earlier processes have counted, and where that is counted here.
+    counts: Option<(Arc<Slab>, Counts)>,
+}
+
+/// A listening socket.
+pub(in crate::server) struct Copied {
+    pub(super) address: SocketAddr,
+    pub(super) is_shared: bool,
+    pub(super) fd: OwnedFd,
+}
+
+/// The process before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Before {
+    pub(in crate::server) program: Program,
+    /// What it still has.
+    pub(in crate::server) connections: u64,
+}
+
+/// What goes to the next process.
+pub(in crate::server) struct Handed {
+    pub(super) sockets: Vec<Copied>,
+    pub(super) state: State,
+}
+
+/// What cores give away, and the names of the listeners.
+pub(in crate::server) struct Leaving {
+    pub(super) clients: Receiver<RestingClient>,
+    pub(super) names: HashMap<ListenerId, String>,
+}
+
+/// What the control thread is asked for.
+pub(in crate::server) enum Ask {
+    /// What the next process gets.
+    Hand(Sender<io::Result<Handed>>),
+    /// Accept no more, and give resting connections away.
+    GiveAway(Sender<Leaving>),
+    /// Serve again.
+    TakeBack,
+    /// Go on with connections of these listeners.
+    Adopt(Vec<(String, bool, OwnedFd)>),
+    /// What the process before this one still has.
+    Before(Option<Before>),
+    /// What the process before this one has counted in all.
+    Counts(Box<Counts>),
+    /// Keep no copies of sockets any more: the process stops.
+    Release,
+    /// What has been counted so far.
+    Count(Sender<Counts>),
+}
+
+impl Kept {
+    /// For a process that may hand its sockets on.
+    pub(in crate::server) fn new(
+        keeps: bool,
+        counts: Option<(Arc<Slab>, Counts)>,
+        sockets: &[Sockets],
+    ) -> io::Result<Kept> {
+        let mut kept = Kept { sockets: keeps.then(Vec::new), before: None, counts };
+        kept.add(sockets)?;
+        Ok(kept)
+    }
+
+    /// Copies new sockets.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub(in crate::server) fn add(&mut self, sockets: &[Sockets]) -> io::Result<()> {
+        let Some(kept) = &mut self.sockets else { return Ok(()) };
+        for Socket { address, fd, is_shared, .. } in sockets.iter().flatten() {
+            let (address, is_shared) = (*address, *is_shared);
+            kept.push(Copied { address, is_shared, fd: fd.try_clone()? });
+        }
+        Ok(())
+    }
+
+    /// Closes the copies of addresses that are removed.
+    pub(in crate::server) fn remove(&mut self, gone: &[(ListenerId, SocketAddr)]) {
+        let is_gone = |copied: &Copied| gone.iter().any(|(_, address)| *address == copied.address);
+        self.sockets.iter_mut().for_each(|kept| kept.retain(|copied| !is_gone(copied)));
+    }
+
+    /// What the process before this one still has.
+    pub(in crate::server) fn before(&self) -> Option<&Before> {
+        self.before.as_ref()
+    }
+
+    fn copies(&self) -> io::Result<Vec<Copied>> {
+        let copy = |Copied { address, is_shared, fd }: &Copied| {
+            let (address, is_shared) = (*address, *is_shared);
+            Ok(Copied { address, is_shared, fd: fd.try_clone()? })
+        };
+        self.sockets.iter().flatten().map(copy).collect()
+    }
+}
+
+impl Owner {
+    /// Does what an upgrade asks for.
+    pub(in crate::server) fn upgrade(&mut self, ask: Ask) {
+        match ask {
+            Ask::Hand(answer) => _ = answer.send(self.hand()),
+            Ask::GiveAway(answer) => _ = answer.send(self.give_away()),
+            Ask::TakeBack => self.take_back(),
+            Ask::Adopt(connections) => self.adopt(connections),
+            Ask::Before(before) => self.kept.before = before,
+            Ask::Counts(counts) => {
+                if let Some((slab, before)) = &mut self.kept.counts {
+                    counts.add_to(slab, &self.next.plan, before);
+                    *before = *counts;
+                }
+            }
+            Ask::Release => self.kept.sockets = None,
+            Ask::Count(answer) => _ = answer.send(Counts::of(&self.statistics())),
+        }
+    }
+
+    fn hand(&mut self) -> io::Result<Handed> {
+        if self.leaving || self.kept.sockets.is_none() {
+            return Err(io::Error::other("it is about to stop"));
+        }
+        let [secret, ticket_secret] = self.ledger.unkept();
+        let state = State {
+            pseudonym: Some(self.process.pseudonym.to_string()),
+            secret,
+            ticket_secret,
+            counts: Counts::of(&self.statistics()),
+            backends: self.backends(),
+        };
+        Ok(Handed { sockets: self.kept.copies()?, state })
+    }
+
+    /// What is known of each backend of the plan in force, by names.
+    fn backends(&self) -> Vec<(String, String, Carried)> {
+        let (answer, answered) = bounded(1);
+        self.tell_health(ToHealth::Carry(answer));
+        let carried = answered.recv_timeout(HEARD_WITHIN).unwrap_or_default();
+        let plan = &self.next.plan;
+        let named = |(id, backend, carried): CarriedBackend| {
+            let pool = plan.pools.get(id)?;
+            Some((pool.name.clone(), pool.backends.get(backend)?.name.clone(), carried))
+        };
+        carried.into_iter().filter_map(named).collect()
+    }
+
+    fn give_away(&mut self) -> Leaving {
+        self.leaving = true;
+        let (heir, clients) = unbounded();
+        self.tell_cores(|_| ToCore::GiveAway(heir.clone()));
+        let listeners = self.next.plan.listeners.iter();
+        Leaving { clients, names: listeners.map(|(id, it)| (id, it.name.clone())).collect() }
+    }
+
+    /// Serves again from copies of the sockets.
+    fn take_back(&mut self) {
+        self.leaving = false;
+        let cores = self.readers.cores.len();
+        let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
+        for (number, copied) in self.kept.copies().unwrap_or_default().into_iter().enumerate() {
+            let Copied { address, is_shared, fd } = copied;
+            let of = self.bound.iter().find(|(_, _, bound)| *bound == address);
+            let Some((listener, ..)) = of else { continue };
+            shares[number % cores].push(Socket { listener: *listener, address, fd, is_shared });
+        }
+        let mut shares = shares.into_iter();
+        self.tell_cores(|_| ToCore::Accept(shares.next().unwrap_or_default()));
+    }
+
+    /// Shares the connections out among the cores.
+    fn adopt(&mut self, connections: Vec<(String, bool, OwnedFd)>) {
+        let cores = self.readers.cores.len();
+        let mut shares: Vec<Vec<RestingClient>> = (0..cores).map(|_| Vec::new()).collect();
+        let listeners = self.next.plan.listeners.iter();
+        let ids: HashMap<&str, ListenerId> =
+            listeners.map(|(id, it)| (it.name.as_str(), id)).collect();
+        for (number, (listener, is_idle, fd)) in connections.into_iter().enumerate() {
+            if let Some(listener) = ids.get(listener.as_str()).copied() {
+                shares[number % cores].push(RestingClient { listener, is_idle, fd });
+            }
+        }
+        let mut shares = shares.into_iter();
+        self.tell_cores(|_| ToCore::Adopt(shares.next().unwrap_or_default()));
+    }
+
+    fn tell_cores(&self, mut message: impl FnMut(usize) -> ToCore) {
+        let until = Instant::now() + HEARD_WITHIN;
+        for (number, core) in self.readers.cores.iter().enumerate() {
+            // A core that hangs is found by all who wait for it.
+            let _ = core.send(message(number), until);
+        }
+    }
+}
+
+/// What an earlier process knew of backends, by the ids of a plan.
+pub(in crate::server) fn known(
+    plan: &Plan,
+    backends: Vec<(String, String, Carried)>,
+) -> Vec<CarriedBackend> {
+    let mut ids: HashMap<(&str, &str), (PoolId, BackendId)> = HashMap::new();
+    for (id, pool) in &plan.pools {
+        for (backend, it) in &pool.backends {
+            ids.insert((&pool.name, &it.name), (id, backend));
+        }
+    }
+    let known = |(pool, backend, carried): (String, String, Carried)| {
+        let (pool, backend) = *ids.get(&(pool.as_str(), backend.as_str()))?;
+        Some((pool, backend, carried))
+    };
+    backends.into_iter().filter_map(known).collect()
+}
+
+/// Asks the control thread and waits for its answer.
+pub(super) fn ask<T>(client: &Client, ask: impl FnOnce(Sender<T>) -> Ask) -> io::Result<T> {
+    let (answer, answered) = bounded(1);
+    client.upgrade(ask(answer));
+    let hangs = |_| io::Error::other("the control thread does not answer");
+    answered.recv_timeout(ANSWERED_WITHIN).map_err(hangs)
+}
