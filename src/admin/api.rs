@@ -199,8 +199,14 @@ fn reload(request: &Request, doors: &impl Doors, from: &str) -> Answer {
 
 /// The result of a reload, in the form that the command line also reads.
 pub(super) fn reloaded(done: &Reloaded) -> Value {
-    let Reloaded { generation, lines, kept, warnings } = done;
-    json!({ "generation": generation, "changes": lines, "kept": kept, "warnings": warnings })
+    let Reloaded { generation, lines, kept, warnings, closed } = done;
+    json!({
+        "generation": generation,
+        "changes": lines,
+        "kept": kept,
+        "warnings": warnings,
+        "connectionsClosed": closed,
+    })
 }
 
 /// The options in the body: `{"dryRun": true, "discard": true}`, or nothing.

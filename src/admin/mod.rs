@@ -141,6 +141,8 @@ pub(crate) struct Reloaded {
     pub(crate) kept: Vec<String>,
     /// Warnings about the configuration.
     pub(crate) warnings: Vec<String>,
+    /// Client connections of listeners that are gone.
+    pub(crate) closed: u64,
 }
 
 /// The process that has taken over, and what this one still has to finish.

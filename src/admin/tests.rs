@@ -88,6 +88,7 @@ impl Doors for Noted {
                 lines: vec!["+ route \"canary\"".into()],
                 kept: Vec::new(),
                 warnings: Vec::new(),
+                closed: 2,
             }),
         }
     }
@@ -159,9 +160,10 @@ fn what_is_no_call_is_told_so() {
 fn a_reload_says_what_it_did_or_why_not() {
     let stage = stage(None);
     expect(&post(&stage, "", ""), 200, "+ route \\\"canary\\\"");
+    expect(&post(&stage, "", ""), 200, "\"connectionsClosed\":2");
     expect(&post(&stage, "", "{\"dryRun\": true}"), 200, "\"generation\":8");
     let reloads = std::mem::take(&mut *stage.noted.reloads.lock().unwrap());
-    assert_eq!(reloads.iter().map(|it| it.dry_run).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(reloads.iter().map(|it| it.dry_run).collect::<Vec<_>>(), [false, false, true]);
     assert!(reloads[0].from.starts_with("127.0.0.1:"), "{reloads:?}");
     let refused = super::Refused {
         why: "it is wrong".into(),

@@ -80,7 +80,11 @@ pub(super) fn reload(target: &Target<'_>, dry_run: bool, discard: bool) -> Exit 
     }
     match list("changes") {
         changes if changes.is_empty() => say::data("nothing changes\n"),
-        changes => say::data(&format!("{}\n", changes.join("\n"))),
+        changes => {
+            let closed = said["connectionsClosed"].as_f64().unwrap_or_default();
+            let closed = counted(closed, "connection");
+            say::data(&format!("{}\n({closed} closed)\n", changes.join("\n")))
+        }
     }
 }
 

@@ -177,6 +177,13 @@ impl Listener {
         fd::accept(self.socket.as_fd())
     }
 
+    /// Takes another backlog, and the time that its connections wait for an acknowledgement from
+    /// now on. What the kernel refuses stays as it is.
+    pub(crate) fn tune(&self, backlog: u32, patience: Duration) {
+        net_io::outlast(&self.socket, patience);
+        let _ = listen_on(&self.socket, backlog);
+    }
+
     /// Lets no new connection into the queue; those in it can still be accepted.
     pub(crate) fn refuse_new(&self) -> io::Result<()> {
         fd::refuse_new(self.socket.as_fd())

@@ -81,6 +81,9 @@ async fn run(
     loop {
         give_way().await;
         let ready = ends.or(accepting.listener.readable()).await;
+        if let Some((backlog, patience)) = at.tune() {
+            accepting.listener.tune(backlog, patience);
+        }
         let batch = match ready {
             None => break,
             Some(Ok(())) => accepting.batch(),

@@ -5,6 +5,7 @@
 //! itself belongs to the control thread, which makes it of the layers that this thread replaces.
 
 use std::{
+    collections::VecDeque,
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use super::{
     StartError,
     backend_writes::{Leaving, WriteOutcome},
     control::{Changed, Client, Denied},
+    operational_log::OperationalLog,
     reload::{self, ReloadOutcome, Source},
     service_manager::ServiceManager,
     state_file::StateFile,
@@ -24,7 +26,7 @@ use crate::observe::{event::Event, reports::Reporter};
 use crate::plan::Checked;
 
 /// Changes that may wait for the one in progress. A signal that finds the queue full is dropped:
-/// the waiting reloads read the files after it.
+/// reloads that wait read the files after it, and of those for signals only the last is done.
 const WAITING_MAX: usize = 64;
 
 /// How long a caller waits: longer than the control thread may take to answer.
@@ -35,10 +37,17 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A change, and where its result goes.
 enum Change {
-    Attach { source: Option<Source>, manager: ServiceManager },
+    Attach { source: Option<Source>, manager: ServiceManager, log: OperationalLog },
     Reload { how: Reload, by: &'static str, answer: Option<Sender<ReloadOutcome>> },
     Write { write: BackendWrite, by: &'static str, answer: Sender<WriteOutcome> },
     Replace { plan: Box<Checked>, answer: Sender<Result<Changed, StartError>> },
+}
+
+impl Change {
+    /// Whether it is a reload that nobody waits for.
+    fn is_for_a_signal(&self) -> bool {
+        matches!(self, Change::Reload { answer: None, .. })
+    }
 }
 
 /// The thread, for those that want something changed.
@@ -52,6 +61,8 @@ pub(super) struct Changer {
     pub(super) source: Option<Source>,
     /// Whom reloads are told, in a process of ours.
     pub(super) manager: Option<ServiceManager>,
+    /// The log of the process, if it is ours.
+    pub(super) log: Option<OperationalLog>,
     pub(super) client: Client,
     pub(super) reporter: Reporter,
     /// What keeps run-time changes over a restart; none where nothing is restarted.
@@ -71,8 +82,15 @@ impl Changes {
         state: Option<StateFile>,
     ) -> Result<Changes, StartError> {
         let (to, changes) = bounded(WAITING_MAX);
-        let mut changer =
-            Changer { source: None, manager: None, client, reporter, state, leaving: Vec::new() };
+        let mut changer = Changer {
+            source: None,
+            manager: None,
+            log: None,
+            client,
+            reporter,
+            state,
+            leaving: Vec::new(),
+        };
         thread::Builder::new()
             .name("ringway-changes".into())
             .spawn(move || changer.run(&changes))
@@ -81,8 +99,13 @@ impl Changes {
     }
 
     /// From now on reloads read `source` again, if there is one, and the manager is told of them.
-    pub(super) fn attach(&self, source: Option<Source>, manager: ServiceManager) {
-        let _ = self.to.send(Change::Attach { source, manager });
+    pub(super) fn attach(
+        &self,
+        source: Option<Source>,
+        manager: ServiceManager,
+        log: OperationalLog,
+    ) {
+        let _ = self.to.send(Change::Attach { source, manager, log });
     }
 
     /// Begins a reload for a signal, without waiting.
@@ -123,15 +146,27 @@ const LATE: &str = "another change takes too long; nothing is known of this one"
 
 impl Changer {
     fn run(&mut self, changes: &Receiver<Change>) {
+        let mut waiting = VecDeque::new();
         loop {
-            let next = match self.leaving.is_empty() {
-                true => changes.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => changes.recv_timeout(LOOK),
+            waiting.extend(changes.try_iter());
+            let next = match waiting.pop_front() {
+                // One that nobody waits for is not needed where a later one reads the same files.
+                Some(next) if next.is_for_a_signal() => {
+                    if waiting.iter().any(Change::is_for_a_signal) {
+                        continue;
+                    }
+                    Ok(next)
+                }
+                Some(next) => Ok(next),
+                None if self.leaving.is_empty() => {
+                    changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                }
+                None => changes.recv_timeout(LOOK),
             };
             // A caller may have stopped waiting.
             match next {
-                Ok(Change::Attach { source, manager }) => {
-                    (self.source, self.manager) = (source, Some(manager));
+                Ok(Change::Attach { source, manager, log }) => {
+                    (self.source, self.manager, self.log) = (source, Some(manager), Some(log));
                 }
                 Ok(Change::Reload { how, by, answer }) => {
                     let outcome = self.reload(&how, by);

@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Select, Sender, TryRecvError, bounded, unbounded,
+};
 
 use super::{
     StartError,
@@ -32,10 +34,10 @@ use crate::health::ToHealth;
 use crate::net::tls::Fronts;
 use crate::observe::{
     event::Event,
-    reports::ToHub,
+    reports::{Reporter, ToHub},
     statistics::{Sources, Statistics},
 };
-use crate::plan::{Global, ListenerId, Overlay, Plan, PoolId};
+use crate::plan::{Global, ListenerId, Overlay, Plan, PoolId, Shutdown};
 use crate::policy::{
     overlay::{Composed, Layers, Misfit},
     seats::Changes,
@@ -74,8 +76,10 @@ enum Command {
     View(Sender<View>),
     /// Answer how many requests a backend of a pool has in flight.
     InFlight((String, String), Sender<Option<u64>>),
-    /// Answer with the state of the process.
-    Look(Sender<Look>),
+    /// Answer with the state of the process, after the cores were asked for a sign of life.
+    Look(Sender<(Look, Vec<Asked>)>),
+    /// A reload has ended; whether it was taken.
+    ReloadEnded(bool),
     /// The process stops soon: it is not ready from now on.
     Leave,
     /// Reopen the access logs; the answer says whether their threads could be told.
@@ -91,6 +95,12 @@ enum Command {
     /// End; returns what must be ended when no core writes any more.
     End(Sender<AccessLogs>),
 }
+
+/// A core that was asked for a sign of life; none if it had no room for the question.
+type Asked = Option<Receiver<()>>;
+
+/// A core that was given a plan: its number, and what closes when it has taken the plan.
+type Taking = (usize, Receiver<()>);
 
 /// What a change replaces of the layers that make the plan.
 #[derive(Default)]
@@ -135,8 +145,12 @@ pub(super) struct Changed {
     pub(super) generation: u64,
     /// Keys that differ in the new plan but keep their value until a restart.
     pub(super) kept: Vec<&'static str>,
-    /// Those that do not fit, and were dropped.
+    /// Run-time changes that do not fit, and were dropped.
     pub(super) misfits: Vec<Misfit>,
+    /// Client connections of listeners that are removed.
+    pub(super) closed: u64,
+    /// The cores that are to take the plan.
+    taking: Vec<Taking>,
 }
 
 /// The state of the process.
@@ -165,6 +179,7 @@ pub(super) struct Control {
 #[derive(Clone)]
 pub(super) struct Client {
     to: Sender<Command>,
+    reporter: Reporter,
 }
 
 /// What the thread owns.
@@ -184,6 +199,10 @@ pub(super) struct Owner {
     pub(super) next: Arc<Next>,
     /// What it is made of.
     pub(super) layers: Layers,
+    /// By core, what closes when it has taken its last plan; none = it had no room for one.
+    pub(super) last_taken: Vec<Option<Receiver<()>>>,
+    /// Whether the last reload was taken.
+    pub(super) reloaded: bool,
     pub(super) bound: Vec<Bound>,
     /// Whether the process stops soon.
     pub(super) leaving: bool,
@@ -206,11 +225,11 @@ impl Control {
     pub(super) fn start(mut owner: Owner) -> io::Result<Control> {
         // Without a bound: there is a command for each waiting client, and no more.
         let (to, commands) = unbounded();
-        let death = owner.death.clone();
+        let (death, reporter) = (owner.death.clone(), owner.process.reporter.clone());
         let work = move || owner.run(&commands);
         let what = "the control thread".into();
         let thread = spawn::watched("ringway-control".into(), what, &death, work)?;
-        Ok(Control { client: Client { to }, thread: Some(thread) })
+        Ok(Control { client: Client { to, reporter }, thread: Some(thread) })
     }
 
     /// A client of the thread.
@@ -238,7 +257,17 @@ impl Client {
     /// # Errors
     /// Why it does not; then nothing has changed.
     pub(super) fn change(&self, edit: Edit) -> Result<Changed, Denied> {
-        self.ask(|answer| Command::Change(edit, answer)).unwrap_or_else(hangs)
+        let mut changed = self.ask(|answer| Command::Change(edit, answer)).unwrap_or_else(hangs)?;
+        // The answer promises that requests from now on are served under this plan. It is waited
+        // for here, so that a core that hangs holds up nobody else.
+        let until = Instant::now() + TAKEN_WITHIN;
+        for (core, taken) in changed.taking.drain(..) {
+            if taken.recv_deadline(until) == Err(RecvTimeoutError::Timeout) {
+                let thread = format!("core {core}").into();
+                self.reporter.event(Event::ThreadHung { thread });
+            }
+        }
+        Ok(changed)
     }
 
     /// Reopens the access logs without waiting; false if there is none, or the disk is too far
@@ -274,7 +303,30 @@ impl Client {
 
     /// The state of the process; none if the thread hangs or has ended.
     pub(super) fn look(&self) -> Option<Look> {
-        self.ask(Command::Look)
+        let (mut look, asked) = self.ask(Command::Look)?;
+        let until = Instant::now() + HEARD_WITHIN;
+        let is_silent = |asked: &Asked| {
+            asked.as_ref().is_none_or(|answered| answered.recv_deadline(until).is_err())
+        };
+        let silent = asked.iter().enumerate().filter(|(_, asked)| is_silent(asked));
+        look.silent_cores =
+            silent.map(|(core, _)| format!("core {core} does not answer")).collect();
+        look.not_ready.extend(look.silent_cores.iter().cloned());
+        Some(look)
+    }
+
+    /// A reload has ended; `taken` says whether it was.
+    pub(super) fn reload_ended(&self, taken: bool) {
+        let _ = self.to.send(Command::ReloadEnded(taken));
+    }
+
+    /// How to stop, by the plan in force; none if the thread does not answer at once, as a stop
+    /// waits for nothing.
+    pub(super) fn shutdown(&self) -> Option<Shutdown> {
+        let (answer, answered) = bounded(1);
+        self.to.send(Command::Layers(answer)).ok()?;
+        let (_, layers) = answered.recv_timeout(HEARD_WITHIN).ok()?;
+        Some(layers.base.global.shutdown)
     }
 
     /// Makes the process not ready from now on.
@@ -312,6 +364,19 @@ impl Client {
 
 fn hangs<T>() -> Result<T, Denied> {
     Err(Denied::Plan(StartError::Hung("the control thread".into())))
+}
+
+/// What a plan that was put in force changes, the keys that it keeps, and who is to take it.
+type Taken = (Changes, Vec<&'static str>, Vec<Taking>);
+
+/// What has closed already.
+fn closed() -> Receiver<()> {
+    bounded(0).1
+}
+
+/// Whether a core has not taken its last plan yet.
+fn is_behind(last: Option<&Receiver<()>>) -> bool {
+    last.is_none_or(|last| last.try_recv() == Err(TryRecvError::Empty))
 }
 
 /// A prepared change.
@@ -392,6 +457,7 @@ impl Owner {
                 Ok(Command::Look(answer)) => drop(answer.send(self.look())),
                 Ok(Command::Upgrade(ask)) => self.upgrade(ask),
                 Ok(Command::Leave) => self.leaving = true,
+                Ok(Command::ReloadEnded(taken)) => self.reloaded = taken,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
                 Ok(Command::Held(answer)) => drop(answer.send(self.ledger.held())),
                 Ok(Command::Certificates(answer)) => drop(answer.send(self.fresh.held.clone())),
@@ -421,6 +487,8 @@ impl Owner {
         let pools = &self.next.pools;
         let state = |pool| Some(&*pools.get(pool)?.state);
         let mut statistics = self.sources.snapshot(SystemTime::now(), &self.next.plan, state);
+        statistics.config_generation = self.next.generation;
+        statistics.config_last_reload_successful = self.reloaded;
         statistics.certificates = self.fresh.held.iter().map(Held::statistics).collect();
         statistics
     }
@@ -453,11 +521,20 @@ impl Owner {
 
     fn change(&mut self, edit: Edit) -> Result<Changed, Denied> {
         let (layers, Composed { plan, misfits, .. }) = self.edited(edit)?;
+        let before = Arc::clone(&self.next.plan);
         let prepared = self.prepare(plan)?;
-        let (changes, kept) = self.take(prepared)?;
+        let closed = self.closed(&before, &prepared.next.plan);
+        let (changes, kept, taking) = self.take(prepared)?;
         self.layers = layers;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept, misfits })
+        Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking })
+    }
+
+    /// How many client connections listeners have that the next plan does not.
+    fn closed(&self, now: &Plan, next: &Plan) -> u64 {
+        let is_gone =
+            |id: ListenerId| now.listeners.get(id).is_some() && next.listeners.get(id).is_none();
+        self.sources.connections(is_gone)
     }
 
     /// Does everything that can fail, without telling any thread.
@@ -499,7 +576,7 @@ impl Owner {
 
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
-    fn take(&mut self, prepared: Prepared) -> Result<(Changes, Vec<&'static str>), StartError> {
+    fn take(&mut self, prepared: Prepared) -> Result<Taken, StartError> {
         let Prepared { next, fresh, changes, outlets, kept, addresses, bound, names, events } =
             prepared;
         let (answer, answered) = bounded(1);
@@ -529,29 +606,34 @@ impl Owner {
             let by = "reload".into();
             reporter.event(Event::UpgradeRefused { cause, by, from: None });
         }
-        let (taken, taken_by) = bounded(cores);
-        for ((core, sockets), outlets) in self.readers.cores.iter().zip(sockets).zip(outlets) {
-            let (next, gone, taken) = (Arc::clone(&next), gone.clone(), taken.clone());
-            let moved = moved.clone();
+        let mut taking = Vec::new();
+        let each = self.readers.cores.iter().zip(sockets).zip(outlets).zip(0..);
+        self.last_taken.resize_with(cores, || Some(closed()));
+        for (((core, sockets), outlets), number) in each {
+            let (next, gone, moved) = (Arc::clone(&next), gone.clone(), moved.clone());
+            let (taken, taken_by) = bounded(0);
             let plan = CorePlan { next, outlets, sockets, moved, gone, taken };
-            // A core that has no room for it is missed below.
-            let _ = core.send(ToCore::Plan(Box::new(plan)), Instant::now() + HEARD_WITHIN);
+            let last = self.last_taken.get_mut(number);
+            // One that has not taken the last plan yet was waited for then.
+            let is_behind = last.as_ref().is_some_and(|last| is_behind(last.as_ref()));
+            let patience = if is_behind { Duration::ZERO } else { HEARD_WITHIN };
+            let sent = core.send(ToCore::Plan(Box::new(plan)), Instant::now() + patience);
+            if sent.is_err() {
+                let thread = format!("core {number}").into();
+                reporter.event(Event::ThreadHung { thread });
+            } else if !is_behind {
+                taking.push((number, taken_by.clone()));
+            }
+            last.into_iter().for_each(|last| *last = sent.is_ok().then(|| taken_by.clone()));
         }
-        drop(taken);
         self.ledger.publish(&next, cores);
         if let Some(names) = names {
             self.names = names.map(Names::at_once);
         }
-        // The answer promises that requests from now on are served under this plan.
-        let until = Instant::now() + TAKEN_WITHIN;
-        let missed = (0..cores).filter(|_| taken_by.recv_deadline(until).is_err());
-        for _ in missed {
-            reporter.event(Event::ThreadHung { thread: "a core".into() });
-        }
         self.next = next;
         self.certificates.keep(&fresh);
         self.fresh = fresh;
-        Ok((changes, kept))
+        Ok((changes, kept, taking))
     }
 
     /// Gives what files of certificates have become to all cores; connections keep theirs.
@@ -592,7 +674,8 @@ impl Owner {
         let bound = StillBound::under(&plan, &self.bound);
         Addresses::take(&plan, self.process.cores, &bound.known(), &mut Given::default())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept, misfits })
+        let (closed, taking) = (self.closed(before, &plan), Vec::new());
+        Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking })
     }
 
     /// The bound addresses, by the name of their listener.
@@ -601,17 +684,17 @@ impl Owner {
         self.bound.iter().map(|(id, _, bound)| (name(*id), Endpoint::Tcp(*bound))).collect()
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> (Look, Vec<Asked>) {
         let mut not_ready = Vec::new();
         if self.leaving {
             not_ready.push("the process is about to stop".to_owned());
         }
-        let silent_cores = self.silent_cores();
-        not_ready.extend(silent_cores.iter().cloned());
         not_ready.extend(self.empty_pools());
         let (generation, backends) = (self.next.generation, self.usable());
-        let (addresses, before) = (self.addresses(), self.kept.before().cloned());
-        Look { generation, addresses, not_ready, silent_cores, backends, before }
+        let (addresses, silent_cores) = (self.addresses(), Vec::new());
+        let before = self.kept.before().cloned();
+        let look = Look { generation, addresses, not_ready, silent_cores, backends, before };
+        (look, self.asked())
     }
 
     /// How many backends are usable, and how many there are.
@@ -628,20 +711,13 @@ impl Owner {
         })
     }
 
-    /// Cores that do not answer in time.
-    fn silent_cores(&self) -> Vec<String> {
-        let until = Instant::now() + HEARD_WITHIN;
+    /// Asks all cores for a sign of life.
+    fn asked(&self) -> Vec<Asked> {
         let asked = self.readers.cores.iter().map(|core| {
             let (answer, answered) = bounded(1);
-            core.send(ToCore::Ping(answer), until).ok().map(|()| answered)
+            core.send(ToCore::Ping(answer), Instant::now()).ok().map(|()| answered)
         });
-        // All cores are asked before the first answer is waited for.
-        let asked: Vec<_> = asked.collect();
-        let is_silent = |answered: &Option<Receiver<()>>| {
-            answered.as_ref().is_none_or(|answered| answered.recv_deadline(until).is_err())
-        };
-        let silent = asked.iter().enumerate().filter(|(_, answered)| is_silent(answered));
-        silent.map(|(core, _)| format!("core {core} does not answer")).collect()
+        asked.collect()
     }
 
     /// Pools named by a route or a listener that have no usable backend.
@@ -681,12 +757,14 @@ fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
         ("pin", now.pin != next.pin),
         ("driver", now.driver != next.driver),
         ("admin", now.admin != next.admin),
+        ("log.format", now.log_format != next.log_format),
         ("state-dir", now.state_dir != next.state_dir),
         ("user", now.user != next.user),
     ];
     next.cores.clone_from(&now.cores);
     (next.pin, next.driver) = (now.pin, now.driver);
     next.admin.clone_from(&now.admin);
+    next.log_format = now.log_format;
     next.state_dir.clone_from(&now.state_dir);
     next.user.clone_from(&now.user);
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

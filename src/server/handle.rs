@@ -291,7 +291,8 @@ impl Handle {
             Stop::Now => false,
             Stop::Graceful => {
                 self.drain();
-                self.wait(self.drain)
+                let shutdown = self.control.client().shutdown();
+                self.wait(shutdown.map_or(self.drain, |shutdown| shutdown.drain))
             }
         };
         Ended { finished, hung: self.end(finished) }

@@ -8,35 +8,56 @@ use std::fmt;
 
 use tracing::{Event, level_filters::LevelFilter};
 use tracing_subscriber::{
-    Registry,
+    Layer, Registry,
     fmt::{
         FmtContext, FormatEvent,
         format::{self, Format, Json, JsonFields, Writer},
     },
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
 };
 
 use super::stderr::Lines;
 use crate::plan::{Global, LogFormat, LogLevel};
 
+/// The log that was installed.
+pub(super) struct OperationalLog {
+    set: Box<dyn Fn(LevelFilter) + Send>,
+}
+
+impl OperationalLog {
+    /// Sets how much it says.
+    pub(super) fn set_level(&self, level: LogLevel) {
+        (self.set)(filter(level));
+    }
+}
+
 /// Sends the output of `tracing` to stderr, as the plan says. A log that is installed already
 /// stays.
-pub(super) fn install(global: &Global) {
-    let log = tracing_subscriber::fmt()
+pub(super) fn install(global: &Global) -> OperationalLog {
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(Lines)
-        .with_max_level(filter(global.log_level))
         .log_internal_errors(false) // it would say them on stderr, or panic
         .with_target(false)
         // A log for machines has no colours, whatever other crates turn on.
         .with_ansi(false);
-    let _ = match global.log_format {
+    let level = filter(global.log_level);
+    match global.log_format {
         LogFormat::Json => {
             let named = Named::new(&global.instance);
-            log.fmt_fields(JsonFields::new()).event_format(named).try_init()
+            begin(log.fmt_fields(JsonFields::new()).event_format(named), level)
         }
         // The journal has a timestamp of its own for each line.
-        LogFormat::Text if is_the_journal() => log.without_time().try_init(),
-        LogFormat::Text => log.try_init(),
-    };
+        LogFormat::Text if is_the_journal() => begin(log.without_time(), level),
+        LogFormat::Text => begin(log, level),
+    }
+}
+
+fn begin(log: impl Layer<Registry> + Send + Sync, level: LevelFilter) -> OperationalLog {
+    let (filter, handle) = reload::Layer::new(level);
+    let _ = Registry::default().with(log).with(filter).try_init();
+    OperationalLog { set: Box::new(move |level| drop(handle.reload(level))) }
 }
 
 /// Whether stderr goes to the journal: systemd gives its device and inode in JOURNAL_STREAM

@@ -43,7 +43,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     }
     let (signals, starting) = Signals::hear()?;
     stderr::open()?;
-    operational_log::install(&plan.global);
+    let log = operational_log::install(&plan.global);
     let format = plan.global.log_format;
     let (options, starting) = (Options::of_the_process(), Some(starting));
     let (taker, given, admin_sockets, before) = match Taker::find()? {
@@ -55,7 +55,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         Setup { options, starting, given, before, keeps_sockets, files: own, ..Setup::default() };
     let mut handle = begin(plan, setup)?;
     let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
-    handle.changes().attach(source, manager.clone());
+    handle.changes().attach(source, manager.clone(), log);
     let mut admin = AdminInterface::bind(&admin, &files, admin_sockets)?;
     let means = Means {
         client: handle.client(),
@@ -112,7 +112,10 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     manager.stopping();
     match end {
         End::Signal(SIGINT) => stop(handle, Duration::ZERO, Stop::Graceful),
-        End::Signal(_) => stop(handle, shutdown.lameduck, Stop::Graceful),
+        End::Signal(_) => {
+            let shutdown = handle.client().shutdown().unwrap_or(shutdown);
+            stop(handle, shutdown.lameduck, Stop::Graceful);
+        }
         End::LetGo { finished: true } => stop(handle, Duration::ZERO, Stop::Graceful),
         End::LetGo { finished: false } => stop(handle, Duration::ZERO, Stop::Now),
     }

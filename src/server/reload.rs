@@ -34,6 +34,7 @@ impl Changer {
         let outcome = self.read_again(how);
         manager.iter().for_each(|manager| manager.reloaded(verdict(&outcome)));
         if !how.dry_run {
+            self.client.reload_ended(outcome.is_ok());
             self.tell(event(&outcome, by, &how.from));
         }
         outcome
@@ -61,6 +62,7 @@ impl Changer {
             lines: changed.changes.to_string().lines().map(str::to_owned).collect(),
             kept: changed.kept.into_iter().map(str::to_owned).collect(),
             warnings: said,
+            closed: changed.closed,
         })
     }
 
@@ -87,6 +89,9 @@ impl Changer {
         };
         if how.discard {
             self.leaving.clear();
+        }
+        if let (Some(log), Some((_, layers))) = (&self.log, self.client.layers()) {
+            log.set_level(layers.base.global.log_level);
         }
         if !changed.misfits.is_empty()
             && let Some((_, layers)) = self.client.layers()

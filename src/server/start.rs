@@ -192,6 +192,8 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         sources: Sources::new(counters.clone(), cores),
         next: Arc::clone(&next),
         layers,
+        last_taken: Vec::new(),
+        reloaded: true,
         bound: of_addresses,
         leaving: false,
         certificates,

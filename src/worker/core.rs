@@ -95,7 +95,7 @@ pub(crate) struct CorePlan {
     pub(crate) moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
     /// The addresses that are removed.
     pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
-    /// Gets a message from each core that has taken the plan.
+    /// Dropped when the core has taken the plan; nothing is ever sent.
     pub(crate) taken: Sender<()>,
 }
 

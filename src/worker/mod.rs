@@ -60,7 +60,7 @@ use crate::observe::{
     request_id::RequestId,
     writer::Outlet,
 };
-use crate::plan::{ListenerId, Table};
+use crate::plan::{self, ListenerId, Plan, Table};
 use crate::shared::{
     certs::Challenges,
     counters::{Counter, Slab},
@@ -140,6 +140,8 @@ pub(crate) struct Listening {
     pub(crate) is_shared: Cell<bool>,
     /// Up when it must accept no more.
     pub(crate) ends: Signal,
+    /// Its backlog and the patience of its connections, if the plan has changed them.
+    tune: Cell<Option<(u32, Duration)>>,
 }
 
 impl Listening {
@@ -147,6 +149,12 @@ impl Listening {
     #[inline]
     pub(crate) fn listener(&self) -> ListenerId {
         self.of.get()
+    }
+
+    /// The settings that its socket is to take, if they have changed.
+    #[inline]
+    pub(crate) fn tune(&self) -> Option<(u32, Duration)> {
+        self.tune.take()
     }
 
     fn is(&self, (listener, address): (ListenerId, SocketAddr)) -> bool {
@@ -257,6 +265,7 @@ impl Worker {
         older.retain(|older| older.strong_count() > 0);
         older.push(Rc::downgrade(&former));
         drop(older);
+        self.tune_listeners(&before[0].plan, &next.plan);
         self.leave_listeners();
     }
 
@@ -271,6 +280,18 @@ impl Worker {
     #[inline]
     pub(crate) fn serves(&self, listener: ListenerId) -> bool {
         self.in_force.borrow().listeners.get(listener).is_some()
+    }
+
+    /// Sockets of listeners that stay take what has changed before they accept the next time.
+    fn tune_listeners(&self, before: &Plan, next: &Plan) {
+        let settings = |it: &plan::Listener| (it.backlog, it.timeouts.client_write);
+        for at in self.listening.borrow().iter() {
+            let [before, next] =
+                [before, next].map(|plan| plan.listeners.get(at.listener()).map(settings));
+            if let Some(next) = next.filter(|next| before.is_some_and(|before| before != *next)) {
+                at.tune.set(Some(next));
+            }
+        }
     }
 
     /// Closes resting connections of removed listeners.
@@ -343,7 +364,13 @@ impl Worker {
             ends.raise();
         }
         let is_shared = Cell::new(is_shared);
-        let listening = Rc::new(Listening { of: Cell::new(listener), address, is_shared, ends });
+        let listening = Rc::new(Listening {
+            of: Cell::new(listener),
+            address,
+            is_shared,
+            ends,
+            tune: Cell::new(None),
+        });
         self.listening.borrow_mut().push(Rc::clone(&listening));
         listening
     }

@@ -81,6 +81,7 @@ mod kept;
 mod operations;
 mod process;
 mod reload;
+mod reloads;
 mod run_time;
 mod stop;
 mod supervised;

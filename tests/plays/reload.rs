@@ -114,9 +114,12 @@ fn a_reload_says_what_it_changed_and_serves_by_it(driver: Driver) {
     let route = "[[route]]\nname = \"canary\"\npath = \"/b\"\npool = \"b\"";
     running.write("pool = \"a\"", route);
     let dry = running.command(&["reload", "--dry-run"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&dry.stdout), "+ route \"canary\"\n");
+    assert_eq!(
+        String::from_utf8_lossy(&dry.stdout),
+        "+ route \"canary\"\n(0 connections closed)\n"
+    );
     client.send(get("/b")).response().expect(200, "a");
-    running.reloads("+ route \"canary\"\n");
+    running.reloads("+ route \"canary\"\n(0 connections closed)\n");
     // The same connection under a new plan.
     client.send(get("/b")).response().expect(200, "b");
     running.write("pool = \"b\"", "");

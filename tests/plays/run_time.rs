@@ -53,7 +53,7 @@ impl Running {
         let name = format!("ringway-run-time-{}-{}", std::process::id(), address.port());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
-        write(&folder, (address, admin), pool);
+        write(&folder, (address, admin), pool, "");
         let child = spawn(&folder, driver, first);
         let running = Running { child, folder, address, admin, driver };
         running.serves();
@@ -77,7 +77,12 @@ impl Running {
 
     /// Writes the file again, with other keys of the pool.
     pub(crate) fn write(&self, pool: &str) {
-        write(&self.folder, (self.address, self.admin), pool);
+        self.write_with("", pool);
+    }
+
+    /// The same with these keys of the process.
+    pub(crate) fn write_with(&self, global: &str, pool: &str) {
+        write(&self.folder, (self.address, self.admin), pool, global);
     }
 
     /// A command for the process.
@@ -141,10 +146,10 @@ impl Drop for Running {
     }
 }
 
-fn write(folder: &Path, (address, admin): (SocketAddr, SocketAddr), pool: &str) {
+fn write(folder: &Path, (address, admin): (SocketAddr, SocketAddr), pool: &str, global: &str) {
     let state = folder.join("state");
     let text = format!(
-        "[global]\nadmin = \"{admin}\"\nstate-dir = \"{}\"\n\
+        "[global]\nadmin = \"{admin}\"\nstate-dir = \"{}\"\n{global}\n\
          [listener.web]\nbind = \"{address}\"\npool = \"app\"\n[pool.app]\n{pool}\n",
         state.display()
     );

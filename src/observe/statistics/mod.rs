@@ -44,6 +44,10 @@ pub struct Statistics {
     pub own_times: Histogram,
     /// What was spent in each phase.
     pub phases: Vec<(Phase, Histogram)>,
+    /// The number of the plan in force.
+    pub config_generation: u64,
+    /// Whether the last reload was taken; true before the first.
+    pub config_last_reload_successful: bool,
     /// In the order of `Counter::ALL`.
     totals: Vec<u64>,
 }

@@ -60,6 +60,9 @@ impl Statistics {
             let route = name.as_deref().unwrap_or(NONE).into();
             samples.times(&REQUEST_SECONDS, [("route", route)], times);
         }
+        samples.add(&CONFIG_GENERATION, [], self.config_generation);
+        let successful = u64::from(self.config_last_reload_successful);
+        samples.add(&CONFIG_RELOADED, [], successful);
         samples.times(&SELF_SECONDS, [], &self.own_times);
         for (phase, times) in &self.phases {
             samples.times(&PHASE_SECONDS, [("phase", phase.word().into())], times);
@@ -77,6 +80,8 @@ mod families {
 
     pub(super) const CORE_REQUESTS: Family = ("core_requests_total", Counter, "Requests that began on each core");
     pub(super) const CORE_CONNECTIONS: Family = ("core_connections", Gauge, "Client connections open on each core");
+    pub(super) const CONFIG_GENERATION: Family = ("config_generation", Gauge, "The number of the plan in force");
+    pub(super) const CONFIG_RELOADED: Family = ("config_last_reload_successful", Gauge, "Whether the last reload was taken: 1 or 0");
     pub(super) const CONNECTIONS: Family = ("connections", Gauge, "Client connections open");
     pub(super) const REQUESTS: Family = ("requests_total", Counter, "Requests that have ended");
     pub(super) const QUEUED: Family = ("requests_queued", Gauge, "Requests that wait in front of a full pool");
@@ -97,9 +102,9 @@ mod families {
 }
 use families::{
     BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE, BACKEND_UP,
-    BREAKER_STATE, CERTIFICATE_END, CERTIFICATE_REFUSED, CONNECTIONS, CORE_CONNECTIONS,
-    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, PHASE_SECONDS, QUEUED, REQUEST_SECONDS, REQUESTS,
-    RETRIES, SELF_SECONDS,
+    BREAKER_STATE, CERTIFICATE_END, CERTIFICATE_REFUSED, CONFIG_GENERATION, CONFIG_RELOADED,
+    CONNECTIONS, CORE_CONNECTIONS, CORE_REQUESTS, EJECTIONS, FAILED_PROBES, PHASE_SECONDS, QUEUED,
+    REQUEST_SECONDS, REQUESTS, RETRIES, SELF_SECONDS,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -107,6 +112,8 @@ pub fn families() -> impl Iterator<Item = &'static str> {
     let named = [
         CORE_REQUESTS,
         CORE_CONNECTIONS,
+        CONFIG_GENERATION,
+        CONFIG_RELOADED,
         CONNECTIONS,
         REQUESTS,
         QUEUED,

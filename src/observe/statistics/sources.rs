@@ -132,7 +132,27 @@ impl Sources {
         let phase = |phase| (phase, self.read(Timed::Phase(phase)).unwrap_or_default());
         let phases = Phase::ALL.map(phase).into();
         let certificates = Vec::new();
-        Statistics { at, cores, listeners, pools, routes, own_times, phases, certificates, totals }
+        Statistics {
+            at,
+            cores,
+            listeners,
+            pools,
+            routes,
+            own_times,
+            phases,
+            certificates,
+            // The owner of the plan knows both.
+            config_generation: 0,
+            config_last_reload_successful: false,
+            totals,
+        }
+    }
+
+    /// Client connections of these listeners.
+    pub(crate) fn connections(&self, of: impl Fn(ListenerId) -> bool) -> u64 {
+        let is_one = |(key, _): &(Key, u64)| matches!(key, Key::Connections(id) if of(*id));
+        let all = self.slabs.iter().flat_map(|slab| slab.tally().all()).filter(is_one);
+        all.fold(0, |sum, (_, count)| sum.wrapping_add(count))
     }
 
     /// All that was counted of it so far; none = nothing ever was.

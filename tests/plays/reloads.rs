@@ -1,0 +1,192 @@
+//! Plays of many reloads: beside load and tunnels, faster than they can be done, and from files
+//! that end in the middle.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    backend::{Backend, Cue},
+    client::{Client, get},
+    run_time::{Running, list, path},
+    scripts::{answers, answers_on, upgrades_and_echoes},
+    stage::{Driver, eventually, long},
+};
+
+on_both_drivers!(
+    fifty_reloads_disturb_neither_requests_nor_tunnels,
+    of_a_flood_of_reloads_the_last_files_are_in_force,
+    a_file_that_is_cut_stops_nothing,
+    settings_of_the_process_follow,
+    connections_of_a_listener_that_goes_are_counted,
+);
+
+fn reload(running: &Running) -> String {
+    let output = running.command(&["reload"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Says that the play is over, even if it has failed.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// A client that asks without a pause until it is over; how many answers it got.
+fn asks(running: &Running, over: &AtomicBool) -> u32 {
+    let (mut client, mut count) = (Client::connect(running.address), 0);
+    while !over.load(SeqCst) {
+        let response = client.send(get("/")).response();
+        assert_eq!(response.status, 200, "{response:?}");
+        assert!(!response.closes(), "{response:?}");
+        count += 1;
+    }
+    count
+}
+
+fn fifty_reloads_disturb_neither_requests_nor_tunnels(driver: Driver) {
+    let backends = ["a", "b", "c"].map(|name| Backend::open(answers(name)));
+    let echoes = Backend::open(upgrades_and_echoes());
+    let shape = |round: usize| {
+        // Backends, weights, routes and pools come and go.
+        let other = ["", "[pool.other]\nbackends = [\"127.0.0.1:9\"]\n"][round % 2];
+        let route = format!("[[route]]\nname = \"r{round}\"\npath = \"/r\"\npool = \"app\"\n");
+        let slow = format!("slow-start = \"{}ms\"", round % 3);
+        format!(
+            "{}\n{slow}\n{other}{route}[pool.ws]\nbackends = [\"{}\"]\n\
+             [[route]]\nname = \"ws\"\npath = \"/ws\"\npool = \"ws\"\n",
+            list(&backends[..1 + round % 3]),
+            echoes.address()
+        )
+    };
+    let running = Running::start(driver, &shape(0));
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+                   Upgrade: websocket\r\n\r\n";
+    let mut tunnels: Vec<Client> = (0..100).map(|_| Client::connect(running.address)).collect();
+    for tunnel in &mut tunnels {
+        let head = tunnel.send(upgrade).response_head("GET");
+        assert_eq!(head.unwrap().status, 101);
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| asks(&running, &over))).collect();
+        let reloads = scope.spawn(|| {
+            let _ends = Ends(&over);
+            for round in 1..=50 {
+                running.write(&shape(round));
+                let said = reload(&running);
+                assert!(said.ends_with("(0 connections closed)\n"), "{said}");
+            }
+        });
+        reloads.join().unwrap();
+        let answers: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(answers > 100, "{answers} answers");
+    });
+    for (number, tunnel) in tunnels.iter_mut().enumerate() {
+        let text = format!("still here {number}");
+        tunnel.send(&text);
+        let heard = tunnel.wire().bytes(text.len()).unwrap();
+        assert_eq!(String::from_utf8_lossy(&heard), text);
+    }
+}
+
+fn of_a_flood_of_reloads_the_last_files_are_in_force(driver: Driver) {
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let running = Running::start(driver, &list(&backends[..1]));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..2).map(|_| scope.spawn(|| asks(&running, &over))).collect();
+        let _ends = Ends(&over);
+        let time = Duration::from_secs(if long() { 10 } else { 3 });
+        let (since, mut round) = (Instant::now(), 0);
+        while since.elapsed() < time {
+            round += 1;
+            running.write(&list(&backends[round % 2..][..1]));
+            kill_process(Pid::from_child(&running.child), Signal::HUP).unwrap();
+            if round % 16 == 0 {
+                // Orders go between them.
+                let slot = format!("/backends/{}", backends[0].address());
+                running.call("PATCH", &slot, &json!({ "weight": 2 }));
+            }
+            thread::sleep(Duration::from_millis(1_000 / 64));
+        }
+        running.write(&list(&backends));
+        kill_process(Pid::from_child(&running.child), Signal::HUP).unwrap();
+        let state = || running.state_of(&backends[0]).0 + running.state_of(&backends[1]).0;
+        eventually("the last is in force", state, |sum| *sum == 400);
+        drop(_ends);
+        let answers: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(answers > 100, "{answers} answers");
+    });
+}
+
+fn a_file_that_is_cut_stops_nothing(driver: Driver) {
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let running = Running::start(driver, &list(&backends));
+    let file = running.folder.join("r.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+    for cut in (0..whole.len()).step_by(23) {
+        fs::write(&file, &whole[..cut]).unwrap();
+        kill_process(Pid::from_child(&running.child), Signal::HUP).unwrap();
+        running.ask(2);
+    }
+    eventually("they are refused", || running.log().contains("configuration refused"), |it| *it);
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(reload(&running), "nothing changes\n");
+    let mut seen = running.ask(2);
+    seen.sort();
+    assert_eq!(seen, ["a", "b"]);
+}
+
+fn settings_of_the_process_follow(driver: Driver) {
+    let cue = Cue::default();
+    let backends = [Backend::open(answers_on(&cue, "slow"))];
+    let running = Running::start(driver, &list(&backends));
+    let with = |keys: &str| running.write_with(keys, &list(&backends));
+    let sets = || running.set(&backends[0], &json!({ "weight": 3 }));
+    let said = || running.log().matches("backend set").count();
+    sets();
+    eventually("it is told", said, |count| *count == 1);
+    with("log = { level = \"error\" }");
+    assert_eq!(reload(&running), "~ global: log\n(0 connections closed)\n");
+    sets();
+    with("log = { level = \"info\" }\nshutdown = { drain = \"100ms\" }");
+    assert_eq!(reload(&running), "~ global: shutdown, log\n(0 connections closed)\n");
+    sets();
+    eventually("it is told", said, |count| *count == 2);
+    // A drain of half a minute would be the default.
+    let mut client = Client::connect(running.address);
+    client.send(get("/"));
+    eventually("it is asked", || backends[0].heads().len(), |count| *count == 1);
+    let since = Instant::now();
+    kill_process(Pid::from_child(&running.child), Signal::TERM).unwrap();
+    eventually("it ends", || std::net::TcpStream::connect(running.admin).is_err(), |ended| *ended);
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+}
+
+fn connections_of_a_listener_that_goes_are_counted(driver: Driver) {
+    let backends = [Backend::open(answers("a"))];
+    let free = crate::addresses::free();
+    let two = format!("{}\n[listener.two]\nbind = \"{free}\"\npool = \"app\"\n", list(&backends));
+    let running = Running::start(driver, &two);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(free)).collect();
+    clients.iter_mut().for_each(|client| client.send(get("/")).response().expect(200, "a"));
+    running.write(&list(&backends));
+    let dry = running.command(&["reload", "--dry-run"]).output().unwrap();
+    let expected = "- listener \"two\"\n(3 connections closed)\n";
+    assert_eq!(String::from_utf8_lossy(&dry.stdout), expected);
+    assert_eq!(reload(&running), expected);
+    clients.iter_mut().for_each(Client::expect_end);
+    let view = running.call("GET", &path(&backends[0]), &Value::Null);
+    assert_eq!(view.status, 200);
+}
