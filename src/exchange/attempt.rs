@@ -50,27 +50,9 @@ pub(super) async fn once(
     pick: &mut Option<Pick>,
 ) -> Result<Answer, Fault> {
     let Some(picked) = pick else { return Err(Cause::Internal.into()) };
-    let id = picked.backend();
-    let is_timed = exchange.scratch.record.is_timed();
-    let timed = is_timed || exchange.needs().times || worker.events.tells_attempts();
-    let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
-    exchange.last = Try {
-        deadline: exchange.deadline.earlier(per_try),
-        is_sent: false,
-        asked_at: worker.clock.tick(),
-        sent_at: worker.clock.last(),
-        timed_from: timed.then(Clock::moment),
-        body: Body::Whole,
-        losses: worker.core.losses.get(),
-    };
-    let record = &mut exchange.scratch.record;
-    record.backend = Some(id);
-    record.attempts = record.attempts.saturating_add(1);
-    record.reused = false;
-    let times = &mut record.times;
-    (times.connect, times.first_byte, times.answer) = (None, None, None);
+    let is_timed = begin(worker, exchange, picked.backend());
     let mut backend = connection(worker, client, exchange, picked).await?;
-    backend.begin(is_timed);
+    backend.begin(exchange.scratch.record.is_timed());
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
         // The client did not wait for the connection.
@@ -80,25 +62,14 @@ pub(super) async fn once(
     if upload.is_some() {
         picked.waits_for_client();
     }
-    exchange.last.asked_at = worker.clock.tick();
-    exchange.last.sent_at = worker.clock.last();
-    if timed {
-        exchange.last.timed_from = Some(Clock::moment());
-    }
-    let (arriving, try_by) = (Arriving::new(timed), exchange.last.deadline);
+    was_sent(worker, exchange, is_timed);
+    let (arriving, try_by) = (Arriving::new(is_timed), exchange.last.deadline);
     let mut waiting = Waiting { worker, backend: &backend, upload, arriving, try_by, won: None };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, arriving, won, .. } = waiting;
+    note_times(exchange, &arriving, read.is_ok());
     let without = if backend.has_refused() { Body::Untaken } else { Body::Whole };
     exchange.last.body = upload.as_ref().map_or(without, Upload::with_backend);
-    if let Some(from) = exchange.last.timed_from {
-        // The head may come in pieces.
-        let until = arriving.last().filter(|_| read.is_ok()).unwrap_or_else(Clock::moment);
-        let times = &mut exchange.scratch.record.times;
-        times.waited += until.since(from);
-        times.first_byte = arriving.at().map(|at| at.since(exchange.began));
-        times.answer = arriving.at().map(|at| at.since(from));
-    }
     if let Some(won) = won {
         // The answer that comes too late is not read.
         drop(backend);
@@ -139,6 +110,53 @@ fn fetched_copy(
     last.timed_from = last.timed_from.map(|_| sent_at);
     *pick = Some(other);
     fetched(exchange, (backend, arriving, None), pick)
+}
+
+/// Begins the records of a try; returns whether it is timed.
+#[inline]
+fn begin(worker: &Worker, exchange: &mut Exchange, id: BackendId) -> bool {
+    let is_timed = exchange.scratch.record.is_timed()
+        || exchange.needs().times
+        || worker.events.tells_attempts();
+    let per_try = worker.clock.after(exchange.pool_plan().retry.per_try);
+    exchange.last = Try {
+        deadline: exchange.deadline.earlier(per_try),
+        is_sent: false,
+        asked_at: worker.clock.tick(),
+        sent_at: worker.clock.last(),
+        timed_from: is_timed.then(Clock::moment),
+        body: Body::Whole,
+        losses: worker.core.losses.get(),
+    };
+    let record = &mut exchange.scratch.record;
+    record.backend = Some(id);
+    record.attempts = record.attempts.saturating_add(1);
+    record.reused = false;
+    let times = &mut record.times;
+    (times.connect, times.first_byte, times.answer) = (None, None, None);
+    is_timed
+}
+
+/// The request was sent, but for a body that follows: from now on its answer is waited for.
+#[inline]
+fn was_sent(worker: &Worker, exchange: &mut Exchange, is_timed: bool) {
+    let last = &mut exchange.last;
+    (last.asked_at, last.sent_at) = (worker.clock.tick(), worker.clock.last());
+    if is_timed {
+        last.timed_from = Some(Clock::moment());
+    }
+}
+
+/// Records how long the answer was waited for. `is_whole`: its head has come.
+#[inline]
+fn note_times(exchange: &mut Exchange, arriving: &Arriving, is_whole: bool) {
+    let Some(from) = exchange.last.timed_from else { return };
+    // The head may come in pieces.
+    let until = arriving.last().filter(|_| is_whole).unwrap_or_else(Clock::moment);
+    let times = &mut exchange.scratch.record.times;
+    times.waited += until.since(from);
+    times.first_byte = arriving.at().map(|at| at.since(exchange.began));
+    times.answer = arriving.at().map(|at| at.since(from));
 }
 
 /// Takes a warm connection or opens a new one.
@@ -225,7 +243,9 @@ async fn send(
         record.times.waited += backend.take_stalled();
     }
     let is_whole = held.is_some();
-    if !asked.map_err(|fault| late(worker, exchange, fault))? || is_whole {
+    let was_taken = asked.map_err(|fault| late(worker, exchange, fault))?;
+    if !was_taken || is_whole {
+        // A body after a head that was not taken would be read as a request.
         return Ok(None);
     }
     let Some(source) = client.body() else { return Ok(None) };
@@ -291,6 +311,8 @@ impl Waiting<'_> {
         let by = |try_by: Deadline| try_by.earlier(worker.clock.after(limit));
         let sending = self.upload.as_ref().is_some_and(Upload::is_going);
         let until = Cell::new(if sending { deadline } else { by(self.try_by) });
+        // Once another request has come after the body, the end of the client's stream does not
+        // mean that it has left.
         let by_end = exchange.for_client(client, Leaves::End);
         let by_reset = client.waiting(Leaves::Reset);
         let has_more = self.upload.as_ref().is_some_and(Upload::has_more);

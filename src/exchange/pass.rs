@@ -34,11 +34,12 @@ pub(super) async fn pass(
         let next = from.next(|| bounds.reads(bytes));
         let next = match bounds.stop() {
             None => next.await,
+            // Stopped for another try: the backend of this one takes no more.
             Some(stop) => stop.or(next).await.unwrap_or(Err(Cause::BackendReset.into())),
         };
         let mut piece = next.map_err(Cut::From)?;
         bounds.has_come(from.received());
-        let written = match through.see(&piece) {
+        let written = match through.check(&piece) {
             Ok(()) => to.write(&mut piece, |sent| bounds.writes(sent)).await.map_err(Cut::To),
             Err(fault) => Err(Cut::From(fault)),
         };
@@ -83,7 +84,7 @@ impl<'a> Through<'a> {
         Through { stages, bytes: 0 }
     }
 
-    fn see(&mut self, piece: &Piece) -> Result<(), Fault> {
+    fn check(&mut self, piece: &Piece) -> Result<(), Fault> {
         self.bytes += piece.bytes().len() as u64;
         for stage in self.stages {
             match stage {

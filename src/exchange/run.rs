@@ -4,6 +4,11 @@
 //! records how it ended (`finish::record`). `fetch` asks backends until one of them answers. No
 //! final head goes to the client before `reply`, so `fetch` may ask several; every exchange ends in
 //! `finish`.
+//!
+//! Four words: the `scratch` of an exchange is its memory, which is used again (the heads, the
+//! record, room to write into). An `errand` is what is wanted of a pool. A `pick` is a backend that
+//! was chosen, with its place and its permits, all returned when it is dropped. A `declined` answer
+//! is one that called for another try, and is better than none.
 
 use std::{ops::ControlFlow, rc::Rc};
 
@@ -172,6 +177,7 @@ async fn fetch(
         Err(NoPick::NoneUsable) => return Err(Cause::NoBackend.into()),
     };
     loop {
+        // An answer takes its pick along. Without one the pick is still `own` after the try.
         exchange.scratch.tried.insert(pick.backend());
         exchange.tries.count += 1;
         let mut own = Some(pick);
