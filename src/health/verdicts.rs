@@ -181,7 +181,13 @@ impl Verdicts {
             Key::Present(pool, backend)
             | Key::Ejections(pool, backend)
             | Key::FailedProbes(pool, backend, _) => gone.contains(&(pool, Some(backend))),
-            _ => false,
+            // Those of the cores.
+            Key::Connections(_)
+            | Key::Idle(_)
+            | Key::Requests(..)
+            | Key::Queued(_)
+            | Key::Retries(..)
+            | Key::Tries(..) => false,
         });
         for (id, backend) in gone {
             self.watch.forget(*id, *backend);

@@ -27,6 +27,25 @@ pub enum Algorithm {
     },
 }
 
+impl Algorithm {
+    /// Every algorithm, for tests about all: a new one does not compile until it is added to the
+    /// chain here.
+    #[cfg(test)]
+    pub(crate) fn each() -> Vec<Algorithm> {
+        let hash = |bound| Algorithm::Hash { of: HashOf::Uri, bound };
+        let next = |last: &Algorithm| match last {
+            Algorithm::RoundRobin => Some(Algorithm::Random),
+            Algorithm::Random => Some(Algorithm::LeastConnections),
+            Algorithm::LeastConnections => Some(Algorithm::LeastResponseTime),
+            Algorithm::LeastResponseTime => Some(Algorithm::IpHash),
+            Algorithm::IpHash => Some(hash(None)),
+            Algorithm::Hash { bound: None, .. } => Some(hash(Some(Share::percent(125)))),
+            Algorithm::Hash { bound: Some(_), .. } => None,
+        };
+        std::iter::successors(Some(Algorithm::RoundRobin), next).collect()
+    }
+}
+
 /// The part of a request that is hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

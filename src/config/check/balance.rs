@@ -137,6 +137,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_algorithm_can_be_written() {
+        for algorithm in Algorithm::each() {
+            let is_word = ALGORITHMS.iter().any(|(_, known)| *known == algorithm);
+            let is_table = matches!(algorithm, Algorithm::Hash { .. });
+            assert!(is_word != is_table, "{algorithm:?}");
+        }
+    }
+
+    #[test]
     fn reads_what_is_hashed() {
         for (text, of) in [
             ("uri", HashOf::Uri),

@@ -462,19 +462,10 @@ pub(crate) mod tests {
         check(&[0, -1], "", "bb");
     }
 
-    /// Balancers of every algorithm.
+    /// Pools of every algorithm.
     fn all() -> Vec<Pool> {
-        let hash = plan::Algorithm::Hash { of: plan::HashOf::Uri, bound: None };
-        let algorithms = [
-            plan::Algorithm::RoundRobin,
-            plan::Algorithm::Random,
-            plan::Algorithm::LeastConnections,
-            plan::Algorithm::LeastResponseTime,
-            plan::Algorithm::IpHash,
-            hash,
-        ];
         let of = |algorithm| Pool { algorithm, ..pool(&[1, 1, 1]) };
-        algorithms.map(of).into()
+        plan::Algorithm::each().into_iter().map(of).collect()
     }
 
     /// Picks with keys, often enough to see which backends it prefers.
@@ -497,6 +488,29 @@ pub(crate) mod tests {
         let picked = (0..count).map(pick).collect();
         balancer.check_invariants();
         picked
+    }
+
+    /// An algorithm is fed what `Needs` asks for: what it learns from anything else it would never
+    /// hear.
+    #[test]
+    fn what_an_algorithm_learns_from_is_what_it_asks_for() {
+        let fast = [Sample::FirstByte(100); 3];
+        for pool in all() {
+            // What it does after these samples, one of each backend, ten times.
+            let after = |samples: [Sample; 3]| {
+                let mut balancer = Balancer::new(&pool, &Prepared::of(&pool, 3), 0, 2);
+                let mut at = (0..10).flat_map(|_| (0..).map(BackendId).zip(samples));
+                let now = Tick::from_millis(900);
+                at.for_each(|(id, sample)| balancer.observe(id, sample, now));
+                let published = [0, 1, 2].map(|id| balancer.published(BackendId(id)));
+                (published, picks(&mut balancer, &pool, 60))
+            };
+            let needs = Needs::of(&pool);
+            let slow = [Sample::FirstByte(90_000), fast[1], fast[2]];
+            let failing = [Sample::Failed(100), fast[1], fast[2]];
+            assert_eq!(after(slow) != after(fast), needs.times, "{:?}", pool.algorithm);
+            assert_eq!(after(failing) != after(fast), needs.outcomes, "{:?}", pool.algorithm);
+        }
     }
 
     #[test]

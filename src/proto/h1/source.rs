@@ -212,7 +212,8 @@ impl Source {
     pub(in crate::proto) fn spliceable(&self) -> u64 {
         match (&self.from, &self.body) {
             (From::Backend, Incoming::Fixed(left)) => *left,
-            _ => 0,
+            (From::Backend, Incoming::Chunked(_) | Incoming::UntilClose | Incoming::Ended)
+            | (From::Client | From::Tunnel(_), _) => 0,
         }
     }
 

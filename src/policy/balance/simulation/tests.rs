@@ -30,21 +30,6 @@ fn seeds(count: u64, run: impl Fn(u64)) {
     }
 }
 
-/// Every algorithm: a new one does not compile until it is added to the chain here.
-fn variants() -> Vec<Algorithm> {
-    let hash = |bound| Algorithm::Hash { of: HashOf::Uri, bound };
-    let next = |last: &Algorithm| match last {
-        Algorithm::RoundRobin => Some(Algorithm::Random),
-        Algorithm::Random => Some(Algorithm::LeastConnections),
-        Algorithm::LeastConnections => Some(Algorithm::LeastResponseTime),
-        Algorithm::LeastResponseTime => Some(Algorithm::IpHash),
-        Algorithm::IpHash => Some(hash(None)),
-        Algorithm::Hash { bound: None, .. } => Some(bounded()),
-        Algorithm::Hash { bound: Some(_), .. } => None,
-    };
-    std::iter::successors(Some(Algorithm::RoundRobin), next).collect()
-}
-
 fn bounded() -> Algorithm {
     Algorithm::Hash { of: HashOf::Uri, bound: Some(Share::percent(125)) }
 }
@@ -96,7 +81,7 @@ fn any_pool(algorithm: &Algorithm, rng: &mut Rng) -> Pool {
 fn whatever_happens_only_those_are_picked_who_may_be() {
     seeds(256, |seed| {
         let mut rng = Rng::seeded(seed);
-        let variants = variants();
+        let variants = Algorithm::each();
         let algorithm = &variants[usize::try_from(seed).expect("small") % variants.len()];
         let pool = any_pool(algorithm, &mut rng);
         let mut world = World::new(&pool, CORES[rng.below(4) as usize], 5_000, seed);
@@ -124,7 +109,7 @@ fn whatever_happens_only_those_are_picked_who_may_be() {
 /// Nor does anything that a worker does for it: rule 19.
 #[test]
 fn no_pick_allocates() {
-    for algorithm in variants() {
+    for algorithm in Algorithm::each() {
         let slow_start = std::time::Duration::from_secs(1);
         let pool = Pool { algorithm: algorithm.clone(), slow_start, ..pool(&[2, 5, 1, 2, 9]) };
         let World { mut cores, weights, usable, .. } = World::new(&pool, 2, 5_000, 1);
@@ -172,7 +157,7 @@ fn missed(got: &[u32], weights: &[i32]) -> (f64, f64) {
 #[test]
 fn shares_go_by_weight_on_any_number_of_cores() {
     let weights = [5, 3, 1, 1];
-    for algorithm in variants() {
+    for algorithm in Algorithm::each() {
         for cores in CORES {
             let mut world = world(&algorithm, &weights, cores, 5_000);
             let got = world.ask_many(8_000, 50);
@@ -192,7 +177,7 @@ fn shares_go_by_weight_on_any_number_of_cores() {
 /// time to within a third, since a backend that is asked more shows a higher peak.
 #[test]
 fn a_lone_client_does_not_see_the_heaviest_only() {
-    for algorithm in variants() {
+    for algorithm in Algorithm::each() {
         let mut world = world(&algorithm, &[5, 3, 1, 1], 1, 5_000);
         let got = world.ask_many(2_000, 20_000);
         println!("{algorithm:?}: {got:?}");
@@ -221,7 +206,7 @@ fn fullest(algorithm: &Algorithm, cores: usize) -> f64 {
 #[test]
 fn the_fullest_backend_is_not_far_above_the_mean() {
     for cores in CORES {
-        for algorithm in variants() {
+        for algorithm in Algorithm::each() {
             let bound = match algorithm {
                 Algorithm::LeastConnections if cores <= 2 => 1.2,
                 Algorithm::Random | Algorithm::LeastResponseTime if cores <= 2 => 1.25,
@@ -405,7 +390,7 @@ fn where_all_fail_all_get_their_shares() {
 /// backend for half a minute: the requests of all others go by weight as before.
 #[test]
 fn slow_paths_of_one_client_keep_nobody_from_the_others() {
-    for algorithm in variants() {
+    for algorithm in Algorithm::each() {
         for cores in [1, 8] {
             let weights = [1, 1, 1, 1];
             let mut world = world(&algorithm, &weights, cores, 5_000);
@@ -430,7 +415,7 @@ fn slow_paths_of_one_client_keep_nobody_from_the_others() {
 /// middle of it more and not the whole, afterwards the whole; by key it has the whole at once.
 #[test]
 fn one_that_comes_back_gets_its_share_little_by_little() {
-    for algorithm in variants() {
+    for algorithm in Algorithm::each() {
         for cores in [1, 8] {
             let slow_start = std::time::Duration::from_secs(10);
             let pool = Pool { algorithm: algorithm.clone(), slow_start, ..pool(&[2; 4]) };
