@@ -213,3 +213,68 @@ fn a_client_that_is_refused_sees_its_answer_and_no_reset() {
         }
     }
 }
+
+/// Steps with a pause behind each: of a tenth of a second, or more where the sweep runs meanwhile.
+fn slowly(steps: impl Iterator<Item = Step>) -> Vec<Step> {
+    steps.flat_map(|step| [step, Step::Pauses]).collect()
+}
+
+/// More than the ten seconds for which a body may be slower than `body-rate`.
+fn long_pause() -> impl Iterator<Item = Step> {
+    std::iter::repeat_n(Step::Pauses, 130)
+}
+
+/// No gap is long; but of the kibibyte that is due each second after ten seconds not a tenth comes.
+/// Of ten bytes all come, until none comes for twelve seconds.
+#[test]
+fn a_body_may_be_so_slow_and_no_slower() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    for (rate, told, took) in [
+        ("body-rate = \"1KiB\"", "408 request_timeout", 10_000..=10_500),
+        ("body-rate = \"10B\"", "408 request_timeout", 29_000..=32_000),
+    ] {
+        let seen = Scene {
+            client: slowly([says(head)].into_iter().chain((0..150).map(|_| says("abcde")))),
+            backends: vec![vec![]],
+            listener: "timeouts = { client-body = \"12s\" }",
+            limits: rate,
+            ..Scene::default()
+        }
+        .play();
+        seen.check();
+        assert_eq!(seen.told(), told, "{rate}");
+        assert!(took.contains(&seen.times[0]), "{rate}: {:?}", seen.times);
+    }
+}
+
+/// A backend that takes nothing for long, or answers late, and a client that waits for a 100: the
+/// client's time stands still meanwhile.
+#[test]
+fn no_client_is_slow_because_of_its_backend() {
+    let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    let waits = PUT.replace("\r\n\r\nbody", "\r\nExpect: 100-continue\r\n\r\n");
+    let head = PUT.strip_suffix("body").unwrap();
+    let takes_late = [Step::Takes(0)].into_iter().chain(long_pause());
+    let takes_late = takes_late.chain([Step::Takes(9), Step::HearsOf("body"), says(OK)]);
+    let says_late = long_pause().chain([says(go_on), Step::HearsOf("body"), says(OK)]);
+    let answers_late = [Step::HearsOf("body")].into_iter().chain(long_pause()).chain([says(OK)]);
+    for (client, backend, told) in [
+        (vec![says(head), says("bo"), says("dy")], after_a_head(takes_late.collect()), ""),
+        (
+            vec![says(waits), Step::HearsOf(" 100 "), says("body")],
+            { after_a_head(says_late.collect()) },
+            "100 , ",
+        ),
+        (vec![says(head), says("body")], answers_late.collect(), ""),
+    ] {
+        let seen = Scene {
+            client,
+            backends: vec![backend],
+            limits: "body-rate = \"100MiB\"",
+            ..Scene::default()
+        }
+        .play();
+        assert_eq!(seen.told(), format!("{told}200 good"), "{seen:#?}");
+        assert!(seen.took >= Duration::from_secs(13), "{:?}", seen.took);
+    }
+}

@@ -491,3 +491,29 @@ fn what_an_authority_looks_for_is_there_before_any_route() {
         assert_eq!(seen.backends[0].was_asked, asks_a_backend, "{request}");
     }
 }
+
+/// What cannot be sent again (a POST, a body in chunks that may be gone) goes on a connection that
+/// was in use a moment ago, or else on a new one.
+#[test]
+fn what_cannot_be_sent_again_prefers_a_young_connection() {
+    let twice = |pieces: &[&str], pauses| {
+        let pieces = pieces.iter().map(says);
+        let again = std::iter::repeat_n(Step::Pauses, pauses).chain(pieces.clone());
+        client(pieces.chain([Step::HearsOf("good")]).chain(again).collect())
+    };
+    for request in [&[POST][..], &[&CHUNKED[..CHUNKED.len() - 9], &CHUNKED[CHUNKED.len() - 9..]]] {
+        for (pauses, asked) in [(1, [2, 0]), (8, [2, 0]), (13, [1, 1])] {
+            let last = if request[0] == POST { "body" } else { "A: b" };
+            let answers = vec![Step::HearsOf(last), says(OK), Step::HearsTwice(last), says(OK)];
+            let seen = Scene {
+                client: twice(request, pauses),
+                backends: vec![answers, vec![Step::HearsOf(last), says(OK)]],
+                alone: true,
+                ..Scene::default()
+            }
+            .play();
+            assert_eq!(seen.asked(), asked, "{pauses} {seen:#?}");
+            assert_eq!(seen.told(), "200 good, 200 good", "{pauses}");
+        }
+    }
+}

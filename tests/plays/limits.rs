@@ -10,9 +10,8 @@ use std::{
 };
 
 use crate::{
-    backend::{Cue, plays},
+    backend::Cue,
     client::{Client, get},
-    pace::Watch,
     scripts::{answers, answers_on, chunk, sends},
     stage::{Driver, Stage, eventually, long},
     wire::Broken,
@@ -26,9 +25,6 @@ on_both_drivers!(
     a_length_may_be_so_large_and_no_larger,
     chunks_may_be_so_many_bytes_and_no_more,
     trailers_are_bounded,
-    a_body_may_be_so_slow_and_no_slower,
-    no_client_is_slow_because_of_its_backend,
-    a_client_that_waits_for_a_100_is_not_slow,
     at_the_limit_of_connections_an_idle_one_makes_room,
     at_the_limit_of_connections_a_busy_proxy_says_so,
     a_listener_has_a_limit_of_its_own,
@@ -132,74 +128,6 @@ fn trailers_are_bounded(driver: Driver) {
     client.response().expect_fault(431, "head_too_large");
     client.expect_end();
     assert!(stage.backend(0).requests().is_empty());
-}
-
-fn a_body_may_be_so_slow_and_no_slower(driver: Driver) {
-    let stage = Stage::on(driver).limits("body-rate = \"1KiB\"").backend(answers("ok")).start();
-    let mut client = stage.connect();
-    let watch = Watch::start();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
-    // No gap is long; but of the 1 KiB a second that is due after 10 s not a tenth comes.
-    let sending = client.wire().stream().try_clone().unwrap();
-    let trickle = std::thread::spawn(move || {
-        while std::io::Write::write_all(&mut &sending, b"abcde").is_ok() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    });
-    client.response().expect_fault(408, "request_timeout");
-    // Each round of the sweep checks it.
-    let took = watch.took();
-    took.expect_at_least(Duration::from_millis(9_950));
-    took.expect_at_most(Duration::from_millis(10_850));
-    let _ = client.wire().stream().shutdown(std::net::Shutdown::Both);
-    trickle.join().unwrap();
-}
-
-/// More than the grace of a pace.
-const LONG: Duration = Duration::from_millis(11_500);
-
-/// More than a round of the sweep: by then an overdue wait has been ended.
-const A_ROUND: Duration = Duration::from_millis(600);
-
-/// The backend stalls, and then the client for a moment: only that counts against its time.
-fn no_client_is_slow_because_of_its_backend(driver: Driver) {
-    const MUCH: usize = 16 << 20;
-    let lazy = plays(|visit| {
-        let (head, framing) = visit.head()?;
-        visit.pause(LONG)?;
-        visit.rest_of(head, framing)?;
-        visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"))?;
-        visit.pause(LONG)?;
-        visit.send(vec![b'a'; MUCH])
-    });
-    let stage = Stage::on(driver).limits("body-rate = \"100MiB\"").backend(lazy).start();
-    let mut client = stage.connect();
-    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", MUCH + 1));
-    // The backend takes none of it for long, then most, and waits for the rest.
-    client.send(vec![b'a'; MUCH]);
-    std::thread::sleep(A_ROUND);
-    client.send("b");
-    let head = client.response_head("POST").unwrap();
-    // Its answer does not come for long, and then it is more than the client takes at once.
-    let first = client.wire().bytes(1).unwrap();
-    std::thread::sleep(A_ROUND);
-    let rest = client.wire().bytes(MUCH - 1).unwrap().len();
-    assert_eq!((head.status, first.len() + rest), (200, MUCH));
-}
-
-fn a_client_that_waits_for_a_100_is_not_slow(driver: Driver) {
-    let lazy = plays(|visit| {
-        let (head, framing) = visit.head()?;
-        visit.pause(LONG)?;
-        visit.send("HTTP/1.1 100 Continue\r\n\r\n")?;
-        visit.rest_of(head, framing)?;
-        visit.send(crate::scripts::ok("at last"))
-    });
-    let stage = Stage::on(driver).backend(lazy).start();
-    let mut client = stage.connect();
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
-    assert_eq!(client.response().status, 100);
-    client.send("abc").response().expect(200, "at last");
 }
 
 fn at_the_limit_of_connections_an_idle_one_makes_room(driver: Driver) {

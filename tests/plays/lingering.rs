@@ -15,14 +15,12 @@ use crate::{
     client::{Client, get},
     scripts::{answers, answers_early, ok},
     stage::{Driver, Stage},
-    wire::Broken,
 };
 
 on_both_drivers!(
     a_slow_upload_that_is_refused_sees_its_status,
     a_last_answer_is_whole_whatever_comes_before_it_is_read,
     those_who_were_refused_make_room_first,
-    who_says_nothing_more_is_let_go,
 );
 
 const PIECE: usize = 16 << 10;
@@ -130,18 +128,4 @@ fn those_who_were_refused_make_room_first(driver: Driver) {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// Five seconds of silence are enough.
-fn who_says_nothing_more_is_let_go(driver: Driver) {
-    let stage = Stage::on(driver).backend(answers("ok")).start();
-    let mut client = stage.connect();
-    client.send("GET / HTTP/1.1\r\nbad\r\n\r\n").response().expect_fault(400, "bad_request");
-    client.expect_end();
-    assert_eq!(stage.count("connections"), 1);
-    stage.expect_count("connections", 0);
-    client.send_what_is_taken("late");
-    thread::sleep(Duration::from_millis(50));
-    client.send_what_is_taken("later");
-    assert!(matches!(client.wire().until_end(), Ok(_) | Err(Broken::Reset)));
 }

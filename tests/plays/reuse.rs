@@ -3,7 +3,7 @@
 //! A backend may close a kept connection at any moment; a client must not notice if the standard
 //! allows a retry (RFC 9112 §9.3.1).
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use crate::{
     backend::{Script, plays},
@@ -29,9 +29,6 @@ on_both_drivers!(
     a_backend_may_say_how_many_requests_it_takes,
     an_origin_that_closes_every_connection_is_no_fault,
     an_origin_that_closes_idle_connections_is_no_fault,
-    ; at a pace:
-    a_post_prefers_a_young_connection,
-    a_body_that_cannot_be_sent_again_goes_on_a_young_connection,
 );
 
 const IDLE: &str = "backend_connections{state=\"idle\"}";
@@ -170,18 +167,6 @@ fn a_stale_connection_is_hidden_only_where_the_request_may_be_repeated(driver: D
     }
 }
 
-fn a_post_prefers_a_young_connection(driver: Driver, _: u32) {
-    let stage = Stage::on(driver).backend(answers("ok")).start();
-    let mut client = stage.connect();
-    client.send(post("/1", "body")).response().expect(200, "ok");
-    // The age of a connection is what this play is about: it must pass.
-    std::thread::sleep(Duration::from_millis(1_300));
-    client.send(post("/2", "body")).response().expect(200, "ok");
-    assert_eq!(stage.backend(0).visits(), 2);
-    client.send(post("/3", "body")).response().expect(200, "ok");
-    assert_eq!(stage.backend(0).visits(), 2, "the one just used is young");
-}
-
 fn a_body_with_a_stale_connection_is_not_lost(driver: Driver) {
     let stage = Stage::on(driver).backend(goes_stale()).start();
     let mut client = stage.connect();
@@ -315,17 +300,4 @@ fn an_origin_that_closes_idle_connections_is_no_fault(driver: Driver) {
             });
         }
     });
-}
-
-/// A streamed body cannot be repeated any more than a POST, whatever the method.
-fn a_body_that_cannot_be_sent_again_goes_on_a_young_connection(driver: Driver, _: u32) {
-    let stage = Stage::on(driver).backend(answers("ok")).start();
-    let mut client = stage.connect();
-    client.get("/").expect(200, "ok");
-    let put = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    client.send(put).response().expect(200, "ok");
-    assert_eq!(stage.backend(0).visits(), 1);
-    thread::sleep(Duration::from_millis(1_500));
-    client.send(put).response().expect(200, "ok");
-    assert_eq!(stage.backend(0).visits(), 2);
 }

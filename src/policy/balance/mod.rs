@@ -499,7 +499,7 @@ pub(crate) mod tests {
             // What it does after these samples, one of each backend, ten times.
             let after = |samples: [Sample; 3]| {
                 let mut balancer = Balancer::new(&pool, &Prepared::of(&pool, 3), 0, 2);
-                let mut at = (0..10).flat_map(|_| (0..).map(BackendId).zip(samples));
+                let at = (0..10).flat_map(|_| (0..).map(BackendId).zip(samples));
                 let now = Tick::from_millis(900);
                 at.for_each(|(id, sample)| balancer.observe(id, sample, now));
                 let published = [0, 1, 2].map(|id| balancer.published(BackendId(id)));
