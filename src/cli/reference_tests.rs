@@ -96,10 +96,10 @@ macro_rules! causes {
 causes! {
     BadRequest PlainHttp Denied NoRoute MethodRefused RequestTimeout LengthRequired BodyTooLarge
     UriTooLong ExpectationFailed Misdirected Limited HeadTooLarge Internal NotImplemented Loop
-    ConnectFailed NameNotResolved BackendTls BackendReset BackendStale BackendProtocol
-    ResponseRefused ResponseHeadTooLarge NoBackend QueueFull QueueTimeout Overloaded
-    ShuttingDown ConnectTimeout ResponseTimeout BackendDown Deadline VersionRefused ClientAbort
-    ClientTimeout ResponseIncomplete
+    ConnectFailed NameNotResolved BackendTls BackendCertificate BackendTlsAlert BackendPlain
+    BackendSecure BackendReset BackendStale BackendProtocol ResponseRefused ResponseHeadTooLarge
+    NoBackend QueueFull QueueTimeout Overloaded ShuttingDown ConnectTimeout ResponseTimeout
+    BackendDown Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
 }
 
 /// Every ending that is not a fault; the match keeps the list whole.

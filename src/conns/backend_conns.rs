@@ -7,10 +7,10 @@
 
 use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
-use super::{Conns, Idle, Means};
+use super::{Conns, Idle, Means, secured::secured};
 use crate::base::{
     ids::{BackendId, PoolId},
-    moment::Tick,
+    moment::{Deadline, Tick},
 };
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
@@ -18,30 +18,38 @@ use crate::net::{
     deadlines::{Deadlines, Watch},
     io,
     stream::Stream,
+    tls::ToBackend,
 };
-use crate::plan::Connections;
+use crate::plan::{Connections, PoolTls};
 use crate::policy::connect;
 use crate::proto::{Backend, h1};
 use crate::shared::counters::Counter;
 
 /// The addresses of one backend and the connections to each.
 pub(crate) struct BackendConns {
-    all: Vec<At>,
+    pub(super) all: Vec<At>,
     /// Whose turn it is: an index in `all`.
     turn: usize,
     /// The last number given to an address. A connection refers to its address by it, since indexes
     /// change.
     last_number: u32,
     options: Connections,
-    means: Rc<Means>,
-    /// Which backend it is.
-    of: (PoolId, BackendId),
+    pub(super) means: Rc<Means>,
+    /// Which backend it is, and its host as written.
+    pub(super) of: (PoolId, BackendId),
+    pub(super) host: Box<str>,
+    /// How it speaks TLS, if it does.
+    pub(super) tls: Option<PoolTls>,
+    /// What a handshake with it needs, once one was made.
+    pub(super) to: Option<Rc<ToBackend>>,
+    /// Why TLS to it failed last.
+    pub(super) why: Option<String>,
 }
 
 /// One address.
-struct At {
+pub(super) struct At {
     number: u32,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     conns: Conns,
     /// Until then it is tried last; none if it has not failed.
     avoided_until: Option<Tick>,
@@ -50,12 +58,14 @@ struct At {
 impl BackendConns {
     /// Without addresses yet. The core's index lets cores begin with different ones.
     pub(crate) fn new(
-        of: (PoolId, BackendId),
+        (of, host): ((PoolId, BackendId), &str),
         options: Connections,
         core_index: usize,
         means: Rc<Means>,
     ) -> BackendConns {
-        BackendConns { all: Vec::new(), turn: core_index, last_number: 0, options, means, of }
+        let (all, host) = (Vec::new(), host.into());
+        let (turn, last_number, tls, to, why) = (core_index, 0, None, None, None);
+        BackendConns { all, turn, last_number, options, means, of, host, tls, to, why }
     }
 
     /// Replaces the addresses.
@@ -84,7 +94,7 @@ impl BackendConns {
         self.clear();
     }
 
-    fn fresh(&mut self, address: SocketAddr) -> At {
+    pub(super) fn fresh(&mut self, address: SocketAddr) -> At {
         self.last_number = self.last_number.wrapping_add(1);
         let conns = Conns::new(self.options);
         At { number: self.last_number, address, conns, avoided_until: None }
@@ -213,8 +223,8 @@ pub(crate) async fn warm(
 /// no descriptor left, `frees` may close unused ones, and returns whether it did.
 ///
 /// # Errors
-/// `ConnectTimeout` or `ConnectFailed`, of the last address, `Overloaded` if we ran out of
-/// something, `NameNotResolved` without addresses.
+/// `ConnectTimeout`, `ConnectFailed` or that of a handshake, of the last address; `Overloaded` if
+/// we ran out of something, `NameNotResolved` without addresses.
 pub(crate) async fn open(
     conns: &RefCell<BackendConns>,
     time: Duration,
@@ -234,17 +244,22 @@ pub(crate) async fn open(
             watched.is_of(pool, backend);
             watched
         };
+        let until = Deadline::after(clock.tick(), share);
         let error = match Stream::connect(*address, share, &frees, watched).await {
-            Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
-            Err(error) => error,
+            Ok(stream) => match secured(conns, stream, until).await {
+                Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
+                Err((cause, why)) => {
+                    conns.borrow_mut().why = Some(why);
+                    cause
+                }
+            },
+            Err(error) if io::is_for_want(&error, *address) => Cause::Overloaded,
+            Err(error) if error.kind() == ErrorKind::TimedOut => Cause::ConnectTimeout,
+            Err(_) => Cause::ConnectFailed,
         };
         clock.renew();
         conns.borrow_mut().failed(*number, clock.tick());
-        fault = match error.kind() {
-            _ if io::is_for_want(&error, *address) => Cause::Overloaded,
-            ErrorKind::TimedOut => Cause::ConnectTimeout,
-            _ => Cause::ConnectFailed,
-        };
+        fault = error;
     }
     Err(fault.into())
 }
@@ -278,9 +293,18 @@ mod tests {
     impl Stage {
         fn new(addresses: &[SocketAddr]) -> Stage {
             let clock = Rc::new(Clock::new());
-            let means = Rc::new(Means { buffers: Buffers::new(8), counters: Slab::new() });
+            let means = Rc::new(Means {
+                buffers: Buffers::new(8),
+                counters: Slab::new(),
+                tls: RefCell::default(),
+            });
             let stage = Stage {
-                conns: RefCell::new(BackendConns::new(OF, OPTIONS, 0, Rc::clone(&means))),
+                conns: RefCell::new(BackendConns::new(
+                    (OF, "a.example"),
+                    OPTIONS,
+                    0,
+                    Rc::clone(&means),
+                )),
                 deadlines: Deadlines::new(Rc::clone(&clock)),
                 clock,
                 means,

@@ -8,8 +8,9 @@
 //! address; `backend_conns.rs` has those of all addresses of a backend.
 
 mod backend_conns;
+mod secured;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) use self::backend_conns::{BackendConns, open, warm};
 use crate::base::moment::Tick;
@@ -17,6 +18,7 @@ use crate::net::{
     buffer::Buffers,
     io::sleep,
     pending::{Mark, Quiet},
+    tls::Ends,
 };
 use crate::plan::Connections;
 use crate::proto::h1::Backend;
@@ -36,6 +38,8 @@ const SURPLUS_TIME: Duration = Duration::from_millis(250);
 pub(crate) struct Means {
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) counters: Arc<Slab>,
+    /// What TLS needs.
+    pub(crate) tls: RefCell<Arc<Ends>>,
 }
 
 /// How long a connection rests after the first answer on it. A backend that always sends more than
@@ -136,7 +140,7 @@ impl Conns {
     /// Closes the connections whose time is over and those that have gone bad; and of those beyond
     /// the limit, the ones that a whole round found no use for.
     fn expire(&mut self, now: Tick, means: &Means) {
-        let Means { buffers, counters } = means;
+        let Means { buffers, counters, .. } = means;
         let surplus = self.idle.len().saturating_sub(usize::from(self.options.idle_max));
         let unused = |idle: &Idle| idle.since + SURPLUS_TIME <= now;
         let surplus = self.idle.iter().take(surplus).take_while(|idle| unused(idle)).count();
@@ -259,7 +263,11 @@ mod tests {
         fn new(options: Connections) -> Stage {
             Stage {
                 conns: Conns::new(options),
-                means: Means { buffers: Buffers::new(8), counters: Slab::new() },
+                means: Means {
+                    buffers: Buffers::new(8),
+                    counters: Slab::new(),
+                    tls: RefCell::default(),
+                },
                 deadlines: Deadlines::new(Rc::new(Clock::new())),
             }
         }

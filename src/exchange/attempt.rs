@@ -208,7 +208,8 @@ async fn connection(
             if fault.cause == Cause::Overloaded {
                 worker.events.limit(Limit::Outgoing, now);
             } else if !matches!(fault.cause, Cause::Deadline | Cause::BackendDown) {
-                pool.not_reached(&worker.events, (id, fault.cause), now);
+                let why = conns.borrow_mut().take_why();
+                pool.not_reached(&worker.events, (id, fault.cause), why, now);
             }
             Err(fault)
         }

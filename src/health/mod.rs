@@ -17,7 +17,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use crate::net::runtime::{Room, Runtime};
+use crate::net::{
+    runtime::{Room, Runtime},
+    tls::Ends,
+};
 use crate::observe::reports::Reporter;
 use crate::plan::{BackendId, Driver, PoolId};
 use crate::policy::standing::Carried;
@@ -42,6 +45,8 @@ pub(crate) enum ToHealth {
     Plan(Arc<Next>, Sender<Result<(), String>>),
     /// Answer what is known of each backend, for the process that takes over.
     Carry(Sender<Vec<CarriedBackend>>),
+    /// What TLS needs from now on: a certificate was replaced.
+    Tls(Arc<Ends>),
     /// No thread holds a plan any more that names these: a pool, or one of its backends.
     Forget(Vec<(PoolId, Option<BackendId>)>),
     /// End.

@@ -4,21 +4,24 @@
 //! the same backend each probe it for themselves: what they expect may differ, and so may the
 //! consequences. If the probes of a pool begin late, that is reported.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+};
 
-use super::probe::{Limits, Probe};
+use super::probe::{Limits, Probe, Secure};
 use crate::base::{
     ids::{BackendId, PoolId},
     moment::{Deadline, Micros, Tick},
 };
-use crate::net::{clock::Clock, io::task, signal::Signal};
-use crate::plan::{Duty, Plan};
+use crate::net::{clock::Clock, io::task, signal::Signal, tls::Ends};
+use crate::plan::Duty;
 use crate::policy::{
     health::ProbeFault,
-    probes::{Next, Probes},
+    probes::{self, Probes},
     resolve,
 };
 use crate::shared::inbox::MovedBackend;
+use crate::worker::Next;
 
 /// Probes of a pool are late if one begins this long after it was due, or its interval if that is
 /// longer; reported at most once in `LATE_AGAIN`.
@@ -51,6 +54,7 @@ pub(super) struct Prober {
     /// When late probes of each pool are reported again; none = at once.
     late_again: Vec<Option<Tick>>,
     late: Vec<Late>,
+    tls: Arc<Ends>,
 }
 
 /// A pool whose probes begin late.
@@ -67,6 +71,8 @@ struct Target {
     pool: PoolId,
     backend: BackendId,
     probe: Rc<Probe>,
+    /// The backend's host, as written.
+    host: Rc<str>,
     /// Whether it is in maintenance: it is not probed.
     is_away: bool,
     /// The backend's addresses.
@@ -116,7 +122,7 @@ impl Prober {
     ///
     /// # Errors
     /// A sentence, if the configured request cannot be sent.
-    pub(super) fn new(plan: &Plan, seed: u64, now: Tick) -> Result<Prober, String> {
+    pub(super) fn new(next: &Next, seed: u64, now: Tick) -> Result<Prober, String> {
         let mut prober = Prober {
             probes: Probes::new(std::iter::empty(), seed),
             targets: Vec::new(),
@@ -125,8 +131,9 @@ impl Prober {
             news: Rc::default(),
             late_again: Vec::new(),
             late: Vec::new(),
+            tls: Arc::default(),
         };
-        prober.replan(plan, now)?;
+        prober.replan(next, now)?;
         Ok(prober)
     }
 
@@ -135,7 +142,8 @@ impl Prober {
     ///
     /// # Errors
     /// Like `new`; nothing has changed then.
-    pub(super) fn replan(&mut self, plan: &Plan, now: Tick) -> Result<(), String> {
+    pub(super) fn replan(&mut self, next: &Next, now: Tick) -> Result<(), String> {
+        let plan = &next.plan;
         let known = self.targets.iter().enumerate();
         let known: HashMap<_, _> =
             known.map(|(place, target)| ((target.pool, target.backend), place)).collect();
@@ -154,6 +162,7 @@ impl Prober {
                     pool: pool_id,
                     backend: id,
                     probe: Rc::new(probe),
+                    host: backend.address.host().into(),
                     addresses: with_port(&at, health.port),
                     at,
                     port: health.port,
@@ -174,6 +183,7 @@ impl Prober {
             self.probes.hurry(place);
         }
         self.has_begun = true;
+        self.tls = Arc::clone(&next.tls);
         self.targets = targets.into_iter().map(|(target, ..)| target).collect();
         for (place, target) in self.targets.iter_mut().enumerate() {
             if target.number == 0 {
@@ -184,6 +194,11 @@ impl Prober {
         }
         self.late_again.resize(plan.pools.span(), None);
         Ok(())
+    }
+
+    /// What TLS needs from now on.
+    pub(super) fn set_tls(&mut self, ends: Arc<Ends>) {
+        self.tls = ends;
     }
 
     /// Backends have new addresses.
@@ -232,12 +247,12 @@ impl Prober {
     fn begin_due(&mut self, now: Tick) -> Deadline {
         loop {
             match self.probes.next(now) {
-                Next::Probe { place, late } => {
+                probes::Next::Probe { place, late } => {
                     self.note_late(place, late, now);
                     self.probe(place, now);
                 }
-                Next::At(due) => return Deadline::at(due),
-                Next::Nothing => return Deadline::NEVER,
+                probes::Next::At(due) => return Deadline::at(due),
+                probes::Next::Nothing => return Deadline::NEVER,
             }
         }
     }
@@ -269,10 +284,15 @@ impl Prober {
         };
         let (probe, addresses) = (Rc::clone(&target.probe), Rc::clone(&target.addresses));
         let news = Rc::clone(&self.news);
+        let secure = self
+            .tls
+            .backs
+            .get(pool)
+            .map(|back| Secure { back: Arc::clone(back), host: target.host.to_string() });
         task(async move {
             let limits = Limits { time, ending: &news.ending, hurried: &hurried };
             let began = Clock::moment();
-            let result = probe.run(&addresses, limits).await;
+            let result = probe.run(&addresses, limits, secure.as_ref()).await;
             let took = Clock::moment().since(began);
             news.ended.borrow_mut().push(Ended { number, pool, backend, result, took });
             news.come.raise();

@@ -27,7 +27,7 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
     let (tells, calls) = ((reporter, counters), (rooms, ropes));
     let mut verdicts = Verdicts::new(&next, tells, calls, &mut chance, clock.tick());
     verdicts.resume(carried, clock.tick());
-    let mut prober = Prober::new(&next.plan, chance.next(), clock.tick())?;
+    let mut prober = Prober::new(&next, chance.next(), clock.tick())?;
     let news = prober.news();
     ready();
     loop {
@@ -43,7 +43,7 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
                     prober.moved(&found, now);
                 }
                 ToHealth::Plan(next, answer) => {
-                    let taken = prober.replan(&next.plan, now);
+                    let taken = prober.replan(&next, now);
                     if taken.is_ok() {
                         verdicts.replan(&next, &mut chance, now);
                     }
@@ -52,6 +52,7 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
                 }
                 // The asker may have stopped waiting.
                 ToHealth::Carry(answer) => drop(answer.try_send(verdicts.carried(now))),
+                ToHealth::Tls(ends) => prober.set_tls(ends),
                 ToHealth::Forget(gone) => verdicts.forget(&gone, now),
                 ToHealth::Stop => return end(prober, now).await,
             }

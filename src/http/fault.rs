@@ -40,7 +40,16 @@ pub(crate) enum Cause {
     /// Refused, unreachable, reset while connecting.
     ConnectFailed,
     NameNotResolved,
+    /// The handshake with the backend failed.
     BackendTls,
+    /// Its certificate is not good, or not for it.
+    BackendCertificate,
+    /// It refused the handshake by an alert.
+    BackendTlsAlert,
+    /// It speaks plain HTTP where TLS is configured.
+    BackendPlain,
+    /// It speaks TLS where plain HTTP is configured.
+    BackendSecure,
     /// The connection ended before a whole response head.
     BackendReset,
     /// A reused connection ended before any byte of a response: the race of RFC 9112 §9.3.1.
@@ -189,6 +198,10 @@ impl Fault {
             | Cause::ConnectFailed
             | Cause::NameNotResolved
             | Cause::BackendTls
+            | Cause::BackendCertificate
+            | Cause::BackendTlsAlert
+            | Cause::BackendPlain
+            | Cause::BackendSecure
             | Cause::BackendDown
             | Cause::BackendReset
             | Cause::BackendStale
@@ -215,12 +228,15 @@ impl Cause {
             Cause::ConnectFailed
             | Cause::ConnectTimeout
             | Cause::NameNotResolved
-            | Cause::BackendTls => Some(Failure::Connect),
+            | Cause::BackendTls
+            | Cause::BackendCertificate
+            | Cause::BackendTlsAlert
+            | Cause::BackendPlain => Some(Failure::Connect),
             Cause::BackendStale => Some(Failure::Stale),
             Cause::BackendReset => Some(Failure::Reset),
             Cause::ResponseTimeout => Some(Failure::Timeout),
             Cause::BackendDown => Some(Failure::Down),
-            Cause::BackendProtocol => Some(Failure::Answer),
+            Cause::BackendProtocol | Cause::BackendSecure => Some(Failure::Answer),
             Cause::ResponseRefused | Cause::ResponseHeadTooLarge => Some(Failure::NotTaken),
             Cause::Overloaded => Some(Failure::Ours),
             Cause::BadRequest
@@ -290,6 +306,10 @@ impl Cause {
             Cause::ConnectFailed => row!(Backend, 502, "connect_failed", "connection_refused", "The backend refused the connection"),
             Cause::NameNotResolved => row!(Backend, 502, "name_not_resolved", "dns_error", "The backend's name could not be resolved"),
             Cause::BackendTls => row!(Backend, 502, "backend_tls", "tls_protocol_error", "TLS to the backend failed"),
+            Cause::BackendCertificate => row!(Backend, 502, "backend_tls", "tls_certificate_error", "The certificate of the backend is not good"),
+            Cause::BackendTlsAlert => row!(Backend, 502, "backend_tls", "tls_alert_received", "The backend refused the TLS handshake"),
+            Cause::BackendPlain => row!(Backend, 502, "backend_tls", "tls_protocol_error", "The backend speaks plain HTTP where TLS is configured"),
+            Cause::BackendSecure => row!(Backend, 502, "backend_tls", "tls_protocol_error", "The backend speaks TLS where plain HTTP is configured"),
             Cause::BackendReset => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
             Cause::BackendStale => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
             Cause::BackendProtocol => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend's answer breaks HTTP's rules"),

@@ -70,6 +70,7 @@ impl Digest {
             | Report::Attempt(_)
             | Report::Suspected(..)
             | Report::ProbesLate(..)
+            | Report::TlsFailed(..)
             | Report::Event(_) => {
                 return Some(what);
             }

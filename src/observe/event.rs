@@ -47,6 +47,14 @@ pub enum Event {
         /// Why, by the code of the access log: `connect_failed`, `connect_timeout`, …
         code: &'static str,
     },
+    /// TLS to a backend failed.
+    #[non_exhaustive]
+    BackendTlsFailed {
+        /// The backend.
+        backend: Backend,
+        /// Why.
+        cause: Arc<str>,
+    },
     /// Connections to a backend can be made again.
     BackendReachable(Backend),
     /// A backend has answered nobody for far longer than usual, while others answer: it is probed
@@ -457,6 +465,7 @@ impl Event {
             Event::LenientOn(_) => ("lenient_on", Warn, "pool without a usable backend: ejected ones are used"),
             Event::LenientOff(_) => ("lenient_off", Info, "pool with usable backends again: ejected ones are left out"),
             Event::BackendUnreachable { .. } => ("backend_unreachable", Warn, "backend unreachable"),
+            Event::BackendTlsFailed { .. } => ("backend_tls_failed", Warn, "TLS to a backend failed"),
             Event::BackendReachable(_) => ("backend_reachable", Info, "backend reachable again"),
             Event::BackendSuspected { .. } => ("backend_suspected", Info, "backend suspected: it answers nobody"),
             Event::ProbesLate { .. } => ("probes_late", Warn, "probes late: too many backends of the pool do not answer, or the machine is busy"),
@@ -573,6 +582,10 @@ impl Event {
             Event::BackendUnreachable { backend, code } => {
                 Fields { code: Some(code), ..Fields::of(&backend.pool, &backend.backend) }
             }
+            Event::BackendTlsFailed { backend, cause } => Fields {
+                cause: Some(cause.to_string()),
+                ..Fields::of(&backend.pool, &backend.backend)
+            },
             Event::BackendReachable(it) => Fields::of(&it.pool, &it.backend),
             Event::BackendSuspected { backend, cause } => Fields {
                 cause: Some(cause.to_string()),

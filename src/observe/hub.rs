@@ -102,6 +102,9 @@ impl Hub {
                 let code = cause.row().code;
                 Event::BackendUnreachable { backend: self.backend(pool, backend)?, code }
             }
+            Report::TlsFailed(pool, backend, why) => {
+                Event::BackendTlsFailed { backend: self.backend(pool, backend)?, cause: why.into() }
+            }
             Report::Reachable(pool, backend) => {
                 Event::BackendReachable(self.backend(pool, backend)?)
             }

@@ -31,6 +31,8 @@ pub(super) const PERIOD: Duration = Duration::from_secs(1);
 pub(crate) enum Report {
     /// No connection to a backend can be made.
     Unreachable(PoolId, BackendId, Cause),
+    /// TLS to a backend failed, for this reason.
+    TlsFailed(PoolId, BackendId, Box<str>),
     /// Connections can be made again.
     Reachable(PoolId, BackendId),
     Limit(Limit),
@@ -190,10 +192,16 @@ impl CoreReporter {
     pub(crate) fn unreachable(
         &self,
         (pool, backend): (PoolId, BackendId),
-        cause: Cause,
+        (cause, why): (Cause, Option<String>),
         known: &Unreachable,
     ) {
-        let tell = || self.reporter.tell(Report::Unreachable(pool, backend, cause));
+        let tell = || {
+            let told = self.reporter.tell(Report::Unreachable(pool, backend, cause));
+            if let Some(why) = why.filter(|_| told) {
+                self.reporter.tell(Report::TlsFailed(pool, backend, why.into()));
+            }
+            told
+        };
         known.note(backend, true, tell);
     }
 
@@ -230,7 +238,7 @@ mod tests {
         let [core, other] = [(); 2].map(|()| CoreReporter::new(reporter.clone(), LogLevel::Info));
         let told = || from.try_iter().filter_map(ToHub::told).collect::<Vec<_>>();
         for core in [&core, &other, &core] {
-            core.unreachable(ID, Cause::ConnectFailed, &known);
+            core.unreachable(ID, (Cause::ConnectFailed, None), &known);
         }
         assert_eq!(told(), [DOWN]);
         core.limit(Limit::LogLines, Tick::from_millis(1));

@@ -2,7 +2,7 @@
 //!
 //! Data with its defaults. What a name of a backend resolves to is no part of it.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
 
 use super::{
     BackendId, Table,
@@ -114,6 +114,16 @@ pub enum Address {
         /// The port.
         port: u16,
     },
+}
+
+impl Address {
+    /// The host, without the port.
+    pub(crate) fn host(&self) -> Cow<'_, str> {
+        match self {
+            Address::Socket(address) => address.ip().to_string().into(),
+            Address::Name { host, .. } => host.into(),
+        }
+    }
 }
 
 impl Backend {

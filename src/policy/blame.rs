@@ -132,8 +132,16 @@ fn doing(cause: Cause) -> Doing {
         Cause::BackendDown => Doing::NotItsOwn,
         // It closed the connection while it was reused (RFC 9112 §9.3.1).
         Cause::BackendStale => Doing::NotItsOwn,
-        Cause::ConnectFailed | Cause::NameNotResolved | Cause::BackendTls => Doing::RetryRefusal,
-        Cause::BackendReset | Cause::BackendProtocol | Cause::ResponseIncomplete => Doing::Cut,
+        Cause::ConnectFailed
+        | Cause::NameNotResolved
+        | Cause::BackendTls
+        | Cause::BackendCertificate
+        | Cause::BackendTlsAlert
+        | Cause::BackendPlain => Doing::RetryRefusal,
+        Cause::BackendReset
+        | Cause::BackendProtocol
+        | Cause::BackendSecure
+        | Cause::ResponseIncomplete => Doing::Cut,
         Cause::ConnectTimeout | Cause::ResponseTimeout => Doing::Silence,
         Cause::Deadline => Doing::Lateness,
     }
@@ -198,6 +206,10 @@ mod tests {
             (Cause::ConnectFailed, REFUSES),
             (Cause::NameNotResolved, REFUSES),
             (Cause::BackendTls, REFUSES),
+            (Cause::BackendCertificate, REFUSES),
+            (Cause::BackendTlsAlert, REFUSES),
+            (Cause::BackendPlain, REFUSES),
+            (Cause::BackendSecure, CUTS),
             (Cause::BackendReset, CUTS),
             (Cause::BackendStale, NOBODY),
             (Cause::BackendProtocol, CUTS),

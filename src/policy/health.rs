@@ -24,6 +24,8 @@ pub enum ProbeFault {
     Timeout,
     /// The connection ended early.
     Reset,
+    /// TLS failed: the handshake, or the certificate.
+    Tls,
     /// The answer broke the protocol, or its head was too long.
     Protocol,
     /// The answer had a status that is not expected.
@@ -34,8 +36,8 @@ pub enum ProbeFault {
 
 impl ProbeFault {
     /// The stable tokens for metrics, in the order of the kinds.
-    pub(crate) const CODES: [&str; 7] =
-        ["refused", "unreachable", "timeout", "reset", "protocol", "status", "body"];
+    pub(crate) const CODES: [&str; 8] =
+        ["refused", "unreachable", "timeout", "reset", "protocol", "status", "body", "tls"];
 
     /// Which of the kinds it is.
     pub(crate) fn kind(self) -> u16 {
@@ -47,6 +49,7 @@ impl ProbeFault {
             ProbeFault::Protocol => 4,
             ProbeFault::Status(_) => 5,
             ProbeFault::Body => 6,
+            ProbeFault::Tls => 7,
         }
     }
 }
@@ -61,6 +64,7 @@ impl fmt::Display for ProbeFault {
             ProbeFault::Protocol => "protocol",
             ProbeFault::Status(status) => return write!(f, "status {status}"),
             ProbeFault::Body => "body mismatch",
+            ProbeFault::Tls => "TLS failed",
         })
     }
 }

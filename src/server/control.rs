@@ -23,7 +23,7 @@ use super::{
     access_logs::{AccessLogs, Outlets},
     addresses::{Addresses, Endpoint},
     certificates::{Certificates, Fresh, Held},
-    descriptors, fronts,
+    descriptors, ends,
     given::Given,
     ledger::Ledger,
     names::{Lookup, Names, Readers},
@@ -31,7 +31,7 @@ use super::{
     upgrade::{Ask, Before, Kept},
 };
 use crate::health::ToHealth;
-use crate::net::tls::Fronts;
+use crate::net::tls::Ends;
 use crate::observe::{
     event::Event,
     reports::{Reporter, ToHub},
@@ -212,7 +212,7 @@ pub(super) struct Owner {
     /// The certificates of the plan in force.
     pub(super) fresh: Fresh,
     /// What was made last of certificates, and what before it.
-    pub(super) fronts: [Option<Arc<Fronts>>; 2],
+    pub(super) tls: [Option<Arc<Ends>>; 2],
     /// What it keeps for an upgrade.
     pub(super) kept: Kept,
 }
@@ -642,18 +642,18 @@ impl Owner {
         if fresh.number != self.fresh.number {
             return;
         }
-        let plan = &self.next.plan;
         // Nothing of it can fail: rustls has accepted the same with other certificates.
-        let Ok(fronts) = fronts::renewed(plan, &fresh.certs, &self.next.fronts) else { return };
+        let Ok(tls) = ends::renewed(&self.next, &fresh.certs) else { return };
         let until = Instant::now() + HEARD_WITHIN;
+        let _ = self.readers.health.send(ToHealth::Tls(Arc::clone(&tls)), until);
         for core in &self.readers.cores {
-            if core.send(ToCore::Fronts(Arc::clone(&fronts)), until) == Err(Unheard) {
+            if core.send(ToCore::Tls(Arc::clone(&tls)), until) == Err(Unheard) {
                 self.process.reporter.event(Event::ThreadHung { thread: "a core".into() });
             }
         }
         self.fresh = fresh;
         // What was before is freed here and not on a core, which has let go of it by the next time.
-        self.fronts = [self.fronts[1].take(), Some(fronts)];
+        self.tls = [self.tls[1].take(), Some(tls)];
     }
 
     fn end_certificates(&mut self) {

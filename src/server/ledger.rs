@@ -4,7 +4,7 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use super::{
-    StartError, fronts,
+    StartError, ends,
     secrets::{self, Made},
 };
 use crate::net::chance;
@@ -78,10 +78,10 @@ impl Ledger {
     ) -> Result<(Arc<Next>, Vec<Event>), StartError> {
         let (pins, events) = secrets::pins(&plan, &self.directories, &mut self.secret)?;
         let keys = secrets::of_tickets(&plan, &self.directories, &mut self.ticket_secret)?;
-        let fronts = fronts::fronts(&plan, certs, &keys)?;
+        let tls = ends::ends(&plan, certs, &keys)?;
         self.states.grow(&plan, process.cores, &process.rooms);
         let numbered = (self.held.generation() + 1, Arc::new(plan));
-        Ok((Arc::new(self.states.next(numbered, (pins, fronts), (self.seed, before))), events))
+        Ok((Arc::new(self.states.next(numbered, (pins, tls), (self.seed, before))), events))
     }
 
     /// From now on this many cores hold this plan.

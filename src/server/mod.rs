@@ -17,7 +17,7 @@ mod control;
 mod cores;
 mod crew;
 mod descriptors;
-mod fronts;
+mod ends;
 mod given;
 mod handle;
 mod health_thread;

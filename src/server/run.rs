@@ -86,9 +86,9 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
             }
             match message {
                 ToCore::Addresses(found) => worker.move_backends(&found),
-                ToCore::Fronts(fronts) => worker.renew(fronts),
                 ToCore::Challenges(challenges) => worker.answer_challenges(challenges),
                 ToCore::Plan(plan) => change(worker, *plan),
+                ToCore::Tls(ends) => worker.set_tls(ends),
                 // The asker may have stopped waiting.
                 ToCore::Ping(answer) => drop(answer.try_send(())),
                 ToCore::Accept(sockets) => {

@@ -199,7 +199,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         certificates,
         renewed,
         fresh,
-        fronts: [None, None],
+        tls: [None, None],
         kept,
     };
     let control = Control::start(owner).map_err(StartError::system("start the control thread"))?;

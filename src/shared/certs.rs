@@ -36,7 +36,6 @@ pub(crate) struct ListenerCerts {
 }
 
 /// What a pool whose backends speak TLS needs.
-#[allow(dead_code, reason = "TLS to backends reads it")]
 #[derive(Clone)]
 pub(crate) struct PoolCerts {
     /// Decides about certificates of backends.

@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::Next;
 use crate::conns::Means;
-use crate::net::tls::Fronts;
+use crate::net::tls::Ends;
 use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::shared::{
@@ -46,10 +46,10 @@ pub(crate) enum ToCore {
     /// What authorities look for that check names.
     #[allow(dead_code, reason = "ACME sends it")]
     Challenges(Option<Arc<Challenges>>),
-    /// TLS of listeners, of which files of certificates have changed.
-    Fronts(Arc<Fronts>),
     /// The next plan.
     Plan(Box<CorePlan>),
+    /// What TLS needs from now on: a certificate was replaced.
+    Tls(Arc<Ends>),
     /// Answer, to show that the core is alive.
     Ping(Sender<()>),
     /// Accept connections at these sockets from now on, whatever was said before.

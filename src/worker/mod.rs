@@ -52,7 +52,7 @@ use crate::net::{
     deadlines::Deadlines,
     relay::Pipes,
     signal::Signal,
-    tls::{Front, Fronts, Gate},
+    tls::{Ends, Front, Gate},
 };
 use crate::observe::{
     access_log::AccessLine,
@@ -124,8 +124,6 @@ pub(crate) struct Worker {
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: CoreReporter,
-    /// TLS of the listeners that speak it.
-    fronts: RefCell<Arc<Fronts>>,
     /// What authorities look for that check names; none most of the time.
     challenges: RefCell<Option<Arc<Challenges>>>,
     /// The gate for handshakes with clients.
@@ -166,7 +164,11 @@ impl Worker {
     pub(crate) fn new(process: Process, next: &Next, own: WorkerSeed) -> Rc<Worker> {
         let WorkerSeed { core_index, counters, outlets } = own;
         let buffers = Buffers::new(BUFFERS_KEPT);
-        let means = Means { buffers: Rc::clone(&buffers), counters: Arc::clone(&counters) };
+        let means = Means {
+            buffers: Rc::clone(&buffers),
+            counters: Arc::clone(&counters),
+            tls: RefCell::new(Arc::clone(&next.tls)),
+        };
         let (reporter, level) = (process.reporter.clone(), next.plan.global.log_level);
         let core = Rc::new(Core {
             index: core_index,
@@ -204,16 +206,20 @@ impl Worker {
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: CoreReporter::new(reporter, level),
-            fronts: RefCell::new(Arc::clone(&next.fronts)),
             challenges: RefCell::default(),
             gate: Gate::default(),
         })
     }
 
+    /// Shakes hands with this from now on; connections keep theirs.
+    pub(crate) fn set_tls(&self, ends: Arc<Ends>) {
+        self.core.means.tls.replace(ends);
+    }
+
     /// TLS of a listener, if it speaks it.
     #[inline]
     pub(crate) fn front(&self, id: ListenerId) -> Option<Front> {
-        self.fronts.borrow().get(id).cloned()
+        self.core.means.tls.borrow().fronts.get(id).cloned()
     }
 
     /// Whether an authority may be looking for something.
@@ -232,15 +238,11 @@ impl Worker {
         self.challenges.replace(challenges);
     }
 
-    /// Shakes hands with these certificates from now on; connections keep theirs.
-    pub(crate) fn renew(&self, fronts: Arc<Fronts>) {
-        self.fronts.replace(fronts);
-    }
-
     /// Whether a request for this host may come over a connection to this listener that was made
     /// for this name.
     pub(crate) fn agrees(&self, id: ListenerId, name: &str, host: &str) -> bool {
-        self.fronts.borrow().get(id).is_none_or(|front| front.store.agrees(Some(name), host))
+        let tls = self.core.means.tls.borrow();
+        tls.fronts.get(id).is_none_or(|front| front.store.agrees(Some(name), host))
     }
 
     /// The plan in force, and what this worker made of it.
@@ -255,7 +257,7 @@ impl Worker {
         let before = self.all_in_force();
         let in_force = Rc::new(InForce::new(next, &before, &self.core, now));
         self.events.set_level(next.plan.global.log_level);
-        self.fronts.replace(Arc::clone(&next.fronts));
+        self.set_tls(Arc::clone(&next.tls));
         self.logs.change(outlets, |id| {
             let listener = next.plan.listeners.get(id);
             listener.is_none_or(|listener| listener.access_log.is_some())
@@ -333,8 +335,8 @@ impl Worker {
 
     /// Gives away what rests, but connections with a session of TLS, which cannot go along.
     fn give_away_resting(&self) {
-        let fronts = self.fronts.borrow();
-        self.deadlines.give_away_resting(|id| fronts.get(id).is_none());
+        let tls = self.core.means.tls.borrow();
+        self.deadlines.give_away_resting(|id| tls.fronts.get(id).is_none());
     }
 
     /// Gives a connection away.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::backend_set::BackendSet;
-use crate::net::tls::Fronts;
+use crate::net::tls::Ends;
 use crate::plan::{ListenerId, Plan, Pool, PoolId, Table};
 use crate::policy::{balance::Prepared, budget, sticky::Pins};
 use crate::shared::{listener::ListenerState, pool::PoolState, rooms::Rooms};
@@ -18,8 +18,8 @@ pub(crate) struct Next {
     pub(crate) plan: Arc<Plan>,
     pub(crate) pools: Table<PoolId, NextPool>,
     pub(crate) listeners: Table<ListenerId, Arc<ListenerState>>,
-    /// TLS of the listeners that speak it.
-    pub(crate) fronts: Arc<Fronts>,
+    /// What its TLS needs.
+    pub(crate) tls: Arc<Ends>,
 }
 
 /// The shared state of one pool of a plan.
@@ -61,7 +61,7 @@ impl States {
     pub(crate) fn next(
         &self,
         (generation, plan): (u64, Arc<Plan>),
-        (mut pins, fronts): (Table<PoolId, Pins>, Arc<Fronts>),
+        (mut pins, tls): (Table<PoolId, Pins>, Arc<Ends>),
         (seed, before): (u64, Option<&Next>),
     ) -> Next {
         let known = |id: PoolId, pool: &Pool| {
@@ -83,7 +83,7 @@ impl States {
         let listeners =
             plan.listeners.ids().filter_map(|id| Some((id, Arc::clone(self.listeners.get(id)?))));
         let listeners = listeners.collect();
-        Next { generation, plan, pools, listeners, fronts }
+        Next { generation, plan, pools, listeners, tls }
     }
 }
 

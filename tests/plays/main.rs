@@ -29,6 +29,7 @@ mod rehearsal;
 mod certificates;
 mod keep_alive;
 mod tls;
+mod tls_behind;
 mod versions;
 
 mod bodies;

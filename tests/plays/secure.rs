@@ -1,15 +1,16 @@
 //! TLS for plays: certificates made for the occasion, and a bridge that lets a scripted client that
 //! knows no TLS speak it.
 //!
-//! The bridge is a thread between two sockets, with rustls as the client. An end without
-//! `close_notify` is a reset on the play's side, so that no play can take it for an end.
+//! The bridge is a thread between two sockets, with rustls on one side, as the client or as the
+//! server. An end without `close_notify` is a reset on the play's side, so that no play can take it
+//! for an end.
 
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -20,9 +21,11 @@ use rustix::{
     net::sockopt,
 };
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::CertificateDer,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
 
@@ -35,6 +38,7 @@ pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 pub(crate) struct Identity {
     folder: PathBuf,
     cert: CertificateDer<'static>,
+    key: Vec<u8>,
     name: String,
 }
 
@@ -50,7 +54,8 @@ impl Identity {
         let made = rcgen::generate_simple_self_signed(all).unwrap();
         std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        Identity { folder, cert: made.cert.der().clone(), name: names[0].to_owned() }
+        let (cert, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
+        Identity { folder, cert, key, name: names[0].to_owned() }
     }
 
     /// Where its files are, as a table of a configuration.
@@ -64,14 +69,54 @@ impl Identity {
         format!("tls = {{ certificates = [{}]{more} }}", self.files())
     }
 
-    /// A client that trusts it.
-    pub(crate) fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+    /// The path of its certificate.
+    pub(crate) fn cert(&self) -> String {
+        format!("{}/cert.pem", self.folder.display())
+    }
+
+    /// The path of its key.
+    pub(crate) fn key(&self) -> String {
+        format!("{}/key.pem", self.folder.display())
+    }
+
+    fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.cert.clone()).unwrap();
+        roots
+    }
+
+    /// A server that shows it, and asks for a certificate that this other one has signed.
+    pub(crate) fn server(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        client: Option<&Identity>,
+    ) -> ServerConfig {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = match client {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(client) => {
+                let roots = Arc::new(client.roots());
+                let provider = Arc::clone(&provider);
+                WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap()
+            }
+        };
+        let key = PrivateKeyDer::try_from(self.key.clone()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![self.cert.clone()], key)
+            .unwrap();
+        config.ticketer = aws_lc_rs::Ticketer::new().unwrap();
+        config
+    }
+
+    /// A client that trusts it.
+    pub(crate) fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth()
     }
 
@@ -106,32 +151,69 @@ pub(crate) fn bridge(address: SocketAddr, tls: ClientConnection) -> TcpStream {
     for stream in [&secure, &plain, &ours] {
         stream.set_nodelay(true).unwrap();
     }
+    std::thread::spawn(move || Bridge::new(plain, secure, tls.into()).cross());
+    ours
+}
+
+/// A backend behind TLS.
+pub(crate) struct Behind {
+    pub(crate) address: SocketAddr,
+    /// How each handshake went.
+    pub(crate) handshakes: Arc<Mutex<Vec<HandshakeKind>>>,
+}
+
+/// Puts TLS in front of a backend. `changes_keys`: it changes its keys with every piece.
+pub(crate) fn behind(backend: SocketAddr, config: ServerConfig, changes_keys: bool) -> Behind {
+    let (config, handshakes) = (Arc::new(config), Arc::new(Mutex::new(Vec::new())));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let known = Arc::clone(&handshakes);
+    // It ends with the process.
     std::thread::spawn(move || {
-        let mut bridge = Bridge { plain, secure, tls, to_plain: Vec::new(), ended: false };
-        if bridge.run().is_err() {
-            // Whatever was cut looks cut.
-            for stream in [&bridge.plain, &bridge.secure] {
-                let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-            }
+        for secure in listener.incoming() {
+            let (Ok(secure), Ok(plain)) = (secure, TcpStream::connect(backend)) else { continue };
+            let _ = (secure.set_nodelay(true), plain.set_nodelay(true));
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut bridge = Bridge::new(plain, secure, tls.into());
+            bridge.known = Some(Arc::clone(&known));
+            bridge.changes_keys = changes_keys;
+            std::thread::spawn(move || bridge.cross());
         }
     });
-    ours
+    Behind { address, handshakes }
 }
 
 struct Bridge {
     plain: TcpStream,
     secure: TcpStream,
-    tls: ClientConnection,
+    tls: Connection,
     /// What the play has not read yet.
     to_plain: Vec<u8>,
     /// Whether the play has ended its half.
     ended: bool,
+    changes_keys: bool,
+    /// Where to say how the handshake went.
+    known: Option<Arc<Mutex<Vec<HandshakeKind>>>>,
 }
 
 /// What is read ahead of the play.
 const AHEAD: usize = 64 << 10;
 
 impl Bridge {
+    fn new(plain: TcpStream, secure: TcpStream, tls: Connection) -> Bridge {
+        let (to_plain, ended, changes_keys, known) = (Vec::new(), false, false, None);
+        Bridge { plain, secure, tls, to_plain, ended, changes_keys, known }
+    }
+
+    fn cross(mut self) {
+        if self.run().is_err() {
+            // Whatever was cut looks cut.
+            for stream in [&self.plain, &self.secure] {
+                let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+            }
+        }
+    }
+
     fn run(&mut self) -> std::io::Result<()> {
         self.plain.set_nonblocking(true)?;
         self.secure.set_nonblocking(true)?;
@@ -186,7 +268,12 @@ impl Bridge {
                 self.tls.send_close_notify();
                 Ok(())
             }
-            Ok(count) => self.tls.writer().write_all(&room[..count]),
+            Ok(count) => {
+                if self.changes_keys {
+                    self.tls.refresh_traffic_keys().map_err(std::io::Error::other)?;
+                }
+                self.tls.writer().write_all(&room[..count])
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }
@@ -205,6 +292,11 @@ impl Bridge {
             if let Err(error) = processed {
                 let _ = self.tls.write_tls(&mut &self.secure);
                 return Err(std::io::Error::other(error));
+            }
+            if !self.tls.is_handshaking()
+                && let Some(known) = self.known.take()
+            {
+                known.lock().unwrap().extend(self.tls.handshake_kind());
             }
             let mut room = [0; 16 << 10];
             loop {

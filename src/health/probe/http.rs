@@ -4,7 +4,7 @@
 //! limits, the same framing rules, the same decoder of bodies. So a backend is up only if a client
 //! would get such an answer. monoio-http writes the request.
 
-use std::os::fd::AsRawFd;
+use std::{io, rc::Rc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
@@ -12,12 +12,15 @@ use http::{
 };
 use memchr::memmem;
 use monoio::{
-    io::{AsyncReadRent, Splitable, sink::SinkExt},
-    net::{TcpStream, tcp::TcpOwnedReadHalf},
+    BufResult,
+    buf::{IoBuf, IoVecBuf},
+    io::{AsyncWriteRent, sink::SinkExt},
+    net::TcpStream,
 };
 use monoio_http::h1::{codec::encoder::GenericEncoder, payload::Payload};
 
-use super::Limits;
+use super::{Limits, Secure};
+use crate::base::moment::Deadline;
 use crate::http::{
     fault::Cause,
     framing::{self, BodyLength},
@@ -26,7 +29,12 @@ use crate::http::{
 };
 use crate::net::{
     buffer::{Buffer, Buffers},
+    clock::Clock,
+    deadlines::{Deadlines, Watch},
+    fd,
     io::{ended_by, sleep},
+    stream::Stream,
+    tls::{self, NoTls, ToBackend},
 };
 use crate::plan::{Backend, HttpProbe, Statuses};
 use crate::policy::health::ProbeFault;
@@ -37,9 +45,6 @@ const BODY_MAX: usize = 64 * 1024;
 
 /// Interim responses that may come before the answer, as in any exchange.
 const INTERIM_MAX: usize = 32;
-
-/// Bytes of one read.
-const PIECE: usize = 16 * 1024;
 
 /// The request, and the expected answer.
 pub(in crate::health) struct Ask {
@@ -91,29 +96,50 @@ fn field_value(value: &str) -> Result<HeaderValue, String> {
         .map_err(|error| format!("a probe cannot send the value {value:?}: {error}"))
 }
 
-/// Asks on a new connection; none if the thread ended meanwhile, or memory ran out.
+/// Asks on a new connection, through TLS if the backend speaks it; none if the thread ended
+/// meanwhile, or memory ran out.
 pub(super) async fn judge(
     ask: &Ask,
     stream: TcpStream,
     limits: Limits<'_>,
+    secure: Option<&Secure>,
 ) -> Option<Result<(), ProbeFault>> {
-    let buffer = Buffers::new(0).take().ok()?;
+    let buffers = Buffers::new(1);
+    let buffer = buffers.take().ok()?;
     let end = async {
         limits.ending.or(limits.hurried.or(sleep(limits.time))).await;
     };
-    let fd = stream.as_raw_fd();
-    match ended_by(end, fd, exchange(ask, stream, buffer)).await {
+    // Nobody sweeps these: the end above does.
+    let deadlines = Deadlines::new(Rc::new(Clock::new()));
+    let stream = Stream::new(stream, |fd| deadlines.watch(fd, Watch::Backend));
+    let fd = stream.raw();
+    match ended_by(end, fd, exchange(ask, stream, (buffers, buffer), secure)).await {
         Some(verdict) => Some(verdict),
         None if limits.ending.is_raised() => None,
         None => Some(Err(ProbeFault::Timeout)),
     }
 }
 
-async fn exchange(ask: &Ask, stream: TcpStream, buffer: Buffer) -> Result<(), ProbeFault> {
-    let (reading, writing) = stream.into_split();
-    let mut encoder = GenericEncoder::new(writing);
+async fn exchange(
+    ask: &Ask,
+    mut stream: Stream,
+    (buffers, buffer): (Rc<Buffers>, Buffer),
+    secure: Option<&Secure>,
+) -> Result<(), ProbeFault> {
+    if let Some(Secure { back, host }) = secure {
+        let to = ToBackend::new(back, host).ok_or(ProbeFault::Tls)?;
+        let shaken = tls::connect(&mut stream, &to, &buffers, Deadline::NEVER).await;
+        shaken.map_err(|no_tls| match no_tls {
+            NoTls::Ended(_) | NoTls::Left => ProbeFault::Reset,
+            NoTls::PlainHttp | NoTls::Failed(_) => ProbeFault::Tls,
+        })?;
+    }
+    let mut written = Written::default();
+    let mut encoder = GenericEncoder::new(&mut written);
     encoder.send_and_flush(ask.request()).await.map_err(|_| ProbeFault::Reset)?;
-    let mut answer = Answer { reading, buffer, limits: ask.limits };
+    let sent = stream.send_all(&written.0, false, || Deadline::NEVER).await;
+    sent.map_err(|_| ProbeFault::Reset)?;
+    let mut answer = Answer { stream, buffer, limits: ask.limits };
     let mut head = answer.head().await?;
     if !ask.statuses.contains(head.status) {
         return Err(ProbeFault::Status(head.status));
@@ -128,7 +154,7 @@ async fn exchange(ask: &Ask, stream: TcpStream, buffer: Buffer) -> Result<(), Pr
 
 /// The answer so far, and the bytes that have come and were not parsed.
 struct Answer {
-    reading: TcpOwnedReadHalf,
+    stream: Stream,
     buffer: Buffer,
     limits: HeadLimits,
 }
@@ -188,16 +214,34 @@ impl Answer {
     /// Reads what comes next; 0 = the end.
     async fn more(&mut self) -> Result<usize, ProbeFault> {
         self.buffer.rewind();
-        let room = self.buffer.room_len().min(PIECE);
-        if room == 0 {
+        if self.buffer.room_len() == 0 {
             return Err(ProbeFault::Protocol);
         }
-        let (result, piece) = self.reading.read(Vec::with_capacity(room)).await;
-        let count = result.map_err(|_| ProbeFault::Reset)?;
-        for (to, from) in self.buffer.room().iter_mut().zip(&piece) {
-            *to = *from;
-        }
-        self.buffer.filled(piece.len().min(count));
-        Ok(count)
+        let read = self.stream.recv(&mut self.buffer, Deadline::NEVER).await;
+        read.map_err(|_| ProbeFault::Reset)
+    }
+}
+
+/// What monoio-http has written.
+#[derive(Default)]
+struct Written(Vec<u8>);
+
+impl AsyncWriteRent for Written {
+    async fn write<T: IoBuf>(&mut self, piece: T) -> BufResult<usize, T> {
+        let bytes = fd::bytes_of(&piece);
+        self.0.extend_from_slice(bytes);
+        (Ok(bytes.len()), piece)
+    }
+
+    async fn writev<T: IoVecBuf>(&mut self, pieces: T) -> BufResult<usize, T> {
+        (Err(io::ErrorKind::Unsupported.into()), pieces)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

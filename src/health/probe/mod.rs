@@ -11,6 +11,7 @@ mod tests;
 use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use monoio::net::TcpStream;
 
 use self::http::Ask;
 use crate::http::parse::HeadLimits;
-use crate::net::{clock::Clock, io as net_io, signal::Signal};
+use crate::net::{clock::Clock, io as net_io, signal::Signal, tls::Back};
 use crate::plan::{self, Backend, Health};
 use crate::policy::{connect, health::ProbeFault};
 
@@ -35,6 +36,12 @@ pub(super) struct Limits<'a> {
     pub(super) time: Duration,
     pub(super) ending: &'a Signal,
     pub(super) hurried: &'a Signal,
+}
+
+/// How a backend that speaks TLS is spoken to, and its host.
+pub(super) struct Secure {
+    pub(super) back: Arc<Back>,
+    pub(super) host: String,
 }
 
 impl Probe {
@@ -61,6 +68,7 @@ impl Probe {
         &self,
         addresses: &[SocketAddr],
         limits: Limits<'_>,
+        secure: Option<&Secure>,
     ) -> Option<Result<(), ProbeFault>> {
         let began = Clock::moment();
         let spent = || Duration::from_micros(Clock::moment().since(began).0);
@@ -71,7 +79,7 @@ impl Probe {
             match limits.ending.or(connecting).await?.unwrap_or(Err(ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     let time = limits.time.saturating_sub(spent());
-                    return self.ask(stream, Limits { time, ..limits }).await;
+                    return self.ask(stream, Limits { time, ..limits }, secure).await;
                 }
                 Err(error) if net_io::is_for_want(&error, *address) => last = None,
                 Err(error) => last = Some(fault(&error)),
@@ -80,10 +88,15 @@ impl Probe {
         last.map(Err)
     }
 
-    async fn ask(&self, stream: TcpStream, limits: Limits<'_>) -> Option<Result<(), ProbeFault>> {
+    async fn ask(
+        &self,
+        stream: TcpStream,
+        limits: Limits<'_>,
+        secure: Option<&Secure>,
+    ) -> Option<Result<(), ProbeFault>> {
         match self {
             Probe::Tcp => Some(tcp::judge(stream)),
-            Probe::Http(ask) => http::judge(ask, stream, limits).await,
+            Probe::Http(ask) => http::judge(ask, stream, limits, secure).await,
         }
     }
 }

@@ -24,8 +24,11 @@ pub(crate) fn response(
 ) -> Result<Parse, Fault> {
     head.headers.clear();
     // httparse accepts empty lines before a response too; the standard does not.
-    if input.first().is_some_and(|first| *first != b'H') {
-        return Err(NO_ANSWER.into());
+    match input.first() {
+        None | Some(b'H') => {}
+        // An alert of TLS (RFC 8446 §5.1).
+        Some(21) => return Err(Cause::BackendSecure.into()),
+        Some(_) => return Err(NO_ANSWER.into()),
     }
     let seen = input.get(..limits.head_bytes_max).unwrap_or(input);
     if let Some(used) = plain_response(seen, limits, head) {

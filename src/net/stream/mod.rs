@@ -114,7 +114,7 @@ impl Stream {
     }
 
     /// Wraps a connected stream.
-    fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
+    pub(crate) fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
         Stream::over(Wire::plain(stream), watch)
     }
 

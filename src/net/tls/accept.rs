@@ -102,7 +102,11 @@ pub(crate) async fn accept(
 const NO_HANDSHAKE: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
 /// Reads what is there behind what has come.
-fn receive(stream: &Stream, buffers: &Buffers, come: &mut Vec<u8>) -> Result<usize, Unmet> {
+pub(super) fn receive(
+    stream: &Stream,
+    buffers: &Buffers,
+    come: &mut Vec<u8>,
+) -> Result<usize, Unmet> {
     if come.len() > MESSAGES_MAX {
         return Err(Unmet::Broken(std::io::ErrorKind::InvalidData.into()));
     }

@@ -78,7 +78,6 @@ impl Handshake {
     }
 
     /// With a server of this name.
-    #[cfg_attr(not(test), expect(dead_code, reason = "backends come next"))]
     pub(crate) fn client(
         config: &Arc<ClientConfig>,
         name: ServerName<'static>,

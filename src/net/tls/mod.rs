@@ -6,6 +6,9 @@
 
 mod accept;
 mod alert;
+mod back;
+mod connect;
+mod ends;
 mod front;
 mod gate;
 mod handshake;
@@ -18,7 +21,10 @@ mod tickets;
 
 pub(crate) use self::{
     accept::{Means, NoTls, accept},
-    front::{Front, Fronts},
+    back::{Back, Backs, ToBackend},
+    connect::connect,
+    ends::Ends,
+    front::Front,
     gate::Gate,
     handshake::{Agreed, Failed},
     layer::Tls,

@@ -37,6 +37,9 @@ pub(crate) struct Records {
     empty: u8,
     warnings: u8,
     key_updates: u8,
+    /// Whether the peer wants us to change our keys. Before our next data, and once for all wishes
+    /// until then (RFC 8446 §4.6.3).
+    owes_update: bool,
     has_renegotiated: bool,
     /// Whether the peer has said that it sends no more.
     has_closed: bool,
@@ -75,6 +78,7 @@ impl Records {
             empty: 0,
             warnings: 0,
             key_updates: 0,
+            owes_update: false,
             has_renegotiated: false,
             has_closed: false,
             has_said_end: false,
@@ -199,7 +203,7 @@ impl Records {
     fn message_of(&mut self, kind: u8, message: &[u8], replies: &mut Vec<u8>) -> Result<(), Alert> {
         let (is_tls13, is_client) = (self.kept.is_tls13(), self.kept.is_client());
         match (is_tls13, kind) {
-            (true, KEY_UPDATE) => self.key_update(message, replies),
+            (true, KEY_UPDATE) => self.key_update(message),
             (true, NEW_SESSION_TICKET) if is_client => self.kept.take_ticket(message),
             (false, CLIENT_HELLO) if !is_client => self.refuse_renegotiation(replies),
             (false, HELLO_REQUEST) if is_client => self.refuse_renegotiation(replies),
@@ -208,15 +212,15 @@ impl Records {
     }
 
     /// The peer seals with its next keys from now on, and may want us to do so too.
-    fn key_update(&mut self, message: &[u8], replies: &mut Vec<u8>) -> Result<(), Alert> {
+    fn key_update(&mut self, message: &[u8]) -> Result<(), Alert> {
         count(&mut self.key_updates, KEY_UPDATES_MAX)?;
-        let is_wanted = match message {
-            [0] => false,
-            [1] => true,
+        match message {
+            [0] => {}
+            [1] => self.owes_update = true,
             _ => return Err(Alert::ILLEGAL_PARAMETER),
-        };
+        }
         self.opening = self.kept.next_opening()?;
-        if is_wanted { self.update_keys(replies) } else { Ok(()) }
+        Ok(())
     }
 
     /// Tells the peer that we seal with our next keys from now on, and does so.
@@ -292,7 +296,7 @@ impl Records {
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<(usize, usize), Alert> {
         let mut written = 0;
         // The last record is for the message that changes the key, or for an alert.
-        if self.sealing.left() <= 1 {
+        if self.owes_update || self.sealing.left() <= 1 {
             written = self.next_keys(out)?;
         }
         let room = out.get_mut(written..).unwrap_or(&mut []);
@@ -308,6 +312,7 @@ impl Records {
     fn next_keys(&mut self, out: &mut [u8]) -> Result<usize, Alert> {
         let mut replies = Vec::new();
         self.update_keys(&mut replies)?;
+        self.owes_update = false;
         let room = out.get_mut(..replies.len()).ok_or(Alert::INTERNAL_ERROR)?;
         room.copy_from_slice(&replies);
         Ok(replies.len())

@@ -324,10 +324,14 @@ fn a_change_of_keys_that_asks_for_one_is_answered_by_one() {
         let mut replies = Vec::new();
         let opened = records.open(&mut came, &mut replies);
         assert_eq!((opened.plain, records.failure()), (303, None), "{round}");
-        assert!(!replies.is_empty());
-        replies.extend(sealed(&mut records, &[round; 20]));
-        hears(&mut client, &replies).unwrap();
-        assert_eq!(got(&mut client), [round; 20]);
+        assert!(replies.is_empty());
+        // However many were asked for meanwhile, one is enough.
+        if round % 40 == 39 {
+            let answer = sealed(&mut records, &[round; 20]);
+            assert_eq!(answer.len(), 20 + 22 + 5 + 22);
+            hears(&mut client, &answer).unwrap();
+            assert_eq!(got(&mut client), [round; 20]);
+        }
     }
 }
 

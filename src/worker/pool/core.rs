@@ -67,7 +67,12 @@ impl BackendCore {
         (pool, backend): (&Pool, &Backend),
         core: &Core,
     ) -> Rc<BackendCore> {
-        let conns = BackendConns::new(of, pool.connections, core.index, Rc::clone(&core.means));
+        let conns = BackendConns::new(
+            (of, &*backend.address.host()),
+            pool.connections,
+            core.index,
+            Rc::clone(&core.means),
+        );
         let (conns, authority) = (RefCell::new(conns), backend.authority());
         Rc::new(BackendCore { conns, authority, timed_at: Cell::new(None) })
     }

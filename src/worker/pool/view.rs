@@ -71,7 +71,10 @@ impl PoolView {
                 Some(at) => Rc::clone(at),
                 None => arrived(&pool_core, (pool, id, backend), newest.is_some(), now),
             };
-            at.conns.borrow_mut().set_options(pool.connections);
+            let mut conns = at.conns.borrow_mut();
+            conns.set_options(pool.connections);
+            conns.set_tls(pool.tls.as_ref());
+            drop(conns);
             (id, at)
         });
         let backends: Table<_, _> = backends.collect();
@@ -146,10 +149,11 @@ impl PoolView {
         &self,
         events: &CoreReporter,
         (id, cause): (BackendId, Cause),
+        why: Option<String>,
         now: Tick,
     ) {
         self.core.eligible.refused(id, now);
-        events.unreachable((self.core.id, id), cause, &self.core.state.unreachable);
+        events.unreachable((self.core.id, id), (cause, why), &self.core.state.unreachable);
     }
 
     /// What this pool's algorithm needs to know.
