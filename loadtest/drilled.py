@@ -1,7 +1,7 @@
 """The proxies of the fault drill: what each is told about failing backends.
 
 All look for themselves every 500 ms with 400 ms of patience (two good looks bring a backend up,
-three bad ones take it down), wait 1 s for an answer, and ask another backend where a request has
+two bad ones take it down), wait 1 s for an answer, and ask another backend where a request has
 failed. nginx as it is given away has no such looks: it judges by failed requests alone. README.md
 says setting by setting why this is equal, and what cannot be.
 """
@@ -56,7 +56,7 @@ frontend web
 backend app
   balance roundrobin
   option httpchk GET /health
-  default-server check inter 500ms rise 2 fall 3
+  default-server check inter 500ms rise 2 fall 2
   default-server observe layer7 error-limit 3 on-error mark-down
   {servers}
 """
@@ -68,9 +68,10 @@ pool = "app"
 {log}
 [pool.app]
 backends = [{servers}]
-health = {{ interval = "500ms", timeout = "400ms" }}
+health = {{ interval = "500ms", timeout = "400ms", fall = 2 }}
 passive = {{ statuses = [500, 502, 503, 504], eject = "1s" }}
-retry = {{ on = ["connect-failure", "reset-before-response", "timeout", "502", "503", "504"] }}
+retry = {{ on = ["connect-failure", "reset-before-response", "backend-down", "timeout", "502",
+               "503", "504"] }}
 timeouts = {{ response = "1s" }}
 {balance}
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 BROKEN = 4.0  # seconds a fault lasts; HAProxy takes up to 3.2 to find a paused origin
+PAUSED = 5.0  # seconds a paused origin stands still
 SLOW = 2.0  # seconds a slow answer takes: twice what the proxies wait
 FLAP = 0.5  # seconds a flapping origin is away, and then there
 AWAY = 0.5  # seconds between a restarted origin's end and its next life
@@ -23,8 +24,16 @@ def kill(origins):
 
 def pause(origins):
     origins[0].pause()
-    yield BROKEN
+    yield PAUSED
     origins[0].resume()
+
+
+def pause_two(origins):
+    for origin in origins[:2]:
+        origin.pause()
+    yield PAUSED
+    for origin in origins[:2]:
+        origin.resume()
 
 
 def close_port(origins):
@@ -80,7 +89,8 @@ class Fault:
 
 FAULTS = [
     Fault("kill", "an origin is killed (SIGKILL), and started again after 4 s", kill),
-    Fault("pause", "an origin is paused (SIGSTOP): it accepts and never answers", pause),
+    Fault("pause", "an origin is paused for 5 s (SIGSTOP): it accepts and never answers", pause),
+    Fault("pause-two", "two of the three are paused for 5 s", pause_two),
     Fault("close", "an origin closes its port; its connections go on", close_port),
     Fault("slow", "an origin takes 2 s for each answer, probes too", slow),
     Fault("error-500", "an origin answers 500, but its health page is fine", error_500,

@@ -253,14 +253,14 @@ fn the_watch_ends_while_nothing_is_asked_and_goes_on_while_anything_waits() {
         now = due.map_or(now, Tick::millis);
         due.is_some()
     };
-    assert!((0..5).any(|_| !look(&mut verdicts)));
+    assert!((0..8).any(|_| !look(&mut verdicts)));
     assert!(!look(&mut verdicts), "woken for another reason");
     let row = state.load.row(0, BackendId(2)).unwrap();
     row.begin();
     assert!((0..100).all(|_| look(&mut verdicts)));
     row.begins_to_answer();
     row.end();
-    assert!((0..5).any(|_| !look(&mut verdicts)));
+    assert!((0..8).any(|_| !look(&mut verdicts)));
 }
 
 /// Usual times, totals and states are those of the thread; the cores' part is played.

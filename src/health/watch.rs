@@ -19,7 +19,7 @@ use crate::policy::suspicion::Deed;
 
 /// The time from one look to the next while anything changes. A silence is noticed that much late,
 /// and so is the end of its span.
-const PACE: Duration = Duration::from_millis(25);
+const PACE: Duration = Duration::from_millis(10);
 /// The same when nothing has changed for a while. If nothing waits either, the watch ends until a
 /// core stirs it.
 const PACE_MAX: Duration = Duration::from_millis(200);
