@@ -269,24 +269,13 @@ mod tests {
     };
     use crate::observe::record::Term;
     use crate::plan::{
-        Address, Backend, BackendId, Listener, ListenerId, ListenerTimeouts, PathPattern, Pool,
-        PoolId, Route, RouteId,
+        Address, Backend, BackendId, Listener, ListenerId, PathPattern, Pool, PoolId, Route,
+        RouteId,
     };
     use crate::policy::sticky;
 
     fn plan() -> Plan {
-        let listener = Listener {
-            name: "web".into(),
-            bind: Vec::new(),
-            pool: None,
-            tls: None,
-            trusted_proxies: Vec::new(),
-            connections_max: 0,
-            access_log: None,
-            half_close: false,
-            timeouts: ListenerTimeouts::default(),
-            backlog: 0,
-        };
+        let listener = Listener { name: "web".into(), ..Listener::default() };
         let route = Route {
             name: "a \"route\"".into(),
             listener: None,

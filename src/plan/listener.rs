@@ -33,6 +33,23 @@ pub struct Listener {
     pub backlog: u32,
 }
 
+impl Default for Listener {
+    fn default() -> Listener {
+        Listener {
+            name: String::new(),
+            bind: Vec::new(),
+            pool: None,
+            tls: None,
+            trusted_proxies: Vec::new(),
+            connections_max: 0,
+            access_log: None,
+            half_close: false,
+            timeouts: ListenerTimeouts::default(),
+            backlog: 4096,
+        }
+    }
+}
+
 impl Listener {
     /// Every pool that it refers to.
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {

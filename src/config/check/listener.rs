@@ -47,18 +47,7 @@ impl Check<'_> {
 
     fn listener(&mut self, name: String, written: &file::Listener, names: &Names) -> Listener {
         let who = format!("listener \"{name}\"");
-        let mut listener = Listener {
-            name,
-            bind: Vec::new(),
-            pool: None,
-            tls: None,
-            trusted_proxies: Vec::new(),
-            connections_max: 0,
-            access_log: None,
-            half_close: false,
-            timeouts: ListenerTimeouts::default(),
-            backlog: 4096,
-        };
+        let mut listener = Listener { name, ..Listener::default() };
         for (place, text) in written.bind.0.iter().filter_map(|item| both(Some(item))) {
             match bind_address(text) {
                 Ok(address) => listener.bind.push(address),

@@ -6,23 +6,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::plan::{Limits, ListenerTimeouts, PathPattern};
+use crate::plan::{Limits, PathPattern};
 
 const THREADS: usize = 2;
 
 pub(super) fn listener(name: &str, pool: Option<PoolId>) -> Listener {
-    Listener {
-        name: name.into(),
-        bind: Vec::new(),
-        pool,
-        tls: None,
-        trusted_proxies: Vec::new(),
-        connections_max: 0,
-        access_log: None,
-        timeouts: ListenerTimeouts::default(),
-        half_close: false,
-        backlog: 0,
-    }
+    Listener { name: name.into(), pool, ..Listener::default() }
 }
 
 pub(super) fn route(name: &str, pool: PoolId, listener: Option<ListenerId>) -> Route {
