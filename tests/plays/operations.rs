@@ -267,7 +267,7 @@ fn no_new_thread_is_needed_to_stop(driver: Driver) {
         let name = |task: PathBuf| std::fs::read_to_string(task.join("comm")).unwrap();
         tasks.map(|task| name(task.unwrap().path())).collect::<String>()
     };
-    eventually("all threads are there", names, |names| names.contains("ringway-reload"));
+    eventually("all threads are there", names, |names| names.contains("ringway-admin"));
     let mut strace = Command::new("strace")
         .args(["-qq", "-f", "-o", "/dev/null", "-e", "trace=clone,clone3,fork,vfork", "-e"])
         .args(["inject=clone,clone3,fork,vfork:error=EAGAIN", "-p", &pid.to_string()])

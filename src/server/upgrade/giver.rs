@@ -155,6 +155,14 @@ fn refused(why: &str) -> Refused {
     Refused { why: why.to_owned(), problems: String::new(), moved_to: None }
 }
 
+/// Why a message was not sent; empty if the other end is closed, as then the process has ended.
+fn unsent(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => String::new(),
+        _ => error.to_string(),
+    }
+}
+
 /// The new process.
 struct Heir {
     wire: Wire,
@@ -288,10 +296,10 @@ impl Giver {
         mut heir: Heir,
         hello: impl FnOnce(&Wire) -> io::Result<()>,
     ) -> Result<(Heir, Leaving), String> {
-        let said = hello(&heir.wire).map_err(|error| error.to_string());
+        let said = hello(&heir.wire).map_err(unsent);
         let proved = said.and_then(|()| {
             heir.program = ready(&heir.wire, &self.stops)?;
-            heir.wire.send(&Message::Go, &[]).map_err(|error| error.to_string())?;
+            heir.wire.send(&Message::Go, &[]).map_err(unsent)?;
             serving(&heir.wire)?;
             ask(&self.means.client, Ask::GiveAway).map_err(|error| error.to_string())
         });
