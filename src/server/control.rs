@@ -40,6 +40,7 @@ use crate::observe::{
 use crate::plan::{Global, ListenerId, Overlay, Plan, PoolId, Shutdown};
 use crate::policy::{
     overlay::{Composed, Layers, Misfit},
+    route::Router,
     seats::Changes,
 };
 use crate::shared::{inbox::Unheard, standing::Publication};
@@ -606,13 +607,17 @@ impl Owner {
             let by = "reload".into();
             reporter.event(Event::UpgradeRefused { cause, by, from: None });
         }
+        // Compiling thousands of routes takes longer than a core may pause.
+        let is_other = self.next.plan.routes != next.plan.routes;
+        let router = is_other.then(|| Router::compile(&next.plan.routes).ok()).flatten();
         let mut taking = Vec::new();
         let each = self.readers.cores.iter().zip(sockets).zip(outlets).zip(0..);
         self.last_taken.resize_with(cores, || Some(closed()));
         for (((core, sockets), outlets), number) in each {
             let (next, gone, moved) = (Arc::clone(&next), gone.clone(), moved.clone());
             let (taken, taken_by) = bounded(0);
-            let plan = CorePlan { next, outlets, sockets, moved, gone, taken };
+            let router = router.clone();
+            let plan = CorePlan { next, router, outlets, sockets, moved, gone, taken };
             let last = self.last_taken.get_mut(number);
             // One that has not taken the last plan yet was waited for then.
             let is_behind = last.as_ref().is_some_and(|last| is_behind(last.as_ref()));

@@ -61,8 +61,8 @@ fn accept_at(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
 
 /// Continues under the next plan.
 fn change(worker: &Rc<Worker>, plan: CorePlan) {
-    let CorePlan { next, outlets, sockets, moved, gone, taken } = plan;
-    worker.change(&next, outlets);
+    let CorePlan { next, router, outlets, sockets, moved, gone, taken } = plan;
+    worker.change(&next, router, outlets);
     moved.into_iter().for_each(|(from, address, to)| worker.hand_over((from, address), to));
     gone.into_iter().for_each(|address| worker.leave(address));
     // If there is no descriptor left for one, the other cores take the connections there.

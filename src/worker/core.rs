@@ -10,6 +10,7 @@ use crate::conns::Means;
 use crate::net::tls::Ends;
 use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
+use crate::policy::route::Router;
 use crate::shared::{
     bell::Rope, certs::Challenges, counters::Slab, inbox::MovedBackend, outcomes::Outcomes,
     permits::Permits, rooms::Rooms, spares::Spares,
@@ -87,6 +88,8 @@ pub(crate) struct RestingClient {
 /// The next plan, with one core's parts of it.
 pub(crate) struct CorePlan {
     pub(crate) next: Arc<Next>,
+    /// Its own copy of the routes, if they have changed: they are compiled on no core.
+    pub(crate) router: Option<Router>,
     /// Its end of each access log that the plan before did not have.
     pub(crate) outlets: Table<ListenerId, Outlet>,
     /// Its sockets of new addresses.

@@ -42,8 +42,15 @@ pub(crate) struct ListenerView {
 
 impl InForce {
     /// For the next plan. `before` are the plans that something on this core still holds, the
-    /// newest first: what stays continues unchanged.
-    pub(super) fn new(next: &Next, before: &[Rc<InForce>], core: &Rc<Core>, now: Tick) -> InForce {
+    /// newest first: what stays continues unchanged. `router` is of its routes, if it was compiled
+    /// elsewhere.
+    pub(super) fn new(
+        next: &Next,
+        router: Option<Router>,
+        before: &[Rc<InForce>],
+        core: &Rc<Core>,
+        now: Tick,
+    ) -> InForce {
         let plan = Arc::clone(&next.plan);
         let newest = before.first();
         // Parts that are equal in both plans are reused: most changes concern little of a large
@@ -76,10 +83,11 @@ impl InForce {
         let share = plan.limits.descriptors() / process.cores.max(1) as u64;
         InForce {
             generation: Some(next.generation),
-            router: match newest.filter(|newest| newest.plan.routes == plan.routes) {
-                Some(newest) => Rc::clone(&newest.router),
+            router: match (router, newest.filter(|it| it.plan.routes == plan.routes)) {
+                (Some(router), _) => Rc::new(router),
+                (None, Some(newest)) => Rc::clone(&newest.router),
                 // The check of the plan has compiled every expression once: none can fail here.
-                None => Rc::new(Router::compile(&plan.routes).unwrap_or_default()),
+                (None, None) => Rc::new(Router::compile(&plan.routes).unwrap_or_default()),
             },
             pools,
             listeners: listeners.collect(),

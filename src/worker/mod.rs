@@ -61,6 +61,7 @@ use crate::observe::{
     writer::Outlet,
 };
 use crate::plan::{self, ListenerId, Plan, Table};
+use crate::policy::route::Router;
 use crate::shared::{
     certs::Challenges,
     counters::{Counter, Slab},
@@ -178,7 +179,7 @@ impl Worker {
             losses: Cell::new(0),
         });
         let clock = Rc::new(Clock::new());
-        let in_force = InForce::new(next, &[], &core, clock.tick());
+        let in_force = InForce::new(next, None, &[], &core, clock.tick());
         Rc::new(Worker {
             core,
             in_force: RefCell::new(Rc::new(in_force)),
@@ -252,10 +253,15 @@ impl Worker {
     }
 
     /// Puts this plan in force. What began under the one before ends under it.
-    pub(crate) fn change(&self, next: &Next, outlets: Table<ListenerId, Outlet>) {
+    pub(crate) fn change(
+        &self,
+        next: &Next,
+        router: Option<Router>,
+        outlets: Table<ListenerId, Outlet>,
+    ) {
         let now = self.clock.renew().tick();
         let before = self.all_in_force();
-        let in_force = Rc::new(InForce::new(next, &before, &self.core, now));
+        let in_force = Rc::new(InForce::new(next, router, &before, &self.core, now));
         self.events.set_level(next.plan.global.log_level);
         self.set_tls(Arc::clone(&next.tls));
         self.logs.change(outlets, |id| {

@@ -65,7 +65,7 @@ fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
 fn change(worker: &Worker, states: &mut States, generation: u64, plan: Plan) {
     states.grow(&plan, 1, &worker.core.process.rooms);
     let next = states.next((generation, Arc::new(plan)), Default::default(), (0, None));
-    worker.change(&next, Table::new());
+    worker.change(&next, None, Table::new());
 }
 
 #[test]
