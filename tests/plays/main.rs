@@ -77,6 +77,7 @@ mod turns;
 
 mod events;
 mod logs;
+mod manual;
 
 mod kept;
 mod operations;

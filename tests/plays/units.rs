@@ -130,4 +130,16 @@ fn every_system_call_is_one_that_the_unit_allows(driver: Driver) {
     assert!(made.len() > 20, "{table}");
     let refused: Vec<_> = made.iter().filter(|name| !allowed.contains(*name)).collect();
     assert!(refused.is_empty(), "{refused:?} of {made:?}");
+    let profile = fs::read_to_string("config/container/seccomp.json").unwrap();
+    let profile: serde_json::Value = serde_json::from_str(&profile).unwrap();
+    let rules = profile["syscalls"].as_array().unwrap().iter();
+    let allows = rules.filter(|rule| rule["action"] == "SCMP_ACT_ALLOW");
+    let named: Vec<&str> = allows
+        .flat_map(|rule| rule["names"].as_array().unwrap())
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    // Without clone3 libc uses clone, whose flags a profile can look at.
+    let may = |name: &String| name == "clone3" || named.contains(&name.as_str());
+    let refused: Vec<_> = made.iter().filter(|name| !may(name)).collect();
+    assert!(refused.is_empty(), "the profile of containers refuses {refused:?}");
 }
