@@ -1,7 +1,8 @@
 //! One try against one backend: connect, send, wait for a head.
 //!
-//! A failure here leaves the client untouched (apart from interim answers), so `fetch` may try
-//! again. A connection that has not finished its answer is closed by being dropped.
+//! After a failure here the client has got nothing but interim answers, and what was sent of its
+//! body is recovered if it was kept; so `fetch` may try again. A connection whose answer is not
+//! finished is closed by being dropped.
 
 use std::{
     cell::Cell,
@@ -55,23 +56,24 @@ pub(super) async fn once(
     backend.begin(exchange.scratch.record.is_timed());
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
-        // The client did not wait for the connection.
+        // Opening the connection took time, and the client left meanwhile.
         return Err(Cause::ClientAbort.into());
     }
     let upload = send(worker, client, exchange, &mut backend).await?;
     if upload.is_some() {
         picked.waits_for_client();
     }
-    was_sent(worker, exchange, is_timed);
+    note_sent(worker, exchange, is_timed);
     let (arriving, try_by) = (Arriving::new(is_timed), exchange.last.deadline);
     let mut waiting = Waiting { worker, backend: &backend, upload, arriving, try_by, won: None };
     let read = waiting.final_head(client, exchange).await;
     let Waiting { upload, arriving, won, .. } = waiting;
     note_times(exchange, &arriving, read.is_ok());
+    // Without an upload the backend has all of the body, unless it did not take the request.
     let without = if backend.has_refused() { Body::Untaken } else { Body::Whole };
     exchange.last.body = upload.as_ref().map_or(without, Upload::with_backend);
     if let Some(won) = won {
-        // The answer that comes too late is not read.
+        // The copy answered first: the connection of this try is closed.
         drop(backend);
         return fetched_copy(worker, exchange, *won, pick);
     }
@@ -89,7 +91,7 @@ pub(super) async fn once(
     fetched(exchange, (backend, arriving, upload), pick)
 }
 
-/// The answer of a second copy.
+/// Puts the answer of a second copy, which came first, in the place of the first try's.
 #[cold]
 fn fetched_copy(
     worker: &Worker,
@@ -101,6 +103,7 @@ fn fetched_copy(
     let Exchange { scratch, last, pool, began, .. } = &mut *exchange;
     let record = &mut scratch.record;
     if let Some(first) = record.backend.replace(other.backend()) {
+        // The first try ended without an answer: status 0.
         worker.counters.tally().add(Key::Tries(*pool, first, 0), 1);
     }
     record.attempts = record.attempts.saturating_add(1);
@@ -112,7 +115,8 @@ fn fetched_copy(
     fetched(exchange, (backend, arriving, None), pick)
 }
 
-/// Begins the records of a try; returns whether it is timed.
+/// Begins the records of a try. Returns whether it is timed: for the record, for the algorithm of
+/// the pool, or for the events.
 #[inline]
 fn begin(worker: &Worker, exchange: &mut Exchange, id: BackendId) -> bool {
     let is_timed = exchange.scratch.record.is_timed()
@@ -137,10 +141,11 @@ fn begin(worker: &Worker, exchange: &mut Exchange, id: BackendId) -> bool {
     is_timed
 }
 
-/// The request was sent, but for a body that follows: from now on its answer is waited for.
+/// Notes that the request was sent, apart from a body that follows: the wait for its answer begins.
 #[inline]
-fn was_sent(worker: &Worker, exchange: &mut Exchange, is_timed: bool) {
+fn note_sent(worker: &Worker, exchange: &mut Exchange, is_timed: bool) {
     let last = &mut exchange.last;
+    // One instant on both clocks, as last read.
     (last.asked_at, last.sent_at) = (worker.clock.tick(), worker.clock.last());
     if is_timed {
         last.timed_from = Some(Clock::moment());
@@ -195,6 +200,7 @@ async fn connection(
     }
     match opened {
         Ok(backend) => {
+            // Bounds how long sent bytes may stay unacknowledged.
             backend.waits().outlasts(exchange.pool_plan().timeouts.write);
             worker.count(Counter::BackendOpened);
             pool.reached(&worker.events, id);
@@ -203,8 +209,8 @@ async fn connection(
         Err(fault) => {
             let now = worker.clock.tick();
             let fault = late(worker, exchange, fault);
-            // If our deadline expired, or we had no descriptor or port, the backend has not
-            // refused the connection.
+            // No refusal by the backend: we gave the wait up for another backend, our deadline
+            // expired, or we had no descriptor or port.
             if fault.cause == Cause::Overloaded {
                 worker.events.limit(Limit::Outgoing, now);
             } else if !matches!(fault.cause, Cause::Deadline | Cause::BackendDown) {
@@ -237,7 +243,7 @@ async fn send(
         before: exchange.tries.kept.as_ref().map(|kept| (kept.bytes(), client.has_whole_body())),
         held,
         // Buffered bytes of a chunked body may be too few to make a chunk.
-        has_more: held.is_none() && client.has_some_body(),
+        body_follows: held.is_none() && client.has_some_body(),
     };
     let asked = backend.ask(&asking, out, by).await;
     if record.is_timed() {
@@ -246,10 +252,12 @@ async fn send(
     let is_whole = held.is_some();
     let was_taken = asked.map_err(|fault| late(worker, exchange, fault))?;
     if !was_taken || is_whole {
-        // A body after a head that was not taken would be read as a request.
+        // A body after a head that was not taken would be read as a request. The backend may have
+        // answered all the same, so a head is waited for.
         return Ok(None);
     }
     let Some(source) = client.body() else { return Ok(None) };
+    // Until `upload::recover` finds that all that was sent was kept.
     exchange.tries.body_gone = true;
     let to = (source, backend.body(exchange.length), backend.waits());
     Ok(Some(Upload::begin(worker, exchange, client.peer().listener, to)))
@@ -278,7 +286,7 @@ struct Waiting<'a> {
     backend: &'a Backend,
     upload: Option<Upload>,
     arriving: Arriving,
-    /// When the answer to this try must begin.
+    /// When the final head of this try must be complete; set anew when an upload ends.
     try_by: Deadline,
     /// The answer of a second copy that came first.
     won: Option<Box<Won>>,
@@ -330,6 +338,7 @@ impl Waiting<'_> {
                 None => Hedge::Off,
             };
             let won = &mut self.won;
+            // In this order: the upload, the answer, a rescue, a hedged copy.
             let result = poll_fn(|cx| {
                 if let Some(upload) = upload
                     && upload.poll(cx)
@@ -344,6 +353,7 @@ impl Waiting<'_> {
                     }
                 }
                 let polled = read.as_mut().poll(cx);
+                // This core has learned that backends were taken out: perhaps this one.
                 if polled.is_pending() && losses != worker.core.losses.get() {
                     losses = worker.core.losses.get();
                     is_moved = is_moved || rescue.moves(backend, upload.as_ref());
@@ -368,10 +378,11 @@ impl Waiting<'_> {
                 polled
             })
             .await;
-            // Nothing is read from a backend whose reading we ended, whatever came in that moment.
+            // We ended this read ourselves: whatever came at that moment is not used.
             if is_moved { Err(Cause::BackendDown.into()) } else { result }
         };
         if let Some(won) = &mut self.won {
+            // `final_head` and `fetched` read it there.
             std::mem::swap(&mut exchange.scratch.response, &mut won.head);
         }
         result.map_err(|fault| late(worker, exchange, fault))

@@ -208,7 +208,7 @@ impl Copy {
             length: of.length,
             before: None,
             held: Some(&self.body),
-            has_more: false,
+            body_follows: false,
         };
         let by = || deadline.earlier(worker.clock.after(timeouts.write));
         let (mut room, mut head, mut arriving) =

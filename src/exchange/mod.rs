@@ -85,7 +85,7 @@ pub(crate) struct Exchange {
     _under_way: Gauge,
 }
 
-/// The last try, apart from its result.
+/// The try under way (between tries, the last one), apart from its result.
 pub(crate) struct Try {
     /// When its answer must begin.
     pub(crate) deadline: Deadline,
@@ -107,7 +107,7 @@ pub(crate) struct Try {
 /// What earlier tries leave to the next one.
 #[derive(Default)]
 pub(crate) struct Tries {
-    /// How many of them count.
+    /// How many count against `retry.attempts`: not those that met a stale connection.
     pub(crate) count: u8,
     /// Whether a connection from the pool turned out to be stale.
     pub(crate) stale_before: bool,
@@ -130,7 +130,7 @@ pub(crate) enum Answer {
     Fetched,
     /// An answer of our own, with a body of this length. Its head and body are in the scratch.
     Own(BodyLength),
-    /// The same; the backend agreed to another protocol.
+    /// A backend's 101, which the exchange has: the backend agreed to another protocol.
     Switched,
 }
 

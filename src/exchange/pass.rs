@@ -1,8 +1,8 @@
-//! The one loop that moves a body, or what comes through a tunnel, from one peer to the other.
+//! The one loop that moves bytes from one peer to the other: a body, or one direction of a tunnel.
 //!
 //! It pulls: a piece is read when the one before has been written. So memory is one piece, and a
 //! slow reader slows down the sender. `Bounds` says how long each wait may last; `Through` lists
-//! the stages that a body passes.
+//! the stages that a body passes. Called by `upload`, `download`, `tunnel` and `early`.
 
 use super::{
     download::Downloading, early::Dropping, replay::Keeping, tunnel::Tunneling, upload::Uploading,
@@ -34,7 +34,8 @@ pub(super) async fn pass(
         let next = from.next(|| bounds.reads(bytes));
         let next = match bounds.stop() {
             None => next.await,
-            // Stopped for another try: the backend of this one takes no more.
+            // The upload was stopped for another try. `upload` sees the signal; the fault is not
+            // used.
             Some(stop) => stop.or(next).await.unwrap_or(Err(Cause::BackendReset.into())),
         };
         let mut piece = next.map_err(Cut::From)?;
@@ -53,7 +54,7 @@ pub(super) async fn pass(
     }
 }
 
-/// Lets the kernel move the rest of the body. False if it cannot, or did so in part only.
+/// Lets the kernel move the rest of the body. False if it moved none of it, or only a part.
 async fn splice(from: &mut Source, to: &mut Sink, bounds: &Bounds<'_>) -> Result<bool, Cut> {
     let Bounds::Download(down) = bounds else { return Ok(false) };
     let pipes = &down.worker.pipes;
@@ -109,8 +110,8 @@ pub(super) enum Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    /// A wait for the source begins, after so many bytes of the body: until when it may last, and
-    /// on behalf of which client.
+    /// A wait for the source begins, after this many bytes of the body. Returns its deadline and
+    /// the client whose leaving ends it.
     fn reads(&self, bytes: u64) -> (Deadline, Option<ForClient>) {
         match self {
             Bounds::Upload(up) => (up.reads(bytes), None),
@@ -120,7 +121,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// Bytes have come; so many by now, framing included.
+    /// Tells the bounds that bytes have come: `received` in all by now, including framing.
     fn has_come(&self, received: u64) {
         match self {
             Bounds::Upload(up) => up.has_come(received),
@@ -129,8 +130,8 @@ impl Bounds<'_> {
         }
     }
 
-    /// A write to the sink begins, with which it will have got so many bytes: until when it may
-    /// take nothing.
+    /// A write begins, after which the sink will have got `sent` bytes. Returns the deadline by
+    /// which the sink must take something.
     fn writes(&self, sent: u64) -> Deadline {
         match self {
             Bounds::Upload(up) => up.writes(),
@@ -140,7 +141,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// The write is over, or has failed.
+    /// Tells the bounds that the write is over or has failed.
     fn has_gone(&self) {
         match self {
             Bounds::Tunnel(tunnel) => tunnel.has_gone(),
@@ -148,7 +149,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// A signal that stops it while it waits for the source.
+    /// A signal that stops the pass while it waits for the source, whose wait may then be dropped.
     fn stop(&self) -> Option<&crate::net::signal::Signal> {
         match self {
             Bounds::Upload(up) => up.keeping.map(|keeping| &keeping.stop),

@@ -96,8 +96,8 @@ impl<'a> Rescue<'a> {
         self.last.losses
     }
 
-    /// A backend was taken out. Ends the wait for this one if it was that and another takes the
-    /// request; returns whether it did.
+    /// A backend was taken out. If it is this one and another takes the request, ends the wait here
+    /// and leaves the pick of the other in `tries.instead`; returns whether it did.
     #[cold]
     pub(super) fn moves(&mut self, backend: &Backend, upload: Option<&Upload>) -> bool {
         // The sign of an answer came.

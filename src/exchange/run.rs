@@ -2,13 +2,16 @@
 //!
 //! `run` begins an exchange, decides what the client gets (`answer`), sends it (`reply::send`) and
 //! records how it ended (`finish::record`). `fetch` asks backends until one of them answers. No
-//! final head goes to the client before `reply`, so `fetch` may ask several; every exchange ends in
-//! `finish`.
+//! final head goes to the client before `reply`, so `fetch` may ask several. Every exchange ends in
+//! `finish`. Bodies move in `pass`: the request's from `attempt` on (`upload`), that of the answer
+//! from `reply` on (`download`).
 //!
-//! Four words: the `scratch` of an exchange is its memory, which is used again (the heads, the
-//! record, room to write into). An `errand` is what is wanted of a pool. A `pick` is a backend that
-//! was chosen, with its place and its permits, all returned when it is dropped. A `declined` answer
-//! is one that called for another try, and is better than none.
+//! Words: the `scratch` of an exchange is its reusable memory (the heads, the record, buffers).
+//! `in_force` is the plan it began under. An `errand` is what it wants of a pool. A `pick` is a
+//! chosen backend with its permits and one request in flight, all returned on drop. `last` is the
+//! try under way. A body is `held` if all that is left of it is buffered (also if there is none),
+//! `kept` if a copy of what was sent is stored for another try. A `declined` answer called for
+//! another try, but is better than none.
 
 use std::{ops::ControlFlow, rc::Rc};
 
@@ -41,7 +44,7 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
     reuse
 }
 
-/// Answers bytes that are no request. The scratch holds what could be read of it.
+/// Answers input that gave no valid request head. The scratch holds what could be read of it.
 pub(crate) async fn refuse(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -71,14 +74,14 @@ async fn answer(
     {
         return Ok(answer);
     }
-    is_directed(worker, client, exchange)?;
+    refuse_misdirected(worker, client, exchange)?;
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.pool_plan().timeouts.request);
     if exchange.needs().key {
         note_key(client, exchange);
     }
-    match forward(worker, client, exchange)? {
+    match rewrite(worker, client, exchange)? {
         Forward::Send => fetch(worker, client, exchange).await,
         Forward::AnswerOptions => Ok(reply::options(worker, client, exchange)),
     }
@@ -107,10 +110,11 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
     }
 }
 
-/// Refuses a request for a host that another certificate is for than the one of its connection (RFC
-/// 9110 §15.5.20). A client that named no host was not told a certificate by one, and is served.
+/// Refuses a request for a host whose certificate is not the one of its connection (421, RFC 9110
+/// §15.5.20). A plain connection, a handshake without a server name and a request without a host
+/// are not checked.
 #[inline]
-fn is_directed(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<(), Fault> {
+fn refuse_misdirected(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<(), Fault> {
     let peer = client.peer();
     let Some(name) = peer.secure().and_then(|secure| secure.name.as_deref()) else {
         return Ok(());
@@ -120,11 +124,11 @@ fn is_directed(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<
     let is_same = authority.split_at_checked(name.len()).is_some_and(|(host, port)| {
         host.eq_ignore_ascii_case(name.as_bytes()) && matches!(port, [] | [b':', ..])
     });
-    if is_same || authority.is_empty() { Ok(()) } else { may_share(worker, peer, name, authority) }
+    if is_same || authority.is_empty() { Ok(()) } else { agree(worker, peer, name, authority) }
 }
 
 #[cold]
-fn may_share(worker: &Worker, peer: &Peer, name: &str, authority: &[u8]) -> Result<(), Fault> {
+fn agree(worker: &Worker, peer: &Peer, name: &str, authority: &[u8]) -> Result<(), Fault> {
     let mut host = Vec::new();
     target::normalise_host(authority, &mut host);
     match std::str::from_utf8(&host) {
@@ -155,10 +159,10 @@ fn note_key(client: &Client, exchange: &mut Exchange) {
 }
 
 /// Rewrites the client's request into the one that backends get.
-fn forward(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
+fn rewrite(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let scratch = &mut exchange.scratch;
     let from = client.peer().forwarded_for(worker.core.process.pseudonym.as_bytes());
-    // Asked before the request is rewritten: afterwards our own fields are among those of a proxy.
+    // Asked before the rewrite, which adds fields of our own to those of a trusted proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
     forward::request(&mut scratch.request, &from)
 }
@@ -177,7 +181,7 @@ async fn fetch(
         Err(NoPick::NoneUsable) => return Err(Cause::NoBackend.into()),
     };
     loop {
-        // An answer takes its pick along. Without one the pick is still `own` after the try.
+        // An answer takes the pick out of `own`; without one it is still there after the try.
         exchange.scratch.tried.insert(pick.backend());
         exchange.tries.count += 1;
         let mut own = Some(pick);

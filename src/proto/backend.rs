@@ -30,10 +30,10 @@ pub(crate) struct Asking<'a> {
     pub(crate) length: BodyLength,
     /// The part of the body that other backends got before, and whether that is all of it.
     pub(crate) before: Option<(&'a [u8], bool)>,
-    /// The whole body, if it is at hand and its length is known.
+    /// All of the body after `before`, if it is at hand and its length is known.
     pub(crate) held: Option<&'a [u8]>,
     /// Whether the first of the body follows at once.
-    pub(crate) has_more: bool,
+    pub(crate) body_follows: bool,
 }
 
 /// What has come of an answer.

@@ -78,7 +78,8 @@ impl Client {
         self.h1_mut().put_back(source);
     }
 
-    /// The body, if all of it has come and its length is known: it can be sent again.
+    /// What is left of the body, if all of that has come and its length is known (empty if there is
+    /// none): it can be sent again.
     #[inline]
     pub(crate) fn held_body(&self) -> Option<&[u8]> {
         self.h1().held_body()

@@ -123,7 +123,7 @@ impl Backend {
                 }
             }
             Some(body) => Box::pin(self.stream.send_parts(room, body, false, by)).await,
-            None => Box::pin(self.stream.send_all(room, asking.has_more, by)).await,
+            None => Box::pin(self.stream.send_all(room, asking.body_follows, by)).await,
         };
         self.heard(sent)?;
         Ok(!self.has_refused())
