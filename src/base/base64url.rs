@@ -1,6 +1,6 @@
-//! Base64 for URLs and cookies (RFC 4648 §5), for lengths that need no padding.
+//! Base64 for URLs and cookies (RFC 4648 §5), of lengths without padding; and for fields (§4).
 //!
-//! Such a length has one spelling only, so comparing spellings compares bytes.
+//! A length without padding has one spelling only, so comparing spellings compares bytes.
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -12,6 +12,25 @@ pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
         let word = u32::from_be_bytes([0, *a, *b, *c]);
         out.extend([18, 12, 6, 0].map(|shift| LETTERS[(word >> shift & 63) as usize]));
     }
+}
+
+/// Appends these bytes as they stand in a field (RFC 8941 §3.3.5): `:base64:`, padded.
+pub(crate) fn encode_for_field(bytes: &[u8], out: &mut Vec<u8>) {
+    let standard = |letter: u8| match letter {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => other,
+    };
+    out.push(b':');
+    for group in bytes.chunks(3) {
+        let at = |place: usize| group.get(place).copied().unwrap_or(0);
+        let word = u32::from_be_bytes([0, at(0), at(1), at(2)]);
+        let letters = [18, 12, 6, 0].map(|shift| LETTERS[(word >> shift & 63) as usize]);
+        for (place, letter) in letters.into_iter().enumerate() {
+            out.push(if place <= group.len() { standard(letter) } else { b'=' });
+        }
+    }
+    out.push(b':');
 }
 
 /// The decoded bytes, if there are exactly `N` of them, a number divisible by three.
@@ -46,6 +65,22 @@ fn value(letter: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_a_field_it_is_padded_and_has_the_letters_of_the_standard() {
+        for (bytes, expected) in [
+            (&b""[..], "::"),
+            (b"f", ":Zg==:"),
+            (b"fo", ":Zm8=:"),
+            (b"foo", ":Zm9v:"),
+            (b"foobar", ":Zm9vYmFy:"),
+            (b"\xfb\xff\xfe", ":+//+:"),
+        ] {
+            let mut out = Vec::new();
+            encode_for_field(bytes, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn spells_as_rfc_4648_does_and_reads_back() {

@@ -164,7 +164,14 @@ fn rewrite(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<
     let from = client.peer().forwarded_for(worker.core.process.pseudonym.as_bytes());
     // Asked before the rewrite, which adds fields of our own to those of a trusted proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
-    forward::request(&mut scratch.request, &from)
+    let forward = forward::request(&mut scratch.request, &from)?;
+    if let Some(certificate) = client.peer().secure().and_then(|it| it.certificate.as_deref())
+        && exchange.pool_plan().client_cert
+    {
+        let (cert, chain) = certificate;
+        forward::tell_certificate(&mut exchange.scratch.request, (cert, chain));
+    }
+    Ok(forward)
 }
 
 /// Asks backends until one answers or a retry is no longer allowed.

@@ -41,6 +41,9 @@ pub(crate) struct Secure {
     pub(crate) name: Option<Box<str>>,
     /// For the log: version, suite, protocol, whether it was resumed, name. Empty if there is none.
     pub(crate) text: Box<str>,
+    /// The client's certificate and the chain behind it as fields (RFC 9440), if it has shown one
+    /// and a pool wants to know.
+    pub(crate) certificate: Option<Box<(Vec<u8>, Vec<u8>)>>,
 }
 
 /// The address of a peer.

@@ -9,6 +9,7 @@ use super::{
     connection::{self, Arrival},
     linger::{Until, linger},
 };
+use crate::base::base64url;
 use crate::exchange::log_refused;
 use crate::http::{
     answer::{self, BodyKind, FaultAnswer},
@@ -81,7 +82,25 @@ fn failed(no_tls: &NoTls) -> Counter {
 /// What a connection keeps of it.
 fn secure(worker: &Worker, listener: ListenerId, agreed: Agreed) -> Secure {
     let text = if worker.logs.is_on(listener) { text(&agreed) } else { String::new() };
-    Secure { name: agreed.name, text: text.into() }
+    let is_wanted = || worker.in_force().plan.pools.values().any(|pool| pool.client_cert);
+    let certificate = match agreed.certificates.split_first() {
+        Some((own, chain)) if is_wanted() => Some(Box::new(fields(own, chain))),
+        Some(_) | None => None,
+    };
+    Secure { name: agreed.name, text: text.into(), certificate }
+}
+
+/// A certificate and the chain behind it, as fields (RFC 9440 §2).
+fn fields(own: &[u8], chain: &[impl AsRef<[u8]>]) -> (Vec<u8>, Vec<u8>) {
+    let (mut cert, mut behind) = (Vec::new(), Vec::new());
+    base64url::encode_for_field(own, &mut cert);
+    for (place, one) in chain.iter().enumerate() {
+        if place > 0 {
+            behind.extend_from_slice(b", ");
+        }
+        base64url::encode_for_field(one.as_ref(), &mut behind);
+    }
+    (cert, behind)
 }
 
 /// Version, suite, protocol, whether it was resumed, name; `-` for what there is not.

@@ -120,6 +120,24 @@ impl Identity {
             .with_no_client_auth()
     }
 
+    /// The same, which shows this other one.
+    pub(crate) fn trusting_as(&self, own: &Identity) -> ClientConfig {
+        let key = PrivateKeyDer::try_from(own.key.clone()).unwrap();
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&VERSIONS)
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(vec![own.cert.clone()], key)
+            .unwrap()
+    }
+
+    /// Its certificate as a field (RFC 9440), made by a tool of others.
+    pub(crate) fn field(&self) -> String {
+        let pem = std::fs::read_to_string(self.cert()).unwrap();
+        let lines: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        format!(":{lines}:")
+    }
+
     /// A client that trusts it and has shaken hands.
     #[track_caller]
     pub(crate) fn connect(&self, address: SocketAddr) -> Client {

@@ -20,6 +20,7 @@ use crate::{
     logs::Folder,
     scripts::{
         answers, answers_each, answers_target, close_delimited, echoes, ok, sends_and_closes,
+        upgrades_and_echoes,
     },
     secure::{Identity, VERSIONS},
     stage::{Driver, Stage, expect_about},
@@ -29,8 +30,10 @@ use crate::{
 on_both_drivers!(
     a_connection_serves_request_after_request,
     large_bodies_go_both_ways,
+    a_tunnel_is_open_both_ways_and_ends_half_by_half,
     backends_and_the_log_are_told_of_it,
     a_sticky_cookie_is_secure,
+    backends_are_told_the_certificate_of_a_client_and_by_us_alone,
     clients_come_again_with_a_ticket_to_any_core,
     bytes_may_come_one_by_one,
     plain_http_is_told_so_in_plain_http,
@@ -79,6 +82,22 @@ fn large_bodies_go_both_ways(driver: Driver) {
     }
 }
 
+fn a_tunnel_is_open_both_ways_and_ends_half_by_half(driver: Driver) {
+    let identity = name();
+    let stage =
+        Stage::on(driver).listener(&identity.line("")).backend(upgrades_and_echoes()).start();
+    let mut client = identity.connect(stage.address());
+    client.send(
+        "GET / HTTP/1.1\r\nHost: play.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    );
+    assert_eq!(client.response().status, 101);
+    for word in ["one", "\0\u{1}\u{2}", "three"] {
+        client.send(word);
+        assert_eq!(client.wire().bytes(word.len()).unwrap(), word.as_bytes());
+    }
+    client.half_close().expect_end();
+}
+
 fn backends_and_the_log_are_told_of_it(driver: Driver) {
     let (identity, log) = (name(), Folder::new());
     let stage =
@@ -95,6 +114,33 @@ fn backends_and_the_log_are_told_of_it(driver: Driver) {
     let lines = log.lines(stage);
     assert_eq!(lines[0]["scheme"], "https");
     assert_eq!(lines[0]["tls"], "TLSv1.3 TLS_AES_256_GCM_SHA384 http/1.1 new play.test");
+}
+
+fn backends_are_told_the_certificate_of_a_client_and_by_us_alone(driver: Driver) {
+    let (identity, own) = (name(), Identity::of(&["client.test"]));
+    let auth = format!(", client-auth = {{ ca = \"{}\", mode = \"optional\" }}", own.cert());
+    let forged = "GET / HTTP/1.1\r\nHost: play.test\r\nClient-Cert: :Zm9v:\r\n\
+                  client_cert: :Zm9v:\r\nClient-Cert-Chain: :Zm9v:\r\n\r\n";
+    for (is_wanted, shows) in [(true, true), (true, false), (false, true)] {
+        let stage = Stage::on(driver)
+            .listener(&identity.line(&auth))
+            .pool(&format!("client-cert = {is_wanted}"))
+            .backend(answers("ok"))
+            .start();
+        let config = match shows {
+            true => identity.trusting_as(&own),
+            false => identity.trusting(&VERSIONS),
+        };
+        let mut client = identity.connect_as(stage.address(), config);
+        for _ in 0..2 {
+            client.send(forged).response().expect(200, "ok");
+            let request = stage.last_request();
+            let expected = (is_wanted && shows).then(|| own.field());
+            assert_eq!(request.field("client-cert"), expected.as_deref());
+            assert_eq!(request.field("client_cert"), None);
+            assert_eq!(request.field("client-cert-chain"), None);
+        }
+    }
 }
 
 fn a_sticky_cookie_is_secure(driver: Driver) {

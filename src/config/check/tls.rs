@@ -421,11 +421,4 @@ mod tests {
         assert_eq!(first.files.cert, Path::new(&folder.path("old.pem")));
         assert!(days < 0, "{days}");
     }
-
-    #[test]
-    fn keys_are_refused_until_their_capability_is_there() {
-        let folder = Folder::new();
-        let wrong = folder.load("", "client-cert = true").unwrap_err().to_string();
-        assert!(wrong.contains("is not built yet: it comes with TLS"), "{wrong}");
-    }
 }

@@ -71,7 +71,6 @@ pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("route", "rate-limit", RULES),
     ("route", "cache", RULES),
     ("route", "compress", RULES),
-    ("pool", "client-cert", TLS),
     ("pool", "send-proxy-protocol", TLS),
 ];
 
@@ -129,7 +128,7 @@ pub(super) const FOREIGN_WORDS: &[(&str, &str, Meant)] = &[
     ("balancing algorithm", "url-param", Say("write balance = { hash = \"query:…\" }")),
     ("balancing algorithm", "sticky", Say("stickiness is not a balancing algorithm: write sticky = { cookie = \"ringway\" } beside it")),
     ("balancing algorithm", "first", Say("write `backup = true` for those that come later")),
-    ("kind of probe", "https", Say("did you mean \"http\"? Probes of backends that speak TLS are not built yet")),
+    ("kind of probe", "https", Say("did you mean \"http\"? Backends of a pool with `tls` are probed over TLS")),
     ("kind of probe", "h1", Say("did you mean \"http\"?")),
     ("kind of probe", "httpchk", Say("did you mean \"http\"?")),
     ("kind of probe", "httpget", Say("did you mean \"http\"?")),

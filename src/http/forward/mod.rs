@@ -13,7 +13,7 @@ mod response;
 
 pub(crate) use self::{
     client::{client_address, is_secure},
-    request::{Forward, ForwardedFor, request},
+    request::{Forward, ForwardedFor, request, tell_certificate},
     response::{Reply, ToClient, reply, response},
 };
 use super::{

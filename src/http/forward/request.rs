@@ -65,6 +65,7 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
     drop_set(&mut head.headers, dropped, |name| match name.first() {
         Some(b'x' | b'X') => !from.trusted && names::claims_client(name),
         Some(b'p' | b'P') => name.eq_ignore_ascii_case(b"proxy"),
+        Some(b'c' | b'C') => is_about_certificate(name),
         _ => false,
     });
     if takes_trailers {
@@ -94,6 +95,27 @@ fn drop_set(headers: &mut Headers, dropped: NameSet, also: impl Fn(&[u8]) -> boo
         } else {
             field.removed |= dropped.contains(field.known);
         }
+    }
+}
+
+/// Whether it says which certificate a client has shown, in any disguise: that is for us to say
+/// (RFC 9440 §2.4).
+#[cold]
+fn is_about_certificate(name: &[u8]) -> bool {
+    let is = |plain: &[u8]| {
+        let same = |(one, other): (&u8, &u8)| {
+            one.eq_ignore_ascii_case(other) || (*one == b'_' && *other == b'-')
+        };
+        name.len() == plain.len() && name.iter().zip(plain).all(same)
+    };
+    is(b"client-cert") || is(b"client-cert-chain")
+}
+
+/// Tells a backend which certificate the client has shown, and the chain behind it.
+pub(crate) fn tell_certificate(head: &mut RequestHead, (cert, chain): (&[u8], &[u8])) {
+    head.headers.push(Name::Other, b"Client-Cert", cert);
+    if !chain.is_empty() {
+        head.headers.push(Name::Other, b"Client-Cert-Chain", chain);
     }
 }
 
