@@ -19,6 +19,7 @@ class Case:
     connections: int
     close: bool = False
     per_gigabyte: bool = False  # cost is given per GB, not per request
+    tls: str = ""  # "front": to the proxy; "back": from it to the backends
 
     @property
     def path(self):
@@ -36,6 +37,11 @@ CASES = [
     Case("16k-64", "16 KiB, 64 connections", "16k", 64),
     Case("1m-16", "1 MiB, 16 connections", "1m", 16, per_gigabyte=True),
     Case("close-64", "128 B, a connection per request, 64 at a time", "128b", 64, close=True),
+    Case("tls-128b-64", "128 B over TLS, 64 connections", "128b", 64, tls="front"),
+    Case("tls-1m-16", "1 MiB over TLS, 16 connections", "1m", 16, per_gigabyte=True, tls="front"),
+    Case("tls-close-64", "128 B, a full TLS handshake per request, 64 at a time", "128b", 64,
+         close=True, tls="front"),
+    Case("tls-back-64", "128 B, TLS to the backends, 64 connections", "128b", 64, tls="back"),
 ]
 
 # The other two measurements, by the names `--only` takes.
@@ -66,6 +72,10 @@ FIGURES = [
     Figure("1m-16", "busy", "nginx", 0.60),
     Figure("close-64", "cpu", "haproxy", 0.85),
     Figure("close-64", "cpu", "nginx", 0.92),
+    Figure("tls-128b-64", "cpu", "best", 0.80),
+    Figure("tls-1m-16", "busy", "best", 0.85),
+    Figure("tls-close-64", "cpu", "best", 0.80),
+    Figure("tls-back-64", "cpu", "best", 0.85),
     Figure(STEADY, "p99", "best", 1.10),
     Figure(IDLE, "idle", "", 1024),
     Figure(IDLE, "burst", "", 4096),

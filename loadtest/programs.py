@@ -32,6 +32,8 @@ http {{
   uwsgi_temp_path {dir}/o4; scgi_temp_path {dir}/o5;
   server {{
     {listens}
+    {tls_listens}
+    ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
     root {dir}/bodies; output_buffers 1 64k;
     location = /128b {{ return 200 "{small}"; }}
     location = /1m {{ sendfile on; }}
@@ -54,8 +56,22 @@ http {{
     {servers}
     keepalive 256; keepalive_requests 1000000000;
   }}
+  upstream apps {{
+    {tls_servers}
+    keepalive 256; keepalive_requests 1000000000;
+  }}
+  server {{
+    listen 127.0.0.1:{back_port} backlog=4096;
+    location / {{
+      proxy_pass https://apps; proxy_http_version 1.1; proxy_max_temp_file_size 0;
+      proxy_set_header Connection ""; proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+  }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{tls_port} ssl backlog=4096;
+    ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
     location / {{
       proxy_pass http://app; proxy_http_version 1.1; proxy_max_temp_file_size 0;
       proxy_set_header Connection ""; proxy_set_header Host $http_host;
@@ -79,10 +95,17 @@ defaults
   timeout connect 3s
 frontend web
   bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{tls_port} ssl crt {dir}/tls.both alpn http/1.1 backlog 4096
   default_backend app
+frontend back
+  bind 127.0.0.1:{back_port} backlog 4096
+  default_backend apps
 backend app
   balance roundrobin
   {servers}
+backend apps
+  balance roundrobin
+  {tls_servers}
 """
 
 RINGWAY = """\
@@ -90,9 +113,23 @@ RINGWAY = """\
 bind = "127.0.0.1:{port}"
 pool = "app"
 {log}
+{tls}
 [pool.app]
 backends = [{servers}]
 {balance}
+"""
+
+RINGWAY_TLS = """\
+[listener.tls]
+bind = "127.0.0.1:{tls_port}"
+pool = "app"
+tls = {{ certificates = [{{ cert = "{dir}/tls.pem", key = "{dir}/tls.key" }}] }}
+[listener.back]
+bind = "127.0.0.1:{back_port}"
+pool = "apps"
+[pool.apps]
+backends = [{tls_servers}]
+tls = {{ verify = false }}
 """
 
 
@@ -149,7 +186,7 @@ class Program:
         self.name, self.kind, self.directory, self.core = name, kind, directory, core
         self.connections = min(16_384, descriptors)
         self.haproxy_connections = min(9_000, (descriptors - 200) // 2)
-        self.child = self.port = None
+        self.child = self.port = self.tls_port = self.back_port = None
         self.text = ""  # the configuration as it was last written
         self.log = None  # path of its access log, if it writes one
 
@@ -157,6 +194,7 @@ class Program:
         user = "user root;" if os.geteuid() == 0 else ""
         self.text = template.format(
             dir=self.directory, name=self.name, port=self.port, user=user,
+            tls_port=self.tls_port, back_port=self.back_port,
             connections=self.connections, haproxy_connections=self.haproxy_connections, **values,
         )
         path = os.path.join(self.directory, f"{self.name}.conf")
@@ -185,12 +223,17 @@ class Program:
             self.child.stop()
             self.child = None
 
+    def draw_ports(self):
+        """Plain; TLS in front; plain in front and TLS to the backends."""
+        self.port, self.tls_port, self.back_port = (free_port() for _ in range(3))
+
 
 class Origin(Program):
     def __init__(self, directory, core, descriptors):
         super().__init__("origin", "origin", directory, core, descriptors)
         bodies = os.path.join(directory, "bodies")
         os.mkdir(bodies)
+        make_certificate(directory)
         self.small = body(BODIES["128b"]).decode().replace("\n", "\\n")
         for name, size in BODIES.items():
             with open(os.path.join(bodies, name), "wb") as file:
@@ -198,9 +241,11 @@ class Origin(Program):
 
     def command(self):
         self.ports = [free_port() for _ in range(BACKENDS)]
+        self.tls_ports = [free_port() for _ in range(BACKENDS)]
         self.port = self.ports[0]
         listens = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
-        path = self.write(ORIGIN, listens=listens, small=self.small)
+        tls = " ".join(f"listen 127.0.0.1:{port} ssl backlog=4096;" for port in self.tls_ports)
+        path = self.write(ORIGIN, listens=listens, tls_listens=tls, small=self.small)
         return [tool("nginx"), "-e", "stderr", "-c", path]
 
     def accepted(self):
@@ -213,20 +258,28 @@ class Nginx(Program):
     template, server = NGINX, "server 127.0.0.1:{port};"
 
     def command(self, origin):
-        self.port = free_port()
-        servers = " ".join(self.server.format(port=port) for port in origin.ports)
-        return [tool("nginx"), "-e", "stderr", "-c", self.write(self.template, servers=servers)]
+        self.draw_ports()
+        servers, tls = (
+            " ".join(self.server.format(port=port) for port in ports)
+            for ports in (origin.ports, tls_ports(origin))
+        )
+        path = self.write(self.template, servers=servers, tls_servers=tls)
+        return [tool("nginx"), "-e", "stderr", "-c", path]
 
 
 class Haproxy(Program):
     template = HAPROXY
 
     def command(self, origin):
-        self.port = free_port()
-        servers = "\n  ".join(
-            f"server s{number} 127.0.0.1:{port}" for number, port in enumerate(origin.ports)
+        self.draw_ports()
+        servers, tls = (
+            "\n  ".join(
+                f"server s{number} 127.0.0.1:{port}{more}" for number, port in enumerate(ports)
+            )
+            for ports, more in ((origin.ports, ""), (tls_ports(origin), " ssl verify none"))
         )
-        return [tool("haproxy"), "-db", "-f", self.write(self.template, servers=servers)]
+        path = self.write(self.template, servers=servers, tls_servers=tls)
+        return [tool("haproxy"), "-db", "-f", path]
 
 
 class Ringway(Program):
@@ -237,18 +290,28 @@ class Ringway(Program):
         self.binary, self.driver, self.variant, self.plain = binary, driver, variant, name
         self.log = os.path.join(directory, f"{self.name}.access.log") if variant.log else None
         # Several may run at once: where the flag exists, each gets an admin port of its own.
+        self.has_tls = "--tls-self-signed" in output([binary, "proxy", "--help"])
         self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
 
     def command(self, origin):
         """The core is written as a range: `--cores 2` would mean any two."""
-        self.port = free_port()
-        servers = ", ".join(f'"127.0.0.1:{port}"' for port in origin.ports)
+        self.draw_ports()
+        servers, tls_servers = (
+            ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+            for ports in (origin.ports, tls_ports(origin))
+        )
+        # One of before is measured without.
+        tls = "" if not self.has_tls else RINGWAY_TLS.format(
+            dir=self.directory, tls_port=self.tls_port, back_port=self.back_port,
+            tls_servers=tls_servers,
+        )
         log = ""
         if self.log:
             log = f'access-log = {{ path = "{self.log}", format = "json" }}\n'
             if os.path.exists(self.log):
                 os.remove(self.log)  # a minute's lines are a gigabyte
-        path = self.write(self.template, servers=servers, log=log, balance=self.variant.balance)
+        path = self.write(
+            self.template, servers=servers, log=log, tls=tls, balance=self.variant.balance)
         words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
             words += ["--admin", f"127.0.0.1:{free_port()}"]
@@ -304,6 +367,26 @@ def _wait_for_bytes(path):
             return True
         time.sleep(0.05)
     return False
+
+
+def tls_ports(origin):
+    """Those of its backends that speak TLS; the drill's origins have none."""
+    return getattr(origin, "tls_ports", [])
+
+
+def make_certificate(directory):
+    """ECDSA P-256, signed by itself, as two files and as one."""
+    cert, key, both = (os.path.join(directory, f"tls.{end}") for end in ("pem", "key", "both"))
+    subprocess.run(
+        [tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", cert, "-days", "30", "-subj", "/CN=load.test",
+         "-addext", "subjectAltName=DNS:load.test"],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    with open(both, "w", encoding="ascii") as file:
+        for part in (cert, key):
+            with open(part, encoding="ascii") as of:
+                file.write(of.read())
 
 
 def body(size):

@@ -94,12 +94,16 @@ class Table:
         }
 
 
-def wrk(case, port, seconds):
+def wrk(case, proxy, seconds):
     """The loader's command, and how its output is read."""
     words = [tool("wrk"), "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "5s"]
     if case.close:
         words += ["-H", "Connection: close"]
-    return words + ["-s", SCRIPT, f"http://127.0.0.1:{port}{case.path}"]
+    scheme, port = {
+        "": ("http", proxy.port), "front": ("https", proxy.tls_port),
+        "back": ("http", proxy.back_port),
+    }[case.tls]
+    return words + ["-s", SCRIPT, f"{scheme}://127.0.0.1:{port}{case.path}"]
 
 
 def read_result(out):

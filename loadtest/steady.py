@@ -21,7 +21,7 @@ def capacity(bench, table, rivals, renew):
     if table is None or not table.rounds:
         case = next(case for case in CASES if case.name == "128b-64")
         bench.say("  capacity first: 128b-64")
-        table = bench.table(case.name, 3, 1, renew, lambda p, s: wrk(case, p.port, s))
+        table = bench.table(case.name, 3, 1, renew, lambda p, s: wrk(case, p, s))
     return min(table.median(rival, lambda one: one.rps) for rival in rivals)
 
 
