@@ -27,7 +27,7 @@ pub(crate) use self::{
     files::{FILE_BYTES_MAX, Files, Stamp},
     folder::pairs_in,
     pair::{Pair, Part, read},
-    trust::{TrustPart, clients, servers, unverified},
+    trust::{TrustPart, clients, next_update, servers, unverified},
 };
 
 /// Why something in a file cannot be used, or should be looked at, and what to do about it.

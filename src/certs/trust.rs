@@ -1,5 +1,7 @@
 //! Whom we trust: the authorities for certificates of clients and of backends, and what they have
 //! revoked.
+//!
+//! What cannot be read is refused; what is only out of date is said, and goes on refusing.
 
 use std::sync::Arc;
 
@@ -150,6 +152,16 @@ fn revoked(
         }
     }
     Ok((lists, stale))
+}
+
+/// When the first list of a file should have been replaced; none = it does not say.
+pub(crate) fn next_update(crl: &[u8]) -> Option<UnixSeconds> {
+    let lists = pem::read(crl).ok()?.crls;
+    let next = lists.iter().filter_map(|list| {
+        let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
+        u64::try_from(parsed.next_update()?.timestamp()).ok()
+    });
+    next.min().map(UnixSeconds)
 }
 
 /// Accepts any certificate; the handshake still proves that the peer has its key.

@@ -199,6 +199,13 @@ pub enum Event {
     },
     /// A certificate has ended: clients refuse it.
     CertificateExpired(Certificate),
+    /// A list of revoked certificates should have been replaced: what was revoked since then is
+    /// still accepted.
+    #[non_exhaustive]
+    RevocationsStale {
+        /// The file.
+        file: PathBuf,
+    },
     /// The folders of certificates cannot be watched; they are looked at every ten seconds.
     #[non_exhaustive]
     CertificatesUnwatched {
@@ -490,6 +497,7 @@ impl Event {
             Event::CertificateRefused { .. } => ("certificate_refused", Error, "certificate refused: the one in use stays"),
             Event::CertificateExpires { .. } => ("certificate_expires", Warn, "certificate ends soon"),
             Event::CertificateExpired(_) => ("certificate_expired", Error, "certificate has ended: clients refuse it"),
+            Event::RevocationsStale { .. } => ("revocations_stale", Warn, "list of revoked certificates out of date: what was revoked since then is still accepted"),
             Event::CertificatesUnwatched { .. } => ("certificates_unwatched", Warn, "folders of certificates cannot be watched: they are looked at every ten seconds"),
             Event::Reloaded { .. } => ("reload", Info, "configuration reloaded"),
             Event::BackendAdded(_) => ("backend_added", Info, "backend added"),
@@ -642,6 +650,9 @@ impl Event {
             },
             Event::CertificateExpires { certificate, days } => {
                 Fields { days: Some(*days), ..certificate.fields() }
+            }
+            Event::RevocationsStale { file } => {
+                Fields { file: Some(file.display().to_string()), ..none }
             }
             Event::CertificatesUnwatched { cause } => {
                 Fields { cause: Some(cause.to_string()), ..none }

@@ -48,17 +48,27 @@ struct Failing {
 /// decides at all.
 pub(super) type Servers = (Option<PathBuf>, bool);
 
+/// What decides about certificates of clients.
+#[derive(Clone)]
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// When a list of revoked certificates should have been replaced.
+    next_update: Option<UnixSeconds>,
+}
+
 /// All that is held.
 #[derive(Default)]
 pub(super) struct Shelf {
     pairs: HashMap<CertificateFiles, Kept<Pair>>,
-    clients: HashMap<ClientAuth, Kept<Arc<dyn ClientCertVerifier>>>,
+    clients: HashMap<ClientAuth, Kept<Clients>>,
     servers: HashMap<Servers, Kept<Arc<dyn ServerCertVerifier>>>,
     folders: HashMap<PathBuf, Vec<CertificateFiles>>,
     /// The authorities of the system, once they are needed.
     system: Option<Vec<CertificateDer<'static>>>,
     /// Of each certificate, its end and the last number of days that was said.
     told: HashMap<CertificateFiles, (UnixSeconds, i64)>,
+    /// The lists that were said to be out of date, and when they should have been replaced.
+    stale: HashMap<PathBuf, UnixSeconds>,
 }
 
 /// The result of a look.
@@ -138,6 +148,7 @@ impl Shelf {
             seen.note(turn, || key.0.clone().unwrap_or_default(), &kept.failing);
         }
         seen.events.extend(self.ends(wanted, now));
+        seen.events.extend(self.stale(wanted, now));
         seen
     }
 
@@ -162,7 +173,7 @@ impl Shelf {
         let mut certs = Certs::default();
         for (id, (name, tls)) in &wanted.listeners {
             let clients = match &tls.client_auth {
-                Some(auth) => Some(held(&self.clients, auth)?),
+                Some(auth) => Some(held(&self.clients, auth)?.verifier),
                 None => None,
             };
             let store = self.store(tls, now);
@@ -253,6 +264,21 @@ impl Shelf {
                 -1 => Event::CertificateExpired(certificate),
                 _ => Event::CertificateExpires { certificate, days: left.max(0).unsigned_abs() },
             });
+        }
+        events
+    }
+
+    /// Lists of revoked certificates that are out of date; each is said once.
+    fn stale(&mut self, wanted: &Wanted, now: UnixSeconds) -> Vec<Event> {
+        let mut events = Vec::new();
+        for auth in wanted.client_auths() {
+            let held = self.clients.get(auth).and_then(|kept| kept.value.as_ref());
+            let next = held.and_then(|clients| clients.next_update).filter(|next| *next < now);
+            if let (Some(crl), Some(next)) = (&auth.crl, next)
+                && self.stale.insert(crl.clone(), next) != Some(next)
+            {
+                events.push(Event::RevocationsStale { file: crl.clone() });
+            }
         }
         events
     }
@@ -408,15 +434,13 @@ fn client_stamps(files: &dyn Files, auth: &ClientAuth) -> Vec<Option<Stamp>> {
     vec![files.stamp(&auth.ca), auth.crl.as_ref().and_then(|crl| files.stamp(crl))]
 }
 
-fn clients(
-    files: &dyn Files,
-    auth: &ClientAuth,
-    now: UnixSeconds,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+fn clients(files: &dyn Files, auth: &ClientAuth, now: UnixSeconds) -> Result<Clients, String> {
     let crl = auth.crl.as_ref().map(|crl| bytes(files, crl)).transpose()?;
     let is_required = auth.mode == ClientAuthMode::Required;
     let read = certs::clients(&bytes(files, &auth.ca)?, crl.as_deref(), is_required, now);
-    read.map(|(verifier, _)| verifier).map_err(|(part, finding)| match part {
+    let next_update = crl.as_deref().and_then(certs::next_update);
+    let clients = |(verifier, _)| Clients { verifier, next_update };
+    read.map(clients).map_err(|(part, finding)| match part {
         TrustPart::Ca => said(&auth.ca, &finding),
         TrustPart::Crl => said(auth.crl.as_ref().unwrap_or(&auth.ca), &finding),
     })

@@ -14,7 +14,7 @@ use super::{
     *,
 };
 use crate::base::moment::UnixSeconds;
-use crate::certs::sample::{Kind, Sample, own};
+use crate::certs::sample::{Authority, Kind, Sample, own};
 use crate::observe::reports::{self, Report, ToHub};
 
 /// The longest wait for something that takes two seconds on a machine with time.
@@ -263,4 +263,30 @@ fn the_end_of_a_certificate_is_said_thirty_seven_and_one_days_before() {
         ("certificate_expired", 0),
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_list_of_revoked_certificates_that_is_out_of_date_is_said_once() {
+    let folder = Folder::new();
+    folder.pair("a", &sample("a.example"));
+    let root = Authority::root("root");
+    folder.put("ca.pem", &root.pem());
+    folder.put("crl.pem", &root.revokes(7, 2021));
+    let plan = folder.plan(
+        "{ certificates = [{ cert = \"~/a.pem\", key = \"~/a.key\" }], \
+         client-auth = { ca = \"~/ca.pem\", crl = \"~/crl.pem\" } }",
+    );
+    let (mut stage, fresh) = Stage::of(&plan);
+    let Event::RevocationsStale { file } = stage.next_event() else { panic!("another event") };
+    assert_eq!(file, folder.path("crl.pem"));
+    assert!(
+        fresh.certs.listeners.values().all(|certs| certs.clients.is_some()),
+        "it still refuses"
+    );
+    // Another look says nothing more of it, a newer list is taken up.
+    folder.put("crl.pem", &root.revokes(7, 2100));
+    folder.pair("a", &sample("b.example"));
+    let Event::CertificateReplaced(_) = stage.next_event() else { panic!("another event") };
+    assert_eq!(stage.certificates.end(), None);
+    assert!(stage.told.try_iter().next().is_none(), "it was said again");
 }
