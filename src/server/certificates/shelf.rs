@@ -98,16 +98,16 @@ impl Shelf {
         }
         for pair in self.pairs_of(wanted) {
             let stamps = stamps(files, &pair);
-            load(&mut self.pairs, &pair, (stamps, now), || read(files, &pair))?;
+            load(&mut self.pairs, &pair, (stamps, now), |held| read(files, &pair, (held, now)))?;
         }
         for auth in wanted.client_auths() {
             let stamps = client_stamps(files, auth);
-            load(&mut self.clients, auth, (stamps, now), || clients(files, auth, now))?;
+            load(&mut self.clients, auth, (stamps, now), |_| clients(files, auth, now))?;
         }
         for key in wanted.servers() {
             let stamps = server_stamps(files, &key);
             let system = &mut self.system;
-            load(&mut self.servers, &key, (stamps, now), || servers(files, &key, system, now))?;
+            load(&mut self.servers, &key, (stamps, now), |_| servers(files, &key, system, now))?;
         }
         self.certs(wanted, now)
     }
@@ -127,7 +127,7 @@ impl Shelf {
         for pair in self.pairs_of(wanted) {
             let kept = self.pairs.entry(pair.clone()).or_insert_with(|| Kept::empty(now));
             let stamps = stamps(files, &pair);
-            let turn = kept.refresh(stamps, now, || read(files, &pair));
+            let turn = kept.refresh(stamps, now, |held| read(files, &pair, (held, now)));
             let file = || pair.cert.clone();
             if turn == Turn::Replaced
                 && let Some(it) = &kept.value
@@ -138,13 +138,14 @@ impl Shelf {
         }
         for auth in wanted.client_auths() {
             let kept = self.clients.entry(auth.clone()).or_insert_with(|| Kept::empty(now));
-            let turn = kept.refresh(client_stamps(files, auth), now, || clients(files, auth, now));
+            let stamps = client_stamps(files, auth);
+            let turn = kept.refresh(stamps, now, |_| clients(files, auth, now));
             seen.note(turn, || auth.ca.clone(), &kept.failing);
         }
         for key in wanted.servers() {
             let kept = self.servers.entry(key.clone()).or_insert_with(|| Kept::empty(now));
             let (stamps, system) = (server_stamps(files, &key), &mut self.system);
-            let turn = kept.refresh(stamps, now, || servers(files, &key, system, now));
+            let turn = kept.refresh(stamps, now, |_| servers(files, &key, system, now));
             seen.note(turn, || key.0.clone().unwrap_or_default(), &kept.failing);
         }
         seen.events.extend(self.ends(wanted, now));
@@ -349,18 +350,19 @@ impl<T> Kept<T> {
         Kept { value: None, stamps: Vec::new(), since: now, failing: None }
     }
 
-    /// Reads it again if its files are others than those it was read from.
+    /// Reads it again if its files are others than those it was read from. What it is now is shown
+    /// to the reader, which may insist on it.
     fn refresh(
         &mut self,
         stamps: Vec<Option<Stamp>>,
         now: UnixSeconds,
-        read: impl FnOnce() -> Result<T, String>,
+        read: impl FnOnce(Option<&T>) -> Result<T, String>,
     ) -> Turn {
         if self.value.is_some() && stamps == self.stamps {
             self.failing = None;
             return Turn::Same;
         }
-        match read() {
+        match read(self.value.as_ref()) {
             Ok(value) => {
                 (self.value, self.stamps, self.since) = (Some(value), stamps, now);
                 self.failing = None;
@@ -380,7 +382,7 @@ fn load<K: Hash + Eq + Clone, T>(
     held: &mut HashMap<K, Kept<T>>,
     key: &K,
     (stamps, now): (Vec<Option<Stamp>>, UnixSeconds),
-    read: impl FnOnce() -> Result<T, String>,
+    read: impl FnOnce(Option<&T>) -> Result<T, String>,
 ) -> Result<(), String> {
     let kept = held.entry(key.clone()).or_insert_with(|| Kept::empty(now));
     match kept.refresh(stamps, now, read) {
@@ -414,16 +416,27 @@ fn stamps(files: &dyn Files, pair: &CertificateFiles) -> Vec<Option<Stamp>> {
     paths.into_iter().map(|path| files.stamp(path?)).collect()
 }
 
-fn read(files: &dyn Files, pair: &CertificateFiles) -> Result<Pair, String> {
+/// Reads a pair. One that clients refuse for its times does not replace one that they accept.
+fn read(
+    files: &dyn Files,
+    pair: &CertificateFiles,
+    (held, now): (Option<&Pair>, UnixSeconds),
+) -> Result<Pair, String> {
     let read = certs::read(files, &pair.cert, &pair.key, pair.ocsp.as_deref());
-    read.map_err(|(part, finding)| {
+    let fresh = read.map_err(|(part, finding)| {
         let path = match part {
             Part::Cert => &pair.cert,
             Part::Key => &pair.key,
             Part::Ocsp => pair.ocsp.as_ref().unwrap_or(&pair.cert),
         };
         said(path, &finding)
-    })
+    })?;
+    let is_worse =
+        held.is_some_and(|held| held.facts.is_current(now)) && !fresh.facts.is_current(now);
+    match fresh.facts.about_times(now).filter(|_| is_worse) {
+        Some(finding) => Err(said(&pair.cert, &finding)),
+        None => Ok(fresh),
+    }
 }
 
 fn said(path: &Path, finding: &Finding) -> String {

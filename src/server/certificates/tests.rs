@@ -175,6 +175,40 @@ fn a_file_that_cannot_be_used_keeps_what_there_is_and_is_said_once() {
 }
 
 #[test]
+fn an_expired_certificate_replaces_none_that_is_valid_and_is_said_once() {
+    let folder = Folder::new();
+    let old = |name| own(&[name], Kind::Ecdsa, 2021);
+    folder.pair("a", &sample("one.example"));
+    folder.pair("b", &old("old.example"));
+    let plan = folder.plan(
+        "{ certificates = [{ cert = \"~/a.pem\", key = \"~/a.key\" }, \
+         { cert = \"~/b.pem\", key = \"~/b.key\" }] }",
+    );
+    let (mut stage, fresh) = Stage::of(&plan);
+    assert_eq!(names(&fresh), ["one.example", "old.example"], "a start takes what there is");
+    assert!(matches!(stage.next_event(), Event::CertificateExpired(_)));
+    // One that is no good either is no worse.
+    folder.pair("b", &old("older.example"));
+    let Event::CertificateReplaced(it) = stage.next_event() else { panic!("another event") };
+    assert_eq!(it.file, folder.path("b.pem"));
+    folder.pair("a", &old("two.example"));
+    let Event::CertificateRefused { file, cause } = stage.next_event() else { panic!("another") };
+    assert_eq!(file, folder.path("a.pem"));
+    assert!(cause.contains("a.pem has expired on 2021-12-31"), "{cause}");
+    let held = |stage: &Stage| stage.renewed.try_iter().last().unwrap();
+    let refused = held(&stage);
+    assert_eq!(names(&refused), ["one.example", "older.example"]);
+    assert!(refused.held[0].problem.is_some());
+    // Neither does another plan take it up.
+    let again = stage.certificates.read(&plan).unwrap();
+    assert_eq!(names(&again), ["one.example", "older.example"]);
+    stage.certificates.keep(&again);
+    folder.pair("a", &sample("three.example"));
+    let Event::CertificateReplaced(_) = stage.next_event() else { panic!("another event") };
+    assert_eq!(names(&held(&stage)), ["three.example", "older.example"]);
+}
+
+#[test]
 fn a_folder_gives_what_is_in_it_and_is_not_empty_for_a_moment() {
     let folder = Folder::new();
     folder.pair("a", &sample("a.example"));
