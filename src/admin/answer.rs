@@ -10,7 +10,7 @@ use crate::http::fault::Fault;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    content_type: &'static str,
+    pub(super) content_type: &'static str,
     /// In addition to those of every answer.
     fields: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Doors, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, request::Request,
+    Doors, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, request::Request, scrape,
 };
 use crate::http::head::Method;
 
@@ -15,7 +15,9 @@ use crate::http::head::Method;
 pub(super) enum Call {
     Live,
     Ready,
+    Metrics,
     Status,
+    Stats,
     Certificates,
     OpenApi,
     Reload,
@@ -33,10 +35,12 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 14] = [
+pub(super) const CALLS: [(&str, &str, Call); 16] = [
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
+    ("GET", "/metrics", Call::Metrics),
     ("GET", "/api/v1/status", Call::Status),
+    ("GET", "/api/v1/stats", Call::Stats),
     ("GET", "/api/v1/certificates", Call::Certificates),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
@@ -99,6 +103,11 @@ impl Called {
             Call::Live => Answer::text(200, "alive"),
             Call::Ready => ready(doors),
             Call::Status => Answer::json(200, &doors.status()).of_generation(doors.generation()),
+            Call::Metrics => scrape::answer(request, doors),
+            Call::Stats => {
+                let (generation, stats) = doors.stats();
+                Answer::json(200, &stats).of_generation(generation)
+            }
             Call::Certificates => {
                 Answer::json(200, &json!({ "certificates": doors.certificates() }))
             }

@@ -3,9 +3,9 @@
 //! Floor 9. `bound` has the sockets; `serve` accepts, bounded in connections and time, on threads
 //! of its own: a request here costs a serving core nothing. `request` reads with the parser and the
 //! framing of the data path; `guard` has the access control; `api` the calls, of which `backends`
-//! has those about pools; `answer` their results. The effect of a call is behind [`Doors`], which
-//! the server implements. *Invariants:* GET changes nothing; a write comes from a peer that may
-//! write, and never from a browser of another origin.
+//! has those about pools, and `scrape` that of scrapers; `answer` their results. The effect of a
+//! call is behind [`Doors`], which the server implements. *Invariants:* GET changes nothing; a
+//! write comes from a peer that may write, and never from a browser of another origin.
 
 mod answer;
 mod api;
@@ -13,6 +13,7 @@ mod backends;
 mod bound;
 mod guard;
 mod request;
+mod scrape;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub(crate) use self::{
     bound::{Bound, admin_socket, admin_sockets, hash_of, named},
     serve::{Admin, Closing},
 };
+use crate::observe::statistics::metrics::Format;
 use crate::policy::overlay::{self as order, Order};
 
 /// What the admin interface may do to the process.
@@ -44,6 +46,12 @@ pub(crate) trait Doors: Send + Sync + 'static {
 
     /// Configuration and state of each pool.
     fn pools(&self) -> Pools;
+
+    /// Everything that is counted, for people: the number of the plan in force, and an object.
+    fn stats(&self) -> (u64, Value);
+
+    /// Everything that is counted, for scrapers; none if the process does not answer.
+    fn metrics(&self, format: Format) -> Option<String>;
 
     /// Carries out an order about a backend.
     ///

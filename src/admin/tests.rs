@@ -16,6 +16,7 @@ use super::{
     Admin, BackendWrite, BackendWritten, Bound, Doors, Pools, Reload, Reloaded, WriteDenied,
     api::{CALLS, OPENAPI},
 };
+use crate::observe::statistics::metrics::Format;
 use crate::plan::{Duty, Settings};
 use crate::policy::overlay::{Order, Refused};
 
@@ -49,6 +50,14 @@ impl Doors for Noted {
         let backend = json!({ "name": "10.0.0.1:80", "weight": 3 });
         let pool = json!({ "name": "app", "backends": [backend] });
         Pools { generation: 7, pools: vec![pool] }
+    }
+
+    fn stats(&self) -> (u64, Value) {
+        (7, json!({ "pools": [] }))
+    }
+
+    fn metrics(&self, format: Format) -> Option<String> {
+        Some(format!("{format:?}\n"))
     }
 
     fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied> {

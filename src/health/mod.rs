@@ -13,17 +13,21 @@ mod tests;
 mod verdicts;
 mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crossbeam_channel::Sender;
 
+use crate::base::moment::Micros;
 use crate::net::{
     runtime::{Room, Runtime},
     tls::Ends,
 };
 use crate::observe::reports::Reporter;
 use crate::plan::{BackendId, Driver, PoolId};
-use crate::policy::standing::Carried;
+use crate::policy::{
+    health::ProbeFault,
+    standing::{Carried, Seen},
+};
 use crate::shared::{
     bell::Rope,
     counters::Slab,
@@ -45,6 +49,8 @@ pub(crate) enum ToHealth {
     Plan(Arc<Next>, Sender<Result<(), String>>),
     /// Answer what is known of each backend, for the process that takes over.
     Carry(Sender<Vec<CarriedBackend>>),
+    /// Answer what is known of each backend, for people.
+    Show(Sender<Vec<SeenBackend>>),
     /// What TLS needs from now on: a certificate was replaced.
     Tls(Arc<Ends>),
     /// No thread holds a plan any more that names these: a pool, or one of its backends.
@@ -55,6 +61,25 @@ pub(crate) enum ToHealth {
 
 /// What is known of a backend, as it is handed to the next process.
 pub(crate) type CarriedBackend = (PoolId, BackendId, Carried);
+
+/// What is known of a backend, as people are shown it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeenBackend {
+    pub(crate) pool: PoolId,
+    pub(crate) backend: BackendId,
+    pub(crate) seen: Seen,
+    /// Its last probe.
+    pub(crate) probe: Option<Probed>,
+}
+
+/// A probe that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probed {
+    /// How long ago.
+    pub(crate) ago: Duration,
+    pub(crate) result: Result<(), ProbeFault>,
+    pub(crate) took: Micros,
+}
 
 /// The inputs of the thread.
 pub(crate) struct HealthJob {

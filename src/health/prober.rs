@@ -39,7 +39,7 @@ pub(super) struct Ended {
     pub(super) backend: BackendId,
     /// None if nothing was found out.
     pub(super) result: Option<Result<(), ProbeFault>>,
-    took: Micros,
+    pub(super) took: Micros,
 }
 
 /// The probes of all pools.

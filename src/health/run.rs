@@ -52,6 +52,7 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
                 }
                 // The asker may have stopped waiting.
                 ToHealth::Carry(answer) => drop(answer.try_send(verdicts.carried(now))),
+                ToHealth::Show(answer) => drop(answer.try_send(verdicts.seen(now))),
                 ToHealth::Tls(ends) => prober.set_tls(ends),
                 ToHealth::Forget(gone) => verdicts.forget(&gone, now),
                 ToHealth::Stop => return end(prober, now).await,
@@ -61,6 +62,7 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
         for ended in prober.ended() {
             let (pool, backend) = (ended.pool, ended.backend);
             if let Some(result) = ended.result.filter(|_| prober.knows(&ended)) {
+                verdicts.note_probe((pool, backend), (result, ended.took), now);
                 verdicts.probed((pool, backend), result, now);
             }
             prober.rest(&ended, verdicts.interval(pool, backend), now);

@@ -6,11 +6,11 @@
 
 use std::{collections::VecDeque, mem, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{CarriedBackend, watch::Watch};
+use super::{CarriedBackend, Probed, SeenBackend, watch::Watch};
 use crate::base::{
     backend_set::BackendSet,
     ids::{BackendId, PoolId},
-    moment::{Deadline, Tick},
+    moment::{Deadline, Micros, Tick},
     rng::Rng,
     totals::Totals,
 };
@@ -88,6 +88,8 @@ pub(super) struct Heard {
     pub(super) before: Totals,
     /// Its state, as it was published for statistics.
     present: Present,
+    /// When its last probe ended, how, and how long it took.
+    probe: Option<(Tick, Result<(), ProbeFault>, Micros)>,
 }
 
 impl Verdicts {
@@ -112,6 +114,33 @@ impl Verdicts {
             carried.map(move |(backend, carried)| (id, backend, carried))
         };
         self.pools.iter().flat_map(of_pool).collect()
+    }
+
+    /// The same for people, with the last probe of each.
+    pub(super) fn seen(&self, now: Tick) -> Vec<SeenBackend> {
+        let of_pool = |(id, pool): (PoolId, &Pool)| {
+            let seen = pool.standing.seen(now).map(|(backend, seen)| {
+                let probe = pool.heard.get(backend).and_then(|heard| heard.probe);
+                let probe = probe.map(|(at, result, took)| {
+                    let ago = now.since(at);
+                    Probed { ago, result, took }
+                });
+                SeenBackend { pool: id, backend, seen, probe }
+            });
+            seen.collect::<Vec<_>>()
+        };
+        self.pools.iter().flat_map(of_pool).collect()
+    }
+
+    /// Notes the last probe of a backend.
+    pub(super) fn note_probe(
+        &mut self,
+        (pool, backend): (PoolId, BackendId),
+        (result, took): (Result<(), ProbeFault>, Micros),
+        now: Tick,
+    ) {
+        let known = self.pools.get_mut(pool).and_then(|known| known.heard.get_mut(backend));
+        known.into_iter().for_each(|heard| heard.probe = Some((now, result, took)));
     }
 
     /// Goes on from what an earlier process knew, and publishes it.
@@ -160,7 +189,7 @@ impl Verdicts {
                     state.unreachable.forget(backend);
                     let before = state.load.ended(backend);
                     let failed = before.with_late().failed;
-                    heard.insert(backend, Heard { failed, before, present: Present::default() });
+                    heard.insert(backend, Heard { failed, before, ..Heard::default() });
                 }
                 // One that is new, or back from maintenance, has a state that nothing has changed.
                 let (Some(heard), Some(states)) =

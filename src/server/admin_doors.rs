@@ -27,6 +27,7 @@ use crate::admin::{
 };
 use crate::config::{Lookup, Machine};
 use crate::net::runtime::DriverInUse;
+use crate::observe::statistics::metrics::{self, Format};
 use crate::plan;
 
 /// The running process.
@@ -86,6 +87,14 @@ impl Doors for Running {
 
     fn pools(&self) -> Pools {
         self.client.view().map_or_else(Pools::default, |view| views::pools(&view))
+    }
+
+    fn stats(&self) -> (u64, Value) {
+        self.client.view().map_or((0, Value::Null), |view| (view.generation, views::stats(&view)))
+    }
+
+    fn metrics(&self, format: Format) -> Option<String> {
+        metrics::text(self.client.statistics()?, format).ok()
     }
 
     fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied> {

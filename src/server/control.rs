@@ -7,7 +7,7 @@
 //! removed with a plan is forgotten when no thread holds any plan that names it.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
     sync::Arc,
@@ -29,15 +29,16 @@ use super::{
     names::{Lookup, Names, Readers},
     spawn::{self, Death, Thread},
     upgrade::{Ask, Before, Kept},
+    vitals,
 };
-use crate::health::ToHealth;
+use crate::health::{SeenBackend, ToHealth};
 use crate::net::tls::Ends;
 use crate::observe::{
     event::Event,
     reports::{Reporter, ToHub},
     statistics::{Sources, Statistics},
 };
-use crate::plan::{Global, ListenerId, Overlay, Plan, PoolId, Shutdown};
+use crate::plan::{BackendId, Global, ListenerId, Overlay, Plan, PoolId, Shutdown};
 use crate::policy::{
     overlay::{Composed, Layers, Misfit},
     route::Router,
@@ -74,7 +75,7 @@ enum Command {
     /// Answer with what the plan in force is made of, and its number.
     Layers(Sender<(u64, Layers)>),
     /// Answer with what there is to see of pools.
-    View(Sender<View>),
+    View(Sender<(View, Receiver<Vec<SeenBackend>>)>),
     /// Answer how many requests a backend of a pool has in flight.
     InFlight((String, String), Sender<Option<u64>>),
     /// Answer with the state of the process, after the cores were asked for a sign of life.
@@ -135,6 +136,8 @@ pub(super) struct View {
     pub(super) plan: Arc<Plan>,
     pub(super) overlay: Overlay,
     pub(super) statistics: Statistics,
+    /// What the health thread knows; empty if it does not answer.
+    pub(super) seen: HashMap<(PoolId, BackendId), SeenBackend>,
 }
 
 /// The result of a change.
@@ -293,7 +296,11 @@ impl Client {
 
     /// What there is to see of pools.
     pub(super) fn view(&self) -> Option<View> {
-        self.ask(Command::View)
+        let (mut view, seen) = self.ask(Command::View)?;
+        let seen = seen.recv_timeout(HEARD_WITHIN).unwrap_or_default();
+        view.seen = seen.into_iter().map(|it| ((it.pool, it.backend), it)).collect();
+        measure(&mut view.statistics);
+        Some(view)
     }
 
     /// How many requests a backend has in flight; none if the plan in force does not have it.
@@ -342,7 +349,9 @@ impl Client {
 
     /// What has been counted; none where the thread hangs by a bug.
     pub(super) fn statistics(&self) -> Option<Statistics> {
-        self.ask(Command::Statistics)
+        let mut statistics = self.ask(Command::Statistics)?;
+        measure(&mut statistics);
+        Some(statistics)
     }
 
     /// The certificates in use; none where the thread hangs by a bug.
@@ -361,6 +370,14 @@ impl Client {
         self.to.send(command(answer)).ok()?;
         answered.recv_timeout(ANSWERED_WITHIN).ok()
     }
+}
+
+/// Adds what the kernel counts.
+fn measure(statistics: &mut Statistics) {
+    for core in statistics.cores.iter_mut().filter(|core| core.thread != 0) {
+        core.cpu = vitals::of_thread(core.thread);
+    }
+    statistics.process = vitals::of_process();
 }
 
 fn hangs<T>() -> Result<T, Denied> {
@@ -494,10 +511,13 @@ impl Owner {
         statistics
     }
 
-    fn view(&mut self) -> View {
+    fn view(&mut self) -> (View, Receiver<Vec<SeenBackend>>) {
+        let (answer, seen) = bounded(1);
+        self.tell_health(ToHealth::Show(answer));
         let statistics = self.statistics();
         let (plan, overlay) = (Arc::clone(&self.next.plan), self.layers.overlay.clone());
-        View { generation: self.next.generation, plan, overlay, statistics }
+        let generation = self.next.generation;
+        (View { generation, plan, overlay, statistics, seen: HashMap::new() }, seen)
     }
 
     fn in_flight(&self, pool: &str, backend: &str) -> Option<u64> {

@@ -47,6 +47,7 @@ mod tell;
 mod upgrade;
 mod user;
 mod views;
+mod vitals;
 
 pub use self::{
     addresses::Endpoint,

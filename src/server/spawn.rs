@@ -159,6 +159,7 @@ fn work(job: CoreJob) {
         core_affinity::set_for_current(core);
     }
     let CoreJob { process, next, own, driver, sockets, inbox, ready, .. } = job;
+    own.counters.runs_on(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
     match Runtime::build(driver, ROOM) {
         Err(refused) => drop(ready.send(Err(StartError::Driver(refused)))),
         Ok(mut runtime) => {

@@ -8,7 +8,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use super::{request_times::RequestTimes, tally::Tally};
@@ -134,12 +134,25 @@ pub(crate) struct Slab {
     tally: Tally,
     /// How long requests took.
     times: RequestTimes,
+    /// The id of its thread; 0 = unknown. Written once, at the thread's beginning.
+    thread: AtomicU32,
 }
 
 impl Slab {
     pub(crate) fn new() -> Arc<Slab> {
         let cells = [const { AtomicU64::new(0) }; TABLE.len()];
-        Arc::new(Slab { cells, tally: Tally::new(), times: RequestTimes::new() })
+        let (tally, times) = (Tally::new(), RequestTimes::new());
+        Arc::new(Slab { cells, tally, times, thread: AtomicU32::new(0) })
+    }
+
+    /// Notes the id of its thread.
+    pub(crate) fn runs_on(&self, thread: u32) {
+        self.thread.store(thread, Relaxed);
+    }
+
+    /// The id of its thread; 0 = unknown.
+    pub(crate) fn thread(&self) -> u32 {
+        self.thread.load(Relaxed)
     }
 
     /// How long requests took.

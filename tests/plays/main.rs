@@ -78,6 +78,7 @@ mod turns;
 mod events;
 mod logs;
 mod manual;
+mod metrics;
 
 mod kept;
 mod operations;

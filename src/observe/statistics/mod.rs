@@ -6,12 +6,17 @@
 //! served of metrics, of the API and of the dashboard. `samples` says every number by the name that
 //! metrics have for it.
 
+pub(crate) mod metrics;
 mod samples;
 mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 pub use self::samples::{Sample, Value, families};
 pub(in crate::observe) use self::sources::reason_of;
@@ -35,6 +40,8 @@ pub struct Statistics {
     pub listeners: Vec<Listener>,
     /// Each pool of the plan in force.
     pub pools: Vec<Pool>,
+    /// The process.
+    pub process: Process,
     /// Each certificate in use.
     pub certificates: Vec<Certificate>,
     /// Routes of the plan in force by which requests were timed, and the time of these. Of the
@@ -60,6 +67,26 @@ pub struct Core {
     pub requests: u64,
     /// Client connections open.
     pub connections: u64,
+    /// How long its thread has been running on a processor so far, where the kernel says.
+    pub cpu: Option<Duration>,
+    /// The share of the last whole second in which it did; none = nobody has measured it.
+    pub busy: Option<f64>,
+    /// The id of its thread; 0 = it has not begun.
+    pub(crate) thread: u32,
+}
+
+/// The process, as the kernel counts. What is not known is none.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Process {
+    /// How long its threads have been running on processors so far.
+    pub cpu: Option<Duration>,
+    /// Bytes of memory in use.
+    pub resident_bytes: Option<u64>,
+    /// Descriptors that are open.
+    pub open_descriptors: Option<u64>,
+    /// When it began.
+    pub started: Option<SystemTime>,
 }
 
 /// A listener.

@@ -3,11 +3,11 @@
 //! A family has its name, its kind and its sentence here; those of the whole process have them in
 //! `shared/counters.rs`. Nothing is counted here.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use super::{
     Backend, BackendState, BreakerState, Certificate, Counter, Histogram, Kind, Listener, Pool,
-    Requests, Retries, Route, Statistics,
+    Process, Requests, Retries, Route, Statistics,
 };
 
 /// A number by the name that metrics have for it.
@@ -34,6 +34,8 @@ pub enum Value<'a> {
     Count(u64),
     /// How long things took.
     Times(&'a Histogram),
+    /// A share, or seconds.
+    Number(f64),
 }
 
 impl Statistics {
@@ -48,8 +50,11 @@ impl Statistics {
             let core_label = || [("core", Cow::Owned(index.to_string()))];
             samples.add(&CORE_REQUESTS, core_label(), core.requests);
             samples.add(&CORE_CONNECTIONS, core_label(), core.connections);
+            core.busy.iter().for_each(|busy| samples.number(&CORE_BUSY, core_label(), *busy));
         }
         self.listeners.iter().for_each(|listener| samples.of_listener(listener));
+        let in_use = self.pools.iter().flat_map(|pool| &pool.backends).map(|it| it.in_flight).sum();
+        samples.add(&BACKEND_CONNECTIONS, [("state", "active".into())], in_use);
         self.pools.iter().for_each(|pool| samples.of_pool(pool));
         for Certificate { file, not_after, is_refused } in &self.certificates {
             let name = || [("name", Cow::Borrowed(&**file))];
@@ -67,6 +72,9 @@ impl Statistics {
         for (phase, times) in &self.phases {
             samples.times(&PHASE_SECONDS, [("phase", phase.word().into())], times);
         }
+        let version = [("version", Cow::Borrowed(env!("CARGO_PKG_VERSION")))];
+        samples.add(&BUILD, version, 1);
+        samples.of_the_kernel(&self.process);
         samples.0
     }
 }
@@ -80,6 +88,13 @@ mod families {
 
     pub(super) const CORE_REQUESTS: Family = ("core_requests_total", Counter, "Requests that began on each core");
     pub(super) const CORE_CONNECTIONS: Family = ("core_connections", Gauge, "Client connections open on each core");
+    pub(super) const CORE_BUSY: Family = ("core_busy_ratio", Gauge, "The share of the last second in which the core's thread was running");
+    pub(super) const BUILD: Family = ("build_info", Gauge, "1, with the version of the program");
+    pub(super) const BACKEND_CONNECTIONS: Family = ("backend_connections", Gauge, "Connections to backends: in use by requests and tunnels, or idle");
+    pub(super) const PROCESS_CPU: Family = ("process_cpu_seconds_total", Counter, "Total user and system CPU time spent in seconds");
+    pub(super) const PROCESS_MEMORY: Family = ("process_resident_memory_bytes", Gauge, "Resident memory size in bytes");
+    pub(super) const PROCESS_DESCRIPTORS: Family = ("process_open_fds", Gauge, "Number of open file descriptors");
+    pub(super) const PROCESS_STARTED: Family = ("process_start_time_seconds", Gauge, "Start time of the process since unix epoch in seconds");
     pub(super) const CONFIG_GENERATION: Family = ("config_generation", Gauge, "The number of the plan in force");
     pub(super) const CONFIG_RELOADED: Family = ("config_last_reload_successful", Gauge, "Whether the last reload was taken: 1 or 0");
     pub(super) const CONNECTIONS: Family = ("connections", Gauge, "Client connections open");
@@ -101,10 +116,11 @@ mod families {
     pub(super) const BACKEND_RESPONSE: Family = ("backend_response_seconds", Histogram, "How long answers of backends took to begin");
 }
 use families::{
-    BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE, BACKEND_UP,
-    BREAKER_STATE, CERTIFICATE_END, CERTIFICATE_REFUSED, CONFIG_GENERATION, CONFIG_RELOADED,
-    CONNECTIONS, CORE_CONNECTIONS, CORE_REQUESTS, EJECTIONS, FAILED_PROBES, PHASE_SECONDS, QUEUED,
-    REQUEST_SECONDS, REQUESTS, RETRIES, SELF_SECONDS,
+    BACKEND_CONNECTIONS, BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE,
+    BACKEND_UP, BREAKER_STATE, BUILD, CERTIFICATE_END, CERTIFICATE_REFUSED, CONFIG_GENERATION,
+    CONFIG_RELOADED, CONNECTIONS, CORE_BUSY, CORE_CONNECTIONS, CORE_REQUESTS, EJECTIONS,
+    FAILED_PROBES, PHASE_SECONDS, PROCESS_CPU, PROCESS_DESCRIPTORS, PROCESS_MEMORY,
+    PROCESS_STARTED, QUEUED, REQUEST_SECONDS, REQUESTS, RETRIES, SELF_SECONDS,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -112,6 +128,13 @@ pub fn families() -> impl Iterator<Item = &'static str> {
     let named = [
         CORE_REQUESTS,
         CORE_CONNECTIONS,
+        CORE_BUSY,
+        BUILD,
+        BACKEND_CONNECTIONS,
+        PROCESS_CPU,
+        PROCESS_MEMORY,
+        PROCESS_DESCRIPTORS,
+        PROCESS_STARTED,
         CONFIG_GENERATION,
         CONFIG_RELOADED,
         CONNECTIONS,
@@ -160,6 +183,26 @@ impl<'a> Samples<'a> {
     ) {
         let value = Value::Times(times);
         self.0.push(Sample { family, kind: *kind, help, labels: labels.into(), value });
+    }
+
+    fn number<const LABELS: usize>(
+        &mut self,
+        (family, kind, help): &Family,
+        labels: [(&'static str, Cow<'a, str>); LABELS],
+        number: f64,
+    ) {
+        let value = Value::Number(number);
+        self.0.push(Sample { family, kind: *kind, help, labels: labels.into(), value });
+    }
+
+    fn of_the_kernel(&mut self, process: &Process) {
+        let Process { cpu, resident_bytes, open_descriptors, started } = process;
+        cpu.iter().for_each(|cpu| self.number(&PROCESS_CPU, [], cpu.as_secs_f64()));
+        resident_bytes.iter().for_each(|bytes| self.add(&PROCESS_MEMORY, [], *bytes));
+        open_descriptors.iter().for_each(|open| self.add(&PROCESS_DESCRIPTORS, [], *open));
+        let since = |at: &SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let started = started.as_ref().and_then(since);
+        started.iter().for_each(|at| self.number(&PROCESS_STARTED, [], at.as_secs_f64()));
     }
 
     fn of_process(&mut self, counter: Counter, total: u64) {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    Backend, Core, Counter, Histogram, Listener, Phase, Pool, Requests, Retries, Route, Statistics,
+    Backend, Core, Counter, Histogram, Listener, Phase, Pool, Process, Requests, Retries, Route,
+    Statistics,
 };
 use crate::base::histogram::Reading;
 use crate::http::fault::Failure;
@@ -112,6 +113,9 @@ impl Sources {
         let core = |slab: &Arc<Slab>| Core {
             requests: slab.read(Counter::Requests),
             connections: slab.read(Counter::Connections),
+            cpu: None,
+            busy: None,
+            thread: slab.thread(),
         };
         let cores = self.slabs.iter().take(self.cores).map(core).collect();
         let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
@@ -141,6 +145,7 @@ impl Sources {
             own_times,
             phases,
             certificates,
+            process: Process::default(),
             // The owner of the plan knows both.
             config_generation: 0,
             config_last_reload_successful: false,

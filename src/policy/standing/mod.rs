@@ -11,6 +11,7 @@
 mod carried;
 mod change;
 mod present;
+mod seen;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     carried::Carried,
     change::{Change, Mode, State},
     present::Present,
+    seen::Seen,
 };
 pub use self::{
     change::Cause,
@@ -124,6 +126,11 @@ impl Standing {
                     }
                     self.slots.insert(id, slot);
                 }
+            }
+            if let Some(slot) = self.slots.get_mut(id)
+                && slot.duty.0 != backend.duty
+            {
+                slot.duty = (backend.duty, now);
             }
         }
         let ejected = self.slots.values().filter(|slot| !slot.is_admitted()).count();
@@ -327,8 +334,10 @@ impl Standing {
         let before = slot.states();
         go(&self.plan, slot, &mut self.rng);
         let after = slot.states();
-        for ((from, to), since) in before.into_iter().zip(after).zip(&mut slot.since) {
+        let kept = slot.since.iter_mut().zip(&mut slot.causes);
+        for ((from, to), (since, why)) in before.into_iter().zip(after).zip(kept) {
             if from != to {
+                *why = Some(cause);
                 let lasted = now.since(mem::replace(since, now));
                 self.changes.push(Change::Backend { backend: id, from, to, cause, lasted });
             }

@@ -3,7 +3,7 @@
 //! Each respect (probes, answers, breaker, the decision of an operator) is kept by itself; which of
 //! them counts is decided for the whole pool.
 
-use super::{Mode, State};
+use super::{Cause, Mode, State};
 use crate::base::{
     backend_set::BackendSet,
     moment::{Deadline, Tick},
@@ -65,12 +65,16 @@ pub(super) struct Slot {
     pub(super) has_address: bool,
     /// Whether it is in maintenance: it is not asked, whatever else is known of it.
     is_away: bool,
+    /// What an operator has decided, and since when.
+    pub(super) duty: (Duty, Tick),
     pub(super) tracker: Tracker,
     pub(super) outlier: Outlier,
     /// Always closed if the plan has no breaker.
     pub(super) breaker: Breaker,
     /// Since when it is in each of its `states`.
     pub(super) since: [Tick; 3],
+    /// Why; none = nothing has changed it.
+    pub(super) causes: [Option<Cause>; 3],
     /// Permits of its trials; 0 = it is not on trial.
     pub(super) permits: u16,
     /// Failures that are no request's: spans of silence.
@@ -82,10 +86,12 @@ impl Slot {
         Slot {
             has_address: !resolve::known(&backend.address).is_empty(),
             is_away: backend.duty == Duty::Maintenance,
+            duty: (backend.duty, now),
             tracker: Tracker::new(true),
             outlier: Outlier::new(now),
             breaker: Breaker::new(now),
             since: [now; 3],
+            causes: [None; 3],
             permits: 0,
             unanswered: 0,
         }
