@@ -326,7 +326,7 @@ pub fn fuzz_certificates(input: &[u8]) {
         Err((_, finding)) => assert!(!finding.what.is_empty()),
     }
     for crl in [None, Some(input)] {
-        if let Err((_, finding)) = certs::clients(input, crl, true, now) {
+        if let Err((_, finding)) = certs::clients(input, crl, (true, 6), now) {
             assert!(!finding.what.is_empty());
         }
     }

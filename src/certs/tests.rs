@@ -4,6 +4,8 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
+use rustls::server::danger::ClientCertVerifier;
+
 use super::{
     sample::{Authority, Kind, Sample, own},
     *,
@@ -221,7 +223,7 @@ fn authorities_and_lists_are_read_and_a_stale_list_is_said() {
     let said = |ca: &str, crl: Option<&str>| match clients(
         ca.as_bytes(),
         crl.map(str::as_bytes),
-        true,
+        (true, 6),
         NOW,
     ) {
         Ok((_, findings)) => {
@@ -238,4 +240,31 @@ fn authorities_and_lists_are_read_and_a_stale_list_is_said() {
     assert_eq!(said(&expired.cert, None), ["Ca has an authority that has expired: \"old\""]);
     assert!(servers(None, &[], NOW).is_err(), "nobody is trusted by nothing");
     assert!(servers(Some(ca.as_bytes()), &[], NOW).is_ok());
+}
+
+#[test]
+fn no_more_certificates_than_the_depth_stand_between_a_client_and_an_authority() {
+    use rustls::pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
+    let root = Authority::root("root");
+    let upper = root.below("upper");
+    let lower = upper.below("lower");
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW.0));
+    let clients = [&root, &upper, &lower].map(|it| der(&it.signs(&["a"], Kind::Ecdsa).cert));
+    let all = [&lower, &upper, &root].map(|it| der(&it.pem()));
+    for depth in 0..4_u8 {
+        let (decides, _) = clients_of(&root.pem(), depth);
+        for (own, (needed, sent)) in clients.iter().zip([(0, 2..), (1, 1..), (2, 0..)]) {
+            let verdict = decides.verify_client_cert(own, &all[sent], now);
+            assert_eq!(verdict.is_ok(), needed <= depth, "{needed} {depth} {verdict:?}");
+        }
+    }
+    // One in between may be trusted itself.
+    let (decides, _) = clients_of(&upper.pem(), 0);
+    assert!(decides.verify_client_cert(&clients[1], &[], now).is_ok());
+}
+
+fn clients_of(ca: &str, depth: u8) -> (std::sync::Arc<dyn ClientCertVerifier>, usize) {
+    let (decides, findings) = clients(ca.as_bytes(), None, (true, depth), NOW).ok().unwrap();
+    (decides, findings.len())
 }

@@ -6,14 +6,17 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
-    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        VerifierBuilderError, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
@@ -30,15 +33,15 @@ pub(crate) enum TrustPart {
 /// What decides about certificates, and what a person should look at.
 type Trusted<T> = (Arc<T>, Vec<(TrustPart, Finding)>);
 
-/// Decides about certificates of clients: signed by one of these authorities and, if there are
-/// lists, in none of them.
+/// Decides about certificates of clients: signed by one of these authorities, with at most `depth`
+/// certificates between, and, if there are lists, in none of them.
 ///
 /// # Errors
 /// Why a file cannot be used.
 pub(crate) fn clients(
     ca: &[u8],
     crl: Option<&[u8]>,
-    is_required: bool,
+    (is_required, depth): (bool, u8),
     now: UnixSeconds,
 ) -> Result<Trusted<dyn ClientCertVerifier>, (TrustPart, Finding)> {
     let of_ca = |finding| (TrustPart::Ca, finding);
@@ -58,7 +61,7 @@ pub(crate) fn clients(
         VerifierBuilderError::InvalidCrl(_) => of_crl(Finding::new("has a list that is broken")),
         _ => of_ca(Finding::new("has no certificate of an authority")),
     })?;
-    Ok((verifier, findings))
+    Ok((Arc::new(Shallow { verifier, depth: usize::from(depth) }), findings))
 }
 
 /// Decides about certificates of backends: signed by one of these authorities; without a file, by
@@ -162,6 +165,60 @@ pub(crate) fn next_update(crl: &[u8]) -> Option<UnixSeconds> {
         u64::try_from(parsed.next_update()?.timestamp()).ok()
     });
     next.min().map(UnixSeconds)
+}
+
+/// Looks at no more of a client's chain than this, in the order in which it was sent: that of the
+/// issuers (RFC 8446 §4.4.2).
+#[derive(Debug)]
+struct Shallow {
+    verifier: Arc<dyn ClientCertVerifier>,
+    depth: usize,
+}
+
+impl ClientCertVerifier for Shallow {
+    fn offer_client_auth(&self) -> bool {
+        self.verifier.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let between = between.get(..self.depth).unwrap_or(between);
+        self.verifier.verify_client_cert(own, between, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Accepts any certificate; the handshake still proves that the peer has its key.

@@ -481,6 +481,7 @@ impl Lines<'_> {
             self.path("tls.client-auth.ca", Some(&auth.ca));
             self.add("tls.client-auth.mode", word(CLIENT_AUTH_MODES, auth.mode));
             self.path("tls.client-auth.crl", auth.crl.as_deref());
+            self.add("tls.client-auth.depth", auth.depth.to_string());
         }
         self.add("tls.unknown-name", word(UNKNOWN_NAMES, tls.unknown_name));
         self.path("tls.ticket-secret-file", tls.ticket_secret_file.as_deref());

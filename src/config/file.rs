@@ -183,6 +183,8 @@ pub(crate) struct ClientAuth {
     pub(crate) mode: Option<Written<String>>,
     /// The file with the lists of revoked certificates (PEM); absent: none is looked up.
     pub(crate) crl: Option<Written<String>>,
+    /// How many certificates may stand between a client's and an authority of `ca`: 0 to 6.
+    pub(crate) depth: Option<Written<i64>>,
 }
 
 /// Where requests are logged, and in which format.

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use super::reports::{LIMITS, PERIOD, Report};
 use crate::base::moment::Tick;
 use crate::http::fault::Cause;
-use crate::plan::{BackendId, PoolId};
+use crate::plan::{BackendId, ListenerId, PoolId};
 use crate::policy::standing::{Change, State};
 
 /// An unreachable backend is reported only after this long: three failures in a row, for which the
@@ -16,10 +16,16 @@ use crate::policy::standing::{Change, State};
 /// that refused it for one.
 const HELD: Duration = Duration::from_millis(2_500);
 
+/// How often failed handshakes of a listener are reported for one reason: the internet brings
+/// scanners all day.
+const HANDSHAKES_EVERY: Duration = Duration::from_secs(60);
+
 /// What has been reported, and what is due.
 #[derive(Default)]
 pub(crate) struct Digest {
     backends: HashMap<(PoolId, BackendId), Said>,
+    /// When failed handshakes were reported last, by listener and reason.
+    handshakes: HashMap<(ListenerId, &'static str), Option<Tick>>,
     /// When each limit was reported last.
     limits: [Option<Tick>; LIMITS],
 }
@@ -44,9 +50,10 @@ struct Said {
 }
 
 impl Digest {
-    /// Forgets what was reported of all backends but these.
+    /// Forgets what was reported of all backends but these, and of handshakes.
     pub(crate) fn keep(&mut self, is_kept: impl Fn(PoolId, BackendId) -> bool) {
         self.backends.retain(|(pool, backend), _| is_kept(*pool, *backend));
+        self.handshakes.clear();
     }
 
     /// Takes a report; returns what to publish at once, if anything.
@@ -58,6 +65,14 @@ impl Digest {
                 return due.then(|| {
                     *last = Some(now);
                     what
+                });
+            }
+            Report::Handshake(it) => {
+                let last = self.handshakes.entry((it.listener, it.why)).or_default();
+                let due = last.is_none_or(|last| now >= last + HANDSHAKES_EVERY);
+                return due.then(|| {
+                    *last = Some(now);
+                    Report::Handshake(it)
                 });
             }
             Report::Standing(pool, change) => {
@@ -170,7 +185,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::reports::Limit;
+    use crate::observe::reports::{Handshake, Limit};
     use crate::policy::standing::Cause as Why;
 
     fn at(millis: u64) -> Tick {
@@ -271,6 +286,32 @@ mod tests {
         check(&[&out[..], &later].concat(), &[(10, down.clone()), (50, up.clone()), (2_550, DOWN)]);
         let reached = [(1_000, Some(UP)), (2_550, None)];
         check(&[&out[..], &reached].concat(), &[(10, down), (50, up)]);
+    }
+
+    #[test]
+    fn failed_handshakes_are_told_of_once_a_minute_for_each_reason() {
+        let failed = |listener, why| {
+            let (client, detail) = (None, None);
+            Report::Handshake(Box::new(Handshake {
+                listener: ListenerId(listener),
+                client,
+                why,
+                detail,
+            }))
+        };
+        let (one, two, three) = (failed(0, "old"), failed(0, "garbage"), failed(1, "old"));
+        let events: Vec<_> = [
+            (5, &one),
+            (6, &one),
+            (7, &two),
+            (8, &three),
+            (60_004, &one),
+            (60_005, &one),
+            (60_006, &two),
+        ]
+        .map(|(now, what)| (now, Some(what.clone())))
+        .into();
+        check(&events, &[(5, one.clone()), (7, two), (8, three), (60_005, one)]);
     }
 
     #[test]

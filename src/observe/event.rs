@@ -4,7 +4,12 @@
 //! operational log, `Handle::events` and all other outputs are readers of these values: nothing is
 //! put into words anywhere else. `hub.rs` makes them from what threads report by ids.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::base::moment::millis;
 use crate::plan::LogLevel;
@@ -101,6 +106,19 @@ pub enum Event {
         name: Named,
         /// Why.
         cause: Arc<str>,
+    },
+    /// Clients do not get through their TLS handshake. Reported once a minute for each listener and
+    /// reason.
+    #[non_exhaustive]
+    HandshakeFailed {
+        /// The listener.
+        listener: Arc<str>,
+        /// One of these clients; none = it is on this machine.
+        client: Option<IpAddr>,
+        /// Why it does not.
+        cause: Arc<str>,
+        /// Handshakes that have failed for any reason, on any listener, since the start.
+        failed: u64,
     },
     /// A limit of client connections is reached.
     #[non_exhaustive]
@@ -480,6 +498,7 @@ impl Event {
             Event::NameResolved(_) => ("name_resolved", Info, "name of a backend resolves again"),
             Event::NameStale { .. } => ("name_stale", Warn, "name of a backend does not resolve any more: its last addresses stay in use"),
             Event::NameUnknown { .. } => ("name_unknown", Warn, "name of a backend does not resolve: the backend gets no requests until there is an address"),
+            Event::HandshakeFailed { .. } => ("tls_handshake_failed", Info, "TLS handshake of a client failed"),
             Event::ConnectionLimit { .. } => ("connection_limit", Warn, "connection limit reached (limits.connections, or max-connections of a listener): idle connections are closed to make room, others refused"),
             Event::DescriptorLimit { .. } => ("descriptor_limit", Warn, "descriptors used up: connections are refused"),
             Event::OutgoingLimit => ("outgoing_limit", Warn, "descriptors, ports or memory used up for connections to backends: requests that find none open are refused"),
@@ -536,6 +555,9 @@ pub(crate) struct Fields<'a> {
     pub(crate) refusal: Option<&'static str>,
     pub(crate) healthy: Option<usize>,
     pub(crate) of: Option<usize>,
+    pub(crate) listener: Option<&'a str>,
+    pub(crate) client: Option<String>,
+    pub(crate) failed_total: Option<u64>,
     pub(crate) address: Option<&'a str>,
     pub(crate) addresses: Option<String>,
     pub(crate) gone: Option<String>,
@@ -611,6 +633,13 @@ impl Event {
             Event::NameStale { name, cause } | Event::NameUnknown { name, cause } => {
                 Fields { cause: Some(cause.to_string()), ..name.fields() }
             }
+            Event::HandshakeFailed { listener, client, cause, failed } => Fields {
+                listener: Some(listener),
+                client: client.map(|client| client.to_string()),
+                cause: Some(cause.to_string()),
+                failed_total: Some(*failed),
+                ..none
+            },
             Event::ConnectionLimit { open, idle_closed, refused } => Fields {
                 open: Some(*open),
                 idle_closed_total: Some(*idle_closed),

@@ -13,7 +13,7 @@ use super::{
     digest::Digest,
     event::{self, Event, Named, Transition, Usable},
     events::{Happened, Subscriber},
-    reports::{Attempt, Limit, Report},
+    reports::{Attempt, Handshake, Limit, Report},
 };
 use crate::base::moment::Tick;
 use crate::plan::{BackendId, Plan, PoolId};
@@ -26,6 +26,10 @@ use crate::shared::counters::{Counter, Slab};
 
 /// Events that are kept for later readers.
 const KEPT: usize = 256;
+
+/// What counts handshakes that failed for a reason that is said.
+const FAILED_HANDSHAKES: [Counter; 4] =
+    [Counter::TlsRefused, Counter::TlsAlerted, Counter::TlsTimeout, Counter::TlsPlainHttp];
 
 /// Adds names to events and hands them to all readers.
 pub(crate) struct Hub {
@@ -108,6 +112,7 @@ impl Hub {
             Report::Reachable(pool, backend) => {
                 Event::BackendReachable(self.backend(pool, backend)?)
             }
+            Report::Handshake(it) => self.handshake(*it)?,
             Report::Limit(limit) => self.limit(limit),
             Report::Standing(pool, change) => return self.standing(pool, change),
             Report::Suspected(pool, backend, cause) => {
@@ -127,6 +132,18 @@ impl Hub {
         let of = self.plan.pools.get(pool)?;
         let backend = Arc::from(&*of.backends.get(backend)?.name);
         Some(event::Backend { pool: Arc::from(&*of.name), backend })
+    }
+
+    fn handshake(&self, Handshake { listener, client, why, detail }: Handshake) -> Option<Event> {
+        Some(Event::HandshakeFailed {
+            listener: Arc::from(&*self.plan.listeners.get(listener)?.name),
+            client,
+            cause: match detail {
+                Some(detail) => format!("{why} ({detail})").into(),
+                None => Arc::from(why),
+            },
+            failed: FAILED_HANDSHAKES.into_iter().map(|counter| self.sum(counter)).sum(),
+        })
     }
 
     fn limit(&self, limit: Limit) -> Event {

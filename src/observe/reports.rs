@@ -3,14 +3,14 @@
 //! A serving thread neither formats nor writes. Reports go to the hub (`hub.rs`), which adds names
 //! and decides, for all threads together, what becomes an event.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, net::IpAddr, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{event::Event, events::Subscriber, request_id::RequestId};
 use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
-use crate::plan::{BackendId, LogLevel, Plan, PoolId};
+use crate::plan::{BackendId, ListenerId, LogLevel, Plan, PoolId};
 use crate::policy::{
     resolve,
     retry::{RetryRefusal, TryOutcome},
@@ -35,6 +35,8 @@ pub(crate) enum Report {
     TlsFailed(PoolId, BackendId, Box<str>),
     /// Connections can be made again.
     Reachable(PoolId, BackendId),
+    /// A client did not get through its handshake.
+    Handshake(Box<Handshake>),
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
@@ -66,6 +68,17 @@ pub(crate) struct Attempt {
     pub(crate) refusal: Option<RetryRefusal>,
 }
 
+/// A handshake of a client that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Handshake {
+    pub(crate) listener: ListenerId,
+    /// None: a client on this machine, over a Unix socket.
+    pub(crate) client: Option<IpAddr>,
+    /// Why, one of a few sentences, and what differs from one time to another.
+    pub(crate) why: &'static str,
+    pub(crate) detail: Option<Box<str>>,
+}
+
 /// What ran short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
@@ -80,6 +93,10 @@ pub(crate) enum Limit {
 }
 
 pub(super) const LIMITS: usize = 4;
+
+/// Failed handshakes that a core reports in a second: scanners come in crowds, and the hub says
+/// each reason once a minute anyway.
+const HANDSHAKES_MAX: u8 = 20;
 
 /// A message to the hub.
 pub(crate) enum ToHub {
@@ -154,12 +171,15 @@ pub(crate) struct CoreReporter {
     tells_attempts: Cell<bool>,
     /// When each limit was reported last, if ever.
     limits: [Cell<Option<Tick>>; LIMITS],
+    /// Since when failed handshakes are counted, and how many were reported since.
+    handshakes: Cell<Option<(Tick, u8)>>,
 }
 
 impl CoreReporter {
     pub(crate) fn new(reporter: Reporter, level: LogLevel) -> CoreReporter {
         let tells_attempts = Cell::new(level >= LogLevel::Debug);
-        CoreReporter { reporter, tells_attempts, limits: Default::default() }
+        let (limits, handshakes) = (Default::default(), Cell::new(None));
+        CoreReporter { reporter, tells_attempts, limits, handshakes }
     }
 
     /// Sets the level of the log.
@@ -184,6 +204,17 @@ impl CoreReporter {
         if last.get().is_none_or(|last| now >= last + PERIOD) {
             last.set(Some(now));
             self.reporter.tell(Report::Limit(limit));
+        }
+    }
+
+    /// A client did not get through its handshake.
+    #[cold]
+    pub(crate) fn handshake(&self, now: Tick, what: impl FnOnce() -> Handshake) {
+        let counted = self.handshakes.get().filter(|(since, _)| now < *since + PERIOD);
+        let (since, count) = counted.unwrap_or((now, 0));
+        if count < HANDSHAKES_MAX {
+            self.handshakes.set(Some((since, count + 1)));
+            self.reporter.tell(Report::Handshake(Box::new(what())));
         }
     }
 

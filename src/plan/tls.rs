@@ -75,6 +75,13 @@ pub struct ClientAuth {
     pub mode: ClientAuthMode,
     /// The certificates that were revoked (PEM); none = not looked up.
     pub crl: Option<PathBuf>,
+    /// How many certificates may stand between that of a client and an authority of `ca`.
+    pub depth: u8,
+}
+
+impl ClientAuth {
+    /// The bound of the verifier itself (webpki).
+    pub const DEPTH_MAX: u8 = 6;
 }
 
 /// Whether a client without a certificate is turned away.

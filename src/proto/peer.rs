@@ -76,7 +76,7 @@ impl PeerAddress {
         }
     }
 
-    fn ip(self) -> Option<IpAddr> {
+    pub(crate) fn ip(self) -> Option<IpAddr> {
         self.socket().map(|address| address.ip())
     }
 }

@@ -1,7 +1,7 @@
 //! The beginning of a connection to a listener that speaks TLS: its handshake, within its time.
 //!
-//! Whoever speaks plain HTTP there is told so, in plain HTTP, and logged; all others that do not
-//! get through are told by an alert, and counted.
+//! Whoever speaks plain HTTP there is told so, in plain HTTP; all others that do not get through
+//! are told by an alert. Each is counted, and the reasons are said now and then.
 
 use std::rc::Rc;
 
@@ -18,12 +18,15 @@ use crate::http::{
 use crate::net::{
     deadlines::{Ended, Rest, Unmet},
     stream::Stream,
-    tls::{self, Agreed, Failed, Front, NoTls},
+    tls::{self, Agreed, Failed, Front, NoTls, Why},
 };
-use crate::observe::record::{Record, Term};
+use crate::observe::{
+    record::{Record, Term},
+    reports::Handshake,
+};
 use crate::plan::ListenerId;
 use crate::proto::peer::Secure;
-use crate::shared::counters::Counter;
+use crate::shared::{certs::ACME_TLS, counters::Counter};
 use crate::worker::Worker;
 
 /// Shakes hands with a client. None: it did not get through, and has been told so.
@@ -40,24 +43,43 @@ pub(super) async fn shake_hands(
     let shaken = tls::accept(stream, &front.config, means, || by).await;
     stream.watched().busy();
     match shaken {
+        // It has seen the certificate, which is all that it came for (RFC 8737 §3).
+        Ok(agreed) if agreed.alpn.as_deref() == Some(ACME_TLS) => None,
         Ok(agreed) => {
             worker.count(completed(&agreed));
             Some(Box::new(secure(worker, arrival.listener, agreed)))
         }
         Err(NoTls::PlainHttp) => {
             worker.count(Counter::TlsPlainHttp);
+            tell(worker, arrival, Why::plain("the client speaks plain HTTP"));
             answer_plainly(worker, stream, arrival).await;
             None
         }
         Err(no_tls) => {
             worker.count(failed(&no_tls));
-            if let NoTls::Failed(_) = no_tls {
-                // So that it sees the alert.
-                linger(worker, stream, Until::Told).await;
+            match no_tls {
+                NoTls::Failed(failed) => {
+                    tell(worker, arrival, failed.of_client());
+                    // So that it sees the alert.
+                    linger(worker, stream, Until::Told).await;
+                }
+                NoTls::Ended(Unmet::Ended(Ended::Overdue)) => tell(worker, arrival, LATE),
+                NoTls::Ended(_) | NoTls::Left | NoTls::PlainHttp => {}
             }
             None
         }
     }
+}
+
+const LATE: Why = Why {
+    sentence: "the client has not done its part in time (`timeouts.tls-handshake`)",
+    detail: None,
+};
+
+fn tell(worker: &Worker, arrival: &Arrival, Why { sentence: why, detail }: Why) {
+    let (listener, client) = (arrival.listener, arrival.from.ip());
+    let what = || Handshake { listener, client, why, detail };
+    worker.events.handshake(worker.clock.tick(), what);
 }
 
 fn completed(agreed: &Agreed) -> Counter {
@@ -75,7 +97,7 @@ fn failed(no_tls: &NoTls) -> Counter {
         NoTls::Ended(_) | NoTls::Left => Counter::TlsLeft,
         NoTls::PlainHttp => Counter::TlsPlainHttp,
         NoTls::Failed(Failed::Told(_)) => Counter::TlsAlerted,
-        NoTls::Failed(Failed::UnknownName | Failed::Because(_)) => Counter::TlsRefused,
+        NoTls::Failed(Failed::UnknownName(_) | Failed::Because(_)) => Counter::TlsRefused,
     }
 }
 

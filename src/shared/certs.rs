@@ -16,7 +16,7 @@ use rustls::{
 use crate::plan::{ListenerId, PoolId, Table};
 
 /// The protocol by which an authority asks for a challenge certificate (RFC 8737 §6.2).
-const ACME_TLS: &[u8] = b"acme-tls/1";
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// All of it, for one plan.
 #[derive(Clone, Default)]
@@ -136,6 +136,11 @@ impl Store {
         self
     }
 
+    /// Whether authorities find something here.
+    pub(crate) fn has_challenges(&self) -> bool {
+        self.challenges.as_ref().is_some_and(|it| !it.certificates.is_empty())
+    }
+
     /// The certificate for a client: by its name, exact before wildcard before the default, and of
     /// a kind whose signatures the client can verify. None: the handshake fails.
     pub(crate) fn resolve(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -143,9 +148,11 @@ impl Store {
             // Alone: an authority offers nothing else (RFC 8737 §3).
             list.next().is_some_and(|only| only == ACME_TLS) && list.next().is_none()
         });
-        if asks_for_challenge {
-            let certificates = &self.challenges.as_ref()?.certificates;
-            return certificates.get(hello.server_name()?).map(Arc::clone);
+        // Without any the protocol is not offered, and rustls refuses it.
+        if let Some(challenges) = self.challenges.as_ref().filter(|_| asks_for_challenge)
+            && !challenges.certificates.is_empty()
+        {
+            return challenges.certificates.get(hello.server_name()?).map(Arc::clone);
         }
         self.choose(hello.server_name(), hello.signature_schemes())
     }

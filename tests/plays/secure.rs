@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::sockopt,
@@ -51,10 +52,14 @@ impl Identity {
         let folder = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(&folder).unwrap();
         let all: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let made = rcgen::generate_simple_self_signed(all).unwrap();
-        std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let (cert, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
+        let mut params = CertificateParams::new(all).unwrap();
+        // It is told from another by its own name.
+        params.distinguished_name.push(DnType::CommonName, format!("{} {number}", names[0]));
+        let key = KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        std::fs::write(folder.join("cert.pem"), made.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        let (cert, key) = (made.der().clone(), key.serialize_der());
         Identity { folder, cert, key, name: names[0].to_owned() }
     }
 

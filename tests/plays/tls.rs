@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use ringway::events::Event;
 use rustls::{
-    ClientConnection,
+    ClientConfig, ClientConnection, StreamOwned,
     version::{TLS12, TLS13},
 };
 
@@ -23,7 +24,7 @@ use crate::{
         upgrades_and_echoes,
     },
     secure::{Identity, VERSIONS},
-    stage::{Driver, Stage, expect_about},
+    stage::{Driver, Stage, eventually, expect_about},
     wire::{Broken, PATIENCE},
 };
 
@@ -38,6 +39,7 @@ on_both_drivers!(
     bytes_may_come_one_by_one,
     plain_http_is_told_so_in_plain_http,
     garbage_is_refused_by_an_alert,
+    why_a_handshake_fails_is_said_in_words,
     an_answer_that_ends_by_close_is_cut_where_it_is_cut,
     an_upload_that_ends_without_close_notify_is_an_abort,
     a_client_that_closes_its_side_is_answered_if_that_is_wished;
@@ -238,6 +240,70 @@ fn garbage_is_refused_by_an_alert(driver: Driver) {
     }
     stage.expect_count("tls_handshake_failures_total{reason=\"refused\"}", 4);
     identity.connect(stage.address()).get("/").expect(200, "ok");
+}
+
+/// Shakes hands as this client until one side gives up.
+fn fails_as(address: std::net::SocketAddr, config: ClientConfig, name: &'static str) {
+    let tls = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = StreamOwned::new(tls, stream);
+    // In TLS 1.3 a client may believe that it is done.
+    let failed = stream.write_all(get("/").as_bytes()).and_then(|()| stream.read(&mut [0; 99]));
+    assert!(failed.is_err(), "{failed:?}");
+}
+
+fn why_a_handshake_fails_is_said_in_words(driver: Driver) {
+    let (identity, other) = (name(), name());
+    let tls = format!(
+        ", unknown-name = \"refuse\", min-version = \"1.3\", client-auth = {{ ca = \"{}\" }}",
+        other.cert()
+    );
+    let stage = Stage::on(driver).listener(&identity.line(&tls)).backend(answers("never")).start();
+    let at = stage.address();
+    let mut config = identity.trusting(&VERSIONS);
+    fails_as(at, config.clone(), "b.test");
+    config.alpn_protocols = vec![b"imap".to_vec()];
+    fails_as(at, config, "play.test");
+    fails_as(at, identity.trusting(&[&TLS12]), "play.test");
+    fails_as(at, other.trusting(&VERSIONS), "play.test");
+    fails_as(at, identity.trusting(&VERSIONS), "play.test");
+    fails_as(at, identity.trusting_as(&identity), "play.test");
+    let mut garbage = TcpStream::connect(at).unwrap();
+    garbage.write_all(b"\x16\x03\x01\x00\x05hello").unwrap();
+    let mut plain = stage.connect();
+    plain.send(get("/"));
+    assert_eq!(plain.response().status, 400);
+    let expected = [
+        "no certificate is for the name that the client asks for (b.test)",
+        "the client speaks no protocol that is offered here (ALPN)",
+        "the client speaks no version of TLS that is allowed here (`min-version`)",
+        "the client does not know the authority of our certificate (unknown_ca)",
+        "the client has no certificate, and `client-auth` requires one",
+        "the client's certificate is signed by no authority of `ca`",
+        "the client sends what is no TLS handshake",
+        "the client speaks plain HTTP",
+    ];
+    let said = || {
+        let cause = |event| match event {
+            Event::HandshakeFailed { listener, client, cause, .. } => {
+                assert_eq!((&*listener, client), ("web", Some([127, 0, 0, 1].into())));
+                Some(cause)
+            }
+            _ => None,
+        };
+        stage.happened().into_iter().filter_map(cause).collect::<Vec<_>>()
+    };
+    let said = eventually("all of them", said, |said| said.len() >= expected.len());
+    let mut said: Vec<&str> = said.iter().map(|cause| &**cause).collect();
+    let mut expected = expected.to_vec();
+    said.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(said, expected);
+    // The same once more is not said again.
+    let mut again = TcpStream::connect(at).unwrap();
+    again.write_all(b"\x16\x03\x01\x00\x05hello").unwrap();
+    stage.expect_count("tls_handshake_failures_total", 9);
 }
 
 /// The bridge makes an end without `close_notify` a reset.

@@ -96,7 +96,8 @@ impl Check<'_> {
         };
         let is_required = auth.mode == ClientAuthMode::Required;
         let now = self.lookup.now();
-        let trusted = certs::clients(&ca_bytes, crl_bytes.as_deref(), is_required, now);
+        let crl_bytes = crl_bytes.as_deref();
+        let trusted = certs::clients(&ca_bytes, crl_bytes, (is_required, auth.depth), now);
         let path = |part| match part {
             TrustPart::Ca => (ca, auth.ca.as_path()),
             TrustPart::Crl => (crl, auth.crl.as_deref().unwrap_or(&auth.ca)),

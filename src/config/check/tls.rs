@@ -109,7 +109,9 @@ impl Check<'_> {
         self.word("mode", written.mode.as_ref(), CLIENT_AUTH_MODES, &mut mode);
         let ca = self.file_named("ca", written.ca.as_ref());
         let crl = self.file_named("crl", written.crl.as_ref());
-        let auth = ClientAuth { ca: ca?, mode, crl };
+        let mut depth = ClientAuth::DEPTH_MAX;
+        self.whole_number(written.depth.as_ref(), 0..=i64::from(depth), &mut depth);
+        let auth = ClientAuth { ca: ca?, mode, crl, depth };
         let place = |key: Option<&Written<String>>| key.map(|key| key.place).unwrap_or_default();
         self.client_trust((place(written.ca.as_ref()), place(written.crl.as_ref())), &auth);
         Some(auth)
@@ -296,7 +298,7 @@ mod tests {
             "tls = { certificates = [{ cert = \"~/a.pem\", key = \"~/a.key\", \
              ocsp = \"~/a.ocsp\" }, { cert = \"~/b.pem\" }], directory = \"~/certs.d\", \
              min-version = \"1.3\", client-auth = { ca = \"~/ca.pem\", mode = \"optional\", \
-             crl = \"~/crl.pem\" }, unknown-name = \"refuse\", \
+             crl = \"~/crl.pem\", depth = 1 }, unknown-name = \"refuse\", \
              ticket-secret-file = \"~/a.key\" }",
             "client-cert = true\ntls = { server-name = \"api.internal\", ca = \"~/ca.pem\", \
              cert = \"~/a.pem\", key = \"~/a.key\", verify = true }",
@@ -317,6 +319,7 @@ mod tests {
                 ca: folder.path("ca.pem"),
                 mode: ClientAuthMode::Optional,
                 crl: Some(folder.path("crl.pem")),
+                depth: 1,
             }),
             unknown_name: UnknownName::Refuse,
             ticket_secret_file: Some(folder.path("a.key")),

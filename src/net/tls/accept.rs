@@ -8,8 +8,9 @@ use std::{rc::Rc, sync::Arc};
 use rustls::ServerConfig;
 
 use super::{
+    failed::Failed,
     gate::Gate,
-    handshake::{self, Agreed, Failed, Handshake},
+    handshake::{self, Agreed, Handshake},
 };
 use crate::base::moment::Deadline;
 use crate::net::{

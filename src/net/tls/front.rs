@@ -15,13 +15,21 @@ use rustls::{
 
 use super::handshake::Chooser;
 use crate::plan::{ListenerId, ListenerTls, Table, TlsVersion};
-use crate::shared::certs::{ListenerCerts, Store};
+use crate::shared::certs::{ACME_TLS, ListenerCerts, Store};
 
 /// TLS of the listeners that speak it.
 pub(crate) type Fronts = Table<ListenerId, Front>;
 
-/// The protocols that clients may choose from, the best first.
+/// The protocols that may be spoken after a handshake, the best first: the first one that a client
+/// offers as well is agreed on.
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// What is offered to clients: besides the protocols of HTTP that of authorities (RFC 8737), while
+/// there is something that they look for.
+fn offered(store: &Store) -> Vec<Vec<u8>> {
+    let challenges = store.has_challenges().then_some(ACME_TLS);
+    PROTOCOLS.into_iter().chain(challenges).map(<[u8]>::to_vec).collect()
+}
 
 /// TLS of one listener.
 #[derive(Clone)]
@@ -49,7 +57,7 @@ impl Front {
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(Chooser(Arc::clone(&certs.store))));
-        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        config.alpn_protocols = offered(&certs.store);
         config.ticketer = tickets;
         // A second one costs a client nothing but us a tenth of the handshake.
         config.send_tls13_tickets = 1;

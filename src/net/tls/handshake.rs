@@ -5,7 +5,7 @@
 //! Pure: bytes in, bytes out. It is shown one record more each time, so that it never sees one that
 //! belongs to `records.rs`.
 
-use std::{cell::RefCell, fmt, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 
 use rustls::{ClientConfig, ServerConfig};
 use rustls::{
@@ -20,6 +20,7 @@ use rustls::{
 
 use super::{
     alert::Alert,
+    failed::Failed,
     keys::{Cipher, HEADER, Keys, Secrets},
     records::Records,
 };
@@ -35,17 +36,6 @@ pub(crate) struct Handshake {
 enum Side {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
-}
-
-/// Why a handshake failed.
-#[derive(Debug)]
-pub(crate) enum Failed {
-    /// The peer broke it off by this alert.
-    Told(Alert),
-    /// The peer asked for a name that is refused.
-    UnknownName,
-    /// As rustls says.
-    Because(rustls::Error),
 }
 
 /// What a handshake has agreed on.
@@ -102,7 +92,7 @@ impl Handshake {
             // rustls has another alert for it.
             out.truncate(sent);
             out.extend_from_slice(&[super::keys::ALERT, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME]);
-            return Err(Failed::UnknownName);
+            return Err(Failed::UnknownName(take_name().unwrap_or_default()));
         }
         advanced
     }
@@ -341,24 +331,5 @@ impl ResolvesServerCert for Chooser {
         let is_refused = chosen.is_none() && name.is_some_and(|name| self.0.refuses(name));
         NAMED.set(Named { name: name.map(Box::from), is_refused });
         chosen
-    }
-}
-
-impl From<rustls::Error> for Failed {
-    fn from(error: rustls::Error) -> Failed {
-        match error {
-            rustls::Error::AlertReceived(alert) => Failed::Told(Alert(u8::from(alert))),
-            error => Failed::Because(error),
-        }
-    }
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failed::Told(alert) => write!(f, "the peer ended it: {alert}"),
-            Failed::UnknownName => f.write_str("no certificate for that name"),
-            Failed::Because(error) => error.fmt(f),
-        }
     }
 }

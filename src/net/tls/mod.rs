@@ -9,6 +9,7 @@ mod alert;
 mod back;
 mod connect;
 mod ends;
+mod failed;
 mod front;
 mod gate;
 mod handshake;
@@ -24,9 +25,10 @@ pub(crate) use self::{
     back::{Back, Backs, ToBackend},
     connect::connect,
     ends::Ends,
+    failed::{Failed, Why},
     front::Front,
     gate::Gate,
-    handshake::{Agreed, Failed},
+    handshake::Agreed,
     layer::Tls,
     records::Records,
     tickets::Tickets,

@@ -21,6 +21,7 @@ use rustls::{
 use super::{
     Agreed, Tls,
     alert::Alert,
+    failed::Why,
     front::Front,
     handshake::{self, Handshake},
     keys::{ALERT, DATA, HANDSHAKE, PLAIN_MAX},
@@ -37,7 +38,7 @@ use crate::net::{
     },
 };
 use crate::plan::ListenerTls;
-use crate::shared::certs::{ListenerCerts, Store, StoreEntry};
+use crate::shared::certs::{Challenges, ListenerCerts, Store, StoreEntry};
 use crate::testkit::{bytes, play};
 
 /// The certificate of `a.example`, and who trusts it.
@@ -47,13 +48,20 @@ struct Trust {
 }
 
 fn trust() -> Trust {
+    trust_with(Challenges::default())
+}
+
+fn trust_with(mut challenges: Challenges) -> Trust {
     let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
     let cert: CertificateDer<'static> = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
     let certified = Arc::new(CertifiedKey::new(vec![cert.clone()], key));
     let entry = StoreEntry { names: vec!["a.example".into()], certified };
-    let store = Arc::new(Store::new(&[entry], true));
+    let others = challenges.certificates.values_mut();
+    others.for_each(|other| *other = Arc::clone(&entry.certified));
+    let store = Store::new(&[entry], true).with_challenges(Arc::new(challenges));
+    let store = Arc::new(store);
     let certs = ListenerCerts { store, clients: None };
     let tickets = aws_lc_rs::Ticketer::new().unwrap();
     let front = Front::new(&ListenerTls::default(), &certs, tickets).unwrap();
@@ -260,6 +268,48 @@ fn an_unknown_name_and_a_foreign_protocol_are_refused_by_their_alerts() {
         assert!(failed.is_err());
         let told = hears(&mut client, &out).expect_err(&format!("{name:?} {failed:?} {out:?}"));
         assert!(format!("{told:?}").contains(expected), "{told:?}");
+    }
+}
+
+#[test]
+fn authorities_find_a_certificate_by_their_own_protocol_while_there_is_one_and_clients_do_not() {
+    let mut challenges = Challenges::default();
+    let anyone = Arc::new(CertifiedKey::new(vec![], Arc::new(NoKey)));
+    challenges.certificates.insert("a.example".into(), anyone);
+    let (with, without) = (trust_with(challenges), trust());
+    let agreed = |trust: &Trust, offered: &[&str]| -> Result<Option<String>, Why> {
+        let mut config = ClientConfig::clone(&trust.client_config(&TLS13));
+        config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = "a.example".try_into().unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut shaking = Handshake::server(&trust.front.config).unwrap();
+        let mut out = Vec::new();
+        shaking.advance(&mut said(&mut client), &mut out).map_err(|failed| failed.of_client())?;
+        hears(&mut client, &out).unwrap();
+        Ok(client.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()))
+    };
+    let some = |name: &str| Ok(Some(name.to_owned()));
+    assert_eq!(agreed(&with, &["acme-tls/1"]), some("acme-tls/1"));
+    assert_eq!(agreed(&with, &["acme-tls/1", "http/1.1"]), some("http/1.1"));
+    assert_eq!(agreed(&with, &["http/1.1"]), some("http/1.1"));
+    assert_eq!(agreed(&with, &[]), Ok(None));
+    let refused = agreed(&without, &["acme-tls/1"]).unwrap_err();
+    assert_eq!(refused.sentence, "the client speaks no protocol that is offered here (ALPN)");
+}
+
+#[derive(Debug)]
+struct NoKey;
+
+impl rustls::sign::SigningKey for NoKey {
+    fn choose_scheme(
+        &self,
+        _: &[rustls::SignatureScheme],
+    ) -> Option<Box<dyn rustls::sign::Signer>> {
+        None
+    }
+
+    fn algorithm(&self) -> rustls::SignatureAlgorithm {
+        rustls::SignatureAlgorithm::ECDSA
     }
 }
 

@@ -450,7 +450,8 @@ fn client_stamps(files: &dyn Files, auth: &ClientAuth) -> Vec<Option<Stamp>> {
 fn clients(files: &dyn Files, auth: &ClientAuth, now: UnixSeconds) -> Result<Clients, String> {
     let crl = auth.crl.as_ref().map(|crl| bytes(files, crl)).transpose()?;
     let is_required = auth.mode == ClientAuthMode::Required;
-    let read = certs::clients(&bytes(files, &auth.ca)?, crl.as_deref(), is_required, now);
+    let how = (is_required, auth.depth);
+    let read = certs::clients(&bytes(files, &auth.ca)?, crl.as_deref(), how, now);
     let next_update = crl.as_deref().and_then(certs::next_update);
     let clients = |(verifier, _)| Clients { verifier, next_update };
     read.map(clients).map_err(|(part, finding)| match part {
