@@ -482,7 +482,7 @@ mod tests {
         let idle = size_of::<Catching>() + size_of_output(Connection::run);
         let burst = size_of_output(|connection: &'static mut Connection| connection.burst());
         println!("idle {idle} bytes, burst {burst} bytes");
-        assert!(idle <= 400, "an idle connection's task: {idle} bytes");
+        assert!(idle <= 368, "an idle connection's task: {idle} bytes");
         assert!(burst <= 2176, "a burst: {burst} bytes");
     }
 }

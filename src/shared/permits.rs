@@ -69,7 +69,7 @@ impl Permit {
     }
 
     /// Leaves it to the successor that took it over.
-    pub(crate) fn hand_over(mut self) {
+    pub(crate) fn hand_over(&mut self) {
         self.0 = None;
     }
 }

@@ -18,9 +18,8 @@ use crate::shared::{
 /// A client connection that was let in; returns its permits when it is dropped.
 pub(crate) struct Admitted {
     worker: Rc<Worker>,
-    /// Both are there until the drop.
-    process: Option<Permit>,
-    own: Option<Permit>,
+    process: Permit,
+    own: Permit,
     id: ListenerId,
     listener: Rc<ListenerView>,
 }
@@ -57,8 +56,8 @@ impl Admitted {
         worker.count(Counter::Accepted);
         Some(Admitted {
             worker: Rc::clone(worker),
-            process: Some(process),
-            own: Some(own),
+            process,
+            own,
             id: listener,
             listener: Rc::clone(view),
         })
@@ -80,9 +79,7 @@ impl Drop for Admitted {
         for (permit, owed) in [&mut self.process, &mut self.own].into_iter().zip(owed) {
             // One that another has taken over is not returned. (One that was let in without a limit
             // has nothing to hand over to one that came under a later plan.)
-            if owed.get() > 0
-                && let Some(permit) = permit.take_if(|permit| permit.is_of_a_limit())
-            {
+            if owed.get() > 0 && permit.is_of_a_limit() {
                 owed.set(owed.get() - 1);
                 permit.hand_over();
             }
