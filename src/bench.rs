@@ -171,9 +171,10 @@ impl Picks {
     }
 }
 
-/// Any bytes as a request's head: cutting it anywhere gives the same result, and what we would send
-/// parses as the same request.
+/// Any bytes as a request's head: both ways through it agree, cutting it anywhere gives the same
+/// result, and what we would send parses as the same request.
 pub fn fuzz_request_head(input: &[u8]) {
+    parse::ways::agree_on_request(input, &LIMITS);
     let mut head = RequestHead::default();
     let whole = parse::request(input, &LIMITS, &mut head);
     let mut again = RequestHead::default();
@@ -201,8 +202,9 @@ pub fn fuzz_request_head(input: &[u8]) {
 /// A value of Date.
 const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// Any bytes as a response's head.
+/// Any bytes as a response's head; both ways through it agree.
 pub fn fuzz_response_head(input: &[u8]) {
+    parse::ways::agree_on_response(input, &LIMITS);
     let mut head = ResponseHead::default();
     let whole = parse::response(input, &LIMITS, &mut head);
     let mut again = ResponseHead::default();

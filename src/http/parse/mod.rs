@@ -13,6 +13,8 @@ mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "bench"))]
+pub(crate) mod ways;
 
 pub(crate) use self::{request::request, response::response};
 
