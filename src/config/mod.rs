@@ -20,6 +20,7 @@ mod run_time;
 mod schema;
 mod source;
 mod syntax;
+mod trail;
 mod tree;
 mod units;
 mod written;

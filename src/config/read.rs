@@ -17,6 +17,7 @@ use serde::{
 use super::{
     foreign,
     problem::Problem,
+    trail::Trail,
     tree::{Entry, Node, Value},
     written::{WORD_OR_TABLE, WRITTEN, WRITTEN_FIELDS},
 };
@@ -28,7 +29,7 @@ pub(crate) fn read<T: de::DeserializeOwned + Default>(
     problems: &mut Vec<Problem>,
 ) -> (T, Vec<String>) {
     let noted = Noted::default();
-    let trail = Trail { above: None, key: "", node: root };
+    let trail = Trail::root(root);
     let read = T::deserialize(Reader { node: root, trail: &trail, noted: &noted });
     problems.append(&mut noted.problems.into_inner());
     (read.unwrap_or_default(), noted.lost.into_inner())
@@ -57,61 +58,6 @@ impl Noted {
             })),
             _ => {}
         }
-    }
-}
-
-/// The path from the root to a value, for messages.
-#[derive(Clone, Copy)]
-pub(crate) struct Trail<'a> {
-    above: Option<&'a Trail<'a>>,
-    /// Its key; empty for the elements of a list.
-    key: &'a str,
-    node: &'a Node,
-}
-
-impl Trail<'_> {
-    /// The keys from the root.
-    fn keys(&self) -> Vec<&str> {
-        let mut keys = self.above.map_or_else(Vec::new, Trail::keys);
-        keys.extend(self.above.map(|_| self.key));
-        keys
-    }
-
-    /// `pool "api"`, or `timeouts of pool "api"`; empty at the top level.
-    pub(crate) fn describe(&self) -> String {
-        let mut keys = Vec::new();
-        let mut step = self;
-        while let Some(above) = step.above {
-            keys.push(step);
-            step = above;
-        }
-        keys.reverse();
-        let (owner, rest) = match keys.as_slice() {
-            [] => return String::new(),
-            [section, route, rest @ ..] if section.key == "route" => {
-                (describe_route(route.node), rest)
-            }
-            [section, named, rest @ ..] if section.key == "pool" || section.key == "listener" => {
-                (format!("{} {:?}", section.key, named.key), rest)
-            }
-            [global, limits, rest @ ..] if global.key == "global" && limits.key == "limits" => {
-                ("[global.limits]".to_owned(), rest)
-            }
-            [section, rest @ ..] => (format!("[{}]", section.key), rest),
-        };
-        let path: Vec<&str> =
-            rest.iter().map(|step| step.key).filter(|key| !key.is_empty()).collect();
-        match path.as_slice() {
-            [] => owner,
-            path => format!("`{}` of {owner}", path.join(".")),
-        }
-    }
-}
-
-fn describe_route(route: &Node) -> String {
-    match route.key("name").map(|name| &name.value) {
-        Some(Value::Text(name)) => format!("route {name:?}"),
-        _ => "a route without a name".to_owned(),
     }
 }
 
@@ -168,7 +114,7 @@ impl<'a> Reader<'a> {
         });
         for entry in unknown {
             self.noted.unknown.update(|count| count + 1);
-            if self.trail.above.is_none() {
+            if self.trail.is_root() {
                 self.noted.lose(&entry.node);
             }
             self.note(foreign::unknown_key(entry, section, fields, self.trail));
@@ -280,7 +226,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         let Some(node) = self.rest.next() else {
             return Ok(None);
         };
-        let trail = Trail { above: Some(self.reader.trail), key: "", node };
+        let trail = self.reader.trail.step("", node);
         seed.deserialize(Reader { node, trail: &trail, ..self.reader }).map(Some)
     }
 }
@@ -311,7 +257,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         };
         self.next += 1;
         let node = &entry.node;
-        let trail = Trail { above: Some(self.reader.trail), key: entry.name(), node };
+        let trail = self.reader.trail.step(entry.name(), node);
         seed.deserialize(Reader { node, trail: &trail, ..self.reader })
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{
     answer::{self, Answer, Body},
-    origins::Running,
+    running::Running,
 };
 use crate::base::moment::Deadline;
 use crate::http::{

@@ -7,6 +7,7 @@
 mod answer;
 mod connection;
 mod origins;
+mod running;
 
 use std::{
     error::Error,

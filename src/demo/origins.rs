@@ -14,16 +14,13 @@ use std::{
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::connection::Connection;
+use super::{connection::Connection, running::Running};
 use crate::base::ids::ListenerId;
 use crate::net::{
-    buffer::Buffers,
-    clock::Clock,
-    deadlines::{Deadlines, Watch},
+    deadlines::Watch,
     io::{ending, sleep, task},
     listener::{self, Listener},
     runtime::{Room, Runtime},
-    signal::Signal,
     stream::Stream,
     turns::give_way,
     wake::Bell,
@@ -128,19 +125,13 @@ fn bind(count: usize) -> io::Result<(Vec<Listener>, Vec<SocketAddr>)> {
 
 /// Serves until the bell rings, and until every task has ended.
 async fn serve(listeners: Vec<Listener>, bell: &Bell) {
-    let clock = Rc::new(Clock::new());
-    let running = Rc::new(Running {
-        buffers: Buffers::new(BUFFERS),
-        deadlines: Deadlines::new(clock),
-        stopping: Signal::default(),
-    });
+    let running = Rc::new(Running::new(BUFFERS));
     for (place, listener) in listeners.into_iter().enumerate() {
         task(accept(Rc::clone(&running), Rc::from(Origins::name(place)), listener));
     }
     // A bell that is broken ends them too.
     let _ = bell.rung().await;
-    running.stopping.raise();
-    running.deadlines.close_all();
+    running.stop();
     while Rc::strong_count(&running) > 1 || ending() > 0 {
         sleep(Duration::from_millis(1)).await;
     }
@@ -161,22 +152,6 @@ async fn accept(running: Rc<Running>, name: Rc<str>, listener: Listener) {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => running.wait(PAUSE).await,
-        }
-    }
-}
-
-/// What all tasks of the thread hold, so that they can be ended and waited for.
-pub(super) struct Running {
-    pub(super) buffers: Rc<Buffers>,
-    deadlines: Rc<Deadlines>,
-    stopping: Signal,
-}
-
-impl Running {
-    /// Waits this long, or until the end.
-    pub(super) async fn wait(&self, time: Duration) {
-        if !time.is_zero() {
-            self.stopping.or(sleep(time)).await;
         }
     }
 }

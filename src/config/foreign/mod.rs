@@ -9,7 +9,7 @@ mod table;
 use self::table::{FOREIGN, FOREIGN_WORDS, KEYS, Meant, NOT_BUILT, WORDS_NOT_BUILT};
 use super::{
     problem::Problem,
-    read::Trail,
+    trail::Trail,
     tree::{Entry, Node, Value},
 };
 
