@@ -94,6 +94,7 @@ fn a_senseless_command_line_ends_in_2() {
         &["--driver", "kqueue", "check"],
         &["proxy", "app:1", "app:2"],
         &["proxy", "localhost:3000", "--key", "a.key"],
+        &["proxy", ":8080", "https://app.example", "http://app.example"],
         &["proxy", "localhost:3000", "--cert", "a.pem", "--tls-self-signed"],
         &["demo", "nowhere"],
         &["proxy", "-c", "ringway.toml", "localhost:3000"],
@@ -121,6 +122,18 @@ fn a_trial_of_https_is_one_command() {
     let file = said.out.split("cert = \"").nth(1).and_then(|rest| rest.split('"').next());
     let pem = fs::read_to_string(file.expect(&said.out)).unwrap();
     assert!(pem.contains("BEGIN CERTIFICATE") && pem.contains("BEGIN PRIVATE KEY"), "{pem}");
+}
+
+#[test]
+fn proxy_speaks_tls_to_backends_written_with_https() {
+    let addresses = ["proxy", ":8080", "https://a.example", "https://b.example:8443/"];
+    let said = run(&[&addresses[..], &["--print-config"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let pool = said.out.split("[pool.app]\n").nth(1).expect(&said.out);
+    assert_eq!(
+        pool,
+        "backends = [\n    \"a.example:443\",\n    \"b.example:8443\",\n]\ntls = {}\n"
+    );
 }
 
 #[test]

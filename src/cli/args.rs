@@ -418,4 +418,5 @@ Examples:
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --balance least-connections --health /health
   ringway proxy :8443 localhost:3000 --tls-self-signed
+  ringway proxy :8080 https://app.example
   ringway proxy :8080 10.0.0.1:3000 10.0.0.2:3000 --print-config > ringway.toml";

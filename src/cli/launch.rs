@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Exit, proxy, say};
+use super::{Exit, address, say};
 use crate::config::{self, Loaded, Overrides};
 use crate::demo;
 use crate::plan::{Checked, Plan};
@@ -53,7 +53,7 @@ pub(super) fn check(files: &[PathBuf], overrides: &Overrides, print: bool) -> Ex
 
 /// Three built-in backends and a balancer in front.
 pub(super) fn demo(listen: &str, overrides: &Overrides) -> Exit {
-    let address = match proxy::bind(listen) {
+    let address = match address::bind(listen) {
         Ok(address) => address,
         Err(refusal) => return say::usage(&refusal),
     };

@@ -5,6 +5,7 @@
 //! plan is handed on.
 
 mod about;
+mod address;
 mod args;
 mod ask;
 mod backend;

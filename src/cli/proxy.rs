@@ -8,7 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Exit, args::Proxy, launch, say};
+use super::{
+    Exit,
+    address::{backend, bind},
+    args::Proxy,
+    launch, say,
+};
 use crate::config::{self, Overrides};
 use crate::server;
 
@@ -56,11 +61,17 @@ fn write(proxy: &Proxy, overrides: &Overrides, own: Option<&Path>) -> Result<Str
     if let Some(path) = &proxy.access_log {
         text.push_str(&format!("access-log = {{ path = {}, format = \"json\" }}\n", quoted(path)));
     }
+    let backends = backends.iter().map(|it| backend(it)).collect::<Result<Vec<_>, _>>()?;
     text.push_str("\n[pool.app]\nbackends = [\n");
-    for backend in backends {
-        text.push_str(&format!("    {},\n", quoted(&address(backend)?)));
+    for (address, _) in &backends {
+        text.push_str(&format!("    {},\n", quoted(address)));
     }
     text.push_str("]\n");
+    match backends.iter().filter(|(_, is_secure)| *is_secure).count() {
+        0 => {}
+        some if some == backends.len() => text.push_str("tls = {}\n"),
+        _ => return Err("the backends of one pool are all https:// or none is".to_owned()),
+    }
     if let Some(name) = &proxy.balance {
         text.push_str(&format!("balance = {}\n", quoted(name)));
     }
@@ -102,45 +113,6 @@ fn listening(proxy: &Proxy) -> (&str, &[String]) {
         backends if proxy.is_secure() => (LISTEN_SECURE, backends),
         backends => (LISTEN, backends),
     }
-}
-
-/// `:8080` and `8080` listen on every IPv4 address, `localhost:8080` on loopback.
-pub(super) fn bind(text: &str) -> Result<String, String> {
-    let port = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")).unwrap_or(text);
-    if is_port(port) {
-        return Ok(format!("0.0.0.0:{port}"));
-    }
-    if let Some(port) = text.strip_prefix("localhost:") {
-        return Ok(format!("127.0.0.1:{port}"));
-    }
-    if text.parse::<std::net::SocketAddr>().is_ok() || text.parse::<std::net::IpAddr>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    Err(format!("`{text}` is not an address to listen on"))
-}
-
-/// `:3000` and `3000` are on this machine, `http://` may stand in front.
-fn address(text: &str) -> Result<String, String> {
-    let port = text.strip_prefix(':').unwrap_or(text);
-    if is_port(port) {
-        return Ok(format!("localhost:{port}"));
-    }
-    if text.starts_with("https://") {
-        return Err("https:// to backends is not built yet: TLS comes with a later version".into());
-    }
-    let Some(rest) = text.strip_prefix("http://") else {
-        return Ok(text.to_owned());
-    };
-    let host = rest.strip_suffix('/').unwrap_or(rest);
-    if host.contains('/') {
-        return Err(format!("`{text}`: a backend is a host and a port, without a path"));
-    }
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| is_port(port));
-    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
-}
-
-fn is_port(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
 }
 
 /// A TOML string.
