@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Doors, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, request::Request, scrape,
+    Doors, Feed, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, feed,
+    request::Request, scrape,
 };
 use crate::http::head::Method;
 
@@ -19,6 +20,9 @@ pub(super) enum Call {
     Status,
     Stats,
     Certificates,
+    Events,
+    Stream,
+    History,
     OpenApi,
     Reload,
     Upgrade,
@@ -35,13 +39,16 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 16] = [
+pub(super) const CALLS: [(&str, &str, Call); 19] = [
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
     ("GET", "/metrics", Call::Metrics),
     ("GET", "/api/v1/status", Call::Status),
     ("GET", "/api/v1/stats", Call::Stats),
     ("GET", "/api/v1/certificates", Call::Certificates),
+    ("GET", "/api/v1/events", Call::Events),
+    ("GET", "/api/v1/stream", Call::Stream),
+    ("GET", "/api/v1/history", Call::History),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
     ("POST", "/api/v1/upgrade", Call::Upgrade),
@@ -97,7 +104,16 @@ impl Called {
         matches!(self.call, Call::Live | Call::Ready)
     }
 
-    /// Carries it out.
+    /// The stream that it asks for, if it does.
+    pub(super) fn feed(&self) -> Option<Feed> {
+        match self.call {
+            Call::Events => Some(Feed::Events),
+            Call::Stream => Some(Feed::Stream),
+            _ => None,
+        }
+    }
+
+    /// Carries it out, if it asks for no stream.
     pub(super) fn answer(&self, request: &Request, doors: &impl Doors, from: &str) -> Answer {
         match self.call {
             Call::Live => Answer::text(200, "alive"),
@@ -111,6 +127,8 @@ impl Called {
             Call::Certificates => {
                 Answer::json(200, &json!({ "certificates": doors.certificates() }))
             }
+            Call::Events | Call::Stream => Answer::error(500, "internal", "a stream"),
+            Call::History => feed::history(request, doors),
             Call::OpenApi => match serde_json::from_str(OPENAPI) {
                 Ok(document) => Answer::json(200, &document),
                 Err(error) => Answer::error(500, "internal", &error.to_string()),
@@ -142,7 +160,7 @@ fn names(form: &str, path: &[u8]) -> Option<Vec<String>> {
 }
 
 /// A part of a path without percent-encoding; none if it is no text, or empty.
-fn decoded(part: &[u8]) -> Option<String> {
+pub(super) fn decoded(part: &[u8]) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::new(), part);
     while let Some((first, after)) = rest.split_first() {
         rest = after;

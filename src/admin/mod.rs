@@ -3,14 +3,15 @@
 //! Floor 9. `bound` has the sockets; `serve` accepts, bounded in connections and time, on threads
 //! of its own: a request here costs a serving core nothing. `request` reads with the parser and the
 //! framing of the data path; `guard` has the access control; `api` the calls, of which `backends`
-//! has those about pools, and `scrape` that of scrapers; `answer` their results. The effect of a
-//! call is behind [`Doors`], which the server implements. *Invariants:* GET changes nothing; a
-//! write comes from a peer that may write, and never from a browser of another origin.
+//! has those about pools, `scrape` that of scrapers and `feed` streams; `answer` their results. The
+//! effect of a call is behind [`Doors`], which the server implements. *Invariants:* GET changes
+//! nothing; a write comes from a peer that may write, and never from a browser of another origin.
 
 mod answer;
 mod api;
 mod backends;
 mod bound;
+mod feed;
 mod guard;
 mod request;
 mod scrape;
@@ -18,8 +19,9 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use crossbeam_channel::Receiver;
 use serde_json::Value;
 
 pub(crate) use self::{
@@ -53,6 +55,12 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// Everything that is counted, for scrapers; none if the process does not answer.
     fn metrics(&self, format: Format) -> Option<String>;
 
+    /// What is sent on from now on, after the event of this id.
+    fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>>;
+
+    /// What has happened, as far as it is asked for.
+    fn history(&self, query: &HistoryQuery) -> Value;
+
     /// Carries out an order about a backend.
     ///
     /// # Errors
@@ -70,6 +78,24 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// # Errors
     /// Why none does; then this one serves on.
     fn upgrade(&self, from: &str) -> Result<Upgraded, Refused>;
+}
+
+/// A stream of server-sent events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// What happens.
+    Events,
+    /// The same, and once a second a frame of statistics.
+    Stream,
+}
+
+/// Which part of the timeline is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HistoryQuery {
+    pub(crate) pool: Option<String>,
+    pub(crate) backend: Option<String>,
+    /// How far back.
+    pub(crate) since: Duration,
 }
 
 /// Pools as the admin interface shows them.

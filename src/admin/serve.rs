@@ -18,12 +18,16 @@ use super::{
     answer::Answer,
     api::Called,
     bound::{Bound, Peer, Socket},
+    feed::{self, Messages},
     guard::{From, Guard},
     request::{Came, Reader, Request, Stream},
 };
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
+
+/// How many of them may be streams: the others are for calls.
+const STREAMS_MAX: usize = 16;
 
 /// How long a client may take to receive an answer.
 const WRITE: Duration = Duration::from_secs(10);
@@ -110,6 +114,7 @@ fn accept<D: Doors>(
     (doors, seats): (&Arc<D>, &Arc<()>),
     (full, over): (&Receiver<()>, &Receiver<()>),
 ) {
+    let streams = Arc::new(());
     while !is_over(full) {
         let mut ready: Vec<PollFd<'_>> =
             bound.iter().map(|bound| PollFd::from_borrowed_fd(bound.fd(), PollFlags::IN)).collect();
@@ -128,11 +133,12 @@ fn accept<D: Doors>(
                 continue;
             }
             let (guard, doors) = (Arc::clone(guard), Arc::clone(doors));
+            let streams = Arc::downgrade(&streams);
             let (full, over) = (full.clone(), over.clone());
             let seat = Arc::clone(seats);
             // Without a thread the connection is closed: the client sees it at once.
             let _ = Builder::new().name("ringway-admin-c".into()).spawn(move || {
-                serve(peer, &guard, &*doors, (&full, &over));
+                serve(peer, (&guard, &streams), &*doors, (&full, &over));
                 drop(seat);
             });
         }
@@ -142,7 +148,7 @@ fn accept<D: Doors>(
 /// Serves one connection to its end.
 fn serve(
     peer: Peer,
-    guard: &Guard,
+    (guard, streams): (&Guard, &Weak<()>),
     doors: &impl Doors,
     (full, over): (&Receiver<()>, &Receiver<()>),
 ) {
@@ -159,7 +165,15 @@ fn serve(
             Came::Request(request) => {
                 let bodiless = request.head.method == crate::http::head::Method::Head;
                 let closes = !request.head.keep_alive || is_over(full);
-                (answer(&request, guard, doors, (from, &name)), closes, bodiless)
+                match answer(&request, (guard, streams), doors, (from, &name)) {
+                    Reply::Answer(answer) => (answer, closes, bodiless),
+                    Reply::Stream(messages, _seat) => {
+                        let ends = || is_over(full) || is_over(over);
+                        // If the client has left it hears nothing more.
+                        let _ = feed::send(&mut reader.stream, &messages, bodiless, ends);
+                        return linger(&mut reader.stream);
+                    }
+                }
             }
         };
         if reader.stream.write_all(&answer.write(closes, bodiless)).is_err() {
@@ -171,20 +185,38 @@ fn serve(
     }
 }
 
+/// What a request is answered.
+enum Reply {
+    Answer(Answer),
+    /// What is sent on, and its seat among the streams.
+    Stream(Messages, Arc<()>),
+}
+
 fn answer(
     request: &Request,
-    guard: &Guard,
+    (guard, streams): (&Guard, &Weak<()>),
     doors: &impl Doors,
     (from, name): (From, &str),
-) -> Answer {
+) -> Reply {
     let called = Called::of(request);
     let exempt = called.as_ref().is_ok_and(Called::is_exempt);
     if let Err(refusal) = guard.check(&request.head, from, exempt) {
-        return refusal.into();
+        return Reply::Answer(refusal.into());
     }
-    match called {
-        Ok(called) => called.answer(request, doors, name),
-        Err(refused) => refused,
+    let called = match called {
+        Ok(called) => called,
+        Err(refused) => return Reply::Answer(refused),
+    };
+    let Some(feed) = called.feed() else {
+        return Reply::Answer(called.answer(request, doors, name));
+    };
+    // The accepting thread has one, and each stream.
+    match streams.upgrade().filter(|_| streams.strong_count() <= STREAMS_MAX + 1) {
+        Some(seat) => Reply::Stream(feed::follow(request, doors, feed), seat),
+        None => {
+            let full = "too many streams are open here";
+            Reply::Answer(Answer::error(503, "overloaded", full))
+        }
     }
 }
 

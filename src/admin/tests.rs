@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::{Value, json};
 
 use super::{
-    Admin, BackendWrite, BackendWritten, Bound, Doors, Pools, Reload, Reloaded, WriteDenied,
+    Admin, BackendWrite, BackendWritten, Bound, Doors, Feed, HistoryQuery, Pools, Reload, Reloaded,
+    WriteDenied,
     api::{CALLS, OPENAPI},
 };
 use crate::observe::statistics::metrics::Format;
@@ -27,6 +29,7 @@ struct Noted {
     refuses: Mutex<Option<super::Refused>>,
     writes: Mutex<Vec<BackendWrite>>,
     denies: Mutex<Option<WriteDenied>>,
+    streams: Mutex<Vec<Sender<Arc<str>>>>,
 }
 
 impl Doors for Noted {
@@ -58,6 +61,20 @@ impl Doors for Noted {
 
     fn metrics(&self, format: Format) -> Option<String> {
         Some(format!("{format:?}\n"))
+    }
+
+    fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {
+        let (to, from) = unbounded();
+        to.send(format!("data: {feed:?} {after:?}\n\n").into()).unwrap();
+        // A stream of frames goes on.
+        if feed == Feed::Stream {
+            self.streams.lock().unwrap().push(to);
+        }
+        from
+    }
+
+    fn history(&self, query: &HistoryQuery) -> Value {
+        json!({ "events": [], "since": format!("{query:?}") })
     }
 
     fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied> {
@@ -384,4 +401,36 @@ fn a_denied_order_has_a_status_and_a_word() {
         expect(&answer, status, &format!("\"code\":\"{code}\""));
         expect(&answer, status, &denied.to_string().replace('"', "\\\""));
     }
+}
+
+#[test]
+fn a_stream_goes_on_from_the_last_event_and_there_is_a_bound_for_them() {
+    let stage = stage(None);
+    let head = "GET /api/v1/events HTTP/1.1\nHost: localhost\nLast-Event-ID: 5-7\n\n";
+    let answer = ask(&stage, head);
+    expect(&answer, 200, "content-type: text/event-stream\r\n");
+    expect(&answer, 200, "\r\n\r\nretry: 1000\n\ndata: Events Some(\"5-7\")\n\n");
+    let open = || {
+        let mut stream = TcpStream::connect(stage.address).unwrap();
+        stream.write_all(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).unwrap();
+        (stream, String::from_utf8_lossy(&first).into_owned())
+    };
+    let mut streams: Vec<_> = (0..17).map(|_| open()).collect();
+    let statuses: Vec<_> = streams.iter().map(|(_, first)| &first[9..]).collect();
+    assert_eq!((&statuses[15], statuses[16]), (&"200", "503"));
+    // Calls are still answered, and whoever leaves makes room.
+    expect(&get(&stage, "/api/v1/status"), 200, "version");
+    streams.clear();
+    stage.noted.streams.lock().unwrap().clear();
+    let answer = ask(&stage, head);
+    expect(&answer, 200, "data: Events");
+}
+
+#[test]
+fn the_timeline_is_asked_for_by_name_and_time() {
+    let stage = stage(None);
+    expect(&get(&stage, "/api/v1/history?pool=app&since=1h"), 200, "Some(\\\"app\\\")");
+    expect(&get(&stage, "/api/v1/history?since=1"), 422, "\"code\":\"unprocessable\"");
 }

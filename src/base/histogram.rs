@@ -142,6 +142,17 @@ impl Histogram {
         self.micros = self.micros.wrapping_add(now.micros.wrapping_sub(before.micros));
     }
 
+    /// What was recorded after `before`, an earlier state of this histogram.
+    #[must_use]
+    pub(crate) fn since(&self, before: &Histogram) -> Histogram {
+        let mut since = self.clone();
+        for (count, before) in since.cells.iter_mut().zip(&before.cells) {
+            *count = count.saturating_sub(*before);
+        }
+        since.micros = since.micros.wrapping_sub(before.micros);
+        since
+    }
+
     /// Adds another histogram.
     pub fn merge(&mut self, other: &Histogram) {
         for (count, more) in self.cells.iter_mut().zip(&other.cells) {

@@ -11,6 +11,9 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+use serde_json::{Map, Value};
+
 use crate::base::moment::millis;
 use crate::plan::LogLevel;
 use crate::policy::{standing::Cause, suspicion::Silence};
@@ -268,6 +271,12 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
+    /// The timeline cannot be kept on disk: it ends with the process.
+    #[non_exhaustive]
+    TimelineNotKept {
+        /// Why.
+        cause: Arc<str>,
+    },
     /// What is in force could not be kept over a restart.
     #[non_exhaustive]
     StateNotKept {
@@ -473,6 +482,19 @@ impl Event {
         self.row().2
     }
 
+    /// Its word, level, sentence and the fields that it has, for programs.
+    pub(crate) fn object(&self) -> Map<String, Value> {
+        let level = format!("{:?}", self.level()).to_lowercase();
+        let mut object = Map::new();
+        object.insert("event".into(), self.word().into());
+        object.insert("level".into(), level.into());
+        object.insert("message".into(), self.sentence().into());
+        if let Ok(Value::Object(fields)) = serde_json::to_value(self.fields()) {
+            object.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        object
+    }
+
     #[rustfmt::skip] // a table
     fn row(&self) -> (&'static str, LogLevel, &'static str) {
         use LogLevel::{Debug, Error, Info, Warn};
@@ -525,6 +547,7 @@ impl Event {
             Event::ChangeDropped { .. } => ("change_dropped", Warn, "run-time change does not fit the configuration any more: dropped"),
             Event::StateRefused { .. } => ("state_refused", Warn, "run-time change that was kept does not fit: dropped"),
             Event::StateNotKept { .. } => ("state_not_kept", Warn, "run-time changes not kept over a restart"),
+            Event::TimelineNotKept { .. } => ("timeline_not_kept", Warn, "timeline not kept on disk: it ends with this process"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
             Event::Upgraded { .. } => ("upgrade", Info, "a new process has taken over"),
             Event::UpgradeRefused { .. } => ("upgrade_refused", Error, "no new process has taken over: this one serves on"),
@@ -539,7 +562,7 @@ impl Event {
 }
 
 /// The fields of an event, by their names in logs and streams.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Fields<'a> {
     pub(crate) request_id: Option<&'a str>,
     pub(crate) pool: Option<&'a str>,
@@ -581,6 +604,7 @@ pub(crate) struct Fields<'a> {
     pub(crate) generation: Option<u64>,
     pub(crate) changes: Option<&'a str>,
     pub(crate) by: Option<&'a str>,
+    pub(crate) from: Option<&'a str>,
     pub(crate) pid: Option<u32>,
     pub(crate) version: Option<&'a str>,
 }
@@ -691,14 +715,14 @@ impl Event {
                 changes: (!changes.is_empty()).then_some(changes),
                 cause: (!kept.is_empty()).then(|| format!("kept until a restart: {kept}")),
                 by: Some(by),
-                address: from.as_deref(),
+                from: from.as_deref(),
                 ..none
             },
             Event::BackendAdded(it) | Event::BackendRemoved(it) | Event::BackendSet(it) => Fields {
                 generation: Some(it.generation),
                 changes: (!it.changes.is_empty()).then_some(&it.changes),
                 by: Some(&it.by),
-                address: it.from.as_deref(),
+                from: it.from.as_deref(),
                 ..Fields::of(&it.pool, &it.backend)
             },
             Event::ChangeDropped { pool, backend, cause } => {
@@ -707,24 +731,26 @@ impl Event {
             Event::StateRefused { at, cause } => {
                 Fields { file: Some(at.to_string()), cause: Some(cause.to_string()), ..none }
             }
-            Event::StateNotKept { cause } => Fields { cause: Some(cause.to_string()), ..none },
+            Event::TimelineNotKept { cause } | Event::StateNotKept { cause } => {
+                Fields { cause: Some(cause.to_string()), ..none }
+            }
             Event::ReloadRefused { cause, by, from } => Fields {
                 cause: Some(cause.to_string()),
                 by: Some(by),
-                address: from.as_deref(),
+                from: from.as_deref(),
                 ..none
             },
             Event::Upgraded { pid, version, by, from } => Fields {
                 pid: Some(*pid),
                 version: Some(version),
                 by: Some(by),
-                address: from.as_deref(),
+                from: from.as_deref(),
                 ..none
             },
             Event::UpgradeRefused { cause, by, from } => Fields {
                 cause: Some(cause.to_string()),
                 by: Some(by),
-                address: from.as_deref(),
+                from: from.as_deref(),
                 ..none
             },
             Event::Lameduck { time } => Fields { ms: Some(millis(*time) as f64), ..none },

@@ -70,6 +70,11 @@ impl Events {
         self.from.recv_timeout(time).ok()
     }
 
+    /// The queue itself, to wait for it among others.
+    pub(crate) fn queue(&self) -> &Receiver<Arc<Happened>> {
+        &self.from
+    }
+
     /// How many events found no room, as this reader was too slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -11,21 +11,22 @@ use std::{
     time::Instant,
 };
 
+use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use super::{
     Handle, StartError, backend_writes,
     changes::Changes,
+    chronicle::{Chronicle, Reader, Sources},
     control::Client,
     refusal::cannot_listen,
     upgrade::{Before, Upgrades},
     views,
 };
 use crate::admin::{
-    self, Admin, BackendWrite, BackendWritten, Bound, Closing, Doors, Pools, Refused, Reload,
-    Reloaded, Upgraded, WriteDenied, admin_socket,
+    self, Admin, BackendWrite, BackendWritten, Bound, Closing, Doors, Feed, HistoryQuery, Pools,
+    Refused, Reload, Reloaded, Upgraded, WriteDenied, admin_socket,
 };
-use crate::config::{Lookup, Machine};
 use crate::net::runtime::DriverInUse;
 use crate::observe::statistics::metrics::{self, Format};
 use crate::plan;
@@ -38,6 +39,7 @@ struct Running {
     client: Client,
     changes: Changes,
     upgrades: Upgrades,
+    reader: Reader,
     /// The files of its configuration.
     files: Vec<String>,
 }
@@ -81,8 +83,7 @@ impl Doors for Running {
     }
 
     fn certificates(&self) -> Vec<Value> {
-        let now = Machine.now();
-        self.client.certificates().iter().map(|held| held.json(now)).collect()
+        views::certificates(&self.client)
     }
 
     fn pools(&self) -> Pools {
@@ -90,11 +91,22 @@ impl Doors for Running {
     }
 
     fn stats(&self) -> (u64, Value) {
-        self.client.view().map_or((0, Value::Null), |view| (view.generation, views::stats(&view)))
+        let view = self.reader.view();
+        view.map_or((0, Value::Null), |view| (view.generation, views::stats(&view)))
     }
 
     fn metrics(&self, format: Format) -> Option<String> {
-        metrics::text(self.client.statistics()?, format).ok()
+        let mut statistics = self.client.statistics()?;
+        self.reader.measure(&mut statistics);
+        metrics::text(statistics, format).ok()
+    }
+
+    fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {
+        self.reader.follow(feed, after)
+    }
+
+    fn history(&self, query: &HistoryQuery) -> Value {
+        self.reader.history(query)
     }
 
     fn write(&self, write: BackendWrite) -> Result<BackendWritten, WriteDenied> {
@@ -127,6 +139,7 @@ pub(super) struct AdminInterface {
     /// The path of its Unix socket, to be removed at the end.
     path: Option<PathBuf>,
     token: Option<String>,
+    chronicle: Option<Chronicle>,
     doors: Option<Arc<Running>>,
     open: Option<Admin>,
 }
@@ -168,7 +181,16 @@ impl AdminInterface {
         };
         let path = path.filter(|_| socket.is_some());
         bound.extend(socket);
-        Ok(AdminInterface { address, given_up, bound, path, token, doors: None, open: None })
+        Ok(AdminInterface {
+            address,
+            given_up,
+            bound,
+            path,
+            token,
+            chronicle: None,
+            doors: None,
+            open: None,
+        })
     }
 
     /// Begins to answer.
@@ -177,10 +199,25 @@ impl AdminInterface {
     /// The kernel's, if it gives no thread.
     pub(super) fn open(
         &mut self,
-        files: &[PathBuf],
+        (files, folders): (&[PathBuf], Vec<PathBuf>),
         handle: &Handle,
         upgrades: &Upgrades,
     ) -> Result<(), StartError> {
+        if self.bound.is_empty() {
+            return Ok(());
+        }
+        let sources = Sources {
+            client: handle.client(),
+            events: handle.events(),
+            reporter: handle.reporter().clone(),
+            folders: self
+                .address
+                .map(|_| (folders, format!("timeline-{}.jsonl", admin::hash_of(files)))),
+        };
+        let chronicle = Chronicle::start(sources);
+        let chronicle = chronicle.map_err(StartError::system("start the thread of the history"))?;
+        let reader = chronicle.reader();
+        self.chronicle = Some(chronicle);
         self.doors = Some(Arc::new(Running {
             since: Instant::now(),
             driver: handle.driver(),
@@ -188,6 +225,7 @@ impl AdminInterface {
             client: handle.client(),
             changes: handle.changes().clone(),
             upgrades: upgrades.clone(),
+            reader,
             files: admin::named(files),
         }));
         self.reopen()
@@ -245,6 +283,9 @@ impl AdminInterface {
 impl Drop for AdminInterface {
     fn drop(&mut self) {
         self.open = None;
+        self.doors = None;
+        // It writes what happened last.
+        self.chronicle = None;
         if let Some(path) = &self.path {
             // It may be gone, or its folder may be.
             let _ = std::fs::remove_file(path);

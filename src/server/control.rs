@@ -354,6 +354,13 @@ impl Client {
         Some(statistics)
     }
 
+    /// The same, without what the kernel counts of the process.
+    pub(super) fn counted(&self) -> Option<Statistics> {
+        let mut statistics = self.ask(Command::Statistics)?;
+        measure_cores(&mut statistics);
+        Some(statistics)
+    }
+
     /// The certificates in use; none where the thread hangs by a bug.
     pub(super) fn certificates(&self) -> Arc<[Held]> {
         self.ask(Command::Certificates).unwrap_or_default()
@@ -374,10 +381,14 @@ impl Client {
 
 /// Adds what the kernel counts.
 fn measure(statistics: &mut Statistics) {
+    measure_cores(statistics);
+    statistics.process = vitals::of_process();
+}
+
+fn measure_cores(statistics: &mut Statistics) {
     for core in statistics.cores.iter_mut().filter(|core| core.thread != 0) {
         core.cpu = vitals::of_thread(core.thread);
     }
-    statistics.process = vitals::of_process();
 }
 
 fn hangs<T>() -> Result<T, Denied> {

@@ -12,6 +12,7 @@ mod certificates;
 mod cgroup;
 mod changes;
 pub(crate) mod check;
+mod chronicle;
 pub(crate) mod connection;
 mod control;
 mod cores;

@@ -38,6 +38,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
     let backends: usize = plan.pools.values().map(|pool| pool.backends.len()).sum();
     let files = source.as_ref().map_or_else(Vec::new, |source| source.files.clone());
     let user = plan.global.user.clone();
+    let states = state_file::directories(&plan.global, &state_directories());
     if let Some(user) = &user {
         become_user(user, &folders(&files, &plan))?;
     }
@@ -90,7 +91,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         taker.is_ready();
         handle.accept();
     }
-    admin.open(&files, &handle, &upgrades)?;
+    admin.open((&files, states), &handle, &upgrades)?;
     let stops = match taker {
         // The manager hears of this process when the old one has named it.
         Some(taker) => Some(

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use super::control::View;
+use super::control::{Client, View};
 use crate::admin::Pools;
 use crate::base::moment::{UnixMillis, millis};
-use crate::config;
+use crate::config::{self, Lookup as _, Machine};
 use crate::health::{Probed, SeenBackend};
 use crate::observe::{
     dates::Dates,
@@ -27,6 +27,12 @@ pub(super) fn pools(view: &View) -> Pools {
     };
     let pools = view.statistics.pools.iter().filter_map(of).collect();
     Pools { generation: view.generation, pools }
+}
+
+/// The certificates in use.
+pub(super) fn certificates(client: &Client) -> Vec<Value> {
+    let now = Machine.now();
+    client.certificates().iter().map(|held| held.json(now)).collect()
 }
 
 /// Everything that is counted.

@@ -76,6 +76,7 @@ mod timeouts;
 mod turns;
 
 mod events;
+mod history;
 mod logs;
 mod manual;
 mod metrics;

@@ -32,7 +32,7 @@ macro_rules! line {
             request_id, pool, backend, phase, code, status, cause, lasted_ms, late_ms, ms,
             asked_again, refusal, healthy, of, listener, client, failed_total, address, addresses, gone, open, idle_closed_total,
             refused_total, dropped_total, file, mode, names, days, last_day, connections, wanted,
-            descriptors, needed, thread, generation, changes, by, pid, version, connections_total, requests_total,
+            descriptors, needed, thread, generation, changes, by, from, pid, version, connections_total, requests_total,
             access_log_dropped_total,
         } = $event.fields();
         tracing::$level!(
@@ -41,8 +41,8 @@ macro_rules! line {
             addresses, gone, open,
             idle_closed_total, refused_total, dropped_total, file, mode, names, days, last_day,
             connections, wanted,
-            descriptors, needed, thread, generation, changes, by, pid, version, connections_total,
-            requests_total, access_log_dropped_total, "{}", $event.sentence()
+            descriptors, needed, thread, generation, changes, by, from, pid, version,
+            connections_total, requests_total, access_log_dropped_total, "{}", $event.sentence()
         )
     }};
 }

@@ -1,0 +1,448 @@
+//! The chronicle: what happened, and what traffic was like, for those who look later or go on
+//! looking.
+//!
+//! A thread of its own, `ringway-history`, which only a process with an admin interface has. Once a
+//! second it takes a snapshot of the statistics, keeps a summary of what lies between two of them,
+//! and makes a frame with all details while somebody looks; events it keeps, sends on and appends
+//! to the timeline on disk. *Invariants:* it asks the control thread and no core; what it keeps is
+//! bounded; it waits for no reader, and one that is too slow is let go.
+
+mod availability;
+mod frame;
+mod history;
+mod timeline;
+mod told;
+mod trouble;
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded, unbounded};
+use serde_json::{Value, json};
+
+use self::{
+    frame::Span,
+    timeline::Timeline,
+    told::{Teller, Told},
+};
+use super::{
+    control::{Client, View},
+    views,
+};
+pub(super) use crate::admin::{Feed, HistoryQuery};
+use crate::observe::{
+    event::Event,
+    events::{Events, Happened},
+    reports::Reporter,
+    statistics::Statistics,
+};
+
+/// How often traffic is looked at, and how often for the longer history.
+const SECOND: Duration = Duration::from_secs(1);
+const HALF_MINUTE: u32 = 30;
+
+/// Five minutes of seconds, and six hours of half minutes.
+const SECONDS_KEPT: usize = 300;
+const HALF_MINUTES_KEPT: usize = 720;
+
+/// Events that are kept for readers that come back, and for the page.
+const EVENTS_KEPT: usize = 1_000;
+const EVENTS_SHOWN: usize = 200;
+
+/// What may wait for a reader: everything that is kept, and more.
+const WAITING_MAX: usize = 2 * EVENTS_KEPT;
+
+/// How long an asker waits, and how long the end does.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the thread is asked for.
+enum Ask {
+    /// Send this on from now on, after the event of this id.
+    Follow(Feed, Option<String>, Sender<Arc<str>>),
+    /// How busy each core was in the last second.
+    Busy(Sender<Vec<Option<f64>>>),
+    /// The events that are kept.
+    Events(Sender<Vec<Arc<str>>>),
+    End,
+}
+
+/// The thread, for its owner.
+pub(super) struct Chronicle {
+    reader: Reader,
+    ended: Receiver<()>,
+}
+
+/// The thread, for those who ask it.
+#[derive(Clone)]
+pub(super) struct Reader {
+    to: Sender<Ask>,
+    client: Client,
+    /// The file of the timeline; none if there is none.
+    path: Option<PathBuf>,
+}
+
+/// What the thread needs.
+pub(super) struct Sources {
+    pub(super) client: Client,
+    pub(super) events: Events,
+    pub(super) reporter: Reporter,
+    /// Folders for the timeline, the best first, and its name there; none = it is not kept on disk,
+    /// and traffic is looked at only while somebody watches.
+    pub(super) folders: Option<(Vec<PathBuf>, String)>,
+}
+
+impl Chronicle {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel's, if it gives no thread.
+    pub(super) fn start(sources: Sources) -> io::Result<Chronicle> {
+        let Sources { client, events, reporter, folders } = sources;
+        let is_watchful = folders.is_some();
+        // Without a bound: there is a question for each connection that waits, and no more.
+        let (to, asked) = unbounded();
+        let timeline = folders.map(|(folders, name)| Timeline::open(&folders, &name));
+        let timeline = match timeline {
+            None => None,
+            Some(Ok(timeline)) => Some(timeline),
+            Some(Err(error)) => {
+                let cause = error.to_string().into();
+                reporter.event(Event::TimelineNotKept { cause });
+                None
+            }
+        };
+        let path = timeline.as_ref().map(|timeline| timeline.path().to_path_buf());
+        let reader = Reader { to, client: client.clone(), path };
+        let (ending, ended) = bounded::<()>(0);
+        thread::Builder::new().name("ringway-history".into()).spawn(move || {
+            let mut keeper = Keeper::new(client, reporter, timeline);
+            keeper.is_watchful = is_watchful;
+            keeper.run(&events, &asked);
+            drop(ending);
+        })?;
+        Ok(Chronicle { reader, ended })
+    }
+
+    /// The thread, for those who ask it.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+}
+
+impl Drop for Chronicle {
+    fn drop(&mut self) {
+        // It writes the last events first.
+        let _ = self.reader.to.send(Ask::End);
+        let _ = self.ended.recv_timeout(END_WITHIN);
+    }
+}
+
+impl Reader {
+    /// What is sent on from now on, after the event of this id.
+    pub(super) fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {
+        let (to, from) = bounded(WAITING_MAX);
+        // If the thread has ended, the stream ends at once.
+        let _ = self.to.send(Ask::Follow(feed, after, to));
+        from
+    }
+
+    /// How busy each core was in the last second.
+    pub(super) fn busy(&self) -> Vec<Option<f64>> {
+        self.ask(Ask::Busy).unwrap_or_default()
+    }
+
+    /// The timeline.
+    pub(super) fn history(&self, query: &HistoryQuery) -> Value {
+        let events = match &self.path {
+            Some(path) => timeline::read(path),
+            None => {
+                let kept = self.ask(Ask::Events).unwrap_or_default();
+                kept.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+            }
+        };
+        history::of(&events, query, SystemTime::now())
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(Sender<T>) -> Ask) -> Option<T> {
+        let (answer, answered) = bounded(1);
+        self.to.send(ask(answer)).ok()?;
+        answered.recv_timeout(ANSWERED_WITHIN).ok()
+    }
+
+    /// Adds to statistics what this thread measures.
+    pub(super) fn measure(&self, statistics: &mut Statistics) {
+        for (core, busy) in statistics.cores.iter_mut().zip(self.busy()) {
+            core.busy = busy;
+        }
+    }
+
+    /// A view with what this thread measures.
+    pub(super) fn view(&self) -> Option<View> {
+        let mut view = self.client.view()?;
+        self.measure(&mut view.statistics);
+        Some(view)
+    }
+}
+
+/// What the thread keeps.
+struct Keeper {
+    client: Client,
+    reporter: Reporter,
+    teller: Teller,
+    timeline: Option<Timeline>,
+    /// Whether traffic is looked at although nobody watches.
+    is_watchful: bool,
+    /// Whether the last line was written.
+    is_written: bool,
+    events: VecDeque<Told>,
+    seconds: VecDeque<Arc<str>>,
+    half_minutes: VecDeque<Arc<str>>,
+    /// The last two snapshots, and when the last was taken.
+    last: [Option<Statistics>; 2],
+    measured: Option<Instant>,
+    /// The one at the beginning of this half minute, and how many seconds it is ago.
+    of_half_minute: (Option<Statistics>, u32),
+    busy: Vec<Option<f64>>,
+    events_to: Vec<Sender<Arc<str>>>,
+    stream_to: Vec<Sender<Arc<str>>>,
+}
+
+impl Keeper {
+    fn new(client: Client, reporter: Reporter, timeline: Option<Timeline>) -> Keeper {
+        let now = SystemTime::now();
+        let mut keeper = Keeper {
+            client,
+            reporter,
+            teller: Teller::new(now),
+            timeline,
+            is_watchful: false,
+            is_written: true,
+            events: VecDeque::new(),
+            seconds: VecDeque::new(),
+            half_minutes: VecDeque::new(),
+            last: [None, None],
+            measured: None,
+            of_half_minute: (None, 0),
+            busy: Vec::new(),
+            events_to: Vec::new(),
+            stream_to: Vec::new(),
+        };
+        let began = keeper.teller.began(now);
+        keeper.keep(began);
+        keeper
+    }
+
+    fn run(&mut self, events: &Events, asked: &Receiver<Ask>) {
+        let happened = events.queue();
+        let mut next = Instant::now();
+        let mut is_over = false;
+        while !is_over {
+            let mut either = Select::new();
+            either.recv(happened);
+            either.recv(asked);
+            let looks = self.is_watchful || !self.stream_to.is_empty();
+            let ready = match looks {
+                true => either.ready_deadline(next).is_ok(),
+                false => either.ready() < usize::MAX,
+            };
+            if !ready {
+                self.look();
+                // A machine that stood still is not made up for.
+                next = (next + SECOND).max(Instant::now());
+            }
+            // The events first: what is asked afterwards knows of them.
+            is_over |= self.hear(happened);
+            while let Ok(ask) = asked.try_recv() {
+                is_over |= self.answer(ask);
+            }
+        }
+        // The hub has ended, or ends now.
+        let until = Instant::now() + SECOND;
+        while let Ok(last) = happened.recv_deadline(until) {
+            self.keep(self.teller.tell(&last));
+        }
+    }
+
+    /// Takes what has happened; returns whether nothing more will.
+    fn hear(&mut self, happened: &Receiver<Arc<Happened>>) -> bool {
+        loop {
+            match happened.try_recv() {
+                Ok(one) => self.keep(self.teller.tell(&one)),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn keep(&mut self, told: Told) {
+        send(&mut self.events_to, &told.sent);
+        if !self.stream_to.is_empty() {
+            let line = &told.line;
+            send(&mut self.stream_to, &format!("event: happened\ndata: {line}\n\n").into());
+        }
+        self.write(&told.line);
+        if self.events.len() == EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(told);
+    }
+
+    fn write(&mut self, line: &str) {
+        let Some(timeline) = &mut self.timeline else { return };
+        let written = timeline.append(line);
+        if let (Err(error), true) = (&written, self.is_written) {
+            let path = timeline.path().display();
+            let cause = format!("{path}: {error}").into();
+            self.reporter.event(Event::TimelineNotKept { cause });
+        }
+        self.is_written = written.is_ok();
+    }
+
+    /// Answers; returns whether it was told to end.
+    fn answer(&mut self, ask: Ask) -> bool {
+        match ask {
+            Ask::Follow(Feed::Events, after, to) => self.follow_events(after.as_deref(), to),
+            Ask::Follow(Feed::Stream, _, to) => self.follow_stream(to),
+            Ask::Busy(answer) => drop(answer.try_send(self.busy.clone())),
+            Ask::Events(answer) => {
+                let lines = self.events.iter().map(|told| Arc::clone(&told.line));
+                let _ = answer.try_send(lines.collect());
+            }
+            Ask::End => return true,
+        }
+        false
+    }
+
+    /// All events that a reader has missed; one of another process has missed all.
+    fn follow_events(&mut self, after: Option<&str>, to: Sender<Arc<str>>) {
+        if let Some(id) = after {
+            let last = self.teller.number_of(id);
+            let first = self.events.iter().map(|told| told.number).find(|number| *number > 0);
+            if let (Some(last), Some(first)) = (last, first)
+                && last + 1 < first
+            {
+                let missed = first - last - 1;
+                let gap = format!("event: gap\ndata: {{\"missed\":{missed}}}\n\n");
+                let _ = to.try_send(gap.into());
+            }
+            let is_missed = |told: &&Told| last.is_none_or(|last| told.number > last);
+            for told in self.events.iter().filter(is_missed) {
+                let _ = to.try_send(Arc::clone(&told.sent));
+            }
+        }
+        self.events_to.push(to);
+    }
+
+    fn follow_stream(&mut self, to: Sender<Arc<str>>) {
+        let list = |lines: &mut dyn Iterator<Item = &Arc<str>>| {
+            let lines: Vec<&str> = lines.map(|line| &**line).collect();
+            format!("[{}]", lines.join(","))
+        };
+        let skipped = self.events.len().saturating_sub(EVENTS_SHOWN);
+        let history = format!(
+            "event: history\ndata: {{\"seconds\":{},\"halfMinutes\":{},\"events\":{}}}\n\n",
+            list(&mut self.seconds.iter()),
+            list(&mut self.half_minutes.iter()),
+            list(&mut self.events.iter().skip(skipped).map(|told| &told.line)),
+        );
+        let _ = to.try_send(history.into());
+        if let Some(frame) = self.frame() {
+            let _ = to.try_send(frame);
+        }
+        self.stream_to.push(to);
+    }
+
+    /// Looks at a second of traffic.
+    fn look(&mut self) {
+        let Some(now) = self.client.counted() else { return };
+        self.measure(&now);
+        let [_, before] = std::mem::take(&mut self.last);
+        if let Some(before) = &before {
+            push(&mut self.seconds, SECONDS_KEPT, &Span::between(before, &now).summary());
+        }
+        let (began, seconds) = &mut self.of_half_minute;
+        *seconds += 1;
+        if *seconds >= HALF_MINUTE || began.is_none() {
+            if let Some(began) = began {
+                let summary = Span::between(began, &now).summary();
+                push(&mut self.half_minutes, HALF_MINUTES_KEPT, &summary);
+            }
+            self.of_half_minute = (Some(now.clone()), 0);
+        }
+        self.last = [before, Some(now)];
+        if !self.stream_to.is_empty()
+            && let Some(frame) = self.frame()
+        {
+            send(&mut self.stream_to, &frame);
+        }
+    }
+
+    /// How busy each core has been since the last time.
+    fn measure(&mut self, now: &Statistics) {
+        let at = Instant::now();
+        let passed = self.measured.replace(at).map(|before| at - before);
+        let before = self.last[1].as_ref().map(|before| &before.cores);
+        let share = |(index, core): (usize, &crate::observe::statistics::Core)| {
+            let (cpu, before) = (core.cpu?, before?.get(index)?.cpu?);
+            let passed = passed.filter(|passed| !passed.is_zero())?;
+            let share = cpu.saturating_sub(before).as_secs_f64() / passed.as_secs_f64();
+            Some(share.min(1.0))
+        };
+        self.busy = now.cores.iter().enumerate().map(share).collect();
+    }
+
+    /// Everything about the last second.
+    fn frame(&self) -> Option<Arc<str>> {
+        let [Some(before), Some(now)] = &self.last else { return None };
+        let mut view = self.client.view()?;
+        for (core, busy) in view.statistics.cores.iter_mut().zip(&self.busy) {
+            core.busy = *busy;
+        }
+        let span = Span::between(before, now);
+        let rows = span.backends();
+        let mut pools = views::pools(&view).pools;
+        for pool in &mut pools {
+            let name = pool["name"].as_str().unwrap_or_default().to_owned();
+            for backend in pool["backends"].as_array_mut().into_iter().flatten() {
+                let key = (name.as_str(), backend["name"].as_str().unwrap_or_default());
+                let row = rows.get(&key).cloned().unwrap_or_default();
+                backend["live"] = row;
+            }
+        }
+        let now = SystemTime::now();
+        let certificates: Vec<Value> = views::certificates(&self.client);
+        let mut frame = span.summary();
+        frame["version"] = env!("CARGO_PKG_VERSION").into();
+        frame["generation"] = view.generation.into();
+        frame["trouble"] = trouble::of(&pools, &certificates, (&view, &frame), now);
+        frame["pools"] = pools.into();
+        frame["routes"] = span.routes().into();
+        frame["cores"] = span.cores(&self.busy).into();
+        frame["flows"] = span.flows(&view.plan).into();
+        frame["certificates"] = json!(certificates);
+        Some(format!("event: frame\ndata: {frame}\n\n").into())
+    }
+}
+
+fn push(kept: &mut VecDeque<Arc<str>>, max: usize, summary: &Value) {
+    if kept.len() == max {
+        kept.pop_front();
+    }
+    kept.push_back(summary.to_string().into());
+}
+
+/// Sends to all readers; one that is gone, or too slow, is let go: it comes back by itself, and
+/// says which event it had last.
+fn send(readers: &mut Vec<Sender<Arc<str>>>, what: &Arc<str>) {
+    readers.retain(|to| match to.try_send(Arc::clone(what)) {
+        Ok(()) => true,
+        Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+    });
+}

@@ -1,0 +1,69 @@
+//! Events as programs read them: an object each, with an id that no other event has, in this
+//! process or another.
+
+use std::{sync::Arc, time::SystemTime};
+
+use serde_json::{Map, Value};
+
+use super::super::views::date;
+use crate::base::moment::millis;
+use crate::observe::events::Happened;
+
+/// An event that was told.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) number: u64,
+    /// The object, on one line.
+    pub(super) line: Arc<str>,
+    /// As the stream of events has it.
+    pub(super) sent: Arc<str>,
+}
+
+/// Spells events.
+pub(super) struct Teller {
+    /// What tells ids of this process from those of others.
+    boot: String,
+}
+
+impl Teller {
+    pub(super) fn new(now: SystemTime) -> Teller {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Teller { boot: format!("{:x}", millis(since)) }
+    }
+
+    pub(super) fn tell(&self, happened: &Happened) -> Told {
+        self.spell(happened.id, happened.at, happened.event.word(), happened.event.object())
+    }
+
+    /// The beginning of this process, which is no event of it.
+    pub(super) fn began(&self, at: SystemTime) -> Told {
+        let mut object = Map::new();
+        object.insert("event".into(), "started".into());
+        object.insert("level".into(), "info".into());
+        object.insert("message".into(), "started".into());
+        object.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        object.insert("pid".into(), std::process::id().into());
+        self.spell(0, at, "started", object)
+    }
+
+    fn spell(&self, number: u64, at: SystemTime, word: &str, fields: Map<String, Value>) -> Told {
+        let id = self.id(number);
+        let mut object = Map::new();
+        object.insert("id".into(), id.clone().into());
+        object.insert("at".into(), date(at).into());
+        object.extend(fields);
+        let line = Value::Object(object).to_string();
+        let sent = format!("id: {id}\nevent: {word}\ndata: {line}\n\n");
+        Told { number, line: line.into(), sent: sent.into() }
+    }
+
+    fn id(&self, number: u64) -> String {
+        format!("{}-{number}", self.boot)
+    }
+
+    /// The number of the event of this process that has this id.
+    pub(super) fn number_of(&self, id: &str) -> Option<u64> {
+        let (boot, number) = id.split_once('-')?;
+        (boot == self.boot).then(|| number.parse().ok())?
+    }
+}
