@@ -36,7 +36,6 @@ use crate::observe::{
     record::{Record, Term},
     reports::Limit,
 };
-use crate::plan::ListenerId;
 use crate::proto::peer::PeerAddress;
 use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Listening, RestingClient, Socket, Worker};
@@ -65,16 +64,13 @@ const HANDSHAKE_STEPS: u32 = 10;
 pub(super) fn begin(worker: &Rc<Worker>, socket: Socket) -> io::Result<()> {
     let Socket { listener: id, address, fd, is_shared } = socket;
     let listener = Listener::adopt(fd)?;
-    task(run(Rc::clone(worker), listener, (id, address, is_shared)));
+    // Known from now on: the next message may end it.
+    let at = worker.begin_to_accept((id, address), is_shared);
+    task(run(Rc::clone(worker), listener, (at, address)));
     Ok(())
 }
 
-async fn run(
-    worker: Rc<Worker>,
-    listener: Listener,
-    (id, address, is_shared): (ListenerId, SocketAddr, bool),
-) {
-    let at = worker.begin_to_accept((id, address), is_shared);
+async fn run(worker: Rc<Worker>, listener: Listener, (at, address): (Rc<Listening>, SocketAddr)) {
     let (ends, port) = (&at.ends, address.port());
     let mut accepting =
         Accepting { worker, listener, at: Rc::clone(&at), port, spare: spare(), pause: PAUSE };
@@ -277,6 +273,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
     use super::*;
+    use crate::plan::ListenerId;
     use crate::testkit::on_both_drivers;
 
     fn worker() -> Rc<Worker> {

@@ -6,6 +6,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -113,6 +114,34 @@ impl Addresses {
             let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);
             tries += 1;
         }
+    }
+
+    /// Those as well that are bound already, for this many cores: from copies of their sockets, and
+    /// new ones beside them where there are fewer. None of them is closed.
+    ///
+    /// # Errors
+    /// A sentence about the first address that there is no socket for.
+    pub(super) fn share_again(
+        self,
+        plan: &Plan,
+        cores: usize,
+        (stays, mut sockets): (
+            &[(ListenerId, SocketAddr, SocketAddr)],
+            impl FnMut(SocketAddr) -> io::Result<(Vec<OwnedFd>, bool)>,
+        ),
+    ) -> Result<Addresses, StartError> {
+        let known = wanted(plan);
+        let mut again = Vec::new();
+        for (listener, written, address) in stays.iter().copied() {
+            let it = known.iter().find(|it| it.listener == listener && it.address == written);
+            let how = it.map_or((false, Duration::ZERO), |it| (it.v6_only, it.patience));
+            let adopted = sockets(address).and_then(|(copies, is_shared)| {
+                listener::adopt((address, copies), how, (cores, is_shared))
+            });
+            let refused = |error| StartError::Listen { address, holder: None, error };
+            again.push((listener, written, adopted.map_err(refused)?));
+        }
+        Ok(Addresses::all(self.0, again))
     }
 
     /// All of them, in the order of the listeners.

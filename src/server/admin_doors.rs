@@ -35,7 +35,6 @@ use crate::plan;
 struct Running {
     since: Instant,
     driver: DriverInUse,
-    cores: usize,
     client: Client,
     changes: Changes,
     upgrades: Upgrades,
@@ -56,8 +55,9 @@ impl Doors for Running {
 
     fn status(&self) -> Value {
         let look = self.client.look();
-        let (generation, addresses, before) =
-            look.map(|look| (look.generation, look.addresses, look.before)).unwrap_or_default();
+        let (generation, cores, addresses, before) = look
+            .map(|look| (look.generation, look.cores, look.addresses, look.before))
+            .unwrap_or_default();
         let draining = before.iter().map(|Before { program, connections }| {
             json!({
                 "pid": program.pid, "version": program.version, "connections": connections,
@@ -71,7 +71,7 @@ impl Doors for Running {
             "version": env!("CARGO_PKG_VERSION"),
             "generation": generation,
             "driver": self.driver.to_string(),
-            "cores": self.cores,
+            "cores": cores,
             "uptime_seconds": self.since.elapsed().as_secs_f64(),
             "files": self.files,
             "listeners": listeners.collect::<Vec<_>>(),
@@ -221,7 +221,6 @@ impl AdminInterface {
         self.doors = Some(Arc::new(Running {
             since: Instant::now(),
             driver: handle.driver(),
-            cores: handle.core_count(),
             client: handle.client(),
             changes: handle.changes().clone(),
             upgrades: upgrades.clone(),

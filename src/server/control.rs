@@ -23,10 +23,13 @@ use super::{
     access_logs::{AccessLogs, Outlets},
     addresses::{Addresses, Endpoint},
     certificates::{Certificates, Fresh, Held},
+    crew::Member,
     descriptors, ends,
     given::Given,
     ledger::Ledger,
     names::{Lookup, Names, Readers},
+    run::Sockets,
+    serving::Serving,
     spawn::{self, Death, Thread},
     upgrade::{Ask, Before, Kept},
     vitals,
@@ -48,7 +51,7 @@ use crate::shared::{inbox::Unheard, standing::Publication};
 use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
 
 /// How long a thread may take to accept a message, and to take a plan: it does within a turn.
-const HEARD_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(1);
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a client waits for an answer: a change may have to wait for an address that the kernel
@@ -90,13 +93,18 @@ enum Command {
     Upgrade(Ask),
     /// How many plans are held, including the one in force.
     Held(Sender<usize>),
+    /// How many cores serve.
+    Cores(Sender<usize>),
     /// The certificates in use.
     Certificates(Sender<Arc<[Held]>>),
     /// What has been counted.
     Statistics(Sender<Statistics>),
     /// End; returns what must be ended when no core writes any more.
-    End(Sender<AccessLogs>),
+    End(Sender<Ended>),
 }
+
+/// What is left when the thread ends: the logs, and the cores that were started by reloads.
+type Ended = (AccessLogs, Vec<Member<ToCore>>);
 
 /// A core that was asked for a sign of life; none if it had no room for the question.
 type Asked = Option<Receiver<()>>;
@@ -161,6 +169,8 @@ pub(super) struct Changed {
 pub(super) struct Look {
     /// The number of the plan in force.
     pub(super) generation: u64,
+    /// How many cores serve.
+    pub(super) cores: usize,
     /// The bound addresses, by the name of their listener.
     pub(super) addresses: Vec<(String, Endpoint)>,
     /// Why the process is not ready.
@@ -219,6 +229,8 @@ pub(super) struct Owner {
     pub(super) tls: [Option<Arc<Ends>>; 2],
     /// What it keeps for an upgrade.
     pub(super) kept: Kept,
+    /// The cores that serve, and those that may.
+    pub(super) serving: Serving,
 }
 
 impl Control {
@@ -242,16 +254,17 @@ impl Control {
     }
 
     /// Ends the thread: no plan changes any more, and no name is looked up. Returns the access
-    /// logs, which still run, and the name of the thread if it does not end.
-    pub(super) fn end(&mut self) -> (Option<AccessLogs>, Option<String>) {
+    /// logs and the cores that it has started, which still run, and the name of the thread if it
+    /// does not end.
+    pub(super) fn end(&mut self) -> (Option<Ended>, Option<String>) {
         let Some(thread) = self.thread.take() else { return (None, None) };
         let until = Instant::now() + END_WITHIN;
         let (answer, answered) = bounded(1);
-        let logs = match self.client.to.send(Command::End(answer)) {
+        let ended = match self.client.to.send(Command::End(answer)) {
             Ok(()) => answered.recv_deadline(until).ok(),
             Err(_) => None,
         };
-        (logs, thread.end(until).err())
+        (ended, thread.end(until).err())
     }
 }
 
@@ -347,6 +360,11 @@ impl Client {
         self.ask(Command::Held).unwrap_or(0)
     }
 
+    /// How many cores serve; none where the thread hangs by a bug, or has ended.
+    pub(super) fn cores(&self) -> Option<usize> {
+        self.ask(Command::Cores)
+    }
+
     /// What has been counted; none where the thread hangs by a bug.
     pub(super) fn statistics(&self) -> Option<Statistics> {
         let mut statistics = self.ask(Command::Statistics)?;
@@ -415,8 +433,9 @@ struct Prepared {
     changes: Changes,
     outlets: Vec<Outlets>,
     kept: Vec<&'static str>,
-    addresses: Addresses,
-    bound: StillBound,
+    /// Its sockets, those that stay bound, and the cores that serve if they are others: then all
+    /// sockets are shared out anew.
+    to: (Addresses, StillBound, Option<Vec<usize>>),
     /// The thread that looks up the names of the next plan, if they are others.
     names: Option<Option<Names>>,
     events: Vec<Event>,
@@ -463,15 +482,18 @@ impl StillBound {
 impl Owner {
     fn run(&mut self, commands: &Receiver<Command>) {
         let (retired, renewed) = (self.retired.clone(), self.renewed.clone());
+        let resting = self.serving.resting().clone();
         let mut either = Select::new();
         either.recv(commands);
         either.recv(&retired);
         either.recv(&renewed);
+        either.recv(&resting);
         loop {
             if either.ready_timeout(READ_AGAIN).is_err() {
                 self.statistics();
             }
             self.free();
+            self.move_resting();
             renewed.try_iter().last().into_iter().for_each(|fresh| self.renew(fresh));
             match commands.try_recv() {
                 Ok(Command::Change(edit, answer)) => drop(answer.send(self.change(edit))),
@@ -489,12 +511,14 @@ impl Owner {
                 Ok(Command::ReloadEnded(taken)) => self.reloaded = taken,
                 Ok(Command::ReopenLogs(answer)) => drop(answer.send(self.access_logs.reopen())),
                 Ok(Command::Held(answer)) => drop(answer.send(self.ledger.held())),
+                Ok(Command::Cores(answer)) => drop(answer.send(self.serving.now().len())),
                 Ok(Command::Certificates(answer)) => drop(answer.send(self.fresh.held.clone())),
                 Ok(Command::Statistics(answer)) => drop(answer.send(self.statistics())),
                 Ok(Command::End(answer)) => {
                     self.names = None;
                     self.end_certificates();
-                    drop(answer.send(std::mem::take(&mut self.access_logs)));
+                    let logs = std::mem::take(&mut self.access_logs);
+                    drop(answer.send((logs, self.serving.end())));
                     return;
                 }
                 Err(error) if error.is_disconnected() => return,
@@ -552,9 +576,10 @@ impl Owner {
     }
 
     fn change(&mut self, edit: Edit) -> Result<Changed, Denied> {
+        let is_read = edit.base.is_some();
         let (layers, Composed { plan, misfits, .. }) = self.edited(edit)?;
         let before = Arc::clone(&self.next.plan);
-        let prepared = self.prepare(plan)?;
+        let prepared = self.prepare(plan, is_read)?;
         let closed = self.closed(&before, &prepared.next.plan);
         let (changes, kept, taking) = self.take(prepared)?;
         self.layers = layers;
@@ -569,11 +594,16 @@ impl Owner {
         self.sources.connections(is_gone)
     }
 
-    /// Does everything that can fail, without telling any thread.
-    fn prepare(&mut self, mut plan: Plan) -> Result<Prepared, StartError> {
-        let cores = self.process.cores;
+    /// Does everything that can fail, without telling any thread. A plan that was read says on how
+    /// many cores.
+    fn prepare(&mut self, mut plan: Plan, is_read: bool) -> Result<Prepared, StartError> {
         let before = Arc::clone(&self.next.plan);
-        let kept = keep(&before.global, &mut plan.global);
+        let mut kept = keep(&before.global, &mut plan.global);
+        let serving = match is_read {
+            true => self.cores_of(&mut plan, &mut kept)?,
+            false => self.serving.now().to_vec(),
+        };
+        let cores = serving.len();
         let lowered = descriptors::fit(&mut plan.limits, cores, self.may_raise);
         let lowered = lowered.map_err(StartError::Descriptors)?;
         let lowered = lowered.filter(|_| plan.limits.connections != before.limits.connections);
@@ -581,23 +611,33 @@ impl Owner {
         self.sources.forget(&self.ledger.named(), |pool| self.ledger.state(pool));
         let (plan, changes) = self.ledger.seat(plan)?;
         let bound = StillBound::under(&plan, &self.bound);
-        let addresses = Addresses::take(&plan, cores, &bound.known(), &mut Given::default())?;
-        addresses.listen(&plan)?;
-        let outlets = self.access_logs.outlets(&plan, Some(&before), cores)?;
+        let mut addresses = Addresses::take(&plan, cores, &bound.known(), &mut Given::default())?;
+        let is_moved = serving != self.serving.now();
+        if is_moved {
+            let copies = |address| self.kept.of(address);
+            addresses = addresses.share_again(&plan, cores, (&bound.stays, copies))?;
+        }
+        let outlets = self.access_logs.outlets(&plan, Some(&before), self.readers.cores.len())?;
         let names = self.names_of(&plan)?;
         let fresh = self.certificates.read(&plan)?;
         let (next, mut events) = {
-            let held = (Some(&*self.next), &*fresh.certs);
+            let held = (Some(&*self.next), &*fresh.certs, cores);
             self.ledger.next(plan, &self.process, held)?
         };
         events.extend(lowered);
-        Ok(Prepared { next, fresh, changes, outlets, kept, addresses, bound, names, events })
+        // Last: what waits at a socket that is closed again would be lost.
+        addresses.listen(&next.plan)?;
+        let serving = is_moved.then_some(serving);
+        let to = (addresses, bound, serving);
+        Ok(Prepared { next, fresh, changes, outlets, kept, to, names, events })
     }
 
     /// The thread that looks up the names of the next plan, if they are others; it posts nothing
     /// yet.
     fn names_of(&self, plan: &Plan) -> Result<Option<Option<Names>>, StartError> {
-        if Names::are_same(&self.next.plan, plan) {
+        // A core that was started now hears of them as well.
+        let is_heard = self.last_taken.len() == self.readers.cores.len();
+        if Names::are_same(&self.next.plan, plan) && (is_heard || self.names.is_none()) {
             return Ok(None);
         }
         let (lookup, reporter) = (self.lookup.clone(), self.process.reporter.clone());
@@ -609,8 +649,7 @@ impl Owner {
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
     fn take(&mut self, prepared: Prepared) -> Result<Taken, StartError> {
-        let Prepared { next, fresh, changes, outlets, kept, addresses, bound, names, events } =
-            prepared;
+        let Prepared { next, fresh, changes, outlets, kept, to, names, events } = prepared;
         let (answer, answered) = bounded(1);
         self.tell_health(ToHealth::Plan(Arc::clone(&next), answer));
         match answered.recv_timeout(TAKEN_WITHIN) {
@@ -626,26 +665,65 @@ impl Owner {
         if names.is_some() {
             self.names = None;
         }
-        let cores = self.readers.cores.len();
-        let StillBound { stays, moved, gone } = bound;
-        self.bound = stays;
+        let (addresses, bound, serving) = to;
+        self.bound = if serving.is_some() { Vec::new() } else { bound.stays.clone() };
         self.bound.extend(addresses.bound());
-        let sockets = addresses.share_out(cores);
-        self.kept.remove(&gone);
-        if let Err(error) = self.kept.add(&sockets) {
+        let shares = addresses.share_out(serving.as_deref().unwrap_or(self.serving.now()).len());
+        self.kept.remove(&bound.gone);
+        let kept_shares = match &serving {
+            Some(_) => self.kept.replace(&shares),
+            None => self.kept.add(&shares),
+        };
+        if let Err(error) = kept_shares {
             // They are served, but not handed on.
             let cause = format!("new sockets will be missing at an upgrade: {error}").into();
             let by = "reload".into();
             reporter.event(Event::UpgradeRefused { cause, by, from: None });
         }
+        // By the number of the core.
+        let mut sockets: Vec<Sockets> = self.readers.cores.iter().map(|_| Vec::new()).collect();
+        let serving = match serving {
+            Some(numbers) => Some((numbers, shares)),
+            None => {
+                let numbers = self.serving.now().iter();
+                numbers.zip(shares).for_each(|(number, share)| sockets[*number] = share);
+                None
+            }
+        };
+        let taking = self.tell_plan(&next, &bound, sockets.into_iter().zip(outlets));
+        self.ledger.publish(&next, self.readers.cores.len());
+        self.next = next;
+        self.certificates.keep(&fresh);
+        self.fresh = fresh;
+        if let Some(mut names) = names {
+            // A core that is new has no addresses yet.
+            if let (Some(names), Some(_)) = (&mut names, &serving) {
+                names.first(HEARD_WITHIN, &self.readers);
+            }
+            self.names = names.map(Names::at_once);
+        }
+        if let Some((numbers, shares)) = serving {
+            self.serve_on(numbers, shares);
+        }
+        Ok((changes, kept, taking))
+    }
+
+    /// Gives each core the next plan, with its sockets of new addresses and its ends of new logs;
+    /// returns the cores that are to take it.
+    fn tell_plan(
+        &mut self,
+        next: &Arc<Next>,
+        bound: &StillBound,
+        each: impl Iterator<Item = (Sockets, Outlets)>,
+    ) -> Vec<Taking> {
+        let reporter = &self.process.reporter;
         // Compiling thousands of routes takes longer than a core may pause.
         let is_other = self.next.plan.routes != next.plan.routes;
         let router = is_other.then(|| Router::compile(&next.plan.routes).ok()).flatten();
         let mut taking = Vec::new();
-        let each = self.readers.cores.iter().zip(sockets).zip(outlets).zip(0..);
-        self.last_taken.resize_with(cores, || Some(closed()));
-        for (((core, sockets), outlets), number) in each {
-            let (next, gone, moved) = (Arc::clone(&next), gone.clone(), moved.clone());
+        self.last_taken.resize_with(self.readers.cores.len(), || Some(closed()));
+        for ((core, (sockets, outlets)), number) in self.readers.cores.iter().zip(each).zip(0..) {
+            let (next, gone, moved) = (Arc::clone(next), bound.gone.clone(), bound.moved.clone());
             let (taken, taken_by) = bounded(0);
             let router = router.clone();
             let plan = CorePlan { next, router, outlets, sockets, moved, gone, taken };
@@ -662,14 +740,7 @@ impl Owner {
             }
             last.into_iter().for_each(|last| *last = sent.is_ok().then(|| taken_by.clone()));
         }
-        self.ledger.publish(&next, cores);
-        if let Some(names) = names {
-            self.names = names.map(Names::at_once);
-        }
-        self.next = next;
-        self.certificates.keep(&fresh);
-        self.fresh = fresh;
-        Ok((changes, kept, taking))
+        taking
     }
 
     /// Gives what files of certificates have become to all cores; connections keep theirs.
@@ -701,14 +772,18 @@ impl Owner {
     /// What this plan would change. It binds new addresses and releases them, and does nothing
     /// else.
     fn compare(&self, edit: Edit) -> Result<Changed, Denied> {
+        let is_read = edit.base.is_some();
         let (_, Composed { mut plan, misfits, .. }) = self.edited(edit)?;
         let before = &self.next.plan;
-        let kept = keep(&before.global, &mut plan.global);
-        descriptors::fit(&mut plan.limits, self.process.cores, false)
-            .map_err(StartError::Descriptors)?;
+        let mut kept = keep(&before.global, &mut plan.global);
+        let cores = match is_read {
+            true => self.chosen(&mut plan, &mut kept)?.0.len(),
+            false => self.serving.now().len(),
+        };
+        descriptors::fit(&mut plan.limits, cores, false).map_err(StartError::Descriptors)?;
         let (plan, changes) = self.ledger.compare(plan)?;
         let bound = StillBound::under(&plan, &self.bound);
-        Addresses::take(&plan, self.process.cores, &bound.known(), &mut Given::default())?;
+        Addresses::take(&plan, cores, &bound.known(), &mut Given::default())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
         let (closed, taking) = (self.closed(before, &plan), Vec::new());
         Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking })
@@ -729,7 +804,8 @@ impl Owner {
         let (generation, backends) = (self.next.generation, self.usable());
         let (addresses, silent_cores) = (self.addresses(), Vec::new());
         let before = self.kept.before().cloned();
-        let look = Look { generation, addresses, not_ready, silent_cores, backends, before };
+        let cores = self.serving.now().len();
+        let look = Look { generation, cores, addresses, not_ready, silent_cores, backends, before };
         (look, self.asked())
     }
 
@@ -789,7 +865,6 @@ impl Owner {
 /// changed.
 fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
     let changed = [
-        ("cores", now.cores != next.cores),
         ("pin", now.pin != next.pin),
         ("driver", now.driver != next.driver),
         ("admin", now.admin != next.admin),
@@ -797,7 +872,6 @@ fn keep(now: &Global, next: &mut Global) -> Vec<&'static str> {
         ("state-dir", now.state_dir != next.state_dir),
         ("user", now.user != next.user),
     ];
-    next.cores.clone_from(&now.cores);
     (next.pin, next.driver) = (now.pin, now.driver);
     next.admin.clone_from(&now.admin);
     next.log_format = now.log_format;

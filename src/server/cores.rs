@@ -1,13 +1,16 @@
 //! The cores that serve: the affinity mask, bounded by the CPU limit of the control groups.
 //!
-//! Chosen once, at the start; `spawn.rs` pins threads to them. A mask says which cores are ours, a
-//! limit only how many at once: if the limit decides, no thread is pinned, or several such
-//! processes would all share the first cores.
+//! Chosen at the start, and again by a reload; `spawn.rs` pins threads to them. A mask says which
+//! cores are ours, a limit only how many at once: if the limit decides, no thread is pinned, or
+//! several such processes would all share the first cores.
 
 use core_affinity::CoreId;
 
 use super::cgroup;
 use crate::plan::Cores;
+
+/// A process may grow to this many cores, or to twice those that it begins with.
+const ROOM_MIN: usize = 8;
 
 /// The cores to serve on.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Chosen {
     pub(super) may_pin: bool,
     /// In the form of the configuration.
     pub(super) text: String,
+    /// How many there may be in the life of the process.
+    pub(super) room: usize,
 }
 
 /// The cores to serve on, in order.
@@ -29,6 +34,7 @@ pub(super) fn choose(cores: &Cores) -> Result<Chosen, String> {
     if allowed.is_empty() {
         return Err("the kernel does not say which cores this process may use".into());
     }
+    let ours = allowed.len();
     let chosen = match cores {
         Cores::Auto => return Ok(by_limit(allowed, cgroup::cpu_limit())),
         Cores::Count(count) => {
@@ -52,22 +58,30 @@ pub(super) fn choose(cores: &Cores) -> Result<Chosen, String> {
             })
             .collect::<Result<_, String>>()?,
     };
-    Ok(all(chosen))
+    Ok(all(chosen, ours))
 }
 
 /// Cores that are all ours.
-fn all(cores: Vec<CoreId>) -> Chosen {
-    Chosen { text: names(&cores), cores, may_pin: true }
+fn all(cores: Vec<CoreId>, allowed: usize) -> Chosen {
+    Chosen { text: names(&cores), room: room(cores.len(), allowed), cores, may_pin: true }
+}
+
+/// For how many cores there is room, beginning with so many: what cores share has a place for each,
+/// which all of them read.
+fn room(count: usize, allowed: usize) -> usize {
+    allowed.min(ROOM_MIN.max(count * 2)).max(count)
 }
 
 /// As many of these as the limit allows.
 fn by_limit(allowed: Vec<CoreId>, limit: Option<usize>) -> Chosen {
     let limit = limit.unwrap_or(usize::MAX).max(1);
     if limit >= allowed.len() {
-        return all(allowed);
+        let count = allowed.len();
+        return all(allowed, count);
     }
     let text = format!("of {}", names(&allowed));
-    Chosen { cores: allowed.into_iter().take(limit).collect(), may_pin: false, text }
+    let room = room(limit, allowed.len());
+    Chosen { cores: allowed.into_iter().take(limit).collect(), may_pin: false, text, room }
 }
 
 /// Cores in the form of the configuration: `0-3,8`.
@@ -107,6 +121,14 @@ mod tests {
             let chosen = by_limit(allowed.to_vec(), limit);
             let seen = (chosen.cores.len(), chosen.may_pin, &*chosen.text);
             assert_eq!(seen, (count, may_pin, text), "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_twice_as_many_within_what_is_ours() {
+        let cases = [(1, 1, 1), (1, 2, 2), (2, 64, 8), (8, 64, 16), (40, 64, 64), (64, 64, 64)];
+        for (count, allowed, expected) in cases {
+            assert_eq!(room(count, allowed), expected, "{count} of {allowed}");
         }
     }
 

@@ -38,7 +38,7 @@ impl<T> Member<T> {
     }
 
     /// Sends it the message that ends it; `end` notices if it does not accept it.
-    fn send(&self, message: T, until: Instant, reporter: &Reporter) {
+    pub(super) fn send(&self, message: T, until: Instant, reporter: &Reporter) {
         if self.outbox.send(message, until) == Err(Unheard) && !self.thread.has_ended() {
             reporter.event(Event::ThreadHung { thread: self.thread.what().into() });
         }
@@ -66,6 +66,11 @@ impl Crew {
 
     pub(super) fn add(&mut self, outbox: Outbox<ToCore>, thread: Thread) {
         self.cores.push(Member::new(outbox, thread));
+    }
+
+    /// Ends these as well.
+    pub(super) fn join(&mut self, others: Vec<Member<ToCore>>) {
+        self.cores.extend(others);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
 use super::{
     StartError,
     addresses::Endpoint,
@@ -85,6 +87,8 @@ pub struct Handle {
     pub(super) backends_without_address: usize,
     pub(super) counters: Vec<Arc<Slab>>,
     pub(super) crew: Crew,
+    /// Closes when the cores that were started later have ended, of a process that drains.
+    pub(super) later_ended: Receiver<()>,
     /// The sockets of each core, if it does not accept connections yet.
     pub(super) held_back: Vec<Sockets>,
     pub(super) control: Control,
@@ -107,7 +111,7 @@ impl Handle {
         self.driver
     }
 
-    /// The cores that serve, in the form of the configuration.
+    /// The cores that served at the start, in the form of the configuration.
     #[must_use]
     pub fn cores(&self) -> &str {
         &self.cores
@@ -116,7 +120,7 @@ impl Handle {
     /// How many cores serve.
     #[must_use]
     pub fn core_count(&self) -> usize {
-        self.crew.len()
+        self.control.client().cores().unwrap_or_else(|| self.crew.len())
     }
 
     /// The events, as a queue of its own for each call: the last ones, such as those of the start,
@@ -275,7 +279,9 @@ impl Handle {
     /// Waits until every core has ended, but no longer than `time`; returns whether they have.
     #[must_use]
     pub fn wait(&self, time: Duration) -> bool {
-        self.crew.wait(Instant::now() + time)
+        let until = Instant::now() + time;
+        let ended = Err(RecvTimeoutError::Disconnected);
+        self.crew.wait(until) && self.later_ended.recv_deadline(until) == ended
     }
 
     /// Stops and waits for all threads; true if everything had finished by itself. A thread that
@@ -301,7 +307,9 @@ impl Handle {
     /// Ends all threads; returns the names of those that do not end. `finished` says whether the
     /// cores had ended by themselves.
     fn end(&mut self, finished: bool) -> Vec<String> {
-        let (access_logs, hangs) = self.control.end();
+        let (ended, hangs) = self.control.end();
+        let (access_logs, later) = ended.unzip();
+        self.crew.join(later.unwrap_or_default());
         let mut hung = self.crew.stop();
         hung.extend(hangs);
         hung.extend(self.watch.end(self.telling.reporter()));

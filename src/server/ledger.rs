@@ -65,8 +65,8 @@ impl Ledger {
             .map_err(|refused| StartError::Plan(refused.to_string()))
     }
 
-    /// The next plan, already seated, with all that threads share for it; and warnings for the
-    /// operator. No thread holds it yet.
+    /// The next plan, already seated, for so many cores, with all that threads share for it; and
+    /// warnings for the operator. No thread holds it yet.
     ///
     /// # Errors
     /// A sentence about a secret that cannot be read.
@@ -74,13 +74,13 @@ impl Ledger {
         &mut self,
         plan: Plan,
         process: &Process,
-        (before, certs): (Option<&Next>, &Certs),
+        (before, certs, cores): (Option<&Next>, &Certs, usize),
     ) -> Result<(Arc<Next>, Vec<Event>), StartError> {
         let (pins, events) = secrets::pins(&plan, &self.directories, &mut self.secret)?;
         let keys = secrets::of_tickets(&plan, &self.directories, &mut self.ticket_secret)?;
         let tls = ends::ends(&plan, certs, &keys)?;
         self.states.grow(&plan, process.cores, &process.rooms);
-        let numbered = (self.held.generation() + 1, Arc::new(plan));
+        let numbered = (self.held.generation() + 1, cores, Arc::new(plan));
         Ok((Arc::new(self.states.next(numbered, (pins, tls), (self.seed, before))), events))
     }
 
@@ -88,6 +88,11 @@ impl Ledger {
     pub(super) fn publish(&mut self, next: &Next, cores: usize) {
         let generation = self.held.publish(Arc::clone(&next.plan), 0..cores);
         debug_assert_eq!(generation, next.generation);
+    }
+
+    /// One more core holds the plan in force.
+    pub(super) fn join(&mut self, core: usize) {
+        self.held.join(core);
     }
 
     /// How many plans are held, including the one in force.

@@ -36,6 +36,7 @@ mod secrets;
 mod secure;
 mod self_signed;
 mod service_manager;
+mod serving;
 mod signals;
 mod spawn;
 mod start;

@@ -51,9 +51,8 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         Some((taker, given, admin, state)) => (Some(taker), given, admin, Some(state)),
         None => (None, Given::by_the_manager()?, AdminSockets::default(), None),
     };
-    let (keeps_sockets, own) = (true, files.clone());
-    let setup =
-        Setup { options, starting, given, before, keeps_sockets, files: own, ..Setup::default() };
+    let own = files.clone();
+    let setup = Setup { options, starting, given, before, files: own, ..Setup::default() };
     let mut handle = begin(plan, setup)?;
     let manager = ServiceManager::find(handle.client(), handle.counters.clone())?;
     handle.changes().attach(source, manager.clone(), log);

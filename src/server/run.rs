@@ -97,6 +97,11 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                     let _ = accept_at(worker, sockets);
                 }
                 ToCore::GiveAway(heir) => worker.give_away_all(heir),
+                ToCore::Serve(sockets) => {
+                    worker.moves();
+                    let _ = accept_at(worker, sockets);
+                }
+                ToCore::Rest(heir) => worker.rest(heir),
                 ToCore::Adopt(connections) => {
                     connections.into_iter().for_each(|one| accept::adopt(worker, one));
                 }

@@ -53,6 +53,8 @@ pub(super) struct CoreJob {
     pub(super) sockets: Sockets,
     pub(super) inbox: Inbox<ToCore>,
     pub(super) ready: Sender<Ready>,
+    /// Held while it runs, if anybody waits for that.
+    pub(super) alive: Option<Sender<()>>,
 }
 
 /// Starts a worker's thread.
@@ -158,7 +160,7 @@ fn work(job: CoreJob) {
     if let Some(core) = job.core {
         core_affinity::set_for_current(core);
     }
-    let CoreJob { process, next, own, driver, sockets, inbox, ready, .. } = job;
+    let CoreJob { process, next, own, driver, sockets, inbox, ready, alive: _alive, .. } = job;
     own.counters.runs_on(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
     match Runtime::build(driver, ROOM) {
         Err(refused) => drop(ready.send(Err(StartError::Driver(refused)))),

@@ -26,6 +26,7 @@ use super::{
     names::{self, Lookup, Names, Readers},
     options::Options,
     run::Sockets,
+    serving::{Serving, Spare},
     spawn::{self, CoreJob, Death, READY_WITHIN, Ready},
     state_file::{self, Kept, StateFile},
     tell::Telling,
@@ -84,8 +85,6 @@ pub(super) struct Setup {
     pub(super) files: Vec<PathBuf>,
     /// What the process before this one knew; it says when connections are accepted.
     pub(super) before: Option<State>,
-    /// Whether the sockets may be handed on.
-    pub(super) keeps_sockets: bool,
 }
 
 impl Default for Setup {
@@ -98,7 +97,6 @@ impl Default for Setup {
             given: Given::default(),
             files: Vec::new(),
             before: None,
-            keeps_sockets: false,
         }
     }
 }
@@ -128,13 +126,14 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let bound = Addresses::take(&plan, cores, &[], &mut given)?;
     let (mut certificates, renewed) = Certificates::new(death.clone(), reporter.clone());
     let fresh = certificates.read(&plan)?;
-    let (outboxes, inboxes) = mailboxes(cores)?;
+    let (mut outboxes, mut inboxes) = mailboxes(chosen.room)?;
     let (to_health, inbox) = one_mailbox()?;
-    let readers = Readers { cores: outboxes.clone(), health: to_health.clone() };
+    let of_cores = outboxes.iter().take(cores).cloned().collect();
+    let readers = Readers { cores: of_cores, health: to_health.clone() };
     let mut names =
         Names::begin(&plan, lookup.clone(), death.clone(), reporter.clone(), readers.clone())
             .map_err(StartError::system("look names up"))?;
-    let mut counters: Vec<_> = (0..cores).map(|_| Slab::new()).collect();
+    let mut counters: Vec<_> = (0..chosen.room).map(|_| Slab::new()).collect();
     let of_logs = Slab::new();
     let mut access_logs = AccessLogs::new(Arc::clone(&of_logs), reporter.clone());
     let outlets = access_logs.outlets(&plan, None, cores)?;
@@ -145,7 +144,15 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     counters.push(of_logs);
     let earlier = Slab::new();
     counters.push(Arc::clone(&earlier));
-    let (next, of_secrets) = ledger.next(plan, &process, (None, &fresh.certs))?;
+    let later = outboxes.drain(cores..).zip(inboxes.drain(cores..)).zip(&counters[cores..]);
+    let later = later.map(|((outbox, inbox), counters)| Spare {
+        outbox,
+        inbox,
+        counters: Arc::clone(counters),
+    });
+    // The one that is started next is the last.
+    let later: Vec<Spare> = later.rev().collect();
+    let (next, of_secrets) = ledger.next(plan, &process, (None, &fresh.certs, cores))?;
     ledger.publish(&next, cores);
     certificates.keep(&fresh);
     let plan = Arc::clone(&next.plan);
@@ -177,9 +184,12 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     };
     let watch = HealthThread::start(to_health, job, &death)?;
     let (of_addresses, sockets) = (bound.bound(), bound.share_out(cores));
-    let kept = upgrade::Kept::new(setup.keeps_sockets, Some((earlier, counts)), &sockets)
+    let kept = upgrade::Kept::new(Some((earlier, counts)), &sockets)
         .map_err(StartError::system("copy the listening sockets"))?;
+    let is_pinned = chosen.may_pin && next.plan.global.pin;
+    let (serving, later_ended) = Serving::new((&chosen.cores, is_pinned), later);
     let owner = Owner {
+        serving,
         process: process.clone(),
         retired,
         readers,
@@ -192,7 +202,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         sources: Sources::new(counters.clone(), cores),
         next: Arc::clone(&next),
         layers,
-        last_taken: Vec::new(),
+        last_taken: (0..cores).map(|_| Some(bounded(0).1)).collect(),
         reloaded: true,
         bound: of_addresses,
         leaving: false,
@@ -213,6 +223,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         backends_without_address: unknown,
         counters,
         crew: Crew::new(reporter),
+        later_ended,
         held_back: Vec::new(),
         control,
         watch,
@@ -225,8 +236,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let sockets = sockets.into_iter().chain(std::iter::repeat_with(Vec::new));
     let given = outboxes.into_iter().zip(inboxes).zip(sockets.into_iter().zip(outlets));
     drop(starting);
-    let pinned = chosen.may_pin && next.plan.global.pin;
-    let each = chosen.cores.into_iter().map(|core| pinned.then_some(core)).zip(given);
+    let each = chosen.cores.into_iter().map(|core| is_pinned.then_some(core)).zip(given);
     spawn_all(&mut handle, (process, next), &death, each)?;
     Ok(handle)
 }
@@ -242,7 +252,7 @@ fn spawn_all(
     cores: impl Iterator<Item = (Option<CoreId>, CoreShare)>,
 ) -> Result<(), StartError> {
     let global = &next.plan.global;
-    let (ready, readiness) = bounded::<Ready>(process.cores);
+    let (ready, readiness) = bounded::<Ready>(next.cores);
     for (core_index, (core, ((outbox, inbox), (sockets, outlets)))) in cores.enumerate() {
         let counters = Arc::clone(&handle.counters[core_index]);
         let job = CoreJob {
@@ -254,6 +264,7 @@ fn spawn_all(
             sockets,
             inbox,
             ready: ready.clone(),
+            alive: None,
         };
         let thread = spawn::spawn(job, death)
             .map_err(StartError::system(format!("start core {core_index}")))?;
@@ -261,7 +272,7 @@ fn spawn_all(
     }
     drop(ready);
     let mut reason = None;
-    for _ in 0..process.cores {
+    for _ in 0..next.cores {
         let said = readiness.recv_timeout(READY_WITHIN);
         let (driver, why) = said.map_err(|_| StartError::Hung("a core".into()))??;
         handle.driver = driver;

@@ -19,7 +19,7 @@ use crate::shared::{
 /// What all workers of a process share, whatever plan is in force.
 #[derive(Clone)]
 pub(crate) struct Process {
-    /// How many workers there are.
+    /// How many workers there may be.
     pub(crate) cores: usize,
     /// `ringway-` and eight hex digits, drawn once per process.
     pub(crate) pseudonym: Arc<str>,
@@ -58,7 +58,12 @@ pub(crate) enum ToCore {
     /// Accept no more connections, give the resting ones away, and finish the others; but do not
     /// end.
     GiveAway(Sender<RestingClient>),
-    /// Go on with connections that another process has given away.
+    /// Accept connections at these sockets alone, of which other cores may have had some.
+    Serve(Vec<Socket>),
+    /// Accept no more connections, and give those away that come to rest, but go on with the others
+    /// as ever.
+    Rest(Sender<RestingClient>),
+    /// Go on with connections that another process or core has given away.
     Adopt(Vec<RestingClient>),
     /// Take no new connections and finish those there are.
     Drain,
@@ -76,7 +81,7 @@ pub(crate) struct Socket {
     pub(crate) is_shared: bool,
 }
 
-/// A client connection on which nothing is in flight, on its way to another process.
+/// A client connection on which nothing is in flight, on its way to another process or core.
 #[derive(Debug)]
 pub(crate) struct RestingClient {
     pub(crate) listener: ListenerId,
@@ -125,6 +130,8 @@ pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) process: Process,
     pub(crate) counters: Arc<Slab>,
+    /// How many cores serve by the newest plan.
+    pub(super) cores: Cell<usize>,
     pub(super) means: Rc<Means>,
     /// How often this core has learned that backends were taken out.
     pub(crate) losses: Cell<u64>,

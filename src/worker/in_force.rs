@@ -53,10 +53,11 @@ impl InForce {
     ) -> InForce {
         let plan = Arc::clone(&next.plan);
         let newest = before.first();
+        let as_many = core.cores.replace(next.cores) == next.cores;
         // Parts that are equal in both plans are reused: most changes concern little of a large
         // plan.
         let unchanged = |id: PoolId, pool: &Pool| {
-            let newest = newest.filter(|newest| newest.plan.pools.get(id) == Some(pool))?;
+            let newest = newest.filter(|it| as_many && it.plan.pools.get(id) == Some(pool))?;
             let view = newest.pools.get(id)?;
             view.is_of(next.pools.get(id)?).then(|| Rc::clone(view))
         };
@@ -80,7 +81,7 @@ impl InForce {
             Some((id, Rc::new(ListenerView { connections, owed })))
         });
         let process = &core.process;
-        let share = plan.limits.descriptors() / process.cores.max(1) as u64;
+        let share = plan.limits.descriptors() / next.cores.max(1) as u64;
         InForce {
             generation: Some(next.generation),
             router: match (router, newest.filter(|it| it.plan.routes == plan.routes)) {

@@ -174,6 +174,7 @@ impl Worker {
         let (reporter, level) = (process.reporter.clone(), next.plan.global.log_level);
         let core = Rc::new(Core {
             index: core_index,
+            cores: Cell::new(next.cores),
             process,
             counters: Arc::clone(&counters),
             means: Rc::new(means),
@@ -333,11 +334,30 @@ impl Worker {
     pub(crate) fn give_away_all(&self, heir: Sender<RestingClient>) {
         self.heir.replace(Some(heir));
         self.draining.raise();
+        self.leave_to_others();
+        self.give_away_resting();
+    }
+
+    /// Other cores serve in this one's place: it accepts no more connections, and gives those away
+    /// that come to rest. It goes on with the others, and is there if it is needed again.
+    pub(crate) fn rest(&self, heir: Sender<RestingClient>) {
+        self.heir.replace(Some(heir));
+        self.leave_to_others();
+        self.give_away_resting();
+    }
+
+    /// Serves where it is told next, and nowhere else.
+    pub(crate) fn moves(&self) {
+        self.take_back();
+        self.leave_to_others();
+    }
+
+    /// Accepts no more connections; others have the sockets, too, and what waits there.
+    fn leave_to_others(&self) {
         for listening in &*self.listening.borrow() {
             listening.is_shared.set(true);
             listening.ends.raise();
         }
-        self.give_away_resting();
     }
 
     /// Gives away what rests, but connections with a session of TLS, which cannot go along.

@@ -15,6 +15,8 @@ use crate::shared::{listener::ListenerState, pool::PoolState, rooms::Rooms};
 pub(crate) struct Next {
     /// The number of the plan.
     pub(crate) generation: u64,
+    /// How many cores serve by it.
+    pub(crate) cores: usize,
     pub(crate) plan: Arc<Plan>,
     pub(crate) pools: Table<PoolId, NextPool>,
     pub(crate) listeners: Table<ListenerId, Arc<ListenerState>>,
@@ -56,11 +58,11 @@ impl States {
         }
     }
 
-    /// A plan that they have grown for, with these pins; its randomness begins with `seed`. What
-    /// was prepared for the same pool of the plan before is used again.
+    /// A plan that they have grown for, for so many cores, with these pins; its randomness begins
+    /// with `seed`. What was prepared for the same pool of the plan before is used again.
     pub(crate) fn next(
         &self,
-        (generation, plan): (u64, Arc<Plan>),
+        (generation, cores, plan): (u64, usize, Arc<Plan>),
         (mut pins, tls): (Table<PoolId, Pins>, Arc<Ends>),
         (seed, before): (u64, Option<&Next>),
     ) -> Next {
@@ -83,7 +85,7 @@ impl States {
         let listeners =
             plan.listeners.ids().filter_map(|id| Some((id, Arc::clone(self.listeners.get(id)?))));
         let listeners = listeners.collect();
-        Next { generation, plan, pools, listeners, tls }
+        Next { generation, cores, plan, pools, listeners, tls }
     }
 }
 
@@ -99,7 +101,7 @@ impl States {
     pub(crate) fn first(plan: Plan, workers: usize) -> Arc<Next> {
         let mut states = States::default();
         states.grow(&plan, workers, &Rooms::new(workers));
-        Arc::new(states.next((1, Arc::new(plan)), Default::default(), (0, None)))
+        Arc::new(states.next((1, workers, Arc::new(plan)), Default::default(), (0, None)))
     }
 }
 

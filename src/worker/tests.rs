@@ -56,7 +56,7 @@ fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
     let process = Process { retired, ..Process::alone(1) };
     let (plan, mut states) = (parse(TEXT), States::default());
     states.grow(&plan, 1, &process.rooms);
-    let next = states.next((1, Arc::new(plan)), Default::default(), (0, None));
+    let next = states.next((1, 1, Arc::new(plan)), Default::default(), (0, None));
     let own = WorkerSeed { core_index: 0, counters: Slab::new(), outlets: Table::default() };
     (Worker::new(process, &next, own), states, freed)
 }
@@ -64,7 +64,7 @@ fn served() -> (Rc<Worker>, States, Receiver<Retired>) {
 /// Changes to the plan of this text, whose seats are those of the one before.
 fn change(worker: &Worker, states: &mut States, generation: u64, plan: Plan) {
     states.grow(&plan, 1, &worker.core.process.rooms);
-    let next = states.next((generation, Arc::new(plan)), Default::default(), (0, None));
+    let next = states.next((generation, 1, Arc::new(plan)), Default::default(), (0, None));
     worker.change(&next, None, Table::new());
 }
 

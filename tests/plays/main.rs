@@ -49,6 +49,7 @@ mod targets;
 mod again;
 mod balance;
 mod changes;
+mod cores;
 mod descriptors;
 mod health;
 mod hedging;

@@ -58,9 +58,15 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// The slabs of all threads that count, those of so many cores first.
+    /// The slabs of all threads that count: those of so many cores first, then those that cores get
+    /// which are started later.
     pub(crate) fn new(slabs: Vec<Arc<Slab>>, cores: usize) -> Sources {
         Sources { slabs, cores, times: HashMap::new(), requests: HashMap::new() }
+    }
+
+    /// One more core counts, in the next of the slabs.
+    pub(crate) fn join(&mut self) {
+        self.cores += 1;
     }
 
     /// Forgets what was counted of all that is not named: its seats may be given to others, and

@@ -57,6 +57,11 @@ impl Held {
         generation
     }
 
+    /// One more thread holds the plan in force.
+    pub(crate) fn join(&mut self, thread: usize) {
+        self.plans.back_mut().into_iter().for_each(|last| last.threads.push(thread));
+    }
+
     /// A thread no longer holds the plan of this generation.
     pub(crate) fn retire(&mut self, generation: u64, thread: usize) {
         let of_generation = |published: &&mut Published| published.generation == generation;

@@ -32,7 +32,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 /// What the control thread keeps for an upgrade.
 #[derive(Default)]
 pub(in crate::server) struct Kept {
-    /// Copies of the listening sockets; none if they are never handed on.
+    /// Copies of the listening sockets; none if they are handed on no more.
     sockets: Option<Vec<Copied>>,
     /// The process before this one, while it finishes what it has.
     before: Option<Before>,
@@ -88,13 +88,12 @@ pub(in crate::server) enum Ask {
 }
 
 impl Kept {
-    /// For a process that may hand its sockets on.
+    /// Copies of these sockets, and the counts of earlier processes.
     pub(in crate::server) fn new(
-        keeps: bool,
         counts: Option<(Arc<Slab>, Counts)>,
         sockets: &[Sockets],
     ) -> io::Result<Kept> {
-        let mut kept = Kept { sockets: keeps.then(Vec::new), before: None, counts };
+        let mut kept = Kept { sockets: Some(Vec::new()), before: None, counts };
         kept.add(sockets)?;
         Ok(kept)
     }
@@ -110,6 +109,30 @@ impl Kept {
             kept.push(Copied { address, is_shared, fd: fd.try_clone()? });
         }
         Ok(())
+    }
+
+    /// Copies of the sockets of an address, and whether the service manager has them, too.
+    ///
+    /// # Errors
+    /// If no descriptor is left, or no copies are kept any more.
+    pub(in crate::server) fn of(&self, address: SocketAddr) -> io::Result<(Vec<OwnedFd>, bool)> {
+        let of_address = |it: &&Copied| it.address == address;
+        let copied: Vec<_> = self.sockets.iter().flatten().filter(of_address).collect();
+        let copies: io::Result<Vec<_>> = copied.iter().map(|it| it.fd.try_clone()).collect();
+        let copies = copies?;
+        if copies.is_empty() {
+            return Err(io::Error::other("it is about to stop"));
+        }
+        Ok((copies, copied.iter().any(|it| it.is_shared)))
+    }
+
+    /// Copies these sockets in place of those before.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub(in crate::server) fn replace(&mut self, sockets: &[Sockets]) -> io::Result<()> {
+        self.sockets.iter_mut().for_each(Vec::clear);
+        self.add(sockets)
     }
 
     /// Closes the copies of addresses that are removed.
@@ -147,7 +170,12 @@ impl Owner {
                     *before = *counts;
                 }
             }
-            Ask::Release => self.kept.sockets = None,
+            Ask::Release => {
+                self.kept.sockets = None;
+                let until = Instant::now() + HEARD_WITHIN;
+                let (later, reporter) = (self.serving.release(), &self.process.reporter);
+                later.iter().for_each(|core| core.send(ToCore::Drain, until, reporter));
+            }
             Ask::Count(answer) => _ = answer.send(Counts::of(&self.statistics())),
         }
     }
@@ -191,32 +219,34 @@ impl Owner {
     /// Serves again from copies of the sockets.
     fn take_back(&mut self) {
         self.leaving = false;
-        let cores = self.readers.cores.len();
-        let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
+        let numbers = self.serving.now();
+        let mut shares: Vec<Sockets> = numbers.iter().map(|_| Vec::new()).collect();
         for (number, copied) in self.kept.copies().unwrap_or_default().into_iter().enumerate() {
             let Copied { address, is_shared, fd } = copied;
             let of = self.bound.iter().find(|(_, _, bound)| *bound == address);
             let Some((listener, ..)) = of else { continue };
-            shares[number % cores].push(Socket { listener: *listener, address, fd, is_shared });
+            let place = number % numbers.len();
+            shares[place].push(Socket { listener: *listener, address, fd, is_shared });
         }
-        let mut shares = shares.into_iter();
-        self.tell_cores(|_| ToCore::Accept(shares.next().unwrap_or_default()));
+        let until = Instant::now() + HEARD_WITHIN;
+        for (number, share) in numbers.iter().zip(shares) {
+            if let Some(core) = self.readers.cores.get(*number) {
+                let _ = core.send(ToCore::Accept(share), until);
+            }
+        }
+        self.rest();
     }
 
-    /// Shares the connections out among the cores.
+    /// Goes on with connections of these listeners.
     fn adopt(&mut self, connections: Vec<(String, bool, OwnedFd)>) {
-        let cores = self.readers.cores.len();
-        let mut shares: Vec<Vec<RestingClient>> = (0..cores).map(|_| Vec::new()).collect();
         let listeners = self.next.plan.listeners.iter();
         let ids: HashMap<&str, ListenerId> =
             listeners.map(|(id, it)| (it.name.as_str(), id)).collect();
-        for (number, (listener, is_idle, fd)) in connections.into_iter().enumerate() {
-            if let Some(listener) = ids.get(listener.as_str()).copied() {
-                shares[number % cores].push(RestingClient { listener, is_idle, fd });
-            }
-        }
-        let mut shares = shares.into_iter();
-        self.tell_cores(|_| ToCore::Adopt(shares.next().unwrap_or_default()));
+        let known = connections.into_iter().filter_map(|(listener, is_idle, fd)| {
+            let listener = ids.get(listener.as_str()).copied()?;
+            Some(RestingClient { listener, is_idle, fd })
+        });
+        self.share_out(known.collect());
     }
 
     fn tell_cores(&self, mut message: impl FnMut(usize) -> ToCore) {

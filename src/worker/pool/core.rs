@@ -38,7 +38,7 @@ pub(crate) struct PoolCore {
     /// Requests in flight in the whole process: as of the last merge, and since then by `step`.
     /// Kept only if the algorithm needs it.
     pub(super) in_flight: RefCell<Vec<Cell<u32>>>,
-    pub(super) step: Step,
+    pub(super) step: Cell<Step>,
     /// When they are merged again; none = at once.
     pub(super) merge_due: Cell<Option<Tick>>,
     pub(in super::super) queue: Queue,
@@ -81,7 +81,7 @@ impl BackendCore {
 impl PoolCore {
     /// For a pool that is new to this core; no backend has an address yet.
     pub(super) fn new(pool: &Pool, next: &NextPool, id: PoolId, core: &Rc<Core>) -> Rc<PoolCore> {
-        let cores = core.process.cores;
+        let cores = core.cores.get();
         let state = Arc::clone(&next.state);
         Rc::new(PoolCore {
             id,
@@ -89,7 +89,7 @@ impl PoolCore {
             eligible: Eligible::new(),
             balancer: RefCell::new(Balancer::new(pool, &next.prepared, core.index, cores)),
             in_flight: RefCell::default(),
-            step: Step::new(cores),
+            step: Cell::new(Step::new(cores)),
             merge_due: Cell::new(None),
             queue: Queue::new(id, Rc::clone(core), Arc::clone(&state)),
             state,
@@ -108,7 +108,8 @@ impl PoolCore {
             in_flight.resize_with(span, Cell::default);
         }
         self.needs.set(needs);
-        let cores = self.core.process.cores;
+        let cores = self.core.cores.get();
+        self.step.set(Step::new(cores));
         self.merged_age_max.set(needs.merged_age_max(cores, pool.backends.len()));
         self.merge_due.set(None);
         self.slots.replace(Rc::clone(slots));

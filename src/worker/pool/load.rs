@@ -42,7 +42,7 @@ impl PoolCore {
         if self.needs.get().in_flight
             && let Some(cell) = self.in_flight.borrow().get(id.index())
         {
-            self.step.begin(cell);
+            self.step.get().begin(cell);
         }
     }
 
@@ -70,7 +70,7 @@ impl PoolCore {
         if self.needs.get().in_flight
             && let Some(cell) = self.in_flight.borrow().get(id.index())
         {
-            self.step.end(cell, row.in_flight());
+            self.step.get().end(cell, row.in_flight());
         }
     }
 }

@@ -55,7 +55,7 @@ impl PoolView {
         let pool_core = match newest {
             Some(view) => {
                 let is_same = view.weights.each() == weights.each();
-                let of_core = (core.index, core.process.cores);
+                let of_core = (core.index, core.cores.get());
                 let mut balancer = view.core.balancer.borrow_mut();
                 balancer.replan(pool, &next.prepared, of_core, is_same);
                 Rc::clone(&view.core)
