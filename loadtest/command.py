@@ -12,7 +12,7 @@ import machine
 import programs
 
 DEFAULT_BINARY = os.path.join("target", "release", "ringway")
-KINDS = ("ringway", "haproxy", "nginx")
+KINDS = ("ringway", "haproxy", "nginx", "floor")
 
 
 def say(text):
@@ -52,7 +52,8 @@ def parse(parser, names, what):
 
 
 def check_tools(options, *others):
-    check_commands(*others, *(name for name in options.proxies if name != "ringway"))
+    tools = {"ringway": (), "floor": ("gcc",)}
+    check_commands(*others, *(tool for name in options.proxies for tool in tools.get(name, (name,))))
 
 
 def check_commands(*needed):

@@ -9,7 +9,6 @@ same to do in every run, however fast the machine is and whatever else runs on i
 import os
 import selectors
 import socket
-import subprocess
 import time
 
 import programs
@@ -22,12 +21,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 def build(directory):
     """Compiles the gate; its path."""
     path = os.path.join(directory, "gate.so")
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-o", path,
-               os.path.join(_HERE, "gate.c")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60,
-                          stderr=subprocess.STDOUT, check=False, text=True)
-    if done.returncode:
-        raise RuntimeError(f"gate.c does not compile:\n{done.stdout}")
+    programs.compiled(os.path.join(_HERE, "gate.c"), path, "-fPIC", "-shared")
     return path
 
 

@@ -53,7 +53,8 @@ def versions(proxies, **tools):
             with open(proxy.binary, "rb") as file:
                 digest = hashlib.sha256(file.read()).hexdigest()[:12]
             said = proxy.child.last_words(1000).splitlines() if proxy.child else []
-            found[proxy.name] = f"{said[0] if said else '?'} (binary sha256 {digest})"
+            said = [line for line in said if line.startswith("ringway ")] or ["?"]
+            found[proxy.name] = f"{said[0]} (binary sha256 {digest})"
         else:
             found[proxy.name] = _version(proxy.kind)
     return found
@@ -61,6 +62,8 @@ def versions(proxies, **tools):
 
 def _version(name):
     """The first line that `name -v` prints, without its copyright or address."""
+    if name == "floor":
+        return "floor.c, " + output(["gcc", "--version"]).partition("\n")[0]
     line = (output([tool(name), "-v"]).splitlines() or ["?"])[0]
     return line.split(" Copyright")[0].split(" - http")[0]
 

@@ -318,6 +318,28 @@ class Ringway(Program):
         return words + (["--driver", self.driver] if self.driver else [])
 
 
+class Floor(Program):
+    """What Linux alone asks for a request (floor.c): nothing is checked, no field is added."""
+
+    def __init__(self, name, directory, core, descriptors):
+        super().__init__(name, "floor", directory, core, descriptors)
+        self.binary = os.path.join(directory, "floor")
+        compiled(os.path.join(os.path.dirname(os.path.abspath(__file__)), "floor.c"), self.binary)
+
+    def command(self, origin):
+        self.port = free_port()
+        return [self.binary, str(self.port), *map(str, origin.ports)]
+
+
+def compiled(source, target, *flags):
+    """Compiles a C file; needs gcc."""
+    done = subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", *flags, "-o", target, source],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60,
+                          stderr=subprocess.STDOUT, check=False, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{source} does not compile:\n{done.stdout}")
+
+
 class Fleet:
     """The origin and all proxies of a run."""
 
@@ -348,7 +370,7 @@ class Fleet:
             hashes = proxy.kind == "ringway" and "hash" in proxy.variant.balance
             if len({page[0] for page in pages}) != BACKENDS and not hashes:
                 found.append(f"{proxy.name} does not go round all {BACKENDS} backends")
-            if any(page[1] != "127.0.0.1" for page in pages):
+            if any(page[1] != "127.0.0.1" for page in pages) and proxy.kind != "floor":
                 found.append(f"{proxy.name} does not set X-Forwarded-For")
             if any(page[2].lower() == "close" for page in pages):
                 found.append(f"{proxy.name} does not keep connections to the backends")

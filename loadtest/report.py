@@ -22,18 +22,21 @@ def costs(case):
 class Report:
     def __init__(self, proxies):
         self.kinds = {proxy.name: proxy.kind for proxy in proxies}
-        self.rivals = [name for name, kind in self.kinds.items() if kind != "ringway"]
+        # The floor is no rival: nothing is better than it.
+        self.floor = [name for name, kind in self.kinds.items() if kind == "floor"]
+        self.rivals = [name for name, kind in self.kinds.items() if kind not in ("ringway", "floor")]
         ours = [name for name, kind in self.kinds.items() if kind == "ringway"]
-        self.ours = ours or self.rivals[-1:]
+        self.ours = ours or self.rivals[-1:] or self.floor
         self.plain = {proxy.name: (proxy.plain, proxy.variant.against) for proxy in proxies
                       if proxy.kind == "ringway" and proxy.plain != proxy.name}
         self.figures = []  # every figure judged, for the last table and the JSON
 
     def compared_with(self, name):
-        """The rivals, and for a second Ringway the first; for a variant the one that is none."""
+        """The rivals and the floor, and for a second Ringway the first; for a variant the one that is
+        none."""
         if name in self.plain:
             return [self.plain[name][0]]
-        return [rival for rival in [*self.rivals, self.ours[0]] if rival != name]
+        return [rival for rival in [*self.rivals, *self.floor, self.ours[0]] if rival != name]
 
     def case(self, case, table):
         cost, user = costs(case), lambda one: one.user_share * costs(case)["cpu"](one)
@@ -109,7 +112,8 @@ class Report:
         if name in self.plain:
             plain, against = self.plain[name]
             return [plain] if figure.rival == against else []
-        return [rival for rival in self.rivals if figure.rival in (rival, "best")]
+        return [rival for rival in [*self.rivals, *self.floor]
+                if figure.rival == rival or figure.rival == "best" and rival in self.rivals]
 
     def _add(self, name, figure, value, found, disturbed=0):
         """`reached` asks for the figure's own metric; where the core disagrees it is said."""

@@ -1,0 +1,332 @@
+/* The floor of a proxy on io_uring: what Linux alone asks for a request, with nothing of ours.
+ *
+ * One thread, one ring, level rounds over the backends, kept connections on both sides. For each
+ * request it does the operations of the ring that Ringway does: it polls the client, sends the
+ * request, receives the answer (posted before the request is sent), sends the answer. It checks
+ * nothing, adds no field, has no timeout and logs nothing, so no proxy can cost less in this way.
+ * Longer answers go piece by piece; of those above SPLICE bytes the rest goes by splice(2).
+ *
+ *     floor PORT BACKEND-PORT...          listens on 127.0.0.1, ends by SIGTERM
+ */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { ENTRIES = 4096, ROOM = 68 << 10, SPLICE = 128 << 10, BACKENDS_MAX = 8 };
+
+/* The ring. */
+
+static struct {
+    int fd;
+    unsigned *sq_head, *sq_tail, *sq_mask, *cq_head, *cq_tail, *cq_mask;
+    struct io_uring_sqe *sqes;
+    struct io_uring_cqe *cqes;
+    unsigned tail, owed; /* our tail of the submissions, and how many the kernel has not seen */
+} ring;
+
+static void fail(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static void *or_fail(void *memory, const char *what) {
+    if (memory == MAP_FAILED || memory == NULL) fail(what);
+    return memory;
+}
+
+static void ring_begin(void) {
+    struct io_uring_params p = {
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+        .cq_entries = 4 * ENTRIES,
+    };
+    ring.fd = syscall(SYS_io_uring_setup, ENTRIES, &p);
+    if (ring.fd < 0) fail("io_uring_setup");
+    size_t sq = p.sq_off.array + p.sq_entries * sizeof(unsigned);
+    size_t cq = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+    int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_POPULATE;
+    char *rings = or_fail(mmap(0, sq > cq ? sq : cq, prot, flags, ring.fd, IORING_OFF_SQ_RING), "mmap");
+    ring.sqes = or_fail(mmap(0, p.sq_entries * sizeof(struct io_uring_sqe), prot, flags, ring.fd,
+                             IORING_OFF_SQES), "mmap");
+    ring.sq_head = (unsigned *)(rings + p.sq_off.head);
+    ring.sq_tail = (unsigned *)(rings + p.sq_off.tail);
+    ring.sq_mask = (unsigned *)(rings + p.sq_off.ring_mask);
+    ring.cq_head = (unsigned *)(rings + p.cq_off.head);
+    ring.cq_tail = (unsigned *)(rings + p.cq_off.tail);
+    ring.cq_mask = (unsigned *)(rings + p.cq_off.ring_mask);
+    ring.cqes = (struct io_uring_cqe *)(rings + p.cq_off.cqes);
+    unsigned *array = (unsigned *)(rings + p.sq_off.array);
+    for (unsigned at = 0; at < p.sq_entries; at++) array[at] = at;
+}
+
+/* Submits what is owed; waits for a completion if `wait`. */
+static void ring_enter(int wait) {
+    __atomic_store_n(ring.sq_tail, ring.tail, __ATOMIC_RELEASE);
+    int done = syscall(SYS_io_uring_enter, ring.fd, ring.owed, wait, IORING_ENTER_GETEVENTS, 0, 0);
+    if (done >= 0) ring.owed -= done;
+    else if (errno != EINTR && errno != EAGAIN && errno != EBUSY) fail("io_uring_enter");
+}
+
+static struct io_uring_sqe *ring_next(int op, int fd, void *what) {
+    while (ring.tail - __atomic_load_n(ring.sq_head, __ATOMIC_ACQUIRE) > *ring.sq_mask) ring_enter(0);
+    struct io_uring_sqe *sqe = &ring.sqes[ring.tail++ & *ring.sq_mask];
+    ring.owed++;
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = op;
+    sqe->fd = fd;
+    sqe->user_data = (uintptr_t)what;
+    return sqe;
+}
+
+/* The two kinds of connections. What completes says by its lowest bits what it was. */
+
+enum { POLLED, RECEIVED, SENT, SPLICED };
+
+struct backend {
+    int fd;
+    unsigned server;
+    struct client *client; /* whose answer it gets; none: it is idle */
+    struct backend *next;  /* of those that are idle */
+    char room[ROOM];
+};
+
+struct client {
+    int fd;
+    struct backend *backend;
+    char *room;              /* the request, while there is one */
+    unsigned len, closes;
+    uint64_t left;           /* bytes of the answer that have not been received */
+    int has_head, pipe[2];
+    unsigned piped;          /* bytes in the pipe */
+    struct client *next;
+};
+
+static unsigned short servers[BACKENDS_MAX];
+static unsigned servers_len, turn;
+static struct backend *idle[BACKENDS_MAX];
+static struct client *clients;          /* unused */
+static char *rooms[ENTRIES];            /* unused */
+static unsigned rooms_len;
+static int listener;
+
+static void *as(void *what, unsigned kind) { return (char *)what + kind; }
+
+static void post_poll(int fd, void *what) {
+    ring_next(IORING_OP_POLL_ADD, fd, what)->poll32_events = POLLIN;
+}
+
+static void post_receive(struct backend *backend) {
+    struct io_uring_sqe *sqe = ring_next(IORING_OP_RECV, backend->fd, as(backend, RECEIVED));
+    sqe->addr = (uintptr_t)backend->room;
+    sqe->len = 64 << 10;
+}
+
+static void post_send(int fd, const char *bytes, unsigned len, void *what) {
+    struct io_uring_sqe *sqe = ring_next(IORING_OP_SEND, fd, what);
+    sqe->addr = (uintptr_t)bytes;
+    sqe->len = len;
+    sqe->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+}
+
+static void no_delay(int fd) {
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+}
+
+static struct backend *backend_for(unsigned server) {
+    struct backend *backend = idle[server];
+    if (backend) {
+        idle[server] = backend->next;
+        return backend;
+    }
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(servers[server]),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to)) fail("connect");
+    no_delay(fd);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    backend = or_fail(aligned_alloc(64, (sizeof *backend + 63) & ~63ul), "malloc");
+    *backend = (struct backend){.fd = fd, .server = server};
+    post_receive(backend);
+    return backend;
+}
+
+static void client_end(struct client *client) {
+    close(client->fd);
+    if (client->pipe[1]) close(client->pipe[0]), close(client->pipe[1]);
+    if (client->room) rooms[rooms_len++] = client->room;
+    client->next = clients;
+    clients = client;
+}
+
+/* The client has left in its answer: what is left of that is no use to another. */
+static void abandon(struct client *client) {
+    close(client->backend->fd);
+    free(client->backend);
+    client_end(client);
+}
+
+/* The answer has been sent. */
+static void answered(struct client *client) {
+    struct backend *backend = client->backend;
+    client->backend = NULL;
+    backend->client = NULL;
+    backend->next = idle[backend->server];
+    idle[backend->server] = backend;
+    rooms[rooms_len++] = client->room;
+    client->room = NULL;
+    client->len = client->has_head = 0;
+    if (client->closes) client_end(client);
+    else post_poll(client->fd, as(client, POLLED));
+}
+
+/* Takes a line out of the head, so that a backend keeps its connection. */
+static int drop(struct client *client, const char *line) {
+    char *at = memmem(client->room, client->len, line, strlen(line));
+    if (!at) return 0;
+    char *end = at + strlen(line);
+    memmove(at, end, client->room + client->len - end);
+    client->len -= end - at;
+    return 1;
+}
+
+static void client_ready(struct client *client) {
+    if (!client->room)
+        client->room = rooms_len ? rooms[--rooms_len] : or_fail(malloc(ROOM), "malloc");
+    ssize_t got = recv(client->fd, client->room + client->len, (64 << 10) - client->len, MSG_DONTWAIT);
+    if (got <= 0 && !(got < 0 && errno == EAGAIN)) return client_end(client);
+    if (got > 0) client->len += got;
+    if (client->len < 4 || !memmem(client->room, client->len, "\r\n\r\n", 4))
+        return post_poll(client->fd, as(client, POLLED));
+    client->closes = drop(client, "Connection: close\r\n");
+    struct backend *backend = backend_for(turn++ % servers_len);
+    backend->client = client;
+    client->backend = backend;
+    post_send(backend->fd, client->room, client->len, as(client, POLLED + 4));
+}
+
+/* Moves what has come by splice(2), as far as it goes now. */
+static void splice_on(struct client *client) {
+    struct backend *backend = client->backend;
+    unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+    if (!client->pipe[1]) {
+        if (pipe2(client->pipe, O_NONBLOCK | O_CLOEXEC)) fail("pipe2");
+        fcntl(client->pipe[1], F_SETPIPE_SZ, 1 << 20);
+    }
+    for (;;) {
+        ssize_t in = client->left == 0 ? 0
+            : splice(backend->fd, 0, client->pipe[1], 0, client->left, flags);
+        if (in > 0) client->left -= in, client->piped += in;
+        if (!client->piped) {
+            if (client->left == 0) {
+                post_receive(backend);
+                return answered(client);
+            }
+            return post_poll(backend->fd, as(client, SPLICED));
+        }
+        ssize_t out = splice(client->pipe[0], 0, client->fd, 0, client->piped,
+                             flags | (client->left ? SPLICE_F_MORE : 0));
+        if (out > 0) client->piped -= out;
+        else if (out < 0 && errno == EAGAIN) {
+            ring_next(IORING_OP_POLL_ADD, client->fd, as(client, SPLICED))->poll32_events = POLLOUT;
+            return;
+        } else return abandon(client);
+    }
+}
+
+static void backend_received(struct backend *backend, int got) {
+    struct client *client = backend->client;
+    if (!client || got <= 0) {
+        if (client) fail("a backend has ended in an answer");
+        for (struct backend **it = &idle[backend->server]; *it; it = &(*it)->next)
+            if (*it == backend) {
+                *it = backend->next;
+                break;
+            }
+        close(backend->fd);
+        free(backend);
+        return;
+    }
+    if (!client->has_head) {
+        char *end = memmem(backend->room, got, "\r\n\r\n", 4);
+        char *length = memmem(backend->room, got, "Content-Length: ", 16);
+        if (!end || !length) fail("an answer that is not nginx's");
+        client->left = end + 4 - backend->room + strtoull(length + 16, NULL, 10);
+        client->has_head = 1;
+        char *kept = client->closes ? memmem(backend->room, got, "Connection: keep-alive", 22) : 0;
+        if (kept) memcpy(kept, "Connection: close     ", 22);
+    }
+    client->left -= got;
+    post_send(client->fd, backend->room, got, as(client, SENT));
+}
+
+static void client_sent(struct client *client, int sent) {
+    if (sent <= 0) return abandon(client);
+    if (client->left >= SPLICE) return splice_on(client);
+    post_receive(client->backend);
+    if (client->left == 0) answered(client);
+}
+
+static void accept_all(void) {
+    for (;;) {
+        int fd = accept4(listener, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) break;
+        no_delay(fd);
+        struct client *client = clients;
+        if (client) clients = client->next;
+        else client = or_fail(aligned_alloc(64, (sizeof *client + 63) & ~63ul), "malloc");
+        *client = (struct client){.fd = fd};
+        post_poll(fd, as(client, POLLED));
+    }
+    post_poll(listener, NULL);
+}
+
+static void complete(uint64_t what, int result) {
+    if (!what) return accept_all();
+    void *it = (void *)(uintptr_t)(what & ~7ull);
+    switch (what & 7) {
+    case POLLED: return client_ready(it);
+    case RECEIVED: return backend_received(it, result);
+    case SENT: return client_sent(it, result);
+    case SPLICED: return splice_on(it);
+    default: /* the request has been sent */ return;
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3 || argc > 2 + BACKENDS_MAX) {
+        fputs("floor PORT BACKEND-PORT...\n", stderr);
+        return 2;
+    }
+    for (int at = 2; at < argc; at++) servers[servers_len++] = atoi(argv[at]);
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (bind(listener, (struct sockaddr *)&at, sizeof at)) fail("bind");
+    if (listen(listener, 4096)) fail("listen");
+    signal(SIGPIPE, SIG_IGN);
+    ring_begin();
+    post_poll(listener, NULL);
+    for (;;) {
+        ring_enter(1);
+        unsigned head = *ring.cq_head;
+        for (; head != __atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE); head++) {
+            struct io_uring_cqe cqe = ring.cqes[head & *ring.cq_mask];
+            __atomic_store_n(ring.cq_head, head + 1, __ATOMIC_RELEASE);
+            complete(cqe.user_data, cqe.res);
+        }
+    }
+}
