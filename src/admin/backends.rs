@@ -62,7 +62,10 @@ pub(super) fn write(called: &Called, request: &Request, doors: &impl Doors, from
     let pools = doors.pools();
     // It may be gone again by now.
     let view = find_backend(&pools, pool, backend).cloned();
-    let view = view.unwrap_or_else(|_| json!({ "name": backend }));
+    let mut view = view.unwrap_or_else(|_| json!({ "name": backend }));
+    if !done.warnings.is_empty() {
+        view["warnings"] = json!(done.warnings);
+    }
     match order {
         Order::Add { .. } => {
             let at = format!("/api/v1/pools/{}/backends/{}", encoded(pool), encoded(backend));

@@ -120,12 +120,14 @@ pub(crate) struct BackendWrite {
 }
 
 /// The result of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendWritten {
     /// The plan in force now.
     pub(crate) generation: u64,
     /// Whether the backend is to be removed, and drains so far.
     pub(crate) is_draining: bool,
+    /// Where it is not in force yet, in sentences.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why an order was not carried out.
@@ -173,7 +175,7 @@ pub(crate) struct Reloaded {
     pub(crate) lines: Vec<String>,
     /// Keys that changed and cannot change while the process runs.
     pub(crate) kept: Vec<String>,
-    /// Warnings about the configuration.
+    /// Warnings about the configuration, and where it is not in force yet.
     pub(crate) warnings: Vec<String>,
     /// Client connections of listeners that are gone.
     pub(crate) closed: u64,

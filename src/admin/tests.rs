@@ -85,7 +85,7 @@ impl Doors for Noted {
         self.writes.lock().unwrap().push(write);
         match self.denies.lock().unwrap().clone() {
             Some(denied) => Err(denied),
-            None => Ok(BackendWritten { generation: 8, is_draining }),
+            None => Ok(BackendWritten { generation: 8, is_draining, warnings: Vec::new() }),
         }
     }
 

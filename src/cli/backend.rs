@@ -124,7 +124,12 @@ fn check(action: Action, given: &Given<'_>) -> Result<(), Exit> {
 /// A call; what it answers, or why it is refused.
 fn call(target: &Target<'_>, method: &str, path: &str, body: &str) -> Result<Value, Exit> {
     match reply(target, method, path, body)? {
-        (status, said) if status < 400 => Ok(said),
+        (status, said) if status < 400 => {
+            let warnings = said["warnings"].as_array().into_iter().flatten();
+            let warnings = warnings.filter_map(Value::as_str);
+            warnings.for_each(|it| say::talk(&format!("ringway: warning: {it}")));
+            Ok(said)
+        }
         (_, said) => Err(refused(&said)),
     }
 }

@@ -78,8 +78,8 @@ impl Changer {
         let after = Layers { overlay: overlay.clone(), ..layers };
         self.keep(&without(after, &leaving)).map_err(WriteDenied::NotKept)?;
         let edit = Edit { overlay: Some(overlay), only_if: only_if.clone(), base: None };
-        let generation = match self.amend(edit) {
-            Ok(generation) => generation,
+        let (generation, warnings) = match self.amend(edit) {
+            Ok(done) => done,
             Err(denied) => {
                 self.keep_or_tell(&before);
                 return Err(denied);
@@ -87,7 +87,7 @@ impl Changer {
         };
         self.leaving = leaving;
         self.tell_of(now, generation, (by, from));
-        Ok(BackendWritten { generation, is_draining: drain.is_some() })
+        Ok(BackendWritten { generation, is_draining: drain.is_some(), warnings })
     }
 
     /// Keeps run-time changes over a restart, if there is a place for them.
@@ -105,10 +105,11 @@ impl Changer {
         }
     }
 
-    /// Serves by an edited overlay; returns the number of its plan.
-    fn amend(&self, edit: Edit) -> Result<u64, WriteDenied> {
+    /// Serves by an edited overlay; returns the number of its plan, and where that is not in force
+    /// yet.
+    fn amend(&self, edit: Edit) -> Result<(u64, Vec<String>), WriteDenied> {
         match self.client.change(edit) {
-            Ok(changed) => Ok(changed.generation),
+            Ok(changed) => Ok((changed.generation, changed.late)),
             Err(Denied::Moved(generation)) => Err(WriteDenied::Moved(generation)),
             Err(Denied::NotKept(why)) => Err(WriteDenied::NotKept(why)),
             Err(Denied::Plan(error)) => Err(WriteDenied::Failed(error.to_string())),
@@ -142,7 +143,7 @@ impl Changer {
         let Some((_, layers)) = self.client.layers() else { return Ok(()) };
         let order = leaving.removal();
         let overlay = layers.amend(&order).map_err(WriteDenied::Order)?;
-        let generation = self.amend(Edit { overlay: Some(overlay), ..Edit::default() })?;
+        let (generation, _) = self.amend(Edit { overlay: Some(overlay), ..Edit::default() })?;
         self.tell_of(&order, generation, ("drain", ""));
         Ok(())
     }

@@ -163,6 +163,8 @@ pub(super) struct Changed {
     pub(super) closed: u64,
     /// The cores that are to take the plan.
     taking: Vec<Taking>,
+    /// Those that have not, in a sentence for each.
+    pub(super) late: Vec<String>,
 }
 
 /// The state of the process.
@@ -281,6 +283,7 @@ impl Client {
         for (core, taken) in changed.taking.drain(..) {
             if taken.recv_deadline(until) == Err(RecvTimeoutError::Timeout) {
                 let thread = format!("core {core}").into();
+                changed.late.push(late(core));
                 self.reporter.event(Event::ThreadHung { thread });
             }
         }
@@ -409,12 +412,17 @@ fn measure_cores(statistics: &mut Statistics) {
     }
 }
 
+/// Said of a core that has not taken a plan.
+fn late(core: usize) -> String {
+    format!("core {core} does not answer, and still serves by an earlier plan")
+}
+
 fn hangs<T>() -> Result<T, Denied> {
     Err(Denied::Plan(StartError::Hung("the control thread".into())))
 }
 
 /// What a plan that was put in force changes, the keys that it keeps, and who is to take it.
-type Taken = (Changes, Vec<&'static str>, Vec<Taking>);
+type Taken = (Changes, Vec<&'static str>, (Vec<Taking>, Vec<String>));
 
 /// What has closed already.
 fn closed() -> Receiver<()> {
@@ -581,10 +589,10 @@ impl Owner {
         let before = Arc::clone(&self.next.plan);
         let prepared = self.prepare(plan, is_read)?;
         let closed = self.closed(&before, &prepared.next.plan);
-        let (changes, kept, taking) = self.take(prepared)?;
+        let (changes, kept, (taking, late)) = self.take(prepared)?;
         self.layers = layers;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking })
+        Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking, late })
     }
 
     /// How many client connections listeners have that the next plan does not.
@@ -709,18 +717,18 @@ impl Owner {
     }
 
     /// Gives each core the next plan, with its sockets of new addresses and its ends of new logs;
-    /// returns the cores that are to take it.
+    /// returns the cores that are to take it, and sentences about those that are known to hang.
     fn tell_plan(
         &mut self,
         next: &Arc<Next>,
         bound: &StillBound,
         each: impl Iterator<Item = (Sockets, Outlets)>,
-    ) -> Vec<Taking> {
+    ) -> (Vec<Taking>, Vec<String>) {
         let reporter = &self.process.reporter;
         // Compiling thousands of routes takes longer than a core may pause.
         let is_other = self.next.plan.routes != next.plan.routes;
         let router = is_other.then(|| Router::compile(&next.plan.routes).ok()).flatten();
-        let mut taking = Vec::new();
+        let (mut taking, mut hung) = (Vec::new(), Vec::new());
         self.last_taken.resize_with(self.readers.cores.len(), || Some(closed()));
         for ((core, (sockets, outlets)), number) in self.readers.cores.iter().zip(each).zip(0..) {
             let (next, gone, moved) = (Arc::clone(next), bound.gone.clone(), bound.moved.clone());
@@ -738,9 +746,12 @@ impl Owner {
             } else if !is_behind {
                 taking.push((number, taken_by.clone()));
             }
+            if sent.is_err() || is_behind {
+                hung.push(late(number));
+            }
             last.into_iter().for_each(|last| *last = sent.is_ok().then(|| taken_by.clone()));
         }
-        taking
+        (taking, hung)
     }
 
     /// Gives what files of certificates have become to all cores; connections keep theirs.
@@ -785,8 +796,8 @@ impl Owner {
         let bound = StillBound::under(&plan, &self.bound);
         Addresses::take(&plan, cores, &bound.known(), &mut Given::default())?;
         let (generation, addresses) = (self.next.generation, self.addresses());
-        let (closed, taking) = (self.closed(before, &plan), Vec::new());
-        Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking })
+        let (closed, taking, late) = (self.closed(before, &plan), Vec::new(), Vec::new());
+        Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking, late })
     }
 
     /// The bound addresses, by the name of their listener.

@@ -105,11 +105,11 @@ impl Ledger {
         &mut self,
         retired: impl Iterator<Item = Retired>,
     ) -> Vec<(PoolId, Option<BackendId>)> {
-        for Retired { core_index, generation, plan } in retired {
+        for Retired { core_index, generation, plan, router } in retired {
             if let Some(generation) = generation {
                 self.held.retire(generation, core_index);
             }
-            drop(plan);
+            drop((plan, router));
         }
         let gone = self.held.free();
         if gone.is_empty() {

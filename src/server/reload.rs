@@ -57,6 +57,7 @@ impl Changer {
         let mut said: Vec<String> =
             warnings.iter().map(|problem| problem.title().to_owned()).collect();
         said.extend(changed.misfits.iter().map(|it| format!("run-time change dropped: {it}")));
+        said.extend(changed.late);
         Ok(Reloaded {
             generation: changed.generation,
             lines: changed.changes.to_string().lines().map(str::to_owned).collect(),
@@ -110,11 +111,23 @@ impl Changer {
     }
 }
 
+/// Changes that an event and the service manager are told of: of thousands, these show what it was.
+const TOLD_MAX: usize = 20;
+
+/// The changes in one line.
+fn told(lines: &[String]) -> String {
+    let mut told = lines.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join("; ");
+    if lines.len() > TOLD_MAX {
+        told += &format!("; and {} more", lines.len() - TOLD_MAX);
+    }
+    told
+}
+
 /// The outcome in one sentence.
 fn verdict(outcome: &ReloadOutcome) -> String {
     match outcome {
         Ok(done) if done.lines.is_empty() => "last reload: nothing changed".to_owned(),
-        Ok(done) => format!("last reload: {}", done.lines.join("; ")),
+        Ok(done) => format!("last reload: {}", told(&done.lines)),
         Err(refused) => format!("last reload refused: {}", refused.why),
     }
 }
@@ -138,7 +151,7 @@ fn event(outcome: &ReloadOutcome, by: &'static str, from: &str) -> Event {
     match outcome {
         Ok(done) => Event::Reloaded {
             generation: done.generation,
-            changes: done.lines.join("; ").into(),
+            changes: told(&done.lines).into(),
             kept: done.kept.join(", ").into(),
             by: by.into(),
             from,
@@ -146,5 +159,20 @@ fn event(outcome: &ReloadOutcome, by: &'static str, from: &str) -> Event {
         Err(refused) => {
             Event::ReloadRefused { cause: refused.why.as_str().into(), by: by.into(), from }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_changes_an_event_has_the_first_and_how_many_more() {
+        let lines =
+            |count: usize| (0..count).map(|it| format!("+ route \"{it}\"")).collect::<Vec<_>>();
+        assert_eq!(told(&lines(0)), "");
+        assert_eq!(told(&lines(2)), "+ route \"0\"; + route \"1\"");
+        assert!(told(&lines(20)).ends_with("; + route \"19\""));
+        assert!(told(&lines(10_000)).ends_with("; + route \"19\"; and 9980 more"));
     }
 }

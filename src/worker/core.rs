@@ -115,6 +115,8 @@ pub(crate) struct Retired {
     pub(crate) generation: Option<u64>,
     /// The plan itself, so that no core has to free it.
     pub(crate) plan: Arc<Plan>,
+    /// The same of the core's routes, unless the next plan has them, too.
+    pub(crate) router: Option<Router>,
 }
 
 /// The parts of its own that a worker gets.

@@ -3,7 +3,7 @@
 //! Requests keep the one that they began under. When the last of them has ended, the core reports
 //! it and returns the plan to its owner.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, mem, rc::Rc, sync::Arc};
 
 use super::{Core, Next, PoolView, Retired};
 use crate::base::{
@@ -134,8 +134,9 @@ impl Drop for InForce {
     fn drop(&mut self) {
         let Core { index, process, .. } = &*self.core;
         let (generation, plan) = (self.generation, Arc::clone(&self.plan));
+        let router = Rc::try_unwrap(mem::take(&mut self.router)).ok();
         // The owner may be gone when the process ends.
-        let _ = process.retired.send(Retired { core_index: *index, generation, plan });
+        let _ = process.retired.send(Retired { core_index: *index, generation, plan, router });
     }
 }
 

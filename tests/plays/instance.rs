@@ -151,6 +151,15 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     lists.iter().flat_map(|list| list.split_whitespace()).map(|id| id.parse().unwrap()).collect()
 }
 
+/// The id of a thread of a process.
+pub(crate) fn thread(pid: u32, name: &str) -> u32 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let path = tasks.map(|task| task.unwrap().path()).find(|path| {
+        fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    });
+    path.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap()
+}
+
 /// A service manager that notes what it is told.
 pub(crate) struct Manager {
     socket: UnixDatagram,

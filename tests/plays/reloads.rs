@@ -1,5 +1,7 @@
-//! Plays of many reloads: beside load and tunnels, faster than they can be done, and from files
-//! that end in the middle.
+//! Plays of many reloads.
+//!
+//! Beside load and tunnels, faster than they can be done, from files that end in the middle, and
+//! with a core that hangs.
 
 use std::{
     fs,
@@ -14,6 +16,8 @@ use serde_json::{Value, json};
 use crate::{
     backend::{Backend, Cue},
     client::{Client, get},
+    instance::thread as thread_of,
+    process::has_strace,
     run_time::{Running, list, path},
     scripts::{answers, answers_on, upgrades_and_echoes},
     stage::{Driver, eventually, long},
@@ -25,6 +29,7 @@ on_both_drivers!(
     a_file_that_is_cut_stops_nothing,
     settings_of_the_process_follow,
     connections_of_a_listener_that_goes_are_counted,
+    a_core_that_hangs_is_named_by_the_change,
 );
 
 fn reload(running: &Running) -> String {
@@ -192,4 +197,42 @@ fn connections_of_a_listener_that_goes_are_counted(driver: Driver) {
     clients.iter_mut().for_each(Client::expect_end);
     let view = running.call("GET", &path(&backends[0]), &Value::Null);
     assert_eq!(view.status, 200);
+}
+
+/// It hangs in its next system call; the other core has the change, and nobody waits for it twice.
+fn a_core_that_hangs_is_named_by_the_change(driver: Driver) {
+    if !has_strace() {
+        return;
+    }
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let running = Running::start(driver, &list(&backends));
+    let core = thread_of(running.child.id(), "ringway-0");
+    let mut strace = std::process::Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", "trace=all", "-e"])
+        .args(["inject=all:delay_enter=120000000", "-p", &core.to_string()])
+        .spawn()
+        .unwrap();
+    let silent = || running.command(&["ready"]).output().unwrap().status.code();
+    eventually("it hangs", silent, |code| *code == Some(1));
+    running.write(&list(&backends[..1]));
+    let output = running.command(&["reload"]).output().unwrap();
+    let [out, err] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+    assert!(out.contains("1 backend removed"), "{out}");
+    let warning = "warning: core 0 does not answer, and still serves by an earlier plan";
+    assert!(err.contains(warning) && !err.contains("core 1"), "{err}");
+    let since = Instant::now();
+    let view = running.set(&backends[0], &json!({ "weight": 2 }));
+    let said = "core 0 does not answer, and still serves by an earlier plan";
+    assert_eq!(view["warnings"], json!([said]));
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let view = running.calls("GET", &path(&backends[0]), &Value::Null, 200);
+    assert_eq!((&view["weight"], &view["warnings"]), (&json!(2), &Value::Null));
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    let is_ready = || running.command(&["ready"]).output().unwrap().status.code();
+    eventually("it answers", is_ready, |code| *code == Some(0));
+    let view = running.set(&backends[0], &json!({ "weight": 3 }));
+    assert_eq!(view["warnings"], Value::Null);
+    assert_eq!(running.ask(9), vec!["a"; 9]);
 }

@@ -11,6 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use crate::{
     addresses,
     backend::{Backend, Cue, Script},
     client::{Client, Response, get},
+    pace::Watch,
     scripts::{answers, answers_each, answers_on, ok},
     stage::{Driver, eventually},
 };
@@ -30,6 +32,7 @@ on_both_drivers!(
     maintenance_ends_like_a_start,
     one_backend_more_moves_few_keys,
     an_order_that_fits_no_plan_changes_nothing,
+    a_change_is_in_force_on_every_core_within_100_ms,
 );
 
 /// A process with a pool `app`, its admin interface, and the folder of its files.
@@ -355,4 +358,26 @@ fn an_order_that_fits_no_plan_changes_nothing(driver: Driver) {
     assert_eq!((set.status, set.field("etag").unwrap()), (200, &*generation()));
     assert_ne!(generation(), before);
     assert_eq!(running.ask(1), ["a"]);
+}
+
+fn a_change_is_in_force_on_every_core_within_100_ms(driver: Driver) {
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let running = Running::start(driver, &list(&backends));
+    // Connections to both cores.
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::connect(running.address)).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    let mut took: Vec<Duration> = Vec::new();
+    for round in 0..20 {
+        let [on, off] = [round % 2, 1 - round % 2];
+        running.set(&backends[on], &json!({ "weight": 1 }));
+        let watch = Watch::start();
+        running.set(&backends[off], &json!({ "weight": 0 }));
+        let now = watch.took();
+        took.push(now.time.saturating_sub(now.late));
+        let expected = ["a", "b"][on];
+        clients.iter_mut().for_each(|client| client.get("/").expect(200, expected));
+    }
+    // A disk that is busy at the moment of one of them says nothing of the rest.
+    took.sort();
+    assert!(took[10] < Duration::from_millis(100), "{took:?}");
 }

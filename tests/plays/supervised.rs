@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::{
     backend::Backend,
     client::{Client, get},
-    instance::{Instance, Manager, Stage},
+    instance::{Manager, Stage, thread},
     process::has_strace,
     scripts::answers,
     stage::{Driver, eventually},
@@ -67,7 +67,7 @@ fn the_watchdog_is_fed_while_every_core_answers(driver: Driver) {
     for _ in 0..3 {
         manager.hears("WATCHDOG=1\n");
     }
-    let core = thread(&process, "ringway-0");
+    let core = thread(process.child.id(), "ringway-0");
     let mut strace = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", "trace=all", "-e"])
         .args(["inject=all:delay_enter=120000000", "-p", &core.to_string()])
@@ -80,15 +80,6 @@ fn the_watchdog_is_fed_while_every_core_answers(driver: Driver) {
     assert!(!rest.iter().any(|it| it.contains("WATCHDOG")), "{rest:?}");
     strace.kill().unwrap();
     strace.wait().unwrap();
-}
-
-/// The id of a thread of a process.
-fn thread(process: &Instance, name: &str) -> u32 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.child.id())).unwrap();
-    let path = tasks.map(|task| task.unwrap().path()).find(|path| {
-        std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
-    });
-    path.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap()
 }
 
 /// As systemd does it: the sockets are the descriptors from 3 on, for the process of this id.
