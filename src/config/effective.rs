@@ -535,10 +535,7 @@ impl Lines<'_> {
 }
 
 fn backend(backend: &Backend) -> String {
-    let address = match &backend.address {
-        crate::plan::Address::Socket(address) => address.to_string(),
-        crate::plan::Address::Name { host, port } => format!("{host}:{port}"),
-    };
+    let address = backend.address.to_string();
     let mut text = format!("{{ address = {}, weight = {}", quoted(&address), backend.weight);
     if backend.name != address {
         text.push_str(&format!(", name = {}", quoted(&backend.name)));

@@ -247,9 +247,11 @@ pub(crate) struct Route {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "pool", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Pool {
-    /// Its backends: each an address, or a table if there is more to say.
+    /// Its backends: each an address, or a table if there is more to say. Each address that a name
+    /// has is a backend of its own, called `NAME#ADDRESS`; `srv:NAME` stands for SRV records.
     pub(crate) backends: List<Backend>,
-    /// How often names of backends are looked up again.
+    /// When names of backends are looked up again at the latest; sooner if their answers expire. An
+    /// answer that lacks more than half of the addresses is believed after this time.
     pub(crate) resolve: Option<Written<DurationText>>,
     /// How a backend is picked: "round-robin" (it honours weights), "weighted" (the same),
     /// "random" (the better of two), "least-connections", "ip-hash", "least-response-time", or a

@@ -142,6 +142,12 @@ impl BackendConns {
         }
     }
 
+    /// Whether an idle connection is open at the other end, too. Those that are found closed are
+    /// closed.
+    pub(crate) fn is_open(&mut self, now: Tick) -> bool {
+        self.all.iter_mut().any(|at| at.conns.is_open(now, &self.means))
+    }
+
     /// Closes idle connections whose time is over.
     pub(crate) fn expire(&mut self, now: Tick) {
         self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));

@@ -162,6 +162,21 @@ impl Conns {
         }
     }
 
+    /// Whether the connection returned last is good; closes those that are not.
+    #[cold]
+    fn is_open(&mut self, now: Tick, means: &Means) -> bool {
+        while let Some(idle) = self.idle.last() {
+            let Some(spent) = idle.spent(now, &means.buffers) else { return true };
+            self.idle.pop();
+            means.counters.sub(Counter::BackendIdle, 1);
+            means.counters.add(spent.why, 1);
+            if spent.by_surplus {
+                self.suspect(now, means);
+            }
+        }
+        false
+    }
+
     /// Begins to suspect the address, because it has sent more than an answer: closes what is idle
     /// and keeps nothing for a while.
     #[cold]

@@ -135,7 +135,7 @@ async fn elsewhere(
     exchange: &mut Exchange,
     result: &mut Result<Answer, Fault>,
 ) -> Result<Pick, RetryRefusal> {
-    let next = match choose(&exchange.errand(worker)) {
+    let next = match alive(worker, exchange).map_or_else(|| choose(&exchange.errand(worker)), Ok) {
         Ok(next) => Ok(next),
         Err(NoPick::AllFull(what)) if result.is_err() && exchange.tries.declined.is_none() => {
             Err(what)
@@ -160,6 +160,18 @@ async fn elsewhere(
         },
     };
     Ok(next)
+}
+
+/// For the last try of a request that has found servers gone: one that is known to be there, as
+/// several may go at one moment.
+fn alive(worker: &Worker, exchange: &Exchange) -> Option<Pick> {
+    if exchange.tries.count + 1 < exchange.pool_plan().retry.attempts {
+        return None;
+    }
+    let mut errand = exchange.errand(worker);
+    let rather_not = *errand.wanted.tried | !errand.pool.alive(errand.wanted.now);
+    errand.wanted.tried = &rather_not;
+    choose(&errand).ok()
 }
 
 /// Counts a retry, and what it is for.

@@ -28,13 +28,7 @@ use crate::policy::{
     health::ProbeFault,
     standing::{Carried, Seen},
 };
-use crate::shared::{
-    bell::Rope,
-    counters::Slab,
-    inbox::{Inbox, MovedBackend},
-    outcomes::Posted,
-    rooms::Rooms,
-};
+use crate::shared::{bell::Rope, counters::Slab, inbox::Inbox, outcomes::Posted, rooms::Rooms};
 use crate::worker::Next;
 
 /// The least that monoio makes; a turn of probes fits.
@@ -42,8 +36,6 @@ const ROOM: Room = Room { entries: 256, completions: 1024 };
 
 /// A message to the thread.
 pub(crate) enum ToHealth {
-    /// These backends have moved. The names thread has at most one such message on its way.
-    Addresses(Arc<Vec<MovedBackend>>),
     /// The next plan: its usable backends are published at once, and the answer says whether it was
     /// taken. What was removed stays known until it is forgotten.
     Plan(Arc<Next>, Sender<Result<(), String>>),

@@ -18,9 +18,7 @@ use crate::plan::Duty;
 use crate::policy::{
     health::ProbeFault,
     probes::{self, Probes},
-    resolve,
 };
-use crate::shared::inbox::MovedBackend;
 use crate::worker::Next;
 
 /// Probes of a pool are late if one begins this long after it was due, or its interval if that is
@@ -75,12 +73,8 @@ struct Target {
     host: Rc<str>,
     /// Whether it is in maintenance: it is not probed.
     is_away: bool,
-    /// The backend's addresses.
-    at: Vec<SocketAddr>,
     /// The addresses to probe.
     addresses: Rc<[SocketAddr]>,
-    /// The port to probe, if not the backend's.
-    port: Option<u16>,
     interval: Duration,
     time: Duration,
     run: Run,
@@ -155,17 +149,14 @@ impl Prober {
                     .map_err(|why| format!("pool \"{}\": {why}", pool.name))?;
                 let before = known.get(&(pool_id, id)).copied();
                 let same = before.and_then(|before| self.targets.get(before));
-                let at = same.map_or_else(|| resolve::known(&backend.address), |it| it.at.clone());
                 let target = Target {
                     number: same.map_or(0, |same| same.number),
                     is_away: backend.duty == Duty::Maintenance,
                     pool: pool_id,
                     backend: id,
                     probe: Rc::new(probe),
-                    host: backend.address.host().into(),
-                    addresses: with_port(&at, health.port),
-                    at,
-                    port: health.port,
+                    host: backend.host().into(),
+                    addresses: with_port(&backend.address.known(), health.port),
                     interval: health.interval,
                     time: health.timeout,
                     run: same.map_or_else(Run::default, |same| same.run.clone()),
@@ -199,20 +190,6 @@ impl Prober {
     /// What TLS needs from now on.
     pub(super) fn set_tls(&mut self, ends: Arc<Ends>) {
         self.tls = ends;
-    }
-
-    /// Backends have new addresses.
-    pub(super) fn moved(&mut self, found: &[MovedBackend], now: Tick) {
-        for (place, target) in self.targets.iter_mut().enumerate() {
-            let is_it = |found: &&MovedBackend| {
-                (found.pool, found.backend) == (target.pool, target.backend)
-            };
-            if let Some(found) = found.iter().find(is_it) {
-                target.at.clone_from(&found.addresses);
-                target.addresses = with_port(&target.at, target.port);
-                self.probes.want(place, target.is_wanted(), now);
-            }
-        }
     }
 
     /// A backend is suspected: it is probed at once and with little time. A probe in progress has

@@ -35,13 +35,6 @@ pub(super) async fn run(job: HealthJob, ready: impl FnOnce()) -> Result<(), Stri
         let now = clock.tick();
         while let Some(message) = inbox.next() {
             match message {
-                ToHealth::Addresses(found) => {
-                    for found in found.iter() {
-                        let id = (found.pool, found.backend);
-                        verdicts.addressed(id, &found.addresses, now);
-                    }
-                    prober.moved(&found, now);
-                }
                 ToHealth::Plan(next, answer) => {
                     let taken = prober.replan(&next, now);
                     if taken.is_ok() {

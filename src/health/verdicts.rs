@@ -4,7 +4,7 @@
 //! misunderstand: permits of trials exist before a core may see that a backend is on trial. Then
 //! the changes are reported. It has no I/O of its own, so it is tested without a runtime.
 
-use std::{collections::VecDeque, mem, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use super::{CarriedBackend, Probed, SeenBackend, watch::Watch};
 use crate::base::{
@@ -310,18 +310,6 @@ impl Verdicts {
     /// From the start of one probe of a backend to that of the next.
     pub(super) fn interval(&self, pool: PoolId, backend: BackendId) -> Duration {
         self.pools.get(pool).map_or(Duration::MAX, |known| known.standing.interval(backend))
-    }
-
-    /// A backend has new addresses.
-    pub(super) fn addressed(
-        &mut self,
-        (pool, backend): (PoolId, BackendId),
-        addresses: &[SocketAddr],
-        now: Tick,
-    ) {
-        let Some(known) = self.pools.get_mut(pool) else { return };
-        known.standing.addressed(backend, !addresses.is_empty());
-        self.carry_out(pool, now);
     }
 
     /// Does what is due; returns when something is due next.

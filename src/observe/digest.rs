@@ -81,8 +81,7 @@ impl Digest {
                 }
                 return Some(what);
             }
-            Report::Name(..)
-            | Report::Attempt(_)
+            Report::Attempt(_)
             | Report::Suspected(..)
             | Report::ProbesLate(..)
             | Report::TlsFailed(..)

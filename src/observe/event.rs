@@ -14,7 +14,7 @@ use std::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::base::moment::millis;
+use crate::base::{backend_set::BACKENDS_MAX, moment::millis};
 use crate::plan::LogLevel;
 use crate::policy::{standing::Cause, suspicion::Silence};
 
@@ -89,7 +89,7 @@ pub enum Event {
         name: Named,
         /// Its addresses from now on.
         addresses: Vec<SocketAddr>,
-        /// Addresses to which no new connection is made.
+        /// Addresses that get no new requests.
         gone: Vec<SocketAddr>,
     },
     /// The name of a backend resolves again, to the same addresses.
@@ -122,6 +122,29 @@ pub enum Event {
         cause: Arc<str>,
         /// Handshakes that have failed for any reason, on any listener, since the start.
         failed: u64,
+    },
+    /// An answer for a name lacks more than half of its addresses: these stay in use until answers
+    /// have lacked them for as long as the pool's `resolve`.
+    #[non_exhaustive]
+    NameHeld {
+        /// The name.
+        name: Named,
+        /// What the answer lacks.
+        lacking: Vec<SocketAddr>,
+    },
+    /// The names of a pool have more addresses than a pool has backends: some are not used.
+    #[non_exhaustive]
+    NamesSurplus {
+        /// The pool.
+        pool: Arc<str>,
+        /// How many are not used.
+        unused: usize,
+    },
+    /// The addresses of names have changed, and the pools cannot take them yet.
+    #[non_exhaustive]
+    NamesDelayed {
+        /// Why.
+        cause: Arc<str>,
     },
     /// A limit of client connections is reached.
     #[non_exhaustive]
@@ -519,6 +542,9 @@ impl Event {
             Event::NameMoved { .. } => ("name_moved", Info, "name of a backend resolves to other addresses"),
             Event::NameResolved(_) => ("name_resolved", Info, "name of a backend resolves again"),
             Event::NameStale { .. } => ("name_stale", Warn, "name of a backend does not resolve any more: its last addresses stay in use"),
+            Event::NameHeld { .. } => ("name_held", Warn, "answer for the name of a backend lacks more than half of its addresses: these stay in use for now"),
+            Event::NamesSurplus { .. } => ("names_surplus", Warn, "names of a pool have more addresses than a pool has backends: some are not used"),
+            Event::NamesDelayed { .. } => ("names_delayed", Warn, "addresses of names have changed and cannot be used yet"),
             Event::NameUnknown { .. } => ("name_unknown", Warn, "name of a backend does not resolve: the backend gets no requests until there is an address"),
             Event::HandshakeFailed { .. } => ("tls_handshake_failed", Info, "TLS handshake of a client failed"),
             Event::ConnectionLimit { .. } => ("connection_limit", Warn, "connection limit reached (limits.connections, or max-connections of a listener): idle connections are closed to make room, others refused"),
@@ -654,6 +680,16 @@ impl Event {
                 ..name.fields()
             },
             Event::NameResolved(name) => name.fields(),
+            Event::NameHeld { name, lacking } => {
+                let count = lacking.len();
+                let cause = format!("{count} are lacking: {}", list(lacking));
+                Fields { cause: Some(cause), ..name.fields() }
+            }
+            Event::NamesSurplus { pool, unused } => {
+                let cause = format!("{unused} are not used: a pool has at most {BACKENDS_MAX}");
+                Fields { pool: Some(pool), cause: Some(cause), ..none }
+            }
+            Event::NamesDelayed { cause } => Fields { cause: Some(cause.to_string()), ..none },
             Event::NameStale { name, cause } | Event::NameUnknown { name, cause } => {
                 Fields { cause: Some(cause.to_string()), ..name.fields() }
             }
@@ -775,6 +811,10 @@ impl<'a> Fields<'a> {
 }
 
 impl Named {
+    pub(crate) fn new(pool: &str, backend: &str, address: &str) -> Named {
+        Named { pool: pool.into(), backend: backend.into(), address: address.into() }
+    }
+
     fn fields(&self) -> Fields<'_> {
         Fields { address: Some(&self.address), ..Fields::of(&self.pool, &self.backend) }
     }

@@ -11,14 +11,13 @@ use std::{
 
 use super::{
     digest::Digest,
-    event::{self, Event, Named, Transition, Usable},
+    event::{self, Event, Transition, Usable},
     events::{Happened, Subscriber},
     reports::{Attempt, Handshake, Limit, Report},
 };
 use crate::base::moment::Tick;
 use crate::plan::{BackendId, Plan, PoolId};
 use crate::policy::{
-    resolve,
     retry::TryOutcome,
     standing::{Change, Mode, State},
 };
@@ -119,7 +118,6 @@ impl Hub {
                 Event::BackendSuspected { backend: self.backend(pool, backend)?, cause }
             }
             Report::ProbesLate(pool, late) => Event::ProbesLate { pool: self.pool(pool)?, late },
-            Report::Name(pool, backend, news) => return self.name((pool, backend), *news),
             Report::Attempt(attempt) => return self.attempt(&attempt),
         })
     }
@@ -192,24 +190,6 @@ impl Hub {
                     (Mode::Lenient | Mode::Strict, Mode::Strict) => Event::LenientOff(it),
                 }
             }
-        })
-    }
-
-    fn name(
-        &self,
-        (pool, backend): (PoolId, BackendId),
-        (change, cause): (resolve::Change, String),
-    ) -> Option<Event> {
-        let of = self.plan.pools.get(pool)?;
-        let address = Arc::from(of.backends.get(backend)?.authority());
-        let event::Backend { pool, backend } = self.backend(pool, backend)?;
-        let name = Named { pool, backend, address };
-        let cause = || Arc::from(&*cause);
-        Some(match change {
-            resolve::Change::Same => Event::NameResolved(name),
-            resolve::Change::Now { addresses, gone } => Event::NameMoved { name, addresses, gone },
-            resolve::Change::Kept => Event::NameStale { name, cause: cause() },
-            resolve::Change::Unknown => Event::NameUnknown { name, cause: cause() },
         })
     }
 
@@ -288,12 +268,9 @@ mod tests {
     #[test]
     fn names_stand_in_place_of_ids_and_ids_of_no_plan_give_nothing() {
         let mut hub = hub();
-        let news = |pool, change| {
-            Report::Name(PoolId(pool), BackendId(0), Box::new((change, "no such host".to_owned())))
-        };
         let (reader, events) = queue(LogLevel::Info);
         hub.subscribe(reader);
-        hub.take(news(7, resolve::Change::Kept), at(0), AT);
+        hub.take(Report::TlsFailed(PoolId(7), BackendId(0), "no such host".into()), at(0), AT);
         hub.take(
             Report::Standing(
                 PoolId(0),
@@ -302,13 +279,13 @@ mod tests {
             at(0),
             AT,
         );
-        hub.take(news(0, resolve::Change::Unknown), at(0), AT);
-        let (panic, name) = (events.try_next().unwrap(), events.try_next().unwrap());
+        hub.take(Report::TlsFailed(PoolId(0), BackendId(0), "no such host".into()), at(0), AT);
+        let (panic, failed) = (events.try_next().unwrap(), events.try_next().unwrap());
         let fields = panic.event.fields();
         assert_eq!((fields.pool, fields.healthy, fields.of), (Some("app"), Some(1), Some(3)));
-        let fields = name.event.fields();
+        let fields = failed.event.fields();
         assert_eq!((fields.pool, fields.backend), (Some("app"), Some("a")));
-        assert_eq!((fields.address, &*fields.cause.unwrap()), (Some("a.test:80"), "no such host"));
+        assert_eq!(&*fields.cause.unwrap(), "no such host");
         assert_eq!(events.try_next(), None);
     }
 }

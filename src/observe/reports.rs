@@ -12,7 +12,6 @@ use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, ListenerId, LogLevel, Plan, PoolId};
 use crate::policy::{
-    resolve,
     retry::{RetryRefusal, TryOutcome},
     standing::Change,
     suspicion::Silence,
@@ -44,8 +43,6 @@ pub(crate) enum Report {
     Suspected(PoolId, BackendId, Silence),
     /// A probe of this pool began this long after it was due; the health thread reports it rarely.
     ProbesLate(PoolId, Duration),
-    /// What an answer for a backend's name changes, and why there was none.
-    Name(PoolId, BackendId, Box<(resolve::Change, String)>),
     /// An attempt gave no answer that was used.
     Attempt(Box<Attempt>),
     /// An event that has its names already.

@@ -25,7 +25,7 @@ pub use self::{
     limits::Limits,
     listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts},
     overlay::{Amendment, Duty, Overlay, Settings, Subject},
-    pool::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue},
+    pool::{Address, Backend, Connections, HostHeader, Member, Pool, PoolTimeouts, Queue},
     retry::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},
     share::Share,

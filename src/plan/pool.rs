@@ -2,7 +2,12 @@
 //!
 //! Data with its defaults. What a name of a backend resolves to is no part of it.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     BackendId, Table,
@@ -99,6 +104,18 @@ pub struct Backend {
     pub in_flight_max: u32,
     /// What it is for at the moment: a configuration says nothing about it, an operator may.
     pub duty: Duty,
+    /// What it is an address of; none = it stands in the configuration itself.
+    pub member: Option<Member>,
+}
+
+/// Of one of the backends that a name stands for: where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// The name of the backend that the configuration has.
+    pub entry: String,
+    /// The host and the port that were looked up, or that an SRV record names.
+    pub host: Address,
 }
 
 /// Where to reach a backend.
@@ -114,23 +131,64 @@ pub enum Address {
         /// The port.
         port: u16,
     },
+    /// A name whose SRV records say the hosts, their ports, weights and priorities (RFC 2782).
+    Srv {
+        /// The name to look up.
+        name: String,
+    },
 }
 
 impl Address {
     /// The host, without the port.
-    pub(crate) fn host(&self) -> Cow<'_, str> {
+    fn host(&self) -> Cow<'_, str> {
         match self {
             Address::Socket(address) => address.ip().to_string().into(),
-            Address::Name { host, .. } => host.into(),
+            Address::Name { host, .. } | Address::Srv { name: host } => host.into(),
         }
     }
+
+    /// Whether name servers are asked for it. Loopback has no other addresses than its own (RFC
+    /// 6761 §6.3).
+    #[must_use]
+    pub fn is_looked_up(&self) -> bool {
+        match self {
+            Address::Socket(_) => false,
+            Address::Name { host, .. } => !is_localhost(host),
+            Address::Srv { .. } => true,
+        }
+    }
+
+    /// The addresses that are known without a lookup, in the order to try them: for `localhost` and
+    /// names below it both of loopback, since a server on "localhost" may listen on either.
+    pub(crate) fn known(&self) -> Vec<SocketAddr> {
+        match self {
+            Address::Socket(address) => vec![*address],
+            Address::Name { host, port } if is_localhost(host) => {
+                vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()]
+            }
+            Address::Name { .. } | Address::Srv { .. } => Vec::new(),
+        }
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
 }
 
 impl Backend {
     /// A backend of weight 1, named after its address as written.
     #[must_use]
     pub fn new(name: String, address: Address) -> Backend {
-        Backend { name, address, weight: 1, backup: false, in_flight_max: 0, duty: Duty::Up }
+        Backend {
+            name,
+            address,
+            weight: 1,
+            backup: false,
+            in_flight_max: 0,
+            duty: Duty::Up,
+            member: None,
+        }
     }
 
     /// The signs that its name may have beside letters and digits. One without a name is named
@@ -150,10 +208,28 @@ impl Backend {
         if self.duty == Duty::Up { self.weight } else { 0 }
     }
 
-    /// Its address in the form of a Host field (RFC 9110 §7.2).
+    /// Its address as written, in the form of a Host field (RFC 9110 §7.2).
     #[must_use]
     pub fn authority(&self) -> String {
-        self.address.to_string()
+        self.written().to_string()
+    }
+
+    /// Its host as written, without the port.
+    pub(crate) fn host(&self) -> Cow<'_, str> {
+        self.written().host()
+    }
+
+    fn written(&self) -> &Address {
+        self.member.as_ref().map_or(&self.address, |member| &member.host)
+    }
+
+    /// What places it in a hash table: its name, and if it has that from a lookup its address, so
+    /// that all who know the server place it alike.
+    pub(crate) fn identity(&self) -> Cow<'_, str> {
+        match self.member {
+            Some(_) => self.address.to_string().into(),
+            None => self.name.as_str().into(),
+        }
     }
 }
 
@@ -163,6 +239,7 @@ impl fmt::Display for Address {
         match self {
             Address::Socket(address) => address.fmt(f),
             Address::Name { host, port } => write!(f, "{host}:{port}"),
+            Address::Srv { name } => write!(f, "srv:{name}"),
         }
     }
 }
@@ -240,5 +317,27 @@ impl Default for PoolTimeouts {
             body: Duration::from_secs(60),
             request: Duration::ZERO,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_localhost_is_known_by_name() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost.", true),
+            ("app.localhost", true),
+            ("localhost.example.com", false),
+            ("notlocalhost", false),
+        ] {
+            let both = ["127.0.0.1:3001", "[::1]:3001"].map(|text| text.parse().unwrap());
+            let address = Address::Name { host: host.into(), port: 3001 };
+            assert_eq!(address.known(), if expected { &both[..] } else { &[] }, "{host}");
+            assert_eq!(address.is_looked_up(), !expected, "{host}");
+        }
+        assert!(Address::Srv { name: "localhost".into() }.is_looked_up());
     }
 }

@@ -77,7 +77,7 @@ impl Changer {
         let before = without(layers.clone(), &self.leaving);
         let after = Layers { overlay: overlay.clone(), ..layers };
         self.keep(&without(after, &leaving)).map_err(WriteDenied::NotKept)?;
-        let edit = Edit { overlay: Some(overlay), only_if: only_if.clone(), base: None };
+        let edit = Edit { overlay: Some(overlay), only_if: only_if.clone(), ..Edit::default() };
         let (generation, warnings) = match self.amend(edit) {
             Ok(done) => done,
             Err(denied) => {

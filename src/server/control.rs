@@ -1,14 +1,15 @@
 //! The control thread, `ringway-control`: owner of the plan.
 //!
-//! It alone knows which plans are held, the owners of the seats, the bound addresses and the names
-//! that are looked up. The handle, the reload thread and the admin interface are its clients: each
-//! sends a command and waits for the answer. A change of the plan is prepared completely, so that a
-//! refusal has changed nothing; then the health thread takes it, and after it each core. What was
-//! removed with a plan is forgotten when no thread holds any plan that names it.
+//! It alone knows which plans are held, the owners of the seats, the bound addresses and, by
+//! `roster.rs`, the names that are looked up. The handle, the reload thread and the admin interface
+//! are its clients: each sends a command and waits for the answer. A change of the plan is prepared
+//! completely, so that a refusal has changed nothing; then the health thread takes it, and after it
+//! each core. What was removed with a plan is forgotten when no thread holds any plan that names
+//! it.
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -27,7 +28,9 @@ use super::{
     descriptors, ends,
     given::Given,
     ledger::Ledger,
-    names::{Lookup, Names, Readers},
+    names::FIRST_ANSWERS,
+    readers::Readers,
+    roster::{Foreseen, Roster},
     run::Sockets,
     serving::Serving,
     spawn::{self, Death, Thread},
@@ -41,8 +44,9 @@ use crate::observe::{
     reports::{Reporter, ToHub},
     statistics::{Sources, Statistics},
 };
-use crate::plan::{BackendId, Global, ListenerId, Overlay, Plan, PoolId, Shutdown};
+use crate::plan::{Backend, BackendId, Global, ListenerId, Overlay, Plan, PoolId, Shutdown};
 use crate::policy::{
+    lookups::Members,
     overlay::{Composed, Layers, Misfit},
     route::Router,
     seats::Changes,
@@ -73,6 +77,8 @@ type Bound = (ListenerId, SocketAddr, SocketAddr);
 enum Command {
     /// Serve by the plan that this makes.
     Change(Edit, Sender<Result<Changed, Denied>>),
+    /// Look up the names that these bring; the answer has what closes when they are known.
+    Foresee(Foreseen, Sender<Option<Receiver<()>>>),
     /// Answer what that would change.
     Compare(Edit, Sender<Result<Changed, Denied>>),
     /// Answer with what the plan in force is made of, and its number.
@@ -117,6 +123,7 @@ type Taking = (usize, Receiver<()>);
 pub(super) struct Edit {
     pub(super) base: Option<Arc<Plan>>,
     pub(super) overlay: Option<Overlay>,
+    pub(super) members: Option<Members>,
     /// The numbers of the plans that it is meant for; none = any.
     pub(super) only_if: Option<Vec<u64>>,
 }
@@ -130,6 +137,16 @@ pub(super) enum Denied {
     NotKept(String),
     /// The plan cannot be put in force.
     Plan(StartError),
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denied::Moved(generation) => write!(f, "plan {generation} is in force"),
+            Denied::NotKept(why) => f.write_str(why),
+            Denied::Plan(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<StartError> for Denied {
@@ -203,8 +220,7 @@ pub(super) struct Owner {
     pub(super) process: Process,
     pub(super) retired: Receiver<Retired>,
     pub(super) readers: Readers,
-    pub(super) names: Option<Names>,
-    pub(super) lookup: Lookup,
+    pub(super) roster: Roster,
     pub(super) death: Death,
     /// Whether the descriptor limit may be raised.
     pub(super) may_raise: bool,
@@ -276,6 +292,12 @@ impl Client {
     /// # Errors
     /// Why it does not; then nothing has changed.
     pub(super) fn change(&self, edit: Edit) -> Result<Changed, Denied> {
+        // What a change brings serves at once, if its names answer in time.
+        if let Some(foreseen) = Foreseen::of(&edit)
+            && let Some(known) = self.ask(|answer| Command::Foresee(foreseen, answer)).flatten()
+        {
+            let _ = known.recv_timeout(FIRST_ANSWERS);
+        }
         let mut changed = self.ask(|answer| Command::Change(edit, answer)).unwrap_or_else(hangs)?;
         // The answer promises that requests from now on are served under this plan. It is waited
         // for here, so that a core that hangs holds up nobody else.
@@ -444,8 +466,6 @@ struct Prepared {
     /// Its sockets, those that stay bound, and the cores that serve if they are others: then all
     /// sockets are shared out anew.
     to: (Addresses, StillBound, Option<Vec<usize>>),
-    /// The thread that looks up the names of the next plan, if they are others.
-    names: Option<Option<Names>>,
     events: Vec<Event>,
 }
 
@@ -491,20 +511,24 @@ impl Owner {
     fn run(&mut self, commands: &Receiver<Command>) {
         let (retired, renewed) = (self.retired.clone(), self.renewed.clone());
         let resting = self.serving.resting().clone();
+        let members = self.roster.posted().clone();
         let mut either = Select::new();
         either.recv(commands);
         either.recv(&retired);
         either.recv(&renewed);
         either.recv(&resting);
+        either.recv(&members);
         loop {
-            if either.ready_timeout(READ_AGAIN).is_err() {
+            if either.ready_timeout(self.roster.due().unwrap_or(READ_AGAIN)).is_err() {
                 self.statistics();
             }
             self.free();
             self.move_resting();
+            self.take_members();
             renewed.try_iter().last().into_iter().for_each(|fresh| self.renew(fresh));
             match commands.try_recv() {
                 Ok(Command::Change(edit, answer)) => drop(answer.send(self.change(edit))),
+                Ok(Command::Foresee(what, answer)) => drop(answer.send(self.foresee(what))),
                 Ok(Command::Compare(edit, answer)) => drop(answer.send(self.compare(edit))),
                 Ok(Command::Layers(answer)) => {
                     drop(answer.send((self.next.generation, self.layers.clone())));
@@ -523,7 +547,7 @@ impl Owner {
                 Ok(Command::Certificates(answer)) => drop(answer.send(self.fresh.held.clone())),
                 Ok(Command::Statistics(answer)) => drop(answer.send(self.statistics())),
                 Ok(Command::End(answer)) => {
-                    self.names = None;
+                    self.roster.end();
                     self.end_certificates();
                     let logs = std::mem::take(&mut self.access_logs);
                     drop(answer.send((logs, self.serving.end())));
@@ -566,31 +590,42 @@ impl Owner {
     fn in_flight(&self, pool: &str, backend: &str) -> Option<u64> {
         let Next { plan, pools, .. } = &*self.next;
         let (id, pool) = plan.pools.iter().find(|(_, it)| it.name == pool)?;
-        let (seat, _) = pool.backends.iter().find(|(_, it)| it.name == backend)?;
-        Some(pools.get(id)?.state.load.in_flight(seat).into())
+        let load = &pools.get(id)?.state.load;
+        let is_it = |it: &Backend| {
+            it.name == backend || it.member.as_ref().is_some_and(|of| of.entry == backend)
+        };
+        let seats = pool.backends.iter().filter(|(_, it)| is_it(it));
+        // Of a name, at all its addresses.
+        seats.map(|(seat, _)| u64::from(load.in_flight(seat))).reduce(|one, more| one + more)
     }
 
     /// The layers after an edit, and the plan that they make.
     fn edited(&self, edit: Edit) -> Result<(Layers, Composed), Denied> {
-        let Edit { base, overlay, only_if } = edit;
+        let Edit { base, overlay, members, only_if } = edit;
         let generation = self.next.generation;
         if only_if.is_some_and(|meant| !meant.contains(&generation)) {
             return Err(Denied::Moved(generation));
         }
-        let Layers { base: before, overlay: amended } = self.layers.clone();
-        let layers = Layers { base: base.unwrap_or(before), overlay: overlay.unwrap_or(amended) };
+        let Layers { base: before, overlay: amended, members: known } = self.layers.clone();
+        let (base, overlay) = (base.unwrap_or(before), overlay.unwrap_or(amended));
+        let layers = Layers { base, overlay, members: members.unwrap_or(known) };
         let composed = layers.compose();
         Ok((Layers { overlay: composed.overlay.clone(), ..layers }, composed))
     }
 
-    fn change(&mut self, edit: Edit) -> Result<Changed, Denied> {
+    pub(super) fn change(&mut self, edit: Edit) -> Result<Changed, Denied> {
         let is_read = edit.base.is_some();
-        let (layers, Composed { plan, misfits, .. }) = self.edited(edit)?;
+        let may_bring_names = is_read || edit.overlay.is_some();
+        let (layers, Composed { plan, misfits, surplus, .. }) = self.edited(edit)?;
         let before = Arc::clone(&self.next.plan);
         let prepared = self.prepare(plan, is_read)?;
         let closed = self.closed(&before, &prepared.next.plan);
         let (changes, kept, (taking, late)) = self.take(prepared)?;
         self.layers = layers;
+        if may_bring_names {
+            self.want_names();
+        }
+        self.roster.note(surplus, &self.process.reporter);
         let (generation, addresses) = (self.next.generation, self.addresses());
         Ok(Changed { changes, addresses, generation, kept, misfits, closed, taking, late })
     }
@@ -626,7 +661,6 @@ impl Owner {
             addresses = addresses.share_again(&plan, cores, (&bound.stays, copies))?;
         }
         let outlets = self.access_logs.outlets(&plan, Some(&before), self.readers.cores.len())?;
-        let names = self.names_of(&plan)?;
         let fresh = self.certificates.read(&plan)?;
         let (next, mut events) = {
             let held = (Some(&*self.next), &*fresh.certs, cores);
@@ -637,27 +671,13 @@ impl Owner {
         addresses.listen(&next.plan)?;
         let serving = is_moved.then_some(serving);
         let to = (addresses, bound, serving);
-        Ok(Prepared { next, fresh, changes, outlets, kept, to, names, events })
-    }
-
-    /// The thread that looks up the names of the next plan, if they are others; it posts nothing
-    /// yet.
-    fn names_of(&self, plan: &Plan) -> Result<Option<Option<Names>>, StartError> {
-        // A core that was started now hears of them as well.
-        let is_heard = self.last_taken.len() == self.readers.cores.len();
-        if Names::are_same(&self.next.plan, plan) && (is_heard || self.names.is_none()) {
-            return Ok(None);
-        }
-        let (lookup, reporter) = (self.lookup.clone(), self.process.reporter.clone());
-        Names::begin(plan, lookup, self.death.clone(), reporter, self.readers.clone())
-            .map(Some)
-            .map_err(StartError::system("look names up"))
+        Ok(Prepared { next, fresh, changes, outlets, kept, to, events })
     }
 
     /// Tells all threads: the health thread first, so that no core asks a backend that it does not
     /// know. From then on the plan is in force, whatever a core may do.
     fn take(&mut self, prepared: Prepared) -> Result<Taken, StartError> {
-        let Prepared { next, fresh, changes, outlets, kept, to, names, events } = prepared;
+        let Prepared { next, fresh, changes, outlets, kept, to, events } = prepared;
         let (answer, answered) = bounded(1);
         self.tell_health(ToHealth::Plan(Arc::clone(&next), answer));
         match answered.recv_timeout(TAKEN_WITHIN) {
@@ -670,9 +690,6 @@ impl Owner {
         // The hub waits for nothing.
         let _ = reporter.to_hub().send_deadline(ToHub::Plan(Arc::clone(&next.plan)), until);
         events.into_iter().for_each(|event| reporter.event(event));
-        if names.is_some() {
-            self.names = None;
-        }
         let (addresses, bound, serving) = to;
         self.bound = if serving.is_some() { Vec::new() } else { bound.stays.clone() };
         self.bound.extend(addresses.bound());
@@ -703,13 +720,6 @@ impl Owner {
         self.next = next;
         self.certificates.keep(&fresh);
         self.fresh = fresh;
-        if let Some(mut names) = names {
-            // A core that is new has no addresses yet.
-            if let (Some(names), Some(_)) = (&mut names, &serving) {
-                names.first(HEARD_WITHIN, &self.readers);
-            }
-            self.names = names.map(Names::at_once);
-        }
         if let Some((numbers, shares)) = serving {
             self.serve_on(numbers, shares);
         }

@@ -1,6 +1,6 @@
 //! Options: what a balancer may do to the process that it runs in.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use super::secrets::state_directories;
 
@@ -12,6 +12,8 @@ pub struct Options {
     /// Folders for state that must outlive it, the best first: the key of sticky cookies whose pool
     /// names no `secret-file`. Without any the cookies end with the balancer.
     pub state_directories: Vec<PathBuf>,
+    /// The name servers that are asked for the addresses of backends; none = those of the system.
+    pub name_servers: Vec<SocketAddr>,
     /// Whether it may raise the descriptor limit of the process, as far as the kernel allows.
     pub raise_descriptor_limit: bool,
     /// Whether it returns free memory to the kernel after a peak, by `malloc_trim(3)`, which
@@ -28,6 +30,7 @@ impl Options {
     pub(crate) fn of_the_process() -> Options {
         Options {
             state_directories: state_directories(),
+            name_servers: Vec::new(),
             raise_descriptor_limit: true,
             trim_memory: true,
             exit_on_death: true,

@@ -73,6 +73,7 @@ impl Changer {
             base: Some(Arc::new(plan.into_plan())),
             overlay: how.discard.then(Overlay::default),
             only_if: how.only_if.clone(),
+            members: None,
         };
         if how.dry_run {
             return self.client.compare(edit);

@@ -85,7 +85,6 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                 next_turn().await;
             }
             match message {
-                ToCore::Addresses(found) => worker.move_backends(&found),
                 ToCore::Challenges(challenges) => worker.answer_challenges(challenges),
                 ToCore::Plan(plan) => change(worker, *plan),
                 ToCore::Tls(ends) => worker.set_tls(ends),

@@ -23,8 +23,10 @@ use super::{
     handle::Handle,
     health_thread::HealthThread,
     ledger::Ledger,
-    names::{self, Lookup, Names, Readers},
+    names::{self, Lookup, Means},
     options::Options,
+    readers::Readers,
+    roster::Roster,
     run::Sockets,
     serving::{Serving, Spare},
     spawn::{self, CoreJob, Death, READY_WITHIN, Ready},
@@ -40,8 +42,11 @@ use crate::observe::{
     reports::{self, Reporter},
     statistics::Sources,
 };
-use crate::plan::Checked;
-use crate::policy::overlay::Layers;
+use crate::plan::{Checked, Plan};
+use crate::policy::{
+    lookups::Members,
+    overlay::{Composed, Layers},
+};
 use crate::shared::{
     counters::Slab,
     inbox::{Inbox, Outbox, mailbox},
@@ -73,8 +78,8 @@ pub fn start_with(plan: Checked, options: Options) -> Result<Handle, StartError>
 /// Further choices of the binary and of this crate's tests.
 pub(super) struct Setup {
     pub(super) options: Options,
-    /// How names are looked up.
-    pub(super) lookup: Lookup,
+    /// How names are looked up; none = by name servers.
+    pub(super) lookup: Option<Lookup>,
     /// How long a start waits for the first answers for names.
     pub(super) first_answers: Duration,
     /// Dropped before the first core serves: from then on a stop has something to finish.
@@ -91,7 +96,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             options: Options::default(),
-            lookup: names::by_the_system(),
+            lookup: None,
             first_answers: names::FIRST_ANSWERS,
             starting: None,
             given: Given::default(),
@@ -114,7 +119,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let base = Arc::new(plan.into_plan());
     let Kept { overlay, dropped } =
         state.as_mut().map_or_else(Kept::default, |state| state.read(&base));
-    let layers = Layers { base, overlay };
+    let mut layers = Layers { base, overlay, members: Members::new() };
     let (mut plan, _) = ledger.seat(layers.compose().plan)?;
     let chosen = cores::choose(&plan.global.cores).map_err(StartError::Cores)?;
     let cores = chosen.cores.len();
@@ -130,9 +135,6 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let (to_health, inbox) = one_mailbox()?;
     let of_cores = outboxes.iter().take(cores).cloned().collect();
     let readers = Readers { cores: of_cores, health: to_health.clone() };
-    let mut names =
-        Names::begin(&plan, lookup.clone(), death.clone(), reporter.clone(), readers.clone())
-            .map_err(StartError::system("look names up"))?;
     let mut counters: Vec<_> = (0..chosen.room).map(|_| Slab::new()).collect();
     let of_logs = Slab::new();
     let mut access_logs = AccessLogs::new(Arc::clone(&of_logs), reporter.clone());
@@ -144,6 +146,16 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     counters.push(of_logs);
     let earlier = Slab::new();
     counters.push(Arc::clone(&earlier));
+    let servers = options.name_servers;
+    let lookup = lookup.unwrap_or_else(|| names::by_the_system(servers));
+    let mut roster = Roster::new(Means::new(lookup, &reporter, &death));
+    roster.first(&mut layers, first_answers).map_err(StartError::system("look names up"))?;
+    // Seats of listeners, routes and pools follow from their names and are those of before.
+    let Composed { plan: resolved, surplus, .. } = layers.compose();
+    let (plan, _) = ledger.seat(Plan { limits: plan.limits, ..resolved })?;
+    roster.note(surplus, &reporter);
+    let unknown = plan.pools.values().flat_map(|pool| pool.backends.values());
+    let unknown = unknown.filter(|backend| backend.address.is_looked_up()).count();
     let later = outboxes.drain(cores..).zip(inboxes.drain(cores..)).zip(&counters[cores..]);
     let later = later.map(|((outbox, inbox), counters)| Spare {
         outbox,
@@ -158,7 +170,6 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let plan = Arc::clone(&next.plan);
     counts.add_to(&earlier, &plan, &Counts::default());
     let addresses = bound.named(&plan);
-    let unknown = names.as_mut().map_or(0, |names| names.first(first_answers, &readers));
     lowered
         .into_iter()
         .chain(of_secrets)
@@ -193,8 +204,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         process: process.clone(),
         retired,
         readers,
-        names,
-        lookup,
+        roster,
         death: death.clone(),
         may_raise,
         access_logs,

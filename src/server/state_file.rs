@@ -17,7 +17,10 @@ use crate::admin;
 use crate::config::RunTimeChanges;
 use crate::observe::event::Event;
 use crate::plan::{Global, Overlay, Plan};
-use crate::policy::overlay::{Composed, Layers};
+use crate::policy::{
+    lookups::Members,
+    overlay::{Composed, Layers},
+};
 
 /// More than 1,024 backends of a hundred pools need.
 const BYTES_MAX: u64 = 64 << 20;
@@ -69,8 +72,9 @@ impl StateFile {
         };
         self.places = vec![path];
         self.is_spoilt = !refused.is_empty();
+        let members = Members::new();
         let Composed { overlay, misfits, .. } =
-            Layers { base: Arc::clone(base), overlay }.compose();
+            Layers { base: Arc::clone(base), overlay, members }.compose();
         let misfits = misfits.iter().map(|misfit| {
             let at = lines.get(&misfit.subject).cloned().unwrap_or_default();
             (at, misfit.to_string())
@@ -196,7 +200,7 @@ mod tests {
         use crate::policy::overlay::Order;
         let (pool, backend) = ("app".to_owned(), "10.0.0.1:80".to_owned());
         let settings = Settings { weight: Some(weight), duty: None };
-        let layers = Layers { base: base(), overlay: Overlay::default() };
+        let layers = Layers { base: base(), ..Layers::default() };
         layers.amend(&Order::Set { pool, backend, settings }).unwrap()
     }
 

@@ -1,28 +1,18 @@
 //! Control messages to a core or to the health thread: a bounded channel, and a bell that wakes the
 //! thread's ring.
 //!
-//! Only the threads that start, stop and look names up send here. Messages between cores about
+//! Only the threads that start, stop and own the plan send here. Messages between cores about
 //! requests go another way (`rooms.rs`), so no load can crowd a control message out. A send waits
 //! for a bounded time and returns whether it succeeded: the sender must act on that.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::bell::Rope;
-use crate::base::ids::{BackendId, PoolId};
 
 /// Messages that may wait for one thread: they are rare, and a thread reads them within a turn.
 const MESSAGES_MAX: usize = 64;
-
-/// The present addresses of a backend with a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MovedBackend {
-    pub(crate) pool: PoolId,
-    pub(crate) backend: BackendId,
-    /// In the order to try them.
-    pub(crate) addresses: Vec<SocketAddr>,
-}
 
 /// A message was not accepted: the thread has ended, or did not read within the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

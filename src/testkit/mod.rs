@@ -4,6 +4,9 @@
 //! contains no HTTP: scripted peers are in `tests/plays`.
 
 mod allocations;
+#[allow(dead_code, reason = "plays use more of it")]
+#[path = "../../tests/plays/name_server.rs"]
+pub(crate) mod name_server;
 pub(crate) mod play;
 mod runtime;
 pub(crate) mod scene;

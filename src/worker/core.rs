@@ -12,8 +12,8 @@ use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::policy::route::Router;
 use crate::shared::{
-    bell::Rope, certs::Challenges, counters::Slab, inbox::MovedBackend, outcomes::Outcomes,
-    permits::Permits, rooms::Rooms, spares::Spares,
+    bell::Rope, certs::Challenges, counters::Slab, outcomes::Outcomes, permits::Permits,
+    rooms::Rooms, spares::Spares,
 };
 
 /// What all workers of a process share, whatever plan is in force.
@@ -42,8 +42,6 @@ pub(crate) struct Process {
 
 /// Messages to a core.
 pub(crate) enum ToCore {
-    /// These backends have moved. The names thread has at most one such message on its way.
-    Addresses(Arc<Vec<MovedBackend>>),
     /// What authorities look for that check names.
     #[allow(dead_code, reason = "ACME sends it")]
     Challenges(Option<Arc<Challenges>>),

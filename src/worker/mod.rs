@@ -65,7 +65,6 @@ use crate::policy::route::Router;
 use crate::shared::{
     certs::Challenges,
     counters::{Counter, Slab},
-    inbox::MovedBackend,
     tally::Key,
 };
 
@@ -490,17 +489,6 @@ impl Worker {
         let lost: Vec<_> = self.in_force().pools.values().filter_map(|it| it.core.lost()).collect();
         for (pool, backends) in lost {
             self.deadlines.call(pool, backends.iter()).await;
-        }
-    }
-
-    /// Records new addresses of backends with names.
-    pub(crate) fn move_backends(&self, found: &[MovedBackend]) {
-        let in_force = self.in_force();
-        for MovedBackend { pool, backend, addresses } in found {
-            // It may be of another plan than the one in force here.
-            if let Some(view) = in_force.pools.get(*pool) {
-                view.move_to(*backend, addresses);
-            }
         }
     }
 

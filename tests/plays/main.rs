@@ -17,6 +17,7 @@ mod client;
 mod instance;
 mod kernel;
 mod mortal;
+mod name_server;
 mod pace;
 mod scripts;
 mod secure;

@@ -22,6 +22,7 @@ use crate::{
     addresses,
     backend::{Backend, Request, Script},
     client::{Client, Response},
+    name_server::NameServer,
     pace::{Took, Watch},
 };
 
@@ -124,6 +125,7 @@ impl Text {
 pub(crate) struct Setting {
     text: Text,
     scripts: Vec<(Script, u16)>,
+    name_servers: Vec<SocketAddr>,
 }
 
 impl Setting {
@@ -192,6 +194,12 @@ impl Setting {
         self
     }
 
+    /// Names are looked up there.
+    pub(crate) fn named_by(mut self, server: &NameServer) -> Setting {
+        self.name_servers.push(server.address());
+        self
+    }
+
     /// A backend that is not the stage's own, by its address as written.
     pub(crate) fn written(mut self, address: impl Into<String>) -> Setting {
         self.text.written.push(address.into());
@@ -205,7 +213,9 @@ impl Setting {
     }
 
     /// Opens the backends and starts the proxy, or says why it does not start.
-    pub(crate) fn try_start(self) -> Result<Stage, String> {
+    pub(crate) fn try_start(mut self) -> Result<Stage, String> {
+        // The same when its configuration is written again.
+        self.text.bind.get_or_insert_with(|| SocketAddr::from((addresses::host(), 0)));
         let backends: Vec<(Backend, u16)> = self
             .scripts
             .into_iter()
@@ -219,10 +229,12 @@ impl Setting {
         let mut options = Options::default();
         options.raise_descriptor_limit = true;
         options.trim_memory = true;
+        options.name_servers = self.name_servers;
         let handle =
             ringway::start_with(loaded.plan, options).map_err(|error| format!("{error}"))?;
         let backends = backends.into_iter().map(|(backend, _)| backend).collect();
-        Ok(Stage { addresses: handle.addresses().to_vec(), handle: Some(handle), backends })
+        let (addresses, text) = (handle.addresses().to_vec(), self.text);
+        Ok(Stage { addresses, handle: Some(handle), backends, text })
     }
 }
 
@@ -236,13 +248,15 @@ pub(crate) struct Stage {
     handle: Option<Handle>,
     addresses: Vec<(String, Endpoint)>,
     backends: Vec<Backend>,
+    /// Its configuration.
+    text: Text,
 }
 
 impl Stage {
     /// Begins a stage on this driver.
     pub(crate) fn on(driver: Driver) -> Setting {
         let text = Text { driver: Some(driver), ..Text::default() };
-        Setting { text, scripts: Vec::new() }
+        Setting { text, scripts: Vec::new(), name_servers: Vec::new() }
     }
 
     /// Where the proxy listens.
@@ -292,6 +306,18 @@ impl Stage {
     pub(crate) fn happened(&self) -> Vec<Event> {
         let events = self.events();
         std::iter::from_fn(|| events.try_next()).map(|told| told.event.clone()).collect()
+    }
+
+    /// The balancer itself.
+    pub(crate) fn handle(&self) -> &Handle {
+        self.handle.as_ref().expect("the proxy was stopped")
+    }
+
+    /// Serves by the same configuration with this one backend from now on.
+    pub(crate) fn reload_with(&self, backend: String) {
+        let text = Text { written: vec![backend], ..self.text.clone() }.toml(&[]);
+        let plan = ringway::config::parse("next.toml", &text).unwrap().plan;
+        self.handle().reload(plan).unwrap();
     }
 
     /// A metric by its name and some of its labels, as `retries_total{reason="502"}`: the sum of

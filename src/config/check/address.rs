@@ -82,6 +82,15 @@ pub(crate) fn backend(text: &str) -> Result<Address, BadValue> {
     if text.starts_with("unix:") {
         return Err(refusal("backends are reached over TCP").help("write a host and a port"));
     }
+    if let Some(name) = text.strip_prefix("srv:") {
+        return match name.rsplit_once(':') {
+            Some((name, _)) => Err(refusal("SRV records say the port themselves")
+                .help(format!("write \"srv:{name}\""))),
+            None if is_host_name(name) => Ok(Address::Srv { name: name.to_owned() }),
+            None => Err(refusal("expected a name behind `srv:`")
+                .help("write for example \"srv:_http._tcp.app.internal\"")),
+        };
+    }
     if let Some((address, options)) = text.split_once(' ') {
         let weight = options.split_once("weight=").map(|(_, rest)| rest);
         let weight: Option<u16> = weight.and_then(|rest| rest.split(' ').next()?.parse().ok());
@@ -306,6 +315,7 @@ mod tests {
             ("localhost:3001", name("localhost", 3001)),
             ("App.Internal:80", name("App.Internal", 80)),
             ("my_service:80", name("my_service", 80)),
+            ("srv:_http._tcp.app", Address::Srv { name: "_http._tcp.app".to_owned() }),
         ] {
             assert_eq!(backend(text), Ok(address));
         }
@@ -333,6 +343,8 @@ mod tests {
             ("[fe80::1%eth0]:80", "a zone id is valid on one machine only"),
             ("fe80::1%2", "a zone id is valid on one machine only"),
             ("unix:/run/app.sock", "backends are reached over TCP"),
+            ("srv:app:80", "SRV records say the port themselves"),
+            ("srv:", "expected a name behind `srv:`"),
             ("a&b:80", "expected an IP address or a host name, and a port"),
             ("", "nothing"),
         ] {

@@ -389,7 +389,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("pool", "passhostheader", Say("did you mean `host`? \"client\" passes it on")),
     ("pool", "proxy-http-version", Say("did you mean `protocol`?")),
     ("pool", "dns-refresh-rate", Say("did you mean `resolve`?")),
-    ("pool", "resolver", Say("did you mean `resolve`? It says how often; the system's resolver is used")),
+    ("pool", "resolver", Say("did you mean `resolve`? It says how often; the servers of /etc/resolv.conf are asked")),
     ("pool", "healthcheck", Say("did you mean `health`?")),
     ("pool", "health-check", Say("did you mean `health`?")),
     ("pool", "health-checks", Say("did you mean `health`?")),

@@ -26,7 +26,9 @@ impl Tables {
         let seed = key::seed(pool);
         let table = |backup| {
             let these = pool.backends.iter().filter(|(_, backend)| backend.backup == backup);
-            Maglev::new(these.map(|(id, backend)| (id, &*backend.name, backend.share())), seed)
+            let these: Vec<_> =
+                these.map(|(id, backend)| (id, backend.identity(), backend.share())).collect();
+            Maglev::new(these.iter().map(|(id, name, share)| (*id, &**name, *share)), seed)
         };
         Tables { primaries: table(false), backups: table(true) }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{Layers, is};
 use crate::base::backend_set::BACKENDS_MAX;
-use crate::plan::{Address, Amendment, Backend, Duty, Overlay, Pool, Settings, Subject};
+use crate::plan::{Address, Amendment, Backend, Overlay, Plan, Pool, Settings, Subject};
 
 /// A change of one backend, as it is ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,17 +89,20 @@ impl Layers {
     /// # Errors
     /// If the plan would not pass a check, or the order is about nothing that there is.
     pub(crate) fn amend(&self, order: &Order) -> Result<Overlay, Refused> {
-        let composed = self.compose();
+        let (composed, entries) = (self.compose(), self.entries().plan);
         let (pool, name) = order.of();
-        let pool = composed.plan.pools.values().find(|it| it.name == pool);
-        let pool = pool.ok_or_else(|| Refused::NoPool { pool: order.of().0.to_owned() })?;
-        let configured = self.base.pools.values().find(|it| it.name == pool.name);
+        let of = |plan: &Plan| plan.pools.values().find(|it| it.name == pool).cloned();
+        let no_pool = || Refused::NoPool { pool: pool.to_owned() };
+        // An order may be about one address of a name, or about all of them by the entry.
+        let (members, entries) = of(&composed.plan).zip(of(&entries)).ok_or_else(no_pool)?;
+        let named =
+            || named(&members, name).or_else(|error| self::named(&entries, name).or(Err(error)));
         let mut overlay = composed.overlay;
         match order {
             Order::Add { address, weight, .. } => {
-                check_new(pool, name, address, *weight)?;
-                let subject = subject(pool, name, address);
-                let known = configured.and_then(|pool| backend_of(pool, &subject));
+                let subject = subject(&members, name, address);
+                check_new(&members, &entries, &subject, *weight)?;
+                let known = self.without(&subject);
                 let change = match known {
                     // It was removed, and is put back.
                     Some(known) => Amendment::Set(Settings {
@@ -114,23 +117,23 @@ impl Layers {
                 if settings.weight.is_some_and(|weight| weight > WEIGHT_MAX) {
                     return Err(Refused::Weight);
                 }
-                let backend = named(pool, name)?;
-                let subject = subject(pool, name, &backend.address);
-                let known = configured.and_then(|pool| backend_of(pool, &subject));
+                let subject = subject(&members, name, &named()?.address);
+                let known = self.without(&subject);
                 let change = match overlay.changes.get(&subject) {
                     Some(Amendment::Added(before)) => Amendment::Added(settings.over(*before)),
                     Some(Amendment::Set(before)) => Amendment::Set(settings.over(*before)),
                     Some(Amendment::Removed) | None => Amendment::Set(*settings),
                 };
-                put(&mut overlay, subject, without_what_is(change, known));
+                put(&mut overlay, subject, without_what_is(change, known.as_ref()));
             }
             Order::Remove { .. } => {
-                let backend = named(pool, name)?;
-                if pool.backends.len() == 1 {
-                    let (pool, backend) = (pool.name.clone(), name.to_owned());
+                let backend = named()?;
+                let is_entry = backend.member.is_none();
+                if (is_entry && entries.backends.len() == 1) || members.backends.len() == 1 {
+                    let (pool, backend) = (members.name.clone(), name.to_owned());
                     return Err(Refused::Last { pool, backend });
                 }
-                let subject = subject(pool, name, &backend.address);
+                let subject = subject(&members, name, &backend.address);
                 match overlay.changes.get(&subject) {
                     Some(Amendment::Added(_)) => drop(overlay.changes.remove(&subject)),
                     Some(Amendment::Set(_) | Amendment::Removed) | None => {
@@ -141,28 +144,42 @@ impl Layers {
         }
         Ok(overlay)
     }
+
+    /// What a subject would be without its change.
+    fn without(&self, subject: &Subject) -> Option<Backend> {
+        let mut bare = self.clone();
+        bare.overlay.changes.remove(subject);
+        [bare.compose(), bare.entries()].iter().find_map(|composed| {
+            let pool = composed.plan.pools.values().find(|it| it.name == subject.pool)?;
+            backend_of(pool, subject).cloned()
+        })
+    }
 }
 
-/// Whether a pool can have one more backend like this.
-fn check_new(pool: &Pool, name: &str, address: &Address, weight: u16) -> Result<(), Refused> {
+/// Whether a pool can have one more backend like this. `entries` are its backends while no name has
+/// an address.
+fn check_new(pool: &Pool, entries: &Pool, subject: &Subject, weight: u16) -> Result<(), Refused> {
+    let Subject { backend: name, address, .. } = subject;
     if !Backend::is_name(name) {
         return Err(Refused::NotAName { backend: name.to_owned() });
     }
-    let port = match address {
-        Address::Socket(address) => address.port(),
-        Address::Name { port, .. } => *port,
+    let has_port = match address {
+        Address::Socket(address) => address.port() != 0,
+        Address::Name { port, .. } => *port != 0,
+        Address::Srv { .. } => true,
     };
-    if port == 0 {
+    if !has_port {
         return Err(Refused::NotAnAddress { address: address.clone() });
     }
     if weight > WEIGHT_MAX {
         return Err(Refused::Weight);
     }
     let of = || pool.name.clone();
-    if pool.backends.values().any(|it| it.name == name) {
+    let mut all = pool.backends.values().chain(entries.backends.values());
+    if all.clone().any(|it| it.name == *name) {
         return Err(Refused::NameTaken { pool: of(), backend: name.to_owned() });
     }
-    if let Some(other) = pool.backends.values().find(|it| it.address == *address) {
+    if let Some(other) = all.find(|it| it.address == *address) {
         let (address, backend) = (address.clone(), other.name.clone());
         return Err(Refused::AddressTaken { pool: of(), address, backend });
     }
@@ -187,12 +204,12 @@ fn backend_of<'a>(pool: &'a Pool, subject: &Subject) -> Option<&'a Backend> {
     pool.backends.values().find(|it| is(it, subject))
 }
 
-/// A change without the values that the configuration has.
+/// A change without the values that it has anyway.
 fn without_what_is(change: Amendment, known: Option<&Backend>) -> Amendment {
     let (Amendment::Set(settings), Some(known)) = (change, known) else { return change };
     Amendment::Set(Settings {
         weight: settings.weight.filter(|weight| *weight != known.weight),
-        duty: settings.duty.filter(|duty| *duty != Duty::Up),
+        duty: settings.duty.filter(|duty| *duty != known.duty),
     })
 }
 

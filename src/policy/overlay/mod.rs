@@ -5,18 +5,25 @@
 //! later configuration keeps what still fits: every change that does not is named, with the reason,
 //! and dropped; so a change never comes back after the configuration has moved on.
 //!
-//! Pure: the owner of the plan publishes the result, or does not. Another source of backends, such
-//! as the addresses that names have, is one more field of `Layers` (DECISIONS 100).
+//! The addresses that names have are another source of backends: each is one, in place of the entry
+//! that has the name (`members`). A change of a member that is not there at the moment is kept
+//! while its entry is there, since an address may return.
+//!
+//! Pure: the owner of the plan publishes the result, or does not.
 
 mod amend;
+mod members;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub(crate) use self::amend::{Order, Refused};
+use super::lookups::Members;
 use crate::base::backend_set::BACKENDS_MAX;
-use crate::plan::{Amendment, Backend, BackendId, Id as _, Overlay, Plan, Pool, Settings, Subject};
+use crate::plan::{
+    Address, Amendment, Backend, BackendId, Id as _, Overlay, Plan, Pool, Settings, Subject,
+};
 
 /// What the plan in force is made of, from the ground up.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +32,8 @@ pub(crate) struct Layers {
     pub(crate) base: Arc<Plan>,
     /// Run-time changes.
     pub(crate) overlay: Overlay,
+    /// The addresses of names.
+    pub(crate) members: Members,
 }
 
 /// A plan made of layers.
@@ -34,6 +43,20 @@ pub(crate) struct Composed {
     pub(crate) overlay: Overlay,
     /// Those that do not.
     pub(crate) misfits: Vec<Misfit>,
+    /// How many addresses of names have no room in a pool, by its name.
+    pub(crate) surplus: BTreeMap<String, usize>,
+}
+
+/// The names that are looked up: for each the backends of pools that have it, and the shortest
+/// `resolve` of these pools.
+pub(crate) type Wanted = BTreeMap<Address, Want>;
+
+/// Who wants a name to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    pub(crate) resolve: std::time::Duration,
+    /// The names of the pool and of the backend.
+    pub(crate) by: Vec<(String, String)>,
 }
 
 /// A run-time change that does not fit the configuration any more.
@@ -87,23 +110,48 @@ impl Layers {
             plan: Plan::clone(&self.base),
             overlay: Overlay::default(),
             misfits: Vec::new(),
+            surplus: BTreeMap::new(),
         };
-        let mut rest = self.overlay.changes.iter().peekable();
-        while let Some((Subject { pool, .. }, _)) = rest.peek() {
-            let mut of_pool: Vec<(&Subject, Amendment)> = Vec::new();
-            while let Some((subject, amendment)) = rest.next_if(|(next, _)| next.pool == *pool) {
-                of_pool.push((subject, *amendment));
-            }
-            match composed.plan.pools.values_mut().find(|it| it.name == *pool) {
-                Some(found) => Patch { pool: found, removed: Vec::new() }.apply(
-                    of_pool,
-                    &mut composed.overlay,
-                    &mut composed.misfits,
-                ),
-                None => composed.misfits.extend(of_pool.into_iter().map(misfit(Why::NoPool))),
+        let mut of_pools: BTreeMap<&str, Vec<(&Subject, Amendment)>> = BTreeMap::new();
+        for (subject, amendment) in &self.overlay.changes {
+            of_pools.entry(&subject.pool).or_default().push((subject, *amendment));
+        }
+        for pool in composed.plan.pools.values_mut() {
+            let changes = of_pools.remove(&*pool.name).unwrap_or_default();
+            let mut patch = Patch {
+                pool,
+                removed: Vec::new(),
+                kept: &mut composed.overlay,
+                misfits: &mut composed.misfits,
+            };
+            let surplus = patch.apply(&changes, &self.members);
+            if surplus > 0 {
+                composed.surplus.insert(pool.name.clone(), surplus);
             }
         }
+        let astray = of_pools.into_values().flatten();
+        composed.misfits.extend(astray.map(misfit(Why::NoPool)));
         composed
+    }
+
+    /// The same as long as no name has an address: an entry is one backend.
+    fn entries(&self) -> Composed {
+        Layers { members: Members::new(), ..self.clone() }.compose()
+    }
+
+    /// The names that are looked up.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::new();
+        for pool in self.entries().plan.pools.values() {
+            for backend in pool.backends.values().filter(|it| it.address.is_looked_up()) {
+                let want = wanted
+                    .entry(backend.address.clone())
+                    .or_insert_with(|| Want { resolve: pool.resolve, by: Vec::new() });
+                want.resolve = want.resolve.min(pool.resolve);
+                want.by.push((pool.name.clone(), backend.name.clone()));
+            }
+        }
+        wanted
     }
 }
 
@@ -116,20 +164,43 @@ struct Patch<'a> {
     pool: &'a mut Pool,
     /// Backends of the configuration that are out.
     removed: Vec<(BackendId, Backend)>,
+    kept: &'a mut Overlay,
+    misfits: &'a mut Vec<Misfit>,
 }
 
 impl Patch<'_> {
-    /// Applies the changes of this pool: those that fit are kept, the others named.
-    fn apply(
-        mut self,
-        changes: Vec<(&Subject, Amendment)>,
-        kept: &mut Overlay,
-        misfits: &mut Vec<Misfit>,
-    ) {
-        let mut fits = |subject: &Subject, amendment: Amendment, fit: Result<(), Why>| match fit {
-            Ok(()) => drop(kept.changes.insert(subject.clone(), amendment)),
-            Err(why) => misfits.push(Misfit { subject: subject.clone(), why }),
-        };
+    /// Applies the changes of this pool: those that fit are kept, the others named. Returns how
+    /// many members found no room.
+    fn apply(&mut self, changes: &[(&Subject, Amendment)], members: &Members) -> usize {
+        let (of_members, changes): (Vec<_>, Vec<_>) =
+            changes.iter().copied().partition(|(subject, _)| members::is_of_member(subject));
+        self.apply_to_entries(&changes);
+        let entries: Vec<Backend> = self.pool.backends.values().cloned().collect();
+        let surplus = members::expand(self.pool, members);
+        for (subject, amendment) in of_members {
+            let is_entry = |it: &Backend| {
+                Some(&*it.name) == members::entry_of(&subject.backend) && it.address.is_looked_up()
+            };
+            let fit = match amendment {
+                _ if !entries.iter().any(is_entry) => Err(Why::NoBackend),
+                Amendment::Added(_) => Err(Why::NoBackend),
+                Amendment::Removed => {
+                    if let Ok(id) = self.find(subject) {
+                        self.pool.backends.remove(id);
+                    }
+                    Ok(())
+                }
+                Amendment::Set(settings) => {
+                    let _ = self.set(subject, settings);
+                    Ok(())
+                }
+            };
+            self.fits(subject, amendment, fit);
+        }
+        surplus
+    }
+
+    fn apply_to_entries(&mut self, changes: &[(&Subject, Amendment)]) {
         let configured: Vec<Backend> = self.pool.backends.values().cloned().collect();
         let of = |wanted: fn(&Amendment) -> bool| {
             changes.iter().filter(move |(_, amendment)| wanted(amendment))
@@ -148,10 +219,11 @@ impl Patch<'_> {
             if let (Err(Why::IsConfigured), Some(duty)) = (fit, settings.duty) {
                 // A configuration that has learned of it does not give it traffic again.
                 let set = Settings { duty: Some(duty), weight: None };
-                fits(subject, Amendment::Set(set), self.set(subject, set));
+                let fit = self.set(subject, set);
+                self.fits(subject, Amendment::Set(set), fit);
                 continue;
             }
-            fits(subject, *amendment, fit);
+            self.fits(subject, *amendment, fit);
         }
         let is_empty = self.pool.backends.is_empty();
         for (subject, amendment) in of(|it| *it == Amendment::Removed) {
@@ -164,11 +236,19 @@ impl Patch<'_> {
                 Some(_) => Ok(()),
                 None => Err(self.find(subject).err().unwrap_or(Why::NoBackend)),
             };
-            fits(subject, *amendment, fit);
+            self.fits(subject, *amendment, fit);
         }
         for (subject, amendment) in of(|it| matches!(it, Amendment::Set(_))) {
             let Amendment::Set(settings) = *amendment else { continue };
-            fits(subject, *amendment, self.set(subject, settings));
+            let fit = self.set(subject, settings);
+            self.fits(subject, *amendment, fit);
+        }
+    }
+
+    fn fits(&mut self, subject: &Subject, amendment: Amendment, fit: Result<(), Why>) {
+        match fit {
+            Ok(()) => drop(self.kept.changes.insert(subject.clone(), amendment)),
+            Err(why) => self.misfits.push(Misfit { subject: subject.clone(), why }),
         }
     }
 

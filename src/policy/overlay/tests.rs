@@ -1,9 +1,12 @@
-//! Tests of the overlay: orders, what they make of a plan, and what a later configuration keeps.
+//! Tests of the overlay: orders, what they make of a plan, what a later configuration keeps, and
+//! what the addresses of names make of entries. Orders are taken as those of an operator are; how
+//! one is carried out is tested with the threads.
 
 use std::sync::Arc;
 
 use super::*;
-use crate::plan::{Address, Duty};
+use crate::plan::Duty;
+use crate::policy::resolve::Found;
 
 const TEXT: &str = r#"
     [listener.web]
@@ -17,7 +20,7 @@ const TEXT: &str = r#"
 
 fn layers(text: &str) -> Layers {
     let base = crate::config::parse("overlay.toml", text).unwrap_or_else(|wrong| panic!("{wrong}"));
-    Layers { base: Arc::new(base.plan.into_plan()), overlay: Overlay::default() }
+    Layers { base: Arc::new(base.plan.into_plan()), ..Layers::default() }
 }
 
 fn address(text: &str) -> Address {
@@ -144,7 +147,7 @@ fn a_later_configuration_keeps_what_fits_and_names_the_rest() {
     let before = after(TEXT, &orders);
     let with = |text: &str| Layers { overlay: before.overlay.clone(), ..layers(text) };
     let said = |layers: &Layers| {
-        let Composed { plan, overlay, misfits } = layers.compose();
+        let Composed { plan, overlay, misfits, .. } = layers.compose();
         // What is kept fits by itself.
         let again = Layers { overlay: overlay.clone(), ..layers.clone() }.compose();
         assert_eq!((again.misfits.len(), &again.overlay), (0, &overlay));
@@ -187,8 +190,163 @@ fn a_later_configuration_keeps_what_fits_and_names_the_rest() {
 fn a_removal_that_would_leave_nothing_does_not_fit() {
     let before = after(TEXT, &[remove("b")]);
     let text = TEXT.replace("\"10.0.0.1:80\", {", "{");
-    let Composed { plan, overlay, misfits } =
+    let Composed { plan, overlay, misfits, .. } =
         Layers { overlay: before.overlay, ..layers(&text) }.compose();
     assert_eq!((seen(&plan), overlay.changes.len()), (vec![SECOND.to_owned()], 0));
     assert_eq!(misfits[0].why, Why::Last);
+}
+
+const NAMES: &str = r#"
+    [listener.web]
+    bind = "127.0.0.1:0"
+    pool = "app"
+    [pool.app]
+    backends = [{ address = "a.test:80", weight = 3, max-in-flight = 5 }, "10.0.0.9:80"]
+    resolve = "5s"
+    [pool.other]
+    backends = [{ address = "a.test:80", name = "b", backup = true }, "c.test:80", "localhost:80"]
+    resolve = "2s"
+"#;
+
+fn found(addresses: &[&str]) -> Arc<[Found]> {
+    let found = |text: &&str| Found { at: text.parse().unwrap(), service: None };
+    addresses.iter().map(found).collect()
+}
+
+/// Layers in which `a.test` has these addresses.
+fn named(addresses: &[&str]) -> Layers {
+    let mut layers = layers(NAMES);
+    let name = Address::Name { host: "a.test".into(), port: 80 };
+    if !addresses.is_empty() {
+        layers.members.insert(name, found(addresses));
+    }
+    layers
+}
+
+fn seen_of(plan: &Plan, pool: &str) -> Vec<String> {
+    let pool = plan.pools.values().find(|it| it.name == pool).unwrap();
+    let line = |it: &Backend| format!("{} {} {}", it.name, it.weight, it.duty.word());
+    pool.backends.values().map(line).collect()
+}
+
+#[test]
+fn each_address_of_a_name_is_a_backend_with_the_keys_of_its_entry() {
+    let Composed { plan, surplus, .. } = named(&["10.0.0.1:80", "10.0.0.2:80"]).compose();
+    assert_eq!(
+        seen_of(&plan, "app"),
+        ["a.test:80#10.0.0.1 3 up", "a.test:80#10.0.0.2 3 up", "10.0.0.9:80 1 up"]
+    );
+    assert_eq!(
+        seen_of(&plan, "other"),
+        ["b#10.0.0.1 1 up", "b#10.0.0.2 1 up", "c.test:80 1 up", "localhost:80 1 up"]
+    );
+    assert!(surplus.is_empty());
+    let pool = |name: &str| plan.pools.values().find(|it| it.name == name).unwrap();
+    let all: Vec<&Backend> = pool("app").backends.values().take(2).collect();
+    for (backend, at) in all.into_iter().zip(["10.0.0.1:80", "10.0.0.2:80"]) {
+        assert_eq!(backend.address, address(at));
+        assert_eq!((backend.in_flight_max, &*backend.identity()), (5, at));
+        assert_eq!((&*backend.authority(), &*backend.host()), ("a.test:80", "a.test"));
+    }
+    assert!(pool("other").backends.values().take(2).all(|backend| backend.backup));
+}
+
+#[test]
+fn a_server_is_in_a_pool_once_and_surplus_ones_are_counted() {
+    let Composed { plan, .. } = named(&["10.0.0.1:80", "10.0.0.9:80"]).compose();
+    assert_eq!(seen_of(&plan, "app"), ["a.test:80#10.0.0.1 3 up", "10.0.0.9:80 1 up"]);
+    let many: Vec<String> =
+        (0..1_030).map(|number| format!("10.1.{}.{}:80", number / 256, number % 256)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let Composed { plan, surplus, .. } = named(&many).compose();
+    let count = |name: &str| plan.pools.values().find(|it| it.name == name).unwrap().backends.len();
+    assert_eq!((count("app"), count("other")), (BACKENDS_MAX, BACKENDS_MAX));
+    assert_eq!(surplus, [("app".into(), 7), ("other".into(), 8)].into());
+    assert!(seen_of(&plan, "app").contains(&"10.0.0.9:80 1 up".to_owned()));
+}
+
+#[test]
+fn each_name_is_looked_up_once_for_all_who_want_it() {
+    let said = |layers: &Layers| {
+        let one = |(address, want): (&Address, &Want)| {
+            let by = want.by.iter().map(|(pool, backend)| format!(" {pool}/{backend}"));
+            format!("{address} {:?}{}", want.resolve, by.collect::<String>())
+        };
+        layers.wanted().iter().map(one).collect::<Vec<_>>()
+    };
+    let expected = ["a.test:80 2s app/a.test:80 other/b", "c.test:80 2s other/c.test:80"];
+    assert_eq!(said(&named(&["10.0.0.1:80"])), expected);
+    let mut layers = named(&[]);
+    layers.overlay = layers.amend(&remove("a.test:80")).unwrap();
+    let new = Order::Add {
+        pool: "app".into(),
+        backend: "d".into(),
+        address: Address::Name { host: "d.test".into(), port: 80 },
+        weight: 1,
+    };
+    layers.overlay = layers.amend(&new).unwrap();
+    let expected = ["a.test:80 2s other/b", "c.test:80 2s other/c.test:80", "d.test:80 5s app/d"];
+    assert_eq!(said(&layers), expected);
+}
+
+#[test]
+fn orders_may_be_about_a_name_or_about_one_of_its_addresses() {
+    let both = ["10.0.0.1:80", "10.0.0.2:80"];
+    let check = |orders: &[Order], expected: &[&str]| {
+        let mut layers = named(&both);
+        for order in orders {
+            layers.overlay = layers.amend(order).unwrap_or_else(|why| panic!("{order:?}: {why}"));
+        }
+        let Composed { plan, misfits, overlay, .. } = layers.compose();
+        assert_eq!((&*misfits, &overlay), (&[][..], &layers.overlay));
+        assert_eq!(seen_of(&plan, "app"), expected, "{orders:?}");
+        layers
+    };
+    let (one, all) = ("a.test:80#10.0.0.1", "a.test:80");
+    let (first, second, ninth) =
+        ("a.test:80#10.0.0.1 3 up", "a.test:80#10.0.0.2 3 up", "10.0.0.9:80 1 up");
+    check(
+        &[set(one, Some(7), Some(Duty::Draining))],
+        &["a.test:80#10.0.0.1 7 draining", second, ninth],
+    );
+    let back = [set(one, Some(7), None), set(one, Some(3), Some(Duty::Up))];
+    assert_eq!(check(&back, &[first, second, ninth]).overlay, Overlay::default());
+    check(
+        &[set(all, Some(4), Some(Duty::Draining)), set(one, None, Some(Duty::Up))],
+        &["a.test:80#10.0.0.1 4 up", "a.test:80#10.0.0.2 4 draining", ninth],
+    );
+    check(&[remove(all)], &[ninth]);
+    let layers = check(&[remove(one)], &[second, ninth]);
+    let refused = |layers: &Layers, order: &Order| layers.amend(order).unwrap_err().to_string();
+    assert!(refused(&layers, &remove(one)).contains("has no backend"));
+    assert!(refused(&layers, &add(all, "10.0.0.5:80", 1)).contains("has a backend"));
+    assert!(refused(&layers, &add("x", "10.0.0.2:80", 1)).contains("as backend \"a.test:80#"));
+    // It is added by its address.
+    check(&[remove(one), add("x", "10.0.0.1:80", 2)], &[second, ninth, "x 2 up"]);
+}
+
+#[test]
+fn a_change_of_an_address_that_is_not_there_waits_for_it_as_long_as_the_name_is_there() {
+    let mut layers = named(&["10.0.0.1:80", "10.0.0.2:80"]);
+    layers.overlay = layers.amend(&set("a.test:80#10.0.0.1", Some(7), None)).unwrap();
+    let overlay = layers.overlay.clone();
+    for members in [&["10.0.0.2:80"][..], &[], &["10.0.0.1:80"]] {
+        let Composed { overlay: kept, misfits, .. } =
+            Layers { overlay: overlay.clone(), ..named(members) }.compose();
+        assert_eq!((&kept, &*misfits), (&overlay, &[][..]), "{members:?}");
+    }
+    assert_eq!(
+        seen_of(
+            &Layers { overlay: overlay.clone(), ..named(&["10.0.0.1:80"]) }.compose().plan,
+            "app"
+        ),
+        ["a.test:80#10.0.0.1 7 up", "10.0.0.9:80 1 up"]
+    );
+    let base = layers_without_the_name();
+    let Composed { misfits, .. } = Layers { base, ..layers }.compose();
+    assert_eq!(misfits[0].why, Why::NoBackend);
+}
+
+fn layers_without_the_name() -> Arc<Plan> {
+    layers(&NAMES.replace("a.test:80", "z.test:80")).base
 }

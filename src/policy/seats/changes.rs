@@ -231,7 +231,8 @@ fn pool_keys(now: &Pool, next: &Pool) -> Vec<&'static str> {
 }
 
 fn backend_keys(now: &Backend, next: &Backend) -> Vec<&'static str> {
-    let Backend { name: _, address, weight, backup, in_flight_max, duty } = next;
+    // Where a member comes from is in its name.
+    let Backend { name: _, address, weight, backup, in_flight_max, duty, member: _ } = next;
     differing([
         ("address", *address != now.address),
         ("weight", *weight != now.weight),

@@ -119,7 +119,7 @@ impl Standing {
                 known => {
                     let mut slot = Slot::new(backend, now);
                     if let Some(known) = known {
-                        (slot.has_address, slot.permits) = (known.has_address, known.permits);
+                        slot.permits = known.permits;
                     }
                     if self.plan.health.is_some() && others_serve {
                         slot.tracker = Tracker::unseen();
@@ -260,7 +260,8 @@ impl Standing {
         self.refresh();
     }
 
-    /// Its name gained an address, or lost its last one.
+    /// It gained an address, or lost its last one.
+    #[cfg(test)]
     pub(crate) fn addressed(&mut self, id: BackendId, has_address: bool) {
         if let Some(slot) = self.slots.get_mut(id) {
             self.is_stale |= slot.has_address != has_address;

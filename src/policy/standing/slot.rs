@@ -14,7 +14,6 @@ use crate::policy::{
     breaker::{self, Breaker},
     health::Tracker,
     outlier::{self, Outlier},
-    resolve,
 };
 
 /// The parts of the plan that a pool's standing uses.
@@ -84,7 +83,7 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(backend: &plan::Backend, now: Tick) -> Slot {
         Slot {
-            has_address: !resolve::known(&backend.address).is_empty(),
+            has_address: !backend.address.known().is_empty(),
             is_away: backend.duty == Duty::Maintenance,
             duty: (backend.duty, now),
             tracker: Tracker::new(true),

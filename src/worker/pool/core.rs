@@ -68,7 +68,7 @@ impl BackendCore {
         core: &Core,
     ) -> Rc<BackendCore> {
         let conns = BackendConns::new(
-            (of, &*backend.address.host()),
+            (of, &*backend.host()),
             pool.connections,
             core.index,
             Rc::clone(&core.means),

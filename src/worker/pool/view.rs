@@ -4,7 +4,7 @@
 //! stay. Connections of removed backends are closed at once if idle, otherwise when the last
 //! request that uses them has ended.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::{
     Core, NextPool, PoolCore,
@@ -21,10 +21,14 @@ use crate::observe::reports::CoreReporter;
 use crate::plan::{Backend, Pool, RetryBudget, Share, Table};
 use crate::policy::{
     balance::{Needs, Weights},
-    budget, resolve,
+    budget,
     sticky::Pins,
 };
 use crate::shared::{outcomes::Outcomes, permits::Permits};
+
+/// Backends that are looked for with a connection, and looked at: each may take a system call.
+const ALIVE_MAX: usize = 8;
+const LOOKED_AT_MAX: usize = 128;
 
 /// What one plan says of a pool.
 pub(crate) struct PoolView {
@@ -112,7 +116,8 @@ impl PoolView {
     }
 
     /// A backend has these addresses from now on; without any it cannot be asked.
-    pub(crate) fn move_to(&self, id: BackendId, addresses: &[SocketAddr]) {
+    #[cfg(test)]
+    pub(crate) fn move_to(&self, id: BackendId, addresses: &[std::net::SocketAddr]) {
         if let Some(at) = self.backends.get(id) {
             self.core.move_to(id, at, addresses);
         }
@@ -132,6 +137,24 @@ impl PoolView {
     #[cfg(test)]
     pub(crate) fn conns_of(&self, id: BackendId) -> &RefCell<BackendConns> {
         &self.backends.get(id).unwrap().conns
+    }
+
+    /// The backends that are known to be there, as an idle connection to them is open, but no more
+    /// than `ALIVE_MAX` of them; if there are none, those at which requests are in flight.
+    #[cold]
+    pub(crate) fn alive(&self, now: Tick) -> BackendSet {
+        let alive = |(id, at): (BackendId, &Rc<BackendCore>)| {
+            at.conns.borrow_mut().is_open(now).then_some(id)
+        };
+        // Those of one core do not all begin with the same.
+        let begin = usize::try_from(now.millis()).unwrap_or_default() % self.backends.len().max(1);
+        let (first, rest) = (self.backends.iter().skip(begin), self.backends.iter().take(begin));
+        let open: BackendSet =
+            first.chain(rest).take(LOOKED_AT_MAX).filter_map(alive).take(ALIVE_MAX).collect();
+        if open.is_empty() {
+            return self.backends.ids().filter(|id| self.core.is_busy(*id)).collect();
+        }
+        open
     }
 
     /// Closes all idle connections.
@@ -212,7 +235,7 @@ fn arrived(
     now: Tick,
 ) -> Rc<BackendCore> {
     let at = BackendCore::new((core.id, id), (pool, backend), &core.core);
-    core.move_to(id, &at, &resolve::known(&backend.address));
+    core.move_to(id, &at, &backend.address.known());
     if is_later {
         // What was known of the earlier backend in its seat does not apply to this one.
         core.balancer.borrow_mut().returned(id, now);
