@@ -7,6 +7,18 @@
  * Longer answers go piece by piece; of those above SPLICE bytes the rest goes by splice(2).
  *
  *     floor PORT BACKEND-PORT...          listens on 127.0.0.1, ends by SIGTERM
+ *
+ * What is tried is a word that is defined when it is compiled (`loadtest/run --floor WORD`):
+ *
+ *     POLL_FIRST   a receive waits first: it knows that nothing is there
+ *     RECEIVE      clients that are awaited are received from, not polled
+ *     MULTISHOT    one receive of a backend is for all its answers; buffers come from a ring
+ *     FIXED        all descriptors are registered with the ring
+ *     NO_ARRAY     the ring of submissions has no array of indices
+ *     COOP         completions need an entry into the kernel, but no wait (COOP_TASKRUN)
+ *     SEND_NOW     both sends are system calls
+ *     QUICKACK     acknowledgements are not delayed; LATE_ACK: they are delayed as long as can be
+ *     EAGER_POLL   the next request is polled for before the answer has been sent
  */
 
 #define _GNU_SOURCE
@@ -26,7 +38,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ENTRIES = 4096, ROOM = 68 << 10, SPLICE = 128 << 10, BACKENDS_MAX = 8 };
+#ifdef MULTISHOT
+enum { SPLICE = 1 << 30 };
+#else
+enum { SPLICE = 128 << 10 };
+#endif
+enum { ENTRIES = 4096, ROOM = 68 << 10, BACKENDS_MAX = 8 };
 
 /* The ring. */
 
@@ -50,7 +67,16 @@ static void *or_fail(void *memory, const char *what) {
 
 static void ring_begin(void) {
     struct io_uring_params p = {
-        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_CQSIZE
+#ifdef COOP
+            | IORING_SETUP_COOP_TASKRUN
+#else
+            | IORING_SETUP_DEFER_TASKRUN
+#endif
+#ifdef NO_ARRAY
+            | (1u << 16) /* IORING_SETUP_NO_SQARRAY */
+#endif
+            ,
         .cq_entries = 4 * ENTRIES,
     };
     ring.fd = syscall(SYS_io_uring_setup, ENTRIES, &p);
@@ -68,8 +94,15 @@ static void ring_begin(void) {
     ring.cq_tail = (unsigned *)(rings + p.cq_off.tail);
     ring.cq_mask = (unsigned *)(rings + p.cq_off.ring_mask);
     ring.cqes = (struct io_uring_cqe *)(rings + p.cq_off.cqes);
+#ifndef NO_ARRAY
     unsigned *array = (unsigned *)(rings + p.sq_off.array);
     for (unsigned at = 0; at < p.sq_entries; at++) array[at] = at;
+#endif
+#ifdef FIXED
+    struct io_uring_rsrc_register files = {.nr = 2 * ENTRIES, .flags = IORING_RSRC_REGISTER_SPARSE};
+    if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES2, &files, sizeof files) < 0)
+        fail("io_uring_register files");
+#endif
 }
 
 /* Submits what is owed; waits for a completion if `wait`. */
@@ -87,9 +120,57 @@ static struct io_uring_sqe *ring_next(int op, int fd, void *what) {
     memset(sqe, 0, sizeof *sqe);
     sqe->opcode = op;
     sqe->fd = fd;
+#ifdef FIXED
+    sqe->flags = IOSQE_FIXED_FILE; /* a descriptor's number is its place in the table */
+#endif
     sqe->user_data = (uintptr_t)what;
     return sqe;
 }
+
+/* A descriptor from now on, until it is closed. */
+static void known(int fd) {
+#ifdef FIXED
+    struct io_uring_rsrc_update2 one = {.offset = fd, .data = (uintptr_t)&fd, .nr = 1};
+    if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES_UPDATE2, &one, sizeof one) < 0)
+        fail("io_uring_register update");
+#else
+    (void)fd;
+#endif
+}
+
+static void forgotten(int fd) {
+#ifdef FIXED
+    int none = -1;
+    struct io_uring_rsrc_update2 one = {.offset = fd, .data = (uintptr_t)&none, .nr = 1};
+    syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES_UPDATE2, &one, sizeof one);
+#endif
+    close(fd);
+}
+
+#ifdef MULTISHOT
+enum { BUFFERS = 4096, BUFFER = 16 << 10 };
+static struct io_uring_buf_ring *buffers;
+static char *buffers_at;
+static unsigned short buffers_tail;
+
+static void buffer_give(unsigned id) {
+    struct io_uring_buf *one = &buffers->bufs[buffers_tail++ & (BUFFERS - 1)];
+    one->addr = (uintptr_t)(buffers_at + (size_t)id * BUFFER);
+    one->len = BUFFER;
+    one->bid = id;
+    __atomic_store_n(&buffers->tail, buffers_tail, __ATOMIC_RELEASE);
+}
+
+static void buffers_begin(void) {
+    int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    buffers = or_fail(mmap(0, BUFFERS * sizeof(struct io_uring_buf), prot, flags, -1, 0), "mmap");
+    buffers_at = or_fail(mmap(0, (size_t)BUFFERS * BUFFER, prot, flags, -1, 0), "mmap");
+    struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)buffers, .ring_entries = BUFFERS};
+    if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_PBUF_RING, &reg, 1) < 0)
+        fail("io_uring_register buffers");
+    for (unsigned id = 0; id < BUFFERS; id++) buffer_give(id);
+}
+#endif
 
 /* The two kinds of connections. What completes says by its lowest bits what it was. */
 
@@ -100,6 +181,9 @@ struct backend {
     unsigned server;
     struct client *client; /* whose answer it gets; none: it is idle */
     struct backend *next;  /* of those that are idle */
+    int armed;             /* a multishot receive */
+    unsigned got, given;   /* its pieces of the answer: how many, and how many have been sent */
+    struct { unsigned short buffer; int len; } pieces[128];
     char room[ROOM];
 };
 
@@ -109,7 +193,7 @@ struct client {
     char *room;              /* the request, while there is one */
     unsigned len, closes;
     uint64_t left;           /* bytes of the answer that have not been received */
-    int has_head, pipe[2];
+    int has_head, awaited, pipe[2];
     unsigned piped;          /* bytes in the pipe */
     struct client *next;
 };
@@ -129,12 +213,29 @@ static void post_poll(int fd, void *what) {
 }
 
 static void post_receive(struct backend *backend) {
+#ifdef MULTISHOT
+    if (backend->armed) return;
+    backend->armed = 1;
+    struct io_uring_sqe *sqe = ring_next(IORING_OP_RECV, backend->fd, as(backend, RECEIVED));
+    sqe->ioprio = IORING_RECV_MULTISHOT | IORING_RECVSEND_POLL_FIRST;
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+#else
     struct io_uring_sqe *sqe = ring_next(IORING_OP_RECV, backend->fd, as(backend, RECEIVED));
     sqe->addr = (uintptr_t)backend->room;
     sqe->len = 64 << 10;
+#ifdef POLL_FIRST
+    sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
+#endif
+#endif
 }
 
+static void complete(uint64_t what, int result, unsigned flags);
+
 static void post_send(int fd, const char *bytes, unsigned len, void *what) {
+#ifdef SEND_NOW
+    int sent = send(fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent == (int)len) return complete((uintptr_t)what, sent, 0);
+#endif
     struct io_uring_sqe *sqe = ring_next(IORING_OP_SEND, fd, what);
     sqe->addr = (uintptr_t)bytes;
     sqe->len = len;
@@ -143,6 +244,13 @@ static void post_send(int fd, const char *bytes, unsigned len, void *what) {
 
 static void no_delay(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+#ifdef QUICKACK
+    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
+#endif
+#ifdef LATE_ACK
+    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){0}, sizeof(int));
+#endif
+    known(fd);
 }
 
 static struct backend *backend_for(unsigned server) {
@@ -164,7 +272,7 @@ static struct backend *backend_for(unsigned server) {
 }
 
 static void client_end(struct client *client) {
-    close(client->fd);
+    forgotten(client->fd);
     if (client->pipe[1]) close(client->pipe[0]), close(client->pipe[1]);
     if (client->room) rooms[rooms_len++] = client->room;
     client->next = clients;
@@ -173,10 +281,19 @@ static void client_end(struct client *client) {
 
 /* The client has left in its answer: what is left of that is no use to another. */
 static void abandon(struct client *client) {
-    close(client->backend->fd);
-    free(client->backend);
+    struct backend *backend = client->backend;
+    backend->client = NULL;
+    if (backend->armed) {
+        shutdown(backend->fd, SHUT_RDWR); /* its receive ends, and it with that */
+    } else {
+        forgotten(backend->fd);
+        free(backend);
+    }
     client_end(client);
 }
+
+/* Awaits the next request, or more of it. */
+static void await_request(struct client *client);
 
 /* The answer has been sent. */
 static void answered(struct client *client) {
@@ -185,11 +302,13 @@ static void answered(struct client *client) {
     backend->client = NULL;
     backend->next = idle[backend->server];
     idle[backend->server] = backend;
+#ifndef RECEIVE
     rooms[rooms_len++] = client->room;
     client->room = NULL;
+#endif
     client->len = client->has_head = 0;
     if (client->closes) client_end(client);
-    else post_poll(client->fd, as(client, POLLED));
+    else if (!client->awaited) await_request(client);
 }
 
 /* Takes a line out of the head, so that a backend keeps its connection. */
@@ -202,14 +321,32 @@ static int drop(struct client *client, const char *line) {
     return 1;
 }
 
-static void client_ready(struct client *client) {
+static void await_request(struct client *client) {
+    client->awaited = 1;
+#ifdef RECEIVE
     if (!client->room)
         client->room = rooms_len ? rooms[--rooms_len] : or_fail(malloc(ROOM), "malloc");
-    ssize_t got = recv(client->fd, client->room + client->len, (64 << 10) - client->len, MSG_DONTWAIT);
-    if (got <= 0 && !(got < 0 && errno == EAGAIN)) return client_end(client);
+    struct io_uring_sqe *sqe = ring_next(IORING_OP_RECV, client->fd, as(client, POLLED));
+    sqe->addr = (uintptr_t)(client->room + client->len);
+    sqe->len = (64 << 10) - client->len;
+    sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
+#else
+    post_poll(client->fd, as(client, POLLED));
+#endif
+}
+
+static void client_ready(struct client *client, ssize_t got) {
+    client->awaited = 0;
+#ifndef RECEIVE
+    if (!client->room)
+        client->room = rooms_len ? rooms[--rooms_len] : or_fail(malloc(ROOM), "malloc");
+    got = recv(client->fd, client->room + client->len, (64 << 10) - client->len, MSG_DONTWAIT);
+    if (got < 0) got = -errno;
+#endif
+    if (got <= 0 && got != -EAGAIN) return client_end(client);
     if (got > 0) client->len += got;
     if (client->len < 4 || !memmem(client->room, client->len, "\r\n\r\n", 4))
-        return post_poll(client->fd, as(client, POLLED));
+        return await_request(client);
     client->closes = drop(client, "Connection: close\r\n");
     struct backend *backend = backend_for(turn++ % servers_len);
     backend->client = client;
@@ -246,8 +383,25 @@ static void splice_on(struct client *client) {
     }
 }
 
-static void backend_received(struct backend *backend, int got) {
+static void backend_received(struct backend *backend, int got, unsigned flags) {
     struct client *client = backend->client;
+    char *room = backend->room;
+#ifdef MULTISHOT
+    int is_first = backend->got == backend->given;
+    if (flags & IORING_CQE_F_BUFFER) {
+        unsigned buffer = flags >> IORING_CQE_BUFFER_SHIFT;
+        room = buffers_at + (size_t)buffer * BUFFER;
+        if (client) {
+            backend->pieces[backend->got % 128].buffer = buffer;
+            backend->pieces[backend->got++ % 128].len = got;
+        } else buffer_give(buffer);
+    }
+    if (!(flags & IORING_CQE_F_MORE)) backend->armed = 0;
+    if (backend->armed && !client) return;
+    if (client && got == -ENOBUFS) return post_receive(backend);
+#else
+    (void)flags;
+#endif
     if (!client || got <= 0) {
         if (client) fail("a backend has ended in an answer");
         for (struct backend **it = &idle[backend->server]; *it; it = &(*it)->next)
@@ -255,25 +409,42 @@ static void backend_received(struct backend *backend, int got) {
                 *it = backend->next;
                 break;
             }
-        close(backend->fd);
+        forgotten(backend->fd);
         free(backend);
         return;
     }
     if (!client->has_head) {
-        char *end = memmem(backend->room, got, "\r\n\r\n", 4);
-        char *length = memmem(backend->room, got, "Content-Length: ", 16);
+        char *end = memmem(room, got, "\r\n\r\n", 4);
+        char *length = memmem(room, got, "Content-Length: ", 16);
         if (!end || !length) fail("an answer that is not nginx's");
-        client->left = end + 4 - backend->room + strtoull(length + 16, NULL, 10);
+        client->left = end + 4 - room + strtoull(length + 16, NULL, 10);
         client->has_head = 1;
-        char *kept = client->closes ? memmem(backend->room, got, "Connection: keep-alive", 22) : 0;
+        char *kept = client->closes ? memmem(room, got, "Connection: keep-alive", 22) : 0;
         if (kept) memcpy(kept, "Connection: close     ", 22);
     }
     client->left -= got;
-    post_send(client->fd, backend->room, got, as(client, SENT));
+#ifdef EAGER_POLL
+    if (client->left == 0 && !client->closes) await_request(client);
+#endif
+#ifdef MULTISHOT
+    if (!is_first) return;
+#endif
+    post_send(client->fd, room, got, as(client, SENT));
 }
 
 static void client_sent(struct client *client, int sent) {
+#ifdef MULTISHOT
+    struct backend *from = client->backend;
+    buffer_give(from->pieces[from->given++ % 128].buffer);
+#endif
     if (sent <= 0) return abandon(client);
+#ifdef MULTISHOT
+    if (from->given != from->got) {
+        unsigned next = from->given % 128;
+        char *room = buffers_at + (size_t)from->pieces[next].buffer * BUFFER;
+        return post_send(client->fd, room, from->pieces[next].len, as(client, SENT));
+    }
+#endif
     if (client->left >= SPLICE) return splice_on(client);
     post_receive(client->backend);
     if (client->left == 0) answered(client);
@@ -288,17 +459,17 @@ static void accept_all(void) {
         if (client) clients = client->next;
         else client = or_fail(aligned_alloc(64, (sizeof *client + 63) & ~63ul), "malloc");
         *client = (struct client){.fd = fd};
-        post_poll(fd, as(client, POLLED));
+        await_request(client);
     }
     post_poll(listener, NULL);
 }
 
-static void complete(uint64_t what, int result) {
+static void complete(uint64_t what, int result, unsigned flags) {
     if (!what) return accept_all();
     void *it = (void *)(uintptr_t)(what & ~7ull);
     switch (what & 7) {
-    case POLLED: return client_ready(it);
-    case RECEIVED: return backend_received(it, result);
+    case POLLED: return client_ready(it, result);
+    case RECEIVED: return backend_received(it, result, flags);
     case SENT: return client_sent(it, result);
     case SPLICED: return splice_on(it);
     default: /* the request has been sent */ return;
@@ -319,6 +490,10 @@ int main(int argc, char **argv) {
     if (listen(listener, 4096)) fail("listen");
     signal(SIGPIPE, SIG_IGN);
     ring_begin();
+    known(listener);
+#ifdef MULTISHOT
+    buffers_begin();
+#endif
     post_poll(listener, NULL);
     for (;;) {
         ring_enter(1);
@@ -326,7 +501,7 @@ int main(int argc, char **argv) {
         for (; head != __atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE); head++) {
             struct io_uring_cqe cqe = ring.cqes[head & *ring.cq_mask];
             __atomic_store_n(ring.cq_head, head + 1, __ATOMIC_RELEASE);
-            complete(cqe.user_data, cqe.res);
+            complete(cqe.user_data, cqe.res, cqe.flags);
         }
     }
 }

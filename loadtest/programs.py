@@ -319,12 +319,14 @@ class Ringway(Program):
 
 
 class Floor(Program):
-    """What Linux alone asks for a request (floor.c): nothing is checked, no field is added."""
+    """What Linux alone asks for a request (floor.c): nothing is checked, no field is added. `words`
+    are what it tries (`+` between several)."""
 
-    def __init__(self, name, directory, core, descriptors):
+    def __init__(self, name, directory, core, descriptors, words=""):
         super().__init__(name, "floor", directory, core, descriptors)
-        self.binary = os.path.join(directory, "floor")
-        compiled(os.path.join(os.path.dirname(os.path.abspath(__file__)), "floor.c"), self.binary)
+        self.binary = os.path.join(directory, name)
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "floor.c")
+        compiled(source, self.binary, *(f"-D{word}" for word in words.split("+") if word))
 
     def command(self, origin):
         self.port = free_port()

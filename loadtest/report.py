@@ -23,7 +23,9 @@ class Report:
     def __init__(self, proxies):
         self.kinds = {proxy.name: proxy.kind for proxy in proxies}
         # The floor is no rival: nothing is better than it.
-        self.floor = [name for name, kind in self.kinds.items() if kind == "floor"]
+        self.floor = [name for name in self.kinds if name == "floor"]
+        self.tries = [name for name, kind in self.kinds.items()
+                      if kind == "floor" and name != "floor"]
         self.rivals = [name for name, kind in self.kinds.items() if kind not in ("ringway", "floor")]
         ours = [name for name, kind in self.kinds.items() if kind == "ringway"]
         self.ours = ours or self.rivals[-1:] or self.floor
@@ -36,6 +38,8 @@ class Report:
         none."""
         if name in self.plain:
             return [self.plain[name][0]]
+        if name in self.tries:
+            return self.floor
         return [rival for rival in [*self.rivals, *self.floor, self.ours[0]] if rival != name]
 
     def case(self, case, table):
@@ -56,7 +60,7 @@ class Report:
                 f"{table.median(name, lambda one: one.load_core_busy):.0%}",
             ])
         ratios = [["ours / theirs", "cpu", "core busy", "req/s", "p99"]]
-        for name in self.ours:
+        for name in [*self.ours, *self.tries]:
             for rival in self.compared_with(name):
                 values = [cost["cpu"], cost["busy"], lambda one: one.rps, lambda one: one.p99]
                 spread = [quartiles(table.ratios(name, [rival], value)) for value in values]
