@@ -272,7 +272,9 @@ impl Lines<'_> {
         if let Some(tls) = &listener.tls {
             self.listener_tls(tls);
         }
-        self.add("protocols", list([quoted("h1")]));
+        let spoken = [("h1", listener.protocols.h1), ("h2", listener.protocols.h2)];
+        let spoken = spoken.into_iter().filter(|(_, is_spoken)| *is_spoken);
+        self.add("protocols", list(spoken.map(|(name, _)| quoted(name))));
         let networks = listener.trusted_proxies.iter();
         self.add("trusted-proxies", list(networks.map(|network| quoted(&network.to_string()))));
         self.add("max-connections", listener.connections_max.to_string());

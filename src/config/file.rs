@@ -122,7 +122,8 @@ pub(crate) struct Listener {
     pub(crate) pool: Option<Written<String>>,
     /// TLS: the certificates, and what is asked of clients; absent: plain HTTP.
     pub(crate) tls: Option<Written<ListenerTls>>,
-    /// The versions of HTTP that clients may speak: "h1".
+    /// The versions of HTTP that clients may speak: "h1", "h2". With TLS both sides agree on one;
+    /// without, a client that speaks HTTP/2 begins with it.
     pub(crate) protocols: List<String>,
     /// The networks of proxies whose X-Forwarded-* and Forwarded are trusted.
     pub(crate) trusted_proxies: List<String>,

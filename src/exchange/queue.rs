@@ -28,9 +28,9 @@ pub(super) async fn wait(
     let since = Clock::moment();
     let timeout = exchange.pool_plan().queue.timeout;
     let for_client = exchange.for_client(client, Leaves::End);
-    let readable = || client.stirs();
+    let signs = (|| client.stirs(), || client.has_left(for_client));
     let mut errand = exchange.errand(worker);
-    let picked = wait_as(worker, &mut errand, what, (timeout, for_client), readable).await;
+    let picked = wait_as(worker, &mut errand, what, (timeout, for_client), signs).await;
     let waits_since = errand.wanted.since;
     errand.pool.core.offers_room();
     exchange.queued_since = waits_since;
@@ -44,13 +44,14 @@ pub(super) async fn wait(
     picked
 }
 
-/// Waits for room at a backend, for any errand; `readable` is a wait for a sign of the client.
+/// Waits for room at a backend, for any errand; `readable` is a wait for a sign of the client,
+/// `has_left` a look at it.
 async fn wait_as<T>(
     worker: &Worker,
     errand: &mut Errand<'_>,
     what: WaitsFor,
     (timeout, client): (Duration, ForClient),
-    readable: impl Fn() -> T,
+    (readable, has_left): (impl Fn() -> T, impl Fn() -> bool),
 ) -> Result<Pick, Fault>
 where
     T: Future,
@@ -79,7 +80,7 @@ where
             } else {
                 place.called().or(std::future::pending::<()>()).await;
             }
-            if client.has_left() {
+            if has_left() {
                 return Err(Cause::ClientAbort.into());
             }
         }

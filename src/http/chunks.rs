@@ -317,6 +317,11 @@ fn trailer_field(line: &[u8], start: usize, is_lenient: bool) -> Option<Field> {
     })
 }
 
+/// Whether a field may be passed on in trailers.
+pub(crate) fn may_trail(name: &[u8]) -> bool {
+    !is_forbidden(Name::of(name), name)
+}
+
 /// Whether a field is unsafe in trailers (RFC 9110 §6.5.1): framing, routing, connection options,
 /// request modifiers, authentication, response control, content format, and claims about the
 /// client.

@@ -82,6 +82,8 @@ pub(crate) enum Version {
     Http10,
     #[default]
     Http11,
+    /// Its heads are made into those of HTTP/1.1 when they are read.
+    Http2,
 }
 
 /// The four forms of a request target (RFC 9112 §3.2).

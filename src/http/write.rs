@@ -92,7 +92,7 @@ impl Connection {
     #[inline]
     pub(crate) fn of(last: Option<(Version, bool)>) -> Connection {
         match last {
-            None | Some((Version::Http11, true)) => Connection::Unsaid,
+            None | Some((Version::Http11 | Version::Http2, true)) => Connection::Unsaid,
             Some((Version::Http10, true)) => Connection::KeepAlive,
             Some((_, false)) => Connection::Close,
         }

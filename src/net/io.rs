@@ -62,6 +62,10 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
 
 /// Runs a future as a task of this thread; it is dropped unfinished when the runtime ends.
 pub(crate) fn task(future: impl Future<Output = ()> + 'static) {
+    #[cfg(test)]
+    if crate::testkit::play::is_on() {
+        return crate::testkit::play::task(future);
+    }
     monoio::spawn(future);
 }
 

@@ -18,6 +18,10 @@ pub(crate) struct ForClient {
     pub(super) leaves: Leaves,
 }
 
+/// In place of the descriptor of a client that is a stream: there is nothing to look at, and its
+/// entry is told.
+pub(super) const OF_STREAM: RawFd = -2;
+
 /// The signs by which a client has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
@@ -28,6 +32,8 @@ pub(crate) enum Leaves {
     /// The end of its stream, if nothing is sent to it from one check to the next: it has been
     /// answered, and may read a long answer to its end.
     LastingEnd,
+    /// It has left.
+    Gone,
 }
 
 /// The result of checking a client's socket.
@@ -47,6 +53,8 @@ impl ForClient {
     /// Checks whether it is there.
     pub(crate) fn look(self) -> Look {
         match self.leaves {
+            Leaves::Gone => Look::Left,
+            _ if self.fd == OF_STREAM => Look::There,
             Leaves::Reset if fd::has_left(self.fd) => Look::Left,
             Leaves::End if fd::has_closed(self.fd) => Look::Left,
             Leaves::LastingEnd if fd::has_left(self.fd) => Look::Left,

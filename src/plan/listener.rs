@@ -18,6 +18,8 @@ pub struct Listener {
     pub pool: Option<PoolId>,
     /// TLS; none = plain HTTP.
     pub tls: Option<ListenerTls>,
+    /// The versions of HTTP that clients may speak.
+    pub protocols: Protocols,
     /// The networks whose X-Forwarded-* and Forwarded fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.
@@ -40,6 +42,7 @@ impl Default for Listener {
             bind: Vec::new(),
             pool: None,
             tls: None,
+            protocols: Protocols::default(),
             trusted_proxies: Vec::new(),
             connections_max: 0,
             access_log: None,
@@ -54,6 +57,22 @@ impl Listener {
     /// Every pool that it refers to.
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
         self.pool.iter_mut()
+    }
+}
+
+/// The versions of HTTP that clients may speak; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Protocols {
+    /// HTTP/1.
+    pub h1: bool,
+    /// HTTP/2: with TLS if both agree on it, without if a client begins with it.
+    pub h2: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Protocols {
+        Protocols { h1: true, h2: false }
     }
 }
 

@@ -17,11 +17,12 @@ use crate::net::{
     relay::Pipes,
 };
 
-use super::h1;
+use super::{h1, h2};
 
 /// The source of a body.
 pub(crate) enum Source {
     H1(h1::Source),
+    H2(h2::Source),
     /// A body of our own, all of which is there; none while a piece has it.
     Own(Option<Buffer>),
 }
@@ -29,6 +30,7 @@ pub(crate) enum Source {
 /// The sink of a body.
 pub(crate) enum Sink {
     H1(h1::Sink),
+    H2(h2::Sink),
     /// Read and dropped.
     Nowhere,
 }
@@ -94,6 +96,7 @@ impl Source {
     pub(crate) fn first(&mut self) -> Result<Piece, Fault> {
         match self {
             Source::H1(source) => source.first(),
+            Source::H2(source) => source.first(),
             Source::Own(buffer) => {
                 let len = buffer.as_ref().map_or(0, Buffer::len);
                 let part = Part { body: len, consumed: len, ended: true, trailers: None };
@@ -113,6 +116,7 @@ impl Source {
     ) -> Result<Piece, Fault> {
         match self {
             Source::H1(source) => source.next(until).await,
+            Source::H2(source) => source.next(|| until().0).await,
             Source::Own(_) => self.first(),
         }
     }
@@ -122,6 +126,7 @@ impl Source {
     pub(crate) fn done(&mut self, piece: Piece) {
         match self {
             Source::H1(source) => source.done(piece),
+            Source::H2(source) => source.done(piece),
             Source::Own(buffer) => *buffer = piece.buffer,
         }
     }
@@ -131,6 +136,7 @@ impl Source {
     pub(crate) fn received(&self) -> u64 {
         match self {
             Source::H1(source) => source.received(),
+            Source::H2(source) => source.received(),
             Source::Own(_) => 0,
         }
     }
@@ -139,7 +145,7 @@ impl Source {
     pub(crate) fn rest(&self) -> usize {
         match self {
             Source::H1(source) => source.rest(),
-            Source::Own(_) => 0,
+            Source::H2(_) | Source::Own(_) => 0,
         }
     }
 
@@ -147,7 +153,7 @@ impl Source {
     pub(crate) fn has_next(&self) -> bool {
         match self {
             Source::H1(source) => source.has_next(),
-            Source::Own(_) => false,
+            Source::H2(_) | Source::Own(_) => false,
         }
     }
 
@@ -155,6 +161,7 @@ impl Source {
     pub(crate) fn into_tunnel(self, buffers: &Rc<Buffers>) -> Source {
         match self {
             Source::H1(source) => Source::H1(source.into_tunnel(buffers)),
+            Source::H2(source) => Source::H2(source),
             Source::Own(buffer) => Source::Own(buffer),
         }
     }
@@ -164,6 +171,7 @@ impl Source {
     pub(crate) fn end(&mut self, buffers: &Buffers) -> bool {
         match self {
             Source::H1(source) => source.end(buffers),
+            Source::H2(_) => false,
             Source::Own(buffer) => {
                 buffer.take().into_iter().for_each(|buffer| buffers.give(buffer));
                 false
@@ -176,7 +184,7 @@ impl Source {
     pub(crate) fn spliceable(&self) -> u64 {
         match self {
             Source::H1(source) => source.spliceable(),
-            Source::Own(_) => 0,
+            Source::H2(_) | Source::Own(_) => 0,
         }
     }
 }
@@ -213,6 +221,7 @@ impl Sink {
     ) -> Result<(), Fault> {
         match self {
             Sink::H1(sink) => sink.write(piece, by).await,
+            Sink::H2(sink) => sink.write(piece, by).await,
             Sink::Nowhere => Ok(()),
         }
     }
@@ -230,7 +239,7 @@ impl Sink {
     ) -> Result<Spliced, Cut> {
         match (self, from) {
             (Sink::H1(sink), Source::H1(source)) => sink.splice(source, pipes, until, by).await,
-            (Sink::H1(_) | Sink::Nowhere, _) => Ok(Spliced::Not),
+            (Sink::H1(_) | Sink::H2(_) | Sink::Nowhere, _) => Ok(Spliced::Not),
         }
     }
 
@@ -238,6 +247,7 @@ impl Sink {
     pub(crate) fn take_stalled(&self) -> Micros {
         match self {
             Sink::H1(sink) => sink.stream().take_stalled(),
+            Sink::H2(sink) => sink.take_stalled(),
             Sink::Nowhere => Micros(0),
         }
     }
@@ -247,6 +257,7 @@ impl Sink {
     pub(crate) fn into_room(self) -> Vec<u8> {
         match self {
             Sink::H1(sink) => sink.into_room(),
+            Sink::H2(sink) => sink.into_room(),
             Sink::Nowhere => Vec::new(),
         }
     }
@@ -256,6 +267,7 @@ impl Sink {
     pub(crate) fn sent(&self) -> u64 {
         match self {
             Sink::H1(sink) => sink.sent(),
+            Sink::H2(sink) => sink.sent(),
             Sink::Nowhere => 0,
         }
     }

@@ -5,6 +5,7 @@
 //! above assumes `http` or `not secure`.
 
 use std::{
+    cell::Cell,
     io::Write,
     net::{IpAddr, SocketAddr},
 };
@@ -24,6 +25,8 @@ pub(crate) struct Peer {
     address: PeerAddress,
     /// Whether it is one of the listener's trusted proxies.
     is_trusted: bool,
+    /// Known at the latest with its first bytes.
+    pub(crate) speaks: Cell<Speaks>,
     /// What its handshake has agreed on; none if its side of the connection is not encrypted.
     secure: Option<Box<Secure>>,
     /// Its address as text, formatted once.
@@ -34,11 +37,25 @@ pub(crate) struct Peer {
     port_len: u8,
 }
 
+/// Which version of HTTP the client speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.
+    #[default]
+    One,
+    /// HTTP/2.
+    Two,
+    /// Its first bytes will tell (RFC 9113 §3.3).
+    Either,
+}
+
 /// What is known of an encrypted connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Secure {
     /// The name that the client asked for.
     pub(crate) name: Option<Box<str>>,
+    /// Whether HTTP/2 was agreed on.
+    pub(crate) is_h2: bool,
     /// For the log: version, suite, protocol, whether it was resumed, name. Empty if there is none.
     pub(crate) text: Box<str>,
     /// The client's certificate and the chain behind it as fields (RFC 9440), if it has shown one
@@ -96,7 +113,8 @@ impl Peer {
             None => spelled(format_args!("{UNKNOWN}")),
         };
         let (port, port_len) = spelled(format_args!("{port}"));
-        Peer { listener, address, is_trusted, secure, text, text_len, port, port_len }
+        let speaks = Cell::default();
+        Peer { listener, address, is_trusted, speaks, secure, text, text_len, port, port_len }
     }
 
     /// What backends are told about it.

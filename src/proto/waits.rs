@@ -3,59 +3,80 @@
 
 use std::{rc::Rc, time::Duration};
 
+use super::h2;
 use crate::base::moment::Deadline;
-use crate::net::{deadlines::Ended, fd::Half, leaving::ForClient, stream::Stream};
+use crate::net::{
+    deadlines::{Ended, Watched},
+    fd::Half,
+    leaving::ForClient,
+    stream::Stream,
+};
 
 /// A handle on the waits for one peer.
 #[derive(Clone)]
 pub(crate) enum Waits {
     H1(Rc<Stream>),
+    H2(Rc<h2::Stream>),
 }
 
 impl Waits {
-    fn stream(&self) -> &Stream {
+    fn watched(&self) -> &Watched {
         match self {
-            Waits::H1(stream) => stream,
+            Waits::H1(stream) => stream.watched(),
+            Waits::H2(stream) => stream.watched(),
         }
     }
 
     /// Reading must progress by then.
     pub(crate) fn read_by(&self, deadline: Deadline) {
-        self.stream().watched().read_by(deadline);
+        self.watched().read_by(deadline);
     }
 
     /// Writing must progress by then.
     pub(crate) fn write_by(&self, deadline: Deadline) {
-        self.stream().watched().write_by(deadline);
+        self.watched().write_by(deadline);
     }
 
     /// If reading is on behalf of a client: of this one.
     pub(crate) fn waits_for(&self, client: ForClient) {
-        self.stream().watched().waits_for(client);
+        self.watched().waits_for(client);
     }
 
     /// Ends every wait for this reason.
     pub(crate) fn end(&self, why: Ended) {
-        self.stream().watched().end(why);
+        self.watched().end(why);
     }
 
     /// Ends writing to it.
     pub(crate) fn end_saying(&self) {
-        self.stream().shut_down(Half::Writing);
+        match self {
+            Waits::H1(stream) => stream.shut_down(Half::Writing),
+            // The end of a body is said with its last piece.
+            Waits::H2(_) => {}
+        }
     }
 
     /// Ends writing to it and reading from it; waits end as if it had closed.
     pub(crate) fn cut(&self) {
-        self.stream().shut_down(Half::Both);
+        match self {
+            Waits::H1(stream) => stream.shut_down(Half::Both),
+            Waits::H2(stream) => stream.cut(),
+        }
     }
 
     /// Sent data may go this long without an acknowledgement.
     pub(crate) fn outlasts(&self, time: Duration) {
-        self.stream().outlasts(time);
+        match self {
+            Waits::H1(stream) => stream.outlasts(time),
+            Waits::H2(_) => {}
+        }
     }
 
     /// Whether either half was ended because it was overdue.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.stream().is_overdue()
+        match self {
+            Waits::H1(stream) => stream.is_overdue(),
+            Waits::H2(stream) => stream.is_overdue(),
+        }
     }
 }

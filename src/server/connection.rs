@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    http2,
     linger::{Until, linger},
     panic_net::catching,
     secure,
@@ -33,7 +34,8 @@ use crate::plan::{ListenerId, ListenerTimeouts};
 use crate::proto::{
     Client,
     h1::{self, HeadRead},
-    peer::{Peer, PeerAddress, Secure},
+    h2::PREFACE,
+    peer::{Peer, PeerAddress, Secure, Speaks},
 };
 use crate::worker::{Admitted, RestingClient, Worker};
 
@@ -120,6 +122,18 @@ struct Connection {
     _admitted: Admitted,
 }
 
+/// Which version of HTTP a client speaks, according to the listener and the handshake.
+fn speaks(worker: &Worker, peer: &Peer) -> Speaks {
+    let protocols = worker.in_force().plan.listener(peer.listener).protocols;
+    match (peer.secure().map(|secure| secure.is_h2), protocols.h1) {
+        (Some(true), _) | (_, false) => Speaks::Two,
+        // With TLS it is agreed on (RFC 9113 §3.2).
+        (Some(false), true) => Speaks::One,
+        (None, true) if protocols.h2 => Speaks::Either,
+        (None, true) => Speaks::One,
+    }
+}
+
 /// What a connection waits for. Each deadline is set when its wait begins, so that none is left
 /// over from an earlier request: `client-header` for the first request, and again from the first
 /// byte of each head; `idle` for the next request.
@@ -150,12 +164,14 @@ enum After {
     Nothing,
     /// Another process goes on with the connection.
     GivenAway,
+    /// The client speaks HTTP/2.
+    Http2,
     End(Ending),
 }
 
 /// How a connection ends.
 #[derive(Clone, Copy)]
-enum Ending {
+pub(super) enum Ending {
     /// With everything that was sent to it.
     Close,
     /// When the client has seen the answer: not all of its request was read.
@@ -167,6 +183,7 @@ enum Ending {
 impl Connection {
     fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) -> Connection {
         let began = worker.logs.is_on(peer.listener).then(Clock::moment);
+        peer.speaks.set(speaks(&worker, &peer));
         Connection {
             worker,
             stream: Rc::new(stream),
@@ -189,6 +206,9 @@ impl Connection {
             Awaits::Next | Awaits::Rest(_) => self.rests(Rest::Idle, self.timeouts().idle),
         }
         let ending = loop {
+            if self.peer.speaks.get() == Speaks::Two {
+                break Box::pin(self.speaks_h2()).await;
+            }
             match self.stream.readable().await {
                 Ok(()) => {}
                 // A connection that we closed is not read any more: its slot already belongs to
@@ -205,6 +225,7 @@ impl Connection {
                 After::Nothing => Box::pin(InVain::pause_once()).await,
                 After::End(ending) => break ending,
                 After::GivenAway => return self.give_away(),
+                After::Http2 => self.peer.speaks.set(Speaks::Two),
                 After::Idle | After::Partial => {}
             }
         };
@@ -213,6 +234,39 @@ impl Connection {
             Ending::Reset => self.stream.reset_on_close(),
             Ending::Close => self.close().await,
         }
+    }
+
+    /// Serves a client of HTTP/2 to its end.
+    async fn speaks_h2(&mut self) -> Ending {
+        let come = match std::mem::replace(&mut self.awaits, Awaits::Next) {
+            Awaits::Rest(come) => come,
+            Awaits::First | Awaits::Next => Vec::new(),
+        };
+        http2::serve(&self.worker, &self.stream, &self.peer, come).await
+    }
+
+    /// Tells by its first bytes which version a client speaks: HTTP/1 if the buffer is given back.
+    /// `known` bytes had come before.
+    #[cold]
+    fn tells_apart(&mut self, buffer: Buffer, known: usize) -> Result<Buffer, After> {
+        let come = buffer.bytes();
+        let is_begun = PREFACE.starts_with(come);
+        if come.starts_with(PREFACE) || (is_begun && come.len() > METHOD_BYTES) {
+            self.keep(buffer);
+            return Err(After::Http2);
+        }
+        if is_begun {
+            self.keep(buffer);
+            if known == 0 {
+                let clock = &self.worker.clock;
+                clock.renew();
+                self.stream.watched().busy();
+                self.stream.watched().read_by(clock.after(self.timeouts().client_header));
+            }
+            return Err(After::Partial);
+        }
+        self.peer.speaks.set(Speaks::One);
+        Ok(buffer)
     }
 
     /// Closes once that costs the client none of its answer. Bytes that it has sent meanwhile and
@@ -266,6 +320,12 @@ impl Connection {
                 return After::End(Box::pin(self.ended()).await);
             }
         }
+        if self.peer.speaks.get() != Speaks::One {
+            match self.tells_apart(buffer, known) {
+                Ok(first) => buffer = first,
+                Err(after) => return after,
+            }
+        }
         let asks_at_once = self.stream.watched().is_idle_lately(worker.clock.tick());
         self.stream.watched().busy();
         if self.began.is_none() && worker.logs.is_on(self.peer.listener) {
@@ -296,7 +356,7 @@ impl Connection {
 
     /// Records what is awaited after a burst.
     fn settle(&mut self, client: Client, after: After) -> After {
-        let Client::H1(mut client) = client;
+        let Client::H1(mut client) = client else { return after };
         (self.awaits, self.began) = (Awaits::Next, None);
         match (&after, client.take_buffer()) {
             (After::Partial, Some(buffer)) => {
@@ -315,7 +375,7 @@ impl Connection {
     /// Waits, with the resources of a burst at hand, for the next request of a client that asks
     /// again as soon as it is answered; `None` when that has come.
     async fn stay(&self, client: &mut Client) -> Option<After> {
-        let Client::H1(client) = client;
+        let Client::H1(client) = client else { return Some(After::End(Ending::Close)) };
         let worker = &self.worker;
         let Some(buffer) = client.take_buffer() else {
             return Some(After::End(Ending::Close));
@@ -384,8 +444,9 @@ impl Connection {
         };
         let mut client = self.client(buffer);
         let reuse = run::refuse(&worker, &mut client, worker.scratch(), fault).await;
-        let Client::H1(mut client) = client;
-        if let Some(buffer) = client.take_buffer() {
+        if let Client::H1(mut client) = client
+            && let Some(buffer) = client.take_buffer()
+        {
             worker.buffers.give(buffer);
         }
         match reuse {
@@ -406,7 +467,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
         }
         let mut scratch = worker.scratch();
         let mut waited = false;
-        let Client::H1(h1) = &mut *client;
+        let Client::H1(h1) = &mut *client else { return After::End(Ending::Close) };
         let reuse = match h1.take_head(&mut scratch.request, &worker.head_limits(), known) {
             HeadRead::Head(bytes) => {
                 scratch.record.request_bytes = bytes as u64;
@@ -429,7 +490,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
             }
         };
         known = 0;
-        let Client::H1(h1) = &*client;
+        let Client::H1(h1) = &*client else { return After::End(Ending::Close) };
         match (reuse, h1.behind()) {
             (Reuse::Keep, Some(0)) => return After::Idle,
             // An answer of our own, or of a backend that was quicker than we are, takes no turn.
@@ -442,6 +503,9 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client, mut known: usize) ->
         }
     }
 }
+
+/// `PRI `: a method of HTTP/1 may begin like the preface of HTTP/2, but no target does.
+const METHOD_BYTES: usize = 4;
 
 /// The first bytes of a head have come: the time for the rest begins here.
 #[cold]

@@ -27,7 +27,10 @@ pub(super) fn ends(
             continue;
         };
         let tickets = Tickets::new(secrets.keys(), scope(&listener.name, tls));
-        ends.fronts.insert(id, Front::new(tls, certs, Arc::new(tickets)).map_err(said)?);
+        ends.fronts.insert(
+            id,
+            Front::new((tls, listener.protocols), certs, Arc::new(tickets)).map_err(said)?,
+        );
     }
     ends.backs = backs(plan, certs).map_err(said)?;
     Ok(Arc::new(ends))
@@ -42,7 +45,10 @@ pub(super) fn renewed(next: &Next, certs: &Certs) -> Result<Arc<Ends>, rustls::E
     for (id, listener) in &next.plan.listeners {
         let (Some(tls), Some(certs)) = (&listener.tls, certs.listeners.get(id)) else { continue };
         let Some(before) = next.tls.fronts.get(id) else { continue };
-        ends.fronts.insert(id, Front::new(tls, certs, Arc::clone(&before.config.ticketer))?);
+        ends.fronts.insert(
+            id,
+            Front::new((tls, listener.protocols), certs, Arc::clone(&before.config.ticketer))?,
+        );
     }
     ends.backs = backs(&next.plan, certs)?;
     Ok(Arc::new(ends))

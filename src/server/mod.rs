@@ -22,6 +22,9 @@ mod ends;
 mod given;
 mod handle;
 mod health_thread;
+mod http2;
+#[cfg(test)]
+mod http2_wire_tests;
 mod ledger;
 mod linger;
 mod names;

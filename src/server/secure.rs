@@ -109,7 +109,8 @@ fn secure(worker: &Worker, listener: ListenerId, agreed: Agreed) -> Secure {
         Some((own, chain)) if is_wanted() => Some(Box::new(fields(own, chain))),
         Some(_) | None => None,
     };
-    Secure { name: agreed.name, text: text.into(), certificate }
+    let is_h2 = agreed.alpn.as_deref() == Some(b"h2");
+    Secure { name: agreed.name, is_h2, text: text.into(), certificate }
 }
 
 /// A certificate and the chain behind it, as fields (RFC 9440 §2).

@@ -7,7 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -21,8 +21,13 @@ use crate::net::stream::script;
 
 thread_local! {
     static NOW: Cell<Option<Moment>> = const { Cell::new(None) };
+    /// Tasks beside the play, and what wakes it.
+    static TASKS: RefCell<Vec<Task>> = const { RefCell::new(Vec::new()) };
+    static WAKER: RefCell<Option<Waker>> = const { RefCell::new(None) };
     static SLEEPING: RefCell<Vec<(Moment, Waker)>> = const { RefCell::new(Vec::new()) };
 }
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// How long a peer pauses at least, and until nothing has happened for that long.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +43,36 @@ pub(crate) fn now() -> Option<Moment> {
 /// Whether a play is running.
 pub(crate) fn is_on() -> bool {
     NOW.get().is_some()
+}
+
+/// Runs a future as a task beside the play.
+pub(crate) fn task(future: impl Future<Output = ()> + 'static) {
+    TASKS.with_borrow_mut(|all| all.push(Box::pin(future)));
+    WAKER.with_borrow(|waker| waker.iter().for_each(Waker::wake_by_ref));
+}
+
+/// Until all tasks beside the play have ended.
+pub(crate) async fn tasks_end() {
+    poll_fn(|_| {
+        let none = TASKS.with_borrow(Vec::is_empty);
+        if none { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Gives each task a turn.
+fn tasks(cx: &mut Context<'_>) {
+    let mut all = TASKS.take();
+    all.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+    let rest = TASKS.with_borrow_mut(|new| {
+        all.append(new);
+        std::mem::replace(new, all)
+    });
+    drop(rest);
+    if TASKS.with_borrow(Vec::is_empty) {
+        // Somebody may wait for that.
+        cx.waker().wake_by_ref();
+    }
 }
 
 /// Sleeps in the time of the play.
@@ -74,6 +109,8 @@ pub(crate) fn play<T>(future: impl Future<Output = T>) -> T {
         fn drop(&mut self) {
             NOW.set(None);
             SLEEPING.take();
+            WAKER.take();
+            drop(TASKS.take());
             script::forget();
         }
     }
@@ -81,11 +118,15 @@ pub(crate) fn play<T>(future: impl Future<Output = T>) -> T {
     NOW.set(Some(Moment::from_micros(1_000_000)));
     let flag = Arc::new(Flag(AtomicBool::new(true)));
     let waker = Waker::from(Arc::clone(&flag));
+    WAKER.replace(Some(waker.clone()));
     let mut future = pin!(future);
     loop {
         if flag.0.swap(false, SeqCst) {
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return output;
+            }
+            if TASKS.with_borrow(|all| !all.is_empty()) {
+                tasks(&mut Context::from_waker(&waker));
             }
         } else {
             assert!(goes_on(), "nothing can go on any more");

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
-use super::{beside, play};
+use super::{
+    beside,
+    play::{self, play},
+};
 use crate::base::ids::{ListenerId, PoolId};
 use crate::net::{
     deadlines::Watch,
@@ -40,6 +43,7 @@ pub(crate) struct Scene {
 pub(crate) struct Seen {
     /// What the client got, the lengths of the writes, and how its connection ended.
     pub(crate) client: String,
+    pub(crate) client_bytes: Vec<u8>,
     pub(crate) writes: Vec<usize>,
     pub(crate) closed: Closed,
     pub(crate) backends: Vec<Backend>,
@@ -92,7 +96,10 @@ impl Scene {
             let began = worker.clock.tick();
             let watch = Watch::Client(ListenerId(0));
             let stream = client.stream(|fd| worker.deadlines.watch(fd, watch));
-            let serving = serve(&worker, stream, ListenerId(0));
+            let serving = async {
+                serve(&worker, stream, ListenerId(0)).await;
+                play::tasks_end().await;
+            };
             beside(serving, sweeping.deadlines.sweep(|| sweeping.turn())).await;
             let text = |script: &Script| String::from_utf8(script.heard()).expect("text");
             let counts = [
@@ -125,7 +132,8 @@ impl Scene {
             });
             Seen {
                 times: times.collect(),
-                client: text(&client),
+                client: String::from_utf8_lossy(&client.heard()).into_owned(),
+                client_bytes: client.heard(),
                 writes: client.writes(),
                 closed: client.closed(),
                 backends: backends.iter().map(backend).collect(),

@@ -519,6 +519,7 @@ impl Worker {
         }
         if self.is_draining() {
             self.deadlines.close_resting_since(now.before(RESTS_MAX));
+            self.deadlines.wake_multiplexed();
         }
         for id in self.in_force.borrow().listeners.ids() {
             let idle = u64::from(self.deadlines.resting(id));

@@ -14,6 +14,7 @@ mod addresses;
 mod backend;
 mod chance;
 mod client;
+mod frames;
 mod instance;
 mod kernel;
 mod mortal;
@@ -28,6 +29,7 @@ mod wire;
 mod rehearsal;
 
 mod certificates;
+mod http2;
 mod keep_alive;
 mod tls;
 mod tls_behind;

@@ -11,13 +11,22 @@ use crate::config::{
     source::Position,
     written::{Tables, Written},
 };
-use crate::plan::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts};
+use crate::plan::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Protocols};
 
 pub(crate) const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] = &[
     ("json", AccessLogFormat::Json),
     ("combined", AccessLogFormat::Combined),
     ("common", AccessLogFormat::Common),
 ];
+
+/// A version of HTTP that clients may speak.
+#[derive(Clone, Copy)]
+enum Spoken {
+    H1,
+    H2,
+}
+
+const PROTOCOLS: &[(&str, Spoken)] = &[("h1", Spoken::H1), ("h2", Spoken::H2)];
 
 impl Check<'_> {
     pub(super) fn listeners(
@@ -55,8 +64,17 @@ impl Check<'_> {
             }
         }
         self.word("mode", written.mode.as_ref(), &[("http", ())], &mut ());
+        let mut spoken = Protocols::default();
+        (spoken.h1, spoken.h2) = (false, false);
         for (place, text) in written.protocols.0.iter().filter_map(|item| both(Some(item))) {
-            self.choose("protocol", place, text, &[("h1", ())]);
+            match self.choose("protocol", place, text, PROTOCOLS) {
+                Some(Spoken::H1) => spoken.h1 = true,
+                Some(Spoken::H2) => spoken.h2 = true,
+                None => {}
+            }
+        }
+        if spoken.h1 || spoken.h2 {
+            listener.protocols = spoken;
         }
         if let Some(pool) = &written.pool {
             listener.pool = self.pool_named(&who, pool, names);

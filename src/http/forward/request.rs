@@ -122,7 +122,7 @@ pub(crate) fn tell_certificate(head: &mut RequestHead, (cert, chain): (&[u8], &[
 /// Whether the client accepts trailers (RFC 9110 §10.1.4); other codings of TE are dropped.
 fn takes_trailers(head: &RequestHead) -> bool {
     let mut codings = head.headers.all(Name::Te).flat_map(grammar::list);
-    head.version == Version::Http11 && codings.any(|c| c.eq_ignore_ascii_case(b"trailers"))
+    head.version != Version::Http10 && codings.any(|c| c.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// How often a request has passed us (RFC 9110 §7.6.3: `version received-by comment`).
@@ -185,6 +185,7 @@ fn received_version(version: Version) -> &'static [u8; 4] {
     match version {
         Version::Http10 => b"1.0 ",
         Version::Http11 => b"1.1 ",
+        Version::Http2 => b"2.0 ",
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn reply(body: BodyLength, version: Version, keep_alive: bool) -> Rep
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => {
             Reply { body: BodyLength::UntilClose, keep_alive: false }
         }
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => {
+        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11 | Version::Http2) => {
             Reply { body: BodyLength::Chunked, keep_alive }
         }
         (BodyLength::None | BodyLength::Fixed(_), _) => Reply { body, keep_alive },

@@ -123,7 +123,7 @@ impl Facts {
 
     /// Whether the connection stays open after this message (RFC 9112 §9.3).
     pub(super) fn keeps_alive(&self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep_alive)
+        !self.close && (version != Version::Http10 || self.keep_alive)
     }
 }
 

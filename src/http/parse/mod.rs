@@ -16,7 +16,10 @@ mod tests;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod ways;
 
-pub(crate) use self::{request::request, response::response};
+pub(crate) use self::{
+    request::{request, settle},
+    response::response,
+};
 
 /// The limits of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

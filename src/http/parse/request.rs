@@ -9,7 +9,7 @@ use httparse::Status;
 
 use super::{
     FIELDS_CAP, HeadLimits, OtherVersion, Parse, as_http11,
-    fields::{Facts, fields},
+    fields::{Facts, TELLING, fields},
     offset, other_version, plain,
 };
 use crate::http::{
@@ -177,9 +177,22 @@ fn request_refused(
     }
 }
 
+/// Completes a head whose lines another protocol has given: its target lies there.
+///
+/// # Errors
+/// As for a head of HTTP/1.
+pub(crate) fn settle(head: &mut RequestHead, target: Span) -> Result<(), Fault> {
+    let mut facts = Facts::default();
+    for field in head.headers.iter().filter(|field| TELLING.contains(field.known)) {
+        facts.note(field.known, head.headers.value(field), field.value);
+    }
+    place_target(head, target)?;
+    request_facts(head, &facts)
+}
+
 /// Sets what the fields of a request say about it as a whole.
 fn request_facts(head: &mut RequestHead, facts: &Facts) -> Result<(), Fault> {
-    let http11 = head.version == Version::Http11;
+    let http11 = head.version != Version::Http10;
     // RFC 9112 §3.2: 400 to a request of HTTP/1.1 without Host, and to any with two or a bad one.
     let needed = u32::from(http11);
     if facts.hosts < needed || facts.hosts > 1 {

@@ -34,7 +34,13 @@ impl Deadlines {
                     slab.entries.get(entry.next as usize).into_iter().for_each(Entry::wake);
                 }
                 Kind::Task if entry.is_one_of(called) => entry.wake(),
-                Kind::Backend | Kind::Task | Kind::Free | Kind::Client | Kind::Refused => {}
+                Kind::Backend
+                | Kind::Task
+                | Kind::Stream
+                | Kind::Free
+                | Kind::Client
+                | Kind::Multiplexed
+                | Kind::Refused => {}
             }
         }
         (until < slab.entries.len()).then_some(until)

@@ -28,6 +28,9 @@ pub(crate) enum Watch {
     /// A task without a descriptor of its own, such as one that connects to a backend: every wait
     /// ends by waking it.
     Task,
+    /// A stream of a client's connection, which has no descriptor of its own: a wait ends by waking
+    /// its task, and one to read leaves the other half open, as with a client.
+    Stream,
 }
 
 /// The use of an entry: a `Watch` without its listener, which is kept separately, so that an entry
@@ -36,9 +39,12 @@ pub(crate) enum Watch {
 pub(super) enum Kind {
     Free,
     Client,
+    /// A client whose connection carries streams: it is told before it is closed, by its task.
+    Multiplexed,
     Refused,
     Backend,
     Task,
+    Stream,
 }
 
 /// Whether a wait on a descriptor is for a client.
@@ -67,6 +73,7 @@ pub(super) struct Entry {
     pub(super) since: Tick,
     /// Of a client: its neighbours among those in the same kind of rest. Of a backend, which never
     /// rests: which one it is (`packed`), and the entry of the client that it was last waited for.
+    /// Of a stream, the second: the entry of the backend that was last waited for on its behalf.
     pub(super) previous: u32,
     pub(super) next: u32,
     /// Why reading, and why writing, has ended.
@@ -95,6 +102,7 @@ impl Entry {
             Watch::Refused => (Kind::Refused, ListenerId(0)),
             Watch::Backend => (Kind::Backend, ListenerId(0)),
             Watch::Task => (Kind::Task, ListenerId(0)),
+            Watch::Stream => (Kind::Stream, ListenerId(0)),
         };
         Entry {
             fd,
@@ -117,7 +125,7 @@ impl Entry {
 
     pub(super) fn end_reading(&mut self, why: Ended) {
         match self.kind {
-            Kind::Client | Kind::Refused => {
+            Kind::Client | Kind::Multiplexed | Kind::Refused | Kind::Stream => {
                 self.reading = Some(why);
                 self.wake();
             }
@@ -125,11 +133,20 @@ impl Entry {
         }
     }
 
+    /// Ends a connection that rests. A client with streams is told so by its task.
+    pub(super) fn end_resting(&mut self, why: Ended) {
+        self.reading = Some(why);
+        if self.kind != Kind::Multiplexed {
+            self.writing = Some(why);
+        }
+        self.wake();
+    }
+
     /// Ends both halves; one that had ended before keeps its reason.
     pub(super) fn end_both(&mut self, why: Ended) {
         self.reading.get_or_insert(why);
         self.writing.get_or_insert(why);
-        if self.kind != Kind::Task {
+        if !matches!(self.kind, Kind::Task | Kind::Stream) {
             fd::shut_down(self.fd, Half::Both);
         }
         self.wake();

@@ -5,7 +5,11 @@
 //! not hide those of another. Room is made from the beginning of a list; the caller decides when
 //! and why.
 
-use super::{Deadlines, SLICE, Slab, ended::Ended, entry::Entry};
+use super::{
+    Deadlines, SLICE, Slab,
+    ended::Ended,
+    entry::{Entry, Kind},
+};
 use crate::base::{ids::ListenerId, moment::Tick};
 use crate::net::fd::{self, Half};
 
@@ -168,6 +172,13 @@ impl Deadlines {
         self.close_resting(|_| true, Some(until));
     }
 
+    /// Wakes the tasks of connections that carry streams, so that they see that the worker drains.
+    pub(crate) fn wake_multiplexed(&self) {
+        let slab = self.slab.borrow();
+        let multiplexed = slab.entries.iter().filter(|it| it.kind == Kind::Multiplexed);
+        multiplexed.for_each(Entry::wake);
+    }
+
     /// Closes resting client connections of these listeners; at most a slice of them.
     pub(crate) fn close_resting_of(&self, is_meant: impl Fn(ListenerId) -> bool) {
         self.close_resting(is_meant, None);
@@ -188,9 +199,7 @@ impl Deadlines {
                     left -= 1;
                     slab.resting.remove(&mut slab.entries, place);
                     let entry = &mut slab.entries[place as usize];
-                    entry.reading = Some(Ended::GivenAway);
-                    entry.writing = entry.reading;
-                    entry.wake();
+                    entry.end_resting(Ended::GivenAway);
                 }
             }
         }
@@ -224,9 +233,10 @@ impl Slab {
     fn close_resting(&mut self, index: u32) {
         self.resting.remove(&mut self.entries, index);
         let entry = &mut self.entries[index as usize];
-        fd::shut_down(entry.fd, Half::Writing);
-        (entry.reading, entry.writing) = (Some(Ended::Closed), Some(Ended::Closed));
-        entry.wake();
+        if entry.kind != Kind::Multiplexed {
+            fd::shut_down(entry.fd, Half::Writing);
+        }
+        entry.end_resting(Ended::Closed);
     }
 }
 

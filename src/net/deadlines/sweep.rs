@@ -13,7 +13,7 @@ use crate::base::moment::{Micros, Tick};
 use crate::net::{
     clock::Clock,
     io::sleep,
-    leaving::{ForClient, Leaves, Look},
+    leaving::{ForClient, Leaves, Look, OF_STREAM},
     turns::next_turn,
 };
 
@@ -74,6 +74,9 @@ impl Deadlines {
         let until = (from + SLICE).min(slab.entries.len());
         let turn = slab.round;
         for index in from..until {
+            if slab.is_for_none(index) {
+                slab.entries.get_mut(index)?.end_reading(Ended::ClientLeft);
+            }
             let entry = slab.entries.get_mut(index)?;
             if entry.kind != Kind::Free {
                 let watches = (index as u32).wrapping_add(turn).is_multiple_of(WATCH_ROUNDS);
@@ -89,6 +92,20 @@ impl Deadlines {
 }
 
 impl Slab {
+    /// Whether a wait is on behalf of a stream that is over. Mostly it has ended by then
+    /// (`Watched::leave`), unless two wait for one stream.
+    fn is_for_none(&self, index: usize) -> bool {
+        let on_behalf = |entry: &&Entry| {
+            entry.on_behalf != OnBehalf::Nobody
+                && entry.client_fd == OF_STREAM
+                && entry.kind == Kind::Backend
+                && entry.reading.is_none()
+        };
+        let client = self.entries.get(index).filter(on_behalf).map(|entry| entry.next as usize);
+        let client = client.and_then(|client| self.entries.get(client));
+        client.is_some_and(|client| client.reading == Some(Ended::ClientLeft))
+    }
+
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
     }

@@ -14,7 +14,7 @@ use crate::base::{
     ids::{BackendId, PoolId},
     moment::{Deadline, Tick},
 };
-use crate::net::leaving::{ForClient, Leaves};
+use crate::net::leaving::{ForClient, Leaves, OF_STREAM};
 
 /// How long an idle client that may ask again at once keeps what a burst of requests needs; at most
 /// a round longer.
@@ -49,6 +49,7 @@ impl Watched {
     #[inline]
     pub(crate) fn read_for(&self, deadline: Deadline, client: Option<ForClient>) {
         self.with(|entry| entry.reads_for(deadline, client));
+        self.link(client);
     }
 
     /// Like `read_for`, for an answer. `calls`: the task of the client is woken in the next round,
@@ -59,6 +60,7 @@ impl Watched {
             entry.reads_for(deadline, client);
             entry.stays = calls;
         });
+        self.link(client);
     }
 
     /// The answer has come.
@@ -77,6 +79,57 @@ impl Watched {
                 entry.next = client.entry;
             }
         });
+        self.link(Some(client));
+    }
+
+    /// The entry of a stream learns who waits on its behalf, so that the end of the stream can end
+    /// that wait: there is no socket to look at.
+    #[inline]
+    fn link(&self, client: Option<ForClient>) {
+        if let Some(client) = client.filter(|client| client.fd == OF_STREAM) {
+            self.link_stream(client.entry as usize);
+        }
+    }
+
+    #[cold]
+    fn link_stream(&self, stream: usize) {
+        let slab = &mut *self.deadlines.slab.borrow_mut();
+        let Some(entry) = slab.entries.get_mut(stream) else { return };
+        entry.next = self.index;
+        if entry.reading == Some(Ended::ClientLeft) {
+            slab.entries[self.index as usize].end_reading(Ended::ClientLeft);
+        }
+    }
+
+    /// A stream is over: its waits end, and a wait on its behalf.
+    pub(crate) fn leave(&self) {
+        let slab = &mut *self.deadlines.slab.borrow_mut();
+        let entry = &mut slab.entries[self.index as usize];
+        entry.end_both(Ended::ClientLeft);
+        let waits = entry.next as usize;
+        if let Some(backend) = slab.entries.get_mut(waits)
+            && backend.kind == Kind::Backend
+            && backend.on_behalf != OnBehalf::Nobody
+            && (backend.client_fd, backend.next) == (OF_STREAM, self.index)
+        {
+            backend.end_reading(Ended::ClientLeft);
+        }
+    }
+
+    /// As a stream on whose behalf a backend is waited for.
+    pub(crate) fn waits_as_stream(&self, leaves: Leaves) -> ForClient {
+        ForClient::new((OF_STREAM, self.index), leaves)
+    }
+
+    /// It is a client whose connection carries streams.
+    pub(crate) fn is_multiplexed(&self) {
+        self.with(|entry| entry.kind = Kind::Multiplexed);
+    }
+
+    /// Wakes its task.
+    #[inline]
+    pub(crate) fn wake(&self) {
+        self.with(|entry| entry.wake());
     }
 
     /// It is a connection to this backend, or a task that makes one.
@@ -101,7 +154,7 @@ impl Watched {
     pub(crate) fn rests(&self, kind: Rest, now: Tick, deadline: Deadline) {
         let slab = &mut *self.deadlines.slab.borrow_mut();
         let entry = &mut slab.entries[self.index as usize];
-        if entry.rest.is_some() || entry.kind != Kind::Client {
+        if entry.rest.is_some() || !matches!(entry.kind, Kind::Client | Kind::Multiplexed) {
             return;
         }
         entry.since = now;
@@ -144,8 +197,8 @@ impl Watched {
         self.with(|entry| {
             let ended = entry.ended(end);
             let is_woken = match entry.kind {
-                Kind::Client | Kind::Refused => end == End::Reading,
-                Kind::Task => true,
+                Kind::Client | Kind::Multiplexed | Kind::Refused => end == End::Reading,
+                Kind::Task | Kind::Stream => true,
                 Kind::Backend | Kind::Free => false,
             };
             if ended.is_none() && is_woken {

@@ -14,21 +14,22 @@ use rustls::{
 };
 
 use super::handshake::Chooser;
-use crate::plan::{ListenerId, ListenerTls, Table, TlsVersion};
+use crate::plan::{ListenerId, ListenerTls, Protocols, Table, TlsVersion};
 use crate::shared::certs::{ACME_TLS, ListenerCerts, Store};
 
 /// TLS of the listeners that speak it.
 pub(crate) type Fronts = Table<ListenerId, Front>;
 
-/// The protocols that may be spoken after a handshake, the best first: the first one that a client
-/// offers as well is agreed on.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
-
-/// What is offered to clients: besides the protocols of HTTP that of authorities (RFC 8737), while
-/// there is something that they look for.
-fn offered(store: &Store) -> Vec<Vec<u8>> {
-    let challenges = store.has_challenges().then_some(ACME_TLS);
-    PROTOCOLS.into_iter().chain(challenges).map(<[u8]>::to_vec).collect()
+/// What is offered to clients, the best first: the first one that a client offers as well is agreed
+/// on. Besides the protocols of HTTP that of authorities (RFC 8737), while there is something that
+/// they look for.
+fn offered(protocols: Protocols, store: &Store) -> Vec<Vec<u8>> {
+    let challenges = store.has_challenges();
+    [(protocols.h2, &b"h2"[..]), (protocols.h1, b"http/1.1"), (challenges, ACME_TLS)]
+        .into_iter()
+        .filter(|(is_spoken, _)| *is_spoken)
+        .map(|(_, name)| name.to_vec())
+        .collect()
 }
 
 /// TLS of one listener.
@@ -42,7 +43,7 @@ impl Front {
     /// # Errors
     /// If rustls does not accept it, which is a mistake of ours.
     pub(crate) fn new(
-        tls: &ListenerTls,
+        (tls, protocols): (&ListenerTls, Protocols),
         certs: &ListenerCerts,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Front, rustls::Error> {
@@ -57,7 +58,7 @@ impl Front {
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(Chooser(Arc::clone(&certs.store))));
-        config.alpn_protocols = offered(&certs.store);
+        config.alpn_protocols = offered(protocols, &certs.store);
         config.ticketer = tickets;
         // A second one costs a client nothing but us a tenth of the handshake.
         config.send_tls13_tickets = 1;

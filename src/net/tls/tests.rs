@@ -37,7 +37,7 @@ use crate::net::{
         script::{Script, Step, says},
     },
 };
-use crate::plan::ListenerTls;
+use crate::plan::{ListenerTls, Protocols};
 use crate::shared::certs::{Challenges, ListenerCerts, Store, StoreEntry};
 use crate::testkit::{bytes, play};
 
@@ -64,7 +64,8 @@ fn trust_with(mut challenges: Challenges) -> Trust {
     let store = Arc::new(store);
     let certs = ListenerCerts { store, clients: None };
     let tickets = aws_lc_rs::Ticketer::new().unwrap();
-    let front = Front::new(&ListenerTls::default(), &certs, tickets).unwrap();
+    let front =
+        Front::new((&ListenerTls::default(), Protocols::default()), &certs, tickets).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(cert).unwrap();
     Trust { front, roots }

@@ -139,7 +139,7 @@ impl Client {
         self.stream.watched().read_by(Deadline::NEVER);
         self.reader = match source {
             Some(Source::H1(source)) => source.into_reader(),
-            Some(Source::Own(_)) | None => None,
+            Some(Source::H2(_) | Source::Own(_)) | None => None,
         };
     }
 

@@ -1,0 +1,473 @@
+//! Tests of a connection's state, frame by frame, and frames as tests write and read them.
+//!
+//! Nothing waits here: what is to be sent is taken from the state, and streams have no task but the
+//! test. `server/http2_wire_tests.rs` has the same under a whole worker.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use super::{
+    Asking, Conn, PREFACE, Reason,
+    frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, flag, kind},
+    hpack::{self, Decoder},
+};
+use crate::base::rng::Rng;
+use crate::http::{head::RequestHead, parse::HeadLimits};
+use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
+use crate::plan::ListenerId;
+use crate::proto::peer::{Peer, PeerAddress};
+
+const LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: 4 << 10, line_bytes_max: 2 << 10, fields_max: 20 };
+
+/// A frame.
+pub(crate) fn frame(kind: u8, flags: u8, id: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let payload = payload.as_ref();
+    let mut frame = FrameHead { len: payload.len(), kind, flags, id }.bytes().to_vec();
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// The block of these fields, one a line, as `name: value`.
+pub(crate) fn block(fields: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for line in fields.lines().filter(|line| !line.is_empty()) {
+        let at = line[1..].find(": ").expect("a field") + 1;
+        // Not by `hpack::field`, which writes names in lower case.
+        block.push(0);
+        for part in [&line[..at], &line[at + 2..]] {
+            assert!(part.len() < 127);
+            block.push(part.len() as u8);
+            block.extend_from_slice(part.as_bytes());
+        }
+    }
+    block
+}
+
+/// A frame with the whole head of a request, or with trailers.
+pub(crate) fn head(id: u32, ends: bool, fields: &str) -> Vec<u8> {
+    let flags = flag::END_HEADERS | if ends { flag::END_STREAM } else { 0 };
+    frame(kind::HEADERS, flags, id, block(fields))
+}
+
+/// A frame of a body.
+pub(crate) fn data(id: u32, ends: bool, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    frame(kind::DATA, if ends { flag::END_STREAM } else { 0 }, id, bytes)
+}
+
+/// What a client begins with.
+pub(crate) fn greeting() -> Vec<u8> {
+    [&PREFACE[..], &frame(kind::SETTINGS, 0, 0, "")].concat()
+}
+
+/// The fields of a GET.
+pub(crate) const GET: &str = ":method: GET\n:scheme: http\n:authority: a\n:path: /\n";
+
+/// Frames in words, one a line. What a connection always begins with is left out.
+pub(crate) fn words(mut bytes: &[u8]) -> Vec<String> {
+    let (mut words, mut decoder) = (Vec::new(), Decoder::default());
+    while let Some(head) = FrameHead::read(bytes) {
+        let Some(payload) = bytes.get(HEAD_BYTES..HEAD_BYTES + head.len) else { break };
+        bytes = &bytes[HEAD_BYTES + head.len..];
+        let number = || u32::from_be_bytes(payload[payload.len() - 4..].try_into().unwrap());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let ends = if head.has(flag::END_STREAM) { " end" } else { "" };
+        let id = head.id;
+        words.push(match head.kind {
+            kind::DATA => format!("{id} data {:?}{ends}", text(payload)),
+            kind::HEADERS => {
+                let mut fields = String::new();
+                let read = decoder.read(payload, |name, value| {
+                    fields += &format!(" {}={}", text(name), text(value));
+                });
+                read.unwrap();
+                format!("{id} head{fields}{ends}")
+            }
+            kind::RST_STREAM => format!("{id} reset {}", number()),
+            kind::SETTINGS if head.has(flag::ACK) => continue,
+            kind::SETTINGS => continue,
+            kind::PING => format!("ping {} {}", head.flags, text(payload)),
+            kind::GOAWAY => format!(
+                "goaway {} {}",
+                u32::from_be_bytes(payload[..4].try_into().unwrap()),
+                number()
+            ),
+            kind::WINDOW_UPDATE if id == 0 && number() == (1 << 20) - 65_535 => continue,
+            kind::WINDOW_UPDATE => format!("{id} window {}", number()),
+            other => format!("{id} kind {other}"),
+        });
+    }
+    assert!(bytes.is_empty(), "{bytes:x?} behind {words:?}");
+    words
+}
+
+/// A connection without input and output.
+struct Bare {
+    conn: Rc<Conn>,
+    buffers: Rc<Buffers>,
+    /// What came and is no whole frame yet.
+    rest: Vec<u8>,
+    streams: VecDeque<Asking>,
+}
+
+impl Bare {
+    fn new() -> Bare {
+        let buffers = Buffers::new(4);
+        let deadlines = Deadlines::new(Rc::new(Clock::new()));
+        let address = PeerAddress::of(None);
+        let peer = Rc::new(Peer::new(ListenerId(0), (address, 80), &[], None));
+        let conn = Conn::new(peer, Rc::clone(&buffers), deadlines, &LIMITS);
+        Bare { conn, buffers, rest: Vec::new(), streams: VecDeque::new() }
+    }
+
+    /// One that has had the settings of its peer.
+    fn greeted() -> Bare {
+        let mut bare = Bare::new();
+        assert_eq!(bare.gets(frame(kind::SETTINGS, 0, 0, "")), Ok(()));
+        assert!(bare.sent().is_empty());
+        bare
+    }
+
+    fn gets(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Reason> {
+        self.rest.extend_from_slice(bytes.as_ref());
+        let (used, result) = self.conn.receive(&self.rest, &LIMITS, None);
+        self.rest.drain(..used);
+        self.streams.extend(std::iter::from_fn(|| self.conn.next()));
+        result
+    }
+
+    /// What it sends, in words.
+    fn sent(&mut self) -> Vec<String> {
+        words(&self.sent_bytes())
+    }
+
+    fn sent_bytes(&mut self) -> Vec<u8> {
+        let mut sent = Vec::new();
+        while let Some(buffer) = self.conn.output_now() {
+            sent.extend_from_slice(buffer.bytes());
+            self.buffers.give(buffer);
+        }
+        sent
+    }
+
+    /// The head of the next request, as HTTP/1 would have it.
+    fn request(&mut self) -> (Asking, String) {
+        let mut asking = self.streams.pop_front().expect("a request");
+        let mut head = RequestHead::default();
+        asking.take_head(&mut head).expect("a head");
+        let text = String::from_utf8(head.headers.bytes.clone()).unwrap();
+        (asking, text)
+    }
+}
+
+#[track_caller]
+fn becomes(fields: &str, expected: &str) {
+    let mut bare = Bare::greeted();
+    assert_eq!(bare.gets(head(1, true, fields)), Ok(()));
+    let (_, text) = bare.request();
+    assert_eq!(text, expected.replace('\n', "\r\n"), "{fields}");
+}
+
+/// RFC 9113 §8.3.1, §8.2.3.
+#[test]
+fn a_request_becomes_the_head_that_http_1_has() {
+    becomes(GET, "GET / HTTP/1.1\nhost: a\n");
+    becomes(
+        ":path: /a?b\n:authority: x.y:80\n:scheme: https\n:method: POST\nte: trailers\nx: y\n",
+        "POST /a?b HTTP/1.1\nhost: x.y:80\nte: trailers\nx: y\n",
+    );
+    becomes(
+        ":method: OPTIONS\n:scheme: http\n:authority: a\n:path: *\n",
+        "OPTIONS * HTTP/1.1\nhost: a\n",
+    );
+    let without = ":method: GET\n:scheme: http\n:path: /\n";
+    becomes(&format!("{without}host: b\n"), "GET / HTTP/1.1\nhost: b\n");
+    becomes(&format!("{GET}host: A\nx: y\n"), "GET / HTTP/1.1\nhost: a\nx: y\n");
+    becomes(
+        &format!("{GET}cookie: a=1\nx: y\ncookie: b=2\ncookie: c\n"),
+        "GET / HTTP/1.1\nhost: a\nx: y\ncookie: a=1; b=2; c\n",
+    );
+    becomes(&format!("{GET}content-length: 0\n"), "GET / HTTP/1.1\nhost: a\ncontent-length: 0\n");
+}
+
+/// RFC 9113 §8.1.1, §8.2, §8.3.
+#[test]
+fn a_malformed_request_is_reset_and_nothing_else_is() {
+    let without = |name: &str| -> String {
+        GET.lines().filter(|line| !line.starts_with(name)).map(|line| format!("{line}\n")).collect()
+    };
+    let mut malformed: Vec<String> = [":method", ":scheme", ":path", ":authority"]
+        .iter()
+        .flat_map(|name| [without(name), format!("{GET}{name}: x\n")])
+        .collect();
+    for fields in [
+        ":x: y",
+        "X: y",
+        "x : y",
+        "x(: y",
+        "x: a\u{0}b",
+        "x: a\u{7f}b",
+        "x:  y",
+        "x: y ",
+        "x: \ty",
+        "connection: close",
+        "connection: x",
+        "keep-alive: x",
+        "proxy-connection: x",
+        "transfer-encoding: chunked",
+        "upgrade: h2c",
+        "te: gzip",
+        "te: trailers, gzip",
+        "te: ",
+        "host: b",
+        "host: a, b",
+        "content-length: 5",
+        "content-length: x",
+        "content-length: +0",
+        "content-length: 0\ncontent-length: 0",
+        ":status: 200",
+        "x: y\n:path: /",
+    ] {
+        malformed.push(format!("{GET}{fields}\n"));
+    }
+    for path in ["", "*", "a", "http://a/", "/a b", "/a#b", "//\u{e9}"] {
+        malformed.push(format!("{}:path: {path}\n", without(":path")));
+    }
+    for (name, value) in [
+        (":method", ""),
+        (":method", "G T"),
+        (":scheme", "ftp"),
+        (":scheme", ""),
+        (":authority", ""),
+        (":authority", "u@a"),
+        (":authority", "a/b"),
+        (":authority", "a,b"),
+    ] {
+        malformed.push(format!("{}{name}: {value}\n", without(name)));
+    }
+    let mut bare = Bare::greeted();
+    for (number, fields) in malformed.iter().enumerate() {
+        let id = 2 * number as u32 + 1;
+        assert_eq!(bare.gets(head(id, true, fields)), Ok(()), "{fields}");
+        let came = bare.streams.pop_front().is_some();
+        assert!(!came, "{fields}");
+        assert_eq!(bare.sent(), [format!("{id} reset 1")], "{fields}");
+    }
+    assert_eq!(bare.gets(head(9_001, true, GET)), Ok(()));
+    assert!(bare.request().1.starts_with("GET"), "the connection goes on");
+}
+
+/// What is a request, but too large or not served, is answered.
+#[test]
+fn a_request_that_is_too_large_is_refused_like_one() {
+    let many: String = (0..21).map(|number| format!("x{number}: y\n")).collect();
+    let long = "x".repeat(120);
+    let wide: String = (0..40).map(|number| format!("x{number}: {long}\n")).collect();
+    for (fields, status) in [
+        (format!("{GET}{many}"), 431),
+        (format!("{GET}{wide}"), 431),
+        (":method: CONNECT\n:authority: a:80\n".to_owned(), 405),
+        (format!("{GET}expect: x\n"), 417),
+    ] {
+        let mut bare = Bare::greeted();
+        let bytes = block(&fields);
+        assert_eq!(bare.gets(frame(kind::HEADERS, 5, 1, &bytes)), Ok(()));
+        let mut asking = bare.streams.pop_front().expect("a request");
+        let fault = asking.take_head(&mut RequestHead::default()).unwrap_err();
+        assert_eq!(fault.status(), status, "{fields}");
+    }
+}
+
+/// Frames on the whole connection, and the reason for which it ends.
+#[test]
+fn what_breaks_the_rules_of_the_connection_ends_it() {
+    let big = vec![0; PAYLOAD_MAX + 1];
+    let get = head(1, true, GET);
+    let begun = frame(kind::HEADERS, 0, 1, block(GET));
+    let set = |name: u16, value: u32| {
+        let payload = [&name.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        frame(kind::SETTINGS, 0, 0, payload)
+    };
+    for (what, reason) in [
+        (frame(kind::DATA, 0, 1, &big), Reason::FRAME_SIZE),
+        (frame(kind::DATA, 0, 0, "x"), Reason::PROTOCOL),
+        (data(1, true, "x"), Reason::PROTOCOL),
+        (data(2, true, "x"), Reason::PROTOCOL),
+        (frame(kind::HEADERS, 5, 0, block(GET)), Reason::PROTOCOL),
+        (head(2, true, GET), Reason::PROTOCOL),
+        (frame(kind::HEADERS, 5, 1, [0x80]), Reason::COMPRESSION),
+        (frame(kind::HEADERS, 0x0d, 1, [9, 0x82]), Reason::PROTOCOL),
+        (frame(kind::HEADERS, 0x0d, 1, []), Reason::FRAME_SIZE),
+        (frame(kind::HEADERS, 0x25, 1, [0, 0, 0, 0]), Reason::FRAME_SIZE),
+        (frame(kind::PRIORITY, 0, 0, [0; 5]), Reason::PROTOCOL),
+        (frame(kind::RST_STREAM, 0, 1, [0; 4]), Reason::PROTOCOL),
+        (frame(kind::RST_STREAM, 0, 0, [0; 4]), Reason::PROTOCOL),
+        ([&get[..], &frame(kind::RST_STREAM, 0, 1, [0; 3])].concat(), Reason::FRAME_SIZE),
+        (frame(kind::SETTINGS, 0, 1, ""), Reason::PROTOCOL),
+        (frame(kind::SETTINGS, 0, 0, [0; 5]), Reason::FRAME_SIZE),
+        (frame(kind::SETTINGS, 1, 0, [0; 6]), Reason::FRAME_SIZE),
+        (set(2, 2), Reason::PROTOCOL),
+        (set(4, 1 << 31), Reason::FLOW_CONTROL),
+        (set(5, 16_383), Reason::PROTOCOL),
+        (set(5, 1 << 24), Reason::PROTOCOL),
+        (frame(kind::PUSH_PROMISE, 4, 1, [0; 4]), Reason::PROTOCOL),
+        (frame(kind::PING, 0, 1, [0; 8]), Reason::PROTOCOL),
+        (frame(kind::PING, 0, 0, [0; 7]), Reason::FRAME_SIZE),
+        (frame(kind::GOAWAY, 0, 1, [0; 8]), Reason::PROTOCOL),
+        (frame(kind::GOAWAY, 0, 0, [0; 7]), Reason::FRAME_SIZE),
+        (frame(kind::WINDOW_UPDATE, 0, 0, [0; 4]), Reason::PROTOCOL),
+        (frame(kind::WINDOW_UPDATE, 0, 0, [0; 3]), Reason::FRAME_SIZE),
+        (frame(kind::WINDOW_UPDATE, 0, 0, [0x7f, 255, 255, 255]), Reason::FLOW_CONTROL),
+        (frame(kind::WINDOW_UPDATE, 0, 1, [0, 0, 0, 1]), Reason::PROTOCOL),
+        (frame(kind::CONTINUATION, 4, 1, block(GET)), Reason::PROTOCOL),
+        ([&begun[..], &frame(kind::PING, 0, 0, [0; 8])].concat(), Reason::PROTOCOL),
+        ([&begun[..], &frame(kind::CONTINUATION, 4, 3, "")].concat(), Reason::PROTOCOL),
+        (frame(kind::PRIORITY_UPDATE, 0, 1, [0; 4]), Reason::PROTOCOL),
+        (frame(kind::PRIORITY_UPDATE, 0, 0, [0; 3]), Reason::FRAME_SIZE),
+    ] {
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(&what), Err(reason), "{what:x?}");
+    }
+    let mut bare = Bare::new();
+    assert_eq!(bare.gets(get), Err(Reason::PROTOCOL), "settings come first");
+}
+
+/// Frames of one stream that end it, and leave the others.
+#[test]
+fn what_breaks_the_rules_of_a_stream_ends_that_stream() {
+    let post = GET.replace("GET", "POST");
+    let (open, sized) = (head(1, false, &post), format!("{post}content-length: 3\n"));
+    let sized = head(1, false, &sized);
+    let update = |by: u32| frame(kind::WINDOW_UPDATE, 0, 1, by.to_be_bytes());
+    for (what, reason) in [
+        ([&sized[..], &data(1, false, "four")].concat(), 1),
+        ([&sized[..], &data(1, true, "tw")].concat(), 1),
+        ([&sized[..], &head(1, true, "x: y")].concat(), 1),
+        ([&open[..], &data(1, true, "x"), &data(1, false, "y")].concat(), 5),
+        ([&open[..], &head(1, false, "x: y")].concat(), 1),
+        ([&open[..], &head(1, true, "X: y")].concat(), 1),
+        ([&open[..], &head(1, true, ":path: /")].concat(), 1),
+        ([&open[..], &update(0)].concat(), 1),
+        ([&open[..], &update(0x7fff_ffff)].concat(), 3),
+        ([&open[..], &frame(kind::PRIORITY, 0, 1, [0; 4])].concat(), 6),
+    ] {
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(&what), Ok(()), "{what:x?}");
+        assert_eq!(bare.sent().last(), Some(&format!("1 reset {reason}")), "{what:x?}");
+        assert_eq!(bare.gets(head(3, true, GET)), Ok(()));
+        assert!(bare.streams.pop_back().is_some());
+    }
+}
+
+/// RFC 9113 §6.9: each byte that may be sent is said to be, and no other is taken.
+#[test]
+fn windows_are_kept_and_what_was_taken_may_come_again() {
+    let post = GET.replace("GET", "POST");
+    let piece = vec![7; PAYLOAD_MAX];
+    let mut bare = Bare::greeted();
+    assert_eq!(bare.gets(head(1, false, &post)), Ok(()));
+    for _ in 0..3 {
+        assert_eq!(bare.gets(data(1, false, &piece)), Ok(()));
+    }
+    assert_eq!(bare.gets(data(1, false, &piece[1..])), Ok(()), "the window is full");
+    assert!(bare.sent().is_empty(), "nothing was taken");
+    let (mut asking, _) = bare.request();
+    let mut source = asking.body().unwrap();
+    let taken = source.first().unwrap();
+    assert_eq!(taken.bytes().len(), 65_535);
+    assert!(bare.sent().is_empty(), "a piece on its way still counts");
+    source.done(taken);
+    assert_eq!(bare.sent(), ["0 window 65535", "1 window 65535"]);
+    for _ in 0..3 {
+        assert_eq!(bare.gets(data(1, false, &piece)), Ok(()));
+    }
+    assert_eq!(bare.gets(data(1, false, &piece)), Ok(()));
+    assert_eq!(bare.sent(), ["1 reset 3"], "one byte too many");
+    drop((asking, source));
+    assert!(bare.conn.is_idle());
+}
+
+/// A block in several frames is one head; a hundred frames are an attack.
+#[test]
+fn a_block_may_come_in_frames_but_not_in_any_number() {
+    let bytes = block(GET);
+    let mut bare = Bare::greeted();
+    assert_eq!(bare.gets(frame(kind::HEADERS, 1, 1, &bytes[..5])), Ok(()));
+    for byte in &bytes[5..30] {
+        assert_eq!(bare.gets(frame(kind::CONTINUATION, 0, 1, [*byte])), Ok(()));
+    }
+    assert_eq!(bare.gets(frame(kind::CONTINUATION, 4, 1, &bytes[30..])), Ok(()));
+    assert_eq!(bare.request().1, "GET / HTTP/1.1\r\nhost: a\r\n");
+    for piece in [&b""[..], &[0; 4_000]] {
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(frame(kind::HEADERS, 1, 1, "")), Ok(()));
+        let flood = (0..100).find_map(|_| bare.gets(frame(kind::CONTINUATION, 0, 1, piece)).err());
+        assert_eq!(flood, Some(Reason::ENHANCE_YOUR_CALM));
+    }
+}
+
+/// Whatever frames come, valid or not: no panic, no window below zero, and in the end nothing is
+/// left of any stream.
+#[test]
+fn arbitrary_frames_do_no_harm() {
+    for seed in 0..3_000 {
+        let mut rng = Rng::seeded(seed);
+        let mut bare = Bare::greeted();
+        let mut open: Vec<Asking> = Vec::new();
+        for _ in 0..rng.below(60) {
+            let id = [0, 1, 1, 3, 3, 5, 7, 9, 2, rng.next() as u32][rng.below(10) as usize];
+            let sound = rng.below(3) > 0;
+            let bytes = match rng.below(if sound { 6 } else { 12 }) {
+                0 | 1 => head(id | 1, rng.below(2) == 0, &GET.replace("GET", "PUT")),
+                2 => data(id, rng.below(4) == 0, vec![1; rng.below(3_000) as usize]),
+                3 => frame(kind::WINDOW_UPDATE, 0, id, (rng.next() as u32 >> 8).to_be_bytes()),
+                4 => frame(kind::RST_STREAM, 0, id, [0, 0, 0, 8]),
+                5 => frame(kind::PING, 0, 0, [3; 8]),
+                6 => head(id, true, "x: y"),
+                _ => {
+                    let payload: Vec<u8> = (0..rng.below(40)).map(|_| rng.next() as u8).collect();
+                    frame(rng.below(20) as u8, rng.next() as u8, id, payload)
+                }
+            };
+            let cut = rng.below(20) == 0;
+            let bytes = if cut { &bytes[..bytes.len() / 2] } else { &bytes[..] };
+            if let Err(reason) = bare.gets(bytes) {
+                bare.conn.end(reason);
+                break;
+            }
+            open.extend(bare.streams.drain(..));
+            if !open.is_empty() && rng.below(3) == 0 {
+                let mut asking = open.swap_remove(rng.below(open.len() as u32) as usize);
+                let _ = asking.take_head(&mut RequestHead::default());
+                if let Some(mut source) = asking.body().filter(|_| asking.held_body().is_none())
+                    && let Ok(piece) = source.first()
+                    && rng.below(2) == 0
+                {
+                    source.done(piece);
+                }
+                bare.conn.check();
+            }
+            let _ = bare.sent_bytes();
+            bare.conn.check();
+        }
+        drop(open);
+        drop(bare.streams.drain(..));
+        assert!(bare.conn.is_idle(), "seed {seed}");
+        bare.conn.broke();
+        assert_eq!(Rc::strong_count(&bare.conn), 1, "seed {seed}: a stream is left");
+    }
+}
+
+/// The writer of fields and the reader of blocks agree with the table of words above.
+#[test]
+fn what_is_sent_can_be_read() {
+    let mut bare = Bare::greeted();
+    assert_eq!(bare.gets(head(1, true, GET)), Ok(()));
+    let (asking, _) = bare.request();
+    let mut fields = Vec::new();
+    hpack::status(204, &mut fields);
+    hpack::field(b"Server", b"x", &mut fields);
+    bare.conn.put_block(asking.stream(), &fields, true);
+    assert_eq!(bare.sent(), ["1 head :status=204 server=x end"]);
+    drop(asking);
+    assert!(bare.sent().is_empty(), "a whole exchange leaves nothing behind");
+}

@@ -1,0 +1,30 @@
+//! HTTP/2 over a stream (RFC 9113).
+//!
+//! `Conn` is the state of one connection: what comes is fed to it (`receive`), what is to be sent
+//! is taken from it (`output`), and neither is done here: `server/http2.rs` drives it. Each stream
+//! is a client or a body like any other (`Asking`, `Source`, `Sink`); its task waits for the
+//! connection's state to change, never for a socket. Messages become the heads that HTTP/1 makes
+//! (`request`), so that nothing above this floor asks which version it is.
+//!
+//! What one connection can hold is bounded: `conn.rs` has the numbers.
+
+mod body;
+mod client;
+mod conn;
+#[cfg(test)]
+pub(crate) mod conn_tests;
+mod frame;
+mod hpack;
+mod out;
+mod request;
+mod response;
+mod stream;
+mod turns;
+
+pub(crate) use self::{
+    body::{Sink, Source},
+    client::Asking,
+    conn::Conn,
+    frame::{PREFACE, Reason},
+    stream::Stream,
+};

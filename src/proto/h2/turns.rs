@@ -1,0 +1,57 @@
+//! The order in which streams write what they cannot all write at once (RFC 9218 §10).
+//!
+//! A stream that finds no room, or others that wait for it, waits for a turn. A turn is one frame:
+//! the more urgent first; among equals those that do not share, one after the other; then those
+//! that share, in rounds.
+
+use std::rc::Rc;
+
+use super::stream::{Stream, Turn};
+
+/// Streams that wait for a turn.
+#[derive(Default)]
+pub(super) struct Turns {
+    waiting: Vec<Rc<Stream>>,
+    /// Turns so far.
+    number: u64,
+}
+
+impl Turns {
+    #[inline]
+    pub(super) fn are_wanted(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// A stream waits for a turn.
+    pub(super) fn wait(&mut self, stream: &Rc<Stream>) {
+        if stream.turn.replace(Turn::Waits) != Turn::Waits {
+            self.waiting.push(Rc::clone(stream));
+        }
+    }
+
+    /// The stream whose turn it is now is woken.
+    pub(super) fn give(&mut self) {
+        let order = |stream: &Rc<Stream>| {
+            let priority = stream.priority.get();
+            let after = if priority.shares { stream.served.get() + 1 } else { 0 };
+            (priority.urgency, after, stream.id)
+        };
+        let next = (0..self.waiting.len()).min_by_key(|at| self.waiting.get(*at).map(order));
+        if let Some(at) = next {
+            let stream = self.waiting.swap_remove(at);
+            self.number += 1;
+            stream.served.set(self.number);
+            stream.turn.set(Turn::Its);
+            stream.wake();
+        }
+    }
+
+    /// A stream wants none any more; whether it had one that it did not use.
+    pub(super) fn leave(&mut self, stream: &Stream) -> bool {
+        let turn = stream.turn.replace(Turn::None);
+        if turn == Turn::Waits {
+            self.waiting.retain(|other| other.id != stream.id);
+        }
+        turn == Turn::Its
+    }
+}

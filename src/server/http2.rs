@@ -1,0 +1,248 @@
+//! One client connection of HTTP/2: its input and output, and the tasks of its streams.
+//!
+//! Reading and writing are one task, in which neither waits for the other; each stream is a task of
+//! its own, so that what one of them breaks ends with it. The connection is idle, and makes room
+//! for others, while it has no stream. It ends when the worker drains, as soon as its streams have;
+//! the peer is told before (RFC 9113 §6.8).
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use super::{connection::Ending, panic_net::catching};
+use crate::base::moment::Deadline;
+use crate::exchange::run;
+use crate::net::{
+    buffer::Buffer,
+    clock::Clock,
+    deadlines::{Rest, Unmet},
+    stream::{InVain, Stream},
+};
+use crate::plan::ListenerTimeouts;
+use crate::proto::{
+    Client,
+    h2::{Asking, Conn, PREFACE, Reason},
+    peer::Peer,
+};
+use crate::worker::Worker;
+
+/// A connection that is being served.
+struct Link<'a> {
+    worker: &'a Rc<Worker>,
+    stream: &'a Stream,
+    peer: &'a Rc<Peer>,
+    conn: Rc<Conn>,
+    /// Whether it is one of those that rest.
+    rests: Cell<bool>,
+    /// Whether a part of a frame or of a block has come, whose rest has its time.
+    in_part: Cell<bool>,
+}
+
+/// Serves a connection whose client speaks HTTP/2; `come` has come already.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    stream: &Stream,
+    peer: &Rc<Peer>,
+    come: Vec<u8>,
+) -> Ending {
+    let (buffers, deadlines) = (Rc::clone(&worker.buffers), Rc::clone(&worker.deadlines));
+    let conn = Conn::new(Rc::clone(peer), buffers, deadlines, &worker.head_limits());
+    stream.watched().is_multiplexed();
+    let (rests, in_part) = (Cell::new(true), Cell::new(true));
+    let link = Link { worker, stream, peer, conn, rests, in_part };
+    let (mut reading, mut writing) = (pin!(link.reads(come)), pin!(link.writes()));
+    let mut ending = None;
+    let ended = poll_fn(|cx| {
+        if ending.is_none()
+            && let Poll::Ready(why) = reading.as_mut().poll(cx)
+        {
+            ending = Some(why);
+        }
+        if ending.is_none() && link.look() {
+            ending = Some(Ending::Close);
+        }
+        if ending.is_some() {
+            // What there is to send is sent, and no more.
+            link.conn.end(Reason::NO_ERROR);
+        }
+        writing.as_mut().poll(cx)
+    })
+    .await;
+    link.conn.broke();
+    match ended {
+        Ok(()) => ending.unwrap_or(Ending::Close),
+        Err(_) => Ending::Close,
+    }
+}
+
+impl Link<'_> {
+    /// Looks at what has become of the connection; whether it ends now.
+    fn look(&self) -> bool {
+        let leaves = self.worker.is_draining() || !self.worker.serves(self.peer.listener);
+        if leaves {
+            self.conn.warn();
+        }
+        if !self.conn.is_idle() {
+            self.is_busy();
+            return false;
+        }
+        if leaves || self.conn.is_closed() {
+            return true;
+        }
+        if !self.in_part.get() && !self.rests.replace(true) {
+            self.conn.rest();
+            let clock = &self.worker.clock;
+            let until = clock.after(self.timeouts().idle);
+            self.stream.watched().rests(Rest::Idle, clock.tick(), until);
+        }
+        false
+    }
+
+    fn is_busy(&self) {
+        if self.rests.replace(false) {
+            self.stream.watched().busy();
+            self.stream.watched().read_by(Deadline::NEVER);
+        }
+    }
+
+    fn timeouts(&self) -> ListenerTimeouts {
+        self.worker.in_force().timeouts(self.peer.listener)
+    }
+
+    /// Reads until the connection ends, and hands what comes to its state. Returns how it ends:
+    /// what is to be sent before is to be sent then.
+    async fn reads(&self, mut rest: Vec<u8>) -> Ending {
+        let (mut has_preface, mut in_vain) = (false, InVain::default());
+        let mut looks_first = !rest.is_empty();
+        loop {
+            if !looks_first {
+                // While the client does not take what it makes us send, its task is woken for that.
+                poll_fn(|_| if self.conn.may_read() { Poll::Ready(()) } else { Poll::Pending })
+                    .await;
+                if self.stream.readable().await.is_err() {
+                    return Ending::Close;
+                }
+            }
+            let Ok(mut buffer) = self.worker.buffers.take() else { return Ending::Reset };
+            restore(&mut rest, &mut buffer);
+            if !std::mem::take(&mut looks_first) {
+                match self.stream.recv_now(&mut buffer) {
+                    Ok(1..) => in_vain = InVain::default(),
+                    Err(Unmet::NotNow) => {
+                        self.keep(buffer, &mut rest);
+                        in_vain.pause().await;
+                        continue;
+                    }
+                    Ok(_) | Err(_) => {
+                        self.worker.buffers.give(buffer);
+                        return Ending::Close;
+                    }
+                }
+            }
+            if !has_preface {
+                match buffer.bytes().get(..PREFACE.len()) {
+                    Some(preface) if preface == PREFACE => {
+                        buffer.consume(PREFACE.len());
+                        has_preface = true;
+                        self.in_part.set(false);
+                        self.is_busy();
+                    }
+                    None if PREFACE.starts_with(buffer.bytes()) => {}
+                    Some(_) | None => {
+                        self.worker.buffers.give(buffer);
+                        self.conn.end(Reason::PROTOCOL);
+                        return Ending::Linger;
+                    }
+                }
+            }
+            let fed = if has_preface { self.feed(&mut buffer) } else { Ok(()) };
+            self.keep(buffer, &mut rest);
+            if let Err(reason) = fed {
+                self.conn.end(reason);
+                return Ending::Linger;
+            }
+        }
+    }
+
+    /// Hands the whole frames of a buffer to the connection's state, and begins what that asks for.
+    fn feed(&self, buffer: &mut Buffer) -> Result<(), Reason> {
+        let worker = self.worker;
+        let began = worker.logs.is_on(self.peer.listener).then(Clock::moment);
+        let (used, result) = self.conn.receive(buffer.bytes(), &worker.head_limits(), began);
+        buffer.consume(used);
+        while let Some(asking) = self.conn.next() {
+            catching(Rc::clone(worker), exchange(Rc::clone(worker), asking));
+        }
+        self.has_come(buffer.bytes(), used > 0);
+        result
+    }
+
+    /// Sets the time for the rest of what has come in part: for a head from its first byte on, for
+    /// a body from its last piece on.
+    fn has_come(&self, rest: &[u8], moved: bool) {
+        let (in_block, was) = (self.conn.is_in_block(), self.in_part.get());
+        self.in_part.set(in_block || !rest.is_empty());
+        if !self.in_part.get() {
+            if was {
+                self.stream.watched().read_by(Deadline::NEVER);
+                self.rests.set(false);
+            }
+        } else if !was || (moved && !in_block) {
+            let timeouts = self.timeouts();
+            let of_body = !in_block && rest.get(3) == Some(&0);
+            let time = if of_body { timeouts.client_body } else { timeouts.client_header };
+            self.is_busy();
+            self.worker.clock.renew();
+            self.stream.watched().read_by(self.worker.clock.after(time));
+        }
+    }
+
+    /// Keeps what was not taken, in no more memory than it needs.
+    fn keep(&self, buffer: Buffer, rest: &mut Vec<u8>) {
+        if !buffer.is_empty() {
+            rest.extend_from_slice(buffer.bytes());
+        }
+        self.worker.buffers.give(buffer);
+    }
+
+    /// Sends what the connection's state has to send, until that was the last.
+    async fn writes(&self) -> Result<(), Unmet> {
+        let Worker { clock, buffers, .. } = &**self.worker;
+        while let Some(buffer) = self.conn.output().await {
+            let (count, time) = (buffer.len(), self.timeouts().client_write);
+            let sent = self.stream.send_buffer(buffer, count, || clock.after(time)).await?;
+            buffers.give(sent);
+        }
+        Ok(())
+    }
+}
+
+/// Puts what was kept where a read goes on behind it.
+fn restore(rest: &mut Vec<u8>, buffer: &mut Buffer) {
+    let count = rest.len().min(buffer.room_len());
+    if let (Some(room), Some(bytes)) = (buffer.room().get_mut(..count), rest.get(..count)) {
+        room.copy_from_slice(bytes);
+    }
+    buffer.filled(count);
+    *rest = Vec::new();
+}
+
+/// One stream: a request and its answer.
+async fn exchange(worker: Rc<Worker>, mut asking: Asking) {
+    let mut scratch = worker.scratch();
+    let head = asking.take_head(&mut scratch.request);
+    let mut client = Client::H2(asking);
+    match head {
+        Ok(bytes) => {
+            scratch.record.request_bytes = bytes;
+            run::run(&worker, &mut client, scratch).await;
+        }
+        Err(fault) => {
+            run::refuse(&worker, &mut client, scratch, fault).await;
+        }
+    }
+}
