@@ -103,7 +103,8 @@ mod testkit;
 pub mod events {
     pub use crate::observe::{
         event::{
-            AccessLog, Attempt, Backend, Certificate, Change, Event, Named, Transition, Usable,
+            AccessLog, Attempt, Backend, Certificate, Change, Event, Named, Request, Transition,
+            Usable,
         },
         events::{Events, Happened},
     };

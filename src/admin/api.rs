@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Doors, Feed, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, feed,
+    Doors, Feed, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, feed, page,
     request::Request, scrape,
 };
 use crate::http::head::Method;
@@ -14,6 +14,8 @@ use crate::http::head::Method;
 /// A call of the admin interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
+    Page,
+    PageFile,
     Live,
     Ready,
     Metrics,
@@ -39,7 +41,9 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 19] = [
+pub(super) const CALLS: [(&str, &str, Call); 21] = [
+    ("GET", "/", Call::Page),
+    ("GET", "/page/{file}", Call::PageFile),
     ("GET", "/livez", Call::Live),
     ("GET", "/readyz", Call::Ready),
     ("GET", "/metrics", Call::Metrics),
@@ -116,6 +120,8 @@ impl Called {
     /// Carries it out, if it asks for no stream.
     pub(super) fn answer(&self, request: &Request, doors: &impl Doors, from: &str) -> Answer {
         match self.call {
+            Call::Page => page::index(),
+            Call::PageFile => page::file(self.names.first().map_or("", String::as_str)),
             Call::Live => Answer::text(200, "alive"),
             Call::Ready => ready(doors),
             Call::Status => Answer::json(200, &doors.status()).of_generation(doors.generation()),

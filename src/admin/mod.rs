@@ -3,9 +3,10 @@
 //! Floor 9. `bound` has the sockets; `serve` accepts, bounded in connections and time, on threads
 //! of its own: a request here costs a serving core nothing. `request` reads with the parser and the
 //! framing of the data path; `guard` has the access control; `api` the calls, of which `backends`
-//! has those about pools, `scrape` that of scrapers and `feed` streams; `answer` their results. The
-//! effect of a call is behind [`Doors`], which the server implements. *Invariants:* GET changes
-//! nothing; a write comes from a peer that may write, and never from a browser of another origin.
+//! has those about pools, `scrape` that of scrapers, `feed` streams, `page` the dashboard; `answer`
+//! their results. The effect of a call is behind [`Doors`], which the server implements.
+//! *Invariants:* GET changes nothing; a write comes from a peer that may write, and never from a
+//! browser of another origin.
 
 mod answer;
 mod api;
@@ -13,6 +14,7 @@ mod backends;
 mod bound;
 mod feed;
 mod guard;
+mod page;
 mod request;
 mod scrape;
 mod serve;

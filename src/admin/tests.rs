@@ -434,3 +434,16 @@ fn the_timeline_is_asked_for_by_name_and_time() {
     expect(&get(&stage, "/api/v1/history?pool=app&since=1h"), 200, "Some(\\\"app\\\")");
     expect(&get(&stage, "/api/v1/history?since=1"), 422, "\"code\":\"unprocessable\"");
 }
+
+#[test]
+fn the_page_is_served_whole_and_may_load_nothing_from_elsewhere() {
+    let stage = stage(Some("secret"));
+    let index = get(&stage, "/");
+    expect(&index, 200, "content-type: text/html; charset=utf-8\r\n");
+    expect(&index, 200, "content-security-policy: default-src 'none'; script-src 'self';");
+    expect(&index, 200, "<title>Ringway</title>");
+    expect(&get(&stage, "/page/page.js"), 200, "content-type: text/javascript");
+    expect(&get(&stage, "/page/none.js"), 404, "\"code\":\"not_found\"");
+    let foreign = "GET / HTTP/1.1\nHost: evil.example\nConnection: close\n\n";
+    expect(&ask(&stage, foreign), 403, "\"code\":\"forbidden\"");
+}

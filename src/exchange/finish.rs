@@ -10,6 +10,7 @@ use crate::net::deadlines::Ended;
 use crate::observe::{
     access_log::AccessLine,
     record::{Asked, Record, Term},
+    reports::Noted,
 };
 use crate::plan::Plan;
 use crate::policy::{
@@ -24,6 +25,9 @@ use crate::shared::{
     tally::Key,
 };
 use crate::worker::{Pick, Worker};
+
+/// A request that takes this long is reported, if it is one of those that are timed.
+const SLOW: Micros = Micros(1_000_000);
 
 /// Counts how a try ended, for its backend and for the health thread.
 #[inline]
@@ -150,15 +154,50 @@ pub(super) fn record(worker: &Worker, client: &mut Client, exchange: &mut Exchan
     if record.status != 101 {
         count(worker, client, record);
     }
-    match record.term {
-        Term::Ok | Term::TunnelClosed | Term::TunnelIdle => {}
-        Term::Fault(Cause::ClientAbort) => worker.count(Counter::ClientAborts),
-        Term::Fault(Cause::ClientTimeout) => worker.count(Counter::ClientTimeouts),
-        Term::Fault(Cause::ResponseIncomplete) | Term::Cut(_) => worker.count(Counter::Incomplete),
-        Term::Fault(_) => worker.count(Counter::Refused),
+    let failed = match record.term {
+        Term::Ok => record.status >= 500,
+        Term::TunnelClosed | Term::TunnelIdle => false,
+        Term::Fault(Cause::ClientAbort) => {
+            worker.count(Counter::ClientAborts);
+            false
+        }
+        Term::Fault(Cause::ClientTimeout) => {
+            worker.count(Counter::ClientTimeouts);
+            false
+        }
+        Term::Fault(Cause::ResponseIncomplete) | Term::Cut(_) => {
+            worker.count(Counter::Incomplete);
+            true
+        }
+        Term::Fault(_) => {
+            worker.count(Counter::Refused);
+            true
+        }
+    };
+    if failed {
+        note(worker, client, &mut exchange.scratch.record);
     }
-    let logged = if record.is_timed() { time(worker, client, exchange) } else { None };
+    let is_timed = exchange.scratch.record.is_timed();
+    let logged = if is_timed { time(worker, client, exchange) } else { None };
     client.end(logged);
+}
+
+/// Reports a request that failed or was slow, by the id that its line has.
+#[cold]
+fn note(worker: &Worker, client: &Client, record: &mut Record) {
+    let id = record.request_id.get_or_insert_with(|| worker.request_id(worker.clock.renew()));
+    let noted = Noted {
+        request: *id,
+        listener: client.peer().listener,
+        route: record.route,
+        pool: record.pool,
+        backend: record.backend,
+        status: record.status,
+        code: record.term.code(),
+        attempts: record.attempts,
+        took: (record.times.rest > Micros(0)).then_some(record.times.rest),
+    };
+    worker.events.request(noted, worker.clock.tick());
 }
 
 /// Counts the times of an exchange that ends now and writes its line, if it is one that is sampled
@@ -173,6 +212,9 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     // A tunnel lasts for as long as its ends like.
     if record.sampled && record.status != 101 {
         count_times(worker, record);
+        if record.times.rest >= SLOW && record.status < 500 && record.term == Term::Ok {
+            note(worker, client, record);
+        }
     }
     if !record.logged {
         return None;

@@ -82,6 +82,7 @@ impl Digest {
                 return Some(what);
             }
             Report::Attempt(_)
+            | Report::Request(_)
             | Report::Suspected(..)
             | Report::ProbesLate(..)
             | Report::TlsFailed(..)

@@ -182,6 +182,8 @@ pub enum Event {
     AccessLogNotReopened(AccessLog),
     /// An attempt gave no answer that was used. Only if the log level is `debug` or more.
     AttemptFailed(Attempt),
+    /// A request failed or was slow. Of many in a second only some are told.
+    RequestNoted(Request),
     /// The limit of connections was lowered at the start, to fit the descriptors of the process.
     #[non_exhaustive]
     ConnectionsLowered {
@@ -464,6 +466,30 @@ pub struct Certificate {
     pub last_day: Arc<str>,
 }
 
+/// A request that failed or was slow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Request {
+    /// Its id.
+    pub request_id: Arc<str>,
+    /// The listener that it came to.
+    pub listener: Arc<str>,
+    /// The route that took it.
+    pub route: Option<Arc<str>>,
+    /// The pool.
+    pub pool: Option<Arc<str>>,
+    /// The backend that was asked last.
+    pub backend: Option<Arc<str>>,
+    /// The status that its client was sent; 0 = none.
+    pub status: u16,
+    /// How it ended, by the code of the access log.
+    pub code: &'static str,
+    /// How often backends were asked.
+    pub attempts: u8,
+    /// How long it took; none = it was not timed.
+    pub took: Option<Duration>,
+}
+
 /// An attempt that gave no answer that was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -554,6 +580,7 @@ impl Event {
             Event::AccessLogFailing(_) => ("access_log_failing", Warn, "access log cannot be written: lines are counted and dropped"),
             Event::AccessLogWritten { .. } => ("access_log_written", Info, "access log can be written again"),
             Event::AccessLogNotReopened(_) => ("access_log_not_reopened", Warn, "access log cannot be reopened: the present file is kept"),
+            Event::RequestNoted(_) => ("request_noted", Debug, "request failed or slow"),
             Event::AttemptFailed(_) => ("attempt_failed", Debug, "attempt failed"),
             Event::ConnectionsLowered { .. } => ("connections_lowered", Warn, "connection limit lowered to fit the descriptors of this process (LimitNOFILE in the systemd unit, or `ulimit -n`, allows more)"),
             Event::DriverFallback { .. } => ("driver_fallback", Warn, "io_uring not available: epoll in use"),
@@ -605,6 +632,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) healthy: Option<usize>,
     pub(crate) of: Option<usize>,
     pub(crate) listener: Option<&'a str>,
+    pub(crate) route: Option<&'a str>,
+    pub(crate) attempts: Option<u8>,
     pub(crate) client: Option<String>,
     pub(crate) failed_total: Option<u64>,
     pub(crate) address: Option<&'a str>,
@@ -713,6 +742,7 @@ impl Event {
                 Fields { file: Some(shown(&it.file)), cause: Some(it.cause.to_string()), ..none }
             }
             Event::AccessLogWritten { file } => Fields { file: Some(shown(file)), ..none },
+            Event::RequestNoted(request) => request.fields(),
             Event::AttemptFailed(attempt) => attempt.fields(),
             Event::ConnectionsLowered { connections, wanted, descriptors, needed } => Fields {
                 connections: Some(*connections),
@@ -830,6 +860,23 @@ impl Certificate {
             file: Some(self.file.display().to_string()),
             names: Some(self.names.join(", ")),
             last_day: Some(&self.last_day),
+            ..Fields::default()
+        }
+    }
+}
+
+impl Request {
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            request_id: Some(&self.request_id),
+            listener: Some(&self.listener),
+            route: self.route.as_deref(),
+            pool: self.pool.as_deref(),
+            backend: self.backend.as_deref(),
+            status: Some(self.status),
+            code: Some(self.code),
+            attempts: Some(self.attempts),
+            ms: self.took.map(|took| took.as_secs_f64() * 1_000.0),
             ..Fields::default()
         }
     }

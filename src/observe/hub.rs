@@ -13,10 +13,10 @@ use super::{
     digest::Digest,
     event::{self, Event, Transition, Usable},
     events::{Happened, Subscriber},
-    reports::{Attempt, Handshake, Limit, Report},
+    reports::{Attempt, Handshake, Limit, Noted, Report},
 };
 use crate::base::moment::Tick;
-use crate::plan::{BackendId, Plan, PoolId};
+use crate::plan::{BackendId, LogLevel, Plan, PoolId};
 use crate::policy::{
     retry::TryOutcome,
     standing::{Change, Mode, State},
@@ -91,6 +91,10 @@ impl Hub {
         let happened = Arc::new(Happened { id: self.last_id, at, event });
         self.readers.retain(Subscriber::is_read);
         self.readers.iter().for_each(|reader| reader.hand(&happened));
+        // What only helps to find a fault would leave no room for the rest.
+        if happened.event.level() > LogLevel::Info {
+            return;
+        }
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }
@@ -119,6 +123,7 @@ impl Hub {
             }
             Report::ProbesLate(pool, late) => Event::ProbesLate { pool: self.pool(pool)?, late },
             Report::Attempt(attempt) => return self.attempt(&attempt),
+            Report::Request(noted) => return self.request(&noted),
         })
     }
 
@@ -191,6 +196,26 @@ impl Hub {
                 }
             }
         })
+    }
+
+    fn request(&self, noted: &Noted) -> Option<Event> {
+        let Noted { request, listener, route, pool, backend, status, code, attempts, took } = noted;
+        let named = |name: &str| Arc::from(name);
+        let plan = &self.plan;
+        let of = pool.and_then(|pool| plan.pools.get(pool));
+        let backend = backend.and_then(|id| of?.backends.get(id));
+        let request_id = request.text();
+        Some(Event::RequestNoted(event::Request {
+            request_id: Arc::from(str::from_utf8(&request_id).unwrap_or_default()),
+            listener: named(&plan.listeners.get(*listener)?.name),
+            route: route.and_then(|id| Some(named(&plan.routes.get(id)?.name))),
+            pool: of.map(|pool| named(&pool.name)),
+            backend: backend.map(|backend| named(&backend.name)),
+            status: *status,
+            code,
+            attempts: *attempts,
+            took: took.map(|took| Duration::from_micros(took.0)),
+        }))
     }
 
     fn attempt(&self, attempt: &Attempt) -> Option<Event> {

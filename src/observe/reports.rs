@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::{event::Event, events::Subscriber, request_id::RequestId};
 use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
-use crate::plan::{BackendId, ListenerId, LogLevel, Plan, PoolId};
+use crate::plan::{BackendId, ListenerId, LogLevel, Plan, PoolId, RouteId};
 use crate::policy::{
     retry::{RetryRefusal, TryOutcome},
     standing::Change,
@@ -45,6 +45,8 @@ pub(crate) enum Report {
     ProbesLate(PoolId, Duration),
     /// An attempt gave no answer that was used.
     Attempt(Box<Attempt>),
+    /// A request that failed or was slow.
+    Request(Box<Noted>),
     /// An event that has its names already.
     Event(Box<Event>),
 }
@@ -75,6 +77,26 @@ pub(crate) struct Handshake {
     pub(crate) why: &'static str,
     pub(crate) detail: Option<Box<str>>,
 }
+
+/// A request that is worth a look: it failed, or was slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Noted {
+    pub(crate) request: RequestId,
+    pub(crate) listener: ListenerId,
+    pub(crate) route: Option<RouteId>,
+    pub(crate) pool: Option<PoolId>,
+    /// The backend asked last.
+    pub(crate) backend: Option<BackendId>,
+    pub(crate) status: u16,
+    /// How it ended, by the code of the access log.
+    pub(crate) code: &'static str,
+    pub(crate) attempts: u8,
+    /// How long it took, if it was timed.
+    pub(crate) took: Option<Micros>,
+}
+
+/// How many of them a core reports in a second: enough to see what they have in common.
+const NOTED_MAX: u8 = 10;
 
 /// What ran short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +188,8 @@ pub(crate) struct CoreReporter {
     reporter: Reporter,
     /// Whether single attempts are reported.
     tells_attempts: Cell<bool>,
+    /// The second in which requests were noted last, and how many.
+    noted: Cell<(u64, u8)>,
     /// When each limit was reported last, if ever.
     limits: [Cell<Option<Tick>>; LIMITS],
     /// Since when failed handshakes are counted, and how many were reported since.
@@ -176,7 +200,8 @@ impl CoreReporter {
     pub(crate) fn new(reporter: Reporter, level: LogLevel) -> CoreReporter {
         let tells_attempts = Cell::new(level >= LogLevel::Debug);
         let (limits, handshakes) = (Default::default(), Cell::new(None));
-        CoreReporter { reporter, tells_attempts, limits, handshakes }
+        let noted = Cell::default();
+        CoreReporter { reporter, tells_attempts, noted, limits, handshakes }
     }
 
     /// Sets the level of the log.
@@ -193,6 +218,18 @@ impl CoreReporter {
     /// An attempt gave no answer that was used.
     pub(crate) fn attempt(&self, attempt: Attempt) {
         self.reporter.tell(Report::Attempt(Box::new(attempt)));
+    }
+
+    /// A request failed or was slow; of many in a second a few are reported.
+    #[cold]
+    pub(crate) fn request(&self, noted: Noted, now: Tick) {
+        let second = now.millis() / 1_000;
+        let (of, count) = self.noted.get();
+        let count = if of == second { count } else { 0 };
+        if count < NOTED_MAX {
+            self.noted.set((second, count + 1));
+            self.reporter.tell(Report::Request(Box::new(noted)));
+        }
     }
 
     /// A limit is hit. It is hit again with each connection, so it is reported once a second.

@@ -208,7 +208,7 @@ impl AdminInterface {
         }
         let sources = Sources {
             client: handle.client(),
-            events: handle.events(),
+            events: handle.all_events(),
             reporter: handle.reporter().clone(),
             folders: self
                 .address

@@ -26,7 +26,7 @@ use super::{
 use crate::admin::{BackendWrite, BackendWritten};
 use crate::net::runtime::DriverInUse;
 use crate::observe::{event::Event, events::Events, reports::Reporter, statistics::Statistics};
-use crate::plan::{Backend, Checked, Duty, Settings};
+use crate::plan::{Backend, Checked, Duty, LogLevel, Settings};
 use crate::policy::overlay::Order;
 use crate::shared::counters::{Counter, Slab};
 
@@ -127,7 +127,12 @@ impl Handle {
     /// and all that follow, except those that only help to find a fault.
     #[must_use]
     pub fn events(&self) -> Events {
-        self.telling.events()
+        self.telling.events(LogLevel::Info)
+    }
+
+    /// The same with single requests among them.
+    pub(super) fn all_events(&self) -> Events {
+        self.telling.events(LogLevel::Debug)
     }
 
     /// Begins to log events: the caller prints the first lines.

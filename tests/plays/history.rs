@@ -22,6 +22,7 @@ use crate::{
 on_both_drivers!(
     a_reader_that_comes_back_has_missed_nothing,
     a_frame_says_what_is_wrong_and_what_traffic_is_like,
+    a_request_that_fails_is_shown_by_its_id,
     the_timeline_outlives_a_kill_and_says_how_long_each_was_out,
 );
 
@@ -132,6 +133,26 @@ fn a_frame_says_what_is_wrong_and_what_traffic_is_like(driver: Driver) {
     }
     let text = metrics::text(&running);
     assert!(text.contains("ringway_core_busy_ratio{core=\"1\"} "), "{text}");
+}
+
+fn a_request_that_fails_is_shown_by_its_id(driver: Driver) {
+    let nobody = addresses::free();
+    let running = Running::start(driver, &format!("backends = [\"{nobody}\"]"));
+    let mut stream = Sse::open(&running, "/api/v1/stream", "");
+    stream.next("history");
+    let refused = Client::connect(running.address).send(get("/")).response();
+    refused.expect_fault(502, "connect_failed");
+    let (_, noted) = stream.next("request");
+    assert_eq!(noted["request_id"].as_str(), refused.field("x-request-id"));
+    assert_eq!((&noted["status"], &noted["code"]), (&502.into(), &"connect_failed".into()));
+    assert_eq!((&noted["pool"], &noted["attempts"]), (&"app".into(), &1.into()));
+    assert_eq!(noted["backend"], nobody.to_string());
+    // Whoever comes later sees it as well.
+    let (_, history) = Sse::open(&running, "/api/v1/stream", "").next("history");
+    assert_eq!(history["requests"][0]["request_id"], noted["request_id"]);
+    // It is no event of the process.
+    let all = metrics::json(&running, "/api/v1/history");
+    assert!(!all.to_string().contains("request_noted"), "{all}");
 }
 
 fn the_timeline_outlives_a_kill_and_says_how_long_each_was_out(driver: Driver) {

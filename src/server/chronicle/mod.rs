@@ -55,6 +55,9 @@ const HALF_MINUTES_KEPT: usize = 720;
 const EVENTS_KEPT: usize = 1_000;
 const EVENTS_SHOWN: usize = 200;
 
+/// Requests that failed or were slow.
+const REQUESTS_KEPT: usize = 50;
+
 /// What may wait for a reader: everything that is kept, and more.
 const WAITING_MAX: usize = 2 * EVENTS_KEPT;
 
@@ -202,6 +205,7 @@ struct Keeper {
     /// Whether the last line was written.
     is_written: bool,
     events: VecDeque<Told>,
+    requests: VecDeque<Arc<str>>,
     seconds: VecDeque<Arc<str>>,
     half_minutes: VecDeque<Arc<str>>,
     /// The last two snapshots, and when the last was taken.
@@ -225,6 +229,7 @@ impl Keeper {
             is_watchful: false,
             is_written: true,
             events: VecDeque::new(),
+            requests: VecDeque::new(),
             seconds: VecDeque::new(),
             half_minutes: VecDeque::new(),
             last: [None, None],
@@ -266,7 +271,7 @@ impl Keeper {
         // The hub has ended, or ends now.
         let until = Instant::now() + SECOND;
         while let Ok(last) = happened.recv_deadline(until) {
-            self.keep(self.teller.tell(&last));
+            self.take(&last);
         }
     }
 
@@ -274,11 +279,33 @@ impl Keeper {
     fn hear(&mut self, happened: &Receiver<Arc<Happened>>) -> bool {
         loop {
             match happened.try_recv() {
-                Ok(one) => self.keep(self.teller.tell(&one)),
+                Ok(one) => self.take(&one),
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Disconnected) => return true,
             }
         }
+    }
+
+    fn take(&mut self, happened: &Happened) {
+        match happened.event {
+            Event::RequestNoted(_) => self.note(&Teller::note(happened)),
+            // Single attempts are for the log alone.
+            Event::AttemptFailed(_) => {}
+            _ => {
+                let told = self.teller.tell(happened);
+                self.keep(told);
+            }
+        }
+    }
+
+    fn note(&mut self, line: &Arc<str>) {
+        if !self.stream_to.is_empty() {
+            send(&mut self.stream_to, &format!("event: request\ndata: {line}\n\n").into());
+        }
+        if self.requests.len() == REQUESTS_KEPT {
+            self.requests.pop_front();
+        }
+        self.requests.push_back(Arc::clone(line));
     }
 
     fn keep(&mut self, told: Told) {
@@ -347,10 +374,12 @@ impl Keeper {
         };
         let skipped = self.events.len().saturating_sub(EVENTS_SHOWN);
         let history = format!(
-            "event: history\ndata: {{\"seconds\":{},\"halfMinutes\":{},\"events\":{}}}\n\n",
+            "event: history\ndata: {{\"seconds\":{},\"halfMinutes\":{},\"events\":{},\
+             \"requests\":{}}}\n\n",
             list(&mut self.seconds.iter()),
             list(&mut self.half_minutes.iter()),
             list(&mut self.events.iter().skip(skipped).map(|told| &told.line)),
+            list(&mut self.requests.iter()),
         );
         let _ = to.try_send(history.into());
         if let Some(frame) = self.frame() {
@@ -373,6 +402,8 @@ impl Keeper {
             if let Some(began) = began {
                 let summary = Span::between(began, &now).summary();
                 push(&mut self.half_minutes, HALF_MINUTES_KEPT, &summary);
+                let line = format!("event: halfMinute\ndata: {summary}\n\n");
+                send(&mut self.stream_to, &line.into());
             }
             self.of_half_minute = (Some(now.clone()), 0);
         }
@@ -419,6 +450,7 @@ impl Keeper {
         let now = SystemTime::now();
         let certificates: Vec<Value> = views::certificates(&self.client);
         let mut frame = span.summary();
+        frame["instance"] = view.plan.global.instance.clone().into();
         frame["version"] = env!("CARGO_PKG_VERSION").into();
         frame["generation"] = view.generation.into();
         frame["trouble"] = trouble::of(&pools, &certificates, (&view, &frame), now);

@@ -23,16 +23,27 @@ pub(super) struct Told {
 pub(super) struct Teller {
     /// What tells ids of this process from those of others.
     boot: String,
+    /// The number of the last event.
+    last: u64,
 }
 
 impl Teller {
     pub(super) fn new(now: SystemTime) -> Teller {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Teller { boot: format!("{:x}", millis(since)) }
+        Teller { boot: format!("{:x}", millis(since)), last: 0 }
     }
 
-    pub(super) fn tell(&self, happened: &Happened) -> Told {
-        self.spell(happened.id, happened.at, happened.event.word(), happened.event.object())
+    pub(super) fn tell(&mut self, happened: &Happened) -> Told {
+        self.last += 1;
+        let Happened { at, event, .. } = happened;
+        self.spell(self.last, *at, event.word(), event.object())
+    }
+
+    /// A request that failed or was slow: no event of the process, so it has no id.
+    pub(super) fn note(happened: &Happened) -> Arc<str> {
+        let mut object = happened.event.object();
+        object.insert("at".into(), date(happened.at).into());
+        Value::Object(object).to_string().into()
     }
 
     /// The beginning of this process, which is no event of it.

@@ -30,14 +30,15 @@ macro_rules! line {
         #[rustfmt::skip]
         let Fields {
             request_id, pool, backend, phase, code, status, cause, lasted_ms, late_ms, ms,
-            asked_again, refusal, healthy, of, listener, client, failed_total, address, addresses, gone, open, idle_closed_total,
+            asked_again, refusal, healthy, of, listener, route, attempts, client, failed_total, address, addresses, gone, open, idle_closed_total,
             refused_total, dropped_total, file, mode, names, days, last_day, connections, wanted,
             descriptors, needed, thread, generation, changes, by, from, pid, version, connections_total, requests_total,
             access_log_dropped_total,
         } = $event.fields();
         tracing::$level!(
             event = $event.word(), request_id, pool, backend, phase, code, status, cause, lasted_ms,
-            late_ms, ms, asked_again, refusal, healthy, of, listener, client, failed_total, address,
+            late_ms, ms, asked_again, refusal, healthy, of, listener, route, attempts, client,
+            failed_total, address,
             addresses, gone, open,
             idle_closed_total, refused_total, dropped_total, file, mode, names, days, last_day,
             connections, wanted,

@@ -84,9 +84,9 @@ impl Telling {
         self.gate = None;
     }
 
-    /// A queue of events, with the last ones in it.
-    pub(super) fn events(&self) -> Events {
-        let (subscriber, events) = events::queue(LogLevel::Info);
+    /// A queue of events of this level and more important ones, with the last ones in it.
+    pub(super) fn events(&self, level: LogLevel) -> Events {
+        let (subscriber, events) = events::queue(level);
         let until = Instant::now() + HEARD_WITHIN;
         let (done, given) = bounded::<()>(0);
         let subscribe = ToHub::Subscribe(subscriber, done);
