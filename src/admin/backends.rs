@@ -1,4 +1,7 @@
 //! The calls about pools and their backends: views, and orders that change one.
+//!
+//! A name in the configuration that stands for several backends can be looked at and ordered about
+//! like one. What a view says is made elsewhere (`Doors::pools`); nothing is kept here.
 
 use serde_json::{Value, json};
 
@@ -18,7 +21,7 @@ pub(super) fn show(called: &Called, pools: &Pools) -> Answer {
         [] => Ok(json!({ "pools": pools.pools })),
         [pool] if called.call == Call::Pool => find(pools, pool).cloned(),
         [pool] => find(pools, pool).map(|pool| json!({ "backends": pool["backends"] })),
-        [pool, backend, ..] => find_backend(pools, pool, backend).cloned(),
+        [pool, backend, ..] => find_backend(pools, pool, backend),
     };
     match view {
         Ok(view) => Answer::json(200, &view).of_generation(pools.generation),
@@ -31,11 +34,31 @@ fn find<'a>(pools: &'a Pools, name: &str) -> Result<&'a Value, Refused> {
     found.ok_or_else(|| Refused::NoPool { pool: name.to_owned() })
 }
 
-fn find_backend<'a>(pools: &'a Pools, pool: &str, name: &str) -> Result<&'a Value, Refused> {
+/// A backend, or all that a configured name stands for.
+fn find_backend(pools: &Pools, pool: &str, name: &str) -> Result<Value, Refused> {
     let backends = find(pools, pool)?["backends"].as_array().into_iter().flatten();
-    let found = backends.into_iter().find(|backend| backend["name"] == name);
-    let none = || Refused::NoBackend { pool: pool.to_owned(), backend: name.to_owned() };
-    found.ok_or_else(none)
+    if let Some(found) = backends.clone().find(|backend| backend["name"] == name) {
+        return Ok(found.clone());
+    }
+    let members: Vec<&Value> = backends.filter(|backend| backend["entry"] == name).collect();
+    let Some(first) = members.first() else {
+        return Err(Refused::NoBackend { pool: pool.to_owned(), backend: name.to_owned() });
+    };
+    // What is not the same for all is null.
+    let common = |key: &str| {
+        let is_common = members.iter().all(|member| member[key] == first[key]);
+        if is_common { first[key].clone() } else { Value::Null }
+    };
+    let sum = |key: &str| members.iter().filter_map(|member| member[key].as_u64()).sum::<u64>();
+    Ok(json!({
+        "name": name,
+        "weight": common("weight"),
+        "origin": common("origin"),
+        "state": common("state"),
+        "activeConnections": sum("activeConnections"),
+        "totalRequests": sum("totalRequests"),
+        "backends": members,
+    }))
 }
 
 /// Carries out one of the orders.
@@ -61,7 +84,7 @@ pub(super) fn write(called: &Called, request: &Request, doors: &impl Doors, from
     }
     let pools = doors.pools();
     // It may be gone again by now.
-    let view = find_backend(&pools, pool, backend).cloned();
+    let view = find_backend(&pools, pool, backend);
     let mut view = view.unwrap_or_else(|_| json!({ "name": backend }));
     if !done.warnings.is_empty() {
         view["warnings"] = json!(done.warnings);

@@ -51,7 +51,13 @@ impl Doors for Noted {
 
     fn pools(&self) -> Pools {
         let backend = json!({ "name": "10.0.0.1:80", "weight": 3 });
-        let pool = json!({ "name": "app", "backends": [backend] });
+        let member = |last: u8, state: &str| {
+            let (name, count) = (format!("a:80#10.0.0.{last}"), u32::from(last));
+            json!({ "name": name, "entry": "a:80", "state": state, "activeConnections": count })
+        };
+        let members = [member(7, "up"), member(8, "up")];
+        let all: Vec<Value> = [backend].into_iter().chain(members).collect();
+        let pool = json!({ "name": "app", "backends": all });
         Pools { generation: 7, pools: vec![pool] }
     }
 
@@ -304,6 +310,9 @@ fn pools_and_backends_are_found_by_their_names() {
     for name in ["10.0.0.1:80", "10.0.0.1%3A80", "10.0.0.1%3a80"] {
         expect(&get(&format!("/app/backends/{name}")), 200, "etag: \"7\"");
     }
+    expect(&get("/app/backends/a:80%2310.0.0.8"), 200, "\"activeConnections\":8");
+    let all = get("/app/backends/a:80");
+    expect(&all, 200, "\"state\":\"up\",\"activeConnections\":15");
     for path in ["/none", "/none/backends", "/app/backends/b", "/app/backends/%2"] {
         expect(&get(path), 404, "\"code\":\"not_found\"");
     }

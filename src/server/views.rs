@@ -141,7 +141,14 @@ fn backend(
         backend: backend.name.clone(),
         address: backend.address.clone(),
     };
-    let is_added = matches!(view.overlay.changes.get(&subject), Some(Amendment::Added(_)));
+    let entry = backend.member.as_ref().map(|member| &member.entry);
+    let is_added = match entry {
+        None => matches!(view.overlay.changes.get(&subject), Some(Amendment::Added(_))),
+        Some(entry) => view.overlay.changes.iter().any(|(subject, it)| {
+            matches!(it, Amendment::Added(_))
+                && (&subject.pool, &subject.backend) == (&pool.name, entry)
+        }),
+    };
     let total: u64 = counted.tries.iter().map(|(_, count)| count).sum();
     let unanswered = counted.tries.iter().find(|(code, _)| code.is_none());
     let scheme = if pool.tls.is_some() { "https" } else { "http" };
@@ -149,6 +156,7 @@ fn backend(
     let since = lasted.and_then(|lasted| view.statistics.at.checked_sub(lasted));
     json!({
         "name": backend.name,
+        "entry": entry,
         "url": format!("{scheme}://{address}"),
         "address": address,
         "weight": backend.weight,

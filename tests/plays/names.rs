@@ -31,6 +31,7 @@ on_both_drivers!(
     each_address_of_a_name_has_its_share_and_its_counts,
     an_address_that_is_dead_is_left_out_and_the_others_are_asked,
     a_service_is_scaled_from_two_to_five_and_back_without_a_failure,
+    in_a_probed_pool_a_new_address_has_its_share_as_soon,
     a_server_moves_to_another_address_without_a_failure,
     a_name_vanishes_for_a_minute_without_a_failure,
     a_name_that_is_unknown_at_the_start_serves_once_it_has_an_address,
@@ -264,6 +265,26 @@ fn a_service_is_scaled_from_two_to_five_and_back_without_a_failure(driver: Drive
         server.says("app.test", 0, servers.records(0..1));
         expect_servers(&stage, "a");
     });
+}
+
+fn in_a_probed_pool_a_new_address_has_its_share_as_soon(driver: Driver) {
+    let (server, servers) = (NameServer::open(), Servers::open(4));
+    // Its second probe comes too late to matter.
+    let stage =
+        servers.stage(driver, &server, 2).pool("health = { path = \"/\", interval = \"1m\" }");
+    let stage = stage.start();
+    expect_servers(&stage, "ab");
+    under_load(&stage, |_| {
+        let watch = Watch::start();
+        server.says("app.test", 600, servers.records(0..4));
+        expect_servers(&stage, "abcd");
+        watch.took().expect_at_most(RESOLVE + Duration::from_secs(1));
+    });
+    // The first that it hears is its probe, by the name as written.
+    let host = format!("app.test:{}", servers.port());
+    for place in 2..4 {
+        assert_eq!(servers.0[place].heads()[0].field("host").unwrap(), host, "{place}");
+    }
 }
 
 fn a_server_moves_to_another_address_without_a_failure(driver: Driver) {
