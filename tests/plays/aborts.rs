@@ -32,6 +32,24 @@ on_both_drivers!(
     a_crowd_may_leave_at_once,
 );
 
+// Without those where what the bridge sees of an abort comes with its own timing.
+over_tls!(
+    a_client_may_leave_in_the_middle_of_a_body,
+    a_client_may_leave_while_it_waits,
+    a_client_that_ends_its_stream_while_it_waits_has_left,
+    what_lies_unread_hides_no_leave,
+    what_is_no_request_hides_no_leave,
+    a_place_that_a_client_left_is_free,
+    a_client_may_be_allowed_to_close_its_half_and_wait,
+    requests_that_were_read_before_the_end_are_answered,
+    a_client_may_leave_in_a_pause_of_its_answer,
+    a_client_may_leave_between_interim_and_answer,
+    a_client_may_leave_in_the_middle_of_an_answer,
+    a_client_may_leave_a_pipeline_behind,
+    an_empty_line_is_nothing_that_was_begun,
+    a_crowd_may_leave_at_once,
+);
+
 /// How a client leaves.
 const LEAVE: [fn(Client); 2] = [drop, Client::reset];
 

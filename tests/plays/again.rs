@@ -14,6 +14,7 @@ use crate::{
 };
 
 on_both_drivers!(
+    over tls too:
     an_answer_that_was_declined_is_better_than_a_fault,
     a_body_that_came_in_pieces_is_sent_again,
     a_body_that_is_still_coming_is_sent_again,

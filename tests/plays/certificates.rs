@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -35,6 +35,8 @@ use crate::{
 
 on_both_drivers!(
     names_choose_the_certificate,
+    a_host_of_another_certificate_is_misdirected,
+    an_answer_of_ocsp_is_stapled_and_replaced,
     the_kind_of_key_is_one_that_the_client_can_verify,
     a_folder_of_certificates_serves_what_is_put_into_it,
     only_clients_with_a_good_certificate_are_let_in_where_one_is_required,
@@ -196,6 +198,59 @@ fn names_choose_the_certificate(driver: Driver) {
     }
 }
 
+/// RFC 9110 §15.5.20.
+fn a_host_of_another_certificate_is_misdirected(driver: Driver) {
+    let shop = Shop::new();
+    shop.make("a", &["a.example", "c.example"], false);
+    shop.make("b", &["b.example"], false);
+    let stage =
+        shop.stage(driver, "{ certificates = [{ cert = \"~/a.pem\" }, { cert = \"~/b.pem\" }] }");
+    let mut stream = connect(stage.address(), &shop.client(), "a.example").unwrap();
+    for (host, status) in [
+        ("b.example", 421),
+        ("a.example", 200),
+        ("A.Example:443", 200),
+        // One certificate is for both.
+        ("c.example", 200),
+        // For neither is there another than the first.
+        ("unknown.example", 200),
+        ("B.example:443", 421),
+    ] {
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with("ok") && !seen.ends_with("}\n") {
+            let mut bytes = [0; 1024];
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "{host}: {seen}");
+            seen.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        assert!(seen.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {seen}");
+        assert_eq!(seen.contains("\"misdirected\""), status == 421, "{seen}");
+    }
+}
+
+fn an_answer_of_ocsp_is_stapled_and_replaced(driver: Driver) {
+    let shop = Shop::new();
+    shop.make("a", &["a.example"], false);
+    let answer = |last: u8| vec![0x30, 0x82, 0x01, 0x00, 0x0a, 0x01, 0x00, last];
+    fs::write(shop.folder.join("a.ocsp"), answer(1)).unwrap();
+    let stage =
+        shop.stage(driver, "{ certificates = [{ cert = \"~/a.pem\", ocsp = \"~/a.ocsp\" }] }");
+    let stapled = || {
+        let provider = aws_lc_rs::default_provider();
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        let looking = Arc::new(Looking { schemes, staple: Mutex::default() });
+        let mut config = looking_at_all();
+        config.dangerous().set_certificate_verifier(Arc::clone(&looking) as _);
+        shown(stage.address(), &config, "a.example");
+        looking.staple.lock().unwrap().clone()
+    };
+    assert_eq!(stapled(), answer(1));
+    fs::write(shop.folder.join("a.ocsp.new"), answer(2)).unwrap();
+    fs::rename(shop.folder.join("a.ocsp.new"), shop.folder.join("a.ocsp")).unwrap();
+    eventually("the new one is stapled", stapled, |staple| *staple == answer(2));
+}
+
 fn the_kind_of_key_is_one_that_the_client_can_verify(driver: Driver) {
     let shop = Shop::new();
     let ecdsa = shop.make("ecdsa", &["a.example"], false);
@@ -214,7 +269,10 @@ fn looking(schemes: &[SignatureScheme]) -> ClientConfig {
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Looking(schemes.to_vec())))
+        .with_custom_certificate_verifier(Arc::new(Looking {
+            schemes: schemes.to_vec(),
+            staple: Mutex::default(),
+        }))
         .with_no_client_auth()
 }
 
@@ -225,7 +283,11 @@ fn looking_at_all() -> ClientConfig {
 
 /// Looks at certificates and accepts them all.
 #[derive(Debug)]
-struct Looking(Vec<SignatureScheme>);
+struct Looking {
+    schemes: Vec<SignatureScheme>,
+    /// What was stapled to the last one.
+    staple: Mutex<Vec<u8>>,
+}
 
 impl rustls::client::danger::ServerCertVerifier for Looking {
     fn verify_server_cert(
@@ -233,9 +295,10 @@ impl rustls::client::danger::ServerCertVerifier for Looking {
         _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
+        staple: &[u8],
         _: rustls::pki_types::UnixTime,
     ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        *self.staple.lock().unwrap() = staple.to_vec();
         Ok(rustls::client::danger::ServerCertVerified::assertion())
     }
 
@@ -258,7 +321,7 @@ impl rustls::client::danger::ServerCertVerifier for Looking {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
+        self.schemes.clone()
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::net::{connect, sockopt};
 
 use crate::{
     pace::{Took, Watch},
+    secure,
     wire::{Broken, Fields, Framing, Head, PATIENCE, Wire, socket},
 };
 
@@ -73,6 +74,9 @@ impl Client {
     /// Connects.
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Client {
+        if let Some(identity) = secure::identity_at(address) {
+            return identity.connect(address);
+        }
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("no connection");
         Client::over(stream)
     }

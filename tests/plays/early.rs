@@ -32,6 +32,23 @@ on_both_drivers!(
     an_answer_cut_for_its_clients_fault_does_not_look_whole,
 );
 
+// Without those where the bridge reads ahead, lets a reset overtake an answer, or would listen
+// where nobody does.
+over_tls!(
+    an_answer_before_the_body_is_relayed_at_once,
+    the_connection_of_an_upload_that_was_left_is_not_used_again,
+    a_client_sees_an_early_answer_whatever_it_still_sends,
+    a_fault_of_the_backend_in_the_middle_of_a_body_is_seen,
+    a_bad_request_is_answered_not_reset,
+    a_body_too_large_is_answered_not_reset,
+    a_head_too_large_is_answered_not_reset,
+    a_target_too_long_is_answered_not_reset,
+    a_late_body_is_answered_not_reset,
+    a_body_that_was_refused_is_never_a_request,
+    lingering_ends,
+    an_answer_cut_for_its_clients_fault_does_not_look_whole,
+);
+
 const REFUSAL: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
 
 /// More than a client can have sent unnoticed, less than what is read and dropped.

@@ -13,6 +13,7 @@ use crate::{
 };
 
 on_both_drivers!(
+    over tls too:
     an_expectation_is_forwarded_and_the_go_ahead_relayed,
     a_client_need_not_wait_for_the_go_ahead,
     a_refused_expectation_ends_the_connection,

@@ -10,6 +10,7 @@ use crate::{
 };
 
 on_both_drivers!(
+    over tls too:
     a_connection_serves_request_after_request,
     a_request_may_ask_for_the_end,
     a_client_that_only_connects_and_leaves_is_no_fault,

@@ -33,6 +33,7 @@ mod http2;
 mod keep_alive;
 mod tls;
 mod tls_behind;
+mod tls_records;
 mod versions;
 
 mod bodies;

@@ -24,7 +24,7 @@ use rustix::{
 use rustls::{
     ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConfig,
     ServerConnection, SupportedProtocolVersion,
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
@@ -74,6 +74,11 @@ impl Identity {
         format!("tls = {{ certificates = [{}]{more} }}", self.files())
     }
 
+    /// The line of a pool whose backends show it.
+    pub(crate) fn pool_line(&self) -> String {
+        format!("tls = {{ server-name = \"{}\", ca = \"{}\" }}", self.name, self.cert())
+    }
+
     /// The path of its certificate.
     pub(crate) fn cert(&self) -> String {
         format!("{}/cert.pem", self.folder.display())
@@ -118,7 +123,16 @@ impl Identity {
 
     /// A client that trusts it.
     pub(crate) fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
-        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        self.trusting_with(aws_lc_rs::default_provider(), versions)
+    }
+
+    /// The same with this cryptography.
+    pub(crate) fn trusting_with(
+        &self,
+        provider: CryptoProvider,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(self.roots())
@@ -164,9 +178,38 @@ impl Drop for Identity {
     }
 }
 
+/// The listeners of stages that speak TLS, and what they show. An address is used once.
+static LISTENERS: Mutex<Vec<(SocketAddr, Arc<Identity>)>> = Mutex::new(Vec::new());
+
+/// From now on clients that connect there speak TLS.
+pub(crate) fn speaks_tls(address: SocketAddr, identity: Arc<Identity>) {
+    LISTENERS.lock().unwrap().push((address, identity));
+}
+
+/// That stage is struck.
+pub(crate) fn forget(address: SocketAddr) {
+    LISTENERS.lock().unwrap().retain(|(at, _)| *at != address);
+}
+
+/// What is shown at an address, if TLS is spoken there.
+pub(crate) fn identity_at(address: SocketAddr) -> Option<Arc<Identity>> {
+    let listeners = LISTENERS.lock().unwrap();
+    listeners.iter().find(|(at, _)| *at == address).map(|(_, identity)| Arc::clone(identity))
+}
+
 /// A plain end whose bytes reach an address through TLS.
 #[track_caller]
 pub(crate) fn bridge(address: SocketAddr, tls: ClientConnection) -> TcpStream {
+    bridge_that(address, tls, false)
+}
+
+/// The same; `changes_keys`: it changes its keys with every piece.
+#[track_caller]
+pub(crate) fn bridge_that(
+    address: SocketAddr,
+    tls: ClientConnection,
+    changes_keys: bool,
+) -> TcpStream {
     let secure = TcpStream::connect(address).expect("no connection");
     let between = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let ours = TcpStream::connect(between.local_addr().unwrap()).unwrap();
@@ -174,7 +217,9 @@ pub(crate) fn bridge(address: SocketAddr, tls: ClientConnection) -> TcpStream {
     for stream in [&secure, &plain, &ours] {
         stream.set_nodelay(true).unwrap();
     }
-    std::thread::spawn(move || Bridge::new(plain, secure, tls.into()).cross());
+    let mut bridge = Bridge::new(plain, secure, tls.into());
+    bridge.changes_keys = changes_keys;
+    std::thread::spawn(move || bridge.cross());
     ours
 }
 
@@ -183,6 +228,8 @@ pub(crate) struct Behind {
     pub(crate) address: SocketAddr,
     /// How each handshake went.
     pub(crate) handshakes: Arc<Mutex<Vec<HandshakeKind>>>,
+    /// How many connections have ended without `close_notify`.
+    pub(crate) cuts: Arc<AtomicU32>,
 }
 
 /// Puts TLS in front of a backend. `changes_keys`: it changes its keys with every piece.
@@ -190,7 +237,8 @@ pub(crate) fn behind(backend: SocketAddr, config: ServerConfig, changes_keys: bo
     let (config, handshakes) = (Arc::new(config), Arc::new(Mutex::new(Vec::new())));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let known = Arc::clone(&handshakes);
+    let (known, cuts) = (Arc::clone(&handshakes), Arc::new(AtomicU32::new(0)));
+    let cut = Arc::clone(&cuts);
     // It ends with the process.
     std::thread::spawn(move || {
         for secure in listener.incoming() {
@@ -198,12 +246,12 @@ pub(crate) fn behind(backend: SocketAddr, config: ServerConfig, changes_keys: bo
             let _ = (secure.set_nodelay(true), plain.set_nodelay(true));
             let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut bridge = Bridge::new(plain, secure, tls.into());
-            bridge.known = Some(Arc::clone(&known));
+            (bridge.known, bridge.cuts) = (Some(Arc::clone(&known)), Some(Arc::clone(&cut)));
             bridge.changes_keys = changes_keys;
             std::thread::spawn(move || bridge.cross());
         }
     });
-    Behind { address, handshakes }
+    Behind { address, handshakes, cuts }
 }
 
 struct Bridge {
@@ -214,9 +262,13 @@ struct Bridge {
     to_plain: Vec<u8>,
     /// Whether the play has ended its half.
     ended: bool,
+    /// Whether the other side has said that it sends no more.
+    closed: bool,
     changes_keys: bool,
     /// Where to say how the handshake went.
     known: Option<Arc<Mutex<Vec<HandshakeKind>>>>,
+    /// Where to count an end without `close_notify`.
+    cuts: Option<Arc<AtomicU32>>,
 }
 
 /// What is read ahead of the play.
@@ -224,12 +276,19 @@ const AHEAD: usize = 64 << 10;
 
 impl Bridge {
     fn new(plain: TcpStream, secure: TcpStream, tls: Connection) -> Bridge {
-        let (to_plain, ended, changes_keys, known) = (Vec::new(), false, false, None);
-        Bridge { plain, secure, tls, to_plain, ended, changes_keys, known }
+        let (ended, closed, changes_keys) = (false, false, false);
+        let (to_plain, known, cuts) = (Vec::new(), None, None);
+        Bridge { plain, secure, tls, to_plain, ended, closed, changes_keys, known, cuts }
     }
 
     fn cross(mut self) {
-        if self.run().is_err() {
+        let ran = self.run();
+        if let (Err(error), Some(cuts)) = (&ran, &self.cuts)
+            && error.kind() == ErrorKind::UnexpectedEof
+        {
+            cuts.fetch_add(1, Ordering::Relaxed);
+        }
+        if ran.is_err() {
             // Whatever was cut looks cut.
             for stream in [&self.plain, &self.secure] {
                 let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
@@ -240,7 +299,7 @@ impl Bridge {
     fn run(&mut self) -> std::io::Result<()> {
         self.plain.set_nonblocking(true)?;
         self.secure.set_nonblocking(true)?;
-        let mut told_end = false;
+        let (mut told_end, mut told_plain_end) = (false, false);
         loop {
             self.wait()?;
             self.take_plain()?;
@@ -255,13 +314,12 @@ impl Bridge {
                 told_end = true;
                 self.secure.shutdown(Shutdown::Write)?;
             }
-            let closed = self.take_secure()?;
-            if closed && self.to_plain.is_empty() {
+            self.take_secure()?;
+            if self.closed && self.to_plain.is_empty() && !told_plain_end {
+                told_plain_end = true;
                 self.plain.shutdown(Shutdown::Write)?;
-                // What the play still says is read, so that its end is no reset.
-                self.plain.set_nonblocking(false)?;
-                self.plain.set_read_timeout(Some(crate::wire::PATIENCE))?;
-                let _ = std::io::copy(&mut &self.plain, &mut std::io::sink());
+            }
+            if told_plain_end && told_end {
                 return Ok(());
             }
         }
@@ -273,7 +331,7 @@ impl Bridge {
         of_plain.set(PollFlags::IN, is_read);
         of_plain.set(PollFlags::OUT, !self.to_plain.is_empty());
         let mut of_secure = PollFlags::empty();
-        of_secure.set(PollFlags::IN, self.to_plain.len() < AHEAD);
+        of_secure.set(PollFlags::IN, self.to_plain.len() < AHEAD && !self.closed);
         of_secure.set(PollFlags::OUT, self.tls.wants_write());
         let mut both = [PollFd::new(&self.plain, of_plain), PollFd::new(&self.secure, of_secure)];
         poll(&mut both, Some(&Timespec { tv_sec: 30, tv_nsec: 0 }))?;
@@ -302,10 +360,8 @@ impl Bridge {
         }
     }
 
-    /// Returns whether the other side has said that it sends no more.
-    fn take_secure(&mut self) -> std::io::Result<bool> {
-        let mut closed = false;
-        if self.to_plain.len() < AHEAD {
+    fn take_secure(&mut self) -> std::io::Result<()> {
+        if self.to_plain.len() < AHEAD && !self.closed {
             match self.tls.read_tls(&mut &self.secure) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -325,7 +381,7 @@ impl Bridge {
             loop {
                 match self.tls.reader().read(&mut room) {
                     Ok(0) => {
-                        closed = true;
+                        self.closed = true;
                         break;
                     }
                     Ok(count) => self.to_plain.extend_from_slice(&room[..count]),
@@ -341,6 +397,6 @@ impl Bridge {
                 Err(error) => return Err(error),
             }
         }
-        Ok(closed)
+        Ok(())
     }
 }

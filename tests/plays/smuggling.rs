@@ -10,6 +10,7 @@ use crate::{
 };
 
 on_both_drivers!(
+    over tls too:
     ambiguous_heads_are_refused_before_a_backend_sees_them,
     ambiguous_chunks_end_the_request_where_they_stand,
     unknown_codings_are_refused,

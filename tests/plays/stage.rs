@@ -6,9 +6,10 @@
 //! still counts a connection or a request after all clients have left.
 
 use std::{
+    cell::Cell,
     fmt::Write,
     net::{SocketAddr, TcpStream},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,7 @@ use crate::{
     client::{Client, Response},
     name_server::NameServer,
     pace::{Took, Watch},
+    secure::{self, Identity},
 };
 
 /// What the serving threads wait on.
@@ -38,6 +40,10 @@ pub(crate) enum Driver {
 /// Makes two tests of each play, one for each driver. Those `at a pace` get the factor by which
 /// their times are longer than usual (`pace.rs`).
 macro_rules! on_both_drivers {
+    (over tls too: $($all:tt)*) => {
+        on_both_drivers!($($all)*);
+        over_tls!($($all)*);
+    };
     ($($play:ident),* $(,)? $(; at a pace: $($paced:ident),+ $(,)?)?) => {
         mod io_uring {
             $(#[test] fn $play() { $crate::stage::on_io_uring(super::$play); })*
@@ -55,6 +61,26 @@ macro_rules! on_both_drivers {
             })+)?
         }
     };
+}
+
+/// Makes one more test of each play but those at a pace, in which clients and backends speak TLS.
+macro_rules! over_tls {
+    ($($play:ident),* $(,)? $(; at a pace: $($paced:ident),+ $(,)?)?) => {
+        mod tls {
+            $(#[test] fn $play() { $crate::stage::over_tls(super::$play); })*
+        }
+    };
+}
+
+thread_local! {
+    /// Whether the stages of this thread speak TLS on both sides.
+    static OVER_TLS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a play on io_uring with TLS on both sides.
+pub(crate) fn over_tls(play: fn(Driver)) {
+    OVER_TLS.set(true);
+    on_io_uring(play);
 }
 
 /// Runs a play on io_uring. If the kernel forbids it this says so; in CI that is a failure.
@@ -221,9 +247,19 @@ impl Setting {
             .into_iter()
             .map(|(script, weight)| (Backend::open(script), weight))
             .collect();
-        let addresses: Vec<(SocketAddr, u16)> =
+        let mut addresses: Vec<(SocketAddr, u16)> =
             backends.iter().map(|(backend, weight)| (backend.address(), *weight)).collect();
-        let text = self.text.toml(&addresses);
+        let mut setting = self.text;
+        let identity = OVER_TLS.get().then(|| Arc::new(Identity::of(&["play.test"])));
+        if let Some(identity) = &identity {
+            for (address, _) in &mut addresses {
+                let server = identity.server(&secure::VERSIONS, None);
+                *address = secure::behind(*address, server, false).address;
+            }
+            append(&mut setting.listener, &identity.line(""));
+            append(&mut setting.pool, &identity.pool_line());
+        }
+        let text = setting.toml(&addresses);
         let loaded = ringway::config::parse("play.toml", &text)
             .unwrap_or_else(|problems| panic!("{problems} in\n{text}"));
         let mut options = Options::default();
@@ -233,8 +269,12 @@ impl Setting {
         let handle =
             ringway::start_with(loaded.plan, options).map_err(|error| format!("{error}"))?;
         let backends = backends.into_iter().map(|(backend, _)| backend).collect();
-        let (addresses, text) = (handle.addresses().to_vec(), self.text);
-        Ok(Stage { addresses, handle: Some(handle), backends, text })
+        let (addresses, text) = (handle.addresses().to_vec(), setting);
+        let stage = Stage { addresses, handle: Some(handle), backends, text };
+        if let Some(identity) = identity {
+            secure::speaks_tls(stage.address(), identity);
+        }
+        Ok(stage)
     }
 }
 
@@ -356,6 +396,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         let playing = !std::thread::panicking();
+        secure::forget(self.address());
         if playing && self.handle.is_some() {
             for name in NOUGHT_AT_THE_END {
                 self.expect_count(name, 0);

@@ -10,6 +10,7 @@ use crate::{
 };
 
 on_both_drivers!(
+    over tls too:
     connect_and_trace_are_refused,
     unknown_methods_are_forwarded,
     options_with_forwards_left_loses_one,

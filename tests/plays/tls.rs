@@ -12,7 +12,11 @@ use std::{
 
 use ringway::events::Event;
 use rustls::{
-    ClientConfig, ClientConnection, StreamOwned,
+    ClientConfig, ClientConnection, NamedGroup, StreamOwned,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, kx_group},
+    },
     version::{TLS12, TLS13},
 };
 
@@ -31,6 +35,8 @@ use crate::{
 on_both_drivers!(
     a_connection_serves_request_after_request,
     large_bodies_go_both_ways,
+    a_body_goes_on_while_the_client_changes_its_keys,
+    the_key_is_made_of_two_where_the_client_can,
     a_tunnel_is_open_both_ways_and_ends_half_by_half,
     backends_and_the_log_are_told_of_it,
     a_sticky_cookie_is_secure,
@@ -81,6 +87,44 @@ fn large_bodies_go_both_ways(driver: Driver) {
             client.send(post("/", &body));
             assert!(client.response().body == body.as_bytes());
         }
+    }
+}
+
+fn a_body_goes_on_while_the_client_changes_its_keys(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(echoes()).start();
+    let name = "play.test".try_into().unwrap();
+    let config = Arc::new(identity.trusting(&[&TLS13]));
+    let tls = ClientConnection::new(config, name).unwrap();
+    let mut client = Client::over(crate::secure::bridge_that(stage.address(), tls, true));
+    let body = "0123456789abcdef".repeat(40_000);
+    for _ in 0..2 {
+        client.send(post("/", &body));
+        assert!(client.response().body == body.as_bytes());
+    }
+}
+
+fn the_key_is_made_of_two_where_the_client_can(driver: Driver) {
+    let identity = name();
+    let stage = Stage::on(driver).listener(&identity.line("")).backend(answers("ok")).start();
+    for (groups, expected) in [
+        (&[kx_group::X25519MLKEM768, kx_group::X25519][..], NamedGroup::X25519MLKEM768),
+        // What the client has guessed costs no second flight.
+        (&[kx_group::X25519, kx_group::X25519MLKEM768], NamedGroup::X25519),
+        (&[kx_group::X25519], NamedGroup::X25519),
+        (&[kx_group::SECP256R1], NamedGroup::secp256r1),
+    ] {
+        let provider =
+            CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };
+        let config = identity.trusting_with(provider, &[&TLS13]);
+        let name = "play.test".try_into().unwrap();
+        let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = TcpStream::connect(stage.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream).unwrap();
+        }
+        assert_eq!(tls.negotiated_key_exchange_group().unwrap().name(), expected);
     }
 }
 
@@ -376,7 +420,7 @@ fn a_handshake_has_its_time_and_no_more(driver: Driver, slower: u32) {
 fn half_open_handshakes_leave_others_alone(driver: Driver, _: u32) {
     let identity = name();
     let stage = Stage::on(driver).listener(&identity.line("")).backend(answers("ok")).start();
-    let half_open: Vec<TcpStream> = (0..300)
+    let half_open: Vec<TcpStream> = (0..1_000)
         .map(|number| {
             let mut stream = TcpStream::connect(stage.address()).unwrap();
             // Some say nothing, some a part, some a hello and no more.
@@ -390,9 +434,12 @@ fn half_open_handshakes_leave_others_alone(driver: Driver, _: u32) {
             stream
         })
         .collect();
+    stage.expect_count("connections", 1_000);
     let mut client = identity.connect(stage.address());
     for _ in 0..20 {
         client.get("/").expect(200, "ok");
     }
+    assert_eq!(stage.count("connections"), 1_001);
+    assert_eq!(stage.count("tls_handshakes_total"), 1);
     drop(half_open);
 }

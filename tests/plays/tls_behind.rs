@@ -6,6 +6,7 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -97,6 +98,9 @@ fn new_connections_are_resumed(driver: Driver) {
         assert_eq!(handshakes.len(), 5);
         let resumed = handshakes.iter().filter(|kind| **kind == HandshakeKind::Resumed).count();
         assert!(resumed >= 3, "{handshakes:?}");
+        // Each was told of the end (RFC 8446 §6.1).
+        eventually("all have ended", || backend.open_visits(), |open| *open == 0);
+        assert_eq!(behind.cuts.load(Ordering::Relaxed), 0);
     }
 }
 

@@ -34,6 +34,24 @@ on_both_drivers!(
     a_half_closed_tunnel_goes_on_while_bytes_come,
 );
 
+// Without those where the bridge reads ahead.
+over_tls!(
+    an_upgrade_opens_a_tunnel,
+    an_upgrade_opens_a_tunnel_whatever_length_it_is_agreed_to_with,
+    bytes_right_behind_the_heads_are_part_of_the_tunnel,
+    a_client_may_end_its_half_first,
+    a_backend_may_end_its_half_first,
+    much_passes_through_a_tunnel_both_ways_at_once,
+    a_refused_upgrade_is_an_answer_like_any_other,
+    an_upgrade_nobody_offered_to_relay_stays_here,
+    a_client_that_leaves_ends_the_tunnel,
+    a_backend_that_leaves_ends_the_tunnel,
+    an_idle_tunnel_is_ended,
+    an_upgrade_may_have_a_body,
+    a_body_may_end_behind_the_agreement,
+    a_body_that_is_cut_opens_no_tunnel,
+);
+
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
                        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n";
 

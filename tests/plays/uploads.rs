@@ -23,6 +23,16 @@ on_both_drivers!(
     a_body_that_nobody_waits_for_is_not_waited_for,
 );
 
+// Without those where a reset overtakes the answer in the bridge.
+over_tls!(
+    an_early_answer_cuts_no_upload_and_loses_no_request,
+    a_slow_upload_goes_on_behind_its_answer,
+    a_body_that_nobody_takes_is_dropped_and_the_next_request_served,
+    where_the_end_is_not_sure_the_head_says_so,
+    a_client_that_was_told_of_the_close_sees_it_at_once,
+    a_body_that_nobody_waits_for_is_not_waited_for,
+);
+
 /// The size of a body, and how it is framed.
 #[derive(Clone, Copy, Debug)]
 struct Body {

@@ -171,6 +171,16 @@ impl Layer {
         }
     }
 
+    /// Says the same where the connection is given up, if it is to a backend: to a client half an
+    /// answer could look whole.
+    pub(super) fn leave(&self) {
+        match self {
+            Layer::Plain(_) => {}
+            Layer::Tls(tls) if tls.is_to_backend() => tls.say_end(),
+            Layer::Tls(_) => {}
+        }
+    }
+
     /// Whether there are unread bytes.
     pub(super) fn has_unread(&self) -> bool {
         self.wire().has_unread()

@@ -664,6 +664,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.watched = None;
         let Some(layer) = self.layer.take() else { return };
+        layer.leave();
         let something_in_flight = self.pending.was_dropped();
         let Some(posted) = self.pending.take_posted() else {
             layer.close(something_in_flight);

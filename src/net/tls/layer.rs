@@ -400,6 +400,11 @@ impl Tls {
         }
     }
 
+    /// Whether we began the handshake.
+    pub(crate) fn is_to_backend(&self) -> bool {
+        self.state.try_borrow().is_ok_and(|state| state.records.is_to_backend())
+    }
+
     /// Says that nothing more follows, as far as there is room for it.
     pub(crate) fn say_end(&self) {
         let Ok(mut state) = self.state.try_borrow_mut() else { return };

@@ -97,6 +97,11 @@ impl Records {
         self.has_said_end
     }
 
+    /// Whether we began the handshake.
+    pub(crate) fn is_to_backend(&self) -> bool {
+        self.kept.is_client()
+    }
+
     /// Why nothing more is read, if so.
     #[inline]
     pub(crate) fn failure(&self) -> Option<Failure> {
