@@ -36,6 +36,12 @@ def pause_two(origins):
         origin.resume()
 
 
+def link(origins):
+    origins[0].cut()
+    yield PAUSED
+    origins[0].join()
+
+
 def close_port(origins):
     origins[0].order("close")
     yield BROKEN
@@ -85,12 +91,14 @@ class Fault:
     lossless: bool = True  # whether Ringway is to let no request fail
     detected: bool = True  # whether there is one moment from which it is broken, and one to find it
     mended: int = 0  # the origin that was mended last
+    network: bool = False  # whether it takes a network of its own
 
 
 FAULTS = [
     Fault("kill", "an origin is killed (SIGKILL), and started again after 4 s", kill),
     Fault("pause", "an origin is paused for 5 s (SIGSTOP): it accepts and never answers", pause),
     Fault("pause-two", "two of the three are paused for 5 s", pause_two),
+    Fault("link", "packets to an origin and from it vanish for 5 s", link, network=True),
     Fault("close", "an origin closes its port; its connections go on", close_port),
     Fault("slow", "an origin takes 2 s for each answer, probes too", slow),
     Fault("error-500", "an origin answers 500, but its health page is fine", error_500,

@@ -52,6 +52,18 @@ class Origin:
     def resume(self):
         self.child.signal(signal.SIGCONT)
 
+    def cut(self):
+        """From now on what is sent to it vanishes, and what it sends."""
+        self._filter("-A")
+
+    def join(self):
+        self._filter("-D")
+
+    def _filter(self, how):
+        for end in ("--dport", "--sport"):
+            command = ["iptables", "-w", how, "INPUT", "-p", "tcp", end, str(self.port), "-j", "DROP"]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=10)
+
     def finish(self):
         """Has it end as a server should: see `origin.py`."""
         self.child.signal(signal.SIGTERM)
