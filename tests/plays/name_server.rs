@@ -1,12 +1,19 @@
-//! A name server on loopback, over UDP: answers A, AAAA and SRV questions by what the play says of
-//! a name at the moment. A name that it does not know does not exist.
+//! A name server on loopback: answers A, AAAA and SRV questions by what the play says of a name at
+//! the moment.
+//!
+//! A name that it does not know does not exist. Long answers are given over TCP alone. Each
+//! question is noted.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
     thread::JoinHandle,
 };
+
+/// The longest answer over UDP.
+const UDP_MAX: usize = 1232;
 
 /// One record of a name.
 #[derive(Clone)]
@@ -39,18 +46,19 @@ struct Zone {
 pub(crate) struct NameServer {
     address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl NameServer {
     /// Begins to serve.
     pub(crate) fn open() -> NameServer {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (socket, listener) = sockets();
         let address = socket.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(Zone::default()));
-        let known = Arc::clone(&zone);
-        let thread = std::thread::spawn(move || serve(&socket, &known));
-        NameServer { address, zone, thread: Some(thread) }
+        let [of_udp, of_tcp] = [Arc::clone(&zone), Arc::clone(&zone)];
+        let udp = std::thread::spawn(move || serve(&socket, &of_udp));
+        let tcp = std::thread::spawn(move || serve_tcp(&listener, &of_tcp));
+        NameServer { address, zone, threads: vec![udp, tcp] }
     }
 
     /// Where it is asked.
@@ -97,7 +105,18 @@ impl Drop for NameServer {
         // What is no question ends it.
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.send_to(&[], self.address).unwrap();
-        self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
+        TcpStream::connect(self.address).unwrap().write_all(&[0, 0]).unwrap();
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// One of each kind, with one port.
+fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
+            return (socket, listener);
+        }
     }
 }
 
@@ -106,17 +125,46 @@ fn serve(socket: &UdpSocket, zone: &Mutex<Zone>) {
     while let Ok((length, from)) = socket.recv_from(&mut buffer)
         && length > 0
     {
-        let question = &buffer[..length];
-        let Some((name, end)) = name_in(question) else { continue };
-        let answer = {
-            let mut zone = zone.lock().unwrap();
-            zone.asked.push(name.clone());
-            zone.names.get(&name).cloned()
-        };
-        if let Some(answer) = answered(question, end, answer) {
-            let _ = socket.send_to(&answer, from);
+        let Some((mut answer, end)) = answer(&buffer[..length], zone) else { continue };
+        if answer.len() > UDP_MAX {
+            // Ask again over TCP (RFC 1035 §4.2.1).
+            answer.truncate(end);
+            answer[2] |= 2;
+            answer[6..8].fill(0);
+        }
+        let _ = socket.send_to(&answer, from);
+    }
+}
+
+/// One question for each connection.
+fn serve_tcp(listener: &TcpListener, zone: &Mutex<Zone>) {
+    for stream in listener.incoming() {
+        let (mut stream, mut length) = (stream.unwrap(), [0; 2]);
+        if stream.read_exact(&mut length).is_err() {
+            continue;
+        }
+        let mut question = vec![0; u16::from_be_bytes(length).into()];
+        if question.is_empty() {
+            return;
+        }
+        if stream.read_exact(&mut question).is_ok()
+            && let Some((answer, _)) = answer(&question, zone)
+        {
+            let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+            let _ = stream.write_all(&[&length, &*answer].concat());
         }
     }
+}
+
+/// The answer to a question, and where the question ends in it.
+fn answer(question: &[u8], zone: &Mutex<Zone>) -> Option<(Vec<u8>, usize)> {
+    let (name, end) = name_in(question)?;
+    let known = {
+        let mut zone = zone.lock().unwrap();
+        zone.asked.push(name.clone());
+        zone.names.get(&name).cloned()
+    };
+    Some((answered(question, end, known)?, end))
 }
 
 /// The name of a question in lower case, and where the question ends (RFC 1035 §4.1.2).

@@ -30,6 +30,7 @@ on_both_drivers!(
     a_stop_does_not_wait_for_names,
     each_address_of_a_name_has_its_share_and_its_counts,
     an_address_that_is_dead_is_left_out_and_the_others_are_asked,
+    a_new_address_is_asked_by_every_core_within_100_ms_of_the_answer,
     a_service_is_scaled_from_two_to_five_and_back_without_a_failure,
     in_a_probed_pool_a_new_address_has_its_share_as_soon,
     a_server_moves_to_another_address_without_a_failure,
@@ -240,6 +241,23 @@ fn an_address_that_is_dead_is_left_out_and_the_others_are_asked(driver: Driver) 
     });
     let all: String = shares(&stage, 40).into_iter().map(|(text, _)| text).collect();
     assert_eq!(all, "ac");
+}
+
+fn a_new_address_is_asked_by_every_core_within_100_ms_of_the_answer(driver: Driver) {
+    let (server, servers) = (NameServer::open(), Servers::open(2));
+    let stage = servers.stage(driver, &server, 1).cores(2).start();
+    // Of these each core has some.
+    let mut clients: Vec<Client> = (0..16).map(|_| stage.connect()).collect();
+    clients.iter_mut().for_each(|client| client.get("/").expect(200, "a"));
+    server.says("app.test", 600, servers.records(0..2));
+    let before = server.asked().len();
+    // A question for each family.
+    eventually("the answer", || server.asked().len(), |asked| *asked >= before + 2);
+    let watch = Watch::start();
+    for client in &mut clients {
+        while client.get("/").text() != "b" {}
+    }
+    watch.took().expect_at_most(Duration::from_millis(100));
 }
 
 fn a_service_is_scaled_from_two_to_five_and_back_without_a_failure(driver: Driver) {

@@ -318,6 +318,16 @@ fn what_was_answered_is_asked_again() {
 }
 
 #[test]
+fn an_answer_that_is_too_long_for_a_packet_is_asked_for_again() {
+    let server = NameServer::open();
+    let all: Vec<String> = (0..1_000).map(|at| format!("10.0.{}.{}", at / 250, at % 250)).collect();
+    server.says("many.test", 60, all.iter().map(|address| host(address)).collect());
+    let (found, _) = looked_up(&server, "many.test:80");
+    assert_eq!(found.split(", ").count(), 1_000, "{found}");
+    assert!(all.iter().all(|address| found.contains(&format!("{address}:80"))));
+}
+
+#[test]
 fn services_have_hosts_ports_weights_and_priorities() {
     let server = NameServer::open();
     let service = Record::Service;
