@@ -71,7 +71,7 @@ backends = [{servers}]
 health = {{ interval = "500ms", timeout = "400ms", fall = 2 }}
 passive = {{ statuses = [500, 502, 503, 504], eject = "1s" }}
 retry = {{ on = ["connect-failure", "reset-before-response", "backend-down", "timeout", "502",
-               "503", "504"] }}
+               "503", "504"]{hedge} }}
 timeouts = {{ response = "1s" }}
 {balance}
 """
@@ -88,7 +88,13 @@ class DrilledHaproxy(Haproxy):
 
 
 class DrilledRingway(Ringway):
-    template = RINGWAY
+    hedges = False
+
+    @property
+    def template(self):
+        hedge = ', hedge = {{ after = "p95", max = 0.05 }}' if self.hedges else ""
+        return RINGWAY.replace("{hedge}", hedge)
+
     takes_out = re.compile(rb"backend_down|backend_ejected")
 
 

@@ -13,6 +13,9 @@ PAUSED = 5.0  # seconds a paused origin stands still
 SLOW = 2.0  # seconds a slow answer takes: twice what the proxies wait
 FLAP = 0.5  # seconds a flapping origin is away, and then there
 AWAY = 0.5  # seconds between a restarted origin's end and its next life
+SOME = 0.05  # the share of slow answers of an origin that is slow sometimes
+LONG = 0.3  # seconds that these take longer
+WATCHED = 12.0  # seconds of them
 BETWEEN = 1.5  # seconds from there until the next one's turn
 
 
@@ -54,6 +57,12 @@ def slow(origins):
     origins[0].order("delay 0")
 
 
+def sometimes(origins):
+    origins[0].order(f"sometimes {SOME} {LONG}")
+    yield WATCHED
+    origins[0].order("sometimes 0 0")
+
+
 def error_500(origins):
     origins[0].order("status 500")
     yield BROKEN
@@ -92,6 +101,9 @@ class Fault:
     detected: bool = True  # whether there is one moment from which it is broken, and one to find it
     mended: int = 0  # the origin that was mended last
     network: bool = False  # whether it takes a network of its own
+    origins: int = 3
+    usual: str = ""  # what every origin is told at its start
+    hedged: bool = False  # whether Ringway is drilled with hedging as well: a matter of times
 
 
 FAULTS = [
@@ -101,6 +113,9 @@ FAULTS = [
     Fault("link", "packets to an origin and from it vanish for 5 s", link, network=True),
     Fault("close", "an origin closes its port; its connections go on", close_port),
     Fault("slow", "an origin takes 2 s for each answer, probes too", slow),
+    Fault("sometimes", "one origin of four takes 0.3 s longer for 5 % of its answers; usual are 5 ms"
+          " and exponentially distributed 8 ms more", sometimes, detected=False, origins=4,
+          usual="delay 0.005\nspread 0.008", hedged=True),
     Fault("error-500", "an origin answers 500, but its health page is fine", error_500,
           lossless=False),
     Fault("error-503", "an origin answers 503, its health page too", error_503),

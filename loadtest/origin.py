@@ -11,6 +11,7 @@ SIGTERM ends it as a server should: no new clients, requests in flight are answe
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -69,6 +70,8 @@ class Origin:
         self.seen = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.status = self.health = 200
         self.delay, self.finishing = USUAL, False
+        self.spread = 0.0  # so many seconds more on average, exponentially distributed
+        self.share, self.long = 0.0, 0.0  # of so many requests so many seconds more
         self.connections, self.listener = set(), None
         self.loop = asyncio.get_running_loop()
         self.ended = self.loop.create_future()
@@ -79,7 +82,10 @@ class Origin:
             return self.health, self.delay if self.delay > USUAL else 0
         _, _, rest = head.partition(FIELD)
         os.write(self.seen, rest.partition(b"\r\n")[0] + b"\n")
-        return self.status, self.delay
+        more = random.expovariate(1 / self.spread) if self.spread else 0
+        if random.random() < self.share:
+            more += self.long
+        return self.status, self.delay + more
 
     def open(self):
         self.listener = socket.socket()
@@ -136,6 +142,10 @@ class Origin:
                 getattr(self, words[0])()
             elif words[0] == "delay":
                 self.delay = float(words[1]) or USUAL
+            elif words[0] == "spread":
+                self.spread = float(words[1])
+            elif words[0] == "sometimes":
+                self.share, self.long = float(words[1]), float(words[2])
             elif words[0] in ("status", "health"):
                 setattr(self, words[0], int(words[1]))
 

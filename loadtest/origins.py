@@ -1,4 +1,4 @@
-"""The three origins of the fault drill: how they are started, told, broken and mended.
+"""The origins of the fault drill, three of them or four: how they are started, told, broken and mended.
 
 Each is a process of its own (`origin.py`) on the load core, and keeps its port over all its lives.
 """
@@ -92,8 +92,8 @@ class Origin:
 class Origins(list):
     """All of them, fresh: new ports, nothing seen yet."""
 
-    def __init__(self, directory, core):
-        super().__init__(Origin(number, directory, core) for number in range(COUNT))
+    def __init__(self, directory, core, count=COUNT):
+        super().__init__(Origin(number, directory, core) for number in range(count))
         for origin in self:
             if os.path.exists(origin.seen_path):
                 os.remove(origin.seen_path)
@@ -102,9 +102,11 @@ class Origins(list):
     def ports(self):
         return [origin.port for origin in self]
 
-    def start(self):
+    def start(self, order=""):
         for origin in self:
             origin.start()
+            if order:
+                origin.order(order)
 
     def stop(self):
         for origin in self:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 LATE = 0.3  # seconds from which a request must have waited for something broken
 QUIET = 0.25  # seconds without a touched request after which the fault counts as found
+SETTLED = 2.0  # seconds of it that do not count for its times: what is usual has to be learnt
 WINDOW = 0.2  # seconds of requests in which an origin's share is looked at
 FULL = 0.9  # of its third, from which its share is full again
 
@@ -26,13 +27,19 @@ class Outcome:
     found: float  # seconds from the fault's beginning until all go elsewhere; None = never
     said: float  # seconds from its beginning until the proxy says so in its log; None = it does not
     returned: float  # seconds from its end until the origin's share is full; None = never
+    p95: float  # seconds, of the requests sent while it lasted
+    p99: float
+    extra: float  # what the origins were sent then beyond one request for each, as a share
     began: float
     ended: float
 
 
-def of(answers, lags, seen, heard, began, ended, origin, origins, detected):
-    """The outcome of one drill; `seen` is when what reached the broken origin was sent, `heard`
-    when the proxy said that it takes it out."""
+def of(answers, lags, all_seen, heard, began, ended, origin, detected):
+    """The outcome of one drill; `all_seen` is when what reached each origin was sent, of which that
+    of number `origin` is the broken one, `heard` when the proxy said that it takes it out."""
+    seen, origins = all_seen[origin], len(all_seen)
+    meanwhile = sorted(one.took for one in answers if began + SETTLED < one.sent < ended)
+    sent = sum(began + SETTLED < when < ended for one in all_seen for when in one)
     failed = [one for one in answers if one.failed]
     return Outcome(
         requests=len(answers), lags=len(lags), failed=len(failed),
@@ -42,7 +49,14 @@ def of(answers, lags, seen, heard, began, ended, origin, origins, detected):
         found=found(answers, seen, began, ended) if detected else None,
         said=heard and heard - began,
         returned=returned(answers, ended, origin, origins), began=began, ended=ended,
+        p95=share_within(meanwhile, 0.95), p99=share_within(meanwhile, 0.99),
+        extra=sent / max(len(meanwhile), 1) - 1,
     )
+
+
+def share_within(times, share):
+    """How long this share of them took at most."""
+    return times[min(int(len(times) * share), len(times) - 1)] if times else None
 
 
 def found(answers, seen, began, ended):
