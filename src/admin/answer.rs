@@ -51,6 +51,11 @@ impl Answer {
         self
     }
 
+    /// With this media type.
+    pub(super) fn of_type(self, content_type: &'static str) -> Answer {
+        Answer { content_type, ..self }
+    }
+
     /// With the number of the plan it is about as its entity tag.
     pub(super) fn of_generation(self, generation: u64) -> Answer {
         self.with("etag", format!("\"{generation}\""))

@@ -24,6 +24,7 @@ pub(super) enum Call {
     Certificates,
     Events,
     Stream,
+    Frame,
     History,
     OpenApi,
     Reload,
@@ -41,7 +42,7 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 21] = [
+pub(super) const CALLS: [(&str, &str, Call); 22] = [
     ("GET", "/", Call::Page),
     ("GET", "/page/{file}", Call::PageFile),
     ("GET", "/livez", Call::Live),
@@ -52,6 +53,7 @@ pub(super) const CALLS: [(&str, &str, Call); 21] = [
     ("GET", "/api/v1/certificates", Call::Certificates),
     ("GET", "/api/v1/events", Call::Events),
     ("GET", "/api/v1/stream", Call::Stream),
+    ("GET", "/api/v1/frame", Call::Frame),
     ("GET", "/api/v1/history", Call::History),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
@@ -134,6 +136,7 @@ impl Called {
                 Answer::json(200, &json!({ "certificates": doors.certificates() }))
             }
             Call::Events | Call::Stream => Answer::error(500, "internal", "a stream"),
+            Call::Frame => feed::frame(doors),
             Call::History => feed::history(request, doors),
             Call::OpenApi => match serde_json::from_str(OPENAPI) {
                 Ok(document) => Answer::json(200, &document),

@@ -83,6 +83,14 @@ pub(super) fn send(
     Ok(())
 }
 
+/// The last frame.
+pub(super) fn frame(doors: &impl Doors) -> Answer {
+    match doors.frame() {
+        Some(frame) => Answer::text(200, &*frame).of_type("application/json"),
+        None => Answer::error(503, "too_early", "no second has passed yet"),
+    }
+}
+
 /// The timeline, as far as it is asked for: `?pool=P&backend=B&since=24h`.
 pub(super) fn history(request: &Request, doors: &impl Doors) -> Answer {
     match query(request.head.bytes(request.head.query)) {

@@ -60,6 +60,9 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// What is sent on from now on, after the event of this id.
     fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>>;
 
+    /// The last second, as the stream has it; none if there was none yet.
+    fn frame(&self) -> Option<Arc<str>>;
+
     /// What has happened, as far as it is asked for.
     fn history(&self, query: &HistoryQuery) -> Value;
 

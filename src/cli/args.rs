@@ -212,6 +212,31 @@ pub(super) enum Command {
         #[arg(long, help_heading = None)]
         json: bool,
     },
+    /// Show what goes on in the running process, live: backends, routes, cores
+    Top {
+        /// Only once
+        #[arg(long, help_heading = None)]
+        once: bool,
+        /// As JSON, once
+        #[arg(long, help_heading = None)]
+        json: bool,
+    },
+    /// Show what has happened to the running process, and how long backends were out
+    #[command(after_help = HISTORY_HELP)]
+    History {
+        /// Only of this pool
+        #[arg(long, value_name = "POOL", help_heading = None)]
+        pool: Option<String>,
+        /// Only of this backend
+        #[arg(long, value_name = "BACKEND", help_heading = None)]
+        backend: Option<String>,
+        /// How far back
+        #[arg(long, value_name = "TIME", default_value = "24h", help_heading = None)]
+        since: String,
+        /// As JSON
+        #[arg(long, help_heading = None)]
+        json: bool,
+    },
     /// Show the certificates of the running process: names, days left, files
     Cert {
         /// As JSON
@@ -346,6 +371,11 @@ Examples:
   ringway backend add app 10.0.0.9:3000 --weight 2
   ringway backend drain app/10.0.0.9:3000 --wait
   ringway backend remove app/10.0.0.9:3000 --drain 30s";
+
+const HISTORY_HELP: &str = "\
+Examples:
+  ringway history --since 1h
+  ringway history --pool app --backend 10.0.0.9:3000";
 
 const UPGRADE_HELP: &str = "\
 The program is started again from its path, with the same arguments and files. It gets the listening

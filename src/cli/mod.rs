@@ -9,11 +9,13 @@ mod address;
 mod args;
 mod ask;
 mod backend;
+mod history;
 mod launch;
 mod proxy;
 #[cfg(test)]
 mod reference_tests;
 mod say;
+mod top;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -107,6 +109,11 @@ fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides
         Some(Command::Upgrade) => ask::upgrade(&target),
         Some(Command::Ready) => ask::ready(&target),
         Some(Command::Cert { json }) => ask::cert(&target, *json),
+        Some(Command::Top { once, json }) => top::top(&target, *once, *json),
+        Some(Command::History { pool, backend, since, json }) => {
+            let (pool, backend) = (pool.as_deref(), backend.as_deref());
+            history::history(&target, &history::Wanted { pool, backend, since }, *json)
+        }
         Some(Command::Status { json }) => ask::status(&target, *json),
         Some(Command::Check { print }) => launch::check(files, overrides, *print),
         Some(Command::Version { json }) => about::version(*json),

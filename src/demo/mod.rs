@@ -8,6 +8,7 @@ mod answer;
 mod connection;
 mod origins;
 mod running;
+mod traffic;
 
 use std::{
     error::Error,
@@ -23,8 +24,9 @@ use signal_hook::{
 };
 
 pub(crate) use self::origins::Origins;
+use self::traffic::Traffic;
 use crate::config::{Overrides, parse_with};
-use crate::server::{Endpoint, Options, Stop, self_signed, start_with};
+use crate::server::{AdminInterface, Endpoint, Options, Stop, self_signed, start_with};
 
 /// Enough origins to see a round robin go round.
 const ORIGINS: usize = 3;
@@ -44,15 +46,20 @@ pub(crate) fn run(listen: SocketAddr, overrides: &Overrides) -> Result<(), Box<d
     let secure = secure(listen);
     let text = configuration(listen, secure.as_ref(), origins.addresses());
     let plan = parse_with("demo", &text, overrides)?.plan;
+    let wanted = plan.global.admin.clone();
     let balancer = start_with(plan, Options::of_the_process())?;
+    let admin = AdminInterface::beside(&wanted, &balancer)?;
     let listening = |name: &str| {
         let named = |(listener, at): &(String, _)| (listener == name).then(|| Endpoint::tcp(at))?;
         balancer.addresses().iter().find_map(named)
     };
     let secure = secure.as_ref().and_then(|(_, file)| Some((listening("secure")?, &**file)));
-    let text = introduction(listening("demo").unwrap_or(listen), secure, &text);
+    let at = listening("demo").unwrap_or(listen);
+    let text = introduction((at, admin.address()), secure, &text);
     io::Write::write_all(&mut io::stdout(), text.as_bytes())?;
+    let traffic = admin.address().map(|_| Traffic::start(at));
     signals.forever().next();
+    drop((traffic, admin));
     // The balancer first: it finishes the requests its clients still wait for.
     balancer.stop(Stop::Graceful);
     drop(origins);
@@ -77,6 +84,15 @@ fn configuration(
         let name = Origins::name(place);
         let _ = writeln!(text, "  {{ name = \"{name}\", address = \"{address}\" }},");
     }
+    text.push_str(
+        "]\n\n# The demo's own traffic, for its dashboard.\n[[route]]\nname = \"traffic\"\n",
+    );
+    let _ = write!(text, "host = \"{}\"\npool = \"traffic\"\n\n", traffic::HOST);
+    text.push_str("[pool.traffic]\nbalance = \"least-connections\"\nbackends = [\n");
+    for (place, address) in origins.iter().enumerate() {
+        let name = Origins::name(place);
+        let _ = writeln!(text, "  {{ name = \"{name}\", address = \"{address}\" }},");
+    }
     text + "]\n"
 }
 
@@ -92,12 +108,13 @@ fn secure(listen: SocketAddr) -> Option<(SocketAddr, PathBuf)> {
 
 /// The text that the demo prints: what runs, and what to try.
 fn introduction(
-    listening: SocketAddr,
+    (listening, admin): (SocketAddr, Option<SocketAddr>),
     secure: Option<(SocketAddr, &Path)>,
     configuration: &str,
 ) -> String {
-    let mut text =
-        "Three origins and a balancer in front of them, from this configuration:\n\n".to_owned();
+    let dashboard = admin.map(|at| format!("Dashboard: http://{at}/\n\n"));
+    let mut text = dashboard.unwrap_or_default()
+        + "Three origins and a balancer in front of them, from this configuration:\n\n";
     for line in configuration.lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
     }
@@ -131,7 +148,8 @@ mod tests {
         let text = configuration("[::1]:8080".parse().unwrap(), None, &addresses);
         let loaded = parse_with("demo", &text, &Overrides::default()).unwrap();
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-        let pool = loaded.plan.pools.values().next().unwrap();
+        let pools = || loaded.plan.pools.values();
+        let pool = pools().find(|pool| pool.name == "origins").unwrap();
         let names: Vec<_> = pool.backends.values().map(|b| b.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         // The example of HTTPS is one, too.
@@ -147,12 +165,13 @@ mod tests {
 
     #[test]
     fn every_line_to_try_names_where_it_listens() {
-        let text = introduction("127.0.0.1:8080".parse().unwrap(), None, "[listener.demo]\n");
+        let text =
+            introduction(("127.0.0.1:8080".parse().unwrap(), None), None, "[listener.demo]\n");
         assert_eq!(text.matches("curl ").count(), 6);
         assert_eq!(text.matches("http://127.0.0.1:8080/").count(), 6);
         assert!(text.contains("\n    [listener.demo]\n"));
         let secure = ("127.0.0.1:8443".parse().unwrap(), Path::new("/x/self-signed.pem"));
-        let text = introduction("127.0.0.1:8080".parse().unwrap(), Some(secure), "");
+        let text = introduction(("127.0.0.1:8080".parse().unwrap(), None), Some(secure), "");
         let line = "    curl --cacert /x/self-signed.pem https://127.0.0.1:8443/\n";
         assert!(text.contains(line), "{text}");
     }

@@ -37,7 +37,8 @@ struct Running {
     driver: DriverInUse,
     client: Client,
     changes: Changes,
-    upgrades: Upgrades,
+    /// None = no new process can take over.
+    upgrades: Option<Upgrades>,
     reader: Reader,
     /// The files of its configuration.
     files: Vec<String>,
@@ -105,6 +106,10 @@ impl Doors for Running {
         self.reader.follow(feed, after)
     }
 
+    fn frame(&self) -> Option<Arc<str>> {
+        self.reader.frame()
+    }
+
     fn history(&self, query: &HistoryQuery) -> Value {
         self.reader.history(query)
     }
@@ -118,7 +123,14 @@ impl Doors for Running {
     }
 
     fn upgrade(&self, from: &str) -> Result<Upgraded, Refused> {
-        self.upgrades.wait(from.to_owned(), "admin")
+        match &self.upgrades {
+            Some(upgrades) => upgrades.wait(from.to_owned(), "admin"),
+            None => Err(Refused {
+                why: "no new process can take over from this one".to_owned(),
+                problems: String::new(),
+                moved_to: None,
+            }),
+        }
     }
 }
 
@@ -130,7 +142,7 @@ pub(super) struct AdminSockets {
 }
 
 /// The admin interface of a process.
-pub(super) struct AdminInterface {
+pub(crate) struct AdminInterface {
     /// Its address, if it has one.
     pub(super) address: Option<SocketAddr>,
     /// Why the default address is not used.
@@ -145,6 +157,30 @@ pub(super) struct AdminInterface {
 }
 
 impl AdminInterface {
+    /// For a process without files, as the demo is: at this address, or at another one of loopback
+    /// if that is taken.
+    ///
+    /// # Errors
+    /// Like `bind` and `open`.
+    pub(crate) fn beside(
+        wanted: &plan::Admin,
+        handle: &Handle,
+    ) -> Result<AdminInterface, StartError> {
+        let mut admin = AdminInterface::bind(wanted, &[], AdminSockets::default())?;
+        if admin.given_up.is_some() {
+            let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+            let wanted = plan::Admin { bind: Some(anywhere), ..wanted.clone() };
+            admin = AdminInterface::bind(&wanted, &[], AdminSockets::default())?;
+        }
+        admin.open((&[], None), handle, None)?;
+        Ok(admin)
+    }
+
+    /// Its address, if it has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
     /// Takes its address, and makes the Unix socket if there is a folder for it, unless they are
     /// given.
     ///
@@ -199,9 +235,9 @@ impl AdminInterface {
     /// The kernel's, if it gives no thread.
     pub(super) fn open(
         &mut self,
-        (files, folders): (&[PathBuf], Vec<PathBuf>),
+        (files, folders): (&[PathBuf], Option<Vec<PathBuf>>),
         handle: &Handle,
-        upgrades: &Upgrades,
+        upgrades: Option<&Upgrades>,
     ) -> Result<(), StartError> {
         if self.bound.is_empty() {
             return Ok(());
@@ -210,9 +246,10 @@ impl AdminInterface {
             client: handle.client(),
             events: handle.all_events(),
             reporter: handle.reporter().clone(),
-            folders: self
-                .address
-                .map(|_| (folders, format!("timeline-{}.jsonl", admin::hash_of(files)))),
+            is_watchful: self.address.is_some(),
+            folders: folders
+                .filter(|_| self.address.is_some())
+                .map(|folders| (folders, format!("timeline-{}.jsonl", admin::hash_of(files)))),
         };
         let chronicle = Chronicle::start(sources);
         let chronicle = chronicle.map_err(StartError::system("start the thread of the history"))?;
@@ -223,7 +260,7 @@ impl AdminInterface {
             driver: handle.driver(),
             client: handle.client(),
             changes: handle.changes().clone(),
-            upgrades: upgrades.clone(),
+            upgrades: upgrades.cloned(),
             reader,
             files: admin::named(files),
         }));

@@ -64,7 +64,10 @@ pub use self::{
     start_error::{Holder, StartError},
 };
 pub(crate) use self::{
-    admin_doors::token as admin_token, process::run as main, reload::Source,
-    self_signed::self_signed, upgrade::tell_refusal,
+    admin_doors::{AdminInterface, token as admin_token},
+    process::run as main,
+    reload::Source,
+    self_signed::self_signed,
+    upgrade::tell_refusal,
 };
 pub use crate::net::runtime::DriverInUse;

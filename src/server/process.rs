@@ -90,7 +90,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         taker.is_ready();
         handle.accept();
     }
-    admin.open((&files, states), &handle, &upgrades)?;
+    admin.open((&files, Some(states)), &handle, Some(&upgrades))?;
     let stops = match taker {
         // The manager hears of this process when the old one has named it.
         Some(taker) => Some(

@@ -1,5 +1,7 @@
 //! Plays of what is told to those who look: the streams of events and of frames, and the timeline,
 //! which outlives its process.
+//!
+//! The binary runs as a process of its own, with an admin interface; a stream is read line by line.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -131,6 +133,20 @@ fn a_frame_says_what_is_wrong_and_what_traffic_is_like(driver: Driver) {
         frames += 1;
         assert!(seen || frames < 30, "{frame}");
     }
+    let said = |words: &[&str]| {
+        let output = running.command(words).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {err}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let top = said(&["top", "--once"]);
+    assert!(top.contains("\nwarn: app/b is down: probes fail: refused, since "), "{top}");
+    assert!(top.contains("\napp/a ") && top.contains("\nCORE "), "{top}");
+    let frame: Value = serde_json::from_str(&said(&["top", "--json"])).unwrap();
+    assert!(frame["requests"].is_number() && frame["pools"][0]["name"] == "app", "{frame}");
+    let history = said(&["history", "--pool", "app", "--backend", "b", "--since", "1h"]);
+    assert!(history.contains("Z  backend down: app/b, refused, after "), "{history}");
+    assert!(history.contains("\napp/b: available ") && history.contains("out now"), "{history}");
     let text = metrics::text(&running);
     assert!(text.contains("ringway_core_busy_ratio{core=\"1\"} "), "{text}");
 }

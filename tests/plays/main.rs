@@ -87,6 +87,7 @@ mod manual;
 mod metrics;
 
 mod kept;
+mod observing;
 mod operations;
 mod process;
 mod reload;

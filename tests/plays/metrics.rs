@@ -41,7 +41,7 @@ pub(crate) fn json(running: &Running, path: &str) -> Value {
 }
 
 /// Whether this tool is installed; in CI it must be.
-fn has(tool: &str) -> bool {
+pub(crate) fn has(tool: &str) -> bool {
     let mut asked = Command::new(tool);
     let is_there =
         asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();

@@ -61,6 +61,9 @@ const REQUESTS_KEPT: usize = 50;
 /// What may wait for a reader: everything that is kept, and more.
 const WAITING_MAX: usize = 2 * EVENTS_KEPT;
 
+/// How long traffic is looked at for somebody who has asked for a frame.
+const WATCHED: Duration = Duration::from_secs(10);
+
 /// How long an asker waits, and how long the end does.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -71,6 +74,8 @@ enum Ask {
     Follow(Feed, Option<String>, Sender<Arc<str>>),
     /// How busy each core was in the last second.
     Busy(Sender<Vec<Option<f64>>>),
+    /// The last second.
+    Frame(Sender<Option<Arc<str>>>),
     /// The events that are kept.
     Events(Sender<Vec<Arc<str>>>),
     End,
@@ -96,8 +101,9 @@ pub(super) struct Sources {
     pub(super) client: Client,
     pub(super) events: Events,
     pub(super) reporter: Reporter,
-    /// Folders for the timeline, the best first, and its name there; none = it is not kept on disk,
-    /// and traffic is looked at only while somebody watches.
+    /// Whether traffic is looked at although nobody watches.
+    pub(super) is_watchful: bool,
+    /// Folders for the timeline, the best first, and its name there; none = it is not kept on disk.
     pub(super) folders: Option<(Vec<PathBuf>, String)>,
 }
 
@@ -107,8 +113,7 @@ impl Chronicle {
     /// # Errors
     /// The kernel's, if it gives no thread.
     pub(super) fn start(sources: Sources) -> io::Result<Chronicle> {
-        let Sources { client, events, reporter, folders } = sources;
-        let is_watchful = folders.is_some();
+        let Sources { client, events, reporter, is_watchful, folders } = sources;
         // Without a bound: there is a question for each connection that waits, and no more.
         let (to, asked) = unbounded();
         let timeline = folders.map(|(folders, name)| Timeline::open(&folders, &name));
@@ -124,9 +129,10 @@ impl Chronicle {
         let path = timeline.as_ref().map(|timeline| timeline.path().to_path_buf());
         let reader = Reader { to, client: client.clone(), path };
         let (ending, ended) = bounded::<()>(0);
+        // Its beginning is on the disk before anybody can ask.
+        let mut keeper = Keeper::new(client, reporter, timeline);
+        keeper.is_watchful = is_watchful;
         thread::Builder::new().name("ringway-history".into()).spawn(move || {
-            let mut keeper = Keeper::new(client, reporter, timeline);
-            keeper.is_watchful = is_watchful;
             keeper.run(&events, &asked);
             drop(ending);
         })?;
@@ -159,6 +165,11 @@ impl Reader {
     /// How busy each core was in the last second.
     pub(super) fn busy(&self) -> Vec<Option<f64>> {
         self.ask(Ask::Busy).unwrap_or_default()
+    }
+
+    /// The last second; none if there was none yet.
+    pub(super) fn frame(&self) -> Option<Arc<str>> {
+        self.ask(Ask::Frame).flatten()
     }
 
     /// The timeline.
@@ -202,6 +213,8 @@ struct Keeper {
     timeline: Option<Timeline>,
     /// Whether traffic is looked at although nobody watches.
     is_watchful: bool,
+    /// Until when it is, as somebody has asked for a frame.
+    watched_until: Option<Instant>,
     /// Whether the last line was written.
     is_written: bool,
     events: VecDeque<Told>,
@@ -227,6 +240,7 @@ impl Keeper {
             teller: Teller::new(now),
             timeline,
             is_watchful: false,
+            watched_until: None,
             is_written: true,
             events: VecDeque::new(),
             requests: VecDeque::new(),
@@ -252,7 +266,8 @@ impl Keeper {
             let mut either = Select::new();
             either.recv(happened);
             either.recv(asked);
-            let looks = self.is_watchful || !self.stream_to.is_empty();
+            let asked_lately = self.watched_until.is_some_and(|until| until > Instant::now());
+            let looks = self.is_watchful || asked_lately || !self.stream_to.is_empty();
             let ready = match looks {
                 true => either.ready_deadline(next).is_ok(),
                 false => either.ready() < usize::MAX,
@@ -338,6 +353,10 @@ impl Keeper {
             Ask::Follow(Feed::Events, after, to) => self.follow_events(after.as_deref(), to),
             Ask::Follow(Feed::Stream, _, to) => self.follow_stream(to),
             Ask::Busy(answer) => drop(answer.try_send(self.busy.clone())),
+            Ask::Frame(answer) => {
+                self.watched_until = Some(Instant::now() + WATCHED);
+                drop(answer.try_send(self.frame()));
+            }
             Ask::Events(answer) => {
                 let lines = self.events.iter().map(|told| Arc::clone(&told.line));
                 let _ = answer.try_send(lines.collect());
@@ -383,7 +402,7 @@ impl Keeper {
         );
         let _ = to.try_send(history.into());
         if let Some(frame) = self.frame() {
-            let _ = to.try_send(frame);
+            let _ = to.try_send(as_message(&frame));
         }
         self.stream_to.push(to);
     }
@@ -411,7 +430,7 @@ impl Keeper {
         if !self.stream_to.is_empty()
             && let Some(frame) = self.frame()
         {
-            send(&mut self.stream_to, &frame);
+            send(&mut self.stream_to, &as_message(&frame));
         }
     }
 
@@ -459,8 +478,12 @@ impl Keeper {
         frame["cores"] = span.cores(&self.busy).into();
         frame["flows"] = span.flows(&view.plan).into();
         frame["certificates"] = json!(certificates);
-        Some(format!("event: frame\ndata: {frame}\n\n").into())
+        Some(frame.to_string().into())
     }
+}
+
+fn as_message(frame: &str) -> Arc<str> {
+    format!("event: frame\ndata: {frame}\n\n").into()
 }
 
 fn push(kept: &mut VecDeque<Arc<str>>, max: usize, summary: &Value) {
