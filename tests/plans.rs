@@ -272,6 +272,8 @@ impl Counters {
             let count = match sample.value {
                 Value::Count(count) => count,
                 Value::Times(times) => times.count(),
+                // Seconds: each tenth of one counts.
+                Value::Number(seconds) => (seconds * 10.0) as u64,
                 other => panic!("{other:?}"),
             };
             (format!("{}{:?}", sample.family, sample.labels), count)
