@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{
     check::{
-        ACCESS_LOG_FORMATS, ALGORITHMS, CLIENT_AUTH_MODES, DRIVERS, LOG_FORMATS, LOG_LEVELS,
+        ACCESS_LOG_FORMATS, ALGORITHMS, CLIENT_AUTH_MODES, DRIVERS, LOG_FORMATS, LOG_LEVELS, MODES,
         RETRY_ON, SAME_SITE, TLS_VERSIONS, UNKNOWN_NAMES, status_words, write_hash_of,
     },
     expand::FromFiles,
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::plan::{
     Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
-    HostHeader, HostPattern, Listener, ListenerTls, Overlay, Passive, PathPattern, Plan, Pool,
-    PoolTls, Probe, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
+    HostHeader, HostPattern, Listener, ListenerTls, Mode, Overlay, Passive, PathPattern, Plan,
+    Pool, PoolTls, Probe, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
 };
 
 /// One table of the configuration.
@@ -265,31 +265,38 @@ impl Lines<'_> {
 
     fn listener(&mut self, listener: &Listener, plan: &Plan) {
         self.add("bind", list(listener.bind.iter().map(|address| quoted(&address.to_string()))));
-        self.add("mode", quoted("http"));
+        self.add("mode", word(MODES, listener.mode));
         if let Some(pool) = listener.pool {
             self.add("pool", quoted(&plan.pool(pool).name));
         }
         if let Some(tls) = &listener.tls {
             self.listener_tls(tls);
         }
-        let spoken = [("h1", listener.protocols.h1), ("h2", listener.protocols.h2)];
-        let spoken = spoken.into_iter().filter(|(_, is_spoken)| *is_spoken);
-        self.add("protocols", list(spoken.map(|(name, _)| quoted(name))));
-        let networks = listener.trusted_proxies.iter();
-        self.add("trusted-proxies", list(networks.map(|network| quoted(&network.to_string()))));
+        let is_http = listener.mode == Mode::Http;
+        if is_http {
+            let spoken = [("h1", listener.protocols.h1), ("h2", listener.protocols.h2)];
+            let spoken = spoken.into_iter().filter(|(_, is_spoken)| *is_spoken);
+            self.add("protocols", list(spoken.map(|(name, _)| quoted(name))));
+            let networks = listener.trusted_proxies.iter();
+            self.add("trusted-proxies", list(networks.map(|network| quoted(&network.to_string()))));
+        }
         self.add("max-connections", listener.connections_max.to_string());
         if let Some(log) = &listener.access_log {
             let path = log.path.as_ref().map_or("-".into(), |path| path.to_string_lossy());
             self.add("access-log.path", quoted(&path));
             self.add("access-log.format", word(ACCESS_LOG_FORMATS, log.format));
         }
-        self.add("half-close", listener.half_close.to_string());
         let timeouts = &listener.timeouts;
+        if is_http {
+            self.add("half-close", listener.half_close.to_string());
+            self.durations([
+                ("timeouts.client-header", timeouts.client_header),
+                ("timeouts.client-body", timeouts.client_body),
+                ("timeouts.client-write", timeouts.client_write),
+                ("timeouts.idle", timeouts.idle),
+            ]);
+        }
         self.durations([
-            ("timeouts.client-header", timeouts.client_header),
-            ("timeouts.client-body", timeouts.client_body),
-            ("timeouts.client-write", timeouts.client_write),
-            ("timeouts.idle", timeouts.idle),
             ("timeouts.tls-handshake", timeouts.tls_handshake),
             ("timeouts.tunnel", timeouts.tunnel),
             ("timeouts.half-closed", timeouts.half_closed),

@@ -116,9 +116,9 @@ pub(crate) struct Limits {
 pub(crate) struct Listener {
     /// The addresses to listen on, each an IP address and a port. Port 0 takes a free one.
     pub(crate) bind: List<String>,
-    /// The protocol spoken: "http".
+    /// What arrives: "http", or "tcp" for connections whose bytes are passed on both ways.
     pub(crate) mode: Option<Written<String>>,
-    /// The pool for requests that match no route; absent: 404.
+    /// The pool for requests that match no route (absent: 404), or for all connections of TCP.
     pub(crate) pool: Option<Written<String>>,
     /// TLS: the certificates, and what is asked of clients; absent: plain HTTP.
     pub(crate) tls: Option<Written<ListenerTls>>,

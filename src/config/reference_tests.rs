@@ -183,7 +183,8 @@ fn the_reference_shows_the_defaults() {
         let header = match section.header.as_str() {
             "[listener.web]" => "[listener.NAME]",
             "[pool.app]" => "[pool.NAME]",
-            "[pool.sessions]" => continue, // the other way to write `balance`
+            // The other way to write `balance`, and the other mode.
+            "[pool.sessions]" | "[listener.database]" | "[pool.databases]" => continue,
             other => other,
         };
         let defaults = defaults(header);

@@ -91,6 +91,22 @@ pub(super) async fn once(
     fetched(exchange, (backend, arriving, upload), pick)
 }
 
+/// Opens a connection to the picked backend for a client of which all bytes are passed on.
+pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    client: &Client,
+    exchange: &mut Exchange,
+    picked: &Pick,
+) -> Result<Backend, Fault> {
+    begin(worker, exchange, picked.backend());
+    let mut backend = connection(worker, client, exchange, picked).await?;
+    backend.begin(exchange.scratch.record.is_timed());
+    if exchange.for_client(client, Leaves::Reset).has_left() {
+        return Err(Cause::ClientAbort.into());
+    }
+    Ok(backend)
+}
+
 /// Puts the answer of a second copy, which came first, in the place of the first try's.
 #[cold]
 fn fetched_copy(

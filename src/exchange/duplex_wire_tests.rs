@@ -80,7 +80,7 @@ fn a_tunnel_ends_where_its_backend_does() {
                     let (head, behind) = seen.client.split_once("\r\n\r\n").unwrap();
                     assert!(head.starts_with("HTTP/1.1 101 "), "{seen:#?}");
                     assert_eq!(behind, &answer[SWITCHED.len()..cut], "{end:?}");
-                    let closed = if end == Step::Ends { Closed::Half } else { Closed::Both };
+                    let closed = if end == Step::Ends { Closed::Half } else { Closed::Reset };
                     assert_eq!(seen.closed, closed, "{cut} {end:?}");
                 }
             }
@@ -107,7 +107,7 @@ fn a_tunnel_ends_where_its_client_does() {
             assert_eq!(behind, &"ping"[..cut], "{end:?}");
             let (closed, pong) = match end {
                 Step::Ends => (Closed::Half, true),
-                _ => (Closed::Both, false),
+                _ => (Closed::Reset, false),
             };
             assert_eq!(seen.backends[0].closed, closed, "{cut} {end:?}");
             assert_eq!(seen.client.ends_with("pong"), pong, "{cut} {end:?}");

@@ -154,6 +154,23 @@ pub(super) fn record(worker: &Worker, client: &mut Client, exchange: &mut Exchan
     if record.status != 101 {
         count(worker, client, record);
     }
+    ended(worker, client, exchange);
+}
+
+/// Records how a connection without requests ended.
+pub(super) fn passed(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+    // No time of it is one of a request.
+    let record = &mut exchange.scratch.record;
+    record.sampled = false;
+    worker.counters.add(Counter::RequestBytes, record.request_bytes);
+    worker.counters.add(Counter::ResponseBytes, record.response_bytes);
+    ended(worker, client, exchange);
+}
+
+/// Counts the way in which it ended, reports it if it failed, and logs it.
+#[inline]
+fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+    let record = &exchange.scratch.record;
     let failed = match record.term {
         Term::Ok => record.status >= 500,
         Term::TunnelClosed | Term::TunnelIdle => false,

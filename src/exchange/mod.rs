@@ -14,6 +14,8 @@
 //!              record ◀─ kept or closed ◀─ body passed ◀── reply: head and first piece
 //!                                                     └──▶ tunnel (101)
 //! ```
+//!
+//! A connection of a TCP listener has no heads: `tcp.rs` connects it and hands it to the tunnel.
 
 mod attempt;
 mod choose;
@@ -32,6 +34,7 @@ mod rescue;
 mod retry;
 pub(crate) mod run;
 mod sticky;
+pub(crate) mod tcp;
 mod tunnel;
 mod upload;
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::http::{
 };
 use crate::policy::balance::key;
 use crate::proto::{Client, peer::Peer};
-use crate::worker::{NoPick, Scratch, Worker};
+use crate::worker::{NoPick, Pick, Scratch, Worker};
 
 /// Runs one exchange, from a parsed head to its line in the log.
 pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
@@ -149,7 +149,7 @@ fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
 }
 
 /// Records the hash key, from the request as it came.
-fn note_key(client: &Client, exchange: &mut Exchange) {
+pub(super) fn note_key(client: &Client, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, .. } = &mut *exchange;
     let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
     // Already known if the listener has a log.
@@ -174,6 +174,21 @@ fn rewrite(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<
     Ok(forward)
 }
 
+/// The first backend to ask, if need be after a wait in the queue.
+#[inline]
+pub(super) async fn pick_first(
+    worker: &Rc<Worker>,
+    client: &Client,
+    exchange: &mut Exchange,
+) -> Result<Pick, Fault> {
+    let picked = choose(&exchange.errand(worker));
+    match picked {
+        Ok(pick) => Ok(pick),
+        Err(NoPick::AllFull(what)) => Box::pin(queue::wait(worker, client, exchange, what)).await,
+        Err(NoPick::NoneUsable) => Err(Cause::NoBackend.into()),
+    }
+}
+
 /// Asks backends until one answers or a retry is no longer allowed.
 async fn fetch(
     worker: &Rc<Worker>,
@@ -181,12 +196,7 @@ async fn fetch(
     exchange: &mut Exchange,
 ) -> Result<Answer, Fault> {
     sticky::read(worker, exchange);
-    let picked = choose(&exchange.errand(worker));
-    let mut pick = match picked {
-        Ok(pick) => pick,
-        Err(NoPick::AllFull(what)) => Box::pin(queue::wait(worker, client, exchange, what)).await?,
-        Err(NoPick::NoneUsable) => return Err(Cause::NoBackend.into()),
-    };
+    let mut pick = pick_first(worker, client, exchange).await?;
     loop {
         // An answer takes the pick out of `own`; without one it is still there after the try.
         exchange.scratch.tried.insert(pick.backend());

@@ -1,7 +1,10 @@
-//! Upgraded connections: bytes both ways until both sides have ended or both are silent.
+//! Tunnels: bytes both ways until both sides have ended or both are silent.
 //!
-//! Two plain loops, each owning its half. Nothing of what passes is understood: whether a 101 was
-//! allowed is decided before (`http::upgrade`), and neither connection is used again.
+//! Two plain loops, each owning its half. Nothing of what passes is understood, and neither
+//! connection is used again. A half that is shut down is shut down on the other side, and a reset
+//! is passed on as a reset: a clean end would say that all had come.
+//! A connection that was upgraded comes here from `reply` (whether a 101 was allowed is decided
+//! before, in `http::upgrade`), one of a TCP listener from `tcp`.
 //! A request that asks for an upgrade may have a body (`docker exec`): what comes from the client
 //! belongs to that body up to its end, and to the tunnel behind it (RFC 9110 §7.8). What comes from
 //! the backend belongs to the tunnel as soon as it has said 101.
@@ -16,18 +19,28 @@ use std::{
 };
 
 use super::{
-    Exchange, Fetched, Reuse, finish,
+    Exchange, Reuse, finish,
     pass::{Bounds, Through, pass},
     reply::{self, skip_body},
     upload::Upload,
 };
 use crate::base::moment::Deadline;
-use crate::http::fault::{Cause, Fault};
+use crate::http::fault::{Cause, Fault, Side};
 use crate::net::clock::Clock;
 use crate::observe::record::Term;
-use crate::proto::{Client, Sink, Source, Waits};
+use crate::proto::{Backend, Client, Cut, Sink, Source, Waits};
 use crate::shared::counters::Counter;
-use crate::worker::{Scratch, Worker};
+use crate::worker::{Pick, Scratch, Worker};
+
+/// The far side of a tunnel.
+pub(super) struct Far {
+    pub(super) backend: Backend,
+    /// What comes from it.
+    pub(super) source: Source,
+    /// The body of the request, if it is still on its way.
+    pub(super) upload: Option<Upload>,
+    pub(super) pick: Pick,
+}
 
 /// Tells the client that the protocol is switched and relays until the end.
 pub(super) async fn run(
@@ -36,28 +49,19 @@ pub(super) async fn run(
     exchange: &mut Exchange,
 ) -> Reuse {
     exchange.scratch.record.status = 101;
-    worker.counters.add(Counter::Tunnels, 1);
-    let since = exchange.scratch.record.is_timed().then(Clock::moment);
-    let result = switch(worker, client, exchange).await;
-    worker.counters.sub(Counter::Tunnels, 1);
-    let record = &mut exchange.scratch.record;
-    if let Some(since) = since {
-        // Whatever a tunnel does, it does at the pace of its ends.
-        record.times.waited += Clock::moment().since(since);
-        client.take_stalled();
+    match switch(worker, client, exchange).await {
+        Ok(far) => relay(worker, client, exchange, far).await,
+        Err(fault) => exchange.scratch.record.fail(fault),
     }
-    record.term = match result {
-        Ok(term) => term,
-        Err(fault) => Term::Fault(fault.cause),
-    };
     Reuse::Close
 }
 
+/// Tells the client that the protocol is switched.
 async fn switch(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
-) -> Result<Term, Fault> {
+) -> Result<Far, Fault> {
     let Some(fetched) = exchange.fetched.take() else { return Err(Cause::Internal.into()) };
     let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
     // A held body has been sent with its head.
@@ -67,10 +71,42 @@ async fn switch(
     finish::count(worker, client, record);
     let by = || worker.clock.after(timeouts.client_write);
     record.response_bytes += client.switch(response, out, by).await?;
+    let source = fetched.source.into_tunnel(&worker.buffers);
+    Ok(Far { backend: fetched.backend, source, upload: fetched.upload, pick: fetched.pick })
+}
+
+/// Relays until the end, and records how that came.
+pub(super) async fn relay(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    far: Far,
+) {
+    worker.counters.add(Counter::Tunnels, 1);
+    let since = exchange.scratch.record.is_timed().then(Clock::moment);
+    let result = both_ways(worker, client, exchange, far).await;
+    worker.counters.sub(Counter::Tunnels, 1);
+    let record = &mut exchange.scratch.record;
+    if let Some(since) = since {
+        // Whatever a tunnel does, it does at the pace of its ends.
+        record.times.waited += Clock::moment().since(since);
+        client.take_stalled();
+    }
+    record.term = result.unwrap_or_else(|fault| Term::Fault(fault.cause));
+}
+
+async fn both_ways(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    far: Far,
+) -> Result<Term, Fault> {
+    let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
     // It may last for hours, and longer than many plans.
     exchange.in_force = exchange.in_force.remnant();
-    let Fetched { backend, source, upload, pick, .. } = fetched;
-    let (near, far) = (End::of(client.waits()), End::of(backend.waits()));
+    let Far { backend, source: down, upload, pick } = far;
+    let near = End::of(Side::Client, client.waits());
+    let far = End::of(Side::Backend, backend.waits());
     near.waits.outlasts(timeouts.tunnel);
     far.waits.outlasts(timeouts.tunnel);
     let silence = Silence {
@@ -78,6 +114,7 @@ async fn switch(
         tunnel: timeouts.tunnel,
         half_closed: timeouts.half_closed,
         one_has_ended: false.into(),
+        broken_by: None.into(),
     };
     let early = client.body();
     let up = async {
@@ -93,7 +130,6 @@ async fn switch(
             }
         }
     };
-    let down = source.into_tunnel(&worker.buffers);
     let down = pump(down, client.tunnel(), (&far, &near), &silence);
     let (mut up, mut down) = (pin!(up), pin!(down));
     let (mut sent, mut received) = (None, None);
@@ -120,7 +156,12 @@ async fn switch(
         return Err(why);
     }
     let idle = near.waits.is_overdue() || far.waits.is_overdue();
-    Ok(if idle { Term::TunnelIdle } else { Term::TunnelClosed })
+    Ok(match silence.broken_by.get() {
+        _ if idle => Term::TunnelIdle,
+        Some(Side::Client) => Term::Fault(Cause::ClientAbort),
+        Some(_) => Term::Cut(Cause::ResponseIncomplete),
+        None => Term::TunnelClosed,
+    })
 }
 
 /// The bytes that the client sent after its request, once that is whole; and how many bytes an
@@ -144,14 +185,15 @@ async fn behind(
 
 /// One end of a tunnel.
 struct End {
+    side: Side,
     waits: Waits,
     /// Whether a write to it waits for room.
     is_full: Cell<bool>,
 }
 
 impl End {
-    fn of(waits: Waits) -> End {
-        End { waits, is_full: false.into() }
+    fn of(side: Side, waits: Waits) -> End {
+        End { side, waits, is_full: false.into() }
     }
 }
 
@@ -162,6 +204,8 @@ struct Silence<'a> {
     /// From when one end has closed its half on.
     half_closed: Duration,
     one_has_ended: Cell<bool>,
+    /// The end that has broken its connection, and not closed it.
+    broken_by: Cell<Option<Side>>,
 }
 
 impl Silence<'_> {
@@ -197,10 +241,18 @@ async fn pump(
             to.waits.end_saying();
             silence.one_ends(from, to);
         }
-        Err(_) => {
-            // After an error nothing can follow in either direction.
+        // After an error nothing can follow in either direction.
+        Err(_) if from.waits.is_overdue() || to.waits.is_overdue() => {
             to.waits.cut();
             from.waits.cut();
+        }
+        // The other direction waits for `to` at most, or has yet to write what `to` has sent.
+        Err(cut) => {
+            let broken = if matches!(cut, Cut::From(_)) { from } else { to };
+            silence.broken_by.set(silence.broken_by.get().or(Some(broken.side)));
+            from.waits.breaks();
+            to.waits.breaks();
+            to.waits.end_hearing();
         }
     }
     source.received()

@@ -40,6 +40,7 @@ use super::{
 /// answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
+    Reading,
     Writing,
     Both,
 }
@@ -289,6 +290,7 @@ pub(crate) fn shut_down(fd: RawFd, half: Half) {
         return script.shut_down(half);
     }
     let how = match half {
+        Half::Reading => Shutdown::Read,
         Half::Writing => Shutdown::Write,
         Half::Both => Shutdown::Both,
     };

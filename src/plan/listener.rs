@@ -14,7 +14,9 @@ pub struct Listener {
     pub name: String,
     /// The addresses to bind; port 0 takes a free one.
     pub bind: Vec<SocketAddr>,
-    /// The pool for requests that match no route; none: 404.
+    /// What arrives there.
+    pub mode: Mode,
+    /// The pool for requests that match no route (none: 404), or for all connections of TCP.
     pub pool: Option<PoolId>,
     /// TLS; none = plain HTTP.
     pub tls: Option<ListenerTls>,
@@ -40,6 +42,7 @@ impl Default for Listener {
         Listener {
             name: String::new(),
             bind: Vec::new(),
+            mode: Mode::Http,
             pool: None,
             tls: None,
             protocols: Protocols::default(),
@@ -58,6 +61,16 @@ impl Listener {
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
         self.pool.iter_mut()
     }
+}
+
+/// What arrives at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Requests of HTTP.
+    Http,
+    /// Connections of which nothing is understood: bytes pass both ways.
+    Tcp,
 }
 
 /// The versions of HTTP that clients may speak; at least one.

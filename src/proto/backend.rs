@@ -1,6 +1,6 @@
 //! The backend of one exchange, whatever protocol it speaks: requests to it, answers from it.
 
-use std::{cell::Cell, future::Future};
+use std::{cell::Cell, future::Future, rc::Rc};
 
 use super::{Sink, Source, Waits, h1};
 use crate::base::moment::{Deadline, Micros, Moment};
@@ -168,6 +168,11 @@ impl Backend {
         limits: HeadLimits,
     ) -> Option<Source> {
         self.h1_mut().source(arriving, head, limits)
+    }
+
+    /// The source of all that comes from it, if nothing has come yet.
+    pub(crate) fn all(&self, buffers: &Rc<Buffers>) -> Source {
+        Source::H1(self.h1().all(buffers))
     }
 
     /// The sink of a tunnel to it.

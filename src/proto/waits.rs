@@ -56,6 +56,22 @@ impl Waits {
         }
     }
 
+    /// Ends reading from it; a wait for it ends as if it had closed its half.
+    pub(crate) fn end_hearing(&self) {
+        match self {
+            Waits::H1(stream) => stream.shut_down(Half::Reading),
+            Waits::H2(stream) => stream.cut(),
+        }
+    }
+
+    /// Its connection ends with a reset, so that what it was sent cannot look complete.
+    pub(crate) fn breaks(&self) {
+        match self {
+            Waits::H1(stream) => stream.reset_on_close(),
+            Waits::H2(stream) => stream.cut(),
+        }
+    }
+
     /// Ends writing to it and reading from it; waits end as if it had closed.
     pub(crate) fn cut(&self) {
         match self {

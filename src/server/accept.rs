@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     net::{SocketAddr, TcpStream},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     rc::Rc,
     time::Duration,
 };
@@ -27,6 +27,7 @@ use crate::http::{
 };
 use crate::net::{
     deadlines::Watch,
+    fd,
     io::{FREED, sleep, task},
     listener::Listener,
     stream::Stream,
@@ -36,6 +37,7 @@ use crate::observe::{
     record::{Record, Term},
     reports::Limit,
 };
+use crate::plan::Mode;
 use crate::proto::peer::PeerAddress;
 use crate::shared::counters::Counter;
 use crate::worker::{Admitted, Listening, RestingClient, Socket, Worker};
@@ -207,9 +209,10 @@ impl Accepting {
         connection::spawn(Rc::clone(worker), stream, arrival, admitted);
     }
 
-    /// Answers 503 without reading the request, and closes.
+    /// Answers 503 without reading the request, and closes; resets a connection of TCP.
     fn refuse(&self, fd: OwnedFd, arrival: &Arrival) {
         let worker = &self.worker;
+        let is_http = worker.in_force().plan.listener(arrival.listener).mode == Mode::Http;
         let fault = Fault::from(Cause::Overloaded);
         let request_id = worker.request_id(worker.clock.renew());
         let about = FaultAnswer {
@@ -218,13 +221,19 @@ impl Accepting {
             ..FaultAnswer::default()
         };
         let out = match worker.front(arrival.listener) {
-            None => answer::alone(fault, &about),
+            None if is_http => answer::alone(fault, &about),
+            None => Vec::new(),
             // It understands nothing else.
             Some(_) => secure::NO_ROOM.to_vec(),
         };
-        turn_away(worker, fd, &out);
+        if out.is_empty() {
+            fd::reset_on_close(fd.as_fd());
+            drop(fd);
+        } else {
+            turn_away(worker, fd, &out);
+        }
         let record = Record {
-            status: fault.status(),
+            status: if is_http { fault.status() } else { 0 },
             term: Term::Fault(fault.cause),
             request_id: Some(request_id),
             response_bytes: out.len() as u64,

@@ -19,7 +19,7 @@ use super::{
     secure,
 };
 use crate::base::moment::{Deadline, Moment};
-use crate::exchange::{Reuse, run};
+use crate::exchange::{self, Reuse, run};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     buffer::Buffer,
@@ -30,7 +30,7 @@ use crate::net::{
     tls::Front,
     turns::next_turn,
 };
-use crate::plan::{ListenerId, ListenerTimeouts};
+use crate::plan::{ListenerId, ListenerTimeouts, Mode};
 use crate::proto::{
     Client,
     h1::{self, HeadRead},
@@ -61,8 +61,7 @@ pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitt
     match worker.front(arrival.listener) {
         None => {
             let peer = greet(&worker, &arrival, None);
-            let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
-            catching(worker, connection.run());
+            begin(worker, stream, peer, admitted);
         }
         Some(front) => {
             let own = Rc::clone(&worker);
@@ -82,8 +81,32 @@ async fn shake_hands_first(
     let secure = secure::shake_hands(&worker, &mut stream, &arrival, &front).await;
     if let Some(secure) = secure {
         let peer = greet(&worker, &arrival, Some(secure));
-        let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
-        catching(worker, connection.run());
+        begin(worker, stream, peer, admitted);
+    }
+}
+
+/// Serves a connection whose peer is known, as its listener says.
+fn begin(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
+    match worker.in_force().plan.listener(peer.listener).mode {
+        Mode::Http => {
+            let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
+            catching(worker, connection.run());
+        }
+        Mode::Tcp => {
+            let own = Rc::clone(&worker);
+            catching(worker, pass_on(own, Rc::new(stream), Rc::new(peer), admitted));
+        }
+    }
+}
+
+/// Serves a connection of TCP to its end.
+async fn pass_on(worker: Rc<Worker>, stream: Rc<Stream>, peer: Rc<Peer>, _admitted: Admitted) {
+    stream.watched().busy();
+    let began = worker.logs.is_on(peer.listener).then(Clock::moment);
+    let Ok(buffer) = worker.buffers.take() else { return stream.reset_on_close() };
+    let mut client = Client::H1(h1::Client::new(Rc::clone(&stream), peer, buffer, began));
+    if exchange::tcp::run(&worker, &mut client, worker.scratch()).await == Reuse::Reset {
+        stream.reset_on_close();
     }
 }
 

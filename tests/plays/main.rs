@@ -42,6 +42,7 @@ mod interim;
 mod mutations;
 mod pieces;
 mod random;
+mod tcp;
 mod tunnel;
 mod uploads;
 

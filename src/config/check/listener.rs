@@ -11,13 +11,15 @@ use crate::config::{
     source::Position,
     written::{Tables, Written},
 };
-use crate::plan::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Protocols};
+use crate::plan::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Mode, Protocols};
 
 pub(crate) const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] = &[
     ("json", AccessLogFormat::Json),
     ("combined", AccessLogFormat::Combined),
     ("common", AccessLogFormat::Common),
 ];
+
+pub(crate) const MODES: &[(&str, Mode)] = &[("http", Mode::Http), ("tcp", Mode::Tcp)];
 
 /// A version of HTTP that clients may speak.
 #[derive(Clone, Copy)]
@@ -63,7 +65,7 @@ impl Check<'_> {
                 Err(refusal) => self.refuse(place, refusal),
             }
         }
-        self.word("mode", written.mode.as_ref(), &[("http", ())], &mut ());
+        self.word("mode", written.mode.as_ref(), MODES, &mut listener.mode);
         let mut spoken = Protocols::default();
         (spoken.h1, spoken.h2) = (false, false);
         for (place, text) in written.protocols.0.iter().filter_map(|item| both(Some(item))) {
@@ -75,6 +77,11 @@ impl Check<'_> {
         }
         if spoken.h1 || spoken.h2 {
             listener.protocols = spoken;
+        }
+        if listener.mode == Mode::Tcp {
+            // Whoever has said all may still be told something.
+            listener.half_close = true;
+            (listener.protocols.h1, listener.protocols.h2) = (false, false);
         }
         if let Some(pool) = &written.pool {
             listener.pool = self.pool_named(&who, pool, names);

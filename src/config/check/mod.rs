@@ -19,6 +19,7 @@ mod route;
 mod route_text;
 mod statuses;
 mod sticky;
+mod tcp;
 mod ties;
 mod tls;
 mod useless;
@@ -42,7 +43,7 @@ use self::address::bind as bind_address;
 pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
 pub(crate) use self::certificates::Found;
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};
-pub(crate) use self::listener::ACCESS_LOG_FORMATS;
+pub(crate) use self::listener::{ACCESS_LOG_FORMATS, MODES};
 pub(crate) use self::retry::RETRY_ON;
 pub(crate) use self::statuses::words as status_words;
 pub(crate) use self::sticky::SAME_SITE;
@@ -66,6 +67,7 @@ pub(super) fn plan(
     let names = Names { pools: pools_by_name, listeners, lost };
     let listeners = check.listeners(&file.listener, &names);
     check.client_certs(&file.pool, &listeners);
+    check.tcp_listeners(&file.listener, &listeners, &pools);
     let routes = check.routes(&file.route, &names);
     check.counts([
         ("listeners", listeners.len()),

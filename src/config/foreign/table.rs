@@ -78,12 +78,8 @@ const TLS: &str = "TLS, HTTP/2 and TCP";
 const RULES: &str = "the rules of routes";
 
 /// List, word, and the capability that brings it.
-pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("mode", "tcp", TLS),
-    ("protocol", "h2", TLS),
-    ("protocol", "h2c", TLS),
-    ("kind of probe", "grpc", TLS),
-];
+pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] =
+    &[("protocol", "h2", TLS), ("protocol", "h2c", TLS), ("kind of probe", "grpc", TLS)];
 
 /// List, foreign word, and the message.
 #[rustfmt::skip] // one row a line reads as the table it is
@@ -138,7 +134,7 @@ pub(super) const FOREIGN_WORDS: &[(&str, &str, Meant)] = &[
     ("budget", "none", Say("did you mean \"off\"?")),
     ("budget", "unlimited", Say("did you mean \"off\"?")),
     ("budget", "on", Say("leave `budget` out: it is on by default")),
-    ("mode", "https", Say("write mode = \"http\" and `tls`, which is not built yet")),
+    ("mode", "https", Say("write mode = \"http\" and a table `tls`")),
     ("version of TLS", "1.0", Say("TLS 1.0 and 1.1 are no longer spoken: write \"1.2\"")),
     ("version of TLS", "1.1", Say("TLS 1.0 and 1.1 are no longer spoken: write \"1.2\"")),
     ("version of TLS", "tlsv1", Say("TLS 1.0 and 1.1 are no longer spoken: write \"1.2\"")),

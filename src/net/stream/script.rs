@@ -201,6 +201,10 @@ impl Script {
     /// Ends one half, or both, as shutdown(2) does.
     pub(crate) fn shut_down(&self, half: Half) {
         self.ended(match half {
+            Half::Reading => {
+                self.state.borrow_mut().has_ended = true;
+                Closed::No
+            }
             Half::Writing => Closed::Half,
             Half::Both => Closed::Both,
         });

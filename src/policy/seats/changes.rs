@@ -154,6 +154,7 @@ fn listener_keys(now: &Listener, next: &Listener) -> Vec<&'static str> {
     let Listener {
         name: _,
         bind,
+        mode,
         pool,
         tls,
         protocols,
@@ -166,6 +167,7 @@ fn listener_keys(now: &Listener, next: &Listener) -> Vec<&'static str> {
     } = next;
     differing([
         ("bind", *bind != now.bind),
+        ("mode", *mode != now.mode),
         ("pool", *pool != now.pool),
         ("tls", *tls != now.tls),
         ("protocols", *protocols != now.protocols),

@@ -242,6 +242,11 @@ impl Backend {
         Some(Source::H1(super::Source::of_backend(stream, buffer, body)))
     }
 
+    /// The source of all that comes, if nothing has come yet.
+    pub(crate) fn all(&self, buffers: &Rc<Buffers>) -> super::Source {
+        super::Source::all(Rc::clone(&self.stream), buffers)
+    }
+
     /// The sink of a tunnel to the backend.
     pub(crate) fn tunnel(&self) -> Sink {
         Sink::H1(super::Sink::tunnel(Rc::clone(&self.stream)))

@@ -59,6 +59,12 @@ impl Source {
         Source::new(stream, Some(buffer), body, From::Backend)
     }
 
+    /// All that comes from a connection of which nothing was read.
+    pub(super) fn all(stream: Rc<Stream>, buffers: &Rc<Buffers>) -> Source {
+        let from = From::Tunnel(Rc::clone(buffers));
+        Source::new(stream, None, Incoming::UntilClose, from)
+    }
+
     /// From now on all that comes belongs to a tunnel.
     pub(in crate::proto) fn into_tunnel(self, buffers: &Rc<Buffers>) -> Source {
         let from = From::Tunnel(Rc::clone(buffers));

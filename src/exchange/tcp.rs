@@ -1,0 +1,82 @@
+//! One connection of a TCP listener: a backend is found for it, and bytes pass both ways.
+//!
+//! It is an exchange without heads. It picks, waits in the queue and tries again like any other,
+//! and all that a try does is connect. Nothing of the client's has been read then, so a backend
+//! that cannot be reached costs the client nothing but time. Once bytes pass it is a `tunnel`.
+
+use std::{ops::ControlFlow, rc::Rc};
+
+use super::{
+    Answer, Exchange, Reuse, attempt, finish,
+    retry::another,
+    run::{note_key, pick_first},
+    tunnel::{self, Far},
+};
+use crate::http::{
+    fault::{Cause, Fault},
+    framing::BodyLength,
+    head::Method,
+};
+use crate::proto::{Backend, Client};
+use crate::worker::{Pick, Scratch, Worker};
+
+/// Serves a connection, from accept to its line in the log. A client for which there is no backend
+/// is reset: a clean end would look like a server that has nothing to say.
+pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
+    let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
+    let reuse = match join(worker, client, &mut exchange).await {
+        Ok((backend, pick)) => {
+            let source = backend.all(&worker.buffers);
+            let far = Far { backend, source, upload: None, pick };
+            tunnel::relay(worker, client, &mut exchange, far).await;
+            Reuse::Close
+        }
+        Err(fault) => {
+            exchange.scratch.record.fail(fault);
+            Reuse::Reset
+        }
+    };
+    finish::passed(worker, client, &mut exchange);
+    worker.recycle(exchange.scratch);
+    reuse
+}
+
+/// Connects it to a backend of the listener's pool.
+async fn join(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+) -> Result<(Backend, Pick), Fault> {
+    let listener = client.peer().listener;
+    exchange.pool = exchange.in_force.plan.listener(listener).pool.ok_or(Cause::NoRoute)?;
+    exchange.scratch.record.pool = Some(exchange.pool);
+    // A trial may be tried elsewhere, and a connection that was kept is of no use.
+    exchange.scratch.request.method = Method::Get;
+    exchange.tries.stale_before = true;
+    if exchange.needs().key {
+        note_key(client, exchange);
+    }
+    let mut pick = pick_first(worker, client, exchange).await?;
+    loop {
+        exchange.scratch.tried.insert(pick.backend());
+        exchange.tries.count += 1;
+        // It need not say anything before the client does.
+        pick.waits_for_client();
+        let joined = attempt::connect(worker, client, exchange, &pick).await;
+        let mut own = Some(pick);
+        // What a backend is counted for that takes a connection.
+        exchange.scratch.response.status = 101;
+        let result = joined.as_ref().map(|_| Answer::Switched).map_err(|fault| *fault);
+        let outcome = finish::tried(worker, exchange, result, own.as_mut());
+        if let (Ok(backend), Some(pick)) = (joined, own.take_if(|_| result.is_ok())) {
+            return Ok((backend, pick));
+        }
+        let next = another(worker, client, exchange, (outcome, own), result);
+        match Box::pin(next).await {
+            ControlFlow::Continue(next) => pick = next,
+            ControlFlow::Break(result) => {
+                return Err(result.err().unwrap_or(Cause::Internal.into()));
+            }
+        }
+    }
+}
