@@ -23,6 +23,7 @@ use crate::http::{
     parse::{self, HeadLimits, Parse},
     target, write,
 };
+use crate::net::tls;
 use crate::plan::{ListenerId, Pool, Route, RouteId, Sticky, Table};
 use crate::policy::{
     balance::{Balancer, Candidates, Needs, Prepared, Sample, Weights},
@@ -332,6 +333,12 @@ pub fn fuzz_certificates(input: &[u8]) {
             assert!(!finding.what.is_empty());
         }
     }
+}
+
+/// Any bytes as a program of two TLS connections, one of which reads with our record layer and the
+/// other with rustls.
+pub fn fuzz_tls_records(input: &[u8]) {
+    tls::differ(input);
 }
 
 /// The cookies of a line that are not named `rw`, without empty ones.

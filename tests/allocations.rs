@@ -16,14 +16,22 @@ use std::{
     cell::Cell,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use ringway::{Handle, Stop};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::aws_lc_rs, pki_types::PrivateKeyDer,
+};
 
-/// The most allocations of one warm request.
+/// The most allocations of one warm request, and of one over TLS (six are allowed).
 const ALLOCATIONS_MAX: u64 = 4;
+const ALLOCATIONS_MAX_TLS: u64 = 4;
 
 const WARM_UP: usize = 200;
 const REQUESTS: u64 = 500;
@@ -94,20 +102,70 @@ fn counted(act: impl FnOnce()) -> u64 {
     COUNTED.load(SeqCst)
 }
 
+/// A certificate, and both ends that use it.
+struct Secure {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    listener: String,
+    pool: String,
+}
+
+impl Secure {
+    fn new() -> Secure {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+        let path = |end| {
+            let name = format!("ringway-allocations-{}.{end}", std::process::id());
+            std::env::temp_dir().join(name).display().to_string()
+        };
+        let (cert, key) = (path("pem"), path("key"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let client = client.with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let server = ServerConfig::builder_with_provider(provider);
+        let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let der = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = server.with_single_cert(vec![made.cert.der().clone()], der).unwrap();
+        let listener =
+            format!("tls = {{ certificates = [{{ cert = \"{cert}\", key = \"{key}\" }}] }}");
+        let pool = format!("tls = {{ ca = \"{cert}\", server-name = \"a.test\" }}");
+        Secure { server: Arc::new(server), client: Arc::new(client), listener, pool }
+    }
+}
+
+/// Both directions of a connection, plain or not.
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
 /// A backend that answers every request that ends where a read ends. It gets more than one
 /// connection if the machine stands still for a while: a POST goes on a young one.
-fn backend(answer: &'static [u8]) -> SocketAddr {
+fn backend(answer: &'static [u8], secure: Option<&Secure>) -> SocketAddr {
+    let config = secure.map(|secure| Arc::clone(&secure.server));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for connection in listener.incoming() {
-            let mut connection = connection.unwrap();
+            let connection = connection.unwrap();
+            let config = config.clone();
             std::thread::spawn(move || {
                 connection.set_nodelay(true).unwrap();
                 connection.set_read_timeout(Some(PATIENCE)).unwrap();
+                let mut connection: Box<dyn Wire> = match config {
+                    None => Box::new(connection),
+                    Some(config) => {
+                        let tls = ServerConnection::new(config).unwrap();
+                        Box::new(StreamOwned::new(tls, connection))
+                    }
+                };
                 let mut room = [0; 4096];
                 while connection.read(&mut room).is_ok_and(|count| count > 0) {
                     connection.write_all(answer).unwrap();
+                    connection.flush().unwrap();
                 }
             });
         }
@@ -115,10 +173,14 @@ fn backend(answer: &'static [u8]) -> SocketAddr {
     address
 }
 
-fn proxy(driver: &str, backend: SocketAddr, pool: &str) -> Result<Handle, String> {
+fn proxy(
+    driver: &str,
+    backend: SocketAddr,
+    (listener, pool): (&str, &str),
+) -> Result<Handle, String> {
     let text = format!(
         "global = {{ cores = 1, pin = false, driver = \"{driver}\" }}\n\
-         [listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+         [listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n{listener}\n\
          [pool.app]\nbackends = [\"{backend}\"]\n{pool}\n"
     );
     let loaded = ringway::config::parse("allocations.toml", &text);
@@ -127,8 +189,9 @@ fn proxy(driver: &str, backend: SocketAddr, pool: &str) -> Result<Handle, String
 }
 
 /// One request and its whole answer, which is as long as the one before.
-fn ask(client: &mut TcpStream, request: &[u8], room: &mut [u8], length: &mut usize) {
+fn ask(client: &mut dyn Wire, request: &[u8], room: &mut [u8], length: &mut usize) {
     client.write_all(request).unwrap();
+    client.flush().unwrap();
     if *length == 0 {
         // The first answer: its length is what comes until its body's end.
         loop {
@@ -145,8 +208,21 @@ fn ask(client: &mut TcpStream, request: &[u8], room: &mut [u8], length: &mut usi
 /// Asks until everything is warm and then counts: `REQUESTS` of these, and a new connection.
 #[track_caller]
 fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
-    let address = backend(answer);
-    let handle = match proxy(driver, address, pool) {
+    check_over(driver, (None, None), pool, request, answer);
+}
+
+/// The same with TLS in front, or to the backend.
+#[track_caller]
+fn check_over(
+    driver: &str,
+    (front, back): (Option<&Secure>, Option<&Secure>),
+    pool: &str,
+    request: &[u8],
+    answer: &'static [u8],
+) {
+    let address = backend(answer, back);
+    let listener = front.map_or("", |secure| &secure.listener);
+    let handle = match proxy(driver, address, (listener, pool)) {
         Ok(handle) => handle,
         Err(why) => {
             assert!(std::env::var("CI").is_err(), "{why}");
@@ -154,29 +230,42 @@ fn check(driver: &str, pool: &str, request: &[u8], answer: &'static [u8]) {
         }
     };
     let listening = handle.addresses()[0].1.tcp().unwrap();
-    let connect = || {
+    let connect = || -> Box<dyn Wire> {
         let client = TcpStream::connect(listening).unwrap();
         client.set_nodelay(true).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client
+        match front {
+            None => Box::new(client),
+            Some(secure) => {
+                let name = "a.test".try_into().unwrap();
+                let tls = ClientConnection::new(Arc::clone(&secure.client), name).unwrap();
+                Box::new(StreamOwned::new(tls, client))
+            }
+        }
     };
     let mut client = connect();
     let (mut room, mut length) = (vec![0; 64 << 10], 0);
     for _ in 0..WARM_UP {
-        ask(&mut client, request, &mut room, &mut length);
+        ask(&mut *client, request, &mut room, &mut length);
     }
     let warm = counted(|| {
         for _ in 0..REQUESTS {
-            ask(&mut client, request, &mut room, &mut length);
+            ask(&mut *client, request, &mut room, &mut length);
         }
     });
     // Proof that counting works: a connection is a task, and a task is allocated.
-    let fresh = counted(|| ask(&mut connect(), request, &mut room, &mut length));
+    let fresh = counted(|| ask(&mut *connect(), request, &mut room, &mut length));
     handle.stop(Stop::Now);
     let head = String::from_utf8_lossy(request.split(|byte| *byte == b'\r').next().unwrap());
-    println!("{driver}: {head}: {:.2} allocations", warm as f64 / REQUESTS as f64);
+    let max = if front.is_some() || back.is_some() { ALLOCATIONS_MAX_TLS } else { ALLOCATIONS_MAX };
+    println!(
+        "{driver}: {head}: {:.2} allocations (TLS in front {}, behind {})",
+        warm as f64 / REQUESTS as f64,
+        front.is_some(),
+        back.is_some()
+    );
     assert!(fresh > 0, "{driver}: nothing was counted");
-    assert!(warm <= ALLOCATIONS_MAX * REQUESTS, "{driver}: {head}: {warm} in {REQUESTS} requests");
+    assert!(warm <= max * REQUESTS, "{driver}: {head}: {warm} in {REQUESTS} requests");
 }
 
 #[test]
@@ -196,6 +285,10 @@ fn a_warm_request_costs_few_allocations() {
         check(driver, "", get, plain);
         check(driver, "", post, two);
         check(driver, &pool, sticky, plain);
+        let secure = Secure::new();
+        check_over(driver, (Some(&secure), None), "", get, plain);
+        check_over(driver, (Some(&secure), None), "", post, two);
+        check_over(driver, (Some(&secure), Some(&secure)), &secure.pool, get, plain);
     }
     std::fs::remove_file(&secret).unwrap();
 }

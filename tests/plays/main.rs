@@ -31,6 +31,7 @@ mod rehearsal;
 mod certificates;
 mod http2;
 mod keep_alive;
+mod peers;
 mod tls;
 mod tls_behind;
 mod tls_records;

@@ -98,7 +98,9 @@ fn because(error: &Error) -> Why {
 #[rustfmt::skip] // a table
 fn incompatible(why: &PeerIncompatible) -> &'static str {
     match why {
-        PeerIncompatible::Tls12NotOffered
+        // The extension is in every hello from TLS 1.2 on.
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::Tls12NotOfferedOrEnabled
         | PeerIncompatible::SupportedVersionsExtensionRequired => {
             "the client speaks no version of TLS that is allowed here (`min-version`)"
@@ -110,8 +112,7 @@ fn incompatible(why: &PeerIncompatible) -> &'static str {
         | PeerIncompatible::NoEcPointFormatsInCommon
         | PeerIncompatible::EcPointsExtensionRequired => "the client offers no key exchange that is safe",
         PeerIncompatible::NoSignatureSchemesInCommon
-        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
-        | PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
             "no certificate of this listener is of a kind that the client can verify"
         }
         _ => "the client and this listener agree on no version, suite or key",

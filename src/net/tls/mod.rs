@@ -8,6 +8,8 @@ mod accept;
 mod alert;
 mod back;
 mod connect;
+#[cfg(any(test, feature = "bench"))]
+mod differ;
 mod ends;
 mod failed;
 mod front;
@@ -20,6 +22,8 @@ mod records;
 mod tests;
 mod tickets;
 
+#[cfg(any(test, feature = "bench"))]
+pub(crate) use self::differ::differ;
 pub(crate) use self::{
     accept::{Means, NoTls, accept},
     back::{Back, Backs, ToBackend},
