@@ -527,7 +527,14 @@ impl Owner {
             self.take_members();
             renewed.try_iter().last().into_iter().for_each(|fresh| self.renew(fresh));
             match commands.try_recv() {
-                Ok(Command::Change(edit, answer)) => drop(answer.send(self.change(edit))),
+                Ok(Command::Change(edit, answer)) => {
+                    let changed = self.change(edit);
+                    if changed.is_err() {
+                        // What it would have brought is looked up no more.
+                        self.want_names();
+                    }
+                    drop(answer.send(changed));
+                }
                 Ok(Command::Foresee(what, answer)) => drop(answer.send(self.foresee(what))),
                 Ok(Command::Compare(edit, answer)) => drop(answer.send(self.compare(edit))),
                 Ok(Command::Layers(answer)) => {

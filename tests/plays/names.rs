@@ -37,6 +37,7 @@ on_both_drivers!(
     a_name_vanishes_for_a_minute_without_a_failure,
     a_name_that_is_unknown_at_the_start_serves_once_it_has_an_address,
     records_of_a_service_bring_ports_weights_and_backups,
+    more_addresses_than_a_pool_has_backends_are_told_of_and_not_used,
     a_key_goes_to_the_same_server_by_its_name_and_by_its_address,
     a_configuration_that_brings_names_fails_no_request,
     one_address_of_a_name_is_taken_out_by_an_order,
@@ -383,6 +384,40 @@ fn records_of_a_service_bring_ports_weights_and_backups(driver: Driver) {
     assert_eq!(host, format!("one.test:{port}"));
     backends.drain(..2);
     under_load(&stage, |_| expect_servers(&stage, "c"));
+}
+
+fn more_addresses_than_a_pool_has_backends_are_told_of_and_not_used(driver: Driver) {
+    let (server, servers) = (NameServer::open(), Servers::open(2));
+    // Behind those of the servers, which are on loopback; nobody is there.
+    let many = |count: u32| {
+        let of = |number: u32| {
+            Record::Host(Ipv4Addr::from(u32::from(Ipv4Addr::new(224, 0, 0, 1)) + number).into())
+        };
+        let mut records = servers.records(0..2);
+        records.extend((0..count).map(of));
+        records
+    };
+    server.says("app.test", 600, many(1_030));
+    let stage = Stage::on(driver)
+        .named_by(&server)
+        .written(format!("app.test:{}", servers.port()))
+        .pool("resolve = \"500ms\"")
+        .start();
+    let told = || {
+        let unused = |event: &Event| match event {
+            Event::NamesSurplus { unused, .. } => Some(*unused),
+            _ => None,
+        };
+        stage.happened().iter().filter_map(unused).collect::<Vec<_>>()
+    };
+    eventually("it is told", told, |told| told[..] == [8]);
+    let statistics = stage.handle().statistics().unwrap();
+    assert_eq!(statistics.pools[0].backends.len(), 1_024);
+    // Half of them may go at once.
+    server.says("app.test", 600, many(600));
+    let count = || stage.handle().statistics().unwrap().pools[0].backends.len();
+    eventually("they are gone", count, |count| *count == 602);
+    assert_eq!(told(), [8]);
 }
 
 fn a_key_goes_to_the_same_server_by_its_name_and_by_its_address(driver: Driver) {
