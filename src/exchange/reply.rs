@@ -11,7 +11,7 @@ use super::{
 };
 use crate::base::ids::BackendId;
 use crate::http::{
-    answer::{self, FaultAnswer},
+    answer::{self, BodyKind, FaultAnswer},
     fault::{Cause, Fault, Side},
     forward::{self, ToClient},
     framing::BodyLength,
@@ -209,7 +209,11 @@ async fn refuse(
     let retry_after = retry_after(exchange, fault);
     let Scratch { request, response, body, .. } = &mut *exchange.scratch;
     let about = FaultAnswer {
-        kind: answer::body_kind(request.headers.first(Name::Accept)),
+        kind: if answer::is_grpc(request) {
+            BodyKind::Grpc
+        } else {
+            answer::body_kind(request.headers.first(Name::Accept))
+        },
         method: request.method,
         date: &worker.http_date(),
         request_id: Some(&request_id.text()),

@@ -13,13 +13,14 @@
 //! `kept` if a copy of what was sent is stored for another try. A `declined` answer called for
 //! another try, but is better than none.
 
-use std::{ops::ControlFlow, rc::Rc};
+use std::{ops::ControlFlow, rc::Rc, time::Duration};
 
 use super::{
     Answer, Exchange, Reuse, attempt, choose::choose, finish, queue, reply, retry, sticky,
 };
 use crate::base::ids::PoolId;
 use crate::http::{
+    answer,
     fault::{Cause, Fault},
     forward::{self, Forward},
     framing::{self, BodyLength},
@@ -78,6 +79,13 @@ async fn answer(
     exchange.pool = route(client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.pool_plan().timeouts.request);
+    if answer::is_grpc(&exchange.scratch.request)
+        && let Some(time) = answer::grpc_timeout(&exchange.scratch.request)
+    {
+        // Its client gives up then; so do we, and tell it.
+        let time = time.max(Duration::from_millis(1));
+        exchange.deadline = exchange.deadline.earlier(worker.clock.after(time));
+    }
     if exchange.needs().key {
         note_key(client, exchange);
     }

@@ -4,11 +4,13 @@
 //! the body from Accept. No byte of a peer is in it but the request id, which is escaped; no
 //! address of a backend ever is. The caller decides whether the connection may stay open.
 
+use std::time::Duration;
+
 use super::{
     fault::Fault,
     framing::BodyLength,
     grammar,
-    head::{Method, ResponseHead},
+    head::{Method, RequestHead, ResponseHead, Version},
     headers::Span,
     names::Name,
     write::{self, Connection},
@@ -21,6 +23,8 @@ pub(crate) enum BodyKind {
     Json,
     Text,
     Html,
+    /// None: the status of gRPC stands in the head ("trailers-only").
+    Grpc,
 }
 
 /// What an answer needs besides its fault.
@@ -107,15 +111,20 @@ pub(crate) fn fault(
     if row.status == 0 {
         return BodyLength::None;
     }
+    body.clear();
+    if answer.kind == BodyKind::Grpc {
+        grpc(fault, answer, head);
+        return BodyLength::None;
+    }
     begin(row.status, head);
     let title = title(row.status);
-    body.clear();
     // The request id is the only part of the body whose length the table does not give.
     body.reserve(256 + answer.request_id.map_or(0, <[u8]>::len));
     match answer.kind {
         BodyKind::Json => json(fault, title, answer.request_id, body),
         BodyKind::Text => text(fault, title, answer.request_id, body),
         BodyKind::Html => html(fault, title, answer.request_id, body),
+        BodyKind::Grpc => {}
     }
     let headers = &mut head.headers;
     headers.push(Name::ContentType, b"content-type", content_type(answer.kind));
@@ -140,6 +149,70 @@ pub(crate) fn fault(
         body.clear();
     }
     length
+}
+
+/// Makes the answer to a fault for a client of gRPC: all of it is one head.
+#[cold]
+fn grpc(fault: Fault, answer: &FaultAnswer<'_>, head: &mut ResponseHead) {
+    let row = fault.cause.row();
+    begin(200, head);
+    let headers = &mut head.headers;
+    headers.push(Name::ContentType, b"content-type", content_type(BodyKind::Grpc));
+    headers.push_with(Name::Other, b"grpc-status", |out| {
+        grammar::push_decimal(grpc_status(row.status), out);
+    });
+    headers.push(Name::Other, b"grpc-message", row.sentence.as_bytes());
+    headers.push(Name::Date, b"date", answer.date);
+    headers.push_with(Name::Other, b"proxy-status", |out| {
+        push(out, &[b"ringway; error=", row.proxy_status.as_bytes()]);
+    });
+    if let Some(id) = answer.request_id.filter(|id| is_field_value(id)) {
+        headers.push(Name::XRequestId, b"x-request-id", id);
+    }
+}
+
+/// The status of gRPC for one of HTTP: those of its own table (`http-grpc-status-mapping`), but
+/// that what is late is DEADLINE_EXCEEDED, and what is too large RESOURCE_EXHAUSTED.
+fn grpc_status(status: u16) -> u64 {
+    match status {
+        401 => 16,
+        403 => 7,
+        404 | 405 | 501 => 12,
+        408 | 504 => 4,
+        413 | 414 | 431 => 8,
+        429 | 502 | 503 => 14,
+        400 | 500 => 13,
+        _ => 2,
+    }
+}
+
+/// Whether a request is one of gRPC.
+pub(crate) fn is_grpc(head: &RequestHead) -> bool {
+    if head.version != Version::Http2 {
+        return false;
+    }
+    let media = head.headers.first(Name::ContentType).unwrap_or_default();
+    let parts = media.split_at_checked(b"application/grpc".len());
+    parts.is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(b"application/grpc")
+            && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+    })
+}
+
+/// The time that a client of gRPC gives (`grpc-timeout`); none if it gives none, or in another
+/// form.
+pub(crate) fn grpc_timeout(head: &RequestHead) -> Option<Duration> {
+    let (unit, digits) = head.headers.named(b"grpc-timeout").next()?.split_last()?;
+    let count = grammar::digits(digits).filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
 }
 
 /// The answer to a fault as bytes, head and body, on a connection that ends with it.
@@ -194,6 +267,7 @@ fn content_type(kind: BodyKind) -> &'static [u8] {
         BodyKind::Json => b"application/problem+json",
         BodyKind::Text => b"text/plain; charset=utf-8",
         BodyKind::Html => b"text/html; charset=utf-8",
+        BodyKind::Grpc => b"application/grpc",
     }
 }
 
@@ -489,6 +563,60 @@ mod tests {
         }
         for cause in [Cause::ClientAbort, Cause::ClientTimeout, Cause::ResponseIncomplete] {
             assert_eq!(written(cause, &FaultAnswer::default()), "");
+        }
+    }
+
+    #[test]
+    fn a_time_of_grpc_is_a_number_and_a_unit() {
+        for (value, micros) in [
+            ("1H", Some(3_600_000_000)),
+            ("2M", Some(120_000_000)),
+            ("3S", Some(3_000_000)),
+            ("99999999m", Some(99_999_999_000)),
+            ("7u", Some(7)),
+            ("1000n", Some(1)),
+            ("100000000m", None),
+            ("m", None),
+            ("1", None),
+            ("1s", None),
+            ("-1m", None),
+            ("1.5S", None),
+        ] {
+            let mut head = RequestHead::default();
+            head.headers.push(Name::Other, b"grpc-timeout", value.as_bytes());
+            assert_eq!(grpc_timeout(&head).map(|time| time.as_micros()), micros, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_client_of_grpc_gets_a_status_of_grpc_in_one_head() {
+        for (media, is_it) in [
+            ("application/grpc", true),
+            ("Application/gRPC+proto", true),
+            ("application/grpc; x=y", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let mut head = RequestHead { version: Version::Http2, ..RequestHead::default() };
+            head.headers.push(Name::ContentType, b"content-type", media.as_bytes());
+            assert_eq!(is_grpc(&head), is_it, "{media}");
+            head.version = Version::Http11;
+            assert!(!is_grpc(&head));
+        }
+        let (mut head, mut body) = (ResponseHead::default(), b"old".to_vec());
+        let about = FaultAnswer { kind: BodyKind::Grpc, ..FaultAnswer::default() };
+        for (cause, status) in [
+            (Cause::NoBackend, "14"),
+            (Cause::BackendReset, "14"),
+            (Cause::Deadline, "4"),
+            (Cause::NoRoute, "12"),
+            (Cause::BodyTooLarge, "8"),
+            (Cause::Internal, "13"),
+        ] {
+            assert_eq!(fault(cause.into(), &about, &mut head, &mut body), BodyLength::None);
+            assert_eq!((head.status, body.len()), (200, 0));
+            let said = head.headers.named(b"grpc-status").next();
+            assert_eq!(said, Some(status.as_bytes()), "{cause:?}");
         }
     }
 }

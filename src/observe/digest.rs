@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::reports::{LIMITS, PERIOD, Report};
+use super::reports::{Handshake, LIMITS, PERIOD, Report};
 use crate::base::moment::Tick;
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, ListenerId, PoolId};
@@ -68,12 +68,10 @@ impl Digest {
                 });
             }
             Report::Handshake(it) => {
-                let last = self.handshakes.entry((it.listener, it.why)).or_default();
-                let due = last.is_none_or(|last| now >= last + HANDSHAKES_EVERY);
-                return due.then(|| {
-                    *last = Some(now);
-                    Report::Handshake(it)
-                });
+                return self.is_due(&it, now).then_some(Report::Handshake(it));
+            }
+            Report::Abuse(it) => {
+                return self.is_due(&it, now).then_some(Report::Abuse(it));
             }
             Report::Standing(pool, change) => {
                 if let Change::Backend { backend, to, .. } = change {
@@ -95,6 +93,16 @@ impl Digest {
         let told = self.backends.entry(key).or_default();
         told.observe(cause, now);
         told.due(key, now)
+    }
+
+    /// Whether this reason is said at this listener again.
+    fn is_due(&mut self, it: &Handshake, now: Tick) -> bool {
+        let last = self.handshakes.entry((it.listener, it.why)).or_default();
+        let due = last.is_none_or(|last| now >= last + HANDSHAKES_EVERY);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 
     /// What has become due since.
@@ -185,7 +193,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::reports::{Handshake, Limit};
+    use crate::observe::reports::Limit;
     use crate::policy::standing::Cause as Why;
 
     fn at(millis: u64) -> Tick {

@@ -123,6 +123,17 @@ pub enum Event {
         /// Handshakes that have failed for any reason, on any listener, since the start.
         failed: u64,
     },
+    /// A client does something on a connection of HTTP/2 so often that the connection is ended.
+    /// Reported once a minute for each listener and reason.
+    #[non_exhaustive]
+    Http2Abuse {
+        /// The listener.
+        listener: Arc<str>,
+        /// One of these clients; none = it is on this machine.
+        client: Option<IpAddr>,
+        /// What it does.
+        cause: Arc<str>,
+    },
     /// An answer for a name lacks more than half of its addresses: these stay in use until answers
     /// have lacked them for as long as the pool's `resolve`.
     #[non_exhaustive]
@@ -573,6 +584,7 @@ impl Event {
             Event::NamesDelayed { .. } => ("names_delayed", Warn, "addresses of names have changed and cannot be used yet"),
             Event::NameUnknown { .. } => ("name_unknown", Warn, "name of a backend does not resolve: the backend gets no requests until there is an address"),
             Event::HandshakeFailed { .. } => ("tls_handshake_failed", Info, "TLS handshake of a client failed"),
+            Event::Http2Abuse { .. } => ("http2_abuse", Warn, "connection of HTTP/2 ended: its client does too often what costs us more than it"),
             Event::ConnectionLimit { .. } => ("connection_limit", Warn, "connection limit reached (limits.connections, or max-connections of a listener): idle connections are closed to make room, others refused"),
             Event::DescriptorLimit { .. } => ("descriptor_limit", Warn, "descriptors used up: connections are refused"),
             Event::OutgoingLimit => ("outgoing_limit", Warn, "descriptors, ports or memory used up for connections to backends: requests that find none open are refused"),
@@ -727,6 +739,12 @@ impl Event {
                 client: client.map(|client| client.to_string()),
                 cause: Some(cause.to_string()),
                 failed_total: Some(*failed),
+                ..none
+            },
+            Event::Http2Abuse { listener, client, cause } => Fields {
+                listener: Some(listener),
+                client: client.map(|client| client.to_string()),
+                cause: Some(cause.to_string()),
                 ..none
             },
             Event::ConnectionLimit { open, idle_closed, refused } => Fields {

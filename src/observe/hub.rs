@@ -116,6 +116,7 @@ impl Hub {
                 Event::BackendReachable(self.backend(pool, backend)?)
             }
             Report::Handshake(it) => self.handshake(*it)?,
+            Report::Abuse(it) => self.abuse(&it)?,
             Report::Limit(limit) => self.limit(limit),
             Report::Standing(pool, change) => return self.standing(pool, change),
             Report::Suspected(pool, backend, cause) => {
@@ -146,6 +147,14 @@ impl Hub {
                 None => Arc::from(why),
             },
             failed: FAILED_HANDSHAKES.into_iter().map(|counter| self.sum(counter)).sum(),
+        })
+    }
+
+    fn abuse(&self, it: &Handshake) -> Option<Event> {
+        Some(Event::Http2Abuse {
+            listener: Arc::from(&*self.plan.listeners.get(it.listener)?.name),
+            client: it.client,
+            cause: Arc::from(it.why),
         })
     }
 

@@ -36,6 +36,8 @@ pub(crate) enum Report {
     Reachable(PoolId, BackendId),
     /// A client did not get through its handshake.
     Handshake(Box<Handshake>),
+    /// A client does something on a connection of HTTP/2 too often.
+    Abuse(Box<Handshake>),
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
@@ -67,7 +69,7 @@ pub(crate) struct Attempt {
     pub(crate) refusal: Option<RetryRefusal>,
 }
 
-/// A handshake of a client that failed.
+/// A handshake of a client that failed, or another reason to end its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
     pub(crate) listener: ListenerId,
@@ -244,12 +246,28 @@ impl CoreReporter {
     /// A client did not get through its handshake.
     #[cold]
     pub(crate) fn handshake(&self, now: Tick, what: impl FnOnce() -> Handshake) {
-        let counted = self.handshakes.get().filter(|(since, _)| now < *since + PERIOD);
-        let (since, count) = counted.unwrap_or((now, 0));
-        if count < HANDSHAKES_MAX {
-            self.handshakes.set(Some((since, count + 1)));
+        if self.may_tell_of_client(now) {
             self.reporter.tell(Report::Handshake(Box::new(what())));
         }
+    }
+
+    /// A client does something on a connection of HTTP/2 too often.
+    #[cold]
+    pub(crate) fn abuse(&self, now: Tick, what: impl FnOnce() -> Handshake) {
+        if self.may_tell_of_client(now) {
+            self.reporter.tell(Report::Abuse(Box::new(what())));
+        }
+    }
+
+    /// Whether one more report about a single client may be made in this second.
+    fn may_tell_of_client(&self, now: Tick) -> bool {
+        let counted = self.handshakes.get().filter(|(since, _)| now < *since + PERIOD);
+        let (since, count) = counted.unwrap_or((now, 0));
+        let may = count < HANDSHAKES_MAX;
+        if may {
+            self.handshakes.set(Some((since, count + 1)));
+        }
+        may
     }
 
     /// A connection to a backend could not be made. Of all cores the first one reports it.

@@ -85,7 +85,7 @@ pub struct Protocols {
 
 impl Default for Protocols {
     fn default() -> Protocols {
-        Protocols { h1: true, h2: false }
+        Protocols { h1: true, h2: true }
     }
 }
 

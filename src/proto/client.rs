@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
-    fault::{Cause, Fault},
+    fault::Fault,
     framing::BodyLength,
     head::{ResponseHead, Version},
     parse::HeadLimits,
@@ -252,8 +252,7 @@ impl Client {
     ) -> Result<u64, Fault> {
         match self {
             Client::H1(client) => client.switch(head, room, by).await,
-            // No request of HTTP/2 asks for an upgrade (RFC 9113 §8.6).
-            Client::H2(_) => Err(Cause::Internal.into()),
+            Client::H2(asking) => asking.switch(head, room),
         }
     }
 
@@ -261,7 +260,7 @@ impl Client {
     pub(crate) fn tunnel(&self) -> Sink {
         match self {
             Client::H1(client) => client.tunnel(),
-            Client::H2(_) => Sink::Nowhere,
+            Client::H2(asking) => Sink::H2(asking.tunnel()),
         }
     }
 

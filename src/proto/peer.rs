@@ -117,6 +117,11 @@ impl Peer {
         Peer { listener, address, is_trusted, speaks, secure, text, text_len, port, port_len }
     }
 
+    /// The address of the other end of its connection.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.address.ip()
+    }
+
     /// What backends are told about it.
     #[inline]
     pub(crate) fn forwarded_for<'a>(&'a self, pseudonym: &'a [u8]) -> ForwardedFor<'a> {

@@ -22,12 +22,14 @@ use crate::net::{
     deadlines::{Rest, Unmet},
     stream::{InVain, Stream},
 };
+use crate::observe::reports::Handshake;
 use crate::plan::ListenerTimeouts;
 use crate::proto::{
     Client,
-    h2::{Asking, Conn, PREFACE, Reason},
+    h2::{Abuse, Asking, Conn, PREFACE, Reason},
     peer::Peer,
 };
+use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
 /// A connection that is being served.
@@ -172,13 +174,38 @@ impl Link<'_> {
     fn feed(&self, buffer: &mut Buffer) -> Result<(), Reason> {
         let worker = self.worker;
         let began = worker.logs.is_on(self.peer.listener).then(Clock::moment);
-        let (used, result) = self.conn.receive(buffer.bytes(), &worker.head_limits(), began);
+        let at = (worker.clock.tick(), began);
+        let (used, result) = self.conn.receive(buffer.bytes(), &worker.head_limits(), at);
         buffer.consume(used);
         while let Some(asking) = self.conn.next() {
             catching(Rc::clone(worker), exchange(Rc::clone(worker), asking));
         }
+        let malformed = u64::from(self.conn.take_malformed());
+        worker.counters.add(Counter::Http2Malformed, malformed);
+        if let Some(abuse) = self.conn.abuse() {
+            self.was_abused(abuse);
+        }
         self.has_come(buffer.bytes(), used > 0);
         result
+    }
+
+    /// The connection ends, as its client does something too often.
+    #[cold]
+    fn was_abused(&self, abuse: Abuse) {
+        self.worker.count(match abuse {
+            Abuse::Resets => Counter::Http2Resets,
+            Abuse::Provoked => Counter::Http2Provoked,
+            Abuse::Heads => Counter::Http2Heads,
+            Abuse::Settings => Counter::Http2Settings,
+            Abuse::Pings => Counter::Http2Pings,
+            Abuse::Priorities => Counter::Http2Priorities,
+            Abuse::WindowUpdates => Counter::Http2WindowUpdates,
+            Abuse::EmptyData => Counter::Http2EmptyData,
+            Abuse::Useless => Counter::Http2Useless,
+        });
+        let (listener, client) = (self.peer.listener, self.peer.ip());
+        let what = || Handshake { listener, client, why: abuse.sentence(), detail: None };
+        self.worker.events.abuse(self.worker.clock.tick(), what);
     }
 
     /// Sets the time for the rest of what has come in part: for a head from its first byte on, for

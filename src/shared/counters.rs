@@ -116,6 +116,16 @@ counters! {
     TlsLeft, Counter, "tls_handshake_failures_total" [reason = "left"], "Handshakes that the client left, or that the network broke";
     TlsTimeout, Counter, "tls_handshake_failures_total" [reason = "timeout"], "Handshakes that took longer than timeouts.tls-handshake";
     TlsPlainHttp, Counter, "tls_handshake_failures_total" [reason = "plain_http"], "Plain HTTP on a port that speaks TLS";
+    Http2Malformed, Counter, "http2_malformed_requests_total" [], "Requests of HTTP/2 that broke a rule and were reset";
+    Http2Resets, Counter, "http2_abuse_total" [reason = "resets"], "Connections of HTTP/2 ended because their clients reset streams before they were answered";
+    Http2Provoked, Counter, "http2_abuse_total" [reason = "provoked_resets"], "Connections of HTTP/2 ended because their clients made us reset streams";
+    Http2Heads, Counter, "http2_abuse_total" [reason = "heads"], "Connections of HTTP/2 ended because their clients sent heads that were too large, or in too many frames";
+    Http2Settings, Counter, "http2_abuse_total" [reason = "settings"], "Connections of HTTP/2 ended because their clients sent settings all the time";
+    Http2Pings, Counter, "http2_abuse_total" [reason = "pings"], "Connections of HTTP/2 ended because their clients sent pings all the time";
+    Http2Priorities, Counter, "http2_abuse_total" [reason = "priorities"], "Connections of HTTP/2 ended because their clients sent priorities all the time";
+    Http2WindowUpdates, Counter, "http2_abuse_total" [reason = "window_updates"], "Connections of HTTP/2 ended because their clients gave room for nothing all the time";
+    Http2EmptyData, Counter, "http2_abuse_total" [reason = "empty_data"], "Connections of HTTP/2 ended because their clients sent empty frames all the time";
+    Http2Useless, Counter, "http2_abuse_total" [reason = "useless"], "Connections of HTTP/2 ended because their clients sent frames that mean nothing all the time";
     Tunnels, Gauge, "tunnels" [], "Upgraded connections open";
     Panics, Counter, "panics_total" [], "Connections ended by a panic: each is a bug";
 }

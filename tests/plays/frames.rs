@@ -199,6 +199,11 @@ impl Answer {
         std::str::from_utf8(&self.body).expect("text")
     }
 
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let named = self.fields.iter().find(|(field, _)| field == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
     /// Fails unless it is whole and has that status and that body.
     #[track_caller]
     pub(crate) fn expect(&self, status: u16, body: &str) {
@@ -360,6 +365,11 @@ impl Http2 {
             self.answers.entry(frame.id).or_default().take(&frame);
         }
         Some(frame)
+    }
+
+    /// Whether it could be sent.
+    pub(crate) fn try_send(&mut self, frame: &Frame) -> bool {
+        self.stream.write_all(&frame.bytes()).is_ok()
     }
 
     fn send_or_not(&mut self, frame: &Frame) {

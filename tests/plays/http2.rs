@@ -5,7 +5,7 @@
 
 use std::{process::Command, time::Duration};
 
-use ringway::Stop;
+use ringway::{Stop, events::Event};
 use rustls::version::TLS13;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     pace::Watch,
     scripts::{
         answers, answers_each, answers_on, answers_target, chunk, close_delimited, delays, echoes,
-        never_answers, ok, sends, sends_and_closes,
+        never_answers, ok, sends, sends_and_closes, upgrades_and_echoes,
     },
     secure::{Identity, bridge},
     stage::{Driver, Setting, Stage, eventually, expect_about},
@@ -43,6 +43,11 @@ on_both_drivers!(
     a_drain_lets_streams_end_and_takes_no_more,
     an_idle_connection_ends_at_once_on_drain,
     the_log_names_the_version,
+    floods_end_their_connection_and_are_said,
+    a_client_of_grpc_is_told_in_its_own_words,
+    the_time_of_grpc_bounds_an_exchange,
+    a_websocket_goes_through_a_stream,
+    a_backend_that_does_not_switch_makes_no_tunnel,
     curl_is_answered;
     at a pace:
     a_late_body_ends_its_stream_alone,
@@ -443,4 +448,106 @@ fn curl_is_answered(driver: Driver) {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text == format!("{body} 2"), "{}", &text[text.len().saturating_sub(200)..]);
     stage.connect().send(post("/", "one")).response().expect(200, "one");
+}
+
+fn floods_end_their_connection_and_are_said(driver: Driver) {
+    let stage = on(driver).backend(answers("x")).start();
+    for (name, reason) in [("pings", 0), ("settings", 1), ("resets", 2), ("empty_data", 3)] {
+        let mut client = Http2::connect(stage.address());
+        let body = client.ask("POST /", "", false);
+        for _ in 0..3_000 {
+            let frame = match reason {
+                0 => Frame::new(PING, 0, 0, "12345678"),
+                1 => Frame::new(SETTINGS, 0, 0, ""),
+                2 => {
+                    let id = client.ask("GET /", "", true);
+                    Frame::new(RST_STREAM, 0, id, 8_u32.to_be_bytes())
+                }
+                _ => Frame::new(DATA, 0, body, ""),
+            };
+            if !client.try_send(&frame) {
+                break;
+            }
+        }
+        assert_eq!(client.goaway().map(|(code, _)| code), Some(11), "{name}");
+        stage.expect_count("http2_abuse_total", reason + 1);
+    }
+    let said = || {
+        let is_it = |event: &Event| matches!(event, Event::Http2Abuse { .. });
+        stage.happened().into_iter().filter(is_it).count()
+    };
+    eventually("each is said once", said, |count| *count == 4);
+    Http2::connect(stage.address()).get("/").expect(200, "x");
+    stage.expect_count("requests_in_flight", 0);
+}
+
+fn a_client_of_grpc_is_told_in_its_own_words(driver: Driver) {
+    let stage = on(driver).written("127.0.0.1:9").start();
+    let mut client = Http2::connect(stage.address());
+    let grpc = "content-type: application/grpc\nte: trailers\n";
+    let id = client.ask("POST /package.Service/Method", grpc, true);
+    let answer = client.answer(id);
+    assert!(answer.is_whole && answer.body.is_empty(), "{answer:?}");
+    assert_eq!((answer.status, answer.field("grpc-status")), (200, Some("14")));
+    assert_eq!(answer.field("content-type"), Some("application/grpc"));
+    assert!(answer.field("grpc-message").is_some());
+    let id = client.ask("POST /", "content-type: application/json\n", true);
+    assert_eq!(client.answer(id).status, 502);
+}
+
+fn the_time_of_grpc_bounds_an_exchange(driver: Driver) {
+    let stage = on(driver).backend(never_answers()).start();
+    let mut client = Http2::connect(stage.address());
+    let fields = "content-type: application/grpc\ngrpc-timeout: 300m\n";
+    let id = client.ask("POST /", fields, true);
+    assert_eq!(client.answer(id).field("grpc-status"), Some("4"));
+    assert_eq!(stage.backend(0).heads()[0].field("grpc-timeout"), Some("300m"));
+}
+
+const WEBSOCKET: &str = ":method: CONNECT\n:protocol: websocket\n:scheme: http\n\
+                         :authority: a\n:path: /chat\nsec-websocket-version: 13\n";
+
+fn a_websocket_goes_through_a_stream(driver: Driver) {
+    let stage = on(driver).backend(upgrades_and_echoes()).start();
+    let mut client = Http2::connect(stage.address());
+    client.send(&Frame::new(HEADERS, END_HEADERS, 1, block(WEBSOCKET)));
+    let head = client.until(HEADERS);
+    let fields = crate::frames::fields(&head.payload);
+    assert_eq!(fields[0], (":status".to_owned(), "200".to_owned()));
+    assert!(fields.iter().all(|(name, _)| name != "upgrade" && name != "sec-websocket-accept"));
+    let asked = &stage.backend(0).heads()[0];
+    assert!(asked.start.starts_with("GET /chat HTTP/1.1"), "{asked:?}");
+    assert_eq!(asked.field("upgrade"), Some("websocket"));
+    assert!(asked.lists("connection", "upgrade"));
+    assert_eq!(asked.field("sec-websocket-key").map(str::len), Some(24));
+    let sent: Vec<u8> = (0..60_000_u32).map(|at| (at * 7) as u8).collect();
+    for piece in sent.chunks(777) {
+        client.send(&Frame::new(DATA, 0, 1, piece));
+    }
+    let mut came = Vec::new();
+    while came.len() < sent.len() {
+        came.extend(client.until(DATA).payload);
+    }
+    assert!(came == sent, "byte for byte");
+    stage.expect_count("tunnels", 1);
+    client.send(&Frame::new(DATA, END_STREAM, 1, ""));
+    assert!(client.until(DATA).flags & END_STREAM != 0, "the end is passed on, and comes back");
+    stage.expect_count("tunnels", 0);
+    client.send(&Frame::new(HEADERS, END_HEADERS, 3, block(WEBSOCKET)));
+    client.until(HEADERS);
+    client.send(&Frame::new(RST_STREAM, 0, 3, 8_u32.to_be_bytes()));
+    stage.expect_count("tunnels", 0);
+}
+
+fn a_backend_that_does_not_switch_makes_no_tunnel(driver: Driver) {
+    let stage = on(driver).backend(answers("no")).start();
+    let mut client = Http2::connect(stage.address());
+    client.send(&Frame::new(HEADERS, END_HEADERS, 1, block(WEBSOCKET)));
+    assert_eq!(client.answer(1).status, 502, "a 200 would say that the protocol is spoken");
+    let other = WEBSOCKET.replace("websocket\n:scheme", "connect-udp\n:scheme");
+    client.send(&Frame::new(HEADERS, END_HEADERS, 3, block(&other)));
+    assert_eq!(client.answer(3).status, 501);
+    let wrong = WEBSOCKET.replace("CONNECT", "GET");
+    client.send(&Frame::new(HEADERS, END_HEADERS, 5, block(&wrong)));
+    assert_eq!(client.answer(5).reset, Some(1));
 }

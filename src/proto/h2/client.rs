@@ -12,6 +12,7 @@ use crate::http::{
     framing::BodyLength,
     grammar,
     head::{RequestHead, ResponseHead},
+    headers::Headers,
     names::Name,
 };
 use crate::net::{
@@ -28,11 +29,13 @@ pub(crate) struct Asking {
     /// Whether a source has the body.
     is_taken: bool,
     has_answered: bool,
+    /// Whether it asks for another protocol: what follows its head belongs to a tunnel.
+    is_tunnel: bool,
 }
 
 impl Asking {
     pub(super) fn new(stream: Rc<Stream>) -> Asking {
-        Asking { stream, held: None, is_taken: false, has_answered: false }
+        Asking { stream, held: None, is_taken: false, has_answered: false, is_tunnel: false }
     }
 
     /// Takes the head of its request, with the line about the body that HTTP/1 needs; returns how
@@ -48,6 +51,10 @@ impl Asking {
             NoHead::Malformed | NoHead::Unreadable => Cause::BadRequest.into(),
         })?;
         stream.conn.give_back(std::mem::replace(head, read));
+        if head.upgrade {
+            (self.is_tunnel, self.held) = (true, Some(Vec::new()));
+            return Ok(stream.head_bytes);
+        }
         let mut came = stream.came.borrow_mut();
         if stream.has_ended.get() && came.trailers.is_none() {
             let held = std::mem::take(&mut came.bytes);
@@ -140,7 +147,10 @@ impl Asking {
         mut room: Vec<u8>,
     ) -> Sink {
         self.has_answered = true;
-        response::head(head, length, &mut room);
+        // To a client that asks for another protocol a 2xx says that it is spoken (RFC 8441 §4).
+        let is_wrong = self.is_tunnel && matches!(head.status, 200..=299);
+        let status = if is_wrong { 502 } else { head.status };
+        response::head((status, &head.headers), length, &mut room);
         Sink::new(Rc::clone(&self.stream), room)
     }
 
@@ -149,6 +159,19 @@ impl Asking {
     /// # Errors
     /// If the stream is over.
     pub(crate) fn interim(&self, head: &ResponseHead, room: &mut Vec<u8>) -> Result<u64, Fault> {
+        self.says((head.status, &head.headers), room)
+    }
+
+    /// Says that another protocol is spoken from now on (RFC 8441 §5).
+    ///
+    /// # Errors
+    /// If the stream is over.
+    pub(crate) fn switch(&mut self, head: &ResponseHead, room: &mut Vec<u8>) -> Result<u64, Fault> {
+        self.has_answered = true;
+        self.says((200, &head.headers), room)
+    }
+
+    fn says(&self, head: (u16, &Headers), room: &mut Vec<u8>) -> Result<u64, Fault> {
         response::head(head, BodyLength::None, room);
         if self.stream.is_over() {
             return Err(write_fault(self.stream.watched.ended(End::Writing)));
@@ -164,6 +187,11 @@ impl Asking {
 
     pub(crate) fn take_stalled(&self) -> Micros {
         self.stream.stalled.take()
+    }
+
+    /// The sink of a tunnel to it.
+    pub(crate) fn tunnel(&self) -> Sink {
+        Sink::new(Rc::clone(&self.stream), Vec::new())
     }
 
     pub(crate) fn stream(&self) -> &Rc<Stream> {

@@ -11,8 +11,7 @@
 //! | heads and small frames to be sent | 32 KiB, and what streams under way add |
 //! | the table of HPACK | 4 KiB: the standard's |
 //!
-//! Which frame is allowed when is decided here; what the rules of HTTP say of messages, in
-//! `request`.
+//! `taking` has what each frame changes, `request` what the rules of HTTP say of messages.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,32 +24,28 @@ use std::{
 use super::{
     Asking,
     frame::{
-        FrameHead, HEAD_BYTES, PAYLOAD_MAX, Reason, WINDOW_MAX, flag, kind, number, of_number,
-        setting,
+        FrameHead, HEAD_BYTES, PAYLOAD_MAX, Reason, WINDOW_MAX, flag, kind, of_number, setting,
     },
+    guard::{Abuse, Guard},
     hpack::Decoder,
     out::Out,
-    request::{self, NoHead, Room},
-    stream::{Came, Priority, Stream, Turn},
+    request::Room,
+    stream::{Stream, Turn},
     turns::Turns,
 };
-use crate::base::moment::{Micros, Moment};
-use crate::http::{
-    framing::{self, BodyLength},
-    head::RequestHead,
-    parse::HeadLimits,
-};
+use crate::base::moment::{Moment, Tick};
+use crate::http::{head::RequestHead, parse::HeadLimits};
 use crate::net::{
     buffer::{Buffer, Buffers},
-    deadlines::{Deadlines, Watch},
+    deadlines::Deadlines,
 };
 use crate::proto::peer::Peer;
 
 /// Streams that a peer may have open at once.
-const STREAMS_MAX: usize = 100;
+pub(super) const STREAMS_MAX: usize = 100;
 
 /// The window of a stream: that of the standard (RFC 9113 §6.5.2).
-const WINDOW: i64 = 65_535;
+pub(super) const WINDOW: i64 = 65_535;
 
 /// The window of a connection: sixteen streams can send at full speed.
 const CONN_WINDOW: i64 = 1 << 20;
@@ -59,7 +54,13 @@ const CONN_WINDOW: i64 = 1 << 20;
 const SAID_EACH: u32 = 32 << 10;
 
 /// Frames of one block: with none of them empty, twice as many as its bytes need.
-const BLOCK_FRAMES_MAX: u32 = 32;
+pub(super) const BLOCK_FRAMES_MAX: u32 = 32;
+
+/// A frame that we send may be answered by so many that give room, for its stream and for all.
+const ROOMS_A_FRAME: u32 = 4;
+
+/// Requests of one connection: then it is ended, and made anew elsewhere if need be.
+pub(super) const REQUESTS_MAX: u32 = 1 << 20;
 
 /// Heads that are kept for the next requests.
 const HEADS_KEPT: usize = 32;
@@ -67,43 +68,48 @@ const HEADS_KEPT: usize = 32;
 /// The state of a connection.
 pub(crate) struct Conn {
     buffers: Rc<Buffers>,
-    deadlines: Rc<Deadlines>,
+    pub(super) deadlines: Rc<Deadlines>,
     peer: Rc<Peer>,
     /// Streams whose tasks have not ended.
-    running: Cell<usize>,
-    state: RefCell<State>,
+    pub(super) running: Cell<usize>,
+    /// Requests that broke a rule and have not been counted.
+    pub(super) malformed: Cell<u32>,
+    /// What the peer does too often.
+    pub(super) abuse: Cell<Option<Abuse>>,
+    pub(super) state: RefCell<State>,
 }
 
-struct State {
-    decoder: Decoder,
-    room: Room,
-    heads: Vec<RequestHead>,
+pub(super) struct State {
+    pub(super) decoder: Decoder,
+    pub(super) room: Room,
+    pub(super) heads: Vec<RequestHead>,
     /// The open streams, by their numbers.
-    streams: Vec<Rc<Stream>>,
+    pub(super) streams: Vec<Rc<Stream>>,
     /// Those that no task has yet.
-    new: VecDeque<Rc<Stream>>,
+    pub(super) new: VecDeque<Rc<Stream>>,
     /// The highest number that the peer has used.
-    last: u32,
+    pub(super) last: u32,
     /// A block of which not all has come.
-    block: Option<Block>,
-    has_settings: bool,
-    out: Out,
-    turns: Turns,
+    pub(super) block: Option<Block>,
+    pub(super) has_settings: bool,
+    pub(super) out: Out,
+    pub(super) turns: Turns,
     /// How much we may send, in all and at first on each stream.
-    send_window: i64,
-    first_window: i64,
-    frame_max: usize,
+    pub(super) send_window: i64,
+    pub(super) first_window: i64,
+    pub(super) frame_max: usize,
     /// How much the peer may send, and what has been taken and not been said yet.
-    window: i64,
-    unsaid: u32,
-    leaving: Leaving,
+    pub(super) window: i64,
+    pub(super) unsaid: u32,
+    pub(super) leaving: Leaving,
+    pub(super) guard: Guard,
     /// The task that reads and writes.
-    driver: Option<Waker>,
+    pub(super) driver: Option<Waker>,
 }
 
 /// How far the connection has come with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
+pub(super) enum Leaving {
     No,
     /// The peer was told that an end comes, and streams on their way are still taken.
     Told,
@@ -114,11 +120,11 @@ enum Leaving {
 }
 
 /// A block of fields that comes in several frames.
-struct Block {
-    id: u32,
-    ends: bool,
-    bytes: Vec<u8>,
-    frames: u32,
+pub(super) struct Block {
+    pub(super) id: u32,
+    pub(super) ends: bool,
+    pub(super) bytes: Vec<u8>,
+    pub(super) frames: u32,
 }
 
 /// What became of bytes that were to be sent.
@@ -127,9 +133,6 @@ pub(super) struct Put {
     /// Whether all of them were, and the end too, if it was to be sent.
     pub(super) is_done: bool,
 }
-
-/// What a frame asks for beside changing the state.
-type Taken = Result<(), Reason>;
 
 impl Conn {
     /// A connection on which a client has sent its preface. Its settings are to be sent.
@@ -156,11 +159,13 @@ impl Conn {
             window: CONN_WINDOW,
             unsaid: 0,
             leaving: Leaving::No,
+            guard: Guard::default(),
             driver: None,
         };
         let settings = [
             (setting::STREAMS_MAX, STREAMS_MAX as u32),
             (setting::HEAD_LIST_MAX, u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX)),
+            (setting::EXTENDED_CONNECT, 1),
             (setting::NO_OLD_PRIORITIES, 1),
         ];
         let mut payload = Vec::with_capacity(32);
@@ -172,7 +177,15 @@ impl Conn {
         state.out.push([&head.bytes(), &payload], &buffers);
         let more = of_number(kind::WINDOW_UPDATE, 0, (CONN_WINDOW - WINDOW) as u32);
         state.out.push([&more, &[]], &buffers);
-        Rc::new(Conn { buffers, deadlines, peer, running: Cell::new(0), state: state.into() })
+        Rc::new(Conn {
+            buffers,
+            deadlines,
+            peer,
+            running: Cell::new(0),
+            malformed: Cell::new(0),
+            abuse: Cell::new(None),
+            state: state.into(),
+        })
     }
 
     pub(super) fn peer(&self) -> &Rc<Peer> {
@@ -191,9 +204,10 @@ impl Conn {
         self: &Rc<Conn>,
         bytes: &[u8],
         limits: &HeadLimits,
-        began: Option<Moment>,
+        (now, began): (Tick, Option<Moment>),
     ) -> (usize, Result<(), Reason>) {
         let mut used = 0;
+        self.state.borrow_mut().guard.looks(now);
         while let Some(rest) = bytes.get(used..)
             && let Some(head) = FrameHead::read(rest)
         {
@@ -209,337 +223,8 @@ impl Conn {
         (used, Ok(()))
     }
 
-    fn take(
-        self: &Rc<Conn>,
-        head: FrameHead,
-        payload: &[u8],
-        limits: &HeadLimits,
-        began: Option<Moment>,
-    ) -> Taken {
-        let state = &mut *self.state.borrow_mut();
-        if state.leaving == Leaving::Over {
-            return Ok(());
-        }
-        if !state.has_settings && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
-            return Err(Reason::PROTOCOL);
-        }
-        if state.block.is_some() && head.kind != kind::CONTINUATION {
-            return Err(Reason::PROTOCOL);
-        }
-        match head.kind {
-            kind::DATA => self.data(state, head, payload),
-            kind::HEADERS => {
-                let block = headers(head, payload)?;
-                self.headers(state, head, block, limits, began)
-            }
-            kind::CONTINUATION => self.continuation(state, head, payload, limits, began),
-            kind::PRIORITY if head.id == 0 => Err(Reason::PROTOCOL),
-            kind::PRIORITY if payload.len() != 5 => {
-                self.reset(state, head.id, Reason::FRAME_SIZE);
-                Ok(())
-            }
-            kind::RST_STREAM => self.rst_stream(state, head, payload),
-            kind::SETTINGS => self.settings(state, head, payload),
-            kind::PUSH_PROMISE => Err(Reason::PROTOCOL),
-            kind::PING => self.ping(state, head, payload),
-            kind::GOAWAY if head.id != 0 => Err(Reason::PROTOCOL),
-            kind::GOAWAY if payload.len() < 8 => Err(Reason::FRAME_SIZE),
-            kind::WINDOW_UPDATE => self.window_update(state, head, payload),
-            kind::PRIORITY_UPDATE => priority_update(state, head, payload),
-            // RFC 9113 §5.5: what is unknown means nothing.
-            _ => Ok(()),
-        }
-    }
-
-    fn data(&self, state: &mut State, head: FrameHead, payload: &[u8]) -> Taken {
-        if head.id == 0 || state.is_unused(head.id) {
-            return Err(Reason::PROTOCOL);
-        }
-        let body = unpadded(head, payload)?;
-        let whole = payload.len() as i64;
-        state.window -= whole;
-        if state.window < 0 {
-            return Err(Reason::FLOW_CONTROL);
-        }
-        let Some(stream) = state.find(head.id) else {
-            // It came for a stream that has ended here.
-            self.said(state, payload.len());
-            return Ok(());
-        };
-        if stream.has_ended.get() {
-            self.said(state, payload.len());
-            self.reset(state, head.id, Reason::STREAM_CLOSED);
-            return Ok(());
-        }
-        stream.window.set(stream.window.get() - whole);
-        if stream.window.get() < 0 {
-            self.said(state, payload.len());
-            self.reset(state, head.id, Reason::FLOW_CONTROL);
-            return Ok(());
-        }
-        let left = stream.announced.get().map(|left| left.checked_sub(body.len() as u64));
-        if left == Some(None) {
-            self.said(state, payload.len());
-            self.reset(state, head.id, Reason::PROTOCOL);
-            return Ok(());
-        }
-        stream.announced.set(left.flatten());
-        stream.came.borrow_mut().bytes.extend_from_slice(body);
-        // Padding is taken at once.
-        let padding = payload.len() - body.len();
-        self.said(state, padding);
-        stream.unsaid.set(stream.unsaid.get() + padding as u32);
-        if head.has(flag::END_STREAM) {
-            self.ended(state, &stream);
-        }
-        stream.wake();
-        Ok(())
-    }
-
-    /// The peer has ended its half of a stream.
-    fn ended(&self, state: &mut State, stream: &Rc<Stream>) {
-        if stream.announced.get().is_some_and(|left| left > 0) {
-            return self.reset(state, stream.id, Reason::PROTOCOL);
-        }
-        stream.has_ended.set(true);
-        if stream.is_sent.get() {
-            state.forget(stream.id);
-        }
-    }
-
-    fn headers(
-        self: &Rc<Conn>,
-        state: &mut State,
-        head: FrameHead,
-        block: &[u8],
-        limits: &HeadLimits,
-        began: Option<Moment>,
-    ) -> Taken {
-        if head.id.is_multiple_of(2) {
-            return Err(Reason::PROTOCOL);
-        }
-        let ends = head.has(flag::END_STREAM);
-        if head.has(flag::END_HEADERS) {
-            return self.whole_block(state, (head.id, ends), block, limits, began);
-        }
-        let bytes = block.to_vec();
-        state.block = Some(Block { id: head.id, ends, bytes, frames: 1 });
-        Ok(())
-    }
-
-    fn continuation(
-        self: &Rc<Conn>,
-        state: &mut State,
-        head: FrameHead,
-        payload: &[u8],
-        limits: &HeadLimits,
-        began: Option<Moment>,
-    ) -> Taken {
-        let Some(block) = state.block.as_mut().filter(|block| block.id == head.id) else {
-            return Err(Reason::PROTOCOL);
-        };
-        block.frames += 1;
-        let length = block.bytes.len() + payload.len();
-        if block.frames > BLOCK_FRAMES_MAX || length > 2 * limits.head_bytes_max {
-            return Err(Reason::ENHANCE_YOUR_CALM);
-        }
-        block.bytes.extend_from_slice(payload);
-        if !head.has(flag::END_HEADERS) {
-            return Ok(());
-        }
-        let Some(Block { id, ends, bytes, .. }) = state.block.take() else { return Ok(()) };
-        self.whole_block(state, (id, ends), &bytes, limits, began)
-    }
-
-    /// All of a block has come: a request, or trailers.
-    fn whole_block(
-        self: &Rc<Conn>,
-        state: &mut State,
-        (id, ends): (u32, bool),
-        block: &[u8],
-        limits: &HeadLimits,
-        began: Option<Moment>,
-    ) -> Taken {
-        if id <= state.last {
-            return self.trailers(state, (id, ends), block, limits);
-        }
-        state.last = id;
-        let mut head = state.heads.pop().unwrap_or_default();
-        let read =
-            request::request(&mut state.decoder, block, limits, (&mut head, &mut state.room));
-        let length = match read {
-            Err(NoHead::Unreadable) => return Err(Reason::COMPRESSION),
-            Ok(()) => framing::request(&head).map_err(|_| NoHead::Malformed),
-            Err(no_head) => Err(no_head),
-        };
-        if matches!(state.leaving, Leaving::Closed | Leaving::Over) {
-            // RFC 9113 §6.8: the peer learns from the number in GOAWAY that it was not served.
-            return Ok(());
-        }
-        if state.streams.len() >= STREAMS_MAX || self.running.get() >= STREAMS_MAX {
-            self.send_reset(state, id, Reason::REFUSED);
-            return Ok(());
-        }
-        let announced = match length {
-            Ok(BodyLength::Fixed(bytes)) => Some(bytes),
-            Ok(BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose) | Err(_) => None,
-        };
-        let malformed =
-            length == Err(NoHead::Malformed) || (ends && announced.is_some_and(|bytes| bytes > 0));
-        if malformed {
-            self.send_reset(state, id, Reason::PROTOCOL);
-            return Ok(());
-        }
-        let priority = head.headers.named(b"priority").next().map(Priority::of);
-        let head_bytes = (HEAD_BYTES + block.len()) as u64;
-        let stream = Rc::new(Stream {
-            id,
-            conn: Rc::clone(self),
-            watched: self.deadlines.watch(-1, Watch::Stream),
-            head: RefCell::new(Some(length.map(|_| head))),
-            head_bytes,
-            began,
-            came: RefCell::new(Came::default()),
-            announced: Cell::new(announced),
-            has_ended: Cell::new(ends),
-            window: Cell::new(WINDOW),
-            unsaid: Cell::new(0),
-            send_window: Cell::new(state.first_window),
-            is_sent: Cell::new(false),
-            over: Cell::new(None),
-            out: Cell::new(0),
-            turn: Cell::new(Turn::None),
-            served: Cell::new(0),
-            priority: Cell::new(priority.unwrap_or_default()),
-            timed: Cell::new(false),
-            stalled: Cell::new(Micros(0)),
-        });
-        self.running.set(self.running.get() + 1);
-        state.streams.push(Rc::clone(&stream));
-        state.new.push_back(stream);
-        Ok(())
-    }
-
-    fn trailers(
-        &self,
-        state: &mut State,
-        (id, ends): (u32, bool),
-        block: &[u8],
-        limits: &HeadLimits,
-    ) -> Taken {
-        let trailers = match request::trailers(&mut state.decoder, block, limits) {
-            Err(NoHead::Unreadable) => return Err(Reason::COMPRESSION),
-            trailers => trailers,
-        };
-        // They may come for a stream that has ended here.
-        let Some(stream) = state.find(id) else { return Ok(()) };
-        match trailers {
-            // RFC 9113 §8.1: trailers end the stream.
-            _ if stream.has_ended.get() => self.reset(state, id, Reason::STREAM_CLOSED),
-            Ok(trailers) if ends => {
-                if !trailers.fields.is_empty() {
-                    stream.came.borrow_mut().trailers = Some(Box::new(trailers));
-                }
-                self.ended(state, &stream);
-                stream.wake();
-            }
-            Ok(_) | Err(_) => self.reset(state, id, Reason::PROTOCOL),
-        }
-        Ok(())
-    }
-
-    fn rst_stream(&self, state: &mut State, head: FrameHead, payload: &[u8]) -> Taken {
-        if head.id == 0 || state.is_unused(head.id) {
-            return Err(Reason::PROTOCOL);
-        }
-        let code = number(payload).filter(|_| payload.len() == 4).ok_or(Reason::FRAME_SIZE)?;
-        if let Some(stream) = state.forget(head.id) {
-            stream.ends(Reason(code));
-            self.leaves_turn(state, &stream);
-        }
-        Ok(())
-    }
-
-    fn settings(&self, state: &mut State, head: FrameHead, payload: &[u8]) -> Taken {
-        if head.id != 0 {
-            return Err(Reason::PROTOCOL);
-        }
-        if head.has(flag::ACK) {
-            return if payload.is_empty() { Ok(()) } else { Err(Reason::FRAME_SIZE) };
-        }
-        if !payload.len().is_multiple_of(6) {
-            return Err(Reason::FRAME_SIZE);
-        }
-        state.has_settings = true;
-        for setting in payload.chunks_exact(6) {
-            let [a, b, rest @ ..] = setting else { continue };
-            let value = number(rest).unwrap_or_default();
-            match u16::from_be_bytes([*a, *b]) {
-                setting::ENABLE_PUSH if value > 1 => return Err(Reason::PROTOCOL),
-                setting::INITIAL_WINDOW => set_first_window(state, i64::from(value))?,
-                setting::FRAME_MAX if !(16_384..=0xff_ffff).contains(&value) => {
-                    return Err(Reason::PROTOCOL);
-                }
-                _ => {}
-            }
-        }
-        let ack = FrameHead { len: 0, kind: kind::SETTINGS, flags: flag::ACK, id: 0 };
-        self.send(state, [&ack.bytes(), &[]]);
-        Ok(())
-    }
-
-    fn ping(&self, state: &mut State, head: FrameHead, payload: &[u8]) -> Taken {
-        if head.id != 0 {
-            return Err(Reason::PROTOCOL);
-        }
-        if payload.len() != 8 {
-            return Err(Reason::FRAME_SIZE);
-        }
-        if head.has(flag::ACK) {
-            // What the peer sent before it heard of our end has come.
-            if state.leaving == Leaving::Told {
-                self.close(state, Reason::NO_ERROR);
-            }
-            return Ok(());
-        }
-        self.send(state, [&FrameHead { flags: flag::ACK, ..head }.bytes(), payload]);
-        Ok(())
-    }
-
-    fn window_update(&self, state: &mut State, head: FrameHead, payload: &[u8]) -> Taken {
-        if payload.len() != 4 {
-            return Err(Reason::FRAME_SIZE);
-        }
-        let more = i64::from(number(payload).unwrap_or_default() & 0x7fff_ffff);
-        if head.id == 0 {
-            state.send_window += more;
-            if more == 0 {
-                return Err(Reason::PROTOCOL);
-            }
-            if state.send_window > WINDOW_MAX {
-                return Err(Reason::FLOW_CONTROL);
-            }
-            give_turn(state);
-            return Ok(());
-        }
-        if state.is_unused(head.id) {
-            return Err(Reason::PROTOCOL);
-        }
-        let Some(stream) = state.find(head.id) else { return Ok(()) };
-        let window = stream.send_window.get() + more;
-        if more == 0 {
-            self.reset(state, head.id, Reason::PROTOCOL);
-        } else if window > WINDOW_MAX {
-            self.reset(state, head.id, Reason::FLOW_CONTROL);
-        } else {
-            stream.send_window.set(window);
-            stream.wake();
-        }
-        Ok(())
-    }
-
     /// Bytes that came have been taken: the peer may send as many more.
-    fn said(&self, state: &mut State, count: usize) {
+    pub(super) fn said(&self, state: &mut State, count: usize) {
         state.unsaid += count as u32;
         if state.unsaid >= SAID_EACH {
             let count = std::mem::take(&mut state.unsaid);
@@ -561,17 +246,17 @@ impl Conn {
         }
     }
 
-    fn send(&self, state: &mut State, parts: [&[u8]; 2]) {
+    pub(super) fn send(&self, state: &mut State, parts: [&[u8]; 2]) {
         state.out.push(parts, &self.buffers);
         state.wake_driver();
     }
 
-    fn send_reset(&self, state: &mut State, id: u32, reason: Reason) {
+    pub(super) fn send_reset(&self, state: &mut State, id: u32, reason: Reason) {
         self.send(state, [&of_number(kind::RST_STREAM, id, reason.0), &[]]);
     }
 
     /// Ends a stream for a fault of the peer's.
-    fn reset(&self, state: &mut State, id: u32, reason: Reason) {
+    pub(super) fn reset(&self, state: &mut State, id: u32, reason: Reason) {
         self.send_reset(state, id, reason);
         if let Some(stream) = state.forget(id) {
             stream.ends(reason);
@@ -579,7 +264,7 @@ impl Conn {
         }
     }
 
-    fn leaves_turn(&self, state: &mut State, stream: &Stream) {
+    pub(super) fn leaves_turn(&self, state: &mut State, stream: &Stream) {
         if state.turns.leave(stream) {
             give_turn(state);
         }
@@ -644,6 +329,7 @@ impl Conn {
             let head = FrameHead { len: piece.len(), kind: kind::DATA, flags, id: stream.id };
             state.out.push([&head.bytes(), piece], &self.buffers);
             state.send_window -= count as i64;
+            state.guard.excuses(Abuse::WindowUpdates, ROOMS_A_FRAME);
             stream.send_window.set(stream.send_window.get() - count as i64);
             taken += count;
             state.wake_driver();
@@ -686,7 +372,11 @@ impl Conn {
 
     /// A stream is cut.
     pub(super) fn cut(&self, stream: &Stream) {
-        self.reset(&mut self.state.borrow_mut(), stream.id, Reason::CANCEL);
+        let state = &mut *self.state.borrow_mut();
+        if state.find(stream.id).is_some() {
+            self.reset(state, stream.id, Reason::CANCEL);
+        }
+        stream.ends(Reason::CANCEL);
     }
 
     /// A head for a later request.
@@ -738,6 +428,16 @@ impl Conn {
         !self.state.borrow().out.is_crowded()
     }
 
+    /// What the peer has done too often, if that has ended the connection.
+    pub(crate) fn abuse(&self) -> Option<Abuse> {
+        self.abuse.take()
+    }
+
+    /// Requests that broke a rule since the last call.
+    pub(crate) fn take_malformed(&self) -> u32 {
+        self.malformed.take()
+    }
+
     /// Whether nothing is under way.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
@@ -758,7 +458,10 @@ impl Conn {
     /// those that are on their way are still served. Its answer to a ping tells when they have
     /// come.
     pub(crate) fn warn(&self) {
-        let state = &mut *self.state.borrow_mut();
+        self.warn_in(&mut self.state.borrow_mut());
+    }
+
+    pub(super) fn warn_in(&self, state: &mut State) {
         if state.leaving != Leaving::No {
             return;
         }
@@ -795,7 +498,7 @@ impl Conn {
         state.wake_driver();
     }
 
-    fn close(&self, state: &mut State, reason: Reason) {
+    pub(super) fn close(&self, state: &mut State, reason: Reason) {
         state.leaving = Leaving::Closed;
         self.send_goaway(state, state.last, reason);
     }
@@ -820,7 +523,7 @@ impl Conn {
 
 impl State {
     /// Whether no stream of this number has been open yet.
-    fn is_unused(&self, id: u32) -> bool {
+    pub(super) fn is_unused(&self, id: u32) -> bool {
         id > self.last || id.is_multiple_of(2)
     }
 
@@ -828,12 +531,12 @@ impl State {
         self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
     }
 
-    fn find(&self, id: u32) -> Option<Rc<Stream>> {
+    pub(super) fn find(&self, id: u32) -> Option<Rc<Stream>> {
         self.place(id).and_then(|at| self.streams.get(at)).map(Rc::clone)
     }
 
     /// A stream is open no more.
-    fn forget(&mut self, id: u32) -> Option<Rc<Stream>> {
+    pub(super) fn forget(&mut self, id: u32) -> Option<Rc<Stream>> {
         self.place(id).map(|at| self.streams.remove(at))
     }
 
@@ -852,61 +555,8 @@ impl State {
 }
 
 /// Gives the next turn, if there is room for a frame.
-fn give_turn(state: &mut State) {
+pub(super) fn give_turn(state: &mut State) {
     if state.turns.are_wanted() && state.send_window > 0 && state.out.room() > 0 {
         state.turns.give();
     }
-}
-
-/// The first window of the peer's streams changes, and those of the present ones by as much (RFC
-/// 9113 §6.9.2).
-fn set_first_window(state: &mut State, window: i64) -> Taken {
-    if window > WINDOW_MAX {
-        return Err(Reason::FLOW_CONTROL);
-    }
-    let change = window - state.first_window;
-    state.first_window = window;
-    for stream in &state.streams {
-        let window = stream.send_window.get() + change;
-        if window > WINDOW_MAX {
-            return Err(Reason::FLOW_CONTROL);
-        }
-        stream.send_window.set(window);
-        stream.wake();
-    }
-    Ok(())
-}
-
-/// RFC 9218 §7.1.
-fn priority_update(state: &mut State, head: FrameHead, payload: &[u8]) -> Taken {
-    let Some((id, value)) = payload.split_first_chunk::<4>() else {
-        return Err(Reason::FRAME_SIZE);
-    };
-    let id = u32::from_be_bytes(*id) & 0x7fff_ffff;
-    if head.id != 0 || id == 0 {
-        return Err(Reason::PROTOCOL);
-    }
-    if let Some(stream) = state.find(id) {
-        stream.priority.set(Priority::of(value));
-    }
-    Ok(())
-}
-
-/// A payload without its padding (RFC 9113 §6.1).
-fn unpadded(head: FrameHead, payload: &[u8]) -> Result<&[u8], Reason> {
-    if !head.has(flag::PADDED) {
-        return Ok(payload);
-    }
-    let (count, rest) = payload.split_first().ok_or(Reason::FRAME_SIZE)?;
-    let left = rest.len().checked_sub(usize::from(*count)).ok_or(Reason::PROTOCOL)?;
-    Ok(rest.get(..left).unwrap_or_default())
-}
-
-/// The block of HEADERS, without padding and the priority of RFC 7540, which means nothing.
-fn headers(head: FrameHead, payload: &[u8]) -> Result<&[u8], Reason> {
-    let rest = unpadded(head, payload)?;
-    if !head.has(flag::PRIORITY) {
-        return Ok(rest);
-    }
-    rest.get(5..).ok_or(Reason::FRAME_SIZE)
 }

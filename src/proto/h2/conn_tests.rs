@@ -6,11 +6,11 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use super::{
-    Asking, Conn, PREFACE, Reason,
+    Abuse, Asking, Conn, PREFACE, Reason,
     frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, flag, kind},
     hpack::{self, Decoder},
 };
-use crate::base::rng::Rng;
+use crate::base::{moment::Tick, rng::Rng};
 use crate::http::{head::RequestHead, parse::HeadLimits};
 use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::ListenerId;
@@ -129,7 +129,7 @@ impl Bare {
 
     fn gets(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Reason> {
         self.rest.extend_from_slice(bytes.as_ref());
-        let (used, result) = self.conn.receive(&self.rest, &LIMITS, None);
+        let (used, result) = self.conn.receive(&self.rest, &LIMITS, (Tick::from_millis(1), None));
         self.rest.drain(..used);
         self.streams.extend(std::iter::from_fn(|| self.conn.next()));
         result
@@ -470,4 +470,58 @@ fn what_is_sent_can_be_read() {
     assert_eq!(bare.sent(), ["1 head :status=204 server=x end"]);
     drop(asking);
     assert!(bare.sent().is_empty(), "a whole exchange leaves nothing behind");
+}
+
+/// Each kind of flood, and what it is called.
+#[test]
+fn floods_end_the_connection_for_what_they_are() {
+    let post = GET.replace("GET", "POST");
+    let one = |kind, id, payload: &[u8]| frame(kind, 0, id, payload);
+    let settings = one(kind::SETTINGS, 0, b"");
+    let update = one(kind::WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
+    type Flood = Box<dyn Fn(u32) -> Vec<u8>>;
+    let same = |frame: Vec<u8>| -> Flood { Box::new(move |_| frame.clone()) };
+    let large = format!("{GET}{}", "x: y\n".repeat(30));
+    let floods: [(Abuse, Flood); 12] = [
+        (
+            Abuse::Resets,
+            Box::new(|n| {
+                let id = 2 * n + 3;
+                [head(id, true, GET), frame(kind::RST_STREAM, 0, id, [0, 0, 0, 8])].concat()
+            }),
+        ),
+        (Abuse::Provoked, Box::new(|n| head(2 * n + 3, true, "x: y"))),
+        (
+            Abuse::Provoked,
+            Box::new(move |n| {
+                let id = 2 * n + 3;
+                let update = frame(kind::WINDOW_UPDATE, 0, id, [0; 4]);
+                [head(id, false, &post), update].concat()
+            }),
+        ),
+        (Abuse::Heads, Box::new(move |n| head(2 * n + 3, true, &large))),
+        (Abuse::Settings, same(settings)),
+        (Abuse::Pings, same(one(kind::PING, 0, &[7; 8]))),
+        (Abuse::Priorities, same(one(kind::PRIORITY, 1, &[0; 5]))),
+        (Abuse::Priorities, same(one(kind::PRIORITY_UPDATE, 0, b"\0\0\0\x01u=1"))),
+        (Abuse::WindowUpdates, same(update)),
+        (Abuse::EmptyData, same(data(1, false, ""))),
+        (Abuse::Useless, same(one(99, 7, b"what"))),
+        (Abuse::Useless, same(one(kind::RST_STREAM, 1, &[0, 0, 0, 8]))),
+    ];
+    for (expected, flood) in floods {
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(head(1, false, &GET.replace("GET", "POST"))), Ok(()));
+        let mut ended = None;
+        for number in 0..3_000 {
+            if let Err(reason) = bare.gets(flood(number)) {
+                ended = Some(reason);
+                break;
+            }
+            bare.streams.clear();
+            let _ = bare.sent_bytes();
+        }
+        assert_eq!(ended, Some(Reason::ENHANCE_YOUR_CALM), "{expected:?}");
+        assert_eq!(bare.conn.abuse(), Some(expected));
+    }
 }

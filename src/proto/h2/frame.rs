@@ -38,13 +38,14 @@ pub(super) mod flag {
     pub(crate) const PRIORITY: u8 = 32;
 }
 
-/// The settings (RFC 9113 §6.5.2, RFC 9218 §2.1).
+/// The settings (RFC 9113 §6.5.2, RFC 8441 §3, RFC 9218 §2.1).
 pub(super) mod setting {
     pub(crate) const ENABLE_PUSH: u16 = 2;
     pub(crate) const STREAMS_MAX: u16 = 3;
     pub(crate) const INITIAL_WINDOW: u16 = 4;
     pub(crate) const FRAME_MAX: u16 = 5;
     pub(crate) const HEAD_LIST_MAX: u16 = 6;
+    pub(crate) const EXTENDED_CONNECT: u16 = 8;
     pub(crate) const NO_OLD_PRIORITIES: u16 = 9;
 }
 

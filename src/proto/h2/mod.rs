@@ -14,11 +14,13 @@ mod conn;
 #[cfg(test)]
 pub(crate) mod conn_tests;
 mod frame;
+mod guard;
 mod hpack;
 mod out;
 mod request;
 mod response;
 mod stream;
+mod taking;
 mod turns;
 
 pub(crate) use self::{
@@ -26,5 +28,6 @@ pub(crate) use self::{
     client::Asking,
     conn::Conn,
     frame::{PREFACE, Reason},
+    guard::Abuse,
     stream::Stream,
 };

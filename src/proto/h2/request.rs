@@ -5,6 +5,7 @@
 //! One that is only too large is a request, and refused like one.
 
 use super::hpack::{Decoder, Unreadable};
+use crate::base::base64url;
 use crate::http::{
     chunks,
     fault::{Cause, Fault},
@@ -14,6 +15,7 @@ use crate::http::{
     names::{Name, NameSet},
     parse::{self, HeadLimits},
 };
+use crate::net::chance;
 
 /// Room for what is read of a head, before it is in its place.
 #[derive(Default)]
@@ -51,6 +53,7 @@ struct Pseudo {
     scheme: Option<Span>,
     authority: Option<Span>,
     path: Option<Span>,
+    protocol: Option<Span>,
 }
 
 /// A head that is being read.
@@ -172,6 +175,8 @@ impl Reading<'_> {
                 }
                 self.room.cookie.extend_from_slice(value);
             }
+            // Of HTTP/1's handshake (RFC 8441 §5): ours.
+            Name::Other if name == b"sec-websocket-key" => {}
             _ => {
                 self.fields += 1;
                 if self.fields > self.limits.fields_max {
@@ -187,12 +192,14 @@ impl Reading<'_> {
         let start = self.room.pseudo.len();
         self.room.pseudo.extend_from_slice(value);
         let span = Span::new(start, self.room.pseudo.len());
-        let Pseudo { method, scheme, authority, path } = &mut self.pseudo;
+        let Pseudo { method, scheme, authority, path, protocol } = &mut self.pseudo;
         let place = match name {
             b":method" => method,
             b":scheme" => scheme,
             b":authority" => authority,
             b":path" => path,
+            // RFC 8441 §4.
+            b":protocol" => protocol,
             _ => return self.malformed(),
         };
         if self.target.is_some() || place.replace(span).is_some() {
@@ -202,14 +209,18 @@ impl Reading<'_> {
 
     /// All pseudo-fields have come: writes the first lines.
     fn begin_lines(&mut self) {
-        let Pseudo { method, scheme, authority, path } = self.pseudo;
+        let Pseudo { method, scheme, authority, path, protocol } = self.pseudo;
         let value = |of: Option<Span>| of.map(|span| span.of(&self.room.pseudo));
         let method = value(method).unwrap_or_default();
-        if method == b"CONNECT" {
+        let is_connect = method == b"CONNECT";
+        if is_connect && protocol.is_none() {
             self.target = Some(Span::default());
             self.head.method = Method::Connect;
             return self.refuse(Cause::MethodRefused);
         }
+        let is_websocket = value(protocol) == Some(b"websocket");
+        // What asks for another protocol is to HTTP/1 an upgrade.
+        let method = if is_connect { b"GET" } else { method };
         let (scheme, path) = (value(scheme), value(path).unwrap_or_default());
         let is_sound = grammar::is_token(method)
             && matches!(scheme, Some(b"http" | b"https"))
@@ -229,8 +240,15 @@ impl Reading<'_> {
             let authority = authority.of(&self.room.pseudo);
             self.head.headers.push(Name::Host, b"host", authority);
         }
-        if !is_sound {
+        if is_websocket {
+            self.head.headers.push(Name::Connection, b"connection", b"upgrade");
+            self.head.headers.push(Name::Upgrade, b"upgrade", b"websocket");
+            self.head.headers.push_with(Name::Other, b"sec-websocket-key", push_key);
+        }
+        if !is_sound || protocol.is_some() != is_connect {
             self.malformed();
+        } else if protocol.is_some() && !is_websocket {
+            self.refuse(Cause::NotImplemented);
         } else if is_long {
             self.refuse(Cause::UriTooLong);
         }
@@ -261,4 +279,12 @@ impl Reading<'_> {
             _ => NoHead::Refused(fault),
         })
     }
+}
+
+/// Appends the nonce of a handshake of HTTP/1 (RFC 6455 §4.1), which HTTP/2 has no use for.
+fn push_key(out: &mut Vec<u8>) {
+    let nonce = [chance::drawn().to_be_bytes(), chance::drawn().to_be_bytes()];
+    let mut field = Vec::with_capacity(26);
+    base64url::encode_for_field(nonce.as_flattened(), &mut field);
+    out.extend(field.iter().filter(|letter| **letter != b':'));
 }

@@ -3,7 +3,6 @@
 use super::hpack;
 use crate::http::{
     framing::BodyLength,
-    head::ResponseHead,
     headers::Headers,
     names::{Name, NameSet},
 };
@@ -18,10 +17,10 @@ const OF_CONNECTION: NameSet = NameSet::of(&[
 ]);
 
 /// Writes the head of an answer whose body has this length.
-pub(super) fn head(head: &ResponseHead, length: BodyLength, block: &mut Vec<u8>) {
+pub(super) fn head((status, headers): (u16, &Headers), length: BodyLength, block: &mut Vec<u8>) {
     block.clear();
-    hpack::status(head.status, block);
-    fields(&head.headers, block);
+    hpack::status(status, block);
+    fields(headers, block);
     match length {
         BodyLength::Fixed(length) => hpack::length(length, block),
         BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose => {}
@@ -31,7 +30,13 @@ pub(super) fn head(head: &ResponseHead, length: BodyLength, block: &mut Vec<u8>)
 /// Appends fields, but for those of a connection.
 pub(super) fn fields(headers: &Headers, block: &mut Vec<u8>) {
     for field in headers.iter().filter(|field| !OF_CONNECTION.contains(field.known)) {
-        hpack::field(headers.name(field), headers.value(field), block);
+        let name = headers.name(field);
+        // Of the handshake of HTTP/1 (RFC 8441 §5).
+        let is_spent =
+            field.known == Name::Other && name.eq_ignore_ascii_case(b"sec-websocket-accept");
+        if !is_spent {
+            hpack::field(name, headers.value(field), block);
+        }
     }
 }
 
@@ -41,13 +46,13 @@ mod tests {
 
     #[test]
     fn nothing_of_a_connection_of_http_1_is_in_a_block() {
-        let mut answer = ResponseHead { status: 200, ..ResponseHead::default() };
+        let mut answer = crate::http::head::ResponseHead::default();
         answer.headers.push(Name::Connection, b"Connection", b"close");
         answer.headers.push(Name::TransferEncoding, b"Transfer-Encoding", b"chunked");
         answer.headers.push(Name::Upgrade, b"Upgrade", b"x");
         answer.headers.push(Name::Other, b"X-Own", b"yes");
         let mut block = vec![1];
-        head(&answer, BodyLength::Fixed(12), &mut block);
+        head((200, &answer.headers), BodyLength::Fixed(12), &mut block);
         let mut read = Vec::new();
         hpack::Decoder::default()
             .read(&block, |name, value| read.push((name.to_vec(), value.to_vec())))
