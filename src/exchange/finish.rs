@@ -225,10 +225,11 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     let Exchange { in_force, scratch, began, .. } = exchange;
     let record = &mut scratch.record;
     record.times.rest = ended.since(*began);
-    record.times.waited += client.take_stalled();
+    let stalled = client.take_stalled();
+    record.times.waited += stalled;
     // A tunnel lasts for as long as its ends like.
     if record.sampled && record.status != 101 {
-        count_times(worker, record);
+        count_times(worker, record, stalled);
         if record.times.rest >= SLOW && record.status < 500 && record.term == Term::Ok {
             note(worker, client, record);
         }
@@ -241,7 +242,7 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     Some(ended)
 }
 
-fn count_times(worker: &Worker, record: &Record) {
+fn count_times(worker: &Worker, record: &Record, stalled: Micros) {
     let (counted, times) = (worker.counters.times(), &record.times);
     counted.record(Timed::Request(record.route), times.rest);
     counted.record(Timed::Own, times.own());
@@ -250,6 +251,7 @@ fn count_times(worker: &Worker, record: &Record) {
         (Phase::Connect, times.connect),
         (Phase::FirstByte, times.answer),
         (Phase::Body, times.first_byte.map(|first| times.rest - first)),
+        (Phase::Client, Some(stalled).filter(|stalled| *stalled > Micros(0))),
     ] {
         took.into_iter().for_each(|took| counted.record(Timed::Phase(phase), took));
     }

@@ -451,14 +451,15 @@ fn the_time_of_a_request_is_told_by_what_was_waited_for() {
     let takes_late = vec![Step::Takes(9), says(GET), Step::Pauses, Step::Takes(1_000)];
     let sends_late = vec![says(&PUT[..PUT.len() - 1]), Step::Pauses, says("y")];
     let hears_all = vec![Step::HearsOf("body"), says(OK)];
-    // All, here, and in the queue, to connect, to the first byte, and from there on.
+    // All, here, and in the queue, to connect, to the first byte, from there on, and for the
+    // client; there is no handshake.
     for (client, backend, expected) in [
-        (at_once(), after_a_head(vec![says(OK)]), [0, 0, 0, 0, 0, 0]),
-        (at_once(), after_a_head(vec![Step::Pauses, says(OK)]), [100, 0, 0, 0, 100, 0]),
-        (at_once(), paused(head, rest), [100, 0, 0, 0, 0, 100]),
-        (at_once(), paused(most, last), [100, 0, 0, 0, 0, 100]),
-        (takes_late, after_a_head(vec![says(OK)]), [100, 0, 0, 0, 0, 100]),
-        (sends_late, hears_all, [100, 0, 0, 0, 100, 0]),
+        (at_once(), after_a_head(vec![says(OK)]), [0, 0, 0, 0, 0, 0, 0, 0]),
+        (at_once(), after_a_head(vec![Step::Pauses, says(OK)]), [100, 0, 0, 0, 100, 0, 0, 0]),
+        (at_once(), paused(head, rest), [100, 0, 0, 0, 0, 100, 0, 0]),
+        (at_once(), paused(most, last), [100, 0, 0, 0, 0, 100, 0, 0]),
+        (takes_late, after_a_head(vec![says(OK)]), [100, 0, 0, 0, 0, 100, 100, 0]),
+        (sends_late, hears_all, [100, 0, 0, 0, 100, 0, 0, 0]),
     ] {
         let seen = Scene { client, backends: vec![backend], ..Scene::default() }.play();
         assert_eq!(seen.times, expected, "{seen:#?}");

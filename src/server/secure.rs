@@ -26,7 +26,11 @@ use crate::observe::{
 };
 use crate::plan::ListenerId;
 use crate::proto::peer::Secure;
-use crate::shared::{certs::ACME_TLS, counters::Counter};
+use crate::shared::{
+    certs::ACME_TLS,
+    counters::Counter,
+    request_times::{Phase, Timed},
+};
 use crate::worker::Worker;
 
 /// Shakes hands with a client. None: it did not get through, and has been told so.
@@ -40,6 +44,7 @@ pub(super) async fn shake_hands(
     let by = worker.clock.after(timeouts.tls_handshake);
     stream.watched().rests(Rest::Silent, worker.clock.tick(), by);
     let means = tls::Means { buffers: &worker.buffers, gate: &worker.gate };
+    let began = worker.clock.renew();
     let shaken = tls::accept(stream, &front.config, means, || by).await;
     stream.watched().busy();
     match shaken {
@@ -47,6 +52,8 @@ pub(super) async fn shake_hands(
         Ok(agreed) if agreed.alpn.as_deref() == Some(ACME_TLS) => None,
         Ok(agreed) => {
             worker.count(completed(&agreed));
+            let took = worker.clock.renew().since(began);
+            worker.counters.times().record(Timed::Phase(Phase::Tls), took);
             Some(Box::new(secure(worker, arrival.listener, agreed)))
         }
         Err(NoTls::PlainHttp) => {

@@ -33,11 +33,16 @@ pub enum Phase {
     FirstByte,
     /// From the first byte of the answer to the end of the request.
     Body,
+    /// For a client that takes its answer slowly: a part of the body.
+    Client,
+    /// For the handshake of a client, before any request.
+    Tls,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Phase; 4] = [Phase::Queue, Phase::Connect, Phase::FirstByte, Phase::Body];
+    pub const ALL: [Phase; 6] =
+        [Phase::Queue, Phase::Connect, Phase::FirstByte, Phase::Body, Phase::Client, Phase::Tls];
 
     /// The word that metrics have for it.
     #[must_use]
@@ -47,6 +52,8 @@ impl Phase {
             Phase::Connect => "connect",
             Phase::FirstByte => "first_byte",
             Phase::Body => "body",
+            Phase::Client => "client",
+            Phase::Tls => "tls",
         }
     }
 }
