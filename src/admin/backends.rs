@@ -163,7 +163,9 @@ fn settings(fields: Vec<(String, Value)>) -> Result<Settings, Answer> {
 }
 
 fn weight(value: &Value) -> Result<u16, Answer> {
-    let number = value.as_u64().and_then(|number| u16::try_from(number).ok());
+    // `3.0` is a whole number, too.
+    let whole = value.as_f64().filter(|number| (0.0..=256.0).contains(number));
+    let number = whole.filter(|number| number.fract() == 0.0).map(|number| number as u16);
     number.ok_or_else(|| unfit("`weight` must be a whole number from 0 to 256"))
 }
 

@@ -47,8 +47,13 @@ impl Breaker {
         Breaker { state: State::Closed, window: Window::new(now), times: 0 }
     }
 
-    /// Writes down what it knows, for the next process; its window begins anew there.
-    pub(super) fn carry(&self, into: &mut Carried, now: Tick) {
+    /// Writes down what it knows, for the next process.
+    pub(super) fn carry(&self, plan: Option<&plan::Breaker>, into: &mut Carried, now: Tick) {
+        if let (Some(plan), State::Closed) = (plan, self.state) {
+            let mut window = self.window.clone();
+            let Totals { ok, failed, .. } = window.observe(plan.window, self.window.seen, now);
+            into.window = [ok, failed];
+        }
         into.openings = self.times;
         into.breaker = match self.state {
             State::Closed => Pause::No,
@@ -57,8 +62,14 @@ impl Breaker {
         };
     }
 
-    /// Goes on from what another process knew.
-    pub(super) fn resume(&mut self, from: &Carried, now: Tick) {
+    /// Goes on from what another process knew. What its window had counts as just now.
+    pub(super) fn resume(&mut self, plan: Option<&plan::Breaker>, from: &Carried, now: Tick) {
+        if let Some(plan) = plan {
+            let [ok, failed] = from.window;
+            // The totals of this process begin at nought.
+            self.window.observe(plan.window, Totals { ok, failed, ..Totals::default() }, now);
+            self.window.seen = Totals::default();
+        }
         self.times = from.openings;
         self.state = match from.breaker {
             Pause::No => State::Closed,

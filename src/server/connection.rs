@@ -236,7 +236,8 @@ impl Connection {
                 Ok(()) => {}
                 // A connection that we closed is not read any more: its slot already belongs to
                 // another.
-                Err(Unmet::Ended(Ended::Closed) | Unmet::Broken(_)) => return,
+                Err(Unmet::Ended(Ended::Closed)) => return self.stream.shut_down(Half::Writing),
+                Err(Unmet::Broken(_)) => return,
                 Err(Unmet::Ended(Ended::GivenAway)) => return self.give_away(),
                 Err(
                     Unmet::Ended(Ended::Overdue | Ended::ClientLeft | Ended::Moved) | Unmet::NotNow,

@@ -95,7 +95,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                     // If there is no descriptor left the other cores accept there.
                     let _ = accept_at(worker, sockets);
                 }
-                ToCore::GiveAway(heir) => worker.give_away_all(heir),
+                ToCore::GiveAway { heir, gone } => worker.give_away_all(heir, &gone),
                 ToCore::Serve(sockets) => {
                     worker.moves();
                     let _ = accept_at(worker, sockets);

@@ -26,7 +26,7 @@ use crate::shared::{
     counters::Slab,
     inbox::{Inbox, Outbox},
 };
-use crate::worker::{RestingClient, ToCore, WorkerSeed};
+use crate::worker::{Heir, RestingClient, ToCore, WorkerSeed};
 
 /// The key that keeps its value if there is no room for the cores that it asks for.
 const KEY: &str = "cores";
@@ -203,7 +203,8 @@ impl Owner {
     /// Tells the cores that do not serve to rest.
     pub(super) fn rest(&self) {
         let until = Instant::now() + HEARD_WITHIN;
-        let Serving { now, resting: (heir, _), .. } = &self.serving;
+        let Serving { now, resting: (to, _), .. } = &self.serving;
+        let heir = Heir { to: to.clone(), unknown: Vec::new() };
         for (number, core) in self.readers.cores.iter().enumerate() {
             if !now.contains(&number) {
                 let _ = core.send(ToCore::Rest(heir.clone()), until);

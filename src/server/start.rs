@@ -113,7 +113,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let mut state = (!files.is_empty()).then(|| StateFile::new(&directories, &files));
     let holds_back = setup.before.is_some();
     let before = setup.before.unwrap_or_default();
-    let State { pseudonym, secret, ticket_secret, counts, backends } = before;
+    let State { pseudonym, secret, ticket_secret, counts, backends, times } = before;
     let mut ledger = Ledger::new(directories);
     ledger.inherit([secret, ticket_secret]);
     let base = Arc::new(plan.into_plan());
@@ -142,7 +142,9 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let (outcomes, posted) = outcomes::channel(to_health.rope().clone());
     let (to_control, retired) = unbounded();
     let tell = (reporter.clone(), outcomes, to_control);
-    let process = process((&outboxes, &counters), tell, (pseudonym, options.trim_memory));
+    let mut process = process((&outboxes, &counters), tell, (pseudonym, options.trim_memory));
+    // The process before this one has a row, too.
+    process.cores += usize::from(holds_back);
     counters.push(of_logs);
     let earlier = Slab::new();
     counters.push(Arc::clone(&earlier));
@@ -165,6 +167,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     // The one that is started next is the last.
     let later: Vec<Spare> = later.rev().collect();
     let (next, of_secrets) = ledger.next(plan, &process, (None, &fresh.certs, cores))?;
+    upgrade::tell_times(&next, times, chosen.room);
     ledger.publish(&next, cores);
     certificates.keep(&fresh);
     let plan = Arc::clone(&next.plan);

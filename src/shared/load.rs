@@ -159,6 +159,11 @@ impl PoolCounts {
         self.workers
     }
 
+    /// What all workers know of a backend's times.
+    pub(crate) fn times(&self, backend: BackendId) -> impl Iterator<Item = u64> {
+        self.rows(backend).map(|(_, row)| row.times.load(Relaxed))
+    }
+
     /// What the other workers know of a backend's times.
     pub(crate) fn times_of_others(
         &self,

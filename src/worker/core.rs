@@ -19,7 +19,8 @@ use crate::shared::{
 /// What all workers of a process share, whatever plan is in force.
 #[derive(Clone)]
 pub(crate) struct Process {
-    /// How many workers there may be.
+    /// How many rows there are in what workers share: for as many workers as there may be, and for
+    /// the process before this one, if one has handed over.
     pub(crate) cores: usize,
     /// `ringway-` and eight hex digits, drawn once per process.
     pub(crate) pseudonym: Arc<str>,
@@ -53,14 +54,14 @@ pub(crate) enum ToCore {
     Ping(Sender<()>),
     /// Accept connections at these sockets from now on, whatever was said before.
     Accept(Vec<Socket>),
-    /// Accept no more connections, give the resting ones away, and finish the others; but do not
-    /// end.
-    GiveAway(Sender<RestingClient>),
+    /// Accept no more connections, except those that wait at addresses that are gone, give the
+    /// resting ones away, and finish the others; but do not end.
+    GiveAway { heir: Heir, gone: Vec<SocketAddr> },
     /// Accept connections at these sockets alone, of which other cores may have had some.
     Serve(Vec<Socket>),
     /// Accept no more connections, and give those away that come to rest, but go on with the others
     /// as ever.
-    Rest(Sender<RestingClient>),
+    Rest(Heir),
     /// Go on with connections that another process or core has given away.
     Adopt(Vec<RestingClient>),
     /// Take no new connections and finish those there are.
@@ -77,6 +78,14 @@ pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
     /// Another process has it, too, and serves what waits there when this one ends.
     pub(crate) is_shared: bool,
+}
+
+/// Who gets the connections of a core that come to rest.
+#[derive(Clone)]
+pub(crate) struct Heir {
+    pub(crate) to: Sender<RestingClient>,
+    /// The listeners that it does not have.
+    pub(crate) unknown: Vec<ListenerId>,
 }
 
 /// A client connection on which nothing is in flight, on its way to another process or core.

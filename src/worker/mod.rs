@@ -28,7 +28,7 @@ use std::{
 
 pub(crate) use self::{
     admission::Admitted,
-    core::{Core, CorePlan, Process, RestingClient, Retired, Socket, ToCore, WorkerSeed},
+    core::{Core, CorePlan, Heir, Process, RestingClient, Retired, Socket, ToCore, WorkerSeed},
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
@@ -37,7 +37,6 @@ pub(crate) use self::{
     scratch::Scratch,
 };
 use self::{logs::Logs, peak::Peak};
-use crossbeam_channel::Sender;
 
 use crate::base::{
     moment::{Moment, Tick, UnixSeconds},
@@ -112,7 +111,7 @@ pub(crate) struct Worker {
     freed_until: Cell<Option<Tick>>,
     draining: Signal,
     /// Who gets its resting connections while it drains; none = they are closed.
-    heir: RefCell<Option<Sender<RestingClient>>>,
+    heir: RefCell<Option<Heir>>,
     /// The end signal of each address that accepts connections.
     listening: RefCell<Vec<Rc<Listening>>>,
     /// Up when this worker drains, no client waits to be let in, and the last has left.
@@ -330,7 +329,10 @@ impl Worker {
     /// Another process has the listening sockets, too, and takes over: no more connections are
     /// accepted, and those that rest, or come to rest, are given to it. The worker does not end
     /// when all have left: it may take back what it gave.
-    pub(crate) fn give_away_all(&self, heir: Sender<RestingClient>) {
+    /// What waits at the addresses that are `gone` there is served here.
+    pub(crate) fn give_away_all(&self, heir: Heir, gone: &[SocketAddr]) {
+        let is_gone = |it: &&Rc<Listening>| gone.contains(&it.address);
+        self.listening.borrow().iter().filter(is_gone).for_each(|it| it.ends.raise());
         self.heir.replace(Some(heir));
         self.draining.raise();
         self.leave_to_others();
@@ -339,7 +341,9 @@ impl Worker {
 
     /// Other cores serve in this one's place: it accepts no more connections, and gives those away
     /// that come to rest. It goes on with the others, and is there if it is needed again.
-    pub(crate) fn rest(&self, heir: Sender<RestingClient>) {
+    pub(crate) fn rest(&self, heir: Heir) {
+        // It may have given all away, and taken that back.
+        self.take_back();
         self.heir.replace(Some(heir));
         self.leave_to_others();
         self.give_away_resting();
@@ -353,23 +357,29 @@ impl Worker {
 
     /// Accepts no more connections; others have the sockets, too, and what waits there.
     fn leave_to_others(&self) {
-        for listening in &*self.listening.borrow() {
+        // What waits at an address that is removed is served here.
+        let listening = self.listening.borrow();
+        for listening in listening.iter().filter(|it| !it.ends.is_raised()) {
             listening.is_shared.set(true);
             listening.ends.raise();
         }
     }
 
-    /// Gives away what rests, but connections with a session of TLS, which cannot go along.
+    /// Gives away what rests, but connections with a session of TLS, which cannot go along, and
+    /// those that the heir has no listener for.
     fn give_away_resting(&self) {
+        let heir = self.heir.borrow();
+        let Some(heir) = &*heir else { return };
         let tls = self.core.means.tls.borrow();
-        self.deadlines.give_away_resting(|id| tls.fronts.get(id).is_none());
+        let may_go = |id| tls.fronts.get(id).is_none() && !heir.unknown.contains(&id);
+        self.deadlines.give_away_resting(may_go);
     }
 
     /// Gives a connection away.
     pub(crate) fn give_away(&self, connection: RestingClient) {
         if let Some(heir) = &*self.heir.borrow() {
             // If nobody takes it the connection is closed.
-            let _ = heir.send(connection);
+            let _ = heir.to.send(connection);
         }
     }
 
@@ -514,9 +524,7 @@ impl Worker {
         self.forget_older();
         self.leave_listeners();
         self.keep_to_share();
-        if self.heir.borrow().is_some() {
-            self.give_away_resting();
-        }
+        self.give_away_resting();
         if self.is_draining() {
             self.deadlines.close_resting_since(now.before(RESTS_MAX));
             self.deadlines.wake_multiplexed();

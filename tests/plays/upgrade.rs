@@ -21,7 +21,8 @@ use crate::{
     backend::{Backend, Cue},
     client::{Client, get},
     instance::{Instance, Manager, Stage, children},
-    scripts::{answers, answers_on, upgrades_and_echoes},
+    scripts::{answers, answers_on, delays, upgrades_and_echoes},
+    secure::Identity,
     stage::{Driver, eventually},
 };
 
@@ -32,6 +33,9 @@ on_both_drivers!(
     what_cannot_serve_changes_nothing,
     whichever_is_killed_one_serves,
     what_is_known_and_counted_goes_on,
+    how_long_backends_take_is_known_to_the_next_process,
+    tls_clients_that_rest_are_closed_without_a_reset,
+    the_queue_of_an_address_that_goes_with_an_upgrade_is_served,
     the_service_manager_hears_of_the_new_main_process,
     a_stop_in_the_middle_of_an_upgrade_leaves_nobody,
     process_1_of_a_container_says_that_it_cannot,
@@ -424,6 +428,83 @@ fn what_is_known_and_counted_goes_on(driver: Driver) {
     client.get("/").expect(200, "ok");
     assert_eq!(via(&play), first, "it has the same name in Via");
     assert_eq!(play.first.said().matches("event=\"backend_ejected\"").count(), 1, "no news");
+}
+
+fn how_long_backends_take_is_known_to_the_next_process(driver: Driver) {
+    let slow = Backend::open(delays(Duration::from_millis(150), "slow"));
+    let fast = Backend::open(answers("fast"));
+    let more = format!(
+        "[[route]]\nname = \"timed\"\npath = \"/timed\"\npool = \"timed\"\n\
+         [pool.timed]\nbackends = [\"{}\", \"{}\"]\nbalance = \"least-response-time\"",
+        slow.address(),
+        fast.address()
+    );
+    let play = Play::start(driver, Backend::open(answers("ok")), "", &more);
+    let mut client = Client::connect(play.address());
+    let mut ask = |count: usize| {
+        (0..count).for_each(|_| assert_eq!(client.get("/timed").status, 200));
+    };
+    let asked = || slow.heads().len();
+    // Until each core knows both.
+    for _ in 0..40 {
+        ask(1);
+        assert_eq!(Client::connect(play.address()).get("/timed").status, 200);
+    }
+    let before = asked();
+    assert!(before > 0, "it is tried once");
+    play.upgraded();
+    ask(10);
+    (0..10).for_each(|_| assert_eq!(Client::connect(play.address()).get("/timed").status, 200));
+    assert!(asked() <= before + 1, "{} after {before}", asked());
+}
+
+fn tls_clients_that_rest_are_closed_without_a_reset(driver: Driver) {
+    let (identity, secure) = (Identity::of(&["a.test"]), crate::addresses::free());
+    let more =
+        format!("[listener.secure]\nbind = \"{secure}\"\npool = \"app\"\n{}", identity.line(""));
+    let play = Play::start(driver, Backend::open(answers("ok")), "", &more);
+    let mut clients: Vec<Client> = (0..8).map(|_| identity.connect(secure)).collect();
+    clients.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
+    play.upgraded();
+    clients.iter_mut().for_each(Client::expect_end);
+    let mut client = identity.connect(secure);
+    client.get("/").expect(200, "ok");
+}
+
+/// Connections that wait at an address while a process without it takes over: none is reset.
+fn the_queue_of_an_address_that_goes_with_an_upgrade_is_served(driver: Driver) {
+    let other = crate::addresses::free();
+    let more = format!("[listener.other]\nbind = \"{other}\"\npool = \"app\"");
+    let play = Play::start(driver, Backend::open(answers("ok")), "", &more);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let connects = || {
+            let mut answers = 0;
+            while !over.load(SeqCst) {
+                // It is refused when the address is gone.
+                let Ok(stream) = std::net::TcpStream::connect(other) else { return answers };
+                let mut client = Client::over(stream);
+                client.send_what_is_taken(get("/"));
+                client.response().expect(200, "ok");
+                answers += 1;
+            }
+            answers
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(connects)).collect();
+        let _ends = Ends(&over);
+        eventually("it is asked", || play.backend.heads().len(), |count| *count > 100);
+        play.write("", "");
+        play.upgraded();
+        crate::stage::eventually(
+            "the address is gone",
+            || std::net::TcpStream::connect(other).is_err(),
+            |gone| *gone,
+        );
+        drop(_ends);
+        let answers: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(answers > 100, "{answers}");
+    });
+    play.serves("ok");
 }
 
 fn the_service_manager_hears_of_the_new_main_process(driver: Driver) {

@@ -11,7 +11,7 @@ use super::{
     entry::{Entry, Kind},
 };
 use crate::base::{ids::ListenerId, moment::Tick};
-use crate::net::fd::{self, Half};
+use crate::net::fd;
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -229,13 +229,10 @@ impl Deadlines {
 }
 
 impl Slab {
-    /// Marks it as ended and wakes the task, which closes it; nothing is read before.
+    /// Marks it as ended and wakes the task, which says so and closes it; nothing is read before.
     fn close_resting(&mut self, index: u32) {
         self.resting.remove(&mut self.entries, index);
         let entry = &mut self.entries[index as usize];
-        if entry.kind != Kind::Multiplexed {
-            fd::shut_down(entry.fd, Half::Writing);
-        }
         entry.end_resting(Ended::Closed);
     }
 }

@@ -27,6 +27,7 @@ mod weights;
 use std::{cell::Cell, mem, sync::Arc, time::Duration};
 
 pub(crate) use self::load::Step;
+pub(crate) use self::times::CarriedTimes;
 pub(crate) use self::weights::Weights;
 use self::{
     failing::Failing,

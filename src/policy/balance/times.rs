@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::{ewma, moment::Tick};
 
 /// The time constant of the decay: all but 1/e is forgotten.
@@ -12,6 +14,34 @@ const TAU: Duration = Duration::from_secs(10);
 
 /// Packed times count in units of this many milliseconds: the word lasts for two years.
 const UNIT_MS: u64 = 16;
+
+const MILLION: f64 = 1e6;
+
+/// What all cores know of a backend's times and failures, as it is handed to the process that takes
+/// over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CarriedTimes {
+    micros: u64,
+    /// The share that fails, in millionths.
+    failing: u64,
+}
+
+impl CarriedTimes {
+    /// From what cores have published; none if that is nothing.
+    pub(crate) fn of(words: impl Iterator<Item = u64>, now: Tick) -> Option<CarriedTimes> {
+        let each = words.filter_map(|word| Times::unpacked(word, now));
+        let all = Some(Times::merged(each, now)).filter(Times::is_known)?;
+        let (micros, failing) = (f64::from(all.micros), f64::from(all.failing));
+        Some(CarriedTimes { micros: micros as u64, failing: (failing * MILLION) as u64 })
+    }
+
+    /// The word that a core would publish, as of now.
+    pub(crate) fn word(self, now: Tick) -> u64 {
+        let failing = (self.failing as f64 / MILLION).min(1.0) as f32;
+        Times { micros: self.micros as f32, failing, at: Some(now), rows: 1 }.packed()
+    }
+}
 
 /// One backend's times and failures; empty to begin with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,6 +150,18 @@ mod tests {
             times.see(*micros as f32, *failed, 0.03, ms(*at));
         }
         times
+    }
+
+    #[test]
+    fn the_next_process_knows_what_all_cores_knew() {
+        let cores = [of(&[(800, true, 100)]), of(&[(9_000, false, 50)]), Times::default()];
+        let words = || cores.iter().map(Times::packed);
+        let carried = CarriedTimes::of(words(), ms(100)).unwrap();
+        let after = Times::unpacked(carried.word(ms(7)), ms(7)).unwrap();
+        let (micros, failing) = after.at(ms(7));
+        assert!((8_900.0..9_001.0).contains(&micros), "{micros}");
+        assert!((failing - 0.5).abs() < 0.01, "{failing}");
+        assert_eq!(CarriedTimes::of([0, 0].into_iter(), ms(100)), None);
     }
 
     /// After these samples the peak and the failing share are these, within a thousandth.

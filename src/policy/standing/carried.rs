@@ -25,6 +25,8 @@ pub(crate) struct Carried {
     pub(in crate::policy) breaker: Pause,
     /// Recent openings of the breaker.
     pub(in crate::policy) openings: u8,
+    /// Requests in its window: those that did well, and those that failed.
+    pub(in crate::policy) window: [u64; 2],
     /// How long it has been up or down, admitted or ejected, and its breaker closed or open.
     lasted_ms: [u64; 3],
 }
@@ -55,7 +57,7 @@ impl Standing {
             let mut carried = Carried::default();
             slot.tracker.carry(&mut carried);
             slot.outlier.carry(&mut carried, now);
-            slot.breaker.carry(&mut carried, now);
+            slot.breaker.carry(self.plan.breaker.as_ref(), &mut carried, now);
             carried.lasted_ms = slot.since.map(|since| millis(now.since(since)));
             (id, carried)
         };
@@ -69,7 +71,7 @@ impl Standing {
         let since = carried.lasted_ms.map(|ms| now.before(Duration::from_millis(ms)));
         slot.tracker.resume(carried);
         slot.outlier.resume(carried, since[1], now);
-        slot.breaker.resume(carried, now);
+        slot.breaker.resume(self.plan.breaker.as_ref(), carried, now);
         slot.since = since;
         slot.replan(&self.plan, now);
         let states = slot.states();

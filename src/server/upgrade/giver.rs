@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    net::SocketAddr,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
@@ -300,8 +301,9 @@ impl Giver {
         let proved = said.and_then(|()| {
             heir.program = ready(&heir.wire, &self.stops)?;
             heir.wire.send(&Message::Go, &[]).map_err(unsent)?;
-            serving(&heir.wire)?;
-            ask(&self.means.client, Ask::GiveAway).map_err(|error| error.to_string())
+            let at = serving(&heir.wire)?;
+            let give_away = |answer| Ask::GiveAway(at, answer);
+            ask(&self.means.client, give_away).map_err(|error| error.to_string())
         });
         match proved {
             Ok(leaving) => {
@@ -446,11 +448,11 @@ fn ready(wire: &Wire, stops: &Receiver<()>) -> Result<Program, String> {
 }
 
 /// Waits until the new process accepts connections.
-fn serving(wire: &Wire) -> Result<(), String> {
+fn serving(wire: &Wire) -> Result<Option<Vec<(String, SocketAddr)>>, String> {
     let until = Instant::now() + SERVING_WITHIN;
     loop {
         match wire.receive(until) {
-            Ok((Message::Serving, _)) => return Ok(()),
+            Ok((Message::Serving { at }, _)) => return Ok(at),
             Ok(_) => {}
             Err(error) => return Err(format!("the new process does not serve: {error}")),
         }

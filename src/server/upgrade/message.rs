@@ -2,9 +2,10 @@
 //!
 //! In order: the old one sends `Hello` with all listening sockets; the new one answers `Ready` when
 //! it could serve, or `Refused`; the old one says `Go`; the new one accepts connections and says
-//! `Serving`; the old one accepts no more, gives its resting connections away, makes the new one
-//! the main process of the service manager and says `Yours`; then `Status` while it finishes what
-//! it has, and `Over` at its end. The new one says `Leaving` if it is stopped meanwhile.
+//! `Serving`; the old one accepts no more (what waits where the new one does not serve, it serves
+//! first), gives its resting connections away, makes the new one the main process of the service
+//! manager and says `Yours`; then `Status` while it finishes what it has, and `Over` at its end.
+//! The new one says `Leaving` if it is stopped meanwhile.
 //!
 //! Either side may be of another version of the program. What a reader does not know it ignores,
 //! and what it misses has a default; so a field may be added. Where that does not do, `VERSION`
@@ -15,7 +16,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::observe::carried::Counts;
-use crate::policy::standing::Carried;
+use crate::policy::{balance::CarriedTimes, standing::Carried};
 
 /// The version of these messages.
 pub(super) const VERSION: u32 = 1;
@@ -31,7 +32,12 @@ pub(super) enum Message {
         why: String,
     },
     Go,
-    Serving,
+    /// It accepts connections for these listeners, at these addresses; none = at all that it was
+    /// given.
+    Serving {
+        #[serde(default)]
+        at: Option<Vec<(String, SocketAddr)>>,
+    },
     Connections {
         of: Vec<Connection>,
     },
@@ -97,6 +103,8 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// What is known of each backend, by pool and name.
     pub(crate) backends: Vec<(String, String, Carried)>,
+    /// How long each takes, and how often it fails, for the algorithms that ask for it.
+    pub(crate) times: Vec<(String, String, CarriedTimes)>,
 }
 
 /// A client connection on which nothing is in flight.

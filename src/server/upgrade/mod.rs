@@ -20,7 +20,7 @@ pub(crate) use self::taker::tell_refusal;
 pub(super) use self::{
     giver::{Means, Upgrades},
     message::State,
-    owner::{Ask, Before, Kept, known},
+    owner::{Ask, Before, Kept, known, tell_times},
     taker::Taker,
 };
 

@@ -15,15 +15,16 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::message::{Program, State};
 use crate::health::{CarriedBackend, ToHealth};
+use crate::net::clock::Clock;
 use crate::observe::carried::Counts;
 use crate::plan::{BackendId, ListenerId, Plan, PoolId};
-use crate::policy::standing::Carried;
+use crate::policy::{balance::CarriedTimes, standing::Carried};
 use crate::server::{
     control::{Client, Owner},
     run::Sockets,
 };
 use crate::shared::counters::Slab;
-use crate::worker::{RestingClient, Socket, ToCore};
+use crate::worker::{Heir, Next, RestingClient, Socket, ToCore};
 
 /// How long a thread may take to accept a message, and the control thread to answer.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
@@ -71,8 +72,9 @@ pub(in crate::server) struct Leaving {
 pub(in crate::server) enum Ask {
     /// What the next process gets.
     Hand(Sender<io::Result<Handed>>),
-    /// Accept no more, and give resting connections away.
-    GiveAway(Sender<Leaving>),
+    /// Accept no more, and give resting connections away; the next process serves at these
+    /// addresses.
+    GiveAway(Option<Vec<(String, SocketAddr)>>, Sender<Leaving>),
     /// Serve again.
     TakeBack,
     /// Go on with connections of these listeners.
@@ -137,8 +139,13 @@ impl Kept {
 
     /// Closes the copies of addresses that are removed.
     pub(in crate::server) fn remove(&mut self, gone: &[(ListenerId, SocketAddr)]) {
-        let is_gone = |copied: &Copied| gone.iter().any(|(_, address)| *address == copied.address);
-        self.sockets.iter_mut().for_each(|kept| kept.retain(|copied| !is_gone(copied)));
+        let gone: Vec<SocketAddr> = gone.iter().map(|(_, address)| *address).collect();
+        self.close(&gone);
+    }
+
+    fn close(&mut self, gone: &[SocketAddr]) {
+        let kept = self.sockets.iter_mut();
+        kept.for_each(|kept| kept.retain(|copied| !gone.contains(&copied.address)));
     }
 
     /// What the process before this one still has.
@@ -160,7 +167,7 @@ impl Owner {
     pub(in crate::server) fn upgrade(&mut self, ask: Ask) {
         match ask {
             Ask::Hand(answer) => _ = answer.send(self.hand()),
-            Ask::GiveAway(answer) => _ = answer.send(self.give_away()),
+            Ask::GiveAway(at, answer) => _ = answer.send(self.give_away(at.as_deref())),
             Ask::TakeBack => self.take_back(),
             Ask::Adopt(connections) => self.adopt(connections),
             Ask::Before(before) => self.kept.before = before,
@@ -191,6 +198,7 @@ impl Owner {
             ticket_secret,
             counts: Counts::of(&self.statistics()),
             backends: self.backends(),
+            times: self.times(),
         };
         Ok(Handed { sockets: self.kept.copies()?, state })
     }
@@ -208,11 +216,33 @@ impl Owner {
         carried.into_iter().filter_map(named).collect()
     }
 
-    fn give_away(&mut self) -> Leaving {
+    /// What cores know of the times of each backend, by names.
+    fn times(&self) -> Vec<(String, String, CarriedTimes)> {
+        let now = Clock::moment().tick();
+        let mut all = Vec::new();
+        for (id, pool) in &self.next.plan.pools {
+            let Some(shared) = self.next.pools.get(id) else { continue };
+            for (seat, backend) in &pool.backends {
+                let known = CarriedTimes::of(shared.state.load.times(seat), now);
+                let named = known.map(|known| (pool.name.clone(), backend.name.clone(), known));
+                all.extend(named);
+            }
+        }
+        all
+    }
+
+    fn give_away(&mut self, at: Option<&[(String, SocketAddr)]>) -> Leaving {
         self.leaving = true;
-        let (heir, clients) = unbounded();
-        self.tell_cores(|_| ToCore::GiveAway(heir.clone()));
+        let serves = |address| at.is_none_or(|at| at.iter().any(|it| it.1 == address));
+        let knows = |name: &str| at.is_none_or(|at| at.iter().any(|it| it.0 == name));
+        let bound = self.bound.iter().map(|(_, _, bound)| *bound);
+        let gone: Vec<SocketAddr> = bound.filter(|address| !serves(*address)).collect();
+        self.kept.close(&gone);
+        let (to, clients) = unbounded();
         let listeners = self.next.plan.listeners.iter();
+        let unknown = listeners.clone().filter(|(_, it)| !knows(&it.name)).map(|(id, _)| id);
+        let heir = Heir { to, unknown: unknown.collect() };
+        self.tell_cores(|_| ToCore::GiveAway { heir: heir.clone(), gone: gone.clone() });
         Leaving { clients, names: listeners.map(|(id, it)| (id, it.name.clone())).collect() }
     }
 
@@ -255,6 +285,24 @@ impl Owner {
             // A core that hangs is found by all who wait for it.
             let _ = core.send(message(number), until);
         }
+    }
+}
+
+/// Publishes what an earlier process knew of the times of backends, as a core would: in the row
+/// after those of the cores.
+pub(in crate::server) fn tell_times(
+    next: &Next,
+    times: Vec<(String, String, CarriedTimes)>,
+    row: usize,
+) {
+    let now = Clock::moment().tick();
+    for (pool, backend, known) in times {
+        let pool = next.plan.pools.iter().find(|(_, it)| it.name == pool);
+        let Some((id, pool)) = pool else { continue };
+        let seat = pool.backends.iter().find(|(_, it)| it.name == backend);
+        let Some((seat, _)) = seat else { continue };
+        let row = next.pools.get(id).and_then(|it| it.state.load.row(row, seat));
+        row.into_iter().for_each(|row| row.publish_times(known.word(now)));
     }
 }
 

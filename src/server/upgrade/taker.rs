@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io,
+    net::SocketAddr,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -91,17 +92,18 @@ impl Taker {
         warn!("process {} does not say that it lets go: serving without that", self.before.pid);
     }
 
-    /// This process serves: takes what else comes from the old one, in a thread of its own. Returns
-    /// how to tell it that this process is stopped.
+    /// This process serves at these addresses: takes what else comes from the old one, in a thread
+    /// of its own. Returns how to tell it that this process is stopped.
     ///
     /// # Errors
     /// The kernel's.
     pub(in crate::server) fn serves(
         self,
+        at: Vec<(String, SocketAddr)>,
         client: Client,
         manager: ServiceManager,
     ) -> io::Result<Stops> {
-        let _ = self.wire.send(&Message::Serving, &[]);
+        let _ = self.wire.send(&Message::Serving { at: Some(at) }, &[]);
         info!("taking over from process {} (ringway {})", self.before.pid, self.before.version);
         let stops = Stops { wire: self.wire.another()? };
         thread::Builder::new()
@@ -135,7 +137,7 @@ impl Taker {
                 | Message::Ready(_)
                 | Message::Refused { .. }
                 | Message::Go
-                | Message::Serving
+                | Message::Serving { .. }
                 | Message::Leaving
                 | Message::Unknown => {}
             }
