@@ -41,6 +41,7 @@ on_both_drivers!(
     a_key_goes_to_the_same_server_by_its_name_and_by_its_address,
     a_configuration_that_brings_names_fails_no_request,
     one_address_of_a_name_is_taken_out_by_an_order,
+    a_name_that_has_only_what_was_removed_serves_again_when_it_has_more,
 );
 
 /// How often names are looked up here; by default it is twenty times as long.
@@ -482,4 +483,29 @@ fn one_address_of_a_name_is_taken_out_by_an_order(driver: Driver) {
     let one = format!("{entry}#{}", servers.ip(1));
     handle.set_duty("app", &one, ringway::plan::Duty::Up).unwrap();
     expect_servers(&stage, "b");
+}
+
+fn a_name_that_has_only_what_was_removed_serves_again_when_it_has_more(driver: Driver) {
+    for balance in [
+        "\"round-robin\"",
+        "\"random\"",
+        "\"least-connections\"",
+        "\"ip-hash\"",
+        "\"least-response-time\"",
+        "{ hash = \"uri\", bound = 1.25 }",
+    ] {
+        let (server, servers) = (NameServer::open(), Servers::open(2));
+        let health = "health = { path = \"/\", interval = \"1m\" }";
+        let stage = servers.stage(driver, &server, 2);
+        let stage = stage.pool(&format!("balance = {balance}\n{health}")).start();
+        let one = format!("app.test:{}#{}", servers.port(), servers.ip(0));
+        stage.handle().remove_backend("app", &one, None).unwrap();
+        stage.get("/").expect(200, "b");
+        server.says("app.test", 600, servers.records(0..1));
+        let status = || stage.get("/").status;
+        eventually("nobody is left", status, |status| *status == 503);
+        server.says("app.test", 600, servers.records(0..2));
+        eventually("it is back", status, |status| *status == 200);
+        stage.get("/").expect(200, "b");
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Layers, is};
+use super::{Layers, is, members::entry_of};
 use crate::base::backend_set::BACKENDS_MAX;
 use crate::plan::{Address, Amendment, Backend, Overlay, Plan, Pool, Settings, Subject};
 
@@ -134,6 +134,10 @@ impl Layers {
                     return Err(Refused::Last { pool, backend });
                 }
                 let subject = subject(&members, name, &backend.address);
+                // With a name go the changes of its addresses.
+                overlay.changes.retain(|other, _| {
+                    other.pool != subject.pool || entry_of(&other.backend) != Some(name)
+                });
                 match overlay.changes.get(&subject) {
                     Some(Amendment::Added(_)) => drop(overlay.changes.remove(&subject)),
                     Some(Amendment::Set(_) | Amendment::Removed) | None => {

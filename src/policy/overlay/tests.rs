@@ -2,9 +2,10 @@
 //! what the addresses of names make of entries. Orders are taken as those of an operator are; how
 //! one is carried out is tested with the threads.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::*;
+use crate::base::rng::Rng;
 use crate::plan::Duty;
 use crate::policy::resolve::Found;
 
@@ -349,4 +350,55 @@ fn a_change_of_an_address_that_is_not_there_waits_for_it_as_long_as_the_name_is_
 
 fn layers_without_the_name() -> Arc<Plan> {
     layers(&NAMES.replace("a.test:80", "z.test:80")).base
+}
+
+/// Orders of all kinds between answers of all kinds; the seed is in the message.
+#[test]
+fn whatever_is_ordered_and_answered_the_plan_is_one_that_a_check_would_take() {
+    for seed in 0..300 {
+        let mut rng = Rng::seeded(seed);
+        let mut layers = named(&[]);
+        for step in 0..30 {
+            happens(&mut layers, &mut rng);
+            let Composed { plan, overlay, misfits, .. } = layers.compose();
+            assert_eq!((&overlay, &*misfits), (&layers.overlay, &[][..]), "seed {seed}, {step}");
+            for pool in plan.pools.values() {
+                let (mut names, mut at) = (HashSet::new(), HashSet::new());
+                for backend in pool.backends.values() {
+                    let is_new = names.insert(&backend.name) && at.insert(&backend.address);
+                    assert!(is_new, "seed {seed}, {step}: {backend:?}");
+                }
+            }
+        }
+    }
+}
+
+fn happens(layers: &mut Layers, rng: &mut Rng) {
+    let last = |rng: &mut Rng| 1 + rng.below(4);
+    if rng.below(3) == 0 {
+        let all: Vec<String> =
+            (0..rng.below(4)).map(|_| format!("10.0.0.{}:80", last(rng))).collect();
+        let mut all: Vec<&str> = all.iter().map(String::as_str).collect();
+        all.sort_unstable();
+        all.dedup();
+        layers.members = named(&all).members;
+        return;
+    }
+    let at = format!("10.0.0.{}:80", last(rng));
+    let name = match rng.below(5) {
+        0 => "a.test:80".to_owned(),
+        1 => "10.0.0.9:80".to_owned(),
+        2 => at.clone(),
+        _ => format!("a.test:80#10.0.0.{}", last(rng)),
+    };
+    let order = match rng.below(4) {
+        0 => add(&at, &at, 2),
+        1 => remove(&name),
+        2 => set(&name, Some(u16::try_from(rng.below(4)).unwrap()), None),
+        _ => set(&name, None, Some(Duty::ALL[rng.below(3) as usize])),
+    };
+    // What no check would take is refused.
+    if let Ok(overlay) = layers.amend(&order) {
+        layers.overlay = overlay;
+    }
 }
