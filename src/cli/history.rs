@@ -7,9 +7,11 @@ use serde_json::Value;
 use super::{
     Exit,
     ask::{Answer, Target, ask},
-    say,
+    launch, say,
 };
-use crate::admin::encoded;
+use crate::admin::{HistoryQuery, encoded};
+use crate::config;
+use crate::server;
 
 /// Which part of it.
 pub(super) struct Wanted<'a> {
@@ -29,6 +31,11 @@ pub(super) fn history(target: &Target<'_>, wanted: &Wanted<'_>, as_json: bool) -
     }
     let Answer { status, body } = match ask(target, "GET", &path, "") {
         Ok(answer) => answer,
+        Err(Exit::NoInstance) => match on_disk(target, wanted) {
+            Some(left) if as_json => return say::data(&format!("{left}\n")),
+            Some(left) => return say::data(&described(&left)),
+            None => return Exit::NoInstance,
+        },
         Err(exit) => return exit,
     };
     let said: Value = serde_json::from_str(&body).unwrap_or_default();
@@ -37,6 +44,21 @@ pub(super) fn history(target: &Target<'_>, wanted: &Wanted<'_>, as_json: bool) -
         200 => say::data(&described(&said)),
         _ => say::failed(said["error"].as_str().unwrap_or(body.trim_end())),
     }
+}
+
+/// What the last process has left on disk.
+fn on_disk(target: &Target<'_>, wanted: &Wanted<'_>) -> Option<Value> {
+    let files = launch::paths_quietly(target.files)?;
+    let loaded = config::load(&files, target.overrides).ok()?;
+    let named = |name: Option<&str>| name.map(str::to_owned);
+    let query = HistoryQuery {
+        pool: named(wanted.pool),
+        backend: named(wanted.backend),
+        since: config::duration(wanted.since).ok()?,
+    };
+    let left = server::history_on_disk(&loaded.plan.global, &files, &query)?;
+    say::talk("ringway: this is what the last one has left on disk");
+    Some(left)
 }
 
 /// A line for each event, then one for each backend that was out.

@@ -247,9 +247,8 @@ impl AdminInterface {
             events: handle.all_events(),
             reporter: handle.reporter().clone(),
             is_watchful: self.address.is_some(),
-            folders: folders
-                .filter(|_| self.address.is_some())
-                .map(|folders| (folders, format!("timeline-{}.jsonl", admin::hash_of(files)))),
+            folders: folders.filter(|_| self.address.is_some()),
+            files: files.to_vec(),
         };
         let chronicle = Chronicle::start(sources);
         let chronicle = chronicle.map_err(StartError::system("start the thread of the history"))?;

@@ -65,6 +65,7 @@ pub use self::{
 };
 pub(crate) use self::{
     admin_doors::{AdminInterface, token as admin_token},
+    chronicle::history_on_disk,
     process::run as main,
     reload::Source,
     self_signed::self_signed,

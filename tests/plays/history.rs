@@ -203,4 +203,10 @@ fn the_timeline_outlives_a_kill_and_says_how_long_each_was_out(driver: Driver) {
     running.restart();
     let all = words(&history(&running, ""));
     assert_eq!(all.iter().filter(|word| *word == "started").count(), 3);
+    // Without a process there is what the last one has left.
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    let left = running.command(&["history", "--backend", "b"]).output().unwrap();
+    let left = String::from_utf8(left.stdout).unwrap();
+    assert!(left.contains("Z  backend down: app/b, refused"), "{left}");
 }

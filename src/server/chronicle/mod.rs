@@ -33,15 +33,17 @@ use self::{
 };
 use super::{
     control::{Client, View},
-    views,
+    secrets::state_directories,
+    state_file, views,
 };
-pub(super) use crate::admin::{Feed, HistoryQuery};
+use crate::admin::{self, Feed, HistoryQuery};
 use crate::observe::{
     event::Event,
     events::{Events, Happened},
     reports::Reporter,
     statistics::Statistics,
 };
+use crate::plan::Global;
 
 /// How often traffic is looked at, and how often for the longer history.
 const SECOND: Duration = Duration::from_secs(1);
@@ -96,6 +98,23 @@ pub(super) struct Reader {
     path: Option<PathBuf>,
 }
 
+/// What the processes that have read these files have left on disk; none if they have left nothing.
+pub(crate) fn history_on_disk(
+    global: &Global,
+    files: &[PathBuf],
+    query: &HistoryQuery,
+) -> Option<Value> {
+    let folders = state_file::directories(global, &state_directories());
+    let paths = folders.iter().map(|folder| folder.join(name(files)));
+    let events = paths.map(|path| timeline::read(&path)).find(|events| !events.is_empty())?;
+    Some(history::of(&events, query, SystemTime::now()))
+}
+
+/// The name of the timeline of processes that read these files.
+fn name(files: &[PathBuf]) -> String {
+    format!("timeline-{}.jsonl", admin::hash_of(files))
+}
+
 /// What the thread needs.
 pub(super) struct Sources {
     pub(super) client: Client,
@@ -103,8 +122,10 @@ pub(super) struct Sources {
     pub(super) reporter: Reporter,
     /// Whether traffic is looked at although nobody watches.
     pub(super) is_watchful: bool,
-    /// Folders for the timeline, the best first, and its name there; none = it is not kept on disk.
-    pub(super) folders: Option<(Vec<PathBuf>, String)>,
+    /// Folders for the timeline, the best first; none = it is not kept on disk.
+    pub(super) folders: Option<Vec<PathBuf>>,
+    /// The files of the configuration.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Chronicle {
@@ -113,10 +134,10 @@ impl Chronicle {
     /// # Errors
     /// The kernel's, if it gives no thread.
     pub(super) fn start(sources: Sources) -> io::Result<Chronicle> {
-        let Sources { client, events, reporter, is_watchful, folders } = sources;
+        let Sources { client, events, reporter, is_watchful, folders, files } = sources;
         // Without a bound: there is a question for each connection that waits, and no more.
         let (to, asked) = unbounded();
-        let timeline = folders.map(|(folders, name)| Timeline::open(&folders, &name));
+        let timeline = folders.map(|folders| Timeline::open(&folders, &name(&files)));
         let timeline = match timeline {
             None => None,
             Some(Ok(timeline)) => Some(timeline),
