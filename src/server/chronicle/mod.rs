@@ -63,6 +63,10 @@ const REQUESTS_KEPT: usize = 50;
 /// What may wait for a reader: everything that is kept, and more.
 const WAITING_MAX: usize = 2 * EVENTS_KEPT;
 
+/// Frames that may wait for a reader: with a thousand backends one is half a megabyte, which all
+/// readers share.
+const FRAMES_WAITING_MAX: usize = 64;
+
 /// How long traffic is looked at for somebody who has asked for a frame.
 const WATCHED: Duration = Duration::from_secs(10);
 
@@ -177,7 +181,10 @@ impl Drop for Chronicle {
 impl Reader {
     /// What is sent on from now on, after the event of this id.
     pub(super) fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {
-        let (to, from) = bounded(WAITING_MAX);
+        let (to, from) = bounded(match feed {
+            Feed::Events => WAITING_MAX,
+            Feed::Stream => FRAMES_WAITING_MAX,
+        });
         // If the thread has ended, the stream ends at once.
         let _ = self.to.send(Ask::Follow(feed, after, to));
         from
