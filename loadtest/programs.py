@@ -301,7 +301,7 @@ class Ringway(Program):
             for ports in (origin.ports, tls_ports(origin))
         )
         # One of before is measured without.
-        tls = "" if not self.has_tls else RINGWAY_TLS.format(
+        tls = "" if not (self.has_tls and tls_ports(origin)) else RINGWAY_TLS.format(
             dir=self.directory, tls_port=self.tls_port, back_port=self.back_port,
             tls_servers=tls_servers,
         )
