@@ -280,6 +280,10 @@ impl Lines<'_> {
             let networks = listener.trusted_proxies.iter();
             self.add("trusted-proxies", list(networks.map(|network| quoted(&network.to_string()))));
         }
+        if let Some(proxies) = &listener.proxies {
+            let networks = proxies.iter().map(|network| quoted(&network.to_string()));
+            self.add("proxy-protocol.from", list(networks));
+        }
         self.add("max-connections", listener.connections_max.to_string());
         if let Some(log) = &listener.access_log {
             let path = log.path.as_ref().map_or("-".into(), |path| path.to_string_lossy());
@@ -298,6 +302,7 @@ impl Lines<'_> {
         }
         self.durations([
             ("timeouts.tls-handshake", timeouts.tls_handshake),
+            ("timeouts.proxy-header", timeouts.proxy_header),
             ("timeouts.tunnel", timeouts.tunnel),
             ("timeouts.half-closed", timeouts.half_closed),
         ]);

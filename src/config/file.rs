@@ -125,6 +125,9 @@ pub(crate) struct Listener {
     /// The versions of HTTP that clients may speak: "h1", "h2". With TLS both sides agree on one;
     /// without, a client that speaks HTTP/2 begins with it.
     pub(crate) protocols: List<String>,
+    /// The proxies in front that begin each connection with a PROXY header (version 1 or 2): only
+    /// they may connect. Absent: there is no such header.
+    pub(crate) proxy_protocol: Option<Written<ProxyProtocol>>,
     /// The networks of proxies whose X-Forwarded-* and Forwarded are trusted.
     pub(crate) trusted_proxies: List<String>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.
@@ -138,6 +141,14 @@ pub(crate) struct Listener {
     pub(crate) timeouts: Option<Written<ListenerTimeouts>>,
     /// Connections that the kernel holds for each core until they are accepted.
     pub(crate) backlog: Option<Written<i64>>,
+}
+
+/// Proxies in front that say whom they have accepted.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "proxy-protocol", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct ProxyProtocol {
+    /// Their networks.
+    pub(crate) from: List<String>,
 }
 
 /// TLS in front: the certificates, and what is asked of clients.
@@ -212,6 +223,8 @@ pub(crate) struct ListenerTimeouts {
     pub(crate) idle: Option<Written<DurationText>>,
     /// For the TLS handshake.
     pub(crate) tls_handshake: Option<Written<DurationText>>,
+    /// For the PROXY header, from accept on.
+    pub(crate) proxy_header: Option<Written<DurationText>>,
     /// Without a byte in either direction of a tunnel (WebSocket).
     pub(crate) tunnel: Option<Written<DurationText>>,
     /// Without a byte in a tunnel in which one side has shut down its half.

@@ -242,6 +242,18 @@ pub(crate) fn discard(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> 
     Ok(rustix::net::recv(fd, room, RecvFlags::DONTWAIT)?.1)
 }
 
+/// Reads what is there and leaves it there; 0 is the end.
+pub(crate) fn peek_at(fd: RawFd, room: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::net::recv(borrow(fd), room, RecvFlags::DONTWAIT | RecvFlags::PEEK)?.1)
+}
+
+/// Drops this many bytes that are there.
+pub(crate) fn skip(fd: RawFd, count: usize) {
+    let mut left = vec![0; count];
+    // They were seen; a connection that broke meanwhile is found out by the next read.
+    let _ = discard(borrow(fd), &mut left);
+}
+
 /// Whether a socket has unread bytes; an end does not count.
 pub(crate) fn has_bytes(fd: RawFd) -> bool {
     rustix::io::ioctl_fionread(borrow(fd)).is_ok_and(|count| count > 0)

@@ -11,6 +11,7 @@ pub(crate) mod io;
 pub(crate) mod leaving;
 pub(crate) mod listener;
 pub(crate) mod pending;
+pub(crate) mod proxy_header;
 pub(crate) mod relay;
 pub(crate) mod repeated;
 pub(crate) mod runtime;

@@ -73,6 +73,9 @@ impl Digest {
             Report::Abuse(it) => {
                 return self.is_due(&it, now).then_some(Report::Abuse(it));
             }
+            Report::ProxyHeader(it) => {
+                return self.is_due(&it, now).then_some(Report::ProxyHeader(it));
+            }
             Report::Standing(pool, change) => {
                 if let Change::Backend { backend, to, .. } = change {
                     self.backends.entry((pool, backend)).or_default().decided(to, now);

@@ -134,6 +134,19 @@ pub enum Event {
         /// What it does.
         cause: Arc<str>,
     },
+    /// Connections do not begin with a proper PROXY header, or come from elsewhere than the proxies
+    /// that may connect. Reported once a minute for each listener and reason.
+    #[non_exhaustive]
+    ProxyHeaderRefused {
+        /// The listener.
+        listener: Arc<str>,
+        /// Where one of them came from; none = it is on this machine.
+        client: Option<IpAddr>,
+        /// Why it was refused.
+        cause: Arc<str>,
+        /// Connections that were refused for any of these reasons since the start.
+        refused: u64,
+    },
     /// An answer for a name lacks more than half of its addresses: these stay in use until answers
     /// have lacked them for as long as the pool's `resolve`.
     #[non_exhaustive]
@@ -585,6 +598,7 @@ impl Event {
             Event::NameUnknown { .. } => ("name_unknown", Warn, "name of a backend does not resolve: the backend gets no requests until there is an address"),
             Event::HandshakeFailed { .. } => ("tls_handshake_failed", Info, "TLS handshake of a client failed"),
             Event::Http2Abuse { .. } => ("http2_abuse", Warn, "connection of HTTP/2 ended: its client does too often what costs us more than it"),
+            Event::ProxyHeaderRefused { .. } => ("proxy_header_refused", Warn, "connection without a proper PROXY header refused"),
             Event::ConnectionLimit { .. } => ("connection_limit", Warn, "connection limit reached (limits.connections, or max-connections of a listener): idle connections are closed to make room, others refused"),
             Event::DescriptorLimit { .. } => ("descriptor_limit", Warn, "descriptors used up: connections are refused"),
             Event::OutgoingLimit => ("outgoing_limit", Warn, "descriptors, ports or memory used up for connections to backends: requests that find none open are refused"),
@@ -745,6 +759,13 @@ impl Event {
                 listener: Some(listener),
                 client: client.map(|client| client.to_string()),
                 cause: Some(cause.to_string()),
+                ..none
+            },
+            Event::ProxyHeaderRefused { listener, client, cause, refused } => Fields {
+                listener: Some(listener),
+                client: client.map(|client| client.to_string()),
+                cause: Some(cause.to_string()),
+                refused_total: Some(*refused),
                 ..none
             },
             Event::ConnectionLimit { open, idle_closed, refused } => Fields {

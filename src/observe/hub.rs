@@ -117,6 +117,7 @@ impl Hub {
             }
             Report::Handshake(it) => self.handshake(*it)?,
             Report::Abuse(it) => self.abuse(&it)?,
+            Report::ProxyHeader(it) => self.proxy_header(&it)?,
             Report::Limit(limit) => self.limit(limit),
             Report::Standing(pool, change) => return self.standing(pool, change),
             Report::Suspected(pool, backend, cause) => {
@@ -155,6 +156,15 @@ impl Hub {
             listener: Arc::from(&*self.plan.listeners.get(it.listener)?.name),
             client: it.client,
             cause: Arc::from(it.why),
+        })
+    }
+
+    fn proxy_header(&self, it: &Handshake) -> Option<Event> {
+        Some(Event::ProxyHeaderRefused {
+            listener: Arc::from(&*self.plan.listeners.get(it.listener)?.name),
+            client: it.client,
+            cause: Arc::from(it.why),
+            refused: self.sum(Counter::RejectedProxyHeader),
         })
     }
 

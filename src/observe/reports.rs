@@ -38,6 +38,8 @@ pub(crate) enum Report {
     Handshake(Box<Handshake>),
     /// A client does something on a connection of HTTP/2 too often.
     Abuse(Box<Handshake>),
+    /// A connection does not begin with a proper PROXY header.
+    ProxyHeader(Box<Handshake>),
     Limit(Limit),
     /// The health thread has decided.
     Standing(PoolId, Change),
@@ -256,6 +258,14 @@ impl CoreReporter {
     pub(crate) fn abuse(&self, now: Tick, what: impl FnOnce() -> Handshake) {
         if self.may_tell_of_client(now) {
             self.reporter.tell(Report::Abuse(Box::new(what())));
+        }
+    }
+
+    /// A connection does not begin with a proper PROXY header.
+    #[cold]
+    pub(crate) fn proxy_header(&self, now: Tick, what: impl FnOnce() -> Handshake) {
+        if self.may_tell_of_client(now) {
+            self.reporter.tell(Report::ProxyHeader(Box::new(what())));
         }
     }
 

@@ -22,6 +22,9 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// The versions of HTTP that clients may speak.
     pub protocols: Protocols,
+    /// The proxies in front that say by a PROXY header whom they have accepted: only these may
+    /// connect, and must say it. None: nobody does.
+    pub proxies: Option<Vec<IpNet>>,
     /// The networks whose X-Forwarded-* and Forwarded fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.
@@ -46,6 +49,7 @@ impl Default for Listener {
             pool: None,
             tls: None,
             protocols: Protocols::default(),
+            proxies: None,
             trusted_proxies: Vec::new(),
             connections_max: 0,
             access_log: None,
@@ -103,6 +107,8 @@ pub struct ListenerTimeouts {
     pub idle: Duration,
     /// For the TLS handshake.
     pub tls_handshake: Duration,
+    /// For the PROXY header, from accept on.
+    pub proxy_header: Duration,
     /// Without a byte in either direction of a tunnel.
     pub tunnel: Duration,
     /// Without a byte in a tunnel in which one side has shut down its half.
@@ -117,6 +123,7 @@ impl Default for ListenerTimeouts {
             client_write: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             tls_handshake: Duration::from_secs(10),
+            proxy_header: Duration::from_secs(3),
             tunnel: Duration::from_secs(3600),
             half_closed: Duration::from_secs(30),
         }

@@ -16,7 +16,7 @@ use super::{
     http2,
     linger::{Until, linger},
     panic_net::catching,
-    secure,
+    proxied, secure,
 };
 use crate::base::moment::{Deadline, Moment};
 use crate::exchange::{self, Reuse, run};
@@ -58,6 +58,28 @@ pub(super) fn greet(worker: &Worker, arrival: &Arrival, secure: Option<Box<Secur
 
 /// Serves a connection in a task of its own.
 pub(super) fn spawn(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
+    if proxied::is_due(&worker, &arrival) {
+        let own = Rc::clone(&worker);
+        catching(worker, introduce_first(own, stream, arrival, admitted));
+    } else {
+        serve_known(worker, stream, arrival, admitted);
+    }
+}
+
+/// Serves a connection that begins with a PROXY header.
+async fn introduce_first(
+    worker: Rc<Worker>,
+    stream: Stream,
+    mut arrival: Arrival,
+    admitted: Admitted,
+) {
+    if proxied::introduce(&worker, &stream, &mut arrival).await {
+        serve_known(worker, stream, arrival, admitted);
+    }
+}
+
+/// Serves a connection of which it is known where it comes from.
+fn serve_known(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
     match worker.front(arrival.listener) {
         None => {
             let peer = greet(&worker, &arrival, None);
@@ -113,8 +135,8 @@ async fn pass_on(worker: Rc<Worker>, stream: Rc<Stream>, peer: Rc<Peer>, _admitt
 /// Goes on with a connection that has had an answer from another process, and awaits its next
 /// request.
 pub(super) fn go_on(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
-    if worker.front(arrival.listener).is_some() {
-        // It made no handshake, and would have to here.
+    if worker.front(arrival.listener).is_some() || proxied::is_due(&worker, &arrival) {
+        // It made no handshake here, or did not say here whom it is for.
         return;
     }
     let peer = greet(&worker, &arrival, None);

@@ -32,6 +32,7 @@ mod operational_log;
 mod options;
 mod panic_net;
 mod process;
+mod proxied;
 mod readers;
 mod refusal;
 mod reload;

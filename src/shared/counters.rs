@@ -68,6 +68,7 @@ counters! {
     Accepted, Counter, "connections_accepted_total" [], "Client connections accepted";
     RejectedOverloaded, Counter, "connections_rejected_total" [reason = "overloaded"], "Client connections refused because a limit was reached";
     RejectedDescriptors, Counter, "connections_rejected_total" [reason = "descriptors"], "Client connections refused because no descriptor was left";
+    RejectedProxyHeader, Counter, "connections_rejected_total" [reason = "proxy_header"], "Client connections refused because they did not begin with a proper PROXY header";
     IdleEvicted, Counter, "connections_idle_evicted_total" [], "Idle client connections closed to make room";
     Connections, Gauge, "core_connections" [], "Client connections open on each core";
     Requests, Counter, "core_requests_total" [], "Requests that began on each core: their head was read whole, or refused";

@@ -42,6 +42,7 @@ mod early;
 mod interim;
 mod mutations;
 mod pieces;
+mod proxied;
 mod random;
 mod tcp;
 mod tunnel;

@@ -90,6 +90,7 @@ impl Check<'_> {
         for (place, text) in written.trusted_proxies.0.iter().filter_map(|item| both(Some(item))) {
             listener.trusted_proxies.extend(self.network(place, text));
         }
+        listener.proxies = self.proxies(written.proxy_protocol.as_ref());
         let most = i64::from(u32::MAX);
         self.whole_number(
             written.max_connections.as_ref(),
@@ -113,8 +114,23 @@ impl Check<'_> {
         self.duration(written.client_write.as_ref(), &mut into.client_write);
         self.duration(written.idle.as_ref(), &mut into.idle);
         self.duration(written.tls_handshake.as_ref(), &mut into.tls_handshake);
+        self.duration(written.proxy_header.as_ref(), &mut into.proxy_header);
         self.duration(written.tunnel.as_ref(), &mut into.tunnel);
         self.duration(written.half_closed.as_ref(), &mut into.half_closed);
+    }
+
+    fn proxies(&mut self, written: Option<&Written<file::ProxyProtocol>>) -> Option<Vec<IpNet>> {
+        let key = written?;
+        let from = &key.value.as_ref()?.from.0;
+        if from.is_empty() {
+            self.note(
+                Problem::error("`proxy-protocol` without a proxy")
+                    .at(key.place, "has no `from`")
+                    .help("add for example: from = [\"10.0.0.0/8\"]; nobody else may connect"),
+            );
+        }
+        let texts = from.iter().filter_map(|item| both(Some(item)));
+        Some(texts.filter_map(|(place, text)| self.network(place, text)).collect())
     }
 
     /// `10.0.0.0/8`, or one address.

@@ -6,7 +6,7 @@
 
 mod table;
 
-use self::table::{FOREIGN, FOREIGN_WORDS, KEYS, Meant, NOT_BUILT, WORDS_NOT_BUILT};
+use self::table::{FOREIGN, FOREIGN_WORDS, KEYS, NOT_BUILT, Say, WORDS_NOT_BUILT};
 use super::{
     problem::Problem,
     trail::Trail,
@@ -129,17 +129,10 @@ fn unbuilt(table: &[(&str, &str, &str)], place: &str, name: &str) -> Option<Stri
 }
 
 /// The message for a foreign spelling.
-fn elsewhere(table: &[(&str, &str, Meant)], place: &str, spelling: &str) -> Option<String> {
+fn elsewhere(table: &[(&str, &str, Say)], place: &str, spelling: &str) -> Option<String> {
     let plain = spelling.replace('_', "-").to_lowercase();
     let row = table.iter().find(|row| row.0 == place && row.1 == plain)?;
-    match row.2 {
-        Meant::Say(text) => Some(text.to_owned()),
-        Meant::Unbuilt(name) => {
-            let mut tables = NOT_BUILT.iter().chain(WORDS_NOT_BUILT);
-            let (owner, ..) = tables.find(|row| row.1 == name)?;
-            unbuilt(NOT_BUILT, owner, name).or_else(|| unbuilt(WORDS_NOT_BUILT, owner, name))
-        }
-    }
+    Some(row.2.0.to_owned())
 }
 
 /// How to write a value that must be a table and is not.

@@ -4,16 +4,9 @@
 //! `NOT_BUILT` (a test insists). Each message is one sentence that names what to write. Long, and
 //! better whole: it is a lookup table, not for reading through.
 
-use self::Meant::{Say, Unbuilt};
-
-/// What a foreign spelling means.
+/// What a foreign spelling means: the message.
 #[derive(Clone, Copy)]
-pub(super) enum Meant {
-    /// A message.
-    Say(&'static str),
-    /// A key or word of the tables of what is not built yet.
-    Unbuilt(&'static str),
-}
+pub(super) struct Say(pub(super) &'static str);
 
 /// Keys that people may put in the wrong section; the test below holds them to `file.rs`.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
@@ -62,7 +55,6 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 
 /// Section, key, and the capability that brings it.
 pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("listener", "proxy-protocol", TLS),
     ("route", "split", RULES),
     ("route", "redirect", RULES),
     ("route", "respond", RULES),
@@ -83,7 +75,7 @@ pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] =
 
 /// List, foreign word, and the message.
 #[rustfmt::skip] // one row a line reads as the table it is
-pub(super) const FOREIGN_WORDS: &[(&str, &str, Meant)] = &[
+pub(super) const FOREIGN_WORDS: &[(&str, &str, Say)] = &[
     ("balancing algorithm", "rr", Say("did you mean \"round-robin\"?")),
     ("balancing algorithm", "static-rr", Say("did you mean \"round-robin\"?")),
     ("balancing algorithm", "roundrobin", Say("did you mean \"round-robin\"?")),
@@ -170,7 +162,7 @@ pub(super) const FOREIGN_WORDS: &[(&str, &str, Meant)] = &[
 
 /// Section, foreign spelling (in lower case, with `-`), and the message.
 #[rustfmt::skip] // one row a line reads as the table it is
-pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
+pub(super) const FOREIGN: &[(&str, &str, Say)] = &[
     // nginx
     ("file", "upstream", Say("a set of backends is a [pool.NAME]")),
     ("file", "upstreams", Say("a set of backends is a [pool.NAME]")),
@@ -276,7 +268,7 @@ pub(super) const FOREIGN: &[(&str, &str, Meant)] = &[
     ("listener", "real-ip-from", Say("did you mean `trusted-proxies`?")),
     ("listener", "forwardedheaders", Say("did you mean `trusted-proxies`?")),
     ("listener", "trusted-ips", Say("did you mean `trusted-proxies`?")),
-    ("listener", "accept-proxy", Unbuilt("proxy-protocol")),
+    ("listener", "accept-proxy", Say("did you mean `proxy-protocol = { from = [\"10.0.0.0/8\"] }`?")),
     ("listener", "ssl", Say("did you mean `tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }`?")),
     ("listener", "ssl-certificate", Say("did you mean `tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }`?")),
     ("listener", "crt", Say("did you mean `tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }`?")),

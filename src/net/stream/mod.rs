@@ -205,6 +205,22 @@ impl Stream {
         Ok(sent)
     }
 
+    /// What has come to a stream without a layer, which stays there; 0 is the end.
+    ///
+    /// # Errors
+    /// `NotNow` if nothing has come.
+    pub(crate) fn peek_now(&self, room: &mut [u8]) -> Result<usize, Unmet> {
+        fd::peek_at(self.fd, room).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Unmet::NotNow,
+            _ => Unmet::Broken(error),
+        })
+    }
+
+    /// Drops this many of the bytes that have been peeked at.
+    pub(crate) fn skip_now(&self, count: usize) {
+        fd::skip(self.fd, count);
+    }
+
     /// Waits until there is something to read; the caller has set a deadline.
     #[inline]
     pub(crate) async fn readable(&self) -> Result<(), Unmet> {
