@@ -4,7 +4,7 @@
 //! every commit. Each function is thin; those for fuzzing check properties that hold for any bytes,
 //! and panic if one does not.
 
-use std::cell::Cell;
+use std::{cell::Cell, rc::Rc};
 
 use crate::base::{
     backend_set::BackendSet,
@@ -18,17 +18,21 @@ use crate::http::{
     framing::{self, BodyLength},
     grammar,
     head::{Method, RequestHead, ResponseHead},
-    headers::Headers,
+    headers::{Headers, Span},
     names::Name,
     parse::{self, HeadLimits, Parse},
     target, write,
 };
-use crate::net::tls;
+use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines, tls};
 use crate::plan::{ListenerId, Pool, Route, RouteId, Sticky, Table};
 use crate::policy::{
     balance::{Balancer, Candidates, Needs, Prepared, Sample, Weights},
     route::Router,
     sticky::{Pins, Reading, Secrets},
+};
+use crate::proto::{
+    h2::Conn,
+    peer::{Peer, PeerAddress},
 };
 
 const LIMITS: HeadLimits =
@@ -169,6 +173,49 @@ impl Picks {
             key: self.key,
         };
         self.balancer.pick(&candidates).is_some()
+    }
+}
+
+/// Any bytes as frames behind the settings of a client of HTTP/2: each request that they make is
+/// to a backend exactly that one request, and nothing of a stream is left in the end.
+pub fn fuzz_http2(input: &[u8]) {
+    let buffers = Buffers::new(2);
+    let deadlines = Deadlines::new(Rc::new(Clock::new()));
+    let peer = Peer::new(ListenerId(0), (PeerAddress::of(None), 80), &[], None);
+    let conn = Conn::new(Rc::new(peer), buffers, deadlines, &LIMITS);
+    let at = (Tick::from_millis(1), None);
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    assert_eq!(conn.receive(&settings, &LIMITS, at), (settings.len(), Ok(())));
+    let (used, _) = conn.receive(input, &LIMITS, at);
+    assert!(used <= input.len());
+    while let Some(mut asking) = conn.next() {
+        let mut head = RequestHead::default();
+        if asking.take_head(&mut head).is_ok() {
+            goes_as_meant(&mut head);
+        }
+    }
+    assert!(conn.is_idle());
+    conn.broke();
+    assert_eq!(Rc::strong_count(&conn), 1, "a stream is left");
+}
+
+/// What is written for a backend is read as the same request, whole.
+fn goes_as_meant(head: &mut RequestHead) {
+    let Ok(body) = framing::request(head) else { return };
+    if forward::request(head, &FROM) != Ok(Forward::Send) {
+        return;
+    }
+    let mut out = Vec::new();
+    write::request(head, None, body, &mut out);
+    let limits = HeadLimits { head_bytes_max: 64 << 10, fields_max: 200, ..LIMITS };
+    let mut again = RequestHead::default();
+    let sent = parse::request(&out, &limits, &mut again);
+    assert_eq!(sent, Ok(Parse::Done { used: out.len() }));
+    assert_eq!(framing::request(&again), Ok(body));
+    let spans: [fn(&RequestHead) -> Span; 3] =
+        [|head| head.target, |head| head.authority, |head| head.method_span];
+    for span in spans {
+        assert_eq!(again.bytes(span(&again)), head.bytes(span(head)));
     }
 }
 

@@ -115,8 +115,8 @@ impl Link<'_> {
         self.worker.in_force().timeouts(self.peer.listener)
     }
 
-    /// Reads until the connection ends, and hands what comes to its state. Returns how it ends:
-    /// what is to be sent before is to be sent then.
+    /// Reads until the connection ends, and hands what comes to its state. Returns how it ends: a
+    /// client that broke a rule is read until it has been told, and no longer.
     async fn reads(&self, mut rest: Vec<u8>) -> Ending {
         let (mut has_preface, mut in_vain) = (false, InVain::default());
         let mut looks_first = !rest.is_empty();
@@ -157,7 +157,7 @@ impl Link<'_> {
                     Some(_) | None => {
                         self.worker.buffers.give(buffer);
                         self.conn.end(Reason::PROTOCOL);
-                        return Ending::Linger;
+                        return Ending::Close;
                     }
                 }
             }
@@ -165,7 +165,7 @@ impl Link<'_> {
             self.keep(buffer, &mut rest);
             if let Err(reason) = fed {
                 self.conn.end(reason);
-                return Ending::Linger;
+                return Ending::Close;
             }
         }
     }

@@ -298,6 +298,7 @@ impl Conn {
     /// Sends bytes of a body, as far as there is room, and its end behind the last.
     pub(super) fn put(&self, stream: &Rc<Stream>, bytes: &[u8], ends: bool) -> Put {
         let state = &mut *self.state.borrow_mut();
+        state.turns.is_used(stream);
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
@@ -391,8 +392,7 @@ impl Conn {
     pub(crate) async fn output(&self) -> Option<Buffer> {
         poll_fn(|cx| {
             let state = &mut *self.state.borrow_mut();
-            if let Some(buffer) = state.out.take(&self.buffers) {
-                give_turn(state);
+            if let Some(buffer) = self.take_output(state) {
                 return Poll::Ready(Some(buffer));
             }
             if state.leaving == Leaving::Over {
@@ -406,10 +406,17 @@ impl Conn {
         .await
     }
 
+    /// Takes what is to be sent next, which makes room for more.
+    fn take_output(&self, state: &mut State) -> Option<Buffer> {
+        let buffer = state.out.take(&self.buffers)?;
+        give_turn(state);
+        Some(buffer)
+    }
+
     /// What is to be sent now.
     #[cfg(test)]
     pub(super) fn output_now(&self) -> Option<Buffer> {
-        self.state.borrow_mut().out.take(&self.buffers)
+        self.take_output(&mut self.state.borrow_mut())
     }
 
     /// Checks what must always be so.

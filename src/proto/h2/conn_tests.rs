@@ -11,7 +11,14 @@ use super::{
     hpack::{self, Decoder},
 };
 use crate::base::{moment::Tick, rng::Rng};
-use crate::http::{head::RequestHead, parse::HeadLimits};
+use crate::http::{
+    forward::{self, Forward, ForwardedFor},
+    framing,
+    head::RequestHead,
+    headers::Span,
+    parse::{self, HeadLimits, Parse},
+    write,
+};
 use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines};
 use crate::plan::ListenerId;
 use crate::proto::peer::{Peer, PeerAddress};
@@ -437,7 +444,10 @@ fn arbitrary_frames_do_no_harm() {
             open.extend(bare.streams.drain(..));
             if !open.is_empty() && rng.below(3) == 0 {
                 let mut asking = open.swap_remove(rng.below(open.len() as u32) as usize);
-                let _ = asking.take_head(&mut RequestHead::default());
+                let mut head = RequestHead::default();
+                if asking.take_head(&mut head).is_ok() {
+                    goes_as_meant(head);
+                }
                 if let Some(mut source) = asking.body().filter(|_| asking.held_body().is_none())
                     && let Ok(piece) = source.first()
                     && rng.below(2) == 0
@@ -455,6 +465,115 @@ fn arbitrary_frames_do_no_harm() {
         bare.conn.broke();
         assert_eq!(Rc::strong_count(&bare.conn), 1, "seed {seed}: a stream is left");
     }
+}
+
+/// What is written for a backend is read by HTTP/1 as the same request, whole.
+fn goes_as_meant(mut head: RequestHead) {
+    let Ok(body) = framing::request(&head) else { return };
+    let from = ForwardedFor {
+        peer: b"192.0.2.1",
+        trusted: false,
+        scheme: b"http",
+        port: b"80",
+        pseudonym: b"ringway-test",
+    };
+    if forward::request(&mut head, &from) != Ok(Forward::Send) {
+        return;
+    }
+    let (mut out, mut again) = (Vec::new(), RequestHead::default());
+    write::request(&head, None, body, &mut out);
+    let limits = HeadLimits { head_bytes_max: 64 << 10, fields_max: 200, ..LIMITS };
+    let sent = parse::request(&out, &limits, &mut again);
+    assert_eq!(sent, Ok(Parse::Done { used: out.len() }), "{}", out.escape_ascii());
+    assert_eq!(framing::request(&again), Ok(body));
+    let spans: [fn(&RequestHead) -> Span; 3] =
+        [|head| head.target, |head| head.authority, |head| head.method_span];
+    for span in spans {
+        assert_eq!(again.bytes(span(&again)), head.bytes(span(&head)));
+    }
+}
+
+/// Random fields with every kind of byte: what is not refused is to a backend what was meant.
+#[test]
+fn a_random_request_reaches_a_backend_as_meant_or_not_at_all() {
+    let mut passed = 0;
+    for seed in 0..20_000 {
+        let mut rng = Rng::seeded(seed);
+        let mut text = |of: &[&str]| -> Vec<u8> {
+            let mut text = of[rng.below(of.len() as u32) as usize].as_bytes().to_vec();
+            if rng.below(12) == 0 {
+                let at = rng.below(text.len() as u32 + 1) as usize;
+                text.insert(at, rng.next() as u8);
+            }
+            text
+        };
+        let mut fields = vec![
+            (text(&[":method"]), text(&["GET", "POST", "OPTIONS", "PUT"])),
+            (text(&[":scheme"]), text(&["http", "https"])),
+            (text(&[":authority"]), text(&["a", "a.example:80", "[::1]"])),
+            (text(&[":path"]), text(&["/", "/a?b=c", "/%2e/x", "*"])),
+        ];
+        for _ in 0..4 {
+            fields.push((
+                text(&["x", "cookie", "host", "content-length", "te", "accept", "expect", "via"]),
+                text(&["a", "0", "trailers", "a=b", "1.1 x", "", "100-continue"]),
+            ));
+        }
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            block.push(0);
+            for part in [name, value] {
+                block.push(part.len() as u8);
+                block.extend(part);
+            }
+        }
+        let mut bare = Bare::greeted();
+        let ends = if seed % 2 == 0 { 5 } else { 4 };
+        assert_eq!(bare.gets(frame(kind::HEADERS, ends, 1, block)), Ok(()));
+        if let Some(mut asking) = bare.streams.pop_front() {
+            let mut head = RequestHead::default();
+            if asking.take_head(&mut head).is_ok() {
+                goes_as_meant(head);
+                passed += 1;
+            }
+        }
+    }
+    assert!(passed > 500, "{passed}");
+}
+
+/// RFC 9218 §10, and what is said nothing of shares.
+#[test]
+fn streams_take_turns_and_the_urgent_go_first() {
+    let mut bare = Bare::greeted();
+    let windows = [&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat();
+    assert_eq!(bare.gets(frame(kind::SETTINGS, 0, 0, windows)), Ok(()));
+    let more = frame(kind::WINDOW_UPDATE, 0, 0, 0x3fff_ffff_u32.to_be_bytes());
+    assert_eq!(bare.gets(more), Ok(()));
+    let mut asked = Vec::new();
+    for (id, priority) in [(1, ""), (3, ""), (5, "priority: u=1"), (7, "priority: u=3")] {
+        assert_eq!(bare.gets(head(id, true, &format!("{GET}{priority}"))), Ok(()));
+        asked.push((bare.request().0, 0));
+    }
+    let body = vec![1; 100_000];
+    let mut order = Vec::new();
+    for _ in 0..60 {
+        for (asking, sent) in &mut asked {
+            if *sent < body.len() {
+                *sent += bare.conn.put(asking.stream(), &body[*sent..], true).taken;
+            }
+        }
+        let frames = bare.sent();
+        order.extend(frames.iter().filter(|it| it.contains("data")).map(|it| it[..1].to_owned()));
+    }
+    let order = order.concat();
+    // The first has all the room until others wait for it.
+    let rest = order.trim_start_matches('1');
+    assert!(rest.starts_with("5555555"), "{order}");
+    let rest = rest.trim_start_matches('5');
+    assert!(rest.starts_with("7777777"), "who does not share goes before who does: {order}");
+    let rest = rest.trim_start_matches('7');
+    assert!(rest.starts_with("3131") || rest.starts_with("1313"), "{order}");
+    assert!(asked.iter().all(|(_, sent)| *sent == body.len()), "{order}");
 }
 
 /// The writer of fields and the reader of blocks agree with the table of words above.

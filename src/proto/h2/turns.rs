@@ -14,6 +14,8 @@ pub(super) struct Turns {
     waiting: Vec<Rc<Stream>>,
     /// Turns so far.
     number: u64,
+    /// Whether a stream has a turn that it has not used.
+    is_given: bool,
 }
 
 impl Turns {
@@ -29,8 +31,19 @@ impl Turns {
         }
     }
 
-    /// The stream whose turn it is now is woken.
+    /// A stream uses its turn, if it has one.
+    #[inline]
+    pub(super) fn is_used(&mut self, stream: &Stream) {
+        if stream.turn.get() == Turn::Its {
+            self.is_given = false;
+        }
+    }
+
+    /// The stream whose turn it is now is woken, unless another has one.
     pub(super) fn give(&mut self) {
+        if self.is_given {
+            return;
+        }
         let order = |stream: &Rc<Stream>| {
             let priority = stream.priority.get();
             let after = if priority.shares { stream.served.get() + 1 } else { 0 };
@@ -39,6 +52,7 @@ impl Turns {
         let next = (0..self.waiting.len()).min_by_key(|at| self.waiting.get(*at).map(order));
         if let Some(at) = next {
             let stream = self.waiting.swap_remove(at);
+            self.is_given = true;
             self.number += 1;
             stream.served.set(self.number);
             stream.turn.set(Turn::Its);
@@ -48,6 +62,7 @@ impl Turns {
 
     /// A stream wants none any more; whether it had one that it did not use.
     pub(super) fn leave(&mut self, stream: &Stream) -> bool {
+        self.is_used(stream);
         let turn = stream.turn.replace(Turn::None);
         if turn == Turn::Waits {
             self.waiting.retain(|other| other.id != stream.id);
