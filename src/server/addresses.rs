@@ -20,6 +20,10 @@ use crate::worker::Socket;
 /// sockets of a killed process that had a ring some time after its end (up to 34 ms seen).
 const RELEASED_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long, if this process has it: a core serves for a tenth of a second what waits at an address
+/// that is removed.
+const OWN_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -89,8 +93,8 @@ impl Addresses {
         let mut wanted = wanted(plan);
         wanted.retain(|wanted| !known.contains(&(wanted.listener, wanted.address)));
         let adopted = adopt(&mut wanted, cores, given)?;
-        let until = Instant::now() + RELEASED_WITHIN;
-        let mut tries = 0;
+        let began = Instant::now();
+        let (mut until, mut tries) = (began + RELEASED_WITHIN, 0);
         loop {
             let (address, error) = match take(&wanted, cores) {
                 Ok(taken) => return Ok(Addresses::all(adopted, taken)),
@@ -105,10 +109,14 @@ impl Addresses {
             if ASKED_AT.contains(&tries)
                 && let Some(holder) = holder(address)
             {
-                return Err(refusal(Some(holder), error));
+                if holder.pid != std::process::id() {
+                    return Err(refusal(Some(holder), error));
+                }
+                // A core still serves what waits at an address that it had before.
+                until = until.min(began + OWN_WITHIN);
             }
             if Instant::now() >= until {
-                return Err(refusal(None, error));
+                return Err(refusal(holder(address), error));
             }
             // Nothing is ever sent here.
             let _ = crossbeam_channel::never::<()>().recv_timeout(AGAIN);

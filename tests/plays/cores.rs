@@ -209,6 +209,14 @@ fn an_address_comes_and_goes_with_a_core(driver: Driver) {
         kept.extend(stage.clients(8));
     }
     kept.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
+    // At once after it has gone, while a core still serves what waits there.
+    let two = free();
+    let both = format!("[listener.two]\nbind = \"{two}\"\npool = \"app\"\n{more}");
+    for _ in 0..5 {
+        stage.change(1, &both).unwrap_or_else(|why| panic!("{why}"));
+        Client::connect(two).get("/").expect(200, "ok");
+        stage.change(1, &more).unwrap_or_else(|why| panic!("{why}"));
+    }
     stage.handle.stop(Stop::Now);
 }
 
