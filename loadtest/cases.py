@@ -20,6 +20,7 @@ class Case:
     close: bool = False
     per_gigabyte: bool = False  # cost is given per GB, not per request
     tls: str = ""  # "front": to the proxy; "back": from it to the backends
+    handshakes: str = ""  # "new", or "reuse": each goes on with the session of the one before
 
     @property
     def path(self):
@@ -39,15 +40,18 @@ CASES = [
     Case("close-64", "128 B, a connection per request, 64 at a time", "128b", 64, close=True),
     Case("tls-128b-64", "128 B over TLS, 64 connections", "128b", 64, tls="front"),
     Case("tls-1m-16", "1 MiB over TLS, 16 connections", "1m", 16, per_gigabyte=True, tls="front"),
-    Case("tls-close-64", "128 B, a full TLS handshake per request, 64 at a time", "128b", 64,
-         close=True, tls="front"),
+    Case("tls-new-2", "128 B, a full TLS 1.3 handshake per request, 2 at a time", "128b", 2,
+         close=True, tls="front", handshakes="new"),
+    Case("tls-again-2", "128 B, a resumed TLS 1.3 handshake per request, 2 at a time", "128b", 2,
+         close=True, tls="front", handshakes="reuse"),
     Case("tls-back-64", "128 B, TLS to the backends, 64 connections", "128b", 64, tls="back"),
 ]
 
 # The other two measurements, by the names `--only` takes.
 IDLE = "idle-memory"
+IDLE_TLS = "idle-memory-tls"
 STEADY = "steady-p99"
-NAMES = [case.name for case in CASES] + [IDLE, STEADY]
+NAMES = [case.name for case in CASES] + [IDLE, IDLE_TLS, STEADY]
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,13 @@ FIGURES = [
     Figure("close-64", "cpu", "nginx", 0.87),
     Figure("tls-128b-64", "cpu", "best", 0.80),
     Figure("tls-1m-16", "busy", "best", 0.85),
-    Figure("tls-close-64", "cpu", "best", 0.80),
+    Figure("tls-new-2", "cpu", "best", 0.80),
+    Figure("tls-again-2", "cpu", "best", 0.85),
     Figure("tls-back-64", "cpu", "best", 0.85),
     Figure(STEADY, "p99", "best", 1.10),
     Figure(IDLE, "idle", "", 944),
     Figure(IDLE, "burst", "", 4096),
+    Figure(IDLE_TLS, "idle", "nginx", 0.50),
 ]
 
 

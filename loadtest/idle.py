@@ -10,6 +10,7 @@ and 3 s after the last answer the same is read. No connection may have been clos
 import resource
 import signal
 import socket
+import ssl
 import time
 
 from cases import BODIES
@@ -20,14 +21,19 @@ REST = 3.0  # seconds of idleness before memory is read
 class Crowd:
     """Many keep-alive connections to one port, driven by hand."""
 
-    def __init__(self, port):
-        self.port, self.streams = port, []
+    def __init__(self, port, tls=False):
+        self.port, self.streams, self.tls = port, [], None
+        if tls:
+            self.tls = ssl.create_default_context()
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
         host = f"Host: 127.0.0.1:{port}\r\n"
         self.ask = f"GET /128b HTTP/1.1\r\n{host}User-Agent: crowd\r\n\r\n".encode()
 
     def open(self):
         stream = socket.create_connection(("127.0.0.1", self.port), 10)
         stream.settimeout(10)
+        if self.tls:
+            stream = self.tls.wrap_socket(stream, server_hostname="load.test")
         self.streams.append(stream)
         return stream
 
@@ -50,7 +56,8 @@ class Crowd:
         for stream in self.streams:
             stream.setblocking(False)
             try:
-                count += stream.recv(1, socket.MSG_PEEK) == b""
+                # Below TLS, where a ticket may lie.
+                count += socket.socket.recv(stream, 1, socket.MSG_PEEK) == b""
             except BlockingIOError:
                 pass
             except ConnectionError:
@@ -69,15 +76,15 @@ def affordable(wanted):
     return min(wanted, (soft - 300) // 2 * 9 // 10)
 
 
-def measure(proxy, origin, wanted):
-    """{'idle': bytes, 'burst': bytes, …} per connection of one proxy."""
+def measure(proxy, origin, wanted, tls=False):
+    """{'idle': bytes, 'burst': bytes, …} per connection of one proxy; over TLS only the first."""
     count = affordable(wanted)
     result = {"connections": count}
-    for shape in ("idle", "burst"):
+    for shape in ("idle",) if tls else ("idle", "burst"):
         proxy.start(origin)
-        warm(proxy)
+        warm(proxy, tls)
         base = proxy.child.rss_bytes()
-        crowd = Crowd(proxy.port)
+        crowd = crowd_of(proxy, tls)
         try:
             (one_after_the_other if shape == "idle" else all_at_once)(crowd, proxy, count)
             time.sleep(REST)
@@ -92,9 +99,13 @@ def measure(proxy, origin, wanted):
     return result
 
 
-def warm(proxy):
+def crowd_of(proxy, tls):
+    return Crowd(proxy.tls_port if tls else proxy.port, tls)
+
+
+def warm(proxy, tls=False):
     """A few requests on one connection, so that what is made once is there; then it closes."""
-    crowd = Crowd(proxy.port)
+    crowd = crowd_of(proxy, tls)
     stream = crowd.open()
     for _ in range(10):
         crowd.request(stream)

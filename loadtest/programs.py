@@ -34,6 +34,7 @@ http {{
     {listens}
     {tls_listens}
     ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
     root {dir}/bodies; output_buffers 1 64k;
     location = /128b {{ return 200 "{small}"; }}
     location = /1m {{ sendfile on; }}
@@ -64,6 +65,7 @@ http {{
     listen 127.0.0.1:{back_port} backlog=4096;
     location / {{
       proxy_pass https://apps; proxy_http_version 1.1; proxy_max_temp_file_size 0;
+      proxy_ssl_protocols TLSv1.2 TLSv1.3;
       proxy_set_header Connection ""; proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     }}
@@ -72,6 +74,7 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     listen 127.0.0.1:{tls_port} ssl backlog=4096;
     ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
     location / {{
       proxy_pass http://app; proxy_http_version 1.1; proxy_max_temp_file_size 0;
       proxy_set_header Connection ""; proxy_set_header Host $http_host;

@@ -87,18 +87,24 @@ class Report:
         says = f"128 B at a constant {rate:,.0f} requests/s, half of the slower rival's capacity"
         return "\n\n".join([heading(STEADY, says, table), grid(rows), grid(ratios)])
 
-    def idle(self, measured):
+    def idle(self, measured, case=IDLE):
         rows = [["proxy", "connections", "idle, bytes each", "after all at once", "before, MiB"]]
         for name, one in measured.items():
+            burst = f"{one['burst']:,.0f}" if "burst" in one else "-"
             rows.append([
-                name, f"{one['connections']:,}", f"{one['idle']:,.0f}", f"{one['burst']:,.0f}",
+                name, f"{one['connections']:,}", f"{one['idle']:,.0f}", burst,
                 f"{one['idle_base'] / 2**20:.1f}",
             ])
-        for figure in figures(IDLE):
+        for figure in figures(case):
             for name in self.ours:
                 if self.kinds[name] == "ringway" and name in measured:
-                    self._add(name, figure, measured[name][figure.metric], {})
-        return f"### {IDLE}: resident memory of an idle keep-alive connection\n\n{grid(rows)}"
+                    value = measured[name][figure.metric]
+                    if figure.rival not in measured and figure.rival:
+                        continue
+                    if figure.rival:
+                        value /= measured[figure.rival][figure.metric]
+                    self._add(name, figure, value, {})
+        return f"### {case}: resident memory of an idle keep-alive connection\n\n{grid(rows)}"
 
     def _judge(self, figure, table, values):
         for name in self.ours:

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -23,6 +24,7 @@ FOREIGN = 0.03  # share of a slice's time that other processes may use, both cor
 STEAL = 0.02  # share that the hypervisor may take
 PATIENCE = 5.0  # seconds to wait for a quiet moment before a slice is repeated
 UNEXPLAINED = 0.10  # busy share of the two cores that no visible process answers for
+HANDSHAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "handshakes.py")
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrk_report.lua")
 
 
@@ -82,8 +84,10 @@ class Table:
 
     def ratios(self, proxy, rivals, value):
         """`value` of proxy over the least of the rivals', round by round."""
+        # Some loaders have no latencies.
         return [
-            value(one[proxy]) / min(value(one[rival]) for rival in rivals) for one in self.rounds
+            value(one[proxy]) / (min(value(one[rival]) for rival in rivals) or 1)
+            for one in self.rounds
         ]
 
     def as_json(self):
@@ -103,6 +107,8 @@ def wrk(case, proxy, seconds):
         "": ("http", proxy.port), "front": ("https", proxy.tls_port),
         "back": ("http", proxy.back_port),
     }[case.tls]
+    if case.handshakes:
+        return [sys.executable, HANDSHAKES, case.handshakes, str(port), case.path, tool("openssl")]
     return words + ["-s", SCRIPT, f"{scheme}://127.0.0.1:{port}{case.path}"]
 
 

@@ -159,7 +159,7 @@ fn backends_and_the_log_are_told_of_it(driver: Driver) {
     client.half_close().expect_end();
     let lines = log.lines(stage);
     assert_eq!(lines[0]["scheme"], "https");
-    assert_eq!(lines[0]["tls"], "TLSv1.3 TLS_AES_256_GCM_SHA384 http/1.1 new play.test");
+    assert_eq!(lines[0]["tls"], "TLSv1.3 TLS_AES_128_GCM_SHA256 http/1.1 new play.test");
 }
 
 fn backends_are_told_the_certificate_of_a_client_and_by_us_alone(driver: Driver) {

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::{ClientConnection, ConnectionTrafficSecrets, version::TLS13};
 
 use crate::{
@@ -38,8 +38,8 @@ struct Keys {
 
 impl Keys {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Keys {
-        let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("a suite") };
-        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap();
+        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { panic!("a suite") };
+        let key = UnboundKey::new(&AES_128_GCM, key.as_ref()).unwrap();
         let iv = iv.as_ref().try_into().unwrap();
         Keys { key: LessSafeKey::new(key), iv, sequence }
     }

@@ -167,6 +167,26 @@ impl fmt::Display for Failed {
 mod tests {
     use super::*;
 
+    /// Each sentence stands in this file and in `server/secure.rs` in quotes, and begins so.
+    #[test]
+    fn the_page_of_operators_has_every_sentence() {
+        let page = include_str!("../../../docs/tls.md");
+        let sources = [include_str!("failed.rs"), include_str!("../../server/secure.rs")];
+        let mut count = 0;
+        for source in sources {
+            let (source, _) = source.split_once("mod tests").unwrap_or((source, ""));
+            let quoted = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for sentence in quoted.flat_map(|line| line.split('"').skip(1).step_by(2)) {
+                let is_one = ["the client", "no certificate ", "no list "];
+                if is_one.iter().any(|start| sentence.starts_with(start)) {
+                    assert!(page.contains(&format!("| {sentence} |")), "{sentence}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 20, "{count}");
+    }
+
     #[test]
     fn what_differs_stands_behind_a_sentence_that_does_not() {
         for (failed, expected) in [

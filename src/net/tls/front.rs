@@ -7,8 +7,11 @@
 use std::sync::Arc;
 
 use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
+    ServerConfig, SupportedCipherSuite,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, cipher_suite},
+    },
     server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
@@ -32,6 +35,20 @@ fn offered(protocols: Protocols, store: &Store) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The suites that are offered, the best first, and ours is the order that counts. 128 bits are
+/// enough, and SHA-256 has instructions where SHA-384 has none.
+const SUITES: [SupportedCipherSuite; 9] = [
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
 /// TLS of one listener.
 #[derive(Clone)]
 pub(crate) struct Front {
@@ -53,12 +70,15 @@ impl Front {
         };
         let clients = certs.clients.clone();
         let clients = clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
-        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let cipher_suites = SUITES.to_vec();
+        let provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider));
         let mut config = builder
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(Chooser(Arc::clone(&certs.store))));
         config.alpn_protocols = offered(protocols, &certs.store);
+        config.ignore_client_order = true;
         config.ticketer = tickets;
         // A second one costs a client nothing but us a tenth of the handshake.
         config.send_tls13_tickets = 1;
