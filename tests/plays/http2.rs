@@ -455,12 +455,16 @@ fn floods_end_their_connection_and_are_said(driver: Driver) {
     for (name, reason) in [("pings", 0), ("settings", 1), ("resets", 2), ("empty_data", 3)] {
         let mut client = Http2::connect(stage.address());
         let body = client.ask("POST /", "", false);
-        for _ in 0..3_000 {
+        for number in 0..3_000 {
             let frame = match reason {
                 0 => Frame::new(PING, 0, 0, "12345678"),
                 1 => Frame::new(SETTINGS, 0, 0, ""),
                 2 => {
-                    let id = client.ask("GET /", "", true);
+                    let id = 2 * number + 3;
+                    let fields = block(":method: GET\n:scheme: http\n:authority: a\n:path: /\n");
+                    let head = Frame::new(HEADERS, END_HEADERS | END_STREAM, id, fields);
+                    // It may have ended between the two.
+                    client.try_send(&head);
                     Frame::new(RST_STREAM, 0, id, 8_u32.to_be_bytes())
                 }
                 _ => Frame::new(DATA, 0, body, ""),
@@ -469,7 +473,8 @@ fn floods_end_their_connection_and_are_said(driver: Driver) {
                 break;
             }
         }
-        assert_eq!(client.goaway().map(|(code, _)| code), Some(11), "{name}");
+        // A client that goes on sending may find a reset in place of the reason.
+        assert!(client.goaway().is_none_or(|(code, _)| code == 11), "{name}");
         stage.expect_count("http2_abuse_total", reason + 1);
     }
     let said = || {
