@@ -43,6 +43,7 @@ fn shipped_files_serve() {
         for listener in plan.listeners.values_mut() {
             listener.bind = vec!["127.0.0.1:0".parse().unwrap()];
             listener.access_log = None;
+            listener.proxies = None;
         }
         for pool in plan.pools.values_mut() {
             // Its key would be made in a folder that is not the test's.
