@@ -18,7 +18,8 @@ use crate::http::{
     head::Method,
 };
 use crate::proto::{Backend, Client};
-use crate::worker::{Pick, Scratch, Worker};
+use crate::shared::counters::Counter;
+use crate::worker::{Gauge, Pick, Scratch, Worker};
 
 /// Serves a connection, from accept to its line in the log. A client for which there is no backend
 /// is reset: a clean end would look like a server that has nothing to say.
@@ -27,6 +28,7 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
     let reuse = match join(worker, client, &mut exchange).await {
         Ok((backend, pick)) => {
             let source = backend.all(&worker.buffers);
+            let _open = Gauge::up(&worker.core, Counter::Tunnels);
             let far = Far { backend, source, upload: None, pick };
             tunnel::relay(worker, client, &mut exchange, far).await;
             Reuse::Close

@@ -30,7 +30,7 @@ use crate::net::clock::Clock;
 use crate::observe::record::Term;
 use crate::proto::{Backend, Client, Cut, Sink, Source, Waits};
 use crate::shared::counters::Counter;
-use crate::worker::{Pick, Scratch, Worker};
+use crate::worker::{Gauge, Pick, Scratch, Worker};
 
 /// The far side of a tunnel.
 pub(super) struct Far {
@@ -49,6 +49,7 @@ pub(super) async fn run(
     exchange: &mut Exchange,
 ) -> Reuse {
     exchange.scratch.record.status = 101;
+    let _open = Gauge::up(&worker.core, Counter::Tunnels);
     match switch(worker, client, exchange).await {
         Ok(far) => relay(worker, client, exchange, far).await,
         Err(fault) => exchange.scratch.record.fail(fault),
@@ -82,10 +83,8 @@ pub(super) async fn relay(
     exchange: &mut Exchange,
     far: Far,
 ) {
-    worker.counters.add(Counter::Tunnels, 1);
     let since = exchange.scratch.record.is_timed().then(Clock::moment);
     let result = both_ways(worker, client, exchange, far).await;
-    worker.counters.sub(Counter::Tunnels, 1);
     let record = &mut exchange.scratch.record;
     if let Some(since) = since {
         // Whatever a tunnel does, it does at the pace of its ends.
