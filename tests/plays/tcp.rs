@@ -155,7 +155,9 @@ fn a_reset_of_a_client_is_a_reset_for_its_server(driver: Driver) {
 }
 
 fn a_server_that_refuses_costs_no_client_anything(driver: Driver) {
-    let stage = stage(driver, &[addresses::free(), serves(echoes), addresses::free()]);
+    let setting = Stage::on(driver).listener("mode = \"tcp\"").pool("retry = { attempts = 3 }");
+    let servers = [addresses::free(), serves(echoes), addresses::free()];
+    let stage = servers.iter().fold(setting, |it, at| it.written(at.to_string())).start();
     for _ in 0..12 {
         let mut client = connect(&stage);
         client.write_all(b"here").unwrap();
