@@ -4,17 +4,16 @@
 //! sealed from the plaintext straight into the bytes that leave. So no record is copied, and
 //! nothing is allocated. What is in a record, and which comes next, is known in `records.rs`.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce};
-use aws_lc_rs::aead::{Algorithm, NONCE_LEN, UnboundKey};
-
-use super::alert::Alert;
+use super::{
+    aead::{Aead, NONCE_LEN, TAG},
+    alert::Alert,
+};
 
 /// The most plaintext in a record (RFC 8446 §5.1).
 pub(super) const PLAIN_MAX: usize = 1 << 14;
 
 /// The header of a record: its type, a version, the length of the rest.
 pub(super) const HEADER: usize = 5;
-const TAG: usize = 16;
 
 /// The part of the nonce that each record of TLS 1.2 with AES carries (RFC 5288 §3).
 const EXPLICIT: usize = 8;
@@ -58,7 +57,7 @@ enum Layout {
 
 /// The keys of one direction.
 pub(super) struct Keys {
-    key: LessSafeKey,
+    key: Aead,
     iv: [u8; NONCE_LEN],
     sequence: u64,
     /// Records that may be sealed with this key (RFC 8446 §5.5).
@@ -72,10 +71,9 @@ const GCM_RECORDS_MAX: u64 = 1 << 24;
 impl Keys {
     /// None if the secrets do not fit the cipher, which does not happen.
     pub(super) fn new(is_tls13: bool, secrets: &Secrets<'_>) -> Option<Keys> {
-        let (algorithm, records_max): (&'static Algorithm, u64) = match secrets.cipher {
-            Cipher::Aes128Gcm => (&AES_128_GCM, GCM_RECORDS_MAX),
-            Cipher::Aes256Gcm => (&AES_256_GCM, GCM_RECORDS_MAX),
-            Cipher::Chacha20Poly1305 => (&CHACHA20_POLY1305, u64::MAX - 1),
+        let records_max = match secrets.cipher {
+            Cipher::Aes128Gcm | Cipher::Aes256Gcm => GCM_RECORDS_MAX,
+            Cipher::Chacha20Poly1305 => u64::MAX - 1,
         };
         let layout = match (is_tls13, secrets.cipher) {
             (true, _) => Layout::Inner,
@@ -83,7 +81,7 @@ impl Keys {
             (false, Cipher::Chacha20Poly1305) => Layout::Bare,
         };
         Some(Keys {
-            key: LessSafeKey::new(UnboundKey::new(algorithm, secrets.key).ok()?),
+            key: Aead::new(secrets.cipher, secrets.key)?,
             iv: secrets.iv.try_into().ok()?,
             sequence: secrets.sequence,
             records_max,
@@ -143,13 +141,11 @@ impl Keys {
         *header = [if self.layout == Layout::Inner { DATA } else { kind }, 3, 3, high, low];
         let sealed = match self.layout {
             Layout::Inner => {
-                let nonce = Nonce::assume_unique_for_key(self.nonce());
-                let (body, end) = rest.split_at_mut(plain.len());
-                let aad = Aad::from(*header);
-                self.key.seal_out_of_place_scatter(nonce, aad, plain, body, &[kind], end)
+                let nonce = self.nonce();
+                self.key.seal(nonce, &*header, (plain, &[kind]), rest)
             }
             Layout::Explicit | Layout::Bare => {
-                let aad = Aad::from(self.beside(*header, plain.len()));
+                let aad = self.beside(*header, plain.len());
                 let nonce = self.nonce();
                 let mut rest = rest;
                 if self.layout == Layout::Explicit {
@@ -157,12 +153,10 @@ impl Keys {
                     explicit.copy_from_slice(&nonce[NONCE_LEN - EXPLICIT..]);
                     rest = behind;
                 }
-                let (body, end) = rest.split_at_mut(plain.len());
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                self.key.seal_out_of_place_scatter(nonce, aad, plain, body, &[], end)
+                self.key.seal(nonce, &aad, (plain, &[]), rest)
             }
         };
-        sealed.map(|()| total).map_err(|_| Alert::INTERNAL_ERROR)
+        sealed.map(|()| total).ok_or(Alert::INTERNAL_ERROR)
     }
 
     /// Opens the record that `bytes` ends with and that begins at `at`, and moves its plaintext to
@@ -179,27 +173,26 @@ impl Keys {
                     // Nothing else comes after the handshake.
                     return Err(Alert::UNEXPECTED_MESSAGE);
                 }
-                let nonce = Nonce::assume_unique_for_key(self.nonce());
-                (self.key.open_within(nonce, Aad::from(header), bytes, start..), true)
+                let nonce = self.nonce();
+                (self.key.open(nonce, &header, bytes, start), true)
             }
             Layout::Explicit => {
                 let plain_len = len.checked_sub(EXPLICIT + TAG).ok_or(Alert::BAD_RECORD_MAC)?;
                 let mut nonce = self.iv;
                 let explicit = bytes.get(start..start + EXPLICIT).ok_or(Alert::BAD_RECORD_MAC)?;
                 nonce[NONCE_LEN - EXPLICIT..].copy_from_slice(explicit);
-                let aad = Aad::from(self.beside(header, plain_len));
+                let aad = self.beside(header, plain_len);
                 self.sequence += 1;
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                (self.key.open_within(nonce, aad, bytes, start + EXPLICIT..), false)
+                (self.key.open(nonce, &aad, bytes, start + EXPLICIT), false)
             }
             Layout::Bare => {
                 let plain_len = len.checked_sub(TAG).ok_or(Alert::BAD_RECORD_MAC)?;
-                let aad = Aad::from(self.beside(header, plain_len));
-                let nonce = Nonce::assume_unique_for_key(self.nonce());
-                (self.key.open_within(nonce, aad, bytes, start..), false)
+                let aad = self.beside(header, plain_len);
+                let nonce = self.nonce();
+                (self.key.open(nonce, &aad, bytes, start), false)
             }
         };
-        let plain = opened.map_err(|_| Alert::BAD_RECORD_MAC)?;
+        let plain = opened.ok_or(Alert::BAD_RECORD_MAC)?;
         let (kind, count) = if kind_is_inner {
             // The type is the last byte that is not padding (RFC 8446 §5.4).
             let last = plain.iter().rposition(|byte| *byte != 0);

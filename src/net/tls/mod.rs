@@ -5,6 +5,7 @@
 //! file knows how rustls moves bytes (`handshake.rs`). `layer.rs` is TLS to a stream.
 
 mod accept;
+mod aead;
 mod alert;
 mod back;
 mod connect;
