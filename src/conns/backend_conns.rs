@@ -44,6 +44,8 @@ pub(crate) struct BackendConns {
     pub(super) to: Option<Rc<ToBackend>>,
     /// Why TLS to it failed last.
     pub(super) why: Option<String>,
+    /// When an answer on a connection of it was whole last; none = never.
+    answered: Option<Tick>,
 }
 
 /// One address.
@@ -65,7 +67,8 @@ impl BackendConns {
     ) -> BackendConns {
         let (all, host) = (Vec::new(), host.into());
         let (turn, last_number, tls, to, why) = (core_index, 0, None, None, None);
-        BackendConns { all, turn, last_number, options, means, of, host, tls, to, why }
+        let answered = None;
+        BackendConns { all, turn, last_number, options, means, of, host, tls, to, why, answered }
     }
 
     /// Replaces the addresses.
@@ -124,6 +127,7 @@ impl BackendConns {
     #[inline]
     pub(crate) fn give(&mut self, backend: Backend, now: Tick) {
         let Backend::H1(backend) = backend;
+        self.answered = Some(now);
         if let Some(at) = self.all.iter_mut().find(|at| at.number == backend.address) {
             at.conns.give(backend, now, &self.means);
         }
@@ -146,6 +150,11 @@ impl BackendConns {
     /// closed.
     pub(crate) fn is_open(&mut self, now: Tick) -> bool {
         self.all.iter_mut().any(|at| at.conns.is_open(now, &self.means))
+    }
+
+    /// When an answer on a connection of it was whole last, if any was.
+    pub(crate) fn answered(&self) -> Option<Tick> {
+        self.answered
     }
 
     /// Closes idle connections whose time is over.

@@ -169,7 +169,8 @@ fn alive(worker: &Worker, exchange: &Exchange) -> Option<Pick> {
         return None;
     }
     let mut errand = exchange.errand(worker);
-    let rather_not = *errand.wanted.tried | !errand.pool.alive(errand.wanted.now);
+    let tried = *errand.wanted.tried;
+    let rather_not = tried | !errand.pool.alive(errand.wanted.now, tried);
     errand.wanted.tried = &rather_not;
     choose(&errand).ok()
 }

@@ -4,8 +4,10 @@
 
 use std::{
     io::Write,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use ringway::events::Event;
@@ -186,6 +188,22 @@ fn serves(program: &str, arguments: &[&str]) -> Server {
     Server(command.spawn().unwrap())
 }
 
+/// A server that listens, and where. It may take the port on every address of the machine, and is
+/// begun again at another one if that is in use on any.
+fn served(begin: impl Fn(SocketAddr) -> Server) -> (Server, SocketAddr) {
+    for _ in 0..20 {
+        let at = addresses::free();
+        let mut server = begin(at);
+        while server.0.try_wait().unwrap().is_none() {
+            if TcpStream::connect(at).is_ok() {
+                return (server, at);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    panic!("there is no port for it");
+}
+
 fn openssl_and_gnutls_are_backends(driver: Driver) {
     let identity = Identity::of(&["back.test"]);
     let (cert, key) = (identity.cert(), identity.key());
@@ -198,18 +216,15 @@ fn openssl_and_gnutls_are_backends(driver: Driver) {
         if !is_there(program) {
             continue;
         }
-        let mut at = addresses::free();
-        let all = at.to_string();
-        let port = at.port().to_string();
-        let _server = if program == "openssl" {
-            let named = ["-accept", &all, "-cert", &cert, "-key", &key, "-www", version];
-            serves(program, &[&["s_server", "-quiet"][..], &named].concat())
-        } else {
-            // On every address of the machine.
-            at.set_ip([127, 0, 0, 1].into());
+        let (_server, at) = served(|at| {
+            let (all, port) = (at.to_string(), at.port().to_string());
+            if program == "openssl" {
+                let named = ["-accept", &all, "-cert", &cert, "-key", &key, "-www", version];
+                return serves(program, &[&["s_server", "-quiet"][..], &named].concat());
+            }
             let named = ["--x509certfile", &cert, "--x509keyfile", &key, "--priority", version];
             serves(program, &[&["--http", "--quiet", "-p", &port][..], &named].concat())
-        };
+        });
         let tls = format!("tls = {{ server-name = \"back.test\", ca = \"{cert}\" }}");
         let stage = Stage::on(driver).written(at.to_string()).pool(&tls).start();
         let asks = || {

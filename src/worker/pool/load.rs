@@ -34,11 +34,6 @@ impl PoolCore {
         self.state.load.row(self.core.index, id)
     }
 
-    /// Whether any request of this core is in flight at a backend.
-    pub(super) fn is_busy(&self, id: BackendId) -> bool {
-        self.row(id).is_some_and(|row| row.in_flight() > 0)
-    }
-
     /// One more request is in flight at a backend.
     #[inline]
     pub(super) fn begin(&self, id: BackendId) {

@@ -139,22 +139,27 @@ impl PoolView {
         &self.backends.get(id).unwrap().conns
     }
 
-    /// The backends that are known to be there, as an idle connection to them is open, but no more
-    /// than `ALIVE_MAX` of them; if there are none, those at which requests are in flight.
+    /// The backends, but for those tried, that are known to be there, as an idle connection to them is open, but no more
+    /// than `ALIVE_MAX` of them; if there are none, those that have answered this core last (of
+    /// several that go at one moment none has since).
     #[cold]
-    pub(crate) fn alive(&self, now: Tick) -> BackendSet {
+    pub(crate) fn alive(&self, now: Tick, tried: BackendSet) -> BackendSet {
         let alive = |(id, at): (BackendId, &Rc<BackendCore>)| {
-            at.conns.borrow_mut().is_open(now).then_some(id)
+            (!tried.contains(id) && at.conns.borrow_mut().is_open(now)).then_some(id)
         };
         // Those of one core do not all begin with the same.
         let begin = usize::try_from(now.millis()).unwrap_or_default() % self.backends.len().max(1);
         let (first, rest) = (self.backends.iter().skip(begin), self.backends.iter().take(begin));
         let open: BackendSet =
             first.chain(rest).take(LOOKED_AT_MAX).filter_map(alive).take(ALIVE_MAX).collect();
-        if open.is_empty() {
-            return self.backends.ids().filter(|id| self.core.is_busy(*id)).collect();
+        if !open.is_empty() {
+            return open;
         }
-        open
+        let others = || self.backends.iter().filter(|(id, _)| !tried.contains(*id));
+        let answered = |at: &BackendCore| at.conns.borrow().answered();
+        let last = others().filter_map(|(_, at)| answered(at)).max();
+        let is_last = |at: &BackendCore| last.is_some() && answered(at) == last;
+        others().filter(|(_, at)| is_last(at)).map(|(id, _)| id).collect()
     }
 
     /// Closes all idle connections.
