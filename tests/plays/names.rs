@@ -94,7 +94,12 @@ fn under_load(stage: &Stage, change: impl FnOnce(&AtomicU64)) {
             let mut client = stage.connect();
             while !over.load(SeqCst) {
                 let response = client.send(get("/")).response();
-                assert_eq!(response.status, 200, "{response:?}");
+                let refused = || {
+                    ["tries_used", "none_left", "budget_spent"].map(|why| {
+                        stage.count(&format!("retries_refused_total{{reason=\"{why}\"}}"))
+                    })
+                };
+                assert_eq!(response.status, 200, "refused {:?}: {response:?}", refused());
                 answered.fetch_add(1, SeqCst);
                 thread::sleep(Duration::from_millis(2));
             }
