@@ -139,9 +139,9 @@ impl PoolView {
         &self.backends.get(id).unwrap().conns
     }
 
-    /// The backends, but for those tried, that are known to be there, as an idle connection to them is open, but no more
-    /// than `ALIVE_MAX` of them; if there are none, those that have answered this core last (of
-    /// several that go at one moment none has since).
+    /// The backends, but for those tried, that are known to be there, as an idle connection to them
+    /// is open, but no more than `ALIVE_MAX` of them; if there are none, those that have answered
+    /// this core last (of several that go at one moment none has since).
     #[cold]
     pub(crate) fn alive(&self, now: Tick, tried: BackendSet) -> BackendSet {
         let alive = |(id, at): (BackendId, &Rc<BackendCore>)| {
