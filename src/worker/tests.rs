@@ -118,6 +118,9 @@ fn each_request_has_the_backends_of_its_own_plan() {
             (0..200).filter_map(|_| pick(view)).map(|pick| pick.backend()).collect();
         assert_eq!(picked.iter().map(|id| id.0).collect::<Vec<_>>(), expected);
     }
+    // All that it has refuse connections; another plan's does not, and is no choice.
+    [1, 2, 7].into_iter().for_each(|id| old.core.was_refused(BackendId(id)));
+    assert!(pick(&view).is_some_and(|pick| pick.backend() != BackendId(0)));
     assert!(Rc::ptr_eq(&old.core, &view.core));
     assert_eq!(view.authority(BackendId(7)), b"127.0.0.1:9");
     assert_eq!(view.core.state.load.ended(BackendId(7)), Default::default());

@@ -220,10 +220,13 @@ impl Balancer {
             on_backups = primaries.is_empty();
             usable = if on_backups { usable } else { primaries };
         }
-        if let (Algorithm::RoundRobin(turn), None) = (&mut self.algorithm, &self.slow_start) {
-            return turn.pick(&usable, candidates.weights);
-        }
-        self.pick_with_more(&usable, candidates, on_backups)
+        let picked = match (&mut self.algorithm, &self.slow_start) {
+            (Algorithm::RoundRobin(turn), None) => turn.pick(&usable, candidates.weights),
+            _ => self.pick_with_more(&usable, candidates, on_backups),
+        };
+        // The algorithm is that of the newest plan: to a request of an earlier one, whose backends
+        // have all left since, it can give none of them.
+        picked.or_else(|| usable.next_from(0))
     }
 
     /// Like `pick`, if it takes more than turns: a separate function, so that turns stay short.
@@ -446,6 +449,49 @@ pub(crate) mod tests {
         check(&[], "", "--");
         check(&[1, 1], "ab", "--");
         check(&[0, 0], "", "--");
+    }
+
+    #[test]
+    fn a_request_of_an_earlier_plan_gets_one_of_its_backends_whatever_the_newest_is() {
+        let algorithms = [
+            plan::Algorithm::RoundRobin,
+            plan::Algorithm::Random,
+            plan::Algorithm::LeastConnections,
+            plan::Algorithm::LeastResponseTime,
+            plan::Algorithm::Hash { of: plan::HashOf::Uri, bound: None },
+            plan::Algorithm::Hash { of: plan::HashOf::Uri, bound: Some(plan::Share::percent(125)) },
+        ];
+        // Seats that the newest plan does not have, or has given up; of equal weights and others.
+        let plans = [&[1, 2, 3, 4][..], &[0, 0, 5], &[7], &[0, 2, 0, 2], &[0, 0, -3, -1]];
+        for ((old, new), slow_start) in plans
+            .iter()
+            .flat_map(|old| plans.iter().map(move |new| (old, new)))
+            .flat_map(|both| [0, 10].map(|seconds| (both, Duration::from_secs(seconds))))
+        {
+            for algorithm in &algorithms {
+                let pool = |weights: &[i32]| Pool {
+                    algorithm: algorithm.clone(),
+                    slow_start,
+                    ..pool(weights)
+                };
+                let (old, new) = (pool(old), pool(new));
+                let mut balancer = Balancer::new(&old, &Prepared::of(&old, 0), 0, 1);
+                balancer.replan(&new, &Prepared::of(&new, 0), (0, 1), false);
+                balancer.returned(BackendId(0), Tick::from_millis(1));
+                let weights = Weights::of(&old.backends);
+                // Of both plans, as long as a request holds the old one.
+                let usable = BackendSet::first(4);
+                for key in 0..50 {
+                    let candidates =
+                        Candidates { key: Some(key << 57), ..plain(&usable, &weights) };
+                    let picked = balancer.pick(&candidates);
+                    assert!(
+                        picked.is_some_and(|id| weights.taking().contains(id)),
+                        "{picked:?}: {algorithm:?} {old:?} {new:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

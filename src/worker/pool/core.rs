@@ -125,6 +125,12 @@ impl PoolCore {
         self.eligible.move_to(id, !addresses.is_empty());
     }
 
+    /// A backend refused a connection a moment ago.
+    #[cfg(test)]
+    pub(in super::super) fn was_refused(&self, id: BackendId) {
+        self.eligible.refused(id, Tick::from_millis(1));
+    }
+
     /// Takes over what the health thread has published.
     #[cold]
     pub(super) fn learn(&self, news: Publication, now: Tick) {

@@ -169,14 +169,20 @@ impl Eligible {
         }
     }
 
-    /// Without those that are skipped now; all of them if that leaves none.
+    /// Without those that are skipped now; all of them if that leaves none that `takes` new
+    /// traffic. Other plans have backends among them that this one does not.
     #[inline]
-    pub(super) fn without_refusing(&self, usable: BackendSet, now: Tick) -> BackendSet {
+    pub(super) fn without_refusing(
+        &self,
+        usable: BackendSet,
+        takes: &BackendSet,
+        now: Tick,
+    ) -> BackendSet {
         if self.refusing.get().is_empty() {
             return usable;
         }
         let without_refusing = usable & !self.refusing(now);
-        if without_refusing.is_empty() { usable } else { without_refusing }
+        if (without_refusing & *takes).is_empty() { usable } else { without_refusing }
     }
 
     /// Those that are skipped now.
@@ -276,11 +282,14 @@ mod tests {
     #[test]
     fn who_refused_is_passed_over_for_a_second_unless_there_is_nobody_else() {
         let eligible = three();
+        let without = |usable: BackendSet, now| eligible.without_refusing(usable, &set("abc"), now);
         eligible.refused(id('a'), at(10));
-        assert_eq!(eligible.without_refusing(set("abc"), at(10)), set("bc"));
-        assert_eq!(eligible.without_refusing(set("a"), at(10)), set("a"), "there is nobody else");
-        assert_eq!(eligible.without_refusing(set("abc"), at(9) + REFUSED), set("bc"));
-        assert_eq!(eligible.without_refusing(set("abc"), at(10) + REFUSED), set("abc"));
+        assert_eq!(without(set("abc"), at(10)), set("bc"));
+        assert_eq!(without(set("a"), at(10)), set("a"), "there is nobody else");
+        let of_plan = eligible.without_refusing(set("abc"), &set("a"), at(10));
+        assert_eq!(of_plan, set("abc"), "the others are another plan's");
+        assert_eq!(without(set("abc"), at(9) + REFUSED), set("bc"));
+        assert_eq!(without(set("abc"), at(10) + REFUSED), set("abc"));
     }
 
     #[test]
@@ -290,6 +299,6 @@ mod tests {
         "abc".chars().for_each(|letter| eligible.refused(id(letter), at(2)));
         eligible.learn(publication(4, "abc", "", ""), at(3));
         eligible.move_to(id('b'), true);
-        assert_eq!(eligible.without_refusing(set("abc"), at(4)), set("bc"));
+        assert_eq!(eligible.without_refusing(set("abc"), &set("abc"), at(4)), set("bc"));
     }
 }

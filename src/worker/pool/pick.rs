@@ -122,7 +122,7 @@ impl PoolView {
         }
         let usable = core.eligible.usable() & !*wanted.tried;
         if self.is_plain() && wanted.pinned.is_none() {
-            let picked = self.balance(core.eligible.without_refusing(usable, wanted.now), wanted);
+            let picked = self.balance(self.without_refusing(usable, wanted), wanted);
             let Some(backend) = picked else { return self.pick_last_resort(wanted) };
             return self.begin(backend, Permit::NONE, None);
         }
@@ -130,6 +130,12 @@ impl PoolView {
             Err(NoPick::NoneUsable) => self.pick_last_resort(wanted),
             picked => picked,
         }
+    }
+
+    /// Without those that refuse connections, if that leaves any.
+    #[inline]
+    fn without_refusing(&self, usable: BackendSet, wanted: &Wanted<'_>) -> BackendSet {
+        self.core.eligible.without_refusing(usable, self.weights.taking(), wanted.now)
     }
 
     /// One more request is in flight there.
@@ -143,11 +149,9 @@ impl PoolView {
     /// One that is left out for its answers alone, as this request has no other left.
     #[cold]
     fn pick_last_resort(&self, wanted: &Wanted<'_>) -> Result<Pick, NoPick> {
-        let eligible = &self.core.eligible;
-        let spare = eligible.spare() & !*wanted.tried;
-        let id = self
-            .balance(eligible.without_refusing(spare, wanted.now), wanted)
-            .ok_or(NoPick::NoneUsable)?;
+        let spare = self.core.eligible.spare() & !*wanted.tried;
+        let id =
+            self.balance(self.without_refusing(spare, wanted), wanted).ok_or(NoPick::NoneUsable)?;
         let slot = self.slot(id).ok_or(NoPick::NoneUsable)?;
         self.begin(id, slot, None)
     }
@@ -164,10 +168,11 @@ impl PoolView {
         let eligible = &self.core.eligible;
         let is_long = |since| wanted.now >= since + TRIALS_AVOIDED;
         let long_awaited = eligible.trials_since().is_none_or(is_long);
-        let trying = !wanted.avoids_trials || usable.is_empty() || long_awaited;
+        let has_other = !(usable & *self.weights.taking()).is_empty();
+        let trying = !wanted.avoids_trials || !has_other || long_awaited;
         let on_trial =
             if trying { eligible.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
-        let mut candidates = eligible.without_refusing(usable | on_trial, wanted.now);
+        let mut candidates = self.without_refusing(usable | on_trial, wanted);
         let mut no_pick = NoPick::NoneUsable;
         let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
         // What the client has there is worth waiting for.
