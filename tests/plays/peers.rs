@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ringway::events::Event;
@@ -189,12 +189,12 @@ fn serves(program: &str, arguments: &[&str]) -> Server {
 }
 
 /// A server that listens, and where. It may take the port on every address of the machine, and is
-/// begun again at another one if that is in use on any.
+/// begun again at another one if that is in use on any: then it ends, or goes on without this one.
 fn served(begin: impl Fn(SocketAddr) -> Server) -> (Server, SocketAddr) {
     for _ in 0..20 {
-        let at = addresses::free();
+        let (at, since) = (addresses::free(), Instant::now());
         let mut server = begin(at);
-        while server.0.try_wait().unwrap().is_none() {
+        while server.0.try_wait().unwrap().is_none() && since.elapsed() < Duration::from_secs(5) {
             if TcpStream::connect(at).is_ok() {
                 return (server, at);
             }

@@ -9,7 +9,12 @@ use std::{
     cell::Cell,
     fmt::Write,
     net::{SocketAddr, TcpStream},
-    sync::{Arc, OnceLock},
+    panic::resume_unwind,
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -54,10 +59,11 @@ macro_rules! on_both_drivers {
             })+)?
         }
         mod epoll {
-            $(#[test] fn $play() { super::$play($crate::stage::Driver::Epoll); })*
+            $(#[test] fn $play() { $crate::stage::on_epoll(super::$play); })*
             $($(#[test] fn $paced() {
-                let driver = $crate::stage::Driver::Epoll;
-                $crate::pace::at_a_pace(|slower| super::$paced(driver, slower));
+                $crate::stage::on_epoll(|driver| {
+                    $crate::pace::at_a_pace(|slower| super::$paced(driver, slower));
+                });
             })+)?
         }
     };
@@ -77,26 +83,61 @@ thread_local! {
     static OVER_TLS: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Longer than any play takes on a late machine: one that takes this long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(150);
+
 /// Runs a play on io_uring with TLS on both sides.
 pub(crate) fn over_tls(play: fn(Driver)) {
-    OVER_TLS.set(true);
-    on_io_uring(play);
+    if is_ring_allowed() {
+        bounded(move || {
+            OVER_TLS.set(true);
+            play(Driver::IoUring);
+        });
+    }
 }
 
-/// Runs a play on io_uring. If the kernel forbids it this says so; in CI that is a failure.
+/// Runs a play on io_uring.
 pub(crate) fn on_io_uring(play: fn(Driver)) {
+    if is_ring_allowed() {
+        bounded(move || play(Driver::IoUring));
+    }
+}
+
+/// Runs a play on epoll.
+pub(crate) fn on_epoll(play: fn(Driver)) {
+    bounded(move || play(Driver::Epoll));
+}
+
+/// Whether the kernel allows io_uring. If it does not, this says so; in CI that is a failure.
+fn is_ring_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     let allowed = *ALLOWED.get_or_init(|| {
         let text = Text { driver: Some(Driver::IoUring), ..Text::default() }.toml(&[]);
         let plan = ringway::config::parse("play.toml", &text).expect("the smallest plan").plan;
         ringway::start(plan).map(|handle| handle.stop(Stop::Now)).is_ok()
     });
-    if allowed {
-        play(Driver::IoUring);
-    } else {
+    if !allowed {
         assert!(std::env::var("CI").is_err(), "io_uring is forbidden here");
         eprintln!("skipped: io_uring is forbidden here");
     }
+    allowed
+}
+
+/// Runs a play on a thread of its own, so that one that hangs is named and the others go on. The
+/// process ends without that thread.
+fn bounded(play: impl FnOnce() + Send + 'static) {
+    if long() {
+        return play();
+    }
+    let (ends, ended) = mpsc::channel::<()>();
+    let name = thread::current().name().unwrap_or("play").to_owned();
+    let playing = thread::Builder::new().name(name).spawn(move || {
+        let _ends = ends;
+        play();
+    });
+    let hangs = ended.recv_timeout(HANGS_AFTER) == Err(RecvTimeoutError::Timeout);
+    assert!(!hangs, "it hangs: it has not ended after {HANGS_AFTER:?}");
+    playing.unwrap().join().unwrap_or_else(|failure| resume_unwind(failure));
 }
 
 /// The configuration of a stage, section by section.
