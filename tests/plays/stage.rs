@@ -84,7 +84,7 @@ thread_local! {
 }
 
 /// Longer than any play takes on a late machine: one that takes this long hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(150);
+const HANGS_AFTER: Duration = Duration::from_secs(240);
 
 /// Runs a play on io_uring with TLS on both sides.
 pub(crate) fn over_tls(play: fn(Driver)) {

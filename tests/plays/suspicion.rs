@@ -14,9 +14,10 @@ use crate::{
 
 on_both_drivers!(
     a_backend_that_freezes_is_probed_at_once_and_what_waits_is_rescued,
-    without_probes_silence_counts_as_failures,
     a_slow_url_among_fast_ones_harms_nobody,
     a_pool_of_nothing_but_long_polls_harms_nobody,
+    ; at a pace:
+    without_probes_silence_counts_as_failures,
 );
 
 const PATIENT: &str = "timeouts = { response = \"60s\" }";
@@ -84,7 +85,7 @@ fn a_backend_that_freezes_is_probed_at_once_and_what_waits_is_rescued(driver: Dr
     assert!(place("backend_suspected") < place("backend_down"), "{words:?}");
 }
 
-fn without_probes_silence_counts_as_failures(driver: Driver) {
+fn without_probes_silence_counts_as_failures(driver: Driver, _slower: u32) {
     let freeze = Cue::default();
     let setting = Stage::on(driver).backend(freezes(&freeze)).backend(answers("other"));
     // One less than by default: each takes a span, which is long where the machine is slow.
