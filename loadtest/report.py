@@ -49,7 +49,8 @@ class Report:
             "proxy", "req/s", f"cpu {unit}", "user", "system", f"core busy {unit}",
             "p50 µs", "p99", "p99.9", "backend conns", "load core",
         ]]
-        for name in self.kinds:
+        present = [name for name in self.kinds if name in table.rounds[0]]
+        for name in present:
             total, in_user = table.median(name, cost["cpu"]), table.median(name, user)
             rows.append([
                 name, f"{table.median(name, lambda one: one.rps):,.0f}", number(total),
@@ -60,8 +61,8 @@ class Report:
                 f"{table.median(name, lambda one: one.load_core_busy):.0%}",
             ])
         ratios = [["ours / theirs", "cpu", "core busy", "req/s", "p99"]]
-        for name in [*self.ours, *self.tries]:
-            for rival in self.compared_with(name):
+        for name in [name for name in [*self.ours, *self.tries] if name in present]:
+            for rival in [rival for rival in self.compared_with(name) if rival in present]:
                 values = [cost["cpu"], cost["busy"], lambda one: one.rps, lambda one: one.p99]
                 spread = [quartiles(table.ratios(name, [rival], value)) for value in values]
                 ratios.append([f"{name} / {rival}", *spread])

@@ -189,21 +189,23 @@ class Bench:
             table.repeated += 1
             self.await_quiet()
 
-    def table(self, name, rounds, seconds, renew, command, foreign=FOREIGN):
-        """`rounds` rounds over all proxies; `command(proxy, seconds)` is the loader."""
-        table = Table(name, may_repeat=rounds * len(self.fleet.proxies) if self.repeat else 0)
+    def table(self, name, rounds, seconds, renew, command, foreign=FOREIGN, among=None):
+        """`rounds` rounds over all proxies, or those `among` them; `command(proxy, seconds)` is the
+        loader."""
+        proxies = self.fleet.proxies if among is None else among
+        table = Table(name, may_repeat=rounds * len(proxies) if self.repeat else 0)
         for number in range(rounds):
             if number % renew == 0:
                 self.fleet.restart()
-                for proxy in self.fleet.proxies:
+                for proxy in proxies:
                     self.slice(proxy, command(proxy, 1), 1)
-            order = list(self.fleet.proxies)
+            order = list(proxies)
             self.rng.shuffle(order)
             done = {}
             for proxy in order:
                 words = command(proxy, seconds)
                 done[proxy.name] = self.undisturbed(proxy, words, seconds, table, foreign)
             table.rounds.append(done)
-            shown = "  ".join(f"{p.name} {done[p.name].rps:,.0f}/s" for p in self.fleet.proxies)
+            shown = "  ".join(f"{p.name} {done[p.name].rps:,.0f}/s" for p in proxies)
             self.say(f"  round {number + 1}/{rounds}: {shown}")
         return table
