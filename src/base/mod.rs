@@ -1,5 +1,5 @@
 //! General-purpose types that know nothing of HTTP: backend sets, tables by id, time, seeded
-//! randomness, decaying averages, histograms, the calendar.
+//! randomness, decaying averages, histograms, the calendar, digits.
 //!
 //! Floor 0. Nothing here uses another module, reads a clock or touches a socket.
 
@@ -13,5 +13,6 @@ pub(crate) mod moment;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;
 pub(crate) mod segments;
+pub(crate) mod spell;
 pub(crate) mod table;
 pub(crate) mod totals;

@@ -3,7 +3,7 @@
 //! What the log needs beyond the counters is recorded only if the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{Answer, Exchange, Fetched};
+use super::{Answer, Exchange, Fetched, id_of};
 use crate::base::moment::{Micros, Moment, Tick};
 use crate::http::fault::{Cause, Failure, Fault, Side};
 use crate::net::deadlines::Ended;
@@ -11,6 +11,7 @@ use crate::observe::{
     access_log::AccessLine,
     record::{Asked, Record, Term},
     reports::Noted,
+    request_id::IdText,
 };
 use crate::plan::Plan;
 use crate::policy::{
@@ -24,7 +25,7 @@ use crate::shared::{
     request_times::{Phase, Timed},
     tally::Key,
 };
-use crate::worker::{Pick, Worker};
+use crate::worker::{Pick, Scratch, Worker};
 
 /// A request that takes this long is reported, if it is one of those that are timed.
 const SLOW: Micros = Micros(1_000_000);
@@ -192,7 +193,7 @@ fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
         }
     };
     if failed {
-        note(worker, client, &mut exchange.scratch.record);
+        note(worker, client, &mut exchange.scratch);
     }
     let is_timed = exchange.scratch.record.is_timed();
     let logged = if is_timed { time(worker, client, exchange) } else { None };
@@ -201,10 +202,11 @@ fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
 
 /// Reports a request that failed or was slow, by the id that its line has.
 #[cold]
-fn note(worker: &Worker, client: &Client, record: &mut Record) {
-    let id = record.request_id.get_or_insert_with(|| worker.request_id(worker.clock.renew()));
+fn note(worker: &Worker, client: &Client, scratch: &mut Scratch) {
+    let request = id_of(worker, client.peer(), scratch);
+    let record = &scratch.record;
     let noted = Noted {
-        request: *id,
+        request,
         listener: client.peer().listener,
         route: record.route,
         pool: record.pool,
@@ -231,14 +233,16 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     if record.sampled && record.status != 101 {
         count_times(worker, record, stalled);
         if record.times.rest >= SLOW && record.status < 500 && record.term == Term::Ok {
-            note(worker, client, record);
+            note(worker, client, scratch);
         }
     }
-    if !record.logged {
+    if !scratch.record.logged {
         return None;
     }
+    let id = id_of(worker, client.peer(), scratch);
     let asked = (scratch.asked, &scratch.request.headers.bytes[..]);
-    write_line(worker, (client.peer(), ended), record, asked, &in_force.plan);
+    let of = (&**client.peer(), id, ended);
+    write_line(worker, of, &scratch.record, asked, &in_force.plan);
     Some(ended)
 }
 
@@ -262,20 +266,21 @@ fn count_times(worker: &Worker, record: &Record, stalled: Micros) {
 pub(crate) fn log_refused(worker: &Worker, peer: &Peer, record: &Record) {
     if worker.logs.is_on(peer.listener) {
         let (ended, nothing) = (worker.clock.renew(), (Asked::default(), &[][..]));
-        write_line(worker, (peer, ended), record, nothing, &worker.in_force().plan);
+        let id = record.request_id.unwrap_or_else(|| worker.request_id(ended));
+        write_line(worker, (peer, id.into(), ended), record, nothing, &worker.in_force().plan);
     }
 }
 
 fn write_line(
     worker: &Worker,
-    (peer, ended): (&Peer, Moment),
+    (peer, request_id, ended): (&Peer, IdText, Moment),
     record: &Record,
     (asked, bytes): (Asked, &[u8]),
     plan: &Plan,
 ) {
     worker.log(&AccessLine {
         ended: worker.clock.unix(ended),
-        request_id: record.request_id.unwrap_or_else(|| worker.request_id(ended)),
+        request_id,
         asker: peer.asker(record.client),
         tls: peer.secure().map(|secure| &*secure.text),
         record,

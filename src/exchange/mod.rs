@@ -52,14 +52,14 @@ use crate::http::{
     head::ResponseHead,
 };
 use crate::net::leaving::{ForClient, Leaves};
-use crate::observe::record::Asked;
+use crate::observe::{record::Asked, request_id::IdText};
 use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
     blame::Body,
     retry::{Attempt, TryOutcome},
 };
-use crate::proto::{Backend, Client, Source};
+use crate::proto::{Backend, Client, Source, peer::Peer};
 use crate::shared::counters::Counter;
 use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
 
@@ -236,6 +236,18 @@ impl Exchange {
     #[inline]
     fn pool_plan(&self) -> &Pool {
         self.in_force.plan.pool(self.pool)
+    }
+}
+
+/// The id of a request as it is told: what a trusted peer has given, or else ours.
+#[cold]
+fn id_of(worker: &Worker, peer: &Peer, scratch: &mut Scratch) -> IdText {
+    match peer.given_id(&scratch.request) {
+        Some(given) => IdText::given(given),
+        None => {
+            let id = &mut scratch.record.request_id;
+            (*id.get_or_insert_with(|| worker.request_id(worker.clock.renew()))).into()
+        }
     }
 }
 

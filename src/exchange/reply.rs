@@ -6,7 +6,7 @@
 use std::{cell::Cell, pin::pin, rc::Rc};
 
 use super::{
-    Answer, Exchange, Fetched, Reuse, download, early, finish, sticky, tunnel,
+    Answer, Exchange, Fetched, Reuse, download, early, finish, id_of, sticky, tunnel,
     upload::{self, Upload, beside},
 };
 use crate::base::ids::BackendId;
@@ -200,8 +200,7 @@ async fn refuse(
         // answers.
         return if fault.cause == Cause::ClientAbort { Reuse::Close } else { Reuse::Reset };
     }
-    let request_id =
-        *record.request_id.get_or_insert_with(|| worker.request_id(worker.clock.renew()));
+    let request_id = id_of(worker, client.peer(), &mut exchange.scratch);
     let is_sound = skip_body(client, exchange) && fault.leaves_framing_sound();
     if !is_sound || worker.is_draining() {
         client.will_close();
@@ -216,7 +215,7 @@ async fn refuse(
         },
         method: request.method,
         date: &worker.http_date(),
-        request_id: Some(&request_id.text()),
+        request_id: Some(request_id.bytes()),
         retry_after,
     };
     let length = answer::fault(fault, &about, response, body);

@@ -9,7 +9,7 @@ use std::{ops::ControlFlow, rc::Rc};
 use super::{
     Answer, Exchange,
     choose::choose,
-    queue,
+    id_of, queue,
     upload::{self, Upload},
 };
 use crate::base::{
@@ -20,7 +20,7 @@ use crate::http::fault::{Cause, Fault, Side};
 use crate::net::{clock::Clock, io::sleep};
 use crate::observe::reports::Attempt;
 use crate::policy::retry::{self, Decision, RetryRefusal, TryOutcome};
-use crate::proto::Client;
+use crate::proto::{Client, peer::Peer};
 use crate::shared::{
     counters::Counter,
     tally::{Key, Reason},
@@ -50,7 +50,7 @@ pub(super) async fn another(
         // Decided when the wait was ended, and taken from the budget.
         drop(pick);
         count(worker, exchange, outcome);
-        tell(worker, exchange, outcome, (None, ended));
+        tell(worker, client.peer(), exchange, (outcome, None, ended));
         return ControlFlow::Continue(*instead);
     }
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
@@ -66,7 +66,7 @@ pub(super) async fn another(
             next
         }
     };
-    tell(worker, exchange, outcome, (next.as_ref().err().copied(), ended));
+    tell(worker, client.peer(), exchange, (outcome, next.as_ref().err().copied(), ended));
     let next = match next {
         Ok(next) => next,
         Err(refusal) => {
@@ -88,14 +88,14 @@ pub(super) async fn another(
 /// Reports a finished try, if the log level asks for it, and why there is no other.
 fn tell(
     worker: &Worker,
+    peer: &Peer,
     exchange: &mut Exchange,
-    outcome: TryOutcome,
-    (refusal, ended): (Option<RetryRefusal>, Moment),
+    (outcome, refusal, ended): (TryOutcome, Option<RetryRefusal>, Moment),
 ) {
-    let record = &mut exchange.scratch.record;
-    let Some(backend) = record.backend.filter(|_| worker.events.tells_attempts()) else { return };
+    let backend = exchange.scratch.record.backend;
+    let Some(backend) = backend.filter(|_| worker.events.tells_attempts()) else { return };
     worker.events.attempt(Attempt {
-        request: *record.request_id.get_or_insert_with(|| worker.request_id(ended)),
+        request: id_of(worker, peer, &mut exchange.scratch),
         pool: exchange.pool,
         backend,
         connected: exchange.last.is_sent,

@@ -172,7 +172,8 @@ fn rewrite(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<
     let from = client.peer().forwarded_for(worker.core.process.pseudonym.as_bytes());
     // Asked before the rewrite, which adds fields of our own to those of a trusted proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
-    let forward = forward::request(&mut scratch.request, &from)?;
+    let made = worker.make_ids(exchange.began, &mut scratch.record.request_id);
+    let forward = forward::request(&mut scratch.request, &from, &made)?;
     if let Some(certificate) = client.peer().secure().and_then(|it| it.certificate.as_deref())
         && exchange.pool_plan().client_cert
     {

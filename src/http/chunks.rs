@@ -345,6 +345,7 @@ fn is_forbidden(known: Name, name: &[u8]) -> bool {
         Name::SetCookie,
         Name::Te,
         Name::Traceparent,
+        Name::Tracestate,
         Name::Trailer,
         Name::TransferEncoding,
         Name::Upgrade,

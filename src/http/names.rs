@@ -38,6 +38,7 @@ pub(crate) enum Name {
     SetCookie,
     Te,
     Traceparent,
+    Tracestate,
     Trailer,
     TransferEncoding,
     Upgrade,
@@ -76,10 +77,13 @@ impl Name {
             (10, b's') => (Name::SetCookie, spells(bytes, b"set-cookie")),
             (10, b'u') => (Name::UserAgent, spells(bytes, b"user-agent")),
             (11, b'c') => return guarded(Name::ClientCert, bytes, b"client-cert"),
+            (10, b't') => (Name::Tracestate, spells(bytes, b"tracestate")),
             (11, b't') => (Name::Traceparent, spells(bytes, b"traceparent")),
             (12, b'c') => (Name::ContentType, spells(bytes, b"content-type")),
             (12, b'm') => return guarded(Name::MaxForwards, bytes, b"max-forwards"),
-            (12, b'x') if spells(bytes, b"x-request-id") => return Name::XRequestId,
+            (12, b'x') if dashed_is(bytes, b"x-request-id") => {
+                return guarded(Name::XRequestId, bytes, b"x-request-id");
+            }
             (13, b'a') => (Name::Authorization, spells(bytes, b"authorization")),
             (13, b'c') => (Name::CacheControl, spells(bytes, b"cache-control")),
             (14, b'c') => return guarded(Name::ContentLength, bytes, b"content-length"),
@@ -121,6 +125,7 @@ impl Name {
             Name::SetCookie => "set-cookie",
             Name::Te => "te",
             Name::Traceparent => "traceparent",
+            Name::Tracestate => "tracestate",
             Name::Trailer => "trailer",
             Name::TransferEncoding => "transfer-encoding",
             Name::Upgrade => "upgrade",
@@ -156,12 +161,18 @@ fn dashed(byte: u8) -> u8 {
     if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
+/// Whether the bytes are this name to CGI, whose length they have.
+#[inline]
+fn dashed_is(bytes: &[u8], name: &[u8]) -> bool {
+    bytes.iter().zip(name).all(|(byte, wanted)| dashed(*byte) == *wanted)
+}
+
 /// A name that must not pass in any spelling: itself, disguised, or another.
 #[inline]
 fn guarded<const N: usize>(name: Name, bytes: &[u8], spelled: &[u8; N]) -> Name {
     if spells(bytes, spelled) {
         name
-    } else if bytes.iter().zip(spelled).all(|(byte, wanted)| dashed(*byte) == *wanted) {
+    } else if dashed_is(bytes, spelled) {
         Name::Disguised
     } else {
         Name::Other
@@ -241,7 +252,7 @@ pub(crate) fn claims_client(name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Name; 33] = [
+    const ALL: [Name; 34] = [
         Name::Accept,
         Name::Authorization,
         Name::CacheControl,
@@ -264,6 +275,7 @@ mod tests {
         Name::SetCookie,
         Name::Te,
         Name::Traceparent,
+        Name::Tracestate,
         Name::Trailer,
         Name::TransferEncoding,
         Name::Upgrade,
@@ -322,6 +334,7 @@ mod tests {
         Name::ProxyAuthorization,
         Name::ProxyConnection,
         Name::TransferEncoding,
+        Name::XRequestId,
     ]));
 
     #[test]
@@ -347,7 +360,7 @@ mod tests {
         for name in ["X_Forwarded_Prefix", "X-Forwarded_Server", "x-forwarded-my_thing"] {
             assert_eq!(Name::of(name.as_bytes()), Name::Disguised, "{name}");
         }
-        for name in ["X_Forward_For", "X_Forwarded", "My_Field", "Content_Type", "X_Request_Id"] {
+        for name in ["X_Forward_For", "X_Forwarded", "My_Field", "Content_Type", "X_Request_Ids"] {
             assert_eq!(Name::of(name.as_bytes()), Name::Other, "{name}");
         }
     }

@@ -6,9 +6,9 @@
 
 use super::dates::Dates;
 use super::record::{Asked, Asker, Record};
-use super::request_id::RequestId;
+use super::request_id::IdText;
 use super::text::{push_client, push_hex_escaped, push_json, push_millis, push_number, push_peer};
-use crate::base::moment::UnixMillis;
+use crate::base::{moment::UnixMillis, spell};
 use crate::http::{head::Version, headers::Span};
 use crate::plan::{AccessLogFormat, Plan};
 
@@ -23,9 +23,9 @@ const SHORT_BYTES_MAX: usize = 256;
 /// against it.
 #[cfg(test)]
 #[rustfmt::skip]
-pub(crate) const KEYS: [(&str, &str); 29] = [
+pub(crate) const KEYS: [(&str, &str); 30] = [
     ("time", "when it ended; RFC 3339 with milliseconds, UTC"),
-    ("request_id", "as in our own error answers"),
+    ("request_id", "as backends and our own error answers have it; a trusted proxy may give it"),
     ("listener", "the listener of the connection"),
     ("client", "the client: the peer, or the one that a trusted proxy names"),
     ("peer", "the other end of the connection, with its port"),
@@ -56,6 +56,7 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
     ),
     ("user_agent", "as received; null if there was none"),
     ("referer", "as received; null if there was none"),
+    ("trace_id", "of its trace (traceparent), which backends are told; null if it came to none"),
 ];
 
 /// The contents of a line.
@@ -63,7 +64,7 @@ pub(crate) const KEYS: [(&str, &str); 29] = [
 pub(crate) struct AccessLine<'a> {
     /// When the exchange ended.
     pub(crate) ended: UnixMillis,
-    pub(crate) request_id: RequestId,
+    pub(crate) request_id: IdText,
     pub(crate) asker: Asker,
     /// What the client's handshake has agreed on, if there was one.
     pub(crate) tls: Option<&'a str>,
@@ -103,9 +104,9 @@ fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     let AccessLine { request_id, asker, record, asked, bytes, plan, .. } = *line;
     to.extend_from_slice(b"{\"time\":\"");
     to.extend_from_slice(dates.rfc3339(line.ended));
-    to.extend_from_slice(b"\",\"request_id\":\"");
-    to.extend_from_slice(&request_id.text());
-    to.extend_from_slice(b"\",\"listener\":");
+    to.extend_from_slice(b"\",\"request_id\":");
+    push_json(request_id.bytes(), SHORT_BYTES_MAX, to);
+    to.extend_from_slice(b",\"listener\":");
     let listener = plan.listeners.get(asker.listener);
     push_name(listener.map(|listener| &listener.name), to);
     to.extend_from_slice(b",\"client\":\"");
@@ -135,7 +136,18 @@ fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     push_text(field(asked.user_agent, bytes), FIELD_BYTES_MAX, to);
     to.extend_from_slice(b",\"referer\":");
     push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);
+    json_of_trace(line, to);
     to.push(b'}');
+}
+
+/// The trace that it came with, or that began with it.
+fn json_of_trace(line: &AccessLine<'_>, to: &mut Vec<u8>) {
+    let AccessLine { record, asked, bytes, .. } = *line;
+    let begun = record.request_id.filter(|_| record.backend.is_some());
+    let begun = begun.map(|id| spell::hex(id.bits().to_be_bytes()));
+    to.extend_from_slice(b",\"trace_id\":");
+    let begun = begun.as_ref().map(|digits| digits.as_flattened());
+    push_text(field(asked.trace, bytes).or(begun), SHORT_BYTES_MAX, to);
 }
 
 fn json_of_asked(line: &AccessLine<'_>, to: &mut Vec<u8>) {
@@ -268,7 +280,7 @@ mod tests {
         headers::Headers,
         names::Name,
     };
-    use crate::observe::record::Term;
+    use crate::observe::{record::Term, request_id::RequestId};
     use crate::plan::{
         Address, Backend, BackendId, Listener, ListenerId, PathPattern, Pool, PoolId, Route,
         RouteId,
@@ -342,7 +354,7 @@ mod tests {
         let line = AccessLine {
             tls: Some("TLSv1.3 suite - new a.example"),
             ended: UnixMillis(1_791_203_696_789),
-            request_id: RequestId::default(),
+            request_id: RequestId::default().into(),
             asker,
             record,
             asked: Asked::of(head),
@@ -399,7 +411,7 @@ mod tests {
             "backend": "10.0.0.1:3000", "reused": false, "attempts": 2, "t_queue": null,
             "t_connect": 0.25, "t_first_byte": 1.05, "t_total": 12345.678, "t_self": 0.042,
             "term": "ok", "sticky": "moved", "tls": "TLSv1.3 suite - new a.example",
-            "user_agent": "curl/8", "referer": "http://b/",
+            "user_agent": "curl/8", "referer": "http://b/", "trace_id": null,
         });
         assert_eq!(Value::Object(parse(&line)), expected);
         assert!(String::from_utf8(line).unwrap().contains("\"t_connect\":0.250,"));

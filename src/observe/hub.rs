@@ -223,9 +223,8 @@ impl Hub {
         let plan = &self.plan;
         let of = pool.and_then(|pool| plan.pools.get(pool));
         let backend = backend.and_then(|id| of?.backends.get(id));
-        let request_id = request.text();
         Some(Event::RequestNoted(event::Request {
-            request_id: Arc::from(str::from_utf8(&request_id).unwrap_or_default()),
+            request_id: named(request.str()),
             listener: named(&plan.listeners.get(*listener)?.name),
             route: route.and_then(|id| Some(named(&plan.routes.get(id)?.name))),
             pool: of.map(|pool| named(&pool.name)),
@@ -239,13 +238,12 @@ impl Hub {
 
     fn attempt(&self, attempt: &Attempt) -> Option<Event> {
         let event::Backend { pool, backend } = self.backend(attempt.pool, attempt.backend)?;
-        let request_id = attempt.request.text();
         let (code, status) = match attempt.outcome {
             TryOutcome::Status(status) => ("ok", status),
             TryOutcome::Fault(fault) => (fault.cause.row().code, 0),
         };
         Some(Event::AttemptFailed(event::Attempt {
-            request_id: Arc::from(str::from_utf8(&request_id).unwrap_or_default()),
+            request_id: Arc::from(attempt.request.str()),
             pool,
             backend,
             connected: attempt.connected,

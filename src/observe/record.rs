@@ -9,6 +9,7 @@ use super::request_id::RequestId;
 use crate::base::moment::Micros;
 use crate::http::{
     fault::{Cause, Fault},
+    forward,
     head::{RequestHead, Version},
     headers::{Headers, Span},
     names::Name,
@@ -37,7 +38,8 @@ pub(crate) struct Record {
     pub(crate) attempts: u8,
     /// The outcome of the client's cookie; none = the pool is not sticky, or none of it answered.
     pub(crate) sticky: Option<sticky::CookieReading>,
-    /// Made when something needs it.
+    /// Made when something needs it, at the latest for a backend; also the id of a trace that
+    /// begins with it.
     pub(crate) request_id: Option<RequestId>,
     /// Whether the exchange is logged.
     pub(crate) logged: bool,
@@ -160,6 +162,8 @@ pub(crate) struct Asked {
     pub(crate) query: Span,
     pub(crate) user_agent: Option<Span>,
     pub(crate) referer: Option<Span>,
+    /// The id of the trace that it brings.
+    pub(crate) trace: Option<Span>,
 }
 
 impl Asked {
@@ -173,6 +177,7 @@ impl Asked {
             query: head.query,
             user_agent: value_of(&head.headers, Name::UserAgent),
             referer: value_of(&head.headers, Name::Referer),
+            trace: forward::trace_id(&head.headers),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{cell::Cell, net::IpAddr, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{event::Event, events::Subscriber, request_id::RequestId};
+use super::{event::Event, events::Subscriber, request_id::IdText};
 use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, ListenerId, LogLevel, Plan, PoolId, RouteId};
@@ -58,7 +58,7 @@ pub(crate) enum Report {
 /// An attempt that gave no answer that was used; reported only at that log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
-    pub(crate) request: RequestId,
+    pub(crate) request: IdText,
     pub(crate) pool: PoolId,
     pub(crate) backend: BackendId,
     /// Whether a connection was made.
@@ -85,7 +85,7 @@ pub(crate) struct Handshake {
 /// A request that is worth a look: it failed, or was slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Noted {
-    pub(crate) request: RequestId,
+    pub(crate) request: IdText,
     pub(crate) listener: ListenerId,
     pub(crate) route: Option<RouteId>,
     pub(crate) pool: Option<PoolId>,

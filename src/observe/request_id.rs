@@ -1,9 +1,10 @@
-//! Request ids of logs and of our error answers: ULIDs.
+//! Request ids of logs, of our error answers and of backends: ULIDs, or what a trusted peer gave.
 //!
 //! 48 bits of time and 80 random bits, in 26 characters that sort by time. It need not be a secret,
 //! only different from all others.
 
-use crate::base::{moment::UnixMillis, rng::Rng};
+use crate::base::{moment::UnixMillis, rng::Rng, spell};
+use crate::http::forward::ID_BYTES_MAX;
 
 /// The id of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,14 +19,44 @@ impl RequestId {
 
     /// Its 26 characters (Crockford's base 32).
     pub(crate) fn text(self) -> [u8; 26] {
-        const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-        let mut text = [b'0'; 26];
-        let mut rest = self.0;
-        for place in text.iter_mut().rev() {
-            *place = DIGITS[(rest & 31) as usize];
-            rest >>= 5;
-        }
-        text
+        spell::base32(self.0)
+    }
+
+    /// Its bits.
+    pub(crate) fn bits(self) -> u128 {
+        self.0
+    }
+}
+
+/// An id as it is told: one of ours, or one that a trusted peer has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdText {
+    bytes: [u8; ID_BYTES_MAX],
+    len: u8,
+}
+
+impl IdText {
+    /// Of an id that was given; what is too long is cut.
+    pub(crate) fn given(id: &[u8]) -> IdText {
+        let mut bytes = [0; ID_BYTES_MAX];
+        let len = id.len().min(ID_BYTES_MAX);
+        bytes.iter_mut().zip(id).for_each(|(to, from)| *to = *from);
+        IdText { bytes, len: u8::try_from(len).unwrap_or(0) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The same as a string: it is of ASCII.
+    pub(crate) fn str(&self) -> &str {
+        str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+}
+
+impl From<RequestId> for IdText {
+    fn from(id: RequestId) -> IdText {
+        IdText::given(&id.text())
     }
 }
 

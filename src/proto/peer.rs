@@ -122,6 +122,11 @@ impl Peer {
         self.address.ip()
     }
 
+    /// The id that a request brings, if it is believed.
+    pub(crate) fn given_id<'h>(&self, head: &'h RequestHead) -> Option<&'h [u8]> {
+        if self.is_trusted { forward::given_id(&head.headers) } else { None }
+    }
+
     /// What backends are told about it.
     #[inline]
     pub(crate) fn forwarded_for<'a>(&'a self, pseudonym: &'a [u8]) -> ForwardedFor<'a> {

@@ -43,7 +43,7 @@ use crate::base::{
     rng::Rng,
 };
 use crate::conns::Means;
-use crate::http::parse::HeadLimits;
+use crate::http::{forward::MadeIds, parse::HeadLimits};
 use crate::net::{
     buffer::Buffers,
     chance,
@@ -471,6 +471,14 @@ impl Worker {
     /// A new request id, made at this moment.
     pub(crate) fn request_id(&self, moment: Moment) -> RequestId {
         RequestId::new(self.clock.unix(moment), &mut self.chance.borrow_mut())
+    }
+
+    /// The ids of a request that goes to a backend, and its own, which it may have already.
+    #[inline]
+    pub(crate) fn make_ids(&self, moment: Moment, id: &mut Option<RequestId>) -> MadeIds {
+        let mut chance = self.chance.borrow_mut();
+        let id = *id.get_or_insert_with(|| RequestId::new(self.clock.unix(moment), &mut chance));
+        MadeIds { request: id.bits(), parent: chance.next() | 1 }
     }
 
     /// Writes a line of an access log.

@@ -45,7 +45,7 @@ on_both_drivers!(
 );
 
 /// The keys of a line, in the order that is published.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "time",
     "request_id",
     "listener",
@@ -75,6 +75,7 @@ const KEYS: [&str; 29] = [
     "tls",
     "user_agent",
     "referer",
+    "trace_id",
 ];
 
 /// A directory for the log of one play.

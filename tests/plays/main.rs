@@ -50,6 +50,7 @@ mod uploads;
 
 mod forwarded;
 mod hygiene;
+mod ids;
 mod smuggling;
 mod targets;
 

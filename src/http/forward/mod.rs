@@ -8,11 +8,13 @@
 
 mod client;
 mod forwarded;
+mod ids;
 mod request;
 mod response;
 
 pub(crate) use self::{
     client::{client_address, is_secure},
+    ids::{ID_BYTES_MAX, MadeIds, given_id, trace_id},
     request::{Forward, ForwardedFor, request, tell_certificate},
     response::{Reply, ToClient, reply, response},
 };
@@ -50,6 +52,7 @@ const PROTECTED: NameSet = names::ABOUT_CLIENT.union(NameSet::of(&[
     Name::SetCookie,
     Name::Te,
     Name::Traceparent,
+    Name::Tracestate,
     Name::Upgrade,
     Name::Via,
     Name::XRequestId,

@@ -1,8 +1,11 @@
-//! Edits to a client's request before a backend gets it: hop-by-hop fields are removed, Via and the
-//! fields about the client are added. Only trusted proxies are believed about the client, and no
-//! client can make us drop a field that something behind us trusts.
+//! Edits to a client's request before a backend gets it: hop-by-hop fields are removed, Via, the
+//! fields about the client and the ids are added. Only trusted proxies are believed about the
+//! client, and no client can make us drop a field that something behind us trusts.
 
-use super::{HOP_BY_HOP, drop_listed, forwarded};
+use super::{
+    HOP_BY_HOP, drop_listed, forwarded,
+    ids::{self, MadeIds, Stay},
+};
 use crate::http::{
     fault::{Cause, Fault},
     grammar,
@@ -39,8 +42,12 @@ pub(crate) enum Forward {
 /// two listeners of one process.
 const VISITS_MAX: usize = 5;
 
-/// Turns a client's request into the one that a backend gets.
-pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result<Forward, Fault> {
+/// Turns a client's request into the one that a backend gets, with ids that were made for it.
+pub(crate) fn request(
+    head: &mut RequestHead,
+    from: &ForwardedFor<'_>,
+    made: &MadeIds,
+) -> Result<Forward, Fault> {
     if visits(&head.headers, from.pseudonym) >= VISITS_MAX {
         return Err(Cause::Loop.into());
     }
@@ -52,7 +59,8 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
     }
     drop_listed(&mut head.headers, Cause::BadRequest)?;
     let takes_trailers = takes_trailers(head);
-    let mut dropped = HOP_BY_HOP;
+    let stay = Stay::of(&head.headers, from.trusted);
+    let mut dropped = HOP_BY_HOP.union(stay.dropped());
     if !head.upgrade {
         dropped = dropped.with(Name::Upgrade);
     }
@@ -77,11 +85,15 @@ pub(crate) fn request(head: &mut RequestHead, from: &ForwardedFor<'_>) -> Result
         (false, true) => head.headers.push(Name::Connection, b"Connection", b"TE"),
         (false, false) => {}
     }
+    let mut start = head.headers.bytes.len();
     if from.trusted {
         continue_about_client(head, from);
+        start = head.headers.bytes.len();
     } else {
         tell_about_client(head, from);
     }
+    ids::tell(&mut head.headers.bytes, made, stay);
+    head.headers.own_lines = Span::new(start, head.headers.bytes.len());
     Ok(Forward::Send)
 }
 
@@ -158,7 +170,6 @@ fn forwards_left(headers: &mut Headers) -> Result<Forward, Fault> {
 fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     let authority = head.authority.start as usize..head.authority.end();
     let bytes = &mut head.headers.bytes;
-    let start = bytes.len();
     bytes.reserve(LINES_BYTES + from.peer.len() + authority.len() + from.pseudonym.len());
     bytes.extend_from_slice(b"x-forwarded-for: ");
     bytes.extend_from_slice(from.peer);
@@ -174,11 +185,10 @@ fn tell_about_client(head: &mut RequestHead, from: &ForwardedFor<'_>) {
     bytes.extend_from_slice(received_version(head.version));
     bytes.extend_from_slice(from.pseudonym);
     bytes.extend_from_slice(b"\r\n");
-    head.headers.own_lines = Span::new(start, head.headers.bytes.len());
 }
 
-/// More than the names of the lines about the client, a scheme and a port.
-const LINES_BYTES: usize = 128;
+/// More than the names of the lines about the client, a scheme and a port, and the ids.
+const LINES_BYTES: usize = 256;
 
 /// The version of a message as received (RFC 9110 §7.6.3).
 fn received_version(version: Version) -> &'static [u8; 4] {
@@ -286,6 +296,12 @@ mod tests {
         pseudonym: b"ringway-0badcafe",
     };
 
+    const MADE: MadeIds = MadeIds { request: 0xabc << 116, parent: 0x1f };
+
+    /// The fields that we add with the ids.
+    const IDS: &str = "x-request-id: 5BR00000000000000000000000\r\n\
+        traceparent: 00-abc00000000000000000000000000000-000000000000001f-01\r\n";
+
     /// The fields that we add about the client of a request for host `a`.
     const TOLD: &str = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\n\
         x-forwarded-host: a\r\nx-forwarded-port: 8080\r\nvia: 1.1 ringway-0badcafe\r\n";
@@ -295,10 +311,13 @@ mod tests {
     fn forwarded(line: &str, fields: &str, from: &ForwardedFor<'_>) -> Result<String, Fault> {
         let mut head = parsed(&format!("{line}\r\n{fields}\r\n"));
         let body = framing::request(&head).unwrap();
-        assert_eq!(request(&mut head, from)?, Forward::Send);
+        assert_eq!(request(&mut head, from, &MADE)?, Forward::Send);
         let mut out = Vec::new();
         write::request(&head, None, body, &mut out);
-        Ok(String::from_utf8(out).unwrap())
+        // The ids have tests of their own.
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains(IDS), "{out}");
+        Ok(out.replace(IDS, ""))
     }
 
     /// `expected` comes before the fields that we add about the client.
@@ -314,7 +333,7 @@ mod tests {
         check("", "");
         check("B: 1\r\na: 2\r\nB: 3\r\nb:4\r\n", "B: 1\r\na: 2\r\nB: 3\r\nb: 4\r\n");
         let kept = "Accept: */*\r\nAuthorization: x\r\nCookie: a\r\nCookie: b\r\nVia: 1.0 x\r\n\
-            Trailer: x\r\nTraceparent: y\r\nProxy-Status: z\r\nX-Request-Id: 1\r\n";
+            Trailer: x\r\nProxy-Status: z\r\nX-Request-Ids: 1\r\n";
         check(kept, kept);
     }
 
@@ -334,14 +353,7 @@ mod tests {
 
     #[test]
     fn connection_cannot_drop_what_someone_behind_us_trusts() {
-        for field in [
-            "Authorization: x",
-            "Cookie: x",
-            "Content-Type: x",
-            "Traceparent: x",
-            "X-Request-Id: x",
-            "Via: 1.1 x",
-        ] {
+        for field in ["Authorization: x", "Cookie: x", "Content-Type: x", "Via: 1.1 x"] {
             let name = field.split(':').next().unwrap();
             check(&format!("Connection: {name}\r\n{field}\r\n"), &format!("{field}\r\n"));
         }
@@ -537,7 +549,7 @@ mod tests {
     fn max_forwards_counts_down_for_options() {
         let forwards = |line: &str, fields: &str| {
             let mut head = parsed(&format!("{line}\r\nHost: a\r\n{fields}\r\n"));
-            let outcome = request(&mut head, &FROM);
+            let outcome = request(&mut head, &FROM, &MADE);
             let value = head.headers.first(Name::MaxForwards);
             (outcome, value.map(|value| String::from_utf8(value.to_vec()).unwrap()))
         };

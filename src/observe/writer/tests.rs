@@ -76,7 +76,7 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
         let line = AccessLine {
             tls: None,
             ended: UnixMillis(0),
-            request_id: RequestId::new(UnixMillis(0), &mut Rng::seeded(1)),
+            request_id: RequestId::new(UnixMillis(0), &mut Rng::seeded(1)).into(),
             asker: Asker {
                 listener: ListenerId(0),
                 client: Some(client),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::base::{moment::Tick, rng::Rng};
 use crate::http::{
-    forward::{self, Forward, ForwardedFor},
+    forward::{self, Forward, ForwardedFor, MadeIds},
     framing,
     head::RequestHead,
     headers::Span,
@@ -477,7 +477,8 @@ fn goes_as_meant(mut head: RequestHead) {
         port: b"80",
         pseudonym: b"ringway-test",
     };
-    if forward::request(&mut head, &from) != Ok(Forward::Send) {
+    let made = MadeIds { request: 1 << 80, parent: 1 };
+    if forward::request(&mut head, &from, &made) != Ok(Forward::Send) {
         return;
     }
     let (mut out, mut again) = (Vec::new(), RequestHead::default());
