@@ -113,7 +113,7 @@ pub mod events {
 
 pub use observe::statistics;
 pub use server::{
-    ChangeError, DriverInUse, Endpoint, Handle, Holder, Options, StartError, Stop, start,
+    ChangeError, DriverInUse, Endpoint, Handle, Holder, Options, StartError, Stop, UnixPath, start,
     start_with,
 };
 

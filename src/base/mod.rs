@@ -1,11 +1,12 @@
 //! General-purpose types that know nothing of HTTP: backend sets, tables by id, time, seeded
-//! randomness, decaying averages, histograms, the calendar, digits.
+//! randomness, decaying averages, histograms, the calendar, digits, places of sockets.
 //!
 //! Floor 0. Nothing here uses another module, reads a clock or touches a socket.
 
 pub(crate) mod backend_set;
 pub(crate) mod base64url;
 pub(crate) mod calendar;
+pub(crate) mod endpoint;
 pub(crate) mod ewma;
 pub(crate) mod histogram;
 pub(crate) mod ids;

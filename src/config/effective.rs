@@ -16,6 +16,7 @@ use super::{
     tree::{Entry, Node, Value},
     units::{write_duration, write_share, write_size},
 };
+use crate::base::endpoint::Endpoint;
 use crate::plan::{
     Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
     HostHeader, HostPattern, Listener, ListenerTls, Mode, Overlay, Passive, PathPattern, Plan,
@@ -264,7 +265,7 @@ impl Lines<'_> {
     }
 
     fn listener(&mut self, listener: &Listener, plan: &Plan) {
-        self.add("bind", list(listener.bind.iter().map(|address| quoted(&address.to_string()))));
+        self.add("bind", list(listener.bind.iter().map(|at| bind(*at, listener))));
         self.add("mode", word(MODES, listener.mode));
         if let Some(pool) = listener.pool {
             self.add("pool", quoted(&plan.pool(pool).name));
@@ -559,6 +560,21 @@ fn backend(backend: &Backend) -> String {
     }
     if backend.in_flight_max > 0 {
         text.push_str(&format!(", max-in-flight = {}", backend.in_flight_max));
+    }
+    text + " }"
+}
+
+fn bind(at: Endpoint, listener: &Listener) -> String {
+    let address = quoted(&at.to_string());
+    let Some(file) = listener.socket_files.iter().find(|it| Endpoint::Unix(it.path) == at) else {
+        return address;
+    };
+    let mut text = format!("{{ address = {address}");
+    if let Some(mode) = file.mode {
+        text.push_str(&format!(", mode = \"{mode:04o}\""));
+    }
+    if let Some(owner) = &file.owner {
+        text.push_str(&format!(", owner = {}", quoted(owner)));
     }
     text + " }"
 }

@@ -114,8 +114,9 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "listener", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Listener {
-    /// The addresses to listen on, each an IP address and a port. Port 0 takes a free one.
-    pub(crate) bind: List<String>,
+    /// The addresses to listen on: each an IP address and a port (port 0 takes a free one), or a
+    /// Unix socket, as "unix:/run/x.sock" or "unix:@name"; a table where more is to be said of it.
+    pub(crate) bind: List<Bind>,
     /// What arrives: "http", or "tcp" for connections whose bytes are passed on both ways.
     pub(crate) mode: Option<Written<String>>,
     /// The pool for requests that match no route (absent: 404), or for all connections of TCP.
@@ -141,6 +142,15 @@ pub(crate) struct Listener {
     pub(crate) timeouts: Option<Written<ListenerTimeouts>>,
     /// Connections that the kernel holds for each core until they are accepted.
     pub(crate) backlog: Option<Written<i64>>,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename = "bind", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Bind {
+    pub(crate) address: Option<Written<String>>,
+    pub(crate) mode: Option<Written<String>>,
+    pub(crate) owner: Option<Written<String>>,
 }
 
 /// Proxies in front that say whom they have accepted.

@@ -183,10 +183,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
                 let rest = self.known(name, fields, entries);
                 visitor.visit_map(Entries { rest, next: 0, reader: self })
             }
-            Value::Text(_) if name == "backend" => {
+            Value::Text(_) if WITH_ADDRESS.contains(&name) => {
                 visitor.visit_map(Shorthand { key: Some("address"), reader: self })
             }
-            _ if name == "backend" => Err(Refused("a string or a table".to_owned())),
+            _ if WITH_ADDRESS.contains(&name) => Err(Refused("a string or a table".to_owned())),
             _ => Err(Refused("a table".to_owned())),
         }
     }
@@ -261,6 +261,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         seed.deserialize(Reader { node, trail: &trail, ..self.reader })
     }
 }
+
+/// Tables in whose place a string may stand, for their `address`.
+const WITH_ADDRESS: [&str; 2] = ["backend", "bind"];
 
 /// A string where a table with one important key is meant.
 struct Shorthand<'a> {

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    file::{Backend, CoresText, DurationText, File, ShareNumber, SizeText, StatusText},
+    file::{Backend, Bind, CoresText, DurationText, File, ShareNumber, SizeText, StatusText},
     foreign,
 };
 
@@ -114,18 +114,50 @@ schema_of!(StatusText, "status", {
     ]
 });
 
-schema_of!(Backend, "backend", {
+schema_of!(Bind, "bind", {
     "anyOf": [
         {
             "type": "string",
-            "description": "\"10.0.0.1:3000\", \"[::1]:3000\", \"app.internal:8080\""
+            "description": "\"0.0.0.0:80\", \"[::]:80\", \"unix:/run/x.sock\", \"unix:@name\""
         },
         {
             "type": "object",
             "properties": {
                 "address": {
                     "type": "string",
-                    "description": "A host and a port; the one required key."
+                    "description": "The address; the one required key."
+                },
+                "mode": {
+                    "type": "string",
+                    "pattern": "^0?[0-7]{3}$|\\$\\{",
+                    "description":
+                        "The mode of a socket's file, such as \"0660\"; absent: by the umask."
+                },
+                "owner": {
+                    "type": "string",
+                    "description":
+                        "Its owner: \"USER\", \"USER:GROUP\", \":GROUP\"; absent: as the process."
+                }
+            },
+            "required": ["address"],
+            "additionalProperties": false
+        }
+    ]
+});
+
+schema_of!(Backend, "backend", {
+    "anyOf": [
+        {
+            "type": "string",
+            "description":
+                "\"10.0.0.1:3000\", \"[::1]:3000\", \"app.internal:8080\", \"unix:/run/app.sock\""
+        },
+        {
+            "type": "object",
+            "properties": {
+                "address": {
+                    "type": "string",
+                    "description": "A host and a port, or a Unix socket; the one required key."
                 },
                 "weight": {
                     "type": "integer",

@@ -5,10 +5,11 @@
 //! handled here: an address that stays keeps its connections, one that vanishes has its idle ones
 //! closed at once and the others when they are returned.
 
-use std::{cell::RefCell, io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, io::ErrorKind, rc::Rc, time::Duration};
 
 use super::{Conns, Idle, Means, secured::secured};
 use crate::base::{
+    endpoint::Endpoint,
     ids::{BackendId, PoolId},
     moment::{Deadline, Tick},
 };
@@ -51,7 +52,7 @@ pub(crate) struct BackendConns {
 /// One address.
 pub(super) struct At {
     number: u32,
-    pub(super) address: SocketAddr,
+    pub(super) address: Endpoint,
     conns: Conns,
     /// Until then it is tried last; none if it has not failed.
     avoided_until: Option<Tick>,
@@ -72,7 +73,7 @@ impl BackendConns {
     }
 
     /// Replaces the addresses.
-    pub(crate) fn move_to(&mut self, addresses: &[SocketAddr]) {
+    pub(crate) fn move_to(&mut self, addresses: &[Endpoint]) {
         let mut before = std::mem::take(&mut self.all);
         for address in addresses {
             let at = match before.iter().position(|at| at.address == *address) {
@@ -97,7 +98,7 @@ impl BackendConns {
         self.clear();
     }
 
-    pub(super) fn fresh(&mut self, address: SocketAddr) -> At {
+    pub(super) fn fresh(&mut self, address: Endpoint) -> At {
         self.last_number = self.last_number.wrapping_add(1);
         let conns = Conns::new(self.options);
         At { number: self.last_number, address, conns, avoided_until: None }
@@ -182,7 +183,7 @@ impl BackendConns {
     }
 
     /// The addresses in the order to try them, by number.
-    fn in_turn(&mut self, now: Tick) -> Vec<(u32, SocketAddr)> {
+    fn in_turn(&mut self, now: Tick) -> Vec<(u32, Endpoint)> {
         let is_avoided = |at: &At| at.avoided_until.is_some_and(|until| now < until);
         let all: Vec<_> = self.all.iter().map(|at| (at.address, is_avoided(at))).collect();
         let order = connect::order(&all, self.turn);
@@ -260,7 +261,7 @@ pub(crate) async fn open(
             watched
         };
         let until = Deadline::after(clock.tick(), share);
-        let error = match Stream::connect(*address, share, &frees, watched).await {
+        let error = match Stream::connect(address, share, &frees, watched).await {
             Ok(stream) => match secured(conns, stream, until).await {
                 Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
                 Err((cause, why)) => {
@@ -268,7 +269,7 @@ pub(crate) async fn open(
                     cause
                 }
             },
-            Err(error) if io::is_for_want(&error, *address) => Cause::Overloaded,
+            Err(error) if io::is_for_want(&error, address) => Cause::Overloaded,
             Err(error) if error.kind() == ErrorKind::TimedOut => Cause::ConnectTimeout,
             Err(_) => Cause::ConnectFailed,
         };
@@ -306,7 +307,7 @@ mod tests {
     }
 
     impl Stage {
-        fn new(addresses: &[SocketAddr]) -> Stage {
+        fn new(addresses: &[Endpoint]) -> Stage {
             let clock = Rc::new(Clock::new());
             let means = Rc::new(Means {
                 buffers: Buffers::new(8),
@@ -329,7 +330,7 @@ mod tests {
             stage
         }
 
-        fn move_to(&self, addresses: &[SocketAddr]) {
+        fn move_to(&self, addresses: &[Endpoint]) {
             self.conns.borrow_mut().move_to(addresses);
         }
 
@@ -365,9 +366,9 @@ mod tests {
         }
     }
 
-    fn listening() -> (TcpListener, SocketAddr) {
+    fn listening() -> (TcpListener, Endpoint) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         (listener, address)
     }
 

@@ -115,7 +115,7 @@ fn bind(count: usize) -> io::Result<(Vec<Listener>, Vec<SocketAddr>)> {
         let first = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), true, PATIENCE)?;
         first.claim(BACKLOG, false)?;
         let bound = first.join(1)?;
-        addresses.push(bound.address);
+        addresses.extend(bound.address.tcp());
         for socket in bound.sockets {
             listeners.push(Listener::adopt(socket)?);
         }

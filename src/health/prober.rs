@@ -10,6 +10,7 @@ use std::{
 
 use super::probe::{Limits, Probe, Secure};
 use crate::base::{
+    endpoint::Endpoint,
     ids::{BackendId, PoolId},
     moment::{Deadline, Micros, Tick},
 };
@@ -74,7 +75,7 @@ struct Target {
     /// Whether it is in maintenance: it is not probed.
     is_away: bool,
     /// The addresses to probe.
-    addresses: Rc<[SocketAddr]>,
+    addresses: Rc<[Endpoint]>,
     interval: Duration,
     time: Duration,
     run: Run,
@@ -335,9 +336,10 @@ impl Target {
 }
 
 /// The addresses to probe.
-fn with_port(addresses: &[SocketAddr], port: Option<u16>) -> Rc<[SocketAddr]> {
-    let probed = |address: &SocketAddr| {
-        SocketAddr::new(address.ip(), port.unwrap_or_else(|| address.port()))
+fn with_port(addresses: &[Endpoint], port: Option<u16>) -> Rc<[Endpoint]> {
+    let probed = |endpoint: &Endpoint| match (*endpoint, port) {
+        (Endpoint::Tcp(address), Some(port)) => SocketAddr::new(address.ip(), port).into(),
+        (endpoint, _) => endpoint,
     };
     addresses.iter().map(probed).collect()
 }

@@ -8,7 +8,6 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     io,
-    net::SocketAddr,
     os::fd::{AsFd, RawFd},
     pin::pin,
     task::Poll,
@@ -16,13 +15,22 @@ use std::{
 };
 
 use monoio::net::TcpStream;
-use rustix::{io::Errno, net::sockopt};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+};
 
-use super::fd::Half;
+use super::{fd::Half, turns};
+use crate::base::endpoint::{Endpoint, UnixPath};
 
 /// How long sent data may go without an acknowledgement before the peer counts as dead, in
 /// milliseconds.
 pub(crate) const USER_TIMEOUT_MS: u32 = 30_000;
+
+/// How long a connect to a Unix socket whose queue is full waits, at first and at most, before it
+/// is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+const FULL_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long it takes until the descriptor of a closed connection is free, and how often other tasks
 /// may take it.
@@ -82,7 +90,11 @@ pub(crate) async fn sleep(time: Duration) {
 ///
 /// # Errors
 /// `TimedOut` when the time is over, otherwise the kernel's.
-pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn connect(to: &Endpoint, time: Duration) -> io::Result<TcpStream> {
+    let address = match to {
+        Endpoint::Tcp(address) => *address,
+        Endpoint::Unix(path) => return Box::pin(connect_unix(*path, time)).await,
+    };
     // Boxed, as connects are rare: a timer is aligned to two cache lines and would make every
     // exchange as large and as aligned.
     let connecting = Box::pin(TcpStream::connect_addr(address));
@@ -93,23 +105,54 @@ pub(crate) async fn connect(address: SocketAddr, time: Duration) -> io::Result<T
     Ok(stream)
 }
 
+/// Connects to a Unix socket, which is over at once, unless the queue of who listens there is full:
+/// then it is tried again, as nothing says when there is room.
+async fn connect_unix(path: UnixPath, time: Duration) -> io::Result<TcpStream> {
+    let address = unix_address(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let trying = async {
+        let mut pause = FULL_PAUSE;
+        loop {
+            match rustix::net::connect(&socket, &address) {
+                Err(Errno::AGAIN) => sleep(pause).await,
+                other => return other.map_err(io::Error::from),
+            }
+            pause = (pause * 2).min(FULL_PAUSE_MAX);
+        }
+    };
+    let connected = if time.is_zero() { trying.await } else { until(time, trying).await };
+    connected?;
+    // On io_uring operations wait in the kernel, as on the sockets that monoio makes.
+    rustix::io::ioctl_fionbio(&socket, turns::are_eager())?;
+    TcpStream::from_std(socket.into())
+}
+
+/// The address of a Unix socket as the kernel takes it.
+pub(crate) fn unix_address(path: UnixPath) -> io::Result<SocketAddrUnix> {
+    Ok(match path.name() {
+        Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+        None => SocketAddrUnix::new(path.as_str())?,
+    })
+}
+
 /// Like `connect`; tried again if no descriptor is left and `frees` returns that some are about to
 /// become free.
 ///
 /// # Errors
 /// Like `connect`.
 pub(crate) async fn connect_freeing(
-    address: SocketAddr,
+    to: &Endpoint,
     time: Duration,
     frees: &impl Fn() -> bool,
 ) -> io::Result<TcpStream> {
     for _ in 0..FREED_TIMES {
-        match connect(address, time).await {
+        match connect(to, time).await {
             Err(error) if is_out_of_descriptors(&error) && frees() => sleep(FREED).await,
             other => return other,
         }
     }
-    connect(address, time).await
+    connect(to, time).await
 }
 
 /// Whether an operation failed because we ran out of something: a descriptor, memory. Then it says
@@ -121,9 +164,9 @@ pub(crate) fn is_want(error: &io::Error) -> bool {
 
 /// Whether a connection was not made because we ran out of something, including ports. Without IPv6
 /// it is not a port that is missing but an address, for good.
-pub(crate) fn is_for_want(error: &io::Error, address: SocketAddr) -> bool {
+pub(crate) fn is_for_want(error: &io::Error, to: &Endpoint) -> bool {
     let no_port = error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error());
-    is_want(error) || (no_port && address.is_ipv4())
+    is_want(error) || (no_port && to.is_ipv4())
 }
 
 /// Whether a socket could not be made because there is no descriptor left.
@@ -134,10 +177,10 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 /// A connect within a time; nothing has been sent or received that could be lost.
 #[expect(clippy::disallowed_methods, reason = "a connect moves no bytes, and no descriptor leaks")]
-async fn until(
+async fn until<T>(
     time: Duration,
-    connecting: impl Future<Output = io::Result<TcpStream>>,
-) -> io::Result<TcpStream> {
+    connecting: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     monoio::time::timeout(time, connecting).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
@@ -207,7 +250,7 @@ mod tests {
 
     #[test]
     fn want_of_something_of_ours_is_told_from_what_peers_do() {
-        let [v4, v6]: [SocketAddr; 2] =
+        let [v4, v6]: [Endpoint; 2] =
             ["192.0.2.1:80", "[2001:db8::1]:80"].map(|address| address.parse().unwrap());
         for (errno, to_v4, to_v6) in [
             (Errno::MFILE, true, true),
@@ -216,8 +259,8 @@ mod tests {
             (Errno::NETUNREACH, false, false),
         ] {
             let is_for_want = |to| is_for_want(&errno.into(), to);
-            assert_eq!((is_for_want(v4), is_for_want(v6)), (to_v4, to_v6), "{errno}");
+            assert_eq!((is_for_want(&v4), is_for_want(&v6)), (to_v4, to_v6), "{errno}");
         }
-        assert!(!is_for_want(&io::ErrorKind::TimedOut.into(), v4));
+        assert!(!is_for_want(&io::ErrorKind::TimedOut.into(), &v4));
     }
 }

@@ -3,7 +3,8 @@
 //! SO_REUSEPORT alone would let a second Ringway join unnoticed, and a bind alone two that start at
 //! the same moment: sockets that do not listen yet may share an address. So the first socket
 //! listens at once and without it, which the kernel allows one process only; then it gets the
-//! option, and the others join. They listen when all is ready.
+//! option, and the others join. They listen when all is ready. A Unix socket cannot be joined: the
+//! workers share one.
 
 use std::{
     io,
@@ -13,30 +14,45 @@ use std::{
 };
 
 use monoio::net::TcpStream;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::{
     fd,
     io::{self as net_io, set_peer_options},
+    socket_file::{self, Rights, SocketFile},
 };
+use crate::base::endpoint::{Endpoint, UnixPath};
 
 /// The sockets of one address, one for each worker.
 #[derive(Debug)]
 pub(crate) struct Bound {
     /// The address that was bound: port 0 has become a number.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Endpoint,
     pub(crate) sockets: Vec<OwnedFd>,
     /// How many of them, from the first on, another process has, too.
     pub(crate) shared: usize,
+    /// The file of a Unix socket that this process is to remove.
+    pub(crate) file: Option<SocketFile>,
 }
 
 /// The first socket of an address, which no other process may have.
 pub(crate) struct First {
     /// The address that was bound.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Endpoint,
     socket: OwnedFd,
     v6_only: bool,
     patience: Duration,
+    file: Option<SocketFile>,
+}
+
+/// A Unix socket for all workers, which listens from now on.
+///
+/// # Errors
+/// Like `socket_file::listen`.
+pub(crate) fn bind_unix(path: UnixPath, rights: Rights, backlog: u32) -> io::Result<First> {
+    let (socket, file) = socket_file::listen(path, rights, backlog)?;
+    let (v6_only, patience) = (false, Duration::ZERO);
+    Ok(First { address: Endpoint::Unix(path), socket, v6_only, patience, file })
 }
 
 /// Binds the first socket of an address, whose connections wait for an acknowledgement as long as
@@ -50,7 +66,7 @@ pub(crate) fn bind(address: SocketAddr, v6_only: bool, patience: Duration) -> io
     rustix::net::bind(&socket, &address)?;
     let address = SocketAddr::try_from(rustix::net::getsockname(&socket)?)
         .map_err(|_| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-    Ok(First { address, socket, v6_only, patience })
+    Ok(First { address: Endpoint::Tcp(address), socket, v6_only, patience, file: None })
 }
 
 impl First {
@@ -60,6 +76,9 @@ impl First {
     /// # Errors
     /// The kernel's; `AddrInUse` if another process was first.
     pub(crate) fn claim(&self, backlog: u32, is_ours: bool) -> io::Result<()> {
+        if self.address.unix().is_some() {
+            return Ok(());
+        }
         sockopt::set_socket_reuseport(&self.socket, is_ours)?;
         listen_on(&self.socket, backlog)?;
         Ok(sockopt::set_socket_reuseport(&self.socket, true)?)
@@ -71,12 +90,16 @@ impl First {
     /// # Errors
     /// The kernel's.
     pub(crate) fn join(self, count: usize) -> io::Result<Bound> {
-        let First { address, socket: first, v6_only, patience } = self;
+        let First { address, socket: first, v6_only, patience, file } = self;
         let mut sockets = vec![first];
         for _ in 1..count {
-            sockets.push(joined(address, v6_only, patience)?);
+            let next = match address {
+                Endpoint::Tcp(address) => joined(address, v6_only, patience)?,
+                Endpoint::Unix(_) => sockets[0].try_clone()?,
+            };
+            sockets.push(next);
         }
-        Ok(Bound { address, sockets, shared: 0 })
+        Ok(Bound { address, sockets, shared: 0, file })
     }
 }
 
@@ -95,12 +118,15 @@ fn joined(address: SocketAddr, v6_only: bool, patience: Duration) -> io::Result<
 /// # Errors
 /// The kernel's.
 pub(crate) fn adopt(
-    (address, mut sockets): (SocketAddr, Vec<OwnedFd>),
+    (address, mut sockets): (Endpoint, Vec<OwnedFd>),
     (v6_only, patience): (bool, Duration),
     (count, is_shared): (usize, bool),
 ) -> io::Result<Bound> {
     for socket in &sockets {
         rustix::io::ioctl_fionbio(socket, true)?;
+        if address.unix().is_some() {
+            continue;
+        }
         sockopt::set_socket_reuseport(socket, true)?;
         net_io::outlast(socket, patience);
         set_peer_options(socket)?;
@@ -108,9 +134,9 @@ pub(crate) fn adopt(
     let given = sockets.len();
     let mut shared = if is_shared { given } else { 0 };
     while sockets.len() < count {
-        match joined(address, v6_only, patience) {
-            Ok(own) => sockets.push(own),
-            Err(_) => {
+        match address.tcp().map(|address| joined(address, v6_only, patience)) {
+            Some(Ok(own)) => sockets.push(own),
+            Some(Err(_)) | None => {
                 let copy = sockets[sockets.len() % given].try_clone()?;
                 sockets.push(copy);
                 if is_shared {
@@ -119,15 +145,28 @@ pub(crate) fn adopt(
             }
         }
     }
-    Ok(Bound { address, sockets, shared })
+    Ok(Bound { address, sockets, shared, file: None })
 }
 
-/// The address of a TCP socket that listens; none if it is something else.
-pub(crate) fn listens_on(socket: &OwnedFd) -> Option<SocketAddr> {
+/// The address of a stream socket that listens; none if it is something else.
+pub(crate) fn listens_on(socket: &OwnedFd) -> Option<Endpoint> {
     let is_stream = sockopt::socket_type(socket) == Ok(SocketType::STREAM);
     let listens = is_stream && sockopt::socket_acceptconn(socket) == Ok(true);
     let address = rustix::net::getsockname(socket).ok()?;
-    SocketAddr::try_from(address).ok().filter(|_| listens)
+    let endpoint = match SocketAddr::try_from(address.clone()) {
+        Ok(address) => Endpoint::Tcp(address),
+        Err(_) => Endpoint::Unix(unix_path(&SocketAddrUnix::try_from(address).ok()?)?),
+    };
+    listens.then_some(endpoint)
+}
+
+/// What a Unix socket is bound to; none if it is bound to nothing, or to what is no text.
+fn unix_path(address: &SocketAddrUnix) -> Option<UnixPath> {
+    let text = match address.abstract_name() {
+        Some(name) => format!("@{}", str::from_utf8(name).ok()?),
+        None => address.path()?.to_str().ok()?.to_owned(),
+    };
+    UnixPath::new(&text).ok()
 }
 
 /// Begins to listen, on all sockets of an address.
@@ -184,9 +223,13 @@ impl Listener {
         let _ = listen_on(&self.socket, backlog);
     }
 
-    /// Lets no new connection into the queue; those in it can still be accepted.
+    /// Lets no new connection into the queue; those in it can still be accepted. Nobody finds a
+    /// Unix socket whose file has been removed, which its owner does before.
     pub(crate) fn refuse_new(&self) -> io::Result<()> {
-        fd::refuse_new(self.socket.as_fd())
+        match sockopt::socket_domain(&self.socket)? {
+            AddressFamily::UNIX => Ok(()),
+            _ => fd::refuse_new(self.socket.as_fd()),
+        }
     }
 }
 
@@ -199,7 +242,7 @@ mod tests {
     #[test]
     fn a_second_bind_of_the_same_address_is_refused_while_our_own_workers_join() {
         let first = bind("127.0.0.1:0".parse().unwrap(), true, PATIENCE).unwrap();
-        let address = first.address;
+        let address = first.address.tcp().unwrap();
         // Both may bind; one of them may listen.
         let other = bind(address, true, PATIENCE).unwrap();
         first.claim(16, false).unwrap();
@@ -216,12 +259,12 @@ mod tests {
         let first = bind("127.0.0.1:0".parse().unwrap(), true, PATIENCE).unwrap();
         first.claim(16, false).unwrap();
         let bound = first.join(1).unwrap();
-        let queued = std::net::TcpStream::connect(bound.address).unwrap();
+        let queued = std::net::TcpStream::connect(bound.address.tcp().unwrap()).unwrap();
         let socket = bound.sockets[0].as_fd();
         fd::refuse_new(socket).unwrap();
         assert_eq!(fd::accept(socket).unwrap().1, Some(queued.local_addr().unwrap()));
         let wait = std::time::Duration::from_millis(100);
-        assert!(std::net::TcpStream::connect_timeout(&bound.address, wait).is_err());
+        assert!(std::net::TcpStream::connect_timeout(&bound.address.tcp().unwrap(), wait).is_err());
     }
 
     /// The kernel's patience with a peer is never shorter than ours.
@@ -234,7 +277,7 @@ mod tests {
             let first = bind("127.0.0.1:0".parse().unwrap(), true, wait).unwrap();
             first.claim(16, false).unwrap();
             let bound = first.join(1).unwrap();
-            let _client = std::net::TcpStream::connect(bound.address).unwrap();
+            let _client = std::net::TcpStream::connect(bound.address.tcp().unwrap()).unwrap();
             let accepted = fd::accept(bound.sockets[0].as_fd()).unwrap().0;
             let timeout = sockopt::tcp_user_timeout(&accepted).unwrap();
             assert_eq!(timeout, expected, "{wait:?}");

@@ -16,6 +16,7 @@ pub(crate) mod relay;
 pub(crate) mod repeated;
 pub(crate) mod runtime;
 pub(crate) mod signal;
+pub(crate) mod socket_file;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod turns;

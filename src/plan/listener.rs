@@ -1,10 +1,11 @@
 //! Listeners: the addresses that accept connections, and how to talk to what arrives there.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{PoolId, tls::ListenerTls};
+use crate::base::endpoint::{Endpoint, UnixPath};
 
 /// One or more addresses that accept connections, and how to talk to what arrives there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +14,9 @@ pub struct Listener {
     /// Its name in the configuration.
     pub name: String,
     /// The addresses to bind; port 0 takes a free one.
-    pub bind: Vec<SocketAddr>,
+    pub bind: Vec<Endpoint>,
+    /// What is said of the files of Unix sockets among them.
+    pub socket_files: Vec<SocketFile>,
     /// What arrives there.
     pub mode: Mode,
     /// The pool for requests that match no route (none: 404), or for all connections of TCP.
@@ -45,6 +48,7 @@ impl Default for Listener {
         Listener {
             name: String::new(),
             bind: Vec::new(),
+            socket_files: Vec::new(),
             mode: Mode::Http,
             pool: None,
             tls: None,
@@ -65,6 +69,18 @@ impl Listener {
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
         self.pool.iter_mut()
     }
+}
+
+/// Who may connect to a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketFile {
+    /// Its path.
+    pub path: UnixPath,
+    /// The mode of the file; none = as the umask of the process leaves it.
+    pub mode: Option<u32>,
+    /// Its owner, as `USER`, `USER:GROUP` or `:GROUP`; none = the user of the process.
+    pub owner: Option<String>,
 }
 
 /// What arrives at a listener.

@@ -23,7 +23,9 @@ pub use self::{
     global::{Admin, Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
     health::{Breaker, Health, HttpProbe, Passive, Probe, Statuses},
     limits::Limits,
-    listener::{AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Mode, Protocols},
+    listener::{
+        AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Mode, Protocols, SocketFile,
+    },
     overlay::{Amendment, Duty, Overlay, Settings, Subject},
     pool::{Address, Backend, Connections, HostHeader, Member, Pool, PoolTimeouts, Queue},
     retry::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn},

@@ -19,6 +19,7 @@ use super::{
     sticky::Sticky,
     tls::PoolTls,
 };
+use crate::base::endpoint::{Endpoint, UnixPath};
 
 /// A named set of backends that can stand in for each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +137,8 @@ pub enum Address {
         /// The name to look up.
         name: String,
     },
+    /// A Unix socket of this machine.
+    Unix(UnixPath),
 }
 
 impl Address {
@@ -144,6 +147,7 @@ impl Address {
         match self {
             Address::Socket(address) => address.ip().to_string().into(),
             Address::Name { host, .. } | Address::Srv { name: host } => host.into(),
+            Address::Unix(_) => LOCALHOST.into(),
         }
     }
 
@@ -152,7 +156,7 @@ impl Address {
     #[must_use]
     pub fn is_looked_up(&self) -> bool {
         match self {
-            Address::Socket(_) => false,
+            Address::Socket(_) | Address::Unix(_) => false,
             Address::Name { host, .. } => !is_localhost(host),
             Address::Srv { .. } => true,
         }
@@ -160,16 +164,21 @@ impl Address {
 
     /// The addresses that are known without a lookup, in the order to try them: for `localhost` and
     /// names below it both of loopback, since a server on "localhost" may listen on either.
-    pub(crate) fn known(&self) -> Vec<SocketAddr> {
+    pub(crate) fn known(&self) -> Vec<Endpoint> {
         match self {
-            Address::Socket(address) => vec![*address],
-            Address::Name { host, port } if is_localhost(host) => {
-                vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()]
-            }
+            Address::Socket(address) => vec![Endpoint::Tcp(*address)],
+            Address::Name { host, port } if is_localhost(host) => vec![
+                Endpoint::Tcp((Ipv4Addr::LOCALHOST, *port).into()),
+                Endpoint::Tcp((Ipv6Addr::LOCALHOST, *port).into()),
+            ],
+            Address::Unix(path) => vec![Endpoint::Unix(*path)],
             Address::Name { .. } | Address::Srv { .. } => Vec::new(),
         }
     }
 }
+
+/// The host of what is reached by a Unix socket.
+const LOCALHOST: &str = "localhost";
 
 fn is_localhost(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -211,7 +220,11 @@ impl Backend {
     /// Its address as written, in the form of a Host field (RFC 9110 §7.2).
     #[must_use]
     pub fn authority(&self) -> String {
-        self.written().to_string()
+        match self.written() {
+            // Its path is no host; nginx and HAProxy say this, too.
+            Address::Unix(_) => LOCALHOST.to_owned(),
+            written => written.to_string(),
+        }
     }
 
     /// Its host as written, without the port.
@@ -233,13 +246,14 @@ impl Backend {
     }
 }
 
-/// As it is written, and in the form of a Host field.
+/// As it is written, and, where it has a host, in the form of a Host field.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Socket(address) => address.fmt(f),
             Address::Name { host, port } => write!(f, "{host}:{port}"),
             Address::Srv { name } => write!(f, "srv:{name}"),
+            Address::Unix(path) => path.fmt(f),
         }
     }
 }
@@ -333,7 +347,8 @@ mod tests {
             ("localhost.example.com", false),
             ("notlocalhost", false),
         ] {
-            let both = ["127.0.0.1:3001", "[::1]:3001"].map(|text| text.parse().unwrap());
+            let both =
+                ["127.0.0.1:3001", "[::1]:3001"].map(|text| text.parse::<Endpoint>().unwrap());
             let address = Address::Name { host: host.into(), port: 3001 };
             assert_eq!(address.known(), if expected { &both[..] } else { &[] }, "{host}");
             assert_eq!(address.is_looked_up(), !expected, "{host}");

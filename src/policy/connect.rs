@@ -5,7 +5,9 @@
 //! has the better family first (RFC 6724), and the other is the fallback. The same goes for
 //! `localhost`, whose two addresses may belong to two different servers.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
+
+use crate::base::endpoint::Endpoint;
 
 /// After a failed connection an address is tried last for this long.
 pub(crate) const AVOIDED: Duration = Duration::from_secs(10);
@@ -14,7 +16,7 @@ pub(crate) const AVOIDED: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The indexes of `addresses` in the order to try them, each with whether it failed recently.
-pub(crate) fn order(addresses: &[(SocketAddr, bool)], turn: usize) -> Vec<usize> {
+pub(crate) fn order(addresses: &[(Endpoint, bool)], turn: usize) -> Vec<usize> {
     let Some((first, _)) = addresses.first() else { return Vec::new() };
     let (mut order, others): (Vec<usize>, Vec<usize>) = (0..addresses.len()).partition(|place| {
         addresses.get(*place).is_some_and(|(address, _)| address.is_ipv4() == first.is_ipv4())
@@ -42,16 +44,24 @@ pub(crate) fn share(time: Duration, spent: Duration, left: usize) -> Duration {
 mod tests {
     use super::*;
 
+    fn four(last: u8) -> Endpoint {
+        Endpoint::Tcp(([10, 0, 0, last], 80).into())
+    }
+
+    fn six(last: u16) -> Endpoint {
+        Endpoint::Tcp(([0, 0, 0, 0, 0, 0, 0, last], 80).into())
+    }
+
     /// Digits are IPv4 addresses, letters IPv6; `!` after one: it failed recently.
     #[track_caller]
     fn check(addresses: &str, turn: usize, expected: &str) {
-        let mut parsed: Vec<(SocketAddr, bool)> = Vec::new();
+        let mut parsed: Vec<(Endpoint, bool)> = Vec::new();
         let mut names = Vec::new();
         for letter in addresses.chars() {
             match letter {
                 '!' => parsed.last_mut().unwrap().1 = true,
-                '0'..='9' => parsed.push((([10, 0, 0, letter as u8], 80).into(), false)),
-                _ => parsed.push((([0, 0, 0, 0, 0, 0, 0, letter as u16], 80).into(), false)),
+                '0'..='9' => parsed.push((four(letter as u8), false)),
+                _ => parsed.push((six(letter as u16), false)),
             }
             if letter != '!' {
                 names.push(letter);

@@ -112,6 +112,12 @@ impl Peer {
             Some(ip) => spelled(format_args!("{ip}")),
             None => spelled(format_args!("{UNKNOWN}")),
         };
+        // A Unix socket has none: what belongs to the scheme makes links that work.
+        let port = match (port, secure.is_some()) {
+            (0, false) => 80,
+            (0, true) => 443,
+            (port, _) => port,
+        };
         let (port, port_len) = spelled(format_args!("{port}"));
         let speaks = Cell::default();
         Peer { listener, address, is_trusted, speaks, secure, text, text_len, port, port_len }

@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io,
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
     time::Duration,
@@ -20,6 +20,7 @@ use super::{
     linger::turn_away,
     secure,
 };
+use crate::base::endpoint::Endpoint;
 use crate::exchange::log_refused;
 use crate::http::{
     answer::{self, FaultAnswer},
@@ -72,7 +73,7 @@ pub(super) fn begin(worker: &Rc<Worker>, socket: Socket) -> io::Result<()> {
     Ok(())
 }
 
-async fn run(worker: Rc<Worker>, listener: Listener, (at, address): (Rc<Listening>, SocketAddr)) {
+async fn run(worker: Rc<Worker>, listener: Listener, (at, address): (Rc<Listening>, Endpoint)) {
     let (ends, port) = (&at.ends, address.port());
     let mut accepting =
         Accepting { worker, listener, at: Rc::clone(&at), port, spare: spare(), pause: PAUSE };
@@ -303,7 +304,7 @@ mod tests {
             rustix::net::bind(&socket, &any).unwrap();
             let listener = Listener::adopt(socket).unwrap();
             let worker = worker();
-            let at = worker.begin_to_accept((ListenerId(0), any), false);
+            let at = worker.begin_to_accept((ListenerId(0), any.into()), false);
             let mut accepting =
                 Accepting { worker, listener, at, port: 0, spare: spare(), pause: PAUSE };
             for pause in [10, 20, 40] {

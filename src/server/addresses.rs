@@ -4,16 +4,19 @@
 //! Clients that come before all is ready wait in the kernel's queue.
 
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use super::{StartError, given::Given, refusal::holder, run::Sockets};
-use crate::net::listener::{self, Bound, First};
-use crate::plan::{ListenerId, Plan};
+use super::{StartError, given::Given, refusal::holder, run::Sockets, user};
+use crate::base::endpoint::Endpoint;
+use crate::net::{
+    listener::{self, Bound, First},
+    socket_file::{Rights, SocketFile},
+};
+use crate::plan::{Listener, ListenerId, Plan};
 use crate::worker::Socket;
 
 /// How long to retry an address that is in use although no process has it: the kernel closes the
@@ -30,46 +33,18 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// The tries after which the holder of the address is looked up.
 const ASKED_AT: [u32; 5] = [0, 1, 4, 16, 64];
 
-/// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Endpoint {
-    /// An address and a port.
-    Tcp(SocketAddr),
-    /// A unix socket. None is supported yet.
-    Unix(PathBuf),
-}
-
-impl Endpoint {
-    /// The address and port, if it has them.
-    #[must_use]
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Endpoint::Tcp(address) => Some(*address),
-            Endpoint::Unix(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Endpoint::Tcp(address) => address.fmt(f),
-            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// The sockets of every address of every listener.
 pub(super) struct Addresses(Vec<Taken>);
 
 /// An address that is taken: its listener, and the address as written.
-type Taken = (ListenerId, SocketAddr, Bound);
+type Taken = (ListenerId, Endpoint, Bound);
 
 /// An address of a listener, as it should be taken.
 struct Wanted {
     listener: ListenerId,
-    address: SocketAddr,
+    address: Endpoint,
+    /// Who may connect to a Unix socket.
+    rights: Rights,
     v6_only: bool,
     backlog: u32,
     /// How long its connections wait for an acknowledgement.
@@ -87,10 +62,14 @@ impl Addresses {
     pub(super) fn take(
         plan: &Plan,
         cores: usize,
-        known: &[(ListenerId, SocketAddr)],
+        known: &[(ListenerId, Endpoint)],
         given: &mut Given,
     ) -> Result<Addresses, StartError> {
-        let mut wanted = wanted(plan);
+        let mut wanted = wanted(plan).map_err(|(address, error)| StartError::Listen {
+            address,
+            holder: None,
+            error,
+        })?;
         wanted.retain(|wanted| !known.contains(&(wanted.listener, wanted.address)));
         let adopted = adopt(&mut wanted, cores, given)?;
         let began = Instant::now();
@@ -134,11 +113,11 @@ impl Addresses {
         plan: &Plan,
         cores: usize,
         (stays, mut sockets): (
-            &[(ListenerId, SocketAddr, SocketAddr)],
-            impl FnMut(SocketAddr) -> io::Result<(Vec<OwnedFd>, bool)>,
+            &[(ListenerId, Endpoint, Endpoint)],
+            impl FnMut(Endpoint) -> io::Result<(Vec<OwnedFd>, bool)>,
         ),
     ) -> Result<Addresses, StartError> {
-        let known = wanted(plan);
+        let known = wanted(plan).unwrap_or_default();
         let mut again = Vec::new();
         for (listener, written, address) in stays.iter().copied() {
             let it = known.iter().find(|it| it.listener == listener && it.address == written);
@@ -162,13 +141,17 @@ impl Addresses {
     /// The addresses that were taken, by the name of their listener.
     pub(super) fn named(&self, plan: &Plan) -> Vec<(String, Endpoint)> {
         let name = |id: ListenerId| plan.listener(id).name.clone();
-        let endpoint = |bound: &Bound| Endpoint::Tcp(bound.address);
-        self.0.iter().map(|(id, _, bound)| (name(*id), endpoint(bound))).collect()
+        self.0.iter().map(|(id, _, bound)| (name(*id), bound.address)).collect()
     }
 
     /// The listener of each, the address as written, and as taken.
-    pub(super) fn bound(&self) -> Vec<(ListenerId, SocketAddr, SocketAddr)> {
+    pub(super) fn bound(&self) -> Vec<(ListenerId, Endpoint, Endpoint)> {
         self.0.iter().map(|(id, written, bound)| (*id, *written, bound.address)).collect()
+    }
+
+    /// The files of Unix sockets, which are removed with what is returned.
+    pub(super) fn files(&mut self) -> Vec<SocketFile> {
+        self.0.iter_mut().filter_map(|(.., bound)| bound.file.take()).collect()
     }
 
     /// Listens for all cores.
@@ -187,7 +170,7 @@ impl Addresses {
     /// Each core's own sockets; of an address with more sockets than cores a core has several.
     pub(super) fn share_out(self, cores: usize) -> Vec<Sockets> {
         let mut shares: Vec<Sockets> = (0..cores).map(|_| Vec::new()).collect();
-        for (listener, _, Bound { address, sockets, shared }) in self.0 {
+        for (listener, _, Bound { address, sockets, shared, .. }) in self.0 {
             for (number, fd) in sockets.into_iter().enumerate() {
                 let is_shared = number < shared;
                 shares[number % cores].push(Socket { listener, address, fd, is_shared });
@@ -212,7 +195,11 @@ fn adopt(
         }
         let how = (it.v6_only, it.patience);
         match listener::adopt((it.address, sockets), how, (cores, is_shared)) {
-            Ok(bound) => taken.push((it.listener, it.address, bound)),
+            Ok(mut bound) => {
+                // One of the service manager stays its own.
+                bound.file = bound.address.unix().filter(|_| !is_shared).and_then(SocketFile::of);
+                taken.push((it.listener, it.address, bound));
+            }
             Err(error) => {
                 let address = it.address;
                 refused = Err(StartError::Listen { address, holder: None, error });
@@ -224,22 +211,39 @@ fn adopt(
 }
 
 /// Every address of a plan; wildcard addresses come first, as others are within them.
-fn wanted(plan: &Plan) -> Vec<Wanted> {
+///
+/// # Errors
+/// If the owner of a socket file is unknown here.
+fn wanted(plan: &Plan) -> Result<Vec<Wanted>, (Endpoint, io::Error)> {
     let all: Vec<SocketAddr> =
-        plan.listeners.values().flat_map(|l| l.bind.iter().copied()).collect();
+        plan.listeners.values().flat_map(|l| l.bind.iter().filter_map(Endpoint::tcp)).collect();
     let mut wanted = Vec::new();
     for (listener, of) in &plan.listeners {
-        wanted.extend(of.bind.iter().map(|address| Wanted {
-            listener,
-            address: *address,
-            v6_only: is_v6_only(*address, &all),
-            backlog: of.backlog,
-            patience: of.timeouts.client_write,
-            is_within: all.iter().any(|other| is_within(*address, *other, &all)),
-        }));
+        for address in of.bind.iter().copied() {
+            let tcp = address.tcp();
+            let rights = rights(of, address).map_err(|error| (address, error))?;
+            wanted.push(Wanted {
+                listener,
+                address,
+                rights,
+                v6_only: tcp.is_some_and(|address| is_v6_only(address, &all)),
+                backlog: of.backlog,
+                patience: of.timeouts.client_write,
+                is_within: tcp
+                    .is_some_and(|at| all.iter().any(|other| is_within(at, *other, &all))),
+            });
+        }
     }
     wanted.sort_by_key(|wanted| wanted.is_within);
-    wanted
+    Ok(wanted)
+}
+
+/// Who may connect to an address of a listener.
+fn rights(of: &Listener, address: Endpoint) -> io::Result<Rights> {
+    let said = of.socket_files.iter().find(|it| Endpoint::Unix(it.path) == address);
+    let Some(said) = said else { return Ok(Rights::default()) };
+    let (user, group) = said.owner.as_deref().map_or(Ok((None, None)), user::ids)?;
+    Ok(Rights { mode: said.mode, user, group })
 }
 
 /// `[::]` takes IPv4 too, unless `0.0.0.0` of the same port is bound separately.
@@ -260,10 +264,13 @@ fn is_within(address: SocketAddr, other: SocketAddr, all: &[SocketAddr]) -> bool
 }
 
 /// Takes all of them, or none.
-fn take(wanted: &[Wanted], cores: usize) -> Result<Vec<Taken>, (SocketAddr, io::Error)> {
+fn take(wanted: &[Wanted], cores: usize) -> Result<Vec<Taken>, (Endpoint, io::Error)> {
     let mut firsts: Vec<(&Wanted, First)> = Vec::new();
     for wanted in wanted {
-        let first = listener::bind(wanted.address, wanted.v6_only, wanted.patience);
+        let first = match wanted.address {
+            Endpoint::Tcp(address) => listener::bind(address, wanted.v6_only, wanted.patience),
+            Endpoint::Unix(path) => listener::bind_unix(path, wanted.rights, wanted.backlog),
+        };
         firsts.push((wanted, first.map_err(|error| (wanted.address, error))?));
     }
     for (wanted, first) in &firsts {

@@ -201,9 +201,10 @@ impl AdminInterface {
             (None, Some(address)) => match Bound::tcp(address) {
                 Ok(listener) => bound.push(listener),
                 Err(error) if wanted.is_written => {
+                    let address = address.into();
                     return Err(StartError::Listen { address, holder: None, error });
                 }
-                Err(error) => given_up = Some(cannot_listen(address, &error, None)),
+                Err(error) => given_up = Some(cannot_listen(address.into(), &error, None)),
             },
         }
         let address = bound.first().and_then(Bound::address);

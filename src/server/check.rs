@@ -4,7 +4,7 @@
 //! descriptors, addresses, files. Nothing is created, changed or listened on. An address in use is
 //! not an error: the process that will be replaced may have it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     access_logs, cores, descriptors,
@@ -13,6 +13,7 @@ use super::{
     state_file::{self, Kept, StateFile},
     user,
 };
+use crate::base::endpoint::Endpoint;
 use crate::net::listener;
 use crate::observe::event::Event;
 use crate::plan::{Checked, Overlay, Plan};
@@ -64,14 +65,21 @@ pub(crate) fn check(plan: &Plan) -> Findings {
     found
 }
 
-/// Addresses that this machine does not have.
+/// Addresses that this machine does not have, and folders of socket files.
 fn foreign_addresses(plan: &Plan) -> Vec<String> {
     let all = plan.listeners.values().flat_map(|listener| listener.bind.iter());
-    let refusal = |address: &SocketAddr| {
-        // Any port will do: a bind changes nothing before a listen.
-        let refused =
-            listener::bind(SocketAddr::new(address.ip(), 0), true, Duration::ZERO).err()?;
-        Some(cannot_listen(*address, &refused, None))
+    let refusal = |endpoint: &Endpoint| {
+        let refused = match endpoint {
+            // Any port will do: a bind changes nothing before a listen.
+            Endpoint::Tcp(address) => {
+                listener::bind(SocketAddr::new(address.ip(), 0), true, Duration::ZERO).err()?
+            }
+            Endpoint::Unix(path) => {
+                let folder = path.file()?.parent()?;
+                (!folder.is_dir()).then(|| ErrorKind::NotFound.into())?
+            }
+        };
+        Some(cannot_listen(*endpoint, &refused, None))
     };
     all.filter_map(refusal).collect()
 }

@@ -10,7 +10,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt, io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -22,7 +21,7 @@ use crossbeam_channel::{
 use super::{
     StartError,
     access_logs::{AccessLogs, Outlets},
-    addresses::{Addresses, Endpoint},
+    addresses::Addresses,
     certificates::{Certificates, Fresh, Held},
     crew::Member,
     descriptors, ends,
@@ -37,6 +36,7 @@ use super::{
     upgrade::{Ask, Before, Kept},
     vitals,
 };
+use crate::base::endpoint::Endpoint;
 use crate::health::{SeenBackend, ToHealth};
 use crate::net::tls::Ends;
 use crate::observe::{
@@ -70,7 +70,7 @@ const READ_AGAIN: Duration = Duration::from_secs(3600);
 const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// An address of a listener: as written, and as bound.
-type Bound = (ListenerId, SocketAddr, SocketAddr);
+type Bound = (ListenerId, Endpoint, Endpoint);
 
 /// A command to the thread. Each client waits for its answer, so there are never more commands than
 /// clients.
@@ -475,8 +475,8 @@ struct StillBound {
     /// Addresses that stay bound, with their listener under this plan.
     stays: Vec<Bound>,
     /// Those that change the listener: the earlier one, the address, the next one.
-    moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
-    gone: Vec<(ListenerId, SocketAddr)>,
+    moved: Vec<(ListenerId, Endpoint, ListenerId)>,
+    gone: Vec<(ListenerId, Endpoint)>,
 }
 
 impl StillBound {
@@ -487,7 +487,7 @@ impl StillBound {
         for (id, written, bound) in bound.iter().copied() {
             let has_it = |id| plan.listeners.get(id).is_some_and(|at| at.bind.contains(&written));
             // With port 0 each listener has an address of its own.
-            let heir = || plan.listeners.ids().find(|id| written.port() != 0 && has_it(*id));
+            let heir = || plan.listeners.ids().find(|id| written.is_one() && has_it(*id));
             match if has_it(id) { Some(id) } else { heir() } {
                 None => still.gone.push((id, bound)),
                 Some(owner) => {
@@ -502,7 +502,7 @@ impl StillBound {
     }
 
     /// The listener of each, and the address as written.
-    fn known(&self) -> Vec<(ListenerId, SocketAddr)> {
+    fn known(&self) -> Vec<(ListenerId, Endpoint)> {
         self.stays.iter().map(|(id, written, _)| (*id, *written)).collect()
     }
 }
@@ -697,11 +697,13 @@ impl Owner {
         // The hub waits for nothing.
         let _ = reporter.to_hub().send_deadline(ToHub::Plan(Arc::clone(&next.plan)), until);
         events.into_iter().for_each(|event| reporter.event(event));
-        let (addresses, bound, serving) = to;
+        let (mut addresses, bound, serving) = to;
+        let files = addresses.files();
         self.bound = if serving.is_some() { Vec::new() } else { bound.stays.clone() };
         self.bound.extend(addresses.bound());
         let shares = addresses.share_out(serving.as_deref().unwrap_or(self.serving.now()).len());
         self.kept.remove(&bound.gone);
+        self.kept.keep_files(files);
         let kept_shares = match &serving {
             Some(_) => self.kept.replace(&shares),
             None => self.kept.add(&shares),
@@ -820,7 +822,7 @@ impl Owner {
     /// The bound addresses, by the name of their listener.
     fn addresses(&self) -> Vec<(String, Endpoint)> {
         let name = |id: ListenerId| self.next.plan.listener(id).name.clone();
-        self.bound.iter().map(|(id, _, bound)| (name(*id), Endpoint::Tcp(*bound))).collect()
+        self.bound.iter().map(|(id, _, bound)| (name(*id), *bound)).collect()
     }
 
     fn look(&self) -> (Look, Vec<Asked>) {

@@ -5,9 +5,10 @@
 //! configuration alone says what is served, and names of sockets say nothing. Sockets that no
 //! listener wants are closed, and named.
 
-use std::{net::SocketAddr, os::fd::OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::StartError;
+use crate::base::endpoint::Endpoint;
 use crate::net::{fd, listener};
 use crate::observe::event::Event;
 
@@ -16,8 +17,8 @@ use crate::observe::event::Event;
 pub(super) struct Given {
     /// Each with whether who gave it keeps it, too, and serves what waits there when this process
     /// ends.
-    sockets: Vec<(SocketAddr, OwnedFd, bool)>,
-    /// Descriptors that are no listening TCP sockets.
+    sockets: Vec<(Endpoint, OwnedFd, bool)>,
+    /// Descriptors that are no listening stream sockets.
     others: usize,
 }
 
@@ -44,7 +45,7 @@ impl Given {
     }
 
     /// The sockets of an address, and whether another process keeps them, too.
-    pub(super) fn take(&mut self, address: SocketAddr) -> (Vec<OwnedFd>, bool) {
+    pub(super) fn take(&mut self, address: Endpoint) -> (Vec<OwnedFd>, bool) {
         let taken = self.sockets.extract_if(.., |(at, ..)| *at == address);
         let (sockets, shared): (Vec<_>, Vec<_>) =
             taken.map(|(_, socket, is_shared)| (socket, is_shared)).unzip();
@@ -57,7 +58,7 @@ impl Given {
             self.sockets.iter().map(|(address, ..)| address.to_string()).collect();
         addresses.dedup();
         if self.others > 0 {
-            addresses.push("none: it is no listening TCP socket".to_owned());
+            addresses.push("none: it is no listening stream socket".to_owned());
         }
         let event = |address: String| Event::SocketUnused { address: address.into() };
         addresses.into_iter().map(event).collect()

@@ -14,7 +14,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{
     StartError,
-    addresses::Endpoint,
     changes::Changes,
     control::{Client, Control},
     crew::Crew,
@@ -24,6 +23,7 @@ use super::{
     upgrade::Ask,
 };
 use crate::admin::{BackendWrite, BackendWritten};
+use crate::base::endpoint::Endpoint;
 use crate::net::runtime::DriverInUse;
 use crate::observe::{event::Event, events::Events, reports::Reporter, statistics::Statistics};
 use crate::plan::{Backend, Checked, Duty, LogLevel, Settings};

@@ -57,13 +57,6 @@ mod user;
 mod views;
 mod vitals;
 
-pub use self::{
-    addresses::Endpoint,
-    handle::{ChangeError, Handle, Stop},
-    options::Options,
-    start::{start, start_with},
-    start_error::{Holder, StartError},
-};
 pub(crate) use self::{
     admin_doors::{AdminInterface, token as admin_token},
     chronicle::history_on_disk,
@@ -72,4 +65,11 @@ pub(crate) use self::{
     self_signed::self_signed,
     upgrade::tell_refusal,
 };
+pub use self::{
+    handle::{ChangeError, Handle, Stop},
+    options::Options,
+    start::{start, start_with},
+    start_error::{Holder, StartError},
+};
+pub use crate::base::endpoint::{Endpoint, UnixPath};
 pub use crate::net::runtime::DriverInUse;

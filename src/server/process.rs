@@ -10,7 +10,6 @@ use tracing::{info, warn};
 
 use super::{
     Handle, StartError, Stop,
-    addresses::Endpoint,
     admin_doors::{AdminInterface, AdminSockets},
     given::Given,
     handle::Ended,
@@ -92,8 +91,7 @@ pub(crate) fn run(plan: Checked, source: Option<Source>) -> Result<(), StartErro
         handle.accept();
     }
     admin.open((&files, Some(states)), &handle, Some(&upgrades))?;
-    let of_tcp = |(name, at): &(String, Endpoint)| Some((name.clone(), at.tcp()?));
-    let addresses = handle.addresses().iter().filter_map(of_tcp).collect();
+    let addresses = handle.addresses().to_vec();
     let stops = match taker {
         // The manager hears of this process when the old one has named it.
         Some(taker) => Some(

@@ -7,15 +7,43 @@
 use std::{fs, io, net::IpAddr, net::SocketAddr};
 
 use super::start_error::Holder;
+use crate::base::endpoint::{Endpoint, UnixPath};
 
 /// The message; for an address in use with the process that has it, if known.
 pub(super) fn cannot_listen(
-    address: SocketAddr,
+    endpoint: Endpoint,
     error: &io::Error,
     holder: Option<&Holder>,
 ) -> String {
-    let reason = match error.kind() {
-        io::ErrorKind::AddrInUse => in_use(holder),
+    let reason = match (endpoint, error.kind()) {
+        (_, io::ErrorKind::AddrInUse) => in_use(holder),
+        (Endpoint::Tcp(address), _) => of_address(address, error),
+        (Endpoint::Unix(path), _) => of_file(path, error),
+    };
+    format!("cannot listen on {endpoint}: {reason}")
+}
+
+/// What is wrong with the file of a Unix socket.
+fn of_file(path: UnixPath, error: &io::Error) -> String {
+    let folder = path.file().and_then(|file| file.parent()).unwrap_or(std::path::Path::new("/"));
+    let folder = folder.display();
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            "there is a file that is no socket, which is left alone: remove it, or choose another \
+             path"
+                .to_owned()
+        }
+        io::ErrorKind::NotFound => format!("the folder {folder} is not there; make it first"),
+        io::ErrorKind::PermissionDenied => format!(
+            "this process may not make, replace or give away a file in {folder} (only root gives \
+             one to another user)"
+        ),
+        _ => error.to_string(),
+    }
+}
+
+fn of_address(address: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::PermissionDenied if address.port() < 1024 => format!(
             "a port below 1024 needs a capability that this process does not have: run it under a \
              systemd unit with AmbientCapabilities=CAP_NET_BIND_SERVICE, or give it to the binary \
@@ -26,8 +54,7 @@ pub(super) fn cannot_listen(
             format!("this machine does not have the address {}", address.ip())
         }
         _ => error.to_string(),
-    };
-    format!("cannot listen on {address}: {reason}")
+    }
 }
 
 fn in_use(holder: Option<&Holder>) -> String {
@@ -42,12 +69,19 @@ fn in_use(holder: Option<&Holder>) -> String {
 
 /// The process that listens on an address. Processes with our own name are checked first: it is
 /// most often one of those, and a machine may have many others with many files.
-pub(super) fn holder(address: SocketAddr) -> Option<Holder> {
-    let sockets: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| listening(&table, address))
-        .collect();
+pub(super) fn holder(endpoint: Endpoint) -> Option<Holder> {
+    let read = |path: &&str| fs::read_to_string(path).ok();
+    let sockets: Vec<u64> = match endpoint {
+        Endpoint::Tcp(address) => ["/proc/net/tcp", "/proc/net/tcp6"]
+            .iter()
+            .filter_map(read)
+            .flat_map(|table| listening(&table, address))
+            .collect(),
+        Endpoint::Unix(path) => {
+            let table = read(&"/proc/net/unix").unwrap_or_default();
+            table.lines().filter_map(|line| listens_at(line, path)).collect()
+        }
+    };
     if sockets.is_empty() {
         return None;
     }
@@ -71,6 +105,15 @@ fn has_one_of(pid: u32, links: &[String]) -> bool {
         fs::read_link(file.path())
             .is_ok_and(|to| links.iter().any(|link| to.as_os_str() == link.as_str()))
     })
+}
+
+/// The socket of a line of `/proc/net/unix`, if it listens at this path.
+fn listens_at(line: &str, path: UnixPath) -> Option<u64> {
+    /// `__SO_ACCEPTCON`.
+    const LISTENS: &str = "00010000";
+    let mut fields = line.split_whitespace();
+    let (flags, inode) = (fields.nth(3)?, fields.nth(2)?);
+    (flags == LISTENS && fields.next()? == path.as_str()).then(|| inode.parse().ok()).flatten()
 }
 
 /// The sockets of a table (proc(5), `/proc/net/tcp`) that listen on an address or collide with it.
@@ -139,12 +182,12 @@ mod tests {
     fn names_the_process_that_has_the_address() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        assert_eq!(holder(address).unwrap().pid, std::process::id());
+        assert_eq!(holder(address.into()).unwrap().pid, std::process::id());
     }
 
     #[test]
     fn says_what_to_do() {
-        let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        let address: Endpoint = "0.0.0.0:80".parse().unwrap();
         let denied = cannot_listen(address, &io::ErrorKind::PermissionDenied.into(), None);
         assert!(denied.contains("AmbientCapabilities") && denied.contains("setcap"), "{denied}");
         let held_by = |pid, name: &str| in_use(Some(&Holder { pid, name: name.to_owned() }));

@@ -128,7 +128,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let may_raise = options.raise_descriptor_limit;
     let lowered =
         descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
-    let bound = Addresses::take(&plan, cores, &[], &mut given)?;
+    let mut bound = Addresses::take(&plan, cores, &[], &mut given)?;
     let (mut certificates, renewed) = Certificates::new(death.clone(), reporter.clone());
     let fresh = certificates.read(&plan)?;
     let (mut outboxes, mut inboxes) = mailboxes(chosen.room)?;
@@ -197,9 +197,11 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
         carried: upgrade::known(&next.plan, backends),
     };
     let watch = HealthThread::start(to_health, job, &death)?;
-    let (of_addresses, sockets) = (bound.bound(), bound.share_out(cores));
-    let kept = upgrade::Kept::new(Some((earlier, counts)), &sockets)
+    let (of_addresses, files) = (bound.bound(), bound.files());
+    let sockets = bound.share_out(cores);
+    let mut kept = upgrade::Kept::new(Some((earlier, counts)), &sockets)
         .map_err(StartError::system("copy the listening sockets"))?;
+    kept.keep_files(files);
     let is_pinned = chosen.may_pin && next.plan.global.pin;
     let (serving, later_ended) = Serving::new((&chosen.cores, is_pinned), later);
     let owner = Owner {

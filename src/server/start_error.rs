@@ -1,8 +1,9 @@
 //! Why a balancer was not started.
 
-use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf};
+use std::{error::Error, fmt, io, path::PathBuf};
 
 use super::refusal::cannot_listen;
+use crate::base::endpoint::Endpoint;
 
 /// Why nothing was started; nothing is left running then.
 ///
@@ -20,7 +21,7 @@ pub enum StartError {
     #[non_exhaustive]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: Endpoint,
         /// What has it already, if known.
         holder: Option<Holder>,
         /// The kernel's error.

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{self, User};
+use nix::unistd::{self, Group, User};
 use rustix::{
     process::geteuid,
     thread::{CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities},
@@ -59,6 +59,30 @@ fn find(name: &str) -> Result<User, StartError> {
         ))),
         Err(error) => Err(refused(format!("it cannot be looked up: {error}"))),
     }
+}
+
+/// The user and the group of `USER:GROUP`, by name or number; either may be left out.
+pub(super) fn ids(owner: &str) -> io::Result<(Option<u32>, Option<u32>)> {
+    let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
+    let none = |what: &str, name: &str| io::Error::other(format!("there is no {what} \"{name}\""));
+    let number = |text: &str| text.parse::<u32>().ok();
+    let user = match (user, number(user)) {
+        ("", _) => None,
+        (_, Some(number)) => Some(number),
+        (name, None) => {
+            let known = User::from_name(name)?.ok_or_else(|| none("user", name))?;
+            Some(known.uid.as_raw())
+        }
+    };
+    let group = match (group, number(group)) {
+        ("", _) => None,
+        (_, Some(number)) => Some(number),
+        (name, None) => {
+            let known = Group::from_name(name)?.ok_or_else(|| none("group", name))?;
+            Some(known.gid.as_raw())
+        }
+    };
+    Ok((user, group))
 }
 
 /// Makes a folder for the user; one that is there stays as it is.

@@ -1,11 +1,12 @@
 //! The state of a core that does not depend on the plan, and what all cores of a process share of
 //! this kind.
 
-use std::{cell::Cell, net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc};
+use std::{cell::Cell, os::fd::OwnedFd, rc::Rc, sync::Arc};
 
 use crossbeam_channel::Sender;
 
 use super::Next;
+use crate::base::endpoint::Endpoint;
 use crate::conns::Means;
 use crate::net::tls::Ends;
 use crate::observe::{reports::Reporter, writer::Outlet};
@@ -56,7 +57,7 @@ pub(crate) enum ToCore {
     Accept(Vec<Socket>),
     /// Accept no more connections, except those that wait at addresses that are gone, give the
     /// resting ones away, and finish the others; but do not end.
-    GiveAway { heir: Heir, gone: Vec<SocketAddr> },
+    GiveAway { heir: Heir, gone: Vec<Endpoint> },
     /// Accept connections at these sockets alone, of which other cores may have had some.
     Serve(Vec<Socket>),
     /// Accept no more connections, and give those away that come to rest, but go on with the others
@@ -74,7 +75,7 @@ pub(crate) enum ToCore {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) listener: ListenerId,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Endpoint,
     pub(crate) fd: OwnedFd,
     /// Another process has it, too, and serves what waits there when this one ends.
     pub(crate) is_shared: bool,
@@ -107,9 +108,9 @@ pub(crate) struct CorePlan {
     /// Its sockets of new addresses.
     pub(crate) sockets: Vec<Socket>,
     /// Addresses that change the listener: the earlier one, the address, the next one.
-    pub(crate) moved: Vec<(ListenerId, SocketAddr, ListenerId)>,
+    pub(crate) moved: Vec<(ListenerId, Endpoint, ListenerId)>,
     /// The addresses that are removed.
-    pub(crate) gone: Vec<(ListenerId, SocketAddr)>,
+    pub(crate) gone: Vec<(ListenerId, Endpoint)>,
     /// Dropped when the core has taken the plan; nothing is ever sent.
     pub(crate) taken: Sender<()>,
 }

@@ -20,7 +20,6 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -39,6 +38,7 @@ pub(crate) use self::{
 use self::{logs::Logs, peak::Peak};
 
 use crate::base::{
+    endpoint::Endpoint,
     moment::{Moment, Tick, UnixSeconds},
     rng::Rng,
 };
@@ -133,7 +133,7 @@ pub(crate) struct Worker {
 /// An address of a listener that accepts connections.
 pub(crate) struct Listening {
     of: Cell<ListenerId>,
-    address: SocketAddr,
+    address: Endpoint,
     /// Another process serves what waits here when this one ends.
     pub(crate) is_shared: Cell<bool>,
     /// Up when it must accept no more.
@@ -155,7 +155,7 @@ impl Listening {
         self.tune.take()
     }
 
-    fn is(&self, (listener, address): (ListenerId, SocketAddr)) -> bool {
+    fn is(&self, (listener, address): (ListenerId, Endpoint)) -> bool {
         self.listener() == listener && self.address == address
     }
 }
@@ -330,7 +330,7 @@ impl Worker {
     /// accepted, and those that rest, or come to rest, are given to it. The worker does not end
     /// when all have left: it may take back what it gave.
     /// What waits at the addresses that are `gone` there is served here.
-    pub(crate) fn give_away_all(&self, heir: Heir, gone: &[SocketAddr]) {
+    pub(crate) fn give_away_all(&self, heir: Heir, gone: &[Endpoint]) {
         let is_gone = |it: &&Rc<Listening>| gone.contains(&it.address);
         self.listening.borrow().iter().filter(is_gone).for_each(|it| it.ends.raise());
         self.heir.replace(Some(heir));
@@ -393,7 +393,7 @@ impl Worker {
     /// Begins to accept connections at one more address of a listener.
     pub(crate) fn begin_to_accept(
         &self,
-        (listener, address): (ListenerId, SocketAddr),
+        (listener, address): (ListenerId, Endpoint),
         is_shared: bool,
     ) -> Rc<Listening> {
         self.accepting.set(self.accepting.get() + 1);
@@ -414,13 +414,13 @@ impl Worker {
     }
 
     /// Gives an address to another listener.
-    pub(crate) fn hand_over(&self, address: (ListenerId, SocketAddr), to: ListenerId) {
+    pub(crate) fn hand_over(&self, address: (ListenerId, Endpoint), to: ListenerId) {
         let listening = self.listening.borrow();
         listening.iter().filter(|it| it.is(address)).for_each(|it| it.of.set(to));
     }
 
     /// An address accepts no more connections than those that wait.
-    pub(crate) fn leave(&self, address: (ListenerId, SocketAddr)) {
+    pub(crate) fn leave(&self, address: (ListenerId, Endpoint)) {
         let listening = self.listening.borrow();
         listening.iter().filter(|it| it.is(address)).for_each(|it| it.ends.raise());
     }

@@ -3,7 +3,6 @@
 //! Seats are as the owner of the plan would assign them; `policy/seats` tests that it does.
 
 use std::{
-    net::SocketAddr,
     os::{fd::AsRawFd, unix::net::UnixStream},
     rc::Rc,
     sync::Arc,
@@ -138,7 +137,7 @@ fn a_listener_that_goes_lets_nobody_in_and_closes_what_rests() {
         watched.rests(Rest::Idle, Tick::from_millis(1), Deadline::NEVER);
         watched
     });
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let address = |port| Endpoint::Tcp(([127, 0, 0, 1], port).into());
     let listening = [(web, 1), (other, 2), (web, 3)]
         .map(|(id, port)| worker.begin_to_accept((id, address(port)), false));
     let mut plan = parse(TEXT);

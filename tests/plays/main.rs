@@ -101,5 +101,6 @@ mod stop;
 mod supervised;
 mod told;
 mod units;
+mod unix;
 mod upgrade;
 mod user;

@@ -401,6 +401,16 @@ impl Stage {
         self.handle().reload(plan).unwrap();
     }
 
+    /// Serves by the same configuration with these further sections from now on.
+    pub(crate) fn reload_sections(&mut self, lines: &str) {
+        let backends = self.backends.iter().map(|backend| (backend.address(), 1));
+        let backends: Vec<_> = backends.collect();
+        self.text.rest = lines.to_owned();
+        let text = self.text.toml(&backends);
+        let plan = ringway::config::parse("next.toml", &text).unwrap().plan;
+        self.handle().reload(plan).unwrap();
+    }
+
     /// A metric by its name and some of its labels, as `retries_total{reason="502"}`: the sum of
     /// all that have these.
     pub(crate) fn count(&self, name: &str) -> u64 {

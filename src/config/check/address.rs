@@ -4,10 +4,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::base::endpoint::{Endpoint, NoPath, UnixPath};
 use crate::config::units::BadValue;
 use crate::plan::Address;
 
-/// An address to listen on: `0.0.0.0:80`, `[::]:80`.
+/// An address to listen on: `0.0.0.0:80`, `[::]:80`, `unix:/run/x.sock`.
+pub(crate) fn listens(text: &str) -> Result<Endpoint, BadValue> {
+    let Some(path) = Endpoint::unix_path(text) else { return bind(text).map(Endpoint::Tcp) };
+    unix_path(path).map(Endpoint::Unix).map_err(|(label, help)| {
+        let title = format!("`{text}` is not an address to listen on");
+        let refused = BadValue::new(title, label);
+        if help.is_empty() { refused } else { refused.help(help) }
+    })
+}
+
+/// An address of the network to listen on.
 pub(crate) fn bind(text: &str) -> Result<SocketAddr, BadValue> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -15,8 +26,7 @@ pub(crate) fn bind(text: &str) -> Result<SocketAddr, BadValue> {
     let refusal =
         |label: &str| BadValue::new(format!("`{text}` is not an address to listen on"), label);
     if text.starts_with("unix:") {
-        return Err(refusal("unix sockets are not built yet")
-            .help("`unix:` arrives with TLS, HTTP/2 and TCP; write an IP address and a port"));
+        return Err(refusal("a Unix socket").help("write an IP address and a port"));
     }
     if text.is_empty() {
         return Err(refusal("nothing")
@@ -60,6 +70,12 @@ pub(crate) fn backend(text: &str) -> Result<Address, BadValue> {
             _ => Ok(Address::Socket(address)),
         };
     }
+    if let Some(path) = Endpoint::unix_path(text) {
+        return unix_path(path).map(Address::Unix).map_err(|(label, help)| {
+            let refused = refusal(label);
+            if help.is_empty() { refused } else { refused.help(help) }
+        });
+    }
     if text.parse::<IpAddr>().is_ok() {
         return Err(refusal("no port").help(with_port(text)));
     }
@@ -78,9 +94,6 @@ pub(crate) fn backend(text: &str) -> Result<Address, BadValue> {
     if text.trim() != text || text.contains('\n') {
         return Err(refusal("expected an address and nothing else")
             .help("write a list: backends = [\"10.0.0.1:3000\", \"10.0.0.2:3000\"]"));
-    }
-    if text.starts_with("unix:") {
-        return Err(refusal("backends are reached over TCP").help("write a host and a port"));
     }
     if let Some(name) = text.strip_prefix("srv:") {
         return match name.rsplit_once(':') {
@@ -134,6 +147,23 @@ pub(crate) fn backend(text: &str) -> Result<Address, BadValue> {
         return Err(refusal("expected an IP address or a host name, and a port"));
     }
     Ok(Address::Name { host: host.to_owned(), port: number })
+}
+
+/// The path of a Unix socket; otherwise what is wrong with it, and what to write.
+fn unix_path(path: &str) -> Result<UnixPath, (&'static str, String)> {
+    UnixPath::new(path).map_err(|why| match why {
+        NoPath::Empty => (
+            "no path",
+            "write for example \"unix:/run/app.sock\", or \"unix:@app\" for an abstract name"
+                .into(),
+        ),
+        NoPath::Relative => (
+            "not an absolute path",
+            format!("write \"unix:/run/{path}\", or \"unix:@{path}\" for an abstract name"),
+        ),
+        NoPath::TooLong => ("longer than 107 bytes", "the kernel takes no longer path".into()),
+        NoPath::Zero => ("a zero byte in the path", String::new()),
+    })
 }
 
 /// The addresses in a string that has several, as a variable may: separated by commas, semicolons
@@ -245,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_may_have_a_unix_socket() {
+        for text in ["0.0.0.0:80", "unix:/run/x.sock", "unix:@x"] {
+            assert_eq!(listens(text).unwrap().to_string(), text);
+        }
+        for (text, label) in [("unix:x.sock", "not an absolute path"), ("unix:", "no path")] {
+            assert_eq!(listens(text).unwrap_err().label, label);
+        }
+    }
+
+    #[test]
     fn refuses_other_addresses_to_listen_on() {
         for (text, label) in [
             (":80", "no IP address"),
@@ -258,7 +298,7 @@ mod tests {
             ("0.0.0.0:http", "expected a port number after the last `:`"),
             ("localhost:80", "expected an IP address, not a name"),
             ("300.0.0.1:80", "expected an IP address and a port"),
-            ("unix:/run/x.sock", "unix sockets are not built yet"),
+            ("unix:/run/x.sock", "a Unix socket"),
             ("0.0.0.0:80,[::]:80", "several addresses in one string"),
             ("[fe80::1%eth0]:80", "cannot listen on an address with a zone id"),
         ] {
@@ -309,6 +349,7 @@ mod tests {
     #[test]
     fn reads_addresses_of_backends() {
         let name = |host: &str, port| Address::Name { host: host.to_owned(), port };
+        let unix = |path: &str| Address::Unix(UnixPath::new(path).unwrap());
         for (text, address) in [
             ("10.0.0.1:3000", Address::Socket("10.0.0.1:3000".parse().unwrap())),
             ("[::1]:3000", Address::Socket("[::1]:3000".parse().unwrap())),
@@ -316,6 +357,8 @@ mod tests {
             ("App.Internal:80", name("App.Internal", 80)),
             ("my_service:80", name("my_service", 80)),
             ("srv:_http._tcp.app", Address::Srv { name: "_http._tcp.app".to_owned() }),
+            ("unix:/run/app.sock", unix("/run/app.sock")),
+            ("unix:@app", unix("@app")),
         ] {
             assert_eq!(backend(text), Ok(address));
         }
@@ -342,7 +385,9 @@ mod tests {
             ("[::1]:80; [::2]:80", "several addresses in one string"),
             ("[fe80::1%eth0]:80", "a zone id is valid on one machine only"),
             ("fe80::1%2", "a zone id is valid on one machine only"),
-            ("unix:/run/app.sock", "backends are reached over TCP"),
+            ("unix:", "no path"),
+            ("unix:@", "no path"),
+            ("unix:app.sock", "not an absolute path"),
             ("srv:app:80", "SRV records say the port themselves"),
             ("srv:", "expected a name behind `srv:`"),
             ("a&b:80", "expected an IP address or a host name, and a port"),

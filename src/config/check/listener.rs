@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::{Check, Names, bind_address, both, section};
+use super::{Check, Names, both, section};
 use crate::config::{
     file,
     problem::Problem,
@@ -59,12 +59,7 @@ impl Check<'_> {
     fn listener(&mut self, name: String, written: &file::Listener, names: &Names) -> Listener {
         let who = format!("listener \"{name}\"");
         let mut listener = Listener { name, ..Listener::default() };
-        for (place, text) in written.bind.0.iter().filter_map(|item| both(Some(item))) {
-            match bind_address(text) {
-                Ok(address) => listener.bind.push(address),
-                Err(refusal) => self.refuse(place, refusal),
-            }
-        }
+        self.binds(written, &mut listener);
         self.word("mode", written.mode.as_ref(), MODES, &mut listener.mode);
         let mut spoken = Protocols::default();
         (spoken.h1, spoken.h2) = (false, false);

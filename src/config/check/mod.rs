@@ -7,6 +7,7 @@
 
 mod address;
 mod balance;
+mod bind;
 mod certificates;
 mod cookies;
 mod failures;
@@ -39,7 +40,6 @@ use super::{
 use crate::plan::{Backend, Plan, PoolId, Share};
 
 pub(super) use self::address::backend as backend_address;
-use self::address::bind as bind_address;
 pub(crate) use self::balance::{ALGORITHMS, write_hash_of};
 pub(crate) use self::certificates::Found;
 pub(crate) use self::global::{DRIVERS, LOG_FORMATS, LOG_LEVELS};

@@ -210,7 +210,7 @@ impl Check<'_> {
                 let title = format!("`{address}` is unlikely to be the address of a backend");
                 self.note(Problem::warning(title).at(place, label).help(help));
             }
-            Address::Srv { .. } => {}
+            Address::Srv { .. } | Address::Unix(_) => {}
             Address::Name { host, port } => {
                 let key = (address::comparable(host), *port);
                 let (first, written) = hosts.entry(key).or_insert((place, host.clone()));

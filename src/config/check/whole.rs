@@ -1,12 +1,10 @@
 //! Checks of the whole configuration: there is a listener, no address is used twice, every pool is
 //! used, every listener leads somewhere, counts fit.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-};
+use std::collections::{HashMap, HashSet};
 
 use super::{Check, both};
+use crate::base::endpoint::Endpoint;
 use crate::config::{file::File, problem::Problem, source::Position};
 use crate::plan::{Plan, Route};
 
@@ -34,14 +32,15 @@ impl Check<'_> {
 
     /// Two listeners on one address would each get a part of its connections.
     fn addresses(&mut self, file: &File) {
-        let mut seen: HashMap<SocketAddr, (Position, &str)> = HashMap::new();
+        let mut seen: HashMap<Endpoint, (Position, &str)> = HashMap::new();
         for (key, listener) in &file.listener.0 {
             let (Some(name), Some(listener)) = (key.value.as_deref(), &listener.value) else {
                 continue;
             };
-            for (place, text) in listener.bind.0.iter().filter_map(|item| both(Some(item))) {
-                let Ok(address) = text.parse::<SocketAddr>() else { continue };
-                if address.port() == 0 {
+            let written = listener.bind.0.iter().filter_map(|item| item.value.as_ref());
+            for (place, text) in written.filter_map(|bind| both(bind.address.as_ref())) {
+                let Ok(address) = text.parse::<Endpoint>() else { continue };
+                if !address.is_one() {
                     continue;
                 }
                 if let Some((first, owner)) = seen.get(&address) {

@@ -45,6 +45,7 @@ fn what_it_is(section: &str) -> &'static str {
         "route" => "a route",
         "pool" => "a pool",
         "backend" => "a backend",
+        "bind" => "an address to listen on",
         "balance" => "`balance`",
         "health" => "`health`",
         "passive" => "`passive`",
@@ -215,7 +216,7 @@ mod tests {
         let schema: serde_json::Value =
             serde_json::from_str(&super::super::schema::text()).unwrap();
         let owner = if section == "file" { &schema } else { &schema["definitions"][section] };
-        let owner = if section == "backend" { &owner["anyOf"][1] } else { owner };
+        let owner = if ["backend", "bind"].contains(&section) { &owner["anyOf"][1] } else { owner };
         owner["properties"].as_object().unwrap().keys().cloned().collect()
     }
 

@@ -10,7 +10,6 @@ mod tests;
 
 use std::{
     io::{self, ErrorKind},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +17,7 @@ use std::{
 use monoio::net::TcpStream;
 
 use self::http::Ask;
+use crate::base::endpoint::Endpoint;
 use crate::http::parse::HeadLimits;
 use crate::net::{clock::Clock, io as net_io, signal::Signal, tls::Back};
 use crate::plan::{self, Backend, Health};
@@ -66,7 +66,7 @@ impl Probe {
     /// the thread ends.
     pub(super) async fn run(
         &self,
-        addresses: &[SocketAddr],
+        addresses: &[Endpoint],
         limits: Limits<'_>,
         secure: Option<&Secure>,
     ) -> Option<Result<(), ProbeFault>> {
@@ -75,13 +75,13 @@ impl Probe {
         let mut last = None;
         for (place, address) in addresses.iter().enumerate() {
             let share = connect::share(limits.time, spent(), addresses.len() - place);
-            let connecting = limits.hurried.or(net_io::connect(*address, share));
+            let connecting = limits.hurried.or(net_io::connect(address, share));
             match limits.ending.or(connecting).await?.unwrap_or(Err(ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     let time = limits.time.saturating_sub(spent());
                     return self.ask(stream, Limits { time, ..limits }, secure).await;
                 }
-                Err(error) if net_io::is_for_want(&error, *address) => last = None,
+                Err(error) if net_io::is_for_want(&error, address) => last = None,
                 Err(error) => last = Some(fault(&error)),
             }
         }

@@ -74,7 +74,11 @@ fn check_pieces(probe: &HttpProbe, pieces: &[&[u8]], then: Then, expected: Resul
         let (address, serving, _what) = backend(pieces, then);
         let ending = Signal::default();
         let found = of(probe, address)
-            .run(&[address], Limits { time, ending: &ending, hurried: &Signal::default() }, None)
+            .run(
+                &[address.into()],
+                Limits { time, ending: &ending, hurried: &Signal::default() },
+                None,
+            )
             .await;
         assert_eq!(found, Some(expected));
         serving.join().unwrap();
@@ -154,7 +158,8 @@ fn what_is_no_answer_is_a_fault_and_never_a_panic() {
             let (address, serving, _what) = backend(vec![line.clone()], Then::Closes);
             let limits =
                 Limits { time: LONG, ending: &Signal::default(), hurried: &Signal::default() };
-            let found = of(&HttpProbe::default(), address).run(&[address], limits, None).await;
+            let found =
+                of(&HttpProbe::default(), address).run(&[address.into()], limits, None).await;
             assert!(matches!(found, Some(Ok(()) | Err(ProbeFault::Protocol))), "{byte}: {found:?}");
             serving.join().unwrap();
         });
@@ -234,7 +239,7 @@ fn it_asks_as_configured_and_closes() {
             ..HttpProbe::default()
         };
         let limits = Limits { time: LONG, ending: &Signal::default(), hurried: &Signal::default() };
-        assert_eq!(of(&probe, address).run(&[address], limits, None).await, Some(Ok(())));
+        assert_eq!(of(&probe, address).run(&[address.into()], limits, None).await, Some(Ok(())));
         let request = asked.recv().unwrap();
         let mut lines: Vec<&str> = request.split("\r\n").collect();
         assert_eq!(lines.remove(0), "GET /up?full=1 HTTP/1.1");
@@ -268,7 +273,8 @@ fn the_first_address_that_lets_us_connect_is_asked() {
         let (_held, refusing) = refusing();
         let limits = Limits { time: LONG, ending: &Signal::default(), hurried: &Signal::default() };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let accepting = listener.local_addr().unwrap();
+        let (refusing, accepting) =
+            (Endpoint::Tcp(refusing), Endpoint::Tcp(listener.local_addr().unwrap()));
         for (addresses, expected) in [
             (&[refusing][..], Some(Err(ProbeFault::Refused))),
             (&[refusing, refusing], Some(Err(ProbeFault::Refused))),
@@ -292,8 +298,11 @@ fn the_end_of_the_thread_ends_a_probe_without_a_verdict() {
             raising.raise();
         });
         let limits = Limits { time: LONG, ending: &ending, hurried: &Signal::default() };
-        assert_eq!(of(&HttpProbe::default(), address).run(&[address], limits, None).await, None);
-        assert_eq!(Probe::Tcp.run(&[address], limits, None).await, None);
+        assert_eq!(
+            of(&HttpProbe::default(), address).run(&[address.into()], limits, None).await,
+            None
+        );
+        assert_eq!(Probe::Tcp.run(&[address.into()], limits, None).await, None);
         serving.join().unwrap();
     });
 }

@@ -13,7 +13,6 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     io,
-    net::SocketAddr,
     os::fd::{OwnedFd, RawFd},
     pin::pin,
     rc::Rc,
@@ -41,7 +40,10 @@ use super::{
     tls::{Records, Tls},
     turns,
 };
-use crate::base::moment::{Deadline, Micros};
+use crate::base::{
+    endpoint::Endpoint,
+    moment::{Deadline, Micros},
+};
 
 /// Consecutive waits that ended without what was waited for. Such a wait is never simply repeated:
 /// io_uring ends a poll for room as soon as the peer has closed its half, and the core would spin
@@ -101,7 +103,7 @@ impl Stream {
 
     /// Connects, as `io::connect_freeing`.
     pub(crate) async fn connect(
-        address: SocketAddr,
+        address: &Endpoint,
         time: Duration,
         frees: &impl Fn() -> bool,
         watch: impl FnOnce(RawFd) -> Watched,

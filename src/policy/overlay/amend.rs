@@ -164,13 +164,14 @@ impl Layers {
 /// an address.
 fn check_new(pool: &Pool, entries: &Pool, subject: &Subject, weight: u16) -> Result<(), Refused> {
     let Subject { backend: name, address, .. } = subject;
-    if !Backend::is_name(name) {
+    // One without a name is named after its address.
+    if !Backend::is_name(name) && *name != address.to_string() {
         return Err(Refused::NotAName { backend: name.to_owned() });
     }
     let has_port = match address {
         Address::Socket(address) => address.port() != 0,
         Address::Name { port, .. } => *port != 0,
-        Address::Srv { .. } => true,
+        Address::Srv { .. } | Address::Unix(_) => true,
     };
     if !has_port {
         return Err(Refused::NotAnAddress { address: address.clone() });

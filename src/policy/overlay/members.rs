@@ -4,9 +4,9 @@
 //! of the entry. A name without an address stays as it is, and is asked by nobody. A server that a
 //! pool has already is not in it twice.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::collections::HashSet;
 
-use crate::base::backend_set::BACKENDS_MAX;
+use crate::base::{backend_set::BACKENDS_MAX, endpoint::Endpoint};
 use crate::plan::{Address, Backend, Member, Pool, Subject};
 use crate::policy::{
     lookups::Members,
@@ -38,7 +38,7 @@ pub(super) fn expand(pool: &mut Pool, members: &Members) -> usize {
     }
     let configured = pool.backends.values().filter(|backend| found(backend).is_none());
     let mut left = BACKENDS_MAX.saturating_sub(configured.clone().count());
-    let mut taken: HashSet<SocketAddr> =
+    let mut taken: HashSet<Endpoint> =
         configured.flat_map(|backend| backend.address.known()).collect();
     let (mut all, mut surplus) = (Vec::new(), 0);
     for backend in pool.backends.values() {
@@ -47,7 +47,7 @@ pub(super) fn expand(pool: &mut Pool, members: &Members) -> usize {
             continue;
         };
         let shares = Shares::of(found, backend.weight);
-        for one in found.iter().filter(|one| taken.insert(one.at)) {
+        for one in found.iter().filter(|one| taken.insert(one.at.into())) {
             if left == 0 {
                 surplus += 1;
                 continue;

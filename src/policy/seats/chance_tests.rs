@@ -130,7 +130,7 @@ fn port(backend: &Backend) -> u16 {
     match &backend.address {
         Address::Socket(address) => address.port(),
         Address::Name { port, .. } => *port,
-        Address::Srv { .. } => 0,
+        Address::Srv { .. } | Address::Unix(_) => 0,
     }
 }
 

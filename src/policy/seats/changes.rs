@@ -154,6 +154,7 @@ fn listener_keys(now: &Listener, next: &Listener) -> Vec<&'static str> {
     let Listener {
         name: _,
         bind,
+        socket_files,
         mode,
         pool,
         tls,
@@ -167,7 +168,7 @@ fn listener_keys(now: &Listener, next: &Listener) -> Vec<&'static str> {
         backlog,
     } = next;
     differing([
-        ("bind", *bind != now.bind),
+        ("bind", *bind != now.bind || *socket_files != now.socket_files),
         ("mode", *mode != now.mode),
         ("pool", *pool != now.pool),
         ("tls", *tls != now.tls),

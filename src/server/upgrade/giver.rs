@@ -4,7 +4,6 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::SocketAddr,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
@@ -30,6 +29,7 @@ use super::{
     wire::Wire,
 };
 use crate::admin::{Closing, Refused, Upgraded};
+use crate::base::endpoint::Endpoint;
 use crate::observe::{event::Event, reports::Reporter};
 use crate::server::{
     StartError, admin_doors::AdminSockets, control::Client, service_manager::ServiceManager,
@@ -448,7 +448,7 @@ fn ready(wire: &Wire, stops: &Receiver<()>) -> Result<Program, String> {
 }
 
 /// Waits until the new process accepts connections.
-fn serving(wire: &Wire) -> Result<Option<Vec<(String, SocketAddr)>>, String> {
+fn serving(wire: &Wire) -> Result<Option<Vec<(String, Endpoint)>>, String> {
     let until = Instant::now() + SERVING_WITHIN;
     loop {
         match wire.receive(until) {

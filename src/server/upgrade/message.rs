@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::endpoint::Endpoint;
 use crate::observe::carried::Counts;
 use crate::policy::{balance::CarriedTimes, standing::Carried};
 
@@ -36,7 +37,7 @@ pub(super) enum Message {
     /// given.
     Serving {
         #[serde(default)]
-        at: Option<Vec<(String, SocketAddr)>>,
+        at: Option<Vec<(String, Endpoint)>>,
     },
     Connections {
         of: Vec<Connection>,
@@ -85,7 +86,7 @@ pub(super) struct Hello {
 /// A listening socket.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Listening {
-    pub(super) address: SocketAddr,
+    pub(super) address: Endpoint,
     /// The service manager has it, too.
     pub(super) is_shared: bool,
 }

@@ -5,7 +5,6 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,8 +13,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::message::{Program, State};
+use crate::base::endpoint::Endpoint;
 use crate::health::{CarriedBackend, ToHealth};
-use crate::net::clock::Clock;
+use crate::net::{clock::Clock, socket_file::SocketFile};
 use crate::observe::carried::Counts;
 use crate::plan::{BackendId, ListenerId, Plan, PoolId};
 use crate::policy::{balance::CarriedTimes, standing::Carried};
@@ -35,6 +35,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 pub(in crate::server) struct Kept {
     /// Copies of the listening sockets; none if they are handed on no more.
     sockets: Option<Vec<Copied>>,
+    /// The files of Unix sockets: each is removed with its address, or at the end.
+    files: Vec<SocketFile>,
     /// The process before this one, while it finishes what it has.
     before: Option<Before>,
     /// What earlier processes have counted, and where that is counted here.
@@ -43,7 +45,7 @@ pub(in crate::server) struct Kept {
 
 /// A listening socket.
 pub(in crate::server) struct Copied {
-    pub(super) address: SocketAddr,
+    pub(super) address: Endpoint,
     pub(super) is_shared: bool,
     pub(super) fd: OwnedFd,
 }
@@ -74,7 +76,7 @@ pub(in crate::server) enum Ask {
     Hand(Sender<io::Result<Handed>>),
     /// Accept no more, and give resting connections away; the next process serves at these
     /// addresses.
-    GiveAway(Option<Vec<(String, SocketAddr)>>, Sender<Leaving>),
+    GiveAway(Option<Vec<(String, Endpoint)>>, Sender<Leaving>),
     /// Serve again.
     TakeBack,
     /// Go on with connections of these listeners.
@@ -95,7 +97,7 @@ impl Kept {
         counts: Option<(Arc<Slab>, Counts)>,
         sockets: &[Sockets],
     ) -> io::Result<Kept> {
-        let mut kept = Kept { sockets: Some(Vec::new()), before: None, counts };
+        let mut kept = Kept { sockets: Some(Vec::new()), files: Vec::new(), before: None, counts };
         kept.add(sockets)?;
         Ok(kept)
     }
@@ -117,7 +119,7 @@ impl Kept {
     ///
     /// # Errors
     /// If no descriptor is left, or no copies are kept any more.
-    pub(in crate::server) fn of(&self, address: SocketAddr) -> io::Result<(Vec<OwnedFd>, bool)> {
+    pub(in crate::server) fn of(&self, address: Endpoint) -> io::Result<(Vec<OwnedFd>, bool)> {
         let of_address = |it: &&Copied| it.address == address;
         let copied: Vec<_> = self.sockets.iter().flatten().filter(of_address).collect();
         let copies: io::Result<Vec<_>> = copied.iter().map(|it| it.fd.try_clone()).collect();
@@ -137,15 +139,26 @@ impl Kept {
         self.add(sockets)
     }
 
+    /// Keeps the files of these sockets for as long as their addresses are served.
+    pub(in crate::server) fn keep_files(&mut self, files: Vec<SocketFile>) {
+        self.files.extend(files);
+    }
+
+    /// Another process has the files now, or has them no more.
+    fn give_files_away(&mut self, are_given_away: bool) {
+        self.files.iter_mut().for_each(|file| file.give_away(are_given_away));
+    }
+
     /// Closes the copies of addresses that are removed.
-    pub(in crate::server) fn remove(&mut self, gone: &[(ListenerId, SocketAddr)]) {
-        let gone: Vec<SocketAddr> = gone.iter().map(|(_, address)| *address).collect();
+    pub(in crate::server) fn remove(&mut self, gone: &[(ListenerId, Endpoint)]) {
+        let gone: Vec<Endpoint> = gone.iter().map(|(_, address)| *address).collect();
         self.close(&gone);
     }
 
-    fn close(&mut self, gone: &[SocketAddr]) {
+    fn close(&mut self, gone: &[Endpoint]) {
         let kept = self.sockets.iter_mut();
         kept.for_each(|kept| kept.retain(|copied| !gone.contains(&copied.address)));
+        self.files.retain(|file| !gone.contains(&Endpoint::Unix(file.path)));
     }
 
     /// What the process before this one still has.
@@ -178,6 +191,8 @@ impl Owner {
                 }
             }
             Ask::Release => {
+                // Nobody finds a Unix socket any more; cores serve what waits there.
+                self.kept.files.clear();
                 self.kept.sockets = None;
                 let until = Instant::now() + HEARD_WITHIN;
                 let (later, reporter) = (self.serving.release(), &self.process.reporter);
@@ -231,13 +246,14 @@ impl Owner {
         all
     }
 
-    fn give_away(&mut self, at: Option<&[(String, SocketAddr)]>) -> Leaving {
+    fn give_away(&mut self, at: Option<&[(String, Endpoint)]>) -> Leaving {
         self.leaving = true;
         let serves = |address| at.is_none_or(|at| at.iter().any(|it| it.1 == address));
         let knows = |name: &str| at.is_none_or(|at| at.iter().any(|it| it.0 == name));
         let bound = self.bound.iter().map(|(_, _, bound)| *bound);
-        let gone: Vec<SocketAddr> = bound.filter(|address| !serves(*address)).collect();
+        let gone: Vec<Endpoint> = bound.filter(|address| !serves(*address)).collect();
         self.kept.close(&gone);
+        self.kept.give_files_away(true);
         let (to, clients) = unbounded();
         let listeners = self.next.plan.listeners.iter();
         let unknown = listeners.clone().filter(|(_, it)| !knows(&it.name)).map(|(id, _)| id);
@@ -249,6 +265,7 @@ impl Owner {
     /// Serves again from copies of the sockets.
     fn take_back(&mut self) {
         self.leaving = false;
+        self.kept.give_files_away(false);
         let numbers = self.serving.now();
         let mut shares: Vec<Sockets> = numbers.iter().map(|_| Vec::new()).collect();
         for (number, copied) in self.kept.copies().unwrap_or_default().into_iter().enumerate() {

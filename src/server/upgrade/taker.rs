@@ -6,7 +6,6 @@
 use std::{
     fs::File,
     io,
-    net::SocketAddr,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -24,6 +23,7 @@ use super::{
     message::{Connection, Hello, Message, Program, State, VERSION},
     wire::Wire,
 };
+use crate::base::endpoint::Endpoint;
 use crate::server::{
     StartError, admin_doors::AdminSockets, control::Client, given::Given,
     service_manager::ServiceManager,
@@ -99,7 +99,7 @@ impl Taker {
     /// The kernel's.
     pub(in crate::server) fn serves(
         self,
-        at: Vec<(String, SocketAddr)>,
+        at: Vec<(String, Endpoint)>,
         client: Client,
         manager: ServiceManager,
     ) -> io::Result<Stops> {

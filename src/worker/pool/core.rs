@@ -6,7 +6,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -15,6 +14,7 @@ use std::{
 use super::{Core, NextPool, eligible::Eligible, queue::Queue};
 use crate::base::{
     backend_set::BackendSet,
+    endpoint::Endpoint,
     ids::{BackendId, PoolId},
     moment::Tick,
 };
@@ -120,7 +120,7 @@ impl PoolCore {
     }
 
     /// A backend has these addresses from now on; without any it cannot be asked.
-    pub(super) fn move_to(&self, id: BackendId, at: &BackendCore, addresses: &[SocketAddr]) {
+    pub(super) fn move_to(&self, id: BackendId, at: &BackendCore, addresses: &[Endpoint]) {
         at.conns.borrow_mut().move_to(addresses);
         self.eligible.move_to(id, !addresses.is_empty());
     }

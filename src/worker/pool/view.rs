@@ -117,7 +117,7 @@ impl PoolView {
 
     /// A backend has these addresses from now on; without any it cannot be asked.
     #[cfg(test)]
-    pub(crate) fn move_to(&self, id: BackendId, addresses: &[std::net::SocketAddr]) {
+    pub(crate) fn move_to(&self, id: BackendId, addresses: &[crate::base::endpoint::Endpoint]) {
         if let Some(at) = self.backends.get(id) {
             self.core.move_to(id, at, addresses);
         }
