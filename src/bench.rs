@@ -23,7 +23,9 @@ use crate::http::{
     parse::{self, HeadLimits, Parse},
     target, write,
 };
-use crate::net::{buffer::Buffers, clock::Clock, deadlines::Deadlines, tls};
+use crate::net::{
+    buffer::Buffers, client_hello, clock::Clock, deadlines::Deadlines, proxy_header, tls,
+};
 use crate::plan::{ListenerId, Pool, Route, RouteId, Sticky, Table};
 use crate::policy::{
     balance::{Balancer, Candidates, Needs, Prepared, Sample, Weights},
@@ -361,6 +363,38 @@ pub fn fuzz_cookies(line: &[u8]) {
     let rest = headers.first(Name::Cookie).unwrap_or_default();
     assert!(ours > 0 || rest == line);
     assert!(others(rest).eq(others(line)));
+}
+
+/// Any bytes as the first of a TLS client: however they are split, the whole says the same, and
+/// what was complete stays so.
+pub fn fuzz_client_hello(input: &[u8]) {
+    let mut before = client_hello::Parsed::More;
+    for end in 0..=input.len().min(2048) {
+        let parsed = client_hello::parse(input.get(..end).unwrap_or_default());
+        if before != client_hello::Parsed::More {
+            assert_eq!(parsed, before, "{end}");
+        }
+        before = parsed;
+    }
+    let _ = client_hello::parse(input);
+}
+
+/// Any bytes as a PROXY header: however they are split, the whole says the same, and none of what
+/// follows is taken.
+pub fn fuzz_proxy_header(input: &[u8]) {
+    for end in 0..=input.len().min(2048) {
+        let parsed = proxy_header::parse(input.get(..end).unwrap_or_default());
+        match parsed {
+            Ok(proxy_header::Parsed::More) => {}
+            Ok(proxy_header::Parsed::Done { used, .. }) => {
+                assert_eq!(used, end, "it was complete before");
+                let whole = proxy_header::parse(input);
+                assert_eq!(whole, parsed);
+                return;
+            }
+            Err(why) => return assert!(!why.is_empty()),
+        }
+    }
 }
 
 /// Any bytes as a certificate, and as a file: what is accepted signs for its names, and what is not

@@ -327,6 +327,9 @@ impl Lines<'_> {
         if !route.methods.is_empty() {
             self.add("method", list(route.methods.iter().map(|method| quoted(method))));
         }
+        if !route.alpn.is_empty() {
+            self.add("alpn", list(route.alpn.iter().map(|one| quoted(one))));
+        }
         for (name, value) in &route.headers {
             self.add(&format!("header.{}", bare_or_quoted(name)), quoted(value));
         }

@@ -259,6 +259,9 @@ pub(crate) struct Route {
     pub(crate) path_regex: Option<Written<String>>,
     /// The methods it is for; absent: any.
     pub(crate) method: List<String>,
+    /// The protocols (ALPN) of which a client must speak one; for listeners of TCP, which read
+    /// them, and the host, from the first message of TLS. Absent: any.
+    pub(crate) alpn: List<String>,
     /// Header fields that must be present with exactly these values.
     pub(crate) header: Tables<String>,
     /// Decides between two routes that are otherwise equally specific: the higher one applies.

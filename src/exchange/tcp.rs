@@ -12,20 +12,31 @@ use super::{
     run::{note_key, pick_first},
     tunnel::{self, Far},
 };
+use crate::base::ids::PoolId;
 use crate::http::{
     fault::{Cause, Fault},
     framing::BodyLength,
     head::Method,
 };
+use crate::net::client_hello::ClientHello;
 use crate::proto::{Backend, Client};
 use crate::shared::counters::Counter;
 use crate::worker::{Gauge, Pick, Scratch, Worker};
 
 /// Serves a connection, from accept to its line in the log. A client for which there is no backend
 /// is reset: a clean end would look like a server that has nothing to say.
-pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<Scratch>) -> Reuse {
+pub(crate) async fn run(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    hello: Option<ClientHello>,
+    scratch: Box<Scratch>,
+) -> Reuse {
     let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
-    let reuse = match join(worker, client, &mut exchange).await {
+    let joined = match route(client, &mut exchange, hello) {
+        Ok(pool) => join(worker, client, &mut exchange, pool).await,
+        Err(fault) => Err(fault),
+    };
+    let reuse = match joined {
         Ok((backend, pick)) => {
             let source = backend.all(&worker.buffers);
             let _open = Gauge::up(&worker.core, Counter::Tunnels);
@@ -43,15 +54,39 @@ pub(crate) async fn run(worker: &Rc<Worker>, client: &mut Client, scratch: Box<S
     reuse
 }
 
-/// Connects it to a backend of the listener's pool.
+/// Finds the pool: that of the route for the name and the protocols that the client has said, in a
+/// handshake with us or with the backend, or else the listener's.
+fn route(
+    client: &Client,
+    exchange: &mut Exchange,
+    hello: Option<ClientHello>,
+) -> Result<PoolId, Fault> {
+    let peer = client.peer();
+    let Exchange { in_force, scratch, .. } = exchange;
+    let ClientHello { name, alpn } = hello.unwrap_or_else(|| ClientHello {
+        name: peer.secure().and_then(|it| it.name.as_deref()).map(|name| name.as_bytes().into()),
+        alpn: Vec::new(),
+    });
+    if in_force.router.has_own(peer.listener) {
+        let name = name.as_deref().unwrap_or_default();
+        let found = in_force.router.find_by_name(peer.listener, &scratch.request, (name, &alpn));
+        scratch.record.route = found;
+    }
+    match scratch.record.route {
+        Some(route) => Ok(in_force.plan.route(route).pool),
+        None => in_force.plan.listener(peer.listener).pool.ok_or(Cause::NoRoute.into()),
+    }
+}
+
+/// Connects it to a backend of the pool.
 async fn join(
     worker: &Rc<Worker>,
     client: &mut Client,
     exchange: &mut Exchange,
+    pool: PoolId,
 ) -> Result<(Backend, Pick), Fault> {
-    let listener = client.peer().listener;
-    exchange.pool = exchange.in_force.plan.listener(listener).pool.ok_or(Cause::NoRoute)?;
-    exchange.scratch.record.pool = Some(exchange.pool);
+    exchange.pool = pool;
+    exchange.scratch.record.pool = Some(pool);
     // A trial may be tried elsewhere, and a connection that was kept is of no use.
     exchange.scratch.request.method = Method::Get;
     exchange.tries.stale_before = true;

@@ -4,6 +4,7 @@
 
 pub(crate) mod buffer;
 pub(crate) mod chance;
+pub(crate) mod client_hello;
 pub(crate) mod clock;
 pub(crate) mod deadlines;
 pub(crate) mod fd;

@@ -295,6 +295,7 @@ mod tests {
             hosts: Vec::new(),
             path: PathPattern::Any,
             methods: Vec::new(),
+            alpn: Vec::new(),
             headers: Vec::new(),
             priority: 0,
             pool: PoolId(0),

@@ -23,6 +23,8 @@ pub struct Route {
     pub path: PathPattern,
     /// The methods; none = any.
     pub methods: Vec<String>,
+    /// The protocols (ALPN) of which a client of a TCP listener must speak one; none = any.
+    pub alpn: Vec<String>,
     /// Fields that must be present with exactly this value; names in lower case.
     pub headers: Vec<(String, String)>,
     /// Decides between two otherwise equal routes: the higher one applies.
@@ -41,6 +43,7 @@ impl Route {
             hosts: Vec::new(),
             path: PathPattern::Any,
             methods: Vec::new(),
+            alpn: Vec::new(),
             headers: Vec::new(),
             priority: 0,
             pool,
@@ -78,7 +81,8 @@ impl Route {
     }
 
     /// How specific it is among the routes that match the same host: by its path, then by the
-    /// number of its conditions (all methods together count one, each field one, the listener one),
+    /// number of its conditions (all methods together count one, as do all protocols, each field
+    /// one, the listener one),
     /// then by priority.
     #[must_use]
     pub fn specificity(&self) -> Specificity {
@@ -91,6 +95,7 @@ impl Route {
             PathPattern::Exact(_) => PathRank::Exact,
         };
         let conditions = usize::from(!self.methods.is_empty())
+            + usize::from(!self.alpn.is_empty())
             + self.headers.len()
             + usize::from(self.listener.is_some());
         Specificity { path, conditions, priority: self.priority }
@@ -122,11 +127,14 @@ impl Route {
         let methods = self.methods.is_empty()
             || other.methods.is_empty()
             || self.methods.iter().any(|method| other.methods.contains(method));
+        let protocols = self.alpn.is_empty()
+            || other.alpn.is_empty()
+            || self.alpn.iter().any(|one| other.alpn.contains(one));
         let contradict = |(name, value): &(String, String)| {
             let mut theirs = other.headers.iter().filter(|(other, _)| other == name);
             theirs.any(|(_, other)| other != value)
         };
-        listeners && methods && !self.headers.iter().any(contradict)
+        listeners && methods && protocols && !self.headers.iter().any(contradict)
     }
 }
 
@@ -229,6 +237,7 @@ mod tests {
             hosts: Vec::new(),
             path,
             methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            alpn: Vec::new(),
             headers: headers
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

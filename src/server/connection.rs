@@ -16,13 +16,14 @@ use super::{
     http2,
     linger::{Until, linger},
     panic_net::catching,
-    proxied, secure,
+    peek, proxied, secure,
 };
 use crate::base::moment::{Deadline, Moment};
 use crate::exchange::{self, Reuse, run};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     buffer::Buffer,
+    client_hello::ClientHello,
     clock::Clock,
     deadlines::{Ended, Rest, Unmet},
     fd::Half,
@@ -82,6 +83,10 @@ async fn introduce_first(
 fn serve_known(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
     match worker.front(arrival.listener) {
         None => {
+            if is_tcp(&worker, arrival.listener) && peek::is_due(&worker, arrival.listener) {
+                let own = Rc::clone(&worker);
+                return catching(worker, peek_first(own, stream, arrival, admitted));
+            }
             let peer = greet(&worker, &arrival, None);
             begin(worker, stream, peer, admitted);
         }
@@ -107,27 +112,46 @@ async fn shake_hands_first(
     }
 }
 
+/// Serves a connection of TCP of which the name of its host is read first.
+async fn peek_first(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
+    let read = Box::pin(peek::hello(&worker, &stream, &arrival)).await;
+    if let Some((buffer, hello)) = read {
+        let peer = greet(&worker, &arrival, None);
+        let own = Rc::clone(&worker);
+        catching(worker, pass_on(own, stream, peer, (buffer, hello), admitted));
+    }
+}
+
+fn is_tcp(worker: &Worker, listener: ListenerId) -> bool {
+    worker.in_force().plan.listener(listener).mode == Mode::Tcp
+}
+
 /// Serves a connection whose peer is known, as its listener says.
 fn begin(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
-    match worker.in_force().plan.listener(peer.listener).mode {
-        Mode::Http => {
-            let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
-            catching(worker, connection.run());
-        }
-        Mode::Tcp => {
-            let own = Rc::clone(&worker);
-            catching(worker, pass_on(own, Rc::new(stream), Rc::new(peer), admitted));
-        }
+    if is_tcp(&worker, peer.listener) {
+        let Ok(buffer) = worker.buffers.take() else { return stream.reset_on_close() };
+        let own = Rc::clone(&worker);
+        catching(worker, pass_on(own, stream, peer, (buffer, None), admitted));
+    } else {
+        let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
+        catching(worker, connection.run());
     }
 }
 
 /// Serves a connection of TCP to its end.
-async fn pass_on(worker: Rc<Worker>, stream: Rc<Stream>, peer: Rc<Peer>, _admitted: Admitted) {
+async fn pass_on(
+    worker: Rc<Worker>,
+    stream: Stream,
+    peer: Peer,
+    (buffer, hello): (Buffer, Option<ClientHello>),
+    _admitted: Admitted,
+) {
+    let (stream, peer) = (Rc::new(stream), Rc::new(peer));
     stream.watched().busy();
     let began = worker.logs.is_on(peer.listener).then(Clock::moment);
-    let Ok(buffer) = worker.buffers.take() else { return stream.reset_on_close() };
     let mut client = Client::H1(h1::Client::new(Rc::clone(&stream), peer, buffer, began));
-    if exchange::tcp::run(&worker, &mut client, worker.scratch()).await == Reuse::Reset {
+    let passed = exchange::tcp::run(&worker, &mut client, hello, worker.scratch()).await;
+    if passed == Reuse::Reset {
         stream.reset_on_close();
     }
 }

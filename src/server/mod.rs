@@ -31,6 +31,7 @@ mod names;
 mod operational_log;
 mod options;
 mod panic_net;
+mod peek;
 mod process;
 mod proxied;
 mod readers;

@@ -41,6 +41,7 @@ mod bodies;
 mod early;
 mod interim;
 mod mutations;
+mod peek;
 mod pieces;
 mod proxied;
 mod random;

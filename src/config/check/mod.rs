@@ -67,8 +67,9 @@ pub(super) fn plan(
     let names = Names { pools: pools_by_name, listeners, lost };
     let listeners = check.listeners(&file.listener, &names);
     check.client_certs(&file.pool, &listeners);
-    check.tcp_listeners(&file.listener, &listeners, &pools);
     let routes = check.routes(&file.route, &names);
+    check.tcp_listeners(&file.listener, (&listeners, &routes), &pools);
+    check.tcp_routes(&file.route, (&listeners, &routes), &pools);
     check.counts([
         ("listeners", listeners.len()),
         ("routes", routes.len()),

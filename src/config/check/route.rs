@@ -89,6 +89,7 @@ impl Check<'_> {
             hosts: Vec::new(),
             path: self.path(&who, written),
             methods: Vec::new(),
+            alpn: Vec::new(),
             headers: Vec::new(),
             priority: 0,
             pool: PoolId(0),
@@ -104,6 +105,15 @@ impl Check<'_> {
             match route_text::method(text) {
                 Ok(()) => route.methods.push(text.clone()),
                 Err(refusal) => self.refuse(place, refusal),
+            }
+        }
+        for (place, text) in written.alpn.0.iter().filter_map(|item| both(Some(item))) {
+            if (1..=255).contains(&text.len()) {
+                route.alpn.push(text.clone());
+            } else {
+                let problem = Problem::error(format!("`{text}` is not a protocol"));
+                let problem = problem.at(place, "expected 1 to 255 bytes");
+                self.note(problem.help("write for example \"h2\", \"http/1.1\" or \"postgresql\""));
             }
         }
         self.headers(written, &mut route);

@@ -149,6 +149,7 @@ mod tests {
             hosts: hosts.iter().map(|host| HostPattern::Exact((*host).to_owned())).collect(),
             path: PathPattern::Any,
             methods: if below(2) == 0 { vec!["GET".to_owned()] } else { Vec::new() },
+            alpn: Vec::new(),
             headers,
             priority: 0,
             pool: PoolId(0),

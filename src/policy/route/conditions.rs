@@ -1,4 +1,4 @@
-//! The conditions of a route besides host and path: methods, fields, listener.
+//! The conditions of a route besides host and path: methods, fields, protocols, listener.
 //!
 //! All of them must hold. A method is compared by its bytes, as methods are case-sensitive (RFC
 //! 9110 §9.1); one line of a field must have exactly the value.
@@ -13,6 +13,8 @@ type Bytes = Box<[u8]>;
 pub(super) struct Conditions {
     listener: Option<ListenerId>,
     methods: Box<[Bytes]>,
+    /// Protocols, one of which the client of a connection of TCP must speak.
+    alpn: Box<[Bytes]>,
     /// Names in lower case, and values.
     headers: Box<[(Bytes, Bytes)]>,
 }
@@ -23,6 +25,7 @@ impl Conditions {
         Conditions {
             listener: route.listener,
             methods: route.methods.iter().map(bytes).collect(),
+            alpn: route.alpn.iter().map(bytes).collect(),
             headers: route
                 .headers
                 .iter()
@@ -34,6 +37,11 @@ impl Conditions {
     /// Whether all of them hold.
     pub(super) fn hold(&self, asked: &Asked<'_>) -> bool {
         let method = || asked.head.bytes(asked.head.method_span);
+        if let Some(alpn) = asked.tcp {
+            // Routes without a listener are for requests.
+            return self.listener == Some(asked.listener)
+                && (self.alpn.is_empty() || self.alpn.iter().any(|one| alpn.contains(one)));
+        }
         self.listener.is_none_or(|listener| listener == asked.listener)
             && (self.methods.is_empty() || self.methods.iter().any(|one| **one == *method()))
             && self.headers.iter().all(|(name, value)| has_field(asked, name, value))

@@ -29,6 +29,8 @@ pub(crate) struct Router {
     /// By suffix, which begins with a dot.
     suffixes: QuickMap<Box<[u8]>, Paths>,
     any: Paths,
+    /// Listeners that have routes of their own.
+    own: Vec<ListenerId>,
     /// Buffers for the copies that are compared; kept so that no request allocates.
     room: RefCell<Copies>,
 }
@@ -44,6 +46,8 @@ struct Asked<'a> {
     listener: ListenerId,
     head: &'a RequestHead,
     path: &'a [u8],
+    /// Of a connection of TCP: the protocols that its client speaks. None: it is a request.
+    tcp: Option<&'a [Box<[u8]>]>,
 }
 
 impl Router {
@@ -56,8 +60,12 @@ impl Router {
             named: QuickMap::default(),
             suffixes: QuickMap::default(),
             any: Paths::default(),
+            own: Vec::new(),
             room: RefCell::default(),
         };
+        router.own.extend(routes.values().filter_map(|route| route.listener));
+        router.own.sort_unstable();
+        router.own.dedup();
         // The most specific first, so that in every list of every table the first match applies.
         let mut sorted: Vec<(RouteId, &Route)> = routes.iter().collect();
         sorted.sort_by_cached_key(|(_, route)| rank(route));
@@ -88,12 +96,31 @@ impl Router {
         let mut room = self.room.borrow_mut();
         let Copies { host, path } = &mut *room;
         let path = target::normalise_path(head.bytes(head.path), path)?;
-        let asked = Asked { listener, head, path };
+        let asked = Asked { listener, head, path, tcp: None };
         if self.named.is_empty() && self.suffixes.is_empty() {
             return Ok(self.any.find(&asked));
         }
         target::normalise_host(head.bytes(head.authority), host);
         Ok(self.find_for(host, &asked))
+    }
+
+    /// Whether any route is for this listener alone.
+    pub(crate) fn has_own(&self, listener: ListenerId) -> bool {
+        self.own.binary_search(&listener).is_ok()
+    }
+
+    /// The route of a connection of TCP, if one matches: by the name of the host, which may be
+    /// empty, and by the protocols that its client speaks. `head` is an empty one.
+    pub(crate) fn find_by_name(
+        &self,
+        listener: ListenerId,
+        head: &RequestHead,
+        (name, alpn): (&[u8], &[Box<[u8]>]),
+    ) -> Option<RouteId> {
+        let mut room = self.room.borrow_mut();
+        let Copies { host, .. } = &mut *room;
+        target::normalise_host(name, host);
+        self.find_for(host, &Asked { listener, head, path: b"", tcp: Some(alpn) })
     }
 
     fn find_for(&self, host: &[u8], asked: &Asked<'_>) -> Option<RouteId> {

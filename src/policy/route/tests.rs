@@ -59,6 +59,7 @@ fn route(line: &str) -> Route {
         hosts: list(words[2]).into_iter().map(host).collect(),
         path,
         methods: list(words[1]),
+        alpn: Vec::new(),
         headers: Vec::new(),
         priority: 0,
         pool: PoolId(0),

@@ -184,12 +184,13 @@ fn listener_keys(now: &Listener, next: &Listener) -> Vec<&'static str> {
 }
 
 fn route_keys(now: &Route, next: &Route) -> Vec<&'static str> {
-    let Route { name: _, listener, hosts, path, methods, headers, priority, pool } = next;
+    let Route { name: _, listener, hosts, path, methods, alpn, headers, priority, pool } = next;
     differing([
         ("listener", *listener != now.listener),
         ("host", *hosts != now.hosts),
         ("path", *path != now.path),
         ("method", *methods != now.methods),
+        ("alpn", *alpn != now.alpn),
         ("header", *headers != now.headers),
         ("priority", *priority != now.priority),
         ("pool", *pool != now.pool),

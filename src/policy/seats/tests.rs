@@ -21,6 +21,7 @@ pub(super) fn route(name: &str, pool: PoolId, listener: Option<ListenerId>) -> R
         hosts: Vec::new(),
         path: PathPattern::Any,
         methods: Vec::new(),
+        alpn: Vec::new(),
         headers: Vec::new(),
         priority: 0,
         pool,
