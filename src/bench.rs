@@ -185,13 +185,13 @@ pub fn fuzz_http2(input: &[u8]) {
     let buffers = Buffers::new(2);
     let deadlines = Deadlines::new(Rc::new(Clock::new()));
     let peer = Peer::new(ListenerId(0), (PeerAddress::of(None), 80), &[], None);
-    let conn = Conn::new(Rc::new(peer), buffers, deadlines, &LIMITS);
+    let (peer, conn) = (Rc::new(peer), Conn::new(buffers, deadlines, &LIMITS));
     let at = (Tick::from_millis(1), None);
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     assert_eq!(conn.receive(&settings, &LIMITS, at), (settings.len(), Ok(())));
     let (used, _) = conn.receive(input, &LIMITS, at);
     assert!(used <= input.len());
-    while let Some(mut asking) = conn.next() {
+    while let Some(mut asking) = conn.next(&peer) {
         let mut head = RequestHead::default();
         if asking.take_head(&mut head).is_ok() {
             goes_as_meant(&mut head);

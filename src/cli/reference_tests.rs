@@ -97,7 +97,8 @@ causes! {
     BadRequest PlainHttp Denied NoRoute MethodRefused RequestTimeout LengthRequired BodyTooLarge
     UriTooLong ExpectationFailed Misdirected Limited HeadTooLarge Internal NotImplemented Loop
     ConnectFailed NameNotResolved BackendTls BackendCertificate BackendTlsAlert BackendPlain
-    BackendSecure BackendReset BackendStale BackendProtocol ResponseRefused ResponseHeadTooLarge
+    BackendSecure BackendReset BackendStale BackendUnprocessed BackendOldHttp BackendProtocol
+    ResponseRefused ResponseHeadTooLarge
     NoBackend QueueFull QueueTimeout Overloaded ShuttingDown ConnectTimeout ResponseTimeout
     BackendDown Deadline VersionRefused ClientAbort ClientTimeout ResponseIncomplete
 }

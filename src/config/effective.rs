@@ -20,7 +20,7 @@ use crate::base::endpoint::Endpoint;
 use crate::plan::{
     Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
     HostHeader, HostPattern, Listener, ListenerTls, Mode, Overlay, Passive, PathPattern, Plan,
-    Pool, PoolTls, Probe, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
+    Pool, PoolTls, Probe, Protocol, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
 };
 
 /// One table of the configuration.
@@ -342,7 +342,14 @@ impl Lines<'_> {
         self.durations([("resolve", pool.resolve)]);
         self.balance(&pool.algorithm);
         self.add("hash-seed", quoted(&pool.hash_seed));
-        self.add("protocol", quoted("h1"));
+        self.add(
+            "protocol",
+            quoted(match pool.protocol {
+                Protocol::H1 => "h1",
+                Protocol::H2 => "h2",
+                Protocol::H2c => "h2c",
+            }),
+        );
         if foreign::is_built("pool", "client-cert") {
             self.add("client-cert", pool.client_cert.to_string());
         }

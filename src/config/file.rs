@@ -287,7 +287,9 @@ pub(crate) struct Pool {
     /// The seed of the hashes: with the same seed and the same backends, a client or key goes to
     /// the same backend on every instance.
     pub(crate) hash_seed: Option<Written<String>>,
-    /// The protocol spoken to backends: "h1".
+    /// The protocol spoken to backends: "h1", "h2" (HTTP/2 over TLS; a backend must agree to it) or
+    /// "h2c" (HTTP/2 without TLS). A connection of HTTP/2 carries as many requests at a time as the
+    /// backend takes, at most 100; then another is opened, up to `connections.max-idle`.
     pub(crate) protocol: Option<Written<String>>,
     /// Whether backends are told the certificate that the client has shown, as Client-Cert and
     /// Client-Cert-Chain (RFC 9440). Fields of these names from clients are always removed.

@@ -7,7 +7,11 @@
 
 use std::{cell::RefCell, io::ErrorKind, rc::Rc, time::Duration};
 
-use super::{Conns, Idle, Means, secured::secured};
+use super::{
+    Conns, Idle, Means,
+    links::{self, Links},
+    secured::secured,
+};
 use crate::base::{
     endpoint::Endpoint,
     ids::{BackendId, PoolId},
@@ -21,9 +25,9 @@ use crate::net::{
     stream::Stream,
     tls::ToBackend,
 };
-use crate::plan::{Connections, PoolTls};
+use crate::plan::{Connections, PoolTls, Protocol};
 use crate::policy::connect;
-use crate::proto::{Backend, h1};
+use crate::proto::{Backend, h1, h2::Bell};
 use crate::shared::counters::Counter;
 
 /// The addresses of one backend and the connections to each.
@@ -34,8 +38,12 @@ pub(crate) struct BackendConns {
     /// The last number given to an address. A connection refers to its address by it, since indexes
     /// change.
     last_number: u32,
-    options: Connections,
+    pub(super) options: Connections,
     pub(super) means: Rc<Means>,
+    /// What is spoken on them.
+    pub(super) protocol: Protocol,
+    /// Rung when a connection of many requests may have room, or an end.
+    pub(super) bell: Rc<Bell>,
     /// Which backend it is, and its host as written.
     pub(super) of: (PoolId, BackendId),
     pub(super) host: Box<str>,
@@ -54,6 +62,7 @@ pub(super) struct At {
     number: u32,
     pub(super) address: Endpoint,
     conns: Conns,
+    links: Links,
     /// Until then it is tried last; none if it has not failed.
     avoided_until: Option<Tick>,
 }
@@ -68,8 +77,22 @@ impl BackendConns {
     ) -> BackendConns {
         let (all, host) = (Vec::new(), host.into());
         let (turn, last_number, tls, to, why) = (core_index, 0, None, None, None);
-        let answered = None;
-        BackendConns { all, turn, last_number, options, means, of, host, tls, to, why, answered }
+        let (answered, protocol, bell) = (None, Protocol::default(), Rc::default());
+        BackendConns {
+            all,
+            turn,
+            last_number,
+            options,
+            means,
+            protocol,
+            bell,
+            of,
+            host,
+            tls,
+            to,
+            why,
+            answered,
+        }
     }
 
     /// Replaces the addresses.
@@ -82,7 +105,7 @@ impl BackendConns {
             };
             self.all.push(at);
         }
-        before.iter_mut().for_each(|gone| gone.conns.clear(&self.means));
+        before.iter_mut().for_each(|gone| gone.clear(&self.means));
         self.turn %= self.all.len().max(1);
     }
 
@@ -101,7 +124,21 @@ impl BackendConns {
     pub(super) fn fresh(&mut self, address: Endpoint) -> At {
         self.last_number = self.last_number.wrapping_add(1);
         let conns = Conns::new(self.options);
-        At { number: self.last_number, address, conns, avoided_until: None }
+        let links = Links::default();
+        At { number: self.last_number, address, conns, links, avoided_until: None }
+    }
+
+    /// The connections of many requests to an address, if that is still one of the backend's.
+    pub(super) fn links(&mut self, number: u32) -> Option<&mut Links> {
+        self.all.iter_mut().find(|at| at.number == number).map(|at| &mut at.links)
+    }
+
+    /// A place in a connection to the address whose turn it is, if one is at hand.
+    fn place(&mut self, now: Tick, unrepeatable: bool) -> Option<Backend> {
+        let at = self.all.get(self.turn)?;
+        let place = at.links.at_hand(now, unrepeatable)?.take(self.of);
+        self.next();
+        Some(Backend::H2(place))
     }
 
     /// An idle connection of the next address that has one; see `Conns::take`.
@@ -127,8 +164,9 @@ impl BackendConns {
     /// Keeps a connection, if it may be kept and its address still belongs to the backend.
     #[inline]
     pub(crate) fn give(&mut self, backend: Backend, now: Tick) {
-        let Backend::H1(backend) = backend;
         self.answered = Some(now);
+        // A connection of many requests stays where it is.
+        let Backend::H1(backend) = backend else { return };
         if let Some(at) = self.all.iter_mut().find(|at| at.number == backend.address) {
             at.conns.give(backend, now, &self.means);
         }
@@ -137,7 +175,7 @@ impl BackendConns {
     /// The backend of this connection has sent more than an answer; see `Conns::suspect`.
     #[cold]
     pub(crate) fn suspect(&mut self, backend: &Backend, now: Tick) {
-        let Backend::H1(backend) = backend;
+        let Backend::H1(backend) = backend else { return };
         self.suspect_at(backend.address, now);
     }
 
@@ -150,7 +188,7 @@ impl BackendConns {
     /// Whether an idle connection is open at the other end, too. Those that are found closed are
     /// closed.
     pub(crate) fn is_open(&mut self, now: Tick) -> bool {
-        self.all.iter_mut().any(|at| at.conns.is_open(now, &self.means))
+        self.all.iter_mut().any(|at| at.links.is_open() || at.conns.is_open(now, &self.means))
     }
 
     /// When an answer on a connection of it was whole last, if any was.
@@ -160,13 +198,17 @@ impl BackendConns {
 
     /// Closes idle connections whose time is over.
     pub(crate) fn expire(&mut self, now: Tick) {
-        self.all.iter_mut().for_each(|at| at.conns.expire(now, &self.means));
+        for at in &mut self.all {
+            at.conns.expire(now, &self.means);
+            at.links.expire(now, self.options);
+        }
     }
 
     /// Appends since when each of them is idle.
     pub(crate) fn idle_since(&self, all: &mut Vec<Tick>) {
         for at in &self.all {
             all.extend(at.conns.idle.iter().map(|idle| idle.since));
+            at.links.idle_since(all);
         }
     }
 
@@ -174,12 +216,16 @@ impl BackendConns {
     /// close.
     pub(crate) fn close_idle_since(&mut self, until: Tick, left: &mut usize) {
         let BackendConns { all, means, .. } = self;
-        all.iter_mut().for_each(|at| at.conns.close_idle_since(until, left, means));
+        for at in all.iter_mut() {
+            at.conns.close_idle_since(until, left, means);
+            let evicted = at.links.close_idle_since(until, left);
+            means.counters.add(Counter::BackendEvicted, evicted as u64);
+        }
     }
 
     /// Closes all idle connections.
     pub(crate) fn clear(&mut self) {
-        self.all.iter_mut().for_each(|at| at.conns.clear(&self.means));
+        self.all.iter_mut().for_each(|at| at.clear(&self.means));
     }
 
     /// The addresses in the order to try them, by number.
@@ -200,6 +246,14 @@ impl BackendConns {
     }
 }
 
+impl At {
+    /// Closes what is idle, and what is not as soon as it is.
+    fn clear(&mut self, means: &Means) {
+        self.conns.clear(means);
+        self.links.clear();
+    }
+}
+
 impl Drop for BackendConns {
     fn drop(&mut self) {
         // Idle connections are counted.
@@ -214,6 +268,9 @@ pub(crate) async fn warm(
     now: Tick,
     unrepeatable: bool,
 ) -> Option<Backend> {
+    if conns.borrow().protocol != Protocol::H1 {
+        return conns.borrow_mut().place(now, unrepeatable);
+    }
     loop {
         let idle = conns.borrow_mut().take(now, unrepeatable)?;
         let number = idle.backend.address;
@@ -236,7 +293,8 @@ pub(crate) async fn warm(
 }
 
 /// Opens a connection, trying the addresses in turn within one time; zero = no bound. If there is
-/// no descriptor left, `frees` may close unused ones, and returns whether it did.
+/// no descriptor left, `frees` may close unused ones, and returns whether it did. Where connections
+/// carry many requests it may be a place in one that there is.
 ///
 /// # Errors
 /// `ConnectTimeout`, `ConnectFailed` or that of a handshake, of the last address; `Overloaded` if
@@ -244,45 +302,81 @@ pub(crate) async fn warm(
 pub(crate) async fn open(
     conns: &RefCell<BackendConns>,
     time: Duration,
-    clock: &Clock,
+    clock: &Rc<Clock>,
     deadlines: &Rc<Deadlines>,
     frees: impl Fn() -> bool,
 ) -> Result<Backend, Fault> {
     let began = clock.tick();
     let to_try = conns.borrow_mut().in_turn(began);
+    let protocol = conns.borrow().protocol;
     let mut fault = Cause::NameNotResolved;
     for (tried, (number, address)) in to_try.iter().enumerate() {
         let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
-        let watched = |fd| {
-            let watched = deadlines.watch(fd, Watch::Backend);
-            let (pool, backend) = conns.borrow().of;
-            watched.is_of(pool, backend);
-            watched
-        };
         let until = Deadline::after(clock.tick(), share);
-        let error = match Stream::connect(address, share, &frees, watched).await {
-            Ok(stream) => match secured(conns, stream, until).await {
-                Ok(stream) => return Ok(Backend::H1(h1::Backend::new(stream, *number))),
-                Err((cause, why)) => {
-                    conns.borrow_mut().why = Some(why);
-                    cause
-                }
-            },
-            Err(error) if io::is_for_want(&error, address) => Cause::Overloaded,
-            Err(error) if error.kind() == ErrorKind::TimedOut => Cause::ConnectTimeout,
-            Err(_) => Cause::ConnectFailed,
+        let opening = Opening { clock, deadlines, share, until, frees: &frees };
+        let opened = match protocol {
+            Protocol::H1 => opening
+                .connected(conns, address)
+                .await
+                .map(|stream| Backend::H1(h1::Backend::new(stream, *number))),
+            Protocol::H2 | Protocol::H2c => {
+                Box::pin(links::join(conns, (*number, address), &opening)).await
+            }
+        };
+        let error = match opened {
+            Ok(backend) => return Ok(backend),
+            Err(cause) => cause,
         };
         clock.renew();
-        conns.borrow_mut().failed(*number, clock.tick());
+        if error != Cause::BackendUnprocessed {
+            conns.borrow_mut().failed(*number, clock.tick());
+        }
         fault = error;
     }
     Err(fault.into())
 }
 
+/// What a connection is opened with.
+pub(super) struct Opening<'a, F: Fn() -> bool> {
+    pub(super) clock: &'a Rc<Clock>,
+    pub(super) deadlines: &'a Rc<Deadlines>,
+    share: Duration,
+    pub(super) until: Deadline,
+    frees: &'a F,
+}
+
+impl<F: Fn() -> bool> Opening<'_, F> {
+    /// Connects, and shakes hands if the backend speaks TLS.
+    pub(super) async fn connected(
+        &self,
+        conns: &RefCell<BackendConns>,
+        address: &Endpoint,
+    ) -> Result<Stream, Cause> {
+        let watched = |fd| {
+            let watched = self.deadlines.watch(fd, Watch::Backend);
+            let (pool, backend) = conns.borrow().of;
+            watched.is_of(pool, backend);
+            watched
+        };
+        match Stream::connect(address, self.share, self.frees, watched).await {
+            Ok(stream) => secured(conns, stream, self.until).await.map_err(|(cause, why)| {
+                conns.borrow_mut().why = Some(why);
+                cause
+            }),
+            Err(error) if io::is_for_want(&error, address) => Err(Cause::Overloaded),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Cause::ConnectTimeout),
+            Err(_) => Err(Cause::ConnectFailed),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        cell::Cell,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
     use crate::net::{
@@ -313,6 +407,7 @@ mod tests {
                 buffers: Buffers::new(8),
                 counters: Slab::new(),
                 tls: RefCell::default(),
+                head_limits: Cell::default(),
             });
             let stage = Stage {
                 conns: RefCell::new(BackendConns::new(
@@ -358,12 +453,17 @@ mod tests {
         /// The number of the address that a warm connection belongs to.
         async fn take(&self) -> Option<u32> {
             let taken = warm(&self.conns, Tick::from_millis(1), false).await;
-            taken.map(|Backend::H1(backend)| backend.address)
+            taken.map(|backend| number_of(&backend))
         }
 
         fn idle(&self) -> u64 {
             self.means.counters.read(Counter::BackendIdle)
         }
+    }
+
+    fn number_of(backend: &Backend) -> u32 {
+        let Backend::H1(backend) = backend else { panic!("another protocol") };
+        backend.address
     }
 
     fn listening() -> (TcpListener, Endpoint) {
@@ -433,8 +533,7 @@ mod tests {
                 opened.push(stage.opened(&[&one, &two]).await);
             }
             let busy = opened.split_off(2);
-            let numbers: Vec<u32> =
-                busy.iter().map(|(Backend::H1(backend), _)| backend.address).collect();
+            let numbers: Vec<u32> = busy.iter().map(|(backend, _)| number_of(backend)).collect();
             opened.into_iter().for_each(|(backend, _)| stage.give(backend));
             assert_eq!(stage.idle(), 2);
             stage.move_to(&[second]);

@@ -5,15 +5,24 @@
 //! one that the backend closed, or wrote to unasked, is noticed before it is used. A connection is
 //! reused only once the kernel has tried that receive since it was returned, or was asked to: our
 //! own last read says nothing about the bytes after it. This file has the connection pool of one
-//! address; `backend_conns.rs` has those of all addresses of a backend.
+//! address; `backend_conns.rs` has those of all addresses of a backend. Connections that carry many
+//! requests at a time are no idle ones to be taken and returned: they are in `links.rs`.
 
 mod backend_conns;
+mod link;
+mod links;
 mod secured;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) use self::backend_conns::{BackendConns, open, warm};
 use crate::base::moment::Tick;
+use crate::http::parse::HeadLimits;
 use crate::net::{
     buffer::Buffers,
     io::sleep,
@@ -40,6 +49,8 @@ pub(crate) struct Means {
     pub(crate) counters: Arc<Slab>,
     /// What TLS needs.
     pub(crate) tls: RefCell<Arc<Ends>>,
+    /// The limits of heads by the plan in force, for what is read beside any exchange.
+    pub(crate) head_limits: Cell<HeadLimits>,
 }
 
 /// How long a connection rests after the first answer on it. A backend that always sends more than
@@ -282,6 +293,7 @@ mod tests {
                     buffers: Buffers::new(8),
                     counters: Slab::new(),
                     tls: RefCell::default(),
+                    head_limits: Cell::default(),
                 },
                 deadlines: Deadlines::new(Rc::new(Clock::new())),
             }

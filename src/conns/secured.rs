@@ -13,7 +13,7 @@ use crate::net::{
     stream::Stream,
     tls::{self, Failed, NoTls, ToBackend},
 };
-use crate::plan::PoolTls;
+use crate::plan::{PoolTls, Protocol};
 
 /// Why TLS to a backend failed: the fault, and a sentence for the log.
 pub(super) type Refused = (Cause, String);
@@ -26,7 +26,12 @@ pub(super) async fn secured(
 ) -> Result<Stream, Refused> {
     let Some(to) = conns.borrow_mut().means_of_tls()? else { return Ok(stream) };
     let buffers = Rc::clone(&conns.borrow().means.buffers);
+    let is_h2 = conns.borrow().protocol == Protocol::H2;
     match tls::connect(&mut stream, &to, &buffers, by).await {
+        Ok(agreed) if is_h2 && agreed.alpn.as_deref() != Some(b"h2") => {
+            let why = "it speaks HTTP/1 over TLS: it did not agree to HTTP/2 (ALPN)";
+            Err((Cause::BackendOldHttp, why.to_owned()))
+        }
         Ok(_) => Ok(stream),
         Err(no_tls) => Err(refused(&no_tls)),
     }
@@ -49,13 +54,13 @@ impl BackendConns {
         Ok(Some(to))
     }
 
-    /// The pool speaks TLS like this from now on, or not at all. If that is news, nothing that was
-    /// opened before is used again.
-    pub(crate) fn set_tls(&mut self, tls: Option<&PoolTls>) {
-        if self.tls.as_ref() == tls {
+    /// The pool speaks this from now on, and TLS like this or not at all. If that is news, nothing
+    /// that was opened before is used again.
+    pub(crate) fn speak(&mut self, protocol: Protocol, tls: Option<&PoolTls>) {
+        if self.protocol == protocol && self.tls.as_ref() == tls {
             return;
         }
-        (self.tls, self.to) = (tls.cloned(), None);
+        (self.protocol, self.tls, self.to) = (protocol, tls.cloned(), None);
         self.clear();
         let addresses: Vec<_> = self.all.iter().map(|at| at.address).collect();
         self.all = addresses.into_iter().map(|address| self.fresh(address)).collect();

@@ -218,7 +218,8 @@ async fn connection(
         Ok(backend) => {
             // Bounds how long sent bytes may stay unacknowledged.
             backend.waits().outlasts(exchange.pool_plan().timeouts.write);
-            worker.count(Counter::BackendOpened);
+            let is_shared = backend.is_reused();
+            worker.count(if is_shared { Counter::BackendReuse } else { Counter::BackendOpened });
             pool.reached(&worker.events, id);
             Ok(backend)
         }
@@ -229,7 +230,13 @@ async fn connection(
             // expired, or we had no descriptor or port.
             if fault.cause == Cause::Overloaded {
                 worker.events.limit(Limit::Outgoing, now);
-            } else if !matches!(fault.cause, Cause::Deadline | Cause::BackendDown) {
+            } else if !matches!(
+                fault.cause,
+                Cause::Deadline
+                    | Cause::BackendDown
+                    | Cause::BackendUnprocessed
+                    | Cause::ShuttingDown
+            ) {
                 let why = conns.borrow_mut().take_why();
                 pool.not_reached(&worker.events, (id, fault.cause), why, now);
             }

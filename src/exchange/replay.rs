@@ -1,14 +1,16 @@
 //! Replay buffer: the part of a request's body that was sent and is kept, so that it can be sent
 //! again.
 //!
-//! Used only if a retry is possible at all: the method is idempotent and the pool tries more than
-//! once. It is bounded by `retry.body`; a body that outgrows that is dropped at once, and then
-//! nothing is kept. Only bytes of the body are kept, without framing.
+//! Used only if a retry is possible at all: the method is idempotent, or the backends may send any
+//! request back unprocessed (HTTP/2), and the pool tries more than once. It is bounded by
+//! `retry.body`; a body that outgrows that is dropped at once, and then nothing is kept. Only bytes
+//! of the body are kept, without framing.
 
 use std::cell::RefCell;
 
 use super::Exchange;
 use crate::net::signal::Signal;
+use crate::plan::Protocol;
 use crate::proto::Piece;
 
 /// The part of a body that was sent so far.
@@ -32,7 +34,9 @@ impl Keeping {
     pub(crate) fn of(exchange: &mut Exchange) -> Option<Keeping> {
         let retry = &exchange.pool_plan().retry;
         let idempotent = exchange.scratch.request.method.is_idempotent();
-        if !idempotent || retry.attempts < 2 || retry.body_bytes_max == 0 {
+        // One of HTTP/2 may send any request back unprocessed.
+        let may_be_repeated = idempotent || exchange.pool_plan().protocol != Protocol::H1;
+        if !may_be_repeated || retry.attempts < 2 || retry.body_bytes_max == 0 {
             return None;
         }
         let bytes_max = retry.body_bytes_max as usize;

@@ -509,7 +509,7 @@ mod tests {
     /// without the body (RFC 9110 §9.3.2).
     #[test]
     fn every_answer_is_whole() {
-        const CAUSES: [Cause; 32] = [
+        const CAUSES: [Cause; 34] = [
             Cause::BadRequest,
             Cause::Denied,
             Cause::NoRoute,
@@ -530,6 +530,8 @@ mod tests {
             Cause::BackendTls,
             Cause::BackendReset,
             Cause::BackendStale,
+            Cause::BackendUnprocessed,
+            Cause::BackendOldHttp,
             Cause::BackendProtocol,
             Cause::ResponseRefused,
             Cause::ResponseHeadTooLarge,

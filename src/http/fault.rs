@@ -54,6 +54,10 @@ pub(crate) enum Cause {
     BackendReset,
     /// A reused connection ended before any byte of a response: the race of RFC 9112 §9.3.1.
     BackendStale,
+    /// The backend says that it has not processed the request (RFC 9113 §8.7).
+    BackendUnprocessed,
+    /// It speaks HTTP/1 where HTTP/2 is configured.
+    BackendOldHttp,
     /// The backend sent no valid response: it does not begin as one, or it was cut within its head.
     BackendProtocol,
     /// We refuse a response for its form: it begins as one, but then breaks a rule or is ambiguous.
@@ -88,6 +92,8 @@ pub(crate) enum Failure {
     Connect,
     /// A reused connection turned out to be closed: it says nothing about the backend.
     Stale,
+    /// The backend says that it has not processed the request.
+    Unprocessed,
     /// The connection ended before any byte of a response.
     Reset,
     /// No response began in time.
@@ -104,9 +110,10 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) const ALL: [Failure; 8] = [
+    pub(crate) const ALL: [Failure; 9] = [
         Failure::Connect,
         Failure::Stale,
+        Failure::Unprocessed,
         Failure::Reset,
         Failure::Timeout,
         Failure::Down,
@@ -120,6 +127,7 @@ impl Failure {
         match self {
             Failure::Connect => "connect_failure",
             Failure::Stale => "stale",
+            Failure::Unprocessed => "unprocessed",
             Failure::Reset => "reset_before_response",
             Failure::Timeout => "timeout",
             Failure::Down => "backend_down",
@@ -205,6 +213,8 @@ impl Fault {
             | Cause::BackendDown
             | Cause::BackendReset
             | Cause::BackendStale
+            | Cause::BackendUnprocessed
+            | Cause::BackendOldHttp
             | Cause::BackendProtocol
             | Cause::ResponseRefused
             | Cause::ResponseHeadTooLarge
@@ -231,8 +241,10 @@ impl Cause {
             | Cause::BackendTls
             | Cause::BackendCertificate
             | Cause::BackendTlsAlert
-            | Cause::BackendPlain => Some(Failure::Connect),
+            | Cause::BackendPlain
+            | Cause::BackendOldHttp => Some(Failure::Connect),
             Cause::BackendStale => Some(Failure::Stale),
+            Cause::BackendUnprocessed => Some(Failure::Unprocessed),
             Cause::BackendReset => Some(Failure::Reset),
             Cause::ResponseTimeout => Some(Failure::Timeout),
             Cause::BackendDown => Some(Failure::Down),
@@ -312,6 +324,8 @@ impl Cause {
             Cause::BackendSecure => row!(Backend, 502, "backend_tls", "tls_protocol_error", "The backend speaks TLS where plain HTTP is configured"),
             Cause::BackendReset => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
             Cause::BackendStale => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend closed the connection before answering"),
+            Cause::BackendUnprocessed => row!(Backend, 502, "backend_reset", "connection_terminated", "The backend sent the request back unprocessed"),
+            Cause::BackendOldHttp => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend speaks HTTP/1 where HTTP/2 is configured"),
             Cause::BackendProtocol => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend's answer breaks HTTP's rules"),
             Cause::ResponseRefused => row!(Backend, 502, "backend_protocol", "http_protocol_error", "The backend's answer breaks HTTP's rules"),
             Cause::ResponseHeadTooLarge => row!(Backend, 502, "response_head_too_large", "http_response_header_section_size", "The backend's answer has too large a head"),

@@ -27,7 +27,9 @@ pub use self::{
         AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Mode, Protocols, SocketFile,
     },
     overlay::{Amendment, Duty, Overlay, Settings, Subject},
-    pool::{Address, Backend, Connections, HostHeader, Member, Pool, PoolTimeouts, Queue},
+    pool::{
+        Address, Backend, Connections, HostHeader, Member, Pool, PoolTimeouts, Protocol, Queue,
+    },
     retry::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},
     share::Share,

@@ -38,6 +38,8 @@ pub struct Pool {
     /// Whether backends are told the certificate of the client: Client-Cert and
     /// Client-Cert-Chain (RFC 9440).
     pub client_cert: bool,
+    /// What is spoken to backends.
+    pub protocol: Protocol,
     /// The Host that backends receive.
     pub host: HostHeader,
     /// TLS to the backends; none = plain HTTP.
@@ -73,6 +75,7 @@ impl Default for Pool {
             algorithm: Algorithm::default(),
             hash_seed: "ringway".into(),
             client_cert: false,
+            protocol: Protocol::default(),
             host: HostHeader::default(),
             tls: None,
             health: None,
@@ -87,6 +90,19 @@ impl Default for Pool {
             timeouts: PoolTimeouts::default(),
         }
     }
+}
+
+/// What is spoken to the backends of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    H1,
+    /// HTTP/2 over TLS; both sides agree on it.
+    H2,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
 }
 
 /// One server of a pool.

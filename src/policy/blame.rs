@@ -132,12 +132,15 @@ fn doing(cause: Cause) -> Doing {
         Cause::BackendDown => Doing::NotItsOwn,
         // It closed the connection while it was reused (RFC 9112 §9.3.1).
         Cause::BackendStale => Doing::NotItsOwn,
+        // It sends some requests away, or all before it ends: those that it has begun tell more.
+        Cause::BackendUnprocessed => Doing::NotItsOwn,
         Cause::ConnectFailed
         | Cause::NameNotResolved
         | Cause::BackendTls
         | Cause::BackendCertificate
         | Cause::BackendTlsAlert
-        | Cause::BackendPlain => Doing::RetryRefusal,
+        | Cause::BackendPlain
+        | Cause::BackendOldHttp => Doing::RetryRefusal,
         Cause::BackendReset
         | Cause::BackendProtocol
         | Cause::BackendSecure
@@ -212,6 +215,8 @@ mod tests {
             (Cause::BackendSecure, CUTS),
             (Cause::BackendReset, CUTS),
             (Cause::BackendStale, NOBODY),
+            (Cause::BackendUnprocessed, NOBODY),
+            (Cause::BackendOldHttp, REFUSES),
             (Cause::BackendProtocol, CUTS),
             (Cause::ResponseRefused, NOBODY),
             (Cause::ResponseHeadTooLarge, NOBODY),

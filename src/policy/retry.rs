@@ -4,7 +4,8 @@
 //! nothing is repeated that may have had an effect, and nothing once the client has got a byte of
 //! an answer. What they allow is retried if the pool's `retry` names it. A request that met a
 //! closing reused connection is always sent again, once, and that counts as no try: it says nothing
-//! about the backend, and the client must not notice.
+//! about the backend, and the client must not notice. So is one that a backend of HTTP/2 says it
+//! has not processed, whatever its method (RFC 9113 §8.7).
 
 use std::time::Duration;
 
@@ -123,6 +124,8 @@ enum Trigger {
     Ours,
     /// A reused connection turned out to be closed.
     Stale,
+    /// The backend has not processed it.
+    Unprocessed,
     /// A connection ended before any byte of an answer.
     Reset,
     /// No answer began in time.
@@ -142,7 +145,7 @@ pub(crate) fn again(retry: &Retry, attempt: &Attempt) -> Decision {
     if let Err(refusal) = allowed(trigger, attempt) {
         return Decision::Refused(refusal);
     }
-    if trigger == Trigger::Stale && !attempt.stale_before {
+    if matches!(trigger, Trigger::Stale | Trigger::Unprocessed) && !attempt.stale_before {
         return Decision::Fresh;
     }
     if !named(trigger, retry) {
@@ -165,6 +168,7 @@ fn trigger(outcome: TryOutcome) -> Option<Trigger> {
         Failure::Connect => Some(Trigger::Connect),
         Failure::Ours => Some(Trigger::Ours),
         Failure::Stale => Some(Trigger::Stale),
+        Failure::Unprocessed => Some(Trigger::Unprocessed),
         Failure::Reset => Some(Trigger::Reset),
         Failure::Timeout => Some(Trigger::Timeout),
         Failure::Down => Some(Trigger::Down),
@@ -182,7 +186,8 @@ fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), RetryRefusal> {
     }
     // Without a connection nothing was sent; a request that was never sent had no effect (RFC 9110
     // §9.2.2).
-    let sent = attempt.request_sent && trigger != Trigger::Connect;
+    let had_no_effect = matches!(trigger, Trigger::Connect | Trigger::Unprocessed);
+    let sent = attempt.request_sent && !had_no_effect;
     if sent && !attempt.method.is_idempotent() {
         return Err(RetryRefusal::NotIdempotent);
     }
@@ -193,7 +198,7 @@ fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), RetryRefusal> {
 fn named(trigger: Trigger, retry: &Retry) -> bool {
     let on = &retry.on;
     match trigger {
-        Trigger::Connect | Trigger::Ours => on.connect_failure,
+        Trigger::Connect | Trigger::Unprocessed | Trigger::Ours => on.connect_failure,
         Trigger::Stale | Trigger::Reset => on.reset_before_response,
         Trigger::Timeout => on.timeout,
         Trigger::Down => on.backend_down,
@@ -302,6 +307,22 @@ mod tests {
         check(everything(), again, Another);
         check(nothing(), again, Refused(NotNamed));
         check(everything(), Attempt { tries: 2, ..again }, Refused(TriesUsed));
+    }
+
+    /// RFC 9113 §8.7.
+    #[test]
+    fn what_was_not_processed_is_sent_again_whatever_it_is() {
+        let refused = Cause::BackendUnprocessed;
+        for attempt in [get(refused), post(refused)] {
+            check(nothing(), attempt, Fresh);
+            check(nothing(), Attempt { body_gone: true, ..attempt }, Refused(BodyGone));
+            check(everything(), Attempt { answered: true, ..attempt }, Refused(Answered));
+            // The second time it is a try, as with a connection that is not made.
+            let again = Attempt { stale_before: true, ..attempt };
+            check(everything(), again, Another);
+            check(nothing(), again, Refused(NotNamed));
+            check(everything(), Attempt { tries: 2, ..again }, Refused(TriesUsed));
+        }
     }
 
     /// RFC 9110 §9.2.2.

@@ -1,8 +1,11 @@
 //! The backend of one exchange, whatever protocol it speaks: requests to it, answers from it.
+//!
+//! Not a connection: one of HTTP/2 has one of these for each of its streams. Dropping it ends what
+//! is under way with it.
 
-use std::{cell::Cell, future::Future, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
-use super::{Sink, Source, Waits, h1};
+use super::{Sink, Source, Waits, h1, h2};
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
     fault::Fault,
@@ -20,6 +23,7 @@ use crate::net::{
 /// The backend of one exchange.
 pub(crate) enum Backend {
     H1(h1::Backend),
+    H2(h2::Backend),
 }
 
 /// A request as the backend should get it.
@@ -82,46 +86,49 @@ impl Arriving {
 }
 
 impl Backend {
-    #[inline]
-    fn h1(&self) -> &h1::Backend {
-        let Backend::H1(backend) = self;
-        backend
-    }
-
-    #[inline]
-    fn h1_mut(&mut self) -> &mut h1::Backend {
-        let Backend::H1(backend) = self;
-        backend
-    }
-
     /// A request is sent on its connection now; from now on the time is measured for which it
     /// waits, if that is wanted.
     #[inline]
     pub(crate) fn begin(&mut self, is_timed: bool) {
-        self.h1_mut().begin(is_timed);
+        match self {
+            Backend::H1(backend) => backend.begin(is_timed),
+            Backend::H2(backend) => backend.begin(is_timed),
+        }
     }
 
     /// Whether its connection has carried a request before the present one.
     #[inline]
     pub(crate) fn is_reused(&self) -> bool {
-        self.h1().is_reused()
+        match self {
+            Backend::H1(backend) => backend.is_reused(),
+            Backend::H2(backend) => backend.is_reused(),
+        }
     }
 
     /// Whether its connection may be reused after the present answer.
     #[inline]
     pub(crate) fn keeps(&self) -> bool {
-        self.h1().keeps()
+        match self {
+            Backend::H1(backend) => backend.keeps(),
+            Backend::H2(backend) => backend.keeps(),
+        }
     }
 
     /// Whether it has not taken the head of the present request.
     #[inline]
     pub(crate) fn has_refused(&self) -> bool {
-        self.h1().has_refused()
+        match self {
+            Backend::H1(backend) => backend.has_refused(),
+            Backend::H2(_) => false,
+        }
     }
 
     /// Whether any byte of the present answer has come.
     pub(crate) fn has_begun(&self) -> bool {
-        self.h1().has_begun()
+        match self {
+            Backend::H1(backend) => backend.has_begun(),
+            Backend::H2(backend) => backend.has_begun(),
+        }
     }
 
     /// Sends the head of a request, with all of its body that is at hand; returns whether it was
@@ -130,18 +137,25 @@ impl Backend {
     ///
     /// # Errors
     /// If it takes nothing in time, or we ran out of something.
-    pub(crate) fn ask(
+    #[inline]
+    pub(crate) async fn ask(
         &mut self,
         asking: &Asking<'_>,
         room: &mut Vec<u8>,
         by: impl Fn() -> Deadline,
-    ) -> impl Future<Output = Result<bool, Fault>> {
-        self.h1_mut().ask(asking, room, by)
+    ) -> Result<bool, Fault> {
+        match self {
+            Backend::H1(backend) => backend.ask(asking, room, by).await,
+            Backend::H2(backend) => backend.ask(asking, room, by).await,
+        }
     }
 
     /// The sink for the rest of the body that was announced with the head.
     pub(crate) fn body(&self, length: BodyLength) -> Sink {
-        self.h1().body(length)
+        match self {
+            Backend::H1(backend) => backend.body(length),
+            Backend::H2(backend) => Sink::H2(backend.body()),
+        }
     }
 
     /// Reads the next head of an answer; `into` also has the room of the request. The deadline and
@@ -149,14 +163,18 @@ impl Backend {
     ///
     /// # Errors
     /// If none comes, or no valid one.
-    pub(crate) fn head(
+    #[inline]
+    pub(crate) async fn head(
         &self,
         arriving: &mut Arriving,
         into: (&mut ResponseHead, &mut Vec<u8>),
         with: (&HeadLimits, &Buffers),
         bounds: (&Cell<Deadline>, &Cell<ForClient>),
-    ) -> impl Future<Output = Result<(), Fault>> {
-        self.h1().head(arriving, into, with, bounds)
+    ) -> Result<(), Fault> {
+        match self {
+            Backend::H1(backend) => backend.head(arriving, into, with, bounds).await,
+            Backend::H2(backend) => backend.head(arriving, into.0, bounds).await,
+        }
     }
 
     /// The source of the body after the final head.
@@ -167,31 +185,49 @@ impl Backend {
         head: (&ResponseHead, BodyLength),
         limits: HeadLimits,
     ) -> Option<Source> {
-        self.h1_mut().source(arriving, head, limits)
+        match self {
+            Backend::H1(backend) => backend.source(arriving, head, limits),
+            Backend::H2(backend) => Some(Source::H2(backend.source())),
+        }
     }
 
     /// The source of all that comes from it, if nothing has come yet.
     pub(crate) fn all(&self, buffers: &Rc<Buffers>) -> Source {
-        Source::H1(self.h1().all(buffers))
+        match self {
+            Backend::H1(backend) => Source::H1(backend.all(buffers)),
+            Backend::H2(backend) => Source::H2(backend.source()),
+        }
     }
 
     /// The sink of a tunnel to it.
     pub(crate) fn tunnel(&self) -> Sink {
-        self.h1().tunnel()
+        match self {
+            Backend::H1(backend) => backend.tunnel(),
+            Backend::H2(backend) => Sink::H2(backend.tunnel()),
+        }
     }
 
     /// A hold on waits for it.
     pub(crate) fn waits(&self) -> Waits {
-        self.h1().waits()
+        match self {
+            Backend::H1(backend) => backend.waits(),
+            Backend::H2(backend) => backend.waits(),
+        }
     }
 
     /// How long writes waited for it since the last call.
     pub(crate) fn take_stalled(&self) -> Micros {
-        self.h1().take_stalled()
+        match self {
+            Backend::H1(backend) => backend.take_stalled(),
+            Backend::H2(backend) => backend.take_stalled(),
+        }
     }
 
     /// Whether, and why, we ended reading it.
     pub(crate) fn read_ended(&self) -> Option<Ended> {
-        self.h1().read_ended()
+        match self {
+            Backend::H1(backend) => backend.read_ended(),
+            Backend::H2(backend) => backend.read_ended(),
+        }
     }
 }

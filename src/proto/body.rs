@@ -116,7 +116,7 @@ impl Source {
     ) -> Result<Piece, Fault> {
         match self {
             Source::H1(source) => source.next(until).await,
-            Source::H2(source) => source.next(|| until().0).await,
+            Source::H2(source) => source.next(until).await,
             Source::Own(_) => self.first(),
         }
     }

@@ -58,7 +58,7 @@ fn backs(plan: &Plan, certs: &Certs) -> Result<Backs, rustls::Error> {
     let mut backs = Backs::new();
     for (id, pool) in &plan.pools {
         let (Some(tls), Some(certs)) = (&pool.tls, certs.pools.get(id)) else { continue };
-        backs.insert(id, Arc::new(Back::new(tls, certs)?));
+        backs.insert(id, Arc::new(Back::new((tls, pool.protocol), certs)?));
     }
     Ok(backs)
 }

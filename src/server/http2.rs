@@ -52,7 +52,7 @@ pub(super) async fn serve(
     come: Vec<u8>,
 ) -> Ending {
     let (buffers, deadlines) = (Rc::clone(&worker.buffers), Rc::clone(&worker.deadlines));
-    let conn = Conn::new(Rc::clone(peer), buffers, deadlines, &worker.head_limits());
+    let conn = Conn::new(buffers, deadlines, &worker.head_limits());
     stream.watched().is_multiplexed();
     let (rests, in_part) = (Cell::new(true), Cell::new(true));
     let link = Link { worker, stream, peer, conn, rests, in_part };
@@ -177,7 +177,7 @@ impl Link<'_> {
         let at = (worker.clock.tick(), began);
         let (used, result) = self.conn.receive(buffer.bytes(), &worker.head_limits(), at);
         buffer.consume(used);
-        while let Some(asking) = self.conn.next() {
+        while let Some(asking) = self.conn.next(self.peer) {
             catching(Rc::clone(worker), exchange(Rc::clone(worker), asking));
         }
         let malformed = u64::from(self.conn.take_malformed());

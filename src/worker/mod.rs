@@ -168,6 +168,7 @@ impl Worker {
             buffers: Rc::clone(&buffers),
             counters: Arc::clone(&counters),
             tls: RefCell::new(Arc::clone(&next.tls)),
+            head_limits: Cell::new(next.plan.limits.heads()),
         };
         let (reporter, level) = (process.reporter.clone(), next.plan.global.log_level);
         let core = Rc::new(Core {
@@ -264,6 +265,7 @@ impl Worker {
         let in_force = Rc::new(InForce::new(next, router, &before, &self.core, now));
         self.events.set_level(next.plan.global.log_level);
         self.set_tls(Arc::clone(&next.tls));
+        self.core.means.head_limits.set(next.plan.limits.heads());
         self.logs.change(outlets, |id| {
             let listener = next.plan.listeners.get(id);
             listener.is_none_or(|listener| listener.access_log.is_some())

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that writes its own frames, and reads strictly.
+//! Frames of HTTP/2, and a client that writes its own and reads strictly.
 //!
 //! It shares nothing with the crate: fields are written without a table and without Huffman codes,
 //! and what Ringway sends is read in the one form that it uses. Other implementations play in
@@ -46,13 +46,22 @@ impl Frame {
         bytes
     }
 
+    /// The frame at the front of these bytes, and how many it has; none if they are too few.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(Frame, usize)> {
+        let [a, b, c, kind, flags, id @ ..] = bytes.first_chunk::<9>()?;
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        assert!(length <= 16_384, "a frame of {length} bytes");
+        let payload = bytes.get(9..9 + length)?;
+        Some((Frame::new(*kind, *flags, u32::from_be_bytes(*id), payload), 9 + length))
+    }
+
     /// The last number of its payload.
     pub(crate) fn number(&self) -> u32 {
         let at = self.payload.len() - 4;
         u32::from_be_bytes(self.payload[at..].try_into().unwrap())
     }
 
-    fn ends(&self) -> bool {
+    pub(crate) fn ends(&self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
     }
 }
@@ -84,6 +93,10 @@ pub(crate) fn block(fields: &str) -> Vec<u8> {
 
 /// The names of the fixed table of which Ringway makes use.
 const NAMES: &[(usize, &str)] = &[
+    (1, ":authority"),
+    (2, ":method"),
+    (4, ":path"),
+    (6, ":scheme"),
     (8, ":status"),
     (16, "accept-encoding"),
     (17, "accept-language"),
@@ -123,7 +136,22 @@ const NAMES: &[(usize, &str)] = &[
     (61, "www-authenticate"),
 ];
 
-const STATUSES: [&str; 7] = ["200", "204", "206", "304", "400", "404", "500"];
+/// The fields of the fixed table of which it makes use, from the second on.
+const FIELDS: [(&str, &str); 13] = [
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+];
 
 /// Reads a number behind a prefix of so many bits.
 fn number(rest: &mut &[u8], bits: u32) -> usize {
@@ -159,8 +187,8 @@ pub(crate) fn fields(mut rest: &[u8]) -> Vec<(String, String)> {
     while let Some(first) = rest.first() {
         match first {
             128.. => {
-                let status = STATUSES[number(&mut rest, 7) - 8];
-                fields.push((":status".to_owned(), status.to_owned()));
+                let (name, value) = FIELDS[number(&mut rest, 7) - 2];
+                fields.push((name.to_owned(), value.to_owned()));
             }
             32 => rest = &rest[1..],
             ..32 => {
@@ -319,15 +347,9 @@ impl Http2 {
     #[track_caller]
     pub(crate) fn frame(&mut self) -> Option<Frame> {
         loop {
-            if let Some([a, b, c, kind, flags, id @ ..]) = self.rest.first_chunk::<9>() {
-                let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-                assert!(length <= 16_384, "a frame of {length} bytes");
-                if let Some(payload) = self.rest.get(9..9 + length) {
-                    let id = u32::from_be_bytes(*id);
-                    let frame = Frame::new(*kind, *flags, id, payload);
-                    self.rest.drain(..9 + length);
-                    return Some(frame);
-                }
+            if let Some((frame, count)) = Frame::read(&self.rest) {
+                self.rest.drain(..count);
+                return Some(frame);
             }
             let mut room = vec![0; 64 << 10];
             match self.stream.read(&mut room) {

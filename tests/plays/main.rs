@@ -24,12 +24,14 @@ mod scripts;
 mod secure;
 #[macro_use]
 mod stage;
+mod streams;
 mod wire;
 
 mod rehearsal;
 
 mod certificates;
 mod http2;
+mod http2_behind;
 mod keep_alive;
 mod peers;
 mod tls;

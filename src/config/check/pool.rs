@@ -13,7 +13,13 @@ use crate::config::{
     source::Position,
     written::{List, Tables, Written},
 };
-use crate::plan::{Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Queue, Share};
+use crate::plan::{
+    Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Probe, Protocol, Queue, Share,
+};
+
+/// What may be spoken to backends.
+pub(crate) const PROTOCOLS: &[(&str, Protocol)] =
+    &[("h1", Protocol::H1), ("h2", Protocol::H2), ("h2c", Protocol::H2c)];
 
 /// Most requests that may wait in front of one pool: each holds its connection and its buffers.
 const QUEUE_MAX: i64 = 1_000_000;
@@ -63,7 +69,7 @@ impl Check<'_> {
         if let Some((_, seed)) = both(written.hash_seed.as_ref()) {
             pool.hash_seed.clone_from(seed);
         }
-        self.word("protocol", written.protocol.as_ref(), &[("h1", ())], &mut ());
+        self.word("protocol", written.protocol.as_ref(), PROTOCOLS, &mut pool.protocol);
         if let Some((place, host)) = both(written.host.as_ref()) {
             pool.host = self.host_header(place, host);
         }
@@ -82,9 +88,42 @@ impl Check<'_> {
         self.queue(section(written.queue.as_ref()), &mut pool.queue);
         self.connections(section(written.connections.as_ref()), &mut pool.connections);
         self.pool_timeouts(section(written.timeouts.as_ref()), &mut pool.timeouts);
+        self.spoken(written, &pool);
         self.useless(written, &pool);
         self.weightless(written, &pool);
         pool
+    }
+
+    /// Refuses a protocol that does not go with the other keys.
+    fn spoken(&mut self, written: &file::Pool, pool: &Pool) {
+        let Some((place, _)) = both(written.protocol.as_ref()) else { return };
+        let (title, label, help) = match (pool.protocol, written.tls.is_some()) {
+            (Protocol::H2, false) => (
+                "protocol \"h2\" without TLS",
+                "the pool has no `tls`",
+                "add tls = {}, or write \"h2c\": HTTP/2 without TLS",
+            ),
+            (Protocol::H2c, true) => {
+                ("protocol \"h2c\" over TLS", "the pool has `tls`", "write \"h2\": HTTP/2 over TLS")
+            }
+            (Protocol::H1, _) | (Protocol::H2, true) | (Protocol::H2c, false) => {
+                return self.probe_spoken(place, pool);
+            }
+        };
+        self.note(Problem::error(title).at(place, label).help(help));
+    }
+
+    /// A probe of type "http" speaks HTTP/1.
+    fn probe_spoken(&mut self, place: Position, pool: &Pool) {
+        let probes = pool.health.as_ref().is_some_and(|it| matches!(it.probe, Probe::Http(_)));
+        if probes && pool.protocol != Protocol::H1 {
+            let title = format!("the probes of pool \"{}\" speak HTTP/1", pool.name);
+            self.note(
+                Problem::error(title)
+                    .at(place, "its backends speak HTTP/2")
+                    .help("write in `health`: type = \"tcp\""),
+            );
+        }
     }
 
     /// Warns if no backend takes new traffic: for one backend that is intended, for all only

@@ -7,7 +7,7 @@ use crate::config::{
     source::Position,
     written::{List, Tables, Written},
 };
-use crate::plan::{Algorithm, HashOf, Listener, Mode, Pool, Route};
+use crate::plan::{Algorithm, HashOf, Listener, Mode, Pool, Protocol, Route};
 
 /// The help for a key of HTTP.
 const LEAVE_OUT: &str = "leave it out, or write mode = \"http\"";
@@ -159,6 +159,9 @@ fn http_in(pool: &Pool) -> Option<&'static str> {
         | Algorithm::LeastConnections
         | Algorithm::IpHash
         | Algorithm::LeastResponseTime => {}
+    }
+    if pool.protocol != Protocol::H1 {
+        return Some("speaks HTTP/2");
     }
     pool.sticky.is_some().then_some("is sticky by cookie")
 }

@@ -22,7 +22,7 @@ pub(crate) use self::{
 };
 
 /// The limits of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HeadLimits {
     /// The whole head with its empty line; also the trailers of a body.
     pub(crate) head_bytes_max: usize,

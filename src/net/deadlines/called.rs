@@ -33,8 +33,9 @@ impl Deadlines {
                     // The client may have left, and its entry may be another's by now.
                     slab.entries.get(entry.next as usize).into_iter().for_each(Entry::wake);
                 }
-                Kind::Task if entry.is_one_of(called) => entry.wake(),
+                Kind::Task | Kind::Asked if entry.is_one_of(called) => entry.wake(),
                 Kind::Backend
+                | Kind::Asked
                 | Kind::Task
                 | Kind::Stream
                 | Kind::Free

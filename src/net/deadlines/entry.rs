@@ -28,6 +28,9 @@ pub(crate) enum Watch {
     /// A task without a descriptor of its own, such as one that connects to a backend: every wait
     /// ends by waking it.
     Task,
+    /// A stream of a connection to a backend, which has no descriptor of its own: it ends as a
+    /// whole, by waking its task.
+    Asked,
     /// A stream of a client's connection, which has no descriptor of its own: a wait ends by waking
     /// its task, and one to read leaves the other half open, as with a client.
     Stream,
@@ -43,6 +46,7 @@ pub(super) enum Kind {
     Multiplexed,
     Refused,
     Backend,
+    Asked,
     Task,
     Stream,
 }
@@ -101,6 +105,7 @@ impl Entry {
             Watch::Client(listener) => (Kind::Client, listener),
             Watch::Refused => (Kind::Refused, ListenerId(0)),
             Watch::Backend => (Kind::Backend, ListenerId(0)),
+            Watch::Asked => (Kind::Asked, ListenerId(0)),
             Watch::Task => (Kind::Task, ListenerId(0)),
             Watch::Stream => (Kind::Stream, ListenerId(0)),
         };
@@ -129,7 +134,7 @@ impl Entry {
                 self.reading = Some(why);
                 self.wake();
             }
-            Kind::Backend | Kind::Task | Kind::Free => self.end_both(why),
+            Kind::Backend | Kind::Asked | Kind::Task | Kind::Free => self.end_both(why),
         }
     }
 
@@ -146,7 +151,7 @@ impl Entry {
     pub(super) fn end_both(&mut self, why: Ended) {
         self.reading.get_or_insert(why);
         self.writing.get_or_insert(why);
-        if !matches!(self.kind, Kind::Task | Kind::Stream) {
+        if !matches!(self.kind, Kind::Task | Kind::Stream | Kind::Asked) {
             fd::shut_down(self.fd, Half::Both);
         }
         self.wake();

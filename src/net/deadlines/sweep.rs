@@ -98,7 +98,7 @@ impl Slab {
         let on_behalf = |entry: &&Entry| {
             entry.on_behalf != OnBehalf::Nobody
                 && entry.client_fd == OF_STREAM
-                && entry.kind == Kind::Backend
+                && matches!(entry.kind, Kind::Backend | Kind::Asked)
                 && entry.reading.is_none()
         };
         let client = self.entries.get(index).filter(on_behalf).map(|entry| entry.next as usize);

@@ -108,7 +108,7 @@ impl Watched {
         entry.end_both(Ended::ClientLeft);
         let waits = entry.next as usize;
         if let Some(backend) = slab.entries.get_mut(waits)
-            && backend.kind == Kind::Backend
+            && matches!(backend.kind, Kind::Backend | Kind::Asked)
             && backend.on_behalf != OnBehalf::Nobody
             && (backend.client_fd, backend.next) == (OF_STREAM, self.index)
         {
@@ -198,7 +198,7 @@ impl Watched {
             let ended = entry.ended(end);
             let is_woken = match entry.kind {
                 Kind::Client | Kind::Multiplexed | Kind::Refused => end == End::Reading,
-                Kind::Task | Kind::Stream => true,
+                Kind::Task | Kind::Stream | Kind::Asked => true,
                 Kind::Backend | Kind::Free => false,
             };
             if ended.is_none() && is_woken {

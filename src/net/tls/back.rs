@@ -15,7 +15,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::plan::{PoolId, PoolTls, Table};
+use crate::plan::{PoolId, PoolTls, Protocol, Table};
 use crate::shared::certs::PoolCerts;
 
 /// TLS of the pools whose backends speak it.
@@ -42,7 +42,10 @@ pub(crate) struct ToBackend {
 impl Back {
     /// # Errors
     /// If rustls does not accept it, which is a mistake of ours.
-    pub(crate) fn new(tls: &PoolTls, certs: &PoolCerts) -> Result<Back, rustls::Error> {
+    pub(crate) fn new(
+        (tls, protocol): (&PoolTls, Protocol),
+        certs: &PoolCerts,
+    ) -> Result<Back, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder
             .with_protocol_versions(&[&TLS13, &TLS12])?
@@ -55,7 +58,10 @@ impl Back {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![match protocol {
+            Protocol::H1 | Protocol::H2c => b"http/1.1".to_vec(),
+            Protocol::H2 => b"h2".to_vec(),
+        }];
         // For records.rs: this process reads its own keys.
         config.enable_secret_extraction = true;
         let name = tls.server_name.as_deref().and_then(server_name);

@@ -6,10 +6,10 @@
 
 use std::rc::Rc;
 
-use super::{client::write_fault, response, stream::Stream};
+use super::{backend::cut, client::write_fault, response, stream::Stream};
 use crate::base::moment::{Deadline, Micros};
 use crate::http::fault::{Cause, Fault};
-use crate::net::deadlines::Ended;
+use crate::net::{deadlines::Ended, leaving::ForClient};
 use crate::proto::body::{Part, Piece};
 
 /// The source of a body.
@@ -54,12 +54,15 @@ impl Source {
     /// See `proto::Source::next`.
     pub(in crate::proto) async fn next(
         &mut self,
-        by: impl Fn() -> Deadline,
+        until: impl Fn() -> (Deadline, Option<ForClient>),
     ) -> Result<Piece, Fault> {
-        self.stream.readable(by()).await.map_err(|ended| match ended {
-            Some(Ended::Overdue) => Fault::new(Cause::RequestTimeout),
-            Some(Ended::Closed | Ended::GivenAway) => Cause::ShuttingDown.into(),
-            Some(Ended::ClientLeft | Ended::Moved) | None => Cause::ClientAbort.into(),
+        let (by, client) = until();
+        let came = self.stream.readable(by, client).await;
+        came.map_err(|ended| match (self.stream.answers.get(), ended) {
+            (Some(answers), ended) => cut(answers, ended),
+            (None, Some(Ended::Overdue)) => Fault::new(Cause::RequestTimeout),
+            (None, Some(Ended::Closed | Ended::GivenAway)) => Cause::ShuttingDown.into(),
+            (None, Some(Ended::ClientLeft | Ended::Moved) | None) => Cause::ClientAbort.into(),
         })?;
         self.first()
     }
@@ -74,7 +77,7 @@ impl Source {
     }
 }
 
-/// The sink of an answer.
+/// The sink of an answer, or of a request's body.
 pub(crate) struct Sink {
     stream: Rc<Stream>,
     /// The block of a head that leaves with the first piece; empty afterwards.

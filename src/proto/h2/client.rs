@@ -24,6 +24,7 @@ use crate::proto::peer::Peer;
 /// The client of a stream.
 pub(crate) struct Asking {
     pub(super) stream: Rc<Stream>,
+    peer: Rc<Peer>,
     /// The whole body, until it is skipped; none if it did not come with the head.
     held: Option<Vec<u8>>,
     /// Whether a source has the body.
@@ -34,8 +35,8 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    pub(super) fn new(stream: Rc<Stream>) -> Asking {
-        Asking { stream, held: None, is_taken: false, has_answered: false, is_tunnel: false }
+    pub(super) fn new(stream: Rc<Stream>, peer: Rc<Peer>) -> Asking {
+        Asking { stream, peer, held: None, is_taken: false, has_answered: false, is_tunnel: false }
     }
 
     /// Takes the head of its request, with the line about the body that HTTP/1 needs; returns how
@@ -73,7 +74,7 @@ impl Asking {
     }
 
     pub(crate) fn peer(&self) -> &Rc<Peer> {
-        self.stream.conn.peer()
+        &self.peer
     }
 
     pub(crate) fn began(&self) -> Option<Moment> {
@@ -90,6 +91,15 @@ impl Asking {
     pub(crate) fn put_back(&mut self, is_known: bool) {
         self.stream.watched.read_by(Deadline::NEVER);
         self.is_taken = !is_known;
+        let came = self.stream.came.borrow();
+        if is_known
+            && self.stream.has_ended.get()
+            && came.rest().is_empty()
+            && came.trailers.is_none()
+        {
+            // Nothing is left of it: what was sent can be sent again.
+            self.held = Some(Vec::new());
+        }
     }
 
     pub(crate) fn held_body(&self) -> Option<&[u8]> {

@@ -11,7 +11,11 @@
 //! | heads and small frames to be sent | 32 KiB, and what streams under way add |
 //! | the table of HPACK | 4 KiB: the standard's |
 //!
-//! `taking` has what each frame changes, `request` what the rules of HTTP say of messages.
+//! One to a backend carries the requests of many clients, and a client that does not take its
+//! answer must hold back nobody else's: its window is that of all its streams together, 6.25 MiB.
+//!
+//! `taking` has what each frame changes, `request` what the rules of HTTP say of messages;
+//! `answers` and `answer` have the same for the other end, that of a backend.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,8 +27,10 @@ use std::{
 
 use super::{
     Asking,
+    answers::Asked,
     frame::{
-        FrameHead, HEAD_BYTES, PAYLOAD_MAX, Reason, WINDOW_MAX, flag, kind, of_number, setting,
+        FrameHead, HEAD_BYTES, PAYLOAD_MAX, PREFACE, Reason, WINDOW_MAX, flag, kind, of_number,
+        setting,
     },
     guard::{Abuse, Guard},
     hpack::Decoder,
@@ -50,6 +56,9 @@ pub(super) const WINDOW: i64 = 65_535;
 /// The window of a connection: sixteen streams can send at full speed.
 const CONN_WINDOW: i64 = 1 << 20;
 
+/// The window of a connection to a backend: all of its streams, whatever the others do.
+pub(super) const ASKED_WINDOW: i64 = STREAMS_MAX as i64 * WINDOW;
+
 /// So much of a window is used before the peer is told that it is free again.
 const SAID_EACH: u32 = 32 << 10;
 
@@ -67,9 +76,10 @@ const HEADS_KEPT: usize = 32;
 
 /// The state of a connection.
 pub(crate) struct Conn {
-    buffers: Rc<Buffers>,
+    pub(super) buffers: Rc<Buffers>,
     pub(super) deadlines: Rc<Deadlines>,
-    peer: Rc<Peer>,
+    /// What there is to know of a backend; none = the peer is a client.
+    pub(super) asked: Option<Asked>,
     /// Streams whose tasks have not ended.
     pub(super) running: Cell<usize>,
     /// Requests that broke a rule and have not been counted.
@@ -137,10 +147,25 @@ pub(super) struct Put {
 impl Conn {
     /// A connection on which a client has sent its preface. Its settings are to be sent.
     pub(crate) fn new(
-        peer: Rc<Peer>,
         buffers: Rc<Buffers>,
         deadlines: Rc<Deadlines>,
         limits: &HeadLimits,
+    ) -> Rc<Conn> {
+        let settings = [
+            (setting::STREAMS_MAX, STREAMS_MAX as u32),
+            (setting::HEAD_LIST_MAX, u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX)),
+            (setting::EXTENDED_CONNECT, 1),
+            (setting::NO_OLD_PRIORITIES, 1),
+        ];
+        Conn::begun((buffers, deadlines), None, &settings, CONN_WINDOW)
+    }
+
+    /// One that says this first, and on which the peer may send so much.
+    pub(super) fn begun(
+        (buffers, deadlines): (Rc<Buffers>, Rc<Deadlines>),
+        asked: Option<Asked>,
+        settings: &[(u16, u32)],
+        window: i64,
     ) -> Rc<Conn> {
         let mut state = State {
             decoder: Decoder::default(),
@@ -156,18 +181,15 @@ impl Conn {
             send_window: WINDOW,
             first_window: WINDOW,
             frame_max: PAYLOAD_MAX,
-            window: CONN_WINDOW,
+            window,
             unsaid: 0,
             leaving: Leaving::No,
             guard: Guard::default(),
             driver: None,
         };
-        let settings = [
-            (setting::STREAMS_MAX, STREAMS_MAX as u32),
-            (setting::HEAD_LIST_MAX, u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX)),
-            (setting::EXTENDED_CONNECT, 1),
-            (setting::NO_OLD_PRIORITIES, 1),
-        ];
+        if asked.is_some() {
+            state.out.push([PREFACE, &[]], &buffers);
+        }
         let mut payload = Vec::with_capacity(32);
         for (name, value) in settings {
             payload.extend_from_slice(&name.to_be_bytes());
@@ -175,21 +197,17 @@ impl Conn {
         }
         let head = FrameHead { len: payload.len(), kind: kind::SETTINGS, flags: 0, id: 0 };
         state.out.push([&head.bytes(), &payload], &buffers);
-        let more = of_number(kind::WINDOW_UPDATE, 0, (CONN_WINDOW - WINDOW) as u32);
+        let more = of_number(kind::WINDOW_UPDATE, 0, (window - WINDOW) as u32);
         state.out.push([&more, &[]], &buffers);
         Rc::new(Conn {
             buffers,
             deadlines,
-            peer,
+            asked,
             running: Cell::new(0),
             malformed: Cell::new(0),
             abuse: Cell::new(None),
             state: state.into(),
         })
-    }
-
-    pub(super) fn peer(&self) -> &Rc<Peer> {
-        &self.peer
     }
 
     pub(super) fn buffers(&self) -> &Buffers {
@@ -207,7 +225,10 @@ impl Conn {
         (now, began): (Tick, Option<Moment>),
     ) -> (usize, Result<(), Reason>) {
         let mut used = 0;
-        self.state.borrow_mut().guard.looks(now);
+        match &self.asked {
+            None => self.state.borrow_mut().guard.looks(now),
+            Some(asked) => asked.heard(now),
+        }
         while let Some(rest) = bytes.get(used..)
             && let Some(head) = FrameHead::read(rest)
         {
@@ -242,7 +263,7 @@ impl Conn {
         if unsaid >= SAID_EACH && !stream.has_ended.get() && !stream.is_over() {
             stream.unsaid.set(0);
             stream.window.set(stream.window.get() + i64::from(unsaid));
-            self.send(state, [&of_number(kind::WINDOW_UPDATE, stream.id, unsaid), &[]]);
+            self.send(state, [&of_number(kind::WINDOW_UPDATE, stream.id.get(), unsaid), &[]]);
         }
     }
 
@@ -270,12 +291,12 @@ impl Conn {
         }
     }
 
-    /// The next request, if there is one that no task has.
-    pub(crate) fn next(&self) -> Option<Asking> {
+    /// The next request of this client, if there is one that no task has.
+    pub(crate) fn next(&self, peer: &Rc<Peer>) -> Option<Asking> {
         loop {
             let stream = self.state.borrow_mut().new.pop_front()?;
             if !stream.is_over() {
-                return Some(Asking::new(stream));
+                return Some(Asking::new(stream, Rc::clone(peer)));
             }
             // It was reset before anything was done for it.
             self.running.set(self.running.get().saturating_sub(1));
@@ -288,7 +309,7 @@ impl Conn {
         if stream.is_over() || state.leaving == Leaving::Over {
             return;
         }
-        state.out.push_block((stream.id, ends), block, state.frame_max, &self.buffers);
+        state.out.push_block((stream.id.get(), ends), block, state.frame_max, &self.buffers);
         if ends {
             state.sent_end(stream);
         }
@@ -327,7 +348,7 @@ impl Conn {
             let (piece, behind) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             let is_last = ends && behind.is_empty();
             let flags = if is_last { flag::END_STREAM } else { 0 };
-            let head = FrameHead { len: piece.len(), kind: kind::DATA, flags, id: stream.id };
+            let head = FrameHead { len: piece.len(), kind: kind::DATA, flags, id: stream.id.get() };
             state.out.push([&head.bytes(), piece], &self.buffers);
             state.send_window -= count as i64;
             state.guard.excuses(Abuse::WindowUpdates, ROOMS_A_FRAME);
@@ -360,22 +381,26 @@ impl Conn {
         self.leaves_turn(state, stream);
         let left = stream.came.borrow().rest().len();
         self.said(state, left + stream.out.take() as usize);
-        if state.forget(stream.id).is_some() {
+        if state.forget(stream.id.get()).is_some() {
             // RFC 9113 §8.1: the answer is whole, and the rest of the request is not wanted.
-            let reason = if stream.is_sent.get() { Reason::NO_ERROR } else { otherwise };
-            self.send_reset(state, stream.id, reason);
+            let is_answered = self.asked.is_none() && stream.is_sent.get();
+            let reason = if is_answered { Reason::NO_ERROR } else { otherwise };
+            self.send_reset(state, stream.id.get(), reason);
             stream.ends(reason);
         }
         if self.running.get() == 0 {
             state.wake_driver();
+        }
+        if let Some(asked) = &self.asked {
+            asked.changed();
         }
     }
 
     /// A stream is cut.
     pub(super) fn cut(&self, stream: &Stream) {
         let state = &mut *self.state.borrow_mut();
-        if state.find(stream.id).is_some() {
-            self.reset(state, stream.id, Reason::CANCEL);
+        if state.find(stream.id.get()).is_some() {
+            self.reset(state, stream.id.get(), Reason::CANCEL);
         }
         stream.ends(Reason::CANCEL);
     }
@@ -423,11 +448,12 @@ impl Conn {
     #[cfg(test)]
     pub(super) fn check(&self) {
         let state = self.state.borrow();
-        assert!(state.window >= 0 && state.window + i64::from(state.unsaid) <= CONN_WINDOW);
+        let window = if self.asked.is_some() { ASKED_WINDOW } else { CONN_WINDOW };
+        assert!(state.window >= 0 && state.window + i64::from(state.unsaid) <= window);
         assert!(state.streams.len() <= STREAMS_MAX && self.running.get() <= STREAMS_MAX);
-        assert!(state.streams.is_sorted_by_key(|stream| stream.id));
+        assert!(state.streams.is_sorted_by_key(|stream| stream.id.get()));
         let held: usize = state.streams.iter().map(|it| it.came.borrow().bytes.len()).sum();
-        assert!(held as i64 <= CONN_WINDOW, "{held} bytes of bodies");
+        assert!(held as i64 <= window, "{held} bytes of bodies");
     }
 
     /// Whether the peer may be read: not while it does not take what it made us send.
@@ -500,14 +526,22 @@ impl Conn {
         state.new.clear();
         for stream in std::mem::take(&mut state.streams) {
             state.turns.leave(&stream);
-            stream.ends(Reason::CANCEL);
+            match &self.asked {
+                Some(asked) => stream.fails(Reason::CANCEL, asked.lost(&stream)),
+                None => stream.ends(Reason::CANCEL),
+            }
         }
         state.wake_driver();
+        if let Some(asked) = &self.asked {
+            asked.changed();
+        }
     }
 
     pub(super) fn close(&self, state: &mut State, reason: Reason) {
         state.leaving = Leaving::Closed;
-        self.send_goaway(state, state.last, reason);
+        // A backend begins no streams.
+        let last = if self.asked.is_some() { 0 } else { state.last };
+        self.send_goaway(state, last, reason);
     }
 
     fn send_goaway(&self, state: &mut State, last: u32, reason: Reason) {
@@ -535,7 +569,7 @@ impl State {
     }
 
     fn place(&self, id: u32) -> Option<usize> {
-        self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
+        self.streams.binary_search_by_key(&id, |stream| stream.id.get()).ok()
     }
 
     pub(super) fn find(&self, id: u32) -> Option<Rc<Stream>> {
@@ -547,14 +581,14 @@ impl State {
         self.place(id).map(|at| self.streams.remove(at))
     }
 
-    fn sent_end(&mut self, stream: &Stream) {
+    pub(super) fn sent_end(&mut self, stream: &Stream) {
         stream.is_sent.set(true);
         if stream.has_ended.get() {
-            self.forget(stream.id);
+            self.forget(stream.id.get());
         }
     }
 
-    fn wake_driver(&mut self) {
+    pub(super) fn wake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();
         }

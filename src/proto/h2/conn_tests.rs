@@ -110,6 +110,7 @@ pub(crate) fn words(mut bytes: &[u8]) -> Vec<String> {
 /// A connection without input and output.
 struct Bare {
     conn: Rc<Conn>,
+    peer: Rc<Peer>,
     buffers: Rc<Buffers>,
     /// What came and is no whole frame yet.
     rest: Vec<u8>,
@@ -122,8 +123,8 @@ impl Bare {
         let deadlines = Deadlines::new(Rc::new(Clock::new()));
         let address = PeerAddress::of(None);
         let peer = Rc::new(Peer::new(ListenerId(0), (address, 80), &[], None));
-        let conn = Conn::new(peer, Rc::clone(&buffers), deadlines, &LIMITS);
-        Bare { conn, buffers, rest: Vec::new(), streams: VecDeque::new() }
+        let conn = Conn::new(Rc::clone(&buffers), deadlines, &LIMITS);
+        Bare { conn, peer, buffers, rest: Vec::new(), streams: VecDeque::new() }
     }
 
     /// One that has had the settings of its peer.
@@ -138,7 +139,7 @@ impl Bare {
         self.rest.extend_from_slice(bytes.as_ref());
         let (used, result) = self.conn.receive(&self.rest, &LIMITS, (Tick::from_millis(1), None));
         self.rest.drain(..used);
-        self.streams.extend(std::iter::from_fn(|| self.conn.next()));
+        self.streams.extend(std::iter::from_fn(|| self.conn.next(&self.peer)));
         result
     }
 

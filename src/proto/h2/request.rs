@@ -38,7 +38,7 @@ pub(super) enum NoHead {
 }
 
 /// Fields that belong to a connection of HTTP/1 (RFC 9113 §8.2.2).
-const OF_CONNECTION: NameSet = NameSet::of(&[
+pub(super) const OF_CONNECTION: NameSet = NameSet::of(&[
     Name::Connection,
     Name::KeepAlive,
     Name::ProxyConnection,
@@ -125,7 +125,7 @@ pub(super) fn trailers(
 }
 
 /// Whether name and value are those of a field (RFC 9113 §8.2.1).
-fn is_field(name: &[u8], value: &[u8]) -> bool {
+pub(super) fn is_field(name: &[u8], value: &[u8]) -> bool {
     let is_outer = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     grammar::is_token(name)
         && !name.iter().any(u8::is_ascii_uppercase)

@@ -8,7 +8,7 @@ use crate::http::{
 };
 
 /// Fields that belong to a connection of HTTP/1 and may still be in an answer.
-const OF_CONNECTION: NameSet = NameSet::of(&[
+pub(super) const OF_CONNECTION: NameSet = NameSet::of(&[
     Name::Connection,
     Name::KeepAlive,
     Name::ProxyConnection,

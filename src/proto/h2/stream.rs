@@ -5,15 +5,20 @@
 //! which it is woken too; so a late stream ends alone, and its connection goes on.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     rc::Rc,
     task::Poll,
 };
 
-use super::{conn::Conn, frame::Reason, request::NoHead};
+use super::{answers::Answers, conn::Conn, frame::Reason, request::NoHead};
 use crate::base::moment::{Deadline, Micros, Moment};
-use crate::http::{grammar, head::RequestHead, headers::Headers};
+use crate::http::{
+    fault::Cause,
+    grammar,
+    head::{RequestHead, ResponseHead},
+    headers::Headers,
+};
 use crate::net::{
     clock::Clock,
     deadlines::{End, Ended, Watched},
@@ -22,7 +27,8 @@ use crate::net::{
 
 /// A stream.
 pub(crate) struct Stream {
-    pub(super) id: u32,
+    /// Of one to a backend 0, until its request is sent: numbers only grow on the wire.
+    pub(super) id: Cell<u32>,
     pub(super) conn: Rc<Conn>,
     pub(super) watched: Watched,
     /// The head of its request, or why it has none, until its task takes it.
@@ -54,6 +60,8 @@ pub(crate) struct Stream {
     /// Whether to measure how long writes wait, and how long that was.
     pub(super) timed: Cell<bool>,
     pub(super) stalled: Cell<Micros>,
+    /// The answers to it, if it is one to a backend.
+    pub(super) answers: OnceCell<Box<Answers>>,
 }
 
 /// What has come of a body and was not taken.
@@ -142,10 +150,23 @@ impl Stream {
 
     /// It ends at once, for this reason: so do all waits on its behalf.
     pub(super) fn ends(&self, reason: Reason) {
-        if !self.is_over() {
-            self.over.set(Some(reason));
-            self.watched.leave();
+        if self.is_over() {
+            return;
         }
+        self.over.set(Some(reason));
+        match self.answers.get() {
+            // It is waited for, and nobody waits on its behalf.
+            Some(_) => self.wake(),
+            None => self.watched.leave(),
+        }
+    }
+
+    /// One to a backend ends at once, and this is why.
+    pub(super) fn fails(&self, reason: Reason, cause: Cause) {
+        if let Some(answers) = self.answers.get().filter(|_| !self.is_over()) {
+            answers.fault.set(Some(cause));
+        }
+        self.ends(reason);
     }
 
     /// The stream as a client on whose behalf a backend is waited for.
@@ -162,12 +183,17 @@ impl Stream {
         .await;
     }
 
-    /// Waits until something has come that was not taken, or all has.
+    /// Waits until something has come that was not taken, or all has; on behalf of this client, if
+    /// any.
     ///
     /// # Errors
     /// Why nothing comes: none if the peer ended the stream.
-    pub(super) async fn readable(&self, by: Deadline) -> Result<(), Option<Ended>> {
-        self.watched.read_by(by);
+    pub(super) async fn readable(
+        &self,
+        by: Deadline,
+        client: Option<ForClient>,
+    ) -> Result<(), Option<Ended>> {
+        self.waits_to_read(by, client);
         let came = poll_fn(|cx| {
             if !self.came.borrow().rest().is_empty() || (self.has_ended.get() && !self.is_over()) {
                 return Poll::Ready(Ok(()));
@@ -179,7 +205,41 @@ impl Stream {
             }
         })
         .await;
-        self.watched.read_by(Deadline::NEVER);
+        self.waits_to_read(Deadline::NEVER, None);
+        came
+    }
+
+    fn waits_to_read(&self, by: Deadline, client: Option<ForClient>) {
+        match self.answers.get() {
+            Some(_) => self.watched.read_for(by, client),
+            // Its entry says who waits on its behalf.
+            None => self.watched.read_by(by),
+        }
+    }
+
+    /// Waits until a head of an answer has come.
+    ///
+    /// # Errors
+    /// Why none comes: none if the stream is over.
+    pub(super) async fn answered(
+        &self,
+        answers: &Answers,
+        by: Deadline,
+        client: ForClient,
+    ) -> Result<ResponseHead, Option<Ended>> {
+        self.watched.read_for(by, Some(client));
+        let came = poll_fn(|cx| {
+            if let Some(head) = answers.take() {
+                return Poll::Ready(Ok(head));
+            }
+            match self.watched.ended_or_wakes(End::Reading, cx.waker()) {
+                Some(why) => Poll::Ready(Err(Some(why))),
+                None if self.is_over() => Poll::Ready(Err(None)),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        self.watched.read_for(Deadline::NEVER, None);
         came
     }
 

@@ -3,11 +3,12 @@
 //! An error concerns the whole connection; what concerns one stream resets it here.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
 };
 
 use super::{
+    answers::was_reset,
     conn::{
         BLOCK_FRAMES_MAX, Block, Conn, Leaving, REQUESTS_MAX, STREAMS_MAX, State, WINDOW, give_turn,
     },
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::base::moment::{Micros, Moment};
 use crate::http::{
+    fault::Cause,
     framing::{self, BodyLength},
     parse::HeadLimits,
 };
@@ -62,6 +64,7 @@ impl Conn {
             kind::PING => self.ping(state, head, payload),
             kind::GOAWAY if head.id != 0 => Err(Reason::PROTOCOL),
             kind::GOAWAY if payload.len() < 8 => Err(Reason::FRAME_SIZE),
+            kind::GOAWAY => self.goaway(state, payload),
             kind::WINDOW_UPDATE => self.window_update(state, head, payload),
             kind::PRIORITY_UPDATE => priority_update(state, head, payload),
             // RFC 9113 §5.5: what is unknown means nothing.
@@ -87,7 +90,8 @@ impl Conn {
 
     /// Something of no use to anybody comes once more.
     pub(super) fn notes(&self, state: &mut State, what: Abuse) -> Taken {
-        if state.guard.notes(what) {
+        // A backend is trusted that far; what it makes us hold is bounded all the same.
+        if self.asked.is_none() && state.guard.notes(what) {
             self.abuse.set(Some(what));
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
@@ -113,6 +117,11 @@ impl Conn {
             self.said(state, payload.len());
             return self.provoked(state, head.id, Reason::STREAM_CLOSED);
         }
+        if stream.answers.get().is_some_and(|answers| !answers.has_final.get()) {
+            // RFC 9113 §8.1: a body is behind its head.
+            self.said(state, payload.len());
+            return self.provoked(state, head.id, Reason::PROTOCOL);
+        }
         stream.window.set(stream.window.get() - whole);
         if stream.window.get() < 0 {
             self.said(state, payload.len());
@@ -137,19 +146,22 @@ impl Conn {
     }
 
     /// The peer has ended its half of a stream.
-    fn ended(&self, state: &mut State, stream: &Rc<Stream>) -> Taken {
+    pub(super) fn ended(&self, state: &mut State, stream: &Rc<Stream>) -> Taken {
         if stream.announced.get().is_some_and(|left| left > 0) {
-            return self.provoked(state, stream.id, Reason::PROTOCOL);
+            return self.provoked(state, stream.id.get(), Reason::PROTOCOL);
         }
         stream.has_ended.set(true);
         if stream.is_sent.get() {
-            state.forget(stream.id);
+            state.forget(stream.id.get());
         }
         Ok(())
     }
 
     /// Ends a stream for a fault of the peer's.
-    fn provoked(&self, state: &mut State, id: u32, reason: Reason) -> Taken {
+    pub(super) fn provoked(&self, state: &mut State, id: u32, reason: Reason) -> Taken {
+        if let Some(stream) = state.find(id) {
+            stream.fails(reason, Cause::ResponseRefused);
+        }
         self.reset(state, id, reason);
         self.notes(state, Abuse::Provoked)
     }
@@ -208,6 +220,9 @@ impl Conn {
         limits: &HeadLimits,
         began: Option<Moment>,
     ) -> Taken {
+        if self.asked.is_some() {
+            return self.answer(state, (id, ends), block, limits);
+        }
         if id <= state.last {
             return self.trailers(state, (id, ends), block, limits);
         }
@@ -248,26 +263,13 @@ impl Conn {
         let priority = head.headers.named(b"priority").next().map(Priority::of);
         let head_bytes = (HEAD_BYTES + block.len()) as u64;
         let stream = Rc::new(Stream {
-            id,
-            conn: Rc::clone(self),
-            watched: self.deadlines.watch(-1, Watch::Stream),
             head: RefCell::new(Some(length.map(|_| head))),
             head_bytes,
             began,
-            came: RefCell::new(Came::default()),
             announced: Cell::new(announced),
             has_ended: Cell::new(ends),
-            window: Cell::new(WINDOW),
-            unsaid: Cell::new(0),
-            send_window: Cell::new(state.first_window),
-            is_sent: Cell::new(false),
-            over: Cell::new(None),
-            out: Cell::new(0),
-            turn: Cell::new(Turn::None),
-            served: Cell::new(0),
             priority: Cell::new(priority.unwrap_or_default()),
-            timed: Cell::new(false),
-            stalled: Cell::new(Micros(0)),
+            ..self.stream(id, Watch::Stream, state.first_window)
         });
         self.running.set(self.running.get() + 1);
         state.streams.push(Rc::clone(&stream));
@@ -275,7 +277,34 @@ impl Conn {
         Ok(())
     }
 
-    fn trailers(
+    /// A stream of which nothing is known but its number, and how much the peer takes.
+    pub(super) fn stream(self: &Rc<Conn>, id: u32, watch: Watch, send_window: i64) -> Stream {
+        Stream {
+            id: Cell::new(id),
+            conn: Rc::clone(self),
+            watched: self.deadlines.watch(-1, watch),
+            head: RefCell::new(None),
+            head_bytes: 0,
+            began: None,
+            came: RefCell::new(Came::default()),
+            announced: Cell::new(None),
+            has_ended: Cell::new(false),
+            window: Cell::new(WINDOW),
+            unsaid: Cell::new(0),
+            send_window: Cell::new(send_window),
+            is_sent: Cell::new(false),
+            over: Cell::new(None),
+            out: Cell::new(0),
+            turn: Cell::new(Turn::None),
+            served: Cell::new(0),
+            priority: Cell::new(Priority::default()),
+            timed: Cell::new(false),
+            stalled: Cell::new(Micros(0)),
+            answers: OnceCell::new(),
+        }
+    }
+
+    pub(super) fn trailers(
         &self,
         state: &mut State,
         (id, ends): (u32, bool),
@@ -309,7 +338,7 @@ impl Conn {
         }
         let code = number(payload).filter(|_| payload.len() == 4).ok_or(Reason::FRAME_SIZE)?;
         if let Some(stream) = state.forget(head.id) {
-            stream.ends(Reason(code));
+            stream.fails(Reason(code), was_reset(Reason(code)));
             self.leaves_turn(state, &stream);
             return self.notes(state, Abuse::Resets);
         }
@@ -327,6 +356,9 @@ impl Conn {
             return Err(Reason::FRAME_SIZE);
         }
         state.has_settings = true;
+        if let Some(asked) = &self.asked {
+            asked.changed();
+        }
         for setting in payload.chunks_exact(6) {
             let [a, b, rest @ ..] = setting else { continue };
             let value = number(rest).unwrap_or_default();
@@ -336,7 +368,7 @@ impl Conn {
                 setting::FRAME_MAX if !(16_384..=0xff_ffff).contains(&value) => {
                     return Err(Reason::PROTOCOL);
                 }
-                _ => {}
+                name => self.is_told(name, value),
             }
         }
         let ack = FrameHead { len: 0, kind: kind::SETTINGS, flags: flag::ACK, id: 0 };
@@ -352,6 +384,10 @@ impl Conn {
             return Err(Reason::FRAME_SIZE);
         }
         if head.has(flag::ACK) {
+            if let Some(asked) = &self.asked {
+                asked.changed();
+                return Ok(());
+            }
             // What the peer sent before it heard of our end has come.
             if state.leaving == Leaving::Told {
                 self.close(state, Reason::NO_ERROR);

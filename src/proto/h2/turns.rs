@@ -47,7 +47,7 @@ impl Turns {
         let order = |stream: &Rc<Stream>| {
             let priority = stream.priority.get();
             let after = if priority.shares { stream.served.get() + 1 } else { 0 };
-            (priority.urgency, after, stream.id)
+            (priority.urgency, after, stream.id.get())
         };
         let next = (0..self.waiting.len()).min_by_key(|at| self.waiting.get(*at).map(order));
         if let Some(at) = next {
@@ -65,7 +65,7 @@ impl Turns {
         self.is_used(stream);
         let turn = stream.turn.replace(Turn::None);
         if turn == Turn::Waits {
-            self.waiting.retain(|other| other.id != stream.id);
+            self.waiting.retain(|other| other.id.get() != stream.id.get());
         }
         turn == Turn::Its
     }

@@ -24,6 +24,36 @@ pub(crate) fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
+/// A pseudo-field of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pseudo {
+    Authority,
+    Method,
+    Path,
+    Scheme,
+}
+
+/// Appends a pseudo-field of a request.
+pub(crate) fn pseudo(which: Pseudo, value: &[u8], out: &mut Vec<u8>) {
+    let (name, entry) = match (which, value) {
+        (Pseudo::Method, b"GET") => (2, 2),
+        (Pseudo::Method, b"POST") => (2, 3),
+        (Pseudo::Path, b"/") => (4, 4),
+        (Pseudo::Scheme, b"http") => (6, 6),
+        (Pseudo::Scheme, b"https") => (6, 7),
+        (Pseudo::Authority, _) => (1, 0),
+        (Pseudo::Method, _) => (2, 0),
+        (Pseudo::Path, _) => (4, 0),
+        (Pseudo::Scheme, _) => (6, 0),
+    };
+    if entry > 0 {
+        return out.push(0x80 | entry);
+    }
+    push_number(LITERAL, 4, name, out);
+    push_number(0, 7, value.len(), out);
+    out.extend_from_slice(value);
+}
+
 /// Appends the status of an answer.
 pub(crate) fn status(status: u16, out: &mut Vec<u8>) {
     let entry = match status {
@@ -153,6 +183,22 @@ mod tests {
                 assert_eq!(read(&out), [(name.to_ascii_lowercase(), value.to_owned())]);
                 let cost = out.len() - value.len();
                 assert!(STATIC.iter().all(|(known, _)| *known != name) || cost < 8 + name.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_pseudo_field_of_a_request_is_a_field_of_its_own() {
+        for (which, name, values) in [
+            (Pseudo::Authority, ":authority", ["a", "", "b:1"]),
+            (Pseudo::Method, ":method", ["GET", "POST", "PUT"]),
+            (Pseudo::Path, ":path", ["/", "*", "/index.html"]),
+            (Pseudo::Scheme, ":scheme", ["http", "https", "x"]),
+        ] {
+            for value in values {
+                let mut out = Vec::new();
+                pseudo(which, value.as_bytes(), &mut out);
+                assert_eq!(read(&out), [(name.to_owned(), value.to_owned())]);
             }
         }
     }

@@ -12,5 +12,5 @@ mod table;
 
 pub(crate) use self::{
     decode::{Decoder, Unreadable},
-    encode::{NO_TABLE, field, length, status},
+    encode::{NO_TABLE, Pseudo, field, length, pseudo, status},
 };

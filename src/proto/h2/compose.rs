@@ -1,0 +1,59 @@
+//! Heads of requests as blocks of fields (RFC 9113 §8.3.1).
+//!
+//! A head has been rewritten for backends by `http::forward`, as for HTTP/1: what only a connection
+//! of HTTP/1 has is left out here.
+
+use super::{hpack, response::OF_CONNECTION};
+use crate::http::{
+    framing::BodyLength,
+    headers::Headers,
+    names::{Name, NameSet},
+};
+use crate::proto;
+
+/// Fields that are pseudo-fields here, or are written from what is known.
+const ELSEWHERE: NameSet = NameSet::of(&[Name::Host, Name::ContentLength, Name::Te]);
+
+/// Writes the head of a request.
+pub(super) fn request(asking: &proto::Asking<'_>, scheme: &[u8], block: &mut Vec<u8>) {
+    let head = asking.head;
+    let headers = &head.headers;
+    block.clear();
+    hpack::pseudo(hpack::Pseudo::Method, head.bytes(head.method_span), block);
+    hpack::pseudo(hpack::Pseudo::Scheme, scheme, block);
+    let authority = asking.host.unwrap_or_else(|| head.bytes(head.authority));
+    hpack::pseudo(hpack::Pseudo::Authority, authority, block);
+    hpack::pseudo(hpack::Pseudo::Path, head.bytes(head.target), block);
+    for field in headers.iter() {
+        if OF_CONNECTION.contains(field.known) || ELSEWHERE.contains(field.known) {
+            continue;
+        }
+        let name = headers.name(field);
+        // Of the handshake of HTTP/1 (RFC 8441 §5).
+        let is_spent =
+            field.known == Name::Other && name.eq_ignore_ascii_case(b"sec-websocket-key");
+        if !is_spent {
+            hpack::field(name, headers.value(field), block);
+        }
+    }
+    if headers.contains(Name::Te) {
+        // All that `forward` leaves of it (RFC 9113 §8.2.2).
+        hpack::field(b"te", b"trailers", block);
+    }
+    own_lines(headers, block);
+    if let BodyLength::Fixed(length) = asking.length {
+        hpack::length(length, block);
+    }
+}
+
+/// The lines of our own behind the fields.
+fn own_lines(headers: &Headers, block: &mut Vec<u8>) {
+    let lines = headers.own_lines.of(&headers.bytes);
+    for line in lines.split(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(at) = memchr::memmem::find(line, b": ") else { continue };
+        if let (Some(name), Some(value)) = (line.get(..at), line.get(at + 2..)) {
+            hpack::field(name, value, block);
+        }
+    }
+}
