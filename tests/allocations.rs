@@ -1,4 +1,5 @@
-//! Heap allocations of a warm request, on the whole path: this test holds the number.
+//! Heap allocations of a warm request, on the whole path, and the heap that an idle client keeps:
+//! these tests hold the numbers.
 //!
 //! The proxy is started through the public API (`ringway::start`), on one core and on each driver,
 //! between a client and a backend that are plain threads. A counting allocator counts what the
@@ -17,10 +18,10 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ringway::{Handle, Stop};
@@ -32,6 +33,17 @@ use rustls::{
 /// The most allocations of one warm request, and of one over TLS (six are allowed).
 const ALLOCATIONS_MAX: u64 = 4;
 const ALLOCATIONS_MAX_TLS: u64 = 4;
+
+/// The most heap that an idle client keeps, and one over TLS. nginx keeps 15,300 bytes of memory
+/// for one over TLS, of which half is allowed.
+const IDLE_BYTES_MAX: i64 = 1_024;
+const IDLE_BYTES_MAX_TLS: i64 = 4_096;
+
+/// Idle clients, whose heap is measured.
+const IDLE_CLIENTS: usize = 256;
+
+/// One test at a time counts.
+static ALONE: Mutex<()> = Mutex::new(());
 
 const WARM_UP: usize = 200;
 const REQUESTS: u64 = 500;
@@ -47,13 +59,16 @@ static ALLOCATOR: Counting = Counting;
 
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNTED: AtomicU64 = AtomicU64::new(0);
+/// Bytes that were allocated and not freed.
+static KEPT: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
     /// Whether this is the thread of a core; unknown until it allocates while counting is on.
     static IS_CORE: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-fn note() {
+/// Notes a block that is allocated, grows or is freed, and by how many bytes.
+fn note(is_new: bool, bytes: i64) {
     if !IS_COUNTING.load(SeqCst) {
         return;
     }
@@ -67,28 +82,34 @@ fn note() {
         is_core
     });
     if is_core {
-        COUNTED.fetch_add(1, SeqCst);
+        COUNTED.fetch_add(u64::from(is_new), SeqCst);
+        KEPT.fetch_add(bytes, SeqCst);
     }
+}
+
+fn size(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 // SAFETY: every call is passed on as it is.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
+        note(true, size(layout.size()));
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note();
+        note(true, size(layout.size()));
         unsafe { System.alloc_zeroed(layout) }
     }
 
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note();
-        unsafe { System.realloc(block, layout, size) }
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, wanted: usize) -> *mut u8 {
+        note(true, size(wanted) - size(layout.size()));
+        unsafe { System.realloc(block, layout, wanted) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        note(false, -size(layout.size()));
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -188,6 +209,20 @@ fn proxy(
     ringway::start(plan).map_err(|error| error.to_string())
 }
 
+fn connect(listening: SocketAddr, front: Option<&Secure>) -> Box<dyn Wire> {
+    let client = TcpStream::connect(listening).unwrap();
+    client.set_nodelay(true).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    match front {
+        None => Box::new(client),
+        Some(secure) => {
+            let name = "a.test".try_into().unwrap();
+            let tls = ClientConnection::new(Arc::clone(&secure.client), name).unwrap();
+            Box::new(StreamOwned::new(tls, client))
+        }
+    }
+}
+
 /// One request and its whole answer, which is as long as the one before.
 fn ask(client: &mut dyn Wire, request: &[u8], room: &mut [u8], length: &mut usize) {
     client.write_all(request).unwrap();
@@ -230,19 +265,7 @@ fn check_over(
         }
     };
     let listening = handle.addresses()[0].1.tcp().unwrap();
-    let connect = || -> Box<dyn Wire> {
-        let client = TcpStream::connect(listening).unwrap();
-        client.set_nodelay(true).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        match front {
-            None => Box::new(client),
-            Some(secure) => {
-                let name = "a.test".try_into().unwrap();
-                let tls = ClientConnection::new(Arc::clone(&secure.client), name).unwrap();
-                Box::new(StreamOwned::new(tls, client))
-            }
-        }
-    };
+    let connect = || connect(listening, front);
     let mut client = connect();
     let (mut room, mut length) = (vec![0; 64 << 10], 0);
     for _ in 0..WARM_UP {
@@ -270,6 +293,7 @@ fn check_over(
 
 #[test]
 fn a_warm_request_costs_few_allocations() {
+    let _alone = ALONE.lock().unwrap_or_else(|broken| broken.into_inner());
     let get = include_bytes!("../benches/heads/browser.txt");
     let post = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     let plain = b"HTTP/1.1 200 OK\r\nServer: a\r\nContent-Length: 6\r\n\r\nhello!";
@@ -291,4 +315,68 @@ fn a_warm_request_costs_few_allocations() {
         check_over(driver, (Some(&secure), Some(&secure)), &secure.pool, get, plain);
     }
     std::fs::remove_file(&secret).unwrap();
+}
+
+/// Opens idle clients: each has had an answer.
+fn idle(listening: SocketAddr, front: Option<&Secure>) -> Vec<Box<dyn Wire>> {
+    let (mut room, mut length) = (vec![0; 64 << 10], 0);
+    let get = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut clients: Vec<_> = (0..IDLE_CLIENTS).map(|_| connect(listening, front)).collect();
+    clients.iter_mut().for_each(|client| ask(&mut **client, get, &mut room, &mut length));
+    clients
+}
+
+/// Waits until it is so, or for long enough; returns the last look.
+fn until<T>(look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let since = Instant::now();
+    loop {
+        let seen = look();
+        if is_so(&seen) || since.elapsed() > PATIENCE {
+            return seen;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What the core keeps for each idle client, when it has come to rest: no buffer, nothing of a
+/// handshake, nothing of a request.
+fn check_idle(driver: &str, front: Option<&Secure>, most: i64) {
+    let answer = b"HTTP/1.1 200 OK\r\nServer: a\r\nContent-Length: 6\r\n\r\nhello!";
+    let address = backend(answer, None);
+    let listener = front.map_or("", |secure| &secure.listener);
+    let handle = match proxy(driver, address, (listener, "")) {
+        Ok(handle) => handle,
+        Err(why) => {
+            assert!(std::env::var("CI").is_err(), "{why}");
+            return eprintln!("skipped: {why}");
+        }
+    };
+    let listening = handle.addresses()[0].1.tcp().unwrap();
+    // Tables grow to what they need for as many.
+    drop(idle(listening, front));
+    let open = || handle.statistics().unwrap().cores[0].connections;
+    assert_eq!(until(open, |open| *open == 0), 0, "clients that left are still there");
+    KEPT.store(0, SeqCst);
+    IS_COUNTING.store(true, SeqCst);
+    let clients = idle(listening, front);
+    let each = || KEPT.load(SeqCst) / size(IDLE_CLIENTS);
+    let kept = until(each, |kept| *kept <= most);
+    IS_COUNTING.store(false, SeqCst);
+    assert_eq!(open(), IDLE_CLIENTS as u64);
+    drop(clients);
+    handle.stop(Stop::Now);
+    println!("{driver}: an idle client keeps {kept} bytes (TLS: {})", front.is_some());
+    // A connection is a task, and a task is allocated.
+    assert!(kept > 300, "{driver}: nothing was counted");
+    assert!(kept <= most, "{driver}: an idle client keeps {kept} bytes of {most}");
+}
+
+#[test]
+fn an_idle_client_keeps_little_over_tls_too() {
+    let _alone = ALONE.lock().unwrap_or_else(|broken| broken.into_inner());
+    let secure = Secure::new();
+    for driver in ["io_uring", "epoll"] {
+        check_idle(driver, None, IDLE_BYTES_MAX);
+        check_idle(driver, Some(&secure), IDLE_BYTES_MAX_TLS);
+    }
 }

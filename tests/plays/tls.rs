@@ -7,7 +7,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ringway::events::Event;
@@ -417,29 +417,55 @@ fn a_handshake_has_its_time_and_no_more(driver: Driver, slower: u32) {
     stage.expect_count("tls_handshake_failures_total{reason=\"timeout\"}", 2);
 }
 
-fn half_open_handshakes_leave_others_alone(driver: Driver, _: u32) {
-    let identity = name();
-    let stage = Stage::on(driver).listener(&identity.line("")).backend(answers("ok")).start();
-    let half_open: Vec<TcpStream> = (0..1_000)
-        .map(|number| {
-            let mut stream = TcpStream::connect(stage.address()).unwrap();
-            // Some say nothing, some a part, some a hello and no more.
-            let name = "play.test".try_into().unwrap();
-            let config = Arc::new(identity.trusting(&VERSIONS));
-            let mut tls = ClientConnection::new(config, name).unwrap();
-            let mut hello = Vec::new();
-            tls.write_tls(&mut hello).unwrap();
-            let share = [0, 40, hello.len()][number % 3];
-            stream.write_all(&hello[..share]).unwrap();
-            stream
-        })
-        .collect();
-    stage.expect_count("connections", 1_000);
-    let mut client = identity.connect(stage.address());
-    for _ in 0..20 {
-        client.get("/").expect(200, "ok");
+/// As many handshakes that go no further.
+fn half_open(identity: &Identity, stage: &Stage, count: usize) -> Vec<TcpStream> {
+    let begins = |number: usize| {
+        let mut stream = TcpStream::connect(stage.address()).unwrap();
+        // Some say nothing, some a part, some a hello and no more.
+        let name = "play.test".try_into().unwrap();
+        let config = Arc::new(identity.trusting(&VERSIONS));
+        let mut tls = ClientConnection::new(config, name).unwrap();
+        let mut hello = Vec::new();
+        tls.write_tls(&mut hello).unwrap();
+        let share = [0, 40, hello.len()][number % 3];
+        stream.write_all(&hello[..share]).unwrap();
+        stream
+    };
+    (0..count).map(begins).collect()
+}
+
+/// The time within which 99 of 100 requests of each client are answered; they take turns, so that
+/// the machine is as late to one as to the other.
+fn p99(clients: &mut [Client; 2]) -> [Duration; 2] {
+    let mut times = [const { Vec::new() }; 2];
+    for _ in 0..300 {
+        for (client, times) in clients.iter_mut().zip(&mut times) {
+            let since = Instant::now();
+            client.get("/").expect(200, "ok");
+            times.push(since.elapsed());
+        }
     }
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() * 99 / 100]
+    })
+}
+
+fn half_open_handshakes_leave_others_alone(driver: Driver, slower: u32) {
+    let identity = name();
+    let start = || Stage::on(driver).listener(&identity.line("")).backend(answers("ok")).start();
+    let (quiet, stage) = (start(), start());
+    let half_open = half_open(&identity, &stage, 1_000);
+    stage.expect_count("connections", 1_000);
+    let mut clients = [&quiet, &stage].map(|stage| identity.connect(stage.address()));
+    // One look may be spoilt by the machine; what they cost would show in each.
+    let looks: Vec<_> = (0..5).map(|_| p99(&mut clients)).collect();
+    let is_as_ever = |[alone, beside]: &[Duration; 2]| *beside <= *alone * 3 / 2 + SLACK * slower;
+    assert!(looks.iter().any(is_as_ever), "without and with them: {looks:?}");
     assert_eq!(stage.count("connections"), 1_001);
     assert_eq!(stage.count("tls_handshakes_total"), 1);
     drop(half_open);
 }
+
+/// How much longer an answer may take for no reason of ours.
+const SLACK: Duration = Duration::from_micros(500);
