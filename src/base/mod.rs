@@ -6,6 +6,7 @@
 pub(crate) mod backend_set;
 pub(crate) mod base64url;
 pub(crate) mod calendar;
+pub(crate) mod core_load;
 pub(crate) mod endpoint;
 pub(crate) mod ewma;
 pub(crate) mod histogram;

@@ -63,6 +63,13 @@ impl Clock {
         Moment::from_micros(since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()))
     }
 
+    /// How long this thread has been running on a processor so far.
+    pub(crate) fn worked() -> Micros {
+        let worked = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        Micros(part(worked.tv_sec) * 1_000_000 + part(worked.tv_nsec) / 1_000)
+    }
+
     /// Reads the precise clock and updates the coarse one.
     #[inline]
     pub(crate) fn renew(&self) -> Moment {

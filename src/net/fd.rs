@@ -14,6 +14,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, RawWaker, RawWakerVTable, Waker},
+    time::Duration,
 };
 
 use monoio::{
@@ -414,6 +415,15 @@ pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How long this thread has been running so far, or has been waiting for a processor; none if the
+/// kernel does not count that.
+pub(crate) fn time_wanted() -> Option<Duration> {
+    let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let mut nanos = counted.split(' ').map(str::parse::<u64>);
+    let (ran, waited) = (nanos.next()?.ok()?, nanos.next()?.ok()?);
+    Some(Duration::from_nanos(ran.saturating_add(waited)))
 }
 
 /// Returns memory that the allocator keeps after a peak to the kernel.

@@ -10,6 +10,7 @@ pub(crate) mod breaker;
 pub(crate) mod budget;
 pub(crate) mod connect;
 pub(crate) mod health;
+pub(crate) mod level;
 pub(crate) mod lookups;
 pub(crate) mod outlier;
 pub(crate) mod overlay;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::{
     connection::{self, Arrival},
+    level,
     linger::turn_away,
     secure,
 };
@@ -107,13 +108,18 @@ async fn run(worker: Rc<Worker>, listener: Listener, (at, address): (Rc<Listenin
 
 /// Goes on with a connection that another process has given away, if there is room for it.
 pub(super) fn adopt(worker: &Rc<Worker>, connection: RestingClient) {
+    if !worker.serves(connection.listener) {
+        return;
+    }
+    let Some(admitted) = Admitted::enter(worker, connection.listener) else { return };
+    go_on(worker, connection, admitted);
+}
+
+/// Goes on with a connection that was let in somewhere else.
+pub(super) fn go_on(worker: &Rc<Worker>, connection: RestingClient, admitted: Admitted) {
     let RestingClient { listener, is_idle, fd } = connection;
     let known = TcpStream::from(fd);
     let (from, port) = (known.peer_addr().ok(), known.local_addr().map_or(0, |it| it.port()));
-    if !worker.serves(listener) {
-        return;
-    }
-    let Some(admitted) = Admitted::enter(worker, listener) else { return };
     let arrival = Arrival { listener, from: PeerAddress::of(from), port };
     let deadlines = &worker.deadlines;
     let stream = Stream::adopt(known.into(), |fd| deadlines.watch(fd, Watch::Client(listener)));
@@ -204,6 +210,8 @@ impl Accepting {
         let Some(admitted) = Admitted::enter(worker, id) else {
             return self.refuse(fd, &arrival);
         };
+        let kept = level::hand_over_new(worker, &arrival, fd, admitted);
+        let Some((fd, admitted)) = kept else { return };
         let deadlines = &worker.deadlines;
         let stream = Stream::adopt(fd, |fd| deadlines.watch(fd, Watch::Client(id)));
         let Ok(stream) = stream else { return };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    http2,
+    http2, level,
     linger::{Until, linger},
     panic_net::catching,
     peek, proxied, secure,
@@ -188,7 +188,7 @@ struct Connection {
     /// When the awaited request began: at accept, or with its first byte; none if it has not, or is
     /// not logged.
     began: Option<Moment>,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 /// Which version of HTTP a client speaks, according to the listener and the handshake.
@@ -259,7 +259,7 @@ impl Connection {
             peer: Rc::new(peer),
             awaits: Awaits::First,
             began,
-            _admitted: admitted,
+            admitted,
         }
     }
 
@@ -284,7 +284,12 @@ impl Connection {
                 // another.
                 Err(Unmet::Ended(Ended::Closed)) => return self.stream.shut_down(Half::Writing),
                 Err(Unmet::Broken(_)) => return,
-                Err(Unmet::Ended(Ended::GivenAway)) => return self.give_away(),
+                Err(Unmet::Ended(Ended::GivenAway)) => {
+                    if self.gives_away() {
+                        return;
+                    }
+                    continue;
+                }
                 Err(
                     Unmet::Ended(Ended::Overdue | Ended::ClientLeft | Ended::Moved) | Unmet::NotNow,
                 ) => {
@@ -294,7 +299,11 @@ impl Connection {
             match Box::pin(self.burst()).await {
                 After::Nothing => Box::pin(InVain::pause_once()).await,
                 After::End(ending) => break ending,
-                After::GivenAway => return self.give_away(),
+                After::GivenAway => {
+                    if self.gives_away() {
+                        return;
+                    }
+                }
                 After::Http2 => self.peer.speaks.set(Speaks::Two),
                 After::Idle | After::Partial => {}
             }
@@ -354,14 +363,20 @@ impl Connection {
         }
     }
 
-    /// Gives the connection, on which nothing is in flight, to the process that takes over. It ends
-    /// here without a word to the client.
+    /// Gives the connection, on which nothing is in flight, to the process that takes over, or to a
+    /// core that is less busy. It ends here without a word to the client. False: it stays.
     #[cold]
-    fn give_away(&self) {
+    fn gives_away(&mut self) -> bool {
+        let (worker, copy) = (&self.worker, self.stream.copied());
         let (listener, is_idle) = (self.peer.listener, matches!(self.awaits, Awaits::Next));
-        if let Some(fd) = self.stream.copied() {
-            self.worker.give_away(RestingClient { listener, is_idle, fd });
+        if !worker.has_heir() {
+            let of = (copy, self.stream.watched());
+            return level::hand_over_idle(worker, listener, of, &mut self.admitted);
         }
+        if let Some(fd) = copy {
+            worker.give_away(RestingClient { listener, is_idle, fd });
+        }
+        true
     }
 
     /// Nothing is in flight: it makes room for others when that is needed.

@@ -26,6 +26,7 @@ mod http2;
 #[cfg(test)]
 mod http2_wire_tests;
 mod ledger;
+mod level;
 mod linger;
 mod names;
 mod operational_log;

@@ -6,7 +6,7 @@
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use super::accept;
+use super::{accept, level};
 use crate::net::{
     io::{ending, sleep, task},
     turns::next_turn,
@@ -48,9 +48,18 @@ pub(super) async fn serve(
 
 /// Starts the tasks that live as long as the worker.
 fn begin(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
+    if !sockets.is_empty() {
+        worker.takes_from_others();
+    }
     accept_at(worker, sockets)?;
     let sweeper = Rc::clone(worker);
-    task(async move { sweeper.deadlines.sweep(|| sweeper.turn()).await });
+    task(async move {
+        let each_round = || {
+            sweeper.turn();
+            level::look(&sweeper);
+        };
+        sweeper.deadlines.sweep(each_round).await;
+    });
     Ok(())
 }
 
@@ -92,22 +101,34 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                 ToCore::Ping(answer) => drop(answer.try_send(())),
                 ToCore::Accept(sockets) => {
                     worker.take_back();
+                    worker.takes_from_others();
                     // If there is no descriptor left the other cores accept there.
                     let _ = accept_at(worker, sockets);
                 }
-                ToCore::GiveAway { heir, gone } => worker.give_away_all(heir, &gone),
+                ToCore::GiveAway { heir, gone } => {
+                    level::keep_own(worker);
+                    worker.give_away_all(heir, &gone);
+                }
                 ToCore::Serve(sockets) => {
                     worker.moves();
+                    worker.takes_from_others();
                     let _ = accept_at(worker, sockets);
                 }
-                ToCore::Rest(heir) => worker.rest(heir),
+                ToCore::Rest(heir) => {
+                    level::keep_own(worker);
+                    worker.rest(heir);
+                }
                 ToCore::Adopt(connections) => {
                     connections.into_iter().for_each(|one| accept::adopt(worker, one));
                 }
-                ToCore::Drain => worker.drain(),
+                ToCore::Drain => {
+                    level::keep_own(worker);
+                    worker.drain();
+                }
                 ToCore::Stop => return,
             }
         }
+        level::take_all(worker);
         worker.look_at_notices();
         worker.call_from_lost().await;
         worker.look_for_descriptors();
@@ -116,6 +137,7 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
 
 /// Closes everything and waits until nothing is in flight.
 async fn end(worker: &Rc<Worker>) {
+    level::keep_own(worker);
     worker.drain();
     worker.close_conns();
     for _ in 0..END_STEPS {

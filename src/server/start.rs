@@ -50,7 +50,9 @@ use crate::policy::{
 use crate::shared::{
     counters::Slab,
     inbox::{Inbox, Outbox, mailbox},
+    levels::Levels,
     outcomes::{self, Outcomes},
+    passages::Passages,
     permits::Permits,
     rooms::Rooms,
     spares::Spares,
@@ -330,6 +332,8 @@ fn process(
         rooms: Rooms::new(cores),
         ropes: ropes().collect(),
         spares: Spares::new(counters.iter().cloned(), ropes()),
+        levels: Levels::new(cores),
+        passages: Passages::new(ropes()),
         reporter,
         retired,
     }

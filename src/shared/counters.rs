@@ -70,6 +70,9 @@ counters! {
     RejectedDescriptors, Counter, "connections_rejected_total" [reason = "descriptors"], "Client connections refused because no descriptor was left";
     RejectedProxyHeader, Counter, "connections_rejected_total" [reason = "proxy_header"], "Client connections refused because they did not begin with a proper PROXY header";
     IdleEvicted, Counter, "connections_idle_evicted_total" [], "Idle client connections closed to make room";
+    MovedNew, Counter, "connections_moved_total" [state = "new"], "Client connections handed over to a core that is less busy, by the core that was busier";
+    MovedIdle, Counter, "connections_moved_total" [state = "idle"], "Client connections handed over to a core that is less busy, by the core that was busier";
+    Load, Gauge, "core_load_ratio" [], "The share of the last half second in which each core was running or waiting for a processor, in thousandths";
     Connections, Gauge, "core_connections" [], "Client connections open on each core";
     Requests, Counter, "core_requests_total" [], "Requests that began on each core: their head was read whole, or refused";
     InFlight, Gauge, "requests_in_flight" [], "Exchanges in flight";

@@ -50,17 +50,36 @@ impl Admitted {
         if owes_own {
             view.owed.set(view.owed.get() + 1);
         }
+        worker.count(Counter::Accepted);
+        Some(Admitted::with(worker, (listener, view), [process, own]))
+    }
+
+    /// Goes on with the permits of a connection that another core has let in.
+    pub(crate) fn go_on(
+        worker: &Rc<Worker>,
+        listener: ListenerId,
+        permits: [Permit; 2],
+    ) -> Option<Admitted> {
+        let in_force = worker.in_force();
+        let view = in_force.listeners.get(listener)?;
+        Some(Admitted::with(worker, (listener, view), permits))
+    }
+
+    fn with(
+        worker: &Rc<Worker>,
+        (id, view): (ListenerId, &Rc<ListenerView>),
+        [process, own]: [Permit; 2],
+    ) -> Admitted {
         worker.open.set(worker.open.get() + 1);
         worker.counters.add(Counter::Connections, 1);
-        worker.counters.tally().add(Key::Connections(listener), 1);
-        worker.count(Counter::Accepted);
-        Some(Admitted {
-            worker: Rc::clone(worker),
-            process,
-            own,
-            id: listener,
-            listener: Rc::clone(view),
-        })
+        worker.counters.tally().add(Key::Connections(id), 1);
+        let (worker, listener) = (Rc::clone(worker), Rc::clone(view));
+        Admitted { worker, process, own, id, listener }
+    }
+
+    /// Its permits, which go to another core with the connection.
+    pub(crate) fn take_permits(&mut self) -> [Permit; 2] {
+        [&mut self.process, &mut self.own].map(|it| std::mem::replace(it, Permit::NONE))
     }
 }
 

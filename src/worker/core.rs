@@ -13,8 +13,15 @@ use crate::observe::{reports::Reporter, writer::Outlet};
 use crate::plan::{ListenerId, Plan, Table};
 use crate::policy::route::Router;
 use crate::shared::{
-    bell::Rope, certs::Challenges, counters::Slab, outcomes::Outcomes, permits::Permits,
-    rooms::Rooms, spares::Spares,
+    bell::Rope,
+    certs::Challenges,
+    counters::Slab,
+    levels::Levels,
+    outcomes::Outcomes,
+    passages::Passages,
+    permits::{Permit, Permits},
+    rooms::Rooms,
+    spares::Spares,
 };
 
 /// What all workers of a process share, whatever plan is in force.
@@ -36,6 +43,9 @@ pub(crate) struct Process {
     pub(crate) ropes: Arc<[Rope]>,
     /// The idle connections of each core.
     pub(crate) spares: Spares,
+    /// How busy each core is, and the passages into them.
+    pub(crate) levels: Levels,
+    pub(crate) passages: Passages<Moved>,
     /// Where events are reported.
     pub(crate) reporter: Reporter,
     /// Where a core reports that it has released a plan.
@@ -96,6 +106,12 @@ pub(crate) struct RestingClient {
     /// It has had an answer, and awaits its next request.
     pub(crate) is_idle: bool,
     pub(crate) fd: OwnedFd,
+}
+
+/// A client connection on its way to another core, with its permits.
+pub(crate) struct Moved {
+    pub(crate) client: RestingClient,
+    pub(crate) permits: [Permit; 2],
 }
 
 /// The next plan, with one core's parts of it.

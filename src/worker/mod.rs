@@ -9,6 +9,7 @@ mod date;
 mod descriptors;
 mod gauge;
 mod in_force;
+mod level;
 mod logs;
 mod next;
 mod peak;
@@ -27,7 +28,9 @@ use std::{
 
 pub(crate) use self::{
     admission::Admitted,
-    core::{Core, CorePlan, Heir, Process, RestingClient, Retired, Socket, ToCore, WorkerSeed},
+    core::{
+        Core, CorePlan, Heir, Moved, Process, RestingClient, Retired, Socket, ToCore, WorkerSeed,
+    },
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
@@ -35,7 +38,7 @@ pub(crate) use self::{
     queue::{Place, WaitsFor},
     scratch::Scratch,
 };
-use self::{logs::Logs, peak::Peak};
+use self::{level::Level, logs::Logs, peak::Peak};
 
 use crate::base::{
     endpoint::Endpoint,
@@ -128,6 +131,8 @@ pub(crate) struct Worker {
     challenges: RefCell<Option<Arc<Challenges>>>,
     /// The gate for handshakes with clients.
     pub(crate) gate: Gate,
+    /// Whether this core is busier than the others, and what it hands over.
+    level: Level,
 }
 
 /// An address of a listener that accepts connections.
@@ -181,7 +186,7 @@ impl Worker {
         });
         let clock = Rc::new(Clock::new());
         let in_force = InForce::new(next, None, &[], &core, clock.tick());
-        Rc::new(Worker {
+        let worker = Rc::new(Worker {
             core,
             in_force: RefCell::new(Rc::new(in_force)),
             older: RefCell::default(),
@@ -210,7 +215,10 @@ impl Worker {
             events: CoreReporter::new(reporter, level),
             challenges: RefCell::default(),
             gate: Gate::default(),
-        })
+            level: Level::default(),
+        });
+        worker.levels_by(next.generation);
+        worker
     }
 
     /// Shakes hands with this from now on; connections keep theirs.
@@ -264,6 +272,7 @@ impl Worker {
         let before = self.all_in_force();
         let in_force = Rc::new(InForce::new(next, router, &before, &self.core, now));
         self.events.set_level(next.plan.global.log_level);
+        self.levels_by(next.generation);
         self.set_tls(Arc::clone(&next.tls));
         self.core.means.head_limits.set(next.plan.limits.heads());
         self.logs.change(outlets, |id| {
@@ -534,6 +543,7 @@ impl Worker {
         self.forget_older();
         self.leave_listeners();
         self.keep_to_share();
+        self.keep_level();
         self.give_away_resting();
         if self.is_draining() {
             self.deadlines.close_resting_since(now.before(RESTS_MAX));

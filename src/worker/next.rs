@@ -109,7 +109,11 @@ impl States {
 impl super::Process {
     /// For this many workers; their events go nowhere.
     pub(crate) fn alone(cores: usize) -> super::Process {
-        use crate::shared::{bell::Rope, outcomes, permits::Permits, spares::Spares};
+        use crate::shared::{
+            bell::Rope, levels::Levels, outcomes, passages::Passages, permits::Permits,
+            spares::Spares,
+        };
+        let ropes = || (0..cores).map(|_| Rope::new().unwrap());
         super::Process {
             cores,
             pseudonym: "ringway-test".into(),
@@ -117,8 +121,10 @@ impl super::Process {
             connections: Permits::new(0),
             outcomes: outcomes::channel(Rope::new().unwrap()).0,
             rooms: Rooms::new(cores),
-            ropes: (0..cores).map(|_| Rope::new().unwrap()).collect(),
+            ropes: ropes().collect(),
             spares: Spares::new([].into_iter(), [].into_iter()),
+            levels: Levels::new(cores),
+            passages: Passages::new(ropes()),
             reporter: crate::observe::reports::channel().0,
             retired: crossbeam_channel::unbounded().0,
         }

@@ -64,6 +64,7 @@ mod cores;
 mod descriptors;
 mod health;
 mod hedging;
+mod level;
 mod misbehaviour;
 mod names;
 mod places;

@@ -37,6 +37,7 @@ use self::{
     resting::Resting,
 };
 use super::clock::Clock;
+use crate::base::moment::Tick;
 
 /// Entries that are checked before other tasks get their turn, and connections that are closed in
 /// one round of a drain: all of them may be closed then, at a few microseconds each.
@@ -48,6 +49,9 @@ struct Slab {
     free: Vec<u32>,
     resting: Resting,
     round: u32,
+    /// When the last round began, and how many clients had asked since the one before.
+    begun: Option<Tick>,
+    asked: u32,
 }
 
 /// The deadlines of one worker.
@@ -92,6 +96,11 @@ impl Deadlines {
     pub(crate) fn len(&self) -> usize {
         let slab = self.slab.borrow();
         slab.entries.len() - slab.free.len()
+    }
+
+    /// How many clients had asked, as of the last round, since the one before.
+    pub(crate) fn asked(&self) -> u32 {
+        self.slab.borrow().asked
     }
 
     /// Whether nothing is watched.

@@ -20,6 +20,9 @@ pub(super) const NONE: u32 = u32::MAX;
 /// task reads in this turn, so a second look later finds others.
 const LOOKS_MAX: usize = 16;
 
+/// Connections that are checked for those that can be given away.
+const LATEST_LOOKS_MAX: usize = 256;
+
 /// The kinds of rest, in the order in which they make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
@@ -87,6 +90,11 @@ impl Resting {
     /// The longest resting of one kind and listener.
     pub(super) fn first(&self, listener: ListenerId, kind: Rest) -> u32 {
         self.by_listener.get(listener.index()).map_or(NONE, |lists| lists[kind as usize].first)
+    }
+
+    /// The latest of one kind and listener.
+    fn last(&self, listener: ListenerId, kind: Rest) -> u32 {
+        self.by_listener.get(listener.index()).map_or(NONE, |lists| lists[kind as usize].last)
     }
 
     /// The listeners that have lists.
@@ -205,6 +213,37 @@ impl Deadlines {
         }
     }
 
+    /// Marks idle client connections of these listeners as given away, the latest first and at most
+    /// `count`, and wakes their tasks; none that has been idle since before `since`, and none that
+    /// carries streams. Returns how many there were.
+    pub(crate) fn give_away_latest(
+        &self,
+        count: usize,
+        since: Tick,
+        is_meant: impl Fn(ListenerId) -> bool,
+    ) -> usize {
+        let slab = &mut *self.slab.borrow_mut();
+        let (mut given, mut looks) = (0, LATEST_LOOKS_MAX);
+        for id in slab.resting.listeners().filter(|id| is_meant(*id)) {
+            let mut place = slab.resting.last(id, Rest::Idle);
+            while place != NONE && given < count && looks > 0 {
+                looks -= 1;
+                let entry = &slab.entries[place as usize];
+                if entry.since < since {
+                    break;
+                }
+                let (index, is_plain) = (place, entry.kind == Kind::Client);
+                place = entry.previous;
+                if is_plain {
+                    slab.resting.remove(&mut slab.entries, index);
+                    slab.entries[index as usize].end_resting(Ended::GivenAway);
+                    given += 1;
+                }
+            }
+        }
+        given
+    }
+
     fn close_resting(&self, is_meant: impl Fn(ListenerId) -> bool, until: Option<Tick>) {
         let slab = &mut *self.slab.borrow_mut();
         let mut left = SLICE;
@@ -316,6 +355,32 @@ mod tests {
             }
             assert!(!deadlines.make_room(None), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn those_that_asked_last_are_given_away_and_no_others() {
+        let deadlines = Deadlines::new(Rc::new(Clock::new()));
+        let (ours, _peer) = UnixStream::pair().unwrap();
+        let watch =
+            |listener| deadlines.watch(ours.as_raw_fd(), Watch::Client(ListenerId(listener)));
+        let rests = |one: &Watched, ms| {
+            one.rests(Rest::Idle, Tick::from_millis(ms), Deadline::NEVER);
+        };
+        let all: Vec<_> = [0, 0, 0, 0, 0, 1, 2].map(watch).into();
+        all[4].is_multiplexed();
+        all.iter().zip([10, 100, 120, 130, 140, 150, 160]).for_each(|(one, ms)| rests(one, ms));
+        all[3].busy();
+        let is_meant = |ListenerId(listener)| listener < 2;
+        let given = |count| {
+            let given = deadlines.give_away_latest(count, Tick::from_millis(100), is_meant);
+            let is_given = |it: &Watched| it.reading() == Some(Ended::GivenAway);
+            (given, all.iter().map(is_given).collect::<Vec<_>>())
+        };
+        let [y, n] = [true, false];
+        assert_eq!(given(1), (1, vec![n, n, y, n, n, n, n]));
+        assert_eq!(given(9), (2, vec![n, y, y, n, n, y, n]));
+        all[1].goes_on();
+        assert_eq!(given(9), (0, vec![n, n, y, n, n, y, n]));
     }
 
     /// 1,200 that rest at one listener do not hide the only one of another.

@@ -28,10 +28,14 @@ pub(super) const WATCH_ROUNDS: u32 = 4;
 const STOOD_STILL: Micros = Micros(2 * 250_000);
 
 impl Deadlines {
-    /// Sweeps for ever; `each_round` is called after each round.
+    /// Sweeps for ever; `each_round` is called after each round, and when nothing is watched any
+    /// more.
     pub(crate) async fn sweep(&self, mut each_round: impl FnMut()) {
         let mut stood_still = false;
         loop {
+            if self.is_empty() {
+                each_round();
+            }
             self.wait_until_needed().await;
             let before = Clock::moment();
             sleep(ROUND).await;
@@ -59,12 +63,27 @@ impl Deadlines {
 
     /// One round: ends overdue waits, and waits on behalf of clients that have left.
     async fn round(&self) {
-        self.slab.borrow_mut().begin_round();
-        let mut from = 0;
-        while let Some(next) = self.slice(from) {
+        let before = self.slab.borrow_mut().begin_round(self.clock.tick());
+        let (mut from, mut asked) = (0, 0);
+        loop {
+            asked += self.asked_since(before, from);
+            let Some(next) = self.slice(from) else { break };
             next_turn().await;
             from = next;
         }
+        self.slab.borrow_mut().asked = asked;
+    }
+
+    /// How many clients in a slice have asked since then: they have begun to rest.
+    fn asked_since(&self, since: Option<Tick>, from: usize) -> u32 {
+        let slab = self.slab.borrow();
+        let slice = slab.entries.iter().skip(from).take(SLICE);
+        let is_one = |it: &&Entry| {
+            matches!(it.kind, Kind::Client | Kind::Multiplexed)
+                && it.rest != Some(Rest::Silent)
+                && since.is_none_or(|since| it.since >= since)
+        };
+        slice.filter(is_one).map(|_| 1).sum()
     }
 
     /// Checks a slice of the entries; returns where the next begins, if there is one.
@@ -106,8 +125,10 @@ impl Slab {
         client.is_some_and(|client| client.reading == Some(Ended::ClientLeft))
     }
 
-    pub(super) fn begin_round(&mut self) {
+    /// Returns when the last round began.
+    pub(super) fn begin_round(&mut self, now: Tick) -> Option<Tick> {
         self.round = self.round.wrapping_add(1);
+        self.begun.replace(now)
     }
 }
 

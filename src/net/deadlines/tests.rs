@@ -86,7 +86,7 @@ fn deadlines() -> Rc<Deadlines> {
 impl Deadlines {
     /// One round, without turns of other tasks.
     fn look(&self) {
-        self.slab.borrow_mut().begin_round();
+        self.slab.borrow_mut().begin_round(self.clock.tick());
         let mut from = Some(0);
         while let Some(slice) = from {
             from = self.slice(slice);

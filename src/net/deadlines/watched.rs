@@ -162,6 +162,11 @@ impl Watched {
         slab.resting.push(&mut slab.entries, self.index, kind);
     }
 
+    /// Goes on here, although it was to be given away.
+    pub(crate) fn goes_on(&self) {
+        self.with(|entry| (entry.reading, entry.writing) = (None, None));
+    }
+
     /// Rests no more.
     #[inline]
     pub(crate) fn busy(&self) {

@@ -67,6 +67,13 @@ pub struct Core {
     pub requests: u64,
     /// Client connections open.
     pub connections: u64,
+    /// The share of the last half second in which its thread was running or waiting for a
+    /// processor, as the core tells the others.
+    pub load: f64,
+    /// New client connections that it has handed over to cores that were less busy.
+    pub moved_new: u64,
+    /// Idle ones.
+    pub moved_idle: u64,
     /// How long its thread has been running on a processor so far, where the kernel says.
     pub cpu: Option<Duration>,
     /// The share of the last whole second in which it did; none = nobody has measured it.

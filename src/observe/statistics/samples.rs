@@ -50,6 +50,11 @@ impl Statistics {
             let core_label = || [("core", Cow::Owned(index.to_string()))];
             samples.add(&CORE_REQUESTS, core_label(), core.requests);
             samples.add(&CORE_CONNECTIONS, core_label(), core.connections);
+            samples.number(&CORE_LOAD, core_label(), core.load);
+            for (state, moved) in [("new", core.moved_new), ("idle", core.moved_idle)] {
+                let [core] = core_label();
+                samples.add(&CORE_MOVED, [core, ("state", state.into())], moved);
+            }
             core.busy.iter().for_each(|busy| samples.number(&CORE_BUSY, core_label(), *busy));
         }
         self.listeners.iter().for_each(|listener| samples.of_listener(listener));
@@ -88,6 +93,8 @@ mod families {
 
     pub(super) const CORE_REQUESTS: Family = ("core_requests_total", Counter, "Requests that began on each core");
     pub(super) const CORE_CONNECTIONS: Family = ("core_connections", Gauge, "Client connections open on each core");
+    pub(super) const CORE_MOVED: Family = ("connections_moved_total", Counter, "Client connections that each core has handed over to one that was less busy");
+    pub(super) const CORE_LOAD: Family = ("core_load_ratio", Gauge, "The share of the last half second in which the core's thread was running or waiting for a processor");
     pub(super) const CORE_BUSY: Family = ("core_busy_ratio", Gauge, "The share of the last second in which the core's thread was running");
     pub(super) const BUILD: Family = ("build_info", Gauge, "1, with the version of the program");
     pub(super) const BACKEND_CONNECTIONS: Family = ("backend_connections", Gauge, "Connections to backends: in use by requests and tunnels, or idle");
@@ -118,9 +125,9 @@ mod families {
 use families::{
     BACKEND_CONNECTIONS, BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE,
     BACKEND_UP, BREAKER_STATE, BUILD, CERTIFICATE_END, CERTIFICATE_REFUSED, CONFIG_GENERATION,
-    CONFIG_RELOADED, CONNECTIONS, CORE_BUSY, CORE_CONNECTIONS, CORE_REQUESTS, EJECTIONS,
-    FAILED_PROBES, PHASE_SECONDS, PROCESS_CPU, PROCESS_DESCRIPTORS, PROCESS_MEMORY,
-    PROCESS_STARTED, QUEUED, REQUEST_SECONDS, REQUESTS, RETRIES, SELF_SECONDS,
+    CONFIG_RELOADED, CONNECTIONS, CORE_BUSY, CORE_CONNECTIONS, CORE_LOAD, CORE_MOVED,
+    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, PHASE_SECONDS, PROCESS_CPU, PROCESS_DESCRIPTORS,
+    PROCESS_MEMORY, PROCESS_STARTED, QUEUED, REQUEST_SECONDS, REQUESTS, RETRIES, SELF_SECONDS,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -128,6 +135,8 @@ pub fn families() -> impl Iterator<Item = &'static str> {
     let named = [
         CORE_REQUESTS,
         CORE_CONNECTIONS,
+        CORE_MOVED,
+        CORE_LOAD,
         CORE_BUSY,
         BUILD,
         BACKEND_CONNECTIONS,
@@ -208,7 +217,7 @@ impl<'a> Samples<'a> {
     fn of_process(&mut self, counter: Counter, total: u64) {
         match counter {
             // Of each core.
-            Counter::Requests | Counter::Connections => {}
+            Counter::Requests | Counter::Connections | Counter::MovedNew | Counter::MovedIdle => {}
             _ => {
                 let row = counter.row();
                 let labels = row.label.iter().map(|(name, value)| (*name, Cow::Borrowed(*value)));

@@ -119,6 +119,9 @@ impl Sources {
         let core = |slab: &Arc<Slab>| Core {
             requests: slab.read(Counter::Requests),
             connections: slab.read(Counter::Connections),
+            load: slab.read(Counter::Load) as f64 / 1e3,
+            moved_new: slab.read(Counter::MovedNew),
+            moved_idle: slab.read(Counter::MovedIdle),
             cpu: None,
             busy: None,
             thread: slab.thread(),

@@ -81,6 +81,7 @@ fn every_count_is_said_by_its_name_and_labels() {
     stage.slabs[2].add(Counter::AccessLogDropped, 5);
     stage.slabs[0].add(Counter::Requests, 6);
     stage.slabs[1].add(Counter::Connections, 7);
+    stage.slabs[1].add(Counter::MovedIdle, 8);
     let ejected_and_open = Present::default().after(State::Ejected).after(State::Open);
     for (thread, key, count) in [
         (0, Key::Connections(WEB), 5),
@@ -119,6 +120,7 @@ fn every_count_is_said_by_its_name_and_labels() {
         "access_log_dropped_total{} 5",
         "core_requests_total{core=0} 6",
         "core_connections{core=1} 7",
+        "connections_moved_total{core=1,state=idle} 8",
         "connections{listener=web,state=active} 4",
         "connections{listener=web,state=idle} 3",
         "requests_total{listener=web,route=-,code=404} 1",
