@@ -1,6 +1,8 @@
 //! Finding the route of a request among a thousand: on one host by path, on a hundred hosts by name
 //! and by suffix, without a match, and with a path that must be normalised first.
 
+use std::sync::Arc;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{
     bench::Routes,
@@ -9,20 +11,20 @@ use ringway::{
 
 const ROUTES: usize = 1_000;
 
-fn route(number: usize, host: Option<HostPattern>, path: String) -> Route {
+fn route(number: usize, host: Option<HostPattern>, path: String) -> Arc<Route> {
     let mut route = Route::new(format!("r{number}"), PoolId(0));
     route.hosts = host.into_iter().collect();
     route.path = PathPattern::Prefix(path);
-    route
+    Arc::new(route)
 }
 
 /// A thousand services on one host.
-fn by_path() -> Table<RouteId, Route> {
+fn by_path() -> Table<RouteId, Arc<Route>> {
     (0..ROUTES).map(|number| route(number, None, format!("/service-{number}/v1"))).collect()
 }
 
 /// Ten parts of each of a hundred shops.
-fn by_host(pattern: fn(String) -> HostPattern) -> Table<RouteId, Route> {
+fn by_host(pattern: fn(String) -> HostPattern) -> Table<RouteId, Arc<Route>> {
     let shop = |number: usize| {
         let host = pattern(format!("shop{}.example.com", number / 10));
         route(number, Some(host), format!("/part-{}/v1", number % 10))

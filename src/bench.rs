@@ -4,7 +4,7 @@
 //! every commit. Each function is thin; those for fuzzing check properties that hold for any bytes,
 //! and panic if one does not.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use crate::base::{
     backend_set::BackendSet,
@@ -113,7 +113,7 @@ pub struct Routes {
 
 impl Routes {
     /// Compiles them; no routes at all if an expression does not compile.
-    pub fn compile(routes: &Table<RouteId, Route>) -> Routes {
+    pub fn compile(routes: &Table<RouteId, Arc<Route>>) -> Routes {
         let router = Router::compile(routes).unwrap_or_default();
         Routes { router, head: RequestHead::default() }
     }

@@ -44,7 +44,8 @@ pub(crate) struct Global {
     /// Absent: the host name of the machine.
     pub(crate) instance: Option<Written<String>>,
     /// The folder that keeps run-time changes of backends and the key of sticky cookies over a
-    /// restart. Absent: `/var/lib/ringway`, else `$XDG_STATE_HOME/ringway`.
+    /// restart. Absent: `$STATE_DIRECTORY` of a service manager, else `/var/lib/ringway`, else
+    /// `$XDG_STATE_HOME/ringway`.
     pub(crate) state_dir: Option<Written<String>>,
     /// The user that the process becomes before it opens anything, if root starts it; absent: none.
     pub(crate) user: Option<Written<String>>,

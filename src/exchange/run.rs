@@ -76,7 +76,7 @@ async fn answer(
         return Ok(answer);
     }
     refuse_misdirected(worker, client, exchange)?;
-    exchange.pool = route(client, exchange)?;
+    exchange.pool = route(worker, client, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.pool_plan().timeouts.request);
     if answer::is_grpc(&exchange.scratch.request)
@@ -146,10 +146,10 @@ fn agree(worker: &Worker, peer: &Peer, name: &str, authority: &[u8]) -> Result<(
 }
 
 /// Finds the pool that answers: the route's, or else the listener's.
-fn route(client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
+fn route(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
     let Exchange { in_force, scratch, .. } = exchange;
     let listener = client.peer().listener;
-    scratch.record.route = in_force.router.find(listener, &scratch.request)?;
+    scratch.record.route = worker.routes_of(in_force).find(listener, &scratch.request)?;
     match scratch.record.route {
         Some(route) => Ok(in_force.plan.route(route).pool),
         None => in_force.plan.listener(listener).pool.ok_or(Cause::NoRoute.into()),

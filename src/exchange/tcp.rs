@@ -32,7 +32,7 @@ pub(crate) async fn run(
     scratch: Box<Scratch>,
 ) -> Reuse {
     let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
-    let joined = match route(client, &mut exchange, hello) {
+    let joined = match route(worker, client, &mut exchange, hello) {
         Ok(pool) => join(worker, client, &mut exchange, pool).await,
         Err(fault) => Err(fault),
     };
@@ -57,6 +57,7 @@ pub(crate) async fn run(
 /// Finds the pool: that of the route for the name and the protocols that the client has said, in a
 /// handshake with us or with the backend, or else the listener's.
 fn route(
+    worker: &Worker,
     client: &Client,
     exchange: &mut Exchange,
     hello: Option<ClientHello>,
@@ -67,9 +68,10 @@ fn route(
         name: peer.secure().and_then(|it| it.name.as_deref()).map(|name| name.as_bytes().into()),
         alpn: Vec::new(),
     });
-    if in_force.router.has_own(peer.listener) {
+    let routes = worker.routes_of(in_force);
+    if routes.has_own(peer.listener) {
         let name = name.as_deref().unwrap_or_default();
-        let found = in_force.router.find_by_name(peer.listener, &scratch.request, (name, &alpn));
+        let found = routes.find_by_name(peer.listener, &scratch.request, (name, &alpn));
         scratch.record.route = found;
     }
     match scratch.record.route {

@@ -267,7 +267,7 @@ fn push_known<T>(value: Option<T>, to: &mut Vec<u8>, push: impl FnOnce(T, &mut V
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, sync::Arc};
 
     use serde_json::{Map, Value, json};
 
@@ -305,8 +305,8 @@ mod tests {
         let pool = Pool { name: "app".into(), backends: vec![backend].into(), ..Pool::default() };
         Plan {
             listeners: vec![listener].into(),
-            routes: vec![route].into(),
-            pools: vec![pool].into(),
+            routes: vec![Arc::new(route)].into(),
+            pools: vec![Arc::new(pool)].into(),
             ..Plan::default()
         }
     }

@@ -4,7 +4,10 @@
 //! those of the threads. Gauges are not among them: what they count ends with its process. Names
 //! that the next configuration does not have are left out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +141,7 @@ struct Ids<'a> {
 
 impl<'a> Ids<'a> {
     fn of(plan: &'a Plan) -> Ids<'a> {
-        let of_pool = |(id, pool): (PoolId, &'a crate::plan::Pool)| {
+        let of_pool = |(id, pool): (PoolId, &'a Arc<crate::plan::Pool>)| {
             pool.backends.iter().map(move |(backend, it)| ((id, it.name.as_str()), backend))
         };
         Ids {
@@ -161,7 +164,7 @@ impl<'a> Ids<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::base::backend_set::BackendSet;

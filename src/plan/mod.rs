@@ -17,6 +17,8 @@ mod share;
 mod sticky;
 mod tls;
 
+use std::sync::Arc;
+
 pub use self::{
     balance::{Algorithm, HashOf},
     checked::Checked,
@@ -53,10 +55,11 @@ pub struct Plan {
     pub limits: Limits,
     /// Where connections are accepted.
     pub listeners: Table<ListenerId, Listener>,
-    /// Which requests go to which pool. Their order has no meaning.
-    pub routes: Table<RouteId, Route>,
-    /// The backends, in pools.
-    pub pools: Table<PoolId, Pool>,
+    /// Which requests go to which pool. Their order has no meaning. What stays the same from one
+    /// plan to the next is one value for both, so an earlier plan that is still held costs little.
+    pub routes: Table<RouteId, Arc<Route>>,
+    /// The backends, in pools; shared like the routes.
+    pub pools: Table<PoolId, Arc<Pool>>,
 }
 
 impl Plan {
@@ -69,13 +72,13 @@ impl Plan {
     /// The pool of an id of this plan.
     #[must_use]
     pub fn pool(&self, id: PoolId) -> &Pool {
-        known(self.pools.get(id))
+        known(self.pools.get(id).map(|pool| &**pool))
     }
 
     /// The route of an id of this plan.
     #[must_use]
     pub fn route(&self, id: RouteId) -> &Route {
-        known(self.routes.get(id))
+        known(self.routes.get(id).map(|route| &**route))
     }
 }
 

@@ -24,7 +24,7 @@ const LATE: &str = "the client has not said in time whom it wants (`timeouts.tls
 
 /// Whether connections to the listener, whose bytes are not decrypted here, are read for a name.
 pub(super) fn is_due(worker: &Worker, listener: ListenerId) -> bool {
-    worker.in_force().router.has_own(listener)
+    worker.routes_of(&worker.in_force()).has_own(listener)
 }
 
 /// Reads what the client asks for; none of it if it does not speak TLS. Returns the buffer with all

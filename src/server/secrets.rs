@@ -153,11 +153,19 @@ pub(super) fn check(plan: &Plan) -> Result<Vec<String>, StartError> {
 
 /// Where the state of this process may be, the best place first.
 pub(super) fn state_directories() -> Vec<PathBuf> {
-    let place = |variable: &str| env::var_os(variable).map(PathBuf::from);
-    let of_user = place("XDG_STATE_HOME").filter(|path| path.is_absolute());
-    let at_home = place("HOME").map(|home| home.join(".local/state"));
+    state_directories_by(|variable| env::var_os(variable).map(PathBuf::from))
+}
+
+/// The same in this environment: where a service manager has made a folder for it, that is the
+/// best; of several, the first.
+fn state_directories_by(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    let is_absolute = |path: &PathBuf| path.is_absolute();
+    let given = variable("STATE_DIRECTORY").and_then(|all| env::split_paths(&all).next());
+    let of_user = variable("XDG_STATE_HOME").filter(is_absolute);
+    let at_home = variable("HOME").map(|home| home.join(".local/state"));
     let bases = [Some(PathBuf::from("/var/lib")), of_user, at_home];
-    bases.into_iter().flatten().map(|base| base.join("ringway")).collect()
+    let usual = bases.into_iter().flatten().map(|base| base.join("ringway"));
+    given.filter(is_absolute).into_iter().chain(usual).collect()
 }
 
 /// The secret of the first place that has one or takes one; otherwise one that ends with the
@@ -318,7 +326,8 @@ mod tests {
             ..Pool::default()
         };
         let sticky_ones = secret_files.iter().map(|file| pool(Some(sticky(file))));
-        Plan { pools: sticky_ones.chain([pool(None)]).collect(), ..Plan::default() }
+        let all = sticky_ones.chain([pool(None)]);
+        Plan { pools: all.map(Arc::new).collect(), ..Plan::default() }
     }
 
     /// Whether one accepts what the other writes.
@@ -445,9 +454,22 @@ mod tests {
     }
 
     #[test]
-    fn the_state_directory_is_the_systems_or_else_the_users() {
-        let states = state_directories();
-        assert_eq!(states[0], Path::new("/var/lib/ringway"));
-        assert!(states.iter().all(|state| state.is_absolute() && state.ends_with("ringway")));
+    fn the_state_directory_is_the_one_given_or_the_systems_or_else_the_users() {
+        for (given, expected) in [
+            (None, "/var/lib/ringway /x/ringway /h/.local/state/ringway"),
+            (Some("/run/own"), "/run/own /var/lib/ringway /x/ringway /h/.local/state/ringway"),
+            (Some("/a:/b"), "/a /var/lib/ringway /x/ringway /h/.local/state/ringway"),
+            (Some("a"), "/var/lib/ringway /x/ringway /h/.local/state/ringway"),
+            (Some(""), "/var/lib/ringway /x/ringway /h/.local/state/ringway"),
+        ] {
+            let variable = |name: &str| match name {
+                "STATE_DIRECTORY" => given.map(PathBuf::from),
+                "XDG_STATE_HOME" => Some("/x".into()),
+                _ => Some("/h".into()),
+            };
+            let states = state_directories_by(variable);
+            let states: Vec<_> = states.iter().map(|it| it.to_str().unwrap()).collect();
+            assert_eq!(states.join(" "), expected, "{given:?}");
+        }
     }
 }

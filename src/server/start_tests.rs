@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -45,14 +46,16 @@ fn shipped_files_serve() {
             listener.access_log = None;
             listener.proxies = None;
         }
-        for pool in plan.pools.values_mut() {
+        for pool in plan.pools.values_mut().map(Arc::make_mut) {
             // Its key would be made in a folder that is not the test's.
             pool.sticky = None;
             if let Some(health) = &mut pool.health {
                 health.port = None;
             }
         }
-        for backend in plan.pools.values_mut().flat_map(|pool| pool.backends.values_mut()) {
+        for backend in
+            plan.pools.values_mut().map(Arc::make_mut).flat_map(|pool| pool.backends.values_mut())
+        {
             backend.address = Address::Socket(address);
         }
         let handle = start(Checked::new(plan)).unwrap();
@@ -86,7 +89,8 @@ fn an_id_that_leads_nowhere_reaches_no_core() {
     let expected = "listener \"web\" leads to what is not in the plan";
     assert_eq!(refused(astray).as_deref(), Some(expected));
     let mut twice = plan();
-    twice.pools.insert(PoolId(7), twice.pool(PoolId(0)).clone());
+    let again = twice.pool(PoolId(0)).clone();
+    twice.pools.insert(PoolId(7), Arc::new(again));
     assert_eq!(refused(twice).as_deref(), Some("two pools are called \"app\""));
 }
 

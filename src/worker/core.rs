@@ -131,15 +131,16 @@ pub(crate) struct CorePlan {
     pub(crate) taken: Sender<()>,
 }
 
-/// A core has dropped everything that it made of a plan, or something that outlived that.
+/// A core has dropped everything that it made of a plan, or its routes, or something that outlived
+/// that.
 #[derive(Debug)]
 pub(crate) struct Retired {
     pub(crate) core_index: usize,
     /// None if the core reported that before.
     pub(crate) generation: Option<u64>,
     /// The plan itself, so that no core has to free it.
-    pub(crate) plan: Arc<Plan>,
-    /// The same of the core's routes, unless the next plan has them, too.
+    pub(crate) plan: Option<Arc<Plan>>,
+    /// Routes that the core has dropped, for the same reason.
     pub(crate) router: Option<Router>,
 }
 

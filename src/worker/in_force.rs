@@ -1,9 +1,9 @@
-//! A plan in force on one core, with the core's routers, pools and listeners for it.
+//! A plan in force on one core, with the core's pools and listeners for it.
 //!
 //! Requests keep the one that they began under. When the last of them has ended, the core reports
 //! it and returns the plan to its owner.
 
-use std::{cell::Cell, mem, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use super::{Core, Next, PoolView, Retired};
 use crate::base::{
@@ -12,7 +12,6 @@ use crate::base::{
 };
 use crate::http::parse::HeadLimits;
 use crate::plan::{ListenerTimeouts, Plan, Pool, Table};
-use crate::policy::route::Router;
 use crate::shared::permits::Permits;
 
 /// A plan and what this worker made of it.
@@ -20,7 +19,6 @@ pub(crate) struct InForce {
     /// None in the remnant of one that was dropped.
     generation: Option<u64>,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) router: Rc<Router>,
     pub(crate) pools: Table<PoolId, Rc<PoolView>>,
     pub(crate) listeners: Table<ListenerId, Rc<ListenerView>>,
     /// Client connections of the process.
@@ -42,21 +40,14 @@ pub(crate) struct ListenerView {
 
 impl InForce {
     /// For the next plan. `before` are the plans that something on this core still holds, the
-    /// newest first: what stays continues unchanged. `router` is of its routes, if it was compiled
-    /// elsewhere.
-    pub(super) fn new(
-        next: &Next,
-        router: Option<Router>,
-        before: &[Rc<InForce>],
-        core: &Rc<Core>,
-        now: Tick,
-    ) -> InForce {
+    /// newest first: what stays continues unchanged.
+    pub(super) fn new(next: &Next, before: &[Rc<InForce>], core: &Rc<Core>, now: Tick) -> InForce {
         let plan = Arc::clone(&next.plan);
         let newest = before.first();
         let as_many = core.cores.replace(next.cores) == next.cores;
         // Parts that are equal in both plans are reused: most changes concern little of a large
         // plan.
-        let unchanged = |id: PoolId, pool: &Pool| {
+        let unchanged = |id: PoolId, pool: &Arc<Pool>| {
             let newest = newest.filter(|it| as_many && it.plan.pools.get(id) == Some(pool))?;
             let view = newest.pools.get(id)?;
             view.is_of(next.pools.get(id)?).then(|| Rc::clone(view))
@@ -84,12 +75,6 @@ impl InForce {
         let share = plan.limits.descriptors() / next.cores.max(1) as u64;
         InForce {
             generation: Some(next.generation),
-            router: match (router, newest.filter(|it| it.plan.routes == plan.routes)) {
-                (Some(router), _) => Rc::new(router),
-                (None, Some(newest)) => Rc::clone(&newest.router),
-                // The check of the plan has compiled every expression once: none can fail here.
-                (None, None) => Rc::new(Router::compile(&plan.routes).unwrap_or_default()),
-            },
             pools,
             listeners: listeners.collect(),
             connections: process.connections.with_max(plan.limits.connections),
@@ -105,7 +90,6 @@ impl InForce {
         Rc::new(InForce {
             generation: None,
             plan: Arc::clone(&self.plan),
-            router: Rc::default(),
             pools: Table::new(),
             listeners: Table::new(),
             connections: self.connections.clone(),
@@ -133,10 +117,10 @@ impl InForce {
 impl Drop for InForce {
     fn drop(&mut self) {
         let Core { index, process, .. } = &*self.core;
-        let (generation, plan) = (self.generation, Arc::clone(&self.plan));
-        let router = Rc::try_unwrap(mem::take(&mut self.router)).ok();
+        let (generation, plan) = (self.generation, Some(Arc::clone(&self.plan)));
         // The owner may be gone when the process ends.
-        let _ = process.retired.send(Retired { core_index: *index, generation, plan, router });
+        let retired = Retired { core_index: *index, generation, plan, router: None };
+        let _ = process.retired.send(retired);
     }
 }
 
@@ -166,9 +150,9 @@ mod tests {
         let mut listener = plan.listeners.remove(ListenerId(0)).unwrap();
         listener.pool = Some(app);
         plan.listeners.insert(web, listener);
-        let mut pool = plan.pools.remove(PoolId(0)).unwrap();
+        let mut pool = Pool::clone(&plan.pools.remove(PoolId(0)).unwrap());
         pool.backends = seats.into_iter().zip(pool.backends.values().cloned()).collect();
-        plan.pools.insert(app, pool);
+        plan.pools.insert(app, Arc::new(pool));
         let worker = Worker::crew_of(plan, 1).remove(0);
         assert!(Admitted::enter(&worker, web).is_some());
         assert!(Admitted::enter(&worker, ListenerId(0)).is_none(), "nobody has the seat");

@@ -20,7 +20,7 @@ mod scratch;
 mod tests;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -87,6 +87,9 @@ const SCRATCHES_KEPT: usize = BUFFERS_KEPT;
 pub(crate) struct Worker {
     pub(crate) core: Rc<Core>,
     in_force: RefCell<Rc<InForce>>,
+    /// Its routes. No request needs those that it began under: it has found its own in the turn in
+    /// which it began.
+    router: RefCell<Router>,
     /// Earlier ones that something here may still hold, the newest last.
     older: RefCell<Vec<Weak<InForce>>>,
     pub(crate) clock: Rc<Clock>,
@@ -185,10 +188,13 @@ impl Worker {
             losses: Cell::new(0),
         });
         let clock = Rc::new(Clock::new());
-        let in_force = InForce::new(next, None, &[], &core, clock.tick());
+        let in_force = InForce::new(next, &[], &core, clock.tick());
+        // The check of the plan has compiled every expression once: none can fail here.
+        let router = Router::compile(&next.plan.routes).unwrap_or_default();
         let worker = Rc::new(Worker {
             core,
             in_force: RefCell::new(Rc::new(in_force)),
+            router: RefCell::new(router),
             older: RefCell::default(),
             deadlines: Deadlines::new(Rc::clone(&clock)),
             clock,
@@ -270,7 +276,8 @@ impl Worker {
     ) {
         let now = self.clock.renew().tick();
         let before = self.all_in_force();
-        let in_force = Rc::new(InForce::new(next, router, &before, &self.core, now));
+        let in_force = Rc::new(InForce::new(next, &before, &self.core, now));
+        self.change_routes(router, &before[0].plan, &next.plan);
         self.events.set_level(next.plan.global.log_level);
         self.levels_by(next.generation);
         self.set_tls(Arc::clone(&next.tls));
@@ -286,6 +293,28 @@ impl Worker {
         drop(older);
         self.tune_listeners(&before[0].plan, &next.plan);
         self.leave_listeners();
+    }
+
+    /// Finds routes by those of the next plan from now on: by `router`, if it was compiled
+    /// elsewhere.
+    fn change_routes(&self, router: Option<Router>, before: &Plan, next: &Plan) {
+        let router = match router {
+            Some(router) => router,
+            None if before.routes == next.routes => return,
+            None => Router::compile(&next.routes).unwrap_or_default(),
+        };
+        let former = self.router.replace(router);
+        let (core_index, generation, plan) = (self.core.index, None, None);
+        let retired = Retired { core_index, generation, plan, router: Some(former) };
+        // The owner may be gone when the process ends.
+        let _ = self.core.process.retired.send(retired);
+    }
+
+    /// The compiled routes of this plan, which is in force: for what began in this turn.
+    #[inline]
+    pub(crate) fn routes_of(&self, in_force: &Rc<InForce>) -> Ref<'_, Router> {
+        debug_assert!(Rc::ptr_eq(in_force, &self.in_force.borrow()), "it is another plan's");
+        self.router.borrow()
     }
 
     /// The plan in force and all before it that something here still holds, the newest first.

@@ -66,7 +66,7 @@ impl States {
         (mut pins, tls): (Table<PoolId, Pins>, Arc<Ends>),
         (seed, before): (u64, Option<&Next>),
     ) -> Next {
-        let known = |id: PoolId, pool: &Pool| {
+        let known = |id: PoolId, pool: &Arc<Pool>| {
             let before = before.filter(|before| before.plan.pools.get(id) == Some(pool))?;
             before.pools.get(id)
         };

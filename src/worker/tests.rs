@@ -15,8 +15,9 @@ use crate::base::{
     backend_set::BackendSet,
     moment::{Deadline, Tick},
 };
+use crate::http::head::RequestHead;
 use crate::net::deadlines::{Ended, Rest, Watch};
-use crate::plan::{self, BackendId, ListenerId, Plan, PoolId, Table};
+use crate::plan::{self, BackendId, ListenerId, Plan, PoolId, RouteId, Table};
 use crate::shared::counters::{Counter, Slab};
 
 const TEXT: &str = r#"
@@ -74,7 +75,7 @@ fn what_stays_goes_on_and_a_plan_is_given_back_when_its_last_request_has_ended()
     let view = Rc::clone(first.pool(APP));
     let under_way = pick(&view).unwrap();
     let mut plan = parse(TEXT);
-    plan.pools.get_mut(APP).unwrap().queue.size = 7;
+    Arc::make_mut(plan.pools.get_mut(APP).unwrap()).queue.size = 7;
     change(&worker, &mut states, 2, plan);
     let second = worker.in_force();
     assert!(Rc::ptr_eq(&second.pool(APP).core, &view.core));
@@ -85,7 +86,7 @@ fn what_stays_goes_on_and_a_plan_is_given_back_when_its_last_request_has_ended()
     assert_eq!(view.core.state.load.in_flight(under_way.backend()), 1);
     drop((first, under_way));
     let Retired { generation, plan, .. } = freed.try_recv().unwrap();
-    assert_eq!((generation, plan.pools.len()), (Some(1), 2));
+    assert_eq!((generation, plan.unwrap().pools.len()), (Some(1), 2));
     assert!(view.core.state.load.busy().is_empty());
     let remnant = second.remnant();
     change(&worker, &mut states, 3, parse(TEXT));
@@ -95,12 +96,33 @@ fn what_stays_goes_on_and_a_plan_is_given_back_when_its_last_request_has_ended()
     assert_eq!(freed.try_recv().unwrap().generation, None);
 }
 
+/// A request that goes on under an earlier plan has found its route.
+#[test]
+fn the_routes_of_a_plan_are_returned_when_the_next_has_others() {
+    let (worker, mut states, freed) = served();
+    let first = worker.in_force();
+    change(&worker, &mut states, 2, parse(TEXT));
+    assert!(freed.try_recv().is_err(), "the same routes serve on");
+    let other = format!("{TEXT}[[route]]\nname = \"r\"\npath = \"/r\"\npool = \"gone\"\n");
+    change(&worker, &mut states, 3, parse(&other));
+    let returned: Vec<Retired> = freed.try_iter().collect();
+    assert_eq!(returned.iter().filter(|it| it.router.is_some()).count(), 1, "{returned:?}");
+    let asked = |plan: &Rc<InForce>| {
+        let mut head = RequestHead::default();
+        let text = b"GET /r HTTP/1.1\r\nHost: a\r\n\r\n";
+        crate::http::parse::request(text, &plan.head_limits, &mut head).unwrap();
+        worker.routes_of(plan).find(ListenerId(0), &head).unwrap()
+    };
+    assert_eq!(asked(&worker.in_force()), Some(RouteId(0)));
+    drop(first);
+}
+
 #[test]
 fn each_request_has_the_backends_of_its_own_plan() {
     let (worker, mut states, _freed) = served();
     let old = Rc::clone(worker.in_force().pool(APP));
     let mut plan = parse(TEXT);
-    let app = plan.pools.get_mut(APP).unwrap();
+    let app = Arc::make_mut(plan.pools.get_mut(APP).unwrap());
     let gone = app.backends.remove(BackendId(0)).unwrap();
     let new = plan::Backend { name: "new".into(), ..gone };
     app.backends.insert(BackendId(7), new);

@@ -26,7 +26,7 @@ mod tls;
 mod useless;
 mod whole;
 
-use std::{collections::HashMap, ops::RangeInclusive, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
     expand::Lookup,
@@ -75,8 +75,10 @@ pub(super) fn plan(
         ("routes", routes.len()),
         ("pools", pools.len()),
     ]);
-    let (listeners, routes) = (listeners.into_iter().collect(), routes.into_iter().collect());
-    let plan = Plan { global, limits, listeners, routes, pools: pools.into_iter().collect() };
+    let listeners = listeners.into_iter().collect();
+    let routes = routes.into_iter().map(Arc::new).collect();
+    let pools = pools.into_iter().map(Arc::new).collect();
+    let plan = Plan { global, limits, listeners, routes, pools };
     check.whole(file, &plan);
     (plan, check.certificates)
 }

@@ -87,7 +87,7 @@ impl Check<'_> {
     fn idle_listeners(&mut self, file: &File, plan: &Plan) {
         for ((key, _), (id, listener)) in file.listener.0.iter().zip(&plan.listeners) {
             let is_led_on = |route: &Route| route.listener.is_none_or(|listener| listener == id);
-            let is_idle = listener.pool.is_none() && !plan.routes.values().any(is_led_on);
+            let is_idle = listener.pool.is_none() && !plan.routes.values().any(|it| is_led_on(it));
             if is_idle && !listener.bind.is_empty() {
                 let title = format!("listener \"{}\" answers everything with 404", listener.name);
                 self.note(

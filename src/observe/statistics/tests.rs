@@ -189,7 +189,7 @@ fn what_gets_the_seat_of_another_begins_at_nought() {
     count(&stage);
     let mut named = Named::default();
     let mut plan = stage.plan.clone();
-    plan.pools.get_mut(APP).unwrap().backends.remove(BackendId(0));
+    Arc::make_mut(plan.pools.get_mut(APP).unwrap()).backends.remove(BackendId(0));
     plan.routes.remove(RouteId(0));
     named.add(&plan);
     let state = Arc::clone(&stage.state);

@@ -118,8 +118,11 @@ impl Layers {
         }
         for pool in composed.plan.pools.values_mut() {
             let changes = of_pools.remove(&*pool.name).unwrap_or_default();
+            if changes.is_empty() && !pool.backends.values().any(|it| it.address.is_looked_up()) {
+                continue;
+            }
             let mut patch = Patch {
-                pool,
+                pool: Arc::make_mut(pool),
                 removed: Vec::new(),
                 kept: &mut composed.overlay,
                 misfits: &mut composed.misfits,

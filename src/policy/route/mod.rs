@@ -15,7 +15,7 @@ mod paths;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, cmp::Reverse};
+use std::{cell::RefCell, cmp::Reverse, sync::Arc};
 
 use self::paths::Paths;
 use crate::base::quick_hash::QuickMap;
@@ -55,7 +55,7 @@ impl Router {
     ///
     /// # Errors
     /// If an expression does not compile. The configuration has tried it before.
-    pub(crate) fn compile(routes: &Table<RouteId, Route>) -> Result<Router, regex::Error> {
+    pub(crate) fn compile(routes: &Table<RouteId, Arc<Route>>) -> Result<Router, regex::Error> {
         let mut router = Router {
             named: QuickMap::default(),
             suffixes: QuickMap::default(),
@@ -67,7 +67,7 @@ impl Router {
         router.own.sort_unstable();
         router.own.dedup();
         // The most specific first, so that in every list of every table the first match applies.
-        let mut sorted: Vec<(RouteId, &Route)> = routes.iter().collect();
+        let mut sorted: Vec<(RouteId, &Arc<Route>)> = routes.iter().collect();
         sorted.sort_by_cached_key(|(_, route)| rank(route));
         for (id, route) in sorted {
             if route.hosts.is_empty() {

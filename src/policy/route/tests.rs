@@ -2,6 +2,8 @@
 //! route, and random routes and requests compared with a plain search of the whole list, which uses
 //! none of the router's tables.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::base::rng::Rng;
 use crate::http::{
@@ -96,7 +98,7 @@ fn check_head(routes: &[&str], head: &RequestHead, expected: &str) {
 }
 
 fn compile(routes: &[Route]) -> Router {
-    Router::compile(&routes.to_vec().into()).unwrap()
+    Router::compile(&routes.iter().cloned().map(Arc::new).collect()).unwrap()
 }
 
 fn get(url: &str, fields: &[(&str, &str)]) -> RequestHead {

@@ -96,14 +96,15 @@ impl Wanted {
             let (to, listener) = &self.routes[&name];
             route(&name, pool(to), listener.as_ref().map(on))
         });
-        let mut plan = Plan { routes: routes.collect(), ..Plan::default() };
+        let mut plan = Plan { routes: routes.map(Arc::new).collect(), ..Plan::default() };
         let of_listener = |name: &String| listener(name, self.listeners[name].as_ref().map(pool));
         plan.listeners = listeners.iter().map(of_listener).collect();
         for (id, name) in (0..).map(PoolId).zip(&pools) {
             let backends = shuffled(self.pools[name].keys(), rng).into_iter();
             let backends = backends.map(|it| (self.pools[name][&it], it));
             let backends = backends.map(|(what, it)| backend(it, what)).collect();
-            plan.pools.insert(id, Pool { name: name.clone(), backends, ..Pool::default() });
+            let pool = Pool { name: name.clone(), backends, ..Pool::default() };
+            plan.pools.insert(id, Arc::new(pool));
         }
         plan
     }
@@ -120,7 +121,7 @@ impl Wanted {
         let leads = |it: &Route| (it.name.clone(), (pool(it.pool), it.listener.map(on)));
         Wanted {
             listeners: listeners.collect(),
-            routes: plan.routes.values().map(leads).collect(),
+            routes: plan.routes.values().map(|it| leads(it)).collect(),
             pools: plan.pools.values().map(|it| (it.name.clone(), backends(it))).collect(),
         }
     }

@@ -5,7 +5,7 @@
 //! address, although it gets another seat. Every field of a plan is named here, so that a new key
 //! cannot be forgotten.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::Named;
 use crate::plan::{Backend, Global, Limits, Listener, Plan, Pool, Route};
@@ -47,7 +47,7 @@ impl Changes {
         let mut global = global_keys(&now.global, &next.global);
         global.extend(limits_keys(&now.limits, &next.limits));
         let of_listener = |now: &Listener, next: &Listener| changed(listener_keys(now, next));
-        let of_route = |now: &Route, next: &Route| changed(route_keys(now, next));
+        let of_route = |now: &Arc<Route>, next: &Arc<Route>| changed(route_keys(now, next));
         Changes {
             global,
             listeners: compare(rows(now), rows(next), of_listener),
@@ -88,7 +88,10 @@ fn changed(keys: Vec<&'static str>) -> Option<Report> {
     (!keys.is_empty()).then_some(Report::Changed { keys, backends: Vec::new() })
 }
 
-fn of_pool(now: &Pool, next: &Pool) -> Option<Report> {
+fn of_pool(now: &Arc<Pool>, next: &Arc<Pool>) -> Option<Report> {
+    if Arc::ptr_eq(now, next) {
+        return None;
+    }
     fn backends(pool: &Pool) -> BTreeMap<&str, &Backend> {
         pool.backends.values().map(|backend| (&*backend.name, backend)).collect()
     }

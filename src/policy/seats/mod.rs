@@ -18,6 +18,7 @@ mod tests;
 use std::{
     collections::{HashMap, HashSet},
     fmt, mem,
+    sync::Arc,
 };
 
 pub(crate) use self::{changes::Changes, held::Held};
@@ -84,20 +85,38 @@ pub(crate) fn seat(next: Plan, held: &Held, busy: &Busy) -> Result<(Plan, Change
     };
     for (id, pool) in plan.pools.iter_mut() {
         let seats = backend_seats(pool, id, held, busy)?;
-        pool.backends = mem::take(&mut pool.backends).moved(&seats);
+        if seats.iter().any(|(id, seat)| id != *seat) {
+            let pool = Arc::make_mut(pool);
+            pool.backends = mem::take(&mut pool.backends).moved(&seats);
+        }
     }
     for listener in plan.listeners.values_mut() {
         let is_found = listener.pools_mut().all(|pool| lead(pool, &pool_seats));
         require(is_found, listener)?;
     }
-    for route in plan.routes.values_mut() {
+    for row in plan.routes.values_mut() {
+        let mut route = Route::clone(row);
         let is_found = route.pools_mut().all(|pool| lead(pool, &pool_seats))
             && route.listeners_mut().all(|listener| lead(listener, &listener_seats));
-        require(is_found, route)?;
+        require(is_found, row)?;
+        if **row != route {
+            *row = Arc::new(route);
+        }
     }
+    share(&mut plan.routes, &held.in_force().routes);
+    share(&mut plan.pools, &held.in_force().pools);
     check_invariants(&plan, held, busy);
     let changes = Changes::between(held.in_force(), &plan);
     Ok((plan, changes))
+}
+
+/// Takes rows from the plan before that are the same there.
+fn share<I: Id, T: Eq>(rows: &mut Table<I, Arc<T>>, before: &Table<I, Arc<T>>) {
+    for (id, row) in rows.iter_mut() {
+        if let Some(same) = before.get(id).filter(|before| **before == *row) {
+            *row = Arc::clone(same);
+        }
+    }
 }
 
 /// An item of a plan with a name and a seat.
@@ -122,7 +141,7 @@ impl Named for Listener {
     }
 }
 
-impl Named for Route {
+impl Named for Arc<Route> {
     type Id = RouteId;
     const WHAT: &'static str = "route";
 
@@ -130,12 +149,12 @@ impl Named for Route {
         &self.name
     }
 
-    fn all(plan: &Plan) -> &Table<RouteId, Route> {
+    fn all(plan: &Plan) -> &Table<RouteId, Arc<Route>> {
         &plan.routes
     }
 }
 
-impl Named for Pool {
+impl Named for Arc<Pool> {
     type Id = PoolId;
     const WHAT: &'static str = "pool";
 
@@ -143,7 +162,7 @@ impl Named for Pool {
         &self.name
     }
 
-    fn all(plan: &Plan) -> &Table<PoolId, Pool> {
+    fn all(plan: &Plan) -> &Table<PoolId, Arc<Pool>> {
         &plan.pools
     }
 }
@@ -266,8 +285,8 @@ fn check_invariants(plan: &Plan, held: &Held, busy: &Busy) {
     }
     for other in held.plans() {
         agree::<Listener>(plan, other);
-        agree::<Route>(plan, other);
-        agree::<Pool>(plan, other);
+        agree::<Arc<Route>>(plan, other);
+        agree::<Arc<Pool>>(plan, other);
         for (id, pool) in &plan.pools {
             let known = |it: &Backend| (it.name.clone(), it.address.clone());
             let mut seats = HashMap::new();

@@ -56,7 +56,7 @@ pub(super) fn plan(text: &str) -> Plan {
             .map(|word| {
                 let (name, to) = word.split_once('>').unwrap();
                 let (to, on) = to.split_once('@').map_or((to, None), |(to, on)| (to, Some(on)));
-                route(name, pool(to), on.map(|on| ListenerId(id(on, &listeners))))
+                Arc::new(route(name, pool(to), on.map(|on| ListenerId(id(on, &listeners)))))
             })
             .collect(),
         pools: of("P:")
@@ -64,7 +64,7 @@ pub(super) fn plan(text: &str) -> Plan {
                 let (name, backends) = word.split_once('=').unwrap();
                 let backends = backends.split(',').filter(|text| !text.is_empty());
                 let backends = backends.map(backend).collect();
-                Pool { name: name.into(), backends, ..Pool::default() }
+                Arc::new(Pool { name: name.into(), backends, ..Pool::default() })
             })
             .collect(),
         ..Plan::default()
@@ -192,7 +192,7 @@ fn what_leads_somewhere_leads_there_after_it() {
         let listener = plan.listener(it.listener.unwrap());
         (plan.pool(it.pool).name.clone(), listener.name.clone())
     };
-    let routes = plan.routes.values().map(route).collect::<Vec<_>>();
+    let routes = plan.routes.values().map(|it| route(it)).collect::<Vec<_>>();
     assert_eq!(routes, [("q".into(), "z".into()), ("p".into(), "y".into())]);
 }
 
@@ -228,7 +228,7 @@ fn what_cannot_be_seated_is_refused_and_changes_nothing() {
         let named =
             range.map(|port| Backend { name: port.to_string(), ..backend(&format!("x{port}")) });
         let pool = Pool { name: "p".into(), backends: named.collect(), ..Pool::default() };
-        Plan { pools: vec![pool].into(), ..Plan::default() }
+        Plan { pools: vec![Arc::new(pool)].into(), ..Plan::default() }
     };
     let (full, _) = seat(backends(1..1025), &stage.held, &stage.busy).unwrap();
     stage.held.publish(Arc::new(full), 0..THREADS);
@@ -244,7 +244,7 @@ fn what_cannot_be_seated_is_refused_and_changes_nothing() {
     assert_eq!(next.pool(PoolId(0)).backends.get(BackendId(0)).unwrap().name, "1025");
     // More routes than there are seats, because all are held.
     let routes = |from: u32, to: u32| {
-        let routes = (from..to).map(|number| route(&number.to_string(), PoolId(0), None));
+        let routes = (from..to).map(|it| Arc::new(route(&it.to_string(), PoolId(0), None)));
         Plan { routes: routes.collect(), ..plan("P:p=") }
     };
     let mut held = Held::new();
@@ -254,6 +254,21 @@ fn what_cannot_be_seated_is_refused_and_changes_nothing() {
     assert_eq!(refused, Refused::Full { what: "route", lacking: 464 });
     let expected = format!("no seat is left for 464 routes: there are 65536, {later}");
     assert_eq!(refused.to_string(), expected);
+}
+
+/// An earlier plan that is still held costs what has changed since, and not another plan.
+#[test]
+fn rows_that_stay_the_same_are_those_of_the_plan_before() {
+    let mut stage = stage();
+    stage.next("R:a>p R:b>q R:c>q P:p=a1 P:q=b1", "a0 b1 c2 | p0=a0 q1=b0");
+    let first = Arc::clone(stage.held.in_force());
+    // In another order, and `b` leads elsewhere.
+    stage.next("R:c>q R:b>p R:a>p P:q=b1,c2 P:p=a1", "a0 b1 c2 | p0=a0 q1=b0,c1");
+    let second = stage.held.in_force();
+    let is_shared = |id| Arc::ptr_eq(first.routes.get(id).unwrap(), second.routes.get(id).unwrap());
+    assert_eq!([0, 1, 2].map(RouteId).map(is_shared), [true, false, true]);
+    let is_shared = |id| Arc::ptr_eq(first.pools.get(id).unwrap(), second.pools.get(id).unwrap());
+    assert_eq!([0, 1].map(PoolId).map(is_shared), [true, false]);
 }
 
 #[test]
@@ -290,10 +305,12 @@ fn keys_are_said_as_the_configuration_calls_them() {
         assert!(!changes.is_empty());
     }
     let app = |plan: &mut Plan, change: fn(&mut Pool)| {
-        plan.pools.values_mut().for_each(change);
+        plan.pools.values_mut().for_each(|pool| change(Arc::make_mut(pool)));
     };
     let weights = |plan: &mut Plan| {
-        for (id, backend) in plan.pools.get_mut(PoolId(0)).unwrap().backends.iter_mut() {
+        for (id, backend) in
+            Arc::make_mut(plan.pools.get_mut(PoolId(0)).unwrap()).backends.iter_mut()
+        {
             backend.weight = id.0;
             backend.backup = true;
             backend.in_flight_max = 7;
@@ -318,7 +335,8 @@ fn keys_are_said_as_the_configuration_calls_them() {
     let backlog = |plan: &mut Plan| plan.listeners.values_mut().for_each(|it| it.backlog += 1);
     check(&now, backlog, "~ listener \"web\": backlog");
     let path = |plan: &mut Plan| {
-        plan.routes.values_mut().for_each(|it| it.path = PathPattern::Exact("/".into()));
+        let path = PathPattern::Exact("/".into());
+        plan.routes.values_mut().for_each(|it| Arc::make_mut(it).path = path.clone());
     };
     check(&now, path, "~ route \"r\": path");
 }

@@ -98,7 +98,7 @@ mod tests {
                     backends = [\"10.0.0.1:80\", \"10.0.0.2:80\", \"10.0.0.3:80\"]\n\
                     health = { rise = 2, fall = 2 }\nbreaker = { min-requests = 1 }\n";
         let plan = crate::config::parse("carried.toml", text).unwrap().plan.into_plan();
-        plan.pools.values().next().unwrap().clone()
+        Pool::clone(plan.pools.values().next().unwrap())
     }
 
     #[test]
