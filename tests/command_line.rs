@@ -29,6 +29,7 @@ fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
 fn ringway(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
     command.args(arguments).current_dir(folder);
+    command.env("RUNTIME_DIRECTORY", folder).env("STATE_DIRECTORY", folder);
     for (name, _) in std::env::vars() {
         if name.starts_with("RINGWAY_") || name == "NO_COLOR" {
             command.env_remove(name);

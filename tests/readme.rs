@@ -47,6 +47,7 @@ fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
 fn said(folder: &PathBuf, arguments: &[&str]) -> (String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
     command.args(arguments).current_dir(folder).env_remove("APP_HOST");
+    command.env("RUNTIME_DIRECTORY", folder).env("STATE_DIRECTORY", folder);
     std::env::vars()
         .filter(|(name, _)| name.starts_with("RINGWAY_"))
         .for_each(|(name, _)| _ = command.env_remove(name));

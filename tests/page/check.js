@@ -32,7 +32,7 @@ const origin = (mean) => new Promise((done) => {
   }).listen(0, '127.0.0.1', () => done(server));
 });
 function start() {
-  child = spawn(binary, ['run', '-c', config], { stdio: ['ignore', 'ignore', process.env.SAID ? 'inherit' : 'ignore'], env: { ...process.env, RUNTIME_DIRECTORY: folder } });
+  child = spawn(binary, ['run', '-c', config], { stdio: ['ignore', 'ignore', process.env.SAID ? 'inherit' : 'ignore'], env: { ...process.env, RUNTIME_DIRECTORY: folder, STATE_DIRECTORY: folder } });
 }
 async function serves(port) {
   for (let tries = 0; tries < 300; tries += 1) {

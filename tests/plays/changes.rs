@@ -3,9 +3,15 @@
 //! Requests in flight end under the plan that they began under, what stays continues, and a refusal
 //! changes nothing. `tests/plans.rs` does it under load, a thousand times.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
-use ringway::{Handle, Options, StartError, Stop};
+use ringway::{
+    ChangeError, Handle, Options, StartError, Stop,
+    plan::{Address, Duty},
+};
 
 use crate::{
     addresses,
@@ -26,6 +32,7 @@ on_both_drivers!(
     cookies_are_good_under_the_next_plan,
     what_is_refused_changes_nothing,
     a_backend_that_comes_is_asked_when_its_first_probe_has_succeeded,
+    a_program_that_embeds_it_changes_its_backends_by_the_handle,
 );
 
 /// A proxy whose plan changes.
@@ -360,5 +367,76 @@ fn a_backend_that_comes_is_asked_when_its_first_probe_has_succeeded(driver: Driv
     let c = Backend::open(answers("c"));
     stage.change(&of(&[&c]));
     stage.connect().get("/").expect(200, "c");
+    stage.end();
+}
+
+/// How many of 12 requests each of these answers, on connections of their own.
+fn shares<const COUNT: usize>(stage: &Changing, names: [&str; COUNT]) -> [usize; COUNT] {
+    let seen: Vec<String> = (0..12).map(|_| stage.connect().get("/").text().to_owned()).collect();
+    names.map(|name| seen.iter().filter(|it| *it == name).count())
+}
+
+fn a_program_that_embeds_it_changes_its_backends_by_the_handle(driver: Driver) {
+    let cue = Cue::default();
+    let [a, b] = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let slow = Backend::open(answers_on(&cue, "slow"));
+    let sections = |keys: &str| format!("pool = \"app\"\n{}", pool("app", &[&a], keys));
+    let stage = Changing::start(driver, &sections(""));
+    let (handle, name_of_a) = (&stage.handle, a.address().to_string());
+    let backend = |name: &str, at: &Backend| {
+        ringway::plan::Backend::new(name.into(), Address::Socket(at.address()))
+    };
+    let refused = |result: Result<(), ChangeError>, words: &str| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, ChangeError::Order(_)), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    handle.add_backend("app", &backend("two", &b)).unwrap();
+    // Each core shares out its own requests.
+    let [from_a, from_b] = shares(&stage, ["a", "b"]);
+    assert!(from_a >= 4 && from_b >= 4, "{from_a} {from_b}");
+    refused(handle.add_backend("app", &backend("two", &b)), "already");
+    refused(handle.add_backend("none", &backend("x", &b)), "there is no pool \"none\"");
+    handle.set_weight("app", "two", 0).unwrap();
+    assert_eq!(shares(&stage, ["a", "b"]), [12, 0]);
+    refused(handle.set_weight("app", "two", 257), "256");
+    handle.set_weight("app", "two", 256).unwrap();
+    let [from_a, from_b] = shares(&stage, ["a", "b"]);
+    assert!(from_b >= 10, "{from_a} {from_b}");
+    handle.drain_backend("app", "two").unwrap();
+    assert_eq!(shares(&stage, ["a", "b"]), [12, 0]);
+    handle.set_duty("app", "two", Duty::Up).unwrap();
+    handle.set_duty("app", &name_of_a, Duty::Maintenance).unwrap();
+    assert_eq!(shares(&stage, ["a", "b"]), [0, 12]);
+    handle.set_duty("app", &name_of_a, Duty::Up).unwrap();
+    handle.remove_backend("app", "two", None).unwrap();
+    assert_eq!(shares(&stage, ["a", "b"]), [12, 0]);
+    refused(handle.remove_backend("app", "two", None), "no backend \"two\"");
+    refused(handle.remove_backend("app", &name_of_a, None), "the last backend");
+    // What it has in flight is finished first.
+    handle.add_backend("app", &backend("slow", &slow)).unwrap();
+    handle.set_duty("app", &name_of_a, Duty::Draining).unwrap();
+    let mut client = stage.connect();
+    client.send(get("/"));
+    eventually("it is asked", || slow.requests().len(), |count| *count == 1);
+    handle.set_duty("app", &name_of_a, Duty::Up).unwrap();
+    handle.remove_backend("app", "slow", Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(shares(&stage, ["a", "slow"]), [12, 0]);
+    refused(handle.add_backend("app", &backend("slow", &slow)), "already");
+    cue.give();
+    client.response().expect(200, "slow");
+    let is_gone = || handle.set_weight("app", "slow", 1).is_err();
+    eventually("it is removed", is_gone, |gone| *gone);
+    // Run-time changes outlast another configuration that they fit.
+    handle.add_backend("app", &backend("two", &b)).unwrap();
+    let changes = handle.reload(plan(driver, 2, stage.web, &sections("slow-start = \"1ms\"")));
+    assert_eq!(changes.unwrap(), "~ pool \"app\": slow-start\n");
+    let [from_a, from_b] = shares(&stage, ["a", "b"]);
+    assert!(from_a >= 4 && from_b >= 4, "{from_a} {from_b}");
+    let taken = TcpListener::bind((addresses::host(), 0)).unwrap();
+    let (other, text) = (taken.local_addr().unwrap(), sections(""));
+    let two = format!("{text}[listener.two]\nbind = \"{other}\"\npool = \"app\"\n");
+    let error = handle.reload(plan(driver, 2, stage.web, &two)).unwrap_err();
+    assert!(matches!(error, ChangeError::Plan(StartError::Listen { .. })), "{error:?}");
     stage.end();
 }

@@ -102,9 +102,18 @@ pub(crate) fn command(
     arguments: &[impl AsRef<std::ffi::OsStr>],
 ) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).env("RUNTIME_DIRECTORY", folder).env("XDG_STATE_HOME", folder);
-    command.env("RINGWAY_CONFIG", folder.join("r.toml"));
+    keeps_to(&mut command, folder).args(arguments).env("RINGWAY_CONFIG", folder.join("r.toml"));
     command
+}
+
+/// The folder of a process that has but a file.
+pub(crate) fn folder_of(config: &Path) -> PathBuf {
+    config.with_extension("d")
+}
+
+/// Has the program keep what it leaves on disk in this folder, which goes with the play.
+pub(crate) fn keeps_to<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
+    command.env("RUNTIME_DIRECTORY", folder).env("STATE_DIRECTORY", folder)
 }
 
 impl Instance {

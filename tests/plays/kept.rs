@@ -3,7 +3,7 @@
 //! The process is killed without warning: what was answered is there after the next start, and what
 //! could not be kept was refused.
 
-use std::{fs, process::Output, thread, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, process::Output, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ on_both_drivers!(
     a_kill_at_any_moment_loses_nothing_that_was_answered,
     what_does_not_fit_any_more_is_named_and_the_rest_is_used,
     a_full_disk_refuses_and_changes_nothing,
+    a_disk_that_is_full_keeps_the_file_that_is_there,
     backends_are_changed_by_command,
     a_drain_is_waited_for,
 );
@@ -154,6 +155,59 @@ fn a_full_disk_refuses_and_changes_nothing(driver: Driver) {
     commands(&running, &words, 1, "nothing was changed");
     assert_eq!(kept_changes(&running), 0);
     commands(&running, "reload", 0, "nothing changes");
+}
+
+/// A small file system is put over the folder, in a mount namespace of the process.
+fn a_disk_that_is_full_keeps_the_file_that_is_there(driver: Driver) {
+    if !may_mount() {
+        eprintln!("skipped: it may not mount");
+        return;
+    }
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let [a, b] = &backends;
+    let running = Running::start_within(driver, &list(&backends), "around='unshare --mount'");
+    let pid = running.child.id();
+    let state = running.folder.join("state");
+    fs::create_dir_all(&state).unwrap();
+    let mut mount = std::process::Command::new("nsenter");
+    mount.args(["-t", &pid.to_string(), "-m", "mount", "-t", "tmpfs", "-o", "size=32k", "none"]);
+    assert!(mount.arg(&state).status().unwrap().success());
+    // As the process sees it.
+    let state = PathBuf::from(format!("/proc/{pid}/root{}", state.display()));
+    running.set(a, &json!({ "weight": 7 }));
+    let files = || {
+        let all = fs::read_dir(&state).unwrap().map(|it| it.unwrap().path());
+        let changes = |path: &PathBuf| path.to_string_lossy().contains("changes-");
+        all.filter(changes).map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>()
+    };
+    let [before] = &files()[..] else { panic!("{:?}", files()) };
+    assert!(before.contains("weight = 7"), "{before}");
+    let filler = state.join("filler");
+    let mut fills = fs::File::create(&filler).unwrap();
+    while fills.write(&[b'.'; 1024]).is_ok() {}
+    drop(fills);
+    for (method, path, body) in [
+        ("PATCH", path(a), json!({ "weight": 9 })),
+        ("DELETE", path(b), Value::Null),
+        ("POST", "/backends".to_owned(), json!({ "address": "127.0.0.1:1" })),
+    ] {
+        let refused = running.calls(method, &path, &body, 507);
+        let why = refused["error"].as_str().unwrap();
+        assert!(why.contains("nothing was changed") && why.contains("No space"), "{why}");
+    }
+    assert_eq!(&files(), std::slice::from_ref(before), "it is whole, and nothing lies beside it");
+    let seen = running.ask(16);
+    assert_eq!(seen.iter().filter(|name| *name == "b").count(), 2, "{seen:?}");
+    // With room again it goes on.
+    fs::remove_file(&filler).unwrap();
+    running.set(a, &json!({ "weight": 9 }));
+    assert!(files()[0].contains("weight = 9"), "{:?}", files());
+}
+
+fn may_mount() -> bool {
+    let mut tries = std::process::Command::new("unshare");
+    tries.args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]);
+    tries.output().is_ok_and(|output| output.status.success())
 }
 
 fn backends_are_changed_by_command(driver: Driver) {

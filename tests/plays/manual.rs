@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{addresses, backend::Backend, scripts::answers, stage::eventually};
+use crate::{addresses, backend::Backend, instance::keeps_to, scripts::answers, stage::eventually};
 
 /// A command of the page, and the lines that it answers.
 struct Step {
@@ -87,8 +87,8 @@ impl Session {
         let path = format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("sh");
         command.args(["-c", text]).current_dir(&self.folder).env("PATH", path);
-        command.env("RUNTIME_DIRECTORY", self.folder.join("run"));
-        command.env("XDG_STATE_HOME", &self.folder).env("RINGWAY_ADMIN", self.admin.to_string());
+        keeps_to(&mut command, &self.folder.join("run"));
+        command.env("RINGWAY_ADMIN", self.admin.to_string());
         command
     }
 

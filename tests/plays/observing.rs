@@ -16,6 +16,7 @@ use crate::{
     addresses,
     backend::Backend,
     client::{Client, get},
+    instance::keeps_to,
     metrics::{self, has},
     run_time::Running,
     scripts::answers,
@@ -79,9 +80,7 @@ fn the_page_of_observing_is_what_is_answered() {
         let path = format!("{}:{}", running.folder.display(), std::env::var("PATH").unwrap());
         let mut shell = Command::new("sh");
         shell.args(["-c", &text]).current_dir(&running.folder).env("PATH", path);
-        shell
-            .env("RUNTIME_DIRECTORY", &running.folder)
-            .env("RINGWAY_ADMIN", running.admin.to_string());
+        keeps_to(&mut shell, &running.folder).env("RINGWAY_ADMIN", running.admin.to_string());
         let output = shell.output().unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         let mut lines = said.lines().map(masked);

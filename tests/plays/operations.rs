@@ -24,6 +24,7 @@ use crate::{
     addresses::free,
     backend::Backend,
     client::{Client, get},
+    instance::{folder_of, keeps_to},
     pace::Watch,
     scripts::{answers, never_answers},
     stage::{Driver, eventually, expect_closed},
@@ -64,7 +65,7 @@ impl Running {
         );
         std::fs::write(&config, text).unwrap();
         let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
-        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = keeps_to(&mut Command::new(env!("CARGO_BIN_EXE_ringway")), &folder_of(&config))
             .env("RINGWAY_ADMIN", "off")
             .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "-c"])
             .arg(&config)
@@ -97,6 +98,7 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_dir_all(folder_of(&self.config));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     addresses::free,
     backend::{Backend, Cue, Script},
     client::{Client, get},
+    instance::{folder_of, keeps_to},
     pace::Watch,
     scripts::{answers, answers_on, echoes},
     stage::{Driver, eventually, expect_closed, long},
@@ -75,7 +76,7 @@ impl Process {
         );
         std::fs::write(&config, text).unwrap();
         let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
-        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = keeps_to(&mut Command::new(env!("CARGO_BIN_EXE_ringway")), &folder_of(&config))
             .env("RINGWAY_ADMIN", "off")
             .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "-c"])
             .arg(&config)
@@ -134,6 +135,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_dir_all(folder_of(&self.config));
         if std::thread::panicking() {
             // For people who look into why the play failed.
             let said = self.child.stderr.take().map(std::io::read_to_string);

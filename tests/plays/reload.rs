@@ -19,6 +19,7 @@ use crate::{
     addresses,
     backend::Backend,
     client::{Client, get},
+    instance::keeps_to,
     scripts::answers,
     stage::{Driver, eventually},
 };
@@ -82,7 +83,7 @@ impl Running {
 /// The program with these arguments, in the environment of this folder.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-    command.args(arguments).arg("-c").arg(folder.join("r.toml")).env("RUNTIME_DIRECTORY", folder);
+    keeps_to(&mut command, folder).args(arguments).arg("-c").arg(folder.join("r.toml"));
     command
 }
 

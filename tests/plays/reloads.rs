@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     backend::{Backend, Cue},
-    client::{Client, get},
+    client::{Client, Response, get},
     instance::thread as thread_of,
     process::has_strace,
     run_time::{Running, list, path},
@@ -30,6 +31,8 @@ on_both_drivers!(
     settings_of_the_process_follow,
     connections_of_a_listener_that_goes_are_counted,
     a_core_that_hangs_is_named_by_the_change,
+    a_metric_says_whether_the_last_reload_was_taken,
+    a_reload_while_a_reload_runs_comes_after_it,
 );
 
 fn reload(running: &Running) -> String {
@@ -91,12 +94,21 @@ fn fifty_reloads_disturb_neither_requests_nor_tunnels(driver: Driver) {
                 running.write(&shape(round));
                 let said = reload(&running);
                 assert!(said.ends_with("(0 connections closed)\n"), "{said}");
+                if round % 10 == 0 {
+                    // Backends of a play do not wait for long.
+                    speak(&mut tunnels);
+                }
             }
         });
         reloads.join().unwrap();
         let answers: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
         assert!(answers > 100, "{answers} answers");
     });
+    speak(&mut tunnels);
+}
+
+/// Each is answered with its own words.
+fn speak(tunnels: &mut [Client]) {
     for (number, tunnel) in tunnels.iter_mut().enumerate() {
         let text = format!("still here {number}");
         tunnel.send(&text);
@@ -235,4 +247,80 @@ fn a_core_that_hangs_is_named_by_the_change(driver: Driver) {
     let view = running.set(&backends[0], &json!({ "weight": 3 }));
     assert_eq!(view["warnings"], Value::Null);
     assert_eq!(running.ask(9), vec!["a"; 9]);
+}
+
+/// A call of the admin interface.
+fn calls(running: &Running, method: &str, path: &str) -> Response {
+    let host = running.admin;
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
+    Client::connect(host).send(head).response_to(method)
+}
+
+fn a_metric_says_whether_the_last_reload_was_taken(driver: Driver) {
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let running = Running::start(driver, &list(&backends[..1]));
+    let taken = || {
+        let metrics = calls(&running, "GET", "/metrics");
+        let mut lines = metrics.text().lines();
+        let value = lines.find_map(|it| it.strip_prefix("ringway_config_last_reload_successful "));
+        value.expect("the metric").to_owned()
+    };
+    assert_eq!(taken(), "1", "none was refused yet");
+    let signal = || kill_process(Pid::from_child(&running.child), Signal::HUP).unwrap();
+    for refuses in [
+        &(|| {
+            assert_eq!(calls(&running, "POST", "/api/v1/reload").status, 422);
+        }) as &dyn Fn(),
+        &|| assert_eq!(running.command(&["reload"]).output().unwrap().status.code(), Some(1)),
+        &signal,
+    ] {
+        running.write("backends = [\"nothing\"]");
+        // Who only looks has reloaded nothing.
+        let dry = running.command(&["reload", "--dry-run"]).output().unwrap();
+        assert_eq!((dry.status.code(), taken().as_str()), (Some(1), "1"));
+        refuses();
+        eventually("it says so", taken, |value| value == "0");
+        running.write(&list(&backends));
+        reload(&running);
+        assert_eq!(taken(), "1");
+    }
+}
+
+/// The first waits for its file, which is a pipe. What comes meanwhile waits for it, reads the file
+/// that is there then, and nothing else waits.
+fn a_reload_while_a_reload_runs_comes_after_it(driver: Driver) {
+    let backends = ["a", "b"].map(|name| Backend::open(answers(name)));
+    let running = Running::start(driver, &list(&backends[..1]));
+    let file = running.folder.join("r.toml");
+    running.write(&list(&backends));
+    let first = fs::read_to_string(&file).unwrap();
+    let pipe = running.folder.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::remove_file(&file).unwrap();
+    fs::hard_link(&pipe, &file).unwrap();
+    let lines = |response: &Response| {
+        assert_eq!(response.status, 200, "{response:?}");
+        let said: Value = serde_json::from_str(response.text()).unwrap();
+        (said["changes"].to_string(), said["generation"].as_u64().unwrap())
+    };
+    thread::scope(|scope| {
+        let running = &running;
+        let reloads = || scope.spawn(move || calls(running, "POST", "/api/v1/reload"));
+        let one = reloads();
+        // It is opened for writing when somebody reads it.
+        let mut pipe = fs::File::options().write(true).open(&pipe).unwrap();
+        fs::remove_file(&file).unwrap();
+        running.write(&list(&backends[1..]));
+        let two = reloads();
+        assert_eq!(calls(running, "GET", "/api/v1/status").status, 200);
+        assert_eq!(running.ask(4), vec!["a"; 4]);
+        assert!(!one.is_finished() && !two.is_finished());
+        pipe.write_all(first.as_bytes()).unwrap();
+        drop(pipe);
+        let [(one, first), (two, second)] = [one, two].map(|it| lines(&it.join().unwrap()));
+        assert!(one.contains("1 backend added"), "{one}");
+        assert!(two.contains("1 backend removed"), "{two}");
+        assert!(first < second, "{first} {second}");
+    });
+    assert_eq!(running.ask(4), vec!["b"; 4]);
 }

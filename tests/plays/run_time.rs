@@ -20,6 +20,7 @@ use crate::{
     addresses,
     backend::{Backend, Cue, Script},
     client::{Client, Response, get},
+    instance::keeps_to,
     pace::Watch,
     scripts::{answers, answers_each, answers_on, ok},
     stage::{Driver, eventually},
@@ -50,7 +51,8 @@ impl Running {
         Running::start_within(driver, pool, "")
     }
 
-    /// The same after these commands of a shell, which may set limits.
+    /// The same after these commands of a shell, which may set limits; the program is started by
+    /// `around`, if they set that.
     pub(crate) fn start_within(driver: Driver, pool: &str, first: &str) -> Running {
         let (address, admin) = (addresses::free(), addresses::free());
         let name = format!("ringway-run-time-{}-{}", std::process::id(), address.port());
@@ -92,7 +94,7 @@ impl Running {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
         command.args(arguments).arg("-c").arg(self.folder.join("r.toml"));
-        command.env("RUNTIME_DIRECTORY", &self.folder);
+        keeps_to(&mut command, &self.folder);
         command
     }
 
@@ -162,9 +164,11 @@ fn write(folder: &Path, (address, admin): (SocketAddr, SocketAddr), pool: &str, 
 fn spawn(folder: &Path, driver: Driver, first: &str) -> Child {
     let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
     let mut command = Command::new("sh");
-    let run = format!("{first}\nexec \"$0\" run --driver {driver} --cores 2 --no-pin -c \"$1\"");
+    command.env_remove("around");
+    let run =
+        format!("{first}\nexec $around \"$0\" run --driver {driver} --cores 2 --no-pin -c \"$1\"");
     command.args(["-c", &run, env!("CARGO_BIN_EXE_ringway")]).arg(folder.join("r.toml"));
-    command.env("RUNTIME_DIRECTORY", folder).stdout(Stdio::null());
+    keeps_to(&mut command, folder).stdout(Stdio::null());
     if first.is_empty() {
         let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         command.stderr(log);

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::{
     backend::Backend,
     client::{Client, get},
-    instance::{Manager, Stage, thread},
+    instance::{Manager, Stage, keeps_to, thread},
     process::has_strace,
     scripts::answers,
     stage::{Driver, eventually},
@@ -99,7 +99,7 @@ fn sockets_that_were_opened_before_are_served_and_outlive_the_process(driver: Dr
         let [first, second] = given;
         let mut command = Command::new("sh");
         command.args(["-c", GIVE, env!("CARGO_BIN_EXE_ringway")]).args(stage.arguments());
-        command.env("RUNTIME_DIRECTORY", &stage.folder).env("RINGWAY_ADMIN", "off");
+        keeps_to(&mut command, &stage.folder).env("RINGWAY_ADMIN", "off");
         stage.start_as({
             command.stdin(first).stdout(second);
             command

@@ -22,6 +22,7 @@ use serde_json::Value;
 use crate::{
     addresses::free,
     client::{Client, get},
+    instance::{folder_of, keeps_to},
     pace::ms,
     stage::{Driver, eventually, settled},
 };
@@ -82,7 +83,7 @@ impl Process {
         );
         std::fs::write(&config, text).unwrap();
         let driver = if driver == Driver::Epoll { "epoll" } else { "io_uring" };
-        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = keeps_to(&mut Command::new(env!("CARGO_BIN_EXE_ringway")), &folder_of(&config))
             .env("RINGWAY_ADMIN", "off")
             .args(["run", "--driver", driver, "--cores", "2", "--no-pin", "--log-format", format])
             .arg("-c")
@@ -149,6 +150,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_dir_all(folder_of(&self.config));
     }
 }
 

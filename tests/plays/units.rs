@@ -1,9 +1,12 @@
-//! Plays of the files for systemd: the unit is understood, it is locked up well, and what it allows
-//! is enough.
+//! Plays of the files for systemd and for containers.
+//!
+//! The unit is understood, it is locked up well, and what it allows is enough; what builds and
+//! starts an image names only what there is.
 
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -142,4 +145,80 @@ fn every_system_call_is_one_that_the_unit_allows(driver: Driver) {
     let may = |name: &String| name == "clone3" || named.contains(&name.as_str());
     let refused: Vec<_> = made.iter().filter(|name| !may(name)).collect();
     assert!(refused.is_empty(), "the profile of containers refuses {refused:?}");
+}
+
+/// The words of a list in the form of JSON.
+fn words(list: &str) -> Vec<String> {
+    serde_json::from_str(list).unwrap_or_else(|error| panic!("{list}: {error}"))
+}
+
+/// Whether the program takes these words.
+#[track_caller]
+fn is_command(words: &[String]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    let output = command.args(words).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{words:?}: {output:?}");
+}
+
+#[test]
+fn the_image_is_made_of_what_there_is_and_started_with_commands_that_there_are() {
+    let image = fs::read_to_string("config/container/Containerfile").unwrap();
+    let image = image.replace("\\\n", " ");
+    let ignored = fs::read_to_string(".dockerignore").unwrap();
+    let (mut stages, mut copied, mut commands) = (Vec::new(), 0, 0);
+    for line in image.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (instruction, rest) = line.split_once(' ').unwrap();
+        let parts: Vec<&str> = rest.split_whitespace().collect();
+        match (instruction, &parts[..]) {
+            ("FROM", [_, "AS", name]) => stages.push(*name),
+            ("FROM", ["scratch"]) | ("RUN" | "WORKDIR" | "USER" | "ENV" | "EXPOSE", _) => {}
+            ("STOPSIGNAL", ["SIGTERM"]) => {}
+            ("VOLUME", _) => assert_eq!(words(rest), ["/state", "/run/ringway"]),
+            ("COPY", [from, source, _]) => {
+                let from = from.strip_prefix("--from=").unwrap();
+                assert!(stages.contains(&from), "{line}");
+                assert_eq!(*source, "/src/target/release/ringway");
+                copied += 1;
+            }
+            ("COPY", [source, _]) => {
+                assert!(Path::new(source).exists(), "{line}");
+                let is_left_out = |it: &str| source.starts_with(it.trim_start_matches('/'));
+                assert!(!ignored.lines().any(is_left_out), "{line}");
+                copied += 1;
+            }
+            ("ENTRYPOINT", _) => assert_eq!(words(rest), ["/usr/bin/ringway"]),
+            ("CMD", _) => {
+                is_command(&words(rest));
+                commands += 1;
+            }
+            ("HEALTHCHECK", _) => {
+                let (_, list) = rest.split_once("CMD ").unwrap();
+                is_command(&words(list)[1..]);
+                commands += 1;
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert_eq!((copied, commands), (3, 2), "{image}");
+    // What must not be sent to whoever builds it: gigabytes.
+    assert!(ignored.lines().any(|line| line == "/target"));
+}
+
+#[test]
+fn the_example_of_compose_builds_that_image_and_starts_a_proxy() {
+    let folder = Path::new("config/container");
+    let compose = fs::read_to_string(folder.join("compose.yaml")).unwrap();
+    let value = |key: &str| {
+        let mut lines = compose.lines().map(str::trim);
+        let found = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+        found.unwrap_or_else(|| panic!("{key} is not in {compose}")).to_owned()
+    };
+    let context = folder.join(value("context"));
+    assert!(context.join(value("dockerfile")).exists());
+    assert!(context.join("Cargo.toml").exists(), "{}", context.display());
+    let profile = compose.lines().find_map(|line| line.trim().strip_prefix("- seccomp="));
+    assert!(folder.join(profile.unwrap()).exists());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    let output = command.args(words(&value("command"))).arg("--print-config").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::PathBuf,
@@ -23,7 +23,7 @@ use crate::{
     instance::{Instance, Manager, Stage, children},
     scripts::{answers, answers_on, delays, upgrades_and_echoes},
     secure::Identity,
-    stage::{Driver, eventually},
+    stage::{Driver, eventually, long},
 };
 
 on_both_drivers!(
@@ -31,6 +31,7 @@ on_both_drivers!(
     what_is_in_flight_is_finished_and_what_rests_goes_on,
     no_request_fails_through_ten_upgrades,
     what_cannot_serve_changes_nothing,
+    of_two_upgrades_at_once_one_is_refused,
     whichever_is_killed_one_serves,
     what_is_known_and_counted_goes_on,
     how_long_backends_take_is_known_to_the_next_process,
@@ -113,11 +114,18 @@ impl Play {
         said["pid"].as_u64()?.try_into().ok()
     }
 
+    /// A connection to the admin interface.
+    fn asks_admin(&self) -> UnixStream {
+        let mut files = fs::read_dir(&self.first.folder).unwrap().map(|file| file.unwrap().path());
+        let is_socket = |path: &PathBuf| path.extension().is_some_and(|it| it == "sock");
+        let stream = UnixStream::connect(files.find(is_socket).unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
     /// The answer of the admin interface to a GET.
     fn admin(&self, path: &str) -> String {
-        let files = fs::read_dir(&self.first.folder).unwrap().map(|file| file.unwrap().path());
-        let is_socket = |path: &PathBuf| path.extension().is_some_and(|it| it == "sock");
-        let mut stream = UnixStream::connect(files.into_iter().find(is_socket).unwrap()).unwrap();
+        let mut stream = self.asks_admin();
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
         std::io::read_to_string(stream).unwrap()
     }
@@ -243,7 +251,8 @@ fn what_is_in_flight_is_finished_and_what_rests_goes_on(driver: Driver) {
 fn no_request_fails_through_ten_upgrades(driver: Driver) {
     let play = Play::start(driver, Backend::open(answers("ok")), "", "");
     let (address, over) = (play.address(), AtomicBool::new(false));
-    let mut idle: Vec<Client> = (0..100).map(|_| Client::connect(address)).collect();
+    let count = if long() { 5_000 } else { 1_000 };
+    let mut idle: Vec<Client> = (0..count).map(|_| Client::connect(address)).collect();
     idle.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
     thread::scope(|scope| {
         let asks = || {
@@ -332,6 +341,68 @@ fn what_cannot_serve_changes_nothing(driver: Driver) {
     client.get("/").expect(200, "ok");
 }
 
+/// The second comes while the first waits for its new process.
+fn of_two_upgrades_at_once_one_is_refused(driver: Driver) {
+    let play = Play::start(driver, Backend::open(answers("ok")), "", "");
+    let mut client = Client::connect(play.address());
+    client.get("/").expect(200, "ok");
+    let first = play.first.child.id();
+    let (go, program) = (play.first.folder.join("go"), env!("CARGO_BIN_EXE_ringway"));
+    fs::remove_file(play.program()).unwrap();
+    let text = format!(
+        "#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.02; done\nexec {program} \"$@\"\n",
+        go.display()
+    );
+    fs::write(play.program(), text).unwrap();
+    fs::set_permissions(play.program(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Both speak to the first process from the beginning.
+    let mut both = [play.asks_admin(), play.asks_admin()];
+    let orders = both.each_mut().map(|stream| {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        assert!(answer(stream).starts_with("HTTP/1.1 200 "));
+        stream
+    });
+    let child = || children(first).first().copied();
+    let mut second = None;
+    for stream in orders {
+        stream.write_all(b"POST /api/v1/upgrade HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        second = eventually("there is a second process", child, Option::is_some);
+    }
+    play.first.signal(Signal::USR2);
+    client.get("/").expect(200, "ok");
+    fs::write(&go, "").unwrap();
+    let [one, two] = both.each_mut().map(answer);
+    assert!(one.starts_with("HTTP/1.1 200 "), "{one}");
+    let pid = second.unwrap();
+    assert!(one.contains(&format!("\"pid\":{pid}")), "{pid} {one}");
+    assert!(two.starts_with("HTTP/1.1 422 "), "{two}");
+    assert!(two.contains(&format!("process {pid} has taken over already")), "{two}");
+    client.get("/").expect(200, "ok");
+    assert_eq!(play.pid(), Some(pid), "{}", play.first.said());
+    // The next upgrade is one of the process that serves now.
+    assert_ne!(play.upgraded(), pid);
+    client.get("/").expect(200, "ok");
+}
+
+/// One answer of the admin interface, on a connection that may go on.
+fn answer(stream: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    let length = |text: &str| {
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let lines = head.to_ascii_lowercase();
+        let length = lines.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+        Some(body.len() >= length.trim().parse().unwrap())
+    };
+    let is_whole = |text: &[u8]| length(&String::from_utf8_lossy(text)) == Some(true);
+    let mut room = [0; 4096];
+    while !is_whole(&text) {
+        let count = stream.read(&mut room).unwrap();
+        assert!(count > 0, "it ends after {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&room[..count]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
 /// Kills one of the two at many moments of an upgrade; at last when the second has taken over and
 /// the first still has something to finish.
 fn whichever_is_killed_one_serves(driver: Driver) {
@@ -412,8 +483,8 @@ fn what_is_known_and_counted_goes_on(driver: Driver) {
     let pools = |play: &Play| play.admin("/api/v1/pools");
     let is_out = |said: &String| said.contains("\"state\":\"ejected\"");
     eventually("it is ejected", || pools(&play), is_out);
-    let events = play.first.said().matches("event=\"backend_ejected\"").count();
-    assert_eq!(events, 1);
+    let events = || play.first.said().matches("event=\"backend_ejected\"").count();
+    eventually("it is told", events, |count| *count == 1);
     // Of the two backends one was asked four times, and the other once.
     let total = |play: &Play, count: u32| {
         let all = pools(play);

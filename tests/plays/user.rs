@@ -6,13 +6,13 @@ use std::{
     os::unix::{fs::chown, process::CommandExt as _},
 };
 
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::{
     addresses,
     backend::Backend,
     client::{Client, get},
-    instance::{Instance, Stage},
+    instance::Stage,
     scripts::answers,
     stage::{Driver, eventually},
 };
@@ -46,8 +46,8 @@ fn write(stage: &Stage, backend: &Backend, user: &str) {
 }
 
 /// A line of the status of each thread.
-fn of_threads(process: &Instance, name: &str) -> Vec<(String, String)> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", process.child.id())).unwrap();
+fn of_threads(pid: u32, name: &str) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let of_task = |task: std::io::Result<fs::DirEntry>| {
         let path = task.unwrap().path();
         // A thread of a call to the admin interface may end meanwhile.
@@ -83,22 +83,10 @@ fn a_process_that_root_starts_becomes_the_user_before_it_opens_anything(driver: 
     write(&stage, &backend, "nobody");
     let log = stage.folder.join("access.log");
     let mut process = stage.start(|_| {});
-    for (name, expected) in [
-        ("Uid:", "65534 65534 65534 65534"),
-        ("Gid:", "65534 65534 65534 65534"),
-        ("Groups:", "65534"),
-        ("CapInh:", "0000000000000000"),
-        ("CapAmb:", "0000000000000000"),
-    ] {
-        let seen = of_threads(&process, name);
-        assert!(seen.iter().all(|(_, line)| line == expected), "{name} {seen:?}");
-    }
-    for name in ["CapPrm:", "CapEff:"] {
-        for (thread, line) in of_threads(&process, name) {
-            // The writer of stderr exists before the configuration is read.
-            let expected = if thread == "ringway-stderr" { "0" } else { "400" };
-            assert_eq!(line.trim_start_matches('0'), expected.trim_start_matches('0'), "{thread}");
-        }
+    expect_nobody(process.child.id());
+    for name in ["CapInh:", "CapAmb:"] {
+        let seen = of_threads(process.child.id(), name);
+        assert!(seen.iter().all(|(_, line)| line == "0000000000000000"), "{name} {seen:?}");
     }
     assert_eq!(users(address), [NOBODY, NOBODY]);
     Client::connect(address).send(get("/")).response().expect(200, "ok");
@@ -118,8 +106,53 @@ fn a_process_that_root_starts_becomes_the_user_before_it_opens_anything(driver: 
     assert_eq!(said.status.code(), Some(0), "{said:?}");
     let kept = "ringway: `user` of [global] keeps its value until a restart\n";
     assert_eq!(String::from_utf8_lossy(&said.stderr), kept);
-    process.signal(Signal::TERM);
+    // The next process is that user, too, and may still bind such ports.
+    write(&again, &backend, "nobody");
+    let said = process.ask(&["upgrade"]);
+    assert_eq!(said.status.code(), Some(0), "{said:?} {}", process.said());
     assert_eq!(process.ended().code(), Some(0), "{}", process.said());
+    let status = process.ask(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let next = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
+    let ends = Ends(Pid::from_raw(next).unwrap());
+    expect_nobody(next.unsigned_abs());
+    Client::connect(address).send(get("/")).response().expect(200, "ok");
+    let other = SocketAddr::from((addresses::host(), 81));
+    let text = fs::read_to_string(again.folder.join("r.toml")).unwrap();
+    again.write_whole(&format!("{text}[listener.two]\nbind = \"{other}\"\npool = \"app\"\n"));
+    let said = process.ask(&["reload"]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert_eq!(users(other), [NOBODY, NOBODY]);
+    Client::connect(other).send(get("/")).response().expect(200, "ok");
+    drop(ends);
+}
+
+/// All threads of the process are that user's, and may bind low ports and nothing else.
+fn expect_nobody(pid: u32) {
+    for (name, expected) in [
+        ("Uid:", "65534 65534 65534 65534"),
+        ("Gid:", "65534 65534 65534 65534"),
+        ("Groups:", "65534"),
+    ] {
+        let seen = of_threads(pid, name);
+        assert!(seen.iter().all(|(_, line)| line == expected), "{name} {seen:?}");
+    }
+    for name in ["CapPrm:", "CapEff:"] {
+        for (thread, line) in of_threads(pid, name) {
+            // The writer of stderr may have none: it exists before the configuration is read.
+            let (has, is_early) = (line.trim_start_matches('0'), thread == "ringway-stderr");
+            assert!(has == "400" || (is_early && has.is_empty()), "{thread} {line}");
+        }
+    }
+}
+
+/// A process that is killed at last.
+struct Ends(Pid);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
 }
 
 fn who_is_not_root_cannot_become_another_user(driver: Driver) {
