@@ -407,6 +407,13 @@ impl Lines<'_> {
     fn health(&mut self, health: &Health) {
         match &health.probe {
             Probe::Tcp => self.add("health.type", quoted("tcp")),
+            Probe::Grpc(probe) => {
+                self.add("health.type", quoted("grpc"));
+                self.add("health.service", quoted(&probe.service));
+                if let Some(host) = &probe.host {
+                    self.add("health.host", quoted(host));
+                }
+            }
             Probe::Http(probe) => {
                 self.add("health.type", quoted("http"));
                 self.add("health.path", quoted(&probe.path));

@@ -368,11 +368,14 @@ pub(crate) struct Balance {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "health", rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct Health {
-    /// What a probe is: "http" (a GET and an expected answer) or "tcp" (a connection).
+    /// What a probe is: "http" (a GET and an expected answer, in the pool's protocol), "tcp" (a
+    /// connection) or "grpc" (grpc.health.v1 says SERVING).
     pub(crate) r#type: Option<Written<String>>,
     /// The path of the GET, with a query if needed.
     pub(crate) path: Option<Written<String>>,
-    /// The Host of the GET; absent: the backend's address as written.
+    /// The service that a probe of type "grpc" asks for; absent: the server as a whole.
+    pub(crate) service: Option<Written<String>>,
+    /// The Host of the request; absent: the backend's address as written.
     pub(crate) host: Option<Written<String>>,
     /// The port that is probed; absent: the backend's own.
     pub(crate) port: Option<Written<i64>>,

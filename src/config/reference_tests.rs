@@ -183,8 +183,10 @@ fn the_reference_shows_the_defaults() {
         let header = match section.header.as_str() {
             "[listener.web]" => "[listener.NAME]",
             "[pool.app]" => "[pool.NAME]",
-            // The other way to write `balance`, and the other mode.
-            "[pool.sessions]" | "[listener.database]" | "[pool.databases]" => continue,
+            // The other way to write `balance`, the other mode, and another protocol.
+            "[pool.sessions]" | "[listener.database]" | "[pool.databases]" | "[pool.orders]" => {
+                continue;
+            }
             other => other,
         };
         let defaults = defaults(header);

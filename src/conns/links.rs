@@ -231,7 +231,7 @@ async fn open(
 }
 
 /// Why there is no connection of HTTP/2, and a sentence for the log.
-fn no_link(says: Option<Cause>) -> (Cause, &'static str) {
+pub(super) fn no_link(says: Option<Cause>) -> (Cause, &'static str) {
     match says {
         Some(Cause::BackendOldHttp) => (Cause::BackendOldHttp, "it speaks HTTP/1, not HTTP/2"),
         Some(Cause::BackendSecure) => (Cause::BackendSecure, "it speaks TLS, not plain HTTP/2"),

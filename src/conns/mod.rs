@@ -8,6 +8,7 @@
 //! address; `backend_conns.rs` has those of all addresses of a backend. Connections that carry many
 //! requests at a time are no idle ones to be taken and returned: they are in `links.rs`.
 
+mod alone;
 mod backend_conns;
 mod link;
 mod links;
@@ -20,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::backend_conns::{BackendConns, open, warm};
+pub(crate) use self::{
+    alone::alone,
+    backend_conns::{BackendConns, open, warm},
+};
 use crate::base::moment::Tick;
 use crate::http::parse::HeadLimits;
 use crate::net::{

@@ -146,7 +146,7 @@ impl Prober {
         for (pool_id, pool) in &plan.pools {
             let Some(health) = &pool.health else { continue };
             for (id, backend) in &pool.backends {
-                let probe = Probe::of(health, backend, plan.limits.heads())
+                let probe = Probe::of(health, (backend, pool.protocol), plan.limits.heads())
                     .map_err(|why| format!("pool \"{}\": {why}", pool.name))?;
                 let before = known.get(&(pool_id, id)).copied();
                 let same = before.and_then(|before| self.targets.get(before));

@@ -30,6 +30,18 @@ pub enum Probe {
     Tcp,
     /// A GET is answered as expected.
     Http(HttpProbe),
+    /// `grpc.health.v1` says SERVING.
+    Grpc(GrpcProbe),
+}
+
+/// The question of `grpc.health.v1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrpcProbe {
+    /// The service that is asked for; empty = the server as a whole.
+    pub service: String,
+    /// Its authority; none = the backend's address as written.
+    pub host: Option<String>,
 }
 
 /// A GET and the answer that is expected.

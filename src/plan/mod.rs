@@ -23,7 +23,7 @@ pub use self::{
     balance::{Algorithm, HashOf},
     checked::Checked,
     global::{Admin, Cores, Driver, Global, LogFormat, LogLevel, Shutdown},
-    health::{Breaker, Health, HttpProbe, Passive, Probe, Statuses},
+    health::{Breaker, GrpcProbe, Health, HttpProbe, Passive, Probe, Statuses},
     limits::Limits,
     listener::{
         AccessLog, AccessLogFormat, Listener, ListenerTimeouts, Mode, Protocols, SocketFile,

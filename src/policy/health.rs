@@ -32,12 +32,26 @@ pub enum ProbeFault {
     Status(u16),
     /// Its body did not contain the expected text.
     Body,
+    /// A server of gRPC says that it does not serve.
+    NotServing,
+    /// A server of gRPC answered the question with this status.
+    Grpc(u16),
 }
 
 impl ProbeFault {
     /// The stable tokens for metrics, in the order of the kinds.
-    pub(crate) const CODES: [&str; 8] =
-        ["refused", "unreachable", "timeout", "reset", "protocol", "status", "body", "tls"];
+    pub(crate) const CODES: [&str; 10] = [
+        "refused",
+        "unreachable",
+        "timeout",
+        "reset",
+        "protocol",
+        "status",
+        "body",
+        "tls",
+        "not_serving",
+        "grpc_status",
+    ];
 
     /// Which of the kinds it is.
     pub(crate) fn kind(self) -> u16 {
@@ -50,6 +64,8 @@ impl ProbeFault {
             ProbeFault::Status(_) => 5,
             ProbeFault::Body => 6,
             ProbeFault::Tls => 7,
+            ProbeFault::NotServing => 8,
+            ProbeFault::Grpc(_) => 9,
         }
     }
 }
@@ -65,6 +81,8 @@ impl fmt::Display for ProbeFault {
             ProbeFault::Status(status) => return write!(f, "status {status}"),
             ProbeFault::Body => "body mismatch",
             ProbeFault::Tls => "TLS failed",
+            ProbeFault::NotServing => "not serving",
+            ProbeFault::Grpc(status) => return write!(f, "gRPC status {status}"),
         })
     }
 }

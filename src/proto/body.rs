@@ -69,6 +69,11 @@ impl Piece {
         self.part.ended
     }
 
+    /// The trailers that follow it, if there are any.
+    pub(crate) fn trailers(&self) -> Option<&Headers> {
+        self.part.trailers.as_deref()
+    }
+
     /// Whether trailers follow it.
     pub(crate) fn has_trailers(&self) -> bool {
         self.part.trailers.is_some()

@@ -4,7 +4,13 @@
 //! of many requests have: their limit, how one is opened, what a backend sends back unprocessed,
 //! what is silent, and who pays when one breaks.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use ringway::Stop;
 
@@ -12,6 +18,7 @@ use crate::{
     backend::{Cue, plays},
     client::{Client, get, post},
     frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, PING, RST_STREAM, block},
+    pace::ms,
     scripts::{answers, chunk},
     secure::{self, Identity},
     stage::{Driver, Setting, Stage, eventually},
@@ -43,6 +50,8 @@ on_both_drivers!(
     a_stop_lets_requests_end,
     a_client_that_has_sent_half_a_body_is_late_alone;
     at a pace:
+    probes_are_sent_over_http_2,
+    a_backend_of_grpc_is_asked_whether_it_serves,
     a_silent_connection_is_asked_and_left,
 );
 
@@ -660,6 +669,90 @@ fn a_client_that_has_sent_half_a_body_is_late_alone(driver: Driver) {
     stage.connect().send(post("/", "other")).response().expect(200, "other");
     assert_eq!(stage.backend(0).visits(), 1);
     stage.expect_count("backend_in_flight", 0);
+}
+
+/// Quick probes of this kind.
+fn probed(slower: u32, keys: &str) -> String {
+    let beat = ms(Duration::from_millis(80) * slower);
+    format!("health = {{ interval = {beat}, timeout = {beat}, rise = 1, fall = 1{keys} }}")
+}
+
+/// Waits until requests are answered with this status.
+#[track_caller]
+fn becomes(stage: &Stage, status: u16) {
+    let asked = || stage.get("/").status;
+    eventually(&format!("answers of {status}"), asked, |seen| *seen == status);
+}
+
+fn probes_are_sent_over_http_2(driver: Driver, slower: u32) {
+    let status = Arc::new(AtomicU32::new(200));
+    let said = Arc::clone(&status);
+    let backend = speaks(&[], move |streams| {
+        loop {
+            let asked = streams.request()?;
+            if asked.path() != "/healthz" {
+                streams.answers(asked.id, "", b"served")?;
+                continue;
+            }
+            if asked.field("x-probe") != Some("1") || asked.field("user-agent") != Some("ringway") {
+                return Err(crate::wire::Broken::Wrong(format!("{asked:?}")));
+            }
+            let status = said.load(SeqCst);
+            streams.head(asked.id, &status.to_string(), "", false)?;
+            streams.body(asked.id, b"all is well", true)?;
+        }
+    });
+    let keys = ", path = \"/healthz\", headers = { x-probe = \"1\" }, body = \"is well\"";
+    let stage = on(driver).pool(&probed(slower, keys)).backend(backend).start();
+    becomes(&stage, 200);
+    status.store(500, SeqCst);
+    becomes(&stage, 503);
+    status.store(204, SeqCst);
+    becomes(&stage, 200);
+}
+
+fn a_backend_of_grpc_is_asked_whether_it_serves(driver: Driver, slower: u32) {
+    let mode = Arc::new(AtomicU32::new(1));
+    let said = Arc::clone(&mode);
+    let backend = speaks(&[], move |streams| {
+        loop {
+            let asked = streams.request()?;
+            if asked.path() != "/grpc.health.v1.Health/Check" {
+                streams.answers(asked.id, "", b"served")?;
+                continue;
+            }
+            let is_grpc = asked.field("content-type") == Some("application/grpc")
+                && asked.field("te") == Some("trailers")
+                && asked.body == b"\0\0\0\0\x0c\x0a\x0aapp.Orders";
+            if !is_grpc {
+                return Err(crate::wire::Broken::Wrong(format!("{asked:?}")));
+            }
+            let grpc = "content-type: application/grpc\n";
+            match said.load(SeqCst) {
+                // It does not know the question.
+                12 => {
+                    streams.head(asked.id, "200", &format!("{grpc}grpc-status: 12\n"), true)?;
+                }
+                status => {
+                    streams.head(asked.id, "200", grpc, false)?;
+                    streams.body(asked.id, &[0, 0, 0, 0, 2, 8, status as u8], false)?;
+                    let ok = ("grpc-status".to_owned(), "0".to_owned());
+                    streams.trailers(asked.id, &[ok])?;
+                }
+            }
+        }
+    });
+    let keys = ", type = \"grpc\", service = \"app.Orders\"";
+    let stage = on(driver).pool(&probed(slower, keys)).backend(backend).start();
+    becomes(&stage, 200);
+    for no in [2, 12] {
+        mode.store(no, SeqCst);
+        becomes(&stage, 503);
+        mode.store(1, SeqCst);
+        becomes(&stage, 200);
+    }
+    assert!(stage.count("backend_check_failures_total{reason=\"not_serving\"}") > 0);
+    assert!(stage.count("backend_check_failures_total{reason=\"grpc_status\"}") > 0);
 }
 
 /// What does not answer a ping is not there: the first request is asked of it and fails, and the

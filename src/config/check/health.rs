@@ -13,15 +13,17 @@ use crate::config::{
     units::{BadValue, write_duration},
     written::{Tables, Written},
 };
-use crate::plan::{Health, HttpProbe, Probe};
+use crate::plan::{GrpcProbe, Health, HttpProbe, Probe};
 
 /// The kinds of probes; the contents of an HTTP probe are in other keys.
-pub(crate) const PROBES: &[(&str, Kind)] = &[("http", Kind::Http), ("tcp", Kind::Tcp)];
+pub(crate) const PROBES: &[(&str, Kind)] =
+    &[("http", Kind::Http), ("tcp", Kind::Tcp), ("grpc", Kind::Grpc)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Http,
     Tcp,
+    Grpc,
 }
 
 /// Shortest interval: a probe is there to notice, and one ten times as often would be load.
@@ -41,10 +43,26 @@ impl Check<'_> {
         health.probe = match kind {
             Kind::Http => Probe::Http(http),
             Kind::Tcp => {
-                self.only_for_http(written);
+                self.only_for_http(written, "tcp");
                 Probe::Tcp
             }
+            Kind::Grpc => {
+                self.only_for_http(written, "grpc");
+                let mut probe = GrpcProbe::default();
+                probe.host.clone_from(&http.host);
+                if let Some((_, service)) = both(written.service.as_ref()) {
+                    probe.service.clone_from(service);
+                }
+                Probe::Grpc(probe)
+            }
         };
+        if let Some(key) = written.service.as_ref().filter(|_| kind != Kind::Grpc) {
+            self.note(
+                Problem::warning("`service` has no effect on this kind of probe")
+                    .at(key.place, "only gRPC has services")
+                    .help("leave it out, or write type = \"grpc\""),
+            );
+        }
         let mut port = 0;
         self.whole_number(written.port.as_ref(), 1..=65_535, &mut port);
         health.port = (port != 0).then_some(port);
@@ -142,14 +160,14 @@ impl Check<'_> {
         headers
     }
 
-    /// Warns about keys that a TCP probe does not use.
-    fn only_for_http(&mut self, written: &file::Health) {
+    /// Warns about keys that a probe of this type does not use.
+    fn only_for_http(&mut self, written: &file::Health, kind: &str) {
         let place = |key: &Option<Written<String>>| key.as_ref().map(|key| key.place);
         let status = written.status.as_ref().and_then(|list| list.0.first());
         let header = written.headers.0.first();
         let useless: [(&str, Option<Position>); 5] = [
             ("path", place(&written.path)),
-            ("host", place(&written.host)),
+            ("host", place(&written.host).filter(|_| kind == "tcp")),
             ("headers", header.map(|(key, _)| key.place)),
             ("body", place(&written.body)),
             ("status", status.map(|item| item.place)),
@@ -157,7 +175,7 @@ impl Check<'_> {
         for (name, place) in useless {
             let Some(place) = place else { continue };
             self.note(
-                Problem::warning(format!("`{name}` has no effect on a probe of type \"tcp\""))
+                Problem::warning(format!("`{name}` has no effect on a probe of type \"{kind}\""))
                     .at(place, "only a GET has one")
                     .help("leave it out, or write type = \"http\""),
             );

@@ -89,6 +89,7 @@ impl Check<'_> {
         self.connections(section(written.connections.as_ref()), &mut pool.connections);
         self.pool_timeouts(section(written.timeouts.as_ref()), &mut pool.timeouts);
         self.spoken(written, &pool);
+        self.probe_spoken(written, &pool);
         self.useless(written, &pool);
         self.weightless(written, &pool);
         pool
@@ -106,24 +107,26 @@ impl Check<'_> {
             (Protocol::H2c, true) => {
                 ("protocol \"h2c\" over TLS", "the pool has `tls`", "write \"h2\": HTTP/2 over TLS")
             }
-            (Protocol::H1, _) | (Protocol::H2, true) | (Protocol::H2c, false) => {
-                return self.probe_spoken(place, pool);
-            }
+            (Protocol::H1, _) | (Protocol::H2, true) | (Protocol::H2c, false) => return,
         };
         self.note(Problem::error(title).at(place, label).help(help));
     }
 
-    /// A probe of type "http" speaks HTTP/1.
-    fn probe_spoken(&mut self, place: Position, pool: &Pool) {
-        let probes = pool.health.as_ref().is_some_and(|it| matches!(it.probe, Probe::Http(_)));
-        if probes && pool.protocol != Protocol::H1 {
-            let title = format!("the probes of pool \"{}\" speak HTTP/1", pool.name);
-            self.note(
-                Problem::error(title)
-                    .at(place, "its backends speak HTTP/2")
-                    .help("write in `health`: type = \"tcp\""),
-            );
+    /// A probe of type "grpc" speaks HTTP/2.
+    fn probe_spoken(&mut self, written: &file::Pool, pool: &Pool) {
+        let is_grpc = pool.health.as_ref().is_some_and(|it| matches!(it.probe, Probe::Grpc(_)));
+        if !is_grpc || pool.protocol != Protocol::H1 {
+            return;
         }
+        let Some(key) = written.health.as_ref() else { return };
+        let kind = section(Some(key)).and_then(|health| health.r#type.as_ref());
+        let place = kind.map_or(key.place, |kind| kind.place);
+        let title = format!("the probes of pool \"{}\" speak gRPC, and it does not", pool.name);
+        self.note(
+            Problem::error(title)
+                .at(place, "gRPC needs HTTP/2")
+                .help("write for the pool: protocol = \"h2c\", or \"h2\" with `tls`"),
+        );
     }
 
     /// Warns if no backend takes new traffic: for one backend that is intended, for all only

@@ -70,7 +70,7 @@ const TLS: &str = "TLS, HTTP/2 and TCP";
 const RULES: &str = "the rules of routes";
 
 /// List, word, and the capability that brings it.
-pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] = &[("kind of probe", "grpc", TLS)];
+pub(super) const WORDS_NOT_BUILT: &[(&str, &str, &str)] = &[];
 
 /// List, foreign word, and the message.
 #[rustfmt::skip] // one row a line reads as the table it is

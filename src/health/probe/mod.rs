@@ -4,6 +4,7 @@
 //! addresses of a backend are one backend: the first that accepts a connection is probed.
 
 mod http;
+mod streams;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -20,13 +21,14 @@ use self::http::Ask;
 use crate::base::endpoint::Endpoint;
 use crate::http::parse::HeadLimits;
 use crate::net::{clock::Clock, io as net_io, signal::Signal, tls::Back};
-use crate::plan::{self, Backend, Health};
+use crate::plan::{self, Backend, Health, Protocol};
 use crate::policy::{connect, health::ProbeFault};
 
 /// How one backend is probed.
 pub(super) enum Probe {
     Tcp,
     Http(Box<Ask>),
+    Streams(Box<streams::Ask>),
 }
 
 /// How long a probe may take, and what ends it earlier: the thread's end, or that it has less time
@@ -45,21 +47,27 @@ pub(super) struct Secure {
 }
 
 impl Probe {
-    /// The probe of a backend, with these limits on heads.
+    /// The probe of a backend that speaks this, with these limits on heads.
     ///
     /// # Errors
     /// A sentence, if the configured request cannot be sent.
     pub(super) fn of(
         health: &Health,
-        backend: &Backend,
+        (backend, protocol): (&Backend, Protocol),
         limits: HeadLimits,
     ) -> Result<Probe, String> {
-        match &health.probe {
-            plan::Probe::Tcp => Ok(Probe::Tcp),
-            plan::Probe::Http(probe) => {
-                Ok(Probe::Http(Box::new(Ask::new(probe, backend, limits)?)))
+        Ok(match (&health.probe, protocol) {
+            (plan::Probe::Tcp, _) => Probe::Tcp,
+            (plan::Probe::Http(probe), Protocol::H1) => {
+                Probe::Http(Box::new(Ask::new(probe, backend, limits)?))
             }
-        }
+            (plan::Probe::Http(probe), Protocol::H2 | Protocol::H2c) => {
+                Probe::Streams(Box::new(streams::Ask::http(probe, backend, limits)?))
+            }
+            (plan::Probe::Grpc(probe), _) => {
+                Probe::Streams(Box::new(streams::Ask::grpc(probe, backend, limits)?))
+            }
+        })
     }
 
     /// Probes the backend at these addresses. None if nothing was found out: the fault is ours, or
@@ -97,6 +105,8 @@ impl Probe {
         match self {
             Probe::Tcp => Some(tcp::judge(stream)),
             Probe::Http(ask) => http::judge(ask, stream, limits, secure).await,
+            // Boxed, as most probes are not.
+            Probe::Streams(ask) => Box::pin(streams::judge(ask, stream, limits, secure)).await,
         }
     }
 }
