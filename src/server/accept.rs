@@ -119,7 +119,14 @@ pub(super) fn adopt(worker: &Rc<Worker>, connection: RestingClient) {
 pub(super) fn go_on(worker: &Rc<Worker>, connection: RestingClient, admitted: Admitted) {
     let RestingClient { listener, is_idle, fd } = connection;
     let known = TcpStream::from(fd);
-    let (from, port) = (known.peer_addr().ok(), known.local_addr().map_or(0, |it| it.port()));
+    let from = match known.peer_addr() {
+        Ok(address) => Some(address),
+        // It has left, and nobody can say who it was: it must not pass for one of this machine.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+        // A Unix socket.
+        Err(_) => None,
+    };
+    let port = known.local_addr().map_or(0, |it| it.port());
     let arrival = Arrival { listener, from: PeerAddress::of(from), port };
     let deadlines = &worker.deadlines;
     let stream = Stream::adopt(known.into(), |fd| deadlines.watch(fd, Watch::Client(listener)));
