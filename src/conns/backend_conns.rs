@@ -186,12 +186,19 @@ impl BackendConns {
     }
 
     /// Whether an idle connection is open at the other end, too. Those that are found closed are
-    /// closed.
+    /// closed; if all were, whoever answered before may be gone.
     pub(crate) fn is_open(&mut self, now: Tick) -> bool {
-        self.all.iter_mut().any(|at| at.links.is_open() || at.conns.is_open(now, &self.means))
+        let BackendConns { all, means, .. } = self;
+        let had_any = all.iter().any(|at| !at.conns.idle.is_empty());
+        let is_open = all.iter_mut().any(|at| at.links.is_open() || at.conns.is_open(now, means));
+        if had_any && !is_open {
+            self.answered = None;
+        }
+        is_open
     }
 
-    /// When an answer on a connection of it was whole last, if any was.
+    /// When an answer on a connection of it was whole last, if any was, and nothing has told since
+    /// that it may be gone.
     pub(crate) fn answered(&self) -> Option<Tick> {
         self.answered
     }
@@ -384,7 +391,7 @@ mod tests {
         listener::{Bound, bind},
     };
     use crate::shared::counters::Slab;
-    use crate::testkit::on_both_drivers;
+    use crate::testkit::{eventually, on_both_drivers};
 
     const OF: (PoolId, BackendId) = (PoolId(0), BackendId(0));
     const OPTIONS: Connections =
@@ -549,6 +556,26 @@ mod tests {
             // What is returned belongs to another address, though it has the old one's digits.
             stage.move_to(&[first, second]);
             assert!(!numbers.contains(&stage.conns.borrow().all[0].number));
+        });
+    }
+
+    #[test]
+    fn who_has_closed_what_was_idle_is_not_known_to_be_there_whenever_it_answered() {
+        on_both_drivers(|| async {
+            let (one, first) = listening();
+            let stage = Stage::new(&[first]);
+            let seen = || {
+                let is_open = stage.conns.borrow_mut().is_open(Tick::from_millis(1));
+                (is_open, stage.conns.borrow().answered().is_some())
+            };
+            let two = [stage.opened(&[&one]).await.0, stage.opened(&[&one]).await.0];
+            two.into_iter().for_each(|backend| stage.give(backend));
+            assert_eq!(seen(), (true, true));
+            assert!(stage.take().await.is_some() && stage.take().await.is_some());
+            assert_eq!(seen(), (false, true), "all are in use");
+            stage.give(stage.opened(&[&one]).await.0);
+            stage.accepted.borrow_mut().clear();
+            eventually(|| seen() == (false, false)).await;
         });
     }
 }
