@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 pub(super) type Millis = u64;
 
 #[derive(Default)]
-struct Backend {
+struct Backend<'a> {
+    /// The process that told of it last.
+    process: &'a str,
     /// Which respects keep it out: probes, answers, breaker.
     out: [bool; 3],
     since: Millis,
@@ -19,7 +21,7 @@ struct Backend {
     outages: u64,
 }
 
-impl Backend {
+impl Backend<'_> {
     fn set(&mut self, respect: usize, out: bool, now: Millis) {
         let was_out = self.is_out();
         if let Some(flag) = self.out.get_mut(respect) {
@@ -46,12 +48,16 @@ impl Backend {
 pub(super) fn of(events: &[(Millis, &Value)], from: Millis, until: Millis) -> Vec<Value> {
     let first = events.first().map_or(until, |(at, _)| *at);
     let from = first.clamp(from, until);
-    let mut backends: BTreeMap<(&str, &str), Backend> = BTreeMap::new();
+    let mut backends: BTreeMap<(&str, &str), Backend<'_>> = BTreeMap::new();
     for (at, event) in events {
         let at = (*at).clamp(from, until);
+        let process = event["id"].as_str().and_then(|id| id.split_once('-'));
+        let process = process.map_or("", |(process, _)| process);
         let (respect, out) = match event["event"].as_str().unwrap_or_default() {
             "started" => {
-                backends.values_mut().for_each(|backend| backend.back(at));
+                // Its first probes may have failed a moment before.
+                let others = backends.values_mut().filter(|it| it.process != process);
+                others.for_each(|backend| backend.back(at));
                 continue;
             }
             "backend_down" => (0, true),
@@ -65,10 +71,12 @@ pub(super) fn of(events: &[(Millis, &Value)], from: Millis, until: Millis) -> Ve
         let (Some(pool), Some(name)) = (event["pool"].as_str(), event["backend"].as_str()) else {
             continue;
         };
-        backends.entry((pool, name)).or_default().set(respect, out, at);
+        let backend = backends.entry((pool, name)).or_default();
+        backend.process = process;
+        backend.set(respect, out, at);
     }
     let whole = until.saturating_sub(from);
-    let row = |((pool, backend), mut it): ((&str, &str), Backend)| {
+    let row = |((pool, backend), mut it): ((&str, &str), Backend<'_>)| {
         let is_out = it.is_out();
         it.back(until);
         let share = if whole == 0 { 1.0 } else { 1.0 - it.lost as f64 / whole as f64 };
@@ -88,13 +96,22 @@ pub(super) fn of(events: &[(Millis, &Value)], from: Millis, until: Millis) -> Ve
 mod tests {
     use super::*;
 
-    fn event(word: &str) -> Value {
-        json!({ "event": word, "pool": "app", "backend": "a" })
+    fn event(process: usize, word: &str) -> Value {
+        json!({ "id": format!("{process}-7"), "event": word, "pool": "app", "backend": "a" })
     }
 
     #[track_caller]
     fn check(events: &[(Millis, &str)], from: Millis, expected: (f64, f64, u64, bool)) {
-        let events: Vec<_> = events.iter().map(|(at, word)| (*at, event(word))).collect();
+        let mut process = 0;
+        let events = events.iter().map(|(at, word)| {
+            process += usize::from(*word == "started");
+            (*at, event(process, word))
+        });
+        check_told(&events.collect::<Vec<_>>(), from, expected);
+    }
+
+    #[track_caller]
+    fn check_told(events: &[(Millis, Value)], from: Millis, expected: (f64, f64, u64, bool)) {
         let events: Vec<_> = events.iter().map(|(at, event)| (*at, event)).collect();
         let of = of(&events, from, 100_000);
         let (percent, seconds, outages, is_out) = expected;
@@ -143,5 +160,16 @@ mod tests {
         let events = [(0, "started"), (50_000, "backend_down"), (60_000, "started")];
         check(&events, 0, (90.0, 10.0, 1, false));
         assert_eq!(of(&[], 0, 7), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn what_a_process_has_found_out_before_it_is_said_to_have_started_stays() {
+        let events = [
+            (0, event(1, "started")),
+            (50_000, event(1, "backend_down")),
+            (80_000, event(2, "backend_down")),
+            (80_003, event(2, "started")),
+        ];
+        check_told(&events, 0, (50.0, 50.0, 1, true));
     }
 }
