@@ -116,6 +116,7 @@ fn fetched_copy(
     pick: &mut Option<Pick>,
 ) -> Result<Answer, Fault> {
     let Won { backend, arriving, pick: other, asked_at, sent_at, .. } = won;
+    exchange.note_hedged();
     let Exchange { scratch, last, pool, began, .. } = &mut *exchange;
     let record = &mut scratch.record;
     if let Some(first) = record.backend.replace(other.backend()) {

@@ -12,6 +12,7 @@ use crate::observe::{
     record::{Asked, Record, Term},
     reports::Noted,
     request_id::IdText,
+    tries::Tried,
 };
 use crate::plan::Plan;
 use crate::policy::{
@@ -224,7 +225,7 @@ fn note(worker: &Worker, client: &Client, scratch: &mut Scratch) {
 #[cold]
 fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Moment> {
     let ended = worker.clock.renew();
-    let Exchange { in_force, scratch, began, .. } = exchange;
+    let Exchange { scratch, began, .. } = &mut *exchange;
     let record = &mut scratch.record;
     record.times.rest = ended.since(*began);
     let stalled = client.take_stalled();
@@ -239,11 +240,31 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     if !scratch.record.logged {
         return None;
     }
+    let is_listed = exchange.scratch.record.attempts > 1;
+    if is_listed {
+        last_try(exchange, ended);
+    }
+    let Exchange { in_force, scratch, .. } = exchange;
     let id = id_of(worker, client.peer(), scratch);
+    let tries = if is_listed { &scratch.tries[..] } else { &[] };
     let asked = (scratch.asked, &scratch.request.headers.bytes[..]);
     let of = (&**client.peer(), id, ended);
-    write_line(worker, of, &scratch.record, asked, &in_force.plan);
+    write_line(worker, of, (&scratch.record, tries), asked, &in_force.plan);
     Some(ended)
+}
+
+/// Notes the try whose answer was passed on; others were noted when they were judged.
+#[cold]
+fn last_try(exchange: &mut Exchange, ended: Moment) {
+    let record = &exchange.scratch.record;
+    if exchange.scratch.tries.len() < usize::from(record.attempts) {
+        let fault = match record.term {
+            Term::Ok | Term::TunnelClosed | Term::TunnelIdle => None,
+            Term::Fault(cause) | Term::Cut(cause) => Some(TryOutcome::Fault(cause.into())),
+        };
+        let of = (record.backend, record.reused);
+        exchange.note_try(of, (Phase::Body, fault), ended);
+    }
 }
 
 fn count_times(worker: &Worker, record: &Record, stalled: Micros) {
@@ -267,14 +288,15 @@ pub(crate) fn log_refused(worker: &Worker, peer: &Peer, record: &Record) {
     if worker.logs.is_on(peer.listener) {
         let (ended, nothing) = (worker.clock.renew(), (Asked::default(), &[][..]));
         let id = record.request_id.unwrap_or_else(|| worker.request_id(ended));
-        write_line(worker, (peer, id.into(), ended), record, nothing, &worker.in_force().plan);
+        let of = (peer, id.into(), ended);
+        write_line(worker, of, (record, &[]), nothing, &worker.in_force().plan);
     }
 }
 
 fn write_line(
     worker: &Worker,
     (peer, request_id, ended): (&Peer, IdText, Moment),
-    record: &Record,
+    (record, tries): (&Record, &[Tried]),
     (asked, bytes): (Asked, &[u8]),
     plan: &Plan,
 ) {
@@ -284,6 +306,7 @@ fn write_line(
         asker: peer.asker(record.client),
         tls: peer.secure().map(|secure| &*secure.text),
         record,
+        tries,
         asked,
         bytes,
         plan,

@@ -51,8 +51,15 @@ use crate::http::{
     framing::BodyLength,
     head::ResponseHead,
 };
-use crate::net::leaving::{ForClient, Leaves};
-use crate::observe::{record::Asked, request_id::IdText};
+use crate::net::{
+    clock::Clock,
+    leaving::{ForClient, Leaves},
+};
+use crate::observe::{
+    record::Asked,
+    request_id::IdText,
+    tries::{Tried, Why},
+};
 use crate::plan::Pool;
 use crate::policy::{
     balance::Needs,
@@ -60,7 +67,7 @@ use crate::policy::{
     retry::{Attempt, TryOutcome},
 };
 use crate::proto::{Backend, Client, Source, peer::Peer};
-use crate::shared::counters::Counter;
+use crate::shared::{counters::Counter, request_times::Phase};
 use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
 
 pub(crate) use self::finish::log_refused;
@@ -275,6 +282,35 @@ impl Exchange {
             self.in_force.pool(self.pool).whole(fetched.id);
         }
         self.tries.declined = Some(Box::new(Declined { answer, fetched, head, backend }));
+    }
+
+    /// Notes that the present try was overtaken by a copy of the request.
+    #[cold]
+    fn note_hedged(&mut self) {
+        let of = (self.scratch.record.backend, self.scratch.record.reused);
+        self.note_try(of, (Phase::FirstByte, None), Clock::moment());
+        if let Some(tried) = self.scratch.tries.last_mut() {
+            (tried.why, tried.next_at) = (Some(Why::Hedged), self.last.sent_at);
+        }
+    }
+
+    /// Notes how a try of this backend, on a connection that was in use before or not, ended.
+    #[cold]
+    fn note_try(
+        &mut self,
+        (backend, reused): (Option<BackendId>, bool),
+        (phase, fault): (Phase, Option<TryOutcome>),
+        ended: Moment,
+    ) {
+        let Scratch { record, tries, .. } = &mut *self.scratch;
+        let Some(backend) = backend else { return };
+        // The first began after a wait in the queue.
+        let took = match tries.last() {
+            Some(last) => ended.since(last.next_at),
+            None => ended.since(self.began) - record.times.queue.unwrap_or_default(),
+        };
+        let (why, next_at) = (None, ended);
+        tries.push(Tried { backend, reused, phase, fault, took, why, next_at });
     }
 
     /// What the client gets if no other backend is asked: an earlier try's answer if the last try

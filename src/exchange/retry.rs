@@ -18,11 +18,12 @@ use crate::base::{
 };
 use crate::http::fault::{Cause, Fault, Side};
 use crate::net::{clock::Clock, io::sleep};
-use crate::observe::reports::Attempt;
+use crate::observe::{reports::Attempt, tries::Why};
 use crate::policy::retry::{self, Decision, RetryRefusal, TryOutcome};
 use crate::proto::{Client, peer::Peer};
 use crate::shared::{
     counters::Counter,
+    request_times::Phase,
     tally::{Key, Reason},
 };
 use crate::worker::{NoPick, Pick, Worker};
@@ -42,6 +43,7 @@ pub(super) async fn another(
         upload::recover(client, exchange, upload).await;
     }
     let ended = Clock::moment();
+    note(exchange, outcome, ended);
     let is_lost = outcome == TryOutcome::Fault(Cause::BackendDown.into());
     if let Some(instead) = exchange.tries.instead.take()
         && is_lost
@@ -49,10 +51,12 @@ pub(super) async fn another(
     {
         // Decided when the wait was ended, and taken from the budget.
         drop(pick);
-        count(worker, exchange, outcome);
+        let why = count(worker, exchange, outcome);
         tell(worker, client.peer(), exchange, (outcome, None, ended));
+        note_why(exchange, why);
         return ControlFlow::Continue(*instead);
     }
+    let mut why = Some(Why::Stale);
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.or_declined(result)),
         Decision::Refused(refusal) => Err(refusal),
@@ -61,7 +65,7 @@ pub(super) async fn another(
             drop(pick);
             let next = elsewhere(worker, client, exchange, &mut result).await;
             if next.is_ok() {
-                count(worker, exchange, outcome);
+                why = count(worker, exchange, outcome);
             }
             next
         }
@@ -71,6 +75,7 @@ pub(super) async fn another(
         Ok(next) => next,
         Err(refusal) => {
             worker.count(counter(refusal));
+            note_why(exchange, Some(Why::Refused(refusal)));
             return ControlFlow::Break(exchange.or_declined(result));
         }
     };
@@ -82,7 +87,27 @@ pub(super) async fn another(
         sleep(wait).await;
     }
     worker.clock.renew();
+    note_why(exchange, why);
     ControlFlow::Continue(next)
+}
+
+/// Notes how a try ended.
+fn note(exchange: &mut Exchange, outcome: TryOutcome, ended: Moment) {
+    let Exchange { scratch, last, .. } = &mut *exchange;
+    let phase = match outcome {
+        TryOutcome::Status(_) => Phase::Body,
+        TryOutcome::Fault(_) if last.is_sent => Phase::FirstByte,
+        TryOutcome::Fault(_) => Phase::Connect,
+    };
+    let of = (scratch.record.backend, scratch.record.reused);
+    exchange.note_try(of, (phase, Some(outcome)), ended);
+}
+
+/// Notes why there is another, which begins now, or why there is none.
+fn note_why(exchange: &mut Exchange, why: Option<Why>) {
+    if let Some(tried) = exchange.scratch.tries.last_mut() {
+        (tried.why, tried.next_at) = (why, Clock::moment());
+    }
 }
 
 /// Reports a finished try, if the log level asks for it, and why there is no other.
@@ -176,14 +201,13 @@ fn alive(worker: &Worker, exchange: &Exchange) -> Option<Pick> {
 }
 
 /// Counts a retry, and what it is for.
-fn count(worker: &Worker, exchange: &Exchange, outcome: TryOutcome) {
+fn count(worker: &Worker, exchange: &Exchange, outcome: TryOutcome) -> Option<Why> {
     let reason = match outcome {
-        TryOutcome::Status(status) => Some(Reason::Status(status)),
-        TryOutcome::Fault(fault) => fault.cause.failure().map(Reason::Failure),
+        TryOutcome::Status(status) => Reason::Status(status),
+        TryOutcome::Fault(fault) => Reason::Failure(fault.cause.failure()?),
     };
-    if let Some(reason) = reason {
-        worker.counters.tally().add(Key::Retries(exchange.pool, reason), 1);
-    }
+    worker.counters.tally().add(Key::Retries(exchange.pool, reason), 1);
+    Some(Why::Retried(reason))
 }
 
 fn counter(refusal: RetryRefusal) -> Counter {

@@ -8,6 +8,7 @@ use super::dates::Dates;
 use super::record::{Asked, Asker, Record};
 use super::request_id::IdText;
 use super::text::{push_client, push_hex_escaped, push_json, push_millis, push_number, push_peer};
+use super::tries::{self, Tried};
 use crate::base::{moment::UnixMillis, spell};
 use crate::http::{head::Version, headers::Span};
 use crate::plan::{AccessLogFormat, Plan};
@@ -69,6 +70,8 @@ pub(crate) struct AccessLine<'a> {
     /// What the client's handshake has agreed on, if there was one.
     pub(crate) tls: Option<&'a str>,
     pub(crate) record: &'a Record,
+    /// Its tries, if there was more than one.
+    pub(crate) tries: &'a [Tried],
     /// The request, and the bytes of the head that it is in; empty if no head could be read.
     pub(crate) asked: Asked,
     pub(crate) bytes: &'a [u8],
@@ -137,6 +140,10 @@ fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.extend_from_slice(b",\"referer\":");
     push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);
     json_of_trace(line, to);
+    if !line.tries.is_empty() {
+        let pool = record.pool.and_then(|id| plan.pools.get(id));
+        tries::push(line.tries, pool.map(|pool| &**pool), to);
+    }
     to.push(b'}');
 }
 
@@ -358,6 +365,7 @@ mod tests {
             request_id: RequestId::default().into(),
             asker,
             record,
+            tries: &[],
             asked: Asked::of(head),
             bytes: &head.headers.bytes,
             plan: &plan(),

@@ -15,4 +15,5 @@ pub(crate) mod reports;
 pub(crate) mod request_id;
 pub mod statistics;
 mod text;
+pub(crate) mod tries;
 pub(crate) mod writer;

@@ -4,7 +4,10 @@
 
 use crate::base::backend_set::BackendSet;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::observe::record::{Asked, Record};
+use crate::observe::{
+    record::{Asked, Record},
+    tries::Tried,
+};
 use crate::policy::sticky::Reading;
 
 /// Buffers that grew beyond this are not kept.
@@ -29,6 +32,8 @@ pub(crate) struct Scratch {
     pub(crate) secure: bool,
     /// What the counters and the log will say.
     pub(crate) record: Record,
+    /// How its tries ended, but for one that succeeds at once.
+    pub(crate) tries: Vec<Tried>,
     /// The request as it will be logged.
     pub(crate) asked: Asked,
 }
@@ -43,6 +48,7 @@ impl Scratch {
         self.key = None;
         self.reading = Reading::Absent;
         self.secure = false;
+        self.tries.clear();
         if self.record.logged {
             self.asked = Asked::default();
         }

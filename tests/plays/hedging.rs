@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     backend::{Cue, Script, plays},
     client::Client,
+    logs::Folder,
     scripts::ok,
     stage::{Driver, Setting, Stage, eventually},
 };
@@ -72,8 +73,9 @@ fn ask_slowly(stage: &Stage, client: &mut Client) -> usize {
 }
 
 fn a_copy_answers_for_a_backend_that_takes_its_time(driver: Driver) {
-    let cues = [Cue::default(), Cue::default()];
-    let stage = two(driver, [&cues[0], &cues[1]], "200 OK").pool(HEDGED).start();
+    let (cues, log) = ([Cue::default(), Cue::default()], Folder::new());
+    let setting = two(driver, [&cues[0], &cues[1]], "200 OK").pool(HEDGED);
+    let stage = setting.listener(&log.line("json")).start();
     let mut client = warmed(&stage);
     let first = ask_slowly(&stage, &mut client);
     cues[1 - first].give();
@@ -84,6 +86,12 @@ fn a_copy_answers_for_a_backend_that_takes_its_time(driver: Driver) {
     assert_eq!(of_each[1 - first], 1, "the winner's connection is kept");
     cues[first].give();
     eventually("the first is left", || stage.backend(first).open_visits(), |open| *open <= 1);
+    drop(client);
+    let lines = log.lines(stage);
+    let listed: Vec<_> = lines.iter().filter_map(|line| line.get("tries")?.as_array()).collect();
+    let [tries] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((&tries[0]["why"], &tries[0]["phase"]), (&"hedged".into(), &"first_byte".into()));
+    assert_eq!((&tries[1]["why"], tries.len()), (&serde_json::Value::Null, 2));
 }
 
 fn the_copy_is_cancelled_when_the_first_answers(driver: Driver) {

@@ -58,6 +58,7 @@ mod smuggling;
 mod targets;
 
 mod again;
+mod attempts;
 mod balance;
 mod changes;
 mod cores;

@@ -19,8 +19,8 @@ use std::{
 };
 
 pub use self::samples::{Sample, Value, families};
-pub(in crate::observe) use self::sources::reason_of;
 pub(crate) use self::sources::{Named, Sources};
+pub(in crate::observe) use self::sources::{reason_of, word};
 pub use crate::base::histogram::Histogram;
 pub use crate::policy::standing::{BackendState, BreakerState};
 pub use crate::shared::{

@@ -271,7 +271,7 @@ pub(in crate::observe) fn reason_of(word: &str) -> Option<Reason> {
     failure.map(Reason::Failure).or_else(|| word.parse().ok().map(Reason::Status))
 }
 
-fn word(reason: Reason) -> Cow<'static, str> {
+pub(in crate::observe) fn word(reason: Reason) -> Cow<'static, str> {
     match reason {
         Reason::Status(status) => status.to_string().into(),
         Reason::Failure(failure) => failure.code().into(),

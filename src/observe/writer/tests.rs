@@ -84,6 +84,7 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
                 secure: false,
             },
             record: &Record { request_bytes, ..Record::default() },
+            tries: &[],
             asked: Asked::default(),
             bytes: &[],
             plan: &Plan::default(),
