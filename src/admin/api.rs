@@ -6,8 +6,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Doors, Feed, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, feed, page,
-    request::Request, scrape,
+    Doors, Feed, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, explain, feed,
+    page, request::Request, scrape,
 };
 use crate::http::head::Method;
 
@@ -26,6 +26,7 @@ pub(super) enum Call {
     Stream,
     Frame,
     History,
+    Explain,
     OpenApi,
     Reload,
     Upgrade,
@@ -42,7 +43,7 @@ const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
 const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
 
 /// The method and path of each call; a part in braces is a name.
-pub(super) const CALLS: [(&str, &str, Call); 22] = [
+pub(super) const CALLS: [(&str, &str, Call); 23] = [
     ("GET", "/", Call::Page),
     ("GET", "/page/{file}", Call::PageFile),
     ("GET", "/livez", Call::Live),
@@ -55,6 +56,7 @@ pub(super) const CALLS: [(&str, &str, Call); 22] = [
     ("GET", "/api/v1/stream", Call::Stream),
     ("GET", "/api/v1/frame", Call::Frame),
     ("GET", "/api/v1/history", Call::History),
+    ("POST", "/api/v1/explain", Call::Explain),
     ("GET", "/api/v1/openapi.json", Call::OpenApi),
     ("POST", "/api/v1/reload", Call::Reload),
     ("POST", "/api/v1/upgrade", Call::Upgrade),
@@ -138,6 +140,7 @@ impl Called {
             Call::Events | Call::Stream => Answer::error(500, "internal", "a stream"),
             Call::Frame => feed::frame(doors),
             Call::History => feed::history(request, doors),
+            Call::Explain => explain::answer(request, doors),
             Call::OpenApi => match serde_json::from_str(OPENAPI) {
                 Ok(document) => Answer::json(200, &document),
                 Err(error) => Answer::error(500, "internal", &error.to_string()),

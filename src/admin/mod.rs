@@ -3,8 +3,8 @@
 //! Floor 9. `bound` has the sockets; `serve` accepts, bounded in connections and time, on threads
 //! of its own: a request here costs a serving core nothing. `request` reads with the parser and the
 //! framing of the data path; `guard` has the access control; `api` the calls, of which `backends`
-//! has those about pools, `scrape` that of scrapers, `feed` streams, `page` the dashboard; `answer`
-//! their results. The effect of a call is behind [`Doors`], which the server implements.
+//! has those about pools, `explain` that about requests, `scrape` that of scrapers, `feed` streams,
+//! `page` the dashboard; `answer` their results. The effect of a call is behind [`Doors`], which the server implements.
 //! *Invariants:* GET changes nothing; a write comes from a peer that may write, and never from a
 //! browser of another origin.
 
@@ -12,6 +12,7 @@ mod answer;
 mod api;
 mod backends;
 mod bound;
+mod explain;
 mod feed;
 mod guard;
 mod page;
@@ -21,7 +22,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 use serde_json::Value;
@@ -63,6 +64,12 @@ pub(crate) trait Doors: Send + Sync + 'static {
     /// The last second, as the stream has it; none if there was none yet.
     fn frame(&self) -> Option<Arc<str>>;
 
+    /// What would become of a request.
+    ///
+    /// # Errors
+    /// Why that cannot be said, in a sentence.
+    fn explain(&self, asked: &Explain) -> Result<Value, String>;
+
     /// What has happened, as far as it is asked for.
     fn history(&self, query: &HistoryQuery) -> Value;
 
@@ -92,6 +99,18 @@ pub(crate) enum Feed {
     Events,
     /// The same, and once a second a frame of statistics.
     Stream,
+}
+
+/// A request that is only asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Explain {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, String)>,
+    /// Whom its connection would come from; none = this machine.
+    pub(crate) from: Option<IpAddr>,
+    /// The listener that it would come to; none = that of its port.
+    pub(crate) listener: Option<String>,
 }
 
 /// Which part of the timeline is asked for.

@@ -83,6 +83,10 @@ impl Doors for Noted {
         Some("{\"requests\":1}".into())
     }
 
+    fn explain(&self, asked: &super::Explain) -> Result<Value, String> {
+        if asked.url == "nowhere" { Err("no host".into()) } else { Ok(json!(format!("{asked:?}"))) }
+    }
+
     fn history(&self, query: &HistoryQuery) -> Value {
         json!({ "events": [], "since": format!("{query:?}") })
     }

@@ -237,6 +237,25 @@ pub(super) enum Command {
         #[arg(long, help_heading = None)]
         json: bool,
     },
+    /// Show what the running process would do with a request: route, pool, each backend, and why
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain {
+        /// GET, POST …
+        #[arg(value_name = "METHOD", help_heading = None)]
+        method: String,
+        /// With scheme and host, or only the path
+        #[arg(value_name = "URL", help_heading = None)]
+        url: String,
+        /// A field of the request; may be repeated
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", help_heading = None)]
+        headers: Vec<String>,
+        /// Whom its connection comes from
+        #[arg(long, value_name = "IP", help_heading = None)]
+        from: Option<String>,
+        /// As JSON
+        #[arg(long, help_heading = None)]
+        json: bool,
+    },
     /// Show the certificates of the running process: names, days left, files
     Cert {
         /// As JSON
@@ -376,6 +395,14 @@ const HISTORY_HELP: &str = "\
 Examples:
   ringway history --since 1h
   ringway history --pool app --backend 10.0.0.9:3000";
+
+const EXPLAIN_HELP: &str = "\
+Nothing is sent. It is decided by the code that serves, on the first core, as of this moment.
+
+Examples:
+  ringway explain GET http://api.example.com/v1/users
+  ringway explain POST https://app.example/ -H 'X-Canary: 1' --from 10.0.0.7
+  ringway explain GET /v1/users --json";
 
 const UPGRADE_HELP: &str = "\
 The program is started again from its path, with the same arguments and files. It gets the listening

@@ -9,6 +9,7 @@ mod address;
 mod args;
 mod ask;
 mod backend;
+mod explain;
 mod history;
 mod launch;
 mod proxy;
@@ -113,6 +114,10 @@ fn dispatch(args: &Args, files: &[PathBuf], overrides: &crate::config::Overrides
         Some(Command::History { pool, backend, since, json }) => {
             let (pool, backend) = (pool.as_deref(), backend.as_deref());
             history::history(&target, &history::Wanted { pool, backend, since }, *json)
+        }
+        Some(Command::Explain { method, url, headers, from, json }) => {
+            let asked = explain::Asked { method, url, headers, from: from.as_deref() };
+            explain::explain(&target, &asked, *json)
         }
         Some(Command::Status { json }) => ask::status(&target, *json),
         Some(Command::Check { print }) => launch::check(files, overrides, *print),

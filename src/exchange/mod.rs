@@ -23,6 +23,7 @@ mod download;
 #[cfg(test)]
 mod duplex_wire_tests;
 mod early;
+pub(crate) mod explain;
 mod finish;
 mod hedge;
 mod pace;
@@ -199,7 +200,18 @@ impl Exchange {
         if scratch.record.is_timed() {
             client.time_stalls();
         }
-        // Made where it stays: it is large.
+        Exchange::new(worker, in_force, scratch, length, began)
+    }
+
+    /// Made where it stays: it is large.
+    #[inline(always)]
+    fn new(
+        worker: &Worker,
+        in_force: Rc<InForce>,
+        scratch: Box<Scratch>,
+        length: BodyLength,
+        began: Moment,
+    ) -> Exchange {
         Exchange {
             _under_way: Gauge::up(&worker.core, Counter::InFlight),
             in_force,

@@ -75,8 +75,21 @@ async fn answer(
     {
         return Ok(answer);
     }
-    refuse_misdirected(worker, client, exchange)?;
-    exchange.pool = route(worker, client, exchange)?;
+    match direct(worker, client.peer(), exchange)? {
+        Forward::Send => fetch(worker, client, exchange).await,
+        Forward::AnswerOptions => Ok(reply::options(worker, client, exchange)),
+    }
+}
+
+/// Finds the pool that answers, and rewrites the request for its backends.
+#[inline]
+pub(super) fn direct(
+    worker: &Worker,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Forward, Fault> {
+    refuse_misdirected(worker, peer, exchange)?;
+    exchange.pool = route(worker, peer, exchange)?;
     exchange.scratch.record.pool = Some(exchange.pool);
     exchange.deadline = worker.clock.after(exchange.pool_plan().timeouts.request);
     if answer::is_grpc(&exchange.scratch.request)
@@ -87,16 +100,13 @@ async fn answer(
         exchange.deadline = exchange.deadline.earlier(worker.clock.after(time));
     }
     if exchange.needs().key {
-        note_key(client, exchange);
+        note_key(peer, exchange);
     }
-    match rewrite(worker, client, exchange)? {
-        Forward::Send => fetch(worker, client, exchange).await,
-        Forward::AnswerOptions => Ok(reply::options(worker, client, exchange)),
-    }
+    rewrite(worker, peer, exchange)
 }
 
 /// Refuses what this proxy does not do for any route.
-fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
+pub(super) fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
     let most = exchange.in_force.plan.limits.body_bytes_max;
     match exchange.scratch.request.method {
         Method::Connect | Method::Trace => return Err(Cause::MethodRefused.into()),
@@ -122,8 +132,7 @@ fn admit(exchange: &Exchange, length: BodyLength) -> Result<(), Fault> {
 /// §15.5.20). A plain connection, a handshake without a server name and a request without a host
 /// are not checked.
 #[inline]
-fn refuse_misdirected(worker: &Worker, client: &Client, exchange: &Exchange) -> Result<(), Fault> {
-    let peer = client.peer();
+fn refuse_misdirected(worker: &Worker, peer: &Peer, exchange: &Exchange) -> Result<(), Fault> {
     let Some(name) = peer.secure().and_then(|secure| secure.name.as_deref()) else {
         return Ok(());
     };
@@ -146,9 +155,9 @@ fn agree(worker: &Worker, peer: &Peer, name: &str, authority: &[u8]) -> Result<(
 }
 
 /// Finds the pool that answers: the route's, or else the listener's.
-fn route(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<PoolId, Fault> {
+fn route(worker: &Worker, peer: &Peer, exchange: &mut Exchange) -> Result<PoolId, Fault> {
     let Exchange { in_force, scratch, .. } = exchange;
-    let listener = client.peer().listener;
+    let listener = peer.listener;
     scratch.record.route = worker.routes_of(in_force).find(listener, &scratch.request)?;
     match scratch.record.route {
         Some(route) => Ok(in_force.plan.route(route).pool),
@@ -157,24 +166,24 @@ fn route(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Po
 }
 
 /// Records the hash key, from the request as it came.
-pub(super) fn note_key(client: &Client, exchange: &mut Exchange) {
+pub(super) fn note_key(peer: &Peer, exchange: &mut Exchange) {
     let Exchange { in_force, scratch, .. } = &mut *exchange;
-    let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
+    let trusted = &in_force.plan.listener(peer.listener).trusted_proxies;
     // Already known if the listener has a log.
     let known = scratch.record.client;
-    let address = known.or_else(|| client.peer().client(&scratch.request, trusted));
+    let address = known.or_else(|| peer.client(&scratch.request, trusted));
     exchange.scratch.key = key::of(exchange.pool_plan(), &exchange.scratch.request, address);
 }
 
 /// Rewrites the client's request into the one that backends get.
-fn rewrite(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Result<Forward, Fault> {
+fn rewrite(worker: &Worker, peer: &Peer, exchange: &mut Exchange) -> Result<Forward, Fault> {
     let scratch = &mut exchange.scratch;
-    let from = client.peer().forwarded_for(worker.core.process.pseudonym.as_bytes());
+    let from = peer.forwarded_for(worker.core.process.pseudonym.as_bytes());
     // Asked before the rewrite, which adds fields of our own to those of a trusted proxy.
     scratch.secure = forward::is_secure(&scratch.request, &from);
     let made = worker.make_ids(exchange.began, &mut scratch.record.request_id);
     let forward = forward::request(&mut scratch.request, &from, &made)?;
-    if let Some(certificate) = client.peer().secure().and_then(|it| it.certificate.as_deref())
+    if let Some(certificate) = peer.secure().and_then(|it| it.certificate.as_deref())
         && exchange.pool_plan().client_cert
     {
         let (cert, chain) = certificate;

@@ -93,7 +93,7 @@ async fn join(
     exchange.scratch.request.method = Method::Get;
     exchange.tries.stale_before = true;
     if exchange.needs().key {
-        note_key(client, exchange);
+        note_key(client.peer(), exchange);
     }
     let mut pick = pick_first(worker, client, exchange).await?;
     loop {

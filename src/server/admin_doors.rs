@@ -19,13 +19,14 @@ use super::{
     changes::Changes,
     chronicle::{Chronicle, Reader, Sources},
     control::Client,
+    explain,
     refusal::cannot_listen,
     upgrade::{Before, Upgrades},
     views,
 };
 use crate::admin::{
-    self, Admin, BackendWrite, BackendWritten, Bound, Closing, Doors, Feed, HistoryQuery, Pools,
-    Refused, Reload, Reloaded, Upgraded, WriteDenied, admin_socket,
+    self, Admin, BackendWrite, BackendWritten, Bound, Closing, Doors, Explain, Feed, HistoryQuery,
+    Pools, Refused, Reload, Reloaded, Upgraded, WriteDenied, admin_socket,
 };
 use crate::net::runtime::DriverInUse;
 use crate::observe::statistics::metrics::{self, Format};
@@ -108,6 +109,10 @@ impl Doors for Running {
 
     fn frame(&self) -> Option<Arc<str>> {
         self.reader.frame()
+    }
+
+    fn explain(&self, asked: &Explain) -> Result<Value, String> {
+        explain::explain(&self.client, asked)
     }
 
     fn history(&self, query: &HistoryQuery) -> Value {

@@ -52,7 +52,7 @@ use crate::policy::{
     seats::Changes,
 };
 use crate::shared::{inbox::Unheard, standing::Publication};
-use crate::worker::{CorePlan, Next, Process, Retired, ToCore};
+use crate::worker::{Answered, CorePlan, Next, Process, Question, Retired, ToCore};
 
 /// How long a thread may take to accept a message, and to take a plan: it does within a turn.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(1);
@@ -87,6 +87,8 @@ enum Command {
     View(Sender<(View, Receiver<Vec<SeenBackend>>)>),
     /// Answer how many requests a backend of a pool has in flight.
     InFlight((String, String), Sender<Option<u64>>),
+    /// Have a core answer what would become of a request; none if it has no room for the question.
+    Explain(Box<Question>, Sender<Option<Receiver<Box<Answered>>>>),
     /// Answer with the state of the process, after the cores were asked for a sign of life.
     Look(Sender<(Look, Vec<Asked>)>),
     /// A reload has ended; whether it was taken.
@@ -347,6 +349,13 @@ impl Client {
         self.ask(|answer| Command::InFlight(of, answer)).flatten()
     }
 
+    /// What would become of a request on the first core; none if that hangs.
+    pub(super) fn explain(&self, question: Question) -> Option<Box<Answered>> {
+        let question = Box::new(question);
+        let answered = self.ask(|answer| Command::Explain(question, answer)).flatten()?;
+        answered.recv_timeout(HEARD_WITHIN).ok()
+    }
+
     /// The state of the process; none if the thread hangs or has ended.
     pub(super) fn look(&self) -> Option<Look> {
         let (mut look, asked) = self.ask(Command::Look)?;
@@ -543,6 +552,9 @@ impl Owner {
                 Ok(Command::View(answer)) => drop(answer.send(self.view())),
                 Ok(Command::InFlight((pool, backend), answer)) => {
                     _ = answer.send(self.in_flight(&pool, &backend));
+                }
+                Ok(Command::Explain(question, answer)) => {
+                    drop(answer.send(self.explain(question)));
                 }
                 Ok(Command::Look(answer)) => drop(answer.send(self.look())),
                 Ok(Command::Upgrade(ask)) => self.upgrade(ask),
@@ -851,6 +863,14 @@ impl Owner {
             // Nothing is published before the first change: all are usable.
             (up + seen.as_ref().map_or(count, is_up), all + count)
         })
+    }
+
+    /// Passes a question on to the first core that serves.
+    fn explain(&self, question: Box<Question>) -> Option<Receiver<Box<Answered>>> {
+        let core = self.readers.cores.get(*self.serving.now().first()?)?;
+        let (answer, answered) = bounded(1);
+        let sent = core.send(ToCore::Explain(question, answer), Instant::now());
+        sent.ok().map(|()| answered)
     }
 
     /// Asks all cores for a sign of life.

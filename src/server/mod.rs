@@ -19,6 +19,7 @@ mod cores;
 mod crew;
 mod descriptors;
 mod ends;
+mod explain;
 mod given;
 mod handle;
 mod health_thread;

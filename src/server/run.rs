@@ -7,6 +7,7 @@
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use super::{accept, level};
+use crate::exchange::explain;
 use crate::net::{
     io::{ending, sleep, task},
     turns::next_turn,
@@ -99,6 +100,9 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
                 ToCore::Tls(ends) => worker.set_tls(ends),
                 // The asker may have stopped waiting.
                 ToCore::Ping(answer) => drop(answer.try_send(())),
+                ToCore::Explain(question, answer) => {
+                    drop(answer.try_send(Box::new(explain::answer(worker, &question))));
+                }
                 ToCore::Accept(sockets) => {
                     worker.take_back();
                     worker.takes_from_others();

@@ -102,6 +102,12 @@ impl Trials {
         Some(Trial { word: Some(Arc::clone(word)), epoch: epoch(former) })
     }
 
+    /// Whether `take` would give one.
+    pub(crate) fn has_one(&self, backend: BackendId, now: Tick) -> bool {
+        let word = self.of(backend).map(|word| Word::of(word.load(Relaxed)));
+        word.is_some_and(|word| word.with_one_less(now).is_some())
+    }
+
     /// Begins a period with this many permits. Only the health thread may call it, and before it
     /// publishes that the backend is on trial.
     pub(crate) fn open(&self, backend: BackendId, permits: u16) {

@@ -1,16 +1,23 @@
 //! The state of a core that does not depend on the plan, and what all cores of a process share of
 //! this kind.
 
-use std::{cell::Cell, os::fd::OwnedFd, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+};
 
 use crossbeam_channel::Sender;
 
-use super::Next;
+use super::{Explained, Next};
 use crate::base::endpoint::Endpoint;
 use crate::conns::Means;
+use crate::http::fault::Fault;
 use crate::net::tls::Ends;
 use crate::observe::{reports::Reporter, writer::Outlet};
-use crate::plan::{ListenerId, Plan, Table};
+use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId, Table};
 use crate::policy::route::Router;
 use crate::shared::{
     bell::Rope,
@@ -63,6 +70,8 @@ pub(crate) enum ToCore {
     Tls(Arc<Ends>),
     /// Answer, to show that the core is alive.
     Ping(Sender<()>),
+    /// Answer what would become of a request.
+    Explain(Box<Question>, Sender<Box<Answered>>),
     /// Accept connections at these sockets from now on, whatever was said before.
     Accept(Vec<Socket>),
     /// Accept no more connections, except those that wait at addresses that are gone, give the
@@ -79,6 +88,33 @@ pub(crate) enum ToCore {
     Drain,
     /// Close everything and end.
     Stop,
+}
+
+/// A request that is only asked about.
+pub(crate) struct Question {
+    pub(crate) listener: ListenerId,
+    /// The address that its connection would come from.
+    pub(crate) from: SocketAddr,
+    /// The port that it would come to.
+    pub(crate) port: u16,
+    /// Whether by TLS.
+    pub(crate) secure: bool,
+    /// Its head, as HTTP/1.1 has it.
+    pub(crate) head: Vec<u8>,
+}
+
+/// What would become of it on a core.
+pub(crate) struct Answered {
+    /// The plan in force there.
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) route: Option<RouteId>,
+    pub(crate) pool: Option<PoolId>,
+    /// The client that it would be for.
+    pub(crate) client: Option<IpAddr>,
+    /// The backend that a cookie of the client names.
+    pub(crate) pinned: Option<BackendId>,
+    /// The decision about a backend; or why there would be none, which may be an answer of our own.
+    pub(crate) decided: Result<Explained, Option<Fault>>,
 }
 
 /// A listening socket of one core.

@@ -29,12 +29,13 @@ use std::{
 pub(crate) use self::{
     admission::Admitted,
     core::{
-        Core, CorePlan, Heir, Moved, Process, RestingClient, Retired, Socket, ToCore, WorkerSeed,
+        Answered, Core, CorePlan, Heir, Moved, Process, Question, RestingClient, Retired, Socket,
+        ToCore, WorkerSeed,
     },
     gauge::Gauge,
     in_force::InForce,
     next::{Next, NextPool, States},
-    pool::{NoPick, Pick, PoolCore, PoolView, Wanted},
+    pool::{Explained, LeftOut, NoPick, Pick, PoolCore, PoolView, Standing, Wanted, Way},
     queue::{Place, WaitsFor},
     scratch::Scratch,
 };

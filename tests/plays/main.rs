@@ -90,6 +90,7 @@ mod timeouts;
 mod turns;
 
 mod events;
+mod explain;
 mod history;
 mod logs;
 mod manual;

@@ -213,13 +213,7 @@ impl Balancer {
     /// The backend to ask; none if no backend may be asked.
     #[inline]
     pub(crate) fn pick(&mut self, candidates: &Candidates<'_>) -> Option<BackendId> {
-        let mut usable = *candidates.usable & *candidates.weights.taking();
-        let mut on_backups = false;
-        if self.has_backups {
-            let primaries = usable & !self.backups;
-            on_backups = primaries.is_empty();
-            usable = if on_backups { usable } else { primaries };
-        }
+        let (usable, on_backups) = self.narrowed(candidates.usable, candidates.weights);
         let picked = match (&mut self.algorithm, &self.slow_start) {
             (Algorithm::RoundRobin(turn), None) => turn.pick(&usable, candidates.weights),
             _ => self.pick_with_more(&usable, candidates, on_backups),
@@ -227,6 +221,20 @@ impl Balancer {
         // The algorithm is that of the newest plan: to a request of an earlier one, whose backends
         // have all left since, it can give none of them.
         picked.or_else(|| usable.next_from(0))
+    }
+
+    /// Those among which the algorithm chooses, and whether they are backups.
+    #[inline(always)]
+    pub(crate) fn narrowed(&self, usable: &BackendSet, weights: &Weights) -> (BackendSet, bool) {
+        let usable = *usable & *weights.taking();
+        if self.has_backups {
+            let primaries = usable & !self.backups;
+            if !primaries.is_empty() {
+                return (primaries, false);
+            }
+            return (usable, true);
+        }
+        (usable, false)
     }
 
     /// Like `pick`, if it takes more than turns: a separate function, so that turns stay short.

@@ -222,6 +222,11 @@ impl PoolCore {
         self.slots.borrow().get(id).map(Permits::take)
     }
 
+    /// Whether one of these permits is left.
+    pub(super) fn has_slot(&self, id: BackendId) -> Option<bool> {
+        self.slots.borrow().get(id).map(Permits::has_room)
+    }
+
     /// Checks the requests that wait on this core.
     pub(in super::super) fn look_after_queue(&self, now: Tick) {
         self.queue.look_after(now, self.eligible.can_be_asked());

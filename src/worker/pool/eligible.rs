@@ -60,6 +60,11 @@ impl Eligible {
         self.usable.get()
     }
 
+    /// Whether a backend has an address.
+    pub(super) fn has_address(&self, id: BackendId) -> bool {
+        self.reachable.get().contains(id)
+    }
+
     /// Those that may be asked with a permit.
     pub(super) fn on_trial(&self) -> BackendSet {
         self.on_trial.get()

@@ -9,13 +9,15 @@
 
 mod core;
 mod eligible;
+mod explain;
 mod load;
 mod pick;
 mod view;
 
 pub(crate) use self::{
     core::PoolCore,
-    pick::{NoPick, Pick, Wanted},
+    explain::{Explained, Standing},
+    pick::{LeftOut, NoPick, Pick, Wanted, Way},
     view::PoolView,
 };
 use super::{Core, NextPool, queue};

@@ -1,14 +1,15 @@
 //! A pick: one backend for one request, with the permits that asking it takes.
 //!
 //! Most picks need no permit, and those only ask the algorithm. A picked backend has one more
-//! request in flight at once, so that no two picks of a core see the same load.
+//! request in flight at once, so that no two picks of a core see the same load. `explain` has the
+//! same decided with nothing taken, and writes down why others were left out.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use super::{PoolCore, PoolView, core::BackendCore, queue::WaitsFor};
 use crate::base::{backend_set::BackendSet, ids::BackendId, moment::Tick};
 use crate::conns::BackendConns;
-use crate::policy::balance::Candidates;
+use crate::policy::balance::{Balancer, Candidates};
 use crate::shared::{
     permits::{Permit, Permits},
     trials::Trial,
@@ -108,11 +109,125 @@ pub(crate) enum NoPick {
     AllFull(WaitsFor),
 }
 
+/// What a decision takes from a pool: all that a request needs, or nothing if it is only explained.
+pub(super) trait Picking {
+    type Taken;
+
+    /// The algorithm's choice.
+    fn balance(
+        &mut self,
+        view: &PoolView,
+        usable: BackendSet,
+        wanted: &Wanted<'_>,
+    ) -> Option<BackendId>;
+
+    /// One of the requests that a backend may have in flight; none if it is at its bound.
+    fn slot(&mut self, view: &PoolView, id: BackendId) -> Option<Permit>;
+
+    /// The trial permit that a backend requires; none if it requires one and none is left.
+    #[allow(clippy::option_option, reason = "none is needed, or none is left")]
+    fn trial(&mut self, view: &PoolView, id: BackendId, now: Tick) -> Option<Option<Trial>>;
+
+    /// Decided.
+    fn take(
+        &mut self,
+        view: &PoolView,
+        id: BackendId,
+        permits: (Permit, Option<Trial>),
+    ) -> Result<Self::Taken, NoPick>;
+
+    /// Of these only those are left.
+    #[inline(always)]
+    fn narrows(&mut self, _from: BackendSet, _to: BackendSet, _why: LeftOut) {}
+
+    /// What is decided here, is decided so.
+    #[inline(always)]
+    fn goes(&mut self, _how: Way) {}
+}
+
+/// Why a backend that may be asked is not considered for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftOut {
+    /// It refused a connection a moment ago.
+    Refuses,
+    /// It is on trial, and this request is better no trial.
+    OnTrial,
+    /// Requests wait for it.
+    IsWaitedFor,
+    /// It has as many requests in flight as it may.
+    Full,
+    /// As many requests try it as may.
+    IsTried,
+    /// Its weight is 0.
+    NoWeight,
+    /// It is a backup, and others can be asked.
+    Backup,
+}
+
+/// How a decision comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By the algorithm.
+    Balanced,
+    /// The client's cookie names it.
+    Pinned,
+    /// There is no other: it is left out for its answers alone.
+    LastResort,
+}
+
+/// A decision for a request that is served.
+struct Serving;
+
+impl Picking for Serving {
+    type Taken = Pick;
+
+    #[inline(always)]
+    fn balance(
+        &mut self,
+        view: &PoolView,
+        usable: BackendSet,
+        wanted: &Wanted<'_>,
+    ) -> Option<BackendId> {
+        view.balance(&mut view.core.balancer.borrow_mut(), usable, wanted)
+    }
+
+    #[inline(always)]
+    fn slot(&mut self, view: &PoolView, id: BackendId) -> Option<Permit> {
+        view.slot(id)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::option_option, reason = "none is needed, or none is left")]
+    fn trial(&mut self, view: &PoolView, id: BackendId, now: Tick) -> Option<Option<Trial>> {
+        view.trial(id, now)
+    }
+
+    #[inline(always)]
+    fn take(
+        &mut self,
+        view: &PoolView,
+        id: BackendId,
+        (slot, trial): (Permit, Option<Trial>),
+    ) -> Result<Pick, NoPick> {
+        view.begin(id, slot, trial)
+    }
+}
+
 impl PoolView {
     /// A backend to ask that is not among those tried; one that refuses connections only if there
     /// is no other. It has one more request in flight from here on.
     #[inline]
     pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<Pick, NoPick> {
+        self.decide(wanted, &mut Serving)
+    }
+
+    /// The decision, for whatever it is.
+    #[inline(always)]
+    pub(super) fn decide<P: Picking>(
+        &self,
+        wanted: &Wanted<'_>,
+        picking: &mut P,
+    ) -> Result<P::Taken, NoPick> {
         let core = &*self.core;
         if let Some(news) = core.state.published.after(core.eligible.epoch()) {
             core.learn(news, wanted.now);
@@ -122,12 +237,14 @@ impl PoolView {
         }
         let usable = core.eligible.usable() & !*wanted.tried;
         if self.is_plain() && wanted.pinned.is_none() {
-            let picked = self.balance(self.without_refusing(usable, wanted), wanted);
-            let Some(backend) = picked else { return self.pick_last_resort(wanted) };
-            return self.begin(backend, Permit::NONE, None);
+            let candidates = self.without_refusing(usable, wanted);
+            picking.narrows(usable, candidates, LeftOut::Refuses);
+            let picked = picking.balance(self, candidates, wanted);
+            let Some(backend) = picked else { return self.pick_last_resort(wanted, picking) };
+            return picking.take(self, backend, (Permit::NONE, None));
         }
-        match self.pick_with_permits(wanted, usable) {
-            Err(NoPick::NoneUsable) => self.pick_last_resort(wanted),
+        match self.pick_with_permits(wanted, usable, picking) {
+            Err(NoPick::NoneUsable) => self.pick_last_resort(wanted, picking),
             picked => picked,
         }
     }
@@ -148,12 +265,18 @@ impl PoolView {
 
     /// One that is left out for its answers alone, as this request has no other left.
     #[cold]
-    fn pick_last_resort(&self, wanted: &Wanted<'_>) -> Result<Pick, NoPick> {
+    fn pick_last_resort<P: Picking>(
+        &self,
+        wanted: &Wanted<'_>,
+        picking: &mut P,
+    ) -> Result<P::Taken, NoPick> {
         let spare = self.core.eligible.spare() & !*wanted.tried;
-        let id =
-            self.balance(self.without_refusing(spare, wanted), wanted).ok_or(NoPick::NoneUsable)?;
-        let slot = self.slot(id).ok_or(NoPick::NoneUsable)?;
-        self.begin(id, slot, None)
+        let candidates = self.without_refusing(spare, wanted);
+        picking.narrows(spare, candidates, LeftOut::Refuses);
+        let id = picking.balance(self, candidates, wanted).ok_or(NoPick::NoneUsable)?;
+        let slot = picking.slot(self, id).ok_or(NoPick::NoneUsable)?;
+        picking.goes(Way::LastResort);
+        picking.take(self, id, (slot, None))
     }
 
     /// Whether a pick needs no permit of any kind.
@@ -164,15 +287,22 @@ impl PoolView {
 
     /// Like `pick`, if a backend is on trial, is bounded or has answered this client before.
     #[cold]
-    fn pick_with_permits(&self, wanted: &Wanted<'_>, usable: BackendSet) -> Result<Pick, NoPick> {
+    fn pick_with_permits<P: Picking>(
+        &self,
+        wanted: &Wanted<'_>,
+        usable: BackendSet,
+        picking: &mut P,
+    ) -> Result<P::Taken, NoPick> {
         let eligible = &self.core.eligible;
         let is_long = |since| wanted.now >= since + TRIALS_AVOIDED;
         let long_awaited = eligible.trials_since().is_none_or(is_long);
         let has_other = !(usable & *self.weights.taking()).is_empty();
         let trying = !wanted.avoids_trials || !has_other || long_awaited;
-        let on_trial =
-            if trying { eligible.on_trial() & !*wanted.tried } else { BackendSet::EMPTY };
+        let trials = eligible.on_trial() & !*wanted.tried;
+        let on_trial = if trying { trials } else { BackendSet::EMPTY };
+        picking.narrows(trials, on_trial, LeftOut::OnTrial);
         let mut candidates = self.without_refusing(usable | on_trial, wanted);
+        picking.narrows(usable | on_trial, candidates, LeftOut::Refuses);
         let mut no_pick = NoPick::NoneUsable;
         let mut pinned = wanted.pinned.filter(|id| candidates.contains(*id));
         // What the client has there is worth waiting for.
@@ -181,6 +311,7 @@ impl PoolView {
         if wanted.since.is_none() && self.places.is_some() {
             let kept = self.core.queue.waited_for();
             let free = candidates & !kept;
+            picking.narrows(candidates, free, LeftOut::IsWaitedFor);
             if !kept.is_empty() && (free & *self.weights.taking()).is_empty() {
                 return Err(NoPick::AllFull(sticky.map_or(any, WaitsFor::Sticky)));
             }
@@ -189,18 +320,26 @@ impl PoolView {
         }
         loop {
             let is_pinned = pinned.is_some();
-            let picked = pinned.take().or_else(|| self.balance(candidates, wanted));
+            let picked = pinned.take().or_else(|| picking.balance(self, candidates, wanted));
             let Some(id) = picked else { return Err(no_pick) };
+            let before = candidates;
             candidates.remove(id);
-            let Some(slot) = self.slot_for(id, wanted) else {
+            let Some(slot) = self.slot_for(id, wanted, picking) else {
+                picking.narrows(before, candidates, LeftOut::Full);
                 if let Some(sticky) = sticky.filter(|_| is_pinned) {
                     return Err(NoPick::AllFull(WaitsFor::Sticky(sticky)));
                 }
                 no_pick = NoPick::AllFull(any);
                 continue;
             };
-            let Some(trial) = self.trial(id, wanted.now) else { continue };
-            return self.begin(id, slot, trial);
+            let Some(trial) = picking.trial(self, id, wanted.now) else {
+                picking.narrows(before, candidates, LeftOut::IsTried);
+                continue;
+            };
+            if is_pinned {
+                picking.goes(Way::Pinned);
+            }
+            return picking.take(self, id, (slot, trial));
         }
     }
 
@@ -221,9 +360,20 @@ impl PoolView {
     }
 
     /// Like `slot`; none if it is left to the requests that stay with the backend.
-    fn slot_for(&self, id: BackendId, wanted: &Wanted<'_>) -> Option<Permit> {
+    fn slot_for<P: Picking>(
+        &self,
+        id: BackendId,
+        wanted: &Wanted<'_>,
+        picking: &mut P,
+    ) -> Option<Permit> {
         let is_kept = self.places.is_some() && self.core.queue.keeps(id, wanted.since);
-        if is_kept { None } else { self.slot(id) }
+        if is_kept { None } else { picking.slot(self, id) }
+    }
+
+    /// Whether a backend may have one more request in flight, by the newest plan that names it.
+    pub(super) fn has_slot(&self, id: BackendId) -> bool {
+        let of_own_plan = || self.slots.get(id).is_none_or(Permits::has_room);
+        self.core.has_slot(id).unwrap_or_else(of_own_plan)
     }
 
     /// One of the requests that a backend may have in flight, by the newest plan that names it;
@@ -235,7 +385,12 @@ impl PoolView {
 
     /// The algorithm's choice.
     #[inline]
-    fn balance(&self, usable: BackendSet, wanted: &Wanted<'_>) -> Option<BackendId> {
+    pub(super) fn balance(
+        &self,
+        balancer: &mut Balancer,
+        usable: BackendSet,
+        wanted: &Wanted<'_>,
+    ) -> Option<BackendId> {
         let candidates = Candidates {
             extra: &[],
             usable: &usable,
@@ -244,6 +399,6 @@ impl PoolView {
             now: wanted.now,
             key: wanted.key,
         };
-        self.core.balancer.borrow_mut().pick(&candidates)
+        balancer.pick(&candidates)
     }
 }
