@@ -4,7 +4,8 @@
 //! of its own: a request here costs a serving core nothing. `request` reads with the parser and the
 //! framing of the data path; `guard` has the access control; `api` the calls, of which `backends`
 //! has those about pools, `explain` that about requests, `scrape` that of scrapers, `feed` streams,
-//! `page` the dashboard; `answer` their results. The effect of a call is behind [`Doors`], which the server implements.
+//! `page` the dashboard; `answer` their results. The effect of a call is behind [`Doors`], which
+//! the server implements.
 //! *Invariants:* GET changes nothing; a write comes from a peer that may write, and never from a
 //! browser of another origin.
 

@@ -21,6 +21,7 @@ use crate::plan::{
     Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
     HostHeader, HostPattern, Listener, ListenerTls, Mode, Overlay, Passive, PathPattern, Plan,
     Pool, PoolTls, Probe, Protocol, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
+    Webhook,
 };
 
 /// One table of the configuration.
@@ -73,6 +74,13 @@ pub(super) fn sections(
     for pool in plan.pools.values() {
         let header = format!("[pool.{}]", bare_or_quoted(&pool.name));
         add(header, named("pool", &pool.name), &|lines| lines.pool(pool));
+    }
+    for (index, webhook) in plan.global.webhooks.iter().enumerate() {
+        let node = match root.key("webhook").map(|node| &node.value) {
+            Some(Value::List(webhooks)) => webhooks.get(index),
+            _ => root.key("webhook"),
+        };
+        add("[[webhook]]".to_owned(), node, &|lines| lines.webhook(webhook));
     }
     sections
 }
@@ -335,6 +343,15 @@ impl Lines<'_> {
         }
         self.add("priority", route.priority.to_string());
         self.add("pool", quoted(&plan.pool(route.pool).name));
+    }
+
+    fn webhook(&mut self, webhook: &Webhook) {
+        self.add("url", quoted(&webhook.url));
+        if !webhook.events.is_empty() {
+            self.add("events", list(webhook.events.iter().map(|word| quoted(word))));
+        }
+        self.add("retries", webhook.retries.to_string());
+        self.durations([("timeout", webhook.timeout)]);
     }
 
     fn pool(&mut self, pool: &Pool) {

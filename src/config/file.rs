@@ -22,6 +22,22 @@ pub(crate) struct File {
     pub(crate) route: List<Route>,
     /// Sets of backends that can stand in for each other, by name.
     pub(crate) pool: Tables<Pool>,
+    /// Where chosen events are sent.
+    pub(crate) webhook: List<Webhook>,
+}
+
+/// A place that is told of events, by POST with an object of JSON.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "webhook", rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Webhook {
+    /// Where they are sent: "http://…" or "https://…".
+    pub(crate) url: Option<Written<String>>,
+    /// Which events, by their words in the log; absent: all of them.
+    pub(crate) events: List<String>,
+    /// How often an event that was not taken is sent again, with growing pauses.
+    pub(crate) retries: Option<Written<i64>>,
+    /// How long one attempt may take.
+    pub(crate) timeout: Option<Written<DurationText>>,
 }
 
 /// Settings of the whole process.

@@ -16,6 +16,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("[listener.NAME]", "listener"),
     ("[[route]]", "route"),
     ("[pool.NAME]", "pool"),
+    ("[[webhook]]", "webhook"),
 ];
 
 /// One row of the page's tables.
@@ -91,7 +92,8 @@ fn takes(schema: &Json, at: &Json) -> &'static str {
 fn defaults(header: &str) -> Vec<(String, String)> {
     let text = "[listener.NAME]\nbind = \"0.0.0.0:80\"\npool = \"NAME\"\n\
         access-log = { path = \"-\" }\n[[route]]\nname = \"a\"\npool = \"NAME\"\n\
-        [pool.NAME]\nbackends = \"10.0.0.1:3000\"\nhealth = {}\nbreaker = {}\nsticky = {}\n";
+        [pool.NAME]\nbackends = \"10.0.0.1:3000\"\nhealth = {}\nbreaker = {}\nsticky = {}\n\
+        [[webhook]]\nurl = \"http://a/\"\n";
     let loaded = parse("defaults", text).unwrap();
     let sections =
         effective::sections(&loaded.plan, &loaded.written, (&loaded.sources, &loaded.from_files));
@@ -147,6 +149,7 @@ fn the_reference_names_every_key() {
             "[global.limits]" => vec![table["global"]["limits"].clone()],
             "[listener.NAME]" => vec![table["listener"]["web"].clone()],
             "[[route]]" => table["route"].as_array().unwrap().clone(),
+            "[[webhook]]" => table["webhook"].as_array().unwrap().clone(),
             _ => table["pool"].as_table().unwrap().values().cloned().collect(),
         };
         for row in rows {

@@ -51,6 +51,7 @@ impl Trail<'_> {
             [section, route, rest @ ..] if section.key == "route" => {
                 (describe_route(route.node), rest)
             }
+            [section, _, rest @ ..] if section.key == "webhook" => ("a webhook".to_owned(), rest),
             [section, named, rest @ ..] if section.key == "pool" || section.key == "listener" => {
                 (format!("{} {:?}", section.key, named.key), rest)
             }

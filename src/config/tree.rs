@@ -215,7 +215,9 @@ pub(crate) fn merge(into: &mut Node, from: Node, path: &str, problems: &mut Vec<
                 let from = Node { place: entry.node.place, value };
                 merge(&mut first.node, from, &path, problems);
             }
-            (Value::List(routes), Value::List(more)) if path == "route" => routes.extend(more),
+            (Value::List(tables), Value::List(more)) if path == "route" || path == "webhook" => {
+                tables.extend(more);
+            }
             _ => problems.push(
                 Problem::error(format!("`{path}` is set twice"))
                     .at(entry.key.place, "set again here")

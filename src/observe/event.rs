@@ -320,6 +320,22 @@ pub enum Event {
         /// Why.
         cause: Arc<str>,
     },
+    /// A webhook does not take events. Said once, until it does.
+    #[non_exhaustive]
+    WebhookFailing {
+        /// Its host.
+        address: Arc<str>,
+        /// Why.
+        cause: Arc<str>,
+    },
+    /// A webhook takes events again.
+    #[non_exhaustive]
+    WebhookDelivers {
+        /// Its host.
+        address: Arc<str>,
+        /// How many events were given up.
+        lost: u64,
+    },
     /// The timeline cannot be kept on disk: it ends with the process.
     #[non_exhaustive]
     TimelineNotKept {
@@ -627,6 +643,8 @@ impl Event {
             Event::StateRefused { .. } => ("state_refused", Warn, "run-time change that was kept does not fit: dropped"),
             Event::StateNotKept { .. } => ("state_not_kept", Warn, "run-time changes not kept over a restart"),
             Event::TimelineNotKept { .. } => ("timeline_not_kept", Warn, "timeline not kept on disk: it ends with this process"),
+            Event::WebhookFailing { .. } => ("webhook_failing", Warn, "webhook does not take events: they are sent again, and given up in the end"),
+            Event::WebhookDelivers { .. } => ("webhook_delivers", Info, "webhook takes events again"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),
             Event::Upgraded { .. } => ("upgrade", Info, "a new process has taken over"),
             Event::UpgradeRefused { .. } => ("upgrade_refused", Error, "no new process has taken over: this one serves on"),
@@ -838,6 +856,12 @@ impl Event {
             }
             Event::TimelineNotKept { cause } | Event::StateNotKept { cause } => {
                 Fields { cause: Some(cause.to_string()), ..none }
+            }
+            Event::WebhookFailing { address, cause } => {
+                Fields { address: Some(address), cause: Some(cause.to_string()), ..none }
+            }
+            Event::WebhookDelivers { address, lost } => {
+                Fields { address: Some(address), dropped_total: Some(*lost), ..none }
             }
             Event::ReloadRefused { cause, by, from } => Fields {
                 cause: Some(cause.to_string()),

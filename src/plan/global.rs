@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use super::webhook::Webhook;
+
 /// Process-wide settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +28,8 @@ pub struct Global {
     pub state_dir: Option<PathBuf>,
     /// The user that the process becomes if root starts it.
     pub user: Option<String>,
+    /// Where chosen events are sent.
+    pub webhooks: Vec<Webhook>,
 }
 
 impl Default for Global {
@@ -41,6 +45,7 @@ impl Default for Global {
             admin: Admin::default(),
             state_dir: None,
             user: None,
+            webhooks: Vec::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod route;
 mod share;
 mod sticky;
 mod tls;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ pub use self::{
     tls::{
         CertificateFiles, ClientAuth, ClientAuthMode, ListenerTls, PoolTls, TlsVersion, UnknownName,
     },
+    webhook::{EVENT_WORDS, Webhook},
 };
 pub use crate::base::{
     ids::{BackendId, Id, ListenerId, PoolId, RouteId},

@@ -245,7 +245,9 @@ impl AdminInterface {
         handle: &Handle,
         upgrades: Option<&Upgrades>,
     ) -> Result<(), StartError> {
-        if self.bound.is_empty() {
+        let layers = handle.client().layers();
+        let tells = layers.is_some_and(|(_, layers)| !layers.base.global.webhooks.is_empty());
+        if self.bound.is_empty() && !tells {
             return Ok(());
         }
         let sources = Sources {

@@ -59,6 +59,7 @@ mod upgrade;
 mod user;
 mod views;
 mod vitals;
+mod webhooks;
 
 pub(crate) use self::{
     admin_doors::{AdminInterface, token as admin_token},

@@ -1,5 +1,6 @@
 //! The state of a core that does not depend on the plan, and what all cores of a process share of
-//! this kind.
+//! this kind. Also what cores are told and asked, and what they answer: messages carry values, and
+//! no state of another core.
 
 use std::{
     cell::Cell,

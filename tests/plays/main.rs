@@ -95,6 +95,7 @@ mod history;
 mod logs;
 mod manual;
 mod metrics;
+mod webhooks;
 
 mod kept;
 mod observing;

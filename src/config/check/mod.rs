@@ -24,6 +24,7 @@ mod tcp;
 mod ties;
 mod tls;
 mod useless;
+mod webhook;
 mod whole;
 
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
@@ -61,7 +62,8 @@ pub(super) fn plan(
 ) -> (Plan, Vec<Found>) {
     let loose_ends = !lost.is_empty();
     let mut check = Check { sources, lookup, problems, loose_ends, certificates: Vec::new() };
-    let (global, limits) = check.global(file.global.as_ref());
+    let (mut global, limits) = check.global(file.global.as_ref());
+    global.webhooks = check.webhooks(&file.webhook);
     let pools = check.pools(&file.pool);
     let (pools_by_name, listeners) = (Positions::of(&file.pool), Positions::of(&file.listener));
     let names = Names { pools: pools_by_name, listeners, lost };

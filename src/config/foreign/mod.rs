@@ -43,6 +43,7 @@ fn what_it_is(section: &str) -> &'static str {
         "access-log" => "`access-log`",
         "listener-timeouts" => "the timeouts of a listener",
         "route" => "a route",
+        "webhook" => "a webhook",
         "pool" => "a pool",
         "backend" => "a backend",
         "bind" => "an address to listen on",

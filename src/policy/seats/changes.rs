@@ -118,6 +118,7 @@ fn global_keys(now: &Global, next: &Global) -> Vec<&'static str> {
         admin,
         user,
         state_dir,
+        webhooks,
     } = next;
     differing([
         ("cores", *cores != now.cores),
@@ -128,6 +129,7 @@ fn global_keys(now: &Global, next: &Global) -> Vec<&'static str> {
         ("state-dir", *state_dir != now.state_dir),
         ("user", *user != now.user),
         ("shutdown", *shutdown != now.shutdown),
+        ("webhook", *webhooks != now.webhooks),
         ("log", (log_level, log_format) != (&now.log_level, &now.log_format)),
     ])
 }

@@ -1,11 +1,12 @@
 //! The chronicle: what happened, and what traffic was like, for those who look later or go on
 //! looking.
 //!
-//! A thread of its own, `ringway-history`, which only a process with an admin interface has. Once a
-//! second it takes a snapshot of the statistics, keeps a summary of what lies between two of them,
-//! and makes a frame with all details while somebody looks; events it keeps, sends on and appends
-//! to the timeline on disk. *Invariants:* it asks the control thread and no core; what it keeps is
-//! bounded; it waits for no reader, and one that is too slow is let go.
+//! A thread of its own, `ringway-history`, which only a process with an admin interface or a
+//! webhook has. Once a second it takes a snapshot of the statistics, keeps a summary of what lies
+//! between two of them, and makes a frame with all details while somebody looks; events it keeps,
+//! sends on, appends to the timeline on disk, and gives to webhooks. *Invariants:* it asks the
+//! control thread and no core; what it keeps is bounded; it waits for no reader, and one that is
+//! too slow is let go.
 
 mod availability;
 mod frame;
@@ -35,6 +36,7 @@ use super::{
     control::{Client, View},
     secrets::state_directories,
     state_file, views,
+    webhooks::Webhooks,
 };
 use crate::admin::{self, Feed, HistoryQuery};
 use crate::observe::{
@@ -239,6 +241,7 @@ struct Keeper {
     reporter: Reporter,
     teller: Teller,
     timeline: Option<Timeline>,
+    webhooks: Webhooks,
     /// Whether traffic is looked at although nobody watches.
     is_watchful: bool,
     /// Until when it is, as somebody has asked for a frame.
@@ -264,6 +267,7 @@ impl Keeper {
         let now = SystemTime::now();
         let mut keeper = Keeper {
             client,
+            webhooks: Webhooks::new(reporter.clone()),
             reporter,
             teller: Teller::new(now),
             timeline,
@@ -281,6 +285,7 @@ impl Keeper {
             events_to: Vec::new(),
             stream_to: Vec::new(),
         };
+        keeper.replan();
         let began = keeper.teller.began(now);
         keeper.keep(began);
         keeper
@@ -337,7 +342,18 @@ impl Keeper {
             _ => {
                 let told = self.teller.tell(happened);
                 self.keep(told);
+                if matches!(happened.event, Event::Reloaded { .. }) {
+                    self.replan();
+                }
             }
+        }
+    }
+
+    /// The webhooks of the plan in force.
+    fn replan(&mut self) {
+        if let Some((_, layers)) = self.client.layers() {
+            let global = &layers.base.global;
+            self.webhooks.replan(&global.instance, &global.webhooks);
         }
     }
 
@@ -358,6 +374,7 @@ impl Keeper {
             send(&mut self.stream_to, &format!("event: happened\ndata: {line}\n\n").into());
         }
         self.write(&told.line);
+        self.webhooks.tell(told.word, &told.id, &told.line);
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }

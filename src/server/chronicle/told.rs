@@ -13,6 +13,8 @@ use crate::observe::events::Happened;
 #[derive(Clone)]
 pub(super) struct Told {
     pub(super) number: u64,
+    pub(super) word: &'static str,
+    pub(super) id: Arc<str>,
     /// The object, on one line.
     pub(super) line: Arc<str>,
     /// As the stream of events has it.
@@ -57,7 +59,13 @@ impl Teller {
         self.spell(0, at, "started", object)
     }
 
-    fn spell(&self, number: u64, at: SystemTime, word: &str, fields: Map<String, Value>) -> Told {
+    fn spell(
+        &self,
+        number: u64,
+        at: SystemTime,
+        word: &'static str,
+        fields: Map<String, Value>,
+    ) -> Told {
         let id = self.id(number);
         let mut object = Map::new();
         object.insert("id".into(), id.clone().into());
@@ -65,7 +73,7 @@ impl Teller {
         object.extend(fields);
         let line = Value::Object(object).to_string();
         let sent = format!("id: {id}\nevent: {word}\ndata: {line}\n\n");
-        Told { number, line: line.into(), sent: sent.into() }
+        Told { number, word, id: id.into(), line: line.into(), sent: sent.into() }
     }
 
     fn id(&self, number: u64) -> String {
