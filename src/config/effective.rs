@@ -20,8 +20,8 @@ use crate::base::endpoint::Endpoint;
 use crate::plan::{
     Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
     HostHeader, HostPattern, Listener, ListenerTls, Mode, Overlay, Passive, PathPattern, Plan,
-    Pool, PoolTls, Probe, Protocol, Retry, RetryOn, Route, Settings, Statuses, Sticky, Subject,
-    Webhook,
+    Pool, PoolTls, Probe, Protocol, ProxyVersion, Retry, RetryOn, Route, Settings, Statuses,
+    Sticky, Subject, Webhook,
 };
 
 /// One table of the configuration.
@@ -378,6 +378,11 @@ impl Lines<'_> {
                 HostHeader::Literal(host) => host,
             }),
         );
+        match pool.send_proxy {
+            Some(ProxyVersion::One) => self.add("send-proxy-protocol", "1".to_owned()),
+            Some(ProxyVersion::Two) => self.add("send-proxy-protocol", "2".to_owned()),
+            None => {}
+        }
         if let Some(tls) = &pool.tls {
             self.pool_tls(tls);
         }

@@ -316,6 +316,9 @@ pub(crate) struct Pool {
     pub(crate) host: Option<Written<String>>,
     /// TLS to the backends; absent: plain HTTP.
     pub(crate) tls: Option<Written<PoolTls>>,
+    /// The version (1 or 2) of the PROXY header that says to a backend who the client is; each
+    /// request then has a connection of its own. Absent: none.
+    pub(crate) send_proxy_protocol: Option<Written<i64>>,
     /// How backends are probed; absent: no probes.
     pub(crate) health: Option<Written<Health>>,
     /// Outlier ejection: when a backend that fails requests is left out for a while.

@@ -51,6 +51,8 @@ pub(crate) struct BackendConns {
     pub(super) tls: Option<PoolTls>,
     /// What a handshake with it needs, once one was made.
     pub(super) to: Option<Rc<ToBackend>>,
+    /// Whether its connections begin with a PROXY header.
+    pub(super) greets: bool,
     /// Why TLS to it failed last.
     pub(super) why: Option<String>,
     /// When an answer on a connection of it was whole last; none = never.
@@ -77,7 +79,7 @@ impl BackendConns {
     ) -> BackendConns {
         let (all, host) = (Vec::new(), host.into());
         let (turn, last_number, tls, to, why) = (core_index, 0, None, None, None);
-        let (answered, protocol, bell) = (None, Protocol::default(), Rc::default());
+        let (answered, protocol, bell, greets) = (None, Protocol::default(), Rc::default(), false);
         BackendConns {
             all,
             turn,
@@ -90,6 +92,7 @@ impl BackendConns {
             host,
             tls,
             to,
+            greets,
             why,
             answered,
         }
@@ -302,6 +305,7 @@ pub(crate) async fn warm(
 /// Opens a connection, trying the addresses in turn within one time; zero = no bound. If there is
 /// no descriptor left, `frees` may close unused ones, and returns whether it did. Where connections
 /// carry many requests it may be a place in one that there is.
+/// The connection begins with `greeting`.
 ///
 /// # Errors
 /// `ConnectTimeout`, `ConnectFailed` or that of a handshake, of the last address; `Overloaded` if
@@ -311,7 +315,7 @@ pub(crate) async fn open(
     time: Duration,
     clock: &Rc<Clock>,
     deadlines: &Rc<Deadlines>,
-    frees: impl Fn() -> bool,
+    (greeting, frees): (&[u8], impl Fn() -> bool),
 ) -> Result<Backend, Fault> {
     let began = clock.tick();
     let to_try = conns.borrow_mut().in_turn(began);
@@ -321,7 +325,7 @@ pub(crate) async fn open(
         let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
         let until = Deadline::after(clock.tick(), share);
-        let opening = Opening { clock, deadlines, share, until, frees: &frees };
+        let opening = Opening { clock, deadlines, share, until, greeting, frees: &frees };
         let opened = match protocol {
             Protocol::H1 => opening
                 .connected(conns, address)
@@ -350,6 +354,7 @@ pub(super) struct Opening<'a, F: Fn() -> bool> {
     pub(super) deadlines: &'a Rc<Deadlines>,
     share: Duration,
     pub(super) until: Deadline,
+    greeting: &'a [u8],
     frees: &'a F,
 }
 
@@ -367,10 +372,12 @@ impl<F: Fn() -> bool> Opening<'_, F> {
             watched
         };
         match Stream::connect(address, self.share, self.frees, watched).await {
-            Ok(stream) => secured(conns, stream, self.until).await.map_err(|(cause, why)| {
-                conns.borrow_mut().why = Some(why);
-                cause
-            }),
+            Ok(stream) => {
+                secured(conns, stream, self.until, self.greeting).await.map_err(|(cause, why)| {
+                    conns.borrow_mut().why = Some(why);
+                    cause
+                })
+            }
             Err(error) if io::is_for_want(&error, address) => Err(Cause::Overloaded),
             Err(error) if error.kind() == ErrorKind::TimedOut => Err(Cause::ConnectTimeout),
             Err(_) => Err(Cause::ConnectFailed),
@@ -438,7 +445,7 @@ mod tests {
 
         async fn open(&self) -> Result<Backend, Fault> {
             let Stage { conns, clock, deadlines, .. } = self;
-            open(conns, Duration::from_secs(5), clock, deadlines, || false).await
+            open(conns, Duration::from_secs(5), clock, deadlines, (b"", || false)).await
         }
 
         /// Opens a connection; returns which of these it went to.

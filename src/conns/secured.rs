@@ -18,12 +18,18 @@ use crate::plan::{PoolTls, Protocol};
 /// Why TLS to a backend failed: the fault, and a sentence for the log.
 pub(super) type Refused = (Cause, String);
 
-/// Shakes hands with the backend, if its pool speaks TLS.
+/// Says who the client is, if its pool says that, and shakes hands with the backend, if its pool
+/// speaks TLS.
 pub(super) async fn secured(
     conns: &RefCell<BackendConns>,
     mut stream: Stream,
     by: Deadline,
+    greeting: &[u8],
 ) -> Result<Stream, Refused> {
+    if !greeting.is_empty() && Box::pin(stream.send_all(greeting, false, || by)).await.is_err() {
+        let why = "it did not take the PROXY header".to_owned();
+        return Err((Cause::ConnectFailed, why));
+    }
     let Some(to) = conns.borrow_mut().means_of_tls()? else { return Ok(stream) };
     let buffers = Rc::clone(&conns.borrow().means.buffers);
     let is_h2 = conns.borrow().protocol == Protocol::H2;
@@ -54,13 +60,14 @@ impl BackendConns {
         Ok(Some(to))
     }
 
-    /// The pool speaks this from now on, and TLS like this or not at all. If that is news, nothing
-    /// that was opened before is used again.
-    pub(crate) fn speak(&mut self, protocol: Protocol, tls: Option<&PoolTls>) {
-        if self.protocol == protocol && self.tls.as_ref() == tls {
+    /// The pool speaks this from now on, TLS like this or not at all, and begins with a PROXY
+    /// header or without. If that is news, nothing that was opened before is used again.
+    pub(crate) fn speak(&mut self, protocol: Protocol, tls: Option<&PoolTls>, greets: bool) {
+        if self.protocol == protocol && self.tls.as_ref() == tls && self.greets == greets {
             return;
         }
         (self.protocol, self.tls, self.to) = (protocol, tls.cloned(), None);
+        self.greets = greets;
         self.clear();
         let addresses: Vec<_> = self.all.iter().map(|at| at.address).collect();
         self.all = addresses.into_iter().map(|address| self.fresh(address)).collect();

@@ -16,6 +16,7 @@ use std::{
 use super::{
     Answer, Exchange, Fetched, Try,
     download::Pause,
+    greeting,
     hedge::{Hedge, Won},
     rescue::{self, Rescue},
     upload::{self, Upload, beside},
@@ -207,7 +208,8 @@ async fn connection(
     let since = exchange.scratch.record.is_timed().then(Clock::moment);
     let Worker { clock, deadlines, .. } = worker;
     let frees = || worker.frees_descriptors();
-    let opening = conns::open(conns, time, clock, deadlines, frees);
+    let greeting = greeting(exchange.pool_plan(), client);
+    let opening = conns::open(conns, time, clock, deadlines, (&greeting, frees));
     let of = (exchange.pool, id);
     let opened = Box::pin(rescue::connecting(worker, exchange, of, opening)).await;
     let ended = clock.renew();

@@ -87,6 +87,8 @@ pub(super) struct Copied {
     pub(super) length: BodyLength,
     /// The value of Host, if it is not the client's.
     pub(super) host: Option<Vec<u8>>,
+    /// With which a new connection begins.
+    pub(super) greeting: Vec<u8>,
     pub(super) deadline: Deadline,
 }
 
@@ -242,7 +244,8 @@ impl Copy {
             return Some(warm);
         }
         let frees = || self.worker.frees_descriptors();
-        let opening = Box::pin(conns::open(conns, time, clock, deadlines, frees));
+        let opening =
+            Box::pin(conns::open(conns, time, clock, deadlines, (&self.of.greeting, frees)));
         let opened = self.state.cancelled.or(opening).await?.ok()?;
         self.worker.count(Counter::BackendOpened);
         Some(opened)

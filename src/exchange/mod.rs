@@ -270,6 +270,12 @@ fn id_of(worker: &Worker, peer: &Peer, scratch: &mut Scratch) -> IdText {
     }
 }
 
+/// The PROXY header with which a connection to a backend of the pool begins; empty if there is none.
+fn greeting(pool: &Pool, client: &Client) -> Vec<u8> {
+    let Some(version) = pool.send_proxy else { return Vec::new() };
+    client.peer().introduction(version, client.local_address())
+}
+
 /// Notes what the access log will need.
 #[cold]
 fn will_be_logged(in_force: &InForce, client: &Client, scratch: &mut Scratch, began: Moment) {

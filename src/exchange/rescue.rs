@@ -16,6 +16,7 @@ use super::{
     Exchange, Tries, Try,
     attempt::host,
     choose::avoids_trials,
+    greeting,
     hedge::{Copied, Sent},
     upload::Upload,
 };
@@ -159,6 +160,7 @@ impl<'a> Rescue<'a> {
             head: self.request.clone(),
             length: self.length,
             host: host(self.in_force, self.pool, backend, self.request).map(<[u8]>::to_vec),
+            greeting: greeting(self.in_force.plan.pool(self.pool), client.0),
             deadline: self.deadline,
         };
         Some(Sent::new(worker, copied, client, pick))

@@ -14,8 +14,8 @@ use crate::base::{
     ids::{BackendId, PoolId},
     moment::{Deadline, Micros, Tick},
 };
-use crate::net::{clock::Clock, io::task, signal::Signal, tls::Ends};
-use crate::plan::Duty;
+use crate::net::{clock::Clock, io::task, proxy_header, signal::Signal, tls::Ends};
+use crate::plan::{Duty, ProxyVersion};
 use crate::policy::{
     health::ProbeFault,
     probes::{self, Probes},
@@ -70,6 +70,8 @@ struct Target {
     pool: PoolId,
     backend: BackendId,
     probe: Rc<Probe>,
+    /// With which its connections begin.
+    greeting: &'static [u8],
     /// The backend's host, as written.
     host: Rc<str>,
     /// Whether it is in maintenance: it is not probed.
@@ -156,6 +158,7 @@ impl Prober {
                     pool: pool_id,
                     backend: id,
                     probe: Rc::new(probe),
+                    greeting: greeting(pool.send_proxy),
                     host: backend.host().into(),
                     addresses: with_port(&backend.address.known(), health.port),
                     interval: health.interval,
@@ -251,7 +254,7 @@ impl Prober {
 
     fn probe(&mut self, place: usize, now: Tick) {
         let Some(target) = self.targets.get_mut(place) else { return };
-        let Target { number, pool, backend, .. } = *target;
+        let Target { number, pool, backend, greeting, .. } = *target;
         let time = if target.run.next_is_hurried { target.hurried_time() } else { target.time };
         let hurried = Rc::<Signal>::default();
         target.run = Run {
@@ -268,7 +271,7 @@ impl Prober {
             .get(pool)
             .map(|back| Secure { back: Arc::clone(back), host: target.host.to_string() });
         task(async move {
-            let limits = Limits { time, ending: &news.ending, hurried: &hurried };
+            let limits = Limits { time, greeting, ending: &news.ending, hurried: &hurried };
             let began = Clock::moment();
             let result = probe.run(&addresses, limits, secure.as_ref()).await;
             let took = Clock::moment().since(began);
@@ -332,6 +335,15 @@ impl Target {
             let took = ended.took.0;
             self.run.usual = Some(Micros(self.run.usual.map_or(took, |it| (it.0 * 7 + took) / 8)));
         }
+    }
+}
+
+/// A probe speaks for itself.
+fn greeting(version: Option<ProxyVersion>) -> &'static [u8] {
+    match version {
+        None => b"",
+        Some(ProxyVersion::One) => proxy_header::UNKNOWN,
+        Some(ProxyVersion::Two) => proxy_header::LOCAL,
     }
 }
 

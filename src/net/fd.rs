@@ -361,6 +361,11 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<So
     Ok((fd, address.and_then(|address| SocketAddr::try_from(address).ok())))
 }
 
+/// The address of this end of a connection, if it is one of the network.
+pub(crate) fn local_address(fd: RawFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(borrow(fd)).ok()?).ok()
+}
+
 /// Takes over a descriptor that this process was started with; children do not get it any more.
 ///
 /// # Errors

@@ -26,6 +26,17 @@ pub(crate) const BYTES_MAX: usize = FIXED_BYTES + BLOCK_BYTES_MAX;
 const CRC32C: u8 = 0x03;
 const UNIQUE_ID: u8 = 0x05;
 
+/// Those that are passed on besides.
+const ALPN: u8 = 0x01;
+const AUTHORITY: u8 = 0x02;
+const SSL: u8 = 0x20;
+
+/// Parts of the last.
+const SSL_VERSION: u8 = 0x21;
+const SSL_CIPHER: u8 = 0x23;
+const CLIENT_SSL: u8 = 0x01;
+const CLIENT_CERT: u8 = 0x02 | 0x04;
+
 const UNIQUE_ID_BYTES_MAX: usize = 128;
 
 /// What a header says.
@@ -34,6 +45,30 @@ pub(crate) struct ProxyHeader {
     /// Who connected to the proxy, and to which of its addresses; none if it speaks for itself
     /// (LOCAL), or does not know (UNKNOWN).
     pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The additions that are passed on, as they came.
+    pub(crate) additions: Vec<u8>,
+}
+
+/// What is said of a client to a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Introduction<'a> {
+    /// Where it comes from, and which address it connected to; none if it has none.
+    pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Additions of a proxy in front, which are passed on.
+    pub(crate) additions: &'a [u8],
+    /// What was agreed on in a handshake with us.
+    pub(crate) secure: Option<SecureIntroduction<'a>>,
+}
+
+/// What is said of a client that speaks TLS with us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SecureIntroduction<'a> {
+    pub(crate) alpn: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) version: &'a str,
+    pub(crate) suite: &'a str,
+    /// Whether it has shown a certificate, which was verified.
+    pub(crate) is_certified: bool,
 }
 
 /// What came of parsing.
@@ -88,7 +123,8 @@ fn line(bytes: &[u8]) -> Result<Parsed, &'static str> {
         }
         _ => return Err("its PROXY header names no protocol that exists"),
     };
-    Ok(Parsed::Done { used, header: ProxyHeader { addresses } })
+    let additions = Vec::new();
+    Ok(Parsed::Done { used, header: ProxyHeader { addresses, additions } })
 }
 
 /// An address as version 1 writes it: no leading zeros, no other notation.
@@ -137,7 +173,8 @@ fn block(bytes: &[u8]) -> Result<Parsed, &'static str> {
     let used = FIXED_BYTES + len;
     if !is_proxied {
         // What it would say of the address is not looked at.
-        return Ok(Parsed::Done { used, header: ProxyHeader { addresses: None } });
+        let (addresses, additions) = (None, Vec::new());
+        return Ok(Parsed::Done { used, header: ProxyHeader { addresses, additions } });
     }
     let Some((addresses, additions)) = block.split_at_checked(addresses_len) else {
         return Err("its PROXY header is too short for its addresses");
@@ -148,8 +185,9 @@ fn block(bytes: &[u8]) -> Result<Parsed, &'static str> {
         // Datagrams and unix sockets have no address that a connection of TCP could have.
         _ => None,
     };
-    check_additions(bytes.get(..used).unwrap_or_default(), used - additions.len())?;
-    Ok(Parsed::Done { used, header: ProxyHeader { addresses } })
+    let header = bytes.get(..used).unwrap_or_default();
+    let additions = checked_additions(header, used - additions.len())?;
+    Ok(Parsed::Done { used, header: ProxyHeader { addresses, additions } })
 }
 
 /// Two addresses and two ports.
@@ -172,9 +210,10 @@ fn ports(both: &[u8]) -> Option<(u16, u16)> {
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
-/// Whether the additions (TLVs) of a header are whole, and its checksum right if it has one.
-fn check_additions(header: &[u8], begin: usize) -> Result<(), &'static str> {
-    let mut at = begin;
+/// Of the additions (TLVs) of a header those that are passed on; all of them must be whole, and its
+/// checksum right if it has one.
+fn checked_additions(header: &[u8], begin: usize) -> Result<Vec<u8>, &'static str> {
+    let (mut at, mut passed_on) = (begin, Vec::new());
     while at < header.len() {
         const CUT: &str = "an addition (TLV) to its PROXY header is cut";
         let Some(&[kind, high, low]) = header.get(at..at + 3) else { return Err(CUT) };
@@ -192,11 +231,101 @@ fn check_additions(header: &[u8], begin: usize) -> Result<(), &'static str> {
             UNIQUE_ID if len > UNIQUE_ID_BYTES_MAX => {
                 return Err("the unique id in its PROXY header is longer than 128 bytes");
             }
+            ALPN | AUTHORITY | UNIQUE_ID | SSL => {
+                passed_on.extend_from_slice(header.get(at..begin + len).unwrap_or_default());
+            }
             _ => {}
         }
         at = begin + len;
     }
-    Ok(())
+    Ok(passed_on)
+}
+
+/// The header of version 1 that says this of a client: no more than its addresses.
+pub(crate) fn write_line(of: &Introduction<'_>) -> Vec<u8> {
+    let Some((from, to)) = of.addresses.map(of_one_family) else { return UNKNOWN.to_vec() };
+    let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (from_ip, to_ip, from_port, to_port) = (from.ip(), to.ip(), from.port(), to.port());
+    format!("PROXY {family} {from_ip} {to_ip} {from_port} {to_port}\r\n").into_bytes()
+}
+
+/// The header of version 2 that says this of a client.
+pub(crate) fn write_block(of: &Introduction<'_>) -> Vec<u8> {
+    let mut bytes = [&SIGNATURE[..], &[0x21]].concat();
+    let (family, addresses) = match of.addresses.map(of_one_family) {
+        None => (0x00, Vec::new()),
+        Some((from, to)) => {
+            let octets = |at: SocketAddr| match at.ip() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+            let family = if from.is_ipv4() { 0x11 } else { 0x21 };
+            (family, [octets(from), octets(to), ports].concat())
+        }
+    };
+    let mut additions = Vec::new();
+    if let Some(secure) = of.secure {
+        add(ALPN, secure.alpn.unwrap_or_default().as_bytes(), &mut additions);
+        add(AUTHORITY, secure.name.unwrap_or_default().as_bytes(), &mut additions);
+        let (flags, verified) = match secure.is_certified {
+            true => (CLIENT_SSL | CLIENT_CERT, 0_u32),
+            false => (CLIENT_SSL, 1),
+        };
+        let mut ssl = [&[flags][..], &verified.to_be_bytes()].concat();
+        add(SSL_VERSION, secure.version.as_bytes(), &mut ssl);
+        add(SSL_CIPHER, secure.suite.as_bytes(), &mut ssl);
+        add(SSL, &ssl, &mut additions);
+    }
+    let own: Vec<u8> = each(&additions).map(|(kind, _)| kind).collect();
+    for (kind, value) in each(of.additions) {
+        // Of the connection to us we know better.
+        if !own.contains(&kind) {
+            add(kind, value, &mut additions);
+        }
+    }
+    bytes.push(family);
+    let len = u16::try_from(addresses.len() + additions.len()).unwrap_or(0);
+    bytes.extend(len.to_be_bytes());
+    bytes.extend(addresses);
+    bytes.extend(additions);
+    bytes
+}
+
+/// What is said where nobody is proxied: a probe speaks for itself.
+pub(crate) const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
+pub(crate) const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// Two addresses of one family: a header has no other.
+fn of_one_family((from, to): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
+    let plain = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
+    let wide = |at: SocketAddr| match at.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), at.port()),
+        IpAddr::V6(_) => at,
+    };
+    let (from, to) = (plain(from), plain(to));
+    if from.is_ipv4() == to.is_ipv4() { (from, to) } else { (wide(from), wide(to)) }
+}
+
+/// Adds an addition, if there is anything to say.
+fn add(kind: u8, value: &[u8], to: &mut Vec<u8>) {
+    if let Ok(len) = u16::try_from(value.len())
+        && len > 0
+    {
+        to.push(kind);
+        to.extend(len.to_be_bytes());
+        to.extend_from_slice(value);
+    }
+}
+
+/// The additions of a whole list.
+fn each(mut rest: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, high, low], after) = rest.split_first_chunk()?;
+        let (value, next) = after.split_at_checked(u16::from_be_bytes([high, low]).into())?;
+        rest = next;
+        Some((kind, value))
+    })
 }
 
 /// CRC-32C (RFC 3720 §12.1) of bytes of which those in `zeroed` count as zeros.
@@ -216,6 +345,65 @@ fn crc32c(bytes: &[u8], zeroed: std::ops::Range<usize>) -> u32 {
 mod tests {
     use super::*;
     use crate::base::rng::Rng;
+
+    #[test]
+    fn what_is_written_is_read_alike() {
+        let pair = |from: &str, to: &str| Some((from.parse().unwrap(), to.parse().unwrap()));
+        let v4 = pair("192.0.2.1:56324", "203.0.113.9:443");
+        for (addresses, expected) in [
+            (None, None),
+            (v4, v4),
+            (pair("[2001:db8::1]:5", "[::1]:80"), pair("[2001:db8::1]:5", "[::1]:80")),
+            // One family for both, however the socket says it.
+            (pair("192.0.2.1:56324", "[::ffff:203.0.113.9]:443"), v4),
+            (pair("192.0.2.1:5", "[::1]:80"), pair("[::ffff:192.0.2.1]:5", "[::1]:80")),
+        ] {
+            let of = Introduction { addresses, ..Introduction::default() };
+            for header in [write_line(&of), write_block(&of)] {
+                let Ok(Parsed::Done { used, header: said }) = parse(&header) else {
+                    panic!("{}", header.escape_ascii())
+                };
+                assert_eq!((used, said.addresses), (header.len(), expected));
+            }
+        }
+        assert_eq!(
+            write_line(&Introduction { addresses: v4, ..Introduction::default() }),
+            b"PROXY TCP4 192.0.2.1 203.0.113.9 56324 443\r\n"
+        );
+        for header in [UNKNOWN, LOCAL] {
+            assert!(matches!(parse(header), Ok(Parsed::Done { used, .. }) if used == header.len()));
+        }
+    }
+
+    #[test]
+    fn additions_are_passed_on_and_our_own_handshake_goes_before_them() {
+        let came = [tlv(ALPN, b"h2"), tlv(0xee, b"x"), tlv(UNIQUE_ID, b"id"), tlv(SSL, b"s")];
+        let bytes = v2(0x21, 0x11, &[&V4[..], &came.concat()].concat());
+        let Ok(Parsed::Done { header, .. }) = parse(&bytes) else { panic!() };
+        assert_eq!(header.additions, [&came[0][..], &came[2], &came[3]].concat());
+        let mut of = Introduction { additions: &header.additions, ..Introduction::default() };
+        let said = |of: &Introduction<'_>| {
+            let Ok(Parsed::Done { header, .. }) = parse(&write_block(of)) else { panic!() };
+            header.additions
+        };
+        assert_eq!(said(&of), header.additions);
+        of.secure = Some(SecureIntroduction {
+            alpn: Some("http/1.1"),
+            name: Some("a.example"),
+            version: "TLSv1.3",
+            suite: "TLS_AES_128_GCM_SHA256",
+            is_certified: true,
+        });
+        let all = said(&of);
+        let kinds: Vec<(u8, &[u8])> = each(&all).filter(|(kind, _)| *kind != SSL).collect();
+        let (alpn, name) = (&b"http/1.1"[..], &b"a.example"[..]);
+        assert_eq!(kinds, [(ALPN, alpn), (AUTHORITY, name), (UNIQUE_ID, b"id")]);
+        let (_, ssl) = each(&all).find(|(kind, _)| *kind == SSL).unwrap();
+        assert_eq!(ssl[..5], [7, 0, 0, 0, 0]);
+        let parts: Vec<(u8, &[u8])> = each(&ssl[5..]).collect();
+        let suite = &b"TLS_AES_128_GCM_SHA256"[..];
+        assert_eq!(parts, [(SSL_VERSION, &b"TLSv1.3"[..]), (SSL_CIPHER, suite)]);
+    }
 
     /// A header of version 2.
     fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
@@ -242,8 +430,11 @@ mod tests {
     /// Each header, also with bytes behind it, in whatever pieces it comes.
     #[track_caller]
     fn expect(header: &[u8], addresses: Option<(SocketAddr, SocketAddr)>) {
-        let done = Ok(Parsed::Done { used: header.len(), header: ProxyHeader { addresses } });
-        assert_eq!(parse(header), done, "{}", header.escape_ascii());
+        let done = parse(header);
+        let Ok(Parsed::Done { used, header: said }) = &done else {
+            panic!("{done:?} {}", header.escape_ascii())
+        };
+        assert_eq!((*used, said.addresses), (header.len(), addresses), "{}", header.escape_ascii());
         assert_eq!(parse(&[header, b"PROXY \r\n\0"].concat()), done);
         for cut in 0..header.len() {
             assert_eq!(parse(&header[..cut]), Ok(Parsed::More), "{cut} {}", header.escape_ascii());

@@ -31,7 +31,8 @@ pub use self::{
     },
     overlay::{Amendment, Duty, Overlay, Settings, Subject},
     pool::{
-        Address, Backend, Connections, HostHeader, Member, Pool, PoolTimeouts, Protocol, Queue,
+        Address, Backend, Connections, HostHeader, Member, Pool, PoolTimeouts, Protocol,
+        ProxyVersion, Queue,
     },
     retry::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn},
     route::{HostPattern, PathPattern, Route, Specificity, path_regex},

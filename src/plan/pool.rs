@@ -42,6 +42,8 @@ pub struct Pool {
     pub protocol: Protocol,
     /// The Host that backends receive.
     pub host: HostHeader,
+    /// Which PROXY header begins each connection to a backend; none = there is none.
+    pub send_proxy: Option<ProxyVersion>,
     /// TLS to the backends; none = plain HTTP.
     pub tls: Option<PoolTls>,
     /// How backends are probed; none = no probes.
@@ -77,6 +79,7 @@ impl Default for Pool {
             client_cert: false,
             protocol: Protocol::default(),
             host: HostHeader::default(),
+            send_proxy: None,
             tls: None,
             health: None,
             passive: Passive::default(),
@@ -103,6 +106,16 @@ pub enum Protocol {
     H2,
     /// HTTP/2 without TLS, by prior knowledge.
     H2c,
+}
+
+/// A version of the header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyVersion {
+    /// A line of text.
+    One,
+    /// Bytes, with additions: protocol, name, TLS.
+    Two,
 }
 
 /// One server of a pool.

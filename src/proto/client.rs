@@ -3,7 +3,7 @@
 //! Not a connection: an HTTP/2 connection has one of these for each of its streams. A stream is
 //! never used again, so what concerns the next request on a connection is HTTP/1's alone.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
@@ -14,6 +14,7 @@ use crate::http::{
 };
 use crate::net::{
     deadlines::Unmet,
+    fd,
     leaving::{ForClient, Leaves},
 };
 
@@ -140,6 +141,14 @@ impl Client {
         match self {
             Client::H1(client) => client.is_pipelined(),
             Client::H2(_) => false,
+        }
+    }
+
+    /// The address of ours that it is connected to, if that can be asked for.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Client::H1(client) => fd::local_address(client.stream().raw()),
+            Client::H2(_) => None,
         }
     }
 

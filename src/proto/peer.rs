@@ -16,8 +16,9 @@ use crate::http::{
     forward::{self, ForwardedFor},
     head::RequestHead,
 };
+use crate::net::proxy_header::{self, Introduction, SecureIntroduction};
 use crate::observe::record::Asker;
-use crate::plan::ListenerId;
+use crate::plan::{ListenerId, ProxyVersion};
 
 /// The other end of a client connection.
 pub(crate) struct Peer {
@@ -27,6 +28,8 @@ pub(crate) struct Peer {
     is_trusted: bool,
     /// Known at the latest with its first bytes.
     pub(crate) speaks: Cell<Speaks>,
+    /// What backends are told of it by a PROXY header, where a pool tells them.
+    pub(crate) proxied: Option<Box<Proxied>>,
     /// What its handshake has agreed on; none if its side of the connection is not encrypted.
     secure: Option<Box<Secure>>,
     /// Its address as text, formatted once.
@@ -58,9 +61,20 @@ pub(crate) struct Secure {
     pub(crate) is_h2: bool,
     /// For the log: version, suite, protocol, whether it was resumed, name. Empty if there is none.
     pub(crate) text: Box<str>,
+    /// Whether the client has shown a certificate, which was verified.
+    pub(crate) is_certified: bool,
     /// The client's certificate and the chain behind it as fields (RFC 9440), if it has shown one
     /// and a pool wants to know.
     pub(crate) certificate: Option<Box<(Vec<u8>, Vec<u8>)>>,
+}
+
+/// What a PROXY header says of a client besides its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Proxied {
+    /// The address that it connected to, here or at a proxy in front.
+    pub(crate) to: Option<SocketAddr>,
+    /// What a proxy in front has added.
+    pub(crate) additions: Vec<u8>,
 }
 
 /// The address of a peer.
@@ -120,7 +134,19 @@ impl Peer {
         };
         let (port, port_len) = spelled(format_args!("{port}"));
         let speaks = Cell::default();
-        Peer { listener, address, is_trusted, speaks, secure, text, text_len, port, port_len }
+        let proxied = None;
+        Peer {
+            listener,
+            address,
+            is_trusted,
+            speaks,
+            proxied,
+            secure,
+            text,
+            text_len,
+            port,
+            port_len,
+        }
     }
 
     /// The address of the other end of its connection.
@@ -142,6 +168,34 @@ impl Peer {
             scheme: if self.secure.is_some() { b"https" } else { b"http" },
             port: self.port.get(..usize::from(self.port_len)).unwrap_or_default(),
             pseudonym,
+        }
+    }
+
+    /// The PROXY header of this version that says who it is, and that it has connected to `to` if
+    /// it is not known better.
+    pub(crate) fn introduction(&self, version: ProxyVersion, to: Option<SocketAddr>) -> Vec<u8> {
+        let proxied = self.proxied.as_deref();
+        let to = proxied.and_then(|it| it.to).or(to);
+        let secure = self.secure.as_deref().map(|secure| {
+            let mut words = secure.text.split(' ');
+            let mut next = || words.next().filter(|word| *word != "-");
+            let (version, suite, alpn) = (next(), next(), next());
+            SecureIntroduction {
+                alpn,
+                name: secure.name.as_deref(),
+                version: version.unwrap_or_default(),
+                suite: suite.unwrap_or_default(),
+                is_certified: secure.is_certified,
+            }
+        });
+        let of = Introduction {
+            addresses: self.address.socket().zip(to),
+            additions: proxied.map_or(&[], |it| &it.additions),
+            secure,
+        };
+        match version {
+            ProxyVersion::One => proxy_header::write_line(&of),
+            ProxyVersion::Two => proxy_header::write_block(&of),
         }
     }
 

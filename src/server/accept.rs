@@ -127,7 +127,7 @@ pub(super) fn go_on(worker: &Rc<Worker>, connection: RestingClient, admitted: Ad
         Err(_) => None,
     };
     let port = known.local_addr().map_or(0, |it| it.port());
-    let arrival = Arrival { listener, from: PeerAddress::of(from), port };
+    let arrival = Arrival { listener, from: PeerAddress::of(from), port, proxied: None };
     let deadlines = &worker.deadlines;
     let stream = Stream::adopt(known.into(), |fd| deadlines.watch(fd, Watch::Client(listener)));
     let Ok(stream) = stream else { return };
@@ -213,7 +213,7 @@ impl Accepting {
             // It was in the queue when its listener was removed.
             return;
         }
-        let arrival = Arrival { listener: id, from, port: self.port };
+        let arrival = Arrival { listener: id, from, port: self.port, proxied: None };
         let Some(admitted) = Admitted::enter(worker, id) else {
             return self.refuse(fd, &arrival);
         };

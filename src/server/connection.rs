@@ -26,7 +26,7 @@ use crate::net::{
     client_hello::ClientHello,
     clock::Clock,
     deadlines::{Ended, Rest, Unmet},
-    fd::Half,
+    fd::{self, Half},
     stream::{InVain, Stream},
     tls::Front,
     turns::next_turn,
@@ -36,7 +36,7 @@ use crate::proto::{
     Client,
     h1::{self, HeadRead},
     h2::PREFACE,
-    peer::{Peer, PeerAddress, Secure, Speaks},
+    peer::{Peer, PeerAddress, Proxied, Secure, Speaks},
 };
 use crate::worker::{Admitted, RestingClient, Worker};
 
@@ -47,14 +47,18 @@ pub(super) struct Arrival {
     pub(super) from: PeerAddress,
     /// The port that it connected to.
     pub(super) port: u16,
+    /// What backends are told besides, where a pool tells them.
+    pub(super) proxied: Option<Box<Proxied>>,
 }
 
 /// The peer, once a handshake has been made where one is due.
 pub(super) fn greet(worker: &Worker, arrival: &Arrival, secure: Option<Box<Secure>>) -> Peer {
-    let Arrival { listener, from, port } = *arrival;
+    let Arrival { listener, from, port, .. } = *arrival;
     let in_force = worker.in_force();
     let trusted = &in_force.plan.listener(listener).trusted_proxies;
-    Peer::new(listener, (from, port), trusted, secure)
+    let mut peer = Peer::new(listener, (from, port), trusted, secure);
+    peer.proxied.clone_from(&arrival.proxied);
+    peer
 }
 
 /// Serves a connection in a task of its own.
@@ -80,7 +84,11 @@ async fn introduce_first(
 }
 
 /// Serves a connection of which it is known where it comes from.
-fn serve_known(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitted: Admitted) {
+fn serve_known(worker: Rc<Worker>, stream: Stream, mut arrival: Arrival, admitted: Admitted) {
+    if arrival.proxied.is_none() && worker.in_force().introduces {
+        let (to, additions) = (fd::local_address(stream.raw()), Vec::new());
+        arrival.proxied = Some(Box::new(Proxied { to, additions }));
+    }
     match worker.front(arrival.listener) {
         None => {
             if is_tcp(&worker, arrival.listener) && peek::is_due(&worker, arrival.listener) {
@@ -174,7 +182,7 @@ pub(super) fn go_on(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitt
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: Stream, listener: ListenerId) {
     let from = PeerAddress::of(Some(([127, 0, 0, 9], 999).into()));
     let admitted = Admitted::enter(worker, listener).expect("room for it");
-    let arrival = Arrival { listener, from, port: 80 };
+    let arrival = Arrival { listener, from, port: 80, proxied: None };
     let peer = greet(worker, &arrival, None);
     Connection::new(Rc::clone(worker), stream, peer, admitted).run().await;
 }

@@ -16,7 +16,7 @@ use crate::observe::{
     record::{Record, Term},
     reports::Handshake,
 };
-use crate::proto::peer::PeerAddress;
+use crate::proto::peer::{PeerAddress, Proxied};
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
 
@@ -32,9 +32,10 @@ pub(super) fn is_due(worker: &Worker, arrival: &Arrival) -> bool {
 pub(super) async fn introduce(worker: &Worker, stream: &Stream, arrival: &mut Arrival) -> bool {
     let why = if is_proxy(worker, arrival) {
         match header(worker, stream, arrival).await {
-            Ok(ProxyHeader { addresses: None }) => return true,
-            Ok(ProxyHeader { addresses: Some((from, to)) }) => {
+            Ok(ProxyHeader { addresses: None, .. }) => return true,
+            Ok(ProxyHeader { addresses: Some((from, to)), additions }) => {
                 (arrival.from, arrival.port) = (PeerAddress::of(Some(from)), to.port());
+                arrival.proxied = Some(Box::new(Proxied { to: Some(to), additions }));
                 return true;
             }
             // It left, or made room for others.

@@ -110,14 +110,16 @@ fn failed(no_tls: &NoTls) -> Counter {
 
 /// What a connection keeps of it.
 fn secure(worker: &Worker, listener: ListenerId, agreed: Agreed) -> Secure {
-    let text = if worker.logs.is_on(listener) { text(&agreed) } else { String::new() };
+    let is_told = worker.logs.is_on(listener) || worker.in_force().introduces;
+    let text = if is_told { text(&agreed) } else { String::new() };
+    let is_certified = !agreed.certificates.is_empty();
     let is_wanted = || worker.in_force().plan.pools.values().any(|pool| pool.client_cert);
     let certificate = match agreed.certificates.split_first() {
         Some((own, chain)) if is_wanted() => Some(Box::new(fields(own, chain))),
         Some(_) | None => None,
     };
     let is_h2 = agreed.alpn.as_deref() == Some(b"h2");
-    Secure { name: agreed.name, is_h2, text: text.into(), certificate }
+    Secure { name: agreed.name, is_h2, text: text.into(), is_certified, certificate }
 }
 
 /// A certificate and the chain behind it, as fields (RFC 9440 §2).

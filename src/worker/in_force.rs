@@ -24,6 +24,8 @@ pub(crate) struct InForce {
     /// Client connections of the process.
     pub(crate) connections: Permits,
     pub(crate) head_limits: HeadLimits,
+    /// Whether any pool tells its backends who the client is by a PROXY header.
+    pub(crate) introduces: bool,
     /// This worker's share of the sockets that the process may have.
     pub(super) share: usize,
     core: Rc<Core>,
@@ -71,6 +73,7 @@ impl InForce {
             let connections = next.listeners.get(id)?.connections(listener.connections_max);
             Some((id, Rc::new(ListenerView { connections, owed })))
         });
+        let introduces = plan.pools.values().any(|pool| pool.send_proxy.is_some());
         let process = &core.process;
         let share = plan.limits.descriptors() / next.cores.max(1) as u64;
         InForce {
@@ -79,6 +82,7 @@ impl InForce {
             listeners: listeners.collect(),
             connections: process.connections.with_max(plan.limits.connections),
             head_limits: plan.limits.heads(),
+            introduces,
             share: usize::try_from(share).unwrap_or(usize::MAX),
             core: Rc::clone(core),
             plan,
@@ -94,6 +98,7 @@ impl InForce {
             listeners: Table::new(),
             connections: self.connections.clone(),
             head_limits: self.head_limits,
+            introduces: self.introduces,
             share: self.share,
             core: Rc::clone(&self.core),
         })

@@ -42,6 +42,7 @@ mod versions;
 mod bodies;
 mod early;
 mod interim;
+mod introduced;
 mod mutations;
 mod peek;
 mod pieces;

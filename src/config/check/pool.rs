@@ -14,7 +14,8 @@ use crate::config::{
     written::{List, Tables, Written},
 };
 use crate::plan::{
-    Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Probe, Protocol, Queue, Share,
+    Address, Backend, Connections, HostHeader, Pool, PoolTimeouts, Probe, Protocol, ProxyVersion,
+    Queue, Share,
 };
 
 /// What may be spoken to backends.
@@ -90,6 +91,7 @@ impl Check<'_> {
         self.pool_timeouts(section(written.timeouts.as_ref()), &mut pool.timeouts);
         self.spoken(written, &pool);
         self.probe_spoken(written, &pool);
+        self.send_proxy(written, &mut pool);
         self.useless(written, &pool);
         self.weightless(written, &pool);
         pool
@@ -127,6 +129,35 @@ impl Check<'_> {
                 .at(place, "gRPC needs HTTP/2")
                 .help("write for the pool: protocol = \"h2c\", or \"h2\" with `tls`"),
         );
+    }
+
+    /// A connection that has said who the client is serves no other, so none is kept.
+    fn send_proxy(&mut self, written: &file::Pool, pool: &mut Pool) {
+        let mut version = 0_u8;
+        self.whole_number(written.send_proxy_protocol.as_ref(), 1..=2, &mut version);
+        pool.send_proxy = match version {
+            1 => Some(ProxyVersion::One),
+            2 => Some(ProxyVersion::Two),
+            _ => return,
+        };
+        if let Some((place, _)) = both(written.protocol.as_ref())
+            && pool.protocol != Protocol::H1
+        {
+            self.note(
+                Problem::error("a connection of HTTP/2 is for many clients")
+                    .at(place, "`send-proxy-protocol` says who the one client is")
+                    .help("write protocol = \"h1\", or leave `send-proxy-protocol` out"),
+            );
+        }
+        pool.connections.idle_max = 0;
+        let kept = section(written.connections.as_ref()).and_then(|it| both(it.max_idle.as_ref()));
+        if let Some((place, _)) = kept.filter(|(_, most)| **most != 0) {
+            self.note(
+                Problem::warning("`max-idle` has no effect")
+                    .at(place, "no connection is kept beside `send-proxy-protocol`")
+                    .help("leave it out"),
+            );
+        }
     }
 
     /// Warns if no backend takes new traffic: for one backend that is intended, for all only

@@ -63,10 +63,8 @@ pub(super) const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("route", "rate-limit", RULES),
     ("route", "cache", RULES),
     ("route", "compress", RULES),
-    ("pool", "send-proxy-protocol", TLS),
 ];
 
-const TLS: &str = "TLS, HTTP/2 and TCP";
 const RULES: &str = "the rules of routes";
 
 /// List, word, and the capability that brings it.

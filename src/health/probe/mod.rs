@@ -20,7 +20,7 @@ use monoio::net::TcpStream;
 use self::http::Ask;
 use crate::base::endpoint::Endpoint;
 use crate::http::parse::HeadLimits;
-use crate::net::{clock::Clock, io as net_io, signal::Signal, tls::Back};
+use crate::net::{clock::Clock, fd, io as net_io, signal::Signal, tls::Back};
 use crate::plan::{self, Backend, Health, Protocol};
 use crate::policy::{connect, health::ProbeFault};
 
@@ -36,6 +36,8 @@ pub(super) enum Probe {
 #[derive(Clone, Copy)]
 pub(super) struct Limits<'a> {
     pub(super) time: Duration,
+    /// With which its connection begins.
+    pub(super) greeting: &'static [u8],
     pub(super) ending: &'a Signal,
     pub(super) hurried: &'a Signal,
 }
@@ -86,6 +88,9 @@ impl Probe {
             let connecting = limits.hurried.or(net_io::connect(address, share));
             match limits.ending.or(connecting).await?.unwrap_or(Err(ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
+                    // A new connection takes it at once.
+                    let raw = std::os::fd::AsRawFd::as_raw_fd(&stream);
+                    let _ = fd::with_borrowed(raw, |of| fd::send(of, limits.greeting, false));
                     let time = limits.time.saturating_sub(spent());
                     return self.ask(stream, Limits { time, ..limits }, secure).await;
                 }

@@ -76,7 +76,7 @@ fn check_pieces(probe: &HttpProbe, pieces: &[&[u8]], then: Then, expected: Resul
         let found = of(probe, address)
             .run(
                 &[address.into()],
-                Limits { time, ending: &ending, hurried: &Signal::default() },
+                Limits { time, greeting: b"", ending: &ending, hurried: &Signal::default() },
                 None,
             )
             .await;
@@ -156,8 +156,12 @@ fn what_is_no_answer_is_a_fault_and_never_a_panic() {
         let line = [b"HTTP/1.1 200 OK\r\nn", &[byte][..], b"n: v", &[byte], b"v\r\n\r\n"].concat();
         on_both_drivers(|| async {
             let (address, serving, _what) = backend(vec![line.clone()], Then::Closes);
-            let limits =
-                Limits { time: LONG, ending: &Signal::default(), hurried: &Signal::default() };
+            let limits = Limits {
+                time: LONG,
+                greeting: b"",
+                ending: &Signal::default(),
+                hurried: &Signal::default(),
+            };
             let found =
                 of(&HttpProbe::default(), address).run(&[address.into()], limits, None).await;
             assert!(matches!(found, Some(Ok(()) | Err(ProbeFault::Protocol))), "{byte}: {found:?}");
@@ -238,7 +242,12 @@ fn it_asks_as_configured_and_closes() {
             headers: vec![("x-probe".into(), "a b".into())],
             ..HttpProbe::default()
         };
-        let limits = Limits { time: LONG, ending: &Signal::default(), hurried: &Signal::default() };
+        let limits = Limits {
+            time: LONG,
+            greeting: b"",
+            ending: &Signal::default(),
+            hurried: &Signal::default(),
+        };
         assert_eq!(of(&probe, address).run(&[address.into()], limits, None).await, Some(Ok(())));
         let request = asked.recv().unwrap();
         let mut lines: Vec<&str> = request.split("\r\n").collect();
@@ -271,7 +280,12 @@ fn refusing() -> (std::os::fd::OwnedFd, SocketAddr) {
 fn the_first_address_that_lets_us_connect_is_asked() {
     on_both_drivers(|| async {
         let (_held, refusing) = refusing();
-        let limits = Limits { time: LONG, ending: &Signal::default(), hurried: &Signal::default() };
+        let limits = Limits {
+            time: LONG,
+            greeting: b"",
+            ending: &Signal::default(),
+            hurried: &Signal::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (refusing, accepting) =
             (Endpoint::Tcp(refusing), Endpoint::Tcp(listener.local_addr().unwrap()));
@@ -297,7 +311,8 @@ fn the_end_of_the_thread_ends_a_probe_without_a_verdict() {
             net_io::sleep(Duration::from_millis(20)).await;
             raising.raise();
         });
-        let limits = Limits { time: LONG, ending: &ending, hurried: &Signal::default() };
+        let limits =
+            Limits { time: LONG, greeting: b"", ending: &ending, hurried: &Signal::default() };
         assert_eq!(
             of(&HttpProbe::default(), address).run(&[address.into()], limits, None).await,
             None

@@ -77,7 +77,7 @@ impl PoolView {
             };
             let mut conns = at.conns.borrow_mut();
             conns.set_options(pool.connections);
-            conns.speak(pool.protocol, pool.tls.as_ref());
+            conns.speak(pool.protocol, pool.tls.as_ref(), pool.send_proxy.is_some());
             drop(conns);
             (id, at)
         });
