@@ -381,7 +381,11 @@ impl Connection {
             let of = (copy, self.stream.watched());
             return level::hand_over_idle(worker, listener, of, &mut self.admitted);
         }
-        if let Some(fd) = copy {
+        // Who the client of a proxy is was said once, here.
+        let in_force = worker.in_force();
+        let is_direct =
+            |_: &_| in_force.plan.listeners.get(listener).is_none_or(|it| it.proxies.is_none());
+        if let Some(fd) = copy.filter(is_direct) {
             worker.give_away(RestingClient { listener, is_idle, fd });
         }
         true
