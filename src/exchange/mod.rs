@@ -270,7 +270,8 @@ fn id_of(worker: &Worker, peer: &Peer, scratch: &mut Scratch) -> IdText {
     }
 }
 
-/// The PROXY header with which a connection to a backend of the pool begins; empty if there is none.
+/// The PROXY header with which a connection to a backend of the pool begins; empty if there is
+/// none.
 fn greeting(pool: &Pool, client: &Client) -> Vec<u8> {
     let Some(version) = pool.send_proxy else { return Vec::new() };
     client.peer().introduction(version, client.local_address())

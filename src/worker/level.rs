@@ -76,8 +76,8 @@ impl Worker {
             return;
         }
         let (own, levels) = (self.core.index, &self.core.process.levels);
-        if self.deadlines.is_empty() {
-            // The sweep rests: the next reading is long after this one.
+        if self.deadlines.is_empty() || self.counters.read(Counter::Connections) == 0 {
+            // It may rest, with the sweep: the next reading is long after this one.
             meter.borrow_mut().forget();
             wishes.borrow_mut().clear();
             self.tell_load(0);

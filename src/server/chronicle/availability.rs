@@ -72,7 +72,10 @@ pub(super) fn of(events: &[(Millis, &Value)], from: Millis, until: Millis) -> Ve
             continue;
         };
         let backend = backends.entry((pool, name)).or_default();
-        backend.process = process;
+        if backend.process != process {
+            backend.back(at);
+            backend.process = process;
+        }
         backend.set(respect, out, at);
     }
     let whole = until.saturating_sub(from);
@@ -170,6 +173,6 @@ mod tests {
             (80_000, event(2, "backend_down")),
             (80_003, event(2, "started")),
         ];
-        check_told(&events, 0, (50.0, 50.0, 1, true));
+        check_told(&events, 0, (50.0, 50.0, 2, true));
     }
 }
