@@ -40,7 +40,10 @@ class Child:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=stdin, stdout=log, stderr=log, cwd=directory,
-                env={**os.environ, "XDG_STATE_HOME": directory, "NO_COLOR": "1"},
+                env={
+                    **os.environ, "RUNTIME_DIRECTORY": directory, "STATE_DIRECTORY": directory,
+                    "XDG_STATE_HOME": directory, "NO_COLOR": "1",
+                },
                 preexec_fn=prepare, start_new_session=True,
             )
         _alive.append(self)
