@@ -5,11 +5,12 @@
 //! that drops it (tested: no descriptor leaks).
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
     os::fd::{AsFd, RawFd},
     pin::pin,
+    rc::Rc,
     task::Poll,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
-use super::{fd::Half, turns};
+use super::{fd::Half, signal::Signal, turns};
 use crate::base::endpoint::{Endpoint, UnixPath};
 
 /// How long sent data may go without an acknowledgement before the peer counts as dead, in
@@ -75,6 +76,24 @@ pub(crate) fn task(future: impl Future<Output = ()> + 'static) {
         return crate::testkit::play::task(future);
     }
     monoio::spawn(future);
+}
+
+thread_local! {
+    /// Raised when the runtime of this thread ends.
+    static OVER: RefCell<Rc<Signal>> = RefCell::default();
+}
+
+/// Runs a future as a task until it or the runtime ends. The runtime itself drops no task that
+/// waits, so whatever waits for ever and is not begun by this keeps what it has.
+pub(crate) fn resident(future: impl Future<Output = ()> + 'static) {
+    let over = OVER.with_borrow(Rc::clone);
+    task(async move { _ = over.or(future).await });
+}
+
+/// Ends the residents of this thread: its runtime ends. What was closed is free then.
+pub(crate) async fn end_residents() {
+    OVER.take().raise();
+    sleep(FREED).await;
 }
 
 /// Sleeps; rounded up to whole milliseconds.

@@ -9,7 +9,10 @@ use std::{fmt, future::Future, io};
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-use super::{io::set_running, turns};
+use super::{
+    io::{end_residents, set_running},
+    turns,
+};
 use crate::plan::Driver;
 
 /// The size of a ring.
@@ -94,6 +97,7 @@ impl Runtime {
             // At the start there are descriptors: `server/descriptors.rs` has made sure.
             let _ = turns::begin(eager);
             let output = future.await;
+            end_residents().await;
             turns::end();
             set_running(false);
             output

@@ -23,7 +23,7 @@ use std::{
 use monoio::net::UnixStream;
 use rustix::event::EventfdFlags;
 
-use super::{fd, io::task};
+use super::{fd, io::resident};
 
 thread_local! {
     static TURNS: RefCell<Option<Rc<Turns>>> = const { RefCell::new(None) };
@@ -54,7 +54,7 @@ pub(crate) fn begin(eager: bool) -> io::Result<()> {
     });
     TURNS.set(Some(Rc::clone(&turns)));
     EAGER.set(eager);
-    task(async move { turns.run(&bell).await });
+    resident(async move { turns.run(&bell).await });
     Ok(())
 }
 
@@ -188,7 +188,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::net::io::sleep;
+    use crate::net::io::{sleep, task};
     use crate::testkit::on_both_drivers;
 
     /// Eight tasks loop for ever; a timer fires all the same, and each has had about as many turns

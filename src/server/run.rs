@@ -9,7 +9,7 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 use super::{accept, level};
 use crate::exchange::explain;
 use crate::net::{
-    io::{ending, sleep, task},
+    io::{ending, resident, sleep},
     turns::next_turn,
     wake::Bell,
 };
@@ -54,7 +54,7 @@ fn begin(worker: &Rc<Worker>, sockets: Sockets) -> io::Result<()> {
     }
     accept_at(worker, sockets)?;
     let sweeper = Rc::clone(worker);
-    task(async move {
+    resident(async move {
         let each_round = || {
             sweeper.turn();
             level::look(&sweeper);
@@ -142,13 +142,14 @@ async fn listen(worker: &Rc<Worker>, inbox: &Inbox<ToCore>, bell: &Bell) {
 /// Closes everything and waits until nothing is in flight.
 async fn end(worker: &Rc<Worker>) {
     level::keep_own(worker);
+    worker.leave_queues();
     worker.drain();
     worker.close_conns();
     for _ in 0..END_STEPS {
         worker.deadlines.close_all();
         sleep(END_STEP).await;
         worker.close_conns();
-        if worker.deadlines.is_empty() && ending() == 0 {
+        if worker.deadlines.is_empty() && ending() == 0 && !worker.accepts() {
             return;
         }
     }

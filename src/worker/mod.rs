@@ -466,6 +466,16 @@ impl Worker {
         listening.iter().filter(|it| it.is(address)).for_each(|it| it.ends.raise());
     }
 
+    /// It accepts no more, and what waits at its addresses is left there: it ends.
+    pub(crate) fn leave_queues(&self) {
+        self.listening.borrow().iter().for_each(|it| it.is_shared.set(true));
+    }
+
+    /// Whether a task of it has a listening socket.
+    pub(crate) fn accepts(&self) -> bool {
+        self.accepting.get() > 0
+    }
+
     /// An address has accepted the last of those that waited.
     pub(crate) fn end_to_accept(&self, listening: &Rc<Listening>) {
         self.listening.borrow_mut().retain(|it| !Rc::ptr_eq(it, listening));
