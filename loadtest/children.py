@@ -100,6 +100,15 @@ def _any_left(pids):
     return any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
+def until(true, seconds, what):
+    """Waits for a condition, but not for longer than that."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise RuntimeError(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.01)
+
+
 def stop_all():
     for child in list(_alive):
         child.stop()

@@ -78,7 +78,7 @@ timeouts = {{ response = "1s" }}
 
 
 class DrilledNginx(Nginx):
-    template, server = NGINX, "server 127.0.0.1:{port} max_fails=3 fail_timeout=1s;"
+    template, server = NGINX, "server {host}:{port} max_fails=3 fail_timeout=1s;"
     takes_out = re.compile(rb"server temporarily disabled")
 
 

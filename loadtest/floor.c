@@ -6,7 +6,7 @@
  * nothing, adds no field, has no timeout and logs nothing, so no proxy can cost less in this way.
  * Longer answers go piece by piece; of those above SPLICE bytes the rest goes by splice(2).
  *
- *     floor PORT BACKEND-PORT...          listens on 127.0.0.1, ends by SIGTERM
+ *     floor HOST PORT BACKEND-HOST BACKEND-PORT...          ends by SIGTERM
  *
  * What is tried is a word that is defined when it is compiled (`loadtest/run --floor WORD`):
  *
@@ -200,6 +200,7 @@ struct client {
 
 static unsigned short servers[BACKENDS_MAX];
 static unsigned servers_len, turn;
+static in_addr_t servers_host;
 static struct backend *idle[BACKENDS_MAX];
 static struct client *clients;          /* unused */
 static char *rooms[ENTRIES];            /* unused */
@@ -260,7 +261,7 @@ static struct backend *backend_for(unsigned server) {
         return backend;
     }
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(servers[server]),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                             .sin_addr.s_addr = servers_host};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to)) fail("connect");
     no_delay(fd);
@@ -477,15 +478,16 @@ static void complete(uint64_t what, int result, unsigned flags) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3 || argc > 2 + BACKENDS_MAX) {
-        fputs("floor PORT BACKEND-PORT...\n", stderr);
+    if (argc < 5 || argc > 4 + BACKENDS_MAX) {
+        fputs("floor HOST PORT BACKEND-HOST BACKEND-PORT...\n", stderr);
         return 2;
     }
-    for (int at = 2; at < argc; at++) servers[servers_len++] = atoi(argv[at]);
+    servers_host = inet_addr(argv[3]);
+    for (int at = 4; at < argc; at++) servers[servers_len++] = atoi(argv[at]);
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2])),
+                             .sin_addr.s_addr = inet_addr(argv[1])};
     if (bind(listener, (struct sockaddr *)&at, sizeof at)) fail("bind");
     if (listen(listener, 4096)) fail("listen");
     signal(SIGPIPE, SIG_IGN);

@@ -16,8 +16,8 @@ AT_ONCE = 2
 
 
 def main():
-    how, port, path, openssl = sys.argv[1:5]
-    command = [openssl, "s_time", "-connect", f"127.0.0.1:{port}", f"-{how}", "-www", path, "-time", "1"]
+    how, address, path, openssl = sys.argv[1:5]
+    command = [openssl, "s_time", "-connect", address, f"-{how}", "-www", path, "-time", "1"]
     began = time.monotonic()
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

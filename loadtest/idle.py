@@ -19,18 +19,18 @@ REST = 3.0  # seconds of idleness before memory is read
 
 
 class Crowd:
-    """Many keep-alive connections to one port, driven by hand."""
+    """Many keep-alive connections to one address, driven by hand."""
 
-    def __init__(self, port, tls=False):
-        self.port, self.streams, self.tls = port, [], None
+    def __init__(self, host, port, tls=False):
+        self.host, self.port, self.streams, self.tls = port, [], None
         if tls:
             self.tls = ssl.create_default_context()
             self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
-        host = f"Host: 127.0.0.1:{port}\r\n"
-        self.ask = f"GET /128b HTTP/1.1\r\n{host}User-Agent: crowd\r\n\r\n".encode()
+        named = f"Host: {host}:{port}\r\n"
+        self.ask = f"GET /128b HTTP/1.1\r\n{named}User-Agent: crowd\r\n\r\n".encode()
 
     def open(self):
-        stream = socket.create_connection(("127.0.0.1", self.port), 10)
+        stream = socket.create_connection((self.host, self.port), 10)
         stream.settimeout(10)
         if self.tls:
             stream = self.tls.wrap_socket(stream, server_hostname="load.test")
@@ -100,7 +100,7 @@ def measure(proxy, origin, wanted, tls=False):
 
 
 def crowd_of(proxy, tls):
-    return Crowd(proxy.tls_port if tls else proxy.port, tls)
+    return Crowd(proxy.host, proxy.tls_port if tls else proxy.port, tls)
 
 
 def warm(proxy, tls=False):

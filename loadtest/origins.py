@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import network
 from children import Child
 from programs import answers, free_port
 
@@ -32,7 +33,7 @@ class Origin:
                    self.seen_path]
         name = f"origin-{self.number}"
         self.child = Child(name, command, self.core, self.directory, stdin=subprocess.PIPE)
-        self._await(lambda: answers(self.port), "does not start")
+        self._await(lambda: answers(network.loader, self.port), "does not start")
 
     def order(self, words):
         self.child.process.stdin.write(f"{words}\n".encode())
@@ -41,7 +42,7 @@ class Origin:
     def open(self):
         """Has it open its port again, and waits for it."""
         self.order("open")
-        self._await(lambda: answers(self.port), "does not open its port")
+        self._await(lambda: answers(network.loader, self.port), "does not open its port")
 
     def kill(self):
         self.child.signal(signal.SIGKILL)
@@ -91,6 +92,8 @@ class Origin:
 
 class Origins(list):
     """All of them, fresh: new ports, nothing seen yet."""
+
+    host = network.loader
 
     def __init__(self, directory, core, count=COUNT):
         super().__init__(Origin(number, directory, core) for number in range(count))

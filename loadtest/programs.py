@@ -15,6 +15,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
+import network
 from cases import BODIES
 from children import Child
 
@@ -62,7 +63,7 @@ http {{
     keepalive 256; keepalive_requests 1000000000;
   }}
   server {{
-    listen 127.0.0.1:{back_port} backlog=4096;
+    listen {host}:{back_port} backlog=4096;
     location / {{
       proxy_pass https://apps; proxy_http_version 1.1; proxy_max_temp_file_size 0;
       proxy_ssl_protocols TLSv1.2 TLSv1.3;
@@ -71,8 +72,8 @@ http {{
     }}
   }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    listen 127.0.0.1:{tls_port} ssl backlog=4096;
+    listen {host}:{port} backlog=4096;
+    listen {host}:{tls_port} ssl backlog=4096;
     ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
     ssl_protocols TLSv1.2 TLSv1.3;
     location / {{
@@ -97,11 +98,11 @@ defaults
   timeout server 60s
   timeout connect 3s
 frontend web
-  bind 127.0.0.1:{port} backlog 4096
-  bind 127.0.0.1:{tls_port} ssl crt {dir}/tls.both alpn http/1.1 backlog 4096
+  bind {host}:{port} backlog 4096
+  bind {host}:{tls_port} ssl crt {dir}/tls.both alpn http/1.1 backlog 4096
   default_backend app
 frontend back
-  bind 127.0.0.1:{back_port} backlog 4096
+  bind {host}:{back_port} backlog 4096
   default_backend apps
 backend app
   balance roundrobin
@@ -113,7 +114,7 @@ backend apps
 
 RINGWAY = """\
 [listener.web]
-bind = "127.0.0.1:{port}"
+bind = "{host}:{port}"
 pool = "app"
 {log}
 {tls}
@@ -124,11 +125,11 @@ backends = [{servers}]
 
 RINGWAY_TLS = """\
 [listener.tls]
-bind = "127.0.0.1:{tls_port}"
+bind = "{host}:{tls_port}"
 pool = "app"
 tls = {{ certificates = [{{ cert = "{dir}/tls.pem", key = "{dir}/tls.key" }}] }}
 [listener.back]
-bind = "127.0.0.1:{back_port}"
+bind = "{host}:{back_port}"
 pool = "apps"
 [pool.apps]
 backends = [{tls_servers}]
@@ -171,10 +172,10 @@ def free_port():
     raise RuntimeError("no free port on loopback")
 
 
-def answers(port):
+def answers(host, port):
     """Whether a connection can be made."""
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((host, port), 1).close()
         return True
     except OSError:
         return False
@@ -184,6 +185,11 @@ class Program:
     """One program that can be started anew at will, each time on new ports."""
 
     patience = 10  # seconds until its port must answer
+
+    @property
+    def host(self):
+        """The address on which it listens."""
+        return network.proxies
 
     def __init__(self, name, kind, directory, core, descriptors):
         self.name, self.kind, self.directory, self.core = name, kind, directory, core
@@ -196,7 +202,7 @@ class Program:
     def write(self, template, **values):
         user = "user root;" if os.geteuid() == 0 else ""
         self.text = template.format(
-            dir=self.directory, name=self.name, port=self.port, user=user,
+            dir=self.directory, name=self.name, host=self.host, port=self.port, user=user,
             tls_port=self.tls_port, back_port=self.back_port,
             connections=self.connections, haproxy_connections=self.haproxy_connections, **values,
         )
@@ -209,17 +215,21 @@ class Program:
         """Starts, and waits until the port answers; a port lost to a race is drawn again."""
         self.stop()
         for attempt in range(3):
-            command = self.command(*arguments)
+            command = [*self.into(), *self.command(*arguments)]
             self.child = Child(self.name, command, self.core, self.directory)
             until = time.monotonic() + self.patience
             while time.monotonic() < until and not self.child.ended():
-                if answers(self.port):
+                if answers(self.host, self.port):
                     return
                 time.sleep(0.02)
             words = self.child.last_words()
             self.stop()
             if attempt == 2 or "in use" not in words:
                 raise RuntimeError(f"{self.name} did not start ({' '.join(command)}):\n{words}")
+
+    def into(self):
+        """What takes its command into its network."""
+        return network.into
 
     def stop(self):
         if self.child:
@@ -232,6 +242,13 @@ class Program:
 
 
 class Origin(Program):
+    @property
+    def host(self):
+        return network.loader
+
+    def into(self):
+        return []
+
     def __init__(self, directory, core, descriptors):
         super().__init__("origin", "origin", directory, core, descriptors)
         bodies = os.path.join(directory, "bodies")
@@ -246,24 +263,24 @@ class Origin(Program):
         self.ports = [free_port() for _ in range(BACKENDS)]
         self.tls_ports = [free_port() for _ in range(BACKENDS)]
         self.port = self.ports[0]
-        listens = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
-        tls = " ".join(f"listen 127.0.0.1:{port} ssl backlog=4096;" for port in self.tls_ports)
+        listens = " ".join(f"listen {self.host}:{port} backlog=4096;" for port in self.ports)
+        tls = " ".join(f"listen {self.host}:{port} ssl backlog=4096;" for port in self.tls_ports)
         path = self.write(ORIGIN, listens=listens, tls_listens=tls, small=self.small)
         return [tool("nginx"), "-e", "stderr", "-c", path]
 
     def accepted(self):
         """Connections that all backends together have accepted so far (one of them is ours)."""
-        page = get(self.port, "/accepted")[1].decode()
+        page = get(self, "/accepted")[1].decode()
         return int(page.splitlines()[2].split()[0])
 
 
 class Nginx(Program):
-    template, server = NGINX, "server 127.0.0.1:{port};"
+    template, server = NGINX, "server {host}:{port};"
 
     def command(self, origin):
         self.draw_ports()
         servers, tls = (
-            " ".join(self.server.format(port=port) for port in ports)
+            " ".join(self.server.format(host=origin.host, port=port) for port in ports)
             for ports in (origin.ports, tls_ports(origin))
         )
         path = self.write(self.template, servers=servers, tls_servers=tls)
@@ -277,7 +294,7 @@ class Haproxy(Program):
         self.draw_ports()
         servers, tls = (
             "\n  ".join(
-                f"server s{number} 127.0.0.1:{port}{more}" for number, port in enumerate(ports)
+                f"server s{number} {origin.host}:{port}{more}" for number, port in enumerate(ports)
             )
             for ports, more in ((origin.ports, ""), (tls_ports(origin), " ssl verify none"))
         )
@@ -300,12 +317,12 @@ class Ringway(Program):
         """The core is written as a range: `--cores 2` would mean any two."""
         self.draw_ports()
         servers, tls_servers = (
-            ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+            ", ".join(f'"{origin.host}:{port}"' for port in ports)
             for ports in (origin.ports, tls_ports(origin))
         )
         # One of before is measured without.
         tls = "" if not (self.has_tls and tls_ports(origin)) else RINGWAY_TLS.format(
-            dir=self.directory, tls_port=self.tls_port, back_port=self.back_port,
+            dir=self.directory, host=self.host, tls_port=self.tls_port, back_port=self.back_port,
             tls_servers=tls_servers,
         )
         log = ""
@@ -333,7 +350,7 @@ class Floor(Program):
 
     def command(self, origin):
         self.port = free_port()
-        return [self.binary, str(self.port), *map(str, origin.ports)]
+        return [self.binary, self.host, str(self.port), origin.host, *map(str, origin.ports)]
 
 
 def compiled(source, target, *flags):
@@ -368,18 +385,18 @@ class Fleet:
         found = []
         for proxy in self.proxies:
             for name, size in BODIES.items():
-                status, content = get(proxy.port, f"/{name}")
+                status, content = get(proxy, f"/{name}")
                 if status != 200 or content != body(size):
                     raise RuntimeError(f"{proxy.name}: wrong answer to /{name}: {status}")
-            pages = [get(proxy.port, "/seen")[1].decode().split("|") for _ in range(12)]
+            pages = [get(proxy, "/seen")[1].decode().split("|") for _ in range(12)]
             hashes = proxy.kind == "ringway" and "hash" in proxy.variant.balance
             if len({page[0] for page in pages}) != BACKENDS and not hashes:
                 found.append(f"{proxy.name} does not go round all {BACKENDS} backends")
-            if any(page[1] != "127.0.0.1" for page in pages) and proxy.kind != "floor":
+            if any(page[1] != network.loader for page in pages) and proxy.kind != "floor":
                 found.append(f"{proxy.name} does not set X-Forwarded-For")
             if any(page[2].lower() == "close" for page in pages):
                 found.append(f"{proxy.name} does not keep connections to the backends")
-            if any(page[3] != f"127.0.0.1:{proxy.port}" for page in pages):
+            if any(page[3] != f"{proxy.host}:{proxy.port}" for page in pages):
                 found.append(f"{proxy.name} does not hand on the client's Host")
             if proxy.log and not _wait_for_bytes(proxy.log):
                 found.append(f"{proxy.name} writes no access log")
@@ -420,18 +437,19 @@ def body(size):
     return (b"0123456789abcdef" * (size // 16 + 1))[: size - 1] + b"\n"
 
 
-def get(port, path):
+def get(program, path):
     """One GET on a connection of its own: (status, body)."""
-    with socket.create_connection(("127.0.0.1", port), 5) as stream:
+    host, port = program.host, program.port
+    with socket.create_connection((host, port), 5) as stream:
         stream.settimeout(5)
-        ask = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        ask = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
         stream.sendall(ask.encode())
         answer = b""
         while chunk := stream.recv(1 << 20):
             answer += chunk
     head, _, content = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 "):
-        raise RuntimeError(f"no HTTP answer on port {port}: {answer[:80]!r}")
+        raise RuntimeError(f"no HTTP answer on {host}:{port}: {answer[:80]!r}")
     return int(head.split()[1]), content
 
 

@@ -7,7 +7,7 @@ with the quartiles in brackets. Tables are Markdown that also reads well on a te
 import statistics
 from dataclasses import asdict
 
-from cases import CASES, IDLE, STEADY, figures
+from cases import CASES, IDLE, figures
 
 
 def costs(case):
@@ -70,7 +70,7 @@ class Report:
             self._judge(figure, table, cost)
         return "\n\n".join([heading(case.name, case.says, table), grid(rows), grid(ratios)])
 
-    def steady(self, table, rate):
+    def steady(self, table, share, rate):
         rows = [["proxy", "req/s", "p50 µs", "p99", "p99.9", "loader late p99"]]
         for name in self.kinds:
             rows.append([
@@ -83,10 +83,10 @@ class Report:
             for rival in self.compared_with(name):
                 spread = [quartiles(table.ratios(name, [rival], pick)) for pick in PERCENTILES]
                 ratios.append([f"{name} / {rival}", *spread])
-        for figure in figures(STEADY):
+        for figure in figures(table.name):
             self._judge(figure, table, {"p99": lambda one: one.p99})
-        says = f"128 B at a constant {rate:,.0f} requests/s, half of the slower rival's capacity"
-        return "\n\n".join([heading(STEADY, says, table), grid(rows), grid(ratios)])
+        says = f"128 B at a constant {rate:,.0f} requests/s, {share} of the slower rival's capacity"
+        return "\n\n".join([heading(table.name, says, table), grid(rows), grid(ratios)])
 
     def idle(self, measured, case=IDLE):
         rows = [["proxy", "connections", "idle, bytes each", "after all at once", "before, MiB"]]

@@ -108,8 +108,8 @@ def wrk(case, proxy, seconds):
         "back": ("http", proxy.back_port),
     }[case.tls]
     if case.handshakes:
-        return [sys.executable, HANDSHAKES, case.handshakes, str(port), case.path, tool("openssl")]
-    return words + ["-s", SCRIPT, f"{scheme}://127.0.0.1:{port}{case.path}"]
+        return [sys.executable, HANDSHAKES, case.handshakes, f"{proxy.host}:{port}", case.path, tool("openssl")]
+    return words + ["-s", SCRIPT, f"{scheme}://{proxy.host}:{port}{case.path}"]
 
 
 def read_result(out):

@@ -1,4 +1,4 @@
-"""Latency at a constant rate: half of what the slower rival can do.
+"""Latency at a constant rate: a share of what the slower rival can do.
 
 The capacity comes from the case of 64 connections of this run, or from a few slices of it made
 here. Then slices of the constant rate go round the proxies like all others; see `openloop.lua` for
@@ -7,7 +7,7 @@ the loader and why it is not h2load.
 
 import os
 
-from cases import BODIES, CASES, STEADY
+from cases import BODIES, CASES
 from programs import tool
 from slices import wrk
 
@@ -25,10 +25,10 @@ def capacity(bench, table, rivals, renew):
     return min(table.median(rival, lambda one: one.rps) for rival in rivals)
 
 
-def measure(bench, rate, rounds, seconds, renew):
+def measure(bench, name, rate, rounds, seconds, renew):
     def command(proxy, seconds):
         words = [BODIES["128b"], int(rate), seconds, CONNECTIONS, bench.rng.randrange(1 << 30)]
-        url = f"http://127.0.0.1:{proxy.port}/128b"
+        url = f"http://{proxy.host}:{proxy.port}/128b"
         return [tool("wrk"), "-t1", "-c1", "-d1s", "-s", LOADER, url, "--", *map(str, words)]
 
-    return bench.table(STEADY, rounds, seconds, renew, command, FOREIGN)
+    return bench.table(name, rounds, seconds, renew, command, FOREIGN)

