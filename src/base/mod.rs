@@ -15,6 +15,7 @@ pub(crate) mod moment;
 pub(crate) mod quick_hash;
 pub(crate) mod rng;
 pub(crate) mod segments;
+pub(crate) mod sha1;
 pub(crate) mod spell;
 pub(crate) mod table;
 pub(crate) mod totals;

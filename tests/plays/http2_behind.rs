@@ -22,7 +22,7 @@ use crate::{
     scripts::{answers, chunk},
     secure::{self, Identity},
     stage::{Driver, Setting, Stage, eventually},
-    streams::{STREAMS_MAX, Streams, echoes, speaks, tells_paths},
+    streams::{EXTENDED_CONNECT, STREAMS_MAX, Streams, echoes, speaks, tells_paths},
 };
 
 on_both_drivers!(
@@ -48,7 +48,9 @@ on_both_drivers!(
     an_early_answer_ends_an_upload_that_is_not_wanted,
     idle_connections_end_in_time_and_say_so,
     a_stop_lets_requests_end,
-    a_client_that_has_sent_half_a_body_is_late_alone;
+    a_client_that_has_sent_half_a_body_is_late_alone,
+    a_websocket_goes_through_a_stream_from_clients_of_both_versions,
+    what_takes_no_websocket_is_asked_without;
     at a pace:
     probes_are_sent_over_http_2,
     a_backend_of_grpc_is_asked_whether_it_serves,
@@ -669,6 +671,86 @@ fn a_client_that_has_sent_half_a_body_is_late_alone(driver: Driver) {
     stage.connect().send(post("/", "other")).response().expect(200, "other");
     assert_eq!(stage.backend(0).visits(), 1);
     stage.expect_count("backend_in_flight", 0);
+}
+
+/// Opens a WebSocket as HTTP/1 does, with the key of the standard's example.
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+fn a_websocket_goes_through_a_stream_from_clients_of_both_versions(driver: Driver) {
+    let backend = speaks(&[(EXTENDED_CONNECT, 1)], |streams| {
+        let asked = streams.next_head()?;
+        let is_it = asked.field(":method") == Some("CONNECT")
+            && asked.field(":protocol") == Some("websocket")
+            && asked.path() == "/chat"
+            && asked.field("sec-websocket-version") == Some("13")
+            && asked.field("sec-websocket-key").is_none()
+            && !asked.is_whole;
+        if !is_it {
+            return Err(crate::wire::Broken::Wrong(format!("{asked:?}")));
+        }
+        streams.head(asked.id, "200", "sec-websocket-protocol: x\n", false)?;
+        loop {
+            let frame = streams.take()?;
+            if frame.kind == DATA {
+                streams.body(frame.id, &frame.payload, frame.ends())?;
+            }
+            if frame.ends() {
+                return streams.until_end();
+            }
+        }
+    });
+    let sent: Vec<u8> = (0..200_000_u32).map(|at| (at * 7) as u8).collect();
+    let stage = on(driver).backend(backend.clone()).start();
+    let mut one = stage.connect();
+    one.send(UPGRADE);
+    let head = one.response_head("HEAD").unwrap();
+    assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
+    assert_eq!(head.field("sec-websocket-protocol"), Some("x"));
+    // RFC 6455 §1.3.
+    assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    stage.expect_count("tunnels", 1);
+    for piece in sent.chunks(30_000) {
+        one.send(piece);
+        let came = one.wire().bytes(piece.len()).unwrap();
+        assert!(came == piece, "byte for byte");
+    }
+    one.half_close().expect_end();
+    stage.expect_count("tunnels", 0);
+    let stage = on(driver).backend(backend).start();
+    let mut two = Http2::connect(stage.address());
+    let connect = ":method: CONNECT\n:protocol: websocket\n:scheme: http\n:authority: a\n\
+                   :path: /chat\nsec-websocket-version: 13\n";
+    two.send(&Frame::new(HEADERS, END_HEADERS, 1, block(connect)));
+    let fields = crate::frames::fields(&two.until(HEADERS).payload);
+    assert_eq!(fields[0], (":status".to_owned(), "200".to_owned()));
+    for piece in sent[..60_000].chunks(777) {
+        two.send(&Frame::new(DATA, 0, 1, piece));
+    }
+    let mut came = Vec::new();
+    while came.len() < 60_000 {
+        came.extend(two.until(DATA).payload);
+    }
+    assert!(came == sent[..60_000], "byte for byte");
+    two.send(&Frame::new(DATA, END_STREAM, 1, ""));
+    assert!(two.until(DATA).ends(), "the end is passed on, and comes back");
+    stage.expect_count("tunnels", 0);
+}
+
+fn what_takes_no_websocket_is_asked_without(driver: Driver) {
+    let backend = speaks(&[], |streams| {
+        loop {
+            let asked = streams.request()?;
+            if asked.field(":protocol").is_some() || asked.field(":method") != Some("GET") {
+                return Err(crate::wire::Broken::Wrong(format!("{asked:?}")));
+            }
+            streams.answers(asked.id, "", b"a page")?;
+        }
+    });
+    let stage = on(driver).backend(backend).start();
+    stage.connect().send(UPGRADE).response().expect(200, "a page");
+    stage.expect_count("tunnels", 0);
 }
 
 /// Quick probes of this kind.

@@ -16,6 +16,7 @@ use crate::{
 
 pub(crate) const STREAMS_MAX: u16 = 3;
 pub(crate) const FIRST_WINDOW: u16 = 4;
+pub(crate) const EXTENDED_CONNECT: u16 = 8;
 
 /// A request, as far as it has come.
 #[derive(Clone, Debug, Default)]

@@ -29,6 +29,7 @@ use crate::http::{
     fault::Cause,
     framing::{self, BodyLength},
     head::{Method, ResponseHead},
+    names::Name,
     parse::HeadLimits,
 };
 use crate::net::{
@@ -49,6 +50,8 @@ pub(crate) struct Asked {
     bell: Rc<Bell>,
     /// Streams that it takes at once; none = it has not said.
     streams_max: Cell<Option<u32>>,
+    /// Whether it speaks other protocols than HTTP on streams (RFC 8441 §3).
+    takes_connect: Cell<bool>,
     /// Requests so far, including those that are about to be sent.
     pub(super) requests: Cell<u32>,
     /// When something came last, and how often that was.
@@ -70,6 +73,8 @@ pub(crate) struct Answers {
     pub(super) has_final: Cell<bool>,
     /// Whether the request is a HEAD.
     pub(super) is_to_head: Cell<bool>,
+    /// Whether it asks for a WebSocket by CONNECT: a 2xx begins a tunnel (RFC 8441 §4).
+    pub(super) is_tunnel: Cell<bool>,
     /// Why the stream ended early, if it did.
     pub(super) fault: Cell<Option<Cause>>,
     /// How often something had come on its connection when its request was sent.
@@ -244,9 +249,17 @@ impl Conn {
 
     /// A setting whose meaning depends on who says it.
     pub(super) fn is_told(&self, name: u16, value: u32) {
-        if let Some(asked) = self.asked.as_ref().filter(|_| name == setting::STREAMS_MAX) {
-            asked.streams_max.set(Some(value));
+        let Some(asked) = &self.asked else { return };
+        match name {
+            setting::STREAMS_MAX => asked.streams_max.set(Some(value)),
+            setting::EXTENDED_CONNECT => asked.takes_connect.set(value == 1),
+            _ => {}
         }
+    }
+
+    /// Whether another protocol may be asked for on a stream.
+    pub(super) fn takes_connect(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.takes_connect.get())
     }
 
     /// The backend begins no more streams, and tells which it has begun.
@@ -300,7 +313,14 @@ impl Conn {
         }
         let is_final = head.status >= 200;
         let method = if answers.is_to_head.get() { Method::Head } else { Method::Get };
-        let length = framing::response(method, &mut head);
+        let begins_tunnel = answers.is_tunnel.get() && matches!(head.status, 200..=299);
+        let length = if begins_tunnel {
+            // RFC 9110 §9.3.6: its length means nothing.
+            head.headers.remove(Name::ContentLength);
+            Ok(BodyLength::UntilClose)
+        } else {
+            framing::response(method, &mut head)
+        };
         let waiting = answers.heads.borrow().len();
         let is_sound = match (is_final, length) {
             (true, Ok(BodyLength::Fixed(bytes))) => !ends || bytes == 0,

@@ -13,11 +13,16 @@ use std::{
 };
 
 use super::{Sink, Source, answers::Answers, compose, frame::Reason, stream::Stream};
-use crate::base::moment::{Deadline, Micros};
+use crate::base::{
+    base64url,
+    moment::{Deadline, Micros},
+    sha1,
+};
 use crate::http::{
     fault::{Cause, Fault},
     grammar,
     head::{Method, ResponseHead},
+    headers::{Headers, Span},
     names::Name,
 };
 use crate::net::{
@@ -30,12 +35,14 @@ use crate::proto::{self, Arriving, Waits};
 pub(crate) struct Backend {
     stream: Rc<Stream>,
     scheme: &'static [u8],
+    /// The proof that a client of HTTP/1 wants of who switches to a WebSocket (RFC 6455 §4.2.2).
+    accept: Vec<u8>,
 }
 
 impl Backend {
     /// With a stream that was reserved, in a connection of this scheme.
     pub(crate) fn new(stream: Rc<Stream>, scheme: &'static [u8]) -> Backend {
-        Backend { stream, scheme }
+        Backend { stream, scheme, accept: Vec::new() }
     }
 
     fn answers(&self) -> Option<&Answers> {
@@ -67,10 +74,12 @@ impl Backend {
         by: impl Fn() -> Deadline,
     ) -> Result<bool, Fault> {
         let Some(answers) = self.answers() else { return Err(Cause::Internal.into()) };
-        compose::request(asking, self.scheme, room);
+        let connects = compose::asks_for_websocket(asking) && self.stream.conn.takes_connect();
+        compose::request(asking, (self.scheme, connects), room);
+        answers.is_tunnel.set(connects);
         answers.is_to_head.set(asking.head.method == Method::Head);
         let before = asking.before.map_or(&[][..], |(bytes, _)| bytes);
-        let is_all = asking.held.is_some();
+        let is_all = asking.held.is_some() && !connects;
         let held = asking.held.unwrap_or_default();
         let ends = is_all && before.is_empty() && held.is_empty();
         if !self.stream.conn.opens((&self.stream, answers), room, ends) {
@@ -80,6 +89,9 @@ impl Backend {
             if !bytes.is_empty() {
                 self.sends(answers, bytes, is_all && is_last, &by).await?;
             }
+        }
+        if connects {
+            self.accept = accept(&asking.head.headers);
         }
         Ok(true)
     }
@@ -137,10 +149,24 @@ impl Backend {
         if let Some(asked) = &self.stream.conn.asked {
             asked.give_back(before);
         }
-        if head.status >= 200 {
-            self.frame(head, answers);
+        match head.status {
+            200..=299 if answers.is_tunnel.get() => self.switches(head),
+            200.. => self.frame(head, answers),
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Makes of an answer the one by which HTTP/1 switches (RFC 8441 §5).
+    fn switches(&self, head: &mut ResponseHead) {
+        head.status = 101;
+        let bytes = &mut head.headers.bytes;
+        let start = bytes.len();
+        bytes.extend_from_slice(b"Switching Protocols");
+        head.reason = Span::new(start, bytes.len());
+        head.headers.push(Name::Connection, b"connection", b"upgrade");
+        head.headers.push(Name::Upgrade, b"upgrade", b"websocket");
+        head.headers.push(Name::Other, b"sec-websocket-accept", &self.accept);
     }
 
     /// Adds the line about the body that HTTP/1 needs.
@@ -202,6 +228,16 @@ impl Drop for Backend {
     fn drop(&mut self) {
         self.stream.conn.done(&self.stream, Reason::CANCEL);
     }
+}
+
+/// What a server says to this handshake: its key, with the number that all know, as a digest.
+fn accept(headers: &Headers) -> Vec<u8> {
+    let mut keyed = headers.named(b"sec-websocket-key").next().unwrap_or_default().to_vec();
+    keyed.extend_from_slice(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let mut field = Vec::with_capacity(30);
+    base64url::encode_for_field(&sha1::digest(&keyed), &mut field);
+    field.retain(|letter| *letter != b':');
+    field
 }
 
 /// Why the source of an answer's body found no more.
