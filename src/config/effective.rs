@@ -17,6 +17,7 @@ use super::{
     units::{write_duration, write_share, write_size},
 };
 use crate::base::endpoint::Endpoint;
+use crate::http::grpc;
 use crate::plan::{
     Admin, Algorithm, Amendment, Backend, Breaker, CertificateFiles, Cores, Health, HedgeAfter,
     HostHeader, HostPattern, Listener, ListenerTls, Mode, Overlay, Passive, PathPattern, Plan,
@@ -639,7 +640,9 @@ fn host(pattern: &HostPattern) -> String {
 
 fn retry_on(on: RetryOn) -> Vec<String> {
     let is_on = |(_, switch): &&(&str, fn(&mut RetryOn) -> &mut bool)| *switch(&mut on.clone());
-    RETRY_ON.iter().filter(is_on).map(|(word, _)| quoted(word)).collect()
+    let words = RETRY_ON.iter().filter(is_on).map(|(word, _)| quoted(word));
+    let of_grpc = grpc::STATUSES.iter().filter(|(_, status)| on.grpc >> status & 1 == 1);
+    words.chain(of_grpc.map(|(word, _)| quoted(word))).collect()
 }
 
 /// One range as a string, more as a list of them.

@@ -463,7 +463,8 @@ pub(crate) struct Retry {
     /// All tries of a request, including the first; 1 = no retries.
     pub(crate) attempts: Option<Written<i64>>,
     /// The failures that are retried: "connect-failure", "reset-before-response", "backend-down"
-    /// (the backend was taken out before its answer began), "timeout", "502", "503", "504".
+    /// (the backend was taken out before its answer began), "timeout", "502", "503", "504",
+    /// and for calls of gRPC that end without a message "grpc:unavailable" and the other statuses.
     pub(crate) on: Option<List<String>>,
     /// How long one try may wait for the answer to begin, if that is less than the pool's
     /// `response`; "0s" = no bound of its own.

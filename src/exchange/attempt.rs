@@ -83,6 +83,7 @@ pub(super) async fn once(
         return Err(fault);
     }
     if let Err(fault) = read {
+        exchange.scratch.record.reset = backend.stream_reset();
         Box::pin(upload::recover(client, exchange, upload)).await;
         if fault.cause == Cause::BackendStale {
             worker.count(Counter::BackendStale);

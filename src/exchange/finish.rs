@@ -5,7 +5,11 @@
 
 use super::{Answer, Exchange, Fetched, id_of};
 use crate::base::moment::{Micros, Moment, Tick};
-use crate::http::fault::{Cause, Failure, Fault, Side};
+use crate::http::{
+    answer,
+    fault::{Cause, Failure, Fault, Side},
+    grpc,
+};
 use crate::net::deadlines::Ended;
 use crate::observe::{
     access_log::AccessLine,
@@ -40,6 +44,7 @@ pub(super) fn tried(
     pick: Option<&mut Pick>,
 ) -> TryOutcome {
     let outcome = match result {
+        Ok(_) if exchange.pool_plan().retry.on.grpc != 0 => grpc_outcome(exchange),
         Ok(_) => TryOutcome::Status(exchange.scratch.response.status),
         Err(fault) => TryOutcome::Fault(fault),
     };
@@ -62,8 +67,8 @@ pub(super) fn tried(
     let wait = Wait { since: asked_at, until: now, body: exchange.last.body, had_all_the_time };
     let verdict = blame(outcome, &exchange.pool_plan().passive.statuses, wait);
     let Some(backend) = exchange.scratch.record.backend else { return outcome };
-    let code = if let TryOutcome::Status(status) = outcome { status } else { 0 };
-    worker.counters.tally().add(Key::Tries(exchange.pool, backend, code), 1);
+    let tries = Key::Tries(exchange.pool, backend, outcome.status());
+    worker.counters.tally().add(tries, 1);
     if result.is_ok() {
         pool.began(backend, exchange.last.sent_at, &worker.clock);
     }
@@ -83,11 +88,25 @@ pub(super) fn tried(
         let took = since.map_or(Micros(0), |since| worker.clock.renew().since(since));
         let took = u32::try_from(took.0).unwrap_or(u32::MAX);
         // A 5xx that ejects no backend is a failure here too: 500 at once is not fast.
-        let good = ok && !matches!(outcome, TryOutcome::Status(500..));
+        let failed = matches!(outcome, TryOutcome::Status(500..) | TryOutcome::Grpc(_));
+        let good = ok && !failed;
         let sample = if good { Sample::FirstByte(took) } else { Sample::Failed(took) };
         pool.observe(backend, sample, worker.clock.tick());
     }
     outcome
+}
+
+/// The outcome of a try where the pool names statuses of gRPC.
+#[cold]
+fn grpc_outcome(exchange: &Exchange) -> TryOutcome {
+    let Scratch { request, response, .. } = &*exchange.scratch;
+    let named = exchange.pool_plan().retry.on.grpc;
+    match grpc::status_in(response) {
+        Some(status) if named >> status & 1 == 1 && answer::is_grpc(request) => {
+            TryOutcome::Grpc(status)
+        }
+        Some(_) | None => TryOutcome::Status(response.status),
+    }
 }
 
 /// Counts an answer that was refused for its form, if that is why the attempt failed.
@@ -240,6 +259,7 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     if !scratch.record.logged {
         return None;
     }
+    note_reset(client, &mut exchange.scratch.record);
     let is_listed = exchange.scratch.record.attempts > 1;
     if is_listed {
         last_try(exchange, ended);
@@ -251,6 +271,18 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
     let of = (&**client.peer(), id, ended);
     write_line(worker, of, (&scratch.record, tries), asked, &in_force.plan);
     Some(ended)
+}
+
+/// Notes which stream of HTTP/2 was reset, if that is how it ended: what a try met that was asked
+/// again is no part of that.
+#[cold]
+fn note_reset(client: &Client, record: &mut Record) {
+    record.reset = match record.term {
+        Term::Ok => None,
+        Term::Fault(_) | Term::Cut(_) | Term::TunnelClosed | Term::TunnelIdle => {
+            client.stream_reset().or(record.reset)
+        }
+    };
 }
 
 /// Notes the try whose answer was passed on; others were noted when they were judged.

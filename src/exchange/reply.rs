@@ -155,6 +155,9 @@ async fn send_fetched(
     let whole = upload.as_ref().is_none_or(Upload::is_whole);
     upload::put_back(client, exchange, upload);
     if let Some(fetched) = exchange.fetched.take() {
+        if result.is_err() {
+            exchange.scratch.record.reset = fetched.backend.stream_reset();
+        }
         end(worker, fetched, result.is_ok() && whole);
     }
     if result.is_ok() && !whole && client.keeps() {

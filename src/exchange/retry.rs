@@ -95,7 +95,7 @@ pub(super) async fn another(
 fn note(exchange: &mut Exchange, outcome: TryOutcome, ended: Moment) {
     let Exchange { scratch, last, .. } = &mut *exchange;
     let phase = match outcome {
-        TryOutcome::Status(_) => Phase::Body,
+        TryOutcome::Status(_) | TryOutcome::Grpc(_) => Phase::Body,
         TryOutcome::Fault(_) if last.is_sent => Phase::FirstByte,
         TryOutcome::Fault(_) => Phase::Connect,
     };
@@ -204,6 +204,7 @@ fn alive(worker: &Worker, exchange: &Exchange) -> Option<Pick> {
 fn count(worker: &Worker, exchange: &Exchange, outcome: TryOutcome) -> Option<Why> {
     let reason = match outcome {
         TryOutcome::Status(status) => Reason::Status(status),
+        TryOutcome::Grpc(status) => Reason::Grpc(status),
         TryOutcome::Fault(fault) => Reason::Failure(fault.cause.failure()?),
     };
     worker.counters.tally().add(Key::Retries(exchange.pool, reason), 1);

@@ -150,6 +150,7 @@ async fn both_ways(
     let record = &mut exchange.scratch.record;
     record.request_bytes += sent;
     record.response_bytes += received.unwrap_or(0);
+    record.reset = backend.stream_reset();
     drop(pick);
     if let Some(why) = why.flatten() {
         return Err(why);

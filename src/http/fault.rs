@@ -12,6 +12,42 @@ pub(crate) enum Side {
     Backend,
 }
 
+/// A reset of a stream of HTTP/2: by whom, and with which code (RFC 9113 §7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamReset {
+    pub(crate) by: Side,
+    pub(crate) code: u32,
+}
+
+impl StreamReset {
+    /// The word for who did it, and the name of the code, if that has one.
+    pub(crate) fn words(self) -> (&'static str, Option<&'static str>) {
+        const NAMES: [&str; 14] = [
+            "NO_ERROR",
+            "PROTOCOL_ERROR",
+            "INTERNAL_ERROR",
+            "FLOW_CONTROL_ERROR",
+            "SETTINGS_TIMEOUT",
+            "STREAM_CLOSED",
+            "FRAME_SIZE_ERROR",
+            "REFUSED_STREAM",
+            "CANCEL",
+            "COMPRESSION_ERROR",
+            "CONNECT_ERROR",
+            "ENHANCE_YOUR_CALM",
+            "INADEQUATE_SECURITY",
+            "HTTP_1_1_REQUIRED",
+        ];
+        let by = match self.by {
+            Side::Client => "client",
+            Side::Proxy => "ringway",
+            Side::Backend => "backend",
+        };
+        let name = usize::try_from(self.code).ok().and_then(|code| NAMES.get(code));
+        (by, name.copied())
+    }
+}
+
 /// What happened. The codes are the closed list that users see; several causes may share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

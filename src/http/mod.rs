@@ -18,6 +18,8 @@ pub(crate) mod keep_alive;
 
 pub(crate) mod head;
 
+pub(crate) mod grpc;
+
 pub(crate) mod target;
 
 pub(crate) mod parse;

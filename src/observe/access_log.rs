@@ -140,11 +140,26 @@ fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     to.extend_from_slice(b",\"referer\":");
     push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);
     json_of_trace(line, to);
+    json_of_reset(record, to);
     if !line.tries.is_empty() {
         let pool = record.pool.and_then(|id| plan.pools.get(id));
         tries::push(line.tries, pool.map(|pool| &**pool), to);
     }
     to.push(b'}');
+}
+
+/// Who reset a stream of HTTP/2, and with which code; nothing if nobody did.
+fn json_of_reset(record: &Record, to: &mut Vec<u8>) {
+    let Some(reset) = record.reset else { return };
+    let (by, name) = reset.words();
+    to.extend_from_slice(b",\"stream_reset\":\"");
+    to.extend_from_slice(by.as_bytes());
+    to.push(b' ');
+    match name {
+        Some(name) => to.extend_from_slice(name.as_bytes()),
+        None => push_number(reset.code.into(), to),
+    }
+    to.push(b'"');
 }
 
 /// The trace that it came with, or that began with it.

@@ -239,7 +239,7 @@ impl Hub {
     fn attempt(&self, attempt: &Attempt) -> Option<Event> {
         let event::Backend { pool, backend } = self.backend(attempt.pool, attempt.backend)?;
         let (code, status) = match attempt.outcome {
-            TryOutcome::Status(status) => ("ok", status),
+            TryOutcome::Status(_) | TryOutcome::Grpc(_) => ("ok", attempt.outcome.status()),
             TryOutcome::Fault(fault) => (fault.cause.row().code, 0),
         };
         Some(Event::AttemptFailed(event::Attempt {

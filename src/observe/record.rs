@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::request_id::RequestId;
 use crate::base::moment::Micros;
 use crate::http::{
-    fault::{Cause, Fault},
+    fault::{Cause, Fault, StreamReset},
     forward,
     head::{RequestHead, Version},
     headers::{Headers, Span},
@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub(crate) attempts: u8,
     /// The outcome of the client's cookie; none = the pool is not sticky, or none of it answered.
     pub(crate) sticky: Option<sticky::CookieReading>,
+    /// How the stream of either side ended, if it was reset.
+    pub(crate) reset: Option<StreamReset>,
     /// Made when something needs it, at the latest for a backend; also the id of a trace that
     /// begins with it.
     pub(crate) request_id: Option<RequestId>,

@@ -7,6 +7,7 @@
 use super::statistics;
 use super::text::{push_json, push_millis};
 use crate::base::moment::{Micros, Moment};
+use crate::http::grpc;
 use crate::plan::{BackendId, Pool};
 use crate::policy::retry::{RetryRefusal, TryOutcome};
 use crate::shared::{request_times::Phase, tally::Reason};
@@ -73,6 +74,9 @@ pub(super) fn push(tries: &[Tried], pool: Option<&Pool>, to: &mut Vec<u8>) {
             Some(TryOutcome::Status(status)) => {
                 let word = statistics::word(Reason::Status(status));
                 push_json(word.as_bytes(), NAME_BYTES_MAX, to);
+            }
+            Some(TryOutcome::Grpc(status)) => {
+                push_json(grpc::word(status).as_bytes(), NAME_BYTES_MAX, to);
             }
             Some(TryOutcome::Fault(fault)) => {
                 push_json(fault.code().as_bytes(), NAME_BYTES_MAX, to);

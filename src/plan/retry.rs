@@ -103,4 +103,6 @@ pub struct RetryOn {
     pub timeout: bool,
     /// The backend was taken out while the answer had not begun.
     pub backend_down: bool,
+    /// A call of gRPC ended without a message: a bit for each status, the lowest for 0.
+    pub grpc: u32,
 }

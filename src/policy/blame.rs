@@ -77,6 +77,7 @@ pub(crate) fn blame(outcome: TryOutcome, failures: &Statuses, wait: Wait) -> Ver
     match outcome {
         TryOutcome::Status(status) if !failures.contains(status) => Verdict::Well,
         TryOutcome::Status(_) => just_now(wait),
+        TryOutcome::Grpc(_) => Verdict::Well,
         TryOutcome::Fault(fault) => blame_for(fault.cause, wait),
     }
 }

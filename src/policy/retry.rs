@@ -5,7 +5,8 @@
 //! an answer. What they allow is retried if the pool's `retry` names it. A request that met a
 //! closing reused connection is always sent again, once, and that counts as no try: it says nothing
 //! about the backend, and the client must not notice. So is one that a backend of HTTP/2 says it
-//! has not processed, whatever its method (RFC 9113 §8.7).
+//! has not processed, whatever its method (RFC 9113 §8.7). Every call of gRPC is a POST, so its
+//! method says nothing: who names a status of gRPC says that such calls may be asked again.
 
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(crate) struct Attempt {
 pub(crate) enum TryOutcome {
     /// With an answer of this status, of which nothing was relayed yet.
     Status(u16),
+    /// With an answer of 200 that is one head, whose status of gRPC the pool names.
+    Grpc(u8),
     Fault(Fault),
 }
 
@@ -100,7 +103,17 @@ impl TryOutcome {
     pub(crate) fn calls_for_another(self) -> bool {
         match self {
             TryOutcome::Status(status) => matches!(status, 502..=504),
-            TryOutcome::Fault(_) => true,
+            TryOutcome::Grpc(_) | TryOutcome::Fault(_) => true,
+        }
+    }
+
+    /// The status of the answer; 0 = there is none.
+    #[inline]
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            TryOutcome::Status(status) => status,
+            TryOutcome::Grpc(_) => 200,
+            TryOutcome::Fault(_) => 0,
         }
     }
 }
@@ -134,6 +147,8 @@ enum Trigger {
     Down,
     /// An answer with a status that can be named.
     Status(u16),
+    /// The same with one of gRPC.
+    Grpc(u8),
 }
 
 /// Whether the request may be retried after this try, and how.
@@ -162,6 +177,7 @@ fn trigger(outcome: TryOutcome) -> Option<Trigger> {
     let cause = match outcome {
         TryOutcome::Status(status @ 502..=504) => return Some(Trigger::Status(status)),
         TryOutcome::Status(_) => return None,
+        TryOutcome::Grpc(status) => return Some(Trigger::Grpc(status)),
         TryOutcome::Fault(fault) => fault.cause,
     };
     match cause.failure()? {
@@ -187,8 +203,9 @@ fn allowed(trigger: Trigger, attempt: &Attempt) -> Result<(), RetryRefusal> {
     // Without a connection nothing was sent; a request that was never sent had no effect (RFC 9110
     // §9.2.2).
     let had_no_effect = matches!(trigger, Trigger::Connect | Trigger::Unprocessed);
+    let is_asked_for = matches!(trigger, Trigger::Grpc(_));
     let sent = attempt.request_sent && !had_no_effect;
-    if sent && !attempt.method.is_idempotent() {
+    if sent && !is_asked_for && !attempt.method.is_idempotent() {
         return Err(RetryRefusal::NotIdempotent);
     }
     Ok(())
@@ -205,6 +222,7 @@ fn named(trigger: Trigger, retry: &Retry) -> bool {
         Trigger::Status(502) => on.status_502,
         Trigger::Status(503) => on.status_503,
         Trigger::Status(_) => on.status_504,
+        Trigger::Grpc(status) => on.grpc >> status & 1 == 1,
     }
 }
 
@@ -226,6 +244,7 @@ mod tests {
             status_504: true,
             timeout: true,
             backend_down: true,
+            grpc: 1 << 14,
         };
         Retry { attempts: 2, on, ..Retry::default() }
     }
@@ -356,6 +375,20 @@ mod tests {
         for cause in [Cause::BackendReset, Cause::BackendDown] {
             check(everything(), Attempt { request_sent: false, ..post(cause) }, Another);
         }
+    }
+
+    /// Every call is a POST.
+    #[test]
+    fn a_call_of_grpc_is_asked_again_for_a_status_that_is_named() {
+        let unavailable = TryOutcome::Grpc(14);
+        for attempt in [get(unavailable), post(unavailable)] {
+            check(everything(), attempt, Another);
+            check(nothing(), attempt, Refused(NotNamed));
+            check(everything(), Attempt { tries: 2, ..attempt }, Refused(TriesUsed));
+            check(everything(), Attempt { body_gone: true, ..attempt }, Refused(BodyGone));
+            check(everything(), Attempt { answered: true, ..attempt }, Refused(Answered));
+        }
+        check(everything(), post(TryOutcome::Grpc(13)), Refused(NotNamed));
     }
 
     #[test]

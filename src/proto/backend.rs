@@ -8,7 +8,7 @@ use std::{cell::Cell, rc::Rc};
 use super::{Sink, Source, Waits, h1, h2};
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
-    fault::Fault,
+    fault::{Fault, StreamReset},
     framing::BodyLength,
     head::{RequestHead, ResponseHead},
     parse::HeadLimits,
@@ -228,6 +228,14 @@ impl Backend {
         match self {
             Backend::H1(backend) => backend.read_ended(),
             Backend::H2(backend) => backend.read_ended(),
+        }
+    }
+
+    /// The reset by which its stream ended, if it is one and that is what did.
+    pub(crate) fn stream_reset(&self) -> Option<StreamReset> {
+        match self {
+            Backend::H1(_) => None,
+            Backend::H2(backend) => backend.reset(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, rc::Rc};
 
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
-    fault::Fault,
+    fault::{Fault, StreamReset},
     framing::BodyLength,
     head::{ResponseHead, Version},
     parse::HeadLimits,
@@ -294,6 +294,14 @@ impl Client {
         match self {
             Client::H1(client) => client.take_stalled(),
             Client::H2(asking) => asking.take_stalled(),
+        }
+    }
+
+    /// The reset by which its stream ended, if it is one and that is what did.
+    pub(crate) fn stream_reset(&self) -> Option<StreamReset> {
+        match self {
+            Client::H1(_) => None,
+            Client::H2(asking) => asking.stream().reset(),
         }
     }
 }

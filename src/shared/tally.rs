@@ -45,7 +45,12 @@ pub(crate) enum Reason {
     Status(u16),
     /// No answer that was used.
     Failure(Failure),
+    /// An answer of this status of gRPC.
+    Grpc(u8),
 }
+
+/// Above the failures, below every status: where the statuses of gRPC are.
+const GRPC: u16 = 64;
 
 impl Reason {
     fn pack(self) -> u64 {
@@ -53,10 +58,14 @@ impl Reason {
             Reason::Status(status) => status.into(),
             // Below every status.
             Reason::Failure(failure) => failure as u64,
+            Reason::Grpc(status) => u64::from(GRPC) + u64::from(status),
         }
     }
 
     fn unpack(packed: u16) -> Reason {
+        if let of_grpc @ 0..=16 = packed.wrapping_sub(GRPC) {
+            return Reason::Grpc(of_grpc as u8);
+        }
         let failure = Failure::ALL.get(usize::from(packed));
         failure.map_or(Reason::Status(packed), |failure| Reason::Failure(*failure))
     }
@@ -273,6 +282,7 @@ mod tests {
             Key::Requests(ListenerId(0), Some(RouteId(number)), 999),
             Key::Queued(pool),
             Key::Retries(pool, Reason::Status(503)),
+            Key::Retries(pool, Reason::Grpc(14)),
             Key::Tries(pool, backend, 0),
             Key::Tries(PoolId(u16::MAX), backend, u16::MAX),
             Key::Present(pool, backend),

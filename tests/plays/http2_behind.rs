@@ -18,11 +18,12 @@ use crate::{
     backend::{Cue, plays},
     client::{Client, get, post},
     frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, PING, RST_STREAM, block},
+    logs::Folder,
     pace::ms,
     scripts::{answers, chunk},
     secure::{self, Identity},
     stage::{Driver, Setting, Stage, eventually},
-    streams::{EXTENDED_CONNECT, STREAMS_MAX, Streams, echoes, speaks, tells_paths},
+    streams::{STREAMS_MAX, Streams, echoes, speaks, tells_paths},
 };
 
 on_both_drivers!(
@@ -49,8 +50,8 @@ on_both_drivers!(
     idle_connections_end_in_time_and_say_so,
     a_stop_lets_requests_end,
     a_client_that_has_sent_half_a_body_is_late_alone,
-    a_websocket_goes_through_a_stream_from_clients_of_both_versions,
-    what_takes_no_websocket_is_asked_without;
+    a_call_that_ends_with_a_status_that_is_named_is_asked_again,
+    the_log_says_who_reset_a_stream_and_why;
     at a pace:
     probes_are_sent_over_http_2,
     a_backend_of_grpc_is_asked_whether_it_serves,
@@ -673,84 +674,102 @@ fn a_client_that_has_sent_half_a_body_is_late_alone(driver: Driver) {
     stage.expect_count("backend_in_flight", 0);
 }
 
-/// Opens a WebSocket as HTTP/1 does, with the key of the standard's example.
-const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-fn a_websocket_goes_through_a_stream_from_clients_of_both_versions(driver: Driver) {
-    let backend = speaks(&[(EXTENDED_CONNECT, 1)], |streams| {
-        let asked = streams.next_head()?;
-        let is_it = asked.field(":method") == Some("CONNECT")
-            && asked.field(":protocol") == Some("websocket")
-            && asked.path() == "/chat"
-            && asked.field("sec-websocket-version") == Some("13")
-            && asked.field("sec-websocket-key").is_none()
-            && !asked.is_whole;
-        if !is_it {
-            return Err(crate::wire::Broken::Wrong(format!("{asked:?}")));
-        }
-        streams.head(asked.id, "200", "sec-websocket-protocol: x\n", false)?;
+/// Every call is a POST, and one that ends without a message has its status in its head.
+fn a_call_that_ends_with_a_status_that_is_named_is_asked_again(driver: Driver) {
+    let unavailable = speaks(&[], |streams| {
         loop {
-            let frame = streams.take()?;
-            if frame.kind == DATA {
-                streams.body(frame.id, &frame.payload, frame.ends())?;
-            }
-            if frame.ends() {
-                return streams.until_end();
-            }
+            let asked = streams.request()?;
+            let fields = "content-type: application/grpc\ngrpc-status: 14\n";
+            streams.head(asked.id, "200", fields, true)?;
         }
     });
-    let sent: Vec<u8> = (0..200_000_u32).map(|at| (at * 7) as u8).collect();
-    let stage = on(driver).backend(backend.clone()).start();
-    let mut one = stage.connect();
-    one.send(UPGRADE);
-    let head = one.response_head("HEAD").unwrap();
-    assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
-    assert_eq!(head.field("sec-websocket-protocol"), Some("x"));
-    // RFC 6455 §1.3.
-    assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-    stage.expect_count("tunnels", 1);
-    for piece in sent.chunks(30_000) {
-        one.send(piece);
-        let came = one.wire().bytes(piece.len()).unwrap();
-        assert!(came == piece, "byte for byte");
+    let serves = || {
+        speaks(&[], |streams| {
+            loop {
+                let asked = streams.request()?;
+                streams.head(asked.id, "200", "content-type: application/grpc\n", false)?;
+                streams.body(asked.id, &asked.body, false)?;
+                streams.trailers(asked.id, &[("grpc-status".to_owned(), "0".to_owned())])?;
+            }
+        })
+    };
+    let call = |client: &mut Http2| {
+        let fields = "content-type: application/grpc\nte: trailers\n";
+        let id = client.ask("POST /a.B/C", fields, false);
+        client.body(id, b"\0\0\0\0\x01x", true);
+        client.answer(id)
+    };
+    let log = Folder::new();
+    let retry = "retry = { on = [\"grpc:unavailable\"] }";
+    let stage = on(driver).listener(&log.line("json")).pool(retry);
+    let stage = stage.backend(unavailable.clone()).backend(serves()).start();
+    let mut client = Http2::connect(stage.address());
+    for _ in 0..6 {
+        let answer = call(&mut client);
+        assert!(answer.is_whole && answer.body == b"\0\0\0\0\x01x", "{answer:?}");
+        assert_eq!(answer.trailers, [("grpc-status".to_owned(), "0".to_owned())]);
     }
-    one.half_close().expect_end();
-    stage.expect_count("tunnels", 0);
-    let stage = on(driver).backend(backend).start();
-    let mut two = Http2::connect(stage.address());
-    let connect = ":method: CONNECT\n:protocol: websocket\n:scheme: http\n:authority: a\n\
-                   :path: /chat\nsec-websocket-version: 13\n";
-    two.send(&Frame::new(HEADERS, END_HEADERS, 1, block(connect)));
-    let fields = crate::frames::fields(&two.until(HEADERS).payload);
-    assert_eq!(fields[0], (":status".to_owned(), "200".to_owned()));
-    for piece in sent[..60_000].chunks(777) {
-        two.send(&Frame::new(DATA, 0, 1, piece));
+    let again = stage.count("retries_total{reason=\"grpc:unavailable\"}");
+    assert!((1..=6).contains(&again), "{again}");
+    drop(client);
+    let lines = log.lines(stage);
+    let tried = lines.iter().find_map(|line| line.get("tries")).expect("one of two tries");
+    let first = ["fault", "why"].map(|key| tried[0][key].as_str().unwrap_or_default());
+    assert_eq!(first, ["grpc:unavailable"; 2]);
+    // Not by itself, and not for another status.
+    for retry in ["", "retry = { on = [\"grpc:internal\"] }"] {
+        let stage = on(driver).pool(retry).backend(unavailable.clone()).start();
+        let answer = call(&mut Http2::connect(stage.address()));
+        assert_eq!(answer.field("grpc-status"), Some("14"));
+        assert_eq!(stage.count("retries_total"), 0);
     }
-    let mut came = Vec::new();
-    while came.len() < 60_000 {
-        came.extend(two.until(DATA).payload);
-    }
-    assert!(came == sent[..60_000], "byte for byte");
-    two.send(&Frame::new(DATA, END_STREAM, 1, ""));
-    assert!(two.until(DATA).ends(), "the end is passed on, and comes back");
-    stage.expect_count("tunnels", 0);
 }
 
-fn what_takes_no_websocket_is_asked_without(driver: Driver) {
+fn the_log_says_who_reset_a_stream_and_why(driver: Driver) {
     let backend = speaks(&[], |streams| {
         loop {
             let asked = streams.request()?;
-            if asked.field(":protocol").is_some() || asked.field(":method") != Some("GET") {
-                return Err(crate::wire::Broken::Wrong(format!("{asked:?}")));
+            match asked.path() {
+                "/inside" => {
+                    streams.head(asked.id, "200", "", false)?;
+                    streams.body(asked.id, b"half", false)?;
+                    streams.resets(asked.id, 2)?;
+                }
+                "/odd" => streams.resets(asked.id, 77)?,
+                "/wrong" => streams.head(asked.id, "200", "Upper: case\n", true)?,
+                "/slow" => {}
+                _ => streams.answers(asked.id, "", b"whole")?,
             }
-            streams.answers(asked.id, "", b"a page")?;
         }
     });
-    let stage = on(driver).backend(backend).start();
-    stage.connect().send(UPGRADE).response().expect(200, "a page");
-    stage.expect_count("tunnels", 0);
+    let log = Folder::new();
+    let stage = on(driver).listener(&log.line("json")).pool("retry = { attempts = 1 }");
+    let stage = stage.backend(backend).start();
+    let mut client = Http2::connect(stage.address());
+    for path in ["/", "/inside", "/odd", "/wrong"] {
+        client.get(path);
+    }
+    let slow = client.ask("GET /slow", "", true);
+    stage.expect_count("backend_in_flight", 1);
+    client.send(&Frame::new(RST_STREAM, 0, slow, 8_u32.to_be_bytes()));
+    stage.expect_count("backend_in_flight", 0);
+    drop(client);
+    let lines = log.lines(stage);
+    let said = |line: &serde_json::Map<String, serde_json::Value>| {
+        ["path", "term", "stream_reset"].map(|key| match line.get(key) {
+            Some(value) => value.as_str().unwrap_or("null").to_owned(),
+            None => "-".to_owned(),
+        })
+    };
+    let said: Vec<_> = lines.iter().map(said).collect();
+    let expected = [
+        ["/", "ok", "-"],
+        ["/inside", "response_incomplete", "backend INTERNAL_ERROR"],
+        ["/odd", "backend_reset", "backend 77"],
+        ["/wrong", "backend_protocol", "ringway PROTOCOL_ERROR"],
+        ["/slow", "client_abort", "client CANCEL"],
+    ];
+    assert_eq!(said, expected.map(|row| row.map(str::to_owned)));
 }
 
 /// Quick probes of this kind.

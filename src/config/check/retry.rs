@@ -8,6 +8,7 @@ use crate::config::{
     problem::Problem,
     written::{Scalar, WordOr, Written},
 };
+use crate::http::grpc;
 use crate::plan::{Hedge, HedgeAfter, Retry, RetryBudget, RetryOn, Share};
 
 /// A failure that may be retried: the word, and its switch.
@@ -39,7 +40,10 @@ impl Check<'_> {
         let Some(on) = &written.on else { return };
         into.on = RetryOn::default();
         for (place, word) in on.0.iter().filter_map(|item| both(Some(item))) {
-            if let Some(switch) = self.choose("reason to retry", place, word, RETRY_ON) {
+            if word.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("grpc:")) {
+                let status = self.choose("status of gRPC", place, word, &grpc::STATUSES);
+                into.on.grpc |= status.map_or(0, |status| 1 << status);
+            } else if let Some(switch) = self.choose("reason to retry", place, word, RETRY_ON) {
                 *switch(&mut into.on) = true;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Check, both};
 use crate::config::{file, problem::Problem, source::Position, written::Written};
-use crate::plan::{Algorithm, Pool};
+use crate::plan::{Algorithm, Pool, Protocol};
 
 impl Check<'_> {
     /// Warns about each key of a pool that has no effect.
@@ -51,6 +51,16 @@ impl Check<'_> {
             let title = format!("`per-try` of pool \"{of}\" has no effect");
             let label = "`response` of its timeouts ends each try sooner";
             self.note(Problem::warning(title).at(place, label));
+        }
+        let on = retry.and_then(|retry| retry.on.as_ref());
+        let of_grpc = |(_, word): &(Position, &String)| word.starts_with("grpc:");
+        if let Some((place, word)) =
+            on.and_then(|on| on.0.iter().filter_map(|item| both(Some(item))).find(of_grpc))
+            && pool.protocol == Protocol::H1
+        {
+            let title = format!("\"{word}\" in `on` of pool \"{of}\" has no effect");
+            let help = "write for the pool: protocol = \"h2c\", or \"h2\" with `tls`";
+            self.note(Problem::warning(title).at(place, "gRPC needs HTTP/2").help(help));
         }
     }
 }

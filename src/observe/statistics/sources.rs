@@ -15,7 +15,7 @@ use super::{
     Statistics,
 };
 use crate::base::histogram::Reading;
-use crate::http::fault::Failure;
+use crate::http::{fault::Failure, grpc};
 use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
 use crate::policy::{health::ProbeFault, standing::Present};
 use crate::shared::{
@@ -189,7 +189,7 @@ impl Sources {
         counts: &BTreeMap<Key, u64>,
     ) -> Option<Pool> {
         let pool = plan.pools.get(id)?;
-        let reasons = Reason::Status(0)..=Reason::Failure(Failure::Ours);
+        let reasons = Reason::Status(0)..=Reason::Grpc(u8::MAX);
         let retries = Key::Retries(id, *reasons.start())..=Key::Retries(id, *reasons.end());
         let retries = counts.range(retries).filter_map(|(key, count)| match key {
             Key::Retries(_, why) => Some(Retries { reason: word(*why), count: *count }),
@@ -268,12 +268,17 @@ fn code_of(status: u16) -> Option<u16> {
 /// The reason that is called this.
 pub(in crate::observe) fn reason_of(word: &str) -> Option<Reason> {
     let failure = Failure::ALL.into_iter().find(|failure| failure.code() == word);
-    failure.map(Reason::Failure).or_else(|| word.parse().ok().map(Reason::Status))
+    let of_grpc = grpc::STATUSES.iter().find(|(known, _)| *known == word);
+    failure
+        .map(Reason::Failure)
+        .or_else(|| of_grpc.map(|(_, status)| Reason::Grpc(*status)))
+        .or_else(|| word.parse().ok().map(Reason::Status))
 }
 
 pub(in crate::observe) fn word(reason: Reason) -> Cow<'static, str> {
     match reason {
         Reason::Status(status) => status.to_string().into(),
         Reason::Failure(failure) => failure.code().into(),
+        Reason::Grpc(status) => grpc::word(status).into(),
     }
 }

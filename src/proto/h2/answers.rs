@@ -26,7 +26,7 @@ use crate::base::{
     moment::Tick,
 };
 use crate::http::{
-    fault::Cause,
+    fault::{Cause, Side},
     framing::{self, BodyLength},
     head::{Method, ResponseHead},
     names::Name,
@@ -307,6 +307,7 @@ impl Conn {
         let Some(answers) = stream.answers.get() else { return Ok(()) };
         let head_bytes_max_is_broken = matches!(read, Err(NoHead::Refused(_)));
         if head_bytes_max_is_broken {
+            stream.is_reset(Side::Proxy, Reason::CANCEL);
             stream.fails(Reason::CANCEL, Cause::ResponseHeadTooLarge);
             self.reset(state, id, Reason::CANCEL);
             return Ok(());

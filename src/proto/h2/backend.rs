@@ -19,7 +19,7 @@ use crate::base::{
     sha1,
 };
 use crate::http::{
-    fault::{Cause, Fault},
+    fault::{Cause, Fault, StreamReset},
     grammar,
     head::{Method, ResponseHead},
     headers::{Headers, Span},
@@ -202,6 +202,10 @@ impl Backend {
 
     pub(crate) fn take_stalled(&self) -> Micros {
         self.stream.stalled.take()
+    }
+
+    pub(crate) fn reset(&self) -> Option<StreamReset> {
+        self.stream.reset()
     }
 
     pub(crate) fn read_ended(&self) -> Option<Ended> {

@@ -14,7 +14,7 @@ use std::{
 use super::{answers::Answers, conn::Conn, frame::Reason, request::NoHead};
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
-    fault::Cause,
+    fault::{Cause, Side, StreamReset},
     grammar,
     head::{RequestHead, ResponseHead},
     headers::Headers,
@@ -51,6 +51,8 @@ pub(crate) struct Stream {
     pub(super) is_sent: Cell<bool>,
     /// Why it is over before both halves have ended.
     pub(super) over: Cell<Option<Reason>>,
+    /// The reset by which it ended, if that is what did: its peer's, or ours for a fault of it.
+    pub(super) reset: Cell<Option<StreamReset>>,
     /// Bytes of the body that were given out and may not come again yet.
     pub(super) out: Cell<u32>,
     pub(super) turn: Cell<Turn>,
@@ -125,6 +127,18 @@ impl Stream {
     #[inline]
     pub(super) fn is_over(&self) -> bool {
         self.over.get().is_some()
+    }
+
+    /// The reset by which it ended, if that is what did.
+    pub(in crate::proto) fn reset(&self) -> Option<StreamReset> {
+        self.reset.get()
+    }
+
+    /// Notes that it ends by a reset.
+    pub(super) fn is_reset(&self, by: Side, reason: Reason) {
+        if !self.is_over() {
+            self.reset.set(Some(StreamReset { by, code: reason.0 }));
+        }
     }
 
     pub(in crate::proto) fn watched(&self) -> &Watched {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::base::moment::{Micros, Moment};
 use crate::http::{
-    fault::Cause,
+    fault::{Cause, Side},
     framing::{self, BodyLength},
     parse::HeadLimits,
 };
@@ -160,6 +160,7 @@ impl Conn {
     /// Ends a stream for a fault of the peer's.
     pub(super) fn provoked(&self, state: &mut State, id: u32, reason: Reason) -> Taken {
         if let Some(stream) = state.find(id) {
+            stream.is_reset(Side::Proxy, reason);
             stream.fails(reason, Cause::ResponseRefused);
         }
         self.reset(state, id, reason);
@@ -294,6 +295,7 @@ impl Conn {
             send_window: Cell::new(send_window),
             is_sent: Cell::new(false),
             over: Cell::new(None),
+            reset: Cell::new(None),
             out: Cell::new(0),
             turn: Cell::new(Turn::None),
             served: Cell::new(0),
@@ -338,6 +340,8 @@ impl Conn {
         }
         let code = number(payload).filter(|_| payload.len() == 4).ok_or(Reason::FRAME_SIZE)?;
         if let Some(stream) = state.forget(head.id) {
+            let by = if self.asked.is_some() { Side::Backend } else { Side::Client };
+            stream.is_reset(by, Reason(code));
             stream.fails(Reason(code), was_reset(Reason(code)));
             self.leaves_turn(state, &stream);
             return self.notes(state, Abuse::Resets);
