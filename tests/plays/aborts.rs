@@ -50,6 +50,25 @@ over_tls!(
     a_crowd_may_leave_at_once,
 );
 
+// In front without those about a head that is cut, a pipeline, or one half of a connection.
+over_http_2!(
+    a_client_may_leave_in_the_middle_of_a_body,
+    a_client_may_leave_while_it_waits,
+    a_client_that_ends_its_stream_while_it_waits_has_left,
+    a_place_that_a_client_left_is_free,
+    a_client_may_leave_between_interim_and_answer,
+    a_client_may_leave_in_the_middle_of_an_answer,
+    a_crowd_may_leave_at_once,
+    ; behind:
+    what_lies_unread_hides_no_leave,
+    what_is_no_request_hides_no_leave,
+    a_client_may_be_allowed_to_close_its_half_and_wait,
+    requests_that_were_read_before_the_end_are_answered,
+    a_client_may_leave_in_a_pause_of_its_answer,
+    a_client_may_leave_a_pipeline_behind,
+    what_a_half_close_cuts_costs_no_answer_before_it,
+);
+
 /// How a client leaves.
 const LEAVE: [fn(Client); 2] = [drop, Client::reset];
 

@@ -28,6 +28,19 @@ on_both_drivers!(
     a_try_that_takes_too_long_makes_room_for_another,
 );
 
+over_http_2!(
+    an_answer_that_was_declined_is_better_than_a_fault,
+    a_body_that_came_in_pieces_is_sent_again,
+    a_body_that_is_still_coming_is_sent_again,
+    a_body_is_sent_again_as_often_as_it_takes,
+    a_body_that_outgrows_its_bound_is_not_sent_again,
+    a_post_is_not_sent_again_however_small,
+    retries_keep_to_their_budget,
+    a_body_that_is_asked_for_again_is_sent_again,
+    ; behind:
+    refusals_are_counted_by_reason,
+);
+
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
 
 fn an_answer_that_was_declined_is_better_than_a_fault(driver: Driver) {

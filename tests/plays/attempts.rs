@@ -22,6 +22,14 @@ on_both_drivers!(
     lists_agree_with_the_counters,
 );
 
+over_http_2!(
+    a_request_that_is_answered_at_once_has_no_list,
+    a_refused_retry_says_why,
+    lists_agree_with_the_counters,
+    ; in front:
+    each_try_says_where_and_how_it_ended_and_why_there_was_another,
+);
+
 /// The texts under a key of the tries of a line.
 fn texts<'a>(line: &'a Map<String, Value>, key: &str) -> Vec<&'a str> {
     let tries = line["tries"].as_array().unwrap();

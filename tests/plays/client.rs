@@ -13,7 +13,7 @@ use rustix::net::{connect, sockopt};
 
 use crate::{
     pace::{Took, Watch},
-    secure,
+    secure, translated,
     wire::{Broken, Fields, Framing, Head, PATIENCE, Wire, socket},
 };
 
@@ -76,6 +76,9 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
         if let Some(identity) = secure::identity_at(address) {
             return identity.connect(address);
+        }
+        if translated::is_spoken_at(address) {
+            return Client::over(translated::bridge(address));
         }
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("no connection");
         Client::over(stream)

@@ -49,6 +49,19 @@ over_tls!(
     an_answer_cut_for_its_clients_fault_does_not_look_whole,
 );
 
+over_http_2!(
+    an_answer_before_the_body_is_relayed_at_once,
+    a_client_sees_an_early_answer_whatever_it_still_sends,
+    ; behind:
+    a_bad_request_is_answered_not_reset,
+    a_body_too_large_is_answered_not_reset,
+    a_late_body_is_answered_not_reset,
+    a_body_that_was_refused_is_never_a_request,
+    a_backend_may_answer_and_leave_before_the_body,
+    a_body_whose_backend_died_is_never_a_request,
+    lingering_ends,
+);
+
 const REFUSAL: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
 
 /// More than a client can have sent unnoticed, less than what is read and dropped.

@@ -27,6 +27,22 @@ on_both_drivers!(
     who_sends_nothing_of_a_body_is_late_itself_and_no_backend,
 );
 
+// Without those about the connection of HTTP/1, and about its 101.
+over_http_2!(
+    an_expectation_is_forwarded_and_the_go_ahead_relayed,
+    a_client_need_not_wait_for_the_go_ahead,
+    an_expectation_is_met_by_an_answer_without_go_ahead,
+    hints_are_relayed_before_the_answer,
+    interim_responses_keep_their_order,
+    interim_responses_without_end_are_a_fault,
+    who_sends_nothing_of_a_body_is_late_itself_and_no_backend,
+    ; in front:
+    an_unasked_switch_of_protocols_is_a_fault,
+    ; behind:
+    unknown_expectations_are_refused,
+    hints_are_never_sent_to_1_0,
+);
+
 const GO_AHEAD: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
 const EXPECTING: &str =

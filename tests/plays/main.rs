@@ -5,6 +5,9 @@
 //! the backends received (`backend.rs`). Nothing here shares code with the crate, so that a mistake
 //! in it cannot excuse itself; only the library's public API is used (`ringway::start`).
 //!
+//! Those whose subject does not depend on it are also played over TLS (`secure.rs`) and over each
+//! pair of versions of HTTP (`translated.rs`).
+//!
 //! Every socket has a deadline, so a hang is a failure with a message; nothing sleeps for luck.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a play that cannot go on has failed")]
@@ -25,6 +28,7 @@ mod secure;
 #[macro_use]
 mod stage;
 mod streams;
+mod translated;
 mod wire;
 
 mod rehearsal;
@@ -51,6 +55,7 @@ mod random;
 mod tcp;
 mod tunnel;
 mod uploads;
+mod websocket;
 
 mod forwarded;
 mod hygiene;

@@ -31,6 +31,7 @@ use crate::{
     name_server::NameServer,
     pace::{Took, Watch},
     secure::{self, Identity},
+    translated::{self, Sides},
 };
 
 /// What the serving threads wait on.
@@ -78,9 +79,35 @@ macro_rules! over_tls {
     };
 }
 
+/// Makes one more test of each play for each pair of versions that has HTTP/2: from clients to
+/// Ringway, from there to backends, and both. Those `in front` and `behind` only on that side.
+macro_rules! over_http_2 {
+    ($($play:ident),* $(,)?
+        $(; in front: $($front:ident),+ $(,)?)?
+        $(; behind: $($behind:ident),+ $(,)?)?) => {
+        mod h2_h1 {
+            $(#[test] fn $play() { $crate::stage::over_http_2((true, false), super::$play); })*
+            $($(#[test] fn $front() {
+                $crate::stage::over_http_2((true, false), super::$front);
+            })+)?
+        }
+        mod h1_h2 {
+            $(#[test] fn $play() { $crate::stage::over_http_2((false, true), super::$play); })*
+            $($(#[test] fn $behind() {
+                $crate::stage::over_http_2((false, true), super::$behind);
+            })+)?
+        }
+        mod h2_h2 {
+            $(#[test] fn $play() { $crate::stage::over_http_2((true, true), super::$play); })*
+        }
+    };
+}
+
 thread_local! {
     /// Whether the stages of this thread speak TLS on both sides.
     static OVER_TLS: Cell<bool> = const { Cell::new(false) };
+    /// On which sides they speak HTTP/2.
+    static OVER_HTTP_2: Cell<Sides> = const { Cell::new(Sides { front: false, behind: false }) };
 }
 
 /// Longer than any play takes on a late machine: one that takes this long hangs.
@@ -94,6 +121,22 @@ pub(crate) fn over_tls(play: fn(Driver)) {
             play(Driver::IoUring);
         });
     }
+}
+
+/// Runs a play on io_uring with HTTP/2 in front or behind.
+pub(crate) fn over_http_2((front, behind): (bool, bool), play: fn(Driver)) {
+    if is_ring_allowed() {
+        bounded(move || {
+            OVER_HTTP_2.set(Sides { front, behind });
+            play(Driver::IoUring);
+        });
+    }
+}
+
+/// Whether HTTP/2 is spoken on either side, which has no chunks.
+pub(crate) fn has_http_2() -> bool {
+    let Sides { front, behind } = OVER_HTTP_2.get();
+    front || behind
 }
 
 /// Runs a play on io_uring.
@@ -300,6 +343,13 @@ impl Setting {
             append(&mut setting.listener, &identity.line(""));
             append(&mut setting.pool, &identity.pool_line());
         }
+        let sides = OVER_HTTP_2.get();
+        if sides.behind {
+            for (address, _) in &mut addresses {
+                *address = translated::behind(*address);
+            }
+            append(&mut setting.pool, "protocol = \"h2c\"");
+        }
         let text = setting.toml(&addresses);
         let loaded = ringway::config::parse("play.toml", &text)
             .unwrap_or_else(|problems| panic!("{problems} in\n{text}"));
@@ -314,6 +364,9 @@ impl Setting {
         let stage = Stage { addresses, handle: Some(handle), backends, text };
         if let Some(identity) = identity {
             secure::speaks_tls(stage.address(), identity);
+        }
+        if sides.front {
+            translated::speaks_http_2(stage.address());
         }
         Ok(stage)
     }
@@ -448,6 +501,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let playing = !std::thread::panicking();
         secure::forget(self.address());
+        translated::forget(self.address());
         if playing && self.handle.is_some() {
             for name in NOUGHT_AT_THE_END {
                 self.expect_count(name, 0);

@@ -40,6 +40,18 @@ on_both_drivers!(
     clients_in_the_queue_are_served,
 );
 
+// In front without those whose clients hear of the end by an answer.
+over_http_2!(
+    an_idle_proxy_stops_at_once,
+    what_runs_is_finished_and_told_that_it_was_the_last,
+    a_connection_idle_for_long_is_closed,
+    a_drain_has_an_end,
+    a_stop_now_waits_for_nobody,
+    ; behind:
+    clients_that_keep_asking_see_no_error,
+    a_client_that_is_let_in_is_served_by_a_stop,
+);
+
 const SOON: Duration = Duration::from_secs(2);
 
 fn an_idle_proxy_stops_at_once(driver: Driver) {

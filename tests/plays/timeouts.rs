@@ -42,6 +42,20 @@ on_both_drivers!(
     a_timeout_ends_nobody_else,
 );
 
+// In front without those about a connection of HTTP/1, which the end of a stream does not end.
+over_http_2!(
+    a_backend_that_does_not_answer_is_answered_with_504,
+    a_trickle_does_not_prolong_a_response_head,
+    an_answer_that_stops_is_cut,
+    a_request_has_an_end_of_its_own,
+    a_request_that_ends_in_the_middle_of_its_answer_is_cut,
+    a_response_head_has_an_end_even_behind_an_upload,
+    ; behind:
+    a_body_that_stops_is_answered_with_408,
+    a_client_that_stops_reading_is_cut,
+    a_backend_that_stops_reading_is_answered_with_504,
+);
+
 const WAIT: Duration = Duration::from_millis(500);
 /// For peers that are slow but in time: allows for the quarter of a second that a timeout may come
 /// early.

@@ -52,6 +52,18 @@ over_tls!(
     a_body_that_is_cut_opens_no_tunnel,
 );
 
+// WebSockets over HTTP/2 (RFC 8441), without those about how HTTP/1 asks.
+over_http_2!(
+    a_client_may_end_its_half_first,
+    a_backend_may_end_its_half_first,
+    much_passes_through_a_tunnel_both_ways_at_once,
+    a_client_that_leaves_ends_the_tunnel,
+    a_backend_that_leaves_ends_the_tunnel,
+    an_idle_tunnel_is_ended,
+    ; behind:
+    bytes_right_behind_the_heads_are_part_of_the_tunnel,
+);
+
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
                        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n";
 
