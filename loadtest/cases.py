@@ -21,6 +21,8 @@ class Case:
     per_gigabyte: bool = False  # cost is given per GB, not per request
     tls: str = ""  # "front": to the proxy; "back": from it to the backends
     handshakes: str = ""  # "new", or "reuse": each goes on with the session of the one before
+    streams: int = 0  # requests at once on each connection: its clients speak HTTP/2
+    h2_back: bool = False  # HTTP/2 without TLS to the backends
 
     @property
     def path(self):
@@ -45,20 +47,29 @@ CASES = [
     Case("tls-again-2", "128 B, a resumed TLS 1.3 handshake per request, 2 at a time", "128b", 2,
          close=True, tls="front", handshakes="reuse"),
     Case("tls-back-64", "128 B, TLS to the backends, 64 connections", "128b", 64, tls="back"),
+    Case("h2-16x32", "128 B, HTTP/2 over TLS, 16 connections with 32 streams each", "128b", 16,
+         tls="front", streams=32),
+    Case("h2-1x100", "128 B, HTTP/2 over TLS, 1 connection with 100 streams", "128b", 1,
+         tls="front", streams=100),
+    Case("h2-1m-4x4", "1 MiB, HTTP/2 over TLS, 4 connections with 4 streams each", "1m", 4,
+         per_gigabyte=True, tls="front", streams=4),
+    Case("h2-back-64", "128 B, HTTP/2 to the backends, 64 connections of HTTP/1", "128b", 64,
+         h2_back=True),
 ]
 
 # The other measurements, by the names `--only` takes.
 IDLE = "idle-memory"
 IDLE_TLS = "idle-memory-tls"
+IDLE_H2 = "idle-memory-h2"
 # Constant rates, as shares of what the slower rival can do.
 STEADY = {"steady-p99": 0.5, "steady-p99-0.9": 0.9}
-NAMES = [case.name for case in CASES] + [IDLE, IDLE_TLS, *STEADY]
+NAMES = [case.name for case in CASES] + [IDLE, IDLE_TLS, IDLE_H2, *STEADY]
 
 
 @dataclass(frozen=True)
 class Figure:
     case: str
-    metric: str  # cpu | busy | p99 | idle | burst
+    metric: str  # cpu | busy | p99 | idle | burst | over (what an idle connection costs more than one of TLS)
     rival: str  # a rival's name or "floor", "best" (the better of the rivals), what a variant of Ringway is
     #             held against (`programs.Variant`), or "" (an absolute value)
     limit: float
@@ -84,10 +95,15 @@ FIGURES = [
     Figure("tls-new-2", "cpu", "best", 0.80),
     Figure("tls-again-2", "cpu", "best", 0.85),
     Figure("tls-back-64", "cpu", "best", 0.85),
+    Figure("h2-16x32", "cpu", "best", 0.85),
+    Figure("h2-1x100", "cpu", "best", 0.90),
+    Figure("h2-1m-4x4", "busy", "best", 0.85),
+    Figure("h2-back-64", "cpu", "haproxy", 0.85),
     *(Figure(name, "p99", "best", 1.10) for name in STEADY),
     Figure(IDLE, "idle", "", 944),
     Figure(IDLE, "burst", "", 4096),
     Figure(IDLE_TLS, "idle", "nginx", 0.50),
+    Figure(IDLE_H2, "over", "", 6144),
 ]
 
 

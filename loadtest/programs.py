@@ -34,6 +34,7 @@ http {{
   server {{
     {listens}
     {tls_listens}
+    {h2_listens}
     ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
     ssl_protocols TLSv1.2 TLSv1.3;
     root {dir}/bodies; output_buffers 1 64k;
@@ -73,7 +74,7 @@ http {{
   }}
   server {{
     listen {host}:{port} backlog=4096;
-    listen {host}:{tls_port} ssl backlog=4096;
+    listen {host}:{tls_port} ssl http2 backlog=4096;
     ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
     ssl_protocols TLSv1.2 TLSv1.3;
     location / {{
@@ -99,17 +100,23 @@ defaults
   timeout connect 3s
 frontend web
   bind {host}:{port} backlog 4096
-  bind {host}:{tls_port} ssl crt {dir}/tls.both alpn http/1.1 backlog 4096
+  bind {host}:{tls_port} ssl crt {dir}/tls.both alpn h2,http/1.1 backlog 4096
   default_backend app
 frontend back
   bind {host}:{back_port} backlog 4096
   default_backend apps
+frontend h2
+  bind {host}:{h2_port} backlog 4096
+  default_backend apps2
 backend app
   balance roundrobin
   {servers}
 backend apps
   balance roundrobin
   {tls_servers}
+backend apps2
+  balance roundrobin
+  {h2_servers}
 """
 
 RINGWAY = """\
@@ -134,6 +141,15 @@ pool = "apps"
 [pool.apps]
 backends = [{tls_servers}]
 tls = {{ verify = false }}
+"""
+
+RINGWAY_H2 = """\
+[listener.h2]
+bind = "{host}:{h2_port}"
+pool = "apps2"
+[pool.apps2]
+backends = [{h2_servers}]
+protocol = "h2c"
 """
 
 
@@ -195,7 +211,7 @@ class Program:
         self.name, self.kind, self.directory, self.core = name, kind, directory, core
         self.connections = min(16_384, descriptors)
         self.haproxy_connections = min(9_000, (descriptors - 200) // 2)
-        self.child = self.port = self.tls_port = self.back_port = None
+        self.child = self.port = self.tls_port = self.back_port = self.h2_port = None
         self.text = ""  # the configuration as it was last written
         self.log = None  # path of its access log, if it writes one
 
@@ -203,7 +219,7 @@ class Program:
         user = "user root;" if os.geteuid() == 0 else ""
         self.text = template.format(
             dir=self.directory, name=self.name, host=self.host, port=self.port, user=user,
-            tls_port=self.tls_port, back_port=self.back_port,
+            tls_port=self.tls_port, back_port=self.back_port, h2_port=self.h2_port,
             connections=self.connections, haproxy_connections=self.haproxy_connections, **values,
         )
         path = os.path.join(self.directory, f"{self.name}.conf")
@@ -237,8 +253,8 @@ class Program:
             self.child = None
 
     def draw_ports(self):
-        """Plain; TLS in front; plain in front and TLS to the backends."""
-        self.port, self.tls_port, self.back_port = (free_port() for _ in range(3))
+        """Plain; TLS in front; plain in front and TLS, or HTTP/2, to the backends."""
+        self.port, self.tls_port, self.back_port, self.h2_port = (free_port() for _ in range(4))
 
 
 class Origin(Program):
@@ -262,10 +278,13 @@ class Origin(Program):
     def command(self):
         self.ports = [free_port() for _ in range(BACKENDS)]
         self.tls_ports = [free_port() for _ in range(BACKENDS)]
+        self.h2_ports = [free_port() for _ in range(BACKENDS)]
         self.port = self.ports[0]
         listens = " ".join(f"listen {self.host}:{port} backlog=4096;" for port in self.ports)
         tls = " ".join(f"listen {self.host}:{port} ssl backlog=4096;" for port in self.tls_ports)
-        path = self.write(ORIGIN, listens=listens, tls_listens=tls, small=self.small)
+        h2 = " ".join(f"listen {self.host}:{port} http2 backlog=4096;" for port in self.h2_ports)
+        path = self.write(
+            ORIGIN, listens=listens, tls_listens=tls, h2_listens=h2, small=self.small)
         return [tool("nginx"), "-e", "stderr", "-c", path]
 
     def accepted(self):
@@ -292,13 +311,14 @@ class Haproxy(Program):
 
     def command(self, origin):
         self.draw_ports()
-        servers, tls = (
+        servers, tls, h2 = (
             "\n  ".join(
                 f"server s{number} {origin.host}:{port}{more}" for number, port in enumerate(ports)
             )
-            for ports, more in ((origin.ports, ""), (tls_ports(origin), " ssl verify none"))
+            for ports, more in ((origin.ports, ""), (tls_ports(origin), " ssl verify none"),
+                                (h2_ports(origin), " proto h2"))
         )
-        path = self.write(self.template, servers=servers, tls_servers=tls)
+        path = self.write(self.template, servers=servers, tls_servers=tls, h2_servers=h2)
         return [tool("haproxy"), "-db", "-f", path]
 
 
@@ -311,6 +331,7 @@ class Ringway(Program):
         self.log = os.path.join(directory, f"{self.name}.access.log") if variant.log else None
         # Several may run at once: where the flag exists, each gets an admin port of its own.
         self.has_tls = "--tls-self-signed" in output([binary, "proxy", "--help"])
+        self.has_h2 = "h2c" in output([binary, "schema"])
         self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
 
     def command(self, origin):
@@ -325,6 +346,10 @@ class Ringway(Program):
             dir=self.directory, host=self.host, tls_port=self.tls_port, back_port=self.back_port,
             tls_servers=tls_servers,
         )
+        if self.has_h2 and h2_ports(origin):
+            h2_servers = ", ".join(f'"{origin.host}:{port}"' for port in origin.h2_ports)
+            tls += RINGWAY_H2.format(
+                host=self.host, h2_port=self.h2_port, h2_servers=h2_servers)
         log = ""
         if self.log:
             log = f'access-log = {{ path = "{self.log}", format = "json" }}\n'
@@ -411,6 +436,11 @@ def _wait_for_bytes(path):
             return True
         time.sleep(0.05)
     return False
+
+
+def h2_ports(origin):
+    """Those that speak HTTP/2 without TLS; the drill's origins have none."""
+    return getattr(origin, "h2_ports", [])
 
 
 def tls_ports(origin):

@@ -89,11 +89,13 @@ class Report:
         return "\n\n".join([heading(table.name, says, table), grid(rows), grid(ratios)])
 
     def idle(self, measured, case=IDLE):
-        rows = [["proxy", "connections", "idle, bytes each", "after all at once", "before, MiB"]]
+        rows = [["proxy", "connections", "idle, bytes each", "after all at once", "more than TLS",
+                 "before, MiB"]]
         for name, one in measured.items():
             burst = f"{one['burst']:,.0f}" if "burst" in one else "-"
+            over = f"{one['over']:,.0f}" if "over" in one else "-"
             rows.append([
-                name, f"{one['connections']:,}", f"{one['idle']:,.0f}", burst,
+                name, f"{one['connections']:,}", f"{one['idle']:,.0f}", burst, over,
                 f"{one['idle_base'] / 2**20:.1f}",
             ])
         for figure in figures(case):

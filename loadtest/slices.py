@@ -25,6 +25,7 @@ STEAL = 0.02  # share that the hypervisor may take
 PATIENCE = 5.0  # seconds to wait for a quiet moment before a slice is repeated
 UNEXPLAINED = 0.10  # busy share of the two cores that no visible process answers for
 HANDSHAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "handshakes.py")
+H2LOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "h2load.py")
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrk_report.lua")
 
 
@@ -98,8 +99,11 @@ class Table:
         }
 
 
-def wrk(case, proxy, seconds):
-    """The loader's command, and how its output is read."""
+def loader(case, proxy, seconds):
+    """The loader's command: wrk, or one that prints what `wrk_report.lua` does."""
+    if case.streams:
+        return [sys.executable, H2LOAD, tool("h2load"), str(case.connections), str(case.streams),
+                str(seconds), f"https://{proxy.host}:{proxy.tls_port}{case.path}"]
     words = [tool("wrk"), "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "5s"]
     if case.close:
         words += ["-H", "Connection: close"]
@@ -107,6 +111,7 @@ def wrk(case, proxy, seconds):
         "": ("http", proxy.port), "front": ("https", proxy.tls_port),
         "back": ("http", proxy.back_port),
     }[case.tls]
+    port = proxy.h2_port if case.h2_back else port
     if case.handshakes:
         return [sys.executable, HANDSHAKES, case.handshakes, f"{proxy.host}:{port}", case.path, tool("openssl")]
     return words + ["-s", SCRIPT, f"{scheme}://{proxy.host}:{port}{case.path}"]

@@ -9,7 +9,7 @@ import os
 
 from cases import BODIES, CASES
 from programs import tool
-from slices import wrk
+from slices import loader
 
 CONNECTIONS = 128
 FOREIGN = 0.01  # share of a slice that others may use: a 99th percentile shows even that
@@ -21,7 +21,7 @@ def capacity(bench, table, rivals, renew):
     if table is None or not table.rounds:
         case = next(case for case in CASES if case.name == "128b-64")
         bench.say("  capacity first: 128b-64")
-        table = bench.table(case.name, 3, 1, renew, lambda p, s: wrk(case, p, s))
+        table = bench.table(case.name, 3, 1, renew, lambda p, s: loader(case, p, s))
     return min(table.median(rival, lambda one: one.rps) for rival in rivals)
 
 

@@ -19,10 +19,9 @@ on_both_drivers!(
     late_is_what_is_later_than_most,
 );
 
-// Behind it a copy would be sent of what the translator makes late.
+// Only those that hold however late the translator is.
 over_http_2!(
     ; in front:
-    the_copy_is_cancelled_when_the_first_answers,
     an_error_of_the_copy_is_no_answer,
     what_may_not_be_asked_twice_is_not,
 );
