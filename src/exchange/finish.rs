@@ -3,11 +3,12 @@
 //! What the log needs beyond the counters is recorded only if the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{Answer, Exchange, Fetched, id_of};
+use super::{Answer, Exchange, Fetched, UnderWay, id_of, tunnel::Passing};
 use crate::base::moment::{Micros, Moment, Tick};
 use crate::http::{
     answer,
     fault::{Cause, Failure, Fault, Side},
+    framing::BodyLength,
     grpc,
 };
 use crate::net::deadlines::Ended;
@@ -179,13 +180,20 @@ pub(super) fn record(worker: &Worker, client: &mut Client, exchange: &mut Exchan
 }
 
 /// Records how a connection without requests ended.
-pub(super) fn passed(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
+pub(super) fn passed(
+    worker: &Worker,
+    client: &mut Client,
+    (Passing { in_force, mut record }, under_way): (Passing, UnderWay),
+) {
     // No time of it is one of a request.
-    let record = &mut exchange.scratch.record;
     record.sampled = false;
     worker.counters.add(Counter::RequestBytes, record.request_bytes);
     worker.counters.add(Counter::ResponseBytes, record.response_bytes);
-    ended(worker, client, exchange);
+    let mut scratch = worker.scratch();
+    scratch.record = record;
+    let mut exchange = Exchange::made(in_force, scratch, BodyLength::None, under_way);
+    ended(worker, client, &mut exchange);
+    worker.recycle(exchange.scratch);
 }
 
 /// Counts the way in which it ended, reports it if it failed, and logs it.

@@ -25,6 +25,7 @@ mod duplex_wire_tests;
 mod early;
 pub(crate) mod explain;
 mod finish;
+mod flow;
 mod hedge;
 mod pace;
 mod pass;
@@ -94,6 +95,12 @@ pub(crate) struct Exchange {
     /// When the head of the request was complete.
     pub(crate) began: Moment,
     _under_way: Gauge,
+}
+
+/// That an exchange is under way, and since when.
+struct UnderWay {
+    began: Moment,
+    gauge: Gauge,
 }
 
 /// The try under way (between tries, the last one), apart from its result.
@@ -212,8 +219,20 @@ impl Exchange {
         length: BodyLength,
         began: Moment,
     ) -> Exchange {
+        let gauge = Gauge::up(&worker.core, Counter::InFlight);
+        Exchange::made(in_force, scratch, length, UnderWay { began, gauge })
+    }
+
+    /// One that is under way.
+    #[inline(always)]
+    fn made(
+        in_force: Rc<InForce>,
+        scratch: Box<Scratch>,
+        length: BodyLength,
+        UnderWay { began, gauge }: UnderWay,
+    ) -> Exchange {
         Exchange {
-            _under_way: Gauge::up(&worker.core, Counter::InFlight),
+            _under_way: gauge,
             in_force,
             scratch,
             pool: PoolId(0),

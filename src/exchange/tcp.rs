@@ -7,10 +7,10 @@
 use std::{ops::ControlFlow, rc::Rc};
 
 use super::{
-    Answer, Exchange, Reuse, attempt, finish,
+    Answer, Exchange, Reuse, UnderWay, attempt, finish,
     retry::another,
     run::{note_key, pick_first},
-    tunnel::{self, Far},
+    tunnel::{self, Far, Passing},
 };
 use crate::base::ids::PoolId;
 use crate::http::{
@@ -31,27 +31,47 @@ pub(crate) async fn run(
     hello: Option<ClientHello>,
     scratch: Box<Scratch>,
 ) -> Reuse {
+    // What it takes to find a backend is gone when bytes pass.
+    let (joined, under_way) = Box::pin(begin(worker, client, hello, scratch)).await;
+    let (passing, reuse) = match joined {
+        Ok((far, mut passing)) => {
+            let _open = Gauge::up(&worker.core, Counter::Tunnels);
+            tunnel::relay(worker, client, &mut passing, far).await;
+            (passing, Reuse::Close)
+        }
+        Err(passing) => (passing, Reuse::Reset),
+    };
+    finish::passed(worker, client, (passing, under_way));
+    reuse
+}
+
+/// Begins an exchange and finds a backend; of the exchange the rest stays, also without one.
+async fn begin(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    hello: Option<ClientHello>,
+    scratch: Box<Scratch>,
+) -> (Result<(Far, Passing), Passing>, UnderWay) {
     let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
     let joined = match route(worker, client, &mut exchange, hello) {
         Ok(pool) => join(worker, client, &mut exchange, pool).await,
         Err(fault) => Err(fault),
     };
-    let reuse = match joined {
+    let Exchange { in_force, mut scratch, began, _under_way: gauge, .. } = exchange;
+    let mut record = std::mem::take(&mut scratch.record);
+    worker.recycle(scratch);
+    let under_way = UnderWay { began, gauge };
+    match joined {
         Ok((backend, pick)) => {
             let source = backend.all(&worker.buffers);
-            let _open = Gauge::up(&worker.core, Counter::Tunnels);
             let far = Far { backend, source, upload: None, pick };
-            tunnel::relay(worker, client, &mut exchange, far).await;
-            Reuse::Close
+            (Ok((far, Passing { in_force, record })), under_way)
         }
         Err(fault) => {
-            exchange.scratch.record.fail(fault);
-            Reuse::Reset
+            record.fail(fault);
+            (Err(Passing { in_force, record }), under_way)
         }
-    };
-    finish::passed(worker, client, &mut exchange);
-    worker.recycle(exchange.scratch);
-    reuse
+    }
 }
 
 /// Finds the pool: that of the route for the name and the protocols that the client has said, in a

@@ -20,6 +20,7 @@ use std::{
 
 use super::{
     Exchange, Reuse, finish,
+    flow::{Broke, Flow},
     pass::{Bounds, Through, pass},
     reply::{self, skip_body},
     upload::Upload,
@@ -27,10 +28,10 @@ use super::{
 use crate::base::moment::Deadline;
 use crate::http::fault::{Cause, Fault, Side};
 use crate::net::clock::Clock;
-use crate::observe::record::Term;
-use crate::proto::{Backend, Client, Cut, Sink, Source, Waits};
+use crate::observe::record::{Record, Term};
+use crate::proto::{Backend, Client, Cut, Sink, Sockets, Source, Waits};
 use crate::shared::counters::Counter;
-use crate::worker::{Gauge, Pick, Scratch, Worker};
+use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
 
 /// The far side of a tunnel.
 pub(super) struct Far {
@@ -50,8 +51,15 @@ pub(super) async fn run(
 ) -> Reuse {
     exchange.scratch.record.status = 101;
     let _open = Gauge::up(&worker.core, Counter::Tunnels);
-    match switch(worker, client, exchange).await {
-        Ok(far) => relay(worker, client, exchange, far).await,
+    match Box::pin(switch(worker, client, exchange)).await {
+        Ok(far) => {
+            let record = std::mem::take(&mut exchange.scratch.record);
+            let mut passing = Passing { in_force: Rc::clone(&exchange.in_force), record };
+            // It may last for hours, and longer than many plans.
+            exchange.in_force = exchange.in_force.remnant();
+            relay(worker, client, &mut passing, far).await;
+            exchange.scratch.record = passing.record;
+        }
         Err(fault) => exchange.scratch.record.fail(fault),
     }
     Reuse::Close
@@ -76,16 +84,23 @@ async fn switch(
     Ok(Far { backend: fetched.backend, source, upload: fetched.upload, pick: fetched.pick })
 }
 
+/// What is kept of an exchange while bytes pass.
+pub(super) struct Passing {
+    /// The plan it began under, which is released when bytes pass.
+    pub(super) in_force: Rc<InForce>,
+    pub(super) record: Record,
+}
+
 /// Relays until the end, and records how that came.
 pub(super) async fn relay(
     worker: &Rc<Worker>,
     client: &mut Client,
-    exchange: &mut Exchange,
+    passing: &mut Passing,
     far: Far,
 ) {
-    let since = exchange.scratch.record.is_timed().then(Clock::moment);
-    let result = both_ways(worker, client, exchange, far).await;
-    let record = &mut exchange.scratch.record;
+    let since = passing.record.is_timed().then(Clock::moment);
+    let result = both_ways(worker, client, passing, far).await;
+    let record = &mut passing.record;
     if let Some(since) = since {
         // Whatever a tunnel does, it does at the pace of its ends.
         record.times.waited += Clock::moment().since(since);
@@ -97,12 +112,12 @@ pub(super) async fn relay(
 async fn both_ways(
     worker: &Rc<Worker>,
     client: &mut Client,
-    exchange: &mut Exchange,
+    passing: &mut Passing,
     far: Far,
 ) -> Result<Term, Fault> {
-    let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
+    let timeouts = passing.in_force.plan.listener(client.peer().listener).timeouts;
     // It may last for hours, and longer than many plans.
-    exchange.in_force = exchange.in_force.remnant();
+    passing.in_force = passing.in_force.remnant();
     let Far { backend, source: down, upload, pick } = far;
     let near = End::of(Side::Client, client.waits());
     let far = End::of(Side::Backend, backend.waits());
@@ -117,10 +132,11 @@ async fn both_ways(
     };
     let early = client.body();
     let up = async {
-        match behind(upload, early).await {
+        match Box::pin(behind(upload, early)).await {
             Ok((early, bytes)) => {
                 let early = early.into_tunnel(&worker.buffers);
-                (bytes + pump(early, backend.tunnel(), (&near, &far), &silence).await, None)
+                let ends = (&near, &far);
+                (bytes + pump(worker, early, backend.tunnel(), ends, &silence).await, None)
             }
             Err(why) => {
                 near.waits.cut();
@@ -129,7 +145,7 @@ async fn both_ways(
             }
         }
     };
-    let down = pump(down, client.tunnel(), (&far, &near), &silence);
+    let down = pump(worker, down, client.tunnel(), (&far, &near), &silence);
     let (mut up, mut down) = (pin!(up), pin!(down));
     let (mut sent, mut received) = (None, None);
     poll_fn(|cx| {
@@ -147,7 +163,7 @@ async fn both_ways(
     })
     .await;
     let (sent, why) = sent.unwrap_or_default();
-    let record = &mut exchange.scratch.record;
+    let record = &mut passing.record;
     record.request_bytes += sent;
     record.response_bytes += received.unwrap_or(0);
     record.reset = backend.stream_reset();
@@ -230,13 +246,23 @@ impl Silence<'_> {
 /// Relays one direction until its end, which is passed on as a half-close; returns how many bytes
 /// came.
 async fn pump(
-    mut source: Source,
-    mut sink: Sink,
+    worker: &Worker,
+    source: Source,
+    sink: Sink,
     (from, to): (&End, &End),
     silence: &Silence<'_>,
 ) -> u64 {
-    let bounds = Bounds::Tunnel(Tunneling { from, to, silence });
-    match pass(&mut source, &mut sink, &mut Through::these(&[]), &bounds).await {
+    let bounds = Tunneling { from, to, silence };
+    let (ended, received) = match source.between_sockets(&sink) {
+        Ok(Sockets { from, to, first }) => {
+            drop(sink);
+            let (received, is_bulk) = (Cell::new(0), Cell::new(false));
+            let flow = Flow { worker, from: &from, to: &to, bounds, received, is_bulk };
+            (flow.run(first).await, flow.received.get())
+        }
+        Err(source) => Box::pin(by_pieces(source, sink, bounds)).await,
+    };
+    match ended {
         Ok(()) => {
             to.waits.end_saying();
             silence.one_ends(from, to);
@@ -247,15 +273,30 @@ async fn pump(
             from.waits.cut();
         }
         // The other direction waits for `to` at most, or has yet to write what `to` has sent.
-        Err(cut) => {
-            let broken = if matches!(cut, Cut::From(_)) { from } else { to };
+        Err(broke) => {
+            let broken = if broke == Broke::From { from } else { to };
             silence.broken_by.set(silence.broken_by.get().or(Some(broken.side)));
             from.waits.breaks();
             to.waits.breaks();
             to.waits.end_hearing();
         }
     }
-    source.received()
+    received
+}
+
+/// The same where an end is a stream of HTTP/2; also how many bytes came.
+async fn by_pieces(
+    mut source: Source,
+    mut sink: Sink,
+    bounds: Tunneling<'_>,
+) -> (Result<(), Broke>, u64) {
+    let bounds = Bounds::Tunnel(bounds);
+    let passed = pass(&mut source, &mut sink, &mut Through::these(&[]), &bounds).await;
+    let ended = passed.map_err(|cut| match cut {
+        Cut::From(_) => Broke::From,
+        Cut::To(_) => Broke::To,
+    });
+    (ended, source.received())
 }
 
 /// The bounds of one direction. Traffic in one keeps the other one open too.

@@ -381,7 +381,13 @@ pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Makes every call on it end at once; so do operations of the ring.
+pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
 /// Moves up to `count` bytes from one descriptor to another, one of them a pipe, without copying.
+/// A socket that blocks may block this, whatever the flags (`never_blocks`).
 #[inline]
 pub(crate) fn splice(
     from: BorrowedFd<'_>,

@@ -8,7 +8,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     rc::Rc,
 };
 
@@ -28,6 +28,10 @@ const HOLDS_MIN: usize = 64 << 10;
 /// connections (`server/descriptors.rs`).
 const PIPES_MAX: usize = 20;
 
+/// After the kernel has refused a pipe, or made a small one, this many moves are copied before it
+/// is asked again: a pipe that is made in vain is five system calls.
+const REFUSED_MOVES: u32 = 256;
+
 struct Pipe {
     reading: OwnedFd,
     writing: OwnedFd,
@@ -40,6 +44,11 @@ pub(crate) struct Pipes {
     free: RefCell<Vec<Rc<Pipe>>>,
     /// How many are in use.
     taken: Cell<usize>,
+    /// Moves that are still copied because the kernel refused a pipe.
+    refused: Cell<u32>,
+    /// What pipes hold instead of what they do.
+    #[cfg(test)]
+    kernel_gives: Cell<Option<usize>>,
 }
 
 /// A pipe in use; it is closed with its content, unless it is returned empty.
@@ -51,6 +60,7 @@ struct Taken<'a> {
 impl Taken<'_> {
     /// Returns it, empty.
     fn give_back(self) {
+        debug_assert!(!fd::has_bytes(self.pipe.reading.as_raw_fd()), "bytes of another stream");
         self.pipes.free.borrow_mut().push(Rc::clone(&self.pipe));
     }
 }
@@ -58,6 +68,51 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.pipes.taken.set(self.pipes.taken.get() - 1);
+    }
+}
+
+/// The result of one move.
+pub(crate) enum Moved<'a> {
+    /// All that was there: so many bytes.
+    All(usize),
+    /// The sink has no room for all of it.
+    Full(Held<'a>),
+    /// Nothing was there.
+    Nothing,
+    /// The source has ended.
+    End,
+    SourceFailed,
+    SinkFailed,
+    /// There is no pipe, or a stream that cannot be spliced.
+    NoPipe,
+}
+
+/// What a pipe still holds.
+pub(crate) struct Held<'a> {
+    taken: Taken<'a>,
+    /// Bytes that came into it, and those that have not left it.
+    came: usize,
+    left: usize,
+}
+
+impl Held<'_> {
+    /// The bytes of which these are the rest.
+    pub(crate) fn came(&self) -> usize {
+        self.came
+    }
+
+    /// Moves them into the sink.
+    ///
+    /// # Errors
+    /// If that takes no more; the pipe is closed with what it holds.
+    pub(crate) async fn drain(
+        self,
+        sink: &Stream,
+        write_by: impl Fn() -> Deadline,
+    ) -> Result<(), Unmet> {
+        drain(&self.taken.pipe, sink, (self.left, false), &Cell::new(0), write_by).await?;
+        self.taken.give_back();
+        Ok(())
     }
 }
 
@@ -85,7 +140,7 @@ impl Pipes {
         let kept = self.free.borrow_mut().pop();
         let pipe = match kept {
             Some(pipe) => pipe,
-            None => match Pipe::open() {
+            None => match self.open() {
                 Ok(pipe) if pipe.holds >= HOLDS_MIN => Rc::new(pipe),
                 Err(error) if is_out_of_descriptors(&error) => return Err(Relayed::NoDescriptor),
                 Ok(_) | Err(_) => return Err(Relayed::NoPipe),
@@ -93,6 +148,56 @@ impl Pipes {
         };
         self.taken.set(self.taken.get() + 1);
         Ok(Taken { pipes: self, pipe })
+    }
+
+    fn open(&self) -> io::Result<Pipe> {
+        #[cfg(test)]
+        if let Some(holds) = self.kernel_gives.get() {
+            return Pipe::open().map(|pipe| Pipe { holds, ..pipe });
+        }
+        Pipe::open()
+    }
+
+    /// A pipe, if there is one without much ado.
+    fn take_now(&self) -> Option<Taken<'_>> {
+        let refused = self.refused.get();
+        if refused > 0 && self.free.borrow().is_empty() {
+            self.refused.set(refused - 1);
+            return None;
+        }
+        let taken = self.take().ok();
+        if taken.is_none() && self.taken.get() < PIPES_MAX {
+            self.refused.set(REFUSED_MOVES);
+        }
+        taken
+    }
+
+    /// Moves what is there from `source` to `sink`, at most what a pipe holds, without waiting:
+    /// neither's calls may block (`Stream::is_bulky`).
+    pub(crate) fn move_now(&self, source: &Stream, sink: &Stream) -> Moved<'_> {
+        let Some(taken) = self.take_now() else { return Moved::NoPipe };
+        let is_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let came = match source.splice_into(&taken.pipe.writing, taken.pipe.holds) {
+            Ok(came) if came > 0 => came,
+            nothing => {
+                taken.give_back();
+                return match nothing {
+                    Ok(_) => Moved::End,
+                    Err(error) if is_block(&error) => Moved::Nothing,
+                    Err(_) => Moved::SourceFailed,
+                };
+            }
+        };
+        let left = match sink.splice_from(&taken.pipe.reading, came, false) {
+            Ok(sent) => came - sent.min(came),
+            Err(error) if is_block(&error) => came,
+            Err(_) => return Moved::SinkFailed,
+        };
+        if left == 0 {
+            taken.give_back();
+            return Moved::All(came);
+        }
+        Moved::Full(Held { taken, came, left })
     }
 
     /// Moves exactly `count` bytes from `source` to `sink`. `until` gives the deadline of waits for
@@ -320,6 +425,111 @@ mod tests {
             assert!(matches!(relayed, Relayed::SourceEnded), "{relayed:?}");
             assert_eq!(source.read_ended(), Some(Ended::ClientLeft));
             drop(from);
+        });
+    }
+
+    /// Two whose calls end at once.
+    fn bulky(deadlines: &Rc<Deadlines>) -> [(Stream, TcpStream); 2] {
+        let both = [connected(deadlines), connected(deadlines)];
+        assert!(both.iter().all(|(stream, _)| stream.is_bulky()));
+        both
+    }
+
+    #[test]
+    fn a_move_takes_what_is_there_and_no_pipe_beyond_it() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let [(source, mut from), (sink, mut to)] = bulky(&deadlines);
+            assert!(matches!(pipes.move_now(&source, &sink), Moved::Nothing));
+            let what = bytes(40_000);
+            from.write_all(&what).unwrap();
+            let (mut moved, mut heard) = (0, vec![0; what.len()]);
+            while moved < what.len() {
+                source.readable().await.unwrap();
+                match pipes.move_now(&source, &sink) {
+                    Moved::All(count) => moved += count,
+                    _ => panic!("{moved} moved"),
+                }
+                assert_eq!((pipes.taken.get(), pipes.free.borrow().len()), (0, 1));
+            }
+            to.read_exact(&mut heard).unwrap();
+            assert!(heard == what);
+            drop(from);
+            source.readable().await.unwrap();
+            assert!(matches!(pipes.move_now(&source, &sink), Moved::End));
+            assert_eq!((pipes.taken.get(), pipes.free.borrow().len()), (0, 1));
+        });
+    }
+
+    #[test]
+    fn what_a_sink_has_no_room_for_stays_in_its_pipe_and_nothing_waits() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let [(source, from), (sink, to)] = bulky(&deadlines);
+            let what = bytes(MANY);
+            let said = say(from, what.clone());
+            let (mut came, mut heard) = (0, None);
+            let mut to = Some(to);
+            while came < MANY {
+                source.readable().await.unwrap();
+                match pipes.move_now(&source, &sink) {
+                    Moved::All(count) => came += count,
+                    Moved::Full(held) => {
+                        came += held.came();
+                        assert_eq!((pipes.taken.get(), pipes.free.borrow().len()), (1, 0));
+                        // Its peer reads only from now on.
+                        heard = heard.or(to.take().map(|to| hear(to, MANY)));
+                        held.drain(&sink, never).await.unwrap();
+                    }
+                    Moved::Nothing => {}
+                    _ => panic!("{came} came"),
+                }
+                assert_eq!((pipes.taken.get(), pipes.free.borrow().len()), (0, 1));
+            }
+            assert!(heard.expect("it was never full").join().unwrap() == what);
+            drop(said.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_pipe_that_keeps_bytes_is_closed_with_them() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let [(source, from), (sink, to)] = bulky(&deadlines);
+            let said = thread::spawn(move || (&from).write_all(&bytes(MANY)));
+            loop {
+                source.readable().await.unwrap();
+                if let Moved::Full(held) = pipes.move_now(&source, &sink) {
+                    drop(held);
+                    break;
+                }
+            }
+            assert_eq!((pipes.taken.get(), pipes.free.borrow().len()), (0, 0));
+            drop(source);
+            drop((said.join().unwrap(), to));
+        });
+    }
+
+    #[test]
+    fn the_kernel_is_not_asked_for_a_pipe_with_each_move() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let [(source, mut from), (sink, _to)] = bulky(&deadlines);
+            from.write_all(b"much").unwrap();
+            source.readable().await.unwrap();
+            // Beyond a user's share of the kernel's memory.
+            pipes.kernel_gives.set(Some(8 << 10));
+            assert!(matches!(pipes.move_now(&source, &sink), Moved::NoPipe));
+            pipes.kernel_gives.set(None);
+            for _ in 0..REFUSED_MOVES {
+                assert!(matches!(pipes.move_now(&source, &sink), Moved::NoPipe));
+            }
+            assert!(matches!(pipes.move_now(&source, &sink), Moved::All(4)));
+            assert_eq!(pipes.taken.get(), 0);
         });
     }
 

@@ -15,6 +15,7 @@ use crate::net::{
     buffer::{Buffer, Buffers},
     leaving::ForClient,
     relay::Pipes,
+    stream::Stream,
 };
 
 use super::{h1, h2};
@@ -171,6 +172,20 @@ impl Source {
         }
     }
 
+    /// The sockets of a tunnel, and what has come already, if both of its ends are sockets.
+    ///
+    /// # Errors
+    /// The source, if they are not.
+    pub(crate) fn between_sockets(self, to: &Sink) -> Result<Sockets, Source> {
+        match (self, to) {
+            (Source::H1(source), Sink::H1(sink)) => {
+                let (from, first) = source.into_socket();
+                Ok(Sockets { from, to: sink.socket(), first })
+            }
+            (source, Sink::H1(_) | Sink::H2(_) | Sink::Nowhere) => Err(source),
+        }
+    }
+
     /// Gives the buffer back: no more is read. True if more has come than a whole message.
     #[inline]
     pub(crate) fn end(&mut self, buffers: &Buffers) -> bool {
@@ -192,6 +207,13 @@ impl Source {
             Source::H2(_) | Source::Own(_) => 0,
         }
     }
+}
+
+/// One direction of a tunnel between two sockets.
+pub(crate) struct Sockets {
+    pub(crate) from: Rc<Stream>,
+    pub(crate) to: Rc<Stream>,
+    pub(crate) first: Option<Buffer>,
 }
 
 /// The result of letting the kernel move a body.

@@ -3,7 +3,11 @@
 //! Requests keep the one that they began under. When the last of them has ended, the core reports
 //! it and returns the plan to its owner.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::{Core, Next, PoolView, Retired};
 use crate::base::{
@@ -29,6 +33,8 @@ pub(crate) struct InForce {
     /// This worker's share of the sockets that the process may have.
     pub(super) share: usize,
     core: Rc<Core>,
+    /// What tunnels keep of it, once there was one.
+    remnant: OnceCell<Rc<InForce>>,
 }
 
 /// A listener of a plan, as one core lets connections in.
@@ -85,13 +91,14 @@ impl InForce {
             introduces,
             share: usize::try_from(share).unwrap_or(usize::MAX),
             core: Rc::clone(core),
+            remnant: OnceCell::new(),
             plan,
         }
     }
 
     /// The part that something may need long after the rest: the plan, for a line in a log.
     pub(crate) fn remnant(&self) -> Rc<InForce> {
-        Rc::new(InForce {
+        let made = || InForce {
             generation: None,
             plan: Arc::clone(&self.plan),
             pools: Table::new(),
@@ -101,7 +108,9 @@ impl InForce {
             introduces: self.introduces,
             share: self.share,
             core: Rc::clone(&self.core),
-        })
+            remnant: OnceCell::new(),
+        };
+        Rc::clone(self.remnant.get_or_init(|| Rc::new(made())))
     }
 
     /// How long each wait for a client of this listener may take; the defaults if it was removed.

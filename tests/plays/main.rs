@@ -44,6 +44,7 @@ mod tls_records;
 mod versions;
 
 mod bodies;
+mod bulk;
 mod early;
 mod interim;
 mod introduced;

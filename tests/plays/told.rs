@@ -123,6 +123,13 @@ impl Process {
         names.filter_map(|name| name.to_str()?.parse().ok()).collect()
     }
 
+    /// How many of its descriptors are ends of pipes.
+    pub(crate) fn pipes(&self) -> usize {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let targets = folder.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.filter(|to| to.to_string_lossy().starts_with("pipe:")).count()
+    }
+
     /// From now on its descriptors are below this number.
     pub(crate) fn may_open(&self, below: u64) {
         let pid = Some(Pid::from_child(&self.child));

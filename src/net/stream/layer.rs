@@ -48,6 +48,14 @@ impl Layer {
         }
     }
 
+    /// Makes every call end at once, and returns whether it can be spliced.
+    pub(super) fn is_bulky(&self) -> bool {
+        match self {
+            Layer::Plain(wire) => wire.borrowed().is_ok_and(|fd| fd::never_blocks(fd).is_ok()),
+            Layer::Tls(_) => false,
+        }
+    }
+
     /// Until there is something to read, an end or an error. May be dropped at any time.
     #[inline]
     pub(super) async fn readable(&self) -> io::Result<()> {

@@ -649,6 +649,14 @@ impl Stream {
         self.layer().can_splice()
     }
 
+    /// Makes every call on its socket end at once, and returns whether the kernel can move its
+    /// bytes. On the ring a backend's socket is a blocking one, and splice(2) has no flag against
+    /// that: the core would stand for as long as the backend takes nothing. No receive is posted to
+    /// the ring after this.
+    pub(crate) fn is_bulky(&self) -> bool {
+        self.layer().is_bulky()
+    }
+
     /// Moves bytes from this stream into a pipe.
     #[inline]
     pub(crate) fn splice_into(&self, pipe: &OwnedFd, count: usize) -> io::Result<usize> {

@@ -71,6 +71,11 @@ impl Source {
         Source::new(self.stream, self.buffer, Incoming::UntilClose, from)
     }
 
+    /// Its socket, and what of a tunnel has come already.
+    pub(in crate::proto) fn into_socket(self) -> (Rc<Stream>, Option<Buffer>) {
+        (self.stream, self.buffer)
+    }
+
     /// The reader of a client's next request.
     pub(super) fn into_reader(self) -> Option<Reader> {
         let Source { buffer, body, .. } = self;
