@@ -93,12 +93,14 @@ class Peers:
 class Backends(Peers):
     """Listeners, their connections, and one answer to every request."""
 
+    host = "127.0.0.1"
+
     def __init__(self, count, answer):
         super().__init__(lambda got: got.endswith(b"\r\n\r\n"))
         self.answer, self.ports = answer, []
         for _ in range(count):
             port = programs.free_port()
-            listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+            listener = socket.create_server((self.host, port), backlog=1024)
             self.selector.register(listener, selectors.EVENT_READ)
             self.ports.append(port)
 
