@@ -3,31 +3,20 @@
 //! Warm connections are taken from the addresses in turn, new ones begin with the next in turn; an
 //! address that failed recently is tried last (`policy::connect`). Changes of a backend's name are
 //! handled here: an address that stays keeps its connections, one that vanishes has its idle ones
-//! closed at once and the others when they are returned.
+//! closed at once and the others when they are returned. `opening.rs` takes and makes them.
 
-use std::{cell::RefCell, io::ErrorKind, rc::Rc, time::Duration};
+use std::rc::Rc;
 
-use super::{
-    Conns, Idle, Means,
-    links::{self, Links},
-    secured::secured,
-};
+use super::{Conns, Idle, Means, links::Links};
 use crate::base::{
     endpoint::Endpoint,
     ids::{BackendId, PoolId},
-    moment::{Deadline, Tick},
+    moment::Tick,
 };
-use crate::http::fault::{Cause, Fault};
-use crate::net::{
-    clock::Clock,
-    deadlines::{Deadlines, Watch},
-    io,
-    stream::Stream,
-    tls::ToBackend,
-};
+use crate::net::tls::ToBackend;
 use crate::plan::{Connections, PoolTls, Protocol};
 use crate::policy::connect;
-use crate::proto::{Backend, h1, h2::Bell};
+use crate::proto::{Backend, h2::Bell};
 use crate::shared::counters::Counter;
 
 /// The addresses of one backend and the connections to each.
@@ -137,7 +126,7 @@ impl BackendConns {
     }
 
     /// A place in a connection to the address whose turn it is, if one is at hand.
-    fn place(&mut self, now: Tick, unrepeatable: bool) -> Option<Backend> {
+    pub(super) fn place(&mut self, now: Tick, unrepeatable: bool) -> Option<Backend> {
         let at = self.all.get(self.turn)?;
         let place = at.links.at_hand(now, unrepeatable)?.take(self.of);
         self.next();
@@ -146,7 +135,7 @@ impl BackendConns {
 
     /// An idle connection of the next address that has one; see `Conns::take`.
     #[inline]
-    fn take(&mut self, now: Tick, unrepeatable: bool) -> Option<Idle> {
+    pub(super) fn take(&mut self, now: Tick, unrepeatable: bool) -> Option<Idle> {
         for _ in 0..self.all.len() {
             let place = self.next();
             let idle = self.all.get_mut(place)?.conns.take(now, unrepeatable, &self.means);
@@ -182,7 +171,7 @@ impl BackendConns {
         self.suspect_at(backend.address, now);
     }
 
-    fn suspect_at(&mut self, number: u32, now: Tick) {
+    pub(super) fn suspect_at(&mut self, number: u32, now: Tick) {
         if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
             at.conns.suspect(now, &self.means);
         }
@@ -239,7 +228,7 @@ impl BackendConns {
     }
 
     /// The addresses in the order to try them, by number.
-    fn in_turn(&mut self, now: Tick) -> Vec<(u32, Endpoint)> {
+    pub(super) fn in_turn(&mut self, now: Tick) -> Vec<(u32, Endpoint)> {
         let is_avoided = |at: &At| at.avoided_until.is_some_and(|until| now < until);
         let all: Vec<_> = self.all.iter().map(|at| (at.address, is_avoided(at))).collect();
         let order = connect::order(&all, self.turn);
@@ -248,7 +237,7 @@ impl BackendConns {
     }
 
     /// A connect to this address failed.
-    fn failed(&mut self, number: u32, now: Tick) {
+    pub(super) fn failed(&mut self, number: u32, now: Tick) {
         self.means.counters.add(Counter::BackendConnectFailures, 1);
         if let Some(at) = self.all.iter_mut().find(|at| at.number == number) {
             at.avoided_until = Some(now + connect::AVOIDED);
@@ -271,130 +260,23 @@ impl Drop for BackendConns {
     }
 }
 
-/// A warm connection that is known to be quiet, if there is one. If `unrepeatable` (the request may
-/// not be sent twice), only one that was in use a moment ago.
-pub(crate) async fn warm(
-    conns: &RefCell<BackendConns>,
-    now: Tick,
-    unrepeatable: bool,
-) -> Option<Backend> {
-    if conns.borrow().protocol != Protocol::H1 {
-        return conns.borrow_mut().place(now, unrepeatable);
-    }
-    loop {
-        let idle = conns.borrow_mut().take(now, unrepeatable)?;
-        let number = idle.backend.address;
-        let warm = if idle.is_at_hand(now) {
-            let means = &conns.borrow().means;
-            let quiet = idle.backend.stream.quiet(&means.buffers);
-            idle.warm(quiet, now, means)
-        } else {
-            // Boxed, as it is rare: in a burst, those that were returned in this turn; and new
-            // ones.
-            let means = Rc::clone(&conns.borrow().means);
-            Box::pin(idle.warm_after_all(now, means)).await
-        };
-        match warm {
-            Ok(warm) => return Some(Backend::H1(warm)),
-            Err(spent) if spent.by_surplus => conns.borrow_mut().suspect_at(number, now),
-            Err(_) => {}
-        }
-    }
-}
-
-/// Opens a connection, trying the addresses in turn within one time; zero = no bound. If there is
-/// no descriptor left, `frees` may close unused ones, and returns whether it did. Where connections
-/// carry many requests it may be a place in one that there is.
-/// The connection begins with `greeting`.
-///
-/// # Errors
-/// `ConnectTimeout`, `ConnectFailed` or that of a handshake, of the last address; `Overloaded` if
-/// we ran out of something, `NameNotResolved` without addresses.
-pub(crate) async fn open(
-    conns: &RefCell<BackendConns>,
-    time: Duration,
-    clock: &Rc<Clock>,
-    deadlines: &Rc<Deadlines>,
-    (greeting, frees): (&[u8], impl Fn() -> bool),
-) -> Result<Backend, Fault> {
-    let began = clock.tick();
-    let to_try = conns.borrow_mut().in_turn(began);
-    let protocol = conns.borrow().protocol;
-    let mut fault = Cause::NameNotResolved;
-    for (tried, (number, address)) in to_try.iter().enumerate() {
-        let spent = clock.tick().since(began);
-        let share = connect::share(time, spent, to_try.len() - tried);
-        let until = Deadline::after(clock.tick(), share);
-        let opening = Opening { clock, deadlines, share, until, greeting, frees: &frees };
-        let opened = match protocol {
-            Protocol::H1 => opening
-                .connected(conns, address)
-                .await
-                .map(|stream| Backend::H1(h1::Backend::new(stream, *number))),
-            Protocol::H2 | Protocol::H2c => {
-                Box::pin(links::join(conns, (*number, address), &opening)).await
-            }
-        };
-        let error = match opened {
-            Ok(backend) => return Ok(backend),
-            Err(cause) => cause,
-        };
-        clock.renew();
-        if error != Cause::BackendUnprocessed {
-            conns.borrow_mut().failed(*number, clock.tick());
-        }
-        fault = error;
-    }
-    Err(fault.into())
-}
-
-/// What a connection is opened with.
-pub(super) struct Opening<'a, F: Fn() -> bool> {
-    pub(super) clock: &'a Rc<Clock>,
-    pub(super) deadlines: &'a Rc<Deadlines>,
-    share: Duration,
-    pub(super) until: Deadline,
-    greeting: &'a [u8],
-    frees: &'a F,
-}
-
-impl<F: Fn() -> bool> Opening<'_, F> {
-    /// Connects, and shakes hands if the backend speaks TLS.
-    pub(super) async fn connected(
-        &self,
-        conns: &RefCell<BackendConns>,
-        address: &Endpoint,
-    ) -> Result<Stream, Cause> {
-        let watched = |fd| {
-            let watched = self.deadlines.watch(fd, Watch::Backend);
-            let (pool, backend) = conns.borrow().of;
-            watched.is_of(pool, backend);
-            watched
-        };
-        match Stream::connect(address, self.share, self.frees, watched).await {
-            Ok(stream) => {
-                secured(conns, stream, self.until, self.greeting).await.map_err(|(cause, why)| {
-                    conns.borrow_mut().why = Some(why);
-                    cause
-                })
-            }
-            Err(error) if io::is_for_want(&error, address) => Err(Cause::Overloaded),
-            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Cause::ConnectTimeout),
-            Err(_) => Err(Cause::ConnectFailed),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
-        cell::Cell,
+        cell::{Cell, RefCell},
         net::{TcpListener, TcpStream},
+        time::Duration,
     };
 
-    use super::*;
+    use super::{
+        super::{open, warm},
+        *,
+    };
+    use crate::http::fault::{Cause, Fault};
     use crate::net::{
         buffer::Buffers,
+        clock::Clock,
+        deadlines::Deadlines,
         listener::{Bound, bind},
     };
     use crate::shared::counters::Slab;

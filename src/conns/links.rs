@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BackendConns, backend_conns::Opening, link::Link};
+use super::{BackendConns, link::Link, opening::Opening};
 use crate::base::{endpoint::Endpoint, moment::Tick};
 use crate::http::fault::Cause;
 use crate::net::{

@@ -12,6 +12,7 @@ mod alone;
 mod backend_conns;
 mod link;
 mod links;
+mod opening;
 mod secured;
 
 use std::{
@@ -23,7 +24,8 @@ use std::{
 
 pub(crate) use self::{
     alone::alone,
-    backend_conns::{BackendConns, open, warm},
+    backend_conns::BackendConns,
+    opening::{open, warm},
 };
 use crate::base::moment::Tick;
 use crate::http::parse::HeadLimits;
