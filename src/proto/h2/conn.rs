@@ -14,37 +14,32 @@
 //! One to a backend carries the requests of many clients, and a client that does not take its
 //! answer must hold back nobody else's: its window is that of all its streams together, 6.25 MiB.
 //!
-//! `taking` has what each frame changes, `request` what the rules of HTTP say of messages;
-//! `answers` and `answer` have the same for the other end, that of a backend.
+//! `sending` has what leaves, `ending` how it ends, `taking` what each frame changes, `request`
+//! what the rules of HTTP say of messages; `answers` and `answer` have the same for the other end,
+//! that of a backend.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::poll_fn,
     rc::Rc,
-    task::{Poll, Waker},
+    task::Waker,
 };
 
 use super::{
     Asking,
     answers::Asked,
-    frame::{
-        FrameHead, HEAD_BYTES, PAYLOAD_MAX, PREFACE, Reason, WINDOW_MAX, flag, kind, of_number,
-        setting,
-    },
+    frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, PREFACE, Reason, kind, of_number, setting},
     guard::{Abuse, Guard},
     hpack::Decoder,
     out::Out,
     request::Room,
-    stream::{Stream, Turn},
+    sending::give_turn,
+    stream::Stream,
     turns::Turns,
 };
 use crate::base::moment::{Moment, Tick};
 use crate::http::{head::RequestHead, parse::HeadLimits};
-use crate::net::{
-    buffer::{Buffer, Buffers},
-    deadlines::Deadlines,
-};
+use crate::net::{buffer::Buffers, deadlines::Deadlines};
 use crate::proto::peer::Peer;
 
 /// Streams that a peer may have open at once.
@@ -64,9 +59,6 @@ const SAID_EACH: u32 = 32 << 10;
 
 /// Frames of one block: with none of them empty, twice as many as its bytes need.
 pub(super) const BLOCK_FRAMES_MAX: u32 = 32;
-
-/// A frame that we send may be answered by so many that give room, for its stream and for all.
-const ROOMS_A_FRAME: u32 = 4;
 
 /// Requests of one connection: then it is ended, and made anew elsewhere if need be.
 pub(super) const REQUESTS_MAX: u32 = 1 << 20;
@@ -135,13 +127,6 @@ pub(super) struct Block {
     pub(super) ends: bool,
     pub(super) bytes: Vec<u8>,
     pub(super) frames: u32,
-}
-
-/// What became of bytes that were to be sent.
-pub(super) struct Put {
-    pub(super) taken: usize,
-    /// Whether all of them were, and the end too, if it was to be sent.
-    pub(super) is_done: bool,
 }
 
 impl Conn {
@@ -303,77 +288,6 @@ impl Conn {
         }
     }
 
-    /// Sends a head or trailers.
-    pub(super) fn put_block(&self, stream: &Stream, block: &[u8], ends: bool) {
-        let state = &mut *self.state.borrow_mut();
-        if stream.is_over() || state.leaving == Leaving::Over {
-            return;
-        }
-        state.out.push_block((stream.id.get(), ends), block, state.frame_max, &self.buffers);
-        if ends {
-            state.sent_end(stream);
-        }
-        state.wake_driver();
-    }
-
-    /// Sends bytes of a body, as far as there is room, and its end behind the last.
-    pub(super) fn put(&self, stream: &Rc<Stream>, bytes: &[u8], ends: bool) -> Put {
-        let state = &mut *self.state.borrow_mut();
-        state.turns.is_used(stream);
-        let mut taken = 0;
-        loop {
-            let rest = bytes.get(taken..).unwrap_or_default();
-            if rest.is_empty() && !(ends && taken == 0 && bytes.is_empty()) {
-                if stream.turn.replace(Turn::None) == Turn::Its {
-                    give_turn(state);
-                }
-                return Put { taken, is_done: true };
-            }
-            let turn = stream.turn.get();
-            if turn != Turn::Its && !rest.is_empty() && state.turns.are_wanted() {
-                state.turns.wait(stream);
-                return Put { taken, is_done: false };
-            }
-            let windows = stream.send_window.get().min(state.send_window).max(0);
-            let room = state.out.room().min(state.frame_max);
-            let count = rest.len().min(room).min(usize::try_from(windows).unwrap_or_default());
-            if count == 0 && !rest.is_empty() {
-                if stream.send_window.get() > 0 {
-                    state.turns.wait(stream);
-                } else if stream.turn.replace(Turn::None) == Turn::Its {
-                    give_turn(state);
-                }
-                return Put { taken, is_done: false };
-            }
-            let (piece, behind) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-            let is_last = ends && behind.is_empty();
-            let flags = if is_last { flag::END_STREAM } else { 0 };
-            let head = FrameHead { len: piece.len(), kind: kind::DATA, flags, id: stream.id.get() };
-            state.out.push([&head.bytes(), piece], &self.buffers);
-            state.send_window -= count as i64;
-            state.guard.excuses(Abuse::WindowUpdates, ROOMS_A_FRAME);
-            stream.send_window.set(stream.send_window.get() - count as i64);
-            taken += count;
-            state.wake_driver();
-            if is_last {
-                state.sent_end(stream);
-            }
-            if behind.is_empty() {
-                if stream.turn.replace(Turn::None) == Turn::Its {
-                    give_turn(state);
-                }
-                return Put { taken, is_done: true };
-            }
-            if state.turns.are_wanted() {
-                // A turn is one frame.
-                stream.turn.set(Turn::None);
-                state.turns.wait(stream);
-                give_turn(state);
-                return Put { taken, is_done: false };
-            }
-        }
-    }
-
     /// The task of a stream has ended. What of it is still open is ended too.
     pub(super) fn done(&self, stream: &Stream, otherwise: Reason) {
         self.running.set(self.running.get().saturating_sub(1));
@@ -411,37 +325,6 @@ impl Conn {
         if heads.len() < HEADS_KEPT && head.headers.bytes.capacity() <= 4 << 10 {
             heads.push(head);
         }
-    }
-
-    /// Waits for something to send; none when the last has been sent. Its buffer is the caller's.
-    pub(crate) async fn output(&self) -> Option<Buffer> {
-        poll_fn(|cx| {
-            let state = &mut *self.state.borrow_mut();
-            if let Some(buffer) = self.take_output(state) {
-                return Poll::Ready(Some(buffer));
-            }
-            if state.leaving == Leaving::Over {
-                return Poll::Ready(None);
-            }
-            if !state.driver.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                state.driver = Some(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Takes what is to be sent next, which makes room for more.
-    fn take_output(&self, state: &mut State) -> Option<Buffer> {
-        let buffer = state.out.take(&self.buffers)?;
-        give_turn(state);
-        Some(buffer)
-    }
-
-    /// What is to be sent now.
-    #[cfg(test)]
-    pub(super) fn output_now(&self) -> Option<Buffer> {
-        self.take_output(&mut self.state.borrow_mut())
     }
 
     /// Checks what must always be so.
@@ -487,70 +370,6 @@ impl Conn {
         matches!(self.state.borrow().leaving, Leaving::Closed | Leaving::Over)
     }
 
-    /// Tells the peer that the connection will end (RFC 9113 §6.8): it opens no more streams, and
-    /// those that are on their way are still served. Its answer to a ping tells when they have
-    /// come.
-    pub(crate) fn warn(&self) {
-        self.warn_in(&mut self.state.borrow_mut());
-    }
-
-    pub(super) fn warn_in(&self, state: &mut State) {
-        if state.leaving != Leaving::No {
-            return;
-        }
-        state.leaving = Leaving::Told;
-        self.send_goaway(state, WINDOW_MAX as u32, Reason::NO_ERROR);
-        let ping = FrameHead { len: 8, kind: kind::PING, flags: 0, id: 0 };
-        self.send(state, [&ping.bytes(), b"ringway\0"]);
-    }
-
-    /// Ends the connection: all streams end, and the peer is told why as the last.
-    pub(crate) fn end(&self, reason: Reason) {
-        let state = &mut *self.state.borrow_mut();
-        let is_open = matches!(state.leaving, Leaving::No | Leaving::Told);
-        if is_open || (reason != Reason::NO_ERROR && state.leaving == Leaving::Closed) {
-            self.close(state, reason);
-        }
-        self.over(state);
-    }
-
-    /// The connection is broken: nothing can be sent any more.
-    pub(crate) fn broke(&self) {
-        let state = &mut *self.state.borrow_mut();
-        state.out.clear(&self.buffers);
-        self.over(state);
-    }
-
-    fn over(&self, state: &mut State) {
-        state.leaving = Leaving::Over;
-        state.new.clear();
-        for stream in std::mem::take(&mut state.streams) {
-            state.turns.leave(&stream);
-            match &self.asked {
-                Some(asked) => stream.fails(Reason::CANCEL, asked.lost(&stream)),
-                None => stream.ends(Reason::CANCEL),
-            }
-        }
-        state.wake_driver();
-        if let Some(asked) = &self.asked {
-            asked.changed();
-        }
-    }
-
-    pub(super) fn close(&self, state: &mut State, reason: Reason) {
-        state.leaving = Leaving::Closed;
-        // A backend begins no streams.
-        let last = if self.asked.is_some() { 0 } else { state.last };
-        self.send_goaway(state, last, reason);
-    }
-
-    fn send_goaway(&self, state: &mut State, last: u32, reason: Reason) {
-        let head = FrameHead { len: 8, kind: kind::GOAWAY, flags: 0, id: 0 };
-        let [mut payload, code] = [last, reason.0].map(|number| number.to_be_bytes().to_vec());
-        payload.extend(code);
-        self.send(state, [&head.bytes(), &payload]);
-    }
-
     /// Gives back what is not needed while nothing is under way.
     pub(crate) fn rest(&self) {
         let state = &mut *self.state.borrow_mut();
@@ -592,12 +411,5 @@ impl State {
         if let Some(driver) = self.driver.take() {
             driver.wake();
         }
-    }
-}
-
-/// Gives the next turn, if there is room for a frame.
-pub(super) fn give_turn(state: &mut State) {
-    if state.turns.are_wanted() && state.send_window > 0 && state.out.room() > 0 {
-        state.turns.give();
     }
 }

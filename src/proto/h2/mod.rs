@@ -21,12 +21,14 @@ mod compose;
 mod conn;
 #[cfg(test)]
 pub(crate) mod conn_tests;
+mod ending;
 mod frame;
 mod guard;
 mod hpack;
 mod out;
 mod request;
 mod response;
+mod sending;
 mod stream;
 mod taking;
 mod turns;

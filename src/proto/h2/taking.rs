@@ -9,12 +9,11 @@ use std::{
 
 use super::{
     answers::was_reset,
-    conn::{
-        BLOCK_FRAMES_MAX, Block, Conn, Leaving, REQUESTS_MAX, STREAMS_MAX, State, WINDOW, give_turn,
-    },
+    conn::{BLOCK_FRAMES_MAX, Block, Conn, Leaving, REQUESTS_MAX, STREAMS_MAX, State, WINDOW},
     frame::{FrameHead, HEAD_BYTES, Reason, WINDOW_MAX, flag, kind, number, setting},
     guard::Abuse,
     request::{self, NoHead},
+    sending::give_turn,
     stream::{Came, Priority, Stream, Turn},
 };
 use crate::base::moment::{Micros, Moment};
