@@ -40,7 +40,6 @@ use crate::proto::{
 const LIMITS: HeadLimits =
     HeadLimits { head_bytes_max: 32 << 10, line_bytes_max: 16 << 10, fields_max: 100 };
 
-const MADE: MadeIds = MadeIds { request: 1 << 80, parent: 1 };
 const FROM: ForwardedFor<'_> = ForwardedFor {
     peer: b"192.0.2.44",
     trusted: false,
@@ -54,6 +53,7 @@ const FROM: ForwardedFor<'_> = ForwardedFor {
 pub struct Connection {
     head: RequestHead,
     response: ResponseHead,
+    made: MadeIds,
     out: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ impl Connection {
         self.out.clear();
         if self.parse(input)
             && let Ok(body) = framing::request(&self.head)
-            && forward::request(&mut self.head, &FROM, &MADE) == Ok(Forward::Send)
+            && forward::request(&mut self.head, &FROM, &self.made) == Ok(Forward::Send)
         {
             write::request(&self.head, None, body, &mut self.out);
         }
@@ -205,7 +205,7 @@ pub fn fuzz_http2(input: &[u8]) {
 /// What is written for a backend is read as the same request, whole.
 fn goes_as_meant(head: &mut RequestHead) {
     let Ok(body) = framing::request(head) else { return };
-    if forward::request(head, &FROM, &MADE) != Ok(Forward::Send) {
+    if forward::request(head, &FROM, &MadeIds::default()) != Ok(Forward::Send) {
         return;
     }
     let mut out = Vec::new();
@@ -238,7 +238,7 @@ pub fn fuzz_request_head(input: &[u8]) {
     assert!(used <= input.len());
     assert_eq!(parse::complete(input, 0), Some(used));
     let Ok(body) = framing::request(&head) else { return };
-    if forward::request(&mut head, &FROM, &MADE) != Ok(Forward::Send) {
+    if forward::request(&mut head, &FROM, &MadeIds::default()) != Ok(Forward::Send) {
         return;
     }
     let mut out = Vec::new();

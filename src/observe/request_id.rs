@@ -17,6 +17,11 @@ impl RequestId {
         RequestId(u128::from(unix_ms) << 80 | chance)
     }
 
+    /// One that was made of these bits.
+    pub(crate) fn of(bits: u128) -> RequestId {
+        RequestId(bits)
+    }
+
     /// Its 26 characters (Crockford's base 32).
     pub(crate) fn text(self) -> [u8; 26] {
         spell::base32(self.0)

@@ -20,7 +20,7 @@ mod scratch;
 mod tests;
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, Ref, RefCell, RefMut},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -128,6 +128,8 @@ pub(crate) struct Worker {
     sampled_at: Cell<Option<Tick>>,
     /// The randomness for request ids.
     chance: RefCell<Rng>,
+    /// Those of the last request, from which the next are made.
+    ids: RefCell<MadeIds>,
     date: date::Date,
     pub(crate) logs: Logs,
     pub(crate) events: CoreReporter,
@@ -217,6 +219,7 @@ impl Worker {
             peak: Peak::default(),
             sampled_at: Cell::new(None),
             chance: RefCell::new(Rng::seeded(chance::drawn())),
+            ids: RefCell::default(),
             date: date::Date::default(),
             logs: Logs::new(outlets),
             events: CoreReporter::new(reporter, level),
@@ -526,10 +529,20 @@ impl Worker {
 
     /// The ids of a request that goes to a backend, and its own, which it may have already.
     #[inline]
-    pub(crate) fn make_ids(&self, moment: Moment, id: &mut Option<RequestId>) -> MadeIds {
-        let mut chance = self.chance.borrow_mut();
-        let id = *id.get_or_insert_with(|| RequestId::new(self.clock.unix(moment), &mut chance));
-        MadeIds { request: id.bits(), parent: chance.next() | 1 }
+    pub(crate) fn make_ids(
+        &self,
+        moment: Moment,
+        id: &mut Option<RequestId>,
+    ) -> RefMut<'_, MadeIds> {
+        let mut ids = self.ids.borrow_mut();
+        match id {
+            Some(id) => ids.spell(id.bits()),
+            None => {
+                let made = ids.make(self.clock.unix(moment), &mut self.chance.borrow_mut());
+                *id = Some(RequestId::of(made));
+            }
+        }
+        ids
     }
 
     /// Writes a line of an access log.

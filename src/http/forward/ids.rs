@@ -3,9 +3,13 @@
 //! A trace that a client has begun is continued, with a parent id of ours (W3C Trace Context, level
 //! 1): its sampled flag and its `tracestate` stay. Where there is none, or what came is not sound,
 //! one begins here, and then no `tracestate` goes with it. The id of a new trace is the request's
-//! own id in hexadecimal digits. `X-Request-Id` is ours too, unless a trusted proxy has given one.
+//! own id in hexadecimal digits, and our place in it their second half, as B3 has it for the span
+//! that begins a trace. `X-Request-Id` is ours too, unless a trusted proxy has given one.
+//!
+//! Both lines are kept as text. From one request to the next on a core only the last forty bits
+//! differ, unless a millisecond has passed, so that only their digits are written.
 
-use crate::base::spell;
+use crate::base::{moment::UnixMillis, rng::Rng, spell};
 use crate::http::{
     headers::{Field, Headers, Span},
     names::{Name, NameSet},
@@ -14,13 +18,80 @@ use crate::http::{
 /// The longest id that is taken from a trusted proxy. Those in use have 20 to 64 characters.
 pub(crate) const ID_BYTES_MAX: usize = 128;
 
-/// What was made for a request, to be used where it brings nothing of the kind.
-#[derive(Clone, Copy, Debug)]
+/// What is made for a request, to be used where it brings nothing of the kind; one for all requests
+/// of a core.
+#[derive(Clone, Debug)]
 pub(crate) struct MadeIds {
-    /// Its id, and that of a trace that begins with it.
-    pub(crate) request: u128,
-    /// Our place in the trace. Never zero.
-    pub(crate) parent: u64,
+    /// The id of the last request: 48 bits of time, 40 that are drawn for each millisecond, and 40
+    /// that differ among the requests of one.
+    id: u128,
+    /// The time in it; none = it is not ours to go on from.
+    at: Option<UnixMillis>,
+    lines: [u8; LINES_BYTES],
+}
+
+/// The bits that differ from one request to the next.
+const OWN_BITS: u32 = 40;
+const OWN: u128 = (1 << OWN_BITS) - 1;
+
+/// From one to the next, modulo their number: odd, so that all come before one comes again, and far
+/// from a round part of it, so that neighbours look different (the golden ratio, as Knuth has it).
+const STEP: u128 = 0x9e_3779_b97f;
+
+impl MadeIds {
+    /// Those of this id.
+    #[cfg(test)]
+    pub(crate) fn of(id: u128) -> MadeIds {
+        let mut made = MadeIds::default();
+        made.spell(id);
+        made
+    }
+
+    /// Makes the next id, at this time.
+    #[inline]
+    pub(crate) fn make(&mut self, at: UnixMillis, rng: &mut Rng) -> u128 {
+        if self.at != Some(at) {
+            return self.begin(at, rng);
+        }
+        let own = self.id.wrapping_add(STEP) & OWN;
+        self.id = self.id & !OWN | own;
+        put(&mut self.lines, REQUEST_AT + 18, &spell::base32_8(own as u64));
+        let (high, low) = (spell::hex([(own >> 32) as u8]), spell::hex8(own as u32));
+        for end in [TRACE_AT + ID_AT + 32, TRACE_AT + PARENT_AT + 16] {
+            put(&mut self.lines, end - 10, high.as_flattened());
+            put(&mut self.lines, end - 8, &low);
+        }
+        self.id
+    }
+
+    /// The first id of a millisecond.
+    fn begin(&mut self, at: UnixMillis, rng: &mut Rng) -> u128 {
+        // One of the upper bits is set, so that our place in a trace is never zero.
+        let chance = u128::from(rng.next() & 0xffff) << 64 | u128::from(rng.next());
+        self.spell(u128::from(at.0) << 80 | chance | 1 << OWN_BITS);
+        self.at = Some(at);
+        self.id
+    }
+
+    /// Takes this id, all of it.
+    pub(crate) fn spell(&mut self, id: u128) {
+        (self.id, self.at) = (id, None);
+        put(&mut self.lines, REQUEST_AT, &spell::base32(id));
+        let parent = (id as u64).max(1);
+        let words = [(id >> 64) as u64, id as u64, parent];
+        let places = [TRACE_AT + ID_AT, TRACE_AT + ID_AT + 16, TRACE_AT + PARENT_AT];
+        for (word, at) in words.into_iter().zip(places) {
+            put(&mut self.lines, at, &spell::hex8((word >> 32) as u32));
+            put(&mut self.lines, at + 8, &spell::hex8(word as u32));
+        }
+    }
+}
+
+impl Default for MadeIds {
+    /// None has been made.
+    fn default() -> MadeIds {
+        MadeIds { id: 0, at: None, lines: *LINES }
+    }
 }
 
 /// A trace that a request belongs to.
@@ -131,16 +202,7 @@ pub(super) fn tell(bytes: &mut Vec<u8>, made: &MadeIds, stay: Stay) {
     if stay.request || stay.trace.is_some() {
         return tell_some(bytes, made, stay);
     }
-    let mut lines = *LINES;
-    put(&mut lines, REQUEST_AT, &spell::base32(made.request));
-    put_trace(&mut lines, made);
-    bytes.extend_from_slice(&lines);
-}
-
-#[inline]
-fn put_trace(lines: &mut [u8; LINES_BYTES], made: &MadeIds) {
-    put(lines, TRACE_AT + ID_AT, spell::hex(made.request.to_be_bytes()).as_flattened());
-    put(lines, TRACE_AT + PARENT_AT, spell::hex(made.parent.to_be_bytes()).as_flattened());
+    bytes.extend_from_slice(&made.lines);
 }
 
 #[inline]
@@ -152,9 +214,7 @@ fn put(lines: &mut [u8; LINES_BYTES], at: usize, text: &[u8]) {
 
 #[cold]
 fn tell_some(bytes: &mut Vec<u8>, made: &MadeIds, stay: Stay) {
-    let mut lines = *LINES;
-    put(&mut lines, REQUEST_AT, &spell::base32(made.request));
-    put_trace(&mut lines, made);
+    let mut lines = made.lines;
     if let Some(Trace { id, flags }) = stay.trace {
         put(&mut lines, TRACE_AT + ID_AT, id.of(bytes));
         put(&mut lines, TRACE_AT + FLAGS_AT, &flags);
@@ -165,10 +225,12 @@ fn tell_some(bytes: &mut Vec<u8>, made: &MadeIds, stay: Stay) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::super::tests::parsed;
     use super::*;
 
-    const MADE: MadeIds = MadeIds { request: 0xabc << 116 | 7, parent: 0x1f };
+    const ID: u128 = 0xabc << 116 | 7;
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
     /// The values of these two fields as a backend gets them.
@@ -176,7 +238,7 @@ mod tests {
         let mut head = parsed(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
         let stay = Stay::of(&head.headers, is_trusted);
         let start = head.headers.bytes.len();
-        tell(&mut head.headers.bytes, &MADE, stay);
+        tell(&mut head.headers.bytes, &MadeIds::of(ID), stay);
         let lines = str::from_utf8(&head.headers.bytes[start..]).unwrap();
         let kept = given_id(&head.headers).filter(|_| stay.request).unwrap_or_default();
         let value = |name: &str| {
@@ -190,7 +252,30 @@ mod tests {
         told(&format!("traceparent: {value}\r\n"), false).1
     }
 
-    const NEW: &str = "00-abc00000000000000000000000000007-000000000000001f-01";
+    const NEW: &str = "00-abc00000000000000000000000000007-0000000000000007-01";
+
+    /// Whatever they are made from, both lines say the id that is told to the log.
+    #[test]
+    fn ids_differ_and_the_lines_say_them() {
+        let (mut rng, mut made) = (Rng::seeded(1), MadeIds::of(ID));
+        let (mut ids, mut places) = (HashSet::new(), HashSet::new());
+        for request in 0..100_000 {
+            if request % 10_000 == 5_000 {
+                made.spell(u128::from(rng.next()));
+            }
+            let at = 1_700_000_000_000 + request / 1_000;
+            let id = made.make(UnixMillis(at), &mut rng);
+            assert_eq!(id >> 80, u128::from(at));
+            assert!(ids.insert(id) && places.insert(id as u64) && id as u64 != 0);
+            let text = spell::base32(id);
+            let expected = format!(
+                "x-request-id: {}\r\ntraceparent: 00-{id:032x}-{:016x}-01\r\n",
+                str::from_utf8(&text).unwrap(),
+                id as u64
+            );
+            assert_eq!(str::from_utf8(&made.lines).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn ids_are_made_where_none_came() {
@@ -205,7 +290,7 @@ mod tests {
         for (flags, expected) in
             [("00", "00"), ("01", "01"), ("03", "03"), ("ff", "03"), ("fa", "02"), ("0c", "00")]
         {
-            let expected = format!("00-{TRACE}-000000000000001f-{expected}");
+            let expected = format!("00-{TRACE}-0000000000000007-{expected}");
             assert_eq!(traced(&format!("00-{TRACE}-b7ad6b7169203331-{flags}")), expected);
             let later = format!("cc-{TRACE}-b7ad6b7169203331-{flags}");
             assert_eq!(traced(&later), expected);

@@ -296,11 +296,9 @@ mod tests {
         pseudonym: b"ringway-0badcafe",
     };
 
-    const MADE: MadeIds = MadeIds { request: 0xabc << 116, parent: 0x1f };
-
     /// The fields that we add with the ids.
     const IDS: &str = "x-request-id: 5BR00000000000000000000000\r\n\
-        traceparent: 00-abc00000000000000000000000000000-000000000000001f-01\r\n";
+        traceparent: 00-abc00000000000000000000000000000-0000000000000001-01\r\n";
 
     /// The fields that we add about the client of a request for host `a`.
     const TOLD: &str = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\n\
@@ -311,7 +309,7 @@ mod tests {
     fn forwarded(line: &str, fields: &str, from: &ForwardedFor<'_>) -> Result<String, Fault> {
         let mut head = parsed(&format!("{line}\r\n{fields}\r\n"));
         let body = framing::request(&head).unwrap();
-        assert_eq!(request(&mut head, from, &MADE)?, Forward::Send);
+        assert_eq!(request(&mut head, from, &MadeIds::of(0xabc << 116))?, Forward::Send);
         let mut out = Vec::new();
         write::request(&head, None, body, &mut out);
         // The ids have tests of their own.
@@ -549,7 +547,7 @@ mod tests {
     fn max_forwards_counts_down_for_options() {
         let forwards = |line: &str, fields: &str| {
             let mut head = parsed(&format!("{line}\r\nHost: a\r\n{fields}\r\n"));
-            let outcome = request(&mut head, &FROM, &MADE);
+            let outcome = request(&mut head, &FROM, &MadeIds::default());
             let value = head.headers.first(Name::MaxForwards);
             (outcome, value.map(|value| String::from_utf8(value.to_vec()).unwrap()))
         };

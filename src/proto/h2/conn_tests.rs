@@ -478,7 +478,7 @@ fn goes_as_meant(mut head: RequestHead) {
         port: b"80",
         pseudonym: b"ringway-test",
     };
-    let made = MadeIds { request: 1 << 80, parent: 1 };
+    let made = MadeIds::of(1 << 80);
     if forward::request(&mut head, &from, &made) != Ok(Forward::Send) {
         return;
     }
