@@ -108,7 +108,11 @@ pub mod events {
         },
         events::{Events, Happened},
     };
-    pub use crate::policy::{health::ProbeFault, standing::Cause, suspicion::Silence};
+    pub use crate::policy::{
+        health::ProbeFault,
+        standing::{Cause, Failed},
+        suspicion::Silence,
+    };
 }
 
 pub use observe::statistics;

@@ -88,7 +88,8 @@ fn configuration(
         "]\n\n# The demo's own traffic, for its dashboard.\n[[route]]\nname = \"traffic\"\n",
     );
     let _ = write!(text, "host = \"{}\"\npool = \"traffic\"\n\n", traffic::HOST);
-    text.push_str("[pool.traffic]\nbalance = \"least-connections\"\nbackends = [\n");
+    text.push_str("[pool.traffic]\nbalance = \"least-connections\"\n");
+    text.push_str("retry = { on = [\"connect-failure\", \"503\"] }\nbackends = [\n");
     for (place, address) in origins.iter().enumerate() {
         let name = Origins::name(place);
         let _ = writeln!(text, "  {{ name = \"{name}\", address = \"{address}\" }},");

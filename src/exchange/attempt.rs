@@ -38,7 +38,7 @@ use crate::observe::reports::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
 use crate::proto::{Arriving, Asking, Backend, Client};
-use crate::shared::{counters::Counter, tally::Key};
+use crate::shared::{counters::Counter, load::Moved, tally::Key};
 use crate::worker::{InForce, Pick, Scratch, Worker};
 
 /// More interim answers than any honest backend sends before its final one.
@@ -156,7 +156,8 @@ fn begin(worker: &Worker, exchange: &mut Exchange, id: BackendId) -> bool {
     record.attempts = record.attempts.saturating_add(1);
     record.reused = false;
     let times = &mut record.times;
-    (times.connect, times.first_byte, times.answer) = (None, None, None);
+    (times.pool, times.connect) = (None, None);
+    (times.first_byte, times.answer) = (None, None);
     is_timed
 }
 
@@ -198,6 +199,11 @@ async fn connection(
         let now = worker.clock.tick();
         if let Some(warm) = conns::warm(conns, now, !repeatable).await {
             worker.count(Counter::BackendReuse);
+            if let Some(began) = exchange.last.timed_from
+                && exchange.scratch.record.is_timed()
+            {
+                exchange.scratch.record.times.pool = Some(Clock::moment().since(began));
+            }
             return Ok(warm);
         }
     }
@@ -224,10 +230,14 @@ async fn connection(
             backend.waits().outlasts(exchange.pool_plan().timeouts.write);
             let is_shared = backend.is_reused();
             worker.count(if is_shared { Counter::BackendReuse } else { Counter::BackendOpened });
+            if !is_shared {
+                pool.opened(id);
+            }
             pool.reached(&worker.events, id);
             Ok(backend)
         }
         Err(fault) => {
+            worker.counters.tally().add(Key::Moved(exchange.pool, id, Moved::UNOPENED), 1);
             let now = worker.clock.tick();
             let fault = late(worker, exchange, fault);
             // No refusal by the backend: we gave the wait up for another backend, our deadline

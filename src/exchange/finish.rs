@@ -11,7 +11,7 @@ use crate::http::{
     framing::BodyLength,
     grpc,
 };
-use crate::net::deadlines::Ended;
+use crate::net::{clock::Clock, deadlines::Ended};
 use crate::observe::{
     access_log::AccessLine,
     record::{Asked, Record, Term},
@@ -29,7 +29,7 @@ use crate::proto::{Client, peer::Peer};
 use crate::shared::{
     counters::Counter,
     request_times::{Phase, Timed},
-    tally::Key,
+    tally::{CUT, Key},
 };
 use crate::worker::{Pick, Scratch, Worker};
 
@@ -50,7 +50,7 @@ pub(super) fn tried(
         Err(fault) => TryOutcome::Fault(fault),
     };
     if let Err(fault) = result {
-        count_refused(worker, fault);
+        count_failed(worker, exchange, fault);
     }
     let pool = exchange.in_force.pool(exchange.pool);
     let trial = match &mut exchange.fetched {
@@ -73,7 +73,7 @@ pub(super) fn tried(
     if result.is_ok() {
         pool.began(backend, exchange.last.sent_at, &worker.clock);
     }
-    let settled = pool.settle(backend, verdict, trial, (asked_at, now));
+    let settled = pool.settle(backend, (verdict, outcome), trial, (asked_at, now));
     match (result, &mut exchange.fetched) {
         (Ok(Answer::Fetched), Some(fetched)) if settled == Some(true) => {
             fetched.began_well_at = Some(now);
@@ -107,6 +107,16 @@ fn grpc_outcome(exchange: &Exchange) -> TryOutcome {
             TryOutcome::Grpc(status)
         }
         Some(_) | None => TryOutcome::Status(response.status),
+    }
+}
+
+/// Counts why a try failed, for its backend.
+#[cold]
+fn count_failed(worker: &Worker, exchange: &Exchange, fault: Fault) {
+    count_refused(worker, fault);
+    if let (Some(failure), Some(backend)) = (fault.cause.failure(), exchange.scratch.record.backend)
+    {
+        worker.counters.tally().add(Key::Failed(exchange.pool, backend, failure as u16), 1);
     }
 }
 
@@ -151,11 +161,15 @@ fn cut(worker: &Worker, exchange: &Exchange, fetched: &Fetched, (cause, began_at
     let wait =
         Wait { since: began_at, until: now, body: exchange.last.body, had_all_the_time: false };
     let statuses = &exchange.pool_plan().passive.statuses;
-    let verdict = blame(TryOutcome::Fault(cause.into()), statuses, wait);
+    let outcome = TryOutcome::Fault(cause.into());
+    let verdict = blame(outcome, statuses, wait);
     let pool = exchange.in_force.pool(exchange.pool);
     if verdict == Verdict::Nothing {
         pool.whole(fetched.id);
-    } else if pool.cut(fetched.id, verdict, (began_at, now)) && pool.needs().outcomes {
+        return;
+    }
+    worker.counters.tally().add(Key::Failed(exchange.pool, fetched.id, CUT), 1);
+    if pool.cut(fetched.id, (verdict, outcome), (began_at, now)) && pool.needs().outcomes {
         pool.observe(fetched.id, Sample::Failed(0), now);
     }
 }
@@ -176,7 +190,20 @@ pub(super) fn record(worker: &Worker, client: &mut Client, exchange: &mut Exchan
     if record.status != 101 {
         count(worker, client, record);
     }
+    moved(exchange);
     ended(worker, client, exchange);
+}
+
+/// Counts the bytes of an exchange for the backend that was asked last.
+#[inline]
+fn moved(exchange: &Exchange) {
+    let record = &exchange.scratch.record;
+    // A tunnel may outlive the plan of its pool, and then nobody asks any more.
+    if let (Some(pool), Some(backend)) = (record.pool, record.backend)
+        && let Some(view) = exchange.in_force.pools.get(pool)
+    {
+        view.moved(backend, record.request_bytes, record.response_bytes);
+    }
 }
 
 /// Records how a connection without requests ended.
@@ -192,6 +219,7 @@ pub(super) fn passed(
     let mut scratch = worker.scratch();
     scratch.record = record;
     let mut exchange = Exchange::made(in_force, scratch, BodyLength::None, under_way);
+    moved(&exchange);
     ended(worker, client, &mut exchange);
     worker.recycle(exchange.scratch);
 }
@@ -221,7 +249,7 @@ fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
         }
     };
     if failed {
-        note(worker, client, &mut exchange.scratch);
+        note(worker, client, exchange);
     }
     let is_timed = exchange.scratch.record.is_timed();
     let logged = if is_timed { time(worker, client, exchange) } else { None };
@@ -230,21 +258,28 @@ fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
 
 /// Reports a request that failed or was slow, by the id that its line has.
 #[cold]
-fn note(worker: &Worker, client: &Client, scratch: &mut Scratch) {
-    let request = id_of(worker, client.peer(), scratch);
-    let record = &scratch.record;
-    let noted = Noted {
-        request,
-        listener: client.peer().listener,
-        route: record.route,
-        pool: record.pool,
-        backend: record.backend,
-        status: record.status,
-        code: record.term.code(),
-        attempts: record.attempts,
-        took: (record.times.rest > Micros(0)).then_some(record.times.rest),
-    };
-    worker.events.request(noted, worker.clock.tick());
+fn note(worker: &Worker, client: &Client, exchange: &mut Exchange) {
+    worker.events.request(worker.clock.tick(), || {
+        let is_listed = exchange.scratch.record.attempts > 1;
+        if is_listed {
+            last_try(exchange, Clock::moment());
+        }
+        let scratch = &mut *exchange.scratch;
+        let request = id_of(worker, client.peer(), scratch);
+        let Scratch { record, tries, .. } = scratch;
+        Noted {
+            request,
+            listener: client.peer().listener,
+            route: record.route,
+            pool: record.pool,
+            backend: record.backend,
+            status: record.status,
+            code: record.term.code(),
+            attempts: record.attempts,
+            tries: if is_listed { tries.as_slice().into() } else { Box::default() },
+            took: (record.times.rest > Micros(0)).then_some(record.times.rest),
+        }
+    });
 }
 
 /// Counts the times of an exchange that ends now and writes its line, if it is one that is sampled
@@ -252,19 +287,18 @@ fn note(worker: &Worker, client: &Client, scratch: &mut Scratch) {
 #[cold]
 fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Moment> {
     let ended = worker.clock.renew();
-    let Exchange { scratch, began, .. } = &mut *exchange;
-    let record = &mut scratch.record;
-    record.times.rest = ended.since(*began);
+    let record = &mut exchange.scratch.record;
+    record.times.rest = ended.since(exchange.began);
     let stalled = client.take_stalled();
     record.times.waited += stalled;
     // A tunnel lasts for as long as its ends like.
     if record.sampled && record.status != 101 {
         count_times(worker, record, stalled);
         if record.times.rest >= SLOW && record.status < 500 && record.term == Term::Ok {
-            note(worker, client, scratch);
+            note(worker, client, exchange);
         }
     }
-    if !scratch.record.logged {
+    if !exchange.scratch.record.logged {
         return None;
     }
     note_reset(client, &mut exchange.scratch.record);
@@ -312,7 +346,9 @@ fn count_times(worker: &Worker, record: &Record, stalled: Micros) {
     counted.record(Timed::Request(record.route), times.rest);
     counted.record(Timed::Own, times.own());
     for (phase, took) in [
+        (Phase::Header, Some(times.header)),
         (Phase::Queue, times.queue),
+        (Phase::Pool, times.pool),
         (Phase::Connect, times.connect),
         (Phase::FirstByte, times.answer),
         (Phase::Body, times.first_byte.map(|first| times.rest - first)),

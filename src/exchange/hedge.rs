@@ -33,7 +33,7 @@ use crate::net::{
 };
 use crate::plan::{Hedge as Plan, HedgeAfter};
 use crate::proto::{Arriving, Asking, Backend, Client, Waits};
-use crate::shared::{counters::Counter, tally::Key};
+use crate::shared::{counters::Counter, load::Moved, tally::Key};
 use crate::worker::{InForce, Pick, Worker};
 
 /// Interim answers that the copy may get, as in any try. None is passed on.
@@ -246,8 +246,14 @@ impl Copy {
         let frees = || self.worker.frees_descriptors();
         let opening =
             Box::pin(conns::open(conns, time, clock, deadlines, (&self.of.greeting, frees)));
-        let opened = self.state.cancelled.or(opening).await?.ok()?;
-        self.worker.count(Counter::BackendOpened);
-        Some(opened)
+        let opened = self.state.cancelled.or(opening).await;
+        let id = self.pick.backend();
+        if let Some(Ok(opened)) = opened {
+            self.worker.count(Counter::BackendOpened);
+            self.of.in_force.pool(self.of.pool).opened(id);
+            return Some(opened);
+        }
+        self.worker.counters.tally().add(Key::Moved(self.of.pool, id, Moved::UNOPENED), 1);
+        None
     }
 }

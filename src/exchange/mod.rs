@@ -202,9 +202,11 @@ impl Exchange {
         let in_force = worker.in_force();
         scratch.record.sampled = worker.is_sample(began.tick());
         if worker.logs.is_on(client.peer().listener) {
-            will_be_logged(&in_force, client, &mut scratch, began);
+            will_be_logged(&in_force, client, &mut scratch);
         }
         if scratch.record.is_timed() {
+            let first = client.began();
+            scratch.record.times.header = first.map_or(Micros(0), |first| began.since(first));
             client.time_stalls();
         }
         Exchange::new(worker, in_force, scratch, length, began)
@@ -298,12 +300,11 @@ fn greeting(pool: &Pool, client: &Client) -> Vec<u8> {
 
 /// Notes what the access log will need.
 #[cold]
-fn will_be_logged(in_force: &InForce, client: &Client, scratch: &mut Scratch, began: Moment) {
+fn will_be_logged(in_force: &InForce, client: &Client, scratch: &mut Scratch) {
     let trusted = &in_force.plan.listener(client.peer().listener).trusted_proxies;
     let record = &mut scratch.record;
     record.logged = true;
     record.client = client.peer().client(&scratch.request, trusted);
-    record.times.header = client.began().map_or(Micros(0), |first| began.since(first));
     scratch.asked = Asked::of(&scratch.request);
 }
 

@@ -453,15 +453,23 @@ fn the_time_of_a_request_is_told_by_what_was_waited_for() {
     let takes_late = vec![Step::Takes(9), says(GET), Step::Pauses, Step::Takes(1_000)];
     let sends_late = vec![says(&PUT[..PUT.len() - 1]), Step::Pauses, says("y")];
     let hears_all = vec![Step::HearsOf("body"), says(OK)];
-    // All, here, and in the queue, to connect, to the first byte, from there on, and for the
-    // client; there is no handshake.
+    let (line, fields) = GET.split_at(9);
+    let asks_late = vec![says(line), Step::Pauses, says(fields)];
+    let answers = || after_a_head(vec![says(OK)]);
+    // All, here, to be accepted, for the handshake, the head, in the queue, for a connection that
+    // is kept, to connect, to the first byte, from there on, and for the client.
     for (client, backend, expected) in [
-        (at_once(), after_a_head(vec![says(OK)]), [0, 0, 0, 0, 0, 0, 0, 0]),
-        (at_once(), after_a_head(vec![Step::Pauses, says(OK)]), [100, 0, 0, 0, 100, 0, 0, 0]),
-        (at_once(), paused(head, rest), [100, 0, 0, 0, 0, 100, 0, 0]),
-        (at_once(), paused(most, last), [100, 0, 0, 0, 0, 100, 0, 0]),
-        (takes_late, after_a_head(vec![says(OK)]), [100, 0, 0, 0, 0, 100, 100, 0]),
-        (sends_late, hears_all, [100, 0, 0, 0, 100, 0, 0, 0]),
+        (at_once(), answers(), [0; 11]),
+        (asks_late, answers(), [0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0]),
+        (
+            at_once(),
+            after_a_head(vec![Step::Pauses, says(OK)]),
+            [100, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0],
+        ),
+        (at_once(), paused(head, rest), [100, 0, 0, 0, 0, 0, 0, 0, 0, 100, 0]),
+        (at_once(), paused(most, last), [100, 0, 0, 0, 0, 0, 0, 0, 0, 100, 0]),
+        (takes_late, answers(), [100, 0, 0, 0, 0, 0, 0, 0, 0, 100, 100]),
+        (sends_late, hears_all, [100, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0]),
     ] {
         let seen = Scene { client, backends: vec![backend], ..Scene::default() }.play();
         assert_eq!(seen.times, expected, "{seen:#?}");

@@ -28,7 +28,7 @@ use crate::shared::{
     bell::Rope,
     counters::Slab,
     inbox::{Outbox, mailbox},
-    outcomes::{self, Outcomes},
+    outcomes::{self, How, Outcomes},
     pool::PoolState,
     rooms::Rooms,
     tally::Key,
@@ -56,7 +56,7 @@ fn state(next: &Next) -> Arc<PoolState> {
 /// A core counts a failure and posts it.
 fn fail(state: &PoolState, outcomes: &Outcomes, backend: BackendId) {
     state.load.row(0, backend).unwrap().failed();
-    outcomes.failed(POOL, backend, state.load.ended(backend));
+    outcomes.failed(POOL, backend, state.load.ended(backend), How::Status(503));
 }
 
 /// Notices to no core.

@@ -18,13 +18,13 @@ use crate::observe::reports::{Report, Reporter};
 use crate::plan::{self, Table};
 use crate::policy::{
     health::ProbeFault,
-    standing::{Change, Period, Present, Standing, State},
+    standing::{Change, Failed, Period, Present, Standing, State},
     suspicion::Suspicions,
 };
 use crate::shared::{
     bell::Rope,
     counters::Slab,
-    outcomes::{Outcome, Posted},
+    outcomes::{How, Outcome, Posted},
     pool::PoolState,
     rooms::Rooms,
     tally::Key,
@@ -216,7 +216,9 @@ impl Verdicts {
             | Key::Requests(..)
             | Key::Queued(_)
             | Key::Retries(..)
-            | Key::Tries(..) => false,
+            | Key::Tries(..)
+            | Key::Moved(..)
+            | Key::Failed(..) => false,
         });
         for (id, backend) in gone {
             self.watch.forget(*id, *backend);
@@ -238,8 +240,12 @@ impl Verdicts {
         let missed = posted.missed();
         while let Some(outcome) = posted.next() {
             match outcome {
-                Outcome::Failed { pool, backend, totals } => {
-                    self.failed((pool, backend), totals, now);
+                Outcome::Failed { pool, backend, totals, how } => {
+                    let last = match how {
+                        How::Status(status) => Failed::Status(status),
+                        How::Fault(code) => Failed::Fault(code),
+                    };
+                    self.failed((pool, backend), (totals, Some(last)), now);
                 }
                 Outcome::Tried { pool, backend, epoch, ok } => {
                     self.tried((pool, backend), epoch, ok, now);
@@ -250,17 +256,23 @@ impl Verdicts {
             for (pool, backend) in self.unheard() {
                 let state = self.pools.get(pool).map(|known| Arc::clone(&known.state));
                 if let Some(state) = state {
-                    self.failed((pool, backend), state.load.totals(backend, now), now);
+                    let totals = state.load.totals(backend, now);
+                    self.failed((pool, backend), (totals, None), now);
                 }
             }
         }
     }
 
-    fn failed(&mut self, (pool, backend): (PoolId, BackendId), totals: Totals, now: Tick) {
+    fn failed(
+        &mut self,
+        (pool, backend): (PoolId, BackendId),
+        (totals, last): (Totals, Option<Failed>),
+        now: Tick,
+    ) {
         let Some(known) = self.pools.get_mut(pool) else { return };
         let Some(heard) = known.heard.get_mut(backend) else { return };
         heard.failed = totals.with_late().failed;
-        known.standing.failed(backend, totals.without(heard.before), now);
+        known.standing.failed(backend, (totals.without(heard.before), last), now);
         self.carry_out(pool, now);
     }
 

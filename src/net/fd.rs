@@ -428,6 +428,27 @@ pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How long ago the handshake of a connection of TCP ended, on which nothing has been sent yet: of
+/// one that was just accepted, how long it has waited for that. The kernel counts in milliseconds.
+pub(crate) fn age_unsent(connection: BorrowedFd<'_>) -> Option<Duration> {
+    // `struct tcp_info` as far as `tcpi_last_data_sent`, which begins when the connection does.
+    let mut info = [0_u32; 12];
+    let mut bytes = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes no more than so many bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut bytes,
+        )
+    };
+    let [.., last_sent] = info;
+    let is_known = result == 0 && bytes as usize == size_of_val(&info);
+    is_known.then(|| Duration::from_millis(last_sent.into()))
+}
+
 /// How long this thread has been running so far, or has been waiting for a processor; none if the
 /// kernel does not count that.
 pub(crate) fn time_wanted() -> Option<Duration> {

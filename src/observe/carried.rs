@@ -11,11 +11,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::statistics::{Statistics, reason_of};
+use super::statistics::{Statistics, failed_of, reason_of};
 use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
 use crate::policy::health::ProbeFault;
 use crate::shared::{
     counters::{Counter, Kind, Slab},
+    load::Moved,
     tally::Key,
 };
 
@@ -35,6 +36,10 @@ pub(crate) struct Counts {
     ejections: Vec<(String, String, u64)>,
     /// By pool, backend and kind of failure.
     failed_probes: Vec<(String, String, String, u64)>,
+    /// By pool, backend and what it is.
+    moved: Vec<(String, String, u16, u64)>,
+    /// By pool, backend and kind of failure.
+    failed: Vec<(String, String, String, u64)>,
 }
 
 impl Counts {
@@ -67,6 +72,21 @@ impl Counts {
                     failed.map(|(kind, count)| {
                         (pool.clone(), name.clone(), (*kind).to_owned(), *count)
                     }),
+                );
+                let failed = backend.failed.iter();
+                counts.failed.extend(
+                    failed.map(|(how, count)| {
+                        (pool.clone(), name.clone(), (*how).to_owned(), *count)
+                    }),
+                );
+                let mut moved = Moved {
+                    opened: backend.opened,
+                    unopened: backend.unopened,
+                    bytes_in: backend.bytes_in,
+                    bytes_out: backend.bytes_out,
+                };
+                counts.moved.extend(
+                    moved.each().map(|(what, sum)| (pool.clone(), name.clone(), what, *sum)),
                 );
             }
         }
@@ -115,7 +135,16 @@ impl Counts {
             let kind = ProbeFault::CODES.iter().position(|code| code == kind)?;
             Some((Key::FailedProbes(pool, backend, u16::try_from(kind).ok()?), *count))
         });
-        requests.chain(retries).chain(tries).chain(ejections).chain(failed)
+        let moved = self.moved.iter().filter_map(|(pool, backend, what, count)| {
+            let (pool, backend) = ids.backend(pool, backend)?;
+            Some((Key::Moved(pool, backend, *what), *count))
+        });
+        let broken = self.failed.iter().filter_map(|(pool, backend, how, count)| {
+            let (pool, backend) = ids.backend(pool, backend)?;
+            Some((Key::Failed(pool, backend, failed_of(how)?), *count))
+        });
+        let of_backends = tries.chain(ejections).chain(failed).chain(moved).chain(broken);
+        requests.chain(retries).chain(of_backends)
     }
 }
 
@@ -169,7 +198,7 @@ mod tests {
     use super::*;
     use crate::base::backend_set::BackendSet;
     use crate::observe::statistics::Sources;
-    use crate::shared::pool::PoolState;
+    use crate::shared::{pool::PoolState, tally::CUT};
 
     fn plan(pools: &[&str]) -> Plan {
         let mut text = "[listener.web]\nbind = \"127.0.0.1:0\"\n\
@@ -205,6 +234,8 @@ mod tests {
             (Key::Tries(app, second, 0), 4),
             (Key::Ejections(app, second), 6),
             (Key::FailedProbes(app, second, 2), 8),
+            (Key::Moved(app, second, 3), 9_000),
+            (Key::Failed(app, second, CUT), 10),
         ] {
             slab.tally().add(key, count);
         }
@@ -220,6 +251,8 @@ mod tests {
         let pool = new.pools.iter().find(|(_, pool)| pool.name == "app").unwrap().0;
         assert_eq!(own.tally().read(Key::Tries(pool, second, 0)), 4);
         assert_eq!(own.tally().read(Key::FailedProbes(pool, second, 2)), 8);
+        assert_eq!(own.tally().read(Key::Moved(pool, second, 3)), 9_000);
+        assert_eq!(own.tally().read(Key::Failed(pool, second, CUT)), 10);
         // What the old process counts to its end is added.
         slab.add(Counter::Accepted, 1);
         slab.tally().add(Key::Tries(app, second, 0), 10);
@@ -230,6 +263,7 @@ mod tests {
         let mut seen = counts(&own, &new);
         seen.ejections.retain(|(pool, ..)| pool == "app");
         seen.tries.retain(|(pool, ..)| pool == "app");
+        seen.moved.retain(|(pool, ..)| pool == "app");
         assert_eq!(seen, last);
         // What the next configuration does not name is left out.
         let none = Slab::new();

@@ -5,13 +5,14 @@
 //! put into words anywhere else. `hub.rs` makes them from what threads report by ids.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::base::{backend_set::BACKENDS_MAX, moment::millis};
@@ -526,8 +527,38 @@ pub struct Request {
     pub code: &'static str,
     /// How often backends were asked.
     pub attempts: u8,
+    /// Each of these tries, if there was more than one.
+    pub tries: Vec<Try>,
     /// How long it took; none = it was not timed.
     pub took: Option<Duration>,
+}
+
+/// One of the tries of a request, in the words of the access log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Try {
+    /// The backend that was asked.
+    #[serde(serialize_with = "as_text")]
+    pub backend: Arc<str>,
+    /// Whether its connection had been used before.
+    pub reused: bool,
+    /// What it was in when it ended.
+    pub phase: &'static str,
+    /// What was wrong with it; none = its answer was taken, or another came first.
+    pub fault: Option<Cow<'static, str>>,
+    /// How long it took.
+    #[serde(rename = "ms", serialize_with = "as_millis")]
+    pub took: Duration,
+    /// Why another followed, or why none did.
+    pub why: Option<Cow<'static, str>>,
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+fn as_millis<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(span.as_secs_f64() * 1_000.0)
 }
 
 /// An attempt that gave no answer that was used.
@@ -678,6 +709,7 @@ pub(crate) struct Fields<'a> {
     pub(crate) listener: Option<&'a str>,
     pub(crate) route: Option<&'a str>,
     pub(crate) attempts: Option<u8>,
+    pub(crate) tries: Option<&'a [Try]>,
     pub(crate) client: Option<String>,
     pub(crate) failed_total: Option<u64>,
     pub(crate) address: Option<&'a str>,
@@ -939,6 +971,7 @@ impl Request {
             status: Some(self.status),
             code: Some(self.code),
             attempts: Some(self.attempts),
+            tries: Some(&*self.tries).filter(|tries| !tries.is_empty()),
             ms: self.took.map(|took| took.as_secs_f64() * 1_000.0),
             ..Fields::default()
         }

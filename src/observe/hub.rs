@@ -14,6 +14,7 @@ use super::{
     event::{self, Event, Transition, Usable},
     events::{Happened, Subscriber},
     reports::{Attempt, Handshake, Limit, Noted, Report},
+    tries::Why,
 };
 use crate::base::moment::Tick;
 use crate::plan::{BackendId, LogLevel, Plan, PoolId};
@@ -218,21 +219,32 @@ impl Hub {
     }
 
     fn request(&self, noted: &Noted) -> Option<Event> {
-        let Noted { request, listener, route, pool, backend, status, code, attempts, took } = noted;
+        let Noted { request, listener, route, pool, backend, .. } = noted;
         let named = |name: &str| Arc::from(name);
         let plan = &self.plan;
         let of = pool.and_then(|pool| plan.pools.get(pool));
         let backend = backend.and_then(|id| of?.backends.get(id));
+        let tries = noted.tries.iter().filter_map(|tried| {
+            Some(event::Try {
+                backend: named(&of?.backends.get(tried.backend)?.name),
+                reused: tried.reused,
+                phase: tried.phase.word(),
+                fault: tried.fault(),
+                took: Duration::from_micros(tried.took.0),
+                why: tried.why.map(Why::word),
+            })
+        });
         Some(Event::RequestNoted(event::Request {
             request_id: named(request.str()),
             listener: named(&plan.listeners.get(*listener)?.name),
             route: route.and_then(|id| Some(named(&plan.routes.get(id)?.name))),
             pool: of.map(|pool| named(&pool.name)),
             backend: backend.map(|backend| named(&backend.name)),
-            status: *status,
-            code,
-            attempts: *attempts,
-            took: took.map(|took| Duration::from_micros(took.0)),
+            status: noted.status,
+            code: noted.code,
+            attempts: noted.attempts,
+            tries: tries.collect(),
+            took: noted.took.map(|took| Duration::from_micros(took.0)),
         }))
     }
 

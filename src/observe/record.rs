@@ -58,6 +58,8 @@ pub(crate) struct Record {
 pub(crate) struct Times {
     /// Waiting for a backend to become free.
     pub(crate) queue: Option<Micros>,
+    /// Finding a connection that is kept to the backend that was asked last.
+    pub(crate) pool: Option<Micros>,
     /// Making the connection to the backend that was asked last.
     pub(crate) connect: Option<Micros>,
     /// From the whole head of the request to the first byte of the backend's final answer.
@@ -65,7 +67,7 @@ pub(crate) struct Times {
     /// The wait for the first byte of that answer, after the request was sent.
     pub(crate) answer: Option<Micros>,
     /// From accept, or from the first byte of a later request, to the whole head of the request.
-    /// Known if it is logged.
+    /// Zero if it was there at once, and is not logged.
     pub(crate) header: Micros,
     /// From then on to the end.
     pub(crate) rest: Micros,

@@ -7,7 +7,7 @@ use std::{cell::Cell, net::IpAddr, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{event::Event, events::Subscriber, request_id::IdText};
+use super::{event::Event, events::Subscriber, request_id::IdText, tries::Tried};
 use crate::base::moment::{Micros, Tick};
 use crate::http::fault::Cause;
 use crate::plan::{BackendId, ListenerId, LogLevel, Plan, PoolId, RouteId};
@@ -83,7 +83,7 @@ pub(crate) struct Handshake {
 }
 
 /// A request that is worth a look: it failed, or was slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Noted {
     pub(crate) request: IdText,
     pub(crate) listener: ListenerId,
@@ -95,6 +95,8 @@ pub(crate) struct Noted {
     /// How it ended, by the code of the access log.
     pub(crate) code: &'static str,
     pub(crate) attempts: u8,
+    /// Each of its tries, if there was more than one.
+    pub(crate) tries: Box<[Tried]>,
     /// How long it took, if it was timed.
     pub(crate) took: Option<Micros>,
 }
@@ -226,13 +228,13 @@ impl CoreReporter {
 
     /// A request failed or was slow; of many in a second a few are reported.
     #[cold]
-    pub(crate) fn request(&self, noted: Noted, now: Tick) {
+    pub(crate) fn request(&self, now: Tick, noted: impl FnOnce() -> Noted) {
         let second = now.millis() / 1_000;
         let (of, count) = self.noted.get();
         let count = if of == second { count } else { 0 };
         if count < NOTED_MAX {
             self.noted.set((second, count + 1));
-            self.reporter.tell(Report::Request(Box::new(noted)));
+            self.reporter.tell(Report::Request(Box::new(noted())));
         }
     }
 

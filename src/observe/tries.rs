@@ -4,6 +4,8 @@
 //! those of the counters: why a request was asked again is the `reason` of `retries_total`, and why
 //! it was not that of `retries_refused_total`.
 
+use std::borrow::Cow;
+
 use super::statistics;
 use super::text::{push_json, push_millis};
 use crate::base::moment::{Micros, Moment};
@@ -45,15 +47,25 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    fn push(self, to: &mut Vec<u8>) {
+    /// Its word.
+    pub(super) fn word(self) -> Cow<'static, str> {
         match self {
-            Why::Retried(reason) => {
-                to.extend_from_slice(statistics::word(reason).as_bytes());
-            }
-            Why::Stale => to.extend_from_slice(b"stale"),
-            Why::Hedged => to.extend_from_slice(b"hedged"),
-            Why::Refused(refusal) => to.extend_from_slice(refusal.code().as_bytes()),
+            Why::Retried(reason) => statistics::word(reason),
+            Why::Stale => "stale".into(),
+            Why::Hedged => "hedged".into(),
+            Why::Refused(refusal) => refusal.code().into(),
         }
+    }
+}
+
+impl Tried {
+    /// The word of its fault.
+    pub(super) fn fault(&self) -> Option<Cow<'static, str>> {
+        self.fault.map(|fault| match fault {
+            TryOutcome::Status(status) => statistics::word(Reason::Status(status)),
+            TryOutcome::Grpc(status) => grpc::word(status).into(),
+            TryOutcome::Fault(fault) => fault.code().into(),
+        })
     }
 }
 
@@ -69,33 +81,21 @@ pub(super) fn push(tries: &[Tried], pool: Option<&Pool>, to: &mut Vec<u8>) {
         to.extend_from_slice(b",\"phase\":\"");
         to.extend_from_slice(tried.phase.word().as_bytes());
         to.extend_from_slice(b"\",\"fault\":");
-        match tried.fault {
-            None => to.extend_from_slice(b"null"),
-            Some(TryOutcome::Status(status)) => {
-                let word = statistics::word(Reason::Status(status));
-                push_json(word.as_bytes(), NAME_BYTES_MAX, to);
-            }
-            Some(TryOutcome::Grpc(status)) => {
-                push_json(grpc::word(status).as_bytes(), NAME_BYTES_MAX, to);
-            }
-            Some(TryOutcome::Fault(fault)) => {
-                push_json(fault.code().as_bytes(), NAME_BYTES_MAX, to);
-            }
-        }
+        push_word(tried.fault(), to);
         to.extend_from_slice(b",\"ms\":");
         push_millis(tried.took, to);
         to.extend_from_slice(b",\"why\":");
-        match tried.why {
-            None => to.extend_from_slice(b"null"),
-            Some(why) => {
-                to.push(b'"');
-                why.push(to);
-                to.push(b'"');
-            }
-        }
+        push_word(tried.why.map(Why::word), to);
         to.push(b'}');
     }
     to.push(b']');
+}
+
+fn push_word(word: Option<Cow<'_, str>>, to: &mut Vec<u8>) {
+    match word {
+        None => to.extend_from_slice(b"null"),
+        Some(word) => push_json(word.as_bytes(), NAME_BYTES_MAX, to),
+    }
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl Client {
         }
     }
 
-    /// When the present request began; none if it is not logged.
+    /// When the present request began; none if it is not logged and its head was there at once.
     #[inline]
     pub(crate) fn began(&self) -> Option<Moment> {
         match self {

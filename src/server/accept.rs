@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     net::TcpStream,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     time::Duration,
 };
@@ -21,7 +21,10 @@ use super::{
     linger::turn_away,
     secure,
 };
-use crate::base::endpoint::Endpoint;
+use crate::base::{
+    endpoint::Endpoint,
+    moment::{Micros, Tick},
+};
 use crate::exchange::log_refused;
 use crate::http::{
     answer::{self, FaultAnswer},
@@ -41,7 +44,10 @@ use crate::observe::{
 };
 use crate::plan::Mode;
 use crate::proto::peer::PeerAddress;
-use crate::shared::counters::Counter;
+use crate::shared::{
+    counters::Counter,
+    request_times::{Phase, Timed},
+};
 use crate::worker::{Admitted, Listening, RestingClient, Socket, Worker};
 
 /// Connections accepted before other tasks get their turn.
@@ -76,8 +82,8 @@ pub(super) fn begin(worker: &Rc<Worker>, socket: Socket) -> io::Result<()> {
 
 async fn run(worker: Rc<Worker>, listener: Listener, (at, address): (Rc<Listening>, Endpoint)) {
     let (ends, port) = (&at.ends, address.port());
-    let mut accepting =
-        Accepting { worker, listener, at: Rc::clone(&at), port, spare: spare(), pause: PAUSE };
+    let of = Rc::clone(&at);
+    let mut accepting = Accepting::new(worker, listener, of, port);
     loop {
         give_way().await;
         let ready = ends.or(accepting.listener.readable()).await;
@@ -143,6 +149,8 @@ struct Accepting {
     /// A descriptor to give up when there is no other: to accept with, and close.
     spare: Option<File>,
     pause: Duration,
+    /// When the wait of a connection was last counted.
+    timed_at: Option<Tick>,
 }
 
 /// The result of a batch.
@@ -159,14 +167,22 @@ enum Batch {
 }
 
 impl Accepting {
+    fn new(worker: Rc<Worker>, listener: Listener, at: Rc<Listening>, port: u16) -> Accepting {
+        let (spare, pause, timed_at) = (spare(), PAUSE, None);
+        Accepting { worker, listener, at, port, spare, pause, timed_at }
+    }
+
     /// Accepts some of the waiting connections.
     fn batch(&mut self) -> Batch {
         // The time limits of a new connection begin now.
-        self.worker.clock.renew();
+        let now = self.worker.clock.renew().tick();
         for _ in 0..BATCH {
             match self.listener.accept() {
                 Ok((fd, address)) => {
                     self.pause = PAUSE;
+                    if self.timed_at.replace(now) != Some(now) {
+                        self.time(fd.as_fd());
+                    }
                     self.admit(fd, PeerAddress::of(address));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
@@ -203,6 +219,15 @@ impl Accepting {
                 Batch::Empty | Batch::Stuck(_) => return,
                 Batch::Full | Batch::NoneFor(_) => next_turn().await,
             }
+        }
+    }
+
+    /// Counts how long a connection has waited for this: the first of each millisecond, which of
+    /// those that are accepted together is the one that has waited longest.
+    fn time(&self, connection: BorrowedFd<'_>) {
+        if let Some(waited) = fd::age_unsent(connection) {
+            let waited = Micros(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+            self.worker.counters.times().record(Timed::Phase(Phase::Accept), waited);
         }
     }
 
@@ -320,8 +345,7 @@ mod tests {
             let listener = Listener::adopt(socket).unwrap();
             let worker = worker();
             let at = worker.begin_to_accept((ListenerId(0), any.into()), false);
-            let mut accepting =
-                Accepting { worker, listener, at, port: 0, spare: spare(), pause: PAUSE };
+            let mut accepting = Accepting::new(worker, listener, at, 0);
             for pause in [10, 20, 40] {
                 let pause = Duration::from_millis(pause);
                 assert!(matches!(accepting.batch(), Batch::Stuck(so_long) if so_long == pause));
@@ -330,5 +354,20 @@ mod tests {
             let ended = poll_fn(|cx| Poll::Ready(rest.as_mut().poll(cx))).await;
             assert!(ended.is_ready(), "a drain does not pause");
         });
+    }
+
+    #[test]
+    fn what_a_connection_has_waited_is_the_kernels_word() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        // What comes meanwhile makes it no younger.
+        std::io::Write::write_all(&mut client, b"GET").unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let waited = fd::age_unsent(accepted.as_fd()).unwrap();
+        assert!((80..60_000).contains(&waited.as_millis()), "{waited:?}");
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(fd::age_unsent(one.as_fd()), None);
     }
 }

@@ -259,7 +259,7 @@ pub(super) enum Ending {
 
 impl Connection {
     fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) -> Connection {
-        let began = worker.logs.is_on(peer.listener).then(Clock::moment);
+        let began = Some(Clock::moment());
         peer.speaks.set(speaks(&worker, &peer));
         Connection {
             worker,
@@ -458,7 +458,7 @@ impl Connection {
         match (&after, client.take_buffer()) {
             (After::Partial, Some(buffer)) => {
                 self.keep(buffer);
-                self.began = client.began;
+                self.began = client.began.or_else(|| Some(Clock::moment()));
             }
             (_, Some(buffer)) => self.worker.buffers.give(buffer),
             (_, None) => {}

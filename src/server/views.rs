@@ -150,6 +150,7 @@ fn backend(
         }),
     };
     let total: u64 = counted.tries.iter().map(|(_, count)| count).sum();
+    let by_reason = counted.errors().map(|(reason, count)| (reason.into_owned(), json!(count)));
     let unanswered = counted.tries.iter().find(|(code, _)| code.is_none());
     let scheme = if pool.tls.is_some() { "https" } else { "http" };
     let (state, reason, lasted) = state(counted, seen);
@@ -171,6 +172,13 @@ fn backend(
         "activeConnections": counted.in_flight,
         "totalRequests": total,
         "unanswered": unanswered.map_or(0, |(_, count)| *count),
+        "errors": counted.errors().map(|(_, count)| count).sum::<u64>(),
+        "errorsByReason": by_reason.collect::<Map<_, _>>(),
+        "bytesIn": counted.bytes_in,
+        "bytesOut": counted.bytes_out,
+        "connectionsOpened": counted.opened,
+        "connectionsFailed": counted.unopened,
+        "connectionsReused": total.saturating_sub(counted.opened + counted.unopened),
         "byCode": by_code(counted.tries.iter().copied()),
         "averageResponseTime": average(&counted.times).unwrap_or(0.0),
         "responseTime": spread(&counted.times),

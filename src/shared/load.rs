@@ -35,6 +35,35 @@ pub(crate) struct BackendCounts {
     /// When an answer that is no failure last began: the millisecond of its `Tick`, truncated to
     /// the room in a row; 0 = never.
     answered_at: AtomicU32,
+    /// Connections that were opened to it. Rare enough never to go round.
+    opened: AtomicU32,
+    /// Of the clients whose last try it was: what they sent, and what they were sent.
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// Connections to a backend and bytes, over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// Connections that were opened to it.
+    pub(crate) opened: u64,
+    /// Those that could not be.
+    pub(crate) unopened: u64,
+    /// Of the clients whose last try it was: what they sent.
+    pub(crate) bytes_in: u64,
+    /// What they were sent.
+    pub(crate) bytes_out: u64,
+}
+
+impl Moved {
+    /// The place of the only one that is never in a row, in `each`.
+    pub(crate) const UNOPENED: u16 = 1;
+
+    /// All of it, with the place of each, by which it is counted elsewhere.
+    pub(crate) fn each(&mut self) -> [(u16, &mut u64); 4] {
+        let Moved { opened, unopened, bytes_in, bytes_out } = self;
+        [(0, opened), (Moved::UNOPENED, unopened), (2, bytes_in), (3, bytes_out)]
+    }
 }
 
 impl BackendCounts {
@@ -61,6 +90,18 @@ impl BackendCounts {
     #[inline]
     pub(crate) fn end(&self) {
         self.in_flight.store(self.in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// A connection to it was opened.
+    pub(crate) fn opened(&self) {
+        self.opened.store(self.opened.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// An exchange of which it had the last try has moved so many bytes.
+    #[inline]
+    pub(crate) fn moved(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.store(self.bytes_in.load(Relaxed).wrapping_add(bytes_in), Relaxed);
+        self.bytes_out.store(self.bytes_out.load(Relaxed).wrapping_add(bytes_out), Relaxed);
     }
 
     /// An answer that is no failure begins now, by the one clock of all cores.
@@ -154,6 +195,26 @@ impl PoolCounts {
         })
     }
 
+    /// Bytes and connections of a backend.
+    pub(crate) fn moved(&self, backend: BackendId) -> Moved {
+        self.rows(backend).fold(Moved::default(), |sum, (_, row)| Moved {
+            opened: sum.opened.wrapping_add(row.opened.load(Relaxed).into()),
+            unopened: 0,
+            bytes_in: sum.bytes_in.wrapping_add(row.bytes_in.load(Relaxed)),
+            bytes_out: sum.bytes_out.wrapping_add(row.bytes_out.load(Relaxed)),
+        })
+    }
+
+    /// Forgets these: the backend is gone, and its seat may be given to another. Nobody counts for
+    /// it any more, so any thread may call it.
+    pub(crate) fn forget_moved(&self, backend: BackendId) {
+        for (_, row) in self.rows(backend) {
+            row.opened.store(0, Relaxed);
+            row.bytes_in.store(0, Relaxed);
+            row.bytes_out.store(0, Relaxed);
+        }
+    }
+
     /// How many workers count.
     pub(crate) fn workers(&self) -> usize {
         self.workers
@@ -244,6 +305,21 @@ mod tests {
         let load = PoolCounts::new(workers);
         load.grow(5);
         load
+    }
+
+    #[test]
+    fn bytes_and_connections_are_those_of_all_workers_until_the_seat_is_free() {
+        let load = load(2);
+        for worker in 0..2 {
+            let row = load.row(worker, BACKEND).unwrap();
+            row.opened();
+            row.moved(10, 1_000);
+        }
+        let moved = Moved { opened: 2, unopened: 0, bytes_in: 20, bytes_out: 2_000 };
+        assert_eq!(load.moved(BACKEND), moved);
+        load.forget_moved(BACKEND);
+        assert_eq!(load.moved(BACKEND), Moved::default());
+        assert_eq!(size_of::<BackendCounts>(), 64, "a row is one line");
     }
 
     #[test]

@@ -33,12 +33,19 @@ const ASLEEP: u8 = 4;
 /// A failure found the channel full.
 const MISSED: u8 = 2;
 
+/// How a request failed: the status of its answer, or the code of its fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Status(u16),
+    Fault(&'static str),
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It failed. The totals are those that its core read right after it: many failures may be read
     /// at once, and only the totals show whether they were in a row.
-    Failed { pool: PoolId, backend: BackendId, totals: Totals },
+    Failed { pool: PoolId, backend: BackendId, totals: Totals, how: How },
     /// It was a trial; `epoch` is that of its permit.
     Tried { pool: PoolId, backend: BackendId, epoch: u16, ok: bool },
 }
@@ -67,8 +74,8 @@ pub(crate) fn channel(rope: Rope) -> (Outcomes, Posted) {
 
 impl Outcomes {
     /// A request failed; these totals, of all cores, include it.
-    pub(crate) fn failed(&self, pool: PoolId, backend: BackendId, totals: Totals) {
-        let posted = self.to.try_send(Outcome::Failed { pool, backend, totals }).is_ok();
+    pub(crate) fn failed(&self, pool: PoolId, backend: BackendId, totals: Totals, how: How) {
+        let posted = self.to.try_send(Outcome::Failed { pool, backend, totals, how }).is_ok();
         self.ring(if posted { 0 } else { MISSED });
     }
 
@@ -123,6 +130,7 @@ mod tests {
     use super::*;
 
     const POOL: PoolId = PoolId(3);
+    const HOW: How = How::Status(503);
 
     fn both() -> (Rope, Outcomes, Posted) {
         let rope = Rope::new().unwrap();
@@ -141,7 +149,7 @@ mod tests {
         let (rope, outcomes, posted) = both();
         assert_eq!(rings(&rope), 0);
         for place in 0..10 {
-            outcomes.clone().failed(POOL, BackendId(place), Totals::default());
+            outcomes.clone().failed(POOL, BackendId(place), Totals::default(), HOW);
         }
         let tried = Outcome::Tried { pool: POOL, backend: BackendId(10), epoch: 7, ok: true };
         assert!(outcomes.tried(POOL, BackendId(10), 7, true));
@@ -149,9 +157,9 @@ mod tests {
         assert!(!posted.missed());
         let seen: Vec<Outcome> = std::iter::from_fn(|| posted.next()).collect();
         let (backend, totals) = (BackendId(0), Totals::default());
-        assert_eq!(seen[0], Outcome::Failed { pool: POOL, backend, totals });
+        assert_eq!(seen[0], Outcome::Failed { pool: POOL, backend, totals, how: HOW });
         assert_eq!((seen[10], seen.len()), (tried, 11));
-        outcomes.failed(POOL, BackendId(0), Totals::default());
+        outcomes.failed(POOL, BackendId(0), Totals::default(), HOW);
         assert_eq!(rings(&rope), 1);
     }
 
@@ -172,10 +180,10 @@ mod tests {
     fn a_failure_that_finds_no_room_is_missed_and_a_trial_knows_it() {
         let (_, outcomes, posted) = both();
         for _ in 0..OUTCOMES_MAX {
-            outcomes.failed(POOL, BackendId(0), Totals::default());
+            outcomes.failed(POOL, BackendId(0), Totals::default(), HOW);
         }
         assert!(!posted.missed());
-        outcomes.failed(POOL, BackendId(1), Totals::default());
+        outcomes.failed(POOL, BackendId(1), Totals::default(), HOW);
         assert!(!outcomes.tried(POOL, BackendId(2), 1, false));
         assert!(posted.missed());
         assert!(!posted.missed(), "it was taken");
@@ -191,8 +199,9 @@ mod tests {
             for place in 0..4 {
                 let outcomes = outcomes.clone();
                 scope.spawn(move || {
-                    (0..EACH)
-                        .for_each(|_| outcomes.failed(POOL, BackendId(place), Totals::default()));
+                    (0..EACH).for_each(|_| {
+                        outcomes.failed(POOL, BackendId(place), Totals::default(), HOW)
+                    });
                 });
             }
             while seen < 4 * EACH {

@@ -21,12 +21,23 @@ pub(crate) enum Timed {
     Phase(Phase),
 }
 
-/// The phases of a request, each of which is a wait for a peer.
+/// The phases of a connection and of its requests, in order. All but the first are waits for a
+/// peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
+    /// For a core to accept a connection whose handshake is over, as the kernel counts it: in
+    /// milliseconds.
+    Accept,
+    /// For the handshake of TLS with a client.
+    Tls,
+    /// For the whole head of a request: of the first one from accept on, of the next ones from
+    /// their first byte.
+    Header,
     /// For a backend to have room.
     Queue,
+    /// For a connection to a backend that is kept: the kernel says whether it is still open.
+    Pool,
     /// For a new connection to a backend.
     Connect,
     /// For the first byte of the answer, from when the request was sent.
@@ -35,25 +46,35 @@ pub enum Phase {
     Body,
     /// For a client that takes its answer slowly: a part of the body.
     Client,
-    /// For the handshake of a client, before any request.
-    Tls,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Phase; 6] =
-        [Phase::Queue, Phase::Connect, Phase::FirstByte, Phase::Body, Phase::Client, Phase::Tls];
+    pub const ALL: [Phase; 9] = [
+        Phase::Accept,
+        Phase::Tls,
+        Phase::Header,
+        Phase::Queue,
+        Phase::Pool,
+        Phase::Connect,
+        Phase::FirstByte,
+        Phase::Body,
+        Phase::Client,
+    ];
 
     /// The word that metrics have for it.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Phase::Accept => "accept",
+            Phase::Tls => "tls",
+            Phase::Header => "header",
             Phase::Queue => "queue",
+            Phase::Pool => "pool",
             Phase::Connect => "connect",
             Phase::FirstByte => "first_byte",
             Phase::Body => "body",
             Phase::Client => "client",
-            Phase::Tls => "tls",
         }
     }
 }

@@ -36,6 +36,11 @@ pub(crate) enum Key {
     Ejections(PoolId, BackendId),
     /// Probes that failed, by the kind of failure.
     FailedProbes(PoolId, BackendId, u16),
+    /// What of `load::Moved` is not in a backend's row: what is rare, or of a process before.
+    Moved(PoolId, BackendId, u16),
+    /// Tries without an answer that was used, or with one that was cut, by `Failure`; one more than
+    /// the last of these is the latter.
+    Failed(PoolId, BackendId, u16),
 }
 
 /// Why a request was asked again.
@@ -51,6 +56,9 @@ pub(crate) enum Reason {
 
 /// Above the failures, below every status: where the statuses of gRPC are.
 const GRPC: u16 = 64;
+
+/// The kind of `Key::Failed` for an answer that was cut.
+pub(crate) const CUT: u16 = Failure::ALL.len() as u16;
 
 impl Reason {
     fn pack(self) -> u64 {
@@ -94,6 +102,8 @@ impl Key {
             Key::FailedProbes(pool, backend, kind) => {
                 word(9, pool.0, backend.0.into(), kind.into())
             }
+            Key::Moved(pool, backend, what) => word(10, pool.0, backend.0.into(), what.into()),
+            Key::Failed(pool, backend, how) => word(11, pool.0, backend.0.into(), how.into()),
         }
     }
 
@@ -113,6 +123,8 @@ impl Key {
             7 => Key::Present(PoolId(one), BackendId(other as u16)),
             8 => Key::Ejections(PoolId(one), BackendId(other as u16)),
             9 => Key::FailedProbes(PoolId(one), BackendId(other as u16), last),
+            10 => Key::Moved(PoolId(one), BackendId(other as u16), last),
+            11 => Key::Failed(PoolId(one), BackendId(other as u16), last),
             _ => return None,
         })
     }

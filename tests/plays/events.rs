@@ -55,7 +55,8 @@ fn an_embedder_hears_what_happens_by_name(driver: Driver) {
             _ => None,
         });
         assert_eq!((&*ejected.pool, &*ejected.backend), ("app", &*address.to_string()));
-        assert_eq!(ejected.cause.to_string(), "2 failures in a row");
+        let cause = ejected.cause.to_string();
+        assert_eq!(cause, "2 failures in a row, the last: connect_failed");
         assert_eq!(events.dropped(), 0);
     }
     let count = |family: &str| stage.count(&format!("{family}{{backend=\"{address}\"}}"));

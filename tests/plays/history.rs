@@ -17,7 +17,7 @@ use crate::{
     client::{Client, get},
     metrics,
     run_time::Running,
-    scripts::answers,
+    scripts::{answers, answers_each},
     stage::{Driver, eventually},
 };
 
@@ -25,6 +25,7 @@ on_both_drivers!(
     a_reader_that_comes_back_has_missed_nothing,
     a_frame_says_what_is_wrong_and_what_traffic_is_like,
     a_request_that_fails_is_shown_by_its_id,
+    a_request_that_was_tried_again_is_shown_with_its_tries,
     the_timeline_outlives_a_kill_and_says_how_long_each_was_out,
 );
 
@@ -63,6 +64,11 @@ impl Sse {
             }
         }
     }
+}
+
+/// The data of the next event of this word.
+pub(crate) fn first(running: &Running, path: &str, word: &str) -> Value {
+    Sse::open(running, path, "").next(word).1
 }
 
 const HEALTH: &str = "health = { interval = \"100ms\", fall = 2, rise = 1 }";
@@ -133,6 +139,10 @@ fn a_frame_says_what_is_wrong_and_what_traffic_is_like(driver: Driver) {
         frames += 1;
         assert!(seen || frames < 30, "{frame}");
     }
+    // Whoever comes now sees what was before.
+    let (_, history) = Sse::open(&running, "/api/v1/stream", "").next("history");
+    let rates = history["sparks"]["app/a"].as_array().unwrap();
+    assert!(rates.iter().any(|rate| rate.as_f64() > Some(0.0)), "{history}");
     let said = |words: &[&str]| {
         let output = running.command(words).output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -169,6 +179,37 @@ fn a_request_that_fails_is_shown_by_its_id(driver: Driver) {
     // It is no event of the process.
     let all = metrics::json(&running, "/api/v1/history");
     assert!(!all.to_string().contains("request_noted"), "{all}");
+}
+
+fn a_request_that_was_tried_again_is_shown_with_its_tries(driver: Driver) {
+    let busy = answers_each(|_| b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let (nobody, busy) = (addresses::free(), Backend::open(busy));
+    let pool = format!(
+        "backends = [{{ name = \"gone\", address = \"{nobody}\" }}, \
+         {{ name = \"busy\", address = \"{}\" }}]\npassive = {{ max-failures = 0 }}\n\
+         retry = {{ attempts = 2, on = [\"connect-failure\", \"503\"] }}",
+        busy.address()
+    );
+    let running = Running::start(driver, &pool);
+    let mut stream = Sse::open(&running, "/api/v1/stream", "");
+    stream.next("history");
+    let answer = Client::connect(running.address).send(get("/")).response();
+    assert!([502, 503].contains(&answer.status), "{}", answer.status);
+    let (_, noted) = stream.next("request");
+    let tries = noted["tries"].as_array().unwrap_or_else(|| panic!("{noted}"));
+    let mut seen: Vec<_> = tries
+        .iter()
+        .map(|it| ["backend", "phase", "fault"].map(|key| it[key].as_str().unwrap().to_owned()))
+        .collect();
+    let is_timed = |it: &Value| it["ms"].as_f64() > Some(0.0) && it["reused"] == false;
+    assert!(tries.iter().all(is_timed), "{noted}");
+    assert_eq!(noted["attempts"], 2);
+    // Why it was asked again, and why not a third time.
+    let first = &tries[0];
+    let again = if first["backend"] == "gone" { "connect_failure" } else { "503" };
+    assert_eq!((&first["why"], &tries[1]["why"]), (&again.into(), &"tries_used".into()));
+    seen.sort_unstable();
+    assert_eq!(seen, [["busy", "body", "503"], ["gone", "connect", "connect_failed"]]);
 }
 
 fn the_timeline_outlives_a_kill_and_says_how_long_each_was_out(driver: Driver) {

@@ -99,6 +99,7 @@ mod turns;
 mod events;
 mod explain;
 mod history;
+mod injected;
 mod logs;
 mod manual;
 mod metrics;

@@ -1,10 +1,12 @@
-//! Plays of what is counted, as scrapers and people see it from outside: `/metrics`, checked by
-//! Prometheus's own tool, and `/api/v1/stats`.
+//! Plays of what is counted, as scrapers and people see it from outside.
+//!
+//! `/metrics`, checked by Prometheus's own tool, and `/api/v1/stats`. A process of its own answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use serde_json::Value;
@@ -21,6 +23,7 @@ use crate::{
 on_both_drivers!(
     a_scrape_has_every_name_and_is_good_in_both_formats,
     statistics_say_which_backend_is_out_since_when_and_why,
+    statistics_count_bytes_errors_and_connections_of_each_backend,
 );
 
 /// A GET of the admin interface.
@@ -135,6 +138,10 @@ fn a_scrape_has_every_name_and_is_good_in_both_formats(driver: Driver) {
             assert_eq!(found.join(","), *labels, "{name}");
         }
         assert!((value(text, ended) - 20.0).abs() < 0.5);
+        for phase in ["accept", "header", "connect", "first_byte", "body"] {
+            let count = format!("ringway_phase_seconds_count{{phase=\"{phase}\"}}");
+            assert!(value(text, &count) > 0.0, "{count} in\n{text}");
+        }
         // One state each.
         let states = text.lines().filter(|line| line.starts_with("ringway_backend_state{"));
         assert_eq!(states.filter(|line| line.ends_with(" 1")).count(), 2);
@@ -194,4 +201,46 @@ fn statistics_say_which_backend_is_out_since_when_and_why(driver: Driver) {
     let cores = json(&running, "/api/v1/stats")["cores"].clone();
     assert_eq!(cores.as_array().unwrap().len(), 2);
     assert!(cores[0]["cpuSeconds"].as_f64() > Some(0.0), "{cores}");
+}
+
+fn statistics_count_bytes_errors_and_connections_of_each_backend(driver: Driver) {
+    // Each third is an error, and the connection stays.
+    let (body, asked) = ("x".repeat(1_000), AtomicUsize::new(0));
+    let good = Backend::open(answers_each(move |_| {
+        let is_error = asked.fetch_add(1, SeqCst) % 3 == 2;
+        let status = if is_error { "500 Broken" } else { "200 OK" };
+        ok(&body).replacen("200 OK", status, 1).into_bytes()
+    }));
+    let (good_at, nobody) = (good.address(), addresses::free());
+    let pool = format!(
+        "backends = [{{ name = \"a\", address = \"{good_at}\" }}, \
+         {{ name = \"b\", address = \"{nobody}\" }}]\npassive = {{ max-failures = 0 }}"
+    );
+    let running = Running::start(driver, &pool);
+    let mut client = Client::connect(running.address);
+    let answers: Vec<_> = (0..30).map(|_| client.send(get("/")).response()).collect();
+    let failed = answers.iter().filter(|answer| answer.status == 500).count() as u64;
+    let pool = || json(&running, "/api/v1/stats")["pools"][0].clone();
+    let count = |backend: &Value, key: &str| backend[key].as_u64().unwrap();
+    let seen = eventually("all are counted", pool, |pool| {
+        count(&pool["backends"][0], "bytesOut") > 30 * 1_000
+    });
+    let (a, b) = (&seen["backends"][0], &seen["backends"][1]);
+    assert_eq!((count(a, "totalRequests"), count(a, "errors")), (30, failed), "{a}");
+    assert!(failed >= 9, "{failed}");
+    assert_eq!(a["errorsByReason"], serde_json::json!({ "500": failed }));
+    let sent = get("/").len() as u64;
+    assert_eq!(count(a, "bytesIn"), 30 * sent, "{a}");
+    // The heads of the answers are among them.
+    assert!(count(a, "bytesOut") < 30 * 1_500, "{a}");
+    let (opened, reused) = (count(a, "connectionsOpened"), count(a, "connectionsReused"));
+    assert!((1..=4).contains(&opened), "{a}");
+    assert_eq!(opened + reused, 30, "{a}");
+    // Nobody is there: each try of it is an error, and moves nothing.
+    assert_eq!((count(b, "bytesIn"), count(b, "bytesOut")), (0, 0), "{b}");
+    assert_eq!((count(b, "connectionsOpened"), count(b, "connectionsReused")), (0, 0), "{b}");
+    let tries = (count(b, "totalRequests"), count(b, "errors"), count(b, "unanswered"));
+    assert!(tries.0 > 0 && tries.0 == tries.1 && tries.1 == tries.2, "{b}");
+    let by_reason = serde_json::json!({ "connect_failure": tries.0 });
+    assert_eq!((&b["errorsByReason"], count(b, "connectionsFailed")), (&by_reason, tries.0));
 }

@@ -357,7 +357,9 @@ fn who_is_left_out_for_its_failures_is_told_of_once_each(driver: Driver) {
     assert_eq!(count(&lines, "reachable"), 0, "nothing is said twice: {lines:#?}");
     assert_eq!(count(&lines, "backend_readmitted"), 1, "{lines:#?}");
     let ejected = lines.iter().find(|line| line.contains("backend_ejected")).unwrap();
-    assert!(ejected.contains(&format!("backend=\"{bad}\" cause=\"3 failures in a row\"")));
+    assert!(ejected.contains(&format!(
+        "backend=\"{bad}\" cause=\"3 failures in a row, the last: connect_failed\""
+    )));
 }
 
 fn a_limit_that_is_hit_is_told_of_once_a_second(driver: Driver) {

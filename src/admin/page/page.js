@@ -194,15 +194,19 @@ function rowOf(pool, backend) {
     say(probe, it.lastProbe ? `${it.lastProbe.result}, ${ms(it.lastProbe.ms)} ms` : '–');
     if (document.activeElement !== weight && weight.value !== String(it.weight)) weight.value = it.weight;
     acts.forEach((button, place) => { button.disabled = ['up', 'draining', 'maintenance'][place] === row.state; });
-    const key = pool + '/' + it.name, points = sparks.get(key) || [];
-    points.push(live.rate || 0);
-    if (points.length > SPARK) points.shift();
-    sparks.set(key, points);
-    drawSpark(spark, points);
+    drawSpark(spark, sparks.get(pool + '/' + it.name) || []);
   };
   return row;
 }
 const poolBoxes = new Map();
+function keepSparks(pools) {
+  pools.forEach((pool) => pool.backends.forEach((it) => {
+    const key = pool.name + '/' + it.name, points = sparks.get(key) || [];
+    points.push((it.live && it.live.rate) || 0);
+    if (points.length > SPARK) points.shift();
+    sparks.set(key, points);
+  }));
+}
 function showPools(pools) {
   const list = $('pool-list');
   for (const [name, box] of poolBoxes) if (!pools.some((pool) => pool.name === name)) { box.remove(); poolBoxes.delete(name); }
@@ -299,6 +303,9 @@ function showRequest(it) {
   const text = [when(it.at), it.request_id, it.status || '–', why, it.route || '–', it.backend ? `${it.pool}/${it.backend}` : it.pool || '–', it.attempts, it.ms == null ? '–' : ms(it.ms)];
   const row = make('tr', {}, ...text.map((value, column) => make(column ? 'td' : 'th', column ? { class: column > 5 ? 'n' : '' } : { scope: 'row', class: 'nowrap' })));
   text.forEach((value, column) => { row.children[column].textContent = value; });
+  const tries = it.tries || [];
+  tries.forEach((t, place) => row.children[5].append(make('small', { text: `${place + 1}. ${t.backend}: ${t.fault ? `${t.fault} in ${t.phase}` : t.why === 'hedged' ? 'overtaken' : 'answered'}`
+    + `, ${ms(t.ms)} ms${t.reused ? ', kept connection' : ''}${t.why ? (place < tries.length - 1 ? ', asked again: ' : ', not asked again: ') + t.why : ''}` })));
   $('recent').prepend(row);
   while ($('recent').children.length > RECENT) $('recent').lastChild.remove();
 }
@@ -309,6 +316,8 @@ function connect() {
   const on = (word, what) => stream.addEventListener(word, (message) => what(JSON.parse(message.data)));
   on('history', (it) => {
     data.seconds = it.seconds; data.halfMinutes = it.halfMinutes;
+    sparks.clear();
+    for (const [key, rates] of Object.entries(it.sparks || {})) sparks.set(key, rates);
     $('events').replaceChildren();
     it.events.forEach((event) => showEvent(event));
     if (it.requests) { $('recent').replaceChildren(); it.requests.forEach(showRequest); }
@@ -319,7 +328,8 @@ function connect() {
   on('request', showRequest);
   on('frame', (it) => {
     frame = it; lastFrameAt = Date.now();
-    if (!data.seconds.length || data.seconds[data.seconds.length - 1].at !== it.at) data.seconds.push(it);
+    const isNew = !data.seconds.length || data.seconds[data.seconds.length - 1].at !== it.at;
+    if (isNew) { data.seconds.push(it); keepSparks(it.pools); }
     if (data.seconds.length > SECONDS) data.seconds.shift();
     if (document.hidden) return;
     say($('about'), `${it.instance || ''} ${it.version}, plan ${it.generation}`.trim());

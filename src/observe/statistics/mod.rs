@@ -20,8 +20,9 @@ use std::{
 
 pub use self::samples::{Sample, Value, families};
 pub(crate) use self::sources::{Named, Sources};
-pub(in crate::observe) use self::sources::{reason_of, word};
+pub(in crate::observe) use self::sources::{failed_of, reason_of, word};
 pub use crate::base::histogram::Histogram;
+use crate::http::fault::Failure;
 pub use crate::policy::standing::{BackendState, BreakerState};
 pub use crate::shared::{
     counters::{Counter, Kind},
@@ -166,6 +167,14 @@ pub struct Backend {
     pub in_flight: u64,
     /// Tries that have ended, by the status of their answers; none = there was no answer.
     pub tries: Vec<(Option<u16>, u64)>,
+    /// Connections that were opened to it.
+    pub opened: u64,
+    /// Those that could not be.
+    pub unopened: u64,
+    /// What clients sent in exchanges of which it had the last try, and what they were sent.
+    pub bytes_in: u64,
+    /// What they were sent.
+    pub bytes_out: u64,
     /// How long its answers took to begin, from the request sent.
     pub times: Histogram,
     /// Its state.
@@ -176,6 +185,20 @@ pub struct Backend {
     pub ejections: u64,
     /// Probes that failed, by the kind of failure.
     pub failed_probes: Vec<(&'static str, u64)>,
+    /// Tries without an answer that was used, or with one that was cut, by the kind of failure.
+    pub failed: Vec<(&'static str, u64)>,
+}
+
+impl Backend {
+    /// Its errors by reason: a kind of failure, or a status from 500 on. A connection that was
+    /// found closed is none, nor is a client that left.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = (Cow<'static, str>, u64)> {
+        let failed = self.failed.iter().filter(|(word, _)| *word != Failure::Stale.code());
+        let answered = self.tries.iter().filter_map(|(code, count)| {
+            code.filter(|code| *code >= 500).map(|code| (code.to_string().into(), *count))
+        });
+        failed.map(|(word, count)| ((*word).into(), *count)).chain(answered)
+    }
 }
 
 /// A certificate in use.

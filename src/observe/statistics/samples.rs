@@ -114,6 +114,7 @@ mod families {
     pub(super) const BACKEND_STATE: Family = ("backend_state", Gauge, "1 for the state that the backend has");
     pub(super) const BREAKER_STATE: Family = ("breaker_state", Gauge, "1 for the state that the backend's circuit breaker has");
     pub(super) const EJECTIONS: Family = ("backend_ejections_total", Counter, "How often the backend was ejected");
+    pub(super) const FAILED: Family = ("backend_failures_total", Counter, "Tries at the backend without an answer that was used, or with one that was cut");
     pub(super) const FAILED_PROBES: Family = ("backend_check_failures_total", Counter, "Probes of the backend that failed");
     pub(super) const CERTIFICATE_END: Family = ("tls_certificate_not_after_seconds", Gauge, "When the certificate ends, in seconds since 1970");
     pub(super) const CERTIFICATE_REFUSED: Family = ("tls_certificate_refused", Gauge, "1 where what is in its file now cannot be used, and the one before stays in use");
@@ -126,8 +127,9 @@ use families::{
     BACKEND_CONNECTIONS, BACKEND_IN_FLIGHT, BACKEND_REQUESTS, BACKEND_RESPONSE, BACKEND_STATE,
     BACKEND_UP, BREAKER_STATE, BUILD, CERTIFICATE_END, CERTIFICATE_REFUSED, CONFIG_GENERATION,
     CONFIG_RELOADED, CONNECTIONS, CORE_BUSY, CORE_CONNECTIONS, CORE_LOAD, CORE_MOVED,
-    CORE_REQUESTS, EJECTIONS, FAILED_PROBES, PHASE_SECONDS, PROCESS_CPU, PROCESS_DESCRIPTORS,
-    PROCESS_MEMORY, PROCESS_STARTED, QUEUED, REQUEST_SECONDS, REQUESTS, RETRIES, SELF_SECONDS,
+    CORE_REQUESTS, EJECTIONS, FAILED, FAILED_PROBES, PHASE_SECONDS, PROCESS_CPU,
+    PROCESS_DESCRIPTORS, PROCESS_MEMORY, PROCESS_STARTED, QUEUED, REQUEST_SECONDS, REQUESTS,
+    RETRIES, SELF_SECONDS,
 };
 
 /// Every family that a sample may be of, by its name without the prefix `ringway_`.
@@ -157,6 +159,7 @@ pub fn families() -> impl Iterator<Item = &'static str> {
         BACKEND_STATE,
         BREAKER_STATE,
         EJECTIONS,
+        FAILED,
         FAILED_PROBES,
         CERTIFICATE_END,
         CERTIFICATE_REFUSED,
@@ -266,6 +269,9 @@ impl<'a> Samples<'a> {
         self.add(&EJECTIONS, both(), backend.ejections);
         for (reason, count) in &backend.failed_probes {
             self.add(&FAILED_PROBES, with("reason", (*reason).into()), *count);
+        }
+        for (reason, count) in &backend.failed {
+            self.add(&FAILED, with("reason", (*reason).into()), *count);
         }
         self.add(&BACKEND_IN_FLIGHT, both(), backend.in_flight);
         for (code, count) in &backend.tries {

@@ -22,7 +22,7 @@ use crate::shared::{
     counters::Slab,
     pool::PoolState,
     request_times::Timed,
-    tally::{Key, Reason},
+    tally::{CUT, Key, Reason},
 };
 
 /// Whose seats are named by plans that some thread holds.
@@ -80,6 +80,7 @@ impl Sources {
             let stays = named.backends.contains(&(*pool, *backend));
             if !stays && let Some(state) = state(*pool) {
                 state.times.forget(*backend);
+                state.load.forget_moved(*backend);
             }
             stays
         });
@@ -97,7 +98,9 @@ impl Sources {
                 !(named.listeners.contains(&listener) && has_route)
             }
             Key::Retries(pool, _) => !named.pools.contains(&pool),
-            Key::Tries(pool, backend, _) => !named.backends.contains(&(pool, backend)),
+            Key::Tries(pool, backend, _)
+            | Key::Moved(pool, backend, _)
+            | Key::Failed(pool, backend, _) => !named.backends.contains(&(pool, backend)),
             // Those are the health thread's, which forgets them itself.
             Key::Present(..) | Key::Ejections(..) | Key::FailedProbes(..) => false,
         };
@@ -213,17 +216,31 @@ impl Sources {
                 }
                 _ => None,
             });
+            let broken = Key::Failed(id, backend, 0)..=Key::Failed(id, backend, u16::MAX);
+            let broken = counts.range(broken).filter_map(|(key, count)| match key {
+                Key::Failed(_, _, how) => Some((failed_word(*how)?, *count)),
+                _ => None,
+            });
             let count = |key| counts.get(&key).copied().unwrap_or_default();
+            let mut moved = state.load.moved(backend);
+            for (what, sum) in moved.each() {
+                *sum = sum.wrapping_add(count(Key::Moved(id, backend, what)));
+            }
             let present = Present(count(Key::Present(id, backend)));
             Backend {
                 name: Arc::from(&*of.name),
                 in_flight: state.load.in_flight(backend).into(),
                 tries: tries.collect(),
+                opened: moved.opened,
+                unopened: moved.unopened,
+                bytes_in: moved.bytes_in,
+                bytes_out: moved.bytes_out,
                 times: times.clone(),
                 state: present.with(of.duty),
                 breaker: pool.breaker.is_some().then(|| present.breaker()),
                 ejections: count(Key::Ejections(id, backend)),
                 failed_probes: failed.collect(),
+                failed: broken.collect(),
             }
         };
         Some(Pool {
@@ -273,6 +290,17 @@ pub(in crate::observe) fn reason_of(word: &str) -> Option<Reason> {
         .map(Reason::Failure)
         .or_else(|| of_grpc.map(|(_, status)| Reason::Grpc(*status)))
         .or_else(|| word.parse().ok().map(Reason::Status))
+}
+
+/// The word of a kind of `Key::Failed`.
+fn failed_word(how: u16) -> Option<&'static str> {
+    let cut = (how == CUT).then_some("response_incomplete");
+    Failure::ALL.get(usize::from(how)).map(|failure| failure.code()).or(cut)
+}
+
+/// The kind that is called this.
+pub(in crate::observe) fn failed_of(word: &str) -> Option<u16> {
+    (0..=CUT).find(|how| failed_word(*how) == Some(word))
 }
 
 pub(in crate::observe) fn word(reason: Reason) -> Cow<'static, str> {

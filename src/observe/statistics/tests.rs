@@ -7,7 +7,6 @@ use std::{sync::Arc, time::SystemTime};
 
 use super::*;
 use crate::base::{backend_set::BackendSet, moment::Micros};
-use crate::http::fault::Failure;
 use crate::plan::{BackendId, ListenerId, Plan, PoolId, RouteId};
 use crate::policy::{
     health::ProbeFault,
@@ -17,7 +16,7 @@ use crate::shared::{
     counters::Slab,
     pool::PoolState,
     request_times::Timed,
-    tally::{Key, Reason},
+    tally::{CUT, Key, Reason},
 };
 
 const TEXT: &str = "[listener.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
@@ -100,6 +99,8 @@ fn every_count_is_said_by_its_name_and_labels() {
         (0, Key::Tries(PoolId(9), BackendId(1), 200), 50),
         (2, Key::Present(APP, BackendId(1)), ejected_and_open.0),
         (2, Key::Ejections(APP, BackendId(1)), 8),
+        (0, Key::Failed(APP, BackendId(0), Failure::Reset as u16), 6),
+        (1, Key::Failed(APP, BackendId(0), CUT), 1),
         (2, Key::FailedProbes(APP, BackendId(0), ProbeFault::Status(500).kind()), 3),
     ] {
         stage.count(thread, key, count);
@@ -134,6 +135,8 @@ fn every_count_is_said_by_its_name_and_labels() {
         "backend_state{pool=app,backend=10.0.0.1:80,state=up} 1",
         "breaker_state{pool=app,backend=10.0.0.1:80,state=closed} 1",
         "backend_check_failures_total{pool=app,backend=10.0.0.1:80,reason=status} 3",
+        "backend_failures_total{pool=app,backend=10.0.0.1:80,reason=reset_before_response} 6",
+        "backend_failures_total{pool=app,backend=10.0.0.1:80,reason=response_incomplete} 1",
         "backend_in_flight{pool=app,backend=10.0.0.1:80} 1",
         "backend_state{pool=app,backend=10.0.0.2:80,state=ejected} 1",
         "breaker_state{pool=app,backend=10.0.0.2:80,state=open} 1",

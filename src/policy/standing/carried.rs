@@ -110,7 +110,7 @@ mod tests {
         // One success of the two that it takes.
         old.probed(down, Ok(()), at(101_000));
         let totals = crate::base::totals::Totals { failed: 1, ..Default::default() };
-        old.failed(stopped, totals, at(102_000));
+        old.failed(stopped, (totals, None), at(102_000));
         let before = [down, stopped, third].map(|id| old.states(id).unwrap());
         assert_eq!(old.usable().iter().collect::<Vec<_>>(), [third], "{before:?}");
         let carried: Vec<_> = old.carried(at(103_000));

@@ -27,6 +27,25 @@ pub(crate) enum State {
     HalfOpen,
 }
 
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failed {
+    /// With an answer of this status.
+    Status(u16),
+    /// With this code of the access log.
+    Fault(&'static str),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failed::Status(status) => status.fmt(f),
+            Failed::Fault(code) => f.write_str(code),
+        }
+    }
+}
+
 /// Why a backend's state changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,8 +54,8 @@ pub enum Cause {
     Probe(ProbeFault),
     /// As many probes succeeded as `rise` requires.
     Probes,
-    /// So many requests failed in a row.
-    Failures(u64),
+    /// So many requests failed in a row, and how the last of them did, if that is known.
+    Failures(u64, Option<Failed>),
     /// So many of so many requests in the window failed.
     Ratio {
         /// The failed ones.
@@ -61,7 +80,11 @@ impl fmt::Display for Cause {
         match self {
             Cause::Probe(fault) => fault.fmt(f),
             Cause::Probes => f.write_str("probes succeed"),
-            Cause::Failures(count) => write!(f, "{count} failures in a row"),
+            Cause::Failures(count, None) => write!(f, "{count} failures in a row"),
+            Cause::Failures(1, Some(only)) => write!(f, "a failure: {only}"),
+            Cause::Failures(count, Some(last)) => {
+                write!(f, "{count} failures in a row, the last: {last}")
+            }
             Cause::Ratio { failed, requests } => {
                 write!(f, "{failed} of {requests} requests failed")
             }

@@ -27,7 +27,7 @@ pub(crate) use self::{
     seen::Seen,
 };
 pub use self::{
-    change::Cause,
+    change::{Cause, Failed},
     present::{BackendState, BreakerState},
 };
 use super::{
@@ -192,7 +192,7 @@ impl Standing {
         if let Some(slot) = self.slots.get_mut(id) {
             slot.unanswered += 1;
         }
-        self.failed(id, totals, now);
+        self.failed(id, (totals, Some(Failed::Fault("no_answer"))), now);
     }
 
     /// How silent backends are suspected; none if nothing would follow from it.
@@ -216,8 +216,13 @@ impl Standing {
     }
 
     /// Requests failed for which the backend is to blame, if these totals, read after that, have
-    /// more failures than the last.
-    pub(crate) fn failed(&mut self, id: BackendId, totals: Totals, now: Tick) {
+    /// more failures than the last, which failed in this way, if that is known.
+    pub(crate) fn failed(
+        &mut self,
+        id: BackendId,
+        (totals, last): (Totals, Option<Failed>),
+        now: Tick,
+    ) {
         self.admit_the_resting(now);
         let Some(slot) = self.slots.get_mut(id) else { return };
         let (row, window) = slot.failed(&self.plan, totals, now);
@@ -225,7 +230,7 @@ impl Standing {
             && self.sound.contains(id)
         {
             if self.may_eject(id) {
-                self.step(id, now, Cause::Failures(length), |plan, slot, rng| {
+                self.step(id, now, Cause::Failures(length, last), |plan, slot, rng| {
                     slot.outlier.eject(&plan.passive, now, rng);
                 });
             } else if !self.can_spare(id) {

@@ -71,7 +71,7 @@ impl Stage {
             _ => panic!("{step}"),
         }
         if matches!(step, 'x' | 'l') {
-            self.standing.failed(backend, *totals, at(self.now));
+            self.standing.failed(backend, (*totals, None), at(self.now));
         }
         self.standing.check_invariants();
     }
@@ -169,7 +169,7 @@ fn three_failures_in_a_row_eject_and_one_trial_brings_back() {
         .sees("uu")
         .play("a:x")
         .sees("su")
-        .told(&["a Admitted-Ejected by Failures(3) after 0"])
+        .told(&["a Admitted-Ejected by Failures(3, None) after 0"])
         .periods(&[])
         .play("8999ms")
         .sees("su")
@@ -233,7 +233,7 @@ fn where_nobody_else_is_left_ejection_does_not_count() {
         .play("b:++")
         .sees("su")
         .told(&[
-            "a Admitted-Ejected by Failures(3) after 0",
+            "a Admitted-Ejected by Failures(3, None) after 0",
             "b Up-Down by Probe(Timeout) after 0",
             "Strict-Lenient, 0 of 2",
             "b Down-Up by Probes after 0",
@@ -253,10 +253,10 @@ fn where_the_last_fails_too_the_ejected_are_tried() {
         .play("a:t b:x")
         .sees("us")
         .told(&[
-            "a Admitted-Ejected by Failures(3) after 0",
+            "a Admitted-Ejected by Failures(3, None) after 0",
             "a Ejected-Returning by NobodyElse after 1000",
             "a Returning-Admitted by TrialOk after 0",
-            "b Admitted-Ejected by Failures(5) after 1000",
+            "b Admitted-Ejected by Failures(5, None) after 1000",
         ]);
     // If all are dead that goes on once a second, however much fails.
     stage(2, |_| ()).play("a:xxx 1s b:xxxx a:f b:xxxx").sees("su").play("1s b:x").sees("tu");
@@ -413,7 +413,8 @@ fn an_unknown_backend_changes_nothing() {
     let mut stage = stage(1, |_| ());
     let unknown = BackendId(1);
     stage.standing.probed(unknown, Err(ProbeFault::Reset), at(1));
-    stage.standing.failed(unknown, Totals { failed: 9, ..Totals::default() }, at(1));
+    let totals = Totals { failed: 9, ..Totals::default() };
+    stage.standing.failed(unknown, (totals, None), at(1));
     stage.standing.tried(unknown, false, at(1));
     stage.standing.addressed(unknown, false);
     assert_eq!(stage.standing.interval(unknown), Duration::MAX);
@@ -517,7 +518,10 @@ fn a_backup_that_nobody_asks_returns_by_itself_and_keeps_nobody_from_being_eject
 fn a_seat_without_a_backend_is_never_asked() {
     let mut stage = stage(4, |pool| drop(pool.backends.remove(BackendId(1))));
     stage.sees("u-uu").play("b:xxx b:++-- b:?").sees("u-uu");
-    stage.play("a:xxx c:xxx").sees("s-uu").told(&["a Admitted-Ejected by Failures(3) after 0"]);
+    stage
+        .play("a:xxx c:xxx")
+        .sees("s-uu")
+        .told(&["a Admitted-Ejected by Failures(3, None) after 0"]);
 }
 
 /// The pool of `stage`, with backends of these letters.
@@ -545,7 +549,7 @@ impl Stage {
 fn what_is_known_of_those_that_stay_is_known_under_the_next_plan() {
     let mut stage = stage(3, |_| {});
     stage.play("a:xxx b:+---").sees("s-u").told(&[
-        "a Admitted-Ejected by Failures(3) after 0",
+        "a Admitted-Ejected by Failures(3, None) after 0",
         "b Up-Down by Probe(Timeout) after 0",
     ]);
     stage.replan(&with("abc", |_| {})).sees("s-u").told(&[]).periods(&[]);

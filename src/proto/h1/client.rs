@@ -42,7 +42,8 @@ pub(crate) struct Client {
     keeps: bool,
     /// Whether the end of the connection is the end of the answer's body.
     ends_by_close: bool,
-    /// When the present request began; none if it is not logged.
+    /// When the present request began: the first one at accept; none if it is not logged and its
+    /// head was there at once.
     pub(crate) began: Option<Moment>,
     /// Whether the head of the present request was read together with another request.
     is_behind: bool,
@@ -322,9 +323,7 @@ impl Client {
     pub(crate) fn end(&mut self, ended: Option<Moment>) {
         let behind = self.reader.as_ref().filter(|reader| !reader.buffer.is_empty());
         self.is_behind = behind.is_some_and(|reader| parse::has_head(reader.buffer.bytes()));
-        if ended.is_some() {
-            self.began = ended;
-        }
+        self.began = ended;
     }
 
     /// Why a write to it failed.

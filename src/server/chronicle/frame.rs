@@ -3,12 +3,12 @@
 //! Pure. The `summary` of all traffic is kept for those who look later; a `frame` has pools,
 //! backends, routes and cores beside it, and is made only while somebody looks.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::base::moment::millis;
-use crate::observe::statistics::{Backend, Counter, Histogram, Statistics};
+use crate::observe::statistics::{Backend, Counter, Histogram, Pool, Statistics};
 use crate::plan::Plan;
 
 /// Upper bounds of the rows of the heat map, in microseconds; one more row has all longer times.
@@ -16,6 +16,9 @@ pub(super) const HEAT: [u64; 15] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000,
 ];
+
+/// A pool and a backend.
+pub(super) type Named = (Arc<str>, Arc<str>);
 
 /// Two snapshots, and how many seconds lie between them.
 pub(super) struct Span<'a> {
@@ -69,22 +72,29 @@ impl<'a> Span<'a> {
         let earlier = each_backend(self.before);
         let one = |(key, now): ((&'a str, &'a str), &Backend)| {
             let before = earlier.get(&key);
-            let tries = |of: Option<&&Backend>, which: fn(Option<u16>) -> bool| -> u64 {
-                let tries = of.into_iter().flat_map(|backend| &backend.tries);
-                tries.filter(|(code, _)| which(*code)).map(|(_, count)| count).sum()
-            };
-            let any: fn(Option<u16>) -> bool = |_| true;
-            let failed: fn(Option<u16>) -> bool = |code| code.is_none_or(|code| code >= 500);
+            let errors = |of: &Backend| of.errors().map(|(_, count)| count).sum::<u64>();
             let times =
                 before.map_or_else(|| now.times.clone(), |before| now.times.since(&before.times));
             let row = json!({
-                "rate": self.rate(tries(Some(&now), any), tries(before, any)),
-                "errors": self.rate(tries(Some(&now), failed), tries(before, failed)),
+                "rate": self.rate(tries(now), before.map_or(0, |it| tries(it))),
+                "errors": self.rate(errors(now), before.map_or(0, |it| errors(it))),
                 "times": quantiles(&times),
             });
             (key, row)
         };
         each_backend(self.now).into_iter().map(one).collect()
+    }
+
+    /// Requests a second of each backend, by pool and name.
+    pub(super) fn rates(&self) -> Vec<(Named, f64)> {
+        let earlier = each_backend(self.before);
+        let of = |(pool, backend): (&'a Pool, &'a Backend)| {
+            let before = earlier.get(&(&*pool.name, &*backend.name)).map_or(0, |it| tries(it));
+            let key = (Arc::clone(&pool.name), Arc::clone(&backend.name));
+            (key, self.rate(tries(backend), before))
+        };
+        let each = |pool: &'a Pool| pool.backends.iter().map(move |backend| (pool, backend));
+        self.now.pools.iter().flat_map(each).map(of).collect()
     }
 
     /// Requests, errors and times of each route.
@@ -184,6 +194,11 @@ fn by_route(statistics: &Statistics) -> HashMap<Option<&str>, (u64, u64)> {
         }
     }
     routes
+}
+
+/// Its tries so far.
+fn tries(backend: &Backend) -> u64 {
+    backend.tries.iter().map(|(_, count)| count).sum()
 }
 
 fn each_backend(statistics: &Statistics) -> HashMap<(&str, &str), &Backend> {

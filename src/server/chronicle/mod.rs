@@ -11,6 +11,7 @@
 mod availability;
 mod frame;
 mod history;
+mod sparks;
 mod timeline;
 mod told;
 mod trouble;
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 
 use self::{
     frame::Span,
+    sparks::Sparks,
     timeline::Timeline,
     told::{Teller, Told},
 };
@@ -252,6 +254,7 @@ struct Keeper {
     requests: VecDeque<Arc<str>>,
     seconds: VecDeque<Arc<str>>,
     half_minutes: VecDeque<Arc<str>>,
+    sparks: Sparks,
     /// The last two snapshots, and when the last was taken.
     last: [Option<Statistics>; 2],
     measured: Option<Instant>,
@@ -278,6 +281,7 @@ impl Keeper {
             requests: VecDeque::new(),
             seconds: VecDeque::new(),
             half_minutes: VecDeque::new(),
+            sparks: Sparks::default(),
             last: [None, None],
             measured: None,
             of_half_minute: (None, 0),
@@ -439,11 +443,12 @@ impl Keeper {
         let skipped = self.events.len().saturating_sub(EVENTS_SHOWN);
         let history = format!(
             "event: history\ndata: {{\"seconds\":{},\"halfMinutes\":{},\"events\":{},\
-             \"requests\":{}}}\n\n",
+             \"requests\":{},\"sparks\":{}}}\n\n",
             list(&mut self.seconds.iter()),
             list(&mut self.half_minutes.iter()),
             list(&mut self.events.iter().skip(skipped).map(|told| &told.line)),
             list(&mut self.requests.iter()),
+            self.sparks.json(),
         );
         let _ = to.try_send(history.into());
         if let Some(frame) = self.frame() {
@@ -458,7 +463,9 @@ impl Keeper {
         self.measure(&now);
         let [_, before] = std::mem::take(&mut self.last);
         if let Some(before) = &before {
-            push(&mut self.seconds, SECONDS_KEPT, &Span::between(before, &now).summary());
+            let span = Span::between(before, &now);
+            push(&mut self.seconds, SECONDS_KEPT, &span.summary());
+            self.sparks.push(&span);
         }
         let (began, seconds) = &mut self.of_half_minute;
         *seconds += 1;

@@ -34,6 +34,8 @@ macro_rules! line {
             refused_total, dropped_total, file, mode, names, days, last_day, connections, wanted,
             descriptors, needed, thread, generation, changes, by, from, pid, version, connections_total, requests_total,
             access_log_dropped_total,
+            // Each has a line of its own.
+            tries: _,
         } = $event.fields();
         tracing::$level!(
             event = $event.word(), request_id, pool, backend, phase, code, status, cause, lasted_ms,

@@ -8,9 +8,10 @@ use crate::base::{
     ids::BackendId,
     moment::{Micros, Moment, Tick},
 };
+use crate::http::grpc;
 use crate::net::clock::Clock;
-use crate::policy::{balance::Sample, blame::Verdict};
-use crate::shared::{load::BackendCounts, trials::Trial};
+use crate::policy::{balance::Sample, blame::Verdict, retry::TryOutcome};
+use crate::shared::{load::BackendCounts, outcomes::How, trials::Trial};
 
 impl PoolCore {
     /// Merges what the other cores have in flight, and what they know.
@@ -84,6 +85,19 @@ impl PoolCore {
 }
 
 impl PoolView {
+    /// A connection to a backend was opened.
+    pub(crate) fn opened(&self, id: BackendId) {
+        self.core.row(id).into_iter().for_each(BackendCounts::opened);
+    }
+
+    /// An exchange of which it had the last try has moved so many bytes.
+    #[inline]
+    pub(crate) fn moved(&self, id: BackendId, bytes_in: u64, bytes_out: u64) {
+        if let Some(row) = self.core.row(id) {
+            row.moved(bytes_in, bytes_out);
+        }
+    }
+
     /// An answer begins: records how long that took, for the first of each millisecond. Reading the
     /// clock for each would cost more than all other counts of a request.
     #[inline]
@@ -110,14 +124,14 @@ impl PoolView {
     pub(crate) fn settle(
         &self,
         id: BackendId,
-        verdict: Verdict,
+        (verdict, outcome): (Verdict, TryOutcome),
         trial: Option<Trial>,
         (asked_at, now): (Tick, Tick),
     ) -> Option<bool> {
         let ok = match verdict {
             Verdict::Well => true,
             Verdict::Failed => false,
-            Verdict::Late if !self.has_answered_since(id, asked_at, now) => false,
+            Verdict::Late if !self.has_answered_since((id, outcome), asked_at, now) => false,
             Verdict::Late | Verdict::Nothing => return None,
         };
         if let Some(row) = self.core.row(id) {
@@ -128,7 +142,7 @@ impl PoolView {
             }
         }
         if !ok || trial.is_some() {
-            self.post(id, (ok, trial), now);
+            self.post((id, outcome), (ok, trial), now);
         }
         Some(ok)
     }
@@ -147,12 +161,12 @@ impl PoolView {
     pub(crate) fn cut(
         &self,
         id: BackendId,
-        verdict: Verdict,
+        (verdict, outcome): (Verdict, TryOutcome),
         (began_at, now): (Tick, Tick),
     ) -> bool {
         let counts = match verdict {
             Verdict::Failed => true,
-            Verdict::Late => !self.has_answered_since(id, began_at, now),
+            Verdict::Late => !self.has_answered_since((id, outcome), began_at, now),
             Verdict::Well | Verdict::Nothing => false,
         };
         if counts {
@@ -161,7 +175,8 @@ impl PoolView {
             }
             if let Some(outcomes) = self.outcomes() {
                 // Those that began meanwhile, including this one, may be cut as well.
-                outcomes.failed(self.core.id, id, self.core.state.load.ended(id));
+                let totals = self.core.state.load.ended(id);
+                outcomes.failed(self.core.id, id, totals, how(outcome));
             }
         }
         counts
@@ -170,21 +185,34 @@ impl PoolView {
     /// Whether the backend has answered any request since then; if so, the failure of one that was
     /// asked before counts as late, which only a breaker looks at.
     #[cold]
-    fn has_answered_since(&self, id: BackendId, asked_at: Tick, now: Tick) -> bool {
+    fn has_answered_since(
+        &self,
+        (id, outcome): (BackendId, TryOutcome),
+        asked_at: Tick,
+        now: Tick,
+    ) -> bool {
         let load = &self.core.state.load;
         let has = load.has_answered_since(id, asked_at, now);
         if has {
             load.failed_late(id);
-            self.post(id, (false, None), now);
+            self.post((id, outcome), (false, None), now);
         }
         has
     }
 
     #[cold]
-    fn post(&self, id: BackendId, (ok, trial): (bool, Option<Trial>), now: Tick) {
+    fn post(
+        &self,
+        (id, outcome): (BackendId, TryOutcome),
+        (ok, trial): (bool, Option<Trial>),
+        now: Tick,
+    ) {
         let (Some(outcomes), pool) = (self.outcomes(), self.core.id) else { return };
         match trial {
-            None => outcomes.failed(pool, id, self.core.state.load.totals(id, now)),
+            None => {
+                let totals = self.core.state.load.totals(id, now);
+                outcomes.failed(pool, id, totals, how(outcome));
+            }
             Some(trial) => {
                 if outcomes.tried(pool, id, trial.epoch(), ok) {
                     trial.decide(ok);
@@ -197,6 +225,15 @@ impl PoolView {
     #[inline]
     pub(crate) fn observe(&self, id: BackendId, sample: Sample, now: Tick) {
         self.core.balancer.borrow_mut().observe(id, sample, now);
+    }
+}
+
+/// How a request failed, as the health thread is told.
+fn how(outcome: TryOutcome) -> How {
+    match outcome {
+        TryOutcome::Status(status) => How::Status(status),
+        TryOutcome::Grpc(status) => How::Fault(grpc::word(status)),
+        TryOutcome::Fault(fault) => How::Fault(fault.code()),
     }
 }
 
