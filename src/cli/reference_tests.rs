@@ -104,11 +104,16 @@ causes! {
 }
 
 /// Every ending that is not a fault; the match keeps the list whole.
-fn well() -> [Term; 3] {
-    let all = [Term::Ok, Term::TunnelClosed, Term::TunnelIdle];
+fn well() -> [Term; 5] {
+    let all =
+        [Term::Ok, Term::TunnelClosed, Term::TunnelIdle, Term::TunnelExpired, Term::TunnelDrained];
     for term in all {
         match term {
-            Term::Ok | Term::TunnelClosed | Term::TunnelIdle => {}
+            Term::Ok
+            | Term::TunnelClosed
+            | Term::TunnelIdle
+            | Term::TunnelExpired
+            | Term::TunnelDrained => {}
             Term::Fault(_) | Term::Cut(_) => unreachable!("the causes have a table of their own"),
         }
     }

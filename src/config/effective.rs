@@ -315,6 +315,7 @@ impl Lines<'_> {
             ("timeouts.proxy-header", timeouts.proxy_header),
             ("timeouts.tunnel", timeouts.tunnel),
             ("timeouts.half-closed", timeouts.half_closed),
+            ("timeouts.tunnel-life", timeouts.tunnel_life),
         ]);
         self.add("backlog", listener.backlog.to_string());
     }
@@ -465,6 +466,7 @@ impl Lines<'_> {
         self.add("passive.statuses", statuses(&passive.statuses));
         self.durations([("passive.eject", passive.eject)]);
         self.add("passive.max-ejected", write_share(passive.ejected_max));
+        self.durations([("passive.min-life", passive.life_min)]);
     }
 
     fn breaker(&mut self, breaker: &Breaker) {

@@ -256,6 +256,9 @@ pub(crate) struct ListenerTimeouts {
     pub(crate) tunnel: Option<Written<DurationText>>,
     /// Without a byte in a tunnel in which one side has shut down its half.
     pub(crate) half_closed: Option<Written<DurationText>>,
+    /// For all of a tunnel, or of a connection of TCP, however busy; then both of its sides are
+    /// reset.
+    pub(crate) tunnel_life: Option<Written<DurationText>>,
 }
 
 /// Which requests, and which pool answers them.
@@ -429,6 +432,9 @@ pub(crate) struct Passive {
     /// The share of the pool that may be ejected at once, 0 to 1. One backend always may be, the
     /// last usable one never.
     pub(crate) max_ejected: Option<Written<ShareNumber>>,
+    /// A connection of TCP that its backend ends sooner counts as a failure; "0s" = none does for
+    /// that. (One that it resets before its first byte always does.)
+    pub(crate) min_life: Option<Written<DurationText>>,
 }
 
 /// The circuit breaker of each backend: closed it lets requests through, open none, half-open a few

@@ -104,6 +104,8 @@ pub(super) async fn connect(
     let mut backend = connection(worker, client, exchange, picked).await?;
     backend.begin(exchange.scratch.record.is_timed());
     if exchange.for_client(client, Leaves::Reset).has_left() {
+        // It hears of a client that said nothing and has reset its connection.
+        backend.waits().breaks();
         return Err(Cause::ClientAbort.into());
     }
     Ok(backend)

@@ -3,13 +3,17 @@
 //! What the log needs beyond the counters is recorded only if the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{Answer, Exchange, Fetched, UnderWay, id_of, tunnel::Passing};
+use super::{
+    Answer, Exchange, Fetched, UnderWay, id_of,
+    tunnel::{Passing, Told},
+};
 use crate::base::moment::{Micros, Moment, Tick};
 use crate::http::{
     answer,
     fault::{Cause, Failure, Fault, Side},
     framing::BodyLength,
     grpc,
+    headers::Span,
 };
 use crate::net::{clock::Clock, deadlines::Ended};
 use crate::observe::{
@@ -78,6 +82,8 @@ pub(super) fn tried(
         (Ok(Answer::Fetched), Some(fetched)) if settled == Some(true) => {
             fetched.began_well_at = Some(now);
         }
+        // A connection of TCP: what comes through it will tell (`proof.rs`).
+        (Ok(Answer::Switched), None) => {}
         (Ok(_), _) if settled == Some(true) => pool.whole(backend),
         (Ok(_) | Err(_), _) => {}
     }
@@ -210,7 +216,7 @@ fn moved(exchange: &Exchange) {
 pub(super) fn passed(
     worker: &Worker,
     client: &mut Client,
-    (Passing { in_force, mut record }, under_way): (Passing, UnderWay),
+    (Passing { in_force, mut record, told }, under_way): (Passing, UnderWay),
 ) {
     // No time of it is one of a request.
     record.sampled = false;
@@ -218,6 +224,12 @@ pub(super) fn passed(
     worker.counters.add(Counter::ResponseBytes, record.response_bytes);
     let mut scratch = worker.scratch();
     scratch.record = record;
+    if let Some(told) = told {
+        let Told { host, tries } = *told;
+        let bytes = &mut scratch.request.headers.bytes;
+        bytes.extend_from_slice(host.as_deref().unwrap_or_default());
+        (scratch.asked.host, scratch.tries) = (Span::new(0, bytes.len()), tries);
+    }
     let mut exchange = Exchange::made(in_force, scratch, BodyLength::None, under_way);
     moved(&exchange);
     ended(worker, client, &mut exchange);
@@ -230,7 +242,7 @@ fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
     let record = &exchange.scratch.record;
     let failed = match record.term {
         Term::Ok => record.status >= 500,
-        Term::TunnelClosed | Term::TunnelIdle => false,
+        Term::TunnelClosed | Term::TunnelIdle | Term::TunnelExpired | Term::TunnelDrained => false,
         Term::Fault(Cause::ClientAbort) => {
             worker.count(Counter::ClientAborts);
             false
@@ -321,9 +333,12 @@ fn time(worker: &Worker, client: &Client, exchange: &mut Exchange) -> Option<Mom
 fn note_reset(client: &Client, record: &mut Record) {
     record.reset = match record.term {
         Term::Ok => None,
-        Term::Fault(_) | Term::Cut(_) | Term::TunnelClosed | Term::TunnelIdle => {
-            client.stream_reset().or(record.reset)
-        }
+        Term::Fault(_)
+        | Term::Cut(_)
+        | Term::TunnelClosed
+        | Term::TunnelIdle
+        | Term::TunnelExpired
+        | Term::TunnelDrained => client.stream_reset().or(record.reset),
     };
 }
 
@@ -333,7 +348,11 @@ fn last_try(exchange: &mut Exchange, ended: Moment) {
     let record = &exchange.scratch.record;
     if exchange.scratch.tries.len() < usize::from(record.attempts) {
         let fault = match record.term {
-            Term::Ok | Term::TunnelClosed | Term::TunnelIdle => None,
+            Term::Ok
+            | Term::TunnelClosed
+            | Term::TunnelIdle
+            | Term::TunnelExpired
+            | Term::TunnelDrained => None,
             Term::Fault(cause) | Term::Cut(cause) => Some(TryOutcome::Fault(cause.into())),
         };
         let of = (record.backend, record.reused);
@@ -381,6 +400,7 @@ fn write_line(
         request_id,
         asker: peer.asker(record.client),
         tls: peer.secure().map(|secure| &*secure.text),
+        told: peer.told(),
         record,
         tries,
         asked,

@@ -29,6 +29,7 @@ mod flow;
 mod hedge;
 mod pace;
 mod pass;
+mod proof;
 mod queue;
 mod replay;
 mod reply;

@@ -8,13 +8,14 @@ use std::{ops::ControlFlow, rc::Rc};
 
 use super::{
     Answer, Exchange, Reuse, UnderWay, attempt, finish,
+    proof::Proof,
     retry::another,
     run::{note_key, pick_first},
-    tunnel::{self, Far, Passing},
+    tunnel::{self, Far, Passing, Told},
 };
 use crate::base::ids::PoolId;
 use crate::http::{
-    fault::{Cause, Fault},
+    fault::{Cause, Fault, Side},
     framing::BodyLength,
     head::Method,
 };
@@ -36,8 +37,8 @@ pub(crate) async fn run(
     let (passing, reuse) = match joined {
         Ok((far, mut passing)) => {
             let _open = Gauge::up(&worker.core, Counter::Tunnels);
-            tunnel::relay(worker, client, &mut passing, far).await;
-            (passing, Reuse::Close)
+            let reuse = tunnel::relay(worker, client, &mut passing, far).await;
+            (passing, reuse)
         }
         Err(passing) => (passing, Reuse::Reset),
     };
@@ -53,25 +54,50 @@ async fn begin(
     scratch: Box<Scratch>,
 ) -> (Result<(Far, Passing), Passing>, UnderWay) {
     let mut exchange = Exchange::begin(worker, client, scratch, BodyLength::None);
-    let joined = match route(worker, client, &mut exchange, hello) {
+    let hello = hello.unwrap_or_else(|| said(client));
+    let joined = match route(worker, client, &mut exchange, &hello) {
         Ok(pool) => join(worker, client, &mut exchange, pool).await,
         Err(fault) => Err(fault),
     };
+    let proof = proof(worker, &exchange, &joined);
     let Exchange { in_force, mut scratch, began, _under_way: gauge, .. } = exchange;
     let mut record = std::mem::take(&mut scratch.record);
+    let told = record
+        .logged
+        .then(|| Box::new(Told { host: hello.name, tries: std::mem::take(&mut scratch.tries) }));
     worker.recycle(scratch);
     let under_way = UnderWay { began, gauge };
     match joined {
         Ok((backend, pick)) => {
             let source = backend.all(&worker.buffers);
-            let far = Far { backend, source, upload: None, pick };
-            (Ok((far, Passing { in_force, record })), under_way)
+            let far = Far { backend, source, upload: None, pick, proof };
+            (Ok((far, Passing { in_force, record, told })), under_way)
         }
         Err(fault) => {
             record.fail(fault);
-            (Err(Passing { in_force, record }), under_way)
+            let has_left = fault.side == Side::Client;
+            record.ended_by = Some(if has_left { Side::Client } else { Side::Proxy });
+            (Err(Passing { in_force, record, told }), under_way)
         }
     }
+}
+
+/// What the backend that has taken the connection has yet to show.
+fn proof(
+    worker: &Worker,
+    exchange: &Exchange,
+    joined: &Result<(Backend, Pick), Fault>,
+) -> Option<Proof> {
+    let (_, pick) = joined.as_ref().ok()?;
+    let (view, life_min) =
+        (exchange.in_force.pool(exchange.pool), exchange.pool_plan().passive.life_min);
+    Some(Proof::new(view, pick.backend(), worker.clock.tick(), life_min))
+}
+
+/// What a client has said in a handshake with us, if there was one.
+fn said(client: &Client) -> ClientHello {
+    let name = client.peer().secure().and_then(|it| it.name.as_deref());
+    ClientHello { name: name.map(|name| name.as_bytes().into()), alpn: Vec::new() }
 }
 
 /// Finds the pool: that of the route for the name and the protocols that the client has said, in a
@@ -80,18 +106,14 @@ fn route(
     worker: &Worker,
     client: &Client,
     exchange: &mut Exchange,
-    hello: Option<ClientHello>,
+    ClientHello { name, alpn }: &ClientHello,
 ) -> Result<PoolId, Fault> {
     let peer = client.peer();
     let Exchange { in_force, scratch, .. } = exchange;
-    let ClientHello { name, alpn } = hello.unwrap_or_else(|| ClientHello {
-        name: peer.secure().and_then(|it| it.name.as_deref()).map(|name| name.as_bytes().into()),
-        alpn: Vec::new(),
-    });
     let routes = worker.routes_of(in_force);
     if routes.has_own(peer.listener) {
         let name = name.as_deref().unwrap_or_default();
-        let found = routes.find_by_name(peer.listener, &scratch.request, (name, &alpn));
+        let found = routes.find_by_name(peer.listener, &scratch.request, (name, alpn));
         scratch.record.route = found;
     }
     match scratch.record.route {

@@ -2,7 +2,8 @@
 //!
 //! Two plain loops, each owning its half. Nothing of what passes is understood, and neither
 //! connection is used again. A half that is shut down is shut down on the other side, and a reset
-//! is passed on as a reset: a clean end would say that all had come.
+//! is passed on as a reset: a clean end would say that all had come. For the same reason one that
+//! has lasted as long as it may, or that is open when the process ends, is reset on both sides.
 //! A connection that was upgraded comes here from `reply` (whether a 101 was allowed is decided
 //! before, in `http::upgrade`), one of a TCP listener from `tcp`.
 //! A request that asks for an upgrade may have a body (`docker exec`): what comes from the client
@@ -19,16 +20,20 @@ use std::{
 };
 
 use super::{
-    Exchange, Reuse, finish,
+    Exchange, Fetched, Reuse, finish,
     flow::{Broke, Flow},
     pass::{Bounds, Through, pass},
+    proof::Proof,
     reply::{self, skip_body},
     upload::Upload,
 };
 use crate::base::moment::Deadline;
 use crate::http::fault::{Cause, Fault, Side};
-use crate::net::clock::Clock;
-use crate::observe::record::{Record, Term};
+use crate::net::{clock::Clock, deadlines::Ended};
+use crate::observe::{
+    record::{Record, Term},
+    tries::Tried,
+};
 use crate::proto::{Backend, Client, Cut, Sink, Sockets, Source, Waits};
 use crate::shared::counters::Counter;
 use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
@@ -41,6 +46,8 @@ pub(super) struct Far {
     /// The body of the request, if it is still on its way.
     pub(super) upload: Option<Upload>,
     pub(super) pick: Pick,
+    /// What it has yet to show, as a backend of TCP.
+    pub(super) proof: Option<Proof>,
 }
 
 /// Tells the client that the protocol is switched and relays until the end.
@@ -54,15 +61,19 @@ pub(super) async fn run(
     match Box::pin(switch(worker, client, exchange)).await {
         Ok(far) => {
             let record = std::mem::take(&mut exchange.scratch.record);
-            let mut passing = Passing { in_force: Rc::clone(&exchange.in_force), record };
+            let in_force = Rc::clone(&exchange.in_force);
+            let mut passing = Passing { in_force, record, told: None };
             // It may last for hours, and longer than many plans.
             exchange.in_force = exchange.in_force.remnant();
-            relay(worker, client, &mut passing, far).await;
+            let reuse = relay(worker, client, &mut passing, far).await;
             exchange.scratch.record = passing.record;
+            reuse
         }
-        Err(fault) => exchange.scratch.record.fail(fault),
+        Err(fault) => {
+            exchange.scratch.record.fail(fault);
+            Reuse::Close
+        }
     }
-    Reuse::Close
 }
 
 /// Tells the client that the protocol is switched.
@@ -81,7 +92,8 @@ async fn switch(
     let by = || worker.clock.after(timeouts.client_write);
     record.response_bytes += client.switch(response, out, by).await?;
     let source = fetched.source.into_tunnel(&worker.buffers);
-    Ok(Far { backend: fetched.backend, source, upload: fetched.upload, pick: fetched.pick })
+    let Fetched { backend, upload, pick, .. } = fetched;
+    Ok(Far { backend, source, upload, pick, proof: None })
 }
 
 /// What is kept of an exchange while bytes pass.
@@ -89,24 +101,36 @@ pub(super) struct Passing {
     /// The plan it began under, which is released when bytes pass.
     pub(super) in_force: Rc<InForce>,
     pub(super) record: Record,
+    /// For the line of a connection of TCP, if it has one.
+    pub(super) told: Option<Box<Told>>,
 }
 
-/// Relays until the end, and records how that came.
+/// What a line tells besides its record.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The host that the client has named.
+    pub(super) host: Option<Box<[u8]>>,
+    pub(super) tries: Vec<Tried>,
+}
+
+/// Relays until the end, and records how that came. The client's connection is of no other use; it
+/// is reset if the end may not look clean.
 pub(super) async fn relay(
     worker: &Rc<Worker>,
     client: &mut Client,
     passing: &mut Passing,
     far: Far,
-) {
+) -> Reuse {
     let since = passing.record.is_timed().then(Clock::moment);
-    let result = both_ways(worker, client, passing, far).await;
+    let ended = both_ways(worker, client, passing, far).await;
     let record = &mut passing.record;
     if let Some(since) = since {
         // Whatever a tunnel does, it does at the pace of its ends.
         record.times.waited += Clock::moment().since(since);
         client.take_stalled();
     }
-    record.term = result.unwrap_or_else(|fault| Term::Fault(fault.cause));
+    (record.term, record.ended_by) = (ended.term, Some(ended.by));
+    if ended.is_clean { Reuse::Close } else { Reuse::Reset }
 }
 
 async fn both_ways(
@@ -114,21 +138,26 @@ async fn both_ways(
     client: &mut Client,
     passing: &mut Passing,
     far: Far,
-) -> Result<Term, Fault> {
+) -> Ending {
     let timeouts = passing.in_force.plan.listener(client.peer().listener).timeouts;
     // It may last for hours, and longer than many plans.
     passing.in_force = passing.in_force.remnant();
-    let Far { backend, source: down, upload, pick } = far;
+    let Far { backend, source: down, upload, pick, proof } = far;
     let near = End::of(Side::Client, client.waits());
     let far = End::of(Side::Backend, backend.waits());
-    near.waits.outlasts(timeouts.tunnel);
-    far.waits.outlasts(timeouts.tunnel);
+    for end in [&near, &far] {
+        end.waits.outlasts(timeouts.tunnel);
+        end.waits.tunnels();
+    }
     let silence = Silence {
         clock: &worker.clock,
         tunnel: timeouts.tunnel,
         half_closed: timeouts.half_closed,
-        one_has_ended: false.into(),
+        over_at: worker.clock.after(timeouts.tunnel_life),
+        first: None.into(),
         broken_by: None.into(),
+        ours: None.into(),
+        proof,
     };
     let early = client.body();
     let up = async {
@@ -168,16 +197,26 @@ async fn both_ways(
     record.response_bytes += received.unwrap_or(0);
     record.reset = backend.stream_reset();
     drop(pick);
-    if let Some(why) = why.flatten() {
-        return Err(why);
+    let ended = match why.flatten() {
+        Some(Fault { side: by, cause }) => Ending { term: Term::Fault(cause), by, is_clean: true },
+        None => silence.ending(),
+    };
+    if let Some(proof) = &silence.proof {
+        proof.ends(worker, &ended, received.unwrap_or(0));
     }
-    let idle = near.waits.is_overdue() || far.waits.is_overdue();
-    Ok(match silence.broken_by.get() {
-        _ if idle => Term::TunnelIdle,
-        Some(Side::Client) => Term::Fault(Cause::ClientAbort),
-        Some(_) => Term::Cut(Cause::ResponseIncomplete),
-        None => Term::TunnelClosed,
-    })
+    if ended.is_clean {
+        near.waits.tunnels_no_more();
+    }
+    ended
+}
+
+/// How a tunnel has ended.
+pub(super) struct Ending {
+    pub(super) term: Term,
+    /// Who brought that about.
+    pub(super) by: Side,
+    /// Whether it may look to both ends as if all had been said.
+    is_clean: bool,
 }
 
 /// The bytes that the client sent after its request, once that is whole; and how many bytes an
@@ -213,33 +252,100 @@ impl End {
     }
 }
 
-/// How long a tunnel may be silent.
+/// How long a tunnel may last, and be silent; and how it ends.
 struct Silence<'a> {
     clock: &'a Clock,
     tunnel: Duration,
     /// From when one end has closed its half on.
     half_closed: Duration,
-    one_has_ended: Cell<bool>,
+    /// When it has lasted as long as it may.
+    over_at: Deadline,
+    /// The end that was the first to close its half.
+    first: Cell<Option<Side>>,
     /// The end that has broken its connection, and not closed it.
     broken_by: Cell<Option<Side>>,
+    /// Why we ended it, if we did.
+    ours: Cell<Option<Ours>>,
+    proof: Option<Proof>,
+}
+
+/// Why we end a tunnel.
+#[derive(Clone, Copy)]
+enum Ours {
+    /// Nothing has moved for too long.
+    Idle,
+    /// It has lasted as long as it may.
+    Expired,
+    /// The worker stops.
+    Drained,
 }
 
 impl Silence<'_> {
     /// The next byte must move by then.
     fn by(&self) -> Deadline {
-        let by = self.clock.after(self.tunnel);
-        if self.one_has_ended.get() { by.earlier(self.clock.after(self.half_closed)) } else { by }
+        let by = self.clock.after(self.tunnel).earlier(self.over_at);
+        match self.first.get() {
+            Some(_) => by.earlier(self.clock.after(self.half_closed)),
+            None => by,
+        }
     }
 
     /// One end has closed its half. The other direction, which is waited for already, has less time
     /// now.
     fn one_ends(&self, from: &End, to: &End) {
-        self.one_has_ended.set(true);
+        self.first.set(self.first.get().or(Some(from.side)));
         self.clock.renew();
         to.waits.read_by(self.by());
         if from.is_full.get() {
             from.waits.write_by(self.by());
         }
+    }
+
+    /// A direction has failed: nothing can follow in either.
+    fn fails(&self, (from, to): (&End, &End), broken: &End) {
+        if self.ours.get().is_some() || self.broken_by.get().is_some() {
+            // The other direction has said why.
+            return;
+        }
+        self.ours.set(self.reason(from, to));
+        match self.ours.get() {
+            // Nothing is under way.
+            Some(Ours::Idle) => [to, from].into_iter().for_each(|end| end.waits.cut()),
+            Some(Ours::Expired | Ours::Drained) => [to, from].into_iter().for_each(|end| {
+                end.waits.breaks();
+                end.waits.end(Ended::Closed);
+            }),
+            // The other direction waits for `to` at most, or has yet to write what `to` has sent.
+            None => {
+                self.broken_by.set(Some(broken.side));
+                from.waits.breaks();
+                to.waits.breaks();
+                to.waits.end_hearing();
+            }
+        }
+    }
+
+    /// Why we have ended a wait for one of these, if we have.
+    fn reason(&self, from: &End, to: &End) -> Option<Ours> {
+        if from.waits.is_closed() || to.waits.is_closed() {
+            return Some(Ours::Drained);
+        }
+        let is_late = from.waits.is_overdue() || to.waits.is_overdue();
+        let is_over = self.over_at.is_over(self.clock.tick());
+        is_late.then_some(if is_over { Ours::Expired } else { Ours::Idle })
+    }
+
+    fn ending(&self) -> Ending {
+        let (term, by) = match (self.ours.get(), self.broken_by.get()) {
+            (Some(Ours::Idle), _) => (Term::TunnelIdle, Side::Proxy),
+            (Some(Ours::Expired), _) => (Term::TunnelExpired, Side::Proxy),
+            (Some(Ours::Drained), _) => (Term::TunnelDrained, Side::Proxy),
+            (None, Some(Side::Client)) => (Term::Fault(Cause::ClientAbort), Side::Client),
+            (None, Some(by)) => (Term::Cut(Cause::ResponseIncomplete), by),
+            (None, None) => (Term::TunnelClosed, self.first.get().unwrap_or(Side::Proxy)),
+        };
+        let is_clean = matches!(term, Term::TunnelClosed | Term::TunnelIdle);
+        Ending { term, by, is_clean }
     }
 }
 
@@ -267,18 +373,9 @@ async fn pump(
             to.waits.end_saying();
             silence.one_ends(from, to);
         }
-        // After an error nothing can follow in either direction.
-        Err(_) if from.waits.is_overdue() || to.waits.is_overdue() => {
-            to.waits.cut();
-            from.waits.cut();
-        }
-        // The other direction waits for `to` at most, or has yet to write what `to` has sent.
         Err(broke) => {
             let broken = if broke == Broke::From { from } else { to };
-            silence.broken_by.set(silence.broken_by.get().or(Some(broken.side)));
-            from.waits.breaks();
-            to.waits.breaks();
-            to.waits.end_hearing();
+            silence.fails((from, to), broken);
         }
     }
     received
@@ -313,6 +410,9 @@ impl Tunneling<'_> {
 
     pub(super) fn has_come(&self) {
         self.to.waits.read_by(self.silence.by());
+        if let (Side::Backend, Some(proof)) = (self.from.side, &self.silence.proof) {
+            proof.has_come(self.silence.clock.tick());
+        }
     }
 
     /// Waiting for room is no silence, as each wait means that the one before moved something.

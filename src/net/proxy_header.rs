@@ -31,8 +31,10 @@ const ALPN: u8 = 0x01;
 const AUTHORITY: u8 = 0x02;
 const SSL: u8 = 0x20;
 
-/// Parts of the last.
+/// Parts of the last, behind its five fixed bytes.
+const SSL_FIXED_BYTES: usize = 5;
 const SSL_VERSION: u8 = 0x21;
+const SSL_NAME: u8 = 0x22;
 const SSL_CIPHER: u8 = 0x23;
 const CLIENT_SSL: u8 = 0x01;
 const CLIENT_CERT: u8 = 0x02 | 0x04;
@@ -326,6 +328,42 @@ fn each(mut rest: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         rest = next;
         Some((kind, value))
     })
+}
+
+/// What additions say, of what the log tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told<'a> {
+    pub(crate) alpn: Option<&'a [u8]>,
+    pub(crate) authority: Option<&'a [u8]>,
+    pub(crate) unique_id: Option<&'a [u8]>,
+    /// The version of TLS, the suite, and the name in the client's certificate.
+    pub(crate) version: Option<&'a [u8]>,
+    pub(crate) suite: Option<&'a [u8]>,
+    pub(crate) name: Option<&'a [u8]>,
+}
+
+/// Reads additions that are passed on.
+pub(crate) fn told(additions: &[u8]) -> Told<'_> {
+    let mut told = Told::default();
+    for (kind, value) in each(additions) {
+        match kind {
+            ALPN => told.alpn = Some(value),
+            AUTHORITY => told.authority = Some(value),
+            UNIQUE_ID => told.unique_id = Some(value),
+            SSL => {
+                for (kind, value) in each(value.get(SSL_FIXED_BYTES..).unwrap_or_default()) {
+                    match kind {
+                        SSL_VERSION => told.version = Some(value),
+                        SSL_NAME => told.name = Some(value),
+                        SSL_CIPHER => told.suite = Some(value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    told
 }
 
 /// CRC-32C (RFC 3720 §12.1) of bytes of which those in `zeroed` count as zeros.

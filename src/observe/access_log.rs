@@ -5,13 +5,13 @@
 //! line and says what it says.
 
 use super::dates::Dates;
-use super::record::{Asked, Asker, Record};
+use super::record::{Asked, Asker, Record, Told};
 use super::request_id::IdText;
 use super::text::{push_client, push_hex_escaped, push_json, push_millis, push_number, push_peer};
 use super::tries::{self, Tried};
 use crate::base::{moment::UnixMillis, spell};
-use crate::http::{head::Version, headers::Span};
-use crate::plan::{AccessLogFormat, Plan};
+use crate::http::{fault::Side, head::Version, headers::Span};
+use crate::plan::{AccessLogFormat, Mode, Plan};
 
 /// Path and query: more than most servers take as a whole request line.
 const TARGET_BYTES_MAX: usize = 4 << 10;
@@ -31,8 +31,8 @@ pub(crate) const KEYS: [(&str, &str); 30] = [
     ("client", "the client: the peer, or the one that a trusted proxy names"),
     ("peer", "the other end of the connection, with its port"),
     ("method", "as received; null if no head could be read"),
-    ("scheme", "http or https"),
-    ("host", "as received, with any port; null if there was none"),
+    ("scheme", "http or https; of a connection of TCP tcp, or tls if that ends here"),
+    ("host", "as received, with any port; of TCP, the name in TLS; null if there was none"),
     ("path", "as received; null if no head could be read"),
     ("query", "without its question mark"),
     ("protocol", "HTTP/1.0 or HTTP/1.1; null if no head could be read"),
@@ -60,6 +60,16 @@ pub(crate) const KEYS: [(&str, &str); 30] = [
     ("trace_id", "of its trace (traceparent), which backends are told; null if it came to none"),
 ];
 
+/// What is behind these keys where there is something to say: `Told`, in its order.
+const TOLD: [&str; 6] = [
+    "proxy_alpn",
+    "proxy_authority",
+    "proxy_unique_id",
+    "proxy_tls_version",
+    "proxy_tls_suite",
+    "proxy_tls_name",
+];
+
 /// The contents of a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AccessLine<'a> {
@@ -69,6 +79,8 @@ pub(crate) struct AccessLine<'a> {
     pub(crate) asker: Asker,
     /// What the client's handshake has agreed on, if there was one.
     pub(crate) tls: Option<&'a str>,
+    /// What a proxy in front has told of it.
+    pub(crate) told: Told<'a>,
     pub(crate) record: &'a Record,
     /// Its tries, if there was more than one.
     pub(crate) tries: &'a [Tried],
@@ -141,6 +153,7 @@ fn json(line: &AccessLine<'_>, dates: &mut Dates, to: &mut Vec<u8>) {
     push_text(field(asked.referer, bytes), FIELD_BYTES_MAX, to);
     json_of_trace(line, to);
     json_of_reset(record, to);
+    json_of_connection(line, to);
     if !line.tries.is_empty() {
         let pool = record.pool.and_then(|id| plan.pools.get(id));
         tries::push(line.tries, pool.map(|pool| &**pool), to);
@@ -162,10 +175,36 @@ fn json_of_reset(record: &Record, to: &mut Vec<u8>) {
     to.push(b'"');
 }
 
+/// Whether it is a connection of TCP, in which there are no requests.
+fn is_tcp(line: &AccessLine<'_>) -> bool {
+    let listener = line.plan.listeners.get(line.asker.listener);
+    listener.is_some_and(|listener| listener.mode == Mode::Tcp)
+}
+
+/// What tunnels alone have to say, and clients behind a proxy.
+fn json_of_connection(line: &AccessLine<'_>, to: &mut Vec<u8>) {
+    if let Some(by) = line.record.ended_by {
+        to.extend_from_slice(match by {
+            Side::Client => b",\"ended_by\":\"client\"",
+            Side::Backend => b",\"ended_by\":\"backend\"",
+            Side::Proxy => b",\"ended_by\":\"ringway\"",
+        });
+    }
+    for (key, told) in TOLD.into_iter().zip(line.told) {
+        if let Some(told) = told {
+            to.extend_from_slice(b",\"");
+            to.extend_from_slice(key.as_bytes());
+            to.extend_from_slice(b"\":");
+            push_json(told, SHORT_BYTES_MAX, to);
+        }
+    }
+}
+
 /// The trace that it came with, or that began with it.
 fn json_of_trace(line: &AccessLine<'_>, to: &mut Vec<u8>) {
     let AccessLine { record, asked, bytes, .. } = *line;
-    let begun = record.request_id.filter(|_| record.backend.is_some());
+    let begins = record.backend.is_some() && !is_tcp(line);
+    let begun = record.request_id.filter(|_| begins);
     let begun = begun.map(|id| spell::hex(id.bits().to_be_bytes()));
     to.extend_from_slice(b",\"trace_id\":");
     let begun = begun.as_ref().map(|digits| digits.as_flattened());
@@ -177,10 +216,12 @@ fn json_of_asked(line: &AccessLine<'_>, to: &mut Vec<u8>) {
     let method = known(asked.method, bytes);
     to.extend_from_slice(b",\"method\":");
     push_text(method, SHORT_BYTES_MAX, to);
-    to.extend_from_slice(if asker.secure {
-        b",\"scheme\":\"https\""
-    } else {
-        b",\"scheme\":\"http\""
+    to.extend_from_slice(b",\"scheme\":");
+    to.extend_from_slice(match (is_tcp(line), asker.secure) {
+        (false, false) => b"\"http\"",
+        (false, true) => b"\"https\"",
+        (true, false) => b"\"tcp\"",
+        (true, true) => b"\"tls\"",
     });
     to.extend_from_slice(b",\"host\":");
     push_text(known(asked.host, bytes), SHORT_BYTES_MAX, to);
@@ -375,6 +416,7 @@ mod tests {
             secure: false,
         };
         let line = AccessLine {
+            told: [None; 6],
             tls: Some("TLSv1.3 suite - new a.example"),
             ended: UnixMillis(1_791_203_696_789),
             request_id: RequestId::default().into(),
@@ -480,6 +522,8 @@ mod tests {
             (Term::Cut(Cause::ResponseRefused), "backend_protocol"),
             (Term::TunnelClosed, "tunnel_closed"),
             (Term::TunnelIdle, "tunnel_idle"),
+            (Term::TunnelExpired, "tunnel_expired"),
+            (Term::TunnelDrained, "tunnel_drained"),
         ] {
             let record = Record { term, ..Record::default() };
             let line = write(AccessLogFormat::Json, &record, &RequestHead::default());

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::request_id::RequestId;
 use crate::base::moment::Micros;
 use crate::http::{
-    fault::{Cause, Fault, StreamReset},
+    fault::{Cause, Fault, Side, StreamReset},
     forward,
     head::{RequestHead, Version},
     headers::{Headers, Span},
@@ -23,6 +23,8 @@ pub(crate) struct Record {
     /// The status of the client's answer; 0 = none.
     pub(crate) status: u16,
     pub(crate) term: Term,
+    /// Who ended a tunnel, or a connection of TCP; none for a request.
+    pub(crate) ended_by: Option<Side>,
     /// Read from the client for this exchange, including head and framing.
     pub(crate) request_bytes: u64,
     /// Written to the client for it, including head and framing.
@@ -121,6 +123,10 @@ pub(crate) enum Term {
     TunnelClosed,
     /// A tunnel in which nothing moved for too long.
     TunnelIdle,
+    /// A tunnel that had lasted as long as it may.
+    TunnelExpired,
+    /// A tunnel that was open when the process ended.
+    TunnelDrained,
 }
 
 impl Term {
@@ -137,6 +143,8 @@ impl Term {
             Term::Fault(cause) | Term::Cut(cause) => (cause.row().code, cause.row().sentence),
             Term::TunnelClosed => ("tunnel_closed", "One end of the tunnel closed it"),
             Term::TunnelIdle => ("tunnel_idle", "No byte moved in the tunnel for too long"),
+            Term::TunnelExpired => ("tunnel_expired", "The tunnel had lasted as long as it may"),
+            Term::TunnelDrained => ("tunnel_drained", "The tunnel was open when Ringway ended"),
         }
     }
 }
@@ -153,6 +161,10 @@ pub(crate) struct Asker {
     /// Whether the client's side is encrypted.
     pub(crate) secure: bool,
 }
+
+/// What a proxy in front has told of a client's connection: the protocol, the host, an id, and of
+/// TLS the version, the suite and the name in the client's certificate.
+pub(crate) type Told<'a> = [Option<&'a [u8]>; 6];
 
 /// The parts of a request in its head, as received: taken before the head is edited. Edits only
 /// mark and append, so these ranges of the head's bytes stay valid.

@@ -109,6 +109,8 @@ pub struct Passive {
     pub eject: Duration,
     /// The share of the pool that may be ejected at once; one backend always may be.
     pub ejected_max: Share,
+    /// A connection of TCP that its backend ends sooner counts as a failure; zero = none does.
+    pub life_min: Duration,
 }
 
 impl Default for Passive {
@@ -118,6 +120,7 @@ impl Default for Passive {
             statuses: Statuses(vec![502..=504]),
             eject: Duration::from_secs(10),
             ejected_max: Share::percent(50),
+            life_min: Duration::ZERO,
         }
     }
 }

@@ -129,6 +129,8 @@ pub struct ListenerTimeouts {
     pub tunnel: Duration,
     /// Without a byte in a tunnel in which one side has shut down its half.
     pub half_closed: Duration,
+    /// For all of a tunnel: then both of its sides are reset.
+    pub tunnel_life: Duration,
 }
 
 impl Default for ListenerTimeouts {
@@ -142,6 +144,7 @@ impl Default for ListenerTimeouts {
             proxy_header: Duration::from_secs(3),
             tunnel: Duration::from_secs(3600),
             half_closed: Duration::from_secs(30),
+            tunnel_life: Duration::ZERO,
         }
     }
 }

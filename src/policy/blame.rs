@@ -95,7 +95,12 @@ fn blame_for(cause: Cause, wait: Wait) -> Verdict {
 }
 
 fn just_now(wait: Wait) -> Verdict {
-    if wait.until < wait.since + LONG { Verdict::Failed } else { Verdict::Late }
+    broken_unheard(wait.since, wait.until)
+}
+
+/// How it counts that a backend has broken a connection that it had taken, without a byte.
+pub(crate) fn broken_unheard(since: Tick, until: Tick) -> Verdict {
+    if until < since + LONG { Verdict::Failed } else { Verdict::Late }
 }
 
 /// The table of causes: a new one must be added here.

@@ -17,7 +17,7 @@ use crate::http::{
     head::RequestHead,
 };
 use crate::net::proxy_header::{self, Introduction, SecureIntroduction};
-use crate::observe::record::Asker;
+use crate::observe::record::{Asker, Told};
 use crate::plan::{ListenerId, ProxyVersion};
 
 /// The other end of a client connection.
@@ -219,6 +219,13 @@ impl Peer {
             peer: self.address.socket(),
             secure: self.secure.is_some(),
         }
+    }
+
+    /// What a proxy in front has told of its connection, for the log.
+    pub(crate) fn told(&self) -> Told<'_> {
+        let Some(proxied) = self.proxied.as_deref() else { return [None; 6] };
+        let told = proxy_header::told(&proxied.additions);
+        [told.alpn, told.authority, told.unique_id, told.version, told.suite, told.name]
     }
 }
 

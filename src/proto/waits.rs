@@ -6,7 +6,7 @@ use std::{rc::Rc, time::Duration};
 use super::h2;
 use crate::base::moment::Deadline;
 use crate::net::{
-    deadlines::{Ended, Watched},
+    deadlines::{End, Ended, Watched},
     fd::Half,
     leaving::ForClient,
     stream::Stream,
@@ -64,6 +64,23 @@ impl Waits {
         }
     }
 
+    /// Bytes pass through it: however a wait ends, its peer is told nothing.
+    pub(crate) fn tunnels(&self) {
+        match self {
+            Waits::H1(stream) => stream.watched().is_of_tunnel(),
+            // Its frames say whether it is whole.
+            Waits::H2(_) => {}
+        }
+    }
+
+    /// As a client: bytes pass through it no more.
+    pub(crate) fn tunnels_no_more(&self) {
+        match self {
+            Waits::H1(stream) => stream.watched().is_client_again(),
+            Waits::H2(_) => {}
+        }
+    }
+
     /// Its connection ends with a reset, so that what it was sent cannot look complete.
     pub(crate) fn breaks(&self) {
         match self {
@@ -86,6 +103,12 @@ impl Waits {
             Waits::H1(stream) => stream.outlasts(time),
             Waits::H2(_) => {}
         }
+    }
+
+    /// Whether the worker stops, and has ended either half.
+    pub(crate) fn is_closed(&self) -> bool {
+        let ended = [End::Reading, End::Writing].map(|end| self.watched().ended(end));
+        ended.contains(&Some(Ended::Closed))
     }
 
     /// Whether either half was ended because it was overdue.

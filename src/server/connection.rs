@@ -156,6 +156,7 @@ async fn pass_on(
 ) {
     let (stream, peer) = (Rc::new(stream), Rc::new(peer));
     stream.watched().busy();
+    stream.watched().is_of_tunnel();
     let began = worker.logs.is_on(peer.listener).then(Clock::moment);
     let mut client = Client::H1(h1::Client::new(Rc::clone(&stream), peer, buffer, began));
     let passed = exchange::tcp::run(&worker, &mut client, hello, worker.scratch()).await;

@@ -6,7 +6,7 @@
 
 use super::connection::{Arrival, greet};
 use crate::exchange::log_refused;
-use crate::http::fault::Cause;
+use crate::http::fault::{Cause, Side};
 use crate::net::{
     buffer::Buffer,
     client_hello::{self, ClientHello, Parsed},
@@ -91,7 +91,8 @@ fn refuse(worker: &Worker, stream: &Stream, arrival: &Arrival) {
     let (listener, client) = (arrival.listener, arrival.from.ip());
     let what = || Handshake { listener, client, why: LATE, detail: None };
     worker.events.handshake(worker.clock.tick(), what);
-    let record = Record { term: Term::Fault(Cause::RequestTimeout), ..Record::default() };
+    let (term, ended_by) = (Term::Fault(Cause::RequestTimeout), Some(Side::Proxy));
+    let record = Record { term, ended_by, ..Record::default() };
     log_refused(worker, &greet(worker, arrival, None), &record);
     stream.reset_on_close();
 }

@@ -87,6 +87,7 @@ mod trials;
 mod aborts;
 mod blame;
 mod chaos;
+mod endings;
 mod evicted;
 mod failure;
 mod faults;

@@ -17,6 +17,7 @@ impl Check<'_> {
         self.statuses(written.statuses.as_ref(), &mut into.statuses);
         self.duration_above_zero(written.eject.as_ref(), &mut into.eject);
         self.share(written.max_ejected.as_ref(), ANY, "expected 0 to 1", &mut into.ejected_max);
+        self.duration(written.min_life.as_ref(), &mut into.life_min);
     }
 
     /// The circuit breaker, if the key is present.

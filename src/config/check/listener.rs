@@ -112,6 +112,7 @@ impl Check<'_> {
         self.duration(written.proxy_header.as_ref(), &mut into.proxy_header);
         self.duration(written.tunnel.as_ref(), &mut into.tunnel);
         self.duration(written.half_closed.as_ref(), &mut into.half_closed);
+        self.duration(written.tunnel_life.as_ref(), &mut into.tunnel_life);
     }
 
     fn proxies(&mut self, written: Option<&Written<file::ProxyProtocol>>) -> Option<Vec<IpNet>> {

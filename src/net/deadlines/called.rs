@@ -38,6 +38,7 @@ impl Deadlines {
                 | Kind::Asked
                 | Kind::Task
                 | Kind::Stream
+                | Kind::Tunnel
                 | Kind::Free
                 | Kind::Client
                 | Kind::Multiplexed

@@ -49,6 +49,9 @@ pub(super) enum Kind {
     Asked,
     Task,
     Stream,
+    /// Either socket of a tunnel: a half ends by waking its task. Nothing is said to the peer, who
+    /// would take it for an end of what it is sent.
+    Tunnel,
 }
 
 /// Whether a wait on a descriptor is for a client.
@@ -130,7 +133,7 @@ impl Entry {
 
     pub(super) fn end_reading(&mut self, why: Ended) {
         match self.kind {
-            Kind::Client | Kind::Multiplexed | Kind::Refused | Kind::Stream => {
+            Kind::Client | Kind::Multiplexed | Kind::Refused | Kind::Stream | Kind::Tunnel => {
                 self.reading = Some(why);
                 self.wake();
             }
@@ -151,7 +154,7 @@ impl Entry {
     pub(super) fn end_both(&mut self, why: Ended) {
         self.reading.get_or_insert(why);
         self.writing.get_or_insert(why);
-        if !matches!(self.kind, Kind::Task | Kind::Stream | Kind::Asked) {
+        if !matches!(self.kind, Kind::Task | Kind::Stream | Kind::Asked | Kind::Tunnel) {
             fd::shut_down(self.fd, Half::Both);
         }
         self.wake();

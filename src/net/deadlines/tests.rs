@@ -121,6 +121,21 @@ fn a_backend_that_is_late_is_shut_down_whole() {
 }
 
 #[test]
+fn a_tunnel_is_ended_without_a_word_to_either_peer() {
+    let deadlines = deadlines();
+    let backend = Socket::new(&deadlines, Watch::Backend);
+    backend.watched.is_of_tunnel();
+    let (task, waker) = Task::new();
+    assert_eq!(backend.watched.ended_or_wakes(End::Writing, &waker), None);
+    backend.watched.read_by(Deadline::at(deadlines.clock.tick()));
+    deadlines.look();
+    assert_eq!((backend.ended(), task.woken()), ((Some(Ended::Overdue), None), 1));
+    deadlines.close_all();
+    assert_eq!(backend.ended(), (Some(Ended::Overdue), Some(Ended::Closed)));
+    assert!(task.woken() == 2 && backend.writes() && !backend.reads_an_end());
+}
+
+#[test]
 fn a_task_that_awaits_a_backend_and_has_something_to_look_after_is_woken_once() {
     let deadlines = deadlines();
     let client = Socket::new(&deadlines, Watch::Client(ListenerId(0)));

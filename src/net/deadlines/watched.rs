@@ -126,6 +126,16 @@ impl Watched {
         self.with(|entry| entry.kind = Kind::Multiplexed);
     }
 
+    /// It is a socket of a tunnel.
+    pub(crate) fn is_of_tunnel(&self) {
+        self.with(|entry| entry.kind = Kind::Tunnel);
+    }
+
+    /// It is a client whose tunnel has ended.
+    pub(crate) fn is_client_again(&self) {
+        self.with(|entry| entry.kind = Kind::Client);
+    }
+
     /// Wakes its task.
     #[inline]
     pub(crate) fn wake(&self) {
@@ -203,7 +213,7 @@ impl Watched {
             let ended = entry.ended(end);
             let is_woken = match entry.kind {
                 Kind::Client | Kind::Multiplexed | Kind::Refused => end == End::Reading,
-                Kind::Task | Kind::Stream | Kind::Asked => true,
+                Kind::Task | Kind::Stream | Kind::Asked | Kind::Tunnel => true,
                 Kind::Backend | Kind::Free => false,
             };
             if ended.is_none() && is_woken {

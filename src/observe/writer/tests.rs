@@ -74,6 +74,7 @@ fn write(outlet: &mut Outlet, numbers: std::ops::Range<u64>) {
     let client = peer.ip();
     for request_bytes in numbers {
         let line = AccessLine {
+            told: [None; 6],
             tls: None,
             ended: UnixMillis(0),
             request_id: RequestId::new(UnixMillis(0), &mut Rng::seeded(1)).into(),

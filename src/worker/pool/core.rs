@@ -29,7 +29,7 @@ use crate::shared::{
 
 /// The state of a pool that a core keeps.
 pub(crate) struct PoolCore {
-    pub(in super::super) id: PoolId,
+    pub(crate) id: PoolId,
     pub(super) core: Rc<Core>,
     pub(in super::super) state: Arc<PoolState>,
     /// The backends that this core can ask.
