@@ -66,6 +66,17 @@ impl SocketFile {
             None => Ok(()),
         }
     }
+
+    /// The same for the file of a path at which we listen already; what is not said stays.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn allow_again(path: UnixPath, rights: Rights) -> io::Result<()> {
+        let Some(mut file) = SocketFile::of(path) else { return Ok(()) };
+        // It is removed with the one that is kept.
+        file.give_away(true);
+        file.allow(rights)
+    }
 }
 
 impl Drop for SocketFile {

@@ -149,6 +149,23 @@ impl Addresses {
         self.0.iter().map(|(id, written, bound)| (*id, *written, bound.address)).collect()
     }
 
+    /// Gives the files of addresses that stay the rights that this plan says.
+    ///
+    /// # Errors
+    /// A sentence about the first that cannot have them.
+    pub(super) fn allow_again(
+        plan: &Plan,
+        stays: &[(ListenerId, Endpoint, Endpoint)],
+    ) -> Result<(), StartError> {
+        for (listener, address, _) in stays.iter().copied() {
+            let Some(path) = address.unix() else { continue };
+            let rights = rights(plan.listener(listener), address);
+            let allowed = rights.and_then(|rights| SocketFile::allow_again(path, rights));
+            allowed.map_err(|error| StartError::Listen { address, holder: None, error })?;
+        }
+        Ok(())
+    }
+
     /// The files of Unix sockets, which are removed with what is returned.
     pub(super) fn files(&mut self) -> Vec<SocketFile> {
         self.0.iter_mut().filter_map(|(.., bound)| bound.file.take()).collect()

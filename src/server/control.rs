@@ -686,6 +686,7 @@ impl Owner {
             self.ledger.next(plan, &self.process, held)?
         };
         events.extend(lowered);
+        Addresses::allow_again(&next.plan, &bound.stays)?;
         // Last: what waits at a socket that is closed again would be lost.
         addresses.listen(&next.plan)?;
         let serving = is_moved.then_some(serving);

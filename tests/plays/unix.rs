@@ -38,6 +38,8 @@ on_both_drivers!(
     the_file_has_its_mode_and_goes_with_its_listener,
     an_abandoned_file_is_replaced_and_no_other,
     a_path_that_goes_to_another_listener_stays,
+    rights_that_change_are_those_of_the_file_that_stays,
+    the_file_belongs_to_whom_its_listener_says,
 );
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -304,6 +306,51 @@ fn the_file_has_its_mode_and_goes_with_its_listener(driver: Driver) {
     assert!(get(UnixStream::connect(&file).unwrap()).ends_with("hello"));
     let (_, finished) = stage.stop_beside(Stop::Graceful).join().unwrap();
     assert!(finished && !file.exists());
+}
+
+fn rights_that_change_are_those_of_the_file_that_stays(driver: Driver) {
+    let folder = Folder::new();
+    let file = folder.file("x.sock");
+    let bind = |more: &str| listener(&format!("[{{ address = {}{more} }}]", unix(&file)));
+    let mut stage =
+        setting(driver).backend(answers("hello")).sections(&bind(", mode = \"0600\"")).start();
+    let before = fs::metadata(&file).unwrap().ino();
+    // Without a word about it, it stays as it is.
+    for (more, expected) in
+        [(", mode = \"0666\"", 0o666), (", mode = \"0620\"", 0o620), ("", 0o620)]
+    {
+        stage.reload_sections(&bind(more));
+        let now = fs::metadata(&file).unwrap();
+        assert_eq!((now.permissions().mode() & 0o777, now.ino()), (expected, before), "{more}");
+        assert!(get(UnixStream::connect(&file).unwrap()).ends_with("hello"));
+    }
+    assert!(stage.stop_beside(Stop::Graceful).join().unwrap().1 && !file.exists());
+}
+
+/// Only root may give a file to another user.
+fn the_file_belongs_to_whom_its_listener_says(driver: Driver) {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var("CI").is_err(), "not root");
+        eprintln!("skipped: not root");
+        return;
+    }
+    let folder = Folder::new();
+    let file = folder.file("x.sock");
+    let bind =
+        |owner: &str| listener(&format!("[{{ address = {}, owner = \"{owner}\" }}]", unix(&file)));
+    let mut stage =
+        setting(driver).backend(answers("hello")).sections(&bind("nobody:nogroup")).start();
+    let whose = || {
+        let now = fs::metadata(&file).unwrap();
+        (now.uid(), now.gid())
+    };
+    assert_eq!(whose(), (NOBODY, NOBODY));
+    for (owner, expected) in [("root", (0, NOBODY)), (":root", (0, 0)), ("nobody", (NOBODY, 0))] {
+        stage.reload_sections(&bind(owner));
+        assert_eq!(whose(), expected, "{owner}");
+    }
+    assert!(get(UnixStream::connect(&file).unwrap()).ends_with("hello"));
 }
 
 fn an_abandoned_file_is_replaced_and_no_other(driver: Driver) {

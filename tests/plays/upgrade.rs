@@ -5,8 +5,11 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::SocketAddr,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
     path::PathBuf,
     process::{Command, Output},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -37,6 +40,9 @@ on_both_drivers!(
     how_long_backends_take_is_known_to_the_next_process,
     tls_clients_that_rest_are_closed_without_a_reset,
     the_queue_of_an_address_that_goes_with_an_upgrade_is_served,
+    a_unix_socket_goes_over_with_its_file_and_those_who_rest_there,
+    a_client_of_a_proxy_is_not_handed_on_without_its_name,
+    a_tunnel_that_outlasts_its_process_is_reset,
     the_service_manager_hears_of_the_new_main_process,
     a_stop_in_the_middle_of_an_upgrade_leaves_nobody,
     process_1_of_a_container_says_that_it_cannot,
@@ -542,6 +548,104 @@ fn tls_clients_that_rest_are_closed_without_a_reset(driver: Driver) {
     client.get("/").expect(200, "ok");
 }
 
+fn a_unix_socket_goes_over_with_its_file_and_those_who_rest_there(driver: Driver) {
+    let folder =
+        std::env::temp_dir().join(format!("ringway-over-{}-{driver:?}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("x.sock");
+    let more = format!(
+        "[listener.sock]\nbind = [{{ address = \"unix:{}\", mode = \"0620\" }}]\npool = \"app\"",
+        file.display()
+    );
+    let mut play = Play::start(driver, Backend::open(answers("ok")), "", &more);
+    let asks = |stream: &mut UnixStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"ok") {
+            let mut room = [0; 1024];
+            let count = stream.read(&mut room).unwrap();
+            assert_ne!(count, 0, "{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&room[..count]);
+        }
+    };
+    let connect = || UnixStream::connect(&file).unwrap();
+    let mut resting: Vec<_> = (0..8).map(|_| connect()).collect();
+    resting.iter_mut().for_each(asks);
+    let mut silent = connect();
+    let of = |file: &PathBuf| {
+        let known = fs::metadata(file).unwrap();
+        (known.ino(), known.permissions().mode() & 0o777)
+    };
+    let before = of(&file);
+    let second = play.upgraded();
+    assert_eq!(play.first.ended().code(), Some(0), "{}", play.first.said());
+    // The first has left the file where it is.
+    assert_eq!((of(&file), before.1), (before, 0o620));
+    resting.iter_mut().for_each(asks);
+    asks(&mut silent);
+    asks(&mut connect());
+    let second = Pid::from_raw(second.try_into().unwrap()).unwrap();
+    kill_process(second, Signal::TERM).unwrap();
+    eventually("the second removes it", || file.exists(), |there| !there);
+    play.stops = false;
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// Who it is was said once, to a process that ends.
+fn a_client_of_a_proxy_is_not_handed_on_without_its_name(driver: Driver) {
+    let proxied = crate::addresses::free();
+    let more = format!(
+        "[listener.proxied]\nbind = \"{proxied}\"\npool = \"app\"\n\
+         proxy-protocol = {{ from = [\"127.0.0.0/8\"] }}"
+    );
+    let mut play = Play::start(driver, Backend::open(answers("ok")), "", &more);
+    let connect = || {
+        let mut client = Client::connect(proxied);
+        client.send("PROXY TCP4 192.0.2.7 203.0.113.9 56324 4430\r\n");
+        client
+    };
+    let mut resting: Vec<_> = (0..8).map(|_| connect()).collect();
+    resting.iter_mut().for_each(|client| client.get("/").expect(200, "ok"));
+    // It has said who it is, and nothing else.
+    let mut silent = connect();
+    play.upgraded();
+    resting.iter_mut().for_each(Client::expect_end);
+    silent.expect_end();
+    assert_eq!(play.first.ended().code(), Some(0), "{}", play.first.said());
+    connect().get("/").expect(200, "ok");
+    let requests = play.backend.requests();
+    let from = |field: Option<&str>| field == Some("192.0.2.7");
+    assert!(requests.iter().all(|request| from(request.field("x-forwarded-for"))));
+}
+
+/// It goes on in the first process, until the time to drain is over there.
+fn a_tunnel_that_outlasts_its_process_is_reset(driver: Driver) {
+    let listener = TcpListener::bind((crate::addresses::host(), 0)).unwrap();
+    let (echo, at) = (listener.local_addr().unwrap(), crate::addresses::free());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut reading = stream.try_clone().unwrap();
+            thread::spawn(move || std::io::copy(&mut reading, &mut stream));
+        }
+    });
+    let more = format!(
+        "[listener.tcp]\nmode = \"tcp\"\nbind = \"{at}\"\npool = \"echo\"\n\
+         [pool.echo]\nbackends = [\"{echo}\"]"
+    );
+    let global = "shutdown = { drain = \"1s\" }";
+    let mut play = Play::start(driver, Backend::open(answers("ok")), global, &more);
+    let mut client = TcpStream::connect(at).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    client.write_all(b"here").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    play.upgraded();
+    let ended = client.read(&mut [0]).unwrap_err();
+    assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);
+    play.first.ended();
+    play.serves("ok");
+}
+
 /// Connections that wait at an address while a process without it takes over: none is reset.
 fn the_queue_of_an_address_that_goes_with_an_upgrade_is_served(driver: Driver) {
     let other = crate::addresses::free();
@@ -553,7 +657,7 @@ fn the_queue_of_an_address_that_goes_with_an_upgrade_is_served(driver: Driver) {
             let mut answers = 0;
             while !over.load(SeqCst) {
                 // It is refused when the address is gone.
-                let Ok(stream) = std::net::TcpStream::connect(other) else { return answers };
+                let Ok(stream) = TcpStream::connect(other) else { return answers };
                 let mut client = Client::over(stream);
                 client.send_what_is_taken(get("/"));
                 client.response().expect(200, "ok");
@@ -568,7 +672,7 @@ fn the_queue_of_an_address_that_goes_with_an_upgrade_is_served(driver: Driver) {
         play.upgraded();
         crate::stage::eventually(
             "the address is gone",
-            || std::net::TcpStream::connect(other).is_err(),
+            || TcpStream::connect(other).is_err(),
             |gone| *gone,
         );
         drop(_ends);
