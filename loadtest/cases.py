@@ -23,6 +23,7 @@ class Case:
     handshakes: str = ""  # "new", or "reuse": each goes on with the session of the one before
     streams: int = 0  # requests at once on each connection: its clients speak HTTP/2
     h2_back: bool = False  # HTTP/2 without TLS to the backends
+    tcp: bool = False  # through a listener of TCP: the proxy sees bytes, no requests
 
     @property
     def path(self):
@@ -55,6 +56,10 @@ CASES = [
          per_gigabyte=True, tls="front", streams=4),
     Case("h2-back-64", "128 B, HTTP/2 to the backends, 64 connections of HTTP/1", "128b", 64,
          h2_back=True),
+    Case("tcp-128b-64", "128 B back and forth over TCP, 64 connections", "128b", 64, tcp=True),
+    Case("tcp-1m-16", "1 MiB over TCP, 16 connections", "1m", 16, per_gigabyte=True, tcp=True),
+    Case("tcp-new-64", "128 B over TCP, a connection each, 64 at a time", "128b", 64, close=True,
+         tcp=True),
 ]
 
 # The other measurements, by the names `--only` takes.
@@ -100,6 +105,14 @@ FIGURES = [
     Figure("h2-1m-4x4", "busy", "best", 0.85),
     Figure("h2-back-64", "cpu", "haproxy", 0.85),
     *(Figure(name, "p99", "best", 1.10) for name in STEADY),
+    Figure("tcp-128b-64", "cpu", "haproxy", 0.75),
+    Figure("tcp-128b-64", "cpu", "nginx", 0.85),
+    Figure("tcp-128b-64", "busy", "loopback", 1.00),
+    Figure("tcp-1m-16", "busy", "haproxy", 0.90),
+    Figure("tcp-1m-16", "busy", "loopback", 1.00),
+    Figure("tcp-new-64", "cpu", "haproxy", 0.85),
+    Figure("tcp-new-64", "cpu", "nginx", 0.85),
+    Figure("128b-64", "busy", "loopback", 1.00),
     Figure(IDLE, "idle", "", 944),
     Figure(IDLE, "burst", "", 4096),
     Figure(IDLE_TLS, "idle", "nginx", 0.50),

@@ -33,6 +33,7 @@ http {{
   uwsgi_temp_path {dir}/o4; scgi_temp_path {dir}/o5;
   server {{
     {listens}
+    {unix_listens}
     {tls_listens}
     {h2_listens}
     ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
@@ -49,6 +50,7 @@ http {{
 """
 
 NGINX = """\
+{load_stream}
 daemon off; worker_processes 1; pid {dir}/{name}.pid; error_log stderr warn; {user}
 events {{ worker_connections {connections}; }}
 http {{
@@ -84,6 +86,14 @@ http {{
     }}
   }}
 }}
+{stream}
+"""
+
+NGINX_STREAM = """\
+stream {{
+  upstream app {{ {servers} }}
+  server {{ listen {host}:{tcp_port} backlog=4096; proxy_pass app; }}
+}}
 """
 
 HAPROXY = """\
@@ -117,6 +127,18 @@ backend apps
 backend apps2
   balance roundrobin
   {h2_servers}
+defaults
+  mode tcp
+  option splice-auto
+  timeout client 60s
+  timeout server 60s
+  timeout connect 3s
+frontend tcp
+  bind {host}:{tcp_port} backlog 4096
+  default_backend bytes
+backend bytes
+  balance roundrobin
+  {servers}
 """
 
 RINGWAY = """\
@@ -125,6 +147,7 @@ bind = "{host}:{port}"
 pool = "app"
 {log}
 {tls}
+{tcp}
 [pool.app]
 backends = [{servers}]
 {balance}
@@ -152,6 +175,15 @@ backends = [{h2_servers}]
 protocol = "h2c"
 """
 
+RINGWAY_TCP = """\
+[listener.tcp]
+bind = "{host}:{tcp_port}"
+mode = "tcp"
+pool = "bytes"
+[pool.bytes]
+backends = [{servers}]
+"""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -161,10 +193,12 @@ class Variant:
     against: str = ""  # what a figure calls the one without
     log: bool = False
     balance: str = ""
+    unix: bool = False  # its backends are Unix sockets
 
 
 PLAIN = Variant()
 LOG = Variant("-log", "no log", log=True)
+UNIX = Variant("-unix", "loopback", unix=True)
 # A hash over one client and one path knows only one backend: that it picks is measured, no spread.
 BALANCES = [
     *(Variant(f"-{name}", "round robin", balance=f'balance = "{name}"\n') for name in
@@ -211,7 +245,9 @@ class Program:
         self.name, self.kind, self.directory, self.core = name, kind, directory, core
         self.connections = min(16_384, descriptors)
         self.haproxy_connections = min(9_000, (descriptors - 200) // 2)
-        self.child = self.port = self.tls_port = self.back_port = self.h2_port = None
+        self.child = self.port = self.tls_port = self.back_port = None
+        self.h2_port = self.tcp_port = None
+        self.has_tcp = False  # whether it has a listener of TCP
         self.text = ""  # the configuration as it was last written
         self.log = None  # path of its access log, if it writes one
 
@@ -220,6 +256,7 @@ class Program:
         self.text = template.format(
             dir=self.directory, name=self.name, host=self.host, port=self.port, user=user,
             tls_port=self.tls_port, back_port=self.back_port, h2_port=self.h2_port,
+            tcp_port=self.tcp_port,
             connections=self.connections, haproxy_connections=self.haproxy_connections, **values,
         )
         path = os.path.join(self.directory, f"{self.name}.conf")
@@ -253,8 +290,9 @@ class Program:
             self.child = None
 
     def draw_ports(self):
-        """Plain; TLS in front; plain in front and TLS, or HTTP/2, to the backends."""
-        self.port, self.tls_port, self.back_port, self.h2_port = (free_port() for _ in range(4))
+        """Plain; TLS in front; plain in front and TLS, or HTTP/2, to the backends; TCP."""
+        ports = (free_port() for _ in range(5))
+        self.port, self.tls_port, self.back_port, self.h2_port, self.tcp_port = ports
 
 
 class Origin(Program):
@@ -279,12 +317,18 @@ class Origin(Program):
         self.ports = [free_port() for _ in range(BACKENDS)]
         self.tls_ports = [free_port() for _ in range(BACKENDS)]
         self.h2_ports = [free_port() for _ in range(BACKENDS)]
+        self.files = [os.path.join(self.directory, f"o{number}.sock") for number in range(BACKENDS)]
+        for file in self.files:
+            if os.path.exists(file):
+                os.remove(file)
         self.port = self.ports[0]
         listens = " ".join(f"listen {self.host}:{port} backlog=4096;" for port in self.ports)
         tls = " ".join(f"listen {self.host}:{port} ssl backlog=4096;" for port in self.tls_ports)
         h2 = " ".join(f"listen {self.host}:{port} http2 backlog=4096;" for port in self.h2_ports)
+        unix = " ".join(f"listen unix:{file} backlog=4096;" for file in self.files)
         path = self.write(
-            ORIGIN, listens=listens, tls_listens=tls, h2_listens=h2, small=self.small)
+            ORIGIN, listens=listens, unix_listens=unix, tls_listens=tls, h2_listens=h2,
+            small=self.small)
         return [tool("nginx"), "-e", "stderr", "-c", path]
 
     def accepted(self):
@@ -302,7 +346,13 @@ class Nginx(Program):
             " ".join(self.server.format(host=origin.host, port=port) for port in ports)
             for ports in (origin.ports, tls_ports(origin))
         )
-        path = self.write(self.template, servers=servers, tls_servers=tls)
+        built = output([tool("nginx"), "-V"])
+        self.has_tcp = "--with-stream" in built and self.template is NGINX
+        stream = NGINX_STREAM.format(
+            host=self.host, servers=servers, tcp_port=self.tcp_port) if self.has_tcp else ""
+        load = "load_module modules/ngx_stream_module.so;" * ("--with-stream=dynamic" in built)
+        path = self.write(self.template, servers=servers, tls_servers=tls, stream=stream,
+                          load_stream=load)
         return [tool("nginx"), "-e", "stderr", "-c", path]
 
 
@@ -318,6 +368,7 @@ class Haproxy(Program):
             for ports, more in ((origin.ports, ""), (tls_ports(origin), " ssl verify none"),
                                 (h2_ports(origin), " proto h2"))
         )
+        self.has_tcp = self.template is HAPROXY
         path = self.write(self.template, servers=servers, tls_servers=tls, h2_servers=h2)
         return [tool("haproxy"), "-db", "-f", path]
 
@@ -331,7 +382,8 @@ class Ringway(Program):
         self.log = os.path.join(directory, f"{self.name}.access.log") if variant.log else None
         # Several may run at once: where the flag exists, each gets an admin port of its own.
         self.has_tls = "--tls-self-signed" in output([binary, "proxy", "--help"])
-        self.has_h2 = "h2c" in output([binary, "schema"])
+        schema = output([binary, "schema"])
+        self.has_h2, self.knows_tcp = "h2c" in schema, '"send-proxy-protocol"' in schema
         self.has_admin = "--admin" in output([binary, "--help"]) + output([binary, "run", "--help"])
 
     def command(self, origin):
@@ -341,6 +393,11 @@ class Ringway(Program):
             ", ".join(f'"{origin.host}:{port}"' for port in ports)
             for ports in (origin.ports, tls_ports(origin))
         )
+        if self.variant.unix:
+            servers = ", ".join(f'"unix:{file}"' for file in origin.files)
+        self.has_tcp = self.knows_tcp and self.template is RINGWAY
+        tcp = RINGWAY_TCP.format(
+            host=self.host, tcp_port=self.tcp_port, servers=servers) if self.has_tcp else ""
         # One of before is measured without.
         tls = "" if not (self.has_tls and tls_ports(origin)) else RINGWAY_TLS.format(
             dir=self.directory, host=self.host, tls_port=self.tls_port, back_port=self.back_port,
@@ -356,7 +413,8 @@ class Ringway(Program):
             if os.path.exists(self.log):
                 os.remove(self.log)  # a minute's lines are a gigabyte
         path = self.write(
-            self.template, servers=servers, log=log, tls=tls, balance=self.variant.balance)
+            self.template, servers=servers, log=log, tls=tls, tcp=tcp,
+            balance=self.variant.balance)
         words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
             words += ["--admin", f"127.0.0.1:{free_port()}"]
@@ -413,9 +471,13 @@ class Fleet:
                 status, content = get(proxy, f"/{name}")
                 if status != 200 or content != body(size):
                     raise RuntimeError(f"{proxy.name}: wrong answer to /{name}: {status}")
+                if proxy.has_tcp and get(proxy, f"/{name}", proxy.tcp_port) != (200, body(size)):
+                    raise RuntimeError(f"{proxy.name}: wrong answer to /{name} over TCP")
             pages = [get(proxy, "/seen")[1].decode().split("|") for _ in range(12)]
             hashes = proxy.kind == "ringway" and "hash" in proxy.variant.balance
-            if len({page[0] for page in pages}) != BACKENDS and not hashes:
+            # Those at Unix sockets all have no port.
+            alike = hashes or proxy.kind == "ringway" and proxy.variant.unix
+            if len({page[0] for page in pages}) != BACKENDS and not alike:
                 found.append(f"{proxy.name} does not go round all {BACKENDS} backends")
             if any(page[1] != network.loader for page in pages) and proxy.kind != "floor":
                 found.append(f"{proxy.name} does not set X-Forwarded-For")
@@ -467,9 +529,9 @@ def body(size):
     return (b"0123456789abcdef" * (size // 16 + 1))[: size - 1] + b"\n"
 
 
-def get(program, path):
+def get(program, path, port=None):
     """One GET on a connection of its own: (status, body)."""
-    host, port = program.host, program.port
+    host, port = program.host, port or program.port
     with socket.create_connection((host, port), 5) as stream:
         stream.settimeout(5)
         ask = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"

@@ -111,7 +111,7 @@ def loader(case, proxy, seconds):
         "": ("http", proxy.port), "front": ("https", proxy.tls_port),
         "back": ("http", proxy.back_port),
     }[case.tls]
-    port = proxy.h2_port if case.h2_back else port
+    port = proxy.h2_port if case.h2_back else proxy.tcp_port if case.tcp else port
     if case.handshakes:
         return [sys.executable, HANDSHAKES, case.handshakes, f"{proxy.host}:{port}", case.path, tool("openssl")]
     return words + ["-s", SCRIPT, f"{scheme}://{proxy.host}:{port}{case.path}"]
