@@ -35,7 +35,7 @@ pub(crate) const KEYS: [(&str, &str); 30] = [
     ("host", "as received, with any port; of TCP, the name in TLS; null if there was none"),
     ("path", "as received; null if no head could be read"),
     ("query", "without its question mark"),
-    ("protocol", "HTTP/1.0 or HTTP/1.1; null if no head could be read"),
+    ("protocol", "HTTP/1.0, HTTP/1.1 or HTTP/2.0; null if no head could be read"),
     ("status", "the status sent to the client; null if none was"),
     ("request_bytes", "read from the client, including head and framing"),
     ("response_bytes", "written to the client, including head and framing"),

@@ -17,15 +17,17 @@ use crate::{
     addresses::free,
     backend::{Backend, Cue, Script},
     client::{Client, get},
+    frames::Http2,
     instance::{folder_of, keeps_to},
     pace::Watch,
-    scripts::{answers, answers_on, echoes},
-    stage::{Driver, eventually, expect_closed, long},
+    scripts::{answers, answers_each, answers_on, echoes, ok},
+    stage::{Driver, eventually, expect_closed, long, settled},
     wire::Framing,
 };
 
 on_both_drivers!(
     a_large_body_passes_through_little_memory,
+    a_hundred_streams_that_read_nothing_cost_8_mib,
     an_idle_process_makes_next_to_no_system_calls,
     a_process_that_is_told_to_stop_finishes_and_ends_well,
     a_process_that_is_told_twice_ends_at_once,
@@ -140,8 +142,13 @@ impl Process {
 
     /// The most memory that it ever had.
     fn most_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// What the kernel says of its memory by that name.
+    fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
     }
 }
@@ -192,6 +199,26 @@ fn a_large_body_passes_through_little_memory(driver: Driver) {
     sending.join().unwrap();
     let most = process.most_memory();
     assert!(most < 64 * MEBIBYTE, "{} MiB", most / MEBIBYTE);
+}
+
+/// Each has a piece of its answer here and the rest in its backend. A second connection like it
+/// costs as much; a hundred more on the same one cost nothing, as they are refused.
+fn a_hundred_streams_that_read_nothing_cost_8_mib(driver: Driver) {
+    let process = Process::start(driver, answers_each(|_| ok("x".repeat(8 << 20)).into_bytes()));
+    let first = Http2::connect(process.address).get("/");
+    assert_eq!(first.body.len(), 8 << 20);
+    let before = process.memory("VmRSS:");
+    let mut client = Http2::connect(process.address);
+    client.gives_room = false;
+    for _ in 0..100 {
+        client.ask("GET /", "", true);
+    }
+    let asked = || process.backend.requests().len();
+    eventually("all are asked", asked, |requests| *requests == 101);
+    let after = settled(|| process.memory("VmRSS:"));
+    let grown = after.saturating_sub(before);
+    assert!(grown < 8 * MEBIBYTE, "{} KiB", grown >> 10);
+    assert!(grown > MEBIBYTE, "{} KiB: nothing has come", grown >> 10);
 }
 
 /// Whether strace is installed; in CI it must be.

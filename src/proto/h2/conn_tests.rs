@@ -7,6 +7,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use super::{
     Abuse, Asking, Conn, PREFACE, Reason,
+    conn::REQUESTS_MAX,
     frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, flag, kind},
     hpack::{self, Decoder},
 };
@@ -645,4 +646,21 @@ fn floods_end_the_connection_for_what_they_are() {
         assert_eq!(ended, Some(Reason::ENHANCE_YOUR_CALM), "{expected:?}");
         assert_eq!(bare.conn.abuse(), Some(expected));
     }
+}
+
+/// RFC 9113 §6.8: in two steps, since requests are on their way when it is said.
+#[test]
+fn a_connection_that_has_had_its_requests_takes_those_on_their_way_and_no_more() {
+    let mut bare = Bare::greeted();
+    let last = 2 * REQUESTS_MAX + 1;
+    assert_eq!(bare.gets(head(last - 2, true, GET)), Ok(()));
+    assert!(bare.sent().is_empty());
+    assert_eq!(bare.gets(head(last, true, GET)), Ok(()));
+    assert_eq!(bare.sent(), ["goaway 2147483647 0", "ping 0 ringway\0"]);
+    assert_eq!(bare.gets(head(last + 2, true, GET)), Ok(()));
+    assert_eq!(bare.streams.len(), 3, "it was on its way");
+    assert_eq!(bare.gets(frame(kind::PING, flag::ACK, 0, "ringway\0")), Ok(()));
+    assert_eq!(bare.sent(), [format!("goaway {} 0", last + 2)]);
+    assert_eq!(bare.gets(head(last + 4, true, GET)), Ok(()));
+    assert_eq!(bare.streams.len(), 3, "its number says that it was not served");
 }
