@@ -54,6 +54,16 @@ on_both_drivers!(
     a_secret_that_is_too_short_refuses_the_start,
 );
 
+over_http_2!(
+    a_client_stays_with_the_backend_that_answered_first,
+    clients_without_a_cookie_go_round,
+    answers_of_our_own_have_no_cookie,
+    interim_answers_have_no_cookie,
+    ; in front:
+    of_several_cookies_the_first_valid_one_counts,
+    an_upgrade_is_sticky_too,
+);
+
 const SECRET: &str = "a secret for plays";
 
 /// A file with secrets, for one play.
