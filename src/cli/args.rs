@@ -206,7 +206,7 @@ pub(super) enum Command {
     Upgrade,
     /// Show whether the running process is ready for traffic: exit 0 if so, 1 if not
     Ready,
-    /// Show the running process: version, uptime, driver, cores, listeners
+    /// Show the running process: version, uptime, driver, cores, listeners, pools, certificates
     Status {
         /// As JSON
         #[arg(long, help_heading = None)]

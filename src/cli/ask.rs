@@ -201,6 +201,17 @@ fn described(said: &Value) -> String {
         let word = |name: &str| listener[name].as_str().unwrap_or("?");
         lines.push_str(&format!("listener \"{}\" on {}\n", word("name"), word("address")));
     }
+    for pool in said["pools"].as_array().into_iter().flatten() {
+        let name = pool["name"].as_str().unwrap_or("?");
+        let (healthy, total) = (&pool["healthyBackends"], &pool["totalBackends"]);
+        lines.push_str(&format!("pool \"{name}\": {healthy} of {total} healthy\n"));
+    }
+    if let Some(days) = said["certificate_days_left"].as_i64() {
+        let all = counted(number("certificates"), "certificate");
+        let left = days_in_words(days.max(0));
+        let first = if number("certificates") > 1.0 { "the first has " } else { "" };
+        lines.push_str(&format!("{all}: {first}{left} left\n"));
+    }
     for process in said["draining"].as_array().into_iter().flatten() {
         lines.push_str(&format!(
             "process {} (ringway {}) finishes {}\n",

@@ -260,11 +260,11 @@ fn ended(worker: &Worker, client: &mut Client, exchange: &mut Exchange) {
             true
         }
     };
+    let is_timed = exchange.scratch.record.is_timed();
+    let logged = if is_timed { time(worker, client, exchange) } else { None };
     if failed {
         note(worker, client, exchange);
     }
-    let is_timed = exchange.scratch.record.is_timed();
-    let logged = if is_timed { time(worker, client, exchange) } else { None };
     client.end(logged);
 }
 

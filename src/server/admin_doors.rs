@@ -69,6 +69,16 @@ impl Doors for Running {
         let listeners = addresses
             .iter()
             .map(|(name, address)| json!({ "name": name, "address": address.to_string() }));
+        let pools = self.pools().pools;
+        let pools = pools.iter().map(|pool| {
+            json!({
+                "name": pool["name"],
+                "healthyBackends": pool["healthyBackends"],
+                "totalBackends": pool["totalBackends"],
+            })
+        });
+        let certificates = self.certificates();
+        let days = certificates.iter().filter_map(|it| it["daysLeft"].as_i64()).min();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "generation": generation,
@@ -77,7 +87,9 @@ impl Doors for Running {
             "uptime_seconds": self.since.elapsed().as_secs_f64(),
             "files": self.files,
             "listeners": listeners.collect::<Vec<_>>(),
-            "certificates": self.client.certificates().len(),
+            "pools": pools.collect::<Vec<_>>(),
+            "certificates": certificates.len(),
+            "certificate_days_left": days,
             "run_time_changes": backend_writes::lines(&overlay),
             "pid": std::process::id(),
             "draining": draining.collect::<Vec<_>>(),

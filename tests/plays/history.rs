@@ -30,10 +30,10 @@ on_both_drivers!(
 );
 
 /// A stream of server-sent events.
-struct Sse(BufReader<TcpStream>);
+pub(crate) struct Sse(BufReader<TcpStream>);
 
 impl Sse {
-    fn open(running: &Running, path: &str, fields: &str) -> Sse {
+    pub(crate) fn open(running: &Running, path: &str, fields: &str) -> Sse {
         let mut stream = TcpStream::connect(running.admin).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", running.admin);
@@ -47,6 +47,19 @@ impl Sse {
         let mut line = String::new();
         assert!(self.0.read_line(&mut line).expect("a line in time") > 0, "the stream ended");
         line.trim_end().to_owned()
+    }
+
+    /// The next event, whatever it is: its word and its data.
+    pub(crate) fn any(&mut self) -> (String, Value) {
+        let mut event = String::new();
+        loop {
+            let line = self.line();
+            match line.split_once(": ") {
+                Some(("event", it)) => it.clone_into(&mut event),
+                Some(("data", it)) => return (event, serde_json::from_str(it).unwrap()),
+                _ => {}
+            }
+        }
     }
 
     /// The next event of this word: its id and its data.
@@ -64,11 +77,6 @@ impl Sse {
             }
         }
     }
-}
-
-/// The data of the next event of this word.
-pub(crate) fn first(running: &Running, path: &str, word: &str) -> Value {
-    Sse::open(running, path, "").next(word).1
 }
 
 const HEALTH: &str = "health = { interval = \"100ms\", fall = 2, rise = 1 }";

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     backend::{Backend, Script},
     client::{Client, get},
-    history,
+    history::Sse,
     metrics::{json, text},
     run_time::Running,
     scripts::{answers, delays, sends, sends_and_closes},
@@ -59,11 +59,36 @@ fn start(driver: Driver, faults: &[Fault], keys: &str) -> (Running, Vec<Backend>
     (Running::start(driver, &pools), backends)
 }
 
-/// The sentences at the top of the page.
-fn trouble(running: &Running) -> Vec<String> {
-    let frame = history::first(running, "/api/v1/stream", "frame");
-    let said = frame["trouble"].as_array().unwrap().iter();
-    said.map(|it| it["text"].as_str().unwrap().to_owned()).collect()
+/// What the page is sent.
+struct Page {
+    stream: Sse,
+    requests: Vec<Value>,
+    trouble: Vec<String>,
+}
+
+impl Page {
+    fn open(running: &Running) -> Page {
+        let stream = Sse::open(running, "/api/v1/stream", "");
+        Page { stream, requests: Vec::new(), trouble: Vec::new() }
+    }
+
+    /// Reads on until it says this.
+    #[track_caller]
+    fn says(&mut self, what: &str, is_said: impl Fn(&Page) -> bool) {
+        for _ in 0..1_000 {
+            if is_said(self) {
+                return;
+            }
+            let (word, it) = self.stream.any();
+            if word == "request" {
+                self.requests.push(it);
+            } else if word == "frame" {
+                let said = it["trouble"].as_array().unwrap().iter();
+                self.trouble = said.map(|it| it["text"].as_str().unwrap().to_owned()).collect();
+            }
+        }
+        panic!("not said: {what}; {:?} {:?}", self.trouble, self.requests);
+    }
 }
 
 /// The cause of the first event of this word about a backend `bad`.
@@ -88,6 +113,7 @@ fn what_probes_find_is_named_as_what_it_was(driver: Driver) {
     ];
     let keys = "health = { interval = \"200ms\", timeout = \"150ms\", fall = 1, rise = 1 }";
     let (running, _backends) = start(driver, &faults, keys);
+    let mut page = Page::open(&running);
     for Fault { pool, cause, reason, .. } in &faults {
         let told = || cause_of(&running, "backend_down", pool);
         let told = eventually(pool, told, Option::is_some);
@@ -98,7 +124,7 @@ fn what_probes_find_is_named_as_what_it_was(driver: Driver) {
         );
         assert!(text(&running).contains(&metric), "{metric}");
         let sentence = format!("{pool}/bad is down: probes fail: {cause}");
-        eventually(&sentence, || trouble(&running), |said| said.contains(&sentence));
+        page.says(&sentence, |page| page.trouble.contains(&sentence));
     }
 }
 
@@ -131,6 +157,7 @@ fn what_requests_find_is_named_as_what_it_was(driver: Driver) {
     let keys = "passive = { max-failures = 1, eject = \"60s\" }\n\
                 timeouts = { response = \"500ms\" }";
     let (running, _backends) = start(driver, &faults, keys);
+    let mut page = Page::open(&running);
     for Fault { pool, cause, reason, code, .. } in &faults {
         // Each core begins anywhere.
         let told = || {
@@ -140,7 +167,7 @@ fn what_requests_find_is_named_as_what_it_was(driver: Driver) {
         let told = eventually(pool, told, Option::is_some).unwrap();
         assert_eq!(told, format!("a failure: {cause}"), "{pool}");
         let sentence = format!("{pool}/bad is ejected: left out: {told}");
-        eventually(&sentence, || trouble(&running), |said| said.contains(&sentence));
+        page.says(&sentence, |page| page.trouble.contains(&sentence));
         let (family, label) = match *reason {
             "503" => ("backend_requests", "code"),
             _ => ("backend_failures", "reason"),
@@ -155,23 +182,10 @@ fn what_requests_find_is_named_as_what_it_was(driver: Driver) {
         let by_reason = &of_pool["backends"][0]["errorsByReason"];
         let reasons: Vec<_> = by_reason.as_object().unwrap().keys().collect();
         assert_eq!(reasons, [reason], "{pool}");
-        let noted = eventually(
-            "the page has the request",
-            || noted(&running, pool),
-            |noted: &Option<Value>| noted.is_some(),
-        );
-        let noted = noted.unwrap();
-        assert_eq!(
-            (&noted["code"], &noted["backend"]),
-            (&(*code).into(), &"bad".into()),
-            "{noted}"
-        );
+        let is_it = |it: &&Value| it["pool"] == *pool;
+        page.says(code, |page| page.requests.iter().any(|it| is_it(&it)));
+        let noted = page.requests.iter().find(is_it).unwrap();
+        let expected = (&(*code).into(), &"bad".into());
+        assert_eq!((&noted["code"], &noted["backend"]), expected, "{noted}");
     }
-}
-
-/// The request of this pool that the page shows.
-fn noted(running: &Running, pool: &str) -> Option<Value> {
-    let history = history::first(running, "/api/v1/stream", "history");
-    let requests = history["requests"].as_array().unwrap().clone();
-    requests.into_iter().find(|it| it["pool"] == pool)
 }

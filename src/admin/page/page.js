@@ -55,7 +55,7 @@ function showNumbers(it) {
     ['Requests/s', number(it.requests)],
     ['5xx/s', number(it.classes[5]), it.classes[5] > 0],
     ['p50 ms', ms(t[0])], ['p90 ms', ms(t[1])], ['p99 ms', ms(t[2])], ['p99.9 ms', ms(t[3])],
-    ['Ringway itself p99', it.own ? ms(it.own[2]) : '–'],
+    ['Ringway p99 ms', it.own ? ms(it.own[2]) : '–'],
     ['In flight', number(it.inFlight)], ['Waiting', number(it.queued), it.queued > 0],
     ['Connections', number(it.connections)], ['In', bytes(it.bytesIn) + '/s'], ['Out', bytes(it.bytesOut) + '/s'],
   ];
@@ -71,7 +71,8 @@ let charts = [];
 function makeCharts() {
   charts.forEach((chart) => chart.destroy());
   const axis = { stroke: colour('--quiet'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false } };
-  const times = (u, splits) => splits.map((s) => new Date(s * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false }));
+  const times = (u, splits) => splits.map((s) => new Date(s * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false,
+    second: splits.length > 1 && splits[1] - splits[0] < 60 ? '2-digit' : undefined }));
   const chart = (id, series, scales) => new uPlot({
     width: $(id).clientWidth || 300, height: 190, scales: { x: { time: true }, ...scales },
     axes: [{ ...axis, values: times }, { ...axis, size: 48 }], cursor: { drag: { x: false, y: false } },
@@ -156,10 +157,10 @@ async function set(pool, backend, what, before) {
     said.append(make('button', { type: 'button', text: 'Undo', onclick: () => set(p, b, w, null) }));
   }
 }
+const columns = [['Backend'], ['State'], ['Weight', 'n'], ['In flight', 'n'], ['Requests/s', 'n'], ['', ''], ['p50 ms', 'n'], ['p99 ms', 'n'], ['Errors/s', 'n'], ['So far', 'n'], ['Last probe'], ['Set']];
 function poolOf(pool) {
   const box = make('div', { class: 'pool' });
   const head = make('div', { class: 'bar' }, make('h3', { text: pool.name }), make('p', { class: 'quiet' }));
-  const columns = [['Backend'], ['State'], ['Weight', 'n'], ['In flight', 'n'], ['Requests/s', 'n'], ['', ''], ['p50 ms', 'n'], ['p99 ms', 'n'], ['Errors/s', 'n'], ['So far', 'n'], ['Last probe'], ['Set']];
   const heads = columns.map(([text, side]) => text ? make('th', { scope: 'col', class: side || '', text }) : make('td'));
   const body = make('tbody');
   const table = make('table', {}, make('thead', {}, make('tr', {}, ...heads)), body);
@@ -181,6 +182,7 @@ function rowOf(pool, backend) {
   const [w, inFlight, rate, p50, p99, errors, total] = cells;
   row.append(name, make('td', {}, pill, why), w, inFlight, rate, make('td', {}, spark), p50, p99, errors, total, probe,
     make('td', {}, make('div', { class: 'acts' }, ...acts, weight)));
+  columns.forEach(([text], place) => { if (text && place > 1 && place < columns.length - 1) row.children[place].dataset.of = text; });
   row.show = (it) => {
     const live = it.live || {}, times = live.times || [];
     const stopped = it.state === 'up' && it.breaker && it.breaker !== 'closed';
@@ -303,11 +305,13 @@ function showRequest(it) {
   const text = [when(it.at), it.request_id, it.status || '–', why, it.route || '–', it.backend ? `${it.pool}/${it.backend}` : it.pool || '–', it.attempts, it.ms == null ? '–' : ms(it.ms)];
   const row = make('tr', {}, ...text.map((value, column) => make(column ? 'td' : 'th', column ? { class: column > 5 ? 'n' : '' } : { scope: 'row', class: 'nowrap' })));
   text.forEach((value, column) => { row.children[column].textContent = value; });
+  const box = make('tbody', {}, row);
   const tries = it.tries || [];
-  tries.forEach((t, place) => row.children[5].append(make('small', { text: `${place + 1}. ${t.backend}: ${t.fault ? `${t.fault} in ${t.phase}` : t.why === 'hedged' ? 'overtaken' : 'answered'}`
-    + `, ${ms(t.ms)} ms${t.reused ? ', kept connection' : ''}${t.why ? (place < tries.length - 1 ? ', asked again: ' : ', not asked again: ') + t.why : ''}` })));
-  $('recent').prepend(row);
-  while ($('recent').children.length > RECENT) $('recent').lastChild.remove();
+  if (tries.length) box.append(make('tr', { class: 'tries' }, make('td', { colspan: 8 }, make('ol', {}, ...tries.map((t, place) =>
+    make('li', { text: `${t.backend}: ${t.fault ? `${t.fault} in ${t.phase}` : t.why === 'hedged' ? 'overtaken' : 'answered'}`
+      + `, ${ms(t.ms)} ms${t.reused ? ', kept connection' : ''}${t.why ? (place < tries.length - 1 ? ', asked again: ' : ', not asked again: ') + t.why : ''}` }))))));
+  $('recent').tHead.after(box);
+  while ($('recent').tBodies.length > RECENT) $('recent').lastElementChild.remove();
 }
 
 // ---- the stream ----
@@ -320,7 +324,7 @@ function connect() {
     for (const [key, rates] of Object.entries(it.sparks || {})) sparks.set(key, rates);
     $('events').replaceChildren();
     it.events.forEach((event) => showEvent(event));
-    if (it.requests) { $('recent').replaceChildren(); it.requests.forEach(showRequest); }
+    if (it.requests) { [...$('recent').tBodies].forEach((box) => box.remove()); it.requests.forEach(showRequest); }
     drawCharts();
   });
   on('halfMinute', (it) => { data.halfMinutes.push(it); if (data.halfMinutes.length > HALF_MINUTES) data.halfMinutes.shift(); });

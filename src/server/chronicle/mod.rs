@@ -33,6 +33,7 @@ use self::{
     sparks::Sparks,
     timeline::Timeline,
     told::{Teller, Told},
+    trouble::Failing,
 };
 use super::{
     control::{Client, View},
@@ -255,6 +256,7 @@ struct Keeper {
     seconds: VecDeque<Arc<str>>,
     half_minutes: VecDeque<Arc<str>>,
     sparks: Sparks,
+    failing: Failing,
     /// The last two snapshots, and when the last was taken.
     last: [Option<Statistics>; 2],
     measured: Option<Instant>,
@@ -282,6 +284,7 @@ impl Keeper {
             seconds: VecDeque::new(),
             half_minutes: VecDeque::new(),
             sparks: Sparks::default(),
+            failing: Failing::default(),
             last: [None, None],
             measured: None,
             of_half_minute: (None, 0),
@@ -464,7 +467,9 @@ impl Keeper {
         let [_, before] = std::mem::take(&mut self.last);
         if let Some(before) = &before {
             let span = Span::between(before, &now);
-            push(&mut self.seconds, SECONDS_KEPT, &span.summary());
+            let summary = span.summary();
+            self.failing.push(&summary, SystemTime::now());
+            push(&mut self.seconds, SECONDS_KEPT, &summary);
             self.sparks.push(&span);
         }
         let (began, seconds) = &mut self.of_half_minute;
@@ -518,13 +523,12 @@ impl Keeper {
                 backend["live"] = row;
             }
         }
-        let now = SystemTime::now();
         let certificates: Vec<Value> = views::certificates(&self.client);
         let mut frame = span.summary();
         frame["instance"] = view.plan.global.instance.clone().into();
         frame["version"] = env!("CARGO_PKG_VERSION").into();
         frame["generation"] = view.generation.into();
-        frame["trouble"] = trouble::of(&pools, &certificates, (&view, &frame), now);
+        frame["trouble"] = trouble::of(&pools, &certificates, (&view, &self.failing));
         frame["pools"] = pools.into();
         frame["routes"] = span.routes().into();
         frame["cores"] = span.cores(&self.busy).into();

@@ -1,24 +1,50 @@
 //! What is wrong now, in sentences, the worst first: for the top of the page and of `ringway top`.
 
-use std::time::SystemTime;
+use std::{collections::VecDeque, time::SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::server::{control::View, views::date};
 
-/// A share of failed requests that is worth a sentence, from so many requests a second on.
+/// A share of failed requests of the last seconds that is worth a sentence, and how many must have
+/// failed: of a few requests one is no share.
 const FAILED_SHARE: f64 = 0.05;
-const REQUESTS_MIN: f64 = 1.0;
+const FAILED_MIN: f64 = 5.0;
+const SECONDS: usize = 10;
 
 /// Days before the end of a certificate that are worth a sentence.
 const DAYS: i64 = 7;
+
+/// What was answered with 5xx in the last seconds.
+#[derive(Default)]
+pub(super) struct Failing {
+    /// Failed requests of each second, and all of them.
+    seconds: VecDeque<(f64, f64)>,
+    /// The share, if it is worth a sentence, and since when it is.
+    share: Option<(f64, SystemTime)>,
+}
+
+impl Failing {
+    /// Adds a second, by its summary.
+    pub(super) fn push(&mut self, summary: &Value, now: SystemTime) {
+        if self.seconds.len() == SECONDS {
+            self.seconds.pop_front();
+        }
+        let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+        self.seconds.push_back((number(&summary["classes"][5]), number(&summary["requests"])));
+        let failed: f64 = self.seconds.iter().map(|(failed, _)| failed).sum();
+        let all: f64 = self.seconds.iter().map(|(_, all)| all).sum();
+        let since = self.share.map_or(now, |(_, since)| since);
+        let is_news = failed >= FAILED_MIN && failed > FAILED_SHARE * all;
+        self.share = is_news.then_some((failed / all, since));
+    }
+}
 
 /// Sentences with `level` (`error`, `warn` or `info`) and, where it is known, `since`.
 pub(super) fn of(
     pools: &[Value],
     certificates: &[Value],
-    (view, frame): (&View, &Value),
-    now: SystemTime,
+    (view, failing): (&View, &Failing),
 ) -> Value {
     let mut all: Vec<(u8, Value)> = Vec::new();
     let mut say = |weight: u8, text: String, since: &Value| {
@@ -28,11 +54,9 @@ pub(super) fn of(
     for pool in pools {
         of_pool(pool, &mut say);
     }
-    let number = |index: usize| frame["classes"][index].as_f64().unwrap_or(0.0);
-    let (failed, requests) = (number(5), frame["requests"].as_f64().unwrap_or(0.0));
-    if requests >= REQUESTS_MIN && failed / requests > FAILED_SHARE {
-        let percent = (failed / requests * 100.0).round();
-        say(0, format!("{percent} % of all requests are answered with 5xx"), &date(now).into());
+    if let Some((share, since)) = failing.share {
+        let percent = (share * 100.0).round();
+        say(0, format!("{percent} % of all requests are answered with 5xx"), &date(since).into());
     }
     if !view.statistics.config_last_reload_successful {
         let text = "the last reload was refused: the configuration before it is in force";
@@ -84,7 +108,31 @@ fn of_pool(pool: &Value, say: &mut impl FnMut(u8, String, &Value)) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_share_of_failures_is_said_from_when_it_began_and_one_failure_is_none() {
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let mut failing = Failing::default();
+        let mut second = |failed: f64, all: f64, now| {
+            let summary = json!({ "classes": [0, 0, 0, 0, 0, failed], "requests": all });
+            failing.push(&summary, at(now));
+            failing.share.map(|(share, since)| ((share * 100.0).round(), since))
+        };
+        assert_eq!(second(1.0, 18.0, 1), None, "a single one");
+        assert_eq!(second(4.0, 1_000.0, 2), None, "few of many");
+        for now in 3..12 {
+            second(0.0, 10.0, now);
+        }
+        assert_eq!(second(20.0, 10.0, 20), Some((20.0, at(20))));
+        assert_eq!(second(10.0, 10.0, 21), Some((30.0, at(20))));
+        for now in 22..31 {
+            assert!(second(0.0, 10.0, now).is_some_and(|(_, since)| since == at(20)), "{now}");
+        }
+        assert_eq!(second(0.0, 10.0, 31), None, "they are over");
+    }
 
     #[test]
     fn the_worst_is_said_first_and_what_is_well_is_not() {
