@@ -100,6 +100,7 @@ HAPROXY = """\
 global
   nbthread 1
   maxconn {haproxy_connections}
+  maxpipes 64
 defaults
   mode http
   http-reuse always
