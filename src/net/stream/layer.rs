@@ -211,9 +211,6 @@ impl Layer {
 
     /// Makes its close a reset.
     pub(super) fn reset_on_close(&self) {
-        if let Layer::Tls(tls) = self {
-            tls.says_no_end();
-        }
         self.wire().reset_on_close();
     }
 

@@ -32,8 +32,6 @@ pub(crate) struct Tls {
     state: RefCell<State>,
     /// Whether the ring is sending records: nothing else may be written meanwhile.
     is_sending: Cell<bool>,
-    /// Whether it breaks: its peer must not think that all has come.
-    is_broken: Cell<bool>,
 }
 
 struct State {
@@ -70,8 +68,7 @@ impl Tls {
             is_cut: false,
         };
         let state = RefCell::new(state);
-        let [is_sending, is_broken] = [Cell::new(false), Cell::new(false)];
-        Rc::new(Tls { wire, buffers, state, is_sending, is_broken })
+        Rc::new(Tls { wire, buffers, state, is_sending: Cell::new(false) })
     }
 
     #[inline]
@@ -408,17 +405,12 @@ impl Tls {
         self.state.try_borrow().is_ok_and(|state| state.records.is_to_backend())
     }
 
-    /// From now on it does not say that nothing more follows.
-    pub(crate) fn says_no_end(&self) {
-        self.is_broken.set(true);
-    }
-
-    /// Says that nothing more follows, as far as there is room for it.
+    /// Says that nothing more follows, as far as there is room for it. It leaves with the end of
+    /// the connection, and not at all if that is a reset.
     pub(crate) fn say_end(&self) {
         let Ok(mut state) = self.state.try_borrow_mut() else { return };
         // A message that was taken in part would be cut by it.
-        let cuts = self.is_sending.get() || state.owed > 0;
-        if cuts || self.is_broken.get() || state.records.has_said_end() {
+        if self.is_sending.get() || state.owed > 0 || state.records.has_said_end() {
             return;
         }
         let State { records, replies, .. } = &mut *state;
