@@ -418,7 +418,8 @@ class Ringway(Program):
             balance=self.variant.balance)
         words = [self.binary, "run", "-c", path, "--cores", f"{self.core}-{self.core}"]
         if self.has_admin:
-            words += ["--admin", f"127.0.0.1:{free_port()}"]
+            self.admin = ("127.0.0.1", free_port())
+            words += ["--admin", "{}:{}".format(*self.admin)]
         return words + (["--driver", self.driver] if self.driver else [])
 
 
