@@ -3,10 +3,9 @@
 //! What the log needs beyond the counters is recorded only if the listener has one: the ranges of
 //! the head before it is edited, and a few moments of the precise clock.
 
-use super::{
-    Answer, Exchange, Fetched, UnderWay, id_of,
-    tunnel::{Passing, Told},
-};
+use std::rc::Rc;
+
+use super::{Answer, Exchange, Fetched, UnderWay, id_of, tunnel::Told};
 use crate::base::moment::{Micros, Moment, Tick};
 use crate::http::{
     answer,
@@ -35,7 +34,7 @@ use crate::shared::{
     request_times::{Phase, Timed},
     tally::{CUT, Key},
 };
-use crate::worker::{Pick, Scratch, Worker};
+use crate::worker::{InForce, Pick, Scratch, Worker};
 
 /// A request that takes this long is reported, if it is one of those that are timed.
 const SLOW: Micros = Micros(1_000_000);
@@ -216,7 +215,8 @@ fn moved(exchange: &Exchange) {
 pub(super) fn passed(
     worker: &Worker,
     client: &mut Client,
-    (Passing { in_force, mut record, told }, under_way): (Passing, UnderWay),
+    (in_force, under_way): (Rc<InForce>, UnderWay),
+    (mut record, told): (Record, Option<Told>),
 ) {
     // No time of it is one of a request.
     record.sampled = false;
@@ -225,7 +225,7 @@ pub(super) fn passed(
     let mut scratch = worker.scratch();
     scratch.record = record;
     if let Some(told) = told {
-        let Told { host, tries } = *told;
+        let Told { host, tries } = told;
         let bytes = &mut scratch.request.headers.bytes;
         bytes.extend_from_slice(host.as_deref().unwrap_or_default());
         (scratch.asked.host, scratch.tries) = (Span::new(0, bytes.len()), tries);

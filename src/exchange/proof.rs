@@ -27,7 +27,8 @@ pub(super) struct Proof {
     is_due: Cell<bool>,
     backend: BackendId,
     joined: Tick,
-    life_min: Duration,
+    /// From when on it has lasted long enough.
+    lasting: Tick,
 }
 
 impl Proof {
@@ -39,7 +40,7 @@ impl Proof {
         life_min: Duration,
     ) -> Proof {
         let view = Cell::new(Some(Rc::clone(view)));
-        Proof { view, is_due: Cell::new(true), backend, joined, life_min }
+        Proof { view, is_due: Cell::new(true), backend, joined, lasting: joined + life_min }
     }
 
     /// Something has come from the backend.
@@ -56,7 +57,7 @@ impl Proof {
         let is_broken = matches!(ending.term, Term::Cut(_));
         let (verdict, cause) = match ending.by {
             Side::Backend if is_broken && received == 0 => {
-                let is_short = self.life_min > Duration::ZERO && self.is_short(now);
+                let is_short = self.is_short(now);
                 let verdict =
                     if is_short { Verdict::Failed } else { broken_unheard(self.joined, now) };
                 (verdict, Cause::BackendReset)
@@ -75,7 +76,7 @@ impl Proof {
     }
 
     fn is_short(&self, now: Tick) -> bool {
-        now < self.joined + self.life_min
+        now < self.lasting
     }
 
     fn is_well(&self) {

@@ -10,44 +10,36 @@
 //! belongs to that body up to its end, and to the tunnel behind it (RFC 9110 §7.8). What comes from
 //! the backend belongs to the tunnel as soon as it has said 101.
 
-use std::{
-    cell::Cell,
-    future::{Future, poll_fn},
-    pin::pin,
-    rc::Rc,
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::Cell, future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use super::{
     Exchange, Fetched, Reuse, finish,
-    flow::{Broke, Flow},
+    flow::{Broke, Flow, Next},
     pass::{Bounds, Through, pass},
     proof::Proof,
     reply::{self, skip_body},
     upload::Upload,
 };
-use crate::base::moment::Deadline;
+use crate::base::moment::{Deadline, Moment};
 use crate::http::fault::{Cause, Fault, Side};
-use crate::net::{clock::Clock, deadlines::Ended};
+use crate::net::{buffer::Buffer, clock::Clock, deadlines::Ended, fd::Both, stream::InVain};
 use crate::observe::{
     record::{Record, Term},
     tries::Tried,
 };
-use crate::proto::{Backend, Client, Cut, Sink, Sockets, Source, Waits};
+use crate::plan::ListenerTimeouts;
+use crate::proto::{Backend, Client, Cut, Sink, Source, Waits};
 use crate::shared::counters::Counter;
-use crate::worker::{Gauge, InForce, Pick, Scratch, Worker};
+use crate::worker::{Gauge, Pick, Scratch, Worker};
 
 /// The far side of a tunnel.
-pub(super) struct Far {
-    pub(super) backend: Backend,
+struct Far {
+    backend: Backend,
     /// What comes from it.
-    pub(super) source: Source,
+    source: Source,
     /// The body of the request, if it is still on its way.
-    pub(super) upload: Option<Upload>,
-    pub(super) pick: Pick,
-    /// What it has yet to show, as a backend of TCP.
-    pub(super) proof: Option<Proof>,
+    upload: Option<Upload>,
+    pick: Pick,
 }
 
 /// Tells the client that the protocol is switched and relays until the end.
@@ -60,14 +52,10 @@ pub(super) async fn run(
     let _open = Gauge::up(&worker.core, Counter::Tunnels);
     match Box::pin(switch(worker, client, exchange)).await {
         Ok(far) => {
-            let record = std::mem::take(&mut exchange.scratch.record);
-            let in_force = Rc::clone(&exchange.in_force);
-            let mut passing = Passing { in_force, record, told: None };
+            let timeouts = exchange.in_force.plan.listener(client.peer().listener).timeouts;
             // It may last for hours, and longer than many plans.
             exchange.in_force = exchange.in_force.remnant();
-            let reuse = relay(worker, client, &mut passing, far).await;
-            exchange.scratch.record = passing.record;
-            reuse
+            relay(worker, client, &mut exchange.scratch.record, (far, timeouts)).await
         }
         Err(fault) => {
             exchange.scratch.record.fail(fault);
@@ -93,16 +81,7 @@ async fn switch(
     record.response_bytes += client.switch(response, out, by).await?;
     let source = fetched.source.into_tunnel(&worker.buffers);
     let Fetched { backend, upload, pick, .. } = fetched;
-    Ok(Far { backend, source, upload, pick, proof: None })
-}
-
-/// What is kept of an exchange while bytes pass.
-pub(super) struct Passing {
-    /// The plan it began under, which is released when bytes pass.
-    pub(super) in_force: Rc<InForce>,
-    pub(super) record: Record,
-    /// For the line of a connection of TCP, if it has one.
-    pub(super) told: Option<Box<Told>>,
+    Ok(Far { backend, source, upload, pick })
 }
 
 /// What a line tells besides its record.
@@ -113,148 +92,58 @@ pub(super) struct Told {
     pub(super) tries: Vec<Tried>,
 }
 
-/// Relays until the end, and records how that came. The client's connection is of no other use; it
-/// is reset if the end may not look clean.
-pub(super) async fn relay(
+/// Relays between a client and its backend, and records how that ended. The client's connection is
+/// of no other use; it is reset if the end may not look clean.
+async fn relay(
     worker: &Rc<Worker>,
     client: &mut Client,
-    passing: &mut Passing,
-    far: Far,
+    record: &mut Record,
+    (far, timeouts): (Far, ListenerTimeouts),
 ) -> Reuse {
-    let since = passing.record.is_timed().then(Clock::moment);
-    let ended = both_ways(worker, client, passing, far).await;
-    let record = &mut passing.record;
-    if let Some(since) = since {
-        // Whatever a tunnel does, it does at the pace of its ends.
-        record.times.waited += Clock::moment().since(since);
-        client.take_stalled();
-    }
-    (record.term, record.ended_by) = (ended.term, Some(ended.by));
-    if ended.is_clean { Reuse::Close } else { Reuse::Reset }
-}
-
-async fn both_ways(
-    worker: &Rc<Worker>,
-    client: &mut Client,
-    passing: &mut Passing,
-    far: Far,
-) -> Ending {
-    let timeouts = passing.in_force.plan.listener(client.peer().listener).timeouts;
-    // It may last for hours, and longer than many plans.
-    passing.in_force = passing.in_force.remnant();
-    let Far { backend, source: down, upload, pick, proof } = far;
-    let near = End::of(Side::Client, client.waits());
-    let far = End::of(Side::Backend, backend.waits());
-    for end in [&near, &far] {
-        end.waits.outlasts(timeouts.tunnel);
-        end.waits.tunnels();
-    }
-    let silence = Silence {
-        clock: &worker.clock,
-        tunnel: timeouts.tunnel,
-        half_closed: timeouts.half_closed,
-        over_at: worker.clock.after(timeouts.tunnel_life),
-        first: None.into(),
-        broken_by: None.into(),
-        ours: None.into(),
-        proof,
-    };
-    let early = client.body();
-    let up = async {
-        match Box::pin(behind(upload, early)).await {
-            Ok((early, bytes)) => {
-                let early = early.into_tunnel(&worker.buffers);
-                let ends = (&near, &far);
-                (bytes + pump(worker, early, backend.tunnel(), ends, &silence).await, None)
-            }
-            Err(why) => {
-                near.waits.cut();
-                far.waits.cut();
-                (0, Some(why))
-            }
-        }
-    };
-    let down = pump(worker, down, client.tunnel(), (&far, &near), &silence);
-    let (mut up, mut down) = (pin!(up), pin!(down));
-    let (mut sent, mut received) = (None, None);
-    poll_fn(|cx| {
-        if sent.is_none()
-            && let Poll::Ready(ended) = up.as_mut().poll(cx)
-        {
-            sent = Some(ended);
-        }
-        if received.is_none()
-            && let Poll::Ready(bytes) = down.as_mut().poll(cx)
-        {
-            received = Some(bytes);
-        }
-        if sent.is_some() && received.is_some() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    let (sent, why) = sent.unwrap_or_default();
-    let record = &mut passing.record;
-    record.request_bytes += sent;
-    record.response_bytes += received.unwrap_or(0);
+    let since = record.is_timed().then(Clock::moment);
+    let Far { backend, source, upload, pick } = far;
+    let tunnel = Tunnel::new(worker, (client.waits(), backend.waits()), (timeouts, None));
+    let up = tunnel.begin_up((upload, client.body()), backend.tunnel());
+    let down = tunnel.begin(Way::Down, source, client.tunnel());
+    tunnel.relay(up, down).await;
     record.reset = backend.stream_reset();
     drop(pick);
-    let ended = match why.flatten() {
-        Some(Fault { side: by, cause }) => Ending { term: Term::Fault(cause), by, is_clean: true },
-        None => silence.ending(),
-    };
-    if let Some(proof) = &silence.proof {
-        proof.ends(worker, &ended, received.unwrap_or(0));
-    }
-    if ended.is_clean {
-        near.waits.tunnels_no_more();
-    }
-    ended
+    client.take_stalled();
+    tunnel.ended(record, since)
 }
 
-/// How a tunnel has ended.
-pub(super) struct Ending {
-    pub(super) term: Term,
-    /// Who brought that about.
-    pub(super) by: Side,
-    /// Whether it may look to both ends as if all had been said.
-    is_clean: bool,
-}
-
-/// The bytes that the client sent after its request, once that is whole; and how many bytes an
-/// upload took of it. If there are none through the client's fault, why.
-async fn behind(
-    upload: Option<Upload>,
-    source: Option<Source>,
-) -> Result<(Source, u64), Option<Fault>> {
-    let (source, bytes) = match upload {
-        None => (source, 0),
-        Some(mut upload) => {
-            upload.end().await;
-            if !upload.is_whole() {
-                return Err(upload.fault_of_client());
-            }
-            upload.into_source()
-        }
-    };
-    source.map(|source| (source, bytes)).ok_or(None)
-}
-
-/// One end of a tunnel.
+/// One end of a tunnel, and the bytes that come from it.
 struct End {
-    side: Side,
     waits: Waits,
     /// Whether a write to it waits for room.
     is_full: Cell<bool>,
+    /// Whether much comes from it at a time.
+    is_bulk: Cell<bool>,
+    in_vain: Cell<InVain>,
+    /// Bytes that have come from it.
+    received: Cell<u64>,
 }
 
 impl End {
-    fn of(side: Side, waits: Waits) -> End {
-        End { side, waits, is_full: false.into() }
+    fn new(waits: Waits) -> End {
+        let [is_full, is_bulk] = Default::default();
+        End { waits, is_full, is_bulk, in_vain: Cell::default(), received: Cell::new(0) }
     }
 }
 
-/// How long a tunnel may last, and be silent; and how it ends.
-struct Silence<'a> {
-    clock: &'a Clock,
+/// The way of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the client to the backend.
+    Up,
+    Down,
+}
+
+/// A tunnel: its two ends, how long it may last and be silent, and how it ends.
+pub(super) struct Tunnel {
+    worker: Rc<Worker>,
+    near: End,
+    far: End,
     tunnel: Duration,
     /// From when one end has closed its half on.
     half_closed: Duration,
@@ -266,6 +155,9 @@ struct Silence<'a> {
     broken_by: Cell<Option<Side>>,
     /// Why we ended it, if we did.
     ours: Cell<Option<Ours>>,
+    /// Why nothing went up.
+    fault: Cell<Option<Fault>>,
+    /// What its backend has yet to show, if it is one of TCP.
     proof: Option<Proof>,
 }
 
@@ -280,33 +172,237 @@ enum Ours {
     Drained,
 }
 
-impl Silence<'_> {
-    /// The next byte must move by then.
-    fn by(&self) -> Deadline {
-        let by = self.clock.after(self.tunnel).earlier(self.over_at);
-        match self.first.get() {
-            Some(_) => by.earlier(self.clock.after(self.half_closed)),
-            None => by,
+/// How a tunnel has ended.
+pub(super) struct Ending {
+    pub(super) term: Term,
+    /// Who brought that about.
+    pub(super) by: Side,
+    /// Whether it may look to both ends as if all had been said.
+    is_clean: bool,
+}
+
+/// What one way begins with, in a box: a silent tunnel would keep its room. None if nothing has
+/// come and both ends are sockets.
+pub(super) type Beginning<'a> = Option<Pin<Box<dyn Future<Output = Begun> + 'a>>>;
+
+/// How one way goes on after that.
+pub(super) enum Begun {
+    /// From socket to socket.
+    Goes,
+    Ended(Result<(), Broke>),
+    /// There is nothing that could go up, through the client's fault if there is one.
+    Never(Option<Fault>),
+}
+
+impl Tunnel {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        (near, far): (Waits, Waits),
+        (timeouts, proof): (ListenerTimeouts, Option<Proof>),
+    ) -> Tunnel {
+        for end in [&near, &far] {
+            end.outlasts(timeouts.tunnel);
+            end.tunnels();
+        }
+        Tunnel {
+            worker: Rc::clone(worker),
+            near: End::new(near),
+            far: End::new(far),
+            tunnel: timeouts.tunnel,
+            half_closed: timeouts.half_closed,
+            over_at: worker.clock.after(timeouts.tunnel_life),
+            first: None.into(),
+            broken_by: None.into(),
+            ours: None.into(),
+            fault: None.into(),
+            proof,
+        }
+    }
+
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// The end that bytes come from, and the one that they go to.
+    fn ends(&self, way: Way) -> (&End, &End) {
+        match way {
+            Way::Up => (&self.near, &self.far),
+            Way::Down => (&self.far, &self.near),
+        }
+    }
+
+    /// What the way up begins with: what the client has sent already, behind its body if that is
+    /// still on its way.
+    pub(super) fn begin_up<'a>(
+        &'a self,
+        (upload, early): (Option<Upload>, Option<Source>),
+        sink: Sink,
+    ) -> Beginning<'a> {
+        match (upload, early) {
+            (None, Some(early)) => {
+                self.begin(Way::Up, early.into_tunnel(&self.worker.buffers), sink)
+            }
+            (upload, early) => Some(Box::pin(self.behind((upload, early), sink))),
+        }
+    }
+
+    /// What a way begins with.
+    pub(super) fn begin<'a>(&'a self, way: Way, source: Source, sink: Sink) -> Beginning<'a> {
+        match source.between_sockets(&sink) {
+            Ok(None) => None,
+            Ok(Some(first)) => Some(Box::pin(self.passes_first(way, first))),
+            Err(source) => Some(Box::pin(self.passes_by_pieces(way, source, sink))),
+        }
+    }
+
+    /// Passes the bytes that the client sent after its request, once that is whole.
+    async fn behind(
+        &self,
+        (upload, source): (Option<Upload>, Option<Source>),
+        sink: Sink,
+    ) -> Begun {
+        let source = match upload {
+            None => source,
+            Some(mut upload) => {
+                upload.end().await;
+                if !upload.is_whole() {
+                    return Begun::Never(upload.fault_of_client());
+                }
+                let (source, bytes) = upload.into_source();
+                // Of a request, as far as they are its body.
+                self.near.received.set(bytes);
+                source
+            }
+        };
+        let Some(source) = source else { return Begun::Never(None) };
+        match self.begin(Way::Up, source.into_tunnel(&self.worker.buffers), sink) {
+            None => Begun::Goes,
+            Some(beginning) => beginning.await,
+        }
+    }
+
+    async fn passes_first(&self, way: Way, first: Buffer) -> Begun {
+        self.ends(way).0.came(first.len());
+        match self.flow(way) {
+            Some(flow) => {
+                let written = flow.writes_rest(first, 0).await;
+                written.map_or_else(|broke| Begun::Ended(Err(broke)), |()| Begun::Goes)
+            }
+            None => Begun::Never(None),
+        }
+    }
+
+    /// Relays one way where an end is a stream of HTTP/2.
+    async fn passes_by_pieces(&self, way: Way, mut source: Source, mut sink: Sink) -> Begun {
+        let bounds = Bounds::Tunnel(Tunneling { tunnel: self, way });
+        let passed = pass(&mut source, &mut sink, &mut Through::these(&[]), &bounds).await;
+        let received = &self.ends(way).0.received;
+        received.set(received.get() + source.received());
+        Begun::Ended(passed.map_err(|cut| match cut {
+            Cut::From(_) => Broke::From,
+            Cut::To(_) => Broke::To,
+        }))
+    }
+
+    fn flow(&self, way: Way) -> Option<Flow<'_>> {
+        let (from, to) = self.ends(way);
+        match (&from.waits, &to.waits) {
+            (Waits::H1(from), Waits::H1(to)) => {
+                let bounds = Tunneling { tunnel: self, way };
+                Some(Flow { worker: &self.worker, from, to, bounds })
+            }
+            (Waits::H1(_) | Waits::H2(_), _) => None,
+        }
+    }
+
+    /// Relays both ways, until both have ended.
+    pub(super) fn relay<'a>(
+        &'a self,
+        up: Beginning<'a>,
+        down: Beginning<'a>,
+    ) -> impl Future<Output = ()> + 'a {
+        Both::new(self.pump(Way::Up, up), self.pump(Way::Down, down))
+    }
+
+    /// Relays one way until its end, which is passed on as a half-close.
+    async fn pump(&self, way: Way, beginning: Beginning<'_>) {
+        let begun = match beginning {
+            None => Begun::Goes,
+            Some(beginning) => beginning.await,
+        };
+        let ended = match begun {
+            Begun::Goes => self.goes(way).await,
+            Begun::Ended(ended) => ended,
+            Begun::Never(why) => {
+                self.fault.set(why);
+                self.near.waits.cut();
+                return self.far.waits.cut();
+            }
+        };
+        self.one_way_ends(way, ended);
+    }
+
+    /// Moves what comes one way from socket to socket, to its end.
+    async fn goes(&self, way: Way) -> Result<(), Broke> {
+        loop {
+            let Waits::H1(from) = &self.ends(way).0.waits else { return Err(Broke::From) };
+            from.watched().read_by(self.by());
+            if from.readable().await.is_err() {
+                return Err(Broke::From);
+            }
+            match self.flow(way).map_or(Next::End(Err(Broke::To)), Flow::moves) {
+                Next::Move => {}
+                Next::Wait(wait) => wait.await?,
+                Next::End(ended) => return ended,
+            }
+        }
+    }
+
+    fn one_way_ends(&self, way: Way, ended: Result<(), Broke>) {
+        match (ended, way) {
+            (Ok(()), _) => {
+                self.ends(way).1.waits.end_saying();
+                self.one_ends(way);
+            }
+            (Err(Broke::From), Way::Up) | (Err(Broke::To), Way::Down) => {
+                self.fails(way, Side::Client);
+            }
+            (Err(Broke::From), Way::Down) | (Err(Broke::To), Way::Up) => {
+                self.fails(way, Side::Backend);
+            }
         }
     }
 
     /// One end has closed its half. The other direction, which is waited for already, has less time
     /// now.
-    fn one_ends(&self, from: &End, to: &End) {
-        self.first.set(self.first.get().or(Some(from.side)));
-        self.clock.renew();
+    fn one_ends(&self, way: Way) {
+        let (from, to) = self.ends(way);
+        let side = if way == Way::Up { Side::Client } else { Side::Backend };
+        self.first.set(self.first.get().or(Some(side)));
+        self.worker.clock.renew();
         to.waits.read_by(self.by());
         if from.is_full.get() {
             from.waits.write_by(self.by());
         }
     }
 
-    /// A direction has failed: nothing can follow in either.
-    fn fails(&self, (from, to): (&End, &End), broken: &End) {
+    /// The next byte must move by then.
+    fn by(&self) -> Deadline {
+        let clock = &self.worker.clock;
+        let by = clock.after(self.tunnel).earlier(self.over_at);
+        match self.first.get() {
+            Some(_) => by.earlier(clock.after(self.half_closed)),
+            None => by,
+        }
+    }
+
+    /// One way has failed, since that end is broken: nothing can follow in either.
+    fn fails(&self, way: Way, broken: Side) {
         if self.ours.get().is_some() || self.broken_by.get().is_some() {
             // The other direction has said why.
             return;
         }
+        let (from, to) = self.ends(way);
         self.ours.set(self.reason(from, to));
         match self.ours.get() {
             // Nothing is under way.
@@ -317,7 +413,7 @@ impl Silence<'_> {
             }),
             // The other direction waits for `to` at most, or has yet to write what `to` has sent.
             None => {
-                self.broken_by.set(Some(broken.side));
+                self.broken_by.set(Some(broken));
                 from.waits.breaks();
                 to.waits.breaks();
                 to.waits.end_hearing();
@@ -331,11 +427,14 @@ impl Silence<'_> {
             return Some(Ours::Drained);
         }
         let is_late = from.waits.is_overdue() || to.waits.is_overdue();
-        let is_over = self.over_at.is_over(self.clock.tick());
+        let is_over = self.over_at.is_over(self.worker.clock.tick());
         is_late.then_some(if is_over { Ours::Expired } else { Ours::Idle })
     }
 
     fn ending(&self) -> Ending {
+        if let Some(Fault { side: by, cause }) = self.fault.get() {
+            return Ending { term: Term::Fault(cause), by, is_clean: true };
+        }
         let (term, by) = match (self.ours.get(), self.broken_by.get()) {
             (Some(Ours::Idle), _) => (Term::TunnelIdle, Side::Proxy),
             (Some(Ours::Expired), _) => (Term::TunnelExpired, Side::Proxy),
@@ -347,82 +446,83 @@ impl Silence<'_> {
         let is_clean = matches!(term, Term::TunnelClosed | Term::TunnelIdle);
         Ending { term, by, is_clean }
     }
-}
 
-/// Relays one direction until its end, which is passed on as a half-close; returns how many bytes
-/// came.
-async fn pump(
-    worker: &Worker,
-    source: Source,
-    sink: Sink,
-    (from, to): (&End, &End),
-    silence: &Silence<'_>,
-) -> u64 {
-    let bounds = Tunneling { from, to, silence };
-    let (ended, received) = match source.between_sockets(&sink) {
-        Ok(Sockets { from, to, first }) => {
-            drop(sink);
-            let (received, is_bulk) = (Cell::new(0), Cell::new(false));
-            let flow = Flow { worker, from: &from, to: &to, bounds, received, is_bulk };
-            (flow.run(first).await, flow.received.get())
+    /// Records how it has ended, and what passed; `since` when, if it is timed.
+    pub(super) fn ended(&self, record: &mut Record, since: Option<Moment>) -> Reuse {
+        let received = self.far.received.get();
+        record.request_bytes += self.near.received.get();
+        record.response_bytes += received;
+        if let Some(since) = since {
+            // Whatever a tunnel does, it does at the pace of its ends.
+            record.times.waited += Clock::moment().since(since);
         }
-        Err(source) => Box::pin(by_pieces(source, sink, bounds)).await,
-    };
-    match ended {
-        Ok(()) => {
-            to.waits.end_saying();
-            silence.one_ends(from, to);
+        let ending = self.ending();
+        if let Some(proof) = &self.proof {
+            proof.ends(&self.worker, &ending, received);
         }
-        Err(broke) => {
-            let broken = if broke == Broke::From { from } else { to };
-            silence.fails((from, to), broken);
+        (record.term, record.ended_by) = (ending.term, Some(ending.by));
+        if !ending.is_clean {
+            return Reuse::Reset;
         }
+        self.near.waits.tunnels_no_more();
+        Reuse::Close
     }
-    received
 }
 
-/// The same where an end is a stream of HTTP/2; also how many bytes came.
-async fn by_pieces(
-    mut source: Source,
-    mut sink: Sink,
-    bounds: Tunneling<'_>,
-) -> (Result<(), Broke>, u64) {
-    let bounds = Bounds::Tunnel(bounds);
-    let passed = pass(&mut source, &mut sink, &mut Through::these(&[]), &bounds).await;
-    let ended = passed.map_err(|cut| match cut {
-        Cut::From(_) => Broke::From,
-        Cut::To(_) => Broke::To,
-    });
-    (ended, source.received())
+impl End {
+    fn came(&self, count: usize) {
+        self.received.set(self.received.get() + count as u64);
+    }
 }
 
-/// The bounds of one direction. Traffic in one keeps the other one open too.
+/// One way of a tunnel: its bounds, and what is noted of it. Traffic in one keeps the other one
+/// open too.
+#[derive(Clone, Copy)]
 pub(super) struct Tunneling<'a> {
-    from: &'a End,
-    to: &'a End,
-    silence: &'a Silence<'a>,
+    tunnel: &'a Tunnel,
+    way: Way,
 }
 
-impl Tunneling<'_> {
+impl<'a> Tunneling<'a> {
     pub(super) fn reads(&self) -> Deadline {
-        self.silence.by()
+        self.tunnel.by()
     }
 
     pub(super) fn has_come(&self) {
-        self.to.waits.read_by(self.silence.by());
-        if let (Side::Backend, Some(proof)) = (self.from.side, &self.silence.proof) {
-            proof.has_come(self.silence.clock.tick());
+        let (_, to) = self.tunnel.ends(self.way);
+        to.waits.read_by(self.tunnel.by());
+        if let (Way::Down, Some(proof)) = (self.way, &self.tunnel.proof) {
+            proof.has_come(self.tunnel.worker.clock.tick());
         }
+    }
+
+    /// The same, of so many bytes; `is_bulk`: much is to be expected.
+    pub(super) fn came(&self, count: usize, is_bulk: bool) {
+        let (from, _) = self.tunnel.ends(self.way);
+        from.came(count);
+        from.is_bulk.set(is_bulk);
+        from.in_vain.take();
+        self.has_come();
+    }
+
+    pub(super) fn is_bulk(&self) -> bool {
+        self.tunnel.ends(self.way).0.is_bulk.get()
+    }
+
+    /// The waits of its source in vain, since something came.
+    pub(super) fn in_vain(&self) -> &'a Cell<InVain> {
+        &self.tunnel.ends(self.way).0.in_vain
     }
 
     /// Waiting for room is no silence, as each wait means that the one before moved something.
     pub(super) fn writes(&self) -> Deadline {
-        self.to.is_full.set(true);
-        self.from.waits.read_by(self.silence.by());
-        self.silence.by()
+        let (from, to) = self.tunnel.ends(self.way);
+        to.is_full.set(true);
+        from.waits.read_by(self.tunnel.by());
+        self.tunnel.by()
     }
 
     pub(super) fn has_gone(&self) {
-        self.to.is_full.set(false);
+        self.tunnel.ends(self.way).1.is_full.set(false);
     }
 }

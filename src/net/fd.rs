@@ -149,6 +149,37 @@ impl<E, L: FnMut(&mut Context<'_>) -> Option<E>, W: Future> Future for Unless<L,
     }
 }
 
+/// Two futures, until both have ended. By hand, because an `async` block would keep them twice.
+pub(crate) struct Both<F, S> {
+    first: F,
+    second: S,
+    has_ended: [bool; 2],
+}
+
+impl<F, S> Both<F, S> {
+    pub(crate) fn new(first: F, second: S) -> Both<F, S> {
+        Both { first, second, has_ended: [false; 2] }
+    }
+}
+
+impl<F: Future<Output = ()>, S: Future<Output = ()>> Future for Both<F, S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: nothing is moved out of it, and both are pinned as long as all of it is.
+        let Both { first, second, has_ended } = unsafe { self.get_unchecked_mut() };
+        if !has_ended[0] {
+            // SAFETY: as above.
+            has_ended[0] = unsafe { Pin::new_unchecked(first) }.poll(cx).is_ready();
+        }
+        if !has_ended[1] {
+            // SAFETY: as above.
+            has_ended[1] = unsafe { Pin::new_unchecked(second) }.poll(cx).is_ready();
+        }
+        if *has_ended == [true; 2] { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
 /// A flag that a waker raises, for an operation that began before a task waits for it: the flag
 /// says at the cost of a load that nothing has happened, and wakes the task when something has.
 pub(crate) struct Flag {

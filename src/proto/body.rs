@@ -15,7 +15,6 @@ use crate::net::{
     buffer::{Buffer, Buffers},
     leaving::ForClient,
     relay::Pipes,
-    stream::Stream,
 };
 
 use super::{h1, h2};
@@ -172,16 +171,13 @@ impl Source {
         }
     }
 
-    /// The sockets of a tunnel, and what has come already, if both of its ends are sockets.
+    /// What has come already through a tunnel, if both of its ends are sockets.
     ///
     /// # Errors
     /// The source, if they are not.
-    pub(crate) fn between_sockets(self, to: &Sink) -> Result<Sockets, Source> {
+    pub(crate) fn between_sockets(self, to: &Sink) -> Result<Option<Buffer>, Source> {
         match (self, to) {
-            (Source::H1(source), Sink::H1(sink)) => {
-                let (from, first) = source.into_socket();
-                Ok(Sockets { from, to: sink.socket(), first })
-            }
+            (Source::H1(source), Sink::H1(_)) => Ok(source.into_buffer()),
             (source, Sink::H1(_) | Sink::H2(_) | Sink::Nowhere) => Err(source),
         }
     }
@@ -207,13 +203,6 @@ impl Source {
             Source::H2(_) | Source::Own(_) => 0,
         }
     }
-}
-
-/// One direction of a tunnel between two sockets.
-pub(crate) struct Sockets {
-    pub(crate) from: Rc<Stream>,
-    pub(crate) to: Rc<Stream>,
-    pub(crate) first: Option<Buffer>,
 }
 
 /// The result of letting the kernel move a body.

@@ -15,7 +15,7 @@ mod waits;
 
 pub(crate) use self::{
     backend::{Arriving, Asking, Backend},
-    body::{Cut, Piece, Sink, Sockets, Source, Spliced},
+    body::{Cut, Piece, Sink, Source, Spliced},
     client::Client,
     waits::Waits,
 };

@@ -19,7 +19,10 @@ use super::{
     peek, proxied, secure,
 };
 use crate::base::moment::{Deadline, Moment};
-use crate::exchange::{self, Reuse, run};
+use crate::exchange::{
+    Reuse, run,
+    tcp::{self, Arrived},
+};
 use crate::http::fault::{Cause, Fault};
 use crate::net::{
     buffer::Buffer,
@@ -125,8 +128,7 @@ async fn peek_first(worker: Rc<Worker>, stream: Stream, arrival: Arrival, admitt
     let read = Box::pin(peek::hello(&worker, &stream, &arrival)).await;
     if let Some((buffer, hello)) = read {
         let peer = greet(&worker, &arrival, None);
-        let own = Rc::clone(&worker);
-        catching(worker, pass_on(own, stream, peer, (buffer, hello), admitted));
+        pass_on(&worker, stream, peer, (buffer, hello), admitted);
     }
 }
 
@@ -138,8 +140,7 @@ fn is_tcp(worker: &Worker, listener: ListenerId) -> bool {
 fn begin(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
     if is_tcp(&worker, peer.listener) {
         let Ok(buffer) = worker.buffers.take() else { return stream.reset_on_close() };
-        let own = Rc::clone(&worker);
-        catching(worker, pass_on(own, stream, peer, (buffer, None), admitted));
+        pass_on(&worker, stream, peer, (buffer, None), admitted);
     } else {
         let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);
         catching(worker, connection.run());
@@ -147,22 +148,20 @@ fn begin(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
 }
 
 /// Serves a connection of TCP to its end.
-async fn pass_on(
-    worker: Rc<Worker>,
+fn pass_on(
+    worker: &Rc<Worker>,
     stream: Stream,
     peer: Peer,
     (buffer, hello): (Buffer, Option<ClientHello>),
-    _admitted: Admitted,
+    admitted: Admitted,
 ) {
     let (stream, peer) = (Rc::new(stream), Rc::new(peer));
     stream.watched().busy();
     stream.watched().is_of_tunnel();
     let began = worker.logs.is_on(peer.listener).then(Clock::moment);
-    let mut client = Client::H1(h1::Client::new(Rc::clone(&stream), peer, buffer, began));
-    let passed = exchange::tcp::run(&worker, &mut client, hello, worker.scratch()).await;
-    if passed == Reuse::Reset {
-        stream.reset_on_close();
-    }
+    let client = h1::Client::new(Rc::clone(&stream), Rc::clone(&peer), buffer, began);
+    let arrived = Arrived { stream, peer, admitted };
+    catching(Rc::clone(worker), tcp::run(worker, Client::H1(client), hello, arrived));
 }
 
 /// Goes on with a connection that has had an answer from another process, and awaits its next

@@ -123,6 +123,14 @@ impl Process {
         names.filter_map(|name| name.to_str()?.parse().ok()).collect()
     }
 
+    /// Its own memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let all = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()));
+        let all = all.unwrap();
+        let own = all.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+        own.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// How many of its descriptors are ends of pipes.
     pub(crate) fn pipes(&self) -> usize {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();

@@ -59,9 +59,10 @@ impl Layer {
     /// Until there is something to read, an end or an error. May be dropped at any time.
     #[inline]
     pub(super) async fn readable(&self) -> io::Result<()> {
+        // One wait for both kinds: every idle connection keeps its room.
         match self {
-            Layer::Plain(wire) => wire.readable().await,
-            Layer::Tls(tls) => tls.readable().await,
+            Layer::Tls(tls) if tls.has_something() => Ok(()),
+            Layer::Plain(_) | Layer::Tls(_) => self.wire().readable().await,
         }
     }
 

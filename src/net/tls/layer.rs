@@ -81,18 +81,9 @@ impl Tls {
         Rc::try_unwrap(self).ok().map(|tls| tls.wire)
     }
 
-    /// Until something can be read.
-    #[inline]
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        if self.has_something() {
-            return Ok(());
-        }
-        self.wire.readable().await
-    }
-
     /// Whether a read would find something without a look at the wire: plaintext, the end, or
     /// records that came with the handshake.
-    fn has_something(&self) -> bool {
+    pub(crate) fn has_something(&self) -> bool {
         let state = self.state.borrow();
         state.ready.is_some() || state.is_over() || state.has_record()
     }

@@ -79,6 +79,20 @@ impl Client {
         }
     }
 
+    /// One of which nothing more is read here.
+    pub(crate) fn unread(stream: Rc<Stream>, peer: Rc<Peer>) -> Client {
+        Client {
+            stream,
+            peer,
+            reader: None,
+            has_answered: true,
+            keeps: false,
+            ends_by_close: false,
+            began: None,
+            is_behind: false,
+        }
+    }
+
     /// Parses a head from the buffered bytes. `scanned` bytes of it are known to contain no end.
     pub(crate) fn take_head(
         &mut self,

@@ -58,11 +58,6 @@ impl Sink {
         &self.stream
     }
 
-    /// Its socket.
-    pub(in crate::proto) fn socket(&self) -> Rc<Stream> {
-        Rc::clone(&self.stream)
-    }
-
     pub(in crate::proto) fn sent(&self) -> u64 {
         self.sent
     }

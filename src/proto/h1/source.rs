@@ -71,9 +71,9 @@ impl Source {
         Source::new(self.stream, self.buffer, Incoming::UntilClose, from)
     }
 
-    /// Its socket, and what of a tunnel has come already.
-    pub(in crate::proto) fn into_socket(self) -> (Rc<Stream>, Option<Buffer>) {
-        (self.stream, self.buffer)
+    /// What has come already.
+    pub(in crate::proto) fn into_buffer(self) -> Option<Buffer> {
+        self.buffer
     }
 
     /// The reader of a client's next request.
