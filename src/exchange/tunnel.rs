@@ -107,6 +107,7 @@ async fn relay(
     let down = tunnel.begin(Way::Down, source, client.tunnel());
     tunnel.relay(up, down).await;
     record.reset = backend.stream_reset();
+    pick.moved(record.request_bytes, record.response_bytes);
     drop(pick);
     client.take_stalled();
     tunnel.ended(record, since)

@@ -76,17 +76,22 @@ fn ending(stream: &mut TcpStream) -> Option<ErrorKind> {
 
 fn bytes_pass_both_ways(driver: Driver) {
     let stage = stage(driver, &[serves(echoes)]);
-    let mut client = connect(&stage);
+    let (mut client, mut bytes) = (connect(&stage), 0);
     for word in [&b"one"[..], b"GET / HTTP/1.1\r\n\r\n", b"\0\x16\x03", b"four"] {
         client.write_all(word).unwrap();
         let mut heard = vec![0; word.len()];
         client.read_exact(&mut heard).unwrap();
         assert_eq!(heard, word);
+        bytes += word.len() as u64;
     }
     assert_eq!(stage.count("tunnels"), 1);
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(ending(&mut client), None);
     stage.expect_count("tunnels", 0);
+    // They are counted for the backend, too.
+    let statistics = stage.handle().statistics().unwrap();
+    let backend = &statistics.pools[0].backends[0];
+    assert_eq!((backend.bytes_in, backend.bytes_out), (bytes, bytes));
 }
 
 fn a_server_may_speak_first(driver: Driver) {

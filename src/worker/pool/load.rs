@@ -35,6 +35,14 @@ impl PoolCore {
         self.state.load.row(self.core.index, id)
     }
 
+    /// An exchange of which it had the last try has moved so many bytes.
+    #[inline]
+    pub(super) fn moved(&self, id: BackendId, bytes_in: u64, bytes_out: u64) {
+        if let Some(row) = self.row(id) {
+            row.moved(bytes_in, bytes_out);
+        }
+    }
+
     /// One more request is in flight at a backend.
     #[inline]
     pub(super) fn begin(&self, id: BackendId) {
@@ -93,9 +101,7 @@ impl PoolView {
     /// An exchange of which it had the last try has moved so many bytes.
     #[inline]
     pub(crate) fn moved(&self, id: BackendId, bytes_in: u64, bytes_out: u64) {
-        if let Some(row) = self.core.row(id) {
-            row.moved(bytes_in, bytes_out);
-        }
+        self.core.moved(id, bytes_in, bytes_out);
     }
 
     /// An answer begins: records how long that took, for the first of each millisecond. Reading the

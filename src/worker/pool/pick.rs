@@ -72,6 +72,11 @@ impl Pick {
         }
     }
 
+    /// What was asked through a tunnel, which may have outlived its plan, has moved so many bytes.
+    pub(crate) fn moved(&self, bytes_in: u64, bytes_out: u64) {
+        self.pool.moved(self.backend, bytes_in, bytes_out);
+    }
+
     /// No answer is expected before the client has sent more.
     #[inline]
     pub(crate) fn waits_for_client(&mut self) {
