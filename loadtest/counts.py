@@ -3,7 +3,7 @@
 Bounds may only fall, but for what is gained by them and said here. Wakes, allocations and system
 calls are the same on any machine, and their bounds are what was counted. Instructions are held to
 4 % more than was counted when the bound was set: the C library and the compiler have a part in
-them. What brought how much is in docs/DECISIONS.md, 137; 500 are the ids that backends are told (161).
+them. What brought how much is in docs/DECISIONS.md, 137; 169 are the ids that backends are told (182).
 """
 
 from dataclasses import dataclass

@@ -17,6 +17,7 @@ use crate::{
 
 on_both_drivers!(
     what_is_explained_is_what_is_done,
+    a_cookie_leads_where_it_is_said_to,
     each_backend_says_why_it_is_not_asked,
     a_mistake_in_the_question_is_named,
 );
@@ -112,6 +113,35 @@ fn what_is_explained_is_what_is_done(driver: Driver) {
         assert_eq!(taken.count(), usize::from(!said["route"].is_null()), "{said}");
     }
     assert!(asked.len() > 8 && refused > 3, "{refused} {asked:?}");
+}
+
+fn a_cookie_leads_where_it_is_said_to(driver: Driver) {
+    let backends = ["a", "b", "c"].map(|name| Backend::open(answers(name)));
+    let each = backends.iter().zip(["a", "b", "c"]);
+    let each =
+        each.map(|(it, name)| format!("{{ name = \"{name}\", address = \"{}\" }}", it.address()));
+    let each = each.collect::<Vec<_>>().join(", ");
+    let more = format!(
+        "[[route]]\nname = \"all\"\npath = \"/\"\npool = \"app\"\n\
+         [pool.app]\nsticky = {{}}\nbackends = [{each}]\n"
+    );
+    let instance = start(driver, &more);
+    let mut led = BTreeSet::new();
+    for _ in 0..3 {
+        let first = Client::connect(instance.address).get("/");
+        let name = first.text().to_owned();
+        let cookie = first.field("set-cookie").unwrap().split(';').next().unwrap();
+        let cookie = format!("Cookie: {cookie}");
+        for _ in 0..3 {
+            // By turns it would be another one.
+            let said = explained(&instance, &["GET", "http://a/", "-H", &cookie]);
+            assert_eq!(said["picked"], name, "{said}");
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{cookie}\r\n\r\n");
+            Client::connect(instance.address).send(request).response().expect(200, &name);
+        }
+        led.insert(name);
+    }
+    assert_eq!(led.len(), 3, "{led:?}");
 }
 
 fn each_backend_says_why_it_is_not_asked(driver: Driver) {
