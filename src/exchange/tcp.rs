@@ -170,6 +170,7 @@ impl Passing {
         let Passing { since, in_force, noted, .. } = self;
         let (mut record, told) = noted.all();
         record.reset = backend.and_then(|backend| backend.stream_reset());
+        tunnel.counts_for(&pick, &record);
         drop((pick, open));
         let reuse = tunnel.ended(&mut record, since);
         let Arrived { stream, peer, admitted } = arrived;

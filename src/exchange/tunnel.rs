@@ -107,7 +107,7 @@ async fn relay(
     let down = tunnel.begin(Way::Down, source, client.tunnel());
     tunnel.relay(up, down).await;
     record.reset = backend.stream_reset();
-    pick.moved(record.request_bytes, record.response_bytes);
+    tunnel.counts_for(&pick, record);
     drop(pick);
     client.take_stalled();
     tunnel.ended(record, since)
@@ -446,6 +446,12 @@ impl Tunnel {
         };
         let is_clean = matches!(term, Term::TunnelClosed | Term::TunnelIdle);
         Ending { term, by, is_clean }
+    }
+
+    /// Counts what has passed for its backend, besides what is recorded already.
+    pub(super) fn counts_for(&self, pick: &Pick, record: &Record) {
+        let [up, down] = [&self.near, &self.far].map(|end| end.received.get());
+        pick.moved(record.request_bytes + up, record.response_bytes + down);
     }
 
     /// Records how it has ended, and what passed; `since` when, if it is timed.

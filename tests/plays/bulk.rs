@@ -280,7 +280,7 @@ fn silent_connections_take_little_memory(driver: Driver) {
         (0..count).map(silent).collect()
     };
     let mut all = vec![open(300)];
-    // Huge pages that the kernel gives meanwhile are none of ours.
+    // A part of one may be what the process sets up some time after its start.
     let each = (0..3).map(|_| {
         let before = settled(|| process.memory());
         all.push(open(300));
