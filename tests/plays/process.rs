@@ -301,7 +301,8 @@ fn a_core_that_hangs_does_not_keep_the_process(driver: Driver) {
     let mut said = String::new();
     let until = |said: &mut String, words: &str| {
         while !said.contains(words) {
-            *said += &told.recv_timeout(Duration::from_secs(40)).expect(words);
+            let line = told.recv_timeout(Duration::from_secs(40));
+            *said += &line.unwrap_or_else(|_| panic!("no {words:?} in {said}"));
         }
     };
     until(&mut said, "listener \"web\" on ");
