@@ -60,9 +60,15 @@ pub(super) async fn another(
     let next = match retry::again(&exchange.pool_plan().retry, &exchange.attempt(outcome)) {
         Decision::Keep => return ControlFlow::Break(exchange.or_declined(result)),
         Decision::Refused(refusal) => Err(refusal),
-        Decision::Fresh => fresh(worker, exchange, pick),
+        Decision::Fresh => {
+            exchange.tries.count -= 1;
+            wait(worker, exchange).await;
+            fresh(worker, exchange, pick)
+        }
         Decision::Another => {
             drop(pick);
+            // Whoever is asked next is chosen by what is known then.
+            wait(worker, exchange).await;
             let next = elsewhere(worker, client, exchange, &mut result).await;
             if next.is_ok() {
                 why = count(worker, exchange, outcome);
@@ -82,13 +88,17 @@ pub(super) async fn another(
     if let Ok(answer) = result {
         exchange.decline(answer);
     }
+    note_why(exchange, why);
+    ControlFlow::Continue(next)
+}
+
+/// Waits before the next try, if there have been several.
+async fn wait(worker: &Worker, exchange: &Exchange) {
     let wait = retry::pause(exchange.tries.count, &mut Rng::seeded(Clock::moment().micros()));
     if !wait.is_zero() {
         sleep(wait).await;
     }
     worker.clock.renew();
-    note_why(exchange, why);
-    ControlFlow::Continue(next)
 }
 
 /// Notes how a try ended.
@@ -138,7 +148,6 @@ fn fresh(
     pick: Option<Pick>,
 ) -> Result<Pick, RetryRefusal> {
     exchange.tries.stale_before = true;
-    exchange.tries.count -= 1;
     // A client that stays with this backend does not leave it for one bad connection.
     let pinned = exchange.scratch.reading.pinned();
     if (pinned.is_none() || pinned != exchange.scratch.record.backend)

@@ -285,7 +285,8 @@ fn a_service_is_scaled_from_two_to_five_and_back_without_a_failure(driver: Drive
         expect_servers(&stage, "abcde");
         watch.took().expect_at_most(RESOLVE + Duration::from_secs(1));
         let all = shares(&stage, 100);
-        assert!(all.iter().all(|(_, count)| *count >= 10), "{all:?}");
+        // Four other clients are in the round.
+        assert!(all.iter().all(|(_, count)| *count >= 5), "{all:?}");
         // Three of five at once are not believed at once: the containers are gone all the same.
         server.says("app.test", 600, servers.records(0..2));
         servers.0.truncate(2);

@@ -30,6 +30,9 @@ use crate::shared::{outcomes::Outcomes, permits::Permits};
 const ALIVE_MAX: usize = 8;
 const LOOKED_AT_MAX: usize = 128;
 
+/// So many backends that one request has found gone are no accident of one of them.
+const SEVERAL: usize = 2;
+
 /// What one plan says of a pool.
 pub(crate) struct PoolView {
     pub(crate) core: Rc<PoolCore>,
@@ -140,8 +143,9 @@ impl PoolView {
     }
 
     /// The backends, but for those tried, that are known to be there, as an idle connection to them
-    /// is open, but no more than `ALIVE_MAX` of them; if there are none, those that have answered
-    /// this core last (of several that go at one moment none has since).
+    /// is open, but no more than `ALIVE_MAX` of them. If there are none, or if two were found gone
+    /// and others may be about to go, those of them that have answered this core last: of several
+    /// that go at one moment none has since.
     #[cold]
     pub(crate) fn alive(&self, now: Tick, tried: BackendSet) -> BackendSet {
         let alive = |(id, at): (BackendId, &Rc<BackendCore>)| {
@@ -152,14 +156,16 @@ impl PoolView {
         let (first, rest) = (self.backends.iter().skip(begin), self.backends.iter().take(begin));
         let open: BackendSet =
             first.chain(rest).take(LOOKED_AT_MAX).filter_map(alive).take(ALIVE_MAX).collect();
-        if !open.is_empty() {
+        if !open.is_empty() && tried.len() < SEVERAL {
             return open;
         }
-        let others = || self.backends.iter().filter(|(id, _)| !tried.contains(*id));
+        let among = |id| if open.is_empty() { !tried.contains(id) } else { open.contains(id) };
+        let others = || self.backends.iter().filter(|(id, _)| among(*id));
         let answered = |at: &BackendCore| at.conns.borrow().answered();
         let last = others().filter_map(|(_, at)| answered(at)).max();
         let is_last = |at: &BackendCore| last.is_some() && answered(at) == last;
-        others().filter(|(_, at)| is_last(at)).map(|(id, _)| id).collect()
+        let latest: BackendSet = others().filter(|(_, at)| is_last(at)).map(|(id, _)| id).collect();
+        if latest.is_empty() { open } else { latest }
     }
 
     /// Closes all idle connections.
