@@ -12,8 +12,11 @@ import socket
 import time
 
 import programs
+import speech
 
 PATIENCE = 60  # seconds that anything may take
+STREAMS = 16  # requests at once of a client of HTTP/2
+END = b"\r\n\r\n"
 TURNS = 2  # at the gate, of a batch of which nothing came late
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -60,44 +63,58 @@ class Gate:
 
 
 class Peers:
-    """Sockets that are read whenever something has come: whole messages are counted."""
+    """Connections that are read whenever something has come; their whole messages are counted."""
 
-    def __init__(self, is_whole):
-        self.is_whole, self.selector, self.got = is_whole, selectors.DefaultSelector(), {}
+    def __init__(self):
+        self.selector, self.ends = selectors.DefaultSelector(), {}
 
-    def add(self, stream):
+    def add(self, stream, end):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.settimeout(PATIENCE)
-        self.got[stream] = b""
+        self.ends[stream] = end
         self.selector.register(stream, selectors.EVENT_READ)
+        stream.sendall(end.greeting)
 
     def take(self, wait):
-        """Reads what is there, waiting at most so long; those that have a whole message."""
+        """Reads what is there, waiting at most so long; how many messages there are now."""
         for key, _ in self.selector.select(wait):
-            if key.fileobj not in self.got:
-                self.add(key.fileobj.accept()[0])
+            stream = key.fileobj
+            if stream not in self.ends:
+                self.add(stream.accept()[0], self.end())
                 continue
-            came = key.fileobj.recv(1 << 16)
+            came = stream.recv(1 << 16)
             if not came:
                 raise RuntimeError("Ringway closed a connection")
-            self.got[key.fileobj] += came
-        return [stream for stream, got in self.got.items() if self.is_whole(got)]
+            if said := self.ends[stream].came(came):
+                stream.sendall(said)
+        return sum(end.messages for end in self.ends.values())
 
     def forget(self):
-        """What was read, by connection; everything is empty again."""
-        messages = list(self.got.values())
-        self.got = dict.fromkeys(self.got, b"")
-        return messages
+        """Those that have messages; none has any more."""
+        found = [(stream, end) for stream, end in self.ends.items() if end.messages]
+        for _, end in found:
+            end.messages = 0
+        return found
 
 
 class Backends(Peers):
-    """Listeners, their connections, and one answer to every request."""
+    """Listeners, their connections, and one answer to every request; `kind` is one of those of
+    `counts.py`."""
 
     host = "127.0.0.1"
 
-    def __init__(self, count, answer):
-        super().__init__(lambda got: got.endswith(b"\r\n\r\n"))
+    def __init__(self, count, answer, kind, folder):
+        super().__init__()
         self.answer, self.ports = answer, []
+        self.end = lambda: speech.Http1(END)
+        if kind == "TLS behind":
+            programs.make_certificate(folder)
+            context = speech.server_context(folder)
+            self.end = lambda: speech.Tls(speech.Http1(END), context)
+            self.tls_ports = self.ports
+        elif kind == "h2 behind":
+            self.end = speech.Http2
+            self.h2_ports = self.ports
         for _ in range(count):
             port = programs.free_port()
             listener = socket.create_server((self.host, port), backlog=1024)
@@ -106,40 +123,40 @@ class Backends(Peers):
 
 
 class Lockstep:
-    """Clients and backends around a core; a batch is one request of each client."""
+    """Clients and backends around a core; a batch is so many requests at once."""
 
-    def __init__(self, gate, port, backends, clients):
-        self.gate, self.backends = gate, backends
-        end = b"\r\n\r\n" + backends.answer.partition(b"\r\n\r\n")[2]
-        self.clients = Peers(lambda got: got.endswith(end))
-        for _ in range(clients):
-            self.clients.add(socket.create_connection(("127.0.0.1", port), PATIENCE))
-        gate.close()
+    def __init__(self, proxy, backends, kind, requests):
+        self.gate, self.backends, self.requests = proxy.gate, backends, requests
+        self.clients = Peers()
+        streams = STREAMS if kind == "h2" else 1
+        end = END + backends.answer.partition(END)[2]
+        port = {"TLS behind": proxy.back_port, "h2 behind": proxy.h2_port}.get(kind, proxy.port)
+        for _ in range(requests // streams):
+            stream = socket.create_connection(("127.0.0.1", port), PATIENCE)
+            says = speech.Http2(STREAMS) if kind == "h2" else speech.Http1(end, b"HTTP/1.1 200 ")
+            self.clients.add(stream, says)
+        self.gate.close()
         self.gate.turn()
 
     def batch(self, head):
-        """One request of each client, answered; how many turns were needed, `TURNS` at best."""
-        for client in self.clients.got:
-            client.sendall(head)
+        """All requests of the clients, answered; how many turns were needed, `TURNS` at best."""
+        for client, end in self.clients.ends.items():
+            client.sendall(end.ask(head))
         turns = self._until(self.backends)
-        asked = self.backends.take(0)
-        self.backends.forget()
-        for stream in asked:
-            stream.sendall(self.backends.answer)
+        for stream, end in self.backends.forget():
+            stream.sendall(end.answer(self.backends.answer))
         turns += self._until(self.clients)
-        for answer in self.clients.forget():
-            if not answer.startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError(f"not 200: {answer[:60]!r}")
+        self.clients.forget()
         return turns
 
     def _until(self, peers):
-        """Turns until every client's message is there."""
+        """Turns until all messages are there."""
         turns, until = 0, time.monotonic() + PATIENCE
         while time.monotonic() < until:
             self.gate.turn()
             turns += 1
             for wait in (0, 0, 0.1):
-                if len(peers.take(wait)) == len(self.clients.got):
+                if peers.take(wait) == self.requests:
                     return turns
             # A new connection to a backend rests for a moment.
             self.gate.let_time_pass()
