@@ -1,5 +1,10 @@
 //! Answers of the admin interface: a status, fields and a body.
 
+use std::{
+    io::{self, ErrorKind, Write},
+    time::Instant,
+};
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -63,6 +68,18 @@ impl Answer {
 
     /// The message. `closes`: it is the last of its connection; `bodiless`: it answers HEAD.
     pub(super) fn write(&self, closes: bool, bodiless: bool) -> Vec<u8> {
+        // RFC 9110 §8.6: a 204 has no length.
+        let length = (self.status != 204).then(|| self.body.len().to_string());
+        let framing = length.as_deref().map(|length| ("content-length", length));
+        let mut out = self.head(framing, closes).into_bytes();
+        if !bodiless {
+            out.extend_from_slice(&self.body);
+        }
+        out
+    }
+
+    /// Its head, with the field that says where its body ends, if one does.
+    pub(super) fn head(&self, framing: Option<(&str, &str)>, closes: bool) -> String {
         let reason = StatusCode::from_u16(self.status).ok().and_then(|it| it.canonical_reason());
         let mut out = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or(""));
         let mut field = |name: &str, value: &str| {
@@ -71,11 +88,10 @@ impl Answer {
             out.push_str(value);
             out.push_str("\r\n");
         };
-        // RFC 9110 §8.6: a 204 has no length.
         if self.status != 204 {
             field("content-type", self.content_type);
-            field("content-length", &self.body.len().to_string());
         }
+        framing.iter().for_each(|(name, value)| field(name, value));
         field("cache-control", "no-store");
         field("x-content-type-options", "nosniff");
         for (name, value) in &self.fields {
@@ -85,12 +101,28 @@ impl Answer {
             field("connection", "close");
         }
         out.push_str("\r\n");
-        let mut out = out.into_bytes();
-        if !bodiless {
-            out.extend_from_slice(&self.body);
-        }
         out
     }
+}
+
+/// Writes all of it until then; the stream bounds each wait of its own. A client that takes a byte
+/// now and then would otherwise keep its place for ever.
+///
+/// # Errors
+/// The connection's, or that the client is too slow.
+pub(super) fn give(stream: &mut impl Write, mut bytes: &[u8], until: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if !bytes.is_empty() && Instant::now() >= until {
+            return Err(ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
 }
 
 impl From<Fault> for Answer {
@@ -120,5 +152,36 @@ impl From<Refusal> for Answer {
                 "the Host is a name; use the address of this machine or localhost",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A client that takes a byte at a time.
+    struct Slow(Vec<u8>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.extend(bytes.first());
+            Ok(bytes.len().min(1))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_a_byte_now_and_then_is_let_go() {
+        let mut slow = Slow(Vec::new());
+        give(&mut slow, b"abc", Instant::now() + Duration::from_secs(60)).unwrap();
+        assert_eq!(slow.0, b"abc");
+        let error = give(&mut slow, b"abc", Instant::now()).unwrap_err();
+        assert_eq!((error.kind(), slow.0.len()), (ErrorKind::TimedOut, 4));
+        give(&mut slow, b"d", Instant::now()).expect("all of it was taken");
     }
 }

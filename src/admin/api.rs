@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Doors, Feed, Refused, Reload, Reloaded, Upgraded, answer::Answer, backends, explain, feed,
-    page, request::Request, scrape,
+    page, request::Request,
 };
 use crate::http::head::Method;
 
@@ -121,6 +121,11 @@ impl Called {
         }
     }
 
+    /// Whether it is that of scrapers, whose answer is written while it is made.
+    pub(super) fn is_scrape(&self) -> bool {
+        matches!(self.call, Call::Metrics)
+    }
+
     /// Carries it out, if it asks for no stream.
     pub(super) fn answer(&self, request: &Request, doors: &impl Doors, from: &str) -> Answer {
         match self.call {
@@ -129,7 +134,6 @@ impl Called {
             Call::Live => Answer::text(200, "alive"),
             Call::Ready => ready(doors),
             Call::Status => Answer::json(200, &doors.status()).of_generation(doors.generation()),
-            Call::Metrics => scrape::answer(request, doors),
             Call::Stats => {
                 let (generation, stats) = doors.stats();
                 Answer::json(200, &stats).of_generation(generation)
@@ -137,7 +141,9 @@ impl Called {
             Call::Certificates => {
                 Answer::json(200, &json!({ "certificates": doors.certificates() }))
             }
-            Call::Events | Call::Stream => Answer::error(500, "internal", "a stream"),
+            Call::Events | Call::Stream | Call::Metrics => {
+                Answer::error(500, "internal", "a stream")
+            }
             Call::Frame => feed::frame(doors),
             Call::History => feed::history(request, doors),
             Call::Explain => explain::answer(request, doors),

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{
     Doors, Feed, HistoryQuery,
-    answer::Answer,
+    answer::{Answer, give},
     api::{decoded, unfit},
     request::Request,
 };
@@ -25,6 +25,11 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// How often it is looked whether the stream is to end.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long a client may take to receive what has come together, and how many bytes of it are
+/// enough.
+const WRITE: Duration = Duration::from_secs(10);
+const TOGETHER: usize = 16 << 10;
 
 /// How far back the timeline is shown if nobody says.
 const SINCE: Duration = Duration::from_secs(24 * 3_600);
@@ -64,12 +69,20 @@ pub(super) fn send(
     while !is_over() {
         match messages.recv_timeout(LOOK) {
             Ok(message) => {
-                // What has come together leaves together.
-                let mut bytes = message.as_bytes().to_vec();
-                for more in messages.try_iter().take(64) {
-                    bytes.extend_from_slice(more.as_bytes());
+                // What has come together leaves together, as long as it is short: a frame of a
+                // thousand backends is half a megabyte, which readers share until it is copied.
+                let until = Instant::now() + WRITE;
+                if message.len() >= TOGETHER {
+                    give(stream, message.as_bytes(), until)?;
+                } else {
+                    let mut bytes = message.as_bytes().to_vec();
+                    while bytes.len() < TOGETHER
+                        && let Ok(more) = messages.try_recv()
+                    {
+                        bytes.extend_from_slice(more.as_bytes());
+                    }
+                    give(stream, &bytes, until)?;
                 }
-                stream.write_all(&bytes)?;
                 quiet_since = Instant::now();
             }
             Err(RecvTimeoutError::Timeout) if quiet_since.elapsed() >= ALIVE => {

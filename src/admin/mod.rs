@@ -33,7 +33,7 @@ pub(crate) use self::{
     bound::{Bound, admin_socket, admin_sockets, hash_of, named},
     serve::{Admin, Closing},
 };
-use crate::observe::statistics::metrics::Format;
+use crate::observe::statistics::metrics::{Format, Text};
 use crate::policy::overlay::{self as order, Order};
 
 /// What the admin interface may do to the process.
@@ -57,7 +57,7 @@ pub(crate) trait Doors: Send + Sync + 'static {
     fn stats(&self) -> (u64, Value);
 
     /// Everything that is counted, for scrapers; none if the process does not answer.
-    fn metrics(&self, format: Format) -> Option<String>;
+    fn metrics(&self, format: Format) -> Option<Text>;
 
     /// What is sent on from now on, after the event of this id.
     fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>>;

@@ -7,7 +7,7 @@ use std::{
     io::{self, Read as _, Write as _},
     sync::{Arc, Weak},
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
@@ -15,12 +15,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Doors,
-    answer::Answer,
+    answer::{self, Answer},
     api::Called,
     bound::{Bound, Peer, Socket},
     feed::{self, Messages},
     guard::{From, Guard},
     request::{Came, Reader, Request, Stream},
+    scrape::{self, Scrape},
 };
 
 /// Connections at a time.
@@ -29,8 +30,9 @@ const CONNECTIONS_MAX: usize = 32;
 /// How many of them may be streams: the others are for calls.
 const STREAMS_MAX: usize = 16;
 
-/// How long a client may take to receive an answer.
+/// How long a client may take nothing of an answer, and how long it may take to receive it.
 const WRITE: Duration = Duration::from_secs(10);
+const WHOLE: Duration = Duration::from_secs(30);
 
 /// How long a client is read after its last answer, so that it sees the answer and no reset; in
 /// this many pieces at most.
@@ -167,6 +169,14 @@ fn serve(
                 let closes = !request.head.keep_alive || is_over(full);
                 match answer(&request, (guard, streams), doors, (from, &name)) {
                     Reply::Answer(answer) => (answer, closes, bodiless),
+                    Reply::Scrape(scrape) => {
+                        let closes = closes || !scrape.is_chunked;
+                        match scrape.send(&mut reader.stream, closes, bodiless) {
+                            Ok(()) if closes => return linger(&mut reader.stream),
+                            Ok(()) => continue,
+                            Err(_) => return,
+                        }
+                    }
                     Reply::Stream(messages, _seat) => {
                         let ends = || is_over(full) || is_over(over);
                         // If the client has left it hears nothing more.
@@ -176,7 +186,8 @@ fn serve(
                 }
             }
         };
-        if reader.stream.write_all(&answer.write(closes, bodiless)).is_err() {
+        let (bytes, until) = (answer.write(closes, bodiless), Instant::now() + WHOLE);
+        if answer::give(&mut reader.stream, &bytes, until).is_err() {
             return;
         }
         if closes {
@@ -188,6 +199,8 @@ fn serve(
 /// What a request is answered.
 enum Reply {
     Answer(Answer),
+    /// All metrics.
+    Scrape(Scrape),
     /// What is sent on, and its seat among the streams.
     Stream(Messages, Arc<()>),
 }
@@ -207,6 +220,9 @@ fn answer(
         Ok(called) => called,
         Err(refused) => return Reply::Answer(refused),
     };
+    if called.is_scrape() {
+        return scrape::begin(request, doors).map_or_else(Reply::Answer, Reply::Scrape);
+    }
     let Some(feed) = called.feed() else {
         return Reply::Answer(called.answer(request, doors, name));
     };

@@ -18,9 +18,12 @@ use super::{
     WriteDenied,
     api::{CALLS, OPENAPI},
 };
-use crate::observe::statistics::metrics::Format;
+use crate::observe::statistics::metrics::{Format, Text};
 use crate::plan::{Duty, Settings};
 use crate::policy::overlay::{Order, Refused};
+
+/// Of each of them 102 or 103 bytes.
+const METRICS_LINES: usize = 3_000;
 
 #[derive(Default)]
 struct Noted {
@@ -65,8 +68,10 @@ impl Doors for Noted {
         (7, json!({ "pools": [] }))
     }
 
-    fn metrics(&self, format: Format) -> Option<String> {
-        Some(format!("{format:?}\n"))
+    fn metrics(&self, format: Format) -> Option<Text> {
+        // More than one chunk, in pieces that do not divide it.
+        let line = format!("{format:?} {}\n", "x".repeat(90));
+        Some(Box::new(move |out| (0..METRICS_LINES).try_for_each(|_| out.write_str(&line))))
     }
 
     fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {
@@ -468,4 +473,44 @@ fn the_page_is_served_whole_and_may_load_nothing_from_elsewhere() {
     expect(&get(&stage, "/page/none.js"), 404, "\"code\":\"not_found\"");
     let foreign = "GET / HTTP/1.1\nHost: evil.example\nConnection: close\n\n";
     expect(&ask(&stage, foreign), 403, "\"code\":\"forbidden\"");
+}
+
+/// What chunks hold, and how many there are (RFC 9112 §7.1); they are all there is.
+fn unchunked(mut body: &str) -> (String, usize) {
+    let (mut text, mut chunks) = (String::new(), 0);
+    loop {
+        let (size, rest) = body.split_once("\r\n").expect("a size");
+        let size = usize::from_str_radix(size, 16).expect("digits");
+        assert_eq!(&rest[size..size + 2], "\r\n", "the end of a chunk");
+        if size == 0 {
+            assert_eq!(rest, "\r\n", "nothing comes after the last chunk");
+            return (text, chunks);
+        }
+        text.push_str(&rest[..size]);
+        (body, chunks) = (&rest[size + 2..], chunks + 1);
+    }
+}
+
+#[test]
+fn metrics_are_sent_in_chunks_and_are_whole() {
+    let stage = stage(None);
+    let line = format!("Prometheus {}\n", "x".repeat(90));
+    let answer = get(&stage, "/metrics");
+    expect(&answer, 200, "transfer-encoding: chunked\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("content-length"), "{head}");
+    let (text, chunks) = unchunked(body);
+    assert!(text == line.repeat(METRICS_LINES), "{} bytes", text.len());
+    assert_eq!(chunks, METRICS_LINES.div_ceil((32 << 10) / line.len()));
+    // The connection is good for more; of HEAD there is no chunk.
+    let both = ["HEAD", "GET"].map(|method| format!("{method} /metrics HTTP/1.1\nHost: a.b\n\n"));
+    let both = both.concat().replace("a.b", "localhost");
+    let last = "GET /livez HTTP/1.1\nHost: localhost\nConnection: close\n\n";
+    let answer = ask(&stage, &format!("{both}{last}"));
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3, "{}", answer.len());
+    assert!(answer.contains("nosniff\r\n\r\nHTTP/1.1 200 OK\r\n"), "a head without a body");
+    // Who knows no chunks reads to the end.
+    let answer = ask(&stage, "GET /metrics HTTP/1.0\nHost: localhost\nConnection: keep-alive\n\n");
+    expect(&answer, 200, "connection: close\r\n");
+    assert!(answer.split_once("\r\n\r\n").unwrap().1 == line.repeat(METRICS_LINES));
 }

@@ -29,7 +29,7 @@ use crate::admin::{
     Pools, Refused, Reload, Reloaded, Upgraded, WriteDenied, admin_socket,
 };
 use crate::net::runtime::DriverInUse;
-use crate::observe::statistics::metrics::{self, Format};
+use crate::observe::statistics::metrics::{self, Format, Text};
 use crate::plan;
 
 /// The running process.
@@ -109,10 +109,10 @@ impl Doors for Running {
         view.map_or((0, Value::Null), |view| (view.generation, views::stats(&view)))
     }
 
-    fn metrics(&self, format: Format) -> Option<String> {
+    fn metrics(&self, format: Format) -> Option<Text> {
         let mut statistics = self.client.statistics()?;
         self.reader.measure(&mut statistics);
-        metrics::text(statistics, format).ok()
+        Some(metrics::text(statistics, format))
     }
 
     fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {

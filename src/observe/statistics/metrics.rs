@@ -3,7 +3,7 @@
 //! Names, kinds and sentences are those of `samples`; the spelling of both formats is the crate
 //! `prometheus-client`. Nothing is kept between two scrapes.
 
-use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 
 use super::{Histogram, Kind, Sample, Statistics, Value};
+use crate::base::quick_hash::QuickMap;
 
 /// A format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,19 +43,20 @@ const BOUNDS: [u64; 20] = [
     500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
+/// A text that is made while it is written, so that no more of it is in memory than the writer has
+/// room for.
+pub(crate) type Text = Box<dyn FnOnce(&mut dyn fmt::Write) -> fmt::Result + Send>;
+
 /// All numbers of the statistics as text.
-///
-/// # Errors
-/// None: only the signature of the crate has one.
-pub(crate) fn text(statistics: Statistics, format: Format) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot(statistics)));
-    let mut out = String::new();
-    match format {
-        Format::OpenMetrics => text::encode(&mut out, &registry)?,
-        Format::Prometheus => prometheus_text::encode(&mut out, &registry)?,
-    }
-    Ok(out)
+pub(crate) fn text(statistics: Statistics, format: Format) -> Text {
+    Box::new(move |mut out| {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Snapshot(statistics)));
+        match format {
+            Format::OpenMetrics => text::encode(&mut out, &registry),
+            Format::Prometheus => prometheus_text::encode(&mut out, &registry),
+        }
+    })
 }
 
 #[derive(Debug)]
@@ -63,7 +65,7 @@ struct Snapshot(Statistics);
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // A family stands in one piece.
-        let (mut families, mut places) = (Vec::<Vec<Sample<'_>>>::new(), HashMap::new());
+        let (mut families, mut places) = (Vec::<Vec<Sample<'_>>>::new(), QuickMap::default());
         for sample in self.0.samples() {
             let place = *places.entry(sample.family).or_insert(families.len());
             match families.get_mut(place) {
