@@ -19,6 +19,14 @@
  *     SEND_NOW     both sends are system calls
  *     QUICKACK     acknowledgements are not delayed; LATE_ACK: they are delayed as long as can be
  *     EAGER_POLL   the next request is polled for before the answer has been sent
+ *     SKIP         a request that was sent whole has no completion
+ *     ANSWERS      of what is ready in a turn, answers go on first; REQUESTS: requests do
+ *     REGISTERED   answers are received into memory that the ring knows, and sent from there
+ *     FEW_TURNS    a turn begins with eight completions, or 50 us after the first
+ *     THIN, NOTSENT, INCOMING_CPU, BUSY_POLL    options of all sockets (`no_delay`)
+ *     NAPI         the ring polls the device before it sleeps
+ *     CUBIC, RENO  congestion control, instead of the machine's
+ *     SMALL        rings of 256 and 1,024 entries
  */
 
 #define _GNU_SOURCE
@@ -29,6 +37,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +45,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifdef MULTISHOT
@@ -43,7 +53,12 @@ enum { SPLICE = 1 << 30 };
 #else
 enum { SPLICE = 128 << 10 };
 #endif
-enum { ENTRIES = 4096, ROOM = 68 << 10, BACKENDS_MAX = 8 };
+#ifdef SMALL
+enum { ENTRIES = 256 };
+#else
+enum { ENTRIES = 4096 };
+#endif
+enum { ROOMS = 4096, ROOM = 68 << 10, BACKENDS_MAX = 8 };
 
 /* The ring. */
 
@@ -98,8 +113,13 @@ static void ring_begin(void) {
     unsigned *array = (unsigned *)(rings + p.sq_off.array);
     for (unsigned at = 0; at < p.sq_entries; at++) array[at] = at;
 #endif
+#ifdef NAPI
+    struct { uint32_t us; uint8_t prefers, others[11]; } napi = {.us = 50, .prefers = 1};
+    if (syscall(SYS_io_uring_register, ring.fd, 27 /* IORING_REGISTER_NAPI */, &napi, 1) < 0)
+        fail("io_uring_register napi");
+#endif
 #ifdef FIXED
-    struct io_uring_rsrc_register files = {.nr = 2 * ENTRIES, .flags = IORING_RSRC_REGISTER_SPARSE};
+    struct io_uring_rsrc_register files = {.nr = 2 * 4096, .flags = IORING_RSRC_REGISTER_SPARSE};
     if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES2, &files, sizeof files) < 0)
         fail("io_uring_register files");
 #endif
@@ -108,9 +128,17 @@ static void ring_begin(void) {
 /* Submits what is owed; waits for a completion if `wait`. */
 static void ring_enter(int wait) {
     __atomic_store_n(ring.sq_tail, ring.tail, __ATOMIC_RELEASE);
+#ifdef FEW_TURNS
+    uint64_t most[2] = {1, 0}; /* seconds: without that, 50 us without any are an error */
+    struct { uint64_t mask; uint32_t size, least_us; uint64_t most; } least =
+        {.least_us = 50, .most = (uintptr_t)most};
+    int done = syscall(SYS_io_uring_enter, ring.fd, ring.owed, wait ? 8 : 0,
+                       IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &least, sizeof least);
+#else
     int done = syscall(SYS_io_uring_enter, ring.fd, ring.owed, wait, IORING_ENTER_GETEVENTS, 0, 0);
+#endif
     if (done >= 0) ring.owed -= done;
-    else if (errno != EINTR && errno != EAGAIN && errno != EBUSY) fail("io_uring_enter");
+    else if (errno != EINTR && errno != EAGAIN && errno != EBUSY && errno != ETIME) fail("io_uring_enter");
 }
 
 static struct io_uring_sqe *ring_next(int op, int fd, void *what) {
@@ -203,9 +231,37 @@ static unsigned servers_len, turn;
 static in_addr_t servers_host;
 static struct backend *idle[BACKENDS_MAX];
 static struct client *clients;          /* unused */
-static char *rooms[ENTRIES];            /* unused */
+static char *rooms[ROOMS];            /* unused */
 static unsigned rooms_len;
 static int listener;
+
+#ifdef REGISTERED
+enum { REGISTERED_MAX = 1024 };
+static struct backend *spare[REGISTERED_MAX];
+static unsigned spare_len;
+
+static void registered_begin(void) {
+    size_t one = (sizeof(struct backend) + 4095) & ~4095ul, all = one * REGISTERED_MAX;
+    char *at = or_fail(mmap(0, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "mmap");
+    struct iovec vec = {at, all};
+    if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &vec, 1) < 0)
+        fail("io_uring_register memory");
+    while (spare_len < REGISTERED_MAX) spare[spare_len] = (void *)(at + one * spare_len), spare_len++;
+}
+
+static struct backend *backend_new(void) {
+    if (!spare_len) fail("memory is out");
+    return spare[--spare_len];
+}
+
+static void backend_free(struct backend *backend) { spare[spare_len++] = backend; }
+#else
+static struct backend *backend_new(void) {
+    return or_fail(aligned_alloc(64, (sizeof(struct backend) + 63) & ~63ul), "malloc");
+}
+
+static void backend_free(struct backend *backend) { free(backend); }
+#endif
 
 static void *as(void *what, unsigned kind) { return (char *)what + kind; }
 
@@ -221,7 +277,11 @@ static void post_receive(struct backend *backend) {
     sqe->ioprio = IORING_RECV_MULTISHOT | IORING_RECVSEND_POLL_FIRST;
     sqe->flags |= IOSQE_BUFFER_SELECT;
 #else
+#ifdef REGISTERED
+    struct io_uring_sqe *sqe = ring_next(IORING_OP_READ_FIXED, backend->fd, as(backend, RECEIVED));
+#else
     struct io_uring_sqe *sqe = ring_next(IORING_OP_RECV, backend->fd, as(backend, RECEIVED));
+#endif
     sqe->addr = (uintptr_t)backend->room;
     sqe->len = 64 << 10;
 #ifdef POLL_FIRST
@@ -237,14 +297,48 @@ static void post_send(int fd, const char *bytes, unsigned len, void *what) {
     int sent = send(fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent == (int)len) return complete((uintptr_t)what, sent, 0);
 #endif
+#ifdef REGISTERED
+    if (((uintptr_t)what & 7) == SENT) {
+        struct io_uring_sqe *sqe = ring_next(IORING_OP_WRITE_FIXED, fd, what);
+        sqe->addr = (uintptr_t)bytes;
+        sqe->len = len;
+        return;
+    }
+#endif
     struct io_uring_sqe *sqe = ring_next(IORING_OP_SEND, fd, what);
     sqe->addr = (uintptr_t)bytes;
     sqe->len = len;
     sqe->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+#ifdef SKIP
+    if (((uintptr_t)what & 7) == POLLED + 4) sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+#endif
 }
 
 static void no_delay(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+#ifdef THIN
+    setsockopt(fd, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, &(int){1}, sizeof(int));
+    setsockopt(fd, IPPROTO_TCP, TCP_THIN_DUPACK, &(int){1}, sizeof(int));
+#endif
+#ifdef NOTSENT
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){16384}, sizeof(int));
+#endif
+#ifdef INCOMING_CPU
+    setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &(int){0}, sizeof(int));
+#endif
+#ifdef BUSY_POLL
+    setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &(int){50}, sizeof(int));
+    setsockopt(fd, SOL_SOCKET, 69 /* SO_PREFER_BUSY_POLL */, &(int){1}, sizeof(int));
+#endif
+#ifdef CUBIC
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
+#endif
+#ifdef RENO
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+#endif
+#ifdef REGISTERED
+    fcntl(fd, F_SETFL, 0); /* a read that would wait then waits */
+#endif
 #ifdef QUICKACK
     setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
 #endif
@@ -265,9 +359,12 @@ static struct backend *backend_for(unsigned server) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to)) fail("connect");
     no_delay(fd);
+#ifndef REGISTERED
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    backend = or_fail(aligned_alloc(64, (sizeof *backend + 63) & ~63ul), "malloc");
-    *backend = (struct backend){.fd = fd, .server = server};
+#endif
+    backend = backend_new();
+    memset(backend, 0, offsetof(struct backend, room));
+    backend->fd = fd, backend->server = server;
     post_receive(backend);
     return backend;
 }
@@ -288,7 +385,7 @@ static void abandon(struct client *client) {
         shutdown(backend->fd, SHUT_RDWR); /* its receive ends, and it with that */
     } else {
         forgotten(backend->fd);
-        free(backend);
+        backend_free(backend);
     }
     client_end(client);
 }
@@ -411,7 +508,7 @@ static void backend_received(struct backend *backend, int got, unsigned flags) {
                 break;
             }
         forgotten(backend->fd);
-        free(backend);
+        backend_free(backend);
         return;
     }
     if (!client->has_head) {
@@ -496,9 +593,29 @@ int main(int argc, char **argv) {
 #ifdef MULTISHOT
     buffers_begin();
 #endif
+#ifdef REGISTERED
+    registered_begin();
+#endif
     post_poll(listener, NULL);
     for (;;) {
         ring_enter(1);
+#if defined ANSWERS || defined REQUESTS
+        /* Completions of one kind first: what it hands to the kernel goes in that order. */
+        static struct io_uring_cqe all[4 * ENTRIES];
+        unsigned len = 0, at = *ring.cq_head;
+        for (; at != __atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE); at++)
+            all[len++] = ring.cqes[at & *ring.cq_mask];
+        __atomic_store_n(ring.cq_head, at, __ATOMIC_RELEASE);
+        for (int now = 1; now >= 0; now--)
+            for (unsigned it = 0; it < len; it++)
+#ifdef ANSWERS
+                if (((all[it].user_data & 7) == RECEIVED) == now)
+#else
+                if (((all[it].user_data & 7) == POLLED) == now)
+#endif
+                    complete(all[it].user_data, all[it].res, all[it].flags);
+        continue;
+#endif
         unsigned head = *ring.cq_head;
         for (; head != __atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE); head++) {
             struct io_uring_cqe cqe = ring.cqes[head & *ring.cq_mask];
