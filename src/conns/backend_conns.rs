@@ -277,6 +277,7 @@ mod tests {
         buffer::Buffers,
         clock::Clock,
         deadlines::Deadlines,
+        io::Manner,
         listener::{Bound, bind},
     };
     use crate::shared::counters::Slab;
@@ -327,7 +328,14 @@ mod tests {
 
         async fn open(&self) -> Result<Backend, Fault> {
             let Stage { conns, clock, deadlines, .. } = self;
-            open(conns, Duration::from_secs(5), clock, deadlines, (b"", || false)).await
+            open(
+                conns,
+                (Duration::from_secs(5), Manner::default()),
+                clock,
+                deadlines,
+                (b"", || false),
+            )
+            .await
         }
 
         /// Opens a connection; returns which of these it went to.

@@ -14,7 +14,7 @@ use crate::http::fault::{Cause, Fault};
 use crate::net::{
     clock::Clock,
     deadlines::{Deadlines, Watch},
-    io,
+    io::{self, Manner},
     stream::Stream,
 };
 use crate::plan::Protocol;
@@ -62,7 +62,7 @@ pub(crate) async fn warm(
 /// we ran out of something, `NameNotResolved` without addresses.
 pub(crate) async fn open(
     conns: &RefCell<BackendConns>,
-    time: Duration,
+    (time, manner): (Duration, Manner),
     clock: &Rc<Clock>,
     deadlines: &Rc<Deadlines>,
     (greeting, frees): (&[u8], impl Fn() -> bool),
@@ -75,7 +75,8 @@ pub(crate) async fn open(
         let spent = clock.tick().since(began);
         let share = connect::share(time, spent, to_try.len() - tried);
         let until = Deadline::after(clock.tick(), share);
-        let opening = Opening { clock, deadlines, share, until, greeting, frees: &frees };
+        let of = (manner, greeting);
+        let opening = Opening { clock, deadlines, share, until, of, frees: &frees };
         let opened = match protocol {
             Protocol::H1 => opening
                 .connected(conns, address)
@@ -104,7 +105,8 @@ pub(super) struct Opening<'a, F: Fn() -> bool> {
     pub(super) deadlines: &'a Rc<Deadlines>,
     share: Duration,
     pub(super) until: Deadline,
-    greeting: &'a [u8],
+    /// How, and what it begins with.
+    of: (Manner, &'a [u8]),
     frees: &'a F,
 }
 
@@ -121,9 +123,10 @@ impl<F: Fn() -> bool> Opening<'_, F> {
             watched.is_of(pool, backend);
             watched
         };
-        match Stream::connect(address, self.share, self.frees, watched).await {
+        let (manner, greeting) = self.of;
+        match Stream::connect(address, (self.share, manner), self.frees, watched).await {
             Ok(stream) => {
-                secured(conns, stream, self.until, self.greeting).await.map_err(|(cause, why)| {
+                secured(conns, stream, self.until, greeting).await.map_err(|(cause, why)| {
                     conns.borrow_mut().why = Some(why);
                     cause
                 })

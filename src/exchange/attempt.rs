@@ -33,7 +33,7 @@ use crate::http::{
     head::{RequestHead, Version},
     upgrade,
 };
-use crate::net::{clock::Clock, leaving::Leaves};
+use crate::net::{clock::Clock, io::Manner, leaving::Leaves};
 use crate::observe::reports::Limit;
 use crate::plan::HostHeader;
 use crate::policy::blame::Body;
@@ -53,7 +53,9 @@ pub(super) async fn once(
 ) -> Result<Answer, Fault> {
     let Some(picked) = pick else { return Err(Cause::Internal.into()) };
     let is_timed = begin(worker, exchange, picked.backend());
-    let mut backend = connection(worker, client, exchange, picked).await?;
+    let patience = exchange.pool_plan().timeouts.write;
+    let manner = Manner { speaks: true, patience };
+    let mut backend = connection(worker, client, exchange, (picked, manner)).await?;
     backend.begin(exchange.scratch.record.is_timed());
     exchange.scratch.record.reused = backend.is_reused();
     if !backend.is_reused() && exchange.for_client(client, Leaves::End).has_left() {
@@ -101,9 +103,15 @@ pub(super) async fn connect(
     picked: &Pick,
 ) -> Result<Backend, Fault> {
     begin(worker, exchange, picked.backend());
-    let mut backend = connection(worker, client, exchange, picked).await?;
+    let pool = exchange.pool_plan();
+    let has_said = client.has_said();
+    let speaks = has_said || pool.tls.is_some() || pool.send_proxy.is_some();
+    let mut manner = Manner { speaks, patience: pool.timeouts.write };
+    manner.outlasts(exchange.in_force.plan.listener(client.peer().listener).timeouts.tunnel);
+    let mut backend = connection(worker, client, exchange, (picked, manner)).await?;
     backend.begin(exchange.scratch.record.is_timed());
-    if exchange.for_client(client, Leaves::Reset).has_left() {
+    // Of one that has said something the next read says the same.
+    if !has_said && exchange.for_client(client, Leaves::Reset).has_left() {
         // It hears of a client that said nothing and has reset its connection.
         backend.waits().breaks();
         return Err(Cause::ClientAbort.into());
@@ -191,7 +199,7 @@ async fn connection(
     worker: &Worker,
     client: &Client,
     exchange: &mut Exchange,
-    pick: &Pick,
+    (pick, manner): (&Pick, Manner),
 ) -> Result<Backend, Fault> {
     let (id, conns) = (pick.backend(), pick.conns());
     // A request that cannot be sent again needs a connection that was in use a moment ago.
@@ -218,7 +226,7 @@ async fn connection(
     let Worker { clock, deadlines, .. } = worker;
     let frees = || worker.frees_descriptors();
     let greeting = greeting(exchange.pool_plan(), client);
-    let opening = conns::open(conns, time, clock, deadlines, (&greeting, frees));
+    let opening = conns::open(conns, (time, manner), clock, deadlines, (&greeting, frees));
     let of = (exchange.pool, id);
     let opened = Box::pin(rescue::connecting(worker, exchange, of, opening)).await;
     let ended = clock.renew();
@@ -228,8 +236,6 @@ async fn connection(
     }
     match opened {
         Ok(backend) => {
-            // Bounds how long sent bytes may stay unacknowledged.
-            backend.waits().outlasts(exchange.pool_plan().timeouts.write);
             let is_shared = backend.is_reused();
             worker.count(if is_shared { Counter::BackendReuse } else { Counter::BackendOpened });
             if !is_shared {

@@ -82,7 +82,7 @@ pub(super) async fn go_on(client: &Client, exchange: &Exchange, upload: &mut Upl
     if upload.is_going() && !client.keeps() {
         // A client that was told of the close may wait for it before it does anything else, and the
         // answer may end with it.
-        client.waits().end_saying();
+        client.waits().end_saying(false);
     }
     upload.end().await;
 }

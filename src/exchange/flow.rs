@@ -8,7 +8,7 @@
 
 use std::{future::Future, io, pin::Pin};
 
-use super::tunnel::Tunneling;
+use super::tunnel::{Begun, Tunneling};
 use crate::net::{
     buffer::Buffer,
     deadlines::Unmet,
@@ -41,7 +41,7 @@ pub(super) enum Next<'a> {
     /// The next one: all that was there has been passed on.
     Move,
     /// What has to wait, in a box: a silent tunnel would keep its room.
-    Wait(Pin<Box<dyn Future<Output = Result<(), Broke>> + 'a>>),
+    Wait(Pin<Box<dyn Future<Output = Begun> + 'a>>),
     End(Result<(), Broke>),
 }
 
@@ -70,14 +70,15 @@ impl<'a> Flow<'a> {
         };
         let next = match self.from.recv_now(&mut buffer) {
             Ok(0) => Next::End(Ok(())),
-            Ok(count) => {
-                let is_full = buffer.room_len() == 0;
+            Ok(_) => {
+                let ended = self.ended_at_once(&mut buffer);
+                let (count, is_full) = (buffer.len(), buffer.room_len() == 0);
                 self.bounds.came(count, is_full && self.from.is_bulky() && self.to.is_bulky());
-                match self.to.send_now(buffer.bytes(), false) {
-                    Ok(sent) if sent == buffer.len() => Next::Move,
-                    Ok(sent) => return Next::Wait(Box::pin(self.writes_rest(buffer, sent))),
+                match self.to.send_now(buffer.bytes(), ended == Some(Ok(()))) {
+                    Ok(sent) if sent == count => ended.map_or(Next::Move, Next::End),
+                    Ok(sent) => return self.waits_for_room(buffer, sent, ended),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return Next::Wait(Box::pin(self.writes_rest(buffer, 0)));
+                        return self.waits_for_room(buffer, 0, ended);
                     }
                     Err(_) => Next::End(Err(Broke::To)),
                 }
@@ -89,6 +90,37 @@ impl<'a> Flow<'a> {
         next
     }
 
+    /// Whether its first bytes are its last: a server that closes behind its answer. Then the end
+    /// leaves with them, in one segment. Looked for once, as it costs a system call.
+    fn ended_at_once(self, buffer: &mut Buffer) -> Option<Result<(), Broke>> {
+        if !self.bounds.is_first() || buffer.room_len() == 0 {
+            return None;
+        }
+        match self.from.recv_now(buffer) {
+            Ok(0) => Some(Ok(())),
+            Ok(_) | Err(Unmet::NotNow) => None,
+            Err(Unmet::Ended(_) | Unmet::Broken(_)) => Some(Err(Broke::From)),
+        }
+    }
+
+    /// Writes what is left of a buffer, and ends if it `ended`.
+    #[cold]
+    fn waits_for_room(
+        self,
+        buffer: Buffer,
+        sent: usize,
+        ended: Option<Result<(), Broke>>,
+    ) -> Next<'a> {
+        Next::Wait(Box::pin(async move {
+            let written = self.writes_rest(buffer, sent).await;
+            match ended {
+                // A clean end is found again.
+                None | Some(Ok(())) => Begun::after(written),
+                Some(broken) => Begun::Ended(written.and(broken)),
+            }
+        }))
+    }
+
     /// Pauses before the next wait, when this one was in vain once more.
     #[cold]
     fn waits_in_vain(self) -> Next<'a> {
@@ -96,7 +128,7 @@ impl<'a> Flow<'a> {
             let mut in_vain = self.bounds.in_vain().take();
             in_vain.pause().await;
             self.bounds.in_vain().set(in_vain);
-            Ok(())
+            Begun::Goes
         }))
     }
 
@@ -110,9 +142,9 @@ impl<'a> Flow<'a> {
     }
 
     /// Writes what is left in a pipe.
-    async fn drains(self, held: Held<'a>) -> Result<(), Broke> {
+    async fn drains(self, held: Held<'a>) -> Begun {
         let drained = held.drain(self.to, || self.bounds.writes()).await;
         self.bounds.has_gone();
-        drained.map_err(|_| Broke::To)
+        Begun::after(drained.map_err(|_| Broke::To))
     }
 }

@@ -27,7 +27,7 @@ use crate::http::{
 };
 use crate::net::{
     deadlines::Ended,
-    io::{sleep, spawn},
+    io::{Manner, sleep, spawn},
     leaving::ForClient,
     signal::Signal,
 };
@@ -244,8 +244,10 @@ impl Copy {
             return Some(warm);
         }
         let frees = || self.worker.frees_descriptors();
-        let opening =
-            Box::pin(conns::open(conns, time, clock, deadlines, (&self.of.greeting, frees)));
+        let patience = self.of.in_force.plan.pool(self.of.pool).timeouts.write;
+        let manner = Manner { speaks: true, patience };
+        let begins = (&self.of.greeting[..], frees);
+        let opening = Box::pin(conns::open(conns, (time, manner), clock, deadlines, begins));
         let opened = self.state.cancelled.or(opening).await;
         let id = self.pick.backend();
         if let Some(Ok(opened)) = opened {

@@ -137,13 +137,15 @@ async fn begin(
     };
     let up = (client.body(), backend.tunnel());
     let down = (Some(backend.all(&worker.buffers)), client.tunnel());
-    let timeouts = in_force.plan.listener(arrived.peer.listener).timeouts;
+    let listener = arrived.peer.listener;
+    let timeouts = in_force.plan.listener(listener).timeouts;
+    let peer = if told.is_some() { arrived.peer } else { worker.nobody(listener) };
     let view = in_force.pool(pool);
     let proof = Proof::new(view, pick.backend(), worker.clock.tick(), life_min);
     let ends = (client.waits(), backend.waits());
     let passing = Passing {
         tunnel: Tunnel::new(&worker, ends, (timeouts, Some(proof))),
-        arrived,
+        arrived: Arrived { peer, ..arrived },
         backend: matches!(backend, Backend::H2(_)).then(|| Box::new(backend)),
         pick,
         open: Gauge::up(&worker.core, Counter::Tunnels),
@@ -270,7 +272,7 @@ mod tests {
         });
         let keeps = size_of::<Passing>();
         println!("runs {runs} bytes, keeps {keeps} bytes");
-        assert!(runs + keeps <= 944, "{runs} + {keeps} bytes");
+        assert!(runs + keeps <= 760, "{runs} + {keeps} bytes");
     }
 
     fn unreachable<'a>() -> &'a Rc<Worker> {

@@ -195,6 +195,13 @@ pub(super) enum Begun {
     Never(Option<Fault>),
 }
 
+impl Begun {
+    /// What follows a write.
+    pub(super) fn after(written: Result<(), Broke>) -> Begun {
+        written.map_or_else(|broke| Begun::Ended(Err(broke)), |()| Begun::Goes)
+    }
+}
+
 impl Tunnel {
     pub(super) fn new(
         worker: &Rc<Worker>,
@@ -202,7 +209,9 @@ impl Tunnel {
         (timeouts, proof): (ListenerTimeouts, Option<Proof>),
     ) -> Tunnel {
         for end in [&near, &far] {
-            end.outlasts(timeouts.tunnel);
+            if proof.is_none() {
+                end.outlasts(timeouts.tunnel);
+            }
             end.tunnels();
         }
         Tunnel {
@@ -285,10 +294,7 @@ impl Tunnel {
     async fn passes_first(&self, way: Way, first: Buffer) -> Begun {
         self.ends(way).0.came(first.len());
         match self.flow(way) {
-            Some(flow) => {
-                let written = flow.writes_rest(first, 0).await;
-                written.map_or_else(|broke| Begun::Ended(Err(broke)), |()| Begun::Goes)
-            }
+            Some(flow) => Begun::after(flow.writes_rest(first, 0).await),
             None => Begun::Never(None),
         }
     }
@@ -325,44 +331,52 @@ impl Tunnel {
         Both::new(self.pump(Way::Up, up), self.pump(Way::Down, down))
     }
 
-    /// Relays one way until its end, which is passed on as a half-close.
-    async fn pump(&self, way: Way, beginning: Beginning<'_>) {
-        let begun = match beginning {
-            None => Begun::Goes,
-            Some(beginning) => beginning.await,
-        };
-        let ended = match begun {
-            Begun::Goes => self.goes(way).await,
-            Begun::Ended(ended) => ended,
-            Begun::Never(why) => {
-                self.fault.set(why);
-                self.near.waits.cut();
-                return self.far.waits.cut();
-            }
-        };
-        self.one_way_ends(way, ended);
+    /// Relays one way until its end, which is passed on as a half-close. One block, as each more
+    /// would keep its room while the tunnel is silent.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    fn pump<'a>(
+        &'a self,
+        way: Way,
+        mut first: Beginning<'a>,
+    ) -> impl Future<Output = ()> + use<'a> {
+        async move {
+            let ended = loop {
+                if let Some(step) = first.take() {
+                    match step.await {
+                        Begun::Goes => {}
+                        Begun::Ended(ended) => break ended,
+                        Begun::Never(why) => return self.never(why),
+                    }
+                }
+                let Waits::H1(from) = &self.ends(way).0.waits else { break Err(Broke::From) };
+                from.watched().read_by(self.by());
+                if from.readable().await.is_err() {
+                    break Err(Broke::From);
+                }
+                match self.flow(way).map_or(Next::End(Err(Broke::To)), Flow::moves) {
+                    Next::Move => {}
+                    Next::Wait(wait) => first = Some(wait),
+                    Next::End(ended) => break ended,
+                }
+            };
+            self.one_way_ends(way, ended);
+        }
     }
 
-    /// Moves what comes one way from socket to socket, to its end.
-    async fn goes(&self, way: Way) -> Result<(), Broke> {
-        loop {
-            let Waits::H1(from) = &self.ends(way).0.waits else { return Err(Broke::From) };
-            from.watched().read_by(self.by());
-            if from.readable().await.is_err() {
-                return Err(Broke::From);
-            }
-            match self.flow(way).map_or(Next::End(Err(Broke::To)), Flow::moves) {
-                Next::Move => {}
-                Next::Wait(wait) => wait.await?,
-                Next::End(ended) => return ended,
-            }
-        }
+    /// Nothing can go up.
+    #[cold]
+    fn never(&self, why: Option<Fault>) {
+        self.fault.set(why);
+        self.near.waits.cut();
+        self.far.waits.cut();
     }
 
     fn one_way_ends(&self, way: Way, ended: Result<(), Broke>) {
         match (ended, way) {
             (Ok(()), _) => {
-                self.ends(way).1.waits.end_saying();
+                // Both have ended, and the close that comes at once says so, too.
+                let is_last = self.first.get().is_some() && self.proof.is_some();
+                self.ends(way).1.waits.end_saying(is_last);
                 self.one_ends(way);
             }
             (Err(Broke::From), Way::Up) | (Err(Broke::To), Way::Down) => {
@@ -510,6 +524,11 @@ impl<'a> Tunneling<'a> {
         from.is_bulk.set(is_bulk);
         from.in_vain.take();
         self.has_come();
+    }
+
+    /// Whether nothing has come yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.tunnel.ends(self.way).0.received.get() == 0
     }
 
     pub(super) fn is_bulk(&self) -> bool {

@@ -10,17 +10,17 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     net::SocketAddr,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, RawWaker, RawWakerVTable, Waker},
+    task::{Context, Poll, RawWaker, RawWakerVTable, Waker, ready},
     time::Duration,
 };
 
 use monoio::{
     buf::IoBuf,
     io::{AsyncReadRent, AsyncWriteRent, Split},
-    net::TcpStream,
+    net::UnixStream,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -34,6 +34,7 @@ use super::stream::script;
 use super::{
     buffer::{Buffer, Filling},
     repeated::Repeated,
+    turns,
 };
 
 /// The part of a connection that is shut down. Never the reading half alone: Linux resets a
@@ -53,19 +54,23 @@ pub(crate) type Receiving = Repeated<Buffer>;
 /// The sends of a stream that no task waits for; like `Receiving`.
 pub(crate) type Sending = Repeated<Vec<u8>>;
 
-/// A TCP stream that one receive and any number of readiness polls may use at once.
-pub(crate) struct Shared(Rc<UnsafeCell<TcpStream>>);
+/// A socket in the runtime of this thread, of whatever family. monoio's stream of TCP does the same
+/// operations, and has room for two addresses besides, which nobody asks it for.
+pub(crate) type Socket = UnixStream;
+
+/// A socket that one receive and any number of readiness polls may use at once.
+pub(crate) struct Shared(Rc<UnsafeCell<Socket>>);
 
 impl Shared {
-    pub(crate) fn new(stream: TcpStream) -> Shared {
+    pub(crate) fn new(stream: Socket) -> Shared {
         fn can_be_used_from_both_sides<T: Split>(_: &T) {}
         can_be_used_from_both_sides(&stream);
         Shared(Rc::new(UnsafeCell::new(stream)))
     }
 
     #[inline]
-    pub(crate) fn stream(&self) -> &TcpStream {
-        // SAFETY: `TcpStream` is `Split`: its reading and writing operations are independent, and
+    pub(crate) fn stream(&self) -> &Socket {
+        // SAFETY: `Socket` is `Split`: its reading and writing operations are independent, and
         // none of them keeps a `&mut` across a suspension (monoio clones the descriptor instead).
         unsafe { &*self.0.get() }
     }
@@ -111,41 +116,100 @@ impl Shared {
     }
 
     /// The stream itself, if nothing else has a share of it.
-    pub(crate) fn into_stream(self) -> Option<TcpStream> {
+    pub(crate) fn into_stream(self) -> Option<Socket> {
         Rc::try_unwrap(self.0).ok().map(UnsafeCell::into_inner)
     }
 }
 
-/// A wait, unless a check before each poll says that it is over; and whether it took any time. By
-/// hand, because an `async` block would keep the wait and a pin of it, in every idle connection.
-pub(crate) struct Unless<L, W> {
-    look: L,
-    wait: W,
-    waited: bool,
+/// A wait for the readiness of a socket; in tests also of a scripted peer.
+pub(crate) enum Ready<W> {
+    Socket(W),
+    /// It is ready as it is.
+    Now,
+    #[cfg(test)]
+    Script(Pin<Box<dyn Future<Output = io::Result<()>>>>),
 }
 
-impl<L, W> Unless<L, W> {
+impl<W: Future<Output = io::Result<()>>> Future for Ready<W> {
+    type Output = io::Result<()>;
+
     #[inline]
-    pub(crate) fn new(look: L, wait: W) -> Unless<L, W> {
-        Unless { look, wait, waited: false }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // SAFETY: nothing is moved out of it, and the wait is pinned as long as all of it is.
+        match unsafe { self.get_unchecked_mut() } {
+            // SAFETY: as above.
+            Ready::Socket(wait) => unsafe { Pin::new_unchecked(wait) }.poll(cx),
+            Ready::Now => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            Ready::Script(wait) => wait.as_mut().poll(cx),
+        }
     }
 }
 
-impl<E, L: FnMut(&mut Context<'_>) -> Option<E>, W: Future> Future for Unless<L, W> {
-    type Output = (Result<W::Output, E>, bool);
+/// Who waits for a socket.
+pub(crate) trait Waiter {
+    /// Why a wait has ended without what was waited for.
+    type Unmet;
+
+    /// Asked before each poll: why the wait is over, whatever becomes of the socket. Otherwise the
+    /// task is woken when it is.
+    fn is_over(&self, task: &Waker) -> Option<Self::Unmet>;
+
+    /// The wait has ended. `waited`: it took time.
+    fn ended(&self, result: io::Result<()>, waited: bool) -> Result<(), Self::Unmet>;
+
+    /// Whether that still counts, once all other tasks have had a turn.
+    fn goes_on(&self) -> Result<(), Self::Unmet>;
+}
+
+/// A wait for a socket. It takes a turn of the core, if it has to: one that ends at once lets all
+/// other tasks go first. By hand, because an `async` block for each of its layers would keep what
+/// it waits for twice, in every idle connection.
+pub(crate) struct Waiting<T, W> {
+    waiter: T,
+    step: Step<W>,
+    waited: bool,
+}
+
+enum Step<W> {
+    Waits(Ready<W>),
+    /// Boxed, as this is rare.
+    Turn(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+impl<T, W> Waiting<T, W> {
+    #[inline]
+    pub(crate) fn new(waiter: T, wait: Ready<W>) -> Waiting<T, W> {
+        Waiting { waiter, step: Step::Waits(wait), waited: false }
+    }
+}
+
+impl<T: Waiter, W: Future<Output = io::Result<()>>> Future for Waiting<T, W> {
+    type Output = Result<(), T::Unmet>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: nothing is moved out of it, and `wait` is pinned as long as all of it is.
-        let Unless { look, wait, waited } = unsafe { self.get_unchecked_mut() };
-        if let Some(over) = look(cx) {
-            return Poll::Ready((Err(over), *waited));
+        // SAFETY: nothing is moved out of it, and the wait is pinned as long as all of it is.
+        let Waiting { waiter, step, waited } = unsafe { self.get_unchecked_mut() };
+        if let Step::Waits(wait) = step {
+            if let Some(unmet) = waiter.is_over(cx.waker()) {
+                return Poll::Ready(Err(unmet));
+            }
+            // SAFETY: as above.
+            let Poll::Ready(result) = unsafe { Pin::new_unchecked(wait) }.poll(cx) else {
+                *waited = true;
+                return Poll::Pending;
+            };
+            waiter.ended(result, *waited)?;
+            if *waited {
+                return Poll::Ready(Ok(()));
+            }
+            *step = Step::Turn(Box::pin(turns::next_turn()));
         }
-        // SAFETY: as above.
-        let polled = unsafe { Pin::new_unchecked(wait) }.poll(cx);
-        let before = *waited;
-        *waited |= polled.is_pending();
-        polled.map(|output| (Ok(output), before))
+        if let Step::Turn(turn) = step {
+            ready!(turn.as_mut().poll(cx));
+        }
+        Poll::Ready(waiter.goes_on())
     }
 }
 
@@ -412,9 +476,36 @@ pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether a connect has succeeded; it has not ended if not.
+///
+/// # Errors
+/// Why it failed.
+pub(crate) fn is_connected(connecting: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut poll = [PollFd::new(&connecting, PollFlags::OUT)];
+    rustix::event::poll(&mut poll, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    if poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+        rustix::net::sockopt::socket_error(connecting)??;
+    }
+    Ok(poll[0].revents().contains(PollFlags::OUT))
+}
+
+/// A socket in the runtime of this thread.
+pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Socket> {
+    Socket::from_std(socket.into())
+}
+
 /// Makes every call on it end at once; so do operations of the ring.
 pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
+/// On io_uring operations on it wait in the kernel: it is a socket that blocks, like those that
+/// monoio makes.
+pub(crate) fn waits_in_ring(fd: &impl AsFd) -> io::Result<()> {
+    if !turns::are_eager() {
+        rustix::io::ioctl_fionbio(fd, false)?;
+    }
+    Ok(())
 }
 
 /// Moves up to `count` bytes from one descriptor to another, one of them a pipe, without copying.

@@ -128,8 +128,8 @@ pub(crate) fn adopt(
             continue;
         }
         sockopt::set_socket_reuseport(socket, true)?;
-        net_io::outlast(socket, patience);
         set_peer_options(socket)?;
+        net_io::outlast(socket, patience);
     }
     let given = sockets.len();
     let mut shared = if is_shared { given } else { 0 };

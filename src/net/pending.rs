@@ -49,6 +49,7 @@ impl Mark {
 }
 
 /// An operation's number in that order.
+#[derive(Clone, Copy)]
 #[must_use]
 pub(super) struct Begun(u64);
 

@@ -65,6 +65,19 @@ impl Default for Listener {
 }
 
 impl Listener {
+    /// How long data sent to a client may go without an acknowledgement: as long as we wait for the
+    /// client ourselves; zero = for as long as the kernel tries.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let ListenerTimeouts { client_write, tunnel, .. } = self.timeouts;
+        // Unlike one of HTTP, a connection of TCP is a tunnel from its first byte on.
+        match self.mode {
+            Mode::Tcp if tunnel.is_zero() || client_write.is_zero() => Duration::ZERO,
+            Mode::Tcp => client_write.max(tunnel),
+            Mode::Http => client_write,
+        }
+    }
+
     /// Every pool that it refers to.
     pub(crate) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolId> {
         self.pool.iter_mut()

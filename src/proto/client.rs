@@ -273,6 +273,14 @@ impl Client {
         }
     }
 
+    /// Whether bytes of it have come already: as one of TCP.
+    pub(crate) fn has_said(&self) -> bool {
+        match self {
+            Client::H1(client) => client.has_said(),
+            Client::H2(_) => false,
+        }
+    }
+
     /// A hold on waits for it.
     pub(crate) fn waits(&self) -> Waits {
         match self {

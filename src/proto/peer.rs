@@ -113,6 +113,11 @@ impl PeerAddress {
 }
 
 impl Peer {
+    /// A peer of this listener of which nothing is told.
+    pub(crate) fn nobody(listener: ListenerId) -> Peer {
+        Peer::new(listener, (PeerAddress::Unix, 0), &[], None)
+    }
+
     /// A peer of this listener that connected to `port`; `secure` if the connection is encrypted.
     pub(crate) fn new(
         listener: ListenerId,

@@ -47,9 +47,10 @@ impl Waits {
         self.watched().end(why);
     }
 
-    /// Ends writing to it.
-    pub(crate) fn end_saying(&self) {
+    /// Ends writing to it. `is_last`: it is closed in a moment.
+    pub(crate) fn end_saying(&self, is_last: bool) {
         match self {
+            Waits::H1(stream) if is_last && stream.can_splice() => {}
             Waits::H1(stream) => stream.shut_down(Half::Writing),
             // The end of a body is said with its last piece.
             Waits::H2(_) => {}

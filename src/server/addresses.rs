@@ -245,7 +245,7 @@ fn wanted(plan: &Plan) -> Result<Vec<Wanted>, (Endpoint, io::Error)> {
                 rights,
                 v6_only: tcp.is_some_and(|address| is_v6_only(address, &all)),
                 backlog: of.backlog,
-                patience: of.timeouts.client_write,
+                patience: of.patience(),
                 is_within: tcp
                     .is_some_and(|at| all.iter().any(|other| is_within(at, *other, &all))),
             });

@@ -139,7 +139,12 @@ fn is_tcp(worker: &Worker, listener: ListenerId) -> bool {
 /// Serves a connection whose peer is known, as its listener says.
 fn begin(worker: Rc<Worker>, stream: Stream, peer: Peer, admitted: Admitted) {
     if is_tcp(&worker, peer.listener) {
-        let Ok(buffer) = worker.buffers.take() else { return stream.reset_on_close() };
+        let Ok(mut buffer) = worker.buffers.take() else { return stream.reset_on_close() };
+        if stream.can_splice() {
+            // What the client has said already leaves with the handshake of its backend. That it
+            // has left is seen later.
+            let _ = stream.recv_now(&mut buffer);
+        }
         pass_on(&worker, stream, peer, (buffer, None), admitted);
     } else {
         let connection = Connection::new(Rc::clone(&worker), stream, peer, admitted);

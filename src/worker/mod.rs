@@ -65,6 +65,7 @@ use crate::observe::{
 };
 use crate::plan::{self, ListenerId, Plan, Table};
 use crate::policy::route::Router;
+use crate::proto::peer::Peer;
 use crate::shared::{
     certs::Challenges,
     counters::{Counter, Slab},
@@ -139,6 +140,8 @@ pub(crate) struct Worker {
     pub(crate) gate: Gate,
     /// Whether this core is busier than the others, and what it hands over.
     level: Level,
+    /// Stands for the peers of tunnels of which no line is written.
+    nobody: RefCell<Option<Rc<Peer>>>,
 }
 
 /// An address of a listener that accepts connections.
@@ -226,6 +229,7 @@ impl Worker {
             challenges: RefCell::default(),
             gate: Gate::default(),
             level: Level::default(),
+            nobody: RefCell::default(),
         });
         worker.levels_by(next.generation);
         worker
@@ -328,6 +332,15 @@ impl Worker {
         std::iter::once(self.in_force()).chain(older).collect()
     }
 
+    /// A peer of this listener of which nothing is told: one for all of them, as each is 104 bytes.
+    pub(crate) fn nobody(&self, listener: ListenerId) -> Rc<Peer> {
+        let nobody = &mut *self.nobody.borrow_mut();
+        match nobody {
+            Some(known) if known.listener == listener => Rc::clone(known),
+            _ => Rc::clone(nobody.insert(Rc::new(Peer::nobody(listener)))),
+        }
+    }
+
     /// Whether connections of this listener are served: it is in the plan in force.
     #[inline]
     pub(crate) fn serves(&self, listener: ListenerId) -> bool {
@@ -336,7 +349,7 @@ impl Worker {
 
     /// Sockets of listeners that stay take what has changed before they accept the next time.
     fn tune_listeners(&self, before: &Plan, next: &Plan) {
-        let settings = |it: &plan::Listener| (it.backlog, it.timeouts.client_write);
+        let settings = |it: &plan::Listener| (it.backlog, it.patience());
         for at in self.listening.borrow().iter() {
             let [before, next] =
                 [before, next].map(|plan| plan.listeners.get(at.listener()).map(settings));

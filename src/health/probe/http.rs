@@ -15,7 +15,6 @@ use monoio::{
     BufResult,
     buf::{IoBuf, IoVecBuf},
     io::{AsyncWriteRent, sink::SinkExt},
-    net::TcpStream,
 };
 use monoio_http::h1::{codec::encoder::GenericEncoder, payload::Payload};
 
@@ -31,7 +30,7 @@ use crate::net::{
     buffer::{Buffer, Buffers},
     clock::Clock,
     deadlines::{Deadlines, Watch},
-    fd,
+    fd::{self, Socket},
     io::{ended_by, sleep},
     stream::Stream,
     tls::{self, NoTls, ToBackend},
@@ -100,7 +99,7 @@ fn field_value(value: &str) -> Result<HeaderValue, String> {
 /// meanwhile, or memory ran out.
 pub(super) async fn judge(
     ask: &Ask,
-    stream: TcpStream,
+    stream: Socket,
     limits: Limits<'_>,
     secure: Option<&Secure>,
 ) -> Option<Result<(), ProbeFault>> {

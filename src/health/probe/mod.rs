@@ -15,12 +15,16 @@ use std::{
     time::Duration,
 };
 
-use monoio::net::TcpStream;
-
 use self::http::Ask;
 use crate::base::endpoint::Endpoint;
 use crate::http::parse::HeadLimits;
-use crate::net::{clock::Clock, fd, io as net_io, signal::Signal, tls::Back};
+use crate::net::{
+    clock::Clock,
+    fd::{self, Socket},
+    io::{self as net_io, Manner},
+    signal::Signal,
+    tls::Back,
+};
 use crate::plan::{self, Backend, Health, Protocol};
 use crate::policy::{connect, health::ProbeFault};
 
@@ -85,7 +89,8 @@ impl Probe {
         let mut last = None;
         for (place, address) in addresses.iter().enumerate() {
             let share = connect::share(limits.time, spent(), addresses.len() - place);
-            let connecting = limits.hurried.or(net_io::connect(address, share));
+            let connecting =
+                limits.hurried.or(net_io::connect(address, (share, Manner::default())));
             match limits.ending.or(connecting).await?.unwrap_or(Err(ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     // A new connection takes it at once.
@@ -103,7 +108,7 @@ impl Probe {
 
     async fn ask(
         &self,
-        stream: TcpStream,
+        stream: Socket,
         limits: Limits<'_>,
         secure: Option<&Secure>,
     ) -> Option<Result<(), ProbeFault>> {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use memchr::memmem;
-use monoio::net::TcpStream;
 
 use super::{Limits, Secure};
 use crate::base::moment::Deadline;
@@ -25,6 +24,7 @@ use crate::net::{
     buffer::Buffers,
     clock::Clock,
     deadlines::{Deadlines, Watch},
+    fd::Socket,
     io::{ended_by, sleep},
     leaving::Leaves,
     stream::Stream,
@@ -181,7 +181,7 @@ fn is_serving(came: &Came) -> Result<(), ProbeFault> {
 /// meanwhile.
 pub(super) async fn judge(
     ask: &Ask,
-    stream: TcpStream,
+    stream: Socket,
     limits: Limits<'_>,
     secure: Option<&Secure>,
 ) -> Option<Result<(), ProbeFault>> {

@@ -7,6 +7,7 @@
 //! its descriptor says that it cannot be spliced.
 
 use std::{
+    future::Future,
     io,
     os::fd::{BorrowedFd, OwnedFd},
     rc::Rc,
@@ -20,7 +21,7 @@ use monoio::buf::IoBuf;
 use super::wire::Wire;
 use crate::net::{
     buffer::Buffer,
-    fd::{self, Receiving, Sending},
+    fd::{self, Ready, Receiving, Sending},
     tls::Tls,
 };
 
@@ -58,18 +59,18 @@ impl Layer {
 
     /// Until there is something to read, an end or an error. May be dropped at any time.
     #[inline]
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(super) fn readable(&self) -> Ready<impl Future<Output = io::Result<()>>> {
         // One wait for both kinds: every idle connection keeps its room.
         match self {
-            Layer::Tls(tls) if tls.has_something() => Ok(()),
-            Layer::Plain(_) | Layer::Tls(_) => self.wire().readable().await,
+            Layer::Tls(tls) if tls.has_something() => Ready::Now,
+            Layer::Plain(_) | Layer::Tls(_) => self.wire().readable(),
         }
     }
 
     /// Until there is room to write, or an error. May be dropped at any time.
     #[inline]
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        self.wire().writable().await
+    pub(super) fn writable(&self) -> Ready<impl Future<Output = io::Result<()>>> {
+        self.wire().writable()
     }
 
     /// Reads what is there.

@@ -25,7 +25,7 @@ mod layer;
 pub(crate) mod script;
 mod wire;
 
-use monoio::{buf::IoBuf, net::TcpStream};
+use monoio::buf::IoBuf;
 
 use self::layer::Layer;
 pub(crate) use self::wire::Wire;
@@ -33,10 +33,10 @@ use super::{
     buffer::{Buffer, Buffers, Draining},
     clock::Clock,
     deadlines::{End, Ended, Unmet, Watched},
-    fd::{self, Half},
-    io::{connect_freeing, sleep, spawn},
+    fd::{self, Half, Socket, Waiter, Waiting},
+    io::{Manner, connect_freeing, sleep, spawn},
     leaving::ForClient,
-    pending::{Pending, Quiet},
+    pending::{Begun, Pending, Quiet},
     tls::{Records, Tls},
     turns,
 };
@@ -98,13 +98,13 @@ pub(crate) struct Stream {
 impl Stream {
     /// Takes a descriptor (non-blocking, see `listener.rs`) into the runtime of this thread.
     pub(crate) fn adopt(fd: OwnedFd, watch: impl FnOnce(RawFd) -> Watched) -> io::Result<Stream> {
-        Ok(Stream::new(TcpStream::from_std(std::net::TcpStream::from(fd))?, watch))
+        Ok(Stream::new(fd::adopt(fd)?, watch))
     }
 
     /// Connects, as `io::connect_freeing`.
     pub(crate) async fn connect(
         address: &Endpoint,
-        time: Duration,
+        (time, manner): (Duration, Manner),
         frees: &impl Fn() -> bool,
         watch: impl FnOnce(RawFd) -> Watched,
     ) -> io::Result<Stream> {
@@ -112,11 +112,11 @@ impl Stream {
         if let Some(answers) = script::dial() {
             return Ok(answers?.stream(watch));
         }
-        Ok(Stream::new(connect_freeing(address, time, frees).await?, watch))
+        Ok(Stream::new(connect_freeing(address, (time, manner), frees).await?, watch))
     }
 
     /// Wraps a connected stream.
-    pub(crate) fn new(stream: TcpStream, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
+    pub(crate) fn new(stream: Socket, watch: impl FnOnce(RawFd) -> Watched) -> Stream {
         Stream::over(Wire::plain(stream), watch)
     }
 
@@ -225,37 +225,20 @@ impl Stream {
 
     /// Waits until there is something to read; the caller has set a deadline.
     #[inline]
-    pub(crate) async fn readable(&self) -> Result<(), Unmet> {
-        let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Reading, cx.waker());
-        let begun = self.pending.begin();
-        let (ready, waited) = fd::Unless::new(look, self.layer().readable()).await;
-        let result = ready.map_err(Unmet::Ended)?;
-        self.pending.end(begun, waited);
-        result.map_err(Unmet::Broken)?;
-        // Boxed, as every idle connection would keep its room.
-        if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Reading)).await }
+    pub(crate) fn readable(&self) -> impl Future<Output = Result<(), Unmet>> {
+        Waiting::new(self.waits_for(End::Reading), self.layer().readable())
     }
 
     /// Waits until there is room to write; the caller has set a deadline. It may end without room
     /// (see `InVain`).
     #[inline]
-    pub(crate) async fn writable(&self) -> Result<(), Unmet> {
-        let look = |cx: &mut Context<'_>| self.watched().ended_or_wakes(End::Writing, cx.waker());
-        let begun = self.pending.begin();
-        let (ready, waited) = fd::Unless::new(look, self.layer().writable()).await;
-        let result = ready.map_err(Unmet::Ended)?;
-        self.pending.end(begun, waited);
-        result.map_err(Unmet::Broken)?;
-        // Boxed, as every idle connection would keep its room.
-        if waited { Ok(()) } else { Box::pin(self.takes_a_turn(End::Writing)).await }
+    pub(crate) fn writable(&self) -> impl Future<Output = Result<(), Unmet>> {
+        Waiting::new(self.waits_for(End::Writing), self.layer().writable())
     }
 
-    /// A wait takes a turn of the core: a loop of waits, with a peer as fast as we are, lets all
-    /// other tasks go first. This one ended at once.
-    #[cold]
-    async fn takes_a_turn(&self, end: End) -> Result<(), Unmet> {
-        turns::next_turn().await;
-        self.goes_on(end)
+    #[inline]
+    fn waits_for(&self, end: End) -> WaitsFor<'_> {
+        WaitsFor { stream: self, end, begun: self.pending.begin() }
     }
 
     /// Like `readable`, for an idle client, for as long as `Watched` lets it stay; returns whether
@@ -683,6 +666,34 @@ impl Stream {
             Layer::Plain(_) => 0,
             Layer::Tls(tls) => tls.kept(),
         }
+    }
+}
+
+/// A wait for one half of a stream to be ready.
+struct WaitsFor<'a> {
+    stream: &'a Stream,
+    end: End,
+    begun: Begun,
+}
+
+impl Waiter for WaitsFor<'_> {
+    type Unmet = Unmet;
+
+    #[inline]
+    fn is_over(&self, task: &Waker) -> Option<Unmet> {
+        self.stream.watched().ended_or_wakes(self.end, task).map(Unmet::Ended)
+    }
+
+    #[inline]
+    fn ended(&self, result: io::Result<()>, waited: bool) -> Result<(), Unmet> {
+        self.stream.pending.end(self.begun, waited);
+        result.map_err(Unmet::Broken)
+    }
+
+    /// A wait takes a turn of the core: a loop of waits, with a peer as fast as we are, lets all
+    /// other tasks go first.
+    fn goes_on(&self) -> Result<(), Unmet> {
+        self.stream.goes_on(self.end)
     }
 }
 

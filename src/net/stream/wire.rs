@@ -1,19 +1,20 @@
 //! The wire of a stream: the connection on which its bytes travel, and that TLS runs over.
 //!
-//! A TCP connection; in tests also a scripted peer. A call that does not wait returns `WouldBlock`
-//! if there is nothing, or no room.
+//! A connection of TCP or by a Unix socket; in tests also a scripted peer. A call that does not
+//! wait returns `WouldBlock` if there is nothing, or no room.
 
 use std::{
+    future::Future,
     io,
     os::fd::{BorrowedFd, RawFd},
     time::Duration,
 };
 
-use monoio::{buf::IoBuf, net::TcpStream};
+use monoio::buf::IoBuf;
 
 use crate::net::{
     buffer::Buffer,
-    fd::{self, Receiving, Sending, Shared},
+    fd::{self, Ready, Receiving, Sending, Shared, Socket},
     io::outlast,
 };
 
@@ -24,7 +25,7 @@ use std::rc::Rc;
 
 /// What carries the bytes of a stream.
 pub(crate) enum Wire {
-    /// A TCP connection.
+    /// A connection.
     Plain(Shared),
     /// A scripted peer, without a descriptor.
     #[cfg(test)]
@@ -32,7 +33,7 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    pub(crate) fn plain(stream: TcpStream) -> Wire {
+    pub(crate) fn plain(stream: Socket) -> Wire {
         Wire::Plain(Shared::new(stream))
     }
 
@@ -56,21 +57,27 @@ impl Wire {
 
     /// Until there is something to read, an end or an error. May be dropped at any time.
     #[inline]
-    pub(crate) async fn readable(&self) -> io::Result<()> {
+    pub(crate) fn readable(&self) -> Ready<impl Future<Output = io::Result<()>>> {
         match self {
-            Wire::Plain(shared) => shared.stream().readable(false).await,
+            Wire::Plain(shared) => Ready::Socket(shared.stream().readable(false)),
             #[cfg(test)]
-            Wire::Script(script) => script.readable().await,
+            Wire::Script(script) => {
+                let script = Rc::clone(script);
+                Ready::Script(Box::pin(async move { script.readable().await }))
+            }
         }
     }
 
     /// Until there is room to write, or an error. May be dropped at any time.
     #[inline]
-    pub(crate) async fn writable(&self) -> io::Result<()> {
+    pub(crate) fn writable(&self) -> Ready<impl Future<Output = io::Result<()>>> {
         match self {
-            Wire::Plain(shared) => shared.stream().writable(false).await,
+            Wire::Plain(shared) => Ready::Socket(shared.stream().writable(false)),
             #[cfg(test)]
-            Wire::Script(script) => script.writable().await,
+            Wire::Script(script) => {
+                let script = Rc::clone(script);
+                Ready::Script(Box::pin(async move { script.writable().await }))
+            }
         }
     }
 

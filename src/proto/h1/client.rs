@@ -165,6 +165,11 @@ impl Client {
         reader.buffer.bytes().get(..count)
     }
 
+    /// Whether bytes of it have come that nobody has taken.
+    pub(crate) fn has_said(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| !reader.buffer.is_empty())
+    }
+
     /// Whether some of the body is buffered, of a length that is known.
     pub(crate) fn has_some_body(&self) -> bool {
         let reader = self.reader.as_ref();
