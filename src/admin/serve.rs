@@ -27,6 +27,10 @@ use super::{
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 
+/// How many more there may be through the Unix socket, which only its owner can open: whoever fills
+/// the address of the network does not lock the command line out.
+const OWN: usize = 8;
+
 /// How many of them may be streams: the others are for calls.
 const STREAMS_MAX: usize = 16;
 
@@ -128,7 +132,8 @@ fn accept<D: Doors>(
         }
         for bound in bound {
             let Ok(mut peer) = bound.accept() else { continue };
-            if Arc::strong_count(seats) > CONNECTIONS_MAX {
+            let own = if peer.from == From::Socket { OWN } else { 0 };
+            if Arc::strong_count(seats) > CONNECTIONS_MAX + own {
                 let full = Answer::error(503, "overloaded", "too many connections are open here");
                 let _ = peer.stream.bound_writes(LOOK);
                 let _ = peer.stream.write_all(&full.write(true, false));

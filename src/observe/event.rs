@@ -673,7 +673,7 @@ impl Event {
             Event::ChangeDropped { .. } => ("change_dropped", Warn, "run-time change does not fit the configuration any more: dropped"),
             Event::StateRefused { .. } => ("state_refused", Warn, "run-time change that was kept does not fit: dropped"),
             Event::StateNotKept { .. } => ("state_not_kept", Warn, "run-time changes not kept over a restart"),
-            Event::TimelineNotKept { .. } => ("timeline_not_kept", Warn, "timeline not kept on disk: it ends with this process"),
+            Event::TimelineNotKept { .. } => ("timeline_not_kept", Warn, "timeline not kept on disk: its events are in memory alone"),
             Event::WebhookFailing { .. } => ("webhook_failing", Warn, "webhook does not take events: they are sent again, and given up in the end"),
             Event::WebhookDelivers { .. } => ("webhook_delivers", Info, "webhook takes events again"),
             Event::ReloadRefused { .. } => ("reload_refused", Error, "configuration refused: the one in force stays"),

@@ -101,7 +101,7 @@ counters! {
     BackendEvicted, Counter, "backend_connections_closed_total" [reason = "evicted"], "Idle backend connections closed because descriptors ran short";
     BackendStale, Counter, "backend_connections_stale_total" [], "Reused connections that died before any byte of an answer";
     BackendAnswersRefused, Counter, "backend_answers_refused_total" [], "Answers refused for the form of their head or body, or the size of their head";
-    BackendIdle, Gauge, "backend_connections" [state = "idle"], "Idle connections to backends";
+    BackendIdle, Gauge, "backend_connections" [state = "idle"], "Connections to backends: in use by requests and tunnels, or idle";
     StickyKept, Counter, "sticky_total" [result = "kept"], "Answers of the backend that the client's cookie names";
     StickyRefreshed, Counter, "sticky_total" [result = "refreshed"], "The same, with the cookie refreshed";
     StickyMoved, Counter, "sticky_total" [result = "moved"], "Answers of another backend than the client's cookie names";

@@ -2,7 +2,7 @@
 'use strict';
 
 const $ = (id) => document.getElementById(id);
-const SECONDS = 300, HALF_MINUTES = 720, EVENTS = 200, RECENT = 50, SPARK = 60;
+const SECONDS = 300, HALF_MINUTES = 720, SPANS = { seconds: SECONDS, halfMinutes: HALF_MINUTES * 30 }, EVENTS = 200, RECENT = 50, SPARK = 60;
 const data = { seconds: [], halfMinutes: [] };
 const sparks = new Map();
 let range = 'seconds', frame = null, lastFrameAt = 0, undo = null;
@@ -25,7 +25,7 @@ const number = (n) => n == null ? '–' : n >= 1e6 ? (n / 1e6).toFixed(1) + ' M'
   : n >= 100 || Number.isInteger(n) ? String(Math.round(n)) : n.toFixed(n < 1 ? 2 : 1);
 const ms = (t) => t == null ? '–' : t >= 1000 ? (t / 1000).toFixed(2) + ' s' : t >= 10 ? t.toFixed(0) : t.toFixed(2);
 const bytes = (n) => n >= 1e9 ? (n / 1e9).toFixed(2) + ' GB' : n >= 1e6 ? (n / 1e6).toFixed(1) + ' MB'
-  : n >= 1e3 ? (n / 1e3).toFixed(1) + ' kB' : Math.round(n) + ' B';
+  : n >= 1e3 ? (n / 1e3).toFixed(n >= 1e5 ? 0 : 1) + ' kB' : Math.round(n) + ' B';
 const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
 function when(at) {
   const then = new Date(at), now = new Date();
@@ -74,7 +74,7 @@ function makeCharts() {
   const times = (u, splits) => splits.map((s) => new Date(s * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false,
     second: splits.length > 1 && splits[1] - splits[0] < 60 ? '2-digit' : undefined }));
   const chart = (id, series, scales) => new uPlot({
-    width: $(id).clientWidth || 300, height: 190, scales: { x: { time: true }, ...scales },
+    width: $(id).clientWidth || 300, height: 190, scales: { x: { time: true, range: (u, least, most) => [most - SPANS[range], most] }, ...scales },
     axes: [{ ...axis, values: times }, { ...axis, size: 48 }], cursor: { drag: { x: false, y: false } },
     legend: { live: true },
     series: [{ value: (u, v) => v == null ? '–' : clock(v * 1000) }, ...series.map(([label, name, fill]) => ({
@@ -108,11 +108,13 @@ function canvasOf(canvas) {
 const HEAT = ['0.1', '0.25', '0.5', '1', '2.5', '5', '10', '25', '50', '100', '250', '500', '1 s', '2.5 s', '5 s', 'more'];
 function drawHeat(all) {
   const [g, width, height] = canvasOf($('heat'));
-  const left = 44, rows = HEAT.length, most = Math.max(1, ...all.map((it) => Math.max(...it.heat)));
+  const left = 48, rows = HEAT.length, most = Math.max(1, ...all.map((it) => Math.max(...it.heat)));
   const kept = range === 'seconds' ? SECONDS : HALF_MINUTES, w = (width - left) / kept, h = height / rows;
-  const rgb = colour('--heat');
-  all.forEach((it, place) => {
-    const x = left + (kept - all.length + place) * w;
+  const rgb = colour('--heat'), last = all[all.length - 1].at, each = SPANS[range] * 1000 / kept;
+  all.forEach((it) => {
+    // Where it belongs by its time, as in the charts: while the process was away there is nothing.
+    const x = left + (kept - 1 - Math.round((last - it.at) / each)) * w;
+    if (x < left) return;
     it.heat.forEach((count, row) => {
       if (!count) return;
       g.fillStyle = `rgba(${rgb}, ${0.15 + 0.85 * Math.log1p(count) / Math.log1p(most)})`;
@@ -333,7 +335,9 @@ function connect() {
   on('frame', (it) => {
     frame = it; lastFrameAt = Date.now();
     const isNew = !data.seconds.length || data.seconds[data.seconds.length - 1].at !== it.at;
-    if (isNew) { data.seconds.push(it); keepSparks(it.pools); }
+    // Of a thousand backends a frame is half a megabyte: what is drawn of it is kept.
+    const { at, classes, times, heat } = it;
+    if (isNew) { data.seconds.push({ at, classes, times, heat }); keepSparks(it.pools); }
     if (data.seconds.length > SECONDS) data.seconds.shift();
     if (document.hidden) return;
     say($('about'), `${it.instance || ''} ${it.version}, plan ${it.generation}`.trim());

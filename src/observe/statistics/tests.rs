@@ -72,9 +72,9 @@ fn lines(statistics: &Statistics) -> Vec<String> {
     statistics.samples().into_iter().filter_map(line).collect()
 }
 
-#[test]
-fn every_count_is_said_by_its_name_and_labels() {
-    let mut stage = Stage::new();
+/// A count of each kind.
+fn counted() -> Stage {
+    let stage = Stage::new();
     stage.slabs[0].add(Counter::Accepted, 3);
     stage.slabs[1].add(Counter::RejectedDescriptors, 4);
     stage.slabs[2].add(Counter::AccessLogDropped, 5);
@@ -115,6 +115,12 @@ fn every_count_is_said_by_its_name_and_labels() {
     times(1).record(Timed::Request(Some(RouteId(9))), Micros(30));
     times(0).record(Timed::Own, Micros(20));
     times(0).record(Timed::Phase(Phase::Connect), Micros(90));
+    stage
+}
+
+#[test]
+fn every_count_is_said_by_its_name_and_labels() {
+    let mut stage = counted();
     let expected = [
         "connections_accepted_total{} 3",
         "connections_rejected_total{reason=descriptors} 4",
@@ -157,6 +163,59 @@ fn every_count_is_said_by_its_name_and_labels() {
         assert!(families().any(|family| family == sample.family), "{}", sample.family);
         assert_eq!(sample.kind == Kind::Counter, sample.family.ends_with("_total"));
     }
+}
+
+const PAGE: &str = "\
+# Metrics
+
+What `GET /metrics` of the admin interface answers, by name: OpenMetrics 1.0 where it is asked for,
+else Prometheus text 0.0.4. A test holds this page to the program. `docs/observing.md` says what to
+look at, `config/prometheus` and `config/grafana` have alerts and a dashboard.
+
+Labels are names of the configuration, the statuses of answers and closed lists of words, never a
+path or a client. A label is `-` where there was none. Histograms have the buckets 10 µs, 25 µs,
+50 µs and so on up to 10 s, and 30 s; their times are samples (the first request of each millisecond
+on each core), all other counts are of everything.
+
+| name | kind | labels | is |
+|---|---|---|---|
+";
+
+/// `UPDATE=1` rewrites it.
+#[test]
+fn the_page_of_metrics_has_every_family_and_no_other() {
+    let mut statistics = counted().snapshot();
+    (statistics.cores[0].busy, statistics.process) = (
+        Some(0.5),
+        Process {
+            cpu: Some(Duration::ZERO),
+            resident_bytes: Some(1),
+            open_descriptors: Some(1),
+            started: Some(SystemTime::UNIX_EPOCH),
+        },
+    );
+    let certificate = Certificate { file: "a.pem".into(), not_after: Some(1), is_refused: false };
+    statistics.certificates = vec![certificate];
+    let samples = statistics.samples();
+    let mut page = PAGE.to_owned();
+    let mut names: Vec<_> = families().collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let sample = samples.iter().find(|sample| sample.family == name);
+        let sample = sample.unwrap_or_else(|| panic!("nothing says {name}"));
+        let prefix = if name.starts_with("process_") { "" } else { "ringway_" };
+        let labels = sample.labels.iter().map(|(label, _)| format!("`{label}`"));
+        let labels = labels.collect::<Vec<_>>().join(", ");
+        let kind = format!("{:?}", sample.kind).to_lowercase();
+        page += &format!("| `{prefix}{name}` | {kind} | {labels} | {} |\n", sample.help);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == page, "docs/metrics.md is not what is said: UPDATE=1 rewrites it");
 }
 
 #[test]

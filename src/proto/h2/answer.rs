@@ -121,7 +121,18 @@ fn reason(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::conn_tests::block, *};
+    use super::{
+        super::{conn_tests::block, hpack, response},
+        *,
+    };
+    use crate::base::rng::Rng;
+    use crate::http::{
+        forward::{self, ToClient},
+        framing::{self, BodyLength},
+        head::Method,
+        parse::{self, Parse},
+        write::{self, Connection},
+    };
 
     const LIMITS: HeadLimits =
         HeadLimits { head_bytes_max: 200, line_bytes_max: 100, fields_max: 4 };
@@ -173,5 +184,92 @@ mod tests {
             refused
         );
         assert_eq!(of(":status: 200\na: b\na: b\na: b\na: b\n"), refused);
+    }
+    /// Names and values, names in lower case.
+    type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+    const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    /// Fields that any answer may have, in any order, some of them several times.
+    fn fields(rng: &mut Rng) -> Fields {
+        const KNOWN: [&str; 12] = [
+            "date",
+            "server",
+            "set-cookie",
+            "cache-control",
+            "etag",
+            "vary",
+            "via",
+            "location",
+            "content-type",
+            "www-authenticate",
+            "trailer",
+            "alt-svc",
+        ];
+        const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^`|~";
+        let of = |from: &[u8], rng: &mut Rng| from[rng.below(from.len() as u32) as usize];
+        let name = |rng: &mut Rng| match rng.below(3) {
+            0 => [b"x".to_vec(), (0..rng.below(30)).map(|_| of(TOKEN, rng)).collect()].concat(),
+            _ => KNOWN[rng.below(12) as usize].as_bytes().to_vec(),
+        };
+        let value = |rng: &mut Rng| {
+            let inside: Vec<u8> = (33..127).chain(128..=255).chain(*b" \t").collect();
+            let text: Vec<u8> = (0..rng.below(80)).map(|_| of(&inside, rng)).collect();
+            text.trim_ascii().to_vec()
+        };
+        (0..rng.below(14)).map(|_| (name(rng), value(rng))).collect()
+    }
+
+    fn of_head(head: &ResponseHead) -> Fields {
+        let fields = head.headers.iter();
+        let each = fields.map(|field| {
+            (head.headers.name(field).to_ascii_lowercase(), head.headers.value(field).to_vec())
+        });
+        each.collect()
+    }
+
+    /// An answer of a backend of HTTP/2 goes to a client of HTTP/1, and what that gets comes from a
+    /// backend of HTTP/1 and goes to a client of HTTP/2.
+    #[test]
+    fn no_field_of_an_answer_changes_on_its_way_through_both_versions() {
+        let limits =
+            HeadLimits { head_bytes_max: 16 << 10, line_bytes_max: 1 << 10, fields_max: 50 };
+        let to = |version| ToClient { method: Method::Get, version };
+        for seed in 0..2_000 {
+            let mut rng = Rng::seeded(seed);
+            let (status, length) = (200 + rng.below(4) as u16, u64::from(rng.below(1 << 20)));
+            let mut expected = fields(&mut rng);
+            let mut block = Vec::new();
+            hpack::status(status, &mut block);
+            for (name, value) in &expected {
+                hpack::field(name, value, &mut block);
+            }
+            let mut head = ResponseHead::default();
+            read(&mut Decoder::default(), &block, &limits, &mut head).expect("an answer");
+            assert_eq!((head.status, of_head(&head)), (status, expected.clone()), "seed {seed}");
+            if !expected.iter().any(|(name, _)| name == b"date") {
+                expected.push((b"date".to_vec(), DATE.to_vec()));
+            }
+            let body = BodyLength::Fixed(length);
+            forward::response(&mut head, body, to(Version::Http11), || *DATE).unwrap();
+            let mut text = Vec::new();
+            write::response(&head, body, Connection::Unsaid, &mut text);
+
+            let mut head = ResponseHead::default();
+            let parsed = parse::response(&text, &limits, &mut head);
+            assert_eq!(parsed, Ok(Parse::Done { used: text.len() }), "seed {seed}");
+            let body = framing::response(Method::Get, &mut head).unwrap();
+            assert_eq!((head.status, body), (status, BodyLength::Fixed(length)), "seed {seed}");
+            expected.push((b"content-length".to_vec(), length.to_string().into_bytes()));
+            assert_eq!(of_head(&head), expected, "seed {seed}");
+
+            forward::response(&mut head, body, to(Version::Http2), || *DATE).unwrap();
+            response::head((status, &head.headers), body, &mut block);
+            let mut got = Fields::new();
+            let take = |name: &[u8], value: &[u8]| got.push((name.to_vec(), value.to_vec()));
+            Decoder::default().read(&block, take).expect("a block");
+            expected.insert(0, (b":status".to_vec(), status.to_string().into_bytes()));
+            assert_eq!(got, expected, "seed {seed}");
+        }
     }
 }

@@ -17,7 +17,7 @@ mod told;
 mod trouble;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     io,
     path::PathBuf,
     sync::Arc,
@@ -68,9 +68,10 @@ const REQUESTS_KEPT: usize = 50;
 /// What may wait for a reader: everything that is kept, and more.
 const WAITING_MAX: usize = 2 * EVENTS_KEPT;
 
-/// Frames that may wait for a reader: with a thousand backends one is half a megabyte, which all
-/// readers share.
-const FRAMES_WAITING_MAX: usize = 64;
+/// What may wait for a reader of frames, and from how much on a further frame is left out: with a
+/// thousand backends one is half a megabyte, which all readers share.
+const STREAM_WAITING_MAX: usize = 64;
+const FRAMES_WAITING_MAX: usize = 4;
 
 /// How long traffic is looked at for somebody who has asked for a frame.
 const WATCHED: Duration = Duration::from_secs(10);
@@ -188,7 +189,7 @@ impl Reader {
     pub(super) fn follow(&self, feed: Feed, after: Option<String>) -> Receiver<Arc<str>> {
         let (to, from) = bounded(match feed {
             Feed::Events => WAITING_MAX,
-            Feed::Stream => FRAMES_WAITING_MAX,
+            Feed::Stream => STREAM_WAITING_MAX,
         });
         // If the thread has ended, the stream ends at once.
         let _ = self.to.send(Ask::Follow(feed, after, to));
@@ -207,13 +208,13 @@ impl Reader {
 
     /// The timeline.
     pub(super) fn history(&self, query: &HistoryQuery) -> Value {
-        let events = match &self.path {
-            Some(path) => timeline::read(path),
-            None => {
-                let kept = self.ask(Ask::Events).unwrap_or_default();
-                kept.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
-            }
-        };
+        let mut events = self.path.as_deref().map(timeline::read).unwrap_or_default();
+        // What is not on the disk, as that is full or gone, is in memory.
+        let kept = self.ask(Ask::Events).unwrap_or_default();
+        let kept = kept.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let there: HashSet<_> =
+            events.iter().map(|it| it["id"].as_str().unwrap_or("").to_owned()).collect();
+        events.extend(kept.filter(|it| !there.contains(it["id"].as_str().unwrap_or(""))));
         history::of(&events, query, SystemTime::now())
     }
 
@@ -487,7 +488,7 @@ impl Keeper {
         if !self.stream_to.is_empty()
             && let Some(frame) = self.frame()
         {
-            send(&mut self.stream_to, &as_message(&frame));
+            send_frame(&mut self.stream_to, &as_message(&frame));
         }
     }
 
@@ -556,4 +557,41 @@ fn send(readers: &mut Vec<Sender<Arc<str>>>, what: &Arc<str>) {
         Ok(()) => true,
         Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
     });
+}
+
+/// Sends a frame to all readers; one that is behind does without this one.
+fn send_frame(readers: &mut Vec<Sender<Arc<str>>>, what: &Arc<str>) {
+    readers.retain(|to| {
+        let is_behind = to.len() >= FRAMES_WAITING_MAX;
+        is_behind || to.try_send(Arc::clone(what)).is_ok()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_behind_misses_frames_and_no_event() {
+        let (to, slow) = bounded(STREAM_WAITING_MAX);
+        let (to_gone, gone) = bounded(STREAM_WAITING_MAX);
+        let mut readers = vec![to, to_gone];
+        drop(gone);
+        for number in 0..20 {
+            send_frame(&mut readers, &format!("frame {number}").into());
+            assert_eq!(readers.len(), 1, "who is gone is let go");
+        }
+        send(&mut readers, &"event".into());
+        let heard: Vec<Arc<str>> = slow.try_iter().collect();
+        assert_eq!(
+            heard.iter().map(|it| &**it).collect::<Vec<_>>(),
+            ["frame 0", "frame 1", "frame 2", "frame 3", "event"]
+        );
+        send_frame(&mut readers, &"frame 20".into());
+        assert_eq!(slow.try_recv().as_deref(), Ok("frame 20"));
+        for _ in 0..=STREAM_WAITING_MAX {
+            send(&mut readers, &"event".into());
+        }
+        assert!(readers.is_empty(), "one that hears nothing is let go");
+    }
 }
