@@ -176,6 +176,9 @@ fn end(worker: &Worker, fetched: Fetched, is_complete: bool) {
         worker.count(Counter::BackendUnasked);
         pick.conns().borrow_mut().suspect(&backend, worker.clock.tick());
     }
+    if is_complete {
+        backend.is_done();
+    }
     if is_complete && backend.keeps() && !unasked {
         if !backend.is_reused() {
             // Its rest starts now.

@@ -61,6 +61,8 @@ pub(crate) struct Upload(Box<OnItsWay>);
 struct OnItsWay {
     /// The backend that gets it.
     backend: Waits,
+    /// Whether the request may do something there.
+    is_unsafe: bool,
     state: State,
     progress: Rc<Progress>,
 }
@@ -108,7 +110,8 @@ impl Upload {
             expects_continue: exchange.scratch.request.expects_continue,
         };
         let uploading = Box::pin(upload(way, source, sink, Rc::clone(&progress)));
-        Upload(Box::new(OnItsWay { backend, state: State::Going(uploading), progress }))
+        let is_unsafe = !exchange.scratch.request.method.is_safe();
+        Upload(Box::new(OnItsWay { backend, is_unsafe, state: State::Going(uploading), progress }))
     }
 
     /// Runs it until it ends.
@@ -128,6 +131,9 @@ impl Upload {
             // The answer is not needed any more. The wait for it ends and is not blamed on the
             // backend.
             self.0.backend.end(Ended::ClientLeft);
+        }
+        if ended.result.is_ok() && self.0.is_unsafe {
+            self.0.backend.is_entrusted();
         }
         self.0.state = State::Ended(ended);
         true
@@ -191,7 +197,7 @@ impl Upload {
             let (source, bytes) = self.into_source();
             return Recovered { source, kept: None, bytes };
         }
-        let OnItsWay { backend, state, progress } = *self.0;
+        let OnItsWay { backend, state, progress, .. } = *self.0;
         let Uploaded { source, result } = match state {
             State::Ended(uploaded) => uploaded,
             State::Going(uploading) => {

@@ -1,4 +1,6 @@
-//! The heads of requests and responses as typed values.
+//! The heads of requests and responses as typed values: methods and what may be done with them,
+//! versions, and the parts of a first line. Fields are in `headers`, how a head is read in `parse`.
+//! *Invariant:* what is not known counts as what may do most.
 
 use super::headers::{Headers, Span};
 
@@ -72,6 +74,22 @@ impl Method {
             | Method::Trace
             | Method::OtherIdempotent => true,
             Method::Post | Method::Patch | Method::Connect | Method::Other => false,
+        }
+    }
+
+    /// Whether it asks for nothing but an answer (RFC 9110 §9.2.1). An unknown method does not
+    /// count as safe, nor one that few use.
+    #[must_use]
+    pub(crate) fn is_safe(self) -> bool {
+        match self {
+            Method::Get | Method::Head | Method::Options | Method::Trace => true,
+            Method::Post
+            | Method::Put
+            | Method::Delete
+            | Method::Patch
+            | Method::Connect
+            | Method::OtherIdempotent
+            | Method::Other => false,
         }
     }
 }
@@ -174,6 +192,15 @@ mod tests {
         ("TRACE", true), ("UNBIND", true), ("UNCHECKOUT", true), ("UNLINK", true),
         ("UNLOCK", true), ("UPDATE", true), ("UPDATEREDIRECTREF", true), ("VERSION-CONTROL", true),
     ];
+
+    /// RFC 9110 §9.2.1.
+    #[test]
+    fn a_method_is_safe_if_nothing_is_to_be_done() {
+        for (name, _) in REGISTRY {
+            let safe = matches!(*name, "GET" | "HEAD" | "OPTIONS" | "TRACE");
+            assert_eq!(Method::of(name.as_bytes()).is_safe(), safe, "{name}");
+        }
+    }
 
     /// RFC 9110 §9.2.2, and §9.1: in this spelling only.
     #[test]

@@ -406,6 +406,20 @@ pub(crate) fn shut_down(fd: RawFd, half: Half) {
     let _ = rustix::net::shutdown(borrow(fd), how);
 }
 
+/// Ends a connection with a reset, at once, and everything that waits for it. Nothing of it is left
+/// with the kernel, not even its local port, which a close would keep for a minute.
+pub(crate) fn abort(fd: RawFd) {
+    #[cfg(test)]
+    if let Some(script) = script::of(fd) {
+        return script.abort();
+    }
+    // A Unix socket knows no reset, and some kernels no such end while a thread waits.
+    if rustix::net::connect_unspec(borrow(fd)).is_err() {
+        reset_on_close(borrow(fd));
+        shut_down(fd, Half::Both);
+    }
+}
+
 /// Whether a client has left for good: a reset, or both halves closed. A half-close after a whole
 /// request is not leaving.
 pub(crate) fn has_left(fd: RawFd) -> bool {

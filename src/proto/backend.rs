@@ -191,6 +191,15 @@ impl Backend {
         }
     }
 
+    /// Its answer is whole, and so is the request.
+    #[inline]
+    pub(crate) fn is_done(&self) {
+        match self {
+            Backend::H1(backend) => backend.is_done(),
+            Backend::H2(_) => {}
+        }
+    }
+
     /// The source of all that comes from it, if nothing has come yet.
     pub(crate) fn all(&self, buffers: &Rc<Buffers>) -> Source {
         match self {

@@ -42,6 +42,15 @@ impl Waits {
         self.watched().waits_for(client);
     }
 
+    /// It has the whole of a request that it may carry out, whoever waits for the answer.
+    pub(crate) fn is_entrusted(&self) {
+        match self {
+            Waits::H1(stream) => stream.watched().entrusts(true),
+            // A stream is reset, and never its connection.
+            Waits::H2(_) => {}
+        }
+    }
+
     /// Ends every wait for this reason.
     pub(crate) fn end(&self, why: Ended) {
         self.watched().end(why);

@@ -3,7 +3,10 @@
 //! When a stage is struck it checks that no connection and no request stays counted; here it is
 //! also checked that the backend is released at once.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
     backend::{Cue, plays},
@@ -11,6 +14,7 @@ use crate::{
     pace::Watch,
     scripts::{answers, answers_each, answers_on, delays, never_answers, ok},
     stage::{Driver, Stage, eventually},
+    wire::Broken,
 };
 
 on_both_drivers!(
@@ -30,6 +34,7 @@ on_both_drivers!(
     what_a_half_close_cuts_costs_no_answer_before_it,
     an_empty_line_is_nothing_that_was_begun,
     a_crowd_may_leave_at_once,
+    what_is_given_up_is_reset_unless_it_may_be_carried_out,
 );
 
 // Without those where what the bridge sees of an abort comes with its own timing.
@@ -402,6 +407,63 @@ fn an_empty_line_is_nothing_that_was_begun(driver: Driver) {
     client.send([&get("/"), "\r\n"].concat()).response().expect(200, "ok");
     client.expect_end();
     assert_eq!(stage.count("client_aborts_total"), 0);
+}
+
+/// A close would keep our port for a minute (TIME_WAIT), and there are 28,000 of them towards one
+/// backend. Of what is to be done there, once it is all there, nothing is dropped.
+fn what_is_given_up_is_reset_unless_it_may_be_carried_out(driver: Driver) {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&ends);
+    let stage = Stage::on(driver)
+        .pool("timeouts = { response = \"1s\" }")
+        .backend(plays(move |visit| {
+            let (head, framing) = visit.head()?;
+            let is_begun = head.start.contains(" /begun ");
+            if is_begun {
+                visit.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")?;
+            }
+            let read = match visit.rest_of(head, framing) {
+                Ok(_) => visit.wire().some().map(|bytes| bytes.len()),
+                Err(broken) => Err(broken),
+            };
+            heard.lock().unwrap().push(match read {
+                Err(Broken::Reset) => "a reset",
+                Ok(0) | Err(Broken::Cut) => "an end",
+                Ok(_) | Err(_) => "something else",
+            });
+            Ok(())
+        }))
+        .start();
+    let part =
+        |method: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab");
+    let long = "x".repeat(300_000);
+    let cases = [
+        (get("/"), true, "a reset"),
+        (get("/begun"), true, "a reset"),
+        (get("/late"), false, "a reset"),
+        (part("POST"), true, "a reset"),
+        (part("GET"), true, "a reset"),
+        (post("/", "short"), true, "an end"),
+        (post("/", &long), true, "an end"),
+        (post("/begun", "short"), true, "an end"),
+        (post("/late", "short"), false, "an end"),
+    ];
+    for (asked, (request, leaves, end)) in cases.into_iter().enumerate() {
+        let mut client = stage.connect();
+        client.send(&request);
+        eventually("it is asked", || stage.backend(0).heads().len(), |heads| *heads > asked);
+        if leaves {
+            if request.contains("/begun ") {
+                client.response_head("GET").unwrap();
+            }
+            drop(client);
+        } else {
+            client.response().expect_fault(504, "response_timeout");
+        }
+        eventually("it ends", || ends.lock().unwrap().len(), |ends| *ends > asked);
+        let line = request.lines().next();
+        assert_eq!(ends.lock().unwrap().last(), Some(&end), "{line:?}");
+    }
 }
 
 fn a_crowd_may_leave_at_once(driver: Driver) {

@@ -29,12 +29,13 @@ impl Deadlines {
         let until = (from + SLICE).min(slab.entries.len());
         for entry in slab.entries.get(from..until)? {
             match entry.kind {
-                Kind::Backend if entry.is_one_of(called) => {
+                Kind::Backend | Kind::Entrusted if entry.is_one_of(called) => {
                     // The client may have left, and its entry may be another's by now.
                     slab.entries.get(entry.next as usize).into_iter().for_each(Entry::wake);
                 }
                 Kind::Task | Kind::Asked if entry.is_one_of(called) => entry.wake(),
                 Kind::Backend
+                | Kind::Entrusted
                 | Kind::Asked
                 | Kind::Task
                 | Kind::Stream

@@ -23,7 +23,7 @@ pub(crate) enum Watch {
     Client(ListenerId),
     /// A client that is refused; the same, but it never rests.
     Refused,
-    /// A backend. A late one is useless: the whole connection ends.
+    /// A backend. A late one is useless: the whole connection ends, with a reset.
     Backend,
     /// A task without a descriptor of its own, such as one that connects to a backend: every wait
     /// ends by waking it.
@@ -46,6 +46,9 @@ pub(super) enum Kind {
     Multiplexed,
     Refused,
     Backend,
+    /// A backend that has the whole of a request, and may carry it out whether or not anybody waits
+    /// for its answer: a reset could drop what it has not read yet.
+    Entrusted,
     Asked,
     Task,
     Stream,
@@ -137,7 +140,9 @@ impl Entry {
                 self.reading = Some(why);
                 self.wake();
             }
-            Kind::Backend | Kind::Asked | Kind::Task | Kind::Free => self.end_both(why),
+            Kind::Backend | Kind::Entrusted | Kind::Asked | Kind::Task | Kind::Free => {
+                self.end_both(why);
+            }
         }
     }
 
@@ -154,10 +159,20 @@ impl Entry {
     pub(super) fn end_both(&mut self, why: Ended) {
         self.reading.get_or_insert(why);
         self.writing.get_or_insert(why);
-        if !matches!(self.kind, Kind::Task | Kind::Stream | Kind::Asked | Kind::Tunnel) {
-            fd::shut_down(self.fd, Half::Both);
+        match self.kind {
+            Kind::Task | Kind::Stream | Kind::Asked | Kind::Tunnel => {}
+            Kind::Backend => fd::abort(self.fd),
+            Kind::Free | Kind::Client | Kind::Multiplexed | Kind::Refused | Kind::Entrusted => {
+                fd::shut_down(self.fd, Half::Both)
+            }
         }
         self.wake();
+    }
+
+    /// Whether it is a connection to a backend.
+    #[inline]
+    pub(super) fn is_backend(&self) -> bool {
+        matches!(self.kind, Kind::Backend | Kind::Entrusted)
     }
 
     pub(super) fn wake(&self) {

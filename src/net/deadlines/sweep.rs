@@ -101,7 +101,7 @@ impl Deadlines {
                 let watches = (index as u32).wrapping_add(turn).is_multiple_of(WATCH_ROUNDS);
                 entry.look(now, watches);
             }
-            if entry.kind == Kind::Backend && std::mem::take(&mut entry.stays) {
+            if entry.is_backend() && std::mem::take(&mut entry.stays) {
                 let client = entry.next as usize;
                 slab.entries.get(client).into_iter().for_each(Entry::wake);
             }
@@ -117,7 +117,7 @@ impl Slab {
         let on_behalf = |entry: &&Entry| {
             entry.on_behalf != OnBehalf::Nobody
                 && entry.client_fd == OF_STREAM
-                && matches!(entry.kind, Kind::Backend | Kind::Asked)
+                && (entry.is_backend() || entry.kind == Kind::Asked)
                 && entry.reading.is_none()
         };
         let client = self.entries.get(index).filter(on_behalf).map(|entry| entry.next as usize);

@@ -108,7 +108,7 @@ impl Watched {
         entry.end_both(Ended::ClientLeft);
         let waits = entry.next as usize;
         if let Some(backend) = slab.entries.get_mut(waits)
-            && matches!(backend.kind, Kind::Backend | Kind::Asked)
+            && (backend.is_backend() || backend.kind == Kind::Asked)
             && backend.on_behalf != OnBehalf::Nobody
             && (backend.client_fd, backend.next) == (OF_STREAM, self.index)
         {
@@ -214,7 +214,7 @@ impl Watched {
             let is_woken = match entry.kind {
                 Kind::Client | Kind::Multiplexed | Kind::Refused => end == End::Reading,
                 Kind::Task | Kind::Stream | Kind::Asked | Kind::Tunnel => true,
-                Kind::Backend | Kind::Free => false,
+                Kind::Backend | Kind::Entrusted | Kind::Free => false,
             };
             if ended.is_none() && is_woken {
                 entry.note(task);
@@ -233,6 +233,20 @@ impl Watched {
     #[cfg(test)]
     pub(crate) fn reading(&self) -> Option<Ended> {
         self.ended(End::Reading)
+    }
+
+    /// Whether it is a backend that may carry out what it was asked, whoever leaves.
+    pub(crate) fn is_entrusted(&self) -> bool {
+        self.with(|entry| entry.kind == Kind::Entrusted)
+    }
+
+    /// Says whether it is one, of a backend.
+    pub(crate) fn entrusts(&self, it_is: bool) {
+        self.with(|entry| {
+            if entry.is_backend() {
+                entry.kind = if it_is { Kind::Entrusted } else { Kind::Backend };
+            }
+        });
     }
 
     /// Ends every wait for this reason.

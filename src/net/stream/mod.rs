@@ -593,6 +593,11 @@ impl Stream {
         self.layer().reset_on_close();
     }
 
+    /// Ends it with a reset, at once, and everything that waits for it.
+    pub(crate) fn abort(&self) {
+        fd::abort(self.fd);
+    }
+
     /// Whether there are unread bytes, which make a close a reset.
     pub(crate) fn has_unread(&self) -> bool {
         self.layer().has_unread()

@@ -210,6 +210,11 @@ impl Script {
         });
     }
 
+    /// Ends it with a reset.
+    pub(crate) fn abort(&self) {
+        self.ended(Closed::Reset);
+    }
+
     fn ended(&self, closed: Closed) {
         let state = &mut *self.state.borrow_mut();
         state.closed = state.closed.max(closed);

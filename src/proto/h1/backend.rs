@@ -43,6 +43,10 @@ pub(crate) struct Backend {
     has_refused: Cell<bool>,
     /// Whether any byte of the present answer has come.
     has_begun: Cell<bool>,
+    /// Whether an exchange is under way on it.
+    is_busy: Cell<bool>,
+    /// Whether the present request may do something at the backend.
+    is_unsafe: bool,
 }
 
 impl Backend {
@@ -56,6 +60,8 @@ impl Backend {
             keeps: false,
             has_refused: Cell::new(false),
             has_begun: Cell::new(false),
+            is_busy: Cell::new(false),
+            is_unsafe: false,
         }
     }
 
@@ -91,6 +97,10 @@ impl Backend {
         self.keeps = false;
         self.has_refused.set(false);
         self.has_begun.set(false);
+        self.is_busy.set(true);
+        if std::mem::take(&mut self.is_unsafe) {
+            self.stream.watched().entrusts(false);
+        }
         if is_timed {
             self.stream.time_stalls();
         }
@@ -110,6 +120,10 @@ impl Backend {
         by: impl Fn() -> Deadline,
     ) -> Result<bool, Fault> {
         compose::request(asking, room);
+        self.is_unsafe = !asking.head.method.is_safe();
+        if self.is_unsafe && asking.held.is_some() {
+            self.stream.watched().entrusts(true);
+        }
         let sent = match asking.held {
             Some(body) if body.len() <= COPIED_BYTES_MAX => {
                 room.extend_from_slice(body);
@@ -242,6 +256,12 @@ impl Backend {
         Some(Source::H1(super::Source::of_backend(stream, buffer, body)))
     }
 
+    /// The exchange is over: it is closed as one that is idle.
+    #[inline]
+    pub(crate) fn is_done(&self) {
+        self.is_busy.set(false);
+    }
+
     /// The source of all that comes, if nothing has come yet.
     pub(crate) fn all(&self, buffers: &Rc<Buffers>) -> super::Source {
         super::Source::all(Rc::clone(&self.stream), buffers)
@@ -249,6 +269,8 @@ impl Backend {
 
     /// The sink of a tunnel to the backend.
     pub(crate) fn tunnel(&self) -> Sink {
+        // How it ends is the tunnel's affair.
+        self.is_done();
         Sink::H1(super::Sink::tunnel(Rc::clone(&self.stream)))
     }
 
@@ -288,5 +310,16 @@ impl Backend {
     pub(crate) fn post_receive(&self, buffers: &Buffers) -> std::io::Result<()> {
         self.stream.post_receive(buffers.take()?);
         Ok(())
+    }
+}
+
+impl Drop for Backend {
+    /// What is given up in the middle of an exchange is reset: nobody reads the rest of the answer,
+    /// and a close would keep the local port for a minute. A backend that may carry the request out
+    /// hears of it as it always did: a reset could overtake what it has not read.
+    fn drop(&mut self) {
+        if self.is_busy.get() && !self.stream.watched().is_entrusted() {
+            self.stream.abort();
+        }
     }
 }
