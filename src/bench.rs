@@ -33,7 +33,7 @@ use crate::policy::{
     sticky::{Pins, Reading, Secrets},
 };
 use crate::proto::{
-    h2::Conn,
+    h2::{Conn, Places},
     peer::{Peer, PeerAddress},
 };
 
@@ -185,7 +185,8 @@ pub fn fuzz_http2(input: &[u8]) {
     let buffers = Buffers::new(2);
     let deadlines = Deadlines::new(Rc::new(Clock::new()));
     let peer = Peer::new(ListenerId(0), (PeerAddress::of(None), 80), &[], None);
-    let (peer, conn) = (Rc::new(peer), Conn::new(buffers, deadlines, &LIMITS));
+    let places = Rc::new(Places::default()).share(None, usize::MAX);
+    let (peer, conn) = (Rc::new(peer), Conn::new(buffers, deadlines, (&LIMITS, places)));
     let at = (Tick::from_millis(1), None);
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     assert_eq!(conn.receive(&settings, &LIMITS, at), (settings.len(), Ok(())));

@@ -1,5 +1,6 @@
 //! General-purpose types that know nothing of HTTP: backend sets, tables by id, time, seeded
-//! randomness, decaying averages, histograms, the calendar, digits, places of sockets.
+//! randomness, decaying averages, histograms, the calendar, digits, places of sockets, who is one
+//! client.
 //!
 //! Floor 0. Nothing here uses another module, reads a clock or touches a socket.
 
@@ -17,5 +18,6 @@ pub(crate) mod rng;
 pub(crate) mod segments;
 pub(crate) mod sha1;
 pub(crate) mod spell;
+pub(crate) mod subscriber;
 pub(crate) mod table;
 pub(crate) mod totals;

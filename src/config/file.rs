@@ -146,7 +146,8 @@ pub(crate) struct Listener {
     /// The proxies in front that begin each connection with a PROXY header (version 1 or 2): only
     /// they may connect. Absent: there is no such header.
     pub(crate) proxy_protocol: Option<Written<ProxyProtocol>>,
-    /// The networks of proxies whose X-Forwarded-* and Forwarded are trusted.
+    /// The networks of proxies whose X-Forwarded-* and Forwarded are trusted. They speak for many:
+    /// no limit of a single client holds for them.
     pub(crate) trusted_proxies: List<String>,
     /// Client connections of this listener, exact for the process; 0 = only the global limit.
     pub(crate) max_connections: Option<Written<i64>>,

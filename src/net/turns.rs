@@ -74,6 +74,12 @@ pub(crate) fn are_eager() -> bool {
     EAGER.get()
 }
 
+/// The number of this thread's present turn; none = it has no turns. Those in which no task waited
+/// for the next have no number of their own.
+pub(crate) fn number() -> Option<u64> {
+    TURNS.with_borrow(|turns| turns.as_ref().map(|turns| turns.number.get()))
+}
+
 /// Gives all other tasks a turn.
 pub(crate) async fn next_turn() {
     let Some(turns) = current() else { return };

@@ -14,6 +14,7 @@ pub(crate) mod level;
 pub(crate) mod lookups;
 pub(crate) mod outlier;
 pub(crate) mod overlay;
+pub(crate) mod penalties;
 pub(crate) mod probes;
 pub(crate) mod resolve;
 pub(crate) mod retry;

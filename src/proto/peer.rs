@@ -12,6 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::base::subscriber::Subscriber;
 use crate::http::{
     forward::{self, ForwardedFor},
     head::RequestHead,
@@ -157,6 +158,17 @@ impl Peer {
     /// The address of the other end of its connection.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         self.address.ip()
+    }
+
+    /// Who answers for what it does: nobody if it is a proxy that is trusted, which speaks for
+    /// many, or has no address.
+    pub(crate) fn subscriber(&self) -> Option<Subscriber> {
+        self.ip().filter(|_| !self.is_trusted).map(Subscriber::of)
+    }
+
+    /// The address of its connection.
+    pub(crate) fn address(&self) -> PeerAddress {
+        self.address
     }
 
     /// The id that a request brings, if it is believed.

@@ -19,7 +19,7 @@ use super::{
     connection::{self, Arrival},
     level,
     linger::turn_away,
-    secure,
+    proxied, secure,
 };
 use crate::base::{
     endpoint::Endpoint,
@@ -239,6 +239,11 @@ impl Accepting {
             return;
         }
         let arrival = Arrival { listener: id, from, port: self.port, proxied: None };
+        if worker.refuses(from) && !proxied::is_due(worker, &arrival) {
+            // Nothing is said: to a crowd of these an answer would cost more than they do.
+            worker.count(Counter::RejectedAbuse);
+            return fd::reset_on_close(fd.as_fd());
+        }
         let Some(admitted) = Admitted::enter(worker, id) else {
             return self.refuse(fd, &arrival);
         };

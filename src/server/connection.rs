@@ -41,6 +41,7 @@ use crate::proto::{
     h2::PREFACE,
     peer::{Peer, PeerAddress, Proxied, Secure, Speaks},
 };
+use crate::shared::counters::Counter;
 use crate::worker::{Admitted, RestingClient, Worker};
 
 /// What is known of a connection when it is accepted.
@@ -82,6 +83,10 @@ async fn introduce_first(
     admitted: Admitted,
 ) {
     if proxied::introduce(&worker, &stream, &mut arrival).await {
+        if worker.refuses(arrival.from) {
+            worker.count(Counter::RejectedAbuse);
+            return stream.reset_on_close();
+        }
         serve_known(worker, stream, arrival, admitted);
     }
 }

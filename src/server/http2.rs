@@ -4,6 +4,10 @@
 //! its own, so that what one of them breaks ends with it. The connection is idle, and makes room
 //! for others, while it has no stream. It ends when the worker drains, as soon as its streams have;
 //! the peer is told before (RFC 9113 §6.8).
+//!
+//! What a client sends is taken in turns of the core, and what it asks for begins in turns that all
+//! connections share, so that nobody waits for one who sends much. What it does for nothing is
+//! added up for its address when the connection ends.
 
 use std::{
     cell::Cell,
@@ -19,11 +23,13 @@ use crate::exchange::run;
 use crate::net::{
     buffer::Buffer,
     clock::Clock,
-    deadlines::{Rest, Unmet},
+    deadlines::{Ended, Rest, Unmet},
     stream::{InVain, Stream},
+    turns::next_turn,
 };
 use crate::observe::reports::Handshake;
 use crate::plan::ListenerTimeouts;
+use crate::policy::penalties::ABUSE;
 use crate::proto::{
     Client,
     h2::{Abuse, Asking, Conn, PREFACE, Reason},
@@ -31,6 +37,9 @@ use crate::proto::{
 };
 use crate::shared::counters::Counter;
 use crate::worker::Worker;
+
+/// What is said of a client that comes back after too much of that.
+const REFUSED: &str = "it comes back, so that its connections are refused for ten seconds";
 
 /// A connection that is being served.
 struct Link<'a> {
@@ -51,8 +60,14 @@ pub(super) async fn serve(
     peer: &Rc<Peer>,
     come: Vec<u8>,
 ) -> Ending {
+    if worker.refuses(peer.address()) {
+        // It came before that was known.
+        worker.count(Counter::RejectedAbuse);
+        return Ending::Reset;
+    }
     let (buffers, deadlines) = (Rc::clone(&worker.buffers), Rc::clone(&worker.deadlines));
-    let conn = Conn::new(buffers, deadlines, &worker.head_limits());
+    let places = worker.places_of(peer);
+    let conn = Conn::new(buffers, deadlines, (&worker.head_limits(), places));
     stream.watched().is_multiplexed();
     let (rests, in_part) = (Cell::new(true), Cell::new(true));
     let link = Link { worker, stream, peer, conn, rests, in_part };
@@ -74,7 +89,12 @@ pub(super) async fn serve(
         writing.as_mut().poll(cx)
     })
     .await;
+    if ended.is_err() {
+        // It takes no answers.
+        link.conn.has_left();
+    }
     link.conn.broke();
+    link.was_wasted(link.conn.waste());
     match ended {
         Ok(()) => ending.unwrap_or(Ending::Close),
         Err(_) => Ending::Close,
@@ -125,7 +145,10 @@ impl Link<'_> {
                 // While the client does not take what it makes us send, its task is woken for that.
                 poll_fn(|_| if self.conn.may_read() { Poll::Ready(()) } else { Poll::Pending })
                     .await;
-                if self.stream.readable().await.is_err() {
+                if let Err(unmet) = self.stream.readable().await {
+                    if matches!(unmet, Unmet::Broken(_) | Unmet::Ended(Ended::ClientLeft)) {
+                        self.conn.has_left();
+                    }
                     return Ending::Close;
                 }
             }
@@ -140,6 +163,7 @@ impl Link<'_> {
                         continue;
                     }
                     Ok(_) | Err(_) => {
+                        self.conn.has_left();
                         self.worker.buffers.give(buffer);
                         return Ending::Close;
                     }
@@ -161,7 +185,7 @@ impl Link<'_> {
                     }
                 }
             }
-            let fed = if has_preface { self.feed(&mut buffer) } else { Ok(()) };
+            let fed = if has_preface { self.feed(&mut buffer).await } else { Ok(()) };
             self.keep(buffer, &mut rest);
             if let Err(reason) = fed {
                 self.conn.end(reason);
@@ -170,23 +194,69 @@ impl Link<'_> {
         }
     }
 
-    /// Hands the whole frames of a buffer to the connection's state, and begins what that asks for.
-    fn feed(&self, buffer: &mut Buffer) -> Result<(), Reason> {
+    /// Hands the whole frames of a buffer to the connection's state, and begins what they ask for.
+    async fn feed(&self, buffer: &mut Buffer) -> Result<(), Reason> {
+        let had = buffer.len();
+        loop {
+            self.take(buffer)?;
+            self.begin().await;
+            if !self.conn.has_frame(buffer.bytes()) {
+                break;
+            }
+            next_turn().await;
+        }
+        self.has_come(buffer.bytes(), buffer.len() < had);
+        Ok(())
+    }
+
+    /// Hands frames to the connection's state, as many as one turn may have.
+    fn take(&self, buffer: &mut Buffer) -> Result<(), Reason> {
         let worker = self.worker;
         let began = worker.logs.is_on(self.peer.listener).then(Clock::moment);
         let at = (worker.clock.tick(), began);
         let (used, result) = self.conn.receive(buffer.bytes(), &worker.head_limits(), at);
         buffer.consume(used);
-        while let Some(asking) = self.conn.next(self.peer) {
-            catching(Rc::clone(worker), exchange(Rc::clone(worker), asking));
-        }
         let malformed = u64::from(self.conn.take_malformed());
         worker.counters.add(Counter::Http2Malformed, malformed);
         if let Some(abuse) = self.conn.abuse() {
             self.was_abused(abuse);
         }
-        self.has_come(buffer.bytes(), used > 0);
         result
+    }
+
+    /// Begins the requests that have come, in line with those of other connections.
+    async fn begin(&self) {
+        let (worker, mut place, mut has_begun) = (self.worker, None, false);
+        while self.conn.has_new() {
+            if worker.line.lets_begin(place.as_ref()) {
+                has_begun = true;
+                if let Some(asking) = self.conn.next(self.peer) {
+                    catching(Rc::clone(worker), exchange(Rc::clone(worker), asking));
+                }
+            } else {
+                if std::mem::take(&mut has_begun) || place.is_none() {
+                    // Whose turn it was goes to the end.
+                    drop(place.take());
+                    place = Some(worker.line.stand());
+                }
+                next_turn().await;
+            }
+        }
+    }
+
+    /// Its client has had so much begun for nothing.
+    fn was_wasted(&self, amount: u32) {
+        if amount > 0 && self.worker.penalise(self.peer, amount) {
+            self.is_refused();
+        }
+    }
+
+    /// Connections of its client are refused from now on.
+    #[cold]
+    fn is_refused(&self) {
+        let (listener, client) = (self.peer.listener, self.peer.ip());
+        let what = || Handshake { listener, client, why: REFUSED, detail: None };
+        self.worker.events.abuse(self.worker.clock.tick(), what);
     }
 
     /// The connection ends, as its client does something too often.
@@ -206,6 +276,7 @@ impl Link<'_> {
         let (listener, client) = (self.peer.listener, self.peer.ip());
         let what = || Handshake { listener, client, why: abuse.sentence(), detail: None };
         self.worker.events.abuse(self.worker.clock.tick(), what);
+        self.was_wasted(ABUSE);
     }
 
     /// Sets the time for the rest of what has come in part: for a head from its first byte on, for

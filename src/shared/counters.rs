@@ -69,6 +69,7 @@ counters! {
     RejectedOverloaded, Counter, "connections_rejected_total" [reason = "overloaded"], "Client connections refused because a limit was reached";
     RejectedDescriptors, Counter, "connections_rejected_total" [reason = "descriptors"], "Client connections refused because no descriptor was left";
     RejectedProxyHeader, Counter, "connections_rejected_total" [reason = "proxy_header"], "Client connections refused because they did not begin with a proper PROXY header";
+    RejectedAbuse, Counter, "connections_rejected_total" [reason = "abuse"], "Client connections refused because earlier ones from their address had to be ended again and again";
     IdleEvicted, Counter, "connections_idle_evicted_total" [], "Idle client connections closed to make room";
     MovedNew, Counter, "connections_moved_total" [state = "new"], "Client connections handed over to a core that is less busy, by the core that was busier";
     MovedIdle, Counter, "connections_moved_total" [state = "idle"], "Client connections handed over to a core that is less busy, by the core that was busier";

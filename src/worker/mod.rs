@@ -3,6 +3,7 @@
 //! Floor 7. No loop and no thread: `server` runs them. Everything here belongs to one thread, so it
 //! is plain cells; what other threads may read or send is in `shared`.
 
+mod abuse;
 mod admission;
 mod core;
 mod date;
@@ -10,6 +11,7 @@ mod descriptors;
 mod gauge;
 mod in_force;
 mod level;
+mod line;
 mod logs;
 mod next;
 mod peak;
@@ -39,7 +41,7 @@ pub(crate) use self::{
     queue::{Place, WaitsFor},
     scratch::Scratch,
 };
-use self::{level::Level, logs::Logs, peak::Peak};
+use self::{level::Level, line::Line, logs::Logs, peak::Peak};
 
 use crate::base::{
     endpoint::Endpoint,
@@ -64,8 +66,8 @@ use crate::observe::{
     writer::Outlet,
 };
 use crate::plan::{self, ListenerId, Plan, Table};
-use crate::policy::route::Router;
-use crate::proto::peer::Peer;
+use crate::policy::{penalties::Penalties, route::Router};
+use crate::proto::{h2::Places, peer::Peer};
 use crate::shared::{
     certs::Challenges,
     counters::{Counter, Slab},
@@ -142,6 +144,11 @@ pub(crate) struct Worker {
     level: Level,
     /// Stands for the peers of tunnels of which no line is written.
     nobody: RefCell<Option<Rc<Peer>>>,
+    /// The line of requests of HTTP/2, and the places of their streams.
+    pub(crate) line: Rc<Line>,
+    places: Rc<Places>,
+    /// Clients that are not let in for a while.
+    penalties: RefCell<Penalties>,
 }
 
 /// An address of a listener that accepts connections.
@@ -230,6 +237,9 @@ impl Worker {
             gate: Gate::default(),
             level: Level::default(),
             nobody: RefCell::default(),
+            line: Rc::default(),
+            places: Rc::default(),
+            penalties: RefCell::default(),
         });
         worker.levels_by(next.generation);
         worker

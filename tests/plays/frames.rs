@@ -7,8 +7,10 @@
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
 };
+
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::wire::PATIENCE;
 
@@ -294,6 +296,16 @@ impl Http2 {
         Http2::over(stream)
     }
 
+    /// Connects from this address, if that is let in, and begins.
+    pub(crate) fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Option<Http2> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).ok()?;
+        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).ok()?;
+        rustix::net::connect(&socket, &address).ok()?;
+        let mut client = Http2::over(TcpStream::from(socket));
+        client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").ok()?;
+        client.try_send(&Frame::new(SETTINGS, 0, 0, "")).then_some(client)
+    }
+
     /// Over a connection that was made.
     pub(crate) fn over(stream: TcpStream) -> Http2 {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -317,13 +329,19 @@ impl Http2 {
     /// Sends the head of a request, with these fields behind the pseudo-fields; returns its stream.
     #[track_caller]
     pub(crate) fn ask(&mut self, line: &str, fields: &str, ends: bool) -> u32 {
+        let frame = self.request(line, fields, ends);
+        self.send(&frame);
+        frame.id
+    }
+
+    #[track_caller]
+    fn request(&mut self, line: &str, fields: &str, ends: bool) -> Frame {
         let (method, path) = line.split_once(' ').expect("a method and a path");
         let id = self.next;
         self.next += 2;
         let pseudo = format!(":method: {method}\n:scheme: http\n:authority: a\n:path: {path}\n");
         let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
-        self.send(&Frame::new(HEADERS, flags, id, block(&format!("{pseudo}{fields}"))));
-        id
+        Frame::new(HEADERS, flags, id, block(&format!("{pseudo}{fields}")))
     }
 
     /// Sends a part of a body, in frames of at most 16 KiB, without looking at windows.
@@ -394,6 +412,17 @@ impl Http2 {
         self.stream.write_all(&frame.bytes()).is_ok()
     }
 
+    /// The same for any bytes.
+    pub(crate) fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// The same for the head of a request.
+    pub(crate) fn try_ask(&mut self, line: &str, ends: bool) -> bool {
+        let frame = self.request(line, "", ends);
+        self.try_send(&frame)
+    }
+
     fn send_or_not(&mut self, frame: &Frame) {
         let _ = self.stream.write_all(&frame.bytes());
     }
@@ -411,6 +440,12 @@ impl Http2 {
                 return self.answers.remove(&id).unwrap_or_default();
             }
         }
+    }
+
+    /// Whether something of this kind comes before the end of the connection.
+    #[track_caller]
+    pub(crate) fn comes(&mut self, kind: u8) -> bool {
+        std::iter::from_fn(|| self.take()).any(|frame| frame.kind == kind)
     }
 
     /// Reads until something of this kind comes.

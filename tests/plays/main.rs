@@ -58,6 +58,7 @@ mod tunnel;
 mod uploads;
 mod websocket;
 
+mod floods;
 mod forwarded;
 mod hygiene;
 mod ids;

@@ -15,7 +15,7 @@ use std::{
 use super::{
     answer,
     bell::Bell,
-    conn::{ASKED_WINDOW, Conn, Leaving, REQUESTS_MAX, STREAMS_MAX, State},
+    conn::{ASKED_WINDOW, Conn, Leaving, OtherEnd, REQUESTS_MAX, STREAMS_MAX, State},
     frame::{FrameHead, Reason, kind, number, setting},
     request::NoHead,
     stream::Stream,
@@ -143,7 +143,7 @@ impl Conn {
             (setting::NO_OLD_PRIORITIES, 1),
         ];
         let of = (Rc::clone(buffers), Rc::clone(deadlines));
-        Conn::begun(of, Some(asked), &settings, ASKED_WINDOW)
+        Conn::begun(of, OtherEnd::Backend(asked), &settings, ASKED_WINDOW)
     }
 
     /// Whether the backend has said how it speaks.

@@ -28,10 +28,12 @@ use std::{
 use super::{
     Asking,
     answers::Asked,
+    bounds::{self, WORK_A_TURN},
     frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, PREFACE, Reason, kind, of_number, setting},
     guard::{Abuse, Guard},
     hpack::Decoder,
     out::Out,
+    places::Share,
     request::Room,
     sending::give_turn,
     stream::Stream,
@@ -72,6 +74,8 @@ pub(crate) struct Conn {
     pub(super) deadlines: Rc<Deadlines>,
     /// What there is to know of a backend; none = the peer is a client.
     pub(super) asked: Option<Asked>,
+    /// The places of a client's streams; none = the peer is a backend.
+    pub(super) places: Option<Share>,
     /// Streams whose tasks have not ended.
     pub(super) running: Cell<usize>,
     /// Requests that broke a rule and have not been counted.
@@ -105,8 +109,17 @@ pub(super) struct State {
     pub(super) unsaid: u32,
     pub(super) leaving: Leaving,
     pub(super) guard: Guard,
+    /// Requests that were answered whole, and those that were begun for nothing.
+    pub(super) answered: u32,
+    pub(super) wasted: u32,
     /// The task that reads and writes.
     pub(super) driver: Option<Waker>,
+}
+
+/// Who is at the other end, and what is known of it.
+pub(super) enum OtherEnd {
+    Backend(Asked),
+    Client(Share),
 }
 
 /// How far the connection has come with its end.
@@ -134,7 +147,7 @@ impl Conn {
     pub(crate) fn new(
         buffers: Rc<Buffers>,
         deadlines: Rc<Deadlines>,
-        limits: &HeadLimits,
+        (limits, places): (&HeadLimits, Share),
     ) -> Rc<Conn> {
         let settings = [
             (setting::STREAMS_MAX, STREAMS_MAX as u32),
@@ -142,16 +155,20 @@ impl Conn {
             (setting::EXTENDED_CONNECT, 1),
             (setting::NO_OLD_PRIORITIES, 1),
         ];
-        Conn::begun((buffers, deadlines), None, &settings, CONN_WINDOW)
+        Conn::begun((buffers, deadlines), OtherEnd::Client(places), &settings, CONN_WINDOW)
     }
 
     /// One that says this first, and on which the peer may send so much.
     pub(super) fn begun(
         (buffers, deadlines): (Rc<Buffers>, Rc<Deadlines>),
-        asked: Option<Asked>,
+        other: OtherEnd,
         settings: &[(u16, u32)],
         window: i64,
     ) -> Rc<Conn> {
+        let (asked, places) = match other {
+            OtherEnd::Backend(asked) => (Some(asked), None),
+            OtherEnd::Client(places) => (None, Some(places)),
+        };
         let mut state = State {
             decoder: Decoder::default(),
             room: Room::default(),
@@ -170,6 +187,8 @@ impl Conn {
             unsaid: 0,
             leaving: Leaving::No,
             guard: Guard::default(),
+            answered: 0,
+            wasted: 0,
             driver: None,
         };
         if asked.is_some() {
@@ -188,6 +207,7 @@ impl Conn {
             buffers,
             deadlines,
             asked,
+            places,
             running: Cell::new(0),
             malformed: Cell::new(0),
             abuse: Cell::new(None),
@@ -199,7 +219,8 @@ impl Conn {
         &self.buffers
     }
 
-    /// Takes the whole frames at the front of these bytes; returns how many bytes they had.
+    /// Takes the whole frames at the front of these bytes, of a client as many as one turn may
+    /// have; returns how many bytes they had.
     ///
     /// # Errors
     /// If they break a rule that concerns the whole connection.
@@ -209,7 +230,7 @@ impl Conn {
         limits: &HeadLimits,
         (now, began): (Tick, Option<Moment>),
     ) -> (usize, Result<(), Reason>) {
-        let mut used = 0;
+        let (mut used, mut work) = (0, 0);
         match &self.asked {
             None => self.state.borrow_mut().guard.looks(now),
             Some(asked) => asked.heard(now),
@@ -224,6 +245,10 @@ impl Conn {
             used += HEAD_BYTES + head.len;
             if let Err(reason) = self.take(head, payload, limits, began) {
                 return (used, Err(reason));
+            }
+            work += bounds::work(head);
+            if self.asked.is_none() && (work >= WORK_A_TURN || self.has_many_new()) {
+                break;
             }
         }
         (used, Ok(()))
@@ -284,13 +309,13 @@ impl Conn {
                 return Some(Asking::new(stream, Rc::clone(peer)));
             }
             // It was reset before anything was done for it.
-            self.running.set(self.running.get().saturating_sub(1));
+            self.ran(1);
         }
     }
 
     /// The task of a stream has ended. What of it is still open is ended too.
     pub(super) fn done(&self, stream: &Stream, otherwise: Reason) {
-        self.running.set(self.running.get().saturating_sub(1));
+        self.ran(1);
         let state = &mut *self.state.borrow_mut();
         self.leaves_turn(state, stream);
         let left = stream.came.borrow().rest().len();
@@ -314,6 +339,10 @@ impl Conn {
     pub(super) fn cut(&self, stream: &Stream) {
         let state = &mut *self.state.borrow_mut();
         if state.find(stream.id.get()).is_some() {
+            if self.asked.is_none() && stream.send_window.get() <= 0 {
+                // It was given no room until its time was over.
+                state.wasted += u32::from(stream.is_waste());
+            }
             self.reset(state, stream.id.get(), Reason::CANCEL);
         }
         stream.ends(Reason::CANCEL);
@@ -402,6 +431,7 @@ impl State {
 
     pub(super) fn sent_end(&mut self, stream: &Stream) {
         stream.is_sent.set(true);
+        self.answered += 1;
         if stream.has_ended.get() {
             self.forget(stream.id.get());
         }

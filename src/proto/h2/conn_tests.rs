@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use super::{
-    Abuse, Asking, Conn, PREFACE, Reason,
+    Abuse, Asking, Conn, PREFACE, Places, Reason, Share,
     conn::REQUESTS_MAX,
     frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, flag, kind},
     hpack::{self, Decoder},
@@ -120,28 +120,45 @@ struct Bare {
 
 impl Bare {
     fn new() -> Bare {
+        Bare::with(Rc::new(Places::default()).share(None, usize::MAX))
+    }
+
+    fn with(places: Share) -> Bare {
         let buffers = Buffers::new(4);
         let deadlines = Deadlines::new(Rc::new(Clock::new()));
         let address = PeerAddress::of(None);
         let peer = Rc::new(Peer::new(ListenerId(0), (address, 80), &[], None));
-        let conn = Conn::new(Rc::clone(&buffers), deadlines, &LIMITS);
+        let conn = Conn::new(Rc::clone(&buffers), deadlines, (&LIMITS, places));
         Bare { conn, peer, buffers, rest: Vec::new(), streams: VecDeque::new() }
     }
 
     /// One that has had the settings of its peer.
     fn greeted() -> Bare {
-        let mut bare = Bare::new();
-        assert_eq!(bare.gets(frame(kind::SETTINGS, 0, 0, "")), Ok(()));
-        assert!(bare.sent().is_empty());
-        bare
+        Bare::new().after_settings()
+    }
+
+    fn after_settings(mut self) -> Bare {
+        assert_eq!(self.gets(frame(kind::SETTINGS, 0, 0, "")), Ok(()));
+        assert!(self.sent().is_empty());
+        self
     }
 
     fn gets(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Reason> {
         self.rest.extend_from_slice(bytes.as_ref());
+        loop {
+            let result = self.turn();
+            self.streams.extend(std::iter::from_fn(|| self.conn.next(&self.peer)));
+            if result.is_err() || !self.conn.has_frame(&self.rest) {
+                return result.map(|_| ());
+            }
+        }
+    }
+
+    /// Takes what it does in one turn; returns how many bytes that was.
+    fn turn(&mut self) -> Result<usize, Reason> {
         let (used, result) = self.conn.receive(&self.rest, &LIMITS, (Tick::from_millis(1), None));
         self.rest.drain(..used);
-        self.streams.extend(std::iter::from_fn(|| self.conn.next(&self.peer)));
-        result
+        result.map(|()| used)
     }
 
     /// What it sends, in words.
@@ -646,6 +663,88 @@ fn floods_end_the_connection_for_what_they_are() {
         assert_eq!(ended, Some(Reason::ENHANCE_YOUR_CALM), "{expected:?}");
         assert_eq!(bare.conn.abuse(), Some(expected));
     }
+}
+
+/// Whatever fills a buffer of 64 KiB, it is taken in parts, and all of it in the end.
+#[test]
+fn a_turn_takes_a_bounded_part_of_what_has_come() {
+    let pings = frame(kind::PING, 0, 0, [7; 8]).repeat(900);
+    let requests: Vec<u8> = (0..90).flat_map(|n| head(2 * n + 1, true, GET)).collect();
+    let post = head(1, false, &GET.replace("GET", "POST"));
+    let body = [post, data(1, false, "x".repeat(15_000)).repeat(4)].concat();
+    for (bytes, turns, streams) in [(pings, 2, 0), (requests, 3, 90), (body, 1, 1)] {
+        let mut bare = Bare::greeted();
+        bare.rest = bytes;
+        let mut taken = 0;
+        while bare.conn.has_frame(&bare.rest) {
+            assert!(bare.turn().unwrap() > 0);
+            bare.streams.extend(std::iter::from_fn(|| bare.conn.next(&bare.peer)));
+            let _ = bare.sent_bytes();
+            taken += 1;
+        }
+        assert_eq!((taken, bare.streams.len(), bare.rest.len()), (turns, streams, 0));
+    }
+}
+
+/// A request that its client leaves before it has an answer, or that it gives no room for one.
+#[test]
+fn what_a_client_begins_for_nothing_is_counted_against_what_it_lets_be_answered() {
+    let leaves = |bare: &mut Bare| bare.gets(frame(kind::RST_STREAM, 0, 1, [0, 0, 0, 8]));
+    let breaks = |bare: &mut Bare| bare.gets(frame(kind::WINDOW_UPDATE, 0, 1, [0; 4]));
+    let hangs_up = |bare: &mut Bare| {
+        bare.conn.has_left();
+        bare.conn.broke();
+        Ok(())
+    };
+    type Ends<'a> = &'a dyn Fn(&mut Bare) -> Result<(), Reason>;
+    let ends: [Ends<'_>; 3] = [&leaves, &breaks, &hangs_up];
+    for (place, ends) in ends.into_iter().enumerate() {
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(head(1, true, GET)), Ok(()));
+        assert_eq!(bare.conn.waste(), 0);
+        ends(&mut bare).unwrap();
+        assert_eq!(bare.conn.waste(), 1, "{place}");
+        // With an answer that is on its way it is no waste to leave it, if it had room.
+        for (room, wasted) in [(1, 0), (0, 1)] {
+            let mut bare = Bare::greeted();
+            let window = frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, room]);
+            assert_eq!(bare.gets(window), Ok(()));
+            assert_eq!(bare.gets(head(1, true, GET)), Ok(()));
+            let (asking, _) = bare.request();
+            bare.conn.put_block(&asking.stream, b"x", false);
+            ends(&mut bare).unwrap();
+            let wasted = if place == 1 { 1 } else { wasted };
+            assert_eq!(bare.conn.waste(), wasted, "{place}, room {room}");
+        }
+        // What was answered excuses as much.
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(head(3, true, GET)), Ok(()));
+        let (answered, _) = bare.request();
+        bare.conn.put_block(&answered.stream, b"x", true);
+        assert_eq!(bare.gets(head(5, true, GET)), Ok(()));
+        bare.conn.has_left();
+        assert_eq!(bare.conn.waste(), 0);
+    }
+}
+
+/// Places are given back when tasks end, and with what no task has had.
+#[test]
+fn streams_take_places_and_give_them_back() {
+    let places = Rc::new(Places::default());
+    let mut bare = Bare::with(places.share(None, 3)).after_settings();
+    let requests: Vec<u8> = (0..4).flat_map(|n| head(2 * n + 1, true, GET)).collect();
+    assert_eq!(bare.gets(requests), Ok(()));
+    assert_eq!((bare.streams.len(), bare.sent()), (3, vec!["7 reset 7".to_owned()]));
+    bare.streams.pop_front();
+    bare.rest = [head(9, true, GET), head(11, true, GET)].concat();
+    assert!(bare.turn().is_ok());
+    assert_eq!(bare.sent().last().map(String::as_str), Some("11 reset 7"));
+    bare.conn.broke();
+    bare.streams.clear();
+    let mut other = Bare::with(places.share(None, 3)).after_settings();
+    let requests: Vec<u8> = (0..4).flat_map(|n| head(2 * n + 1, true, GET)).collect();
+    assert_eq!(other.gets(requests), Ok(()));
+    assert_eq!(other.streams.len(), 3, "all were given back");
 }
 
 /// RFC 9113 §6.8: in two steps, since requests are on their way when it is said.

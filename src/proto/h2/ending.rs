@@ -45,6 +45,8 @@ impl Conn {
 
     fn over(&self, state: &mut State) {
         state.leaving = Leaving::Over;
+        // No task will have them.
+        self.ran(state.new.len());
         state.new.clear();
         for stream in std::mem::take(&mut state.streams) {
             state.turns.leave(&stream);

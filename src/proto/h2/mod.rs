@@ -16,6 +16,7 @@ mod answers_tests;
 mod backend;
 mod bell;
 mod body;
+mod bounds;
 mod client;
 mod compose;
 mod conn;
@@ -26,6 +27,7 @@ mod frame;
 mod guard;
 mod hpack;
 mod out;
+mod places;
 mod request;
 mod response;
 mod sending;
@@ -41,5 +43,6 @@ pub(crate) use self::{
     conn::Conn,
     frame::{PREFACE, Reason},
     guard::Abuse,
+    places::{Places, Share},
     stream::Stream,
 };

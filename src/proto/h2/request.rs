@@ -111,12 +111,16 @@ pub(super) fn trailers(
 ) -> Result<Headers, NoHead> {
     let (mut trailers, mut bytes, mut fields, mut wrong) = (Headers::default(), 0, 0, None);
     let read = decoder.read(block, |name, value| {
+        if wrong.is_some() {
+            // What is behind is looked at no more, so that it costs nothing.
+            return;
+        }
         (bytes, fields) = (bytes + name.len() + value.len() + 4, fields + 1);
         if !is_field(name, value) || OF_CONNECTION.contains(Name::of(name)) {
-            wrong.get_or_insert(NoHead::Malformed);
+            wrong = Some(NoHead::Malformed);
         } else if bytes > limits.head_bytes_max || fields > limits.fields_max {
-            wrong.get_or_insert(NoHead::Refused(Cause::HeadTooLarge.into()));
-        } else if wrong.is_none() && chunks::may_trail(name) {
+            wrong = Some(NoHead::Refused(Cause::HeadTooLarge.into()));
+        } else if chunks::may_trail(name) {
             trailers.push(Name::of(name), name, value);
         }
     });

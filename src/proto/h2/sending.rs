@@ -30,6 +30,7 @@ impl Conn {
         if stream.is_over() || state.leaving == Leaving::Over {
             return;
         }
+        stream.is_begun.set(true);
         state.out.push_block((stream.id.get(), ends), block, state.frame_max, &self.buffers);
         if ends {
             state.sent_end(stream);

@@ -47,6 +47,8 @@ pub(crate) struct Stream {
     pub(super) unsaid: Cell<u32>,
     /// How much the peer takes.
     pub(super) send_window: Cell<i64>,
+    /// Whether we have begun to send on it.
+    pub(super) is_begun: Cell<bool>,
     /// Whether we have ended our half.
     pub(super) is_sent: Cell<bool>,
     /// Why it is over before both halves have ended.
@@ -132,6 +134,13 @@ impl Stream {
     /// The reset by which it ended, if that is what did.
     pub(in crate::proto) fn reset(&self) -> Option<StreamReset> {
         self.reset.get()
+    }
+
+    /// Whether it was begun for nothing, if its client leaves it: it has no answer, or was given no
+    /// room for one.
+    pub(super) fn is_waste(&self) -> bool {
+        let is_served = self.is_begun.get() && self.send_window.get() > 0;
+        !self.is_sent.get() && !is_served
     }
 
     /// Notes that it ends by a reset.

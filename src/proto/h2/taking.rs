@@ -159,6 +159,7 @@ impl Conn {
     /// Ends a stream for a fault of the peer's.
     pub(super) fn provoked(&self, state: &mut State, id: u32, reason: Reason) -> Taken {
         if let Some(stream) = state.find(id) {
+            state.wasted += u32::from(!stream.is_sent.get());
             stream.is_reset(Side::Proxy, reason);
             stream.fails(reason, Cause::ResponseRefused);
         }
@@ -242,10 +243,6 @@ impl Conn {
             // RFC 9113 §6.8: the peer learns from the number in GOAWAY that it was not served.
             return Ok(());
         }
-        if state.streams.len() >= STREAMS_MAX || self.running.get() >= STREAMS_MAX {
-            self.send_reset(state, id, Reason::REFUSED);
-            return self.notes(state, Abuse::Provoked);
-        }
         let announced = match length {
             Ok(BodyLength::Fixed(bytes)) => Some(bytes),
             Ok(BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose) | Err(_) => None,
@@ -260,6 +257,10 @@ impl Conn {
         if length.is_err() {
             self.notes(state, Abuse::Heads)?;
         }
+        if state.streams.len() >= STREAMS_MAX || !self.runs() {
+            self.send_reset(state, id, Reason::REFUSED);
+            return self.notes(state, Abuse::Provoked);
+        }
         let priority = head.headers.named(b"priority").next().map(Priority::of);
         let head_bytes = (HEAD_BYTES + block.len()) as u64;
         let stream = Rc::new(Stream {
@@ -271,7 +272,6 @@ impl Conn {
             priority: Cell::new(priority.unwrap_or_default()),
             ..self.stream(id, Watch::Stream, state.first_window)
         });
-        self.running.set(self.running.get() + 1);
         state.streams.push(Rc::clone(&stream));
         state.new.push_back(stream);
         Ok(())
@@ -292,6 +292,7 @@ impl Conn {
             window: Cell::new(WINDOW),
             unsaid: Cell::new(0),
             send_window: Cell::new(send_window),
+            is_begun: Cell::new(false),
             is_sent: Cell::new(false),
             over: Cell::new(None),
             reset: Cell::new(None),
@@ -339,6 +340,7 @@ impl Conn {
         }
         let code = number(payload).filter(|_| payload.len() == 4).ok_or(Reason::FRAME_SIZE)?;
         if let Some(stream) = state.forget(head.id) {
+            state.wasted += u32::from(stream.is_waste());
             let by = if self.asked.is_some() { Side::Backend } else { Side::Client };
             stream.is_reset(by, Reason(code));
             stream.fails(Reason(code), was_reset(Reason(code)));

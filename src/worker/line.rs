@@ -1,0 +1,103 @@
+//! The line in which requests of HTTP/2 wait to begin: so many do in each turn of the core,
+//! whatever they come in.
+//!
+//! A hundred requests fit into one packet, and the packets of many connections into one turn; each
+//! that begins runs until it waits for its backend. So what a turn begins is bounded, and a
+//! connection with more stands in line: the first takes what is left, and goes to the end with the
+//! rest.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
+
+use crate::net::turns;
+
+/// What begins in a turn: two or three milliseconds of a core.
+const EACH_TURN: u32 = 32;
+
+/// The line of a core.
+#[derive(Default)]
+pub(crate) struct Line {
+    /// The last turn in which something began, and how much.
+    turn: Cell<(u64, u32)>,
+    /// Who stands there, by numbers.
+    waiting: RefCell<VecDeque<u32>>,
+    next: Cell<u32>,
+}
+
+/// A place in the line, until it is dropped.
+pub(crate) struct InLine {
+    line: Rc<Line>,
+    number: u32,
+}
+
+impl Line {
+    /// Whether one more may begin, of who has this place or comes without one; it counts as begun.
+    pub(crate) fn lets_begin(&self, place: Option<&InLine>) -> bool {
+        turns::number().is_none_or(|turn| self.lets_begin_in(turn, place))
+    }
+
+    fn lets_begin_in(&self, turn: u64, place: Option<&InLine>) -> bool {
+        let (of, begun) = self.turn.get();
+        let begun = if of == turn { begun } else { 0 };
+        // Who comes is behind all who wait.
+        let is_first = self.waiting.borrow().front().copied() == place.map(|it| it.number);
+        let lets = is_first && begun < EACH_TURN;
+        if lets {
+            self.turn.set((turn, begun + 1));
+        }
+        lets
+    }
+
+    /// A place at the end.
+    pub(crate) fn stand(self: &Rc<Line>) -> InLine {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        self.waiting.borrow_mut().push_back(number);
+        InLine { line: Rc::clone(self), number }
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.line.waiting.borrow_mut().retain(|number| *number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many begin for it now.
+    fn begin(line: &Line, turn: u64, place: Option<&InLine>) -> u32 {
+        (0..1_000).take_while(|_| line.lets_begin_in(turn, place)).count() as u32
+    }
+
+    #[test]
+    fn a_turn_begins_so_many_for_all_together() {
+        let line = Rc::new(Line::default());
+        assert_eq!((begin(&line, 7, None), begin(&line, 7, None)), (EACH_TURN, 0));
+        assert_eq!(begin(&line, 8, None), EACH_TURN);
+        assert_eq!(begin(&line, 7, None), EACH_TURN, "any other turn is another");
+    }
+
+    #[test]
+    fn who_came_first_is_first_and_who_comes_waits_behind_all() {
+        let line = Rc::new(Line::default());
+        assert_eq!(begin(&line, 1, None), EACH_TURN);
+        let (one, two) = (line.stand(), line.stand());
+        assert_eq!((begin(&line, 2, None), begin(&line, 2, Some(&two))), (0, 0));
+        assert!((0..5).all(|_| line.lets_begin_in(2, Some(&one))));
+        // It goes to the end, and the next has what is left.
+        drop(one);
+        let one = line.stand();
+        assert_eq!((begin(&line, 2, Some(&one)), begin(&line, 2, Some(&two))), (0, EACH_TURN - 5));
+        // Who leaves is waited for no longer.
+        drop(two);
+        assert_eq!(begin(&line, 3, Some(&one)), EACH_TURN);
+        drop(one);
+        assert_eq!(begin(&line, 4, None), EACH_TURN);
+    }
+}
