@@ -3,7 +3,10 @@
 //!
 //! Times are milliseconds, moments are dates. A state has its reason, and since when it is so.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +30,15 @@ pub(super) fn pools(view: &View) -> Pools {
     };
     let pools = view.statistics.pools.iter().filter_map(of).collect();
     Pools { generation: view.generation, pools }
+}
+
+/// Lets others have the processor now and then, in a loop over backends: it may be that of a core,
+/// and a thousand of them are 10 ms and more.
+pub(super) fn make_way(place: usize) {
+    const BACKENDS: usize = 16;
+    if place % BACKENDS == BACKENDS - 1 {
+        thread::yield_now();
+    }
 }
 
 /// The certificates in use.
@@ -111,9 +123,12 @@ fn routes(statistics: &Statistics) -> Vec<Value> {
 }
 
 fn pool(view: &View, (id, pool): (plan::PoolId, &plan::Pool), counted: &statistics::Pool) -> Value {
-    let each = pool.backends.iter().zip(&counted.backends);
+    let each = pool.backends.iter().zip(&counted.backends).enumerate();
     let backends: Vec<Value> = each
-        .map(|((seat, it), counted)| backend(view, pool, it, (counted, view.seen.get(&(id, seat)))))
+        .map(|(place, ((seat, it), counted))| {
+            make_way(place);
+            backend(view, pool, it, (counted, view.seen.get(&(id, seat))))
+        })
         .collect();
     let healthy = backends.iter().filter(|it| it["isHealthy"] == true).count();
     let retries = counted.retries.iter().map(|it| (it.reason.to_string(), json!(it.count)));
