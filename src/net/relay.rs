@@ -3,7 +3,8 @@
 //! For long bodies of known length this takes 0.6 of the machine time of 64 KiB reads. Only after
 //! `readable()`: the ring's own splice always goes to a worker thread. A worker has few pipes,
 //! because each is two descriptors and can hold 1 MiB of the kernel's memory for as long as a slow
-//! client likes; without one, bytes are copied.
+//! client likes. So one is held only while bytes are in it, not while its source has none; without
+//! one, bytes are copied.
 
 use std::{
     cell::{Cell, RefCell},
@@ -125,7 +126,7 @@ pub(crate) enum Relayed {
     SourceEnded,
     /// The sink failed.
     SinkFailed,
-    /// There is no pipe, or a stream that cannot be spliced; nothing was moved.
+    /// There is no pipe, or a stream that cannot be spliced: the rest must go another way.
     NoPipe,
     /// The same, for lack of descriptors.
     NoDescriptor,
@@ -158,24 +159,35 @@ impl Pipes {
         Pipe::open()
     }
 
-    /// A pipe, if there is one without much ado.
-    fn take_now(&self) -> Option<Taken<'_>> {
-        let refused = self.refused.get();
-        if refused > 0 && self.free.borrow().is_empty() {
-            self.refused.set(refused - 1);
-            return None;
+    /// A pipe for one move, if there is one without much ado.
+    fn take_now(&self) -> Result<Taken<'_>, Relayed> {
+        if self.has_none() {
+            return Err(Relayed::NoPipe);
         }
-        let taken = self.take().ok();
-        if taken.is_none() && self.taken.get() < PIPES_MAX {
+        let taken = self.take();
+        if taken.is_err() {
             self.refused.set(REFUSED_MOVES);
         }
         taken
     }
 
+    /// Whether a pipe need not be asked for; asking counts as a move.
+    fn has_none(&self) -> bool {
+        if self.taken.get() == PIPES_MAX {
+            return true;
+        }
+        let refused = self.refused.get();
+        let has_none = refused > 0 && self.free.borrow().is_empty();
+        if has_none {
+            self.refused.set(refused - 1);
+        }
+        has_none
+    }
+
     /// Moves what is there from `source` to `sink`, at most what a pipe holds, without waiting:
     /// neither's calls may block (`Stream::is_bulky`).
     pub(crate) fn move_now(&self, source: &Stream, sink: &Stream) -> Moved<'_> {
-        let Some(taken) = self.take_now() else { return Moved::NoPipe };
+        let Ok(taken) = self.take_now() else { return Moved::NoPipe };
         let is_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         let came = match source.splice_into(&taken.pipe.writing, taken.pipe.holds) {
             Ok(came) if came > 0 => came,
@@ -200,8 +212,9 @@ impl Pipes {
         Moved::Full(Held { taken, came, left })
     }
 
-    /// Moves exactly `count` bytes from `source` to `sink`. `until` gives the deadline of waits for
-    /// the source, and the client on whose behalf. `moved` grows by what the sink has taken.
+    /// Moves exactly `count` bytes from `source` to `sink`, or as many as there are pipes for: one
+    /// is held only while bytes are in it. `until` gives the deadline of waits for the source, and
+    /// the client on whose behalf. `moved` grows by what the sink has taken.
     pub(crate) async fn relay(
         &self,
         source: &Stream,
@@ -213,29 +226,34 @@ impl Pipes {
         if !source.can_splice() || !sink.can_splice() {
             return Relayed::NoPipe;
         }
-        let taken = match self.take() {
-            Ok(taken) => taken,
-            Err(none) => return none,
-        };
-        let pipe = &taken.pipe;
         let (mut left, mut in_vain) = (count, false);
         while left > 0 {
+            if self.has_none() {
+                return Relayed::NoPipe;
+            }
             let (read_by, client) = until();
             source.watched().read_for(read_by, client);
             let ready = source.readable().await;
             source.watched().read_for(Deadline::NEVER, None);
+            if ready.is_err() {
+                return Relayed::SourceEnded;
+            }
+            let taken = match self.take_now() {
+                Ok(taken) => taken,
+                Err(none) => return none,
+            };
+            let pipe = &taken.pipe;
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.holds);
-            let spliced = ready.map(|()| source.splice_into(&pipe.writing, wanted));
-            let count = match spliced {
-                Ok(Ok(count)) if count > 0 => count,
-                // Readable, and nothing to splice: once may be chance. A peer that sends urgent
-                // data, which cannot be spliced, would make us spin for ever.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock && !in_vain => {
-                    in_vain = true;
-                    continue;
-                }
-                Ok(_) | Err(_) => {
+            let count = match source.splice_into(&pipe.writing, wanted) {
+                Ok(count) if count > 0 => count,
+                nothing => {
                     taken.give_back();
+                    // Readable, and nothing to splice: once may be chance. A peer that sends urgent
+                    // data, which cannot be spliced, would make us spin for ever.
+                    let is_late = nothing.is_err_and(|it| it.kind() == io::ErrorKind::WouldBlock);
+                    if is_late && !std::mem::replace(&mut in_vain, true) {
+                        continue;
+                    }
                     return Relayed::SourceEnded;
                 }
             };
@@ -246,9 +264,9 @@ impl Pipes {
             if drain(pipe, sink, (count, more), moved, &write_by).await.is_err() {
                 return Relayed::SinkFailed;
             }
+            taken.give_back();
             left -= count as u64;
         }
-        taken.give_back();
         Relayed::All
     }
 }
@@ -283,8 +301,10 @@ async fn drain(
 #[cfg(test)]
 mod tests {
     use std::{
+        future::{Future, poll_fn},
         io::{Read, Write},
         net::TcpStream,
+        pin::pin,
         rc::Rc,
         thread::{self, JoinHandle},
         time::Duration,
@@ -298,7 +318,7 @@ mod tests {
         io::task,
         leaving::Leaves,
     };
-    use crate::testkit::{bytes, on_both_drivers, pair};
+    use crate::testkit::{bytes, eventually, on_both_drivers, pair};
 
     /// More than a pipe and two sockets hold.
     const MANY: usize = 9 << 20;
@@ -389,6 +409,40 @@ mod tests {
                 assert_eq!(pipes.free.borrow().len(), 1);
                 drop(from);
             }
+        });
+    }
+
+    #[test]
+    fn a_source_that_has_nothing_holds_no_pipe_and_what_is_left_without_one_is_told() {
+        on_both_drivers(|| async {
+            let (deadlines, _) = deadlines();
+            let pipes = Pipes::default();
+            let ((source, mut from), (sink, mut to)) =
+                (connected(&deadlines), connected(&deadlines));
+            let moved = Cell::new(0);
+            let until = || until(never(), &sink);
+            let mut relay = pin!(pipes.relay(&source, &sink, 8, &moved, (until, never)));
+            from.write_all(b"half").unwrap();
+            let mut is_half = pin!(eventually(|| moved.get() == 4));
+            poll_fn(|cx| {
+                assert!(relay.as_mut().poll(cx).is_pending(), "it waits for the other half");
+                is_half.as_mut().poll(cx)
+            })
+            .await;
+            assert_eq!((pipes.taken.get(), pipes.free.borrow().len()), (0, 1));
+            // Others take all pipes meanwhile.
+            let others: Vec<_> = (0..PIPES_MAX).map(|_| pipes.take().unwrap()).collect();
+            from.write_all(b"more").unwrap();
+            let relayed = relay.await;
+            assert!(matches!(relayed, Relayed::NoPipe), "{relayed:?}");
+            assert_eq!(moved.get(), 4);
+            drop(others);
+            let mut rest = Buffers::new(1).take().unwrap();
+            source.recv(&mut rest, Deadline::NEVER).await.unwrap();
+            assert_eq!(rest.bytes(), b"more");
+            let mut heard = [0; 4];
+            to.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"half");
         });
     }
 

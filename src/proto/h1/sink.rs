@@ -148,12 +148,10 @@ impl Sink {
         let (left, moved) = (from.spliceable(), Cell::new(self.sent));
         let bounds = (until, || by(moved.get()));
         let relayed = pipes.relay(from.stream(), &self.stream, left, &moved, bounds).await;
+        from.passed(moved.get() - self.sent);
         self.sent = moved.get();
         match relayed {
-            Relayed::All => {
-                from.passed(left);
-                Ok(Spliced::All)
-            }
+            Relayed::All => Ok(Spliced::All),
             Relayed::NoPipe => Ok(Spliced::Not),
             Relayed::NoDescriptor => Ok(Spliced::NoDescriptor),
             Relayed::SourceEnded => Err(Cut::From(from.read_fault())),
