@@ -21,6 +21,7 @@ use crate::{
     pace::ms,
     secure::{Identity, VERSIONS},
     stage::{Driver, Setting, Stage, eventually, expect_about},
+    told::Process,
 };
 
 on_both_drivers!(
@@ -34,6 +35,7 @@ on_both_drivers!(
     a_breaker_opens_for_a_backend_that_resets_before_its_first_byte,
     what_clients_do_ejects_nobody,
     a_backend_that_ends_connections_too_soon_is_ejected,
+    first_bytes_that_come_with_their_end_leave_with_it_and_a_reset_stays_one,
     ; at a pace:
     a_connection_lasts_no_longer_than_it_may,
 );
@@ -485,5 +487,55 @@ fn a_backend_that_ends_connections_too_soon_is_ejected(driver: Driver) {
         } else {
             assert!(ejected(&stage).is_empty());
         }
+    }
+}
+
+/// What is heard up to the end, and the end.
+fn hears_all(stream: &mut TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut heard = Vec::new();
+    let ended = stream.read_to_end(&mut heard).err().map(|error| error.kind());
+    (heard, ended)
+}
+
+/// Says a word and ends, while nobody hears it.
+fn says_and_ends(mut stream: &TcpStream, word: &str, resets: bool) {
+    stream.write_all(word.as_bytes()).unwrap();
+    match resets {
+        true => rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap(),
+        false => stream.shutdown(Shutdown::Write).unwrap(),
+    }
+}
+
+fn first_bytes_that_come_with_their_end_leave_with_it_and_a_reset_stays_one(driver: Driver) {
+    let server = TcpListener::bind((addresses::host(), 0)).unwrap();
+    let pool = format!("backends = [\"{}\"]", server.local_addr().unwrap());
+    let process = Process::with_pool(driver, "mode = \"tcp\"", &pool, "text");
+    for resets in [false, true] {
+        let ended = resets.then_some(ErrorKind::ConnectionReset);
+        // The client's: they are there before a backend is looked for.
+        let client = process.standing(|| {
+            let client = TcpStream::connect(process.address).unwrap();
+            says_and_ends(&client, "ask", resets);
+            (!resets).then_some(client)
+        });
+        let (mut behind, _) = server.accept().unwrap();
+        let (heard, end) = hears_all(&mut behind);
+        assert_eq!(end, ended);
+        assert!(resets || heard == b"ask", "{heard:?}");
+        if let Some(mut client) = client {
+            behind.write_all(b"answer").unwrap();
+            drop(behind);
+            assert_eq!(hears_all(&mut client), (b"answer".to_vec(), None));
+        }
+        // The backend's.
+        let mut client = TcpStream::connect(process.address).unwrap();
+        client.write_all(b"ask").unwrap();
+        let (mut behind, _) = server.accept().unwrap();
+        behind.read_exact(&mut [0; 3]).unwrap();
+        process.standing(move || says_and_ends(&behind, "answer", resets));
+        let (heard, end) = hears_all(&mut client);
+        assert_eq!(end, ended);
+        assert!(resets || heard == b"answer", "{heard:?}");
     }
 }

@@ -146,6 +146,17 @@ impl Process {
         prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
+    /// It stands still while this is done.
+    pub(crate) fn standing<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let state = || std::fs::read_to_string(&stat).unwrap();
+        eventually("it stands", state, |state| state.contains(") T "));
+        let done = act();
+        self.signal(Signal::CONT);
+        done
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
