@@ -143,26 +143,12 @@ impl Pending {
     }
 
     /// Hands these bytes to the kernel. `make` makes the sends of the connection.
-    ///
-    /// # Errors
-    /// With the bytes, if it makes none.
-    pub(super) fn post_send(
-        &self,
-        bytes: Vec<u8>,
-        make: impl FnOnce() -> Option<Sending>,
-    ) -> Result<(), Vec<u8>> {
-        let sender = match self.sender.get() {
-            Some(sender) => sender,
-            None => {
-                let Some(sending) = make() else { return Err(bytes) };
-                let number = Cell::new(0);
-                self.sender.get_or_init(|| Box::new(Sender { sending, number }))
-            }
-        };
+    pub(super) fn post_send(&self, bytes: Vec<u8>, make: impl FnOnce() -> Sending) {
+        let sender =
+            self.sender.get_or_init(|| Box::new(Sender { sending: make(), number: Cell::new(0) }));
         BEGUN.set(BEGUN.get() + 1);
         sender.number.set(BEGUN.get());
         sender.sending.begin(bytes, &mut Context::from_waker(Waker::noop()));
-        Ok(())
     }
 
     /// Whether a send was posted whose end nobody has asked for.

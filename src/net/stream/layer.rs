@@ -141,11 +141,11 @@ impl Layer {
         }
     }
 
-    /// Sends of bytes that the ring takes, one at a time; none if they do not leave as they are.
-    pub(super) fn sending(&self) -> Option<Sending> {
+    /// Sends of bytes that the ring takes, one at a time.
+    pub(super) fn sending(&self) -> Sending {
         match self {
-            Layer::Plain(wire) => Some(wire.sending()),
-            Layer::Tls(_) => None,
+            Layer::Plain(wire) => wire.sending(),
+            Layer::Tls(tls) => tls.sending(),
         }
     }
 

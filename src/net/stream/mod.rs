@@ -352,14 +352,15 @@ impl Stream {
     /// asked for when the answer has come (`has_sent`), or when that is late (`sent`).
     ///
     /// # Errors
-    /// With the bytes, if they may not be taken in one piece, or not as they are.
+    /// With the bytes, if they may not be taken in one piece.
     #[inline]
     pub(crate) fn post_send(&self, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
         if bytes.len() > POSTED_BYTES_MAX || turns::are_eager() {
             return Err(bytes);
         }
         self.written.set(u32::MAX);
-        self.pending.post_send(bytes, || self.layer().sending())
+        self.pending.post_send(bytes, || self.layer().sending());
+        Ok(())
     }
 
     /// Whether a send was posted whose end nobody has asked for.

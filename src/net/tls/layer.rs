@@ -21,7 +21,7 @@ use super::{
 };
 use crate::net::{
     buffer::{Buffer, Buffers, Draining},
-    fd::{self, Receiving},
+    fd::{self, Receiving, Sending},
     stream::Wire,
 };
 
@@ -320,6 +320,16 @@ impl Tls {
         let state = &mut *self.state.borrow_mut();
         (state.unsent, state.owed) = (Some(buffer), count);
         (Ok(0), piece)
+    }
+
+    /// Sends of bytes that the ring takes, sealed, one at a time. If the wire does not take all of
+    /// the records, none is said to have been sent, and the rest is sent as by `send`.
+    pub(crate) fn sending(self: &Rc<Tls>) -> Sending {
+        let tls = Rc::clone(self);
+        Sending::new(async move |bytes| match tls.submit(bytes).await {
+            (Err(error), bytes) if error.kind() == io::ErrorKind::WouldBlock => (Ok(0), bytes),
+            done => done,
+        })
     }
 
     /// Seals what fits of two pieces behind the replies that wait; returns how much.

@@ -603,6 +603,32 @@ fn writes_are_taken_once_and_in_order_however_little_the_wire_takes() {
 }
 
 #[test]
+fn a_posted_send_is_sealed_once_however_little_the_wire_takes() {
+    let trust = trust();
+    for version in VERSIONS {
+        for takes in [0, 1, 20, 1_000] {
+            let (server, mut client) = both(&trust, version);
+            let steps = vec![Step::Takes(takes), Step::Pauses, Step::Takes(usize::MAX)];
+            let heard = play(async {
+                let scripted = scripted(server, b"", steps);
+                let ours = &scripted.ours;
+                for what in ["ask", "and again"] {
+                    ours.post_send(what.into()).unwrap();
+                    assert!(ours.is_sending());
+                    let never = crate::base::moment::Deadline::NEVER;
+                    let (sent, back) = ours.sent(never).await;
+                    sent.unwrap();
+                    assert_eq!((back, ours.is_sending()), (what.into(), false));
+                }
+                scripted.script.heard()
+            });
+            let (plain, failure) = opened(&mut client, &heard, []);
+            assert_eq!((&plain[..], failure), (&b"askand again"[..], None), "{takes}");
+        }
+    }
+}
+
+#[test]
 fn an_idle_connection_keeps_no_buffer_and_little_else() {
     let trust = trust();
     let (server, mut client) = both(&trust, &TLS13);
