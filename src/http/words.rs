@@ -56,6 +56,13 @@ impl Word {
         ((!letter & other_than_dash) | self.0) & HIGHEST
     }
 
+    /// Neither a small letter nor a dash. Exact.
+    #[inline(always)]
+    pub(crate) fn neither_small_nor_dash(self) -> u64 {
+        // Of letters and the dash, only large letters have no such bit.
+        self.neither_letter_nor_dash() | (!self.0 & all(0x20)) << 2
+    }
+
     /// One of these bytes, which are ASCII. Exact.
     #[inline(always)]
     pub(crate) fn is_one_of<const N: usize>(self, bytes: [u8; N]) -> u64 {
@@ -128,6 +135,8 @@ mod tests {
         check(Word::control, |byte| byte < b' ' || byte == 0x7f);
         check(|word| word.below(0x21), |byte| byte < 0x21 || byte == 0x7f);
         check(Word::neither_letter_nor_dash, |byte| !byte.is_ascii_alphabetic() && byte != b'-');
+        let is_small = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+        check(Word::neither_small_nor_dash, |byte| !is_small(byte));
         check(|word| word.is_one_of([b'/', b'.']), |byte| byte == b'/' || byte == b'.');
         assert_eq!(first(&[], Word::control), None);
     }
@@ -141,6 +150,8 @@ mod tests {
             let is_other = |byte: u8| !byte.is_ascii_alphabetic() && byte != b'-';
             let in_two = |is: fn(u8) -> bool| u64::from(is(a)) << 7 | u64::from(is(b)) << 15;
             assert_eq!(word.neither_letter_nor_dash(), in_two(is_other), "{a:#x} {b:#x}");
+            let is_small = |byte: u8| !byte.is_ascii_lowercase() && byte != b'-';
+            assert_eq!(word.neither_small_nor_dash(), in_two(is_small), "{a:#x} {b:#x}");
             assert_eq!(word.is_one_of([b'.']), in_two(|byte| byte == b'.'), "{a:#x} {b:#x}");
         }
     }

@@ -230,8 +230,10 @@ impl Link<'_> {
         while self.conn.has_new() {
             if worker.line.lets_begin(place.as_ref()) {
                 has_begun = true;
-                if let Some(asking) = self.conn.next(self.peer) {
-                    catching(Rc::clone(worker), exchange(Rc::clone(worker), asking));
+                if let Some(asking) = self.conn.next(self.peer)
+                    && let Err(asking) = worker.desks.hand(asking)
+                {
+                    catching(Rc::clone(worker), exchanges(Rc::clone(worker), asking));
                 }
             } else {
                 if std::mem::take(&mut has_begun) || place.is_none() {
@@ -329,18 +331,27 @@ fn restore(rest: &mut Vec<u8>, buffer: &mut Buffer) {
     *rest = Vec::new();
 }
 
+/// Streams, one after the other.
+async fn exchanges(worker: Rc<Worker>, first: Asking) {
+    let (desk, mut next) = (Rc::default(), Some(first));
+    while let Some(asking) = next {
+        exchange(&worker, asking).await;
+        next = worker.desks.next(&desk).await;
+    }
+}
+
 /// One stream: a request and its answer.
-async fn exchange(worker: Rc<Worker>, mut asking: Asking) {
+async fn exchange(worker: &Rc<Worker>, mut asking: Asking) {
     let mut scratch = worker.scratch();
     let head = asking.take_head(&mut scratch.request);
     let mut client = Client::H2(asking);
     match head {
         Ok(bytes) => {
             scratch.record.request_bytes = bytes;
-            run::run(&worker, &mut client, scratch).await;
+            run::run(worker, &mut client, scratch).await;
         }
         Err(fault) => {
-            run::refuse(&worker, &mut client, scratch, fault).await;
+            run::refuse(worker, &mut client, scratch, fault).await;
         }
     }
 }

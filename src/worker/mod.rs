@@ -8,6 +8,7 @@ mod admission;
 mod core;
 mod date;
 mod descriptors;
+mod desks;
 mod gauge;
 mod in_force;
 mod level;
@@ -41,7 +42,7 @@ pub(crate) use self::{
     queue::{Place, WaitsFor},
     scratch::Scratch,
 };
-use self::{level::Level, line::Line, logs::Logs, peak::Peak};
+use self::{desks::Desks, level::Level, line::Line, logs::Logs, peak::Peak};
 
 use crate::base::{
     endpoint::Endpoint,
@@ -67,7 +68,7 @@ use crate::observe::{
 };
 use crate::plan::{self, ListenerId, Plan, Table};
 use crate::policy::{penalties::Penalties, route::Router};
-use crate::proto::{h2::Places, peer::Peer};
+use crate::proto::{h2, peer::Peer};
 use crate::shared::{
     certs::Challenges,
     counters::{Counter, Slab},
@@ -103,6 +104,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Slab>,
     #[expect(clippy::vec_box, reason = "an exchange keeps the box: the room is not copied")]
     scratches: RefCell<Vec<Box<Scratch>>>,
+    /// Tasks of streams that rest.
+    pub(crate) desks: Desks<h2::Asking>,
     /// Client connections of this worker.
     open: Cell<u32>,
     /// Listeners of this worker that still accept connections, including those that only empty
@@ -146,7 +149,7 @@ pub(crate) struct Worker {
     nobody: RefCell<Option<Rc<Peer>>>,
     /// The line of requests of HTTP/2, and the places of their streams.
     pub(crate) line: Rc<Line>,
-    places: Rc<Places>,
+    places: Rc<h2::Places>,
     /// Clients that are not let in for a while.
     penalties: RefCell<Penalties>,
 }
@@ -215,6 +218,7 @@ impl Worker {
             pipes: Pipes::default(),
             counters,
             scratches: RefCell::default(),
+            desks: Desks::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
             turned_away: Rc::default(),
@@ -389,6 +393,7 @@ impl Worker {
     pub(crate) fn drain(&self) {
         self.heir.take();
         self.draining.raise();
+        self.desks.close();
         self.listening.borrow().iter().for_each(|it| it.ends.raise());
         self.look_whether_drained();
     }
@@ -669,6 +674,8 @@ impl Worker {
         if self.peak.is_over(self.counters.read(Counter::Requests)) {
             self.buffers.shrink(BUFFERS_QUIET);
             self.scratches.borrow_mut().truncate(BUFFERS_QUIET);
+            self.desks.keep(BUFFERS_QUIET);
+            h2::give_memory_back();
             self.logs.give_memory_back();
             if self.core.process.trims_memory {
                 crate::net::fd::trim_heap();

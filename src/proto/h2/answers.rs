@@ -67,7 +67,10 @@ pub(crate) struct Asked {
 /// The answers to one stream.
 #[derive(Default)]
 pub(crate) struct Answers {
-    heads: RefCell<VecDeque<ResponseHead>>,
+    /// The first that was not taken, and those behind it: there are some only while interim ones
+    /// come faster than they are taken.
+    head: RefCell<Option<ResponseHead>>,
+    behind: RefCell<VecDeque<ResponseHead>>,
     /// Whether any head has come, and whether the final one has.
     pub(super) has_begun: Cell<bool>,
     pub(super) has_final: Cell<bool>,
@@ -85,7 +88,19 @@ pub(crate) struct Answers {
 
 impl Answers {
     pub(super) fn take(&self) -> Option<ResponseHead> {
-        self.heads.borrow_mut().pop_front()
+        let next = self.head.take();
+        if next.is_some() && !self.behind.borrow().is_empty() {
+            *self.head.borrow_mut() = self.behind.borrow_mut().pop_front();
+        }
+        next
+    }
+
+    fn push(&self, head: ResponseHead) {
+        let mut first = self.head.borrow_mut();
+        match &*first {
+            Some(_) => self.behind.borrow_mut().push_back(head),
+            None => *first = Some(head),
+        }
     }
 }
 
@@ -213,8 +228,7 @@ impl Conn {
         let stream = self.stream(0, Watch::Asked, window);
         stream.watched.is_of(pool, backend);
         let requests = self.requests();
-        let _ =
-            stream.answers.set(Box::new(Answers { is_reused: requests > 0, ..Answers::default() }));
+        let _ = stream.answers.set(Answers { is_reused: requests > 0, ..Answers::default() });
         self.running.set(self.running.get() + 1);
         if let Some(asked) = &self.asked {
             asked.requests.set(requests + 1);
@@ -322,7 +336,7 @@ impl Conn {
         } else {
             framing::response(method, &mut head)
         };
-        let waiting = answers.heads.borrow().len();
+        let waiting = answers.behind.borrow().len();
         let is_sound = match (is_final, length) {
             (true, Ok(BodyLength::Fixed(bytes))) => !ends || bytes == 0,
             (true, Ok(_)) => true,
@@ -338,7 +352,7 @@ impl Conn {
         }
         answers.has_begun.set(true);
         answers.has_final.set(is_final);
-        answers.heads.borrow_mut().push_back(head);
+        answers.push(head);
         if ends {
             self.ended(state, &stream)?;
         }

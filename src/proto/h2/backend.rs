@@ -46,7 +46,7 @@ impl Backend {
     }
 
     fn answers(&self) -> Option<&Answers> {
-        self.stream.answers.get().map(|answers| &**answers)
+        self.stream.answers.get()
     }
 
     pub(crate) fn begin(&mut self, is_timed: bool) {

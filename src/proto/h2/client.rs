@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{Sink, Source, frame::Reason, request::NoHead, response, stream::Stream};
+use super::{Sink, Source, frame::Reason, request::NoHead, response, spare, stream::Stream};
 use crate::base::moment::{Deadline, Micros, Moment};
 use crate::http::{
     fault::{Cause, Fault},
@@ -51,7 +51,7 @@ impl Asking {
             NoHead::Refused(fault) => fault,
             NoHead::Malformed | NoHead::Unreadable => Cause::BadRequest.into(),
         })?;
-        stream.conn.give_back(std::mem::replace(head, read));
+        spare::give_head(std::mem::replace(head, read));
         if head.upgrade {
             (self.is_tunnel, self.held) = (true, Some(Vec::new()));
             return Ok(stream.head_bytes);

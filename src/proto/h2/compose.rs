@@ -70,12 +70,17 @@ pub(super) fn request(
 
 /// The lines of our own behind the fields.
 fn own_lines(headers: &Headers, block: &mut Vec<u8>) {
-    let lines = headers.own_lines.of(&headers.bytes);
-    for line in lines.split(|byte| *byte == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some(at) = memchr::memmem::find(line, b": ") else { continue };
-        if let (Some(name), Some(value)) = (line.get(..at), line.get(at + 2..)) {
-            hpack::field(name, value, block);
-        }
+    let mut lines = headers.own_lines.of(&headers.bytes);
+    // Each is `name: value` and CRLF.
+    while let Some(colon) = memchr::memchr(b':', lines)
+        && let Some(value) = lines.get(colon + 2..)
+        && let Some(end) = memchr::memchr(b'\r', value)
+    {
+        hpack::field(
+            lines.get(..colon).unwrap_or_default(),
+            value.get(..end).unwrap_or_default(),
+            block,
+        );
+        lines = value.get(end + 2..).unwrap_or_default();
     }
 }

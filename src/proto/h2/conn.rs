@@ -34,13 +34,13 @@ use super::{
     hpack::Decoder,
     out::Out,
     places::Share,
-    request::Room,
     sending::give_turn,
+    spare,
     stream::Stream,
     turns::Turns,
 };
 use crate::base::moment::{Moment, Tick};
-use crate::http::{head::RequestHead, parse::HeadLimits};
+use crate::http::parse::HeadLimits;
 use crate::net::{buffer::Buffers, deadlines::Deadlines};
 use crate::proto::peer::Peer;
 
@@ -65,8 +65,8 @@ pub(super) const BLOCK_FRAMES_MAX: u32 = 32;
 /// Requests of one connection: then it is ended, and made anew elsewhere if need be.
 pub(super) const REQUESTS_MAX: u32 = 1 << 20;
 
-/// Heads that are kept for the next requests.
-const HEADS_KEPT: usize = 32;
+/// Streams for which an idle connection keeps its lists.
+const LISTED: usize = 4;
 
 /// The state of a connection.
 pub(crate) struct Conn {
@@ -87,8 +87,6 @@ pub(crate) struct Conn {
 
 pub(super) struct State {
     pub(super) decoder: Decoder,
-    pub(super) room: Room,
-    pub(super) heads: Vec<RequestHead>,
     /// The open streams, by their numbers.
     pub(super) streams: Vec<Rc<Stream>>,
     /// Those that no task has yet.
@@ -171,8 +169,6 @@ impl Conn {
         };
         let mut state = State {
             decoder: Decoder::default(),
-            room: Room::default(),
-            heads: Vec::new(),
             streams: Vec::new(),
             new: VecDeque::new(),
             last: 0,
@@ -318,7 +314,15 @@ impl Conn {
         self.ran(1);
         let state = &mut *self.state.borrow_mut();
         self.leaves_turn(state, stream);
-        let left = stream.came.borrow().rest().len();
+        let left = {
+            let mut came = stream.came.borrow_mut();
+            let left = came.rest().len();
+            if left == 0 {
+                spare::give_body(std::mem::take(&mut came.bytes));
+                came.taken = 0;
+            }
+            left
+        };
         self.said(state, left + stream.out.take() as usize);
         if state.forget(stream.id.get()).is_some() {
             // RFC 9113 §8.1: the answer is whole, and the rest of the request is not wanted.
@@ -346,14 +350,6 @@ impl Conn {
             self.reset(state, stream.id.get(), Reason::CANCEL);
         }
         stream.ends(Reason::CANCEL);
-    }
-
-    /// A head for a later request.
-    pub(super) fn give_back(&self, head: RequestHead) {
-        let heads = &mut self.state.borrow_mut().heads;
-        if heads.len() < HEADS_KEPT && head.headers.bytes.capacity() <= 4 << 10 {
-            heads.push(head);
-        }
     }
 
     /// Checks what must always be so.
@@ -403,10 +399,8 @@ impl Conn {
     pub(crate) fn rest(&self) {
         let state = &mut *self.state.borrow_mut();
         state.decoder.rest();
-        state.heads = Vec::new();
-        state.room = Room::default();
-        state.streams.shrink_to_fit();
-        state.new.shrink_to_fit();
+        state.streams.shrink_to(LISTED);
+        state.new.shrink_to(LISTED);
     }
 }
 

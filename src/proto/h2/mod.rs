@@ -31,6 +31,7 @@ mod places;
 mod request;
 mod response;
 mod sending;
+mod spare;
 mod stream;
 mod taking;
 mod turns;
@@ -44,5 +45,6 @@ pub(crate) use self::{
     frame::{PREFACE, Reason},
     guard::Abuse,
     places::{Places, Share},
+    spare::give_memory_back,
     stream::Stream,
 };

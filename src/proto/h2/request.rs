@@ -4,7 +4,10 @@
 //! A request that breaks a rule of §8 is malformed: nothing of it is answered or reaches a backend.
 //! One that is only too large is a request, and refused like one.
 
-use super::hpack::{Decoder, Unreadable};
+use super::{
+    hpack::{Decoder, Unreadable},
+    stream::Priority,
+};
 use crate::base::base64url;
 use crate::http::{
     chunks,
@@ -14,6 +17,7 @@ use crate::http::{
     headers::{Headers, Span},
     names::{Name, NameSet},
     parse::{self, HeadLimits},
+    words::{self, Word},
 };
 use crate::net::chance;
 
@@ -68,9 +72,11 @@ struct Reading<'a> {
     /// Bytes of the head, as HTTP/1 would count them.
     bytes: usize,
     wrong: Option<NoHead>,
+    /// What it says of its priority, if anything.
+    priority: Option<Priority>,
 }
 
-/// Reads the block of a request.
+/// Reads the block of a request; returns the priority that it wants.
 ///
 /// # Errors
 /// If it gives none. The decoder has read it all the same.
@@ -79,7 +85,7 @@ pub(super) fn request(
     block: &[u8],
     limits: &HeadLimits,
     (head, room): (&mut RequestHead, &mut Room),
-) -> Result<(), NoHead> {
+) -> Result<Option<Priority>, NoHead> {
     head.clear();
     room.pseudo.clear();
     room.cookie.clear();
@@ -93,6 +99,7 @@ pub(super) fn request(
         fields: 0,
         bytes: 0,
         wrong: None,
+        priority: None,
     };
     let read = decoder.read(block, |name, value| reading.field(name, value));
     read.map_err(|Unreadable| NoHead::Unreadable)?;
@@ -131,11 +138,22 @@ pub(super) fn trailers(
 /// Whether name and value are those of a field (RFC 9113 §8.2.1).
 pub(super) fn is_field(name: &[u8], value: &[u8]) -> bool {
     let is_outer = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    grammar::is_token(name)
-        && !name.iter().any(u8::is_ascii_uppercase)
-        && value.iter().all(|byte| grammar::is_value_byte(*byte))
+    let is_plain = words::first(name, Word::neither_small_nor_dash).is_none();
+    let is_name = || grammar::is_token(name) && !name.iter().any(u8::is_ascii_uppercase);
+    let is_text = words::first_far(value, Word::control).is_none();
+    let is_value = || value.iter().all(|byte| grammar::is_value_byte(*byte));
+    // Most are found plain, eight bytes at a time.
+    ((is_plain && !name.is_empty()) || is_name())
+        && (is_text || is_value())
         && !is_outer(value.first())
         && !is_outer(value.last())
+}
+
+impl Room {
+    /// Whether it has not grown beyond so many bytes.
+    pub(super) fn is_small(&self, bytes: usize) -> bool {
+        self.pseudo.capacity() <= bytes && self.cookie.capacity() <= bytes
+    }
 }
 
 impl Reading<'_> {
@@ -185,6 +203,9 @@ impl Reading<'_> {
                 self.fields += 1;
                 if self.fields > self.limits.fields_max {
                     return self.refuse(Cause::HeadTooLarge);
+                }
+                if name == b"priority" {
+                    self.priority.get_or_insert_with(|| Priority::of(value));
                 }
                 self.head.headers.push(known, name, value);
             }
@@ -267,7 +288,7 @@ impl Reading<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<(), NoHead> {
+    fn finish(mut self) -> Result<Option<Priority>, NoHead> {
         if self.target.is_none() {
             self.begin_lines();
         }
@@ -281,7 +302,8 @@ impl Reading<'_> {
         parse::settle(self.head, target).map_err(|fault| match fault.cause {
             Cause::BadRequest => NoHead::Malformed,
             _ => NoHead::Refused(fault),
-        })
+        })?;
+        Ok(self.priority)
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) struct Stream {
     pub(super) timed: Cell<bool>,
     pub(super) stalled: Cell<Micros>,
     /// The answers to it, if it is one to a backend.
-    pub(super) answers: OnceCell<Box<Answers>>,
+    pub(super) answers: OnceCell<Answers>,
 }
 
 /// What has come of a body and was not taken.

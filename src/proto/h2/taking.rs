@@ -14,6 +14,7 @@ use super::{
     guard::Abuse,
     request::{self, NoHead},
     sending::give_turn,
+    spare,
     stream::{Came, Priority, Stream, Turn},
 };
 use crate::base::moment::{Micros, Moment};
@@ -132,7 +133,13 @@ impl Conn {
             return self.provoked(state, head.id, Reason::PROTOCOL);
         }
         stream.announced.set(left.flatten());
-        stream.came.borrow_mut().bytes.extend_from_slice(body);
+        if !body.is_empty() {
+            let came = &mut *stream.came.borrow_mut();
+            if came.bytes.capacity() == 0 {
+                came.bytes = spare::body();
+            }
+            came.bytes.extend_from_slice(body);
+        }
         // Padding is taken at once.
         let padding = payload.len() - body.len();
         self.said(state, padding);
@@ -231,12 +238,13 @@ impl Conn {
         if id / 2 >= REQUESTS_MAX {
             self.warn_in(state);
         }
-        let mut head = state.heads.pop().unwrap_or_default();
-        let read =
-            request::request(&mut state.decoder, block, limits, (&mut head, &mut state.room));
+        let mut head = spare::head();
+        let read = spare::with_room(|room| {
+            request::request(&mut state.decoder, block, limits, (&mut head, room))
+        });
         let length = match read {
             Err(NoHead::Unreadable) => return Err(Reason::COMPRESSION),
-            Ok(()) => framing::request(&head).map_err(|_| NoHead::Malformed),
+            Ok(_) => framing::request(&head).map_err(|_| NoHead::Malformed),
             Err(no_head) => Err(no_head),
         };
         if matches!(state.leaving, Leaving::Closed | Leaving::Over) {
@@ -261,7 +269,7 @@ impl Conn {
             self.send_reset(state, id, Reason::REFUSED);
             return self.notes(state, Abuse::Provoked);
         }
-        let priority = head.headers.named(b"priority").next().map(Priority::of);
+        let priority = read.ok().and_then(|says| says).unwrap_or_default();
         let head_bytes = (HEAD_BYTES + block.len()) as u64;
         let stream = Rc::new(Stream {
             head: RefCell::new(Some(length.map(|_| head))),
@@ -269,7 +277,7 @@ impl Conn {
             began,
             announced: Cell::new(announced),
             has_ended: Cell::new(ends),
-            priority: Cell::new(priority.unwrap_or_default()),
+            priority: Cell::new(priority),
             ..self.stream(id, Watch::Stream, state.first_window)
         });
         state.streams.push(Rc::clone(&stream));

@@ -18,7 +18,9 @@ pub(crate) fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     push_number(kind, 4, known, out);
     if known == 0 {
         push_number(0, 7, name.len(), out);
-        out.extend(name.iter().map(u8::to_ascii_lowercase));
+        let at = out.len();
+        out.extend_from_slice(name);
+        out.get_mut(at..).unwrap_or_default().make_ascii_lowercase();
     }
     push_number(0, 7, value.len(), out);
     out.extend_from_slice(value);
@@ -88,6 +90,10 @@ pub(crate) fn length(length: u64, out: &mut Vec<u8>) {
 /// The entry of the fixed table that has this name, or 0; and the kind of field it makes.
 #[inline]
 fn known(name: &[u8]) -> (usize, u8) {
+    if let Some(b'x' | b'X' | b't' | b'T') = name.first() {
+        // None has such a name that may be written here; most of our own lines begin so.
+        return (0, LITERAL);
+    }
     let entry = match name.len() {
         3 => one(name, &[(b"age", 21), (b"via", 60)]),
         4 => one(name, &[(b"date", 33), (b"etag", 34), (b"vary", 59), (b"link", 45)]),

@@ -82,9 +82,27 @@ static TABLE: Codes = CODES;
 /// # Errors
 /// If they are none: the end is in it, or it is not padded with ones, by less than a byte.
 pub(super) fn decode(bytes: &[u8], text: &mut Vec<u8>) -> Result<(), Unreadable> {
-    let mut rest = bytes.iter();
+    let mut rest = bytes;
     // The next bits, from the highest on, and how many there are.
     let (mut bits, mut count) = (0_u64, 0_u32);
+    // As long as there are enough: four short codes without a look at how many bits are left.
+    while count > 32 || fill(&mut bits, &mut count, &mut rest) {
+        let (symbols, lengths) = four(bits);
+        if lengths == 0 {
+            let (symbol, length) = next(bits);
+            if symbol == END {
+                return Err(Unreadable);
+            }
+            text.push(symbol as u8);
+            bits <<= length;
+            count -= u32::from(length);
+        } else {
+            text.extend_from_slice(&symbols);
+            bits <<= lengths;
+            count -= lengths;
+        }
+    }
+    let mut rest = rest.iter();
     loop {
         while count <= 56
             && let Some(byte) = rest.next()
@@ -104,6 +122,31 @@ pub(super) fn decode(bytes: &[u8], text: &mut Vec<u8>) -> Result<(), Unreadable>
         bits <<= length;
         count -= u32::from(length);
     }
+}
+
+/// Takes four bytes more, if there are as many.
+#[inline]
+fn fill(bits: &mut u64, count: &mut u32, rest: &mut &[u8]) -> bool {
+    let Some((bytes, behind)) = rest.split_first_chunk::<4>() else { return false };
+    *bits |= u64::from(u32::from_be_bytes(*bytes)) << (32 - *count);
+    (*count, *rest) = (*count + 32, behind);
+    true
+}
+
+/// Four symbols at the front of at least 32 bits, and the length of all their codes; 0 if one is
+/// longer than eight bits.
+#[inline]
+fn four(mut bits: u64) -> ([u8; 4], u32) {
+    let (mut symbols, mut lengths, mut is_long) = ([0; 4], 0, false);
+    for symbol in &mut symbols {
+        let (known, length) =
+            TABLE.short.get(usize::from((bits >> 56) as u8)).copied().unwrap_or_default();
+        *symbol = known;
+        bits <<= length;
+        lengths += u32::from(length);
+        is_long |= length == 0;
+    }
+    (symbols, if is_long { 0 } else { lengths })
 }
 
 /// The symbol at the front of these bits, and its length.

@@ -35,26 +35,34 @@ pub(super) struct Dynamic {
     bytes: Vec<u8>,
     /// Where the bytes of the oldest entry begin.
     start: usize,
-    /// The lengths of name and value, the newest last.
-    entries: VecDeque<(u16, u16)>,
+    /// The newest last.
+    entries: VecDeque<Entry>,
     /// What the entries cost.
     size: usize,
+    /// How many bytes were ever taken from the front of the buffer.
+    moved: u32,
+}
+
+/// An entry: where its bytes began in all that ever came, and the lengths of name and value.
+struct Entry {
+    at: u32,
+    name: u16,
+    value: u16,
+}
+
+impl Entry {
+    fn len(&self) -> usize {
+        usize::from(self.name) + usize::from(self.value)
+    }
 }
 
 impl Dynamic {
     /// The entry of this number, the newest being 0: its name, and its value.
     pub(super) fn get(&self, number: usize) -> Option<(&[u8], &[u8])> {
-        let before = self.entries.len().checked_sub(number.checked_add(1)?)?;
-        // From the nearer end.
-        let at = if number < before {
-            let after: usize = self.entries.range(before..).map(bytes_of).sum();
-            self.bytes.len().checked_sub(after)?
-        } else {
-            self.start + self.entries.range(..before).map(bytes_of).sum::<usize>()
-        };
-        let (name, value) = self.entries.get(before)?;
-        let (name, value) = (usize::from(*name), usize::from(*value));
-        self.bytes.get(at..at + name + value)?.split_at_checked(name)
+        let place = self.entries.len().checked_sub(number.checked_add(1)?)?;
+        let entry = self.entries.get(place)?;
+        let at = entry.at.wrapping_sub(self.moved) as usize;
+        self.bytes.get(at..at + entry.len())?.split_at_checked(usize::from(entry.name))
     }
 
     /// A new entry, in a table that may cost this much. One that costs more empties it.
@@ -65,9 +73,10 @@ impl Dynamic {
         if let (Ok(name_len), Ok(value_len)) = lengths
             && cost <= size_max
         {
+            let at = self.moved.wrapping_add(self.bytes.len() as u32);
             self.bytes.extend_from_slice(name);
             self.bytes.extend_from_slice(value);
-            self.entries.push_back((name_len, value_len));
+            self.entries.push_back(Entry { at, name: name_len, value: value_len });
             self.size += cost;
         }
     }
@@ -77,26 +86,26 @@ impl Dynamic {
         while self.size > size_max
             && let Some(oldest) = self.entries.pop_front()
         {
-            self.start += bytes_of(&oldest);
-            self.size -= bytes_of(&oldest) + OVERHEAD;
+            self.start += oldest.len();
+            self.size -= oldest.len() + OVERHEAD;
         }
         if self.start * 2 >= self.bytes.len() {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+            self.move_together();
         }
+    }
+
+    fn move_together(&mut self) {
+        self.bytes.drain(..self.start);
+        self.moved = self.moved.wrapping_add(self.start as u32);
+        self.start = 0;
     }
 
     /// Gives back what it does not need.
     pub(super) fn rest(&mut self) {
-        self.bytes.drain(..self.start);
-        self.start = 0;
+        self.move_together();
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();
     }
-}
-
-fn bytes_of((name, value): &(u16, u16)) -> usize {
-    usize::from(*name) + usize::from(*value)
 }
 
 #[cfg(test)]
