@@ -430,7 +430,7 @@ mod tests {
                     assert!(matches!(read, Err(Unmet::Ended(Ended::Overdue))), "{read:?}");
                     let took = clock.tick().since(before).as_millis();
                     assert!((60_000..60_500).contains(&took), "{took} ms of played time");
-                    assert_eq!(peer.closed(), Closed::Both);
+                    assert_eq!(peer.closed(), Closed::Reset);
                 },
                 sweeping.sweep(|| {}),
             )
