@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// A position in the order of this thread's operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
 
 impl Mark {

@@ -4,7 +4,8 @@
 //! A hundred requests fit into one packet, and the packets of many connections into one turn; each
 //! that begins runs until it waits for its backend. So what a turn begins is bounded, and a
 //! connection with more stands in line: the first takes what is left, and goes to the end with the
-//! rest.
+//! rest. All that one connection may have at once fits into a turn, as its answers then leave
+//! together.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,19 +13,32 @@ use std::{
     rc::Rc,
 };
 
-use crate::net::turns;
+use crate::net::{pending::Mark, turns};
 
-/// What begins in a turn: two or three milliseconds of a core.
-const EACH_TURN: u32 = 32;
+/// What begins in a turn: a full connection and some of others. That is one or two milliseconds of
+/// a core, and some more where each needs a new connection to its backend.
+const EACH_TURN: u32 = 128;
 
 /// The line of a core.
 #[derive(Default)]
 pub(crate) struct Line {
+    /// The turn that was seen last.
+    seen: Cell<Seen>,
     /// The last turn in which something began, and how much.
     turn: Cell<(u64, u32)>,
     /// Who stands there, by numbers.
     waiting: RefCell<VecDeque<u32>>,
     next: Cell<u32>,
+}
+
+/// A turn, as it can be told from others: where nobody waits for the next it keeps its number, but
+/// operations that began in it have ended.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    number: u64,
+    began: Mark,
+    /// How many were seen before it.
+    turn: u64,
 }
 
 /// A place in the line, until it is dropped.
@@ -36,7 +50,17 @@ pub(crate) struct InLine {
 impl Line {
     /// Whether one more may begin, of who has this place or comes without one; it counts as begun.
     pub(crate) fn lets_begin(&self, place: Option<&InLine>) -> bool {
-        turns::number().is_none_or(|turn| self.lets_begin_in(turn, place))
+        turns::number().is_none_or(|number| self.lets_begin_in(self.turn(number), place))
+    }
+
+    fn turn(&self, number: u64) -> u64 {
+        let seen = self.seen.get();
+        if number == seen.number && !seen.began.is_past() {
+            return seen.turn;
+        }
+        let turn = seen.turn + 1;
+        self.seen.set(Seen { number, began: Mark::now(), turn });
+        turn
     }
 
     fn lets_begin_in(&self, turn: u64, place: Option<&InLine>) -> bool {

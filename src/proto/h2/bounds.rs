@@ -11,14 +11,14 @@ use super::{
 
 /// What is taken of a client in one turn, a frame being one and a block of fields more: what takes
 /// some hundred microseconds, whatever it is.
-pub(super) const WORK_A_TURN: usize = 512;
+pub(super) const WORK_A_TURN: usize = 1_024;
 
 /// What a block of fields costs besides one for each 32 bytes: two of them can have the 4 KiB of
-/// the table copied.
-const BLOCK_WORK: usize = 16;
+/// the table copied. A turn has room for as many small ones as there may be streams.
+const BLOCK_WORK: usize = 8;
 
-/// Requests that wait to be begun before no more frames are taken.
-const NEW_MAX: usize = 32;
+/// Requests that wait to be begun before no more frames are taken: all that may run at once.
+const NEW_MAX: usize = STREAMS_MAX;
 
 /// What a frame costs of a turn.
 #[inline]

@@ -668,11 +668,20 @@ fn floods_end_the_connection_for_what_they_are() {
 /// Whatever fills a buffer of 64 KiB, it is taken in parts, and all of it in the end.
 #[test]
 fn a_turn_takes_a_bounded_part_of_what_has_come() {
-    let pings = frame(kind::PING, 0, 0, [7; 8]).repeat(900);
-    let requests: Vec<u8> = (0..90).flat_map(|n| head(2 * n + 1, true, GET)).collect();
+    const LINE: &str = concat!(
+        "x: 0123456789012345678901234567890123456789012345678901234567890",
+        "123456789012345678901234567890123456789012345678901234567\n"
+    );
+    let heads = |count, fields: &str| -> Vec<u8> {
+        (0..count).flat_map(|n| head(2 * n + 1, true, fields)).collect()
+    };
+    let requests = heads(100, GET);
+    let large = heads(30, &format!("{GET}{}", LINE.repeat(12)));
     let post = head(1, false, &GET.replace("GET", "POST"));
+    let small = [post.clone(), data(1, false, "x").repeat(1_500)].concat();
     let body = [post, data(1, false, "x".repeat(15_000)).repeat(4)].concat();
-    for (bytes, turns, streams) in [(pings, 2, 0), (requests, 3, 90), (body, 1, 1)] {
+    let cases = [(small, 2, 1), (requests, 1, 100), (large, 2, 30), (body, 1, 1)];
+    for (bytes, turns, streams) in cases {
         let mut bare = Bare::greeted();
         bare.rest = bytes;
         let mut taken = 0;
