@@ -425,8 +425,8 @@ impl State {
 
     pub(super) fn sent_end(&mut self, stream: &Stream) {
         stream.is_sent.set(true);
-        self.answered += 1;
         if stream.has_ended.get() {
+            self.answered += 1;
             self.forget(stream.id.get());
         }
     }

@@ -734,6 +734,23 @@ fn what_a_client_begins_for_nothing_is_counted_against_what_it_lets_be_answered(
         bare.conn.has_left();
         assert_eq!(bare.conn.waste(), 0);
     }
+    // An answer that came before the request was whole excuses nothing.
+    let post = GET.replace("GET", "POST");
+    for (ends, wasted) in [(false, 1), (true, 0)] {
+        let mut bare = Bare::greeted();
+        assert_eq!(bare.gets(head(1, false, &post)), Ok(()));
+        let (asking, _) = bare.request();
+        bare.conn.put_block(&asking.stream, b"x", true);
+        if ends {
+            assert_eq!(bare.gets(data(1, true, "x")), Ok(()));
+        }
+        bare.conn.has_left();
+        assert_eq!(bare.conn.waste(), wasted, "{ends}");
+    }
+    let mut bare = Bare::greeted();
+    let large = format!("{GET}{}", "x: y\n".repeat(30));
+    assert_eq!(bare.gets(head(1, true, &large)), Ok(()));
+    assert!(bare.conn.waste() > 1, "it was read to its end");
 }
 
 /// Places are given back when tasks end, and with what no task has had.

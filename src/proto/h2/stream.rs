@@ -136,11 +136,13 @@ impl Stream {
         self.reset.get()
     }
 
-    /// Whether it was begun for nothing, if its client leaves it: it has no answer, or was given no
-    /// room for one.
+    /// Whether it was begun for nothing, if its client leaves it: it has no answer, was given no room
+    /// for one, or had one although its request is not whole.
     pub(super) fn is_waste(&self) -> bool {
-        let is_served = self.is_begun.get() && self.send_window.get() > 0;
-        !self.is_sent.get() && !is_served
+        if self.is_sent.get() {
+            return !self.has_ended.get();
+        }
+        !self.is_begun.get() || self.send_window.get() <= 0
     }
 
     /// Notes that it ends by a reset.

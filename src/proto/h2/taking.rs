@@ -25,6 +25,9 @@ use crate::http::{
 };
 use crate::net::deadlines::Watch;
 
+/// Requests for nothing that a head counts as which is too large: it is refused, but read to its end.
+const LARGE_HEAD: u32 = 8;
+
 /// What a frame asks for beside changing the state.
 pub(super) type Taken = Result<(), Reason>;
 
@@ -158,6 +161,7 @@ impl Conn {
         }
         stream.has_ended.set(true);
         if stream.is_sent.get() {
+            state.answered += 1;
             state.forget(stream.id.get());
         }
         Ok(())
@@ -263,6 +267,7 @@ impl Conn {
             return self.notes(state, Abuse::Provoked);
         }
         if length.is_err() {
+            state.wasted += LARGE_HEAD;
             self.notes(state, Abuse::Heads)?;
         }
         if state.streams.len() >= STREAMS_MAX || !self.runs() {
