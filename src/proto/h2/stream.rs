@@ -136,8 +136,8 @@ impl Stream {
         self.reset.get()
     }
 
-    /// Whether it was begun for nothing, if its client leaves it: it has no answer, was given no room
-    /// for one, or had one although its request is not whole.
+    /// Whether it was begun for nothing, if its client leaves it: it has no answer, was given no
+    /// room for one, or had one although its request is not whole.
     pub(super) fn is_waste(&self) -> bool {
         if self.is_sent.get() {
             return !self.has_ended.get();

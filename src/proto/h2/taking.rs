@@ -25,7 +25,8 @@ use crate::http::{
 };
 use crate::net::deadlines::Watch;
 
-/// Requests for nothing that a head counts as which is too large: it is refused, but read to its end.
+/// Requests for nothing that a head counts as which is too large: it is refused, but read to its
+/// end.
 const LARGE_HEAD: u32 = 8;
 
 /// What a frame asks for beside changing the state.
