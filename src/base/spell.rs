@@ -1,10 +1,24 @@
-//! Numbers as digits: hexadecimal, and Crockford's base 32.
+//! Numbers as digits: decimal, hexadecimal, and Crockford's base 32.
 //!
-//! Eight digits at a time, one in each byte of a word, without a branch and without a table: a
+//! Of the last two eight digits at a time, one in each byte of a word, without a branch and without a table: a
 //! request has some of them, and they should touch no memory but their own.
 
 /// A byte of one in each place.
 const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Puts the decimal digits of a number in front of what is in a text, of which the rest is free;
+/// returns where it begins now. There must be room for them.
+#[inline]
+pub(crate) fn decimal_before(text: &mut [u8], mut begin: usize, mut number: u16) -> usize {
+    loop {
+        begin -= 1;
+        text[begin] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return begin;
+        }
+    }
+}
 
 /// The hexadecimal digits of these bytes, in lower case.
 #[inline]
@@ -62,6 +76,16 @@ fn at_least(bound: u64, values: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::base::rng::Rng;
+
+    #[test]
+    fn decimal_digits_are_those_of_the_plain_way() {
+        for number in 0..=u16::MAX {
+            let mut text = *b"......!";
+            let begin = decimal_before(&mut text, 6, number);
+            assert_eq!(text[begin..], *format!("{number}!").as_bytes());
+            assert_eq!(text[..begin], b"......"[..begin]);
+        }
+    }
 
     #[test]
     fn digits_are_those_of_the_plain_way() {

@@ -7,12 +7,12 @@
 use std::{
     cell::Cell,
     io::Write,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use ipnet::IpNet;
 
-use crate::base::subscriber::Subscriber;
+use crate::base::{spell::decimal_before, subscriber::Subscriber};
 use crate::http::{
     forward::{self, ForwardedFor},
     head::RequestHead,
@@ -129,6 +129,7 @@ impl Peer {
         let ip = address.ip();
         let is_trusted = ip.is_some_and(|ip| trusted_proxies.iter().any(|net| net.contains(&ip)));
         let (text, text_len) = match ip {
+            Some(IpAddr::V4(ip)) => spelled_v4(ip),
             Some(ip) => spelled(format_args!("{ip}")),
             None => spelled(format_args!("{UNKNOWN}")),
         };
@@ -138,7 +139,7 @@ impl Peer {
             (0, true) => 443,
             (port, _) => port,
         };
-        let (port, port_len) = spelled(format_args!("{port}"));
+        let (port, port_len) = spelled_port(port);
         let speaks = Cell::default();
         let proxied = None;
         Peer {
@@ -246,6 +247,32 @@ impl Peer {
     }
 }
 
+/// Like `spelled`, in a tenth of its time: most connections have one.
+fn spelled_v4(ip: Ipv4Addr) -> ([u8; TEXT_BYTES], u8) {
+    let mut text = *b"255.255.255.255";
+    let mut begin = text.len();
+    for (place, octet) in ip.octets().into_iter().enumerate().rev() {
+        begin = decimal_before(&mut text, begin, octet.into());
+        if place > 0 {
+            begin -= 1;
+            text[begin] = b'.';
+        }
+    }
+    in_front(&text[begin..])
+}
+
+fn spelled_port(port: u16) -> ([u8; 5], u8) {
+    let mut text = *b"65535";
+    let begin = decimal_before(&mut text, 5, port);
+    in_front(&text[begin..])
+}
+
+fn in_front<const N: usize>(text: &[u8]) -> ([u8; N], u8) {
+    let mut room = [0; N];
+    room[..text.len()].copy_from_slice(text);
+    (room, text.len() as u8)
+}
+
 /// A text in a buffer that is large enough, and its length; empty if it is not.
 fn spelled<const N: usize>(text: std::fmt::Arguments<'_>) -> ([u8; N], u8) {
     let mut room = [0; N];
@@ -258,6 +285,22 @@ fn spelled<const N: usize>(text: std::fmt::Arguments<'_>) -> ([u8; N], u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_and_ports_are_spelled_as_the_library_does() {
+        let mut rng = crate::base::rng::Rng::seeded(1);
+        for _ in 0..10_000 {
+            // Short numbers are as frequent as long ones.
+            let random = (rng.next() as u32).to_be_bytes().map(|octet| octet >> (rng.next() % 8));
+            let (ip, port) = (Ipv4Addr::from(random), rng.next() as u16 >> (rng.next() % 16));
+            assert_eq!(spelled_v4(ip), spelled(format_args!("{ip}")));
+            assert_eq!(spelled_port(port), spelled(format_args!("{port}")));
+        }
+        for (ip, port) in [(Ipv4Addr::BROADCAST, u16::MAX), (Ipv4Addr::UNSPECIFIED, 0)] {
+            assert_eq!(spelled_v4(ip), spelled(format_args!("{ip}")));
+            assert_eq!(spelled_port(port), spelled(format_args!("{port}")));
+        }
+    }
 
     /// A peer with this address; `10.0.0.0/8` is trusted.
     fn peer(address: Option<&str>, is_secure: bool) -> Peer {
