@@ -5,7 +5,7 @@
 //! that begins runs until it waits for its backend. So what a turn begins is bounded, and a
 //! connection with more stands in line: the first takes what is left, and goes to the end with the
 //! rest. All that one connection may have at once fits into a turn, as its answers then leave
-//! together.
+//! together; but while somebody stands in line and turns are long, fewer begin in each.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,11 +13,19 @@ use std::{
     rc::Rc,
 };
 
-use crate::net::{pending::Mark, turns};
+use crate::base::moment::{Micros, Moment};
+use crate::net::{clock::Clock, pending::Mark, turns};
 
-/// What begins in a turn: a full connection and some of others. That is one or two milliseconds of
-/// a core, and some more where each needs a new connection to its backend.
+/// What begins in a turn at most: a full connection and some of others. Of usual requests that is
+/// a millisecond of a core.
 const EACH_TURN: u32 = 128;
+
+/// What begins in a turn at least, however long turns are: of requests that each need a new
+/// connection to a backend, two or three milliseconds.
+const EACH_TURN_LEAST: u32 = 32;
+
+/// A turn that is longer than this is long for those who wait for theirs.
+const LONG: Micros = Micros(2_000);
 
 /// The line of a core.
 #[derive(Default)]
@@ -26,6 +34,7 @@ pub(crate) struct Line {
     seen: Cell<Seen>,
     /// The last turn in which something began, and how much.
     turn: Cell<(u64, u32)>,
+    budget: Cell<Budget>,
     /// Who stands there, by numbers.
     waiting: RefCell<VecDeque<u32>>,
     next: Cell<u32>,
@@ -37,8 +46,30 @@ pub(crate) struct Line {
 struct Seen {
     number: u64,
     began: Mark,
+    at: Option<Moment>,
     /// How many were seen before it.
     turn: u64,
+}
+
+/// How many may begin in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Budget(u32);
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget(EACH_TURN)
+    }
+}
+
+impl Budget {
+    /// That of the next turn, when the present one took so long, if somebody waited for its end.
+    fn next(self, took: Option<Micros>) -> Budget {
+        match took {
+            None => Budget::default(),
+            Some(took) if took > LONG => Budget((self.0 / 2).max(EACH_TURN_LEAST)),
+            Some(_) => Budget((self.0 * 2).min(EACH_TURN)),
+        }
+    }
 }
 
 /// A place in the line, until it is dropped.
@@ -58,8 +89,10 @@ impl Line {
         if number == seen.number && !seen.began.is_past() {
             return seen.turn;
         }
-        let turn = seen.turn + 1;
-        self.seen.set(Seen { number, began: Mark::now(), turn });
+        let (turn, at) = (seen.turn + 1, Clock::moment());
+        let took = seen.at.filter(|_| !self.waiting.borrow().is_empty()).map(|it| at.since(it));
+        self.budget.set(self.budget.get().next(took));
+        self.seen.set(Seen { number, began: Mark::now(), at: Some(at), turn });
         turn
     }
 
@@ -68,7 +101,7 @@ impl Line {
         let begun = if of == turn { begun } else { 0 };
         // Who comes is behind all who wait.
         let is_first = self.waiting.borrow().front().copied() == place.map(|it| it.number);
-        let lets = is_first && begun < EACH_TURN;
+        let lets = is_first && begun < self.budget.get().0;
         if lets {
             self.turn.set((turn, begun + 1));
         }
@@ -105,6 +138,19 @@ mod tests {
         assert_eq!((begin(&line, 7, None), begin(&line, 7, None)), (EACH_TURN, 0));
         assert_eq!(begin(&line, 8, None), EACH_TURN);
         assert_eq!(begin(&line, 7, None), EACH_TURN, "any other turn is another");
+    }
+
+    #[test]
+    fn fewer_begin_while_somebody_waits_and_turns_are_long() {
+        let mut budget = Budget::default();
+        let mut turn = |took: Option<u64>| {
+            budget = budget.next(took.map(Micros));
+            budget.0
+        };
+        let long = Some(2_001);
+        assert_eq!([turn(Some(2_000)), turn(long), turn(long), turn(long)], [128, 64, 32, 32]);
+        assert_eq!([turn(Some(900)), turn(Some(900)), turn(Some(900))], [64, 128, 128]);
+        assert_eq!([turn(long), turn(long), turn(None)], [64, 32, 128], "nobody waited");
     }
 
     #[test]
