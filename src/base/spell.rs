@@ -1,7 +1,7 @@
 //! Numbers as digits: decimal, hexadecimal, and Crockford's base 32.
 //!
-//! Of the last two eight digits at a time, one in each byte of a word, without a branch and without a table: a
-//! request has some of them, and they should touch no memory but their own.
+//! Of the last two eight digits at a time, one in each byte of a word, without a branch and without
+//! a table: a request has some of them, and they should touch no memory but their own.
 
 /// A byte of one in each place.
 const ONES: u64 = 0x0101_0101_0101_0101;
