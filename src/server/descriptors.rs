@@ -3,8 +3,17 @@
 //! The soft limit is raised to the hard one first. A default that does not fit is lowered with one
 //! note; a configured number that does not fit keeps the process from starting. Idle connections to
 //! backends have no descriptors reserved (`worker/descriptors.rs`).
+//!
+//! The kernel's table of descriptors is made large enough at once. It doubles when it is full, and
+//! in a process of several threads the one that needs it waits for all processors
+//! (`synchronize_rcu` in `expand_fdtable`): a core slept for 10 to 20 ms at its 65th, 257th, 513th
+//! and each further power of two.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::fcntl_dupfd_cloexec,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 use crate::observe::event::Event;
 use crate::plan::Limits;
@@ -24,7 +33,10 @@ pub(super) fn fit(
     cores: usize,
     may_raise: bool,
 ) -> Result<Option<Event>, String> {
-    judge(limits, descriptors(may_raise), cores)
+    let descriptors = descriptors(may_raise);
+    let lowered = judge(limits, descriptors, cores)?;
+    make_room(needed(limits.connections, cores).min(descriptors));
+    Ok(lowered)
 }
 
 /// Whether the limit will fit, once it is raised as far as possible.
@@ -46,14 +58,30 @@ fn descriptors(may_raise: bool) -> u64 {
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
 }
 
+/// Has the kernel's table hold so many. It stays that large.
+fn make_room(descriptors: u64) {
+    let last = i32::try_from(descriptors.saturating_sub(1)).unwrap_or(i32::MAX);
+    // Where it is refused the table grows as it fills.
+    let _ = eventfd(0, EventfdFlags::CLOEXEC).and_then(|any| fcntl_dupfd_cloexec(&any, last));
+}
+
+/// Descriptors that are not for connections.
+fn others(cores: usize) -> u64 {
+    PROCESS + CORE * cores as u64
+}
+
+fn needed(connections: u32, cores: usize) -> u64 {
+    u64::from(connections) * EACH + others(cores)
+}
+
 fn judge(limits: &mut Limits, descriptors: u64, cores: usize) -> Result<Option<Event>, String> {
-    let others = PROCESS + CORE * cores as u64;
+    let others = others(cores);
     let room = descriptors.saturating_sub(others) / EACH;
     let wanted = limits.connections;
     if u64::from(wanted) <= room {
         return Ok(None);
     }
-    let needed = u64::from(wanted) * EACH + others;
+    let needed = needed(wanted, cores);
     if room == 0 {
         let least = EACH + others;
         return Err(format!(
