@@ -10,9 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
 };
 
-use rustix::net::{AddressFamily, SocketType};
-
-use crate::wire::PATIENCE;
+use crate::wire::{PATIENCE, socket};
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -298,7 +296,7 @@ impl Http2 {
 
     /// Connects from this address, if that is let in, and begins.
     pub(crate) fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Option<Http2> {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).ok()?;
+        let socket = socket();
         rustix::net::bind(&socket, &SocketAddr::from((from, 0))).ok()?;
         rustix::net::connect(&socket, &address).ok()?;
         let mut client = Http2::over(TcpStream::from(socket));
