@@ -71,37 +71,59 @@ pub(super) async fn serve(
     stream.watched().is_multiplexed();
     let (rests, in_part) = (Cell::new(true), Cell::new(true));
     let link = Link { worker, stream, peer, conn, rests, in_part };
-    let (mut reading, mut writing) = (pin!(link.reads(come)), pin!(link.writes()));
-    let mut ending = None;
-    let ended = poll_fn(|cx| {
-        if ending.is_none()
-            && let Poll::Ready(why) = reading.as_mut().poll(cx)
-        {
-            ending = Some(why);
-        }
-        if ending.is_none() && link.look() {
-            ending = Some(Ending::Close);
-        }
-        if ending.is_some() {
-            // What there is to send is sent, and no more.
-            link.conn.end(Reason::NO_ERROR);
-        }
-        writing.as_mut().poll(cx)
-    })
-    .await;
-    if ended.is_err() {
-        // It takes no answers.
-        link.conn.has_left();
-    }
-    link.conn.broke();
+    let ending = link.serves(come).await;
     link.was_wasted(link.conn.waste());
-    match ended {
-        Ok(()) => ending.unwrap_or(Ending::Close),
-        Err(_) => Ending::Close,
-    }
+    // Boxed, as it is rare.
+    Box::pin(link.gives_up()).await;
+    link.conn.broke();
+    ending
 }
 
 impl Link<'_> {
+    /// Reads and writes until either has ended.
+    async fn serves(&self, come: Vec<u8>) -> Ending {
+        let (mut reading, mut writing) = (pin!(self.reads(come)), pin!(self.writes()));
+        let (mut ending, mut giving_up, mut has_given_up) = (None, None, false);
+        poll_fn(|cx| {
+            if ending.is_none()
+                && let Poll::Ready(why) = reading.as_mut().poll(cx)
+            {
+                ending = Some(why);
+            }
+            if ending.is_none() && self.look() {
+                ending = Some(Ending::Close);
+            }
+            if ending.is_some() {
+                // What there is to send is sent, and no more.
+                self.conn.end(Reason::NO_ERROR);
+                if !has_given_up {
+                    let giving_up = giving_up.get_or_insert_with(|| Box::pin(self.gives_up()));
+                    has_given_up = giving_up.as_mut().poll(cx).is_ready();
+                }
+            }
+            writing.as_mut().poll(cx).map(|written| {
+                if written.is_err() {
+                    // It takes no answers.
+                    self.conn.has_left();
+                    self.conn.end(Reason::NO_ERROR);
+                    return Ending::Close;
+                }
+                ending.unwrap_or(Ending::Close)
+            })
+        })
+        .await
+    }
+
+    /// Gives up what is under way, in line with what other connections do: each stream may end a
+    /// connection to a backend.
+    async fn gives_up(&self) {
+        let mut comer = self.worker.endings.comer();
+        while self.conn.has_streams() {
+            comer.comes_on(|| 0).await;
+            self.conn.gives_up();
+        }
+    }
+
     /// Looks at what has become of the connection; whether it ends now.
     fn look(&self) -> bool {
         let leaves = self.worker.is_draining() || !self.worker.serves(self.peer.listener);
@@ -226,22 +248,14 @@ impl Link<'_> {
 
     /// Begins the requests that have come, in line with those of other connections.
     async fn begin(&self) {
-        let (worker, mut place, mut has_begun) = (self.worker, None, false);
+        let worker = self.worker;
+        let mut comer = worker.line.comer();
         while self.conn.has_new() {
-            if worker.line.lets_begin(place.as_ref()) {
-                has_begun = true;
-                if let Some(asking) = self.conn.next(self.peer)
-                    && let Err(asking) = worker.desks.hand(asking)
-                {
-                    catching(Rc::clone(worker), exchanges(Rc::clone(worker), asking));
-                }
-            } else {
-                if std::mem::take(&mut has_begun) || place.is_none() {
-                    // Whose turn it was goes to the end.
-                    drop(place.take());
-                    place = Some(worker.line.stand());
-                }
-                next_turn().await;
+            comer.comes_on(|| worker.counters.read(Counter::BackendOpened)).await;
+            if let Some(asking) = self.conn.next(self.peer)
+                && let Err(asking) = worker.desks.hand(asking)
+            {
+                catching(Rc::clone(worker), exchanges(Rc::clone(worker), asking));
             }
         }
     }

@@ -1,40 +1,46 @@
-//! The line in which requests of HTTP/2 wait to begin: so many do in each turn of the core,
-//! whatever they come in.
+//! The lines in which streams of HTTP/2 wait to begin, and to be given up: so many do in each turn
+//! of the core, whatever they come in.
 //!
 //! A hundred requests fit into one packet, and the packets of many connections into one turn; each
 //! that begins runs until it waits for its backend. So what a turn begins is bounded, and a
 //! connection with more stands in line: the first takes what is left, and goes to the end with the
 //! rest. All that one connection may have at once fits into a turn, as its answers then leave
-//! together; but while somebody stands in line and turns are long, fewer begin in each.
+//! together; but where requests open connections to backends, which costs more than all the rest
+//! of them, fewer begin in each. A client that leaves may end a hundred requests at once, each of
+//! which closes a connection to a backend: they end in a line of their own.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    rc::Rc,
 };
 
-use crate::base::moment::{Micros, Moment};
-use crate::net::{clock::Clock, pending::Mark, turns};
+use crate::net::{
+    pending::Mark,
+    turns::{self, next_turn},
+};
 
-/// What begins in a turn at most: a full connection and some of others. Of usual requests that is
-/// a millisecond of a core.
-const EACH_TURN: u32 = 128;
+/// How many requests begin in a turn at most: a full connection and some of others. Of usual ones
+/// that is a millisecond of a core.
+const BEGIN: u32 = 128;
 
-/// What begins in a turn at least, however long turns are: of requests that each need a new
-/// connection to a backend, two or three milliseconds.
-const EACH_TURN_LEAST: u32 = 32;
+/// How many are given up in a turn, a tenth of a millisecond each at worst.
+const GIVEN_UP: u32 = 4;
 
-/// A turn that is longer than this is long for those who wait for theirs.
-const LONG: Micros = Micros(2_000);
+/// As how many a request counts that opens a connection to a backend: it takes a tenth of a
+/// millisecond.
+const OPENING: u32 = 32;
 
-/// The line of a core.
-#[derive(Default)]
+/// A turn that begins fewer does not tell what the next ones will need. The first of all begins as
+/// many.
+const TELLING: u32 = BEGIN / OPENING;
+
+/// A line of a core.
 pub(crate) struct Line {
+    /// How many come on in a turn.
+    each_turn: u32,
     /// The turn that was seen last.
     seen: Cell<Seen>,
-    /// The last turn in which something began, and how much.
-    turn: Cell<(u64, u32)>,
-    budget: Cell<Budget>,
+    turn: Cell<Begun>,
     /// Who stands there, by numbers.
     waiting: RefCell<VecDeque<u32>>,
     next: Cell<u32>,
@@ -46,42 +52,71 @@ pub(crate) struct Line {
 struct Seen {
     number: u64,
     began: Mark,
-    at: Option<Moment>,
     /// How many were seen before it.
     turn: u64,
 }
 
-/// How many may begin in a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Budget(u32);
-
-impl Default for Budget {
-    fn default() -> Budget {
-        Budget(EACH_TURN)
-    }
+/// The last turn in which somebody came on, and how many did.
+#[derive(Clone, Copy)]
+struct Begun {
+    turn: u64,
+    count: u32,
+    /// How many may.
+    most: u32,
+    /// How many connections the core had opened to backends before it.
+    opened: u64,
 }
 
-impl Budget {
-    /// That of the next turn, when the present one took so long, if somebody waited for its end.
-    fn next(self, took: Option<Micros>) -> Budget {
-        match took {
-            None => Budget::default(),
-            Some(took) if took > LONG => Budget((self.0 / 2).max(EACH_TURN_LEAST)),
-            Some(_) => Budget((self.0 * 2).min(EACH_TURN)),
+impl Begun {
+    /// The next, in which so many may, as the core has opened so many connections before it.
+    fn next(self, turn: u64, each_turn: u32, opened: u64) -> Begun {
+        if self.count < TELLING {
+            return Begun { turn, count: 0, opened, ..self };
         }
+        // Others than those that began may have opened some, too.
+        let opening = opened.saturating_sub(self.opened).min(u64::from(self.count)) as u32;
+        let most = each_turn * self.count / (self.count + opening * (OPENING - 1));
+        Begun { turn, count: 0, most, opened }
     }
 }
 
-/// A place in the line, until it is dropped.
-pub(crate) struct InLine {
-    line: Rc<Line>,
-    number: u32,
+/// Somebody who comes to a line, or stands there until dropped.
+pub(crate) struct Comer<'a> {
+    line: &'a Line,
+    /// The number of its place.
+    place: Option<u32>,
+    has_come_on: bool,
 }
 
 impl Line {
-    /// Whether one more may begin, of who has this place or comes without one; it counts as begun.
-    pub(crate) fn lets_begin(&self, place: Option<&InLine>) -> bool {
-        turns::number().is_none_or(|number| self.lets_begin_in(self.turn(number), place))
+    /// That of requests that begin.
+    pub(crate) fn of_requests() -> Line {
+        Line::of(BEGIN)
+    }
+
+    /// That of streams that are given up.
+    pub(crate) fn of_endings() -> Line {
+        Line::of(GIVEN_UP)
+    }
+
+    fn of(each_turn: u32) -> Line {
+        Line {
+            each_turn,
+            seen: Cell::default(),
+            turn: Cell::new(Begun { turn: 0, count: 0, most: TELLING, opened: 0 }),
+            waiting: RefCell::default(),
+            next: Cell::new(0),
+        }
+    }
+
+    /// Somebody who has no place yet.
+    pub(crate) fn comer(&self) -> Comer<'_> {
+        Comer { line: self, place: None, has_come_on: false }
+    }
+
+    /// Whether one more may come on, of who has this place or comes without one.
+    fn lets(&self, place: Option<u32>, opened: u64) -> bool {
+        turns::number().is_none_or(|number| self.lets_in(self.turn(number), place, opened))
     }
 
     fn turn(&self, number: u64) -> u64 {
@@ -89,85 +124,128 @@ impl Line {
         if number == seen.number && !seen.began.is_past() {
             return seen.turn;
         }
-        let (turn, at) = (seen.turn + 1, Clock::moment());
-        let took = seen.at.filter(|_| !self.waiting.borrow().is_empty()).map(|it| at.since(it));
-        self.budget.set(self.budget.get().next(took));
-        self.seen.set(Seen { number, began: Mark::now(), at: Some(at), turn });
+        let turn = seen.turn + 1;
+        self.seen.set(Seen { number, began: Mark::now(), turn });
         turn
     }
 
-    fn lets_begin_in(&self, turn: u64, place: Option<&InLine>) -> bool {
-        let (of, begun) = self.turn.get();
-        let begun = if of == turn { begun } else { 0 };
+    fn lets_in(&self, turn: u64, place: Option<u32>, opened: u64) -> bool {
+        let last = self.turn.get();
+        let begun = if last.turn == turn { last } else { last.next(turn, self.each_turn, opened) };
         // Who comes is behind all who wait.
-        let is_first = self.waiting.borrow().front().copied() == place.map(|it| it.number);
-        let lets = is_first && begun < self.budget.get().0;
-        if lets {
-            self.turn.set((turn, begun + 1));
-        }
+        let is_first = self.waiting.borrow().front().copied() == place;
+        let lets = is_first && begun.count < begun.most;
+        self.turn.set(Begun { count: begun.count + u32::from(lets), ..begun });
         lets
-    }
-
-    /// A place at the end.
-    pub(crate) fn stand(self: &Rc<Line>) -> InLine {
-        let number = self.next.get();
-        self.next.set(number.wrapping_add(1));
-        self.waiting.borrow_mut().push_back(number);
-        InLine { line: Rc::clone(self), number }
     }
 }
 
-impl Drop for InLine {
+impl Comer<'_> {
+    /// Waits until it may come on with one thing more. `opened`: how many connections the core has
+    /// opened to backends so far.
+    pub(crate) async fn comes_on(&mut self, opened: impl Fn() -> u64) {
+        while !self.line.lets(self.place, opened()) {
+            if std::mem::take(&mut self.has_come_on) || self.place.is_none() {
+                // Whose turn it was goes to the end.
+                self.stand();
+            }
+            next_turn().await;
+        }
+        self.has_come_on = true;
+    }
+
+    /// Takes the place at the end.
+    fn stand(&mut self) {
+        self.leave();
+        let number = self.line.next.get();
+        self.line.next.set(number.wrapping_add(1));
+        self.line.waiting.borrow_mut().push_back(number);
+        self.place = Some(number);
+    }
+
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.line.waiting.borrow_mut().retain(|number| *number != place);
+        }
+    }
+}
+
+impl Drop for Comer<'_> {
     fn drop(&mut self) {
-        self.line.waiting.borrow_mut().retain(|number| *number != self.number);
+        self.leave();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::on_both_drivers;
 
-    /// How many begin for it now.
-    fn begin(line: &Line, turn: u64, place: Option<&InLine>) -> u32 {
-        (0..1_000).take_while(|_| line.lets_begin_in(turn, place)).count() as u32
+    /// How many it lets begin now.
+    fn begin(line: &Line, turn: u64, place: Option<u32>) -> u32 {
+        begin_at(line, turn, place, 0)
+    }
+
+    fn begin_at(line: &Line, turn: u64, place: Option<u32>, opened: u64) -> u32 {
+        (0..1_000).take_while(|_| line.lets_in(turn, place, opened)).count() as u32
     }
 
     #[test]
     fn a_turn_begins_so_many_for_all_together() {
-        let line = Rc::new(Line::default());
-        assert_eq!((begin(&line, 7, None), begin(&line, 7, None)), (EACH_TURN, 0));
-        assert_eq!(begin(&line, 8, None), EACH_TURN);
-        assert_eq!(begin(&line, 7, None), EACH_TURN, "any other turn is another");
+        let line = Line::of(128);
+        assert_eq!((begin(&line, 6, None), begin(&line, 6, None)), (4, 0));
+        assert_eq!((begin(&line, 7, None), begin(&line, 7, None)), (128, 0));
+        assert_eq!(begin(&line, 8, None), 128);
+        assert_eq!(begin(&line, 7, None), 128, "any other turn is another");
     }
 
     #[test]
-    fn fewer_begin_while_somebody_waits_and_turns_are_long() {
-        let mut budget = Budget::default();
-        let mut turn = |took: Option<u64>| {
-            budget = budget.next(took.map(Micros));
-            budget.0
-        };
-        let long = Some(2_001);
-        assert_eq!([turn(Some(2_000)), turn(long), turn(long), turn(long)], [128, 64, 32, 32]);
-        assert_eq!([turn(Some(900)), turn(Some(900)), turn(Some(900))], [64, 128, 128]);
-        assert_eq!([turn(long), turn(long), turn(None)], [64, 32, 128], "nobody waited");
+    fn fewer_begin_while_they_open_connections() {
+        let line = Line::of(128);
+        // As many as opened before the turn, of those that began in the one before.
+        let turns =
+            [(0, 4), (0, 128), (128, 4), (132, 4), (132, 128), (196, 7), (200, 6), (999, 4)];
+        for (turn, (opened, begins)) in (1..).zip(turns) {
+            assert_eq!(begin_at(&line, turn, None, opened), begins, "turn {turn}");
+        }
+        // Few tell nothing: neither that none opens one, nor that all do.
+        assert!((0..3).all(|_| line.lets_in(20, None, 999)));
+        assert_eq!(begin_at(&line, 21, None, 999), 128);
+        assert!((0..3).all(|_| line.lets_in(22, None, 999)));
+        assert_eq!(begin_at(&line, 23, None, 1_002), 128);
+    }
+
+    #[test]
+    fn who_comes_waits_for_as_many_turns_as_it_needs() {
+        on_both_drivers(|| async {
+            let line = Line::of_endings();
+            let first = turns::number().unwrap();
+            let mut comer = line.comer();
+            for _ in 0..4 * GIVEN_UP {
+                comer.comes_on(|| 0).await;
+            }
+            assert_eq!(turns::number().unwrap() - first, 3);
+            drop(comer);
+            assert!(line.waiting.borrow().is_empty());
+        });
     }
 
     #[test]
     fn who_came_first_is_first_and_who_comes_waits_behind_all() {
-        let line = Rc::new(Line::default());
-        assert_eq!(begin(&line, 1, None), EACH_TURN);
-        let (one, two) = (line.stand(), line.stand());
-        assert_eq!((begin(&line, 2, None), begin(&line, 2, Some(&two))), (0, 0));
-        assert!((0..5).all(|_| line.lets_begin_in(2, Some(&one))));
+        let line = Line::of(128);
+        assert_eq!((begin(&line, 0, None), begin(&line, 1, None)), (4, 128));
+        let (mut one, mut two) = (line.comer(), line.comer());
+        one.stand();
+        two.stand();
+        assert_eq!((begin(&line, 2, None), begin(&line, 2, two.place)), (0, 0));
+        assert!((0..5).all(|_| line.lets_in(2, one.place, 0)));
         // It goes to the end, and the next has what is left.
-        drop(one);
-        let one = line.stand();
-        assert_eq!((begin(&line, 2, Some(&one)), begin(&line, 2, Some(&two))), (0, EACH_TURN - 5));
+        one.stand();
+        assert_eq!((begin(&line, 2, one.place), begin(&line, 2, two.place)), (0, 128 - 5));
         // Who leaves is waited for no longer.
         drop(two);
-        assert_eq!(begin(&line, 3, Some(&one)), EACH_TURN);
+        assert_eq!(begin(&line, 3, one.place), 128);
         drop(one);
-        assert_eq!(begin(&line, 4, None), EACH_TURN);
+        assert_eq!(begin(&line, 4, None), 128);
     }
 }

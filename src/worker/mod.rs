@@ -147,8 +147,10 @@ pub(crate) struct Worker {
     level: Level,
     /// Stands for the peers of tunnels of which no line is written.
     nobody: RefCell<Option<Rc<Peer>>>,
-    /// The line of requests of HTTP/2, and the places of their streams.
-    pub(crate) line: Rc<Line>,
+    /// The lines of streams of HTTP/2 that begin and of those that are given up, and the places of
+    /// all of them.
+    pub(crate) line: Line,
+    pub(crate) endings: Line,
     places: Rc<h2::Places>,
     /// Clients that are not let in for a while.
     penalties: RefCell<Penalties>,
@@ -241,7 +243,8 @@ impl Worker {
             gate: Gate::default(),
             level: Level::default(),
             nobody: RefCell::default(),
-            line: Rc::default(),
+            line: Line::of_requests(),
+            endings: Line::of_endings(),
             places: Rc::default(),
             penalties: RefCell::default(),
         });

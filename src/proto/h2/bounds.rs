@@ -4,7 +4,7 @@
 //! `guard` bounds what it may do too often; this is for what each may do, and costs others.
 
 use super::{
-    conn::{Conn, STREAMS_MAX},
+    conn::{Conn, Leaving, STREAMS_MAX},
     frame::{FrameHead, HEAD_BYTES, PAYLOAD_MAX, kind},
     places::Share,
 };
@@ -64,6 +64,9 @@ impl Conn {
     /// The peer has left: what it has begun was for nothing.
     pub(crate) fn has_left(&self) {
         let state = &mut *self.state.borrow_mut();
+        if state.leaving == Leaving::Over {
+            return;
+        }
         let wasted = state.streams.iter().filter(|stream| stream.is_waste()).count();
         state.wasted += wasted as u32;
     }

@@ -6,6 +6,7 @@
 use super::{
     conn::{Conn, Leaving, State},
     frame::{FrameHead, Reason, WINDOW_MAX, kind},
+    stream::Stream,
 };
 
 impl Conn {
@@ -26,7 +27,8 @@ impl Conn {
         self.send(state, [&ping.bytes(), b"ringway\0"]);
     }
 
-    /// Ends the connection: all streams end, and the peer is told why as the last.
+    /// Ends the connection: the peer is told why as the last. Streams of a client are to be given
+    /// up, those to a backend end at once.
     pub(crate) fn end(&self, reason: Reason) {
         let state = &mut *self.state.borrow_mut();
         let is_open = matches!(state.leaving, Leaving::No | Leaving::Told);
@@ -36,11 +38,29 @@ impl Conn {
         self.over(state);
     }
 
-    /// The connection is broken: nothing can be sent any more.
+    /// The connection is broken: nothing can be sent any more, and all streams end.
     pub(crate) fn broke(&self) {
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.out.clear(&self.buffers);
+            self.over(state);
+        }
+        while self.has_streams() {
+            self.gives_up();
+        }
+    }
+
+    /// Whether streams are open.
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.state.borrow().streams.is_empty()
+    }
+
+    /// One of the streams ends, if there is one.
+    pub(crate) fn gives_up(&self) {
         let state = &mut *self.state.borrow_mut();
-        state.out.clear(&self.buffers);
-        self.over(state);
+        if let Some(stream) = state.streams.pop() {
+            self.lost(state, &stream);
+        }
     }
 
     fn over(&self, state: &mut State) {
@@ -48,16 +68,23 @@ impl Conn {
         // No task will have them.
         self.ran(state.new.len());
         state.new.clear();
-        for stream in std::mem::take(&mut state.streams) {
-            state.turns.leave(&stream);
-            match &self.asked {
-                Some(asked) => stream.fails(Reason::CANCEL, asked.lost(&stream)),
-                None => stream.ends(Reason::CANCEL),
+        if self.asked.is_some() {
+            for stream in std::mem::take(&mut state.streams) {
+                self.lost(state, &stream);
             }
         }
         state.wake_driver();
         if let Some(asked) = &self.asked {
             asked.changed();
+        }
+    }
+
+    /// A stream has lost its connection.
+    fn lost(&self, state: &mut State, stream: &Stream) {
+        state.turns.leave(stream);
+        match &self.asked {
+            Some(asked) => stream.fails(Reason::CANCEL, asked.lost(stream)),
+            None => stream.ends(Reason::CANCEL),
         }
     }
 

@@ -42,6 +42,13 @@ impl Conn {
     pub(super) fn put(&self, stream: &Rc<Stream>, bytes: &[u8], ends: bool) -> Put {
         let state = &mut *self.state.borrow_mut();
         state.turns.is_used(stream);
+        if state.leaving == Leaving::Over {
+            // It is over, or will be given up.
+            if !stream.is_over() {
+                state.turns.wait(stream);
+            }
+            return Put { taken: 0, is_done: false };
+        }
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
