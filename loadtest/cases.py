@@ -38,6 +38,7 @@ CASES = [
     Case("128b-8", "128 B, 8 connections", "128b", 8),
     Case("128b-64", "128 B, 64 connections", "128b", 64),
     Case("128b-512", "128 B, 512 connections", "128b", 512),
+    Case("128b-2000", "128 B, 2,000 connections", "128b", 2000),
     Case("16k-64", "16 KiB, 64 connections", "16k", 64),
     Case("1m-16", "1 MiB, 16 connections", "1m", 16, per_gigabyte=True),
     Case("close-64", "128 B, a connection per request, 64 at a time", "128b", 64, close=True),

@@ -22,6 +22,7 @@ on_both_drivers!(
     who_comes_back_after_each_flood_is_refused_and_nobody_else_is,
     who_leaves_what_it_asks_for_again_and_again_is_refused,
     what_a_trusted_proxy_passes_on_is_not_its_own,
+    behind_a_proxy_header_the_client_that_it_names_is_refused,
     streams_of_one_client_have_so_many_places_and_others_have_theirs;
     at a pace:
     streams_that_are_given_no_room_give_their_backends_back,
@@ -47,9 +48,20 @@ fn queueing(driver: Driver) -> Stage {
 /// away, also on a machine that is late.
 #[track_caller]
 fn until_refused(stage: &Stage, does: impl Fn(&mut Http2), ends: impl Fn(&mut Http2)) {
+    let connects = || Http2::connect_from(BAD, stage.address());
+    until_refused_by(stage, connects, does, ends);
+}
+
+/// The same, with connections of this kind.
+#[track_caller]
+fn until_refused_by(
+    stage: &Stage,
+    connects: impl Fn() -> Option<Http2>,
+    does: impl Fn(&mut Http2),
+    ends: impl Fn(&mut Http2),
+) {
     for _ in 0..20 {
-        let connects = |_| Http2::connect_from(BAD, stage.address());
-        let mut clients: Vec<Http2> = (0..10).filter_map(connects).collect();
+        let mut clients: Vec<Http2> = (0..10).filter_map(|_| connects()).collect();
         clients.iter_mut().for_each(&does);
         clients.iter_mut().for_each(&ends);
         drop(clients);
@@ -125,6 +137,22 @@ fn what_a_trusted_proxy_passes_on_is_not_its_own(driver: Driver) {
     stage.expect_count("http2_abuse_total", 20);
     Http2::connect_from(BAD, stage.address()).unwrap().get("/").expect(200, "x");
     assert_eq!(stage.count(REFUSED), 0);
+}
+
+/// The balancer in front of it has one address for all of its clients.
+fn behind_a_proxy_header_the_client_that_it_names_is_refused(driver: Driver) {
+    let stage = on(driver)
+        .listener("proxy-protocol = { from = [\"127.0.0.2\"] }")
+        .backend(answers("x"))
+        .start();
+    let named = |last: u8| {
+        let header = format!("PROXY TCP4 192.0.2.{last} 203.0.113.9 56324 443\r\n");
+        Http2::introduced_from(BAD, header.as_bytes(), stage.address())
+    };
+    until_refused_by(&stage, || named(7), pings, |client| _ = client.goaway());
+    named(8).unwrap().get("/").expect(200, "x");
+    let is_let_in = named(7).is_some_and(|mut client| is_heard(&mut client));
+    assert!(!is_let_in, "it is refused when its header has come");
 }
 
 fn streams_of_one_client_have_so_many_places_and_others_have_theirs(driver: Driver) {

@@ -296,11 +296,20 @@ impl Http2 {
 
     /// Connects from this address, if that is let in, and begins.
     pub(crate) fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Option<Http2> {
+        Http2::introduced_from(from, b"", address)
+    }
+
+    /// The same, with this before the preface.
+    pub(crate) fn introduced_from(
+        from: Ipv4Addr,
+        header: &[u8],
+        address: SocketAddr,
+    ) -> Option<Http2> {
         let socket = socket();
         rustix::net::bind(&socket, &SocketAddr::from((from, 0))).ok()?;
         rustix::net::connect(&socket, &address).ok()?;
         let mut client = Http2::over(TcpStream::from(socket));
-        client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").ok()?;
+        client.stream.write_all(&[header, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat()).ok()?;
         client.try_send(&Frame::new(SETTINGS, 0, 0, "")).then_some(client)
     }
 
