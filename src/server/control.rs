@@ -714,7 +714,9 @@ impl Owner {
         let files = addresses.files();
         self.bound = if serving.is_some() { Vec::new() } else { bound.stays.clone() };
         self.bound.extend(addresses.bound());
-        let shares = addresses.share_out(serving.as_deref().unwrap_or(self.serving.now()).len());
+        let cores = serving.as_deref().unwrap_or(self.serving.now()).len();
+        descriptors::make_room(&next.plan.limits, cores);
+        let shares = addresses.share_out(cores);
         self.kept.remove(&bound.gone);
         self.kept.keep_files(files);
         let kept_shares = match &serving {

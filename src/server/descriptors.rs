@@ -4,10 +4,10 @@
 //! note; a configured number that does not fit keeps the process from starting. Idle connections to
 //! backends have no descriptors reserved (`worker/descriptors.rs`).
 //!
-//! The kernel's table of descriptors is made large enough at once. It doubles when it is full, and
-//! in a process of several threads the one that needs it waits for all processors
-//! (`synchronize_rcu` in `expand_fdtable`): a core slept for 10 to 20 ms at its 65th, 257th, 513th
-//! and each further power of two.
+//! The kernel's table of descriptors is made large enough before any are needed. It doubles when it
+//! is full, and in a process of several threads the one that opens the next waits for all
+//! processors (`synchronize_rcu` in `expand_fdtable`): a core slept for 10 to 20 ms when the
+//! process had 64, 256, 512 and so on.
 
 use rustix::{
     event::{EventfdFlags, eventfd},
@@ -33,10 +33,7 @@ pub(super) fn fit(
     cores: usize,
     may_raise: bool,
 ) -> Result<Option<Event>, String> {
-    let descriptors = descriptors(may_raise);
-    let lowered = judge(limits, descriptors, cores)?;
-    make_room(needed(limits.connections, cores).min(descriptors));
-    Ok(lowered)
+    judge(limits, descriptors(may_raise), cores)
 }
 
 /// Whether the limit will fit, once it is raised as far as possible.
@@ -58,9 +55,11 @@ fn descriptors(may_raise: bool) -> u64 {
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
 }
 
-/// Has the kernel's table hold so many. It stays that large.
-fn make_room(descriptors: u64) {
-    let last = i32::try_from(descriptors.saturating_sub(1)).unwrap_or(i32::MAX);
+/// Has the kernel's table hold what the limits need, as far as the process may have so many. It
+/// stays that large.
+pub(super) fn make_room(limits: &Limits, cores: usize) {
+    let most = needed(limits.connections, cores).min(descriptors(false));
+    let last = i32::try_from(most.saturating_sub(1)).unwrap_or(i32::MAX);
     // Where it is refused the table grows as it fills.
     let _ = eventfd(0, EventfdFlags::CLOEXEC).and_then(|any| fcntl_dupfd_cloexec(&any, last));
 }

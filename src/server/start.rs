@@ -130,6 +130,7 @@ pub(super) fn begin(plan: Checked, setup: Setup) -> Result<Handle, StartError> {
     let may_raise = options.raise_descriptor_limit;
     let lowered =
         descriptors::fit(&mut plan.limits, cores, may_raise).map_err(StartError::Descriptors)?;
+    descriptors::make_room(&plan.limits, cores);
     let mut bound = Addresses::take(&plan, cores, &[], &mut given)?;
     let (mut certificates, renewed) = Certificates::new(death.clone(), reporter.clone());
     let fresh = certificates.read(&plan)?;

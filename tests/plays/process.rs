@@ -35,6 +35,7 @@ on_both_drivers!(
     a_process_that_stood_still_reads_before_it_closes,
     a_core_that_hangs_does_not_keep_the_process,
     the_table_of_descriptors_has_room_for_all_connections_from_the_start,
+    a_reload_that_allows_more_connections_makes_room_for_them,
 );
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -379,4 +380,16 @@ fn the_table_of_descriptors_has_room_for_all_connections_from_the_start(driver: 
     let needed = process.number("limits", "Max open files").min(200_000);
     let size = process.number("status", "FDSize:");
     assert!(size >= needed - 1, "{size} of {needed}");
+}
+
+fn a_reload_that_allows_more_connections_makes_room_for_them(driver: Driver) {
+    let limits = |connections| format!("[global.limits]\nconnections = {connections}");
+    let process = Process::start_with(driver, answers("well"), &limits(40));
+    let size = || process.number("status", "FDSize:");
+    let before = size();
+    assert!((80..4_000).contains(&before), "{before}");
+    let text = std::fs::read_to_string(&process.config).unwrap();
+    std::fs::write(&process.config, text.replace(&limits(40), &limits(4_000))).unwrap();
+    process.signal(Signal::HUP);
+    eventually("there is room", size, |size| *size >= 8_000);
 }
