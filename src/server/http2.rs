@@ -119,7 +119,7 @@ impl Link<'_> {
     async fn gives_up(&self) {
         let mut comer = self.worker.endings.comer();
         while self.conn.has_streams() {
-            comer.comes_on(|| 0).await;
+            comer.comes_on().await;
             self.conn.gives_up();
         }
     }
@@ -249,9 +249,9 @@ impl Link<'_> {
     /// Begins the requests that have come, in line with those of other connections.
     async fn begin(&self) {
         let worker = self.worker;
-        let mut comer = worker.line.comer();
+        let mut comer = worker.beginnings.comer();
         while self.conn.has_new() {
-            comer.comes_on(|| worker.counters.read(Counter::BackendOpened)).await;
+            comer.comes_on().await;
             if let Some(asking) = self.conn.next(self.peer)
                 && let Err(asking) = worker.desks.hand(asking)
             {

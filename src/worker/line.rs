@@ -12,12 +12,14 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    sync::Arc,
 };
 
 use crate::net::{
     pending::Mark,
     turns::{self, next_turn},
 };
+use crate::shared::counters::{Counter, Slab};
 
 /// How many requests begin in a turn at most: a full connection and some of others. Of usual ones
 /// that is a millisecond of a core.
@@ -36,8 +38,10 @@ const TELLING: u32 = BEGIN / OPENING;
 
 /// A line of a core.
 pub(crate) struct Line {
-    /// How many come on in a turn.
+    /// How many come on in a turn at most.
     each_turn: u32,
+    /// Counts the connections that the core opens to backends, if who comes on may open some.
+    opens: Option<Arc<Slab>>,
     /// The turn that was seen last.
     seen: Cell<Seen>,
     turn: Cell<Begun>,
@@ -89,21 +93,23 @@ pub(crate) struct Comer<'a> {
 }
 
 impl Line {
-    /// That of requests that begin.
-    pub(crate) fn of_requests() -> Line {
-        Line::of(BEGIN)
+    /// That of requests that begin on the core with these counters.
+    pub(crate) fn of_beginnings(counters: &Arc<Slab>) -> Line {
+        Line::of(BEGIN, Some(Arc::clone(counters)))
     }
 
     /// That of streams that are given up.
     pub(crate) fn of_endings() -> Line {
-        Line::of(GIVEN_UP)
+        Line::of(GIVEN_UP, None)
     }
 
-    fn of(each_turn: u32) -> Line {
+    fn of(each_turn: u32, opens: Option<Arc<Slab>>) -> Line {
+        let most = TELLING.min(each_turn);
         Line {
             each_turn,
+            opens,
             seen: Cell::default(),
-            turn: Cell::new(Begun { turn: 0, count: 0, most: TELLING, opened: 0 }),
+            turn: Cell::new(Begun { turn: 0, count: 0, most, opened: 0 }),
             waiting: RefCell::default(),
             next: Cell::new(0),
         }
@@ -115,8 +121,8 @@ impl Line {
     }
 
     /// Whether one more may come on, of who has this place or comes without one.
-    fn lets(&self, place: Option<u32>, opened: u64) -> bool {
-        turns::number().is_none_or(|number| self.lets_in(self.turn(number), place, opened))
+    fn lets(&self, place: Option<u32>) -> bool {
+        turns::number().is_none_or(|number| self.lets_in(self.turn(number), place))
     }
 
     fn turn(&self, number: u64) -> u64 {
@@ -129,9 +135,14 @@ impl Line {
         turn
     }
 
-    fn lets_in(&self, turn: u64, place: Option<u32>, opened: u64) -> bool {
+    fn lets_in(&self, turn: u64, place: Option<u32>) -> bool {
         let last = self.turn.get();
-        let begun = if last.turn == turn { last } else { last.next(turn, self.each_turn, opened) };
+        let begun = if last.turn == turn {
+            last
+        } else {
+            let opened = self.opens.as_ref().map_or(0, |it| it.read(Counter::BackendOpened));
+            last.next(turn, self.each_turn, opened)
+        };
         // Who comes is behind all who wait.
         let is_first = self.waiting.borrow().front().copied() == place;
         let lets = is_first && begun.count < begun.most;
@@ -141,10 +152,9 @@ impl Line {
 }
 
 impl Comer<'_> {
-    /// Waits until it may come on with one thing more. `opened`: how many connections the core has
-    /// opened to backends so far.
-    pub(crate) async fn comes_on(&mut self, opened: impl Fn() -> u64) {
-        while !self.line.lets(self.place, opened()) {
+    /// Waits until it may come on with one thing more.
+    pub(crate) async fn comes_on(&mut self) {
+        while !self.line.lets(self.place) {
             if std::mem::take(&mut self.has_come_on) || self.place.is_none() {
                 // Whose turn it was goes to the end.
                 self.stand();
@@ -183,16 +193,12 @@ mod tests {
 
     /// How many it lets begin now.
     fn begin(line: &Line, turn: u64, place: Option<u32>) -> u32 {
-        begin_at(line, turn, place, 0)
-    }
-
-    fn begin_at(line: &Line, turn: u64, place: Option<u32>, opened: u64) -> u32 {
-        (0..1_000).take_while(|_| line.lets_in(turn, place, opened)).count() as u32
+        (0..1_000).take_while(|_| line.lets_in(turn, place)).count() as u32
     }
 
     #[test]
     fn a_turn_begins_so_many_for_all_together() {
-        let line = Line::of(128);
+        let line = Line::of_beginnings(&Slab::new());
         assert_eq!((begin(&line, 6, None), begin(&line, 6, None)), (4, 0));
         assert_eq!((begin(&line, 7, None), begin(&line, 7, None)), (128, 0));
         assert_eq!(begin(&line, 8, None), 128);
@@ -201,18 +207,23 @@ mod tests {
 
     #[test]
     fn fewer_begin_while_they_open_connections() {
-        let line = Line::of(128);
+        let counters = Slab::new();
+        let line = Line::of_beginnings(&counters);
+        let opens = |count| counters.add(Counter::BackendOpened, count);
         // As many as opened before the turn, of those that began in the one before.
         let turns =
-            [(0, 4), (0, 128), (128, 4), (132, 4), (132, 128), (196, 7), (200, 6), (999, 4)];
+            [(0, 4), (0, 128), (128, 4), (4, 4), (0, 128), (64, 7), (4, 6), (799, 4), (0, 128)];
         for (turn, (opened, begins)) in (1..).zip(turns) {
-            assert_eq!(begin_at(&line, turn, None, opened), begins, "turn {turn}");
+            opens(opened);
+            assert_eq!(begin(&line, turn, None), begins, "turn {turn}");
         }
-        // Few tell nothing: neither that none opens one, nor that all do.
-        assert!((0..3).all(|_| line.lets_in(20, None, 999)));
-        assert_eq!(begin_at(&line, 21, None, 999), 128);
-        assert!((0..3).all(|_| line.lets_in(22, None, 999)));
-        assert_eq!(begin_at(&line, 23, None, 1_002), 128);
+        // Few tell nothing: neither that all open one, nor that none does.
+        assert!((0..3).all(|_| line.lets_in(20, None)));
+        opens(3);
+        assert_eq!(begin(&line, 21, None), 128);
+        opens(128);
+        assert!((0..3).all(|_| line.lets_in(22, None)));
+        assert_eq!(begin(&line, 23, None), 4);
     }
 
     #[test]
@@ -222,7 +233,7 @@ mod tests {
             let first = turns::number().unwrap();
             let mut comer = line.comer();
             for _ in 0..4 * GIVEN_UP {
-                comer.comes_on(|| 0).await;
+                comer.comes_on().await;
             }
             assert_eq!(turns::number().unwrap() - first, 3);
             drop(comer);
@@ -232,13 +243,13 @@ mod tests {
 
     #[test]
     fn who_came_first_is_first_and_who_comes_waits_behind_all() {
-        let line = Line::of(128);
+        let line = Line::of_beginnings(&Slab::new());
         assert_eq!((begin(&line, 0, None), begin(&line, 1, None)), (4, 128));
         let (mut one, mut two) = (line.comer(), line.comer());
         one.stand();
         two.stand();
         assert_eq!((begin(&line, 2, None), begin(&line, 2, two.place)), (0, 0));
-        assert!((0..5).all(|_| line.lets_in(2, one.place, 0)));
+        assert!((0..5).all(|_| line.lets_in(2, one.place)));
         // It goes to the end, and the next has what is left.
         one.stand();
         assert_eq!((begin(&line, 2, one.place), begin(&line, 2, two.place)), (0, 128 - 5));

@@ -149,7 +149,7 @@ pub(crate) struct Worker {
     nobody: RefCell<Option<Rc<Peer>>>,
     /// The lines of streams of HTTP/2 that begin and of those that are given up, and the places of
     /// all of them.
-    pub(crate) line: Line,
+    pub(crate) beginnings: Line,
     pub(crate) endings: Line,
     places: Rc<h2::Places>,
     /// Clients that are not let in for a while.
@@ -209,6 +209,7 @@ impl Worker {
         let in_force = InForce::new(next, &[], &core, clock.tick());
         // The check of the plan has compiled every expression once: none can fail here.
         let router = Router::compile(&next.plan.routes).unwrap_or_default();
+        let beginnings = Line::of_beginnings(&counters);
         let worker = Rc::new(Worker {
             core,
             in_force: RefCell::new(Rc::new(in_force)),
@@ -243,7 +244,7 @@ impl Worker {
             gate: Gate::default(),
             level: Level::default(),
             nobody: RefCell::default(),
-            line: Line::of_requests(),
+            beginnings,
             endings: Line::of_endings(),
             places: Rc::default(),
             penalties: RefCell::default(),
