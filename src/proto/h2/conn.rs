@@ -274,6 +274,10 @@ impl Conn {
     }
 
     pub(super) fn send(&self, state: &mut State, parts: [&[u8]; 2]) {
+        if state.leaving == Leaving::Over {
+            // What there was to send was the last.
+            return;
+        }
         state.out.push(parts, &self.buffers);
         state.wake_driver();
     }

@@ -753,6 +753,44 @@ fn what_a_client_begins_for_nothing_is_counted_against_what_it_lets_be_answered(
     assert!(bare.conn.waste() > 1, "it was read to its end");
 }
 
+/// What a client that leaves has under way is given up one by one, and says nothing any more.
+#[test]
+fn what_is_under_way_at_the_end_waits_to_be_given_up() {
+    let mut bare = Bare::greeted();
+    for id in [1, 3, 5] {
+        assert_eq!(bare.gets(head(id, false, &GET.replace("GET", "POST"))), Ok(()));
+    }
+    let asked: Vec<Asking> = (0..3).map(|_| bare.request().0).collect();
+    assert_eq!(bare.gets(data(1, false, "x".repeat(1_000))), Ok(()));
+    bare.conn.end(Reason::NO_ERROR);
+    assert_eq!(bare.sent(), ["goaway 5 0"]);
+    bare.conn.has_left();
+    assert_eq!(bare.conn.waste(), 0, "we have ended it");
+    let open = || asked.iter().filter(|asking| !asking.stream.is_over()).count();
+    for left in (0..3).rev() {
+        // What still runs may not say any more.
+        bare.conn.put_block(&asked[0].stream, b"x", false);
+        assert!(!bare.conn.put(&asked[0].stream, b"x", true).is_done);
+        assert!(bare.conn.has_streams());
+        bare.conn.gives_up();
+        assert_eq!(open(), left);
+    }
+    assert!(!bare.conn.has_streams());
+    drop(asked);
+    assert!(bare.conn.is_idle() && bare.sent().is_empty());
+    bare.conn.broke();
+    assert_eq!(Rc::strong_count(&bare.conn), 1, "a stream is left");
+    // One that is dropped before its turn is reset by nobody.
+    let mut bare = Bare::greeted();
+    assert_eq!(bare.gets(head(1, true, GET)), Ok(()));
+    let (asking, _) = bare.request();
+    bare.conn.end(Reason::NO_ERROR);
+    assert_eq!(bare.sent(), ["goaway 1 0"]);
+    drop(asking);
+    assert!(bare.sent().is_empty(), "what was said was the last");
+    assert!(!bare.conn.has_streams());
+}
+
 /// Places are given back when tasks end, and with what no task has had.
 #[test]
 fn streams_take_places_and_give_them_back() {
